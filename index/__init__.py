@@ -1,0 +1,1 @@
+"""Descriptors in, answers out: search, votes, calibration, metrics, submissions."""

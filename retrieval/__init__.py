@@ -1,0 +1,1 @@
+"""Pictures in, descriptors out: manifests, decoding, the network and its training, the descriptor store."""
