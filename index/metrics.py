@@ -1,0 +1,227 @@
+"""Measures of a set of answers: GAP, top-k, mAP@100, precision and recall, and their bootstrap intervals.
+
+GAP, mAP@100, precision@k and the first position are those of the Google Landmarks challenges (Weyand et al.,
+"Google Landmarks Dataset v2", CVPR 2020, section 5, and the metrics code published with it).
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray, read_only
+from retrieval.errors import LmrError
+
+LIST_LENGTH = 100  # images of a retrieval list that count; the challenge's limit
+N_RESAMPLES = 1000  # the Monte Carlo error of a 95 % bound is then about a twelfth of the interval's width
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Truths:
+    """The true landmarks of each query as flat pairs; a query without a pair is a non-landmark.
+
+    query: (t,) int64 ascending; landmark: (t,) int32 codes, not negative.
+    """
+
+    query: LongArray
+    landmark: IntArray
+    n_queries: int
+
+    def __post_init__(self) -> None:
+        if self.query.shape != self.landmark.shape or self.query.ndim != 1:
+            raise ValueError(f"query {self.query.shape} and landmark {self.landmark.shape} must be equal and flat")
+        if len(self.query) and (self.query.min() < 0 or self.query.max() >= self.n_queries):
+            raise ValueError(f"query must lie in [0, {self.n_queries})")
+        if np.any(np.diff(self.query) < 0) or np.any(self.landmark < 0):
+            raise ValueError("query must ascend and landmark must not be negative")
+        object.__setattr__(self, "query", read_only(self.query))
+        object.__setattr__(self, "landmark", read_only(self.landmark))
+
+    @property
+    def known(self) -> BoolArray:
+        """(n_queries,) bool: the query shows at least one landmark."""
+        known = np.zeros(self.n_queries, dtype=np.bool_)
+        known[self.query] = True
+        return known
+
+    @property
+    def first(self) -> IntArray:
+        """(n_queries,) int32: the first landmark of each query, -1 where it shows none."""
+        first = np.full(self.n_queries, -1, dtype=np.int32)
+        first[self.query[::-1]] = self.landmark[::-1]
+        return first
+
+    def holds(self, query: LongArray, landmark: IntArray) -> BoolArray:
+        """For each pair, whether that landmark is one of that query's; False for landmark -1."""
+        width = 1 + max(int(self.landmark.max(initial=0)), int(np.max(landmark, initial=0)))
+        pairs = self.query * width + self.landmark
+        found: BoolArray = np.isin(np.asarray(query, np.int64) * width + landmark, pairs) & (landmark >= 0)
+        return found
+
+
+def make_truths(landmarks: Iterable[Iterable[int]]) -> Truths:
+    """Truths from one collection of landmark codes per query, empty for a non-landmark; -1 is left out."""
+    lists = [[code for code in codes if code >= 0] for codes in landmarks]
+    counts = np.array([len(codes) for codes in lists], dtype=np.int64)
+    flat = np.array([code for codes in lists for code in codes], dtype=np.int32)
+    return Truths(np.repeat(np.arange(len(lists), dtype=np.int64), counts), flat, len(lists))
+
+
+def ranking(confidence: FloatArray, image_id: ObjArray) -> LongArray:
+    """Order of predictions: confidence descending, equal ones by image_id ascending as text.
+
+    confidence: (n,) any key that grows with the confidence, such as its logit. Raises ValueError for NaN.
+    """
+    key = np.asarray(confidence, dtype=np.float64)
+    if np.isnan(key).any():
+        raise ValueError(f"confidence[{int(np.flatnonzero(np.isnan(key))[0])}] is NaN")
+    order: LongArray = np.argsort(-key, kind="stable").astype(np.int64)
+    same = key[order][1:] == key[order][:-1]
+    if not same.any():
+        return order
+    tied = np.concatenate([same, [False]]) | np.concatenate([[False], same])
+    # Only tied predictions are compared by name: sorting 117,703 names takes longer than all the rest.
+    members = sorted(order[tied].tolist(), key=lambda i: (-key[i], image_id[i]))
+    order[tied] = members
+    return order
+
+
+def gap(confidence: FloatArray, correct: BoolArray, n_landmark_queries: int, image_id: ObjArray) -> float:
+    """Global average precision (micro average precision) of the answered predictions.
+
+    confidence, correct, image_id: (n,), one entry per answered query; blank predictions are left out by the
+    caller. correct is False for every prediction of a non-landmark query. n_landmark_queries: queries that
+    show at least one landmark, answered or not. Raises LmrError if there are none.
+    """
+    if n_landmark_queries == 0:
+        raise LmrError("GAP needs at least one query with a known landmark; all of these queries are blank")
+    right = np.asarray(correct, dtype=np.bool_)[ranking(confidence, image_id)]
+    if int(right.sum()) > n_landmark_queries:
+        raise ValueError(f"{int(right.sum())} right predictions of {n_landmark_queries} landmark queries")
+    precision = np.cumsum(right) / np.arange(1, len(right) + 1)
+    return float(np.sum(precision[right]) / n_landmark_queries)
+
+
+def first_right_rank(query: LongArray, landmark: IntArray, truths: Truths) -> LongArray:
+    """Rank (from 1) of each query's first right landmark among its votes, 0 where no vote is right.
+
+    query, landmark: (v,) the votes, ordered by query and then from best to worst.
+    """
+    rank = np.zeros(truths.n_queries, dtype=np.int64)
+    position = np.arange(len(query)) - np.searchsorted(query, query) + 1
+    right = truths.holds(query, landmark)
+    # Written backwards, so that the first of several right votes stays.
+    rank[query[right][::-1]] = position[right][::-1]
+    return rank
+
+
+def top_k_accuracy(first_rank: LongArray, truths: Truths, k: int) -> float:
+    """Share of the landmark queries with a right landmark among their k best; a blank answer is wrong.
+
+    first_rank: (n_queries,) as `first_right_rank` gives. NaN without landmark queries.
+    """
+    known = truths.known
+    return _mean((first_rank[known] > 0) & (first_rank[known] <= k))
+
+
+def mean_landmark_accuracy(landmark: IntArray, correct: BoolArray) -> float:
+    """Mean over landmarks of the share of a landmark's queries that were answered rightly.
+
+    landmark: (n,) true landmark of each query, -1 = none, not counted. NaN without landmark queries.
+    """
+    known = landmark >= 0
+    _, group = np.unique(landmark[known], return_inverse=True)
+    n_queries = np.bincount(group)
+    return _mean(np.bincount(group, weights=np.asarray(correct, np.float64)[known]) / n_queries)
+
+
+def list_hits(retrieved: LongArray, relevant: BoolArray) -> BoolArray:
+    """Which places of the lists hold a true image that was not in the list before.
+
+    retrieved: (q, k) image numbers, -1 = end of the list; relevant: (q, k), the image is a true one.
+    A repeated image keeps its place, but is no second hit.
+    """
+    hits: BoolArray = relevant & (retrieved >= 0)
+    order = np.argsort(retrieved, axis=1, kind="stable")
+    in_order = np.take_along_axis(retrieved, order, axis=1)
+    repeated = np.zeros(retrieved.shape, dtype=np.bool_)
+    repeated[:, 1:] = in_order[:, 1:] == in_order[:, :-1]
+    again = np.zeros_like(repeated)
+    np.put_along_axis(again, order, repeated, axis=1)
+    return hits & ~again
+
+
+def map_at_100(hits: BoolArray, n_true: LongArray) -> float:
+    """Mean average precision of lists of at most 100 images; a query without true images counts 0.
+
+    hits: (q, k) as `list_hits` gives; n_true: (q,) true images of each query, the divisor up to 100.
+    """
+    hits = hits[:, :LIST_LENGTH]
+    precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
+    divisor = np.clip(n_true, 1, LIST_LENGTH)
+    return _mean(np.sum(precision * hits, axis=1) / divisor)
+
+
+def precision_at_k(hits: BoolArray, k: int) -> float:
+    """Mean share of true images among the first k; the divisor stays k beyond the end of a list."""
+    return _mean(np.sum(hits[:, :k], axis=1) / k)
+
+
+def first_hit_position(hits: BoolArray) -> LongArray:
+    """Position (from 1) of each list's first true image, 101 if there is none in the first 100."""
+    hits = hits[:, :LIST_LENGTH]
+    if hits.shape[1] == 0:
+        return np.full(len(hits), LIST_LENGTH + 1, dtype=np.int64)
+    return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, LIST_LENGTH + 1).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionRecall:
+    """Precision and recall of answering at or above each threshold; threshold descending, (t,) each."""
+
+    threshold: FloatArray
+    precision: FloatArray
+    recall: FloatArray
+
+
+def precision_recall(confidence: FloatArray, correct: BoolArray, n_landmark_queries: int) -> PrecisionRecall:
+    """Precision and recall at every distinct confidence of the answered predictions.
+
+    Recall is the share of landmark queries that are answered rightly. Raises LmrError without landmark queries.
+    """
+    if n_landmark_queries == 0:
+        raise LmrError("recall needs at least one query with a known landmark; all of these queries are blank")
+    key = np.asarray(confidence, dtype=np.float64)
+    order = np.argsort(-key, kind="stable")
+    key, right = key[order], np.cumsum(np.asarray(correct)[order])
+    last = np.flatnonzero(np.concatenate([key[1:] != key[:-1], [True]])) if len(key) else np.zeros(0, np.int64)
+    return PrecisionRecall(
+        read_only(key[last]), read_only(right[last] / (last + 1)), read_only(right[last] / n_landmark_queries)
+    )
+
+
+def bootstrap_interval(
+    measure: Callable[[LongArray], float],
+    n_queries: int,
+    seed: int,
+    n_resamples: int = N_RESAMPLES,
+    level: float = LEVEL,
+) -> tuple[float, float]:
+    """Percentile interval of a measure over queries drawn with replacement (Efron 1979).
+
+    measure: the value for these query numbers, (n_queries,) int64 with repeats; resamples for which it is NaN
+    are left out. (nan, nan) where none is left.
+    """
+    rng = np.random.default_rng(seed)
+    values = np.array([measure(rng.integers(0, n_queries, n_queries)) for _ in range(n_resamples)])
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _mean(values: FloatArray | BoolArray) -> float:
+    """The mean, NaN for nothing, without numpy's warning."""
+    return float(np.mean(values)) if len(values) else float("nan")
