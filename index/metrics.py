@@ -30,7 +30,9 @@ class Truths:
 
     def __post_init__(self) -> None:
         if self.query.shape != self.landmark.shape or self.query.ndim != 1:
-            raise ValueError(f"query {self.query.shape} and landmark {self.landmark.shape} must be equal and flat")
+            raise ValueError(
+                f"query {self.query.shape} and landmark {self.landmark.shape} must be flat, equal"
+            )
         if len(self.query) and (self.query.min() < 0 or self.query.max() >= self.n_queries):
             raise ValueError(f"query must lie in [0, {self.n_queries})")
         if np.any(np.diff(self.query) < 0) or np.any(self.landmark < 0):
@@ -188,14 +190,14 @@ class PrecisionRecall:
 def precision_recall(confidence: FloatArray, correct: BoolArray, n_landmark_queries: int) -> PrecisionRecall:
     """Precision and recall at every distinct confidence of the answered predictions.
 
-    Recall is the share of landmark queries that are answered rightly. Raises LmrError without landmark queries.
+    Recall is the share of landmark queries answered rightly. Raises LmrError without landmark queries.
     """
     if n_landmark_queries == 0:
-        raise LmrError("recall needs at least one query with a known landmark; all of these queries are blank")
+        raise LmrError("recall needs at least one query with a known landmark; all of these are blank")
     key = np.asarray(confidence, dtype=np.float64)
     order = np.argsort(-key, kind="stable")
     key, right = key[order], np.cumsum(np.asarray(correct)[order])
-    last = np.flatnonzero(np.concatenate([key[1:] != key[:-1], [True]])) if len(key) else np.zeros(0, np.int64)
+    last = np.flatnonzero(np.append(key[1:] != key[:-1], [True])[: len(key)])
     return PrecisionRecall(
         read_only(key[last]), read_only(right[last] / (last + 1)), read_only(right[last] / n_landmark_queries)
     )
