@@ -1,0 +1,98 @@
+"""Training pictures: decoded just large enough, then cropped, mirrored and recoloured at random."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import InterpolationMode, v2
+
+from retrieval.arrays import IntArray
+from retrieval.device import memory_format
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.images import ImageSpec, decode
+from retrieval.pictures import PictureSource
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentConfig:
+    """How training pictures vary.
+
+    min_area: smallest share of the picture that a crop keeps. The rest: probabilities and strengths of torchvision's
+    v2 transforms of these names.
+    """
+
+    min_area: float = 0.35
+    flip: float = 0.5
+    brightness: float = 0.3
+    contrast: float = 0.3
+    saturation: float = 0.3
+    hue: float = 0.02
+    greyscale: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_area <= 1:
+            raise LmrError(f"--min-area must lie in (0, 1], got {self.min_area}")
+
+
+def augmentation(spec: ImageSpec, config: AugmentConfig) -> v2.Compose:
+    """PIL picture -> uint8 tensor (3, size, size)."""
+    interpolation = InterpolationMode.BICUBIC if spec.resample == "bicubic" else InterpolationMode.BILINEAR
+    crop = v2.RandomResizedCrop(spec.size, scale=(config.min_area, 1.0), interpolation=interpolation)
+    jitter = v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue)
+    steps: list[Any] = [crop, v2.RandomHorizontalFlip(config.flip), jitter, v2.RandomGrayscale(config.greyscale)]
+    return v2.Compose([*steps, v2.PILToTensor()])
+
+
+class TrainingPictures(Dataset[tuple[int, Tensor | str]]):
+    """Augmented pictures, each a function of its row and its seed alone, so that the number of workers changes nothing.
+
+    Items are addressed by (row, seed) and are (row, uint8 tensor (3, size, size)), or (row, reason) if unreadable.
+    """
+
+    def __init__(self, source: PictureSource, spec: ImageSpec, config: AugmentConfig) -> None:
+        self.source = source
+        self.augment = augmentation(spec, config)
+        self.min_side = int(spec.size / config.min_area**0.5)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, Tensor | str]:
+        row, seed = key
+        try:
+            picture = decode(self.source.read(row), self.min_side)
+        except UnreadableError as error:
+            return row, str(error)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return row, self.augment(picture)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """pictures: (b, 3, size, size) uint8. labels: (b,) int64, negative = non-landmark. unreadable: row -> reason."""
+
+    pictures: Tensor
+    labels: Tensor
+    unreadable: dict[int, str]
+
+
+class Collate:
+    """Joins items into a Batch, leaving unreadable pictures out."""
+
+    def __init__(self, landmark: IntArray) -> None:
+        self.landmark = landmark
+
+    def __call__(self, items: list[tuple[int, Tensor | str]]) -> Batch:
+        """Items of TrainingPictures -> Batch; it may be empty."""
+        read = [(row, item) for row, item in items if isinstance(item, Tensor)]
+        pictures = torch.stack([item for _, item in read]) if read else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+        labels = torch.tensor([int(self.landmark[row]) for row, _ in read], dtype=torch.int64)
+        return Batch(pictures, labels, {row: item for row, item in items if isinstance(item, str)})
+
+
+def to_input(pictures: Tensor, spec: ImageSpec, device: torch.device) -> Tensor:
+    """uint8 (b, 3, h, w) on any device -> normalised float32 on `device`, in its fast memory format."""
+    x = pictures.to(device, non_blocking=True).contiguous(memory_format=memory_format(device)).float()
+    mean = torch.tensor(spec.mean, device=device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(spec.std, device=device).view(1, 3, 1, 1) * 255
+    return x.sub_(mean).div_(std)

@@ -1,0 +1,173 @@
+"""Backbones by name: any torchvision classification network, and any timm network as `timm:<name>`.
+
+A backbone turns (b, 3, h, w) into features: a map (b, c, h', w') or, for transformers, tokens (b, n, c) of which
+the first `n_prefix_tokens` belong to no place in the picture (the class token among them).
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from retrieval.errors import LmrError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's weights
+
+_HEADS = ("fc", "classifier", "heads", "head", "AuxLogits", "aux1", "aux2")
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """A network without its classifier.
+
+    heads: name prefixes of classifier weights that a state dict of the whole network holds besides.
+    mean, std: per channel, of pictures in [0, 1], that the library's own weights expect.
+    """
+
+    features: nn.Module
+    n_features: int
+    n_prefix_tokens: int
+    heads: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def build_backbone(
+    name: str, options: Mapping[str, Any], *, pretrained: bool = False, image_size: int = 224
+) -> Backbone:
+    """The named network, with random weights or (`pretrained`) the library's default ones.
+
+    options: keyword arguments of the library's constructor. LmrError: an unknown name or option, timm missing,
+    weights that cannot be fetched.
+    """
+    build = _timm_backbone if name.startswith("timm:") else _torchvision_backbone
+    try:
+        return build(name.removeprefix("timm:"), dict(options), pretrained, image_size)
+    except (TypeError, ValueError) as error:
+        raise LmrError(f"--backbone {name}: {error}; check --backbone-option {json.dumps(dict(options))}") from error
+    except OSError as error:
+        raise LmrError(
+            f"--backbone {name}: its pretrained weights cannot be fetched ({error}); "
+            "download them once and give --weights FILE"
+        ) from error
+
+
+class ConvolutionalFeatures(nn.Module):
+    """The feature map before the global pooling of a torchvision network, whatever its family.
+
+    Families with `features` end there; the others are run child by child until their pooling or classifier.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        for name, child in network.named_children():
+            if name in ("avgpool", "fc", "classifier", "flatten", "dropout"):
+                break
+            if name not in _HEADS:
+                self.add_module(name, child)
+        self._transform = getattr(network, "_transform_input", None)
+        self._is_densenet = type(network).__name__ == "DenseNet"
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(b, 3, h, w) -> (b, c, h', w')."""
+        x = self._transform(pictures) if self._transform else pictures
+        for child in self.children():
+            for layer in child if isinstance(child, nn.ModuleList) else (child,):
+                x = layer(x)
+        return torch.relu(x) if self._is_densenet else x
+
+
+class VisionTransformerFeatures(nn.Module):
+    """Tokens (b, 1 + h' * w', c) of torchvision's VisionTransformer, the class token first."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.conv_proj, self.encoder, self.class_token = network.conv_proj, network.encoder, network.class_token
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(b, 3, h, w) -> (b, 1 + h' * w', c)."""
+        patches = self.conv_proj(pictures).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.class_token.expand(len(pictures), -1, -1), patches], dim=1)
+        return cast(Tensor, self.encoder(tokens))
+
+
+class TimmFeatures(nn.Module):
+    """Features of a timm network, channels first where they are a map."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(b, 3, h, w) -> (b, c, h', w') or (b, n, c)."""
+        features = cast(Tensor, self.network.forward_features(pictures))
+        if features.ndim == 4 and features.shape[1] != self.network.num_features:
+            return features.permute(0, 3, 1, 2)
+        return features
+
+
+def _torchvision_backbone(name: str, options: dict[str, Any], pretrained: bool, image_size: int) -> Backbone:
+    import torchvision.models as models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise LmrError(f"--backbone {name}: torchvision has no such network{_nearest(name, known)}")
+    if not pretrained:
+        options = _random_network_options(name, image_size) | options
+    network = models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
+    if name.startswith("vit"):
+        features: nn.Module = VisionTransformerFeatures(network)
+        return Backbone(features, network.hidden_dim, 1, _HEADS, IMAGENET_MEAN, IMAGENET_STD)
+    features = ConvolutionalFeatures(network)
+    return Backbone(features, _channels(features, image_size), 0, _HEADS, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _random_network_options(name: str, image_size: int) -> dict[str, Any]:
+    """What the constructors of some families want to be told when they start from random weights."""
+    if name.startswith(("googlenet", "inception")):
+        return {"init_weights": True, "aux_logits": False}
+    if name.startswith("vit"):
+        return {"image_size": image_size}
+    return {"input_size": (image_size, image_size)} if name.startswith("maxvit") else {}
+
+
+def _timm_backbone(name: str, options: dict[str, Any], pretrained: bool, image_size: int) -> Backbone:
+    try:
+        import timm
+    except ImportError as error:
+        raise LmrError(f"--backbone timm:{name}: needs timm; pip install 'lmr[timm]'") from error
+    if not timm.is_model(name):
+        raise LmrError(f"--backbone timm:{name}: timm has no such network{_nearest(name, timm.list_models())}")
+    try:
+        network = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+    except RuntimeError as error:
+        raise OSError(str(error).split("\n")[0]) from error
+    configuration = network.pretrained_cfg
+    heads = configuration.get("classifier") or ()
+    return Backbone(
+        TimmFeatures(network),
+        network.num_features,
+        getattr(network, "num_prefix_tokens", 0),
+        tuple({heads} if isinstance(heads, str) else set(heads)),
+        tuple(configuration.get("mean", IMAGENET_MEAN)),
+        tuple(configuration.get("std", IMAGENET_STD)),
+    )
+
+
+def _channels(features: nn.Module, image_size: int) -> int:
+    """Channels of the feature map, by running one empty picture through."""
+    training = features.training
+    features.eval()
+    with torch.inference_mode():
+        n_features = features(torch.zeros(1, 3, image_size, image_size)).shape[1]
+    features.train(training)
+    return int(n_features)
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3)
+    return f"; did you mean {', '.join(close)}?" if close else ""

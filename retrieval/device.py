@@ -1,0 +1,53 @@
+"""Where the network runs, and in which number format it is fast there."""
+
+import torch
+from torch import nn
+
+from retrieval.errors import LmrError
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` (CUDA, else Apple's MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps`. LmrError when it is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise LmrError(f"--device {name}: not a device; use auto, cpu, cuda, cuda:N or mps") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise LmrError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise LmrError("--device mps: not available here; use --device cpu")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise LmrError(f"--device {name}: not supported; use auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 or float16 where the device computes in it natively, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False):
+        return torch.bfloat16
+    return torch.float32
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Channels last where convolutions are faster in it (CPU and CUDA)."""
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
+def place(model: nn.Module, device: torch.device) -> None:
+    """Moves a network to its device in that device's memory format."""
+    model.to(device=device)
+    model.to(memory_format=memory_format(device))
+
+
+def limit_threads(n_threads: int | None) -> None:
+    """Bounds the CPU threads of torch; None leaves them as they are."""
+    if n_threads is not None:
+        if n_threads < 1:
+            raise LmrError(f"--threads must be at least 1, got {n_threads}")
+        torch.set_num_threads(n_threads)

@@ -1,0 +1,173 @@
+"""The network that turns pictures into descriptors: backbone, pooling, neck."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from retrieval.backbones import Backbone, build_backbone
+from retrieval.errors import LmrError
+
+Pooling = Literal["gem", "avg", "max", "cls"]
+
+GEM_EPSILON = 1e-6  # smallest activation, so that x ** p has a gradient (Radenovic et al. 2018, eq. 3)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """What a network is made of, without its weights.
+
+    n_dimensions: length of a descriptor; 0 = the pooled features themselves, without a neck.
+    gem_p: exponent at which GeM pooling starts (3: Radenovic et al. 2018); it is trained.
+    """
+
+    backbone: str = "resnet50"
+    pooling: Pooling = "gem"
+    gem_p: float = 3.0
+    n_dimensions: int = 512
+    prelu: bool = False
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.pooling not in get_args(Pooling):
+            raise LmrError(f"pooling is one of {', '.join(get_args(Pooling))}, got {self.pooling}")
+        if self.n_dimensions < 0:
+            raise LmrError(f"--dimensions must be 0 (no neck) or more, got {self.n_dimensions}")
+        if not self.gem_p > 0:
+            raise LmrError(f"--gem-p must be positive, got {self.gem_p}")
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object; `from_json` gives it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> "ModelConfig":
+        """Strict: an unknown or a missing key is an LmrError."""
+        names = {f.name for f in fields(cls)}
+        for key in set(given) ^ names:
+            what = "unknown key" if key in given else "missing key"
+            raise LmrError(f"model configuration: {what} {key}; it was written by another version of lmr")
+        return cls(**given)
+
+
+class GeM(nn.Module):
+    """Generalised mean over places, (b, c, h, w) -> (b, c), in float32 with a trainable exponent.
+
+    Radenovic, Tolias, Chum: Fine-tuning CNN image retrieval with no human annotation, 2018, eq. 3.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.tensor(p))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The maximum is taken out first, so that no power overflows."""
+        with torch.autocast(features.device.type, enabled=False):
+            x = features.float().clamp(min=GEM_EPSILON)
+            top = x.amax(dim=(2, 3), keepdim=True)
+            mean = (x / top).pow(self.p.float()).mean(dim=(2, 3))
+            return top.flatten(1) * mean.pow(1.0 / self.p.float())
+
+
+class DescriptorModel(nn.Module):
+    """Pictures (b, 3, h, w), normalised as the ImageSpec says -> unit descriptors (b, d) in float32."""
+
+    def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone.features
+        self.n_prefix_tokens = backbone.n_prefix_tokens
+        self.heads = backbone.heads
+        self.gem = GeM(config.gem_p) if config.pooling == "gem" else None
+        self.neck: nn.Module = nn.Identity()
+        self.d = config.n_dimensions or backbone.n_features
+        if config.n_dimensions:
+            layers: list[nn.Module] = [nn.Linear(backbone.n_features, self.d, bias=False), nn.BatchNorm1d(self.d)]
+            self.neck = nn.Sequential(*layers, *([nn.PReLU()] if config.prelu else []))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Unit descriptors (b, d), float32."""
+        pooled = self._pool(self.backbone(pictures))
+        with torch.autocast(pooled.device.type, enabled=False):
+            return F.normalize(self.neck(pooled.float()), dim=1)
+
+    def _pool(self, features: Tensor) -> Tensor:
+        if self.config.pooling == "cls":
+            return features[:, 0]
+        if features.ndim == 3:
+            features = features[:, self.n_prefix_tokens :].transpose(1, 2).unsqueeze(-1)
+        if self.gem is not None:
+            return cast(Tensor, self.gem(features))
+        return features.amax(dim=(2, 3)) if self.config.pooling == "max" else features.mean(dim=(2, 3))
+
+
+def build_model(
+    config: ModelConfig, *, pretrained: bool = False, weights_path: Path | None = None, image_size: int = 224
+) -> DescriptorModel:
+    """A network with the library's weights, weights from a file, or random ones (from torch's generator).
+
+    LmrError: what build_backbone and load_backbone_weights raise; cls pooling of a network without a class token.
+    """
+    backbone = build_backbone(
+        config.backbone, config.backbone_options, pretrained=pretrained, image_size=image_size
+    )
+    if config.pooling == "cls" and not backbone.n_prefix_tokens:
+        raise LmrError(f"--pooling cls: {config.backbone} has no class token; use gem, avg or max")
+    model = DescriptorModel(config, backbone)
+    if weights_path is not None:
+        load_backbone_weights(model, weights_path)
+    return model
+
+
+def load_backbone_weights(model: DescriptorModel, path: Path) -> None:
+    """Loads a state dict (torch or safetensors file) of the backbone's library into the backbone, strictly.
+
+    Weights of classifier heads are ignored by name, nothing else. LmrError lists the names that are missing, not
+    known or of another shape.
+    """
+    given = read_state_dict(path)
+    target: nn.Module = getattr(model.backbone, "network", model.backbone)
+    own = target.state_dict()
+    state = {name: value for name, value in given.items() if name in own or name.split(".")[0] not in model.heads}
+    problems = [f"{name} is missing" for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    problems += [f"{name} is not known" for name in state if name not in own]
+    problems += [
+        f"{name} is {_shape(state[name])}, expected {_shape(own[name])}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise LmrError(
+            f"{path} does not fit --backbone {model.config.backbone}: {'; '.join(problems[:5])}{more}; "
+            "name the network that the weights belong to"
+        )
+    target.load_state_dict(own | state)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors by name from a safetensors file or a torch file (weights only: no code in it is run)."""
+    if not path.is_file():
+        raise LmrError(f"{path}: there is no such weights file; check --weights")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        given = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise LmrError(f"{path} is not a weights file: {str(error).splitlines()[0][:120]}") from error
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(given, dict) and isinstance(given.get(key), dict):
+            given = given[key]
+    if not isinstance(given, dict) or not all(isinstance(value, Tensor) for value in given.values()):
+        raise LmrError(f"{path} holds no state dict (tensors by name); save model.state_dict() with torch.save")
+    return {name.removeprefix("module."): value for name, value in given.items()}
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(str(n) for n in tensor.shape) or "a scalar"
