@@ -30,9 +30,7 @@ class Truths:
 
     def __post_init__(self) -> None:
         if self.query.shape != self.landmark.shape or self.query.ndim != 1:
-            raise ValueError(
-                f"query {self.query.shape} and landmark {self.landmark.shape} must be flat, equal"
-            )
+            raise ValueError(f"query {self.query.shape} and landmark {self.landmark.shape} must be flat, equal")
         if len(self.query) and (self.query.min() < 0 or self.query.max() >= self.n_queries):
             raise ValueError(f"query must lie in [0, {self.n_queries})")
         if np.any(np.diff(self.query) < 0) or np.any(self.landmark < 0):

@@ -89,9 +89,7 @@ def test_gap_equals_the_literal_formula_in_any_input_order(pairs, n_unanswered, 
     n_landmark_queries = sum(right for _, right in pairs) + n_unanswered
     if n_landmark_queries == 0:
         return
-    predictions = [
-        (confidence, right, image_id) for (confidence, right), image_id in zip(pairs, ids, strict=True)
-    ]
+    predictions = [(confidence, right, image_id) for (confidence, right), image_id in zip(pairs, ids, strict=True)]
     fast = gap(
         np.array([p[0] for p in predictions]),
         np.array([p[1] for p in predictions], dtype=bool),

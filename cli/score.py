@@ -1,0 +1,67 @@
+"""`lmr score`: scores a submission file, ours or another's, against a solution file."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command("score")
+@click.argument("submission", type=click.Path(path_type=Path))
+@click.argument("solution", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+@click.option(
+    "--ignore-unknown",
+    is_flag=True,
+    help="Leave out the submission's ids that the solution lacks, instead of refusing them: "
+    "for a solution that holds only a part of the test set.",
+)
+def command(submission: Path, solution: Path, as_json: bool, ignore_unknown: bool) -> None:
+    """Score SUBMISSION against SOLUTION.
+
+    Their headers tell the task. id,landmarks and id,landmarks,Usage: recognition, scored with GAP and
+    top-1. id,images and id,images,Usage: retrieval, scored with mAP@100, precision@k and the position of
+    the first right image. Ignored rows are left out; Public and Private are reported each and together.
+
+    \b
+    Example:
+      lmr score submission.csv recognition_solution_v2.1.csv
+      lmr score submission.csv test_solution_public.csv --ignore-unknown --json
+    """
+    import json
+
+    from index.scoring import score, without_unknown
+    from index.submission import read_solution, read_submission
+
+    answers, truth = read_submission(submission), read_solution(solution)
+    if ignore_unknown:
+        answers, n_unknown = without_unknown(answers, truth)
+        if n_unknown:
+            click.echo(f"left out: {n_unknown} ids that are not in {solution}", err=True)
+    scores = score(answers, truth)
+    click.echo(json.dumps(scores, indent=2) if as_json else _table(scores))
+
+
+def _table(scores: dict[str, dict[str, Any]]) -> str:
+    """One line per metric, one column per half."""
+    flat = {half: _flatten(metrics) for half, metrics in scores.items()}
+    rows = [["", *flat]]
+    rows += [[name, *(_cell(metrics[name]) for metrics in flat.values())] for name in flat["All"]]
+    width = max(len(row[0]) for row in rows)
+    return "\n".join(row[0].ljust(width) + "".join(cell.rjust(10) for cell in row[1:]) for row in rows)
+
+
+def _flatten(metrics: dict[str, Any]) -> dict[str, float | None]:
+    flat: dict[str, float | None] = {}
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            flat.update({f"{name} {k}": share for k, share in value.items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.4f}"

@@ -1,0 +1,204 @@
+"""Submission files: what is written reads back, every bad row is named by its line."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from index.predictions import Predictions
+from index.submission import (
+    RecognitionSolution,
+    RetrievalSolution,
+    RetrievalSubmission,
+    distinct_scores,
+    read_solution,
+    read_submission,
+    write_submission,
+)
+from index.tables import object_array
+from retrieval.errors import LmrError
+
+SUBMISSION = "a submission has id,landmarks (recognition) or id,images (retrieval)"
+SOLUTION = "a solution has id,landmarks,Usage (recognition) or id,images,Usage (retrieval)"
+
+
+def sigmoid(logit):
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-logit))
+
+
+def predictions(answers):
+    """answers: image_id -> (label, logit)."""
+    logit = np.array([value for _, value in answers.values()], dtype=np.float64)
+    return Predictions(
+        image_id=object_array(list(answers)),
+        landmark=object_array([label for label, _ in answers.values()]),
+        logit=logit,
+        confidence=sigmoid(logit),
+    )
+
+
+def ids(*values):
+    return object_array(list(values))
+
+
+def write(path, text):
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def problem(reader, path):
+    with pytest.raises(LmrError) as error:
+        reader(path)
+    assert "\n" not in str(error.value)
+    return str(error.value).replace(str(path), "FILE")
+
+
+def test_lines_follow_the_test_manifest_and_blank_means_no_landmark(tmp_path):
+    path = tmp_path / "submission.csv"
+    answers = {"c": ("rome", 0.0), "a": ("", 3.0), "b": ("paris", np.log(3))}
+    write_submission(path, ids("a", "b", "x", "c"), predictions(answers))
+    assert path.read_text() == "id,landmarks\na,\nb,paris 0.75\nx,\nc,rome 0.5\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_logits_beyond_the_sigmoid_stay_in_order(tmp_path):
+    path = tmp_path / "submission.csv"
+    logits = {"a": 50.0, "b": 60.0, "c": 60.0, "d": -800.0, "e": -900.0, "f": 0.0, "g": np.nextafter(0.0, 1)}
+    write_submission(path, ids(*logits), predictions({i: ("x", value) for i, value in logits.items()}))
+    read = dict(zip(read_submission(path).image_id, read_submission(path).score, strict=True))
+    assert read["b"] == read["c"] == 1.0
+    assert read["b"] > read["a"] > read["g"] > read["f"] > read["d"] > read["e"]
+    assert [value == pytest.approx(sigmoid(logits[i]), abs=1e-15) for i, value in read.items()] == [True] * 7
+
+
+@given(st.lists(st.floats(-1000, 1000) | st.sampled_from([36.7, 37.0, 40.0, 41.0, -745.2, -746.0, -747.0])))
+def test_scores_are_ordered_and_tied_exactly_as_the_logits(values):
+    logit = np.array(values, dtype=np.float64)
+    score = distinct_scores(logit, sigmoid(logit))
+    assert np.array_equal(logit[:, None] < logit[None, :], score[:, None] < score[None, :])
+    assert np.allclose(score, sigmoid(logit), rtol=1e-12, atol=1e-12)
+    assert all(float(repr(value)) == value for value in score.tolist())
+
+
+def test_scores_must_be_finite():
+    with pytest.raises(ValueError, match="logit and confidence must be finite"):
+        distinct_scores(np.array([np.inf]), np.array([1.0]))
+
+
+def test_an_existing_file_is_refused_or_replaced(tmp_path):
+    path = write(tmp_path / "submission.csv", "mine")
+    with pytest.raises(LmrError) as error:
+        write_submission(path, ids("a"), predictions({}))
+    assert str(error.value) == f"{path} exists; --overwrite replaces it"
+    assert path.read_text() == "mine"
+    write_submission(path, ids("a"), predictions({}), overwrite=True)
+    assert path.read_text() == "id,landmarks\na,\n"
+
+
+def test_a_folder_that_is_missing_is_a_clear_error(tmp_path):
+    path = tmp_path / "no" / "submission.csv"
+    with pytest.raises(LmrError) as error:
+        write_submission(path, ids("a"), predictions({}))
+    assert str(error.value) == (
+        f"{path} cannot be written: No such file or directory; choose another place or make room"
+    )
+
+
+@pytest.mark.parametrize("label", ["hawa mahal", "a,b", "a\tb", 'a"b', "a\u00a0b"])
+def test_a_label_that_would_break_the_cell_is_a_bug_of_the_caller(tmp_path, label):
+    with pytest.raises(ValueError, match="a landmark_id holds no white space, comma or quote"):
+        write_submission(tmp_path / "s.csv", ids("a"), predictions({"a": (label, 0.0)}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_prediction_of_another_image_is_a_bug_of_the_caller(tmp_path):
+    with pytest.raises(ValueError, match="image_ids must be unique and hold those of all predictions"):
+        write_submission(tmp_path / "s.csv", ids("a"), predictions({"b": ("x", 0.0)}))
+
+
+def test_an_id_with_a_comma_reads_back(tmp_path):
+    path = tmp_path / "s.csv"
+    write_submission(path, ids('a,"b'), predictions({'a,"b': ("x", 0.0)}))
+    assert read_submission(path).image_id.tolist() == ['a,"b']
+
+
+def test_a_submission_reads_with_byte_order_mark_crlf_and_columns_in_any_order(tmp_path):
+    path = write(tmp_path / "s.csv", b"\xef\xbb\xbflandmarks,id\r\n9633 1e-3,a\r\n,b\r\n\r\n")
+    read = read_submission(path)
+    assert read.image_id.tolist() == ["a", "b"]
+    assert read.landmark.tolist() == ["9633", ""]
+    assert read.score.tolist() == [0.001, -np.inf]
+    assert read.line.tolist() == [2, 3]
+
+
+def test_the_last_token_is_the_score_and_white_space_in_a_label_becomes_an_underscore(tmp_path):
+    read = read_submission(write(tmp_path / "s.csv", "id,landmarks\na,Hawa Mahal 0.5\n"))
+    assert (read.landmark.tolist(), read.score.tolist()) == (["Hawa_Mahal"], [0.5])
+
+
+def test_a_retrieval_submission_is_told_by_its_header(tmp_path):
+    read = read_submission(write(tmp_path / "s.csv", "id,images\nq,a b\nr,c d\ns,\n"))
+    assert isinstance(read, RetrievalSubmission)
+    assert read.images.tolist() == [("a", "b"), ("c", "d"), ()]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,landmarks\na,\nb,x 1\na,y 2\n", "FILE:4: id a was on line 2 before"),
+        ("id,landmarks\na,9633\n", "FILE:2: `9633` is not `label score`"),
+        ("id,landmarks\na,9633 high\n", "FILE:2: `9633 high` is not `label score`"),
+        ("id,landmarks\na,x 0.9 y 0.8\n", "FILE:2: `x 0.9 y 0.8` is not `label score`"),
+        ("id,landmarks\na,x nan\n", "FILE:2: the score of `x nan` is not a finite number"),
+        ("id,landmarks\na,x inf\n", "FILE:2: the score of `x inf` is not a finite number"),
+        ("id,landmarks\na\n", "FILE:2: 1 cells under a header of 2"),
+        ("id,landmarks\n,x 1\n", "FILE:2: id is missing"),
+        ("id,landmarks\n\na,x\nb,x 1\nb,\n", "FILE:3: `x` is not `label score`; FILE:5: id b was on line 4 before"),
+        ("", f"FILE:1: header is empty; {SUBMISSION}"),
+        ("id,label\na,x 1\n", f"FILE:1: header is id,label; {SUBMISSION}"),
+        ("id,landmarks,id\n", f"FILE:1: header is id,landmarks,id; {SUBMISSION}"),
+    ],
+)  # fmt: skip
+def test_bad_submissions_are_named_by_line(tmp_path, text, message):
+    assert problem(read_submission, write(tmp_path / "s.csv", text)) == message
+
+
+def test_ten_bad_rows_are_named_and_the_rest_counted(tmp_path):
+    path = write(tmp_path / "s.csv", "id,landmarks\n" + "".join(f"{i},x\n" for i in range(13)))
+    named = "; ".join(f"FILE:{line}: `x` is not `label score`" for line in range(2, 12))
+    assert problem(read_submission, path) == named + "; and 3 more bad rows"
+
+
+def test_a_missing_file_a_folder_and_a_picture_are_clear_errors(tmp_path):
+    assert problem(read_submission, tmp_path / "no.csv") == "FILE: there is no such file"
+    assert problem(read_submission, tmp_path) == "FILE cannot be read: Is a directory"
+    picture = write(tmp_path / "p.jpg", b"\xff\xd8\xff\xe0")
+    assert problem(read_submission, picture).startswith("FILE is not a CSV file in UTF-8: ")
+
+
+def test_a_recognition_solution_reads_with_several_landmarks_and_further_columns(tmp_path):
+    text = "id,landmarks,Usage,kind\na,x y,Public,landmark\nb,,Private,object\nc,,Ignored,\n"
+    read = read_solution(write(tmp_path / "s.csv", text))
+    assert isinstance(read, RecognitionSolution)
+    assert read.landmarks.tolist() == [("x", "y"), (), ()]
+    assert read.usage.tolist() == ["Public", "Private", "Ignored"]
+
+
+def test_a_retrieval_solution_may_have_very_long_cells(tmp_path):
+    images = [f"{i:016x}" for i in range(20_000)]
+    read = read_solution(write(tmp_path / "s.csv", f"id,images,Usage\nq,{' '.join(images)},Private\n"))
+    assert isinstance(read, RetrievalSolution)
+    assert list(read.images[0]) == images
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,landmarks,Usage\na,,public\n", "FILE:2: Usage is `public`; it must be Public, Private or Ignored"),
+        ("id,landmarks,Usage\na,,Public\na,x,Private\n", "FILE:3: id a was on line 2 before"),
+        ("id,landmarks\na,x 1\n", f"FILE:1: header is id,landmarks; {SOLUTION}"),
+    ],
+)  # fmt: skip
+def test_bad_solutions_are_named_by_line(tmp_path, text, message):
+    assert problem(read_solution, write(tmp_path / "s.csv", text)) == message
