@@ -1,0 +1,134 @@
+"""What an index knows of its rows, and its background: the HDF5 files rows.h5 and background.h5."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from index.writing import write_error
+from retrieval.arrays import FloatArray, IntArray, LongArray, ObjArray, read_only
+from retrieval.errors import LmrError
+
+_TEXT = h5py.string_dtype("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The labels of the index's rows.
+
+    image_id, path: (n,) str, path '' where unknown. landmark: (n,) int32 into landmarks, never -1.
+    background: (n,) float32, b(i), the mean of the row's largest similarities to the background; None without one.
+    """
+
+    image_id: ObjArray
+    landmark: IntArray
+    landmarks: tuple[str, ...]
+    path: ObjArray
+    background: FloatArray | None
+
+    def __post_init__(self) -> None:
+        n = len(self.image_id)
+        for name in ("image_id", "landmark", "path", "background"):
+            array = getattr(self, name)
+            if array is None:
+                continue
+            if array.shape != (n,):
+                raise ValueError(f"{name} must be ({n},), got {array.shape}")
+            object.__setattr__(self, name, read_only(array))
+        if n and not (self.landmark.min() >= 0 and self.landmark.max() < len(self.landmarks)):
+            raise ValueError(f"landmark must lie in [0, {len(self.landmarks)})")
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+    @property
+    def counts(self) -> LongArray:
+        """(n_landmarks,) int64: rows of each landmark, n_c in the vote."""
+        return np.bincount(self.landmark, minlength=len(self.landmarks)).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """Descriptors of pictures without a landmark, in the index's space: vectors (b, d) float32, image_id (b,)."""
+
+    vectors: FloatArray
+    image_id: ObjArray
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or len(self.vectors) != len(self.image_id):
+            raise ValueError(f"{self.vectors.shape} vectors do not fit {len(self.image_id)} image_ids")
+        object.__setattr__(self, "vectors", read_only(self.vectors))
+        object.__setattr__(self, "image_id", read_only(self.image_id))
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+
+def write_rows(path: Path, rows: Rows) -> None:
+    """Writes rows.h5. Raises LmrError when that is not possible."""
+    with _new_file(path) as file:
+        _put_texts(file, "image_id", rows.image_id)
+        file["landmark"] = rows.landmark
+        _put_texts(file, "landmarks", np.array(rows.landmarks, dtype=object))
+        _put_texts(file, "path", rows.path)
+        if rows.background is not None:
+            file["background"] = np.asarray(rows.background, dtype=np.float32)
+
+
+def read_rows(path: Path) -> Rows:
+    """Reads rows.h5. Raises LmrError when it is missing or damaged."""
+    with _old_file(path) as file:
+        return Rows(
+            image_id=_texts(file["image_id"]),
+            landmark=file["landmark"][:].astype(np.int32),
+            landmarks=tuple(_texts(file["landmarks"])),
+            path=_texts(file["path"]),
+            background=file["background"][:] if "background" in file else None,
+        )
+
+
+def write_background(path: Path, background: Background) -> None:
+    """Writes background.h5. Raises LmrError when that is not possible."""
+    with _new_file(path) as file:
+        file["vectors"] = np.asarray(background.vectors, dtype=np.float32)
+        _put_texts(file, "image_id", background.image_id)
+
+
+def read_background(path: Path) -> Background:
+    """Reads background.h5. Raises LmrError when it is missing or damaged."""
+    with _old_file(path) as file:
+        return Background(file["vectors"][:], _texts(file["image_id"]))
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[Any]:
+    try:
+        with h5py.File(path, "w") as file:
+            yield file
+    except (OSError, RuntimeError) as error:
+        # HDF5 reports a full disk as either, and as several lines.
+        raise write_error(path, OSError(None, str(error).splitlines()[0])) from error
+
+
+@contextmanager
+def _old_file(path: Path) -> Iterator[Any]:
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except FileNotFoundError as error:
+        raise LmrError(f"{path}: there is no such file; run lmr build-index again") from error
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise LmrError(f"{path} is damaged ({reason}); run lmr build-index again") from error
+
+
+def _put_texts(file: Any, name: str, texts: ObjArray) -> None:
+    file.create_dataset(name, data=list(texts), dtype=_TEXT, shape=(len(texts),))
+
+
+def _texts(dataset: Any) -> ObjArray:
+    return np.asarray(dataset.asstr()[:], dtype=object)
