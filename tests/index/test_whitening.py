@@ -1,0 +1,149 @@
+"""Whitening: decorrelation, dimensions, rank, signs and files."""
+
+import re
+
+import h5py
+import numpy as np
+import pytest
+
+from index.whitening import Whitening, fit_whitening, load_whitening
+from retrieval.errors import LmrError
+
+
+def correlated(n, d, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal((n, d)) * np.geomspace(1, 0.1, d) @ np.linalg.qr(rng.standard_normal((d, d)))[0]) + 0.3
+
+
+def spread(whitening, vectors):
+    """Standard deviation of each whitened component, before unit length."""
+    return ((vectors - whitening.mean) @ whitening.matrix).std(axis=0)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_each_component_keeps_its_deviation_to_the_power_left(power):
+    vectors = correlated(500, 6)
+    plain = spread(fit_whitening(vectors, power=0.0), vectors)
+    assert spread(fit_whitening(vectors, power), vectors) == pytest.approx(plain ** (1 - power))
+    assert (np.diff(plain) < 0).all()
+
+
+def test_whitened_components_are_uncorrelated():
+    vectors = correlated(500, 6)
+    whitening = fit_whitening(vectors, 1.0)
+    assert np.cov(((vectors - whitening.mean) @ whitening.matrix).T, bias=True) == pytest.approx(np.eye(6), abs=1e-9)
+
+
+def test_whitened_vectors_have_unit_length_and_float32():
+    out = fit_whitening(correlated(50, 6)).apply(correlated(10, 6, seed=1).astype(np.float32))
+    assert (out.shape, out.dtype) == ((10, 6), np.float32)
+    assert np.linalg.norm(out, axis=1) == pytest.approx(np.ones(10), abs=1e-6)
+
+
+def test_at_most_512_components_are_kept_unless_asked():
+    vectors = np.random.default_rng(0).standard_normal((600, 520))
+    assert fit_whitening(vectors).matrix.shape == (520, 512)
+    assert fit_whitening(vectors, n_dimensions=520).matrix.shape == (520, 520)
+    assert fit_whitening(vectors, n_dimensions=7).matrix.shape == (520, 7)
+
+
+def test_fewer_vectors_than_dimensions_leave_one_component_less_than_vectors():
+    whitening = fit_whitening(correlated(5, 20))
+    assert whitening.matrix.shape == (20, 4)
+    assert np.abs(whitening.matrix).max() < 100
+
+
+def test_components_whose_variance_is_rounding_are_dropped():
+    vectors = correlated(200, 6).astype(np.float32)
+    vectors = np.concatenate([vectors, vectors[:, :2] * 0.5, np.ones((200, 1), np.float32)], axis=1)
+    assert fit_whitening(vectors, 1.0).matrix.shape == (9, 6)
+
+
+def test_the_noise_of_float16_is_no_component():
+    flat = np.random.default_rng(0).standard_normal((400, 3)) @ np.random.default_rng(1).standard_normal((3, 64))
+    flat = (flat / np.linalg.norm(flat, axis=1, keepdims=True)).astype(np.float16)
+    assert fit_whitening(flat, 1.0).matrix.shape == (64, 3)
+
+
+def test_the_largest_entry_of_each_component_is_positive():
+    matrix = fit_whitening(correlated(50, 6)).matrix
+    assert (matrix[np.abs(matrix).argmax(axis=0), np.arange(6)] > 0).all()
+
+
+def test_the_order_of_the_vectors_changes_only_rounding():
+    vectors = correlated(100, 6)
+    assert fit_whitening(vectors[::-1]).matrix == pytest.approx(fit_whitening(vectors).matrix, abs=1e-9)
+
+
+def test_a_vector_equal_to_the_mean_becomes_zero():
+    whitening = Whitening(np.array([1.0, 2.0]), np.eye(2))
+    assert whitening.apply(np.array([[1.0, 2.0]])).tolist() == [[0.0, 0.0]]
+
+
+def test_vectors_of_another_dimension_are_refused():
+    with pytest.raises(ValueError, match=re.escape("vectors must be (n, 2), not (1, 3)")):
+        Whitening(np.zeros(2), np.eye(2)).apply(np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_vectors_that_do_not_differ_cannot_be_whitened(n):
+    with pytest.raises(LmrError) as error:
+        fit_whitening(np.full((n, 4), 0.1))
+    expected = f"whitening needs descriptors that differ, the {n} given do not; build the index without it"
+    assert str(error.value) == expected
+
+
+def test_more_dimensions_than_there_are_is_an_error():
+    with pytest.raises(LmrError) as error:
+        fit_whitening(correlated(20, 6), n_dimensions=7)
+    assert str(error.value) == "7 dimensions asked of whitening, the descriptors have 6; give 1 to 6"
+
+
+def test_a_saved_whitening_is_the_same(tmp_path):
+    whitening = fit_whitening(correlated(20, 6))
+    whitening.save(tmp_path / "whiten.h5")
+    loaded = load_whitening(tmp_path / "whiten.h5")
+    assert (loaded.mean == whitening.mean).all()
+    assert (loaded.matrix == whitening.matrix).all()
+
+
+def test_a_missing_whitening_file_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(LmrError) as error:
+        load_whitening(tmp_path / "whiten.h5")
+    assert str(error.value) == f"{tmp_path / 'whiten.h5'}: there is no such file; run lmr build-index"
+
+
+@pytest.mark.parametrize("damage", ["not hdf5", "cut", "no mean", "nan", "text"])
+def test_a_damaged_whitening_file_is_an_error_that_names_it(tmp_path, damage):
+    path = tmp_path / "whiten.h5"
+    fit_whitening(correlated(20, 6)).save(path)
+    if damage == "not hdf5":
+        path.write_text("mean,matrix\n")
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-300])
+    else:
+        with h5py.File(path, "a") as file:
+            del file["mean"]
+            if damage != "no mean":
+                file["mean"] = np.full(6, np.nan) if damage == "nan" else "a" * 6
+    with pytest.raises(LmrError) as error:
+        load_whitening(path)
+    assert str(error.value) == f"{path}: not a whitening file, or damaged; run lmr build-index again"
+
+
+def test_another_format_version_is_an_error_that_names_both(tmp_path):
+    path = tmp_path / "whiten.h5"
+    fit_whitening(correlated(20, 6)).save(path)
+    with h5py.File(path, "a") as file:
+        file.attrs["format_version"] = 2
+    with pytest.raises(LmrError) as error:
+        load_whitening(path)
+    assert str(error.value) == f"{path}: format_version 2, this program reads 1; run lmr build-index again"
+
+
+def test_a_whitening_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
+    path = tmp_path / "nowhere" / "whiten.h5"
+    with pytest.raises(LmrError) as error:
+        fit_whitening(correlated(20, 6)).save(path)
+    reason = "No such file or directory"
+    assert str(error.value) == f"{path}: cannot be written ({reason}); free space or choose another folder"
