@@ -1,0 +1,275 @@
+"""Encoded pictures to RGB pixels: decoding, limits, and the one preparation that training, embed and query share."""
+
+import difflib
+import importlib
+import io
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from retrieval.arrays import UInt8Array
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.signatures import HEAD_BYTES, is_heic, is_web_page
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_WHITE = (255, 255, 255)
+_ORIENTATION_TAG = 0x0112  # EXIF 2.32, table 4
+_COMMON = frozenset(("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"))  # Pillow's names
+_REFUSED = frozenset(("EPS",))  # its plugin runs Ghostscript on the file
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_REASON_CHARACTERS = 100  # of what a library says about a broken file
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Largest picture that is decoded.
+
+    max_pixels: width times height in the file, before any reduction; the default is where Pillow stops too.
+    """
+
+    max_bytes: int = 100_000_000
+    max_pixels: int = 178_956_970
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1 or self.max_pixels < 1:
+            raise ValueError(f"limits must be positive, got {self.max_bytes} bytes and {self.max_pixels} pixels")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """How a picture becomes the network's input.
+
+    size: side of the square input in pixels. fit: `squash` changes the aspect ratio, `crop` keeps the middle square,
+    `pad` keeps everything on a ground of the mean colour. mean, std: per channel, of pictures in [0, 1].
+    """
+
+    size: int = 224
+    fit: Literal["squash", "crop", "pad"] = "squash"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    resample: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.size, int) or self.size < 1:
+            raise ValueError(f"size must be a positive whole number, got {self.size!r}")
+        if self.fit not in ("squash", "crop", "pad"):
+            raise ValueError(f"fit must be squash, crop or pad, got {self.fit!r}")
+        if self.resample not in _RESAMPLING:
+            raise ValueError(f"resample must be bilinear or bicubic, got {self.resample!r}")
+        if len(self.mean) != 3 or not all(0 <= value <= 1 for value in self.mean):
+            raise ValueError(f"mean must be three numbers in [0, 1], got {self.mean!r}")
+        if len(self.std) != 3 or not all(0 < value < np.inf for value in self.std):
+            raise ValueError(f"std must be three positive numbers, got {self.std!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "ImageSpec":
+        """Back from `to_json`. Raises LmrError on a missing, unknown or wrong entry."""
+        known = [field.name for field in fields(cls)]
+        for name in content:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
+                raise LmrError(f"image_spec: unknown key {name!r}; {hint}")
+        if missing := [name for name in known if name not in content]:
+            raise LmrError(f"image_spec: {', '.join(missing)} missing; it takes {', '.join(known)}")
+        values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in content.items()}
+        try:
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise LmrError(f"image_spec: {error}") from error
+
+
+def decode(data: bytes, min_side: int | None = None, limits: Limits = Limits()) -> Image.Image:
+    """The picture in RGB, upright as its EXIF says, transparency on white, 16 bits scaled to 8.
+
+    min_side: pixels that the shorter side needs at least; a JPEG is then decoded at 1/2, 1/4 or 1/8 of its scale
+    where that leaves enough. Of an animation the first frame. 32-bit and floating-point pixels have no defined
+    white: they are stretched from their minimum to their maximum. Colour profiles are not applied.
+    Raises UnreadableError with the reason.
+    """
+    return _decode(data, lambda size: min_side, limits)
+
+
+def prepare(data: bytes, spec: ImageSpec, limits: Limits = Limits()) -> UInt8Array:
+    """The picture as (size, size, 3) uint8, resized with antialiasing. Raises UnreadableError with the reason."""
+
+    def needed(size: tuple[int, int]) -> int:
+        return -(-spec.size * min(size) // max(size)) if spec.fit == "pad" else spec.size
+
+    return np.array(fit(_decode(data, needed, limits), spec))
+
+
+def fit(picture: Image.Image, spec: ImageSpec) -> Image.Image:
+    """The RGB picture at the spec's size, by the spec's fit."""
+    side, resample = spec.size, _RESAMPLING[spec.resample]
+    width, height = picture.size
+    if spec.fit == "squash":
+        return picture.resize((side, side), resample)
+    if spec.fit == "crop":
+        short = min(width, height)
+        left, top = (width - short) / 2, (height - short) / 2
+        return picture.resize((side, side), resample, box=(left, top, left + short, top + short))
+    scale = side / max(width, height)
+    inner = picture.resize((max(1, round(width * scale)), max(1, round(height * scale))), resample)
+    ground = Image.new("RGB", (side, side), tuple(round(255 * value) for value in spec.mean))
+    ground.paste(inner, ((side - inner.width) // 2, (side - inner.height) // 2))
+    return ground
+
+
+def _decode(data: bytes, needed: Callable[[tuple[int, int]], int | None], limits: Limits) -> Image.Image:
+    """needed: from the size in the file to the shorter side wanted; None = full scale."""
+    if not data:
+        raise UnreadableError("empty file")
+    if len(data) > limits.max_bytes:
+        raise UnreadableError(f"{len(data):,} bytes, over the limit of {limits.max_bytes:,}")
+    name = "picture"
+    try:
+        with _open(data, limits) as picture:
+            name = picture.format or name
+            min_side = needed(picture.size)
+            if min_side is not None:
+                picture.draft(None, (min_side, min_side))
+            picture.load()
+            return _upright(_to_rgb(picture), picture)
+    except UnreadableError:
+        raise
+    # Pillow raises almost anything for a hostile file: struct.error, SyntaxError, OverflowError, MemoryError.
+    except Exception as error:
+        raise UnreadableError(f"broken {name}: {_reason(error)}") from error
+
+
+def _open(data: bytes, limits: Limits) -> Image.Image:
+    """The picture with its header read and its size checked, its pixels not read yet.
+
+    Pillow's plugins are called directly: Image.open would warn and raise by a global pixel limit of its own.
+    """
+    if is_heic(data[:HEAD_BYTES]):
+        return _sized(_open_heic(data), limits)
+    Image.init()
+    broken = ""
+    for name in sorted(set(Image.ID) - _REFUSED, key=_order):
+        factory, accepts = Image.OPEN[name]
+        try:
+            accepted = accepts is None or accepts(data[:16])
+            if not accepted or isinstance(accepted, str):  # a str: this Pillow was built without the format
+                continue
+            picture = factory(io.BytesIO(data), "")
+        except Exception as error:  # a hostile header, or the data is of another format
+            broken = broken or (f"broken {name}: {_reason(error)}" if accepts is not None else "")
+            continue
+        return _sized(picture, limits)
+    if data.startswith((b"#?RADIANCE", b"#?RGBE")):
+        return _open_radiance(data, limits)
+    if is_web_page(data[:HEAD_BYTES]):
+        raise UnreadableError("a web page, not a picture")
+    raise UnreadableError(broken or "not a picture in a known format")
+
+
+def _order(name: str) -> tuple[bool, bool, str]:
+    """Common formats first, those that cannot tell their own files last."""
+    return name not in _COMMON, Image.OPEN[name][1] is None, name
+
+
+def _sized(picture: Image.Image, limits: Limits) -> Image.Image:
+    n_pixels = picture.width * picture.height
+    if n_pixels > limits.max_pixels:
+        raise UnreadableError(
+            f"{picture.width} x {picture.height} pixels, over the limit of {limits.max_pixels:,} pixels"
+        )
+    return picture
+
+
+def _open_heic(data: bytes) -> Image.Image:
+    try:
+        pillow_heif = importlib.import_module("pillow_heif")
+    except ImportError as error:
+        raise UnreadableError("HEIC needs pip install 'lmr[heic]'") from error
+    picture: Image.Image = pillow_heif.HeifImageFile(io.BytesIO(data))
+    return picture
+
+
+def _open_radiance(data: bytes, limits: Limits) -> Image.Image:
+    """Radiance HDR, which OpenCV reads and Pillow does not; clipped to [0, 1]."""
+    size = re.search(rb"\n[-+]([XY]) (\d{1,9}) [-+][XY] (\d{1,9})\n", data[:100_000])
+    if size is None:
+        raise UnreadableError("broken Radiance HDR: no size")
+    n_pixels = int(size[2]) * int(size[3])
+    if n_pixels > limits.max_pixels:
+        raise UnreadableError(f"{n_pixels:,} pixels, over the limit of {limits.max_pixels:,} pixels")
+    try:
+        cv2 = importlib.import_module("cv2")
+    except ImportError as error:
+        raise UnreadableError("Radiance HDR needs pip install opencv-python-headless") from error
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise UnreadableError("broken Radiance HDR")
+    return Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1]))
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    mode = picture.mode
+    if mode.startswith("I;16"):
+        return _from_16_bit(picture)
+    if mode in ("I", "F"):
+        return _stretched(picture)
+    if mode == "CMYK" and picture.format in ("JPEG", "MPO") and "adobe" not in picture.info:
+        # Pillow takes every CMYK JPEG for one of Adobe's, which are stored inverted.
+        inverted = np.asarray(picture)
+        return Image.fromarray(255 - inverted, mode="CMYK").convert("RGB")
+    if picture.has_transparency_data or mode in ("La", "RGBa"):
+        layer = picture.convert("RGBA")
+        ground = Image.new("RGB", picture.size, _WHITE)
+        ground.paste(layer, mask=layer.getchannel("A"))
+        return ground
+    return picture.convert("RGB")
+
+
+def _from_16_bit(picture: Image.Image) -> Image.Image:
+    """Grey of 16 bits: 65535 becomes 255 (x 1 / 257, rounded); the transparent value, if there is one, white."""
+    values = np.asarray(picture).astype(np.uint32)
+    grey = ((values + 128) // 257).astype(np.uint8)
+    transparent = picture.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[values == transparent] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _stretched(picture: Image.Image) -> Image.Image:
+    values = np.asarray(picture).astype(np.float64)
+    finite = np.isfinite(values)
+    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
+    scaled = (np.where(finite, values, low) - low) * (255 / (high - low) if high > low else 0.0)
+    return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
+
+
+def _upright(rgb: Image.Image, picture: Image.Image) -> Image.Image:
+    """rgb turned as the EXIF of the picture that it was made from says; broken EXIF is no reason to refuse."""
+    try:
+        orientation = picture.getexif().get(_ORIENTATION_TAG)
+        transpose = _TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
+    except Exception:  # any of what a plugin raises for a hostile header
+        return rgb
+    return rgb if transpose is None else rgb.transpose(transpose)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "cut short" if "truncated" in text.lower() else text[:_REASON_CHARACTERS]
