@@ -55,11 +55,21 @@ def test_an_index_of_one_repeated_vector_gives_the_lowest_rows(monkeypatch):
     assert np.ptp(found.scores, axis=1).max() == 0
 
 
-def test_near_ties_that_faiss_may_order_wrongly_are_ordered_by_the_rescored_value():
-    base = unit(1, 64)[0]
-    vectors = np.repeat(base[None], 400, axis=0) + np.float32(2e-8) * unit(400, 64, seed=3)
-    found = FlatIndex.build(vectors, device="cpu").search(base[None], 10)
-    assert found.rows[0].tolist() == slow_search(vectors, base, 10)
+@pytest.mark.parametrize("max_width", [2048, 64])
+def test_near_ties_that_faiss_orders_by_its_own_rounding_are_ordered_by_the_rescored_value(monkeypatch, max_width):
+    monkeypatch.setattr(search, "MAX_WIDTH", max_width)
+    queries = unit(30, 64)
+    vectors = np.repeat(unit(1, 64, seed=1), 400, axis=0) + np.float32(2e-8) * unit(400, 64, seed=2)
+    found = FlatIndex.build(vectors, device="cpu").search(queries, 10)
+    assert found.rows.tolist() == [slow_search(vectors, query, 10) for query in queries]
+
+
+def test_a_row_that_rounding_keeps_out_of_the_proposed_ones_is_found(monkeypatch):
+    monkeypatch.setattr(search, "MARGIN", 0)
+    queries = unit(200, 64)
+    vectors = np.repeat(unit(1, 64, seed=1), 3, axis=0) + np.float32(2e-8) * unit(3, 64, seed=2)
+    found = FlatIndex.build(vectors, device="cpu").search(queries, 1)
+    assert found.rows.tolist() == [slow_search(vectors, query, 1) for query in queries]
 
 
 def test_the_batch_size_changes_nothing():
