@@ -161,11 +161,14 @@ def read_solution(path: str | Path) -> Solution:
 
 
 def _prediction_cells(predictions: Predictions) -> dict[str, str]:
-    """image_id -> `label score` of every prediction that names a landmark."""
-    answered = np.flatnonzero(predictions.landmark != "")
-    logit = predictions.logit[answered]
-    calibrated = predictions.confidence is not None
-    score = distinct_scores(logit, predictions.confidence[answered]) if calibrated else logit
+    """image_id -> `label score` of every prediction that names a landmark.
+
+    An index without calibration has no confidence; the score is then what its answers are ranked by.
+    """
+    answered = predictions.answered
+    score, confidence = predictions.logit[answered], predictions.confidence[answered]
+    if not np.isnan(confidence).all():
+        score = distinct_scores(score, confidence)
     labels, ids = predictions.landmark[answered], predictions.image_id[answered]
     if len(set(ids)) != len(ids):
         raise ValueError("an image_id has two predictions")

@@ -81,6 +81,14 @@ def test_scores_are_ordered_and_tied_exactly_as_the_logits(values):
     assert all(float(repr(value)) == value for value in score.tolist())
 
 
+def test_without_calibration_the_ranking_key_is_the_score(tmp_path):
+    path = tmp_path / "submission.csv"
+    key = np.array([0.25, 1 / 3, -np.inf])
+    answers = Predictions(ids("a", "b", "c"), ids("x", "y", ""), key, np.full(3, np.nan))
+    write_submission(path, ids("a", "b", "c"), answers)
+    assert path.read_text() == "id,landmarks\na,x 0.25\nb,y 0.3333333333333333\nc,\n"
+
+
 def test_scores_must_be_finite():
     with pytest.raises(ValueError, match="logit and confidence must be finite"):
         distinct_scores(np.array([np.inf]), np.array([1.0]))

@@ -1,0 +1,230 @@
+"""Builds an index folder from descriptor stores: beside the old one, then renamed."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from retrieval.manifest import Name
+
+from index.background import background_similarity
+from index.folder import (
+    BACKGROUND,
+    FORMAT_VERSION,
+    INDEX,
+    INFO,
+    MODEL,
+    MODEL_CARD,
+    MODEL_WEIGHTS,
+    NAMES,
+    ROWS,
+    WHITENING,
+    FolderInfo,
+    check_files,
+    current_folder,
+    is_index_folder,
+    list_files,
+    read_info,
+    replaced_path,
+)
+from index.gathering import BuildInputs, Pictures, gather
+from index.rows import Background, Rows, write_background, write_rows
+from index.search import FlatIndex, Storage
+from index.voting import VoteRule
+from index.whitening import Whitening, fit_whitening
+from index.writing import flush_folder, write_error, write_whole
+from retrieval.arrays import FloatArray
+from retrieval.errors import LmrError
+
+RECALL_K = 20  # neighbours compared; as many as vote by default
+N_RECALL_QUERIES = 200  # rows; the standard error of the recall is then below 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How descriptors become an index.
+
+    whitening_power: standard deviations are divided by their power, None = not whitened.
+    n_dimensions: kept by the whitening, None = min(512, d). m: background neighbours of b(i).
+    """
+
+    storage: Storage = "float32"
+    whitening_power: float | None = 0.5
+    n_dimensions: int | None = None
+    m: int = VoteRule().m
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What a build did: `built`, or `unchanged` where the same index was there already."""
+
+    state: Literal["built", "unchanged"]
+    info: FolderInfo
+    n_unreadable: int
+
+
+def build_folder(
+    path: str | Path,
+    inputs: BuildInputs,
+    options: BuildOptions | None = None,
+    *,
+    overwrite: bool = False,
+    device: str = "auto",
+) -> BuildReport:
+    """Builds an index folder, or does nothing where the same inputs and options made the one that is there.
+
+    A kill at any moment leaves the old folder or the new one; leftovers are removed by the next build.
+    Raises LmrError: stores of different models, an image_id twice, no labelled row, a folder that exists and was
+    made from something else (replaced with `overwrite`), a path that cannot be written.
+    """
+    path, options = Path(path), options or BuildOptions()
+    pictures = gather(inputs)
+    digest = _inputs_digest(pictures, inputs, options)
+    n_unreadable = sum(int((~store.done).sum()) for store in (*inputs.stores, *inputs.background))
+    _finish_replacing(path)
+    found = None if overwrite else _find_same(path, digest)
+    if found:
+        return BuildReport("unchanged", found, n_unreadable)
+    if path.exists() and not is_index_folder(path) and (not path.is_dir() or any(path.iterdir())):
+        raise LmrError(f"{path} exists and is not an index folder; choose another --output")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        info = _write_folder(partial, pictures, inputs, (options, digest, device))
+        _put_in_place(partial, path)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return BuildReport("built", info, n_unreadable)
+
+
+def _inputs_digest(pictures: Pictures, inputs: BuildInputs, options: BuildOptions) -> str:
+    """sha256 (hex) over everything that shows in the folder."""
+    total = hashlib.sha256(pictures.vectors.tobytes())
+    total.update(pictures.background.tobytes())
+    content = {
+        "format_version": FORMAT_VERSION,
+        "fingerprint": pictures.fingerprint,
+        "rows": [list(pictures.image_id), pictures.landmark.tolist(), pictures.landmarks, list(pictures.path)],
+        "background": list(pictures.background_id),
+        "names": [dict(pictures.names), {label: asdict(name) for label, name in inputs.names.items()}],
+        "options": asdict(options),
+    }
+    total.update(json.dumps(content, sort_keys=True).encode())
+    return total.hexdigest()
+
+
+def _find_same(path: Path, digest: str) -> FolderInfo | None:
+    """The finished folder of these inputs, None without a folder. Raises LmrError for any other folder."""
+    if not is_index_folder(path):
+        return None
+    try:
+        info = read_info(path)
+        if info.inputs_digest == digest:
+            check_files(path, info, "full")
+            return info
+    except LmrError as error:
+        raise LmrError(f"{error}; --overwrite replaces it") from error
+    raise LmrError(f"{path} exists and was built from other descriptors or options; --overwrite replaces it")
+
+
+def _write_folder(
+    folder: Path, pictures: Pictures, inputs: BuildInputs, how: tuple[BuildOptions, str, str]
+) -> FolderInfo:
+    """Writes every file into an empty folder, index.json last. how: options, digest of the inputs, device."""
+    options, digest, device = how
+    _copy_model(inputs.model_path, folder / MODEL)
+    whitening = _fit(pictures, options)
+    vectors, background = pictures.vectors, pictures.background
+    if whitening:
+        whitening.save(folder / WHITENING)
+        vectors, background = whitening.apply(vectors), whitening.apply(background)
+    index = FlatIndex.build(vectors, options.storage, device)
+    index.save(folder / INDEX)
+    similarity = background_similarity(vectors, background, options.m) if len(background) else None
+    rows = Rows(pictures.image_id, pictures.landmark, pictures.landmarks, pictures.path, similarity)
+    write_rows(folder / ROWS, rows)
+    if len(background):
+        write_background(folder / BACKGROUND, Background(background, pictures.background_id))
+    _write_names(folder / NAMES, pictures, inputs.names)
+    info = FolderInfo(
+        fingerprint=pictures.fingerprint,
+        inputs_digest=digest,
+        options=asdict(options),
+        n_rows=len(rows),
+        n_landmarks=len(rows.landmarks),
+        n_background=len(background),
+        d=index.d,
+        recall=_measure_recall(index, vectors, device),
+        program_version=importlib.metadata.version("lmr"),
+        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        files=list_files(folder),
+    )
+    write_whole(folder / INFO, [json.dumps(info.to_json(), indent=1), "\n"])
+    return info
+
+
+def _copy_model(source: Path, target: Path) -> None:
+    """Copies what makes a descriptor; the state and logs of training stay behind."""
+    target.mkdir()
+    for path in (source / MODEL_CARD, *sorted(source.glob(MODEL_WEIGHTS))):
+        shutil.copyfile(path, target / path.name)
+
+
+def _fit(pictures: Pictures, options: BuildOptions) -> Whitening | None:
+    if options.whitening_power is None:
+        return None
+    both = np.concatenate([pictures.vectors, pictures.background])
+    return fit_whitening(both, options.whitening_power, options.n_dimensions)
+
+
+def _write_names(path: Path, pictures: Pictures, names: Mapping[str, Name]) -> None:
+    """names.json: the names given, else those of the stores, of the landmarks that the index holds."""
+    known = {label: Name(name, "") for label, name in pictures.names.items()} | dict(names)
+    kept = {label: asdict(known[label]) for label in pictures.landmarks if label in known}
+    if kept:
+        write_whole(path, [json.dumps(kept, indent=1, ensure_ascii=False), "\n"])
+
+
+def _measure_recall(index: FlatIndex, vectors: FloatArray, device: str) -> float:
+    """Share of the exact float32 neighbours of a sample of rows that the stored index finds."""
+    if index.storage == "float32":
+        return 1.0
+    sample = np.random.default_rng(0).permutation(len(vectors))[:N_RECALL_QUERIES]
+    k = min(RECALL_K, len(vectors))
+    exact = FlatIndex.build(vectors, "float32", device).search(vectors[sample], k).rows
+    found = index.search(vectors[sample], k).rows
+    return float(np.mean([np.isin(e, f).mean() for e, f in zip(exact, found, strict=True)]))
+
+
+def _put_in_place(partial: Path, path: Path) -> None:
+    """Renames the finished folder; the one before is moved aside first and removed last."""
+    for file in partial.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+    flush_folder(partial)
+    old = replaced_path(path)
+    if path.exists():
+        os.rename(path, old)
+    os.rename(partial, path)
+    flush_folder(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _finish_replacing(path: Path) -> None:
+    """Puts back or removes what a killed build had moved aside."""
+    old = replaced_path(path)
+    if current_folder(path) == old:
+        os.rename(old, path)
+    else:
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,274 @@
+"""An index folder: everything needed to answer a query, checked when it is opened.
+
+    index.faiss     the descriptors of the rows          rows.h5        image_id, landmark, path, b(i) of each row
+    background.h5   descriptors of non-landmarks         whiten.h5      mean and matrix
+    model/          what makes a descriptor              names.json     names of landmarks for people
+    calibration.json                                     index.json     what the folder is, sha256 of each file
+
+calibration.json is the one file that is replaced later. It carries its own sha256 and the digest of the index
+it was made for, and is not listed in index.json: so replacing it is one rename, and a kill leaves a whole folder.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from retrieval.manifest import Name
+
+from index.calibration import Calibration
+from index.rows import Background, Rows, read_background, read_rows
+from index.search import FlatIndex
+from index.whitening import Whitening, load_whitening
+from index.writing import write_whole
+from retrieval.errors import LmrError
+
+FORMAT_VERSION = 1
+INDEX, ROWS, BACKGROUND, WHITENING = "index.faiss", "rows.h5", "background.h5", "whiten.h5"
+MODEL, NAMES, CALIBRATION, INFO = "model", "names.json", "calibration.json", "index.json"
+MODEL_CARD, MODEL_WEIGHTS = "model.json", "weights-*.safetensors"  # what retrieval.checkpoint writes
+N_TRIES = 3  # readings of a folder that is replaced meanwhile, before that is an error
+
+
+@dataclass(frozen=True, slots=True)
+class FolderInfo:
+    """What an index folder is: the content of index.json.
+
+    inputs_digest: sha256 (hex) over everything the folder was built from, and how. files: path in the folder ->
+    sha256 and size in bytes. recall: share of the exact float32 neighbours that the stored index finds.
+    """
+
+    fingerprint: str
+    inputs_digest: str
+    options: Mapping[str, Any]
+    n_rows: int
+    n_landmarks: int
+    n_background: int
+    d: int
+    recall: float
+    program_version: str
+    built_at: str
+    files: Mapping[str, Mapping[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object; `read_info` gives it back."""
+        return {"format_version": FORMAT_VERSION} | {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFolder:
+    """An opened index folder. background, whitening and calibration are None where the folder has none."""
+
+    path: Path
+    index: FlatIndex
+    rows: Rows
+    background: Background | None
+    whitening: Whitening | None
+    calibration: Calibration | None
+    names: Mapping[str, Name]
+    info: FolderInfo
+
+    def __post_init__(self) -> None:
+        if len(self.index) != len(self.rows):
+            raise ValueError(f"{len(self.index)} descriptors do not fit {len(self.rows)} rows")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model that made the descriptors; those of queries must have the same."""
+        return self.info.fingerprint
+
+    @property
+    def model_path(self) -> Path:
+        """The model folder in the index folder."""
+        return self.path / MODEL
+
+
+def open_folder(
+    path: str | Path,
+    *,
+    verify: Literal["full", "size"] = "full",
+    device: str = "auto",
+    threads: int | None = None,
+) -> IndexFolder:
+    """Opens an index folder, or the one it is just replacing where a build was killed between two renames.
+
+    verify: `full` compares sizes and sha256 of all files (about a second per GB with SHA instructions, and the
+    file is then in the page cache for loading); `size` compares sizes only. device, threads: of the search.
+    Raises LmrError that names the file: missing, damaged, of another format version or of another model.
+    """
+    path = Path(path)
+    for last_try in range(N_TRIES):
+        folder = current_folder(path)
+        info = read_info(folder)
+        try:
+            check_files(folder, info, verify)
+            return _load(folder, info, device, threads)
+        except LmrError:
+            # The folder may have been replaced while it was read; then the new one is read.
+            if last_try == N_TRIES - 1 or _info_or_none(current_folder(path)) == info:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def replace_calibration(path: str | Path, calibration: Calibration) -> None:
+    """Writes calibration.json; a kill at any moment leaves the folder with the old one or the new one.
+
+    Raises LmrError when the folder is not an index folder or cannot be written.
+    """
+    folder = current_folder(Path(path))
+    made_for = read_info(folder).inputs_digest
+    content = {"format_version": FORMAT_VERSION, "index": made_for, "calibration": calibration.to_json()}
+    content["sha256"] = _digest(content)
+    write_whole(folder / CALIBRATION, [json.dumps(content, indent=1), "\n"])
+
+
+def read_calibration(folder: Path, info: FolderInfo) -> Calibration | None:
+    """The folder's calibration, None without one. Raises LmrError when it is damaged or of another index."""
+    path = folder / CALIBRATION
+    if not path.exists():
+        return None
+    content = _read_json(path, "lmr calibrate")
+    own = content.pop("sha256", None)
+    if content.get("format_version") != FORMAT_VERSION:
+        raise LmrError(
+            f"{path} has format_version {content.get('format_version')}, "
+            f"this program reads {FORMAT_VERSION}; run lmr calibrate again"
+        )
+    if own != _digest(content):
+        raise LmrError(f"{path} was changed or damaged: its sha256 differs; run lmr calibrate again")
+    if content["index"] != info.inputs_digest:
+        raise LmrError(f"{path} was made for another index; run lmr calibrate again")
+    return Calibration.from_json(content["calibration"])
+
+
+def read_info(folder: Path) -> FolderInfo:
+    """Reads index.json. Raises LmrError: not an index folder, damaged, of another format version."""
+    path = folder / INFO
+    if not path.is_file():
+        what = "there is no such index folder" if not folder.exists() else f"not an index folder (no {INFO})"
+        raise LmrError(f"{folder}: {what}; lmr build-index makes one")
+    content = _read_json(path, "lmr build-index")
+    version = content.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise LmrError(
+            f"{path} has format_version {version}, this program reads {FORMAT_VERSION}; run lmr build-index again"
+        )
+    try:
+        return FolderInfo(**content)
+    except TypeError as error:
+        raise LmrError(f"{path} is damaged ({error}); run lmr build-index again") from error
+
+
+def check_files(folder: Path, info: FolderInfo, verify: Literal["full", "size"]) -> None:
+    """Compares the files with index.json. Raises LmrError that names the first one that differs."""
+    for name, listed in info.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise LmrError(f"{path} is missing; copy the whole folder or run lmr build-index again")
+        size = path.stat().st_size
+        if size != listed["size"]:
+            raise LmrError(
+                f"{path} has {size} bytes, {INFO} says {listed['size']}; "
+                "copy the folder again or run lmr build-index again"
+            )
+        if verify == "full" and sha256_of(path) != listed["sha256"]:
+            raise LmrError(
+                f"{path} was changed or damaged: its sha256 is not that of {INFO}; "
+                "copy the folder again or run lmr build-index again"
+            )
+
+
+def list_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """sha256 and size of every file of a folder that is being built."""
+    return {
+        path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "size": path.stat().st_size}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def replaced_path(path: Path) -> Path:
+    """Where a folder waits while the new one takes its name."""
+    return path.with_name(f".{path.name}.replaced")
+
+
+def is_index_folder(path: Path) -> bool:
+    """Whether this is an index folder, perhaps a damaged one; another program's index.json does not make one."""
+    return (path / INFO).is_file() and ((path / INDEX).is_file() or (path / ROWS).is_file())
+
+
+def current_folder(path: Path) -> Path:
+    """The folder itself, or the old one when a build was killed after it had moved that aside."""
+    old = replaced_path(path)
+    return old if not path.exists() and (old / INFO).is_file() else path
+
+
+def _load(folder: Path, info: FolderInfo, device: str, threads: int | None) -> IndexFolder:
+    made_by = model_fingerprint(folder / MODEL)
+    if made_by != info.fingerprint:
+        raise LmrError(
+            f"{folder / MODEL} is model {made_by[:8]}, {folder / INDEX} was made by {info.fingerprint[:8]}; "
+            "run lmr build-index again"
+        )
+    background, whitening = folder / BACKGROUND, folder / WHITENING
+    opened = IndexFolder(
+        path=folder,
+        index=FlatIndex.load(folder / INDEX, device, threads),
+        rows=read_rows(folder / ROWS),
+        background=read_background(background) if background.name in info.files else None,
+        whitening=load_whitening(whitening) if whitening.name in info.files else None,
+        calibration=read_calibration(folder, info),
+        names=_read_names(folder / NAMES) if NAMES in info.files else {},
+        info=info,
+    )
+    if read_info(folder) != info:
+        raise LmrError(f"{folder} was replaced while it was read; run the command again")
+    return opened
+
+
+def model_fingerprint(model_path: Path) -> str:
+    """The fingerprint that a model folder states, without loading the model. Raises LmrError without one."""
+    path = model_path / MODEL_CARD
+    if not path.is_file():
+        raise LmrError(f"{model_path}: there is no model (no {MODEL_CARD}); lmr train makes one")
+    stated = _read_json(path, "lmr train").get("fingerprint")
+    if not isinstance(stated, str):
+        raise LmrError(f"{path} is damaged (no fingerprint); run lmr train again")
+    return stated
+
+
+def _read_names(path: Path) -> dict[str, Name]:
+    return {label: Name(**name) for label, name in _read_json(path, "lmr build-index").items()}
+
+
+def _info_or_none(folder: Path) -> FolderInfo | None:
+    try:
+        return read_info(folder)
+    except LmrError:
+        return None
+
+
+def _read_json(path: Path, command: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise LmrError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise LmrError(f"{path} is not JSON ({error}); run {command} again") from error
+    if not isinstance(content, dict):
+        raise LmrError(f"{path} is not a JSON object; run {command} again")
+    return content
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """sha256 (hex) of a JSON object as it reads back from a file, the same for any order of keys."""
+    read_back = json.loads(json.dumps(content))
+    return hashlib.sha256(json.dumps(read_back, sort_keys=True).encode()).hexdigest()

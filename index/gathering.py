@@ -1,0 +1,123 @@
+"""Descriptor stores to the pictures of an index: checked against each other, index rows and background apart."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from retrieval.manifest import Name
+
+from index.folder import model_fingerprint
+from retrieval.arrays import FloatArray, IntArray, ObjArray
+from retrieval.errors import LmrError
+from retrieval.store import Descriptors
+
+
+@dataclass(frozen=True, slots=True)
+class BuildInputs:
+    """What an index folder is built from.
+
+    stores: labelled rows become index rows, the others background. background: stores of non-landmarks.
+    model_path: the model folder that made the descriptors; its model is copied. names: landmark_id -> name for people.
+    """
+
+    stores: Sequence[Descriptors]
+    model_path: Path
+    background: Sequence[Descriptors] = ()
+    names: Mapping[str, Name] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The descriptors of all stores: those of the index rows and those of the background, unit float32."""
+
+    vectors: FloatArray
+    image_id: ObjArray
+    landmark: IntArray
+    landmarks: tuple[str, ...]
+    path: ObjArray
+    background: FloatArray
+    background_id: ObjArray
+    fingerprint: str
+    names: Mapping[str, str]
+
+
+def gather(inputs: BuildInputs) -> Pictures:
+    """Checks the stores against each other and takes index rows and background apart.
+
+    Raises LmrError: stores of different models, an image_id twice, no labelled row, a background picture of a
+    landmark of the index, a descriptor that is zero or not finite.
+    """
+    if not inputs.stores:
+        raise ValueError("stores is empty")
+    fingerprint = _common_fingerprint(inputs)
+    rows = [store.select(store.done & (store.landmark >= 0)) for store in inputs.stores]
+    others = [store.select(store.done & (store.landmark < 0)) for store in inputs.stores]
+    others += [store.select(store.done) for store in inputs.background]
+    labels = [np.array((*store.landmarks, ""), dtype=object)[store.landmark] for store in rows]
+    label = np.concatenate(labels)
+    if len(label) == 0:
+        sources = ", ".join(store.source for store in inputs.stores)
+        raise LmrError(f"{sources}: no row has a landmark_id and a descriptor; an index needs labelled pictures")
+    landmarks, codes = np.unique(label.astype(str), return_inverse=True)
+    _refuse_repeated([*rows, *others])
+    _refuse_labelled_background(inputs.background, set(landmarks.tolist()))
+    return Pictures(
+        vectors=np.concatenate([_unit(store) for store in rows]),
+        image_id=np.concatenate([store.image_id for store in rows]),
+        landmark=codes.astype(np.int32),
+        landmarks=tuple(landmarks.tolist()),
+        path=np.concatenate([store.path for store in rows]),
+        background=np.concatenate([_unit(store) for store in others]),
+        background_id=np.concatenate([store.image_id for store in others]),
+        fingerprint=fingerprint,
+        names={label: name for store in inputs.stores for label, name in store.names.items()},
+    )
+
+
+def _common_fingerprint(inputs: BuildInputs) -> str:
+    fingerprint = model_fingerprint(inputs.model_path)
+    for store in (*inputs.stores, *inputs.background):
+        if store.info.fingerprint != fingerprint:
+            raise LmrError(
+                f"{store.source} was made by model {store.info.fingerprint[:8]}, {inputs.model_path} is "
+                f"{fingerprint[:8]}; embed with the same model"
+            )
+    return fingerprint
+
+
+def _refuse_repeated(stores: Sequence[Descriptors]) -> None:
+    counts = Counter(image_id for store in stores for image_id in store.image_id)
+    repeated = sorted(image_id for image_id, n in counts.items() if n > 1)
+    if repeated:
+        where = sorted({store.source for store in stores if repeated[0] in set(store.image_id)})
+        raise LmrError(
+            f"image_id {repeated[0]} is there {counts[repeated[0]]} times ({', '.join(where)}), "
+            f"{len(repeated)} such ids in all; give each picture once"
+        )
+
+
+def _refuse_labelled_background(stores: Sequence[Descriptors], landmarks: set[str]) -> None:
+    """A background picture of a landmark that the index knows would count against the right answers."""
+    for store in stores:
+        for row in np.flatnonzero(store.landmark >= 0):
+            label = store.landmarks[store.landmark[row]]
+            if label in landmarks:
+                raise LmrError(
+                    f"{store.source}: background picture {store.image_id[row]} shows {label}, a landmark of the index; "
+                    "take it out or blank its landmark_id if that is wrong"
+                )
+
+
+def _unit(store: Descriptors) -> FloatArray:
+    """The store's descriptors in float32 and of unit length. Raises LmrError for zero, NaN or infinity."""
+    vectors = store.vectors.astype(np.float32)
+    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+    if len(bad):
+        raise LmrError(
+            f"{store.source}: the descriptor of {store.image_id[bad[0]]} is zero or not finite; embed it again"
+        )
+    vectors /= norms[:, None]
+    return vectors

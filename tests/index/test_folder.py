@@ -1,0 +1,321 @@
+"""Index folders: what is built opens again, damage is named, a kill leaves the old folder or the new one."""
+
+import contextlib
+import json
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from retrieval.manifest import Name
+
+from index import building
+from index.building import BuildOptions, build_folder
+from index.folder import open_folder
+from index.gathering import BuildInputs
+from index.tables import object_array
+from retrieval.errors import LmrError
+from retrieval.store import DONE, UNREADABLE, Descriptors, StoreInfo
+
+MODEL = "ab" * 32
+OTHER = "cd" * 32
+
+
+def store(image_ids, labels, *, seed=0, fingerprint=MODEL, source="train.h5", d=8):
+    """Random descriptors; label '' = none."""
+    names = tuple(sorted({label for label in labels if label}))
+    codes = [names.index(label) if label else -1 for label in labels]
+    return Descriptors(
+        vectors=np.random.default_rng(seed).normal(size=(len(labels), d)).astype(np.float32),
+        image_id=object_array(list(image_ids)),
+        landmark=np.array(codes, dtype=np.int32),
+        landmarks=names,
+        state=np.full(len(labels), DONE, dtype=np.uint8),
+        path=object_array([f"pictures/{i}.jpg" for i in image_ids]),
+        kind=None,
+        info=StoreInfo(fingerprint, {}, {}, "0.1", "manifest", "float32", d),
+        source=source,
+    )
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_model(tmp_path / "model", MODEL)
+
+
+def write_model(path, fingerprint):
+    path.mkdir()
+    (path / "model.json").write_text(json.dumps({"fingerprint": fingerprint}))
+    (path / "weights-1.safetensors").write_bytes(b"weights")
+    (path / "state.pt").write_bytes(b"of training")
+    return path
+
+
+TRAIN = store(["a", "b", "c", "d", "e"], ["rome", "paris", "rome", "", "oslo"])
+EMPTY_STREET = store([f"s{i}" for i in range(6)], [""] * 6, seed=1, source="background.h5")
+PLAIN = BuildOptions(whitening_power=None)
+
+
+def build(path, model, stores=(TRAIN,), options=PLAIN, background=(EMPTY_STREET,), **more):
+    return build_folder(path, BuildInputs(stores, model, background), options, device="cpu", **more)
+
+
+def test_a_folder_holds_the_labelled_rows_and_their_background(tmp_path, model):
+    report = build(tmp_path / "landmarks", model)
+    folder = open_folder(tmp_path / "landmarks", device="cpu")
+    assert report.state == "built"
+    assert folder.info == report.info
+    assert folder.rows.image_id.tolist() == ["a", "b", "c", "e"]
+    assert folder.rows.landmarks == ("oslo", "paris", "rome")
+    assert folder.rows.landmark.tolist() == [2, 1, 2, 0]
+    assert folder.rows.counts.tolist() == [1, 1, 2]
+    assert folder.rows.path[0] == "pictures/a.jpg"
+    assert folder.background.image_id.tolist() == ["d", *EMPTY_STREET.image_id]
+    unit = TRAIN.vectors / np.linalg.norm(TRAIN.vectors, axis=1, keepdims=True)
+    assert folder.index.vectors(np.arange(4)) == pytest.approx(unit[[0, 1, 2, 4]], abs=1e-6)
+    similarity = np.sort(unit[[0, 1, 2, 4]] @ folder.background.vectors.T, axis=1)[:, -3:].mean(axis=1)
+    assert folder.rows.background == pytest.approx(similarity, abs=1e-6)
+    assert (folder.whitening, folder.calibration, folder.names) == (None, None, {})
+    assert (folder.info.fingerprint, folder.info.recall, folder.info.d) == (MODEL, 1.0, 8)
+    assert (folder.model_path / "weights-1.safetensors").read_bytes() == b"weights"
+    assert not (folder.model_path / "state.pt").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["landmarks", "model"]
+
+
+def test_whitening_is_fitted_on_rows_and_background_and_stored(tmp_path, model):
+    build(tmp_path / "landmarks", model, options=BuildOptions(n_dimensions=3))
+    folder = open_folder(tmp_path / "landmarks", device="cpu")
+    assert folder.index.d == 3
+    both = np.concatenate([TRAIN.vectors[[0, 1, 2, 4, 3]], EMPTY_STREET.vectors])
+    both /= np.linalg.norm(both, axis=1, keepdims=True)
+    assert folder.whitening.mean == pytest.approx(both.mean(axis=0), abs=1e-6)
+    assert folder.index.vectors(np.arange(4)) == pytest.approx(folder.whitening.apply(both[:4]), abs=1e-6)
+    assert folder.background.vectors == pytest.approx(folder.whitening.apply(both[4:]), abs=1e-6)
+
+
+def test_without_background_it_is_absent(tmp_path, model):
+    build(tmp_path / "landmarks", model, [TRAIN.select(TRAIN.landmark >= 0)], background=())
+    folder = open_folder(tmp_path / "landmarks", device="cpu")
+    assert (folder.background, folder.rows.background) == (None, None)
+    assert not (tmp_path / "landmarks" / "background.h5").exists()
+
+
+def test_half_precision_reports_a_measured_recall(tmp_path, model):
+    report = build(tmp_path / "landmarks", model, options=replace(PLAIN, storage="float16"))
+    assert open_folder(tmp_path / "landmarks", device="cpu").index.storage == "float16"
+    assert 0.9 < report.info.recall <= 1.0
+
+
+def test_several_stores_join_their_landmarks(tmp_path, model):
+    more = store(["x", "y"], ["athens", "rome"], seed=2, source="more.h5")
+    build(tmp_path / "landmarks", model, [TRAIN, more])
+    rows = open_folder(tmp_path / "landmarks", device="cpu").rows
+    assert [rows.landmarks[c] for c in rows.landmark] == ["rome", "paris", "rome", "oslo", "athens", "rome"]
+
+
+def test_unreadable_rows_are_left_out_and_counted(tmp_path, model):
+    state = np.array([DONE, UNREADABLE, DONE, DONE, UNREADABLE], dtype=np.uint8)
+    report = build(tmp_path / "landmarks", model, [replace(TRAIN, state=state)])
+    assert report.n_unreadable == 2
+    assert open_folder(tmp_path / "landmarks", device="cpu").rows.landmarks == ("rome",)
+
+
+def test_names_of_the_file_win_over_those_of_the_folders(tmp_path, model):
+    named = replace(TRAIN, names={"rome": "Rome (folder)", "oslo": "Oslo (folder)"})
+    names = {"rome": Name("Roma", "https://example.org/roma"), "athens": Name("Athens", "")}
+    build_folder(tmp_path / "l", BuildInputs([named], model, names=names), PLAIN, device="cpu")
+    assert open_folder(tmp_path / "l", device="cpu").names == {
+        "rome": Name("Roma", "https://example.org/roma"),
+        "oslo": Name("Oslo (folder)", ""),
+    }
+
+
+def refusal(action, *arguments, **more):
+    with pytest.raises(LmrError) as error:
+        action(*arguments, **more)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_stores_of_another_model_are_refused(tmp_path, model):
+    other = store(["x"], ["rome"], fingerprint=OTHER, source="queries.h5")
+    assert refusal(build, tmp_path / "l", model, [TRAIN, other]) == (
+        f"queries.h5 was made by model cdcdcdcd, {model} is abababab; embed with the same model"
+    )
+    assert not (tmp_path / "l").exists()
+
+
+def test_an_image_id_in_two_stores_is_refused(tmp_path, model):
+    again = store(["c", "x"], ["rome", "rome"], source="more.h5")
+    assert refusal(build, tmp_path / "l", model, [TRAIN, again]) == (
+        "image_id c is there 2 times (more.h5, train.h5), 1 such ids in all; give each picture once"
+    )
+
+
+def test_a_background_picture_of_a_landmark_of_the_index_is_refused(tmp_path, model):
+    wrong = store(["x", "y"], ["", "rome"], source="background.h5")
+    assert refusal(build, tmp_path / "l", model, background=[wrong]) == (
+        "background.h5: background picture y shows rome, a landmark of the index; "
+        "take it out or blank its landmark_id if that is wrong"
+    )
+
+
+def test_no_labelled_picture_is_an_error(tmp_path, model):
+    assert refusal(build, tmp_path / "l", model, [EMPTY_STREET], background=()) == (
+        "background.h5: no row has a landmark_id and a descriptor; an index needs labelled pictures"
+    )
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_a_descriptor_that_is_zero_or_not_finite_is_named(tmp_path, model, value):
+    vectors = TRAIN.vectors.copy()
+    vectors[2] = value
+    assert refusal(build, tmp_path / "l", model, [replace(TRAIN, vectors=vectors)]) == (
+        "train.h5: the descriptor of c is zero or not finite; embed it again"
+    )
+
+
+def test_a_model_folder_without_a_model_is_an_error(tmp_path):
+    assert refusal(build, tmp_path / "l", tmp_path / "no") == (
+        f"{tmp_path / 'no'}: there is no model (no model.json); lmr train makes one"
+    )
+
+
+def test_the_same_build_again_does_nothing(tmp_path, model):
+    build(tmp_path / "l", model)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "l").rglob("*")}
+    assert build(tmp_path / "l", model).state == "unchanged"
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "l").rglob("*")} == before
+
+
+@pytest.mark.parametrize("change", ["storage", "labels", "vectors"])
+def test_another_build_is_refused_or_replaces(tmp_path, model, change):
+    build(tmp_path / "l", model)
+    stores, options = [TRAIN], PLAIN
+    if change == "storage":
+        options = replace(PLAIN, storage="float16")
+    if change == "labels":
+        stores = [replace(TRAIN, landmark=TRAIN.landmark[[1, 0, 2, 3, 4]])]
+    if change == "vectors":
+        stores = [replace(TRAIN, vectors=TRAIN.vectors * np.linspace(1, 2, 8, dtype=np.float32))]
+    assert refusal(build, tmp_path / "l", model, stores, options) == (
+        f"{tmp_path / 'l'} exists and was built from other descriptors or options; --overwrite replaces it"
+    )
+    assert build(tmp_path / "l", model, stores, options, overwrite=True).state == "built"
+    assert build(tmp_path / "l", model, stores, options).state == "unchanged"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["l", "model"]
+
+
+def test_a_folder_of_something_else_is_never_replaced(tmp_path, model):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "index.json").write_text("{}")
+    expected = f"{photos} exists and is not an index folder; choose another --output"
+    assert refusal(build, photos, model) == expected
+    assert refusal(build, photos, model, overwrite=True) == expected
+    assert (photos / "index.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+def test_a_kill_while_replacing_leaves_the_old_folder_or_the_new_one(tmp_path, model, monkeypatch, step):
+    """Dies at the step-th change of the file system that puts the new folder in place."""
+    path = tmp_path / "l"
+    build(path, model)
+    old = open_folder(path, device="cpu").info
+    n_steps = 0
+
+    class KilledError(BaseException):
+        pass
+
+    def dying(real):
+        def act(*arguments, **more):
+            nonlocal n_steps
+            n_steps += 1
+            if n_steps >= step:
+                raise KilledError
+            return real(*arguments, **more)
+
+        return act
+
+    new_options = replace(PLAIN, storage="float16")
+    with monkeypatch.context() as patch:
+        patch.setattr(building.os, "rename", dying(os.rename))
+        patch.setattr(building.shutil, "rmtree", dying(shutil.rmtree))
+        patch.setattr(building.shutil, "copyfile", dying(shutil.copyfile))
+        patch.setattr(building, "write_rows", dying(building.write_rows))
+        with contextlib.suppress(KilledError):
+            build(path, model, options=new_options, overwrite=True)
+    opened = open_folder(path, device="cpu")
+    assert opened.info == old or opened.index.storage == "float16"
+    assert build(path, model, options=new_options, overwrite=True).state == "built"
+    assert open_folder(path, device="cpu").index.storage == "float16"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["l", "model"]
+
+
+def test_a_copied_folder_opens_elsewhere(tmp_path, model):
+    build(tmp_path / "l", model)
+    shutil.rmtree(model)
+    (tmp_path / "l").rename(tmp_path / "elsewhere")
+    assert len(open_folder(tmp_path / "elsewhere", device="cpu").rows) == 4
+
+
+@pytest.mark.parametrize("name", ["index.faiss", "rows.h5", "background.h5", "model/weights-1.safetensors"])
+def test_a_changed_a_shortened_and_a_missing_file_are_named(tmp_path, model, name):
+    folder = tmp_path / "l"
+    build(folder, model)
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    assert refusal(open_folder, folder) == (
+        f"{folder / name} was changed or damaged: its sha256 is not that of index.json; "
+        "copy the folder again or run lmr build-index again"
+    )
+    (folder / name).write_bytes(content[:-1])
+    assert refusal(open_folder, folder, verify="size") == (
+        f"{folder / name} has {len(content) - 1} bytes, index.json says {len(content)}; "
+        "copy the folder again or run lmr build-index again"
+    )
+    (folder / name).unlink()
+    assert refusal(open_folder, folder) == (
+        f"{folder / name} is missing; copy the whole folder or run lmr build-index again"
+    )
+    assert refusal(build, folder, model).endswith("; --overwrite replaces it")
+    assert build(folder, model, overwrite=True).state == "built"
+
+
+def test_a_folder_that_is_not_there_or_not_an_index_is_named(tmp_path, model):
+    assert refusal(open_folder, tmp_path / "no") == (
+        f"{tmp_path / 'no'}: there is no such index folder; lmr build-index makes one"
+    )
+    assert refusal(open_folder, model) == (f"{model}: not an index folder (no index.json); lmr build-index makes one")
+
+
+def test_another_format_version_is_named(tmp_path, model):
+    build(tmp_path / "l", model)
+    info = tmp_path / "l" / "index.json"
+    info.write_text(info.read_text().replace('"format_version": 1', '"format_version": 9'))
+    assert refusal(open_folder, tmp_path / "l") == (
+        f"{info} has format_version 9, this program reads 1; run lmr build-index again"
+    )
+    info.write_text("{")
+    assert refusal(open_folder, tmp_path / "l").startswith(f"{info} is not JSON (")
+
+
+def test_an_index_of_another_model_is_named(tmp_path, model):
+    build(tmp_path / "l", model)
+    info = tmp_path / "l" / "index.json"
+    info.write_text(info.read_text().replace(f'"fingerprint": "{MODEL}"', f'"fingerprint": "{OTHER}"'))
+    folder = tmp_path / "l"
+    assert refusal(open_folder, folder) == (
+        f"{folder / 'model'} is model abababab, {folder / 'index.faiss'} was made by cdcdcdcd; "
+        "run lmr build-index again"
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, model):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "l"
+    assert refusal(build, path, model) == (
+        f"{path} cannot be written: Not a directory; choose another place or make room"
+    )
