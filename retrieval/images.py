@@ -165,10 +165,9 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
     broken = ""
     for name in sorted(set(Image.ID) - _REFUSED, key=_order):
         factory, accepts = Image.OPEN[name]
+        if not _accepted(accepts, data[:16]):
+            continue
         try:
-            accepted = accepts is None or accepts(data[:16])
-            if not accepted or isinstance(accepted, str):  # a str: this Pillow was built without the format
-                continue
             picture = factory(io.BytesIO(data), "")
         except Exception as error:  # a hostile header, or the data is of another format
             broken = broken or (f"broken {name}: {_reason(error)}" if accepts is not None else "")
@@ -179,6 +178,14 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
     if is_web_page(data[:HEAD_BYTES]):
         raise UnreadableError("a web page, not a picture")
     raise UnreadableError(broken or "not a picture in a known format")
+
+
+def _accepted(accepts: Callable[[bytes], bool | str] | None, start: bytes) -> bool:
+    """Whether a plugin may be asked about data that begins so."""
+    try:
+        return accepts is None or accepts(start.ljust(16, b"\0")) is True
+    except Exception:  # a plugin that cannot look at these bytes cannot read them either
+        return False
 
 
 def _order(name: str) -> tuple[bool, bool, str]:
@@ -272,4 +279,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "not enough memory to decode it"
     text = " ".join(str(error).split()) or type(error).__name__
+    if "not identified" in text:
+        return "no picture in it"
     return "cut short" if "truncated" in text.lower() else text[:_REASON_CHARACTERS]

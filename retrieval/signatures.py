@@ -1,7 +1,10 @@
 """What a file is, told by its first bytes or, in a folder, by its suffix."""
 
 PICTURE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .tif .tiff .bmp .heic .heif .avif .jp2 .ppm .pgm .pbm .pnm .tga .ico .hdr".split()
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".heic", ".heif"),
+        *(".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".hdr"),
+    )
 )
 HEAD_BYTES = 64  # of a file that the functions below want to see
 

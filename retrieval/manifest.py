@@ -1,0 +1,200 @@
+"""The manifest: a table of pictures, read from any of the files and folders that lmr knows."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from retrieval.arrays import BoolArray, IntArray, LongArray, ObjArray, read_only
+from retrieval.csv_rows import CsvTable, Table
+from retrieval.errors import LmrError
+from retrieval.manifest_folder import read_folder, read_single
+from retrieval.manifest_formats import Layout, recognise_manifest
+from retrieval.manifest_rows import Columns, read_clean, read_open_images, read_pictures
+from retrieval.parquet import EmbeddedPictures, ParquetTable
+from retrieval.signatures import HEAD_BYTES, is_picture
+
+_DIGEST_ROWS = 65536  # texts joined at a time
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Manifest:
+    """Pictures, in order.
+
+    source: where it was read from, for messages. image_id: (n,) str, unique. landmark: (n,) int32 into landmarks,
+    -1 = none. landmarks: sorted as text. more_landmarks: row -> further codes, of the few rows that have several.
+    path: (n,) str, absolute or within the images folder, '' = none. url, kind, usage: (n,) str; None = no such column.
+    names: landmark_id -> what people call it, where that differs. has_labels: whether there was a place for labels.
+    content: encoded pictures, where the file itself holds them.
+    """
+
+    source: str
+    image_id: ObjArray
+    landmark: IntArray
+    landmarks: tuple[str, ...]
+    more_landmarks: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    path: ObjArray | None = None
+    url: ObjArray | None = None
+    kind: ObjArray | None = None
+    usage: ObjArray | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    has_labels: bool = True
+    content: EmbeddedPictures | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.image_id)
+        for name in ("image_id", "landmark", "path", "url", "kind", "usage"):
+            array = getattr(self, name)
+            if array is None:
+                continue
+            if array.shape != (n,):
+                raise ValueError(f"{name} must have {n} rows, got {array.shape}")
+            object.__setattr__(self, name, read_only(array))
+        if len(set(self.image_id.tolist())) < n:
+            raise ValueError("image_id must be unique")
+        if list(self.landmarks) != sorted(set(self.landmarks)):
+            raise ValueError("landmarks must be unique and sorted")
+        if n and not (self.landmark.min() >= -1 and self.landmark.max() < len(self.landmarks)):
+            raise ValueError(f"landmark must lie in [-1, {len(self.landmarks)})")
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+    def truths(self, row: int) -> tuple[int, ...]:
+        """All landmarks of a row, the first one first; empty for a non-landmark."""
+        first = int(self.landmark[row])
+        return () if first < 0 else (first, *self.more_landmarks.get(row, ()))
+
+    def select(self, rows: LongArray | BoolArray) -> "Manifest":
+        """The given rows in the given order, with the same landmarks."""
+        rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else np.asarray(rows, dtype=np.int64)
+        more = {i: self.more_landmarks[row] for i, row in enumerate(rows.tolist()) if row in self.more_landmarks}
+        parts = {name: _taken(getattr(self, name), rows) for name in ("path", "url", "kind", "usage")}
+        return Manifest(
+            source=self.source,
+            image_id=self.image_id[rows],
+            landmark=self.landmark[rows],
+            landmarks=self.landmarks,
+            more_landmarks=more,
+            names=self.names,
+            has_labels=self.has_labels,
+            content=None if self.content is None else self.content.select(rows),
+            **parts,
+        )
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) over what embed depends on: ids, landmarks, paths and kinds, in order.
+
+        Paths below a folder that was read count from that folder, so that it can be moved.
+        """
+        total = hashlib.sha256()
+        _add_texts(total.update, self.image_id)
+        total.update(self.landmark.tobytes())
+        _add_texts(total.update, self.landmarks)
+        for row in sorted(self.more_landmarks):
+            total.update(np.array([row, *self.more_landmarks[row]], dtype=np.int64).tobytes())
+        root = os.path.join(os.path.abspath(self.source), "")
+        _add_texts(total.update, () if self.path is None else [path.removeprefix(root) for path in self.path])
+        _add_texts(total.update, () if self.kind is None else self.kind)
+        return total.hexdigest()
+
+
+def read_manifest(path: str | Path, *, on_warning: Callable[[str], None] | None = None) -> Manifest:
+    """Reads a CSV or Parquet file, a folder of pictures or one picture; files are told by their content.
+
+    on_warning: is given one line for each thing that was passed over.
+    Raises LmrError when anything of it cannot be used; its message names the bad rows by line.
+    """
+    warn = on_warning or _say_nothing
+    source = Path(path)
+    try:
+        is_folder = source.is_dir()
+        head = b"" if is_folder else _head(source)
+    except FileNotFoundError as error:
+        raise LmrError(f"{path}: there is no such file or folder") from error
+    except OSError as error:
+        raise LmrError(f"{path} cannot be read: {error.strerror}") from error
+    if is_folder:
+        return _manifest(str(path), read_folder(source, warn))
+    if is_picture(head):
+        return _manifest(str(path), read_single(source))
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
+        raise LmrError(f"{path} is JSON (Open Images' class hierarchy?), not a manifest; give the csv file of labels")
+    table = ParquetTable(path) if head.startswith(b"PAR1") else CsvTable(path)
+    return _manifest(str(path), _read_table(table, recognise_manifest(table.header, table.source), warn))
+
+
+def _read_table(table: Table, layout: Layout, warn: Callable[[str], None]) -> Columns:
+    if layout.ignored:
+        warn(f"{table.source}: not used: {', '.join(layout.ignored)}")
+    if layout.format == "clean":
+        columns = read_clean(table, layout)
+    elif layout.format == "open_images":
+        columns = read_open_images(table, layout)
+        if "box" in layout.columns:
+            warn(f"{table.source}: of the boxes only their labels are used")
+    else:
+        columns = read_pictures(table, layout)
+    if not columns.image_id:
+        raise LmrError(f"{table.source} holds a header and no pictures; add a row for each picture")
+    if isinstance(table, ParquetTable) and layout.format == "pictures" and "content" in layout.columns:
+        columns.content = table.pictures(table.header[layout.columns["content"]])
+    return columns
+
+
+def _manifest(source: str, columns: Columns) -> Manifest:
+    """The columns with landmarks in the order of their text."""
+    order = sorted(range(len(columns.label_names)), key=columns.label_names.__getitem__)
+    sorted_code = np.empty(len(order) + 1, dtype=np.int32)
+    sorted_code[order] = np.arange(len(order), dtype=np.int32)
+    sorted_code[-1] = -1  # the code -1 finds it
+    return Manifest(
+        source=source,
+        image_id=_objects(columns.image_id),
+        landmark=sorted_code[np.array(columns.label, dtype=np.int32)],
+        landmarks=tuple(columns.label_names[code] for code in order),
+        more_landmarks={row: tuple(sorted_code[list(codes)].tolist()) for row, codes in columns.more.items()},
+        path=None if columns.path is None else _objects(columns.path),
+        url=None if columns.url is None else _without_none(_objects(columns.url)),
+        kind=None if columns.kind is None else _objects(columns.kind),
+        usage=None if columns.usage is None else _objects(columns.usage),
+        names=dict(columns.names),
+        has_labels=columns.has_labels,
+        content=columns.content,
+    )
+
+
+def _head(source: Path) -> bytes:
+    with source.open("rb") as file:
+        return file.read(HEAD_BYTES)
+
+
+def _objects(values: list[str]) -> ObjArray:
+    return np.array(values, dtype=object)
+
+
+def _without_none(url: ObjArray) -> ObjArray:
+    url[url == "None"] = ""  # Google's files of 2018
+    return url
+
+
+def _taken(array: ObjArray | None, rows: LongArray) -> ObjArray | None:
+    return None if array is None else array[rows]
+
+
+def _add_texts(update: Callable[[bytes], None], texts: Iterable[str]) -> None:
+    """Hashes texts so that no two lists of them look alike: count, lengths, content."""
+    values = list(texts)
+    update(len(values).to_bytes(8, "little"))
+    for start in range(0, len(values), _DIGEST_ROWS):
+        part = [text.encode() for text in values[start : start + _DIGEST_ROWS]]
+        update(np.array([len(text) for text in part], dtype=np.int64).tobytes())
+        update(b"".join(part))
+
+
+def _say_nothing(_: str) -> None:
+    pass

@@ -1,0 +1,126 @@
+"""Parquet files: manifests with the columns of the CSV formats, and pictures embedded in an `image` column."""
+
+import bisect
+import functools
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval.arrays import BoolArray, LongArray, read_only
+from retrieval.csv_rows import BadRows
+from retrieval.errors import LmrError, UnreadableError
+
+_BATCH_ROWS = 8192
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbeddedPictures:
+    """Encoded pictures inside a Parquet file, read when asked for.
+
+    column: of bytes, or of {bytes, path} as Hugging Face writes it. rows: (n,) int64 rows of the file.
+    """
+
+    source: str
+    column: str
+    rows: LongArray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", read_only(self.rows))
+
+    def select(self, rows: LongArray | BoolArray) -> "EmbeddedPictures":
+        """The pictures of the given rows."""
+        return EmbeddedPictures(self.source, self.column, self.rows[rows])
+
+    def read(self, row: int) -> bytes:
+        """Raises UnreadableError when there is no picture."""
+        ends = _ends_of_groups(self.source)
+        in_file = int(self.rows[row])
+        group = bisect.bisect_right(ends, in_file)
+        value = _group(self.source, self.column, group)[in_file - (ends[group - 1] if group else 0)].as_py()
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(data, bytes) or not data:
+            raise UnreadableError(f"no picture in row {in_file + 1} of {self.source}")
+        return data
+
+
+class ParquetTable:
+    """The text columns of a Parquet file. Raises LmrError when it cannot be read or pyarrow is missing."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.source = str(path)
+        try:
+            self._file = _open(self.source)
+        except (OSError, ValueError) as error:  # pyarrow's own errors are kinds of ValueError
+            raise LmrError(f"{self.source} is not a Parquet file that can be read: {_one_line(error)}") from error
+        self._schema = self._file.schema_arrow
+        self.header: list[str] = list(self._schema.names)
+
+    def batches(self) -> Iterator[list[list[str]]]:
+        """Rows as text; numbers as they are written, null as blank, lists separated by spaces, pictures blank."""
+        names = [name for name in self.header if not _holds_pictures(self._schema.field(name).type)]
+        if not names:
+            yield from ([[""] * len(self.header)] * n for n in _counts(self._file.metadata.num_rows))
+            return
+        for batch in self._file.iter_batches(batch_size=_BATCH_ROWS, columns=names):
+            given = {name: map(_as_text, batch.column(i).to_pylist()) for i, name in enumerate(batch.schema.names)}
+            columns = [given.get(name, itertools.repeat("", batch.num_rows)) for name in self.header]
+            yield [list(row) for row in zip(*columns, strict=True)]
+
+    def numbered(self, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
+        """Rows counted from 1; none can have another number of fields."""
+        return enumerate(itertools.chain.from_iterable(self.batches()), start=1)
+
+    def pictures(self, column: str) -> EmbeddedPictures:
+        """The embedded pictures of all rows. Raises LmrError when the column does not hold bytes."""
+        if not _holds_pictures(self._schema.field(column).type):
+            held = self._schema.field(column).type
+            raise LmrError(f"{self.source}: the column {column} holds {held}, not the bytes of pictures")
+        return EmbeddedPictures(self.source, column, np.arange(self._file.metadata.num_rows, dtype=np.int64))
+
+
+def _open(source: str) -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise LmrError(f"{source}: Parquet needs pyarrow; pip install 'lmr[parquet]'") from error
+    return pyarrow.parquet.ParquetFile(source)
+
+
+@functools.lru_cache(maxsize=4)
+def _ends_of_groups(source: str) -> list[int]:
+    """Row after the last of each row group."""
+    metadata = _open(source).metadata
+    return list(itertools.accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)))
+
+
+@functools.lru_cache(maxsize=2)  # a row group can hold hundreds of megabytes
+def _group(source: str, column: str, group: int) -> Any:
+    return _open(source).read_row_group(group, columns=[column]).column(0)
+
+
+def _holds_pictures(column_type: Any) -> bool:
+    import pyarrow.types as types
+
+    if types.is_struct(column_type):
+        return any(_holds_pictures(column_type.field(i).type) for i in range(column_type.num_fields))
+    return bool(types.is_binary(column_type) or types.is_large_binary(column_type))
+
+
+def _counts(n_rows: int) -> Iterator[int]:
+    yield from (min(_BATCH_ROWS, n_rows - done) for done in range(0, n_rows, _BATCH_ROWS))
+
+
+def _as_text(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, float) and value.is_integer():  # what pandas makes of whole numbers beside a null
+        return str(int(value))
+    return " ".join(map(_as_text, value)) if isinstance(value, list) else str(value)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
