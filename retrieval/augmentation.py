@@ -10,30 +10,10 @@ from torchvision.transforms import InterpolationMode, v2
 
 from retrieval.arrays import IntArray
 from retrieval.device import memory_format
-from retrieval.errors import LmrError, UnreadableError
+from retrieval.errors import UnreadableError
 from retrieval.images import ImageSpec, decode
-from retrieval.pictures import PictureSource
-
-
-@dataclass(frozen=True, slots=True)
-class AugmentConfig:
-    """How training pictures vary.
-
-    min_area: smallest share of the picture that a crop keeps. The rest: probabilities and strengths of torchvision's
-    v2 transforms of these names.
-    """
-
-    min_area: float = 0.35
-    flip: float = 0.5
-    brightness: float = 0.3
-    contrast: float = 0.3
-    saturation: float = 0.3
-    hue: float = 0.02
-    greyscale: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 < self.min_area <= 1:
-            raise LmrError(f"--min-area must lie in (0, 1], got {self.min_area}")
+from retrieval.recipe import AugmentConfig
+from retrieval.sources import Source
 
 
 def augmentation(spec: ImageSpec, config: AugmentConfig) -> v2.Compose:
@@ -41,7 +21,12 @@ def augmentation(spec: ImageSpec, config: AugmentConfig) -> v2.Compose:
     interpolation = InterpolationMode.BICUBIC if spec.resample == "bicubic" else InterpolationMode.BILINEAR
     crop = v2.RandomResizedCrop(spec.size, scale=(config.min_area, 1.0), interpolation=interpolation)
     jitter = v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue)
-    steps: list[Any] = [crop, v2.RandomHorizontalFlip(config.flip), jitter, v2.RandomGrayscale(config.greyscale)]
+    steps: list[Any] = [
+        crop,
+        v2.RandomHorizontalFlip(config.flip),
+        jitter,
+        v2.RandomGrayscale(config.greyscale),
+    ]
     return v2.Compose([*steps, v2.PILToTensor()])
 
 
@@ -51,7 +36,7 @@ class TrainingPictures(Dataset[tuple[int, Tensor | str]]):
     Items are addressed by (row, seed) and are (row, uint8 tensor (3, size, size)), or (row, reason) if unreadable.
     """
 
-    def __init__(self, source: PictureSource, spec: ImageSpec, config: AugmentConfig) -> None:
+    def __init__(self, source: Source, spec: ImageSpec, config: AugmentConfig) -> None:
         self.source = source
         self.augment = augmentation(spec, config)
         self.min_side = int(spec.size / config.min_area**0.5)

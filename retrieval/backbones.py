@@ -86,7 +86,11 @@ class VisionTransformerFeatures(nn.Module):
 
     def __init__(self, network: Any) -> None:
         super().__init__()
-        self.conv_proj, self.encoder, self.class_token = network.conv_proj, network.encoder, network.class_token
+        self.conv_proj, self.encoder, self.class_token = (
+            network.conv_proj,
+            network.encoder,
+            network.class_token,
+        )
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(b, 3, h, w) -> (b, 1 + h' * w', c)."""

@@ -16,7 +16,8 @@ from torch import nn
 
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
-from retrieval.model import DescriptorModel, ModelConfig, build_model
+from retrieval.model import DescriptorModel, build_model
+from retrieval.recipe import ModelConfig
 
 FORMAT_VERSION = 1
 CARD = "model.json"
@@ -75,7 +76,9 @@ def save_model(
             if old.name != card.weights_name:
                 old.unlink()
     except OSError as error:
-        raise LmrError(f"{folder}: the model cannot be written: {error.strerror}; make room or choose another --model") from error
+        raise LmrError(
+            f"{folder}: the model cannot be written: {error.strerror}; make room or choose another --model"
+        ) from error
     return card
 
 
@@ -95,12 +98,17 @@ def read_card(folder: Path) -> ModelCard:
         if version != FORMAT_VERSION:
             raise LmrError(f"{path} has format_version {version}, this program reads {FORMAT_VERSION}; train again")
         fingerprint = given.pop("fingerprint")
-        config, spec = ModelConfig.from_json(given.pop("config")), ImageSpec.from_json(given.pop("image_spec"))
+        config, spec = (
+            ModelConfig.from_json(given.pop("config")),
+            ImageSpec.from_json(given.pop("image_spec")),
+        )
         card = ModelCard(config, spec, **given)
     except (ValueError, KeyError, TypeError) as error:
         raise LmrError(f"{path} is damaged ({error}); train again or restore it") from error
     if card.fingerprint != fingerprint:
-        raise LmrError(f"{path} was changed by hand: its fingerprint is {card.fingerprint[:8]}, it says {fingerprint[:8]}")
+        raise LmrError(
+            f"{path} was changed by hand: its fingerprint is {card.fingerprint[:8]}, it says {fingerprint[:8]}"
+        )
     return card
 
 

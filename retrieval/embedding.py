@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,17 +20,11 @@ from retrieval.device import fast_dtype, place
 from retrieval.errors import UnreadableError
 from retrieval.images import ImageSpec, prepare
 from retrieval.model import DescriptorModel
+from retrieval.sources import Source
 
 CPU_BATCH = 16  # pictures; measured: ResNet-50 in bf16 on 2 cores is slower in batches of 32 and more (cache)
 GPU_BATCH = 128
 GPU_AHEAD = 4  # batches decoded while the accelerator computes; on a CPU decoding and computing share the cores
-
-
-class Source(Protocol):
-    """Anything that gives the bytes of picture i or raises UnreadableError."""
-
-    def read(self, i: int) -> bytes:
-        """Encoded picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +44,13 @@ class Embedder:
     """
 
     def __init__(
-        self, model: DescriptorModel, spec: ImageSpec, device: torch.device, *, flip: bool = False, n_workers: int = 2
+        self,
+        model: DescriptorModel,
+        spec: ImageSpec,
+        device: torch.device,
+        *,
+        flip: bool = False,
+        n_workers: int = 2,
     ) -> None:
         self.spec, self.device, self.flip, self.n_workers = spec, device, flip, n_workers
         self.dtype = fast_dtype(device)
@@ -83,6 +83,13 @@ class Embedder:
                     yield self._described(*waiting.popleft())
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+
+    def embed_all(self, source: Source, rows: Sequence[int] | LongArray) -> tuple[LongArray, FloatArray]:
+        """The rows that could be read, in their order, and their (b, d) descriptors."""
+        described = list(self.embed(source, rows))
+        if not described:
+            return np.zeros(0, np.int64), np.zeros((0, self.d), np.float32)
+        return np.concatenate([b.rows for b in described]), np.concatenate([b.vectors for b in described])
 
     def _described(self, rows: LongArray, futures: list[Future[UInt8Array | str]]) -> Described:
         read = [future.result() for future in futures]

@@ -4,8 +4,7 @@ All of it runs in float32, also when the network runs under autocast.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,49 +12,18 @@ from pytorch_metric_learning.losses import ArcFaceLoss, NormalizedSoftmaxLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retrieval.arrays import LongArray
-from retrieval.errors import LmrError
-
-LossName = Literal["arcface", "softmax"]
+from retrieval.arrays import FloatArray, LongArray
+from retrieval.recipe import LossConfig
 
 COSINE_LIMIT = 1.0 - 1e-6  # acos has an infinite gradient at +-1
 
 
-@dataclass(frozen=True, slots=True)
-class LossConfig:
-    """What is minimised.
-
-    margin_rad: the angular margin of the landmark with the most pictures; margin_rare_rad: of the one with the
-    fewest; those between go with n_c ** -1/4 (3rd place, Google Landmark Recognition 2020).
-    scale: of the cosines before the softmax. negative_weight: of the non-landmarks' loss, 0 = none.
-    negative_cosine: a non-landmark's best class similarity is pushed below this.
-    """
-
-    name: LossName = "arcface"
-    margin_rad: float = 0.1
-    margin_rare_rad: float = 0.4
-    scale: float = 24.0
-    negative_weight: float = 1.0
-    negative_cosine: float = 0.2
-
-    def __post_init__(self) -> None:
-        if self.name not in get_args(LossName):
-            raise LmrError(f"--loss is one of {', '.join(get_args(LossName))}, got {self.name}")
-        for option, value in (("--margin-rad", self.margin_rad), ("--margin-rare-rad", self.margin_rare_rad)):
-            if not 0 <= value <= math.pi / 2:
-                raise LmrError(f"{option} is in radians, 0 to pi/2, got {value}")
-        if not self.scale > 0:
-            raise LmrError(f"--scale must be positive, got {self.scale}")
-        if self.negative_weight < 0:
-            raise LmrError(f"--negative-weight must be 0 or more, got {self.negative_weight}")
-
-
-def class_margins(counts: LongArray, config: LossConfig) -> LongArray:
+def class_margins(counts: LongArray, config: LossConfig) -> FloatArray:
     """(n_classes,) float64 margins in radians from the number of training pictures of each class."""
     rarity = np.maximum(counts, 1).astype(np.float64) ** -0.25
     low, high = rarity.min(), rarity.max()
     share = (rarity - low) / (high - low) if high > low else np.zeros_like(rarity)
-    return cast(LongArray, config.margin_rad + (config.margin_rare_rad - config.margin_rad) * share)
+    return np.asarray(config.margin_rad + (config.margin_rare_rad - config.margin_rad) * share)
 
 
 class LandmarkLoss(nn.Module):

@@ -1,9 +1,7 @@
 """The network that turns pictures into descriptors: backbone, pooling, neck."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,47 +9,9 @@ from torch.nn import functional as F
 
 from retrieval.backbones import Backbone, build_backbone
 from retrieval.errors import LmrError
-
-Pooling = Literal["gem", "avg", "max", "cls"]
+from retrieval.recipe import ModelConfig
 
 GEM_EPSILON = 1e-6  # smallest activation, so that x ** p has a gradient (Radenovic et al. 2018, eq. 3)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """What a network is made of, without its weights.
-
-    n_dimensions: length of a descriptor; 0 = the pooled features themselves, without a neck.
-    gem_p: exponent at which GeM pooling starts (3: Radenovic et al. 2018); it is trained.
-    """
-
-    backbone: str = "resnet50"
-    pooling: Pooling = "gem"
-    gem_p: float = 3.0
-    n_dimensions: int = 512
-    prelu: bool = False
-    backbone_options: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.pooling not in get_args(Pooling):
-            raise LmrError(f"pooling is one of {', '.join(get_args(Pooling))}, got {self.pooling}")
-        if self.n_dimensions < 0:
-            raise LmrError(f"--dimensions must be 0 (no neck) or more, got {self.n_dimensions}")
-        if not self.gem_p > 0:
-            raise LmrError(f"--gem-p must be positive, got {self.gem_p}")
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object; `from_json` gives it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> "ModelConfig":
-        """Strict: an unknown or a missing key is an LmrError."""
-        names = {f.name for f in fields(cls)}
-        for key in set(given) ^ names:
-            what = "unknown key" if key in given else "missing key"
-            raise LmrError(f"model configuration: {what} {key}; it was written by another version of lmr")
-        return cls(**given)
 
 
 class GeM(nn.Module):
@@ -82,11 +42,15 @@ class DescriptorModel(nn.Module):
         self.backbone = backbone.features
         self.n_prefix_tokens = backbone.n_prefix_tokens
         self.heads = backbone.heads
+        self.mean, self.std = backbone.mean, backbone.std
         self.gem = GeM(config.gem_p) if config.pooling == "gem" else None
         self.neck: nn.Module = nn.Identity()
         self.d = config.n_dimensions or backbone.n_features
         if config.n_dimensions:
-            layers: list[nn.Module] = [nn.Linear(backbone.n_features, self.d, bias=False), nn.BatchNorm1d(self.d)]
+            layers: list[nn.Module] = [
+                nn.Linear(backbone.n_features, self.d, bias=False),
+                nn.BatchNorm1d(self.d),
+            ]
             self.neck = nn.Sequential(*layers, *([nn.PReLU()] if config.prelu else []))
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -112,9 +76,7 @@ def build_model(
 
     LmrError: what build_backbone and load_backbone_weights raise; cls pooling of a network without a class token.
     """
-    backbone = build_backbone(
-        config.backbone, config.backbone_options, pretrained=pretrained, image_size=image_size
-    )
+    backbone = build_backbone(config.backbone, config.backbone_options, pretrained=pretrained, image_size=image_size)
     if config.pooling == "cls" and not backbone.n_prefix_tokens:
         raise LmrError(f"--pooling cls: {config.backbone} has no class token; use gem, avg or max")
     model = DescriptorModel(config, backbone)

@@ -48,7 +48,9 @@ class Sampler:
         n_others = round(self.batch_size * self.negative_share) if len(others) else 0
         n_known = self.batch_size - n_others
         n_batches = max(1, len(drawn) // n_known)
-        stream = np.concatenate([rng.permutation(others) for _ in range(-(-n_batches * n_others // max(1, len(others))))] or [others])
+        stream = np.concatenate(
+            [rng.permutation(others) for _ in range(-(-n_batches * n_others // max(1, len(others))))] or [others]
+        )
         rows = tuple(
             np.concatenate([drawn[i * n_known : (i + 1) * n_known], stream[i * n_others : (i + 1) * n_others]])
             for i in range(n_batches)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from retrieval.arrays import IntArray
-from retrieval.augmentation import AugmentConfig, Batch, Collate, TrainingPictures, to_input
+from retrieval.augmentation import Batch, Collate, TrainingPictures, to_input
 from retrieval.checkpoint import save_model, write_atomically
 from retrieval.device import fast_dtype, place
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
-from retrieval.losses import LandmarkLoss, LossConfig
+from retrieval.losses import LandmarkLoss
 from retrieval.model import DescriptorModel
-from retrieval.pictures import PictureSource
+from retrieval.recipe import TrainConfig
 from retrieval.sampling import EpochPlan, Sampler
+from retrieval.sources import Source
 
 STATE_NAME = "training.pt"
 LOG_NAME = "training.csv"
@@ -30,46 +31,19 @@ STATE_EVERY_S = 600.0  # a kill costs at most this much work inside an epoch
 
 
 @dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """How a network is trained. Learning rates are the peaks of a linear warm-up and a cosine to zero."""
-
-    epochs: int = 20
-    batch_size: int = 32
-    epoch_size: int | None = None
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    backbone_rate: float = 3e-4
-    head_rate: float = 2e-3
-    weight_decay: float = 1e-4
-    warmup: float = 0.15
-    clip_norm: float = 5.0
-    balance: float = 0.5
-    negative_share: float = 0.25
-    seed: int = 0
-    loss: LossConfig = field(default_factory=LossConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-
-    def __post_init__(self) -> None:
-        for option, value in (("--epochs", self.epochs), ("--batch-size", self.batch_size - 1)):
-            if value < 1:
-                raise LmrError(f"{option} is too small; training needs at least 1 epoch and batches of 2")
-        if not 0 <= self.negative_share < 1:
-            raise LmrError(f"--negative-share must lie in [0, 1), got {self.negative_share}")
-        if self.epoch_size is not None and self.epoch_size < 2:
-            raise LmrError(f"--epoch-size must be at least 2, got {self.epoch_size}")
-
-
-@dataclass(frozen=True, slots=True)
 class TrainingData:
-    """Pictures to train on. landmark: (n,) int32 into n_landmarks classes, -1 = non-landmark."""
+    """Pictures to train on. landmark: (n,) int32 into labels, -1 = non-landmark."""
 
-    source: PictureSource
+    source: Source
     landmark: IntArray
-    n_landmarks: int
+    labels: tuple[str, ...]
     digest: str
 
     def __post_init__(self) -> None:
-        if self.n_landmarks < 2:
-            raise LmrError(f"training needs pictures of at least 2 landmarks, got {self.n_landmarks}; add labelled rows")
+        if len(self.labels) < 2:
+            raise LmrError(
+                f"training needs pictures of at least 2 landmarks, got {len(self.labels)}; add labelled rows"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +88,7 @@ class Run:
     on_epoch: Callable[[Mapping[str, float]], None] = lambda _: None
 
 
-def train(
-    model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: TrainConfig, run: Run
-) -> TrainingState:
+def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: TrainConfig, run: Run) -> TrainingState:
     """Trains `model`, writing the best network to `run.folder` and the last one to `run.folder/last`.
 
     A run that was killed goes on from its last saved step and ends with the same weights as one that was not, for the
@@ -124,13 +96,17 @@ def train(
     finite, or the disk is full.
     """
     torch.manual_seed(config.seed)
-    loss = LandmarkLoss(config.loss, model.d, np.bincount(data.landmark[data.landmark >= 0], minlength=data.n_landmarks))
+    loss = LandmarkLoss(
+        config.loss, model.d, np.bincount(data.landmark[data.landmark >= 0], minlength=len(data.labels))
+    )
     place(model, run.device)
     loss.to(run.device)
     sampler = _sampler(data, config)
     n_steps = len(sampler.plan(0))
     optimizer = _optimizer(model, loss, config)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, n_steps * config.epochs, config.warmup))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: rate_factor(step, n_steps * config.epochs, config.warmup)
+    )
     autocast = torch.autocast(run.device.type, fast_dtype(run.device), enabled=fast_dtype(run.device) != torch.float32)
     scaler = torch.amp.GradScaler(run.device.type, enabled=fast_dtype(run.device) == torch.float16)
     parts = {"model": model, "loss": loss, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
@@ -162,13 +138,19 @@ def train(
             state.step += 1
             elapsed = time.monotonic() - began
             state.seconds += elapsed
-            run.on_step(Progress(state.epoch, state.step, n_steps, state.loss_sum / state.step, len(batch.labels) / elapsed))
+            run.on_step(
+                Progress(state.epoch, state.step, n_steps, state.loss_sum / state.step, len(batch.labels) / elapsed)
+            )
             if time.monotonic() - saved_at > STATE_EVERY_S:
                 _save_state(run.folder / STATE_NAME, parts, identity, state)
                 saved_at = time.monotonic()
 
         _refuse_unreadable_set(state, data)
-        row = {"epoch": state.epoch + 1, "loss": state.loss_sum / max(1, state.step), "rate": schedule.get_last_lr()[0]}
+        row = {
+            "epoch": state.epoch + 1,
+            "loss": state.loss_sum / max(1, state.step),
+            "rate": schedule.get_last_lr()[0],
+        }
         row |= {"seconds": round(state.seconds, 1)}
         model.eval()
         row |= dict(run.validate(model)) if run.validate else {}
@@ -226,7 +208,13 @@ def _optimizer(model: DescriptorModel, loss: LandmarkLoss, config: TrainConfig) 
     groups: list[dict[str, Any]] = []
     for rate, named in (
         (config.backbone_rate, list(model.backbone.named_parameters())),
-        (config.head_rate, [*((n, p) for n, p in model.named_parameters() if not n.startswith("backbone.")), *loss.named_parameters()]),
+        (
+            config.head_rate,
+            [
+                *((n, p) for n, p in model.named_parameters() if not n.startswith("backbone.")),
+                *loss.named_parameters(),
+            ],
+        ),
     ):
         for decay, wanted in ((config.weight_decay, True), (0.0, False)):
             chosen = [p for _, p in named if (p.ndim > 1) == wanted]
@@ -245,7 +233,11 @@ def _batches(
         for rows, seeds in zip(plan.rows[done:], plan.seeds[done:], strict=True)
     ]
     loader = DataLoader(
-        pictures, batch_sampler=keys, collate_fn=Collate(landmark), num_workers=n_workers, pin_memory=torch.cuda.is_available()
+        pictures,
+        batch_sampler=keys,
+        collate_fn=Collate(landmark),
+        num_workers=n_workers,
+        pin_memory=torch.cuda.is_available(),
     )
     yield from loader
 
@@ -261,7 +253,7 @@ def _require_finite(loss: Tensor, optimizer: torch.optim.Optimizer, state: Train
 
 def _refuse_unreadable_set(state: TrainingState, data: TrainingData) -> None:
     if len(state.unreadable) == len(data.landmark):
-        row, reason = next(iter(state.unreadable.items()))
+        reason = next(iter(state.unreadable.values()))
         raise LmrError(f"none of the {len(data.landmark)} training pictures can be read ({reason}); check --images")
 
 
@@ -273,7 +265,9 @@ def _save_state(path: Path, parts: Mapping[str, Any], identity: Mapping[str, Any
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, buffer.getvalue())
     except OSError as error:
-        raise LmrError(f"{path}: cannot be written: {error.strerror}; make room and run the same command again") from error
+        raise LmrError(
+            f"{path}: cannot be written: {error.strerror}; make room and run the same command again"
+        ) from error
 
 
 def _resume(path: Path, parts: Mapping[str, Any], identity: Mapping[str, Any]) -> TrainingState:

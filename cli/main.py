@@ -1,0 +1,84 @@
+"""`lmr`: the group of commands. A command's module is imported when the command runs, so that --help is quick."""
+
+import difflib
+import importlib
+from collections.abc import Mapping
+
+import click
+
+from retrieval.errors import LmrError
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "demo": ("cli.demo.command", "Make a small set of landmarks and run everything on it, or on your own folder."),
+    "train": ("cli.train", "Train a network on labelled pictures."),
+    "embed": ("cli.embed", "Turn pictures into descriptors."),
+    "build-index": ("cli.build_index", "Turn descriptors into an index folder."),
+    "calibrate": ("cli.calibrate", "Tune votes, confidence and thresholds on held-out queries."),
+    "evaluate": ("cli.evaluate", "Measure the answers to labelled queries; write a report."),
+    "query": ("cli.query", "Name the landmark in pictures."),
+    "submit": ("cli.submit", "Write a Kaggle submission for test.csv."),
+    "score": ("cli.score", "Score any submission against a solution file."),
+    "info": ("cli.info", "Tell what a store, model, index folder or calibration is."),
+}
+
+
+class LmrGroup(click.Group):
+    """Commands by name, imported late; what the user can act on becomes one line and exit code 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they are used."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports the command's module; None when there is no such command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, with the nearest name when there is no such command."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean '{close[0]}'?" if close else ""
+            raise click.UsageError(f"No such command '{args[0]}'.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table of commands, from COMMANDS alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Runs the command; LmrError and failing files end in one line on stderr and exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except LmrError as error:
+            raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if error.strerror is None:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{where}{error.strerror}") from error
+        except KeyboardInterrupt as error:
+            raise click.ClickException("interrupted; the same command goes on from here") from error
+
+
+@click.group(cls=LmrGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="lmr", prog_name="lmr")
+def main() -> None:
+    """Recognise landmarks, and anything with an individual name, in photographs.
+
+    Pictures become descriptors, the nearest labelled pictures vote, and a calibrated confidence turns away
+    pictures that show no known landmark.
+
+    \b
+    Start with:
+      lmr demo
+    or, in a folder with train.csv, test.csv and images/:
+      lmr train train.csv && lmr embed && lmr build-index && lmr submit test.csv
+    """

@@ -1,0 +1,99 @@
+"""Options that say which network to build, with which weights, on pictures prepared how."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from cli.options import PATH, pick_values, value_options
+from retrieval.errors import LmrError
+from retrieval.images import ImageSpec
+from retrieval.recipe import ModelConfig
+
+if TYPE_CHECKING:
+    from retrieval.model import DescriptorModel
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_MODEL_HELP = {
+    "pooling": "How the feature map becomes one vector.",
+    "gem_p": "Exponent at which GeM pooling starts.",
+    "n_dimensions": "Length of a descriptor; 0 = the pooled features, without a neck.",
+    "prelu": "End the neck with a PReLU.",
+}
+
+
+def network_options(command: F) -> F:
+    """The network, its weights and its normalisation."""
+    for option in (
+        click.option("--std", metavar="R,G,B", default=None, help="Of pictures in [0, 1]. [default: the weights' own]"),
+        click.option("--mean", metavar="R,G,B", default=None, help="Of pictures in [0, 1]. [default: the weights' own]"),
+        click.option("--weights", type=PATH, default=None, help="State dict of the backbone: .pt, .pth, .safetensors."),
+        click.option("--pretrained", is_flag=True, help="Start from the library's default weights."),
+        click.option(
+            "--backbone-option",
+            "backbone_options",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="Argument of the library's constructor, such as pad_type=same.",
+        ),
+        value_options(ModelConfig, _MODEL_HELP),
+        value_options(ModelConfig, {"backbone": "Any torchvision classification network, or timm:NAME."}),
+    ):
+        command = option(command)
+    return command
+
+
+def picture_options(command: F) -> F:
+    """How pictures are prepared."""
+    default = ImageSpec()
+    for option in (
+        click.option("--fit", type=click.Choice(["squash", "crop", "pad"]), default=None, help=f"How a picture becomes square. [default: {default.fit}, or the model's]"),
+        click.option("--size", type=click.IntRange(16), default=None, help=f"Side of the square input, pixels. [default: {default.size}, or the model's]"),
+    ):
+        command = option(command)
+    return command
+
+
+def build_network(values: Mapping[str, Any]) -> "tuple[DescriptorModel, ImageSpec]":
+    """The network and preparation that the options ask for."""
+    from retrieval.model import build_model
+
+    if values["pretrained"] and values["weights"]:
+        raise LmrError("--pretrained and --weights exclude each other; give one")
+    options = dict(_parse_option(text) for text in values["backbone_options"])
+    config = pick_values(ModelConfig, {k: v for k, v in values.items() if k != "backbone_options"}, backbone_options=options)
+    spec = adjust_spec(ImageSpec(), values)
+    weights: Path | None = values["weights"]
+    model = build_model(config, pretrained=values["pretrained"], weights_path=weights, image_size=spec.size)
+    mean = _parse_channels("--mean", values["mean"]) or model.mean
+    std = _parse_channels("--std", values["std"]) or model.std
+    return model, replace(spec, mean=mean, std=std)
+
+
+def adjust_spec(spec: ImageSpec, values: Mapping[str, Any]) -> ImageSpec:
+    """The preparation with the size and fit that were asked for, where they were."""
+    return replace(spec, **{name: values[name] for name in ("size", "fit") if values[name] is not None})
+
+
+def _parse_option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise LmrError(f"--backbone-option {text}: expected NAME=VALUE, such as pad_type=same")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _parse_channels(option: str, text: str | None) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        red, green, blue = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise LmrError(f"{option} {text}: expected three numbers with commas, such as 0.5,0.5,0.5") from error
+    return red, green, blue

@@ -1,0 +1,150 @@
+"""Options that several commands share, and the TOML file that may give any of them."""
+
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args, get_type_hints
+
+import click
+
+from retrieval.errors import LmrError
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+MODEL, STORE, INDEX, SUBMISSION = Path("model"), Path("train.h5"), Path("landmarks"), Path("submission.csv")
+
+PATH = click.Path(path_type=Path)
+
+
+def device_option(command: F) -> F:
+    """--device and --threads, on everything that computes."""
+    device = click.option(
+        "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]|mps", help="Where to compute."
+    )
+    threads = click.option("--threads", type=int, default=None, help="CPU threads. [default: all cores]")
+    return device(threads(command))
+
+
+def images_option(command: F) -> F:
+    """--images, where the pictures of a manifest are."""
+    return click.option(
+        "--images",
+        type=PATH,
+        default=None,
+        help="Folder of the pictures: <id>.jpg, Google's a/b/c/<id>.jpg, or what a path column is relative to. "
+        "[default: images/ beside the manifest]",
+    )(command)
+
+
+def workers_option(command: F) -> F:
+    """--workers, how many pictures are decoded at once."""
+    return click.option(
+        "--workers", type=click.IntRange(0), default=None, help="Pictures decoded at once. [default: the cores]"
+    )(command)
+
+
+def index_option(command: F) -> F:
+    """--index, the index folder."""
+    return click.option("--index", "index_path", type=PATH, default=INDEX, show_default=True, help="Index folder.")(
+        command
+    )
+
+
+def overwrite_option(command: F) -> F:
+    """--overwrite, on everything that writes."""
+    return click.option("--overwrite", is_flag=True, help="Replace what is there.")(command)
+
+
+def json_option(command: F) -> F:
+    """--json, one JSON document on stdout."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
+
+
+def config_option(command: F) -> F:
+    """--config, a TOML file with the same names as the options; the command line wins over it."""
+    return click.option(
+        "--config",
+        type=PATH,
+        is_eager=True,
+        expose_value=False,
+        callback=_read_config,
+        help="TOML file with the same names as the options.",
+    )(command)
+
+
+def images_folder(images: Path | None, manifest_path: Path) -> Path:
+    """The folder of pictures: the one asked for, the manifest itself if it is a folder, or images/ beside it."""
+    if images is not None:
+        if not images.is_dir():
+            raise LmrError(f"--images {images}: there is no such folder")
+        return images
+    if manifest_path.is_dir():
+        return manifest_path
+    beside = manifest_path.parent / "images"
+    return beside if beside.is_dir() else manifest_path.parent
+
+
+def warn(text: str) -> None:
+    """One line on stderr."""
+    click.echo(text, err=True)
+
+
+def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LmrError(f"--config {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise LmrError(f"--config {path}: not TOML: {error}") from error
+    known = {long_name(parameter): parameter for parameter in ctx.command.params if parameter.name != "config"}
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        name = key.replace("_", "-")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known))}"
+            raise LmrError(f"--config {path}: {key} is not an option of {ctx.info_name}{hint}")
+        if isinstance(value, dict):
+            raise LmrError(f"--config {path}: {key} is a table; give options as name = value")
+        values[str(known[name].name)] = value
+    ctx.default_map = {**(ctx.default_map or {}), **values}
+
+
+def long_name(parameter: click.Parameter) -> str:
+    """`--backbone-rate` as `backbone-rate`; an argument by its own name."""
+    longest = max(parameter.opts, key=len)
+    return longest.removeprefix("--").lower().replace("_", "-")
+
+
+def value_options(kind: type, helps: Mapping[str, str]) -> Callable[[F], F]:
+    """One option for each named field of a dataclass, with the field's default; the dataclass stays the one owner."""
+
+    def decorate(command: F) -> F:
+        types = get_type_hints(kind)
+        for item in reversed([item for item in fields(kind) if item.name in helps]):
+            command = _field_option(item, types[item.name], helps[item.name])(command)
+        return command
+
+    return decorate
+
+
+def pick_values(kind: type[T], values: Mapping[str, Any], **further: Any) -> T:
+    """The dataclass from the options that `value_options` made."""
+    return kind(**{item.name: values[item.name] for item in fields(cast(Any, kind)) if item.name in values}, **further)
+
+
+def _field_option(item: Field[Any], hint: Any, text: str) -> Callable[[F], F]:
+    name = "--" + item.name.replace("_", "-")
+    if hint is bool:
+        return click.option(name, item.name, is_flag=True, default=item.default, help=text)
+    choices = [value for value in get_args(hint) if isinstance(value, str)]
+    if choices:
+        kind: Any = click.Choice(choices)
+    else:
+        kind = next((t for t in (int, float) if t is hint or t in get_args(hint)), str)
+    return click.option(name, item.name, type=kind, default=item.default, show_default=True, help=text)

@@ -1,0 +1,48 @@
+"""Progress bars on stderr, with rate and time left; silent when stderr is not a terminal."""
+
+from types import TracebackType
+from typing import Any
+
+import click
+
+
+class PictureBar:
+    """Counts pictures. Made with `begin`, fed with `add`, closed by leaving the context."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._bar: Any = None
+
+    def __enter__(self) -> "PictureBar":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def begin(self, n: int) -> None:
+        """Shows the bar, for n pictures."""
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=n, desc=self.what, unit=" pictures", disable=None, dynamic_ncols=True)
+
+    def add(self, n: int) -> None:
+        """n more are done."""
+        if self._bar is not None:
+            self._bar.update(n)
+
+    def note(self, text: str) -> None:
+        """A word at the end of the bar."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+
+
+def list_unreadable(unreadable: dict[str, str], n_unreadable: int, n_pictures: int) -> None:
+    """The unreadable pictures on stderr: the first ones with their reasons, then a count."""
+    shown = 20
+    for image_id, reason in list(unreadable.items())[:shown]:
+        click.echo(f"unreadable: {image_id}: {reason}", err=True)
+    if len(unreadable) > shown:
+        click.echo(f"unreadable: and {len(unreadable) - shown} more; lmr info STORE lists them", err=True)
+    if n_unreadable:
+        click.echo(f"{n_unreadable} of {n_pictures} pictures are unreadable and have no descriptor", err=True)

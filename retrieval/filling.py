@@ -1,0 +1,121 @@
+"""Fills a descriptor store from a manifest: begins it, goes on with it, or finds it finished."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from retrieval.checkpoint import ModelCard
+from retrieval.embedding import Embedder
+from retrieval.errors import LmrError
+from retrieval.manifest import Manifest
+from retrieval.model import DescriptorModel
+from retrieval.pictures import PictureSource
+from retrieval.store import (
+    TODO,
+    UNREADABLE,
+    StoreInfo,
+    StoreWriter,
+    create_store,
+    partial_path,
+    read_store_info,
+    reopen_unreadable,
+    resume_store,
+)
+
+StoreDtype = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True, slots=True)
+class FillRun:
+    """How a store is filled and who is told of it.
+
+    n_workers: decoding threads. retry_unreadable: also tries the unreadable pictures of a finished store again.
+    on_begin: called with the number of pictures still to do. on_batch: with the number just done.
+    """
+
+    device: torch.device
+    n_workers: int
+    dtype: StoreDtype = "float16"
+    overwrite: bool = False
+    retry_unreadable: bool = False
+    on_begin: Callable[[int], None] = lambda _: None
+    on_batch: Callable[[int], None] = lambda _: None
+
+
+@dataclass(frozen=True, slots=True)
+class FillReport:
+    """What was done. unreadable: image_id -> reason, of the pictures met in this run."""
+
+    state: Literal["made", "resumed", "unchanged"]
+    n_pictures: int
+    n_unreadable: int
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+
+def fill_store(
+    path: Path, manifest: Manifest, source: PictureSource, model: tuple[ModelCard, Callable[[], DescriptorModel]], run: FillRun
+) -> FillReport:
+    """Descriptors of every picture of the manifest, in its order.
+
+    model: its card, and a function that loads the network; it is called only when there is something to do.
+    Raises LmrError when the store that is there, finished or not, was begun for something else.
+    """
+    card, load = model
+    info = store_info(card, manifest, run.dtype, 1)
+    if path.exists() and not run.overwrite:
+        found, state = read_store_info(path)
+        _refuse_other(path, found, info)
+        n_unreadable = int((state == UNREADABLE).sum())
+        if not (run.retry_unreadable and n_unreadable):
+            return FillReport("unchanged", len(state), n_unreadable)
+        reopen_unreadable(path)
+    resumed = partial_path(path).exists() and not run.overwrite
+    if resumed:
+        found, writer = resume_store(path)
+        _refuse_other(partial_path(path), found, info)
+    embedder = Embedder(load(), card.image_spec, run.device, flip=card.flip, n_workers=run.n_workers)
+    if not resumed:
+        places = [source.where(i) for i in range(len(manifest))]
+        writer = create_store(path, manifest, places, store_info(card, manifest, run.dtype, embedder.d))
+    return _fill(writer, embedder, manifest, source, run, "resumed" if resumed else "made")
+
+
+def store_info(card: ModelCard, manifest: Manifest, dtype: StoreDtype, d: int) -> StoreInfo:
+    """What a store made by this model from this manifest says of itself."""
+    return StoreInfo(
+        fingerprint=card.fingerprint,
+        model={"config": card.config.to_json(), "weights_sha256": card.weights_sha256, "flip": card.flip},
+        image_spec=card.image_spec.to_json(),
+        program_version=version("lmr"),
+        manifest_digest=manifest.digest,
+        dtype=dtype,
+        d=d,
+    )
+
+
+def _fill(
+    writer: StoreWriter, embedder: Embedder, manifest: Manifest, source: PictureSource, run: FillRun, state: Literal["made", "resumed"]
+) -> FillReport:
+    unreadable: dict[str, str] = {}
+    with writer:
+        rows = np.flatnonzero(writer.state == TODO)
+        run.on_begin(len(rows))
+        for batch in embedder.embed(source, rows):
+            writer.write(batch.rows, batch.vectors)
+            for row, reason in batch.unreadable.items():
+                writer.write_unreadable(row, reason)
+                unreadable[manifest.image_id[row]] = reason
+            run.on_batch(len(batch.rows) + len(batch.unreadable))
+        writer.finish()
+        return FillReport(state, len(manifest), int((writer.state == UNREADABLE).sum()), unreadable)
+
+
+def _refuse_other(path: Path, found: StoreInfo, wanted: StoreInfo) -> None:
+    difference = found.difference(wanted)
+    if difference:
+        raise LmrError(f"{path} was made with {difference}; give --overwrite or another --output")

@@ -1,0 +1,128 @@
+"""What a model is made of and how it is trained: plain values, each with its default, without torch."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from retrieval.errors import LmrError
+
+Pooling = Literal["gem", "avg", "max", "cls"]
+LossName = Literal["arcface", "softmax"]
+OptimizerName = Literal["adamw", "sgd"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """What a network is made of, without its weights.
+
+    n_dimensions: length of a descriptor; 0 = the pooled features themselves, without a neck.
+    gem_p: exponent at which GeM pooling starts (3: Radenovic et al. 2018); it is trained.
+    """
+
+    backbone: str = "resnet50"
+    pooling: Pooling = "gem"
+    gem_p: float = 3.0
+    n_dimensions: int = 512
+    prelu: bool = False
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.pooling not in get_args(Pooling):
+            raise LmrError(f"pooling is one of {', '.join(get_args(Pooling))}, got {self.pooling}")
+        if self.n_dimensions < 0:
+            raise LmrError(f"--dimensions must be 0 (no neck) or more, got {self.n_dimensions}")
+        if not self.gem_p > 0:
+            raise LmrError(f"--gem-p must be positive, got {self.gem_p}")
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object; `from_json` gives it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> "ModelConfig":
+        """Strict: an unknown or a missing key is an LmrError."""
+        names = {f.name for f in fields(cls)}
+        for key in set(given) ^ names:
+            what = "unknown key" if key in given else "missing key"
+            raise LmrError(f"model configuration: {what} {key}; it was written by another version of lmr")
+        return cls(**given)
+
+
+@dataclass(frozen=True, slots=True)
+class LossConfig:
+    """What is minimised.
+
+    margin_rad: the angular margin of the landmark with the most pictures; margin_rare_rad: of the one with the
+    fewest; those between go with n_c ** -1/4 (3rd place, Google Landmark Recognition 2020).
+    scale: of the cosines before the softmax. negative_weight: of the non-landmarks' loss, 0 = none.
+    negative_cosine: a non-landmark's best class similarity is pushed below this.
+    """
+
+    name: LossName = "arcface"
+    margin_rad: float = 0.1
+    margin_rare_rad: float = 0.4
+    scale: float = 24.0
+    negative_weight: float = 1.0
+    negative_cosine: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(LossName):
+            raise LmrError(f"--loss is one of {', '.join(get_args(LossName))}, got {self.name}")
+        for option, value in (("--margin-rad", self.margin_rad), ("--margin-rare-rad", self.margin_rare_rad)):
+            if not 0 <= value <= math.pi / 2:
+                raise LmrError(f"{option} is in radians, 0 to pi/2, got {value}")
+        if not self.scale > 0:
+            raise LmrError(f"--scale must be positive, got {self.scale}")
+        if self.negative_weight < 0:
+            raise LmrError(f"--negative-weight must be 0 or more, got {self.negative_weight}")
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentConfig:
+    """How training pictures vary.
+
+    min_area: smallest share of the picture that a crop keeps. The rest: probabilities and strengths of torchvision's
+    v2 transforms of these names.
+    """
+
+    min_area: float = 0.35
+    flip: float = 0.5
+    brightness: float = 0.3
+    contrast: float = 0.3
+    saturation: float = 0.3
+    hue: float = 0.02
+    greyscale: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_area <= 1:
+            raise LmrError(f"--min-area must lie in (0, 1], got {self.min_area}")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How a network is trained. Learning rates are the peaks of a linear warm-up and a cosine to zero."""
+
+    epochs: int = 20
+    batch_size: int = 32
+    epoch_size: int | None = None
+    optimizer: OptimizerName = "adamw"
+    backbone_rate: float = 3e-4
+    head_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    warmup: float = 0.15
+    clip_norm: float = 5.0
+    balance: float = 0.5
+    negative_share: float = 0.25
+    seed: int = 0
+    loss: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        for option, value in (("--epochs", self.epochs), ("--batch-size", self.batch_size - 1)):
+            if value < 1:
+                raise LmrError(f"{option} is too small; training needs at least 1 epoch and batches of 2")
+        if not 0 <= self.negative_share < 1:
+            raise LmrError(f"--negative-share must lie in [0, 1), got {self.negative_share}")
+        if self.epoch_size is not None and self.epoch_size < 2:
+            raise LmrError(f"--epoch-size must be at least 2, got {self.epoch_size}")
