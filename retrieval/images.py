@@ -47,6 +47,9 @@ class Limits:
             raise ValueError(f"limits must be positive, got {self.max_bytes} bytes and {self.max_pixels} pixels")
 
 
+DEFAULT_LIMITS = Limits()
+
+
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
     """How a picture becomes the network's input.
@@ -95,7 +98,7 @@ class ImageSpec:
             raise LmrError(f"image_spec: {error}") from error
 
 
-def decode(data: bytes, min_side: int | None = None, limits: Limits = Limits()) -> Image.Image:
+def decode(data: bytes, min_side: int | None = None, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     """The picture in RGB, upright as its EXIF says, transparency on white, 16 bits scaled to 8.
 
     min_side: pixels that the shorter side needs at least; a JPEG is then decoded at 1/2, 1/4 or 1/8 of its scale
@@ -106,7 +109,7 @@ def decode(data: bytes, min_side: int | None = None, limits: Limits = Limits()) 
     return _decode(data, lambda size: min_side, limits)
 
 
-def prepare(data: bytes, spec: ImageSpec, limits: Limits = Limits()) -> UInt8Array:
+def prepare(data: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -> UInt8Array:
     """The picture as (size, size, 3) uint8, resized with antialiasing. Raises UnreadableError with the reason."""
 
     def needed(size: tuple[int, int]) -> int:

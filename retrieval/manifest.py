@@ -14,6 +14,8 @@ from retrieval.errors import LmrError
 from retrieval.manifest_folder import read_folder, read_single
 from retrieval.manifest_formats import Layout, recognise_manifest
 from retrieval.manifest_rows import Columns, read_clean, read_open_images, read_pictures
+from retrieval.names import Name as Name  # names of landmarks are read beside manifests
+from retrieval.names import read_names as read_names
 from retrieval.parquet import EmbeddedPictures, ParquetTable
 from retrieval.signatures import HEAD_BYTES, is_picture
 

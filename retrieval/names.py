@@ -1,0 +1,57 @@
+"""What people call the landmarks: names and addresses by landmark_id."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from retrieval.csv_rows import BadRows, CsvTable
+from retrieval.errors import LmrError
+from retrieval.manifest_formats import has_no_header, recognise
+
+_CATEGORY = "/Category:"  # in Wikimedia's addresses, before the category's name
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """What people call a landmark. address: of a page about it; '' = none."""
+
+    name: str
+    address: str = ""
+
+
+def read_names(path: str | Path) -> dict[str, Name]:
+    """Names by landmark_id: GLDv2 train_label_to_category.csv or train_label_to_hierarchical.csv, Open Images class
+    descriptions, or a CSV file with landmark_id, name and perhaps address.
+
+    A Wikimedia category's address is its address, and what follows `Category:` its name.
+    Raises LmrError on another file, and on bad rows by their line.
+    """
+    table = CsvTable(path)
+    layout = recognise(table.header, table.source)
+    if layout.format != "names":
+        raise LmrError(f"{path} holds no names; --names takes landmark_id,name[,address] or landmark_id,category")
+    at = layout.columns
+    label_at, name_at, address_at = at.get("landmark", at.get("label_name", 0)), at["name"], at.get("address", -1)
+    names: dict[str, Name] = {}
+    line_of: dict[str, int] = {}
+    bad = BadRows(table.source)
+    if has_no_header(table.header):
+        names[table.header[label_at]], line_of[table.header[label_at]] = _name(table.header[name_at]), 1
+    for line, row in table.numbered(bad):
+        label = row[label_at]
+        if not label or not row[name_at]:
+            bad.add(line, f"{table.header[name_at] if label else table.header[label_at]} is missing")
+        elif label in line_of:
+            bad.add(line, f"{table.header[label_at]} {label} is also on line {line_of[label]}")
+        else:
+            line_of[label] = line
+            names[label] = _name(row[name_at], row[address_at] if address_at >= 0 else "")
+    bad.refuse_any()
+    return names
+
+
+def _name(text: str, address: str = "") -> Name:
+    if "://" not in text:
+        return Name(text.strip(), address)
+    tail = text.partition(_CATEGORY)[2] or text.rstrip("/").rsplit("/", 1)[-1]
+    return Name(unquote(tail).replace("_", " ").strip(), address or text)

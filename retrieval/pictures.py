@@ -1,0 +1,199 @@
+"""Where pictures come from: an images folder, a manifest's own paths, the command line, a URL."""
+
+import os
+import stat
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.images import DEFAULT_LIMITS, Limits
+from retrieval.manifest import Manifest
+from retrieval.manifest_folder import walk_pictures
+from retrieval.signatures import PICTURE_SUFFIXES
+
+URL_TIMEOUT_S = 20.0  # for a whole picture
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+_ANY_CASE = (*_SUFFIXES, *(s.upper() for s in _SUFFIXES), *(s.title() for s in _SUFFIXES))
+_CHUNK_BYTES = 1 << 16
+
+
+class PictureSource:
+    """The encoded pictures of a manifest. Can be pickled for worker processes.
+
+    images: folder of `<image_id>.jpg` (or .jpeg, .png, .webp), flat or as Google's `a/b/c/abc….jpg`; None = the
+    manifest's own folder and `images` in it. Where the manifest gives a path, that is the picture's only place; when
+    relative it counts from the same folders.
+    """
+
+    def __init__(self, manifest: Manifest, images: Path | None, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._image_id, self._path, self._content = manifest.image_id, manifest.path, manifest.content
+        beside = Path(manifest.source).parent
+        self._roots = [str(images)] if images is not None else [str(beside), str(beside / "images")]
+        self._limits = limits
+        self._last = 0  # place of the candidate that was found last: most often the next picture's too
+
+    def __len__(self) -> int:
+        return len(self._image_id)
+
+    def read(self, row: int) -> bytes:
+        """The encoded picture. Raises UnreadableError with the reason when there is none or it is too large."""
+        if self._content is not None:
+            return self._content.read(row)
+        candidates = self._candidates(row)
+        path = self._first_that_exists(candidates)
+        if not path:
+            others = len(candidates) - 1
+            tried = (
+                f"{candidates[0]} and {others} other {'places' if others > 1 else 'place'}" if others else candidates[0]
+            )
+            raise UnreadableError(f"not found: tried {tried}")
+        return read_picture(path, self._limits)
+
+    def where(self, row: int) -> str:
+        """Path of the picture's file; '' when there is none."""
+        if self._content is not None:
+            return ""
+        try:
+            return self._first_that_exists(self._candidates(row))
+        except UnreadableError:
+            return ""
+
+    def _first_that_exists(self, candidates: list[str]) -> str:
+        if self._last < len(candidates) and os.path.exists(candidates[self._last]):
+            return candidates[self._last]
+        for place, path in enumerate(candidates):
+            if os.path.exists(path):
+                self._last = place
+                return path
+        return ""
+
+    def _candidates(self, row: int) -> list[str]:
+        """Every place where the picture may be."""
+        path: str = "" if self._path is None else self._path[row]
+        if path:
+            return [os.path.join(root, path) for root in self._roots]
+        image_id: str = self._image_id[row]
+        if "\0" in image_id or image_id.startswith("/") or not {"", ".", ".."}.isdisjoint(image_id.split("/")):
+            raise UnreadableError(f"image_id {image_id!r} leads out of the images folder")
+        names = [image_id] if os.path.splitext(image_id)[1].lower() in PICTURE_SUFFIXES else []
+        names += [image_id + suffix for suffix in _ANY_CASE]
+        folders = [""] if "/" in image_id or len(image_id) < 3 else ["", os.path.join(*image_id[:3])]
+        return [os.path.join(root, folder, name) for folder in folders for root in self._roots for name in names]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPicture:
+    """A picture named on the command line. where: its path or URL."""
+
+    where: str
+
+    @property
+    def is_url(self) -> bool:
+        """Whether it has to be fetched."""
+        return _is_url(self.where)
+
+    def read(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
+        """The encoded picture. Raises UnreadableError with the reason."""
+        return fetch_url(self.where, limits) if self.is_url else read_picture(self.where, limits)
+
+
+def list_pictures(paths: Sequence[str]) -> list[QueryPicture]:
+    """The pictures that paths of pictures, folders (all pictures below, by suffix) and URLs name, in their order.
+
+    Raises LmrError on a path that does not exist, a folder without pictures, and a URL that is not http or https.
+    """
+    return [picture for path in paths for picture in _pictures_of(path)]
+
+
+def read_picture(path: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of a file. Raises UnreadableError with the reason when it is no file or too large."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UnreadableError("not a file")
+            if status.st_size > limits.max_bytes:
+                raise UnreadableError(f"{status.st_size:,} bytes, over the limit of {limits.max_bytes:,}")
+            return file.read()
+    except IsADirectoryError as error:
+        raise UnreadableError("a folder, not a picture") from error
+    except FileNotFoundError as error:
+        raise UnreadableError("not found") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise UnreadableError(getattr(error, "strerror", None) or str(error)) from error
+
+
+def fetch_url(url: str, limits: Limits = DEFAULT_LIMITS, timeout_s: float = URL_TIMEOUT_S) -> bytes:
+    """What a server sends for an http or https URL, within the time. Raises UnreadableError with the reason."""
+    if not _is_url(url):
+        raise UnreadableError("only http and https are fetched")
+    deadline_s = time.monotonic() + timeout_s
+    request = urllib.request.Request(url, headers={"User-Agent": "lmr", "Accept": "image/*,*/*;q=0.5"})
+    try:
+        with _opener().open(request, timeout=timeout_s) as response:
+            return _read_within(response, limits.max_bytes, deadline_s)
+    except urllib.error.HTTPError as error:
+        raise UnreadableError(f"the server answered {error.code} {error.reason}") from error
+    except (OSError, HTTPException, ValueError) as error:  # URLError is an OSError; ValueError: a broken URL
+        reason = getattr(error, "reason", None) or error
+        if isinstance(reason, TimeoutError):
+            raise UnreadableError(f"the server took more than {timeout_s:g} s") from error
+        raise UnreadableError(f"cannot be fetched: {' '.join(str(reason).split())}") from error
+
+
+def _pictures_of(path: str) -> Iterator[QueryPicture]:
+    if "://" in path and not os.path.exists(path):
+        if not _is_url(path):
+            raise LmrError(f"{path}: only http and https are fetched; give such a URL or a file")
+        yield QueryPicture(path)
+    elif os.path.isdir(path):
+        names = list(walk_pictures(Path(path), lambda _: None))
+        if not names:
+            raise LmrError(f"{path}: no pictures in this folder; give a picture or a folder that holds some")
+        yield from (QueryPicture(os.path.join(path, name)) for name in names)
+    elif os.path.exists(path):
+        yield QueryPicture(path)
+    else:
+        raise LmrError(f"{path}: there is no such file or folder; give pictures, folders or URLs")
+
+
+def _is_url(text: str) -> bool:
+    return text.lower().startswith(("http://", "https://"))
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Only http and https: urllib's own opener also follows redirects to ftp."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.UnknownHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+def _read_within(response: HTTPResponse, max_bytes: int, deadline_s: float) -> bytes:
+    """deadline_s: on the monotonic clock; a server that sends byte by byte does not hold us longer."""
+    parts: list[bytes] = []
+    n_bytes = 0
+    while part := response.read1(_CHUNK_BYTES):
+        n_bytes += len(part)
+        if n_bytes > max_bytes:
+            raise UnreadableError(f"over the limit of {max_bytes:,} bytes")
+        if time.monotonic() > deadline_s:
+            raise TimeoutError
+        parts.append(part)
+    if response.length:
+        raise UnreadableError("the connection was cut before the end")
+    return b"".join(parts)
