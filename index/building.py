@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from retrieval.manifest import Name
 
 from index.background import background_similarity
 from index.folder import (
@@ -42,6 +41,7 @@ from index.whitening import Whitening, fit_whitening
 from index.writing import flush_folder, write_error, write_whole
 from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError
+from retrieval.names import Name
 
 RECALL_K = 20  # neighbours compared; as many as vote by default
 N_RECALL_QUERIES = 200  # rows; the standard error of the recall is then below 0.01

@@ -16,14 +16,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from retrieval.manifest import Name
-
 from index.calibration import Calibration
 from index.rows import Background, Rows, read_background, read_rows
 from index.search import FlatIndex
+from index.voting import VoteRule
 from index.whitening import Whitening, load_whitening
 from index.writing import write_whole
 from retrieval.errors import LmrError
+from retrieval.names import Name
 
 FORMAT_VERSION = 1
 INDEX, ROWS, BACKGROUND, WHITENING = "index.faiss", "rows.h5", "background.h5", "whiten.h5"
@@ -78,6 +78,11 @@ class IndexFolder:
     def fingerprint(self) -> str:
         """Of the model that made the descriptors; those of queries must have the same."""
         return self.info.fingerprint
+
+    @property
+    def rule(self) -> VoteRule:
+        """The calibrated vote, or the default one."""
+        return self.calibration.rule if self.calibration else VoteRule()
 
     @property
     def model_path(self) -> Path:

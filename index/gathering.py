@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from retrieval.manifest import Name
 
 from index.folder import model_fingerprint
 from retrieval.arrays import FloatArray, IntArray, ObjArray
 from retrieval.errors import LmrError
+from retrieval.names import Name
 from retrieval.store import Descriptors
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from retrieval.manifest import Name
 
 from index import building
 from index.building import BuildOptions, build_folder
@@ -16,6 +15,7 @@ from index.folder import open_folder
 from index.gathering import BuildInputs
 from index.tables import object_array
 from retrieval.errors import LmrError
+from retrieval.names import Name
 from retrieval.store import DONE, UNREADABLE, Descriptors, StoreInfo
 
 MODEL = "ab" * 32

@@ -1,0 +1,184 @@
+"""From descriptors to answers: the one path of query, submit and evaluate."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.background import background_similarity
+from index.calibration import Calibration
+from index.confidence import sigmoid
+from index.folder import IndexFolder
+from index.predictions import Predictions
+from index.search import Neighbours
+from index.voting import Votes, best, vote
+from retrieval.arrays import FloatArray, IntArray, LongArray, ObjArray, read_only
+from retrieval.errors import LmrError
+from retrieval.store import Descriptors
+
+N = TypeVar("N", bound=np.generic)
+
+# How much c(q) counts against S(q, c), in units of the score, where no calibration has fitted it.
+UNCALIBRATED_BACKGROUND_WEIGHT = 0.75
+SAME_PICTURE = 0.999  # similarity above which two descriptors are of one picture
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What an index says about each query.
+
+    neighbours: (q, k). background: (q,) c(q), None where the index has no background. votes: flat, v of them;
+    vote_logit: (v,) float64, their ranking key. landmark: (q,) int32 the best vote's, -1 where nothing was found.
+    score: (q,) S of the best vote; logit: (q,) its ranking key, both float64 and -inf where nothing was found.
+    The ranking key is the logit of the confidence, or S(q, c) - 0.75 * c(q) where the index is not calibrated.
+    """
+
+    neighbours: Neighbours
+    background: FloatArray | None
+    votes: Votes
+    vote_logit: FloatArray
+    landmark: IntArray
+    score: FloatArray
+    logit: FloatArray
+    landmarks: tuple[str, ...]
+    calibration: Calibration | None
+
+    def __post_init__(self) -> None:
+        q, v = self.neighbours.n_queries, len(self.votes)
+        for name, length in (("background", q), ("vote_logit", v), ("landmark", q), ("score", q), ("logit", q)):
+            array = getattr(self, name)
+            if array is None:
+                continue
+            if array.shape != (length,):
+                raise ValueError(f"{name} must be ({length},), got {array.shape}")
+            object.__setattr__(self, name, read_only(array))
+
+    def __len__(self) -> int:
+        return self.neighbours.n_queries
+
+    @property
+    def confidence(self) -> FloatArray | None:
+        """(q,) float64 in [0, 1], 0 where nothing was found; None where the index is not calibrated."""
+        return sigmoid(self.logit) if self.calibration else None
+
+    @property
+    def vote_confidence(self) -> FloatArray | None:
+        """(v,) float64 in [0, 1]; None where the index is not calibrated."""
+        return sigmoid(self.vote_logit) if self.calibration else None
+
+    @property
+    def same_picture(self) -> LongArray:
+        """(q,) int64: the index row that is the query itself or a copy of it, -1 = none."""
+        if self.neighbours.k == 0:
+            return np.full(len(self), -1, dtype=np.int64)
+        first = self.neighbours.scores[:, 0] > SAME_PICTURE
+        return np.where(first, self.neighbours.rows[:, 0], -1)
+
+
+def answer(folder: IndexFolder, descriptors: FloatArray, *, n_neighbours: int = 0) -> Answers:
+    """Neighbours, votes and confidences of queries.
+
+    descriptors: (q, d) as the folder's model makes them. n_neighbours: how many neighbours to return where more
+    than those that vote are wanted. Raises ValueError for another d, NaN or infinity.
+    """
+    vectors = to_index_space(folder, descriptors)
+    rule, rows = folder.rule, folder.rows
+    neighbours = folder.index.search(vectors, max(rule.k, n_neighbours))
+    votes = vote(neighbours, rows.landmark, rule, counts=rows.counts, row_background=rows.background)
+    background = None
+    if folder.background is not None:
+        background = background_similarity(vectors, folder.background.vectors, rule.m)
+    return judge(folder, neighbours, votes, background)
+
+
+def answer_store(folder: IndexFolder, store: Descriptors, *, n_neighbours: int = 0) -> Answers:
+    """The answers to every row of a store; rows without a descriptor have no neighbours, votes or landmark.
+
+    Raises LmrError when the store was made by another model.
+    """
+    check_model(folder, store)
+    rows = np.flatnonzero(store.done)
+    return _spread(answer(folder, store.vectors[rows], n_neighbours=n_neighbours), rows, len(store))
+
+
+def check_model(folder: IndexFolder, store: Descriptors) -> None:
+    """Raises LmrError when a store was not made by the folder's model."""
+    if store.info.fingerprint != folder.fingerprint:
+        raise LmrError(
+            f"{store.source} was made by model {store.info.fingerprint[:8]}, {folder.path} by "
+            f"{folder.fingerprint[:8]}; embed with the same model"
+        )
+
+
+def to_index_space(folder: IndexFolder, descriptors: FloatArray) -> FloatArray:
+    """Descriptors as the index compares them: unit length, whitened where the index is; (q, d_index) float32."""
+    vectors = np.asarray(descriptors, dtype=np.float32)
+    norms = np.sqrt(np.einsum("qd,qd->q", vectors, vectors))
+    vectors = vectors / np.maximum(norms, np.finfo(np.float32).tiny)[:, None]
+    return folder.whitening.apply(vectors) if folder.whitening else vectors
+
+
+def judge(folder: IndexFolder, neighbours: Neighbours, votes: Votes, background: FloatArray | None) -> Answers:
+    """The ranking key of every vote and the best vote of every query.
+
+    background: (q,) c(q), None where the index has none.
+    """
+    landmark, score = best(votes, neighbours.n_queries)
+    of_vote = None if background is None else background[votes.query]
+    return Answers(
+        neighbours=neighbours,
+        background=background,
+        votes=votes,
+        vote_logit=_ranking_key(folder.calibration, votes.score, of_vote),
+        landmark=landmark,
+        score=score,
+        logit=np.where(landmark >= 0, _ranking_key(folder.calibration, score, background), -np.inf),
+        landmarks=folder.rows.landmarks,
+        calibration=folder.calibration,
+    )
+
+
+def predict(answers: Answers, image_id: ObjArray, threshold_logit: float = -np.inf) -> Predictions:
+    """One prediction per query: its best landmark where the ranking key reaches the threshold, else none.
+
+    image_id: (q,). Confidences are NaN where the index is not calibrated.
+    """
+    answered = (answers.landmark >= 0) & (answers.logit >= threshold_logit)
+    named = np.array([*answers.landmarks, ""], dtype=object)[np.where(answered, answers.landmark, -1)]
+    confidence = answers.confidence
+    if confidence is None:
+        confidence = np.full(len(answers), np.nan)
+    return Predictions(image_id, named, answers.logit, confidence)
+
+
+def _ranking_key(calibration: Calibration | None, score: FloatArray, background: FloatArray | None) -> FloatArray:
+    """(n,) float64 of scores and the c(q) of their queries; -inf stays -inf."""
+    if calibration is not None:
+        logit: FloatArray = calibration.confidence.logit(score, background)
+        return logit
+    return score if background is None else score - UNCALIBRATED_BACKGROUND_WEIGHT * background.astype(np.float64)
+
+
+def _spread(answers: Answers, rows: LongArray, n_queries: int) -> Answers:
+    """The same answers as rows of a larger set of queries, of which the others found nothing."""
+    return Answers(
+        neighbours=Neighbours(
+            _placed(answers.neighbours.rows, rows, n_queries, -1),
+            _placed(answers.neighbours.scores, rows, n_queries, -np.inf),
+        ),
+        background=None if answers.background is None else _placed(answers.background, rows, n_queries, np.nan),
+        votes=Votes(rows[answers.votes.query], answers.votes.landmark, answers.votes.score),
+        vote_logit=answers.vote_logit,
+        landmark=_placed(answers.landmark, rows, n_queries, -1),
+        score=_placed(answers.score, rows, n_queries, -np.inf),
+        logit=_placed(answers.logit, rows, n_queries, -np.inf),
+        landmarks=answers.landmarks,
+        calibration=answers.calibration,
+    )
+
+
+def _placed(values: NDArray[N], rows: LongArray, n: int, fill: float) -> NDArray[N]:
+    placed = np.full((n, *values.shape[1:]), fill, dtype=values.dtype)
+    placed[rows] = values
+    return placed

@@ -1,0 +1,95 @@
+"""Leave-one-out: every row of an index is asked against the others, for people with one labelled folder."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from index.answers import Answers, judge
+from index.background import background_similarity
+from index.evaluation import Evaluation, Queries, evaluate
+from index.folder import IndexFolder
+from index.metrics import LIST_LENGTH
+from index.search import Neighbours
+from index.tables import object_array
+from index.voting import VoteRule, Votes, vote
+from retrieval.arrays import FloatArray, IntArray, LongArray
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveOneOut:
+    """evaluation: of the rows, and of the background pictures as non-landmarks, each asked against the others.
+
+    n_single: landmark rows that are their landmark's only picture and cannot be answered rightly; evaluation counts
+    them as wrong. Rows with a copy of themselves in the index are `evaluation.n_same_picture`: easy questions.
+    """
+
+    evaluation: Evaluation
+    answers: Answers
+    queries: Queries
+    n_single: int
+
+
+def leave_one_out(folder: IndexFolder, *, seed: int = 0) -> LeaveOneOut:
+    """Asks every row and every background picture, each one without itself.
+
+    The row itself is no neighbour, its landmark counts one row less, and a background picture is not compared with
+    itself. Its share in the whitening stays: leaving that out too would mean an index per row.
+    """
+    rows, rule = folder.rows, folder.rule
+    vectors, similarity = _asked(folder)
+    own_row = np.full(len(vectors), -1, dtype=np.int64)
+    own_row[: len(rows)] = np.arange(len(rows))
+    landmark = np.full(len(vectors), -1, dtype=np.int32)
+    landmark[: len(rows)] = rows.landmark
+    found = folder.index.search(vectors, max(rule.k, LIST_LENGTH) + 1)
+    neighbours = _without_own(found, own_row)
+    votes = vote(neighbours, rows.landmark, rule, counts=rows.counts, row_background=rows.background)
+    votes = _one_row_less(votes, landmark, rows.counts, rule)
+    answers = judge(folder, neighbours, votes, similarity)
+    queries = _queries(folder, len(vectors))
+    n_single = int((rows.counts[rows.landmark] == 1).sum())
+    return LeaveOneOut(evaluate(folder, answers, queries, n_left_out=1, seed=seed), answers, queries, n_single)
+
+
+def _asked(folder: IndexFolder) -> tuple[FloatArray, FloatArray | None]:
+    """Descriptors of the rows, then of the background, and c(q) of each without the picture itself."""
+    n, background = len(folder.rows), folder.background
+    rows = folder.index.vectors(np.arange(n))
+    if background is None:
+        return rows, None
+    # A background of one picture has nothing to compare that picture with.
+    others = background.vectors if len(background) > 1 else background.vectors[:0]
+    vectors = np.concatenate([rows, others])
+    own_row = np.concatenate([np.full(n, -1, dtype=np.int64), np.arange(len(others))])
+    return vectors, background_similarity(vectors, background.vectors, folder.rule.m, own_row=own_row)
+
+
+def _without_own(neighbours: Neighbours, own_row: LongArray) -> Neighbours:
+    """The neighbours less each query's own row, or less the last one where that row was not found."""
+    rows, scores = neighbours.rows, neighbours.scores
+    own = rows == np.where(own_row >= 0, own_row, -2)[:, None]
+    own[~own.any(axis=1), -1] = True
+    shape = (len(rows), rows.shape[1] - 1)
+    return Neighbours(rows[~own].reshape(shape), scores[~own].reshape(shape))
+
+
+def _one_row_less(votes: Votes, landmark: IntArray, counts: LongArray, rule: VoteRule) -> Votes:
+    """Votes with n_c one lower for each query's own landmark, (q,) -1 = none; S has - tau * r * log(n_c)."""
+    own = votes.landmark == landmark[votes.query]
+    n_c = counts[votes.landmark[own]]
+    score: FloatArray = votes.score.copy()
+    score[own] += rule.tau * rule.r * (np.log(n_c) - np.log(n_c - 1))
+    order = np.lexsort((votes.landmark, -score, votes.query))
+    return Votes(votes.query[order], votes.landmark[order], score[order])
+
+
+def _queries(folder: IndexFolder, n_queries: int) -> Queries:
+    """The rows with their landmarks, then the background pictures as non-landmarks."""
+    rows, background = folder.rows, folder.background
+    labels: list[tuple[str, ...]] = [(rows.landmarks[code],) for code in rows.landmark]
+    image_id, path = list(rows.image_id), list(rows.path)
+    if background is not None and n_queries > len(rows):
+        labels += [()] * len(background)
+        image_id += list(background.image_id)
+        path += [""] * len(background)
+    return Queries(object_array(image_id), object_array(labels), object_array(path))
