@@ -1,0 +1,153 @@
+"""Answers: the same path for every command, with and without calibration and background."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from index.answers import answer, answer_store, predict
+from index.background import background_similarity
+from index.building import BuildOptions
+from index.confidence import ConfidenceModel
+from index.voting import VoteRule, best, vote
+from retrieval.errors import LmrError
+from retrieval.store import DONE, UNREADABLE
+
+D = 8
+
+
+@pytest.fixture
+def train(make_store):
+    return make_store(["rome"] * 5 + ["paris"] * 4 + ["oslo"] * 3, seed=0)
+
+
+@pytest.fixture
+def streets(make_store):
+    return make_store([""] * 7, seed=1, source="background.h5")
+
+
+@pytest.fixture
+def queries(make_store):
+    return make_store(["rome", "paris", "", "oslo", "rome"], seed=2, source="queries.h5")
+
+
+@pytest.fixture
+def folder(make_folder, train, streets):
+    return make_folder(train, [streets])
+
+
+class Calibrated:
+    """Stands in for a calibration: the parts of one that answers use."""
+
+    rule = VoteRule(k=4, tau=0.1, r=1.0, beta=0.5, m=2)
+    confidence = ConfidenceModel(a=20.0, g=15.0, h=0.0, e=-1.0)
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_an_uncalibrated_index_ranks_by_the_vote_less_three_quarters_of_the_background(folder, streets, queries):
+    answers = answer(folder, queries.vectors)
+    neighbours = folder.index.search(unit(queries.vectors), 20)
+    landmark, score = best(vote(neighbours, folder.rows.landmark, VoteRule()), 5)
+    background = background_similarity(unit(queries.vectors), unit(streets.vectors), 3)
+    assert answers.landmark.tolist() == landmark.tolist()
+    assert answers.score == pytest.approx(score)
+    assert answers.background == pytest.approx(background, abs=1e-6)
+    assert answers.logit == pytest.approx(score - 0.75 * background, abs=1e-6)
+    assert answers.vote_logit == pytest.approx(answers.votes.score - 0.75 * background[answers.votes.query], abs=1e-6)
+    assert (answers.confidence, answers.vote_confidence) == (None, None)
+
+
+def test_without_a_background_the_vote_alone_ranks(make_folder, train, queries):
+    answers = answer(make_folder(train), queries.vectors)
+    assert answers.background is None
+    assert answers.logit.tolist() == answers.score.tolist()
+
+
+def test_a_calibrated_index_uses_its_rule_and_its_confidence(folder, streets, queries):
+    folder = replace(folder, calibration=Calibrated())
+    answers = answer(folder, queries.vectors)
+    neighbours = folder.index.search(unit(queries.vectors), 4)
+    votes = vote(neighbours, folder.rows.landmark, Calibrated.rule, row_background=folder.rows.background)
+    _, score = best(votes, 5)
+    background = background_similarity(unit(queries.vectors), unit(streets.vectors), 2)
+    logit = 20 * score - 15 * background - 1
+    assert answers.neighbours.k == 4
+    assert answers.logit == pytest.approx(logit, abs=1e-4)
+    assert answers.confidence == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-4)
+    first = np.searchsorted(answers.votes.query, np.arange(5))
+    assert answers.vote_confidence[first] == pytest.approx(answers.confidence)
+
+
+def test_more_neighbours_than_vote_change_no_answer(folder, queries):
+    folder = replace(folder, calibration=Calibrated())
+    few, many = answer(folder, queries.vectors), answer(folder, queries.vectors, n_neighbours=100)
+    assert many.neighbours.k == 100
+    assert many.neighbours.rows[:, :4].tolist() == few.neighbours.rows.tolist()
+    assert many.logit.tolist() == few.logit.tolist()
+
+
+def test_whitened_queries_are_compared_in_the_space_of_the_index(make_folder, train, streets):
+    folder = make_folder(train, [streets], BuildOptions(n_dimensions=4))
+    # An index row as a query: its own similarity is 1 only in the same space.
+    answers = answer(folder, train.vectors[[3]] * 7)
+    assert answers.neighbours.rows[0, 0] == 3
+    assert answers.neighbours.scores[0, 0] == pytest.approx(1.0, abs=1e-6)
+    assert answers.same_picture.tolist() == [3]
+
+
+def test_only_a_copy_of_a_row_is_the_same_picture(folder, train, queries):
+    queries = np.concatenate([train.vectors[[6]], queries.vectors[[0]]])
+    assert answer(folder, queries).same_picture.tolist() == [6, -1]
+
+
+def test_one_query_at_a_time_gives_the_same_answers(folder, queries):
+    folder = replace(folder, calibration=Calibrated())
+    together = answer(folder, queries.vectors)
+    single = [answer(folder, queries.vectors[i : i + 1]) for i in range(5)]
+    assert together.logit == pytest.approx(np.concatenate([a.logit for a in single]), abs=1e-5)
+    assert together.landmark.tolist() == [int(a.landmark[0]) for a in single]
+
+
+def test_no_queries_have_no_answers(folder):
+    assert len(answer(folder, np.empty((0, D), dtype=np.float32))) == 0
+
+
+def test_unreadable_queries_of_a_store_have_no_answer_and_keep_their_place(folder, queries):
+    folder = replace(folder, calibration=Calibrated())
+    state = np.array([DONE, UNREADABLE, DONE, UNREADABLE, DONE], dtype=np.uint8)
+    answers = answer_store(folder, replace(queries, state=state))
+    whole = answer(folder, queries.vectors)
+    assert (answers.landmark >= 0).tolist() == [True, False, True, False, True]
+    assert answers.logit[[0, 2, 4]] == pytest.approx(whole.logit[[0, 2, 4]])
+    assert answers.logit[[1, 3]].tolist() == [-np.inf, -np.inf]
+    assert answers.confidence[[1, 3]].tolist() == [0.0, 0.0]
+    assert answers.neighbours.rows[1].tolist() == [-1] * 4
+    assert set(answers.votes.query) == {0, 2, 4}
+
+
+def test_queries_of_another_model_are_refused(make_store, folder, queries):
+    other = make_store(["rome"], seed=3, fingerprint="cd" * 32, source="queries.h5")
+    with pytest.raises(LmrError) as error:
+        answer_store(folder, other)
+    assert str(error.value) == (
+        f"queries.h5 was made by model cdcdcdcd, {folder.path} by abababab; embed with the same model"
+    )
+
+
+def test_predictions_below_the_threshold_name_no_landmark(folder, queries):
+    folder = replace(folder, calibration=Calibrated())
+    answers = answer(folder, queries.vectors)
+    middle = float(np.sort(answers.logit)[2])
+    predictions = predict(answers, queries.image_id, middle)
+    assert predictions.answered.tolist() == (answers.logit >= middle).tolist()
+    named = [folder.rows.landmarks[c] for c in answers.landmark]
+    assert [p or n for p, n in zip(predictions.landmark, named, strict=True)] == named
+    assert predictions.confidence.tolist() == answers.confidence.tolist()
+    assert predict(answers, queries.image_id).answered.all()
+
+
+def test_predictions_of_an_uncalibrated_index_have_no_confidence(folder, queries):
+    assert np.isnan(predict(answer(folder, queries.vectors), queries.image_id).confidence).all()
