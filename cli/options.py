@@ -139,7 +139,7 @@ def pick_values(kind: type[T], values: Mapping[str, Any], **further: Any) -> T:
 
 
 def _field_option(item: Field[Any], hint: Any, text: str) -> Callable[[F], F]:
-    name = "--" + item.name.replace("_", "-")
+    name = "--" + item.name.removeprefix("n_").replace("_", "-")
     if hint is bool:
         return click.option(name, item.name, is_flag=True, default=item.default, help=text)
     choices = [value for value in get_args(hint) if isinstance(value, str)]

@@ -75,12 +75,15 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     Example:
       lmr train train.csv --images images --backbone mobilenet_v3_small --epochs 2 --size 96
     """
+    import torch
+
     from cli.training import train_network
 
     data = read_training_data(manifest, values["negatives"], values["images"])
     config = pick_values(
         TrainConfig, values, loss=pick_values(LossConfig, values), augment=pick_values(AugmentConfig, values)
     )
+    torch.manual_seed(values["seed"])
     model, spec = build_network(values)
     state = train_network(model, spec, data, config, output, values)
     last = state.log[-1]

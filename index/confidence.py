@@ -54,6 +54,13 @@ def sigmoid(logit: FloatArray) -> FloatArray:
     return confidence
 
 
+def logit_of(confidence: float) -> float:
+    """The logit of a confidence in [0, 1]; -inf and inf at its ends."""
+    if confidence in (0.0, 1.0):
+        return float("inf") if confidence else float("-inf")
+    return float(np.log(confidence) - np.log1p(-confidence))
+
+
 def fit_confidence(
     score: FloatArray,
     correct: BoolArray,
@@ -103,11 +110,14 @@ def _fit(features: dict[str, FloatArray], right: BoolArray, weight: FloatArray) 
 
 def _regress(x: FloatArray, right: BoolArray, weight: FloatArray) -> tuple[list[float], float]:
     """Coefficients in the units of x (n, f), and the intercept."""
-    from sklearn.linear_model import LogisticRegression  # a second to import, and answering does not need it
+    # A second to import, and answering does not need it.
+    from sklearn import config_context
+    from sklearn.linear_model import LogisticRegression
 
     mean = np.average(x, axis=0, weights=weight)
     deviation = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weight))
     model = LogisticRegression(C=INVERSE_PENALTY, solver="newton-cholesky")
-    model.fit((x - mean) / deviation, right, sample_weight=weight)
+    with config_context(assume_finite=True, skip_parameter_validation=True):  # a third of the time
+        model.fit((x - mean) / deviation, right, sample_weight=weight)
     coefficients = model.coef_[0] / deviation
     return [float(c) for c in coefficients], float(model.intercept_[0] - coefficients @ mean)

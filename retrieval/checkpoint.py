@@ -66,7 +66,7 @@ def save_model(
     folder: Path, model: DescriptorModel, spec: ImageSpec, *, flip: bool = False, made_by: Mapping[str, Any]
 ) -> ModelCard:
     """Writes a model folder; a kill leaves the model that was there or the new one. LmrError: not writable, full."""
-    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+    data = _packed(model)
     card = ModelCard(model.config, spec, hashlib.sha256(data).hexdigest(), flip, made_by)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,6 +80,11 @@ def save_model(
             f"{folder}: the model cannot be written: {error.strerror}; make room or choose another --model"
         ) from error
     return card
+
+
+def weights_digest(model: DescriptorModel) -> str:
+    """sha256 (hex) of the weights file that `save_model` would write."""
+    return hashlib.sha256(_packed(model)).hexdigest()
 
 
 def write_card(folder: Path, card: ModelCard) -> None:
@@ -139,6 +144,10 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _packed(model: DescriptorModel) -> bytes:
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
 
 
 def _frozen(model: DescriptorModel) -> DescriptorModel:

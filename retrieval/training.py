@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from retrieval.arrays import IntArray
 from retrieval.augmentation import Batch, Collate, TrainingPictures, to_input
-from retrieval.checkpoint import save_model, write_atomically
+from retrieval.checkpoint import save_model, weights_digest, write_atomically
 from retrieval.device import fast_dtype, place
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
@@ -110,7 +110,7 @@ def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: T
     autocast = torch.autocast(run.device.type, fast_dtype(run.device), enabled=fast_dtype(run.device) != torch.float32)
     scaler = torch.amp.GradScaler(run.device.type, enabled=fast_dtype(run.device) == torch.float16)
     parts = {"model": model, "loss": loss, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
-    identity = run_identity(model, data, spec, config)
+    identity = run_identity(model, data, spec, config) | {"starting weights": weights_digest(model)}
     state = _resume(run.folder / STATE_NAME, parts, identity)
     pictures = TrainingPictures(data.source, spec, config.augment)
     saved_at = time.monotonic()

@@ -1,0 +1,79 @@
+"""lmr build-index: descriptor stores to an index folder."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.describing import card_of_store
+from cli.options import INDEX, MODEL, PATH, STORE, config_option, device_option, overwrite_option
+
+if TYPE_CHECKING:
+    from index.building import BuildReport
+
+
+@click.command(name="build-index")
+@click.argument("stores", type=PATH, nargs=-1)
+@click.option("--output", type=PATH, default=INDEX, show_default=True, help="Index folder to write.")
+@click.option("--model", type=PATH, default=MODEL, show_default=True, help="Model folder that made the descriptors.")
+@click.option("--background", type=PATH, multiple=True, help="Store of non-landmarks, besides unlabelled rows.")
+@click.option("--names", type=PATH, default=None, help="CSV that gives landmarks a name and an address.")
+@click.option(
+    "--storage",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="How the index keeps descriptors.",
+)
+@click.option(
+    "--whitening-power",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="w: principal components are divided by their standard deviation to this power; 0 = no whitening.",
+)
+@click.option("--dimensions", type=click.IntRange(1), default=None, help="Kept by the whitening. [default: min(512, d)]")
+@device_option
+@config_option
+@overwrite_option
+def command(stores: tuple[Path, ...], model: Path, output: Path, **values: Any) -> None:
+    """Build an index folder from STORES (train.h5 when none is given).
+
+    Labelled rows are the index, unlabelled rows its background. The folder holds everything that a query needs,
+    the model too, and can be copied to another machine.
+
+    \b
+    Example:
+      lmr build-index train.h5 --background background.h5 --names names.csv
+    """
+    report = build_from_stores(stores or (STORE,), model, output, values)
+    info = report.info
+    what = "unchanged, nothing to do" if report.state == "unchanged" else "built"
+    unreadable = f", {report.n_unreadable} rows without a descriptor left out" if report.n_unreadable else ""
+    click.echo(
+        f"{output}: {what}: {info.n_rows} pictures of {info.n_landmarks} landmarks, "
+        f"{info.n_background} in the background, d = {info.d}{unreadable}"
+    )
+
+
+def build_from_stores(stores: tuple[Path, ...], model: Path, output: Path, values: dict[str, Any]) -> "BuildReport":
+    """Builds the folder; values: background, names, storage, whitening_power, dimensions, device, overwrite."""
+    from index.building import BuildOptions, build_folder
+    from index.gathering import BuildInputs
+    from retrieval.checkpoint import write_card
+    from retrieval.manifest import read_names
+    from retrieval.store import read_store
+
+    read = [read_store(path) for path in stores]
+    card = card_of_store(model, read[0])
+    options = BuildOptions(values["storage"], values["whitening_power"] or None, values["dimensions"])
+    names = read_names(values["names"]) if values["names"] else {}
+    with tempfile.TemporaryDirectory() as scratch:
+        exact = Path(scratch) / "model"
+        exact.mkdir()
+        shutil.copyfile(model / card.weights_name, exact / card.weights_name)
+        write_card(exact, card)
+        inputs = BuildInputs(read, exact, [read_store(path) for path in values["background"]], names)
+        return build_folder(output, inputs, options, overwrite=values["overwrite"], device=values["device"])

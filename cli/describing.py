@@ -1,0 +1,94 @@
+"""Manifests to descriptors, as the commands do it: a store of the manifest's name, made, resumed or found finished."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli.options import images_folder, warn
+from cli.progress import PictureBar, list_unreadable
+from cli.training import default_workers
+from retrieval.errors import LmrError
+
+if TYPE_CHECKING:
+    from index.evaluation import Queries
+    from retrieval.checkpoint import ModelCard
+    from retrieval.filling import FillReport
+    from retrieval.manifest import Manifest
+    from retrieval.store import Descriptors
+
+
+def store_name(manifest: Path) -> Path:
+    """`data/val.csv` -> `val.h5` in the folder where the command runs."""
+    return Path(manifest.resolve().name.split(".")[0] + ".h5")
+
+
+def embed_manifest(
+    manifest: "Manifest", images: Path, model: "tuple[Path, ModelCard]", output: Path, values: Mapping[str, Any]
+) -> "FillReport":
+    """Fills the store `output`; values: device, threads, workers, dtype, overwrite, retry_unreadable."""
+    from retrieval.checkpoint import load_model
+    from retrieval.device import limit_threads, resolve_device
+    from retrieval.filling import FillRun, fill_store
+    from retrieval.pictures import PictureSource
+
+    folder, card = model
+    limit_threads(values["threads"])
+    with PictureBar("embedding") as bar:
+        run = FillRun(
+            device=resolve_device(values["device"]),
+            n_workers=max(1, default_workers(values["workers"])),
+            dtype=values.get("dtype", "float16"),
+            overwrite=values.get("overwrite", False),
+            retry_unreadable=values.get("retry_unreadable", False),
+            on_begin=bar.begin,
+            on_batch=bar.add,
+        )
+        source = PictureSource(manifest, images)
+        report = fill_store(output, manifest, source, (card, lambda: load_model(folder)[0]), run)
+    list_unreadable(dict(report.unreadable), report.n_unreadable, report.n_pictures)
+    return report
+
+
+def describe_queries(
+    path: Path, model_folder: Path, values: Mapping[str, Any]
+) -> "tuple[Descriptors, Queries]":
+    """The labelled queries of a manifest or a store (.h5), described by the model of an index folder.
+
+    Rows whose Usage is Ignored are left out. values: images, store and those of `embed_manifest`.
+    """
+    from index.evaluation import Queries, queries_of
+    from index.tables import object_array
+    from retrieval.checkpoint import read_card
+    from retrieval.manifest import read_manifest
+    from retrieval.store import read_store
+
+    if path.suffix in (".h5", ".hdf5"):
+        store = read_store(path)
+        return store, queries_of(store)
+    manifest = read_manifest(path, on_warning=warn)
+    if not manifest.has_labels:
+        raise LmrError(f"{path} has no landmark_id column, so there is nothing to compare answers with")
+    if manifest.usage is not None:
+        manifest = manifest.select((manifest.usage != "Ignored").nonzero()[0])
+    output = values.get("store") or store_name(path)
+    images = images_folder(values["images"], path)
+    embed_manifest(manifest, images, (model_folder, read_card(model_folder)), output, values)
+    store = read_store(output)
+    truths = [tuple(manifest.landmarks[code] for code in manifest.truths(i)) for i in range(len(manifest))]
+    return store, Queries(store.image_id, object_array(truths), store.path, store.kind)
+
+
+def card_of_store(model: Path, store: "Descriptors") -> "ModelCard":
+    """The model's card with the preparation and flip of the store. LmrError when another model made the store."""
+    from retrieval.checkpoint import read_card
+    from retrieval.images import ImageSpec
+
+    spec = ImageSpec.from_json(dict(store.info.image_spec))
+    card = replace(read_card(model), image_spec=spec, flip=bool(store.info.model["flip"]))
+    if card.fingerprint != store.info.fingerprint:
+        raise LmrError(
+            f"{store.source} was made by model {store.info.fingerprint[:8]}, {model} with the same preparation is "
+            f"{card.fingerprint[:8]}; embed with the same model"
+        )
+    return card

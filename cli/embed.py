@@ -1,0 +1,101 @@
+"""lmr embed: the pictures of a manifest to a descriptor store."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.network import adjust_spec, build_network, network_options, picture_options
+from cli.options import (
+    MODEL,
+    PATH,
+    config_option,
+    device_option,
+    images_folder,
+    images_option,
+    overwrite_option,
+    warn,
+    workers_option,
+)
+from retrieval.errors import LmrError
+
+if TYPE_CHECKING:
+    from retrieval.checkpoint import ModelCard
+
+
+@click.command(name="embed")
+@click.argument("manifest", type=PATH, default=Path("train.csv"))
+@click.option("--model", type=PATH, default=MODEL, show_default=True, help="Model folder.")
+@click.option("--output", type=PATH, default=None, help="Store to write. [default: the manifest's name, .h5]")
+@images_option
+@picture_options
+@click.option("--flip", is_flag=True, default=None, help="Average with the mirrored picture.")
+@click.option(
+    "--dtype", type=click.Choice(["float16", "float32"]), default="float16", show_default=True, help="Of the store."
+)
+@click.option("--retry-unreadable", is_flag=True, help="Try the unreadable pictures of a finished store again.")
+@network_options
+@workers_option
+@device_option
+@config_option
+@overwrite_option
+@click.pass_context
+def command(ctx: click.Context, manifest: Path, model: Path, output: Path | None, **values: Any) -> None:
+    """Turn the pictures of MANIFEST into a store of descriptors (HDF5), in the manifest's order.
+
+    MANIFEST is a CSV or Parquet file, or a folder; train.csv when it is not given. The network is that of --model;
+    with --backbone it is made here and saved to --model. A stopped run goes on where it was.
+
+    \b
+    Example:
+      lmr embed train.csv --backbone resnet18 --dimensions 0
+      lmr embed train.csv --flip --size 288
+    """
+    from cli.describing import embed_manifest, store_name
+    from retrieval.manifest import read_manifest
+
+    output = output or store_name(manifest)
+    asked = ctx.get_parameter_source("backbone") not in (None, click.core.ParameterSource.DEFAULT)
+    card = _make_card(model, values) if asked else _find_card(model, values)
+    rows = read_manifest(manifest, on_warning=warn)
+    report = embed_manifest(rows, images_folder(values["images"], manifest), (model, card), output, values)
+    if report.state == "unchanged":
+        click.echo(f"{output}: finished already, nothing to do ({report.n_pictures} pictures)")
+    else:
+        click.echo(f"{output}: {report.n_pictures - report.n_unreadable} descriptors, {report.n_unreadable} unreadable")
+
+
+def _find_card(model: Path, values: dict[str, Any]) -> "ModelCard":
+    """The card in the model folder, with the preparation that was asked for."""
+    from retrieval.checkpoint import CARD, read_card
+
+    if not (model / CARD).exists():
+        raise LmrError(
+            f"{model}: there is no model; make one with lmr train train.csv, "
+            "or use lmr embed --backbone resnet50 --pretrained"
+        )
+    card = read_card(model)
+    flip = card.flip if values["flip"] is None else values["flip"]
+    return replace(card, image_spec=adjust_spec(card.image_spec, values), flip=flip)
+
+
+def _make_card(model: Path, values: dict[str, Any]) -> "ModelCard":
+    """Builds the network that was asked for and saves it to the model folder, unless that very model is there."""
+    import torch
+
+    from retrieval.checkpoint import CARD, read_card, save_model, weights_digest
+    from retrieval.training import STATE_NAME
+
+    torch.manual_seed(0)
+    network, spec = build_network(values)
+    flip = bool(values["flip"])
+    if (model / CARD).exists() and not values["overwrite"]:
+        card = read_card(model)
+        same = card.config == network.config and card.weights_sha256 == weights_digest(network)
+        if not same:
+            raise LmrError(f"{model} holds another model; give --overwrite or another --model")
+        return replace(card, image_spec=spec, flip=flip)
+    (model / STATE_NAME).unlink(missing_ok=True)
+    made_by = {"backbone": values["backbone"], "pretrained": values["pretrained"], "weights": str(values["weights"] or "")}
+    return save_model(model, network, spec, flip=flip, made_by=made_by)

@@ -1,0 +1,121 @@
+"""lmr evaluate: measures the answers of an index folder on labelled queries, and writes a report."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.options import (
+    PATH,
+    config_option,
+    device_option,
+    images_option,
+    index_option,
+    json_option,
+    overwrite_option,
+    warn,
+    workers_option,
+)
+from retrieval.errors import LmrError
+
+if TYPE_CHECKING:
+    from index.answers import Answers
+    from index.evaluation import Evaluation, Queries
+    from index.folder import IndexFolder
+
+
+@click.command(name="evaluate")
+@click.argument("queries", type=PATH, required=False)
+@index_option
+@images_option
+@click.option("--store", type=PATH, default=None, help="Descriptors of the queries. [default: QUERIES' name, .h5]")
+@click.option("--leave-one-out", is_flag=True, help="Ask every picture of the index, each against the others.")
+@click.option("--report", type=PATH, default=None, help="HTML file to write: curves, confusions, confident errors.")
+@json_option
+@workers_option
+@device_option
+@config_option
+@overwrite_option
+def command(queries: Path | None, index_path: Path, as_json: bool, report: Path | None, **values: Any) -> None:
+    """Measure the answers to QUERIES: a manifest with labels (a solution file too), or its store (.h5).
+
+    GAP, top-1/5/10, mAP@100 and more, beside baselines on the same queries. With --leave-one-out no queries are
+    needed: for one labelled folder without a split.
+
+    \b
+    Example:
+      lmr evaluate val.csv --images images --report report.html
+      lmr evaluate --leave-one-out
+    """
+    from index.folder import open_folder
+
+    if (queries is None) != values["leave_one_out"]:
+        raise click.UsageError("give QUERIES or --leave-one-out, one of them")
+    if report is not None and report.exists() and not values["overwrite"]:
+        raise LmrError(f"--report {report}: exists; give --overwrite or another name")
+    folder = open_folder(index_path, device=values["device"], threads=values["threads"])
+    evaluation, answers, asked = measure(folder, queries, values)
+    if folder.calibration is None:
+        warn(f"{index_path} is not calibrated: no thresholds; lmr calibrate makes them")
+    content = evaluation.to_json()
+    click.echo(json.dumps(content, indent=1) if as_json else to_text(content))
+    if report is not None:
+        from cli.report.evaluation import write_report
+
+        write_report(report, folder, evaluation, asked)
+        warn(f"{report}: report written")
+
+
+def measure(
+    folder: "IndexFolder", queries: Path | None, values: dict[str, Any]
+) -> "tuple[Evaluation, Answers, Queries]":
+    """The evaluation on queries, or leaving one out where there are none."""
+    from cli.describing import describe_queries
+    from index.answers import answer_store
+    from index.evaluation import evaluate
+    from index.leave_one_out import leave_one_out
+    from index.metrics import LIST_LENGTH
+
+    if queries is None:
+        left = leave_one_out(folder)
+        if left.n_single:
+            warn(f"{left.n_single} pictures are the only one of their landmark and count as wrong")
+        return left.evaluation, left.answers, left.queries
+    store, asked = describe_queries(queries, folder.model_path, values)
+    answers = answer_store(folder, store, n_neighbours=LIST_LENGTH)
+    evaluation = evaluate(folder, answers, asked)
+    if evaluation.n_same_picture:
+        warn(f"{evaluation.n_same_picture} queries are pictures of the index itself; their answers are too good")
+    return evaluation, answers, asked
+
+
+def to_text(content: dict[str, Any]) -> str:
+    """The table for people: ours beside the baselines, then what stands alone."""
+    header = f"{'':24}{'GAP':>8}{'top-1':>8}{'top-5':>8}{'top-10':>8}"
+    rows = {"lmr": content, **content["baselines"]}
+    lines = [header] + [
+        f"{name.replace('_', ' '):24}" + "".join(_cell(row.get(key)) for key in ("gap", "top1", "top5", "top10"))
+        for name, row in rows.items()
+    ]
+    low, high = content["gap_interval"]
+    lines += [
+        "",
+        f"95 % interval of GAP: {_cell(low).strip()} to {_cell(high).strip()}",
+        f"{content['n_queries']} queries, {content['n_landmark_queries']} of them landmarks"
+        + (f", {content['n_unreadable']} unreadable" if content["n_unreadable"] else ""),
+        f"mAP@100 {_cell(content['map_at_100']).strip()}, mean landmark accuracy "
+        f"{_cell(content['mean_landmark_accuracy']).strip()}",
+    ]
+    if content["threshold_precision"] is not None:
+        lines.append(
+            f"at the threshold for precision ({content['threshold_precision']:.3f}): precision "
+            f"{_cell(content['precision_at_threshold']).strip()}, recall {_cell(content['recall_at_precision']).strip()}"
+        )
+        for kind, rate in (content["false_answer_rate"] or {}).items():
+            lines.append(f"  {kind}: {1 - rate:.1%} of non-landmarks turned away")
+    return "\n".join(lines)
+
+
+def _cell(value: float | None) -> str:
+    return f"{'-':>8}" if value is None else f"{value:8.3f}"

@@ -1,0 +1,106 @@
+"""lmr info: what a store, model, index folder or manifest is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.options import PATH, json_option
+from retrieval.errors import LmrError
+
+
+@click.command(name="info")
+@click.argument("path", type=PATH)
+@json_option
+def command(path: Path, as_json: bool) -> None:
+    """Tell what PATH is: a descriptor store, a model folder, an index folder with its calibration, or a manifest.
+
+    \b
+    Example:
+      lmr info landmarks
+    """
+    facts = describe(path)
+    click.echo(json.dumps(facts, indent=1, default=str) if as_json else _lines(facts))
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What is known of the thing at this path. LmrError when it is nothing that lmr makes or reads."""
+    if not path.exists():
+        raise LmrError(f"{path}: there is no such file or folder")
+    if path.suffix in (".h5", ".hdf5") or path.name.endswith(".partial"):
+        return _describe_store(path)
+    if (path / "index.json").is_file():
+        return _describe_index(path)
+    if (path / "model.json").is_file():
+        return _describe_model(path)
+    return _describe_manifest(path)
+
+
+def _describe_store(path: Path) -> dict[str, Any]:
+    from retrieval.store import DONE, TODO, UNREADABLE, read_store, read_store_info
+
+    info, state = read_store_info(path)
+    facts = {
+        "what": "descriptor store",
+        "pictures": len(state),
+        "done": int((state == DONE).sum()),
+        "to do": int((state == TODO).sum()),
+        "unreadable": int((state == UNREADABLE).sum()),
+        "d": info.d,
+        "dtype": info.dtype,
+        "fingerprint": info.fingerprint,
+        "model": dict(info.model),
+        "image_spec": dict(info.image_spec),
+        "program_version": info.program_version,
+        "manifest_digest": info.manifest_digest,
+    }
+    if facts["unreadable"] and not facts["to do"]:
+        store = read_store(path)
+        assert store.reason is not None
+        rows = (state == UNREADABLE).nonzero()[0]
+        facts["unreadable pictures"] = {store.image_id[row]: store.reason[row] for row in rows}
+    return facts
+
+
+def _describe_model(path: Path) -> dict[str, Any]:
+    from retrieval.checkpoint import read_card
+
+    return {"what": "model folder", **read_card(path).to_json()}
+
+
+def _describe_index(path: Path) -> dict[str, Any]:
+    from index.folder import open_folder
+
+    folder = open_folder(path, device="cpu")
+    facts = {"what": "index folder", **folder.info.to_json()}
+    facts["files"] = {name: f"{listed['size']} bytes" for name, listed in folder.info.files.items()}
+    calibration = folder.calibration
+    facts["calibration"] = calibration.summary() if calibration else "none; lmr calibrate makes one"
+    return facts
+
+
+def _describe_manifest(path: Path) -> dict[str, Any]:
+    import numpy as np
+
+    from retrieval.manifest import read_manifest
+
+    manifest = read_manifest(path)
+    known = manifest.landmark[manifest.landmark >= 0]
+    counts = np.bincount(known)[np.unique(known)] if len(known) else np.zeros(0, np.int64)
+    facts = {"what": "manifest", "pictures": len(manifest), "landmarks": len(counts)}
+    facts["without a landmark"] = len(manifest) - len(known)
+    if len(counts):
+        facts["pictures of a landmark (fewest, median, most)"] = [int(counts.min()), float(np.median(counts)), int(counts.max())]
+    return facts
+
+
+def _lines(facts: dict[str, Any], indent: str = "") -> str:
+    width = max(map(len, facts), default=0)
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{name}", _lines(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{name.ljust(width)}  {value}")
+    return "\n".join(lines)

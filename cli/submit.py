@@ -1,0 +1,93 @@
+"""lmr submit: a Kaggle submission for test.csv."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.options import (
+    PATH,
+    SUBMISSION,
+    config_option,
+    device_option,
+    images_folder,
+    images_option,
+    index_option,
+    overwrite_option,
+    warn,
+    workers_option,
+)
+from retrieval.errors import LmrError
+
+if TYPE_CHECKING:
+    from index.folder import IndexFolder
+
+
+@click.command(name="submit")
+@click.argument("test", type=PATH, default=Path("test.csv"))
+@index_option
+@images_option
+@click.option("--store", type=PATH, default=None, help="Descriptors of the test pictures. [default: TEST's name, .h5]")
+@click.option("--output", type=PATH, default=SUBMISSION, show_default=True, help="Submission to write.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=None,
+    help="Confidence below which a line stays blank. [default: the calibrated one that costs no GAP]",
+)
+@workers_option
+@device_option
+@config_option
+@overwrite_option
+def command(test: Path, index_path: Path, output: Path, **values: Any) -> None:
+    """Write a submission (id,landmarks) for the pictures of TEST: one line an id, in its order.
+
+    Pictures that have no descriptor yet are embedded first, with the index's model; a stopped run goes on where it
+    was. Unreadable and missing pictures get a blank line.
+
+    \b
+    Example:
+      lmr submit test.csv --images images --output submission.csv
+    """
+    from index.answers import answer_store, predict
+    from index.folder import open_folder
+    from index.submission import write_submission
+
+    if output.exists() and not values["overwrite"]:
+        raise LmrError(f"{output} exists; give --overwrite or another --output")
+    folder = open_folder(index_path, device=values["device"], threads=values["threads"])
+    store = test_descriptors(folder, test, values)
+    answers = answer_store(folder, store)
+    predictions = predict(answers, store.image_id, threshold_logit(folder, values["threshold"]))
+    write_submission(output, store.image_id, predictions, overwrite=values["overwrite"])
+    n_answered = int(predictions.answered.sum())
+    click.echo(f"{output}: {len(store)} lines, {n_answered} with a landmark, {len(store) - n_answered} blank")
+    n_missing = int((~store.done).sum())
+    if n_missing:
+        warn(f"{n_missing} of the blank lines are pictures that are missing or unreadable")
+
+
+def test_descriptors(folder: "IndexFolder", test: Path, values: dict[str, Any]) -> Any:
+    """The store of the test pictures, made or completed where it is not there yet."""
+    from cli.describing import embed_manifest, store_name
+    from retrieval.checkpoint import read_card
+    from retrieval.manifest import read_manifest
+    from retrieval.store import read_store
+
+    manifest = read_manifest(test, on_warning=warn)
+    output = values["store"] or store_name(test)
+    model = (folder.model_path, read_card(folder.model_path))
+    embed_manifest(manifest, images_folder(values["images"], test), model, output, values)
+    return read_store(output)
+
+
+def threshold_logit(folder: "IndexFolder", asked: float | None) -> float:
+    """The ranking key from which on a line is filled."""
+    from index.confidence import logit_of
+
+    if folder.calibration is None:
+        if asked is not None:
+            raise LmrError(f"--threshold {asked}: {folder.path} is not calibrated; run lmr calibrate first")
+        warn(f"{folder.path} is not calibrated: ranked by score, every picture answered; lmr calibrate sets a threshold")
+        return float("-inf")
+    return folder.calibration.threshold_gap.logit if asked is None else logit_of(asked)

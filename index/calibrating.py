@@ -1,0 +1,53 @@
+"""Calibrates an index folder: held-out queries are asked, and what they teach is written into the folder."""
+
+import numpy as np
+
+from index.answers import check_model, to_index_space
+from index.background import background_similarity
+from index.calibration import Calibration, CalibrationSettings, Origin, calibrate, check_disjoint
+from index.evaluation import Queries
+from index.folder import IndexFolder, replace_calibration
+from index.metrics import make_truths
+from index.tuning import CalibrationQueries, Grid
+from retrieval.errors import LmrError
+from retrieval.store import Descriptors
+
+
+def calibrate_folder(
+    folder: IndexFolder, store: Descriptors, queries: Queries, settings: CalibrationSettings
+) -> Calibration:
+    """Calibrates on the queries that have a descriptor, and replaces the folder's calibration.json.
+
+    queries: of the rows of `store`. Raises LmrError: another model, no landmark query, no descriptor, queries that
+    are also in the index or its background.
+    """
+    check_model(folder, store)
+    rows = np.flatnonzero(store.done)
+    if not len(rows):
+        raise LmrError(f"{store.source}: none of the {len(store)} calibration queries has a descriptor")
+    vectors = to_index_space(folder, store.vectors[rows])
+    image_id = store.image_id[rows]
+    m = int(folder.info.options["m"])
+    neighbours = folder.index.search(vectors, max(Grid().k))
+    check_disjoint(image_id, neighbours.scores[:, 0], folder.rows.image_id, "the index")
+    background = None
+    if folder.background is not None:
+        nearest = background_similarity(vectors, folder.background.vectors, 1)
+        check_disjoint(image_id, nearest, folder.background.image_id, "the background")
+        background = background_similarity(vectors, folder.background.vectors, m)
+    code = {label: i for i, label in enumerate(folder.rows.landmarks)}
+    truths = make_truths([code.setdefault(label, len(code)) for label in labels] for labels in queries.landmarks[rows])
+    held_out = CalibrationQueries(
+        neighbours=neighbours,
+        landmark=folder.rows.landmark,
+        truths=truths,
+        image_id=image_id,
+        kind=None if queries.kind is None else queries.kind[rows],
+        background=background,
+        row_background=folder.rows.background,
+        m=m,
+    )
+    origin = Origin(store.source, folder.fingerprint, folder.info.inputs_digest)
+    calibration = calibrate(held_out, origin, settings)
+    replace_calibration(folder.path, calibration)
+    return calibration
