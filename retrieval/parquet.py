@@ -14,7 +14,7 @@ from retrieval.arrays import BoolArray, LongArray, read_only
 from retrieval.csv_rows import BadRows
 from retrieval.errors import LmrError, UnreadableError
 
-_BATCH_ROWS = 8192
+_BATCH_ROWS = 512  # as in csv_rows: few enough that Python's search for garbage does not set in
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,9 +66,9 @@ class ParquetTable:
             yield from ([[""] * len(self.header)] * n for n in _counts(self._file.metadata.num_rows))
             return
         for batch in self._file.iter_batches(batch_size=_BATCH_ROWS, columns=names):
-            given = {name: map(_as_text, batch.column(i).to_pylist()) for i, name in enumerate(batch.schema.names)}
+            given = {name: _texts(batch.column(i)) for i, name in enumerate(batch.schema.names)}
             columns = [given.get(name, itertools.repeat("", batch.num_rows)) for name in self.header]
-            yield [list(row) for row in zip(*columns, strict=True)]
+            yield list(map(list, zip(*columns, strict=True)))
 
     def numbered(self, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
         """Rows counted from 1; none can have another number of fields."""
@@ -112,6 +112,15 @@ def _holds_pictures(column_type: Any) -> bool:
 
 def _counts(n_rows: int) -> Iterator[int]:
     yield from (min(_BATCH_ROWS, n_rows - done) for done in range(0, n_rows, _BATCH_ROWS))
+
+
+def _texts(column: Any) -> list[str]:
+    import pyarrow
+
+    if column.type in (pyarrow.string(), pyarrow.large_string()) or pyarrow.types.is_integer(column.type):
+        texts: list[str] = column.cast("string").fill_null("").to_numpy(zero_copy_only=False).tolist()
+        return texts
+    return list(map(_as_text, column.to_pylist()))
 
 
 def _as_text(value: Any) -> str:
