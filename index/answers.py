@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.background import background_similarity
-from index.calibration import Calibration
+from index.calibration import SAME_PICTURE, Calibration
 from index.confidence import sigmoid
 from index.folder import IndexFolder
 from index.predictions import Predictions
@@ -21,7 +21,6 @@ N = TypeVar("N", bound=np.generic)
 
 # How much c(q) counts against S(q, c), in units of the score, where no calibration has fitted it.
 UNCALIBRATED_BACKGROUND_WEIGHT = 0.75
-SAME_PICTURE = 0.999  # similarity above which two descriptors are of one picture
 
 
 @dataclass(frozen=True, slots=True)

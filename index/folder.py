@@ -5,8 +5,9 @@
     model/          what makes a descriptor              names.json     names of landmarks for people
     calibration.json                                     index.json     what the folder is, sha256 of each file
 
-calibration.json is the one file that is replaced later. It carries its own sha256 and the digest of the index
-it was made for, and is not listed in index.json: so replacing it is one rename, and a kill leaves a whole folder.
+calibration.json is the one file that is replaced later. It carries its own sha256 and the inputs_digest of the
+index it was made for, and is not listed in index.json: so replacing it is one rename, and a kill leaves a whole
+folder.
 """
 
 import hashlib
@@ -120,13 +121,15 @@ def open_folder(
 def replace_calibration(path: str | Path, calibration: Calibration) -> None:
     """Writes calibration.json; a kill at any moment leaves the folder with the old one or the new one.
 
-    Raises LmrError when the folder is not an index folder or cannot be written.
+    Raises LmrError when the folder is not an index folder or cannot be written, ValueError when the calibration is
+    of another index.
     """
     folder = current_folder(Path(path))
-    made_for = read_info(folder).inputs_digest
-    content = {"format_version": FORMAT_VERSION, "index": made_for, "calibration": calibration.to_json()}
-    content["sha256"] = _digest(content)
-    write_whole(folder / CALIBRATION, [json.dumps(content, indent=1), "\n"])
+    if calibration.origin.index_digest != read_info(folder).inputs_digest:
+        raise ValueError(f"the calibration was not made for {folder}")
+    content = calibration.to_json()
+    text = json.dumps({**content, "sha256": _digest(content)}, indent=1)
+    write_whole(folder / CALIBRATION, [text, "\n"])
 
 
 def read_calibration(folder: Path, info: FolderInfo) -> Calibration | None:
@@ -136,16 +139,12 @@ def read_calibration(folder: Path, info: FolderInfo) -> Calibration | None:
         return None
     content = _read_json(path, "lmr calibrate")
     own = content.pop("sha256", None)
-    if content.get("format_version") != FORMAT_VERSION:
-        raise LmrError(
-            f"{path} has format_version {content.get('format_version')}, "
-            f"this program reads {FORMAT_VERSION}; run lmr calibrate again"
-        )
+    calibration = Calibration.from_json(content, str(path))
     if own != _digest(content):
         raise LmrError(f"{path} was changed or damaged: its sha256 differs; run lmr calibrate again")
-    if content["index"] != info.inputs_digest:
+    if calibration.origin.index_digest != info.inputs_digest:
         raise LmrError(f"{path} was made for another index; run lmr calibrate again")
-    return Calibration.from_json(content["calibration"])
+    return calibration
 
 
 def read_info(folder: Path) -> FolderInfo:

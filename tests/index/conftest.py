@@ -1,6 +1,7 @@
 """A small index folder of random descriptors, for the tests of this room."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -13,6 +14,12 @@ from retrieval.store import DONE, Descriptors, StoreInfo
 
 MODEL = "ab" * 32
 D = 8
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    """Surviving a power cut is not what these tests can see, and a busy disk takes a second for each file."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture

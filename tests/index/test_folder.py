@@ -9,11 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from index import building
+from index import building, writing
 from index.building import BuildOptions, build_folder
-from index.folder import open_folder
+from index.calibration import CalibrationSettings, Origin, calibrate
+from index.folder import open_folder, replace_calibration
 from index.gathering import BuildInputs
+from index.metrics import make_truths
 from index.tables import object_array
+from index.tuning import CalibrationQueries, Grid
 from retrieval.errors import LmrError
 from retrieval.names import Name
 from retrieval.store import DONE, UNREADABLE, Descriptors, StoreInfo
@@ -311,6 +314,63 @@ def test_an_index_of_another_model_is_named(tmp_path, model):
         f"{folder / 'model'} is model abababab, {folder / 'index.faiss'} was made by cdcdcdcd; "
         "run lmr build-index again"
     )
+
+
+@pytest.fixture
+def calibrated(tmp_path, model):
+    """An index folder and two calibrations of it."""
+    build(tmp_path / "l", model)
+    folder = open_folder(tmp_path / "l", device="cpu")
+    found = folder.index.search(np.random.default_rng(3).normal(size=(12, 8)).astype(np.float32), 4)
+    truths = make_truths([[i % 3] if i % 4 else [] for i in range(12)])
+    queries = CalibrationQueries(found, folder.rows.landmark, truths, object_array([str(i) for i in range(12)]))
+    origin = Origin("val.h5", MODEL, folder.info.inputs_digest)
+    grid = Grid(k=(1, 3), tau=(0.05,), r=(0.5,), beta=(0.0,))
+    settings = CalibrationSettings(), CalibrationSettings(precision=0.5)
+    return tmp_path / "l", *(calibrate(queries, origin, one, grid) for one in settings)
+
+
+def test_a_calibration_opens_with_the_folder_and_is_replaced(calibrated):
+    path, first, second = calibrated
+    for calibration in (first, second):
+        replace_calibration(path, calibration)
+        folder = open_folder(path, device="cpu")
+        assert folder.calibration == calibration
+        assert folder.rule == calibration.rule
+    assert sorted(p.name for p in path.glob("calibration*")) == ["calibration.json"]
+
+
+def test_a_kill_while_the_calibration_is_replaced_leaves_the_old_one(calibrated, monkeypatch):
+    path, first, second = calibrated
+    replace_calibration(path, first)
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writing.os, "replace", die)
+        with pytest.raises(KeyboardInterrupt):
+            replace_calibration(path, second)
+    assert open_folder(path, device="cpu").calibration == first
+    replace_calibration(path, second)
+    assert open_folder(path, device="cpu").calibration == second
+
+
+def test_a_calibration_that_was_changed_or_is_of_another_index_is_named(calibrated, model):
+    path, first, _ = calibrated
+    replace_calibration(path, first)
+    file = path / "calibration.json"
+    text = file.read_text()
+    file.write_text(text.replace('"tau": 0.05', '"tau": 0.06'))
+    assert refusal(open_folder, path) == (f"{file} was changed or damaged: its sha256 differs; run lmr calibrate again")
+    file.write_text(text[:100])
+    assert refusal(open_folder, path).startswith(f"{file} is not JSON (")
+    build(path, model, options=replace(PLAIN, storage="float16"), overwrite=True)
+    assert open_folder(path, device="cpu").calibration is None
+    file.write_text(text)
+    assert refusal(open_folder, path) == f"{file} was made for another index; run lmr calibrate again"
+    with pytest.raises(ValueError, match="the calibration was not made for"):
+        replace_calibration(path, first)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, model):

@@ -1,0 +1,98 @@
+"""Leave-one-out against a literal version that builds an index without each row."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from index.background import background_similarity
+from index.confidence import ConfidenceModel
+from index.leave_one_out import leave_one_out
+from index.search import FlatIndex
+from index.voting import VoteRule, best, vote
+
+LABELS = ["rome"] * 5 + ["paris"] * 4 + ["oslo"] * 3 + ["atlantis"]
+
+
+class Calibrated:
+    rule = VoteRule(k=4, tau=0.1, r=1.0, beta=0.5, m=2)
+    confidence = ConfidenceModel(a=20.0, g=15.0, h=0.0, e=-1.0)
+    threshold_gap = None
+    threshold_precision = None
+
+
+@pytest.fixture
+def folder(make_folder, make_store):
+    background = make_store([""] * 7, seed=1, source="background.h5")
+    return make_folder(make_store(LABELS, seed=0), [background])
+
+
+@pytest.mark.parametrize("calibration", [None, Calibrated()])
+def test_each_row_is_answered_as_by_an_index_without_it(folder, calibration):
+    folder = replace(folder, calibration=calibration)
+    found = leave_one_out(folder)
+    rows, rule = folder.rows, folder.rule
+    vectors = folder.index.vectors(np.arange(len(rows)))
+    for row in range(len(rows)):
+        others = np.delete(np.arange(len(rows)), row)
+        index = FlatIndex.build(vectors[others], device="cpu")
+        neighbours = index.search(vectors[[row]], rule.k)
+        votes = vote(neighbours, rows.landmark[others], rule, row_background=rows.background[others])
+        landmark, score = best(votes, 1)
+        assert found.answers.landmark[row] == landmark[0]
+        assert found.answers.score[row] == pytest.approx(score[0], abs=1e-5)
+        mine = found.answers.votes.query == row
+        assert found.answers.votes.landmark[mine].tolist() == votes.landmark.tolist()
+
+
+def test_background_pictures_are_asked_without_themselves(folder):
+    found = leave_one_out(folder)
+    n = len(folder.rows)
+    assert found.queries.landmarks[n:].tolist() == [()] * 7
+    assert (found.evaluation.n_queries, found.evaluation.n_landmark_queries) == (20, 13)
+    vectors = folder.background.vectors
+    for i in range(7):
+        others = np.delete(vectors, i, axis=0)
+        expected = background_similarity(vectors[[i]], others, folder.rule.m)
+        assert found.answers.background[n + i] == pytest.approx(expected[0], abs=1e-6)
+
+
+def test_a_landmark_with_one_picture_cannot_be_right_and_is_reported(folder):
+    found = leave_one_out(folder)
+    assert found.n_single == 1
+    assert found.answers.landmark[12] != 12
+    assert found.evaluation.retrieval["n_retrieval_queries"] == 12
+    # 12 of 13 at most.
+    assert found.evaluation.accuracy.top10 == pytest.approx(12 / 13)
+
+
+def test_copies_of_a_row_stay_and_are_reported(make_folder, make_store):
+    store = make_store(LABELS, seed=0)
+    vectors = store.vectors.copy()
+    vectors[1] = vectors[0] * 3
+    found = leave_one_out(make_folder(replace(store, vectors=vectors)))
+    assert found.evaluation.n_same_picture == 2
+    assert found.answers.same_picture[:2].tolist() == [1, 0]
+
+
+def test_many_equal_rows_still_leave_out_the_right_number(make_folder, make_store):
+    labels = ["rome"] * 150 + ["paris"] * 2
+    store = make_store(labels, seed=0)
+    vectors = store.vectors.copy()
+    vectors[:150] = vectors[0]
+    found = leave_one_out(make_folder(replace(store, vectors=vectors)))
+    assert found.answers.neighbours.rows.shape == (152, 100)
+    own = found.answers.neighbours.rows == np.arange(152)[:, None]
+    assert not own.any()
+    assert found.evaluation.retrieval["map_at_100"] > 0.97
+
+
+def test_one_picture_in_the_whole_index_is_answered_with_nothing(make_folder, make_store):
+    found = leave_one_out(make_folder(make_store(["rome"], seed=0)))
+    assert (found.n_single, found.evaluation.accuracy.gap) == (1, 0.0)
+    assert found.answers.landmark.tolist() == [-1]
+
+
+def test_a_background_of_one_picture_is_not_asked(make_folder, make_store):
+    folder = make_folder(make_store(LABELS, seed=0), [make_store([""], seed=1, source="background.h5")])
+    assert leave_one_out(folder).evaluation.n_queries == len(LABELS)
