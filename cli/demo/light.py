@@ -53,7 +53,7 @@ def draw_light(rng: np.random.Generator, time: str, camera: Camera) -> Light:
     facing = float(np.arctan2(-camera.axes[2, 0], -camera.axes[2, 2]))
     up, around = np.radians(rng.uniform(low, high)), facing + rng.uniform(-1.9, 1.9)
     sun = np.array([np.cos(up) * np.sin(around), np.sin(up), np.cos(up) * np.cos(around)])
-    haze = float(rng.choice([60.0, 160.0, 400.0, 900.0], p=[0.04, 0.12, 0.34, 0.5]))
+    haze = float(rng.choice([60.0, 160.0, 400.0, 900.0], p=[0.02, 0.08, 0.3, 0.6]))
     cloud = float(rng.uniform(-0.4, 1.2))
     table = {
         "day": (_rgb(1.25, 1.17, 1.02), _rgb(0.36, 0.42, 0.52), _rgb(0.13, 0.28, 0.62), _rgb(0.6, 0.72, 0.88), 0.0),

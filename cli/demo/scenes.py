@@ -39,15 +39,15 @@ class SceneSpec:
     landmark in train. generic_share: of the non-landmarks, those that show an unknown building.
     """
 
-    n_landmarks: int = 24
-    n_train: int = 720
+    n_landmarks: int = 18
+    n_train: int = 800
     n_background: int = 200
-    n_val: int = 250
-    n_test: int = 350
+    n_val: int = 240
+    n_test: int = 300
     non_landmark_share: float = 0.33
-    generic_share: float = 0.4
+    generic_share: float = 0.34
     siblings: int = 2
-    fewest_train: int = 15
+    fewest_train: int = 20
     view: ViewSpec = field(default_factory=ViewSpec)
 
     def __post_init__(self) -> None:

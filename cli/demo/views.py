@@ -28,12 +28,12 @@ class ViewSpec:
 
     size_px: int = 176
     supersampling: float = 1.5
-    azimuth_deg: float = 65.0
-    fill: tuple[float, float] = (0.5, 1.25)
-    colour_cast: float = 0.09
-    exposure_ev: float = 0.35
-    times: tuple[float, float, float, float, float] = (0.44, 0.18, 0.2, 0.08, 0.1)
-    occluders: float = 1.6
+    azimuth_deg: float = 32.0
+    fill: tuple[float, float] = (0.8, 1.15)
+    colour_cast: float = 0.07
+    exposure_ev: float = 0.3
+    times: tuple[float, float, float, float, float] = (0.5, 0.18, 0.2, 0.06, 0.06)
+    occluders: float = 1.0
 
     def __post_init__(self) -> None:
         if self.size_px < 32 or not 1 <= self.supersampling <= 4:
@@ -90,7 +90,7 @@ def _before(building: Building, props: Props, spec: ViewSpec, rng: np.random.Gen
     reach = max(seen_width * focal / w, building.height * focal / h) / fill + building.width * 0.25
     eye = float(rng.uniform(1.6, 4) if rng.random() < 0.75 else rng.uniform(5, 0.7 * building.height + 6))
     position = np.array([np.sin(azimuth) * reach, eye, np.cos(azimuth) * reach])
-    shift = rng.normal(0, 0.11, 2) * (building.width, building.height)
+    shift = rng.normal(0, 0.07, 2) * (building.width, building.height)
     aim = np.array([shift[0], building.height * 0.46 + shift[1], 0.0])
     camera = look_at(position, aim, float(focal), (w, h), float(rng.normal(0, 0.03)))
     away = building.width * 0.75 + 14
