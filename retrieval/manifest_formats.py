@@ -1,6 +1,7 @@
 """The manifest formats that lmr knows, told apart by their header whatever the order of the columns."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -52,6 +53,7 @@ _KNOWN_HEADERS = {
     "ImageID,Source,LabelName,Confidence": "Open Images labels",
 }
 _FREEBASE = ("/m/", "/g/")  # how the label names of Open Images begin
+_OTHER_SEPARATORS = frozenset(";\t|")
 _LIKENESS = 0.75  # difflib ratio from which an unknown column is taken for a misspelt one
 
 Format = Literal["pictures", "clean", "open_images", "names", "retrieval", "submission"]
@@ -138,6 +140,8 @@ def _columns(header: Sequence[str], source: str) -> tuple[dict[str, int], tuple[
 
 def _misspelt(name: str, columns: Mapping[str, int]) -> str:
     """The known column that the name is nearest to, unless the file has that one; '' if none is near."""
+    if _OTHER_SEPARATORS & set(name):
+        return ""
     missing = [known for known, role in _ROLES.items() if role not in columns]
     near = difflib.get_close_matches(name.lower(), missing, n=1, cutoff=_LIKENESS)
     return near[0] if near else ""
@@ -146,8 +150,14 @@ def _misspelt(name: str, columns: Mapping[str, int]) -> str:
 def _unknown_header(header: Sequence[str], source: str) -> str:
     given = ",".join(header)
     shown = given if len(given) <= 100 else given[:97] + "..."
-    near = difflib.get_close_matches(given, _KNOWN_HEADERS, n=1, cutoff=0)[0]
-    hint = "; columns are separated by commas" if len(header) == 1 and set(";\t|") & set(given) else ""
+    near = max(_KNOWN_HEADERS, key=lambda known: _likeness(given, known))
+    hint = "; columns are separated by commas" if len(header) == 1 and _OTHER_SEPARATORS & set(given) else ""
     return (
         f"{source}: no known manifest has the header {shown!r}; the nearest is {near!r} ({_KNOWN_HEADERS[near]}){hint}"
     )
+
+
+def _likeness(one: str, other: str) -> tuple[float, float]:
+    """Share of common words, then of common letters."""
+    words, others = set(re.split(r"\W+", one.lower())), set(re.split(r"\W+", other.lower()))
+    return len(words & others) / len(words | others), difflib.SequenceMatcher(None, one, other).ratio()
