@@ -4,11 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from index.logistic import fit_logistic
 from retrieval.arrays import BoolArray, FloatArray
 
-# Ridge on standardised features, as scikit-learn's C: nothing beside some hundred queries, and an end for the
-# slope where right and wrong answers do not overlap.
-INVERSE_PENALTY = 10.0
 SMALLEST_SLOPE = 1e-3  # of S where the data give it none: predictions still rank by S
 
 
@@ -75,49 +73,33 @@ def fit_confidence(
     has no slope (constant, of the wrong sign, or all answers are right, or all wrong), a is SMALLEST_SLOPE; where
     all are right or all wrong, or there are none, the confidence is (right + 1) / (n + 2) at the mean score.
     """
+    each = np.ones(len(score)) if weights is None else weights
+    return fit_confidences(score, correct, background, inliers, weights=each[None])[0]
+
+
+def fit_confidences(
+    score: FloatArray,
+    correct: BoolArray,
+    background: FloatArray | None = None,
+    inliers: FloatArray | None = None,
+    *,
+    weights: FloatArray,
+) -> list[ConfidenceModel]:
+    """One model for each line of weights (p, n) as `fit_confidence` would fit it; weight 0 leaves a query out."""
     found = np.isfinite(score)
-    columns = {"a": score, "g": None if background is None else -background}
-    columns["h"] = None if inliers is None else np.log1p(inliers)
-    features: dict[str, FloatArray]
-    features = {name: np.asarray(x, np.float64)[found] for name, x in columns.items() if x is not None}
-    right = np.asarray(correct, dtype=np.bool_)[found]
-    weight = np.ones(len(right)) if weights is None else np.asarray(weights, dtype=np.float64)[found]
-    slopes, e = _fit(features, right, weight)
-    a = slopes.get("a", 0.0)
-    if a < SMALLEST_SLOPE:
-        centre = float(np.average(features["a"], weights=weight)) if weight.sum() > 0 else 0.0
-        a, e = SMALLEST_SLOPE, e + (a - SMALLEST_SLOPE) * centre
-    return ConfidenceModel(a, slopes.get("g", 0.0), slopes.get("h", 0.0), e)
-
-
-def _fit(features: dict[str, FloatArray], right: BoolArray, weight: FloatArray) -> tuple[dict[str, float], float]:
-    """Slopes that are not negative, by name, and the intercept."""
-    used = weight > 0
-    n_right = float(weight[right].sum())
-    total = float(weight.sum())
-    if len(np.unique(right[used])) < 2:
-        return {}, float(np.log((n_right + 1) / (total - n_right + 1)))
-    features = {name: x for name, x in features.items() if np.ptp(x[used]) > 0}
-    while features:
-        coefficients, intercept = _regress(np.column_stack(list(features.values())), right, weight)
-        slopes = dict(zip(features, coefficients, strict=True))
-        worst = min(slopes, key=lambda name: slopes[name])
-        if slopes[worst] >= 0:
-            return slopes, intercept
-        features.pop(worst)
-    return {}, float(np.log(n_right / (total - n_right)))
-
-
-def _regress(x: FloatArray, right: BoolArray, weight: FloatArray) -> tuple[list[float], float]:
-    """Coefficients in the units of x (n, f), and the intercept."""
-    # A second to import, and answering does not need it.
-    from sklearn import config_context
-    from sklearn.linear_model import LogisticRegression
-
-    mean = np.average(x, axis=0, weights=weight)
-    deviation = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weight))
-    model = LogisticRegression(C=INVERSE_PENALTY, solver="newton-cholesky")
-    with config_context(assume_finite=True, skip_parameter_validation=True):  # a third of the time
-        model.fit((x - mean) / deviation, right, sample_weight=weight)
-    coefficients = model.coef_[0] / deviation
-    return [float(c) for c in coefficients], float(model.intercept_[0] - coefficients @ mean)
+    columns = {"a": score}
+    if background is not None:
+        columns["g"] = -background
+    if inliers is not None:
+        columns["h"] = np.log1p(inliers)
+    features = np.column_stack([np.asarray(values, dtype=np.float64)[found] for values in columns.values()])
+    weights = weights[:, found]
+    slopes, intercepts = fit_logistic(features, correct[found], weights)
+    centres = weights @ features[:, 0] / np.maximum(weights.sum(axis=1), np.finfo(np.float64).tiny)
+    models = []
+    for line, e, centre in zip(slopes.tolist(), intercepts.tolist(), centres.tolist(), strict=True):
+        slope = dict(zip(columns, line, strict=True))
+        a = max(slope["a"], SMALLEST_SLOPE)
+        e += (slope["a"] - a) * centre
+        models.append(ConfidenceModel(a, slope.get("g", 0.0), slope.get("h", 0.0), e))
+    return models

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.confidence import SMALLEST_SLOPE, ConfidenceModel, fit_confidence, sigmoid
+from index.confidence import SMALLEST_SLOPE, ConfidenceModel, fit_confidence, fit_confidences, sigmoid
 
 
 def drawn(model, n, seed=0):
@@ -65,7 +65,8 @@ def test_features_that_are_not_given_have_no_slope():
 def test_a_background_that_speaks_for_an_answer_is_left_out_and_the_rest_fitted_again():
     score, correct, background, _ = drawn(ConfidenceModel(8.0, 5.0, 0.0, -2.0), 500)
     fitted = fit_confidence(score, correct, -background)
-    assert fitted == fit_confidence(score, correct)
+    alone = fit_confidence(score, correct)
+    assert (fitted.a, fitted.e) == pytest.approx((alone.a, alone.e))
     assert fitted.g == 0.0
 
 
@@ -114,6 +115,15 @@ def test_a_weight_counts_like_repeated_queries():
     by_weight = fit_confidence(score, correct, background, weights=weights)
     by_repeats = fit_confidence(*repeated)
     assert (by_weight.a, by_weight.g, by_weight.e) == pytest.approx((by_repeats.a, by_repeats.g, by_repeats.e))
+
+
+def test_models_fitted_together_are_those_fitted_alone():
+    score, correct, background, inliers = drawn(ConfidenceModel(8.0, 5.0, 0.7, -2.0), 300)
+    members = np.random.default_rng(1).uniform(size=(4, 300)) < 0.7
+    together = fit_confidences(score, correct, background, inliers, weights=members.astype(float))
+    for model, used in zip(together, members, strict=True):
+        alone = fit_confidence(score[used], correct[used], background[used], inliers[used])
+        assert (model.a, model.g, model.h, model.e) == pytest.approx((alone.a, alone.g, alone.h, alone.e), rel=1e-6)
 
 
 def test_answers_that_do_not_overlap_give_a_finite_slope():

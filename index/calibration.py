@@ -1,0 +1,261 @@
+"""Calibration of an index on held-out queries: vote, confidence and thresholds, with what they are worth."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin
+
+import numpy as np
+
+from index.confidence import ConfidenceModel
+from index.metrics import gap
+from index.thresholds import (
+    Curves,
+    HeldOut,
+    KindCurves,
+    KindFigures,
+    ReliabilityBin,
+    Threshold,
+    curves,
+    gap_threshold,
+    non_landmark_weight,
+    precision_threshold,
+    reliability,
+    weighted_gap,
+)
+from index.tuning import CalibrationQueries, Grid, tune
+from index.voting import VoteRule
+from retrieval.arrays import BoolArray, FloatArray, ObjArray
+from retrieval.errors import LmrError
+
+FORMAT_VERSION = 1
+FEW_QUERIES = 100
+SAME_PICTURE = 0.999  # similarity above which two descriptors are of one picture
+N_NAMED = 5  # pictures that an error names
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSettings:
+    """precision: what the precision threshold must reach. non_landmark_share: the share of non-landmarks to
+    calibrate for, None = as among the queries. seed: of the folds.
+    """
+
+    precision: float = 0.95
+    non_landmark_share: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What was calibrated, on what. source: the file or store of the queries. fingerprint: of the model.
+    index_digest: of the index's rows.
+    """
+
+    source: str
+    fingerprint: str
+    index_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class CrossValidated:
+    """What the calibration is worth on queries that it has not seen.
+
+    gap, top1: over these queries as they are; gap_at_share: for the share of non-landmarks asked for, None = as is.
+    n_not_in_index: landmark queries whose landmark no index row shows; they cannot be answered rightly.
+    """
+
+    n_queries: int
+    n_landmark_queries: int
+    n_non_landmarks: int
+    n_not_in_index: int
+    gap: float
+    top1: float
+    gap_at_share: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Everything that turns neighbours into answers with a confidence, and how it was found."""
+
+    rule: VoteRule
+    confidence: ConfidenceModel
+    threshold_gap: Threshold
+    threshold_precision: Threshold
+    curves: Curves
+    reliability: tuple[ReliabilityBin, ...]
+    cross_validated: CrossValidated
+    settings: CalibrationSettings
+    origin: Origin
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A document of plain numbers, texts and lists, for `from_json`."""
+        return {"format_version": FORMAT_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, document: Any, source: str = "calibration.json") -> "Calibration":
+        """The calibration of a document. source: the file it is from, for messages.
+
+        Raises LmrError for another format_version, an unknown or missing key, or a value that cannot be.
+        """
+        if not isinstance(document, Mapping):
+            raise LmrError(f"{source}: not a calibration; run lmr calibrate again")
+        if document.get("format_version") != FORMAT_VERSION:
+            raise LmrError(
+                f"{source}: format_version {document.get('format_version')}, this program reads {FORMAT_VERSION}; "
+                "run lmr calibrate again"
+            )
+        values = {key: value for key, value in document.items() if key != "format_version"}
+        read = _Reader(source)
+        parts: dict[str, Callable[[Any, str], Any]] = {
+            "rule": read.one(VoteRule),
+            "confidence": read.one(ConfidenceModel),
+            "threshold_gap": read.one(Threshold, kinds=read.many(KindFigures)),
+            "threshold_precision": read.one(Threshold, kinds=read.many(KindFigures)),
+            "curves": read.one(Curves, kinds=read.many(KindCurves)),
+            "reliability": read.many(ReliabilityBin),
+            "cross_validated": read.one(CrossValidated),
+            "settings": read.one(CalibrationSettings),
+            "origin": read.one(Origin),
+        }
+        return read.one(cls, **parts)(values, "")
+
+
+def calibrate(
+    queries: CalibrationQueries, origin: Origin, settings: CalibrationSettings | None = None, grid: Grid | None = None
+) -> Calibration:
+    """Vote, confidence model and thresholds for an index, from held-out queries.
+
+    The thresholds, curves and figures are of cross-validated answers; the rule and the confidence model are then
+    fitted on everything. Raises LmrError where no query shows a landmark or none finds a neighbour.
+    """
+    settings, grid = settings or CalibrationSettings(), grid or Grid()
+    known = queries.truths.known
+    n_known, n_other = int(known.sum()), int((~known).sum())
+    share = settings.non_landmark_share
+    weight = None if share is None else non_landmark_weight(n_known, n_other, share)
+    tuned = tune(queries, grid, weight, settings.seed)
+    held = HeldOut(tuned.logit, tuned.correct, known, queries.image_id, queries.kind, weight)
+    reachable = queries.truths.query[np.isin(queries.truths.landmark, queries.landmark)]
+    answered = tuned.logit > -np.inf
+    figures = CrossValidated(
+        n_queries=len(known),
+        n_landmark_queries=n_known,
+        n_non_landmarks=n_other,
+        n_not_in_index=n_known - len(np.unique(reachable)),
+        gap=gap(tuned.logit[answered], tuned.correct[answered], n_known, queries.image_id[answered]),
+        top1=float(tuned.correct[known].mean()),
+        gap_at_share=None if weight is None else weighted_gap(held),
+    )
+    at_precision = precision_threshold(held, settings.precision)
+    return Calibration(
+        rule=tuned.rule,
+        confidence=tuned.confidence,
+        threshold_gap=gap_threshold(held),
+        threshold_precision=at_precision,
+        curves=curves(held),
+        reliability=reliability(held),
+        cross_validated=figures,
+        settings=settings,
+        origin=origin,
+        warnings=_warnings(figures, at_precision, settings.precision),
+    )
+
+
+def check_disjoint(
+    image_id: ObjArray, nearest: FloatArray, known_id: ObjArray, where: str, *, same: float = SAME_PICTURE
+) -> None:
+    """Refuses calibration queries that are also in the index or the background: they would look too easy.
+
+    image_id: (q,); nearest: (q,) each query's largest similarity to the pictures of `known_id`, -inf where there
+    are none; where: "the index" or "the background", for the message. Raises LmrError.
+    """
+    if nearest.shape != image_id.shape:
+        raise ValueError(f"nearest has shape {nearest.shape}, image_id {image_id.shape}")
+    there = set(known_id.tolist())
+    seen: BoolArray = (nearest > same) | np.array([name in there for name in image_id], dtype=np.bool_)
+    if not seen.any():
+        return
+    names = [str(name) for name in image_id[seen]]
+    more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
+    raise LmrError(
+        f"{len(names)} of {len(image_id)} calibration queries are also in {where}, by image_id or similarity > {same}: "
+        f"{', '.join(names[:N_NAMED])}{more}; leave them out of one or the other"
+    )
+
+
+def _warnings(figures: CrossValidated, at_precision: Threshold, precision: float) -> tuple[str, ...]:
+    """What a reader of the calibration must know, a line each."""
+    warnings = []
+    if figures.n_queries < FEW_QUERIES:
+        warnings.append(f"only {figures.n_queries} queries, fewer than {FEW_QUERIES}: the thresholds are rough")
+    if figures.n_non_landmarks == 0:
+        warnings.append("no non-landmarks among the queries: pictures of no known landmark will be answered too often")
+    if figures.n_not_in_index:
+        warnings.append(
+            f"{figures.n_not_in_index} of {figures.n_landmark_queries} landmark queries show a landmark "
+            "that the index does not hold"
+        )
+    if not at_precision.reached:
+        warnings.append(
+            f"no threshold is sure to reach a precision of {precision:g}, the best {at_precision.precision_bound:.3f}"
+        )
+    return tuple(warnings)
+
+
+class _Reader:
+    """Reads frozen dataclasses from JSON strictly; every error names the file and the place in it."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def one(self, kind: type[T], **parts: Callable[[Any, str], Any]) -> Callable[[Any, str], T]:
+        """A function that reads one `kind`; parts: how to read those of its fields that are no plain values."""
+
+        def read(document: Any, where: str) -> T:
+            names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+            if not isinstance(document, Mapping):
+                raise self._damaged(f"{where} is not an object")
+            for key in (*(name for name in names if name not in document), *(k for k in document if k not in names)):
+                raise self._damaged(f"{where}{'.' if where else ''}{key} is {'missing' if key in names else 'unknown'}")
+            values = {}
+            for field in fields(kind):  # type: ignore[arg-type]
+                value, place = document[field.name], f"{where}{'.' if where else ''}{field.name}"
+                if field.name in parts:
+                    values[field.name] = parts[field.name](value, place)
+                elif _fits(value, field.type):
+                    values[field.name] = tuple(value) if isinstance(value, list) else value
+                else:
+                    raise self._damaged(f"{place} cannot be {value!r:.40}")
+            try:
+                return kind(**values)
+            except ValueError as error:
+                raise self._damaged(f"{where}: {error}") from None
+
+        return read
+
+    def many(self, kind: type[T]) -> Callable[[Any, str], tuple[T, ...]]:
+        def read(document: Any, where: str) -> tuple[T, ...]:
+            if not isinstance(document, list | tuple):
+                raise self._damaged(f"{where} is not a list")
+            one = self.one(kind)
+            return tuple(one(item, f"{where}[{i}]") for i, item in enumerate(document))
+
+        return read
+
+    def _damaged(self, what: str) -> LmrError:
+        return LmrError(f"{self._source}: {what}; run lmr calibrate again")
+
+
+def _fits(value: Any, expected: Any) -> bool:
+    """Whether a JSON value is of this plain type: bool, int, float (finite), str, tuple[...] of one, or one or None."""
+    if get_origin(expected) is tuple:
+        return isinstance(value, list | tuple) and all(_fits(item, get_args(expected)[0]) for item in value)
+    if isinstance(expected, UnionType):
+        return any(_fits(value, one) for one in get_args(expected))
+    if expected is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, expected) and isinstance(value, bool) == (expected is bool)

@@ -1,0 +1,287 @@
+"""Where to stop answering: thresholds on the logit, measured on held-out queries, and the curves behind them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from index.confidence import sigmoid
+from index.metrics import ranking
+from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray, read_only
+from retrieval.errors import LmrError
+
+KEPT_GAP = 0.999  # share of the GAP without a threshold
+BOUND_LEVEL = 0.9  # one-sided confidence of a bound on the precision
+MAX_POINTS = 200  # of a stored curve
+N_BINS = 10  # of the reliability
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What was answered to held-out queries.
+
+    logit: (n,) float64, -inf = no answer. correct: (n,) bool, False for every non-landmark. known: (n,) bool, the
+    query shows a landmark, whether or not the index holds it. kind: (n,) str or None. weight: how often a
+    non-landmark counts, for another share of them than here (see `non_landmark_weight`), None = as it is.
+    """
+
+    logit: FloatArray
+    correct: BoolArray
+    known: BoolArray
+    image_id: ObjArray
+    kind: ObjArray | None = None
+    weight: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("logit", "correct", "known", "image_id", "kind"):
+            values = getattr(self, name)
+            if values is not None:
+                if values.shape != (len(self.logit),):
+                    raise ValueError(f"{name} has shape {values.shape}, logit {self.logit.shape}")
+                object.__setattr__(self, name, read_only(values))
+        if np.any(self.correct & ~self.known):
+            raise ValueError("a non-landmark query cannot be answered rightly")
+        if not self.known.any():
+            raise LmrError("thresholds need at least one query with a known landmark; all of these are blank")
+        if not np.any(self.logit > -np.inf):
+            raise LmrError("thresholds need at least one query with an answer; none of these found a neighbour")
+
+    @property
+    def weights(self) -> FloatArray:
+        """(n,) float64: how often each query counts."""
+        return np.where(self.known, 1.0, 1.0 if self.weight is None else self.weight)
+
+
+@dataclass(frozen=True, slots=True)
+class KindFigures:
+    """What a threshold does to one kind of query; None where the kind has no such queries."""
+
+    kind: str
+    n_queries: int
+    n_landmark_queries: int
+    recall: float | None
+    false_answer_rate: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Answer where the logit is at or above this one, and what held-out queries say of it.
+
+    reached: it does what was asked; False = the best there is. precision: share of the answers that are right, and
+    its lower bound; recall: share of landmark queries answered rightly; false_answer_rate: share of non-landmarks
+    that are answered, None where there are none.
+    """
+
+    logit: float
+    confidence: float
+    reached: bool
+    gap: float
+    precision: float
+    precision_bound: float
+    recall: float
+    false_answer_rate: float | None
+    kinds: tuple[KindFigures, ...]
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.logit) or not 0 <= self.confidence <= 1:
+            raise ValueError(f"logit {self.logit} must be finite and confidence {self.confidence} in [0, 1]")
+
+
+@dataclass(frozen=True, slots=True)
+class KindCurves:
+    """Recall and false answers of one kind at the thresholds of the curves; None as in `KindFigures`."""
+
+    kind: str
+    recall: tuple[float, ...] | None
+    false_answer_rate: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """The figures of `Threshold` at up to 200 thresholds, from the highest to the lowest."""
+
+    logit: tuple[float, ...]
+    confidence: tuple[float, ...]
+    gap: tuple[float, ...]
+    precision: tuple[float, ...]
+    recall: tuple[float, ...]
+    false_answer_rate: tuple[float, ...] | None
+    kinds: tuple[KindCurves, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """Answers with a confidence in [low, high): how many, their mean confidence, the share that is right."""
+
+    low: float
+    high: float
+    n_queries: int
+    mean_confidence: float | None
+    share_right: float | None
+
+
+def non_landmark_weight(n_landmark_queries: int, n_non_landmarks: int, share: float) -> float:
+    """How often each non-landmark must count for them to be this share of all queries.
+
+    Raises LmrError for a share outside [0, 1), or where there are no non-landmarks to count.
+    """
+    if not 0 <= share < 1:
+        raise LmrError(f"non-landmark share {share}: give a number from 0 to below 1")
+    if share and not n_non_landmarks:
+        raise LmrError(f"non-landmark share {share}: there are no non-landmarks among the queries; add some")
+    return share / (1 - share) * n_landmark_queries / n_non_landmarks if share else 0.0
+
+
+def gap_threshold(held: HeldOut, kept: float = KEPT_GAP) -> Threshold:
+    """The highest threshold that keeps this share of the GAP without one; the lowest logit where GAP is 0."""
+    sweep = _sweep(held)
+    enough = np.flatnonzero(sweep.gap >= kept * sweep.gap[-1])
+    return _threshold(held, sweep, int(enough[0]) if sweep.gap[-1] > 0 else len(sweep.gap) - 1, True)
+
+
+def precision_threshold(held: HeldOut, precision: float) -> Threshold:
+    """The lowest threshold whose bound on the precision reaches this one, else the one with the best bound.
+
+    The bound is the one-sided 90 % one of Clopper and Pearson (1934). Where non-landmarks have a weight, a share of
+    them that was never seen to be answered would count as certain; there two bounds at 95 % are put together, the
+    lower one on the right answers to landmark queries and the upper one on the share of non-landmarks answered
+    (Bonferroni: both hold with 90 %).
+    """
+    if not 0 < precision < 1:
+        raise LmrError(f"precision {precision}: give a number between 0 and 1")
+    sweep = _sweep(held)
+    enough = np.flatnonzero(sweep.bound >= precision)
+    best = int(enough[-1]) if len(enough) else int(np.argmax(sweep.bound))
+    return _threshold(held, sweep, best, len(enough) > 0)
+
+
+def curves(held: HeldOut, max_points: int = MAX_POINTS) -> Curves:
+    """GAP, precision, recall and false answers against the threshold, over all and per kind."""
+    sweep = _sweep(held)
+    last = len(sweep.logit) - 1
+    points = np.unique(np.linspace(0, last, min(max_points, last + 1)).round().astype(np.int64))
+    threshold = sweep.logit[points]
+    recall, false = _rates(held, np.ones(len(held.known), dtype=np.bool_), threshold)
+    return Curves(
+        logit=_floats(threshold),
+        confidence=_floats(sigmoid(threshold)),
+        gap=_floats(sweep.gap[points]),
+        precision=_floats(sweep.precision[points]),
+        recall=recall or (),
+        false_answer_rate=false,
+        kinds=tuple(KindCurves(name, *_rates(held, members, threshold)) for name, members in _kinds(held)),
+    )
+
+
+def reliability(held: HeldOut, n_bins: int = N_BINS) -> tuple[ReliabilityBin, ...]:
+    """Confidence against the share of right answers, in bins of equal width; non-landmarks count by their weight."""
+    answered = held.logit > -np.inf
+    confidence = sigmoid(held.logit[answered])
+    right, weight = held.correct[answered].astype(np.float64), held.weights[answered]
+    number = np.minimum((confidence * n_bins).astype(np.int64), n_bins - 1)
+    n_queries = np.bincount(number, minlength=n_bins)
+    total = np.bincount(number, weight, n_bins)
+    sums = [np.bincount(number, weight * values, n_bins) for values in (confidence, right)]
+    bins = []
+    for i in range(n_bins):
+        means = [float(values[i] / total[i]) if total[i] > 0 else None for values in sums]
+        bins.append(ReliabilityBin(i / n_bins, (i + 1) / n_bins, int(n_queries[i]), *means))
+    return tuple(bins)
+
+
+def clopper_pearson_lower(right: LongArray, n: LongArray, level: float = BOUND_LEVEL) -> FloatArray:
+    """Lower bound of a share of which `right` of `n` were seen, 0 for none; one-sided, elementwise."""
+    from scipy.special import betaincinv
+
+    right = np.asarray(right, dtype=np.float64)
+    bound: FloatArray = np.where(right > 0, betaincinv(np.maximum(right, 1), n - right + 1, 1 - level), 0.0)
+    return bound
+
+
+def weighted_gap(held: HeldOut) -> float:
+    """GAP where non-landmarks count by their weight; without one, `index.metrics.gap`."""
+    return float(_gap_by_rank(held)[1][-1])
+
+
+@dataclass(frozen=True, slots=True)
+class _Sweep:
+    """Figures at every distinct logit, from the highest to the lowest; (t,) each."""
+
+    logit: FloatArray
+    gap: FloatArray
+    precision: FloatArray
+    bound: FloatArray
+
+
+def _gap_by_rank(held: HeldOut) -> tuple[LongArray, FloatArray]:
+    """Answered queries in the order of their confidence, and the GAP of answering up to each."""
+    answered = np.flatnonzero(held.logit > -np.inf)
+    order = answered[ranking(held.logit[answered], held.image_id[answered])]
+    right = held.correct[order]
+    answers = np.cumsum(held.weights[order])
+    precision = np.divide(np.cumsum(right), answers, out=np.zeros(len(order)), where=right)
+    return order, np.cumsum(precision) / int(held.known.sum())
+
+
+def _sweep(held: HeldOut) -> _Sweep:
+    order, gap = _gap_by_rank(held)
+    logit = held.logit[order]
+    last = np.flatnonzero(np.append(logit[1:] != logit[:-1], True))
+    right = np.cumsum(held.correct[order], dtype=np.int64)[last]
+    known = np.cumsum(held.known[order], dtype=np.int64)[last]
+    false = last + 1 - known
+    answers = np.cumsum(held.weights[order])[last]
+    precision = np.divide(right, answers, out=np.zeros(len(last)), where=answers > 0)
+    if held.weight is None:
+        bound = clopper_pearson_lower(right, last + 1)
+    else:
+        level = (1 + BOUND_LEVEL) / 2
+        n_false = int((~held.known).sum())
+        most_false = n_false * (1 - clopper_pearson_lower(n_false - false, np.full(len(last), n_false), level))
+        bound = clopper_pearson_lower(right, known, level) * known / (known + held.weight * most_false + (known == 0))
+    return _Sweep(logit[last], gap[last], precision, bound)
+
+
+def _threshold(held: HeldOut, sweep: _Sweep, i: int, reached: bool) -> Threshold:
+    at = sweep.logit[i : i + 1]
+    recall, false = _rates(held, np.ones(len(held.known), dtype=np.bool_), at)
+    kinds = []
+    for name, members in _kinds(held):
+        rates = [None if values is None else values[0] for values in _rates(held, members, at)]
+        kinds.append(KindFigures(name, int(members.sum()), int((members & held.known).sum()), *rates))
+    return Threshold(
+        logit=float(at[0]),
+        confidence=float(sigmoid(at)[0]),
+        reached=reached,
+        gap=float(sweep.gap[i]),
+        precision=float(sweep.precision[i]),
+        precision_bound=float(sweep.bound[i]),
+        recall=recall[0] if recall else 0.0,
+        false_answer_rate=false[0] if false else None,
+        kinds=tuple(kinds),
+    )
+
+
+def _rates(
+    held: HeldOut, members: BoolArray, threshold: FloatArray
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Recall and false answer rate of these queries at each threshold, None where none of them counts for it."""
+    n_known, n_other = int((members & held.known).sum()), int((members & ~held.known).sum())
+    right = _at_or_above(held.logit[members & held.correct], threshold)
+    false = _at_or_above(held.logit[members & ~held.known], threshold)
+    return _floats(right / n_known) if n_known else None, _floats(false / n_other) if n_other else None
+
+
+def _at_or_above(values: FloatArray, threshold: FloatArray) -> LongArray:
+    """How many values are at or above each threshold."""
+    return len(values) - np.searchsorted(np.sort(values), threshold, side="left")
+
+
+def _kinds(held: HeldOut) -> list[tuple[str, BoolArray]]:
+    """Each kind in the order of the alphabet, and which queries are of it."""
+    if held.kind is None:
+        return []
+    return [(str(name), held.kind == name) for name in sorted(set(held.kind.tolist()))]
+
+
+def _floats(values: FloatArray) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
