@@ -77,13 +77,19 @@ def gather(inputs: BuildInputs) -> Pictures:
 
 
 def _common_fingerprint(inputs: BuildInputs) -> str:
-    fingerprint = model_fingerprint(inputs.model_path)
+    first = inputs.stores[0]
     for store in (*inputs.stores, *inputs.background):
-        if store.info.fingerprint != fingerprint:
+        if store.info.fingerprint != first.info.fingerprint:
             raise LmrError(
-                f"{store.source} was made by model {store.info.fingerprint[:8]}, {inputs.model_path} is "
-                f"{fingerprint[:8]}; embed with the same model"
+                f"{store.source} was made by model {store.info.fingerprint[:8]}, {first.source} by "
+                f"{first.info.fingerprint[:8]}; embed with the same model"
             )
+    fingerprint = model_fingerprint(inputs.model_path)
+    if first.info.fingerprint != fingerprint:
+        raise LmrError(
+            f"{first.source} was made by model {first.info.fingerprint[:8]}, {inputs.model_path} is "
+            f"{fingerprint[:8]}; give the model that made it"
+        )
     return fingerprint
 
 

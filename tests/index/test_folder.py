@@ -142,9 +142,12 @@ def refusal(action, *arguments, **more):
 
 
 def test_stores_of_another_model_are_refused(tmp_path, model):
-    other = store(["x"], ["rome"], fingerprint=OTHER, source="queries.h5")
-    assert refusal(build, tmp_path / "l", model, [TRAIN, other]) == (
-        f"queries.h5 was made by model cdcdcdcd, {model} is abababab; embed with the same model"
+    other = store(["x"], ["rome"], fingerprint=OTHER, source="more.h5")
+    expected = "more.h5 was made by model cdcdcdcd, train.h5 by abababab; embed with the same model"
+    assert refusal(build, tmp_path / "l", model, [TRAIN, other]) == expected
+    assert refusal(build, tmp_path / "l", model, [TRAIN], background=[other]) == expected
+    assert refusal(build, tmp_path / "l", model, [other], background=()) == (
+        f"more.h5 was made by model cdcdcdcd, {model} is abababab; give the model that made it"
     )
     assert not (tmp_path / "l").exists()
 
