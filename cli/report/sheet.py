@@ -1,0 +1,162 @@
+"""A contact sheet: each query picture beside the neighbours that voted, as one picture file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageOps
+
+from cli.report.lettering import elide, font_for
+from cli.report.saving import save_bytes
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.images import decode
+
+NO_LANDMARK = "no known landmark"
+Colour = tuple[int, int, int]
+
+MAX_ROWS = 200  # a JPEG ends at 65,535 pixels
+JPEG_QUALITY = 90
+
+QUERY_PX, NEIGHBOUR_PX, GAP_PX, MARGIN_PX, TEXT_PX = 232, 168, 14, 22, 46
+TITLE_SIZE, TEXT_SIZE = 17, 13
+PAPER, INK, FAINT, EMPTY = (255, 255, 255), (28, 32, 38), (104, 110, 118), (224, 226, 230)
+VOTED, OTHER = (0, 114, 178), (150, 150, 150)  # blue and grey differ for every kind of colour vision
+
+
+@dataclass(frozen=True, slots=True)
+class SheetNeighbour:
+    """A labelled picture beside the query. picture: its path, '' or None = not known where."""
+
+    picture: str | None
+    label: str
+    landmark_id: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class SheetEntry:
+    """A row of the sheet. label: what to print; None, like landmark_id, = no known landmark."""
+
+    picture: str
+    label: str | None
+    confidence: float | None
+    landmark_id: str | None
+    neighbours: tuple[SheetNeighbour, ...]
+
+
+def save_sheet(path: Path, entries: Sequence[SheetEntry]) -> None:
+    """Writes the sheet in the format of the path's suffix; after MAX_ROWS entries it only counts.
+
+    A picture that cannot be read becomes a grey tile that says so. Raises LmrError for a suffix that Pillow cannot
+    write, no entries, or a file that cannot be written.
+    """
+    form = sheet_format(path)
+    if not entries:
+        raise LmrError(f"{path}: there is no readable picture to put on a sheet")
+    sheet, content = draw_sheet(entries), BytesIO()
+    try:
+        sheet.save(content, form, **({"quality": JPEG_QUALITY} if form in ("JPEG", "WEBP") else {}))
+    except (OSError, ValueError) as error:
+        raise LmrError(
+            f"{path}: a sheet of {sheet.width} x {sheet.height} cannot be a {form} ({error}); use .png"
+        ) from error
+    save_bytes(path, content.getvalue())
+
+
+def sheet_format(path: Path) -> str:
+    """Pillow's name of the format that the suffix asks for. Raises LmrError when it cannot write that."""
+    form = Image.registered_extensions().get(path.suffix.lower())
+    if form is None or form not in Image.SAVE:
+        raise LmrError(
+            f"{path}: pictures with suffix {path.suffix or '(none)'} cannot be written; use .jpg, .png or .webp"
+        )
+    return form
+
+
+def draw_sheet(entries: Sequence[SheetEntry]) -> Image.Image:
+    """The sheet as an RGB picture."""
+    shown = entries[:MAX_ROWS]
+    n_beside = max(len(entry.neighbours) for entry in shown)
+    row_px = QUERY_PX + TEXT_PX + GAP_PX
+    width = 2 * MARGIN_PX + QUERY_PX + n_beside * (NEIGHBOUR_PX + GAP_PX) + (GAP_PX if n_beside else 0)
+    note_px = TEXT_PX if len(entries) > len(shown) else 0
+    sheet = Image.new("RGB", (width, 2 * MARGIN_PX + len(shown) * row_px - GAP_PX + note_px), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for i, entry in enumerate(shown):
+        _draw_row(sheet, pen, entry, MARGIN_PX + i * row_px)
+    if note_px:
+        note = f"and {len(entries) - len(shown)} more pictures"
+        _write(pen, (MARGIN_PX, sheet.height - MARGIN_PX - TEXT_PX // 2), note, width, FAINT, TITLE_SIZE)
+    return sheet
+
+
+def _draw_row(sheet: Image.Image, pen: ImageDraw.ImageDraw, entry: SheetEntry, top: int) -> None:
+    sheet.paste(_tile(entry.picture, QUERY_PX), (MARGIN_PX, top))
+    under = top + QUERY_PX + 6
+    known = entry.landmark_id is not None
+    title = (entry.label or entry.landmark_id or "") if known else NO_LANDMARK
+    _write(pen, (MARGIN_PX, under), title, QUERY_PX, INK if known else FAINT, TITLE_SIZE)
+    said = "" if entry.confidence is None else f"confidence {entry.confidence:.3f}"
+    _write(pen, (MARGIN_PX, under + 22), said, QUERY_PX, FAINT)
+    left, low = MARGIN_PX + QUERY_PX + 2 * GAP_PX, top + QUERY_PX - NEIGHBOUR_PX
+    for i, neighbour in enumerate(entry.neighbours):
+        x = left + i * (NEIGHBOUR_PX + GAP_PX)
+        voted = known and neighbour.landmark_id == entry.landmark_id
+        sheet.paste(_tile(neighbour.picture, NEIGHBOUR_PX), (x, low))
+        frame = (x - 2, low - 2, x + NEIGHBOUR_PX + 1, low + NEIGHBOUR_PX + 1)
+        pen.rectangle(frame, outline=VOTED if voted else OTHER, width=3 if voted else 1)
+        _mark(sheet, (x + NEIGHBOUR_PX - 15, low + 15), voted)
+        _write(pen, (x, under), neighbour.label, NEIGHBOUR_PX, INK if voted else FAINT)
+        _write(pen, (x, under + 22), f"score {neighbour.score:.3f}", NEIGHBOUR_PX, FAINT)
+
+
+def _write(
+    pen: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    text: str,
+    width: int,
+    colour: tuple[int, int, int],
+    size: int = TEXT_SIZE,
+) -> None:
+    font = font_for(text, size)
+    pen.text(at, elide(text, font, width), fill=colour, font=font)
+
+
+def _mark(sheet: Image.Image, centre: tuple[int, int], voted: bool) -> None:
+    """A tick on blue, or a dash on grey, drawn four times larger for smooth edges."""
+    side = 20
+    badge, mask = (
+        Image.new("RGB", (4 * side, 4 * side), VOTED if voted else OTHER),
+        Image.new("L", (4 * side, 4 * side)),
+    )
+    ImageDraw.Draw(mask).ellipse((0, 0, 4 * side - 1, 4 * side - 1), fill=255)
+    stroke = [(20, 42), (35, 56), (60, 26)] if voted else [(22, 40), (58, 40)]
+    ImageDraw.Draw(badge).line(stroke, fill=PAPER, width=9, joint="curve")
+    at = (centre[0] - side // 2, centre[1] - side // 2)
+    sheet.paste(badge.resize((side, side), Image.Resampling.BOX), at, mask.resize((side, side), Image.Resampling.BOX))
+
+
+def _tile(picture: str | None, side: int) -> Image.Image:
+    """The whole picture in a square, or a grey square that says why not."""
+    tile = Image.new("RGB", (side, side), EMPTY)
+    try:
+        fitted = ImageOps.contain(decode(_read(picture), side), (side, side), Image.Resampling.LANCZOS)
+    except UnreadableError as error:
+        pen = ImageDraw.Draw(tile)
+        _write(pen, (8, side // 2 - 18), (picture or "").rsplit("/", 1)[-1] or "picture", side - 16, FAINT)
+        _write(pen, (8, side // 2), str(error), side - 16, FAINT)
+        return tile
+    tile.paste(fitted, ((side - fitted.width) // 2, (side - fitted.height) // 2))
+    return tile
+
+
+def _read(picture: str | None) -> bytes:
+    if not picture:
+        raise UnreadableError("not found")
+    if picture.startswith(("http://", "https://")):
+        raise UnreadableError("on the web")
+    try:
+        return Path(picture).read_bytes()
+    except (OSError, ValueError):
+        raise UnreadableError("not found") from None
