@@ -160,7 +160,8 @@ def _decode(data: bytes, needed: Callable[[tuple[int, int]], int | None], limits
 def _open(data: bytes, limits: Limits) -> Image.Image:
     """The picture with its header read and its size checked, its pixels not read yet.
 
-    Pillow's plugins are called directly: Image.open would warn and raise by a global pixel limit of its own.
+    Pillow's plugins are called directly: Image.open would warn and raise by a global pixel limit of its own. A few
+    plugins (TIFF, WebP) ask that limit too; what they raise is a reason like any other.
     """
     if is_heic(data[:HEAD_BYTES]):
         return _sized(_open_heic(data), limits)

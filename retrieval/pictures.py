@@ -134,8 +134,8 @@ def fetch_url(url: str, limits: Limits = DEFAULT_LIMITS, timeout_s: float = URL_
     if not _is_url(url):
         raise UnreadableError("only http and https are fetched")
     deadline_s = time.monotonic() + timeout_s
-    request = urllib.request.Request(url, headers={"User-Agent": "lmr", "Accept": "image/*,*/*;q=0.5"})
     try:
+        request = urllib.request.Request(url, headers={"User-Agent": "lmr", "Accept": "image/*,*/*;q=0.5"})
         with _opener().open(request, timeout=timeout_s) as response:
             return _read_within(response, limits.max_bytes, deadline_s)
     except urllib.error.HTTPError as error:

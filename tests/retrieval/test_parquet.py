@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.errors import LmrError
+from retrieval.errors import LmrError, UnreadableError
 from retrieval.manifest import Manifest, read_manifest
+from retrieval.pictures import PictureSource
 
 
 def labels(manifest: Manifest) -> list[str]:
@@ -22,6 +23,62 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     (tmp_path / "t.parquet").write_bytes(b"PAR1" + bytes(8) + b"PAR1")
+    assert error_of(tmp_path / "t.parquet") == "t.parquet: Parquet needs pyarrow; pip install 'lmr[parquet]'"
+
+
+def test_the_columns_are_those_of_the_csv_files(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"id": ["a", "b", "c"], "landmark_id": [7, None, 10], "kind": ["x", None, "z"]})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=2)
+    manifest = read_manifest(tmp_path / "t.parquet")
+    assert manifest.image_id.tolist() == ["a", "b", "c"]
+    assert labels(manifest) == ["7", "", "10"]
+    assert manifest.kind is not None
+    assert manifest.kind.tolist() == ["x", "", "z"]
+
+
+def test_lists_and_numbers_with_gaps_are_read_as_text(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"landmark_id": [7.0, 2.0], "images": [["a", "b"], ["c"]]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    manifest = read_manifest(tmp_path / "t.parquet")
+    assert manifest.image_id.tolist() == ["a", "b", "c"]
+    assert labels(manifest) == ["7", "7", "2"]
+
+
+def test_embedded_pictures_are_read_by_row(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pictures = [{"bytes": bytes([i]) if i else None, "path": None} for i in range(5)]
+    pq.write_table(pa.table({"image": pictures, "label": [0, 1, 2, 3, 4]}), tmp_path / "t.parquet", row_group_size=2)
+    manifest = read_manifest(tmp_path / "t.parquet").select(np.array([4, 1, 0]))
+    assert manifest.image_id.tolist() == ["00000004", "00000001", "00000000"]
+    assert labels(manifest) == ["4", "1", "0"]
+    source = PictureSource(manifest, None)
+    assert [source.read(row) for row in range(2)] == [b"\4", b"\1"]
+    assert source.where(0) == ""
+    with pytest.raises(UnreadableError) as caught:
+        source.read(2)
+    assert str(caught.value) == f"no picture in row 1 of {tmp_path / 't.parquet'}"
+
+
+def test_a_file_of_nothing_but_pictures_is_a_manifest(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"image": [b"x"] * 1500}), tmp_path / "t.parquet")
+    manifest = read_manifest(tmp_path / "t.parquet")
+    assert (len(manifest), manifest.image_id[1499], manifest.has_labels) == (1500, "00001499", False)
+
+
+def test_bad_rows_are_counted_from_one(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"id": ["a", "b", "a"]}), tmp_path / "t.parquet")
     assert error_of(tmp_path / "t.parquet") == (
         "t.parquet: 1 bad row; correct or remove, nothing of the file was used\nt.parquet:3: id a is also on line 1"
     )
+
+
+def test_a_broken_file_and_an_image_column_of_text_are_refused(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"image": ["a.jpg"]}), tmp_path / "t.parquet")
+    assert error_of(tmp_path / "t.parquet") == "t.parquet: the column image holds string, not the bytes of pictures"
+    (tmp_path / "t.parquet").write_bytes((tmp_path / "t.parquet").read_bytes()[:-9])
+    assert error_of(tmp_path / "t.parquet").startswith("t.parquet is not a Parquet file that can be read: ")

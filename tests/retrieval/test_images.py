@@ -1,0 +1,319 @@
+import io
+import struct
+import sys
+import warnings
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from retrieval.arrays import UInt8Array
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.images import ImageSpec, Limits, decode, prepare
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    """A picture that lossy formats keep within a few grey levels, different in all corners."""
+    x, y = np.linspace(0, 1, width), np.linspace(0, 1, height)[:, None]
+    red, green, blue = 40 + 170 * x + 0 * y, 60 + 120 * y + 0 * x, 200 - 120 * x * y
+    return Image.fromarray(np.stack([red, green, blue], axis=-1).round().astype(np.uint8))
+
+
+def encoded(picture: Image.Image, file_format: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def pixels(data: bytes) -> UInt8Array:
+    return np.asarray(decode(data))
+
+
+def reason(data: bytes, **options: Any) -> str:
+    with pytest.raises(UnreadableError) as caught:
+        decode(data, **options)
+    return str(caught.value)
+
+
+def noise_jpeg(width: int, height: int) -> bytes:
+    return encoded(smooth(width, height), "JPEG", quality=90)
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options", "tolerance"),
+    [
+        ("JPEG", {"quality": 95}, 6),
+        ("JPEG", {"quality": 95, "progressive": True}, 6),
+        ("PNG", {}, 0),
+        ("WEBP", {"lossless": True}, 0),
+        ("WEBP", {"quality": 95}, 8),
+        ("TIFF", {}, 0),
+        ("TIFF", {"compression": "tiff_lzw"}, 0),
+        ("BMP", {}, 0),
+        ("PPM", {}, 0),
+        ("TGA", {}, 0),
+        ("ICO", {"sizes": [(64, 48)]}, 0),
+        ("JPEG2000", {"irreversible": False}, 0),
+    ],
+)
+def test_every_format_gives_the_picture_back(file_format: str, options: dict[str, Any], tolerance: int) -> None:
+    picture = smooth(64, 48)
+    result = decode(encoded(picture, file_format, **options))
+    assert (result.mode, result.size) == ("RGB", (64, 48))
+    assert np.abs(np.asarray(result).astype(int) - np.asarray(picture)).max() <= tolerance
+
+
+def test_an_animation_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (8, 6), colour) for colour in (RED, GREEN, BLUE)]
+    for file_format in ("GIF", "WEBP", "PNG"):
+        data = encoded(frames[0], file_format, save_all=True, append_images=frames[1:], lossless=True)
+        assert (pixels(data) == RED).all(), file_format
+
+
+def test_a_jpeg_with_further_pictures_in_it_gives_the_first() -> None:
+    data = encoded(smooth(300, 200), "MPO", save_all=True, append_images=[smooth(300, 200).rotate(180)], quality=95)
+    assert np.abs(pixels(data).astype(int) - np.asarray(smooth(300, 200))).max() <= 6
+    assert decode(data, min_side=50).size == (75, 50)
+
+
+def test_cmyk_jpegs_of_adobe_are_not_inverted() -> None:
+    data = encoded(smooth(64, 48).convert("CMYK"), "JPEG", quality=95)
+    assert b"Adobe" in data
+    assert np.abs(pixels(data).astype(int) - np.asarray(smooth(64, 48))).max() <= 8
+
+
+def test_cmyk_jpegs_without_adobes_mark_are_taken_as_they_are() -> None:
+    inverted = Image.fromarray(255 - np.asarray(smooth(64, 48).convert("CMYK")), mode="CMYK")
+    data = encoded(inverted, "JPEG", quality=95)
+    start = data.index(b"\xff\xee")  # APP14, Adobe's mark
+    length = struct.unpack(">H", data[start + 2 : start + 4])[0]
+    without = data[:start] + data[start + 2 + length :]
+    assert np.abs(pixels(without).astype(int) - np.asarray(smooth(64, 48))).max() <= 8
+
+
+def test_cmyk_jpegs_are_decoded_at_reduced_scale_too() -> None:
+    data = encoded(smooth(640, 480).convert("CMYK"), "JPEG", quality=95)
+    result = decode(data, min_side=100)
+    assert result.size == (160, 120)
+    expected = np.asarray(smooth(640, 480).resize((160, 120), Image.Resampling.BOX)).astype(int)
+    assert np.abs(np.asarray(result) - expected).max() <= 8
+
+
+def test_ycck_jpegs_have_the_right_colours() -> None:
+    # libjpeg makes C = 255 - R of the R, G, B that it finds in YCC, K stays; Adobe's CMYK is inverted: R is the true C.
+    # The file is a CMYK one with YCC in it and 2 (YCCK) as Adobe's colour transform.
+    cmyk = np.asarray(smooth(64, 48).convert("CMYK"))
+    ycc = np.asarray(Image.fromarray(cmyk[..., :3]).convert("YCbCr"))
+    stored = np.concatenate([ycc, 255 - cmyk[..., 3:]], axis=-1)
+    data = bytearray(encoded(Image.fromarray(255 - stored, mode="CMYK"), "JPEG", quality=95))
+    at = data.index(b"Adobe") + 11
+    assert data[at] == 0
+    data[at] = 2
+    assert np.abs(pixels(bytes(data)).astype(int) - np.asarray(smooth(64, 48))).max() <= 8
+
+
+def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
+    values = np.array([[0, 128, 129, 257, 32768, 65535]], dtype=np.uint16)
+    for file_format in ("PNG", "TIFF"):
+        grey = pixels(encoded(Image.fromarray(values), file_format))
+        assert grey[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255], file_format
+        assert (grey == grey[..., :1]).all()
+
+
+def test_16_bit_pgm_is_scaled() -> None:
+    assert pixels(b"P5 2 1 65535\n" + bytes([0, 0, 255, 255]))[0, :, 0].tolist() == [0, 255]
+
+
+def test_floating_point_is_stretched_over_its_finite_range() -> None:
+    values = np.array([[-1.0, 0.0, 3.0, np.nan, np.inf]], dtype=np.float32)
+    assert pixels(encoded(Image.fromarray(values), "TIFF"))[0, :, 0].tolist() == [0, 64, 255, 0, 0]
+    flat = np.full((1, 2), 7.0, dtype=np.float32)
+    assert pixels(encoded(Image.fromarray(flat), "TIFF")).tolist() == [[[0, 0, 0]] * 2]
+
+
+def test_transparency_becomes_white() -> None:
+    rgba = Image.fromarray(np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [255, 0, 0, 51]]], dtype=np.uint8))
+    assert pixels(encoded(rgba, "PNG"))[0].tolist() == [[255, 0, 0], [255, 255, 255], [255, 204, 204]]
+    la = Image.fromarray(np.array([[[0, 255], [0, 0], [0, 51]]], dtype=np.uint8), mode="LA")
+    assert pixels(encoded(la, "PNG"))[0, :, 0].tolist() == [0, 255, 204]
+
+
+def test_palettes_are_resolved_with_and_without_a_transparent_colour() -> None:
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([*RED, *GREEN])
+    picture.putpixel((1, 0), 1)
+    assert pixels(encoded(picture, "PNG"))[0].tolist() == [list(RED), list(GREEN)]
+    for file_format in ("PNG", "GIF"):
+        data = encoded(picture, file_format, transparency=1)
+        assert pixels(data)[0].tolist() == [list(RED), list(WHITE)], file_format
+
+
+def test_a_transparent_colour_without_palette_becomes_white() -> None:
+    rgb = Image.fromarray(np.array([[RED, GREEN]], dtype=np.uint8))
+    assert pixels(encoded(rgb, "PNG", transparency=GREEN))[0].tolist() == [list(RED), list(WHITE)]
+    grey = Image.fromarray(np.array([[5, 9]], dtype=np.uint8))
+    assert pixels(encoded(grey, "PNG", transparency=9))[0, :, 0].tolist() == [5, 255]
+    deep = Image.fromarray(np.array([[257, 514]], dtype=np.uint16))
+    assert pixels(encoded(deep, "PNG", transparency=514))[0, :, 0].tolist() == [1, 255]
+
+
+def test_grey_and_black_and_white_become_rgb() -> None:
+    grey = Image.fromarray(np.array([[0, 100, 255]], dtype=np.uint8))
+    assert pixels(encoded(grey, "PNG"))[0].tolist() == [[0] * 3, [100] * 3, [255] * 3]
+    assert pixels(encoded(grey.point(lambda v: 255 * (v > 99)).convert("1"), "PNG"))[0, :, 0].tolist() == [0, 255, 255]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_exif_orientation_is_applied(orientation: int, file_format: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(smooth(64, 40), file_format, exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded(smooth(64, 40), "PNG", exif=exif))))
+    assert decode(data).size == ((64, 40) if orientation < 5 else (40, 64))
+    assert np.abs(pixels(data).astype(int) - np.asarray(upright)).max() <= 12
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_reduced_scale_looks_at_the_shorter_side_of_rotated_pictures_too(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(smooth(800, 400), "JPEG", exif=exif)
+    assert sorted(decode(data, min_side=100).size) == [100, 200]
+    assert sorted(decode(data, min_side=101).size) == [200, 400]
+
+
+def test_broken_exif_does_not_make_a_picture_unreadable() -> None:
+    data = encoded(smooth(64, 48), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + bytes(20))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert decode(data).size == (64, 48)
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 300))
+@settings(max_examples=40, deadline=None)
+def test_reduced_scale_leaves_at_least_what_is_needed_and_at_least_the_picture(w: int, h: int, side: int) -> None:
+    result = decode(noise_jpeg(w, h), min_side=side)
+    assert min(result.size) >= min(side, min(w, h))
+    scale = next(s for s in (8, 4, 2, 1) if s == 1 or min(w, h) // side >= s)
+    assert result.size == (-(-w // scale), -(-h // scale))
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (64, 48), (1000, 30), (1, 1), (500, 1)])
+def test_every_fit_gives_the_spec_s_size(fit: Any, size: tuple[int, int]) -> None:
+    result = prepare(noise_jpeg(*size), ImageSpec(size=32, fit=fit))
+    assert result.shape == (32, 32, 3)
+    assert result.dtype == np.uint8
+    assert result.flags.writeable
+
+
+def test_reduced_scale_changes_the_prepared_picture_little() -> None:
+    fits: tuple[Literal["squash", "crop", "pad"], ...] = ("squash", "crop", "pad")
+    for fit in fits:
+        spec = ImageSpec(size=32, fit=fit)
+        from_jpeg = prepare(noise_jpeg(640, 480), spec).astype(int)
+        from_png = prepare(encoded(smooth(640, 480), "PNG"), spec)
+        assert np.abs(from_jpeg - from_png).max() <= 6, fit
+
+
+def test_crop_takes_the_middle_square() -> None:
+    picture = Image.new("RGB", (90, 30), RED)
+    picture.paste(GREEN, (30, 0, 60, 30))
+    assert (prepare(encoded(picture, "PNG"), ImageSpec(size=30, fit="crop")) == GREEN).all()
+
+
+def test_pad_keeps_everything_on_the_mean_colour() -> None:
+    picture = Image.new("RGB", (40, 20), RED)
+    result = prepare(encoded(picture, "PNG"), ImageSpec(size=40, fit="pad", mean=(0.0, 1.0, 0.2)))
+    assert (result[10:30] == RED).all()
+    assert (result[:10] == (0, 255, 51)).all()
+    assert (result[30:] == (0, 255, 51)).all()
+
+
+def test_squash_fills_the_square() -> None:
+    picture = Image.new("RGB", (40, 20), RED)
+    picture.paste(GREEN, (20, 0, 40, 20))
+    result = prepare(encoded(picture, "PNG"), ImageSpec(size=20))
+    assert (result[:, :9] == RED).all()
+    assert (result[:, 11:] == GREEN).all()
+
+
+def test_making_smaller_averages_and_does_not_skip_pixels() -> None:
+    stripes = np.zeros((64, 64, 3), dtype=np.uint8)
+    stripes[:, ::2] = 255
+    result = prepare(encoded(Image.fromarray(stripes), "PNG"), ImageSpec(size=8))
+    assert np.abs(result.astype(int) - 127).max() <= 12
+
+
+def test_heic_without_its_extra_is_unreadable_and_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    data = b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + bytes(100)
+    assert reason(data) == "HEIC needs pip install 'lmr[heic]'"
+
+
+def test_heic_is_decoded_with_its_extra() -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    pillow_heif.from_pillow(smooth(64, 48)).save(file, quality=95)
+    assert np.abs(pixels(file.getvalue()).astype(int) - np.asarray(smooth(64, 48))).max() <= 12
+    assert reason(file.getvalue(), limits=Limits(max_pixels=9)) == "64 x 48 pixels, over the limit of 9 pixels"
+
+
+def test_radiance_hdr_goes_to_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OpenCv:
+        IMREAD_COLOR = 1
+
+        @staticmethod
+        def imdecode(data: UInt8Array, flags: int) -> UInt8Array:
+            return np.full((3, 4, 3), (255, 0, 0), dtype=np.uint8)  # blue first
+
+    data = b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 3 +X 4\n" + bytes(48)
+    monkeypatch.setitem(sys.modules, "cv2", OpenCv)
+    assert (pixels(data) == BLUE).all()
+    assert reason(data, limits=Limits(max_pixels=11)) == "12 pixels, over the limit of 11 pixels"
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    assert reason(data) == "Radiance HDR needs pip install opencv-python-headless"
+
+
+class TestImageSpec:
+    def test_json_gives_it_back(self) -> None:
+        spec = ImageSpec(size=320, fit="pad", mean=(0.5, 0.5, 0.5), std=(0.5, 0.4, 0.3), resample="bicubic")
+        assert ImageSpec.from_json(spec.to_json()) == spec
+        assert ImageSpec().to_json() == {
+            "size": 224,
+            "fit": "squash",
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+            "resample": "bilinear",
+        }
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"siz": 3}, "image_spec: unknown key 'siz'; did you mean size?"),
+            ({"zzz": 3}, "image_spec: unknown key 'zzz'; it takes size, fit, mean, std, resample"),
+            ({"size": 0}, "image_spec: size must be a positive whole number, got 0"),
+            ({"size": "224"}, "image_spec: size must be a positive whole number, got '224'"),
+            ({"fit": "stretch"}, "image_spec: fit must be squash, crop or pad, got 'stretch'"),
+            ({"resample": "box"}, "image_spec: resample must be bilinear or bicubic, got 'box'"),
+            ({"mean": [0.5, 0.5]}, "image_spec: mean must be three numbers in [0, 1], got (0.5, 0.5)"),
+            ({"std": [0.5, 0.5, 0]}, "image_spec: std must be three positive numbers, got (0.5, 0.5, 0)"),
+        ],
+    )
+    def test_a_wrong_entry_is_named(self, change: dict[str, Any], message: str) -> None:
+        with pytest.raises(LmrError) as caught:
+            ImageSpec.from_json(ImageSpec().to_json() | change)
+        assert str(caught.value) == message
+
+    def test_a_missing_entry_is_named(self) -> None:
+        content = ImageSpec().to_json()
+        del content["std"]
+        with pytest.raises(LmrError) as caught:
+            ImageSpec.from_json(content)
+        assert str(caught.value) == "image_spec: std missing; it takes size, fit, mean, std, resample"

@@ -1,0 +1,209 @@
+import contextlib
+import os
+import pickle
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.images import DEFAULT_LIMITS, Limits
+from retrieval.manifest import Manifest
+from retrieval.pictures import PictureSource, QueryPicture, fetch_url, list_pictures, read_picture
+
+
+def manifest_of(*ids: str, paths: list[str] | None = None, source: str = "nowhere/train.csv") -> Manifest:
+    path = None if paths is None else np.array(paths, dtype=object)
+    return Manifest(source, np.array(ids, dtype=object), np.full(len(ids), -1, dtype=np.int32), (), path=path)
+
+
+def put(path: Path, content: bytes = b"x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def reason(source: PictureSource, row: int = 0) -> str:
+    with pytest.raises(UnreadableError) as caught:
+        source.read(row)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("image_id", "place"),
+    [
+        *(("abcd", f"abcd{s}") for s in (".jpg", ".jpeg", ".png", ".webp", ".JPG", ".JPEG", ".PNG", ".WEBP", ".Jpg")),
+        *(("abcd", place) for place in ("a/b/c/abcd.jpg", "a/b/c/abcd.png")),
+        ("abcd.jpg", "abcd.jpg"),
+        ("v1.5", "v1.5.jpg"),
+        ("ab", "ab.jpg"),
+        ("Hawa_Mahal/1.jpg", "Hawa_Mahal/1.jpg"),
+        ("Hawa_Mahal/1", "Hawa_Mahal/1.png"),
+    ],
+)
+def test_a_picture_is_found_by_its_id(tmp_path: Path, image_id: str, place: str) -> None:
+    path = put(tmp_path / place, b"content")
+    source = PictureSource(manifest_of(image_id), tmp_path)
+    assert source.where(0) == str(path)
+    assert source.read(0) == b"content"
+
+
+def test_pictures_of_mixed_places_are_all_found(tmp_path: Path) -> None:
+    ids = [f"abc{i}" for i in range(6)]
+    places = ["abc0.jpg", "a/b/c/abc1.jpg", "abc2.png", "abc3.jpg", "a/b/c/abc4.WEBP", "abc5.jpg"]
+    for place in places:
+        put(tmp_path / place, place.encode())
+    source = PictureSource(manifest_of(*ids), tmp_path)
+    assert [source.read(i).decode() for i in range(6)] == places
+
+
+def test_the_manifest_s_path_is_absolute_or_within_the_images_folder(tmp_path: Path) -> None:
+    put(tmp_path / "images/p/one.jpg", b"1")
+    put(tmp_path / "elsewhere/two.jpg", b"2")
+    put(tmp_path / "images/c.jpg", b"3")
+    paths = ["p/one.jpg", str(tmp_path / "elsewhere/two.jpg"), ""]
+    source = PictureSource(manifest_of("a", "b", "c", paths=paths), tmp_path / "images")
+    assert [source.read(i) for i in range(3)] == [b"1", b"2", b"3"]
+
+
+def test_without_an_images_folder_the_manifest_s_own_is_used(tmp_path: Path) -> None:
+    put(tmp_path / "a.jpg", b"1")
+    put(tmp_path / "images/b.jpg", b"2")
+    source = PictureSource(manifest_of("a", "b", source=str(tmp_path / "train.csv")), None)
+    assert [source.read(i) for i in range(2)] == [b"1", b"2"]
+
+
+def test_a_missing_picture_is_unreadable_and_names_where_it_was_looked_for(tmp_path: Path) -> None:
+    source = PictureSource(manifest_of("abcd", "x", paths=["", "p/x.jpg"]), tmp_path)
+    assert reason(source, 0) == f"not found: tried {tmp_path}/abcd.jpg and 23 other places"
+    assert reason(source, 1) == f"not found: tried {tmp_path}/p/x.jpg"
+    assert (source.where(0), source.where(1)) == ("", "")
+
+
+@pytest.mark.parametrize("image_id", ["../secret", "a/../../secret", "/etc/secret", "a\0b", "..", "a//b", "./a"])
+def test_an_id_never_leads_out_of_the_images_folder(tmp_path: Path, image_id: str) -> None:
+    put(tmp_path / "secret.jpg")
+    put(tmp_path / "images/a/b.jpg")
+    source = PictureSource(manifest_of(image_id), tmp_path / "images")
+    assert reason(source) == f"image_id {image_id!r} leads out of the images folder"
+    assert source.where(0) == ""
+
+
+def test_a_folder_a_pipe_and_a_large_file_are_unreadable(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").mkdir()
+    os.mkfifo(tmp_path / "b.jpg")
+    put(tmp_path / "c.jpg", bytes(11))
+    source = PictureSource(manifest_of("a", "b", "c"), tmp_path, Limits(max_bytes=10))
+    reasons = [reason(source, row) for row in range(3)]
+    assert reasons == ["a folder, not a picture", "not a file", "11 bytes, over the limit of 10"]
+
+
+def test_a_source_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    put(tmp_path / "a.jpg", b"1")
+    assert pickle.loads(pickle.dumps(PictureSource(manifest_of("a"), tmp_path))).read(0) == b"1"
+
+
+def test_pictures_folders_and_urls_are_listed_in_order(tmp_path: Path) -> None:
+    for name in ("one.jpg", "d/b.png", "d/e/a.jpg", "d/notes.txt", "strange.name"):
+        put(tmp_path / name)
+    given = [str(tmp_path / "one.jpg"), "https://x/y.jpg", str(tmp_path / "d"), str(tmp_path / "strange.name")]
+    expected = [given[0], given[1], str(tmp_path / "d/b.png"), str(tmp_path / "d/e/a.jpg"), given[3]]
+    pictures = list_pictures(given)
+    assert [picture.where for picture in pictures] == expected
+    assert [picture.is_url for picture in pictures] == [False, True, False, False, False]
+    assert pictures[0].read() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("{}/no.jpg", "{}/no.jpg: there is no such file or folder; give pictures, folders or URLs"),
+        ("{}", "{}: no pictures in this folder; give a picture or a folder that holds some"),
+        ("ftp://x/y.jpg", "ftp://x/y.jpg: only http and https are fetched; give such a URL or a file"),
+    ],
+)
+def test_what_names_no_picture_is_refused(tmp_path: Path, given: str, message: str) -> None:
+    with pytest.raises(LmrError) as caught:
+        list_pictures([given.format(tmp_path)])
+    assert str(caught.value) == message.format(tmp_path)
+
+
+def test_a_file_that_vanished_is_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableError) as caught:
+        read_picture(str(tmp_path / "gone.jpg"))
+    assert str(caught.value) == "not found"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers by the name that is asked for."""
+
+    def do_GET(self) -> None:
+        if self.path == "/gone":
+            self.send_error(404)
+            return
+        if self.path == "/elsewhere":
+            self.send_response(302)
+            self.send_header("Location", "file:///etc/hostname")
+            self.end_headers()
+            return
+        self.send_response(302 if self.path == "/moved" else 200)
+        if self.path == "/moved":
+            self.send_header("Location", "/picture")
+        if self.path == "/cut":
+            self.send_header("Content-Length", "100")
+        self.end_headers()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # who asked has given up
+            for _ in range(50 if self.path == "/slow" else 1):
+                time.sleep(0.02 if self.path == "/slow" else 0)
+                self.wfile.write(b"content")
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+def fetch_error(url: str, limits: Limits = DEFAULT_LIMITS, timeout_s: float = 5.0) -> str:
+    with pytest.raises(UnreadableError) as caught:
+        fetch_url(url, limits, timeout_s)
+    return str(caught.value)
+
+
+def test_a_url_is_fetched_also_when_it_has_moved(server: str) -> None:
+    assert fetch_url(server + "/picture") == b"content"
+    assert fetch_url(server + "/moved") == b"content"
+    assert QueryPicture(server + "/picture").read() == b"content"
+
+
+def test_what_a_server_refuses_is_unreadable(server: str) -> None:
+    assert fetch_error(server + "/gone") == "the server answered 404 Not Found"
+    assert fetch_error(server + "/picture", Limits(max_bytes=6)) == "over the limit of 6 bytes"
+    assert fetch_error(server + "/cut") == "the connection was cut before the end"
+    assert fetch_error(server + "/slow", timeout_s=0.1) == "the server took more than 0.1 s"
+
+
+def test_a_url_never_leads_to_a_local_file(server: str) -> None:
+    assert fetch_error("file:///etc/hostname") == "only http and https are fetched"
+    assert fetch_error(server + "/elsewhere").startswith("the server answered 302 ")
+
+
+def test_a_broken_url_and_a_closed_port_are_unreadable() -> None:
+    assert fetch_error("http://[broken") == "cannot be fetched: Invalid IPv6 URL"
+    assert fetch_error("http://127.0.0.1:1/x") == "cannot be fetched: [Errno 111] Connection refused"
+    assert fetch_error("http://127.0.0.1:99999/x").startswith("cannot be fetched: ")
+    assert fetch_error("http://127.0.0.1/a b").startswith("cannot be fetched: URL can't contain control characters")
