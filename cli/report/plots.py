@@ -1,0 +1,180 @@
+"""Figures of the reports: training, reliability, precision and recall, thresholds, landmarks and kinds.
+
+Lines have the colours of Okabe and Ito (https://jfly.uni-koeln.de/color/), which differ for every kind of colour
+vision, and different dashes or marks. Axes and text are mid-grey on a transparent ground in PNG and take the text
+colour of the page in SVG, so that both are readable on light and on dark.
+"""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO, StringIO
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
+
+from retrieval.errors import LmrError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, PINK, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"  # Okabe and Ito
+_INK = "#7f7f7e"  # readable on white and on black; a colour of its own, so that SVG can exchange it
+_SIZE_IN = (5.2, 3.5)
+_PNG_DPI = 130
+
+
+def to_svg(figure: "Figure", alt: str) -> str:
+    """The figure as an <svg> element for a page, described by `alt`; the same figure gives the same text."""
+    from matplotlib import rc_context
+
+    buffer = StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": alt}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt, {chr(34): "&quot;"})}"', 1)
+
+
+def to_png(figure: "Figure") -> bytes:
+    """The figure as PNG bytes with a transparent ground."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=_PNG_DPI, transparent=True)
+    return buffer.getvalue()
+
+
+def plot_training(log: Sequence[Mapping[str, float]]) -> "Figure":
+    """Loss, and GAP and top-1 where they were measured, against the epoch.
+
+    log: a mapping an epoch with `epoch`, `loss` and, not in every epoch, `gap` and `top1`.
+    """
+    shown = [name for name in ("gap", "top1") if any(name in row for row in log)]
+    figure = _figure((_SIZE_IN[0] * (1 + bool(shown)), _SIZE_IN[1]))
+    loss = figure.add_subplot(1, 1 + bool(shown), 1)
+    epochs = [row["epoch"] for row in log if "loss" in row]
+    loss.plot(epochs, [row["loss"] for row in log if "loss" in row], color=BLUE, marker="o", markersize=3)
+    _name(loss, "epoch", "training loss")
+    loss.set_ylim(bottom=0)
+    if shown:
+        quality = figure.add_subplot(1, 2, 2)
+        for name, colour, dash in (("gap", ORANGE, "-"), ("top1", SKY, "--")):
+            points = [(row["epoch"], row[name]) for row in log if name in row]
+            if points:
+                x, y = zip(*points, strict=True)
+                quality.plot(
+                    x, y, dash, color=colour, marker="o", markersize=3, label={"gap": "GAP"}.get(name, "top-1")
+                )
+        _name(quality, "epoch", "on the validation pictures")
+        quality.set_ylim(0, 1)
+        _legend(quality)
+    return figure
+
+
+def plot_reliability(bins: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Share of right answers against confidence, with the number of answers below.
+
+    bins: `low`, `high`, `n_queries`, `mean_confidence`, `share_right`; the last two None in empty bins.
+    """
+    figure = _figure((_SIZE_IN[0], 4.2))
+    grid = figure.add_gridspec(2, 1, height_ratios=(3, 1), hspace=0.1)
+    top, low = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
+    full = [b for b in bins if b["mean_confidence"] is not None]
+    top.plot([0, 1], [0, 1], ":", color=_INK, label="perfect")
+    confidence, right = [b["mean_confidence"] for b in full], [b["share_right"] for b in full]
+    top.plot(confidence, right, "o-", color=BLUE, markersize=4, label="answers")
+    top.set(xlim=(0, 1), ylim=(0, 1.02))
+    _name(top, "", "share that is right")
+    top.tick_params(labelbottom=False)
+    _legend(top)
+    width = [b["high"] - b["low"] for b in bins]
+    low.bar([b["low"] for b in bins], [b["n_queries"] for b in bins], width, align="edge", color=SKY, edgecolor=_INK)
+    low.set_xlim(0, 1)
+    _name(low, "confidence", "answers")
+    return figure
+
+
+def plot_precision_recall(curves: Mapping[str, Any]) -> "Figure":
+    """Precision against recall as the threshold falls. curves: `precision`, `recall`, equally long."""
+    figure = _figure()
+    axes = figure.add_subplot()
+    axes.plot(curves["recall"], curves["precision"], color=BLUE)
+    axes.set(xlim=(0, 1.01), ylim=(0, 1.03))
+    _name(axes, "recall (landmark queries answered rightly)", "precision (answers that are right)")
+    return figure
+
+
+def plot_thresholds(curves: Mapping[str, Any], marks: Mapping[str, float]) -> "Figure":
+    """GAP, precision and recall against the threshold, with thresholds marked.
+
+    curves: `gap`, `precision`, `recall`, and `confidence` or, where the confidences say nothing, `logit` alone.
+    marks: name -> threshold, in the unit of the curves.
+    """
+    figure = _figure()
+    axes = figure.add_subplot()
+    unit = "confidence" if "confidence" in curves else "logit"
+    lines = (("gap", "GAP", ORANGE, "-"), ("precision", "precision", BLUE, "--"), ("recall", "recall", GREEN, "-."))
+    for key, name, colour, style in lines:
+        axes.plot(curves[unit], curves[key], style, color=colour, label=name)
+    for (name, value), dash in zip(marks.items(), (":", "--"), strict=True):
+        axes.axvline(value, color=_INK, linestyle=dash, label=f"threshold “{name}” {value:.3f}")
+    if unit == "confidence":
+        axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.03)
+    _name(axes, "threshold" if unit == "confidence" else "threshold (ranking score)", "")
+    _legend(axes)
+    return figure
+
+
+def plot_accuracy_by_count(bins: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Share of right answers by how many pictures of the landmark the index has.
+
+    bins: `first`, `last` (None = and more), `n_queries`, `top1`.
+    """
+    labels = []
+    for b in bins:
+        span = f"{b['first']}" if b["last"] == b["first"] else f"{b['first']}-{b['last']}"
+        labels.append((f"{b['first']}+" if b["last"] is None else span) + f"\n({b['n_queries']})")
+    figure = _figure()
+    axes = figure.add_subplot()
+    drawn = axes.bar(range(len(bins)), [b["top1"] for b in bins], 0.7, color=BLUE)
+    axes.bar_label(drawn, [f"{b['top1']:.2f}" for b in bins], color=_INK, fontsize=9)
+    axes.set_xticks(range(len(bins)), labels)
+    axes.set_ylim(0, 1.1)
+    _name(axes, "pictures of the landmark in the index (queries)", "answered rightly")
+    return figure
+
+
+def plot_false_answers(rates: Mapping[str, float]) -> "Figure":
+    """Share of non-landmarks that were answered, per kind. rates: kind -> share."""
+    figure = _figure((_SIZE_IN[0], 1.1 + 0.36 * len(rates)))
+    axes = figure.add_subplot()
+    names = list(rates)[::-1]
+    drawn = axes.barh(names, [rates[name] for name in names], 0.65, color=ORANGE)
+    axes.bar_label(drawn, [f" {rates[name]:.1%}" for name in names], color=_INK, fontsize=9)
+    axes.set_xlim(0, max(0.1, *(1.25 * rate for rate in rates.values())))
+    _name(axes, "share answered, though no known landmark", "")
+    return figure
+
+
+def _figure(size_in: tuple[float, float] = _SIZE_IN) -> "Figure":
+    """An empty figure, with no help from pyplot's global state."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise LmrError(f"figures need matplotlib ({error}); pip install 'lmr[report]'") from error
+    return Figure(figsize=size_in, layout="constrained")
+
+
+def _name(axes: "Axes", x: str, y: str) -> None:
+    """Axis titles; all that is not data in the ink colour."""
+    axes.set_xlabel(x, color=_INK)
+    axes.set_ylabel(y, color=_INK)
+    axes.tick_params(colors=_INK)
+    axes.grid(True, color=_INK, alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.patch.set_alpha(0)
+    for side, spine in axes.spines.items():
+        spine.set_color(_INK)
+        spine.set_visible(side in ("left", "bottom"))
+
+
+def _legend(axes: "Axes") -> None:
+    axes.legend(frameon=False, labelcolor=_INK, fontsize=9)
