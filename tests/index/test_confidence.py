@@ -132,7 +132,7 @@ def test_answers_that_do_not_overlap_give_a_finite_slope():
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.booleans(), st.sampled_from([0.0, 0.3, 0.3, 0.9]))))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_data_give_a_model_that_ranks_by_score(queries):
     score, correct, background = (np.array([q[i] for q in queries]) for i in range(3))
     fitted = fit_confidence(score, correct.astype(bool), background)

@@ -77,7 +77,7 @@ def test_no_lines_and_no_features_are_no_error():
     st.lists(st.tuples(st.floats(-1, 1), st.floats(-1e3, 1e3), st.booleans()), min_size=2, max_size=30),
     st.floats(1e-3, 1e3),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_data_give_finite_slopes_that_are_not_negative(lines, weight):
     x = np.array([line[:2] for line in lines])
     right = np.array([line[2] for line in lines])
