@@ -107,7 +107,8 @@ class CsvTable:
                     if len(row) == len(self.header):
                         yield line, row
                     else:
-                        bad.add(line, f"{len(row)} fields, the header has {len(self.header)}")
+                        fields = "1 field" if len(row) == 1 else f"{len(row)} fields"
+                        bad.add(line, f"{fields}, the header has {len(self.header)}")
                 is_header = is_header and not row
 
     @contextmanager

@@ -1,3 +1,5 @@
+"""Decoding of every kind of picture and its preparation, against pixels known beforehand."""
+
 import io
 import struct
 import sys

@@ -1,3 +1,5 @@
+"""Manifests from CSV files: every known header, every bad row, line numbers, digests."""
+
 import csv
 import gzip
 import pickle
@@ -181,7 +183,7 @@ def test_an_unknown_column_is_passed_over_and_said_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        ("b", "3: 1 fields, the header has 2"),
+        ("b", "3: 1 field, the header has 2"),
         ("b,1,2", "3: 3 fields, the header has 2"),
         (",1", "3: id is missing"),
         ("a,1", "3: id a is also on line 2"),

@@ -1,3 +1,5 @@
+"""Folders of pictures and single pictures as manifests."""
+
 from pathlib import Path
 
 import pytest

@@ -1,3 +1,5 @@
+"""Names of landmarks from the files that hold them."""
+
 from pathlib import Path
 
 import pytest
@@ -55,7 +57,7 @@ def test_bad_rows_are_reported_with_their_lines(tmp_path: Path) -> None:
         "names.csv:3: landmark_id is missing\n"
         "names.csv:4: landmark_id 1 is also on line 2\n"
         "names.csv:5: name is missing\n"
-        "names.csv:6: 1 fields, the header has 2"
+        "names.csv:6: 1 field, the header has 2"
     )
 
 

@@ -1,3 +1,5 @@
+"""Parquet manifests and embedded pictures; skipped where pyarrow is not installed."""
+
 import sys
 from pathlib import Path
 

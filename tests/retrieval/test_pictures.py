@@ -1,3 +1,5 @@
+"""Where pictures are found: by id, path, folder, and from a server on this machine."""
+
 import contextlib
 import os
 import pickle
