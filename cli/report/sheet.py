@@ -11,6 +11,7 @@ from cli.report.lettering import elide, font_for
 from cli.report.saving import save_bytes
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images import decode
+from retrieval.pictures import read_picture
 
 NO_LANDMARK = "no known landmark"
 Colour = tuple[int, int, int]
@@ -156,7 +157,4 @@ def _read(picture: str | None) -> bytes:
         raise UnreadableError("not found")
     if picture.startswith(("http://", "https://")):
         raise UnreadableError("on the web")
-    try:
-        return Path(picture).read_bytes()
-    except (OSError, ValueError):
-        raise UnreadableError("not found") from None
+    return read_picture(picture)

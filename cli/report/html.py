@@ -1,0 +1,158 @@
+"""The evaluation report: one HTML file with figures and pictures inside, which asks for nothing from anywhere."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageOps
+
+from cli.report import plots
+from index.writing import write_whole
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.images import decode
+from retrieval.pictures import read_picture
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+THUMBNAIL_PX = 168
+THUMBNAIL_QUALITY = 78
+TEMPLATE = "evaluation.html"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPicture:
+    """A picture to show small. path: '' = not known where. score: to the query, None for the query itself."""
+
+    path: str
+    label: str
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPair:
+    """Two confused landmarks, by the names to print, with a picture of each."""
+
+    true: str
+    predicted: str
+    n_queries: int
+    true_picture: ReportPicture
+    predicted_picture: ReportPicture
+
+
+@dataclass(frozen=True, slots=True)
+class ReportError:
+    """A wrong answer. true: '' = no known landmark. confidence: None where the index is not calibrated."""
+
+    query: ReportPicture
+    true: str
+    predicted: str
+    confidence: float | None
+    neighbours: tuple[ReportPicture, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationReport:
+    """What a report shows.
+
+    metrics: the JSON object of `index.evaluation`. curves: that of `index.thresholds`, None where nothing was
+    answered; without calibration it has no `confidence`. reliability, by_count: bins, as in `cli.report.plots`.
+    facts: lines about what was measured, name -> text. warnings: lines to read first.
+    """
+
+    title: str
+    metrics: Mapping[str, Any]
+    curves: Mapping[str, Any] | None = None
+    reliability: Sequence[Mapping[str, Any]] | None = None
+    by_count: Sequence[Mapping[str, Any]] = ()
+    pairs: Sequence[ReportPair] = ()
+    errors: Sequence[ReportError] = ()
+    facts: Mapping[str, str] | None = None
+    warnings: Sequence[str] = ()
+
+
+def write_evaluation_report(path: "Path", report: EvaluationReport) -> None:
+    """Writes the report in one piece. Raises LmrError without jinja2 or matplotlib, or if it cannot be written."""
+    write_whole(path, [render_evaluation_report(report)])
+
+
+def render_evaluation_report(report: EvaluationReport) -> str:
+    """The report as HTML text; everything that is data is escaped."""
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError as error:
+        raise LmrError(f"reports need jinja2 ({error}); pip install 'lmr[report]'") from error
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": _number, "share": _share, "thumbnail": thumbnail}
+    template = environment.from_string(files("cli.report").joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    return template.render(report=report, rows=_rows(report.metrics), figures=_figures(report))
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    heading: str
+    about: str
+    svg: Any
+
+
+def _rows(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], bool]]:
+    """The lines of the headline table: name, its accuracy, and whether it is ours."""
+    others = [(name.replace("_", " "), row, False) for name, row in (metrics.get("baselines") or {}).items()]
+    return [("lmr", metrics, True), *others]
+
+
+def _figures(report: EvaluationReport) -> list[_Figure]:
+    metrics, curves = report.metrics, report.curves
+    figures = []
+    if report.reliability:
+        about = "How often answers of a confidence are right. On the dotted line the confidence means what it says."
+        figures.append(_figure("Reliability", about, plots.plot_reliability(report.reliability)))
+    if curves is not None:
+        about = "What is gained and lost as the threshold falls and more pictures are answered."
+        figures.append(_figure("Precision and recall", about, plots.plot_precision_recall(curves)))
+        marks = {
+            name: metrics[key]
+            for name, key in (("gap", "threshold_gap"), ("precision", "threshold_precision"))
+            if "confidence" in curves and metrics.get(key) is not None
+        }
+        about = "At or above the threshold a picture is answered; below it shows “no known landmark”."
+        figures.append(_figure("GAP and precision against the threshold", about, plots.plot_thresholds(curves, marks)))
+    if report.by_count:
+        about = "Without a threshold. In brackets, the number of queries."
+        drawn = plots.plot_accuracy_by_count(report.by_count)
+        figures.append(_figure("Accuracy by number of pictures", about, drawn))
+    if metrics.get("false_answer_rate"):
+        about = "Pictures without a known landmark that got an answer at the precision threshold, per kind."
+        figures.append(_figure("False answers", about, plots.plot_false_answers(metrics["false_answer_rate"])))
+    return figures
+
+
+def _figure(heading: str, about: str, drawn: Any) -> _Figure:
+    from markupsafe import Markup
+
+    return _Figure(heading, about, Markup(plots.to_svg(drawn, f"{heading}. {about}")))  # our own SVG
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def thumbnail(picture: ReportPicture) -> str:
+    """The picture as a data: address with a small JPEG; '' when it cannot be read."""
+    if not picture.path:
+        return ""
+    try:
+        whole = decode(read_picture(picture.path), THUMBNAIL_PX)
+    except UnreadableError:
+        return ""
+    buffer = BytesIO()
+    small = ImageOps.contain(whole, (THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    small.save(buffer, "JPEG", quality=THUMBNAIL_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
