@@ -10,7 +10,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from retrieval.arrays import FloatArray
     from retrieval.embedding import Embedder
 
-    Picture = Union[str, Path, bytes, Image]
+    Picture = str | Path | bytes | Image
 
 __all__ = ["Answer", "LandmarkScore", "Landmarks", "Neighbour", "open_index"]
 
@@ -145,7 +145,9 @@ class Landmarks:
         calibration = self.folder.calibration
         if asked is not None:
             if calibration is None:
-                raise LmrError(f"{self.folder.path} is not calibrated, so a threshold has no meaning; run lmr calibrate")
+                raise LmrError(
+                    f"{self.folder.path} is not calibrated, so a threshold has no meaning; run lmr calibrate"
+                )
             if not 0 <= asked <= 1:
                 raise LmrError(f"threshold must lie in [0, 1], got {asked}")
             return logit_of(asked), asked

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="w: principal components are divided by their standard deviation to this power; 0 = no whitening.",
 )
-@click.option("--dimensions", type=click.IntRange(1), default=None, help="Kept by the whitening. [default: min(512, d)]")
+@click.option(
+    "--dimensions", type=click.IntRange(1), default=None, help="Kept by the whitening. [default: min(512, d)]"
+)
 @device_option
 @config_option
 @overwrite_option
@@ -63,7 +65,7 @@ def build_from_stores(stores: tuple[Path, ...], model: Path, output: Path, value
     from index.building import BuildOptions, build_folder
     from index.gathering import BuildInputs
     from retrieval.checkpoint import write_card
-    from retrieval.manifest import read_names
+    from retrieval.names import read_names
     from retrieval.store import read_store
 
     read = [read_store(path) for path in stores]

@@ -87,7 +87,11 @@ def to_text(index_path: Path, calibration: "Calibration") -> str:
 
 
 def _figures(threshold: "Threshold") -> str:
-    turned_away = "" if threshold.false_answer_rate is None else f", {1 - threshold.false_answer_rate:.1%} of non-landmarks turned away"
+    turned_away = (
+        ""
+        if threshold.false_answer_rate is None
+        else f", {1 - threshold.false_answer_rate:.1%} of non-landmarks turned away"
+    )
     return (
         f"{threshold.confidence:.3f} (precision {threshold.precision:.3f}, sure to be {threshold.precision_bound:.3f}; "
         f"{threshold.recall:.1%} of landmark queries named rightly{turned_away})"

@@ -50,9 +50,7 @@ def embed_manifest(
     return report
 
 
-def describe_queries(
-    path: Path, model_folder: Path, values: Mapping[str, Any]
-) -> "tuple[Descriptors, Queries]":
+def describe_queries(path: Path, model_folder: Path, values: Mapping[str, Any]) -> "tuple[Descriptors, Queries]":
     """The labelled queries of a manifest or a store (.h5), described by the model of an index folder.
 
     Rows whose Usage is Ignored are left out. values: images, store and those of `embed_manifest`.

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @config_option
 @overwrite_option
 @click.pass_context
-def command(ctx: click.Context, manifest: Path, model: Path, output: Path | None, **values: Any) -> None:
+def command(ctx: click.Context, /, manifest: Path, model: Path, output: Path | None, **values: Any) -> None:
     """Turn the pictures of MANIFEST into a store of descriptors (HDF5), in the manifest's order.
 
     MANIFEST is a CSV or Parquet file, or a folder; train.csv when it is not given. The network is that of --model;
@@ -97,5 +97,9 @@ def _make_card(model: Path, values: dict[str, Any]) -> "ModelCard":
             raise LmrError(f"{model} holds another model; give --overwrite or another --model")
         return replace(card, image_spec=spec, flip=flip)
     (model / STATE_NAME).unlink(missing_ok=True)
-    made_by = {"backbone": values["backbone"], "pretrained": values["pretrained"], "weights": str(values["weights"] or "")}
+    made_by = {
+        "backbone": values["backbone"],
+        "pretrained": values["pretrained"],
+        "weights": str(values["weights"] or ""),
+    }
     return save_model(model, network, spec, flip=flip, made_by=made_by)

@@ -20,7 +20,6 @@ from cli.options import (
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
-    from index.answers import Answers
     from index.evaluation import Evaluation, Queries
     from index.folder import IndexFolder
 
@@ -55,7 +54,7 @@ def command(queries: Path | None, index_path: Path, as_json: bool, report: Path 
     if report is not None and report.exists() and not values["overwrite"]:
         raise LmrError(f"--report {report}: exists; give --overwrite or another name")
     folder = open_folder(index_path, device=values["device"], threads=values["threads"])
-    evaluation, answers, asked = measure(folder, queries, values)
+    evaluation, asked = measure(folder, queries, values)
     if folder.calibration is None:
         warn(f"{index_path} is not calibrated: no thresholds; lmr calibrate makes them")
     content = evaluation.to_json()
@@ -67,9 +66,7 @@ def command(queries: Path | None, index_path: Path, as_json: bool, report: Path 
         warn(f"{report}: report written")
 
 
-def measure(
-    folder: "IndexFolder", queries: Path | None, values: dict[str, Any]
-) -> "tuple[Evaluation, Answers, Queries]":
+def measure(folder: "IndexFolder", queries: Path | None, values: dict[str, Any]) -> "tuple[Evaluation, Queries]":
     """The evaluation on queries, or leaving one out where there are none."""
     from cli.describing import describe_queries
     from index.answers import answer_store
@@ -81,13 +78,13 @@ def measure(
         left = leave_one_out(folder)
         if left.n_single:
             warn(f"{left.n_single} pictures are the only one of their landmark and count as wrong")
-        return left.evaluation, left.answers, left.queries
+        return left.evaluation, left.queries
     store, asked = describe_queries(queries, folder.model_path, values)
     answers = answer_store(folder, store, n_neighbours=LIST_LENGTH)
     evaluation = evaluate(folder, answers, asked)
     if evaluation.n_same_picture:
         warn(f"{evaluation.n_same_picture} queries are pictures of the index itself; their answers are too good")
-    return evaluation, answers, asked
+    return evaluation, asked
 
 
 def to_text(content: dict[str, Any]) -> str:
@@ -108,10 +105,9 @@ def to_text(content: dict[str, Any]) -> str:
         f"{_cell(content['mean_landmark_accuracy']).strip()}",
     ]
     if content["threshold_precision"] is not None:
-        lines.append(
-            f"at the threshold for precision ({content['threshold_precision']:.3f}): precision "
-            f"{_cell(content['precision_at_threshold']).strip()}, recall {_cell(content['recall_at_precision']).strip()}"
-        )
+        precision, recall = (_cell(content[key]).strip() for key in ("precision_at_threshold", "recall_at_precision"))
+        threshold = content["threshold_precision"]
+        lines.append(f"at the threshold for precision ({threshold:.3f}): precision {precision}, recall {recall}")
         for kind, rate in (content["false_answer_rate"] or {}).items():
             lines.append(f"  {kind}: {1 - rate:.1%} of non-landmarks turned away")
     return "\n".join(lines)

@@ -1,13 +1,17 @@
 """lmr info: what a store, model, index folder or manifest is."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.options import PATH, json_option
 from retrieval.errors import LmrError
+
+if TYPE_CHECKING:
+    from index.calibration import Calibration
 
 
 @click.command(name="info")
@@ -76,8 +80,14 @@ def _describe_index(path: Path) -> dict[str, Any]:
     facts = {"what": "index folder", **folder.info.to_json()}
     facts["files"] = {name: f"{listed['size']} bytes" for name, listed in folder.info.files.items()}
     calibration = folder.calibration
-    facts["calibration"] = calibration.summary() if calibration else "none; lmr calibrate makes one"
+    facts["calibration"] = _describe_calibration(calibration) if calibration else "none; lmr calibrate makes one"
     return facts
+
+
+def _describe_calibration(calibration: "Calibration") -> dict[str, Any]:
+    facts = {name: asdict(getattr(calibration, name)) for name in ("rule", "confidence", "cross_validated", "origin")}
+    facts |= {name: getattr(calibration, name).confidence for name in ("threshold_precision", "threshold_gap")}
+    return {**facts, "warnings": list(calibration.warnings)}
 
 
 def _describe_manifest(path: Path) -> dict[str, Any]:
@@ -91,7 +101,11 @@ def _describe_manifest(path: Path) -> dict[str, Any]:
     facts = {"what": "manifest", "pictures": len(manifest), "landmarks": len(counts)}
     facts["without a landmark"] = len(manifest) - len(known)
     if len(counts):
-        facts["pictures of a landmark (fewest, median, most)"] = [int(counts.min()), float(np.median(counts)), int(counts.max())]
+        facts["pictures of a landmark (fewest, median, most)"] = [
+            int(counts.min()),
+            float(np.median(counts)),
+            int(counts.max()),
+        ]
     return facts
 
 

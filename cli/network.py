@@ -30,7 +30,9 @@ def network_options(command: F) -> F:
     """The network, its weights and its normalisation."""
     for option in (
         click.option("--std", metavar="R,G,B", default=None, help="Of pictures in [0, 1]. [default: the weights' own]"),
-        click.option("--mean", metavar="R,G,B", default=None, help="Of pictures in [0, 1]. [default: the weights' own]"),
+        click.option(
+            "--mean", metavar="R,G,B", default=None, help="Of pictures in [0, 1]. [default: the weights' own]"
+        ),
         click.option("--weights", type=PATH, default=None, help="State dict of the backbone: .pt, .pth, .safetensors."),
         click.option("--pretrained", is_flag=True, help="Start from the library's default weights."),
         click.option(
@@ -51,8 +53,18 @@ def picture_options(command: F) -> F:
     """How pictures are prepared."""
     default = ImageSpec()
     for option in (
-        click.option("--fit", type=click.Choice(["squash", "crop", "pad"]), default=None, help=f"How a picture becomes square. [default: {default.fit}, or the model's]"),
-        click.option("--size", type=click.IntRange(16), default=None, help=f"Side of the square input, pixels. [default: {default.size}, or the model's]"),
+        click.option(
+            "--fit",
+            type=click.Choice(["squash", "crop", "pad"]),
+            default=None,
+            help=f"How a picture becomes square. [default: {default.fit}, or the model's]",
+        ),
+        click.option(
+            "--size",
+            type=click.IntRange(16),
+            default=None,
+            help=f"Side of the square input, pixels. [default: {default.size}, or the model's]",
+        ),
     ):
         command = option(command)
     return command
@@ -65,7 +77,9 @@ def build_network(values: Mapping[str, Any]) -> "tuple[DescriptorModel, ImageSpe
     if values["pretrained"] and values["weights"]:
         raise LmrError("--pretrained and --weights exclude each other; give one")
     options = dict(_parse_option(text) for text in values["backbone_options"])
-    config = pick_values(ModelConfig, {k: v for k, v in values.items() if k != "backbone_options"}, backbone_options=options)
+    config = pick_values(
+        ModelConfig, {k: v for k, v in values.items() if k != "backbone_options"}, backbone_options=options
+    )
     spec = adjust_spec(ImageSpec(), values)
     weights: Path | None = values["weights"]
     model = build_model(config, pretrained=values["pretrained"], weights_path=weights, image_size=spec.size)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import PATH, config_option, device_option, index_option, json_option, overwrite_option, warn, workers_option
+from cli.options import (
+    PATH,
+    config_option,
+    device_option,
+    index_option,
+    json_option,
+    overwrite_option,
+    warn,
+    workers_option,
+)
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
@@ -22,8 +31,15 @@ NO_LANDMARK = "no known landmark"
 @click.command(name="query")
 @click.argument("pictures", nargs=-1, required=True)
 @index_option
-@click.option("--threshold", type=click.FloatRange(0, 1), default=None, help="Confidence below which there is no known landmark. [default: the calibrated one]")
-@click.option("--top", "n_landmarks", type=click.IntRange(1), default=5, show_default=True, help="Landmarks listed for a picture.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=None,
+    help="Confidence below which there is no known landmark. [default: the calibrated one]",
+)
+@click.option(
+    "--top", "n_landmarks", type=click.IntRange(1), default=5, show_default=True, help="Landmarks listed for a picture."
+)
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print image,landmark_id,name,confidence lines.")
 @click.option("--save", type=PATH, default=None, help="Write a sheet: each picture beside the neighbours that voted.")
@@ -112,7 +128,8 @@ def save_answers(path: Path, answers: "list[Answer]") -> None:
             confidence=answer.confidence,
             landmark_id=answer.landmark_id,
             neighbours=tuple(
-                SheetNeighbour(n.path, n.landmark_id, n.landmark_id, n.score) for n in answer.neighbours[:SHOWN_NEIGHBOURS]
+                SheetNeighbour(n.path, n.landmark_id, n.landmark_id, n.score)
+                for n in answer.neighbours[:SHOWN_NEIGHBOURS]
             ),
         )
         for answer in answers

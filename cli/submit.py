@@ -49,6 +49,14 @@ def command(test: Path, index_path: Path, output: Path, **values: Any) -> None:
     Example:
       lmr submit test.csv --images images --output submission.csv
     """
+    submit_pictures(test, index_path, output, values)
+
+
+def submit_pictures(test: Path, index_path: Path, output: Path, values: dict[str, Any]) -> None:
+    """Embeds what is missing, answers and writes.
+
+    values: images, store, threshold, overwrite, device, threads, workers.
+    """
     from index.answers import answer_store, predict
     from index.folder import open_folder
     from index.submission import write_submission
@@ -56,7 +64,7 @@ def command(test: Path, index_path: Path, output: Path, **values: Any) -> None:
     if output.exists() and not values["overwrite"]:
         raise LmrError(f"{output} exists; give --overwrite or another --output")
     folder = open_folder(index_path, device=values["device"], threads=values["threads"])
-    store = test_descriptors(folder, test, values)
+    store = describe_test(folder, test, values)
     answers = answer_store(folder, store)
     predictions = predict(answers, store.image_id, threshold_logit(folder, values["threshold"]))
     write_submission(output, store.image_id, predictions, overwrite=values["overwrite"])
@@ -67,7 +75,7 @@ def command(test: Path, index_path: Path, output: Path, **values: Any) -> None:
         warn(f"{n_missing} of the blank lines are pictures that are missing or unreadable")
 
 
-def test_descriptors(folder: "IndexFolder", test: Path, values: dict[str, Any]) -> Any:
+def describe_test(folder: "IndexFolder", test: Path, values: dict[str, Any]) -> Any:
     """The store of the test pictures, made or completed where it is not there yet."""
     from cli.describing import embed_manifest, store_name
     from retrieval.checkpoint import read_card
@@ -88,6 +96,8 @@ def threshold_logit(folder: "IndexFolder", asked: float | None) -> float:
     if folder.calibration is None:
         if asked is not None:
             raise LmrError(f"--threshold {asked}: {folder.path} is not calibrated; run lmr calibrate first")
-        warn(f"{folder.path} is not calibrated: ranked by score, every picture answered; lmr calibrate sets a threshold")
+        warn(
+            f"{folder.path} is not calibrated: ranked by score, every picture answered; lmr calibrate sets a threshold"
+        )
         return float("-inf")
     return folder.calibration.threshold_gap.logit if asked is None else logit_of(asked)

@@ -1,6 +1,5 @@
 """lmr train: backbone and class directions on labelled pictures."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +57,14 @@ _AUGMENT_HELP = {"min_area": "Smallest share of a picture that a random crop kee
 @images_option
 @network_options
 @picture_options
-@click.option("--loss", "name", type=click.Choice(["arcface", "softmax"]), default=LossConfig().name, show_default=True, help="What is minimised.")
+@click.option(
+    "--loss",
+    "name",
+    type=click.Choice(["arcface", "softmax"]),
+    default=LossConfig().name,
+    show_default=True,
+    help="What is minimised.",
+)
 @value_options(LossConfig, _LOSS_HELP)
 @value_options(TrainConfig, _TRAIN_HELP)
 @value_options(AugmentConfig, _AUGMENT_HELP)
@@ -88,7 +94,9 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     state = train_network(model, spec, data, config, output, values)
     last = state.log[-1]
     figures = "".join(f", {name} {last[name]:.3f}" for name in ("gap", "top1") if name in last)
-    click.echo(f"{output}: trained {len(state.log)} epochs in {last['seconds']:.0f} s, loss {last['loss']:.3f}{figures}")
+    click.echo(
+        f"{output}: trained {len(state.log)} epochs in {last['seconds']:.0f} s, loss {last['loss']:.3f}{figures}"
+    )
 
 
 def read_training_data(manifest: Path, negatives: Path | None, images: Path | None) -> "TrainingData":

@@ -1,6 +1,6 @@
 """Training as the commands run it: progress, validation through the real vote, curves."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +58,13 @@ def train_network(
         state = train(model, data, spec, config, Run(output, device, workers, validate, on_step, on_epoch))
     if found is not None and found[1].epoch == len(state.log):
         warn(f"{output} is trained already; nothing to do")
-    list_unreadable({str(row): reason for row, reason in state.unreadable.items()}, len(state.unreadable), len(data.landmark))
-    save_training_curves(output / LOG_NAME, output / "training.png")
+    list_unreadable(
+        {str(row): reason for row, reason in state.unreadable.items()}, len(state.unreadable), len(data.landmark)
+    )
+    try:
+        save_training_curves(output / LOG_NAME, output / "training.png")
+    except LmrError as error:
+        warn(f"no picture of the curves: {error}")
     return state
 
 

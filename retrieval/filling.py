@@ -1,5 +1,6 @@
 """Fills a descriptor store from a manifest: begins it, goes on with it, or finds it finished."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -58,7 +59,11 @@ class FillReport:
 
 
 def fill_store(
-    path: Path, manifest: Manifest, source: PictureSource, model: tuple[ModelCard, Callable[[], DescriptorModel]], run: FillRun
+    path: Path,
+    manifest: Manifest,
+    source: PictureSource,
+    model: tuple[ModelCard, Callable[[], DescriptorModel]],
+    run: FillRun,
 ) -> FillReport:
     """Descriptors of every picture of the manifest, in its order.
 
@@ -80,7 +85,7 @@ def fill_store(
         _refuse_other(partial_path(path), found, info)
     embedder = Embedder(load(), card.image_spec, run.device, flip=card.flip, n_workers=run.n_workers)
     if not resumed:
-        places = [source.where(i) for i in range(len(manifest))]
+        places = [os.path.abspath(place) if place else "" for place in map(source.where, range(len(manifest)))]
         writer = create_store(path, manifest, places, store_info(card, manifest, run.dtype, embedder.d))
     return _fill(writer, embedder, manifest, source, run, "resumed" if resumed else "made")
 
@@ -99,7 +104,12 @@ def store_info(card: ModelCard, manifest: Manifest, dtype: StoreDtype, d: int) -
 
 
 def _fill(
-    writer: StoreWriter, embedder: Embedder, manifest: Manifest, source: PictureSource, run: FillRun, state: Literal["made", "resumed"]
+    writer: StoreWriter,
+    embedder: Embedder,
+    manifest: Manifest,
+    source: PictureSource,
+    run: FillRun,
+    state: Literal["made", "resumed"],
 ) -> FillReport:
     unreadable: dict[str, str] = {}
     with writer:

@@ -1,0 +1,245 @@
+"""lmr demo: the whole path on a small rendered set of landmarks, or on somebody's own folder."""
+
+import json
+from contextlib import chdir
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.network import build_network, network_options
+from cli.options import PATH, config_option, device_option, overwrite_option, warn, workers_option
+from retrieval.errors import LmrError
+from retrieval.recipe import LossConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from cli.demo.scenes import DemoSet
+
+SIZE = 80  # pixels: the rendered details survive it, and training takes about two minutes on two cores
+DIMENSIONS = 128
+EPOCHS = 24
+N_SHOWN = 4  # queries on the sheet
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a demo found: GAP and top-1 on its test queries, trained and untrained, and where things are."""
+
+    gap: float
+    top1: float
+    untrained_gap: float
+    report: Path
+    sheet: Path
+    submission: Path
+
+
+@click.command(name="demo")
+@click.argument("directory", type=PATH, default=Path("lmr-demo"))
+@click.option("--images", type=PATH, default=None, help="Your own pictures, FOLDER/<landmark>/<picture>, instead.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the landmarks, the split and the training.")
+@click.option("--epochs", type=click.IntRange(1), default=EPOCHS, show_default=True, help="Passes over the pictures.")
+@click.option("--size", type=click.IntRange(16), default=SIZE, show_default=True, help="Side of the input, pixels.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@network_options
+@workers_option
+@device_option
+@config_option
+@overwrite_option
+def command(directory: Path, images: Path | None, as_json: bool, **values: Any) -> None:
+    """Make a small set of landmarks in DIRECTORY and run everything on it: train, embed, build-index, calibrate,
+    evaluate, query and submit.
+
+    A stopped demo goes on where it was. With --images it does the same on your own pictures, which are only read.
+
+    \b
+    Example:
+      lmr demo
+      lmr demo my-demo --images holiday-photos --backbone resnet18 --pretrained --size 224
+    """
+    images = images.resolve() if images else None
+    directory.mkdir(parents=True, exist_ok=True)
+    with chdir(directory):
+        outcome = run_demo(prepare_pictures(images, values), {**values, "images": images})
+    if as_json:
+        facts = {"gap": outcome.gap, "top1": outcome.top1, "untrained_gap": outcome.untrained_gap}
+        click.echo(json.dumps(facts | {"report": str(directory / outcome.report)}))
+    else:
+        click.echo(_summary(directory, outcome))
+
+
+def prepare_pictures(images: Path | None, values: dict[str, Any]) -> "DemoSet":
+    """Renders the set into the working folder, or splits the user's own pictures."""
+    from cli.demo.own import split_own
+    from cli.demo.scenes import render_demo
+    from cli.progress import PictureBar
+    from cli.training import default_workers
+
+    if images is not None:
+        if not images.is_dir():
+            raise LmrError(f"--images {images}: there is no such folder")
+        return split_own(images, Path(), values["seed"])
+    _step("rendering landmarks")
+    with PictureBar("rendering") as bar:
+        n_before = 0
+
+        def on_done(n_done: int, n_pictures: int) -> None:
+            nonlocal n_before
+            if n_before == 0:
+                bar.begin(n_pictures)
+            bar.add(n_done - n_before)
+            n_before = n_done
+
+        workers = max(1, default_workers(values["workers"]))
+        return render_demo(Path(), seed=values["seed"], threads=workers, on_done=on_done)
+
+
+def run_demo(demo: "DemoSet", values: dict[str, Any]) -> Outcome:
+    """Train to submission in the working folder, each step by the function of its command, resumed where it stopped."""
+    from cli.evaluate import measure, to_text
+    from cli.query import save_answers
+    from cli.query import to_text as answer_text
+    from cli.submit import submit_pictures
+    from index.folder import open_folder
+
+    _step("training a network from scratch" if not (values["weights"] or values["pretrained"]) else "training")
+    _train(demo, values)
+    _step("the same network untrained, for comparison")
+    untrained_gap = _measure_untrained(demo, values)
+    _step("descriptors, index, calibration")
+    index_path = _index(demo, Path("model"), Path("landmarks"), Path(), values)
+    _calibrate(index_path, demo, Path("val.h5"), values)
+    _step("evaluating on the test pictures")
+    folder = open_folder(index_path, device=values["device"], threads=values["threads"])
+    asked = values | {
+        "images": demo.images,
+        "store": Path("test_solution.h5"),
+        "leave_one_out": False,
+        "overwrite": False,
+    }
+    evaluation, queries = measure(folder, demo.test_solution, asked)
+    warn(to_text(evaluation.to_json()))
+    report = _report(Path("report.html"), folder, evaluation, queries)
+    _step("asking about pictures, and writing a submission")
+    shown = [str(path) for path in queries.path[:N_SHOWN]]
+    import lmr
+
+    found = lmr.open_index(index_path, device=values["device"], threads=values["threads"]).query(shown)
+    warn("\n\n".join(answer_text(answer) for answer in found))
+    save_answers(Path("sheet.jpg"), found)
+    submission = Path("submission.csv")
+    submit_pictures(
+        demo.test,
+        index_path,
+        submission,
+        values | {"images": demo.images, "store": None, "threshold": None, "overwrite": True},
+    )
+    return Outcome(
+        evaluation.accuracy.gap, evaluation.accuracy.top1, untrained_gap, report, Path("sheet.jpg"), submission
+    )
+
+
+def _train(demo: "DemoSet", values: dict[str, Any]) -> None:
+    import torch
+
+    from cli.train import read_training_data
+    from cli.training import train_network
+
+    data = read_training_data(demo.train, demo.background, demo.images)
+    config = TrainConfig(
+        epochs=values["epochs"], seed=values["seed"], backbone_rate=2e-3, head_rate=1e-2, loss=LossConfig()
+    )
+    torch.manual_seed(values["seed"])
+    model, spec = build_network(_network(values))
+    train_network(model, spec, data, config, Path("model"), values | {"val": demo.val, "images": demo.images})
+
+
+def _measure_untrained(demo: "DemoSet", values: dict[str, Any]) -> float:
+    """GAP on the test queries of the network that training began with, through the same steps."""
+    import torch
+
+    from cli.evaluate import measure
+    from index.folder import open_folder
+    from retrieval.checkpoint import CARD, save_model
+
+    folder = Path("untrained")
+    folder.mkdir(exist_ok=True)
+    if not (folder / "model" / CARD).exists():
+        torch.manual_seed(values["seed"])
+        model, spec = build_network(_network(values))
+        save_model(folder / "model", model, spec, made_by={"training": None})
+    index_path = _index(demo, folder / "model", folder / "landmarks", folder, values)
+    _calibrate(index_path, demo, folder / "val.h5", values)
+    asked = values | {"images": demo.images, "store": folder / "test.h5", "leave_one_out": False, "overwrite": False}
+    evaluation, _ = measure(open_folder(index_path, device="cpu"), demo.test_solution, asked)
+    return evaluation.accuracy.gap
+
+
+def _index(demo: "DemoSet", model: Path, index_path: Path, stores: Path, values: dict[str, Any]) -> Path:
+    from cli.build_index import build_from_stores
+    from cli.describing import embed_manifest
+    from retrieval.checkpoint import read_card
+    from retrieval.manifest import read_manifest
+
+    paths = []
+    for manifest in (demo.train, demo.background):
+        rows = read_manifest(manifest)
+        paths.append(stores / f"{manifest.stem}.h5")
+        if len(rows):
+            embed_manifest(rows, demo.images, (model, read_card(model)), paths[-1], values)
+    background = tuple(path for path in paths[1:] if path.exists())
+    build = {
+        "background": background,
+        "names": demo.names,
+        "storage": "float32",
+        "whitening_power": 0.5,
+        "dimensions": None,
+    }
+    build_from_stores(tuple(paths[:1]), model, index_path, values | build | {"overwrite": True})
+    return index_path
+
+
+def _calibrate(index_path: Path, demo: "DemoSet", store: Path, values: dict[str, Any]) -> None:
+    from cli.describing import describe_queries
+    from index.calibrating import calibrate_folder
+    from index.calibration import CalibrationSettings
+    from index.folder import open_folder
+
+    folder = open_folder(index_path, device="cpu")
+    described, queries = describe_queries(demo.val, folder.model_path, values | {"images": demo.images, "store": store})
+    for text in calibrate_folder(folder, described, queries, CalibrationSettings(seed=values["seed"])).warnings:
+        warn(f"warning: {text}")
+
+
+def _report(path: Path, folder: Any, evaluation: Any, queries: Any) -> Path:
+    from cli.report.evaluation import write_report
+
+    write_report(path, folder, evaluation, queries)
+    return path
+
+
+def _network(values: dict[str, Any]) -> dict[str, Any]:
+    return values | {"fit": "squash", "n_dimensions": values["n_dimensions"]}
+
+
+def _step(text: str) -> None:
+    warn(f"-- {text}")
+
+
+def _summary(directory: Path, outcome: Outcome) -> str:
+    return "\n".join(
+        [
+            f"GAP {outcome.gap:.3f}, top-1 {outcome.top1:.3f} on the test pictures "
+            f"(untrained: GAP {outcome.untrained_gap:.3f})",
+            f"report:     {directory / outcome.report}",
+            f"sheet:      {directory / outcome.sheet}  (queries beside the pictures that voted)",
+            f"submission: {directory / outcome.submission}",
+            "",
+            "Try next:",
+            f"  cd {directory}",
+            "  lmr query images --csv" if (directory / "images").is_dir() else "  lmr query PICTURE",
+            "  lmr evaluate test_solution.csv --report again.html",
+            "  lmr info landmarks",
+            "  lmr demo my-demo --images FOLDER_OF_FOLDERS",
+        ]
+    )
