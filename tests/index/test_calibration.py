@@ -106,6 +106,12 @@ def test_landmarks_that_the_index_does_not_hold_are_counted_and_warned_of():
     assert f"4 of {n} landmark queries show a landmark that the index does not hold" in found.warnings
 
 
+def test_a_query_with_two_landmarks_of_the_index_counts_once():
+    queries = make_queries()
+    truths = make_truths([[c, (c + 1) % 8] if c >= 0 else [] for c in queries.truths.first])
+    assert calibrate(replace(queries, truths=truths), ORIGIN, grid=SMALL).cross_validated.n_not_in_index == 0
+
+
 def test_a_precision_out_of_reach_is_warned_of():
     found = calibrate(make_queries(), ORIGIN, CalibrationSettings(precision=0.999), SMALL)
     best = found.threshold_precision.precision_bound

@@ -77,6 +77,21 @@ def test_the_answers_of_a_fold_do_not_know_its_truths(monkeypatch):
     assert (one.logit[fold != 2] != other.logit[fold != 2]).any()
 
 
+def test_the_rule_of_a_fold_is_chosen_without_it(monkeypatch):
+    queries = make_queries()
+    rules = SMALL.rules(20, 3, True)
+    gaps = np.zeros((6, len(rules)))
+    gaps[2, 3] = gaps[5, 4] = 1.0
+    monkeypatch.setattr(tuning, "_gaps", lambda *_: gaps)
+    tuned = tune(queries, SMALL, None, 0)
+    fold = make_folds(queries, rules[0], 0)
+    assert tuned.rule == rules[4]
+    for f, rule in ((1, rules[0]), (2, rules[3])):
+        score, correct = queries.answer(rule)
+        model = fit_confidence(score[fold != f], correct[fold != f], queries.background[fold != f])
+        assert tuned.logit[fold == f] == pytest.approx(model.logit(score, queries.background)[fold == f])
+
+
 def test_a_rule_is_judged_by_models_that_saw_neither_fold():
     queries = make_queries()
     rules = [VoteRule(k=1), VoteRule(k=20)]
