@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from retrieval.arrays import UInt8Array
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.images import ImageSpec, Limits, decode, prepare
+from retrieval.images import ImageSpec, Limits, decode, fit, prepare
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -42,7 +42,7 @@ def reason(data: bytes, **options: Any) -> str:
     return str(caught.value)
 
 
-def noise_jpeg(width: int, height: int) -> bytes:
+def smooth_jpeg(width: int, height: int) -> bytes:
     return encoded(smooth(width, height), "JPEG", quality=90)
 
 
@@ -200,16 +200,16 @@ def test_broken_exif_does_not_make_a_picture_unreadable() -> None:
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 300))
 @settings(max_examples=40, deadline=None)
 def test_reduced_scale_leaves_at_least_what_is_needed_and_at_least_the_picture(w: int, h: int, side: int) -> None:
-    result = decode(noise_jpeg(w, h), min_side=side)
+    result = decode(smooth_jpeg(w, h), min_side=side)
     assert min(result.size) >= min(side, min(w, h))
     scale = next(s for s in (8, 4, 2, 1) if s == 1 or min(w, h) // side >= s)
     assert result.size == (-(-w // scale), -(-h // scale))
 
 
-@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+@pytest.mark.parametrize("fitting", ["squash", "crop", "pad"])
 @pytest.mark.parametrize("size", [(640, 480), (480, 640), (64, 48), (1000, 30), (1, 1), (500, 1)])
-def test_every_fit_gives_the_spec_s_size(fit: Any, size: tuple[int, int]) -> None:
-    result = prepare(noise_jpeg(*size), ImageSpec(size=32, fit=fit))
+def test_every_fit_gives_the_spec_s_size(fitting: Any, size: tuple[int, int]) -> None:
+    result = prepare(smooth_jpeg(*size), ImageSpec(size=32, fit=fitting))
     assert result.shape == (32, 32, 3)
     assert result.dtype == np.uint8
     assert result.flags.writeable
@@ -217,11 +217,11 @@ def test_every_fit_gives_the_spec_s_size(fit: Any, size: tuple[int, int]) -> Non
 
 def test_reduced_scale_changes_the_prepared_picture_little() -> None:
     fits: tuple[Literal["squash", "crop", "pad"], ...] = ("squash", "crop", "pad")
-    for fit in fits:
-        spec = ImageSpec(size=32, fit=fit)
-        from_jpeg = prepare(noise_jpeg(640, 480), spec).astype(int)
+    for fitting in fits:
+        spec = ImageSpec(size=32, fit=fitting)
+        from_jpeg = prepare(smooth_jpeg(640, 480), spec).astype(int)
         from_png = prepare(encoded(smooth(640, 480), "PNG"), spec)
-        assert np.abs(from_jpeg - from_png).max() <= 6, fit
+        assert np.abs(from_jpeg - from_png).max() <= 6, fitting
 
 
 def test_crop_takes_the_middle_square() -> None:
@@ -236,6 +236,12 @@ def test_pad_keeps_everything_on_the_mean_colour() -> None:
     assert (result[10:30] == RED).all()
     assert (result[:10] == (0, 255, 51)).all()
     assert (result[30:] == (0, 255, 51)).all()
+
+
+@pytest.mark.parametrize(("fitting", "min_side"), [("squash", 100), ("crop", 100), ("pad", 13)])
+def test_each_fit_decodes_at_the_scale_that_it_needs(fitting: Any, min_side: int) -> None:
+    data, spec = smooth_jpeg(800, 100), ImageSpec(size=100, fit=fitting)
+    assert np.array_equal(prepare(data, spec), np.asarray(fit(decode(data, min_side=min_side), spec)))
 
 
 def test_squash_fills_the_square() -> None:

@@ -49,6 +49,7 @@ def error_of(path: Path | str) -> str:
         ("id,landmark_id\na,hawa_mahal\nb,\n", ["a", "b"], ["hawa_mahal", ""], True),
         ("landmark_id,images\n17,a b\n1,c\n", ["a", "b", "c"], ["17", "17", "1"], True),
         ("id,landmarks,Usage\na,,Ignored\nb,5,Public\n", ["a", "b"], ["", "5"], True),
+        ("id,landmarks,Usage\na,None,Ignored\nb,None 5,Public\n", ["a", "b"], ["", "5"], True),
         ("image_id,landmark_id,path,kind\na,x,p/a.jpg,object\n", ["a"], ["x"], True),
         ("path,landmark_id\np/a.jpg,x\np/b.jpg,\n", ["a", "b"], ["x", ""], True),
         ("ImageID,Subset,OriginalURL,License\na,train,http://x/a.jpg,cc\n", ["a"], [""], False),
