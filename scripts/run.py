@@ -1,7 +1,7 @@
 """Runs lmr from a checkout with nothing but Python 3.11: makes .venv, installs what is needed, runs.
 
-    python3 scripts/run.py demo [OPTIONS]    install, then lmr demo
-    python3 scripts/run.py test [OPTIONS]    install with the tools of development, then pytest
+python3 scripts/run.py demo [OPTIONS]    install, then lmr demo
+python3 scripts/run.py test [OPTIONS]    install with the tools of development, then pytest
 """
 
 import hashlib
@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in EXTRAS:
         print(__doc__, file=sys.stderr)
         return 2
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036, the interpreter that runs this may be older
         print(f"lmr needs Python 3.11 or newer, this is {sys.version.split()[0]}: {sys.executable}", file=sys.stderr)
         return 1
     install(EXTRAS[arguments[0]])
@@ -43,9 +43,7 @@ def install(extra: str) -> None:
         venv.create(VENV, with_pip=True)
     python = str(BIN / "python")
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "uv"], check=True)
-    subprocess.run(
-        [python, "-m", "uv", "pip", "install", "--python", python, "-e", f"{ROOT}[{extra}]"], check=True
-    )
+    subprocess.run([python, "-m", "uv", "pip", "install", "--python", python, "-e", f"{ROOT}[{extra}]"], check=True)
     done.write_text(wanted)
 
 

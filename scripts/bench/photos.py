@@ -1,0 +1,123 @@
+"""The whole job on real photographs: train, index, calibrate on val, answer test; scored on the public half.
+
+Every step is a command of lmr, printed as it runs, so that anyone can rerun it by hand. The same network untrained
+goes through the same steps (without training) in the same run, as the reference. Prints JSON.
+
+    python scripts/bench/photos.py --data ../shared/photos --weights ../shared/weights --work /tmp/photos
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+NETWORKS = {
+    "lite0": ["--backbone", "timm:tf_efficientnet_lite0", "--weights", "{weights}/tf_efficientnet_lite0.pt"],
+    "mobilenetv2": [
+        *["--backbone", "timm:mobilenetv2_100", "--weights", "{weights}/mobilenetv2_100.pt"],
+        *["--backbone-option", "pad_type=same", "--backbone-option", "bn_eps=0.001"],
+    ],
+}
+NORMALISATION = ["--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"]
+TRAINING = ["--size", "256", "--epochs", "16", "--min-area", "0.25", "--negative-cosine", "0.1"]  # chosen on val
+TEST_TIME = ["--size", "320", "--flip"]  # chosen on val
+
+
+def main() -> None:
+    """Runs one network, trained and untrained, and prints what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/photos"))
+    parser.add_argument("--weights", type=Path, default=Path("../shared/weights"))
+    parser.add_argument("--work", type=Path, required=True, help="Folder for models, stores and submissions.")
+    parser.add_argument("--network", choices=sorted(NETWORKS), default="lite0")
+    parser.add_argument("--train-option", action="append", default=[], help="Further option of lmr train.")
+    args = parser.parse_args()
+    if not (args.data / "train.csv").exists():
+        sys.exit(f"{args.data}: the photographs are not there; give --data")
+    data = args.data.resolve()
+    network = [part.format(weights=args.weights.resolve()) for part in NETWORKS[args.network]] + NORMALISATION
+    trained, untrained = args.work / f"{args.network}-trained", args.work / f"{args.network}-untrained"
+    for folder in (trained, untrained):
+        folder.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    lmr(
+        trained,
+        "train",
+        data / "train.csv",
+        "--negatives",
+        data / "background.csv",
+        *network,
+        *TRAINING,
+        *args.train_option,
+    )
+    train_s = time.perf_counter() - began
+    result = {
+        "network": args.network,
+        "training_s": round(train_s, 1),
+        "trained": answer(trained, data, TEST_TIME),
+        "untrained": answer(untrained, data, [*network, "--dimensions", "0", *TEST_TIME]),
+        "cores": len(os.sched_getaffinity(0)),
+    }
+    result["gap_ratio"] = round(result["trained"]["gap"] / result["untrained"]["gap"], 3)
+    print(json.dumps(result, indent=1))
+
+
+def answer(folder: Path, data: Path, embedding: list[str]) -> dict[str, Any]:
+    """Descriptors, index, calibration on val, submission; the figures on the public half and on val."""
+    began = time.perf_counter()
+    lmr(folder, "embed", data / "train.csv", *embedding)
+    lmr(folder, "embed", data / "background.csv", *embedding)
+    lmr(folder, "build-index", "train.h5", "--background", "background.h5")
+    calibration = json.loads(lmr(folder, "calibrate", data / "val.csv", "--json"))
+    lmr(folder, "submit", data / "test.csv", "--images", data / "images")
+    answering_s = time.perf_counter() - began
+    solution = data / "test_solution_public.csv"
+    scores = json.loads(lmr(folder, "score", "submission.csv", solution, "--ignore-unknown", "--json"))["Public"]
+    report = ["--images", data / "images", "--json", "--report", "report.html", "--overwrite"]
+    measured = json.loads(lmr(folder, "evaluate", solution, *report))
+    at_precision = calibration["threshold_precision"]
+    return {
+        "gap": round(scores["gap"], 4),
+        "gap_interval": [round(edge, 4) for edge in measured["gap_interval"]],
+        "top1": round(scores["top1"], 4),
+        "top1_without_threshold": round(measured["top1"], 4),
+        "baselines": {name: round(row["gap"], 4) for name, row in measured["baselines"].items()},
+        "val": {
+            "cross_validated_gap": round(calibration["cross_validated"]["gap"], 4),
+            "rule": calibration["rule"],
+            "recall_at_precision": round(at_precision["recall"], 4),
+            "precision": round(at_precision["precision"], 4),
+            "turned_away": {
+                kind["kind"]: round(1 - kind["false_answer_rate"], 4)
+                for kind in at_precision["kinds"]
+                if kind["false_answer_rate"] is not None
+            },
+        },
+        "answering_s": round(answering_s, 1),
+        "n_answered": sum(bool(row["landmarks"]) for row in csv.DictReader((folder / "submission.csv").open())),
+    }
+
+
+def lmr(folder: Path, *words: object) -> str:
+    """Runs one command in a folder and returns what it printed; stops with its message when it fails."""
+    command = [str(word) for word in words]
+    print("lmr", *command, file=sys.stderr)
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lmr")), *command],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(f"lmr {command[0]} failed")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()
