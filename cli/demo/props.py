@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cli.demo.buildings import Building, build, draw_look
-from cli.demo.raster import Patch, Solid, Texture, texture
+from cli.demo.buildings import Building, build
+from cli.demo.kit import draw_look
+from cli.demo.raster import Patch, Texture, texture
 from cli.demo.solids import Parts
 from cli.demo.textures import MATTE, blank, facade, plain
 from retrieval.arrays import FloatArray
@@ -108,8 +109,8 @@ def _person(rng: np.random.Generator) -> Sprite:
     width = 0.75
     sheet, pen, _ = _sheet("person", width, height)
     w, h = sheet.size
-    coat, legs = (tuple(rng.integers(30, 220, 3).tolist()) + (255,) for _ in range(2))
-    skin = tuple(int(v * rng.uniform(0.5, 1.0)) for v in (235, 190, 160)) + (255,)
+    coat, legs = ((*rng.integers(30, 220, 3).tolist(), 255) for _ in range(2))
+    skin = (*(int(v * rng.uniform(0.5, 1.0)) for v in (235, 190, 160)), 255)
     stride = float(rng.uniform(0.05, 0.2))
     for sign in (-1, 1):
         pen.line([(w * 0.5, h * 0.5), (w * (0.5 + sign * stride), h)], fill=legs, width=int(w * 0.16))
@@ -124,7 +125,7 @@ def _car(rng: np.random.Generator) -> Sprite:
     width, height = 4.3, 1.5 if rng.random() < 0.7 else 2.1
     sheet, pen, _ = _sheet("car", width, height)
     w, h = sheet.size
-    paint = tuple(rng.integers(30, 230, 3).tolist()) + (255,)
+    paint = (*rng.integers(30, 230, 3).tolist(), 255)
     pen.rounded_rectangle([0, h * 0.42, w - 1, h * 0.86], h * 0.15, fill=paint)
     a, b = float(rng.uniform(0.12, 0.25)), float(rng.uniform(0.75, 0.9))
     pen.polygon([(w * a, h * 0.45), (w * (a + 0.1), 2), (w * (b - 0.12), 2), (w * b, h * 0.45)], fill=paint)
@@ -165,4 +166,4 @@ def _house(rng: np.random.Generator) -> Building:
     if rng.random() < 0.7:
         wall = plain(look.material, look.wall, (w, rise), rng)
         parts.gable((0, h, 0), (w + 0.4, rise, d + 0.4), roof, wall, along)
-    return Building(Solid(parts.solid().patches, ()), "house", h + rise, w)
+    return Building(parts.solid(), h + rise, w)

@@ -10,17 +10,20 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from io import BytesIO
+from itertools import accumulate
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
-from cli.demo.buildings import FAMILIES, Building, build, draw_look
+from cli.demo.buildings import FAMILIES, Building, build
+from cli.demo.kit import draw_look
 from cli.demo.light import cloud_tile
 from cli.demo.names import landmark_names
 from cli.demo.props import Props, make_props
-from cli.demo.textures import Look
 from cli.demo.views import NON_LANDMARK_KINDS, ViewSpec, render_building, render_other
+from cli.demo.windows import Look
+from index.writing import write_error
 from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError
 
@@ -118,23 +121,24 @@ def render_demo(
     record = {"format_version": FORMAT_VERSION, "seed": seed, "spec": asdict(spec), "n_pictures": len(shots)}
     if _finished(demo, record):
         return demo
-    demo.images.mkdir(parents=True, exist_ok=True)
-    _write_record(demo, {**record, "finished": False})
-    n_done = 0
-    for count in _render_all(shots, (str(demo.images), seed, spec), threads):
-        n_done += count
-        if on_done is not None:
-            on_done(n_done, len(shots))
-    _write_manifests(demo, shots, world(seed, spec.n_landmarks, spec.siblings), seed)
-    _write_record(demo, {**record, "finished": True})
+    try:
+        demo.images.mkdir(parents=True, exist_ok=True)
+        _write_record(demo, {**record, "finished": False})
+        for n_done in _render_all(shots, (str(demo.images), seed, spec), threads):
+            if on_done is not None:
+                on_done(n_done, len(shots))
+        _write_manifests(demo, shots, world(seed, spec.n_landmarks, spec.siblings), seed)
+        _write_record(demo, {**record, "finished": True})
+    except OSError as error:
+        raise write_error(demo.folder, error) from error
     return demo
 
 
 def plan(spec: SceneSpec, seed: int) -> list[Shot]:
     """Every picture of the set, in the order of the manifests."""
     rng = np.random.default_rng([seed, 11])
-    extra = rng.dirichlet(np.full(spec.n_landmarks, 1.5)) * (spec.n_train - spec.n_landmarks * spec.fewest_train)
-    counts = spec.fewest_train + np.floor(extra).astype(int)
+    extra = spec.n_train - spec.n_landmarks * spec.fewest_train
+    counts = spec.fewest_train + rng.multinomial(extra, rng.dirichlet(np.full(spec.n_landmarks, 1.5)))
     rows = [("train", c, "landmark") for c in np.repeat(np.arange(spec.n_landmarks), counts).tolist()]
     rows += [("background", -1, kind) for kind in _kinds(spec.n_background, spec, rng)]
     for split, n in (("val", spec.n_val), ("test", spec.n_test)):
@@ -196,15 +200,15 @@ def _render_task(shots: list[Shot], place: tuple[str, int, SceneSpec]) -> int:
 
 
 def _render_all(shots: list[Shot], place: tuple[str, int, SceneSpec], threads: int) -> Iterator[int]:
-    """Render in tasks of one landmark's pictures each, so that a worker builds few buildings."""
+    """How many are done after each task; tasks are sorted by landmark, so that a worker builds few buildings."""
     ordered = sorted(shots, key=lambda shot: shot.landmark)
     tasks = [ordered[i : i + _PICTURES_A_TASK] for i in range(0, len(ordered), _PICTURES_A_TASK)]
+    places = [place] * len(tasks)
     if threads <= 1:
-        for task in tasks:
-            yield _render_task(task, place)
+        yield from accumulate(map(_render_task, tasks, places))
         return
     with ProcessPoolExecutor(threads, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_render_task, tasks, [place] * len(tasks))
+        yield from accumulate(pool.map(_render_task, tasks, places))
 
 
 def _demo_set(folder: Path, n_pictures: int) -> DemoSet:
@@ -231,7 +235,7 @@ def _finished(demo: DemoSet, record: dict[str, object]) -> bool:
     try:
         found = json.loads(path.read_text())
         finished = bool(found.pop("finished"))
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         raise LmrError(f"{path} is damaged; delete the folder {demo.folder} or give another") from None
     if found != json.loads(json.dumps(record)):
         raise LmrError(

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from cli.demo.buildings import FAMILIES, Building, build, draw_look
+from cli.demo.buildings import FAMILIES, Building, build
+from cli.demo.kit import draw_look
 from cli.demo.light import TIMES, Light, develop, draw_ground, draw_light, expose, lay_ground, shadow
 from cli.demo.props import Props, billboard, scaled
 from cli.demo.raster import Camera, Frame, Patch, Solid, look_at
