@@ -14,6 +14,7 @@ _CANDIDATES = (
     "NotoSansArabic-Regular.ttf",
     "NotoSansDevanagari-Regular.ttf",
     "Arial Unicode.ttf",
+    "Arial.ttf",
     "arial.ttf",
     "PingFang.ttc",
     "msyh.ttc",

@@ -59,9 +59,8 @@ def save_sheet(path: Path, entries: Sequence[SheetEntry]) -> None:
     try:
         sheet.save(content, form, **({"quality": JPEG_QUALITY} if form in ("JPEG", "WEBP") else {}))
     except (OSError, ValueError) as error:
-        raise LmrError(
-            f"{path}: a sheet of {sheet.width} x {sheet.height} cannot be a {form} ({error}); use .png"
-        ) from error
+        size = f"{sheet.width} x {sheet.height}"
+        raise LmrError(f"{path}: a sheet of {size} pixels cannot be a {form} ({error}); use .png") from error
     save_bytes(path, content.getvalue())
 
 
@@ -69,9 +68,7 @@ def sheet_format(path: Path) -> str:
     """Pillow's name of the format that the suffix asks for. Raises LmrError when it cannot write that."""
     form = Image.registered_extensions().get(path.suffix.lower())
     if form is None or form not in Image.SAVE:
-        raise LmrError(
-            f"{path}: pictures with suffix {path.suffix or '(none)'} cannot be written; use .jpg, .png or .webp"
-        )
+        raise LmrError(f"{path}: a sheet cannot have the suffix {path.suffix or '(none)'}; use .jpg, .png or .webp")
     return form
 
 
