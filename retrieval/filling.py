@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from retrieval.arrays import LongArray
 from retrieval.checkpoint import ModelCard
 from retrieval.embedding import Embedder
 from retrieval.errors import LmrError
@@ -81,13 +82,17 @@ def fill_store(
         reopen_unreadable(path)
     resumed = partial_path(path).exists() and not run.overwrite
     if resumed:
-        found, writer = resume_store(path)
+        found, _ = read_store_info(partial_path(path))
         _refuse_other(partial_path(path), found, info)
     embedder = Embedder(load(), card.image_spec, run.device, flip=card.flip, n_workers=run.n_workers)
-    if not resumed:
+    if resumed:
+        writer = resume_store(path)
+    else:
         places = [os.path.abspath(place) if place else "" for place in map(source.where, range(len(manifest)))]
         writer = create_store(path, manifest, places, store_info(card, manifest, run.dtype, embedder.d))
-    return _fill(writer, embedder, manifest, source, run, "resumed" if resumed else "made")
+    unreadable = _fill(writer, np.flatnonzero(writer.state == TODO), (manifest, source), embedder, run)
+    n_unreadable = int((writer.state == UNREADABLE).sum())
+    return FillReport("resumed" if resumed else "made", len(manifest), n_unreadable, unreadable)
 
 
 def store_info(card: ModelCard, manifest: Manifest, dtype: StoreDtype, d: int) -> StoreInfo:
@@ -104,16 +109,12 @@ def store_info(card: ModelCard, manifest: Manifest, dtype: StoreDtype, d: int) -
 
 
 def _fill(
-    writer: StoreWriter,
-    embedder: Embedder,
-    manifest: Manifest,
-    source: PictureSource,
-    run: FillRun,
-    state: Literal["made", "resumed"],
-) -> FillReport:
+    writer: StoreWriter, rows: LongArray, pictures: tuple[Manifest, PictureSource], embedder: Embedder, run: FillRun
+) -> dict[str, str]:
+    """Describes these rows and finishes the store. Returns the unreadable ones: image_id -> reason."""
+    manifest, source = pictures
     unreadable: dict[str, str] = {}
     with writer:
-        rows = np.flatnonzero(writer.state == TODO)
         run.on_begin(len(rows))
         for batch in embedder.embed(source, rows):
             writer.write(batch.rows, batch.vectors)
@@ -122,7 +123,7 @@ def _fill(
                 unreadable[manifest.image_id[row]] = reason
             run.on_batch(len(batch.rows) + len(batch.unreadable))
         writer.finish()
-        return FillReport(state, len(manifest), int((writer.state == UNREADABLE).sum()), unreadable)
+    return unreadable
 
 
 def _refuse_other(path: Path, found: StoreInfo, wanted: StoreInfo) -> None:

@@ -6,52 +6,31 @@ structure is never touched again and a dead process leaves a file that opens. Th
 """
 
 import contextlib
-import json
+import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO
 
-import h5py
 import numpy as np
 
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray, UInt8Array, read_only
 from retrieval.errors import LmrError
 from retrieval.manifest import Manifest
-
-FORMAT_VERSION = 1
-TODO, DONE, UNREADABLE = 0, 1, 2
-REASON_BYTES = 120  # of UTF-8 kept of the reason why a picture is unreadable
-
-_TEXT = h5py.string_dtype("utf-8")
-
-
-@dataclass(frozen=True, slots=True)
-class StoreInfo:
-    """What made the descriptors of a store: everything that must agree before two stores are used together."""
-
-    fingerprint: str
-    model: Mapping[str, Any]
-    image_spec: Mapping[str, Any]
-    program_version: str
-    manifest_digest: str
-    dtype: Literal["float16", "float32"]
-    d: int
-
-    def __post_init__(self) -> None:
-        if self.dtype not in ("float16", "float32"):
-            raise ValueError(f"dtype must be float16 or float32, got {self.dtype}")
-        if self.d < 1:
-            raise ValueError(f"d must be positive, got {self.d}")
-
-    def difference(self, other: "StoreInfo") -> str:
-        """The first thing in which two stores differ, for a person; '' when they agree."""
-        for name, what in (("fingerprint", "model"), ("manifest_digest", "manifest"), ("dtype", "dtype")):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                return f"another {what} ({mine[:8]}, now {theirs[:8]})"
-        return ""
+from retrieval.store_file import DONE as DONE
+from retrieval.store_file import (
+    REASON_BYTES,
+    Columns,
+    lay_out,
+    open_store,
+    read_info,
+    read_reasons,
+    read_texts,
+)
+from retrieval.store_file import TODO as TODO
+from retrieval.store_file import UNREADABLE as UNREADABLE
+from retrieval.store_file import StoreInfo as StoreInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,36 +103,36 @@ def read_store(path: str | Path) -> Descriptors:
     path = Path(path)
     if not path.exists() and partial_path(path).exists():
         raise LmrError(f"{path} is unfinished ({partial_path(path).name} is there); run the same lmr embed again")
-    with _open_store(path) as file:
+    with open_store(path) as file:
         vectors = file["vectors"][:]
-        kind = _texts(file["kind"]) if "kind" in file else None
-        landmarks = tuple(_texts(file["landmarks"]))
-        shown = _texts(file["landmark_name"])
+        kind = read_texts(file["kind"]) if "kind" in file else None
+        landmarks = tuple(read_texts(file["landmarks"]))
+        shown = read_texts(file["landmark_name"])
         return Descriptors(
             vectors=vectors,
-            image_id=_texts(file["image_id"]),
+            image_id=read_texts(file["image_id"]),
             landmark=file["landmark"][:],
             landmarks=landmarks,
             state=file["state"][:],
-            path=_texts(file["path"]),
+            path=read_texts(file["path"]),
             kind=kind,
-            info=_read_info(file),
+            info=read_info(file),
             source=str(path),
             names={label: name for label, name in zip(landmarks, shown, strict=True) if name},
-            reason=_reasons(file),
+            reason=read_reasons(file),
         )
 
 
 def read_store_info(path: str | Path) -> tuple[StoreInfo, UInt8Array]:
     """What made a store, and its (n,) state, without reading the descriptors."""
-    with _open_store(Path(path)) as file:
-        return _read_info(file), file["state"][:]
+    with open_store(Path(path)) as file:
+        return read_info(file), file["state"][:]
 
 
 def write_store(path: Path, descriptors: Descriptors) -> None:
     """Writes a finished store in one go, under a temporary name that is then renamed."""
     partial = partial_path(path)
-    _lay_out(partial, _Columns.of_descriptors(descriptors), descriptors.info)
+    lay_out(partial, _known_of(descriptors, descriptors.path), descriptors.info)
     with StoreWriter(path, partial) as writer:
         rows = np.flatnonzero(descriptors.done)
         writer.write(rows, descriptors.vectors[rows])
@@ -169,22 +148,22 @@ def create_store(path: Path, manifest: Manifest, paths: Sequence[str], info: Sto
     Raises LmrError when the folder cannot be written or the disk is full.
     """
     partial = partial_path(path)
-    _lay_out(partial, _Columns.of_manifest(manifest, paths), info)
+    lay_out(partial, _known_of(manifest, paths), info)
     return StoreWriter(path, partial)
 
 
-def resume_store(path: Path) -> tuple[StoreInfo, "StoreWriter"]:
-    """The unfinished store of that name, with what it was begun for."""
-    partial = partial_path(path)
-    with _open_store(partial) as file:
-        info = _read_info(file)
-    return info, StoreWriter(path, partial)
+def resume_store(path: Path) -> "StoreWriter":
+    """The unfinished store of that name."""
+    return StoreWriter(path, partial_path(path))
 
 
 def reopen_unreadable(path: Path) -> None:
-    """Makes a finished store unfinished again, its unreadable rows TODO."""
+    """Makes a finished store unfinished again, its unreadable rows TODO. LmrError when it cannot be written."""
     partial = partial_path(path)
-    os.replace(path, partial)
+    try:
+        os.replace(path, partial)
+    except OSError as error:
+        raise LmrError(f"{path}: cannot be written: {error.strerror}; choose another --output") from error
     with StoreWriter(path, partial) as writer:
         for row in np.flatnonzero(writer.state == UNREADABLE):
             writer.write_todo(int(row))
@@ -196,7 +175,7 @@ class StoreWriter:
     def __init__(self, path: Path, partial: Path) -> None:
         self.path = path
         self._partial = partial
-        with _open_store(partial) as file:
+        with open_store(partial) as file:
             self._dtype = file["vectors"].dtype
             self._d = file["vectors"].shape[1]
             self.state: UInt8Array = file["state"][:]
@@ -230,7 +209,7 @@ class StoreWriter:
 
     def write_unreadable(self, row: int, reason: str) -> None:
         """Marks one row UNREADABLE, with the reason."""
-        text = reason.encode()[:REASON_BYTES].decode(errors="ignore").encode()
+        text = reason.encode(errors="replace")[:REASON_BYTES].decode(errors="ignore").encode()
         with self._disk_errors():
             self._put("reason", row * REASON_BYTES, text.ljust(REASON_BYTES, b"\0"))
             self._put("state", row, bytes([UNREADABLE]))
@@ -267,119 +246,8 @@ class StoreWriter:
             ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    """What is known of every row before it has a descriptor."""
-
-    image_id: Sequence[str]
-    landmark: IntArray
-    landmarks: tuple[str, ...]
-    path: Sequence[str]
-    kind: Sequence[str] | None
-    names: Mapping[str, str]
-
-    @classmethod
-    def of_manifest(cls, manifest: Manifest, paths: Sequence[str]) -> "_Columns":
-        kind = None if manifest.kind is None else list(manifest.kind)
-        ids = list(manifest.image_id)
-        return cls(ids, manifest.landmark, manifest.landmarks, paths, kind, manifest.names)
-
-    @classmethod
-    def of_descriptors(cls, given: Descriptors) -> "_Columns":
-        kind = None if given.kind is None else list(given.kind)
-        return cls(list(given.image_id), given.landmark, given.landmarks, list(given.path), kind, given.names)
-
-
-def _lay_out(partial: Path, columns: _Columns, info: StoreInfo) -> None:
-    """Writes the whole structure under a second temporary name, so that `partial` is never half a structure."""
-    begun = partial.with_name(partial.name + ".new")
-    try:
-        with h5py.File(begun, "w") as file:
-            _fill_structure(file, columns, info)
-        os.replace(begun, partial)
-    except (OSError, RuntimeError) as error:
-        begun.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
-        raise LmrError(f"{partial}: cannot be written: {reason}; choose another --output or make room") from error
-
-
-def _fill_structure(file: Any, columns: _Columns, info: StoreInfo) -> None:
-    n = len(columns.image_id)
-    file.attrs["format_version"] = FORMAT_VERSION
-    for name in ("fingerprint", "program_version", "manifest_digest"):
-        file.attrs[name] = getattr(info, name)
-    file.attrs["model"] = json.dumps(dict(info.model))
-    file.attrs["image_spec"] = json.dumps(dict(info.image_spec))
-    _reserve(file, "vectors", (n, info.d), np.dtype(info.dtype).newbyteorder("<"))
-    _reserve(file, "state", (n,), np.dtype("u1"))
-    file["state"][:] = TODO
-    _reserve(file, "reason", (n,), np.dtype(f"S{REASON_BYTES}"))
-    file.create_dataset("landmark", data=np.asarray(columns.landmark, dtype="<i4"))
-    for name in ("image_id", "path", "kind"):
-        texts = getattr(columns, name)
-        if texts is not None:
-            file.create_dataset(name, data=list(texts), dtype=_TEXT, shape=(n,))
-    labels = columns.landmarks
-    file.create_dataset("landmarks", data=list(labels), dtype=_TEXT, shape=(len(labels),))
-    shown = [columns.names.get(label, "") for label in labels]
-    file.create_dataset("landmark_name", data=shown, dtype=_TEXT, shape=(len(labels),))
-
-
-def _reserve(file: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """A contiguous dataset of zeros at an offset that is fixed from now on."""
-    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    settings.set_layout(h5py.h5d.CONTIGUOUS)
-    settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    space = h5py.h5s.create_simple(shape)
-    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype, logical=True), space, settings)
-
-
-@contextlib.contextmanager
-def _open_store(path: Path) -> Iterator[Any]:
-    if not path.is_file():
-        raise LmrError(f"{path}: there is no such descriptor store; lmr embed makes one")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        what = "cut short" if "truncated" in str(error) else "not a descriptor store (HDF5)"
-        raise LmrError(f"{path} is {what}; make it again with lmr embed --overwrite") from error
-    with file:
-        version = file.attrs.get("format_version")
-        if version is None or "vectors" not in file:
-            raise LmrError(f"{path} is an HDF5 file but not a descriptor store; lmr embed makes one")
-        if version != FORMAT_VERSION:
-            raise LmrError(
-                f"{path} has format_version {version}, this program reads {FORMAT_VERSION}; embed again with --overwrite"
-            )
-        try:
-            yield file
-        except (OSError, KeyError) as error:
-            raise LmrError(f"{path} is damaged ({error}); make it again with lmr embed --overwrite") from error
-
-
-def _read_info(file: Any) -> StoreInfo:
-    vectors = file["vectors"]
-    return StoreInfo(
-        fingerprint=str(file.attrs["fingerprint"]),
-        model=json.loads(file.attrs["model"]),
-        image_spec=json.loads(file.attrs["image_spec"]),
-        program_version=str(file.attrs["program_version"]),
-        manifest_digest=str(file.attrs["manifest_digest"]),
-        dtype=vectors.dtype.name,
-        d=vectors.shape[1],
-    )
-
-
-def _texts(dataset: Any) -> ObjArray:
-    return np.asarray(dataset.asstr()[:], dtype=object)
-
-
-def _reasons(file: Any) -> ObjArray:
-    texts = np.full(file["state"].shape, "", dtype=object)
-    for row in np.flatnonzero(file["state"][:] == UNREADABLE):
-        texts[row] = file["reason"][row].decode()
-    return texts
+def _known_of(given: Manifest | Descriptors, paths: Iterable[str]) -> Columns:
+    return Columns(given.image_id, given.landmark, given.landmarks, paths, given.kind, given.names)
 
 
 def _runs(rows: LongArray) -> list[slice]:
@@ -388,7 +256,7 @@ def _runs(rows: LongArray) -> list[slice]:
         return []
     cuts = np.flatnonzero(np.diff(rows) != 1) + 1
     edges = [0, *cuts.tolist(), len(rows)]
-    return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
 def _writable(path: Path) -> BinaryIO:
