@@ -26,6 +26,7 @@ class Backbone:
 
     heads: name prefixes of classifier weights that a state dict of the whole network holds besides.
     mean, std: per channel, of pictures in [0, 1], that the library's own weights expect.
+    picture_size: side in pixels of the only pictures that it takes; None = any.
     """
 
     features: nn.Module
@@ -34,6 +35,7 @@ class Backbone:
     heads: tuple[str, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    picture_size: int | None = None
 
 
 def build_backbone(
@@ -47,11 +49,13 @@ def build_backbone(
     build = _timm_backbone if name.startswith("timm:") else _torchvision_backbone
     try:
         return build(name.removeprefix("timm:"), dict(options), pretrained, image_size)
-    except (TypeError, ValueError) as error:
-        raise LmrError(f"--backbone {name}: {error}; check --backbone-option {json.dumps(dict(options))}") from error
+    except (TypeError, ValueError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise LmrError(f"--backbone {name}: {reason}; check --backbone-option {json.dumps(dict(options))}") from error
     except OSError as error:
+        reason = str(error).split("\n")[0]
         raise LmrError(
-            f"--backbone {name}: its pretrained weights cannot be fetched ({error}); "
+            f"--backbone {name}: its pretrained weights cannot be fetched ({reason}); "
             "download them once and give --weights FILE"
         ) from error
 
@@ -95,7 +99,7 @@ class VisionTransformerFeatures(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """(b, 3, h, w) -> (b, 1 + h' * w', c)."""
         patches = self.conv_proj(pictures).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_token.expand(len(pictures), -1, -1), patches], dim=1)
+        tokens = torch.cat([self.class_token.expand(pictures.shape[0], -1, -1), patches], dim=1)
         return cast(Tensor, self.encoder(tokens))
 
 
@@ -122,12 +126,24 @@ def _torchvision_backbone(name: str, options: dict[str, Any], pretrained: bool, 
         raise LmrError(f"--backbone {name}: torchvision has no such network{_nearest(name, known)}")
     if not pretrained:
         options = _random_network_options(name, image_size) | options
-    network = models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
+    network = _build_network(models, name, pretrained, options)
+    normalisation = (IMAGENET_MEAN, IMAGENET_STD)
     if name.startswith("vit"):
-        features: nn.Module = VisionTransformerFeatures(network)
-        return Backbone(features, network.hidden_dim, 1, _HEADS, IMAGENET_MEAN, IMAGENET_STD)
+        tokens = VisionTransformerFeatures(network)
+        return Backbone(tokens, network.hidden_dim, 1, _HEADS, *normalisation, picture_size=network.image_size)
     features = ConvolutionalFeatures(network)
-    return Backbone(features, _channels(features, image_size), 0, _HEADS, IMAGENET_MEAN, IMAGENET_STD)
+    # MaxViT keeps no record of its size; its weights are for 224 pixels.
+    only_size = options.get("input_size", (224, 224))[0] if name.startswith("maxvit") else None
+    n_features = _channels(features, only_size or image_size)
+    return Backbone(features, n_features, 0, _HEADS, *normalisation, picture_size=only_size)
+
+
+def _build_network(models: Any, name: str, pretrained: bool, options: dict[str, Any]) -> Any:
+    """OSError: a download that arrived damaged (torch calls it a RuntimeError)."""
+    try:
+        return models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
+    except RuntimeError as error:
+        raise (OSError if pretrained else ValueError)(str(error)) from error
 
 
 def _random_network_options(name: str, image_size: int) -> dict[str, Any]:
@@ -146,11 +162,15 @@ def _timm_backbone(name: str, options: dict[str, Any], pretrained: bool, image_s
         raise LmrError(f"--backbone timm:{name}: needs timm; pip install 'lmr[timm]'") from error
     if not timm.is_model(name):
         raise LmrError(f"--backbone timm:{name}: timm has no such network{_nearest(name, timm.list_models())}")
+    known: Any = timm.get_pretrained_cfg(name)
+    if known is not None and known.fixed_input_size and image_size != known.input_size[-1]:
+        options = {"img_size": image_size} | options
     try:
-        network = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+        network: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     except RuntimeError as error:
-        raise OSError(str(error).split("\n")[0]) from error
+        raise (OSError if pretrained else ValueError)(str(error)) from error
     configuration = network.pretrained_cfg
+    own_size = options.get("img_size", configuration.get("input_size", (3, image_size))[-1])
     heads = configuration.get("classifier") or ()
     return Backbone(
         TimmFeatures(network),
@@ -159,6 +179,7 @@ def _timm_backbone(name: str, options: dict[str, Any], pretrained: bool, image_s
         tuple({heads} if isinstance(heads, str) else set(heads)),
         tuple(configuration.get("mean", IMAGENET_MEAN)),
         tuple(configuration.get("std", IMAGENET_STD)),
+        picture_size=own_size if configuration.get("fixed_input_size") else None,
     )
 
 

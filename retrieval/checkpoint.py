@@ -40,7 +40,7 @@ class ModelCard:
     @property
     def fingerprint(self) -> str:
         """sha256 (hex) over everything that changes a descriptor."""
-        content = {"config": self.config.to_json(), "image_spec": self.image_spec.to_json()}
+        content: dict[str, Any] = {"config": self.config.to_json(), "image_spec": self.image_spec.to_json()}
         content |= {"weights": self.weights_sha256, "flip": self.flip}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -103,16 +103,15 @@ def read_card(folder: Path) -> ModelCard:
         if version != FORMAT_VERSION:
             raise LmrError(f"{path} has format_version {version}, this program reads {FORMAT_VERSION}; train again")
         fingerprint = given.pop("fingerprint")
-        config, spec = (
-            ModelConfig.from_json(given.pop("config")),
-            ImageSpec.from_json(given.pop("image_spec")),
-        )
-        card = ModelCard(config, spec, **given)
-    except (ValueError, KeyError, TypeError) as error:
+        card = _parse_card(path, given)
+    except OSError as error:
+        raise LmrError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LmrError(f"{path} is damaged ({error}); train again or restore it") from error
     if card.fingerprint != fingerprint:
         raise LmrError(
-            f"{path} was changed by hand: its fingerprint is {card.fingerprint[:8]}, it says {fingerprint[:8]}"
+            f"{path} was changed by hand: its fingerprint is {card.fingerprint[:8]}, it says {str(fingerprint)[:8]}; "
+            "restore it or train again"
         )
     return card
 
@@ -129,7 +128,13 @@ def load_model(folder: Path) -> tuple[DescriptorModel, ModelCard]:
     if hashlib.sha256(path.read_bytes()).hexdigest() != card.weights_sha256:
         raise LmrError(f"{path} is damaged: its sha256 is not the one in {CARD}; restore it or train again")
     model = build_model(card.config, image_size=card.image_spec.size)
-    model.load_state_dict(load_file(path), strict=True)
+    try:
+        model.load_state_dict(load_file(path), strict=True)
+    except RuntimeError as error:
+        raise LmrError(
+            f"{path} does not fit {card.config.backbone} as the installed library builds it; "
+            "install the release that it was trained with or train again"
+        ) from error
     return _frozen(model), card
 
 
@@ -144,6 +149,14 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _parse_card(path: Path, given: dict[str, Any]) -> ModelCard:
+    config, spec = given.pop("config"), given.pop("image_spec")
+    try:
+        return ModelCard(ModelConfig.from_json(config), ImageSpec.from_json(spec), **given)
+    except LmrError as error:
+        raise LmrError(f"{path}: {error}") from error
 
 
 def _packed(model: DescriptorModel) -> bytes:

@@ -29,9 +29,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 or float16 where the device computes in it natively, else float32."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False):
-        return torch.bfloat16
-    return torch.float32
+    return torch.bfloat16 if device.type == "cpu" and _cpu_has_bfloat16() else torch.float32
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
@@ -43,6 +41,14 @@ def place(model: nn.Module, device: torch.device) -> None:
     """Moves a network to its device in that device's memory format."""
     model.to(device=device)
     model.to(memory_format=memory_format(device))
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 (AVX512-BF16). Older releases of torch have no public question."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    ask = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(ask()) if ask is not None else False
 
 
 def limit_threads(n_threads: int | None) -> None:

@@ -40,7 +40,7 @@ class Embedder:
     """A network made ready to describe pictures on one device.
 
     flip: the descriptor is the normalised mean of those of the picture and of its mirror image.
-    n_workers: decoding threads.
+    n_workers: decoding threads, at least one. LmrError: a network made for pictures of another size.
     """
 
     def __init__(
@@ -52,7 +52,8 @@ class Embedder:
         flip: bool = False,
         n_workers: int = 2,
     ) -> None:
-        self.spec, self.device, self.flip, self.n_workers = spec, device, flip, n_workers
+        model.require_size(spec.size)
+        self.spec, self.device, self.flip, self.n_workers = spec, device, flip, max(1, n_workers)
         self.dtype = fast_dtype(device)
         self.batch_size = CPU_BATCH if device.type == "cpu" else GPU_BATCH
         self.d = model.d
@@ -131,7 +132,7 @@ def _ready(model: DescriptorModel, device: torch.device, dtype: torch.dtype) -> 
     ready = copy.deepcopy(model).eval().requires_grad_(False)
     try:
         ready.backbone = fuse(ready.backbone)
-    except (torch.fx.proxy.TraceError, TypeError, ValueError, NotImplementedError):
+    except (torch.fx.proxy.TraceError, TypeError, ValueError, NotImplementedError, RuntimeError):
         ready.backbone = copy.deepcopy(model.backbone).eval().requires_grad_(False)
     if dtype != torch.float32:
         ready.backbone.to(dtype)

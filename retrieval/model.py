@@ -22,7 +22,7 @@ class GeM(nn.Module):
 
     def __init__(self, p: float) -> None:
         super().__init__()
-        self.p = nn.Parameter(torch.tensor(p))
+        self.p = nn.Parameter(torch.tensor(float(p)))
 
     def forward(self, features: Tensor) -> Tensor:
         """The maximum is taken out first, so that no power overflows."""
@@ -41,6 +41,7 @@ class DescriptorModel(nn.Module):
         self.config = config
         self.backbone = backbone.features
         self.n_prefix_tokens = backbone.n_prefix_tokens
+        self.picture_size = backbone.picture_size
         self.heads = backbone.heads
         self.mean, self.std = backbone.mean, backbone.std
         self.gem = GeM(config.gem_p) if config.pooling == "gem" else None
@@ -59,6 +60,14 @@ class DescriptorModel(nn.Module):
         with torch.autocast(pooled.device.type, enabled=False):
             return F.normalize(self.neck(pooled.float()), dim=1)
 
+    def require_size(self, size: int) -> None:
+        """LmrError when the network takes only pictures of another size (transformers with learned positions)."""
+        if self.picture_size not in (None, size):
+            raise LmrError(
+                f"{self.config.backbone} takes pictures of {self.picture_size} pixels here, not of {size}; "
+                f"give --size {self.picture_size}, or train at the size you want"
+            )
+
     def _pool(self, features: Tensor) -> Tensor:
         if self.config.pooling == "cls":
             return features[:, 0]
@@ -74,12 +83,14 @@ def build_model(
 ) -> DescriptorModel:
     """A network with the library's weights, weights from a file, or random ones (from torch's generator).
 
-    LmrError: what build_backbone and load_backbone_weights raise; cls pooling of a network without a class token.
+    LmrError: what build_backbone and load_backbone_weights raise; cls pooling of a network without a class token;
+    pretrained weights for pictures of another size.
     """
     backbone = build_backbone(config.backbone, config.backbone_options, pretrained=pretrained, image_size=image_size)
     if config.pooling == "cls" and not backbone.n_prefix_tokens:
         raise LmrError(f"--pooling cls: {config.backbone} has no class token; use gem, avg or max")
     model = DescriptorModel(config, backbone)
+    model.require_size(image_size)
     if weights_path is not None:
         load_backbone_weights(model, weights_path)
     return model
@@ -94,7 +105,8 @@ def load_backbone_weights(model: DescriptorModel, path: Path) -> None:
     given = read_state_dict(path)
     target: nn.Module = getattr(model.backbone, "network", model.backbone)
     own = target.state_dict()
-    state = {name: value for name, value in given.items() if name in own or name.split(".")[0] not in model.heads}
+    heads = tuple(f"{head}." for head in model.heads)
+    state = {name: value for name, value in given.items() if name in own or not name.startswith(heads)}
     problems = [f"{name} is missing" for name in own if name not in state and not name.endswith("num_batches_tracked")]
     problems += [f"{name} is not known" for name in state if name not in own]
     problems += [
@@ -122,13 +134,18 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         given = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise LmrError(f"{path} is not a weights file: {str(error).splitlines()[0][:120]}") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise LmrError(f"{path} is not a weights file: {reason}") from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(given, dict) and isinstance(given.get(key), dict):
             given = given[key]
-    if not isinstance(given, dict) or not all(isinstance(value, Tensor) for value in given.values()):
+    if not _is_state_dict(given):
         raise LmrError(f"{path} holds no state dict (tensors by name); save model.state_dict() with torch.save")
     return {name.removeprefix("module."): value for name, value in given.items()}
+
+
+def _is_state_dict(given: object) -> bool:
+    return isinstance(given, dict) and all(isinstance(n, str) and isinstance(t, Tensor) for n, t in given.items())
 
 
 def _shape(tensor: Tensor) -> str:

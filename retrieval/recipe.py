@@ -43,7 +43,7 @@ class ModelConfig:
     def from_json(cls, given: Mapping[str, Any]) -> "ModelConfig":
         """Strict: an unknown or a missing key is an LmrError."""
         names = {f.name for f in fields(cls)}
-        for key in set(given) ^ names:
+        for key in sorted(set(given) ^ names):
             what = "unknown key" if key in given else "missing key"
             raise LmrError(f"model configuration: {what} {key}; it was written by another version of lmr")
         return cls(**given)
@@ -74,8 +74,10 @@ class LossConfig:
                 raise LmrError(f"{option} is in radians, 0 to pi/2, got {value}")
         if not self.scale > 0:
             raise LmrError(f"--scale must be positive, got {self.scale}")
-        if self.negative_weight < 0:
+        if not self.negative_weight >= 0:
             raise LmrError(f"--negative-weight must be 0 or more, got {self.negative_weight}")
+        if not -1 <= self.negative_cosine <= 1:
+            raise LmrError(f"--negative-cosine must lie in [-1, 1], got {self.negative_cosine}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,5 +126,20 @@ class TrainConfig:
                 raise LmrError(f"{option} is too small; training needs at least 1 epoch and batches of 2")
         if not 0 <= self.negative_share < 1:
             raise LmrError(f"--negative-share must lie in [0, 1), got {self.negative_share}")
+        if self.optimizer not in get_args(OptimizerName):
+            raise LmrError(f"--optimizer is one of {', '.join(get_args(OptimizerName))}, got {self.optimizer}")
+        for option, rate in (("--backbone-rate", self.backbone_rate), ("--head-rate", self.head_rate)):
+            if not 0 <= rate < math.inf:
+                raise LmrError(f"{option} must be 0 or more, got {rate}")
+        if not 0 <= self.warmup <= 1:
+            raise LmrError(f"--warmup is a share of the steps, 0 to 1, got {self.warmup}")
+        if not self.clip_norm > 0:
+            raise LmrError(f"--clip-norm must be positive, got {self.clip_norm}")
+        if not self.weight_decay >= 0 or not self.balance >= 0:
+            raise LmrError(
+                f"--weight-decay and --balance must be 0 or more, got {self.weight_decay} and {self.balance}"
+            )
+        if self.seed < 0:
+            raise LmrError(f"--seed must be 0 or more, got {self.seed}")
         if self.epoch_size is not None and self.epoch_size < 2:
             raise LmrError(f"--epoch-size must be at least 2, got {self.epoch_size}")

@@ -9,7 +9,7 @@ from retrieval.arrays import FloatArray, IntArray, LongArray
 
 @dataclass(frozen=True, slots=True)
 class EpochPlan:
-    """Batches of one epoch.
+    """Batches of one epoch, all of one size; the few pictures that would fill only a part of one are left to others.
 
     rows: one int64 array of manifest rows a batch. seeds: the same shapes, a seed for each picture's augmentation.
     """
@@ -45,7 +45,7 @@ class Sampler:
         counts = np.bincount(self.landmark[known])
         weights = counts[self.landmark[known]].astype(np.float64) ** -self.balance
         drawn = known[systematic_sample(weights, self.epoch_size or len(known), rng)]
-        n_others = round(self.batch_size * self.negative_share) if len(others) else 0
+        n_others = min(round(self.batch_size * self.negative_share), self.batch_size - 1) if len(others) else 0
         n_known = self.batch_size - n_others
         n_batches = max(1, len(drawn) // n_known)
         stream = np.concatenate(
@@ -67,6 +67,6 @@ def systematic_sample(weights: FloatArray, n: int, rng: np.random.Generator) -> 
     order = rng.permutation(len(weights))
     edges = np.cumsum(weights[order])
     ticks = (np.arange(n) + rng.random()) * (edges[-1] / n)
-    drawn = order[np.searchsorted(edges, ticks, side="right").clip(max=len(order) - 1)]
+    drawn: LongArray = order[np.searchsorted(edges, ticks, side="right").clip(max=len(order) - 1)]
     rng.shuffle(drawn)
     return drawn
