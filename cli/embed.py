@@ -1,12 +1,12 @@
 """lmr embed: the pictures of a manifest to a descriptor store."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.network import adjust_spec, build_network, network_options, picture_options
+from cli.network import adjust_spec, build_network, network_options_from, picture_options
 from cli.options import (
     MODEL,
     PATH,
@@ -14,11 +14,13 @@ from cli.options import (
     device_option,
     images_folder,
     images_option,
+    long_name,
     overwrite_option,
     warn,
     workers_option,
 )
 from retrieval.errors import LmrError
+from retrieval.recipe import ModelConfig
 
 if TYPE_CHECKING:
     from retrieval.checkpoint import ModelCard
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     "--dtype", type=click.Choice(["float16", "float32"]), default="float16", show_default=True, help="Of the store."
 )
 @click.option("--retry-unreadable", is_flag=True, help="Try the unreadable pictures of a finished store again.")
-@network_options
+@network_options_from(ModelConfig(n_dimensions=0))  # a neck that nothing has trained would only lose
 @workers_option
 @device_option
 @config_option
@@ -49,14 +51,16 @@ def command(ctx: click.Context, /, manifest: Path, model: Path, output: Path | N
 
     \b
     Example:
-      lmr embed train.csv --backbone resnet18 --dimensions 0
+      lmr embed train.csv --backbone resnet50 --pretrained
       lmr embed train.csv --flip --size 288
     """
     from cli.describing import embed_manifest, store_name
     from retrieval.manifest import read_manifest
 
     output = output or store_name(manifest)
-    asked = ctx.get_parameter_source("backbone") not in (None, click.core.ParameterSource.DEFAULT)
+    asked = _network_options_given(ctx)
+    if asked and "backbone" not in asked:
+        raise LmrError(f"--{asked[0]} needs --backbone; without it the network is the one in --model {model}")
     card = _make_card(model, values) if asked else _find_card(model, values)
     rows = read_manifest(manifest, on_warning=warn)
     report = embed_manifest(rows, images_folder(values["images"], manifest), (model, card), output, values)
@@ -64,6 +68,15 @@ def command(ctx: click.Context, /, manifest: Path, model: Path, output: Path | N
         click.echo(f"{output}: finished already, nothing to do ({report.n_pictures} pictures)")
     else:
         click.echo(f"{output}: {report.n_pictures - report.n_unreadable} descriptors, {report.n_unreadable} unreadable")
+
+
+def _network_options_given(ctx: click.Context) -> list[str]:
+    """Names of the options that say which network to make, as far as they were given."""
+    names = {"pretrained", "weights", "mean", "std", *(item.name for item in fields(ModelConfig))}
+    given = [parameter for parameter in ctx.command.params if parameter.name in names]
+    sources = (ctx.get_parameter_source(str(parameter.name)) for parameter in given)
+    defaults = (None, click.core.ParameterSource.DEFAULT)
+    return [long_name(parameter) for parameter, source in zip(given, sources, strict=True) if source not in defaults]
 
 
 def _find_card(model: Path, values: dict[str, Any]) -> "ModelCard":

@@ -1,7 +1,7 @@
 """Options that say which network to build, with which weights, on pictures prepared how."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,25 +28,18 @@ _MODEL_HELP = {
 
 def network_options(command: F) -> F:
     """The network, its weights and its normalisation."""
-    for option in (
-        click.option("--std", metavar="R,G,B", default=None, help="Of pictures in [0, 1]. [default: the weights' own]"),
-        click.option(
-            "--mean", metavar="R,G,B", default=None, help="Of pictures in [0, 1]. [default: the weights' own]"
-        ),
-        click.option("--weights", type=PATH, default=None, help="State dict of the backbone: .pt, .pth, .safetensors."),
-        click.option("--pretrained", is_flag=True, help="Start from the library's default weights."),
-        click.option(
-            "--backbone-option",
-            "backbone_options",
-            multiple=True,
-            metavar="NAME=VALUE",
-            help="Argument of the library's constructor, such as pad_type=same.",
-        ),
-        value_options(ModelConfig, _MODEL_HELP),
-        value_options(ModelConfig, {"backbone": "Any torchvision classification network, or timm:NAME."}),
-    ):
-        command = option(command)
-    return command
+    return network_options_from(ModelConfig())(command)
+
+
+def network_options_from(defaults: ModelConfig) -> Callable[[F], F]:
+    """The same, for a command that has defaults of its own."""
+
+    def decorate(command: F) -> F:
+        for option in _network_options(defaults):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def picture_options(command: F) -> F:
@@ -91,6 +84,27 @@ def build_network(values: Mapping[str, Any]) -> "tuple[DescriptorModel, ImageSpe
 def adjust_spec(spec: ImageSpec, values: Mapping[str, Any]) -> ImageSpec:
     """The preparation with the size and fit that were asked for, where they were."""
     return replace(spec, **{name: values[name] for name in ("size", "fit") if values[name] is not None})
+
+
+def _network_options(defaults: ModelConfig) -> Sequence[Callable[[F], F]]:
+    """Last option first, as decorators are applied."""
+    return (
+        click.option("--std", metavar="R,G,B", default=None, help="Of pictures in [0, 1]. [default: the weights' own]"),
+        click.option(
+            "--mean", metavar="R,G,B", default=None, help="Of pictures in [0, 1]. [default: the weights' own]"
+        ),
+        click.option("--weights", type=PATH, default=None, help="State dict of the backbone: .pt, .pth, .safetensors."),
+        click.option("--pretrained", is_flag=True, help="Start from the library's default weights."),
+        click.option(
+            "--backbone-option",
+            "backbone_options",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="Argument of the library's constructor, such as pad_type=same.",
+        ),
+        value_options(defaults, _MODEL_HELP),
+        value_options(defaults, {"backbone": "Any torchvision classification network, or timm:NAME."}),
+    )
 
 
 def _parse_option(text: str) -> tuple[str, Any]:

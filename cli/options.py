@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import Field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
@@ -121,13 +121,13 @@ def long_name(parameter: click.Parameter) -> str:
     return longest.removeprefix("--").lower().replace("_", "-")
 
 
-def value_options(kind: type, helps: Mapping[str, str]) -> Callable[[F], F]:
-    """One option for each named field of a dataclass, with the field's default; the dataclass stays the one owner."""
+def value_options(defaults: Any, helps: Mapping[str, str]) -> Callable[[F], F]:
+    """One option for each named field of a dataclass, with this one's value as default."""
 
     def decorate(command: F) -> F:
-        types = get_type_hints(kind)
-        for item in reversed([item for item in fields(kind) if item.name in helps]):
-            command = _field_option(item, types[item.name], helps[item.name])(command)
+        types = get_type_hints(type(defaults))
+        for name in reversed([item.name for item in fields(defaults) if item.name in helps]):
+            command = _field_option(name, types[name], getattr(defaults, name), helps[name])(command)
         return command
 
     return decorate
@@ -138,13 +138,13 @@ def pick_values(kind: type[T], values: Mapping[str, Any], **further: Any) -> T:
     return kind(**{item.name: values[item.name] for item in fields(cast(Any, kind)) if item.name in values}, **further)
 
 
-def _field_option(item: Field[Any], hint: Any, text: str) -> Callable[[F], F]:
-    name = "--" + item.name.removeprefix("n_").replace("_", "-")
+def _field_option(field: str, hint: Any, default: Any, text: str) -> Callable[[F], F]:
+    name = "--" + field.removeprefix("n_").replace("_", "-")
     if hint is bool:
-        return click.option(name, item.name, is_flag=True, default=item.default, help=text)
+        return click.option(name, field, is_flag=True, default=default, help=text)
     choices = [value for value in get_args(hint) if isinstance(value, str)]
     if choices:
         kind: Any = click.Choice(choices)
     else:
         kind = next((t for t in (int, float) if t is hint or t in get_args(hint)), str)
-    return click.option(name, item.name, type=kind, default=item.default, show_default=True, help=text)
+    return click.option(name, field, type=kind, default=default, show_default=True, help=text)

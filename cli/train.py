@@ -65,9 +65,9 @@ _AUGMENT_HELP = {"min_area": "Smallest share of a picture that a random crop kee
     show_default=True,
     help="What is minimised.",
 )
-@value_options(LossConfig, _LOSS_HELP)
-@value_options(TrainConfig, _TRAIN_HELP)
-@value_options(AugmentConfig, _AUGMENT_HELP)
+@value_options(LossConfig(), _LOSS_HELP)
+@value_options(TrainConfig(), _TRAIN_HELP)
+@value_options(AugmentConfig(), _AUGMENT_HELP)
 @workers_option
 @device_option
 @config_option
