@@ -24,7 +24,8 @@ WIDEN = 4  # factor between one width and the next
 MAX_WIDTH = 2048  # FAISS on a GPU selects at most this many; wider queries are compared with every row
 BLOCK_BYTES = 1 << 26  # working memory of one step
 BLAS_FROM_QUERIES = 8  # batches from this size use BLAS: scripts/bench/search_threshold.py
-# Until 1.13 or so FAISS compared its threshold (20) with the number of queries, later (128,000) with queries * d.
+# Older versions of FAISS compare their threshold (20) with the number of queries, newer ones (128,000) with
+# queries * d.
 COUNTS_PRODUCTS = faiss.cvar.distance_compute_blas_threshold > 1000
 
 

@@ -119,7 +119,9 @@ def tune(queries: CalibrationQueries, grid: Grid, weight: float | None, seed: in
     """Choose the rule by cross-validated GAP and fit the confidence model; answer each fold from the others.
 
     weight: how often a non-landmark counts, None = once. Rules are compared on at most 2,000 landmark queries and
-    2,000 non-landmarks; confidence models are fitted on all. The order of the queries changes nothing.
+    2,000 non-landmarks; confidence models are fitted on all. The order of the queries changes nothing. On four
+    descriptor sets of 776 queries, preferring the default rule within 0.003 or 0.006 of the best, or smoothing the
+    grid, gave the nested GAP of the plain best within 0.0003.
     """
     rules = grid.rules(queries.neighbours.k, queries.m, queries.row_background is not None)
     fold = make_folds(queries, rules[0], seed)
