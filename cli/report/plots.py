@@ -113,7 +113,7 @@ def plot_thresholds(curves: Mapping[str, Any], marks: Mapping[str, float]) -> "F
     lines = (("gap", "GAP", ORANGE, "-"), ("precision", "precision", BLUE, "--"), ("recall", "recall", GREEN, "-."))
     for key, name, colour, style in lines:
         axes.plot(curves[unit], curves[key], style, color=colour, label=name)
-    for (name, value), dash in zip(marks.items(), (":", "--"), strict=True):
+    for (name, value), dash in zip(marks.items(), (":", "--"), strict=False):
         axes.axvline(value, color=_INK, linestyle=dash, label=f"threshold “{name}” {value:.3f}")
     if unit == "confidence":
         axes.set_xlim(0, 1)
@@ -147,7 +147,8 @@ def plot_false_answers(rates: Mapping[str, float]) -> "Figure":
     figure = _figure((_SIZE_IN[0], 1.1 + 0.36 * len(rates)))
     axes = figure.add_subplot()
     names = list(rates)[::-1]
-    drawn = axes.barh(names, [rates[name] for name in names], 0.65, color=ORANGE)
+    drawn = axes.barh(range(len(names)), [rates[name] for name in names], 0.65, color=ORANGE)
+    axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names])  # $ would start a formula
     axes.bar_label(drawn, [f" {rates[name]:.1%}" for name in names], color=_INK, fontsize=9)
     axes.set_xlim(0, max(0.1, *(1.25 * rate for rate in rates.values())))
     _name(axes, "share answered, though no known landmark", "")
