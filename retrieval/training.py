@@ -1,10 +1,11 @@
 """Training: a backbone and its neck against class directions, readable from top to bottom."""
 
-import io
+import errno
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from retrieval.arrays import IntArray
 from retrieval.augmentation import Batch, Collate, TrainingPictures, to_input
-from retrieval.checkpoint import save_model, weights_digest, write_atomically
+from retrieval.checkpoint import save_model, weights_digest
 from retrieval.device import fast_dtype, place
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
@@ -24,9 +25,11 @@ from retrieval.model import DescriptorModel
 from retrieval.recipe import TrainConfig
 from retrieval.sampling import EpochPlan, Sampler
 from retrieval.sources import Source
+from retrieval.training_state import LOG_NAME as LOG_NAME
+from retrieval.training_state import STATE_NAME as STATE_NAME
+from retrieval.training_state import Parts, TrainingState, resume, save_state, write_log
+from retrieval.training_state import read_state as read_state
 
-STATE_NAME = "training.pt"
-LOG_NAME = "training.csv"
 STATE_EVERY_S = 600.0  # a kill costs at most this much work inside an epoch
 
 
@@ -40,10 +43,11 @@ class TrainingData:
     digest: str
 
     def __post_init__(self) -> None:
-        if len(self.labels) < 2:
-            raise LmrError(
-                f"training needs pictures of at least 2 landmarks, got {len(self.labels)}; add labelled rows"
-            )
+        n_landmarks = len(np.unique(self.landmark[self.landmark >= 0]))
+        if n_landmarks < 2:
+            raise LmrError(f"training needs pictures of at least 2 landmarks, got {n_landmarks}; add labelled rows")
+        if self.landmark.max() >= len(self.labels):
+            raise ValueError(f"landmark must lie in [-1, {len(self.labels)}), got {self.landmark.max()}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +59,6 @@ class Progress:
     n_steps: int
     loss: float
     pictures_per_s: float
-
-
-@dataclass(slots=True)
-class TrainingState:
-    """What besides the weights a resumed run needs. log: one row an epoch."""
-
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    seconds: float = 0.0
-    best: float = -math.inf
-    log: list[dict[str, float]] = field(default_factory=list)
-    unreadable: dict[int, str] = field(default_factory=dict)
 
 
 Validate = Callable[[DescriptorModel], Mapping[str, float]]
@@ -92,78 +83,55 @@ def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: T
     """Trains `model`, writing the best network to `run.folder` and the last one to `run.folder/last`.
 
     A run that was killed goes on from its last saved step and ends with the same weights as one that was not, for the
-    same number of threads. Raises LmrError when the folder holds another run, pictures cannot be read, the loss is not
-    finite, or the disk is full.
+    same number of threads. Raises LmrError when the folder holds another run or cannot be written, pictures cannot be
+    read, the loss is not finite, or the disk is full.
     """
+    model.require_size(spec.size)
     torch.manual_seed(config.seed)
-    loss = LandmarkLoss(
-        config.loss, model.d, np.bincount(data.landmark[data.landmark >= 0], minlength=len(data.labels))
-    )
-    place(model, run.device)
-    loss.to(run.device)
     sampler = _sampler(data, config)
     n_steps = len(sampler.plan(0))
-    optimizer = _optimizer(model, loss, config)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: rate_factor(step, n_steps * config.epochs, config.warmup)
-    )
-    autocast = torch.autocast(run.device.type, fast_dtype(run.device), enabled=fast_dtype(run.device) != torch.float32)
-    scaler = torch.amp.GradScaler(run.device.type, enabled=fast_dtype(run.device) == torch.float16)
-    parts = {"model": model, "loss": loss, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
+    parts = _make_parts(model, data, config, n_steps * config.epochs, run.device)
     identity = run_identity(model, data, spec, config) | {"starting weights": weights_digest(model)}
-    state = _resume(run.folder / STATE_NAME, parts, identity)
+    _make_folder(run.folder)
+    state = resume(run.folder, parts, identity)
     pictures = TrainingPictures(data.source, spec, config.augment)
-    saved_at = time.monotonic()
+    clock = saved_at = time.monotonic()
 
     while state.epoch < config.epochs:
-        plan = sampler.plan(state.epoch)
         model.train()
-        for batch in _batches(pictures, plan, state.step, data.landmark, run.n_workers):
-            began = time.monotonic()
-            state.unreadable |= batch.unreadable
+        for batch in _batches(pictures, sampler.plan(state.epoch), state.step, data.landmark, run.n_workers):
             torch.manual_seed(config.seed * 1_000_003 + state.epoch * n_steps + state.step)
+            state.unreadable |= batch.unreadable
             if len(batch.labels) > 1:
-                with autocast:
+                with _autocast(run.device):
                     descriptors = model(to_input(batch.pictures, spec, run.device))
-                batch_loss = loss(descriptors, batch.labels.to(run.device))
-                _require_finite(batch_loss, optimizer, state)
-                optimizer.zero_grad(set_to_none=True)
-                scaler.scale(batch_loss).backward()
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_([*model.parameters(), *loss.parameters()], config.clip_norm)
-                scaler.step(optimizer)
-                scaler.update()
-                state.loss_sum += batch_loss.item()
-            schedule.step()
+                loss = parts.loss(descriptors, batch.labels.to(run.device))
+                _require_finite(loss, parts.optimizer, state)
+                _descend(parts, loss, config.clip_norm)
+                state.loss_sum += loss.item()
+                state.n_losses += 1
+            parts.schedule.step()
             state.step += 1
-            elapsed = time.monotonic() - began
-            state.seconds += elapsed
-            run.on_step(
-                Progress(state.epoch, state.step, n_steps, state.loss_sum / state.step, len(batch.labels) / elapsed)
-            )
-            if time.monotonic() - saved_at > STATE_EVERY_S:
-                _save_state(run.folder / STATE_NAME, parts, identity, state)
-                saved_at = time.monotonic()
+            now = time.monotonic()
+            step_s, clock = now - clock, now
+            state.seconds += step_s
+            run.on_step(Progress(state.epoch, state.step, n_steps, state.loss, len(batch.labels) / max(1e-9, step_s)))
+            if clock - saved_at > STATE_EVERY_S:
+                save_state(run.folder, parts, identity, state)
+                saved_at = clock
 
-        _refuse_unreadable_set(state, data)
-        row = {
-            "epoch": state.epoch + 1,
-            "loss": state.loss_sum / max(1, state.step),
-            "rate": schedule.get_last_lr()[0],
-        }
-        row |= {"seconds": round(state.seconds, 1)}
+        _require_read(state)
+        row: dict[str, float] = {"epoch": state.epoch + 1, "loss": state.loss}
+        row["rate"] = float(parts.schedule.get_last_lr()[0])
         model.eval()
         row |= dict(run.validate(model)) if run.validate else {}
-        state.log.append(row)
-        made_by = {"training": asdict(config), "data": data.digest, "log": state.log}
-        if row.get("gap", math.inf) >= state.best:
-            state.best = row.get("gap", -math.inf)
-            save_model(run.folder, model, spec, made_by=made_by)
-        save_model(run.folder / "last", model, spec, made_by=made_by)
-        state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
-        _save_state(run.folder / STATE_NAME, parts, identity, state)
-        write_log(run.folder / LOG_NAME, state.log)
-        run.on_epoch(row)
+        now = time.monotonic()
+        state.seconds, clock = state.seconds + now - clock, now
+        state.log.append(row | {"seconds": round(state.seconds, 1)})
+        _save_epoch(run.folder, model, spec, state, {"training": asdict(config), "data": data.digest})
+        state.epoch, state.step, state.loss_sum, state.n_losses = state.epoch + 1, 0, 0.0, 0
+        save_state(run.folder, parts, identity, state)
+        run.on_epoch(state.log[-1])
     return state
 
 
@@ -185,17 +153,18 @@ def run_identity(model: DescriptorModel, data: TrainingData, spec: ImageSpec, co
     }
 
 
-def read_state(folder: Path) -> tuple[dict[str, Any], TrainingState] | None:
-    """Identity and state of the run in a folder, None when there is none. LmrError when it is damaged."""
-    content = _read_state_file(folder / STATE_NAME)
-    return None if content is None else (content["identity"], TrainingState(**content["state"]))
-
-
-def write_log(path: Path, log: list[dict[str, float]]) -> None:
-    """Writes the epochs as CSV, a column for each metric."""
-    columns = list(dict.fromkeys(name for row in log for name in row))
-    lines = [",".join(columns)] + [",".join(f"{row[c]:g}" if c in row else "" for c in columns) for row in log]
-    write_atomically(path, ("\n".join(lines) + "\n").encode())
+def _make_parts(
+    model: DescriptorModel, data: TrainingData, config: TrainConfig, n_steps: int, device: torch.device
+) -> Parts:
+    """The network on its device, and all that trains it. n_steps: of the whole run."""
+    counts = np.bincount(data.landmark[data.landmark >= 0], minlength=len(data.labels))
+    loss = LandmarkLoss(config.loss, model.d, counts)
+    place(model, device)
+    loss.to(device)
+    optimizer = _optimizer(model, loss, config)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, n_steps, config.warmup))
+    scaler = torch.amp.GradScaler(device.type, enabled=fast_dtype(device) == torch.float16)
+    return Parts(model, loss, optimizer, schedule, scaler)
 
 
 def _sampler(data: TrainingData, config: TrainConfig) -> Sampler:
@@ -232,61 +201,80 @@ def _batches(
         [(int(row), int(seed)) for row, seed in zip(rows, seeds, strict=True)]
         for rows, seeds in zip(plan.rows[done:], plan.seeds[done:], strict=True)
     ]
-    loader = DataLoader(
-        pictures,
-        batch_sampler=keys,
-        collate_fn=Collate(landmark),
-        num_workers=n_workers,
-        pin_memory=torch.cuda.is_available(),
+    loader = iter(
+        DataLoader(
+            pictures,
+            batch_sampler=keys,
+            collate_fn=Collate(landmark),
+            num_workers=n_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
     )
-    yield from loader
+    for _ in keys:
+        try:
+            batch = next(loader)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise LmrError(
+                "a process that decodes pictures was killed, most often for want of memory; "
+                "run the same command again with fewer --workers"
+            ) from error
+        yield batch
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    """The number format that is fast on the device."""
+    dtype = fast_dtype(device)
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def _descend(parts: Parts, loss: Tensor, clip_norm: float) -> None:
+    """One step down the gradient, whose norm over all parameters is at most clip_norm."""
+    parts.optimizer.zero_grad(set_to_none=True)
+    parts.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    parts.scaler.unscale_(parts.optimizer)
+    nn.utils.clip_grad_norm_([*parts.model.parameters(), *parts.loss.parameters()], clip_norm)
+    parts.scaler.step(parts.optimizer)
+    parts.scaler.update()
 
 
 def _require_finite(loss: Tensor, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
     if not torch.isfinite(loss):
-        rates = ", ".join(f"{group['lr']:g}" for group in optimizer.param_groups[::2])
+        rates = " and ".join(f"{group['lr']:g}" for group in optimizer.param_groups[::2])
         raise LmrError(
-            f"the loss became {loss.item()} in epoch {state.epoch + 1}, step {state.step + 1} (learning rates {rates}); "
-            "lower --backbone-rate and --head-rate and start again with --overwrite"
+            f"the loss became {loss.item()} in epoch {state.epoch + 1}, step {state.step + 1} (learning rates {rates} "
+            "there); lower --backbone-rate and --head-rate and start again with --overwrite"
         )
 
 
-def _refuse_unreadable_set(state: TrainingState, data: TrainingData) -> None:
-    if len(state.unreadable) == len(data.landmark):
-        reason = next(iter(state.unreadable.values()))
-        raise LmrError(f"none of the {len(data.landmark)} training pictures can be read ({reason}); check --images")
-
-
-def _save_state(path: Path, parts: Mapping[str, Any], identity: Mapping[str, Any], state: TrainingState) -> None:
-    buffer = io.BytesIO()
-    states = {name: part.state_dict() for name, part in parts.items()}
-    torch.save({"identity": dict(identity), "state": asdict(state), "parts": states}, buffer)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, buffer.getvalue())
-    except OSError as error:
+def _require_read(state: TrainingState) -> None:
+    """An epoch in which nothing could be learned is an error, not a model."""
+    if not state.n_losses:
+        reason = next(iter(state.unreadable.values()), "too few pictures")
         raise LmrError(
-            f"{path}: cannot be written: {error.strerror}; make room and run the same command again"
-        ) from error
+            f"no batch of epoch {state.epoch + 1} held two pictures that can be read ({reason}); check --images"
+        )
 
 
-def _resume(path: Path, parts: Mapping[str, Any], identity: Mapping[str, Any]) -> TrainingState:
-    content = _read_state_file(path)
-    if content is None:
-        return TrainingState()
-    for what, value in identity.items():
-        if content["identity"].get(what) != value:
-            raise LmrError(f"{path.parent} holds a run with another {what}; go on with that one, or give --overwrite")
-    for name, part in parts.items():
-        part.load_state_dict(content["parts"][name])
-    return TrainingState(**content["state"])
+def _save_epoch(
+    folder: Path, model: DescriptorModel, spec: ImageSpec, state: TrainingState, made_by: Mapping[str, Any]
+) -> None:
+    """The best network so far, the last one and the log. Without a `gap` the last one is the best."""
+    made_by = {**made_by, "log": state.log}
+    figure = state.log[-1].get("gap", math.inf)
+    if figure >= state.best:
+        state.best = figure if math.isfinite(figure) else -math.inf
+        save_model(folder, model, spec, made_by=made_by)
+    save_model(folder / "last", model, spec, made_by=made_by)
+    write_log(folder, state.log)
 
 
-def _read_state_file(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
+def _make_folder(folder: Path) -> None:
+    """Found out before the first epoch, not after it."""
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise LmrError(f"{path} is damaged; start again with --overwrite") from error
-    return content
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LmrError(f"{folder}: cannot be written: {error.strerror}; choose another --output") from error
+    if not os.access(folder, os.W_OK):
+        raise LmrError(f"{folder}: cannot be written: {os.strerror(errno.EACCES)}; choose another --output")

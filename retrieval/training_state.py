@@ -1,0 +1,108 @@
+"""The state of a training run: what it saves beside the weights, and how it goes on after a kill."""
+
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from retrieval.checkpoint import write_atomically
+from retrieval.errors import LmrError
+from retrieval.losses import LandmarkLoss
+from retrieval.model import DescriptorModel
+
+STATE_NAME = "training.pt"
+LOG_NAME = "training.csv"
+
+
+@dataclass(slots=True)
+class TrainingState:
+    """What besides the weights a resumed run needs.
+
+    loss_sum, n_losses: of this epoch's steps that had pictures. log: one row an epoch. unreadable: row -> reason.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    n_losses: int = 0
+    seconds: float = 0.0
+    best: float = -math.inf
+    log: list[dict[str, float]] = field(default_factory=list)
+    unreadable: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> float:
+        """Mean over this epoch's steps so far."""
+        return self.loss_sum / max(1, self.n_losses)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What changes at each step and is saved with the state."""
+
+    model: DescriptorModel
+    loss: LandmarkLoss
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    scaler: torch.amp.GradScaler
+
+    def by_name(self) -> dict[str, Any]:
+        """Each has state_dict and load_state_dict."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def save_state(folder: Path, parts: Parts, identity: Mapping[str, Any], state: TrainingState) -> None:
+    """Replaces the state in a folder. LmrError when the disk is full."""
+    buffer = io.BytesIO()
+    states = {name: part.state_dict() for name, part in parts.by_name().items()}
+    torch.save({"identity": dict(identity), "state": asdict(state), "parts": states}, buffer)
+    _write(folder / STATE_NAME, buffer.getvalue())
+
+
+def resume(folder: Path, parts: Parts, identity: Mapping[str, Any]) -> TrainingState:
+    """Puts the state in a folder into the parts; a new state when there is none. LmrError: it is of another run."""
+    content = _read_state_file(folder / STATE_NAME)
+    if content is None:
+        return TrainingState()
+    for what, value in identity.items():
+        if content["identity"].get(what) != value:
+            raise LmrError(f"{folder} holds a run with another {what}; go on with that one, or give --overwrite")
+    for name, part in parts.by_name().items():
+        part.load_state_dict(content["parts"][name])
+    return TrainingState(**content["state"])
+
+
+def read_state(folder: Path) -> tuple[dict[str, Any], TrainingState] | None:
+    """Identity and state of the run in a folder, None when there is none. LmrError when it is damaged."""
+    content = _read_state_file(folder / STATE_NAME)
+    return None if content is None else (content["identity"], TrainingState(**content["state"]))
+
+
+def write_log(folder: Path, log: list[dict[str, float]]) -> None:
+    """Writes the epochs as CSV, a column for each metric."""
+    columns = list(dict.fromkeys(name for row in log for name in row))
+    lines = [",".join(columns)] + [",".join(f"{row[c]:g}" if c in row else "" for c in columns) for row in log]
+    _write(folder / LOG_NAME, ("\n".join(lines) + "\n").encode())
+
+
+def _read_state_file(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise LmrError(f"{path} is damaged; start again with --overwrite") from error
+    return content
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise LmrError(
+            f"{path}: cannot be written: {error.strerror}; make room and run the same command again"
+        ) from error
