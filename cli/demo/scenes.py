@@ -37,25 +37,26 @@ _PICTURES_A_TASK = 25
 class SceneSpec:
     """How many pictures there are, and how hard they are.
 
-    n_train, n_val, n_test, n_background: pictures. non_landmark_share: of val and test. siblings: how many
-    landmarks of one family share their material, wall colour and roof. fewest_train: pictures of the rarest
-    landmark in train. generic_share: of the non-landmarks, those that show an unknown building.
+    n_train, n_val, n_test, n_background: pictures. n_families: silhouettes; landmarks beyond that many are siblings
+    of the first ones, with the same silhouette, material, wall colour and roof. non_landmark_share: of val and
+    test. fewest_train: pictures of the rarest landmark in train. generic_share: of the non-landmarks, those that
+    show an unknown building.
     """
 
-    n_landmarks: int = 18
+    n_landmarks: int = 16
+    n_families: int = 12
     n_train: int = 800
     n_background: int = 200
     n_val: int = 240
     n_test: int = 300
     non_landmark_share: float = 0.33
-    generic_share: float = 0.34
-    siblings: int = 2
-    fewest_train: int = 20
+    generic_share: float = 0.25
+    fewest_train: int = 25
     view: ViewSpec = field(default_factory=ViewSpec)
 
     def __post_init__(self) -> None:
-        if self.n_landmarks < 2 or self.siblings < 1 or self.fewest_train < 1:
-            raise ValueError(f"{self}: at least two landmarks, one sibling and one training picture each")
+        if self.n_landmarks < 2 or self.fewest_train < 1 or not 1 <= self.n_families <= len(FAMILIES):
+            raise ValueError(f"{self}: at least two landmarks, a training picture each, 1 to {len(FAMILIES)} families")
         if self.n_train < self.n_landmarks * self.fewest_train:
             raise ValueError(f"n_train {self.n_train} is less than {self.fewest_train} for each landmark")
         if not (0 <= self.non_landmark_share < 1 and 0 <= self.generic_share <= 1):
@@ -127,7 +128,7 @@ def render_demo(
         for n_done in _render_all(shots, (str(demo.images), seed, spec), threads):
             if on_done is not None:
                 on_done(n_done, len(shots))
-        _write_manifests(demo, shots, world(seed, spec.n_landmarks, spec.siblings), seed)
+        _write_manifests(demo, shots, world(seed, spec.n_landmarks, spec.n_families), seed)
         _write_record(demo, {**record, "finished": True})
     except OSError as error:
         raise write_error(demo.folder, error) from error
@@ -160,15 +161,15 @@ def _kinds(n: int, spec: SceneSpec, rng: np.random.Generator) -> list[str]:
 
 
 @lru_cache(maxsize=1)
-def world(seed: int, n_landmarks: int, siblings: int) -> World:
-    """The landmarks of a seed. Siblings, of one family, share their material, wall colour and roof."""
+def world(seed: int, n_landmarks: int, n_families: int) -> World:
+    """The landmarks of a seed; see SceneSpec."""
     rng = np.random.default_rng([seed, 3])
     order = [str(family) for family in rng.permutation(list(FAMILIES))]
     families: list[str] = []
     looks: list[Look] = []
     for i in range(n_landmarks):
-        families.append(order[i // siblings % len(order)])
-        looks.append(draw_look(rng, looks[-1] if i % siblings else None))
+        families.append(order[i % n_families])
+        looks.append(draw_look(rng, looks[i - n_families] if i >= n_families else None))
     names = landmark_names(families, rng)
     return World(tuple(looks), tuple(families), tuple(names), (make_props(seed), cloud_tile(rng)))
 
@@ -180,7 +181,7 @@ def _building(look: Look, family: str) -> Building:
 
 def render_shot(shot: Shot, seed: int, spec: SceneSpec) -> bytes:
     """The picture of a shot as JPEG bytes."""
-    scene = world(seed, spec.n_landmarks, spec.siblings)
+    scene = world(seed, spec.n_landmarks, spec.n_families)
     rng = np.random.default_rng(shot.seed)
     if shot.landmark >= 0:
         building = _building(scene.looks[shot.landmark], scene.families[shot.landmark])

@@ -29,12 +29,12 @@ class ViewSpec:
 
     size_px: int = 176
     supersampling: float = 1.5
-    azimuth_deg: float = 32.0
-    fill: tuple[float, float] = (0.8, 1.15)
-    colour_cast: float = 0.07
+    azimuth_deg: float = 26.0
+    fill: tuple[float, float] = (0.85, 1.12)
+    colour_cast: float = 0.06
     exposure_ev: float = 0.3
     times: tuple[float, float, float, float, float] = (0.5, 0.18, 0.2, 0.06, 0.06)
-    occluders: float = 1.0
+    occluders: float = 0.9
 
     def __post_init__(self) -> None:
         if self.size_px < 32 or not 1 <= self.supersampling <= 4:
@@ -91,7 +91,7 @@ def _before(building: Building, props: Props, spec: ViewSpec, rng: np.random.Gen
     reach = max(seen_width * focal / w, building.height * focal / h) / fill + building.width * 0.25
     eye = float(rng.uniform(1.6, 4) if rng.random() < 0.75 else rng.uniform(5, 0.7 * building.height + 6))
     position = np.array([np.sin(azimuth) * reach, eye, np.cos(azimuth) * reach])
-    shift = rng.normal(0, 0.07, 2) * (building.width, building.height)
+    shift = rng.normal(0, 0.06, 2) * (building.width, building.height)
     aim = np.array([shift[0], building.height * 0.46 + shift[1], 0.0])
     camera = look_at(position, aim, float(focal), (w, h), float(rng.normal(0, 0.03)))
     away = building.width * 0.75 + 14
@@ -236,7 +236,7 @@ def _film(linear: FloatArray, light: Light, spec: ViewSpec, rng: np.random.Gener
     h, w = picture.shape[:2]
     size = (round(w / spec.supersampling), round(h / spec.supersampling))
     image = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
-    if rng.random() < 0.1:
+    if rng.random() < 0.08:
         image = _precipitation(image, rng)
     if rng.random() < 0.12:
         image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.4, 1.1))))

@@ -92,7 +92,7 @@ def test_two_workers_make_the_same_set_as_one(demo: DemoSet, tmp_path: Path) -> 
 
 
 def test_another_seed_makes_other_landmarks() -> None:
-    first, second = world(0, 3, 2), world(1, 3, 2)
+    first, second = world(0, 3, 3), world(1, 3, 3)
     assert first.names != second.names
     assert first.looks != second.looks
 
@@ -161,11 +161,13 @@ def test_the_record_says_what_was_made(demo: DemoSet) -> None:
     assert (record["seed"], record["finished"], record["spec"]["n_landmarks"]) == (0, True, 3)
 
 
-def test_siblings_share_wall_and_roof_but_not_their_windows() -> None:
-    looks = world(0, 4, 2).looks
-    assert (looks[0].material, looks[0].roof) == (looks[1].material, looks[1].roof)
-    assert looks[0].window_wide != looks[1].window_wide
-    assert world(0, 4, 2).families[0] == world(0, 4, 2).families[1] != world(0, 4, 2).families[2]
+def test_siblings_share_silhouette_wall_and_roof_but_not_their_windows() -> None:
+    scene = world(0, 4, 3)
+    first, sibling = scene.looks[0], scene.looks[3]
+    assert (first.material, first.roof) == (sibling.material, sibling.roof)
+    assert first.window_wide != sibling.window_wide
+    assert scene.families[3] == scene.families[0]
+    assert len(set(scene.families[:3])) == 3
 
 
 @pytest.mark.parametrize("family", FAMILIES)
