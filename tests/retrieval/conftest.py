@@ -1,0 +1,51 @@
+"""What every test of this room stands on, and a small manifest on disk."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_world import LABELS, jpeg
+
+from retrieval.manifest import Manifest, read_manifest
+from retrieval.pictures import PictureSource
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Surviving a power cut is not what these tests can see, and a busy disk takes a second for each file."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """The same sums in the same order, and no fight for the cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network computes in float32, whatever this machine is fast in."""
+    for module in ("embedding", "training"):
+        monkeypatch.setattr(f"retrieval.{module}.fast_dtype", lambda _: torch.float32)
+
+
+@pytest.fixture
+def make_manifest(tmp_path: Path) -> Callable[..., tuple[Manifest, PictureSource]]:
+    """Writes `n` pictures of three landmarks and non-landmarks in turn, and their manifest, to a folder."""
+
+    def make(n: int = 12, *, name: str = "train.csv") -> tuple[Manifest, PictureSource]:
+        images = tmp_path / "images"
+        images.mkdir(exist_ok=True)
+        lines = ["id,landmark_id,kind"]
+        for i in range(n):
+            label = i % 4 - 1
+            (images / f"p{i}.jpg").write_bytes(jpeg(label, i))
+            lines.append(f"p{i},{LABELS[label] if label >= 0 else ''},{'noise' if label < 0 else 'photo'}")
+        path = tmp_path / name
+        path.write_text("\n".join(lines) + "\n")
+        manifest = read_manifest(path)
+        return manifest, PictureSource(manifest, images)
+
+    return make
