@@ -98,7 +98,7 @@ def _make_card(model: Path, values: dict[str, Any]) -> "ModelCard":
     import torch
 
     from retrieval.checkpoint import CARD, read_card, save_model, weights_digest
-    from retrieval.training import STATE_NAME
+    from retrieval.training_state import STATE_NAME
 
     torch.manual_seed(0)
     network, spec = build_network(values)

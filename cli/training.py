@@ -14,7 +14,8 @@ from retrieval.recipe import TrainConfig
 
 if TYPE_CHECKING:
     from retrieval.model import DescriptorModel
-    from retrieval.training import Progress, TrainingData, TrainingState, Validate
+    from retrieval.training import Progress, TrainingData, Validate
+    from retrieval.training_state import TrainingState
 
 N_VALIDATION_ROWS = 20_000  # training pictures in the index of a validation; more would take longer than the epoch
 
@@ -30,7 +31,8 @@ def train_network(
     """Trains into `output`, resuming what is there; values: val, images, workers, device, threads, overwrite."""
     from cli.report.curves import save_training_curves
     from retrieval.device import limit_threads, resolve_device
-    from retrieval.training import LOG_NAME, Run, read_state, train
+    from retrieval.training import Run, train
+    from retrieval.training_state import LOG_NAME, read_state
 
     limit_threads(values["threads"])
     device = resolve_device(values["device"])
@@ -113,7 +115,7 @@ def default_workers(asked: int | None) -> int:
 
 def _make_way(output: Path, *, overwrite: bool) -> None:
     """Refuses a model that another run made; with `overwrite` the training starts afresh."""
-    from retrieval.training import STATE_NAME
+    from retrieval.training_state import STATE_NAME
 
     if overwrite:
         (output / STATE_NAME).unlink(missing_ok=True)

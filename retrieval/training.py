@@ -25,10 +25,7 @@ from retrieval.model import DescriptorModel
 from retrieval.recipe import TrainConfig
 from retrieval.sampling import EpochPlan, Sampler
 from retrieval.sources import Source
-from retrieval.training_state import LOG_NAME as LOG_NAME
-from retrieval.training_state import STATE_NAME as STATE_NAME
 from retrieval.training_state import Parts, TrainingState, resume, save_state, write_log
-from retrieval.training_state import read_state as read_state
 
 STATE_EVERY_S = 600.0  # a kill costs at most this much work inside an epoch
 
