@@ -215,5 +215,5 @@ def test_cosines_are_those_of_unit_directions() -> None:
 
 def test_a_label_outside_the_classes_is_refused() -> None:
     x, _ = batch(2)
-    with pytest.raises(ValueError, match="^label 3 is outside the 3 classes$"):
+    with pytest.raises(ValueError, match=r"^label 3 is outside the 3 classes$"):
         made()(x, torch.tensor([0, 3]))

@@ -103,7 +103,7 @@ def test_epoch_size_counts_landmark_pictures() -> None:
 
 @pytest.mark.parametrize(("balance", "n_rare"), [(0.0, 2), (1.0, 10), (0.5, 5)])
 def test_balance_draws_rare_landmarks_more_often(balance: float, n_rare: int) -> None:
-    """18 pictures of one landmark, 2 of another; at 0.5 the rare one's share is sqrt(2) / (sqrt(2) + sqrt(18)) = 1/4."""
+    """18 pictures of one landmark, 2 of another; the rare one's share at 0.5: sqrt(2) / (sqrt(2) + sqrt(18)) = 1/4."""
     landmark = [0] * 18 + [1] * 2
     rows = np.concatenate(sampler(landmark, balance=balance, batch_size=20).plan(0).rows)
     assert (rows >= 18).sum() == n_rare

@@ -1,0 +1,217 @@
+import urllib.error
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from retrieval.backbones import build_backbone
+from retrieval.embedding import Embedder
+from retrieval.errors import LmrError
+from retrieval.images import ImageSpec
+from retrieval.model import build_model, load_backbone_weights
+from retrieval.recipe import ModelConfig
+
+torchvision_models = pytest.importorskip("torchvision.models")
+
+
+def picture(size: int) -> Tensor:
+    return torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def message(call: Callable[[], object]) -> str:
+    with pytest.raises(LmrError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def flat(network: nn.Module, x: Tensor) -> Tensor:
+    """What every family but a few does with its feature map."""
+    return F.adaptive_avg_pool2d(x, 1).flatten(1)
+
+
+FAMILIES: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "resnet18": lambda net, x: net.fc(flat(net, x)),  # type: ignore[operator]
+    "mobilenet_v3_small": lambda net, x: net.classifier(flat(net, x)),  # type: ignore[operator]
+    "shufflenet_v2_x0_5": lambda net, x: net.fc(flat(net, x)),  # type: ignore[operator]
+    "mnasnet0_5": lambda net, x: net.classifier(flat(net, x)),  # type: ignore[operator]
+    "squeezenet1_1": lambda net, x: net.classifier(x).flatten(1),  # type: ignore[operator]
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_features_with_the_original_classifier_are_the_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = torchvision_models.get_model(name).eval()
+    monkeypatch.setattr(torchvision_models, "get_model", lambda *_, **__: network)
+    backbone = build_backbone(name, {}, image_size=32)
+    with torch.inference_mode():
+        features = backbone.features(picture(64))
+        assert features.shape[1] == backbone.n_features
+        assert torch.allclose(FAMILIES[name](network, features), network(picture(64)), atol=1e-5)
+
+
+def test_a_vision_transformer_gives_its_class_token_first() -> None:
+    torch.manual_seed(0)
+    options = {"hidden_dim": 8, "mlp_dim": 8, "num_heads": 2, "num_layers": 1}
+    options |= {"patch_size": 16, "image_size": 32}
+    network = torchvision_models.VisionTransformer(**options).eval()
+    from retrieval.backbones import VisionTransformerFeatures
+
+    with torch.inference_mode():
+        nn.init.normal_(network.heads.head.weight)
+        tokens = VisionTransformerFeatures(network)(picture(32))
+        assert tokens.shape == (2, 5, 8)
+        assert torch.allclose(network.heads(tokens[:, 0]), network(picture(32)), atol=1e-6)
+
+
+def test_weights_of_the_whole_network_fit_the_backbone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = torchvision_models.get_model("shufflenet_v2_x0_5")
+    path = tmp_path / "weights.pth"
+    torch.save(network.state_dict(), path)
+    model = build_model(ModelConfig("shufflenet_v2_x0_5", n_dimensions=8), weights_path=path, image_size=32)
+    own = model.backbone.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in network.state_dict().items() if name in own)
+    assert set(network.state_dict()) - set(own) == {"fc.weight", "fc.bias"}
+    other = build_model(ModelConfig("mobilenet_v3_small", n_dimensions=8), image_size=32)
+    assert "and " in message(lambda: load_backbone_weights(other, path))
+
+
+def test_pretrained_weights_come_from_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    wanted = torchvision_models.get_model("shufflenet_v2_x0_5").state_dict()
+    asked: list[str] = []
+
+    def fetch(url: str, *_: object, **__: object) -> dict[str, Tensor]:
+        asked.append(url)
+        return wanted
+
+    monkeypatch.setattr(
+        torchvision_models.shufflenetv2.WeightsEnum, "get_state_dict", lambda self, *a, **k: fetch(self.url)
+    )
+    backbone = build_backbone("shufflenet_v2_x0_5", {}, pretrained=True, image_size=32)
+    assert len(asked) == 1
+    assert "shufflenet" in asked[0]
+    assert torch.equal(backbone.features.state_dict()["conv1.0.weight"], wanted["conv1.0.weight"])
+    assert backbone.mean == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (urllib.error.URLError("no route"), "<urlopen error no route>"),
+        (
+            RuntimeError('invalid hash value (expected "1", got "2")\nat x'),
+            'invalid hash value (expected "1", got "2")',
+        ),
+    ],
+)
+def test_weights_that_cannot_be_fetched_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    def fail(*_: object, **__: object) -> object:
+        raise error
+
+    monkeypatch.setattr(torchvision_models, "get_model", fail)
+    assert message(lambda: build_backbone("resnet18", {}, pretrained=True)) == (
+        f"--backbone resnet18: its pretrained weights cannot be fetched ({reason}); "
+        "download them once and give --weights FILE"
+    )
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
+    text = message(lambda: build_backbone("resnet5O", {}))
+    assert text.startswith("--backbone resnet5O: torchvision has no such network; did you mean resnet50, ")
+    assert message(lambda: build_backbone("qqqqqqqq", {})) == "--backbone qqqqqqqq: torchvision has no such network"
+
+
+def test_detection_networks_are_no_backbones() -> None:
+    assert "torchvision has no such network" in message(lambda: build_backbone("fasterrcnn_resnet50_fpn", {}))
+
+
+def test_an_unknown_option_is_one_line() -> None:
+    text = message(lambda: build_backbone("shufflenet_v2_x0_5", {"widht": 2}, image_size=32))
+    assert text.startswith("--backbone shufflenet_v2_x0_5: ")
+    assert "unexpected keyword argument 'widht'" in text
+    assert text.endswith('; check --backbone-option {"widht": 2}')
+
+
+def test_an_option_reaches_the_constructor() -> None:
+    backbone = build_backbone("mobilenet_v3_small", {"width_mult": 0.5}, image_size=32)
+    assert backbone.n_features == 288
+
+
+class TestOfOneSize:
+    """A transformer with learned positions takes pictures of one size."""
+
+    options = {"hidden_dim": 8, "mlp_dim": 8, "num_heads": 2, "num_layers": 1, "patch_size": 16}
+
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def get_model(name: str, weights: object, **options: object) -> nn.Module:
+            network: nn.Module = torchvision_models.VisionTransformer(**(self.options | {"image_size": 32} | options))
+            return network
+
+        monkeypatch.setattr(torchvision_models, "get_model", get_model)
+
+    def test_random_weights_are_made_for_the_size_asked_for(self) -> None:
+        model = build_model(ModelConfig("vit_b_16", pooling="cls", n_dimensions=0), image_size=48)
+        assert model(picture(48)).shape == (2, 8)
+
+    def test_pretrained_weights_are_refused_at_another_size(self) -> None:
+        config = ModelConfig("vit_b_16", pooling="cls", n_dimensions=0)
+        assert message(lambda: build_model(config, pretrained=True, image_size=48)) == (
+            "vit_b_16 takes pictures of 32 pixels here, not of 48; give --size 32, or train at the size you want"
+        )
+
+    def test_embedding_at_another_size_is_refused(self) -> None:
+        model = build_model(ModelConfig("vit_b_16", pooling="cls", n_dimensions=0), image_size=48)
+        assert message(lambda: Embedder(model, ImageSpec(size=32), torch.device("cpu"))) == (
+            "vit_b_16 takes pictures of 48 pixels here, not of 32; give --size 48, or train at the size you want"
+        )
+
+    def test_a_size_that_patches_do_not_fill_is_one_line(self) -> None:
+        config = ModelConfig("vit_b_16", pooling="cls", n_dimensions=0)
+        text = message(lambda: build_model(config, image_size=40))
+        assert text.startswith("--backbone vit_b_16: Input shape indivisible by patch size!")
+
+    def test_it_can_be_embedded(self) -> None:
+        model = build_model(ModelConfig("vit_b_16", pooling="cls", n_dimensions=0), image_size=32)
+        pictures = (picture(32).permute(0, 2, 3, 1) * 255).byte().numpy()
+        assert Embedder(model, ImageSpec(size=32), torch.device("cpu")).describe(pictures).shape == (2, 8)
+
+
+def test_timm_networks_are_built_and_take_their_own_weights(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", reason="the extra timm is not installed")
+    options = {"img_size": 32, "depth": 1, "embed_dim": 8, "num_heads": 2}
+    config = ModelConfig("timm:vit_tiny_patch16_224", pooling="cls", n_dimensions=0, backbone_options=options)
+    model = build_model(config, image_size=32)
+    network = timm.create_model("vit_tiny_patch16_224", pretrained=False, **options)
+    path = tmp_path / "weights.pth"
+    torch.save(network.state_dict(), path)
+    load_backbone_weights(model, path)
+    with torch.inference_mode():
+        expected = F.normalize(network.eval().forward_features(picture(32))[:, 0])
+        assert torch.allclose(model.eval()(picture(32)), expected, atol=1e-6)
+    assert model.n_prefix_tokens == 1
+    assert "timm:vit_tiny_patch16_224 takes pictures of 32 pixels here, not of 48" in message(
+        lambda: build_model(config, image_size=48)
+    )
+
+
+def test_a_misspelt_timm_network_is_answered_with_the_nearest() -> None:
+    pytest.importorskip("timm", reason="the extra timm is not installed")
+    text = message(lambda: build_backbone("timm:efficientnet_lit0", {}))
+    assert text.startswith("--backbone timm:efficientnet_lit0: timm has no such network; did you mean ")
+    assert "efficientnet_lite0" in text
+
+
+def test_without_timm_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    assert message(lambda: build_backbone("timm:resnet18", {})) == (
+        "--backbone timm:resnet18: needs timm; pip install 'lmr[timm]'"
+    )

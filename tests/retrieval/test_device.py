@@ -1,0 +1,95 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from retrieval.device import fast_dtype, limit_threads, memory_format, place, resolve_device
+from retrieval.errors import LmrError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("no_accelerator")
+def test_auto_is_the_cpu_where_there_is_nothing_else() -> None:
+    assert resolve_device("auto") == CPU
+    assert resolve_device("cpu") == CPU
+
+
+def test_auto_prefers_cuda_then_mps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto").type == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto").type == "mps"
+
+
+@pytest.mark.usefixtures("no_accelerator")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cuda", "--device cuda: this machine has 0 CUDA devices; use --device cpu"),
+        ("cuda:1", "--device cuda:1: this machine has 0 CUDA devices; use --device cpu"),
+        ("mps", "--device mps: not available here; use --device cpu"),
+        ("gpu", "--device gpu: not a device; use auto, cpu, cuda, cuda:N or mps"),
+        ("cuda:x", "--device cuda:x: not a device; use auto, cpu, cuda, cuda:N or mps"),
+        ("", "--device : not a device; use auto, cpu, cuda, cuda:N or mps"),
+        ("meta", "--device meta: not supported; use auto, cpu, cuda, cuda:N or mps"),
+    ],
+)
+def test_a_device_that_is_not_there_is_one_line(name: str, message: str) -> None:
+    with pytest.raises(LmrError) as caught:
+        resolve_device(name)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("has", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+@pytest.mark.parametrize("release", ["2.14", "older"])
+def test_bfloat16_is_used_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, release: str, has: bool, dtype: torch.dtype
+) -> None:
+    newer = SimpleNamespace(get_capabilities=lambda: {"avx512_bf16": has})
+    older = SimpleNamespace(_is_avx512_bf16_supported=lambda: has)
+    monkeypatch.setattr(torch, "cpu", newer if release == "2.14" else older)
+    assert fast_dtype(CPU) == dtype
+
+
+def test_float32_is_used_where_torch_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "cpu", SimpleNamespace())
+    assert fast_dtype(CPU) == torch.float32
+
+
+def test_this_torch_can_be_asked() -> None:
+    assert fast_dtype(CPU) in (torch.bfloat16, torch.float32)
+    assert isinstance(torch.cpu._is_avx512_bf16_supported(), bool)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_a_gpu_without_bfloat16_uses_float16(monkeypatch: pytest.MonkeyPatch, native: bool, dtype: torch.dtype) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation)
+    assert fast_dtype(torch.device("cuda")) == dtype
+
+
+def test_a_network_is_placed_channels_last() -> None:
+    layer = nn.Conv2d(2, 3, 3)
+    place(layer, CPU)
+    assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+    assert memory_format(torch.device("mps")) == torch.contiguous_format
+
+
+def test_threads_are_bounded() -> None:
+    limit_threads(None)
+    assert torch.get_num_threads() == 1
+    limit_threads(2)
+    assert torch.get_num_threads() == 2
+    limit_threads(1)
+    with pytest.raises(LmrError) as caught:
+        limit_threads(0)
+    assert str(caught.value) == "--threads must be at least 1, got 0"

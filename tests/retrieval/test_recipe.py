@@ -1,0 +1,65 @@
+import math
+
+import pytest
+
+from retrieval.errors import LmrError
+from retrieval.recipe import AugmentConfig, LossConfig, ModelConfig, TrainConfig
+
+
+def test_a_model_configuration_comes_back_from_json() -> None:
+    config = ModelConfig("timm:x", "avg", 2.0, 64, True, {"pad_type": "same"})
+    assert ModelConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"poling": "gem"}, "model configuration: unknown key poling; it was written by another version of lmr"),
+        ({"gem_p": None}, "model configuration: missing key gem_p; it was written by another version of lmr"),
+    ],
+)
+def test_another_set_of_keys_is_refused(change: dict[str, object], message: str) -> None:
+    given = ModelConfig().to_json() | change
+    if None in change.values():
+        del given[next(iter(change))]
+    with pytest.raises(LmrError) as caught:
+        ModelConfig.from_json(given)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: ModelConfig(pooling="mean"), "pooling is one of gem, avg, max, cls, got mean"),  # type: ignore[arg-type]
+        (lambda: ModelConfig(n_dimensions=-1), "--dimensions must be 0 (no neck) or more, got -1"),
+        (lambda: ModelConfig(gem_p=math.nan), "--gem-p must be positive, got nan"),
+        (lambda: LossConfig("triplet"), "--loss is one of arcface, softmax, got triplet"),  # type: ignore[arg-type]
+        (lambda: LossConfig(margin_rad=28.6), "--margin-rad is in radians, 0 to pi/2, got 28.6"),
+        (lambda: LossConfig(margin_rare_rad=math.nan), "--margin-rare-rad is in radians, 0 to pi/2, got nan"),
+        (lambda: LossConfig(scale=0), "--scale must be positive, got 0"),
+        (lambda: LossConfig(negative_weight=math.nan), "--negative-weight must be 0 or more, got nan"),
+        (lambda: LossConfig(negative_cosine=2), "--negative-cosine must lie in [-1, 1], got 2"),
+        (lambda: AugmentConfig(min_area=0), "--min-area must lie in (0, 1], got 0"),
+        (
+            lambda: TrainConfig(epochs=0),
+            "--epochs is too small; training needs at least 1 epoch and batches of 2",
+        ),
+        (
+            lambda: TrainConfig(batch_size=1),
+            "--batch-size is too small; training needs at least 1 epoch and batches of 2",
+        ),
+        (lambda: TrainConfig(negative_share=1), "--negative-share must lie in [0, 1), got 1"),
+        (lambda: TrainConfig(epoch_size=1), "--epoch-size must be at least 2, got 1"),
+        (lambda: TrainConfig(optimizer="adam"), "--optimizer is one of adamw, sgd, got adam"),  # type: ignore[arg-type]
+        (lambda: TrainConfig(head_rate=-1), "--head-rate must be 0 or more, got -1"),
+        (lambda: TrainConfig(backbone_rate=math.nan), "--backbone-rate must be 0 or more, got nan"),
+        (lambda: TrainConfig(warmup=5), "--warmup is a share of the steps, 0 to 1, got 5"),
+        (lambda: TrainConfig(clip_norm=0), "--clip-norm must be positive, got 0"),
+        (lambda: TrainConfig(balance=-1), "--weight-decay and --balance must be 0 or more, got 0.0001 and -1"),
+        (lambda: TrainConfig(seed=-1), "--seed must be 0 or more, got -1"),
+    ],
+)
+def test_a_value_out_of_range_names_its_option(made: object, message: str) -> None:
+    with pytest.raises(LmrError) as caught:
+        made()  # type: ignore[operator]
+    assert str(caught.value) == message
