@@ -8,13 +8,16 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from index.answers import Answers
     from index.folder import IndexFolder
     from retrieval.arrays import FloatArray
     from retrieval.embedding import Embedder
@@ -103,8 +106,6 @@ class Landmarks:
         """Unit descriptors (b, d) of the readable pictures in their order, and position -> reason of the others."""
         unreadable: dict[int, str] = {}
         vectors = []
-        import numpy as np
-
         for batch in self.embedder.embed(_Given(pictures), range(len(pictures))):
             vectors.append(batch.vectors)
             unreadable |= batch.unreadable
@@ -120,21 +121,17 @@ class Landmarks:
         """
         from index.answers import answer
 
-        descriptors, unreadable = self.embed(pictures)
-        answers = iter(self._answers(answer(self.folder, descriptors), threshold, n_landmarks))
-        names = [_name_of(picture) for picture in pictures]
-        return [
-            _unreadable(name, unreadable[i]) if i in unreadable else next(answers)(name) for i, name in enumerate(names)
-        ]
-
-    def _answers(self, found: Any, threshold: float | None, n_landmarks: int) -> list[Any]:
-        import numpy as np
-
         cut, shown_threshold = self._threshold(threshold)
-        starts = np.searchsorted(found.votes.query, np.arange(len(found) + 1))
+        descriptors, unreadable = self.embed(pictures)
+        found = answer(self.folder, descriptors)
+        told = (
+            replace(self._answer(found, row, cut, n_landmarks), threshold=shown_threshold, in_index=self._row_id(same))
+            for row, same in enumerate(found.same_picture)
+        )
+        names = map(_name_of, pictures)
         return [
-            _AnswerOf(self, found, row, slice(starts[row], starts[row + 1]), (cut, shown_threshold, n_landmarks))
-            for row in range(len(found))
+            _unreadable(name, unreadable[i]) if i in unreadable else replace(next(told), image=name)
+            for i, name in enumerate(names)
         ]
 
     def _threshold(self, asked: float | None) -> tuple[float, float | None]:
@@ -155,6 +152,54 @@ class Landmarks:
             return float("-inf"), None
         return calibration.threshold_precision.logit, calibration.threshold_precision.confidence
 
+    def _answer(self, found: "Answers", row: int, cut: float, n_landmarks: int) -> Answer:
+        """What is known of one query but its image. cut: ranking key from which on it is answered."""
+        votes = found.votes
+        shown = range(*np.searchsorted(votes.query, [row, row + 1]))[:n_landmarks]
+        landmarks = tuple(
+            LandmarkScore(
+                label := found.landmarks[votes.landmark[i]],
+                self._name(label)[0],
+                self._confidence(found.vote_logit[i]),
+                float(votes.score[i]),
+            )
+            for i in shown
+        )
+        answered = found.landmark[row] >= 0 and found.logit[row] >= cut
+        label = found.landmarks[found.landmark[row]] if answered else None
+        name, address = self._name(label) if label else ("", "")
+        return Answer(
+            image="",
+            landmark_id=label,
+            name=name,
+            address=address,
+            confidence=self._confidence(found.logit[row]),
+            threshold=None,
+            landmarks=landmarks,
+            neighbours=self._neighbours(found, row),
+        )
+
+    def _confidence(self, logit: float) -> float | None:
+        from index.confidence import sigmoid
+
+        return float(sigmoid(np.asarray(logit))) if self.is_calibrated else None
+
+    def _row_id(self, row: int) -> str | None:
+        return str(self.folder.rows.image_id[row]) if row >= 0 else None
+
+    def _neighbours(self, found: "Answers", row: int) -> tuple[Neighbour, ...]:
+        rows = self.folder.rows
+        pairs = zip(found.neighbours.rows[row], found.neighbours.scores[row], strict=True)
+        return tuple(
+            Neighbour(str(rows.image_id[i]), rows.landmarks[rows.landmark[i]], float(score), str(rows.path[i]))
+            for i, score in pairs
+            if i >= 0
+        )
+
+    def _name(self, label: str) -> tuple[str, str]:
+        known = self.folder.names.get(label)
+        return (known.name, known.address) if known else (label, "")
+
 
 def open_index(path: str | Path, *, device: str = "auto", threads: int | None = None, workers: int = 2) -> Landmarks:
     """Opens an index folder and its network.
@@ -171,53 +216,6 @@ def open_index(path: str | Path, *, device: str = "auto", threads: int | None = 
     folder = open_folder(path, device="cpu" if where.type == "mps" else device, threads=threads)
     model, card = load_model(folder.model_path)
     return Landmarks(folder, Embedder(model, card.image_spec, where, flip=card.flip, n_workers=workers))
-
-
-@dataclass(frozen=True, slots=True)
-class _AnswerOf:
-    """One query's part of all answers, made into an Answer once the picture's name is known."""
-
-    owner: Landmarks
-    found: Any
-    row: int
-    votes: slice
-    how: tuple[float, float | None, int]
-
-    def __call__(self, image: str) -> Answer:
-        cut, threshold, n_landmarks = self.how
-        folder, found, row = self.owner.folder, self.found, self.row
-        confidence = found.vote_confidence
-        codes, scores = found.votes.landmark[self.votes], found.votes.score[self.votes]
-        shown = None if confidence is None else confidence[self.votes]
-        landmarks = tuple(
-            LandmarkScore(
-                label := folder.rows.landmarks[codes[i]],
-                self._name(label)[0],
-                None if shown is None else float(shown[i]),
-                float(scores[i]),
-            )
-            for i in range(min(n_landmarks, len(codes)))
-        )
-        answered = found.landmark[row] >= 0 and found.logit[row] >= cut
-        label = folder.rows.landmarks[found.landmark[row]] if answered else None
-        name, address = self._name(label) if label else ("", "")
-        same = int(found.same_picture[row])
-        best = None if found.confidence is None else float(found.confidence[row])
-        in_index = str(folder.rows.image_id[same]) if same >= 0 else None
-        return Answer(image, label, name, address, best, threshold, landmarks, self._neighbours(), in_index)
-
-    def _neighbours(self) -> tuple[Neighbour, ...]:
-        rows = self.owner.folder.rows
-        found = zip(self.found.neighbours.rows[self.row], self.found.neighbours.scores[self.row], strict=True)
-        return tuple(
-            Neighbour(str(rows.image_id[i]), rows.landmarks[rows.landmark[i]], float(score), str(rows.path[i]))
-            for i, score in found
-            if i >= 0
-        )
-
-    def _name(self, label: str) -> tuple[str, str]:
-        known = self.owner.folder.names.get(label)
-        return (known.name, known.address) if known else (label, "")
 
 
 class _Given:
