@@ -56,9 +56,7 @@ def test_the_features_with_the_original_classifier_are_the_network(name: str, mo
 
 def test_a_vision_transformer_gives_its_class_token_first() -> None:
     torch.manual_seed(0)
-    options = {"hidden_dim": 8, "mlp_dim": 8, "num_heads": 2, "num_layers": 1}
-    options |= {"patch_size": 16, "image_size": 32}
-    network = torchvision_models.VisionTransformer(**options).eval()
+    network = torchvision_models.VisionTransformer(image_size=32, **SMALL).eval()
     from retrieval.backbones import VisionTransformerFeatures
 
     with torch.inference_mode():
@@ -145,15 +143,16 @@ def test_an_option_reaches_the_constructor() -> None:
     assert backbone.n_features == 288
 
 
+SMALL = {"hidden_dim": 8, "mlp_dim": 8, "num_heads": 2, "num_layers": 1, "patch_size": 16}
+
+
 class TestOfOneSize:
     """A transformer with learned positions takes pictures of one size."""
-
-    options = {"hidden_dim": 8, "mlp_dim": 8, "num_heads": 2, "num_layers": 1, "patch_size": 16}
 
     @pytest.fixture(autouse=True)
     def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def get_model(name: str, weights: object, **options: object) -> nn.Module:
-            network: nn.Module = torchvision_models.VisionTransformer(**(self.options | {"image_size": 32} | options))
+            network: nn.Module = torchvision_models.VisionTransformer(**(SMALL | {"image_size": 32} | options))
             return network
 
         monkeypatch.setattr(torchvision_models, "get_model", get_model)
