@@ -1,0 +1,162 @@
+"""Commands, options, links and lists in the documentation and the help agree with the program."""
+
+import subprocess
+import sys
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+from documents import (
+    DOCUMENTS,
+    ROOT,
+    anchors,
+    blocks,
+    code_spans,
+    first_column,
+    links,
+    lmr_commands,
+    spans_in,
+    table_after,
+)
+
+from cli.main import COMMANDS, main
+from lmr import Answer
+from retrieval.manifest_formats import recognise_manifest
+
+FORMATS = ROOT / "docs" / "formats.md"
+README = ROOT / "README.md"
+HEAVY = ("torch", "torchvision", "faiss", "h5py", "matplotlib", "pandas", "sklearn", "jinja2", "tqdm")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_in_the_documents_parses(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(document):
+        if block.mark[0] == "file":
+            Path(block.mark[1]).write_text(block.text, encoding="utf-8")
+    for arguments in (a for block in blocks(document) for a in lmr_commands(block.text)):
+        _parse(arguments)
+
+
+def test_the_documents_show_every_command() -> None:
+    assert {words[0] for path in DOCUMENTS for block in blocks(path) for words in lmr_commands(block.text)} == set(
+        COMMANDS
+    )
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_option_in_the_text_exists(document: Path) -> None:
+    everywhere = set().union(*(_options(name) for name in COMMANDS))
+    for span in code_spans(document):
+        words = span.removeprefix("lmr ").split()
+        if not words or not any(word.startswith("--") for word in words):
+            continue
+        known = _options(words[0]) if words[0] in COMMANDS else everywhere
+        if words[0] in COMMANDS or words[0].startswith("--"):
+            unknown = [word for word in words if word.startswith("--") and word not in known]
+            assert not unknown, f"{document.name}: `{span}`"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_has_examples_that_parse(name: str) -> None:
+    text = _command(name).help or ""
+    _, found, examples = text.partition("Example:\n")
+    lines = [line.strip() for line in examples.splitlines() if line.strip()]
+    assert found
+    assert lines
+    assert [line for line in lines if not line.startswith(f"lmr {name} ") and line != f"lmr {name}"] == []
+    for line in lines:
+        for arguments in lmr_commands(line):
+            _parse(arguments)
+
+
+def test_the_commands_in_the_help_of_lmr_parse() -> None:
+    lines = [line.strip() for line in (main.help or "").splitlines() if line.strip().startswith("lmr ")]
+    commands = [arguments for line in lines for arguments in lmr_commands(line)]
+    assert [arguments[0] for arguments in commands] == ["demo", "train", "embed", "build-index", "submit"]
+    for arguments in commands:
+        _parse(arguments)
+
+
+def test_every_option_has_a_help_text() -> None:
+    without = [
+        f"{name} {parameter.opts[0]}"
+        for name in COMMANDS
+        for parameter in _command(name).params
+        if isinstance(parameter, click.Option) and not parameter.help
+    ]
+    assert without == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in links(document):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        there = document.parent / path if path else document
+        assert there.is_file(), f"{document.name}: {target}"
+        assert not anchor or anchor in anchors(there), f"{document.name}: {target}"
+
+
+def test_the_readme_names_the_two_commands() -> None:
+    lines = README.read_text(encoding="utf-8").splitlines()
+    assert "    python3 scripts/run.py demo" in lines
+    assert "    python3 scripts/run.py test" in lines
+
+
+def test_the_readme_lists_the_extras() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert first_column(README, "Extras, in the brackets") == set(project["optional-dependencies"])
+
+
+def test_the_readme_lists_the_fields_of_an_answer() -> None:
+    assert first_column(README, "gives one `Answer` for each") == {field.name for field in fields(Answer)}
+
+
+def test_the_picture_in_the_readme_is_small() -> None:
+    assert (ROOT / "docs" / "query.jpg").stat().st_size < 150_000
+
+
+def test_the_manifests_that_the_formats_page_lists_are_recognised() -> None:
+    headers = [span for row in table_after(FORMATS, "## Manifests") for span in spans_in(row[1]) if "," in span]
+    assert len(headers) >= 6
+    for header in headers:
+        recognise_manifest(header.split(","), "listed.csv")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; from cli.main import COMMANDS, main\n"
+        "for name in ['', *COMMANDS]:\n"
+        "    try: main([name, '--help'] if name else ['--help'], prog_name='lmr')\n"
+        "    except SystemExit as end: assert end.code == 0, name\n"
+        f"print('loaded:', *[name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "loaded:"
+    assert done.stdout.count("Usage: lmr") == 1 + len(COMMANDS)
+
+
+def _command(name: str) -> click.Command:
+    command = main.get_command(click.Context(main), name)
+    assert command is not None, f"there is no command {name}"
+    return command
+
+
+def _options(name: str) -> set[str]:
+    names = (opt for parameter in _command(name).params for opt in (*parameter.opts, *parameter.secondary_opts))
+    return {*names, "--help"}
+
+
+def _parse(arguments: list[str]) -> None:
+    """Fails where click would refuse the command: unknown options, values out of range, arguments missing."""
+    try:
+        _command(arguments[0]).make_context(arguments[0], list(arguments[1:]), parent=click.Context(main))
+    except click.exceptions.Exit as end:
+        if end.exit_code:
+            pytest.fail(f"lmr {' '.join(arguments)}: exit code {end.exit_code}")
+    except click.ClickException as error:
+        pytest.fail(f"lmr {' '.join(arguments)}: {error.format_message()}")

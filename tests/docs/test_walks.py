@@ -1,0 +1,197 @@
+"""The walks of the documentation, run in order on tiny sets; the files and JSON keys that docs/formats.md lists."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import chdir
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import Result
+from documents import ROOT, first_column, lmr_commands, marked, spans_in, table_after
+from PIL import Image
+from tiny_world import LANDMARKS, make_kaggle, make_photos, run
+
+from retrieval.store import read_store, write_store
+
+README, FORMATS, GOOGLE = ROOT / "README.md", ROOT / "docs" / "formats.md", ROOT / "docs" / "landmarks.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A folder after a walk. said: what each command printed, with its arguments."""
+
+    folder: Path
+    said: list[tuple[list[str], Result]]
+
+    def output(self, *start: str) -> list[str]:
+        """What the commands that begin so printed."""
+        return [result.output for arguments, result in self.said if arguments[: len(start)] == list(start)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Surviving a power cut is not what these tests can see, and a busy disk takes a second for each file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Walk:
+    """The README's walk through one's own photos."""
+    folder = tmp_path_factory.mktemp("photos-walk")
+    make_photos(folder)
+    return _walk(folder, marked(README, "run", "photos"))
+
+
+@pytest.fixture(scope="module")
+def kaggle(tmp_path_factory: pytest.TempPathFactory) -> Walk:
+    """The README's four commands for Kaggle."""
+    folder = tmp_path_factory.mktemp("kaggle-walk")
+    make_kaggle(folder)
+    return _walk(folder, marked(README, "run", "kaggle"))
+
+
+def test_every_command_of_the_walks_succeeds(photos: Walk, kaggle: Walk) -> None:
+    assert len(photos.said) >= 12
+    assert [arguments[0] for arguments, _ in kaggle.said] == ["train", "embed", "build-index", "submit", "score"]
+    for arguments, result in [*photos.said, *kaggle.said]:
+        assert result.exit_code == 0, f"lmr {' '.join(arguments)}: {result.output}"
+
+
+def test_the_walk_through_photos_leaves_what_it_says(photos: Walk) -> None:
+    before, after = photos.output("query", "new-picture.jpg")[:2]
+    assert "not calibrated" in before
+    assert re.search(r"\n  [\w()-][^\n]*  score 0\.\d{3}\n", before)
+    assert "not calibrated" not in after
+    assert re.search(r"\n  (no known landmark \(best 0\.\d{3}, threshold 0\.\d{3}\)|[^\n]*  0\.\d{3})\n", after)
+    with Image.open(photos.folder / "sheet.jpg") as sheet:
+        assert sheet.format == "JPEG"
+    assert (photos.folder / "report.html").read_text(encoding="utf-8").startswith("<!")
+    linked = sorted(path.name for path in (photos.folder / "sorted").rglob("*") if path.is_symlink())
+    assert linked == [f"IMG_{i}.jpg" for i in range(len(LANDMARKS))]
+    assert len(photos.output("query", "inbox", "--csv")[0].splitlines()) == 1 + len(LANDMARKS)
+
+
+def test_the_walk_for_kaggle_answers_every_id_in_order(kaggle: Walk) -> None:
+    asked = [line.split(",")[0] for line in (kaggle.folder / "test.csv").read_text().splitlines()]
+    answered = [line.split(",")[0] for line in (kaggle.folder / "submission.csv").read_text().splitlines()]
+    assert answered == asked
+    assert {"All", "Public", "Private"} <= set(kaggle.output("score")[0].split())
+
+
+def test_the_python_example_runs(photos: Walk, capsys: pytest.CaptureFixture[str]) -> None:
+    with chdir(photos.folder):
+        exec(compile(marked(README, "run", "photos", language="python"), "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("new-picture.jpg ")
+    assert sum(line.startswith("inbox/IMG_1.jpg ") for line in lines) == 1
+    assert len(lines) == 2 + 2 * 3
+
+
+def test_the_split_of_the_google_page_keeps_every_picture_once(kaggle: Walk) -> None:
+    with chdir(kaggle.folder):
+        exec(compile(marked(GOOGLE, "run", "split", language="python"), "landmarks.md", "exec"), {})
+    read = {name: (kaggle.folder / f"{name}.csv").read_text().splitlines() for name in ("train", "train_part", "val")}
+    assert len({line.split(",")[1] for line in read["val"][1:]}) == len(LANDMARKS) == len(read["val"]) - 1
+    assert sorted(read["train_part"][1:] + read["val"][1:]) == sorted(read["train"][1:])
+
+
+def test_the_keys_of_query_are_those_listed(photos: Walk) -> None:
+    content = _json(photos, "query", "new-picture.jpg", "--json")
+    assert set(_paths(content)) == first_column(FORMATS, "<!-- keys: query -->")
+
+
+def test_the_keys_of_evaluate_are_those_listed(photos: Walk) -> None:
+    rates = {"false_answer_rate": "<kind>", "at_threshold_gap.false_answer_rate": "<kind>"}
+    content = _json(photos, "evaluate", "held-out", "--json")
+    dynamic = {"precision_at": "<k>", "baselines": "<name>", **rates}
+    assert set(_paths(content, dynamic)) == first_column(FORMATS, "<!-- keys: evaluate -->")
+    assert set(content["baselines"]) == {"random", "most_frequent", "nearest_neighbour", "majority_vote"}
+
+
+def test_the_keys_of_calibrate_are_those_listed(photos: Walk) -> None:
+    content = _json(photos, "calibrate", "held-out", "--json")
+    dynamic = {"threshold_gap": "<figure>", "threshold_precision": "<figure>"}
+    assert set(_paths(content, dynamic)) == first_column(FORMATS, "<!-- keys: calibrate -->")
+    assert set(content["threshold_gap"]) == first_column(FORMATS, "<!-- keys: figures -->")
+    stored = json.loads((photos.folder / "landmarks" / "calibration.json").read_text())
+    assert set(stored) == {*content, "sha256"}
+
+
+def test_the_keys_of_score_are_those_listed(kaggle: Walk, tmp_path: Path) -> None:
+    content = _json(kaggle, "score", "submission.csv", "test_solution.csv", "--json")
+    assert set(_paths(content, {"": "<half>"})) == first_column(FORMATS, "<!-- keys: recognition -->")
+    (tmp_path / "lists.csv").write_text("id,images\na,b c\n")
+    (tmp_path / "solution.csv").write_text("id,images,Usage\na,c,Public\n")
+    content = _json(kaggle, "score", str(tmp_path / "lists.csv"), str(tmp_path / "solution.csv"), "--json")
+    listed = first_column(FORMATS, "<!-- keys: retrieval -->")
+    assert set(_paths(content, {"": "<half>", "<half>.precision_at": "<k>"})) == listed
+
+
+def test_the_keys_of_the_index_and_the_model_are_those_listed(photos: Walk) -> None:
+    content = json.loads((photos.folder / "landmarks" / "index.json").read_text())
+    assert set(_paths(content, {"files": "<file>"})) == first_column(FORMATS, "<!-- keys: index.json -->")
+    content = json.loads((photos.folder / "model" / "model.json").read_text())
+    assert set(_paths({**content, "made_by": None})) == first_column(FORMATS, "<!-- keys: model.json -->")
+
+
+def test_the_files_of_the_model_folder_are_those_listed(photos: Walk) -> None:
+    there = {f"{path.name}/" if path.is_dir() else path.name for path in (photos.folder / "trained").iterdir()}
+    named = {re.sub(r"weights-\w+", "weights-<hash>", name) for name in there}
+    assert named == first_column(FORMATS, "### Model folder")
+    header = (photos.folder / "trained" / "training.csv").read_text().splitlines()[0]
+    assert f"`{header}`" in dict(table_after(FORMATS, "### Model folder"))["`training.csv`"]
+
+
+def test_the_files_of_the_index_folder_are_those_listed(photos: Walk) -> None:
+    there = {f"{path.name}/" if path.is_dir() else path.name for path in (photos.folder / "landmarks").iterdir()}
+    listed = dict(table_after(FORMATS, "### Index folder"))
+    assert there == {name.strip("`") for name in listed}
+    for name in ("rows.h5", "background.h5", "whiten.h5"):
+        with h5py.File(photos.folder / "landmarks" / name) as file:
+            assert spans_in(listed[f"`{name}`"]) == set(file)
+
+
+def test_the_content_of_a_store_is_that_listed(photos: Walk, tmp_path: Path) -> None:
+    store = read_store(photos.folder / "photos.h5")
+    write_store(tmp_path / "kinds.h5", replace(store, kind=np.full(len(store), "street", dtype=object)))
+    with h5py.File(tmp_path / "kinds.h5") as file:
+        assert set(file) == first_column(FORMATS, "<!-- hdf5: store -->")
+        _, _, listed = FORMATS.read_text(encoding="utf-8").partition("Attributes: ")
+        assert set(file.attrs) == spans_in(listed.partition(".\n")[0])
+
+
+def _walk(folder: Path, commands: str) -> Walk:
+    with chdir(folder):
+        return Walk(folder, [(arguments, run(arguments)) for arguments in lmr_commands(commands)])
+
+
+def _json(walk: Walk, *arguments: str) -> Any:
+    with chdir(walk.folder):
+        result = run(arguments)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def _paths(value: Any, dynamic: Mapping[str, str] | None = None, path: str = "") -> Iterator[str]:
+    """Dotted paths of the leaves; `[]` for the items of a list of objects.
+
+    dynamic: path of an object whose keys are names of things -> what the documentation writes in their place.
+    """
+    dynamic = dynamic or {}
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            key = dynamic.get(path, key)
+            inner = None if key == "<figure>" else inner
+            yield from _paths(inner, dynamic, f"{path}.{key}" if path else key)
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        yield from _paths(value[0], dynamic, f"{path}[]")
+    else:
+        yield path
