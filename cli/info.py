@@ -1,4 +1,4 @@
-"""lmr info: what a store, model, index folder or manifest is."""
+"""lmr info: what a store, model, index folder, calibration or manifest is."""
 
 import json
 from dataclasses import asdict
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("path", type=PATH)
 @json_option
 def command(path: Path, as_json: bool) -> None:
-    """Tell what PATH is: a descriptor store, a model folder, an index folder with its calibration, or a manifest.
+    """Tell what PATH is: a descriptor store, a model folder, an index folder, its calibration.json, or a manifest.
 
     \b
     Example:
@@ -34,6 +34,10 @@ def describe(path: Path) -> dict[str, Any]:
         raise LmrError(f"{path}: there is no such file or folder")
     if path.suffix in (".h5", ".hdf5") or path.name.endswith(".partial"):
         return _describe_store(path)
+    if path.name in ("index.json", "model.json"):
+        path = path.parent
+    if path.name == "calibration.json":
+        return _describe_calibration_file(path)
     if (path / "index.json").is_file():
         return _describe_index(path)
     if (path / "model.json").is_file():
@@ -82,6 +86,14 @@ def _describe_index(path: Path) -> dict[str, Any]:
     calibration = folder.calibration
     facts["calibration"] = _describe_calibration(calibration) if calibration else "none; lmr calibrate makes one"
     return facts
+
+
+def _describe_calibration_file(path: Path) -> dict[str, Any]:
+    from index.folder import read_calibration, read_info
+
+    calibration = read_calibration(path.parent, read_info(path.parent))
+    assert calibration is not None, f"{path} was there a moment ago"
+    return {"what": "calibration", **_describe_calibration(calibration)}
 
 
 def _describe_calibration(calibration: "Calibration") -> dict[str, Any]:
