@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ import numpy as np
 
 from retrieval.arrays import IntArray, ObjArray
 from retrieval.errors import LmrError
+from retrieval.hdf5_file import new_hdf5
 
 FORMAT_VERSION = 1
 TODO, DONE, UNREADABLE = 0, 1, 2
@@ -44,11 +44,23 @@ class StoreInfo:
 
     def difference(self, other: "StoreInfo") -> str:
         """The first thing in which two stores differ, for a person; '' when they agree."""
+        if self.fingerprint != other.fingerprint and (what := self._preparation_difference(other)):
+            return what
         for name, what in (("fingerprint", "model"), ("manifest_digest", "manifest"), ("dtype", "dtype")):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 return f"another {what} ({mine[:8]}, now {theirs[:8]})"
         return ""
+
+
+    def _preparation_difference(self, other: "StoreInfo") -> str:
+        """What was changed of the preparation, where the network is the same."""
+        mine = {**self.model, **self.image_spec}
+        theirs = {**other.model, **other.image_spec}
+        if any(mine.get(name) != theirs.get(name) for name in ("config", "weights_sha256")):
+            return ""
+        changed = (name for name in theirs if mine.get(name) != theirs[name])
+        return next((f"another {name} ({mine.get(name)}, now {theirs[name]})" for name in changed), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +79,8 @@ def lay_out(partial: Path, columns: Columns, info: StoreInfo) -> None:
     """Writes the whole structure under a second temporary name, so that `partial` is never half a structure."""
     begun = partial.with_name(partial.name + ".new")
     try:
-        with begun.open("w+b", buffering=0) as raw:
-            target = _Target(raw)
-            with h5py.File(target, "w") as file:
-                _fill_structure(file, columns, info)
-            target.require_written()
-            os.fsync(raw.fileno())  # HDF5 may hang on a structure of which a power cut left a part
+        with new_hdf5(begun) as file:
+            _fill_structure(file, columns, info)
         os.replace(begun, partial)
     except (OSError, RuntimeError, ValueError) as error:  # ValueError: a NUL in a name
         with contextlib.suppress(OSError):
@@ -134,49 +142,6 @@ def read_reasons(file: Any) -> ObjArray:
         if len(rows):
             texts[start + rows] = [text.decode() for text in file["reason"][start : start + _REASON_ROWS][rows]]
     return texts
-
-
-class _Target:
-    """A file to which HDF5 can write without ever seeing an error.
-
-    The library cannot let go of a file that it failed to write: on a full disk it ends the process (segmentation
-    fault, HDF5 1.14). So the first error is kept, and raised when HDF5 is done.
-    """
-
-    def __init__(self, raw: io.FileIO) -> None:
-        self._raw = raw
-        self._error: OSError | None = None
-        self.readinto, self.seek, self.tell, self.flush = raw.readinto, raw.seek, raw.tell, raw.flush
-
-    def read(self, n: int = -1) -> bytes:
-        """n bytes; h5py knows a file by this method."""
-        return self._raw.read(n)
-
-    def write(self, data: memoryview) -> int:
-        """All of the data, or the error is kept."""
-        left = memoryview(data)
-        with self._keeping():
-            while left:
-                left = left[self._raw.write(left) :]
-        return len(data)
-
-    def truncate(self, size: int) -> int:
-        """Sets the file's length."""
-        with self._keeping():
-            self._raw.truncate(size)
-        return size
-
-    def require_written(self) -> None:
-        """Raises the first error that there was."""
-        if self._error is not None:
-            raise self._error
-
-    @contextlib.contextmanager
-    def _keeping(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self._error = self._error or error
 
 
 def _fill_structure(file: Any, columns: Columns, info: StoreInfo) -> None:
