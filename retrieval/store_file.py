@@ -52,7 +52,6 @@ class StoreInfo:
                 return f"another {what} ({mine[:8]}, now {theirs[:8]})"
         return ""
 
-
     def _preparation_difference(self, other: "StoreInfo") -> str:
         """What was changed of the preparation, where the network is the same."""
         mine = {**self.model, **self.image_spec}

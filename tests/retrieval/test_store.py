@@ -415,7 +415,7 @@ def write_until_killed(path: Path, vectors: np.ndarray, begun: int) -> None:
 
 def test_a_store_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
     """A forked writer is killed again and again, some at once, some later; what it had written is never lost."""
-    path, n = tmp_path / "x.h5", 200
+    path, n = tmp_path / "x.h5", 84
     rng = np.random.default_rng(0)
     vectors = vectors_of(n)
     n_kills, seen = 0, 0
@@ -430,7 +430,7 @@ def test_a_store_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
         if n_kills % 4:
             os.read(told, 1)
         os.close(told)
-        time.sleep(float(rng.uniform(0, 0.02)))
+        time.sleep(float(rng.uniform(0, 0.015)))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         n_kills += 1
