@@ -39,7 +39,7 @@ def split_own(images: Path, folder: Path, seed: int) -> DemoSet:
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in parts.items():
         _write(folder / f"{name}.csv", manifest, sorted(part), images, labelled=name != "test")
-    _write_solution(folder / "test_solution.csv", manifest, sorted(parts["test"]))
+    _write_solution(folder / "test_solution.csv", manifest, sorted(parts["test"]), images)
     _write_names(folder / "names.csv", manifest)
     names = ("train", "val", "test", "test_solution", "background", "names")
     return DemoSet(
@@ -60,15 +60,16 @@ def _write(path: Path, manifest: Manifest, rows: list[int], images: Path, *, lab
         writer = csv.writer(file)
         writer.writerow(["image_id", "path", *(["landmark_id"] if labelled else [])])
         for row in rows:
-            place = "" if manifest.path is None else str(images.resolve() / manifest.path[row])
+            place = _place(manifest, row, images)
             writer.writerow([manifest.image_id[row], place, *([_label(manifest, row)] if labelled else [])])
 
 
-def _write_solution(path: Path, manifest: Manifest, rows: list[int]) -> None:
+def _write_solution(path: Path, manifest: Manifest, rows: list[int], images: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "landmarks", "Usage"])
-        writer.writerows([manifest.image_id[row], _label(manifest, row), "Public"] for row in rows)
+        writer.writerow(["id", "path", "landmarks", "Usage"])
+        for row in rows:
+            writer.writerow([manifest.image_id[row], _place(manifest, row, images), _label(manifest, row), "Public"])
 
 
 def _write_names(path: Path, manifest: Manifest) -> None:
@@ -76,6 +77,10 @@ def _write_names(path: Path, manifest: Manifest) -> None:
         writer = csv.writer(file)
         writer.writerow(["landmark_id", "name"])
         writer.writerows([label, manifest.names.get(label, label)] for label in manifest.landmarks)
+
+
+def _place(manifest: Manifest, row: int, images: Path) -> str:
+    return "" if manifest.path is None else str(images.resolve() / manifest.path[row])
 
 
 def _label(manifest: Manifest, row: int) -> str:
