@@ -79,6 +79,15 @@ def test_the_walk_through_photos_leaves_what_it_says(photos: Walk) -> None:
     assert len(photos.output("query", "inbox", "--csv")[0].splitlines()) == 1 + len(LANDMARKS)
 
 
+def test_the_demo_on_ones_own_pictures_reads_all_of_them(photos: Walk) -> None:
+    (said,) = photos.output("demo")
+    assert "unreadable" not in said
+    assert "Try next:" in said
+    submission = (photos.folder / "my-demo" / "submission.csv").read_text().splitlines()
+    assert len(submission) == 1 + len(LANDMARKS) + 1  # a header, a picture of each landmark, a street
+    assert {path.parent.name for path in (photos.folder / "photos").rglob("*.csv")} == set()
+
+
 def test_the_walk_for_kaggle_answers_every_id_in_order(kaggle: Walk) -> None:
     asked = [line.split(",")[0] for line in (kaggle.folder / "test.csv").read_text().splitlines()]
     answered = [line.split(",")[0] for line in (kaggle.folder / "submission.csv").read_text().splitlines()]

@@ -30,11 +30,12 @@ def run(arguments: Sequence[str]) -> Result:
 
 def made_small(arguments: Sequence[str]) -> list[str]:
     """The command with the changes above."""
-    makes_network = arguments[0] == "train" or "--backbone" in arguments
+    trains = arguments[0] in ("train", "demo")
+    makes_network = trains or "--backbone" in arguments
     words = _without(arguments, {"--pretrained": 0, "--backbone": 1, "--size": 1, "--epochs": 1})
     if not makes_network:
         return list(arguments)
-    return words + _BACKBONE + (_TRAINING if arguments[0] == "train" else [])
+    return words + _BACKBONE + (_TRAINING if trains else [])
 
 
 def make_photos(folder: Path) -> None:
