@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+import torch
+from tiny_world import CPU, SIZE, SPEC, Pictures, jpeg, tiny_model
+from torch import Tensor, nn
+
+from retrieval.augmentation import to_input
+from retrieval.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from retrieval.embedding import Embedder, Rate
+from retrieval.images import prepare
+from retrieval.model import DescriptorModel
+from retrieval.recipe import ModelConfig
+
+N = 37
+
+
+@pytest.fixture
+def source() -> Pictures:
+    encoded: list[bytes | None] = [jpeg(i % 3, i) for i in range(N)]
+    encoded[4] = None
+    encoded[20] = b"no picture"
+    return Pictures(encoded)
+
+
+def pixels(n: int = 5) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def original(model: DescriptorModel, pictures: np.ndarray) -> np.ndarray:
+    """The network as it was trained, one picture at a time."""
+    with torch.inference_mode():
+        inputs = [to_input(torch.from_numpy(p[None]).permute(0, 3, 1, 2), SPEC, CPU) for p in pictures]
+        return torch.cat([model.eval()(x) for x in inputs]).numpy()
+
+
+@pytest.mark.usefixtures("in_float32")
+@pytest.mark.parametrize("pooling", ["gem", "avg", "max"])
+def test_the_fused_network_is_the_original(pooling: str) -> None:
+    model = tiny_model(pooling=pooling)
+    embedder = Embedder(model, SPEC, CPU)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in embedder._model.modules())
+    assert any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    assert embedder.describe(pixels()) == pytest.approx(original(model, pixels()), abs=1e-4)
+
+
+class Untraceable(nn.Module):
+    """Its path depends on the values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 8, 3, stride=2)
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, 8, h', w')."""
+        x = self.norm(self.layer(x))
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.usefixtures("in_float32")
+def test_a_network_that_cannot_be_traced_is_used_as_it_is() -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(Untraceable(), 8, 0, (), IMAGENET_MEAN, IMAGENET_STD)
+    model = DescriptorModel(ModelConfig("x", n_dimensions=0), backbone)
+    assert Embedder(model, SPEC, CPU).describe(pixels(1)) == pytest.approx(original(model, pixels(1)), abs=1e-5)
+
+
+@pytest.mark.usefixtures("in_float32")
+def test_the_given_network_stays_as_it_was() -> None:
+    model = tiny_model().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    Embedder(model, SPEC, CPU).describe(pixels())
+    assert model.training
+    assert all(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-3)])
+def test_batch_size_and_workers_do_not_change_descriptors(
+    source: Pictures, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tolerance: float
+) -> None:
+    monkeypatch.setattr("retrieval.embedding.fast_dtype", lambda _: dtype)
+    results = []
+    for batch_size, n_workers in ((16, 2), (1, 1), (7, 3), (64, 0)):
+        embedder = Embedder(tiny_model(), SPEC, CPU, n_workers=n_workers)
+        embedder.batch_size = batch_size
+        results.append(embedder.embed_all(source, np.arange(N)))
+    for rows, vectors in results:
+        assert rows.tolist() == [i for i in range(N) if i not in (4, 20)]
+        assert vectors.dtype == np.float32
+        assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(N - 2), abs=1e-6)
+        assert vectors == pytest.approx(results[0][1], abs=tolerance)
+
+
+def test_bfloat16_stays_near_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrieval.embedding.fast_dtype", lambda _: torch.bfloat16)
+    given = Embedder(tiny_model(), SPEC, CPU).describe(pixels())
+    expected = original(tiny_model(), pixels())
+    assert (given * expected).sum(axis=1) == pytest.approx(np.ones(5), abs=1e-3)
+    assert not np.array_equal(given, expected)
+
+
+@pytest.mark.usefixtures("in_float32")
+def test_flip_is_the_unit_mean_of_picture_and_mirror_image() -> None:
+    model = tiny_model()
+    both = original(model, pixels()) + original(model, np.ascontiguousarray(pixels()[:, :, ::-1]))
+    expected = both / np.linalg.norm(both, axis=1, keepdims=True)
+    given = Embedder(model, SPEC, CPU, flip=True).describe(pixels())
+    assert given == pytest.approx(expected, abs=1e-5)
+    assert np.abs(given - original(model, pixels())).max() > 1e-3
+
+
+@pytest.mark.usefixtures("in_float32")
+def test_rows_come_in_the_order_asked_for_with_their_own_picture(source: Pictures) -> None:
+    embedder = Embedder(tiny_model(), SPEC, CPU)
+    rows, vectors = embedder.embed_all(source, [30, 4, 2, 30])
+    assert rows.tolist() == [30, 2, 30]
+    pictures = np.stack([prepare(source.read(i), SPEC) for i in (30, 2, 30)])
+    assert vectors == pytest.approx(original(tiny_model(), pictures), abs=1e-5)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_unreadable_pictures_are_reported_with_their_batch(source: Pictures, device: str) -> None:
+    """On an accelerator pictures are decoded some batches ahead."""
+    embedder = Embedder(tiny_model(), SPEC, CPU)
+    embedder.batch_size, embedder.device = 5, torch.device(device)
+    embedder.describe = lambda pictures: pictures.mean(axis=(1, 2, 3))[:, None]  # type: ignore[method-assign]
+    batches = list(embedder.embed(source, np.arange(N)))
+    assert [len(b.rows) + len(b.unreadable) for b in batches] == [5] * 7 + [2]
+    assert [list(b.unreadable.items()) for b in batches if b.unreadable] == [
+        [(4, "picture 4 is gone")],
+        [(20, "not a picture in a known format")],
+    ]
+    rows = np.concatenate([b.rows for b in batches])
+    assert rows.tolist() == [i for i in range(N) if i not in (4, 20)]
+    expected = [prepare(source.read(i), SPEC).mean() for i in rows]
+    assert np.concatenate([b.vectors for b in batches])[:, 0] == pytest.approx(expected)
+
+
+def test_a_batch_without_readable_pictures_has_no_rows() -> None:
+    (batch,) = Embedder(tiny_model(), SPEC, CPU).embed(Pictures([None, None]), [0, 1])
+    assert batch.rows.shape == (0,)
+    assert batch.vectors.shape == (0, 8)
+    assert len(batch.unreadable) == 2
+
+
+def test_no_rows_give_no_descriptors() -> None:
+    rows, vectors = Embedder(tiny_model(), SPEC, CPU).embed_all(Pictures([]), [])
+    assert rows.shape == (0,)
+    assert vectors.shape == (0, 8)
+
+
+def test_an_iteration_that_is_given_up_ends_its_threads(source: Pictures) -> None:
+    import threading
+
+    before = threading.active_count()
+    batches = Embedder(tiny_model(), SPEC, CPU, n_workers=3).embed(source, np.arange(N))
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+def test_the_rate_is_that_of_the_whole_run() -> None:
+    times = iter([10.0, 12.0, 15.0])
+    rate = Rate(clock=lambda: next(times))
+    assert rate.add(4) == 2.0
+    assert rate.add(6) == 2.0
+    assert rate.n == 10
