@@ -12,6 +12,7 @@ import numpy as np
 from index.writing import write_error
 from retrieval.arrays import FloatArray, IntArray, LongArray, ObjArray, read_only
 from retrieval.errors import LmrError
+from retrieval.hdf5_file import new_hdf5
 
 _TEXT = h5py.string_dtype("utf-8")
 
@@ -107,11 +108,10 @@ def read_background(path: Path) -> Background:
 @contextmanager
 def _new_file(path: Path) -> Iterator[Any]:
     try:
-        with h5py.File(path, "w") as file:
+        with new_hdf5(path) as file:
             yield file
-    except (OSError, RuntimeError) as error:
-        # HDF5 reports a full disk as either, and as several lines.
-        raise write_error(path, OSError(None, str(error).splitlines()[0])) from error
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 A power below 1 ("half" whitening at 0.5) keeps part of the order of the components; 1 is the textbook's.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from retrieval.arrays import FloatArray, read_only
 from retrieval.errors import LmrError
+from retrieval.hdf5_file import new_hdf5
 
 FORMAT_VERSION = 1
 MAX_DIMENSIONS = 512
@@ -54,13 +54,13 @@ class Whitening:
     def save(self, path: str | Path) -> None:
         """Write mean and matrix as HDF5. Raises LmrError where that is not possible."""
         try:
-            with h5py.File(path, "w") as file:
+            with new_hdf5(Path(path)) as file:
                 file.attrs["format_version"] = FORMAT_VERSION
                 file["mean"], file["matrix"] = self.mean, self.matrix
-        except (OSError, RuntimeError) as error:
-            number = getattr(error, "errno", None)
-            reason = os.strerror(number) if number else str(error).partition(" (")[0]
-            raise LmrError(f"{path}: cannot be written ({reason}); free space or choose another folder") from None
+        except OSError as error:
+            raise LmrError(
+                f"{path}: cannot be written ({error.strerror}); free space or choose another folder"
+            ) from error
 
 
 def load_whitening(path: str | Path) -> Whitening:
@@ -97,7 +97,7 @@ def fit_whitening(vectors: FloatArray, power: float = 0.5, n_dimensions: int | N
     variance, components = variance[::-1][:n_dimensions], components[:, ::-1][:, :n_dimensions]
     kept = variance > RELATIVE_FLOOR * max(variance.max(initial=0.0), np.finfo(np.float64).eps)
     if not kept.any():
-        raise LmrError(f"whitening needs descriptors that differ, the {n} given do not; build the index without it")
+        raise LmrError(f"whitening needs descriptors that differ, the {n} given do not; give --whitening-power 0")
     variance, components = variance[kept], components[:, kept]
     largest = np.take_along_axis(components, np.abs(components).argmax(axis=0)[None], axis=0)
     return Whitening(mean, components * np.sign(largest) * variance ** (-power / 2))

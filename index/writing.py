@@ -1,5 +1,6 @@
 """Files that appear whole or not at all: written under a temporary name, flushed to disk, renamed."""
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +22,8 @@ def write_whole(path: Path, text: Iterable[str]) -> None:
         os.replace(partial, path)
         flush_folder(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a folder that cannot be written either
+            partial.unlink()
         raise write_error(path, error) from error
 
 

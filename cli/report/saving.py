@@ -1,5 +1,6 @@
 """Pictures that appear whole or not at all."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -13,5 +14,6 @@ def save_bytes(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a folder that cannot be written either
+            partial.unlink()
         raise write_error(path, error) from error
