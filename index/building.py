@@ -18,7 +18,6 @@ from index.folder import (
     BACKGROUND,
     FORMAT_VERSION,
     INDEX,
-    INFO,
     MODEL,
     MODEL_CARD,
     MODEL_WEIGHTS,
@@ -32,6 +31,7 @@ from index.folder import (
     list_files,
     read_info,
     replaced_path,
+    write_info,
 )
 from index.gathering import BuildInputs, Pictures, gather
 from index.rows import Background, Rows, write_background, write_rows
@@ -169,7 +169,7 @@ def _write_folder(
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         files=list_files(folder),
     )
-    write_whole(folder / INFO, [json.dumps(info.to_json(), indent=1), "\n"])
+    write_info(folder, info)
     return info
 
 

@@ -5,9 +5,9 @@
     model/          what makes a descriptor              names.json     names of landmarks for people
     calibration.json                                     index.json     what the folder is, sha256 of each file
 
-calibration.json is the one file that is replaced later. It carries its own sha256 and the inputs_digest of the
-index it was made for, and is not listed in index.json: so replacing it is one rename, and a kill leaves a whole
-folder.
+index.json carries its own sha256. calibration.json is the one file that is replaced later. It carries its own
+sha256 too, and the inputs_digest of the index it was made for, and is not listed in index.json: so replacing it is
+one rename, and a kill leaves a whole folder.
 """
 
 import hashlib
@@ -97,11 +97,13 @@ def open_folder(
     verify: Literal["full", "size"] = "full",
     device: str = "auto",
     threads: int | None = None,
+    calibrated: bool = True,
 ) -> IndexFolder:
     """Opens an index folder, or the one it is just replacing where a build was killed between two renames.
 
     verify: `full` compares sizes and sha256 of all files (about a second per GB with SHA instructions, and the
     file is then in the page cache for loading); `size` compares sizes only. device, threads: of the search.
+    calibrated: False leaves the calibration out, also a damaged one.
     Raises LmrError that names the file: missing, damaged, of another format version or of another model.
     """
     path = Path(path)
@@ -110,7 +112,8 @@ def open_folder(
         info = read_info(folder)
         try:
             check_files(folder, info, verify)
-            return _load(folder, info, device, threads)
+            calibration = read_calibration(folder, info) if calibrated else None
+            return _load(folder, info, calibration, (device, threads))
         except LmrError:
             # The folder may have been replaced while it was read; then the new one is read.
             if last_try == N_TRIES - 1 or _info_or_none(current_folder(path)) == info:
@@ -127,9 +130,7 @@ def replace_calibration(path: str | Path, calibration: Calibration) -> None:
     folder = current_folder(Path(path))
     if calibration.origin.index_digest != read_info(folder).inputs_digest:
         raise ValueError(f"the calibration was not made for {folder}")
-    content = calibration.to_json()
-    text = json.dumps({**content, "sha256": _digest(content)}, indent=1)
-    write_whole(folder / CALIBRATION, [text, "\n"])
+    _write_json(folder / CALIBRATION, calibration.to_json())
 
 
 def read_calibration(folder: Path, info: FolderInfo) -> Calibration | None:
@@ -147,6 +148,11 @@ def read_calibration(folder: Path, info: FolderInfo) -> Calibration | None:
     return calibration
 
 
+def write_info(folder: Path, info: FolderInfo) -> None:
+    """Writes index.json. Raises LmrError when the folder cannot be written."""
+    _write_json(folder / INFO, info.to_json())
+
+
 def read_info(folder: Path) -> FolderInfo:
     """Reads index.json. Raises LmrError: not an index folder, damaged, of another format version."""
     path = folder / INFO
@@ -154,13 +160,15 @@ def read_info(folder: Path) -> FolderInfo:
         what = "there is no such index folder" if not folder.exists() else f"not an index folder (no {INFO})"
         raise LmrError(f"{folder}: {what}; lmr build-index makes one")
     content = _read_json(path, "lmr build-index")
-    version = content.pop("format_version", None)
+    version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise LmrError(
             f"{path} has format_version {version}, this program reads {FORMAT_VERSION}; run lmr build-index again"
         )
+    if content.pop("sha256", None) != _digest(content):
+        raise LmrError(f"{path} was changed or damaged: its sha256 differs; run lmr build-index again")
     try:
-        return FolderInfo(**content)
+        return FolderInfo(**{key: value for key, value in content.items() if key != "format_version"})
     except TypeError as error:
         raise LmrError(f"{path} is damaged ({error}); run lmr build-index again") from error
 
@@ -215,7 +223,10 @@ def current_folder(path: Path) -> Path:
     return old if not path.exists() and (old / INFO).is_file() else path
 
 
-def _load(folder: Path, info: FolderInfo, device: str, threads: int | None) -> IndexFolder:
+def _load(
+    folder: Path, info: FolderInfo, calibration: Calibration | None, where: tuple[str, int | None]
+) -> IndexFolder:
+    """where: device and threads of the search."""
     made_by = model_fingerprint(folder / MODEL)
     if made_by != info.fingerprint:
         raise LmrError(
@@ -225,11 +236,11 @@ def _load(folder: Path, info: FolderInfo, device: str, threads: int | None) -> I
     background, whitening = folder / BACKGROUND, folder / WHITENING
     opened = IndexFolder(
         path=folder,
-        index=FlatIndex.load(folder / INDEX, device, threads),
+        index=FlatIndex.load(folder / INDEX, *where),
         rows=read_rows(folder / ROWS),
         background=read_background(background) if background.name in info.files else None,
         whitening=load_whitening(whitening) if whitening.name in info.files else None,
-        calibration=read_calibration(folder, info),
+        calibration=calibration,
         names=_read_names(folder / NAMES) if NAMES in info.files else {},
         info=info,
     )
@@ -270,6 +281,11 @@ def _read_json(path: Path, command: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise LmrError(f"{path} is not a JSON object; run {command} again")
     return content
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """A JSON object with its own sha256."""
+    write_whole(path, [json.dumps({**content, "sha256": _digest(content)}, indent=1), "\n"])
 
 
 def _digest(content: Mapping[str, Any]) -> str:

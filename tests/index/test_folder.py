@@ -12,7 +12,7 @@ import pytest
 from index import building, writing
 from index.building import BuildOptions, build_folder
 from index.calibration import CalibrationSettings, Origin, calibrate
-from index.folder import open_folder, replace_calibration
+from index.folder import open_folder, read_info, replace_calibration, write_info
 from index.gathering import BuildInputs
 from index.metrics import make_truths
 from index.tables import object_array
@@ -310,9 +310,8 @@ def test_another_format_version_is_named(tmp_path, model):
 
 def test_an_index_of_another_model_is_named(tmp_path, model):
     build(tmp_path / "l", model)
-    info = tmp_path / "l" / "index.json"
-    info.write_text(info.read_text().replace(f'"fingerprint": "{MODEL}"', f'"fingerprint": "{OTHER}"'))
     folder = tmp_path / "l"
+    write_info(folder, replace(read_info(folder), fingerprint=OTHER))
     assert refusal(open_folder, folder) == (
         f"{folder / 'model'} is model abababab, {folder / 'index.faiss'} was made by cdcdcdcd; "
         "run lmr build-index again"
