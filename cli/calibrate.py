@@ -8,6 +8,7 @@ import click
 
 from cli.options import (
     PATH,
+    Share,
     config_option,
     device_option,
     images_option,
@@ -17,9 +18,11 @@ from cli.options import (
     warn,
     workers_option,
 )
+from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
     from index.calibration import Calibration
+    from index.folder import IndexFolder
     from index.thresholds import Threshold
 
 
@@ -30,18 +33,18 @@ if TYPE_CHECKING:
 @click.option("--store", type=PATH, default=None, help="Descriptors of the queries. [default: QUERIES' name, .h5]")
 @click.option(
     "--precision",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Share(0, 1, min_open=True, max_open=True),
     default=0.95,
     show_default=True,
     help="Share of right answers that the threshold of query must reach.",
 )
 @click.option(
     "--non-landmark-share",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=Share(0, 1, max_open=True),
     default=None,
     help="Share of non-landmarks to expect; Google's tests had about 0.99. [default: as in QUERIES]",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the folds of the cross-validation.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the folds of cross-validation.")
 @json_option
 @workers_option
 @device_option
@@ -51,24 +54,49 @@ def command(queries: Path, index_path: Path, as_json: bool, **values: Any) -> No
     """Tune the vote and fit the confidence on QUERIES: a manifest with labels, or its store (.h5).
 
     The queries must not be in the index or its background, and should include non-landmarks (blank landmark_id) as
-    they come in use. What is found is written into the index folder; --overwrite also embeds QUERIES anew.
+    they come in use. What is found is written into the index folder; a calibration on other queries or with other
+    settings that is there is replaced with --overwrite.
 
     \b
     Example:
       lmr calibrate val.csv --images images --precision 0.95
     """
     from cli.describing import describe_queries
-    from index.calibrating import calibrate_folder
+    from index.calibrating import calibration_of
     from index.calibration import CalibrationSettings
-    from index.folder import open_folder
+    from index.folder import CALIBRATION, open_folder, replace_calibration
 
-    folder = open_folder(index_path, device=values["device"], threads=values["threads"])
+    folder = open_folder(index_path, device=values["device"], threads=values["threads"], calibrated=False)
     store, held_out = describe_queries(queries, folder.model_path, values)
     settings = CalibrationSettings(values["precision"], values["non_landmark_share"], values["seed"])
-    calibration = calibrate_folder(folder, store, held_out, settings)
+    calibration = calibration_of(folder, store, held_out, settings)
+    before = _calibration_of(folder)
+    if before is not None and _content(before) == _content(calibration):
+        warn(f"{index_path}: calibrated already, nothing to do")
+    elif before is not None and not values["overwrite"]:
+        raise LmrError(
+            f"{index_path / CALIBRATION} was made from {before.origin.source} with other queries or settings; "
+            "give --overwrite to replace it"
+        )
+    else:
+        replace_calibration(folder.path, calibration)
     for text in calibration.warnings:
         warn(f"warning: {text}")
     click.echo(json.dumps(calibration.to_json(), indent=1) if as_json else to_text(index_path, calibration))
+
+
+def _calibration_of(folder: "IndexFolder") -> "Calibration | None":
+    """The calibration that is there; None without one, or where it is damaged and has to be made again."""
+    from index.folder import read_calibration
+
+    try:
+        return read_calibration(folder.path, folder.info)
+    except LmrError:
+        return None
+
+
+def _content(calibration: "Calibration") -> str:
+    return json.dumps(calibration.to_json())
 
 
 def to_text(index_path: Path, calibration: "Calibration") -> str:

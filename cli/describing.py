@@ -13,7 +13,7 @@ from retrieval.errors import LmrError
 if TYPE_CHECKING:
     from index.evaluation import Queries
     from retrieval.checkpoint import ModelCard
-    from retrieval.filling import FillReport
+    from retrieval.filling import FillReport, FillRun
     from retrieval.manifest import Manifest
     from retrieval.store import Descriptors
 
@@ -28,26 +28,32 @@ def embed_manifest(
 ) -> "FillReport":
     """Fills the store `output`; values: device, threads, workers, dtype, overwrite, retry_unreadable."""
     from retrieval.checkpoint import load_model
-    from retrieval.device import limit_threads, resolve_device
-    from retrieval.filling import FillRun, fill_store
+    from retrieval.device import limit_threads
+    from retrieval.filling import fill_store
     from retrieval.pictures import PictureSource
 
     folder, card = model
     limit_threads(values["threads"])
     with PictureBar("embedding") as bar:
-        run = FillRun(
-            device=resolve_device(values["device"]),
-            n_workers=max(1, default_workers(values["workers"])),
-            dtype=values.get("dtype", "float16"),
-            overwrite=values.get("overwrite", False),
-            retry_unreadable=values.get("retry_unreadable", False),
-            on_begin=bar.begin,
-            on_batch=bar.add,
-        )
+        run = replace(fill_run(values), on_begin=bar.begin, on_batch=bar.add)
         source = PictureSource(manifest, images)
         report = fill_store(output, manifest, source, (card, lambda: load_model(folder)[0]), run)
     list_unreadable(dict(report.unreadable), report.n_unreadable, report.n_pictures)
     return report
+
+
+def fill_run(values: Mapping[str, Any]) -> "FillRun":
+    """How a store is filled, from the options of a command."""
+    from retrieval.device import resolve_device
+    from retrieval.filling import FillRun
+
+    return FillRun(
+        device=resolve_device(values["device"]),
+        n_workers=max(1, default_workers(values["workers"])),
+        dtype=values.get("dtype", "float16"),
+        overwrite=values.get("overwrite", False),
+        retry_unreadable=values.get("retry_unreadable", False),
+    )
 
 
 def describe_queries(path: Path, model_folder: Path, values: Mapping[str, Any]) -> "tuple[Descriptors, Queries]":
@@ -71,10 +77,25 @@ def describe_queries(path: Path, model_folder: Path, values: Mapping[str, Any]) 
         manifest = manifest.select((manifest.usage != "Ignored").nonzero()[0])
     output = values.get("store") or store_name(path)
     images = images_folder(values["images"], path)
-    embed_manifest(manifest, images, (model_folder, read_card(model_folder)), output, values)
-    store = read_store(output)
+    store = describe(manifest, images, (model_folder, read_card(model_folder)), output, values)
     truths = [tuple(manifest.landmarks[code] for code in manifest.truths(i)) for i in range(len(manifest))]
     return store, Queries(store.image_id, object_array(truths), store.path, store.kind)
+
+
+def describe(
+    manifest: "Manifest", images: Path, model: "tuple[Path, ModelCard]", output: Path, values: Mapping[str, Any]
+) -> "Descriptors":
+    """The store of queries, made, completed or found. With `overwrite` one that is of something else is replaced."""
+    from retrieval.filling import require_same_job
+    from retrieval.store import read_store
+
+    overwrite = False
+    try:
+        require_same_job(output, manifest, model[1], fill_run({**values, "overwrite": False}))
+    except LmrError:
+        overwrite = values["overwrite"]
+    embed_manifest(manifest, images, model, output, {**values, "overwrite": overwrite})
+    return read_store(output)
 
 
 def card_of_store(model: Path, store: "Descriptors") -> "ModelCard":

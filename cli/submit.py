@@ -8,6 +8,7 @@ import click
 from cli.options import (
     PATH,
     SUBMISSION,
+    Share,
     config_option,
     device_option,
     images_folder,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--output", type=PATH, default=SUBMISSION, show_default=True, help="Submission to write.")
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1),
+    type=Share(0, 1),
     default=None,
     help="Confidence below which a line stays blank. [default: the calibrated one that costs no GAP]",
 )
@@ -64,9 +65,10 @@ def submit_pictures(test: Path, index_path: Path, output: Path, values: dict[str
     if output.exists() and not values["overwrite"]:
         raise LmrError(f"{output} exists; give --overwrite or another --output")
     folder = open_folder(index_path, device=values["device"], threads=values["threads"])
+    threshold = threshold_logit(folder, values["threshold"])
     store = describe_test(folder, test, values)
     answers = answer_store(folder, store)
-    predictions = predict(answers, store.image_id, threshold_logit(folder, values["threshold"]))
+    predictions = predict(answers, store.image_id, threshold)
     write_submission(output, store.image_id, predictions, overwrite=values["overwrite"])
     n_answered = int(predictions.answered.sum())
     click.echo(f"{output}: {len(store)} lines, {n_answered} with a landmark, {len(store) - n_answered} blank")
@@ -77,16 +79,14 @@ def submit_pictures(test: Path, index_path: Path, output: Path, values: dict[str
 
 def describe_test(folder: "IndexFolder", test: Path, values: dict[str, Any]) -> Any:
     """The store of the test pictures, made or completed where it is not there yet."""
-    from cli.describing import embed_manifest, store_name
+    from cli.describing import describe, store_name
     from retrieval.checkpoint import read_card
     from retrieval.manifest import read_manifest
-    from retrieval.store import read_store
 
     manifest = read_manifest(test, on_warning=warn)
     output = values["store"] or store_name(test)
     model = (folder.model_path, read_card(folder.model_path))
-    embed_manifest(manifest, images_folder(values["images"], test), model, output, values)
-    return read_store(output)
+    return describe(manifest, images_folder(values["images"], test), model, output, values)
 
 
 def threshold_logit(folder: "IndexFolder", asked: float | None) -> float:

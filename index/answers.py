@@ -94,20 +94,23 @@ def answer(folder: IndexFolder, descriptors: FloatArray, *, n_neighbours: int = 
 def answer_store(folder: IndexFolder, store: Descriptors, *, n_neighbours: int = 0) -> Answers:
     """The answers to every row of a store; rows without a descriptor have no neighbours, votes or landmark.
 
-    Raises LmrError when the store was made by another model.
+    Raises LmrError when the store was made by another model, or a descriptor is not finite.
     """
-    check_model(folder, store)
+    check_store(folder, store)
     rows = np.flatnonzero(store.done)
     return _spread(answer(folder, store.vectors[rows], n_neighbours=n_neighbours), rows, len(store))
 
 
-def check_model(folder: IndexFolder, store: Descriptors) -> None:
-    """Raises LmrError when a store was not made by the folder's model."""
+def check_store(folder: IndexFolder, store: Descriptors) -> None:
+    """Raises LmrError when a store was not made by the folder's model, or a descriptor is not finite."""
     if store.info.fingerprint != folder.fingerprint:
         raise LmrError(
             f"{store.source} was made by model {store.info.fingerprint[:8]}, {folder.path} by "
             f"{folder.fingerprint[:8]}; embed with the same model"
         )
+    bad = np.flatnonzero(store.done & ~np.isfinite(store.vectors).all(axis=1))
+    if len(bad):
+        raise LmrError(f"{store.source}: the descriptor of {store.image_id[bad[0]]} is not finite; embed it again")
 
 
 def to_index_space(folder: IndexFolder, descriptors: FloatArray) -> FloatArray:

@@ -1,8 +1,8 @@
-"""Calibrates an index folder: held-out queries are asked, and what they teach is written into the folder."""
+"""Calibrates an index folder: held-out queries are asked, and what they teach can be written into the folder."""
 
 import numpy as np
 
-from index.answers import check_model, to_index_space
+from index.answers import check_store, to_index_space
 from index.background import background_similarity
 from index.calibration import Calibration, CalibrationSettings, Origin, calibrate, check_disjoint
 from index.evaluation import Queries
@@ -16,12 +16,21 @@ from retrieval.store import Descriptors
 def calibrate_folder(
     folder: IndexFolder, store: Descriptors, queries: Queries, settings: CalibrationSettings
 ) -> Calibration:
-    """Calibrates on the queries that have a descriptor, and replaces the folder's calibration.json.
+    """As `calibration_of`, and replaces the folder's calibration.json."""
+    calibration = calibration_of(folder, store, queries, settings)
+    replace_calibration(folder.path, calibration)
+    return calibration
+
+
+def calibration_of(
+    folder: IndexFolder, store: Descriptors, queries: Queries, settings: CalibrationSettings
+) -> Calibration:
+    """What the queries that have a descriptor teach about the folder; the same for the same queries.
 
     queries: of the rows of `store`. Raises LmrError: another model, no landmark query, no descriptor, queries that
     are also in the index or its background.
     """
-    check_model(folder, store)
+    check_store(folder, store)
     rows = np.flatnonzero(store.done)
     if not len(rows):
         raise LmrError(f"{store.source}: none of the {len(store)} calibration queries has a descriptor")
@@ -48,6 +57,4 @@ def calibrate_folder(
         m=m,
     )
     origin = Origin(store.source, folder.fingerprint, folder.info.inputs_digest)
-    calibration = calibrate(held_out, origin, settings)
-    replace_calibration(folder.path, calibration)
-    return calibration
+    return calibrate(held_out, origin, settings)
