@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.describing import card_of_store
-from cli.options import INDEX, MODEL, PATH, STORE, config_option, device_option, overwrite_option
+from cli.options import INDEX, MODEL, PATH, STORE, Share, config_option, device_option, overwrite_option
 
 if TYPE_CHECKING:
     from index.building import BuildReport
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--whitening-power",
-    type=click.FloatRange(0, 1),
+    type=Share(0, 1),
     default=0.5,
     show_default=True,
     help="w: principal components are divided by their standard deviation to this power; 0 = no whitening.",
@@ -64,7 +64,7 @@ def build_from_stores(stores: tuple[Path, ...], model: Path, output: Path, value
     """Builds the folder; values: background, names, storage, whitening_power, dimensions, device, overwrite."""
     from index.building import BuildOptions, build_folder
     from index.gathering import BuildInputs
-    from retrieval.checkpoint import write_card
+    from retrieval.checkpoint import require_weights, write_card
     from retrieval.names import read_names
     from retrieval.store import read_store
 
@@ -75,7 +75,7 @@ def build_from_stores(stores: tuple[Path, ...], model: Path, output: Path, value
     with tempfile.TemporaryDirectory() as scratch:
         exact = Path(scratch) / "model"
         exact.mkdir()
-        shutil.copyfile(model / card.weights_name, exact / card.weights_name)
+        shutil.copyfile(require_weights(model, card), exact / card.weights_name)
         write_card(exact, card)
         inputs = BuildInputs(read, exact, [read_store(path) for path in values["background"]], names)
         return build_folder(output, inputs, options, overwrite=values["overwrite"], device=values["device"])

@@ -1,5 +1,6 @@
 """lmr embed: the pictures of a manifest to a descriptor store."""
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,16 +55,22 @@ def command(ctx: click.Context, /, manifest: Path, model: Path, output: Path | N
       lmr embed train.csv --backbone resnet50 --pretrained
       lmr embed train.csv --flip --size 288
     """
-    from cli.describing import embed_manifest, store_name
+    from cli.describing import embed_manifest, fill_run, store_name
+    from retrieval.filling import require_same_job
     from retrieval.manifest import read_manifest
 
     output = output or store_name(manifest)
     asked = _network_options_given(ctx)
     if asked and "backbone" not in asked:
         raise LmrError(f"--{asked[0]} needs --backbone; without it the network is the one in --model {model}")
-    card = _make_card(model, values) if asked else _find_card(model, values)
     rows = read_manifest(manifest, on_warning=warn)
-    report = embed_manifest(rows, images_folder(values["images"], manifest), (model, card), output, values)
+    images = images_folder(values["images"], manifest)
+
+    def check(card: "ModelCard") -> None:
+        require_same_job(output, rows, card, fill_run(values))
+
+    card = _make_card(model, values, check) if asked else _find_card(model, values)
+    report = embed_manifest(rows, images, (model, card), output, values)
     if report.state == "unchanged":
         click.echo(f"{output}: finished already, nothing to do ({report.n_pictures} pictures)")
     else:
@@ -93,11 +100,14 @@ def _find_card(model: Path, values: dict[str, Any]) -> "ModelCard":
     return replace(card, image_spec=adjust_spec(card.image_spec, values), flip=flip)
 
 
-def _make_card(model: Path, values: dict[str, Any]) -> "ModelCard":
-    """Builds the network that was asked for and saves it to the model folder, unless that very model is there."""
+def _make_card(model: Path, values: dict[str, Any], check: "Callable[[ModelCard], None]") -> "ModelCard":
+    """Builds the network that was asked for and saves it to the model folder, unless that very model is there.
+
+    check: is given its card before anything is written, and may raise.
+    """
     import torch
 
-    from retrieval.checkpoint import CARD, read_card, save_model, weights_digest
+    from retrieval.checkpoint import CARD, ModelCard, read_card, save_model, weights_digest
     from retrieval.training_state import STATE_NAME
 
     torch.manual_seed(0)
@@ -109,7 +119,9 @@ def _make_card(model: Path, values: dict[str, Any]) -> "ModelCard":
         if not same:
             raise LmrError(f"{model} holds another model; give --overwrite or another --model")
         return replace(card, image_spec=spec, flip=flip)
-    (model / STATE_NAME).unlink(missing_ok=True)
+    check(ModelCard(network.config, spec, weights_digest(network), flip))
+    if (model / STATE_NAME).exists():
+        (model / STATE_NAME).unlink()
     made_by = {
         "backbone": values["backbone"],
         "pretrained": values["pretrained"],

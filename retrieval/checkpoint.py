@@ -122,11 +122,7 @@ def load_model(folder: Path) -> tuple[DescriptorModel, ModelCard]:
     LmrError: what read_card raises; weights missing or damaged.
     """
     card = read_card(folder)
-    path = folder / card.weights_name
-    if not path.is_file():
-        raise LmrError(f"{path} is missing; restore it beside {CARD} or train again")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != card.weights_sha256:
-        raise LmrError(f"{path} is damaged: its sha256 is not the one in {CARD}; restore it or train again")
+    path = require_weights(folder, card)
     model = build_model(card.config, image_size=card.image_spec.size)
     try:
         model.load_state_dict(load_file(path), strict=True)
@@ -136,6 +132,17 @@ def load_model(folder: Path) -> tuple[DescriptorModel, ModelCard]:
             "install the release that it was trained with or train again"
         ) from error
     return _frozen(model), card
+
+
+def require_weights(folder: Path, card: ModelCard) -> Path:
+    """The weights file of the card. LmrError: missing or damaged."""
+    path = folder / card.weights_name
+    if not path.is_file():
+        raise LmrError(f"{path} is missing; restore it beside {CARD} or train again")
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != card.weights_sha256:
+            raise LmrError(f"{path} is damaged: its sha256 is not the one in {CARD}; restore it or train again")
+    return path
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -72,18 +72,14 @@ def fill_store(
     Raises LmrError when the store that is there, finished or not, was begun for something else.
     """
     card, load = model
-    info = store_info(card, manifest, run.dtype, 1)
+    require_same_job(path, manifest, card, run)
     if path.exists() and not run.overwrite:
-        found, state = read_store_info(path)
-        _refuse_other(path, found, info)
+        _, state = read_store_info(path)
         n_unreadable = int((state == UNREADABLE).sum())
         if not (run.retry_unreadable and n_unreadable):
             return FillReport("unchanged", len(state), n_unreadable)
         reopen_unreadable(path)
     resumed = partial_path(path).exists() and not run.overwrite
-    if resumed:
-        found, _ = read_store_info(partial_path(path))
-        _refuse_other(partial_path(path), found, info)
     embedder = Embedder(load(), card.image_spec, run.device, flip=card.flip, n_workers=run.n_workers)
     if resumed:
         writer = resume_store(path)
@@ -93,6 +89,19 @@ def fill_store(
     unreadable = _fill(writer, np.flatnonzero(writer.state == TODO), (manifest, source), embedder, run)
     n_unreadable = int((writer.state == UNREADABLE).sum())
     return FillReport("resumed" if resumed else "made", len(manifest), n_unreadable, unreadable)
+
+
+def require_same_job(path: Path, manifest: Manifest, card: ModelCard, run: FillRun) -> None:
+    """Raises LmrError when the store that is there, finished or not, was begun for something else."""
+    if path.is_dir():
+        raise LmrError(f"{path} is a folder; give the store another name")
+    info = store_info(card, manifest, run.dtype, 1)
+    for place in () if run.overwrite else (path, partial_path(path)):
+        if place.exists():
+            found, _ = read_store_info(place)
+            difference = found.difference(info)
+            if difference:
+                raise LmrError(f"{place} was made with {difference}; give --overwrite or another file name")
 
 
 def store_info(card: ModelCard, manifest: Manifest, dtype: StoreDtype, d: int) -> StoreInfo:
@@ -124,9 +133,3 @@ def _fill(
             run.on_batch(len(batch.rows) + len(batch.unreadable))
         writer.finish()
     return unreadable
-
-
-def _refuse_other(path: Path, found: StoreInfo, wanted: StoreInfo) -> None:
-    difference = found.difference(wanted)
-    if difference:
-        raise LmrError(f"{path} was made with {difference}; give --overwrite or another --output")
