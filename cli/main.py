@@ -65,7 +65,8 @@ class LmrGroup(click.Group):
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{where}{error.strerror}") from error
         except KeyboardInterrupt as error:
-            raise click.ClickException("interrupted; the same command goes on from here") from error
+            after = "begins anew" if ctx.meta.get("overwrite") else "goes on from here"
+            raise click.ClickException(f"interrupted; the same command {after}") from error
 
 
 @click.group(cls=LmrGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

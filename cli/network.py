@@ -78,7 +78,10 @@ def build_network(values: Mapping[str, Any]) -> "tuple[DescriptorModel, ImageSpe
     model = build_model(config, pretrained=values["pretrained"], weights_path=weights, image_size=spec.size)
     mean = _parse_channels("--mean", values["mean"]) or model.mean
     std = _parse_channels("--std", values["std"]) or model.std
-    return model, replace(spec, mean=mean, std=std)
+    try:
+        return model, replace(spec, mean=mean, std=std)
+    except ValueError as error:
+        raise LmrError(f"--{error}") from error  # its text begins with the field's name, which is the option's
 
 
 def adjust_spec(spec: ImageSpec, values: Mapping[str, Any]) -> ImageSpec:

@@ -1,6 +1,7 @@
 """Options that several commands share, and the TOML file that may give any of them."""
 
 import difflib
+import math
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -17,6 +18,19 @@ T = TypeVar("T")
 MODEL, STORE, INDEX, SUBMISSION = Path("model"), Path("train.h5"), Path("landmarks"), Path("submission.csv")
 
 PATH = click.Path(path_type=Path)
+
+
+class Share(click.FloatRange):
+    """A number between two bounds; not-a-number is none."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click's, which lets NaN pass."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not a number", param, ctx)
+        return number
 
 
 def device_option(command: F) -> F:
@@ -55,7 +69,7 @@ def index_option(command: F) -> F:
 
 def overwrite_option(command: F) -> F:
     """--overwrite, on everything that writes."""
-    return click.option("--overwrite", is_flag=True, help="Replace what is there.")(command)
+    return click.option("--overwrite", is_flag=True, callback=_note_overwrite, help="Replace what is there.")(command)
 
 
 def json_option(command: F) -> F:
@@ -92,6 +106,12 @@ def warn(text: str) -> None:
     click.echo(text, err=True)
 
 
+def _note_overwrite(ctx: click.Context, _: click.Parameter, overwrite: bool) -> bool:
+    """For the message after Ctrl-C: a command that overwrites does not go on, it begins anew."""
+    ctx.meta["overwrite"] = overwrite
+    return overwrite
+
+
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
     if path is None:
         return
@@ -109,10 +129,28 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known))}"
             raise LmrError(f"--config {path}: {key} is not an option of {ctx.info_name}{hint}")
-        if isinstance(value, dict):
-            raise LmrError(f"--config {path}: {key} is a table; give options as name = value")
-        values[str(known[name].name)] = value
+        try:
+            values[str(known[name].name)] = _as_typed(known[name], value)
+        except ValueError as error:
+            raise LmrError(f"--config {path}: {key} {error}") from error
     ctx.default_map = {**(ctx.default_map or {}), **values}
+
+
+def _as_typed(parameter: click.Parameter, value: Any) -> Any:
+    """A value from TOML as it would be typed. Raises ValueError with what is wrong."""
+    if isinstance(value, dict):
+        raise ValueError("is a table; give options as name = value")
+    if isinstance(parameter, click.Option) and parameter.is_flag:
+        if not isinstance(value, bool):
+            raise ValueError(f"is true or false, got {value!r}")
+        return value
+    takes_many = parameter.nargs == -1 or (isinstance(parameter, click.Option) and parameter.multiple)
+    parts = value if isinstance(value, list) else [value]
+    if isinstance(value, list) and not takes_many:
+        raise ValueError(f"takes one value, got {value!r}")
+    if any(isinstance(part, bool | list | dict) for part in parts):
+        raise ValueError(f"takes text or a number, got {value!r}")
+    return [str(part) for part in parts] if takes_many else str(value)
 
 
 def long_name(parameter: click.Parameter) -> str:

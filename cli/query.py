@@ -11,6 +11,7 @@ import click
 
 from cli.options import (
     PATH,
+    Share,
     config_option,
     device_option,
     index_option,
@@ -33,7 +34,7 @@ NO_LANDMARK = "no known landmark"
 @index_option
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1),
+    type=Share(0, 1),
     default=None,
     help="Confidence below which there is no known landmark. [default: the calibrated one]",
 )
@@ -60,6 +61,7 @@ def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: 
       lmr query photos/ --csv
     """
     import lmr
+    from cli.report.sheet import sheet_format
     from cli.training import default_workers
     from retrieval.pictures import list_pictures
 
@@ -68,16 +70,18 @@ def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: 
     save: Path | None = values["save"]
     if save is not None and save.exists() and not values["overwrite"]:
         raise LmrError(f"--save {save}: exists; give --overwrite or another name")
+    if save is not None:
+        sheet_format(save)
     names = [picture.where for picture in list_pictures(list(pictures))]
     workers = max(1, default_workers(values["workers"]))
     landmarks = lmr.open_index(index_path, device=values["device"], threads=values["threads"], workers=workers)
     answers = landmarks.query(names, threshold=values["threshold"], n_landmarks=values["n_landmarks"])
     if as_json:
-        click.echo(json.dumps([answer.to_json() for answer in answers], indent=1, ensure_ascii=False))
+        click.echo(to_json(answers))
     elif as_csv:
-        click.echo(to_csv(answers), nl=False)
+        click.echo(_as_given(to_csv(answers)), nl=False)
     else:
-        click.echo("\n\n".join(to_text(answer) for answer in answers))
+        click.echo(_as_given("\n\n".join(to_text(answer) for answer in answers)))
     if not landmarks.is_calibrated:
         warn(f"{index_path} is not calibrated: scores instead of confidences, no threshold; lmr calibrate makes one")
     if save is not None:
@@ -104,6 +108,13 @@ def to_text(answer: "Answer") -> str:
     for n in answer.neighbours[:SHOWN_NEIGHBOURS]:
         lines.append(f"  {n.score:6.3f}  {n.landmark_id}  {n.path or n.image_id}")
     return "\n".join(lines)
+
+
+def to_json(answers: "list[Answer]") -> str:
+    """The JSON document; in ASCII where a file's name is no UTF-8."""
+    content = [answer.to_json() for answer in answers]
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    return json.dumps(content, indent=1) if _has_bytes(text) else text
 
 
 def to_csv(answers: "list[Answer]") -> str:
@@ -152,6 +163,15 @@ def _headline(answer: "Answer") -> str:
 
 def _number(confidence: float | None, score: float) -> str:
     return f"score {score:.3f}" if confidence is None else f"{confidence:.3f}"
+
+
+def _as_given(text: str) -> str | bytes:
+    """The text as click prints it; names of files that are no UTF-8 are printed with the bytes that they have."""
+    return text.encode(errors="surrogateescape") if _has_bytes(text) else text
+
+
+def _has_bytes(text: str) -> bool:
+    return any("\udc80" <= letter <= "\udcff" for letter in text)
 
 
 def _label(landmark_id: str, name: str) -> str:

@@ -37,11 +37,11 @@ def train_network(
     limit_threads(values["threads"])
     device = resolve_device(values["device"])
     workers = default_workers(values["workers"])
-    _make_way(output, overwrite=values["overwrite"])
-    found = read_state(output)
     validate = None
     if values["val"] is not None:
         validate = make_validation(data, spec, values["val"], values["images"], device, workers)
+    _make_way(output, overwrite=values["overwrite"])
+    found = read_state(output)
     with PictureBar("training") as bar:
         started = False
 
@@ -118,6 +118,7 @@ def _make_way(output: Path, *, overwrite: bool) -> None:
     from retrieval.training_state import STATE_NAME
 
     if overwrite:
-        (output / STATE_NAME).unlink(missing_ok=True)
+        if (output / STATE_NAME).exists():
+            (output / STATE_NAME).unlink()
     elif (output / "model.json").exists() and not (output / STATE_NAME).exists():
         raise LmrError(f"{output} holds a model already; give --overwrite or another --output")

@@ -32,7 +32,7 @@ class ModelConfig:
             raise LmrError(f"pooling is one of {', '.join(get_args(Pooling))}, got {self.pooling}")
         if self.n_dimensions < 0:
             raise LmrError(f"--dimensions must be 0 (no neck) or more, got {self.n_dimensions}")
-        if not self.gem_p > 0:
+        if not 0 < self.gem_p < math.inf:
             raise LmrError(f"--gem-p must be positive, got {self.gem_p}")
 
     def to_json(self) -> dict[str, Any]:
