@@ -7,6 +7,7 @@
 """
 
 import io
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "LandmarkScore", "Landmarks", "Neighbour", "open_index"]
 
 N_LANDMARKS = 5  # landmarks listed with an answer
+
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # of PIL pictures, kept as they are
+_TIFF_MODES = ("I", "F")  # which PNG cannot hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,7 @@ class Landmarks:
         """One answer for each picture (paths, URLs, encoded bytes or PIL pictures), in their order.
 
         threshold: confidence below which a picture shows no known landmark; None = the calibrated one for precision.
-        Raises LmrError for a threshold on an index that is not calibrated.
+        Raises LmrError for a threshold on an index that is not calibrated, TypeError for what is no picture.
         """
         from index.answers import answer
 
@@ -222,7 +226,9 @@ class _Given:
     """The pictures of one question as a source of bytes."""
 
     def __init__(self, pictures: Sequence["Picture"]) -> None:
+        _require_pictures(pictures)
         self.pictures = pictures
+        self._lock = threading.Lock()  # two threads cannot load one PIL picture
 
     def read(self, i: int) -> bytes:
         """Encoded picture i. Raises UnreadableError."""
@@ -233,9 +239,35 @@ class _Given:
             return picture
         if isinstance(picture, str | Path):
             return QueryPicture(str(picture)).read()
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        return buffer.getvalue()
+        with self._lock:
+            return _encoded(picture)
+
+
+def _require_pictures(pictures: Sequence["Picture"]) -> None:
+    from PIL.Image import Image
+
+    if isinstance(pictures, str | bytes | Path | Image):
+        raise TypeError(f"pictures must be a list of pictures, got one {type(pictures).__name__}")
+    for i, picture in enumerate(pictures):
+        if not isinstance(picture, str | bytes | Path | Image):
+            raise TypeError(
+                f"pictures[{i}] must be a path, URL, encoded bytes or PIL picture, got {type(picture).__name__}"
+            )
+
+
+def _encoded(picture: "Image") -> bytes:
+    """A PIL picture without loss and with its EXIF. Raises UnreadableError for a file that PIL cannot load."""
+    from retrieval.errors import UnreadableError
+
+    buffer = io.BytesIO()
+    try:
+        exif = picture.getexif()
+        if picture.mode not in _PNG_MODES + _TIFF_MODES:
+            picture = picture.convert("RGBA" if picture.mode in ("La", "PA", "RGBa") else "RGB")
+        picture.save(buffer, "TIFF" if picture.mode in _TIFF_MODES else "PNG", exif=exif)
+    except Exception as error:  # Pillow opens lazily, and raises almost anything for a broken file
+        raise UnreadableError(f"broken picture: {' '.join(str(error).split()) or type(error).__name__}") from error
+    return buffer.getvalue()
 
 
 def _name_of(picture: "Picture") -> str:
