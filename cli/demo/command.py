@@ -11,7 +11,7 @@ import click
 from cli.network import build_network, network_options
 from cli.options import PATH, config_option, device_option, overwrite_option, warn, workers_option
 from retrieval.errors import LmrError
-from retrieval.recipe import LossConfig, TrainConfig
+from retrieval.recipe import AugmentConfig, LossConfig, TrainConfig
 
 if TYPE_CHECKING:
     from cli.demo.scenes import DemoSet
@@ -24,7 +24,8 @@ FROM_SCRATCH = TrainConfig(
     backbone_rate=2e-3,
     head_rate=1e-2,
     weight_decay=0.02,
-    loss=LossConfig(margin_rad=0.1, margin_rare_rad=0.2, scale=16.0),
+    loss=LossConfig(margin_rad=0.1, margin_rare_rad=0.2, scale=16.0, negative_weight=0.5),
+    augment=AugmentConfig(flip=0.0, greyscale=0.0),  # no rendered landmark is ever seen mirrored
 )
 N_SHOWN = 4  # queries on the sheet
 
@@ -152,7 +153,7 @@ def _train(demo: "DemoSet", values: dict[str, Any]) -> None:
     from cli.train import read_training_data
     from cli.training import train_network
 
-    data = read_training_data(demo.train, demo.background, demo.images)
+    data = read_training_data(demo.train, demo.background if demo.background.exists() else None, demo.images)
     scratch = not (values["weights"] or values["pretrained"])
     config = replace(FROM_SCRATCH if scratch else TrainConfig(), epochs=values["epochs"], seed=values["seed"])
     torch.manual_seed(values["seed"])
@@ -189,11 +190,10 @@ def _index(demo: "DemoSet", model: Path, index_path: Path, stores: Path, values:
 
     paths = []
     for manifest in (demo.train, demo.background):
-        rows = read_manifest(manifest)
-        paths.append(stores / f"{manifest.stem}.h5")
-        if len(rows):
-            embed_manifest(rows, demo.images, (model, read_card(model)), paths[-1], values)
-    background = tuple(path for path in paths[1:] if path.exists())
+        if manifest.exists():
+            paths.append(stores / f"{manifest.stem}.h5")
+            embed_manifest(read_manifest(manifest), demo.images, (model, read_card(model)), paths[-1], values)
+    background = tuple(paths[1:])
     build = {
         "background": background,
         "names": demo.names,

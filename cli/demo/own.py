@@ -19,7 +19,8 @@ def split_own(images: Path, folder: Path, seed: int) -> DemoSet:
     """Writes the manifests of a split of `images` into `folder`.
 
     Of each landmark with at least 3 pictures a fifth goes to val and a fifth to test; pictures without a label are
-    shared between background, val and test. Raises LmrError for a folder with fewer than 2 such landmarks.
+    shared between background, val and test; without any there is no background.csv. Raises LmrError for a folder with
+    fewer than 2 such landmarks.
     """
     manifest = read_manifest(images)
     rng = np.random.default_rng(seed)
@@ -37,7 +38,10 @@ def split_own(images: Path, folder: Path, seed: int) -> DemoSet:
             "in folders named by landmark: FOLDER/<landmark>/<picture>"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "background.csv").unlink(missing_ok=True)
     for name, part in parts.items():
+        if not part:
+            continue
         _write(folder / f"{name}.csv", manifest, sorted(part), images, labelled=name != "test")
     _write_solution(folder / "test_solution.csv", manifest, sorted(parts["test"]), images)
     _write_names(folder / "names.csv", manifest)
