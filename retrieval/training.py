@@ -87,7 +87,7 @@ def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: T
     torch.manual_seed(config.seed)
     sampler = _sampler(data, config)
     n_steps = len(sampler.plan(0))
-    parts = _make_parts(model, data, config, n_steps * config.epochs, run.device)
+    parts = _make_parts(model, data, config, run.device)
     identity = run_identity(model, data, spec, config) | {"starting weights": weights_digest(model)}
     _make_folder(run.folder)
     state = resume(run.folder, parts, identity)
@@ -97,7 +97,9 @@ def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: T
     while state.epoch < config.epochs:
         model.train()
         for batch in _batches(pictures, sampler.plan(state.epoch), state.step, data.landmark, run.n_workers):
-            torch.manual_seed(config.seed * 1_000_003 + state.epoch * n_steps + state.step)
+            n_done = state.epoch * n_steps + state.step
+            torch.manual_seed(config.seed * 1_000_003 + n_done)
+            _set_rates(parts.optimizer, rate_factor(n_done, n_steps * config.epochs, config.warmup))
             state.unreadable |= batch.unreadable
             if len(batch.labels) > 1:
                 with _autocast(run.device):
@@ -107,7 +109,6 @@ def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: T
                 _descend(parts, loss, config.clip_norm)
                 state.loss_sum += loss.item()
                 state.n_losses += 1
-            parts.schedule.step()
             state.step += 1
             now = time.monotonic()
             step_s, clock = now - clock, now
@@ -119,7 +120,7 @@ def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: T
 
         _require_read(state)
         row: dict[str, float] = {"epoch": state.epoch + 1, "loss": state.loss}
-        row["rate"] = float(parts.schedule.get_last_lr()[0])
+        row["rate"] = float(parts.optimizer.param_groups[0]["lr"])
         model.eval()
         row |= dict(run.validate(model)) if run.validate else {}
         now = time.monotonic()
@@ -150,18 +151,15 @@ def run_identity(model: DescriptorModel, data: TrainingData, spec: ImageSpec, co
     }
 
 
-def _make_parts(
-    model: DescriptorModel, data: TrainingData, config: TrainConfig, n_steps: int, device: torch.device
-) -> Parts:
-    """The network on its device, and all that trains it. n_steps: of the whole run."""
+def _make_parts(model: DescriptorModel, data: TrainingData, config: TrainConfig, device: torch.device) -> Parts:
+    """The network on its device, and all that trains it."""
     counts = np.bincount(data.landmark[data.landmark >= 0], minlength=len(data.labels))
     loss = LandmarkLoss(config.loss, model.d, counts)
     place(model, device)
     loss.to(device)
     optimizer = _optimizer(model, loss, config)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, n_steps, config.warmup))
     scaler = torch.amp.GradScaler(device.type, enabled=fast_dtype(device) == torch.float16)
-    return Parts(model, loss, optimizer, schedule, scaler)
+    return Parts(model, loss, optimizer, scaler)
 
 
 def _sampler(data: TrainingData, config: TrainConfig) -> Sampler:
@@ -184,10 +182,15 @@ def _optimizer(model: DescriptorModel, loss: LandmarkLoss, config: TrainConfig) 
     ):
         for decay, wanted in ((config.weight_decay, True), (0.0, False)):
             chosen = [p for _, p in named if (p.ndim > 1) == wanted]
-            groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
+            groups.append({"params": chosen, "initial_lr": rate, "weight_decay": decay})
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.head_rate, momentum=0.9, nesterov=True)
     return torch.optim.AdamW(groups, lr=config.head_rate)
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
 
 
 def _batches(

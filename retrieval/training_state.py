@@ -47,7 +47,6 @@ class Parts:
     model: DescriptorModel
     loss: LandmarkLoss
     optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LambdaLR
     scaler: torch.amp.GradScaler
 
     def by_name(self) -> dict[str, Any]:

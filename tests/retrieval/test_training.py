@@ -1,0 +1,471 @@
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_world import CPU, SPEC, Pictures, digest_of, jpeg, tiny_model
+
+from retrieval.checkpoint import read_card, weights_digest
+from retrieval.errors import LmrError
+from retrieval.model import DescriptorModel
+from retrieval.recipe import AugmentConfig, LossConfig, TrainConfig
+from retrieval.sampling import Sampler
+from retrieval.training import Progress, Run, TrainingData, rate_factor, train
+from retrieval.training_state import LOG_NAME, STATE_NAME, TrainingState, read_state
+
+CONFIG = TrainConfig(
+    epochs=2,
+    batch_size=4,
+    head_rate=0.02,
+    backbone_rate=0.01,
+    loss=LossConfig(scale=8.0),
+    augment=AugmentConfig(min_area=0.8, hue=0),
+)
+N_STEPS = 3  # of an epoch: 9 landmark pictures, 3 in a batch of 4 with a negative
+
+pytestmark = pytest.mark.usefixtures("in_float32")
+
+
+def data_of(unreadable: tuple[int, ...] = (), *, negatives: bool = True) -> TrainingData:
+    """Nine pictures of three landmarks and three non-landmarks."""
+    landmark = np.array([0, 1, 2] * 3 + [-1] * 3 * negatives, dtype=np.int32)
+    encoded: list[bytes | None] = [jpeg(int(label), i) for i, label in enumerate(landmark)]
+    for row in unreadable:
+        encoded[row] = None
+    return TrainingData(Pictures(encoded), landmark, ("a", "b", "c"), "digest")
+
+
+def run_of(folder: Path, **changes: Any) -> Run:
+    return Run(**({"folder": folder, "device": CPU, "n_workers": 0} | changes))
+
+
+def trained(
+    folder: Path,
+    config: TrainConfig = CONFIG,
+    *,
+    data: TrainingData | None = None,
+    model: DescriptorModel | None = None,
+    **changes: Any,
+) -> TrainingState:
+    return train(model or tiny_model(), data or data_of(), SPEC, config, run_of(folder, **changes))
+
+
+def message(call: Callable[..., object], *arguments: object, **named: object) -> str:
+    with pytest.raises(LmrError) as caught:
+        call(*arguments, **named)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def stop_after(n: int) -> Callable[[Progress], None]:
+    """Ctrl-C in the n-th step."""
+    steps: list[Progress] = []
+
+    def on_step(progress: Progress) -> None:
+        steps.append(progress)
+        if len(steps) == n:
+            raise KeyboardInterrupt
+
+    return on_step
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("retrieval.training.fast_dtype", lambda _: torch.float32)
+        trained(folder)
+    return folder
+
+
+# Rates
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(0, 0.25), (1, 0.5), (3, 1.0), (4, 1.0), (7, 0.5 * (1 + math.cos(math.pi / 2))), (10, 0.0), (11, 0.0)],
+)
+def test_the_rate_rises_in_a_line_and_falls_in_a_cosine(step: int, expected: float) -> None:
+    """Ten steps, 40 % of them warm-up."""
+    assert rate_factor(step, 10, 0.4) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.15, 1.0])
+def test_no_step_but_the_last_stands_still(warmup: float) -> None:
+    factors = [rate_factor(step, 20, warmup) for step in range(20)]
+    assert all(0 < factor <= 1 for factor in factors)
+    assert max(factors) == 1
+
+
+# A whole run
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, epochs=12, loss=LossConfig(scale=8.0, margin_rad=0, margin_rare_rad=0))
+    seen: list[Progress] = []
+    rows: list[Mapping[str, float]] = []
+    model = tiny_model()
+    before = weights_digest(model)
+    state = trained(tmp_path, config, model=model, on_step=seen.append, on_epoch=rows.append)
+    losses = [row["loss"] for row in state.log]
+    assert np.mean(losses[-3:]) < 0.7 * losses[0]
+    assert weights_digest(model) != before
+    assert rows == state.log
+    assert [row["epoch"] for row in rows] == list(range(1, 13))
+    assert [(p.epoch, p.step) for p in seen] == [(e, s) for e in range(12) for s in range(1, N_STEPS + 1)]
+    assert {p.n_steps for p in seen} == {N_STEPS}
+    assert state.unreadable == {}
+
+
+def test_what_a_run_leaves(whole: Path) -> None:
+    assert sorted(p.name for p in whole.iterdir()) == sorted(
+        ["last", "model.json", read_card(whole).weights_name, STATE_NAME, LOG_NAME]
+    )
+    card = read_card(whole)
+    assert card.weights_sha256 == digest_of(whole) == digest_of(whole / "last")
+    assert card.image_spec == SPEC
+    assert card.made_by["training"] == json.loads(json.dumps(dataclasses.asdict(CONFIG)))
+    assert card.made_by["data"] == "digest"
+    lines = (whole / LOG_NAME).read_text().splitlines()
+    assert lines[0] == "epoch,loss,rate,seconds"
+    assert [line.split(",")[0] for line in lines[1:]] == ["1", "2"]
+    assert float(lines[2].split(",")[1]) == pytest.approx(card.made_by["log"][1]["loss"], rel=1e-4)
+    found = read_state(whole)
+    assert found is not None
+    assert (found[1].epoch, found[1].step) == (2, 0)
+
+
+def test_the_best_network_is_kept_beside_the_last(tmp_path: Path) -> None:
+    gaps = iter([0.2, 0.9, 0.5])
+    digests: list[str] = []
+    modes: list[bool] = []
+
+    def validate(model: DescriptorModel) -> Mapping[str, float]:
+        modes.append(model.training)
+        digests.append(weights_digest(model))
+        return {"gap": next(gaps), "top1": 0.5}
+
+    state = trained(tmp_path, dataclasses.replace(CONFIG, epochs=3), validate=validate)
+    assert digest_of(tmp_path) == digests[1]
+    assert digest_of(tmp_path / "last") == digests[2]
+    assert modes == [False] * 3
+    assert state.best == 0.9
+    assert [row["gap"] for row in state.log] == [0.2, 0.9, 0.5]
+    assert (tmp_path / LOG_NAME).read_text().splitlines()[0] == "epoch,loss,rate,gap,top1,seconds"
+    assert [row["gap"] for row in read_card(tmp_path).made_by["log"]] == [0.2, 0.9]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_backbone_and_head_have_their_own_rates(tmp_path: Path, optimizer: Any) -> None:
+    config = dataclasses.replace(CONFIG, optimizer=optimizer, backbone_rate=0.0, weight_decay=0.0)
+    model = tiny_model()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trained(tmp_path, config, model=model)
+    changed = {name for name, p in model.named_parameters() if not torch.equal(before[name], p)}
+    assert changed == {"gem.p", "neck.0.weight", "neck.1.weight", "neck.1.bias"}
+
+
+def test_negatives_change_what_is_learned(tmp_path: Path, whole: Path) -> None:
+    trained(tmp_path / "without", dataclasses.replace(CONFIG, loss=LossConfig(scale=8.0, negative_weight=0)))
+    assert digest_of(tmp_path / "without") != digest_of(whole)
+
+
+# Going on
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_a_run_is_a_function_of_its_seed(tmp_path: Path, whole: Path, n_workers: int) -> None:
+    torch.rand(7)
+    trained(tmp_path / "a", n_workers=n_workers)
+    assert digest_of(tmp_path / "a") == digest_of(whole)
+    if not n_workers:
+        trained(tmp_path / "b", dataclasses.replace(CONFIG, seed=1))
+        assert digest_of(tmp_path / "b") != digest_of(whole)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 4, 6])
+def test_a_stopped_run_ends_with_the_same_weights(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, n_steps: int
+) -> None:
+    """Stopped in the n-th step of six, whose state is not saved yet, and with a state of the step before."""
+    monkeypatch.setattr("retrieval.training.STATE_EVERY_S", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, on_step=stop_after(n_steps))
+    found = read_state(tmp_path)
+    done = 0 if found is None else found[1].epoch * N_STEPS + found[1].step
+    assert done == n_steps - 1
+    steps: list[Progress] = []
+    state = trained(tmp_path, on_step=steps.append)
+    assert len(steps) == 6 - done
+    assert digest_of(tmp_path) == digest_of(whole)
+    assert digest_of(tmp_path / "last") == digest_of(whole / "last")
+    one, other = read_card(whole).made_by["log"], state.log
+    assert [{k: v for k, v in row.items() if k != "seconds"} for row in one] == [
+        {k: v for k, v in row.items() if k != "seconds"} for row in other
+    ]
+
+
+def test_a_state_saved_after_the_last_step_of_an_epoch_goes_on(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrieval.training.STATE_EVERY_S", -1.0)
+
+    def killed(_: DescriptorModel) -> Mapping[str, float]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, validate=killed)
+    found = read_state(tmp_path)
+    assert found is not None
+    assert (found[1].epoch, found[1].step) == (0, N_STEPS)
+    trained(tmp_path)
+    assert digest_of(tmp_path) == digest_of(whole)
+
+
+def test_inside_an_epoch_the_state_is_saved_seldom(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, on_step=stop_after(N_STEPS))
+    assert read_state(tmp_path) is None
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, on_step=stop_after(N_STEPS + 2))
+    found = read_state(tmp_path)
+    assert found is not None
+    assert (found[1].epoch, found[1].step) == (1, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_killed_process_goes_on_with_the_same_weights(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kill -9 at random moments, until a run reaches the end."""
+    monkeypatch.setattr("retrieval.training.STATE_EVERY_S", -1.0)
+    rng = np.random.default_rng(0)
+    n_kills = 0
+    patience_s = 0.05
+    while True:
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                trained(tmp_path)
+                os._exit(0)
+            os._exit(1)
+        time.sleep(float(rng.uniform(0, patience_s)))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            break
+        n_kills += 1
+        patience_s *= 1.3
+        assert n_kills < 40
+    assert n_kills > 0
+    assert digest_of(tmp_path) == digest_of(whole)
+    assert digest_of(tmp_path / "last") == digest_of(whole / "last")
+    assert len((tmp_path / LOG_NAME).read_text().splitlines()) == 3
+
+
+def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
+    trained(tmp_path)
+    before = {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in tmp_path.iterdir() if p.is_file()}
+    steps: list[Progress] = []
+    model = tiny_model()
+    state = trained(tmp_path, model=model, on_step=steps.append)
+    assert steps == []
+    assert len(state.log) == 2
+    assert {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in tmp_path.iterdir() if p.is_file()} == before
+    assert weights_digest(model) == digest_of(tmp_path)
+
+
+def test_the_log_is_whole_when_a_run_is_killed_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the state says is finished has its row in the log."""
+    from retrieval.training_state import save_state
+
+    def save_and_die(*arguments: Any) -> None:
+        save_state(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("retrieval.training.save_state", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, dataclasses.replace(CONFIG, epochs=1))
+    assert len((tmp_path / LOG_NAME).read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("what", "changed"),
+    [
+        ("data", lambda f: trained(f, data=dataclasses.replace(data_of(), digest="other"))),
+        ("training configuration", lambda f: trained(f, dataclasses.replace(CONFIG, epochs=3))),
+        (
+            "training configuration",
+            lambda f: trained(f, dataclasses.replace(CONFIG, loss=LossConfig(scale=8.0, margin_rad=0.2))),
+        ),
+        (
+            "picture preparation",
+            lambda f: train(tiny_model(), data_of(), dataclasses.replace(SPEC, fit="pad"), CONFIG, run_of(f)),
+        ),
+        ("model", lambda f: trained(f, model=tiny_model(pooling="avg"))),
+        ("starting weights", lambda f: trained(f, model=tiny_model(seed=1))),
+    ],
+)
+def test_another_run_is_refused_by_name(whole: Path, what: str, changed: Callable[[Path], object]) -> None:
+    before = digest_of(whole)
+    assert message(changed, whole) == (
+        f"{whole} holds a run with another {what}; go on with that one, or give --overwrite"
+    )
+    assert digest_of(whole) == before
+
+
+# Trouble
+
+
+def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / STATE_NAME).write_bytes(b"garbage")
+    expected = f"{tmp_path}/{STATE_NAME} is damaged; start again with --overwrite"
+    assert message(trained, tmp_path) == expected
+    assert message(read_state, tmp_path) == expected
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from retrieval.losses import LandmarkLoss
+
+    forward, calls = LandmarkLoss.forward, []
+
+    def forward_or_nan(self: LandmarkLoss, descriptors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        calls.append(labels)
+        return forward(self, descriptors, labels) * (math.nan if len(calls) == 2 else 1.0)
+
+    monkeypatch.setattr(LandmarkLoss, "forward", forward_or_nan)
+    model = tiny_model()
+    assert message(trained, tmp_path, dataclasses.replace(CONFIG, warmup=0), model=model) == (
+        "the loss became nan in epoch 1, step 2 (learning rates 0.01 and 0.02 there); "
+        "lower --backbone-rate and --head-rate and start again with --overwrite"
+    )
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_unreadable_pictures_are_left_out_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A black picture in their place would be -mean / std everywhere."""
+    from retrieval import training
+
+    shapes: list[int] = []
+    black: list[bool] = []
+    to_input = training.to_input
+
+    def watched(pictures: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        shapes.append(len(pictures))
+        black.extend((picture == 0).all().item() for picture in pictures)
+        return to_input(pictures, *arguments)
+
+    monkeypatch.setattr(training, "to_input", watched)
+    state = trained(tmp_path, data=data_of(unreadable=(1, 4, 9)))
+    assert state.unreadable == {row: f"picture {row} is gone" for row in (1, 4, 9)}
+    assert sum(shapes) == 2 * (12 - 3)
+    assert not any(black)
+    found = read_state(tmp_path)
+    assert found is not None
+    assert found[1].unreadable == state.unreadable
+
+
+def test_the_mean_loss_is_that_of_the_batches_that_were_read(tmp_path: Path) -> None:
+    readable = (0, 1, 2)
+    data = data_of(unreadable=tuple(row for row in range(9) if row not in readable), negatives=False)
+    config = dataclasses.replace(CONFIG, epochs=1, batch_size=3)
+    losses: list[float] = []
+    state = trained(tmp_path, config, data=data, on_step=lambda p: losses.append(p.loss))
+    assert len(losses) == 3
+    assert min(losses[-1:]) > 0
+    assert state.log[0]["loss"] == losses[-1]
+    assert losses[-1] > 0.5
+
+
+@pytest.mark.parametrize("epoch_size", [None, 6])
+def test_no_readable_picture_is_an_error(tmp_path: Path, epoch_size: int | None) -> None:
+    data = data_of(unreadable=tuple(range(12)))
+    text = message(trained, tmp_path, dataclasses.replace(CONFIG, epoch_size=epoch_size), data=data)
+    assert text.startswith("no batch of epoch 1 held two pictures that can be read (picture ")
+    assert text.endswith(" is gone); check --images")
+    assert not (tmp_path / "model.json").exists()
+
+
+@pytest.mark.parametrize("landmark", [[], [-1, -1], [0, 0, -1]])
+def test_fewer_than_two_landmarks_are_refused(landmark: list[int]) -> None:
+    n = len({label for label in landmark if label >= 0})
+    assert message(TrainingData, Pictures([]), np.array(landmark, dtype=np.int32), ("a", "b"), "") == (
+        f"training needs pictures of at least 2 landmarks, got {n}; add labelled rows"
+    )
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_unreadable_first_batch_warns_of_nothing(tmp_path: Path) -> None:
+    sampler = Sampler(data_of().landmark, 4, CONFIG.balance, CONFIG.negative_share, None, CONFIG.seed)
+    first = tuple(sampler.plan(0).rows[0].tolist())
+    losses: list[float] = []
+    state = trained(tmp_path, data=data_of(unreadable=first), on_step=lambda p: losses.append(p.loss))
+    assert losses[0] == 0.0 < losses[1]
+    assert len(state.log) == 2
+
+
+def test_a_label_without_a_name_is_a_bug() -> None:
+    with pytest.raises(ValueError, match=r"^landmark must lie in \[-1, 2\), got 2$"):
+        TrainingData(Pictures([]), np.array([0, 2], dtype=np.int32), ("a", "b"), "")
+
+
+def test_a_folder_that_cannot_be_made_is_found_out_first(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    steps: list[Progress] = []
+    assert message(trained, tmp_path / "file" / "model", on_step=steps.append) == (
+        f"{tmp_path}/file/model: cannot be written: Not a directory; choose another --output"
+    )
+    assert steps == []
+
+
+def test_a_full_disk_is_one_line_and_resumed(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from retrieval import training_state
+
+    write, calls = training_state.write_atomically, []
+
+    def write_or_full(path: Path, data: bytes) -> None:
+        calls.append(path.name)
+        if len(calls) == 2:
+            raise OSError(28, os.strerror(28))
+        write(path, data)
+
+    monkeypatch.setattr(training_state, "write_atomically", write_or_full)
+    assert message(trained, tmp_path) == (
+        f"{tmp_path}/{STATE_NAME}: cannot be written: No space left on device; make room and run the same command again"
+    )
+    assert calls == [LOG_NAME, STATE_NAME]
+    trained(tmp_path)
+    assert digest_of(tmp_path) == digest_of(whole)
+
+
+def test_a_killed_decoding_process_is_one_line(tmp_path: Path) -> None:
+    class Deadly(Pictures):
+        def read(self, i: int) -> bytes:
+            os.kill(os.getpid(), signal.SIGKILL)
+            return b""
+
+    data = dataclasses.replace(data_of(), source=Deadly([]))
+    assert message(trained, tmp_path, data=data, n_workers=1) == (
+        "a process that decodes pictures was killed, most often for want of memory; "
+        "run the same command again with fewer --workers"
+    )
+
+
+def test_training_in_bfloat16_keeps_float32_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrieval.training.fast_dtype", lambda _: torch.bfloat16)
+    model = tiny_model()
+    state = trained(tmp_path, model=model)
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert math.isfinite(state.log[-1]["loss"])
