@@ -17,7 +17,7 @@ from torch.fx.experimental.optimization import fuse
 from retrieval.arrays import FloatArray, LongArray, UInt8Array
 from retrieval.augmentation import to_input
 from retrieval.device import fast_dtype, place
-from retrieval.errors import UnreadableError
+from retrieval.errors import LmrError, UnreadableError
 from retrieval.images import ImageSpec, prepare
 from retrieval.model import DescriptorModel
 from retrieval.sources import Source
@@ -60,13 +60,19 @@ class Embedder:
         self._model = _ready(model, device, self.dtype)
 
     def describe(self, pictures: UInt8Array) -> FloatArray:
-        """(b, size, size, 3) uint8 -> (b, d) float32 unit descriptors."""
+        """(b, size, size, 3) uint8 -> (b, d) float32 unit descriptors. LmrError: the network gives NaN."""
         with torch.inference_mode():
             x = to_input(torch.from_numpy(pictures).permute(0, 3, 1, 2), self.spec, self.device)
             descriptors = self._forward(x)
             if self.flip:
                 descriptors = nn.functional.normalize(descriptors + self._forward(x.flip(3)), dim=1)
-            return descriptors.float().cpu().numpy()
+            vectors = descriptors.float().cpu().numpy()
+        if not np.isfinite(vectors).all():
+            raise LmrError(
+                "the network gives descriptors that are not numbers; its training diverged or its weights are broken: "
+                "train again with lower rates, or use --device cpu if the device computes in float16"
+            )
+        return vectors
 
     def embed(self, source: Source, rows: Sequence[int] | LongArray) -> Iterator[Described]:
         """Descriptors of these pictures, batch by batch in their order."""

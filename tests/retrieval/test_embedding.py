@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from retrieval.augmentation import to_input
 from retrieval.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from retrieval.embedding import Embedder, Rate
+from retrieval.errors import LmrError
 from retrieval.images import prepare
 from retrieval.model import DescriptorModel
 from retrieval.recipe import ModelConfig
@@ -142,6 +143,18 @@ def test_a_batch_without_readable_pictures_has_no_rows() -> None:
     assert batch.rows.shape == (0,)
     assert batch.vectors.shape == (0, 8)
     assert len(batch.unreadable) == 2
+
+
+def test_a_network_that_diverged_is_one_line() -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.neck[0].weight[0, 0] = np.nan  # type: ignore[index]
+    with pytest.raises(LmrError) as caught:
+        Embedder(model, SPEC, CPU).describe(pixels())
+    assert str(caught.value) == (
+        "the network gives descriptors that are not numbers; its training diverged or its weights are broken: "
+        "train again with lower rates, or use --device cpu if the device computes in float16"
+    )
 
 
 def test_no_rows_give_no_descriptors() -> None:

@@ -64,7 +64,7 @@ def test_the_gem_exponent_is_trained() -> None:
     model = tiny_model()
     model(pictures())[:, 0].sum().backward()
     assert model.gem is not None
-    assert float(model.gem.p) == 3.0
+    assert model.gem.p.item() == 3.0
     assert model.gem.p.grad is not None
     assert torch.isfinite(model.gem.p.grad)
     assert model.gem.p.grad != 0
