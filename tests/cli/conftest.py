@@ -1,0 +1,56 @@
+"""The tiny set, made once for all tests of this room and copied for each."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_set import make_pictures, make_set
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Surviving a power cut is not what these tests can see, and a busy disk takes a second for each file."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def finished_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures, model, stores, index and calibration; not to be changed."""
+    import torch
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("finished")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        make_set(folder)
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def tiny_set(finished_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished set that is the working folder."""
+    folder = tmp_path / "set"
+    shutil.copytree(finished_set, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bare_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures and manifests alone; not to be changed."""
+    folder = tmp_path_factory.mktemp("pictures")
+    make_pictures(folder)
+    return folder
+
+
+@pytest.fixture
+def pictures(bare_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the pictures and manifests that is the working folder."""
+    folder = tmp_path / "set"
+    shutil.copytree(bare_pictures, folder)
+    monkeypatch.chdir(folder)
+    return folder
