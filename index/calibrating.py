@@ -1,10 +1,12 @@
 """Calibrates an index folder: held-out queries are asked, and what they teach can be written into the folder."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from index.answers import check_store, to_index_space
 from index.background import background_similarity
-from index.calibration import Calibration, CalibrationSettings, Origin, calibrate, check_disjoint
+from index.calibration import Calibration, CalibrationSettings, Origin, calibrate, check_disjoint, leave_out_copies
 from index.evaluation import Queries
 from index.folder import IndexFolder, replace_calibration
 from index.metrics import make_truths
@@ -37,12 +39,16 @@ def calibration_of(
     vectors = to_index_space(folder, store.vectors[rows])
     image_id = store.image_id[rows]
     m = int(folder.info.options["m"])
+    check_disjoint(image_id, folder.rows.image_id, "the index")
+    nearest = folder.index.search(vectors, 1).scores[:, 0]
+    if folder.background is not None:
+        check_disjoint(image_id, folder.background.image_id, "the background")
+        nearest = np.maximum(nearest, background_similarity(vectors, folder.background.vectors, 1))
+    kept, left_out = leave_out_copies(image_id, nearest)
+    rows, vectors, image_id = rows[kept], vectors[kept], image_id[kept]
     neighbours = folder.index.search(vectors, max(Grid().k))
-    check_disjoint(image_id, neighbours.scores[:, 0], folder.rows.image_id, "the index")
     background = None
     if folder.background is not None:
-        nearest = background_similarity(vectors, folder.background.vectors, 1)
-        check_disjoint(image_id, nearest, folder.background.image_id, "the background")
         background = background_similarity(vectors, folder.background.vectors, m)
     code = {label: i for i, label in enumerate(folder.rows.landmarks)}
     truths = make_truths([code.setdefault(label, len(code)) for label in labels] for labels in queries.landmarks[rows])
@@ -57,4 +63,5 @@ def calibration_of(
         m=m,
     )
     origin = Origin(store.source, folder.fingerprint, folder.info.inputs_digest)
-    return calibrate(held_out, origin, settings)
+    calibration = calibrate(held_out, origin, settings)
+    return replace(calibration, warnings=(*left_out, *calibration.warnings))

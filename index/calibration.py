@@ -165,26 +165,44 @@ def calibrate(
     )
 
 
-def check_disjoint(
-    image_id: ObjArray, nearest: FloatArray, known_id: ObjArray, where: str, *, same: float = SAME_PICTURE
-) -> None:
+def check_disjoint(image_id: ObjArray, known_id: ObjArray, where: str) -> None:
     """Refuses calibration queries that are also in the index or the background: they would look too easy.
 
-    image_id: (q,); nearest: (q,) each query's largest similarity to the pictures of `known_id`, -inf where there
-    are none; where: "the index" or "the background", for the message. Raises LmrError.
+    image_id: (q,); known_id: of the index rows or the background; where: "the index" or "the background", for the
+    message. Raises LmrError.
     """
-    if nearest.shape != image_id.shape:
-        raise ValueError(f"nearest has shape {nearest.shape}, image_id {image_id.shape}")
     there = set(known_id.tolist())
-    seen: BoolArray = (nearest > same) | np.array([name in there for name in image_id], dtype=np.bool_)
-    if not seen.any():
-        return
-    names = [str(name) for name in image_id[seen]]
-    more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
-    raise LmrError(
-        f"{len(names)} of {len(image_id)} calibration queries are also in {where}, by image_id or similarity > {same}: "
-        f"{', '.join(names[:N_NAMED])}{more}; leave them out of one or the other"
+    names = [str(name) for name in image_id if name in there]
+    if names:
+        raise LmrError(
+            f"{len(names)} of {len(image_id)} calibration queries are also in {where}: {_first(names)}; "
+            "leave them out of one or the other"
+        )
+
+
+def leave_out_copies(image_id: ObjArray, nearest: FloatArray) -> tuple[BoolArray, tuple[str, ...]]:
+    """Which queries to keep, (q,) bool, and a warning that names the others: copies of pictures that the index has.
+
+    nearest: (q,) each query's largest similarity to the index rows and the background, -inf where there are none.
+    A network that is trained on few landmarks makes pictures alike that are not copies, so these are left out one by
+    one, and it is an LmrError only where nothing is left.
+    """
+    copies: BoolArray = np.asarray(nearest > SAME_PICTURE)
+    names = [str(name) for name in image_id[copies]]
+    if not names:
+        return ~copies, ()
+    text = (
+        f"{len(names)} of {len(image_id)} queries are copies of pictures in the index or its background "
+        f"(similarity > {SAME_PICTURE}) and were left out: {_first(names)}"
     )
+    if copies.all():
+        raise LmrError(f"{text}; calibrate on other pictures")
+    return ~copies, (text,)
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
+    return ", ".join(names[:N_NAMED]) + more
 
 
 def _warnings(figures: CrossValidated, at_precision: Threshold, precision: float) -> tuple[str, ...]:
