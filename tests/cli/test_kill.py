@@ -1,0 +1,154 @@
+"""A kill at any file operation, Ctrl-C and a kill at any moment: the same command then ends as if nothing had been."""
+
+import json
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_set import (
+    HERE,
+    NETWORK,
+    another_process,
+    done,
+    n_file_operations,
+    run_and_die,
+    run_apart,
+    run_there,
+    write_csv,
+)
+
+from retrieval.store import read_store
+
+EMBED = ["embed", *NETWORK, *HERE]
+BUILD = ["build-index", "--overwrite", "--storage", "float16", "--device", "cpu"]
+TRAIN = [
+    *("train", "train.csv", *NETWORK, "--workers", "0", "--threads", "1", "--device", "cpu"),
+    *("--epochs", "2", "--batch-size", "4", "--epoch-size", "8"),
+]
+
+
+def copied(folder: Path, name: str) -> Path:
+    """A copy beside it."""
+    return Path(shutil.copytree(folder, folder.parent / name))
+
+
+def moments(n: int, how_many: int) -> list[int]:
+    """The first and the last file operation, and some between them."""
+    rng = random.Random(0)
+    return sorted({1, n, *rng.sample(range(2, n), min(how_many, n - 2))})
+
+
+def test_embed_killed_at_any_write_ends_as_if_it_had_not_been(pictures, monkeypatch):
+    done(*EMBED)
+    whole = read_store("train.h5")
+    fresh = copied(pictures, "fresh")
+    for path in (fresh / "train.h5", *(fresh / "model").iterdir()):
+        path.unlink()
+    n = n_file_operations(copied(fresh, "counted"), EMBED)
+    for at in moments(n, 3):
+        folder = copied(fresh, f"killed-{at}")
+        run_and_die(folder, EMBED, at)
+        monkeypatch.chdir(folder)
+        result = done(*EMBED)
+        assert result.stdout == "train.h5: 44 descriptors, 0 unreadable\n"
+        again = read_store("train.h5")
+        assert again.image_id.tolist() == whole.image_id.tolist()
+        assert again.info == whole.info
+        # Batches of other sizes are summed in another order, and rounded to float16.
+        np.testing.assert_allclose(again.vectors.astype(float), whole.vectors.astype(float), atol=2e-3)
+        left = {path.name for path in folder.iterdir()} - {"model", "train.h5"}
+        assert left == {"images", "train.csv", "val.csv", "test.csv", "solution.csv", "names.csv"}
+
+
+def test_build_index_killed_at_any_write_leaves_the_old_index_or_the_new_one(tiny_set, monkeypatch):
+    old = json.loads((tiny_set / "landmarks/index.json").read_text())
+    n = n_file_operations(copied(tiny_set, "counted"), BUILD)
+    new = json.loads((tiny_set.parent / "counted/landmarks/index.json").read_text())
+    assert old["files"] != new["files"]
+    for at in moments(n, 3):
+        folder = copied(tiny_set, f"killed-{at}")
+        run_and_die(folder, BUILD, at)
+        monkeypatch.chdir(folder)
+        facts = json.loads(done("info", "landmarks", "--json").stdout)
+        assert facts["inputs_digest"] in (old["inputs_digest"], new["inputs_digest"])
+        done("query", "images/test-arch-0.jpg", *HERE)
+        done(*BUILD)
+        assert json.loads(Path("landmarks/index.json").read_text())["files"] == new["files"]
+        left = [path.name for path in folder.iterdir() if "landmarks" in path.name]
+        assert left == ["landmarks"]
+
+
+def test_train_killed_at_any_write_ends_with_the_same_weights(pictures, monkeypatch):
+    n = n_file_operations(copied(pictures, "counted"), TRAIN)
+    model = pictures.parent / "counted/model"
+    whole = {path.name for path in model.glob("weights-*")}
+    for at in moments(n, 2):
+        folder = copied(pictures, f"killed-{at}")
+        run_and_die(folder, TRAIN, at)
+        monkeypatch.chdir(folder)
+        done(*TRAIN)
+        assert {path.name for path in Path("model").glob("weights-*")} == whole
+        log = [line.rsplit(",", 1)[0] for line in Path("model/training.csv").read_text().splitlines()]
+        assert log == [line.rsplit(",", 1)[0] for line in (model / "training.csv").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_calibrate_killed_at_any_write_leaves_a_whole_index(tiny_set, at):
+    Path("landmarks/calibration.json").rename(tiny_set.parent / "calibration.json")
+    run_and_die(tiny_set, ["calibrate", "val.csv", *HERE], at)
+    done("query", "images/test-arch-0.jpg", *HERE)
+    done("calibrate", "val.csv", *HERE)
+    assert Path("landmarks/calibration.json").read_text() == (tiny_set.parent / "calibration.json").read_text()
+
+
+def test_submit_killed_at_any_write_ends_with_the_same_submission(tiny_set, monkeypatch):
+    arguments = ["submit", *HERE]
+    n = n_file_operations(copied(tiny_set, "counted"), arguments)
+    whole = (tiny_set.parent / "counted/submission.csv").read_text()
+    for at in moments(n, 3):
+        folder = copied(tiny_set, f"killed-{at}")
+        run_and_die(folder, arguments, at)
+        assert not (folder / "submission.csv").exists()
+        monkeypatch.chdir(folder)
+        done(*arguments)
+        again = Path("submission.csv").read_text()
+        assert [line.split()[0] for line in again.splitlines()] == [line.split()[0] for line in whole.splitlines()]
+
+
+def test_embed_killed_at_a_random_moment_is_resumed(pictures):
+    rows = [f"train-arch-{i % 8},arch" for i in range(8)]
+    for i in range(200):
+        shutil.copy("images/train-dome-1.jpg", f"images/copy-{i}.jpg")
+        rows.append(f"copy-{i},dome")
+    write_csv(Path("many.csv"), "id,landmark_id", rows)
+    arguments = ["embed", "many.csv", *NETWORK, *HERE]
+    rng = random.Random(time.time_ns())
+    with another_process(run_there, str(pictures), [str(a) for a in arguments], {}) as process:
+        while process.is_alive() and not Path("many.h5.partial").exists():
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+    assert done(*arguments).stdout in (
+        "many.h5: 208 descriptors, 0 unreadable\n",
+        "many.h5: finished already, nothing to do (208 pictures)\n",
+    )
+    vectors = read_store("many.h5").vectors.astype(float)
+    np.testing.assert_allclose(vectors[8:], np.broadcast_to(vectors[8], (200, vectors.shape[1])), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("option", "after"), [([], "goes on from here"), (["--overwrite"], "begins anew")], ids=["plain", "overwrite"]
+)
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(pictures, option, after):
+    arguments = [*EMBED, *option]
+    n = n_file_operations(copied(pictures, "counted"), arguments)
+    code, text = run_apart(pictures, arguments, at=n - 3, signal=int(signal.SIGINT))
+    assert (code, text) == (1, f"Error: interrupted; the same command {after}\n")
+    state = json.loads(done("info", "train.h5.partial", "--json").stdout)
+    assert state["done"] in (16, 32)  # whole batches
+    assert state["done"] + state["to do"] == 44
+    assert done(*arguments).stdout == "train.h5: 44 descriptors, 0 unreadable\n"
