@@ -17,12 +17,11 @@ if TYPE_CHECKING:
     from cli.demo.scenes import DemoSet
 
 SIZE = 64  # pixels: the rendered details survive it, and training takes about two minutes on two cores
-EPOCHS = 24
+EPOCHS = 32
 NETWORK = {"backbone": "resnet18", "n_dimensions": 128}
 # From random weights: higher rates, and a milder loss than fine-tuning takes.
 FROM_SCRATCH = TrainConfig(
-    batch_size=16,
-    backbone_rate=2e-3,
+    backbone_rate=1.5e-3,
     head_rate=1e-2,
     weight_decay=0.02,
     loss=LossConfig(margin_rad=0.1, margin_rare_rad=0.2, scale=16.0, negative_weight=0.5),

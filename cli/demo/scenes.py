@@ -43,9 +43,9 @@ class SceneSpec:
     show an unknown building.
     """
 
-    n_landmarks: int = 14
+    n_landmarks: int = 12
     n_families: int = 12
-    n_train: int = 700
+    n_train: int = 640
     n_background: int = 200
     n_val: int = 240
     n_test: int = 300

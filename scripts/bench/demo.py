@@ -1,6 +1,6 @@
 """Runs `lmr demo` with several seeds as a user would, and prints time, memory and GAP, trained and untrained, as JSON.
 
-    python scripts/bench/demo.py [--seeds 0 1 2]
+python scripts/bench/demo.py [--seeds 0 1 2]
 """
 
 import argparse

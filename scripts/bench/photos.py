@@ -24,8 +24,8 @@ NETWORKS = {
     ],
 }
 NORMALISATION = ["--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"]
-TRAINING = ["--size", "256", "--epochs", "16", "--min-area", "0.25", "--negative-cosine", "0.1"]  # chosen on val
-TEST_TIME = ["--size", "320", "--flip"]  # chosen on val
+TRAINING = ["--size", "224", "--epochs", "18", "--backbone-rate", "0.0004"]  # chosen on val
+TEST_TIME = ["--size", "288", "--fit", "pad", "--flip"]  # chosen on val
 
 
 def main() -> None:
