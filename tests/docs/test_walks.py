@@ -15,7 +15,7 @@ import pytest
 from click.testing import Result
 from documents import ROOT, first_column, lmr_commands, marked, spans_in, table_after
 from PIL import Image
-from tiny_world import LANDMARKS, make_kaggle, make_photos, run
+from docs_world import LANDMARKS, make_kaggle, make_photos, run
 
 from retrieval.store import read_store, write_store
 
