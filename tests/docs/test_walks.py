@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import Result
+from docs_world import LANDMARKS, make_kaggle, make_photos, run
 from documents import ROOT, first_column, lmr_commands, marked, spans_in, table_after
 from PIL import Image
-from docs_world import LANDMARKS, make_kaggle, make_photos, run
 
 from retrieval.store import read_store, write_store
 
