@@ -98,8 +98,8 @@ def write_submission(path: Path, image_ids: ObjArray, predictions: Predictions, 
     if path.exists() and not overwrite:
         raise LmrError(f"{path} exists; --overwrite replaces it")
     for label in predictions.landmark:
-        if label and (label.split() != [label] or set(label) & set(',"')):
-            raise ValueError(f"a landmark_id holds no white space, comma or quote: {label!r}")
+        if label and label.split() != [label]:
+            raise ValueError(f"a landmark_id holds no white space: {label!r}")
     cells = _prediction_cells(predictions)
     if len(set(image_ids)) != len(image_ids) or not set(cells) <= set(image_ids):
         raise ValueError("image_ids must be unique and hold those of all predictions")
@@ -179,8 +179,12 @@ def _prediction_cells(predictions: Predictions) -> dict[str, str]:
 def _csv_lines(image_ids: ObjArray, cells: dict[str, str]) -> Iterator[str]:
     yield "id,landmarks\n"
     for image_id in image_ids:
-        quoted = '"' + image_id.replace('"', '""') + '"' if set(image_id) & set(',"\r\n') else image_id
-        yield f"{quoted},{cells.get(image_id, '')}\n"
+        yield f"{_quoted(image_id)},{_quoted(cells.get(image_id, ''))}\n"
+
+
+def _quoted(cell: str) -> str:
+    """The cell as CSV wants it (RFC 4180): in quotes where it holds a comma, a quote or a line end."""
+    return '"' + cell.replace('"', '""') + '"' if set(cell) & set(',"\r\n') else cell
 
 
 def _ordered_integers(values: FloatArray) -> LongArray:

@@ -113,9 +113,9 @@ def test_a_folder_that_is_missing_is_a_clear_error(tmp_path):
     )
 
 
-@pytest.mark.parametrize("label", ["hawa mahal", "a,b", "a\tb", 'a"b', "a\u00a0b"])
+@pytest.mark.parametrize("label", ["hawa mahal", "a\tb", "a\u00a0b"])
 def test_a_label_that_would_break_the_cell_is_a_bug_of_the_caller(tmp_path, label):
-    with pytest.raises(ValueError, match="a landmark_id holds no white space, comma or quote"):
+    with pytest.raises(ValueError, match="a landmark_id holds no white space"):
         write_submission(tmp_path / "s.csv", ids("a"), predictions({"a": (label, 0.0)}))
     assert not list(tmp_path.iterdir())
 
@@ -129,6 +129,12 @@ def test_an_id_with_a_comma_reads_back(tmp_path):
     path = tmp_path / "s.csv"
     write_submission(path, ids('a,"b'), predictions({'a,"b': ("x", 0.0)}))
     assert read_submission(path).image_id.tolist() == ['a,"b']
+
+
+def test_a_label_with_a_comma_and_a_quote_reads_back(tmp_path):
+    path = tmp_path / "s.csv"
+    write_submission(path, ids("a", "b"), predictions({"a": ('Paris,_"Louvre"', 0.0)}))
+    assert read_submission(path).landmark.tolist() == ['Paris,_"Louvre"', ""]
 
 
 def test_a_submission_reads_with_byte_order_mark_crlf_and_columns_in_any_order(tmp_path):
