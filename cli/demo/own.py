@@ -31,7 +31,7 @@ def split_own(images: Path, folder: Path, seed: int) -> DemoSet:
         _deal(parts, rows, {"val": n_held, "test": n_held}, "train")
     others = rng.permutation(np.flatnonzero(manifest.landmark < 0))
     _deal(parts, others, {"val": len(others) // 3, "test": len(others) // 3}, "background")
-    n_asked = sum(bool(manifest.landmark[row] >= 0) for row in parts["val"])
+    n_asked = len({int(code) for code in manifest.landmark[np.array(parts["val"], dtype=np.int64)] if code >= 0})
     if n_asked < FEWEST_QUERIES:
         raise LmrError(
             f"{images}: {n_asked} landmarks have {FEWEST} pictures or more; the demo needs at least {FEWEST_QUERIES}, "
