@@ -1,0 +1,124 @@
+"""`lmr build-index`: from stores to an index folder, of any number of pictures."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_set import HERE, done, listing, misused, refused, write_csv
+
+
+def info(folder: str = "landmarks") -> dict:
+    """index.json."""
+    return json.loads(Path(folder, "index.json").read_text())
+
+
+def test_an_index_of_the_same_is_left_alone_and_said_so(tiny_set):
+    files = listing(tiny_set)
+    assert done("build-index", "--names", "names.csv", "--device", "cpu").stdout == (
+        "landmarks: unchanged, nothing to do: 32 pictures of 4 landmarks, 12 in the background, d = 43\n"
+    )
+    assert listing(tiny_set) == files
+    done("build-index", "--names", "names.csv", "--overwrite", "--device", "cpu")
+    assert not Path("landmarks/calibration.json").exists()
+    assert info()["files"].keys() == {
+        *("background.h5", "index.faiss", "names.json", "rows.h5", "whiten.h5", "model/model.json"),
+        *(f"model/{path.name}" for path in Path("model").glob("weights-*")),
+    }
+
+
+def embedded(name: str, rows: list[str]) -> str:
+    """The store of a manifest with these rows."""
+    done("embed", write_csv(Path(f"{name}.csv"), "id,landmark_id", rows), *HERE)
+    return f"{name}.h5"
+
+
+def test_one_picture_is_an_index_without_whitening(tiny_set):
+    store = embedded("one", ["train-arch-0,arch"])
+    assert refused("build-index", store, "--output", "one") == (
+        "whitening needs descriptors that differ, the 1 given do not; give --whitening-power 0"
+    )
+    assert not Path("one").exists()
+    done("build-index", store, "--output", "one", "--whitening-power", "0", "--device", "cpu")
+    answers = json.loads(done("query", "images/test-dome-0.jpg", "--index", "one", "--json", *HERE).stdout)
+    assert [n["image_id"] for n in answers[0]["neighbours"]] == ["train-arch-0"]
+    assert done("submit", "--index", "one", *HERE).stdout == "submission.csv: 22 lines, 22 with a landmark, 0 blank\n"
+
+
+def test_copies_of_a_picture_are_an_index(tiny_set):
+    shutil.copy("images/train-arch-0.jpg", "images/copy.jpg")
+    store = embedded("copies", ["train-arch-0,arch", "copy,dome"])
+    assert refused("build-index", store, "--output", "l") == (
+        "whitening needs descriptors that differ, the 2 given do not; give --whitening-power 0"
+    )
+    done("build-index", store, "--output", "l", "--whitening-power", "0", "--device", "cpu")
+    (answer,) = json.loads(done("query", "images/copy.jpg", "--index", "l", "--json", *HERE).stdout)
+    assert answer["in_index"] == "train-arch-0"
+    assert answer["landmark_id"] == "arch"  # equal scores: the lower label
+    assert [n["score"] for n in answer["neighbours"]] == pytest.approx([1, 1], abs=1e-3)
+
+
+def test_the_same_id_in_two_stores_is_refused(tiny_set):
+    store = embedded("one", ["train-arch-0,arch"])
+    assert refused("build-index", "train.h5", store, "--output", "l") == (
+        "image_id train-arch-0 is there 2 times (one.h5, train.h5), 1 such ids in all; give each picture once"
+    )
+
+
+def test_a_store_of_non_landmarks_is_no_index_but_a_background(tiny_set):
+    others = embedded("others", ["val-other-0,", "val-other-1,"])
+    assert refused("build-index", others, "--output", "l") == (
+        "others.h5: no row has a landmark_id and a descriptor; an index needs labelled pictures"
+    )
+    done("build-index", "train.h5", "--background", others, "--output", "l", "--device", "cpu")
+    assert info("l")["n_background"] == 14
+    arches = embedded("arches", ["val-arch-0,arch"])
+    assert refused("build-index", "train.h5", "--background", arches, "--output", "m") == (
+        "arches.h5: background picture val-arch-0 shows arch, a landmark of the index; "
+        "take it out or blank its landmark_id if that is wrong"
+    )
+    assert not Path("m").exists()
+
+
+def test_half_precision_keeps_the_neighbours(tiny_set):
+    done("build-index", "--storage", "float16", "--output", "half", "--device", "cpu")
+    assert info("half")["recall"] > 0.95
+    assert info("half")["options"]["storage"] == "float16"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--whitening-power", "1.5"], "Invalid value for '--whitening-power': 1.5 is not in the range 0<=x<=1."),
+        (["--whitening-power", "nan"], "Invalid value for '--whitening-power': nan is not a number"),
+        (["--dimensions", "0"], "Invalid value for '--dimensions': 0 is not in the range x>=1."),
+        (["--storage", "int8"], "Invalid value for '--storage': 'int8' is not one of 'float32', 'float16'."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_an_option_that_cannot_be_is_named(tiny_set, options, message):
+    assert misused("build-index", *options) == message
+
+
+def test_more_dimensions_than_there_are_are_refused(tiny_set):
+    assert refused("build-index", "--dimensions", "5000", "--output", "l") == (
+        "5000 dimensions asked of whitening, the descriptors have 1024; give 1 to 1024"
+    )
+    assert refused("build-index", "--device", "abacus", "--output", "l") == (
+        "--device abacus: not a device; give auto, cpu, cuda, cuda:<number> or mps"
+    )
+
+
+def test_the_index_can_be_moved_and_asked_without_anything_else(tiny_set, tmp_path, monkeypatch):
+    shutil.copy("images/test-arch-0.jpg", tmp_path / "p.jpg")
+    shutil.move("landmarks", tmp_path / "moved")
+    shutil.rmtree(tiny_set)
+    monkeypatch.chdir(tmp_path)
+    (answer,) = json.loads(done("query", "p.jpg", "--index", "moved", "--json", *HERE).stdout)
+    assert answer["landmark_id"] == "arch"
+
+
+def test_names_must_be_names(tiny_set):
+    assert refused("build-index", "--names", "train.csv", "--output", "l") == (
+        "train.csv holds no names; --names takes landmark_id,name[,address] or landmark_id,category"
+    )

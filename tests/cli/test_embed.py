@@ -1,0 +1,151 @@
+"""`lmr embed`: what a store holds, what is resumed, and what an unreadable picture does to it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from tiny_set import HERE, NETWORK, cut_short, done, listing, misused, refused, write_csv
+
+from retrieval.store import read_store
+
+
+def test_without_a_model_the_way_to_one_is_named(pictures):
+    assert refused("embed") == (
+        "model: there is no model; make one with lmr train train.csv, or use lmr embed --backbone resnet50 --pretrained"
+    )
+    assert refused("embed", "--flip", "--pooling", "avg") == (
+        "--pooling needs --backbone; without it the network is the one in --model model"
+    )
+
+
+def test_rows_are_in_the_order_of_the_manifest(tiny_set):
+    store = read_store("train.h5")
+    lines = [line.split(",") for line in Path("train.csv").read_text().splitlines()[1:]]
+    assert store.image_id.tolist() == [image_id for image_id, _ in lines]
+    labels = [*store.landmarks, ""]
+    assert [labels[code] for code in store.landmark] == [label for _, label in lines]
+    assert all(Path(path).is_file() and Path(path).is_absolute() for path in store.path)
+    np.testing.assert_allclose(np.linalg.norm(store.vectors.astype(float), axis=1), 1, atol=2e-3)
+
+
+def test_a_finished_store_is_left_alone_and_said_so(tiny_set):
+    files = listing(tiny_set)
+    for options in ([], list(NETWORK)):
+        assert done("embed", *options, *HERE).stdout == "train.h5: finished already, nothing to do (44 pictures)\n"
+    assert listing(tiny_set) == files
+    before = read_store("train.h5")
+    assert done("embed", "--overwrite", *HERE).stdout == "train.h5: 44 descriptors, 0 unreadable\n"
+    assert np.array_equal(read_store("train.h5").vectors, before.vectors)
+
+
+def test_unreadable_pictures_are_listed_and_can_be_tried_again(tiny_set):
+    Path("images/train-arch-0.jpg").unlink()
+    cut_short(Path("images/train-dome-3.jpg"))
+    result = done("embed", "--output", "x.h5", *HERE)
+    assert result.stdout == "x.h5: 42 descriptors, 2 unreadable\n"
+    assert result.stderr == (
+        "unreadable: train-arch-0: not found: tried images/train-arch-0.jpg and 23 other places\n"
+        "unreadable: train-dome-3: broken JPEG: cut short\n"
+        "2 of 44 pictures are unreadable and have no descriptor\n"
+    )
+    facts = json.loads(done("info", "x.h5", "--json").stdout)
+    assert (facts["done"], facts["unreadable"]) == (42, 2)
+    assert facts["unreadable pictures"]["train-dome-3"] == "broken JPEG: cut short"
+    report = done("build-index", "x.h5", "--output", "l", "--device", "cpu").stdout
+    assert report.startswith("l: built: 30 pictures of 4 landmarks, 12 in the background")
+    assert report.endswith(", 2 rows without a descriptor left out\n")
+    shutil.copy("images/train-arch-1.jpg", "images/train-arch-0.jpg")
+    assert done("embed", "--output", "x.h5", *HERE).stdout == "x.h5: finished already, nothing to do (44 pictures)\n"
+    again = done("embed", "--output", "x.h5", "--retry-unreadable", *HERE)
+    assert again.stdout == "x.h5: 43 descriptors, 1 unreadable\n"
+
+
+@pytest.mark.parametrize("n", [1, 16, 17])
+def test_any_number_of_pictures_is_embedded(tiny_set, n):
+    rows = Path("train.csv").read_text().splitlines()[1 : n + 1]
+    write_csv(Path("few.csv"), "id,landmark_id", rows)
+    assert done("embed", "few.csv", *HERE).stdout == f"few.h5: {n} descriptors, 0 unreadable\n"
+    assert np.allclose(read_store("few.h5").vectors, read_store("train.h5").vectors[:n], atol=2e-3)
+
+
+def test_workers_change_nothing(tiny_set):
+    done("embed", "--output", "x.h5", "--workers", "3", "--threads", "1", "--device", "cpu")
+    assert np.array_equal(read_store("x.h5").vectors, read_store("train.h5").vectors)
+
+
+def test_a_folder_of_folders_is_a_manifest(tiny_set):
+    for label in ("my house", "tower"):
+        Path("mine", label).mkdir(parents=True)
+    shutil.copy("images/train-arch-0.jpg", "mine/my house/1.jpg")
+    shutil.copy("images/train-dome-0.jpg", "mine/tower/2.jpg")
+    shutil.copy("images/train-other-0.jpg", "mine/3.jpg")
+    assert done("embed", "mine", *HERE).stdout == "mine.h5: 3 descriptors, 0 unreadable\n"
+    store = read_store("mine.h5")
+    assert store.landmarks == ("my_house", "tower")
+    assert store.names == {"my_house": "my house"}
+    shutil.move("mine", "elsewhere")
+    assert done("embed", "elsewhere", "--output", "mine.h5", *HERE).stdout == (
+        "mine.h5: finished already, nothing to do (3 pictures)\n"
+    )
+
+
+def test_flip_and_size_change_descriptors_and_the_fingerprint(tiny_set):
+    done("embed", "--flip", "--dtype", "float32", "--output", "flip.h5", *HERE)
+    done("embed", "--size", "48", "--output", "large.h5", *HERE)
+    stores = [read_store(name) for name in ("train.h5", "flip.h5", "large.h5")]
+    assert len({store.info.fingerprint for store in stores}) == 3
+    assert [store.vectors.dtype.name for store in stores] == ["float16", "float32", "float16"]
+    assert not np.allclose(stores[0].vectors, stores[1].vectors, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--backbone", "shufflenet_v2_x05"], "--backbone shufflenet_v2_x05: torchvision has no such network; did you "
+         "mean shufflenet_v2_x0_5, shufflenet_v2_x2_0, shufflenet_v2_x1_5?"),
+        ([*NETWORK, "--backbone-option", "widht=1"], "--backbone shufflenet_v2_x0_5: ShuffleNetV2.__init__() got an "
+         "unexpected keyword argument 'widht'; check --backbone-option {{\"widht\": 1}}"),
+        ([*NETWORK, "--backbone-option", "x"], "--backbone-option x: expected NAME=VALUE, such as pad_type=same"),
+        ([*NETWORK, "--mean", "2,2,2"], "--mean must be three numbers in [0, 1], got (2.0, 2.0, 2.0)"),
+        ([*NETWORK, "--std", "0,1,1"], "--std must be three positive numbers, got (0.0, 1.0, 1.0)"),
+        ([*NETWORK, "--std", "1,1"], "--std 1,1: expected three numbers with commas, such as 0.5,0.5,0.5"),
+        ([*NETWORK, "--gem-p", "inf"], "--gem-p must be positive, got inf"),
+        ([*NETWORK, "--pretrained", "--weights", "x.pt"], "--pretrained and --weights exclude each other; give one"),
+        ([*NETWORK, "--device", "cuda:99"],
+         "--device cuda:99: this machine has {n_gpus} CUDA devices; use --device cpu"),
+        ([*NETWORK, "--device", "tpu"], "--device tpu: not a device; use auto, cpu, cuda, cuda:N or mps"),
+        ([*NETWORK, "--threads", "0"], "--threads must be at least 1, got 0"),
+    ],
+    ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_a_network_that_cannot_be_made_leaves_nothing(pictures, options, message):
+    import torch
+
+    files = listing(pictures)
+    assert refused("embed", *options) == message.format(n_gpus=torch.cuda.device_count())
+    assert {name: digest for name, digest in listing(pictures).items() if not name.startswith("model/")} == files
+
+
+def test_a_network_is_not_saved_when_its_store_would_be_refused(tiny_set):
+    files = listing(tiny_set)
+    assert refused("embed", *NETWORK, "--pooling", "avg", "--model", "new", *HERE).startswith(
+        "train.h5 was made with another model ("
+    )
+    assert listing(tiny_set) == files
+
+
+def test_a_misspelt_option_names_the_right_one(pictures):
+    said = misused("embed", "--flipp")  # and perhaps others, as click's release has it
+    assert said.startswith("No such option '--flipp'.")
+    assert "'--flip'" in said
+    assert misused("embed", "--dtype", "float61").startswith("Invalid value for '--dtype': 'float61' is not one of ")
+
+
+def test_a_store_holds_what_made_it(tiny_set):
+    with h5py.File("train.h5") as file:
+        assert file.attrs["format_version"] == 1
+        assert json.loads(file.attrs["model"])["config"]["backbone"] == "shufflenet_v2_x0_5"
+        assert json.loads(file.attrs["image_spec"])["size"] == 32

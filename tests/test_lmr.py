@@ -1,0 +1,177 @@
+"""The Python API: an index folder asked about pictures of every kind."""
+
+import io
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent / "cli"))
+
+from tiny_set import HERE, LABELS, done, make_set, picture
+
+import lmr
+from retrieval.errors import LmrError
+
+ARCH = "images/test-arch-0.jpg"
+OTHER = "images/test-other-0.jpg"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A finished set that is the working folder; not to be changed."""
+    place = tmp_path_factory.mktemp("api")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)
+        patch.chdir(place)
+        make_set(place)
+        yield place
+
+
+@pytest.fixture(scope="module")
+def landmarks(folder) -> lmr.Landmarks:
+    """The opened index of the set."""
+    return lmr.open_index("landmarks", device="cpu", threads=1, workers=1)
+
+
+def test_a_picture_is_named_with_its_confidence_and_neighbours(landmarks):
+    known, unknown = landmarks.query([ARCH, Path(OTHER)])
+    assert (known.image, known.landmark_id, known.name) == (ARCH, "arch", "The Great Arch")
+    assert known.confidence >= known.threshold > unknown.confidence
+    assert known.landmarks[0] == lmr.LandmarkScore("arch", "The Great Arch", known.confidence, known.landmarks[0].score)
+    assert all(isinstance(neighbour, lmr.Neighbour) for neighbour in known.neighbours)
+    assert (unknown.image, unknown.landmark_id, unknown.name) == (OTHER, None, "")
+    assert landmarks.is_calibrated
+
+
+def test_the_command_prints_what_the_api_answers(landmarks):
+    import json
+
+    (answer,) = landmarks.query([ARCH])
+    assert json.loads(done("query", ARCH, "--json", *HERE).stdout) == [json.loads(json.dumps(answer.to_json()))]
+
+
+def test_paths_bytes_and_pil_pictures_get_the_same_answer(landmarks):
+    answers = landmarks.query([ARCH, Path(ARCH), Path(ARCH).read_bytes(), Image.open(ARCH)])
+    assert [answer.image for answer in answers] == [ARCH, ARCH, "bytes", "JpegImageFile"]
+    assert len({answer.landmarks for answer in answers}) == 1
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "HSV", "I", "F"])
+def test_a_pil_picture_of_any_mode_is_described_as_its_rgb_or_grey_values(landmarks, mode):
+    shown = picture(LABELS.index("arch"), 200)
+    given = shown.convert("RGBA").convert("RGBa") if mode == "RGBa" else shown.convert(mode)
+    expected = shown if mode not in ("1", "L", "LA", "I", "F") else given.convert("L")
+    vectors, unreadable = landmarks.embed([given, expected])
+    assert unreadable == {}
+    if mode in ("I", "F"):  # stretched from their minimum to their maximum
+        values = np.asarray(given, dtype=float)
+        stretched = np.rint((values - values.min()) * 255 / (values.max() - values.min())).astype(np.uint8)
+        vectors = np.stack([vectors[0], landmarks.embed([Image.fromarray(stretched)])[0][0]])
+    assert vectors[0] @ vectors[1] > 0.98
+
+
+def test_a_pil_picture_is_turned_as_its_exif_says(landmarks, tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.open(ARCH).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "p.png", exif=turned)
+    vectors, _ = landmarks.embed([ARCH, tmp_path / "p.png", Image.open(tmp_path / "p.png")])
+    assert vectors[1] @ vectors[0] > 0.999
+    assert vectors[2] @ vectors[0] > 0.999
+
+
+def test_one_pil_picture_given_twice_is_loaded_once_at_a_time(folder):
+    shown = Image.open(ARCH)
+    answers = lmr.open_index("landmarks", device="cpu", threads=1, workers=4).query([shown] * 12)
+    assert len({answer.landmarks for answer in answers}) == 1
+
+
+def test_unreadable_pictures_have_a_reason_and_no_landmark(landmarks):
+    whole = Path(ARCH).read_bytes()
+    cut = Image.open(io.BytesIO(whole[: len(whole) // 2]))
+    answers = landmarks.query([b"", "no.jpg", ARCH, "images", cut])
+    assert [answer.unreadable for answer in answers[:4]] == ["empty file", "not found", None, "a folder, not a picture"]
+    assert answers[4].unreadable.startswith("broken picture: ")
+    assert [answer.landmark_id for answer in answers] == [None, None, "arch", None, None]
+    assert answers[0] == lmr.Answer("bytes", None, "", "", None, None, (), (), None, "empty file")
+    vectors, unreadable = landmarks.embed([b"", ARCH])
+    assert vectors.shape == (1, 1024)
+    assert unreadable == {0: "empty file"}
+
+
+def test_no_pictures_have_no_answers(landmarks):
+    assert landmarks.query([]) == []
+    vectors, unreadable = landmarks.embed([])
+    assert (vectors.shape, unreadable) == ((0, 1024), {})
+
+
+def test_descriptors_are_of_unit_length_and_float32(landmarks):
+    vectors, _ = landmarks.embed([ARCH, OTHER])
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (ARCH, "pictures must be a list of pictures, got one str"),
+        (Path(ARCH), "pictures must be a list of pictures, got one PosixPath"),
+        (b"x", "pictures must be a list of pictures, got one bytes"),
+        ([None], r"pictures\[0\] must be a path, URL, encoded bytes or PIL picture, got NoneType"),
+        ([ARCH, np.zeros((4, 4))], r"pictures\[1\] must be a path, URL, encoded bytes or PIL picture, got ndarray"),
+    ],
+)
+def test_what_is_no_list_of_pictures_is_a_callers_bug(landmarks, given, message):
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        landmarks.query(given)
+
+
+def test_threshold_and_number_of_landmarks_are_the_callers(landmarks):
+    assert landmarks.query([OTHER], threshold=0.0)[0].landmark_id is not None
+    assert landmarks.query([ARCH], threshold=1.0)[0].landmark_id is None
+    assert landmarks.query([ARCH], n_landmarks=0)[0].landmarks == ()
+    for threshold in (1.5, -0.1, float("nan")):
+        with pytest.raises(LmrError) as error:
+            landmarks.query([ARCH], threshold=threshold)
+        assert str(error.value) == f"threshold must lie in [0, 1], got {threshold}"
+
+
+def test_an_index_without_calibration_gives_scores_alone(folder, tmp_path):
+    shutil.copytree("landmarks", tmp_path / "l")
+    (tmp_path / "l/calibration.json").unlink()
+    opened = lmr.open_index(tmp_path / "l", device="cpu", threads=1)
+    assert not opened.is_calibrated
+    (answer,) = opened.query([OTHER])
+    assert answer.landmark_id == answer.landmarks[0].landmark_id
+    assert answer.confidence is answer.threshold is answer.landmarks[0].confidence is None
+    with pytest.raises(LmrError) as error:
+        opened.query([b"never read"], threshold=0.5)
+    assert str(error.value) == (f"{tmp_path / 'l'} is not calibrated, so a threshold has no meaning; run lmr calibrate")
+
+
+def test_a_picture_of_the_index_is_told(landmarks):
+    assert landmarks.query(["images/train-dome-1.jpg"])[0].in_index == "train-dome-1"
+
+
+def test_what_cannot_be_opened_is_named(folder):
+    for path, message in {
+        "no": "no: there is no such index folder; lmr build-index makes one",
+        "images": "images: not an index folder (no index.json); lmr build-index makes one",
+    }.items():
+        with pytest.raises(LmrError) as error:
+            lmr.open_index(path)
+        assert str(error.value) == message
+    with pytest.raises(LmrError) as error:
+        lmr.open_index("landmarks", device="abacus")
+    assert str(error.value) == "--device abacus: not a device; use auto, cpu, cuda, cuda:N or mps"
+
+
+def test_importing_the_api_loads_nothing_heavy():
+    import subprocess
+
+    code = "import lmr, sys; print([m for m in ('torch', 'faiss', 'h5py', 'sklearn', 'pandas') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "[]\n"
