@@ -50,11 +50,11 @@ def command(test: Path, index_path: Path, output: Path, **values: Any) -> None:
     Example:
       lmr submit test.csv --images images --output submission.csv
     """
-    submit_pictures(test, index_path, output, values)
+    click.echo(submit_pictures(test, index_path, output, values))
 
 
-def submit_pictures(test: Path, index_path: Path, output: Path, values: dict[str, Any]) -> None:
-    """Embeds what is missing, answers and writes.
+def submit_pictures(test: Path, index_path: Path, output: Path, values: dict[str, Any]) -> str:
+    """Embeds what is missing, answers and writes; returns a line that says what was written.
 
     values: images, store, threshold, overwrite, device, threads, workers.
     """
@@ -71,10 +71,10 @@ def submit_pictures(test: Path, index_path: Path, output: Path, values: dict[str
     predictions = predict(answers, store.image_id, threshold)
     write_submission(output, store.image_id, predictions, overwrite=values["overwrite"])
     n_answered = int(predictions.answered.sum())
-    click.echo(f"{output}: {len(store)} lines, {n_answered} with a landmark, {len(store) - n_answered} blank")
     n_missing = int((~store.done).sum())
     if n_missing:
         warn(f"{n_missing} of the blank lines are pictures that are missing or unreadable")
+    return f"{output}: {len(store)} lines, {n_answered} with a landmark, {len(store) - n_answered} blank"
 
 
 def describe_test(folder: "IndexFolder", test: Path, values: dict[str, Any]) -> Any:

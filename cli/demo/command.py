@@ -136,12 +136,13 @@ def run_demo(demo: "DemoSet", values: dict[str, Any]) -> Outcome:
     warn("\n\n".join(answer_text(answer) for answer in found))
     save_answers(Path("sheet.jpg"), found)
     submission = Path("submission.csv")
-    submit_pictures(
+    told = submit_pictures(
         demo.test,
         index_path,
         submission,
         values | {"images": demo.images, "store": None, "threshold": None, "overwrite": True},
     )
+    warn(told)
     return Outcome(
         evaluation.accuracy.gap, evaluation.accuracy.top1, untrained_gap, report, Path("sheet.jpg"), submission
     )
