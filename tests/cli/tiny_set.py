@@ -141,7 +141,8 @@ def cut_short(path: Path, share: float = 0.6) -> None:
 def another_process(target: object, *arguments: object) -> Iterator[Any]:
     """A process that has the libraries loaded already; killed at the end if it still runs."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["torch", "faiss", "h5py", "sklearn.linear_model", "cli.main", "retrieval.training"])
+    libraries = ["torch", "torchvision", "faiss", "h5py", "PIL.Image", "sklearn.linear_model", "pytest"]
+    context.set_forkserver_preload([*libraries, "cli.main", "retrieval.training", "index.calibrating", "tiny_set"])
     threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     process = context.Process(target=target, args=arguments)  # type: ignore[arg-type]
@@ -196,6 +197,7 @@ def run_there(folder: str, arguments: list[str], how: Mapping[str, object]) -> N
 
     os.chdir(folder)
     torch.set_num_threads(1)
+    os.fsync = lambda _: None  # as in conftest.py
     if "file_bytes" in how:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(str(how["file_bytes"])), resource.RLIM_INFINITY))
     operations = _watch_files(how.get("at"), int(str(how.get("signal", int(signal.SIGKILL)))))
