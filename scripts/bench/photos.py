@@ -24,7 +24,7 @@ NETWORKS = {
     ],
 }
 NORMALISATION = ["--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"]
-TRAINING = ["--size", "224", "--epochs", "18", "--backbone-rate", "0.0004"]  # chosen on val
+TRAINING = ["--size", "224", "--epochs", "18", "--backbone-rate", "0.0004"]  # a guess from runs measured on val
 TEST_TIME = ["--size", "288", "--fit", "pad", "--flip"]  # chosen on val
 
 
