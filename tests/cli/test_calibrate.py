@@ -56,8 +56,10 @@ def test_few_queries_and_no_non_landmarks_are_warned_of(tiny_set):
 def test_hardly_any_queries_or_right_answers_still_give_a_calibration(tiny_set, rows):
     write_csv(Path("q.csv"), "id,landmark_id", rows)
     done("calibrate", "q.csv", "--overwrite", *HERE)
-    done("query", "images/test-arch-0.jpg", *HERE)
+    (answer,) = json.loads(done("query", "images/test-arch-0.jpg", "--json", *HERE).stdout)["answers"][:1]
+    assert 0 < answer["confidence"] < 1
     done("submit", *HERE)
+    assert len(Path("submission.csv").read_text().splitlines()) == len(Path("test.csv").read_text().splitlines())
 
 
 def test_queries_of_the_index_or_background_are_refused(tiny_set):

@@ -173,7 +173,9 @@ def test_a_folder_that_is_not_there_is_named_and_nothing_is_left(tmp_path: Path,
 
 def test_labels_in_any_script_are_drawn_or_replaced_but_never_stop_the_sheet(red: str) -> None:
     for label in ("東京タワー", "Собор", "برج", "🗼", "a\nb\tc", "", "x" * 5000):
-        draw_sheet([SheetEntry(red, label, None, "tower", ())])
+        drawn = np.asarray(draw_sheet([SheetEntry(red, label, None, "tower", ())]))
+        below = drawn[MARGIN_PX + QUERY_PX :]
+        assert (below < 128).all(axis=2).any() == bool(label), "a name, or the landmark_id in its place"
 
 
 def test_a_long_label_is_cut_to_the_width_that_there_is() -> None:

@@ -27,6 +27,7 @@ from retrieval.manifest_formats import recognise_manifest
 
 FORMATS = ROOT / "docs" / "formats.md"
 README = ROOT / "README.md"
+BENCHMARKS = ROOT / "docs" / "benchmarks.md"
 HEAVY = ("torch", "torchvision", "faiss", "h5py", "matplotlib", "pandas", "sklearn", "jinja2", "tqdm")
 
 
@@ -38,6 +39,19 @@ def test_every_command_in_the_documents_parses(document: Path, tmp_path: Path, m
             Path(block.mark[1]).write_text(block.text, encoding="utf-8")
     for arguments in (a for block in blocks(document) for a in lmr_commands(block.text)):
         _parse(arguments)
+
+
+def test_every_benchmark_is_documented_with_options_that_it_takes() -> None:
+    lines = [line for block in blocks(BENCHMARKS) for line in block.text.splitlines() if "scripts/bench/" in line]
+    assert {line.split()[1] for line in lines} == {
+        str(path.relative_to(ROOT)) for path in (ROOT / "scripts" / "bench").glob("*.py")
+    }
+    for line in lines:
+        _, script, *words = line.split()
+        source = (ROOT / script).read_text(encoding="utf-8")
+        assert [word for word in words if word.startswith("--") and f'"{word}"' not in source] == [], line
+        if not words[:1] or not words[0].startswith("--"):
+            assert not words or '"folder", nargs="?"' in source, line
 
 
 def test_the_documents_show_every_command() -> None:

@@ -225,7 +225,9 @@ def test_a_long_list_of_misfits_is_cut(tmp_path: Path) -> None:
 def test_counters_of_batches_may_be_missing(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save({name: value for name, value in state().items() if "num_batches" not in name}, path)
-    load_backbone_weights(tiny_model(), path)
+    model = tiny_model()
+    load_backbone_weights(model, path)
+    assert_loaded(model)
 
 
 def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
