@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.background import background_similarity
-from index.calibration import SAME_PICTURE, Calibration
+from index.calibration import Calibration
 from index.confidence import sigmoid
+from index.copies import SAME_PICTURE
 from index.folder import IndexFolder
 from index.predictions import Predictions
 from index.search import Neighbours

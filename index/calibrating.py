@@ -6,7 +6,8 @@ import numpy as np
 
 from index.answers import check_store, to_index_space
 from index.background import background_similarity
-from index.calibration import Calibration, CalibrationSettings, Origin, calibrate, check_disjoint, leave_out_copies
+from index.calibration import Calibration, CalibrationSettings, Origin, calibrate
+from index.copies import leave_out_copies, refuse_known
 from index.evaluation import Queries
 from index.folder import IndexFolder, replace_calibration
 from index.metrics import make_truths
@@ -39,10 +40,11 @@ def calibration_of(
     vectors = to_index_space(folder, store.vectors[rows])
     image_id = store.image_id[rows]
     m = int(folder.info.options["m"])
-    check_disjoint(image_id, folder.rows.image_id, "the index")
+    refuse_known(image_id, vectors, folder.rows.image_id, folder.index.vectors, "the index")
     nearest = folder.index.search(vectors, 1).scores[:, 0]
     if folder.background is not None:
-        check_disjoint(image_id, folder.background.image_id, "the background")
+        known = folder.background
+        refuse_known(image_id, vectors, known.image_id, known.vectors.__getitem__, "the background")
         nearest = np.maximum(nearest, background_similarity(vectors, folder.background.vectors, 1))
     kept, left_out = leave_out_copies(image_id, nearest)
     rows, vectors, image_id = rows[kept], vectors[kept], image_id[kept]

@@ -26,13 +26,10 @@ from index.thresholds import (
 )
 from index.tuning import CalibrationQueries, Grid, tune
 from index.voting import VoteRule
-from retrieval.arrays import BoolArray, FloatArray, ObjArray
 from retrieval.errors import LmrError
 
 FORMAT_VERSION = 1
 FEW_QUERIES = 100
-SAME_PICTURE = 0.999  # similarity above which two descriptors are of one picture
-N_NAMED = 5  # pictures that an error names
 
 T = TypeVar("T")
 
@@ -163,46 +160,6 @@ def calibrate(
         origin=origin,
         warnings=_warnings(figures, at_precision, settings.precision),
     )
-
-
-def check_disjoint(image_id: ObjArray, known_id: ObjArray, where: str) -> None:
-    """Refuses calibration queries that are also in the index or the background: they would look too easy.
-
-    image_id: (q,); known_id: of the index rows or the background; where: "the index" or "the background", for the
-    message. Raises LmrError.
-    """
-    there = set(known_id.tolist())
-    names = [str(name) for name in image_id if name in there]
-    if names:
-        raise LmrError(
-            f"{len(names)} of {len(image_id)} calibration queries are also in {where}: {_first(names)}; "
-            "leave them out of one or the other"
-        )
-
-
-def leave_out_copies(image_id: ObjArray, nearest: FloatArray) -> tuple[BoolArray, tuple[str, ...]]:
-    """Which queries to keep, (q,) bool, and a warning that names the others: copies of pictures that the index has.
-
-    nearest: (q,) each query's largest similarity to the index rows and the background, -inf where there are none.
-    A network that is trained on few landmarks makes pictures alike that are not copies, so these are left out one by
-    one, and it is an LmrError only where nothing is left.
-    """
-    copies: BoolArray = np.asarray(nearest > SAME_PICTURE)
-    names = [str(name) for name in image_id[copies]]
-    if not names:
-        return ~copies, ()
-    text = (
-        f"{len(names)} of {len(image_id)} queries are copies of pictures in the index or its background "
-        f"(similarity > {SAME_PICTURE}) and were left out: {_first(names)}"
-    )
-    if copies.all():
-        raise LmrError(f"{text}; calibrate on other pictures")
-    return ~copies, (text,)
-
-
-def _first(names: list[str]) -> str:
-    more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
-    return ", ".join(names[:N_NAMED]) + more
 
 
 def _warnings(figures: CrossValidated, at_precision: Threshold, precision: float) -> tuple[str, ...]:

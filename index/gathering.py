@@ -1,5 +1,6 @@
 """Descriptor stores to the pictures of an index: checked against each other, index rows and background apart."""
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from index.copies import SAME_PICTURE
 from index.folder import model_fingerprint
 from retrieval.arrays import FloatArray, IntArray, ObjArray
 from retrieval.errors import LmrError
 from retrieval.names import Name
 from retrieval.store import Descriptors
+
+TINY = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ def gather(inputs: BuildInputs) -> Pictures:
         sources = ", ".join(store.source for store in inputs.stores)
         raise LmrError(f"{sources}: no row has a landmark_id and a descriptor; an index needs labelled pictures")
     landmarks, codes = np.unique(label.astype(str), return_inverse=True)
-    _refuse_repeated([*rows, *others])
+    _refuse_repeated(rows, others)
     _refuse_labelled_background(inputs.background, set(landmarks.tolist()))
     return Pictures(
         vectors=np.concatenate([_unit(store) for store in rows]),
@@ -93,15 +97,31 @@ def _common_fingerprint(inputs: BuildInputs) -> str:
     return fingerprint
 
 
-def _refuse_repeated(stores: Sequence[Descriptors]) -> None:
-    counts = Counter(image_id for store in stores for image_id in store.image_id)
-    repeated = sorted(image_id for image_id, n in counts.items() if n > 1)
+def _refuse_repeated(rows: Sequence[Descriptors], others: Sequence[Descriptors]) -> None:
+    """Refuses an image_id that two index rows have, or that stands for one picture twice.
+
+    A background picture may be named as another picture is: folders number their pictures alike.
+    """
+    counts = Counter(image_id for store in (*rows, *others) for image_id in store.image_id)
+    places: dict[str, list[tuple[str, bool, FloatArray]]] = {name: [] for name, n in counts.items() if n > 1}
+    for stores, in_index in ((rows, True), (others, False)):
+        for store in stores if places else ():
+            for row in np.flatnonzero([name in places for name in store.image_id]):
+                vector = store.vectors[row].astype(np.float64)
+                places[store.image_id[row]].append((store.source, in_index, vector / max(np.linalg.norm(vector), TINY)))
+    repeated = sorted(name for name, found in places.items() if _is_one_picture(found))
     if repeated:
-        where = sorted({store.source for store in stores if repeated[0] in set(store.image_id)})
+        found = places[repeated[0]]
+        where = ", ".join(sorted({source for source, _, _ in found}))
         raise LmrError(
-            f"image_id {repeated[0]} is there {counts[repeated[0]]} times ({', '.join(where)}), "
+            f"image_id {repeated[0]} is there {len(found)} times ({where}), "
             f"{len(repeated)} such ids in all; give each picture once"
         )
+
+
+def _is_one_picture(found: Sequence[tuple[str, bool, FloatArray]]) -> bool:
+    pairs = itertools.combinations(found, 2)
+    return any((in_index and also) or a @ b > SAME_PICTURE for (_, in_index, a), (_, also, b) in pairs)
 
 
 def _refuse_labelled_background(stores: Sequence[Descriptors], landmarks: set[str]) -> None:

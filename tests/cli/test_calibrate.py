@@ -56,7 +56,7 @@ def test_few_queries_and_no_non_landmarks_are_warned_of(tiny_set):
 def test_hardly_any_queries_or_right_answers_still_give_a_calibration(tiny_set, rows):
     write_csv(Path("q.csv"), "id,landmark_id", rows)
     done("calibrate", "q.csv", "--overwrite", *HERE)
-    (answer,) = json.loads(done("query", "images/test-arch-0.jpg", "--json", *HERE).stdout)["answers"][:1]
+    (answer,) = json.loads(done("query", "images/test-arch-0.jpg", "--json", *HERE).stdout)
     assert 0 < answer["confidence"] < 1
     done("submit", *HERE)
     assert len(Path("submission.csv").read_text().splitlines()) == len(Path("test.csv").read_text().splitlines())
@@ -70,6 +70,13 @@ def test_queries_of_the_index_or_background_are_refused(tiny_set):
             f"1 of 2 calibration queries are also in {where}: {image_id}; leave them out of one or the other"
         )
     assert files.items() <= listing(tiny_set).items()
+
+
+def test_a_query_named_as_another_picture_of_the_index_is_no_copy_of_it(tiny_set):
+    rows = ["train-arch-0,val-arch-0.jpg,arch", "train-other-0,val-other-0.jpg,"]
+    write_csv(Path("numbered.csv"), "id,path,landmark_id", rows)
+    result = done("calibrate", "numbered.csv", "--overwrite", *HERE)
+    assert result.stdout.splitlines()[0] == "landmarks: calibrated on 2 queries, 1 of them non-landmarks"
 
 
 def test_a_solution_file_is_calibrated_on_without_its_ignored_rows(tiny_set):

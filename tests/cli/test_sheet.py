@@ -175,7 +175,7 @@ def test_labels_in_any_script_are_drawn_or_replaced_but_never_stop_the_sheet(red
     for label in ("東京タワー", "Собор", "برج", "🗼", "a\nb\tc", "", "x" * 5000):
         drawn = np.asarray(draw_sheet([SheetEntry(red, label, None, "tower", ())]))
         below = drawn[MARGIN_PX + QUERY_PX :]
-        assert (below < 128).all(axis=2).any() == bool(label), "a name, or the landmark_id in its place"
+        assert (below < 128).all(axis=2).any(), "a name, or the landmark_id in its place"
 
 
 def test_a_long_label_is_cut_to_the_width_that_there_is() -> None:

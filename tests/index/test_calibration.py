@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from calibration_world import make_queries
 
-from index.calibration import Calibration, CalibrationSettings, Origin, calibrate, check_disjoint, leave_out_copies
+from index.calibration import Calibration, CalibrationSettings, Origin, calibrate
 from index.confidence import sigmoid
 from index.metrics import gap, make_truths
 from index.tuning import Grid, tune
@@ -24,10 +24,6 @@ def calibration():
 
 def document(calibration):
     return json.loads(json.dumps(calibration.to_json(), allow_nan=False))
-
-
-def names(*values):
-    return np.array(values, dtype=object)
 
 
 def test_a_calibration_is_the_same_after_writing_and_reading(calibration):
@@ -173,44 +169,3 @@ def test_a_document_that_is_no_object_is_an_error():
     with pytest.raises(LmrError) as error:
         Calibration.from_json([1], "landmarks/calibration.json")
     assert str(error.value) == "landmarks/calibration.json: not a calibration; run lmr calibrate again"
-
-
-def test_queries_that_are_new_pass():
-    check_disjoint(names("a", "b"), names("c"), "the index")
-    check_disjoint(names("a"), names(), "the background")
-
-
-def test_queries_that_are_in_the_index_by_name_are_an_error():
-    with pytest.raises(LmrError) as error:
-        check_disjoint(names("a", "b", "c"), names("x", "c"), "the index")
-    assert str(error.value) == (
-        "1 of 3 calibration queries are also in the index: c; leave them out of one or the other"
-    )
-
-
-def test_only_the_first_of_many_queries_are_named():
-    with pytest.raises(LmrError) as error:
-        check_disjoint(names(*"abcdefgh"), names(*"abcdefgh"), "the background")
-    assert str(error.value) == (
-        "8 of 8 calibration queries are also in the background: a, b, c, d, e and 3 more; "
-        "leave them out of one or the other"
-    )
-
-
-def test_copies_of_pictures_in_the_index_are_left_out_and_named():
-    kept, warnings = leave_out_copies(names("a", "b", "c"), np.array([0.2, 0.9995, 0.999]))
-    assert kept.tolist() == [True, False, True]
-    assert warnings == (
-        "1 of 3 queries are copies of pictures in the index or its background (similarity > 0.999) "
-        "and were left out: b",
-    )
-    assert leave_out_copies(names("a"), np.array([-np.inf]))[1] == ()
-
-
-def test_nothing_but_copies_is_an_error():
-    with pytest.raises(LmrError) as error:
-        leave_out_copies(names("a", "b"), np.ones(2))
-    assert str(error.value) == (
-        "2 of 2 queries are copies of pictures in the index or its background (similarity > 0.999) "
-        "and were left out: a, b; calibrate on other pictures"
-    )

@@ -159,6 +159,19 @@ def test_an_image_id_in_two_stores_is_refused(tmp_path, model):
     )
 
 
+def test_a_background_picture_may_be_named_as_another_is(tmp_path, model):
+    numbered = store(["a", "b"], ["", ""], seed=3, source="street.h5")
+    build(tmp_path / "landmarks", model, background=[numbered, EMPTY_STREET])
+    assert open_folder(tmp_path / "landmarks", device="cpu").background.image_id.tolist()[:3] == ["d", "a", "b"]
+    the_same = replace(numbered, vectors=np.stack([2 * TRAIN.vectors[0], numbered.vectors[1]]))
+    assert refusal(build, tmp_path / "l", model, background=[the_same]) == (
+        "image_id a is there 2 times (street.h5, train.h5), 1 such ids in all; give each picture once"
+    )
+    assert refusal(build, tmp_path / "l", model, background=[EMPTY_STREET, EMPTY_STREET]) == (
+        "image_id s0 is there 2 times (background.h5), 6 such ids in all; give each picture once"
+    )
+
+
 def test_a_background_picture_of_a_landmark_of_the_index_is_refused(tmp_path, model):
     wrong = store(["x", "y"], ["", "rome"], source="background.h5")
     assert refusal(build, tmp_path / "l", model, background=[wrong]) == (

@@ -1,10 +1,11 @@
+import ctypes
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from retrieval.device import fast_dtype, limit_threads, memory_format, place, resolve_device
+from retrieval.device import fast_dtype, keep_freed_memory, limit_threads, memory_format, place, resolve_device
 from retrieval.errors import LmrError
 
 CPU = torch.device("cpu")
@@ -82,6 +83,23 @@ def test_a_network_is_placed_channels_last() -> None:
     place(layer, CPU)
     assert layer.weight.is_contiguous(memory_format=torch.channels_last)
     assert memory_format(torch.device("mps")) == torch.contiguous_format
+
+
+def test_freed_memory_is_kept_where_the_allocator_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    libc = SimpleNamespace(mallopt=lambda name, value: asked.append((name, value)) or 1)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: libc)
+    assert keep_freed_memory.__wrapped__() is True
+    assert asked == [(-3, 2**30), (-1, 2**31 - 1)]
+
+
+@pytest.mark.parametrize("error", [TypeError, OSError, AttributeError])
+def test_another_allocator_is_left_alone(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    def refuse(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    assert keep_freed_memory.__wrapped__() is False
 
 
 def test_threads_are_bounded() -> None:
