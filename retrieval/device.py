@@ -1,9 +1,14 @@
 """Where the network runs, and in which number format it is fast there."""
 
+import ctypes
+from functools import cache
+
 import torch
 from torch import nn
 
 from retrieval.errors import LmrError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -39,8 +44,23 @@ def memory_format(device: torch.device) -> torch.memory_format:
 
 def place(model: nn.Module, device: torch.device) -> None:
     """Moves a network to its device in that device's memory format."""
+    if device.type == "cpu":
+        keep_freed_memory()
     model.to(device=device)
     model.to(memory_format=memory_format(device))
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Makes glibc keep the memory that one step frees for the next; whether that is possible here.
+
+    Left alone it maps every large tensor anew, and the system fills its pages with zeros: scripts/bench/train.py.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # not glibc
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, 1 << 30) and mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1))
 
 
 def _cpu_has_bfloat16() -> bool:
