@@ -213,13 +213,13 @@ def open_index(path: str | Path, *, device: str = "auto", threads: int | None = 
     from index.folder import open_folder
     from retrieval.checkpoint import load_model
     from retrieval.device import limit_threads, resolve_device
-    from retrieval.embedding import Embedder
+    from retrieval.embedding import make_embedder
 
     limit_threads(threads)
     where = resolve_device(device)
     folder = open_folder(path, device="cpu" if where.type == "mps" else device, threads=threads)
     model, card = load_model(folder.model_path)
-    return Landmarks(folder, Embedder(model, card.image_spec, where, flip=card.flip, n_workers=workers))
+    return Landmarks(folder, make_embedder(model, card, where, n_workers=workers))
 
 
 class _Given:

@@ -99,12 +99,13 @@ def describe(
 
 
 def card_of_store(model: Path, store: "Descriptors") -> "ModelCard":
-    """The model's card with the preparation and flip of the store. LmrError when another model made the store."""
+    """The model's card with the preparation, flip and part of the store. LmrError when another model made the store."""
     from retrieval.checkpoint import read_card
     from retrieval.images import ImageSpec
 
     spec = ImageSpec.from_json(dict(store.info.image_spec))
-    card = replace(read_card(model), image_spec=spec, flip=bool(store.info.model["flip"]))
+    made_with = store.info.model
+    card = replace(read_card(model), image_spec=spec, flip=bool(made_with["flip"]), descriptor=made_with["descriptor"])
     if card.fingerprint != store.info.fingerprint:
         raise LmrError(
             f"{store.source} was made by model {store.info.fingerprint[:8]}, {model} with the same preparation is "

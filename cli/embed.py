@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -21,7 +21,7 @@ from cli.options import (
     workers_option,
 )
 from retrieval.errors import LmrError
-from retrieval.recipe import ModelConfig
+from retrieval.recipe import DescriptorPart, ModelConfig
 
 if TYPE_CHECKING:
     from retrieval.checkpoint import ModelCard
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 @images_option
 @picture_options
 @click.option("--flip", is_flag=True, default=None, help="Average with the mirrored picture.")
+@click.option(
+    "--descriptor",
+    type=click.Choice(get_args(DescriptorPart)),
+    default=None,
+    help="What the neck gives, the pooled features before it, or both. [default: neck, or the model's]",
+)
 @click.option(
     "--dtype", type=click.Choice(["float16", "float32"]), default="float16", show_default=True, help="Of the store."
 )
@@ -96,8 +102,8 @@ def _find_card(model: Path, values: dict[str, Any]) -> "ModelCard":
             "or use lmr embed --backbone resnet50 --pretrained"
         )
     card = read_card(model)
-    flip = card.flip if values["flip"] is None else values["flip"]
-    return replace(card, image_spec=adjust_spec(card.image_spec, values), flip=flip)
+    asked = {name: values[name] for name in ("flip", "descriptor") if values[name] is not None}
+    return replace(card, image_spec=adjust_spec(card.image_spec, values), **asked)
 
 
 def _make_card(model: Path, values: dict[str, Any], check: "Callable[[ModelCard], None]") -> "ModelCard":
@@ -112,14 +118,15 @@ def _make_card(model: Path, values: dict[str, Any], check: "Callable[[ModelCard]
 
     torch.manual_seed(0)
     network, spec = build_network(values)
-    flip = bool(values["flip"])
+    describing: dict[str, Any] = {"flip": bool(values["flip"]), "descriptor": values["descriptor"] or "neck"}
+    network.length(describing["descriptor"])  # refuses what the network does not have
     if (model / CARD).exists() and not values["overwrite"]:
         card = read_card(model)
         same = card.config == network.config and card.weights_sha256 == weights_digest(network)
         if not same:
             raise LmrError(f"{model} holds another model; give --overwrite or another --model")
-        return replace(card, image_spec=spec, flip=flip)
-    check(ModelCard(network.config, spec, weights_digest(network), flip))
+        return replace(card, image_spec=spec, **describing)
+    check(ModelCard(network.config, spec, weights_digest(network), **describing))
     if (model / STATE_NAME).exists():
         (model / STATE_NAME).unlink()
     made_by = {
@@ -127,4 +134,4 @@ def _make_card(model: Path, values: dict[str, Any], check: "Callable[[ModelCard]
         "pretrained": values["pretrained"],
         "weights": str(values["weights"] or ""),
     }
-    return save_model(model, network, spec, flip=flip, made_by=made_by)
+    return save_model(model, network, spec, **describing, made_by=made_by)

@@ -17,7 +17,7 @@ from torch import nn
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
 from retrieval.model import DescriptorModel, build_model
-from retrieval.recipe import ModelConfig
+from retrieval.recipe import DescriptorPart, ModelConfig
 
 FORMAT_VERSION = 1
 CARD = "model.json"
@@ -28,20 +28,21 @@ class ModelCard:
     """Everything of a model but the values of its weights.
 
     weights_sha256: of the weights file. flip: descriptors are averaged with those of the mirrored picture.
-    made_by: how it was made, for people; not part of the fingerprint.
+    descriptor: which part of the network makes them. made_by: how it was made, for people; not part of the fingerprint.
     """
 
     config: ModelConfig
     image_spec: ImageSpec
     weights_sha256: str
     flip: bool = False
+    descriptor: DescriptorPart = "neck"
     made_by: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
         """sha256 (hex) over everything that changes a descriptor."""
         content: dict[str, Any] = {"config": self.config.to_json(), "image_spec": self.image_spec.to_json()}
-        content |= {"weights": self.weights_sha256, "flip": self.flip}
+        content |= {"weights": self.weights_sha256, "flip": self.flip, "descriptor": self.descriptor}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -58,16 +59,23 @@ class ModelCard:
             "image_spec": self.image_spec.to_json(),
             "weights_sha256": self.weights_sha256,
             "flip": self.flip,
+            "descriptor": self.descriptor,
             "made_by": dict(self.made_by),
         }
 
 
 def save_model(
-    folder: Path, model: DescriptorModel, spec: ImageSpec, *, flip: bool = False, made_by: Mapping[str, Any]
+    folder: Path,
+    model: DescriptorModel,
+    spec: ImageSpec,
+    *,
+    flip: bool = False,
+    descriptor: DescriptorPart = "neck",
+    made_by: Mapping[str, Any],
 ) -> ModelCard:
     """Writes a model folder; a kill leaves the model that was there or the new one. LmrError: not writable, full."""
     data = _packed(model)
-    card = ModelCard(model.config, spec, hashlib.sha256(data).hexdigest(), flip, made_by)
+    card = ModelCard(model.config, spec, hashlib.sha256(data).hexdigest(), flip, descriptor, made_by)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / card.weights_name, data)

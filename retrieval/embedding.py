@@ -16,10 +16,12 @@ from torch.fx.experimental.optimization import fuse
 
 from retrieval.arrays import FloatArray, LongArray, UInt8Array
 from retrieval.augmentation import to_input
+from retrieval.checkpoint import ModelCard
 from retrieval.device import fast_dtype, place
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images import ImageSpec, prepare
 from retrieval.model import DescriptorModel
+from retrieval.recipe import DescriptorPart
 from retrieval.sources import Source
 
 CPU_BATCH = 16  # pictures; measured: ResNet-50 in bf16 on 2 cores is slower in batches of 32 and more (cache)
@@ -39,7 +41,7 @@ class Described:
 class Embedder:
     """A network made ready to describe pictures on one device.
 
-    flip: the descriptor is the normalised mean of those of the picture and of its mirror image.
+    flip: the descriptor is the normalised mean of those of the picture and of its mirror image. part: of the network.
     n_workers: decoding threads, at least one. LmrError: a network made for pictures of another size.
     """
 
@@ -50,13 +52,15 @@ class Embedder:
         device: torch.device,
         *,
         flip: bool = False,
+        part: DescriptorPart = "neck",
         n_workers: int = 2,
     ) -> None:
         model.require_size(spec.size)
-        self.spec, self.device, self.flip, self.n_workers = spec, device, flip, max(1, n_workers)
+        self.spec, self.device, self.n_workers = spec, device, max(1, n_workers)
+        self.flip, self.part = flip, part
         self.dtype = fast_dtype(device)
         self.batch_size = CPU_BATCH if device.type == "cpu" else GPU_BATCH
-        self.d = model.d
+        self.d = model.length(part)
         self._model = _ready(model, device, self.dtype)
 
     def describe(self, pictures: UInt8Array) -> FloatArray:
@@ -110,8 +114,13 @@ class Embedder:
         if self.dtype != torch.float32:
             autocast = torch.autocast(self.device.type, self.dtype)
         with autocast:
-            descriptors: Tensor = self._model(x)
+            descriptors: Tensor = self._model(x, self.part)
         return descriptors
+
+
+def make_embedder(model: DescriptorModel, card: ModelCard, device: torch.device, *, n_workers: int) -> Embedder:
+    """An embedder that describes pictures as the card says."""
+    return Embedder(model, card.image_spec, device, flip=card.flip, part=card.descriptor, n_workers=n_workers)
 
 
 class Rate:

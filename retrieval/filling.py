@@ -12,7 +12,7 @@ import torch
 
 from retrieval.arrays import LongArray
 from retrieval.checkpoint import ModelCard
-from retrieval.embedding import Embedder
+from retrieval.embedding import Embedder, make_embedder
 from retrieval.errors import LmrError
 from retrieval.manifest import Manifest
 from retrieval.model import DescriptorModel
@@ -80,7 +80,7 @@ def fill_store(
             return FillReport("unchanged", len(state), n_unreadable)
         reopen_unreadable(path)
     resumed = partial_path(path).exists() and not run.overwrite
-    embedder = Embedder(load(), card.image_spec, run.device, flip=card.flip, n_workers=run.n_workers)
+    embedder = make_embedder(load(), card, run.device, n_workers=run.n_workers)
     if resumed:
         writer = resume_store(path)
     else:
@@ -108,7 +108,12 @@ def store_info(card: ModelCard, manifest: Manifest, dtype: StoreDtype, d: int) -
     """What a store made by this model from this manifest says of itself."""
     return StoreInfo(
         fingerprint=card.fingerprint,
-        model={"config": card.config.to_json(), "weights_sha256": card.weights_sha256, "flip": card.flip},
+        model={
+            "config": card.config.to_json(),
+            "weights_sha256": card.weights_sha256,
+            "flip": card.flip,
+            "descriptor": card.descriptor,
+        },
         image_spec=card.image_spec.to_json(),
         program_version=version("lmr"),
         manifest_digest=manifest.digest,

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from retrieval.backbones import Backbone, build_backbone
 from retrieval.errors import LmrError
-from retrieval.recipe import ModelConfig
+from retrieval.recipe import DescriptorPart, ModelConfig
 
 GEM_EPSILON = 1e-6  # smallest activation, so that x ** p has a gradient (Radenovic et al. 2018, eq. 3)
 
@@ -46,6 +46,7 @@ class DescriptorModel(nn.Module):
         self.mean, self.std = backbone.mean, backbone.std
         self.gem = GeM(config.gem_p) if config.pooling == "gem" else None
         self.neck: nn.Module = nn.Identity()
+        self.n_features = backbone.n_features
         self.d = config.n_dimensions or backbone.n_features
         if config.n_dimensions:
             layers: list[nn.Module] = [
@@ -54,11 +55,26 @@ class DescriptorModel(nn.Module):
             ]
             self.neck = nn.Sequential(*layers, *([nn.PReLU()] if config.prelu else []))
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Unit descriptors (b, d), float32."""
-        pooled = self._pool(self.backbone(pictures))
+    def forward(self, pictures: Tensor, part: DescriptorPart = "neck") -> Tensor:
+        """Unit descriptors (b, length(part)), float32.
+
+        part: what the neck gives; the pooled features before it, which keep more of what training on few landmarks
+        makes the neck forget (Bordes et al., Guillotine Regularization, TMLR 2023); or both, one after the other.
+        """
+        pooled = self._pool(self.backbone(pictures)).float()
         with torch.autocast(pooled.device.type, enabled=False):
-            return F.normalize(self.neck(pooled.float()), dim=1)
+            if part == "pooled":
+                return F.normalize(pooled, dim=1)
+            descriptors = F.normalize(self.neck(pooled), dim=1)
+            if part == "both":
+                descriptors = F.normalize(torch.cat([descriptors, F.normalize(pooled, dim=1)], dim=1), dim=1)
+            return descriptors
+
+    def length(self, part: DescriptorPart) -> int:
+        """Numbers in a descriptor. LmrError for both of a network without a neck."""
+        if part == "both" and not self.config.n_dimensions:
+            raise LmrError("--descriptor both: this network has no neck, its descriptors are the pooled features")
+        return {"neck": self.d, "pooled": self.n_features, "both": self.d + self.n_features}[part]
 
     def require_size(self, size: int) -> None:
         """LmrError when the network takes only pictures of another size (transformers with learned positions)."""

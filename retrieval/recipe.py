@@ -10,6 +10,7 @@ from retrieval.errors import LmrError
 Pooling = Literal["gem", "avg", "max", "cls"]
 LossName = Literal["arcface", "softmax"]
 OptimizerName = Literal["adamw", "sgd"]
+DescriptorPart = Literal["neck", "pooled", "both"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,7 +163,7 @@ def reopen_unreadable(path: Path) -> None:
     try:
         os.replace(path, partial)
     except OSError as error:
-        raise LmrError(f"{path}: cannot be written: {error.strerror}; choose another --output") from error
+        raise LmrError(f"{path}: cannot be written: {error.strerror}; choose another place") from error
     with StoreWriter(path, partial) as writer:
         for row in np.flatnonzero(writer.state == UNREADABLE):
             writer.write_todo(int(row))
@@ -263,4 +263,4 @@ def _writable(path: Path) -> BinaryIO:
     try:
         return path.open("r+b")
     except OSError as error:
-        raise LmrError(f"{path}: cannot be written: {error.strerror}; choose another --output") from error
+        raise LmrError(f"{path}: cannot be written: {error.strerror}; choose another place") from error

@@ -86,7 +86,7 @@ def lay_out(partial: Path, columns: Columns, info: StoreInfo) -> None:
             begun.unlink()
         code = getattr(error, "errno", None)
         reason = os.strerror(code) if code else str(error).split("\n")[0]
-        raise LmrError(f"{partial}: cannot be written: {reason}; choose another --output or make room") from error
+        raise LmrError(f"{partial}: cannot be written: {reason}; choose another place or make room") from error
 
 
 @contextlib.contextmanager

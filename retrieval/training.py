@@ -28,6 +28,7 @@ from retrieval.sources import Source
 from retrieval.training_state import Parts, TrainingState, resume, save_state, write_log
 
 STATE_EVERY_S = 600.0  # a kill costs at most this much work inside an epoch
+EPOCH_EVERY_S = 30.0  # and at most this much after one: short epochs are not all written
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +127,15 @@ def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: T
         now = time.monotonic()
         state.seconds, clock = state.seconds + now - clock, now
         state.log.append(row | {"seconds": round(state.seconds, 1)})
-        _save_epoch(run.folder, model, spec, state, {"training": asdict(config), "data": data.digest})
+        write_log(run.folder, state.log)
+        better = run.validate is not None and _is_better(state)
         state.epoch, state.step, state.loss_sum, state.n_losses = state.epoch + 1, 0, 0.0, 0
-        save_state(run.folder, parts, identity, state)
+        if better or state.epoch == config.epochs or clock - saved_at > EPOCH_EVERY_S:
+            made_by = {"training": asdict(config), "data": data.digest, "log": state.log}
+            for folder in [run.folder] * (better or run.validate is None) + [run.folder / "last"]:
+                save_model(folder, model, spec, made_by=made_by)
+            save_state(run.folder, parts, identity, state)
+            saved_at = time.monotonic()
         run.on_epoch(state.log[-1])
     return state
 
@@ -185,7 +192,7 @@ def _optimizer(model: DescriptorModel, loss: LandmarkLoss, config: TrainConfig) 
             groups.append({"params": chosen, "initial_lr": rate, "weight_decay": decay})
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.head_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=config.head_rate)
+    return torch.optim.AdamW(groups, lr=config.head_rate, fused=True)
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
@@ -257,17 +264,11 @@ def _require_read(state: TrainingState) -> None:
         )
 
 
-def _save_epoch(
-    folder: Path, model: DescriptorModel, spec: ImageSpec, state: TrainingState, made_by: Mapping[str, Any]
-) -> None:
-    """The best network so far, the last one and the log. Without a `gap` the last one is the best."""
-    made_by = {**made_by, "log": state.log}
-    figure = state.log[-1].get("gap", math.inf)
-    if figure >= state.best:
-        state.best = figure if math.isfinite(figure) else -math.inf
-        save_model(folder, model, spec, made_by=made_by)
-    save_model(folder / "last", model, spec, made_by=made_by)
-    write_log(folder, state.log)
+def _is_better(state: TrainingState) -> bool:
+    """Whether no epoch before had a larger GAP on the validation pictures; remembers the largest."""
+    better = state.log[-1]["gap"] >= state.best
+    state.best = max(state.best, state.log[-1]["gap"])
+    return better
 
 
 def _make_folder(folder: Path) -> None:

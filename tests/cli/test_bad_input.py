@@ -69,7 +69,7 @@ def test_a_missing_file_is_named(unchanged, arguments, message):
 
 BELOW_A_FILE = [
     (["embed", "--output", "val.csv/x.h5", *HERE],
-     "val.csv/x.h5.partial: cannot be written: Not a directory; choose another --output or make room"),
+     "val.csv/x.h5.partial: cannot be written: Not a directory; choose another place or make room"),
     (["embed", *NETWORK, *HERE, "--model", "val.csv/m", "--output", "x.h5"],
      "val.csv/m: the model cannot be written: Not a directory; make room or choose another --model"),
     (["train", "train.csv", "--output", "val.csv/m", *NETWORK, *HERE_TRAIN],
@@ -77,7 +77,7 @@ BELOW_A_FILE = [
     (["build-index", "--output", "val.csv/x"],
      "val.csv/x cannot be written: Not a directory; choose another place or make room"),
     (["evaluate", "solution.csv", "--store", "val.csv/x.h5", *HERE],
-     "val.csv/x.h5.partial: cannot be written: Not a directory; choose another --output or make room"),
+     "val.csv/x.h5.partial: cannot be written: Not a directory; choose another place or make room"),
     (["evaluate", "val.csv", "--report", "val.csv/r.html", *HERE],
      "val.csv/r.html cannot be written: Not a directory; choose another place or make room"),
     (["query", "images/test-arch-0.jpg", "--save", "val.csv/s.jpg", *HERE],
@@ -477,6 +477,6 @@ def test_a_limit_on_the_size_of_files_ends_embed_with_one_line(pictures):
     Path("train.h5").unlink()
     code, text = run_apart(pictures, ["embed", *HERE], file_bytes=20_000)
     reason = os.strerror(errno.EFBIG)
-    assert text == f"Error: train.h5.partial: cannot be written: {reason}; choose another --output or make room\n"
+    assert text == f"Error: train.h5.partial: cannot be written: {reason}; choose another place or make room\n"
     assert code == 1
     assert not list(pictures.glob("train.h5*"))

@@ -101,6 +101,21 @@ def test_flip_and_size_change_descriptors_and_the_fingerprint(tiny_set):
     assert not np.allclose(stores[0].vectors, stores[1].vectors, atol=1e-3)
 
 
+def test_a_descriptor_of_neck_and_pooled_features_goes_all_the_way(tiny_set):
+    assert refused("embed", "--descriptor", "both", "--output", "b.h5", *HERE) == (
+        "--descriptor both: this network has no neck, its descriptors are the pooled features"
+    )
+    assert not Path("b.h5.partial").exists()
+    both = ["--descriptor", "both", "--model", "m"]
+    done("embed", *NETWORK, "--dimensions", "16", *both, "--output", "b.h5", *HERE)
+    assert read_store("b.h5").vectors.shape[1] == 16 + 1024
+    done("embed", "--model", "m", "--output", "again.h5", *HERE)  # the model remembers
+    assert read_store("again.h5").info == read_store("b.h5").info
+    done("build-index", "b.h5", "--model", "m", "--output", "l", "--device", "cpu")
+    (answer,) = json.loads(done("query", "images/train-arch-0.jpg", "--index", "l", "--json", *HERE).stdout)
+    assert answer["in_index"] == "train-arch-0"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

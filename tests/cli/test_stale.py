@@ -57,8 +57,9 @@ def test_other_weights_are_refused_by_every_stage(tiny_set, before):
         (["--flip"], "flip (False, now True)"),
         (["--fit", "crop"], "fit (squash, now crop)"),
         (["--dtype", "float32"], "dtype (float16, now float32)"),
+        (["--descriptor", "pooled"], "descriptor (neck, now pooled)"),
     ],
-    ids=["size", "flip", "fit", "dtype"],
+    ids=["size", "flip", "fit", "dtype", "descriptor"],
 )
 def test_another_preparation_is_refused_by_name(tiny_set, options, what):
     files = listing(tiny_set)

@@ -53,10 +53,11 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_a_network_comes_back_exactly(tmp_path: Path) -> None:
     model = small_network()
     spec = dataclasses.replace(SPEC, size=32, fit="pad")
-    card = save_model(tmp_path / "deep" / "model", model, spec, flip=True, made_by={"epochs": 3})
+    card = save_model(tmp_path / "deep" / "model", model, spec, flip=True, descriptor="both", made_by={"epochs": 3})
     loaded, found = load_model(tmp_path / "deep" / "model")
     assert found == card
-    assert (found.config, found.image_spec, found.flip, found.made_by) == (model.config, spec, True, {"epochs": 3})
+    assert (found.config, found.image_spec, found.made_by) == (model.config, spec, {"epochs": 3})
+    assert (found.flip, found.descriptor) == (True, "both")
     assert list(loaded.state_dict()) == list(model.state_dict())
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
     assert not loaded.training
@@ -86,11 +87,12 @@ def test_the_fingerprint_covers_what_changes_a_descriptor(tmp_path: Path) -> Non
     others = [
         card(3, tiny_model(seed=1)),
         card(4, tiny_model(), flip=True),
+        card(7, tiny_model(), descriptor="pooled"),
         card(5, tiny_model(), spec=dataclasses.replace(SPEC, size=32)),
         card(6, tiny_model(), spec=dataclasses.replace(SPEC, fit="crop")),
         dataclasses.replace(base, config=dataclasses.replace(base.config, pooling="avg")),
     ]
-    assert len({other.fingerprint for other in others} | {base.fingerprint}) == 6
+    assert len({other.fingerprint for other in others} | {base.fingerprint}) == 7
 
 
 def test_memory_format_does_not_change_the_fingerprint(tmp_path: Path) -> None:

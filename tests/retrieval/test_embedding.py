@@ -9,7 +9,7 @@ from retrieval.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from retrieval.embedding import Embedder, Rate
 from retrieval.errors import LmrError
 from retrieval.images import prepare
-from retrieval.model import DescriptorModel
+from retrieval.model import DescriptorModel, build_model
 from retrieval.recipe import ModelConfig
 
 N = 37
@@ -109,6 +109,30 @@ def test_flip_is_the_unit_mean_of_picture_and_mirror_image() -> None:
     given = Embedder(model, SPEC, CPU, flip=True).describe(pixels())
     assert given == pytest.approx(expected, abs=1e-5)
     assert np.abs(given - original(model, pixels())).max() > 1e-3
+
+
+@pytest.mark.usefixtures("in_float32")
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_descriptor_is_the_neck_or_what_it_was_given_or_both(flip: bool) -> None:
+    model = tiny_model()
+    found = {part: Embedder(model, SPEC, CPU, flip=flip, part=part) for part in ("neck", "pooled", "both")}
+    neck, pooled, both = (embedder.describe(pixels()) for embedder in found.values())
+    assert [v.shape[1] for v in (neck, pooled, both)] == [embedder.d for embedder in found.values()]
+    assert both.shape[1] == neck.shape[1] + pooled.shape[1]
+    for vectors in (neck, pooled, both):
+        assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(5), abs=1e-5)
+    model.neck = nn.Identity()
+    assert Embedder(model, SPEC, CPU, flip=flip).describe(pixels()) == pytest.approx(pooled, abs=1e-6)
+    if not flip:
+        assert both == pytest.approx(np.concatenate([neck, pooled], axis=1) / np.sqrt(2), abs=1e-6)
+
+
+def test_both_of_a_network_without_a_neck_is_refused() -> None:
+    model = build_model(ModelConfig("shufflenet_v2_x0_5", n_dimensions=0), image_size=SPEC.size)
+    assert model.length("pooled") == model.length("neck") == 1024
+    with pytest.raises(LmrError) as caught:
+        Embedder(model, SPEC, CPU, part="both")
+    assert str(caught.value) == ("--descriptor both: this network has no neck, its descriptors are the pooled features")
 
 
 @pytest.mark.usefixtures("in_float32")

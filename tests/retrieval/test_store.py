@@ -337,7 +337,7 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path, place: str
     path = tmp_path / place
     why = "Not a directory" if place.startswith("file") else "No such file or directory"
     assert message(create_store, path, manifest_of(3), [""] * 3, INFO) == (
-        f"{path}.partial: cannot be written: {why}; choose another --output or make room"
+        f"{path}.partial: cannot be written: {why}; choose another place or make room"
     )
 
 
@@ -500,6 +500,6 @@ def test_a_disk_too_full_to_begin_leaves_nothing(tmp_path: Path, n_bytes: int) -
     os.close(writer)
     _, status = os.waitpid(child, 0)
     with open(reader) as said:
-        assert said.read() == f"{path}.partial: cannot be written: File too large; choose another --output or make room"
+        assert said.read() == f"{path}.partial: cannot be written: File too large; choose another place or make room"
     assert status == 0
     assert not list(tmp_path.iterdir())

@@ -233,10 +233,13 @@ def test_a_state_saved_after_the_last_step_of_an_epoch_goes_on(
     assert digest_of(tmp_path) == digest_of(whole)
 
 
-def test_inside_an_epoch_the_state_is_saved_seldom(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path, on_step=stop_after(N_STEPS))
-    assert read_state(tmp_path) is None
+def test_the_state_is_saved_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not within an epoch, and after a short one neither."""
+    for n_steps in (N_STEPS, N_STEPS + 2):
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path, on_step=stop_after(n_steps))
+        assert read_state(tmp_path) is None
+    monkeypatch.setattr("retrieval.training.EPOCH_EVERY_S", -1.0)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path, on_step=stop_after(N_STEPS + 2))
     found = read_state(tmp_path)
@@ -442,6 +445,7 @@ def test_a_full_disk_is_one_line_and_resumed(tmp_path: Path, whole: Path, monkey
         write(path, data)
 
     monkeypatch.setattr(training_state, "write_atomically", write_or_full)
+    monkeypatch.setattr("retrieval.training.EPOCH_EVERY_S", -1.0)
     assert message(trained, tmp_path) == (
         f"{tmp_path}/{STATE_NAME}: cannot be written: No space left on device; make room and run the same command again"
     )
