@@ -23,6 +23,7 @@ _MODEL_HELP = {
     "gem_p": "Exponent at which GeM pooling starts.",
     "n_dimensions": "Length of a descriptor; 0 = the pooled features, without a neck.",
     "prelu": "End the neck with a PReLU.",
+    "last_layer": "Where a network of torchvision ends, such as layer3. [default: before its pooling]",
 }
 
 

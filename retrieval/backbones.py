@@ -17,6 +17,7 @@ from retrieval.errors import LmrError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's weights
 
+_WITHOUT_A_MAP = ("timm:", "vit", "swin")  # networks whose layers give no (b, c, h, w), or hide them
 _HEADS = ("fc", "classifier", "heads", "head", "AuxLogits", "aux1", "aux2")
 
 
@@ -24,7 +25,8 @@ _HEADS = ("fc", "classifier", "heads", "head", "AuxLogits", "aux1", "aux2")
 class Backbone:
     """A network without its classifier.
 
-    heads: name prefixes of classifier weights that a state dict of the whole network holds besides.
+    heads: name prefixes of the weights that a state dict of the whole network holds besides: of its classifier and of
+    layers after the last one.
     mean, std: per channel, of pictures in [0, 1], that the library's own weights expect.
     picture_size: side in pixels of the only pictures that it takes; None = any.
     """
@@ -39,16 +41,24 @@ class Backbone:
 
 
 def build_backbone(
-    name: str, options: Mapping[str, Any], *, pretrained: bool = False, image_size: int = 224
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    last_layer: str | None = None,
+    pretrained: bool = False,
+    image_size: int = 224,
 ) -> Backbone:
     """The named network, with random weights or (`pretrained`) the library's default ones.
 
-    options: keyword arguments of the library's constructor. LmrError: an unknown name or option, timm missing,
-    weights that cannot be fetched.
+    options: keyword arguments of the library's constructor. last_layer: where to end, None = before the pooling.
+    LmrError: an unknown name, option or layer, timm missing, weights that cannot be fetched.
     """
-    build = _timm_backbone if name.startswith("timm:") else _torchvision_backbone
+    if last_layer is not None and name.startswith(_WITHOUT_A_MAP):
+        raise LmrError(f"--last-layer {last_layer}: only for convolutional networks of torchvision, not {name}")
     try:
-        return build(name.removeprefix("timm:"), dict(options), pretrained, image_size)
+        if not name.startswith("timm:"):
+            return _torchvision_backbone(name, dict(options), last_layer, pretrained, image_size)
+        return _timm_backbone(name.removeprefix("timm:"), dict(options), pretrained, image_size)
     except (TypeError, ValueError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise LmrError(f"--backbone {name}: {reason}; check --backbone-option {json.dumps(dict(options))}") from error
@@ -75,6 +85,25 @@ class ConvolutionalFeatures(nn.Module):
                 self.add_module(name, child)
         self._transform = getattr(network, "_transform_input", None)
         self._is_densenet = type(network).__name__ == "DenseNet"
+
+    def end_at(self, layer: str) -> list[str]:
+        """Removes what comes after the layer of this dotted name; the names of what was removed.
+
+        LmrError when there is no such layer, or it is not one of a row of layers.
+        """
+        row: nn.Module = self
+        removed = []
+        names = layer.split(".")
+        known = ", ".join(child for child, _ in self.named_children())
+        for depth, name in enumerate(names):
+            within = [child for child, _ in row.named_children()]
+            if not isinstance(row, nn.Sequential | ConvolutionalFeatures) or name not in within:
+                raise LmrError(f"--last-layer {layer}: there is no such layer in the row {known}")
+            for gone in within[within.index(name) + 1 :]:
+                delattr(row, gone)
+                removed.append(".".join([*names[:depth], gone]))
+            row = getattr(row, name)
+        return removed
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(b, 3, h, w) -> (b, c, h', w')."""
@@ -118,7 +147,9 @@ class TimmFeatures(nn.Module):
         return features
 
 
-def _torchvision_backbone(name: str, options: dict[str, Any], pretrained: bool, image_size: int) -> Backbone:
+def _torchvision_backbone(
+    name: str, options: dict[str, Any], last_layer: str | None, pretrained: bool, image_size: int
+) -> Backbone:
     import torchvision.models as models
 
     known = models.list_models(module=models)
@@ -132,10 +163,11 @@ def _torchvision_backbone(name: str, options: dict[str, Any], pretrained: bool, 
         tokens = VisionTransformerFeatures(network)
         return Backbone(tokens, network.hidden_dim, 1, _HEADS, *normalisation, picture_size=network.image_size)
     features = ConvolutionalFeatures(network)
+    removed = features.end_at(last_layer) if last_layer is not None else []
     # MaxViT keeps no record of its size; its weights are for 224 pixels.
     only_size = options.get("input_size", (224, 224))[0] if name.startswith("maxvit") else None
     n_features = _channels(features, only_size or image_size)
-    return Backbone(features, n_features, 0, _HEADS, *normalisation, picture_size=only_size)
+    return Backbone(features, n_features, 0, (*_HEADS, *removed), *normalisation, picture_size=only_size)
 
 
 def _build_network(models: Any, name: str, pretrained: bool, options: dict[str, Any]) -> Any:

@@ -102,7 +102,13 @@ def build_model(
     LmrError: what build_backbone and load_backbone_weights raise; cls pooling of a network without a class token;
     pretrained weights for pictures of another size.
     """
-    backbone = build_backbone(config.backbone, config.backbone_options, pretrained=pretrained, image_size=image_size)
+    backbone = build_backbone(
+        config.backbone,
+        config.backbone_options,
+        last_layer=config.last_layer,
+        pretrained=pretrained,
+        image_size=image_size,
+    )
     if config.pooling == "cls" and not backbone.n_prefix_tokens:
         raise LmrError(f"--pooling cls: {config.backbone} has no class token; use gem, avg or max")
     model = DescriptorModel(config, backbone)

@@ -19,6 +19,7 @@ class ModelConfig:
 
     n_dimensions: length of a descriptor; 0 = the pooled features themselves, without a neck.
     gem_p: exponent at which GeM pooling starts (3: Radenovic et al. 2018); it is trained.
+    last_layer: where the backbone ends, as `layer3` or `features.13`; None = before the pooling of its classifier.
     """
 
     backbone: str = "resnet50"
@@ -27,6 +28,7 @@ class ModelConfig:
     n_dimensions: int = 512
     prelu: bool = False
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
+    last_layer: str | None = None
 
     def __post_init__(self) -> None:
         if self.pooling not in get_args(Pooling):

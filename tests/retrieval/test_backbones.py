@@ -79,6 +79,50 @@ def test_weights_of_the_whole_network_fit_the_backbone(tmp_path: Path) -> None:
     assert "and " in message(lambda: load_backbone_weights(other, path))
 
 
+def test_a_network_can_end_earlier() -> None:
+    torch.manual_seed(0)
+    whole = build_backbone("resnet18", {}, image_size=32).features.eval()
+    torch.manual_seed(0)
+    cut = build_backbone("resnet18", {}, last_layer="layer3", image_size=32)
+    assert cut.n_features == 256
+    assert not any(name.startswith("layer4") for name in cut.features.state_dict())
+    with torch.inference_mode():
+        x = picture(32)
+        for name, child in whole.named_children():
+            if name != "layer4":
+                x = child(x)
+        assert torch.equal(cut.features.eval()(picture(32)), x)
+    inner = build_backbone("mobilenet_v3_small", {}, last_layer="features.3", image_size=32)
+    assert list(dict(inner.features.features.named_children())) == ["0", "1", "2", "3"]  # type: ignore[union-attr, arg-type]
+    assert inner.n_features == 24
+
+
+def test_whole_weights_fit_a_network_that_ends_earlier(tmp_path: Path) -> None:
+    network = torchvision_models.get_model("resnet18")
+    path = tmp_path / "weights.pth"
+    torch.save(network.state_dict(), path)
+    for layer in ("layer2", "layer2.0"):
+        config = ModelConfig("resnet18", n_dimensions=8, last_layer=layer)
+        own = build_model(config, weights_path=path, image_size=32).backbone.state_dict()
+        assert all(torch.equal(network.state_dict()[name], value) for name, value in own.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "text"),
+    [
+        ("resnet18", "layer5", "there is no such layer in the row conv1, bn1, relu, maxpool, layer1, layer2, layer3, "
+         "layer4"),
+        ("resnet18", "layer3.0.conv1", "there is no such layer in the row conv1, bn1, relu, maxpool, layer1, layer2, "
+         "layer3, layer4"),
+        ("resnet18", "", "there is no such layer in the row conv1, bn1, relu, maxpool, layer1, layer2, layer3, layer4"),
+        ("swin_t", "features.3", "only for convolutional networks of torchvision, not swin_t"),
+        ("timm:resnet18", "layer3", "only for convolutional networks of torchvision, not timm:resnet18"),
+    ],
+)  # fmt: skip
+def test_a_last_layer_that_cannot_be_is_one_line(name: str, layer: str, text: str) -> None:
+    assert message(lambda: build_backbone(name, {}, last_layer=layer)) == f"--last-layer {layer}: {text}"
+
+
 def test_pretrained_weights_come_from_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
     wanted = torchvision_models.get_model("shufflenet_v2_x0_5").state_dict()

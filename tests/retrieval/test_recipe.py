@@ -7,7 +7,7 @@ from retrieval.recipe import AugmentConfig, LossConfig, ModelConfig, TrainConfig
 
 
 def test_a_model_configuration_comes_back_from_json() -> None:
-    config = ModelConfig("timm:x", "avg", 2.0, 64, True, {"pad_type": "same"})
+    config = ModelConfig("timm:x", "avg", 2.0, 64, True, {"pad_type": "same"}, "layer3")
     assert ModelConfig.from_json(config.to_json()) == config
 
 
