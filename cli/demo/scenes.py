@@ -7,6 +7,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from io import BytesIO
@@ -208,8 +209,14 @@ def _render_all(shots: list[Shot], place: tuple[str, int, SceneSpec], threads: i
     if threads <= 1:
         yield from accumulate(map(_render_task, tasks, places))
         return
-    with ProcessPoolExecutor(threads, mp_context=get_context("spawn")) as pool:
-        yield from accumulate(pool.map(_render_task, tasks, places))
+    try:
+        with ProcessPoolExecutor(threads, mp_context=get_context("spawn")) as pool:
+            yield from accumulate(pool.map(_render_task, tasks, places))
+    except BrokenProcessPool as error:
+        raise LmrError(
+            "a process that renders pictures was killed, most often for want of memory; "
+            "run the same command again with fewer --workers"
+        ) from error
 
 
 def _demo_set(folder: Path, n_pictures: int) -> DemoSet:

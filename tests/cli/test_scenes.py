@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +111,24 @@ def test_an_interrupted_set_is_rendered_to_its_end(demo: DemoSet, tmp_path: Path
     with pytest.raises(KeyboardInterrupt):
         render_demo(tmp_path, seed=0, spec=SMALL, on_done=die)
     assert not (tmp_path / "train.csv").exists()
+    assert content(render_demo(tmp_path, seed=0, spec=SMALL)) == content(demo)
+
+
+def test_a_killed_renderer_is_one_line_and_the_set_is_rendered_to_its_end(
+    demo: DemoSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.demo.scenes._PICTURES_A_TASK", 1)
+
+    def kill(*_: int) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+
+    with pytest.raises(LmrError) as error:
+        render_demo(tmp_path, seed=0, spec=SMALL, threads=2, on_done=kill)
+    assert str(error.value) == (
+        "a process that renders pictures was killed, most often for want of memory; "
+        "run the same command again with fewer --workers"
+    )
     assert content(render_demo(tmp_path, seed=0, spec=SMALL)) == content(demo)
 
 
