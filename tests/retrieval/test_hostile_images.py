@@ -1,31 +1,17 @@
 """What is refused, by its limits or because it is broken; part of the tests of retrieval/images.py."""
 
-import io
 import random
 import struct
 import warnings
 import zlib
 from typing import Any
 
-import numpy as np
 import pytest
+from made_pictures import encoded, smooth
 from PIL import Image
 
 from retrieval.errors import UnreadableError
 from retrieval.images import Limits, decode
-
-
-def smooth(width: int, height: int) -> Image.Image:
-    """A picture that lossy formats keep within a few grey levels, different in all corners."""
-    x, y = np.linspace(0, 1, width), np.linspace(0, 1, height)[:, None]
-    red, green, blue = 40 + 170 * x + 0 * y, 60 + 120 * y + 0 * x, 200 - 120 * x * y
-    return Image.fromarray(np.stack([red, green, blue], axis=-1).round().astype(np.uint8))
-
-
-def encoded(picture: Image.Image, file_format: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, file_format, **options)
-    return file.getvalue()
 
 
 def reason(data: bytes, **options: Any) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_pictures import encoded, smooth
 from PIL import Image, ImageOps
 
 from retrieval.arrays import UInt8Array
@@ -17,19 +18,6 @@ from retrieval.errors import LmrError, UnreadableError
 from retrieval.images import ImageSpec, Limits, decode, fit, prepare
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
-
-
-def smooth(width: int, height: int) -> Image.Image:
-    """A picture that lossy formats keep within a few grey levels, different in all corners."""
-    x, y = np.linspace(0, 1, width), np.linspace(0, 1, height)[:, None]
-    red, green, blue = 40 + 170 * x + 0 * y, 60 + 120 * y + 0 * x, 200 - 120 * x * y
-    return Image.fromarray(np.stack([red, green, blue], axis=-1).round().astype(np.uint8))
-
-
-def encoded(picture: Image.Image, file_format: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, file_format, **options)
-    return file.getvalue()
 
 
 def pixels(data: bytes) -> UInt8Array:
