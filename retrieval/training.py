@@ -25,7 +25,7 @@ from retrieval.model import DescriptorModel
 from retrieval.recipe import TrainConfig
 from retrieval.sampling import EpochPlan, Sampler
 from retrieval.sources import Source
-from retrieval.training_state import Parts, TrainingState, resume, save_state, write_log
+from retrieval.training_state import STATE_NAME, Parts, TrainingState, resume, save_state, write_log
 
 STATE_EVERY_S = 600.0  # a kill costs at most this much work inside an epoch
 EPOCH_EVERY_S = 30.0  # and at most this much after one: short epochs are not all written
@@ -92,6 +92,8 @@ def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: T
     identity = run_identity(model, data, spec, config) | {"starting weights": weights_digest(model)}
     _make_folder(run.folder)
     state = resume(run.folder, parts, identity)
+    if not (run.folder / STATE_NAME).exists():
+        save_state(run.folder, parts, identity, state)  # a full disk shows now, and a folder with a model has a state
     pictures = TrainingPictures(data.source, spec, config.augment)
     clock = saved_at = time.monotonic()
 

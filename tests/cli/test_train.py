@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_set import NETWORK, done, listing, misused, refused, write_csv
+from tiny_set import NETWORK, done, listing, misused, refused, run, write_csv
+
+from retrieval.training_state import save_state
 
 TRAIN = ("train", "train.csv", *NETWORK, "--workers", "0", "--threads", "1", "--device", "cpu", "--batch-size", "4")
 SMALL = ("--epochs", "2", "--epoch-size", "8")
@@ -41,6 +43,23 @@ def test_the_same_training_twice_gives_the_same_weights(pictures):
     assert names[0] == names[1]
     done(*TRAIN, *SMALL, "--output", "c", "--seed", "1")
     assert {path.name for path in Path("c").glob("weights-*")} != names[0]
+
+
+def test_a_run_stopped_just_after_its_first_model_goes_on(pictures, monkeypatch):
+    done(*TRAIN, *SMALL, "--output", "whole")
+
+    def stop(*arguments):
+        if arguments[-1].epoch:
+            raise KeyboardInterrupt
+        save_state(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("retrieval.training.save_state", stop)
+        assert run(*TRAIN, *SMALL).exit_code
+    assert Path("model/model.json").exists()
+    done(*TRAIN, *SMALL)
+    weights = [{path.name for path in Path(folder).glob("weights-*")} for folder in ("whole", "model")]
+    assert weights[0] == weights[1]
 
 
 def test_training_longer_lowers_the_loss(pictures):
