@@ -105,7 +105,9 @@ def card_of_store(model: Path, store: "Descriptors") -> "ModelCard":
 
     spec = ImageSpec.from_json(dict(store.info.image_spec))
     made_with = store.info.model
-    card = replace(read_card(model), image_spec=spec, flip=bool(made_with["flip"]), descriptor=made_with["descriptor"])
+    card = replace(
+        read_card(model), image_spec=spec, flip=bool(made_with["flip"]), descriptor=made_with.get("descriptor", "neck")
+    )
     if card.fingerprint != store.info.fingerprint:
         raise LmrError(
             f"{store.source} was made by model {store.info.fingerprint[:8]}, {model} with the same preparation is "

@@ -65,7 +65,7 @@ class LmrGroup(click.Group):
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{where}{error.strerror}") from error
         except KeyboardInterrupt as error:
-            after = "begins anew" if ctx.meta.get("overwrite") else "goes on from here"
+            after = "begins anew" if ctx.meta.get("overwrite") else "goes on from what is saved"
             raise click.ClickException(f"interrupted; the same command {after}") from error
 
 

@@ -81,7 +81,7 @@ def build_folder(
     """Builds an index folder, or does nothing where the same inputs and options made the one that is there.
 
     A kill at any moment leaves the old folder or the new one; leftovers are removed by the next build.
-    Raises LmrError: stores of different models, an image_id twice, no labelled row, a folder that exists and was
+    Raises LmrError: stores of different models, a picture twice, no labelled row, a folder that exists and was
     made from something else (replaced with `overwrite`), a path that cannot be written.
     """
     path, options = Path(path), options or BuildOptions()

@@ -1,6 +1,5 @@
 """Descriptor stores to the pictures of an index: checked against each other, index rows and background apart."""
 
-import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from index.copies import SAME_PICTURE
+from index.copies import same_named
 from index.folder import model_fingerprint
 from retrieval.arrays import FloatArray, IntArray, ObjArray
 from retrieval.errors import LmrError
 from retrieval.names import Name
 from retrieval.store import Descriptors
-
-TINY = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +47,7 @@ class Pictures:
 def gather(inputs: BuildInputs) -> Pictures:
     """Checks the stores against each other and takes index rows and background apart.
 
-    Raises LmrError: stores of different models, an image_id twice, no labelled row, a background picture of a
+    Raises LmrError: stores of different models, a picture twice, no labelled row, a background picture of a
     landmark of the index, a descriptor that is zero or not finite.
     """
     if not inputs.stores:
@@ -98,30 +95,19 @@ def _common_fingerprint(inputs: BuildInputs) -> str:
 
 
 def _refuse_repeated(rows: Sequence[Descriptors], others: Sequence[Descriptors]) -> None:
-    """Refuses an image_id that two index rows have, or that stands for one picture twice.
-
-    A background picture may be named as another picture is: folders number their pictures alike.
-    """
-    counts = Counter(image_id for store in (*rows, *others) for image_id in store.image_id)
-    places: dict[str, list[tuple[str, bool, FloatArray]]] = {name: [] for name, n in counts.items() if n > 1}
-    for stores, in_index in ((rows, True), (others, False)):
-        for store in stores if places else ():
-            for row in np.flatnonzero([name in places for name in store.image_id]):
-                vector = store.vectors[row].astype(np.float64)
-                places[store.image_id[row]].append((store.source, in_index, vector / max(np.linalg.norm(vector), TINY)))
-    repeated = sorted(name for name, found in places.items() if _is_one_picture(found))
+    """Refuses an image_id that two index rows have, and a background picture that is there under the same name."""
+    counts = Counter(image_id for store in rows for image_id in store.image_id)
+    repeated = sorted(image_id for image_id, n in counts.items() if n > 1)
+    for i, store in enumerate(others if not repeated else ()):
+        for before in (*rows, *others[:i]):
+            repeated += same_named(store.image_id, store.vectors, before.image_id, before.vectors.__getitem__)
     if repeated:
-        found = places[repeated[0]]
-        where = ", ".join(sorted({source for source, _, _ in found}))
+        first = min(repeated)
+        where = [store.source for store in (*rows, *others) if first in set(store.image_id)]
         raise LmrError(
-            f"image_id {repeated[0]} is there {len(found)} times ({where}), "
-            f"{len(repeated)} such ids in all; give each picture once"
+            f"image_id {first} is there {len(where)} times ({', '.join(sorted(set(where)))}), "
+            f"{len(set(repeated))} such ids in all; give each picture once"
         )
-
-
-def _is_one_picture(found: Sequence[tuple[str, bool, FloatArray]]) -> bool:
-    pairs = itertools.combinations(found, 2)
-    return any((in_index and also) or a @ b > SAME_PICTURE for (_, in_index, a), (_, also, b) in pairs)
 
 
 def _refuse_labelled_background(stores: Sequence[Descriptors], landmarks: set[str]) -> None:

@@ -94,15 +94,20 @@ class ConvolutionalFeatures(nn.Module):
         row: nn.Module = self
         removed = []
         names = layer.split(".")
-        known = ", ".join(child for child, _ in self.named_children())
         for depth, name in enumerate(names):
             within = [child for child, _ in row.named_children()]
-            if not isinstance(row, nn.Sequential | ConvolutionalFeatures) or name not in within:
-                raise LmrError(f"--last-layer {layer}: there is no such layer in the row {known}")
+            above = ".".join(names[:depth]) or "the network"
+            if not isinstance(row, nn.Sequential | nn.ModuleList | ConvolutionalFeatures):
+                raise LmrError(f"--last-layer {layer}: {above} is not a row of layers; end at it or before it")
+            if name not in within:
+                raise LmrError(
+                    f"--last-layer {layer}: there is no such layer; those of {above} are {', '.join(within)}"
+                )
             for gone in within[within.index(name) + 1 :]:
                 delattr(row, gone)
                 removed.append(".".join([*names[:depth], gone]))
             row = getattr(row, name)
+        self._is_densenet = self._is_densenet and not removed
         return removed
 
     def forward(self, pictures: Tensor) -> Tensor:

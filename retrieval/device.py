@@ -8,7 +8,7 @@ from torch import nn
 
 from retrieval.errors import LmrError
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of mallopt(3)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -44,15 +44,13 @@ def memory_format(device: torch.device) -> torch.memory_format:
 
 def place(model: nn.Module, device: torch.device) -> None:
     """Moves a network to its device in that device's memory format."""
-    if device.type == "cpu":
-        keep_freed_memory()
     model.to(device=device)
     model.to(memory_format=memory_format(device))
 
 
 @cache
 def keep_freed_memory() -> bool:
-    """Makes glibc keep the memory that one step frees for the next; whether that is possible here.
+    """Makes glibc keep the memory that one step frees for the next, in this whole process; whether it can.
 
     Left alone it maps every large tensor anew, and the system fills its pages with zeros: scripts/bench/train.py.
     """
@@ -60,7 +58,9 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # not glibc
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, 1 << 30) and mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1))
+    # Before glibc 2.35 no threshold above 32 MiB is taken, but mapping can be switched off.
+    no_mapping = mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_MAX, 0)
+    return bool(mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1) and no_mapping)
 
 
 def _cpu_has_bfloat16() -> bool:

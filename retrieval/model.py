@@ -71,9 +71,12 @@ class DescriptorModel(nn.Module):
             return descriptors
 
     def length(self, part: DescriptorPart) -> int:
-        """Numbers in a descriptor. LmrError for both of a network without a neck."""
-        if part == "both" and not self.config.n_dimensions:
-            raise LmrError("--descriptor both: this network has no neck, its descriptors are the pooled features")
+        """Numbers in a descriptor. LmrError for another part than the neck where there is none: it is the same."""
+        if part != "neck" and not self.config.n_dimensions:
+            raise LmrError(
+                f"--descriptor {part}: this network has no neck, its descriptors are the pooled features; "
+                "leave it out, or make the network with --dimensions"
+            )
         return {"neck": self.d, "pooled": self.n_features, "both": self.d + self.n_features}[part]
 
     def require_size(self, size: int) -> None:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from retrieval.arrays import IntArray
 from retrieval.augmentation import Batch, Collate, TrainingPictures, to_input
 from retrieval.checkpoint import save_model, weights_digest
-from retrieval.device import fast_dtype, place
+from retrieval.device import fast_dtype, keep_freed_memory, place
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
 from retrieval.losses import LandmarkLoss
@@ -25,10 +25,10 @@ from retrieval.model import DescriptorModel
 from retrieval.recipe import TrainConfig
 from retrieval.sampling import EpochPlan, Sampler
 from retrieval.sources import Source
-from retrieval.training_state import STATE_NAME, Parts, TrainingState, resume, save_state, write_log
+from retrieval.training_state import Parts, TrainingState, resume, save_state, write_log
 
 STATE_EVERY_S = 600.0  # a kill costs at most this much work inside an epoch
-EPOCH_EVERY_S = 30.0  # and at most this much after one: short epochs are not all written
+EPOCH_EVERY_S = 30.0  # epochs shorter than this are not all saved; a kill costs this much and one epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,8 @@ def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: T
     read, the loss is not finite, or the disk is full.
     """
     model.require_size(spec.size)
+    if run.device.type == "cpu":
+        keep_freed_memory()
     torch.manual_seed(config.seed)
     sampler = _sampler(data, config)
     n_steps = len(sampler.plan(0))
@@ -92,7 +94,7 @@ def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: T
     identity = run_identity(model, data, spec, config) | {"starting weights": weights_digest(model)}
     _make_folder(run.folder)
     state = resume(run.folder, parts, identity)
-    if not (run.folder / STATE_NAME).exists():
+    if not (state.epoch or state.step):
         save_state(run.folder, parts, identity, state)  # a full disk shows now, and a folder with a model has a state
     pictures = TrainingPictures(data.source, spec, config.augment)
     clock = saved_at = time.monotonic()

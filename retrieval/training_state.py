@@ -63,9 +63,10 @@ def save_state(folder: Path, parts: Parts, identity: Mapping[str, Any], state: T
 
 
 def resume(folder: Path, parts: Parts, identity: Mapping[str, Any]) -> TrainingState:
-    """Puts the state in a folder into the parts; a new state when there is none. LmrError: it is of another run."""
+    """Puts the state in a folder into the parts; a new state when there is none, or nothing was
+    trained yet. LmrError: it is of another run."""
     content = _read_state_file(folder / STATE_NAME)
-    if content is None:
+    if content is None or not (content["state"]["epoch"] or content["state"]["step"]):
         return TrainingState()
     for what, value in identity.items():
         if content["identity"].get(what) != value:

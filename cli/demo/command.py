@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SIZE = 64  # pixels: the rendered details survive it, and training takes about two minutes on two cores
 EPOCHS = 20
 NETWORK = {"backbone": "resnet18", "n_dimensions": 128}
-LAST_LAYER = "layer3"  # of that network from random weights: at 64 pixels layer4 has a map of 2 x 2 left
+LAST_LAYER, WHOLE_FROM = "layer3", 128  # below these pixels layer4 has a map of less than 4 x 4 left
 # From random weights: higher rates, and a milder loss than fine-tuning takes.
 FROM_SCRATCH = TrainConfig(
     backbone_rate=1.5e-3,
@@ -60,6 +60,7 @@ def command(directory: Path, images: Path | None, as_json: bool, **values: Any) 
     evaluate, query and submit.
 
     A stopped demo goes on where it was. With --images it does the same on your own pictures, which are only read.
+    From random weights, on pictures below 128 pixels, its ResNet-18 ends at layer3.
 
     \b
     Example:
@@ -174,7 +175,7 @@ def _measure_untrained(demo: "DemoSet", values: dict[str, Any]) -> float:
 
     folder = Path("untrained")
     folder.mkdir(exist_ok=True)
-    if not (folder / "model" / CARD).exists():
+    if values["overwrite"] or not (folder / "model" / CARD).exists():
         torch.manual_seed(values["seed"])
         model, spec = build_network(_network(values))
         save_model(folder / "model", model, spec, made_by={"training": None})
@@ -228,8 +229,8 @@ def _report(path: Path, folder: Any, evaluation: Any, queries: Any) -> Path:
 
 
 def _network(values: dict[str, Any]) -> dict[str, Any]:
-    cut = values["backbone"] == NETWORK["backbone"] and _is_from_scratch(values) and values["last_layer"] is None
-    return values | {"fit": None, "last_layer": LAST_LAYER if cut else values["last_layer"]}
+    own = values["backbone"] == NETWORK["backbone"] and _is_from_scratch(values) and values["size"] < WHOLE_FROM
+    return values | {"fit": None, "last_layer": values["last_layer"] or (LAST_LAYER if own else None)}
 
 
 def _is_from_scratch(values: dict[str, Any]) -> bool:

@@ -103,7 +103,8 @@ def test_flip_and_size_change_descriptors_and_the_fingerprint(tiny_set):
 
 def test_a_descriptor_of_neck_and_pooled_features_goes_all_the_way(tiny_set):
     assert refused("embed", "--descriptor", "both", "--output", "b.h5", *HERE) == (
-        "--descriptor both: this network has no neck, its descriptors are the pooled features"
+        "--descriptor both: this network has no neck, its descriptors are the pooled features; "
+        "leave it out, or make the network with --dimensions"
     )
     assert not Path("b.h5.partial").exists()
     both = ["--descriptor", "both", "--model", "m"]

@@ -144,7 +144,9 @@ def test_embed_killed_at_a_random_moment_is_resumed(pictures):
 
 
 @pytest.mark.parametrize(
-    ("option", "after"), [([], "goes on from here"), (["--overwrite"], "begins anew")], ids=["plain", "overwrite"]
+    ("option", "after"),
+    [([], "goes on from what is saved"), (["--overwrite"], "begins anew")],
+    ids=["plain", "overwrite"],
 )
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(pictures, option, after):
     arguments = [*EMBED, *option]

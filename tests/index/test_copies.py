@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from index.copies import leave_out_copies, refuse_known
+from index.copies import leave_out_copies, refuse_known, same_named
 from retrieval.errors import LmrError
 
 AXES = np.eye(8, dtype=np.float32)
@@ -32,9 +32,22 @@ def test_queries_that_are_in_the_index_are_an_error():
 
 def test_another_picture_of_the_same_name_passes():
     refuse_known(names("001", "002"), AXES[:2], names("001", "002"), AXES[2:4].__getitem__, "the index")
-    near = AXES[:1] + np.float32(0.05) * AXES[1:2]
-    near /= np.linalg.norm(near)  # cosine 0.9988
+    near = AXES[:1] + np.float32(0.2) * AXES[1:2]  # cosine 0.981
     refuse_known(names("001"), near, names("001"), AXES.__getitem__, "the index")
+
+
+def test_the_same_picture_described_on_another_device_is_known():
+    near = AXES[:1] + np.float32(0.06) * AXES[1:2]  # cosine 0.9982
+    assert refusal(names("001"), near, names("001"), AXES).startswith("1 of 1 calibration queries are also in")
+
+
+def test_every_picture_of_a_name_is_looked_at(monkeypatch):
+    monkeypatch.setattr("index.copies.BLOCK_ROWS", 2)
+    known = names("001", "002", "001", "001")
+    for row in (0, 2, 3):
+        assert same_named(names("x", "001"), AXES[[5, row]], known, AXES.__getitem__) == ["001"]
+    assert same_named(names("001", "001"), AXES[[0, 3]], known, AXES.__getitem__) == ["001"]
+    assert same_named(names("001"), AXES[[1]], known, AXES.__getitem__) == []
 
 
 def test_only_the_first_of_many_queries_are_named():

@@ -110,11 +110,12 @@ def test_whole_weights_fit_a_network_that_ends_earlier(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "layer", "text"),
     [
-        ("resnet18", "layer5", "there is no such layer in the row conv1, bn1, relu, maxpool, layer1, layer2, layer3, "
-         "layer4"),
-        ("resnet18", "layer3.0.conv1", "there is no such layer in the row conv1, bn1, relu, maxpool, layer1, layer2, "
+        ("resnet18", "layer5", "there is no such layer; those of the network are conv1, bn1, relu, maxpool, layer1, "
+         "layer2, layer3, layer4"),
+        ("resnet18", "layer3.2", "there is no such layer; those of layer3 are 0, 1"),
+        ("resnet18", "layer3.0.conv1", "layer3.0 is not a row of layers; end at it or before it"),
+        ("resnet18", "", "there is no such layer; those of the network are conv1, bn1, relu, maxpool, layer1, layer2, "
          "layer3, layer4"),
-        ("resnet18", "", "there is no such layer in the row conv1, bn1, relu, maxpool, layer1, layer2, layer3, layer4"),
         ("swin_t", "features.3", "only for convolutional networks of torchvision, not swin_t"),
         ("timm:resnet18", "layer3", "only for convolutional networks of torchvision, not timm:resnet18"),
     ],

@@ -91,6 +91,9 @@ def test_freed_memory_is_kept_where_the_allocator_can(monkeypatch: pytest.Monkey
     monkeypatch.setattr(ctypes, "CDLL", lambda _: libc)
     assert keep_freed_memory.__wrapped__() is True
     assert asked == [(-3, 2**30), (-1, 2**31 - 1)]
+    libc.mallopt = lambda name, value: asked.append((name, value)) or name != -3
+    assert keep_freed_memory.__wrapped__() is True  # an older glibc refuses the threshold
+    assert asked[2:] == [(-3, 2**30), (-4, 0), (-1, 2**31 - 1)]
 
 
 @pytest.mark.parametrize("error", [TypeError, OSError, AttributeError])

@@ -1,3 +1,5 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from retrieval.embedding import Embedder, Rate
 from retrieval.errors import LmrError
 from retrieval.images import prepare
 from retrieval.model import DescriptorModel, build_model
-from retrieval.recipe import ModelConfig
+from retrieval.recipe import DescriptorPart, ModelConfig
 
 N = 37
 
@@ -115,7 +117,7 @@ def test_flip_is_the_unit_mean_of_picture_and_mirror_image() -> None:
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_descriptor_is_the_neck_or_what_it_was_given_or_both(flip: bool) -> None:
     model = tiny_model()
-    found = {part: Embedder(model, SPEC, CPU, flip=flip, part=part) for part in ("neck", "pooled", "both")}
+    found = {part: Embedder(model, SPEC, CPU, flip=flip, part=part) for part in get_args(DescriptorPart)}
     neck, pooled, both = (embedder.describe(pixels()) for embedder in found.values())
     assert [v.shape[1] for v in (neck, pooled, both)] == [embedder.d for embedder in found.values()]
     assert both.shape[1] == neck.shape[1] + pooled.shape[1]
@@ -127,12 +129,15 @@ def test_a_descriptor_is_the_neck_or_what_it_was_given_or_both(flip: bool) -> No
         assert both == pytest.approx(np.concatenate([neck, pooled], axis=1) / np.sqrt(2), abs=1e-6)
 
 
-def test_both_of_a_network_without_a_neck_is_refused() -> None:
+@pytest.mark.parametrize("part", ["pooled", "both"])
+def test_a_part_that_the_network_does_not_have_is_refused(part: DescriptorPart) -> None:
     model = build_model(ModelConfig("shufflenet_v2_x0_5", n_dimensions=0), image_size=SPEC.size)
-    assert model.length("pooled") == model.length("neck") == 1024
     with pytest.raises(LmrError) as caught:
-        Embedder(model, SPEC, CPU, part="both")
-    assert str(caught.value) == ("--descriptor both: this network has no neck, its descriptors are the pooled features")
+        Embedder(model, SPEC, CPU, part=part)
+    assert str(caught.value) == (
+        f"--descriptor {part}: this network has no neck, its descriptors are the pooled features; "
+        "leave it out, or make the network with --dimensions"
+    )
 
 
 @pytest.mark.usefixtures("in_float32")

@@ -166,6 +166,22 @@ def test_the_best_network_is_kept_beside_the_last(tmp_path: Path) -> None:
     assert [row["gap"] for row in read_card(tmp_path).made_by["log"]] == [0.2, 0.9]
 
 
+def test_training_on_a_cpu_keeps_freed_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("retrieval.training.keep_freed_memory", lambda: asked.append(True))
+    trained(tmp_path)
+    assert asked == [True]
+
+
+def test_a_run_that_has_not_trained_yet_may_become_another(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, on_step=stop_after(1))
+    trained(tmp_path, dataclasses.replace(CONFIG, seed=1))
+    found = read_state(tmp_path)
+    assert found is not None
+    assert found[1].epoch == CONFIG.epochs
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_backbone_and_head_have_their_own_rates(tmp_path: Path, optimizer: Any) -> None:
     config = dataclasses.replace(CONFIG, optimizer=optimizer, backbone_rate=0.0, weight_decay=0.0)
