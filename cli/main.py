@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import os
 from collections.abc import Mapping
 
 import click
@@ -33,6 +34,8 @@ class LmrGroup(click.Group):
         """Imports the command's module; None when there is no such command."""
         if cmd_name not in COMMANDS:
             return None
+        # Read when torch is imported. Threads that spin while they wait take the cores from those that decode.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         return command
 

@@ -1,12 +1,14 @@
 """The options that commands share, and the TOML file that may give any of them."""
 
 import json
+import os
 from pathlib import Path
 
+import click
 import pytest
 from tiny_set import HERE, done, listing, misused, refused, run
 
-from cli.main import COMMANDS
+from cli.main import COMMANDS, main
 
 
 def configured(text: str) -> tuple[str, str]:
@@ -123,3 +125,12 @@ def test_every_command_that_computes_checks_device_and_threads(tiny_set, command
     assert refused(command, *arguments, "--device", "abacus").startswith("--device abacus: not a device; ")
     assert refused(command, *arguments, "--threads", "0") == "--threads must be at least 1, got 0"
     assert listing(tiny_set) == files
+
+
+def test_waiting_threads_leave_the_cores_to_others_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    main.get_command(click.Context(main), "info")
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    main.get_command(click.Context(main), "info")
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
