@@ -17,7 +17,7 @@ import lmr
 from retrieval.errors import LmrError
 
 ARCH = "images/test-arch-0.jpg"
-OTHER = "images/test-other-0.jpg"
+OTHER = "images/test-other-5.jpg"
 
 
 @pytest.fixture(scope="module")

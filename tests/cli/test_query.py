@@ -18,7 +18,7 @@ from PIL import Image
 from tiny_set import HERE, LABELS, done, listing, misused, picture, refused
 
 ARCH = "images/test-arch-0.jpg"
-OTHER = "images/test-other-0.jpg"
+OTHER = "images/test-other-5.jpg"
 
 
 def asked(*arguments: object) -> list[dict]:
