@@ -16,7 +16,7 @@ from retrieval.recipe import AugmentConfig, LossConfig, TrainConfig
 if TYPE_CHECKING:
     from cli.demo.scenes import DemoSet
 
-SIZE = 64  # pixels: the rendered details survive it, and training takes about two minutes on two cores
+SIZE = 64  # pixels: the rendered details survive it, and training takes one to four minutes on two cores
 EPOCHS = 24
 NETWORK = {"backbone": "resnet18", "n_dimensions": 128}
 LAST_LAYER, WHOLE_FROM = "layer3", 128  # below these pixels layer4 has a map of less than 4 x 4 left
