@@ -213,6 +213,8 @@ class _Reader:
         return read
 
     def many(self, kind: type[T]) -> Callable[[Any, str], tuple[T, ...]]:
+        """A function that reads a list of one `kind`."""
+
         def read(document: Any, where: str) -> tuple[T, ...]:
             if not isinstance(document, list | tuple):
                 raise self._damaged(f"{where} is not a list")

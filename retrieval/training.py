@@ -136,8 +136,9 @@ def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: T
         state.epoch, state.step, state.loss_sum, state.n_losses = state.epoch + 1, 0, 0.0, 0
         if better or state.epoch == config.epochs or clock - saved_at > EPOCH_EVERY_S:
             made_by = {"training": asdict(config), "data": data.digest, "log": state.log}
-            for folder in [run.folder] * (better or run.validate is None) + [run.folder / "last"]:
-                save_model(folder, model, spec, made_by=made_by)
+            if better or run.validate is None:
+                save_model(run.folder, model, spec, made_by=made_by)
+            save_model(run.folder / "last", model, spec, made_by=made_by)
             save_state(run.folder, parts, identity, state)
             saved_at = time.monotonic()
         run.on_epoch(state.log[-1])
