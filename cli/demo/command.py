@@ -125,7 +125,6 @@ def run_demo(demo: "DemoSet", values: dict[str, Any]) -> Outcome:
         "images": demo.images,
         "store": Path("test_solution.h5"),
         "leave_one_out": False,
-        "overwrite": False,
     }
     evaluation, queries = measure(folder, demo.test_solution, asked)
     warn(to_text(evaluation.to_json()))
@@ -181,7 +180,7 @@ def _measure_untrained(demo: "DemoSet", values: dict[str, Any]) -> float:
         save_model(folder / "model", model, spec, made_by={"training": None})
     index_path = _index(demo, folder / "model", folder / "landmarks", folder, values)
     _calibrate(index_path, demo, folder / "val.h5", values)
-    asked = values | {"images": demo.images, "store": folder / "test.h5", "leave_one_out": False, "overwrite": False}
+    asked = values | {"images": demo.images, "store": folder / "test.h5", "leave_one_out": False}
     evaluation, _ = measure(open_folder(index_path, device="cpu"), demo.test_solution, asked)
     return evaluation.accuracy.gap
 

@@ -1,10 +1,12 @@
-"""Which network `lmr demo` trains."""
+"""Which network `lmr demo` trains, and compares with."""
 
 from pathlib import Path
 
 import pytest
+from tiny_set import HERE, done, picture
 
 from cli.demo.command import _network
+from retrieval.checkpoint import read_card
 
 OWN = {"backbone": "resnet18", "weights": None, "pretrained": False, "size": 64, "last_layer": None}
 
@@ -23,3 +25,16 @@ OWN = {"backbone": "resnet18", "weights": None, "pretrained": False, "size": 64,
 )
 def test_a_small_network_from_scratch_ends_at_layer3(change, last_layer):
     assert _network(OWN | change)["last_layer"] == last_layer
+
+
+def test_overwriting_makes_the_untrained_network_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for label in range(3):
+        Path("own", str(label)).mkdir(parents=True)
+        for i in range(8):
+            picture(label, i).save(f"own/{label}/{label}-{i}.png")
+    demo = ("demo", "d", "--images", "own", "--backbone", "shufflenet_v2_x0_5", "--dimensions", "8", "--epochs", "1")
+    done(*demo, "--size", "32", *HERE)
+    done(*demo, "--size", "48", "--overwrite", *HERE)
+    cards = [read_card(Path("d", folder)) for folder in ("model", "untrained/model")]
+    assert [card.image_spec.size for card in cards] == [48, 48]

@@ -85,15 +85,17 @@ def test_build_index_killed_at_any_write_leaves_the_old_index_or_the_new_one(tin
         assert left == ["landmarks"]
 
 
-def test_train_killed_at_any_write_ends_with_the_same_weights(pictures, monkeypatch):
-    n = n_file_operations(copied(pictures, "counted"), TRAIN)
+@pytest.mark.parametrize("further", [[], ["--val", "val.csv"]], ids=["saved once", "saved after better epochs"])
+def test_train_killed_at_any_write_ends_with_the_same_weights(pictures, monkeypatch, further):
+    arguments = [*TRAIN, *further]
+    n = n_file_operations(copied(pictures, "counted"), arguments)
     model = pictures.parent / "counted/model"
     whole = {path.name for path in model.glob("weights-*")}
     for at in moments(n, 2):
         folder = copied(pictures, f"killed-{at}")
-        run_and_die(folder, TRAIN, at)
+        run_and_die(folder, arguments, at)
         monkeypatch.chdir(folder)
-        done(*TRAIN)
+        done(*arguments)
         assert {path.name for path in Path("model").glob("weights-*")} == whole
         log = [line.rsplit(",", 1)[0] for line in Path("model/training.csv").read_text().splitlines()]
         assert log == [line.rsplit(",", 1)[0] for line in (model / "training.csv").read_text().splitlines()]
