@@ -29,6 +29,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = frozenset(_TRANSPOSE[orientation] for orientation in (5, 6, 7, 8))
 _REASON_CHARACTERS = 100  # of what a library says about a broken file
 
 
@@ -116,6 +117,13 @@ def prepare(data: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -> UI
         return -(-spec.size * min(size) // max(size)) if spec.fit == "pad" else spec.size
 
     return np.array(fit(_decode(data, needed, limits), spec))
+
+
+def picture_size(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """Width and height in the file, upright, from its header alone. Raises UnreadableError with the reason."""
+    with _open(data, limits) as picture:
+        turned = _transpose(picture) in _SIDEWAYS
+        return (picture.height, picture.width) if turned else picture.size
 
 
 def fit(picture: Image.Image, spec: ImageSpec) -> Image.Image:
@@ -270,13 +278,18 @@ def _stretched(picture: Image.Image) -> Image.Image:
 
 
 def _upright(rgb: Image.Image, picture: Image.Image) -> Image.Image:
-    """rgb turned as the EXIF of the picture that it was made from says; broken EXIF is no reason to refuse."""
+    """rgb turned as the EXIF of the picture that it was made from says."""
+    transpose = _transpose(picture)
+    return rgb if transpose is None else rgb.transpose(transpose)
+
+
+def _transpose(picture: Image.Image) -> Image.Transpose | None:
+    """How to turn a picture upright, by its EXIF; broken EXIF is no reason to refuse."""
     try:
         orientation = picture.getexif().get(_ORIENTATION_TAG)
-        transpose = _TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
+        return _TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
     except Exception:  # any of what a plugin raises for a hostile header
-        return rgb
-    return rgb if transpose is None else rgb.transpose(transpose)
+        return None
 
 
 def _reason(error: Exception) -> str:

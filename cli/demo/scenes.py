@@ -6,13 +6,10 @@ Every picture has a seed of its own, so the number of workers and their order ch
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from io import BytesIO
 from itertools import accumulate
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +24,7 @@ from cli.demo.windows import Look
 from index.writing import write_error
 from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError
+from retrieval.pool import run_tasks
 
 FORMAT_VERSION = 1
 RECORD = "scenes.json"
@@ -205,18 +203,7 @@ def _render_all(shots: list[Shot], place: tuple[str, int, SceneSpec], threads: i
     """How many are done after each task; tasks are sorted by landmark, so that a worker builds few buildings."""
     ordered = sorted(shots, key=lambda shot: shot.landmark)
     tasks = [ordered[i : i + _PICTURES_A_TASK] for i in range(0, len(ordered), _PICTURES_A_TASK)]
-    places = [place] * len(tasks)
-    if threads <= 1:
-        yield from accumulate(map(_render_task, tasks, places))
-        return
-    try:
-        with ProcessPoolExecutor(threads, mp_context=get_context("spawn")) as pool:
-            yield from accumulate(pool.map(_render_task, tasks, places))
-    except BrokenProcessPool as error:
-        raise LmrError(
-            "a process that renders pictures was killed, most often for want of memory; "
-            "run the same command again with fewer --workers"
-        ) from error
+    yield from accumulate(run_tasks(_render_task, tasks, place, threads))
 
 
 def _demo_set(folder: Path, n_pictures: int) -> DemoSet:

@@ -1,0 +1,151 @@
+"""The facts of all pictures of a manifest, measured once and kept in a file beside it."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from retrieval.arrays import LongArray, ObjArray
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.near_duplicates import HashArray
+from retrieval.picture_facts import PictureFacts, measure_picture
+from retrieval.pictures import PictureSource
+from retrieval.pool import run_tasks
+
+FORMAT_VERSION = 1
+_PICTURES_A_TASK = 64
+_TABLE = "CREATE TABLE IF NOT EXISTS facts (path TEXT PRIMARY KEY, state TEXT, facts TEXT)"
+
+Measured = PictureFacts | str  # or why it is unreadable
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FactsTable:
+    """Of each row of a manifest, its facts, or the reason why its picture is unreadable."""
+
+    rows: tuple[Measured, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def readable(self) -> LongArray:
+        """The rows that have facts."""
+        return np.array([i for i, row in enumerate(self.rows) if isinstance(row, PictureFacts)], dtype=np.int64)
+
+    @property
+    def unreadable(self) -> dict[int, str]:
+        """From row to reason."""
+        return {i: row for i, row in enumerate(self.rows) if isinstance(row, str)}
+
+    def column(self, name: str) -> ObjArray:
+        """One of the facts, of the readable rows."""
+        return np.array([getattr(row, name) for row in self.rows if isinstance(row, PictureFacts)], dtype=object)
+
+    @property
+    def hashes(self) -> HashArray:
+        """Perceptual hashes of the readable rows, uint64."""
+        return self.column("perceptual_hash").astype(np.uint64)
+
+
+def measure_manifest(
+    source: PictureSource,
+    cache: Path | None,
+    *,
+    n_workers: int = 1,
+    on_begin: Callable[[int], None] = lambda _: None,
+    on_done: Callable[[int], None] = lambda _: None,
+) -> FactsTable:
+    """The facts of every picture of a source, those in the cache (a file of SQLite) taken from there.
+
+    A picture counts as known when its path, size and time of change are those of the cache. on_begin is called with
+    the number of pictures to measure, on_done with the number just done, which are then saved.
+    Raises LmrError for a cache that is none or cannot be written.
+    """
+    places = [source.where(row) for row in range(len(source))]
+    states = [_state(place) for place in places]
+    found: list[Measured | None] = [None] * len(places)
+    with closing(_open_cache(cache)) as connection:
+        known = _known(connection, cache)
+        for row, (place, state) in enumerate(zip(places, states, strict=True)):
+            if state and place in known and known[place][0] == state:
+                found[row] = known[place][1]
+        todo = [row for row, facts in enumerate(found) if facts is None]
+        on_begin(len(todo))
+        tasks = [todo[i : i + _PICTURES_A_TASK] for i in range(0, len(todo), _PICTURES_A_TASK)]
+        for task, measured in zip(tasks, run_tasks(_measure, tasks, source, n_workers), strict=True):
+            for row, facts in zip(task, measured, strict=True):
+                found[row] = facts
+            done = zip(task, measured, strict=True)
+            _save(connection, cache, [(places[row], states[row], facts) for row, facts in done if states[row]])
+            on_done(len(task))
+    return FactsTable(tuple(facts for facts in found if facts is not None))
+
+
+def _measure(rows: list[int], source: PictureSource) -> list[Measured]:
+    return list(_measured(rows, source))
+
+
+def _measured(rows: list[int], source: PictureSource) -> Iterator[Measured]:
+    for row in rows:
+        try:
+            yield measure_picture(source.read(row))
+        except UnreadableError as error:
+            yield str(error)
+
+
+def _state(place: str) -> str:
+    """Size and time of change; '' for a picture that is no file of its own."""
+    try:
+        status = os.stat(place)
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _open_cache(cache: Path | None) -> sqlite3.Connection:
+    try:
+        connection = sqlite3.connect(":memory:" if cache is None else cache)
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version not in (0, FORMAT_VERSION):
+            raise LmrError(f"{cache} has format_version {version}, this lmr reads {FORMAT_VERSION}; delete it")
+        connection.execute(_TABLE)
+        connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+        connection.commit()
+    except sqlite3.Error as error:
+        raise _cache_error(cache, error) from error
+    return connection
+
+
+def _known(connection: sqlite3.Connection, cache: Path | None) -> dict[str, tuple[str, Measured]]:
+    try:
+        return {path: (state, _from_json(text)) for path, state, text in connection.execute("SELECT * FROM facts")}
+    except (sqlite3.Error, TypeError, ValueError) as error:
+        raise _cache_error(cache, error) from error
+
+
+def _save(connection: sqlite3.Connection, cache: Path | None, rows: list[tuple[str, str, Measured]]) -> None:
+    try:
+        with connection:
+            texts = [(path, state, _to_json(facts)) for path, state, facts in rows]
+            connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", texts)
+    except sqlite3.Error as error:
+        raise _cache_error(cache, error) from error
+
+
+def _to_json(facts: Measured) -> str:
+    return json.dumps(facts if isinstance(facts, str) else asdict(facts))
+
+
+def _from_json(text: str) -> Measured:
+    content = json.loads(text)
+    return content if isinstance(content, str) else PictureFacts(**content)
+
+
+def _cache_error(cache: Path | None, error: Exception) -> LmrError:
+    return LmrError(f"{cache}: not a usable file of picture facts ({error}); delete it or name another")

@@ -1,0 +1,29 @@
+"""Work on several processors: tasks in their order, each in a process that was started anew."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+from retrieval.errors import LmrError
+
+T = TypeVar("T")
+
+
+def run_tasks(function: Callable[..., T], tasks: Sequence[Any], fixed: Any, n_workers: int) -> Iterator[T]:
+    """function(task, fixed) for each task, in order; with one worker or none in this process.
+
+    function is one of a module, and tasks and fixed can be pickled. Raises LmrError when a process is killed.
+    """
+    if n_workers <= 1 or len(tasks) <= 1:
+        yield from (function(task, fixed) for task in tasks)
+        return
+    try:
+        with ProcessPoolExecutor(min(n_workers, len(tasks)), mp_context=get_context("spawn")) as pool:
+            yield from pool.map(function, tasks, [fixed] * len(tasks))
+    except BrokenProcessPool as error:
+        raise LmrError(
+            "a process that works on pictures was killed, most often for want of memory; "
+            "run the same command again with fewer --workers"
+        ) from error

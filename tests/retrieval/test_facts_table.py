@@ -1,0 +1,149 @@
+"""Facts of pictures, and the file that keeps them."""
+
+import hashlib
+import io
+import sqlite3
+
+import numpy as np
+import pytest
+from made_pictures import encoded, smooth
+from PIL import Image, ImageFilter
+
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.facts_table import measure_manifest
+from retrieval.manifest import read_manifest
+from retrieval.picture_facts import measure_picture, perceptual_hash
+from retrieval.pictures import PictureSource
+
+
+def speckled(seed: int, width: int = 96, height: int = 64) -> Image.Image:
+    """A picture with structure at every scale."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    return coarse.resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i in range(3):
+        (tmp_path / "in" / f"label{i}").mkdir(parents=True)
+        speckled(i).save(tmp_path / "in" / f"label{i}" / f"{i}.png")
+    (tmp_path / "in" / "label0" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    return tmp_path / "in"
+
+
+def facts_of(folder, cache=None, **options):
+    manifest = read_manifest(folder)
+    return measure_manifest(PictureSource(manifest, folder), cache, **options)
+
+
+def test_facts_of_plain_grey():
+    data = encoded(Image.new("L", (40, 20), 100), "PNG")
+    facts = measure_picture(data)
+    assert (facts.width, facts.height, facts.n_bytes) == (40, 20, len(data))
+    assert facts.sha256 == hashlib.sha256(data).hexdigest()
+    assert (facts.brightness, facts.contrast, facts.sharpness, facts.gradient, facts.entropy) == (100, 0, 0, 0, 0)
+    assert facts.perceptual_hash == 1 << 63  # light, and nothing else
+
+
+def test_facts_of_a_checkerboard():
+    board = np.indices((4, 4)).sum(axis=0) % 2 * 200
+    facts = measure_picture(encoded(Image.fromarray(board.astype(np.uint8)), "PNG"))
+    assert (facts.brightness, facts.contrast, facts.entropy) == (100, 100, 1)
+    assert facts.gradient == pytest.approx(200 * 2**0.5)
+    assert facts.sharpness == 800**2  # every Laplacian is 800 or -800
+
+
+def test_a_single_pixel_has_facts():
+    facts = measure_picture(encoded(Image.new("RGB", (1, 1), "red"), "PNG"))
+    assert (facts.width, facts.height, facts.sharpness, facts.gradient) == (1, 1, 0, 0)
+
+
+def test_width_and_height_are_those_of_the_upright_picture_before_reduction():
+    picture = smooth(1200, 800)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    facts = measure_picture(encoded(picture, "JPEG", exif=exif))
+    assert (facts.width, facts.height) == (800, 1200)
+
+
+def test_a_blurred_picture_is_less_sharp():
+    sharp = speckled(1).filter(ImageFilter.FIND_EDGES)
+    blurred = sharp.filter(ImageFilter.GaussianBlur(2))
+    assert measure_picture(encoded(blurred, "PNG")).sharpness < measure_picture(encoded(sharp, "PNG")).sharpness / 4
+
+
+def test_copies_have_near_hashes_and_other_pictures_far_ones():
+    for seed in range(5):
+        picture = speckled(seed, 600, 400)
+        copy = Image.open(io.BytesIO(encoded(picture.resize((300, 200)), "JPEG", quality=60)))
+        assert (perceptual_hash(picture) ^ perceptual_hash(copy)).bit_count() <= 4
+        assert (perceptual_hash(picture) ^ perceptual_hash(speckled(seed + 50))).bit_count() > 12
+
+
+def test_an_unreadable_picture_is_refused_with_its_reason():
+    with pytest.raises(UnreadableError, match=r"^a web page, not a picture$"):
+        measure_picture(b"<html><body>404</body></html>")
+
+
+def test_unreadable_pictures_are_rows_with_a_reason(folder):
+    table = facts_of(folder)
+    assert table.readable.tolist() == [0, 2, 3]
+    assert list(table.unreadable) == [1]
+    assert table.unreadable[1].startswith("broken PNG")
+    assert table.column("width").tolist() == [96, 96, 96]
+    assert table.hashes.dtype == np.uint64
+
+
+def test_workers_change_nothing(folder, monkeypatch):
+    monkeypatch.setattr("retrieval.facts_table._PICTURES_A_TASK", 2)
+    assert facts_of(folder, n_workers=2).rows == facts_of(folder).rows
+
+
+def test_a_second_time_only_changed_pictures_are_measured(folder, tmp_path):
+    cache = tmp_path / "facts.sqlite"
+    first = facts_of(folder, cache)
+    asked: list[int] = []
+    assert facts_of(folder, cache, on_begin=asked.append).rows == first.rows
+    speckled(9).save(folder / "label1" / "1.png")
+    changed = facts_of(folder, cache, on_begin=asked.append)
+    assert asked == [0, 1]
+    assert [one == other for one, other in zip(changed.rows, first.rows, strict=True)] == [True, True, False, True]
+
+
+def test_what_was_measured_before_a_stop_is_kept(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("retrieval.facts_table._PICTURES_A_TASK", 1)
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        facts_of(folder, tmp_path / "facts.sqlite", on_done=stop)
+    asked: list[int] = []
+    assert facts_of(folder, tmp_path / "facts.sqlite", on_begin=asked.append).rows == facts_of(folder).rows
+    assert asked == [3]
+
+
+def test_a_file_that_is_no_cache_is_refused_and_left_alone(folder, tmp_path):
+    cache = tmp_path / "facts.sqlite"
+    cache.write_text("holiday notes, not a database, and long enough to be looked at" * 20)
+    before = cache.read_bytes()
+    with pytest.raises(LmrError) as error:
+        facts_of(folder, cache)
+    assert str(error.value) == (
+        f"{cache}: not a usable file of picture facts (file is not a database); delete it or name another"
+    )
+    assert cache.read_bytes() == before
+
+
+def test_a_cache_of_another_version_is_refused(folder, tmp_path):
+    with sqlite3.connect(tmp_path / "facts.sqlite") as connection:
+        connection.execute("PRAGMA user_version = 7")
+    with pytest.raises(LmrError) as error:
+        facts_of(folder, tmp_path / "facts.sqlite")
+    assert str(error.value) == f"{tmp_path}/facts.sqlite has format_version 7, this lmr reads 1; delete it"
+
+
+def test_a_cache_in_a_missing_folder_is_one_line(folder, tmp_path):
+    with pytest.raises(LmrError, match="unable to open database file"):
+        facts_of(folder, tmp_path / "nowhere" / "facts.sqlite")
