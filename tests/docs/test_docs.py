@@ -1,5 +1,6 @@
 """Commands, options, links and lists in the documentation and the help agree with the program."""
 
+import importlib.util
 import subprocess
 import sys
 import tomllib
@@ -52,6 +53,38 @@ def test_every_benchmark_is_documented_with_options_that_it_takes() -> None:
         assert [word for word in words if word.startswith("--") and f'"{word}"' not in source] == [], line
         if not words[:1] or not words[0].startswith("--"):
             assert not words or '"folder", nargs="?"' in source, line
+
+
+def test_the_documented_commands_of_the_photographs_are_those_that_the_script_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.spec_from_file_location("photos", ROOT / "scripts" / "bench" / "photos.py")
+    assert spec is not None
+    assert spec.loader is not None
+    photos = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(photos)
+    ran: list[list[str]] = []
+
+    def note(_: Path, *words: object) -> str:
+        ran.append([str(word) for word in words])
+        if words[0] == "score":
+            raise StopIteration  # the last one that is documented
+        return "{}"
+
+    data = tmp_path / "data"
+    (data / "images").mkdir(parents=True)
+    (data / "train.csv").touch()
+    log = tmp_path / "lite0-trained" / "model" / "training.csv"
+    log.parent.mkdir(parents=True)
+    log.write_text("seconds\n1\n", encoding="utf-8")
+    monkeypatch.setattr(photos, "lmr", note)
+    monkeypatch.setattr(sys, "argv", ["photos.py", "--data", str(data), "--work", str(tmp_path), "--weights", "w"])
+    with pytest.raises(StopIteration):
+        photos.main()
+    beside = {str(data / "images"), "--images", "--json"}  # needed from another folder, or by a program
+    shown = [[Path(word).name if "/" in word else word for word in words if word not in beside] for words in ran]
+    (block,) = [block for block in blocks(BENCHMARKS) if block.text.startswith("lmr train train.csv --negatives")]
+    assert list(lmr_commands(block.text)) == shown
 
 
 def test_the_documents_show_every_command() -> None:
