@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from retrieval.images import ImageSpec
 from retrieval.losses import LandmarkLoss
 from retrieval.model import DescriptorModel
 from retrieval.recipe import TrainConfig
-from retrieval.sampling import EpochPlan, Sampler
+from retrieval.sampling import Sampler
 from retrieval.sources import Source
 from retrieval.training_state import Parts, TrainingState, resume, save_state, write_log
 
@@ -97,11 +98,12 @@ def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: T
     if not (state.epoch or state.step):
         save_state(run.folder, parts, identity, state)  # a full disk shows now, and a folder with a model has a state
     pictures = TrainingPictures(data.source, spec, config.augment)
+    batches = _batches(pictures, sampler, (state.epoch, state.step), data.landmark, run.n_workers)
     clock = saved_at = time.monotonic()
 
     while state.epoch < config.epochs:
         model.train()
-        for batch in _batches(pictures, sampler.plan(state.epoch), state.step, data.landmark, run.n_workers):
+        for batch in islice(batches, n_steps - state.step):
             n_done = state.epoch * n_steps + state.step
             torch.manual_seed(config.seed * 1_000_003 + n_done)
             _set_rates(parts.optimizer, rate_factor(n_done, n_steps * config.epochs, config.warmup))
@@ -206,23 +208,19 @@ def _set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 def _batches(
-    pictures: TrainingPictures, plan: EpochPlan, done: int, landmark: IntArray, n_workers: int
+    pictures: TrainingPictures, sampler: Sampler, done: tuple[int, int], landmark: IntArray, n_workers: int
 ) -> Iterator[Batch]:
-    """The batches of an epoch that are still to do, decoded by worker processes."""
-    keys = [
-        [(int(row), int(seed)) for row, seed in zip(rows, seeds, strict=True)]
-        for rows, seeds in zip(plan.rows[done:], plan.seeds[done:], strict=True)
-    ]
+    """The batches from an epoch and a step on, without end, decoded by worker processes that outlive the epochs."""
     loader = iter(
         DataLoader(
             pictures,
-            batch_sampler=keys,
+            batch_sampler=_keys(sampler, *done),
             collate_fn=Collate(landmark),
             num_workers=n_workers,
             pin_memory=torch.cuda.is_available(),
         )
     )
-    for _ in keys:
+    while True:
         try:
             batch = next(loader)
         except RuntimeError as error:
@@ -233,6 +231,14 @@ def _batches(
                 "run the same command again with fewer --workers"
             ) from error
         yield batch
+
+
+def _keys(sampler: Sampler, epoch: int, step: int) -> Iterator[list[tuple[int, int]]]:
+    """Of each batch the rows and seeds of its pictures."""
+    for number in count(epoch):
+        plan = sampler.plan(number)
+        for rows, seeds in islice(zip(plan.rows, plan.seeds, strict=True), step if number == epoch else 0, None):
+            yield list(zip(rows.tolist(), seeds.tolist(), strict=True))
 
 
 def _autocast(device: torch.device) -> torch.autocast:
