@@ -27,12 +27,12 @@ class ViewSpec:
     times: share of day, golden hour, overcast, dusk and night. occluders: mean number in front.
     """
 
-    size_px: int = 176
-    supersampling: float = 1.5
-    azimuth_deg: float = 26.0
+    size_px: int = 160
+    supersampling: float = 1.25
+    azimuth_deg: float = 30.0
     fill: tuple[float, float] = (0.85, 1.12)
-    colour_cast: float = 0.06
-    exposure_ev: float = 0.3
+    colour_cast: float = 0.15
+    exposure_ev: float = 0.45
     times: tuple[float, float, float, float, float] = (0.5, 0.18, 0.2, 0.06, 0.06)
     occluders: float = 0.9
 
