@@ -1,0 +1,80 @@
+"""Manifests as CSV text, in lmr's own columns: what `retrieval.manifest` reads back as it was."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from retrieval.arrays import ObjArray
+from retrieval.manifest import Manifest
+
+_ROWS_AT_ONCE = 1 << 14
+_TO_QUOTE = frozenset(',"\r\n')
+
+
+def manifest_lines(manifest: Manifest) -> Iterator[str]:
+    """The text of a CSV file, in pieces: image_id, landmark_id, path, url, kind and Usage, as far as there are any.
+
+    Where a row has several landmarks the column is `landmarks` and holds all of them, separated by spaces; a column
+    Usage is then there too (Public, if the manifest has none), as it tells such a file from a submission.
+    ValueError for pictures that are held inside another file, which no CSV file can name.
+    """
+    _refuse_content(manifest)
+    columns: list[tuple[str, ObjArray | None]] = [("image_id", manifest.image_id)]
+    usage = manifest.usage
+    if manifest.has_labels and manifest.more_landmarks:
+        columns.append(("landmarks", _all_labels(manifest)))
+        usage = np.full(len(manifest), "Public", dtype=object) if usage is None else usage
+    elif manifest.has_labels:
+        columns.append(("landmark_id", _first_labels(manifest)))
+    yield from _lines([*columns, *_further(manifest), ("Usage", usage)])
+
+
+def solution_lines(manifest: Manifest) -> Iterator[str]:
+    """The text of a recognition solution: id, landmarks, Usage, then path, url and kind as far as there are any.
+
+    ValueError for a manifest without usage, or with pictures held inside another file.
+    """
+    _refuse_content(manifest)
+    if manifest.usage is None:
+        raise ValueError("a solution needs the usage of each row")
+    labels = _all_labels(manifest)
+    yield from _lines(
+        [("id", manifest.image_id), ("landmarks", labels), ("Usage", manifest.usage), *_further(manifest)]
+    )
+
+
+def _refuse_content(manifest: Manifest) -> None:
+    if manifest.content is not None:
+        raise ValueError(f"{manifest.source} holds the pictures themselves; a CSV file cannot name them")
+
+
+def _further(manifest: Manifest) -> list[tuple[str, ObjArray | None]]:
+    return [("path", manifest.path), ("url", manifest.url), ("kind", manifest.kind)]
+
+
+def _first_labels(manifest: Manifest) -> ObjArray:
+    names: ObjArray = np.array((*manifest.landmarks, ""), dtype=object)
+    return names[manifest.landmark]  # the code -1 finds the last one
+
+
+def _all_labels(manifest: Manifest) -> ObjArray:
+    labels = _first_labels(manifest)
+    for row in manifest.more_landmarks:
+        labels[row] = " ".join(manifest.landmarks[code] for code in manifest.truths(row))
+    return labels
+
+
+def _lines(columns: Sequence[tuple[str, ObjArray | None]]) -> Iterator[str]:
+    """A header, then the rows, many at a time."""
+    there = [(name, values) for name, values in columns if values is not None]
+    yield ",".join(name for name, _ in there) + "\n"
+    for start in range(0, len(there[0][1]), _ROWS_AT_ONCE):
+        cells = [_cells(values[start : start + _ROWS_AT_ONCE].tolist()) for _, values in there]
+        yield "\n".join(map(",".join, zip(*cells, strict=True))) + "\n"
+
+
+def _cells(values: list[str]) -> list[str]:
+    """Quoted as RFC 4180 asks for, which few columns need."""
+    if _TO_QUOTE.isdisjoint("".join(values)):
+        return values
+    return ['"' + value.replace('"', '""') + '"' if not _TO_QUOTE.isdisjoint(value) else value for value in values]
