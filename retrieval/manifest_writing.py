@@ -26,7 +26,7 @@ def manifest_lines(manifest: Manifest) -> Iterator[str]:
         usage = np.full(len(manifest), "Public", dtype=object) if usage is None else usage
     elif manifest.has_labels:
         columns.append(("landmark_id", _first_labels(manifest)))
-    yield from _lines([*columns, *_further(manifest), ("Usage", usage)])
+    yield from csv_lines([*columns, *_further(manifest), ("Usage", usage)])
 
 
 def solution_lines(manifest: Manifest) -> Iterator[str]:
@@ -38,9 +38,18 @@ def solution_lines(manifest: Manifest) -> Iterator[str]:
     if manifest.usage is None:
         raise ValueError("a solution needs the usage of each row")
     labels = _all_labels(manifest)
-    yield from _lines(
+    yield from csv_lines(
         [("id", manifest.image_id), ("landmarks", labels), ("Usage", manifest.usage), *_further(manifest)]
     )
+
+
+def csv_lines(columns: Sequence[tuple[str, ObjArray | None]]) -> Iterator[str]:
+    """The text of a CSV file with these columns (n,) of str, in pieces; those that are None are left out."""
+    there = [(name, values) for name, values in columns if values is not None]
+    yield ",".join(name for name, _ in there) + "\n"
+    for start in range(0, len(there[0][1]), _ROWS_AT_ONCE):
+        cells = [_cells(values[start : start + _ROWS_AT_ONCE].tolist()) for _, values in there]
+        yield "\n".join(map(",".join, zip(*cells, strict=True))) + "\n"
 
 
 def _refuse_content(manifest: Manifest) -> None:
@@ -62,15 +71,6 @@ def _all_labels(manifest: Manifest) -> ObjArray:
     for row in manifest.more_landmarks:
         labels[row] = " ".join(manifest.landmarks[code] for code in manifest.truths(row))
     return labels
-
-
-def _lines(columns: Sequence[tuple[str, ObjArray | None]]) -> Iterator[str]:
-    """A header, then the rows, many at a time."""
-    there = [(name, values) for name, values in columns if values is not None]
-    yield ",".join(name for name, _ in there) + "\n"
-    for start in range(0, len(there[0][1]), _ROWS_AT_ONCE):
-        cells = [_cells(values[start : start + _ROWS_AT_ONCE].tolist()) for _, values in there]
-        yield "\n".join(map(",".join, zip(*cells, strict=True))) + "\n"
 
 
 def _cells(values: list[str]) -> list[str]:

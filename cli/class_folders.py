@@ -1,0 +1,166 @@
+"""A split as folders of links, DIR/<part>/<landmark>/<picture>, for tools that want one."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cli.sorting import UNKNOWN
+from index.writing import write_whole
+from retrieval.errors import LmrError
+from retrieval.manifest import Manifest
+
+RECORD = "split.json"
+RECORD_BEGUN = "split.json.partial"
+FORMAT_VERSION = 1
+PARTS = ("train", "val", "test", "background")
+
+_ESCAPED = frozenset('%/\\:*?"<>|')  # what some file system takes for more than a letter
+_NAME_BYTES = 200  # of a folder's name, of the 255 that file systems take
+_LINKS_A_STEP = 256
+_BEGUN = ".partial"  # at the end of a copy's name until it is whole
+
+How = Literal["symbolic", "hard", "copy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """links: from the path within the folder to the picture. identity: of the split, as it is kept in the folder."""
+
+    folder: Path
+    links: Mapping[str, str]
+    identity: Mapping[str, str]
+
+
+def class_folder_links(parts: Mapping[str, Manifest]) -> dict[str, str]:
+    """From the path within the tree to the picture, for all pictures that have a path.
+
+    Non-landmarks have a folder of their own in each part; a picture of several landmarks is under the first. Of
+    pictures of one name in a folder all but the first get a number.
+    """
+    links: dict[str, str] = {}
+    n_of_name: dict[str, int] = {}
+    for part, manifest in parts.items():
+        folders = [f"{part}/{folder_name(label)}" for label in manifest.landmarks] + [f"{part}/{UNKNOWN}"]
+        for code, path in zip(manifest.landmark.tolist(), () if manifest.path is None else manifest.path, strict=False):
+            if path:
+                wanted = link = f"{folders[code]}/{os.path.basename(path)}"
+                stem, suffix = os.path.splitext(wanted)
+                while link in links:
+                    n_of_name[wanted] = n_of_name.get(wanted, 1) + 1
+                    link = f"{stem}-{n_of_name[wanted]}{suffix}"
+                links[link] = path
+    return links
+
+
+def folder_name(label: str) -> str:
+    """The landmark_id as a folder's name: what leads elsewhere or is not allowed everywhere becomes %XX.
+
+    Different landmarks have different names; very long ones end in a part of their sha256.
+    """
+    escaped = "".join(f"%{ord(c):02X}" if c in _ESCAPED or ord(c) < 32 else c for c in label)
+    if escaped[0] == "." or escaped == UNKNOWN:
+        escaped = f"%{ord(escaped[0]):02X}{escaped[1:]}"
+    if escaped[-1] == ".":
+        escaped = escaped[:-1] + "%2E"
+    if len(escaped.encode()) > _NAME_BYTES:
+        start = escaped.encode()[:_NAME_BYTES].decode(errors="ignore")
+        escaped = f"{start}%{hashlib.sha256(label.encode()).hexdigest()[:16]}"
+    return escaped
+
+
+def require_own_folder(tree: Tree, *, overwrite: bool) -> None:
+    """Raises LmrError where the folder holds anything but these links, or those of the split that it is a tree of."""
+    folder = tree.folder
+    if folder.exists() and not folder.is_dir():
+        raise LmrError(f"--class-folders {folder}: is a file; give another folder")
+    there = sorted(set(os.listdir(folder)) - {RECORD_BEGUN}) if folder.exists() else []
+    if not there:
+        return
+    record = _read_record(folder)
+    strange = there if record is None else [name for name in there if name not in (*PARTS, RECORD)]
+    if strange:
+        raise LmrError(f"--class-folders {folder}: holds {strange[0]}, which is of no split; give another folder")
+    if overwrite:
+        return
+    if record != tree.identity:
+        raise LmrError(f"--class-folders {folder}: holds another split; give another folder or --overwrite")
+    allowed = {RECORD, RECORD_BEGUN, *tree.links}
+    for path in _files_below(folder):
+        if path not in allowed and path.removesuffix(_BEGUN) not in tree.links:
+            raise LmrError(f"--class-folders {folder}: holds {path}, which is not of this split; take it out")
+
+
+def make_class_folders(tree: Tree, how: How, on_done: Callable[[int], None]) -> int:
+    """Makes what is missing of the tree and returns how many links that was. Raises LmrError when it cannot."""
+    folder, n_new = tree.folder, 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if _read_record(folder) not in (None, tree.identity):
+            for part in PARTS:
+                if (folder / part).exists():
+                    shutil.rmtree(folder / part)
+        _write_record(folder, tree.identity, "unfinished")
+        for done, (link, picture) in enumerate(tree.links.items(), start=1):
+            n_new += _link(folder / link, picture, how)
+            if done % _LINKS_A_STEP == 0:
+                on_done(_LINKS_A_STEP)
+        on_done(len(tree.links) % _LINKS_A_STEP)
+        _write_record(folder, tree.identity, "finished")
+    except OSError as error:
+        advice = "give another folder or make room" if how == "copy" else "give --links copy or another folder"
+        raise LmrError(f"--class-folders {folder}: {error.strerror}; {advice}") from error
+    return n_new
+
+
+def _link(place: Path, picture: str, how: How) -> bool:
+    """Whether it was missing."""
+    if _is_there(place, picture, how):
+        return False
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if how == "symbolic":
+        place.symlink_to(picture)
+        return True
+    partial = place.with_name(place.name + _BEGUN)
+    partial.unlink(missing_ok=True)
+    if how == "hard":
+        os.link(os.path.realpath(picture), partial)
+    else:
+        shutil.copyfile(picture, partial)
+    os.replace(partial, place)
+    return True
+
+
+def _is_there(place: Path, picture: str, how: How) -> bool:
+    if how == "symbolic":
+        return place.is_symlink() and os.readlink(place) == picture
+    if how == "hard":
+        return place.exists() and os.path.samefile(place, picture)
+    return place.exists() and place.stat().st_size == os.stat(picture).st_size
+
+
+def _write_record(folder: Path, identity: Mapping[str, str], state: str) -> None:
+    content = {"format_version": FORMAT_VERSION, **identity, "state": state}
+    write_whole(folder / RECORD, [json.dumps(content, indent=1), "\n"])
+
+
+def _read_record(folder: Path) -> dict[str, str] | None:
+    """The identity of the split that the tree is of; None where it is of none."""
+    try:
+        content = dict(json.loads((folder / RECORD).read_text(encoding="utf-8")))
+        is_ours = content.pop("format_version", None) == FORMAT_VERSION and content.pop("state", None) is not None
+    except (OSError, ValueError, TypeError):
+        return None
+    return content if is_ours else None
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    """Paths within the folder of everything that is no folder; links are not followed."""
+    for place, folders, files in os.walk(folder):
+        linked = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        for name in [*files, *linked]:
+            yield os.path.relpath(os.path.join(place, name), folder).replace(os.sep, "/")

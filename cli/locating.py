@@ -1,0 +1,64 @@
+"""Where the pictures of a manifest are, looked up once so that manifests written elsewhere still find them."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cli.options import images_folder
+from cli.progress import PictureBar
+from retrieval.arrays import ObjArray
+from retrieval.errors import LmrError
+from retrieval.manifest import Manifest
+from retrieval.pictures import PictureSource
+
+_N_PROBED = 200  # pictures looked for, spread over the manifest, before all are
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """A manifest with the absolute path of each picture that was found, and where they were looked for (None = there
+    are none)."""
+
+    manifest: Manifest
+    folder: Path | None
+
+
+def find_pictures(manifest: Manifest, images: Path | None) -> Pictures:
+    """Looks for all pictures, unless a look for some of them finds none; without them a path counts from the folder.
+
+    LmrError where images is given and holds none of them.
+    """
+    if manifest.content is not None:
+        raise LmrError(
+            f"{manifest.source} holds the pictures themselves, which manifests cannot name; save them as files first"
+        )
+    folder = images_folder(images, Path(manifest.source))
+    source = PictureSource(manifest, folder)
+    probed = np.unique(np.linspace(0, len(manifest) - 1, min(_N_PROBED, len(manifest))).astype(np.int64))
+    if not any(source.where(row) for row in probed.tolist()):
+        if images is not None:
+            raise LmrError(f"--images {images}: has none of the pictures of {manifest.source} ({len(probed)} tried)")
+        return Pictures(replace(manifest, path=_absolute(manifest.path, folder)), None)
+    given = _absolute(manifest.path, folder)
+    path = np.full(len(manifest), "", dtype=object) if given is None else given
+    with PictureBar("looking for pictures") as bar:
+        bar.begin(len(manifest))
+        for start in range(0, len(manifest), _ROWS_AT_ONCE):
+            rows = range(start, min(start + _ROWS_AT_ONCE, len(manifest)))
+            for row in rows:
+                if place := source.where(row):
+                    path[row] = os.path.abspath(place)
+            bar.add(len(rows))
+    return Pictures(replace(manifest, path=path), folder)
+
+
+def _absolute(path: ObjArray | None, folder: Path) -> ObjArray | None:
+    if path is None:
+        return None
+    root = os.path.abspath(folder)
+    return np.array(
+        [os.path.normpath(os.path.join(root, place)) if place else "" for place in path.tolist()], dtype=object
+    )

@@ -1,0 +1,87 @@
+"""Which pictures of a manifest are near-duplicates, as commands find out: by their looks or by their descriptors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from cli.options import warn
+from cli.progress import PictureBar
+from retrieval.arrays import LongArray
+from retrieval.errors import LmrError
+
+if TYPE_CHECKING:
+    from retrieval.manifest import Manifest
+    from retrieval.pictures import PictureSource
+
+_N_SHOWN = 5  # unreadable pictures named
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """group: (n,) int64 in [0, n), the same for near-duplicates. by: how they were found. n_compared: pictures that
+    could be compared."""
+
+    group: LongArray
+    by: Literal["pictures", "descriptors", "none"]
+    n_compared: int
+
+
+def no_groups(n: int) -> Grouping:
+    """Every picture on its own."""
+    return Grouping(np.arange(n), "none", 0)
+
+
+def groups_of_pictures(
+    manifest: "Manifest", source: "PictureSource", cache: Path | None, max_bits: int, n_workers: int
+) -> Grouping:
+    """Pictures with the same bytes or with perceptual hashes that differ in at most max_bits bits, and what they join.
+
+    Pictures that were measured before are taken from the cache; unreadable ones are listed and stand alone.
+    """
+    from retrieval.facts_table import measure_manifest
+    from retrieval.near_duplicates import components, near_pairs
+
+    with PictureBar("measuring") as bar:
+        facts = measure_manifest(source, cache, n_workers=n_workers, on_begin=bar.begin, on_done=bar.add)
+    for row, reason in list(facts.unreadable.items())[:_N_SHOWN]:
+        warn(f"unreadable: {manifest.image_id[row]}: {reason}")
+    if facts.unreadable:
+        warn(f"{len(facts.unreadable)} of {len(manifest)} pictures are missing or unreadable and were not compared")
+    rows = facts.readable
+    return Grouping(components(rows[near_pairs(facts.hashes, max_bits)], len(manifest)), "pictures", len(rows))
+
+
+def groups_of_descriptors(manifest: "Manifest", store_path: Path, min_similarity: float) -> Grouping:
+    """Pictures whose descriptors in a store have this similarity or more, and what they join.
+
+    LmrError when the store has descriptors of none of them.
+    """
+    from retrieval.similar_descriptors import similar_groups
+    from retrieval.store import read_store
+
+    store = read_store(store_path)
+    row_of: Mapping[str, int] = {image_id: row for row, image_id in enumerate(store.image_id.tolist())}
+    in_store = np.array([row_of.get(image_id, -1) for image_id in manifest.image_id.tolist()], dtype=np.int64)
+    rows = np.flatnonzero((in_store >= 0) & store.done[in_store])
+    if not len(rows):
+        raise LmrError(f"--store {store_path}: has no descriptor of the pictures of {manifest.source}; give its store")
+    if len(rows) < len(manifest):
+        warn(f"{len(manifest) - len(rows)} of {len(manifest)} pictures have no descriptor and were not compared")
+    vectors = store.vectors[in_store[rows]].astype(np.float32)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    with PictureBar("comparing") as bar:
+        bar.begin(len(rows))
+        found = similar_groups(vectors, min_similarity, bar.add)
+    group = np.arange(len(manifest))
+    first = rows[np.unique(found, return_index=True)[1]]
+    group[rows] = first[found]
+    return Grouping(group, "descriptors", len(rows))
+
+
+def as_json(grouping: Grouping, values: Mapping[str, Any]) -> dict[str, Any]:
+    """How near-duplicates were found, for a record."""
+    options = {"pictures": ("near_bits",), "descriptors": ("near_similarity",), "none": ()}[grouping.by]
+    return {"by": grouping.by, **{name: values[name] for name in options}, "n_compared": grouping.n_compared}

@@ -1,0 +1,86 @@
+"""The files of a split: the manifest of each part, and what identifies a split."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from retrieval.arrays import LongArray, ObjArray
+from retrieval.dealing import TEST, TRAIN, VAL
+from retrieval.errors import LmrError
+from retrieval.manifest import Manifest
+from retrieval.manifest_writing import csv_lines, manifest_lines, solution_lines
+from retrieval.splitting import Split
+
+
+def part_manifests(split: Split, *, with_kind: bool) -> dict[str, Manifest]:
+    """The manifests of train, background, val and test, as far as they have rows.
+
+    with_kind: whether the input had kinds; train has them only then.
+    """
+    rows = {
+        "train": split.rows(TRAIN, of_landmarks=True),
+        "background": split.rows(TRAIN, of_landmarks=False),
+        "val": split.rows(VAL),
+        "test": split.rows(TEST),
+    }
+    return {name: _part(split, name, of, with_kind) for name, of in rows.items() if len(of)}
+
+
+def files_of(parts: Mapping[str, Manifest]) -> dict[str, Iterable[str]]:
+    """File name -> text: the parts, test with ids alone and once more as a solution, and names where there are any."""
+    files: dict[str, Iterable[str]] = {
+        f"{name}.csv": manifest_lines(part) for name, part in parts.items() if name != "test"
+    }
+    if "test" in parts:
+        files["test.csv"] = manifest_lines(_without_answers(parts["test"]))
+        files["test_solution.csv"] = solution_lines(parts["test"])
+    names = next(iter(parts.values())).names
+    if names:
+        files["names.csv"] = name_lines(names)
+    return files
+
+
+def name_lines(names: Mapping[str, str]) -> Iterable[str]:
+    """The text of a file that `build-index --names` takes."""
+    labels = sorted(names)
+    shown = [names[label] for label in labels]
+    return csv_lines([("landmark_id", _objects(labels)), ("name", _objects(shown))])
+
+
+def input_digest(path: Path, manifest: Manifest) -> str:
+    """sha256 (hex) of a manifest's file; of what it holds where it is a folder."""
+    if path.is_dir():
+        return manifest.digest
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def group_digest(group: LongArray) -> str:
+    """sha256 (hex) of which rows are together."""
+    return hashlib.sha256(group.astype("<i8").tobytes()).hexdigest()
+
+
+def refuse_input_in_the_way(output: Path, names: Iterable[str], inputs: Iterable[Path | None]) -> None:
+    """Raises LmrError where a file that is read would be replaced."""
+    for path in inputs:
+        if path is not None and path.exists() and path.resolve().parent == output.resolve() and path.name in names:
+            raise LmrError(f"--output {output}: {path} is read and would be replaced; give another folder")
+
+
+def _part(split: Split, name: str, rows: LongArray, with_kind: bool) -> Manifest:
+    part = split.manifest.select(rows)
+    if name == "test":
+        return part
+    return replace(part, usage=None, kind=None if name == "train" and not with_kind else part.kind)
+
+
+def _without_answers(part: Manifest) -> Manifest:
+    landmark = np.full(len(part), -1, dtype=np.int32)
+    return replace(part, landmark=landmark, more_landmarks={}, has_labels=False, kind=None, usage=None)
+
+
+def _objects(values: list[str]) -> ObjArray:
+    return np.array(values, dtype=object)

@@ -1,0 +1,152 @@
+"""The folder of a split: its manifests, and split.json, which says what made them and is finished last."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from index.writing import flush_folder, write_error, write_whole
+from retrieval.errors import LmrError
+
+RECORD = "split.json"
+FORMAT_VERSION = 1
+NAMES = ("train.csv", "val.csv", "test.csv", "test_solution.csv", "background.csv", "names.csv")
+
+_TOLD = {  # what of a record must agree for two splits to be the same, and what it is called
+    "input_sha256": "another input",
+    "images": "another folder of pictures",
+    "near_duplicates_sha256": "other near-duplicates",
+}
+
+
+def require_place(folder: Path, identity: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    """Raises LmrError where the folder holds another split, or files that are of no split, unless overwrite.
+
+    identity: any of input_sha256, images, near_duplicates_sha256, and options, a mapping by the name of each option.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise LmrError(f"{folder} is a file; give another --output")
+    if overwrite:
+        return
+    record = _read_record(folder)
+    if record is None:
+        there = [name for name in NAMES if (folder / name).exists()]
+        if there:
+            raise LmrError(f"{folder / there[0]} exists and is of no split; give another --output or --overwrite")
+    elif difference := _difference(record, identity):
+        raise LmrError(f"{folder} holds a split with {difference}; give another --output or --overwrite")
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a split is there whole. LmrError where files of it were changed or taken away since."""
+    record = _read_record(folder)
+    if record is None or record.get("state") != "finished":
+        return False
+    for name, facts in record["files"].items():
+        path = folder / name
+        if not path.exists() or _facts_of_file(path) != facts:
+            what = "was changed since it was written" if path.exists() else "is missing"
+            raise LmrError(f"{path} {what}; --overwrite writes the split anew")
+    return True
+
+
+def write_split(folder: Path, files: Mapping[str, Iterable[str]], record: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes the manifests and the record; returns the record with the size and digest of each file.
+
+    Everything is written under temporary names first. Then the record says unfinished, the old manifests go, the new
+    ones get their names, and the record says finished: a kill leaves the old split, or one that does not look finished.
+    Raises LmrError when something cannot be written.
+    """
+    if not set(files) <= set(NAMES):
+        raise ValueError(f"files must be of {NAMES}, got {sorted(files)}")
+    complete = {"format_version": FORMAT_VERSION, **record, "state": "finished"}
+    replaced = sorted({*files, *_written_before(folder)})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        complete["files"] = {name: _write_partial(folder, name, lines) for name, lines in files.items()}
+    except OSError as error:
+        for name in files:
+            with contextlib.suppress(OSError):
+                _partial(folder, name).unlink(missing_ok=True)
+        raise write_error(folder, error) from error
+    _write_record(folder, {**complete, "state": "unfinished", "replaces": replaced})
+    try:
+        for name in replaced:
+            (folder / name).unlink(missing_ok=True)
+        for name in set(NAMES) - set(files):
+            _partial(folder, name).unlink(missing_ok=True)
+        for name in files:
+            os.replace(_partial(folder, name), folder / name)
+        flush_folder(folder)
+    except OSError as error:
+        raise write_error(folder, error) from error
+    _write_record(folder, complete)
+    return complete
+
+
+def _difference(record: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    for name, what in _TOLD.items():
+        if name in identity and record.get(name) != identity[name]:
+            return what
+    before, now = record.get("options", {}), identity["options"]
+    changed = [name for name in now if before.get(name) != now[name]]
+    if not changed:
+        return ""
+    return f"another --{changed[0]} ({_told(before.get(changed[0]))}, now {_told(now[changed[0]])})"
+
+
+def _told(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _written_before(folder: Path) -> set[str]:
+    """The manifests of the split that was there, or was about to be replaced when it was cut off."""
+    with contextlib.suppress(LmrError):
+        record = _read_record(folder) or {}
+        return {*record.get("files", ()), *record.get("replaces", ())} & set(NAMES)
+    return set()
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    path = folder / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        version = record["format_version"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise LmrError(f"{path} is not the record of a split; --overwrite writes the split anew") from error
+    if version != FORMAT_VERSION:
+        raise LmrError(
+            f"{path} has format_version {version}, this lmr reads {FORMAT_VERSION}; --overwrite writes the split anew"
+        )
+    return dict(record)
+
+
+def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    write_whole(folder / RECORD, [json.dumps(record, indent=1, ensure_ascii=False), "\n"])
+
+
+def _write_partial(folder: Path, name: str, lines: Iterable[str]) -> dict[str, Any]:
+    digest, size = hashlib.sha256(), 0
+    with _partial(folder, name).open("wb") as file:
+        for text in lines:
+            data = text.encode()
+            digest.update(data)
+            size += len(data)
+            file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"sha256": digest.hexdigest(), "size": size}
+
+
+def _partial(folder: Path, name: str) -> Path:
+    return folder / f"{name}.partial"
+
+
+def _facts_of_file(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": os.fstat(file.fileno()).st_size}
