@@ -31,7 +31,9 @@ def to_text(content: Mapping[str, Any]) -> str:
     lines = [f"{'':12}{'pictures':>12}{'landmarks':>12}{'non-landmarks':>16}{'share':>10}"]
     for name, part in content["parts"].items():
         share = f"{part['share']:.1%}" if part["landmarks"] else ""
-        lines.append(f"{name:12}{part['pictures']:>12,}{part['landmarks']:>12,}{part['non_landmarks']:>16,}{share:>10}")
+        lines.append(
+            f"{name:12}{part['pictures']:>12,}{part['landmarks']:>12,}{part['non_landmarks']:>16,}{share:>10}".rstrip()
+        )
     lines += [f"dropped: {n:,} pictures ({reason})" for reason, n in content["dropped"].items()]
     unknown = content["unknown_landmarks"]
     if any(unknown.values()):

@@ -115,7 +115,7 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         version = record["format_version"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise LmrError(f"{path} is not the record of a split; --overwrite writes the split anew") from error

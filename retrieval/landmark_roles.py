@@ -18,7 +18,7 @@ Rare = Literal["non-landmark", "drop"]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which landmarks are used, and as what. Pictures of a landmark are those whose first landmark it is.
+    """Which landmarks are used, and as what.
 
     n_landmarks: of those with low to high pictures, None = all of them. pick: which ones, where n_landmarks is fewer.
     min_pictures: landmarks with fewer are rare. rare: what becomes of their pictures. unknown: landmarks that are held
@@ -67,7 +67,7 @@ def choose_landmarks(manifest: Manifest, group: LongArray, choice: Choice, rng: 
         raise LmrError(f"{manifest.source}: {what}; a split needs labelled pictures")
     is_used = np.ones(len(manifest), dtype=np.bool_) if manifest.usage is None else manifest.usage != "Ignored"
     roles = np.full(len(manifest.landmarks), KNOWN, dtype=np.uint8)
-    counts = np.bincount(manifest.landmark[is_used & (manifest.landmark >= 0)], minlength=len(roles))
+    counts = _counts(manifest, is_used)
     roles[~_picked(counts, choice, rng, manifest.source)] = UNPICKED
     rare = (roles == KNOWN) & (counts < choice.min_pictures)
     roles[rare] = RARE if choice.rare == "non-landmark" else RARE_DROPPED
@@ -87,6 +87,14 @@ def mixed_groups(landmark: LongArray | IntArray, group: LongArray) -> BoolArray:
     np.minimum.at(lowest, group[rows], landmark[rows])
     np.maximum.at(highest, group[rows], landmark[rows])
     return np.asarray(highest > lowest)
+
+
+def _counts(manifest: Manifest, is_used: BoolArray) -> LongArray:
+    """(n_landmarks,) pictures of each, those on which it is not the first one too."""
+    counts = np.bincount(manifest.landmark[is_used & (manifest.landmark >= 0)], minlength=len(manifest.landmarks))
+    for row, codes in manifest.more_landmarks.items():
+        counts[list(codes)] += int(is_used[row])
+    return counts
 
 
 def _picked(counts: LongArray, choice: Choice, rng: np.random.Generator, source: str) -> BoolArray:
