@@ -93,8 +93,10 @@ def prepare_pictures(images: Path | None, values: dict[str, Any]) -> "DemoSet":
     from cli.progress import PictureBar
     from cli.training import default_workers
 
+    n_workers = max(1, default_workers(values["workers"]))
     if images is not None:
-        return split_own(images, Path(), values["seed"])
+        _step("splitting your pictures")
+        return split_own(images, Path(), values["seed"], n_workers)
     _step("rendering landmarks")
     with PictureBar("rendering") as bar:
         n_before = 0
@@ -106,8 +108,7 @@ def prepare_pictures(images: Path | None, values: dict[str, Any]) -> "DemoSet":
             bar.add(n_done - n_before)
             n_before = n_done
 
-        workers = max(1, default_workers(values["workers"]))
-        return render_demo(Path(), seed=values["seed"], threads=workers, on_done=on_done)
+        return render_demo(Path(), seed=values["seed"], threads=n_workers, on_done=on_done)
 
 
 def run_demo(demo: "DemoSet", values: dict[str, Any]) -> Outcome:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from tiny_set import listing, read_rows
 
 from cli.demo.own import split_own
@@ -79,3 +81,31 @@ def test_too_few_landmarks_are_refused_with_nothing_written(tmp_path, counts, n)
         "in folders named by landmark: FOLDER/<landmark>/<picture>"
     )
     assert not (tmp_path / "demo").exists()
+
+
+def test_near_duplicates_stay_together(tmp_path):
+    for number, label in enumerate(("mill", "tower")):
+        (tmp_path / "own" / label).mkdir(parents=True)
+        for i in range(9):
+            coarse = np.random.default_rng(10 * number + i).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+            picture = Image.fromarray(coarse).resize((64, 48), Image.Resampling.BICUBIC)
+            picture.save(tmp_path / "own" / label / f"{label} {i}.png")
+            picture.save(tmp_path / "own" / label / f"{label} {i} again.jpg", quality=80)
+    demo = split_own(tmp_path / "own", tmp_path / "demo", seed=0)
+    parts = [{row["image_id"].removesuffix(" again") for row in read_rows(path)} for path in (demo.train, demo.val)]
+    parts.append({row["id"].removesuffix(" again") for row in read_rows(demo.test_solution)})
+    assert sum(map(len, parts)) == 18 == len(set().union(*parts))
+
+
+def test_landmarks_of_one_picture_again_and_again_are_refused(tmp_path):
+    for label in ("mill", "tower"):
+        (tmp_path / "own" / label).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (40, 40), "red").save(tmp_path / "own" / label / f"{label}{i}.png")
+    with pytest.raises(LmrError) as error:
+        split_own(tmp_path / "own", tmp_path / "demo", seed=0)
+    assert str(error.value) == (
+        f"{tmp_path / 'own'}: 0 landmarks have 3 pictures or more that are not near-duplicates; the demo needs at "
+        "least 2, in folders named by landmark: FOLDER/<landmark>/<picture>"
+    )
+    assert not list((tmp_path / "demo").glob("*.csv"))
