@@ -17,7 +17,6 @@ from retrieval.pictures import PictureSource
 from retrieval.splitting import SplitRule, split
 
 HELD_OUT = Share(0.2)  # of a landmark's pictures, in val and in test each
-THIRD = 1 / 3  # of the pictures without a landmark, in val and in test each
 FEWEST = 3  # pictures of a landmark from which one goes to val and one to test
 FEWEST_QUERIES = 2
 FACTS = "picture-facts.sqlite"
@@ -36,7 +35,9 @@ def split_own(images: Path, folder: Path, seed: int, n_workers: int = 1) -> Demo
     folder.mkdir(parents=True, exist_ok=True)
     source = PictureSource(manifest, images)
     group = groups_of_pictures(manifest, source, folder / FACTS, NEAR_BITS, n_workers).group
-    rule = SplitRule(HELD_OUT, HELD_OUT, at_least=1, non_landmark_val=THIRD, non_landmark_test=THIRD, seed=seed)
+    n_others = int((manifest.landmark < 0).sum())
+    third = n_others // 3 / max(n_others, 1)  # a whole number of them
+    rule = SplitRule(HELD_OUT, HELD_OUT, at_least=1, non_landmark_val=third, non_landmark_test=third, seed=seed)
     parts = part_manifests(split(manifest, group, rule), with_kind=False)
     n_asked = min(_n_landmarks(parts[name]) if name in parts else 0 for name in ("val", "test"))
     _refuse_few(images, n_asked, f"{FEWEST} pictures or more that are not near-duplicates")
