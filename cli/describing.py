@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.options import images_folder, warn
 from cli.progress import PictureBar, list_unreadable
+from cli.tars import index_tars
 from cli.training import default_workers
 from retrieval.errors import LmrError
 
@@ -70,6 +71,7 @@ def describe_queries(path: Path, model_folder: Path, values: Mapping[str, Any]) 
     if path.suffix in (".h5", ".hdf5"):
         store = read_store(path)
         return store, queries_of(store)
+    index_tars(path)
     manifest = read_manifest(path, on_warning=warn)
     if not manifest.has_labels:
         raise LmrError(f"{path} has no landmark_id column, so there is nothing to compare answers with")

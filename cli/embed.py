@@ -20,6 +20,7 @@ from cli.options import (
     warn,
     workers_option,
 )
+from cli.tars import index_tars
 from retrieval.errors import LmrError
 from retrieval.recipe import DescriptorPart, ModelConfig
 
@@ -53,8 +54,8 @@ if TYPE_CHECKING:
 def command(ctx: click.Context, /, manifest: Path, model: Path, output: Path | None, **values: Any) -> None:
     """Turn the pictures of MANIFEST into a store of descriptors (HDF5), in the manifest's order.
 
-    MANIFEST is a CSV or Parquet file, or a folder; train.csv when it is not given. The network is that of --model;
-    with --backbone it is made here and saved to --model. A stopped run goes on where it was.
+    MANIFEST is a CSV or Parquet file, a folder or a tar; train.csv when it is not given. The network is that of
+    --model; with --backbone it is made here and saved to --model. A stopped run goes on where it was.
 
     \b
     Example:
@@ -69,6 +70,7 @@ def command(ctx: click.Context, /, manifest: Path, model: Path, output: Path | N
     asked = _network_options_given(ctx)
     if asked and "backbone" not in asked:
         raise LmrError(f"--{asked[0]} needs --backbone; without it the network is the one in --model {model}")
+    index_tars(manifest)
     rows = read_manifest(manifest, on_warning=warn)
     images = images_folder(values["images"], manifest)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.options import PATH, json_option
+from cli.tars import index_tars
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def _describe_manifest(path: Path) -> dict[str, Any]:
 
     from retrieval.manifest import read_manifest
 
+    index_tars(path)
     manifest = read_manifest(path)
     known = manifest.landmark[manifest.landmark >= 0]
     counts = np.bincount(known)[np.unique(known)] if len(known) else np.zeros(0, np.int64)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 import click
 
+from cli.tars import index_tars
 from retrieval.errors import LmrError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -48,8 +49,8 @@ def images_option(command: F) -> F:
         "--images",
         type=PATH,
         default=None,
-        help="Folder of the pictures: <id>.jpg, Google's a/b/c/<id>.jpg, or what a path column is relative to. "
-        "[default: images/ beside the manifest]",
+        help="Folder of the pictures: <id>.jpg, Google's a/b/c/<id>.jpg, tars that hold them, or what a path column is "
+        "relative to; or one tar. [default: images/ beside the manifest]",
     )(command)
 
 
@@ -90,15 +91,31 @@ def config_option(command: F) -> F:
 
 
 def images_folder(images: Path | None, manifest_path: Path) -> Path:
-    """The folder of pictures: the one asked for, the manifest itself if it is a folder, or images/ beside it."""
-    if images is not None:
-        if not images.is_dir():
-            raise LmrError(f"--images {images}: there is no such folder")
-        return images
-    if manifest_path.is_dir():
+    """The folder or tar of pictures: the one asked for, the manifest itself if it is one, or images/ beside it.
+
+    Indexes the tars in it, which takes a while the first time, and says what is wrong with them.
+    """
+    from retrieval.tars import is_tar
+
+    if images is None and (manifest_path.is_dir() or is_tar(manifest_path)):
         return manifest_path
     beside = manifest_path.parent / "images"
-    return beside if beside.is_dir() else manifest_path.parent
+    folder = images_place(images) if images is not None else beside if beside.is_dir() else manifest_path.parent
+    tars = index_tars(folder)
+    for line in tars.warnings() if tars else ():
+        warn(line)
+    return folder
+
+
+def images_place(images: Path) -> Path:
+    """The value of --images. LmrError when it is neither a folder nor a tar."""
+    from retrieval.tars import is_tar
+
+    if not images.exists():
+        raise LmrError(f"--images {images}: there is no such folder")
+    if not images.is_dir() and not is_tar(images):
+        raise LmrError(f"--images {images}: neither a folder nor a tar; give what the pictures are in")
+    return images
 
 
 def warn(text: str) -> None:

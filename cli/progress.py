@@ -7,10 +7,10 @@ import click
 
 
 class PictureBar:
-    """Counts pictures. Made with `begin`, fed with `add`, closed by leaving the context."""
+    """Counts pictures, or bytes (`B`). Made with `begin`, fed with `add`, closed by leaving the context."""
 
-    def __init__(self, what: str) -> None:
-        self.what = what
+    def __init__(self, what: str, unit: str = " pictures") -> None:
+        self.what, self.unit = what, unit
         self._bar: Any = None
 
     def __enter__(self) -> "PictureBar":
@@ -23,10 +23,11 @@ class PictureBar:
             self._bar.close()
 
     def begin(self, n: int) -> None:
-        """Shows the bar, for n pictures."""
+        """Shows the bar, for n pictures or bytes."""
         from tqdm import tqdm
 
-        self._bar = tqdm(total=n, desc=self.what, unit=" pictures", disable=None, dynamic_ncols=True)
+        scale = self.unit == "B"
+        self._bar = tqdm(total=n, desc=self.what, unit=self.unit, unit_scale=scale, disable=None, dynamic_ncols=True)
 
     def add(self, n: int) -> None:
         """n more are done."""

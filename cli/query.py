@@ -20,6 +20,7 @@ from cli.options import (
     warn,
     workers_option,
 )
+from cli.tars import index_tars
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
@@ -44,13 +45,18 @@ NO_LANDMARK = "no known landmark"
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print image,landmark_id,name,confidence lines.")
 @click.option("--save", type=PATH, default=None, help="Write a sheet: each picture beside the neighbours that voted.")
-@click.option("--sort-into", type=PATH, default=None, help="Make a folder of links to the pictures, by landmark.")
+@click.option(
+    "--sort-into",
+    type=PATH,
+    default=None,
+    help="Make a folder of links to the pictures, by landmark; of pictures in tars copies.",
+)
 @workers_option
 @device_option
 @config_option
 @overwrite_option
 def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: bool, **values: Any) -> None:
-    """Name the landmark in PICTURES: files, folders and URLs.
+    """Name the landmark in PICTURES: files, folders, tars and URLs.
 
     Prints the landmark, the confidence and the labelled pictures that say so; below the threshold,
     "no known landmark".
@@ -72,6 +78,10 @@ def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: 
         raise LmrError(f"--save {save}: exists; give --overwrite or another name")
     if save is not None:
         sheet_format(save)
+    for place in map(Path, pictures):
+        tars = index_tars(place)
+        for line in tars.warnings() if tars else ():
+            warn(line)
     names = [picture.where for picture in list_pictures(list(pictures))]
     workers = max(1, default_workers(values["workers"]))
     landmarks = lmr.open_index(index_path, device=values["device"], threads=values["threads"], workers=workers)
@@ -89,8 +99,9 @@ def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: 
     if values["sort_into"] is not None:
         from cli.sorting import sort_into
 
-        n_links = sort_into(values["sort_into"], answers)
-        warn(f"{values['sort_into']}: {n_links} links")
+        n_links, n_copies = sort_into(values["sort_into"], answers)
+        copies = f", {n_copies} copies of pictures in tars" if n_copies else ""
+        warn(f"{values['sort_into']}: {n_links} links{copies}")
     _report_unreadable(answers)
 
 

@@ -18,6 +18,7 @@ from cli.options import (
     warn,
     workers_option,
 )
+from cli.tars import index_tars
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def describe_test(folder: "IndexFolder", test: Path, values: dict[str, Any]) -> 
     from retrieval.checkpoint import read_card
     from retrieval.manifest import read_manifest
 
+    index_tars(test)
     manifest = read_manifest(test, on_warning=warn)
     output = values["store"] or store_name(test)
     model = (folder.model_path, read_card(folder.model_path))

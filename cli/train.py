@@ -19,6 +19,7 @@ from cli.options import (
     warn,
     workers_option,
 )
+from cli.tars import index_tars
 from retrieval.errors import LmrError
 from retrieval.recipe import AugmentConfig, LossConfig, TrainConfig
 
@@ -73,7 +74,7 @@ _AUGMENT_HELP = {"min_area": "Smallest share of a picture that a random crop kee
 @config_option
 @overwrite_option
 def command(manifest: Path, output: Path, **values: Any) -> None:
-    """Train a network on the labelled rows of MANIFEST (CSV, Parquet or folder of folders).
+    """Train a network on the labelled rows of MANIFEST (CSV, Parquet, or a folder or tar of folders).
 
     Rows without a landmark are used as negatives. A run that was stopped goes on where it was.
 
@@ -110,6 +111,9 @@ def read_training_data(manifest: Path, negatives: Path | None, images: Path | No
     from retrieval.sources import JoinedSource
     from retrieval.training import TrainingData
 
+    for place in (manifest, negatives):
+        if place is not None:
+            index_tars(place)
     parts = [read_manifest(manifest, on_warning=warn)]
     if not parts[0].has_labels:
         raise LmrError(f"{manifest} has no landmark_id column; training needs labels")

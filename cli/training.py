@@ -8,6 +8,7 @@ import numpy as np
 
 from cli.options import images_folder, warn
 from cli.progress import PictureBar, list_unreadable
+from cli.tars import index_tars
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
 from retrieval.recipe import TrainConfig
@@ -77,6 +78,7 @@ def make_validation(
     from retrieval.manifest import read_manifest
     from retrieval.pictures import PictureSource
 
+    index_tars(val)
     manifest = read_manifest(val, on_warning=warn)
     queries = PictureSource(manifest, images_folder(images, val))
     truth = [frozenset(manifest.landmarks[code] for code in manifest.truths(i)) for i in range(len(manifest))]

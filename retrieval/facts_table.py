@@ -1,7 +1,6 @@
 """The facts of all pictures of a manifest, measured once and kept in a file beside it."""
 
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -14,7 +13,7 @@ from retrieval.arrays import LongArray, ObjArray
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.near_duplicates import HashArray
 from retrieval.picture_facts import PictureFacts, measure_picture
-from retrieval.pictures import PictureSource
+from retrieval.pictures import PictureSource, picture_state
 from retrieval.pool import run_tasks
 
 FORMAT_VERSION = 1
@@ -63,12 +62,13 @@ def measure_manifest(
 ) -> FactsTable:
     """The facts of every picture of a source, those in the cache (a file of SQLite) taken from there.
 
-    A picture counts as known when its path, size and time of change are those of the cache. on_begin is called with
-    the number of pictures to measure, on_done with the number just done, which are then saved.
+    A picture counts as known when its path, size and time of change (of one in a tar those of the tar) are those of
+    the cache. on_begin is called with the number of pictures to measure, on_done with the number just done, which are
+    then saved.
     Raises LmrError for a cache that is none or cannot be written.
     """
     places = [source.where(row) for row in range(len(source))]
-    states = [_state(place) for place in places]
+    states = [picture_state(place) for place in places]
     found: list[Measured | None] = [None] * len(places)
     with closing(_open_cache(cache)) as connection:
         known = _known(connection, cache)
@@ -97,15 +97,6 @@ def _measured(rows: list[int], source: PictureSource) -> Iterator[Measured]:
             yield measure_picture(source.read(row))
         except UnreadableError as error:
             yield str(error)
-
-
-def _state(place: str) -> str:
-    """Size and time of change; '' for a picture that is no file of its own."""
-    try:
-        status = os.stat(place)
-    except OSError:
-        return ""
-    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _open_cache(cache: Path | None) -> sqlite3.Connection:

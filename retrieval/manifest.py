@@ -18,6 +18,7 @@ from retrieval.names import Name as Name  # names of landmarks are read beside m
 from retrieval.names import read_names as read_names
 from retrieval.parquet import EmbeddedPictures, ParquetTable
 from retrieval.signatures import HEAD_BYTES, is_picture
+from retrieval.tar_headers import is_tar
 
 _DIGEST_ROWS = 65536  # texts joined at a time
 
@@ -106,7 +107,7 @@ class Manifest:
 
 
 def read_manifest(path: str | Path, *, on_warning: Callable[[str], None] | None = None) -> Manifest:
-    """Reads a CSV or Parquet file, a folder of pictures or one picture; files are told by their content.
+    """Reads a CSV or Parquet file, a folder or tar of pictures or one picture; files are told by their content.
 
     on_warning: is given one line for each thing that was passed over.
     Raises LmrError when anything of it cannot be used; its message names the bad rows by line.
@@ -114,7 +115,7 @@ def read_manifest(path: str | Path, *, on_warning: Callable[[str], None] | None 
     warn = on_warning or _say_nothing
     source = Path(path)
     try:
-        is_folder = source.is_dir()
+        is_folder = source.is_dir() or is_tar(source)
         head = b"" if is_folder else _head(source)
     except FileNotFoundError as error:
         raise LmrError(f"{path}: there is no such file or folder") from error

@@ -1,29 +1,29 @@
-"""A folder of pictures as a manifest: the folder a picture lies in is its landmark."""
+"""A folder or tar of pictures as a manifest: the folder a picture lies in is its landmark."""
 
 import os
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from retrieval.errors import LmrError
 from retrieval.manifest_rows import Codes, Columns, ids_of_paths
-from retrieval.signatures import PICTURE_SUFFIXES
-
-Warn = Callable[[str], None]
-
-_NOT_DATA = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini"))
+from retrieval.walking import PicturePath, Warn, walk_pictures
 
 
 def read_folder(folder: Path, warn: Warn) -> Columns:
     """`<label>/.../<picture>`: the topmost folder is the landmark; pictures directly in the folder have none.
 
-    White space in a folder's name becomes `_` and the name as it was is kept for people. An image id is the file's
-    name without suffix where all of them differ, else the path within the folder. Ordered by path.
-    Raises LmrError when there is no picture, or two folders get one name.
+    folder: may be a tar; tars in a folder count as unpacked where they lie. White space in a folder's name
+    becomes `_` and the name as it was is kept for people. An image id is the file's name without suffix where all of
+    them differ, else the path within the folder. Ordered by path.
+    Raises LmrError when there is no picture, one is there twice, or two folders get one name.
     """
-    paths = list(walk_pictures(folder, warn))
-    if not paths:
-        raise LmrError(f"{folder}: no pictures in this folder; give one that holds <landmark>/<picture>")
+    found = list(walk_pictures(folder, warn))
+    if not found:
+        kind = "folder" if folder.is_dir() else "tar"
+        raise LmrError(f"{folder}: no pictures in this {kind}; give one that holds <landmark>/<picture>")
+    paths = [picture.unpacked for picture in found]
+    if len(set(paths)) < len(paths):
+        _refuse_doubles(folder, found)
     label_of = _labels(folder, sorted({path.split("/", 1)[0] for path in paths if "/" in path}))
     codes = Codes()
     label = [codes[label_of[path.split("/", 1)[0]]] if "/" in path else -1 for path in paths]
@@ -33,7 +33,7 @@ def read_folder(folder: Path, warn: Warn) -> Columns:
         label,
         codes.names(),
         has_labels=bool(label_of),
-        path=[os.path.join(root, path) for path in paths],
+        path=[os.path.join(root, picture.path) for picture in found],
         names={label: name for name, label in label_of.items() if label != name},
     )
 
@@ -41,41 +41,6 @@ def read_folder(folder: Path, warn: Warn) -> Columns:
 def read_single(path: Path) -> Columns:
     """One picture, without a landmark."""
     return Columns([path.stem], [-1], [], has_labels=False, path=[os.path.abspath(path)])
-
-
-def walk_pictures(folder: Path, warn: Warn) -> Iterator[str]:
-    """Paths of the pictures within the folder, with `/`, told by their suffix and sorted; hidden files left out."""
-    n_other, n_nameless = 0, 0
-    for path in _walk(str(folder), "", set()):
-        if os.path.splitext(path)[1].lower() not in PICTURE_SUFFIXES:
-            n_other += 1
-        elif not _is_text(path):
-            n_nameless += 1
-        else:
-            yield path
-    if n_nameless:
-        raise LmrError(f"{folder}: {n_nameless} file names are not UTF-8 or hold control characters; rename them")
-    if n_other:
-        warn(f"{folder}: {n_other} files that are not pictures by their suffix were passed over")
-
-
-def _walk(folder: str, prefix: str, above: set[tuple[int, int]]) -> Iterator[str]:
-    """Files below, links to folders followed but not in circles."""
-    status = os.stat(folder)
-    identity = (status.st_dev, status.st_ino)
-    if identity in above:
-        return
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise LmrError(f"{folder} cannot be read: {error.strerror}") from error
-    for entry in entries:
-        if entry.name.startswith(".") or entry.name in _NOT_DATA:
-            continue
-        if entry.is_dir():
-            yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {identity})
-        else:
-            yield prefix + entry.name
 
 
 def _labels(folder: Path, names: list[str]) -> dict[str, str]:
@@ -92,9 +57,9 @@ def _labels(folder: Path, names: list[str]) -> dict[str, str]:
     return label_of
 
 
-def _is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return not re.search(r"[\t\r\n]", path)
+def _refuse_doubles(folder: Path, found: list[PicturePath]) -> None:
+    """Names two pictures that would lie in one place if the tars were unpacked."""
+    first: dict[str, str] = {}
+    for picture in found:
+        if (other := first.setdefault(picture.unpacked, picture.path)) != picture.path:
+            raise LmrError(f"{folder}: {other} and {picture.path} are both {picture.unpacked}; keep one of them")

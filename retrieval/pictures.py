@@ -1,4 +1,4 @@
-"""Where pictures come from: an images folder, a manifest's own paths, the command line, a URL."""
+"""Where pictures come from: an images folder, tars in it, a manifest's own paths, the command line, a URL."""
 
 import os
 import stat
@@ -13,8 +13,9 @@ from pathlib import Path
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images import DEFAULT_LIMITS, Limits
 from retrieval.manifest import Manifest
-from retrieval.manifest_folder import walk_pictures
 from retrieval.signatures import PICTURE_SUFFIXES
+from retrieval.tars import Found, TarSet, find_member, is_tar, is_tar_name, list_tars, open_tar
+from retrieval.walking import walk_pictures
 
 URL_TIMEOUT_S = 20.0  # for a whole picture
 
@@ -26,15 +27,18 @@ _CHUNK_BYTES = 1 << 16
 class PictureSource:
     """The encoded pictures of a manifest. Can be pickled for worker processes.
 
-    images: folder of `<image_id>.jpg` (or .jpeg, .png, .webp), flat or as Google's `a/b/c/abc….jpg`; None = the
-    manifest's own folder and `images` in it. Where the manifest gives a path, that is the picture's only place; when
-    relative it counts from the same folders.
+    images: folder of `<image_id>.jpg` (or .jpeg, .png, .webp), flat or as Google's `a/b/c/abc….jpg`, and of tars that
+    hold pictures by such names; or one tar; None = the manifest's own folder and `images` in it. Where the manifest
+    gives a path, that is the picture's only place; when relative it counts from the same folders and from within the
+    tars. A picture that lies beside the tars goes before one in them. Raises LmrError when a tar cannot be read.
     """
 
     def __init__(self, manifest: Manifest, images: Path | None, limits: Limits = DEFAULT_LIMITS) -> None:
         self._image_id, self._path, self._content = manifest.image_id, manifest.path, manifest.content
         beside = Path(manifest.source).parent
         self._roots = [str(images)] if images is not None else [str(beside), str(beside / "images")]
+        self._tars = _open_tars(self._roots) if manifest.content is None else []
+        self._only_tars = bool(self._tars) and all(map(_holds_only_tars, self._roots))
         self._limits = limits
         self._last = 0  # place of the candidate that was found last: most often the next picture's too
 
@@ -45,24 +49,41 @@ class PictureSource:
         """The encoded picture. Raises UnreadableError with the reason when there is none or it is too large."""
         if self._content is not None:
             return self._content.read(row)
+        place = self._find(row)
+        if isinstance(place, Found):
+            return place.read(self._limits)
+        if place:
+            return read_picture(place, self._limits)
         candidates = self._candidates(row)
-        path = self._first_that_exists(candidates)
-        if not path:
-            others = len(candidates) - 1
-            tried = (
-                f"{candidates[0]} and {others} other {'places' if others > 1 else 'place'}" if others else candidates[0]
-            )
-            raise UnreadableError(f"not found: tried {tried}")
-        return read_picture(path, self._limits)
+        others, n_tars = len(candidates) - 1, sum(map(len, self._tars))
+        tried = f"{candidates[0]} and {others} other {'places' if others > 1 else 'place'}" if others else candidates[0]
+        in_tars = f", and looked into {n_tars} {'tars' if n_tars > 1 else 'tar'}" if n_tars else ""
+        raise UnreadableError(f"not found: tried {tried}{in_tars}")
 
     def where(self, row: int) -> str:
-        """Path of the picture's file; '' when there is none."""
+        """Path of the picture's file, or `<tar>/<path in it>`; '' when there is none."""
         if self._content is not None:
             return ""
         try:
-            return self._first_that_exists(self._candidates(row))
+            place = self._find(row)
         except UnreadableError:
             return ""
+        return place.path if isinstance(place, Found) else place
+
+    def _find(self, row: int) -> str | Found:
+        """A file, or a picture in a tar; '' = neither. Raises UnreadableError when it cannot be told which."""
+        path: str = "" if self._path is None else self._path[row]
+        candidates = self._candidates(row)
+        if (path or not self._only_tars) and (found := self._first_that_exists(candidates)):
+            return found
+        for candidate in candidates if path else ():
+            if (member := find_member(candidate)) is not None:
+                return member
+        for tars in self._tars:
+            member = tars.find_path(path) if path else tars.find_id(self._image_id[row])
+            if member is not None:
+                return member
+        return ""
 
     def _first_that_exists(self, candidates: list[str]) -> str:
         if self._last < len(candidates) and os.path.exists(candidates[self._last]):
@@ -104,15 +125,19 @@ class QueryPicture:
 
 
 def list_pictures(paths: Sequence[str]) -> list[QueryPicture]:
-    """The pictures that paths of pictures, folders (all pictures below, by suffix) and URLs name, in their order.
+    """The pictures that paths of pictures, folders and tars (all pictures in them) and URLs name, in their order.
 
-    Raises LmrError on a path that does not exist, a folder without pictures, and a URL that is not http or https.
+    Raises LmrError on a path that does not exist, a folder or tar without pictures, a tar that cannot be used, and a
+    URL that is not http or https.
     """
     return [picture for path in paths for picture in _pictures_of(path)]
 
 
 def read_picture(path: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """The bytes of a file. Raises UnreadableError with the reason when it is no file or too large."""
+    """The bytes of a file, or of `<tar>/<path in it>`.
+
+    Raises UnreadableError with the reason when it is no file or too large.
+    """
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)), "rb") as file:
             status = os.fstat(file.fileno())
@@ -125,8 +150,32 @@ def read_picture(path: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
         raise UnreadableError("a folder, not a picture") from error
     except FileNotFoundError as error:
         raise UnreadableError("not found") from error
+    except NotADirectoryError as error:
+        if (found := find_member(path)) is None:
+            raise UnreadableError("not found") from error
+        return found.read(limits)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise UnreadableError(getattr(error, "strerror", None) or str(error)) from error
+
+
+def picture_exists(path: str) -> bool:
+    """Whether there is a file, or a picture in a tar, at a path."""
+    return bool(picture_state(path))
+
+
+def picture_state(path: str) -> str:
+    """Size and time of change of a file, of a picture in a tar those of the tar; '' when it is not there."""
+    try:
+        status = os.stat(path)
+    except NotADirectoryError:
+        try:
+            found = find_member(path)
+        except UnreadableError:
+            return ""
+        return f"{found.entry.size} {found.entry.mtime_ns}" if found else ""
+    except (OSError, ValueError):
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def fetch_url(url: str, limits: Limits = DEFAULT_LIMITS, timeout_s: float = URL_TIMEOUT_S) -> bytes:
@@ -152,15 +201,34 @@ def _pictures_of(path: str) -> Iterator[QueryPicture]:
         if not _is_url(path):
             raise LmrError(f"{path}: only http and https are fetched; give such a URL or a file")
         yield QueryPicture(path)
-    elif os.path.isdir(path):
-        names = list(walk_pictures(Path(path), lambda _: None))
-        if not names:
-            raise LmrError(f"{path}: no pictures in this folder; give a picture or a folder that holds some")
-        yield from (QueryPicture(os.path.join(path, name)) for name in names)
-    elif os.path.exists(path):
+    elif os.path.isdir(path) or is_tar(path):
+        paths = [picture.path for picture in walk_pictures(Path(path), lambda _: None)]
+        if not paths:
+            kind = "folder" if os.path.isdir(path) else "tar"
+            raise LmrError(f"{path}: no pictures in this {kind}; give a picture or a {kind} that holds some")
+        yield from (QueryPicture(os.path.join(path, name)) for name in paths)
+    elif picture_exists(path):
         yield QueryPicture(path)
     else:
         raise LmrError(f"{path}: there is no such file or folder; give pictures, folders or URLs")
+
+
+def _open_tars(roots: Sequence[str]) -> list[TarSet]:
+    """The tars that are roots or lie directly in them."""
+    sets = [open_tar(root) for root in roots if os.path.isfile(root)]
+    return sets + [TarSet(tars) for root in roots if (tars := list_tars(root))]
+
+
+def _holds_only_tars(root: str) -> bool:
+    """Whether there is nothing in a folder where pictures by id could be beside tars."""
+    try:
+        with os.scandir(root) as entries:
+            return all(
+                is_tar_name(e.name) or not (e.is_dir() or os.path.splitext(e.name)[1].lower() in PICTURE_SUFFIXES)
+                for e in entries
+            )
+    except OSError:
+        return True
 
 
 def _is_url(text: str) -> bool:

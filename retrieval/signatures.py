@@ -1,4 +1,6 @@
-"""What a file is, told by its first bytes or, in a folder, by its suffix."""
+"""What a file is, told by its first bytes or, in a folder, by its name."""
+
+import re
 
 PICTURE_SUFFIXES = frozenset(
     (
@@ -8,6 +10,7 @@ PICTURE_SUFFIXES = frozenset(
 )
 HEAD_BYTES = 64  # of a file that the functions below want to see
 
+_NOT_DATA = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini"))
 _HEIC_BRANDS = frozenset((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"))
 _PICTURE_STARTS = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*"),
@@ -33,3 +36,17 @@ def is_web_page(head: bytes) -> bool:
     """HTML or XML, which is what a server often sends in place of a picture."""
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     return start[:1] == b"<" and (start[1:2] in (b"!", b"?") or start[1:2].isalpha())
+
+
+def is_hidden(name: str) -> bool:
+    """The name of a file or folder that is not part of the data."""
+    return name.startswith(".") or name in _NOT_DATA
+
+
+def is_text_name(path: str) -> bool:
+    """A path in UTF-8 and without control characters, which can stand in any table."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return not re.search(r"[\0\t\r\n]", path)

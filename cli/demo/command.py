@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.network import build_network, network_options
-from cli.options import PATH, config_option, device_option, overwrite_option, warn, workers_option
-from retrieval.errors import LmrError
+from cli.options import PATH, config_option, device_option, images_place, overwrite_option, warn, workers_option
+from cli.tars import index_tars
 from retrieval.recipe import AugmentConfig, LossConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ class Outcome:
 
 @click.command(name="demo", context_settings={"default_map": NETWORK})
 @click.argument("directory", type=PATH, default=Path("lmr-demo"))
-@click.option("--images", type=PATH, default=None, help="Your own pictures, FOLDER/<landmark>/<picture>, instead.")
+@click.option(
+    "--images", type=PATH, default=None, help="Your own pictures, FOLDER/<landmark>/<picture> or a tar, instead."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the landmarks, the split and the training.")
 @click.option("--epochs", type=click.IntRange(1), default=EPOCHS, show_default=True, help="Passes over the pictures.")
 @click.option("--size", type=click.IntRange(16), default=SIZE, show_default=True, help="Side of the input, pixels.")
@@ -74,8 +76,8 @@ def command(directory: Path, images: Path | None, as_json: bool, **values: Any) 
       lmr demo my-demo --images holiday-photos --backbone resnet18 --pretrained --size 224
     """
     images = images.resolve() if images else None
-    if images is not None and not images.is_dir():
-        raise LmrError(f"--images {images}: there is no such folder")
+    if images is not None:
+        index_tars(images_place(images))
     directory.mkdir(parents=True, exist_ok=True)
     with chdir(directory):
         outcome = run_demo(prepare_pictures(images, values), {**values, "images": images})

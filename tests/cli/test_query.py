@@ -283,7 +283,7 @@ def test_a_landmark_id_never_leads_out_of_the_sorted_folder(tmp_path, label, fol
     shown = tmp_path / "p.jpg"
     shown.write_bytes(b"x")
     answer = Answer(str(shown), label, label, "", 1.0, 0.5, (), ())
-    assert sort_into(tmp_path / "sorted", [answer]) == 1
+    assert sort_into(tmp_path / "sorted", [answer]) == (1, 0)
     assert os.readlink(tmp_path / "sorted" / folder / "p.jpg") == str(shown)
 
 

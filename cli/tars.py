@@ -1,0 +1,32 @@
+"""Indexing the tars that a command is to read pictures from, with a bar, before anything else asks for them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.progress import PictureBar
+
+if TYPE_CHECKING:
+    from retrieval.tars import TarSet
+
+
+def index_tars(place: Path) -> "TarSet | None":
+    """Indexes a tar, or the tars directly in a folder, where that is not done yet; None for anything else.
+
+    Raises LmrError for a tar given by name that cannot be used.
+    """
+    from retrieval.tar_indexing import Listener
+    from retrieval.tars import TarSet, is_tar, list_tars, open_tar
+
+    notes: list[str] = []
+    with PictureBar("indexing tars", unit="B") as bar:
+        listener = Listener(bar.begin, bar.add, notes.append)
+        if place.is_dir():
+            paths = list_tars(place)
+            tars = TarSet(paths, listener) if paths else None
+        else:
+            tars = open_tar(place, listener) if is_tar(place) else None
+    for text in notes:
+        click.echo(text, err=True)
+    return tars
