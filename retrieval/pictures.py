@@ -1,5 +1,6 @@
 """Where pictures come from: an images folder, tars in it, a manifest's own paths, the command line, a URL."""
 
+import itertools
 import os
 import stat
 import time
@@ -73,17 +74,15 @@ class PictureSource:
     def _find(self, row: int) -> str | Found:
         """A file, or a picture in a tar; '' = neither. Raises UnreadableError when it cannot be told which."""
         path: str = "" if self._path is None else self._path[row]
-        candidates = self._candidates(row)
-        if (path or not self._only_tars) and (found := self._first_that_exists(candidates)):
-            return found
-        for candidate in candidates if path else ():
-            if (member := find_member(candidate)) is not None:
-                return member
-        for tars in self._tars:
-            member = tars.find_path(path) if path else tars.find_id(self._image_id[row])
-            if member is not None:
-                return member
-        return ""
+        if (path or not self._only_tars) and (place := self._first_that_exists(self._candidates(row))):
+            return place
+        if path:
+            by_name = (find_member(os.path.join(root, path)) for root in self._roots)
+            found = itertools.chain(by_name, (tars.find_path(path) for tars in self._tars))
+        else:
+            image_id = _inside(self._image_id[row])
+            found = itertools.chain(tars.find_id(image_id) for tars in self._tars)
+        return next((one for one in found if one is not None), "")
 
     def _first_that_exists(self, candidates: list[str]) -> str:
         if self._last < len(candidates) and os.path.exists(candidates[self._last]):
@@ -95,17 +94,15 @@ class PictureSource:
         return ""
 
     def _candidates(self, row: int) -> list[str]:
-        """Every place where the picture may be."""
+        """Every place where the picture may be as a file of its own."""
         path: str = "" if self._path is None else self._path[row]
         if path:
             return [os.path.join(root, path) for root in self._roots]
-        image_id: str = self._image_id[row]
-        if "\0" in image_id or image_id.startswith("/") or not {"", ".", ".."}.isdisjoint(image_id.split("/")):
-            raise UnreadableError(f"image_id {image_id!r} leads out of the images folder")
+        image_id = _inside(self._image_id[row])
         names = [image_id] if os.path.splitext(image_id)[1].lower() in PICTURE_SUFFIXES else []
         names += [image_id + suffix for suffix in _ANY_CASE]
-        folders = [""] if "/" in image_id or len(image_id) < 3 else ["", os.path.join(*image_id[:3])]
-        return [os.path.join(root, folder, name) for folder in folders for root in self._roots for name in names]
+        folders = ["/"] if "/" in image_id or len(image_id) < 3 else ["/", "/{}/{}/{}/".format(*image_id[:3])]
+        return [f"{root}{folder}{name}" for folder in folders for root in self._roots for name in names]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +226,13 @@ def _holds_only_tars(root: str) -> bool:
             )
     except OSError:
         return True
+
+
+def _inside(image_id: str) -> str:
+    """The id. Raises UnreadableError for one that leads out of the images folder."""
+    if "\0" in image_id or image_id.startswith("/") or not {"", ".", ".."}.isdisjoint(image_id.split("/")):
+        raise UnreadableError(f"image_id {image_id!r} leads out of the images folder")
+    return image_id
 
 
 def _is_url(text: str) -> bool:

@@ -39,10 +39,13 @@ class Found:
         if size > limits.max_bytes:
             raise UnreadableError(f"{size:,} bytes, over the limit of {limits.max_bytes:,}")
         try:
-            with open(self.tar, "rb", buffering=0) as file:
-                if not self.entry.is_of(os.fstat(file.fileno())):
+            file = os.open(self.tar, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            try:
+                if not self.entry.is_of(os.fstat(file)):
                     raise UnreadableError(f"{self.tar} was changed meanwhile; run the same command again")
-                data = os.pread(file.fileno(), size, self.member.offset)
+                data = os.pread(file, size, self.member.offset)
+            finally:
+                os.close(file)
         except OSError as error:
             raise UnreadableError(f"{self.tar}: {error.strerror}") from error
         if len(data) < size:
