@@ -69,7 +69,6 @@ def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: 
     import lmr
     from cli.report.sheet import sheet_format
     from cli.training import default_workers
-    from retrieval.pictures import list_pictures
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
@@ -78,11 +77,7 @@ def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: 
         raise LmrError(f"--save {save}: exists; give --overwrite or another name")
     if save is not None:
         sheet_format(save)
-    for place in map(Path, pictures):
-        tars = index_tars(place)
-        for line in tars.warnings() if tars else ():
-            warn(line)
-    names = [picture.where for picture in list_pictures(list(pictures))]
+    names = _names_of(pictures)
     workers = max(1, default_workers(values["workers"]))
     landmarks = lmr.open_index(index_path, device=values["device"], threads=values["threads"], workers=workers)
     answers = landmarks.query(names, threshold=values["threshold"], n_landmarks=values["n_landmarks"])
@@ -159,6 +154,17 @@ def save_answers(path: Path, answers: "list[Answer]") -> None:
     ]
     save_sheet(path, entries)
     warn(f"{path}: {len(entries)} pictures beside their neighbours")
+
+
+def _names_of(pictures: tuple[str, ...]) -> list[str]:
+    """Every picture that the arguments name; says what is wrong with tars among them."""
+    from retrieval.pictures import list_pictures
+
+    for place in map(Path, pictures):
+        tars = index_tars(place)
+        for line in tars.warnings() if tars else ():
+            warn(line)
+    return [picture.where for picture in list_pictures(pictures)]
 
 
 def _headline(answer: "Answer") -> str:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from retrieval.tars import TarSet
 
 
+_LARGE_BYTES = 1_000_000_000  # from which on it takes long enough to say so where no bar is shown
+
+
 def index_tars(place: Path) -> "TarSet | None":
     """Indexes a tar, or the tars directly in a folder, where that is not done yet; None for anything else.
 
@@ -21,7 +24,13 @@ def index_tars(place: Path) -> "TarSet | None":
 
     notes: list[str] = []
     with PictureBar("indexing tars", unit="B") as bar:
-        listener = Listener(bar.begin, bar.add, notes.append)
+
+        def on_begin(n_bytes: int) -> None:
+            if n_bytes >= _LARGE_BYTES:
+                click.echo(f"{place}: indexing {n_bytes / 1e9:.1f} GB of tars, once", err=True)
+            bar.begin(n_bytes)
+
+        listener = Listener(on_begin, bar.add, notes.append)
         if place.is_dir():
             paths = list_tars(place)
             tars = TarSet(paths, listener) if paths else None
