@@ -367,25 +367,25 @@ def test_a_source_is_used_by_threads_and_goes_to_other_processes(images: Path) -
 
 
 def test_many_tars_take_few_file_descriptors(tmp_path: Path) -> None:
-    ids = [f"p{i}" for i in range(150)]
+    ids = [f"p{i}" for i in range(100)]
     for image_id in ids:
         make_tar(tmp_path / "images" / f"{image_id}.tar", [(f"{image_id}.jpg", image_id.encode())])
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 40, hard))
     try:
         source = PictureSource(manifest_of(*ids), tmp_path / "images")
-        assert [source.read(i).decode() for i in range(150)] == ids
-        assert [read_picture(source.where(i)).decode() for i in range(150)] == ids
+        assert [source.read(i).decode() for i in range(100)] == ids
+        assert [read_picture(source.where(i)).decode() for i in range(100)] == ids
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_tars_in_many_folders_take_few_file_descriptors(tmp_path: Path) -> None:
-    tars = [make_tar(tmp_path / f"f{i}/a.tar", [("a.jpg", b"%d" % i)]) for i in range(80)]
+    tars = [make_tar(tmp_path / f"f{i}/a.tar", [("a.jpg", b"%d" % i)]) for i in range(60)]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 50, hard))
     try:
-        assert [int(read_picture(f"{tar}/a.jpg")) for tar in tars * 2] == list(range(80)) * 2
+        assert [int(read_picture(f"{tar}/a.jpg")) for tar in tars * 2] == list(range(60)) * 2
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
