@@ -279,3 +279,15 @@ def _best(rows: LongArray, scores: FloatArray, k: int) -> tuple[LongArray, Float
     """The k best of each line, score descending, then row ascending."""
     order = np.lexsort((rows, -scores), axis=-1)[:, :k]
     return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+
+def train_centroids(vectors: FloatArray, k: int, seed: int, n_iterations: int = 20) -> FloatArray:
+    """(k, d) float32 centroids of unit length: spherical k-means over all these rows, on the CPU.
+
+    vectors: (n, d) of unit length, n >= k. The same seed gives the same centroids.
+    """
+    n, d = vectors.shape
+    limits = {"min_points_per_centroid": 1, "max_points_per_centroid": -(-n // k)}
+    kmeans = faiss.Kmeans(d, k, niter=n_iterations, seed=seed, spherical=True, **limits)
+    kmeans.train(np.ascontiguousarray(vectors, dtype=np.float32))
+    return np.asarray(kmeans.centroids, dtype=np.float32)

@@ -113,6 +113,15 @@ def read_manifest(path: str | Path, *, on_warning: Callable[[str], None] | None 
     Raises LmrError when anything of it cannot be used; its message names the bad rows by line.
     """
     warn = on_warning or _say_nothing
+    table = open_table(path)
+    if table is None:
+        source = Path(path)
+        return _manifest(str(path), read_folder(source, warn) if source.is_dir() else read_single(source))
+    return _manifest(str(path), _read_table(table, recognise_manifest(table.header, table.source), warn))
+
+
+def open_table(path: str | Path) -> Table | None:
+    """The table that a manifest is in; None for a folder or a picture. LmrError when it is missing or unreadable."""
     source = Path(path)
     try:
         is_folder = source.is_dir() or is_tar(source)
@@ -121,14 +130,11 @@ def read_manifest(path: str | Path, *, on_warning: Callable[[str], None] | None 
         raise LmrError(f"{path}: there is no such file or folder") from error
     except OSError as error:
         raise LmrError(f"{path} cannot be read: {error.strerror}") from error
-    if is_folder:
-        return _manifest(str(path), read_folder(source, warn))
-    if is_picture(head):
-        return _manifest(str(path), read_single(source))
+    if is_folder or is_picture(head):
+        return None
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
         raise LmrError(f"{path} is JSON (Open Images' class hierarchy?), not a manifest; give the csv file of labels")
-    table = ParquetTable(path) if head.startswith(b"PAR1") else CsvTable(path)
-    return _manifest(str(path), _read_table(table, recognise_manifest(table.header, table.source), warn))
+    return ParquetTable(path) if head.startswith(b"PAR1") else CsvTable(path)
 
 
 def _read_table(table: Table, layout: Layout, warn: Callable[[str], None]) -> Columns:

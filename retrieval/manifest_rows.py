@@ -68,9 +68,7 @@ def read_clean(table: Table, layout: Layout) -> Columns:
     label: list[int] = []
     for line, row in table.numbered(bad):
         name, images = row[layout.columns["landmark"]], row[layout.columns["images"]].split()
-        problem = (
-            _label_problem(name) or (not name and "landmark_id is missing") or (not images and "images is missing")
-        )
+        problem = label_problem(name) or (not name and "landmark_id is missing") or (not images and "images is missing")
         if problem:
             bad.add(line, problem)
             continue
@@ -94,7 +92,7 @@ def read_open_images(table: Table, layout: Layout) -> Columns:
     at = [layout.columns[role] for role in ("image_id", "label_name", "confidence")]
     for line, row in table.numbered(bad):
         image_id, name, confidence = (row[i] for i in at)
-        problem = _id_problem(image_id) or _label_problem(name) or _confidence_problem(confidence)
+        problem = _id_problem(image_id) or label_problem(name) or share_problem(confidence, "Confidence")
         if not name:
             problem = problem or "LabelName is missing"
         if problem:
@@ -137,7 +135,7 @@ class _Gathering:
         if set(map(len, rows)) != {self._n_fields}:
             return False
         fields = list(zip(*rows, strict=True))
-        if self._key and not _are_ids(fields[self._key_at]):
+        if self._key and not are_ids(fields[self._key_at]):
             return False
         for values, position in self._positions:
             values += fields[position]
@@ -151,7 +149,7 @@ class _Gathering:
     def columns(self) -> Columns | None:
         """All that was added; None when the rows do not go together."""
         names, usage = self._codes.names(), self._lists.get("usage")
-        if any(map(_label_problem, names)) or not set(usage or ()) <= set(USAGES):
+        if any(map(label_problem, names)) or not set(usage or ()) <= set(USAGES):
             return None
         key = self._lists.pop("image_id", None)
         if key is None and "path" in self._lists:
@@ -191,7 +189,7 @@ def _name_bad_rows(table: Table, layout: Layout) -> None:
     for line, row in table.numbered(bad):
         problem = _id_problem(row[at[key]], table.header[at[key]]) if key in at else ""
         if not problem and "landmark" in at:
-            problem = _label_problem(row[at["landmark"]])
+            problem = label_problem(row[at["landmark"]])
         if not problem and "usage" in at and row[at["usage"]] not in USAGES:
             problem = f"{table.header[at['usage']]} is {row[at['usage']]!r}, not {', '.join(USAGES[:2])} or {USAGES[2]}"
         if key in at and (first := line_of.setdefault(row[at[key]], line)) != line and not problem:
@@ -201,7 +199,8 @@ def _name_bad_rows(table: Table, layout: Layout) -> None:
     bad.refuse_any()
 
 
-def _are_ids(values: Sequence[str]) -> bool:
+def are_ids(values: Sequence[str]) -> bool:
+    """Whether all of them can be the ids of pictures."""
     if all(values) and not _SPACE.search("".join(values)):
         return True
     return not any(map(_id_problem, values))
@@ -215,13 +214,15 @@ def _id_problem(image_id: str, column: str = "id") -> str:
     return f"{column} {image_id!r} holds a control character" if _CONTROL.search(image_id) else ""
 
 
-def _label_problem(label: str) -> str:
+def label_problem(label: str) -> str:
+    """What is wrong with a landmark_id; '' when it is good."""
     return f"landmark_id {label!r} holds white space" if _SPACE.search(label) else ""
 
 
-def _confidence_problem(text: str) -> str:
+def share_problem(text: str, column: str) -> str:
+    """What is wrong with a number from 0 to 1; '' when it is good."""
     try:
         is_good = 0 <= float(text) <= 1
     except ValueError:
         is_good = False
-    return "" if is_good else f"Confidence is {text!r}, not a number from 0 to 1"
+    return "" if is_good else f"{column} is {text!r}, not a number from 0 to 1"

@@ -1,7 +1,7 @@
 """The evaluation report: one HTML file with figures and pictures inside, which asks for nothing from anywhere."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from io import BytesIO
@@ -81,18 +81,31 @@ def write_evaluation_report(path: "Path", report: EvaluationReport) -> None:
 
 def render_evaluation_report(report: EvaluationReport) -> str:
     """The report as HTML text; everything that is data is escaped."""
+    filters = {"number": _number, "share": _share, "thumbnail": thumbnail}
+    return fill_template(TEMPLATE, filters, report=report, rows=_rows(report.metrics), figures=_figures(report))
+
+
+def fill_template(name: str, filters: Mapping[str, Callable[..., str]], **values: Any) -> str:
+    """A template of this package as HTML text; values are escaped. Raises LmrError without jinja2."""
     try:
-        from jinja2 import Environment, StrictUndefined
+        from jinja2 import Environment, FunctionLoader, StrictUndefined
     except ImportError as error:
         raise LmrError(f"reports need jinja2 ({error}); pip install 'lmr[report]'") from error
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": _number, "share": _share, "thumbnail": thumbnail}
-    template = environment.from_string(files("cli.report").joinpath(TEMPLATE).read_text(encoding="utf-8"))
-    return template.render(report=report, rows=_rows(report.metrics), figures=_figures(report))
+    environment = Environment(
+        loader=FunctionLoader(lambda part: files("cli.report").joinpath(part).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters
+    return environment.get_template(name).render(**values)
 
 
 @dataclass(frozen=True, slots=True)
-class _Figure:
+class Figure:
+    """A figure with its words, as the templates show it. svg: safe text."""
+
     heading: str
     about: str
     svg: Any
@@ -104,36 +117,37 @@ def _rows(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], bool
     return [("lmr", metrics, True), *others]
 
 
-def _figures(report: EvaluationReport) -> list[_Figure]:
+def _figures(report: EvaluationReport) -> list[Figure]:
     metrics, curves = report.metrics, report.curves
     figures = []
     if report.reliability:
         about = "How often answers of a confidence are right. On the dotted line the confidence means what it says."
-        figures.append(_figure("Reliability", about, plots.plot_reliability(report.reliability)))
+        figures.append(figure("Reliability", about, plots.plot_reliability(report.reliability)))
     if curves is not None:
         about = "What is gained and lost as the threshold falls and more pictures are answered."
-        figures.append(_figure("Precision and recall", about, plots.plot_precision_recall(curves)))
+        figures.append(figure("Precision and recall", about, plots.plot_precision_recall(curves)))
         marks = {
             name: metrics[key]
             for name, key in (("gap", "threshold_gap"), ("precision", "threshold_precision"))
             if "confidence" in curves and metrics.get(key) is not None
         }
         about = "At or above the threshold a picture is answered; below it shows “no known landmark”."
-        figures.append(_figure("GAP and precision against the threshold", about, plots.plot_thresholds(curves, marks)))
+        figures.append(figure("GAP and precision against the threshold", about, plots.plot_thresholds(curves, marks)))
     if report.by_count:
         about = "Without a threshold. In brackets, the number of queries."
         drawn = plots.plot_accuracy_by_count(report.by_count)
-        figures.append(_figure("Accuracy by number of pictures", about, drawn))
+        figures.append(figure("Accuracy by number of pictures", about, drawn))
     if metrics.get("false_answer_rate"):
         about = "Pictures without a known landmark that got an answer at the precision threshold, per kind."
-        figures.append(_figure("False answers", about, plots.plot_false_answers(metrics["false_answer_rate"])))
+        figures.append(figure("False answers", about, plots.plot_false_answers(metrics["false_answer_rate"])))
     return figures
 
 
-def _figure(heading: str, about: str, drawn: Any) -> _Figure:
+def figure(heading: str, about: str, drawn: Any) -> Figure:
+    """A drawn figure, described by its heading and what it is about."""
     from markupsafe import Markup
 
-    return _Figure(heading, about, Markup(plots.to_svg(drawn, f"{heading}. {about}")))  # our own SVG
+    return Figure(heading, about, Markup(plots.to_svg(drawn, f"{heading}. {about}")))  # our own SVG
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -149,10 +163,14 @@ def thumbnail(picture: ReportPicture) -> str:
     if not picture.path:
         return ""
     try:
-        whole = decode(read_picture(picture.path), THUMBNAIL_PX)
+        return small_picture(read_picture(picture.path), THUMBNAIL_PX, THUMBNAIL_QUALITY)
     except UnreadableError:
         return ""
+
+
+def small_picture(data: bytes, side: int, quality: int) -> str:
+    """An encoded picture as a data: address with a JPEG of at most side x side. UnreadableError with the reason."""
     buffer = BytesIO()
-    small = ImageOps.contain(whole, (THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
-    small.save(buffer, "JPEG", quality=THUMBNAIL_QUALITY)
+    small = ImageOps.contain(decode(data, side), (side, side), Image.Resampling.LANCZOS)
+    small.save(buffer, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, PINK, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"  # Okabe and Ito
-_INK = "#7f7f7e"  # readable on white and on black; a colour of its own, so that SVG can exchange it
+INK = "#7f7f7e"  # readable on white and on black; a colour of its own, so that SVG can exchange it
 _SIZE_IN = (5.2, 3.5)
 _PNG_DPI = 130
 
@@ -30,7 +30,7 @@ def to_svg(figure: "Figure", alt: str) -> str:
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": alt}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt, {chr(34): "&quot;"})}"', 1)
 
 
@@ -47,11 +47,11 @@ def plot_training(log: Sequence[Mapping[str, float]]) -> "Figure":
     log: a mapping an epoch with `epoch`, `loss` and, not in every epoch, `gap` and `top1`.
     """
     shown = [name for name in ("gap", "top1") if any(name in row for row in log)]
-    figure = _figure((_SIZE_IN[0] * (1 + bool(shown)), _SIZE_IN[1]))
+    figure = new_figure((_SIZE_IN[0] * (1 + bool(shown)), _SIZE_IN[1]))
     loss = figure.add_subplot(1, 1 + bool(shown), 1)
     epochs = [row["epoch"] for row in log if "loss" in row]
     loss.plot(epochs, [row["loss"] for row in log if "loss" in row], color=BLUE, marker="o", markersize=3)
-    _name(loss, "epoch", "training loss")
+    name_axes(loss, "epoch", "training loss")
     loss.set_ylim(bottom=0)
     if shown:
         quality = figure.add_subplot(1, 2, 2)
@@ -62,9 +62,9 @@ def plot_training(log: Sequence[Mapping[str, float]]) -> "Figure":
                 quality.plot(
                     x, y, dash, color=colour, marker="o", markersize=3, label={"gap": "GAP"}.get(name, "top-1")
                 )
-        _name(quality, "epoch", "on the validation pictures")
+        name_axes(quality, "epoch", "on the validation pictures")
         quality.set_ylim(0, 1)
-        _legend(quality)
+        legend(quality)
     return figure
 
 
@@ -73,31 +73,31 @@ def plot_reliability(bins: Sequence[Mapping[str, Any]]) -> "Figure":
 
     bins: `low`, `high`, `n_queries`, `mean_confidence`, `share_right`; the last two None in empty bins.
     """
-    figure = _figure((_SIZE_IN[0], 4.2))
+    figure = new_figure((_SIZE_IN[0], 4.2))
     grid = figure.add_gridspec(2, 1, height_ratios=(3, 1), hspace=0.1)
     top, low = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
     full = [b for b in bins if b["mean_confidence"] is not None]
-    top.plot([0, 1], [0, 1], ":", color=_INK, label="perfect")
+    top.plot([0, 1], [0, 1], ":", color=INK, label="perfect")
     confidence, right = [b["mean_confidence"] for b in full], [b["share_right"] for b in full]
     top.plot(confidence, right, "o-", color=BLUE, markersize=4, label="answers")
     top.set(xlim=(0, 1), ylim=(0, 1.02))
-    _name(top, "", "share that is right")
+    name_axes(top, "", "share that is right")
     top.tick_params(labelbottom=False)
-    _legend(top)
+    legend(top)
     width = [b["high"] - b["low"] for b in bins]
-    low.bar([b["low"] for b in bins], [b["n_queries"] for b in bins], width, align="edge", color=SKY, edgecolor=_INK)
+    low.bar([b["low"] for b in bins], [b["n_queries"] for b in bins], width, align="edge", color=SKY, edgecolor=INK)
     low.set_xlim(0, 1)
-    _name(low, "confidence", "answers")
+    name_axes(low, "confidence", "answers")
     return figure
 
 
 def plot_precision_recall(curves: Mapping[str, Any]) -> "Figure":
     """Precision against recall as the threshold falls. curves: `precision`, `recall`, equally long."""
-    figure = _figure()
+    figure = new_figure()
     axes = figure.add_subplot()
     axes.plot(curves["recall"], curves["precision"], color=BLUE)
     axes.set(xlim=(0, 1.01), ylim=(0, 1.03))
-    _name(axes, "recall (landmark queries answered rightly)", "precision (answers that are right)")
+    name_axes(axes, "recall (landmark queries answered rightly)", "precision (answers that are right)")
     return figure
 
 
@@ -107,19 +107,19 @@ def plot_thresholds(curves: Mapping[str, Any], marks: Mapping[str, float]) -> "F
     curves: `gap`, `precision`, `recall`, and `confidence` or, where the confidences say nothing, `logit` alone.
     marks: name -> threshold, in the unit of the curves.
     """
-    figure = _figure()
+    figure = new_figure()
     axes = figure.add_subplot()
     unit = "confidence" if "confidence" in curves else "logit"
     lines = (("gap", "GAP", ORANGE, "-"), ("precision", "precision", BLUE, "--"), ("recall", "recall", GREEN, "-."))
     for key, name, colour, style in lines:
         axes.plot(curves[unit], curves[key], style, color=colour, label=name)
     for (name, value), dash in zip(marks.items(), (":", "--"), strict=False):
-        axes.axvline(value, color=_INK, linestyle=dash, label=f"threshold “{name}” {value:.3f}")
+        axes.axvline(value, color=INK, linestyle=dash, label=f"threshold “{name}” {value:.3f}")
     if unit == "confidence":
         axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.03)
-    _name(axes, "threshold" if unit == "confidence" else "threshold (ranking score)", "")
-    _legend(axes)
+    name_axes(axes, "threshold" if unit == "confidence" else "threshold (ranking score)", "")
+    legend(axes)
     return figure
 
 
@@ -132,30 +132,30 @@ def plot_accuracy_by_count(bins: Sequence[Mapping[str, Any]]) -> "Figure":
     for b in bins:
         span = f"{b['first']}" if b["last"] == b["first"] else f"{b['first']}-{b['last']}"
         labels.append((f"{b['first']}+" if b["last"] is None else span) + f"\n({b['n_queries']})")
-    figure = _figure()
+    figure = new_figure()
     axes = figure.add_subplot()
     drawn = axes.bar(range(len(bins)), [b["top1"] for b in bins], 0.7, color=BLUE)
-    axes.bar_label(drawn, [f"{b['top1']:.2f}" for b in bins], color=_INK, fontsize=9)
+    axes.bar_label(drawn, [f"{b['top1']:.2f}" for b in bins], color=INK, fontsize=9)
     axes.set_xticks(range(len(bins)), labels)
     axes.set_ylim(0, 1.1)
-    _name(axes, "pictures of the landmark in the index (queries)", "answered rightly")
+    name_axes(axes, "pictures of the landmark in the index (queries)", "answered rightly")
     return figure
 
 
 def plot_false_answers(rates: Mapping[str, float]) -> "Figure":
     """Share of non-landmarks that were answered, per kind. rates: kind -> share."""
-    figure = _figure((_SIZE_IN[0], 1.1 + 0.36 * len(rates)))
+    figure = new_figure((_SIZE_IN[0], 1.1 + 0.36 * len(rates)))
     axes = figure.add_subplot()
     names = list(rates)[::-1]
     drawn = axes.barh(range(len(names)), [rates[name] for name in names], 0.65, color=ORANGE)
     axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names])  # $ would start a formula
-    axes.bar_label(drawn, [f" {rates[name]:.1%}" for name in names], color=_INK, fontsize=9)
+    axes.bar_label(drawn, [f" {rates[name]:.1%}" for name in names], color=INK, fontsize=9)
     axes.set_xlim(0, max(0.1, *(1.25 * rate for rate in rates.values())))
-    _name(axes, "share answered, though no known landmark", "")
+    name_axes(axes, "share answered, though no known landmark", "")
     return figure
 
 
-def _figure(size_in: tuple[float, float] = _SIZE_IN) -> "Figure":
+def new_figure(size_in: tuple[float, float] = _SIZE_IN) -> "Figure":
     """An empty figure, with no help from pyplot's global state."""
     try:
         from matplotlib.figure import Figure
@@ -164,18 +164,19 @@ def _figure(size_in: tuple[float, float] = _SIZE_IN) -> "Figure":
     return Figure(figsize=size_in, layout="constrained")
 
 
-def _name(axes: "Axes", x: str, y: str) -> None:
+def name_axes(axes: "Axes", x: str, y: str) -> None:
     """Axis titles; all that is not data in the ink colour."""
-    axes.set_xlabel(x, color=_INK)
-    axes.set_ylabel(y, color=_INK)
-    axes.tick_params(colors=_INK)
-    axes.grid(True, color=_INK, alpha=0.25, linewidth=0.6)
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
+    axes.tick_params(colors=INK)
+    axes.grid(True, color=INK, alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.patch.set_alpha(0)
     for side, spine in axes.spines.items():
-        spine.set_color(_INK)
+        spine.set_color(INK)
         spine.set_visible(side in ("left", "bottom"))
 
 
-def _legend(axes: "Axes") -> None:
-    axes.legend(frameon=False, labelcolor=_INK, fontsize=9)
+def legend(axes: "Axes") -> None:
+    """Names of what is drawn, in the ink colour."""
+    axes.legend(frameon=False, labelcolor=INK, fontsize=9)

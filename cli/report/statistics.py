@@ -1,0 +1,127 @@
+"""The report on the data: one HTML file with figures and small pictures inside, from the document of `lmr stats`."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from cli.report import statistics_plots as plots
+from cli.report.html import Figure, figure, fill_template, small_picture
+from retrieval.errors import UnreadableError
+
+TEMPLATE = "statistics.html"
+THUMBNAIL_PX, THUMBNAIL_QUALITY = 132, 70  # about 5 kB each
+N_OUTLIERS, N_GROUPS, N_IN_GROUP, N_CLUSTERS = 8, 12, 5, 40  # what is shown; the document has more
+
+_WORDS = {
+    "pixels_per_inch": "pixels per inch",
+    "megapixels": "megapixels",
+    "bytes": "bytes",
+    "aspect_ratio": "width / height",
+}
+
+
+def render_statistics_report(document: Mapping[str, Any], read: Callable[[str, bool], bytes]) -> str:
+    """The report as HTML text; everything that is data is escaped.
+
+    document: of `lmr stats`. read: the encoded picture of an image_id, of the test set if True; UnreadableError.
+    Raises LmrError without jinja2 or matplotlib.
+    """
+
+    def thumbnail(image_id: str, of_test: bool = False) -> str:
+        try:
+            return small_picture(read(image_id, of_test), THUMBNAIL_PX, THUMBNAIL_QUALITY)
+        except UnreadableError:
+            return ""
+
+    limits = {"outliers": N_OUTLIERS, "groups": N_GROUPS, "in_group": N_IN_GROUP, "clusters": N_CLUSTERS}
+    filters = {"number": _number, "count": _count, "share": _share, "thumbnail": thumbnail, "words": _words}
+    has_pictures = document["measured"] is not None or document["store"] is not None
+    figures = {"landmarks": _of_landmarks(document), "beside": _of_labels(document), "pictures": _of_pictures(document)}
+    return fill_template(
+        TEMPLATE, filters, d=document, limits=limits, figures=figures, map=_map(document), has_pictures=has_pictures
+    )
+
+
+def _of_landmarks(d: Mapping[str, Any]) -> list[Figure]:
+    if not d["histogram"]:
+        return []
+    found = [figure("Histogram", "Landmarks by their number of pictures.", plots.plot_histogram(d["histogram"]))]
+    if d["density"]:
+        about = "The same as a smooth curve: Gaussian kernels over the logarithm, Scott's rule."
+        found.append(figure("Density", about, plots.plot_density(d["density"])))
+    about = "What share of all pictures the biggest landmarks hold."
+    found.append(figure("Long tail", about, plots.plot_long_tail(d["long_tail"], d["half"])))
+    return found
+
+
+def _of_labels(d: Mapping[str, Any]) -> list[Figure]:
+    found = []
+    if d["hosts"] and d["hosts"]["top"]:
+        top = d["hosts"]["top"][:12]
+        drawn = plots.plot_shares([row["host"] for row in top], [row["share"] for row in top], "share of all pictures")
+        found.append(figure("Hosts", f"{d['hosts']['hosts']:,} hosts in all.", drawn))
+    for key, heading, x in (
+        ("open_images", "Top labels", "share of all pictures"),
+        ("boxes", "Top labels of boxes", "share of all boxes"),
+    ):
+        if d[key] and d[key]["top_labels"]:
+            top = d[key]["top_labels"]
+            drawn = plots.plot_shares(_names(top), [row["share"] for row in top], x)
+            found.append(figure(heading, f"The {len(top)} most frequent.", drawn))
+    if d["subsets"] and d["subsets"][0]["top_labels"]:
+        about = "How often the most frequent labels of all are in each subset."
+        found.append(figure("Subsets", about, plots.plot_subsets(d["subsets"][: plots.MAPPED])))
+    return found
+
+
+def _of_pictures(d: Mapping[str, Any]) -> list[Figure]:
+    found = (d["measured"] or {}).get("histograms") or {}
+    texts: Sequence[tuple[str, str, str, str, str]] = (
+        ("megapixels", "Sizes", "Width times height.", "megapixels", "log"),
+        ("aspect_ratio", "Shapes", "1 is square, above it lie wide pictures.", "width / height", "log"),
+        ("brightness", "Light", "Mean grey, 0 is black and 255 white.", "brightness", "linear"),
+        ("sharpness", "Sharpness", "Variance of the Laplacian at 256 px, plus 1.", "sharpness + 1", "log"),
+    )
+    return [
+        figure(heading, about, plots.plot_measure(found[key], x, scale=scale))
+        for key, heading, about, x, scale in texts
+        if key in found
+    ]
+
+
+def _map(d: Mapping[str, Any]) -> Figure | None:
+    found = d["map"]
+    if found is None:
+        return None
+    names = {row["landmark_id"]: row["name"] for row in d["most_frequent"]}
+    counts = Counter(label for label in found["landmark_id"] if label is not None)
+    top = sorted(counts, key=lambda label: (-counts[label], label))[: plots.MAPPED]
+    about = (
+        f"{found['pictures']:,} of {found['of']:,} descriptors, drawn with seed {found['seed']} and laid out by t-SNE. "
+        f"The {len(top)} landmarks with most dots are in colour. Near dots are near descriptors; far distances mean little."
+    )
+    return figure(
+        "Map of descriptors", about, plots.plot_map(found, [(label, names.get(label) or label) for label in top])
+    )
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [row["name"] or row["landmark_id"] for row in rows]
+
+
+def _words(name: str) -> str:
+    return _WORDS.get(name, name.replace("_", " "))
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 or float(value).is_integer() else f"{value:.3g}"
+
+
+def _count(value: int) -> str:
+    return f"{value:,}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"

@@ -1,0 +1,1 @@
+"""`lmr stats`: what is in the data."""

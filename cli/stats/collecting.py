@@ -1,0 +1,187 @@
+"""`lmr stats` from what was asked to its document, with progress on stderr."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cli.options import images_folder, warn
+from cli.progress import PictureBar
+from cli.stats.data import Beside, Data, read_data
+from cli.stats.document import describe_data
+from cli.stats.measured import Measured, describe_duplicates, describe_leakage, describe_pictures
+from index import picture_statistics as statistics
+from index.duplicates import same_bytes, same_look
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.facts_table import measure_manifest
+from retrieval.manifest import Manifest, read_manifest
+from retrieval.pictures import PictureSource, read_picture
+
+if TYPE_CHECKING:
+    from cli.stats.described import Described
+    from index.clusters import Clusters
+
+Reader = Callable[[str, bool], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be found out, as the options of the command say."""
+
+    manifest: Path
+    beside: Beside
+    images: Path | None
+    store: Path | None
+    test: Path | None
+    test_images: Path | None
+    facts: Path
+    diagonal: float
+    clusters: int | None
+    map_pictures: int
+    min_similarity: float
+    seed: int
+    n_workers: int
+    wants_csv: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """document: for JSON. read: the encoded picture of an image_id, of the test set if True; UnreadableError."""
+
+    document: dict[str, Any]
+    read: Reader
+    pictures_csv: list[str]
+    clusters_csv: list[str]
+
+
+def collect(asked: Asked) -> Found:
+    """Everything that was asked for. Raises LmrError for what is not usable."""
+    data = read_data(asked.manifest, asked.beside)
+    document = describe_data(data, str(asked.manifest))
+    source = _source(data.pictures, asked.images, asked.manifest)
+    test = None if asked.test is None else read_manifest(asked.test, on_warning=warn)
+    test_images = asked.test_images or asked.images
+    test_source = None if test is None or asked.test is None else _source(test, test_images, asked.test)
+    if asked.wants_csv and source is None:
+        raise LmrError("--pictures-csv is a table of measured pictures; give --images too")
+    measured = None if source is None else _measure(data.pictures, _first_labels(data), source, asked)
+    document["measured"] = None if measured is None else describe_pictures(measured)
+    document["duplicates"] = None if measured is None else describe_duplicates(measured)
+    document["leakage"] = None
+    if test is not None:
+        both = None
+        if measured is not None and test_source is not None:
+            labels = np.array((*test.landmarks, ""), dtype=object)[test.landmark]
+            both = (measured, _measure(test, labels, test_source, asked))
+        document["leakage"] = describe_leakage(data.pictures, test, both)
+    described, clusters = _describe(data, asked, document)
+    return Found(
+        document,
+        _reader(data.pictures, source, described, (test, test_source)),
+        [] if measured is None or not asked.wants_csv else list(_picture_lines(measured)),
+        [] if described is None or clusters is None else list(_cluster_lines(described, clusters)),
+    )
+
+
+def _source(manifest: Manifest, images: Path | None, path: Path) -> PictureSource | None:
+    """Where pictures are: in the folder that was given, in the manifest itself, or nowhere."""
+    if images is None and not path.is_dir() and manifest.content is None:
+        return None
+    return PictureSource(manifest, images_folder(images, path))
+
+
+def _first_labels(data: Data) -> Any:
+    return np.array((*data.labelling.names, ""), dtype=object)[data.labelling.first_landmark()]
+
+
+def _measure(manifest: Manifest, landmark: Any, source: PictureSource, asked: Asked) -> Measured:
+    """LmrError when none of the pictures can be read: the folder is most likely another one."""
+    with PictureBar("measuring") as bar:
+        table = measure_manifest(source, asked.facts, n_workers=asked.n_workers, on_begin=bar.begin, on_done=bar.add)
+    if not len(table.readable):
+        row, reason = next(iter(table.unreadable.items()))
+        name = f"{manifest.image_id[row]}: {reason}"
+        raise LmrError(f"{manifest.source}: none of {len(table)} pictures can be read ({name}); check --images")
+    return Measured(manifest.image_id, landmark, table, statistics.measures_of(table, asked.diagonal))
+
+
+def _describe(data: Data, asked: Asked, document: dict[str, Any]) -> "tuple[Described | None, Clusters | None]":
+    """Adds what the store tells to the document."""
+    document.update(store=None, alike=None, map=None, clusters=None)
+    if asked.store is None:
+        return None, None
+    from cli.stats.described import describe_alike, describe_clusters, describe_map, open_described
+    from index.clusters import find_clusters
+
+    labelling = data.labelling
+    described = open_described(asked.store, data.pictures.image_id, labelling.first_landmark(), labelling.names)
+    document["store"] = {"source": str(asked.store), "pictures": len(described.row), "of": len(data.pictures)}
+    document["alike"] = describe_alike(described, asked.min_similarity, asked.seed)
+    if asked.map_pictures:
+        document["map"] = describe_map(described, asked.map_pictures, asked.seed)
+    if asked.clusters is None:
+        return described, None
+    clusters = find_clusters(described.store, described.row, asked.clusters, asked.seed)
+    document["clusters"] = describe_clusters(described, clusters, asked.seed)
+    return described, clusters
+
+
+def _reader(
+    manifest: Manifest,
+    source: PictureSource | None,
+    described: "Described | None",
+    test: tuple[Manifest | None, PictureSource | None],
+) -> Reader:
+    """Finds pictures by their id: in the folder, else where the store saw them."""
+    rows = {name: row for row, name in enumerate(manifest.image_id.tolist())}
+    test_rows = {} if test[0] is None else {name: row for row, name in enumerate(test[0].image_id.tolist())}
+    stored = (
+        {} if described is None else dict(zip(described.image_id, described.store.path[described.row], strict=True))
+    )
+
+    def read(image_id: str, of_test: bool = False) -> bytes:
+        place, where = (test[1], test_rows) if of_test else (source, rows)
+        if place is not None:
+            return place.read(where[image_id])
+        if not of_test and stored.get(image_id):
+            return read_picture(stored[image_id])
+        raise UnreadableError("not found")
+
+    return read
+
+
+def _picture_lines(measured: Measured) -> Iterator[str]:
+    """A line for each picture, best resolution first, unreadable ones last."""
+    measures, row = measured.measures, measured.measures.row
+    outlier = {int(at): kind for kind, found in statistics.outliers(measures).items() for at in found}
+    copies = {}
+    for groups in (same_look(measured.table.hashes), same_bytes(measured.table.column("sha256"))):
+        copies.update({int(at): measured.image_id[row[group[0]]] for group in groups for at in group[1:]})
+    names = [*statistics.MEASURES, "outlier", "copy_of", "unreadable"]
+    yield _line(["image_id", "landmark_id", "width", "height", *names])
+    for at in statistics.ranking(measures, "pixels_per_inch").tolist():
+        values = [f"{measures.values[name][at]:.6g}" for name in statistics.MEASURES]
+        size = [int(measures.width[at]), int(measures.height[at])]
+        ends = [outlier.get(at, ""), copies.get(at, ""), ""]
+        yield _line([measured.image_id[row[at]], measured.landmark[row[at]], *size, *values, *ends])
+    blank = [""] * (len(statistics.MEASURES) + 4)
+    for at, reason in measured.table.unreadable.items():
+        yield _line([measured.image_id[at], measured.landmark[at], *blank, reason])
+
+
+def _cluster_lines(described: "Described", clusters: "Clusters") -> Iterator[str]:
+    """A line for each picture that the store describes, in its order."""
+    yield _line(["image_id", "landmark_id", "cluster", "similarity"])
+    columns = (described.image_id, described.label, clusters.cluster, clusters.similarity)
+    for name, label, number, similarity in zip(*columns, strict=True):
+        yield _line([name, label, int(number), f"{similarity:.4f}"])
+
+
+def _line(cells: list[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()

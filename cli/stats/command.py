@@ -1,0 +1,129 @@
+"""lmr stats: what is in the data, as text or JSON and as an HTML report."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.options import (
+    PATH,
+    Share,
+    config_option,
+    images_option,
+    json_option,
+    overwrite_option,
+    warn,
+    workers_option,
+)
+
+if TYPE_CHECKING:
+    from cli.stats.collecting import Asked
+
+REPORT, FACTS = Path("stats.html"), Path("picture-facts.sqlite")
+
+
+@click.command(name="stats")
+@click.argument("manifest", metavar="CSV", type=PATH)
+@images_option
+@click.option("--store", type=PATH, default=None, help="Descriptors of the pictures: a map, copies, clusters.")
+@click.option("--test", type=PATH, default=None, help="Manifest of a test set: pictures that it shares with CSV.")
+@click.option("--test-images", type=PATH, default=None, help="Folder of its pictures. [default: --images]")
+@click.option("--report", type=PATH, default=None, help="HTML report. [default: stats.html; with --json none]")
+@click.option("--facts", type=PATH, default=FACTS, show_default=True, help="File that keeps what was measured.")
+@click.option("--pictures-csv", type=PATH, default=None, help="CSV file of all pictures, best resolution first.")
+@click.option("--names", type=PATH, default=None, help="Names of the landmarks, as for build-index.")
+@click.option("--diagonal", type=Share(1, 1000), default=17.6, show_default=True, help="Screen in inches.")
+@click.option("--clusters", type=click.IntRange(1), default=None, help="Clusters to find in the store (k-means).")
+@click.option("--clusters-csv", type=PATH, default=None, help="CSV file of each picture's cluster.")
+@click.option("--map-pictures", type=click.IntRange(0, 10_000), default=2000, show_default=True, help="On the map.")
+@click.option("--min-similarity", type=Share(0.5, 1), default=0.95, show_default=True, help="Of descriptors of copies.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of all that is drawn.")
+@click.option("--image-list", type=PATH, default=None, help="Open Images: the list of pictures, with their Subset.")
+@click.option("--boxes", type=PATH, default=None, help="Open Images: the file of boxes.")
+@click.option("--hierarchy", type=PATH, default=None, help="Which label is a kind of which (Open Images' JSON).")
+@click.option(
+    "--min-label-confidence", type=Share(0, 1), default=0.99, show_default=True, help="Open Images: labels that count."
+)
+@json_option
+@workers_option
+@config_option
+@overwrite_option
+def command(manifest: Path, as_json: bool, overwrite: bool, **values: Any) -> None:
+    """Tell what is in the data that CSV lists: a manifest, a folder of folders, labels of Open Images.
+
+    Landmarks and how many pictures each has, blank cells, hosts. With --images also sizes, resolution, light,
+    sharpness, unreadable pictures and duplicates; a folder's own pictures are measured without it. What was measured
+    is kept: the same command goes on after a stop, and measures only new pictures.
+
+    \b
+    Example:
+      lmr stats train.csv --images images
+      lmr stats train.csv --images images --test test.csv --report report.html
+      lmr stats train.csv --store train.h5 --clusters 40
+      lmr stats train.csv --json
+    """
+    from cli.stats.collecting import collect
+    from cli.stats.output import save_text
+    from cli.stats.text import to_text
+
+    asked = _asked(manifest, values)
+    report = _report_path(values["report"], as_json)
+    for path in (report, values["pictures_csv"], values["clusters_csv"], values["facts"]):
+        _require_folder(path)
+    found = collect(asked)
+    click.echo(json.dumps(found.document, indent=1) if as_json else to_text(found.document))
+    for path, content in ((values["pictures_csv"], found.pictures_csv), (values["clusters_csv"], found.clusters_csv)):
+        if path is not None:
+            warn(save_text(path, content, overwrite=overwrite))
+    if report is not None:
+        from cli.report.statistics import render_statistics_report
+
+        warn(save_text(report, [render_statistics_report(found.document, found.read)], overwrite=overwrite))
+
+
+def _asked(manifest: Path, values: dict[str, Any]) -> "Asked":
+    """What is to be found out. Raises click.UsageError for options that need another one."""
+    from cli.stats.collecting import Asked
+    from cli.stats.data import Beside
+    from cli.training import default_workers
+
+    for option, needed in (
+        ("clusters", "store"),
+        ("clusters_csv", "clusters"),
+        ("test_images", "test"),
+    ):
+        if values[option] is not None and values[needed] is None:
+            raise click.UsageError(f"--{option.replace('_', '-')} needs --{needed}")
+    beside = ("image_list", "boxes", "hierarchy", "names", "min_label_confidence")
+    taken = (*beside, "workers", "report", "pictures_csv", "clusters_csv")
+    return Asked(
+        manifest=manifest,
+        beside=Beside(**{name: values[name] for name in beside}),
+        n_workers=max(1, default_workers(values["workers"])),
+        wants_csv=values["pictures_csv"] is not None,
+        **{name: value for name, value in values.items() if name not in taken},
+    )
+
+
+def _report_path(given: Path | None, as_json: bool) -> Path | None:
+    """Where the report goes; None, said so, where it cannot be drawn and was not asked for."""
+    if given is not None or as_json:
+        return given
+    if find_spec("matplotlib") is None or find_spec("jinja2") is None:
+        warn("no HTML report: it needs pip install 'lmr[report]'")
+        return None
+    return REPORT
+
+
+def _require_folder(path: Path | None) -> None:
+    """LmrError before the work for a file that could not be written after it."""
+    import errno
+    import os
+
+    from index.writing import write_error
+
+    if path is not None and not path.absolute().parent.is_dir():
+        code = errno.ENOTDIR if path.absolute().parent.exists() else errno.ENOENT
+        raise write_error(path, OSError(code, os.strerror(code)))

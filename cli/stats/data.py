@@ -1,0 +1,95 @@
+"""What `lmr stats` reads: the manifest with everything beside it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.options import warn
+from index.label_statistics import Labelling, labelling_of
+from index.open_images_statistics import MIN_LABEL_CONFIDENCE, labelling_of_rows
+from retrieval.errors import LmrError
+from retrieval.hierarchy import Hierarchy, read_hierarchy
+from retrieval.manifest import Manifest, open_table, read_manifest, read_names
+from retrieval.manifest_formats import recognise_manifest
+from retrieval.open_images import LabelRows, read_label_rows
+from retrieval.table_columns import Blanks, count_blanks, read_column
+
+if TYPE_CHECKING:
+    from retrieval.arrays import ObjArray
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Files that say more about the pictures. image_list, boxes: of Open Images. names: of landmarks."""
+
+    image_list: Path | None = None
+    boxes: Path | None = None
+    hierarchy: Path | None = None
+    names: Path | None = None
+    min_label_confidence: float = MIN_LABEL_CONFIDENCE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Data:
+    """A manifest, read. pictures: all of them; their landmarks are in labelling. blanks: None for a folder.
+
+    label_rows: of Open Images labels, None for other manifests. subset: (n,) str of each picture.
+    """
+
+    pictures: Manifest
+    labelling: Labelling
+    blanks: Blanks | None = None
+    label_rows: LabelRows | None = None
+    box_rows: LabelRows | None = None
+    subset: "ObjArray | None" = None
+    hierarchy: Hierarchy | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    min_label_confidence: float = MIN_LABEL_CONFIDENCE
+
+
+def read_data(path: Path, beside: Beside) -> Data:
+    """Reads the manifest and what lies beside it. Raises LmrError for what is not usable."""
+    table = open_table(path)
+    layout = None if table is None else recognise_manifest(table.header, table.source)
+    hierarchy = None if beside.hierarchy is None else read_hierarchy(beside.hierarchy)
+    names = {} if beside.names is None else {label: n.name for label, n in read_names(beside.names).items()}
+    boxes = None if beside.boxes is None else _read_rows(beside.boxes, "--boxes")
+    if table is None or layout is None or layout.format != "open_images":
+        if beside.image_list is not None:
+            raise LmrError(f"--image-list goes with the labels of Open Images, {path} holds none; give it as CSV")
+        pictures = read_manifest(path, on_warning=warn)
+        blanks = None if table is None else count_blanks(table)
+        is_a_row_a_picture = layout is not None and layout.format == "pictures"
+        subset = read_column(table, "Subset") if table is not None and is_a_row_a_picture else None
+        return Data(
+            pictures, labelling_of(pictures), blanks, None, boxes, subset, hierarchy, {**pictures.names, **names}
+        )
+    rows = read_label_rows(table, layout)
+    pictures, subset = rows.pictures(), rows.subset
+    if beside.image_list is not None:
+        pictures, subset = _read_image_list(beside.image_list)
+    labelling = labelling_of_rows(rows, pictures.image_id, beside.min_label_confidence)
+    is_boxes = rows.area is not None
+    boxes = rows if is_boxes and boxes is None else boxes
+    least = beside.min_label_confidence
+    return Data(pictures, labelling, count_blanks(table), rows, boxes, subset, hierarchy, names, least)
+
+
+def _read_rows(path: Path, option: str) -> LabelRows:
+    table = open_table(path)
+    layout = None if table is None else recognise_manifest(table.header, table.source)
+    if table is None or layout is None or layout.format != "open_images":
+        raise LmrError(f"{option} {path} holds no boxes; it takes ImageID,LabelName,Confidence,XMin,XMax,YMin,YMax")
+    rows = read_label_rows(table, layout)
+    if rows.area is None:
+        raise LmrError(f"{option} {path} holds labels without boxes; it takes a file with XMin,XMax,YMin,YMax")
+    return rows
+
+
+def _read_image_list(path: Path) -> "tuple[Manifest, ObjArray | None]":
+    table = open_table(path)
+    layout = None if table is None else recognise_manifest(table.header, table.source)
+    if table is None or layout is None or layout.format != "pictures":
+        raise LmrError(f"--image-list {path} is no list of pictures; it takes ImageID,Subset,OriginalURL")
+    return read_manifest(path, on_warning=warn), read_column(table, "Subset")

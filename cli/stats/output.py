@@ -1,0 +1,21 @@
+"""Files of `lmr stats`: written whole, left alone when they are as they would be, never silently replaced."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from index.writing import write_whole
+from retrieval.errors import LmrError
+
+
+def save_text(path: Path, text: Iterable[str], *, overwrite: bool) -> str:
+    """Writes the file and returns the line that says so. LmrError when another one is there and may not be replaced."""
+    content = "".join(text)
+    if path.is_dir():
+        raise LmrError(f"{path} is a folder; give the file another name")
+    if path.exists():
+        if path.read_bytes() == content.encode(errors="surrogatepass"):
+            return f"{path}: unchanged"
+        if not overwrite:
+            raise LmrError(f"{path}: exists and holds something else; give --overwrite or another name")
+    write_whole(path, [content])
+    return f"{path}: written"

@@ -1,0 +1,82 @@
+"""Descriptors gathered into clusters, and how far clusters and landmarks agree; memory does not grow with the store."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from index.search import FlatIndex, train_centroids
+from retrieval.arrays import FloatArray, IntArray, LongArray, read_only
+from retrieval.errors import LmrError
+from retrieval.store_blocks import StoreBlocks
+
+TRAINING_ROWS = 256  # descriptors for each centroid that are trained on at most; FAISS's own limit
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clusters:
+    """cluster: (n,) int32, of each row; 0 is the largest. similarity: (n,) float32, to its centroid."""
+
+    n_clusters: int
+    cluster: IntArray
+    similarity: FloatArray
+
+    def __post_init__(self) -> None:
+        if self.cluster.shape != self.similarity.shape:
+            raise ValueError(f"cluster {self.cluster.shape} and similarity {self.similarity.shape} must be equal")
+        for name in ("cluster", "similarity"):
+            object.__setattr__(self, name, read_only(getattr(self, name)))
+
+
+def find_clusters(store: StoreBlocks, rows: LongArray, n_clusters: int, seed: int) -> Clusters:
+    """Spherical k-means on a bounded sample of these rows, then the nearest centroid of every one, in blocks.
+
+    Raises LmrError when there are fewer rows than clusters.
+    """
+    if n_clusters > len(rows):
+        raise LmrError(f"{n_clusters} clusters of {len(rows)} descriptors in {store.source}; ask for fewer")
+    sample, limit = rows, n_clusters * TRAINING_ROWS
+    if len(rows) > limit:
+        sample = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
+    index = FlatIndex.build(train_centroids(store.vectors(sample), n_clusters, seed), device="cpu")
+    found = [index.search(vectors, 1) for _, vectors in store.blocks(rows)]
+    cluster = np.concatenate([part.rows[:, 0] for part in found])
+    order = np.argsort(-np.bincount(cluster, minlength=n_clusters), kind="stable")
+    place = np.empty(n_clusters, dtype=np.int32)
+    place[order] = np.arange(n_clusters, dtype=np.int32)
+    return Clusters(n_clusters, place[cluster], np.concatenate([part.scores[:, 0] for part in found]))
+
+
+def describe_cluster(clusters: Clusters, number: int, landmark: LongArray, names: tuple[str, ...]) -> dict[str, Any]:
+    """Size, purity (share of its labelled pictures that the biggest landmark has) and biggest landmarks.
+
+    landmark: (n,) numbers of names, -1 = none.
+    """
+    inside = landmark[clusters.cluster == number]
+    labels, counts = np.unique(inside[inside >= 0], return_counts=True)
+    top = np.argsort(-counts, kind="stable")[:5]
+    return {
+        "cluster": number,
+        "pictures": len(inside),
+        "labelled": int(counts.sum()),
+        "purity": float(counts.max() / counts.sum()) if len(counts) else None,
+        "landmarks": [{"landmark_id": names[labels[i]], "pictures": int(counts[i])} for i in top],
+    }
+
+
+def purity(clusters: Clusters, landmark: LongArray) -> float | None:
+    """Share of the labelled pictures that are of the biggest landmark of their cluster; None without labels."""
+    labelled = landmark >= 0
+    if not labelled.any():
+        return None
+    pairs = np.stack([clusters.cluster[labelled].astype(np.int64), landmark[labelled]], axis=1)
+    found, counts = np.unique(pairs, axis=0, return_counts=True)
+    biggest = np.zeros(clusters.n_clusters, dtype=np.int64)
+    np.maximum.at(biggest, found[:, 0], counts)
+    return float(biggest.sum() / labelled.sum())
+
+
+def central(clusters: Clusters, number: int, n: int) -> LongArray:
+    """Positions of the n pictures of a cluster that are nearest to its centroid."""
+    inside = np.flatnonzero(clusters.cluster == number)
+    return inside[np.argsort(-clusters.similarity[inside], kind="stable")][:n]

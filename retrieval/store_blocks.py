@@ -1,0 +1,75 @@
+"""A finished descriptor store whose descriptors stay in the file and are read a block at a time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from retrieval.arrays import FloatArray, LongArray, ObjArray, UInt8Array, read_only
+from retrieval.errors import LmrError
+from retrieval.store import partial_path
+from retrieval.store_file import DONE, StoreInfo, open_store, read_info, read_texts
+
+BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoreBlocks:
+    """Who is in a store, and where its descriptors lie. image_id, path: (n,) str. state: (n,) uint8."""
+
+    source: str
+    image_id: ObjArray
+    path: ObjArray
+    state: UInt8Array
+    info: StoreInfo
+    offset: int
+
+    def __post_init__(self) -> None:
+        for name in ("image_id", "path", "state"):
+            object.__setattr__(self, name, read_only(getattr(self, name)))
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+    @property
+    def done(self) -> LongArray:
+        """The rows that have a descriptor."""
+        return np.flatnonzero(self.state == DONE)
+
+    def vectors(self, rows: LongArray) -> FloatArray:
+        """The descriptors of these rows, (len(rows), d) float32 of unit length. LmrError for zero, NaN or infinity."""
+        dtype = np.dtype(self.info.dtype).newbyteorder("<")
+        in_file = np.memmap(self.source, dtype, "r", self.offset, (len(self), self.info.d))
+        found = in_file[rows].astype(np.float32)
+        norms = np.sqrt(np.einsum("nd,nd->n", found, found))
+        bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+        if len(bad):
+            name = self.image_id[rows[bad[0]]]
+            raise LmrError(f"{self.source}: the descriptor of {name} is zero or not finite; embed it again")
+        return np.asarray(found / norms[:, None], dtype=np.float32)
+
+    def blocks(self, rows: LongArray) -> Iterator[tuple[LongArray, FloatArray]]:
+        """The rows in parts of at most BLOCK_ROWS, with their descriptors."""
+        for start in range(0, len(rows), BLOCK_ROWS):
+            part = rows[start : start + BLOCK_ROWS]
+            yield part, self.vectors(part)
+
+
+def open_blocks(path: str | Path) -> StoreBlocks:
+    """Opens a finished store. Raises LmrError as `read_store`."""
+    path = Path(path)
+    if not path.exists() and partial_path(path).exists():
+        raise LmrError(f"{path} is unfinished ({partial_path(path).name} is there); run the same lmr embed again")
+    with open_store(path) as file:
+        offset = file["vectors"].id.get_offset()
+        if offset is None and len(file["state"]):
+            raise LmrError(f"{path}: its descriptors are packed in chunks, which lmr does not write; embed again")
+        return StoreBlocks(
+            source=str(path),
+            image_id=read_texts(file["image_id"]),
+            path=read_texts(file["path"]),
+            state=file["state"][:],
+            info=read_info(file),
+            offset=offset or 0,
+        )
