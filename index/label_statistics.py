@@ -115,7 +115,7 @@ def density(counts: LongArray) -> dict[str, list[float]] | None:
     if len(values) < 2 or weights.sum() < 3:
         return None
     kernels = gaussian_kde(np.log10(values), weights=weights)
-    at = np.linspace(0, np.log10(values[-1]) * 1.05, N_CURVE)
+    at = np.linspace(0, np.log10(values[-1]) + 0.4, N_CURVE)
     return {"pictures": (10**at).tolist(), "density": kernels(at).tolist()}
 
 

@@ -1,7 +1,7 @@
 """The evaluation report: one HTML file with figures and pictures inside, which asks for nothing from anywhere."""
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from io import BytesIO
@@ -85,7 +85,7 @@ def render_evaluation_report(report: EvaluationReport) -> str:
     return fill_template(TEMPLATE, filters, report=report, rows=_rows(report.metrics), figures=_figures(report))
 
 
-def fill_template(name: str, filters: Mapping[str, Callable[..., str]], **values: Any) -> str:
+def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
     """A template of this package as HTML text; values are escaped. Raises LmrError without jinja2."""
     try:
         from jinja2 import Environment, FunctionLoader, StrictUndefined

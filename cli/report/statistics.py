@@ -49,8 +49,9 @@ def _of_landmarks(d: Mapping[str, Any]) -> list[Figure]:
     if d["density"]:
         about = "The same as a smooth curve: Gaussian kernels over the logarithm, Scott's rule."
         found.append(figure("Density", about, plots.plot_density(d["density"])))
-    about = "What share of all pictures the biggest landmarks hold."
-    found.append(figure("Long tail", about, plots.plot_long_tail(d["long_tail"], d["half"])))
+    what = "labelled pictures" if d["labels"] == d["labelled"] else "labels"
+    about = f"What share of all {what} the biggest landmarks hold."
+    found.append(figure("Long tail", about, plots.plot_long_tail(d["long_tail"], d["half"], what)))
     return found
 
 
@@ -97,8 +98,9 @@ def _map(d: Mapping[str, Any]) -> Figure | None:
     counts = Counter(label for label in found["landmark_id"] if label is not None)
     top = sorted(counts, key=lambda label: (-counts[label], label))[: plots.MAPPED]
     about = (
-        f"{found['pictures']:,} of {found['of']:,} descriptors, drawn with seed {found['seed']} and laid out by t-SNE. "
-        f"The {len(top)} landmarks with most dots are in colour. Near dots are near descriptors; far distances mean little."
+        f"{found['pictures']:,} of {found['of']:,} descriptors, drawn with seed {found['seed']}, laid out by "
+        f"t-SNE. The {len(top)} landmarks with most dots are in colour. Near dots are near "
+        "descriptors; distances far apart mean little."
     )
     return figure(
         "Map of descriptors", about, plots.plot_map(found, [(label, names.get(label) or label) for label in top])

@@ -1,5 +1,6 @@
-"""Figures of the report on the data: the long tail of landmarks, sizes and light of pictures, the map of descriptors."""
+"""Figures of the report on the data: the long tail of landmarks, sizes and light of pictures, the map."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,15 +40,15 @@ def plot_density(curve: Mapping[str, Sequence[float]]) -> "Figure":
     return figure
 
 
-def plot_long_tail(curve: Mapping[str, Sequence[float]], half: int) -> "Figure":
-    """Share of the labels in the biggest landmarks. curve: `landmarks`, `share`. half: landmarks that hold half."""
+def plot_long_tail(curve: Mapping[str, Sequence[float]], half: int, what: str) -> "Figure":
+    """Share of the labels in the biggest landmarks. curve: `landmarks`, `share`; half: that hold half."""
     figure = new_figure()
     axes = figure.add_subplot()
     axes.plot(curve["landmarks"], curve["share"], color=BLUE)
     axes.axvline(half, color=ORANGE, linestyle="--", label=f"half of all is in {half:,}")
     _logarithmic(axes)
     axes.set_ylim(0, 1.02)
-    name_axes(axes, "biggest landmarks", "share of all pictures")
+    name_axes(axes, "biggest landmarks", f"share of all {what}")
     legend(axes)
     return figure
 
@@ -62,7 +63,8 @@ def plot_shares(names: Sequence[str], shares: Sequence[float], x: str) -> "Figur
     axes.set_yticks(places, [_short(name) for name in names])
     axes.set_xlim(0, max(shares, default=0) * 1.2 or 1)
     name_axes(axes, x, "")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.margins(y=0.02)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
     return figure
 
 
@@ -78,9 +80,10 @@ def plot_subsets(subsets: Sequence[Mapping[str, Any]]) -> "Figure":
         shares = [label["share"] for label in row["top_labels"]]
         axes.barh(places, shares, width, color=colour, label=_short(row["subset"] or "(blank)"))
     axes.set_yticks(range(len(labels) - 1, -1, -1), [_short(label) for label in labels])
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.margins(y=0.02)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
     name_axes(axes, "share of the subset's pictures", "")
-    legend(axes)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, labelcolor=INK, fontsize=9)
     return figure
 
 
@@ -89,7 +92,7 @@ def plot_measure(bins: Mapping[str, Sequence[float]], x: str, *, scale: str = "l
     figure = new_figure()
     axes = figure.add_subplot()
     edges = bins["edges"]
-    widths = [high - low for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    widths = [high - low for low, high in itertools.pairwise(edges)]
     axes.bar(edges[:-1], bins["pictures"], widths, align="edge", color=BLUE, edgecolor=INK, linewidth=0.4)
     if scale == "log":
         _logarithmic(axes)
