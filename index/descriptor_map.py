@@ -6,6 +6,7 @@ from retrieval.arrays import FloatArray
 
 PERPLEXITY = 30.0  # neighbours that count for each point, roughly; the value of the paper
 _FEW = 5  # below that many points there are no neighbourhoods to keep
+_SAME = 1e-6  # largest difference of coordinates from their mean at which all points are one
 
 
 def map_descriptors(vectors: FloatArray, seed: int) -> FloatArray:
@@ -18,15 +19,13 @@ def map_descriptors(vectors: FloatArray, seed: int) -> FloatArray:
     from sklearn.manifold import TSNE
 
     n, d = vectors.shape
-    if n < _FEW:
-        centred = vectors - vectors.mean(axis=0)
+    centred = vectors - vectors.mean(axis=0)
+    if n < _FEW or np.abs(centred).max() < _SAME:
         found = np.zeros((n, 2), dtype=np.float32)
-        n_axes = min(2, n, d)
         u, s, _ = np.linalg.svd(centred, full_matrices=False)
-        found[:, :n_axes] = (u * s)[:, :n_axes]
+        found[:, : min(2, n, d)] = (u * s)[:, :2]
     else:
-        reduced = PCA(min(50, n, d), random_state=seed).fit_transform(vectors) if d > 2 else vectors
+        reduced = PCA(min(50, n, d), random_state=seed).fit_transform(vectors)
         perplexity = min(PERPLEXITY, (n - 1) / 3)
-        start = "pca" if reduced.std() > 0 else "random"
-        found = TSNE(perplexity=perplexity, init=start, random_state=seed).fit_transform(reduced)
+        found = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
     return np.asarray(found / max(float(np.abs(found).max()), 1e-12), dtype=np.float32)

@@ -119,7 +119,8 @@ def plot_map(found: Mapping[str, Sequence[Any]], shown: Sequence[tuple[str, str]
         mark, colour = _MARKS[number]
         axes.scatter(*dots(number), s=17, marker=mark, linewidths=0, color=colour, label=_short(name))
     name_axes(axes, "", "")
-    axes.set(xticks=[], yticks=[], xlim=(-1.05, 1.05), ylim=(-1.05, 1.05))
+    axes.set(xticks=[], yticks=[])
+    axes.spines[["left", "bottom"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, labelcolor=INK, fontsize=9)
     return figure
 
