@@ -19,10 +19,9 @@ def plot_histogram(bins: Sequence[Mapping[str, int]]) -> "Figure":
     axes = figure.add_subplot()
     names = [str(b["first"]) if b["first"] == b["last"] else f"{b['first']}-{b['last']}" for b in bins]
     drawn = axes.bar(range(len(bins)), [b["landmarks"] for b in bins], 0.8, color=BLUE)
-    axes.bar_label(drawn, [f"{b['landmarks']:,}" for b in bins], color=INK, fontsize=8)
-    axes.set_xticks(
-        range(len(bins)), names, rotation=35 if len(bins) > 6 else 0, ha="right" if len(bins) > 6 else "center"
-    )
+    turned, size = (90, 7) if len(bins) > 9 else (0, 9)
+    axes.bar_label(drawn, [f"{b['landmarks']:,}" for b in bins], color=INK, fontsize=size)
+    axes.set_xticks(range(len(bins)), names, rotation=turned, fontsize=size)
     axes.margins(y=0.12)
     name_axes(axes, "pictures of the landmark", "landmarks")
     return figure

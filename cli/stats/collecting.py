@@ -157,7 +157,10 @@ def _reader(
 def _picture_lines(measured: Measured) -> Iterator[str]:
     """A line for each picture, best resolution first, unreadable ones last."""
     measures, row = measured.measures, measured.measures.row
-    outlier = {int(at): kind for kind, found in statistics.outliers(measures).items() for at in found}
+    outlier: dict[int, list[str]] = {}
+    for kind, found in statistics.outliers(measures).items():
+        for at in found.tolist():
+            outlier.setdefault(at, []).append(kind)
     copies = {}
     for groups in (same_look(measured.table.hashes), same_bytes(measured.table.column("sha256"))):
         copies.update({int(at): measured.image_id[row[group[0]]] for group in groups for at in group[1:]})
@@ -166,7 +169,7 @@ def _picture_lines(measured: Measured) -> Iterator[str]:
     for at in statistics.ranking(measures, "pixels_per_inch").tolist():
         values = [f"{measures.values[name][at]:.6g}" for name in statistics.MEASURES]
         size = [int(measures.width[at]), int(measures.height[at])]
-        ends = [outlier.get(at, ""), copies.get(at, ""), ""]
+        ends = [" ".join(outlier.get(at, ())), copies.get(at, ""), ""]
         yield _line([measured.image_id[row[at]], measured.landmark[row[at]], *size, *values, *ends])
     blank = [""] * (len(statistics.MEASURES) + 4)
     for at, reason in measured.table.unreadable.items():

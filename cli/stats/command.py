@@ -71,7 +71,7 @@ def command(manifest: Path, as_json: bool, overwrite: bool, **values: Any) -> No
     asked = _asked(manifest, values)
     report = _report_path(values["report"], as_json)
     for path in (report, values["pictures_csv"], values["clusters_csv"], values["facts"]):
-        _require_folder(path)
+        _require_place(path)
     found = collect(asked)
     click.echo(json.dumps(found.document, indent=1) if as_json else to_text(found.document))
     for path, content in ((values["pictures_csv"], found.pictures_csv), (values["clusters_csv"], found.clusters_csv)):
@@ -117,13 +117,16 @@ def _report_path(given: Path | None, as_json: bool) -> Path | None:
     return REPORT
 
 
-def _require_folder(path: Path | None) -> None:
+def _require_place(path: Path | None) -> None:
     """LmrError before the work for a file that could not be written after it."""
     import errno
     import os
 
     from index.writing import write_error
+    from retrieval.errors import LmrError
 
+    if path is not None and path.is_dir():
+        raise LmrError(f"{path} is a folder; give the file another name")
     if path is not None and not path.absolute().parent.is_dir():
         code = errno.ENOTDIR if path.absolute().parent.exists() else errno.ENOENT
         raise write_error(path, OSError(code, os.strerror(code)))

@@ -79,7 +79,7 @@ def _rolled_up(data: "Data") -> list[dict[str, Any]] | None:
     below = {label: data.hierarchy.below(label) for label in data.hierarchy.children}
     total = labels.rolled_up(data.labelling, below)
     own = dict(zip(data.labelling.names, data.labelling.counts.tolist(), strict=True))
-    shown = sorted(total, key=lambda label: (-total[label], label))[: open_images.N_TOP]
+    shown = sorted(total, key=lambda label: (-total[label], -len(below[label]), label))[: open_images.N_TOP]
     return [
         {
             "landmark_id": label,

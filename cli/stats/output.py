@@ -10,8 +10,6 @@ from retrieval.errors import LmrError
 def save_text(path: Path, text: Iterable[str], *, overwrite: bool) -> str:
     """Writes the file and returns the line that says so. LmrError when another one is there and may not be replaced."""
     content = "".join(text)
-    if path.is_dir():
-        raise LmrError(f"{path} is a folder; give the file another name")
     if path.exists():
         if path.read_bytes() == content.encode(errors="surrogatepass"):
             return f"{path}: unchanged"
