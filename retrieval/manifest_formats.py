@@ -35,6 +35,7 @@ _ROLES = {
 # Columns of known files that lmr has no use for.
 _UNUSED = frozenset(
     (
+        "cause",  # of lmr's failed.csv
         *("supercategory", "hierarchical_label", "natural_or_human_made"),  # train_label_to_hierarchical.csv
         *("source", "xmax", "ymin", "ymax", "isoccluded", "istruncated", "isgroupof", "isdepiction", "isinside"),
         *("subset", "originallandingurl", "license", "authorprofileurl", "author", "title", "originalsize"),

@@ -37,13 +37,8 @@ class PictureFacts:
 
 def measure_picture(data: bytes, limits: Limits = DEFAULT_LIMITS) -> PictureFacts:
     """The facts of an encoded picture. Raises UnreadableError with the reason."""
-    small = decode(data, MEASURED_PX, limits)
+    grey = _grey(data, limits)
     width, height = picture_size(data, limits)
-    grey = small.convert("L")
-    scale = MEASURED_PX / min(grey.size)
-    if scale < 1:
-        size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
-        grey = grey.resize(size, Image.Resampling.BILINEAR)
     luma = np.asarray(grey, dtype=np.float32)
     share = np.bincount(np.asarray(grey).ravel(), minlength=256) / grey.width / grey.height
     seen = share[share > 0]
@@ -61,6 +56,11 @@ def measure_picture(data: bytes, limits: Limits = DEFAULT_LIMITS) -> PictureFact
     )
 
 
+def hash_picture(data: bytes, limits: Limits = DEFAULT_LIMITS) -> int:
+    """The perceptual hash that `measure_picture` gives, alone. Raises UnreadableError with the reason."""
+    return perceptual_hash(_grey(data, limits))
+
+
 def perceptual_hash(picture: Image.Image) -> int:
     """64 bits that stay nearly the same under resizing, recompression and small changes of light.
 
@@ -72,6 +72,16 @@ def perceptual_hash(picture: Image.Image) -> int:
     low = fft.dctn(np.asarray(grey, dtype=np.float64), norm="ortho")[:n, :n].ravel().round(6)  # plain grey is all 0
     bits = low > np.median(low[1:])  # the mean light, at 0, is not part of what is compared
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def _grey(data: bytes, limits: Limits) -> Image.Image:
+    """The picture in grey, its shorter side at most MEASURED_PX."""
+    grey = decode(data, MEASURED_PX, limits).convert("L")
+    scale = MEASURED_PX / min(grey.size)
+    if scale < 1:
+        size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
+        grey = grey.resize(size, Image.Resampling.BILINEAR)
+    return grey
 
 
 def _sharpness(luma: FloatArray) -> float:

@@ -1,0 +1,176 @@
+"""What `lmr download` does and says about the pictures of a manifest."""
+
+import json
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from cli.options import warn
+from cli.progress import PictureBar
+from cli.training import default_workers
+from index.writing import write_error, write_whole
+from retrieval.arrays import UInt8Array
+from retrieval.download.ledger import LEDGER_NAME, Ledger
+from retrieval.download.places import Places
+from retrieval.download.rules import FetchRules, Form
+from retrieval.download.running import Task, run_download
+from retrieval.download.summary import Tally, failed_lines
+from retrieval.download.survey import BAD_ID, FAILED, NO_URL, THERE, TO_FETCH, TO_VERIFY, survey
+from retrieval.errors import LmrError
+from retrieval.manifest import Manifest, read_manifest
+
+FAILED_NAME = "failed.csv"
+
+_SHOWN = 10  # causes and hosts in the table
+_STATES = {
+    "n_there": THERE,
+    "n_failed_before": FAILED,
+    "n_to_fetch": TO_FETCH,
+    "n_to_verify": TO_VERIFY,
+    "n_without_url": NO_URL,
+    "n_bad_id": BAD_ID,
+}
+
+
+def download_pictures(path: Path, images: Path, how: tuple[Form, FetchRules], values: dict[str, Any]) -> None:
+    """values: of the options dry_run, retry_failed, overwrite, workers, as_json."""
+    form, rules = how
+    manifest = read_manifest(path, on_warning=warn)
+    places = Places(images, form.layout)
+    if values["dry_run"]:
+        _tell_plan(manifest, places, values)
+        return
+    make_folder(images)
+    with Ledger(images / LEDGER_NAME) as ledger:
+        if values["overwrite"]:
+            ledger.begin_anew(form)
+        ledger.require_form(form)
+        states = _look(manifest, ledger, places, values["retry_failed"])
+        task = Task(manifest, states, places, form, rules, default_workers(values["workers"]) or 1)
+        began_s = time.monotonic()
+        n_new, left = _fetch(task, ledger)
+        content = _account(manifest, ledger, images)
+        content["n_new"] = n_new
+        content["seconds"] = round(time.monotonic() - began_s, 3)
+        content["hosts_left"] = left
+    _tell(content, bool((states > FAILED).any()), values["as_json"])
+    if not content["n_done"]:
+        raise LmrError(
+            f"none of the {len(manifest):,} pictures could be fetched, most often: {next(iter(content['causes']))}; "
+            f"{content['failed']} lists them"
+        )
+
+
+def make_folder(images: Path) -> None:
+    """Raises LmrError when it cannot be made."""
+    try:
+        images.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(images, error) from error
+
+
+def _look(manifest: Manifest, ledger: Ledger, places: Places, retry_failed: bool) -> UInt8Array:
+    with PictureBar("looking") as bar:
+        bar.begin(len(manifest))
+        return survey(manifest, ledger, places, retry_failed=retry_failed, on_done=bar.add)
+
+
+def _fetch(task: Task, ledger: Ledger) -> tuple[int, dict[str, str]]:
+    """Number of pictures that are new, and the hosts that were left with the reason."""
+    counts = {True: 0, False: 0}
+    n = int((task.states > FAILED).sum())
+    if not n:
+        return 0, {}
+
+    with PictureBar("downloading") as bar:
+        bar.begin(n)
+
+        def count(n_finished: int, is_stored: bool) -> None:
+            counts[is_stored] += n_finished
+            bar.add(n_finished)
+            if not is_stored:
+                bar.note(f"{counts[False]:,} failed")
+
+        left = run_download(task, ledger, count)
+    return counts[True], left
+
+
+def _account(manifest: Manifest, ledger: Ledger, images: Path) -> dict[str, Any]:
+    """Writes failed.csv and counts every row."""
+    tally, failed = Tally(), images / FAILED_NAME
+    write_whole(failed, failed_lines(manifest, ledger, tally))
+    if not tally.n_missing:
+        failed.unlink()
+    hosts = sorted(tally.hosts.items(), key=lambda item: (-item[1].n_missing, -item[1].n_done, item[0]))
+    return {
+        "images": str(images),
+        "n_rows": len(manifest),
+        "n_done": tally.n_done,
+        "n_missing": tally.n_missing,
+        "bytes": tally.n_bytes,
+        "causes": dict(tally.causes.most_common()),
+        "hosts": {name: asdict(host) for name, host in hosts},
+        "failed": str(failed) if tally.n_missing else None,
+    }
+
+
+def _tell(content: dict[str, Any], was_anything: bool, as_json: bool) -> None:
+    for host, reason in content["hosts_left"].items():
+        warn(f"{host} was left for a later run: {reason}; the same command tries it again")
+    if as_json:
+        click.echo(json.dumps(content, indent=2))
+        return
+    done = f"{content['n_done']:,} of {content['n_rows']:,} pictures are there, {content['bytes'] / 1e6:,.1f} MB"
+    if not was_anything:
+        click.echo(f"{content['images']}: {done}, nothing to do")
+    else:
+        rate = content["n_new"] / max(content["seconds"], 1e-3)
+        click.echo(f"{content['images']}: {done}; {content['n_new']:,} new, {rate:.1f} a second")
+    if content["n_missing"]:
+        _table("not there, by cause", content["causes"])
+        _table("not there, by host", {name: host["n_missing"] for name, host in content["hosts"].items()})
+        click.echo(f"{content['failed']} lists them; --retry-failed tries them again")
+
+
+def _table(title: str, counts: dict[str, int]) -> None:
+    """The largest counts and how many others there are."""
+    items = [(name, n) for name, n in counts.items() if n]
+    click.echo(f"{title}:")
+    for name, n in items[:_SHOWN]:
+        click.echo(f"  {n:>9,}  {name}")
+    if len(items) > _SHOWN:
+        click.echo(f"  {sum(n for _, n in items[_SHOWN:]):>9,}  in {len(items) - _SHOWN} others")
+
+
+def _tell_plan(manifest: Manifest, places: Places, values: dict[str, Any]) -> None:
+    """What a run would do. Nothing is written and nothing is asked of any server."""
+    path = places.images / LEDGER_NAME
+    with Ledger(path if path.exists() and not values["overwrite"] else None) as ledger:
+        states = survey(manifest, ledger, places, retry_failed=values["retry_failed"])
+    if values["overwrite"]:
+        states[states == TO_VERIFY] = TO_FETCH
+    content: dict[str, Any] = {"images": str(places.images), "n_rows": len(manifest)}
+    content |= {name: int((states == state).sum()) for name, state in _STATES.items()}
+    content["hosts"] = dict(_hosts(manifest, states).most_common())
+    if values["as_json"]:
+        click.echo(json.dumps(content, indent=2))
+        return
+    click.echo(
+        f"{places.images}: {content['n_to_fetch']:,} of {len(manifest):,} pictures would be fetched; "
+        f"{content['n_there']:,} are there, {content['n_to_verify']:,} files would be checked, "
+        f"{content['n_failed_before']:,} failed before, {content['n_without_url']:,} have no url, "
+        f"{content['n_bad_id']:,} a bad id"
+    )
+    _table("to fetch, by host", content["hosts"])
+
+
+def _hosts(manifest: Manifest, states: UInt8Array) -> Counter[str]:
+    from retrieval.download.summary import host_of
+
+    assert manifest.url is not None
+    return Counter(host_of(manifest.url[row]) for row in np.flatnonzero(states == TO_FETCH))

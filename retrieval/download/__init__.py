@@ -1,0 +1,1 @@
+"""Fetching pictures: politely, safely, resumably, resized on arrival."""

@@ -1,0 +1,113 @@
+"""Which picture is fetched next: fair between hosts, few at a time from each, none from a host that asked for rest."""
+
+import heapq
+import itertools
+from collections import deque
+from dataclasses import dataclass, field
+
+SILENT_TRIES = 20  # in a row without any answer, after which a host is left for a later run
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A picture to fetch. n_tries: that were made before."""
+
+    image_id: str
+    url: str
+    host: str
+    n_tries: int = 0
+
+
+@dataclass(slots=True)
+class _Host:
+    ready: deque[Job] = field(default_factory=deque)
+    n_running: int = 0
+    n_silent: int = 0
+    resting_until_s: float = 0.0
+    is_listed: bool = False  # among the hosts whose turn it is
+
+
+class HostQueue:
+    """Jobs by host. All times are seconds on one clock that the caller reads.
+
+    A job is put in with `add`, comes out of `take`, and is followed by `release` of its host. `closed` holds the hosts
+    that are left for a later run, with the reason.
+    """
+
+    def __init__(self, n_per_host: int) -> None:
+        self._n_per_host = n_per_host
+        self._hosts: dict[str, _Host] = {}
+        self._turns: deque[str] = deque()
+        self._later: list[tuple[float, int, str, Job | None]] = []  # None: the end of the host's rest
+        self._number = itertools.count()
+        self._n = 0
+        self.closed: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        """Jobs that wait."""
+        return self._n
+
+    def add(self, job: Job, not_before_s: float = 0.0) -> None:
+        """Puts a job in, to come out at that time at the earliest."""
+        self._n += 1
+        if not_before_s > 0:
+            heapq.heappush(self._later, (not_before_s, next(self._number), job.host, job))
+        else:
+            self._put(job)
+
+    def take(self, now_s: float) -> Job | None:
+        """The next job, its host the one that waited longest; None when there is none that may run now."""
+        while self._later and self._later[0][0] <= now_s:
+            _, _, name, job = heapq.heappop(self._later)
+            if job is None:
+                self._list(name)
+            else:
+                self._put(job)
+        while self._turns:
+            name = self._turns.popleft()
+            host = self._hosts[name]
+            host.is_listed = False
+            if not host.ready or host.n_running >= self._n_per_host or host.resting_until_s > now_s:
+                continue  # listed again by what changes that
+            host.n_running += 1
+            self._n -= 1
+            job = host.ready.popleft()
+            self._list(name)
+            return job
+        return None
+
+    def release(self, name: str) -> None:
+        """A job of this host is no longer running."""
+        host = self._hosts[name]
+        host.n_running -= 1
+        self._list(name)
+        if not host.ready and not host.n_running and not host.resting_until_s and not host.n_silent:
+            del self._hosts[name]
+
+    def rest(self, name: str, until_s: float) -> None:
+        """Nothing of this host comes out before that time."""
+        host = self._hosts[name]
+        if until_s > host.resting_until_s:
+            host.resting_until_s = until_s
+            heapq.heappush(self._later, (until_s, next(self._number), name, None))
+
+    def heard(self, name: str, *, is_silent: bool) -> None:
+        """Whether the host answered a job that it still runs; too many silent ones in a row close it."""
+        host = self._hosts[name]
+        host.n_silent = host.n_silent + 1 if is_silent else 0
+        if host.n_silent >= SILENT_TRIES:
+            self.closed[name] = f"no answer {SILENT_TRIES} times in a row"
+
+    def wait_s(self, now_s: float) -> float | None:
+        """Seconds until `take` may have something that it does not have now; None when no time is set for that."""
+        return max(0.0, self._later[0][0] - now_s) if self._later else None
+
+    def _put(self, job: Job) -> None:
+        self._hosts.setdefault(job.host, _Host()).ready.append(job)
+        self._list(job.host)
+
+    def _list(self, name: str) -> None:
+        host = self._hosts.get(name)
+        if host is not None and host.ready and not host.is_listed:
+            host.is_listed = True
+            self._turns.append(name)
