@@ -34,7 +34,8 @@ def download_archives(archives: Archives, rules: FetchRules, values: dict[str, A
                 for suffix in ("", ".partial"):
                     (archives.folder / f"{name}{suffix}").unlink(missing_ok=True)
         there = archives_there(archives, ledger)
-        with ByteBar("downloading") as bar:
+        bar = ByteBar("downloading")
+        with bar:
             failed = run_archives(archives, ledger, rules, bar)
     content = {
         "images": str(archives.folder),

@@ -51,7 +51,7 @@ def download_pictures(path: Path, images: Path, how: tuple[Form, FetchRules], va
             ledger.begin_anew(form)
         ledger.require_form(form)
         states = _look(manifest, ledger, places, values["retry_failed"])
-        task = Task(manifest, states, places, form, rules, default_workers(values["workers"]) or 1)
+        task = Task(manifest, states, places, form, rules, default_workers(values["workers"]))
         began_s = time.monotonic()
         n_new, left = _fetch(task, ledger)
         content = _account(manifest, ledger, images)
@@ -125,7 +125,7 @@ def _tell(content: dict[str, Any], was_anything: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(content, indent=2))
         return
-    done = f"{content['n_done']:,} of {content['n_rows']:,} pictures are there, {content['bytes'] / 1e6:,.1f} MB"
+    done = f"{content['n_done']:,} of {content['n_rows']:,} pictures are there, {content['bytes'] / 1e6:,.2f} MB"
     if not was_anything:
         click.echo(f"{content['images']}: {done}, nothing to do")
     else:
@@ -140,6 +140,8 @@ def _tell(content: dict[str, Any], was_anything: bool, as_json: bool) -> None:
 def _table(title: str, counts: dict[str, int]) -> None:
     """The largest counts and how many others there are."""
     items = [(name, n) for name, n in counts.items() if n]
+    if not items:
+        return
     click.echo(f"{title}:")
     for name, n in items[:_SHOWN]:
         click.echo(f"  {n:>9,}  {name}")

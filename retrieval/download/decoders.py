@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from types import TracebackType
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Decoders:
-    """A pool of processes. Leaving the context does not wait for work that was not begun."""
+    """A pool of processes; with 0 workers a thread of this one. Leaving it does not wait for work that was not begun."""
 
     def __init__(self, n_workers: int) -> None:
         self._n_workers = n_workers
@@ -52,7 +52,9 @@ class Decoders:
                     raise UnreadableError("broken picture: it kills the process that decodes it") from error
 
 
-def _pool(n_workers: int) -> ProcessPoolExecutor:
+def _pool(n_workers: int) -> Executor:
+    if not n_workers:
+        return ThreadPoolExecutor(1)
     return ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"), initializer=_begin)
 
 

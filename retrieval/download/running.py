@@ -142,7 +142,7 @@ class _Run:
 
     def _start_all(self, session: aiohttp.ClientSession) -> None:
         """As much as the limits allow."""
-        room = _BODIES_A_WORKER * self._task.n_workers
+        room = _BODIES_A_WORKER * max(1, self._task.n_workers)
         while self._unverified and self._n_decoding < room:
             self._n_decoding += 1
             self._start(self._verify(*self._unverified.popleft()))

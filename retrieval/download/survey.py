@@ -38,9 +38,9 @@ def survey(
         entries = ledger.find(ids)
         for row, image_id in enumerate(ids, start=start):
             entry, url = entries.get(image_id), manifest.url[row]
+            if retry_failed and entry is not None and entry.status == "failed":
+                entry = None
             state = states[row] = _state(image_id, url, entry, places, trusts_files)
-            if state == FAILED and retry_failed:
-                states[row] = TO_FETCH if url else NO_URL
             if state == THERE and entry is not None and url not in ("", entry.url):
                 others.append((image_id, entry.url, url))
         on_done(len(ids))
