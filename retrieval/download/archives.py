@@ -41,7 +41,8 @@ def require_part(ledger: Ledger, archives: Archives) -> None:
         ledger.set_note("part", archives.part)
     elif kept != archives.part:
         raise LmrError(
-            f"{archives.folder} holds the {kept} archives, of the same names as {archives.part}; give another folder"
+            f"{archives.folder} holds the {kept} archives, whose names are those of {archives.part} too; "
+            "give another folder"
         )
 
 

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Decoders:
-    """A pool of processes; with 0 workers a thread of this one. Leaving it does not wait for work that was not begun."""
+    """A pool of processes; with 0 workers a thread of this one. At its end what was not begun is dropped."""
 
     def __init__(self, n_workers: int) -> None:
         self._n_workers = n_workers

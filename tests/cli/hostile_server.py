@@ -118,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
             if path in world.files:
                 self.file(path)
             else:
-                getattr(self, what)(detail)
+                getattr(self, what, self.nothing)(detail)
         finally:
             with world.lock:
                 world.n_now -= 1
@@ -147,6 +147,10 @@ class _Handler(BaseHTTPRequestHandler):
     def photo(self, seed: str) -> None:
         """A picture."""
         self.answer(photo(int(seed)), Content_Type="image/jpeg")
+
+    def nothing(self, _: str) -> None:
+        """No such path."""
+        self.answer(b"no", 404)
 
     def status(self, code: str) -> None:
         """This HTTP code."""

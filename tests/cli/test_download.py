@@ -1,0 +1,397 @@
+"""`lmr download` against a server on loopback that misbehaves."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hostile_server import photo, serving
+from PIL import Image
+from tiny_set import done, listing, misused, read_rows, refused, run, write_csv
+
+QUICK = ("--allow-private", "--workers", "0", "--timeout-s", "5", "--idle-s", "3", "--back-off-s", "0.02")
+SMALL = ("--max-bytes", "2000000", "--max-pixels", "1000000")
+
+
+@pytest.fixture(scope="module")
+def shared_server():
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shared_server.n_asked.clear()
+    shared_server.asked_at_s.clear()
+    shared_server.headers.clear()
+    shared_server.files.clear()
+    shared_server.at_once, shared_server.latency_s = 0, 0.0
+    return shared_server
+
+
+def manifest(server, *paths: str, name: str = "train.csv", **rows: str) -> Path:
+    """A row p0, p1, ... for each path of the server, and further rows id=url."""
+    lines = [f"p{i},{server.url(path)}" for i, path in enumerate(paths)]
+    return write_csv(Path(name), "id,url", lines + [f"{image_id},{url}" for image_id, url in rows.items()])
+
+
+def summary(*arguments: object) -> dict:
+    return json.loads(done("download", *arguments, *QUICK, "--json").stdout)
+
+
+def ledger(images: str = "images") -> dict[str, dict]:
+    with sqlite3.connect(Path(images) / "download.sqlite") as connection:
+        connection.row_factory = sqlite3.Row
+        return {row["image_id"]: dict(row) for row in connection.execute("SELECT * FROM pictures")}
+
+
+def causes(images: str = "images") -> dict[str, str]:
+    return {row["id"]: row["cause"] for row in read_rows(Path(images) / "failed.csv")}
+
+
+def test_pictures_are_fetched_resized_and_written_down(server):
+    manifest(server, "photo/1", "png/2")
+    content = summary("train.csv")
+    size = sum(path.stat().st_size for path in Path("images").glob("*.jpg"))
+    assert content.pop("seconds") > 0
+    assert content == {
+        "images": "images",
+        "n_rows": 2,
+        "n_done": 2,
+        "n_missing": 0,
+        "bytes": size,
+        "causes": {},
+        "hosts": {"127.0.0.1": {"n_done": 2, "n_missing": 0, "n_bytes": size}},
+        "failed": None,
+        "n_new": 2,
+        "hosts_left": {},
+    }
+    with Image.open("images/p1.jpg") as picture:
+        assert (picture.format, picture.size) == ("JPEG", (256, 192))
+    entry = ledger()["p0"]
+    assert (entry["status"], entry["http_code"], entry["n_tries"]) == ("done", 200, 1)
+    assert (entry["width"], entry["height"], entry["original_width"], entry["original_height"]) == (256, 192, 320, 240)
+    assert entry["original_bytes"] == len(photo(1))
+    assert sorted(path.name for path in Path("images").iterdir()) == ["download.sqlite", "p0.jpg", "p1.jpg"]
+
+
+def test_the_same_command_again_has_nothing_to_do(server):
+    manifest(server, "photo/1", "status/404")
+    first = done("download", "train.csv", *QUICK)
+    assert first.stdout.splitlines()[1:] == [
+        *("not there, by cause:", "          1  HTTP 404", "not there, by host:", "          1  127.0.0.1"),
+        "images/failed.csv lists them; --retry-failed tries them again",
+    ]
+    before = listing(Path("images"))
+    second = done("download", "train.csv", *QUICK)
+    assert second.stdout.splitlines()[0] == "images: 1 of 2 pictures are there, 0.01 MB, nothing to do"
+    assert second.stdout.splitlines()[1:] == first.stdout.splitlines()[1:]
+    assert server.n_asked == {"photo/1": 1, "status/404": 1}
+    assert listing(Path("images")) == before
+
+
+HOSTILE = {
+    "endless/": "too many bytes",
+    "silence/": "stalled",
+    "drip/": "timeout",
+    "truncated/": "cut short",
+    "half/": "broken picture",
+    "reset/": "cut short",
+    "nonsense/": "not http",
+    "page/": "a web page",
+    "text/": "not a picture",
+    "empty/": "not a picture",
+    "bomb/": "too many bytes",
+    "brotli/": "content encoding",
+    "vast/": "too many pixels",
+    "loop/": "too many redirects",
+    "to/ftp://127.0.0.1/x": "bad url",
+    "to/http://[broken": "bad url",
+    "status/404": "HTTP 404",
+    "status/500": "HTTP 500",
+    "status/204": "HTTP 204",
+    "status/304": "HTTP 304",
+}
+HARMLESS = ("photo/1", "mislabelled/2", "packed/3", "to//photo/4", "flaky/503/1/5", "png/6")
+
+
+def test_every_row_of_a_hostile_server_is_accounted_for(server):
+    others = {
+        "../evil": server.url("photo/7"),
+        "no-url": "None",
+        "no-http": "file:///etc/passwd",
+        "no-host": "http://no-such-host.invalid/x.jpg",
+        "refused": "http://127.0.0.1:1/x.jpg",
+        "x" * 300: server.url("photo/8"),
+    }
+    manifest(server, *HOSTILE, *HARMLESS, **others)
+    limits = ("--timeout-s", "2", "--idle-s", "1", "--retries", "1", "--per-host", "40", *SMALL)
+    content = json.loads(done("download", "train.csv", *QUICK, *limits, "--json").stdout)
+    expected = {f"p{i}": cause for i, cause in enumerate(HOSTILE.values())}
+    expected |= {"../evil": "bad id", "no-url": "no url", "no-http": "bad url", "no-host": "no such host"}
+    expected |= {"refused": "no answer", "x" * 300: "bad id"}
+    found = causes()
+    if found["p5"] == "connection reset":  # when the reset is seen before the first bytes are
+        found["p5"] = "cut short"
+    assert found == expected
+    assert (content["n_rows"], content["n_done"], content["n_missing"]) == (32, 6, 26)
+    assert sum(content["causes"].values()) == 26
+    assert {path.name for path in Path("images").glob("**/*.jpg")} == {f"p{i}.jpg" for i in range(20, 26)}
+    assert {path.name for path in Path().iterdir()} == {"images", "train.csv"}
+    assert {path.name for path in Path("images").iterdir() if path.suffix != ".jpg"} == {
+        "download.sqlite",
+        "failed.csv",
+    }
+    assert {i for i, entry in ledger().items() if entry["n_tries"] == 2} >= {"p1", "p2", "p3", "p17", "refused"}
+
+
+def test_failed_csv_can_be_fed_back(server):
+    manifest(server, "photo/1", "flaky/404/1/2")
+    done("download", "train.csv", *QUICK)
+    result = done("download", "images/failed.csv", "images", "--retry-failed", *QUICK)
+    assert "1 of 1 pictures are there" in result.stdout
+    assert result.stderr == ""
+    assert not Path("images/failed.csv").exists()
+    assert summary("train.csv")["n_done"] == 2
+
+
+def test_retry_after_is_honoured_for_the_whole_host(server):
+    manifest(server, "wait/1/1", *(f"photo/{i}" for i in range(2, 6)))
+    assert summary("train.csv", "--per-host", "1")["n_done"] == 5
+    first, second = server.asked_at_s["wait/1/1"]
+    assert second - first >= 1
+    assert all(server.asked_at_s[f"photo/{i}"][0] - first >= 1 for i in range(2, 6))
+
+
+def test_a_host_that_asks_for_too_long_is_left_for_a_later_run(server):
+    manifest(server, "wait/9999/1", "photo/2", "photo/3")
+    result = run("download", "train.csv", *QUICK, "--per-host", "1", "--json")
+    host = server.base.removeprefix("http://")
+    reason = "HTTP 429, it asks to wait 9,999 s"
+    assert result.exit_code == 1
+    assert f"{host} was left for a later run: {reason}; the same command tries it again\n" in result.stderr
+    content = json.loads(result.stdout)
+    assert (content["causes"], content["hosts_left"]) == ({"not tried": 3}, {host: reason})
+    assert sum(server.n_asked.values()) == 1
+    assert summary("train.csv")["n_done"] == 3
+
+
+def test_no_more_pictures_at_once_than_asked_for(server):
+    server.latency_s = 0.03
+    manifest(server, *(f"photo/{i}" for i in range(12)))
+    assert summary("train.csv", "--per-host", "3")["n_done"] == 12
+    assert 2 <= server.at_once <= 3
+
+
+def test_private_addresses_are_refused_unless_asked_for(server):
+    manifest(
+        server, "photo/1", by_name=server.url("photo/2").replace("127.0.0.1", "localhost"), odd="http://2130706433/"
+    )
+    message = refused("download", "train.csv", "--workers", "0")
+    assert message == (
+        "none of the 3 pictures could be fetched, most often: private address; images/failed.csv lists them"
+    )
+    assert set(causes().values()) == {"private address"}
+    assert server.n_asked == {}
+    assert summary("train.csv", "--retry-failed")["n_done"] == 2
+
+
+def test_a_redirect_to_a_private_address_is_refused(server, monkeypatch):
+    from retrieval.download import addresses
+
+    is_public = addresses.is_public
+    monkeypatch.setattr(addresses, "is_public", lambda address: address == "127.0.0.1" or is_public(address))
+    manifest(server, "photo/1", "to/http://10.0.0.1/x.jpg", "to/http://[::1]/x.jpg")
+    done("download", "train.csv", "--workers", "0")
+    assert causes() == {"p1": "private address", "p2": "private address"}
+    assert ledger()["p1"]["detail"] == "10.0.0.1; --allow-private lets it pass"
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(server, tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", "/CN=127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*request, *names], check=True, capture_output=True)
+    with serving((certificate, key)) as secure:
+        manifest(server, "photo/1", https=secure.url("photo/2"), plain=server.url("photo/3").replace("http:", "https:"))
+        done("download", "train.csv", *QUICK)
+    assert causes() == {"https": "tls", "plain": "tls"}
+    assert "self-signed certificate" in ledger()["https"]["detail"]
+
+
+def test_servers_are_told_who_asks_and_that_nothing_be_packed(server):
+    manifest(server, "photo/1")
+    done("download", "train.csv", *QUICK, "--user-agent", "landmarks/1 (me@example.org)")
+    headers = server.headers["photo/1"]
+    assert (headers["User-Agent"], headers["Accept-Encoding"]) == ("landmarks/1 (me@example.org)", "identity")
+
+
+def test_files_count_only_when_they_are_whole(server):
+    manifest(server, *(f"photo/{i}" for i in range(5)))
+    Path("images").mkdir()
+    Path("images/p0.jpg").write_bytes(photo(0))
+    Path("images/p1.jpg").write_bytes(photo(1)[:-2000])
+    content = summary("train.csv")
+    assert (content["n_done"], content["n_new"]) == (5, 5)
+    assert Path("images/p0.jpg").read_bytes() == photo(0)
+    assert (ledger()["p0"]["http_code"], ledger()["p0"]["width"], ledger()["p0"]["n_tries"]) == (None, 320, 0)
+    assert (ledger()["p0"]["original_width"], ledger()["p1"]["original_width"]) == (None, 320)
+    Path("images/p2.jpg").write_bytes(Path("images/p2.jpg").read_bytes()[:-1])
+    Path("images/p3.jpg").unlink()
+    assert summary("train.csv")["n_new"] == 2
+    assert server.n_asked == {"photo/1": 1, "photo/2": 2, "photo/3": 2, "photo/4": 1}
+
+
+def test_another_form_or_another_url_is_refused_by_name(server):
+    manifest(server, "photo/1")
+    done("download", "train.csv", *QUICK)
+    before = listing(Path("images"))
+    assert refused("download", "train.csv", "--size", "64", *QUICK) == (
+        "images/download.sqlite keeps pictures with --resize longer --size 256 --quality 85 --layout flat, asked for was "
+        "--resize longer --size 64 --quality 85 --layout flat; give the same options, another folder, or --overwrite"
+    )
+    manifest(server, "photo/2", name="other.csv")
+    assert refused("download", "other.csv", *QUICK) == (
+        f"images holds 1 of these pictures from other URLs, p0 from {server.url('photo/1')}, other.csv has "
+        f"{server.url('photo/2')}; give another folder, or --overwrite"
+    )
+    assert listing(Path("images")) == before
+    assert summary("other.csv", "--size", "64", "--overwrite")["n_new"] == 1
+    with Image.open("images/p0.jpg") as picture:
+        assert picture.size == (64, 48)
+
+
+def test_a_corrected_url_is_tried_without_being_asked(server):
+    manifest(server, "status/404", "photo/1")
+    done("download", "train.csv", *QUICK)
+    manifest(server, "photo/0", "photo/1")
+    assert summary("train.csv")["n_done"] == 2
+
+
+def test_originals_are_kept_as_they_come_in_googles_layout(server):
+    manifest(server, abcd=server.url("photo/1"))
+    summary("train.csv", "pictures", "--keep-original", "--layout", "google")
+    assert Path("pictures/a/b/c/abcd.jpg").read_bytes() == photo(1)
+
+
+def test_long_bodies_go_through_a_file(server, monkeypatch):
+    monkeypatch.setattr("retrieval.download.fetching.SPILL_BYTES", 1000)
+    manifest(server, "photo/1", "half/", "truncated/")
+    assert summary("train.csv", "--keep-original", "--retries", "0")["n_done"] == 1
+    assert Path("images/p0.jpg").read_bytes() == photo(1)
+    assert not Path("images/.lmr-partial").exists()
+
+
+def test_a_dry_run_writes_and_asks_nothing(server):
+    manifest(server, "photo/1", "photo/2", **{"../x": "", "none": ""})
+    assert done("download", "train.csv", "--dry-run").stdout == (
+        "images: 2 of 4 pictures would be fetched; 0 are there, 0 files would be checked, 0 failed before, "
+        "1 have no url, 1 a bad id\nto fetch, by host:\n          2  127.0.0.1\n"
+    )
+    assert not Path("images").exists()
+    done("download", "train.csv", *QUICK)
+    n_asked = dict(server.n_asked)
+    before = listing(Path())
+    assert json.loads(done("download", "train.csv", "--dry-run", "--json").stdout) == {
+        **{"images": "images", "n_rows": 4, "n_there": 2, "n_failed_before": 2, "n_to_fetch": 0, "n_to_verify": 0},
+        **{"n_without_url": 0, "n_bad_id": 0, "hosts": {}},
+    }
+    assert json.loads(done("download", "train.csv", "--dry-run", "--overwrite", "--json").stdout)["n_to_fetch"] == 2
+    assert listing(Path()) == before
+    assert server.n_asked == n_asked
+
+
+def test_workers_change_nothing(server):
+    manifest(server, "photo/1", "half/", "photo/2")
+    done("download", "train.csv", "here", *QUICK)
+    done("download", "train.csv", "apart", *QUICK, "--workers", "1")
+    files = [{n: h for n, h in listing(Path(f)).items() if "sqlite" not in n} for f in ("here", "apart")]
+    assert files[0] == files[1]
+    assert [{**entry, "time": ""} for entry in ledger("here").values()] == [
+        {**entry, "time": ""} for entry in ledger("apart").values()
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_stop_at_any_moment_loses_nothing_finished(server, number):
+    n = 60
+    server.latency_s = 0.02
+    manifest(server, *(f"photo/{i}" for i in range(n)))
+    program = [sys.executable, "-c", "from cli.main import main; main()", "download", "train.csv", *QUICK]
+    process = subprocess.Popen(
+        [*program, "--per-host", "2"], cwd=os.getcwd(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until_s = time.monotonic() + 60
+    while len(list(Path("images").glob("*.jpg"))) < 5 and time.monotonic() < until_s:
+        time.sleep(0.005)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    there = {path.stem: path.read_bytes() for path in Path("images").glob("*.jpg")}
+    assert 5 <= len(there) < n
+    if number == signal.SIGINT:
+        assert (process.returncode, stdout) == (1, "")
+        assert stderr == "Error: interrupted; the same command goes on from what is saved\n"
+        assert len(ledger()) >= 5
+    asked = dict(server.n_asked)
+    assert summary("train.csv")["n_done"] == n
+    assert all(server.n_asked[f"photo/{i[1:]}"] == asked[f"photo/{i[1:]}"] for i in there)
+    assert all(Path(f"images/{i}.jpg").read_bytes() == data for i, data in there.items())
+    assert not Path("images/.lmr-partial").exists()
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(server, monkeypatch):
+    from retrieval.download import resizing
+
+    manifest(server, "photo/1", "photo/2")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resizing.os, "replace", full)
+        assert refused("download", "train.csv", *QUICK) == (
+            "images cannot be written: No space left on device; make room or choose another folder, "
+            "and run the same command again"
+        )
+    assert summary("train.csv")["n_done"] == 2
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(server):
+    manifest(server, "photo/1")
+    write_csv(Path("labels.csv"), "id,landmark_id", ["a,x"])
+    write_csv(Path("twice.csv"), "id,url", ["a,http://x/1", "a,http://x/2"])
+    write_csv(Path("wrong.csv"), "id,urll", ["a,http://x/1"])
+    Path("wrong.toml").write_text("per-hosts = 3\n")
+    assert refused("download", "no.csv") == "no.csv: there is no such file or folder"
+    assert refused("download", "labels.csv") == (
+        "labels.csv has no url column; give a csv file with the columns id,url"
+    )
+    assert refused("download", "twice.csv").startswith("twice.csv: 1 bad row; correct or remove")
+    assert refused("download", "wrong.csv") == "wrong.csv: there is no column 'urll'; did you mean url?"
+    assert refused("download", "train.csv", "train.csv/x", *QUICK) == (
+        "train.csv/x cannot be written: Not a directory; choose another place or make room"
+    )
+    assert refused("download", "train.csv", "--config", "wrong.toml") == (
+        "--config wrong.toml: per-hosts is not an option of download; did you mean per-host?"
+    )
+    assert misused("download", "train.csv", "--quality", "101") == (
+        "size must be positive and quality from 1 to 100, got 256 and 101"
+    )
+    assert misused("download", "train.csv", "--connections", "0").startswith(
+        "connections and per_host must be positive"
+    )
+    assert misused("download", "train.csv", "--max-bytes", "0") == (
+        "limits must be positive, got 0 bytes and 178956970 pixels"
+    )
+    assert misused("download").startswith("Missing argument 'CSV'")
+    assert (
+        misused("download", "train.csv", "--retry")
+        == "No such option '--retry'. (Possible options: --retries, --retry-failed)"
+    )
+    assert not Path("images").exists()

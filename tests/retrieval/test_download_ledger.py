@@ -1,0 +1,157 @@
+"""The ledger of a download, the numbers of Google's archives, Retry-After, and workers that are killed."""
+
+import asyncio
+import os
+import sqlite3
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from retrieval.download.decoders import Decoders
+from retrieval.download.fetching import retry_after_s
+from retrieval.download.google import Archives, parse_numbers
+from retrieval.download.ledger import Archive, Entry, Ledger
+from retrieval.download.rules import FetchRules, Form
+from retrieval.errors import LmrError, UnreadableError
+
+DONE = Entry("a", "http://x/a", "done", "2024-01-01T00:00:00+00:00", 200, bytes=5, sha256="00", width=1, height=1)
+FAILED = Entry("b", "http://x/b", "failed", "2024-01-01T00:00:00+00:00", 404, "HTTP 404", "Not Found", 1)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "download.sqlite"
+
+
+def test_what_was_put_is_found_again(path):
+    with Ledger(path) as ledger:
+        ledger.put([DONE, FAILED])
+        ledger.put([replace(FAILED, cause="HTTP 410")])
+    with Ledger(path) as ledger:
+        many = ["a", "b", *(f"no{i}" for i in range(2000))]
+        assert ledger.find(many) == {"a": DONE, "b": replace(FAILED, cause="HTTP 410")}
+
+
+def test_an_entry_is_done_or_has_a_cause():
+    with pytest.raises(ValueError, match=r"^an entry is done with its bytes or failed with a cause"):
+        replace(DONE, bytes=None)
+    with pytest.raises(ValueError, match=r"^an entry is done with its bytes or failed with a cause"):
+        replace(FAILED, cause=None)
+
+
+def test_another_form_is_refused_by_its_options(path):
+    with Ledger(path) as ledger:
+        ledger.require_form(Form())
+        ledger.require_form(Form())
+        with pytest.raises(LmrError) as error:
+            ledger.require_form(Form(resize=None, quality=10))
+    assert str(error.value) == (
+        f"{path} keeps pictures with --resize longer --size 256 --quality 85 --layout flat, asked for was "
+        "--keep-original --layout flat; give the same options, another folder, or --overwrite"
+    )
+
+
+def test_size_and_quality_do_not_matter_for_originals(path):
+    with Ledger(path) as ledger:
+        ledger.require_form(Form(resize=None, size=10))
+        ledger.require_form(Form(resize=None, size=20))
+
+
+def test_to_begin_anew_forgets_pictures_and_distrusts_files(path):
+    with Ledger(path) as ledger:
+        ledger.put([DONE])
+        assert not ledger.only_listed
+        ledger.begin_anew(Form(size=9))
+        assert ledger.only_listed
+        assert ledger.find(["a"]) == {}
+        ledger.require_form(Form(size=9))
+
+
+def test_a_second_run_on_the_same_folder_is_refused(path):
+    with Ledger(path), pytest.raises(LmrError) as error:
+        Ledger(path)
+    assert str(error.value) == f"{path} is in use: another lmr download fills this folder; wait for it"
+
+
+def test_a_file_that_is_no_ledger_is_refused_and_left_alone(path):
+    path.write_text("holiday notes " * 100)
+    with pytest.raises(LmrError) as error:
+        Ledger(path)
+    assert str(error.value) == (
+        f"{path}: not a usable ledger of a download (file is not a database); delete it or choose another folder"
+    )
+    assert path.read_text() == "holiday notes " * 100
+
+
+def test_another_version_is_refused(path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 9")
+    with pytest.raises(LmrError) as error:
+        Ledger(path)
+    assert str(error.value) == f"{path} has format_version 9, this lmr reads 1; delete it"
+
+
+def test_archives_are_kept_and_forgotten_by_name(path):
+    one, other = (Archive(name, "http://x", "done", "2024-01-01T00:00:00+00:00", bytes=1, md5="0") for name in "ab")
+    with Ledger(path) as ledger:
+        ledger.put_archive(one)
+        ledger.put_archive(other)
+        ledger.forget_archives(["a"])
+        assert ledger.archives() == {"b": other}
+
+
+def test_numbers_of_archives():
+    assert parse_numbers(None, "test") == list(range(20))
+    assert parse_numbers("3,0-2,2", "index") == [0, 1, 2, 3]
+    for text, problem in (
+        ("x", "expected numbers and ranges, such as 0-9,12"),
+        ("1-", "expected numbers and ranges, such as 0-9,12"),
+        ("", "expected numbers and ranges, such as 0-9,12"),
+        ("500", "train has the archives 0 to 499"),
+        ("5-3", "train has the archives 0 to 499"),
+    ):
+        with pytest.raises(ValueError, match=f"^--numbers {text}: {problem}$"):
+            parse_numbers(text, "train")
+
+
+def test_google_has_500_100_and_20_archives(tmp_path):
+    for part, n in (("train", 500), ("index", 100), ("test", 20)):
+        names = Archives(tmp_path, part, parse_numbers(None, part)).names()
+        assert (len(names), names[0], names[-1]) == (n, "images_000.tar", f"images_{n - 1:03d}.tar")
+    archives = Archives(tmp_path, "train", [7], "http://mirror/landmark/")
+    assert archives.url("images_007.tar") == "http://mirror/landmark/train/images_007.tar"
+    assert archives.md5_urls("images_007.tar") == [
+        "http://mirror/landmark/md5sum/train/md5.images_007.txt",
+        "http://mirror/landmark/train/md5.images_007.txt",
+    ]
+    with pytest.raises(ValueError, match=r"^test has the archives 0 to 19, got \[20\]$"):
+        Archives(tmp_path, "test", [20])
+
+
+def test_retry_after_is_a_number_or_a_date():
+    assert retry_after_s(" 120 ") == 120
+    assert retry_after_s("9" * 400) == 999_999_999_999
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
+    assert 90 < retry_after_s(soon) <= 100
+    assert retry_after_s("Fri, 01 Jan 1999 00:00:00 GMT") == 0
+    assert [retry_after_s(text) for text in ("", "soon", "-5", "1.5", "nan")] == [None] * 5
+
+
+@pytest.mark.parametrize("wrong", [{"connections": 0}, {"n_retries": -1}, {"timeout_s": 0}, {"idle_s": float("nan")}])
+def test_rules_check_themselves(wrong):
+    with pytest.raises(ValueError, match="must be positive"):
+        FetchRules(**wrong)
+
+
+def test_what_kills_a_worker_is_given_up_and_the_others_are_not():
+    async def both():
+        with Decoders(1) as decoders:
+            works = [decoders.run(os._exit, 3), decoders.run(len, "four")]
+            return await asyncio.gather(*works, return_exceptions=True)
+
+    killed, kept = asyncio.run(both())
+    assert isinstance(killed, UnreadableError)
+    assert str(killed) == "broken picture: it kills the process that decodes it"
+    assert kept == 4
