@@ -159,8 +159,11 @@ class Ledger:
             if version not in (0, FORMAT_VERSION):
                 raise LmrError(f"{self._path} has format_version {version}, this lmr reads {FORMAT_VERSION}; delete it")
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # so that two runs never share a folder
-            connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may take the last rows, never the file
+            if version:
+                connection.execute("SELECT count(*) FROM notes").fetchone()
+                return connection
+            connection.execute("PRAGMA journal_mode = WAL")
             with connection:
                 for name, kind in _TABLES.items():
                     columns = ", ".join(_column(field.name) for field in fields(kind))

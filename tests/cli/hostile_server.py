@@ -45,7 +45,7 @@ def vast() -> bytes:
 
 
 class Server:
-    """What a running server knows. n_asked: requests by path. at_once: the most pictures under way at a time."""
+    """What a running server knows. n_asked: requests by path. at_once: the most requests that waited at a time."""
 
     def __init__(self, port: int, scheme: str) -> None:
         self.base = f"{scheme}://127.0.0.1:{port}"
@@ -113,15 +113,13 @@ class _Handler(BaseHTTPRequestHandler):
             world.n_now += 1
             world.at_once = max(world.at_once, world.n_now)
         time.sleep(world.latency_s)
+        with world.lock:
+            world.n_now -= 1
         what, _, detail = path.partition("/")
-        try:
-            if path in world.files:
-                self.file(path)
-            else:
-                getattr(self, what, self.nothing)(detail)
-        finally:
-            with world.lock:
-                world.n_now -= 1
+        if path in world.files:
+            self.file(path)
+        else:
+            getattr(self, what, self.nothing)(detail)
 
     def answer(self, body: bytes, code: int = 200, **headers: str) -> None:
         """headers: with _ for -."""
@@ -154,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def status(self, code: str) -> None:
         """This HTTP code."""
-        self.answer(b"no", int(code))
+        self.answer(b"" if code in ("204", "304") else b"no", int(code))
 
     def flaky(self, detail: str) -> None:
         """`code/n/seed`: the code n times, then the picture."""
