@@ -5,7 +5,7 @@ import itertools
 from collections import deque
 from dataclasses import dataclass, field
 
-SILENT_TRIES = 20  # in a row without any answer, after which a host is left for a later run
+SILENT_ROUNDS = 5  # of as many tries as a host gets at once, without any answer, after which it is left
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +91,17 @@ class HostQueue:
             host.resting_until_s = until_s
             heapq.heappush(self._later, (until_s, next(self._number), name, None))
 
-    def heard(self, name: str, *, is_silent: bool) -> None:
-        """Whether the host answered a job that it still runs; too many silent ones in a row close it."""
+    def heard(self, name: str, *, is_silent: bool) -> int:
+        """Whether the host answered a job that it still runs; returns the number of silent rounds in a row.
+
+        Too many of them close the host. Between them it should rest, so that a server may come back.
+        """
         host = self._hosts[name]
         host.n_silent = host.n_silent + 1 if is_silent else 0
-        if host.n_silent >= SILENT_TRIES:
-            self.closed[name] = f"no answer {SILENT_TRIES} times in a row"
+        n_rounds = host.n_silent // self._n_per_host
+        if n_rounds >= SILENT_ROUNDS:
+            self.closed[name] = f"no answer {host.n_silent} times in a row"
+        return n_rounds
 
     def wait_s(self, now_s: float) -> float | None:
         """Seconds until `take` may have something that it does not have now; None when no time is set for that."""

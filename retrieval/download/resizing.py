@@ -11,7 +11,6 @@ from PIL import Image
 from retrieval.download.rules import Form, Resize
 from retrieval.errors import UnreadableError
 from retrieval.images import Limits, decode, picture_size
-from retrieval.picture_facts import hash_picture
 
 _WHITE = (255, 255, 255)
 
@@ -74,6 +73,8 @@ def verify_picture(path: str, limits: Limits) -> Stored:
 
 def measure(data: bytes, limits: Limits) -> Stored:
     """The facts of a file. Raises UnreadableError."""
+    from retrieval.picture_facts import hash_picture  # it needs scipy, of which only workers should hold a copy
+
     digest = hash_picture(data, limits)
     width, height = picture_size(data, limits)
     return Stored(len(data), hashlib.sha256(data).hexdigest(), width, height, digest)

@@ -187,7 +187,9 @@ class _Run:
             self._queue.heard(job.host, is_silent=False)
             self._n_decoding += 1
         except FetchError as error:
-            self._queue.heard(job.host, is_silent=error.is_silent)
+            n_rounds = self._queue.heard(job.host, is_silent=error.is_silent)
+            if error.is_silent:
+                self._queue.rest(job.host, time.monotonic() + self._back_off_s(n_rounds))
             self._after(job, error)
             return
         finally:
@@ -233,11 +235,15 @@ class _Run:
         elif not error.is_transient or job.n_tries >= self._rules.n_retries:
             self._fail(job, error.cause, error.detail, error.http_code)
         else:
-            back_off_s = self._rules.back_off_s * 2**job.n_tries * self._jitter.uniform(0.5, 1.5)
-            until_s = now_s + max(asked_s, min(back_off_s, _LONGEST_BACK_OFF_S))
+            until_s = now_s + max(asked_s, self._back_off_s(job.n_tries))
             if error.http_code == 429 or asked_s:
                 self._queue.rest(job.host, until_s)
             self._queue.add(Job(job.image_id, job.url, job.host, job.n_tries + 1), until_s)
+
+    def _back_off_s(self, n_before: int) -> float:
+        """Twice as long after each time, and never the same for all."""
+        back_off_s = self._rules.back_off_s * 2**n_before * self._jitter.uniform(0.5, 1.5)
+        return min(back_off_s, _LONGEST_BACK_OFF_S)
 
     def _keep(self, job: Job, stored: Stored, http_code: int | None = None) -> None:
         n_tries = 0 if http_code is None else job.n_tries + 1

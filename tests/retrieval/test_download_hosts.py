@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.download.hosts import SILENT_TRIES, HostQueue, Job
+from retrieval.download.hosts import SILENT_ROUNDS, HostQueue, Job
 
 
 def job(host: str, number: int = 0) -> Job:
@@ -57,17 +57,16 @@ def test_nothing_of_a_resting_host_comes_out_and_others_go_on():
 
 
 def test_a_host_that_never_answers_is_closed_and_an_answer_counts_anew():
-    queue = HostQueue(1)
+    queue = HostQueue(2)
     queue.add(job("a"))
     queue.take(0.0)
-    for _ in range(SILENT_TRIES - 1):
-        queue.heard("a", is_silent=True)
-    queue.heard("a", is_silent=False)
-    for _ in range(SILENT_TRIES - 1):
-        queue.heard("a", is_silent=True)
+    last = 2 * SILENT_ROUNDS - 1
+    assert [queue.heard("a", is_silent=True) for _ in range(last)] == [0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert queue.heard("a", is_silent=False) == 0
+    assert [queue.heard("a", is_silent=True) for _ in range(last)][-1] == 4
     assert queue.closed == {}
     queue.heard("a", is_silent=True)
-    assert queue.closed == {"a": "no answer 20 times in a row"}
+    assert queue.closed == {"a": "no answer 10 times in a row"}
 
 
 @given(
