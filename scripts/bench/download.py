@@ -32,7 +32,7 @@ from PIL import Image
 
 SIZE, QUALITY = 256, 85
 N_PROCESSES = 2
-N_DRAWN = 40
+N_DRAWN = 16
 WIDTH, HEIGHT = 1024, 768
 TIMEOUT_S = 10
 LIMIT_S = 300  # after which a program is stopped
@@ -61,7 +61,7 @@ def main() -> None:
         port = context.Queue()
         server = context.Process(target=serve, args=(given.latency_ms / 1000, port), daemon=True)
         server.start()
-        base = f"http://127.0.0.1:{port.get(timeout=60)}"
+        base = f"http://127.0.0.1:{port.get(timeout=600)}"
         try:
             print(json.dumps(compare(given, folder, base, img2dataset), indent=2))
         finally:
