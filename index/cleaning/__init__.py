@@ -1,0 +1,1 @@
+"""Which pictures of a training set to leave out, and why."""

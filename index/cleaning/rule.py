@@ -1,0 +1,62 @@
+"""What is looked for when a training set is cleaned, and from where on a picture is left out."""
+
+import math
+from dataclasses import dataclass
+
+CHECKS = ("quality", "duplicates", "background", "labels", "components")
+SCREEN_DIAGONAL_IN = 17.6  # inches; with it 224 x 224 pixels are 18 pixels per inch
+
+
+@dataclass(frozen=True, slots=True)
+class CleaningRule:
+    """checks: those that are done. neighbours: nearest pictures that are asked about each one.
+
+    odds: of another landmark against the label from which a label counts as wrong. background_margin: how much more
+    similar a picture is to the background than to its landmark when it counts as a non-landmark.
+    duplicate_similarity: of descriptors, and duplicate_bits: of 64 that differ, of two copies of a picture.
+    component_similarity: from which two pictures of a landmark are joined.
+    These similarities are of centred descriptors.
+    min_pictures: of a landmark, else all of it is left out. min_sharpness, min_contrast, min_brightness,
+    max_brightness: as in `retrieval.picture_facts`. min_side_px: of the shorter side.
+    ppi_low, ppi_high: pixels per inch of a picture shown on diagonal_in inches; None = any.
+    min_inliers: of two pictures that show one place. min_verified: such neighbours of the same landmark that a picture
+    needs among the first n_verified_neighbours (Weyand et al., Google Landmarks Dataset v2, CVPR 2020: 3 with 30).
+    """
+
+    checks: tuple[str, ...] = CHECKS
+    n_neighbours: int = 100
+    odds: float = 200.0
+    background_margin: float = 0.15
+    duplicate_similarity: float = 0.95
+    duplicate_bits: int = 4
+    component_similarity: float = 0.1
+    min_pictures: int = 1
+    min_sharpness: float = 2.0
+    min_contrast: float = 5.0
+    min_brightness: float = 8.0
+    max_brightness: float = 248.0
+    min_side_px: int = 0
+    ppi_low: float | None = None
+    ppi_high: float | None = None
+    diagonal_in: float = SCREEN_DIAGONAL_IN
+    verify: bool = False
+    min_inliers: int = 30
+    min_verified: int = 3
+    n_verified_neighbours: int = 20
+    relabel: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.checks if name not in CHECKS]
+        if unknown:
+            raise ValueError(f"{unknown[0]} is not a check")
+        if self.n_neighbours < 1 or self.min_pictures < 1 or self.min_verified < 1 or self.n_verified_neighbours < 1:
+            raise ValueError("numbers of neighbours and pictures must be at least 1")
+        if not (1 <= self.odds < math.inf and 0 < self.diagonal_in < math.inf):
+            raise ValueError(f"odds must be at least 1 and diagonal_in positive, not {self.odds}, {self.diagonal_in}")
+        if not 0 <= self.duplicate_bits < 64:
+            raise ValueError(f"duplicate_bits must lie in [0, 64), not {self.duplicate_bits}")
+
+
+def pixels_per_inch(width: int, height: int, diagonal_in: float) -> float:
+    """sqrt(w^2 + h^2) / diagonal: how dense a picture is on a screen that it fills."""
+    return math.hypot(width, height) / diagonal_in
