@@ -14,6 +14,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "split": ("cli.split", "Split a manifest into train, val, test and non-landmarks."),
     "stats": ("cli.stats.command", "Tell what is in the data: landmarks, pictures, duplicates; write a report."),
     "download": ("cli.download", "Fetch the pictures of a manifest, resized on arrival."),
+    "clean": ("cli.clean", "Find mislabelled, duplicate, low-quality and non-landmark pictures."),
     "train": ("cli.train", "Train a network on labelled pictures."),
     "embed": ("cli.embed", "Turn pictures into descriptors."),
     "build-index": ("cli.build_index", "Turn descriptors into an index folder."),

@@ -38,7 +38,7 @@ class Decisions:
 
     landmark: landmark_id as given, '' = none. decision: of DECISIONS. suggested: landmark_id, '' = none. reason: of
     REASONS, '' for what is kept. evidence: in words. label_probability, log_odds: NaN where the label was not judged.
-    neighbours: image_ids of the nearest pictures, separated by spaces.
+    neighbours: image_ids of the nearest pictures, separated by |.
     """
 
     image_id: ObjArray

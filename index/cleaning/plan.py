@@ -213,7 +213,7 @@ def _table(
     if around is not None and consistency is not None:
         probability[judged], log_odds[judged] = consistency.own, consistency.log_odds
         for i, near in enumerate(around.nearest):
-            neighbours[judged[i]] = " ".join(inputs.manifest.image_id[judged[near[near >= 0]]])
+            neighbours[judged[i]] = "|".join(inputs.manifest.image_id[judged[near[near >= 0]]])
     columns: dict[str, Any] = {"label_probability": probability, "log_odds": log_odds, "neighbours": neighbours}
     return Decisions(
         image_id=inputs.manifest.image_id,

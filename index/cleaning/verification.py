@@ -30,8 +30,8 @@ def count_verified(
     """(len(rows),) neighbours of its own landmark with rule.min_inliers inliers; counting stops at rule.min_verified.
 
     Asked are the rule.n_verified_neighbours most similar of `rows` with its landmark. landmark: (n,) and vectors:
-    (n, d) of all rows. saved: a file of the counts so far, which a run that was stopped goes on from. on_done: called with the
-    number of rows just done. Raises LmrError when that file cannot be written.
+    (n, d) of all rows. saved: a file of the counts so far, which a run that was stopped goes on from. on_done: called
+    with the number of rows just done. Raises LmrError when that file cannot be written.
     """
     counts = np.zeros(len(rows), dtype=np.int64)
     known = _read(saved)

@@ -1,0 +1,250 @@
+"""A cleaning as the command makes it: manifest and stores together, pictures measured, checks made, folder written."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cli.locating import Pictures, find_pictures
+from cli.options import warn
+from cli.progress import PictureBar
+from cli.training import default_workers
+from index.cleaning.rule import CleaningRule
+from retrieval.errors import LmrError, UnreadableError
+
+if TYPE_CHECKING:
+    from index.cleaning.neighbourhood import Block
+    from index.cleaning.plan import CleaningInputs, Verify
+    from retrieval.arrays import FloatArray, LongArray
+    from retrieval.facts_table import FactsTable
+    from retrieval.local_features import LocalFeatures
+    from retrieval.manifest import Manifest
+    from retrieval.store import Descriptors
+
+_REMEMBERED_PICTURES = 512  # whose local features, about 0.5 MB each, are kept in memory
+
+
+def clean_manifest(path: Path, output: Path, rule: CleaningRule, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Cleans and writes, unless it is a dry run or done already; returns what it came to.
+
+    values: store, background, images, facts, gallery, workers, device, threads, dry_run, overwrite.
+    """
+    from index.cleaning.folder import begin, finish, read_state, require_place
+    from retrieval.device import limit_threads
+    from retrieval.store import read_store
+
+    limit_threads(values["threads"])
+    _require_extras(rule, values)
+    pictures = find_pictures(_read_labelled(path), values["images"])
+    stores = [read_store(values["store"]), *(read_store(place) for place in values["background"])]
+    identity = _identity(pictures, stores, rule)
+    dry = values["dry_run"]
+    place = "new" if dry else require_place(output, identity, overwrite=values["overwrite"])
+    if place == "finished":
+        counts = (read_state(output) or {})["counts"]
+        return {"output": str(output), "state": "unchanged", **counts}
+    inputs = _inputs(pictures, stores, rule, values)
+    work = None if dry else begin(output, identity, place)
+    decisions = _decide(inputs, rule, work, (pictures, values))
+    if not dry:
+        finish(output, identity, pictures.manifest, decisions, _gallery(pictures, decisions, values["gallery"]))
+    return {"output": str(output), "state": "dry run" if dry else "written", **decisions.counts()}
+
+
+def apply_review(path: Path, output: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes what a person decided. values: review, images, dry_run."""
+    from index.cleaning.decisions import read_decisions
+    from index.cleaning.folder import finish_review
+
+    manifest = find_pictures(_read_labelled(path), values["images"]).manifest
+    decisions = read_decisions(values["review"], manifest)
+    if values["dry_run"]:
+        state = "dry run"
+    else:
+        done = finish_review(output, manifest, decisions, values["review"]) == "finished"
+        state = "unchanged" if done else "reviewed"
+    return {"output": str(output), "state": state, **decisions.counts()}
+
+
+def _read_labelled(path: Path) -> "Manifest":
+    from retrieval.manifest import read_manifest
+
+    manifest = read_manifest(path, on_warning=warn)
+    if not manifest.has_labels or not (manifest.landmark >= 0).any():
+        raise LmrError(f"{path} names no landmark; cleaning needs a manifest with landmark_id")
+    return manifest
+
+
+def _require_extras(rule: CleaningRule, values: Mapping[str, Any]) -> None:
+    """Before anything that takes long."""
+    if rule.verify:
+        from retrieval.local_features import require_opencv
+
+        require_opencv()
+    if values["gallery"] and not values["dry_run"]:
+        from cli.report.gallery import require_jinja
+
+        require_jinja()
+
+
+def _identity(pictures: Pictures, stores: "Sequence[Descriptors]", rule: CleaningRule) -> dict[str, Any]:
+    """What the outcome depends on."""
+    return {
+        "manifest": pictures.manifest.digest,
+        "images": None if pictures.folder is None else str(pictures.folder.resolve()),
+        "store": _store_digest(stores[0]),
+        "background": [_store_digest(store) for store in stores[1:]],
+        **{name: list(value) if isinstance(value, tuple) else value for name, value in asdict(rule).items()},
+    }
+
+
+def _store_digest(store: "Descriptors") -> str:
+    total = hashlib.sha256(store.info.fingerprint.encode())
+    total.update(store.state.tobytes())
+    total.update("\0".join(store.image_id.tolist()).encode(errors="surrogateescape"))
+    total.update(np.ascontiguousarray(store.vectors).data)
+    return total.hexdigest()
+
+
+def _inputs(
+    pictures: Pictures, stores: "Sequence[Descriptors]", rule: CleaningRule, values: Mapping[str, Any]
+) -> "CleaningInputs":
+    from index.cleaning.plan import CleaningInputs
+
+    manifest = pictures.manifest
+    store, rows = stores[0], _rows_in_store(manifest, stores[0])
+    for other in stores[1:]:
+        _require_same_model(store, other)
+    vectors = np.where(store.done[rows][:, None], _unit(store)[rows], np.float32(0))
+    reasons = store.reason
+    unreadable = {
+        int(i): "no descriptor" if reasons is None or not reasons[rows[i]] else str(reasons[rows[i]])
+        for i in np.flatnonzero(~store.done[rows])
+    }
+    others = [vectors[(manifest.landmark < 0) & vectors.any(axis=1)]]
+    others += [_unit(other)[other.done & ~np.isin(other.image_id, manifest.image_id)] for other in stores[1:]]
+    background = np.concatenate(others)
+    if "background" in rule.checks and not len(background):
+        warn("non-landmarks were not looked for: there is no background; give --background, or rows without a label")
+    return CleaningInputs(manifest, vectors, unreadable, background, _measure(pictures, rule, values))
+
+
+def _rows_in_store(manifest: "Manifest", store: "Descriptors") -> "LongArray":
+    """(n,) the store's row of each picture. LmrError where one is not in it."""
+    row_of = {image_id: row for row, image_id in enumerate(store.image_id.tolist())}
+    missing = [image_id for image_id in manifest.image_id.tolist() if image_id not in row_of]
+    if missing:
+        raise LmrError(
+            f"{store.source}: {len(missing)} of {len(manifest)} pictures of {manifest.source} are not in it, the first "
+            f"one {missing[0]}; give the store that lmr embed made of this manifest"
+        )
+    return np.array([row_of[image_id] for image_id in manifest.image_id.tolist()], dtype=np.int64)
+
+
+def _require_same_model(store: "Descriptors", other: "Descriptors") -> None:
+    if store.info.fingerprint != other.info.fingerprint:
+        raise LmrError(
+            f"{other.source} was made by model {other.info.fingerprint[:8]}, {store.source} by "
+            f"{store.info.fingerprint[:8]}; embed with the same model"
+        )
+
+
+def _unit(store: "Descriptors") -> "FloatArray":
+    vectors = store.vectors.astype(np.float32)
+    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    bad = np.flatnonzero(store.done & ~(np.isfinite(norms) & (norms > 0)))
+    if len(bad):
+        raise LmrError(
+            f"{store.source}: the descriptor of {store.image_id[bad[0]]} is zero or not finite; embed it again"
+        )
+    return np.asarray(vectors / np.where(norms > 0, norms, 1)[:, None], dtype=np.float32)
+
+
+def _measure(pictures: Pictures, rule: CleaningRule, values: Mapping[str, Any]) -> "FactsTable | None":
+    """The facts of all pictures, None where they are not asked for or there are no pictures, which is then said."""
+    if not {"quality", "duplicates"} & set(rule.checks):
+        return None
+    if pictures.folder is None:
+        warn("quality and copies were not looked at in the pictures, which were not found; give --images")
+        return None
+    from retrieval.facts_table import measure_manifest
+    from retrieval.pictures import PictureSource
+
+    source = PictureSource(pictures.manifest, pictures.folder)
+    cache = None if values["dry_run"] and not values["facts"].exists() else values["facts"]
+    with PictureBar("looking at pictures") as bar:
+        workers = max(1, default_workers(values["workers"]))
+        return measure_manifest(source, cache, n_workers=workers, on_begin=bar.begin, on_done=bar.add)
+
+
+def _decide(
+    inputs: "CleaningInputs", rule: CleaningRule, work: Path | None, where: tuple[Pictures, Mapping[str, Any]]
+) -> Any:
+    from index.cleaning.plan import decide
+
+    pictures, values = where
+    verify = _verifier(inputs, rule, work, pictures) if rule.verify else None
+    return decide(inputs, rule, _look_around(inputs, rule, work, values["device"]), verify)
+
+
+def _look_around(inputs: "CleaningInputs", rule: CleaningRule, work: Path | None, device: str) -> "Block | None":
+    from index.cleaning.neighbourhood import centre
+    from index.cleaning.saved import look_around_all
+
+    judged = inputs.judged
+    if len(judged) < 2:
+        return None
+    with PictureBar("comparing") as bar:
+        bar.begin(len(judged))
+        space = centre(inputs.vectors[judged], inputs.background)
+        return look_around_all(space, inputs.codes, rule, work, device=device, on_done=bar.add)
+
+
+def _verifier(inputs: "CleaningInputs", rule: CleaningRule, work: Path | None, pictures: Pictures) -> "Verify":
+    from index.cleaning.verification import count_verified
+
+    if pictures.folder is None:
+        raise LmrError("--verify needs the pictures, which were not found; give --images")
+    inliers = _inliers(pictures)
+
+    def verify(rows: "LongArray") -> "LongArray":
+        with PictureBar("verifying") as bar:
+            bar.begin(len(rows))
+            saved = None if work is None else work / "verified.jsonl"
+            landmark = inputs.manifest.landmark
+            return count_verified(rows, landmark, inputs.vectors, rule, inliers, saved=saved, on_done=bar.add)
+
+    return verify
+
+
+def _inliers(pictures: Pictures) -> Callable[[int, int], int]:
+    """Of two rows; a picture that cannot be read matches nothing."""
+    from retrieval.local_features import local_features, n_inliers
+    from retrieval.pictures import PictureSource
+
+    source = PictureSource(pictures.manifest, pictures.folder)
+
+    @lru_cache(maxsize=_REMEMBERED_PICTURES)
+    def features(row: int) -> "LocalFeatures | None":
+        try:
+            return local_features(source.read(row))
+        except UnreadableError:
+            return None
+
+    def inliers(one: int, other: int) -> int:
+        here, there = features(one), features(other)
+        return 0 if here is None or there is None else n_inliers(here, there)
+
+    return inliers
+
+
+def _gallery(pictures: Pictures, decisions: Any, n_shown: int) -> str | None:
+    if not n_shown:
+        return None
+    from cli.report.gallery import render_gallery
+
+    return render_gallery(pictures.manifest, decisions, n_shown)

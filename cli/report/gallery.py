@@ -1,0 +1,99 @@
+"""The gallery of a cleaning: what was left out and why, each picture beside those that say so."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cli.report.html import ReportPicture, thumbnail
+from index.cleaning.decisions import REASONS
+from retrieval.errors import LmrError
+
+if TYPE_CHECKING:
+    from index.cleaning.decisions import Decisions
+    from retrieval.arrays import LongArray
+    from retrieval.manifest import Manifest
+
+TEMPLATE = "gallery.html"
+N_NEIGHBOURS = 4  # shown beside each picture
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryPicture:
+    """A picture that is not kept. action: what happens to it."""
+
+    picture: ReportPicture
+    landmark: str
+    action: str
+    evidence: str
+    neighbours: tuple[ReportPicture, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GallerySection:
+    """All pictures of one reason, or the first of them."""
+
+    reason: str
+    about: str
+    n_pictures: int
+    pictures: Sequence[GalleryPicture]
+
+
+def require_jinja() -> None:
+    """Raises LmrError that names the extra."""
+    try:
+        import jinja2  # noqa: F401
+    except ImportError as error:
+        raise LmrError(f"the gallery needs jinja2 ({error}); pip install 'lmr[report]', or give --gallery 0") from error
+
+
+def render_gallery(manifest: "Manifest", decisions: "Decisions", n_shown: int) -> str:
+    """The gallery as HTML text, at most n_shown pictures for each reason, the clearest first."""
+    from jinja2 import Environment, StrictUndefined
+
+    require_jinja()
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["thumbnail"] = thumbnail
+    template = environment.from_string(files("cli.report").joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    return template.render(
+        source=manifest.source, counts=decisions.counts(), sections=_sections(manifest, decisions, n_shown)
+    )
+
+
+def _sections(manifest: "Manifest", decisions: "Decisions", n_shown: int) -> list[GallerySection]:
+    row_of = {image_id: row for row, image_id in enumerate(manifest.image_id.tolist())}
+    sections = []
+    for reason, about in REASONS.items():
+        rows = np.flatnonzero((decisions.decision != "keep") & (decisions.reason == reason))
+        if len(rows):
+            shown = _clearest(rows, decisions)[:n_shown]
+            pictures = [_picture(manifest, decisions, row_of, int(row)) for row in shown]
+            sections.append(GallerySection(reason, about, len(rows), pictures))
+    return sections
+
+
+def _clearest(rows: "LongArray", decisions: "Decisions") -> "LongArray":
+    odds = np.nan_to_num(decisions.log_odds[rows], nan=-np.inf, neginf=-np.inf)
+    ordered: LongArray = rows[np.argsort(-odds, kind="stable")]
+    return ordered
+
+
+def _picture(manifest: "Manifest", decisions: "Decisions", row_of: dict[str, int], row: int) -> GalleryPicture:
+    changed = decisions.decision[row] == "relabel"
+    near = [row_of[name] for name in decisions.neighbours[row].split("|") if name in row_of]
+    return GalleryPicture(
+        picture=ReportPicture(_path(manifest, row), str(decisions.image_id[row])),
+        landmark=str(decisions.landmark[row]),
+        action=f"becomes {decisions.suggested[row]}" if changed else "left out",
+        evidence=str(decisions.evidence[row]),
+        neighbours=tuple(
+            ReportPicture(_path(manifest, other), str(decisions.landmark[other] or "no landmark"))
+            for other in near[:N_NEIGHBOURS]
+        ),
+    )
+
+
+def _path(manifest: "Manifest", row: int) -> str:
+    return "" if manifest.path is None else str(manifest.path[row])

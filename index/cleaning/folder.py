@@ -1,0 +1,170 @@
+"""The folder that a cleaning writes: the kept manifest, the decisions, and what they were made from."""
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from index.cleaning.decisions import Decisions, apply_decisions, decision_lines
+from index.writing import write_error, write_whole
+from retrieval.errors import LmrError
+from retrieval.manifest import Manifest
+from retrieval.manifest_writing import manifest_lines
+
+KEPT, DECISIONS, GALLERY, STATE = "kept.csv", "decisions.csv", "gallery.html", "clean.json"
+WORK, KEY = "unfinished", "inputs.json"
+FORMAT_VERSION = 1
+
+Identity = Mapping[str, Any]  # what a cleaning depends on, by name
+Place = Literal["new", "unfinished", "finished"]
+
+
+def require_place(output: Path, identity: Identity, *, overwrite: bool) -> Place:
+    """What is in the folder, which has to be of the same inputs.
+
+    Raises LmrError for other inputs, unless overwrite; for decisions that a person has changed and that would be lost.
+    """
+    state = read_state(output)
+    unfinished = _read_json(output / WORK / KEY)
+    if overwrite:
+        _refuse_to_lose_edits(output, state)
+        return "new"
+    for there, place in ((state, "finished"), (unfinished, "unfinished")):
+        if there is None:
+            continue
+        known = there.get("inputs", {})
+        other = [name for name in sorted({*identity, *known}) if known.get(name) != identity.get(name)]
+        if other:
+            kind = "cleaning" if place == "finished" else "unfinished cleaning"
+            raise LmrError(
+                f"{output} holds a {kind} of other inputs ({_difference(known, identity, other[0])}); "
+                "give --overwrite or another --output"
+            )
+        if place == "unfinished" or all((output / name).exists() for name in (KEPT, DECISIONS)):
+            return "finished" if place == "finished" else "unfinished"
+    taken = [name for name in (KEPT, DECISIONS, GALLERY) if (output / name).exists()]
+    if taken and state is None:
+        raise LmrError(
+            f"{output / taken[0]} exists and is of no finished cleaning; give --overwrite or another --output"
+        )
+    return "new"
+
+
+def begin(output: Path, identity: Identity, place: Place) -> Path:
+    """The folder for what is unfinished, emptied where the place is new."""
+    work = output / WORK
+    try:
+        if place == "new":
+            shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(work, error) from error
+    write_whole(work / KEY, [_json({"inputs": dict(identity)})])
+    with contextlib.suppress(FileNotFoundError):
+        (output / STATE).unlink()
+    return work
+
+
+def finish(output: Path, identity: Identity, manifest: Manifest, decisions: Decisions, gallery: str | None) -> None:
+    """Writes everything, the state last, and removes what was unfinished."""
+    write_whole(output / DECISIONS, decision_lines(decisions))
+    write_whole(output / KEPT, manifest_lines(apply_decisions(manifest, decisions)))
+    if gallery is None:
+        (output / GALLERY).unlink(missing_ok=True)
+    else:
+        write_whole(output / GALLERY, [gallery])
+    _write_state(output, identity, decisions)
+    shutil.rmtree(output / WORK, ignore_errors=True)
+
+
+def finish_review(output: Path, manifest: Manifest, decisions: Decisions, review: Path) -> Place:
+    """Writes what a person decided into the folder of the cleaning, or into a new one; "finished": it is there already.
+
+    Raises LmrError when the folder is of another manifest, unfinished, or has other changes by a person.
+    """
+    digest = manifest.digest
+    state = read_state(output)
+    known = {} if state is None else state["inputs"]
+    own = (output / DECISIONS).exists() and review.resolve() == (output / DECISIONS).resolve()
+    if known.get("manifest", digest) != digest:
+        raise LmrError(f"{output} was made from another manifest than {manifest.source}; give another --output")
+    if state is None and ((output / WORK).exists() or (output / KEPT).exists()):
+        raise LmrError(f"{output} holds no finished cleaning; finish it, or give another --output")
+    if not own:
+        _refuse_to_lose_edits(output, state)
+    given = file_digest(review)
+    if state is not None and state.get("review") == given and (output / KEPT).exists():
+        return "finished"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(output, error) from error
+    if not own:
+        write_whole(output / DECISIONS, decision_lines(decisions))
+    write_whole(output / KEPT, manifest_lines(apply_decisions(manifest, decisions)))
+    _write_state(output, {**known, "manifest": digest}, decisions, review=given)
+    return "new"
+
+
+def read_state(output: Path) -> dict[str, Any] | None:
+    """What clean.json says, None where there is none. Raises LmrError for a damaged one or another version."""
+    state = _read_json(output / STATE)
+    if state is not None and state.get("format_version") != FORMAT_VERSION:
+        raise LmrError(
+            f"{output / STATE} has format_version {state.get('format_version')}, this lmr reads {FORMAT_VERSION}; "
+            "give --overwrite or another --output"
+        )
+    return state
+
+
+def file_digest(path: Path) -> str:
+    """sha256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refuse_to_lose_edits(output: Path, state: Mapping[str, Any] | None) -> None:
+    path = output / DECISIONS
+    if state is not None and path.exists() and file_digest(path) != state["decisions_sha256"]:
+        raise LmrError(
+            f"{path} was changed since it was written; apply it with --review {path}, or move it away to clean anew"
+        )
+
+
+def _write_state(output: Path, identity: Identity, decisions: Decisions, review: str | None = None) -> None:
+    content: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "inputs": dict(identity),
+        "counts": decisions.counts(),
+        "decisions_sha256": file_digest(output / DECISIONS),
+    }
+    if review is not None:
+        content["review"] = review
+    write_whole(output / STATE, [_json(content)])
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise LmrError(f"{path} is damaged ({error}); remove it and run lmr clean again") from error
+    if not isinstance(content, dict):
+        raise LmrError(f"{path} is damaged (no JSON object); remove it and run lmr clean again")
+    return content
+
+
+def _difference(known: Identity, now: Identity, name: str) -> str:
+    def shown(value: Any) -> str:
+        text = str(value)
+        return text[:8] if len(text) == 64 else text
+
+    return f"{name} was {shown(known.get(name))}, is {shown(now.get(name))}"
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1) + "\n"
