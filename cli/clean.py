@@ -1,5 +1,6 @@
 """lmr clean: which pictures of a training set to leave out, and why."""
 
+import difflib
 import json
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ _HELP = {
     "duplicate_similarity": "Centred descriptors from this similarity on are of one picture.",
     "duplicate_bits": "Bits of 64 in which perceptual hashes of one picture may differ.",
     "component_similarity": "Pictures of a landmark from this similarity on hang together.",
+    "component_share": "Pictures that hang apart are left out when fewer than this share of the largest group.",
     "min_pictures": "Landmarks with fewer pictures left are left out.",
     "min_sharpness": "Variance of the Laplacian, of a picture at 256 pixels.",
     "min_contrast": "Standard deviation of the luma, 0 to 255.",
@@ -42,40 +44,29 @@ _HELP = {
 }
 
 
-class Checks(click.ParamType[tuple[str, ...]]):
-    """Names of checks, separated by commas."""
-
-    name = "names"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """A tuple of names, in the order in which they are done."""
-        if isinstance(value, tuple):
-            return value
-        names = [part.strip() for part in value.split(",") if part.strip()]
-        for name in names:
-            if name not in CHECKS:
-                self.fail(f"{name!r} is not a check; they are {', '.join(CHECKS)}", param, ctx)
-        return tuple(name for name in CHECKS if name in names)
+def _as_checks(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    """Names separated by commas, in the order in which the checks are done."""
+    names = [part.strip() for part in value.split(",") if part.strip()]
+    for name in names:
+        if name not in CHECKS:
+            close = difflib.get_close_matches(name, CHECKS, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            text = f"{name!r} is not a check{hint} They are {', '.join(CHECKS)}."
+            raise click.BadParameter(text, ctx, parameter)
+    return tuple(name for name in CHECKS if name in names)
 
 
-class Span(click.ParamType[tuple[float | None, float | None]]):
-    """LOW,HIGH; either may be left out."""
-
-    name = "LOW,HIGH"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float | None, float | None]:
-        """Two numbers, None for one that is left out."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            low, high = (float(part) if part.strip() else None for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not LOW,HIGH, such as 15,40 or 15,", param, ctx)
-        if low is not None and high is not None and not low <= high:
-            self.fail(f"{value!r}: the first number must not be above the second", param, ctx)
-        return low, high
+def _as_span(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float | None, float | None]:
+    """LOW,HIGH, of which either may be left out."""
+    if value is None:
+        return None, None
+    try:
+        low, high = (float(part) if part.strip() else None for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not LOW,HIGH, such as 15,40 or 15,", ctx, parameter) from None
+    if low is not None and high is not None and not low <= high:
+        raise click.BadParameter(f"{value!r}: the first number must not be above the second", ctx, parameter)
+    return low, high
 
 
 @click.command(name="clean")
@@ -86,13 +77,20 @@ class Span(click.ParamType[tuple[float | None, float | None]]):
 @click.option("--review", type=PATH, default=None, help="Apply this decisions.csv, which a person has gone through.")
 @click.option(
     "--checks",
-    type=Checks(),
+    callback=_as_checks,
     default=",".join(CHECKS),
     show_default=True,
+    metavar="NAMES",
     help="What is looked for.",
 )
 @value_options(CleaningRule(), _HELP)
-@click.option("--ppi-range", type=Span(), default=None, help="Keep pictures of this many pixels per inch.")
+@click.option(
+    "--ppi-range",
+    callback=_as_span,
+    default=None,
+    metavar="LOW,HIGH",
+    help="Keep pictures of so many pixels per inch; either may be left out.",
+)
 @click.option(
     "--diagonal-in",
     type=click.FloatRange(0, min_open=True),
@@ -139,7 +137,9 @@ def command(manifest: Path, output: Path, as_json: bool, **values: Any) -> None:
 
 
 def _rule(values: dict[str, Any]) -> CleaningRule:
-    low, high = values["ppi_range"] or (None, None)
+    low, high = values["ppi_range"]
+    if (low, high) != (None, None) and "quality" not in values["checks"]:
+        raise click.UsageError("--ppi-range is part of the check quality, which --checks leaves out")
     try:
         return pick_values(CleaningRule, values, ppi_low=low, ppi_high=high)
     except ValueError as error:

@@ -6,7 +6,7 @@ from retrieval.picture_facts import PictureFacts
 
 def picture_fault(facts: PictureFacts, rule: CleaningRule) -> str:
     """The first fault in words, '' for none."""
-    ppi = pixels_per_inch(facts.width, facts.height, rule.diagonal_in)
+    ppi = round(pixels_per_inch(facts.width, facts.height, rule.diagonal_in), 1)  # 224 x 224 is 18, not 17.999
     low, high = rule.ppi_low, rule.ppi_high
     if (low is not None and ppi < low) or (high is not None and ppi > high):
         return f"{ppi:.1f} pixels per inch, not {_span(low, high)}"

@@ -94,7 +94,7 @@ def decide(inputs: CleaningInputs, rule: CleaningRule, around: Block | None, ver
         if "labels" in rule.checks:
             _find_mislabelled(findings, consistency, (judged, suggested), rule)
         if "components" in rule.checks:
-            _find_apart(findings, inputs.manifest, around, judged)
+            _find_apart(findings, inputs.manifest, (around, judged), rule)
     if verify is not None:
         _find_unverified(findings, verify, judged, rule)
     final = np.where(findings.relabelled, suggested, labels)
@@ -169,11 +169,12 @@ def _find_mislabelled(
         findings.relabelled[row] = kept[row] and rule.relabel and consistency.confident[i]
 
 
-def _find_apart(findings: _Findings, manifest: Manifest, around: Block, judged: LongArray) -> None:
+def _find_apart(findings: _Findings, manifest: Manifest, where: tuple[Block, LongArray], rule: CleaningRule) -> None:
+    around, judged = where
     kept = findings.kept[judged]
     landmark = np.where(kept, manifest.landmark[judged], -1).astype(np.int32)
     joined = around.joined[kept[around.joined].all(axis=1)]
-    outside, size = outside_largest(joined, landmark)
+    outside, size = outside_largest(joined, landmark, rule.component_share)
     counts = np.bincount(landmark[kept], minlength=1)
     for i in np.flatnonzero(outside):
         text = f"hangs together with {size[i] - 1} of the {counts[landmark[i]] - 1} other pictures of its landmark"

@@ -1,10 +1,20 @@
 """What is looked for when a training set is cleaned, and from where on a picture is left out."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 CHECKS = ("quality", "duplicates", "background", "labels", "components")
 SCREEN_DIAGONAL_IN = 17.6  # inches; with it 224 x 224 pixels are 18 pixels per inch
+
+_AT_LEAST = {
+    "n_neighbours": 1,
+    "odds": 1,
+    "min_pictures": 1,
+    "min_inliers": 1,
+    "min_verified": 1,
+    "n_verified_neighbours": 1,
+    "min_side_px": 0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +24,8 @@ class CleaningRule:
     odds: of another landmark against the label from which a label counts as wrong. background_margin: how much more
     similar a picture is to the background than to its landmark when it counts as a non-landmark.
     duplicate_similarity: of descriptors, and duplicate_bits: of 64 that differ, of two copies of a picture.
-    component_similarity: from which two pictures of a landmark are joined.
+    component_similarity: from which two pictures of a landmark are joined; component_share: of the largest component,
+    below which another one is left out: a landmark may have two sides.
     These similarities are of centred descriptors.
     min_pictures: of a landmark, else all of it is left out. min_sharpness, min_contrast, min_brightness,
     max_brightness: as in `retrieval.picture_facts`. min_side_px: of the shorter side.
@@ -30,6 +41,7 @@ class CleaningRule:
     duplicate_similarity: float = 0.95
     duplicate_bits: int = 4
     component_similarity: float = 0.1
+    component_share: float = 0.5
     min_pictures: int = 1
     min_sharpness: float = 2.0
     min_contrast: float = 5.0
@@ -49,10 +61,14 @@ class CleaningRule:
         unknown = [name for name in self.checks if name not in CHECKS]
         if unknown:
             raise ValueError(f"{unknown[0]} is not a check")
-        if self.n_neighbours < 1 or self.min_pictures < 1 or self.min_verified < 1 or self.n_verified_neighbours < 1:
-            raise ValueError("numbers of neighbours and pictures must be at least 1")
-        if not (1 <= self.odds < math.inf and 0 < self.diagonal_in < math.inf):
-            raise ValueError(f"odds must be at least 1 and diagonal_in positive, not {self.odds}, {self.diagonal_in}")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{item.name} must be a number, not {value}")
+            if item.name in _AT_LEAST and value < _AT_LEAST[item.name]:
+                raise ValueError(f"{item.name} must be at least {_AT_LEAST[item.name]}, not {value}")
+        if self.diagonal_in <= 0:
+            raise ValueError(f"diagonal_in must be positive, not {self.diagonal_in}")
         if not 0 <= self.duplicate_bits < 64:
             raise ValueError(f"duplicate_bits must lie in [0, 64), not {self.duplicate_bits}")
 

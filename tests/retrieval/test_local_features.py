@@ -1,0 +1,85 @@
+"""Local features on a made texture, seen from two sides; without the extra only its error is tested."""
+
+import io
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.local_features import LocalFeatures, local_features, n_inliers, require_opencv
+
+
+def texture(seed, side=320):
+    """Blobs of several sizes."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        np.asarray(Image.fromarray(rng.integers(0, 256, (n, n), dtype=np.uint8)).resize((side, side)), dtype=float)
+        for n in (10, 24, 60)
+    ]
+    return Image.fromarray(np.mean(layers, axis=0).clip(0, 255).astype(np.uint8))
+
+
+def encoded(picture, quality=90):
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def from_the_side(picture):
+    """Another view: the quadrilateral of the picture that becomes its frame."""
+    w, h = picture.size
+    corners = (0.05 * w, 0.1 * h, 0.0, 0.95 * h, 0.9 * w, 0.85 * h, w, 0.0)
+    return picture.transform(picture.size, Image.Transform.QUAD, corners, Image.Resampling.BILINEAR)
+
+
+def test_two_views_of_a_place_have_many_inliers_and_another_place_few():
+    pytest.importorskip("cv2", reason="needs the extra local")
+    one = local_features(encoded(texture(0)))
+    assert n_inliers(one, one) > 100
+    assert n_inliers(one, local_features(encoded(from_the_side(texture(0)), quality=60))) >= 30
+    assert n_inliers(one, local_features(encoded(texture(1)))) < 15
+
+
+def test_the_same_pictures_always_have_the_same_inliers():
+    pytest.importorskip("cv2", reason="needs the extra local")
+    one, other = (local_features(encoded(picture)) for picture in (texture(2), from_the_side(texture(2))))
+    counts = {n_inliers(one, other) for _ in range(3)}
+    assert len(counts) == 1
+
+
+@pytest.mark.parametrize("side", [1, 3, 64])
+def test_pictures_without_features_match_nothing(side):
+    pytest.importorskip("cv2", reason="needs the extra local")
+    plain = local_features(encoded(Image.new("L", (side, side), 90)))
+    assert len(plain) == 0
+    assert n_inliers(plain, plain) == 0
+    assert n_inliers(plain, local_features(encoded(texture(0)))) == 0
+
+
+def test_points_on_one_spot_match_nothing():
+    pytest.importorskip("cv2", reason="needs the extra local")
+    descriptors = np.eye(20, 128, dtype=np.float32)
+    spot = LocalFeatures(np.ones((20, 2), dtype=np.float32), descriptors)
+    assert n_inliers(spot, spot) in (0, 20)
+
+
+def test_a_broken_picture_is_unreadable():
+    pytest.importorskip("cv2", reason="needs the extra local")
+    with pytest.raises(UnreadableError):
+        local_features(encoded(texture(0))[:400])
+
+
+def test_without_the_extra_the_error_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(LmrError) as error:
+        require_opencv()
+    assert str(error.value) == (
+        "geometric verification needs OpenCV (import of cv2 halted; None in sys.modules); pip install 'lmr[local]'"
+    )
+
+
+def test_points_and_descriptors_have_to_fit():
+    with pytest.raises(ValueError, match=r"points \(3, 2\) and descriptors \(2, 128\) must be"):
+        LocalFeatures(np.zeros((3, 2), dtype=np.float32), np.zeros((2, 128), dtype=np.float32))
