@@ -11,9 +11,9 @@ from retrieval.errors import LmrError
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("cli.demo.command", "Make a small set of landmarks and run everything on it, or on your own folder."),
-    "split": ("cli.split", "Split a manifest into train, val, test and non-landmarks."),
-    "stats": ("cli.stats.command", "Tell what is in the data: landmarks, pictures, duplicates; write a report."),
     "download": ("cli.download", "Fetch the pictures of a manifest, resized on arrival."),
+    "stats": ("cli.stats.command", "Tell what is in the data: landmarks, pictures, duplicates; write a report."),
+    "split": ("cli.split", "Split a manifest into train, val, test and non-landmarks."),
     "clean": ("cli.clean", "Find mislabelled, duplicate, low-quality and non-landmark pictures."),
     "train": ("cli.train", "Train a network on labelled pictures."),
     "embed": ("cli.embed", "Turn pictures into descriptors."),
