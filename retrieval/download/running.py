@@ -242,8 +242,8 @@ class _Run:
 
     def _back_off_s(self, n_before: int) -> float:
         """Twice as long after each time, and never the same for all."""
-        back_off_s = self._rules.back_off_s * 2**n_before * self._jitter.uniform(0.5, 1.5)
-        return float(min(back_off_s, _LONGEST_BACK_OFF_S))
+        back_off_s = self._rules.back_off_s * 2.0**n_before * self._jitter.uniform(0.5, 1.5)
+        return min(back_off_s, _LONGEST_BACK_OFF_S)
 
     def _keep(self, job: Job, stored: Stored, http_code: int | None = None) -> None:
         n_tries = 0 if http_code is None else job.n_tries + 1

@@ -403,8 +403,5 @@ def test_bad_input_is_one_line_and_leaves_nothing(server):
         "limits must be positive, got 0 bytes and 178956970 pixels"
     )
     assert misused("download").startswith("Missing argument 'CSV'")
-    assert (
-        misused("download", "train.csv", "--retry")
-        == "No such option '--retry'. (Possible options: --retries, --retry-failed)"
-    )
+    assert misused("download", "train.csv", "--retry").startswith("No such option '--retry'.")
     assert not Path("images").exists()

@@ -1,6 +1,6 @@
 """Which picture is fetched next."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.download.hosts import SILENT_ROUNDS, HostQueue, Job
@@ -69,6 +69,7 @@ def test_a_host_that_never_answers_is_closed_and_an_answer_counts_anew():
     assert queue.closed == {"a": "no answer 10 times in a row"}
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([0.0, 1.0, 2.5])), max_size=30),
     st.integers(1, 3),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_pictures import encoded, smooth
 from PIL import Image
@@ -51,6 +51,7 @@ def test_a_pad_keeps_everything_on_white():
     assert (padded[30:] == 255).all()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 64), st.sampled_from(["shorter", "longer"]))
 def test_nothing_is_enlarged_and_the_shape_stays(width, height, size, how):
     new = resize(Image.new("RGB", (width, height)), how, size).size
