@@ -41,6 +41,8 @@ def download_pictures(path: Path, images: Path, how: tuple[Form, FetchRules], va
     """values: of the options dry_run, retry_failed, overwrite, workers, as_json."""
     form, rules = how
     manifest = read_manifest(path, on_warning=warn)
+    if manifest.url is None:
+        raise LmrError(f"{manifest.source} has no url column; give a csv file with the columns id,url")
     places = Places(images, form.layout)
     if values["dry_run"]:
         _tell_plan(manifest, places, values)

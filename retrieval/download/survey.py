@@ -29,7 +29,7 @@ def survey(
     TO_VERIFY: a file that the ledger does not list. Raises LmrError when pictures that are there came from other URLs.
     """
     if manifest.url is None:
-        raise LmrError(f"{manifest.source} has no url column; give a csv file with the columns id,url")
+        raise ValueError(f"{manifest.source} has no url column")
     states = np.empty(len(manifest), dtype=np.uint8)
     trusts_files = not ledger.only_listed
     others: list[tuple[str, str, str]] = []

@@ -106,12 +106,13 @@ def compare(given: argparse.Namespace, folder: Path, base: str, img2dataset: Pat
             "encode_quality": QUALITY,
             "timeout": TIMEOUT_S,
             "retries": 0,
-            "incremental_mode": "overwrite",
             "number_sample_per_shard": max(1, given.pictures // (2 * N_PROCESSES)),
         }
         return [str(img2dataset), *(f"--{name}={value}" for name, value in options.items())]
 
-    n_threads = max(given.threads, key=lambda n: measure(theirs(few, n), folder)["pictures_per_s"] or 0)
+    n_threads = given.threads[0]
+    if len(given.threads) > 1:
+        n_threads = max(given.threads, key=lambda n: measure(theirs(few, n), folder)["pictures_per_s"] or 0)
     runs: dict[str, list[dict[str, Any]]] = {"lmr": [], "img2dataset": []}
     for _ in range(given.repeats):
         runs["lmr"].append(measure(ours(all_rows), folder))
