@@ -29,7 +29,7 @@ from retrieval.manifest_formats import recognise_manifest
 FORMATS = ROOT / "docs" / "formats.md"
 README = ROOT / "README.md"
 BENCHMARKS = ROOT / "docs" / "benchmarks.md"
-HEAVY = ("torch", "torchvision", "faiss", "h5py", "matplotlib", "pandas", "sklearn", "jinja2", "tqdm")
+HEAVY = ("aiohttp", "torch", "torchvision", "faiss", "h5py", "matplotlib", "pandas", "sklearn", "jinja2", "tqdm")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
