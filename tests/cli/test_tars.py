@@ -145,3 +145,10 @@ def test_demo_takes_a_tar(pictures, tmp_path):
         f"{os.path.abspath('flat.tar')}: 0 landmarks have 3 pictures or more; the demo needs at least 2, "
         "in folders named by landmark: FOLDER/<landmark>/<picture>"
     )
+
+
+def test_indexing_much_is_said_where_no_bar_is_shown(pictures, monkeypatch):
+    monkeypatch.setattr("cli.tars._LARGE_BYTES", 1)
+    pack(Path("images"), Path("flat.tar"))
+    told = [done("info", "flat.tar").stderr for _ in range(2)]
+    assert told == ["flat.tar: indexing 0.0 GB of tars, once\n", ""]
