@@ -137,7 +137,7 @@ def _reader(
     test: tuple[Manifest | None, PictureSource | None],
 ) -> Reader:
     """Finds pictures by their id: in the folder, else where the store saw them."""
-    rows = {name: row for row, name in enumerate(manifest.image_id.tolist())}
+    rows = {} if source is None else {name: row for row, name in enumerate(manifest.image_id.tolist())}
     test_rows = {} if test[0] is None else {name: row for row, name in enumerate(test[0].image_id.tolist())}
     stored = (
         {} if described is None else dict(zip(described.image_id, described.store.path[described.row], strict=True))

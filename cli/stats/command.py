@@ -11,7 +11,6 @@ from cli.options import (
     PATH,
     Share,
     config_option,
-    images_option,
     json_option,
     overwrite_option,
     warn,
@@ -26,7 +25,12 @@ REPORT, FACTS = Path("stats.html"), Path("picture-facts.sqlite")
 
 @click.command(name="stats")
 @click.argument("manifest", metavar="CSV", type=PATH)
-@images_option
+@click.option(
+    "--images",
+    type=PATH,
+    default=None,
+    help="Folder of pictures to measure: <id>.jpg, Google's a/b/c/<id>.jpg, or what a path column is relative to.",
+)
 @click.option("--store", type=PATH, default=None, help="Descriptors of the pictures: a map, copies, clusters.")
 @click.option("--test", type=PATH, default=None, help="Manifest of a test set: pictures that it shares with CSV.")
 @click.option("--test-images", type=PATH, default=None, help="Folder of its pictures. [default: --images]")

@@ -49,6 +49,13 @@ def test_without_pictures_everything_of_the_table_is_told(pictures):
     assert listing(pictures).keys() & {"stats.html", "picture-facts.sqlite"} == set()
 
 
+def test_the_keys_are_those_that_the_page_lists(pictures):
+    page = Path(__file__).parents[2] / "docs" / "stats.md"
+    _, _, table = page.read_text().partition("<!-- keys: stats -->")
+    listed = {key for line in table.splitlines()[4:] for key in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert set(found("train.csv")) == listed
+
+
 def test_the_summary_and_the_report_are_the_default(pictures):
     result = done("stats", "train.csv", "--names", "names.csv")
     assert result.stdout.splitlines()[:4] == [
