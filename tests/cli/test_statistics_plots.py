@@ -1,0 +1,79 @@
+"""The figures of the report on the data."""
+
+from collections.abc import Callable
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from cli.report import statistics_plots as plots
+from cli.report.plots import to_svg
+
+BINS = [{"first": 1, "last": 1, "landmarks": 7}, {"first": 2, "last": 3, "landmarks": 0}]
+CURVE = {"landmarks": [1, 2, 30], "share": [0.25, 0.5, 1.0]}
+SUBSETS = [
+    {"subset": name, "top_labels": [{"landmark_id": "/m/1", "name": "Cat", "share": share}]}
+    for name, share in (("train", 0.5), ("", 0.25))
+]
+MAP = {"x": [0.0, 0.5, 1.0, -1.0], "y": [0.0, 1.0, 0.0, 0.0], "landmark_id": ["a", "b", None, "c"]}
+DRAWN: dict[str, Callable[[], Any]] = {
+    "histogram": lambda: plots.plot_histogram(BINS),
+    "many bins": lambda: plots.plot_histogram(
+        [{"first": 1 << i, "last": (2 << i) - 1, "landmarks": i} for i in range(17)]
+    ),
+    "density": lambda: plots.plot_density({"pictures": [1.0, 10.0], "density": [0.1, 0.2]}),
+    "long tail": lambda: plots.plot_long_tail(CURVE, 2, "labels"),
+    "one landmark": lambda: plots.plot_long_tail({"landmarks": [1], "share": [1.0]}, 1, "labels"),
+    "shares": lambda: plots.plot_shares(["a.org", "$x^2$" * 20], [0.9, 0.1], "share"),
+    "subsets": lambda: plots.plot_subsets(SUBSETS),
+    "measure": lambda: plots.plot_measure({"edges": [0.1, 1.0, 10.0], "pictures": [3, 4]}, "megapixels", scale="log"),
+    "map": lambda: plots.plot_map(MAP, [("a", "The A"), ("b", "_b")]),
+}
+
+
+def texts(svg: str) -> list[str]:
+    return [element.text or "" for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_figure_is_well_formed_and_takes_the_ink_of_the_page(name: str) -> None:
+    svg = to_svg(DRAWN[name](), "what & why")
+    assert ElementTree.fromstring(svg).get("aria-label") == "what & why"
+    assert "currentColor" in svg
+    assert "#ffffff" not in svg.lower()
+
+
+def test_bins_are_named_by_their_ends() -> None:
+    axes = plots.plot_histogram(BINS).axes[0]
+    assert [bar.get_height() for bar in axes.patches] == [7, 0]  # type: ignore[attr-defined]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2-3"]
+
+
+def test_where_half_of_all_is_is_marked() -> None:
+    axes = plots.plot_long_tail(CURVE, 2, "labels").axes[0]
+    assert axes.lines[0].get_xydata().tolist() == [[1, 0.25], [2, 0.5], [30, 1]]  # type: ignore[union-attr]
+    assert list(axes.lines[1].get_xdata()) == [2, 2]  # type: ignore[arg-type]
+
+
+def test_long_and_odd_names_are_cut_and_stay_text() -> None:
+    shown = texts(to_svg(plots.plot_shares(["$x^2$" * 20], [0.5], "share"), "a"))
+    assert "$x^2$" * 5 + "$x…" in shown
+    assert "50.0%" in " ".join(shown)
+
+
+def test_the_map_puts_the_shown_landmarks_in_colour_and_the_others_in_grey() -> None:
+    figure = plots.plot_map(MAP, [("a", "The A"), ("b", "_b")])
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["no landmark", "other landmarks", "The A", "b"]
+    assert [part.get_offsets().tolist() for part in figure.axes[0].collections] == [
+        [[1, 0]],
+        [[-1, 0]],
+        [[0, 0]],
+        [[0.5, 1]],
+    ]
+
+
+def test_subsets_have_a_bar_for_each_label() -> None:
+    figure = plots.plot_subsets(SUBSETS)
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [0.5, 0.25]  # type: ignore[attr-defined]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["train", "(blank)"]
