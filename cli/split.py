@@ -143,18 +143,19 @@ def _told(content: dict[str, Any]) -> str:
 
 def _rule(values: dict[str, Any]) -> "SplitRule":
     """The rule that the options ask for. UsageError where they contradict each other."""
+    from retrieval.dealing import Share as Fraction
     from retrieval.landmark_roles import Choice
     from retrieval.splitting import SplitRule
 
-    shares = [values[name] or 0 for name in ("val", "test")]
     for name in ("val", "test"):
         if values[name] is not None and values[f"{name}_per_landmark"] is not None:
             raise click.UsageError(f"give --{name} or --{name}-per-landmark, one of them")
-    if sum(shares) >= 1:
-        raise click.UsageError(f"--val {shares[0]:g} and --test {shares[1]:g} leave nothing to train")
     if sum(values[f"{name}_non_landmarks"] or 0 for name in ("val", "test")) > 1:
         raise click.UsageError("--val-non-landmarks and --test-non-landmarks together are more than all")
     val, test = (_quota(values, name) for name in ("val", "test"))
+    shares = [quota.fraction for quota in (val, test) if isinstance(quota, Fraction)]
+    if sum(shares) >= 1:
+        raise click.UsageError(f"fractions of {' and '.join(f'{share:g}' for share in shares)} leave nothing to train")
     unknown = values["unknown_landmarks"]
     if unknown > 1 and unknown != int(unknown):
         raise click.UsageError(f"--unknown-landmarks {unknown:g} is a whole number, or a fraction below 1")

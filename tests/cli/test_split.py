@@ -1,5 +1,6 @@
 """lmr split: what it writes, what it refuses, and what a kill leaves."""
 
+import errno
 import json
 import os
 import shutil
@@ -353,7 +354,9 @@ def test_bad_input_is_one_line_and_nothing_is_written(in_folder, arguments, mess
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--val", "0.5", "--test", "0.5"], "--val 0.5 and --test 0.5 leave nothing to train"),
+        (["--val", "0.5", "--test", "0.5"], "fractions of 0.5 and 0.5 leave nothing to train"),
+        (["--val", "0.95"], "fractions of 0.95 and 0.1 leave nothing to train"),
+        (["--val", "1", "--test-per-landmark", "1"], "fractions of 1 leave nothing to train"),
         (["--val", "0.1", "--val-per-landmark", "2"], "give --val or --val-per-landmark, one of them"),
         (["--val-non-landmarks", "0.6", "--test-non-landmarks", "0.6"],
          "--val-non-landmarks and --test-non-landmarks together are more than all"),
@@ -501,6 +504,41 @@ def test_class_folders_with_other_things_in_them_are_refused(in_folder):
         "--class-folders split: is or lies in a folder that is in use; give another folder"
     )
     assert refused(*arguments, "all.csv") == "--class-folders all.csv: is a file; give another folder"
+
+
+def test_class_folders_that_were_cut_off_go_on_and_a_place_without_links_is_one_line(in_folder, monkeypatch):
+    make_pictures()
+    arguments = ("split", "all.csv", "--workers", "1", "--class-folders", "tree")
+    symlink_to, made = Path.symlink_to, []
+
+    def interrupted(self, target):
+        if len(made) == 10:
+            raise KeyboardInterrupt
+        made.append(symlink_to(self, target))
+
+    monkeypatch.setattr(Path, "symlink_to", interrupted)
+    assert refused(*arguments) == "interrupted; the same command goes on from what is saved"
+    assert json.loads(Path("tree/split.json").read_text())["state"] == "unfinished"
+
+    def impossible(self, target):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", impossible)
+    assert refused(*arguments) == ("--class-folders tree: Operation not permitted; give --links copy or another folder")
+    monkeypatch.setattr(Path, "symlink_to", symlink_to)
+    assert done(*arguments).stdout.splitlines()[-1] == "tree: 30 links, 20 of them new"
+    assert json.loads(Path("tree/split.json").read_text())["state"] == "finished"
+
+
+def test_pictures_in_folders_by_the_first_characters_of_their_id_are_found(in_folder):
+    for i, image_id in enumerate(("abc1", "abd2", "xyz3")):
+        Path("pictures", *image_id[:3]).mkdir(parents=True)
+        speckled(i).save(Path("pictures", *image_id[:3], f"{image_id}.jpg"))
+    write_csv(Path("all.csv"), "id,landmark_id", ["abc1,a", "abd2,a", "xyz3,a"])
+    done("split", "all.csv", "--images", "pictures", "--val", "0", "--test", "0", "--workers", "1")
+    places = [row["path"] for row in read_rows(Path("split/train.csv"))]
+    expected = ("a/b/c/abc1.jpg", "a/b/d/abd2.jpg", "x/y/z/xyz3.jpg")
+    assert places == [str(in_folder / "pictures" / place) for place in expected]
 
 
 @pytest.mark.parametrize("how", ["hard", "copy"])
