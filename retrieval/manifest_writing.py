@@ -8,7 +8,7 @@ from retrieval.arrays import ObjArray
 from retrieval.manifest import Manifest
 
 _ROWS_AT_ONCE = 1 << 14
-_TO_QUOTE = frozenset(',"\r\n')
+_TO_QUOTE = (",", '"', "\r", "\n")
 
 
 def manifest_lines(manifest: Manifest) -> Iterator[str]:
@@ -75,6 +75,10 @@ def _all_labels(manifest: Manifest) -> ObjArray:
 
 def _cells(values: list[str]) -> list[str]:
     """Quoted as RFC 4180 asks for, which few columns need."""
-    if _TO_QUOTE.isdisjoint("".join(values)):
+    if not _needs_quotes("".join(values)):
         return values
-    return ['"' + value.replace('"', '""') + '"' if not _TO_QUOTE.isdisjoint(value) else value for value in values]
+    return ['"' + value.replace('"', '""') + '"' if _needs_quotes(value) else value for value in values]
+
+
+def _needs_quotes(text: str) -> bool:
+    return any(mark in text for mark in _TO_QUOTE)
