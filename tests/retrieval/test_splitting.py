@@ -156,7 +156,7 @@ def test_landmarks_that_share_pictures_or_near_duplicates_are_not_held_out():
 
 def test_rows_of_several_landmarks_keep_those_that_are_used():
     manifest = made("a+b a a b+r b b r+a r p+q p")
-    rule = SplitRule(choice=Choice(min_pictures=3, rare="drop"), val=Share(0), test=Share(0))
+    rule = SplitRule(choice=Choice(min_pictures=4, rare="drop"), val=Share(0), test=Share(0))
     found = split(manifest, alone(manifest), rule)
     assert labels_of(found, TRAIN) == ["a", "a", "a", "a+b", "b", "b", "b"]
     assert found.dropped == {"rare landmark": 3}
