@@ -38,7 +38,7 @@ class CleaningRule:
     n_neighbours: int = 100
     odds: float = 200.0
     background_margin: float = 0.15
-    duplicate_similarity: float = 0.95
+    duplicate_similarity: float = 0.999
     duplicate_bits: int = 4
     component_similarity: float = 0.1
     component_share: float = 0.5
