@@ -69,8 +69,9 @@ def main() -> None:
     names = ("lmr", "vote", "cleanlab")
     mean = {name: {key: mean_of(results, name, key) for key in results[0][name]} for name in names}
     mean["gap_val"] = {key: mean_of(results, "gap_val", key) for key in results[0]["gap_val"]}
-    ratio = {f"to_{name}": round(mean["lmr"]["recall"] / mean[name]["recall"], 3) for name in names[1:]}
-    print(json.dumps({"share": args.share, "seeds": results, "mean": mean, "recall_ratio": ratio}, indent=1))
+    key = "recall_at_90_precision"
+    ratio = {f"to_{name}": round(mean["lmr"][key] / mean[name][key], 3) for name in names[1:]}
+    print(json.dumps({"share": args.share, "seeds": results, "mean": mean, f"{key}_ratio": ratio}, indent=1))
 
 
 def measure(stores: dict[str, Descriptors], where: tuple[Path, Path, Path], seed: int, args: Any) -> dict[str, Any]:
