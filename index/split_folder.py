@@ -103,11 +103,15 @@ def _told(value: Any) -> str:
 
 
 def _written_before(folder: Path) -> set[str]:
-    """The manifests of the split that was there, or was about to be replaced when it was cut off."""
-    with contextlib.suppress(LmrError):
+    """The manifests of the split that was there, or was about to be replaced when it was cut off.
+
+    All that may be of one, where its record cannot be read.
+    """
+    try:
         record = _read_record(folder) or {}
-        return {*record.get("files", ()), *record.get("replaces", ())} & set(NAMES)
-    return set()
+    except LmrError:
+        return {name for name in NAMES if (folder / name).exists()}
+    return {*record.get("files", ()), *record.get("replaces", ())} & set(NAMES)
 
 
 def _read_record(folder: Path) -> dict[str, Any] | None:

@@ -295,11 +295,13 @@ def test_files_that_were_changed_or_taken_away_are_named(in_folder):
     ],
 )  # fmt: skip
 def test_a_record_that_is_none_or_of_another_version_is_refused(in_folder, content, message):
-    make_rows({"a": 20})
+    make_rows({"a": 20, "": 9})
     done("split", "all.csv", ALONE)
     Path("split/split.json").write_text(content)
     assert refused("split", "all.csv", ALONE) == message
+    make_rows({"a": 20})
     done("split", "all.csv", ALONE, "--overwrite")
+    assert not Path("split/background.csv").exists()
 
 
 def test_files_of_no_split_and_the_input_itself_are_not_replaced(in_folder):
