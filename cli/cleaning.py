@@ -33,7 +33,7 @@ def clean_manifest(path: Path, output: Path, rule: CleaningRule, values: Mapping
 
     values: store, background, images, facts, gallery, workers, device, threads, dry_run, overwrite.
     """
-    from index.cleaning.folder import begin, finish, read_state, require_place
+    from index.cleaning.folder import begin, finish, read_state, remove_unfinished, require_place
     from retrieval.device import limit_threads
     from retrieval.store import read_store
 
@@ -45,6 +45,7 @@ def clean_manifest(path: Path, output: Path, rule: CleaningRule, values: Mapping
     dry = values["dry_run"]
     place = "new" if dry else require_place(output, identity, overwrite=values["overwrite"])
     if place == "finished":
+        remove_unfinished(output)
         counts = (read_state(output) or {})["counts"]
         return {"output": str(output), "state": "unchanged", **counts}
     inputs = _inputs(pictures, stores, rule, values)

@@ -77,6 +77,11 @@ def finish(output: Path, identity: Identity, manifest: Manifest, decisions: Deci
     else:
         write_whole(output / GALLERY, [gallery])
     _write_state(output, identity, decisions)
+    remove_unfinished(output)
+
+
+def remove_unfinished(output: Path) -> None:
+    """What a finished cleaning leaves behind when it is killed at its very end."""
     shutil.rmtree(output / WORK, ignore_errors=True)
 
 
