@@ -116,12 +116,13 @@ def read_manifest(path: str | Path, *, on_warning: Callable[[str], None] | None 
     table = open_table(path)
     if table is None:
         source = Path(path)
-        return _manifest(str(path), read_folder(source, warn) if source.is_dir() else read_single(source))
+        is_folder = source.is_dir() or is_tar(source)
+        return _manifest(str(path), read_folder(source, warn) if is_folder else read_single(source))
     return _manifest(str(path), _read_table(table, recognise_manifest(table.header, table.source), warn))
 
 
 def open_table(path: str | Path) -> Table | None:
-    """The table that a manifest is in; None for a folder or a picture. LmrError when it is missing or unreadable."""
+    """The table that a manifest is in; None for a folder, tar or picture. LmrError when it is missing or unreadable."""
     source = Path(path)
     try:
         is_folder = source.is_dir() or is_tar(source)
