@@ -114,19 +114,27 @@ def main() -> None:
         make_tars(folder / "index", given.members, given.tars, INDEX_BYTES, plain=False)
         indexing = {key: run(code, folder / "index", 0) for key, code in INDEXERS.items()}
         index_mb = (folder / "index/tars/.lmr-tars.sqlite").stat().st_size / 1e6
-    rates = {key: sorted(one[key]["n"] / one[key]["wall_s"] for one in rounds)[len(rounds) // 2] for key in READERS}
+    reading = {key: median([one[key] for one in rounds]) for key in READERS}
+    index, theirs = indexing["lmr_index"], indexing["tarfile_index"]
     summary = {
         "load_average": round(os.getloadavg()[0], 1),
-        "reading": {key: {"pictures_per_s": round(rate), **rounds[0][key]} for key, rate in rates.items()},
+        "reading": reading,
         "indexing": {**indexing, "index_mb": round(index_mb, 1)},
-        "ratio_reading_to_plain_files": round(rates["lmr_tars"] / rates["lmr_plain_files"], 2),
-        "ratio_reading_to_tarfile": round(rates["lmr_tars"] / rates["tarfile"], 2),
-        "ratio_indexing_to_tarfile": round(indexing["tarfile_index"]["wall_s"] / indexing["lmr_index"]["wall_s"], 2),
-        "ratio_index_memory_to_tarfile": round(
-            indexing["tarfile_index"]["peak_mb"] / indexing["lmr_index"]["peak_mb"], 2
-        ),
     }
+    for kind in ("wall_s", "cpu_s"):
+        summary[f"ratio_of_{kind}"] = {
+            "reading_to_plain_files": round(reading["lmr_plain_files"][kind] / reading["lmr_tars"][kind], 2),
+            "reading_to_tarfile": round(reading["tarfile"][kind] / reading["lmr_tars"][kind], 2),
+            "indexing_to_tarfile": round(theirs[kind] / index[kind], 2),
+        }
+    summary["ratio_of_indexing_memory_to_tarfile"] = round(theirs["peak_mb"] / index["peak_mb"], 2)
     print(json.dumps(summary, indent=2))
+
+
+def median(runs: list[dict[str, float]]) -> dict[str, float]:
+    """Of each figure by itself, and the pictures a second of wall and processor time."""
+    middle = {name: sorted(run[name] for run in runs)[len(runs) // 2] for name in runs[0]}
+    return middle | {f"pictures_per_{kind}": round(middle["n"] / middle[kind]) for kind in ("wall_s", "cpu_s")}
 
 
 def make_tars(folder: Path, n: int, n_tars: int, n_bytes: int, *, plain: bool) -> None:
