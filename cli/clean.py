@@ -11,6 +11,7 @@ from cli.options import (
     PATH,
     config_option,
     device_option,
+    facts_option,
     images_option,
     json_option,
     overwrite_option,
@@ -18,19 +19,19 @@ from cli.options import (
     value_options,
     workers_option,
 )
-from index.cleaning.rule import CHECKS, SCREEN_DIAGONAL_IN, CleaningRule
+from index.cleaning.rule import CHECKS, CleaningRule
+from retrieval.resolution import SCREEN_DIAGONAL_IN
 
-FACTS = Path("picture-facts.sqlite")
 N_SHOWN = 100  # pictures of each reason in the gallery
 _HELP = {
     "n_neighbours": "Nearest pictures that are asked about each one.",
     "odds": "A label is wrong when another is this many times as probable.",
     "background_margin": "A non-landmark is this much more similar to the background than to its landmark.",
-    "duplicate_similarity": "Centred descriptors from this similarity on are of one picture.",
-    "duplicate_bits": "Bits of 64 in which perceptual hashes of one picture may differ.",
+    "near_similarity": "Centred descriptors from this similarity on are of one picture.",
+    "near_bits": "Bits of 64 in which perceptual hashes of one picture may differ.",
     "component_similarity": "Pictures of a landmark from this similarity on hang together.",
     "component_share": "Pictures that hang apart are left out when fewer than this share of the largest group.",
-    "min_pictures": "Landmarks with fewer pictures left are left out.",
+    "min_per_landmark": "Landmarks with fewer pictures left are left out.",
     "min_sharpness": "Variance of the Laplacian, of a picture at 256 pixels.",
     "min_contrast": "Standard deviation of the luma, 0 to 255.",
     "min_brightness": "Mean of the luma, 0 to 255.",
@@ -105,7 +106,7 @@ def _as_span(ctx: click.Context, parameter: click.Parameter, value: str | None) 
     show_default=True,
     help="Pictures of each reason in gallery.html; 0 = no gallery.",
 )
-@click.option("--facts", type=PATH, default=FACTS, show_default=True, help="File that keeps what was measured.")
+@facts_option
 @click.option("--dry-run", is_flag=True, help="Say what would be left out and write nothing.")
 @images_option
 @json_option

@@ -17,6 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 MODEL, STORE, INDEX, SUBMISSION = Path("model"), Path("train.h5"), Path("landmarks"), Path("submission.csv")
+FACTS = Path("picture-facts.sqlite")  # beside all that is made of the same pictures
 
 PATH = click.Path(path_type=Path)
 
@@ -51,6 +52,13 @@ def images_option(command: F) -> F:
         default=None,
         help="Folder of the pictures: <id>.jpg, Google's a/b/c/<id>.jpg, tars that hold them, or what a path column is "
         "relative to; or one tar. [default: images/ beside the manifest]",
+    )(command)
+
+
+def facts_option(command: F) -> F:
+    """--facts, where the facts of pictures are kept for the next command that needs them."""
+    return click.option(
+        "--facts", type=PATH, default=FACTS, show_default=True, help="File that keeps what was measured."
     )(command)
 
 

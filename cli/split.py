@@ -11,6 +11,7 @@ from cli.options import (
     PATH,
     Share,
     config_option,
+    facts_option,
     images_option,
     json_option,
     overwrite_option,
@@ -27,7 +28,7 @@ _MATTERING = (
     *("landmarks", "pick", "min_per_landmark", "rare", "unknown_landmarks", "seed"),
 )
 SHARE = 0.1  # of a landmark's pictures in val and in test, where nothing else is asked for
-FACTS, NEAR_BITS, NEAR_SIMILARITY = Path("picture-facts.sqlite"), 4, 0.95
+NEAR_BITS, NEAR_SIMILARITY = 4, 0.95
 
 
 @click.command(name="split")
@@ -77,7 +78,7 @@ FACTS, NEAR_BITS, NEAR_SIMILARITY = Path("picture-facts.sqlite"), 4, 0.95
     help="Landmarks that are held out whole, as non-landmarks in val and test; below 1 a fraction of them.",
 )
 @images_option
-@click.option("--facts", type=PATH, default=FACTS, show_default=True, help="File that keeps what was measured.")
+@facts_option
 @click.option(
     "--near-bits",
     type=click.IntRange(0, 63),

@@ -10,8 +10,8 @@ import numpy as np
 from index.label_statistics import spread
 from retrieval.arrays import FloatArray, LongArray, read_only
 from retrieval.facts_table import FactsTable
+from retrieval.resolution import SCREEN_DIAGONAL_IN, pixels_per_inch
 
-DIAGONAL_IN = 17.6  # of the screen on which 224 x 224 pixels are 18 pixels per inch: a laptop of 2019
 FENCE = 1.5  # interquartile ranges beyond the quartiles (Tukey, Exploratory Data Analysis, 1977, chapter 2)
 N_BINS = 30
 
@@ -46,7 +46,7 @@ class Measures:
         return len(self.row)
 
 
-def measures_of(table: FactsTable, diagonal_in: float = DIAGONAL_IN) -> Measures:
+def measures_of(table: FactsTable, diagonal_in: float = SCREEN_DIAGONAL_IN) -> Measures:
     """The measures of the readable pictures. diagonal_in: of the screen that they are thought to fill, inches."""
     width, height = table.column("width").astype(np.int64), table.column("height").astype(np.int64)
     values = {
@@ -57,11 +57,6 @@ def measures_of(table: FactsTable, diagonal_in: float = DIAGONAL_IN) -> Measures
         **{name: table.column(name).astype(np.float64) for name in _FACTS},
     }
     return Measures(table.readable, width, height, {name: values[name] for name in MEASURES})
-
-
-def pixels_per_inch(width: LongArray, height: LongArray, diagonal_in: float = DIAGONAL_IN) -> FloatArray:
-    """sqrt(w^2 + h^2) / diagonal: pixels per inch of a picture that fills a screen of this diagonal."""
-    return np.hypot(width, height) / diagonal_in
 
 
 def describe_measures(measures: Measures) -> dict[str, Any]:

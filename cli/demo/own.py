@@ -6,6 +6,7 @@ import numpy as np
 
 from cli.demo.scenes import DemoSet
 from cli.near_duplicates import groups_of_pictures
+from cli.options import FACTS
 from cli.split_files import files_of, name_lines, part_manifests
 from index.split_folder import NAMES
 from index.writing import write_whole
@@ -19,7 +20,6 @@ from retrieval.splitting import SplitRule, split
 HELD_OUT = Share(0.2)  # of a landmark's pictures, in val and in test each
 FEWEST = 3  # pictures of a landmark from which one goes to val and one to test
 FEWEST_QUERIES = 2
-FACTS = "picture-facts.sqlite"
 
 
 def split_own(images: Path, folder: Path, seed: int, n_workers: int = 1) -> DemoSet:

@@ -39,10 +39,10 @@ class Asked:
     test: Path | None
     test_images: Path | None
     facts: Path
-    diagonal: float
+    diagonal_in: float
     clusters: int | None
     map_pictures: int
-    min_similarity: float
+    near_similarity: float
     seed: int
     n_workers: int
     wants_csv: bool
@@ -106,7 +106,7 @@ def _measure(manifest: Manifest, landmark: Any, source: PictureSource, asked: As
         row, reason = next(iter(table.unreadable.items()))
         name = f"{manifest.image_id[row]}: {reason}"
         raise LmrError(f"{manifest.source}: none of {len(table)} pictures can be read ({name}); check --images")
-    return Measured(manifest.image_id, landmark, table, statistics.measures_of(table, asked.diagonal))
+    return Measured(manifest.image_id, landmark, table, statistics.measures_of(table, asked.diagonal_in))
 
 
 def _describe(data: Data, asked: Asked, document: dict[str, Any]) -> "tuple[Described | None, Clusters | None]":
@@ -120,7 +120,7 @@ def _describe(data: Data, asked: Asked, document: dict[str, Any]) -> "tuple[Desc
     labelling = data.labelling
     described = open_described(asked.store, data.pictures.image_id, labelling.first_landmark(), labelling.names)
     document["store"] = {"source": str(asked.store), "pictures": len(described.row), "of": len(data.pictures)}
-    document["alike"] = describe_alike(described, asked.min_similarity, asked.seed)
+    document["alike"] = describe_alike(described, asked.near_similarity, asked.seed)
     if asked.map_pictures:
         document["map"] = describe_map(described, asked.map_pictures, asked.seed)
     if asked.clusters is None:

@@ -11,16 +11,18 @@ from cli.options import (
     PATH,
     Share,
     config_option,
+    facts_option,
     json_option,
     overwrite_option,
     warn,
     workers_option,
 )
+from retrieval.resolution import SCREEN_DIAGONAL_IN
 
 if TYPE_CHECKING:
     from cli.stats.collecting import Asked
 
-REPORT, FACTS = Path("stats.html"), Path("picture-facts.sqlite")
+REPORT = Path("stats.html")
 
 
 @click.command(name="stats")
@@ -35,14 +37,16 @@ REPORT, FACTS = Path("stats.html"), Path("picture-facts.sqlite")
 @click.option("--test", type=PATH, default=None, help="Manifest of a test set: pictures that it shares with CSV.")
 @click.option("--test-images", type=PATH, default=None, help="Folder of its pictures. [default: --images]")
 @click.option("--report", type=PATH, default=None, help="HTML report. [default: stats.html; with --json none]")
-@click.option("--facts", type=PATH, default=FACTS, show_default=True, help="File that keeps what was measured.")
+@facts_option
 @click.option("--pictures-csv", type=PATH, default=None, help="CSV file of all pictures, best resolution first.")
 @click.option("--names", type=PATH, default=None, help="Names of the landmarks, as for build-index.")
-@click.option("--diagonal", type=Share(1, 1000), default=17.6, show_default=True, help="Screen in inches.")
+@click.option(
+    "--diagonal-in", type=Share(1, 1000), default=SCREEN_DIAGONAL_IN, show_default=True, help="Screen, in inches."
+)
 @click.option("--clusters", type=click.IntRange(1), default=None, help="Clusters to find in the store (k-means).")
 @click.option("--clusters-csv", type=PATH, default=None, help="CSV file of each picture's cluster.")
 @click.option("--map-pictures", type=click.IntRange(0, 10_000), default=2000, show_default=True, help="On the map.")
-@click.option("--min-similarity", type=Share(0.5, 1), default=0.95, show_default=True, help="Of descriptors of copies.")
+@click.option("--near-similarity", type=Share(0.5, 1), default=0.95, show_default=True, help="Of copies, with --store.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of all that is drawn.")
 @click.option("--image-list", type=PATH, default=None, help="Open Images: the list of pictures, with their Subset.")
 @click.option("--boxes", type=PATH, default=None, help="Open Images: the file of boxes.")

@@ -54,14 +54,14 @@ def open_described(path: "Path", image_id: ObjArray, landmark: LongArray, names:
     return Described(store, store.done[of_row >= 0], landmark[of_row[of_row >= 0]], names)
 
 
-def describe_alike(described: Described, min_similarity: float, seed: int) -> dict[str, Any]:
+def describe_alike(described: Described, near_similarity: float, seed: int) -> dict[str, Any]:
     """Groups of pictures with near descriptors."""
     from index.duplicates import same_descriptor
 
     rng = np.random.default_rng(seed)
-    alike = same_descriptor(described.store, described.row, min_similarity, rng)
+    alike = same_descriptor(described.store, described.row, near_similarity, rng)
     return {
-        "min_similarity": min_similarity,
+        "near_similarity": near_similarity,
         "compared": alike.n_compared,
         **describe_groups(alike.groups, described.image_id, described.label),
     }

@@ -84,7 +84,7 @@ def _copies(d: dict[str, Any]) -> Iterator[str]:
     if d["store"]:
         yield ""
         yield f"{d['store']['source']}: describes {d['store']['pictures']:,} of {d['store']['of']:,} pictures"
-        yield f"near descriptors ({d['alike']['min_similarity']:g}): {_groups(d['alike'])}"
+        yield f"near descriptors ({d['alike']['near_similarity']:g}): {_groups(d['alike'])}"
     if d["clusters"]:
         clusters, purity = d["clusters"]["clusters"], d["clusters"]["purity"]
         sizes = f"{clusters[-1]['pictures']:,} to {clusters[0]['pictures']:,} pictures"

@@ -86,7 +86,7 @@ def look_around(index: FlatIndex, space: CentredSpace, landmark: IntArray, numbe
         other_similarity=other,
         background_similarity=_to_background(space, rows),
         joined=_pairs(rows, found, near),
-        copies=_pairs(rows, found, real & (found.scores >= rule.duplicate_similarity)),
+        copies=_pairs(rows, found, real & (found.scores >= rule.near_similarity)),
     )
 
 

@@ -1,12 +1,13 @@
 """What is wrong with a picture as such: too small, too dark, too bright, flat, blurred, of another density."""
 
-from index.cleaning.rule import CleaningRule, pixels_per_inch
+from index.cleaning.rule import CleaningRule
 from retrieval.picture_facts import PictureFacts
+from retrieval.resolution import pixels_per_inch
 
 
 def picture_fault(facts: PictureFacts, rule: CleaningRule) -> str:
     """The first fault in words, '' for none."""
-    ppi = round(pixels_per_inch(facts.width, facts.height, rule.diagonal_in), 1)  # 224 x 224 is 18, not 17.999
+    ppi = round(float(pixels_per_inch(facts.width, facts.height, rule.diagonal_in)), 1)  # 224 x 224 is 18, not 17.999
     low, high = rule.ppi_low, rule.ppi_high
     if (low is not None and ppi < low) or (high is not None and ppi > high):
         return f"{ppi:.1f} pixels per inch, not {_span(low, high)}"

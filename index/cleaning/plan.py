@@ -134,7 +134,7 @@ def _find_copies(
     if inputs.facts is not None:
         readable = inputs.facts.readable
         pairs.append(readable[equal_files(inputs.facts.column("sha256"))])
-        pairs.append(readable[equal_looks(inputs.facts.hashes, rule.duplicate_bits, inputs.vectors[readable])])
+        pairs.append(readable[equal_looks(inputs.facts.hashes, rule.near_bits, inputs.vectors[readable])])
         sizes = inputs.facts.column("width") * inputs.facts.column("height")
         n_pixels[readable] = sizes.astype(np.float64)
     both = np.concatenate(pairs)
@@ -193,11 +193,11 @@ def _find_few(findings: _Findings, labels: ObjArray, rule: CleaningRule) -> None
     """labels: (n,) as they will be."""
     left = findings.kept | findings.relabelled
     names, counts = np.unique(labels[left & (labels != "")].astype(str), return_counts=True)
-    few = {str(name): int(count) for name, count in zip(names, counts, strict=True) if count < rule.min_pictures}
+    few = {str(name): int(count) for name, count in zip(names, counts, strict=True) if count < rule.min_per_landmark}
     for row in np.flatnonzero(left & np.isin(labels.astype(str), list(few))):
         findings.relabelled[row] = False
         findings.reason[row] = "few"
-        findings.evidence[row] = f"{few[labels[row]]} pictures left, {rule.min_pictures} are asked"
+        findings.evidence[row] = f"{few[labels[row]]} pictures left, {rule.min_per_landmark} are asked"
 
 
 def _table(

@@ -3,13 +3,14 @@
 import math
 from dataclasses import dataclass, fields
 
+from retrieval.resolution import SCREEN_DIAGONAL_IN
+
 CHECKS = ("quality", "duplicates", "background", "labels", "components")
-SCREEN_DIAGONAL_IN = 17.6  # inches; with it 224 x 224 pixels are 18 pixels per inch
 
 _AT_LEAST = {
     "n_neighbours": 1,
     "odds": 1,
-    "min_pictures": 1,
+    "min_per_landmark": 1,
     "min_inliers": 1,
     "min_verified": 1,
     "n_verified_neighbours": 1,
@@ -23,11 +24,11 @@ class CleaningRule:
 
     odds: of another landmark against the label from which a label counts as wrong. background_margin: how much more
     similar a picture is to the background than to its landmark when it counts as a non-landmark.
-    duplicate_similarity: of descriptors, and duplicate_bits: of 64 that differ, of two copies of a picture.
+    near_similarity: of descriptors, and near_bits: of 64 that differ, of two copies of a picture.
     component_similarity: from which two pictures of a landmark are joined; component_share: of the largest component,
     below which another one is left out: a landmark may have two sides.
     These similarities are of centred descriptors.
-    min_pictures: of a landmark, else all of it is left out. min_sharpness, min_contrast, min_brightness,
+    min_per_landmark: of a landmark, else all of it is left out. min_sharpness, min_contrast, min_brightness,
     max_brightness: as in `retrieval.picture_facts`. min_side_px: of the shorter side.
     ppi_low, ppi_high: pixels per inch of a picture shown on diagonal_in inches; None = any.
     min_inliers: of two pictures that show one place. min_verified: such neighbours of the same landmark that a picture
@@ -38,11 +39,11 @@ class CleaningRule:
     n_neighbours: int = 100
     odds: float = 200.0
     background_margin: float = 0.15
-    duplicate_similarity: float = 0.999
-    duplicate_bits: int = 4
+    near_similarity: float = 0.999
+    near_bits: int = 4
     component_similarity: float = 0.1
     component_share: float = 0.5
-    min_pictures: int = 1
+    min_per_landmark: int = 1
     min_sharpness: float = 2.0
     min_contrast: float = 5.0
     min_brightness: float = 8.0
@@ -69,10 +70,5 @@ class CleaningRule:
                 raise ValueError(f"{item.name} must be at least {_AT_LEAST[item.name]}, not {value}")
         if self.diagonal_in <= 0:
             raise ValueError(f"diagonal_in must be positive, not {self.diagonal_in}")
-        if not 0 <= self.duplicate_bits < 64:
-            raise ValueError(f"duplicate_bits must lie in [0, 64), not {self.duplicate_bits}")
-
-
-def pixels_per_inch(width: int, height: int, diagonal_in: float) -> float:
-    """sqrt(w^2 + h^2) / diagonal: how dense a picture is on a screen that it fills."""
-    return math.hypot(width, height) / diagonal_in
+        if not 0 <= self.near_bits < 64:
+            raise ValueError(f"near_bits must lie in [0, 64), not {self.near_bits}")

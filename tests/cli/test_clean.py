@@ -271,7 +271,7 @@ def test_copies_broken_pictures_and_dark_ones_are_left_out(dirty):
         "castle-0,castle",
     ]
     write_csv(Path("dirty.csv"), "id,landmark_id", [f"train-{row}" for row in shown])
-    result = done(*CLEAN[:-2], "--checks", "duplicates,quality", "--duplicate-bits", "0")
+    result = done(*CLEAN[:-2], "--checks", "duplicates,quality", "--near-bits", "0")
     rows = {row["image_id"]: row for row in read_rows(Path("cleaned/decisions.csv")) if row["decision"] == "drop"}
     assert {name: row["reason"] for name, row in rows.items()} == {
         "train-dome-1": "duplicate",
@@ -298,7 +298,7 @@ def test_pictures_outside_a_range_of_pixels_per_inch_are_left_out(dirty):
 def test_landmarks_with_few_pictures_left_are_left_out(dirty):
     rows = [row for row in read_rows(Path("dirty.csv")) if row["id"] not in ("train-dome-0", "train-dome-1")]
     write_csv(Path("dirty.csv"), "id,landmark_id", [f"{row['id']},{row['landmark_id']}" for row in rows])
-    done(*CLEAN, "--min-pictures", "7")
+    done(*CLEAN, "--min-per-landmark", "7")
     few = [name for name, reason in not_kept().items() if reason == "few"]
     assert few == [f"train-dome-{i}" for i in range(2, 8)]
     evidence = {row["image_id"]: row["evidence"] for row in read_rows(Path("cleaned/decisions.csv"))}

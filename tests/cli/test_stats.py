@@ -313,7 +313,7 @@ def test_what_cannot_be_used_is_named_and_nothing_is_left(pictures, arguments, m
         (["--clusters-csv", "c.csv"], "--clusters-csv needs --clusters"),
         (["--test-images", "images"], "--test-images needs --test"),
         (["--cluster", "3"], "No such option '--cluster'. Did you mean '--clusters'?"),
-        (["--diagonal", "nan"], "Invalid value for '--diagonal': nan is not a number"),
+        (["--diagonal-in", "nan"], "Invalid value for '--diagonal-in': nan is not a number"),
     ],
 )
 def test_options_that_make_no_sense_are_a_usage_error(pictures, arguments, message):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from index.cleaning.components import outside_largest
 from index.cleaning.duplicates import copies_to_leave_out, equal_files, equal_looks
 from index.cleaning.pictures import picture_fault
-from index.cleaning.rule import CleaningRule, pixels_per_inch
+from index.cleaning.rule import CleaningRule
 from index.cleaning.verification import count_verified
 from retrieval.errors import LmrError
 from retrieval.picture_facts import PictureFacts
@@ -145,17 +145,13 @@ def test_faults_of_pictures(facts, rule, fault):
     assert picture_fault(facts, rule) == fault
 
 
-def test_a_square_of_224_pixels_has_18_pixels_per_inch():
-    assert pixels_per_inch(224, 224, 17.6) == pytest.approx(18.0, abs=0.002)
-
-
 @pytest.mark.parametrize(
     ("values", "text"),
     [
         ({"odds": 0.5}, "odds must be at least 1, not 0.5"),
         ({"odds": float("nan")}, "odds must be a number, not nan"),
         ({"n_neighbours": 0}, "n_neighbours must be at least 1, not 0"),
-        ({"duplicate_bits": 64}, "duplicate_bits must lie in [0, 64), not 64"),
+        ({"near_bits": 64}, "near_bits must lie in [0, 64), not 64"),
         ({"diagonal_in": 0.0}, "diagonal_in must be positive, not 0.0"),
         ({"checks": ("labls",)}, "labls is not a check"),
     ],

@@ -1,0 +1,14 @@
+"""How dense the pixels of a picture are on a screen that it fills."""
+
+import numpy as np
+
+from retrieval.arrays import FloatArray, LongArray
+
+SCREEN_DIAGONAL_IN = 17.6  # inches: a laptop of 2019, on which 224 x 224 pixels are 18 pixels per inch
+
+
+def pixels_per_inch(
+    width: int | LongArray, height: int | LongArray, diagonal_in: float = SCREEN_DIAGONAL_IN
+) -> FloatArray:
+    """sqrt(w^2 + h^2) / diagonal. width, height: of one picture, or (n,)."""
+    return np.asarray(np.hypot(width, height) / diagonal_in)
