@@ -1,7 +1,7 @@
 """Runs lmr from a checkout with nothing but Python 3.11: makes .venv, installs what is needed, runs.
 
 python3 scripts/run.py demo [OPTIONS]    install, then lmr demo
-python3 scripts/run.py test [OPTIONS]    install with the tools of development, then pytest
+python3 scripts/run.py test [OPTIONS]    install with the tools of development, then pytest on all cores
 """
 
 import hashlib
@@ -29,7 +29,8 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "demo":
         command = [str(BIN / "lmr"), "demo", *arguments[1:]]
     else:
-        command = [str(BIN / "python"), "-m", "pytest", *arguments[1:]]
+        command = [str(BIN / "python"), "-m", "pytest", "-n", "auto", "--dist", "loadfile", *arguments[1:]]
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process of tests for each core
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
