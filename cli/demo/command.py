@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from retrieval.images import ImageSpec
 
 SIZE = 64  # pixels: the rendered details survive it, and training takes one to four minutes on two cores
-EPOCHS = 20
+EPOCHS = 26
 # Random crops show things larger in training than they are when pictures are described (Touvron et al., Fixing the
 # train-test resolution discrepancy, 2019); the ratio is that of docs/benchmarks.md, 288 pixels after training at 224.
 DESCRIBED_LARGER = 9 / 7

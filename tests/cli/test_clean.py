@@ -282,7 +282,7 @@ def test_copies_broken_pictures_and_dark_ones_are_left_out(dirty):
     assert rows["train-arch-2"]["evidence"].startswith("too dark: brightness 2.0 under 8")
     assert rows["train-dome-1"]["evidence"] == "copy of train-dome-0"
     assert rows["train-other-0"]["evidence"] == "copy of train-arch-1, which is labelled arch"
-    assert result.stdout.splitlines()[0] == "6 pictures: 2 kept, 4 left out, 0 with another label"
+    assert result.stdout.splitlines()[0] == "7 pictures: 3 kept, 4 left out, 0 with another label"
 
 
 def test_pictures_outside_a_range_of_pixels_per_inch_are_left_out(dirty):

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from tiny_set import HERE, done, picture
+from PIL import Image
+from tiny_set import HERE, done
 
 from cli.demo.command import _network
 from retrieval.checkpoint import read_card
@@ -29,11 +31,14 @@ def test_a_small_network_from_scratch_ends_at_layer3(change, last_layer):
 
 def test_overwriting_makes_the_untrained_network_anew(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
     for label in range(3):
         Path("own", str(label)).mkdir(parents=True)
         for i in range(8):
-            picture(label, i).save(f"own/{label}/{label}-{i}.png")
-    demo = ("demo", "d", "--images", "own", "--backbone", "shufflenet_v2_x0_5", "--dimensions", "8", "--epochs", "1")
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((64, 64)).save(
+                f"own/{label}/{label}-{i}.png"
+            )
+    demo = ("demo", "d", "--images", "own", "--backbone", "shufflenet_v2_x0_5", "--dimensions", "0", "--epochs", "1")
     done(*demo, "--size", "32", *HERE)
     done(*demo, "--size", "48", "--overwrite", *HERE)
     cards = [read_card(Path("d", folder)) for folder in ("model", "untrained/model")]
