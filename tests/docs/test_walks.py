@@ -17,6 +17,7 @@ from docs_world import LANDMARKS, make_kaggle, make_photos, run
 from documents import ROOT, first_column, lmr_commands, marked, spans_in, table_after
 from PIL import Image
 
+from retrieval.manifest import read_manifest
 from retrieval.store import read_store, write_store
 
 README, FORMATS, GOOGLE = ROOT / "README.md", ROOT / "docs" / "formats.md", ROOT / "docs" / "landmarks.md"
@@ -106,10 +107,11 @@ def test_the_python_example_runs(photos: Walk, capsys: pytest.CaptureFixture[str
 
 def test_the_split_of_the_google_page_keeps_every_picture_once(kaggle: Walk) -> None:
     with chdir(kaggle.folder):
-        exec(compile(marked(GOOGLE, "run", "split", language="python"), "landmarks.md", "exec"), {})
-    read = {name: (kaggle.folder / f"{name}.csv").read_text().splitlines() for name in ("train", "train_part", "val")}
-    assert len({line.split(",")[1] for line in read["val"][1:]}) == len(LANDMARKS) == len(read["val"]) - 1
-    assert sorted(read["train_part"][1:] + read["val"][1:]) == sorted(read["train"][1:])
+        (arguments,) = lmr_commands(marked(GOOGLE, "run", "split"))
+        run(arguments)
+    train, *parts = (read_manifest(kaggle.folder / name) for name in ("train.csv", "parts/train.csv", "parts/val.csv"))
+    assert sorted(parts[1].landmark.tolist()) == list(range(len(LANDMARKS)))
+    assert sorted([*parts[0].image_id, *parts[1].image_id]) == sorted(train.image_id)
 
 
 def test_the_keys_of_query_are_those_listed(photos: Walk) -> None:
