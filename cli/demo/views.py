@@ -29,10 +29,10 @@ class ViewSpec:
 
     size_px: int = 160
     supersampling: float = 1.25
-    azimuth_deg: float = 28.0
+    azimuth_deg: float = 26.0
     fill: tuple[float, float] = (0.85, 1.12)
-    colour_cast: float = 0.1
-    exposure_ev: float = 0.37
+    colour_cast: float = 0.08
+    exposure_ev: float = 0.35
     times: tuple[float, float, float, float, float] = (0.5, 0.18, 0.2, 0.06, 0.06)
     occluders: float = 0.9
 
