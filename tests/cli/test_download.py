@@ -335,7 +335,12 @@ def test_a_stop_at_any_moment_loses_nothing_finished(server, number):
     manifest(server, *(f"photo/{i}" for i in range(n)))
     program = [sys.executable, "-c", "from cli.main import main; main()", "download", "train.csv", *QUICK]
     process = subprocess.Popen(
-        [*program, "--per-host", "2"], cwd=os.getcwd(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*program, "--per-host", "2"],
+        cwd=os.getcwd(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell in the background has it ignored
     )
     until_s = time.monotonic() + 60
     while len(list(Path("images").glob("*.jpg"))) < 5 and time.monotonic() < until_s:

@@ -197,6 +197,7 @@ def run_there(folder: str, arguments: list[str], how: Mapping[str, object]) -> N
 
     os.chdir(folder)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
     os.fsync = lambda _: None  # as in conftest.py
     if "file_bytes" in how:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(str(how["file_bytes"])), resource.RLIM_INFINITY))
