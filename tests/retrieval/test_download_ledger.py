@@ -56,7 +56,9 @@ def test_another_form_is_refused_by_its_options(path):
 def test_size_and_quality_do_not_matter_for_originals(path):
     with Ledger(path) as ledger:
         ledger.require_form(Form(resize=None, size=10))
+        ledger.put([DONE])
         ledger.require_form(Form(resize=None, size=20))
+        assert list(ledger.find(["a"])) == ["a"]
 
 
 def test_to_begin_anew_forgets_pictures_and_distrusts_files(path):
