@@ -109,9 +109,7 @@ def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: T
             _set_rates(parts.optimizer, rate_factor(n_done, n_steps * config.epochs, config.warmup))
             state.unreadable |= batch.unreadable
             if len(batch.labels) > 1:
-                with _autocast(run.device):
-                    descriptors = model(to_input(batch.pictures, spec, run.device))
-                loss = parts.loss(descriptors, batch.labels.to(run.device))
+                loss = _loss(parts, batch, spec, run.device)
                 _require_finite(loss, parts.optimizer, state)
                 _descend(parts, loss, config.clip_norm)
                 state.loss_sum += loss.item()
@@ -245,6 +243,14 @@ def _autocast(device: torch.device) -> torch.autocast:
     """The number format that is fast on the device."""
     dtype = fast_dtype(device)
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def _loss(parts: Parts, batch: Batch, spec: ImageSpec, device: torch.device) -> Tensor:
+    """The loss of a batch; the network runs in the number format that is fast on the device, the loss in float32."""
+    with _autocast(device):
+        descriptors = parts.model(to_input(batch.pictures, spec, device))
+    loss: Tensor = parts.loss(descriptors, batch.labels.to(device))
+    return loss
 
 
 def _descend(parts: Parts, loss: Tensor, clip_norm: float) -> None:

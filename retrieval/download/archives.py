@@ -79,6 +79,7 @@ class _Run:
         self._failed: dict[str, str] = {}
 
     async def work(self, names: Sequence[str]) -> dict[str, str]:
+        """Fetches the archives; from name to cause, of those that failed."""
         at_once = asyncio.Semaphore(AT_ONCE)
 
         async def one(session: aiohttp.ClientSession, name: str) -> None:

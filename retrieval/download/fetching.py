@@ -183,6 +183,7 @@ class _Unpacking:
         self._inflater = None if encoding in ("", "identity") else zlib.decompressobj(32 + zlib.MAX_WBITS)
 
     def add(self, chunk: bytes) -> Iterator[bytes]:
+        """What a part of the body unpacks to, in pieces of bounded size."""
         if self._inflater is None:
             yield chunk
             return
@@ -208,6 +209,7 @@ class _Sink:
         self._file: IO[bytes] | None = None
 
     def write(self, part: bytes) -> None:
+        """Takes a piece. Raises FetchError when it is a web page or the whole is too long."""
         if len(self._head) < HEAD_BYTES:
             self._head += part[:HEAD_BYTES]
             if len(self._head) >= HEAD_BYTES and is_web_page(self._head):
