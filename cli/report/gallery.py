@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cli.report.html import ReportPicture, thumbnail
+from cli.report.html import ReportPicture, fill_template
 from index.cleaning.decisions import REASONS
 from retrieval.errors import LmrError
 
@@ -51,14 +50,13 @@ def require_jinja() -> None:
 
 def render_gallery(manifest: "Manifest", decisions: "Decisions", n_shown: int) -> str:
     """The gallery as HTML text, at most n_shown pictures for each reason, the clearest first."""
-    from jinja2 import Environment, StrictUndefined
-
     require_jinja()
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["thumbnail"] = thumbnail
-    template = environment.from_string(files("cli.report").joinpath(TEMPLATE).read_text(encoding="utf-8"))
-    return template.render(
-        source=manifest.source, counts=decisions.counts(), sections=_sections(manifest, decisions, n_shown)
+    return fill_template(
+        TEMPLATE,
+        {},
+        source=manifest.source,
+        counts=decisions.counts(),
+        sections=_sections(manifest, decisions, n_shown),
     )
 
 

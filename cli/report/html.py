@@ -81,12 +81,16 @@ def write_evaluation_report(path: "Path", report: EvaluationReport) -> None:
 
 def render_evaluation_report(report: EvaluationReport) -> str:
     """The report as HTML text; everything that is data is escaped."""
-    filters = {"number": _number, "share": _share, "thumbnail": thumbnail}
-    return fill_template(TEMPLATE, filters, report=report, rows=_rows(report.metrics), figures=_figures(report))
+    return fill_template(
+        TEMPLATE, {"share": _share}, report=report, rows=_rows(report.metrics), figures=_figures(report)
+    )
 
 
 def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
-    """A template of this package as HTML text; values are escaped. Raises LmrError without jinja2."""
+    """A template of this package as HTML text; values are escaped. Raises LmrError without jinja2.
+
+    filters: besides `number` and `thumbnail`, or in their place.
+    """
     try:
         from jinja2 import Environment, FunctionLoader, StrictUndefined
     except ImportError as error:
@@ -98,7 +102,7 @@ def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= filters
+    environment.filters |= {"number": _number, "thumbnail": thumbnail} | dict(filters)
     return environment.get_template(name).render(**values)
 
 
