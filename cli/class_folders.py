@@ -1,6 +1,5 @@
 """A split as folders of links, DIR/<part>/<landmark>/<picture>, for tools that want one."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cli.sorting import UNKNOWN
+from cli.folder_names import UNKNOWN, folder_name
 from index.writing import write_whole
 from retrieval.errors import LmrError
 from retrieval.manifest import Manifest
@@ -19,8 +18,6 @@ RECORD_BEGUN = "split.json.partial"
 FORMAT_VERSION = 1
 PARTS = ("train", "val", "test", "background")
 
-_ESCAPED = frozenset('%/\\:*?"<>|')  # what some file system takes for more than a letter
-_NAME_BYTES = 200  # of a folder's name, of the 255 that file systems take
 _LINKS_A_STEP = 256
 _BEGUN = ".partial"  # at the end of a copy's name until it is whole
 
@@ -55,22 +52,6 @@ def class_folder_links(parts: Mapping[str, Manifest]) -> dict[str, str]:
                     link = f"{stem}-{n_of_name[wanted]}{suffix}"
                 links[link] = path
     return links
-
-
-def folder_name(label: str) -> str:
-    """The landmark_id as a folder's name: what leads elsewhere or is not allowed everywhere becomes %XX.
-
-    Different landmarks have different names; very long ones end in a part of their sha256.
-    """
-    escaped = "".join(f"%{ord(c):02X}" if c in _ESCAPED or ord(c) < 32 else c for c in label)
-    if escaped[0] == "." or escaped == UNKNOWN:
-        escaped = f"%{ord(escaped[0]):02X}{escaped[1:]}"
-    if escaped[-1] == ".":
-        escaped = escaped[:-1] + "%2E"
-    if len(escaped.encode()) > _NAME_BYTES:
-        start = escaped.encode()[:_NAME_BYTES].decode(errors="ignore")
-        escaped = f"{start}%{hashlib.sha256(label.encode()).hexdigest()[:16]}"
-    return escaped
 
 
 def require_own_folder(tree: Tree, *, overwrite: bool) -> None:

@@ -60,21 +60,20 @@ def groups_of_descriptors(manifest: "Manifest", store_path: Path, min_similarity
     LmrError when the store has descriptors of none of them.
     """
     from retrieval.similar_descriptors import similar_groups
-    from retrieval.store import read_store
+    from retrieval.store_blocks import open_blocks
+    from retrieval.store_file import DONE
 
-    store = read_store(store_path)
+    store = open_blocks(store_path)
     row_of: Mapping[str, int] = {image_id: row for row, image_id in enumerate(store.image_id.tolist())}
     in_store = np.array([row_of.get(image_id, -1) for image_id in manifest.image_id.tolist()], dtype=np.int64)
-    rows = np.flatnonzero((in_store >= 0) & store.done[in_store])
+    rows = np.flatnonzero((in_store >= 0) & (store.state[in_store] == DONE))
     if not len(rows):
         raise LmrError(f"--store {store_path}: has no descriptor of the pictures of {manifest.source}; give its store")
     if len(rows) < len(manifest):
         warn(f"{len(manifest) - len(rows)} of {len(manifest)} pictures have no descriptor and were not compared")
-    vectors = store.vectors[in_store[rows]].astype(np.float32)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     with PictureBar("comparing") as bar:
         bar.begin(len(rows))
-        found = similar_groups(vectors, min_similarity, bar.add)
+        found = similar_groups(store, in_store[rows], min_similarity, on_rows=bar.add)
     group = np.arange(len(manifest))
     first = rows[np.unique(found, return_index=True)[1]]
     group[rows] = first[found]

@@ -5,14 +5,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli.folder_names import UNKNOWN, folder_name
 from cli.report.saving import save_bytes
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.pictures import picture_exists, read_picture
 
 if TYPE_CHECKING:
     from lmr import Answer
-
-UNKNOWN = "_no_known_landmark"
 
 
 def sort_into(folder: Path, answers: "Sequence[Answer]") -> tuple[int, int]:
@@ -27,7 +26,7 @@ def sort_into(folder: Path, answers: "Sequence[Answer]") -> tuple[int, int]:
         source = Path(os.path.abspath(answer.image))
         if answer.unreadable is not None or not picture_exists(str(source)) or _is_own_link(source, folder):
             continue
-        group = folder / _folder_name(answer.landmark_id or UNKNOWN)
+        group = folder / (folder_name(answer.landmark_id) if answer.landmark_id else UNKNOWN)
         if source.parent == Path(os.path.abspath(group)):  # a copy of an earlier run
             continue
         try:
@@ -45,12 +44,6 @@ def sort_into(folder: Path, answers: "Sequence[Answer]") -> tuple[int, int]:
 def _is_own_link(source: Path, folder: Path) -> bool:
     """Whether this is a link in the folder, as where somebody sorts `photos` into `photos/sorted` again."""
     return source.is_symlink() and Path(os.path.abspath(folder)) in source.parents
-
-
-def _folder_name(label: str) -> str:
-    """The landmark_id without what would lead out of the folder."""
-    name = label.replace(os.sep, "_")
-    return name.replace(".", "_") if name in (".", "..") else name
 
 
 def _link(group: Path, source: Path) -> None:

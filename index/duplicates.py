@@ -1,19 +1,18 @@
 """Pictures that are there more than once: the same bytes, the same look, or nearly the same descriptor."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from retrieval.arrays import FloatArray, LongArray, ObjArray
+from retrieval.arrays import LongArray, ObjArray
 from retrieval.near_duplicates import NEAR_BITS, HashArray, components, near_pairs
+from retrieval.similar_descriptors import similar_groups
 from retrieval.store_blocks import StoreBlocks
 
 NEAR_SIMILARITY = 0.95
 N_COMPARED = 20_000  # descriptors that are compared with all others at most
-_QUERIES_AT_ONCE = 1024
-_PARTNERS = 64  # kept of one picture in one block: enough to join a group, and bounded where all are alike
 
 Groups = tuple[LongArray, ...]  # rows of each group in order, at least two; larger groups first
 
@@ -36,24 +35,22 @@ class Alike:
     n_compared: int
 
 
-def same_descriptor(store: StoreBlocks, rows: LongArray, min_similarity: float, rng: np.random.Generator) -> Alike:
+def same_descriptor(
+    store: StoreBlocks,
+    rows: LongArray,
+    min_similarity: float,
+    rng: np.random.Generator,
+    on_rows: Callable[[int], None] = lambda _: None,
+) -> Alike:
     """Groups of rows that are joined by cosine similarities of at least min_similarity.
 
-    At most N_COMPARED of the rows, drawn by rng, are compared with all of them; the descriptors stay in the file.
-    Groups are positions in rows.
+    At most N_COMPARED of the rows, drawn by rng, are compared with all of them; on_rows is called with the number of
+    those just compared. Groups are positions in rows.
     """
-    asked = np.arange(len(rows))
-    if len(rows) > N_COMPARED:
-        asked = np.sort(rng.choice(len(rows), N_COMPARED, replace=False))
-    queries = store.vectors(rows[asked])
-    pairs = [np.zeros((0, 2), dtype=np.int64)]
-    start = 0
-    for part, vectors in store.blocks(rows):
-        for first in range(0, len(asked), _QUERIES_AT_ONCE):
-            one, other = _near(queries[first : first + _QUERIES_AT_ONCE] @ vectors.T, min_similarity)
-            pairs.append(np.stack([asked[first + one], start + other], axis=1))
-        start += len(part)
-    return Alike(_groups(components(np.concatenate(pairs), len(rows))), len(asked))
+    if len(rows) <= N_COMPARED:
+        return Alike(_groups(similar_groups(store, rows, min_similarity, on_rows=on_rows)), len(rows))
+    asked = np.sort(rng.choice(len(rows), N_COMPARED, replace=False))
+    return Alike(_groups(similar_groups(store, rows, min_similarity, asked, on_rows)), len(asked))
 
 
 def across(groups: Groups, label: LongArray) -> Groups:
@@ -70,13 +67,6 @@ def describe_groups(groups: Groups) -> dict[str, Any]:
     """How many, how many pictures in them, and how many of these could go; as a JSON object."""
     pictures = sum(map(len, groups))
     return {"groups": len(groups), "pictures": pictures, "surplus": pictures - len(groups)}
-
-
-def _near(similarity: FloatArray, least: float) -> tuple[LongArray, LongArray]:
-    """Positions of the pairs, at most _PARTNERS for each line."""
-    one, other = np.nonzero(similarity >= least)
-    place = np.arange(len(one)) - np.searchsorted(one, one)
-    return one[place < _PARTNERS], other[place < _PARTNERS]
 
 
 def _groups(number: LongArray) -> Groups:

@@ -1,9 +1,12 @@
 """Work on several processors: tasks in their order, each in a process that was started anew."""
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
 
 from retrieval.errors import LmrError
@@ -20,10 +23,24 @@ def run_tasks(function: Callable[..., T], tasks: Sequence[Any], fixed: Any, n_wo
         yield from (function(task, fixed) for task in tasks)
         return
     try:
-        with ProcessPoolExecutor(min(n_workers, len(tasks)), mp_context=get_context("spawn")) as pool:
+        n, spawn = min(n_workers, len(tasks)), get_context("spawn")
+        with ProcessPoolExecutor(n, mp_context=spawn, initializer=begin_worker) as pool:
             yield from pool.map(function, tasks, [fixed] * len(tasks))
     except BrokenProcessPool as error:
         raise LmrError(
             "a process that works on pictures was killed, most often for want of memory; "
             "run the same command again with fewer --workers"
         ) from error
+
+
+def begin_worker() -> None:
+    """At the start of a worker: Ctrl-C is for its parent to hear, and it ends when its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

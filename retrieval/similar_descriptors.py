@@ -1,36 +1,45 @@
-"""Descriptors that are nearly the same: groups of them, exactly, by comparing all with all in blocks."""
+"""Descriptors of a store that are nearly the same: groups of them, exactly, comparing a block with a block."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from retrieval.arrays import FloatArray, LongArray
+from retrieval.arrays import LongArray
 from retrieval.near_duplicates import components
+from retrieval.store_blocks import StoreBlocks
 
-_BLOCK_ROWS, _BLOCK_COLUMNS = 1024, 16384  # 64 MiB of similarities at a time
+_QUERIES_AT_ONCE = 2048  # 64 MiB of similarities with a block of the store
 _PAIRS_AT_ONCE = 1 << 22
 
 
 def similar_groups(
-    vectors: FloatArray, min_similarity: float, on_rows: Callable[[int], None] = lambda _: None
+    store: StoreBlocks,
+    rows: LongArray,
+    min_similarity: float,
+    asked: LongArray | None = None,
+    on_rows: Callable[[int], None] = lambda _: None,
 ) -> LongArray:
-    """(n,) the number of each row's group, when rows of an inner product of min_similarity or more are joined.
+    """(n,) the number of each row's group, when rows of a cosine similarity of min_similarity or more are joined.
 
-    vectors: (n, d), of unit length. on_rows: is called with the number of rows just compared. The work grows with n
-    squared; it takes memory for the vectors in float32 once more.
+    rows: (n,) of the store. asked: positions in rows, increasing, that are compared with all of them; None: all.
+    on_rows: is called with the number of positions just compared. The work grows with n times the asked ones; the
+    descriptors stay in the file. Raises LmrError for descriptors that are zero or not finite.
     """
-    n = len(vectors)
-    unit = np.ascontiguousarray(vectors, dtype=np.float32)
+    n = len(rows)
+    positions = np.arange(n) if asked is None else asked
     joined = np.zeros((0, 2), dtype=np.int64)
     found: list[LongArray] = []
-    for start in range(0, n, _BLOCK_ROWS):
-        rows = unit[start : start + _BLOCK_ROWS]
-        for column in range(start, n, _BLOCK_COLUMNS):
-            one, other = np.nonzero(rows @ unit[column : column + _BLOCK_COLUMNS].T >= min_similarity)
-            found.append(np.stack([one + start, other + column], axis=1))
+    for first in range(0, len(positions), _QUERIES_AT_ONCE):
+        part = positions[first : first + _QUERIES_AT_ONCE]
+        queries = store.vectors(rows[part])
+        start = first if asked is None else 0  # earlier ones have been compared with these
+        for block, vectors in store.blocks(rows[start:]):
+            one, other = np.nonzero(queries @ vectors.T >= min_similarity)
+            found.append(np.stack([part[one], start + other], axis=1))
+            start += len(block)
             if sum(map(len, found)) > _PAIRS_AT_ONCE:
                 joined, found = _chain(np.concatenate([joined, *found]), n), []
-        on_rows(len(rows))
+        on_rows(len(part))
     return components(np.concatenate([joined, *found]), n)
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cli.progress import PictureBar
 from cli.stats.measured import describe_groups
 from retrieval.arrays import LongArray, ObjArray, read_only
 from retrieval.errors import LmrError
@@ -56,10 +57,12 @@ def open_described(path: "Path", image_id: ObjArray, landmark: LongArray, names:
 
 def describe_alike(described: Described, near_similarity: float, seed: int) -> dict[str, Any]:
     """Groups of pictures with near descriptors."""
-    from index.duplicates import same_descriptor
+    from index.duplicates import N_COMPARED, same_descriptor
 
     rng = np.random.default_rng(seed)
-    alike = same_descriptor(described.store, described.row, near_similarity, rng)
+    with PictureBar("comparing") as bar:
+        bar.begin(min(len(described.row), N_COMPARED))
+        alike = same_descriptor(described.store, described.row, near_similarity, rng, bar.add)
     return {
         "near_similarity": near_similarity,
         "compared": alike.n_compared,

@@ -1,17 +1,15 @@
 """Worker processes that decode and resize, so that the network never waits; a picture that kills one is found out."""
 
 import asyncio
-import os
-import signal
-import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from types import TracebackType
 from typing import Any, TypeVar
 
 from retrieval.errors import UnreadableError
+from retrieval.pool import begin_worker
 
 T = TypeVar("T")
 
@@ -55,17 +53,4 @@ class Decoders:
 def _pool(n_workers: int) -> Executor:
     if not n_workers:
         return ThreadPoolExecutor(1)
-    return ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"), initializer=_begin)
-
-
-def _begin() -> None:
-    """Ctrl-C is for the parent to hear, and a worker ends when its parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    return ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"), initializer=begin_worker)

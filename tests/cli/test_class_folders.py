@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.class_folders import class_folder_links, folder_name
+from cli.class_folders import class_folder_links
+from cli.folder_names import folder_name
 from retrieval.manifest import Manifest
 
 

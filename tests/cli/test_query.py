@@ -274,7 +274,8 @@ def test_sorting_a_folder_into_itself_again_makes_no_doubles(tiny_set):
 
 
 @pytest.mark.parametrize(
-    ("label", "folder"), [("..", "__"), (".", "_"), ("a/b", "a_b"), ("../up", ".._up"), ("ok.1", "ok.1")]
+    ("label", "folder"),
+    [("..", "%2E%2E"), (".", "%2E"), ("a/b", "a%2Fb"), ("../up", "%2E.%2Fup"), ("a_b", "a_b"), ("ok.1", "ok.1")],
 )
 def test_a_landmark_id_never_leads_out_of_the_sorted_folder(tmp_path, label, folder):
     from cli.sorting import sort_into

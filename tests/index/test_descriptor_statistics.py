@@ -80,7 +80,6 @@ def test_near_descriptors_are_groups_whatever_the_block(tmp_path, monkeypatch):
 
 def test_at_most_so_many_are_compared_and_all_alike_are_one_group(tmp_path, monkeypatch):
     monkeypatch.setattr(duplicates, "N_COMPARED", 3)
-    monkeypatch.setattr(duplicates, "_PARTNERS", 4)
     store = store_of(tmp_path, np.ones((4, 4)))
     alike = duplicates.same_descriptor(store, store.done, 0.99, np.random.default_rng(0))
     assert alike.n_compared == 3
