@@ -22,7 +22,7 @@ from cli.options import (
 )
 from cli.tars import index_tars
 from retrieval.errors import LmrError
-from retrieval.recipe import DescriptorPart, ModelConfig
+from retrieval.model_config import DescriptorPart, ModelConfig
 
 if TYPE_CHECKING:
     from retrieval.checkpoint import ModelCard
@@ -116,7 +116,7 @@ def _make_card(model: Path, values: dict[str, Any], check: "Callable[[ModelCard]
     import torch
 
     from retrieval.checkpoint import CARD, ModelCard, read_card, save_model, weights_digest
-    from retrieval.training_state import STATE_NAME
+    from retrieval.training.state import STATE_NAME
 
     torch.manual_seed(0)
     network, spec = build_network(values)

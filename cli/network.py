@@ -11,7 +11,7 @@ import click
 from cli.options import PATH, pick_values, value_options
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
-from retrieval.recipe import ModelConfig
+from retrieval.model_config import ModelConfig
 
 if TYPE_CHECKING:
     from retrieval.model import DescriptorModel

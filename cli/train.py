@@ -21,10 +21,10 @@ from cli.options import (
 )
 from cli.tars import index_tars
 from retrieval.errors import LmrError
-from retrieval.recipe import AugmentConfig, LossConfig, TrainConfig
+from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from retrieval.training import TrainingData
+    from retrieval.training.loop import TrainingData
 
 _TRAIN_HELP = {
     "epochs": "Passes over the pictures.",
@@ -109,7 +109,7 @@ def read_training_data(manifest: Path, negatives: Path | None, images: Path | No
     from retrieval.manifest import read_manifest
     from retrieval.pictures import PictureSource
     from retrieval.sources import JoinedSource
-    from retrieval.training import TrainingData
+    from retrieval.training.loop import TrainingData
 
     for place in (manifest, negatives):
         if place is not None:

@@ -11,12 +11,12 @@ from cli.progress import PictureBar, list_unreadable
 from cli.tars import index_tars
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
-from retrieval.recipe import TrainConfig
+from retrieval.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from retrieval.model import DescriptorModel
-    from retrieval.training import Progress, TrainingData, Validate
-    from retrieval.training_state import TrainingState
+    from retrieval.training.loop import Progress, TrainingData, Validate
+    from retrieval.training.state import TrainingState
 
 N_VALIDATION_ROWS = 20_000  # training pictures in the index of a validation; more would take longer than the epoch
 
@@ -32,8 +32,8 @@ def train_network(
     """Trains into `output`, resuming what is there; values: val, images, workers, device, threads, overwrite."""
     from cli.report.curves import save_training_curves
     from retrieval.device import limit_threads, resolve_device
-    from retrieval.training import Run, train
-    from retrieval.training_state import LOG_NAME, read_state
+    from retrieval.training.loop import Run, train
+    from retrieval.training.state import LOG_NAME, read_state
 
     limit_threads(values["threads"])
     device = resolve_device(values["device"])
@@ -117,7 +117,7 @@ def default_workers(asked: int | None) -> int:
 
 def _make_way(output: Path, *, overwrite: bool) -> None:
     """Refuses a model that another run made; with `overwrite` the training starts afresh."""
-    from retrieval.training_state import STATE_NAME
+    from retrieval.training.state import STATE_NAME
 
     if overwrite:
         if (output / STATE_NAME).exists():

@@ -17,7 +17,7 @@ from torch import nn
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
 from retrieval.model import DescriptorModel, build_model
-from retrieval.recipe import DescriptorPart, ModelConfig
+from retrieval.model_config import DescriptorPart, ModelConfig
 
 FORMAT_VERSION = 1
 CARD = "model.json"

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from retrieval.arrays import FloatArray, LongArray, UInt8Array
-from retrieval.augmentation import to_input
 from retrieval.checkpoint import ModelCard
 from retrieval.device import fast_dtype, place
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images import ImageSpec, prepare
-from retrieval.model import DescriptorModel
-from retrieval.recipe import DescriptorPart
+from retrieval.model import DescriptorModel, to_input
+from retrieval.model_config import DescriptorPart
 from retrieval.sources import Source
 
 CPU_BATCH = 16  # pictures; measured: ResNet-50 in bf16 on 2 cores is slower in batches of 32 and more (cache)

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrieval.backbones import Backbone, build_backbone
+from retrieval.device import memory_format
 from retrieval.errors import LmrError
-from retrieval.recipe import DescriptorPart, ModelConfig
+from retrieval.images import ImageSpec
+from retrieval.model_config import DescriptorPart, ModelConfig
 
 GEM_EPSILON = 1e-6  # smallest activation, so that x ** p has a gradient (Radenovic et al. 2018, eq. 3)
 
@@ -119,6 +121,14 @@ def build_model(
     if weights_path is not None:
         load_backbone_weights(model, weights_path)
     return model
+
+
+def to_input(pictures: Tensor, spec: ImageSpec, device: torch.device) -> Tensor:
+    """uint8 (b, 3, h, w) on any device -> normalised float32 on `device`, in its fast memory format."""
+    x = pictures.to(device, non_blocking=True).contiguous(memory_format=memory_format(device)).float()
+    mean = torch.tensor(spec.mean, device=device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(spec.std, device=device).view(1, 3, 1, 1) * 255
+    return x.sub_(mean).div_(std)
 
 
 def load_backbone_weights(model: DescriptorModel, path: Path) -> None:

@@ -11,7 +11,7 @@ import click
 from cli.network import build_network, network_options
 from cli.options import PATH, config_option, device_option, images_place, overwrite_option, warn, workers_option
 from cli.tars import index_tars
-from retrieval.recipe import AugmentConfig, LossConfig, TrainConfig
+from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
 
 if TYPE_CHECKING:
     from cli.demo.scenes import DemoSet

@@ -27,8 +27,8 @@ from torchvision.transforms import v2
 from retrieval.embedding import Embedder
 from retrieval.images import ImageSpec, prepare
 from retrieval.model import build_model
+from retrieval.model_config import ModelConfig
 from retrieval.pictures import list_pictures
-from retrieval.recipe import ModelConfig
 
 
 class Folder:

@@ -27,9 +27,10 @@ from pytorch_metric_learning.losses import ArcFaceLoss
 from torch import nn
 
 from retrieval.device import fast_dtype, keep_freed_memory, memory_format, place
-from retrieval.losses import LandmarkLoss
 from retrieval.model import build_model
-from retrieval.recipe import LossConfig, ModelConfig
+from retrieval.model_config import ModelConfig
+from retrieval.training.config import LossConfig
+from retrieval.training.losses import LandmarkLoss
 
 CPU = torch.device("cpu")
 BATCH, N_CLASSES = 32, 100

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_set import NETWORK, done, listing, misused, refused, run, write_csv
 
-from retrieval.training_state import save_state
+from retrieval.training.state import save_state
 
 TRAIN = ("train", "train.csv", *NETWORK, "--workers", "0", "--threads", "1", "--device", "cpu", "--batch-size", "4")
 SMALL = ("--epochs", "2", "--epoch-size", "8")
@@ -54,7 +54,7 @@ def test_a_run_stopped_just_after_its_first_model_goes_on(pictures, monkeypatch)
         save_state(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("retrieval.training.save_state", stop)
+        patch.setattr("retrieval.training.loop.save_state", stop)
         assert run(*TRAIN, *SMALL).exit_code
     assert Path("model/model.json").exists()
     done(*TRAIN, *SMALL)

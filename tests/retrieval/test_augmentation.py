@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 from tiny_world import CPU, SPEC, Pictures, jpeg
 
-from retrieval.augmentation import Collate, TrainingPictures, to_input
-from retrieval.recipe import AugmentConfig
+from retrieval.model import to_input
+from retrieval.training.augmentation import Collate, TrainingPictures
+from retrieval.training.config import AugmentConfig
 
 STILL = AugmentConfig(min_area=1.0, flip=0, brightness=0, contrast=0, saturation=0, hue=0, greyscale=0)
 

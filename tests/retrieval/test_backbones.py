@@ -12,7 +12,7 @@ from retrieval.embedding import Embedder
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
 from retrieval.model import build_model, load_backbone_weights
-from retrieval.recipe import ModelConfig
+from retrieval.model_config import ModelConfig
 
 torchvision_models = pytest.importorskip("torchvision.models")
 

@@ -21,7 +21,7 @@ from retrieval.checkpoint import (
 )
 from retrieval.errors import LmrError
 from retrieval.model import DescriptorModel, build_model
-from retrieval.recipe import ModelConfig
+from retrieval.model_config import ModelConfig
 
 
 def message(call: Callable[..., object], *arguments: object) -> str:

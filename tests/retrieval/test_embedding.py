@@ -6,13 +6,12 @@ import torch
 from tiny_world import CPU, SIZE, SPEC, Pictures, jpeg, tiny_model
 from torch import Tensor, nn
 
-from retrieval.augmentation import to_input
 from retrieval.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from retrieval.embedding import Embedder, Rate
 from retrieval.errors import LmrError
 from retrieval.images import prepare
-from retrieval.model import DescriptorModel, build_model
-from retrieval.recipe import DescriptorPart, ModelConfig
+from retrieval.model import DescriptorModel, build_model, to_input
+from retrieval.model_config import DescriptorPart, ModelConfig
 
 N = 37
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from pytorch_metric_learning.losses import ArcFaceLoss
 from torch.nn import functional as F
 
-from retrieval.losses import COSINE_LIMIT, LandmarkLoss, class_margins
-from retrieval.recipe import LossConfig
+from retrieval.training.config import LossConfig
+from retrieval.training.losses import COSINE_LIMIT, LandmarkLoss, class_margins
 
 EQUAL = np.array([5, 5, 5])
 PLAIN = LossConfig(margin_rad=0.3, margin_rare_rad=0.3, scale=10.0)

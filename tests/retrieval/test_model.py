@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from retrieval.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from retrieval.errors import LmrError
 from retrieval.model import DescriptorModel, GeM, build_model, load_backbone_weights, read_state_dict
-from retrieval.recipe import ModelConfig
+from retrieval.model_config import ModelConfig
 
 
 class Tokens(nn.Module):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.sampling import Sampler, systematic_sample
+from retrieval.training.sampling import Sampler, systematic_sample
 
 
 def sampler(landmark: list[int], **changes: object) -> Sampler:

@@ -17,10 +17,10 @@ from tiny_world import CPU, SPEC, Pictures, digest_of, jpeg, tiny_model
 from retrieval.checkpoint import read_card, weights_digest
 from retrieval.errors import LmrError
 from retrieval.model import DescriptorModel
-from retrieval.recipe import AugmentConfig, LossConfig, TrainConfig
-from retrieval.sampling import Sampler
-from retrieval.training import Progress, Run, TrainingData, rate_factor, train
-from retrieval.training_state import LOG_NAME, STATE_NAME, TrainingState, read_state
+from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
+from retrieval.training.loop import Progress, Run, TrainingData, rate_factor, train
+from retrieval.training.sampling import Sampler
+from retrieval.training.state import LOG_NAME, STATE_NAME, TrainingState, read_state
 
 CONFIG = TrainConfig(
     epochs=2,
@@ -84,7 +84,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("retrieval.training.fast_dtype", lambda _: torch.float32)
+        patch.setattr("retrieval.training.loop.fast_dtype", lambda _: torch.float32)
         trained(folder)
     return folder
 
@@ -168,7 +168,7 @@ def test_the_best_network_is_kept_beside_the_last(tmp_path: Path) -> None:
 
 def test_training_on_a_cpu_keeps_freed_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr("retrieval.training.keep_freed_memory", lambda: asked.append(True))
+    monkeypatch.setattr("retrieval.training.loop.keep_freed_memory", lambda: asked.append(True))
     trained(tmp_path)
     assert asked == [True]
 
@@ -215,7 +215,7 @@ def test_a_stopped_run_ends_with_the_same_weights(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, n_steps: int
 ) -> None:
     """Stopped in the n-th step of six, whose state is not saved yet, and with a state of the step before."""
-    monkeypatch.setattr("retrieval.training.STATE_EVERY_S", -1.0)
+    monkeypatch.setattr("retrieval.training.loop.STATE_EVERY_S", -1.0)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path, on_step=stop_after(n_steps))
     found = read_state(tmp_path)
@@ -235,7 +235,7 @@ def test_a_stopped_run_ends_with_the_same_weights(
 def test_a_state_saved_after_the_last_step_of_an_epoch_goes_on(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retrieval.training.STATE_EVERY_S", -1.0)
+    monkeypatch.setattr("retrieval.training.loop.STATE_EVERY_S", -1.0)
 
     def killed(_: DescriptorModel) -> Mapping[str, float]:
         raise KeyboardInterrupt
@@ -257,7 +257,7 @@ def test_the_state_is_saved_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         found = read_state(tmp_path)
         assert found is not None
         assert (found[1].epoch, found[1].step) == (0, 0)
-    monkeypatch.setattr("retrieval.training.EPOCH_EVERY_S", -1.0)
+    monkeypatch.setattr("retrieval.training.loop.EPOCH_EVERY_S", -1.0)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path, on_step=stop_after(N_STEPS + 2))
     found = read_state(tmp_path)
@@ -270,7 +270,7 @@ def test_a_killed_process_goes_on_with_the_same_weights(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """kill -9 at random moments, until a run reaches the end."""
-    monkeypatch.setattr("retrieval.training.STATE_EVERY_S", -1.0)
+    monkeypatch.setattr("retrieval.training.loop.STATE_EVERY_S", -1.0)
     rng = np.random.default_rng(0)
     n_kills = 0
     patience_s = 0.05
@@ -310,14 +310,14 @@ def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
 
 def test_the_log_is_whole_when_a_run_is_killed_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the state says is finished has its row in the log."""
-    from retrieval.training_state import save_state
+    from retrieval.training.state import save_state
 
     def save_and_die(*arguments: Any) -> None:
         save_state(*arguments)
         if arguments[-1].epoch:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("retrieval.training.save_state", save_and_die)
+    monkeypatch.setattr("retrieval.training.loop.save_state", save_and_die)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path, dataclasses.replace(CONFIG, epochs=1))
     assert len((tmp_path / LOG_NAME).read_text().splitlines()) == 2
@@ -359,7 +359,7 @@ def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from retrieval.losses import LandmarkLoss
+    from retrieval.training.losses import LandmarkLoss
 
     forward, calls = LandmarkLoss.forward, []
 
@@ -378,7 +378,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: py
 
 def test_unreadable_pictures_are_left_out_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A black picture in their place would be -mean / std everywhere."""
-    from retrieval import training
+    from retrieval.training import loop as training
 
     shapes: list[int] = []
     black: list[bool] = []
@@ -453,7 +453,7 @@ def test_a_folder_that_cannot_be_made_is_found_out_first(tmp_path: Path) -> None
 
 
 def test_a_full_disk_is_one_line_and_resumed(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from retrieval import training_state
+    from retrieval.training import state as training_state
 
     write, calls = training_state.write_atomically, []
 
@@ -464,7 +464,7 @@ def test_a_full_disk_is_one_line_and_resumed(tmp_path: Path, whole: Path, monkey
         write(path, data)
 
     monkeypatch.setattr(training_state, "write_atomically", write_or_full)
-    monkeypatch.setattr("retrieval.training.EPOCH_EVERY_S", -1.0)
+    monkeypatch.setattr("retrieval.training.loop.EPOCH_EVERY_S", -1.0)
     assert message(trained, tmp_path) == (
         f"{tmp_path}/{STATE_NAME}: cannot be written: No space left on device; make room and run the same command again"
     )
@@ -487,7 +487,7 @@ def test_a_killed_decoding_process_is_one_line(tmp_path: Path) -> None:
 
 
 def test_training_in_bfloat16_keeps_float32_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.training.fast_dtype", lambda _: torch.bfloat16)
+    monkeypatch.setattr("retrieval.training.loop.fast_dtype", lambda _: torch.bfloat16)
     model = tiny_model()
     state = trained(tmp_path, model=model)
     assert all(p.dtype == torch.float32 for p in model.parameters())

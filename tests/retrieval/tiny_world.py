@@ -13,7 +13,7 @@ from retrieval.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from retrieval.errors import UnreadableError
 from retrieval.images import ImageSpec
 from retrieval.model import DescriptorModel
-from retrieval.recipe import ModelConfig
+from retrieval.model_config import ModelConfig
 
 SIZE = 16
 SPEC = ImageSpec(size=SIZE)

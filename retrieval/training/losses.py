@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrieval.arrays import FloatArray, LongArray
-from retrieval.recipe import LossConfig
+from retrieval.training.config import LossConfig
 
 COSINE_LIMIT = 1.0 - 1e-6  # acos has an infinite gradient at +-1
 

@@ -11,8 +11,8 @@ import torch
 
 from retrieval.checkpoint import write_atomically
 from retrieval.errors import LmrError
-from retrieval.losses import LandmarkLoss
 from retrieval.model import DescriptorModel
+from retrieval.training.losses import LandmarkLoss
 
 STATE_NAME = "training.pt"
 LOG_NAME = "training.csv"

@@ -3,7 +3,8 @@ import math
 import pytest
 
 from retrieval.errors import LmrError
-from retrieval.recipe import AugmentConfig, LossConfig, ModelConfig, TrainConfig
+from retrieval.model_config import ModelConfig
+from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
 
 
 def test_a_model_configuration_comes_back_from_json() -> None:

@@ -9,11 +9,10 @@ from torch.utils.data import Dataset
 from torchvision.transforms import InterpolationMode, v2
 
 from retrieval.arrays import IntArray
-from retrieval.device import memory_format
 from retrieval.errors import UnreadableError
 from retrieval.images import ImageSpec, decode
-from retrieval.recipe import AugmentConfig
 from retrieval.sources import Source
+from retrieval.training.config import AugmentConfig
 
 
 def augmentation(spec: ImageSpec, config: AugmentConfig) -> v2.Compose:
@@ -73,11 +72,3 @@ class Collate:
         pictures = torch.stack([item for _, item in read]) if read else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
         labels = torch.tensor([int(self.landmark[row]) for row, _ in read], dtype=torch.int64)
         return Batch(pictures, labels, {row: item for row, item in items if isinstance(item, str)})
-
-
-def to_input(pictures: Tensor, spec: ImageSpec, device: torch.device) -> Tensor:
-    """uint8 (b, 3, h, w) on any device -> normalised float32 on `device`, in its fast memory format."""
-    x = pictures.to(device, non_blocking=True).contiguous(memory_format=memory_format(device)).float()
-    mean = torch.tensor(spec.mean, device=device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(spec.std, device=device).view(1, 3, 1, 1) * 255
-    return x.sub_(mean).div_(std)

@@ -16,17 +16,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from retrieval.arrays import IntArray
-from retrieval.augmentation import Batch, Collate, TrainingPictures, to_input
 from retrieval.checkpoint import save_model, weights_digest
 from retrieval.device import fast_dtype, keep_freed_memory, place
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
-from retrieval.losses import LandmarkLoss
-from retrieval.model import DescriptorModel
-from retrieval.recipe import TrainConfig
-from retrieval.sampling import Sampler
+from retrieval.model import DescriptorModel, to_input
 from retrieval.sources import Source
-from retrieval.training_state import Parts, TrainingState, resume, save_state, write_log
+from retrieval.training.augmentation import Batch, Collate, TrainingPictures
+from retrieval.training.config import TrainConfig
+from retrieval.training.losses import LandmarkLoss
+from retrieval.training.sampling import Sampler
+from retrieval.training.state import Parts, TrainingState, resume, save_state, write_log
 
 STATE_EVERY_S = 600.0  # a kill costs at most this much work inside an epoch
 EPOCH_EVERY_S = 30.0  # epochs shorter than this are not all saved; a kill costs this much and one epoch

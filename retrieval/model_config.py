@@ -1,0 +1,50 @@
+"""What a network is made of: plain values, each with its default, without torch."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from retrieval.errors import LmrError
+
+Pooling = Literal["gem", "avg", "max", "cls"]
+DescriptorPart = Literal["neck", "pooled", "both"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """What a network is made of, without its weights.
+
+    n_dimensions: length of a descriptor; 0 = the pooled features themselves, without a neck.
+    gem_p: exponent at which GeM pooling starts (3: Radenovic et al. 2018); it is trained.
+    last_layer: where the backbone ends, as `layer3` or `features.13`; None = before the pooling of its classifier.
+    """
+
+    backbone: str = "resnet50"
+    pooling: Pooling = "gem"
+    gem_p: float = 3.0
+    n_dimensions: int = 512
+    prelu: bool = False
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)
+    last_layer: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.pooling not in get_args(Pooling):
+            raise LmrError(f"pooling is one of {', '.join(get_args(Pooling))}, got {self.pooling}")
+        if self.n_dimensions < 0:
+            raise LmrError(f"--dimensions must be 0 (no neck) or more, got {self.n_dimensions}")
+        if not 0 < self.gem_p < math.inf:
+            raise LmrError(f"--gem-p must be positive, got {self.gem_p}")
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object; `from_json` gives it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> "ModelConfig":
+        """Strict: an unknown or a missing key is an LmrError."""
+        names = {f.name for f in fields(cls)}
+        for key in sorted(set(given) ^ names):
+            what = "unknown key" if key in given else "missing key"
+            raise LmrError(f"model configuration: {what} {key}; it was written by another version of lmr")
+        return cls(**given)

@@ -1,0 +1,1 @@
+"""Training of descriptor networks: losses, samplers, augmentation, the loop, its saved state."""
