@@ -81,15 +81,13 @@ def write_evaluation_report(path: "Path", report: EvaluationReport) -> None:
 
 def render_evaluation_report(report: EvaluationReport) -> str:
     """The report as HTML text; everything that is data is escaped."""
-    return fill_template(
-        TEMPLATE, {"share": _share}, report=report, rows=_rows(report.metrics), figures=_figures(report)
-    )
+    return fill_template(TEMPLATE, {}, report=report, rows=_rows(report.metrics), figures=_figures(report))
 
 
 def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
     """A template of this package as HTML text; values are escaped. Raises LmrError without jinja2.
 
-    filters: besides `number` and `thumbnail`, or in their place.
+    filters: besides `number`, `count`, `share` and `thumbnail`, or in their place.
     """
     try:
         from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -102,7 +100,8 @@ def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "thumbnail": thumbnail} | dict(filters)
+    own = {"number": _number, "count": _count, "share": _share, "thumbnail": thumbnail}
+    environment.filters |= own | dict(filters)
     return environment.get_template(name).render(**values)
 
 
@@ -156,6 +155,10 @@ def figure(heading: str, about: str, drawn: Any) -> Figure:
 
 def _number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _count(value: int) -> str:
+    return f"{value:,}"
 
 
 def _share(value: float | None) -> str:

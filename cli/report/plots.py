@@ -7,7 +7,7 @@ colour of the page in SVG, so that both are readable on light and on dark.
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO, StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from xml.sax.saxutils import escape
 
 from retrieval.errors import LmrError
@@ -138,7 +138,7 @@ def plot_accuracy_by_count(bins: Sequence[Mapping[str, Any]]) -> "Figure":
     axes.bar_label(drawn, [f"{b['top1']:.2f}" for b in bins], color=INK, fontsize=9)
     axes.set_xticks(range(len(bins)), labels)
     axes.set_ylim(0, 1.1)
-    name_axes(axes, "pictures of the landmark in the index (queries)", "answered rightly")
+    name_axes(axes, "pictures of the landmark in the index (queries)", "answered rightly", grid="y")
     return figure
 
 
@@ -149,9 +149,10 @@ def plot_false_answers(rates: Mapping[str, float]) -> "Figure":
     names = list(rates)[::-1]
     drawn = axes.barh(range(len(names)), [rates[name] for name in names], 0.65, color=ORANGE)
     axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names])  # $ would start a formula
-    axes.bar_label(drawn, [f" {rates[name]:.1%}" for name in names], color=INK, fontsize=9)
+    axes.bar_label(drawn, [f"{rates[name]:.1%}" for name in names], padding=3, color=INK, fontsize=9)
     axes.set_xlim(0, max(0.1, *(1.25 * rate for rate in rates.values())))
-    name_axes(axes, "share answered, though no known landmark", "")
+    name_axes(axes, "share answered, though no known landmark", "", grid="x")
+    percent(axes)
     return figure
 
 
@@ -164,17 +165,25 @@ def new_figure(size_in: tuple[float, float] = _SIZE_IN) -> "Figure":
     return Figure(figsize=size_in, layout="constrained")
 
 
-def name_axes(axes: "Axes", x: str, y: str) -> None:
-    """Axis titles; all that is not data in the ink colour."""
+def name_axes(axes: "Axes", x: str, y: str, *, grid: Literal["both", "x", "y"] = "both") -> None:
+    """Axis titles; all that is not data in the ink colour. grid: the axes whose ticks have lines."""
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
     axes.tick_params(colors=INK)
-    axes.grid(True, color=INK, alpha=0.25, linewidth=0.6)
+    axes.grid(True, axis=grid, color=INK, alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.patch.set_alpha(0)
     for side, spine in axes.spines.items():
         spine.set_color(INK)
         spine.set_visible(side in ("left", "bottom"))
+
+
+def percent(axes: "Axes") -> None:
+    """The x axis in percent, with few ticks."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
 
 
 def legend(axes: "Axes") -> None:

@@ -34,7 +34,7 @@ def render_statistics_report(document: Mapping[str, Any], read: Callable[[str, b
             return ""
 
     limits = {"outliers": N_OUTLIERS, "groups": N_GROUPS, "in_group": N_IN_GROUP, "clusters": N_CLUSTERS}
-    filters = {"number": _number, "count": _count, "share": _share, "thumbnail": thumbnail, "words": _words}
+    filters = {"number": _number, "thumbnail": thumbnail, "words": _words}
     has_pictures = document["measured"] is not None or document["store"] is not None
     figures = {"landmarks": _of_landmarks(document), "beside": _of_labels(document), "pictures": _of_pictures(document)}
     return fill_template(
@@ -61,6 +61,9 @@ def _of_labels(d: Mapping[str, Any]) -> list[Figure]:
         top = d["hosts"]["top"][:12]
         drawn = plots.plot_shares([row["host"] for row in top], [row["share"] for row in top], "share of all pictures")
         found.append(figure("Hosts", f"{d['hosts']['hosts']:,} hosts in all.", drawn))
+    if d["subsets"] and d["subsets"][0]["top_labels"]:
+        about = "How often the most frequent labels of all are in each subset."
+        found.append(figure("Subsets", about, plots.plot_subsets(d["subsets"][: plots.MAPPED])))
     for key, heading, x in (
         ("open_images", "Top labels", "share of all pictures"),
         ("boxes", "Top labels of boxes", "share of all boxes"),
@@ -69,9 +72,6 @@ def _of_labels(d: Mapping[str, Any]) -> list[Figure]:
             top = d[key]["top_labels"]
             drawn = plots.plot_shares(_names(top), [row["share"] for row in top], x)
             found.append(figure(heading, f"The {len(top)} most frequent.", drawn))
-    if d["subsets"] and d["subsets"][0]["top_labels"]:
-        about = "How often the most frequent labels of all are in each subset."
-        found.append(figure("Subsets", about, plots.plot_subsets(d["subsets"][: plots.MAPPED])))
     return found
 
 
@@ -119,11 +119,3 @@ def _number(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:,.0f}" if abs(value) >= 1000 or float(value).is_integer() else f"{value:.3g}"
-
-
-def _count(value: int) -> str:
-    return f"{value:,}"
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"

@@ -4,26 +4,28 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cli.report.plots import BLUE, GREEN, INK, ORANGE, PINK, SKY, legend, name_axes, new_figure
+from cli.report.plots import BLUE, GREEN, INK, ORANGE, PINK, SKY, legend, name_axes, new_figure, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MARKS = (("o", BLUE), ("s", ORANGE), ("^", GREEN), ("D", PINK), ("v", SKY), ("P", "#E69F00"), ("X", "#999933"))
+_ABREAST = 45  # letters of all names of bins that stand beside each other
 MAPPED = len(_MARKS)  # landmarks that the map colours
 
 
 def plot_histogram(bins: Sequence[Mapping[str, int]]) -> "Figure":
-    """Landmarks by number of pictures. bins: `first`, `last`, `landmarks`."""
+    """Landmarks by number of pictures, from the first bin that has one on. bins: `first`, `last`, `landmarks`."""
     figure = new_figure()
     axes = figure.add_subplot()
-    names = [str(b["first"]) if b["first"] == b["last"] else f"{b['first']}-{b['last']}" for b in bins]
+    bins = list(itertools.dropwhile(lambda b: not b["landmarks"], bins))
+    names = [f"{b['first']:,}" + (f"-{b['last']:,}" if b["last"] > b["first"] else "") for b in bins]
     drawn = axes.bar(range(len(bins)), [b["landmarks"] for b in bins], 0.8, color=BLUE)
-    turned, size = (90, 7) if len(bins) > 9 else (0, 9)
+    turned, size = (90, 7) if len("".join(names)) > _ABREAST else (0, 9)
     axes.bar_label(drawn, [f"{b['landmarks']:,}" for b in bins], color=INK, fontsize=size)
-    axes.set_xticks(range(len(bins)), names, rotation=turned, fontsize=size)
+    axes.set_xticks(range(len(bins)), names, rotation=turned, fontsize=max(8, size))
     axes.margins(y=0.12)
-    name_axes(axes, "pictures of the landmark", "landmarks")
+    name_axes(axes, "pictures of the landmark", "landmarks", grid="y")
     return figure
 
 
@@ -44,7 +46,7 @@ def plot_long_tail(curve: Mapping[str, Sequence[float]], half: int, what: str) -
     figure = new_figure()
     axes = figure.add_subplot()
     axes.plot(curve["landmarks"], curve["share"], color=BLUE)
-    axes.axvline(half, color=ORANGE, linestyle="--", label=f"half of all is in {half:,}")
+    axes.axvline(half, color=ORANGE, linestyle="--", label=f"half of all: the {half:,} biggest")
     _logarithmic(axes)
     axes.set_ylim(0, 1.02)
     name_axes(axes, "biggest landmarks", f"share of all {what}")
@@ -58,12 +60,12 @@ def plot_shares(names: Sequence[str], shares: Sequence[float], x: str) -> "Figur
     axes = figure.add_subplot()
     places = range(len(names) - 1, -1, -1)
     drawn = axes.barh(places, shares, 0.7, color=BLUE)
-    axes.bar_label(drawn, [f" {share:.1%}" for share in shares], color=INK, fontsize=8)
+    axes.bar_label(drawn, [f"{share:.1%}" for share in shares], padding=3, color=INK, fontsize=8)
     axes.set_yticks(places, [_short(name) for name in names])
     axes.set_xlim(0, max(shares, default=0) * 1.2 or 1)
-    name_axes(axes, x, "")
+    name_axes(axes, x, "", grid="x")
     axes.margins(y=0.02)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+    percent(axes)
     return figure
 
 
@@ -80,8 +82,8 @@ def plot_subsets(subsets: Sequence[Mapping[str, Any]]) -> "Figure":
         axes.barh(places, shares, width, color=colour, label=_short(row["subset"] or "(blank)"))
     axes.set_yticks(range(len(labels) - 1, -1, -1), [_short(label) for label in labels])
     axes.margins(y=0.02)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
-    name_axes(axes, "share of the subset's pictures", "")
+    percent(axes)
+    name_axes(axes, "share of the subset's pictures", "", grid="x")
     figure.legend(loc="outside upper center", ncols=4, frameon=False, labelcolor=INK, fontsize=9)
     return figure
 
@@ -101,7 +103,7 @@ def plot_measure(bins: Mapping[str, Sequence[float]], x: str, *, scale: str = "l
 
 def plot_map(found: Mapping[str, Sequence[Any]], shown: Sequence[tuple[str, str]]) -> "Figure":
     """Descriptors in the plane. found: `x`, `y`, `landmark_id`. shown: landmark_id and name of those in colour."""
-    figure = new_figure((7.4, 6.2))
+    figure = new_figure((5.2, 5.4))
     axes = figure.add_subplot()
     place = {label: i for i, (label, _) in enumerate(shown)}
     code = [place.get(label, -1) if label is not None else -2 for label in found["landmark_id"]]
@@ -111,16 +113,16 @@ def plot_map(found: Mapping[str, Sequence[Any]], shown: Sequence[tuple[str, str]
         return [found["x"][i] for i in at], [found["y"][i] for i in at]
 
     if -2 in code:
-        axes.scatter(*dots(-2), s=9, marker="x", linewidths=0.6, color=INK, alpha=0.6, label="no landmark")
+        axes.scatter(*dots(-2), s=7, marker="x", linewidths=0.6, color=INK, alpha=0.45, label="no landmark")
     if -1 in code:
-        axes.scatter(*dots(-1), s=6, marker="o", linewidths=0, color=INK, alpha=0.6, label="other landmarks")
+        axes.scatter(*dots(-1), s=4, marker="o", linewidths=0, color=INK, alpha=0.45, label="other landmarks")
     for number, (_, name) in enumerate(shown):
         mark, colour = _MARKS[number]
-        axes.scatter(*dots(number), s=17, marker=mark, linewidths=0, color=colour, label=_short(name))
+        axes.scatter(*dots(number), s=12, marker=mark, linewidths=0, color=colour, label=_short(name))
     name_axes(axes, "", "")
     axes.set(xticks=[], yticks=[])
     axes.spines[["left", "bottom"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, labelcolor=INK, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=INK, fontsize=9, markerscale=1.6)
     return figure
 
 

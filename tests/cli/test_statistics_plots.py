@@ -77,3 +77,18 @@ def test_subsets_have_a_bar_for_each_label() -> None:
     figure = plots.plot_subsets(SUBSETS)
     assert [bar.get_width() for bar in figure.axes[0].patches] == [0.5, 0.25]  # type: ignore[attr-defined]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["train", "(blank)"]
+
+
+def test_the_histogram_begins_where_landmarks_begin_and_turns_names_that_would_touch() -> None:
+    bins = [{"first": 1 << i, "last": (2 << i) - 1, "landmarks": int(i > 4)} for i in range(12)]
+    labels = plots.plot_histogram(bins).axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels[:2]] == ["32-63", "64-127"]
+    assert {label.get_rotation() for label in labels} == {90}
+    assert plots.plot_histogram(BINS).axes[0].get_xticklabels()[0].get_rotation() == 0
+
+
+def test_shares_stand_off_their_bars_and_their_axis_is_in_percent() -> None:
+    axes = plots.plot_shares(["a.org"], [0.5], "share").axes[0]
+    assert [(text.get_text(), text.get_position()) for text in axes.texts] == [("50.0%", (3, 0))]
+    assert axes.xaxis.get_major_formatter()(0.25) == "25%"
+    assert not any(line.get_visible() for line in axes.yaxis.get_gridlines())
