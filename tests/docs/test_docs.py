@@ -1,6 +1,7 @@
 """Commands, options, links and lists in the documentation and the help agree with the program."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 import tomllib
@@ -53,6 +54,16 @@ def test_every_benchmark_is_documented_with_options_that_it_takes() -> None:
         assert [word for word in words if word.startswith("--") and f'"{word}"' not in source] == [], line
         if not words[:1] or not words[0].startswith("--"):
             assert not words or '"folder", nargs="?"' in source, line
+
+
+def test_every_picture_in_the_documents_is_there_and_drawn_by_the_script() -> None:
+    shown = {
+        name for path in DOCUMENTS for name in re.findall(r"!\[[^]]+\]\((?:docs/)?(\S+)\)", path.read_text("utf-8"))
+    }
+    script = (ROOT / "scripts" / "pictures.py").read_text(encoding="utf-8")
+    assert shown == set(re.findall(r'DOCS / "(\S+)"', script))
+    assert shown == {path.name for path in (ROOT / "docs").iterdir() if path.suffix != ".md"}
+    assert [name for name in shown if (ROOT / "docs" / name).stat().st_size > 150_000] == []
 
 
 def test_the_documented_commands_of_the_photographs_are_those_that_the_script_runs(
@@ -159,10 +170,6 @@ def test_the_readme_lists_the_extras() -> None:
 
 def test_the_readme_lists_the_fields_of_an_answer() -> None:
     assert first_column(README, "gives one `Answer` for each") == {field.name for field in fields(Answer)}
-
-
-def test_the_picture_in_the_readme_is_small() -> None:
-    assert (ROOT / "docs" / "query.jpg").stat().st_size < 150_000
 
 
 def test_the_manifests_that_the_formats_page_lists_are_recognised() -> None:

@@ -1,0 +1,293 @@
+"""Draws the pictures of the documentation, from the landmarks that `lmr demo` renders and a table that is made up.
+
+Runs the demo in --work (it goes on where it was; a quarter of an hour on two cores) and then the commands that the
+pages show. The gallery is photographed with Chromium, whose program --browser names.
+
+    python scripts/pictures.py
+"""
+
+import argparse
+import csv
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageOps
+
+from cli.report import statistics_plots as plots
+from cli.report.lettering import elide, font_for
+from cli.report.plots import BLUE, INK, ORANGE, new_figure, to_png
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+GALLERY_PX = (1280, 860)
+TILE_PX, GAP_PX, MARGIN_PX, LABEL_PX, HEAD_PX = 84, 8, 18, 170, 46
+FRAME_PX = 4
+PARTS = ("train", "val", "test", "background")
+N_SPLIT_LANDMARKS, N_SPLIT_PICTURES = 4, 9
+NON_LANDMARKS = "no landmark"
+INK_RGB = (28, 32, 38)
+
+
+def main() -> None:
+    """Draws all pictures into docs/."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--work", type=Path, default=Path("docs-pictures"), help="Folder for the demo and what it makes."
+    )
+    parser.add_argument("--browser", default="chromium", help="Program that photographs the gallery.")
+    args = parser.parse_args()
+    work, demo = args.work.resolve(), (args.work / "demo").resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    lmr(work, "demo", demo)
+    draw_query(demo, DOCS / "query.jpg")
+    draw_gallery(demo, args.browser, DOCS / "clean.jpg")
+    draw_split(demo, work / "split", DOCS / "split.jpg")
+    draw_statistics(work, DOCS / "stats.png")
+    draw_download(DOCS / "download.png")
+
+
+def draw_query(demo: Path, picture: Path) -> None:
+    """Two test pictures that are answered, of different landmarks, and one that is turned away."""
+    solution = {row["id"]: row["landmarks"] for row in read_rows(demo / "test_solution.csv")}
+    said = {row["id"]: row["landmarks"].split() for row in read_rows(demo / "submission.csv")}
+    calibration = json.loads((demo / "landmarks" / "calibration.json").read_text(encoding="utf-8"))
+    threshold = calibration["threshold_precision"]["confidence"]
+    answered = {name for name, words in said.items() if words and float(words[-1]) >= threshold}
+    right = [name for name, true in solution.items() if name in answered and said[name][0] == true]
+    other = next(name for name in right if solution[name] != solution[right[0]])
+    away = next(name for name, true in solution.items() if not true and name not in answered)
+    shown = [f"images/{name}.jpg" for name in (right[0], other, away)]
+    lmr(demo, "query", *shown, "--save", "asked.png", "--overwrite")
+    save(Image.open(demo / "asked.png"), picture)
+
+
+def draw_gallery(demo: Path, browser: str, picture: Path) -> None:
+    """The beginning of the gallery, where a tenth of the labels was exchanged."""
+    rows, rng = read_rows(demo / "train.csv"), np.random.default_rng(0)
+    landmarks = sorted({row["landmark_id"] for row in rows})
+    for row in rng.choice(len(rows), len(rows) // 10, replace=False).tolist():
+        others = [name for name in landmarks if name != rows[row]["landmark_id"]]
+        rows[row]["landmark_id"] = str(rng.choice(others))
+    write_rows(demo / "mixed.csv", rows)
+    lmr(demo, "clean", "mixed.csv", "--store", "train.h5", "--checks", "labels", "--overwrite")
+    page = (demo / "cleaned" / "gallery.html").resolve().as_uri()
+    size = f"--window-size={GALLERY_PX[0]},{GALLERY_PX[1]}"
+    shot = demo / "gallery.png"
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", size]
+    subprocess.run([*command, f"--screenshot={shot}", page], check=True, stderr=subprocess.DEVNULL)
+    save(Image.open(shot).convert("RGB"), picture)
+
+
+def draw_split(demo: Path, work: Path, picture: Path) -> None:
+    """Which pictures of a few landmarks go to which part; near-duplicates are framed."""
+    if work.exists():
+        shutil.rmtree(work)
+    twins = dict(make_small_set(demo, work / "photos"))
+    lmr(work, "split", "photos", "--output", "parts", "--val", "0.2", "--test", "0.2", "--at-least", "1")
+    cells: dict[tuple[str, str], list[Path]] = {}
+    for part in PARTS:
+        for row in read_rows(work / "parts" / f"{'test_solution' if part == 'test' else part}.csv"):
+            label = row["landmarks" if part == "test" else "landmark_id"]
+            cells.setdefault((label or NON_LANDMARKS, part), []).append(Path(row["path"]))
+    save(grid_of_parts(cells, twins), picture)
+
+
+def make_small_set(demo: Path, folder: Path) -> Iterator[tuple[str, str]]:
+    """A folder of folders; of each third picture a smaller, darker copy. Yields copy and original."""
+    rows = read_rows(demo / "train.csv")
+    landmarks = sorted({row["landmark_id"] for row in rows})[:N_SPLIT_LANDMARKS]
+    chosen = []
+    for name in landmarks:
+        chosen += [(name, row["id"]) for row in rows if row["landmark_id"] == name][:N_SPLIT_PICTURES]
+    chosen += [("", row["id"]) for row in read_rows(demo / "background.csv")[:N_SPLIT_PICTURES]]
+    for i, (name, image_id) in enumerate(chosen):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        original = Image.open(demo / "images" / f"{image_id}.jpg").convert("RGB")
+        original.save(folder / name / f"{image_id}.jpg", quality=90)
+        if i % 3 == 0:
+            copy = f"{image_id}-copy.jpg"
+            smaller = original.resize((original.width * 3 // 4, original.height * 3 // 4), Image.Resampling.LANCZOS)
+            smaller.point(lambda value: value * 0.85).save(folder / name / copy, quality=60)
+            yield copy, f"{image_id}.jpg"
+
+
+def grid_of_parts(cells: dict[tuple[str, str], list[Path]], twins: dict[str, str]) -> Image.Image:
+    """A line for each landmark, a column for each part; a picture and its near copy stand in one frame."""
+    lines = sorted({label for label, _ in cells}, key=lambda label: (label == NON_LANDMARKS, label))
+    ordered = {key: beside_twins(paths, twins) for key, paths in cells.items()}
+    across = {part: min(4, max(2, *(len(ordered.get((line, part), [])) for line in lines))) for part in PARTS}
+    down = {line: max(1, *(-(-len(ordered.get((line, part), [])) // across[part]) for part in PARTS)) for line in lines}
+    step = TILE_PX + GAP_PX
+    width = 2 * MARGIN_PX + LABEL_PX + sum(across[part] * step + 2 * GAP_PX for part in PARTS)
+    height = 2 * MARGIN_PX + HEAD_PX + sum(down[line] * step + 2 * GAP_PX for line in lines)
+    sheet = Image.new("RGB", (width, height), (255, 255, 255))
+    pen = ImageDraw.Draw(sheet)
+    top = MARGIN_PX + HEAD_PX
+    for line in lines:
+        write(pen, (MARGIN_PX, top + TILE_PX // 2 - 8), line, LABEL_PX - 12, 14)
+        left = MARGIN_PX + LABEL_PX
+        for part in PARTS:
+            if line == lines[0]:
+                write(pen, (left, MARGIN_PX), f"{part}.csv", across[part] * step, 17)
+            for i, path in enumerate(ordered.get((line, part), [])):
+                at = (left + i % across[part] * step, top + i // across[part] * step)
+                put(sheet, path, at, framed=path.name in twins or path.name in twins.values())
+            left += across[part] * step + 2 * GAP_PX
+        top += down[line] * step + 2 * GAP_PX
+        pen.line((MARGIN_PX, top - GAP_PX - 4, width - MARGIN_PX, top - GAP_PX - 4), fill=(220, 223, 228))
+    return sheet
+
+
+def beside_twins(paths: Sequence[Path], twins: dict[str, str]) -> list[Path]:
+    """The pictures, each copy after its original, pairs first."""
+    return sorted(paths, key=lambda path: (original_of(path, twins) not in twins.values(), path.name))
+
+
+def original_of(path: Path, twins: dict[str, str]) -> str:
+    """The name of the picture that this one is, or is a copy of."""
+    return twins.get(path.name, path.name)
+
+
+def put(sheet: Image.Image, path: Path, at: tuple[int, int], *, framed: bool) -> None:
+    """A square of the picture, in a frame where it has a near copy."""
+    tile = ImageOps.fit(Image.open(path).convert("RGB"), (TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
+    sheet.paste(tile, at)
+    if framed:
+        box = (at[0], at[1], at[0] + TILE_PX - 1, at[1] + TILE_PX - 1)
+        ImageDraw.Draw(sheet).rectangle(box, outline=ORANGE, width=FRAME_PX)
+
+
+def draw_statistics(work: Path, picture: Path) -> None:
+    """Histogram, density and long tail of the table that scripts/bench/stats.py writes."""
+    spec = importlib.util.spec_from_file_location("stats", ROOT / "scripts" / "bench" / "stats.py")
+    assert spec is not None
+    assert spec.loader is not None
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    bench.write_table(work / "table.csv", bench.N_ROWS)
+    found = json.loads(lmr(work, "stats", "table.csv", "--json"))
+    drawn = [
+        plots.plot_histogram(found["histogram"]),
+        plots.plot_density(found["density"]),
+        plots.plot_long_tail(found["long_tail"], found["half"], "labelled pictures"),
+    ]
+    save(in_a_row([on_white(figure) for figure in drawn]), picture)
+
+
+def draw_download(picture: Path) -> None:
+    """What becomes of a row, from the CSV file to the ledger."""
+    figure = new_figure((9.6, 4.1))
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, 96), ylim=(1, 42))
+    axes.axis("off")
+    axes.plot((8.5, 40.8), (8, 8), color="#646b75", linewidth=1)
+    boxes = (
+        (1, 25, "a row of train.csv", "id, url", INK),
+        (21, 25, "in the ledger?", "and the file has its size", BLUE),
+        (41, 25, "fetch", "64 at once, 8 from a host", BLUE),
+        (61, 25, "decode and resize", "upright, on white, JPEG", BLUE),
+        (80, 25, "images/<id>.jpg", "ledger: done", BLUE),
+        (41, 4, "images/failed.csv", "ledger: failed, with its cause", ORANGE),
+    )
+    for x, y, title, note, colour in boxes:
+        axes.text(x + 7.5, y + 5.4, title, ha="center", va="center", color="#1c2026", fontsize=10, weight="bold")
+        axes.text(x + 7.5, y + 2.4, note, ha="center", va="center", color="#1c2026", fontsize=7)
+        axes.add_patch(rounded(x, y, colour))
+    arrows = (
+        ((16.2, 29), (20.8, 29), 0.0),
+        ((36.2, 29), (40.8, 29), 0.0),
+        ((56.2, 29), (60.8, 29), 0.0),
+        ((76.2, 29), (79.8, 29), 0.0),
+        ((28.5, 24.8), (28.5, 18.2), 0.0),
+        ((48.5, 24.8), (48.5, 12.4), 0.0),
+        ((66, 24.8), (56.3, 9), 0.0),
+        ((51.5, 33.2), (45.5, 33.2), 1.3),
+        ((8.5, 8), (8.5, 24.8), 0.0),
+    )
+    for start, end, bend in arrows:
+        style = {"arrowstyle": "-|>", "color": "#646b75", "connectionstyle": f"arc3,rad={bend}"}
+        axes.annotate("", end, start, arrowprops=style)
+    notes = (
+        (38.5, 30, "no", "center"),
+        (29.3, 21.5, "yes", "left"),
+        (28.5, 16.6, "nothing to do", "center"),
+        (49.3, 19.3, "404, no such host,\ntoo large, ...", "left"),
+        (63.2, 15, "a web page,\nhalf a picture", "left"),
+        (48.5, 38.6, "429, 5xx, timeouts: again after 1, 2, 4 s or as Retry-After says", "center"),
+        (24.8, 9.4, "--retry-failed", "center"),
+    )
+    for x, y, text, side in notes:
+        axes.text(x, y, text, ha=side, va="center", color="#646b75", fontsize=8)
+    save(on_white(figure), picture)
+
+
+def rounded(x: float, y: float, colour: str) -> Any:
+    """A box of 15 by 8."""
+    from matplotlib.patches import FancyBboxPatch
+
+    return FancyBboxPatch((x, y), 15, 8, boxstyle="round,pad=0,rounding_size=1", fill=False, edgecolor=colour, lw=1.6)
+
+
+def on_white(figure: Any) -> Image.Image:
+    """The figure as an RGB picture."""
+    drawn = Image.open(BytesIO(to_png(figure)))
+    return Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn.convert("RGBA")).convert("RGB")
+
+
+def in_a_row(pictures: Sequence[Image.Image]) -> Image.Image:
+    """The pictures beside each other."""
+    height = max(picture.height for picture in pictures)
+    sheet = Image.new("RGB", (sum(picture.width for picture in pictures), height), "white")
+    left = 0
+    for picture in pictures:
+        sheet.paste(picture, (left, 0))
+        left += picture.width
+    return sheet
+
+
+def write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int, size: int) -> None:
+    """A line of text, cut to a width in pixels."""
+    font = font_for(text, size)
+    pen.text(at, elide(text.replace("_", " "), font, width), fill=INK_RGB, font=font)
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """The picture in the format of its suffix, small; says its size."""
+    if path.suffix == ".png":
+        picture.quantize(128).save(path, optimize=True)
+    else:
+        picture.save(path, quality=76, optimize=True)
+    print(f"{path}: {picture.width} x {picture.height}, {path.stat().st_size // 1000} kB")
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file by column."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    """The rows as a CSV file."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def lmr(folder: Path, *words: object) -> str:
+    """Runs one command in a folder and returns what it printed; stops when it fails."""
+    command = [str(Path(sys.executable).with_name("lmr")), *(str(word) for word in words)]
+    return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+if __name__ == "__main__":
+    main()
