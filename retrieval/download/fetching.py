@@ -62,7 +62,8 @@ class FetchError(Exception):
         is_silent: bool = False,
         wait_s: float | None = None,
     ) -> None:
-        text = " ".join(str(detail).split())[:_DETAIL_CHARACTERS]
+        said = " ".join(str(detail).split())[:_DETAIL_CHARACTERS]
+        text = said.encode(errors="replace").decode()  # servers also say what is no UTF-8, which no ledger takes
         super().__init__(f"{cause}: {text}" if text else cause)
         self.cause, self.detail, self.http_code = cause, text, http_code
         self.is_transient, self.is_silent, self.wait_s = is_transient, is_silent, wait_s
@@ -193,6 +194,8 @@ class _Unpacking:
                 chunk = self._inflater.unconsumed_tail
         except zlib.error as error:
             raise FetchError("content encoding", error) from error
+        if self._inflater.unused_data:  # zlib would keep all of it
+            raise FetchError("content encoding", "more bytes after the end of the packed body")
 
     def end(self) -> None:
         if self._inflater is not None and not self._inflater.eof:

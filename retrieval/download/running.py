@@ -219,7 +219,7 @@ class _Run:
         try:
             path = self._task.places.path(image_id)
             self._keep(Job(image_id, url, ""), await self._decoders.run(verify_picture, path, self._rules.limits))
-        except (UnreadableError, FileNotFoundError):
+        except (UnreadableError, OSError):
             self._add(image_id, url)
         finally:
             self._n_decoding -= 1

@@ -254,6 +254,20 @@ class _Handler(BaseHTTPRequestHandler):
         """Far more than it seems."""
         self.answer(bomb(), Content_Encoding="gzip")
 
+    def padded(self, _: str) -> None:
+        """A packed picture, and after its end bytes as long as anybody takes them."""
+        self.send_response(200)
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(gzip.compress(photo(0)))
+        while not self.server.is_over.is_set():
+            self.wfile.write(bytes(1 << 16))
+
+    def latin(self, _: str) -> None:
+        """An error in words that are no UTF-8."""
+        self.wfile.write("HTTP/1.1 404 Pas trouv\xe9\r\nContent-Length: 0\r\n\r\n".encode("latin-1"))
+
     def brotli(self, _: str) -> None:
         """An encoding that is not undone."""
         self.answer(b"\x0b\x02\x80abc\x03", Content_Encoding="br")

@@ -119,6 +119,8 @@ HOSTILE = {
     "status/500": "HTTP 500",
     "status/204": "HTTP 204",
     "status/304": "HTTP 304",
+    "padded/": "content encoding",
+    "latin/": "HTTP 404",
 }
 HARMLESS = ("photo/1", "mislabelled/2", "packed/3", "to//photo/4", "flaky/503/1/5", "png/6")
 
@@ -142,15 +144,23 @@ def test_every_row_of_a_hostile_server_is_accounted_for(server):
     if found["p5"] == "connection reset":  # when the reset is seen before the first bytes are
         found["p5"] = "cut short"
     assert found == expected
-    assert (content["n_rows"], content["n_done"], content["n_missing"]) == (32, 6, 26)
-    assert sum(content["causes"].values()) == 26
-    assert {path.name for path in Path("images").glob("**/*.jpg")} == {f"p{i}.jpg" for i in range(20, 26)}
+    assert (content["n_rows"], content["n_done"], content["n_missing"]) == (34, 6, 28)
+    assert sum(content["causes"].values()) == 28
+    assert {path.name for path in Path("images").glob("**/*.jpg")} == {f"p{i}.jpg" for i in range(22, 28)}
     assert {path.name for path in Path().iterdir()} == {"images", "train.csv"}
     assert {path.name for path in Path("images").iterdir() if path.suffix != ".jpg"} == {
         "download.sqlite",
         "failed.csv",
     }
     assert {i for i, entry in ledger().items() if entry["n_tries"] == 2} >= {"p1", "p2", "p3", "p17", "refused"}
+
+
+def test_a_folder_in_the_place_of_a_picture_stops_no_other(server):
+    manifest(server, "photo/1", "photo/2")
+    Path("images/p0.jpg").mkdir(parents=True)
+    assert summary("train.csv")["n_done"] == 1
+    assert causes() == {"p0": "bad id"}
+    assert ledger()["p0"]["detail"] == "no file can have this name: Is a directory"
 
 
 def test_failed_csv_can_be_fed_back(server):
