@@ -136,7 +136,7 @@ class _Run:
             if not url:
                 raise RefusedUrlError("no url", "")
             checked = checked_url(url, allow_private=self._rules.allow_private)
-            self._queue.add(Job(image_id, url, checked.authority))
+            self._queue.add(Job(image_id, url, checked.host_port_subcomponent or ""))
         except RefusedUrlError as error:
             self._fail(Job(image_id, url, ""), error.cause, str(error))
 

@@ -163,6 +163,14 @@ def test_a_folder_in_the_place_of_a_picture_stops_no_other(server):
     assert ledger()["p0"]["detail"] == "no file can have this name: Is a directory"
 
 
+def test_a_host_is_one_host_whoever_asks_it(server):
+    write_csv(Path("train.csv"), "id,url", [f"p{i},http://user{i}:word@127.0.0.1:1/x.jpg" for i in range(6)])
+    result = run("download", "train.csv", *QUICK, "--per-host", "1", "--retries", "0")
+    assert result.stderr.splitlines()[0] == (
+        "127.0.0.1:1 was left for a later run: no answer 5 times in a row; the same command tries it again"
+    )
+
+
 def test_failed_csv_can_be_fed_back(server):
     manifest(server, "photo/1", "flaky/404/1/2")
     done("download", "train.csv", *QUICK)
