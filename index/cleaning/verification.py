@@ -5,6 +5,7 @@ label have 30 or more inliers.
 """
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,29 +34,25 @@ def count_verified(
     (n, d) of all rows. saved: a file of the counts so far, which a run that was stopped goes on from. on_done: called
     with the number of rows just done. Raises LmrError when that file cannot be written.
     """
-    counts = np.zeros(len(rows), dtype=np.int64)
     known = _read(saved)
-    pairs: dict[tuple[int, int], int] = {}
+    counts = np.array([known.get(row, 0) for row in rows.tolist()], dtype=np.int64)
     for group in _groups(landmark[rows]):
         members = rows[group]
-        todo = [at for at in group.tolist() if int(rows[at]) not in known]
-        for at in set(group.tolist()) - set(todo):
-            counts[at] = known[int(rows[at])]
-        on_done(len(group) - len(todo))
-        pairs.clear()
-        for at in todo:
-            counts[at] = _count(int(rows[at]), members, vectors, rule, _remembering(inliers, pairs))
+        near, pairs = vectors[members], dict[tuple[int, int], int]()
+        for at, row in zip(group.tolist(), members.tolist(), strict=True):
+            if row not in known:
+                similarity = np.where(members == row, -np.inf, near @ vectors[row])
+                order = np.lexsort((members, -similarity))[: min(rule.n_verified_neighbours, len(members) - 1)]
+                counts[at] = _count(row, members[order].tolist(), rule, _remembering(inliers, pairs))
+                _append(saved, row, int(counts[at]))
             on_done(1)
-        _append(saved, {int(rows[at]): int(counts[at]) for at in todo})
     return counts
 
 
-def _count(row: int, members: LongArray, vectors: FloatArray, rule: CleaningRule, inliers: Inliers) -> int:
-    others = members[members != row]
-    similarity = vectors[others] @ vectors[row]
+def _count(row: int, others: list[int], rule: CleaningRule, inliers: Inliers) -> int:
     n_good = 0
-    for other in others[np.lexsort((others, -similarity))][: rule.n_verified_neighbours]:
-        n_good += inliers(row, int(other)) >= rule.min_inliers
+    for other in others:
+        n_good += inliers(row, other) >= rule.min_inliers
         if n_good == rule.min_verified:
             break
     return n_good
@@ -81,25 +78,25 @@ def _groups(landmark: IntArray) -> list[LongArray]:
 
 
 def _read(saved: Path | None) -> dict[int, int]:
-    """Counts by row; a last line that was not written to its end is passed over."""
-    counts: dict[int, int] = {}
+    """Counts by row; a last line that was not written to its end is cut off."""
     if saved is None or not saved.exists():
-        return counts
-    for line in saved.read_text(encoding="utf-8").split("\n")[:-1]:
-        row, count = json.loads(line)
-        counts[row] = count
-    return counts
+        return {}
+    content = saved.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        try:
+            os.truncate(saved, len(whole))
+        except OSError as error:
+            raise write_error(saved, error) from error
+    return {row: count for row, count in map(json.loads, whole.splitlines())}
 
 
-def _append(saved: Path | None, counts: dict[int, int]) -> None:
-    if saved is None or not counts:
+def _append(saved: Path | None, row: int, count: int) -> None:
+    """At once: matching one picture takes far longer, and a large landmark takes hours."""
+    if saved is None:
         return
-    before = saved.read_bytes() if saved.exists() else b""
-    whole = before[: before.rfind(b"\n") + 1]
     try:
-        with saved.open("r+b" if before else "wb") as file:
-            file.seek(len(whole))
-            file.truncate()
-            file.write("".join(f"{json.dumps([row, count])}\n" for row, count in counts.items()).encode())
+        with saved.open("ab") as file:
+            file.write(f"{json.dumps([row, count])}\n".encode())
     except OSError as error:
         raise write_error(saved, error) from error

@@ -111,6 +111,19 @@ def test_counts_on_disk_are_taken_and_a_cut_line_is_counted_again(tmp_path):
     assert sum(done) == 5
 
 
+def test_each_count_is_on_disk_before_the_next_picture_is_looked_at(tmp_path):
+    saved = tmp_path / "verified.jsonl"
+
+    def inliers(one, other):
+        if one > 0:
+            raise KeyboardInterrupt
+        return 99
+
+    with pytest.raises(KeyboardInterrupt):
+        counted(inliers, CleaningRule(), saved=saved)
+    assert saved.read_text() == "[0, 3]\n"
+
+
 def test_counts_that_cannot_be_written_are_one_line(tmp_path):
     with pytest.raises(LmrError) as error:
         counted(lambda one, other: 9, CleaningRule(), saved=tmp_path / "no" / "verified.jsonl")
