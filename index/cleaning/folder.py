@@ -17,6 +17,7 @@ from retrieval.manifest_writing import manifest_lines
 KEPT, DECISIONS, GALLERY, STATE = "kept.csv", "decisions.csv", "gallery.html", "clean.json"
 WORK, KEY = "unfinished", "inputs.json"
 FORMAT_VERSION = 1
+_STATE_KEYS = ("inputs", "counts", "decisions_sha256")
 
 Identity = Mapping[str, Any]  # what a cleaning depends on, by name
 Place = Literal["new", "unfinished", "finished"]
@@ -27,11 +28,10 @@ def require_place(output: Path, identity: Identity, *, overwrite: bool) -> Place
 
     Raises LmrError for other inputs, unless overwrite; for decisions that a person has changed and that would be lost.
     """
-    state = read_state(output)
-    unfinished = _read_json(output / WORK / KEY)
     if overwrite:
-        _refuse_to_lose_edits(output, state)
+        _refuse_to_lose_edits(output, _read_json(output / STATE))
         return "new"
+    state, unfinished = read_state(output), _read_json(output / WORK / KEY)
     for there, place in ((state, "finished"), (unfinished, "unfinished")):
         if there is None:
             continue
@@ -50,6 +50,7 @@ def require_place(output: Path, identity: Identity, *, overwrite: bool) -> Place
         raise LmrError(
             f"{output / taken[0]} exists and is of no finished cleaning; give --overwrite or another --output"
         )
+    _refuse_to_lose_edits(output, state)
     return "new"
 
 
@@ -122,6 +123,9 @@ def read_state(output: Path) -> dict[str, Any] | None:
             f"{output / STATE} has format_version {state.get('format_version')}, this lmr reads {FORMAT_VERSION}; "
             "give --overwrite or another --output"
         )
+    missing = [] if state is None else [name for name in _STATE_KEYS if name not in state]
+    if missing:
+        raise LmrError(f"{output / STATE} is damaged (no {missing[0]}); remove it and run lmr clean again")
     return state
 
 
@@ -133,7 +137,7 @@ def file_digest(path: Path) -> str:
 
 def _refuse_to_lose_edits(output: Path, state: Mapping[str, Any] | None) -> None:
     path = output / DECISIONS
-    if state is not None and path.exists() and file_digest(path) != state["decisions_sha256"]:
+    if state is not None and path.exists() and file_digest(path) != state.get("decisions_sha256"):
         raise LmrError(
             f"{path} was changed since it was written; apply it with --review {path}, or move it away to clean anew"
         )

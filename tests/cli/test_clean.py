@@ -192,6 +192,8 @@ def test_changes_by_a_person_are_not_lost(dirty):
         "or move it away to clean anew"
     )
     assert listing(Path("cleaned")) == before
+    Path("cleaned/kept.csv").unlink()
+    assert refused(*CLEAN).startswith("cleaned/decisions.csv was changed since it was written; apply it with --review")
     Path("cleaned/decisions.csv").unlink()
     done(*CLEAN, "--overwrite")
     assert not_kept() == dict.fromkeys(WRONG, "mislabelled")
@@ -387,6 +389,10 @@ def test_another_version_and_a_damaged_state_are_refused(dirty):
     )
     state.write_text(text[:30])
     assert refused(*CLEAN).startswith("cleaned/clean.json is damaged (")
+    state.write_text('{"format_version": 1, "inputs": {}}')
+    assert refused(*CLEAN) == "cleaned/clean.json is damaged (no counts); remove it and run lmr clean again"
+    state.write_text(text.replace('"format_version": 1', '"format_version": 9'))
+    assert done(*CLEAN, "--overwrite").stdout.splitlines()[-1] == "cleaned: written"
 
 
 def test_one_picture_and_one_landmark_are_kept(dirty):
