@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from retrieval.arrays import FloatArray, LongArray, ObjArray
+from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray
 from retrieval.near_duplicates import HashArray, components, near_pairs
 
 # Plain and nearly plain pictures have equal hashes whatever they show; their descriptors then have to agree too.
 HASH_SIMILARITY = 0.5
+_PAIRS_AT_ONCE = 4096  # whose descriptors are held at a time
 
 
 def equal_files(sha256: ObjArray) -> LongArray:
@@ -23,11 +24,8 @@ def equal_looks(hashes: HashArray, max_bits: int, vectors: FloatArray) -> LongAr
     A descriptor of zeros stands for none.
     """
     pairs = near_pairs(hashes, max_bits)
-    if not len(pairs):
-        return pairs
-    one, other = vectors[pairs[:, 0]], vectors[pairs[:, 1]]
-    alike = np.einsum("md,md->m", one, other) >= HASH_SIMILARITY
-    kept: LongArray = pairs[alike | ~one.any(axis=1) | ~other.any(axis=1)]
+    alike = [_agree(vectors, pairs[i : i + _PAIRS_AT_ONCE]) for i in range(0, len(pairs), _PAIRS_AT_ONCE)]
+    kept: LongArray = pairs[np.concatenate([np.zeros(0, dtype=np.bool_), *alike])]
     return kept
 
 
@@ -42,3 +40,10 @@ def copies_to_leave_out(pairs: LongArray, preference: LongArray) -> LongArray:
     first = order[np.searchsorted(group[order], np.arange(group.max(initial=-1) + 1))]
     kept = first[group]
     return np.where(kept == np.arange(n), -1, kept).astype(np.int64)
+
+
+def _agree(vectors: FloatArray, pairs: LongArray) -> BoolArray:
+    """(m,) whether the descriptors of the pairs (m, 2) agree, or one has none."""
+    one, other = vectors[pairs[:, 0]], vectors[pairs[:, 1]]
+    alike: BoolArray = np.einsum("md,md->m", one, other) >= HASH_SIMILARITY
+    return alike | ~one.any(axis=1) | ~other.any(axis=1)

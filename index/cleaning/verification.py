@@ -88,7 +88,7 @@ def _read(saved: Path | None) -> dict[int, int]:
             os.truncate(saved, len(whole))
         except OSError as error:
             raise write_error(saved, error) from error
-    return {row: count for row, count in map(json.loads, whole.splitlines())}
+    return dict(map(json.loads, whole.splitlines()))
 
 
 def _append(saved: Path | None, row: int, count: int) -> None:

@@ -1,6 +1,7 @@
 """Components, copies, verification and faults of pictures, on cases that can be drawn."""
 
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -53,6 +54,16 @@ def test_pictures_of_equal_hash_and_other_descriptors_are_no_copies():
     assert equal_looks(hashes, 4, vectors).tolist() == [[0, 2]]
     assert equal_looks(hashes, 4, np.zeros((4, 2), dtype=np.float32)).tolist() == [[0, 1], [0, 2]]
     assert equal_looks(hashes, 0, np.zeros((4, 2), dtype=np.float32)).tolist() == [[0, 1]]
+
+
+def test_comparing_looks_takes_less_memory_than_the_descriptors_have():
+    vectors = np.eye(1, 256, dtype=np.float32).repeat(30_000, axis=0)
+    tracemalloc.start()
+    n_pairs = len(equal_looks(np.zeros(len(vectors), dtype=np.uint64), 4, vectors))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert n_pairs == len(vectors) - 1
+    assert peak < vectors.nbytes
 
 
 @settings(max_examples=40, deadline=None)
