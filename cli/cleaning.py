@@ -120,14 +120,18 @@ def _inputs(
     store, rows = stores[0], _rows_in_store(manifest, stores[0])
     for other in stores[1:]:
         _require_same_model(store, other)
-    vectors = np.where(store.done[rows][:, None], _unit(store)[rows], np.float32(0))
+    has_one = store.done[rows]
+    vectors = np.zeros((len(rows), store.info.d), dtype=np.float32)
+    vectors[has_one] = _unit(store, rows[has_one])
     reasons = store.reason
     unreadable = {
         int(i): "no descriptor" if reasons is None or not reasons[rows[i]] else str(reasons[rows[i]])
-        for i in np.flatnonzero(~store.done[rows])
+        for i in np.flatnonzero(~has_one)
     }
     others = [vectors[(manifest.landmark < 0) & vectors.any(axis=1)]]
-    others += [_unit(other)[other.done & ~np.isin(other.image_id, manifest.image_id)] for other in stores[1:]]
+    others += [
+        _unit(other, np.flatnonzero(other.done & ~np.isin(other.image_id, manifest.image_id))) for other in stores[1:]
+    ]
     background = np.concatenate(others)
     if "background" in rule.checks and not len(background):
         warn("non-landmarks were not looked for: there is no background; give --background, or rows without a label")
@@ -154,15 +158,10 @@ def _require_same_model(store: "Descriptors", other: "Descriptors") -> None:
         )
 
 
-def _unit(store: "Descriptors") -> "FloatArray":
-    vectors = store.vectors.astype(np.float32)
-    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-    bad = np.flatnonzero(store.done & ~(np.isfinite(norms) & (norms > 0)))
-    if len(bad):
-        raise LmrError(
-            f"{store.source}: the descriptor of {store.image_id[bad[0]]} is zero or not finite; embed it again"
-        )
-    return np.asarray(vectors / np.where(norms > 0, norms, 1)[:, None], dtype=np.float32)
+def _unit(store: "Descriptors", rows: "LongArray") -> "FloatArray":
+    from retrieval.store import to_unit
+
+    return to_unit(store.vectors[rows], store.image_id[rows], store.source)
 
 
 def _measure(pictures: Pictures, rule: CleaningRule, values: Mapping[str, Any]) -> "FactsTable | None":

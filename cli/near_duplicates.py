@@ -57,7 +57,7 @@ def groups_of_pictures(
 def groups_of_descriptors(manifest: "Manifest", store_path: Path, min_similarity: float) -> Grouping:
     """Pictures whose descriptors in a store have this similarity or more, and what they join.
 
-    LmrError when the store has descriptors of none of them.
+    LmrError when the store has descriptors of none of them, or one that is zero or not finite.
     """
     from retrieval.similar_descriptors import similar_groups
     from retrieval.store_blocks import open_blocks

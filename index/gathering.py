@@ -12,7 +12,7 @@ from index.folder import model_fingerprint
 from retrieval.arrays import FloatArray, IntArray, ObjArray
 from retrieval.errors import LmrError
 from retrieval.names import Name
-from retrieval.store import Descriptors
+from retrieval.store import Descriptors, to_unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,12 @@ def gather(inputs: BuildInputs) -> Pictures:
     _refuse_repeated(rows, others)
     _refuse_labelled_background(inputs.background, set(landmarks.tolist()))
     return Pictures(
-        vectors=np.concatenate([_unit(store) for store in rows]),
+        vectors=np.concatenate([to_unit(store.vectors, store.image_id, store.source) for store in rows]),
         image_id=np.concatenate([store.image_id for store in rows]),
         landmark=codes.astype(np.int32),
         landmarks=tuple(landmarks.tolist()),
         path=np.concatenate([store.path for store in rows]),
-        background=np.concatenate([_unit(store) for store in others]),
+        background=np.concatenate([to_unit(store.vectors, store.image_id, store.source) for store in others]),
         background_id=np.concatenate([store.image_id for store in others]),
         fingerprint=fingerprint,
         names={label: name for store in inputs.stores for label, name in store.names.items()},
@@ -120,16 +120,3 @@ def _refuse_labelled_background(stores: Sequence[Descriptors], landmarks: set[st
                     f"{store.source}: background picture {store.image_id[row]} shows {label}, a landmark of the index; "
                     "take it out or blank its landmark_id if that is wrong"
                 )
-
-
-def _unit(store: Descriptors) -> FloatArray:
-    """The store's descriptors in float32 and of unit length. Raises LmrError for zero, NaN or infinity."""
-    vectors = store.vectors.astype(np.float32)
-    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
-    if len(bad):
-        raise LmrError(
-            f"{store.source}: the descriptor of {store.image_id[bad[0]]} is zero or not finite; embed it again"
-        )
-    vectors /= norms[:, None]
-    return vectors

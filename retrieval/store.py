@@ -123,6 +123,20 @@ def read_store(path: str | Path) -> Descriptors:
         )
 
 
+def to_unit(vectors: FloatArray, image_id: ObjArray, source: str) -> FloatArray:
+    """The descriptors (n, d) of these pictures (n,) in float32 and of unit length, in memory of their own.
+
+    Raises LmrError for zero, NaN or infinity. source: the store, for the message.
+    """
+    unit = np.array(vectors, dtype=np.float32)
+    norms = np.sqrt(np.einsum("nd,nd->n", unit, unit))
+    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+    if len(bad):
+        raise LmrError(f"{source}: the descriptor of {image_id[bad[0]]} is zero or not finite; embed it again")
+    unit /= norms[:, None]
+    return unit
+
+
 def read_store_info(path: str | Path) -> tuple[StoreInfo, UInt8Array]:
     """What made a store, and its (n,) state, without reading the descriptors."""
     with open_store(Path(path)) as file:

@@ -8,7 +8,7 @@ import numpy as np
 
 from retrieval.arrays import FloatArray, LongArray, ObjArray, UInt8Array, read_only
 from retrieval.errors import LmrError
-from retrieval.store import partial_path
+from retrieval.store import partial_path, to_unit
 from retrieval.store_file import DONE, StoreInfo, open_store, read_info, read_texts
 
 BLOCK_ROWS = 8192
@@ -41,13 +41,7 @@ class StoreBlocks:
         """The descriptors of these rows, (len(rows), d) float32 of unit length. LmrError for zero, NaN or infinity."""
         dtype = np.dtype(self.info.dtype).newbyteorder("<")
         in_file = np.memmap(self.source, dtype, "r", self.offset, (len(self), self.info.d))
-        found = in_file[rows].astype(np.float32)
-        norms = np.sqrt(np.einsum("nd,nd->n", found, found))
-        bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
-        if len(bad):
-            name = self.image_id[rows[bad[0]]]
-            raise LmrError(f"{self.source}: the descriptor of {name} is zero or not finite; embed it again")
-        return np.asarray(found / norms[:, None], dtype=np.float32)
+        return to_unit(in_file[rows], self.image_id[rows], self.source)
 
     def blocks(self, rows: LongArray) -> Iterator[tuple[LongArray, FloatArray]]:
         """The rows in parts of at most BLOCK_ROWS, with their descriptors."""

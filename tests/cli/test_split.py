@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -207,6 +208,10 @@ def test_near_duplicates_are_told_by_descriptors(in_folder):
     assert refused("split", "others.csv", "--store", "d.h5") == (
         "--store d.h5: has no descriptor of the pictures of others.csv; give its store"
     )
+    with h5py.File("d.h5", "r+") as file:
+        file["vectors"][4, 1] = np.nan
+    name = manifest.image_id[4]
+    assert refused(*arguments) == f"d.h5: the descriptor of {name} is zero or not finite; embed it again"
 
 
 def test_unreadable_pictures_are_named_and_split_all_the_same(in_folder):
