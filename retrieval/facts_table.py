@@ -139,4 +139,6 @@ def _from_json(text: str) -> Measured:
 
 
 def _cache_error(cache: Path | None, error: Exception) -> LmrError:
+    if isinstance(error, sqlite3.OperationalError):  # of the disk, its rights, another process: the facts are sound
+        return LmrError(f"{cache} cannot be used: {error}; make room, wait for another command, or name another")
     return LmrError(f"{cache}: not a usable file of picture facts ({error}); delete it or name another")

@@ -145,5 +145,9 @@ def test_a_cache_of_another_version_is_refused(folder, tmp_path):
 
 
 def test_a_cache_in_a_missing_folder_is_one_line(folder, tmp_path):
-    with pytest.raises(LmrError, match="unable to open database file"):
+    with pytest.raises(LmrError) as error:
         facts_of(folder, tmp_path / "nowhere" / "facts.sqlite")
+    assert str(error.value) == (
+        f"{tmp_path}/nowhere/facts.sqlite cannot be used: unable to open database file; "
+        "make room, wait for another command, or name another"
+    )
