@@ -17,6 +17,8 @@ from cli.options import (
     overwrite_option,
     workers_option,
 )
+from retrieval.dealing import SHARE
+from retrieval.near_duplicates import NEAR_BITS, NEAR_SIMILARITY
 
 if TYPE_CHECKING:
     from retrieval.dealing import Quota
@@ -27,8 +29,6 @@ _MATTERING = (
     *("val", "test", "val_per_landmark", "test_per_landmark", "at_least", "val_non_landmarks", "test_non_landmarks"),
     *("landmarks", "pick", "min_per_landmark", "rare", "unknown_landmarks", "seed"),
 )
-SHARE = 0.1  # of a landmark's pictures in val and in test, where nothing else is asked for
-NEAR_BITS, NEAR_SIMILARITY = 4, 0.95
 
 
 @click.command(name="split")

@@ -11,7 +11,6 @@ from retrieval.near_duplicates import NEAR_BITS, HashArray, components, near_pai
 from retrieval.similar_descriptors import similar_groups
 from retrieval.store_blocks import StoreBlocks
 
-NEAR_SIMILARITY = 0.95
 N_COMPARED = 20_000  # descriptors that are compared with all others at most
 
 Groups = tuple[LongArray, ...]  # rows of each group in order, at least two; larger groups first

@@ -9,6 +9,7 @@ import numpy as np
 from retrieval.arrays import BoolArray, FloatArray, LongArray, UInt8Array
 
 TRAIN, VAL, TEST = 0, 1, 2
+SHARE = 0.1  # of a landmark's pictures in val and in test, where nothing else is asked for
 
 _GOLDEN = (5**0.5 - 1) / 2  # its multiples, without their whole parts, are spread evenly wherever one begins
 _DECIMALS = 9  # to which wanted counts are rounded: 0.29 * 100 is 29

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from retrieval.arrays import LongArray
 
 NEAR_BITS = 4  # of 64 that may differ between two copies of a picture; a copy at half size and quality 60 has 0 to 2
+NEAR_SIMILARITY = 0.95  # cosine, of the descriptors of two copies
 HASH_BITS = 64
 _PAIRS_AT_ONCE = 1 << 22
 
@@ -43,6 +42,9 @@ def near_pairs(hashes: HashArray, max_bits: int = NEAR_BITS) -> LongArray:
 
 def components(pairs: LongArray, n: int) -> LongArray:
     """(n,) the number of the group of each row, when the pairs (m, 2) are joined; groups by their lowest row."""
+    from scipy.sparse import coo_array  # here, so that the help of commands does not wait for it
+    from scipy.sparse.csgraph import connected_components
+
     edges = coo_array((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
 

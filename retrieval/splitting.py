@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from retrieval.arrays import IntArray, LongArray, ObjArray, UInt8Array, read_only
-from retrieval.dealing import TEST, VAL, Quota, Quotas, Share, deal, targets
+from retrieval.dealing import SHARE, TEST, VAL, Quota, Quotas, Share, deal, targets
 from retrieval.landmark_roles import IGNORED, KNOWN, RARE, RARE_DROPPED, UNKNOWN, UNPICKED, Choice, Roles
 from retrieval.landmark_roles import choose_landmarks as choose_landmarks
 from retrieval.manifest import Manifest
@@ -28,8 +28,8 @@ class SplitRule:
     non-landmarks of each kind; None = that of val or test, or for a count what it comes to of the landmark pictures.
     """
 
-    val: Quota = field(default_factory=lambda: Share(0.1))
-    test: Quota = field(default_factory=lambda: Share(0.1))
+    val: Quota = field(default_factory=lambda: Share(SHARE))
+    test: Quota = field(default_factory=lambda: Share(SHARE))
     at_least: int = 0
     non_landmark_val: float | None = None
     non_landmark_test: float | None = None

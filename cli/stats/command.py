@@ -17,6 +17,7 @@ from cli.options import (
     warn,
     workers_option,
 )
+from retrieval.near_duplicates import NEAR_SIMILARITY
 from retrieval.resolution import SCREEN_DIAGONAL_IN
 
 if TYPE_CHECKING:
@@ -46,7 +47,13 @@ REPORT = Path("stats.html")
 @click.option("--clusters", type=click.IntRange(1), default=None, help="Clusters to find in the store (k-means).")
 @click.option("--clusters-csv", type=PATH, default=None, help="CSV file of each picture's cluster.")
 @click.option("--map-pictures", type=click.IntRange(0, 10_000), default=2000, show_default=True, help="On the map.")
-@click.option("--near-similarity", type=Share(0.5, 1), default=0.95, show_default=True, help="Of copies, with --store.")
+@click.option(
+    "--near-similarity",
+    type=Share(0.5, 1),
+    default=NEAR_SIMILARITY,
+    show_default=True,
+    help="Of copies, with --store.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of all that is drawn.")
 @click.option("--image-list", type=PATH, default=None, help="Open Images: the list of pictures, with their Subset.")
 @click.option("--boxes", type=PATH, default=None, help="Open Images: the file of boxes.")

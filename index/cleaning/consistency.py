@@ -13,6 +13,7 @@ import numpy as np
 from index.search import Neighbours
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, read_only
 
+# These and the odds of the rule were chosen on flipped labels: docs/benchmarks.md, Wrong labels.
 TAU = 0.1  # width of the soft maximum, in units of the centred similarity
 COUNT_POWER = 0.75  # how far a landmark with many pictures is held back
 RIDGE = 0.1  # added to the kernel's diagonal, which is 1

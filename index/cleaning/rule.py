@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, fields
 
+from retrieval.near_duplicates import NEAR_BITS
 from retrieval.resolution import SCREEN_DIAGONAL_IN
 
 CHECKS = ("quality", "duplicates", "background", "labels", "components")
@@ -40,7 +41,7 @@ class CleaningRule:
     odds: float = 200.0
     background_margin: float = 0.15
     near_similarity: float = 0.999
-    near_bits: int = 4
+    near_bits: int = NEAR_BITS
     component_similarity: float = 0.1
     component_share: float = 0.5
     min_per_landmark: int = 1

@@ -8,6 +8,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from retrieval.download.resizing import Stored
 from retrieval.download.rules import Form
 from retrieval.errors import LmrError
 
@@ -195,7 +196,7 @@ def _column(name: str) -> str:
     return f"{name} {'INTEGER' if is_number else 'TEXT'}"
 
 
-def as_columns(stored: Any) -> dict[str, Any]:
+def as_columns(stored: Stored) -> dict[str, Any]:
     """The columns that a stored file fills."""
     return {
         "bytes": stored.n_bytes,
