@@ -123,14 +123,15 @@ def _find_copies(
     seen: tuple[Block | None, Consistency | None],
     labels: ObjArray,
 ) -> None:
-    """Of a group of copies the labelled ones come first, then those with the likelier label, then the larger ones."""
+    """Of a group of copies the labelled ones come first, then those whose label is not wrong, is likely, the larger."""
     around, consistency = seen
     judged, n = inputs.judged, len(labels)
     pairs = [np.zeros((0, 2), dtype=np.int64)]
-    n_pixels, likely = np.zeros(n), np.zeros(n)
+    n_pixels, likely, wrong = np.zeros(n), np.zeros(n), np.zeros(n)
     if around is not None and consistency is not None:
         pairs.append(judged[around.copies])
         likely[judged] = consistency.own > 0.5
+        wrong[judged] = consistency.log_odds >= np.log(rule.odds)  # it would be left out after its copies
     if inputs.facts is not None:
         readable = inputs.facts.readable
         pairs.append(readable[equal_files(inputs.facts.column("sha256"))])
@@ -140,7 +141,7 @@ def _find_copies(
     both = np.concatenate(pairs)
     both = both[findings.kept[both].all(axis=1)]
     place = np.empty(n, dtype=np.int64)
-    place[np.lexsort((np.arange(n), -n_pixels, -likely, labels == ""))] = np.arange(n)
+    place[np.lexsort((np.arange(n), -n_pixels, -likely, wrong, labels == ""))] = np.arange(n)
     instead = copies_to_leave_out(both, place)
     for row in np.flatnonzero(instead >= 0):
         first = instead[row]

@@ -9,11 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.cleaning.components import outside_largest
+from index.cleaning.consistency import Consistency
 from index.cleaning.duplicates import copies_to_leave_out, equal_files, equal_looks
+from index.cleaning.neighbourhood import CentredSpace, look_around
 from index.cleaning.pictures import picture_fault
+from index.cleaning.plan import CleaningInputs, decide
 from index.cleaning.rule import CleaningRule
 from index.cleaning.verification import count_verified
+from index.search import FlatIndex
 from retrieval.errors import LmrError
+from retrieval.facts_table import FactsTable
+from retrieval.manifest import Manifest
 from retrieval.picture_facts import PictureFacts
 
 NONE = np.zeros((0, 2), dtype=np.int64)
@@ -64,6 +70,25 @@ def test_comparing_looks_takes_less_memory_than_the_descriptors_have():
     tracemalloc.stop()
     assert n_pairs == len(vectors) - 1
     assert peak < vectors.nbytes
+
+
+def test_of_two_copies_the_one_stays_whose_label_is_not_found_wrong(monkeypatch):
+    names = np.array(["large", "small", "other"], dtype=object)
+    judged = Consistency(
+        log_odds=np.array([6.0, -1.0, -9.0]),
+        own=np.array([0.01, 0.4, 0.9]),
+        suggested=np.array([1, 0, 0], dtype=np.int32),
+        confident=np.zeros(3, dtype=np.bool_),
+    )
+    monkeypatch.setattr("index.cleaning.plan.judge_labels", lambda *_: judged)
+    manifest = Manifest("m.csv", names, np.array([0, 1, 1], dtype=np.int32), ("arch", "dome"))
+    facts = FactsTable((changed(width=900), GOOD, changed(sha256="b" * 64, perceptual_hash=2**64 - 1)))
+    inputs = CleaningInputs(manifest, np.eye(3, dtype=np.float32), {}, np.zeros((0, 3), dtype=np.float32), facts)
+    space, rule = CentredSpace(inputs.vectors, inputs.background), CleaningRule(checks=("duplicates", "labels"))
+    around = look_around(FlatIndex.build(space.labelled, device="cpu"), space, inputs.codes, 0, rule)
+    decisions = decide(inputs, rule, around)
+    assert decisions.reason.tolist() == ["duplicate", "", ""]
+    assert decisions.evidence[0] == "copy of small, which is labelled dome"
 
 
 @settings(max_examples=40, deadline=None)
