@@ -41,6 +41,27 @@ def test_results_come_in_the_order_of_the_tasks_with_and_without_workers():
     assert list(run_tasks(square, [3, 1, 2], 10, 1)) == list(run_tasks(square, [3, 1, 2], 10, 2)) == [19, 11, 14]
 
 
+class Sent:
+    """Notes each time that it comes to a worker."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __setstate__(self, state: dict[str, Path]) -> None:
+        self.__dict__ = state
+        with self.path.open("a") as file:
+            file.write("x")
+
+
+def plain(number: int, _: Sent) -> int:
+    return number
+
+
+def test_many_tasks_come_back_in_order_and_what_is_fixed_goes_to_each_worker_once(tmp_path):
+    assert list(run_tasks(plain, list(range(50)), Sent(tmp_path / "sent"), 2)) == list(range(50))
+    assert 1 <= len((tmp_path / "sent").read_text()) <= 2
+
+
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     program = (
         "from retrieval.pool import run_tasks; from tests.retrieval.test_pool import slow_task\n"
