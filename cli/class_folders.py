@@ -1,5 +1,6 @@
 """A split as folders of links, DIR/<part>/<landmark>/<picture>, for tools that want one."""
 
+import errno
 import json
 import os
 import shutil
@@ -9,9 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from cli.folder_names import UNKNOWN, folder_name
+from cli.options import warn
 from index.writing import write_whole
-from retrieval.errors import LmrError
+from retrieval.errors import LmrError, UnreadableError
 from retrieval.manifest import Manifest
+from retrieval.pictures import read_picture
+from retrieval.tars import find_member
 
 RECORD = "split.json"
 RECORD_BEGUN = "split.json.partial"
@@ -77,8 +81,14 @@ def require_own_folder(tree: Tree, *, overwrite: bool) -> None:
 
 
 def make_class_folders(tree: Tree, how: How, on_done: Callable[[int], None]) -> int:
-    """Makes what is missing of the tree and returns how many links that was. Raises LmrError when it cannot."""
+    """Makes what is missing of the tree and returns how many links that was. Raises LmrError when it cannot.
+
+    A picture in a tar, where no link can lead, is copied, which is said.
+    """
     folder, n_new = tree.folder, 0
+    n_in_tars = sum(not os.path.exists(picture) for picture in tree.links.values())
+    if n_in_tars and how != "copy":
+        warn(f"{folder}: {n_in_tars:,} pictures are in tars, where no link can lead; they are copied")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if _read_record(folder) not in (None, tree.identity):
@@ -93,13 +103,16 @@ def make_class_folders(tree: Tree, how: How, on_done: Callable[[int], None]) -> 
         on_done(len(tree.links) % _LINKS_A_STEP)
         _write_record(folder, tree.identity, "finished")
     except OSError as error:
-        advice = "give another folder or make room" if how == "copy" else "give --links copy or another folder"
+        no_room = how == "copy" or error.errno == errno.ENOSPC
+        advice = "give another folder or make room" if no_room else "give --links copy or another folder"
         raise LmrError(f"--class-folders {folder}: {error.strerror}; {advice}") from error
     return n_new
 
 
 def _link(place: Path, picture: str, how: How) -> bool:
     """Whether it was missing."""
+    if not os.path.exists(picture):
+        how = "copy"
     if _is_there(place, picture, how):
         return False
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -110,8 +123,10 @@ def _link(place: Path, picture: str, how: How) -> bool:
     partial.unlink(missing_ok=True)
     if how == "hard":
         os.link(os.path.realpath(picture), partial)
-    else:
+    elif os.path.exists(picture):
         shutil.copyfile(picture, partial)
+    else:
+        partial.write_bytes(_from_tar(picture))
     os.replace(partial, place)
     return True
 
@@ -121,7 +136,25 @@ def _is_there(place: Path, picture: str, how: How) -> bool:
         return place.is_symlink() and os.readlink(place) == picture
     if how == "hard":
         return place.exists() and os.path.samefile(place, picture)
-    return place.exists() and place.stat().st_size == os.stat(picture).st_size
+    return place.exists() and place.stat().st_size == _n_bytes(picture)
+
+
+def _n_bytes(picture: str) -> int:
+    """Of a file, or of a picture in a tar; -1 when it is not there."""
+    if os.path.exists(picture):
+        return os.stat(picture).st_size
+    try:
+        found = find_member(picture)
+    except UnreadableError:
+        return -1
+    return found.member.size if found else -1
+
+
+def _from_tar(picture: str) -> bytes:
+    try:
+        return read_picture(picture)
+    except UnreadableError as error:
+        raise LmrError(f"{picture}: {error}; put a whole picture of that name beside the tar") from error
 
 
 def _write_record(folder: Path, identity: Mapping[str, str], state: str) -> None:

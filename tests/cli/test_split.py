@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import h5py
@@ -561,6 +562,27 @@ def test_class_folders_of_hard_links_and_copies(in_folder, how):
         assert path.read_bytes() == Path("images", name).read_bytes()
         assert path.samefile(Path("images", name)) == (how == "hard")
     assert done(*arguments).stdout.splitlines()[-1] == "tree: 30 links, 0 of them new"
+
+
+@pytest.mark.parametrize("how", ["symbolic", "hard", "copy"])
+def test_class_folders_of_pictures_in_tars_hold_copies_of_them(in_folder, how, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(in_folder / "cache"))
+    make_pictures()
+    pictures = {path.name: path.read_bytes() for path in Path("images").iterdir()}
+    with tarfile.open("images.tar", "w") as tar:
+        for name in pictures:
+            tar.add(f"images/{name}", name)
+    shutil.rmtree("images")
+    arguments = ("split", "all.csv", "--images", "images.tar", "--workers", "1", "--class-folders", "tree")
+    arguments = (*arguments, "--links", how)
+    result = done(*arguments)
+    said = "tree: 30 pictures are in tars, where no link can lead; they are copied\n"
+    assert (said in result.stderr) == (how != "copy")
+    found = {path.name: path for path in Path("tree").rglob("*.*") if path.name != "split.json"}
+    assert {name: path.read_bytes() for name, path in found.items()} == pictures
+    next(iter(found.values())).write_bytes(b"half")
+    assert done(*arguments).stdout.splitlines()[-1] == "tree: 30 links, 1 of them new"
+    assert {path.name: path.read_bytes() for path in found.values()} == pictures
 
 
 def test_in_the_folder_of_a_split_every_command_runs_at_once(pictures):
