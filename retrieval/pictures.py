@@ -41,6 +41,7 @@ class PictureSource:
         self._tars = _open_tars(self._roots) if manifest.content is None else []
         self._only_tars = bool(self._tars) and all(map(_holds_only_tars, self._roots))
         self._limits = limits
+        self._bare_ids: frozenset[str] | None = None  # ids without a picture's suffix, once they are asked for
         self._last = 0  # place of the candidate that was found last: most often the next picture's too
 
     def __len__(self) -> int:
@@ -99,10 +100,20 @@ class PictureSource:
         if path:
             return [os.path.join(root, path) for root in self._roots]
         image_id = _inside(self._image_id[row])
-        names = [image_id] if os.path.splitext(image_id)[1].lower() in PICTURE_SUFFIXES else []
+        names = [image_id] if self._names_itself(image_id) else []
         names += [image_id + suffix for suffix in _ANY_CASE]
         folders = ["/"] if "/" in image_id or len(image_id) < 3 else ["/", "/{}/{}/{}/".format(*image_id[:3])]
         return [f"{root}{folder}{name}" for folder in folders for root in self._roots for name in names]
+
+    def _names_itself(self, image_id: str) -> bool:
+        """Whether a file may be named like the id, without a further suffix: not x.jpg where x is an id too."""
+        stem, suffix = os.path.splitext(image_id)
+        if suffix.lower() not in PICTURE_SUFFIXES:
+            return False
+        if self._bare_ids is None:
+            ids = self._image_id.tolist()
+            self._bare_ids = frozenset(name for name in ids if not name.lower().endswith(tuple(PICTURE_SUFFIXES)))
+        return stem not in self._bare_ids
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,15 @@ def test_a_picture_is_found_by_its_id(tmp_path: Path, image_id: str, place: str)
     assert source.read(0) == b"content"
 
 
+def test_an_id_that_ends_like_a_file_is_not_taken_for_the_picture_of_another_id(tmp_path: Path) -> None:
+    one = put(tmp_path / "x.jpg")
+    source = PictureSource(manifest_of("x", "x.jpg", "y.jpg"), tmp_path)
+    put(tmp_path / "y.jpg")
+    assert [source.where(row) for row in range(3)] == [str(one), "", str(tmp_path / "y.jpg")]
+    other = put(tmp_path / "x.jpg.jpg")
+    assert [source.where(row) for row in (1, 0, 1)] == [str(other), str(one), str(other)]
+
+
 def test_pictures_of_mixed_places_are_all_found(tmp_path: Path) -> None:
     ids = [f"abc{i}" for i in range(6)]
     places = ["abc0.jpg", "a/b/c/abc1.jpg", "abc2.png", "abc3.jpg", "a/b/c/abc4.WEBP", "abc5.jpg"]
