@@ -15,6 +15,7 @@ from cli.progress import PictureBar
 from cli.training import default_workers
 from index.writing import write_error, write_whole
 from retrieval.arrays import UInt8Array
+from retrieval.download.addresses import PRIVATE
 from retrieval.download.ledger import LEDGER_NAME, Ledger
 from retrieval.download.places import Places
 from retrieval.download.rules import FetchRules, Form
@@ -45,7 +46,7 @@ def download_pictures(path: Path, images: Path, how: tuple[Form, FetchRules], va
         raise LmrError(f"{manifest.source} has no url column; give a csv file with the columns id,url")
     places = Places(images, form.layout)
     if values["dry_run"]:
-        _tell_plan(manifest, places, values)
+        _tell_plan(manifest, places, form, values)
         return
     make_folder(images)
     with Ledger(images / LEDGER_NAME) as ledger:
@@ -64,7 +65,7 @@ def download_pictures(path: Path, images: Path, how: tuple[Form, FetchRules], va
     if not content["n_done"]:
         raise LmrError(
             f"none of the {len(manifest):,} pictures could be fetched, most often: {next(iter(content['causes']))}; "
-            f"{content['failed']} lists them"
+            f"{_advice(content)}"
         )
 
 
@@ -136,7 +137,14 @@ def _tell(content: dict[str, Any], was_anything: bool, as_json: bool) -> None:
     if content["n_missing"]:
         _table("not there, by cause", content["causes"])
         _table("not there, by host", {name: host["n_missing"] for name, host in content["hosts"].items()})
-        click.echo(f"{content['failed']} lists them; --retry-failed tries them again")
+        click.echo(_advice(content))
+
+
+def _advice(content: dict[str, Any]) -> str:
+    """Where the rows without a picture are, and what can be done about them."""
+    private = content["causes"].get(PRIVATE)
+    also = f"; {private:,} are at private addresses, which --allow-private lets pass" if private else ""
+    return f"{content['failed']} lists them; --retry-failed tries them again{also}"
 
 
 def _table(title: str, counts: dict[str, int]) -> None:
@@ -151,10 +159,12 @@ def _table(title: str, counts: dict[str, int]) -> None:
         click.echo(f"  {sum(n for _, n in items[_SHOWN:]):>9,}  in {len(items) - _SHOWN} others")
 
 
-def _tell_plan(manifest: Manifest, places: Places, values: dict[str, Any]) -> None:
+def _tell_plan(manifest: Manifest, places: Places, form: Form, values: dict[str, Any]) -> None:
     """What a run would do. Nothing is written and nothing is asked of any server."""
     path = places.images / LEDGER_NAME
     with Ledger(path if path.exists() and not values["overwrite"] else None) as ledger:
+        if ledger.note("form") is not None:
+            ledger.require_form(form)
         states = survey(manifest, ledger, places, retry_failed=values["retry_failed"])
     if values["overwrite"]:
         states[states == TO_VERIFY] = TO_FETCH

@@ -197,12 +197,17 @@ def value_options(defaults: Any, helps: Mapping[str, str]) -> Callable[[F], F]:
 
 
 def pick_values(kind: type[T], values: Mapping[str, Any], **further: Any) -> T:
-    """The dataclass from the options that `value_options` made."""
-    return kind(**{item.name: values[item.name] for item in fields(cast(Any, kind)) if item.name in values}, **further)
+    """The dataclass from the options that `value_options` made. ValueError of a field names its option."""
+    names = [item.name for item in fields(cast(Any, kind))]
+    try:
+        return kind(**{name: values[name] for name in names if name in values}, **further)
+    except ValueError as error:
+        field, _, problem = str(error).partition(" ")
+        raise ValueError(f"{_option_name(field)} {problem}" if field in names else str(error)) from error
 
 
 def _field_option(field: str, hint: Any, default: Any, text: str) -> Callable[[F], F]:
-    name = "--" + field.removeprefix("n_").replace("_", "-")
+    name = _option_name(field)
     if hint is bool:
         return click.option(name, field, is_flag=True, default=default, help=text)
     choices = [value for value in get_args(hint) if isinstance(value, str)]
@@ -211,3 +216,7 @@ def _field_option(field: str, hint: Any, default: Any, text: str) -> Callable[[F
     else:
         kind = next((t for t in (int, float) if t is hint or t in get_args(hint)), str)
     return click.option(name, field, type=kind, default=default, show_default=True, help=text)
+
+
+def _option_name(field: str) -> str:
+    return "--" + field.removeprefix("n_").replace("_", "-")

@@ -44,8 +44,9 @@ class Limits:
     max_pixels: int = 178_956_970
 
     def __post_init__(self) -> None:
-        if self.max_bytes < 1 or self.max_pixels < 1:
-            raise ValueError(f"limits must be positive, got {self.max_bytes} bytes and {self.max_pixels} pixels")
+        for name in ("max_bytes", "max_pixels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
 
 DEFAULT_LIMITS = Limits()

@@ -8,6 +8,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
+PRIVATE = "private address"  # the cause of a refusal
+
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 _NUMBERS = re.compile(r"[0-9.]+")  # 127.1 and 2130706433 too are 127.0.0.1 for the system's own functions
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
@@ -41,7 +43,7 @@ def checked_url(text: str | URL, *, allow_private: bool) -> URL:
     if not is_literal and _NUMBERS.fullmatch(host):
         raise RefusedUrlError("bad url", f"{host} is neither a name nor a whole address")
     if not allow_private and is_literal and not is_public(host):
-        raise RefusedUrlError("private address", f"{host}; --allow-private lets it pass")
+        raise RefusedUrlError(PRIVATE, f"{host}; --allow-private lets it pass")
     return url
 
 

@@ -17,7 +17,7 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-from retrieval.download.addresses import PrivateAddressError, PublicResolver, RefusedUrlError, checked_url
+from retrieval.download.addresses import PRIVATE, PrivateAddressError, PublicResolver, RefusedUrlError, checked_url
 from retrieval.download.rules import FetchRules
 from retrieval.signatures import HEAD_BYTES, is_web_page
 
@@ -271,7 +271,7 @@ def retry_after_s(value: str) -> float | None:
 
 def _unconnected(reason: OSError) -> FetchError:
     if isinstance(reason, PrivateAddressError):
-        return FetchError("private address", f"{reason}; --allow-private lets it pass")
+        return FetchError(PRIVATE, f"{reason}; --allow-private lets it pass")
     if isinstance(reason, socket.gaierror):
         again = reason.errno == socket.EAI_AGAIN
         return FetchError("no such host", reason.strerror, is_transient=again, is_silent=True)

@@ -186,6 +186,8 @@ class Ledger:
             return LmrError(f"{self._path} is in use: another lmr download fills this folder; wait for it")
         if "full" in text or "disk I/O" in text:
             return LmrError(f"{self._path} cannot be written: {text}; make room and run the same command again")
+        if "readonly" in text or ("unable to open" in text and not (self._path and self._path.exists())):
+            return LmrError(f"{self._path} cannot be written; choose another folder")
         return LmrError(f"{self._path}: not a usable ledger of a download ({text}); delete it or choose another folder")
 
 

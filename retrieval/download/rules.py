@@ -34,11 +34,12 @@ class FetchRules:
     limits: Limits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
-        if self.connections < 1 or self.per_host < 1 or self.n_retries < 0:
-            raise ValueError(f"connections and per_host must be positive, n_retries not negative, got {self}")
-        times = (self.timeout_s, self.idle_s, self.back_off_s, self.max_wait_s)
-        if not all(0 < time < math.inf for time in times):
-            raise ValueError(f"times must be positive, got {times}")
+        for name, least in (("connections", 1), ("per_host", 1), ("n_retries", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        for name in ("timeout_s", "idle_s", "back_off_s", "max_wait_s"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a positive number, not {getattr(self, name):g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,10 @@ class Form:
     layout: Layout = "flat"
 
     def __post_init__(self) -> None:
-        if self.size < 1 or not 1 <= self.quality <= 100:
-            raise ValueError(f"size must be positive and quality from 1 to 100, got {self.size} and {self.quality}")
+        if self.size < 1:
+            raise ValueError(f"size must be at least 1, not {self.size}")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality must be from 1 to 100, not {self.quality}")
 
     def options(self) -> str:
         """As the options of `lmr download`, for messages."""

@@ -472,6 +472,16 @@ def test_a_disk_that_cannot_be_written_is_named_and_can_be_asked(tiny_set, small
     assert listing(disk) == before
 
 
+def test_a_folder_that_cannot_be_written_takes_no_download(pictures, small_disk):
+    disk = small_disk(4096)
+    (disk / "images").mkdir()
+    write_csv(Path("urls.csv"), "id,url", ["a,http://127.0.0.1:9/a.jpg"])
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    ledger = f"{disk}/images/download.sqlite"
+    message = f"{ledger} cannot be written; choose another folder"
+    assert refused("download", "urls.csv", disk / "images") == message
+
+
 def test_a_limit_on_the_size_of_files_ends_embed_with_one_line(pictures):
     done("embed", *NETWORK, *HERE)
     Path("train.h5").unlink()

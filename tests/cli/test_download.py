@@ -215,7 +215,8 @@ def test_private_addresses_are_refused_unless_asked_for(server):
     )
     message = refused("download", "train.csv", "--workers", "0")
     assert message == (
-        "none of the 3 pictures could be fetched, most often: private address; images/failed.csv lists them"
+        "none of the 3 pictures could be fetched, most often: private address; images/failed.csv lists them; "
+        "--retry-failed tries them again; 2 are at private addresses, which --allow-private lets pass"
     )
     assert causes() == {"p0": "private address", "by_name": "private address", "odd": "bad url"}
     assert server.n_asked == {}
@@ -331,6 +332,9 @@ def test_a_dry_run_writes_and_asks_nothing(server):
         "hosts": {},
     }
     assert json.loads(done("download", "train.csv", "--dry-run", "--overwrite", "--json").stdout)["n_to_fetch"] == 2
+    assert refused("download", "train.csv", "--dry-run", "--size", "64").startswith(
+        "images/download.sqlite keeps pictures with --resize longer --size 256 --quality 85 --layout flat, asked for "
+    )
     assert listing(Path()) == before
     assert server.n_asked == n_asked
 
@@ -416,15 +420,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(server):
     assert refused("download", "train.csv", "--config", "wrong.toml") == (
         "--config wrong.toml: per-hosts is not an option of download; did you mean per-host?"
     )
-    assert misused("download", "train.csv", "--quality", "101") == (
-        "size must be positive and quality from 1 to 100, got 256 and 101"
-    )
-    assert misused("download", "train.csv", "--connections", "0").startswith(
-        "connections and per_host must be positive"
-    )
-    assert misused("download", "train.csv", "--max-bytes", "0") == (
-        "limits must be positive, got 0 bytes and 178956970 pixels"
-    )
+    assert misused("download", "train.csv", "--quality", "101") == ("--quality must be from 1 to 100, not 101")
+    assert misused("download", "train.csv", "--size", "0") == "--size must be at least 1, not 0"
+    assert misused("download", "train.csv", "--connections", "0") == "--connections must be at least 1, not 0"
+    assert misused("download", "train.csv", "--retries", "-1") == "--retries must be at least 0, not -1"
+    assert misused("download", "train.csv", "--idle-s", "nan") == "--idle-s must be a positive number, not nan"
+    assert misused("download", "train.csv", "--max-bytes", "0") == "--max-bytes must be at least 1, not 0"
     assert misused("download").startswith("Missing argument 'CSV'")
     assert misused("download", "train.csv", "--retry").startswith("No such option '--retry'.")
     assert not Path("images").exists()

@@ -141,9 +141,17 @@ def test_retry_after_is_a_number_or_a_date():
     assert [retry_after_s(text) for text in ("", "soon", "-5", "1.5", "nan")] == [None] * 5
 
 
-@pytest.mark.parametrize("wrong", [{"connections": 0}, {"n_retries": -1}, {"timeout_s": 0}, {"idle_s": float("nan")}])
-def test_rules_check_themselves(wrong):
-    with pytest.raises(ValueError, match="must be positive"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"connections": 0}, "connections must be at least 1, not 0"),
+        ({"n_retries": -1}, "n_retries must be at least 0, not -1"),
+        ({"timeout_s": 0}, "timeout_s must be a positive number, not 0"),
+        ({"idle_s": float("nan")}, "idle_s must be a positive number, not nan"),
+    ],
+)
+def test_rules_check_themselves(wrong, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
         FetchRules(**wrong)
 
 
