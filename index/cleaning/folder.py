@@ -38,9 +38,9 @@ def require_place(output: Path, identity: Identity, *, overwrite: bool) -> Place
         known = there.get("inputs", {})
         other = [name for name in sorted({*identity, *known}) if known.get(name) != identity.get(name)]
         if other:
-            kind = "cleaning" if place == "finished" else "unfinished cleaning"
+            kind = "a cleaning" if place == "finished" else "an unfinished cleaning"
             raise LmrError(
-                f"{output} holds a {kind} of other inputs ({_difference(known, identity, other[0])}); "
+                f"{output} holds {kind} of other inputs ({_difference(known, identity, other[0])}); "
                 "give --overwrite or another --output"
             )
         if place == "unfinished" or all((output / name).exists() for name in (KEPT, DECISIONS)):

@@ -1,10 +1,12 @@
 """`lmr clean` as a user runs it: what it leaves out, what a person changes, what it refuses."""
 
+import csv
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -369,7 +371,7 @@ def test_what_cannot_be_used_is_one_line(dirty):
     assert (
         misused(*CLEAN, "--ppi-range", "1,2") == "--ppi-range is part of the check quality, which --checks leaves out"
     )
-    assert misused(*CLEAN, "--odds", "0") == "odds must be at least 1, not 0.0"
+    assert misused(*CLEAN, "--odds", "0") == "--odds must be at least 1, not 0.0"
     assert misused(*CLEAN, "--od", "3").startswith("No such option")
     Path("cleaned").mkdir()
     Path("cleaned/kept.csv").write_text("mine")
@@ -377,6 +379,86 @@ def test_what_cannot_be_used_is_one_line(dirty):
         "cleaned/kept.csv exists and is of no finished cleaning; give --overwrite or another --output"
     )
     assert Path("cleaned/kept.csv").read_text() == "mine"
+
+
+def test_options_come_from_a_file_whose_typos_are_named(dirty):
+    Path("clean.toml").write_text('odds = 1e6\nchecks = "labels"\noutput = "mild"\n')
+    arguments = ["clean", "dirty.csv", "--store", "train.h5", "--device", "cpu", "--config", "clean.toml"]
+    done(*arguments)
+    assert json.loads(Path("mild/clean.json").read_text())["inputs"]["odds"] == 1e6
+    for text, message in (
+        ("odd = 3", "odd is not an option of clean; did you mean odds?"),
+        ("near_bit = 3", "near_bit is not an option of clean; did you mean near-bits?"),
+        ("relabel = 1", "relabel is true or false, got 1"),
+    ):
+        Path("clean.toml").write_text(f"{text}\n")
+        assert refused(*arguments) == f"--config clean.toml: {message}"
+    Path("clean.toml").write_text('checks = "labls"\n')
+    assert "'labls' is not a check; did you mean labels?" in misused(*arguments)
+    assert not Path("cleaned").exists()
+
+
+def test_damaged_unfinished_and_other_stores_are_one_line_and_nothing_is_written(dirty):
+    anew = "make it again with lmr embed --overwrite"
+    whole = Path("train.h5").read_bytes()
+    for content, message in (
+        (whole[: len(whole) // 2], f"bad.h5 is cut short; {anew}"),
+        (b"hello", f"bad.h5 is not a descriptor store (HDF5); {anew}"),
+        (b"", f"bad.h5 is not a descriptor store (HDF5); {anew}"),
+    ):
+        Path("bad.h5").write_bytes(content)
+        assert refused("clean", "dirty.csv", "--store", "bad.h5") == message
+        assert refused(*CLEAN, "--background", "bad.h5") == message
+    shutil.copy("train.h5", "new.h5.partial")
+    assert refused("clean", "dirty.csv", "--store", "new.h5") == (
+        "new.h5 is unfinished (new.h5.partial is there); run the same lmr embed again"
+    )
+    for name, change in (
+        ("vectors", lambda file: file["vectors"].__setitem__(3, np.nan)),
+        ("state", lambda file: file.__delitem__("state")),
+    ):
+        shutil.copy("train.h5", "bad.h5")
+        with h5py.File("bad.h5", "r+") as file:
+            change(file)
+        message = refused("clean", "dirty.csv", "--store", "bad.h5")
+        assert message.startswith("bad.h5: the descriptor of " if name == "vectors" else "bad.h5 is damaged (")
+        assert message.endswith("; embed it again" if name == "vectors" else anew)
+    assert not Path("cleaned").exists()
+
+
+def test_ids_and_labels_with_commas_and_quotes_come_back_from_a_review(dirty):
+    renamed = {"train-arch-0": 'arch, "old"', "train-dome-0": "'dome', 0"}
+    store = read_store("train.h5")
+    ids = [renamed.get(image_id, image_id) for image_id in store.image_id.tolist()]
+    Path("train.h5").unlink()
+    write_store(Path("train.h5"), replace(store, image_id=np.array(ids, dtype=object)))
+    rows = [(renamed.get(row["id"], row["id"]), row["landmark_id"]) for row in read_rows(Path("dirty.csv"))]
+    with Path("dirty.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("id", "landmark_id"), *rows])
+    done(*CLEAN, "--gallery", "10")
+    table = read_rows(Path("cleaned/decisions.csv"))
+    assert [row["image_id"] for row in table] == [image_id for image_id, _ in rows]
+    by_id = {row["image_id"]: row for row in table}
+    by_id['arch, "old"']["decision"] = "drop"
+    by_id["'dome', 0"] |= {"decision": "relabel", "suggested_landmark_id": 'the"dome",2'}
+    with Path("mine.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, table[0])
+        writer.writeheader()
+        writer.writerows(table)
+    done("clean", "dirty.csv", "--review", "mine.csv", "--output", "mine")
+    kept = {row["image_id"]: row["landmark_id"] for row in read_rows(Path("mine/kept.csv"))}
+    assert 'arch, "old"' not in kept
+    assert kept["'dome', 0"] == 'the"dome",2'
+    by_id["'dome', 0"] |= {"decision": "kepe"}
+    with Path("mine.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, table[0])
+        writer.writeheader()
+        writer.writerows(table)
+    line = 2 + [image_id for image_id, _ in rows].index("'dome', 0")
+    assert run_error("clean", "dirty.csv", "--review", "mine.csv", "--output", "mine") == [
+        "Error: mine.csv: 1 bad row; correct or remove, nothing of the file was used",
+        f"mine.csv:{line}: decision 'kepe' is not keep, drop or relabel",
+    ]
 
 
 def test_another_version_and_a_damaged_state_are_refused(dirty):
@@ -423,5 +505,9 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(dirty):
     code, text = run_apart(dirty, CLEAN, file_bytes=2000)
     assert code == 1, text
     assert text.splitlines()[-1].startswith("Error: cleaned/unfinished/block-000000.npz cannot be written: ")
+    assert refused(*CLEAN, "--odds", "50") == (
+        "cleaned holds an unfinished cleaning of other inputs (odds was 200.0, is 50.0); "
+        "give --overwrite or another --output"
+    )
     done(*CLEAN)
     assert sorted(path.name for path in Path("cleaned").iterdir()) == FILES
