@@ -72,9 +72,9 @@ def apply_review(path: Path, output: Path, values: Mapping[str, Any]) -> dict[st
 
 
 def _read_labelled(path: Path) -> "Manifest":
-    from retrieval.manifest import read_manifest
+    from cli.reading import load_manifest
 
-    manifest = read_manifest(path, on_warning=warn)
+    manifest = load_manifest(path)
     if not manifest.has_labels or not (manifest.landmark >= 0).any():
         raise LmrError(f"{path} names no landmark; cleaning needs a manifest with landmark_id")
     return manifest

@@ -12,6 +12,7 @@ import numpy as np
 
 from cli.options import warn
 from cli.progress import PictureBar
+from cli.reading import load_manifest
 from cli.training import default_workers
 from index.writing import write_error, write_whole
 from retrieval.arrays import UInt8Array
@@ -23,7 +24,7 @@ from retrieval.download.running import Task, run_download
 from retrieval.download.summary import Tally, failed_lines
 from retrieval.download.survey import BAD_ID, FAILED, NO_URL, THERE, TO_FETCH, TO_VERIFY, survey
 from retrieval.errors import LmrError
-from retrieval.manifest import Manifest, read_manifest
+from retrieval.manifest import Manifest
 
 FAILED_NAME = "failed.csv"
 
@@ -41,7 +42,7 @@ _STATES = {
 def download_pictures(path: Path, images: Path, how: tuple[Form, FetchRules], values: dict[str, Any]) -> None:
     """values: of the options dry_run, retry_failed, overwrite, workers, as_json."""
     form, rules = how
-    manifest = read_manifest(path, on_warning=warn)
+    manifest = load_manifest(path)
     if manifest.url is None:
         raise LmrError(f"{manifest.source} has no url column; give a csv file with the columns id,url")
     places = Places(images, form.layout)

@@ -14,12 +14,13 @@ from cli.locating import Pictures, find_pictures
 from cli.near_duplicates import Grouping, as_json, groups_of_descriptors, groups_of_pictures, no_groups
 from cli.options import warn
 from cli.progress import PictureBar
+from cli.reading import load_manifest
 from cli.split_files import files_of, group_digest, input_digest, part_manifests, refuse_input_in_the_way
 from cli.split_summary import to_json
 from cli.training import default_workers
 from index.split_folder import NAMES, is_finished, require_place, write_split
 from retrieval.errors import LmrError
-from retrieval.manifest import Manifest, read_manifest
+from retrieval.manifest import Manifest
 from retrieval.pictures import PictureSource
 from retrieval.splitting import SplitRule, split
 
@@ -31,7 +32,7 @@ def split_manifest(path: Path, output: Path, rule: SplitRule, values: Mapping[st
     """
     overwrite = values["overwrite"] or values["dry_run"]
     refuse_input_in_the_way(output, NAMES, [path, values["store"]])
-    given = read_manifest(path, on_warning=warn)
+    given = load_manifest(path)
     pictures = find_pictures(given, values["images"])
     identity: dict[str, Any] = {
         "input_sha256": input_digest(path, given),

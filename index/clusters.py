@@ -1,5 +1,6 @@
 """Descriptors gathered into clusters, and how far clusters and landmarks agree; memory does not grow with the store."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +29,12 @@ class Clusters:
             object.__setattr__(self, name, read_only(getattr(self, name)))
 
 
-def find_clusters(store: StoreBlocks, rows: LongArray, n_clusters: int, seed: int) -> Clusters:
+def find_clusters(
+    store: StoreBlocks, rows: LongArray, n_clusters: int, seed: int, on_rows: Callable[[int], None] = lambda _: None
+) -> Clusters:
     """Spherical k-means on a bounded sample of these rows, then the nearest centroid of every one, in blocks.
 
+    on_rows: is called with the number of rows that just got their centroid.
     Raises LmrError when there are fewer rows than clusters.
     """
     if n_clusters > len(rows):
@@ -39,12 +43,15 @@ def find_clusters(store: StoreBlocks, rows: LongArray, n_clusters: int, seed: in
     if len(rows) > limit:
         sample = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
     index = FlatIndex.build(train_centroids(store.vectors(sample), n_clusters, seed), device="cpu")
-    found = [index.search(vectors, 1) for _, vectors in store.blocks(rows)]
-    cluster = np.concatenate([part.rows[:, 0] for part in found])
+    found = []
+    for part, vectors in store.blocks(rows):
+        found.append(index.search(vectors, 1))
+        on_rows(len(part))
+    cluster = np.concatenate([nearest.rows[:, 0] for nearest in found])
     order = np.argsort(-np.bincount(cluster, minlength=n_clusters), kind="stable")
     place = np.empty(n_clusters, dtype=np.int32)
     place[order] = np.arange(n_clusters, dtype=np.int32)
-    return Clusters(n_clusters, place[cluster], np.concatenate([part.scores[:, 0] for part in found]))
+    return Clusters(n_clusters, place[cluster], np.concatenate([nearest.scores[:, 0] for nearest in found]))
 
 
 def describe_cluster(clusters: Clusters, number: int, landmark: LongArray, names: tuple[str, ...]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import io
 import itertools
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol, TextIO
@@ -18,9 +18,13 @@ from retrieval.errors import LmrError
 _BATCH_ROWS = 512
 _FIELD_CHARACTERS = 2**31 - 1  # csv stops at 131,072, less than the images of one landmark in train_clean.csv
 _SHOWN_ROWS = 10
+_BUFFER_BYTES = 1 << 17
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip"}
 _NOT_TEXT = {b"\x89HDF": "an HDF5 file", b"SQLi": "an SQLite database", b"%PDF": "a PDF"}
+
+
+OnRead = Callable[[int], None]
 
 
 class BadRows:
@@ -69,11 +73,13 @@ class Table(Protocol):
 class CsvTable:
     """A CSV file with a header: UTF-8 (also with a byte order mark) or UTF-16, plain, gzip or zip.
 
+    on_read: is called with the number of bytes of the file that were just read for its rows.
     Raises LmrError when the file is missing, empty, not text, or broken.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, on_read: OnRead = lambda _: None) -> None:
         self.source = str(path)
+        self._on_read = on_read
         with self._reader() as reader:
             try:
                 names: list[str] = next((row for row in reader if row), [])
@@ -85,14 +91,14 @@ class CsvTable:
 
     def batches(self) -> Iterator[list[list[str]]]:
         """Lists of at most 512 rows."""
-        with self._reader() as reader:
+        with self._reader(self._on_read) as reader:
             next(row for row in reader if row)
             while rows := list(itertools.islice(reader, _BATCH_ROWS)):
                 yield rows if all(rows) else [row for row in rows if row]
 
     def numbered(self, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
         """Lines are counted from 1, the header's."""
-        with self._reader() as reader:
+        with self._reader(self._on_read) as reader:
             is_header = True
             while True:
                 line = reader.line_num + 1
@@ -112,10 +118,10 @@ class CsvTable:
                 is_header = is_header and not row
 
     @contextmanager
-    def _reader(self) -> Iterator[Any]:  # csv.reader, whose type has no public name
+    def _reader(self, on_read: OnRead = lambda _: None) -> Iterator[Any]:  # csv.reader, whose type has no public name
         csv.field_size_limit(_FIELD_CHARACTERS)
         try:
-            with _open_bytes(self.source) as file, _open_text(file, self.source) as text:
+            with _open_bytes(self.source, on_read) as file, _open_text(file, self.source) as text:
                 yield csv.reader(text, strict=True)
         except FileNotFoundError as error:
             raise LmrError(f"{self.source}: there is no such file") from error
@@ -129,10 +135,23 @@ class CsvTable:
             raise LmrError(f"{self.source} cannot be read: {reason}") from error
 
 
+class _WatchedFile(io.FileIO):
+    """A file that tells how much is read of it."""
+
+    def __init__(self, source: str, on_read: OnRead) -> None:
+        super().__init__(source)
+        self._on_read = on_read
+
+    def readinto(self, buffer: Any) -> int:
+        n = super().readinto(buffer)
+        self._on_read(n)
+        return n
+
+
 @contextmanager
-def _open_bytes(source: str) -> Iterator[IO[bytes]]:
+def _open_bytes(source: str, on_read: OnRead = lambda _: None) -> Iterator[IO[bytes]]:
     """The file's bytes, unpacked when it is gzip or a zip archive of one file."""
-    with open(source, "rb") as file:
+    with io.BufferedReader(_WatchedFile(source, on_read), _BUFFER_BYTES) as file:
         head = file.peek(4)[:4]
         kind = next((kind for start, kind in _COMPRESSED.items() if head.startswith(start)), "")
         if kind == "gzip":

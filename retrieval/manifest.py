@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.arrays import BoolArray, IntArray, LongArray, ObjArray, read_only
-from retrieval.csv_rows import CsvTable, Table
+from retrieval.csv_rows import CsvTable, OnRead, Table
 from retrieval.errors import LmrError
 from retrieval.manifest_folder import read_folder, read_single
 from retrieval.manifest_formats import Layout, recognise_manifest
@@ -106,14 +106,16 @@ class Manifest:
         return total.hexdigest()
 
 
-def read_manifest(path: str | Path, *, on_warning: Callable[[str], None] | None = None) -> Manifest:
+def read_manifest(
+    path: str | Path, *, on_warning: Callable[[str], None] | None = None, on_read: OnRead = lambda _: None
+) -> Manifest:
     """Reads a CSV or Parquet file, a folder or tar of pictures or one picture; files are told by their content.
 
-    on_warning: is given one line for each thing that was passed over.
+    on_warning: is given one line for each thing that was passed over. on_read: see open_table.
     Raises LmrError when anything of it cannot be used; its message names the bad rows by line.
     """
     warn = on_warning or _say_nothing
-    table = open_table(path)
+    table = open_table(path, on_read)
     if table is None:
         source = Path(path)
         is_folder = source.is_dir() or is_tar(source)
@@ -121,8 +123,11 @@ def read_manifest(path: str | Path, *, on_warning: Callable[[str], None] | None 
     return _manifest(str(path), _read_table(table, recognise_manifest(table.header, table.source), warn))
 
 
-def open_table(path: str | Path) -> Table | None:
-    """The table that a manifest is in; None for a folder, tar or picture. LmrError when it is missing or unreadable."""
+def open_table(path: str | Path, on_read: OnRead = lambda _: None) -> Table | None:
+    """The table that a manifest is in; None for a folder, tar or picture. LmrError when it is missing or unreadable.
+
+    on_read: is called with the number of bytes that were just read of a CSV file.
+    """
     source = Path(path)
     try:
         is_folder = source.is_dir() or is_tar(source)
@@ -135,7 +140,7 @@ def open_table(path: str | Path) -> Table | None:
         return None
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
         raise LmrError(f"{path} is JSON (Open Images' class hierarchy?), not a manifest; give the csv file of labels")
-    return ParquetTable(path) if head.startswith(b"PAR1") else CsvTable(path)
+    return ParquetTable(path) if head.startswith(b"PAR1") else CsvTable(path, on_read)
 
 
 def _read_table(table: Table, layout: Layout, warn: Callable[[str], None]) -> Columns:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cli.options import images_folder, warn
+from cli.options import images_folder
 from cli.progress import PictureBar
+from cli.reading import load_manifest
 from cli.stats.data import Beside, Data, read_data
 from cli.stats.document import describe_data
 from cli.stats.measured import Measured, describe_duplicates, describe_leakage, describe_pictures
@@ -18,7 +19,7 @@ from index import picture_statistics as statistics
 from index.duplicates import same_bytes, same_look
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.facts_table import measure_manifest
-from retrieval.manifest import Manifest, read_manifest
+from retrieval.manifest import Manifest
 from retrieval.pictures import PictureSource, read_picture
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def collect(asked: Asked) -> Found:
     data = read_data(asked.manifest, asked.beside)
     document = describe_data(data, str(asked.manifest))
     source = _source(data.pictures, asked.images, asked.manifest)
-    test = None if asked.test is None else read_manifest(asked.test, on_warning=warn)
+    test = None if asked.test is None else load_manifest(asked.test)
     test_images = asked.test_images or asked.images
     test_source = None if test is None or asked.test is None else _source(test, test_images, asked.test)
     if asked.wants_csv and source is None:
@@ -125,7 +126,9 @@ def _describe(data: Data, asked: Asked, document: dict[str, Any]) -> "tuple[Desc
         document["map"] = describe_map(described, asked.map_pictures, asked.seed)
     if asked.clusters is None:
         return described, None
-    clusters = find_clusters(described.store, described.row, asked.clusters, asked.seed)
+    with PictureBar("clustering") as bar:
+        bar.begin(len(described.row))
+        clusters = find_clusters(described.store, described.row, asked.clusters, asked.seed, bar.add)
     document["clusters"] = describe_clusters(described, clusters, asked.seed)
     return described, clusters
 

@@ -5,18 +5,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.options import warn
+from cli.reading import load_manifest, reading
 from index.label_statistics import Labelling, labelling_of
 from index.open_images_statistics import MIN_LABEL_CONFIDENCE, labelling_of_rows
 from retrieval.errors import LmrError
 from retrieval.hierarchy import Hierarchy, read_hierarchy
-from retrieval.manifest import Manifest, open_table, read_manifest, read_names
-from retrieval.manifest_formats import recognise_manifest
+from retrieval.manifest import Manifest, open_table, read_names
+from retrieval.manifest_formats import Layout, recognise_manifest
 from retrieval.open_images import LabelRows, read_label_rows
 from retrieval.table_columns import Blanks, count_blanks, read_column
 
 if TYPE_CHECKING:
     from retrieval.arrays import ObjArray
+    from retrieval.csv_rows import OnRead, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +59,14 @@ def read_data(path: Path, beside: Beside) -> Data:
     if table is None or layout is None or layout.format != "open_images":
         if beside.image_list is not None:
             raise LmrError(f"--image-list goes with the labels of Open Images, {path} holds none; give it as CSV")
-        pictures = read_manifest(path, on_warning=warn)
-        blanks = None if table is None else count_blanks(table)
+        pictures = load_manifest(path)
+        blanks = None if table is None else _count_blanks(path)
         is_a_row_a_picture = layout is not None and layout.format == "pictures"
         subset = read_column(table, "Subset") if table is not None and is_a_row_a_picture else None
         return Data(
             pictures, labelling_of(pictures), blanks, None, boxes, subset, hierarchy, {**pictures.names, **names}
         )
-    rows = read_label_rows(table, layout)
+    rows = _read_label_rows(path, layout)
     pictures, subset = rows.pictures(), rows.subset
     if beside.image_list is not None:
         pictures, subset = _read_image_list(beside.image_list)
@@ -73,7 +74,7 @@ def read_data(path: Path, beside: Beside) -> Data:
     is_boxes = rows.area is not None
     boxes = rows if is_boxes and boxes is None else boxes
     least = beside.min_label_confidence
-    return Data(pictures, labelling, count_blanks(table), rows, boxes, subset, hierarchy, names, least)
+    return Data(pictures, labelling, _count_blanks(path), rows, boxes, subset, hierarchy, names, least)
 
 
 def _read_rows(path: Path, option: str) -> LabelRows:
@@ -81,10 +82,26 @@ def _read_rows(path: Path, option: str) -> LabelRows:
     layout = None if table is None else recognise_manifest(table.header, table.source)
     if table is None or layout is None or layout.format != "open_images":
         raise LmrError(f"{option} {path} holds no boxes; it takes ImageID,LabelName,Confidence,XMin,XMax,YMin,YMax")
-    rows = read_label_rows(table, layout)
+    rows = _read_label_rows(path, layout)
     if rows.area is None:
         raise LmrError(f"{option} {path} holds labels without boxes; it takes a file with XMin,XMax,YMin,YMax")
     return rows
+
+
+def _read_label_rows(path: Path, layout: Layout) -> LabelRows:
+    with reading(path) as on_read:
+        return read_label_rows(_table(path, on_read), layout)
+
+
+def _count_blanks(path: Path) -> Blanks:
+    with reading(path) as on_read:
+        return count_blanks(_table(path, on_read))
+
+
+def _table(path: Path, on_read: "OnRead") -> "Table":
+    table = open_table(path, on_read)
+    assert table is not None, "told to be a table before"
+    return table
 
 
 def _read_image_list(path: Path) -> "tuple[Manifest, ObjArray | None]":
@@ -92,4 +109,4 @@ def _read_image_list(path: Path) -> "tuple[Manifest, ObjArray | None]":
     layout = None if table is None else recognise_manifest(table.header, table.source)
     if table is None or layout is None or layout.format != "pictures":
         raise LmrError(f"--image-list {path} is no list of pictures; it takes ImageID,Subset,OriginalURL")
-    return read_manifest(path, on_warning=warn), read_column(table, "Subset")
+    return load_manifest(path), read_column(table, "Subset")

@@ -77,7 +77,10 @@ def describe_map(described: Described, n_pictures: int, seed: int) -> dict[str, 
     at = np.arange(len(described.row))
     if len(at) > n_pictures:
         at = np.sort(np.random.default_rng(seed).choice(at, n_pictures, replace=False))
-    points = map_descriptors(described.store.vectors(described.row[at]), seed)
+    with PictureBar("mapping") as bar:
+        bar.begin(len(at))
+        points = map_descriptors(described.store.vectors(described.row[at]), seed)
+        bar.add(len(at))
     return {
         "pictures": len(at),
         "of": len(described.row),
