@@ -17,6 +17,7 @@ from cli.options import (
     overwrite_option,
     pick_values,
     value_options,
+    warn,
     workers_option,
 )
 from index.cleaning.rule import CHECKS, CleaningRule
@@ -135,6 +136,10 @@ def command(manifest: Path, output: Path, as_json: bool, **values: Any) -> None:
     else:
         content = clean_manifest(manifest, output, _rule(values), values)
     click.echo(json.dumps(content, indent=1) if as_json else _told(content))
+    if content["state"] == "written":
+        look, review = output / "gallery.html", output / "decisions.csv"
+        shown = f"look at {look}; " if values["gallery"] else ""
+        warn(f"{shown}after changes in {review}: lmr clean {manifest} --review {review}")
 
 
 def _rule(values: dict[str, Any]) -> CleaningRule:

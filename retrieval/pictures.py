@@ -42,7 +42,6 @@ class PictureSource:
         self._only_tars = bool(self._tars) and all(map(_holds_only_tars, self._roots))
         self._limits = limits
         self._bare_ids: frozenset[str] | None = None  # ids without a picture's suffix, once they are asked for
-        self._last = 0  # place of the candidate that was found last: most often the next picture's too
 
     def __len__(self) -> int:
         return len(self._image_id)
@@ -75,8 +74,10 @@ class PictureSource:
     def _find(self, row: int) -> str | Found:
         """A file, or a picture in a tar; '' = neither. Raises UnreadableError when it cannot be told which."""
         path: str = "" if self._path is None else self._path[row]
-        if (path or not self._only_tars) and (place := self._first_that_exists(self._candidates(row))):
-            return place
+        if path or not self._only_tars:
+            for candidate in self._candidates(row):  # in their order: one of two is the same one whatever came before
+                if os.path.exists(candidate):
+                    return candidate
         if path:
             by_name = (find_member(os.path.join(root, path)) for root in self._roots)
             found = itertools.chain(by_name, (tars.find_path(path) for tars in self._tars))
@@ -84,15 +85,6 @@ class PictureSource:
             image_id = _inside(self._image_id[row])
             found = itertools.chain(tars.find_id(image_id) for tars in self._tars)
         return next((one for one in found if one is not None), "")
-
-    def _first_that_exists(self, candidates: list[str]) -> str:
-        if self._last < len(candidates) and os.path.exists(candidates[self._last]):
-            return candidates[self._last]
-        for place, path in enumerate(candidates):
-            if os.path.exists(path):
-                self._last = place
-                return path
-        return ""
 
     def _candidates(self, row: int) -> list[str]:
         """Every place where the picture may be as a file of its own."""

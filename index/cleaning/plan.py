@@ -18,6 +18,8 @@ from retrieval.facts_table import FactsTable
 from retrieval.manifest import Manifest
 from retrieval.picture_facts import PictureFacts
 
+_MOST_ODDS = 1e6  # above, a number says no more
+
 Verify = Callable[[LongArray], LongArray]  # rows still kept -> how many neighbours of each one show the same place
 
 
@@ -165,8 +167,9 @@ def _find_mislabelled(
     kept = findings.kept
     for i in np.flatnonzero(consistency.log_odds >= np.log(rule.odds)):
         row = int(judged[i])
-        odds = np.exp(min(float(consistency.log_odds[i]), 700.0))
-        findings.add(row, "mislabelled", f"{suggested[row]} is {odds:.3g} times as probable")
+        odds = float(np.exp(min(consistency.log_odds[i], np.log(_MOST_ODDS))))
+        times = "more than a million times" if odds >= _MOST_ODDS else f"{odds:.3g} times"
+        findings.add(row, "mislabelled", f"{suggested[row]} is {times} as probable")
         findings.relabelled[row] = kept[row] and rule.relabel and consistency.confident[i]
 
 

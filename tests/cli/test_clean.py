@@ -319,7 +319,9 @@ def test_a_background_finds_labelled_pictures_of_no_landmark(dirty):
     write_csv(Path("dirty.csv"), "id,landmark_id", labelled)
     result = done(*CLEAN[:-1], "background", "--output", "alone")
     assert result.stderr.splitlines() == [
-        "non-landmarks were not looked for: there is no background; give --background, or rows without a label"
+        "non-landmarks were not looked for: there is no background; give --background, or rows without a label",
+        "look at alone/gallery.html; after changes in alone/decisions.csv: "
+        "lmr clean dirty.csv --review alone/decisions.csv",
     ]
     assert len(read_rows(Path("alone/kept.csv"))) == 33
 
@@ -342,7 +344,9 @@ def test_without_pictures_labels_are_still_judged(dirty):
     shutil.rmtree("images")
     result = done(*CLEAN[:-1], "labels,quality,duplicates")
     assert result.stderr.splitlines() == [
-        "quality and copies were not looked at in the pictures, which were not found; give --images"
+        "quality and copies were not looked at in the pictures, which were not found; give --images",
+        "look at cleaned/gallery.html; after changes in cleaned/decisions.csv: "
+        "lmr clean dirty.csv --review cleaned/decisions.csv",
     ]
     assert not_kept() == dict.fromkeys(WRONG, "mislabelled")
     assert refused(*CLEAN, "--verify", "--output", "x") == (

@@ -218,3 +218,10 @@ def test_a_broken_url_and_a_closed_port_are_unreadable() -> None:
     assert fetch_error("http://127.0.0.1:1/x") == "cannot be fetched: [Errno 111] Connection refused"
     assert fetch_error("http://127.0.0.1:99999/x").startswith("cannot be fetched: ")
     assert fetch_error("http://127.0.0.1/a b").startswith("cannot be fetched: URL can't contain control characters")
+
+
+def test_of_two_files_for_an_id_the_same_one_is_taken_whatever_came_before(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png", "b.png"):
+        put(tmp_path / name, name.encode())
+    source = PictureSource(manifest_of("a", "b"), tmp_path)
+    assert [source.read(row) for row in (0, 1, 0)] == [b"a.jpg", b"b.png", b"a.jpg"]
