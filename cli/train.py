@@ -1,7 +1,7 @@
 """lmr train: backbone and class directions on labelled pictures."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -21,7 +21,7 @@ from cli.options import (
 )
 from cli.tars import index_tars
 from retrieval.errors import LmrError
-from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
+from retrieval.training.config import AugmentConfig, LossConfig, LossName, TrainConfig
 
 if TYPE_CHECKING:
     from retrieval.training.loop import TrainingData
@@ -41,9 +41,21 @@ _TRAIN_HELP = {
     "seed": "Of all that is random.",
 }
 _LOSS_HELP = {
-    "margin_rad": "ArcFace margin of the landmark with the most pictures, radians.",
+    "margin": "How ArcFace's margins are chosen: by the count of a landmark's pictures, between two bounds; the same "
+    "for all; by count, 0.05 to 0.5 rad; or by the length of a picture's features.",
+    "margin_rad": "ArcFace margin of the landmark with the most pictures, radians; of all when fixed or adaptive.",
     "margin_rare_rad": "ArcFace margin of the landmark with the fewest pictures, radians.",
+    "margin_cos": "CosFace margin, subtracted from the cosine.",
+    "n_centres": "Directions of one landmark; 3 is sub-center ArcFace.",
     "scale": "Of the cosines before the softmax.",
+    "label_smoothing": "Share of a softmax's target that all landmarks have alike.",
+    "head_hidden": "Units of the linear head's hidden layer; 0 has none.",
+    "dropout": "Share of the inputs of the linear head's last layer that are dropped.",
+    "class_share": "Share of the landmarks that a step compares with, those of its batch among them.",
+    "contrastive_cosine": "Contrastive: pictures of different landmarks are pushed below this cosine.",
+    "triplet_margin": "Triplet: between the cosines of pictures of one landmark and of different ones.",
+    "miner": "Which pairs of the batch count: contrastive, triplet, multi-similarity.",
+    "background": "Non-landmarks are pushed away from every landmark, or are one class that is learnt.",
     "negative_weight": "Of the non-landmarks' loss; 0 leaves them out.",
     "negative_cosine": "Non-landmarks' best class similarity is pushed below this.",
 }
@@ -61,7 +73,7 @@ _AUGMENT_HELP = {"min_area": "Smallest share of a picture that a random crop kee
 @click.option(
     "--loss",
     "name",
-    type=click.Choice(["arcface", "softmax"]),
+    type=click.Choice(get_args(LossName)),
     default=LossConfig().name,
     show_default=True,
     help="What is minimised.",

@@ -72,6 +72,12 @@ class DescriptorModel(nn.Module):
                 descriptors = F.normalize(torch.cat([descriptors, F.normalize(pooled, dim=1)], dim=1), dim=1)
             return descriptors
 
+    def raw(self, pictures: Tensor) -> Tensor:
+        """What the neck gives before it is divided by its length, (b, d), float32."""
+        pooled = self._pool(self.backbone(pictures)).float()
+        with torch.autocast(pooled.device.type, enabled=False):
+            return cast(Tensor, self.neck(pooled))
+
     def length(self, part: DescriptorPart) -> int:
         """Numbers in a descriptor. LmrError for another part than the neck where there is none: it is the same."""
         if part != "neck" and not self.config.n_dimensions:

@@ -3,94 +3,141 @@
 All of it runs in float32, also when the network runs under autocast.
 """
 
-import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pytorch_metric_learning.losses import ArcFaceLoss, NormalizedSoftmaxLoss
+from pytorch_metric_learning.losses import CosFaceLoss, NormalizedSoftmaxLoss, ProxyAnchorLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retrieval.arrays import FloatArray, LongArray
-from retrieval.training.config import LossConfig
+from retrieval.arrays import LongArray
+from retrieval.training.class_bank import ClassBank
+from retrieval.training.config import PAIR_LOSSES, LossConfig
+from retrieval.training.heads import CosineHead, LinearHead
+from retrieval.training.margins import AdaptiveArcFace, ClampedArcFace, class_margins
+from retrieval.training.pairs import PairLoss
 
-COSINE_LIMIT = 1.0 - 1e-6  # acos has an infinite gradient at +-1
-
-
-def class_margins(counts: LongArray, config: LossConfig) -> FloatArray:
-    """(n_classes,) float64 margins in radians from the number of training pictures of each class."""
-    rarity = np.maximum(counts, 1).astype(np.float64) ** -0.25
-    low, high = rarity.min(), rarity.max()
-    share = (rarity - low) / (high - low) if high > low else np.zeros_like(rarity)
-    return np.asarray(config.margin_rad + (config.margin_rare_rad - config.margin_rad) * share)
+PROXY_ANCHOR = {"margin": 0.1, "alpha": 32.0}  # Kim et al. 2020, section 4
 
 
 class LandmarkLoss(nn.Module):
-    """Loss of a batch of unit descriptors against trainable class directions.
+    """Loss of a batch of descriptors against trainable class directions, a linear head, or each other.
 
     Landmark pictures (label >= 0) enter the classification loss; non-landmarks (label < 0) never do: the library
-    would take -1 for the last class. They enter `softplus(scale * (best cosine - negative_cosine))` instead.
+    would take -1 for the last class. They enter `softplus(scale * (best cosine - negative_cosine))` instead; with a
+    linear head, the cross-entropy against all classes alike; or they are a class of their own, the last one.
+
+    wants: `unit` descriptors, or `raw` ones, whose length means something.
     """
 
     def __init__(self, config: LossConfig, d: int, counts: LongArray) -> None:
         super().__init__()
         self.config = config
-        n_classes = len(counts)
-        if config.name == "arcface":
-            margins = torch.tensor(np.degrees(class_margins(counts, config)), dtype=torch.float32)
-            self.classifier: Any = ClampedArcFace(n_classes, d, margins_deg=margins, scale=config.scale)
-        else:
-            self.classifier = NormalizedSoftmaxLoss(n_classes, d, temperature=1.0 / config.scale)
-        nn.init.normal_(self.classifier.W, std=0.01)
+        self.n_classes = len(counts)
+        self.n_outputs = self.n_classes + (config.background == "class")
+        raw = config.name == "linear" or config.margin == "adaptive"
+        self.wants: Literal["unit", "raw"] = "raw" if raw else "unit"
+        self.classifier: Any = _make_classifier(config, d, counts)
+        self.bank: ClassBank | None = None
+        if config.class_share < 1:
+            rows = self.classifier.W.detach().T.reshape(-1, config.n_centres * d)
+            self.bank = ClassBank(rows, config.class_share)
+            del self.classifier.W
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """Tells the optimiser of this loss's parameters of what it cannot see: classes that are sampled."""
+        if self.bank is not None:
+            self.bank.attach(optimizer)
 
     def forward(self, descriptors: Tensor, labels: Tensor) -> Tensor:
         """descriptors (b, d), labels (b,) int64, negative = non-landmark -> scalar float32.
 
         ValueError when a label lies outside the classes.
         """
-        n_classes = self.classifier.W.shape[1]
-        if labels.numel() and int(labels.max()) >= n_classes:
-            raise ValueError(f"label {int(labels.max())} is outside the {n_classes} classes")
+        if labels.numel() and int(labels.max()) >= self.n_classes:
+            raise ValueError(f"label {int(labels.max())} is outside the {self.n_classes} classes")
         with torch.autocast(descriptors.device.type, enabled=False):
             descriptors = descriptors.float()
+            if isinstance(self.classifier, PairLoss):
+                return torch.as_tensor(self.classifier(descriptors, labels))
             known = labels >= 0
+            targets = labels
+            if self.config.background == "class":
+                targets = torch.where(known, labels, self.n_classes)
+            if self.bank is not None:
+                targets = self._take_classes(self.bank, targets)
             loss = descriptors.sum() * 0.0
             if known.any():
                 share = known.float().mean()
-                loss = loss + share * self.classifier(descriptors[known], labels[known])
+                loss = loss + share * self._classification(descriptors[known], targets[known])
             if self.config.negative_weight and not known.all():
                 share = (~known).float().mean()
-                loss = loss + self.config.negative_weight * share * self._negatives(descriptors[~known])
+                unknown = self._negatives(descriptors[~known], targets[~known])
+                loss = loss + self.config.negative_weight * share * unknown
             return loss
 
     def cosines(self, descriptors: Tensor) -> Tensor:
-        """(b, d) unit descriptors -> (b, n_classes) cosines to the class directions."""
-        return descriptors.float() @ F.normalize(self.classifier.W.float(), dim=0)
+        """(b, d) unit descriptors -> (b, n) cosines to the classes: all, or those that this step has taken."""
+        w = self.classifier.proxies.T if self.config.name == "proxy-anchor" else self.classifier.W
+        cosines = descriptors.float() @ F.normalize(w.float(), dim=0)
+        if self.config.n_centres == 1:
+            return cosines
+        return cosines.reshape(len(cosines), -1, self.config.n_centres).amax(dim=2)
 
-    def _negatives(self, descriptors: Tensor) -> Tensor:
-        best = self.cosines(descriptors).amax(dim=1)
+    def head(self) -> nn.Module | None:
+        """Features (b, d) -> logits (b, n_classes), one more with a background class; None where there is none."""
+        if isinstance(self.classifier, PairLoss):
+            return None
+        if isinstance(self.classifier, LinearHead):
+            return self.classifier
+        if self.config.name == "proxy-anchor":
+            return CosineHead(self.classifier.proxies.unsqueeze(1), PROXY_ANCHOR["alpha"])
+        rows = self.classifier.W.T if self.bank is None else self.bank.rows
+        return CosineHead(rows.reshape(self.n_outputs, self.config.n_centres, -1), self.config.scale)
+
+    def _classification(self, descriptors: Tensor, targets: Tensor) -> Tensor:
+        if isinstance(self.classifier, LinearHead):
+            return self.classifier.loss(descriptors, targets)
+        return torch.as_tensor(self.classifier(descriptors, targets))
+
+    def _negatives(self, descriptors: Tensor, targets: Tensor) -> Tensor:
+        """The loss of non-landmarks."""
+        if self.config.background == "class":
+            return self._classification(descriptors, targets)
+        if isinstance(self.classifier, LinearHead):
+            return self.classifier.spread(descriptors)
+        units = F.normalize(descriptors, dim=1) if self.wants == "raw" else descriptors
+        best = self.cosines(units).amax(dim=1)
         return F.softplus(self.config.scale * (best - self.config.negative_cosine)).mean()
 
+    def _take_classes(self, bank: ClassBank, targets: Tensor) -> Tensor:
+        """Gives the library's loss the directions of a sample of classes, and the labels within it."""
+        rows = bank.take(targets[targets >= 0])
+        self.classifier.W = rows.reshape(len(rows) * self.config.n_centres, -1).T
+        self.classifier.num_classes = len(rows)
+        self.classifier.chosen = bank.chosen
+        return bank.position(targets)
 
-class ClampedArcFace(ArcFaceLoss):  # type: ignore[misc]
-    """ArcFace (Deng et al. 2019, eq. 3) with one margin for each class and a finite gradient everywhere.
 
-    margins_deg: (n_classes,) degrees, as the library counts them.
-    """
-
-    def __init__(self, num_classes: int, embedding_size: int, *, margins_deg: Tensor, scale: float) -> None:
-        super().__init__(num_classes=num_classes, embedding_size=embedding_size, margin=0.0, scale=scale)
-        self.register_buffer("margins_rad", torch.deg2rad(margins_deg))
-
-    def compute_loss(self, embeddings: Tensor, labels: Tensor, *further: Any) -> Any:
-        """As the library's, with the margins of this batch's classes."""
-        self.margin = self.margins_rad[labels]
-        return super().compute_loss(embeddings, labels, *further)
-
-    def modify_cosine_of_target_classes(self, cosine_of_target_classes: Tensor) -> Tensor:
-        """cos(theta + m), continued so that it keeps falling beyond theta = pi - m."""
-        margin = self.margin
-        angles = torch.acos(cosine_of_target_classes.clamp(-COSINE_LIMIT, COSINE_LIMIT))
-        beyond = cosine_of_target_classes - margin * torch.sin(margin)
-        return torch.where(angles <= math.pi - margin, torch.cos(angles + margin), beyond)
+def _make_classifier(config: LossConfig, d: int, counts: LongArray) -> Any:
+    """The library's loss for a configuration, its directions drawn anew."""
+    if config.name in PAIR_LOSSES:
+        return PairLoss(config)
+    n_outputs = len(counts) + (config.background == "class")
+    if config.name == "linear":
+        return LinearHead(d, n_outputs, config)
+    if config.name == "proxy-anchor":
+        return ProxyAnchorLoss(n_outputs, d, **PROXY_ANCHOR)
+    if config.name == "arcface":
+        margins = np.pad(class_margins(counts, config), (0, n_outputs - len(counts)))  # none for the background
+        kind = AdaptiveArcFace if config.margin == "adaptive" else ClampedArcFace
+        degrees = torch.tensor(np.degrees(margins), dtype=torch.float32)
+        classifier = kind(n_outputs, d, margins_deg=degrees, scale=config.scale, n_centres=config.n_centres)
+    elif config.name == "cosface":
+        classifier = CosFaceLoss(n_outputs, d, margin=config.margin_cos, scale=config.scale)
+    else:
+        classifier = NormalizedSoftmaxLoss(n_outputs, d, temperature=1.0 / config.scale)
+    classifier.cross_entropy = nn.CrossEntropyLoss(reduction="none", label_smoothing=config.label_smoothing)
+    nn.init.normal_(classifier.W, std=0.01)
+    return classifier

@@ -34,7 +34,35 @@ def test_another_set_of_keys_is_refused(change: dict[str, object], message: str)
         (lambda: ModelConfig(pooling="mean"), "pooling is one of gem, avg, max, cls, got mean"),  # type: ignore[arg-type]
         (lambda: ModelConfig(n_dimensions=-1), "--dimensions must be 0 (no neck) or more, got -1"),
         (lambda: ModelConfig(gem_p=math.nan), "--gem-p must be positive, got nan"),
-        (lambda: LossConfig("triplet"), "--loss is one of arcface, softmax, got triplet"),  # type: ignore[arg-type]
+        (
+            lambda: LossConfig("hinge"),  # type: ignore[arg-type]
+            "--loss is one of arcface, cosface, softmax, linear, contrastive, triplet, multi-similarity, proxy-anchor, "
+            "got hinge",
+        ),
+        (lambda: LossConfig(margin="rare"), "--margin is one of count, fixed, dynamic, adaptive, got rare"),  # type: ignore[arg-type]
+        (lambda: LossConfig(miner="easy"), "--miner is one of multi-similarity, semihard, hard, none, got easy"),  # type: ignore[arg-type]
+        (lambda: LossConfig(background="push"), "--background is one of negatives, class, got push"),  # type: ignore[arg-type]
+        (lambda: LossConfig(margin_cos=math.nan), "--margin-cos must lie in [0, 2], got nan"),
+        (lambda: LossConfig(triplet_margin=-1), "--triplet-margin must lie in [0, 2], got -1"),
+        (lambda: LossConfig(contrastive_cosine=2), "--contrastive-cosine must lie in [-1, 1], got 2"),
+        (lambda: LossConfig("softmax", label_smoothing=1), "--label-smoothing must lie in [0, 1), got 1"),
+        (lambda: LossConfig("linear", dropout=1), "--dropout must lie in [0, 1), got 1"),
+        (lambda: LossConfig(class_share=0), "--class-share must lie in (0, 1], got 0"),
+        (lambda: LossConfig(n_centres=0), "--centres must be 1 or more and --head-hidden 0 or more, got 0 and 0"),
+        (lambda: LossConfig("cosface", n_centres=3), "--centres goes with --loss arcface, not with cosface"),
+        (
+            lambda: LossConfig("softmax", margin="dynamic"),
+            "--margin dynamic goes with --loss arcface, not with softmax",
+        ),
+        (lambda: LossConfig(dropout=0.5), "--dropout goes with --loss linear, not with arcface"),
+        (
+            lambda: LossConfig("linear", class_share=0.5),
+            "--class-share goes with --loss arcface or cosface or softmax, not with linear",
+        ),
+        (
+            lambda: LossConfig("triplet", background="class"),
+            "--background class goes with --loss arcface or cosface or softmax or linear, not with triplet",
+        ),
         (lambda: LossConfig(margin_rad=28.6), "--margin-rad is in radians, 0 to pi/2, got 28.6"),
         (lambda: LossConfig(margin_rare_rad=math.nan), "--margin-rare-rad is in radians, 0 to pi/2, got nan"),
         (lambda: LossConfig(scale=0), "--scale must be positive, got 0"),

@@ -1,0 +1,164 @@
+"""Landmarks by the classifier that a network was trained with, instead of by neighbours."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from retrieval.arrays import FloatArray, IntArray, LongArray
+from retrieval.checkpoint import load_model, read_card, write_atomically
+from retrieval.embedding import Embedder
+from retrieval.errors import LmrError
+from retrieval.sources import Source
+from retrieval.training.config import LossConfig
+from retrieval.training.heads import CosineHead, LinearHead
+from retrieval.training.losses import LandmarkLoss
+
+CLASSIFIER = "classifier.safetensors"
+FORMAT_VERSION = 1
+K = 10  # landmarks that are kept of each picture
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A trained head in evaluation mode. labels: of its outputs; wants: `raw` features or unit descriptors."""
+
+    head: nn.Module
+    labels: tuple[str, ...]
+    wants: Literal["unit", "raw"]
+
+    def probabilities(self, features: Tensor) -> Tensor:
+        """(b, d) -> (b, n_classes) float32: softmax of the logits.
+
+        A row sums to 1, or to less where the head has a background class, which has no column.
+        """
+        with torch.inference_mode():
+            return torch.softmax(self.head(features.float()), dim=1)[:, : len(self.labels)]
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """The most probable landmarks of the pictures that could be read.
+
+    row: (n,) of the pictures. label: (n, k) into labels, probability: (n, k), falling. unreadable: row -> reason.
+    """
+
+    row: LongArray
+    label: IntArray
+    probability: FloatArray
+    labels: tuple[str, ...]
+    unreadable: dict[int, str]
+
+
+def save_classifier(folder: Path, loss: LandmarkLoss, labels: tuple[str, ...]) -> None:
+    """Writes a loss's head beside the network that it was trained with, which is in the folder already.
+
+    A loss without classes (contrastive, triplet, multi-similarity) writes none. LmrError: no model there, not writable.
+    """
+    head = loss.head()
+    if head is None:
+        return
+    if len(labels) != loss.n_classes:
+        raise ValueError(f"{len(labels)} labels for {loss.n_classes} classes")
+    about = {
+        "format_version": FORMAT_VERSION,
+        "weights_sha256": read_card(folder).weights_sha256,
+        "loss": asdict(loss.config),
+        "labels": labels,
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
+    try:
+        write_atomically(folder / CLASSIFIER, save(tensors, {"lmr": json.dumps(about)}))
+    except OSError as error:
+        raise LmrError(f"{folder / CLASSIFIER}: cannot be written: {error.strerror}; make room") from error
+
+
+def load_classifier(folder: Path) -> Classifier:
+    """The head in a model folder.
+
+    LmrError: none there, damaged, of another format version, trained with other weights than those in the folder.
+    """
+    path = folder / CLASSIFIER
+    card = read_card(folder)
+    if not path.is_file():
+        raise LmrError(
+            f"{folder} has no {CLASSIFIER}; lmr train writes one with every --loss that has classes, or use the "
+            "neighbours: lmr evaluate"
+        )
+    about, tensors = _read(path)
+    if about["weights_sha256"] != card.weights_sha256:
+        raise LmrError(f"{path} was trained with other weights than those beside it; run the same lmr train again")
+    config, labels = LossConfig(**about["loss"]), tuple(about["labels"])
+    head = _make_head(config, tensors)
+    head.load_state_dict(tensors, strict=True)
+    return Classifier(head.eval().requires_grad_(False), labels, "raw" if config.name == "linear" else "unit")
+
+
+def classify(
+    folder: Path,
+    source: Source,
+    rows: Sequence[int] | LongArray,
+    *,
+    device: torch.device,
+    n_workers: int,
+    k: int = K,
+) -> Classified:
+    """The k most probable landmarks of these pictures by the classifier in a model folder.
+
+    Equal probabilities are ordered by lower label. LmrError: what load_model and load_classifier raise.
+    """
+    classifier = load_classifier(folder)
+    model, card = load_model(folder)
+    kind = _RawEmbedder if classifier.wants == "raw" else Embedder
+    embedder = kind(model, card.image_spec, device, n_workers=n_workers)
+    classifier.head.to(device)
+    k = min(k, len(classifier.labels))
+    read: list[LongArray] = [np.zeros(0, np.int64)]
+    label: list[IntArray] = [np.zeros((0, k), np.int32)]
+    probability: list[FloatArray] = [np.zeros((0, k), np.float32)]
+    unreadable: dict[int, str] = {}
+    for batch in embedder.embed(source, rows):
+        found = classifier.probabilities(torch.from_numpy(batch.vectors).to(device))
+        top = torch.sort(found, dim=1, descending=True, stable=True)
+        read.append(batch.rows)
+        label.append(top.indices[:, :k].cpu().numpy().astype(np.int32))
+        probability.append(top.values[:, :k].cpu().numpy())
+        unreadable |= batch.unreadable
+    joined = np.concatenate(read), np.concatenate(label), np.concatenate(probability)
+    return Classified(*joined, classifier.labels, unreadable)
+
+
+class _RawEmbedder(Embedder):
+    """Gives features that are not divided by their length."""
+
+    def _forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self._model.raw(x)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What the file says about itself, and its tensors."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            about: dict[str, Any] = json.loads(file.metadata()["lmr"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise LmrError(f"{path} is damaged; restore it or train again") from error
+    if about["format_version"] != FORMAT_VERSION or set(about["loss"]) != set(asdict(LossConfig())):
+        raise LmrError(f"{path} was written by another version of lmr; train again")
+    return about, tensors
+
+
+def _make_head(config: LossConfig, tensors: dict[str, Tensor]) -> nn.Module:
+    """A head for tensors of these shapes."""
+    if config.name == "linear":
+        weights = [tensors[name] for name in sorted(tensors) if tensors[name].ndim == 2]
+        return LinearHead(weights[0].shape[1], weights[-1].shape[0], config)
+    return CosineHead(tensors["directions"], float(tensors["scale"]))
