@@ -21,7 +21,7 @@ from cli.options import (
 )
 from cli.tars import index_tars
 from retrieval.errors import LmrError
-from retrieval.training.config import AugmentConfig, LossConfig, LossName, TrainConfig
+from retrieval.training.config import AugmentConfig, BalanceConfig, LossConfig, LossName, TrainConfig
 
 if TYPE_CHECKING:
     from retrieval.training.loop import TrainingData
@@ -59,7 +59,30 @@ _LOSS_HELP = {
     "negative_weight": "Of the non-landmarks' loss; 0 leaves them out.",
     "negative_cosine": "Non-landmarks' best class similarity is pushed below this.",
 }
-_AUGMENT_HELP = {"min_area": "Smallest share of a picture that a random crop keeps."}
+_AUGMENT_HELP = {
+    "min_area": "Smallest share of a picture that a random crop keeps.",
+    "flip": "Probability of a mirror image.",
+    "brightness": "Factor from 1 - this to 1 + this.",
+    "contrast": "Factor from 1 - this to 1 + this.",
+    "saturation": "Factor from 1 - this to 1 + this.",
+    "hue": "Up to this share of the colour circle either way.",
+    "greyscale": "Probability of grey.",
+    "rotation": "Up to this many degrees either way.",
+    "shift": "Up to this share of the side, in both directions.",
+    "zoom": "Scale from 1 - this to 1 + this.",
+    "blur": "Probability of a Gaussian blur.",
+    "jpeg": "Probability of JPEG compression.",
+    "erasing": "Probability of an erased rectangle.",
+    "cutmix": "Probability that in a batch rectangles are swapped, labels with them; with --loss softmax.",
+}
+_BALANCE_HELP = {
+    "cap": "Pictures of a landmark at most, a random subset for all epochs; 0 = all.",
+    "member": "Which random subset --cap takes, one for each network of an ensemble.",
+    "floor": "Landmarks with fewer pictures repeat them up to this many in an epoch, each time altered anew.",
+    "min_per_landmark": "Fewer pictures make a rare landmark.",
+    "rare": "What the pictures of rare landmarks become.",
+    "per_landmark": "Pictures of a landmark together in a batch, for losses over pairs; 0 = as they come.",
+}
 
 
 @click.command(name="train")
@@ -80,7 +103,14 @@ _AUGMENT_HELP = {"min_area": "Smallest share of a picture that a random crop kee
 )
 @value_options(LossConfig(), _LOSS_HELP)
 @value_options(TrainConfig(), _TRAIN_HELP)
+@value_options(BalanceConfig(), _BALANCE_HELP)
 @value_options(AugmentConfig(), _AUGMENT_HELP)
+@click.option(
+    "--show-batch",
+    type=PATH,
+    default=None,
+    help="Write a sheet of the first batch as the network sees it; no training.",
+)
 @workers_option
 @device_option
 @config_option
@@ -96,14 +126,26 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     """
     import torch
 
+    from cli.report.sheet import sheet_format
+    from cli.show_batch import show_batch
     from cli.training import train_network
 
-    data = read_training_data(manifest, values["negatives"], values["images"])
+    sheet: Path | None = values["show_batch"]
+    if sheet is not None:
+        sheet_format(sheet)
     config = pick_values(
-        TrainConfig, values, loss=pick_values(LossConfig, values), augment=pick_values(AugmentConfig, values)
+        TrainConfig,
+        values,
+        loss=pick_values(LossConfig, values),
+        augment=pick_values(AugmentConfig, values),
+        sampling=pick_values(BalanceConfig, values),
     )
+    data = read_training_data(manifest, values["negatives"], values["images"], config.sampling)
     torch.manual_seed(values["seed"])
     model, spec = build_network(values)
+    if sheet is not None:
+        click.echo(f"{sheet}: {show_batch(sheet, data, spec, config)} pictures of the first batch; nothing was trained")
+        return
     state = train_network(model, spec, data, config, output, values)
     last = state.log[-1]
     figures = "".join(f", {name} {last[name]:.3f}" for name in ("gap", "top1") if name in last)
@@ -112,12 +154,15 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     )
 
 
-def read_training_data(manifest: Path, negatives: Path | None, images: Path | None) -> "TrainingData":
-    """Labelled pictures of one manifest and the non-landmarks of both."""
+def read_training_data(
+    manifest: Path, negatives: Path | None, images: Path | None, rule: BalanceConfig | None = None
+) -> "TrainingData":
+    """Labelled pictures of one manifest, without landmarks that are too rare, and the non-landmarks of both."""
     import hashlib
 
     import numpy as np
 
+    from retrieval.landmark_roles import without_rare
     from retrieval.manifest import read_manifest
     from retrieval.pictures import PictureSource
     from retrieval.sources import JoinedSource
@@ -129,6 +174,8 @@ def read_training_data(manifest: Path, negatives: Path | None, images: Path | No
     parts = [read_manifest(manifest, on_warning=warn)]
     if not parts[0].has_labels:
         raise LmrError(f"{manifest} has no landmark_id column; training needs labels")
+    if rule is not None and rule.min_per_landmark:
+        parts = [without_rare(parts[0], rule.min_per_landmark, rule.rare)]
     folders = [images_folder(images, manifest)]
     if negatives is not None:
         parts.append(read_manifest(negatives, on_warning=warn))
@@ -143,4 +190,5 @@ def read_training_data(manifest: Path, negatives: Path | None, images: Path | No
     digest = hashlib.sha256(" ".join(part.digest for part in parts).encode()).hexdigest()
     joined = JoinedSource(sources, [len(part) for part in parts])
     labels = tuple(np.array(names, dtype=object)[used])
-    return TrainingData(joined, codes, labels, digest)
+    image_id = np.concatenate([part.image_id for part in parts])
+    return TrainingData(joined, codes, labels, digest, image_id)

@@ -1,7 +1,7 @@
 """What each landmark of a manifest is used as in a split: known, rare, held out as unknown, or not at all."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -77,6 +77,17 @@ def choose_landmarks(manifest: Manifest, group: LongArray, choice: Choice, rng: 
         alone = ~_sharing(manifest, group, is_used, roles)
         roles[_unknown(roles, alone, choice.unknown, rng, manifest.source)] = UNKNOWN
     return _by_row(manifest, roles, is_used)
+
+
+def without_rare(manifest: Manifest, min_pictures: int, rare: Rare) -> Manifest:
+    """The manifest with the pictures of landmarks that have fewer than min_pictures as non-landmarks, or without them.
+
+    Raises LmrError when no landmark is left.
+    """
+    choice = Choice(min_pictures=min_pictures, rare=rare)
+    roles = choose_landmarks(manifest, np.arange(len(manifest)), choice, np.random.default_rng(0))
+    left = replace(manifest, landmark=roles.landmark, more_landmarks=roles.more_landmarks)
+    return left.select(roles.of_row != RARE_DROPPED)
 
 
 def mixed_groups(landmark: LongArray | IntArray, group: LongArray) -> BoolArray:

@@ -52,10 +52,15 @@ def save_sheet(path: Path, entries: Sequence[SheetEntry]) -> None:
     A picture that cannot be read becomes a grey tile that says so. Raises LmrError for a suffix that Pillow cannot
     write, no entries, or a file that cannot be written.
     """
-    form = sheet_format(path)
+    sheet_format(path)
     if not entries:
         raise LmrError(f"{path}: there is no readable picture to put on a sheet")
-    sheet, content = draw_sheet(entries), BytesIO()
+    save_image(path, draw_sheet(entries))
+
+
+def save_image(path: Path, sheet: Image.Image) -> None:
+    """Writes a sheet that is drawn, whole or not at all. Raises LmrError as `save_sheet` does."""
+    form, content = sheet_format(path), BytesIO()
     try:
         sheet.save(content, form, **({"quality": JPEG_QUALITY} if form in ("JPEG", "WEBP") else {}))
     except (OSError, ValueError) as error:
@@ -85,7 +90,7 @@ def draw_sheet(entries: Sequence[SheetEntry]) -> Image.Image:
         _draw_row(sheet, pen, entry, MARGIN_PX + i * row_px)
     if note_px:
         note = f"and {len(entries) - len(shown)} more pictures"
-        _write(pen, (MARGIN_PX, sheet.height - MARGIN_PX - TEXT_PX // 2), note, width, FAINT, TITLE_SIZE)
+        write_line(pen, (MARGIN_PX, sheet.height - MARGIN_PX - TEXT_PX // 2), note, width, FAINT, TITLE_SIZE)
     return sheet
 
 
@@ -94,9 +99,9 @@ def _draw_row(sheet: Image.Image, pen: ImageDraw.ImageDraw, entry: SheetEntry, t
     under = top + QUERY_PX + 6
     known = entry.landmark_id is not None
     title = (entry.label or entry.landmark_id or "") if known else NO_LANDMARK
-    _write(pen, (MARGIN_PX, under), title, QUERY_PX, INK if known else FAINT, TITLE_SIZE)
+    write_line(pen, (MARGIN_PX, under), title, QUERY_PX, INK if known else FAINT, TITLE_SIZE)
     said = "" if entry.confidence is None else f"confidence {entry.confidence:.3f}"
-    _write(pen, (MARGIN_PX, under + 22), said, QUERY_PX, FAINT)
+    write_line(pen, (MARGIN_PX, under + 22), said, QUERY_PX, FAINT)
     left, low = MARGIN_PX + QUERY_PX + 2 * GAP_PX, top + QUERY_PX - NEIGHBOUR_PX
     for i, neighbour in enumerate(entry.neighbours):
         x = left + i * (NEIGHBOUR_PX + GAP_PX)
@@ -105,11 +110,11 @@ def _draw_row(sheet: Image.Image, pen: ImageDraw.ImageDraw, entry: SheetEntry, t
         frame = (x - 2, low - 2, x + NEIGHBOUR_PX + 1, low + NEIGHBOUR_PX + 1)
         pen.rectangle(frame, outline=VOTED if voted else OTHER, width=3 if voted else 1)
         _mark(sheet, (x + NEIGHBOUR_PX - 15, low + 15), voted)
-        _write(pen, (x, under), neighbour.label, NEIGHBOUR_PX, INK if voted else FAINT)
-        _write(pen, (x, under + 22), f"score {neighbour.score:.3f}", NEIGHBOUR_PX, FAINT)
+        write_line(pen, (x, under), neighbour.label, NEIGHBOUR_PX, INK if voted else FAINT)
+        write_line(pen, (x, under + 22), f"score {neighbour.score:.3f}", NEIGHBOUR_PX, FAINT)
 
 
-def _write(
+def write_line(
     pen: ImageDraw.ImageDraw,
     at: tuple[int, int],
     text: str,
@@ -117,6 +122,7 @@ def _write(
     colour: tuple[int, int, int],
     size: int = TEXT_SIZE,
 ) -> None:
+    """Text at the left upper corner `at`, cut to `width` pixels, in a font that has its letters."""
     font = font_for(text, size)
     pen.text(at, elide(text, font, width), fill=colour, font=font)
 
@@ -142,8 +148,8 @@ def _tile(picture: str | None, side: int) -> Image.Image:
         fitted = ImageOps.contain(decode(_read(picture), side), (side, side), Image.Resampling.LANCZOS)
     except UnreadableError as error:
         pen = ImageDraw.Draw(tile)
-        _write(pen, (8, side // 2 - 18), (picture or "").rsplit("/", 1)[-1] or "picture", side - 16, FAINT)
-        _write(pen, (8, side // 2), str(error), side - 16, FAINT)
+        write_line(pen, (8, side // 2 - 18), (picture or "").rsplit("/", 1)[-1] or "picture", side - 16, FAINT)
+        write_line(pen, (8, side // 2), str(error), side - 16, FAINT)
         return tile
     tile.paste(fitted, ((side - fitted.width) // 2, (side - fitted.height) // 2))
     return tile

@@ -1,6 +1,6 @@
-"""Training pictures: decoded just large enough, then cropped, mirrored and recoloured at random."""
+"""Training pictures: decoded just large enough, then cropped, mirrored, moved, recoloured and damaged at random."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,29 +14,57 @@ from retrieval.images import ImageSpec, decode
 from retrieval.sources import Source
 from retrieval.training.config import AugmentConfig
 
+BLUR_SIGMA_PX = (0.1, 2.0)  # Chen et al., SimCLR, 2020, appendix A
+BLUR_KERNEL_PX = 13  # three sigma to each side
+JPEG_QUALITY = (30, 90)  # from what is plainly damaged to what a camera writes
+GOLDEN = 0x9E3779B97F4A7C15  # 2**64 divided by the golden ratio (Knuth, TAOCP 3, section 6.4)
 
-def augmentation(spec: ImageSpec, config: AugmentConfig) -> v2.Compose:
-    """PIL picture -> uint8 tensor (3, size, size)."""
+
+def augmentation(spec: ImageSpec, config: AugmentConfig, areas: tuple[float, float] | None = None) -> v2.Compose:
+    """PIL picture -> uint8 tensor (3, size, size).
+
+    areas: shares of the picture that a crop keeps, smallest and largest; None = from config.min_area to all of it.
+    What a rotation or shift uncovers and what is erased has the mean colour. A step that is off draws no random number.
+    """
     interpolation = InterpolationMode.BICUBIC if spec.resample == "bicubic" else InterpolationMode.BILINEAR
-    crop = v2.RandomResizedCrop(spec.size, scale=(config.min_area, 1.0), interpolation=interpolation)
-    jitter = v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue)
+    ground = [round(255 * value) for value in spec.mean]
     steps: list[Any] = [
-        crop,
+        v2.RandomResizedCrop(spec.size, scale=areas or (config.min_area, 1.0), interpolation=interpolation),
         v2.RandomHorizontalFlip(config.flip),
-        jitter,
+        v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue),
         v2.RandomGrayscale(config.greyscale),
     ]
-    return v2.Compose([*steps, v2.PILToTensor()])
+    if config.rotation or config.shift or config.zoom:
+        shift, scale = (config.shift, config.shift), (1 - config.zoom, 1 + config.zoom)
+        steps.append(v2.RandomAffine(config.rotation, shift, scale, interpolation=interpolation, fill=ground))
+    steps.append(v2.PILToTensor())
+    if config.blur:
+        steps.append(v2.RandomApply([v2.GaussianBlur(BLUR_KERNEL_PX, BLUR_SIGMA_PX)], config.blur))
+    if config.jpeg:
+        steps.append(v2.RandomApply([v2.JPEG(JPEG_QUALITY)], config.jpeg))
+    if config.erasing:
+        steps.append(v2.RandomErasing(config.erasing, value=ground))
+    return v2.Compose(steps)
+
+
+def repeat_place(seed: int) -> float:
+    """Where in [0, 1) a repeat stands; those of n consecutive seeds are at most 1.9 / n apart (three-gap theorem)."""
+    return (seed * GOLDEN % 2**64) / 2**64
 
 
 class TrainingPictures(Dataset[tuple[int, Tensor | str]]):
     """Augmented pictures, each a function of its row and its seed alone, so that the number of workers changes nothing.
 
     Items are addressed by (row, seed) and are (row, uint8 tensor (3, size, size)), or (row, reason) if unreadable.
+    A seed below zero is that of one of several repeats of the row in an epoch. All that is random is drawn from it,
+    but for the area of the crop: `repeat_place` of the way from config.min_area to the whole picture, so that the
+    repeats show from little to all of it in even steps.
     """
 
     def __init__(self, source: Source, spec: ImageSpec, config: AugmentConfig) -> None:
         self.source = source
+        self.spec = spec
+        self.config = config
         self.augment = augmentation(spec, config)
         self.min_side = int(spec.size / config.min_area**0.5)
 
@@ -48,16 +76,28 @@ class TrainingPictures(Dataset[tuple[int, Tensor | str]]):
             return row, str(error)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return row, self.augment(picture)
+            return row, (self.augment if seed >= 0 else self._of_repeat(seed))(picture)
+
+    def _of_repeat(self, seed: int) -> v2.Compose:
+        smallest = self.config.min_area
+        area = smallest + repeat_place(seed) * (1 - smallest)
+        return augmentation(self.spec, self.config, (area, area))
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """pictures: (b, 3, size, size) uint8. labels: (b,) int64, negative = non-landmark. unreadable: row -> reason."""
+    """Pictures as they go into a step.
 
+    rows: of the b pictures. pictures: (b, 3, size, size) uint8. labels: (b,) int64, negative = non-landmark.
+    unreadable: row -> reason. mixed: (b,) int64 labels of what is pasted into the pictures, and the share of the area
+    that still is of their own labels; None = nothing is.
+    """
+
+    rows: tuple[int, ...]
     pictures: Tensor
     labels: Tensor
     unreadable: dict[int, str]
+    mixed: tuple[Tensor, float] | None = None
 
 
 class Collate:
@@ -71,4 +111,25 @@ class Collate:
         read = [(row, item) for row, item in items if isinstance(item, Tensor)]
         pictures = torch.stack([item for _, item in read]) if read else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
         labels = torch.tensor([int(self.landmark[row]) for row, _ in read], dtype=torch.int64)
-        return Batch(pictures, labels, {row: item for row, item in items if isinstance(item, str)})
+        rows = tuple(row for row, _ in read)
+        return Batch(rows, pictures, labels, {row: item for row, item in items if isinstance(item, str)})
+
+
+def mix(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> Batch:
+    """CutMix (Yun et al. 2019, with alpha = 1): with probability config.cutmix, each landmark picture gets a rectangle
+    of another one.
+
+    Non-landmarks stay as they are. The loss of a mixed batch is share * loss(labels) + (1 - share) * loss(others).
+    """
+    known = torch.nonzero(batch.labels >= 0).flatten()
+    if not config.cutmix or len(known) < 2 or torch.rand((), generator=generator) >= config.cutmix:
+        return batch
+    known = known[torch.randperm(len(known), generator=generator)]  # pictures of one landmark may stand together
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        cut, whose = v2.CutMix()(batch.pictures[known], torch.eye(len(known)))
+    share = float(whose[0, 0])
+    donor = whose.fill_diagonal_(-1).argmax(dim=1)
+    pictures, others = batch.pictures.clone(), batch.labels.clone()
+    pictures[known], others[known] = cut, batch.labels[known[donor]]
+    return replace(batch, pictures=pictures, mixed=(others, share))

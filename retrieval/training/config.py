@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from retrieval.errors import LmrError
+from retrieval.landmark_roles import Rare
 
 LossName = Literal[
     "arcface", "cosface", "softmax", "linear", "contrastive", "triplet", "multi-similarity", "proxy-anchor"
@@ -107,8 +108,9 @@ class LossConfig:
 class AugmentConfig:
     """How training pictures vary.
 
-    min_area: smallest share of the picture that a crop keeps. The rest: probabilities and strengths of torchvision's
-    v2 transforms of these names.
+    min_area: smallest share of the picture that a crop keeps. brightness, contrast, saturation, hue: strengths of
+    torchvision's ColorJitter. rotation: up to so many degrees either way. shift: up to this share of the side. zoom:
+    scales from 1 - zoom to 1 + zoom. The rest are probabilities; cutmix: that a batch is mixed.
     """
 
     min_area: float = 0.35
@@ -118,10 +120,67 @@ class AugmentConfig:
     saturation: float = 0.3
     hue: float = 0.02
     greyscale: float = 0.1
+    rotation: float = 0.0
+    shift: float = 0.0
+    zoom: float = 0.0
+    blur: float = 0.0
+    jpeg: float = 0.0
+    erasing: float = 0.0
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.min_area <= 1:
             raise LmrError(f"--min-area must lie in (0, 1], got {self.min_area}")
+        for name in ("flip", "greyscale", "blur", "jpeg", "erasing", "cutmix"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise LmrError(f"--{name} is a probability, 0 to 1, got {getattr(self, name)}")
+        for name in ("brightness", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise LmrError(f"--{name} must be 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.hue <= 0.5:
+            raise LmrError(f"--hue is a share of the colour circle, 0 to 0.5, got {self.hue}")
+        if not 0 <= self.rotation <= 180:
+            raise LmrError(f"--rotation is in degrees, 0 to 180, got {self.rotation}")
+        for name in ("shift", "zoom"):
+            if not 0 <= getattr(self, name) < 1:
+                raise LmrError(f"--{name} must lie in [0, 1), got {getattr(self, name)}")
+
+    @property
+    def tells_repeats_apart(self) -> bool:
+        """Whether two draws of a picture differ: one of the ranges that every draw takes a number from is open."""
+        jitter = (self.brightness, self.contrast, self.saturation, self.hue)
+        return self.min_area < 1 or any((*jitter, self.rotation, self.shift, self.zoom))
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceConfig:
+    """How many pictures of a landmark are used; 0 = as many as there are.
+
+    cap: at most this many, a random subset that stays the same for all epochs. member: which random subset, for
+    ensembles of random under-sampling (ERUS). floor: landmarks with fewer are drawn as if they had this many.
+    min_per_landmark, rare: landmarks with fewer pictures, and what becomes of those. per_landmark: pictures of a
+    landmark that stand in a batch together, for losses over pairs.
+    """
+
+    cap: int = 0
+    member: int = 0
+    floor: int = 0
+    min_per_landmark: int = 0
+    rare: Rare = "non-landmark"
+    per_landmark: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("cap", "member", "floor", "min_per_landmark", "per_landmark"):
+            if getattr(self, name) < 0:
+                raise LmrError(f"--{name.replace('_', '-')} must be 0 or more, got {getattr(self, name)}")
+        if self.member and not self.cap:
+            raise LmrError(f"--member {self.member} chooses among the subsets that --cap leaves; give --cap too")
+        if self.cap and self.floor > self.cap:
+            raise LmrError(f"--floor {self.floor} lies above --cap {self.cap}; lower it")
+        if self.rare not in get_args(Rare):
+            raise LmrError(f"--rare is one of {', '.join(get_args(Rare))}, got {self.rare}")
+        if self.per_landmark == 1:
+            raise LmrError("--per-landmark must be 0 (any number) or at least 2, got 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +201,7 @@ class TrainConfig:
     seed: int = 0
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    sampling: BalanceConfig = field(default_factory=BalanceConfig)
 
     def __post_init__(self) -> None:
         for option, value in (("--epochs", self.epochs), ("--batch-size", self.batch_size - 1)):
@@ -166,6 +226,10 @@ class TrainConfig:
             raise LmrError(f"--seed must be 0 or more, got {self.seed}")
         if self.epoch_size is not None and self.epoch_size < 2:
             raise LmrError(f"--epoch-size must be at least 2, got {self.epoch_size}")
+        if self.sampling.floor and not self.augment.tells_repeats_apart:
+            raise LmrError("--floor repeats pictures, but the augmentation never changes them; give --min-area below 1")
+        if self.augment.cutmix and self.loss.name not in ("softmax", "linear"):
+            raise LmrError(f"--cutmix mixes the labels of --loss softmax or linear, got --loss {self.loss.name}")
 
 
 def _require_choices(*choices: tuple[str, str, object]) -> None:

@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from retrieval.arrays import IntArray
+from retrieval.arrays import IntArray, ObjArray
 from retrieval.checkpoint import save_model, weights_digest
 from retrieval.device import fast_dtype, keep_freed_memory, place
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
 from retrieval.model import DescriptorModel, to_input
 from retrieval.sources import Source
-from retrieval.training.augmentation import Batch, Collate, TrainingPictures
+from retrieval.training.augmentation import Batch, Collate, TrainingPictures, mix
 from retrieval.training.config import TrainConfig
 from retrieval.training.losses import LandmarkLoss
-from retrieval.training.sampling import Sampler
+from retrieval.training.sampling import Sampler, training_sampler
 from retrieval.training.state import Parts, TrainingState, resume, save_state, write_log
 
 STATE_EVERY_S = 600.0  # a kill costs at most this much work inside an epoch
@@ -34,12 +34,16 @@ EPOCH_EVERY_S = 30.0  # epochs shorter than this are not all saved; a kill costs
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """Pictures to train on. landmark: (n,) int32 into labels, -1 = non-landmark."""
+    """Pictures to train on.
+
+    landmark: (n,) int32 into labels, -1 = non-landmark. image_id: (n,) str, for messages; None = rows have no names.
+    """
 
     source: Source
     landmark: IntArray
     labels: tuple[str, ...]
     digest: str
+    image_id: ObjArray | None = None
 
     def __post_init__(self) -> None:
         n_landmarks = len(np.unique(self.landmark[self.landmark >= 0]))
@@ -89,7 +93,7 @@ def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: T
     if run.device.type == "cpu":
         keep_freed_memory()
     torch.manual_seed(config.seed)
-    sampler = _sampler(data, config)
+    sampler = training_sampler(data.landmark, config)
     n_steps = len(sampler.plan(0))
     parts = _make_parts(model, data, config, run.device)
     identity = run_identity(model, data, spec, config) | {"starting weights": weights_digest(model)}
@@ -105,11 +109,11 @@ def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: T
         model.train()
         for batch in islice(batches, n_steps - state.step):
             n_done = state.epoch * n_steps + state.step
-            torch.manual_seed(config.seed * 1_000_003 + n_done)
+            torch.manual_seed(step_seed(config.seed, n_done))
             _set_rates(parts.optimizer, rate_factor(n_done, n_steps * config.epochs, config.warmup))
             state.unreadable |= batch.unreadable
             if len(batch.labels) > 1:
-                loss = _loss(parts, batch, spec, run.device)
+                loss = _loss(parts, mix(batch, config.augment, torch.default_generator), spec, run.device)
                 _require_finite(loss, parts.optimizer, state)
                 _descend(parts, loss, config.clip_norm)
                 state.loss_sum += loss.item()
@@ -145,6 +149,11 @@ def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: T
     return state
 
 
+def step_seed(seed: int, n_done: int) -> int:
+    """The seed of all that is random in a step, after n_done others."""
+    return seed * 1_000_003 + n_done
+
+
 def rate_factor(step: int, n_steps: int, warmup: float) -> float:
     """Share of the peak learning rate: linear over the first `warmup` of the steps, then a cosine to zero."""
     n_warmup = max(1, round(warmup * n_steps))
@@ -172,11 +181,6 @@ def _make_parts(model: DescriptorModel, data: TrainingData, config: TrainConfig,
     optimizer = _optimizer(model, loss, config)
     scaler = torch.amp.GradScaler(device.type, enabled=fast_dtype(device) == torch.float16)
     return Parts(model, loss, optimizer, scaler)
-
-
-def _sampler(data: TrainingData, config: TrainConfig) -> Sampler:
-    share = config.negative_share if config.loss.negative_weight else 0.0
-    return Sampler(data.landmark, config.batch_size, config.balance, share, config.epoch_size, config.seed)
 
 
 def _optimizer(model: DescriptorModel, loss: LandmarkLoss, config: TrainConfig) -> torch.optim.Optimizer:
@@ -250,6 +254,9 @@ def _loss(parts: Parts, batch: Batch, spec: ImageSpec, device: torch.device) -> 
     with _autocast(device):
         descriptors = parts.model(to_input(batch.pictures, spec, device))
     loss: Tensor = parts.loss(descriptors, batch.labels.to(device))
+    if batch.mixed is not None:
+        others, share = batch.mixed
+        loss = share * loss + (1 - share) * parts.loss(descriptors, others.to(device))
     return loss
 
 
