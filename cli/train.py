@@ -29,13 +29,23 @@ if TYPE_CHECKING:
 _TRAIN_HELP = {
     "epochs": "Passes over the pictures.",
     "batch_size": "Pictures in a batch.",
+    "accumulate": "Batches over which one step is taken, as over one so many times as large.",
     "epoch_size": "Landmark pictures in an epoch. [default: all]",
+    "freeze": "Of the backbone: none, all, or N for all but the last N blocks.",
+    "plain_pictures": "Train on pictures as they are embedded, not varied; with --freeze all they are described once.",
     "optimizer": "What takes the steps.",
     "backbone_rate": "Peak learning rate of the backbone.",
     "head_rate": "Peak learning rate of neck and class directions.",
-    "weight_decay": "Not on norms and biases.",
+    "schedule": "How the rates fall after the warm-up; plateau: when GAP, or without --val the loss, gets no better.",
     "warmup": "Share of the steps in which the rates rise.",
+    "rate_drop": "Factor of the schedules step and plateau.",
+    "rate_drop_epochs": "Epochs between drops (step), or without a better one before a drop (plateau).",
+    "weight_decay": "Not on norms and biases.",
     "clip_norm": "Largest norm of the gradient.",
+    "ema": "Keep and validate a running average of the weights, such as 0.999; 0: the weights themselves.",
+    "patience": "Stop after so many epochs without a larger GAP (needs --val); 0: never.",
+    "precision": "Number format of the network; auto: what the device is fast in.",
+    "compile": "Compile the backbone first (torch.compile).",
     "balance": "a in n_c^-a, how often a picture of a landmark with n_c pictures is drawn.",
     "negative_share": "Share of a batch that is non-landmarks.",
     "seed": "Of all that is random.",
@@ -131,4 +141,5 @@ def read_training_data(manifest: Path, negatives: Path | None, images: Path | No
     digest = hashlib.sha256(" ".join(part.digest for part in parts).encode()).hexdigest()
     joined = JoinedSource(sources, [len(part) for part in parts])
     labels = tuple(np.array(names, dtype=object)[used])
-    return TrainingData(joined, codes, labels, digest)
+    image_id = tuple(name for part in parts for name in part.image_id)
+    return TrainingData(joined, codes, labels, digest, image_id)

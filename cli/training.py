@@ -45,14 +45,15 @@ def train_network(
     found = read_state(output)
     with PictureBar("training") as bar:
         started = False
+        n_pictures = config.batch_size * config.accumulate  # of a step
 
         def on_step(progress: "Progress") -> None:
             nonlocal started
             if not started:
-                bar.begin(progress.n_steps * config.epochs * config.batch_size)
-                bar.add((progress.epoch * progress.n_steps + progress.step - 1) * config.batch_size)
+                bar.begin(progress.n_steps * config.epochs * n_pictures)
+                bar.add((progress.epoch * progress.n_steps + progress.step - 1) * n_pictures)
                 started = True
-            bar.add(config.batch_size)
+            bar.add(n_pictures)
             bar.note(f"epoch {progress.epoch + 1}/{config.epochs}, loss {progress.loss:.3f}")
 
         def on_epoch(row: Mapping[str, float]) -> None:

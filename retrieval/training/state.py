@@ -5,9 +5,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from retrieval.checkpoint import write_atomically
 from retrieval.errors import LmrError
@@ -42,16 +43,23 @@ class TrainingState:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What changes at each step and is saved with the state."""
+    """What changes at each step and is saved with the state. average: of the model's weights over the steps."""
 
     model: DescriptorModel
     loss: LandmarkLoss
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    average: AveragedModel | None = None
+
+    @property
+    def result(self) -> DescriptorModel:
+        """The network that is validated and saved."""
+        return self.model if self.average is None else cast(DescriptorModel, self.average.module)
 
     def by_name(self) -> dict[str, Any]:
         """Each has state_dict and load_state_dict."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 def save_state(folder: Path, parts: Parts, identity: Mapping[str, Any], state: TrainingState) -> None:
