@@ -1,5 +1,6 @@
 """lmr train: backbone and class directions on labelled pictures."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,13 @@ from cli.network import build_network, network_options, picture_options
 from cli.options import (
     MODEL,
     PATH,
-    config_option,
     device_option,
     images_folder,
     images_option,
     overwrite_option,
     pick_values,
+    read_stages,
+    staged_config_option,
     value_options,
     warn,
     workers_option,
@@ -24,7 +26,7 @@ from retrieval.errors import LmrError
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from retrieval.training.loop import TrainingData
+    from retrieval.training.run import TrainingData
 
 _TRAIN_HELP = {
     "epochs": "Passes over the pictures.",
@@ -59,6 +61,9 @@ _LOSS_HELP = {
 }
 _AUGMENT_HELP = {"min_area": "Smallest share of a picture that a random crop keeps."}
 
+_STAGE_KEYS = {name.replace("_", "-") for helps in (_TRAIN_HELP, _LOSS_HELP, _AUGMENT_HELP) for name in helps}
+_STAGE_KEYS |= {"data", "negatives", "loss", "size", "fit"}
+
 
 @click.command(name="train")
 @click.argument("manifest", type=PATH)
@@ -81,12 +86,21 @@ _AUGMENT_HELP = {"min_area": "Smallest share of a picture that a random crop kee
 @value_options(AugmentConfig(), _AUGMENT_HELP)
 @workers_option
 @device_option
-@config_option
+@staged_config_option(_STAGE_KEYS)
+@click.option(
+    "--find-rate",
+    type=PATH,
+    default=None,
+    metavar="PNG",
+    help="Train nothing: draw the loss at rising learning rates, and suggest one.",
+)
 @overwrite_option
 def command(manifest: Path, output: Path, **values: Any) -> None:
     """Train a network on the labelled rows of MANIFEST (CSV, Parquet, or a folder or tar of folders).
 
-    Rows without a landmark are used as negatives. A run that was stopped goes on where it was.
+    Rows without a landmark are used as negatives. A run that was stopped goes on where it was. The file of --config may
+    end in [[stage]] tables: each is trained from the last one's weights, with its own values of the options from
+    --epochs on, its own size and data. On several GPUs: torchrun --no-python --nproc-per-node N lmr train ...
 
     \b
     Example:
@@ -94,19 +108,38 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     """
     import torch
 
-    from cli.training import train_network
+    from cli.network import adjust_spec
+    from cli.training import Plan, find_rates, train_in_stages
+    from retrieval.training.processes import is_first
 
-    data = read_training_data(manifest, values["negatives"], values["images"])
-    config = pick_values(
-        TrainConfig, values, loss=pick_values(LossConfig, values), augment=pick_values(AugmentConfig, values)
-    )
+    asked = [values | {"manifest": manifest} | stage for stage in read_stages() or [{}]]
+    sets = {files: read_training_data(*files, values["images"]) for files in dict.fromkeys(map(_files, asked))}
+    configs = [_make_config(stage) for stage in asked]
     torch.manual_seed(values["seed"])
-    model, spec = build_network(values)
-    state = train_network(model, spec, data, config, output, values)
+    model, spec = build_network(asked[0])
+    plans = [
+        Plan(sets[_files(stage)], adjust_spec(spec, stage), config)
+        for stage, config in zip(asked, configs, strict=True)
+    ]
+    if values["find_rate"] is not None:
+        click.echo(find_rates(model, plans[0], values["find_rate"], values))
+        return
+    state = train_in_stages(model, plans, output, values)
     last = state.log[-1]
     figures = "".join(f", {name} {last[name]:.3f}" for name in ("gap", "top1") if name in last)
-    click.echo(
-        f"{output}: trained {len(state.log)} epochs in {last['seconds']:.0f} s, loss {last['loss']:.3f}{figures}"
+    if is_first():
+        click.echo(
+            f"{output}: trained {len(state.log)} epochs in {last['seconds']:.0f} s, loss {last['loss']:.3f}{figures}"
+        )
+
+
+def _files(stage: Mapping[str, Any]) -> tuple[Path, Path | None]:
+    return stage["manifest"], stage["negatives"]
+
+
+def _make_config(stage: Mapping[str, Any]) -> TrainConfig:
+    return pick_values(
+        TrainConfig, stage, loss=pick_values(LossConfig, stage), augment=pick_values(AugmentConfig, stage)
     )
 
 
@@ -119,7 +152,7 @@ def read_training_data(manifest: Path, negatives: Path | None, images: Path | No
     from retrieval.manifest import read_manifest
     from retrieval.pictures import PictureSource
     from retrieval.sources import JoinedSource
-    from retrieval.training.loop import TrainingData
+    from retrieval.training.run import TrainingData
 
     for place in (manifest, negatives):
         if place is not None:

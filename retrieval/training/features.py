@@ -19,8 +19,8 @@ from retrieval.images import ImageSpec, prepare
 from retrieval.model import DescriptorModel
 from retrieval.sources import Source
 from retrieval.training.augmentation import Batch, Collate
-from retrieval.training.state import Parts
-from retrieval.training.step import Setting, network_dtype, pooled_features
+from retrieval.training.parts import Parts, network_dtype
+from retrieval.training.step import Setting, pooled_features
 
 N_AT_ONCE = 32  # pictures
 

@@ -3,94 +3,36 @@
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import count, islice
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from retrieval.arrays import IntArray
 from retrieval.checkpoint import save_model, weights_digest
-from retrieval.device import keep_freed_memory, place
+from retrieval.device import keep_freed_memory
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
 from retrieval.model import DescriptorModel
-from retrieval.sources import Source
-from retrieval.training.augmentation import Batch, Collate, TrainingPictures
-from retrieval.training.averaging import average_of
+from retrieval.training.augmentation import Batch, TrainingPictures
 from retrieval.training.compiling import compile_backbone
 from retrieval.training.config import TrainConfig
-from retrieval.training.features import FeatureCache, FeatureRows, PlainPictures, frozen_features
+from retrieval.training.features import FeatureCache, PlainPictures, frozen_features
+from retrieval.training.feeding import Pictures, count_steps, feed, make_sampler
 from retrieval.training.freezing import freeze, train_mode
-from retrieval.training.losses import LandmarkLoss
-from retrieval.training.optimizers import make_optimizer, rates, set_rates
-from retrieval.training.processes import Processes
-from retrieval.training.sampling import Sampler
+from retrieval.training.optimizers import rates, set_rates
+from retrieval.training.parts import Parts, make_parts, take_over
+from retrieval.training.run import Progress, Run, TrainingData
 from retrieval.training.schedules import is_finished, rate_share
-from retrieval.training.state import Parts, TrainingState, resume, save_state, write_log
-from retrieval.training.step import NotFiniteError, Setting, learn, network_dtype
+from retrieval.training.state import TrainingState, resume, save_state, write_log
+from retrieval.training.step import NotFiniteError, Setting, learn
 
 STATE_EVERY_S = 600.0  # a kill costs at most this much work inside an epoch
 EPOCH_EVERY_S = 30.0  # epochs shorter than this are not all saved; a kill costs this much and one epoch
 N_NAMED = 8  # pictures of a batch that an error names
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingData:
-    """Pictures to train on. landmark: (n,) int32 into labels, -1 = non-landmark. image_id: (n,), for messages."""
-
-    source: Source
-    landmark: IntArray
-    labels: tuple[str, ...]
-    digest: str
-    image_id: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        n_landmarks = len(np.unique(self.landmark[self.landmark >= 0]))
-        if n_landmarks < 2:
-            raise LmrError(f"training needs pictures of at least 2 landmarks, got {n_landmarks}; add labelled rows")
-        if self.landmark.max() >= len(self.labels):
-            raise ValueError(f"landmark must lie in [-1, {len(self.labels)}), got {self.landmark.max()}")
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where training is, after each step."""
-
-    epoch: int
-    step: int
-    n_steps: int
-    loss: float
-    pictures_per_s: float
-
-
-Validate = Callable[[DescriptorModel], Mapping[str, float]]
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Where a training run lives and who is told of it.
-
-    validate: given the network in evaluation mode, returns metrics with a `gap`; the best network is kept by it.
-    processes: those that train together; only the first one writes and tells.
-    """
-
-    folder: Path
-    device: torch.device
-    n_workers: int = 2
-    validate: Validate | None = None
-    on_step: Callable[[Progress], None] = lambda _: None
-    on_epoch: Callable[[Mapping[str, float]], None] = lambda _: None
-    on_warning: Callable[[str], None] = lambda _: None
-    processes: Processes = field(default_factory=Processes)
-
-
-Pictures = TrainingPictures | PlainPictures | FeatureRows
 
 
 @dataclass(slots=True)
@@ -102,7 +44,6 @@ class _Training:
     data: TrainingData
     setting: Setting
     run: Run
-    sampler: Sampler
     n_steps: int
     identity: dict[str, Any]
     clock: float
@@ -130,7 +71,8 @@ def train(
     """
     training = _begin(model, data, spec, config, run, head)
     state = training.state
-    batches = _batches(training, _pictures(training))
+    if not is_finished(config, state.log):
+        batches = feed(data, _pictures(training), config, run, (state.epoch, state.step))
     while not is_finished(config, state.log):
         _train_epoch(training, batches)
         _finish_epoch(training)
@@ -150,6 +92,16 @@ def run_identity(model: DescriptorModel, data: TrainingData, spec: ImageSpec, co
     }
 
 
+def require_possible(model: DescriptorModel, spec: ImageSpec, config: TrainConfig, run: Run) -> None:
+    """LmrError when the configuration does not fit the network or the run."""
+    model.require_size(spec.size)
+    freeze(model, config.freeze)
+    if config.patience and run.validate is None:
+        raise LmrError(f"--patience {config.patience} needs --val, the pictures that tell a better epoch")
+    if config.batch_size < run.processes.n:
+        raise LmrError(f"--batch-size {config.batch_size} leaves some of {run.processes.n} processes without pictures")
+
+
 def _begin(
     model: DescriptorModel,
     data: TrainingData,
@@ -159,17 +111,16 @@ def _begin(
     head: Mapping[str, Tensor] | None,
 ) -> _Training:
     """A new run, or the one in the folder where it was saved."""
-    model.require_size(spec.size)
-    _require_possible(config, run)
+    require_possible(model, spec, config, run)
     if run.device.type == "cpu":
         keep_freed_memory()
     torch.manual_seed(config.seed)
-    sampler = _sampler(data, config)
     setting = Setting(spec, config, run.device, run.processes)
-    parts = _make_parts(model, data, config, run.device)
+    run.processes.share_norms(model)
+    parts = make_parts(model, data.counts, config, run.device)
     identity = run_identity(model, data, spec, config) | {"starting weights": weights_digest(model)}
     if head is not None:
-        _take_over(parts.loss, head)
+        take_over(parts.loss, head)
     if run.processes.rank == 0:
         _make_folder(run.folder)
     state = resume(run.folder, parts, identity)
@@ -178,7 +129,7 @@ def _begin(
     if config.compile and (reason := compile_backbone(model, setting)):
         run.on_warning(f"--compile: the backbone runs as it is, it cannot be compiled here: {reason}")
     now = time.monotonic()
-    return _Training(parts, state, data, setting, run, sampler, len(sampler.plan(0)), identity, now, now)
+    return _Training(parts, state, data, setting, run, count_steps(data, config), identity, now, now)
 
 
 def _train_epoch(training: _Training, batches: Iterator[list[Batch]]) -> None:
@@ -244,34 +195,6 @@ def _save_state(training: _Training) -> None:
     training.saved_at = time.monotonic()
 
 
-def _make_parts(model: DescriptorModel, data: TrainingData, config: TrainConfig, device: torch.device) -> Parts:
-    """The network on its device, and all that trains it."""
-    counts = np.bincount(data.landmark[data.landmark >= 0], minlength=len(data.labels))
-    loss = LandmarkLoss(config.loss, model.d, counts)
-    place(model, device)
-    loss.to(device)
-    freeze(model, config.freeze)
-    optimizer = make_optimizer(model, loss, config)
-    scaler = torch.amp.GradScaler(device.type, enabled=network_dtype(config, device) == torch.float16)
-    return Parts(model, loss, optimizer, scaler, average_of(model, config.ema) if config.ema else None)
-
-
-def _sampler(data: TrainingData, config: TrainConfig) -> Sampler:
-    """Draws what a step takes: several batches are drawn as one."""
-    share = config.negative_share if config.loss.negative_weight else 0.0
-    n_pictures = config.batch_size * config.accumulate
-    return Sampler(data.landmark, n_pictures, config.balance, share, config.epoch_size, config.seed)
-
-
-def _take_over(loss: LandmarkLoss, head: Mapping[str, Tensor]) -> None:
-    """Begins with the weights of another loss, if they all fit; what depends on margins and counts stays."""
-    own = dict(loss.named_parameters())
-    if all(name in head and head[name].shape == weights.shape for name, weights in own.items()):
-        with torch.no_grad():
-            for name, weights in own.items():
-                weights.copy_(head[name])
-
-
 def _pictures(training: _Training) -> Pictures:
     """What is trained on: varied pictures, plain ones, or what a frozen backbone makes of those."""
     data, setting, run = training.data, training.setting, training.run
@@ -284,57 +207,9 @@ def _pictures(training: _Training) -> Pictures:
     return frozen_features(training.parts, setting, plain, cache)
 
 
-def _batches(training: _Training, pictures: Pictures) -> Iterator[list[Batch]]:
-    """What each step takes, from an epoch and a step on, without end.
-
-    Decoded by worker processes that outlive the epochs.
-    """
-    config, run, state = training.setting.config, training.run, training.state
-    loader = iter(
-        DataLoader(
-            pictures,
-            batch_sampler=_keys(training.sampler, (state.epoch, state.step), config.accumulate, run.processes),
-            collate_fn=Collate(training.data.landmark),
-            num_workers=0 if isinstance(pictures, FeatureRows) else run.n_workers,
-            pin_memory=torch.cuda.is_available(),
-        )
-    )
-    while True:
-        try:
-            together = [next(loader) for _ in range(config.accumulate)]
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise LmrError(
-                "a process that decodes pictures was killed, most often for want of memory; "
-                "run the same command again with fewer --workers"
-            ) from error
-        yield together
-
-
-def _keys(
-    sampler: Sampler, begin: tuple[int, int], accumulate: int, processes: Processes
-) -> Iterator[list[tuple[int, int]]]:
-    """Of each batch the rows and seeds of this process' pictures; `accumulate` batches are a step."""
-    for epoch in count(begin[0]):
-        plan = sampler.plan(epoch)
-        steps = zip(plan.rows, plan.seeds, strict=True)
-        for rows, seeds in islice(steps, begin[1] if epoch == begin[0] else 0, None):
-            keys = list(zip(rows.tolist(), seeds.tolist(), strict=True))
-            for i in range(accumulate):
-                yield keys[i::accumulate][processes.rank :: processes.n]
-
-
-def _require_possible(config: TrainConfig, run: Run) -> None:
-    if config.patience and run.validate is None:
-        raise LmrError(f"--patience {config.patience} needs --val, the pictures that tell a better epoch")
-    if config.batch_size < run.processes.n:
-        raise LmrError(f"--batch-size {config.batch_size} leaves some of {run.processes.n} processes without pictures")
-
-
 def _not_finite(training: _Training, loss: float) -> LmrError:
     state, data = training.state, training.data
-    rows = training.sampler.plan(state.epoch).rows[state.step].tolist()
+    rows = make_sampler(data, training.setting.config).plan(state.epoch).rows[state.step].tolist()
     names = [str(data.image_id[row]) if len(data.image_id) else f"row {row}" for row in rows]
     more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
     return LmrError(

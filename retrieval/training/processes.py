@@ -1,7 +1,7 @@
 """Several processes that train one network, each on its share of every batch, as torchrun starts them.
 
 Every process sees the descriptors of the whole batch, so that its loss is that of one process, whichever loss it is.
-Gradients are then summed in one message: at the sizes of these networks it takes about a hundredth of a step.
+What follows the backbone is computed by each process on the whole batch; gradients are summed in one message a step.
 """
 
 import os
@@ -31,6 +31,11 @@ class Processes:
     rank: int = 0
     n: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def share_norms(self, model: DescriptorModel) -> None:
+        """Makes batch norms of the backbone take their statistics from the batches of all processes; only on GPUs."""
+        if self.n > 1 and self.device.type == "cuda":
+            model.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone)  # type: ignore[no-untyped-call]
 
     def gather(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(b, c) and (b,) of this process -> those of all, in the order of their ranks; gradients reach its own."""

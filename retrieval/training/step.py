@@ -9,16 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retrieval.device import fast_dtype
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
 from retrieval.model import to_input
 from retrieval.training.augmentation import Batch
 from retrieval.training.config import TrainConfig
+from retrieval.training.parts import Parts, network_dtype
 from retrieval.training.processes import Processes
-from retrieval.training.state import Parts
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SEEDS_APART = 1_000_000_007_000_003  # of processes: more than all steps of all seeds
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA and MPS; CPU on Linux; on Windows
 
@@ -98,11 +96,6 @@ def autocast(setting: Setting) -> torch.autocast:
     """The number format of the configuration, by default what is fast on the device."""
     dtype = network_dtype(setting.config, setting.device)
     return torch.autocast(setting.device.type, dtype, enabled=dtype != torch.float32)
-
-
-def network_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
-    """The number format that the network computes in."""
-    return fast_dtype(device) if config.precision == "auto" else DTYPES[config.precision]
 
 
 def _descend(parts: Parts, setting: Setting) -> None:

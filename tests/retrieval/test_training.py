@@ -18,7 +18,8 @@ from retrieval.checkpoint import read_card, weights_digest
 from retrieval.errors import LmrError
 from retrieval.model import DescriptorModel
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
-from retrieval.training.loop import Progress, Run, TrainingData, train
+from retrieval.training.loop import train
+from retrieval.training.run import Progress, Run, TrainingData
 from retrieval.training.sampling import Sampler
 from retrieval.training.state import LOG_NAME, STATE_NAME, TrainingState, read_state
 
@@ -84,7 +85,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("retrieval.training.step.fast_dtype", lambda _: torch.float32)
+        patch.setattr("retrieval.training.parts.fast_dtype", lambda _: torch.float32)
         trained(folder)
     return folder
 
@@ -665,7 +666,7 @@ def test_a_killed_decoding_process_is_one_line(tmp_path: Path) -> None:
 
 
 def test_training_in_bfloat16_keeps_float32_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.training.step.fast_dtype", lambda _: torch.bfloat16)
+    monkeypatch.setattr("retrieval.training.parts.fast_dtype", lambda _: torch.bfloat16)
     model = tiny_model()
     state = trained(tmp_path, model=model)
     assert all(p.dtype == torch.float32 for p in model.parameters())
