@@ -97,30 +97,34 @@ def _make_stages(
 
 
 class _StepBar:
-    """One bar over the steps of all stages."""
+    """One bar over the steps of all stages. begins: pictures before each stage, and in all."""
 
     def __init__(self, bar: PictureBar, plans: Sequence[Plan]) -> None:
         self.bar, self.plans = bar, plans
-        self.n_shown = -1
+        self.begins: list[int] = []
+        self.n_shown = 0
 
     def show(self, number: int, progress: "Progress") -> None:
         """A step of the stage of this number was taken."""
-        from retrieval.training.feeding import count_steps
-
         config = self.plans[number - 1].config
-        n_pictures = config.batch_size * config.accumulate
-        if self.n_shown < 0:
-            self.before = [0]
-            for plan in self.plans:
-                n_steps = count_steps(plan.data, plan.config) * plan.config.epochs
-                self.before.append(self.before[-1] + n_steps * plan.config.batch_size * plan.config.accumulate)
-            self.bar.begin(self.before[-1])
-            self.n_shown = 0
-        n_done = self.before[number - 1] + (progress.epoch * progress.n_steps + progress.step) * n_pictures
+        if not self.begins:
+            self.begins = self._measure()
+            self.bar.begin(self.begins[-1])
+        n_steps = progress.epoch * progress.n_steps + progress.step
+        n_done = self.begins[number - 1] + n_steps * config.batch_size * config.accumulate
         self.bar.add(n_done - self.n_shown)
         self.n_shown = n_done
         stage = f"stage {number}/{len(self.plans)}, " if len(self.plans) > 1 else ""
         self.bar.note(f"{stage}epoch {progress.epoch + 1}/{config.epochs}, loss {progress.loss:.3f}")
+
+    def _measure(self) -> list[int]:
+        from retrieval.training.feeding import count_steps
+
+        begins = [0]
+        for plan in self.plans:
+            n_steps = count_steps(plan.data, plan.config) * plan.config.epochs
+            begins.append(begins[-1] + n_steps * plan.config.batch_size * plan.config.accumulate)
+        return begins
 
 
 def _tell(state: "TrainingState", output: Path, n_rows: int) -> None:

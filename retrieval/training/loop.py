@@ -1,6 +1,7 @@
 """Training: a backbone and its neck against class directions, readable from top to bottom."""
 
 import errno
+import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from retrieval.checkpoint import save_model, weights_digest
@@ -121,10 +123,11 @@ def _begin(
     identity = run_identity(model, data, spec, config) | {"starting weights": weights_digest(model)}
     if head is not None:
         take_over(parts.loss, head)
+        identity["starting class directions"] = hashlib.sha256(save(dict(head))).hexdigest()
     if run.processes.rank == 0:
         _make_folder(run.folder)
     state = resume(run.folder, parts, identity)
-    if run.processes.first_says(not (state.epoch or state.step)) and run.processes.rank == 0:
+    if run.processes.rank == 0 and not (state.epoch or state.step):
         save_state(run.folder, parts, identity, state)  # a full disk shows now, and a folder with a model has a state
     if config.compile and (reason := compile_backbone(model, setting)):
         run.on_warning(f"--compile: the backbone runs as it is, it cannot be compiled here: {reason}")

@@ -17,7 +17,7 @@ from retrieval.training.config import TrainConfig
 from retrieval.training.parts import Parts, network_dtype
 from retrieval.training.processes import Processes
 
-_SEEDS_APART = 1_000_000_007_000_003  # of processes: more than all steps of all seeds
+_SEEDS_APART, _RANKS_APART = 1_000_000_000_039, 1_000_000_007_000_003  # of batches of one step, and of processes
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA and MPS; CPU on Linux; on Windows
 
 
@@ -43,7 +43,7 @@ def learn(parts: Parts, batches: Sequence[Batch], setting: Setting, seed: int) -
     """One step down the gradient of the batches as if they were one; its loss.
 
     None, and no step, when no batch holds two pictures. seed: of what is random in network and loss. Raises
-    NotFiniteError before anything changes; LmrError when memory runs out.
+    NotFiniteError before a weight changes; LmrError when memory runs out.
     """
     counts = setting.processes.totals([len(batch.labels) for batch in batches])
     n_used = sum(count for count in counts if count > 1)
@@ -52,10 +52,9 @@ def learn(parts: Parts, batches: Sequence[Batch], setting: Setting, seed: int) -
     parts.optimizer.zero_grad(set_to_none=True)
     total = 0.0
     with _explained_memory(setting):
-        torch.manual_seed(seed + setting.processes.rank * _SEEDS_APART)
-        for count, batch in zip(counts, batches, strict=True):
+        for i, (count, batch) in enumerate(zip(counts, batches, strict=True)):
             if count > 1:
-                loss = batch_loss(parts, batch, setting, seed) * (count / n_used)
+                loss = batch_loss(parts, batch, setting, seed + i * _SEEDS_APART) * (count / n_used)
                 total += loss.item()
                 if not math.isfinite(total):
                     raise NotFiniteError(total)
@@ -69,9 +68,11 @@ def batch_loss(parts: Parts, batch: Batch, setting: Setting, seed: int) -> Tenso
 
     The network runs in the number format of the configuration, the loss in float32.
     """
+    processes = setting.processes
+    torch.manual_seed(seed + processes.rank * _RANKS_APART)
     features = pooled_features(parts, batch, setting)
-    features, labels = setting.processes.gather(features, batch.labels.to(setting.device))
-    if setting.processes.n > 1:
+    features, labels = processes.gather(features, batch.labels.to(setting.device))
+    if processes.n > 1:
         torch.manual_seed(seed)  # what a loss draws is the same in all processes
     descriptors = parts.model.neck(features)
     if getattr(parts.loss, "wants", "unit") == "unit":

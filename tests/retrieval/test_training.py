@@ -512,7 +512,6 @@ def test_a_backbone_that_cannot_be_compiled_runs_as_it_is(
 
     stances: list[str] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: setattr(module, "_compiled_call_impl", no_compiler))
-    monkeypatch.setattr(torch.compiler, "set_stance", stances.append)
     model = tiny_model()
 
     def stay_eager(stance: str) -> None:
