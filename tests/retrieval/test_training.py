@@ -379,6 +379,15 @@ def test_a_stopped_run_of_every_kind_ends_with_the_same_weights(
 # Variations
 
 
+def test_the_number_format_may_be_asked_for(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the device is fast in."""
+    monkeypatch.setattr("retrieval.training.parts.fast_dtype", lambda _: torch.bfloat16)
+    for precision in ("fp32", "auto", "bf16"):
+        trained(tmp_path / precision, dataclasses.replace(CONFIG, precision=precision))  # type: ignore[arg-type]
+    assert digest_of(tmp_path / "fp32") == digest_of(whole)
+    assert digest_of(tmp_path / "auto") == digest_of(tmp_path / "bf16") != digest_of(whole)
+
+
 def test_a_plateau_lowers_the_rates(tmp_path: Path) -> None:
     state = trained(tmp_path, VARIATIONS["plateau"], validate=falling_gap())
     assert [row["rate"] for row in state.log] == pytest.approx([0.01, 0.01, 0.01, 0.002, 0.0004])
