@@ -4,7 +4,9 @@ import difflib
 import math
 import tomllib
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
@@ -20,6 +22,9 @@ MODEL, STORE, INDEX, SUBMISSION = Path("model"), Path("train.h5"), Path("landmar
 FACTS = Path("picture-facts.sqlite")  # beside all that is made of the same pictures
 
 PATH = click.Path(path_type=Path)
+
+_STAGES = "cli.options.stages"  # in the context's meta
+_STAGE_NAMES = {"manifest": "data"}  # what a stage calls it
 
 
 class Share(click.FloatRange):
@@ -88,14 +93,28 @@ def json_option(command: F) -> F:
 
 def config_option(command: F) -> F:
     """--config, a TOML file with the same names as the options; the command line wins over it."""
+    return _config_option(frozenset())(command)
+
+
+def staged_config_option(keys: AbstractSet[str]) -> Callable[[F], F]:
+    """--config, which may also hold [[stage]] tables with these keys; `read_stages` gives them."""
+    return _config_option(keys)
+
+
+def read_stages() -> list[dict[str, Any]]:
+    """Of each [[stage]] of the --config of the command that runs, the values of its options."""
+    return list(click.get_current_context().meta.get(_STAGES, []))
+
+
+def _config_option(stage_keys: AbstractSet[str]) -> Callable[[F], F]:
     return click.option(
         "--config",
         type=PATH,
         is_eager=True,
         expose_value=False,
-        callback=_read_config,
+        callback=partial(_read_config, stage_keys=stage_keys),
         help="TOML file with the same names as the options.",
-    )(command)
+    )
 
 
 def images_folder(images: Path | None, manifest_path: Path) -> Path:
@@ -137,7 +156,7 @@ def _note_overwrite(ctx: click.Context, _: click.Parameter, overwrite: bool) -> 
     return overwrite
 
 
-def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None, stage_keys: AbstractSet[str]) -> None:
     if path is None:
         return
     try:
@@ -147,18 +166,40 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise LmrError(f"--config {path}: not TOML: {error}") from error
     known = {long_name(parameter): parameter for parameter in ctx.command.params if parameter.name != "config"}
+    stages = given.pop("stage", []) if stage_keys else []
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        raise LmrError(f"--config {path}: stage is a list of tables; begin each with [[stage]]")
+    values = _read_table(given, known, f"--config {path}", str(ctx.info_name))
+    known = {_STAGE_NAMES.get(name, name): parameter for name, parameter in known.items()}
+    known = {name: parameter for name, parameter in known.items() if name in stage_keys}
+    ctx.meta[_STAGES] = [
+        {
+            parameter.name: parameter.type_cast_value(ctx, stage[parameter.name])
+            for parameter in known.values()
+            if parameter.name in stage
+        }
+        for stage in (
+            _read_table(table, known, f"--config {path}: stage {number}", "a stage")
+            for number, table in enumerate(stages, start=1)
+        )
+    ]
+    ctx.default_map = {**(ctx.default_map or {}), **values}
+
+
+def _read_table(table: Mapping[str, Any], known: Mapping[str, click.Parameter], where: str, of: str) -> dict[str, Any]:
+    """The values of a TOML table as they would be typed, by the names of their parameters."""
     values: dict[str, Any] = {}
-    for key, value in given.items():
+    for key, value in table.items():
         name = key.replace("_", "-")
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known))}"
-            raise LmrError(f"--config {path}: {key} is not an option of {ctx.info_name}{hint}")
+            raise LmrError(f"{where}: {key} is not an option of {of}{hint}")
         try:
             values[str(known[name].name)] = _as_typed(known[name], value)
         except ValueError as error:
-            raise LmrError(f"--config {path}: {key} {error}") from error
-    ctx.default_map = {**(ctx.default_map or {}), **values}
+            raise LmrError(f"{where}: {key} {error}") from error
+    return values
 
 
 def _as_typed(parameter: click.Parameter, value: Any) -> Any:

@@ -13,7 +13,7 @@ from retrieval.training.config import TrainConfig
 if TYPE_CHECKING:
     from retrieval.arrays import UInt8Array
     from retrieval.training.augmentation import Batch
-    from retrieval.training.loop import TrainingData
+    from retrieval.training.run import TrainingData
 
 
 def show_batch(path: Path, data: "TrainingData", spec: ImageSpec, config: TrainConfig) -> int:
@@ -42,8 +42,8 @@ def first_batch(data: "TrainingData", spec: ImageSpec, config: TrainConfig) -> "
     import torch
 
     from retrieval.training.augmentation import Collate, TrainingPictures, mix
-    from retrieval.training.loop import step_seed
     from retrieval.training.sampling import training_sampler
+    from retrieval.training.step import step_seed
 
     plan = training_sampler(data.landmark, config).plan(0)
     pictures = TrainingPictures(data.source, spec, config.augment)
@@ -76,4 +76,4 @@ def _labels(data: "TrainingData", batch: "Batch", i: int) -> tuple[str, ...]:
 
 
 def _name(data: "TrainingData", row: int) -> str:
-    return f"row {row}" if data.image_id is None else str(data.image_id[row])
+    return f"row {row}" if not data.image_id else data.image_id[row]

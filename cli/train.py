@@ -1,5 +1,6 @@
 """lmr train: backbone and class directions on labelled pictures."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -9,12 +10,13 @@ from cli.network import build_network, network_options, picture_options
 from cli.options import (
     MODEL,
     PATH,
-    config_option,
     device_option,
     images_folder,
     images_option,
     overwrite_option,
     pick_values,
+    read_stages,
+    staged_config_option,
     value_options,
     warn,
     workers_option,
@@ -24,18 +26,28 @@ from retrieval.errors import LmrError
 from retrieval.training.config import AugmentConfig, BalanceConfig, LossConfig, LossName, TrainConfig
 
 if TYPE_CHECKING:
-    from retrieval.training.loop import TrainingData
+    from retrieval.training.run import TrainingData
 
 _TRAIN_HELP = {
     "epochs": "Passes over the pictures.",
     "batch_size": "Pictures in a batch.",
+    "accumulate": "Batches over which one step is taken, as over one so many times as large.",
     "epoch_size": "Landmark pictures in an epoch. [default: all]",
+    "freeze": "Of the backbone: none, all, or N for all but the last N blocks.",
+    "plain_pictures": "Train on pictures as they are embedded, not varied; with --freeze all they are described once.",
     "optimizer": "What takes the steps.",
     "backbone_rate": "Peak learning rate of the backbone.",
     "head_rate": "Peak learning rate of neck and class directions.",
-    "weight_decay": "Not on norms and biases.",
+    "schedule": "How the rates fall after the warm-up; plateau: when GAP, or without --val the loss, gets no better.",
     "warmup": "Share of the steps in which the rates rise.",
+    "rate_drop": "Factor of the schedules step and plateau.",
+    "rate_drop_epochs": "Epochs between drops (step), or without a better one before a drop (plateau).",
+    "weight_decay": "Not on norms and biases.",
     "clip_norm": "Largest norm of the gradient.",
+    "ema": "Keep and validate a running average of the weights, such as 0.999; 0: the weights themselves.",
+    "patience": "Stop after so many epochs without a larger GAP (needs --val); 0: never.",
+    "precision": "Number format of the network; auto: what the device is fast in.",
+    "compile": "Compile the backbone first (torch.compile).",
     "balance": "a in n_c^-a, how often a picture of a landmark with n_c pictures is drawn.",
     "negative_share": "Share of a batch that is non-landmarks.",
     "seed": "Of all that is random.",
@@ -84,6 +96,11 @@ _BALANCE_HELP = {
     "per_landmark": "Pictures of a landmark together in a batch, for losses over pairs; 0 = as they come.",
 }
 
+_STAGE_KEYS = {
+    name.replace("_", "-") for helps in (_TRAIN_HELP, _LOSS_HELP, _BALANCE_HELP, _AUGMENT_HELP) for name in helps
+}
+_STAGE_KEYS |= {"data", "negatives", "loss", "size", "fit"}
+
 
 @click.command(name="train")
 @click.argument("manifest", type=PATH)
@@ -113,12 +130,21 @@ _BALANCE_HELP = {
 )
 @workers_option
 @device_option
-@config_option
+@staged_config_option(_STAGE_KEYS)
+@click.option(
+    "--find-rate",
+    type=PATH,
+    default=None,
+    metavar="PNG",
+    help="Train nothing: draw the loss at rising learning rates, and suggest one.",
+)
 @overwrite_option
 def command(manifest: Path, output: Path, **values: Any) -> None:
     """Train a network on the labelled rows of MANIFEST (CSV, Parquet, or a folder or tar of folders).
 
-    Rows without a landmark are used as negatives. A run that was stopped goes on where it was.
+    Rows without a landmark are used as negatives. A run that was stopped goes on where it was. The file of --config may
+    end in [[stage]] tables: each is trained from the last one's weights, with its own values of the options from
+    --epochs on, its own size and data. On several GPUs: torchrun --no-python --nproc-per-node N lmr train ...
 
     \b
     Example:
@@ -126,31 +152,52 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     """
     import torch
 
+    from cli.network import adjust_spec
     from cli.report.sheet import sheet_format
     from cli.show_batch import show_batch
-    from cli.training import train_network
+    from cli.training import Plan, find_rates, train_in_stages
+    from retrieval.training.processes import is_first
 
     sheet: Path | None = values["show_batch"]
     if sheet is not None:
         sheet_format(sheet)
-    config = pick_values(
-        TrainConfig,
-        values,
-        loss=pick_values(LossConfig, values),
-        augment=pick_values(AugmentConfig, values),
-        sampling=pick_values(BalanceConfig, values),
-    )
-    data = read_training_data(manifest, values["negatives"], values["images"], config.sampling)
+    asked = [values | {"manifest": manifest} | stage for stage in read_stages() or [{}]]
+    configs = [_make_config(stage) for stage in asked]
+    kinds = [(*_files(stage), config.sampling) for stage, config in zip(asked, configs, strict=True)]
+    sets = {kind: read_training_data(kind[0], kind[1], values["images"], kind[2]) for kind in dict.fromkeys(kinds)}
     torch.manual_seed(values["seed"])
-    model, spec = build_network(values)
+    model, spec = build_network(asked[0])
+    plans = [
+        Plan(sets[kind], adjust_spec(spec, stage), config)
+        for kind, stage, config in zip(kinds, asked, configs, strict=True)
+    ]
     if sheet is not None:
-        click.echo(f"{sheet}: {show_batch(sheet, data, spec, config)} pictures of the first batch; nothing was trained")
+        n_shown = show_batch(sheet, plans[0].data, plans[0].spec, plans[0].config)
+        click.echo(f"{sheet}: {n_shown} pictures of the first batch; nothing was trained")
         return
-    state = train_network(model, spec, data, config, output, values)
+    if values["find_rate"] is not None:
+        click.echo(find_rates(model, plans[0], values["find_rate"], values))
+        return
+    state = train_in_stages(model, plans, output, values)
     last = state.log[-1]
     figures = "".join(f", {name} {last[name]:.3f}" for name in ("gap", "top1") if name in last)
-    click.echo(
-        f"{output}: trained {len(state.log)} epochs in {last['seconds']:.0f} s, loss {last['loss']:.3f}{figures}"
+    if is_first():
+        click.echo(
+            f"{output}: trained {len(state.log)} epochs in {last['seconds']:.0f} s, loss {last['loss']:.3f}{figures}"
+        )
+
+
+def _files(stage: Mapping[str, Any]) -> tuple[Path, Path | None]:
+    return stage["manifest"], stage["negatives"]
+
+
+def _make_config(stage: Mapping[str, Any]) -> TrainConfig:
+    return pick_values(
+        TrainConfig,
+        stage,
+        loss=pick_values(LossConfig, stage),
+        augment=pick_values(AugmentConfig, stage),
+        sampling=pick_values(BalanceConfig, stage),
     )
 
 
@@ -166,7 +213,7 @@ def read_training_data(
     from retrieval.manifest import read_manifest
     from retrieval.pictures import PictureSource
     from retrieval.sources import JoinedSource
-    from retrieval.training.loop import TrainingData
+    from retrieval.training.run import TrainingData
 
     for place in (manifest, negatives):
         if place is not None:
@@ -190,5 +237,5 @@ def read_training_data(
     digest = hashlib.sha256(" ".join(part.digest for part in parts).encode()).hexdigest()
     joined = JoinedSource(sources, [len(part) for part in parts])
     labels = tuple(np.array(names, dtype=object)[used])
-    image_id = np.concatenate([part.image_id for part in parts])
+    image_id = tuple(name for part in parts for name in part.image_id)
     return TrainingData(joined, codes, labels, digest, image_id)

@@ -1,6 +1,8 @@
 """Training as the commands run it: progress, validation through the real vote, curves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +17,21 @@ from retrieval.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from retrieval.model import DescriptorModel
-    from retrieval.training.loop import Progress, TrainingData, Validate
+    from retrieval.training.processes import Processes
+    from retrieval.training.run import Progress, TrainingData, Validate
+    from retrieval.training.stages import Stage
     from retrieval.training.state import TrainingState
 
 N_VALIDATION_ROWS = 20_000  # training pictures in the index of a validation; more would take longer than the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a stage trains on, and how."""
+
+    data: "TrainingData"
+    spec: ImageSpec
+    config: TrainConfig
 
 
 def train_network(
@@ -29,46 +42,122 @@ def train_network(
     output: Path,
     values: Mapping[str, Any],
 ) -> "TrainingState":
+    """Trains into `output` in one stage; values: as of `train_in_stages`."""
+    return train_in_stages(model, [Plan(data, spec, config)], output, values)
+
+
+def train_in_stages(
+    model: "DescriptorModel", plans: Sequence[Plan], output: Path, values: Mapping[str, Any]
+) -> "TrainingState":
     """Trains into `output`, resuming what is there; values: val, images, workers, device, threads, overwrite."""
-    from cli.report.curves import save_training_curves
     from retrieval.device import limit_threads, resolve_device
-    from retrieval.training.loop import Run, train
-    from retrieval.training.state import LOG_NAME, read_state
+    from retrieval.training.processes import is_first, joined_processes
+    from retrieval.training.stages import train_stages
+    from retrieval.training.state import read_state
 
     limit_threads(values["threads"])
-    device = resolve_device(values["device"])
+    with joined_processes(resolve_device(values["device"])) as processes, PictureBar("training") as bar:
+        stages = _make_stages(plans, output, values, processes, _StepBar(bar, plans))
+        if is_first():
+            _make_way(output, overwrite=values["overwrite"])
+        processes.first_says(None)
+        found = read_state(output)
+        state = train_stages(model, stages)
+    if is_first():
+        if found is not None and found[1].epoch == len(state.log):
+            warn(f"{output} is trained already; nothing to do")
+        _tell(state, output, len(plans[-1].data.landmark))
+    return state
+
+
+def _make_stages(
+    plans: Sequence[Plan], output: Path, values: Mapping[str, Any], processes: "Processes", bar: "_StepBar"
+) -> "list[Stage]":
+    from retrieval.training.run import Run
+    from retrieval.training.stages import Stage, stage_folder
+
     workers = default_workers(values["workers"])
-    validate = None
-    if values["val"] is not None:
-        validate = make_validation(data, spec, values["val"], values["images"], device, workers)
-    _make_way(output, overwrite=values["overwrite"])
-    found = read_state(output)
-    with PictureBar("training") as bar:
-        started = False
+    stages = []
+    for number, plan in enumerate(plans, start=1):
+        validate = None
+        if values["val"] is not None:
+            validate = make_validation(plan.data, plan.spec, values["val"], values["images"], processes.device, workers)
+        run = Run(
+            stage_folder(output, number, len(plans)),
+            processes.device,
+            workers,
+            validate,
+            on_step=partial(bar.show, number),
+            on_epoch=lambda row: warn("  ".join(f"{name} {value:.4g}" for name, value in row.items())),
+            on_warning=warn,
+            processes=processes,
+        )
+        stages.append(Stage(plan.data, plan.spec, plan.config, run))
+    return stages
 
-        def on_step(progress: "Progress") -> None:
-            nonlocal started
-            if not started:
-                bar.begin(progress.n_steps * config.epochs * config.batch_size)
-                bar.add((progress.epoch * progress.n_steps + progress.step - 1) * config.batch_size)
-                started = True
-            bar.add(config.batch_size)
-            bar.note(f"epoch {progress.epoch + 1}/{config.epochs}, loss {progress.loss:.3f}")
 
-        def on_epoch(row: Mapping[str, float]) -> None:
-            warn("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+class _StepBar:
+    """One bar over the steps of all stages. begins: pictures before each stage, and in all."""
 
-        state = train(model, data, spec, config, Run(output, device, workers, validate, on_step, on_epoch))
-    if found is not None and found[1].epoch == len(state.log):
-        warn(f"{output} is trained already; nothing to do")
-    list_unreadable(
-        {str(row): reason for row, reason in state.unreadable.items()}, len(state.unreadable), len(data.landmark)
-    )
+    def __init__(self, bar: PictureBar, plans: Sequence[Plan]) -> None:
+        self.bar, self.plans = bar, plans
+        self.begins: list[int] = []
+        self.n_shown = 0
+
+    def show(self, number: int, progress: "Progress") -> None:
+        """A step of the stage of this number was taken."""
+        config = self.plans[number - 1].config
+        if not self.begins:
+            self.begins = self._measure()
+            self.bar.begin(self.begins[-1])
+        n_steps = progress.epoch * progress.n_steps + progress.step
+        n_done = self.begins[number - 1] + n_steps * config.batch_size * config.accumulate
+        self.bar.add(n_done - self.n_shown)
+        self.n_shown = n_done
+        stage = f"stage {number}/{len(self.plans)}, " if len(self.plans) > 1 else ""
+        self.bar.note(f"{stage}epoch {progress.epoch + 1}/{config.epochs}, loss {progress.loss:.3f}")
+
+    def _measure(self) -> list[int]:
+        from retrieval.training.feeding import count_steps
+
+        begins = [0]
+        for plan in self.plans:
+            n_steps = count_steps(plan.data, plan.config) * plan.config.epochs
+            begins.append(begins[-1] + n_steps * plan.config.batch_size * plan.config.accumulate)
+        return begins
+
+
+def _tell(state: "TrainingState", output: Path, n_rows: int) -> None:
+    """Lists what could not be read, and draws the curves."""
+    from cli.report.curves import save_training_curves
+    from retrieval.training.state import LOG_NAME
+
+    list_unreadable({str(row): reason for row, reason in state.unreadable.items()}, len(state.unreadable), n_rows)
     try:
         save_training_curves(output / LOG_NAME, output / "training.png")
     except LmrError as error:
         warn(f"no picture of the curves: {error}")
-    return state
+
+
+def find_rates(model: "DescriptorModel", plan: Plan, picture: Path, values: Mapping[str, Any]) -> str:
+    """Draws the loss at rising learning rates, with a CSV of the same name beside; the suggestion as text."""
+    from cli.report.plots import plot_rates, to_png
+    from cli.report.saving import save_bytes
+    from retrieval.device import limit_threads, resolve_device
+    from retrieval.training.rate_finder import find_rate
+    from retrieval.training.run import Run
+
+    limit_threads(values["threads"])
+    run = Run(picture.parent, resolve_device(values["device"]), default_workers(values["workers"]))
+    found = find_rate(model, plan.data, plan.spec, plan.config, run)
+    backbone, head = plan.config.backbone_rate, plan.config.head_rate
+    lines = [
+        f"{share * backbone:g},{share * head:g},{loss:g}" for share, loss in zip(found.share, found.loss, strict=True)
+    ]
+    table = picture.with_suffix(".csv")
+    save_bytes(table, ("\n".join(["backbone_rate,head_rate,loss", *lines]) + "\n").encode())
+    save_bytes(picture, to_png(plot_rates((found.share * head).tolist(), found.loss.tolist(), found.best * head)))
+    return f"{picture}, {table}: --backbone-rate {found.best * backbone:.2g} --head-rate {found.best * head:.2g}"
 
 
 def make_validation(
@@ -120,7 +209,7 @@ def _make_way(output: Path, *, overwrite: bool) -> None:
     from retrieval.training.state import STATE_NAME
 
     if overwrite:
-        if (output / STATE_NAME).exists():
-            (output / STATE_NAME).unlink()
+        for state in (output / STATE_NAME, *output.glob(f"stage-*/{STATE_NAME}")):
+            state.unlink(missing_ok=True)
     elif (output / "model.json").exists() and not (output / STATE_NAME).exists():
         raise LmrError(f"{output} holds a model already; give --overwrite or another --output")

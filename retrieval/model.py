@@ -63,7 +63,7 @@ class DescriptorModel(nn.Module):
         part: what the neck gives; the pooled features before it, which keep more of what training on few landmarks
         makes the neck forget (Bordes et al., Guillotine Regularization, TMLR 2023); or both, one after the other.
         """
-        pooled = self._pool(self.backbone(pictures)).float()
+        pooled = self.pooled(pictures)
         with torch.autocast(pooled.device.type, enabled=False):
             if part == "pooled":
                 return F.normalize(pooled, dim=1)
@@ -77,6 +77,10 @@ class DescriptorModel(nn.Module):
         pooled = self._pool(self.backbone(pictures)).float()
         with torch.autocast(pooled.device.type, enabled=False):
             return cast(Tensor, self.neck(pooled))
+
+    def pooled(self, pictures: Tensor) -> Tensor:
+        """What the neck is given: the pooled features (b, n_features) in float32, of any length."""
+        return self._pool(self.backbone(pictures)).float()
 
     def length(self, part: DescriptorPart) -> int:
         """Numbers in a descriptor. LmrError for another part than the neck where there is none: it is the same."""

@@ -68,6 +68,18 @@ def plot_training(log: Sequence[Mapping[str, float]]) -> "Figure":
     return figure
 
 
+def plot_rates(rate: Sequence[float], loss: Sequence[float], best: float) -> "Figure":
+    """Smoothed loss against the learning rate of the head, with the suggested one."""
+    figure = new_figure(_SIZE_IN)
+    axes = figure.add_subplot()
+    axes.plot(rate, loss, color=BLUE)
+    axes.axvline(best, color=ORANGE, linestyle="--", label=f"suggested: {best:.2g}")
+    axes.set_xscale("log")
+    name_axes(axes, "--head-rate", "training loss, smoothed")
+    legend(axes)
+    return figure
+
+
 def plot_reliability(bins: Sequence[Mapping[str, Any]]) -> "Figure":
     """Share of right answers against confidence, with the number of answers below.
 

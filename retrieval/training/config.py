@@ -15,7 +15,9 @@ MinerName = Literal["multi-similarity", "semihard", "hard", "none"]
 BackgroundKind = Literal["negatives", "class"]
 COSINE_SOFTMAX = ("arcface", "cosface", "softmax")  # a softmax over the cosines to class directions
 PAIR_LOSSES = ("contrastive", "triplet", "multi-similarity")  # of pictures against each other: without classes
-OptimizerName = Literal["adamw", "sgd"]
+OptimizerName = Literal["adamw", "adam", "sgd", "rmsprop"]
+ScheduleName = Literal["cosine", "step", "plateau", "constant"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,17 +187,34 @@ class BalanceConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """How a network is trained. Learning rates are the peaks of a linear warm-up and a cosine to zero."""
+    """How a network is trained.
+
+    backbone_rate, head_rate: the peaks that a linear warm-up reaches. schedule: what follows it: a cosine to zero, or
+    times rate_drop after every rate_drop_epochs (step), or after so many without a better epoch (plateau).
+    freeze: `none`, `all` of the backbone, or all but its last n blocks. plain_pictures: prepared as they are embedded.
+    accumulate: a step is taken over so many batches as over one. ema: share that the average of the weights keeps of
+    itself in a step, 0 = no average. patience: epochs without a larger GAP after which training stops, 0 = never.
+    """
 
     epochs: int = 20
     batch_size: int = 32
+    accumulate: int = 1
     epoch_size: int | None = None
+    freeze: str = "none"
+    plain_pictures: bool = False
     optimizer: OptimizerName = "adamw"
     backbone_rate: float = 3e-4
     head_rate: float = 2e-3
-    weight_decay: float = 1e-4
+    schedule: ScheduleName = "cosine"
     warmup: float = 0.15
+    rate_drop: float = 0.2
+    rate_drop_epochs: int = 3
+    weight_decay: float = 1e-4
     clip_norm: float = 5.0
+    ema: float = 0.0
+    patience: int = 0
+    precision: PrecisionName = "auto"
+    compile: bool = False
     balance: float = 0.5
     negative_share: float = 0.25
     seed: int = 0
@@ -209,27 +228,58 @@ class TrainConfig:
                 raise LmrError(f"{option} is too small; training needs at least 1 epoch and batches of 2")
         if not 0 <= self.negative_share < 1:
             raise LmrError(f"--negative-share must lie in [0, 1), got {self.negative_share}")
-        if self.optimizer not in get_args(OptimizerName):
-            raise LmrError(f"--optimizer is one of {', '.join(get_args(OptimizerName))}, got {self.optimizer}")
-        for option, rate in (("--backbone-rate", self.backbone_rate), ("--head-rate", self.head_rate)):
-            if not 0 <= rate < math.inf:
-                raise LmrError(f"{option} must be 0 or more, got {rate}")
-        if not 0 <= self.warmup <= 1:
-            raise LmrError(f"--warmup is a share of the steps, 0 to 1, got {self.warmup}")
+        self._check_names()
+        self._check_rates()
         if not self.clip_norm > 0:
             raise LmrError(f"--clip-norm must be positive, got {self.clip_norm}")
         if not self.weight_decay >= 0 or not self.balance >= 0:
             raise LmrError(
                 f"--weight-decay and --balance must be 0 or more, got {self.weight_decay} and {self.balance}"
             )
-        if self.seed < 0:
-            raise LmrError(f"--seed must be 0 or more, got {self.seed}")
         if self.epoch_size is not None and self.epoch_size < 2:
             raise LmrError(f"--epoch-size must be at least 2, got {self.epoch_size}")
         if self.sampling.floor and not self.augment.tells_repeats_apart:
             raise LmrError("--floor repeats pictures, but the augmentation never changes them; give --min-area below 1")
         if self.augment.cutmix and self.loss.name not in ("softmax", "linear"):
             raise LmrError(f"--cutmix mixes the labels of --loss softmax or linear, got --loss {self.loss.name}")
+        if self.sampling.per_landmark and self.accumulate > 1:
+            raise LmrError("--per-landmark keeps pictures together in a batch; it goes with --accumulate 1")
+        if self.loss.name in PAIR_LOSSES and self.sampling.per_landmark < 2:
+            raise LmrError(
+                f"--loss {self.loss.name} compares pictures of a landmark in a batch; give --per-landmark 2 or more"
+            )
+        for option, value, least in (
+            ("--seed", self.seed, 0),
+            ("--accumulate", self.accumulate, 1),
+            ("--patience", self.patience, 0),
+            ("--rate-drop-epochs", self.rate_drop_epochs, 1),
+        ):
+            if value < least:
+                raise LmrError(f"{option} must be {least} or more, got {value}")
+        if not 0 <= self.ema < 1:
+            raise LmrError(f"--ema must lie in [0, 1), got {self.ema}")
+
+    def _check_names(self) -> None:
+        for option, name, known in (
+            ("--optimizer", self.optimizer, get_args(OptimizerName)),
+            ("--schedule", self.schedule, get_args(ScheduleName)),
+            ("--precision", self.precision, get_args(PrecisionName)),
+        ):
+            if name not in known:
+                raise LmrError(f"{option} is one of {', '.join(known)}, got {name}")
+        if self.freeze not in ("none", "all") and (not self.freeze.isdecimal() or int(self.freeze) < 1):
+            raise LmrError(
+                f"--freeze is none, all, or how many blocks at the end are trained, 1 or more, got {self.freeze}"
+            )
+
+    def _check_rates(self) -> None:
+        for option, rate in (("--backbone-rate", self.backbone_rate), ("--head-rate", self.head_rate)):
+            if not 0 <= rate < math.inf:
+                raise LmrError(f"{option} must be 0 or more, got {rate}")
+        if not 0 <= self.warmup <= 1:
+            raise LmrError(f"--warmup is a share of the steps, 0 to 1, got {self.warmup}")
+        if not 0 < self.rate_drop < 1:
+            raise LmrError(f"--rate-drop is a factor between 0 and 1, got {self.rate_drop}")
 
 
 def _require_choices(*choices: tuple[str, str, object]) -> None:

@@ -1,165 +1,89 @@
 """Training: a backbone and its neck against class directions, readable from top to bottom."""
 
 import errno
-import math
+import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from safetensors.torch import save
+from torch import Tensor
 
-from retrieval.arrays import IntArray, ObjArray
 from retrieval.checkpoint import save_model, weights_digest
-from retrieval.device import fast_dtype, keep_freed_memory, place
+from retrieval.classifying import save_classifier
+from retrieval.device import keep_freed_memory
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
-from retrieval.model import DescriptorModel, to_input
-from retrieval.sources import Source
-from retrieval.training.augmentation import Batch, Collate, TrainingPictures, mix
+from retrieval.model import DescriptorModel
+from retrieval.training.augmentation import Batch, TrainingPictures
+from retrieval.training.compiling import compile_backbone
 from retrieval.training.config import TrainConfig
-from retrieval.training.losses import LandmarkLoss
-from retrieval.training.sampling import Sampler, training_sampler
-from retrieval.training.state import Parts, TrainingState, resume, save_state, write_log
+from retrieval.training.features import FeatureCache, PlainPictures, frozen_features
+from retrieval.training.feeding import Pictures, count_steps, feed
+from retrieval.training.freezing import freeze, train_mode
+from retrieval.training.optimizers import rates, set_rates
+from retrieval.training.parts import Parts, make_parts, take_over
+from retrieval.training.run import Progress, Run, TrainingData
+from retrieval.training.sampling import training_sampler
+from retrieval.training.schedules import is_finished, rate_share
+from retrieval.training.state import TrainingState, resume, save_state, write_log
+from retrieval.training.step import NotFiniteError, Setting, learn, step_seed
 
 STATE_EVERY_S = 600.0  # a kill costs at most this much work inside an epoch
 EPOCH_EVERY_S = 30.0  # epochs shorter than this are not all saved; a kill costs this much and one epoch
+N_NAMED = 8  # pictures of a batch that an error names
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingData:
-    """Pictures to train on.
+@dataclass(slots=True)
+class _Training:
+    """A run on its way. n_steps: of an epoch. clock, saved_at: monotonic seconds of the last step and the last save."""
 
-    landmark: (n,) int32 into labels, -1 = non-landmark. image_id: (n,) str, for messages; None = rows have no names.
-    """
-
-    source: Source
-    landmark: IntArray
-    labels: tuple[str, ...]
-    digest: str
-    image_id: ObjArray | None = None
-
-    def __post_init__(self) -> None:
-        n_landmarks = len(np.unique(self.landmark[self.landmark >= 0]))
-        if n_landmarks < 2:
-            raise LmrError(f"training needs pictures of at least 2 landmarks, got {n_landmarks}; add labelled rows")
-        if self.landmark.max() >= len(self.labels):
-            raise ValueError(f"landmark must lie in [-1, {len(self.labels)}), got {self.landmark.max()}")
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where training is, after each step."""
-
-    epoch: int
-    step: int
+    parts: Parts
+    state: TrainingState
+    data: TrainingData
+    setting: Setting
+    run: Run
     n_steps: int
-    loss: float
-    pictures_per_s: float
+    identity: dict[str, Any]
+    clock: float
+    saved_at: float
+
+    @property
+    def writes(self) -> bool:
+        return self.run.processes.rank == 0
 
 
-Validate = Callable[[DescriptorModel], Mapping[str, float]]
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Where a training run lives and who is told of it.
-
-    validate: given the network in evaluation mode, returns metrics with a `gap`; the best network is kept by it.
-    """
-
-    folder: Path
-    device: torch.device
-    n_workers: int = 2
-    validate: Validate | None = None
-    on_step: Callable[[Progress], None] = lambda _: None
-    on_epoch: Callable[[Mapping[str, float]], None] = lambda _: None
-
-
-def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: TrainConfig, run: Run) -> TrainingState:
+def train(
+    model: DescriptorModel,
+    data: TrainingData,
+    spec: ImageSpec,
+    config: TrainConfig,
+    run: Run,
+    head: Mapping[str, Tensor] | None = None,
+) -> TrainingState:
     """Trains `model`, writing the best network to `run.folder` and the last one to `run.folder/last`.
 
     A run that was killed goes on from its last saved step and ends with the same weights as one that was not, for the
-    same number of threads. Raises LmrError when the folder holds another run or cannot be written, pictures cannot be
-    read, the loss is not finite, or the disk is full.
+    same number of threads. head: the state of another run's loss, to begin with its weights where they have the
+    same shapes. Raises LmrError when the folder holds another run or cannot be written, pictures cannot be read, the
+    loss is not finite, memory or disk are full, or the configuration does not fit the network or the run.
     """
-    model.require_size(spec.size)
-    if run.device.type == "cpu":
-        keep_freed_memory()
-    torch.manual_seed(config.seed)
-    sampler = training_sampler(data.landmark, config)
-    n_steps = len(sampler.plan(0))
-    parts = _make_parts(model, data, config, run.device)
-    identity = run_identity(model, data, spec, config) | {"starting weights": weights_digest(model)}
-    _make_folder(run.folder)
-    state = resume(run.folder, parts, identity)
-    if not (state.epoch or state.step):
-        save_state(run.folder, parts, identity, state)  # a full disk shows now, and a folder with a model has a state
-    pictures = TrainingPictures(data.source, spec, config.augment)
-    batches = _batches(pictures, sampler, (state.epoch, state.step), data.landmark, run.n_workers)
-    clock = saved_at = time.monotonic()
-
-    while state.epoch < config.epochs:
-        model.train()
-        for batch in islice(batches, n_steps - state.step):
-            n_done = state.epoch * n_steps + state.step
-            torch.manual_seed(step_seed(config.seed, n_done))
-            _set_rates(parts.optimizer, rate_factor(n_done, n_steps * config.epochs, config.warmup))
-            state.unreadable |= batch.unreadable
-            if len(batch.labels) > 1:
-                loss = _loss(parts, mix(batch, config.augment, torch.default_generator), spec, run.device)
-                _require_finite(loss, parts.optimizer, state)
-                _descend(parts, loss, config.clip_norm)
-                state.loss_sum += loss.item()
-                state.n_losses += 1
-            state.step += 1
-            now = time.monotonic()
-            step_s, clock = now - clock, now
-            state.seconds += step_s
-            run.on_step(Progress(state.epoch, state.step, n_steps, state.loss, len(batch.labels) / max(1e-9, step_s)))
-            if clock - saved_at > STATE_EVERY_S:
-                save_state(run.folder, parts, identity, state)
-                saved_at = clock
-
-        _require_read(state)
-        row: dict[str, float] = {"epoch": state.epoch + 1, "loss": state.loss}
-        row["rate"] = float(parts.optimizer.param_groups[0]["lr"])
-        model.eval()
-        row |= dict(run.validate(model)) if run.validate else {}
-        now = time.monotonic()
-        state.seconds, clock = state.seconds + now - clock, now
-        state.log.append(row | {"seconds": round(state.seconds, 1)})
-        write_log(run.folder, state.log)
-        better = run.validate is not None and _is_better(state)
-        state.epoch, state.step, state.loss_sum, state.n_losses = state.epoch + 1, 0, 0.0, 0
-        if better or state.epoch == config.epochs or clock - saved_at > EPOCH_EVERY_S:
-            made_by = {"training": asdict(config), "data": data.digest, "log": state.log}
-            if better or run.validate is None:
-                save_model(run.folder, model, spec, made_by=made_by)
-            save_model(run.folder / "last", model, spec, made_by=made_by)
-            save_state(run.folder, parts, identity, state)
-            saved_at = time.monotonic()
-        run.on_epoch(state.log[-1])
+    training = _begin(model, data, spec, config, run, head)
+    state = training.state
+    if not is_finished(config, state.log):
+        batches = feed(data, _pictures(training), config, run, (state.epoch, state.step))
+    while not is_finished(config, state.log):
+        _train_epoch(training, batches)
+        _finish_epoch(training)
+    if training.parts.average is not None:
+        model.load_state_dict(training.parts.result.state_dict())
+    model.eval()
     return state
-
-
-def step_seed(seed: int, n_done: int) -> int:
-    """The seed of all that is random in a step, after n_done others."""
-    return seed * 1_000_003 + n_done
-
-
-def rate_factor(step: int, n_steps: int, warmup: float) -> float:
-    """Share of the peak learning rate: linear over the first `warmup` of the steps, then a cosine to zero."""
-    n_warmup = max(1, round(warmup * n_steps))
-    if step < n_warmup:
-        return (step + 1) / n_warmup
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - n_warmup) / max(1, n_steps - n_warmup))))
 
 
 def run_identity(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: TrainConfig) -> dict[str, Any]:
@@ -172,111 +96,136 @@ def run_identity(model: DescriptorModel, data: TrainingData, spec: ImageSpec, co
     }
 
 
-def _make_parts(model: DescriptorModel, data: TrainingData, config: TrainConfig, device: torch.device) -> Parts:
-    """The network on its device, and all that trains it."""
-    counts = np.bincount(data.landmark[data.landmark >= 0], minlength=len(data.labels))
-    loss = LandmarkLoss(config.loss, model.d, counts)
-    place(model, device)
-    loss.to(device)
-    optimizer = _optimizer(model, loss, config)
-    scaler = torch.amp.GradScaler(device.type, enabled=fast_dtype(device) == torch.float16)
-    return Parts(model, loss, optimizer, scaler)
+def require_possible(model: DescriptorModel, spec: ImageSpec, config: TrainConfig, run: Run) -> None:
+    """LmrError when the configuration does not fit the network or the run."""
+    model.require_size(spec.size)
+    freeze(model, config.freeze)
+    if config.patience and run.validate is None:
+        raise LmrError(f"--patience {config.patience} needs --val, the pictures that tell a better epoch")
+    if config.augment.cutmix and run.processes.n > 1:
+        raise LmrError("--cutmix mixes the pictures of one process; train with one, or without it")
+    if config.batch_size < run.processes.n:
+        raise LmrError(f"--batch-size {config.batch_size} leaves some of {run.processes.n} processes without pictures")
 
 
-def _optimizer(model: DescriptorModel, loss: LandmarkLoss, config: TrainConfig) -> torch.optim.Optimizer:
-    """Two learning rates; no weight decay on norms, biases and the GeM exponent (He et al. 2019, section 3.1)."""
-    groups: list[dict[str, Any]] = []
-    for rate, named in (
-        (config.backbone_rate, list(model.backbone.named_parameters())),
-        (
-            config.head_rate,
-            [
-                *((n, p) for n, p in model.named_parameters() if not n.startswith("backbone.")),
-                *loss.named_parameters(),
-            ],
-        ),
-    ):
-        for decay, wanted in ((config.weight_decay, True), (0.0, False)):
-            chosen = [p for _, p in named if (p.ndim > 1) == wanted]
-            groups.append({"params": chosen, "initial_lr": rate, "weight_decay": decay})
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.head_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=config.head_rate, fused=True)
+def _begin(
+    model: DescriptorModel,
+    data: TrainingData,
+    spec: ImageSpec,
+    config: TrainConfig,
+    run: Run,
+    head: Mapping[str, Tensor] | None,
+) -> _Training:
+    """A new run, or the one in the folder where it was saved."""
+    require_possible(model, spec, config, run)
+    if run.device.type == "cpu":
+        keep_freed_memory()
+    torch.manual_seed(config.seed)
+    setting = Setting(spec, config, run.device, run.processes)
+    run.processes.share_norms(model)
+    parts = make_parts(model, data.counts, config, run.device)
+    identity = run_identity(model, data, spec, config) | {"starting weights": weights_digest(model)}
+    if head is not None:
+        take_over(parts.loss, head)
+        identity["starting class directions"] = hashlib.sha256(save(dict(head))).hexdigest()
+    if run.processes.rank == 0:
+        _make_folder(run.folder)
+    state = resume(run.folder, parts, identity)
+    if run.processes.rank == 0 and not (state.epoch or state.step):
+        save_state(run.folder, parts, identity, state)  # a full disk shows now, and a folder with a model has a state
+    if config.compile and (reason := compile_backbone(model, setting)):
+        run.on_warning(f"--compile: the backbone runs as it is, it cannot be compiled here: {reason}")
+    now = time.monotonic()
+    return _Training(parts, state, data, setting, run, count_steps(data, config), identity, now, now)
 
 
-def _set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
-
-
-def _batches(
-    pictures: TrainingPictures, sampler: Sampler, done: tuple[int, int], landmark: IntArray, n_workers: int
-) -> Iterator[Batch]:
-    """The batches from an epoch and a step on, without end, decoded by worker processes that outlive the epochs."""
-    loader = iter(
-        DataLoader(
-            pictures,
-            batch_sampler=_keys(sampler, *done),
-            collate_fn=Collate(landmark),
-            num_workers=n_workers,
-            pin_memory=torch.cuda.is_available(),
-        )
-    )
-    while True:
+def _train_epoch(training: _Training, batches: Iterator[list[Batch]]) -> None:
+    """The steps of an epoch that are still to do."""
+    parts, state, config, run = training.parts, training.state, training.setting.config, training.run
+    train_mode(parts.model)
+    for together in islice(batches, training.n_steps - state.step):
+        n_done = state.epoch * training.n_steps + state.step
+        set_rates(parts.optimizer, rate_share(config, n_done, training.n_steps * config.epochs, state.log))
+        for batch in together:
+            state.unreadable |= batch.unreadable
         try:
-            batch = next(loader)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise LmrError(
-                "a process that decodes pictures was killed, most often for want of memory; "
-                "run the same command again with fewer --workers"
-            ) from error
-        yield batch
+            loss = learn(parts, together, training.setting, step_seed(config.seed, n_done))
+        except NotFiniteError as error:
+            raise _not_finite(training, error.value) from error
+        if loss is not None:
+            state.loss_sum += loss
+            state.n_losses += 1
+        state.step += 1
+        step_s = _tick(training)
+        if training.writes:
+            n_pictures = sum(len(batch.labels) for batch in together) * run.processes.n
+            rate = n_pictures / max(1e-9, step_s)
+            run.on_step(Progress(state.epoch, state.step, training.n_steps, state.loss, rate))
+            if training.clock - training.saved_at > STATE_EVERY_S:
+                _save_state(training)
 
 
-def _keys(sampler: Sampler, epoch: int, step: int) -> Iterator[list[tuple[int, int]]]:
-    """Of each batch the rows and seeds of its pictures."""
-    for number in count(epoch):
-        plan = sampler.plan(number)
-        for rows, seeds in islice(zip(plan.rows, plan.seeds, strict=True), step if number == epoch else 0, None):
-            yield list(zip(rows.tolist(), seeds.tolist(), strict=True))
+def _finish_epoch(training: _Training) -> None:
+    """Validates, writes the log, and saves what is worth it."""
+    parts, state, config, run = training.parts, training.state, training.setting.config, training.run
+    state.unreadable = run.processes.join(state.unreadable)
+    _require_read(state)
+    row: dict[str, float] = {"epoch": state.epoch + 1, "loss": state.loss}
+    row["rate"] = next(iter(rates(parts.optimizer).values()))
+    parts.model.eval()
+    row |= dict(run.validate(parts.result)) if run.validate and training.writes else {}
+    _tick(training)
+    state.log.append(run.processes.first_says(row | {"seconds": round(state.seconds, 1)}))
+    better = run.validate is not None and _is_better(state)
+    state.epoch, state.step, state.loss_sum, state.n_losses = state.epoch + 1, 0, 0.0, 0
+    if not training.writes:
+        return
+    write_log(run.folder, state.log)
+    if better or is_finished(config, state.log) or training.clock - training.saved_at > EPOCH_EVERY_S:
+        made_by = {"training": asdict(config), "data": training.data.digest, "log": state.log}
+        for folder in [run.folder] * (better or run.validate is None) + [run.folder / "last"]:
+            save_model(folder, parts.result, training.setting.spec, made_by=made_by)
+            save_classifier(folder, parts.loss, training.data.labels)
+        _save_state(training)
+    run.on_epoch(state.log[-1])
 
 
-def _autocast(device: torch.device) -> torch.autocast:
-    """The number format that is fast on the device."""
-    dtype = fast_dtype(device)
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+def _tick(training: _Training) -> float:
+    """Seconds since the last tick; they count as training time."""
+    now = time.monotonic()
+    passed_s, training.clock = now - training.clock, now
+    training.state.seconds += passed_s
+    return passed_s
 
 
-def _loss(parts: Parts, batch: Batch, spec: ImageSpec, device: torch.device) -> Tensor:
-    """The loss of a batch; the network runs in the number format that is fast on the device, the loss in float32."""
-    with _autocast(device):
-        descriptors = parts.model(to_input(batch.pictures, spec, device))
-    loss: Tensor = parts.loss(descriptors, batch.labels.to(device))
-    if batch.mixed is not None:
-        others, share = batch.mixed
-        loss = share * loss + (1 - share) * parts.loss(descriptors, others.to(device))
-    return loss
+def _save_state(training: _Training) -> None:
+    save_state(training.run.folder, training.parts, training.identity, training.state)
+    training.saved_at = time.monotonic()
 
 
-def _descend(parts: Parts, loss: Tensor, clip_norm: float) -> None:
-    """One step down the gradient, whose norm over all parameters is at most clip_norm."""
-    parts.optimizer.zero_grad(set_to_none=True)
-    parts.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-    parts.scaler.unscale_(parts.optimizer)
-    nn.utils.clip_grad_norm_([*parts.model.parameters(), *parts.loss.parameters()], clip_norm)
-    parts.scaler.step(parts.optimizer)
-    parts.scaler.update()
+def _pictures(training: _Training) -> Pictures:
+    """What is trained on: varied pictures, plain ones, or what a frozen backbone makes of those."""
+    data, setting, run = training.data, training.setting, training.run
+    if not setting.config.plain_pictures:
+        return TrainingPictures(data.source, setting.spec, setting.config.augment)
+    plain = PlainPictures(data.source, setting.spec)
+    if setting.config.freeze != "all":
+        return plain
+    cache = FeatureCache(run.folder, data.digest, len(data.landmark), run.n_workers)
+    return frozen_features(training.parts, setting, plain, cache)
 
 
-def _require_finite(loss: Tensor, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
-    if not torch.isfinite(loss):
-        rates = " and ".join(f"{group['lr']:g}" for group in optimizer.param_groups[::2])
-        raise LmrError(
-            f"the loss became {loss.item()} in epoch {state.epoch + 1}, step {state.step + 1} (learning rates {rates} "
-            "there); lower --backbone-rate and --head-rate and start again with --overwrite"
-        )
+def _not_finite(training: _Training, loss: float) -> LmrError:
+    state, data = training.state, training.data
+    rows = training_sampler(data.landmark, training.setting.config).plan(state.epoch).rows[state.step].tolist()
+    names = [str(data.image_id[row]) if len(data.image_id) else f"row {row}" for row in rows]
+    more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
+    return LmrError(
+        f"the loss became {loss} in epoch {state.epoch + 1}, step {state.step + 1} "
+        f"(learning rates {' and '.join(f'{rate:g}' for rate in rates(training.parts.optimizer).values())}, "
+        f"pictures {', '.join(names[:N_NAMED])}{more}); "
+        "lower --backbone-rate and --head-rate and start again with --overwrite"
+    )
 
 
 def _require_read(state: TrainingState) -> None:

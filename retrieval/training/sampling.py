@@ -123,9 +123,11 @@ class Sampler:
 
 
 def training_sampler(landmark: IntArray, config: TrainConfig) -> Sampler:
-    """The sampler of a training run. landmark: (n,) int32, -1 = non-landmark."""
+    """The sampler of a training run: it draws what a step takes, several batches as one. landmark: (n,) int32, -1 = no
+    landmark."""
     share = config.negative_share if config.loss.negative_weight else 0.0
-    return Sampler(landmark, config.batch_size, config.balance, share, config.epoch_size, config.seed, config.sampling)
+    n_pictures = config.batch_size * config.accumulate
+    return Sampler(landmark, n_pictures, config.balance, share, config.epoch_size, config.seed, config.sampling)
 
 
 def systematic_sample(weights: FloatArray, n: int, rng: np.random.Generator) -> LongArray:

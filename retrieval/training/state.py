@@ -3,16 +3,16 @@
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from retrieval.checkpoint import write_atomically
 from retrieval.errors import LmrError
-from retrieval.model import DescriptorModel
-from retrieval.training.losses import LandmarkLoss
+from retrieval.training.parts import Parts
 
 STATE_NAME = "training.pt"
 LOG_NAME = "training.csv"
@@ -38,20 +38,6 @@ class TrainingState:
     def loss(self) -> float:
         """Mean over this epoch's steps so far."""
         return self.loss_sum / max(1, self.n_losses)
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What changes at each step and is saved with the state."""
-
-    model: DescriptorModel
-    loss: LandmarkLoss
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-
-    def by_name(self) -> dict[str, Any]:
-        """Each has state_dict and load_state_dict."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 def save_state(folder: Path, parts: Parts, identity: Mapping[str, Any], state: TrainingState) -> None:
@@ -80,6 +66,12 @@ def read_state(folder: Path) -> tuple[dict[str, Any], TrainingState] | None:
     """Identity and state of the run in a folder, None when there is none. LmrError when it is damaged."""
     content = _read_state_file(folder / STATE_NAME)
     return None if content is None else (content["identity"], TrainingState(**content["state"]))
+
+
+def read_head(folder: Path) -> dict[str, Tensor]:
+    """The state of the loss in a folder where a run was saved."""
+    content = _read_state_file(folder / STATE_NAME)
+    return {} if content is None else dict(content["parts"]["loss"])
 
 
 def write_log(folder: Path, log: list[dict[str, float]]) -> None:

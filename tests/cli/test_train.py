@@ -93,6 +93,12 @@ def test_unreadable_pictures_are_counted_and_left_out(pictures):
         (["--seed", "-1"], "--seed must be 0 or more, got -1"),
         (["--scale", "0"], "--scale must be positive, got 0.0"),
         (["--dimensions", "-8"], "--dimensions must be 0 (no neck) or more, got -8"),
+        (
+            ["--freeze", "99"],
+            "--freeze 99: shufflenet_v2_x0_5 has 5 blocks (conv1, stage2, stage3, stage4, conv5); give "
+            "no more than these, all or none",
+        ),
+        (["--patience", "2"], "--patience 2 needs --val, the pictures that tell a better epoch"),
         (["--pooling", "cls"], "--pooling cls: shufflenet_v2_x0_5 has no class token; use gem, avg or max"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -101,6 +107,81 @@ def test_a_value_that_cannot_be_is_one_line_and_leaves_nothing(pictures, options
     files = listing(pictures)
     assert refused(*TRAIN, *options) == message
     assert listing(pictures) == files
+    assert not Path("model").exists()
+
+
+STAGES = """
+epochs = 1
+epoch-size = 8
+[[stage]]
+freeze = "all"
+plain-pictures = true
+loss = "softmax"
+[[stage]]
+freeze = 2
+data = "part.csv"
+size = 40
+optimizer = "sgd"
+"""
+
+
+def test_a_config_may_train_in_stages(pictures):
+    lines = Path("train.csv").read_text().splitlines()
+    Path("part.csv").write_text("\n".join(line for line in lines if not line.endswith("-7,arch")) + "\n")
+    Path("c.toml").write_text(STAGES)
+    result = done(*TRAIN, "--config", "c.toml")
+    assert result.stdout.startswith("model: trained 1 epochs in ")
+    first, last = (json.loads(done("info", folder, "--json").stdout) for folder in ("model/stage-1", "model"))
+    assert [facts["image_spec"]["size"] for facts in (first, last)] == [32, 40]
+    used = [facts["made_by"]["training"] for facts in (first, last)]
+    assert [one["freeze"] for one in used] == ["all", "2"]
+    assert [one["loss"]["name"] for one in used] == ["softmax", "arcface"]
+    assert [one["optimizer"] for one in used] == ["adamw", "sgd"]
+    assert used[0]["epochs"] == used[1]["epochs"] == 1
+    assert first["made_by"]["data"] != last["made_by"]["data"]
+    files = listing(pictures)
+    assert "nothing to do" in done(*TRAIN, "--config", "c.toml").stderr
+    assert listing(pictures) == files
+    Path("c.toml").write_text(STAGES.replace('"softmax"', '"arcface"'))
+    assert refused(*TRAIN, "--config", "c.toml") == (
+        "model/stage-1 holds a run with another training configuration; go on with that one, or give --overwrite"
+    )
+    done(*TRAIN, "--config", "c.toml", "--overwrite")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[stage]]\n[[stage]]\nepohcs = 3", "stage 2: epohcs is not an option of a stage; did you mean epochs?"),
+        ("[[stage]]\nfreeze = []\nepochs = [1]", "stage 1: freeze takes one value, got []"),
+        ("[stage]\nepochs = 3", "stage is a list of tables; begin each with [[stage]]"),
+        ("stage = 3", "stage is a list of tables; begin each with [[stage]]"),
+    ],
+)
+def test_a_stage_that_cannot_be_is_one_line_that_names_it(pictures, text, message):
+    Path("c.toml").write_text(text)
+    assert refused(*TRAIN, "--config", "c.toml") == f"--config c.toml: {message}"
+    assert not Path("model").exists()
+
+
+def test_the_network_is_the_same_in_all_stages(pictures):
+    Path("c.toml").write_text('[[stage]]\nbackbone = "resnet18"\n')
+    assert refused(*TRAIN, "--config", "c.toml").startswith(
+        "--config c.toml: stage 1: backbone is not an option of a stage; did you mean backbone-rate?"
+    )
+    Path("c.toml").write_text('[[stage]]\nepochs = "three"\n')
+    assert misused(*TRAIN, "--config", "c.toml").endswith("'three' is not a valid integer.")
+
+
+def test_a_search_for_the_rate_draws_it_and_trains_nothing(pictures):
+    result = done(*TRAIN, "--loss", "softmax", "--find-rate", "rates.png")
+    assert result.stdout.startswith("rates.png, rates.csv: --backbone-rate ")
+    assert Path("rates.png").read_bytes().startswith(b"\x89PNG")
+    with Path("rates.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["backbone_rate", "head_rate", "loss"]
+    assert float(rows[0]["head_rate"]) == pytest.approx(2e-6)
+    assert len(rows) > 20
     assert not Path("model").exists()
 
 

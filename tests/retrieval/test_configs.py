@@ -79,7 +79,31 @@ def test_another_set_of_keys_is_refused(change: dict[str, object], message: str)
         ),
         (lambda: TrainConfig(negative_share=1), "--negative-share must lie in [0, 1), got 1"),
         (lambda: TrainConfig(epoch_size=1), "--epoch-size must be at least 2, got 1"),
-        (lambda: TrainConfig(optimizer="adam"), "--optimizer is one of adamw, sgd, got adam"),  # type: ignore[arg-type]
+        (
+            lambda: TrainConfig(optimizer="adm"),  # type: ignore[arg-type]
+            "--optimizer is one of adamw, adam, sgd, rmsprop, got adm",
+        ),
+        (
+            lambda: TrainConfig(schedule="linear"),  # type: ignore[arg-type]
+            "--schedule is one of cosine, step, plateau, constant, got linear",
+        ),
+        (
+            lambda: TrainConfig(precision="fp8"),  # type: ignore[arg-type]
+            "--precision is one of auto, fp32, bf16, fp16, got fp8",
+        ),
+        (
+            lambda: TrainConfig(freeze="0"),
+            "--freeze is none, all, or how many blocks at the end are trained, 1 or more, got 0",
+        ),
+        (
+            lambda: TrainConfig(freeze="some"),
+            "--freeze is none, all, or how many blocks at the end are trained, 1 or more, got some",
+        ),
+        (lambda: TrainConfig(rate_drop=1), "--rate-drop is a factor between 0 and 1, got 1"),
+        (lambda: TrainConfig(rate_drop_epochs=0), "--rate-drop-epochs must be 1 or more, got 0"),
+        (lambda: TrainConfig(accumulate=0), "--accumulate must be 1 or more, got 0"),
+        (lambda: TrainConfig(patience=-1), "--patience must be 0 or more, got -1"),
+        (lambda: TrainConfig(ema=1), "--ema must lie in [0, 1), got 1"),
         (lambda: TrainConfig(head_rate=-1), "--head-rate must be 0 or more, got -1"),
         (lambda: TrainConfig(backbone_rate=math.nan), "--backbone-rate must be 0 or more, got nan"),
         (lambda: TrainConfig(warmup=5), "--warmup is a share of the steps, 0 to 1, got 5"),

@@ -18,7 +18,8 @@ from retrieval.checkpoint import read_card, weights_digest
 from retrieval.errors import LmrError
 from retrieval.model import DescriptorModel
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
-from retrieval.training.loop import Progress, Run, TrainingData, rate_factor, train
+from retrieval.training.loop import train
+from retrieval.training.run import Progress, Run, TrainingData
 from retrieval.training.sampling import Sampler
 from retrieval.training.state import LOG_NAME, STATE_NAME, TrainingState, read_state
 
@@ -41,7 +42,7 @@ def data_of(unreadable: tuple[int, ...] = (), *, negatives: bool = True) -> Trai
     encoded: list[bytes | None] = [jpeg(int(label), i) for i, label in enumerate(landmark)]
     for row in unreadable:
         encoded[row] = None
-    return TrainingData(Pictures(encoded), landmark, ("a", "b", "c"), "digest")
+    return TrainingData(Pictures(encoded), landmark, ("a", "b", "c"), "digest", "abcdefghijkl")
 
 
 def run_of(folder: Path, **changes: Any) -> Run:
@@ -84,28 +85,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("retrieval.training.loop.fast_dtype", lambda _: torch.float32)
+        patch.setattr("retrieval.training.parts.fast_dtype", lambda _: torch.float32)
         trained(folder)
     return folder
-
-
-# Rates
-
-
-@pytest.mark.parametrize(
-    ("step", "expected"),
-    [(0, 0.25), (1, 0.5), (3, 1.0), (4, 1.0), (7, 0.5 * (1 + math.cos(math.pi / 2))), (10, 0.0), (11, 0.0)],
-)
-def test_the_rate_rises_in_a_line_and_falls_in_a_cosine(step: int, expected: float) -> None:
-    """Ten steps, 40 % of them warm-up."""
-    assert rate_factor(step, 10, 0.4) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("warmup", [0.0, 0.15, 1.0])
-def test_no_step_but_the_last_stands_still(warmup: float) -> None:
-    factors = [rate_factor(step, 20, warmup) for step in range(20)]
-    assert all(0 < factor <= 1 for factor in factors)
-    assert max(factors) == 1
 
 
 # A whole run
@@ -182,7 +164,7 @@ def test_a_run_that_has_not_trained_yet_may_become_another(tmp_path: Path) -> No
     assert found[1].epoch == CONFIG.epochs
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "rmsprop"])
 def test_backbone_and_head_have_their_own_rates(tmp_path: Path, optimizer: Any) -> None:
     config = dataclasses.replace(CONFIG, optimizer=optimizer, backbone_rate=0.0, weight_decay=0.0)
     model = tiny_model()
@@ -348,6 +330,211 @@ def test_another_run_is_refused_by_name(whole: Path, what: str, changed: Callabl
     assert digest_of(whole) == before
 
 
+VARIATIONS = {
+    "average": dataclasses.replace(CONFIG, ema=0.9),
+    "accumulation": dataclasses.replace(CONFIG, batch_size=2, accumulate=2),
+    "plateau": dataclasses.replace(CONFIG, epochs=5, schedule="plateau", rate_drop_epochs=1, warmup=0),
+    "patience": dataclasses.replace(CONFIG, epochs=9, patience=2),
+    "rmsprop": dataclasses.replace(CONFIG, optimizer="rmsprop", freeze="1"),
+    "features": dataclasses.replace(CONFIG, plain_pictures=True, freeze="all"),
+    "fp16": dataclasses.replace(CONFIG, precision="fp16"),
+}
+
+
+def falling_gap() -> Callable[[DescriptorModel], Mapping[str, float]]:
+    """Best in the second epoch; a function of the weights, so that it does not know how often it was asked."""
+    seen: dict[str, float] = {}
+    gaps = iter([0.5, 0.6, 0.4, 0.3, 0.2])
+
+    def validate(model: DescriptorModel) -> Mapping[str, float]:
+        digest = weights_digest(model)
+        if digest not in seen:
+            seen[digest] = next(gaps)
+        return {"gap": seen[digest]}
+
+    return validate
+
+
+@pytest.mark.parametrize("name", VARIATIONS)
+def test_a_stopped_run_of_every_kind_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Stopped in the second step of the second epoch, and again in the third epoch where there is one."""
+    config = VARIATIONS[name]
+    validate = falling_gap() if name in ("plateau", "patience") else None
+    uninterrupted = trained(tmp_path / "whole", config, validate=validate)
+    monkeypatch.setattr("retrieval.training.loop.STATE_EVERY_S", -1.0)
+    for n_steps in (5, 4) if config.epochs > 2 else (5,):
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path / "stopped", config, validate=validate, on_step=stop_after(n_steps))
+    model = tiny_model()
+    state = trained(tmp_path / "stopped", config, model=model, validate=validate)
+    assert [row["loss"] for row in state.log] == [row["loss"] for row in uninterrupted.log]
+    assert [row["rate"] for row in state.log] == [row["rate"] for row in uninterrupted.log]
+    assert len(state.log) == {"plateau": 5, "patience": 4}.get(name, 2)
+    assert digest_of(tmp_path / "stopped") == digest_of(tmp_path / "whole")
+    assert digest_of(tmp_path / "stopped" / "last") == digest_of(tmp_path / "whole" / "last") == weights_digest(model)
+
+
+# Variations
+
+
+def test_the_number_format_may_be_asked_for(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the device is fast in."""
+    monkeypatch.setattr("retrieval.training.parts.fast_dtype", lambda _: torch.bfloat16)
+    for precision in ("fp32", "auto", "bf16"):
+        trained(tmp_path / precision, dataclasses.replace(CONFIG, precision=precision))  # type: ignore[arg-type]
+    assert digest_of(tmp_path / "fp32") == digest_of(whole)
+    assert digest_of(tmp_path / "auto") == digest_of(tmp_path / "bf16") != digest_of(whole)
+
+
+def test_a_plateau_lowers_the_rates(tmp_path: Path) -> None:
+    state = trained(tmp_path, VARIATIONS["plateau"], validate=falling_gap())
+    assert [row["rate"] for row in state.log] == pytest.approx([0.01, 0.01, 0.01, 0.002, 0.0004])
+
+
+def test_the_average_is_validated_and_saved(tmp_path: Path) -> None:
+    """Of six steps, with the share kept growing: 2/11, 3/12 and so on after the first, which is taken whole."""
+    from retrieval.training import loop as training
+
+    weights: list[torch.Tensor] = []
+    means: list[torch.Tensor] = []
+    shown: list[str] = []
+    model = tiny_model()
+
+    def watch(_: Progress) -> None:
+        weights.append(model.neck[0].weight.detach().clone())  # type: ignore[index,union-attr]
+        means.append(model.neck[1].running_mean.clone())  # type: ignore[index,union-attr,operator]
+
+    def validate(given: DescriptorModel) -> Mapping[str, float]:
+        assert given is not model
+        assert not given.training
+        shown.append(weights_digest(given))
+        return {"gap": 0.5}
+
+    training.train(model, data_of(), SPEC, VARIATIONS["average"], run_of(tmp_path, on_step=watch, validate=validate))
+    for values, found in (
+        (weights, model.neck[0].weight),  # type: ignore[index,union-attr]
+        (means, model.neck[1].running_mean),  # type: ignore[index,union-attr]
+    ):
+        expected = values[0]
+        for n, value in enumerate(values[1:], start=1):
+            kept = min(0.9, (1 + n) / (10 + n))
+            expected = kept * expected + (1 - kept) * value
+        assert torch.allclose(expected, found, atol=1e-6)  # type: ignore[arg-type]
+    assert digest_of(tmp_path) == shown[-1] == weights_digest(model)
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_accumulated_batches_are_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    """Up to batch norm, which is therefore left in evaluation mode."""
+    monkeypatch.setattr("retrieval.training.loop.train_mode", lambda model: model.eval())
+    config = dataclasses.replace(CONFIG, batch_size=8, optimizer="sgd")
+    one, other = tiny_model(), tiny_model()
+    whole = trained(tmp_path / "whole", config, model=one)
+    config = dataclasses.replace(config, batch_size=8 // n, accumulate=n)
+    parts = trained(tmp_path / "parts", config, model=other)
+    assert [row["loss"] for row in parts.log] == pytest.approx([row["loss"] for row in whole.log], rel=1e-5)
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+    assert weights_digest(one) != weights_digest(tiny_model())
+
+
+def test_patience_stops_training_and_needs_validation(tmp_path: Path) -> None:
+    state = trained(tmp_path, VARIATIONS["patience"], validate=falling_gap())
+    assert (state.epoch, [row["gap"] for row in state.log]) == (4, [0.5, 0.6, 0.4, 0.3])
+    assert len(read_card(tmp_path / "last").made_by["log"]) == 4
+    assert message(trained, tmp_path / "blind", VARIATIONS["patience"]) == (
+        "--patience 2 needs --val, the pictures that tell a better epoch"
+    )
+    assert not (tmp_path / "blind").exists()
+
+
+def test_features_of_a_frozen_backbone_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And train as the pictures themselves do."""
+    from retrieval.training import loop as training
+
+    class Counted(Pictures):
+        n = 0
+
+        def read(self, i: int) -> bytes:
+            Counted.n += 1
+            return super().read(i)
+
+    data = data_of(unreadable=(4,))
+    data = dataclasses.replace(data, source=Counted(data.source.encoded))  # type: ignore[attr-defined]
+    config = dataclasses.replace(VARIATIONS["features"], epochs=3)
+    cached = tiny_model()
+    state = trained(tmp_path / "cached", config, data=data, model=cached)
+    assert Counted.n == 12
+    assert state.unreadable == {4: "picture 4 is gone"}
+    monkeypatch.setattr(training, "frozen_features", lambda parts, setting, pictures, cache: pictures)
+    direct = tiny_model()
+    trained(tmp_path / "direct", config, data=data, model=direct)
+    assert Counted.n > 12 + 3 * 6
+    for a, b in zip(cached.parameters(), direct.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+    changed = {n for n, p in cached.named_parameters() if not torch.equal(p, dict(tiny_model().named_parameters())[n])}
+    assert changed == {"neck.0.weight", "neck.1.weight", "neck.1.bias"}
+
+
+def test_features_of_other_pictures_are_not_taken(tmp_path: Path) -> None:
+    trained(tmp_path, VARIATIONS["features"])
+    (before,) = tmp_path.glob("features-*.npy")
+    (tmp_path / STATE_NAME).unlink()
+    trained(tmp_path, VARIATIONS["features"], data=dataclasses.replace(data_of(), digest="other"))
+    (after,) = tmp_path.glob("features-*.npy")
+    assert before.name != after.name
+    assert len(list(tmp_path.glob("features-*.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_too_little_memory_says_what_to_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError, is_told: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("retrieval.training.step.to_input", fail)
+    if is_told:
+        assert message(trained, tmp_path) == (
+            "not enough memory on cpu for batches of 4 pictures of 16 pixels; lower --batch-size (with --accumulate as "
+            "much larger a step stays the same) or --size, and start again with --overwrite"
+        )
+    else:
+        with pytest.raises(RuntimeError, match="mat1"):
+            trained(tmp_path)
+
+
+def test_a_backbone_that_cannot_be_compiled_runs_as_it_is(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_compiler(*_: object, **__: object) -> None:
+        raise RuntimeError("no compiler\nand more")
+
+    stances: list[str] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: setattr(module, "_compiled_call_impl", no_compiler))
+    model = tiny_model()
+
+    def stay_eager(stance: str) -> None:
+        stances.append(stance)
+        model.backbone._compiled_call_impl = None  # type: ignore[assignment]
+
+    monkeypatch.setattr(torch.compiler, "set_stance", stay_eager)
+    said: list[str] = []
+    trained(tmp_path, dataclasses.replace(CONFIG, compile=True), model=model, on_warning=said.append)
+    assert said == ["--compile: the backbone runs as it is, it cannot be compiled here: no compiler"]
+    assert stances == ["force_eager"]
+    assert digest_of(tmp_path) == digest_of(whole)
+
+
 # Trouble
 
 
@@ -370,7 +557,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(LandmarkLoss, "forward", forward_or_nan)
     model = tiny_model()
     assert message(trained, tmp_path, dataclasses.replace(CONFIG, warmup=0), model=model) == (
-        "the loss became nan in epoch 1, step 2 (learning rates 0.01 and 0.02 there); "
+        "the loss became nan in epoch 1, step 2 (learning rates 0.01 and 0.02, pictures h, e, d, l); "
         "lower --backbone-rate and --head-rate and start again with --overwrite"
     )
     assert all(torch.isfinite(p).all() for p in model.parameters())
@@ -378,7 +565,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: py
 
 def test_unreadable_pictures_are_left_out_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A black picture in their place would be -mean / std everywhere."""
-    from retrieval.training import loop as training
+    from retrieval.training import step as training
 
     shapes: list[int] = []
     black: list[bool] = []
@@ -487,7 +674,7 @@ def test_a_killed_decoding_process_is_one_line(tmp_path: Path) -> None:
 
 
 def test_training_in_bfloat16_keeps_float32_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.training.loop.fast_dtype", lambda _: torch.bfloat16)
+    monkeypatch.setattr("retrieval.training.parts.fast_dtype", lambda _: torch.bfloat16)
     model = tiny_model()
     state = trained(tmp_path, model=model)
     assert all(p.dtype == torch.float32 for p in model.parameters())

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 from retrieval.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
@@ -71,3 +72,9 @@ def digest_of(folder: Path) -> str:
     """Of the weights in a model folder."""
     (path,) = folder.glob("weights-*.safetensors")
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights in a model folder."""
+    (path,) = folder.glob("weights-*.safetensors")
+    return load_file(path)

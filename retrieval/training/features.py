@@ -1,0 +1,125 @@
+"""Training pictures without variation, and the features that a frozen backbone has of them, described only once."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from retrieval.arrays import FloatArray
+from retrieval.checkpoint import write_atomically
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.images import ImageSpec, prepare
+from retrieval.model import DescriptorModel
+from retrieval.sources import Source
+from retrieval.training.augmentation import Batch, Collate
+from retrieval.training.parts import Parts, network_dtype
+from retrieval.training.step import Setting, pooled_features
+
+N_AT_ONCE = 32  # pictures
+
+Item = tuple[int, Tensor | str]
+
+
+class PlainPictures(Dataset[Item]):
+    """Pictures as they are embedded. Items as TrainingPictures has them; their seeds change nothing."""
+
+    def __init__(self, source: Source, spec: ImageSpec) -> None:
+        self.source, self.spec = source, spec
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        row, _ = key
+        try:
+            return row, torch.from_numpy(prepare(self.source.read(row), self.spec)).permute(2, 0, 1)
+        except UnreadableError as error:
+            return row, str(error)
+
+
+class FeatureRows(Dataset[Item]):
+    """Features in a file, mapped into memory. Items are (row, float32 (c,)), or (row, reason) if unreadable."""
+
+    def __init__(self, path: Path, unreadable: dict[int, str]) -> None:
+        self.features: FloatArray = np.load(path, mmap_mode="r")
+        self.unreadable = unreadable
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        row, _ = key
+        return row, self.unreadable.get(row) or torch.from_numpy(np.array(self.features[row]))
+
+
+def frozen_features(parts: Parts, setting: Setting, pictures: PlainPictures, cache: "FeatureCache") -> FeatureRows:
+    """The pooled features of all pictures, from the cache, which is filled when they are not there.
+
+    LmrError: it cannot be written.
+    """
+    name = f"features-{_fingerprint(parts.model, setting, cache.digest)[:12]}"
+    path, reasons = cache.folder / f"{name}.npy", cache.folder / f"{name}.json"
+    if setting.processes.rank == 0 and not path.exists():
+        for old in cache.folder.glob("features-*"):
+            old.unlink()
+        partial = path.with_name(path.name + ".tmp")
+        try:
+            unreadable = _write_features(partial, parts, setting, _all_batches(pictures, cache), cache.n)
+            write_atomically(reasons, json.dumps(unreadable).encode())
+            os.replace(partial, path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise LmrError(f"{path}: cannot be written: {error.strerror}; make room and run again") from error
+    setting.processes.first_says(None)
+    return FeatureRows(path, {int(row): reason for row, reason in json.loads(reasons.read_bytes()).items()})
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureCache:
+    """Where features are kept, and of what: digest and number of the pictures. n_workers: that decode them."""
+
+    folder: Path
+    digest: str
+    n: int
+    n_workers: int
+
+
+def _fingerprint(model: DescriptorModel, setting: Setting, digest: str) -> str:
+    """Of all that the features depend on."""
+    facts = [model.config.to_json(), setting.spec.to_json(), digest, str(network_dtype(setting.config, setting.device))]
+    known = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in model.state_dict().items():
+        if name.startswith(("backbone.", "gem.")):
+            known.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return known.hexdigest()
+
+
+def _all_batches(pictures: PlainPictures, cache: FeatureCache) -> Iterator[tuple[range, Batch]]:
+    rows = [range(i, min(i + N_AT_ONCE, cache.n)) for i in range(0, cache.n, N_AT_ONCE)]
+    loader = DataLoader(
+        pictures,
+        batch_sampler=[[(row, 0) for row in some] for some in rows],
+        collate_fn=Collate(np.zeros(cache.n, np.int32)),
+        num_workers=cache.n_workers,
+    )
+    yield from zip(rows, loader, strict=True)
+
+
+def _write_features(
+    path: Path, parts: Parts, setting: Setting, batches: Iterable[tuple[range, Batch]], n: int
+) -> dict[int, str]:
+    """Writes a .npy file (n, c), batch after batch, zeros for what is unreadable; which those are, and why."""
+    unreadable: dict[int, str] = {}
+    parts.model.eval()
+    with path.open("wb") as file, torch.inference_mode():
+        shape = (n, parts.model.n_features)
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        for rows, batch in batches:
+            block = np.zeros((len(rows), parts.model.n_features), "<f4")
+            if len(batch.labels):
+                read = [i for i, row in enumerate(rows) if row not in batch.unreadable]
+                block[read] = pooled_features(parts, batch, setting).cpu().numpy()
+            file.write(block.tobytes())
+            unreadable |= batch.unreadable
+    return unreadable

@@ -1,0 +1,67 @@
+"""What changes at each step: the network, its loss, and what moves them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from retrieval.arrays import LongArray
+from retrieval.device import fast_dtype, place
+from retrieval.model import DescriptorModel
+from retrieval.training.averaging import average_of
+from retrieval.training.config import TrainConfig
+from retrieval.training.freezing import freeze
+from retrieval.training.losses import LandmarkLoss
+from retrieval.training.optimizers import make_optimizer
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What changes at each step and is saved with the state. average: of the model's weights over the steps."""
+
+    model: DescriptorModel
+    loss: LandmarkLoss
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: AveragedModel | None = None
+
+    @property
+    def result(self) -> DescriptorModel:
+        """The network that is validated and saved."""
+        return self.model if self.average is None else cast(DescriptorModel, self.average.module)
+
+    def by_name(self) -> dict[str, Any]:
+        """Each has state_dict and load_state_dict."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def make_parts(model: DescriptorModel, counts: LongArray, config: TrainConfig, device: torch.device) -> Parts:
+    """The network on its device, and all that trains it. counts: pictures of each class."""
+    loss = LandmarkLoss(config.loss, model.d, counts)
+    place(model, device)
+    loss.to(device)
+    freeze(model, config.freeze)
+    optimizer = make_optimizer(model, loss, config)
+    loss.attach(optimizer)
+    scaler = torch.amp.GradScaler(device.type, enabled=network_dtype(config, device) == torch.float16)
+    return Parts(model, loss, optimizer, scaler, average_of(model, config.ema) if config.ema else None)
+
+
+def take_over(loss: LandmarkLoss, head: Mapping[str, Tensor]) -> None:
+    """Begins with the weights of another loss, if they all fit; what depends on margins and counts stays."""
+    own = dict(loss.named_parameters())
+    if all(name in head and head[name].shape == weights.shape for name, weights in own.items()):
+        with torch.no_grad():
+            for name, weights in own.items():
+                weights.copy_(head[name])
+
+
+def network_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
+    """The number format that the network computes in."""
+    return fast_dtype(device) if config.precision == "auto" else DTYPES[config.precision]

@@ -1,0 +1,69 @@
+"""What is trained on, where a run lives, and who is told of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from retrieval.arrays import IntArray, LongArray
+from retrieval.errors import LmrError
+from retrieval.model import DescriptorModel
+from retrieval.sources import Source
+from retrieval.training.processes import Processes
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """Pictures to train on. landmark: (n,) int32 into labels, -1 = non-landmark. image_id: (n,), for messages."""
+
+    source: Source
+    landmark: IntArray
+    labels: tuple[str, ...]
+    digest: str
+    image_id: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        n_landmarks = len(np.unique(self.landmark[self.landmark >= 0]))
+        if n_landmarks < 2:
+            raise LmrError(f"training needs pictures of at least 2 landmarks, got {n_landmarks}; add labelled rows")
+        if self.landmark.max() >= len(self.labels):
+            raise ValueError(f"landmark must lie in [-1, {len(self.labels)}), got {self.landmark.max()}")
+
+    @property
+    def counts(self) -> LongArray:
+        """(n_labels,) pictures of each landmark."""
+        return np.bincount(self.landmark[self.landmark >= 0], minlength=len(self.labels))
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where training is, after each step."""
+
+    epoch: int
+    step: int
+    n_steps: int
+    loss: float
+    pictures_per_s: float
+
+
+Validate = Callable[[DescriptorModel], Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Where a training run lives and who is told of it.
+
+    validate: given the network in evaluation mode, returns metrics with a `gap`; the best network is kept by it.
+    processes: those that train together; only the first one writes and tells.
+    """
+
+    folder: Path
+    device: torch.device
+    n_workers: int = 2
+    validate: Validate | None = None
+    on_step: Callable[[Progress], None] = lambda _: None
+    on_epoch: Callable[[Mapping[str, float]], None] = lambda _: None
+    on_warning: Callable[[str], None] = lambda _: None
+    processes: Processes = field(default_factory=Processes)

@@ -1,0 +1,134 @@
+"""One step of training: from batches to a loss, from the loss to new weights."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from retrieval.errors import LmrError
+from retrieval.images import ImageSpec
+from retrieval.model import to_input
+from retrieval.training.augmentation import Batch, mix
+from retrieval.training.config import TrainConfig
+from retrieval.training.parts import Parts, network_dtype
+from retrieval.training.processes import Processes
+
+_SEEDS_APART, _RANKS_APART = 1_000_000_000_039, 1_000_000_007_000_003  # of batches of one step, and of processes
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA and MPS; CPU on Linux; on Windows
+
+
+class NotFiniteError(ArithmeticError):
+    """The loss is not a number, or infinite. value: it."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__(str(value))
+        self.value = value
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a step is taken with."""
+
+    spec: ImageSpec
+    config: TrainConfig
+    device: torch.device
+    processes: Processes = field(default_factory=Processes)
+
+
+def step_seed(seed: int, n_done: int) -> int:
+    """The seed of all that is random in a step, after n_done others."""
+    return seed * 1_000_003 + n_done
+
+
+def learn(parts: Parts, batches: Sequence[Batch], setting: Setting, seed: int) -> float | None:
+    """One step down the gradient of the batches as if they were one; its loss.
+
+    None, and no step, when no batch holds two pictures. seed: of what is random in network and loss. Raises
+    NotFiniteError before a weight changes; LmrError when memory runs out.
+    """
+    counts = setting.processes.totals([len(batch.labels) for batch in batches])
+    n_used = sum(count for count in counts if count > 1)
+    if not n_used:
+        return None
+    parts.optimizer.zero_grad(set_to_none=True)
+    total = 0.0
+    with _explained_memory(setting):
+        for i, (count, batch) in enumerate(zip(counts, batches, strict=True)):
+            if count > 1:
+                loss = batch_loss(parts, batch, setting, seed + i * _SEEDS_APART) * (count / n_used)
+                total += loss.item()
+                if not math.isfinite(total):
+                    raise NotFiniteError(total)
+                parts.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        _descend(parts, setting)
+    return total
+
+
+def batch_loss(parts: Parts, batch: Batch, setting: Setting, seed: int) -> Tensor:
+    """The loss of a batch, or of all processes' batches as one.
+
+    The network runs in the number format of the configuration, the loss in float32.
+    """
+    processes = setting.processes
+    torch.manual_seed(seed + processes.rank * _RANKS_APART)
+    batch = mix(batch, setting.config.augment, torch.default_generator)
+    features = pooled_features(parts, batch, setting)
+    features, labels = processes.gather(features, batch.labels.to(setting.device))
+    if processes.n > 1:
+        torch.manual_seed(seed)  # what a loss draws is the same in all processes
+    descriptors = parts.model.neck(features)
+    if parts.loss.wants == "unit":
+        descriptors = F.normalize(descriptors, dim=1)
+    loss: Tensor = parts.loss(descriptors, labels)
+    if batch.mixed is not None:
+        others, share = batch.mixed
+        loss = share * loss + (1 - share) * parts.loss(descriptors, others.to(setting.device))
+    return loss
+
+
+def pooled_features(parts: Parts, batch: Batch, setting: Setting) -> Tensor:
+    """(b, c) float32 features before the neck, on the device; they may be in the batch already."""
+    if batch.pictures.ndim == 2:
+        return batch.pictures.to(setting.device, non_blocking=True)
+    pictures = batch.pictures
+    if not len(pictures):  # other processes have some, and wait for this one
+        pictures = torch.zeros(1, 3, setting.spec.size, setting.spec.size, dtype=torch.uint8)
+    with autocast(setting):
+        features = parts.model.pooled(to_input(pictures, setting.spec, setting.device))
+    return features[: len(batch.labels)]
+
+
+def autocast(setting: Setting) -> torch.autocast:
+    """The number format of the configuration, by default what is fast on the device."""
+    dtype = network_dtype(setting.config, setting.device)
+    return torch.autocast(setting.device.type, dtype, enabled=dtype != torch.float32)
+
+
+def _descend(parts: Parts, setting: Setting) -> None:
+    """One step down the gradient, whose norm over all parameters is at most the configuration's clip_norm."""
+    setting.processes.add_gradients(parts.model, parts.loss)
+    parts.scaler.unscale_(parts.optimizer)
+    nn.utils.clip_grad_norm_([*parts.model.parameters(), *parts.loss.parameters()], setting.config.clip_norm)
+    parts.scaler.step(parts.optimizer)
+    parts.scaler.update()
+    if parts.average is not None:
+        parts.average.update_parameters(parts.model)
+
+
+@contextmanager
+def _explained_memory(setting: Setting) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; on CPU and MPS it has no name of its own
+        if not isinstance(error, torch.OutOfMemoryError) and not any(text in str(error) for text in _NO_MEMORY):
+            raise
+        config, size = setting.config, setting.spec.size
+        raise LmrError(
+            f"not enough memory on {setting.device} for batches of {config.batch_size} pictures of {size} pixels; "
+            "lower --batch-size (with --accumulate as much larger a step stays the same) or --size, "
+            "and start again with --overwrite"
+        ) from error

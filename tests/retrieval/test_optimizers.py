@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+import torch
+from tiny_world import tiny_model
+
+from retrieval.training.config import LossConfig, TrainConfig
+from retrieval.training.freezing import freeze
+from retrieval.training.losses import LandmarkLoss
+from retrieval.training.optimizers import make_optimizer, rates, set_rates
+
+CONFIG = TrainConfig(backbone_rate=0.01, head_rate=0.1, weight_decay=0.5)
+
+
+def loss_of(d: int = 8) -> LandmarkLoss:
+    return LandmarkLoss(LossConfig(), d, np.array([2, 3, 4]))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("adamw", torch.optim.AdamW),
+        ("adam", torch.optim.Adam),
+        ("sgd", torch.optim.SGD),
+        ("rmsprop", torch.optim.RMSprop),
+    ],
+)
+def test_each_optimizer_takes_a_step_of_its_own_kind(name: str, kind: type) -> None:
+    model, loss = tiny_model(), loss_of()
+    optimizer = make_optimizer(model, loss, TrainConfig(optimizer=name))  # type: ignore[arg-type]
+    assert type(optimizer) is kind
+    before = [p.detach().clone() for p in model.parameters()]
+    loss(model(torch.randn(4, 3, 16, 16)), torch.tensor([0, 1, 2, 0])).backward()
+    optimizer.step()
+    assert all(not torch.equal(b, p) for b, p in zip(before, model.parameters(), strict=True))
+
+
+def test_weight_decay_is_not_on_norms_biases_and_what_asks_for_none() -> None:
+    model, loss = tiny_model(), loss_of()
+    for decay in (True, False):
+        loss.classifier.W.decay = decay
+        groups = make_optimizer(model, loss, CONFIG).param_groups
+        decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+        matrices = {id(p) for p in model.parameters() if p.ndim > 1}
+        assert decayed == matrices | ({id(loss.classifier.W)} if decay else set())
+        every = [id(p) for group in groups for p in group["params"]]
+        assert sorted(every) == sorted(id(p) for p in (*model.parameters(), *loss.parameters()))
+
+
+def test_what_is_frozen_has_no_rate() -> None:
+    model = tiny_model()
+    optimizer = make_optimizer(model, loss_of(), CONFIG)
+    set_rates(optimizer, 0.5)
+    assert rates(optimizer) == {"backbone": 0.005, "head": 0.05}
+    freeze(model, "all")
+    optimizer = make_optimizer(model, loss_of(), CONFIG)
+    set_rates(optimizer, 0.5)
+    assert rates(optimizer) == {"head": 0.05}

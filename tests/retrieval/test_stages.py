@@ -1,0 +1,118 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_world import CPU, SPEC, Pictures, digest_of, jpeg, tiny_model, weights_of
+
+from retrieval.checkpoint import read_card, weights_digest
+from retrieval.errors import LmrError
+from retrieval.model import DescriptorModel
+from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
+from retrieval.training.run import Progress, Run, TrainingData
+from retrieval.training.stages import Stage, stage_folder, train_stages
+from retrieval.training.state import TrainingState, read_head, read_state
+
+TOP = TrainConfig(
+    epochs=2,
+    batch_size=4,
+    head_rate=0.02,
+    backbone_rate=0.01,
+    freeze="all",
+    plain_pictures=True,
+    loss=LossConfig(scale=8.0),
+    augment=AugmentConfig(min_area=0.8, hue=0),
+)
+FINE = dataclasses.replace(TOP, freeze="1", plain_pictures=False, epochs=1)
+LARGE = dataclasses.replace(FINE, freeze="none", ema=0.9)
+SPECS = (SPEC, SPEC, dataclasses.replace(SPEC, size=24))
+N_STEPS = 3 * (2 + 1 + 1)
+
+pytestmark = pytest.mark.usefixtures("in_float32")
+
+
+def data_of(labels: tuple[str, ...] = ("a", "b", "c")) -> TrainingData:
+    landmark = np.array([0, 1, 2] * 3 + [-1] * 3, dtype=np.int32)
+    return TrainingData(Pictures([jpeg(int(label), i) for i, label in enumerate(landmark)]), landmark, labels, "digest")
+
+
+def trained(
+    folder: Path, model: DescriptorModel, configs: tuple[TrainConfig, ...] = (TOP, FINE, LARGE), **changes: Any
+) -> TrainingState:
+    data = changes.pop("data", [data_of()] * len(configs))
+    stages = [
+        Stage(data[i], SPECS[i], config, Run(stage_folder(folder, i + 1, len(configs)), CPU, 0, **changes))
+        for i, config in enumerate(configs)
+    ]
+    return train_stages(model, stages)
+
+
+def test_each_stage_goes_on_where_the_one_before_ended(tmp_path: Path) -> None:
+    model = tiny_model()
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    state = trained(tmp_path, model)
+    assert state.epoch == 1
+    first, second = (weights_of(tmp_path / f"stage-{n}") for n in (1, 2))
+    changed = [{name for name, p in start.items() if not torch.equal(p, one[name])} for one in (first, second)]
+    assert changed[0] == {"neck.0.weight", "neck.1.weight", "neck.1.bias"}
+    assert changed[1] == changed[0] | {"gem.p", "backbone.3.weight", "backbone.4.weight", "backbone.4.bias"}
+    assert read_card(tmp_path).image_spec.size == 24
+    assert digest_of(tmp_path) == weights_digest(model)
+    found = read_state(tmp_path)
+    assert found is not None
+    assert found[0]["starting weights"] == digest_of(tmp_path / "stage-2")
+
+
+@pytest.mark.parametrize("n_steps", [2, 7, 8, 10, N_STEPS])
+def test_a_run_stopped_in_any_stage_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_steps: int
+) -> None:
+    monkeypatch.setattr("retrieval.training.loop.STATE_EVERY_S", -1.0)
+    trained(tmp_path / "whole", tiny_model())
+    steps: list[Progress] = []
+
+    def stop(progress: Progress) -> None:
+        steps.append(progress)
+        if len(steps) == n_steps:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "stopped", tiny_model(), on_step=stop)
+    steps.clear()
+    trained(tmp_path / "stopped", tiny_model(), on_step=lambda p: steps.append(p))
+    assert len(steps) == N_STEPS - n_steps + 1
+    assert digest_of(tmp_path / "stopped") == digest_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_class_directions_go_along_where_the_labels_are_the_same(tmp_path: Path, same: bool) -> None:
+    """The rates of the second stage are zero, so that it shows what it began with."""
+    still = dataclasses.replace(TOP, head_rate=0.0, epochs=1)
+    data = [data_of(), data_of() if same else data_of(("x", "y", "z"))]
+    trained(tmp_path, tiny_model(), (TOP, still), data=data)
+    before, after = (read_head(folder)["classifier.W"] for folder in (tmp_path / "stage-1", tmp_path))
+    assert torch.equal(before, after) == same
+
+
+def test_a_loss_of_another_shape_begins_anew(tmp_path: Path) -> None:
+    """And what depends on the margins is the new stage's own."""
+    other = dataclasses.replace(TOP, head_rate=0.0, epochs=1, loss=LossConfig(scale=8.0, margin_rad=0.3))
+    trained(tmp_path, tiny_model(), (TOP, other))
+    before, after = (read_head(folder) for folder in (tmp_path / "stage-1", tmp_path))
+    assert torch.equal(before["classifier.W"], after["classifier.W"])
+    assert not torch.equal(before["classifier.margins_rad"], after["classifier.margins_rad"])
+
+
+def test_a_stage_that_cannot_be_is_refused_before_the_first_begins(tmp_path: Path) -> None:
+    with pytest.raises(LmrError) as caught:
+        trained(tmp_path / "run", tiny_model(), (TOP, dataclasses.replace(FINE, freeze="9")))
+    assert str(caught.value) == "--freeze 9: tiny has 2 blocks (0, 3); give no more than these, all or none"
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_first_stage_is_refused(tmp_path: Path) -> None:
+    trained(tmp_path, tiny_model(), (TOP, FINE))
+    with pytest.raises(LmrError, match=r"stage-1 holds a run with another training configuration; go on"):
+        trained(tmp_path, tiny_model(), (dataclasses.replace(TOP, epochs=1), FINE))
