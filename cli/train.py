@@ -96,10 +96,8 @@ _BALANCE_HELP = {
     "per_landmark": "Pictures of a landmark together in a batch, for losses over pairs; 0 = as they come.",
 }
 
-_STAGE_KEYS = {
-    name.replace("_", "-") for helps in (_TRAIN_HELP, _LOSS_HELP, _BALANCE_HELP, _AUGMENT_HELP) for name in helps
-}
-_STAGE_KEYS |= {"data", "negatives", "loss", "size", "fit"}
+_STAGE_HELP = _TRAIN_HELP | _LOSS_HELP | _BALANCE_HELP | _AUGMENT_HELP
+_STAGE_KEYS = {name.replace("_", "-") for name in _STAGE_HELP} | {"data", "negatives", "loss", "size", "fit"}
 
 
 @click.command(name="train")

@@ -238,16 +238,16 @@ class TrainConfig:
             )
         if self.epoch_size is not None and self.epoch_size < 2:
             raise LmrError(f"--epoch-size must be at least 2, got {self.epoch_size}")
-        if self.sampling.floor and not self.augment.tells_repeats_apart:
+        if self.plain_pictures and self.augment.cutmix:
+            raise LmrError("--cutmix alters pictures, --plain-pictures leaves them as they are; give one of them")
+        if self.sampling.floor and (self.plain_pictures or not self.augment.tells_repeats_apart):
             raise LmrError("--floor repeats pictures, but the augmentation never changes them; give --min-area below 1")
         if self.augment.cutmix and self.loss.name not in ("softmax", "linear"):
             raise LmrError(f"--cutmix mixes the labels of --loss softmax or linear, got --loss {self.loss.name}")
         if self.sampling.per_landmark and self.accumulate > 1:
             raise LmrError("--per-landmark keeps pictures together in a batch; it goes with --accumulate 1")
         if self.loss.name in PAIR_LOSSES and self.sampling.per_landmark < 2:
-            raise LmrError(
-                f"--loss {self.loss.name} compares pictures of a landmark in a batch; give --per-landmark 2 or more"
-            )
+            raise LmrError(f"--loss {self.loss.name} compares pictures of a landmark; give --per-landmark 2 or more")
         for option, value, least in (
             ("--seed", self.seed, 0),
             ("--accumulate", self.accumulate, 1),

@@ -19,7 +19,7 @@ from retrieval.training.freezing import train_mode
 from retrieval.training.optimizers import set_rates
 from retrieval.training.parts import make_parts
 from retrieval.training.run import Run, TrainingData
-from retrieval.training.step import NotFiniteError, Setting, learn
+from retrieval.training.step import NotFiniteError, Setting, learn, step_seed
 
 N_STEPS = 100
 LOWEST, HIGHEST = 1e-3, 1e2  # shares of the configuration's rates
