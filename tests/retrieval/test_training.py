@@ -425,15 +425,18 @@ def test_the_average_is_validated_and_saved(tmp_path: Path) -> None:
     assert digest_of(tmp_path) == shown[-1] == weights_digest(model)
 
 
-@pytest.mark.parametrize("n", [2, 4])
-def test_accumulated_batches_are_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
-    """Up to batch norm, which is therefore left in evaluation mode."""
+@pytest.mark.parametrize(("n", "unreadable"), [(2, ()), (4, ()), (2, (4, 9))])
+def test_accumulated_batches_are_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int, unreadable: tuple[int, ...]
+) -> None:
+    """Up to batch norm, left in evaluation mode here. Each picture counts alike, also one in a smaller batch."""
+    data = data_of(unreadable)
     monkeypatch.setattr("retrieval.training.loop.train_mode", lambda model: model.eval())
     config = dataclasses.replace(CONFIG, batch_size=8, optimizer="sgd")
     one, other = tiny_model(), tiny_model()
-    whole = trained(tmp_path / "whole", config, model=one)
+    whole = trained(tmp_path / "whole", config, data=data, model=one)
     config = dataclasses.replace(config, batch_size=8 // n, accumulate=n)
-    parts = trained(tmp_path / "parts", config, model=other)
+    parts = trained(tmp_path / "parts", config, data=data, model=other)
     assert [row["loss"] for row in parts.log] == pytest.approx([row["loss"] for row in whole.log], rel=1e-5)
     for a, b in zip(one.parameters(), other.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
