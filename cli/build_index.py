@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 @click.command(name="build-index")
 @click.argument("stores", type=PATH, nargs=-1)
 @click.option("--output", type=PATH, default=INDEX, show_default=True, help="Index folder to write.")
-@click.option("--model", type=PATH, default=MODEL, show_default=True, help="Model folder that made the descriptors.")
+@click.option(
+    "--model", type=PATH, default=MODEL, show_default=True, help="Model folder or file of lmr export that made them."
+)
 @click.option("--background", type=PATH, multiple=True, help="Store of non-landmarks, besides unlabelled rows.")
 @click.option("--names", type=PATH, default=None, help="CSV that gives landmarks a name and an address.")
 @click.option(
@@ -64,8 +66,9 @@ def build_from_stores(stores: tuple[Path, ...], model: Path, output: Path, value
     """Builds the folder; values: background, names, storage, whitening_power, dimensions, device, overwrite."""
     from index.building import BuildOptions, build_folder
     from index.gathering import BuildInputs
-    from retrieval.checkpoint import require_weights, write_card
+    from retrieval.model_card import write_card
     from retrieval.names import read_names
+    from retrieval.opening import model_files
     from retrieval.store import read_store
 
     read = [read_store(path) for path in stores]
@@ -75,7 +78,8 @@ def build_from_stores(stores: tuple[Path, ...], model: Path, output: Path, value
     with tempfile.TemporaryDirectory() as scratch:
         exact = Path(scratch) / "model"
         exact.mkdir()
-        shutil.copyfile(require_weights(model, card), exact / card.weights_name)
+        for name, path in model_files(model, card).items():
+            shutil.copyfile(path, exact / name)
         write_card(exact, card)
         inputs = BuildInputs(read, exact, [read_store(path) for path in values["background"]], names)
         return build_folder(output, inputs, options, overwrite=values["overwrite"], device=values["device"])

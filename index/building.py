@@ -20,7 +20,7 @@ from index.folder import (
     INDEX,
     MODEL,
     MODEL_CARD,
-    MODEL_WEIGHTS,
+    MODEL_FILES,
     NAMES,
     ROWS,
     WHITENING,
@@ -176,7 +176,7 @@ def _write_folder(
 def _copy_model(source: Path, target: Path) -> None:
     """Copies what makes a descriptor; the state and logs of training stay behind."""
     target.mkdir()
-    for path in (source / MODEL_CARD, *sorted(source.glob(MODEL_WEIGHTS))):
+    for path in sorted(path for pattern in (MODEL_CARD, *MODEL_FILES) for path in source.glob(pattern)):
         shutil.copyfile(path, target / path.name)
 
 

@@ -29,7 +29,7 @@ from retrieval.names import Name
 FORMAT_VERSION = 1
 INDEX, ROWS, BACKGROUND, WHITENING = "index.faiss", "rows.h5", "background.h5", "whiten.h5"
 MODEL, NAMES, CALIBRATION, INFO = "model", "names.json", "calibration.json", "index.json"
-MODEL_CARD, MODEL_WEIGHTS = "model.json", "weights-*.safetensors"  # what retrieval.checkpoint writes
+MODEL_CARD, MODEL_FILES = "model.json", ("weights-*.safetensors", "model.onnx")  # of retrieval
 N_TRIES = 3  # readings of a folder that is replaced meanwhile, before that is an error
 
 
