@@ -1,13 +1,15 @@
-"""What is done with descriptors after training: ensembles, scales."""
+"""What is done with descriptors after training: ensembles, scales, learnt whitening, neighbours that lend."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_set import HERE, done, refused
+from tiny_set import HERE, done, misused, refused
 
 from retrieval.store import read_store
+
+REFINED = ("--augment", "2", "--expand", "3", "--expand-alpha", "2", "--rerank", "100")
 
 
 def info(path):
@@ -67,4 +69,32 @@ def test_scales_are_part_of_the_descriptors_and_travel_with_the_index(tiny_set):
 def test_scales_that_cannot_be_are_one_line(tiny_set, scales):
     assert refused("embed", "--scales", scales, "--output", "s.h5", *HERE) == (
         f"--scales {scales}: expected numbers above 0 up to 8 with commas, such as 0.707,1,1.414"
+    )
+
+
+def test_an_index_that_refines_answers_without_further_options(tiny_set):
+    done("build-index", "--whitening", "supervised", *REFINED, "--output", "r", "--device", "cpu")
+    options = info("r")["options"]
+    assert (options["whitening"], options["refinement"]["n_expand"], options["refinement"]["expand_alpha"]) == (
+        "supervised",
+        3,
+        2.0,
+    )
+    assert "augmented.faiss" in info("r")["files"]
+    at_r = ("--index", "r", *HERE)
+    done("calibrate", "val.csv", *at_r)
+    content = json.loads(done("evaluate", "val.csv", "--json", *at_r).stdout)
+    assert content["top1"] > 0.5
+    (answer,) = json.loads(done("query", "images/train-arch-0.jpg", "--json", *at_r).stdout)
+    assert answer["in_index"] == "train-arch-0"
+    assert refused("evaluate", "--leave-one-out", *at_r).startswith("r was built with --augment, --expand or --rerank")
+    assert refused("build-index", "--output", "r", "--device", "cpu") == (
+        "r exists and was built from other descriptors or options; --overwrite replaces it"
+    )
+
+
+def test_refinements_that_cannot_be_are_refused(tiny_set):
+    assert refused("build-index", "--rerank", "5", "--output", "r") == "--rerank must be 0 (off) or 100 or more, got 5"
+    assert misused("build-index", "--whitening", "zca") == (
+        "Invalid value for '--whitening': 'zca' is not one of 'pca', 'supervised'."
     )
