@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from index.answers import Answers
     from index.folder import IndexFolder
     from retrieval.arrays import FloatArray
-    from retrieval.embedding import Embedder
+    from retrieval.describing import Describer
 
     Picture = str | Path | bytes | Image
 
@@ -97,9 +97,9 @@ class Answer:
 class Landmarks:
     """An opened index folder with its network: ask it what pictures show."""
 
-    def __init__(self, folder: "IndexFolder", embedder: "Embedder") -> None:
+    def __init__(self, folder: "IndexFolder", describer: "Describer") -> None:
         self.folder = folder
-        self.embedder = embedder
+        self.describer = describer
 
     @property
     def is_calibrated(self) -> bool:
@@ -110,10 +110,10 @@ class Landmarks:
         """Unit descriptors (b, d) of the readable pictures in their order, and position -> reason of the others."""
         unreadable: dict[int, str] = {}
         vectors = []
-        for batch in self.embedder.embed(_Given(pictures), range(len(pictures))):
+        for batch in self.describer.embed(_Given(pictures), range(len(pictures))):
             vectors.append(batch.vectors)
             unreadable |= batch.unreadable
-        return np.concatenate(vectors) if vectors else np.zeros((0, self.embedder.d), np.float32), unreadable
+        return np.concatenate(vectors) if vectors else np.zeros((0, self.describer.d), np.float32), unreadable
 
     def query(
         self, pictures: Sequence["Picture"], *, threshold: float | None = None, n_landmarks: int = N_LANDMARKS
@@ -211,15 +211,12 @@ def open_index(path: str | Path, *, device: str = "auto", threads: int | None = 
     Raises LmrError when the folder is missing, damaged or of another version, or the device is not there.
     """
     from index.folder import open_folder
-    from retrieval.checkpoint import load_model
-    from retrieval.device import limit_threads, resolve_device
-    from retrieval.embedding import make_embedder
+    from retrieval.opening import open_card, plan_describer
 
-    limit_threads(threads)
-    where = resolve_device(device)
-    folder = open_folder(path, device="cpu" if where.type == "mps" else device, threads=threads)
-    model, card = load_model(folder.model_path)
-    return Landmarks(folder, make_embedder(model, card, where, n_workers=workers))
+    folder = open_folder(path, device=device, threads=threads)
+    model = folder.model_path
+    load = plan_describer(model, open_card(model), device=device, threads=threads, n_workers=workers)
+    return Landmarks(folder, load())
 
 
 class _Given:

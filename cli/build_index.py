@@ -8,16 +8,41 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.describing import card_of_store
-from cli.options import INDEX, MODEL, PATH, STORE, Share, config_option, device_option, overwrite_option
+from cli.options import (
+    INDEX,
+    MODEL,
+    PATH,
+    STORE,
+    Share,
+    config_option,
+    device_option,
+    overwrite_option,
+    pick_values,
+    value_options,
+)
+from index.refinement import Refinement
 
 if TYPE_CHECKING:
     from index.building import BuildReport
 
 
+_REFINEMENT_HELP = {
+    "n_augment": "Neighbours that each row of the index borrows from (database augmentation); 0 = off.",
+    "augment_alpha": "Power of the similarity that these count with.",
+    "n_expand": "Neighbours that each query borrows from (alpha query expansion); 0 = off.",
+    "expand_alpha": "Power of the similarity that these count with.",
+    "n_rerank": "Best rows that are scored again by their own neighbours (SuperGlobal), 100 or more; 0 = off.",
+    "rerank_neighbours": "Neighbours that each of them borrows from.",
+    "rerank_weight": "What these count, times their similarity.",
+}
+
+
 @click.command(name="build-index")
 @click.argument("stores", type=PATH, nargs=-1)
 @click.option("--output", type=PATH, default=INDEX, show_default=True, help="Index folder to write.")
-@click.option("--model", type=PATH, default=MODEL, show_default=True, help="Model folder that made the descriptors.")
+@click.option(
+    "--model", type=PATH, default=MODEL, show_default=True, help="Model folder or file of lmr export that made them."
+)
 @click.option("--background", type=PATH, multiple=True, help="Store of non-landmarks, besides unlabelled rows.")
 @click.option("--names", type=PATH, default=None, help="CSV that gives landmarks a name and an address.")
 @click.option(
@@ -28,15 +53,23 @@ if TYPE_CHECKING:
     help="How the index keeps descriptors.",
 )
 @click.option(
+    "--whitening",
+    type=click.Choice(["pca", "supervised"]),
+    default="pca",
+    show_default=True,
+    help="By the spread of all descriptors, or learnt from how pictures of one landmark differ.",
+)
+@click.option(
     "--whitening-power",
     type=Share(0, 1),
     default=0.5,
     show_default=True,
-    help="w: principal components are divided by their standard deviation to this power; 0 = no whitening.",
+    help="w: directions are divided by their standard deviation to this power; 0 = no whitening.",
 )
 @click.option(
     "--dimensions", type=click.IntRange(1), default=None, help="Kept by the whitening. [default: min(512, d)]"
 )
+@value_options(Refinement(), _REFINEMENT_HELP)
 @device_option
 @config_option
 @overwrite_option
@@ -61,21 +94,32 @@ def command(stores: tuple[Path, ...], model: Path, output: Path, **values: Any) 
 
 
 def build_from_stores(stores: tuple[Path, ...], model: Path, output: Path, values: dict[str, Any]) -> "BuildReport":
-    """Builds the folder; values: background, names, storage, whitening_power, dimensions, device, overwrite."""
+    """Builds the folder; values: background, names, device, overwrite, and those options that differ from the default:
+    storage, whitening, whitening_power, dimensions and the fields of Refinement.
+    """
     from index.building import BuildOptions, build_folder
     from index.gathering import BuildInputs
-    from retrieval.checkpoint import require_weights, write_card
+    from retrieval.model_card import write_card
     from retrieval.names import read_names
+    from retrieval.opening import model_files
     from retrieval.store import read_store
 
     read = [read_store(path) for path in stores]
     card = card_of_store(model, read[0])
-    options = BuildOptions(values["storage"], values["whitening_power"] or None, values["dimensions"])
+    defaults = BuildOptions()
+    options = BuildOptions(
+        storage=values.get("storage", defaults.storage),
+        whitening=values.get("whitening", defaults.whitening),
+        whitening_power=values.get("whitening_power", defaults.whitening_power) or None,
+        n_dimensions=values.get("dimensions"),
+        refinement=pick_values(Refinement, values),
+    )
     names = read_names(values["names"]) if values["names"] else {}
     with tempfile.TemporaryDirectory() as scratch:
         exact = Path(scratch) / "model"
         exact.mkdir()
-        shutil.copyfile(require_weights(model, card), exact / card.weights_name)
+        for name, path in model_files(model, card).items():
+            shutil.copyfile(path, exact / name)
         write_card(exact, card)
         inputs = BuildInputs(read, exact, [read_store(path) for path in values["background"]], names)
         return build_folder(output, inputs, options, overwrite=values["overwrite"], device=values["device"])

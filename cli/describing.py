@@ -13,9 +13,9 @@ from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
     from index.evaluation import Queries
-    from retrieval.checkpoint import ModelCard
     from retrieval.filling import FillReport, FillRun
     from retrieval.manifest import Manifest
+    from retrieval.model_card import Card
     from retrieval.store import Descriptors
 
 
@@ -25,32 +25,28 @@ def store_name(manifest: Path) -> Path:
 
 
 def embed_manifest(
-    manifest: "Manifest", images: Path, model: "tuple[Path, ModelCard]", output: Path, values: Mapping[str, Any]
+    manifest: "Manifest", images: Path, model: "tuple[Path, Card]", output: Path, values: Mapping[str, Any]
 ) -> "FillReport":
     """Fills the store `output`; values: device, threads, workers, dtype, overwrite, retry_unreadable."""
-    from retrieval.checkpoint import load_model
-    from retrieval.device import limit_threads
     from retrieval.filling import fill_store
+    from retrieval.opening import plan_describer
     from retrieval.pictures import PictureSource
 
-    folder, card = model
-    limit_threads(values["threads"])
+    workers = max(1, default_workers(values["workers"]))
+    load = plan_describer(*model, device=values["device"], threads=values["threads"], n_workers=workers)
     with PictureBar("embedding") as bar:
         run = replace(fill_run(values), on_begin=bar.begin, on_batch=bar.add)
         source = PictureSource(manifest, images)
-        report = fill_store(output, manifest, source, (card, lambda: load_model(folder)[0]), run)
+        report = fill_store(output, manifest, source, (model[1], load), run)
     list_unreadable(dict(report.unreadable), report.n_unreadable, report.n_pictures)
     return report
 
 
 def fill_run(values: Mapping[str, Any]) -> "FillRun":
     """How a store is filled, from the options of a command."""
-    from retrieval.device import resolve_device
     from retrieval.filling import FillRun
 
     return FillRun(
-        device=resolve_device(values["device"]),
-        n_workers=max(1, default_workers(values["workers"])),
         dtype=values.get("dtype", "float16"),
         overwrite=values.get("overwrite", False),
         retry_unreadable=values.get("retry_unreadable", False),
@@ -64,8 +60,8 @@ def describe_queries(path: Path, model_folder: Path, values: Mapping[str, Any]) 
     """
     from index.evaluation import Queries, queries_of
     from index.tables import object_array
-    from retrieval.checkpoint import read_card
     from retrieval.manifest import read_manifest
+    from retrieval.opening import open_card
     from retrieval.store import read_store
 
     if path.suffix in (".h5", ".hdf5"):
@@ -79,13 +75,13 @@ def describe_queries(path: Path, model_folder: Path, values: Mapping[str, Any]) 
         manifest = manifest.select((manifest.usage != "Ignored").nonzero()[0])
     output = values.get("store") or store_name(path)
     images = images_folder(values["images"], path)
-    store = describe(manifest, images, (model_folder, read_card(model_folder)), output, values)
+    store = describe(manifest, images, (model_folder, open_card(model_folder)), output, values)
     truths = [tuple(manifest.landmarks[code] for code in manifest.truths(i)) for i in range(len(manifest))]
     return store, Queries(store.image_id, object_array(truths), store.path, store.kind)
 
 
 def describe(
-    manifest: "Manifest", images: Path, model: "tuple[Path, ModelCard]", output: Path, values: Mapping[str, Any]
+    manifest: "Manifest", images: Path, model: "tuple[Path, Card]", output: Path, values: Mapping[str, Any]
 ) -> "Descriptors":
     """The store of queries, made, completed or found. With `overwrite` one that is of something else is replaced."""
     from retrieval.filling import require_same_job
@@ -100,16 +96,13 @@ def describe(
     return read_store(output)
 
 
-def card_of_store(model: Path, store: "Descriptors") -> "ModelCard":
+def card_of_store(model: Path, store: "Descriptors") -> "Card":
     """The model's card with the preparation, flip and part of the store. LmrError when another model made the store."""
-    from retrieval.checkpoint import read_card
-    from retrieval.images import ImageSpec
+    from retrieval.opening import onnx_path, open_card
 
-    spec = ImageSpec.from_json(dict(store.info.image_spec))
-    made_with = store.info.model
-    card = replace(
-        read_card(model), image_spec=spec, flip=bool(made_with["flip"]), descriptor=made_with.get("descriptor", "neck")
-    )
+    card = open_card(model)
+    if onnx_path(model) is None:
+        card = card.described_as(store.info.model, store.info.image_spec)
     if card.fingerprint != store.info.fingerprint:
         raise LmrError(
             f"{store.source} was made by model {store.info.fingerprint[:8]}, {model} with the same preparation is "

@@ -1,13 +1,13 @@
 """lmr embed: the pictures of a manifest to a descriptor store."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.network import adjust_spec, build_network, network_options_from, picture_options
+from cli.network import build_network, description_of, description_options, network_options_from, picture_options
 from cli.options import (
     MODEL,
     PATH,
@@ -22,25 +22,19 @@ from cli.options import (
 )
 from cli.tars import index_tars
 from retrieval.errors import LmrError
-from retrieval.model_config import DescriptorPart, ModelConfig
+from retrieval.model_config import ModelConfig
 
 if TYPE_CHECKING:
-    from retrieval.checkpoint import ModelCard
+    from retrieval.model_card import Card
 
 
 @click.command(name="embed")
 @click.argument("manifest", type=PATH, default=Path("train.csv"))
-@click.option("--model", type=PATH, default=MODEL, show_default=True, help="Model folder.")
+@click.option("--model", type=PATH, default=MODEL, show_default=True, help="Model folder, or a file of lmr export.")
 @click.option("--output", type=PATH, default=None, help="Store to write. [default: the manifest's name, .h5]")
 @images_option
 @picture_options
-@click.option("--flip", is_flag=True, default=None, help="Average with the mirrored picture.")
-@click.option(
-    "--descriptor",
-    type=click.Choice(get_args(DescriptorPart)),
-    default=None,
-    help="What the neck gives, the pooled features before it, or both. [default: neck, or the model's]",
-)
+@description_options
 @click.option(
     "--dtype", type=click.Choice(["float16", "float32"]), default="float16", show_default=True, help="Of the store."
 )
@@ -74,7 +68,7 @@ def command(ctx: click.Context, /, manifest: Path, model: Path, output: Path | N
     rows = read_manifest(manifest, on_warning=warn)
     images = images_folder(values["images"], manifest)
 
-    def check(card: "ModelCard") -> None:
+    def check(card: "Card") -> None:
         require_same_job(output, rows, card, fill_run(values))
 
     card = _make_card(model, values, check) if asked else _find_card(model, values)
@@ -94,21 +88,20 @@ def _network_options_given(ctx: click.Context) -> list[str]:
     return [long_name(parameter) for parameter, source in zip(given, sources, strict=True) if source not in defaults]
 
 
-def _find_card(model: Path, values: dict[str, Any]) -> "ModelCard":
-    """The card in the model folder, with the preparation that was asked for."""
-    from retrieval.checkpoint import CARD, read_card
+def _find_card(model: Path, values: dict[str, Any]) -> "Card":
+    """The card of the model, with the preparation that was asked for."""
+    from retrieval.model_card import CARD
+    from retrieval.opening import describe_otherwise, open_card
 
-    if not (model / CARD).exists():
+    if model.suffix != ".onnx" and not (model / CARD).exists():
         raise LmrError(
             f"{model}: there is no model; make one with lmr train train.csv, "
             "or use lmr embed --backbone resnet50 --pretrained"
         )
-    card = read_card(model)
-    asked = {name: values[name] for name in ("flip", "descriptor") if values[name] is not None}
-    return replace(card, image_spec=adjust_spec(card.image_spec, values), **asked)
+    return describe_otherwise(model, open_card(model), description_of(values))
 
 
-def _make_card(model: Path, values: dict[str, Any], check: "Callable[[ModelCard], None]") -> "ModelCard":
+def _make_card(model: Path, values: dict[str, Any], check: "Callable[[Card], None]") -> "Card":
     """Builds the network that was asked for and saves it to the model folder, unless that very model is there.
 
     check: is given its card before anything is written, and may raise.
@@ -116,19 +109,20 @@ def _make_card(model: Path, values: dict[str, Any], check: "Callable[[ModelCard]
     import torch
 
     from retrieval.checkpoint import CARD, ModelCard, read_card, save_model, weights_digest
+    from retrieval.device import resolve_device
     from retrieval.training.state import STATE_NAME
 
+    resolve_device(values["device"])
     torch.manual_seed(0)
     network, spec = build_network(values)
-    describing: dict[str, Any] = {"flip": bool(values["flip"]), "descriptor": values["descriptor"] or "neck"}
-    network.length(describing["descriptor"])  # refuses what the network does not have
+    card = ModelCard(network.config, spec, weights_digest(network)).described(description_of(values))
+    network.length(card.descriptor)  # refuses what the network does not have
     if (model / CARD).exists() and not values["overwrite"]:
-        card = read_card(model)
-        same = card.config == network.config and card.weights_sha256 == weights_digest(network)
-        if not same:
+        found = read_card(model)
+        if (found.config, found.weights_sha256) != (card.config, card.weights_sha256):
             raise LmrError(f"{model} holds another model; give --overwrite or another --model")
-        return replace(card, image_spec=spec, **describing)
-    check(ModelCard(network.config, spec, weights_digest(network), **describing))
+        return card
+    check(card)
     if (model / STATE_NAME).exists():
         (model / STATE_NAME).unlink()
     made_by = {
@@ -136,4 +130,12 @@ def _make_card(model: Path, values: dict[str, Any], check: "Callable[[ModelCard]
         "pretrained": values["pretrained"],
         "weights": str(values["weights"] or ""),
     }
-    return save_model(model, network, spec, **describing, made_by=made_by)
+    return save_model(
+        model,
+        network,
+        card.image_spec,
+        flip=card.flip,
+        descriptor=card.descriptor,
+        scales=card.scales,
+        made_by=made_by,
+    )

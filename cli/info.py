@@ -41,7 +41,7 @@ def describe(path: Path) -> dict[str, Any]:
         return _describe_calibration_file(path)
     if (path / "index.json").is_file():
         return _describe_index(path)
-    if (path / "model.json").is_file():
+    if path.suffix == ".onnx" or (path / "model.json").is_file():
         return _describe_model(path)
     return _describe_manifest(path)
 
@@ -73,9 +73,10 @@ def _describe_store(path: Path) -> dict[str, Any]:
 
 
 def _describe_model(path: Path) -> dict[str, Any]:
-    from retrieval.checkpoint import read_card
+    from retrieval.opening import onnx_path, open_card
 
-    return {"what": "model folder", **read_card(path).to_json()}
+    what = "model folder" if onnx_path(path) is None else "exported model (ONNX)"
+    return {"what": what, **open_card(path).to_json()}
 
 
 def _describe_index(path: Path) -> dict[str, Any]:

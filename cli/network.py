@@ -4,19 +4,22 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
 from cli.options import PATH, pick_values, value_options
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
-from retrieval.model_config import ModelConfig
+from retrieval.model_card import Description
+from retrieval.model_config import DescriptorPart, ModelConfig
 
 if TYPE_CHECKING:
     from retrieval.model import DescriptorModel
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_SCALE = 8  # of a picture's size; a larger one is a slip of the keyboard
 
 _MODEL_HELP = {
     "pooling": "How the feature map becomes one vector.",
@@ -62,6 +65,33 @@ def picture_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def description_options(command: F) -> F:
+    """How a network describes prepared pictures."""
+    for option in (
+        click.option(
+            "--descriptor",
+            type=click.Choice(get_args(DescriptorPart)),
+            default=None,
+            help="What the neck gives, the pooled features before it, or both. [default: neck, or the model's]",
+        ),
+        click.option(
+            "--scales",
+            metavar="F,F,...",
+            default=None,
+            help="Average over sizes, factors of --size, such as 0.707,1,1.414. [default: 1, or the model's]",
+        ),
+        click.option("--flip", is_flag=True, default=None, help="Average with the mirrored picture."),
+    ):
+        command = option(command)
+    return command
+
+
+def description_of(values: Mapping[str, Any]) -> Description:
+    """What the options of `picture_options` and `description_options` say."""
+    names = ("size", "fit", "flip", "descriptor")
+    return Description(scales=_parse_scales(values["scales"]), **{name: values[name] for name in names})
 
 
 def build_network(values: Mapping[str, Any]) -> "tuple[DescriptorModel, ImageSpec]":
@@ -119,6 +149,20 @@ def _parse_option(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except json.JSONDecodeError:
         return name, value
+
+
+def _parse_scales(text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        scales = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        scales = ()
+    if not scales or not all(0 < scale <= MAX_SCALE for scale in scales):
+        raise LmrError(
+            f"--scales {text}: expected numbers above 0 up to {MAX_SCALE} with commas, such as 0.707,1,1.414"
+        )
+    return scales
 
 
 def _parse_channels(option: str, text: str | None) -> tuple[float, float, float] | None:

@@ -81,13 +81,13 @@ def submit_pictures(test: Path, index_path: Path, output: Path, values: dict[str
 def describe_test(folder: "IndexFolder", test: Path, values: dict[str, Any]) -> Any:
     """The store of the test pictures, made or completed where it is not there yet."""
     from cli.describing import describe, store_name
-    from retrieval.checkpoint import read_card
     from retrieval.manifest import read_manifest
+    from retrieval.opening import open_card
 
     index_tars(test)
     manifest = read_manifest(test, on_warning=warn)
     output = values["store"] or store_name(test)
-    model = (folder.model_path, read_card(folder.model_path))
+    model = (folder.model_path, open_card(folder.model_path))
     return describe(manifest, images_folder(values["images"], test), model, output, values)
 
 

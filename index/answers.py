@@ -31,6 +31,7 @@ class Answers:
     neighbours: (q, k). background: (q,) c(q), None where the index has no background. votes: flat, v of them;
     vote_logit: (v,) float64, their ranking key. landmark: (q,) int32 the best vote's, -1 where nothing was found.
     score: (q,) S of the best vote; logit: (q,) its ranking key, both float64 and -inf where nothing was found.
+    same_picture: (q,) int64, the index row that is the query itself or a copy of it, -1 = none.
     The ranking key is the logit of the confidence, or S(q, c) - 0.75 * c(q) where the index is not calibrated.
     """
 
@@ -43,10 +44,12 @@ class Answers:
     logit: FloatArray
     landmarks: tuple[str, ...]
     calibration: Calibration | None
+    same_picture: LongArray
 
     def __post_init__(self) -> None:
         q, v = self.neighbours.n_queries, len(self.votes)
-        for name, length in (("background", q), ("vote_logit", v), ("landmark", q), ("score", q), ("logit", q)):
+        lengths = {"background": q, "vote_logit": v, "landmark": q, "score": q, "logit": q, "same_picture": q}
+        for name, length in lengths.items():
             array = getattr(self, name)
             if array is None:
                 continue
@@ -67,14 +70,6 @@ class Answers:
         """(v,) float64 in [0, 1]; None where the index is not calibrated."""
         return sigmoid(self.vote_logit) if self.calibration else None
 
-    @property
-    def same_picture(self) -> LongArray:
-        """(q,) int64: the index row that is the query itself or a copy of it, -1 = none."""
-        if self.neighbours.k == 0:
-            return np.full(len(self), -1, dtype=np.int64)
-        first = self.neighbours.scores[:, 0] > SAME_PICTURE
-        return np.where(first, self.neighbours.rows[:, 0], -1)
-
 
 def answer(folder: IndexFolder, descriptors: FloatArray, *, n_neighbours: int = 0) -> Answers:
     """Neighbours, votes and confidences of queries.
@@ -84,12 +79,13 @@ def answer(folder: IndexFolder, descriptors: FloatArray, *, n_neighbours: int = 
     """
     vectors = to_index_space(folder, descriptors)
     rule, rows = folder.rule, folder.rows
-    neighbours = folder.index.search(vectors, max(rule.k, n_neighbours))
+    nearest = None if folder.refinement.is_off else folder.index.search(vectors, 1)
+    neighbours, vectors = folder.search(vectors, max(rule.k, n_neighbours))
     votes = vote(neighbours, rows.landmark, rule, counts=rows.counts, row_background=rows.background)
     background = None
     if folder.background is not None:
         background = background_similarity(vectors, folder.background.vectors, rule.m)
-    return judge(folder, neighbours, votes, background)
+    return judge(folder, neighbours, votes, background, nearest)
 
 
 def answer_store(folder: IndexFolder, store: Descriptors, *, n_neighbours: int = 0) -> Answers:
@@ -122,10 +118,17 @@ def to_index_space(folder: IndexFolder, descriptors: FloatArray) -> FloatArray:
     return folder.whitening.apply(vectors) if folder.whitening else vectors
 
 
-def judge(folder: IndexFolder, neighbours: Neighbours, votes: Votes, background: FloatArray | None) -> Answers:
+def judge(
+    folder: IndexFolder,
+    neighbours: Neighbours,
+    votes: Votes,
+    background: FloatArray | None,
+    nearest: Neighbours | None = None,
+) -> Answers:
     """The ranking key of every vote and the best vote of every query.
 
-    background: (q,) c(q), None where the index has none.
+    background: (q,) c(q), None where the index has none. nearest: by the pictures' own descriptors, where neighbours
+    were found in another way.
     """
     landmark, score = best(votes, neighbours.n_queries)
     of_vote = None if background is None else background[votes.query]
@@ -139,6 +142,7 @@ def judge(folder: IndexFolder, neighbours: Neighbours, votes: Votes, background:
         logit=np.where(landmark >= 0, _ranking_key(folder.calibration, score, background), -np.inf),
         landmarks=folder.rows.landmarks,
         calibration=folder.calibration,
+        same_picture=_same_picture(neighbours if nearest is None else nearest),
     )
 
 
@@ -153,6 +157,12 @@ def predict(answers: Answers, image_id: ObjArray, threshold_logit: float = -np.i
     if confidence is None:
         confidence = np.full(len(answers), np.nan)
     return Predictions(image_id, named, answers.logit, confidence)
+
+
+def _same_picture(nearest: Neighbours) -> LongArray:
+    if nearest.k == 0:
+        return np.full(nearest.n_queries, -1, dtype=np.int64)
+    return np.where(nearest.scores[:, 0] > SAME_PICTURE, nearest.rows[:, 0], -1)
 
 
 def _ranking_key(calibration: Calibration | None, score: FloatArray, background: FloatArray | None) -> FloatArray:
@@ -178,6 +188,7 @@ def _spread(answers: Answers, rows: LongArray, n_queries: int) -> Answers:
         logit=_placed(answers.logit, rows, n_queries, -np.inf),
         landmarks=answers.landmarks,
         calibration=answers.calibration,
+        same_picture=_placed(answers.same_picture, rows, n_queries, -1),
     )
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -15,12 +15,13 @@ import numpy as np
 
 from index.background import background_similarity
 from index.folder import (
+    AUGMENTED,
     BACKGROUND,
     FORMAT_VERSION,
     INDEX,
     MODEL,
     MODEL_CARD,
-    MODEL_WEIGHTS,
+    MODEL_FILES,
     NAMES,
     ROWS,
     WHITENING,
@@ -34,10 +35,12 @@ from index.folder import (
     write_info,
 )
 from index.gathering import BuildInputs, Pictures, gather
+from index.refinement import Refinement
+from index.refining import augment
 from index.rows import Background, Rows, write_background, write_rows
 from index.search import FlatIndex, Storage
 from index.voting import VoteRule
-from index.whitening import Whitening, fit_whitening
+from index.whitening import Whitening, fit_supervised_whitening, fit_whitening
 from index.writing import flush_folder, write_error, write_whole
 from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError
@@ -51,14 +54,17 @@ N_RECALL_QUERIES = 200  # rows; the standard error of the recall is then below 0
 class BuildOptions:
     """How descriptors become an index.
 
-    whitening_power: standard deviations are divided by their power, None = not whitened.
+    whitening: by the spread of all descriptors, or learnt from pairs of one landmark. whitening_power: of the standard
+    deviations that are divided by, None = not whitened. refinement: what is done with neighbours beyond one search.
     n_dimensions: kept by the whitening, None = min(512, d). m: background neighbours of b(i).
     """
 
     storage: Storage = "float32"
+    whitening: Literal["pca", "supervised"] = "pca"
     whitening_power: float | None = 0.5
     n_dimensions: int | None = None
     m: int = VoteRule().m
+    refinement: Refinement = field(default_factory=Refinement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +156,10 @@ def _write_folder(
         vectors, background = whitening.apply(vectors), whitening.apply(background)
     index = FlatIndex.build(vectors, options.storage, device)
     index.save(folder / INDEX)
+    recall = _measure_recall(index, vectors, device)
+    if options.refinement.n_augment:
+        vectors = augment(index, options.refinement.n_augment, options.refinement.augment_alpha)
+        FlatIndex.build(vectors, options.storage, "cpu").save(folder / AUGMENTED)
     similarity = background_similarity(vectors, background, options.m) if len(background) else None
     rows = Rows(pictures.image_id, pictures.landmark, pictures.landmarks, pictures.path, similarity)
     write_rows(folder / ROWS, rows)
@@ -164,7 +174,7 @@ def _write_folder(
         n_landmarks=len(rows.landmarks),
         n_background=len(background),
         d=index.d,
-        recall=_measure_recall(index, vectors, device),
+        recall=recall,
         program_version=importlib.metadata.version("lmr"),
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         files=list_files(folder),
@@ -176,7 +186,7 @@ def _write_folder(
 def _copy_model(source: Path, target: Path) -> None:
     """Copies what makes a descriptor; the state and logs of training stay behind."""
     target.mkdir()
-    for path in (source / MODEL_CARD, *sorted(source.glob(MODEL_WEIGHTS))):
+    for path in sorted(path for pattern in (MODEL_CARD, *MODEL_FILES) for path in source.glob(pattern)):
         shutil.copyfile(path, target / path.name)
 
 
@@ -184,7 +194,11 @@ def _fit(pictures: Pictures, options: BuildOptions) -> Whitening | None:
     if options.whitening_power is None:
         return None
     both = np.concatenate([pictures.vectors, pictures.background])
-    return fit_whitening(both, options.whitening_power, options.n_dimensions)
+    if options.whitening == "pca":
+        return fit_whitening(both, options.whitening_power, options.n_dimensions)
+    landmark = np.full(len(both), -1, dtype=np.int32)
+    landmark[: len(pictures.landmark)] = pictures.landmark
+    return fit_supervised_whitening(both, landmark, options.whitening_power, options.n_dimensions)
 
 
 def _write_names(path: Path, pictures: Pictures, names: Mapping[str, Name]) -> None:

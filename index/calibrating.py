@@ -48,7 +48,7 @@ def calibration_of(
         nearest = np.maximum(nearest, background_similarity(vectors, folder.background.vectors, 1))
     kept, left_out = leave_out_copies(image_id, nearest)
     rows, vectors, image_id = rows[kept], vectors[kept], image_id[kept]
-    neighbours = folder.index.search(vectors, max(Grid().k))
+    neighbours, vectors = folder.search(vectors, max(Grid().k))
     background = None
     if folder.background is not None:
         background = background_similarity(vectors, folder.background.vectors, m)

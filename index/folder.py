@@ -3,7 +3,8 @@
     index.faiss     the descriptors of the rows          rows.h5        image_id, landmark, path, b(i) of each row
     background.h5   descriptors of non-landmarks         whiten.h5      mean and matrix
     model/          what makes a descriptor              names.json     names of landmarks for people
-    calibration.json                                     index.json     what the folder is, sha256 of each file
+    augmented.faiss the rows with what they borrow       calibration.json
+    index.json      what the folder is, sha256 of each file
 
 index.json carries its own sha256. calibration.json is the one file that is replaced later. It carries its own
 sha256 too, and the inputs_digest of the index it was made for, and is not listed in index.json: so replacing it is
@@ -13,23 +14,27 @@ one rename, and a kill leaves a whole folder.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from index.calibration import Calibration
+from index.refinement import Refinement
+from index.refining import refined_search
 from index.rows import Background, Rows, read_background, read_rows
-from index.search import FlatIndex
+from index.search import FlatIndex, Neighbours
 from index.voting import VoteRule
 from index.whitening import Whitening, load_whitening
 from index.writing import write_whole
+from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError
 from retrieval.names import Name
 
 FORMAT_VERSION = 1
 INDEX, ROWS, BACKGROUND, WHITENING = "index.faiss", "rows.h5", "background.h5", "whiten.h5"
+AUGMENTED = "augmented.faiss"
 MODEL, NAMES, CALIBRATION, INFO = "model", "names.json", "calibration.json", "index.json"
-MODEL_CARD, MODEL_WEIGHTS = "model.json", "weights-*.safetensors"  # what retrieval.checkpoint writes
+MODEL_CARD, MODEL_FILES = "model.json", ("weights-*.safetensors", "model.onnx")  # of retrieval
 N_TRIES = 3  # readings of a folder that is replaced meanwhile, before that is an error
 
 
@@ -60,7 +65,10 @@ class FolderInfo:
 
 @dataclass(frozen=True, slots=True)
 class IndexFolder:
-    """An opened index folder. background, whitening and calibration are None where the folder has none."""
+    """An opened index folder. background, whitening, calibration and augmented are None where the folder has none.
+
+    index: the pictures' own descriptors, which tell copies. augmented: the rows that are searched in its place.
+    """
 
     path: Path
     index: FlatIndex
@@ -70,6 +78,8 @@ class IndexFolder:
     calibration: Calibration | None
     names: Mapping[str, Name]
     info: FolderInfo
+    refinement: Refinement = field(default_factory=Refinement)
+    augmented: FlatIndex | None = None
 
     def __post_init__(self) -> None:
         if len(self.index) != len(self.rows):
@@ -89,6 +99,10 @@ class IndexFolder:
     def model_path(self) -> Path:
         """The model folder in the index folder."""
         return self.path / MODEL
+
+    def search(self, vectors: FloatArray, k: int) -> tuple[Neighbours, FloatArray]:
+        """As `refined_search` over the rows of this folder; vectors: (q, d) in the index's space."""
+        return refined_search(self.index if self.augmented is None else self.augmented, vectors, k, self.refinement)
 
 
 def open_folder(
@@ -243,6 +257,8 @@ def _load(
         calibration=calibration,
         names=_read_names(folder / NAMES) if NAMES in info.files else {},
         info=info,
+        refinement=Refinement(**info.options["refinement"]),
+        augmented=FlatIndex.load(folder / AUGMENTED, *where) if AUGMENTED in info.files else None,
     )
     if read_info(folder) != info:
         raise LmrError(f"{folder} was replaced while it was read; run the command again")

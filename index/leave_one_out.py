@@ -13,6 +13,7 @@ from index.search import Neighbours
 from index.tables import object_array
 from index.voting import VoteRule, Votes, vote
 from retrieval.arrays import FloatArray, IntArray, LongArray
+from retrieval.errors import LmrError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,13 @@ def leave_one_out(folder: IndexFolder, *, seed: int = 0) -> LeaveOneOut:
 
     The row itself is no neighbour, its landmark counts one row less, and a background picture is not compared with
     itself. Its share in the whitening stays: leaving that out too would mean an index per row.
+    Raises LmrError for an index whose rows or answers borrow from each other: there the row would ask itself.
     """
+    if not folder.refinement.is_off:
+        raise LmrError(
+            f"{folder.path} was built with --augment, --expand or --rerank, by which pictures borrow from each other, "
+            "so that none can be left out; evaluate queries, or an index without these"
+        )
     rows, rule = folder.rows, folder.rule
     vectors, similarity = _asked(folder)
     own_row = np.full(len(vectors), -1, dtype=np.int64)

@@ -1,15 +1,16 @@
-"""Whitening of descriptors: principal components divided by a power of their standard deviation.
+"""Whitening of descriptors: by their own spread, or learnt from how pictures of one landmark differ.
 
-A power below 1 ("half" whitening at 0.5) keeps part of the order of the components; 1 is the textbook's.
+A power below 1 ("half" whitening at 0.5) goes part of the way; 1 is the textbook's.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from retrieval.arrays import FloatArray, read_only
+from retrieval.arrays import FloatArray, IntArray, read_only
 from retrieval.errors import LmrError
 from retrieval.hdf5_file import new_hdf5
 
@@ -88,11 +89,40 @@ def fit_whitening(vectors: FloatArray, power: float = 0.5, n_dimensions: int | N
     """
     if vectors.ndim != 2 or not 0 <= power <= 1:
         raise ValueError(f"vectors must be (n, d) and power in [0, 1], not {vectors.shape} and {power}")
-    n, d = vectors.shape
+    mean, covariance = _moments(vectors)
+    variance, components = _principal(covariance, len(vectors), n_dimensions)
+    return Whitening(mean, components * variance ** (-power / 2))
+
+
+def fit_supervised_whitening(
+    vectors: FloatArray, landmark: IntArray, power: float = 0.5, n_dimensions: int | None = None
+) -> Whitening:
+    """x -> S^(-power / 2) (x - mean), then its principal components; S = covariance of matching pairs' differences.
+
+    With power 1 the learnt whitening Lw of Radenovic, Tolias, Chum 2018, after Mikolajczyk and Matas.
+    vectors: (n, d). landmark: (n,), -1 = none. Two pictures of one landmark are a matching pair; every picture that
+    has a partner counts as much as any other. S is shrunk towards a multiple of the identity as Ledoit and Wolf
+    (2004) estimate, at least by 1 / (1 + degrees of freedom), so that few pairs do not blow up what they never saw.
+    n_dimensions: as for `fit_whitening`. Raises LmrError without matching pairs that differ.
+    """
+    if vectors.ndim != 2 or landmark.shape != (len(vectors),) or not 0 <= power <= 1:
+        raise ValueError(
+            f"vectors {vectors.shape}, landmark {landmark.shape} must be (n, d), (n,), power {power} a share"
+        )
+    mean, covariance = _moments(vectors)
+    within = _shrunk_within(vectors, landmark)
+    variance, directions = np.linalg.eigh(within / (np.trace(within) / len(within)))
+    projection = (directions * variance ** (-power / 2)) @ directions.T
+    _, components = _principal(projection @ covariance @ projection, len(vectors), n_dimensions)
+    return Whitening(mean, projection @ components)
+
+
+def _principal(covariance: FloatArray, n: int, n_dimensions: int | None) -> tuple[FloatArray, FloatArray]:
+    """Variance (m,) and components (d, m), largest first, of n vectors; none whose variance is rounding."""
+    d = len(covariance)
     if n_dimensions is not None and not 1 <= n_dimensions <= d:
         raise LmrError(f"{n_dimensions} dimensions asked of whitening, the descriptors have {d}; give 1 to {d}")
     n_dimensions = min(n_dimensions or MAX_DIMENSIONS, d, max(n - 1, 0))
-    mean, covariance = _moments(vectors)
     variance, components = np.linalg.eigh(covariance)
     variance, components = variance[::-1][:n_dimensions], components[:, ::-1][:, :n_dimensions]
     kept = variance > RELATIVE_FLOOR * max(variance.max(initial=0.0), np.finfo(np.float64).eps)
@@ -100,7 +130,54 @@ def fit_whitening(vectors: FloatArray, power: float = 0.5, n_dimensions: int | N
         raise LmrError(f"whitening needs descriptors that differ, the {n} given do not; give --whitening-power 0")
     variance, components = variance[kept], components[:, kept]
     largest = np.take_along_axis(components, np.abs(components).argmax(axis=0)[None], axis=0)
-    return Whitening(mean, components * np.sign(largest) * variance ** (-power / 2))
+    return variance, components * np.sign(largest)
+
+
+def _shrunk_within(vectors: FloatArray, landmark: IntArray) -> FloatArray:
+    """(d, d) covariance of the differences of matching pairs, shrunk so that it can be inverted."""
+    d = vectors.shape[1]
+    n, n_free, fourth, covariance = 0, 0, 0.0, np.zeros((d, d))
+    for differences, n_landmarks in _differences(vectors, landmark):
+        n, n_free = n + len(differences), n_free + len(differences) - n_landmarks
+        covariance += differences.T @ differences
+        fourth += float((np.einsum("nd,nd->n", differences, differences) ** 2).sum())
+    if n == 0:
+        raise LmrError(
+            "supervised whitening needs landmarks with two pictures or more, there are none; give --whitening pca"
+        )
+    covariance /= n
+    scale = np.trace(covariance) / d
+    if scale <= np.finfo(np.float64).eps ** 2:
+        raise LmrError(
+            "supervised whitening needs pictures of one landmark that differ, there are none; give --whitening pca"
+        )
+    squares = float((covariance**2).sum())
+    off = squares - d * scale**2  # squared distance from the multiple of the identity
+    noise = max(0.0, (fourth / n - squares) / n)
+    shrinkage = max(1.0 if off <= noise else noise / off, 1 / (1 + n_free))
+    covariance *= 1 - shrinkage
+    covariance[np.diag_indices(d)] += shrinkage * scale
+    return covariance
+
+
+def _differences(vectors: FloatArray, landmark: IntArray) -> Iterator[tuple[FloatArray, int]]:
+    """Blocks of whole landmarks with two pictures or more, and how many landmarks are in each.
+
+    (rows, d) float64: each picture less its landmark's mean, times sqrt(2 n_c / (n_c - 1)). The mean of their outer
+    products is that of the differences of all matching pairs, each picture with every partner, each picture once.
+    """
+    order = np.argsort(landmark, kind="stable")
+    order = order[landmark[order] >= 0]
+    _, of_row, counts = np.unique(landmark[order], return_inverse=True, return_counts=True)
+    order, counts = order[counts[of_row] > 1], counts[counts > 1]
+    first = np.cumsum(counts) - counts
+    cuts = np.flatnonzero(np.diff(first // BLOCK_ROWS, prepend=-1))
+    for part in np.split(np.arange(len(counts)), cuts[1:]) if len(counts) else ():
+        n_c, begin = counts[part], first[part[0]]
+        x = vectors[order[begin : begin + n_c.sum()]].astype(np.float64)
+        mean = np.add.reduceat(x, first[part] - begin, axis=0) / n_c[:, None]
+        factor = np.sqrt(2 * n_c / (n_c - 1))
+        yield (x - np.repeat(mean, n_c, axis=0)) * np.repeat(factor, n_c)[:, None], len(part)
 
 
 def _moments(vectors: FloatArray) -> tuple[FloatArray, FloatArray]:

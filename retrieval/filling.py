@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
 from retrieval.arrays import LongArray
-from retrieval.checkpoint import ModelCard
-from retrieval.embedding import Embedder, make_embedder
+from retrieval.describing import Describer
 from retrieval.errors import LmrError
 from retrieval.manifest import Manifest
-from retrieval.model import DescriptorModel
+from retrieval.model_card import Card
 from retrieval.pictures import PictureSource
 from retrieval.store import (
     TODO,
@@ -36,12 +34,10 @@ StoreDtype = Literal["float16", "float32"]
 class FillRun:
     """How a store is filled and who is told of it.
 
-    n_workers: decoding threads. retry_unreadable: also tries the unreadable pictures of a finished store again.
+    retry_unreadable: also tries the unreadable pictures of a finished store again.
     on_begin: called with the number of pictures still to do. on_batch: with the number just done.
     """
 
-    device: torch.device
-    n_workers: int
     dtype: StoreDtype = "float16"
     overwrite: bool = False
     retry_unreadable: bool = False
@@ -63,12 +59,13 @@ def fill_store(
     path: Path,
     manifest: Manifest,
     source: PictureSource,
-    model: tuple[ModelCard, Callable[[], DescriptorModel]],
+    model: tuple[Card, Callable[[], Describer]],
     run: FillRun,
 ) -> FillReport:
     """Descriptors of every picture of the manifest, in its order.
 
-    model: its card, and a function that loads the network; it is called only when there is something to do.
+    model: its card, and a function that loads what describes pictures as the card says; it is called only when there
+    is something to do.
     Raises LmrError when the store that is there, finished or not, was begun for something else.
     """
     card, load = model
@@ -80,18 +77,18 @@ def fill_store(
             return FillReport("unchanged", len(state), n_unreadable)
         reopen_unreadable(path)
     resumed = partial_path(path).exists() and not run.overwrite
-    embedder = make_embedder(load(), card, run.device, n_workers=run.n_workers)
+    describer = load()
     if resumed:
         writer = resume_store(path)
     else:
         places = [os.path.abspath(place) if place else "" for place in map(source.where, range(len(manifest)))]
-        writer = create_store(path, manifest, places, store_info(card, manifest, run.dtype, embedder.d))
-    unreadable = _fill(writer, np.flatnonzero(writer.state == TODO), (manifest, source), embedder, run)
+        writer = create_store(path, manifest, places, store_info(card, manifest, run.dtype, describer.d))
+    unreadable = _fill(writer, np.flatnonzero(writer.state == TODO), (manifest, source), describer, run)
     n_unreadable = int((writer.state == UNREADABLE).sum())
     return FillReport("resumed" if resumed else "made", len(manifest), n_unreadable, unreadable)
 
 
-def require_same_job(path: Path, manifest: Manifest, card: ModelCard, run: FillRun) -> None:
+def require_same_job(path: Path, manifest: Manifest, card: Card, run: FillRun) -> None:
     """Raises LmrError when the store that is there, finished or not, was begun for something else."""
     if path.is_dir():
         raise LmrError(f"{path} is a folder; give the store another name")
@@ -104,17 +101,13 @@ def require_same_job(path: Path, manifest: Manifest, card: ModelCard, run: FillR
                 raise LmrError(f"{place} was made with {difference}; give --overwrite or another file name")
 
 
-def store_info(card: ModelCard, manifest: Manifest, dtype: StoreDtype, d: int) -> StoreInfo:
+def store_info(card: Card, manifest: Manifest, dtype: StoreDtype, d: int) -> StoreInfo:
     """What a store made by this model from this manifest says of itself."""
+    model, image_spec = card.of_store()
     return StoreInfo(
         fingerprint=card.fingerprint,
-        model={
-            "config": card.config.to_json(),
-            "weights_sha256": card.weights_sha256,
-            "flip": card.flip,
-            "descriptor": card.descriptor,
-        },
-        image_spec=card.image_spec.to_json(),
+        model=model,
+        image_spec=image_spec,
         program_version=version("lmr"),
         manifest_digest=manifest.digest,
         dtype=dtype,
@@ -123,14 +116,14 @@ def store_info(card: ModelCard, manifest: Manifest, dtype: StoreDtype, d: int) -
 
 
 def _fill(
-    writer: StoreWriter, rows: LongArray, pictures: tuple[Manifest, PictureSource], embedder: Embedder, run: FillRun
+    writer: StoreWriter, rows: LongArray, pictures: tuple[Manifest, PictureSource], describer: Describer, run: FillRun
 ) -> dict[str, str]:
     """Describes these rows and finishes the store. Returns the unreadable ones: image_id -> reason."""
     manifest, source = pictures
     unreadable: dict[str, str] = {}
     with writer:
         run.on_begin(len(rows))
-        for batch in embedder.embed(source, rows):
+        for batch in describer.embed(source, rows):
             writer.write(batch.rows, batch.vectors)
             for row, reason in batch.unreadable.items():
                 writer.write_unreadable(row, reason)

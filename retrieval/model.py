@@ -1,5 +1,6 @@
 """The network that turns pictures into descriptors: backbone, pooling, neck."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -139,6 +140,15 @@ def to_input(pictures: Tensor, spec: ImageSpec, device: torch.device) -> Tensor:
     mean = torch.tensor(spec.mean, device=device).view(1, 3, 1, 1) * 255
     std = torch.tensor(spec.std, device=device).view(1, 3, 1, 1) * 255
     return x.sub_(mean).div_(std)
+
+
+def mean_descriptor(describe: Callable[[Tensor], Tensor], views: Sequence[Tensor], *, flip: bool) -> Tensor:
+    """Unit mean of the descriptors (b, d) of several views of the same pictures, (b, 3, h, w) each.
+
+    flip: the mirror image of each view is one too.
+    """
+    parts = [describe(turned) for view in views for turned in ((view, view.flip(3)) if flip else (view,))]
+    return parts[0] if len(parts) == 1 else F.normalize(torch.stack(parts).sum(dim=0), dim=1)
 
 
 def load_backbone_weights(model: DescriptorModel, path: Path) -> None:

@@ -56,8 +56,8 @@ class StoreInfo:
         """What was changed of the preparation, where the network is the same."""
         mine = {**self.model, **self.image_spec}
         theirs = {**other.model, **other.image_spec}
-        if any(mine.get(name) != theirs.get(name) for name in ("config", "weights_sha256")):
-            return ""
+        if any(mine.get(name) != theirs.get(name, "") for name in ("config", "weights_sha256")):
+            return ""  # another network, or an ensemble
         changed = (name for name in theirs if mine.get(name) != theirs[name])
         return next((f"another {name} ({mine.get(name)}, now {theirs[name]})" for name in changed), "")
 

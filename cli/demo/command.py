@@ -213,13 +213,7 @@ def _index(
             paths.append(stores / f"{manifest.stem}.h5")
             embed_manifest(read_manifest(manifest), demo.images, (model, card), paths[-1], values)
     background = tuple(paths[1:])
-    build = {
-        "background": background,
-        "names": demo.names,
-        "storage": "float32",
-        "whitening_power": 0.5,
-        "dimensions": None,
-    }
+    build = {"background": background, "names": demo.names}
     build_from_stores(tuple(paths[:1]), model, index_path, values | build | {"overwrite": True})
     return index_path
 

@@ -5,8 +5,16 @@ import re
 import h5py
 import numpy as np
 import pytest
+from sklearn.covariance import ledoit_wolf_shrinkage
 
-from index.whitening import Whitening, fit_whitening, load_whitening
+from index.whitening import (
+    Whitening,
+    _differences,
+    _shrunk_within,
+    fit_supervised_whitening,
+    fit_whitening,
+    load_whitening,
+)
 from retrieval.errors import LmrError
 
 
@@ -147,3 +155,88 @@ def test_a_whitening_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
         fit_whitening(correlated(20, 6)).save(path)
     reason = "No such file or directory"
     assert str(error.value) == f"{path}: cannot be written ({reason}); free space or choose another folder"
+
+
+def labelled(counts, d=4, seed=0):
+    """Clusters that differ little along the first axis and much along the last; their landmarks."""
+    rng = np.random.default_rng(seed)
+    landmark = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+    centres = rng.normal(size=(len(counts), d))
+    return centres[landmark] + rng.normal(size=(len(landmark), d)) * np.linspace(0.1, 1, d), landmark
+
+
+def slow_covariance(vectors, landmark):
+    """Mean outer product of pair differences: each picture with each of its partners, each picture counted once."""
+    total, n = np.zeros((vectors.shape[1],) * 2), 0
+    for i in np.flatnonzero(landmark >= 0):
+        partners = [j for j in np.flatnonzero(landmark == landmark[i]) if j != i]
+        if partners:
+            total += np.mean([np.outer(vectors[i] - vectors[j], vectors[i] - vectors[j]) for j in partners], axis=0)
+            n += 1
+    return total / n
+
+
+@pytest.mark.parametrize("block_rows", [1, 7, 8192])
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_matching_pairs_differ_less_where_they_differed_most(monkeypatch, block_rows, power):
+    vectors, landmark = labelled([40, 30, 1, 2, 30])
+    within = np.sort(np.linalg.eigvalsh(_shrunk_within(vectors, landmark)))
+    monkeypatch.setattr("index.whitening.BLOCK_ROWS", block_rows)
+    order = np.random.default_rng(1).permutation(len(vectors))
+    matrix = fit_supervised_whitening(vectors[order], landmark[order], power).matrix
+    # Each eigenvalue to the power of what is left, so that 1 makes all alike.
+    found = np.linalg.eigvalsh(matrix.T @ _shrunk_within(vectors, landmark) @ matrix)
+    assert found == pytest.approx(np.sort(within * (within / within.mean()) ** -power))
+    assert found[-1] / found[0] == pytest.approx((within[-1] / within[0]) ** (1 - power))
+
+
+def test_the_covariance_of_pairs_is_that_of_the_slow_version_shrunk_as_scikit_learn_does():
+    vectors, landmark = labelled([3, 1, 5, 2])
+    landmark[[0, 4]] = [-1, -1]
+    blocks = [block for block, _ in _differences(vectors, landmark)]
+    expected = slow_covariance(vectors, landmark)
+    assert sum(block.T @ block for block in blocks) / sum(map(len, blocks)) == pytest.approx(expected)
+    n, n_landmarks = 2 + 4 + 2, 3
+    share = max(ledoit_wolf_shrinkage(np.concatenate(blocks), assume_centered=True), 1 / (1 + n - n_landmarks))
+    shrunk = (1 - share) * expected + share * np.trace(expected) / 4 * np.eye(4)
+    assert _shrunk_within(vectors, landmark) == pytest.approx(shrunk)
+
+
+def test_power_0_only_turns():
+    turned = fit_supervised_whitening(*labelled([20, 20, 20]), 0.0).matrix
+    assert turned.T @ turned == pytest.approx(np.eye(4), abs=1e-9)
+
+
+def test_one_pair_is_enough_and_blows_nothing_up():
+    vectors = np.random.default_rng(0).normal(size=(30, 16))
+    landmark = np.full(30, -1, dtype=np.int32)
+    landmark[[3, 9]] = 0
+    whitening = fit_supervised_whitening(vectors, landmark, 1.0)
+    # Half of S is the pair's own direction with all its variance, half the same in every direction: 17 to 1.
+    values = np.linalg.svd(whitening.matrix, compute_uv=False)
+    assert values[0] / values[-1] == pytest.approx(np.sqrt(17))
+
+
+def test_learnt_whitening_keeps_the_largest_components_in_their_order():
+    vectors, landmark = labelled([50, 50, 50], d=8)
+    whole = fit_supervised_whitening(vectors, landmark, 0.5)
+    spreads = spread(whole, vectors)
+    assert (np.diff(spreads) < 0).all()
+    few = fit_supervised_whitening(vectors, landmark, 0.5, 3)
+    assert few.matrix == pytest.approx(whole.matrix[:, :3])
+
+
+def test_learnt_whitening_needs_pairs_that_differ():
+    vectors = correlated(6, 4)
+    without = np.arange(6, dtype=np.int32) - 3
+    without[:3] = -1
+    with pytest.raises(LmrError) as error:
+        fit_supervised_whitening(vectors, without)
+    assert str(error.value) == (
+        "supervised whitening needs landmarks with two pictures or more, there are none; give --whitening pca"
+    )
+    with pytest.raises(LmrError) as error:
+        fit_supervised_whitening(vectors[[0, 0, 1, 1]], np.array([0, 0, 1, 1], dtype=np.int32))
+    assert str(error.value) == (
+        "supervised whitening needs pictures of one landmark that differ, there are none; give --whitening pca"
+    )

@@ -1,3 +1,4 @@
+import dataclasses
 from typing import get_args
 
 import numpy as np
@@ -7,7 +8,8 @@ from tiny_world import CPU, SIZE, SPEC, Pictures, jpeg, tiny_model
 from torch import Tensor, nn
 
 from retrieval.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
-from retrieval.embedding import Embedder, Rate
+from retrieval.checkpoint import ModelCard
+from retrieval.embedding import Embedder, Rate, make_embedder
 from retrieval.errors import LmrError
 from retrieval.images import prepare
 from retrieval.model import DescriptorModel, build_model, to_input
@@ -110,6 +112,28 @@ def test_flip_is_the_unit_mean_of_picture_and_mirror_image() -> None:
     given = Embedder(model, SPEC, CPU, flip=True).describe(pixels())
     assert given == pytest.approx(expected, abs=1e-5)
     assert np.abs(given - original(model, pixels())).max() > 1e-3
+
+
+@pytest.mark.usefixtures("in_float32")
+def test_scales_and_flip_are_the_unit_mean_over_all_views() -> None:
+    model, large = tiny_model(), dataclasses.replace(SPEC, size=2 * SIZE)
+    doubled = np.repeat(np.repeat(pixels(), 2, axis=1), 2, axis=2)
+    views = [turned for given in (pixels(), doubled) for turned in (given, np.ascontiguousarray(given[:, :, ::-1]))]
+    summed = np.sum([original(model, view) for view in views], axis=0)
+    given = Embedder(model, [SPEC, large], CPU, flip=True).describe(pixels(), doubled)
+    assert given == pytest.approx(summed / np.linalg.norm(summed, axis=1, keepdims=True), abs=1e-5)
+    assert np.abs(given - Embedder(model, SPEC, CPU, flip=True).describe(pixels())).max() > 1e-3
+
+
+@pytest.mark.usefixtures("in_float32")
+def test_each_scale_is_the_picture_prepared_at_that_size(source: Pictures) -> None:
+    card = ModelCard(tiny_model().config, SPEC, "w", scales=(2, 1, 0.5))
+    assert [spec.size for spec in card.specs] == [SIZE // 2, SIZE, 2 * SIZE]
+    embedder = make_embedder(tiny_model(), card, CPU, n_workers=1)
+    prepared = [np.stack([prepare(source.read(i), spec) for i in (0, 1)]) for spec in card.specs]
+    rows, vectors = embedder.embed_all(source, [0, 4, 1])
+    assert rows.tolist() == [0, 1]
+    assert vectors == pytest.approx(embedder.describe(*prepared), abs=1e-5)
 
 
 @pytest.mark.usefixtures("in_float32")

@@ -10,7 +10,8 @@ import pytest
 from tiny_world import CPU, SPEC, jpeg, tiny_model
 
 from retrieval.checkpoint import ModelCard, weights_digest
-from retrieval.embedding import Embedder
+from retrieval.describing import Describer
+from retrieval.embedding import Embedder, make_embedder
 from retrieval.errors import LmrError
 from retrieval.filling import FillReport, FillRun, fill_store
 from retrieval.manifest import Manifest
@@ -18,7 +19,7 @@ from retrieval.model import DescriptorModel
 from retrieval.pictures import PictureSource
 from retrieval.store import DONE, TODO, UNREADABLE, partial_path, read_store, read_store_info
 
-RUN = FillRun(CPU, n_workers=2, dtype="float32")
+RUN = FillRun(dtype="float32")
 Made = Callable[..., tuple[Manifest, PictureSource]]
 
 
@@ -31,12 +32,13 @@ def card_of(model: DescriptorModel, **changes: Any) -> ModelCard:
     return dataclasses.replace(ModelCard(model.config, SPEC, weights_digest(model)), **changes)
 
 
-def model_of(seed: int = 0, **changes: Any) -> tuple[ModelCard, Callable[[], DescriptorModel]]:
+def model_of(seed: int = 0, **changes: Any) -> tuple[ModelCard, Callable[[], Describer]]:
     model = tiny_model(seed)
-    return card_of(model, **changes), lambda: model
+    card = card_of(model, **changes)
+    return card, lambda: make_embedder(model, card, CPU, n_workers=2)
 
 
-def not_to_be_loaded() -> DescriptorModel:
+def not_to_be_loaded() -> Describer:
     raise AssertionError("the network was loaded")
 
 
@@ -153,7 +155,7 @@ def interrupt(
     source: PictureSource,
     n_batches: int,
     *,
-    model: tuple[ModelCard, Callable[[], DescriptorModel]] | None = None,
+    model: tuple[ModelCard, Callable[[], Describer]] | None = None,
     run: FillRun = RUN,
 ) -> None:
     """Fills a store until its n-th batch, then is stopped by Ctrl-C."""

@@ -1,0 +1,46 @@
+"""lmr export: a model as ONNX."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.network import description_of, description_options, picture_options
+from cli.options import MODEL, PATH, config_option, overwrite_option
+from retrieval.errors import LmrError
+
+
+@click.command(name="export")
+@click.argument("model", type=PATH, default=MODEL)
+@click.argument("output", type=PATH, default=Path("model.onnx"))
+@picture_options
+@description_options
+@config_option
+@overwrite_option
+def command(model: Path, output: Path, overwrite: bool, **values: Any) -> None:
+    """Write MODEL, a model folder (model/ when it is not given), as one ONNX file OUTPUT (model.onnx).
+
+    The file takes prepared pictures and gives descriptors: normalisation, flip, scales and the members of an ensemble
+    are inside, and it says how pictures are prepared. It is written only where its descriptors are those of torch.
+    `embed`, `build-index`, `query` and `submit` then need no torch: onnxruntime describes the pictures.
+
+    \b
+    Example:
+      lmr export model model.onnx --flip
+      lmr export both both.onnx --scales 0.707,1,1.414
+    """
+    from retrieval.onnx_export import TOLERANCE, export_onnx
+    from retrieval.opening import describe_otherwise, onnx_path, open_card
+
+    if output.suffix != ".onnx":
+        raise LmrError(f"{output}: the name of an exported model ends in .onnx")
+    if onnx_path(model) is not None:
+        raise LmrError(f"{model} is exported already; give the model folder that it was made of")
+    if output.exists() and not overwrite:
+        raise LmrError(f"{output} exists; give --overwrite or another name")
+    card = describe_otherwise(model, open_card(model), description_of(values))
+    exported = export_onnx(model, card, output)
+    click.echo(
+        f"{output}: {exported.n_bytes / 1e6:.1f} MB, d = {exported.d}, differs from torch by at most "
+        f"{exported.difference:.1e} (allowed {TOLERANCE:.0e})"
+    )

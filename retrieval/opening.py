@@ -1,0 +1,63 @@
+"""Opens what describes pictures: weights with torch, ONNX with onnxruntime, each imported only where it is needed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from retrieval.describing import Describer
+from retrieval.errors import LmrError
+from retrieval.model_card import CARD, Card, Description, read_any_card, require_weights
+
+ONNX_NAME = "model.onnx"  # of an exported network that stands in a model folder in place of weights
+
+
+def onnx_path(model: Path) -> Path | None:
+    """The ONNX file that a model is: the file itself, or that of a folder without weights; None for weights."""
+    if model.suffix == ".onnx":
+        return model
+    inside = model / ONNX_NAME
+    return inside if inside.is_file() and not any(model.glob("weights-*.safetensors")) else None
+
+
+def open_card(model: Path) -> Card:
+    """The card of a model folder or an ONNX file. LmrError: missing, damaged, of another version."""
+    if model.suffix == ".onnx":
+        from retrieval.onnx_describing import read_onnx_card
+
+        return read_onnx_card(model)
+    return read_any_card(model)
+
+
+def describe_otherwise(model: Path, card: Card, how: Description) -> Card:
+    """The card with pictures described in this way. LmrError for an ONNX file, which has one way only."""
+    changed = card.described(how)
+    if onnx_path(model) is not None and changed != card:
+        raise LmrError(f"{model} describes pictures as it was exported; run lmr export with the same options")
+    return changed
+
+
+def plan_describer(
+    model: Path, card: Card, *, device: str, threads: int | None, n_workers: int
+) -> Callable[[], Describer]:
+    """A function that loads what describes pictures as the card says. LmrError at once for a device not there."""
+    onnx = onnx_path(model)
+    if onnx is not None:
+        from retrieval.onnx_describing import OnnxDescriber, providers_of
+
+        providers = providers_of(device)
+        return lambda: OnnxDescriber(onnx, card, providers, threads, n_workers)
+    from retrieval.device import limit_threads, resolve_device
+    from retrieval.embedding import load_embedder
+
+    limit_threads(threads)
+    where = resolve_device(device)
+    return lambda: load_embedder(model, card, where, n_workers=n_workers)
+
+
+def model_files(model: Path, card: Card) -> dict[str, Path]:
+    """The files beside the card that make a descriptor, by their names in a folder. LmrError: missing or damaged."""
+    onnx = onnx_path(model)
+    if onnx is not None:
+        return {ONNX_NAME: onnx}
+    if not model.is_dir():
+        raise LmrError(f"{model}: there is no model (no {CARD}); lmr train makes one")
+    return {member.card.weights_name: require_weights(model, member.card) for member in card.members}

@@ -1,0 +1,74 @@
+"""An exported model in place of weights: every command takes it, and none of those that answer imports torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_set import HERE, done, refused
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "retrieval"))
+
+from made_onnx import MEANS, write_means
+
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from cli.main import main; main(sys.argv[1:])"
+
+
+def done_without_torch(*arguments: str) -> str:
+    """stdout of an `lmr` in a process where torch cannot be imported."""
+    command = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_the_whole_way_needs_no_torch(pictures):
+    write_means(Path("m.onnx"))
+    done_without_torch("embed", "train.csv", "--model", "m.onnx", *HERE)
+    done_without_torch("build-index", "--model", "m.onnx", "--device", "cpu")
+    assert sorted(path.name for path in Path("landmarks/model").iterdir()) == ["model.json", "model.onnx"]
+    Path("m.onnx").unlink()
+    content = json.loads(done_without_torch("evaluate", "val.csv", "--json", *HERE))
+    assert content["top1"] > 0.5
+    done_without_torch("submit", "test.csv", *HERE)
+    said = done_without_torch("query", "images/test-arch-0.jpg", "--json", *HERE)
+    (answer,) = json.loads(said)
+    assert answer["landmarks"][0]["landmark_id"] == "arch"
+    assert json.loads(done_without_torch("info", "landmarks", "--json"))["fingerprint"] == MEANS.fingerprint
+
+
+def test_options_that_an_exported_model_cannot_follow_are_refused(pictures):
+    write_means(Path("m.onnx"))
+    expected = "m.onnx describes pictures as it was exported; run lmr export with the same options"
+    assert refused("embed", "--model", "m.onnx", "--flip", *HERE) == expected
+    assert refused("embed", "--model", "m.onnx", "--size", "32", *HERE) == expected
+    done("embed", "--model", "m.onnx", "--size", "16", *HERE)
+    assert refused("export", "m.onnx", "n.onnx") == (
+        "m.onnx is exported already; give the model folder that it was made of"
+    )
+
+
+def test_an_index_says_that_its_exported_model_was_changed(pictures):
+    write_means(Path("m.onnx"))
+    done("embed", "--model", "m.onnx", *HERE)
+    done("build-index", "--model", "m.onnx", "--device", "cpu")
+    model = Path("landmarks/model/model.onnx")
+    model.write_bytes(model.read_bytes()[:-1] + b"x")
+    assert refused("query", "images/test-arch-0.jpg", *HERE) == (
+        "landmarks/model/model.onnx was changed or damaged: its sha256 is not that of index.json; "
+        "copy the folder again or run lmr build-index again"
+    )
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["model", "m.txt"], "m.txt: the name of an exported model ends in .onnx"),
+    (["nowhere", "m.onnx"], "nowhere: there is no model (no model.json); lmr train makes one"),
+    (["model", "there.onnx"], "there.onnx exists; give --overwrite or another name"),
+    (["model", "m.onnx", "--scales", "1,x"],
+     "--scales 1,x: expected numbers above 0 up to 8 with commas, such as 0.707,1,1.414"),
+])  # fmt: skip
+def test_an_export_that_cannot_be_is_one_line(tiny_set, arguments, message):
+    Path("there.onnx").touch()
+    assert refused("export", *arguments) == message
+    assert not Path("m.onnx").exists()
