@@ -81,7 +81,7 @@ def compare(recipes: Sequence[str], options: "Options", values: dict[str, Any]) 
     if output.exists() and not output.is_dir():
         raise LmrError(f"--output {output} is a file; give a folder")
     output.mkdir(parents=True, exist_ok=True)
-    shop = Workshop(data, queries, output.resolve(), values)
+    shop = Workshop(data, queries, output, values)
     rows = [_row(shop, entry, options, seeds, values) for entry in entries] + _baselines(shop, part)
     facts = {
         "part": part,

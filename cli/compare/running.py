@@ -146,7 +146,8 @@ def _weights_digest(table: Mapping[str, Any]) -> str | None:
 def _folder_name(label: str, identity: Mapping[str, Any]) -> str:
     """A name for people with a digest that no other identity has."""
     text = json.dumps([FORMAT_VERSION, identity], sort_keys=True, default=str)
-    words = re.sub(r"[^\w=.-]+", "-", Path(label.partition(":")[0]).stem + label.partition(":")[2])[:60].strip("-")
+    name, _, values = label.partition(":")
+    words = re.sub(r"[^\w=.-]+", "-", f"{Path(name).stem}-{values}")[:60].strip("-")
     return f"{words}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
