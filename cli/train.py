@@ -69,6 +69,8 @@ _AUGMENT_HELP = {"min_area": "Smallest share of a picture that a random crop kee
 @value_options(LossConfig(), _LOSS_HELP)
 @value_options(TrainConfig(), _TRAIN_HELP)
 @value_options(AugmentConfig(), _AUGMENT_HELP)
+@click.option("--summary", is_flag=True, help="Print the layers with shapes and parameters; no training.")
+@click.option("--tensorboard", is_flag=True, help="Also write the figures of each epoch for TensorBoard.")
 @workers_option
 @device_option
 @config_option
@@ -86,6 +88,9 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
 
     from cli.training import train_network
 
+    if values["summary"]:
+        print_summary(values)
+        return
     data = read_training_data(manifest, values["negatives"], values["images"])
     config = pick_values(
         TrainConfig, values, loss=pick_values(LossConfig, values), augment=pick_values(AugmentConfig, values)
@@ -98,6 +103,14 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     click.echo(
         f"{output}: trained {len(state.log)} epochs in {last['seconds']:.0f} s, loss {last['loss']:.3f}{figures}"
     )
+
+
+def print_summary(values: dict[str, Any]) -> None:
+    """The layers of the network that would be trained."""
+    from retrieval.summary import summarise, to_text
+
+    model, spec = build_network(values)
+    click.echo(to_text(summarise(model, spec.size), model))
 
 
 def read_training_data(manifest: Path, negatives: Path | None, images: Path | None) -> "TrainingData":

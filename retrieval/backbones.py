@@ -18,6 +18,7 @@ from retrieval.errors import LmrError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's weights
 
+TORCHVISION_LICENCE = "none of their own; torchvision says that terms may follow from the data they were trained on"
 _WITHOUT_A_MAP = ("timm:", "vit", "swin", "plain-")  # networks whose layers give no (b, c, h, w), or hide them
 _HEADS = ("fc", "classifier", "heads", "head", "AuxLogits", "aux1", "aux2")
 
@@ -30,6 +31,7 @@ class Backbone:
     layers after the last one.
     mean, std: per channel, of pictures in [0, 1], that the library's own weights expect.
     picture_size: side in pixels of the only pictures that it takes; None = any.
+    licence: what the library says of the terms of its own weights.
     """
 
     features: nn.Module
@@ -39,6 +41,7 @@ class Backbone:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     picture_size: int | None = None
+    licence: str = TORCHVISION_LICENCE
 
 
 def build_backbone(
@@ -264,6 +267,7 @@ def _timm_backbone(name: str, options: dict[str, Any], pretrained: bool, image_s
         tuple(configuration.get("mean", IMAGENET_MEAN)),
         tuple(configuration.get("std", IMAGENET_STD)),
         picture_size=own_size if configuration.get("fixed_input_size") else None,
+        licence=configuration.get("license") or "timm names none",
     )
 
 

@@ -28,12 +28,15 @@ FACTS = ("training_s", "pictures_per_s", "descriptor_bytes")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One system with one seed. logs: training.csv of its members; facts: values of FACTS, None where there is none."""
+    """One system with one seed.
+
+    facts: values of FACTS, None where there is none. logs: training.csv of members and stages, by name.
+    """
 
     seed: int
     measured: "Measured"
     facts: Mapping[str, float | None]
-    logs: Sequence[Path] = ()
+    logs: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def values(self) -> dict[str, Any]:

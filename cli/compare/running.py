@@ -73,11 +73,14 @@ class Workshop:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A system's answers to a part. logs: training.csv of each member. facts: training_s, pictures_per_s, and
-    descriptor_bytes, None where nothing was trained, or the system keeps no descriptors."""
+    """A system's answers to a part.
+
+    logs: training.csv of each member and stage, by name. facts: training_s, pictures_per_s and descriptor_bytes, None
+    where nothing was trained, or the system keeps no descriptors.
+    """
 
     answered: "Answered"
-    logs: list[Path]
+    logs: dict[str, Path]
     facts: dict[str, float | None]
 
 
@@ -95,12 +98,22 @@ def make_system(shop: Workshop, label: str, parts: Sequence[Recipe], part: str) 
         for member, model in zip(parts, models, strict=True):
             if model is not None:
                 _train(shop, member, model)
-        logs = [model / "model" / "training.csv" for model in models if model is not None]
-        answered, facts = _answers(shop, folder, parts, models, part)
+            answered, facts = _answers(shop, folder, parts, models, part)
     except LmrError as error:
         raise LmrError(f"{label}: {error}") from error
     seconds = [json.loads((model / "finished.json").read_text())["training_s"] for model in models if model is not None]
-    return Made(answered, logs, {"training_s": sum(seconds) if seconds else None, **facts})
+    return Made(answered, _logs(models), {"training_s": sum(seconds) if seconds else None, **facts})
+
+
+def _logs(models: Sequence[Path | None]) -> dict[str, Path]:
+    """The logs of all trainings, by member where there are several and by stage."""
+    found = {}
+    for i, model in enumerate(models, start=1):
+        for path in sorted(model.rglob("training.csv")) if model is not None else ():
+            parts = [f"member {i}"] if len(models) > 1 else []
+            parts += [path.parent.name] if path.parent.name.startswith("stage-") else []
+            found[", ".join(parts)] = path
+    return found
 
 
 def _model_folder(shop: Workshop, label: str, recipe: Recipe) -> Path | None:
@@ -183,7 +196,7 @@ def _train(shop: Workshop, recipe: Recipe, folder: Path) -> None:
     from cli.report.curves import read_log
     from index.writing import write_whole
 
-    seconds = read_log(output / "training.csv")[-1]["seconds"]
+    seconds = sum(read_log(path)[-1]["seconds"] for path in output.rglob("training.csv"))  # of every stage
     write_whole(folder / "finished.json", [json.dumps({"training_s": seconds}), "\n"])
 
 

@@ -45,9 +45,9 @@ def _curves(rows: Sequence[Row]) -> list[Figure]:
     about = "What each system's answers are worth as the threshold falls; first seed."
     found = [figure("Precision and recall", about, plot_precision_recalls({k: v for k, v in curves.items() if v}))]
     logs = {
-        f"{row.label}{f', member {i + 1}' if len(row.runs[0].logs) > 1 else ''}": read_log(path)
+        f"{row.label}, {name}".removesuffix(", "): read_log(path)
         for row in made
-        for i, path in enumerate(row.runs[0].logs)
+        for name, path in row.runs[0].logs.items()
     }
     about = "Each on a scale of its own, because losses of different kinds cannot be compared; first seed."
     if logs:
