@@ -255,7 +255,9 @@ def _check(recipe: Recipe, options: Options) -> Recipe:
 def _known(options: Options, table: str) -> Mapping[str, bool]:
     if table == "answer":
         return {field.name: False for field in fields(Answering)}
-    return options["train" if table.startswith("stage.") else table]
+    if table.startswith("stage."):
+        return {**options["train"], "data": False}  # a stage may have a manifest of its own
+    return options[table]
 
 
 def _places(recipe: Recipe, option: str, options: Options) -> list[str]:

@@ -28,7 +28,7 @@ from retrieval.recipe import (
 
 # What a comparison gives the commands itself.
 _OWN = {"manifest", "stores", "queries", "output", "model", "images", "index", "store", "config", "device"}
-_OWN |= {"threads", "workers", "overwrite", "json", "retry-unreadable", "summary", "show-batch"}
+_OWN |= {"threads", "workers", "overwrite", "json", "retry-unreadable", "summary", "show-batch", "find-rate"}
 
 
 @dataclass(frozen=True, slots=True)
