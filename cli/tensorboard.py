@@ -1,35 +1,26 @@
 """The figures of each epoch for TensorBoard, where its package is there."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from retrieval.errors import LmrError
 
 
-@contextmanager
-def epoch_writer(folder: Path | None, n_done: int) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """A function that takes the row of an epoch, and does nothing where folder is None.
-
-    n_done: epochs that are finished; what was written of later ones by a run that was killed is replaced. LmrError
-    without the package.
-    """
-    if folder is None:
-        yield lambda _: None
-        return
+def summary_writer() -> Any:
+    """The class that writes for TensorBoard. LmrError without its package."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise LmrError(f"--tensorboard needs tensorboard ({error}); pip install 'lmr[tensorboard]'") from error
-    writer = SummaryWriter(str(folder), purge_step=n_done + 1)
+    return SummaryWriter
 
-    def write(row: Mapping[str, float]) -> None:
-        for name, value in row.items():
-            if name != "epoch":
-                writer.add_scalar(name, value, int(row["epoch"]))
-        writer.flush()
 
-    try:
-        yield write
-    finally:
-        writer.close()
+def write_epoch(folder: Path, row: Mapping[str, float]) -> None:
+    """Writes the row of an epoch; what a run that was killed wrote of this epoch and later ones no longer counts."""
+    epoch = int(row["epoch"])
+    writer = summary_writer()(str(folder), purge_step=epoch)
+    for name, value in row.items():
+        if name != "epoch":
+            writer.add_scalar(name, value, epoch)
+    writer.close()

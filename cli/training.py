@@ -9,7 +9,7 @@ import numpy as np
 from cli.options import images_folder, warn
 from cli.progress import PictureBar, list_unreadable
 from cli.tars import index_tars
-from cli.tensorboard import epoch_writer
+from cli.tensorboard import summary_writer, write_epoch
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
 from retrieval.training.config import TrainConfig
@@ -36,6 +36,8 @@ def train_network(
     from retrieval.training.loop import Run, train
     from retrieval.training.state import LOG_NAME, read_state
 
+    if values.get("tensorboard"):
+        summary_writer()  # refused now, not after the first epoch
     limit_threads(values["threads"])
     device = resolve_device(values["device"])
     workers = default_workers(values["workers"])
@@ -44,8 +46,7 @@ def train_network(
         validate = make_validation(data, spec, values["val"], values["images"], device, workers)
     _make_way(output, overwrite=values["overwrite"])
     found = read_state(output)
-    log_folder = output / "tensorboard" if values.get("tensorboard") else None
-    with PictureBar("training") as bar, epoch_writer(log_folder, found[1].epoch if found else 0) as write_epoch:
+    with PictureBar("training") as bar:
         started = False
 
         def on_step(progress: "Progress") -> None:
@@ -59,7 +60,8 @@ def train_network(
 
         def on_epoch(row: Mapping[str, float]) -> None:
             warn("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
-            write_epoch(row)
+            if values.get("tensorboard"):
+                write_epoch(output / "tensorboard", row)
 
         state = train(model, data, spec, config, Run(output, device, workers, validate, on_step, on_epoch))
     if found is not None and found[1].epoch == len(state.log):
