@@ -137,7 +137,9 @@ def _network_options(defaults: ModelConfig) -> Sequence[Callable[[F], F]]:
             help="Argument of the library's constructor, such as pad_type=same.",
         ),
         value_options(defaults, _MODEL_HELP),
-        value_options(defaults, {"backbone": "Any torchvision classification network, or timm:NAME."}),
+        value_options(
+            defaults, {"backbone": "Any torchvision classification network, timm:NAME, plain-cnn or plain-mlp."}
+        ),
     )
 
 

@@ -126,6 +126,8 @@ _STAGE_KEYS = {name.replace("_", "-") for name in _STAGE_HELP} | {"data", "negat
     default=None,
     help="Write a sheet of the first batch as the network sees it; no training.",
 )
+@click.option("--summary", is_flag=True, help="Print the layers with shapes and parameters; no training.")
+@click.option("--tensorboard", is_flag=True, help="Also write the figures of each epoch for TensorBoard.")
 @workers_option
 @device_option
 @staged_config_option(_STAGE_KEYS)
@@ -156,6 +158,9 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     from cli.training import Plan, find_rates, train_in_stages
     from retrieval.training.processes import is_first
 
+    if values["summary"]:
+        print_summary(values)
+        return
     sheet: Path | None = values["show_batch"]
     if sheet is not None:
         sheet_format(sheet)
@@ -197,6 +202,14 @@ def _make_config(stage: Mapping[str, Any]) -> TrainConfig:
         augment=pick_values(AugmentConfig, stage),
         sampling=pick_values(BalanceConfig, stage),
     )
+
+
+def print_summary(values: dict[str, Any]) -> None:
+    """The layers of the network that would be trained."""
+    from retrieval.summary import summarise, to_text
+
+    model, spec = build_network(values)
+    click.echo(to_text(summarise(model, spec.size), model))
 
 
 def read_training_data(

@@ -11,6 +11,7 @@ import numpy as np
 from cli.options import images_folder, warn
 from cli.progress import PictureBar, list_unreadable
 from cli.tars import index_tars
+from cli.tensorboard import summary_writer, write_epoch
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
 from retrieval.training.config import TrainConfig
@@ -55,6 +56,8 @@ def train_in_stages(
     from retrieval.training.stages import train_stages
     from retrieval.training.state import read_state
 
+    if values.get("tensorboard"):
+        summary_writer()  # refused now, not after the first epoch
     limit_threads(values["threads"])
     with joined_processes(resolve_device(values["device"])) as processes, PictureBar("training") as bar:
         stages = _make_stages(plans, output, values, processes, _StepBar(bar, plans))
@@ -82,18 +85,28 @@ def _make_stages(
         validate = None
         if values["val"] is not None:
             validate = make_validation(plan.data, plan.spec, values["val"], values["images"], processes.device, workers)
+        folder = stage_folder(output, number, len(plans))
         run = Run(
-            stage_folder(output, number, len(plans)),
+            folder,
             processes.device,
             workers,
             validate,
             on_step=partial(bar.show, number),
-            on_epoch=lambda row: warn("  ".join(f"{name} {value:.4g}" for name, value in row.items())),
+            on_epoch=partial(
+                _tell_epoch, stage_folder(output, number, len(plans)) if values.get("tensorboard") else None
+            ),
             on_warning=warn,
             processes=processes,
         )
         stages.append(Stage(plan.data, plan.spec, plan.config, run))
     return stages
+
+
+def _tell_epoch(board: Path | None, row: Mapping[str, float]) -> None:
+    """A line on stderr, and the figures for TensorBoard in a folder of the stage's."""
+    warn("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+    if board is not None:
+        write_epoch(board / "tensorboard", row)
 
 
 class _StepBar:

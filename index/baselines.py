@@ -49,18 +49,28 @@ def measure_baselines(
     """
     n_queries = truths.n_queries
     read = np.flatnonzero((neighbours.rows >= 0).any(axis=1))
-    width = min(max(TOP), len(rows.landmarks))
-    rng = np.random.default_rng(0)
-    drawn = _draw_distinct(rng, len(read), width, len(rows.landmarks))
-    frequent = np.tile(np.argsort(-rows.counts, kind="stable")[:width], (len(read), 1))
+    (random, sure), frequent = random_votes(read, n_queries, len(rows.landmarks)), frequent_votes(read, rows.counts)
     nearest = vote(neighbours, rows.landmark, VoteRule(k=max(1, neighbours.k), tau=NEAREST_TAU, r=0))
     majority = vote_majority(neighbours, rows.landmark, k)
     return {
-        "random": measure_votes(_as_votes(read, drawn), rng.random(n_queries), truths, image_id),
-        "most_frequent": measure_votes(_as_votes(read, frequent), np.zeros(n_queries), truths, image_id),
+        "random": measure_votes(random, sure, truths, image_id),
+        "most_frequent": measure_votes(frequent, np.zeros(n_queries), truths, image_id),
         "nearest_neighbour": measure_votes(nearest, best(nearest, n_queries)[1], truths, image_id),
         "majority_vote": measure_votes(majority, best(majority, n_queries)[1], truths, image_id),
     }
+
+
+def random_votes(query: LongArray, n_queries: int, n_landmarks: int) -> tuple[Votes, FloatArray]:
+    """Landmarks in random order for these queries, and the random certainty (n_queries,) of each (seed 0)."""
+    rng = np.random.default_rng(0)
+    drawn = _draw_distinct(rng, len(query), min(max(TOP), n_landmarks), n_landmarks)
+    return _as_votes(query, drawn), rng.random(n_queries)
+
+
+def frequent_votes(query: LongArray, counts: LongArray) -> Votes:
+    """The landmarks with the most pictures, the same for each of these queries. counts: (n_landmarks,)."""
+    width = min(max(TOP), len(counts))
+    return _as_votes(query, np.tile(np.argsort(-counts, kind="stable")[:width], (len(query), 1)))
 
 
 def _draw_distinct(rng: np.random.Generator, n: int, width: int, n_values: int) -> LongArray:

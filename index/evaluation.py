@@ -14,11 +14,11 @@ from index.metrics import (
     bootstrap_interval,
     first_hit_position,
     gap,
+    gap_interval,
     make_truths,
     map_at_100,
     mean_landmark_accuracy,
     precision_at_k,
-    ranking,
 )
 from index.mistakes import Judged, Mistakes, find_mistakes
 from index.scoring import PRECISION_AT
@@ -197,23 +197,15 @@ def _judge(folder: IndexFolder, answers: Answers, queries: Queries, n_left_out: 
 
 
 def _intervals(judged: Judged, seed: int) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Bootstrap intervals of GAP and top-1. The order of the ranks is the same in every resample."""
+    """Bootstrap intervals of GAP and top-1."""
     answers, correct, known = judged.answers, judged.correct, judged.truths.known
-    answered = np.flatnonzero(answers.landmark >= 0)
-    ranked = answered[ranking(answers.logit[answered], judged.image_id[answered])]
-
-    def gap_of(drawn: LongArray) -> float:
-        times = np.bincount(drawn, minlength=len(known))[ranked]
-        right = np.repeat(correct[ranked], times)
-        precision = np.cumsum(right) / np.arange(1, len(right) + 1)
-        n_landmark_queries = int(known[drawn].sum())
-        return float(precision[right].sum() / n_landmark_queries) if n_landmark_queries else float("nan")
 
     def top1_of(drawn: LongArray) -> float:
         drawn = drawn[known[drawn]]
         return float(correct[drawn].mean()) if len(drawn) else float("nan")
 
-    return bootstrap_interval(gap_of, len(known), seed), bootstrap_interval(top1_of, len(known), seed)
+    key = np.where(answers.landmark >= 0, answers.logit, -np.inf)
+    return gap_interval(key, correct, known, judged.image_id, seed), bootstrap_interval(top1_of, len(known), seed)
 
 
 def _measure_retrieval(folder: IndexFolder, judged: Judged) -> dict[str, Any]:

@@ -222,6 +222,25 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def gap_interval(
+    confidence: FloatArray, correct: BoolArray, known: BoolArray, image_id: ObjArray, seed: int
+) -> tuple[float, float]:
+    """95 % bootstrap interval of `gap` over queries; the order of the ranks is the same in every resample.
+
+    confidence, correct, known, image_id: (q,) of all queries; confidence -inf = not answered.
+    """
+    answered = np.flatnonzero(confidence > -np.inf)
+    ranked = answered[ranking(confidence[answered], image_id[answered])]
+
+    def gap_of(drawn: LongArray) -> float:
+        right = np.repeat(correct[ranked], np.bincount(drawn, minlength=len(known))[ranked])
+        precision = np.cumsum(right) / np.arange(1, len(right) + 1)
+        n_landmark_queries = int(known[drawn].sum())
+        return float(precision[right].sum() / n_landmark_queries) if n_landmark_queries else float("nan")
+
+    return bootstrap_interval(gap_of, len(known), seed)
+
+
 def _mean(values: FloatArray | BoolArray) -> float:
     """The mean, NaN for nothing, without numpy's warning."""
     return float(np.mean(values)) if len(values) else float("nan")

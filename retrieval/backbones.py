@@ -1,12 +1,13 @@
-"""Backbones by name: any torchvision classification network, and any timm network as `timm:<name>`.
+"""Backbones by name: any torchvision classification network, any timm network as `timm:<name>`, and two plain ones.
 
 A backbone turns (b, 3, h, w) into features: a map (b, c, h', w') or, for transformers, tokens (b, n, c) of which
 the first `n_prefix_tokens` belong to no place in the picture (the class token among them).
 """
 
 import difflib
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,7 +18,8 @@ from retrieval.errors import LmrError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's weights
 
-_WITHOUT_A_MAP = ("timm:", "vit", "swin")  # networks whose layers give no (b, c, h, w), or hide them
+TORCHVISION_LICENCE = "none of their own; torchvision says that terms may follow from the data they were trained on"
+_WITHOUT_A_MAP = ("timm:", "vit", "swin", "plain-")  # networks whose layers give no (b, c, h, w), or hide them
 _HEADS = ("fc", "classifier", "heads", "head", "AuxLogits", "aux1", "aux2")
 
 
@@ -29,6 +31,7 @@ class Backbone:
     layers after the last one.
     mean, std: per channel, of pictures in [0, 1], that the library's own weights expect.
     picture_size: side in pixels of the only pictures that it takes; None = any.
+    licence: what the library says of the terms of its own weights.
     """
 
     features: nn.Module
@@ -38,6 +41,7 @@ class Backbone:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     picture_size: int | None = None
+    licence: str = TORCHVISION_LICENCE
 
 
 def build_backbone(
@@ -56,6 +60,8 @@ def build_backbone(
     if last_layer is not None and name.startswith(_WITHOUT_A_MAP):
         raise LmrError(f"--last-layer {last_layer}: only for convolutional networks of torchvision, not {name}")
     try:
+        if name in PLAIN:
+            return _plain_backbone(name, dict(options), pretrained)
         if not name.startswith("timm:"):
             return _torchvision_backbone(name, dict(options), last_layer, pretrained, image_size)
         return _timm_backbone(name.removeprefix("timm:"), dict(options), pretrained, image_size)
@@ -119,6 +125,43 @@ class ConvolutionalFeatures(nn.Module):
         return torch.relu(x) if self._is_densenet else x
 
 
+class PlainMLP(nn.Sequential):
+    """A multilayer perceptron on the pixels of a picture that is made grid x grid: (b, 3, h, w) -> (b, width, 1, 1).
+
+    n_layers: hidden layers, each with a ReLU and dropout.
+    """
+
+    def __init__(self, *, grid: int = 32, width: int = 512, n_layers: int = 2, dropout: float = 0.2) -> None:
+        layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(grid), nn.Flatten()]
+        n_inputs = 3 * grid * grid
+        for _ in range(n_layers):
+            layers += [nn.Linear(n_inputs, width), nn.ReLU(), nn.Dropout(dropout)]
+            n_inputs = width
+        super().__init__(*layers, nn.Unflatten(1, (n_inputs, 1, 1)))
+        self.n_features = n_inputs
+
+
+class PlainCNN(nn.Sequential):
+    """Blocks of a 3 x 3 convolution, ReLU and pooling by two: (b, 3, h, w) -> (b, last width, h', w').
+
+    pool: `max` or `avg`. widths: channels of each block.
+    """
+
+    def __init__(self, *, pool: str = "max", widths: Sequence[int] = (32, 64, 128)) -> None:
+        if pool not in ("max", "avg"):
+            raise ValueError(f"pool is max or avg, got {pool}")
+        pooling = nn.MaxPool2d if pool == "max" else nn.AvgPool2d
+        blocks = [
+            nn.Sequential(nn.Conv2d(n_inputs, width, 3, padding=1), nn.ReLU(), pooling(2))
+            for n_inputs, width in itertools.pairwise((3, *widths))
+        ]
+        super().__init__(*blocks)
+        self.n_features = (3, *widths)[-1]
+
+
+PLAIN: Mapping[str, type[PlainMLP] | type[PlainCNN]] = {"plain-mlp": PlainMLP, "plain-cnn": PlainCNN}
+
+
 class VisionTransformerFeatures(nn.Module):
     """Tokens (b, 1 + h' * w', c) of torchvision's VisionTransformer, the class token first."""
 
@@ -152,6 +195,13 @@ class TimmFeatures(nn.Module):
         return features
 
 
+def _plain_backbone(name: str, options: dict[str, Any], pretrained: bool) -> Backbone:
+    if pretrained:
+        raise LmrError(f"--backbone {name}: nobody has trained it on ImageNet; leave out --pretrained")
+    network = PLAIN[name](**options)
+    return Backbone(network, network.n_features, 0, _HEADS, IMAGENET_MEAN, IMAGENET_STD)
+
+
 def _torchvision_backbone(
     name: str, options: dict[str, Any], last_layer: str | None, pretrained: bool, image_size: int
 ) -> Backbone:
@@ -159,7 +209,7 @@ def _torchvision_backbone(
 
     known = models.list_models(module=models)
     if name not in known:
-        raise LmrError(f"--backbone {name}: torchvision has no such network{_nearest(name, known)}")
+        raise LmrError(f"--backbone {name}: torchvision has no such network{_nearest(name, [*known, *PLAIN])}")
     if not pretrained:
         options = _random_network_options(name, image_size) | options
     network = _build_network(models, name, pretrained, options)
@@ -217,6 +267,7 @@ def _timm_backbone(name: str, options: dict[str, Any], pretrained: bool, image_s
         tuple(configuration.get("mean", IMAGENET_MEAN)),
         tuple(configuration.get("std", IMAGENET_STD)),
         picture_size=own_size if configuration.get("fixed_input_size") else None,
+        licence=configuration.get("license") or "timm names none",
     )
 
 

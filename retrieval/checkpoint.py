@@ -19,6 +19,7 @@ from retrieval.model_card import require_weights as require_weights
 from retrieval.model_card import write_atomically as write_atomically
 from retrieval.model_card import write_card as write_card
 from retrieval.model_config import DescriptorPart
+from retrieval.model_page import PAGE, model_page
 
 
 def save_model(
@@ -31,12 +32,18 @@ def save_model(
     scales: tuple[float, ...] = PLAIN_SCALES,
     made_by: Mapping[str, Any],
 ) -> ModelCard:
-    """Writes a model folder; a kill leaves the model that was there or the new one. LmrError: not writable, full."""
+    """Writes a model folder with a page for people; a kill leaves the model that was there or the new one.
+
+    LmrError: not writable, full.
+    """
     data = _packed(model)
+    if model.started_from:
+        made_by = {**made_by, "started_from": dict(model.started_from)}
     card = ModelCard(model.config, spec, hashlib.sha256(data).hexdigest(), flip, descriptor, made_by, scales)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / card.weights_name, data)
+        write_atomically(folder / PAGE, model_page(card.to_json()).encode())
         write_card(folder, card)
         for old in folder.glob("weights-*.safetensors"):
             if old.name != card.weights_name:

@@ -1,6 +1,6 @@
 """The network that turns pictures into descriptors: backbone, pooling, neck."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -47,6 +47,7 @@ class DescriptorModel(nn.Module):
         self.picture_size = backbone.picture_size
         self.heads = backbone.heads
         self.mean, self.std = backbone.mean, backbone.std
+        self.started_from: Mapping[str, str] = {}
         self.gem = GeM(config.gem_p) if config.pooling == "gem" else None
         self.neck: nn.Module = nn.Identity()
         self.n_features = backbone.n_features
@@ -131,6 +132,7 @@ def build_model(
     model.require_size(image_size)
     if weights_path is not None:
         load_backbone_weights(model, weights_path)
+    model.started_from = _started_from(config.backbone, backbone.licence if pretrained else None, weights_path)
     return model
 
 
@@ -197,6 +199,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not _is_state_dict(given):
         raise LmrError(f"{path} holds no state dict (tensors by name); save model.state_dict() with torch.save")
     return {name.removeprefix("module."): value for name, value in given.items()}
+
+
+def _started_from(name: str, licence: str | None, weights_path: Path | None) -> Mapping[str, str]:
+    """Where the weights of the backbone come from and on what terms, for people. licence: of the library's weights."""
+    if weights_path is not None:
+        return {"weights": f"the file {weights_path.name}", "licence": "not in the file; ask whoever published it"}
+    if licence is not None:
+        return {"weights": f"the library's default weights of {name}", "licence": licence}
+    return {"weights": "random numbers", "licence": "none, they are random"}
 
 
 def _is_state_dict(given: object) -> bool:

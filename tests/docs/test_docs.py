@@ -29,6 +29,7 @@ from retrieval.manifest_formats import recognise_manifest
 
 FORMATS = ROOT / "docs" / "formats.md"
 README = ROOT / "README.md"
+COMPARE = ROOT / "docs" / "compare.md"
 BENCHMARKS = ROOT / "docs" / "benchmarks.md"
 HEAVY = ("aiohttp", "torch", "torchvision", "faiss", "h5py", "matplotlib", "pandas", "sklearn", "jinja2", "tqdm")
 
@@ -213,3 +214,14 @@ def _refusal(arguments: list[str]) -> str:
     except click.ClickException as error:
         return f"lmr {' '.join(arguments)}: {error.format_message()}"
     return ""
+
+
+def test_the_page_on_comparing_lists_the_recipes_and_its_own_can_be_read(tmp_path: Path) -> None:
+    from cli.compare.plan import read_entries, step_options
+    from retrieval.recipe import recipe_names
+
+    assert first_column(COMPARE, "tells them in a line each") == set(recipe_names())
+    (text,) = [block.text for block in blocks(COMPARE) if block.mark == ("file", "mine.toml")]
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    (entry,) = read_entries([str(tmp_path / "mine.toml")], {}, step_options())
+    assert len(entry.recipe.members) == 3

@@ -259,3 +259,38 @@ def test_without_timm_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     assert message(lambda: build_backbone("timm:resnet18", {})) == (
         "--backbone timm:resnet18: needs timm; pip install 'lmr[timm]'"
     )
+
+
+@pytest.mark.parametrize("pool", ["max", "avg"])
+def test_the_plain_convolutions_halve_the_picture_in_each_block(pool: str) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone("plain-cnn", {"pool": pool, "widths": [4, 6]})
+    x = picture(16)
+    features = backbone.features(x)
+    assert features.shape == (2, 6, 4, 4)
+    assert backbone.n_features == 6
+    first = torch.relu(backbone.features[0][0](x))  # type: ignore[index]
+    pooled = F.max_pool2d(first, 2) if pool == "max" else F.avg_pool2d(first, 2)
+    second = torch.relu(backbone.features[1][0](pooled))  # type: ignore[index]
+    assert torch.equal(features, F.max_pool2d(second, 2) if pool == "max" else F.avg_pool2d(second, 2))
+
+
+def test_the_plain_perceptron_sees_the_pixels_of_any_size_as_a_grid() -> None:
+    backbone = build_backbone("plain-mlp", {"grid": 4, "width": 5, "n_layers": 1})
+    backbone.features.eval()
+    x = picture(8)
+    by_hand = torch.relu(backbone.features[2](F.avg_pool2d(x, 2).flatten(1)))  # type: ignore[index]
+    assert torch.allclose(backbone.features(x), by_hand[:, :, None, None], atol=1e-6)
+    assert backbone.features(picture(32)).shape == (2, 5, 1, 1)
+
+
+def test_a_plain_network_has_no_weights_to_fetch_and_names_its_options() -> None:
+    assert message(lambda: build_backbone("plain-cnn", {}, pretrained=True)) == (
+        "--backbone plain-cnn: nobody has trained it on ImageNet; leave out --pretrained"
+    )
+    assert message(lambda: build_backbone("plain-cnn", {"pool": "median"})) == (
+        '--backbone plain-cnn: pool is max or avg, got median; check --backbone-option {"pool": "median"}'
+    )
+    assert message(lambda: build_backbone("plain-cn", {})) == (
+        "--backbone plain-cn: torchvision has no such network; did you mean plain-cnn, plain-mlp?"
+    )

@@ -56,7 +56,11 @@ def test_a_network_comes_back_exactly(tmp_path: Path) -> None:
     card = save_model(tmp_path / "deep" / "model", model, spec, flip=True, descriptor="both", made_by={"epochs": 3})
     loaded, found = load_model(tmp_path / "deep" / "model")
     assert found == card
-    assert (found.config, found.image_spec, found.made_by) == (model.config, spec, {"epochs": 3})
+    assert (found.config, found.image_spec) == (model.config, spec)
+    assert found.made_by == {
+        "epochs": 3,
+        "started_from": {"weights": "random numbers", "licence": "none, they are random"},
+    }
     assert (found.flip, found.descriptor) == (True, "both")
     assert list(loaded.state_dict()) == list(model.state_dict())
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
@@ -65,7 +69,7 @@ def test_a_network_comes_back_exactly(tmp_path: Path) -> None:
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(loaded(x), model.eval()(x))
     assert weights_digest(loaded) == card.weights_sha256
-    assert sorted(os.listdir(tmp_path / "deep" / "model")) == ["model.json", card.weights_name]
+    assert sorted(os.listdir(tmp_path / "deep" / "model")) == ["README.md", "model.json", card.weights_name]
 
 
 def test_weights_that_do_not_fit_the_network_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,11 +173,11 @@ def test_a_card_with_a_key_too_many_is_damaged(folder: Path) -> None:
     assert message(read_card, folder).startswith(f"{folder}/model.json is damaged (")
 
 
-@pytest.mark.parametrize("n_replaced", [0, 1, 2])
+@pytest.mark.parametrize("n_replaced", [0, 1, 2, 3])
 def test_a_kill_between_writes_leaves_the_old_model_or_the_new(
     folder: Path, monkeypatch: pytest.MonkeyPatch, n_replaced: int
 ) -> None:
-    """os.replace ends the process, as it were, before its n-th time: the weights' turn, then the card's."""
+    """os.replace ends the process, as it were, before its n-th time: the weights' turn, the page's, then the card's."""
     old = read_card(folder)
     replace, calls = os.replace, []
 
@@ -185,7 +189,7 @@ def test_a_kill_between_writes_leaves_the_old_model_or_the_new(
 
     monkeypatch.setattr(os, "replace", replace_or_die)
     new = tiny_model(seed=1)
-    if n_replaced < 2:
+    if n_replaced < 3:
         with pytest.raises(KeyboardInterrupt):
             save_model(folder, new, SPEC, made_by={})
         assert read_card(folder) == old
@@ -196,7 +200,7 @@ def test_a_kill_between_writes_leaves_the_old_model_or_the_new(
     assert card.weights_name in os.listdir(folder)
     monkeypatch.undo()
     save_model(folder, new, SPEC, made_by={})
-    assert sorted(os.listdir(folder)) == ["model.json", read_card(folder).weights_name]
+    assert sorted(os.listdir(folder)) == ["README.md", "model.json", read_card(folder).weights_name]
 
 
 def test_a_full_disk_keeps_the_old_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +214,7 @@ def test_a_full_disk_keeps_the_old_model(folder: Path, monkeypatch: pytest.Monke
         f"{folder}: the model cannot be written: No space left on device; make room or choose another --model"
     )
     assert read_card(folder) == old
-    assert sorted(os.listdir(folder)) == ["model.json", old.weights_name]
+    assert sorted(os.listdir(folder)) == ["README.md", "model.json", old.weights_name]
 
 
 def test_a_file_in_the_way_of_the_folder_is_one_line(tmp_path: Path) -> None:

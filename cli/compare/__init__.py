@@ -1,0 +1,1 @@
+"""lmr compare: recipes, trained and scored side by side."""

@@ -1,0 +1,107 @@
+"""The data of a comparison: a folder with manifests of fixed names and the pictures."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cli.options import images_folder, warn
+from retrieval.arrays import LongArray
+from retrieval.errors import LmrError
+
+if TYPE_CHECKING:
+    from index.comparing import Asked
+    from index.evaluation import Queries
+    from retrieval.manifest import Manifest
+
+TRAIN, VAL, TEST = "train.csv", "val.csv", "test.csv"
+SOLUTIONS = ("test_solution.csv", "test_solution_public.csv", TEST)  # where the answers to test may be
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonData:
+    """What systems are trained and scored on.
+
+    parts: manifest of the queries of each part that is asked, `val` and perhaps `test`. landmarks, counts: of train.
+    """
+
+    folder: Path
+    images: Path
+    parts: dict[str, Path]
+    landmarks: tuple[str, ...]
+    counts: LongArray
+
+    @property
+    def train(self) -> Path:
+        """Manifest to train on and to search in."""
+        return self.folder / TRAIN
+
+    def find(self, name: str) -> Path | None:
+        """A manifest of the folder by the name that recipes give it, None where the folder has none."""
+        return self.folder / name if (self.folder / name).exists() else None
+
+    def digest(self, name: str) -> str:
+        """sha256 (hex) of a manifest."""
+        return file_digest(self.folder / name)
+
+
+def read_data(folder: Path, images: Path | None, *, test: bool, solution: Path | None = None) -> ComparisonData:
+    """The data of a folder. test: whether the answers to test are wanted; solution: where those are.
+
+    LmrError: a manifest is missing, train or val has no labels, there are no answers to test.
+    """
+    from retrieval.manifest import read_manifest
+
+    for name in (TRAIN, VAL):
+        if not (folder / name).is_file():
+            raise LmrError(
+                f"{folder}: there is no {name}; give --data a folder with {TRAIN} and {VAL}, as of lmr split"
+            )
+    train = read_manifest(folder / TRAIN)
+    if not train.has_labels or not (train.landmark >= 0).any():
+        raise LmrError(f"{folder / TRAIN} has no landmark_id; training needs labels")
+    parts = {"val": folder / VAL}
+    if test:
+        parts["test"] = solution or _find_solution(folder)
+    used, counts = np.unique(train.landmark[train.landmark >= 0], return_counts=True)
+    names = tuple(train.landmarks[code] for code in used)
+    return ComparisonData(folder, images_folder(images, folder / TRAIN), parts, names, counts)
+
+
+def read_queries(data: ComparisonData, part: str) -> "tuple[Manifest, Queries, Asked]":
+    """The labelled queries of a part, without those whose Usage is Ignored."""
+    from index.comparing import ask
+    from index.evaluation import Queries
+    from index.tables import object_array
+    from retrieval.manifest import read_manifest
+
+    path = data.parts[part]
+    manifest = read_manifest(path, on_warning=warn)
+    if not manifest.has_labels:
+        raise LmrError(f"{path} has no landmark_id column, so there is nothing to compare answers with")
+    if manifest.usage is not None:
+        manifest = manifest.select((manifest.usage != "Ignored").nonzero()[0])
+    truths = [tuple(manifest.landmarks[code] for code in manifest.truths(i)) for i in range(len(manifest))]
+    paths = np.full(len(manifest), "", dtype=object)
+    queries = Queries(manifest.image_id, object_array(truths), paths, manifest.kind)
+    return manifest, queries, ask(queries, data.landmarks)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 (hex) of a file. LmrError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise LmrError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _find_solution(folder: Path) -> Path:
+    from retrieval.manifest import read_manifest
+
+    for name in SOLUTIONS:
+        if (folder / name).is_file() and read_manifest(folder / name).has_labels:
+            return folder / name
+    raise LmrError(f"{folder}: no answers to test, such as {SOLUTIONS[0]}; give --solution FILE or compare on val")

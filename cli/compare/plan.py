@@ -1,0 +1,113 @@
+"""Which systems a comparison makes: recipes with their overrides, checked against the options of the commands."""
+
+import importlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.main import COMMANDS
+from cli.options import long_name
+from retrieval.errors import LmrError
+from retrieval.recipe import COMMANDS as STEPS
+from retrieval.recipe import (
+    NETWORK_KEYS,
+    Options,
+    Recipe,
+    change,
+    members,
+    on_network,
+    parse_spec,
+    read_recipe,
+    settle,
+    to_toml,
+)
+
+# What a comparison gives the commands itself.
+_OWN = {"manifest", "stores", "queries", "output", "model", "images", "index", "store", "config", "device"}
+_OWN |= {"threads", "workers", "overwrite", "json", "retry-unreadable", "summary", "show-batch", "find-rate"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One system of a comparison. label: as it was asked for. recipe: with all overrides."""
+
+    label: str
+    recipe: Recipe
+
+
+def step_command(step: str) -> click.Command:
+    """The command that a table of a recipe is for."""
+    command: click.Command = importlib.import_module(COMMANDS[step][0]).command
+    return command
+
+
+def step_options() -> Options:
+    """The options that each table of a recipe may set, and whether they take several values."""
+    return {
+        step: {
+            long_name(option): bool(getattr(option, "multiple", False))
+            for option in step_command(step).params
+            if long_name(option) not in _OWN
+        }
+        for step in STEPS
+    }
+
+
+def read_entries(specs: Sequence[str], changes: Mapping[str, Any], options: Options) -> list[Entry]:
+    """The systems that are asked for, as RECIPE or RECIPE:KEY=VALUE,… each.
+
+    changes: key -> value for all of them that know the key. LmrError: no such recipe, a key that none of them knows, a
+    value that cannot be, the same system twice.
+    """
+    network = {key: value for key, value in changes.items() if key in NETWORK_KEYS} if "backbone" in changes else {}
+    others = {key: value for key, value in changes.items() if key not in network}
+    entries: list[Entry] = []
+    refusals: dict[str, list[LmrError]] = {key: [] for key in others}
+    for spec in specs:
+        if spec in [entry.label for entry in entries]:
+            raise LmrError(f"{spec} is asked for twice")
+        name, values = parse_spec(spec)
+        recipe = change(read_recipe(name, options), values, options)
+        if network:
+            recipe = on_network(recipe, network)
+        for key, value in others.items():
+            try:
+                recipe = change(recipe, {key: value}, options)
+            except LmrError as error:
+                refusals[key].append(error)
+        for member in members(settle(recipe, options), 0, options):
+            require_values(member)
+        entries.append(Entry(spec, recipe))
+    for errors in refusals.values():
+        if len(errors) == len(entries):
+            raise errors[0]
+    return entries
+
+
+def require_values(recipe: Recipe) -> None:
+    """LmrError where a command would not take the values that a recipe without lists has for it."""
+    _ = recipe.answering
+    with tempfile.TemporaryDirectory() as scratch:
+        for step in STEPS:
+            if step not in recipe.tables:
+                continue
+            path = Path(scratch) / f"{step}.toml"
+            path.write_text(to_toml(recipe.tables[step], recipe.stages if step == "train" else ()), encoding="utf-8")
+            try:
+                parse_step(step, path)
+            except LmrError as error:
+                text = str(error).replace(f"--config {path}: ", f"[{step}] ")
+                raise LmrError(f"{recipe.source}: {text}") from error
+            except click.UsageError as error:
+                raise LmrError(f"{recipe.source}: [{step}] {error.format_message()}") from error
+
+
+def parse_step(step: str, config: Path) -> dict[str, Any]:
+    """What a command makes of a configuration: its parameters by name."""
+    command = step_command(step)
+    required = ["-" for parameter in command.params if isinstance(parameter, click.Argument) and parameter.required]
+    return command.make_context(step, [*required, "--config", str(config)]).params

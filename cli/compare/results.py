@@ -1,0 +1,109 @@
+"""What a comparison found: rows with means and spreads, as text, CSV and JSON."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from index.comparing import Measured
+    from retrieval.recipe import Recipe
+
+# Key, heading, and how a value is told.
+COLUMNS = (
+    ("gap", "GAP", "{:.3f}"),
+    ("top1", "top-1", "{:.3f}"),
+    ("top5", "top-5", "{:.3f}"),
+    ("top10", "top-10", "{:.3f}"),
+    ("mean_landmark_accuracy", "per landmark", "{:.3f}"),
+    ("turned_away", "turned away", "{:.1%}"),
+    ("training_s", "training, s", "{:.0f}"),
+    ("pictures_per_s", "pictures/s", "{:.1f}"),
+    ("descriptor_bytes", "bytes", "{:.0f}"),
+)
+FACTS = ("training_s", "pictures_per_s", "descriptor_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One system with one seed.
+
+    facts: values of FACTS, None where there is none. logs: training.csv of members and stages, by name.
+    """
+
+    seed: int
+    measured: "Measured"
+    facts: Mapping[str, float | None]
+    logs: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Every figure by its key."""
+        return {**self.measured.to_json(), **{name: self.facts.get(name) for name in FACTS}}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A system with all its seeds. recipe: None for what answers by chance. tried: combinations that were searched."""
+
+    label: str
+    about: str
+    runs: Sequence[Run]
+    recipe: "Recipe | None" = None
+    tried: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+
+    def figure(self, key: str) -> tuple[float | None, float | None]:
+        """Mean and standard deviation over the seeds; None where there is none."""
+        from index.comparing import spread
+
+        return spread([run.values[key] for run in self.runs])
+
+    def cell(self, key: str, form: str) -> str:
+        """Mean and spread for people; a dash where there is none."""
+        mean, deviation = self.figure(key)
+        if mean is None:
+            return "–"
+        return form.format(mean) + (f" ± {form.format(deviation)}" if deviation is not None else "")
+
+
+def to_text(rows: Sequence[Row]) -> str:
+    """The table for a terminal."""
+    table = [["", *(heading for _, heading, _ in COLUMNS)]]
+    table += [[row.label, *(row.cell(key, form) for key, _, form in COLUMNS)] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]).rstrip() for cells in table
+    )
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """A line for each system: mean and standard deviation of every figure, empty where there is none."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    keys = [key for key, _, _ in COLUMNS]
+    writer.writerow(["system", "n_seeds", *(name for key in keys for name in (key, f"{key}_sd"))])
+    for row in rows:
+        figures = [value for key in keys for value in row.figure(key)]
+        writer.writerow([row.label, len(row.runs), *("" if value is None else repr(value) for value in figures)])
+    return buffer.getvalue()
+
+
+def to_json(rows: Sequence[Row], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything, with the whole configuration of each system. facts: of the comparison."""
+    return {**facts, "systems": [_system_json(row) for row in rows]}
+
+
+def _system_json(row: Row) -> dict[str, Any]:
+    recipe = row.recipe
+    figures = {key: row.figure(key) for key, _, _ in COLUMNS}
+    return {
+        "system": row.label,
+        "about": row.about,
+        "mean": {key: mean for key, (mean, _) in figures.items()},
+        "standard_deviation": {key: deviation for key, (_, deviation) in figures.items()},
+        "runs": [{"seed": run.seed, **run.values} for run in row.runs],
+        "recipe": None if recipe is None else {"tables": recipe.tables, "members": list(recipe.members)},
+        "searched": list(row.tried),
+    }

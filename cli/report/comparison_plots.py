@@ -1,0 +1,76 @@
+"""Figures of a comparison: several systems in one picture, and a confusion matrix."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cli.report.plots import BLUE, GREEN, INK, ORANGE, PINK, SKY, legend, name_axes, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from index.comparing import Confusion
+    from index.thresholds import Curves
+
+_COLOURS, _DASHES = (BLUE, ORANGE, GREEN, PINK, SKY), ("-", "--", "-.", ":")
+_LANDMARK_IN = 0.16  # side of a landmark in a confusion matrix
+_NAME_LETTERS = 48
+
+
+def plot_precision_recalls(curves: "Mapping[str, Curves]") -> "Figure":
+    """Precision against recall of several systems."""
+    figure = new_figure((7.0, 4.4))
+    axes = figure.add_subplot()
+    for i, (label, curve) in enumerate(curves.items()):
+        axes.plot(curve.recall, curve.precision, _dash(i), color=_colour(i), label=_name(label))
+    axes.set(xlim=(0, 1.01), ylim=(0, 1.03))
+    name_axes(axes, "recall (landmark queries answered rightly)", "precision (answers that are right)")
+    legend(axes)
+    return figure
+
+
+def plot_training_runs(logs: Mapping[str, Sequence[Mapping[str, float]]], key: str) -> "Figure":
+    """One figure of the epochs of several trainings; losses as shares of each one's first."""
+    figure = new_figure((7.0, 4.4))
+    axes = figure.add_subplot()
+    for i, (label, log) in enumerate(logs.items()):
+        points = [(row["epoch"], row[key]) for row in log if key in row]
+        unit = points[0][1] if key == "loss" and points[0][1] > 0 else 1.0
+        x, y = [epoch for epoch, _ in points], [value / unit for _, value in points]
+        axes.plot(x, y, _dash(i), color=_colour(i), marker="o", markersize=2.5, label=_name(label))
+    axes.set_ylim(bottom=0)
+    name_axes(axes, "epoch", {"loss": "loss, share of the first epoch's", "gap": "GAP"}.get(key, "top-1"))
+    legend(axes)
+    return figure
+
+
+def plot_confusion(confusion: "Confusion") -> "Figure":
+    """Shares of each landmark's queries; the last column is every other answer, and none."""
+    n = len(confusion.landmarks)
+    side = 2.2 + _LANDMARK_IN * max(n, 6)
+    figure = new_figure((side, side))
+    axes = figure.add_subplot()
+    share = confusion.counts / np.maximum(confusion.counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    names = [_name(name) for name in confusion.landmarks]
+    axes.set_yticks(range(n), names, fontsize=6)
+    axes.set_xticks(range(n + 1), [*names, "other"], fontsize=6, rotation=90)
+    name_axes(axes, "answered", "shown")
+    axes.grid(False)
+    axes.tick_params(colors=INK, length=0)
+    return figure
+
+
+def _name(text: str) -> str:
+    """Short, and without what would start a formula."""
+    short = text if len(text) <= _NAME_LETTERS else text[: _NAME_LETTERS - 1] + "…"
+    return short.replace("$", r"\$")
+
+
+def _colour(i: int) -> str:
+    return _COLOURS[i % len(_COLOURS)]
+
+
+def _dash(i: int) -> str:
+    return _DASHES[i // len(_COLOURS) % len(_DASHES)]

@@ -1,0 +1,86 @@
+"""README.md of a model folder: what the model is, for the person who finds it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+PAGE = "README.md"
+
+
+def model_page(card: Mapping[str, Any]) -> str:
+    """Markdown of a model card, as `model.json` holds it: network, data, recipe, numbers, licence of the weights."""
+    config, spec, made_by = card["config"], card["image_spec"], card["made_by"]
+    d = config["n_dimensions"]
+    lines = [
+        f"# A model of lmr: {config['backbone']}",
+        "",
+        "It turns a picture into a descriptor; pictures of one landmark have descriptors that are near to each other.",
+        "`lmr embed --model` and `lmr info` take this folder.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| network | {config['backbone']}, {config['pooling']} pooling, "
+        + (f"a neck of {d} dimensions |" if d else "no neck |"),
+        f"| pictures | {spec['size']} x {spec['size']} pixels, {spec['fit']} |",
+        f"| fingerprint | `{card['fingerprint']}` |",
+        f"| weights | `{card['weights_sha256']}` (sha256) |",
+        "",
+        *_origin(made_by),
+        *_training(made_by),
+        *_numbers(made_by.get("log") or []),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _origin(made_by: Mapping[str, Any]) -> list[str]:
+    """Where the weights began, and on what terms."""
+    started: Mapping[str, str] = made_by.get("started_from") or {}
+    where = started.get("weights", "not recorded")
+    terms = started.get("licence", "not recorded; ask whoever made them")
+    return [
+        "## Weights",
+        "",
+        f"Started from: {where}.",
+        f"Licence of those weights: {terms}.",
+        "",
+        "The licence of lmr is that of the program. It says nothing about weights or about the pictures that they were",
+        "trained on; both may be under terms of their own.",
+        "",
+    ]
+
+
+def _training(made_by: Mapping[str, Any]) -> list[str]:
+    if not made_by.get("training"):
+        return ["## Training", "", "None by lmr.", ""]
+    data = made_by.get("data", "")
+    lines = ["## Data", "", f"Manifests with the digest `{data}` (sha256).", "", "## Recipe", "", "```toml"]
+    lines += _toml(made_by["training"])
+    return [*lines, "```", ""]
+
+
+def _toml(values: Mapping[str, Any]) -> list[str]:
+    """Plain values first, then a table for each inner mapping; what has no value is left out."""
+    plain = {key: value for key, value in values.items() if not isinstance(value, Mapping | list | tuple)}
+    lines = [f"{key.replace('_', '-')} = {_literal(value)}" for key, value in plain.items() if value is not None]
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            lines += ["", f"[{key}]", *_toml(value)]
+        elif isinstance(value, list | tuple):
+            for item in value:
+                lines += ["", f"[[{key}]]", *_toml(item)] if isinstance(item, Mapping) else [f"# {key}: {item}"]
+    return lines
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def _numbers(log: list[Mapping[str, float]]) -> list[str]:
+    if not log:
+        return []
+    columns = list(dict.fromkeys(name for row in log for name in row))
+    rows = [[f"{row[name]:.4g}" if name in row else "" for name in columns] for row in log]
+    header = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    about = "Of each epoch; `gap` and `top1` are on the validation pictures, `seconds` from the beginning."
+    return ["## Numbers", "", about, "", *header, *(f"| {' | '.join(row)} |" for row in rows)]

@@ -1,0 +1,228 @@
+"""`lmr compare`: systems side by side, what is finished kept, every mistake named before anything runs."""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_set import done, misused, refused, run
+
+from cli.compare import running
+from cli.compare.plan import read_entries, step_options
+from retrieval.recipe import recipe_names
+
+HERE = ("--workers", "0", "--threads", "1", "--device", "cpu")
+KNN = """
+about = "Nearest neighbours."
+[answer]
+by = "nearest"
+[embed]
+backbone = "shufflenet_v2_x0_5"
+size = 32
+dimensions = 0
+[build-index]
+whitening-power = [0.5, 0]
+"""
+TRAINED = """
+about = "Trained."
+[answer]
+by = "classifier"
+[train]
+backbone = "shufflenet_v2_x0_5"
+size = 32
+epochs = 1
+epoch-size = 8
+batch-size = 4
+negatives = "background.csv"
+"""
+
+
+@pytest.fixture
+def recipes(pictures: Path) -> Path:
+    """The working folder, with knn.toml and trained.toml."""
+    Path("knn.toml").write_text(KNN)
+    Path("trained.toml").write_text(TRAINED)
+    return pictures
+
+
+@pytest.fixture
+def classifying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A classifier that tells landmarks by their mean colour, in place of the one that a training leaves."""
+
+    def classify(folder, source, rows, *, device, n_workers, k):
+        labels = ("dome", "arch", "bridge", "castle")  # another order than the manifest's
+        colours = {"arch": (40, 40, 200), "bridge": (200, 40, 40), "castle": (40, 200, 200), "dome": (200, 200, 40)}
+        found = []
+        for row in rows:
+            mean = np.asarray(Image.open(io.BytesIO(source.read(int(row)))).convert("RGB")).mean(axis=(0, 1))
+            distance = np.array([np.abs(mean - np.array(colours[label]) * 0.6).sum() for label in labels])
+            found.append(np.exp(-distance / 40) / np.exp(-distance / 40).sum())
+        probability = np.array(found)
+        order = np.argsort(-probability, axis=1)[:, :k]
+        return SimpleNamespace(
+            row=np.asarray(rows), label=order, probability=np.take_along_axis(probability, order, 1), labels=labels
+        )
+
+    fake = ModuleType("retrieval.classifying")
+    fake.classify = classify  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "retrieval.classifying", fake)
+
+
+def compare(*words: object) -> dict[str, dict[str, str]]:
+    """The lines of comparison-val.csv by system."""
+    done("compare", *words, *HERE)
+    with Path("compare/comparison-val.csv").open(newline="") as file:
+        return {row["system"]: row for row in csv.DictReader(file)}
+
+
+def figures(table: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Without what a clock says."""
+    return {
+        system: {key: value for key, value in row.items() if not key.startswith(("training", "pictures_per"))}
+        for system, row in table.items()
+    }
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_is_one_that_the_commands_take(name: str) -> None:
+    (entry,) = read_entries([name], {}, step_options())
+    assert entry.recipe.about
+
+
+def test_systems_stand_in_one_table_beside_chance(recipes, classifying):
+    table = compare("knn.toml", "knn.toml:by=majority", "trained.toml", "--json")
+    assert list(table) == ["knn.toml", "knn.toml:by=majority", "trained.toml", "random", "most frequent"]
+    assert float(table["most frequent"]["top1"]) == 0.25
+    assert all(0 <= float(row["gap"]) <= 1 for row in table.values())
+    assert float(table["trained.toml"]["training_s"]) > 0
+    assert (table["knn.toml"]["training_s"], table["trained.toml"]["descriptor_bytes"]) == ("", "")
+    assert float(table["knn.toml"]["descriptor_bytes"]) > 0
+    content = json.loads(Path("compare/comparison-val.json").read_text())
+    assert content["systems"][2]["recipe"]["tables"]["train"]["epochs"] == 1
+    page = Path("compare/comparison-val.html").read_text()
+    assert page.count("<svg") == 5  # two of curves, and a matrix of each recipe
+    assert "knn.toml:by=majority" in page
+
+
+def test_the_figures_are_those_of_evaluate(recipes):
+    done("compare", "knn.toml:by=index", "--part", "test", "--solution", "solution.csv", *HERE)
+    (system,) = Path("compare/systems").iterdir()
+    content = json.loads(Path("compare/comparison-test.json").read_text())
+    evaluated = json.loads(done("evaluate", "solution.csv", "--index", system / "landmarks", "--json", *HERE).stdout)
+    ours = content["systems"][0]["runs"][0]
+    for key in ("gap", "top1", "top5", "top10", "mean_landmark_accuracy", "n_queries"):
+        assert ours[key] == evaluated[key], key
+    assert ours["turned_away"] == 1 - evaluated["false_answer_rate"]["all"]
+    assert ours["gap_interval"] == evaluated["gap_interval"]
+
+
+def test_what_is_finished_is_not_made_again_and_the_rest_goes_on(recipes, classifying, monkeypatch):
+    whole = figures(compare("knn.toml", "trained.toml", "--output", "compare"))
+    steps: list[str] = []
+    step = running.run_step
+
+    def counted(name, arguments):
+        steps.append(name)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        step(name, arguments)
+
+    monkeypatch.setattr(running, "run_step", counted)
+    assert figures(compare("knn.toml", "trained.toml")) == whole
+    assert steps == []
+    words = ("compare", "trained.toml:by=index", "knn.toml", "--output", "other", *HERE)
+    stopped = run(*words)
+    assert stopped.stderr.splitlines()[-1] == "Error: interrupted; the same command goes on from what is saved"
+    assert not list(Path("other").glob("comparison*"))
+    done(*words)
+    assert steps[:4] == ["train", "embed", "build-index", "calibrate"]
+    assert "train" not in steps[4:]
+
+
+def test_the_same_systems_made_anew_give_the_same_figures(recipes, classifying):
+    first = figures(compare("knn.toml:by=index", "trained.toml"))
+    assert figures(compare("knn.toml:by=index", "trained.toml", "--overwrite")) == first
+
+
+def test_systems_that_differ_in_their_answers_share_a_network(recipes, classifying):
+    compare("trained.toml", "trained.toml:by=nearest")
+    assert len(list(Path("compare/models").iterdir())) == 1
+    assert len(list(Path("compare/systems").iterdir())) == 2
+
+
+def test_several_seeds_give_a_mean_and_a_spread(recipes, classifying):
+    table = compare("trained.toml:by=nearest", "knn.toml", "--seeds", "0,1")
+    assert table["trained.toml:by=nearest"]["n_seeds"] == "2"
+    assert table["trained.toml:by=nearest"]["gap_sd"] != ""
+    assert (table["knn.toml"]["n_seeds"], table["knn.toml"]["gap_sd"]) == ("1", "")
+    assert len(list(Path("compare/models").iterdir())) == 2
+
+
+def test_members_are_joined_by_mean_or_majority(recipes, classifying):
+    Path("three.toml").write_text(TRAINED + "[[member]]\n[[member]]\n[[member]]\nhead-rate = 0.001\n")
+    table = compare("three.toml", "three.toml:combine=majority", "trained.toml")
+    assert len(list(Path("compare/models").iterdir())) == 4
+    # The three members classify alike, so the ensemble is as good as one of them.
+    assert table["three.toml"]["gap"] == table["trained.toml"]["gap"]
+    assert table["three.toml:combine=majority"]["top1"] == table["trained.toml"]["top1"]
+
+
+def test_a_search_tries_combinations_on_val_and_takes_the_best(recipes):
+    compare("knn.toml", "--search", "5")
+    system = json.loads(Path("compare/comparison-val.json").read_text())["systems"][0]
+    assert [trial["values"] for trial in system["searched"]] == [
+        {"build-index.whitening-power": 0.5},
+        {"build-index.whitening-power": 0},
+    ]
+    best = max(system["searched"], key=lambda trial: trial["gap"])
+    assert system["recipe"]["tables"]["build-index"]["whitening-power"] == best["values"]["build-index.whitening-power"]
+    assert system["mean"]["gap"] == best["gap"]
+
+
+def test_one_network_for_all(recipes, classifying):
+    (entry, other) = read_entries(
+        ["knn.toml", "trained.toml"], {"backbone": "resnet18", "epochs": 3, "weights": "w.pt"}, step_options()
+    )
+    assert entry.recipe.tables["embed"] == {"backbone": "resnet18", "weights": "w.pt", "size": 32, "dimensions": 0}
+    assert other.recipe.tables["train"]["backbone"] == "resnet18"
+    assert other.recipe.tables["train"]["epochs"] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["slide"], "there is no recipe slide; did you mean slides?"),
+        (["knn.toml:sizes=3"], "knn.toml: sizes is not an option of embed, build-index, calibrate, answer; "),
+        (["knn.toml:size=big"], "knn.toml: [embed] Invalid value for '--size': 'big' is not a valid integer range."),
+        (["knn.toml", "--set", "epochs=3"], "knn.toml: epochs is not an option of embed, "),
+        (["knn.toml", "--set", "size"], "--set: size is not KEY=VALUE, such as backbone=resnet50"),
+        (["knn.toml", "knn.toml"], "knn.toml is asked for twice"),
+        (["knn.toml", "--seeds", "1,1"], "--seeds 1,1: expected different numbers from 0 with commas, such as 0,1,2"),
+        (["knn.toml", "--seeds", "one"], "--seeds one: expected different numbers from 0 with commas, such as 0,1,2"),
+        (["knn.toml", "--weights", "gone.pt"], "--weights gone.pt: there is no such file"),
+        (["knn.toml", "--data", "images"], "images: there is no train.csv; give --data a folder with train.csv and "),
+        (["knn.toml", "--part", "test"], ".: no answers to test, such as test_solution.csv; give --solution FILE or "),
+        (["trained.toml:val=gone.csv"], "trained.toml:val=gone.csv: val = gone.csv: . has no such file"),
+        (["knn.toml", "--output", "train.csv"], "--output train.csv is a file; give a folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_before_anything_is_made(recipes, words, message):
+    assert refused("compare", *words, *HERE).startswith(message)
+    assert not list(Path().glob("compare/models/*"))
+    assert not list(Path().glob("compare/comparison*"))
+
+
+def test_recipes_must_be_given_or_listed():
+    assert misused("compare") == "give RECIPES, or --list to see which there are"
+
+
+def test_a_system_that_fails_is_named(recipes):
+    Path("broken.toml").write_text(KNN.replace("shufflenet_v2_x0_5", "no_network"))
+    message = refused("compare", "broken.toml", *HERE)
+    assert message.startswith("broken.toml: --backbone no_network: torchvision has no such network")
