@@ -76,7 +76,7 @@ class DescriptorModel(nn.Module):
 
     def raw(self, pictures: Tensor) -> Tensor:
         """What the neck gives before it is divided by its length, (b, d), float32."""
-        pooled = self._pool(self.backbone(pictures)).float()
+        pooled = self.pooled(pictures)
         with torch.autocast(pooled.device.type, enabled=False):
             return cast(Tensor, self.neck(pooled))
 

@@ -319,5 +319,5 @@ def test_a_strength_that_cannot_be_is_one_line(change: dict[str, float], message
 def test_cutmix_is_for_softmax() -> None:
     with pytest.raises(LmrError) as caught:
         TrainConfig(augment=CUT)
-    assert str(caught.value) == "--cutmix mixes the labels of --loss softmax, got --loss arcface"
+    assert str(caught.value) == "--cutmix mixes the labels of --loss softmax or linear, got --loss arcface"
     TrainConfig(augment=CUT, loss=LossConfig("softmax"))
