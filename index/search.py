@@ -234,7 +234,7 @@ class FlatIndex:
 def _gpu(device: str) -> int | None:
     """The number of the GPU that `device` means, None for the CPU."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-        raise LmrError(f"--device {device}: not a device; give auto, cpu, cuda, cuda:<number> or mps")
+        raise LmrError(f"--device {device}: not a device; use auto, cpu, cuda, cuda:N or mps")
     n_gpus = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
     if device in ("cpu", "mps") or (device == "auto" and n_gpus == 0):
         return None
