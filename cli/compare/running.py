@@ -346,13 +346,8 @@ def _describing(shop: Workshop, index: Path) -> "Callable[[LongArray], object]":
     return lambda rows: opened.embed([source.read(row) for row in rows.tolist()])
 
 
-def _rate(
-    shop: Workshop, describe: "Callable[[LongArray], object]", clock: Callable[[], float] = time.monotonic
-) -> float:
-    """Pictures/s from encoded picture to descriptor or class, over some readable pictures of val.
-
-    A first call warms up, and what one picture takes is taken off, so that opening files does not count.
-    """
+def _rate(shop: Workshop, describe: "Callable[[LongArray], object]") -> float:
+    """Pictures/s from encoded picture to descriptor or class, over some readable pictures of val, after a warm-up."""
     from retrieval.errors import UnreadableError
     from retrieval.pictures import PictureSource
 
@@ -365,12 +360,10 @@ def _rate(
         if len(readable) == N_TIMED:
             break
     rows = np.array(readable, dtype=np.int64)
-    times = []
-    for some in (rows, rows[:1], rows):
-        began = clock()
-        describe(some)
-        times.append(clock() - began)
-    return (len(rows) - 1) / max(1e-9, times[2] - times[1]) if len(rows) > 1 else 1 / max(1e-9, times[2])
+    describe(rows)
+    began = time.monotonic()
+    describe(rows)
+    return len(rows) / max(1e-9, time.monotonic() - began)
 
 
 def run_step(step: str, arguments: Sequence[object]) -> None:
