@@ -1,6 +1,6 @@
 """lmr train: backbone and class directions on labelled pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -23,7 +23,14 @@ from cli.options import (
 )
 from cli.tars import index_tars
 from retrieval.errors import LmrError
-from retrieval.training.config import AugmentConfig, BalanceConfig, LossConfig, LossName, TrainConfig
+from retrieval.training.config import (
+    AugmentConfig,
+    BalanceConfig,
+    DistillationConfig,
+    LossConfig,
+    LossName,
+    TrainConfig,
+)
 
 if TYPE_CHECKING:
     from retrieval.training.run import TrainingData
@@ -96,6 +103,11 @@ _BALANCE_HELP = {
     "per_landmark": "Pictures of a landmark together in a batch, for losses over pairs; 0 = as they come.",
 }
 
+_DISTILLATION_HELP = {
+    "distill_cosine": "With --teacher: weight of the cosine to its descriptors.",
+    "distill_relations": "With --teacher: weight of the cosines between all pictures of a batch.",
+}
+
 _STAGE_HELP = _TRAIN_HELP | _LOSS_HELP | _BALANCE_HELP | _AUGMENT_HELP
 _STAGE_KEYS = {name.replace("_", "-") for name in _STAGE_HELP} | {"data", "negatives", "loss", "size", "fit"}
 
@@ -120,6 +132,13 @@ _STAGE_KEYS = {name.replace("_", "-") for name in _STAGE_HELP} | {"data", "negat
 @value_options(TrainConfig(), _TRAIN_HELP)
 @value_options(BalanceConfig(), _BALANCE_HELP)
 @value_options(AugmentConfig(), _AUGMENT_HELP)
+@click.option(
+    "--teacher",
+    type=PATH,
+    multiple=True,
+    help="Store of a larger model or an ensemble whose descriptors are imitated; several with all training pictures.",
+)
+@value_options(DistillationConfig(), _DISTILLATION_HELP)
 @click.option(
     "--show-batch",
     type=PATH,
@@ -167,7 +186,10 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     asked = [values | {"manifest": manifest} | stage for stage in read_stages() or [{}]]
     configs = [_make_config(stage) for stage in asked]
     kinds = [(*_files(stage), config.sampling) for stage, config in zip(asked, configs, strict=True)]
-    sets = {kind: read_training_data(kind[0], kind[1], values["images"], kind[2]) for kind in dict.fromkeys(kinds)}
+    sets = {
+        (rows, others, rule): read_training_data(rows, others, values["images"], rule, values["teacher"])
+        for rows, others, rule in dict.fromkeys(kinds)
+    }
     torch.manual_seed(values["seed"])
     model, spec = build_network(asked[0])
     plans = [
@@ -201,6 +223,7 @@ def _make_config(stage: Mapping[str, Any]) -> TrainConfig:
         loss=pick_values(LossConfig, stage),
         augment=pick_values(AugmentConfig, stage),
         sampling=pick_values(BalanceConfig, stage),
+        distillation=pick_values(DistillationConfig, stage),
     )
 
 
@@ -213,9 +236,16 @@ def print_summary(values: dict[str, Any]) -> None:
 
 
 def read_training_data(
-    manifest: Path, negatives: Path | None, images: Path | None, rule: BalanceConfig | None = None
+    manifest: Path,
+    negatives: Path | None,
+    images: Path | None,
+    rule: BalanceConfig | None = None,
+    teachers: Sequence[Path] = (),
 ) -> "TrainingData":
-    """Labelled pictures of one manifest, without landmarks that are too rare, and the non-landmarks of both."""
+    """Labelled pictures of one manifest, without landmarks that are too rare, and the non-landmarks of both.
+
+    teachers: stores whose descriptors of these pictures are to be imitated.
+    """
     import hashlib
 
     import numpy as np
@@ -225,6 +255,7 @@ def read_training_data(
     from retrieval.pictures import PictureSource
     from retrieval.sources import JoinedSource
     from retrieval.training.run import TrainingData
+    from retrieval.training.teacher import open_teacher
 
     for place in (manifest, negatives):
         if place is not None:
@@ -249,4 +280,5 @@ def read_training_data(
     joined = JoinedSource(sources, [len(part) for part in parts])
     labels = tuple(np.array(names, dtype=object)[used])
     image_id = tuple(name for part in parts for name in part.image_id)
-    return TrainingData(joined, codes, labels, digest, image_id)
+    teacher = open_teacher(teachers, np.array(image_id, dtype=object)) if teachers else None
+    return TrainingData(joined, codes, labels, digest, image_id, teacher)

@@ -186,6 +186,25 @@ class BalanceConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DistillationConfig:
+    """How a network imitates a teacher, besides its loss over landmarks; 0 = not.
+
+    distill_cosine: weight of 1 - cosine to the teacher's descriptor, after a linear map that is trained and then
+    forgotten. distill_relations: weight of the squared difference of the cosines of all pairs of a batch.
+    """
+
+    distill_cosine: float = 0.0
+    distill_relations: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("distill_cosine", "distill_relations"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise LmrError(f"--{name.replace('_', '-')} must be 0 or more, got {getattr(self, name)}")
+        if not (self.distill_cosine or self.distill_relations):
+            raise LmrError("--distill-cosine and --distill-relations are both 0; give one, or no --teacher")
+
+
+@dataclass(frozen=True, slots=True)
 class TrainConfig:
     """How a network is trained.
 
@@ -221,6 +240,7 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     sampling: BalanceConfig = field(default_factory=BalanceConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
     def __post_init__(self) -> None:
         for option, value in (("--epochs", self.epochs), ("--batch-size", self.batch_size - 1)):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retrieval.training.teacher import DistillationConfig
+from retrieval.training.config import DistillationConfig
 
 
 class Distillation(nn.Module):

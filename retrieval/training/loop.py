@@ -93,6 +93,7 @@ def run_identity(model: DescriptorModel, data: TrainingData, spec: ImageSpec, co
         "picture preparation": spec.to_json(),
         "data": data.digest,
         "training configuration": asdict(config),
+        "teacher": data.teacher.identity if data.teacher else None,
     }
 
 
@@ -118,12 +119,14 @@ def _begin(
 ) -> _Training:
     """A new run, or the one in the folder where it was saved."""
     require_possible(model, spec, config, run)
+    if config.augment.cutmix and data.teacher is not None:
+        raise LmrError("--cutmix mixes pictures, of which --teacher has no descriptor; give one of them")
     if run.device.type == "cpu":
         keep_freed_memory()
     torch.manual_seed(config.seed)
-    setting = Setting(spec, config, run.device, run.processes)
+    setting = Setting(spec, config, run.device, run.processes, data.teacher)
     run.processes.share_norms(model)
-    parts = make_parts(model, data.counts, config, run.device)
+    parts = make_parts(model, data.counts, config, run.device, data.teacher.d if data.teacher else 0)
     identity = run_identity(model, data, spec, config) | {"starting weights": weights_digest(model)}
     if head is not None:
         take_over(parts.loss, head)

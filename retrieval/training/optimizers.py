@@ -8,13 +8,12 @@ from torch import nn
 
 from retrieval.model import DescriptorModel
 from retrieval.training.config import TrainConfig
-from retrieval.training.losses import LandmarkLoss
 
 SGD_MOMENTUM = 0.9
 RMSPROP_ALPHA, RMSPROP_EPSILON = 0.9, 1e-7  # Keras' defaults
 
 
-def make_optimizer(model: DescriptorModel, loss: LandmarkLoss, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: DescriptorModel, loss: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Two learning rates; no weight decay on norms, biases and the GeM exponent (He et al. 2019, section 3.1).
 
     Nor on parameters with an attribute `decay` that is false. What is frozen is left out.

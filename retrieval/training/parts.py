@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from retrieval.arrays import LongArray
@@ -13,6 +13,7 @@ from retrieval.device import fast_dtype, place
 from retrieval.model import DescriptorModel
 from retrieval.training.averaging import average_of
 from retrieval.training.config import TrainConfig
+from retrieval.training.distillation import Distillation
 from retrieval.training.freezing import freeze
 from retrieval.training.losses import LandmarkLoss
 from retrieval.training.optimizers import make_optimizer
@@ -22,18 +23,27 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What changes at each step and is saved with the state. average: of the model's weights over the steps."""
+    """What changes at each step and is saved with the state.
+
+    average: of the model's weights over the steps. distillation: from a teacher's descriptors.
+    """
 
     model: DescriptorModel
     loss: LandmarkLoss
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: AveragedModel | None = None
+    distillation: Distillation | None = None
 
     @property
     def result(self) -> DescriptorModel:
         """The network that is validated and saved."""
         return self.model if self.average is None else cast(DescriptorModel, self.average.module)
+
+    @property
+    def losses(self) -> nn.ModuleList:
+        """All modules that only training needs."""
+        return nn.ModuleList([part for part in (self.loss, self.distillation) if part is not None])
 
     def by_name(self) -> dict[str, Any]:
         """Each has state_dict and load_state_dict."""
@@ -41,16 +51,24 @@ class Parts:
         return {name: part for name, part in parts.items() if part is not None}
 
 
-def make_parts(model: DescriptorModel, counts: LongArray, config: TrainConfig, device: torch.device) -> Parts:
-    """The network on its device, and all that trains it. counts: pictures of each class."""
+def make_parts(
+    model: DescriptorModel, counts: LongArray, config: TrainConfig, device: torch.device, d_teacher: int = 0
+) -> Parts:
+    """The network on its device, and all that trains it.
+
+    counts: pictures of each class. d_teacher: length of a teacher's descriptors, 0 = there is none.
+    """
     loss = LandmarkLoss(config.loss, model.d, counts)
     place(model, device)
     loss.to(device)
+    distillation = Distillation(config.distillation, model.d, d_teacher).to(device) if d_teacher else None
     freeze(model, config.freeze)
-    optimizer = make_optimizer(model, loss, config)
+    trained = loss if distillation is None else nn.ModuleList([loss, distillation])
+    optimizer = make_optimizer(model, trained, config)
     loss.attach(optimizer)
     scaler = torch.amp.GradScaler(device.type, enabled=network_dtype(config, device) == torch.float16)
-    return Parts(model, loss, optimizer, scaler, average_of(model, config.ema) if config.ema else None)
+    average = average_of(model, config.ema) if config.ema else None
+    return Parts(model, loss, optimizer, scaler, average, distillation)
 
 
 def take_over(loss: LandmarkLoss, head: Mapping[str, Tensor]) -> None:

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from retrieval.errors import LmrError
 from retrieval.model import DescriptorModel
-from retrieval.training.losses import LandmarkLoss
 
 PATIENCE = timedelta(days=1)  # how long one process waits for another; the first one validates and saves meanwhile
 
@@ -59,7 +58,7 @@ class Processes:
         distributed.all_reduce(summed)
         return [int(number) for number in summed]
 
-    def add_gradients(self, model: DescriptorModel, loss: LandmarkLoss) -> None:
+    def add_gradients(self, model: DescriptorModel, loss: nn.Module) -> None:
         """Makes the gradients of all processes those of the whole batch.
 
         Backbone and pooling have seen a part of it each; what comes after them has seen all of it in every process, and

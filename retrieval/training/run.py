@@ -12,17 +12,22 @@ from retrieval.errors import LmrError
 from retrieval.model import DescriptorModel
 from retrieval.sources import Source
 from retrieval.training.processes import Processes
+from retrieval.training.teacher import Teacher
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """Pictures to train on. landmark: (n,) int32 into labels, -1 = non-landmark. image_id: (n,), for messages."""
+    """Pictures to train on.
+
+    landmark: (n,) int32 into labels, -1 = non-landmark. image_id: (n,), for messages. teacher: descriptors to imitate.
+    """
 
     source: Source
     landmark: IntArray
     labels: tuple[str, ...]
     digest: str
     image_id: Sequence[str] = ()
+    teacher: Teacher | None = None
 
     def __post_init__(self) -> None:
         n_landmarks = len(np.unique(self.landmark[self.landmark >= 0]))

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +17,7 @@ from retrieval.training.augmentation import Batch, mix
 from retrieval.training.config import TrainConfig
 from retrieval.training.parts import Parts, network_dtype
 from retrieval.training.processes import Processes
+from retrieval.training.teacher import Teacher
 
 _SEEDS_APART, _RANKS_APART = 1_000_000_000_039, 1_000_000_007_000_003  # of batches of one step, and of processes
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA and MPS; CPU on Linux; on Windows
@@ -37,6 +39,7 @@ class Setting:
     config: TrainConfig
     device: torch.device
     processes: Processes = field(default_factory=Processes)
+    teacher: Teacher | None = None
 
 
 def step_seed(seed: int, n_done: int) -> int:
@@ -77,7 +80,11 @@ def batch_loss(parts: Parts, batch: Batch, setting: Setting, seed: int) -> Tenso
     torch.manual_seed(seed + processes.rank * _RANKS_APART)
     batch = mix(batch, setting.config.augment, torch.default_generator)
     features = pooled_features(parts, batch, setting)
+    n_features = features.shape[1]
+    if setting.teacher is not None:
+        features = torch.cat([features, _targets(setting.teacher, batch).to(setting.device)], dim=1)
     features, labels = processes.gather(features, batch.labels.to(setting.device))
+    features, targets = features[:, :n_features], features[:, n_features:]
     if processes.n > 1:
         torch.manual_seed(seed)  # what a loss draws is the same in all processes
     descriptors = parts.model.neck(features)
@@ -87,7 +94,15 @@ def batch_loss(parts: Parts, batch: Batch, setting: Setting, seed: int) -> Tenso
     if batch.mixed is not None:
         others, share = batch.mixed
         loss = share * loss + (1 - share) * parts.loss(descriptors, others.to(setting.device))
+    if parts.distillation is not None:
+        loss = loss + parts.distillation(F.normalize(descriptors, dim=1), targets[:, :-1], targets[:, -1] > 0)
     return loss
+
+
+def _targets(teacher: Teacher, batch: Batch) -> Tensor:
+    """(b, d + 1) what the teacher makes of the pictures, and in the last column whether it knows them."""
+    found, known = teacher.targets(np.array(batch.rows, dtype=np.int64))
+    return torch.from_numpy(np.concatenate([found, known[:, None].astype(np.float32)], axis=1))
 
 
 def pooled_features(parts: Parts, batch: Batch, setting: Setting) -> Tensor:
@@ -110,9 +125,9 @@ def autocast(setting: Setting) -> torch.autocast:
 
 def _descend(parts: Parts, setting: Setting) -> None:
     """One step down the gradient, whose norm over all parameters is at most the configuration's clip_norm."""
-    setting.processes.add_gradients(parts.model, parts.loss)
+    setting.processes.add_gradients(parts.model, parts.losses)
     parts.scaler.unscale_(parts.optimizer)
-    nn.utils.clip_grad_norm_([*parts.model.parameters(), *parts.loss.parameters()], setting.config.clip_norm)
+    nn.utils.clip_grad_norm_([*parts.model.parameters(), *parts.losses.parameters()], setting.config.clip_norm)
     parts.scaler.step(parts.optimizer)
     parts.scaler.update()
     if parts.average is not None:

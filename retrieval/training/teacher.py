@@ -1,18 +1,10 @@
 """The descriptors that a network learns to imitate: stores of a larger model or an ensemble, without torch.
 
-A training run opens the teacher once, and gives it the rows of each batch:
-
-    teacher = open_teacher([Path("ensemble.h5")], manifest.image_id)
-    distillation = Distillation(config, model.d, teacher.d)      # its parameters are trained with the network
-    targets, known = teacher.targets(batch.rows)
-    loss = landmark_loss(descriptors, labels) + distillation(descriptors, targets, known)
-
 Of the run's identity `teacher.identity` is a part, since another teacher gives other weights. The teacher describes
 whole pictures; the network learns to give the same for pictures that were cropped and changed.
 """
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,25 +16,6 @@ from retrieval.errors import LmrError
 from retrieval.store_blocks import StoreBlocks, open_blocks
 
 N_NAMED = 3  # pictures that an error names
-
-
-@dataclass(frozen=True, slots=True)
-class DistillationConfig:
-    """How a network imitates a teacher, besides its loss over landmarks; 0 = not.
-
-    distill_cosine: weight of 1 - cosine to the teacher's descriptor, after a linear map that is trained and then
-    forgotten. distill_relations: weight of the squared difference of the cosines of all pairs of a batch.
-    """
-
-    distill_cosine: float = 0.0
-    distill_relations: float = 10.0
-
-    def __post_init__(self) -> None:
-        for name in ("distill_cosine", "distill_relations"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise LmrError(f"--{name.replace('_', '-')} must be 0 or more, got {getattr(self, name)}")
-        if not (self.distill_cosine or self.distill_relations):
-            raise LmrError("--distill-cosine and --distill-relations are both 0; give one, or no --teacher")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,8 +7,9 @@ from torch.nn import functional as F
 
 from retrieval.errors import LmrError
 from retrieval.store import DONE, UNREADABLE, Descriptors, StoreInfo, write_store
+from retrieval.training.config import DistillationConfig
 from retrieval.training.distillation import Distillation, relation_loss
-from retrieval.training.teacher import DistillationConfig, Teacher, open_teacher
+from retrieval.training.teacher import Teacher, open_teacher
 
 
 def names(*given: str) -> np.ndarray:

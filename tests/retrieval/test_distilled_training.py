@@ -1,0 +1,99 @@
+"""Training beside a teacher's descriptors."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_world import CPU, SPEC, Pictures, jpeg, tiny_model
+
+from retrieval.checkpoint import weights_digest
+from retrieval.errors import LmrError
+from retrieval.store import DONE, Descriptors, StoreInfo, write_store
+from retrieval.training.config import AugmentConfig, DistillationConfig, LossConfig, TrainConfig
+from retrieval.training.loop import train
+from retrieval.training.run import Progress, Run, TrainingData
+from retrieval.training.state import TrainingState
+from retrieval.training.teacher import open_teacher
+
+NAMES = np.array(list("abcdefghi"), dtype=object)
+LANDMARK = np.array([0, 1, 2] * 3, dtype=np.int32)
+CONFIG = TrainConfig(
+    epochs=40,
+    batch_size=4,
+    head_rate=0.02,
+    backbone_rate=0.01,
+    augment=AugmentConfig(min_area=0.8, hue=0, greyscale=0),
+    loss=LossConfig(scale=1e-9, margin_rad=0, margin_rare_rad=0),
+    distillation=DistillationConfig(distill_cosine=1.0, distill_relations=1.0),
+)
+
+pytestmark = pytest.mark.usefixtures("in_float32")
+
+
+def data_of(folder: Path, seed: int | None) -> TrainingData:
+    """Nine pictures; the teacher finds those of a landmark alike, and its directions are those of the seed."""
+    teacher = None
+    if seed is not None:
+        directions = np.linalg.qr(np.random.default_rng(seed).normal(size=(5, 5)))[0].astype(np.float32)
+        path = folder / f"teacher-{seed}.h5"
+        info = StoreInfo(f"{seed}a" * 32, {}, {}, "1", "m", "float16", 5)
+        texts = np.array([""] * 9, dtype=object)
+        state = np.full(9, DONE, np.uint8)
+        given = Descriptors(directions[LANDMARK], NAMES, LANDMARK, ("x", "y", "z"), state, texts, None, info, str(path))
+        write_store(path, given)
+        teacher = open_teacher([path], NAMES)
+    encoded: list[bytes | None] = [jpeg(int(label), i) for i, label in enumerate(LANDMARK)]
+    return TrainingData(Pictures(encoded), LANDMARK, ("x", "y", "z"), "digest", tuple(NAMES), teacher)
+
+
+def trained(
+    folder: Path, data: TrainingData, config: TrainConfig = CONFIG, stop_at: int = 0
+) -> tuple[TrainingState, str]:
+    """The state, and the digest of the weights. stop_at: Ctrl-C in this step."""
+    steps: list[Progress] = []
+
+    def on_step(progress: Progress) -> None:
+        steps.append(progress)
+        if len(steps) == stop_at:
+            raise KeyboardInterrupt
+
+    model = tiny_model()
+    state = train(model, data, SPEC, config, Run(folder, CPU, 0, on_step=on_step))
+    return state, weights_digest(model)
+
+
+def test_the_loss_of_imitating_a_teacher_falls(tmp_path: Path) -> None:
+    """The loss over landmarks is a constant here, log 3, so that what falls is the other one."""
+    state, _ = trained(tmp_path / "run", data_of(tmp_path, 0))
+    losses = [row["loss"] - np.log(3) for row in state.log]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_stopped_run_beside_a_teacher_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = data_of(tmp_path, 0)
+    config = dataclasses.replace(CONFIG, epochs=2)
+    _, whole = trained(tmp_path / "whole", data, config)
+    monkeypatch.setattr("retrieval.training.loop.STATE_EVERY_S", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "stopped", data, config, stop_at=3)
+    assert trained(tmp_path / "stopped", data, config)[1] == whole
+    assert trained(tmp_path / "alone", data_of(tmp_path, None), config)[1] != whole
+
+
+def test_another_teacher_or_none_is_another_run(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, epochs=1)
+    trained(tmp_path / "run", data_of(tmp_path, 0), config)
+    for other in (1, None):
+        with pytest.raises(LmrError) as caught:
+            trained(tmp_path / "run", data_of(tmp_path, other), config)
+        assert str(caught.value).startswith(f"{tmp_path / 'run'} holds a run with another teacher;")
+
+
+def test_mixed_pictures_have_no_teacher(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, loss=LossConfig("softmax"), augment=AugmentConfig(cutmix=1.0))
+    with pytest.raises(LmrError) as caught:
+        trained(tmp_path / "run", data_of(tmp_path, 0), config)
+    assert str(caught.value) == "--cutmix mixes pictures, of which --teacher has no descriptor; give one of them"
