@@ -123,6 +123,7 @@ def _begin(
         raise LmrError("--cutmix mixes pictures, of which --teacher has no descriptor; give one of them")
     if run.device.type == "cpu":
         keep_freed_memory()
+    n_steps = count_steps(data, config)
     torch.manual_seed(config.seed)
     setting = Setting(spec, config, run.device, run.processes, data.teacher)
     run.processes.share_norms(model)
@@ -139,7 +140,7 @@ def _begin(
     if config.compile and (reason := compile_backbone(model, setting)):
         run.on_warning(f"--compile: the backbone runs as it is, it cannot be compiled here: {reason}")
     now = time.monotonic()
-    return _Training(parts, state, data, setting, run, count_steps(data, config), identity, now, now)
+    return _Training(parts, state, data, setting, run, n_steps, identity, now, now)
 
 
 def _train_epoch(training: _Training, batches: Iterator[list[Batch]]) -> None:

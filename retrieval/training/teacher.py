@@ -82,7 +82,8 @@ def open_teacher(paths: Sequence[Path], image_id: ObjArray) -> Teacher:
         more = f" and {len(missing) - N_NAMED} more" if len(missing) > N_NAMED else ""
         raise LmrError(
             f"--teacher {', '.join(map(str, paths))}: {len(missing)} of {len(image_id)} training pictures are not "
-            f"there: {', '.join(missing[:N_NAMED])}{more}; run lmr embed on the training manifest with that model"
+            f"there: {', '.join(missing[:N_NAMED])}{more}; "
+            "run lmr embed on the training manifest with the teacher's model"
         )
     place = np.array([places[name] for name in image_id.tolist()], dtype=np.int64).reshape(-1, 2)
     done = [np.isin(np.arange(len(store)), store.done) for store in stores]

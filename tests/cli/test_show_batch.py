@@ -14,7 +14,8 @@ from cli.show_batch import as_seen, first_batch
 from cli.train import read_training_data
 from retrieval.images import ImageSpec
 from retrieval.training.config import AugmentConfig, BalanceConfig, LossConfig, TrainConfig
-from retrieval.training.loop import Run, train
+from retrieval.training.loop import train
+from retrieval.training.run import Run
 from retrieval.training.sampling import training_sampler
 
 SHOW = ("train", "train.csv", *NETWORK, "--batch-size", "8", "--show-batch", "sheet.png")
@@ -86,7 +87,7 @@ def test_what_is_shown_is_what_the_first_step_gets(pictures, monkeypatch):
         given.append(batch)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("retrieval.training.loop._loss", stop)
+    monkeypatch.setattr("retrieval.training.step.pooled_features", stop)
     from retrieval.model import build_model
     from retrieval.model_config import ModelConfig
 

@@ -25,7 +25,7 @@ def test_training_leaves_a_model_its_log_and_curves(pictures):
     assert [line.split()[:2] for line in result.stderr.splitlines()] == [["epoch", "1"], ["epoch", "2"]]
     assert list(log()[0]) == ["epoch", "loss", "rate", "gap", "top1", "seconds"]
     assert {path.name for path in Path("model").iterdir()} == {
-        *("model.json", "README.md", "training.csv", "training.pt", "training.png", "last"),
+        *("model.json", "README.md", "classifier.safetensors", "training.csv", "training.pt", "training.png", "last"),
         *(path.name for path in Path("model").glob("weights-*.safetensors")),
     }
     facts = json.loads(done("info", "model", "--json").stdout)

@@ -57,7 +57,7 @@ def test_a_minimum_takes_rare_landmarks_out_as_split_does(pictures):
     assert "train-castle-3" in turned.image_id
     assert "train-castle-3" not in dropped.image_id
     for row in range(len(dropped.landmark)):
-        where = whole.image_id.tolist().index(dropped.image_id[row])
+        where = whole.image_id.index(dropped.image_id[row])
         assert dropped.source.read(row) == whole.source.read(where)
     assert len({whole.digest, turned.digest, dropped.digest}) == 3
 
@@ -68,7 +68,7 @@ def test_a_minimum_takes_rare_landmarks_out_as_split_does(pictures):
         (["--cap", "2", "--floor", "3"], "--floor 3 lies above --cap 2; lower it"),
         (["--member", "1"], "--member 1 chooses among the subsets that --cap leaves; give --cap too"),
         (["--min-per-landmark", "9"], "train.csv: no landmark has 9 pictures; lower --min-per-landmark"),
-        (["--cutmix", "0.5"], "--cutmix mixes the labels of --loss softmax, got --loss arcface"),
+        (["--cutmix", "0.5"], "--cutmix mixes the labels of --loss softmax or linear, got --loss arcface"),
         (["--rotation", "-4"], "--rotation is in degrees, 0 to 180, got -4.0"),
         (
             ["--per-landmark", "13"],

@@ -112,7 +112,15 @@ def test_training_learns(tmp_path: Path) -> None:
 
 def test_what_a_run_leaves(whole: Path) -> None:
     assert sorted(p.name for p in whole.iterdir()) == sorted(
-        ["last", "model.json", read_card(whole).weights_name, STATE_NAME, LOG_NAME]
+        [
+            "last",
+            "model.json",
+            "README.md",
+            "classifier.safetensors",
+            read_card(whole).weights_name,
+            STATE_NAME,
+            LOG_NAME,
+        ]
     )
     card = read_card(whole)
     assert card.weights_sha256 == digest_of(whole) == digest_of(whole / "last")
