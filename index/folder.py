@@ -257,7 +257,7 @@ def _load(
         calibration=calibration,
         names=_read_names(folder / NAMES) if NAMES in info.files else {},
         info=info,
-        refinement=Refinement(**info.options["refinement"]),
+        refinement=_read_refinement(folder, info),
         augmented=FlatIndex.load(folder / AUGMENTED, *where) if AUGMENTED in info.files else None,
     )
     if read_info(folder) != info:
@@ -274,6 +274,14 @@ def model_fingerprint(model_path: Path) -> str:
     if not isinstance(stated, str):
         raise LmrError(f"{path} is damaged (no fingerprint); run lmr train again")
     return stated
+
+
+def _read_refinement(folder: Path, info: FolderInfo) -> Refinement:
+    """How neighbours are refined; not at all in a folder from before there was a choice."""
+    try:
+        return Refinement(**info.options.get("refinement", {}))
+    except TypeError as error:
+        raise LmrError(f"{folder / INFO} is of another version of lmr ({error}); run lmr build-index again") from error
 
 
 def _read_names(path: Path) -> dict[str, Name]:

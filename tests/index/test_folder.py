@@ -15,6 +15,7 @@ from index.calibration import CalibrationSettings, Origin, calibrate
 from index.folder import open_folder, read_info, replace_calibration, write_info
 from index.gathering import BuildInputs
 from index.metrics import make_truths
+from index.refinement import Refinement
 from index.tables import object_array
 from index.tuning import CalibrationQueries, Grid
 from retrieval.errors import LmrError
@@ -394,3 +395,17 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, model):
     assert refusal(build, path, model) == (
         f"{path} cannot be written: Not a directory; choose another place or make room"
     )
+
+
+def test_a_folder_from_before_refinement_has_none_and_one_of_a_later_version_is_refused(tmp_path, model):
+    folder = tmp_path / "landmarks"
+    build(folder, model)
+    info = read_info(folder)
+    options = {key: value for key, value in info.options.items() if key != "refinement"}
+    write_info(folder, replace(info, options=options))
+    assert open_folder(folder, device="cpu").refinement == Refinement()
+    write_info(folder, replace(info, options={**options, "refinement": {"sharper": 1}}))
+    with pytest.raises(LmrError) as caught:
+        open_folder(folder, device="cpu")
+    assert str(caught.value).startswith(f"{folder}/index.json is of another version of lmr (")
+    assert "sharper" in str(caught.value)
