@@ -1,21 +1,19 @@
-"""The running average of a network's weights."""
+"""The running average of the weights of a network and its head."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from retrieval.model import DescriptorModel
 
-
-def average_of(model: DescriptorModel, keep: float) -> AveragedModel:
+def average_of(modules: nn.ModuleList, keep: float) -> AveragedModel:
     """An average that keeps the share `keep` of itself in a step; batch-norm statistics are averaged with the weights.
 
     Less in the first steps, (1 + n) / (10 + n) in the n-th, or it would hold on to weights that have learned nothing.
     """
-    average = AveragedModel(model, multi_avg_fn=_towards(keep), use_buffers=True)
+    average = AveragedModel(modules, multi_avg_fn=_towards(keep), use_buffers=True)
     average.requires_grad_(False)
     average.eval()
     return average

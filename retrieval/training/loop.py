@@ -189,7 +189,7 @@ def _finish_epoch(training: _Training) -> None:
         made_by = {"training": asdict(config), "data": training.data.digest, "log": state.log}
         for folder in [run.folder] * (better or run.validate is None) + [run.folder / "last"]:
             save_model(folder, parts.result, training.setting.spec, made_by=made_by)
-            save_classifier(folder, parts.loss, training.data.labels)
+            save_classifier(folder, parts.result_loss, training.data.labels)
         _save_state(training)
     run.on_epoch(state.log[-1])
 

@@ -25,7 +25,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Parts:
     """What changes at each step and is saved with the state.
 
-    average: of the model's weights over the steps. distillation: from a teacher's descriptors.
+    average: of the weights of model and loss over the steps. distillation: from a teacher's descriptors.
     """
 
     model: DescriptorModel
@@ -38,7 +38,22 @@ class Parts:
     @property
     def result(self) -> DescriptorModel:
         """The network that is validated and saved."""
-        return self.model if self.average is None else cast(DescriptorModel, self.average.module)
+        return self.model if self.average is None else cast(DescriptorModel, self._averaged[0])
+
+    @property
+    def result_loss(self) -> LandmarkLoss:
+        """The loss whose head belongs to that network."""
+        return self.loss if self.average is None else cast(LandmarkLoss, self._averaged[1])
+
+    @property
+    def averaged_from(self) -> nn.ModuleList:
+        """What the average is of."""
+        return nn.ModuleList([self.model, self.loss])
+
+    @property
+    def _averaged(self) -> nn.ModuleList:
+        assert self.average is not None
+        return cast(nn.ModuleList, self.average.module)
 
     @property
     def losses(self) -> nn.ModuleList:
@@ -67,7 +82,7 @@ def make_parts(
     optimizer = make_optimizer(model, trained, config)
     loss.attach(optimizer)
     scaler = torch.amp.GradScaler(device.type, enabled=network_dtype(config, device) == torch.float16)
-    average = average_of(model, config.ema) if config.ema else None
+    average = average_of(nn.ModuleList([model, loss]), config.ema) if config.ema else None
     return Parts(model, loss, optimizer, scaler, average, distillation)
 
 

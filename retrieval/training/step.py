@@ -131,7 +131,7 @@ def _descend(parts: Parts, setting: Setting) -> None:
     parts.scaler.step(parts.optimizer)
     parts.scaler.update()
     if parts.average is not None:
-        parts.average.update_parameters(parts.model)
+        parts.average.update_parameters(parts.averaged_from)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_world import CPU, SPEC, Pictures, digest_of, jpeg, tiny_model
 
 from retrieval.checkpoint import read_card, weights_digest
@@ -431,6 +432,11 @@ def test_the_average_is_validated_and_saved(tmp_path: Path) -> None:
             expected = kept * expected + (1 - kept) * value
         assert torch.allclose(expected, found, atol=1e-6)  # type: ignore[arg-type]
     assert digest_of(tmp_path) == shown[-1] == weights_digest(model)
+    parts = torch.load(tmp_path / STATE_NAME, weights_only=True)["parts"]
+    last, mean = parts["loss"]["classifier.W"], parts["average"]["module.1.classifier.W"]
+    (saved,) = (t for name, t in load_file(tmp_path / "classifier.safetensors").items() if "directions" in name)
+    assert not torch.allclose(last, mean, atol=1e-3)
+    assert torch.equal(saved[:, 0], mean.T)
 
 
 @pytest.mark.parametrize(("n", "unreadable"), [(2, ()), (4, ()), (2, (4, 9))])
