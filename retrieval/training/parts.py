@@ -88,7 +88,9 @@ def make_parts(
 
 def take_over(loss: LandmarkLoss, head: Mapping[str, Tensor]) -> None:
     """Begins with the weights of another loss, if they all fit; what depends on margins and counts stays."""
-    own = dict(loss.named_parameters())
+    own: dict[str, Tensor] = dict(loss.named_parameters())
+    if loss.bank is not None:
+        own["bank.rows"] = loss.bank.rows
     if all(name in head and head[name].shape == weights.shape for name, weights in own.items()):
         with torch.no_grad():
             for name, weights in own.items():

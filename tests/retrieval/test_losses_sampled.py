@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from retrieval.training.config import LossConfig
 from retrieval.training.losses import LandmarkLoss
+from retrieval.training.parts import take_over
 
 N, D = 20, 5
 Optimizers = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -198,3 +199,15 @@ def test_the_head_has_every_class() -> None:
     units = F.normalize(directions(loss).reshape(N, 2, D), dim=2)
     expected = 10.0 * torch.einsum("bd,nkd->bnk", x, units).amax(dim=2)
     assert head(x).numpy() == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+def test_the_next_stage_begins_with_the_directions_of_all_classes() -> None:
+    loss, optimizer = made(0.4)
+    for seed in range(3):
+        step(loss, optimizer, seed)
+    state = loss.state_dict()
+    torch.manual_seed(1)
+    following = LandmarkLoss(loss.config, D, np.arange(1, N + 1))
+    assert not torch.equal(following.bank.rows, loss.bank.rows)  # type: ignore[union-attr]
+    take_over(following, state)
+    assert torch.equal(following.bank.rows, loss.bank.rows)  # type: ignore[union-attr]
