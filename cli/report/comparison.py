@@ -41,19 +41,19 @@ def write_comparison(path: Path, rows: Sequence[Row], facts: Mapping[str, Any]) 
 
 def _curves(rows: Sequence[Row]) -> list[Figure]:
     made = [row for row in rows if row.recipe]
-    curves = {row.label: row.runs[0].measured.curves for row in made}
+    curves = {(i, row.label): row.runs[0].measured.curves for i, row in enumerate(made)}
     about = "What each system's answers are worth as the threshold falls; first seed."
     found = [figure("Precision and recall", about, plot_precision_recalls({k: v for k, v in curves.items() if v}))]
     logs = {
-        f"{row.label}, {name}".removesuffix(", "): read_log(path)
-        for row in made
+        (i, f"{row.label}, {name}".removesuffix(", ")): read_log(path)
+        for i, row in enumerate(made)
         for name, path in row.runs[0].logs.items()
     }
     about = "Each on a scale of its own, because losses of different kinds cannot be compared; first seed."
     if logs:
         found.append(figure("Training loss", about, plot_training_runs(logs, "loss")))
     for key, name in (("gap", "GAP on val while training"), ("top1", "Top-1 on val while training")):
-        measured = {label: log for label, log in logs.items() if any(key in row for row in log)}
+        measured = {place: log for place, log in logs.items() if any(key in row for row in log)}
         if measured:
             about = "By the nearest neighbours of the descriptors, after each epoch; first seed."
             found.append(figure(name, about, plot_training_runs(measured, key)))

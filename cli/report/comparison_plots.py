@@ -18,11 +18,11 @@ _LANDMARK_IN = 0.16  # side of a landmark in a confusion matrix
 _NAME_LETTERS = 48
 
 
-def plot_precision_recalls(curves: "Mapping[str, Curves]") -> "Figure":
-    """Precision against recall of several systems."""
+def plot_precision_recalls(curves: "Mapping[tuple[int, str], Curves]") -> "Figure":
+    """Precision against recall of several systems, by number and label; the number chooses the colour."""
     figure = new_figure((7.0, 4.4))
     axes = figure.add_subplot()
-    for i, (label, curve) in enumerate(curves.items()):
+    for (i, label), curve in curves.items():
         axes.plot(curve.recall, curve.precision, _dash(i), color=_colour(i), label=_name(label))
     axes.set(xlim=(0, 1.01), ylim=(0, 1.03))
     name_axes(axes, "recall (landmark queries answered rightly)", "precision (answers that are right)")
@@ -30,16 +30,25 @@ def plot_precision_recalls(curves: "Mapping[str, Curves]") -> "Figure":
     return figure
 
 
-def plot_training_runs(logs: Mapping[str, Sequence[Mapping[str, float]]], key: str) -> "Figure":
-    """One figure of the epochs of several trainings; losses as shares of each one's first."""
+def plot_training_runs(logs: Mapping[tuple[int, str], Sequence[Mapping[str, float]]], key: str) -> "Figure":
+    """One figure of the epochs of several trainings, by number of the system and label; losses as shares of the first.
+
+    The trainings of one system share a colour.
+    """
+    from matplotlib.ticker import MaxNLocator
+
     figure = new_figure((7.0, 4.4))
     axes = figure.add_subplot()
-    for i, (label, log) in enumerate(logs.items()):
+    for n, ((i, label), log) in enumerate(logs.items()):
+        n_before = sum(system == i for system, _ in list(logs)[:n])
         points = [(row["epoch"], row[key]) for row in log if key in row]
         unit = points[0][1] if key == "loss" and points[0][1] > 0 else 1.0
         x, y = [epoch for epoch, _ in points], [value / unit for _, value in points]
-        axes.plot(x, y, _dash(i), color=_colour(i), marker="o", markersize=2.5, label=_name(label))
-    axes.set_ylim(bottom=0)
+        axes.plot(
+            x, y, _DASHES[n_before % len(_DASHES)], color=_colour(i), marker="o", markersize=2.5, label=_name(label)
+        )
+    axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     name_axes(axes, "epoch", {"loss": "loss, share of the first epoch's", "gap": "GAP"}.get(key, "top-1"))
     legend(axes)
     return figure

@@ -3,9 +3,8 @@
 import csv
 import io
 import json
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,9 +67,7 @@ def classifying(monkeypatch: pytest.MonkeyPatch) -> None:
             row=np.asarray(rows), label=order, probability=np.take_along_axis(probability, order, 1), labels=labels
         )
 
-    fake = ModuleType("retrieval.classifying")
-    fake.classify = classify  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "retrieval.classifying", fake)
+    monkeypatch.setattr("retrieval.classifying.classify", classify)
 
 
 def compare(*words: object) -> dict[str, dict[str, str]]:
