@@ -20,6 +20,7 @@ import click
 import numpy as np
 
 from cli.compare.data import ComparisonData, file_digest
+from cli.compare.keeping import read_answers, write_answers
 from cli.compare.plan import parse_step, step_command
 from cli.options import warn
 from cli.training import default_workers
@@ -211,11 +212,11 @@ def _answers(
     kept = folder / f"answers-{part}-{file_digest(shop.data.parts[part])[:12]}.npz"
     facts_path = folder / "facts.json"
     if kept.exists() and facts_path.exists():
-        return _read_answers(kept), json.loads(facts_path.read_text())
+        return read_answers(kept), json.loads(facts_path.read_text())
     system, facts = _make(shop, folder, parts, models)
     answered = answers_of(system, asked["val"], asked.get("test") if part == "test" else None)
     write_whole(facts_path, [json.dumps(facts), "\n"])
-    _write_answers(kept, answered)
+    write_answers(kept, answered)
     return answered, facts
 
 
@@ -382,33 +383,3 @@ def _write_config(path: Path, table: Mapping[str, Any], stages: Sequence[Mapping
 
     write_whole(path, [to_toml(table, stages)])
     return path
-
-
-def _write_answers(path: Path, answered: "Answered") -> None:
-    import io
-
-    from cli.report.saving import save_bytes
-
-    buffer = io.BytesIO()
-    votes = answered.votes
-    np.savez_compressed(
-        buffer,
-        query=votes.query,
-        landmark=votes.landmark,
-        score=votes.score,
-        key=answered.key,
-        threshold=answered.threshold,
-    )
-    save_bytes(path, buffer.getvalue())
-
-
-def _read_answers(path: Path) -> "Answered":
-    from index.comparing import Answered
-    from index.voting import Votes
-
-    try:
-        with np.load(path, allow_pickle=False) as kept:
-            votes = Votes(kept["query"], kept["landmark"], kept["score"])
-            return Answered(votes, kept["key"], kept["threshold"])
-    except Exception as error:
-        raise LmrError(f"{path} is damaged; remove it and run the same command again") from error

@@ -1,5 +1,6 @@
 """What `lmr train` tells: the layers, figures for TensorBoard, a page in the model folder."""
 
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -80,3 +81,6 @@ def test_without_its_package_tensorboard_is_refused_before_training(pictures, mo
 def test_the_plain_networks_train(pictures, name):
     words = ("train", "train.csv", "--backbone", name, "--size", "16", "--workers", "0", "--threads", "1")
     done(*words, "--device", "cpu", "--batch-size", "4", "--epochs", "1", "--epoch-size", "8", "--pooling", "avg")
+    facts = json.loads(done("info", "model", "--json").stdout)
+    assert facts["config"]["backbone"] == name
+    assert [row["epoch"] for row in facts["made_by"]["log"]] == [1]

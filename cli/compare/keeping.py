@@ -1,0 +1,42 @@
+"""The answers of a system to a part, kept in a file."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retrieval.errors import LmrError
+
+if TYPE_CHECKING:
+    from index.comparing import Answered
+
+
+def write_answers(path: Path, answered: "Answered") -> None:
+    """Replaces the file. LmrError when it cannot be written."""
+    from cli.report.saving import save_bytes
+
+    buffer = io.BytesIO()
+    votes = answered.votes
+    np.savez_compressed(
+        buffer,
+        query=votes.query,
+        landmark=votes.landmark,
+        score=votes.score,
+        key=answered.key,
+        threshold=answered.threshold,
+    )
+    save_bytes(path, buffer.getvalue())
+
+
+def read_answers(path: Path) -> "Answered":
+    """What `write_answers` wrote. LmrError when it is damaged."""
+    from index.comparing import Answered
+    from index.voting import Votes
+
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            votes = Votes(kept["query"], kept["landmark"], kept["score"])
+            return Answered(votes, kept["key"], kept["threshold"])
+    except Exception as error:
+        raise LmrError(f"{path} is damaged; remove it and run the same command again") from error
