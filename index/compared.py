@@ -78,9 +78,7 @@ class PlainNeighbours:
 
     def answer(self, fit: Part, ask: Part) -> Answered:
         """Only the threshold is fitted."""
-        threshold = find_threshold(*self._votes(fit), fit.asked, self.precision)
-        votes, key = self._votes(ask)
-        return Answered(votes, key, np.full(len(key), threshold))
+        return _answered(self._votes(fit), self._votes(ask), fit, self.precision)
 
     def _votes(self, part: Part) -> tuple[Votes, FloatArray]:
         folder = replace(self.folder, calibration=None)
@@ -107,9 +105,7 @@ class Classes:
 
     def answer(self, fit: Part, ask: Part) -> Answered:
         """Ranked by the log-odds of the probability. Only the threshold is fitted."""
-        threshold = find_threshold(*self._votes(fit), fit.asked, self.precision)
-        votes, key = self._votes(ask)
-        return Answered(votes, key, np.full(len(key), threshold))
+        return _answered(self._votes(fit), self._votes(ask), fit, self.precision)
 
     def _votes(self, part: Part) -> tuple[Votes, FloatArray]:
         landmark, probability = self.tables[part.name]
@@ -126,9 +122,7 @@ class Majority:
 
     def answer(self, fit: Part, ask: Part) -> Answered:
         """Ranked by how many agree. What the members fit is fitted on `fit`, and the threshold too."""
-        votes, key = self._votes(fit, ask)
-        threshold = find_threshold(*self._votes(fit, fit), fit.asked, self.precision)
-        return Answered(votes, key, np.full(len(key), threshold))
+        return _answered(self._votes(fit, fit), self._votes(fit, ask), fit, self.precision)
 
     def _votes(self, fit: Part, ask: Part) -> tuple[Votes, FloatArray]:
         answers = [system.answer(fit, ask) for system in self.systems]
@@ -148,15 +142,21 @@ class Chance:
 
     def answer(self, fit: Part, ask: Part) -> Answered:
         """Only the threshold is fitted."""
-        threshold = find_threshold(*self._votes(fit), fit.asked, self.precision)
-        votes, key = self._votes(ask)
-        return Answered(votes, key, np.full(len(key), threshold))
+        return _answered(self._votes(fit), self._votes(ask), fit, self.precision)
 
     def _votes(self, part: Part) -> tuple[Votes, FloatArray]:
         n = len(part.rows)
         if self.by == "random":
             return random_votes(np.arange(n), n, len(self.counts))
         return frequent_votes(np.arange(n), self.counts), np.zeros(n)
+
+
+def _answered(
+    fitted: tuple[Votes, FloatArray], asked: tuple[Votes, FloatArray], fit: Part, precision: float
+) -> Answered:
+    """Votes and keys of the part asked, below a threshold that is found on those of `fit`."""
+    threshold = find_threshold(*fitted, fit.asked, precision)
+    return Answered(*asked, np.full(len(asked[1]), threshold))
 
 
 def _recoded(votes: Votes, folder: IndexFolder, asked: Asked) -> Votes:
