@@ -13,7 +13,7 @@ from retrieval.errors import LmrError
 if TYPE_CHECKING:
     from cli.compare.plan import Entry
     from cli.compare.results import Row
-    from cli.compare.running import Workshop
+    from cli.compare.workshop import Workshop
     from retrieval.recipe import Options, Recipe
 
 BASELINES = {
@@ -70,7 +70,7 @@ def compare(recipes: Sequence[str], options: "Options", values: dict[str, Any]) 
     from cli.compare.data import read_data, read_queries
     from cli.compare.plan import read_entries
     from cli.compare.results import to_csv, to_json, to_text
-    from cli.compare.running import Workshop
+    from cli.compare.workshop import Workshop
     from index.writing import write_whole
 
     seeds = _parse_seeds(values["seeds"])

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tiny_set import done, misused, refused, run
 
-from cli.compare import running
+from cli.compare import answering, indexing, running
 from cli.compare.plan import read_entries, step_options
 from retrieval.recipe import recipe_names
 
@@ -129,7 +129,8 @@ def test_what_is_finished_is_not_made_again_and_the_rest_goes_on(recipes, classi
             raise KeyboardInterrupt
         step(name, arguments)
 
-    monkeypatch.setattr(running, "run_step", counted)
+    for module in (running, indexing, answering):
+        monkeypatch.setattr(module, "run_step", counted)
     assert figures(compare("knn.toml", "trained.toml")) == whole
     assert steps == []
     words = ("compare", "trained.toml:by=index", "knn.toml", "--output", "other", *HERE)
@@ -223,3 +224,36 @@ def test_a_system_that_fails_is_named(recipes):
     Path("broken.toml").write_text(KNN.replace("shufflenet_v2_x0_5", "no_network"))
     message = refused("compare", "broken.toml", *HERE)
     assert message.startswith("broken.toml: --backbone no_network: torchvision has no such network")
+
+
+def test_networks_that_are_joined_describe_each_in_its_own_way(recipes):
+    text = (
+        TRAINED.replace('"classifier"', '"index"') + '[embed]\nsize = 40\n[[member]]\n[[member]]\n"embed.flip" = true\n'
+    )
+    Path("two.toml").write_text(text)
+    done("compare", "two.toml", *HERE)
+    (folder,) = Path("compare/stores").iterdir()
+    members = json.loads((folder / "model" / "model.json").read_text())["members"]
+    assert [(member["flip"], member["image_spec"]["size"]) for member in members] == [(False, 40), (True, 40)]
+
+
+def test_classifiers_that_are_joined_are_all_trained_first(recipes):
+    Path("two.toml").write_text(
+        TRAINED.replace("epochs = 1", 'epochs = 1\nloss = "linear"') + "[[member]]\n[[member]]\n"
+    )
+    table = compare("two.toml", "two.toml:combine=majority")
+    assert len(list(Path("compare/models").iterdir())) == 2
+    assert all(float(table[name]["gap"]) >= 0 for name in ("two.toml", "two.toml:combine=majority"))
+
+
+def test_untrained_networks_are_not_joined_by_their_mean(recipes):
+    Path("two.toml").write_text(KNN + "[[member]]\n[[member]]\n")
+    assert refused("compare", "two.toml", *HERE) == (
+        "two.toml: members are joined by their mean only where all are trained; use combine = majority"
+    )
+
+
+def test_systems_over_the_same_descriptors_share_them(recipes):
+    compare("knn.toml", "knn.toml:by=majority", "knn.toml:whitening-power=0")
+    assert len(list(Path("compare/stores").iterdir())) == 1
+    assert len(list(Path("compare/systems").iterdir())) == 3

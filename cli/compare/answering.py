@@ -1,0 +1,91 @@
+"""Systems that are ready to answer: an index folder with descriptors, or a network's classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cli.compare.indexing import build, describe_parts, describe_rows, network_of
+from cli.compare.plan import parse_step
+from cli.compare.timing import describing, measure_rate
+from cli.compare.workshop import Workshop, run_step, write_config
+from cli.training import default_workers
+from retrieval.arrays import LongArray
+from retrieval.recipe import Recipe
+
+if TYPE_CHECKING:
+    from index.compared import System
+
+N_CLASSES_KEPT = 100  # most probable classes of each query, of which a mean of members is made
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A system that can answer. descriptor_bytes: of a picture in the index, None where there is no index."""
+
+    system: "System"
+    pictures_per_s: float
+    descriptor_bytes: float | None
+
+
+def index_system(
+    shop: Workshop, parts: Sequence[Recipe], models: Sequence[Path | None], place: tuple[Path, Path]
+) -> Ready:
+    """An index folder. parts, models: one, or several that describe as one; place: of stores, of all else."""
+    from index.compared import CalibratedIndex, PlainNeighbours
+
+    recipe, (described, folder) = parts[0], place
+    network = network_of(parts, models, described)
+    rows = describe_rows(shop, parts, network, described)
+    index = build(shop, recipe, (network, rows), folder)
+    stores = describe_parts(shop, index, described)
+    rate = measure_rate(shop, describing(shop, index.path))
+    n_bytes = index.info.d * (2 if index.info.options["storage"] == "float16" else 4)
+    settings, answering = calibration_settings(recipe, folder), recipe.answering
+    if answering.by == "index":
+        calibrate = ["--config", folder / "calibrate.toml", "--index", index.path, "--store", described / "val.h5"]
+        run_step("calibrate", [shop.data.parts["val"], *calibrate, "--overwrite", *shop.arguments("calibrate")])
+        return Ready(CalibratedIndex(index, stores, settings), rate, n_bytes)
+    k = answering.neighbours if answering.by == "majority" else None
+    return Ready(PlainNeighbours(index, stores, k, settings.precision), rate, n_bytes)
+
+
+def classifier(shop: Workshop, recipe: Recipe, model: Path | None, folder: Path) -> Ready:
+    """The probabilities of a network's classes for every part. model: None is a caller's bug."""
+    from index.compared import Classes
+    from retrieval.classifying import classify
+    from retrieval.device import limit_threads, resolve_device
+    from retrieval.pictures import PictureSource
+
+    if model is None:
+        raise ValueError("a classifier has a trained model")
+    limit_threads(shop.values["threads"])
+    device, n_workers = resolve_device(shop.values["device"]), max(1, default_workers(shop.values["workers"]))
+    code = {name: i for i, name in enumerate(shop.data.landmarks)}
+    k = min(len(code), N_CLASSES_KEPT)
+    tables = {}
+    for name, (manifest, _, _) in shop.queries.items():
+        source = PictureSource(manifest, shop.data.images)
+        found = classify(model / "model", source, np.arange(len(manifest)), device=device, n_workers=n_workers, k=k)
+        codes = np.array([code[label] for label in found.labels], dtype=np.int64)
+        landmark = np.full((len(manifest), found.label.shape[1]), -1, dtype=np.int64)
+        probability = np.zeros(landmark.shape)
+        landmark[found.row], probability[found.row] = codes[found.label], found.probability
+        tables[name] = (landmark, probability)
+
+    def describe(rows: LongArray) -> object:
+        source = PictureSource(shop.queries["val"][0], shop.data.images)
+        return classify(model / "model", source, rows, device=device, n_workers=n_workers, k=k)
+
+    return Ready(Classes(tables, calibration_settings(recipe, folder).precision), measure_rate(shop, describe), None)
+
+
+def calibration_settings(recipe: Recipe, folder: Path) -> Any:
+    """What [calibrate] says, as the command reads it."""
+    from index.calibration import CalibrationSettings
+
+    config = write_config(folder / "calibrate.toml", recipe.tables.get("calibrate", {}))
+    given = parse_step("calibrate", config)
+    return CalibrationSettings(given["precision"], given["non_landmark_share"], given["seed"])

@@ -1,0 +1,103 @@
+"""The folders of a comparison, named by what goes into them, so that what is finished is found again."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cli.compare.data import file_digest
+from cli.compare.workshop import Workshop
+from retrieval.errors import LmrError
+from retrieval.recipe import Recipe
+
+FORMAT_VERSION = 1  # of what is kept; raise it when answers to the same recipe change
+MANIFEST_KEYS = ("negatives", "val", "data")  # options whose value is a manifest of the data folder
+
+
+def model_folder(shop: Workshop, label: str, recipe: Recipe) -> Path | None:
+    """Where a member's network is trained; None where nothing is."""
+    if "train" not in recipe.tables:
+        return None
+    named = {shop.data.train.name: shop.data.digest(shop.data.train.name)}
+    for table in (recipe.tables["train"], *recipe.stages):
+        named |= {str(table[key]): shop.data.digest(table[key]) for key in MANIFEST_KEYS if _is_there(shop, table, key)}
+    identity = {
+        "train": recipe.tables["train"],
+        "stages": recipe.stages,
+        "manifests": named,
+        "weights": _weights_digest(recipe.tables["train"]),
+    }
+    # By the recipe alone, so that systems that differ in their answers share a network.
+    return shop.output / "models" / _folder_name(label.partition(":")[0], identity)
+
+
+def described_folder(shop: Workshop, label: str, parts: Sequence[Recipe], models: Sequence[Path | None]) -> Path:
+    """Where the descriptors of one network or of several joined lie; systems that search in them share it."""
+    tables = [recipe.tables.get("embed", {}) for recipe in parts]
+    identity = {
+        "models": [model.name if model else None for model in models],
+        "embed": tables,
+        "weights": [_weights_digest(table) for table in tables],
+        "manifests": _manifests_digests(shop),
+    }
+    return shop.output / "stores" / _folder_name(label.partition(":")[0], identity)
+
+
+def system_folder(shop: Workshop, label: str, parts: Sequence[Recipe], models: Sequence[Path | None]) -> Path:
+    """Where a system of these members answers."""
+    return shop.output / "systems" / _folder_name(label, _system_identity(shop, parts, models))
+
+
+def in_data(shop: Workshop, table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with the paths of the manifests that it names."""
+    found = {key: value for key, value in table.items() if key not in MANIFEST_KEYS}
+    there = [key for key in MANIFEST_KEYS if _is_there(shop, table, key)]
+    return found | {key: str((shop.data.folder / table[key]).resolve()) for key in there}
+
+
+def _system_identity(shop: Workshop, parts: Sequence[Recipe], models: Sequence[Path | None]) -> dict[str, Any]:
+    return {
+        "members": [
+            {"model": model.name if model else None, "tables": _answering_tables(member)}
+            for member, model in zip(parts, models, strict=True)
+        ],
+        "manifests": _manifests_digests(shop),
+        "parts": {"val": file_digest(shop.data.parts["val"])},
+    }
+
+
+def _manifests_digests(shop: Workshop) -> dict[str, str]:
+    """Of what an index is made of: the training pictures, and any background."""
+    names = sorted({shop.data.train.name, *(path.name for path in shop.data.folder.glob("background*.csv"))})
+    return {name: shop.data.digest(name) for name in names}
+
+
+def _answering_tables(member: Recipe) -> dict[str, Any]:
+    named = ("embed", "build-index", "calibrate", "answer")
+    return {name: dict(member.tables[name]) for name in named if member.tables.get(name)} | {
+        "weights": _weights_digest(member.tables.get("embed", {}))
+    }
+
+
+def _weights_digest(table: Mapping[str, Any]) -> str | None:
+    return file_digest(Path(table["weights"])) if table.get("weights") else None
+
+
+def _folder_name(label: str, identity: Mapping[str, Any]) -> str:
+    """A name for people with a digest that no other identity has."""
+    text = json.dumps([FORMAT_VERSION, identity], sort_keys=True, default=str)
+    name, _, values = label.partition(":")
+    words = re.sub(r"[^\w=.-]+", "-", f"{Path(name).stem}-{values}")[:60].strip("-")
+    return f"{words}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _is_there(shop: Workshop, table: Mapping[str, Any], key: str) -> bool:
+    """Whether a manifest that a table names is in the data; negatives may be missing, others may not."""
+    if key not in table:
+        return False
+    there = shop.data.find(table[key]) is not None
+    if not there and key != "negatives":
+        raise LmrError(f"{key} = {table[key]}: {shop.data.folder} has no such file")
+    return there

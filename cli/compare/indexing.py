@@ -1,0 +1,91 @@
+"""Descriptors and index folders of a comparison."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.compare.plan import parse_step
+from cli.compare.workshop import Workshop, run_step, write_config
+from cli.network import description_of
+from retrieval.errors import LmrError
+from retrieval.model_card import Description
+from retrieval.recipe import Recipe
+
+if TYPE_CHECKING:
+    from index.folder import IndexFolder
+    from retrieval.store import Descriptors
+
+
+def describe_rows(shop: Workshop, parts: Sequence[Recipe], network: Path, described: Path) -> list[Path]:
+    """Stores of the training pictures and of the backgrounds that the data has, in this order."""
+    recipe = parts[0]
+    prepared = {item.name for item in fields(Description)} if len(parts) > 1 else set()
+    table = {key: value for key, value in recipe.tables.get("embed", {}).items() if key not in prepared}
+    config = write_config(described / "embed.toml", table)
+    stores = []
+    for name in (shop.data.train.name, *_backgrounds(shop, recipe)):
+        stores.append(described / Path(name).with_suffix(".h5").name)
+        words = ["--config", config, "--model", network, "--output", stores[-1], *shop.arguments("embed")]
+        run_step("embed", [shop.data.folder / name, *words])
+    return stores
+
+
+def network_of(parts: Sequence[Recipe], models: Sequence[Path | None], described: Path) -> Path:
+    """The model folder that describes: a trained one, several joined, or one that is made untrained.
+
+    LmrError when an untrained one is to be joined.
+    """
+    described.mkdir(parents=True, exist_ok=True)
+    if len(models) == 1:
+        return models[0] / "model" if models[0] is not None else described / "model"
+    trained = [model for model in models if model is not None]
+    if len(trained) < len(models):
+        raise LmrError("members are joined by their mean only where all are trained; use combine = majority")
+    prepared = [described / f"member-{i}" for i in range(len(models))]
+    for recipe, model, copy in zip(parts, trained, prepared, strict=True):
+        _prepare(recipe, model / "model", copy)
+    run_step("ensemble", [*prepared, "--output", described / "model"])
+    return described / "model"
+
+
+def _prepare(recipe: Recipe, model: Path, copy: Path) -> None:
+    """A copy of a model folder that describes pictures as the recipe's [embed] says, without being told."""
+    from retrieval.model_card import write_card
+    from retrieval.opening import describe_otherwise, open_card
+
+    card = open_card(model)
+    copy.mkdir(exist_ok=True)
+    values = parse_step("embed", write_config(copy / "embed.toml", recipe.tables.get("embed", {})))
+    for member in card.members:
+        shutil.copyfile(model / member.card.weights_name, copy / member.card.weights_name)
+    write_card(copy, describe_otherwise(model, card, description_of(values)))
+
+
+def _backgrounds(shop: Workshop, recipe: Recipe) -> list[str]:
+    named = recipe.tables.get("build-index", {}).get("background", [])
+    return [name for name in named if shop.data.find(name) is not None]
+
+
+def build(shop: Workshop, recipe: Recipe, described: tuple[Path, Sequence[Path]], folder: Path) -> "IndexFolder":
+    """The index folder over descriptors. described: the network and the stores that `describe_rows` made with it."""
+    from index.folder import open_folder
+
+    network, (rows, *backgrounds) = described
+    table = {key: value for key, value in recipe.tables.get("build-index", {}).items() if key != "background"}
+    words = ["--config", write_config(folder / "build-index.toml", table), "--model", network]
+    words += [word for path in backgrounds for word in ("--background", path)]
+    run_step("build-index", [rows, *words, "--output", folder / "landmarks", *shop.arguments("build-index")])
+    return open_folder(folder / "landmarks", device=shop.values["device"], threads=shop.values["threads"])
+
+
+def describe_parts(shop: Workshop, index: "IndexFolder", described: Path) -> "dict[str, Descriptors]":
+    """The queries of every part as the index folder describes them."""
+    from cli.describing import describe_queries
+
+    stores = {}
+    for name, path in shop.data.parts.items():
+        values = {**shop.values, "images": shop.data.images, "store": described / f"{name}.h5", "overwrite": True}
+        stores[name], _ = describe_queries(path, index.model_path, values)
+    return stores

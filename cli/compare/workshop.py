@@ -1,0 +1,72 @@
+"""Where the systems of a comparison are made, and how a step is run: as a command of lmr with a configuration file."""
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.compare.data import ComparisonData
+from cli.compare.plan import step_command
+from cli.options import warn
+from retrieval.errors import LmrError
+from retrieval.recipe import to_toml
+
+if TYPE_CHECKING:
+    from index.comparing import Asked
+    from index.evaluation import Queries
+    from retrieval.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Where systems are made, and how. queries: of each part, manifest and labels. values: options of the command.
+
+    fresh: folders that were made anew in this call, where `overwrite` asks for that.
+    """
+
+    data: ComparisonData
+    queries: "Mapping[str, tuple[Manifest, Queries, Asked]]"
+    output: Path
+    values: Mapping[str, Any]
+    fresh: set[Path] = field(default_factory=set)
+
+    def clear(self, folder: Path) -> None:
+        """Removes a folder that is to be made anew and was not yet."""
+        if self.values["overwrite"] and folder not in self.fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+            self.fresh.add(folder)
+
+    def arguments(self, step: str) -> list[str]:
+        """Options that every command gets, as far as it has them."""
+        known = {parameter.name for parameter in step_command(step).params}
+        given = {name: self.values.get(name) for name in ("device", "threads", "workers")}
+        given["images"] = str(self.data.images)
+        return [
+            word
+            for name, value in given.items()
+            if name in known and value is not None
+            for word in (f"--{name}", str(value))
+        ]
+
+
+def run_step(step: str, arguments: Sequence[object]) -> None:
+    """A command of lmr, shown as it would be typed; what it prints goes to stderr. LmrError for what it refuses."""
+    words = [str(word) for word in arguments]
+    warn(" ".join(["lmr", step, *words]))
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            step_command(step).main(words, prog_name=f"lmr {step}", standalone_mode=False)
+    except click.UsageError as error:
+        raise LmrError(f"lmr {step}: {error.format_message()}") from error
+
+
+def write_config(path: Path, table: Mapping[str, Any], stages: Sequence[Mapping[str, Any]] = ()) -> Path:
+    from index.writing import write_whole
+
+    write_whole(path, [to_toml(table, stages)])
+    return path
