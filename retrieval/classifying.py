@@ -118,7 +118,7 @@ def classify(
     """
     classifier = load_classifier(folder)
     model, card = load_model(folder)
-    kind = _RawEmbedder if classifier.wants == "raw" else Embedder
+    kind = RawEmbedder if classifier.wants == "raw" else Embedder
     embedder = kind(model, card.image_spec, device, n_workers=n_workers)
     classifier.head.to(device)
     k = min(k, len(classifier.labels))
@@ -137,7 +137,7 @@ def classify(
     return Classified(*joined, classifier.labels, unreadable)
 
 
-class _RawEmbedder(Embedder):
+class RawEmbedder(Embedder):
     """Gives features that are not divided by their length."""
 
     def _forward(self, x: Tensor) -> Tensor:
