@@ -18,6 +18,7 @@ from retrieval.errors import LmrError
 
 COMMANDS = ("train", "embed", "build-index", "calibrate")
 NETWORK_KEYS = ("backbone", "backbone-option", "last-layer", "pretrained", "weights", "mean", "std")
+_NETWORK_OF_EMBED = (*NETWORK_KEYS, "pooling", "gem-p", "dimensions", "prelu")  # for a network that nothing trained
 AnswerBy = Literal["index", "nearest", "majority", "classifier"]
 Combine = Literal["mean", "majority"]
 
@@ -264,6 +265,9 @@ def _check(recipe: Recipe, options: Options) -> Recipe:
                 raise LmrError(f"{recipe.source}: [{table}] {key} is a table; give options as name = value")
             if value == []:
                 raise LmrError(f"{recipe.source}: [{table}] {key} is an empty list; give values to choose from")
+    for key in recipe.tables.get("embed", {}):
+        if "train" in recipe.tables and key in _NETWORK_OF_EMBED:
+            raise LmrError(f"{recipe.source}: [embed] {key}: the network is the one of [train]; set it there")
     if recipe.stages and "train" not in recipe.tables:
         raise LmrError(f"{recipe.source}: it has stages, but no [train]; add that table, empty or not")
     return recipe

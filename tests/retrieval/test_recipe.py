@@ -88,6 +88,10 @@ def test_a_recipe_is_read_by_its_path(tmp_path: Path) -> None:
         ("[[stage]]\nepochs = 3", "mine.toml: it has stages, but no [train]; add that table, empty or not"),
         ("[train]\nepochs = []", "mine.toml: [train] epochs is an empty list; give values to choose from"),
         ("[train.size]\na = 1", "mine.toml: [train] size is a table; give options as name = value"),
+        (
+            "[train]\nsize = 64\n[embed]\nbackbone = 'a'",
+            "mine.toml: [embed] backbone: the network is the one of [train]; set it there",
+        ),
         ("about = 3", "mine.toml: about is text for people, got 3"),
     ],
 )
