@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from cli.compare.data import ComparisonData
 from cli.main import COMMANDS
 from cli.options import long_name, read_stages
 from retrieval.errors import LmrError
@@ -91,6 +92,15 @@ def read_entries(specs: Sequence[str], changes: Mapping[str, Any], options: Opti
     return entries
 
 
+def left_out(data: ComparisonData, recipe: Recipe) -> list[str]:
+    """The manifests of non-landmarks that a recipe names and the data does not have; it goes on without them."""
+    named: set[str] = set()
+    for table in recipe.tables.values():
+        for value in (table.get("negatives", []), table.get("background", [])):
+            named |= set(_texts(value))
+    return sorted(name for name in named if data.find(name) is None)
+
+
 def require_values(recipe: Recipe) -> None:
     """LmrError where a command would not take the values that a recipe without lists has for it."""
     _ = recipe.answering
@@ -112,6 +122,11 @@ def require_values(recipe: Recipe) -> None:
 def parse_step(step: str, config: Path) -> dict[str, Any]:
     """What a command makes of a configuration: its parameters by name."""
     return _context(step, config).params
+
+
+def _texts(value: Any) -> list[str]:
+    """A text, or all of those in lists of texts."""
+    return [text for item in value for text in _texts(item)] if isinstance(value, list) else [str(value)]
 
 
 def _further_values(recipe: Recipe, options: Options) -> list[dict[str, Any]]:
