@@ -184,7 +184,7 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     if sheet is not None:
         sheet_format(sheet)
     asked = [values | {"manifest": manifest} | stage for stage in read_stages() or [{}]]
-    configs = [_make_config(stage) for stage in asked]
+    configs = [training_config(stage) for stage in asked]
     kinds = [(*_files(stage), config.sampling) for stage, config in zip(asked, configs, strict=True)]
     sets = {
         (rows, others, rule): read_training_data(rows, others, values["images"], rule, values["teacher"])
@@ -216,7 +216,8 @@ def _files(stage: Mapping[str, Any]) -> tuple[Path, Path | None]:
     return stage["manifest"], stage["negatives"]
 
 
-def _make_config(stage: Mapping[str, Any]) -> TrainConfig:
+def training_config(stage: Mapping[str, Any]) -> TrainConfig:
+    """How one stage is trained. LmrError for values that do not go together. stage: every option by its name."""
     return pick_values(
         TrainConfig,
         stage,

@@ -18,6 +18,7 @@ from retrieval.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from retrieval.model import DescriptorModel
+    from retrieval.training.losses import LandmarkLoss
     from retrieval.training.processes import Processes
     from retrieval.training.run import Progress, TrainingData, Validate
     from retrieval.training.stages import Stage
@@ -176,7 +177,10 @@ def find_rates(model: "DescriptorModel", plan: Plan, picture: Path, values: Mapp
 def make_validation(
     data: "TrainingData", spec: ImageSpec, val: Path, images: Path | None, device: Any, workers: int
 ) -> "Validate":
-    """A function that gives the GAP and top-1 of a network on the validation manifest, by the default vote."""
+    """A function that gives the GAP and top-1 of a network on the validation manifest.
+
+    A linear head answers by its classes, since its features are not made for cosines; others by the default vote.
+    """
     from retrieval.manifest import read_manifest
     from retrieval.pictures import PictureSource
 
@@ -188,8 +192,7 @@ def make_validation(
         raise LmrError(f"--val {val}: no row has a landmark_id; validation needs labelled pictures")
     rows = np.sort(np.random.default_rng(0).permutation(np.flatnonzero(data.landmark >= 0))[:N_VALIDATION_ROWS])
 
-    def validate(model: "DescriptorModel") -> Mapping[str, float]:
-        from index.metrics import gap
+    def by_vote(model: "DescriptorModel") -> tuple[Any, Any, Any]:
         from index.search import FlatIndex
         from index.voting import VoteRule, best, vote
         from retrieval.embedding import Embedder
@@ -197,9 +200,24 @@ def make_validation(
         embedder = Embedder(model, spec, device, n_workers=workers)
         index_rows, vectors = embedder.embed_all(data.source, rows)
         query_rows, descriptors = embedder.embed_all(queries, np.arange(len(manifest)))
-        landmark = data.landmark[index_rows]
         neighbours = FlatIndex.build(vectors).search(descriptors, VoteRule().k)
-        answer, score = best(vote(neighbours, landmark, VoteRule()), len(query_rows))
+        return query_rows, *best(vote(neighbours, data.landmark[index_rows], VoteRule()), len(query_rows))
+
+    def by_class(model: "DescriptorModel", head: Any) -> tuple[Any, Any, Any]:
+        import torch
+
+        from retrieval.classifying import Classifier, RawEmbedder
+
+        embedder = RawEmbedder(model, spec, device, n_workers=workers)
+        query_rows, features = embedder.embed_all(queries, np.arange(len(manifest)))
+        classifier = Classifier(head, data.labels, "raw")
+        sure, answer = classifier.probabilities(torch.from_numpy(features).to(device)).max(dim=1)
+        return query_rows, answer.cpu().numpy(), sure.cpu().numpy()
+
+    def validate(model: "DescriptorModel", loss: "LandmarkLoss") -> Mapping[str, float]:
+        from index.metrics import gap
+
+        query_rows, answer, score = by_class(model, loss.head()) if loss.config.name == "linear" else by_vote(model)
         right = np.array([data.labels[a] in truth[row] for a, row in zip(answer, query_rows, strict=True)], dtype=bool)
         n_landmark_queries = sum(map(bool, truth))
         figure = gap(score, right, n_landmark_queries, manifest.image_id[query_rows])

@@ -228,8 +228,8 @@ def mean_probabilities(
 
 
 def log_odds(probability: FloatArray) -> FloatArray:
-    """The key of a probability, float64 and finite: 0 and 1 count as half a step of float32 away."""
-    p = np.clip(np.asarray(probability, dtype=np.float64), 2.0**-149, 1 - 2.0**-25)
+    """The key of a probability, float64 and finite: 0 and 1 count as the nearest numbers between them."""
+    p = np.clip(np.asarray(probability, dtype=np.float64), 2.0**-1074, 1 - 2.0**-53)
     odds: FloatArray = np.log(p) - np.log1p(-p)
     return odds
 

@@ -59,6 +59,7 @@ def build_backbone(
     """
     if last_layer is not None and name.startswith(_WITHOUT_A_MAP):
         raise LmrError(f"--last-layer {last_layer}: only for convolutional networks of torchvision, not {name}")
+    require_name(name)
     try:
         if name in PLAIN:
             return _plain_backbone(name, dict(options), pretrained)
@@ -74,6 +75,23 @@ def build_backbone(
             f"--backbone {name}: its pretrained weights cannot be fetched ({reason}); "
             "download them once and give --weights FILE"
         ) from error
+
+
+def require_name(name: str) -> None:
+    """LmrError for a network that nobody has, naming the nearest, and for one of timm where that is missing."""
+    if name in PLAIN:
+        return
+    if name.startswith("timm:"):
+        timm = _import_timm(name)
+        if not timm.is_model(name.removeprefix("timm:")):
+            nearest = _nearest(name.removeprefix("timm:"), timm.list_models())
+            raise LmrError(f"--backbone {name}: timm has no such network{nearest}")
+        return
+    import torchvision.models as models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise LmrError(f"--backbone {name}: torchvision has no such network{_nearest(name, [*known, *PLAIN])}")
 
 
 class ConvolutionalFeatures(nn.Module):
@@ -207,9 +225,6 @@ def _torchvision_backbone(
 ) -> Backbone:
     import torchvision.models as models
 
-    known = models.list_models(module=models)
-    if name not in known:
-        raise LmrError(f"--backbone {name}: torchvision has no such network{_nearest(name, [*known, *PLAIN])}")
     if not pretrained:
         options = _random_network_options(name, image_size) | options
     network = _build_network(models, name, pretrained, options)
@@ -243,12 +258,8 @@ def _random_network_options(name: str, image_size: int) -> dict[str, Any]:
 
 
 def _timm_backbone(name: str, options: dict[str, Any], pretrained: bool, image_size: int) -> Backbone:
-    try:
-        import timm
-    except ImportError as error:
-        raise LmrError(f"--backbone timm:{name}: needs timm; pip install 'lmr[timm]'") from error
-    if not timm.is_model(name):
-        raise LmrError(f"--backbone timm:{name}: timm has no such network{_nearest(name, timm.list_models())}")
+    import timm
+
     known: Any = timm.get_pretrained_cfg(name)
     if known is not None and known.fixed_input_size and image_size != known.input_size[-1]:
         options = {"img_size": image_size} | options
@@ -269,6 +280,14 @@ def _timm_backbone(name: str, options: dict[str, Any], pretrained: bool, image_s
         picture_size=own_size if configuration.get("fixed_input_size") else None,
         licence=configuration.get("license") or "timm names none",
     )
+
+
+def _import_timm(name: str) -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise LmrError(f"--backbone {name}: needs timm; pip install 'lmr[timm]'") from error
+    return timm
 
 
 def _channels(features: nn.Module, image_size: int) -> int:

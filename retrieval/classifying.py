@@ -35,12 +35,14 @@ class Classifier:
     wants: Literal["unit", "raw"]
 
     def probabilities(self, features: Tensor) -> Tensor:
-        """(b, d) -> (b, n_classes) float32: softmax of the logits.
+        """(b, d) -> (b, n_classes) float64: softmax of the logits. In float32 many sure answers would be exactly 1.
 
         A row sums to 1, or to less where the head has a background class, which has no column.
         """
         with torch.inference_mode():
-            return torch.softmax(self.head(features.float()), dim=1)[:, : len(self.labels)]
+            logits = self.head(features.float())
+            logits = logits.cpu() if logits.device.type == "mps" else logits  # where there is no float64
+            return torch.softmax(logits, dim=1, dtype=torch.float64)[:, : len(self.labels)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +118,13 @@ def classify(
     """
     classifier = load_classifier(folder)
     model, card = load_model(folder)
-    kind = _RawEmbedder if classifier.wants == "raw" else Embedder
+    kind = RawEmbedder if classifier.wants == "raw" else Embedder
     embedder = kind(model, card.image_spec, device, n_workers=n_workers)
     classifier.head.to(device)
     k = min(k, len(classifier.labels))
     read: list[LongArray] = [np.zeros(0, np.int64)]
     label: list[IntArray] = [np.zeros((0, k), np.int32)]
-    probability: list[FloatArray] = [np.zeros((0, k), np.float32)]
+    probability: list[FloatArray] = [np.zeros((0, k))]
     unreadable: dict[int, str] = {}
     for batch in embedder.embed(source, rows):
         found = classifier.probabilities(torch.from_numpy(batch.vectors).to(device))
@@ -135,7 +137,7 @@ def classify(
     return Classified(*joined, classifier.labels, unreadable)
 
 
-class _RawEmbedder(Embedder):
+class RawEmbedder(Embedder):
     """Gives features that are not divided by their length."""
 
     def _forward(self, x: Tensor) -> Tensor:

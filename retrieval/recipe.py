@@ -18,6 +18,7 @@ from retrieval.errors import LmrError
 
 COMMANDS = ("train", "embed", "build-index", "calibrate")
 NETWORK_KEYS = ("backbone", "backbone-option", "last-layer", "pretrained", "weights", "mean", "std")
+_NETWORK_OF_EMBED = (*NETWORK_KEYS, "pooling", "gem-p", "dimensions", "prelu")  # for a network that nothing trained
 AnswerBy = Literal["index", "nearest", "majority", "classifier"]
 Combine = Literal["mean", "majority"]
 
@@ -116,34 +117,46 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def parse_values(where: str, parts: Iterable[str]) -> dict[str, Any]:
-    """KEY=VALUE each -> values by key. where: for messages."""
-    texts: dict[str, str] = {}
+    """KEY=VALUE each -> values by key, a list for a key that is there more than once. where: for messages."""
+    texts: dict[str, list[str]] = {}
+    last: list[str] = []
     for part in parts:
         key, equals, value = part.partition("=")
         if equals and key.strip():
-            texts[key.strip()] = value.strip()
-        elif texts and not equals:
-            texts[list(texts)[-1]] += f",{part.strip()}"
+            last = texts.setdefault(key.strip(), [])
+            last.append(value.strip())
+        elif last and not equals:
+            last[-1] += f",{part.strip()}"
         else:
             raise LmrError(f"{where}: {part} is not KEY=VALUE, such as backbone=resnet50")
-    return {key: _value(text) for key, text in texts.items()}
+    values = {key: [_value(text) for text in found] for key, found in texts.items()}
+    return {key: found if len(found) > 1 else found[0] for key, found in values.items()}
+
+
+def override(recipe: Recipe, values: Mapping[str, Any], options: Options) -> Recipe:
+    """The recipe with values that `parse_values` read, for all its members alike.
+
+    LmrError as of `change`, and for several values of an option that takes one.
+    """
+    for key in sorted(values, key=lambda name: name.rpartition(".")[2] != "by"):  # on it depends what others mean
+        places = _places(recipe, key, options)
+        if isinstance(values[key], list) and not all(_known(options, table).get(option) for table, option in places):
+            raise LmrError(f"{recipe.source}: {key} is given {len(values[key])} times; it takes one value")
+        kept = tuple(_without(recipe, member, places, options) for member in recipe.members)
+        recipe = change(replace(recipe, members=kept), {key: values[key]}, options)
+    return recipe
 
 
 def change(recipe: Recipe, values: Mapping[str, Any], options: Options) -> Recipe:
-    """The recipe with other values.
+    """The recipe with other values; its members keep their own.
 
     A key without a table (`size`) changes wherever the recipe sets it, else where its first command that knows it is;
     one with a table (`embed.size`, `stage.1.epochs`) changes there. LmrError for a key that no command of it knows.
     """
     tables = {name: dict(table) for name, table in recipe.tables.items()}
     for key, value in values.items():
-        table, _, option = key.rpartition(".")
-        option = option.replace("_", "-")
-        places = [table] if table else _places(recipe, option, options)
-        for place in places:
-            if place not in tables and place not in (*COMMANDS, "answer"):
-                raise LmrError(f"{recipe.source}: {key}: it has no [{place}]; its tables are {', '.join(tables)}")
-            tables.setdefault(place, {})[option] = value
+        for table, option in _places(recipe, key, options):
+            tables.setdefault(table, {})[option] = value
     return _check(replace(recipe, tables=tables), options)
 
 
@@ -189,11 +202,16 @@ def draw(recipe: Recipe, options: Options, n: int, seed: int) -> list[dict[str, 
 
 
 def members(recipe: Recipe, seed: int, options: Options) -> list[Recipe]:
-    """Each member of a recipe as a recipe of its own, with a seed that no other member or run has."""
+    """Each member of a recipe as a recipe of its own, with a seed that no other member or run has.
+
+    LmrError when the recipe sets one itself.
+    """
     n = max(1, len(recipe.members))
     found = []
     for i, values in enumerate(recipe.members or ({},)):
         member = change(recipe, values, options)
+        if any("seed" in table for table in (member.tables.get("train", {}), *member.stages)):
+            raise LmrError(f"{recipe.source}: seed: every run and member is trained with its own; give --seeds")
         if "train" in member.tables:
             member = change(member, {"train.seed": seed * n + i}, options)
         found.append(replace(member, members=()))
@@ -247,6 +265,9 @@ def _check(recipe: Recipe, options: Options) -> Recipe:
                 raise LmrError(f"{recipe.source}: [{table}] {key} is a table; give options as name = value")
             if value == []:
                 raise LmrError(f"{recipe.source}: [{table}] {key} is an empty list; give values to choose from")
+    for key in recipe.tables.get("embed", {}):
+        if "train" in recipe.tables and key in _NETWORK_OF_EMBED:
+            raise LmrError(f"{recipe.source}: [embed] {key}: the network is the one of [train]; set it there")
     if recipe.stages and "train" not in recipe.tables:
         raise LmrError(f"{recipe.source}: it has stages, but no [train]; add that table, empty or not")
     return recipe
@@ -260,20 +281,38 @@ def _known(options: Options, table: str) -> Mapping[str, bool]:
     return options[table]
 
 
-def _places(recipe: Recipe, option: str, options: Options) -> list[str]:
-    """The tables in which a key without a table is set."""
-    there = [table for table, values in recipe.tables.items() if option in values]
+def _places(recipe: Recipe, key: str, options: Options) -> list[tuple[str, str]]:
+    """The tables and their option that a key stands for, with a table (`embed.size`) or without (`size`)."""
+    table, _, name = key.rpartition(".")
+    option = name.replace("_", "-")
+    if table and table not in recipe.tables and table not in (*COMMANDS, "answer"):
+        raise LmrError(f"{recipe.source}: {key}: it has no [{table}]; its tables are {', '.join(recipe.tables)}")
+    if table:
+        return [(table, option)]
+    there = [(table, option) for table, values in recipe.tables.items() if option in values]
     if there:
         return there
     by_index = recipe.tables.get("answer", {}).get("by", "index") != "classifier"
     tables = [t for t in (*COMMANDS, "answer") if t in recipe.tables or (by_index and t != "train")]
     for table in tables:
         if option in _known(options, table):
-            return [table]
+            return [(table, option)]
     known = sorted({name for table in tables for name in _known(options, table)})
     close = difflib.get_close_matches(option, known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
     raise LmrError(f"{recipe.source}: {option} is not an option of {', '.join(tables)}; {hint}")
+
+
+def _without(
+    recipe: Recipe, member: Mapping[str, Any], places: list[tuple[str, str]], options: Options
+) -> dict[str, Any]:
+    """What a member sets elsewhere than in these places."""
+    left: dict[str, Any] = {}
+    for key, value in member.items():
+        own = _places(recipe, key, options)
+        others = [place for place in own if place not in places]
+        left |= {key: value} if others == own else {f"{table}.{option}": value for table, option in others}
+    return left
 
 
 def _is_choice(value: list[Any], takes_many: bool) -> bool:

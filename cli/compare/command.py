@@ -1,7 +1,9 @@
 """lmr compare: recipes, trained and scored on the same data, in one table."""
 
+import contextlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +70,7 @@ def command(recipes: tuple[str, ...], list_only: bool, **values: Any) -> None:
 def compare(recipes: Sequence[str], options: "Options", values: dict[str, Any]) -> None:
     """Makes and scores the systems and writes comparison-PART.csv, .json and .html."""
     from cli.compare.data import read_data, read_queries
-    from cli.compare.plan import read_entries
+    from cli.compare.plan import left_out, read_entries
     from cli.compare.results import to_csv, to_json, to_text
     from cli.compare.workshop import Workshop
     from index.writing import write_whole
@@ -78,25 +80,48 @@ def compare(recipes: Sequence[str], options: "Options", values: dict[str, Any]) 
     part, output = values["part"], values["output"]
     data = read_data(values["data"], values["images"], test=part == "test", solution=values["solution"])
     queries = {name: read_queries(data, name) for name in data.parts}
+    for entry in entries:
+        for name in left_out(data, entry.recipe):
+            warn(f"{entry.label}: {data.folder} has no {name}; made without it")
     if output.exists() and not output.is_dir():
         raise LmrError(f"--output {output} is a file; give a folder")
     output.mkdir(parents=True, exist_ok=True)
-    shop = Workshop(data, queries, output, values)
-    rows = [_row(shop, entry, options, seeds, values) for entry in entries] + _baselines(shop, part)
-    facts = {
-        "part": part,
-        "manifest": str(data.parts[part]),
-        "seeds": seeds,
-        "n_queries": len(queries[part][2]),
-        "n_landmark_queries": int(queries[part][2].truths.known.sum()),
-        "n_train": int(data.counts.sum()),
-        "n_landmarks": len(data.landmarks),
-    }
-    content = to_json(rows, facts)
-    write_whole(output / f"comparison-{part}.csv", [to_csv(rows)])
-    write_whole(output / f"comparison-{part}.json", [json.dumps(content, indent=1, default=str), "\n"])
-    _report(output / f"comparison-{part}.html", rows, facts)
-    click.echo(json.dumps(content, indent=1, default=str) if values["as_json"] else to_text(rows))
+    with _alone(output):
+        shop = Workshop(data, queries, output, values)
+        rows = [_row(shop, entry, options, seeds, values) for entry in entries] + _baselines(shop, part)
+        facts = {
+            "part": part,
+            "manifest": str(data.parts[part]),
+            "seeds": seeds,
+            "n_queries": len(queries[part][2]),
+            "n_landmark_queries": int(queries[part][2].truths.known.sum()),
+            "n_train": int(data.counts.sum()),
+            "n_landmarks": len(data.landmarks),
+        }
+        content = to_json(rows, facts)
+        write_whole(output / f"comparison-{part}.csv", [to_csv(rows)])
+        write_whole(output / f"comparison-{part}.json", [json.dumps(content, indent=1, default=str), "\n"])
+        _report(output / f"comparison-{part}.html", rows, facts)
+        click.echo(json.dumps(content, indent=1, default=str) if values["as_json"] else to_text(rows))
+
+
+@contextlib.contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Keeps other comparisons out of a folder, until this process ends at the latest. LmrError when one is there."""
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(output, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LmrError(f"--output {output}: another lmr compare is at work there; give another folder") from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _row(shop: "Workshop", entry: "Entry", options: "Options", seeds: list[int], values: dict[str, Any]) -> "Row":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from retrieval.manifest import Manifest
 
 TRAIN, VAL, TEST = "train.csv", "val.csv", "test.csv"
+N_NEEDED = {"val": 2, "test": 1}  # queries that show a landmark of train; on val some fit and others judge
 SOLUTIONS = ("test_solution.csv", "test_solution_public.csv", TEST)  # where the answers to test may be
 
 
@@ -71,7 +72,10 @@ def read_data(folder: Path, images: Path | None, *, test: bool, solution: Path |
 
 
 def read_queries(data: ComparisonData, part: str) -> "tuple[Manifest, Queries, Asked]":
-    """The labelled queries of a part, without those whose Usage is Ignored."""
+    """The labelled queries of a part, without those whose Usage is Ignored.
+
+    LmrError: no labels, or too few queries that show a landmark of train.
+    """
     from index.comparing import ask
     from index.evaluation import Queries
     from index.tables import object_array
@@ -83,7 +87,14 @@ def read_queries(data: ComparisonData, part: str) -> "tuple[Manifest, Queries, A
         raise LmrError(f"{path} has no landmark_id column, so there is nothing to compare answers with")
     if manifest.usage is not None:
         manifest = manifest.select((manifest.usage != "Ignored").nonzero()[0])
+    taught = frozenset(data.landmarks)
     truths = [tuple(manifest.landmarks[code] for code in manifest.truths(i)) for i in range(len(manifest))]
+    n_taught = sum(not taught.isdisjoint(labels) for labels in truths)
+    if n_taught < N_NEEDED[part]:
+        raise LmrError(
+            f"{path}: {n_taught} of its {len(manifest)} pictures show a landmark of {data.train}; "
+            f"comparing needs {N_NEEDED[part]} or more"
+        )
     paths = np.full(len(manifest), "", dtype=object)
     queries = Queries(manifest.image_id, object_array(truths), paths, manifest.kind)
     return manifest, queries, ask(queries, data.landmarks)

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
+from cli.compare.data import ComparisonData
 from cli.main import COMMANDS
-from cli.options import long_name
+from cli.options import long_name, read_stages
 from retrieval.errors import LmrError
 from retrieval.recipe import COMMANDS as STEPS
 from retrieval.recipe import (
@@ -18,8 +19,10 @@ from retrieval.recipe import (
     Options,
     Recipe,
     change,
+    choices,
     members,
     on_network,
+    override,
     parse_spec,
     read_recipe,
     settle,
@@ -71,21 +74,31 @@ def read_entries(specs: Sequence[str], changes: Mapping[str, Any], options: Opti
         if spec in [entry.label for entry in entries]:
             raise LmrError(f"{spec} is asked for twice")
         name, values = parse_spec(spec)
-        recipe = change(read_recipe(name, options), values, options)
+        recipe = override(read_recipe(name, options), values, options)
         if network:
             recipe = on_network(recipe, network)
         for key, value in others.items():
             try:
-                recipe = change(recipe, {key: value}, options)
+                recipe = override(recipe, {key: value}, options)
             except LmrError as error:
                 refusals[key].append(error)
-        for member in members(settle(recipe, options), 0, options):
-            require_values(member)
+        for values in ({}, *_further_values(recipe, options)):
+            for member in members(settle(change(recipe, values, options), options), 0, options):
+                require_values(member)
         entries.append(Entry(spec, recipe))
     for errors in refusals.values():
         if len(errors) == len(entries):
             raise errors[0]
     return entries
+
+
+def left_out(data: ComparisonData, recipe: Recipe) -> list[str]:
+    """The manifests of non-landmarks that a recipe names and the data does not have; it goes on without them."""
+    named: set[str] = set()
+    for table in recipe.tables.values():
+        for value in (table.get("negatives", []), table.get("background", [])):
+            named |= set(_texts(value))
+    return sorted(name for name in named if data.find(name) is None)
 
 
 def require_values(recipe: Recipe) -> None:
@@ -98,7 +111,7 @@ def require_values(recipe: Recipe) -> None:
             path = Path(scratch) / f"{step}.toml"
             path.write_text(to_toml(recipe.tables[step], recipe.stages if step == "train" else ()), encoding="utf-8")
             try:
-                parse_step(step, path)
+                _require_values(step, path)
             except LmrError as error:
                 text = str(error).replace(f"--config {path}: ", f"[{step}] ")
                 raise LmrError(f"{recipe.source}: {text}") from error
@@ -108,6 +121,35 @@ def require_values(recipe: Recipe) -> None:
 
 def parse_step(step: str, config: Path) -> dict[str, Any]:
     """What a command makes of a configuration: its parameters by name."""
+    return _context(step, config).params
+
+
+def _texts(value: Any) -> list[str]:
+    """A text, or all of those in lists of texts."""
+    return [text for item in value for text in _texts(item)] if isinstance(value, list) else [str(value)]
+
+
+def _further_values(recipe: Recipe, options: Options) -> list[dict[str, Any]]:
+    """Each value of each list but its first, which is what runs without a search."""
+    return [{key: value} for key, values in choices(recipe, options).items() for value in values[1:]]
+
+
+def _require_values(step: str, config: Path) -> None:
+    """LmrError for values that have the right form, but that the command could not use."""
+    from cli.train import training_config
+    from retrieval.backbones import require_name
+
+    context = _context(step, config)
+    if context.params.get("backbone"):
+        require_name(context.params["backbone"])
+    if step == "train":
+        with context:
+            stages = read_stages()
+        for stage in stages or [{}]:
+            training_config(context.params | stage)
+
+
+def _context(step: str, config: Path) -> click.Context:
     command = step_command(step)
     required = ["-" for parameter in command.params if isinstance(parameter, click.Argument) and parameter.required]
-    return command.make_context(step, [*required, "--config", str(config)]).params
+    return command.make_context(step, [*required, "--config", str(config)])

@@ -55,7 +55,7 @@ def _curves(rows: Sequence[Row]) -> list[Figure]:
     for key, name in (("gap", "GAP on val while training"), ("top1", "Top-1 on val while training")):
         measured = {place: log for place, log in logs.items() if any(key in row for row in log)}
         if measured:
-            about = "By the nearest neighbours of the descriptors, after each epoch; first seed."
+            about = "After each epoch, by the classes of a linear head, else by the vote of the neighbours; first seed."
             found.append(figure(name, about, plot_training_runs(measured, key)))
     return found
 

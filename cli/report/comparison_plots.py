@@ -73,7 +73,8 @@ def plot_confusion(confusion: "Confusion") -> "Figure":
 
 def _name(text: str) -> str:
     """Short, and without what would start a formula."""
-    short = text if len(text) <= _NAME_LETTERS else text[: _NAME_LETTERS - 1] + "…"
+    half = _NAME_LETTERS // 2  # variants of a recipe begin alike, and may end alike
+    short = text if len(text) <= _NAME_LETTERS else f"{text[: half - 1]}…{text[-half:]}"
     return short.replace("$", r"\$")
 
 

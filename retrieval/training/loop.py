@@ -177,7 +177,9 @@ def _finish_epoch(training: _Training) -> None:
     row: dict[str, float] = {"epoch": state.epoch + 1, "loss": state.loss}
     row["rate"] = next(iter(rates(parts.optimizer).values()))
     parts.model.eval()
-    row |= dict(run.validate(parts.result)) if run.validate and training.writes else {}
+    parts.loss.eval()
+    row |= dict(run.validate(parts.result, parts.result_loss)) if run.validate and training.writes else {}
+    parts.loss.train()
     _tick(training)
     state.log.append(run.processes.first_says(row | {"seconds": round(state.seconds, 1)}))
     better = run.validate is not None and _is_better(state)

@@ -11,6 +11,7 @@ from retrieval.arrays import IntArray, LongArray
 from retrieval.errors import LmrError
 from retrieval.model import DescriptorModel
 from retrieval.sources import Source
+from retrieval.training.losses import LandmarkLoss
 from retrieval.training.processes import Processes
 from retrieval.training.teacher import Teacher
 
@@ -53,14 +54,15 @@ class Progress:
     pictures_per_s: float
 
 
-Validate = Callable[[DescriptorModel], Mapping[str, float]]
+Validate = Callable[[DescriptorModel, LandmarkLoss], Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """Where a training run lives and who is told of it.
 
-    validate: given the network in evaluation mode, returns metrics with a `gap`; the best network is kept by it.
+    validate: given the network and its loss, both in evaluation mode, returns metrics with a `gap`; the best network is
+    kept by it.
     processes: those that train together; only the first one writes and tells.
     """
 

@@ -35,6 +35,25 @@ def test_training_leaves_a_model_its_log_and_curves(pictures):
     assert any(f"{float(row['gap']):g}" == best["gap"] for row in facts["made_by"]["log"])
 
 
+def test_a_linear_head_is_validated_by_its_own_answers(pictures):
+    import torch
+
+    from retrieval.classifying import classify
+    from retrieval.manifest import read_manifest
+    from retrieval.pictures import PictureSource
+
+    done(*TRAIN, "--epochs", "1", "--loss", "linear", "--head-rate", "1e-9", "--val", "val.csv")
+    val = read_manifest(Path("val.csv"))
+    source, everything = PictureSource(val, Path("images")), range(len(val))
+    found = classify(Path("model"), source, everything, device=torch.device("cpu"), n_workers=1, k=1)
+    right = sum(
+        (found.labels[label],) == tuple(val.landmarks[c] for c in val.truths(row))
+        for row, (label,) in zip(found.row.tolist(), found.label.tolist(), strict=True)
+    )
+    assert float(log()[0]["top1"]) == pytest.approx(right / 16)
+    assert right < 12  # the features of these pictures tell them apart, an untrained head does not
+
+
 def test_the_same_training_twice_gives_the_same_weights(pictures):
     names = []
     for output in ("a", "b"):

@@ -78,9 +78,9 @@ def test_probabilities_rank_answers_and_unread_queries_have_none() -> None:
 
 
 def test_the_log_odds_of_certainty_are_finite_and_above_all_others() -> None:
-    odds = log_odds(np.array([0.0, 0.5, 1 - 2.0**-24, 1.0]))
+    odds = log_odds(np.array([0.0, 2.0**-1000, 0.5, 1 - 2.0**-24, 1 - 2.0**-50, 1.0]))
     assert np.isfinite(odds).all()
-    assert odds[1] == 0
+    assert odds[2] == 0
     assert (np.diff(odds) > 0).all()
 
 

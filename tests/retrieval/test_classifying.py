@@ -71,6 +71,17 @@ def test_probabilities_are_those_of_scaled_cosines(tmp_path: Path) -> None:
     assert found.numpy() == pytest.approx(np.array([[np.exp(4) / total, 1 / total, 1 / total]]), rel=1e-5)
 
 
+def test_very_sure_answers_differ_in_how_sure_they_are(tmp_path: Path) -> None:
+    _, loss = saved(tmp_path, LossConfig("softmax", scale=30.0))
+    with torch.no_grad():
+        loss.classifier.W.copy_(torch.eye(D)[:, :3])
+    save_classifier(tmp_path, loss, LABELS)
+    features = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.1, 0.0]]))
+    found = load_classifier(tmp_path).probabilities(torch.nn.functional.pad(features, (0, D - 3)))
+    assert (1 - found[0, 0]).item() == pytest.approx(2 * np.exp(-30), rel=1e-2)
+    assert found[1, 0] < found[0, 0] < 1
+
+
 @pytest.mark.parametrize("config", [LossConfig(), LINEAR], ids=lambda config: config.name)
 @pytest.mark.usefixtures("in_float32")
 def test_pictures_are_classified_as_by_hand(tmp_path: Path, config: LossConfig) -> None:
@@ -90,7 +101,7 @@ def test_pictures_are_classified_as_by_hand(tmp_path: Path, config: LossConfig) 
     assert found.label.tolist() == label[:, :2].tolist()
     assert found.probability == pytest.approx(probability[:, :2].detach().numpy(), rel=1e-4)
     assert found.label.dtype == np.int32
-    assert found.probability.dtype == np.float32
+    assert found.probability.dtype == np.float64
 
 
 def test_raw_features_are_descriptors_of_another_length() -> None:

@@ -17,6 +17,7 @@ from retrieval.errors import LmrError
 from retrieval.model import DescriptorModel
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
 from retrieval.training.loop import train
+from retrieval.training.losses import LandmarkLoss
 from retrieval.training.processes import Processes, joined_processes
 from retrieval.training.run import Run, TrainingData
 from retrieval.training.state import LOG_NAME, TrainingState, read_state
@@ -45,7 +46,7 @@ def data_of(unreadable: tuple[int, ...] = ()) -> TrainingData:
 
 
 def train_as(processes: Processes, folder: Path, config: TrainConfig, data: TrainingData) -> TrainingState:
-    def validate(model: DescriptorModel) -> dict[str, float]:
+    def validate(model: DescriptorModel, _: LandmarkLoss) -> dict[str, float]:
         assert processes.rank == 0
         return {"gap": 0.5}
 

@@ -14,6 +14,7 @@ from retrieval.recipe import (
     draw,
     members,
     on_network,
+    override,
     parse_spec,
     read_recipe,
     recipe_names,
@@ -87,6 +88,10 @@ def test_a_recipe_is_read_by_its_path(tmp_path: Path) -> None:
         ("[[stage]]\nepochs = 3", "mine.toml: it has stages, but no [train]; add that table, empty or not"),
         ("[train]\nepochs = []", "mine.toml: [train] epochs is an empty list; give values to choose from"),
         ("[train.size]\na = 1", "mine.toml: [train] size is a table; give options as name = value"),
+        (
+            "[train]\nsize = 64\n[embed]\nbackbone = 'a'",
+            "mine.toml: [embed] backbone: the network is the one of [train]; set it there",
+        ),
         ("about = 3", "mine.toml: about is text for people, got 3"),
     ],
 )
@@ -113,6 +118,7 @@ def test_an_unknown_recipe_names_the_nearest(tmp_path: Path) -> None:
         ("a:head-rate=1e-3,flip=true", {"head-rate": 1e-3, "flip": True}),
         ("a:backbone-option=width_mult=0.5", {"backbone-option": "width_mult=0.5"}),
         ("a:backbone=timm:x", {"backbone": "timm:x"}),
+        ("a:mean=1,2,3,b=2,mean=4,5,6", {"mean": ["1,2,3", "4,5,6"], "b": 2}),
     ],
 )
 def test_overrides_follow_a_colon(text: str, values: dict[str, Any]) -> None:
@@ -167,6 +173,60 @@ def test_a_stage_can_be_overridden(tmp_path: Path) -> None:
     two = recipe(tmp_path, "[train]\nsize = 64\n[[stage]]\nepochs = 1\n[[stage]]\nepochs = 2")
     assert [stage["epochs"] for stage in change(two, {"stage.2.epochs": 7}, OPTIONS).stages] == [1, 7]
     assert [stage["epochs"] for stage in change(two, {"epochs": 9}, OPTIONS).stages] == [9, 9]
+
+
+MEMBERS = """
+[train]
+size = 64
+cap = 60
+[embed]
+flip = true
+size = 80
+[[member]]
+[[member]]
+cap = 120
+size = 96
+"embed.flip" = false
+"""
+
+
+def test_an_override_is_for_all_members_whatever_they_set_themselves(tmp_path: Path) -> None:
+    changed = override(recipe(tmp_path, MEMBERS), {"cap": 40, "train.size": 32}, OPTIONS)
+    assert changed.members == ({}, {"embed.size": 96, "embed.flip": False})
+    made = members(changed, 0, OPTIONS)
+    assert [member.tables["train"]["cap"] for member in made] == [40, 40]
+    assert [member.tables["train"]["size"] for member in made] == [32, 32]
+    assert [member.tables["embed"] for member in made] == [{"flip": True, "size": 80}, {"flip": False, "size": 96}]
+
+
+def test_a_search_leaves_members_what_they_set_themselves(tmp_path: Path) -> None:
+    read = recipe(tmp_path, MEMBERS.replace("cap = 60", "cap = [60, 30]"))
+    assert [member.tables["train"]["cap"] for member in members(settle(read, OPTIONS), 0, OPTIONS)] == [60, 120]
+
+
+def test_an_option_of_several_values_may_be_overridden_several_times_others_once(tmp_path: Path) -> None:
+    changed = override(recipe(tmp_path), parse_spec("a:backbone-option=x=1,backbone-option=y=2")[1], OPTIONS)
+    assert changed.tables["train"]["backbone-option"] == ["x=1", "y=2"]
+    with pytest.raises(LmrError, match=r"mine\.toml: size is given 2 times; it takes one value$"):
+        override(recipe(tmp_path), parse_spec("a:size=32,size=48")[1], OPTIONS)
+
+
+@pytest.mark.parametrize("text", ["a:by=index,flip=true", "a:flip=true,by=index"])
+def test_overrides_mean_the_same_in_any_order(tmp_path: Path, text: str) -> None:
+    classifier = recipe(tmp_path, "[answer]\nby = 'classifier'\n[train]\nsize = 64")
+    changed = override(classifier, parse_spec(text)[1], OPTIONS)
+    assert (changed.answering.by, changed.tables["embed"]) == ("index", {"flip": True})
+
+
+@pytest.mark.parametrize(
+    "seeded", ["[train]\nseed = 5", "[train]\n[[stage]]\nseed = 5", "[train]\n[[member]]\nseed = 5"]
+)
+def test_a_seed_of_a_recipe_is_refused_because_runs_and_members_have_theirs(tmp_path: Path, seeded: str) -> None:
+    with pytest.raises(LmrError) as caught:
+        members(recipe(tmp_path, seeded), 0, OPTIONS)
+    assert str(caught.value) == (
+        f"{tmp_path}/mine.toml: seed: every run and member is trained with its own; give --seeds"
+    )
 
 
 def test_another_network_takes_away_what_belonged_to_the_old_one(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from retrieval.errors import LmrError
 from retrieval.model import DescriptorModel
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
 from retrieval.training.loop import train
+from retrieval.training.losses import LandmarkLoss
 from retrieval.training.run import Progress, Run, TrainingData
 from retrieval.training.sampling import Sampler
 from retrieval.training.state import LOG_NAME, STATE_NAME, TrainingState, read_state
@@ -142,15 +143,15 @@ def test_the_best_network_is_kept_beside_the_last(tmp_path: Path) -> None:
     digests: list[str] = []
     modes: list[bool] = []
 
-    def validate(model: DescriptorModel) -> Mapping[str, float]:
-        modes.append(model.training)
+    def validate(model: DescriptorModel, loss: LandmarkLoss) -> Mapping[str, float]:
+        modes.extend([model.training, loss.training])
         digests.append(weights_digest(model))
         return {"gap": next(gaps), "top1": 0.5}
 
     state = trained(tmp_path, dataclasses.replace(CONFIG, epochs=3), validate=validate)
     assert digest_of(tmp_path) == digests[1]
     assert digest_of(tmp_path / "last") == digests[2]
-    assert modes == [False] * 3
+    assert modes == [False] * 6
     assert state.best == 0.9
     assert [row["gap"] for row in state.log] == [0.2, 0.9, 0.5]
     assert (tmp_path / LOG_NAME).read_text().splitlines()[0] == "epoch,loss,rate,gap,top1,seconds"
@@ -228,7 +229,7 @@ def test_a_state_saved_after_the_last_step_of_an_epoch_goes_on(
 ) -> None:
     monkeypatch.setattr("retrieval.training.loop.STATE_EVERY_S", -1.0)
 
-    def killed(_: DescriptorModel) -> Mapping[str, float]:
+    def killed(*_: object) -> Mapping[str, float]:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -350,12 +351,12 @@ VARIATIONS = {
 }
 
 
-def falling_gap() -> Callable[[DescriptorModel], Mapping[str, float]]:
+def falling_gap() -> Callable[[DescriptorModel, LandmarkLoss], Mapping[str, float]]:
     """Best in the second epoch; a function of the weights, so that it does not know how often it was asked."""
     seen: dict[str, float] = {}
     gaps = iter([0.5, 0.6, 0.4, 0.3, 0.2])
 
-    def validate(model: DescriptorModel) -> Mapping[str, float]:
+    def validate(model: DescriptorModel, _: LandmarkLoss) -> Mapping[str, float]:
         digest = weights_digest(model)
         if digest not in seen:
             seen[digest] = next(gaps)
@@ -415,7 +416,7 @@ def test_the_average_is_validated_and_saved(tmp_path: Path) -> None:
         weights.append(model.neck[0].weight.detach().clone())  # type: ignore[index,union-attr]
         means.append(model.neck[1].running_mean.clone())  # type: ignore[index,union-attr,operator]
 
-    def validate(given: DescriptorModel) -> Mapping[str, float]:
+    def validate(given: DescriptorModel, _: LandmarkLoss) -> Mapping[str, float]:
         assert given is not model
         assert not given.training
         shown.append(weights_digest(given))
@@ -563,8 +564,6 @@ def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from retrieval.training.losses import LandmarkLoss
-
     forward, calls = LandmarkLoss.forward, []
 
     def forward_or_nan(self: LandmarkLoss, descriptors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
