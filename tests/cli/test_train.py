@@ -179,6 +179,16 @@ def test_what_a_stage_gives_in_vain_is_refused_and_what_stands_above_all_is_not(
     assert refused(*TRAIN, "--config", "c.toml") == "--margin-rad goes with --loss arcface, not with softmax"
 
 
+def test_overwriting_describes_the_pictures_of_a_frozen_backbone_anew(pictures):
+    frozen = (*TRAIN, *SMALL, "--freeze", "all", "--plain-pictures")
+    done(*frozen)
+    (features,) = Path("model").glob("features-*.npy")
+    before = features.read_bytes()
+    Path("images/train-arch-0.jpg").write_bytes(Path("images/train-dome-0.jpg").read_bytes())
+    done(*frozen, "--overwrite")
+    assert features.read_bytes() != before
+
+
 def test_the_network_is_the_same_in_all_stages(pictures):
     Path("c.toml").write_text('[[stage]]\nbackbone = "resnet18"\n')
     assert refused(*TRAIN, "--config", "c.toml").startswith(
