@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 import click
+from click.core import ParameterSource
 
 from cli.tars import index_tars
 from retrieval.errors import LmrError
@@ -115,6 +116,13 @@ def _config_option(stage_keys: AbstractSet[str]) -> Callable[[F], F]:
         callback=partial(_read_config, stage_keys=stage_keys),
         help="TOML file with the same names as the options.",
     )
+
+
+def given_options() -> frozenset[str]:
+    """The parameters that the command line or --config gave to the command that runs."""
+    context = click.get_current_context()
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(name for name, source in sources.items() if source not in (None, ParameterSource.DEFAULT))
 
 
 def images_folder(images: Path | None, manifest_path: Path) -> Path:

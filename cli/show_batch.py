@@ -41,14 +41,13 @@ def first_batch(data: "TrainingData", spec: ImageSpec, config: TrainConfig) -> "
     """The batch of the first step of a training with this configuration."""
     import torch
 
-    from retrieval.training.augmentation import Collate, TrainingPictures, mix
-    from retrieval.training.sampling import training_sampler
+    from retrieval.training.augmentation import mix
+    from retrieval.training.feeding import feed, pictures_of
+    from retrieval.training.run import Run
     from retrieval.training.step import step_seed
 
-    plan = training_sampler(data.landmark, config).plan(0)
-    pictures = TrainingPictures(data.source, spec, config.augment)
-    keys = zip(plan.rows[0].tolist(), plan.seeds[0].tolist(), strict=True)
-    batch = Collate(data.landmark)([pictures[key] for key in keys])
+    run = Run(Path(), torch.device("cpu"), n_workers=0)
+    batch, *_ = next(feed(data, pictures_of(data, spec, config), config, run))
     return mix(batch, config.augment, torch.Generator().manual_seed(step_seed(config.seed, 0)))
 
 

@@ -1,6 +1,6 @@
 """lmr train: backbone and class directions on labelled pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -11,6 +11,7 @@ from cli.options import (
     MODEL,
     PATH,
     device_option,
+    given_options,
     images_folder,
     images_option,
     overwrite_option,
@@ -92,7 +93,7 @@ _AUGMENT_HELP = {
     "blur": "Probability of a Gaussian blur.",
     "jpeg": "Probability of JPEG compression.",
     "erasing": "Probability of an erased rectangle.",
-    "cutmix": "Probability that in a batch rectangles are swapped, labels with them; with --loss softmax.",
+    "cutmix": "Probability that in a batch rectangles are swapped, labels with them; with --loss softmax or linear.",
 }
 _BALANCE_HELP = {
     "cap": "Pictures of a landmark at most, a random subset for all epochs; 0 = all.",
@@ -183,8 +184,11 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     sheet: Path | None = values["show_batch"]
     if sheet is not None:
         sheet_format(sheet)
-    asked = [values | {"manifest": manifest} | stage for stage in read_stages() or [{}]]
+    stages = read_stages() or [{}]
+    asked = [values | {"manifest": manifest} | stage for stage in stages]
     configs = [training_config(stage) for stage in asked]
+    for stage, config in zip(stages, configs, strict=True):
+        _require_used(config, stage or given_options(), values["teacher"])
     kinds = [(*_files(stage), config.sampling) for stage, config in zip(asked, configs, strict=True)]
     sets = {
         (rows, others, rule): read_training_data(rows, others, values["images"], rule, values["teacher"])
@@ -226,6 +230,14 @@ def training_config(stage: Mapping[str, Any]) -> TrainConfig:
         sampling=pick_values(BalanceConfig, stage),
         distillation=pick_values(DistillationConfig, stage),
     )
+
+
+def _require_used(config: TrainConfig, given: Iterable[str], teachers: Sequence[Path]) -> None:
+    """LmrError when one of these parameters was given in vain."""
+    config.loss.require_used(given)
+    for name in given:
+        if name in _DISTILLATION_HELP and not teachers:
+            raise LmrError(f"--{name.replace('_', '-')} goes with --teacher, a store of descriptors to imitate")
 
 
 def print_summary(values: dict[str, Any]) -> None:

@@ -240,7 +240,8 @@ def _make_way(output: Path, *, overwrite: bool) -> None:
     from retrieval.training.state import STATE_NAME
 
     if overwrite:
-        for state in (output / STATE_NAME, *output.glob(f"stage-*/{STATE_NAME}")):
-            state.unlink(missing_ok=True)
+        for folder in (output, *output.glob("stage-*")):
+            for old in (folder / STATE_NAME, *folder.glob("features-*")):  # whose pictures may be others by now
+                old.unlink(missing_ok=True)
     elif (output / "model.json").exists() and not (output / STATE_NAME).exists():
         raise LmrError(f"{output} holds a model already; give --overwrite or another --output")

@@ -37,11 +37,11 @@ def augmentation(spec: ImageSpec, config: AugmentConfig, areas: tuple[float, flo
     if config.rotation or config.shift or config.zoom:
         shift, scale = (config.shift, config.shift), (1 - config.zoom, 1 + config.zoom)
         steps.append(v2.RandomAffine(config.rotation, shift, scale, interpolation=interpolation, fill=ground))
-    steps.append(v2.PILToTensor())
     if config.blur:
         steps.append(v2.RandomApply([v2.GaussianBlur(BLUR_KERNEL_PX, BLUR_SIGMA_PX)], config.blur))
     if config.jpeg:
-        steps.append(v2.RandomApply([v2.JPEG(JPEG_QUALITY)], config.jpeg))
+        steps.append(v2.RandomApply([v2.JPEG(JPEG_QUALITY)], config.jpeg))  # by Pillow: torchvision drops its own
+    steps.append(v2.PILToTensor())
     if config.erasing:
         steps.append(v2.RandomErasing(config.erasing, value=ground))
     return v2.Compose(steps)
@@ -98,6 +98,10 @@ class Batch:
     labels: Tensor
     unreadable: dict[int, str]
     mixed: tuple[Tensor, float] | None = None
+
+    def pin_memory(self) -> "Batch":
+        """What torch's loader asks for, so that pictures are copied to a GPU while it computes."""
+        return replace(self, pictures=self.pictures.pin_memory())
 
 
 class Collate:

@@ -33,7 +33,7 @@ class ClassBank(nn.Module):
         self.chosen = torch.empty(0, dtype=torch.int64)
         self._n_samples = 0
         self._is_attached = False
-        self.register_state_dict_pre_hook(lambda *_: self._rest())  # type: ignore[no-untyped-call]
+        self.register_state_dict_pre_hook(lambda *_: self.rest())  # type: ignore[no-untyped-call]
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Lets this optimiser, which has `active` among its parameters, move what was taken."""
@@ -59,6 +59,11 @@ class ClassBank(nn.Module):
         sample = self._n_samples
         leaf.register_post_accumulate_grad_hook(lambda leaf: self._collect(leaf, sample))  # type: ignore[no-untyped-call]
         return leaf
+
+    def rest(self) -> None:
+        """Nothing is out; what a step did not move needs no putting back."""
+        self.active.grad = None
+        self.active.data = self.rows[:0]
 
     def position(self, classes: Tensor) -> Tensor:
         """Where among the chosen these classes are; negative ones stay as they are."""
@@ -107,9 +112,4 @@ class ClassBank(nn.Module):
             if name not in self.memory:
                 self.memory[name] = torch.zeros_like(self.rows)
             self.memory[name][self.chosen] = state.pop(name)
-        self._rest()
-
-    def _rest(self) -> None:
-        """Nothing is out; what a step did not move needs no putting back."""
-        self.active.grad = None
-        self.active.data = self.rows[:0]
+        self.rest()

@@ -1,6 +1,7 @@
 """How a network is trained: plain values, each with its default, without torch."""
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -15,6 +16,24 @@ MinerName = Literal["multi-similarity", "semihard", "hard", "none"]
 BackgroundKind = Literal["negatives", "class"]
 COSINE_SOFTMAX = ("arcface", "cosface", "softmax")  # a softmax over the cosines to class directions
 PAIR_LOSSES = ("contrastive", "triplet", "multi-similarity")  # of pictures against each other: without classes
+_SOFTMAXES = (*COSINE_SOFTMAX, "linear")
+_LOSSES_OF = {  # an option -> the losses that read it; the others are read by all
+    "margin": ("arcface",),
+    "margin_rad": ("arcface",),
+    "margin_rare_rad": ("arcface",),
+    "margin_cos": ("cosface",),
+    "n_centres": ("arcface",),
+    "scale": (*COSINE_SOFTMAX, "proxy-anchor"),
+    "label_smoothing": _SOFTMAXES,
+    "head_hidden": ("linear",),
+    "dropout": ("linear",),
+    "class_share": COSINE_SOFTMAX,
+    "contrastive_cosine": ("contrastive",),
+    "triplet_margin": ("triplet",),
+    "miner": PAIR_LOSSES,
+    "negative_cosine": (*COSINE_SOFTMAX, "proxy-anchor"),
+}
+_MARGINS_OF = {"margin_rad": ("count", "fixed", "adaptive"), "margin_rare_rad": ("count",)}
 OptimizerName = Literal["adamw", "adam", "sgd", "rmsprop"]
 ScheduleName = Literal["cosine", "step", "plateau", "constant"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
@@ -80,30 +99,34 @@ class LossConfig:
                 raise LmrError(f"{option} must lie in [0, 1), got {value}")
         if not 0 < self.class_share <= 1:
             raise LmrError(f"--class-share must lie in (0, 1], got {self.class_share}")
-        if not self.scale > 0:
+        if not 0 < self.scale < math.inf:
             raise LmrError(f"--scale must be positive, got {self.scale}")
-        if not self.negative_weight >= 0:
+        if not 0 <= self.negative_weight < math.inf:
             raise LmrError(f"--negative-weight must be 0 or more, got {self.negative_weight}")
         if self.n_centres < 1 or self.head_hidden < 0:
             raise LmrError(
                 f"--centres must be 1 or more and --head-hidden 0 or more, got {self.n_centres} and {self.head_hidden}"
             )
-        self._require_fit()
+        switches = {
+            "margin": self.margin in ("dynamic", "adaptive"),
+            "n_centres": self.n_centres > 1,
+            "label_smoothing": self.label_smoothing > 0,
+            "head_hidden": self.head_hidden > 0,
+            "dropout": self.dropout > 0,
+            "class_share": self.class_share < 1,
+        }
+        self.require_used(name for name, is_on in switches.items() if is_on)
+        if self.background == "class":
+            _require_one_of("--background class", "--loss", self.name, _SOFTMAXES)
 
-    def _require_fit(self) -> None:
-        """LmrError when an option was given that this loss does not have."""
-        softmaxes = (*COSINE_SOFTMAX, "linear")
-        for option, is_used, losses in (
-            ("--margin " + self.margin, self.margin in ("dynamic", "adaptive"), ("arcface",)),
-            ("--centres", self.n_centres > 1, ("arcface",)),
-            ("--label-smoothing", self.label_smoothing > 0, softmaxes),
-            ("--head-hidden", self.head_hidden > 0, ("linear",)),
-            ("--dropout", self.dropout > 0, ("linear",)),
-            ("--class-share", self.class_share < 1, COSINE_SOFTMAX),
-            ("--background class", self.background == "class", softmaxes),
-        ):
-            if is_used and self.name not in losses:
-                raise LmrError(f"{option} goes with --loss {' or '.join(losses)}, not with {self.name}")
+    def require_used(self, names: Iterable[str]) -> None:
+        """LmrError when this loss does not read one of these fields. names: fields, or others, which all may have."""
+        mines_triplets = self.miner in ("semihard", "hard")  # which has a margin too
+        losses = _LOSSES_OF | ({"triplet_margin": PAIR_LOSSES} if mines_triplets else {})
+        for name in names:
+            option = "--" + name.removeprefix("n_").replace("_", "-")
+            _require_one_of(option, "--loss", self.name, losses.get(name, (self.name,)))
+            _require_one_of(option, "--margin", self.margin, _MARGINS_OF.get(name, (self.margin,)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +275,7 @@ class TrainConfig:
         self._check_rates()
         if not self.clip_norm > 0:
             raise LmrError(f"--clip-norm must be positive, got {self.clip_norm}")
-        if not self.weight_decay >= 0 or not self.balance >= 0:
+        if not 0 <= self.weight_decay < math.inf or not 0 <= self.balance < math.inf:
             raise LmrError(
                 f"--weight-decay and --balance must be 0 or more, got {self.weight_decay} and {self.balance}"
             )
@@ -264,6 +287,8 @@ class TrainConfig:
             raise LmrError("--floor repeats pictures, but the augmentation never changes them; give --min-area below 1")
         if self.augment.cutmix and self.loss.name not in ("softmax", "linear"):
             raise LmrError(f"--cutmix mixes the labels of --loss softmax or linear, got --loss {self.loss.name}")
+        if self.augment.cutmix and self.loss.class_share < 1:
+            raise LmrError("--cutmix needs the landmarks of two pictures, --class-share draws those of one; give one")
         if self.sampling.per_landmark and self.accumulate > 1:
             raise LmrError("--per-landmark keeps pictures together in a batch; it goes with --accumulate 1")
         if self.loss.name in PAIR_LOSSES and self.sampling.per_landmark < 2:
@@ -276,6 +301,8 @@ class TrainConfig:
         ):
             if value < least:
                 raise LmrError(f"{option} must be {least} or more, got {value}")
+        if self.seed >= 2**32:
+            raise LmrError(f"--seed must lie below 2**32, got {self.seed}")
         if not 0 <= self.ema < 1:
             raise LmrError(f"--ema must lie in [0, 1), got {self.ema}")
 
@@ -300,6 +327,11 @@ class TrainConfig:
             raise LmrError(f"--warmup is a share of the steps, 0 to 1, got {self.warmup}")
         if not 0 < self.rate_drop < 1:
             raise LmrError(f"--rate-drop is a factor between 0 and 1, got {self.rate_drop}")
+
+
+def _require_one_of(option: str, other: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise LmrError(f"{option} goes with {other} {' or '.join(allowed)}, not with {value}")
 
 
 def _require_choices(*choices: tuple[str, str, object]) -> None:

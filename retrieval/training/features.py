@@ -21,6 +21,7 @@ from retrieval.sources import Source
 from retrieval.training.augmentation import Batch, Collate
 from retrieval.training.parts import Parts, network_dtype
 from retrieval.training.step import Setting, pooled_features
+from retrieval.training.workers import explained_workers
 
 N_AT_ONCE = 32  # pictures
 
@@ -56,7 +57,7 @@ class FeatureRows(Dataset[Item]):
 def frozen_features(parts: Parts, setting: Setting, pictures: PlainPictures, cache: "FeatureCache") -> FeatureRows:
     """The pooled features of all pictures, from the cache, which is filled when they are not there.
 
-    LmrError: it cannot be written.
+    LmrError: it cannot be written; a process that decodes was killed.
     """
     name = f"features-{_fingerprint(parts.model, setting, cache.digest)[:12]}"
     path, reasons = cache.folder / f"{name}.npy", cache.folder / f"{name}.json"
@@ -103,7 +104,8 @@ def _all_batches(pictures: PlainPictures, cache: FeatureCache) -> Iterator[tuple
         collate_fn=Collate(np.zeros(cache.n, np.int32)),
         num_workers=cache.n_workers,
     )
-    yield from zip(rows, loader, strict=True)
+    with explained_workers():
+        yield from zip(rows, loader, strict=True)
 
 
 def _write_features(

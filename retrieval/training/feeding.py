@@ -3,18 +3,25 @@
 from collections.abc import Iterator
 from itertools import count, islice
 
-import torch
 from torch.utils.data import DataLoader
 
-from retrieval.errors import LmrError
+from retrieval.images import ImageSpec
 from retrieval.training.augmentation import Batch, Collate, TrainingPictures
 from retrieval.training.config import TrainConfig
 from retrieval.training.features import FeatureRows, PlainPictures
 from retrieval.training.processes import Processes
 from retrieval.training.run import Run, TrainingData
 from retrieval.training.sampling import Sampler, training_sampler
+from retrieval.training.workers import explained_workers
 
 Pictures = TrainingPictures | PlainPictures | FeatureRows
+
+
+def pictures_of(data: TrainingData, spec: ImageSpec, config: TrainConfig) -> TrainingPictures | PlainPictures:
+    """What is trained on: varied pictures, or plain ones."""
+    if config.plain_pictures:
+        return PlainPictures(data.source, spec)
+    return TrainingPictures(data.source, spec, config.augment)
 
 
 def count_steps(data: TrainingData, config: TrainConfig) -> int:
@@ -35,19 +42,12 @@ def feed(
             batch_sampler=_keys(training_sampler(data.landmark, config), begin, config.accumulate, run.processes),
             collate_fn=Collate(data.landmark),
             num_workers=0 if isinstance(pictures, FeatureRows) else run.n_workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=run.device.type == "cuda",
         )
     )
     while True:
-        try:
+        with explained_workers():
             together = [next(loader) for _ in range(config.accumulate)]
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise LmrError(
-                "a process that decodes pictures was killed, most often for want of memory; "
-                "run the same command again with fewer --workers"
-            ) from error
         yield together
 
 

@@ -23,8 +23,8 @@ from retrieval.model import DescriptorModel
 from retrieval.training.augmentation import Batch, TrainingPictures
 from retrieval.training.compiling import compile_backbone
 from retrieval.training.config import TrainConfig
-from retrieval.training.features import FeatureCache, PlainPictures, frozen_features
-from retrieval.training.feeding import Pictures, count_steps, feed
+from retrieval.training.features import FeatureCache, frozen_features
+from retrieval.training.feeding import Pictures, count_steps, feed, pictures_of
 from retrieval.training.freezing import freeze, train_mode
 from retrieval.training.optimizers import rates, set_rates
 from retrieval.training.parts import Parts, make_parts, take_over
@@ -155,7 +155,7 @@ def _train_epoch(training: _Training, batches: Iterator[list[Batch]]) -> None:
         try:
             loss = learn(parts, together, training.setting, step_seed(config.seed, n_done))
         except NotFiniteError as error:
-            raise _not_finite(training, error.value) from error
+            raise _not_finite(training, error) from error
         if loss is not None:
             state.loss_sum += loss
             state.n_losses += 1
@@ -212,22 +212,20 @@ def _save_state(training: _Training) -> None:
 def _pictures(training: _Training) -> Pictures:
     """What is trained on: varied pictures, plain ones, or what a frozen backbone makes of those."""
     data, setting, run = training.data, training.setting, training.run
-    if not setting.config.plain_pictures:
-        return TrainingPictures(data.source, setting.spec, setting.config.augment)
-    plain = PlainPictures(data.source, setting.spec)
-    if setting.config.freeze != "all":
-        return plain
+    pictures = pictures_of(data, setting.spec, setting.config)
+    if isinstance(pictures, TrainingPictures) or setting.config.freeze != "all":
+        return pictures
     cache = FeatureCache(run.folder, data.digest, len(data.landmark), run.n_workers)
-    return frozen_features(training.parts, setting, plain, cache)
+    return frozen_features(training.parts, setting, pictures, cache)
 
 
-def _not_finite(training: _Training, loss: float) -> LmrError:
+def _not_finite(training: _Training, error: NotFiniteError) -> LmrError:
     state, data = training.state, training.data
     rows = training_sampler(data.landmark, training.setting.config).plan(state.epoch).rows[state.step].tolist()
     names = [str(data.image_id[row]) if len(data.image_id) else f"row {row}" for row in rows]
     more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
     return LmrError(
-        f"the loss became {loss} in epoch {state.epoch + 1}, step {state.step + 1} "
+        f"{error} in epoch {state.epoch + 1}, step {state.step + 1} "
         f"(learning rates {' and '.join(f'{rate:g}' for rate in rates(training.parts.optimizer).values())}, "
         f"pictures {', '.join(names[:N_NAMED])}{more}); "
         "lower --backbone-rate and --head-rate and start again with --overwrite"

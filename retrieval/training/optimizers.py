@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from retrieval.errors import LmrError
 from retrieval.model import DescriptorModel
 from retrieval.training.config import TrainConfig
 
@@ -16,13 +17,18 @@ RMSPROP_ALPHA, RMSPROP_EPSILON = 0.9, 1e-7  # Keras' defaults
 def make_optimizer(model: DescriptorModel, loss: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Two learning rates; no weight decay on norms, biases and the GeM exponent (He et al. 2019, section 3.1).
 
-    Nor on parameters with an attribute `decay` that is false. What is frozen is left out.
+    Nor on parameters with an attribute `decay` that is false. What is frozen is left out. LmrError when that is all.
     """
     head = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
     groups = [
         *_groups("backbone", model.backbone.parameters(), config.backbone_rate, config.weight_decay),
         *_groups("head", [*head, *loss.parameters()], config.head_rate, config.weight_decay),
     ]
+    if not groups:
+        raise LmrError(
+            f"--freeze {config.freeze} leaves nothing to train: this network has no neck and --loss {config.loss.name} "
+            "has no weights; train some blocks, or give --dimensions"
+        )
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.head_rate, momentum=SGD_MOMENTUM, nesterov=True)
     if config.optimizer == "rmsprop":

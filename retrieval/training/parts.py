@@ -18,6 +18,7 @@ from retrieval.training.freezing import freeze
 from retrieval.training.losses import LandmarkLoss
 from retrieval.training.optimizers import make_optimizer
 
+AVERAGED_LOSS = "module.1."  # how the names of the loss begin in the state of an average
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -103,7 +103,8 @@ class Processes:
         distributed.all_reduce(flat)
         summed = torch.split(flat * factor, [p.numel() for p in trained])
         for p, gradient in zip(trained, summed, strict=True):
-            p.grad = gradient.view_as(p)
+            assert p.grad is not None
+            p.grad.copy_(gradient.view_as(p))  # in the parameter's layout, which fused optimisers take for granted
 
 
 def n_processes() -> int:

@@ -11,10 +11,8 @@ from retrieval.device import keep_freed_memory
 from retrieval.errors import LmrError
 from retrieval.images import ImageSpec
 from retrieval.model import DescriptorModel
-from retrieval.training.augmentation import TrainingPictures
 from retrieval.training.config import TrainConfig
-from retrieval.training.features import PlainPictures
-from retrieval.training.feeding import feed
+from retrieval.training.feeding import feed, pictures_of
 from retrieval.training.freezing import train_mode
 from retrieval.training.optimizers import set_rates
 from retrieval.training.parts import make_parts
@@ -47,10 +45,9 @@ def find_rate(model: DescriptorModel, data: TrainingData, spec: ImageSpec, confi
     if run.device.type == "cpu":
         keep_freed_memory()
     torch.manual_seed(config.seed)
-    parts = make_parts(model, data.counts, config, run.device)
-    plain = config.plain_pictures
-    pictures = PlainPictures(data.source, spec) if plain else TrainingPictures(data.source, spec, config.augment)
-    setting = Setting(spec, config, run.device, run.processes)
+    parts = make_parts(model, data.counts, config, run.device, data.teacher.d if data.teacher else 0)
+    pictures = pictures_of(data, spec, config)
+    setting = Setting(spec, config, run.device, run.processes, data.teacher)
     train_mode(model)
     shares: list[float] = []
     losses: list[float] = []

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from retrieval.checkpoint import write_atomically
 from retrieval.errors import LmrError
-from retrieval.training.parts import Parts
+from retrieval.training.parts import AVERAGED_LOSS, Parts
 
 STATE_NAME = "training.pt"
 LOG_NAME = "training.csv"
@@ -69,9 +69,17 @@ def read_state(folder: Path) -> tuple[dict[str, Any], TrainingState] | None:
 
 
 def read_head(folder: Path) -> dict[str, Tensor]:
-    """The state of the loss in a folder where a run was saved."""
+    """The weights of the loss in a folder where a run was saved: averaged, where those of its network are."""
     content = _read_state_file(folder / STATE_NAME)
-    return {} if content is None else dict(content["parts"]["loss"])
+    if content is None:
+        return {}
+    parts = content["parts"]
+    weights, prefix = (parts["average"], AVERAGED_LOSS) if "average" in parts else (parts["loss"], "")
+    return {
+        name.removeprefix(prefix): value
+        for name, value in weights.items()
+        if name.startswith(prefix) and isinstance(value, Tensor)
+    }
 
 
 def write_log(folder: Path, log: list[dict[str, float]]) -> None:

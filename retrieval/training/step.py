@@ -20,15 +20,16 @@ from retrieval.training.processes import Processes
 from retrieval.training.teacher import Teacher
 
 _SEEDS_APART, _RANKS_APART = 1_000_000_000_039, 1_000_000_007_000_003  # of batches of one step, and of processes
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA and MPS; CPU on Linux; on Windows
+_NO_MEMORY = (  # CUDA and MPS; CUDA's libraries; CPU on Linux; on Windows
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+    "can't allocate memory",
+    "not enough memory",
+)
 
 
 class NotFiniteError(ArithmeticError):
-    """The loss is not a number, or infinite. value: it."""
-
-    def __init__(self, value: float) -> None:
-        super().__init__(str(value))
-        self.value = value
+    """The loss or its gradient is not a number, or infinite; the text says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +52,28 @@ def learn(parts: Parts, batches: Sequence[Batch], setting: Setting, seed: int) -
     """One step down the gradient of the batches as if they were one; its loss.
 
     None, and no step, when no batch holds two pictures. seed: of what is random in network and loss. Raises
-    NotFiniteError before a weight changes; LmrError when memory runs out.
+    NotFiniteError, for loss or gradient, before a weight changes; LmrError when memory runs out.
     """
     counts = setting.processes.totals([len(batch.labels) for batch in batches])
     n_used = sum(count for count in counts if count > 1)
     if not n_used:
         return None
     parts.optimizer.zero_grad(set_to_none=True)
-    total = 0.0
+    losses: list[Tensor] = []
     with _explained_memory(setting):
         for i, (count, batch) in enumerate(zip(counts, batches, strict=True)):
             if count > 1:
                 loss = batch_loss(parts, batch, setting, seed + i * _SEEDS_APART) * (count / n_used)
-                total += loss.item()
-                if not math.isfinite(total):
-                    raise NotFiniteError(total)
+                losses.append(loss.detach())
                 parts.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        _descend(parts, setting)
+        norm = _clip(parts, setting)
+        *values, length = torch.stack([*losses, norm]).tolist()  # one wait for a GPU instead of two
+        total = float(sum(values))
+        if not math.isfinite(total):
+            raise NotFiniteError(f"the loss became {total}")
+        if not math.isfinite(length) and not parts.scaler.is_enabled():  # which skips such a step, and scales less
+            raise NotFiniteError(f"the length of the gradient became {length}")
+        _descend(parts)
     return total
 
 
@@ -123,13 +129,20 @@ def autocast(setting: Setting) -> torch.autocast:
     return torch.autocast(setting.device.type, dtype, enabled=dtype != torch.float32)
 
 
-def _descend(parts: Parts, setting: Setting) -> None:
-    """One step down the gradient, whose norm over all parameters is at most the configuration's clip_norm."""
+def _clip(parts: Parts, setting: Setting) -> Tensor:
+    """Makes the norm of the gradient over all parameters at most the configuration's clip_norm; what it was."""
     setting.processes.add_gradients(parts.model, parts.losses)
     parts.scaler.unscale_(parts.optimizer)
-    nn.utils.clip_grad_norm_([*parts.model.parameters(), *parts.losses.parameters()], setting.config.clip_norm)
+    parameters = [*parts.model.parameters(), *parts.losses.parameters()]
+    return nn.utils.clip_grad_norm_(parameters, setting.config.clip_norm)
+
+
+def _descend(parts: Parts) -> None:
+    """One step down the gradient."""
     parts.scaler.step(parts.optimizer)
     parts.scaler.update()
+    if parts.loss.bank is not None:
+        parts.loss.bank.rest()  # also when the step was skipped
     if parts.average is not None:
         parts.average.update_parameters(parts.averaged_from)
 

@@ -14,6 +14,7 @@ from cli.show_batch import as_seen, first_batch
 from cli.train import read_training_data
 from retrieval.images import ImageSpec
 from retrieval.training.config import AugmentConfig, BalanceConfig, LossConfig, TrainConfig
+from retrieval.training.features import PlainPictures
 from retrieval.training.loop import train
 from retrieval.training.run import Run
 from retrieval.training.sampling import training_sampler
@@ -98,6 +99,15 @@ def test_what_is_shown_is_what_the_first_step_gets(pictures, monkeypatch):
     assert torch.equal(given[0].mixed[0], shown.mixed[0])
     assert given[0].mixed[1] == shown.mixed[1] < 1
     assert (as_seen(shown, spec) == shown.pictures.permute(0, 2, 3, 1).numpy()).all()
+
+
+def test_plain_pictures_are_shown_plain_and_of_several_batches_the_first(pictures):
+    config = TrainConfig(batch_size=4, accumulate=2, plain_pictures=True)
+    data, spec = read_training_data(Path("train.csv"), None, None), ImageSpec(size=32)
+    shown = first_batch(data, spec, config)
+    assert list(shown.rows) == training_sampler(data.landmark, config).plan(0).rows[0][::2].tolist()
+    plain = PlainPictures(data.source, spec)
+    assert all(torch.equal(shown.pictures[i], plain[(row, 0)][1]) for i, row in enumerate(shown.rows))
 
 
 # The command

@@ -117,6 +117,11 @@ def test_unreadable_pictures_are_counted_and_left_out(pictures):
             "--freeze 99: shufflenet_v2_x0_5 has 5 blocks (conv1, stage2, stage3, stage4, conv5); give "
             "no more than these, all or none",
         ),
+        (
+            ["--miner", "multi-similarity"],
+            "--miner goes with --loss contrastive or triplet or multi-similarity, not with arcface",
+        ),
+        (["--distill-cosine", "1"], "--distill-cosine goes with --teacher, a store of descriptors to imitate"),
         (["--patience", "2"], "--patience 2 needs --val, the pictures that tell a better epoch"),
         (["--pooling", "cls"], "--pooling cls: shufflenet_v2_x0_5 has no class token; use gem, avg or max"),
     ],
@@ -181,6 +186,26 @@ def test_a_stage_that_cannot_be_is_one_line_that_names_it(pictures, text, messag
     Path("c.toml").write_text(text)
     assert refused(*TRAIN, "--config", "c.toml") == f"--config c.toml: {message}"
     assert not Path("model").exists()
+
+
+def test_what_a_stage_gives_in_vain_is_refused_and_what_stands_above_all_is_not(pictures):
+    Path("c.toml").write_text('margin-rad = 0.2\nepochs = 1\n[[stage]]\nloss = "softmax"\nmargin-cos = 0.1\n')
+    expected = "--margin-cos goes with --loss cosface, not with softmax"
+    assert refused(*TRAIN, *SMALL, "--config", "c.toml") == expected
+    Path("c.toml").write_text('margin-rad = 0.2\nepochs = 1\n[[stage]]\nloss = "softmax"\n')
+    done(*TRAIN, "--config", "c.toml")
+    Path("c.toml").write_text('margin-rad = 0.2\nloss = "softmax"\n')
+    assert refused(*TRAIN, "--config", "c.toml") == "--margin-rad goes with --loss arcface, not with softmax"
+
+
+def test_overwriting_describes_the_pictures_of_a_frozen_backbone_anew(pictures):
+    frozen = (*TRAIN, *SMALL, "--freeze", "all", "--plain-pictures")
+    done(*frozen)
+    (features,) = Path("model").glob("features-*.npy")
+    before = features.read_bytes()
+    Path("images/train-arch-0.jpg").write_bytes(Path("images/train-dome-0.jpg").read_bytes())
+    done(*frozen, "--overwrite")
+    assert features.read_bytes() != before
 
 
 def test_the_network_is_the_same_in_all_stages(pictures):

@@ -29,6 +29,47 @@ def test_another_set_of_keys_is_refused(change: dict[str, object], message: str)
 
 
 @pytest.mark.parametrize(
+    ("config", "given", "message"),
+    [
+        (
+            LossConfig(),
+            "miner",
+            "--miner goes with --loss contrastive or triplet or multi-similarity, not with arcface",
+        ),
+        (LossConfig("linear"), "margin_rad", "--margin-rad goes with --loss arcface, not with linear"),
+        (LossConfig(), "margin_cos", "--margin-cos goes with --loss cosface, not with arcface"),
+        (LossConfig("cosface"), "n_centres", "--centres goes with --loss arcface, not with cosface"),
+        (
+            LossConfig("triplet"),
+            "scale",
+            "--scale goes with --loss arcface or cosface or softmax or proxy-anchor, not with triplet",
+        ),
+        (
+            LossConfig("contrastive"),
+            "triplet_margin",
+            "--triplet-margin goes with --loss triplet, not with contrastive",
+        ),
+        (
+            LossConfig(margin="dynamic"),
+            "margin_rad",
+            "--margin-rad goes with --margin count or fixed or adaptive, not with dynamic",
+        ),
+        (LossConfig(margin="fixed"), "margin_rare_rad", "--margin-rare-rad goes with --margin count, not with fixed"),
+    ],
+)
+def test_a_field_that_was_given_in_vain_names_the_losses_that_read_it(
+    config: LossConfig, given: str, message: str
+) -> None:
+    with pytest.raises(LmrError) as caught:
+        config.require_used(["epochs", given])
+    assert str(caught.value) == message
+
+
+def test_a_miner_of_triplets_reads_their_margin_with_every_loss_of_pairs() -> None:
+    LossConfig("contrastive", miner="semihard").require_used(["triplet_margin", "miner", "negative_weight"])
+
+
+@pytest.mark.parametrize(
     ("made", "message"),
     [
         (lambda: ModelConfig(pooling="mean"), "pooling is one of gem, avg, max, cls, got mean"),  # type: ignore[arg-type]
@@ -52,7 +93,7 @@ def test_another_set_of_keys_is_refused(change: dict[str, object], message: str)
         (lambda: LossConfig("cosface", n_centres=3), "--centres goes with --loss arcface, not with cosface"),
         (
             lambda: LossConfig("softmax", margin="dynamic"),
-            "--margin dynamic goes with --loss arcface, not with softmax",
+            "--margin goes with --loss arcface, not with softmax",
         ),
         (lambda: LossConfig(dropout=0.5), "--dropout goes with --loss linear, not with arcface"),
         (
@@ -66,6 +107,20 @@ def test_another_set_of_keys_is_refused(change: dict[str, object], message: str)
         (lambda: LossConfig(margin_rad=28.6), "--margin-rad is in radians, 0 to pi/2, got 28.6"),
         (lambda: LossConfig(margin_rare_rad=math.nan), "--margin-rare-rad is in radians, 0 to pi/2, got nan"),
         (lambda: LossConfig(scale=0), "--scale must be positive, got 0"),
+        (lambda: LossConfig(scale=math.inf), "--scale must be positive, got inf"),
+        (lambda: LossConfig(negative_weight=math.inf), "--negative-weight must be 0 or more, got inf"),
+        (
+            lambda: TrainConfig(weight_decay=math.inf),
+            "--weight-decay and --balance must be 0 or more, got inf and 0.5",
+        ),
+        (
+            lambda: TrainConfig(balance=math.inf),
+            "--weight-decay and --balance must be 0 or more, got 0.0001 and inf",
+        ),
+        (
+            lambda: TrainConfig(loss=LossConfig("softmax", class_share=0.5), augment=AugmentConfig(cutmix=0.5)),
+            "--cutmix needs the landmarks of two pictures, --class-share draws those of one; give one",
+        ),
         (lambda: LossConfig(negative_weight=math.nan), "--negative-weight must be 0 or more, got nan"),
         (lambda: LossConfig(negative_cosine=2), "--negative-cosine must lie in [-1, 1], got 2"),
         (lambda: AugmentConfig(min_area=0), "--min-area must lie in (0, 1], got 0"),
@@ -110,6 +165,7 @@ def test_another_set_of_keys_is_refused(change: dict[str, object], message: str)
         (lambda: TrainConfig(clip_norm=0), "--clip-norm must be positive, got 0"),
         (lambda: TrainConfig(balance=-1), "--weight-decay and --balance must be 0 or more, got 0.0001 and -1"),
         (lambda: TrainConfig(seed=-1), "--seed must be 0 or more, got -1"),
+        (lambda: TrainConfig(seed=2**32), "--seed must lie below 2**32, got 4294967296"),
     ],
 )
 def test_a_value_out_of_range_names_its_option(made: object, message: str) -> None:

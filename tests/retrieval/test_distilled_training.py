@@ -12,6 +12,7 @@ from retrieval.errors import LmrError
 from retrieval.store import DONE, Descriptors, StoreInfo, write_store
 from retrieval.training.config import AugmentConfig, DistillationConfig, LossConfig, TrainConfig
 from retrieval.training.loop import train
+from retrieval.training.rate_finder import find_rate
 from retrieval.training.run import Progress, Run, TrainingData
 from retrieval.training.state import TrainingState
 from retrieval.training.teacher import open_teacher
@@ -97,3 +98,11 @@ def test_mixed_pictures_have_no_teacher(tmp_path: Path) -> None:
     with pytest.raises(LmrError) as caught:
         trained(tmp_path / "run", data_of(tmp_path, 0), config)
     assert str(caught.value) == "--cutmix mixes pictures, of which --teacher has no descriptor; give one of them"
+
+
+def test_the_search_for_a_rate_minds_the_teacher(tmp_path: Path) -> None:
+    """Its first loss is that of the network as it begins."""
+    config = dataclasses.replace(CONFIG, optimizer="sgd", head_rate=0.1, loss=LossConfig("softmax", scale=4.0))
+    run = Run(tmp_path, CPU, 0)
+    taught, alone = (find_rate(tiny_model(), data_of(tmp_path, seed), SPEC, config, run) for seed in (0, None))
+    assert taught.loss[0] > alone.loss[0] + 0.1

@@ -3,7 +3,8 @@ import pytest
 import torch
 from tiny_world import tiny_model
 
-from retrieval.training.config import LossConfig, TrainConfig
+from retrieval.errors import LmrError
+from retrieval.training.config import BalanceConfig, LossConfig, TrainConfig
 from retrieval.training.freezing import freeze
 from retrieval.training.losses import LandmarkLoss
 from retrieval.training.optimizers import make_optimizer, rates, set_rates
@@ -55,3 +56,15 @@ def test_what_is_frozen_has_no_rate() -> None:
     optimizer = make_optimizer(model, loss_of(), CONFIG)
     set_rates(optimizer, 0.5)
     assert rates(optimizer) == {"head": 0.05}
+
+
+def test_nothing_to_train_is_one_line() -> None:
+    model = tiny_model(n_dimensions=0)
+    freeze(model, "all")
+    loss = LandmarkLoss(LossConfig("triplet"), 8, np.array([2, 3, 4]))
+    with pytest.raises(LmrError) as caught:
+        make_optimizer(model, loss, TrainConfig(freeze="all", loss=loss.config, sampling=BalanceConfig(per_landmark=2)))
+    assert str(caught.value) == (
+        "--freeze all leaves nothing to train: this network has no neck and --loss triplet has no weights; train some "
+        "blocks, or give --dimensions"
+    )

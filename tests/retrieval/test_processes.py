@@ -13,6 +13,7 @@ import torch
 from tiny_world import CPU, SPEC, Pictures, digest_of, jpeg, tiny_model, weights_of
 
 from retrieval.checkpoint import weights_digest
+from retrieval.device import place
 from retrieval.errors import LmrError
 from retrieval.model import DescriptorModel
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
@@ -112,6 +113,22 @@ def test_two_processes_train_as_one(
     assert found[1].unreadable == alone.unreadable
     assert set(alone.unreadable) == set(unreadable)
     assert len((tmp_path / "two" / LOG_NAME).read_text().splitlines()) == 3
+
+
+def test_gradients_keep_the_layout_of_their_weights() -> None:
+    """Which Adam takes for granted, on a GPU with an error and on a CPU with another gradient."""
+
+    def add(both: Processes) -> None:
+        model = tiny_model()
+        place(model, CPU)
+        weight = model.backbone[0].weight  # type: ignore[index]
+        model.pooled(torch.rand(2, 3, SPEC.size, SPEC.size)).sum().backward()
+        own = weight.grad.clone()
+        both.add_gradients(model, torch.nn.Identity())
+        assert weight.grad.stride() == weight.stride() != weight.contiguous().stride()
+        assert not torch.equal(weight.grad, own)
+
+    assert in_two_processes(add) == [0, 0]
 
 
 def test_an_error_in_all_processes_is_told_by_each(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_world import CPU, SPEC, Pictures, digest_of, jpeg, tiny_model, weights_of
 
 from retrieval.checkpoint import read_card, weights_digest
@@ -94,6 +95,15 @@ def test_the_class_directions_go_along_where_the_labels_are_the_same(tmp_path: P
     trained(tmp_path, tiny_model(), (TOP, still), data=data)
     before, after = (read_head(folder)["classifier.W"] for folder in (tmp_path / "stage-1", tmp_path))
     assert torch.equal(before, after) == same
+
+
+@pytest.mark.parametrize("change", [{"ema": 0.9}, {"loss": LossConfig(scale=8.0, class_share=0.5)}])
+def test_the_directions_go_along_from_an_average_and_from_a_sample(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Of an average those that were saved with its network."""
+    first = dataclasses.replace(TOP, **change)
+    trained(tmp_path, tiny_model(), (first, dataclasses.replace(first, head_rate=0.0, epochs=1)))
+    saved, after = (load_file(folder / "classifier.safetensors") for folder in (tmp_path / "stage-1", tmp_path))
+    assert torch.allclose(saved["directions"], after["directions"], atol=1e-7)
 
 
 def test_a_loss_of_another_shape_begins_anew(tmp_path: Path) -> None:

@@ -511,6 +511,7 @@ def test_features_of_other_pictures_are_not_taken(tmp_path: Path) -> None:
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
     ],
 )
@@ -577,6 +578,57 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: py
         "lower --backbone-rate and --head-rate and start again with --overwrite"
     )
     assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    """The loss is finite: its next one, of spoilt weights, would not be, after they were saved."""
+    from retrieval.training.losses import LandmarkLoss
+
+    forward, calls = LandmarkLoss.forward, []
+
+    def spoil_gradient(self: LandmarkLoss, descriptors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        calls.append(labels)
+        if len(calls) == N_STEPS:  # the last one of the epoch
+            descriptors.register_hook(lambda gradient: gradient * value)
+        return forward(self, descriptors, labels)
+
+    monkeypatch.setattr(LandmarkLoss, "forward", spoil_gradient)
+    model = tiny_model()
+    text = message(trained, tmp_path, dataclasses.replace(CONFIG, warmup=0), model=model)
+    assert text.startswith("the length of the gradient became ")
+    assert f" in epoch 1, step {N_STEPS} (learning rates " in text
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert not (tmp_path / "model.json").exists()
+
+
+def test_a_step_that_fp16_skips_leaves_sampled_classes_at_rest(tmp_path: Path) -> None:
+    from retrieval.training.augmentation import Collate, TrainingPictures
+    from retrieval.training.parts import make_parts
+    from retrieval.training.step import Setting, learn
+
+    loss = LossConfig(scale=8.0, class_share=0.5)
+    config = dataclasses.replace(CONFIG, precision="fp16", optimizer="sgd", ema=0.9, loss=loss)
+    data = data_of()
+    parts = make_parts(tiny_model(), data.counts, config, CPU)
+    parts = dataclasses.replace(parts, scaler=torch.amp.GradScaler("cpu", init_scale=2.0**127))
+    pictures = TrainingPictures(data.source, SPEC, config.augment)
+    batch = Collate(data.landmark)([pictures[(row, row)] for row in range(6)])
+    before = [p.detach().clone() for p in parts.model.parameters()]
+    for seed in range(2):
+        learn(parts, [batch], Setting(SPEC, config, CPU), seed)
+    assert all(torch.equal(a, b) for a, b in zip(before, parts.model.parameters(), strict=True))
+
+
+def test_an_error_in_a_decoding_process_is_not_told_as_its_death(tmp_path: Path) -> None:
+    class Broken(Pictures):
+        def read(self, i: int) -> bytes:
+            raise RuntimeError("a mistake of ours")
+
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        trained(tmp_path, data=dataclasses.replace(data_of(), source=Broken([])), n_workers=1)
 
 
 def test_unreadable_pictures_are_left_out_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -676,14 +728,16 @@ def test_a_full_disk_is_one_line_and_resumed(tmp_path: Path, whole: Path, monkey
     assert digest_of(tmp_path) == digest_of(whole)
 
 
-def test_a_killed_decoding_process_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["pictures", "features"])
+def test_a_killed_decoding_process_is_one_line(tmp_path: Path, name: str) -> None:
     class Deadly(Pictures):
         def read(self, i: int) -> bytes:
             os.kill(os.getpid(), signal.SIGKILL)
             return b""
 
     data = dataclasses.replace(data_of(), source=Deadly([]))
-    assert message(trained, tmp_path, data=data, n_workers=1) == (
+    config = VARIATIONS.get(name, CONFIG)
+    assert message(trained, tmp_path, config, data=data, n_workers=1) == (
         "a process that decodes pictures was killed, most often for want of memory; "
         "run the same command again with fewer --workers"
     )
