@@ -38,6 +38,11 @@ class Teacher:
         object.__setattr__(self, "row", read_only(self.row))
 
     @property
+    def fingerprint(self) -> str:
+        """Of the model that made the descriptors."""
+        return self.stores[0].info.fingerprint
+
+    @property
     def d(self) -> int:
         """Length of a descriptor."""
         return self.stores[0].info.d
