@@ -1,13 +1,16 @@
 """lmr export: a model as ONNX."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.network import description_of, description_options, picture_options
 from cli.options import MODEL, PATH, config_option, overwrite_option
 from retrieval.errors import LmrError
+
+if TYPE_CHECKING:
+    from retrieval.model_card import Card
 
 
 @click.command(name="export")
@@ -36,11 +39,25 @@ def command(model: Path, output: Path, overwrite: bool, **values: Any) -> None:
         raise LmrError(f"{output}: the name of an exported model ends in .onnx")
     if onnx_path(model) is not None:
         raise LmrError(f"{model} is exported already; give the model folder that it was made of")
-    if output.exists() and not overwrite:
-        raise LmrError(f"{output} exists; give --overwrite or another name")
     card = describe_otherwise(model, open_card(model), description_of(values))
+    if output.exists() and not overwrite:
+        _require_same(output, card)
+        click.echo(f"{output}: unchanged, nothing to do")
+        return
     exported = export_onnx(model, card, output)
     click.echo(
         f"{output}: {exported.n_bytes / 1e6:.1f} MB, d = {exported.d}, differs from torch by at most "
         f"{exported.difference:.1e} (allowed {TOLERANCE:.0e})"
     )
+
+
+def _require_same(output: Path, card: "Card") -> None:
+    """LmrError when what is there is not this very model."""
+    from retrieval.opening import open_card
+
+    try:
+        found = open_card(output)
+    except LmrError as error:
+        raise LmrError(f"{error}; --overwrite replaces it") from error
+    if found.fingerprint != card.fingerprint:
+        raise LmrError(f"{output} exists and is another model; --overwrite replaces it")

@@ -66,6 +66,13 @@ class BuildOptions:
     m: int = VoteRule().m
     refinement: Refinement = field(default_factory=Refinement)
 
+    def __post_init__(self) -> None:
+        if self.whitening_power is None and (self.n_dimensions is not None or self.whitening != "pca"):
+            given = (
+                f"--whitening {self.whitening}" if self.n_dimensions is None else f"--dimensions {self.n_dimensions}"
+            )
+            raise LmrError(f"{given} is of the whitening, which --whitening-power 0 leaves out; give one of them")
+
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:

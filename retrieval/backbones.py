@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from retrieval.device import explained
 from retrieval.errors import LmrError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's weights
@@ -294,7 +295,7 @@ def _channels(features: nn.Module, image_size: int) -> int:
     """Channels of the feature map, by running one empty picture through."""
     training = features.training
     features.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), explained(torch.device("cpu"), 1, image_size, "lower --size"):
         n_features = features(torch.zeros(1, 3, image_size, image_size)).shape[1]
     features.train(training)
     return int(n_features)

@@ -76,6 +76,11 @@ def load_network(folder: Path, card: ModelCard) -> DescriptorModel:
     try:
         model.load_state_dict(load_file(path), strict=True)
     except RuntimeError as error:
+        if model.picture_size is not None:
+            raise LmrError(
+                f"{path} does not fit {card.config.backbone} for pictures of {model.picture_size} pixels; "
+                "leave out --size, or train at the size you want"
+            ) from error
         raise LmrError(
             f"{path} does not fit {card.config.backbone} as the installed library builds it; "
             "install the release that it was trained with or train again"

@@ -128,13 +128,23 @@ def classify(
     unreadable: dict[int, str] = {}
     for batch in embedder.embed(source, rows):
         found = classifier.probabilities(torch.from_numpy(batch.vectors).to(device))
-        top = torch.sort(found, dim=1, descending=True, stable=True)
+        chosen = most_probable(found.float(), k)
+        top = found.gather(1, chosen).sort(dim=1, descending=True, stable=True)
         read.append(batch.rows)
-        label.append(top.indices[:, :k].cpu().numpy().astype(np.int32))
-        probability.append(top.values[:, :k].cpu().numpy())
+        label.append(chosen.gather(1, top.indices).cpu().numpy().astype(np.int32))
+        probability.append(top.values.cpu().numpy())
         unreadable |= batch.unreadable
     joined = np.concatenate(read), np.concatenate(label), np.concatenate(probability)
     return Classified(*joined, classifier.labels, unreadable)
+
+
+def most_probable(probability: Tensor, k: int) -> Tensor:
+    """(b, k) int64 columns of the k largest of each line of (b, n) float32, not negative; equal ones by lower column.
+
+    The bits of such a number, read as an integer, are ordered as it is; the column makes equal ones different.
+    """
+    column = torch.arange(probability.shape[1], device=probability.device)
+    return ((probability.view(torch.int32).long() << 32) - column).topk(k, dim=1).indices
 
 
 class RawEmbedder(Embedder):

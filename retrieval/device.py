@@ -1,6 +1,8 @@
 """Where the network runs, and in which number format it is fast there."""
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -8,6 +10,13 @@ from torch import nn
 
 from retrieval.errors import LmrError
 
+_NO_MEMORY = (  # CUDA and MPS; CUDA's libraries; CPU on Linux; on Windows
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+    "can't allocate memory",
+    "not enough memory",
+)
+_TOO_SMALL = ("Output size is too small", "Kernel size can't be greater than actual input size")  # pooling; convolution
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of mallopt(3)
 
 
@@ -46,6 +55,25 @@ def place(model: nn.Module, device: torch.device) -> None:
     """Moves a network to its device in that device's memory format."""
     model.to(device=device)
     model.to(memory_format=memory_format(device))
+
+
+@contextmanager
+def explained(device: torch.device, n: int, size: int, remedy: str) -> Iterator[None]:
+    """LmrError for too little memory, and for pictures that are too small for the network.
+
+    n: pictures computed at once. size: of their sides, pixels. remedy: for too little memory.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; on CPU and MPS it has no name of its own
+        said = str(error)
+        if isinstance(error, torch.OutOfMemoryError) or any(text in said for text in _NO_MEMORY):
+            raise LmrError(
+                f"not enough memory on {device} for batches of {n} pictures of {size} pixels; {remedy}"
+            ) from error
+        if any(text in said for text in _TOO_SMALL):
+            raise LmrError(f"pictures of {size} pixels are too small for this network; give a larger --size") from error
+        raise
 
 
 @cache

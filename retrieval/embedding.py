@@ -15,7 +15,7 @@ from retrieval.arrays import FloatArray, UInt8Array
 from retrieval.checkpoint import load_network
 from retrieval.describing import Described as Described
 from retrieval.describing import Describer, JoinedDescriber, require_finite
-from retrieval.device import fast_dtype, place
+from retrieval.device import explained, fast_dtype, place
 from retrieval.images import ImageSpec
 from retrieval.model import DescriptorModel, mean_descriptor, to_input
 from retrieval.model_card import Card, ModelCard
@@ -23,6 +23,7 @@ from retrieval.model_config import DescriptorPart
 
 CPU_BATCH = 16  # pictures; measured: ResNet-50 in bf16 on 2 cores is slower in batches of 32 and more (cache)
 GPU_BATCH = 128
+REMEDY = "lower --size or --scales"  # for too little memory
 GPU_AHEAD = 4  # batches decoded while the accelerator computes; on a CPU decoding and computing share the cores
 
 
@@ -60,8 +61,12 @@ class Embedder(Describer):
                 to_input(torch.from_numpy(given).permute(0, 3, 1, 2), spec, self.device)
                 for given, spec in zip(pictures, self.specs, strict=True)
             ]
-            vectors = mean_descriptor(self._forward, views, flip=self.flip).float().cpu().numpy()
+            vectors = mean_descriptor(self._compute, views, flip=self.flip).float().cpu().numpy()
         return require_finite(vectors)
+
+    def _compute(self, x: Tensor) -> Tensor:
+        with explained(self.device, len(x), x.shape[2], REMEDY):
+            return self._forward(x)
 
     def _forward(self, x: Tensor) -> Tensor:
         autocast: Any = nullcontext()

@@ -6,17 +6,29 @@ from pathlib import Path
 from typing import Literal
 
 from retrieval.errors import LmrError
-from retrieval.model_card import CARD, EnsembleCard, join, read_any_card, require_weights, write_card
+from retrieval.model_card import (
+    CARD,
+    STATE_NAME,
+    EnsembleCard,
+    join,
+    read_any_card,
+    require_weights,
+    write_atomically,
+    write_card,
+)
+from retrieval.model_page import PAGE, model_page
 
 
 def save_ensemble(
     folder: Path, models: Sequence[Path], weights: Sequence[float], *, overwrite: bool = False
 ) -> tuple[Literal["made", "unchanged"], EnsembleCard]:
-    """Writes the ensemble of these model folders; its members' weights first, its card last.
+    """Writes the ensemble of these model folders; its members' weights first, then a page for people, its card last.
 
     Weights are files named by their hash, so a kill leaves a folder without a card, or the one that was there.
     Raises LmrError: fewer than two models, one that is missing or damaged, another model at `folder`, disk full.
     """
+    if folder.resolve() in {model.resolve() for model in models}:
+        raise LmrError(f"--output {folder} is one of the members; give another folder")
     cards = [read_any_card(model) for model in models]
     card = join(cards, weights, {"members": [str(model) for model in models]})
     sources = {
@@ -30,16 +42,16 @@ def save_ensemble(
         for member in card.members:
             require_weights(folder, member.card)
         return "unchanged", card
-    if folder.resolve() in {model.resolve() for model in models}:
-        raise LmrError(f"--output {folder} is one of the members; give another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, source in sources.items():
             beside = folder / f"{name}.tmp"
             shutil.copyfile(source, beside)
             beside.replace(folder / name)
+        write_atomically(folder / PAGE, model_page(card.to_json()).encode())
+        (folder / STATE_NAME).unlink(missing_ok=True)
         write_card(folder, card)
-        for old in folder.glob("weights-*.safetensors"):
+        for old in folder.glob("weights-*"):
             if old.name not in sources:
                 old.unlink()
     except OSError as error:

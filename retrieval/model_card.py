@@ -18,6 +18,7 @@ from retrieval.model_config import DescriptorPart, ModelConfig
 
 FORMAT_VERSION = 1
 CARD = "model.json"
+STATE_NAME = "training.pt"  # of a run of lmr train; without it the folder is another model's, and no run goes on there
 PLAIN_SCALES = (1.0,)
 
 
@@ -165,7 +166,8 @@ class EnsembleCard:
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; `read_card` gives it back."""
         content = {"format_version": FORMAT_VERSION, "fingerprint": self.fingerprint}
-        return {**content, **self.of_store()[0], "made_by": dict(self.made_by)}
+        members = [_member_json(member) | {"made_by": dict(member.card.made_by)} for member in self.members]
+        return {**content, "members": members, "made_by": dict(self.made_by)}
 
     def _each(self, cards: Sequence[ModelCard]) -> "EnsembleCard":
         pairs = zip(cards, self.members, strict=True)

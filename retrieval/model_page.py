@@ -7,28 +7,44 @@ PAGE = "README.md"
 
 
 def model_page(card: Mapping[str, Any]) -> str:
-    """Markdown of a model card, as `model.json` holds it: network, data, recipe, numbers, licence of the weights."""
-    config, spec, made_by = card["config"], card["image_spec"], card["made_by"]
-    d = config["n_dimensions"]
+    """Markdown of a model card, as `model.json` holds it: network, data, recipe, numbers, licence of the weights.
+
+    Of an ensemble all of that for each of its members.
+    """
+    members = card.get("members", [])
+    name = f"an ensemble of {len(members)}" if members else card["config"]["backbone"]
     lines = [
-        f"# A model of lmr: {config['backbone']}",
+        f"# A model of lmr: {name}",
         "",
         "It turns a picture into a descriptor; pictures of one landmark have descriptors that are near to each other.",
         "`lmr embed --model` and `lmr info` take this folder.",
         "",
+        f"Fingerprint: `{card['fingerprint']}`.",
+        "",
+    ]
+    for i, member in enumerate(members, 1):
+        lines += [f"# Member {i}: {member['config']['backbone']}, weight {member['weight']:.3g}", "", *_network(member)]
+    if not members:
+        lines += _network(card)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _network(card: Mapping[str, Any]) -> list[str]:
+    """What is known of one network."""
+    config, spec, made_by = card["config"], card["image_spec"], card["made_by"]
+    d = config["n_dimensions"]
+    return [
         "| | |",
         "|---|---|",
         f"| network | {config['backbone']}, {config['pooling']} pooling, "
         + (f"a neck of {d} dimensions |" if d else "no neck |"),
         f"| pictures | {spec['size']} x {spec['size']} pixels, {spec['fit']} |",
-        f"| fingerprint | `{card['fingerprint']}` |",
         f"| weights | `{card['weights_sha256']}` (sha256) |",
         "",
         *_origin(made_by),
         *_training(made_by),
         *_numbers(made_by.get("log") or []),
     ]
-    return "\n".join(lines).rstrip() + "\n"
 
 
 def _origin(made_by: Mapping[str, Any]) -> list[str]:
@@ -51,10 +67,18 @@ def _origin(made_by: Mapping[str, Any]) -> list[str]:
 def _training(made_by: Mapping[str, Any]) -> list[str]:
     if not made_by.get("training"):
         return ["## Training", "", "None by lmr.", ""]
-    data = made_by.get("data", "")
-    lines = ["## Data", "", f"Manifests with the digest `{data}` (sha256).", "", "## Recipe", "", "```toml"]
-    lines += _toml(made_by["training"])
-    return [*lines, "```", ""]
+    lines = ["## Data", "", f"Manifests with the digest `{made_by.get('data', '')}` (sha256)."]
+    if "n_pictures" in made_by:
+        lines.append(
+            "{n_pictures} pictures, of {n_landmarks} landmarks and {n_non_landmarks} of none.".format(**made_by)
+        )
+    if "teacher" in made_by:
+        lines.append(f"It learned to imitate the descriptors of the model `{made_by['teacher']}` (fingerprint).")
+    lines += ["", "## Recipe", ""]
+    stages = [*made_by.get("earlier_stages", ()), made_by["training"]]
+    for i, stage in enumerate(stages, 1):
+        lines += [f"Stage {i} of {len(stages)}:", ""] * (len(stages) > 1) + ["```toml", *_toml(stage), "```", ""]
+    return lines
 
 
 def _toml(values: Mapping[str, Any]) -> list[str]:
@@ -83,4 +107,4 @@ def _numbers(log: list[Mapping[str, float]]) -> list[str]:
     rows = [[f"{row[name]:.4g}" if name in row else "" for name in columns] for row in log]
     header = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     about = "Of each epoch; `gap` and `top1` are on the validation pictures, `seconds` from the beginning."
-    return ["## Numbers", "", about, "", *header, *(f"| {' | '.join(row)} |" for row in rows)]
+    return ["## Numbers", "", about, "", *header, *(f"| {' | '.join(row)} |" for row in rows), ""]

@@ -61,10 +61,14 @@ class WholeNetwork(nn.Module):
 def export_onnx(model: Path, card: Card, output: Path) -> Exported:
     """Writes the model as ONNX, with any number of pictures at once, and its card in the metadata.
 
-    Raises LmrError: no onnx or onnxscript, weights missing, a network that cannot be exported, descriptors that
-    differ from torch's by more than TOLERANCE; nothing is then left at `output`.
+    Raises LmrError: no onnx or onnxscript, weights missing, a network for pictures of another size or one that cannot
+    be exported, descriptors that differ from torch's by more than TOLERANCE; nothing is then left at `output`.
     """
-    whole = WholeNetwork([load_network(model, member.card) for member in card.members], card).eval()
+    networks = [load_network(model, member.card) for member in card.members]
+    for network, member in zip(networks, card.members, strict=True):
+        for spec in member.card.specs:
+            network.require_size(spec.size)
+    whole = WholeNetwork(networks, card).eval()
     data = _to_onnx(whole, card)
     unchecked = output.with_name(f".{output.name}.unchecked")
     try:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from retrieval.device import explained
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -39,7 +41,7 @@ def summarise(network: nn.Module, size: int) -> list[Layer]:
     ]
     training = network.training
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), explained(torch.device("cpu"), 1, size, "lower --size"):
             network.eval()(torch.zeros(1, 3, size, size))
     finally:
         network.train(training)

@@ -188,12 +188,25 @@ def _finish_epoch(training: _Training) -> None:
         return
     write_log(run.folder, state.log)
     if better or is_finished(config, state.log) or training.clock - training.saved_at > EPOCH_EVERY_S:
-        made_by = {"training": asdict(config), "data": training.data.digest, "log": state.log}
+        made_by = _history(training)
         for folder in [run.folder] * (better or run.validate is None) + [run.folder / "last"]:
             save_model(folder, parts.result, training.setting.spec, made_by=made_by)
             save_classifier(folder, parts.result_loss, training.data.labels)
         _save_state(training)
     run.on_epoch(state.log[-1])
+
+
+def _history(training: _Training) -> dict[str, Any]:
+    """How the network came to be, for its card."""
+    data, run = training.data, training.run
+    made_by: dict[str, Any] = {"training": asdict(training.setting.config), "data": data.digest}
+    made_by |= {"n_pictures": len(data.landmark), "n_landmarks": int((data.counts > 0).sum())}
+    made_by |= {"n_non_landmarks": int((data.landmark < 0).sum()), "log": training.state.log}
+    if data.teacher is not None:
+        made_by["teacher"] = data.teacher.fingerprint
+    if run.earlier:
+        made_by["earlier_stages"] = run.earlier
+    return made_by
 
 
 def _tick(training: _Training) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,8 @@ class Run:
 
     validate: given the network and its loss, both in evaluation mode, returns metrics with a `gap`; the best network is
     kept by it.
-    processes: those that train together; only the first one writes and tells.
+    processes: those that train together; only the first one writes and tells. earlier: the stages before, each the size
+    of its pictures and its configuration, for the model's card.
     """
 
     folder: Path
@@ -74,3 +76,4 @@ class Run:
     on_epoch: Callable[[Mapping[str, float]], None] = lambda _: None
     on_warning: Callable[[str], None] = lambda _: None
     processes: Processes = field(default_factory=Processes)
+    earlier: tuple[Mapping[str, Any], ...] = ()

@@ -1,8 +1,9 @@
 """Training in stages: a top model first, then the network under it, then larger pictures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from retrieval.images import ImageSpec
 from retrieval.model import DescriptorModel
@@ -36,10 +37,12 @@ def train_stages(model: DescriptorModel, stages: Sequence[Stage]) -> TrainingSta
     for stage in stages:
         require_possible(model, stage.spec, stage.config, stage.run)
     before: Stage | None = None
+    earlier: tuple[dict[str, Any], ...] = ()
     state = TrainingState()
     for stage in stages:
         head = read_head(before.run.folder) if before is not None and before.data.labels == stage.data.labels else None
-        state = train(model, stage.data, stage.spec, stage.config, stage.run, head)
+        state = train(model, stage.data, stage.spec, stage.config, replace(stage.run, earlier=earlier), head)
+        earlier += ({"size": stage.spec.size, **asdict(stage.config)},)
         stage.run.processes.first_says(None)  # what the first one has saved is there for all
         before = stage
     return state

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from retrieval.checkpoint import write_atomically
 from retrieval.errors import LmrError
+from retrieval.model_card import STATE_NAME as STATE_NAME
 from retrieval.training.parts import AVERAGED_LOSS, Parts
 
-STATE_NAME = "training.pt"
 LOG_NAME = "training.csv"
 
 

@@ -1,8 +1,8 @@
 """One step of training: from batches to a loss, from the loss to new weights."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retrieval.errors import LmrError
+from retrieval.device import explained
 from retrieval.images import ImageSpec
 from retrieval.model import to_input
 from retrieval.training.augmentation import Batch, mix
@@ -20,12 +20,6 @@ from retrieval.training.processes import Processes
 from retrieval.training.teacher import Teacher
 
 _SEEDS_APART, _RANKS_APART = 1_000_000_000_039, 1_000_000_007_000_003  # of batches of one step, and of processes
-_NO_MEMORY = (  # CUDA and MPS; CUDA's libraries; CPU on Linux; on Windows
-    "out of memory",
-    "STATUS_ALLOC_FAILED",
-    "can't allocate memory",
-    "not enough memory",
-)
 
 
 class NotFiniteError(ArithmeticError):
@@ -52,7 +46,8 @@ def learn(parts: Parts, batches: Sequence[Batch], setting: Setting, seed: int) -
     """One step down the gradient of the batches as if they were one; its loss.
 
     None, and no step, when no batch holds two pictures. seed: of what is random in network and loss. Raises
-    NotFiniteError, for loss or gradient, before a weight changes; LmrError when memory runs out.
+    NotFiniteError, for loss or gradient, before a weight changes; LmrError when memory runs out, or pictures are too
+    small.
     """
     counts = setting.processes.totals([len(batch.labels) for batch in batches])
     n_used = sum(count for count in counts if count > 1)
@@ -60,7 +55,7 @@ def learn(parts: Parts, batches: Sequence[Batch], setting: Setting, seed: int) -
         return None
     parts.optimizer.zero_grad(set_to_none=True)
     losses: list[Tensor] = []
-    with _explained_memory(setting):
+    with _explained(setting):
         for i, (count, batch) in enumerate(zip(counts, batches, strict=True)):
             if count > 1:
                 loss = batch_loss(parts, batch, setting, seed + i * _SEEDS_APART) * (count / n_used)
@@ -147,16 +142,9 @@ def _descend(parts: Parts) -> None:
         parts.average.update_parameters(parts.averaged_from)
 
 
-@contextmanager
-def _explained_memory(setting: Setting) -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; on CPU and MPS it has no name of its own
-        if not isinstance(error, torch.OutOfMemoryError) and not any(text in str(error) for text in _NO_MEMORY):
-            raise
-        config, size = setting.config, setting.spec.size
-        raise LmrError(
-            f"not enough memory on {setting.device} for batches of {config.batch_size} pictures of {size} pixels; "
-            "lower --batch-size (with --accumulate as much larger a step stays the same) or --size, "
-            "and start again with --overwrite"
-        ) from error
+def _explained(setting: Setting) -> AbstractContextManager[None]:
+    remedy = (
+        "lower --batch-size (with --accumulate as much larger a step stays the same) or --size, "
+        "and start again with --overwrite"
+    )
+    return explained(setting.device, setting.config.batch_size, setting.spec.size, remedy)

@@ -38,6 +38,11 @@ class Teacher:
         object.__setattr__(self, "row", read_only(self.row))
 
     @property
+    def fingerprint(self) -> str:
+        """Of the model that made the descriptors."""
+        return self.stores[0].info.fingerprint
+
+    @property
     def d(self) -> int:
         """Length of a descriptor."""
         return self.stores[0].info.d
@@ -60,7 +65,7 @@ def open_teacher(paths: Sequence[Path], image_id: ObjArray) -> Teacher:
     """The teacher of these training pictures, found in the stores by their names.
 
     image_id: (n,) of the training rows; those that the teacher could not read have no target. Raises LmrError: stores
-    of different models, a picture twice, training pictures that no store lists.
+    of different models, a picture twice, training pictures that no store lists, or none that has a descriptor.
     """
     stores = tuple(open_blocks(path) for path in paths)
     if not stores:
@@ -88,6 +93,10 @@ def open_teacher(paths: Sequence[Path], image_id: ObjArray) -> Teacher:
     place = np.array([places[name] for name in image_id.tolist()], dtype=np.int64).reshape(-1, 2)
     done = [np.isin(np.arange(len(store)), store.done) for store in stores]
     known = np.array([done[i][row] for i, row in place.tolist()], dtype=np.bool_)
+    if not known.any():
+        raise LmrError(
+            f"--teacher {', '.join(map(str, paths))}: has no descriptor of any training picture; embed again"
+        )
     told = "\n".join([first.info.fingerprint, *(f"{name} {k}" for name, k in zip(image_id, known, strict=True))])
     identity = hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()
     return Teacher(stores, np.where(known, place[:, 0], -1), place[:, 1], identity)

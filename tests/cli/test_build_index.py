@@ -100,6 +100,14 @@ def test_an_option_that_cannot_be_is_named(tiny_set, options, message):
     assert misused("build-index", *options) == message
 
 
+@pytest.mark.parametrize("option", [("--dimensions", "4"), ("--whitening", "supervised")])
+def test_options_of_a_whitening_that_is_left_out_are_refused(tiny_set, option):
+    assert refused("build-index", "--whitening-power", "0", *option, "--output", "l") == (
+        f"{' '.join(option)} is of the whitening, which --whitening-power 0 leaves out; give one of them"
+    )
+    assert not Path("l").exists()
+
+
 def test_more_dimensions_than_there_are_are_refused(tiny_set):
     assert refused("build-index", "--dimensions", "5000", "--output", "l") == (
         "5000 dimensions asked of whitening, the descriptors have 1024; give 1 to 1024"

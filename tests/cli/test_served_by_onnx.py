@@ -64,11 +64,26 @@ def test_an_index_says_that_its_exported_model_was_changed(pictures):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["model", "m.txt"], "m.txt: the name of an exported model ends in .onnx"),
     (["nowhere", "m.onnx"], "nowhere: there is no model (no model.json); lmr train makes one"),
-    (["model", "there.onnx"], "there.onnx exists; give --overwrite or another name"),
     (["model", "m.onnx", "--scales", "1,x"],
      "--scales 1,x: expected numbers above 0 up to 8 with commas, such as 0.707,1,1.414"),
 ])  # fmt: skip
 def test_an_export_that_cannot_be_is_one_line(tiny_set, arguments, message):
-    Path("there.onnx").touch()
     assert refused("export", *arguments) == message
     assert not Path("m.onnx").exists()
+
+
+def test_an_export_that_is_there_is_nothing_to_do_and_anything_else_is_refused(tiny_set):
+    from retrieval.model_card import read_card
+
+    write_means(Path("m.onnx"), read_card(Path("model")))
+    data = Path("m.onnx").read_bytes()
+    assert done("export", "model", "m.onnx").stdout == "m.onnx: unchanged, nothing to do\n"
+    assert refused("export", "model", "m.onnx", "--flip") == (
+        "m.onnx exists and is another model; --overwrite replaces it"
+    )
+    assert Path("m.onnx").read_bytes() == data
+    Path("m.onnx").write_bytes(b"")
+    message = refused("export", "model", "m.onnx")
+    assert message.startswith("m.onnx cannot be opened as ONNX: ")
+    assert message.endswith("; run lmr export again; --overwrite replaces it")
+    assert Path("m.onnx").read_bytes() == b""

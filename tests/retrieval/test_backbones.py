@@ -188,6 +188,12 @@ def test_an_option_reaches_the_constructor() -> None:
     assert backbone.n_features == 288
 
 
+def test_pictures_that_are_too_small_for_a_network_are_one_line() -> None:
+    assert message(lambda: build_backbone("squeezenet1_1", {}, image_size=16)) == (
+        "pictures of 16 pixels are too small for this network; give a larger --size"
+    )
+
+
 SMALL = {"hidden_dim": 8, "mlp_dim": 8, "num_heads": 2, "num_layers": 1, "patch_size": 16}
 
 

@@ -13,6 +13,7 @@ from retrieval.checkpoint import (
     CARD,
     ModelCard,
     load_model,
+    load_network,
     read_card,
     save_model,
     weights_digest,
@@ -21,6 +22,7 @@ from retrieval.checkpoint import (
 )
 from retrieval.errors import LmrError
 from retrieval.model import DescriptorModel, build_model
+from retrieval.model_card import Description
 from retrieval.model_config import ModelConfig
 
 
@@ -78,6 +80,24 @@ def test_weights_that_do_not_fit_the_network_are_one_line(tmp_path: Path, monkey
     assert message(load_model, tmp_path) == (
         f"{tmp_path}/{card.weights_name} does not fit shufflenet_v2_x0_5 as the installed library builds it; "
         "install the release that it was trained with or train again"
+    )
+
+
+def test_pictures_of_another_size_than_the_weights_are_for_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sized(_: ModelConfig, image_size: int) -> DescriptorModel:
+        model = tiny_model(n_dimensions=image_size)  # as many weights as a transformer has places
+        model.picture_size = image_size
+        return model
+
+    monkeypatch.setattr("retrieval.checkpoint.build_model", sized)
+    card = save_model(tmp_path, sized(ModelConfig("tiny"), SPEC.size), SPEC, made_by={})
+    assert load_network(tmp_path, card).picture_size == SPEC.size
+    larger = card.described(Description(size=SPEC.size + 8))
+    assert message(load_network, tmp_path, larger) == (
+        f"{tmp_path}/{card.weights_name} does not fit tiny for pictures of {SPEC.size + 8} pixels; "
+        "leave out --size, or train at the size you want"
     )
 
 

@@ -11,7 +11,7 @@ from tiny_world import CPU, LABELS, SIZE, SPEC, Pictures, jpeg, tiny_model
 
 from retrieval import checkpoint, classifying
 from retrieval.checkpoint import save_model
-from retrieval.classifying import CLASSIFIER, classify, load_classifier, save_classifier
+from retrieval.classifying import CLASSIFIER, classify, load_classifier, most_probable, save_classifier
 from retrieval.errors import LmrError
 from retrieval.images import prepare
 from retrieval.model import DescriptorModel, to_input
@@ -102,6 +102,15 @@ def test_pictures_are_classified_as_by_hand(tmp_path: Path, config: LossConfig) 
     assert found.probability == pytest.approx(probability[:, :2].detach().numpy(), rel=1e-4)
     assert found.label.dtype == np.int32
     assert found.probability.dtype == np.float64
+
+
+@pytest.mark.parametrize("k", [1, 3, 40])
+def test_equal_probabilities_are_ordered_by_lower_label(k: int) -> None:
+    """Many are equal, also to the last one taken, and some have become 0."""
+    found = torch.randint(0, 4, (50, 40), generator=torch.Generator().manual_seed(0)) * 1e-38
+    found[:, 7] = 1e-44  # too small for a number of the usual form
+    expected = found.sort(dim=1, descending=True, stable=True).indices[:, :k]
+    assert most_probable(found, k).tolist() == expected.tolist()
 
 
 def test_raw_features_are_descriptors_of_another_length() -> None:

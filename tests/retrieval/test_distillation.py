@@ -71,6 +71,8 @@ def test_stores_that_are_no_teacher_are_refused(tmp_path: Path) -> None:
     twice = store(tmp_path / "c.h5", ["y"])
     assert refused([one, twice], "x") == f"{twice}: y is there twice (also in {one})"
     assert refused([tmp_path / "d.h5"], "x").startswith(f"{tmp_path}/d.h5")
+    unread = store(tmp_path / "e.h5", ["y"], unreadable="y")
+    assert refused([unread], "y") == f"--teacher {unread}: has no descriptor of any training picture; embed again"
     with pytest.raises(ValueError, match="paths is empty"):
         open_teacher([], names("x"))
     with pytest.raises(ValueError, match="must be equal"):

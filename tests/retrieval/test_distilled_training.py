@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_world import CPU, SPEC, Pictures, jpeg, tiny_model
 
-from retrieval.checkpoint import weights_digest
+from retrieval.checkpoint import read_card, weights_digest
 from retrieval.errors import LmrError
 from retrieval.store import DONE, Descriptors, StoreInfo, write_store
 from retrieval.training.config import AugmentConfig, DistillationConfig, LossConfig, TrainConfig
@@ -91,6 +91,16 @@ def test_another_teacher_or_none_is_another_run(tmp_path: Path) -> None:
         with pytest.raises(LmrError) as caught:
             trained(tmp_path / "run", data_of(tmp_path, other), config)
         assert str(caught.value).startswith(f"{tmp_path / 'run'} holds a run with another teacher;")
+
+
+def test_the_card_names_the_teacher(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, epochs=1)
+    for seed, expected in ((0, "0a" * 32), (None, None)):
+        folder = tmp_path / f"run-{seed}"
+        trained(folder, data_of(tmp_path, seed), config)
+        assert read_card(folder).made_by.get("teacher") == expected
+        line = f"It learned to imitate the descriptors of the model `{expected}` (fingerprint).\n"
+        assert (line in (folder / "README.md").read_text()) == (seed is not None)
 
 
 def test_mixed_pictures_have_no_teacher(tmp_path: Path) -> None:

@@ -70,6 +70,29 @@ def test_a_network_that_cannot_be_traced_is_used_as_it_is() -> None:
 
 
 @pytest.mark.usefixtures("in_float32")
+@pytest.mark.parametrize("layer", [nn.MaxPool2d(SIZE + 1), nn.Conv2d(3, 3, SIZE + 1)], ids=["pooling", "convolution"])
+def test_pictures_that_are_too_small_for_the_network_are_one_line(layer: nn.Module) -> None:
+    backbone = Backbone(nn.Sequential(layer), 3, 0, (), IMAGENET_MEAN, IMAGENET_STD)
+    embedder = Embedder(DescriptorModel(ModelConfig("x", n_dimensions=0), backbone), SPEC, CPU)
+    with pytest.raises(LmrError) as caught:
+        embedder.describe(pixels(2))
+    assert str(caught.value) == f"pictures of {SIZE} pixels are too small for this network; give a larger --size"
+
+
+def test_too_little_memory_says_what_to_lower() -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    embedder = Embedder(tiny_model(), SPEC, CPU)
+    embedder._model = fail  # type: ignore[assignment]
+    with pytest.raises(LmrError) as caught:
+        embedder.describe(pixels(2))
+    assert str(caught.value) == (
+        f"not enough memory on cpu for batches of 2 pictures of {SIZE} pixels; lower --size or --scales"
+    )
+
+
+@pytest.mark.usefixtures("in_float32")
 def test_the_given_network_stays_as_it_was() -> None:
     model = tiny_model().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

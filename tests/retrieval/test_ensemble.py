@@ -149,7 +149,8 @@ def test_an_ensemble_folder_describes_as_its_members_do(
     state, card = save_ensemble(tmp_path / "both", models, [3, 1])
     assert state == "made"
     assert read_any_card(tmp_path / "both") == card
-    assert sorted(os.listdir(tmp_path / "both")) == ["model.json", *sorted(m.card.weights_name for m in card.members)]
+    weights = sorted(m.card.weights_name for m in card.members)
+    assert sorted(os.listdir(tmp_path / "both")) == ["README.md", "model.json", *weights]
     monkeypatch.setattr("retrieval.checkpoint.build_model", lambda *_, **__: tiny_model())
     source = Pictures([jpeg(i, i) for i in range(3)])
     joined = load_embedder(tmp_path / "both", card, CPU, n_workers=1)
@@ -177,6 +178,48 @@ def test_the_same_ensemble_again_is_nothing_to_do_and_another_is_refused(tmp_pat
     with pytest.raises(LmrError) as caught:
         read_card(folder)
     assert str(caught.value) == f"{folder} is an ensemble of 2 models; give a folder of one model here"
+
+
+def test_the_page_of_an_ensemble_tells_of_each_member(tmp_path: Path, models: list[Path]) -> None:
+    started = {"weights": "the file given.pt", "licence": "of the museum"}
+    made_by = {
+        "training": {"epochs": 7},
+        "data": "d" * 64,
+        "log": [{"epoch": 1, "loss": 0.25}],
+        "started_from": started,
+    }
+    save_model(models[0], tiny_model(), SPEC, made_by=made_by)
+    save_ensemble(tmp_path / "two", models, [3, 1])
+    save_ensemble(tmp_path / "nested", [tmp_path / "two", models[1]], [1, 1])
+    nested = read_any_card(tmp_path / "nested")
+    assert nested.members[0].card.made_by == made_by
+    page = (tmp_path / "nested" / "README.md").read_text()
+    assert page.startswith("# A model of lmr: an ensemble of 3\n")
+    first, second, third = page.split("\n# Member ")[1:]
+    assert first.startswith("1: tiny, weight 0.375\n")
+    assert second.startswith("2: tiny, weight 0.125\n")
+    assert third.startswith("3: tiny, weight 0.5\n")
+    assert "Started from: the file given.pt.\nLicence of those weights: of the museum.\n" in first
+    assert f"Manifests with the digest `{'d' * 64}` (sha256).\n" in first
+    assert "\nepochs = 7\n" in first
+    assert "| 1 | 0.25 |" in first
+    assert "\nNone by lmr.\n" in second
+
+
+def test_what_a_member_was_made_by_is_not_part_of_the_fingerprint(tmp_path: Path, models: list[Path]) -> None:
+    before = save_ensemble(tmp_path / "both", models, [1, 1])[1]
+    save_model(models[0], tiny_model(), SPEC, flip=True, made_by={"note": "another"})
+    assert save_ensemble(tmp_path / "again", models, [1, 1])[1].fingerprint == before.fingerprint
+
+
+def test_an_ensemble_in_the_place_of_a_training_ends_that(tmp_path: Path, models: list[Path]) -> None:
+    folder = tmp_path / "trained"
+    save_model(folder, tiny_model(2), SPEC, made_by={})
+    (folder / "training.pt").write_bytes(b"of a run that would go on here")
+    (folder / "weights-0.safetensors.tmp").write_bytes(b"left by a kill")
+    save_ensemble(folder, models, [1, 1], overwrite=True)
+    names = sorted(m.card.weights_name for m in read_any_card(folder).members)
+    assert sorted(os.listdir(folder)) == ["README.md", "model.json", *names]
 
 
 @pytest.mark.parametrize("change", [

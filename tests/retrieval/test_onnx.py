@@ -16,6 +16,7 @@ from retrieval.checkpoint import save_model
 from retrieval.embedding import load_embedder
 from retrieval.errors import LmrError
 from retrieval.images import prepare
+from retrieval.model import DescriptorModel
 from retrieval.model_card import Card, Description, join, write_card
 from retrieval.onnx_describing import CARD_KEY, INPUTS_KEY, OnnxDescriber, providers_of, read_onnx_card
 from retrieval.onnx_export import TOLERANCE, export_onnx
@@ -179,6 +180,21 @@ def test_a_file_that_differs_from_torch_is_not_written(
         "more than 0.0001; serve this network with torch"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "x"]
+
+
+def test_scales_of_a_network_for_one_size_are_not_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sized(*_: Any, **__: Any) -> DescriptorModel:
+        model = tiny_model()
+        model.picture_size = SIZE
+        return model
+
+    card = save_model(tmp_path / "a", tiny_model(), SPEC, scales=(1, 2), made_by={})
+    monkeypatch.setattr("retrieval.checkpoint.build_model", sized)
+    assert message(export_onnx, tmp_path / "a", card, tmp_path / "m.onnx") == (
+        f"tiny takes pictures of {SIZE} pixels here, not of {2 * SIZE}; "
+        f"give --size {SIZE}, or train at the size you want"
+    )
+    assert not (tmp_path / "m.onnx").exists()
 
 
 def test_a_network_that_cannot_be_traced_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,20 @@ def test_each_stage_goes_on_where_the_one_before_ended(tmp_path: Path) -> None:
     assert found[0]["starting weights"] == digest_of(tmp_path / "stage-2")
 
 
+def test_the_page_tells_the_recipe_of_every_stage(tmp_path: Path) -> None:
+    trained(tmp_path, tiny_model())
+    page = (tmp_path / "README.md").read_text()
+    assert "12 pictures, of 3 landmarks and 3 of none.\n" in page
+    first, second, third = page.split("\nStage ")[1:]
+    assert first.startswith("1 of 3:\n\n```toml\nsize = 16\nepochs = 2\n")
+    assert second.startswith("2 of 3:\n\n```toml\nsize = 16\nepochs = 1\n")
+    assert third.startswith("3 of 3:\n\n```toml\nepochs = 1\n")
+    assert [('freeze = "all"' in part, 'freeze = "1"' in part) for part in (first, second, third)] == [
+        (True, False), (False, True), (False, False)
+    ]  # fmt: skip
+    assert "Stage " not in (tmp_path / "stage-1" / "README.md").read_text()
+
+
 @pytest.mark.parametrize("n_steps", [2, 7, 8, 10, N_STEPS])
 def test_a_run_stopped_in_any_stage_ends_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_steps: int
