@@ -188,7 +188,7 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     asked = [values | {"manifest": manifest} | stage for stage in stages]
     configs = [training_config(stage) for stage in asked]
     for stage, config in zip(stages, configs, strict=True):
-        _require_used(config, stage or given_options(), values["teacher"])
+        require_used(config, stage or given_options(), values["teacher"])
     kinds = [(*_files(stage), config.sampling) for stage, config in zip(asked, configs, strict=True)]
     sets = {
         (rows, others, rule): read_training_data(rows, others, values["images"], rule, values["teacher"])
@@ -232,7 +232,7 @@ def training_config(stage: Mapping[str, Any]) -> TrainConfig:
     )
 
 
-def _require_used(config: TrainConfig, given: Iterable[str], teachers: Sequence[Path]) -> None:
+def require_used(config: TrainConfig, given: Iterable[str], teachers: Sequence[Path]) -> None:
     """LmrError when one of these parameters was given in vain."""
     config.loss.require_used(given)
     for name in given:

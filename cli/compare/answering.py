@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cli.compare.folders import store_path
 from cli.compare.indexing import build, describe_parts, describe_rows, network_of
 from cli.compare.plan import parse_step
 from cli.compare.timing import describing, measure_rate
@@ -45,8 +46,16 @@ def index_system(
     n_bytes = index.info.d * (2 if index.info.options["storage"] == "float16" else 4)
     settings, answering = calibration_settings(recipe, folder), recipe.answering
     if answering.by == "index":
-        calibrate = ["--config", folder / "calibrate.toml", "--index", index.path, "--store", described / "val.h5"]
-        run_step("calibrate", [shop.data.parts["val"], *calibrate, "--overwrite", *shop.arguments("calibrate")])
+        val = shop.data.parts["val"]
+        calibrate = [
+            "--config",
+            folder / "calibrate.toml",
+            "--index",
+            index.path,
+            "--store",
+            store_path(described, val),
+        ]
+        run_step("calibrate", [val, *calibrate, "--overwrite", *shop.arguments("calibrate")])
         return Ready(CalibratedIndex(index, stores, settings), rate, n_bytes)
     k = answering.neighbours if answering.by == "majority" else None
     return Ready(PlainNeighbours(index, stores, k, settings.precision), rate, n_bytes)

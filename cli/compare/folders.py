@@ -12,8 +12,9 @@ from cli.compare.workshop import Workshop
 from retrieval.errors import LmrError
 from retrieval.recipe import Recipe
 
-FORMAT_VERSION = 1  # of what is kept; raise it when answers to the same recipe change
+FORMAT_VERSION = 2  # of what is kept; raise it when answers to the same recipe change
 MANIFEST_KEYS = ("negatives", "val", "data")  # options whose value is a manifest of the data folder
+FILE_KEYS = ("weights", "teacher", "names")  # options whose value is another file, or several
 
 
 def model_folder(shop: Workshop, label: str, recipe: Recipe) -> Path | None:
@@ -27,7 +28,7 @@ def model_folder(shop: Workshop, label: str, recipe: Recipe) -> Path | None:
         "train": recipe.tables["train"],
         "stages": recipe.stages,
         "manifests": named,
-        "weights": _weights_digest(recipe.tables["train"]),
+        "files": [_files_digests(table) for table in (recipe.tables["train"], *recipe.stages)],
     }
     # By the recipe alone, so that systems that differ in their answers share a network.
     return shop.output / "models" / _folder_name(label.partition(":")[0], identity)
@@ -39,8 +40,7 @@ def described_folder(shop: Workshop, label: str, parts: Sequence[Recipe], models
     identity = {
         "models": [model.name if model else None for model in models],
         "embed": tables,
-        "weights": [_weights_digest(table) for table in tables],
-        "manifests": _manifests_digests(shop),
+        "files": [_files_digests(table) for table in tables],
     }
     return shop.output / "stores" / _folder_name(label.partition(":")[0], identity)
 
@@ -48,6 +48,17 @@ def described_folder(shop: Workshop, label: str, parts: Sequence[Recipe], models
 def system_folder(shop: Workshop, label: str, parts: Sequence[Recipe], models: Sequence[Path | None]) -> Path:
     """Where a system of these members answers."""
     return shop.output / "systems" / _folder_name(label, _system_identity(shop, parts, models))
+
+
+def store_path(described: Path, manifest: Path) -> Path:
+    """Where the descriptors of a manifest lie; of another manifest of its name they lie elsewhere."""
+    return described / f"{manifest.stem}-{file_digest(manifest)[:12]}.h5"
+
+
+def backgrounds(shop: Workshop, recipe: Recipe) -> list[str]:
+    """The manifests of an index's background that the data has."""
+    named = recipe.tables.get("build-index", {}).get("background", [])
+    return [name for name in ([named] if isinstance(named, str) else named) if shop.data.find(name) is not None]
 
 
 def in_data(shop: Workshop, table: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,31 +69,27 @@ def in_data(shop: Workshop, table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _system_identity(shop: Workshop, parts: Sequence[Recipe], models: Sequence[Path | None]) -> dict[str, Any]:
+    names = sorted({shop.data.train.name, *(name for member in parts for name in backgrounds(shop, member))})
     return {
         "members": [
             {"model": model.name if model else None, "tables": _answering_tables(member)}
             for member, model in zip(parts, models, strict=True)
         ],
-        "manifests": _manifests_digests(shop),
+        "manifests": {name: shop.data.digest(name) for name in names},
         "parts": {"val": file_digest(shop.data.parts["val"])},
     }
 
 
-def _manifests_digests(shop: Workshop) -> dict[str, str]:
-    """Of what an index is made of: the training pictures, and any background."""
-    names = sorted({shop.data.train.name, *(path.name for path in shop.data.folder.glob("background*.csv"))})
-    return {name: shop.data.digest(name) for name in names}
-
-
 def _answering_tables(member: Recipe) -> dict[str, Any]:
-    named = ("embed", "build-index", "calibrate", "answer")
-    return {name: dict(member.tables[name]) for name in named if member.tables.get(name)} | {
-        "weights": _weights_digest(member.tables.get("embed", {}))
-    }
+    named = [name for name in ("embed", "build-index", "calibrate", "answer") if member.tables.get(name)]
+    files = {name: _files_digests(member.tables[name]) for name in named}
+    return {name: dict(member.tables[name]) for name in named} | {"files": files}
 
 
-def _weights_digest(table: Mapping[str, Any]) -> str | None:
-    return file_digest(Path(table["weights"])) if table.get("weights") else None
+def _files_digests(table: Mapping[str, Any]) -> list[str]:
+    """sha256 of the files that a table names."""
+    given = [table[key] for key in FILE_KEYS if table.get(key)]
+    return [file_digest(Path(path)) for value in given for path in (value if isinstance(value, list) else [value])]
 
 
 def _folder_name(label: str, identity: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli.compare.folders import backgrounds, store_path
 from cli.compare.plan import parse_step
 from cli.compare.workshop import Workshop, run_step, write_config
 from cli.network import description_of
@@ -24,11 +25,11 @@ def describe_rows(shop: Workshop, parts: Sequence[Recipe], network: Path, descri
     prepared = {item.name for item in fields(Description)} if len(parts) > 1 else set()
     table = {key: value for key, value in recipe.tables.get("embed", {}).items() if key not in prepared}
     config = write_config(described / "embed.toml", table)
-    stores = []
-    for name in (shop.data.train.name, *_backgrounds(shop, recipe)):
-        stores.append(described / Path(name).with_suffix(".h5").name)
-        words = ["--config", config, "--model", network, "--output", stores[-1], *shop.arguments("embed")]
-        run_step("embed", [shop.data.folder / name, *words])
+    manifests = [shop.data.train, *(shop.data.folder / name for name in backgrounds(shop, recipe))]
+    stores = [store_path(described, manifest) for manifest in manifests]
+    for manifest, store in zip(manifests, stores, strict=True):
+        words = ["--config", config, "--model", network, "--output", store, *shop.arguments("embed")]
+        run_step("embed", [manifest, *words])
     return stores
 
 
@@ -63,19 +64,14 @@ def _prepare(recipe: Recipe, model: Path, copy: Path) -> None:
     write_card(copy, describe_otherwise(model, card, description_of(values)))
 
 
-def _backgrounds(shop: Workshop, recipe: Recipe) -> list[str]:
-    named = recipe.tables.get("build-index", {}).get("background", [])
-    return [name for name in named if shop.data.find(name) is not None]
-
-
 def build(shop: Workshop, recipe: Recipe, described: tuple[Path, Sequence[Path]], folder: Path) -> "IndexFolder":
     """The index folder over descriptors. described: the network and the stores that `describe_rows` made with it."""
     from index.folder import open_folder
 
-    network, (rows, *backgrounds) = described
+    network, (rows, *others) = described
     table = {key: value for key, value in recipe.tables.get("build-index", {}).items() if key != "background"}
     words = ["--config", write_config(folder / "build-index.toml", table), "--model", network]
-    words += [word for path in backgrounds for word in ("--background", path)]
+    words += [word for path in others for word in ("--background", path)]
     run_step("build-index", [rows, *words, "--output", folder / "landmarks", *shop.arguments("build-index")])
     return open_folder(folder / "landmarks", device=shop.values["device"], threads=shop.values["threads"])
 
@@ -86,6 +82,6 @@ def describe_parts(shop: Workshop, index: "IndexFolder", described: Path) -> "di
 
     stores = {}
     for name, path in shop.data.parts.items():
-        values = {**shop.values, "images": shop.data.images, "store": described / f"{name}.h5", "overwrite": True}
+        values = {**shop.values, "images": shop.data.images, "store": store_path(described, path), "overwrite": True}
         stores[name], _ = describe_queries(path, index.model_path, values)
     return stores

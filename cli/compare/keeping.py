@@ -1,8 +1,9 @@
-"""The answers of a system to a part, kept in a file."""
+"""The answers of a system to a part and figures about it, kept in files."""
 
 import io
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,4 +40,12 @@ def read_answers(path: Path) -> "Answered":
             votes = Votes(kept["query"], kept["landmark"], kept["score"])
             return Answered(votes, kept["key"], kept["threshold"])
     except Exception as error:
+        raise LmrError(f"{path} is damaged; remove it and run the same command again") from error
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The figures in a JSON file. LmrError when it is damaged."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise LmrError(f"{path} is damaged; remove it and run the same command again") from error

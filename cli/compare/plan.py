@@ -11,7 +11,7 @@ import click
 
 from cli.compare.data import ComparisonData
 from cli.main import COMMANDS
-from cli.options import long_name, read_stages
+from cli.options import given_options, long_name, read_stages
 from retrieval.errors import LmrError
 from retrieval.recipe import COMMANDS as STEPS
 from retrieval.recipe import (
@@ -83,8 +83,10 @@ def read_entries(specs: Sequence[str], changes: Mapping[str, Any], options: Opti
             except LmrError as error:
                 refusals[key].append(error)
         for values in ({}, *_further_values(recipe, options)):
-            for member in members(settle(change(recipe, values, options), options), 0, options):
+            parts = members(settle(change(recipe, values, options), options), 0, options)
+            for member in parts:
                 require_values(member)
+            _require_alike(parts)
         entries.append(Entry(spec, recipe))
     for errors in refusals.values():
         if len(errors) == len(entries):
@@ -119,6 +121,16 @@ def require_values(recipe: Recipe) -> None:
                 raise LmrError(f"{recipe.source}: [{step}] {error.format_message()}") from error
 
 
+def _require_alike(parts: Sequence[Recipe]) -> None:
+    """LmrError where members that answer through one index ask for different ones."""
+    first = parts[0]
+    if first.answering.by == "classifier" or first.answering.combine == "majority":
+        return
+    for table in ("build-index", "calibrate", "answer"):
+        if any(member.tables.get(table) != first.tables.get(table) for member in parts):
+            raise LmrError(f"{first.source}: [{table}] is of all members, as their mean is one index; set it for all")
+
+
 def parse_step(step: str, config: Path) -> dict[str, Any]:
     """What a command makes of a configuration: its parameters by name."""
     return _context(step, config).params
@@ -136,7 +148,7 @@ def _further_values(recipe: Recipe, options: Options) -> list[dict[str, Any]]:
 
 def _require_values(step: str, config: Path) -> None:
     """LmrError for values that have the right form, but that the command could not use."""
-    from cli.train import training_config
+    from cli.train import require_used, training_config
     from retrieval.backbones import require_name
 
     context = _context(step, config)
@@ -144,9 +156,9 @@ def _require_values(step: str, config: Path) -> None:
         require_name(context.params["backbone"])
     if step == "train":
         with context:
-            stages = read_stages()
+            stages, given = read_stages(), given_options()
         for stage in stages or [{}]:
-            training_config(context.params | stage)
+            require_used(training_config(context.params | stage), stage or given, context.params["teacher"])
 
 
 def _context(step: str, config: Path) -> click.Context:

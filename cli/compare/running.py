@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cli.compare.answering import Ready, calibration_settings, classifier, index_system
 from cli.compare.data import file_digest
 from cli.compare.folders import described_folder, in_data, model_folder, system_folder
-from cli.compare.keeping import read_answers, write_answers
+from cli.compare.keeping import read_answers, read_facts, write_answers
 from cli.compare.workshop import Workshop, run_step, write_config
 from retrieval.errors import LmrError
 from retrieval.recipe import Recipe
@@ -66,9 +66,9 @@ def make_system(shop: Workshop, label: str, parts: Sequence[Recipe], part: str) 
                 _train(shop, member, model)
         group = Group(label, parts, models, folder)
         answered, facts = _answers(shop, group, part)
+        seconds = [read_facts(model / "finished.json")["training_s"] for model in models if model is not None]
     except LmrError as error:
         raise LmrError(f"{label}: {error}") from error
-    seconds = [json.loads((model / "finished.json").read_text())["training_s"] for model in models if model is not None]
     return Made(answered, _logs(models), {"training_s": sum(seconds) if seconds else None, **facts})
 
 
@@ -111,7 +111,7 @@ def _answers(shop: Workshop, group: Group, part: str) -> "tuple[Answered, dict[s
     kept = group.folder / f"answers-{part}-{file_digest(shop.data.parts[part])[:12]}.npz"
     facts_path = group.folder / "facts.json"
     if kept.exists() and facts_path.exists():
-        return read_answers(kept), json.loads(facts_path.read_text())
+        return read_answers(kept), read_facts(facts_path)
     ready = _make(shop, group)
     answered = answers_of(ready.system, asked["val"], asked.get("test") if part == "test" else None)
     facts = {"pictures_per_s": ready.pictures_per_s, "descriptor_bytes": ready.descriptor_bytes}

@@ -27,8 +27,11 @@ def describing(shop: Workshop, index: Path) -> Callable[[LongArray], object]:
 
 
 def measure_rate(shop: Workshop, describe: Callable[[LongArray], object]) -> float:
-    """Pictures/s from encoded picture to descriptor or class, over some readable pictures of val, after a warm-up."""
-    from retrieval.errors import UnreadableError
+    """Pictures/s from encoded picture to descriptor or class, over some readable pictures of val, after a warm-up.
+
+    LmrError when none can be read.
+    """
+    from retrieval.errors import LmrError, UnreadableError
     from retrieval.pictures import PictureSource
 
     source = PictureSource(shop.queries["val"][0], shop.data.images)
@@ -39,8 +42,10 @@ def measure_rate(shop: Workshop, describe: Callable[[LongArray], object]) -> flo
             readable.append(row)
         if len(readable) == N_TIMED:
             break
+    if not readable:
+        raise LmrError(f"{shop.data.parts['val']}: none of its pictures can be read")
     rows = np.array(readable, dtype=np.int64)
     describe(rows)
     began = time.monotonic()
     describe(rows)
-    return len(rows) / max(1e-9, time.monotonic() - began)
+    return len(rows) / (time.monotonic() - began)

@@ -257,3 +257,19 @@ def test_systems_over_the_same_descriptors_share_them(recipes):
     compare("knn.toml", "knn.toml:by=majority", "knn.toml:whitening-power=0")
     assert len(list(Path("compare/stores").iterdir())) == 1
     assert len(list(Path("compare/systems").iterdir())) == 3
+
+
+def test_a_background_may_be_one_name(recipes):
+    Path("own.toml").write_text(KNN + 'background = "background.csv"\n')
+    done("compare", "own.toml", *HERE)
+    (index,) = Path("compare/systems").glob("*/landmarks")
+    assert (index / "background.h5").exists()
+
+
+def test_a_damaged_file_of_a_comparison_is_named(recipes):
+    compare("knn.toml")
+    (facts,) = Path("compare/systems").glob("*/facts.json")
+    facts.write_text("{")
+    assert refused("compare", "knn.toml", *HERE) == (
+        f"knn.toml: {facts} is damaged; remove it and run the same command again"
+    )

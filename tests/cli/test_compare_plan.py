@@ -39,6 +39,7 @@ def refusal(spec: str) -> str:
         ("kapoor:dropout=2", "recipe kapoor: --dropout must lie in [0, 1), got 2.0"),
         ("cs231n-erus-resnet50:cap=20", "recipe cs231n-erus-resnet50: --floor 30 lies above --cap 20; lower it"),
         ("widholm-vgg16-delf:stage.2.freeze=some", "recipe widholm-vgg16-delf: --freeze is none, all, or how many "),
+        ("slides:margin-cos=0.2", "recipe slides: --margin-cos "),
         ("slides:seed=3", "recipe slides: seed: every run and member is trained with its own; give --seeds"),
     ],
 )
@@ -90,6 +91,14 @@ def test_queries_that_show_no_landmark_of_train_are_found_before_anything_is_tra
         f"val.csv: {n} of its {len(rows)} pictures show a landmark of train.csv; comparing needs 2 or more"
     )
     assert not Path("compare").exists()
+
+
+def test_members_of_one_index_do_not_ask_for_different_ones(tmp_path: Path) -> None:
+    path = tmp_path / "two.toml"
+    path.write_text(
+        SMALL.replace("classifier", "index") + '[[member]]\n[[member]]\n"build-index.storage" = "float32"\n'
+    )
+    assert refusal(str(path)) == f"{path}: [build-index] is of all members, as their mean is one index; set it for all"
 
 
 def test_a_second_comparison_in_the_same_folder_is_refused(pictures):
