@@ -67,6 +67,10 @@ class LmrGroup(click.Group):
             return super().invoke(ctx)
         except LmrError as error:
             raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:  # a machine that only serves exported models may do without
+            if error.name != "torch":
+                raise
+            raise click.ClickException("torch is not installed; without it only models of lmr export work") from error
         except BrokenPipeError:
             raise
         except OSError as error:

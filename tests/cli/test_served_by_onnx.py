@@ -38,6 +38,13 @@ def test_the_whole_way_needs_no_torch(pictures):
     assert json.loads(done_without_torch("info", "landmarks", "--json"))["fingerprint"] == MEANS.fingerprint
 
 
+def test_what_needs_torch_says_so_in_one_line(pictures):
+    command = [sys.executable, "-c", WITHOUT_TORCH, "export", "model", "m.onnx"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    message = "Error: torch is not installed; without it only models of lmr export work\n"
+    assert (result.returncode, result.stderr) == (1, message)
+
+
 def test_options_that_an_exported_model_cannot_follow_are_refused(pictures):
     write_means(Path("m.onnx"))
     expected = "m.onnx describes pictures as it was exported; run lmr export with the same options"
