@@ -24,13 +24,14 @@ BEST = "arcface-best"
 SAME = [
     "knn-imagenet",
     "kapoor:epochs=12",
+    "kapoor:epochs=12,backbone-rate=1e-4,head-rate=1e-3",  # its own rates are slow on so few pictures
     "widholm-vgg16-delf:stage.1.epochs=12,stage.2.epochs=12",
     "slides:epochs=6",
     "data603-mobilenet:epochs=6",
     "cs231n-erus-resnet50:epochs=6",
     "arcface:epochs=6",
     "arcface-subcenter-dynamic:epochs=6",
-    "arcface-best:epochs=8,embed.size=165",
+    "arcface-best:epochs=8,ema=0.99,embed.size=165",
 ]
 ORIGINAL = [
     "slides:backbone=plain-mlp,epochs=6",
@@ -61,7 +62,7 @@ ABLATION = {
     "first blocks frozen, against all trained": "freeze=none",
     "training at 128 px, against 96": "train.size=96,embed.size=123",
 }
-ABLATED = "epochs=8,train.size=128,embed.size=165"
+ABLATED = "epochs=8,ema=0.99,train.size=128,embed.size=165"
 
 
 def main() -> None:
