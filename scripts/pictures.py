@@ -1,7 +1,7 @@
 """Draws the pictures of the documentation, from the landmarks that `lmr demo` renders and a table that is made up.
 
 Runs the demo in --work (it goes on where it was; a quarter of an hour on two cores) and then the commands that the
-pages show. The gallery is photographed with Chromium, whose program --browser names.
+pages show. Pages are photographed with Chromium, whose program --browser names.
 
     python scripts/pictures.py
 """
@@ -33,6 +33,9 @@ FRAME_PX = 4
 PARTS = ("train", "val", "test", "background")
 N_SPLIT_LANDMARKS, N_SPLIT_PICTURES = 4, 9
 NON_LANDMARKS = "no landmark"
+VARIED = ("--size", "96", "--rotation", "15", "--blur", "0.3", "--erasing", "0.3", "--backbone", "resnet18")
+COMPARED = ("knn-imagenet", "slides:epochs=6", "arcface:epochs=6")
+SMALL = ("--backbone", "resnet18", "--set", "pretrained=false", "--set", "size=64", "--set", "last-layer=layer3")
 INK_RGB = (28, 32, 38)
 
 
@@ -42,7 +45,7 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=Path("docs-pictures"), help="Folder for the demo and what it makes."
     )
-    parser.add_argument("--browser", default="chromium", help="Program that photographs the gallery.")
+    parser.add_argument("--browser", default="chromium", help="Program that photographs pages.")
     args = parser.parse_args()
     work, demo = args.work.resolve(), (args.work / "demo").resolve()
     work.mkdir(parents=True, exist_ok=True)
@@ -50,6 +53,8 @@ def main() -> None:
     draw_query(demo, DOCS / "query.jpg")
     draw_gallery(demo, args.browser, DOCS / "clean.jpg")
     draw_split(demo, work / "split", DOCS / "split.jpg")
+    draw_batch(demo, DOCS / "batch.jpg")
+    draw_comparison(demo, args.browser, DOCS / "compare.png")
     draw_statistics(work, DOCS / "stats.png")
     draw_download(DOCS / "download.png")
 
@@ -78,12 +83,28 @@ def draw_gallery(demo: Path, browser: str, picture: Path) -> None:
         rows[row]["landmark_id"] = str(rng.choice(others))
     write_rows(demo / "mixed.csv", rows)
     lmr(demo, "clean", "mixed.csv", "--store", "train.h5", "--checks", "labels", "--overwrite")
-    page = (demo / "cleaned" / "gallery.html").resolve().as_uri()
+    save(photograph(demo / "cleaned" / "gallery.html", browser), picture)
+
+
+def draw_batch(demo: Path, picture: Path) -> None:
+    """A batch as the network sees it."""
+    lmr(demo, "train", "train.csv", "--batch-size", "8", *VARIED, "--show-batch", "batch.png", "--overwrite")
+    save(Image.open(demo / "batch.png").convert("RGB"), picture)
+
+
+def draw_comparison(demo: Path, browser: str, picture: Path) -> None:
+    """The beginning of the page of a comparison of small networks, trained from random weights."""
+    lmr(demo, "compare", *COMPARED, "--data", ".", *SMALL)
+    save(photograph(demo / "compare" / "comparison-val.html", browser), picture)
+
+
+def photograph(page: Path, browser: str) -> Image.Image:
+    """The beginning of an HTML page as a browser shows it."""
     size = f"--window-size={GALLERY_PX[0]},{GALLERY_PX[1]}"
-    shot = demo / "gallery.png"
+    shot = page.with_suffix(".png")
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", size]
-    subprocess.run([*command, f"--screenshot={shot}", page], check=True, stderr=subprocess.DEVNULL)
-    save(Image.open(shot).convert("RGB"), picture)
+    subprocess.run([*command, f"--screenshot={shot}", page.resolve().as_uri()], check=True, stderr=subprocess.DEVNULL)
+    return Image.open(shot).convert("RGB")
 
 
 def draw_split(demo: Path, work: Path, picture: Path) -> None:

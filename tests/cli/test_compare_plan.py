@@ -93,6 +93,12 @@ def test_queries_that_show_no_landmark_of_train_are_found_before_anything_is_tra
     assert not Path("compare").exists()
 
 
+def test_what_one_recipe_is_told_outweighs_what_all_are_told() -> None:
+    given = ["arcface-best:embed.size=165", "arcface"]
+    best, plain = (entry.recipe.tables for entry in read_entries(given, {"size": 128}, step_options()))
+    assert (best["train"]["size"], best["embed"]["size"], plain["train"]["size"]) == (128, 165, 128)
+
+
 def test_members_of_one_index_do_not_ask_for_different_ones(tmp_path: Path) -> None:
     path = tmp_path / "two.toml"
     path.write_text(
