@@ -67,6 +67,8 @@ def test_a_field_that_was_given_in_vain_names_the_losses_that_read_it(
 
 def test_a_miner_of_triplets_reads_their_margin_with_every_loss_of_pairs() -> None:
     LossConfig("contrastive", miner="semihard").require_used(["triplet_margin", "miner", "negative_weight"])
+    with pytest.raises(LmrError):
+        LossConfig("contrastive").require_used(["triplet_margin"])
 
 
 @pytest.mark.parametrize(
