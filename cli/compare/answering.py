@@ -47,15 +47,8 @@ def index_system(
     settings, answering = calibration_settings(recipe, folder), recipe.answering
     if answering.by == "index":
         val = shop.data.parts["val"]
-        calibrate = [
-            "--config",
-            folder / "calibrate.toml",
-            "--index",
-            index.path,
-            "--store",
-            store_path(described, val),
-        ]
-        run_step("calibrate", [val, *calibrate, "--overwrite", *shop.arguments("calibrate")])
+        words = ["--index", index.path, "--store", store_path(described, val), *shop.arguments("calibrate")]
+        run_step("calibrate", [val, "--config", folder / "calibrate.toml", "--overwrite", *words])
         return Ready(CalibratedIndex(index, stores, settings), rate, n_bytes)
     k = answering.neighbours if answering.by == "majority" else None
     return Ready(PlainNeighbours(index, stores, k, settings.precision), rate, n_bytes)

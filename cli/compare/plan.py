@@ -74,13 +74,13 @@ def read_entries(specs: Sequence[str], changes: Mapping[str, Any], options: Opti
         if spec in [entry.label for entry in entries]:
             raise LmrError(f"{spec} is asked for twice")
         name, values = parse_spec(spec)
-        recipe = read_recipe(name, options)
+        recipe = override(read_recipe(name, options), values, options)
         for key, value in others.items():
             try:
                 recipe = override(recipe, {key: value}, options)
             except LmrError as error:
                 refusals[key].append(error)
-        recipe = override(recipe, values, options)  # later, since what one recipe is told outweighs what all are told
+        recipe = override(recipe, values, options)  # again, since what one recipe is told outweighs what all are told
         if network:
             recipe = on_network(recipe, network)
         for values in ({}, *_further_values(recipe, options)):

@@ -14,7 +14,7 @@ from cli.compare.answering import Ready, calibration_settings, classifier, index
 from cli.compare.data import file_digest
 from cli.compare.folders import described_folder, in_data, model_folder, system_folder
 from cli.compare.keeping import read_answers, read_facts, write_answers
-from cli.compare.workshop import Workshop, run_step, write_config
+from cli.compare.workshop import FACTS, FINISHED, Workshop, run_step, write_config
 from retrieval.errors import LmrError
 from retrieval.recipe import Recipe
 
@@ -66,7 +66,7 @@ def make_system(shop: Workshop, label: str, parts: Sequence[Recipe], part: str) 
                 _train(shop, member, model)
         group = Group(label, parts, models, folder)
         answered, facts = _answers(shop, group, part)
-        seconds = [read_facts(model / "finished.json")["training_s"] for model in models if model is not None]
+        seconds = [read_facts(model / FINISHED)["training_s"] for model in models if model is not None]
     except LmrError as error:
         raise LmrError(f"{label}: {error}") from error
     return Made(answered, _logs(models), {"training_s": sum(seconds) if seconds else None, **facts})
@@ -85,7 +85,7 @@ def _logs(models: Sequence[Path | None]) -> dict[str, Path]:
 
 def _train(shop: Workshop, recipe: Recipe, folder: Path) -> None:
     """Trains a network, or goes on, unless that is finished."""
-    if (folder / "finished.json").exists():
+    if (folder / FINISHED).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     config = write_config(
@@ -99,7 +99,7 @@ def _train(shop: Workshop, recipe: Recipe, folder: Path) -> None:
     from index.writing import write_whole
 
     seconds = sum(read_log(path)[-1]["seconds"] for path in output.rglob("training.csv"))  # of every stage
-    write_whole(folder / "finished.json", [json.dumps({"training_s": seconds}), "\n"])
+    write_whole(folder / FINISHED, [json.dumps({"training_s": seconds}), "\n"])
 
 
 def _answers(shop: Workshop, group: Group, part: str) -> "tuple[Answered, dict[str, float | None]]":
@@ -109,7 +109,7 @@ def _answers(shop: Workshop, group: Group, part: str) -> "tuple[Answered, dict[s
 
     asked = {name: asked for name, (_, _, asked) in shop.queries.items()}
     kept = group.folder / f"answers-{part}-{file_digest(shop.data.parts[part])[:12]}.npz"
-    facts_path = group.folder / "facts.json"
+    facts_path = group.folder / FACTS
     if kept.exists() and facts_path.exists():
         return read_answers(kept), read_facts(facts_path)
     ready = _make(shop, group)

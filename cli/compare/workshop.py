@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from index.evaluation import Queries
     from retrieval.manifest import Manifest
 
-FINISHED = ("finished.json", "facts.json")  # last file of a model and of a system
+FINISHED, FACTS = "finished.json", "facts.json"  # what is written last, for a model and for a system
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Workshop:
     def clear(self, folder: Path) -> None:
         """Removes a folder that is to be made anew and was not yet."""
         if self.values["overwrite"] and folder not in self.fresh:
-            for done in FINISHED:  # first, so that what a kill leaves behind does not look whole
+            for done in (FINISHED, FACTS):  # first, so that what a kill leaves behind does not look whole
                 (folder / done).unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
             self.fresh.add(folder)

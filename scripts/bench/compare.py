@@ -117,7 +117,7 @@ def found(table: str, systems: dict[str, dict[str, Any]]) -> dict[str, Any]:
     gap = {name: system["mean"]["gap"] for name, system in systems.items()}
     if table == "ablation":
         whole = gap[f"{BEST}:{ABLATED}"]
-        parts = {part: f"{BEST}:{_merged(change)}" for part, change in ABLATION.items()}
+        parts = {part: _ablated(change) for part, change in ABLATION.items()}
         return {
             part: {"with": whole, "without": gap[name], "gain": round(whole - gap[name], 4)}
             for part, name in parts.items()
@@ -139,13 +139,9 @@ def found(table: str, systems: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _ablated(change: str) -> str:
-    return f"{BEST}:{_merged(change)}"
-
-
-def _merged(change: str) -> str:
-    """The settings of the ablation with this change; a key that both set is the change's."""
+    """The system of the ablation with this change; a key that both set is the change's."""
     values = dict(part.split("=", 1) for part in f"{ABLATED},{change}".split(","))
-    return ",".join(f"{key}={value}" for key, value in values.items())
+    return f"{BEST}:" + ",".join(f"{key}={value}" for key, value in values.items())
 
 
 def _rounded(figures: dict[str, float | None]) -> dict[str, float | None]:

@@ -99,6 +99,11 @@ def test_what_one_recipe_is_told_outweighs_what_all_are_told() -> None:
     assert (best["train"]["size"], best["embed"]["size"], plain["train"]["size"]) == (128, 165, 128)
 
 
+def test_what_all_are_told_reaches_a_recipe_that_its_override_makes_answer_by_an_index() -> None:
+    (entry,) = read_entries(["slides:by=nearest"], {"whitening-power": 0}, step_options())
+    assert entry.recipe.tables["build-index"] == {"whitening-power": 0}
+
+
 def test_members_of_one_index_do_not_ask_for_different_ones(tmp_path: Path) -> None:
     path = tmp_path / "two.toml"
     path.write_text(
