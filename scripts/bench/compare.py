@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=Path("../shared/weights"))
     parser.add_argument("--work", type=Path, required=True, help="Folder that keeps what is finished.")
     parser.add_argument("--seeds", default=None, help="[default: 0,1,2 for same, else 0]")
-    parser.add_argument("--only", default="", help="Systems whose name begins so.")
+    parser.add_argument("--only", action="append", default=[], help="A system, or all of a recipe; may be repeated.")
     parser.add_argument(
         "--option", action="append", default=[], help="Further option of lmr compare, such as --threads=1."
     )
@@ -88,7 +88,9 @@ def main() -> None:
         "original": (ORIGINAL, [*solution, "--set", "pretrained=false", "--set", "size=128"], "0"),
         "ablation": ([f"{BEST}:{ABLATED}", *map(_ablated, ABLATION.values())], lite0, "0"),
     }[args.table]
-    asked = [system for system in systems if system.startswith(args.only)]
+    asked = [system for system in systems if not args.only or {system, system.partition(":")[0]} & {*args.only}]
+    if not asked:
+        sys.exit(f"--only {' '.join(args.only)}: not in this table, which has {' '.join(systems)}")
     seeds = ["--seeds", args.seeds or seeds]
     table = compare([*asked, "--data", args.data, "--output", args.work, *seeds, *options, *args.option])
     print(json.dumps({"systems": table, "found": found(args.table, table)}, indent=1))
@@ -116,12 +118,12 @@ def found(table: str, systems: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """How far the best of ours is above the best of the others, or what each part brings in GAP."""
     gap = {name: system["mean"]["gap"] for name, system in systems.items()}
     if table == "ablation":
-        whole = gap[f"{BEST}:{ABLATED}"]
+        whole = gap.get(f"{BEST}:{ABLATED}")
         parts = {part: _ablated(change) for part, change in ABLATION.items()}
         return {
             part: {"with": whole, "without": gap[name], "gain": round(whole - gap[name], 4)}
             for part, name in parts.items()
-            if name in gap
+            if name in gap and whole is not None
         }
     top1 = {name: system["mean"]["top1"] for name, system in systems.items()}
     ours = [name for name in gap if name.partition(":")[0] == BEST]
