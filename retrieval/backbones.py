@@ -60,10 +60,10 @@ def build_backbone(
     """
     if last_layer is not None and name.startswith(_WITHOUT_A_MAP):
         raise LmrError(f"--last-layer {last_layer}: only for convolutional networks of torchvision, not {name}")
-    require_name(name)
+    require_name(name, pretrained=pretrained)
     try:
         if name in PLAIN:
-            return _plain_backbone(name, dict(options), pretrained)
+            return _plain_backbone(name, dict(options))
         if not name.startswith("timm:"):
             return _torchvision_backbone(name, dict(options), last_layer, pretrained, image_size)
         return _timm_backbone(name.removeprefix("timm:"), dict(options), pretrained, image_size)
@@ -78,16 +78,30 @@ def build_backbone(
         ) from error
 
 
-def require_name(name: str) -> None:
-    """LmrError for a network that nobody has, naming the nearest, and for one of timm where that is missing."""
+def require_name(name: str, *, pretrained: bool = False) -> None:
+    """LmrError for a network that nobody has, naming the nearest, and for one of timm where that is missing.
+
+    pretrained: also for one that nobody has published weights of.
+    """
+    without_weights = False
     if name in PLAIN:
-        return
-    if name.startswith("timm:"):
+        without_weights = True
+    elif name.startswith("timm:"):
         timm = _import_timm(name)
-        if not timm.is_model(name.removeprefix("timm:")):
-            nearest = _nearest(name.removeprefix("timm:"), timm.list_models())
-            raise LmrError(f"--backbone {name}: timm has no such network{nearest}")
-        return
+        known_there = name.removeprefix("timm:")
+        if not timm.is_model(known_there):
+            raise LmrError(f"--backbone {name}: timm has no such network{_nearest(known_there, timm.list_models())}")
+        without_weights = not timm.is_model_pretrained(known_there)
+    else:
+        _require_torchvision_name(name)
+    if pretrained and without_weights:
+        raise LmrError(
+            f"--backbone {name}: there are no pretrained weights of it; leave out --pretrained "
+            "(in a recipe: pretrained=false)"
+        )
+
+
+def _require_torchvision_name(name: str) -> None:
     import torchvision.models as models
 
     known = models.list_models(module=models)
@@ -214,9 +228,7 @@ class TimmFeatures(nn.Module):
         return features
 
 
-def _plain_backbone(name: str, options: dict[str, Any], pretrained: bool) -> Backbone:
-    if pretrained:
-        raise LmrError(f"--backbone {name}: nobody has trained it on ImageNet; leave out --pretrained")
+def _plain_backbone(name: str, options: dict[str, Any]) -> Backbone:
     network = PLAIN[name](**options)
     return Backbone(network, network.n_features, 0, _HEADS, IMAGENET_MEAN, IMAGENET_STD)
 

@@ -154,7 +154,7 @@ def _require_values(step: str, config: Path) -> None:
 
     context = _context(step, config)
     if context.params.get("backbone"):
-        require_name(context.params["backbone"])
+        require_name(context.params["backbone"], pretrained=context.params["pretrained"])
     if step == "train":
         with context:
             stages, given = read_stages(), given_options()

@@ -290,10 +290,12 @@ def test_the_plain_perceptron_sees_the_pixels_of_any_size_as_a_grid() -> None:
     assert backbone.features(picture(32)).shape == (2, 5, 1, 1)
 
 
-def test_a_plain_network_has_no_weights_to_fetch_and_names_its_options() -> None:
-    assert message(lambda: build_backbone("plain-cnn", {}, pretrained=True)) == (
-        "--backbone plain-cnn: nobody has trained it on ImageNet; leave out --pretrained"
-    )
+def test_a_network_without_published_weights_is_refused_and_a_plain_one_names_its_options() -> None:
+    for name in ("plain-cnn", "timm:coatnet_0_224"):
+        assert message(lambda name=name: build_backbone(name, {}, pretrained=True)) == (
+            f"--backbone {name}: there are no pretrained weights of it; leave out --pretrained "
+            "(in a recipe: pretrained=false)"
+        )
     assert message(lambda: build_backbone("plain-cnn", {"pool": "median"})) == (
         '--backbone plain-cnn: pool is max or avg, got median; check --backbone-option {"pool": "median"}'
     )
