@@ -98,8 +98,7 @@ def build_network(values: Mapping[str, Any]) -> "tuple[DescriptorModel, ImageSpe
     """The network and preparation that the options ask for."""
     from retrieval.model import build_model
 
-    if values["pretrained"] and values["weights"]:
-        raise LmrError("--pretrained and --weights exclude each other; give one")
+    require_one_start(values)
     options = dict(_parse_option(text) for text in values["backbone_options"])
     config = pick_values(
         ModelConfig, {k: v for k, v in values.items() if k != "backbone_options"}, backbone_options=options
@@ -113,6 +112,12 @@ def build_network(values: Mapping[str, Any]) -> "tuple[DescriptorModel, ImageSpe
         return model, replace(spec, mean=mean, std=std)
     except ValueError as error:
         raise LmrError(f"--{error}") from error  # its text begins with the field's name, which is the option's
+
+
+def require_one_start(values: Mapping[str, Any]) -> None:
+    """LmrError where a network would start from two sets of weights."""
+    if values["pretrained"] and values["weights"]:
+        raise LmrError("--pretrained and --weights exclude each other; give one (in a recipe: pretrained=false)")
 
 
 def adjust_spec(spec: ImageSpec, values: Mapping[str, Any]) -> ImageSpec:

@@ -149,11 +149,13 @@ def _further_values(recipe: Recipe, options: Options) -> list[dict[str, Any]]:
 
 def _require_values(step: str, config: Path) -> None:
     """LmrError for values that have the right form, but that the command could not use."""
+    from cli.network import require_one_start
     from cli.train import require_used, training_config
     from retrieval.backbones import require_name
 
     context = _context(step, config)
     if context.params.get("backbone"):
+        require_one_start(context.params)
         require_name(context.params["backbone"], pretrained=context.params["pretrained"])
     if step == "train":
         with context:

@@ -37,6 +37,10 @@ def refusal(spec: str) -> str:
             "recipe slides: --backbone resnet51: torchvision has no such network; did you mean",
         ),
         ("slides:backbone=plain-cnn", "recipe slides: --backbone plain-cnn: there are no pretrained weights of it; "),
+        (
+            "slides:weights=w.pt",
+            "recipe slides: --pretrained and --weights exclude each other; give one (in a recipe: ",
+        ),
         ("kapoor:dropout=2", "recipe kapoor: --dropout must lie in [0, 1), got 2.0"),
         ("cs231n-erus-resnet50:cap=20", "recipe cs231n-erus-resnet50: --floor 30 lies above --cap 20; lower it"),
         ("widholm-vgg16-delf:stage.2.freeze=some", "recipe widholm-vgg16-delf: --freeze is none, all, or how many "),
