@@ -218,6 +218,11 @@ def members(recipe: Recipe, seed: int, options: Options) -> list[Recipe]:
     return found
 
 
+def texts(value: Any) -> list[str]:
+    """A text, or all of those in lists of texts: what a key that takes one or several was given."""
+    return [text for item in value for text in texts(item)] if isinstance(value, list) else [str(value)]
+
+
 def to_toml(table: Mapping[str, Any], stages: Iterable[Mapping[str, Any]] = ()) -> str:
     """Text that TOML reads back as this table and these `[[stage]]` tables."""
     lines = [f"{key} = {_literal(value)}" for key, value in table.items()]

@@ -10,7 +10,7 @@ from typing import Any
 from cli.compare.data import file_digest
 from cli.compare.workshop import Workshop
 from retrieval.errors import LmrError
-from retrieval.recipe import Recipe
+from retrieval.recipe import Recipe, texts
 
 FORMAT_VERSION = 2  # of what is kept; raise it when answers to the same recipe change
 MANIFEST_KEYS = ("negatives", "val", "data")  # options whose value is a manifest of the data folder
@@ -58,7 +58,7 @@ def store_path(described: Path, manifest: Path) -> Path:
 def backgrounds(shop: Workshop, recipe: Recipe) -> list[str]:
     """The manifests of an index's background that the data has."""
     named = recipe.tables.get("build-index", {}).get("background", [])
-    return [name for name in ([named] if isinstance(named, str) else named) if shop.data.find(name) is not None]
+    return [name for name in texts(named) if shop.data.find(name) is not None]
 
 
 def in_data(shop: Workshop, table: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,8 +88,7 @@ def _answering_tables(member: Recipe) -> dict[str, Any]:
 
 def _files_digests(table: Mapping[str, Any]) -> list[str]:
     """sha256 of the files that a table names."""
-    given = [table[key] for key in FILE_KEYS if table.get(key)]
-    return [file_digest(Path(path)) for value in given for path in (value if isinstance(value, list) else [value])]
+    return [file_digest(Path(path)) for key in FILE_KEYS if table.get(key) for path in texts(table[key])]
 
 
 def _folder_name(label: str, identity: Mapping[str, Any]) -> str:

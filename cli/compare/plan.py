@@ -26,6 +26,7 @@ from retrieval.recipe import (
     parse_spec,
     read_recipe,
     settle,
+    texts,
     to_toml,
 )
 
@@ -100,7 +101,7 @@ def left_out(data: ComparisonData, recipe: Recipe) -> list[str]:
     named: set[str] = set()
     for table in recipe.tables.values():
         for value in (table.get("negatives", []), table.get("background", [])):
-            named |= set(_texts(value))
+            named |= set(texts(value))
     return sorted(name for name in named if data.find(name) is None)
 
 
@@ -135,11 +136,6 @@ def _require_alike(parts: Sequence[Recipe]) -> None:
 def parse_step(step: str, config: Path) -> dict[str, Any]:
     """What a command makes of a configuration: its parameters by name."""
     return _context(step, config).params
-
-
-def _texts(value: Any) -> list[str]:
-    """A text, or all of those in lists of texts."""
-    return [text for item in value for text in _texts(item)] if isinstance(value, list) else [str(value)]
 
 
 def _further_values(recipe: Recipe, options: Options) -> list[dict[str, Any]]:
