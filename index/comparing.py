@@ -8,7 +8,7 @@ import numpy as np
 
 from index.baselines import Accuracy, measure_votes
 from index.evaluation import Queries
-from index.metrics import Truths, gap_interval, make_truths, mean_landmark_accuracy
+from index.metrics import Truths, gap_interval, landmark_accuracies, make_truths
 from index.thresholds import Curves, HeldOut, curves, precision_threshold
 from index.voting import Votes, best
 from retrieval.arrays import FloatArray, LongArray, read_only
@@ -68,6 +68,15 @@ class Confusion:
 
 
 @dataclass(frozen=True, slots=True)
+class LandmarkAccuracies:
+    """How many queries show each landmark, and the share of them that were answered rightly, in one order."""
+
+    landmarks: tuple[str, ...]
+    n_queries: LongArray
+    accuracy: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """The measures of one system. turned_away: share of non-landmarks below the threshold, NaN without any.
 
@@ -76,7 +85,7 @@ class Measured:
 
     accuracy: Accuracy
     gap_interval: tuple[float, float]
-    mean_landmark_accuracy: float
+    by_landmark: LandmarkAccuracies
     turned_away: float
     precision: float
     recall: float
@@ -90,7 +99,7 @@ class Measured:
         content = {
             **asdict(self.accuracy),
             "gap_interval": list(self.gap_interval),
-            "mean_landmark_accuracy": self.mean_landmark_accuracy,
+            "mean_landmark_accuracy": float(self.by_landmark.accuracy.mean()),
             "turned_away": self.turned_away,
             "precision_at_threshold": self.precision,
             "recall_at_threshold": self.recall,
@@ -181,10 +190,11 @@ def measure(answered: Answered, asked: Asked, seed: int = 0) -> Measured:
     correct = truths.holds(np.arange(len(asked)), landmark)
     kept = (landmark >= 0) & (answered.key >= answered.threshold)
     others = ~known
+    shown, n_shown, accuracy = landmark_accuracies(truths.first, correct)
     return Measured(
         accuracy=measure_votes(answered.votes, answered.key, truths, asked.queries.image_id),
         gap_interval=gap_interval(answered.key, correct, known, asked.queries.image_id, seed),
-        mean_landmark_accuracy=mean_landmark_accuracy(truths.first, correct),
+        by_landmark=LandmarkAccuracies(tuple(asked.landmarks[code] for code in shown), n_shown, accuracy),
         turned_away=float((~kept[others]).mean()) if others.any() else float("nan"),
         precision=float(correct[kept].mean()) if kept.any() else float("nan"),
         recall=float((correct & kept).sum() / known.sum()),

@@ -130,10 +130,19 @@ def mean_landmark_accuracy(landmark: IntArray, correct: BoolArray) -> float:
 
     landmark: (n,) true landmark of each query, -1 = none, not counted. NaN without landmark queries.
     """
+    return _mean(landmark_accuracies(landmark, correct)[2])
+
+
+def landmark_accuracies(landmark: IntArray, correct: BoolArray) -> tuple[LongArray, LongArray, FloatArray]:
+    """The landmarks that queries show, how many show each, and the share of them that were answered rightly.
+
+    landmark: (n,) true landmark of each query, -1 = none, not counted. Returns three (m,), by landmark.
+    """
     known = landmark >= 0
-    _, group = np.unique(landmark[known], return_inverse=True)
+    shown, group = np.unique(landmark[known], return_inverse=True)
     n_queries = np.bincount(group)
-    return _mean(np.bincount(group, weights=np.asarray(correct, np.float64)[known]) / n_queries)
+    n_right = np.bincount(group, weights=np.asarray(correct, np.float64)[known])
+    return shown.astype(np.int64), n_queries, n_right / n_queries
 
 
 def list_hits(retrieved: LongArray, relevant: BoolArray) -> BoolArray:

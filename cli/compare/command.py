@@ -68,10 +68,10 @@ def command(recipes: tuple[str, ...], list_only: bool, **values: Any) -> None:
 
 
 def compare(recipes: Sequence[str], options: "Options", values: dict[str, Any]) -> None:
-    """Makes and scores the systems and writes comparison-PART.csv, .json and .html."""
+    """Makes and scores the systems and writes comparison-PART.csv, -landmarks.csv, .json and .html."""
     from cli.compare.data import read_data, read_queries
     from cli.compare.plan import left_out, read_entries
-    from cli.compare.results import to_csv, to_json, to_text
+    from cli.compare.results import landmarks_to_csv, to_csv, to_json, to_text
     from cli.compare.workshop import Workshop
     from index.writing import write_whole
 
@@ -100,6 +100,7 @@ def compare(recipes: Sequence[str], options: "Options", values: dict[str, Any]) 
         }
         content = to_json(rows, facts)
         write_whole(output / f"comparison-{part}.csv", [to_csv(rows)])
+        write_whole(output / f"comparison-{part}-landmarks.csv", [landmarks_to_csv(rows)])
         write_whole(output / f"comparison-{part}.json", [json.dumps(content, indent=1, default=str), "\n"])
         _report(output / f"comparison-{part}.html", rows, facts)
         click.echo(json.dumps(content, indent=1, default=str) if values["as_json"] else to_text(rows))

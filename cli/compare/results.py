@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from index.comparing import Measured
+    from retrieval.arrays import FloatArray
     from retrieval.recipe import Recipe
 
 # Key, heading, and how a value is told.
@@ -60,6 +63,12 @@ class Row:
 
         return spread([run.values[key] for run in self.runs])
 
+    @property
+    def landmark_accuracy(self) -> "FloatArray":
+        """(m,) of each landmark that queries show, in the order of `Measured.by_landmark`, the mean over the seeds."""
+        mean: FloatArray = np.mean([run.measured.by_landmark.accuracy for run in self.runs], axis=0)
+        return mean
+
     def cell(self, key: str, form: str) -> str:
         """Mean and spread for people; a dash where there is none."""
         mean, deviation = self.figure(key)
@@ -87,6 +96,21 @@ def to_csv(rows: Sequence[Row]) -> str:
     for row in rows:
         figures = [value for key in keys for value in row.figure(key)]
         writer.writerow([row.label, len(row.runs), *("" if value is None else repr(value) for value in figures)])
+    return buffer.getvalue()
+
+
+def landmarks_to_csv(rows: Sequence[Row]) -> str:
+    """A line for each landmark that queries show: how many do, and the share that each system answered rightly.
+
+    Of several seeds the mean.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["landmark_id", "n_queries", *(row.label for row in rows)])
+    asked = rows[0].runs[0].measured.by_landmark
+    shares = [row.landmark_accuracy.tolist() for row in rows]
+    for line in zip(asked.landmarks, asked.n_queries.tolist(), *shares, strict=True):
+        writer.writerow(line)
     return buffer.getvalue()
 
 

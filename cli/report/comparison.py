@@ -4,8 +4,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cli.compare.results import COLUMNS, Row
-from cli.report.comparison_plots import plot_confusion, plot_precision_recalls, plot_training_runs
+from cli.report.comparison_plots import (
+    plot_confusion,
+    plot_landmark_accuracies,
+    plot_precision_recalls,
+    plot_training_runs,
+)
 from cli.report.curves import read_log
 from cli.report.html import Figure, figure, fill_template
 from index.writing import write_whole
@@ -15,6 +22,7 @@ if TYPE_CHECKING:
     from index.comparing import Confusion
 
 TEMPLATE = "comparison.html"
+N_SHOWN = 40  # landmarks that a figure has room for
 
 
 def write_comparison(path: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
@@ -32,6 +40,7 @@ def write_comparison(path: Path, rows: Sequence[Row], facts: Mapping[str, Any]) 
                 rows=[(row, [row.cell(key, form) for key, _, form in COLUMNS]) for row in rows],
                 best=best,
                 curves=_curves(rows),
+                by_landmark=_by_landmark(rows, f"comparison-{facts['part']}-landmarks.csv"),
                 confusions=[_confusion(row.label, row.runs[0].measured.confusion) for row in rows if row.recipe],
                 recipes=[(row.label, row.about, _configuration(row), row.tried) for row in rows if row.recipe],
             )
@@ -58,6 +67,20 @@ def _curves(rows: Sequence[Row]) -> list[Figure]:
             about = "After each epoch, by the classes of a linear head, else by the vote of the neighbours; first seed."
             found.append(figure(name, about, plot_training_runs(measured, key)))
     return found
+
+
+def _by_landmark(rows: Sequence[Row], all_of_them: str) -> Figure:
+    """Of the landmarks that all systems together know worst. all_of_them: the file that has every landmark."""
+    asked = rows[0].runs[0].measured.by_landmark
+    made = {(i, row.label): row.landmark_accuracy for i, row in enumerate(rows) if row.recipe}
+    worst = np.argsort(np.mean(list(made.values()), axis=0), kind="stable")[:N_SHOWN]
+    about = (
+        f"Percent of a landmark's pictures that were answered rightly, whatever the confidence; the {len(worst)} that "
+        f"are hardest for all, of {len(asked.landmarks)}. Every landmark is in {all_of_them}."
+    )
+    shown = {place: accuracy[worst].tolist() for place, accuracy in made.items()}
+    names = [f"{asked.landmarks[i]} ({asked.n_queries[i]})" for i in worst]
+    return figure("Accuracy by landmark", about, plot_landmark_accuracies(names, shown))
 
 
 def _confusion(label: str, confusion: "Confusion") -> Figure:

@@ -71,6 +71,22 @@ def plot_confusion(confusion: "Confusion") -> "Figure":
     return figure
 
 
+def plot_landmark_accuracies(landmarks: Sequence[str], accuracy: Mapping[tuple[int, str], Sequence[float]]) -> "Figure":
+    """Shares of each landmark's queries (lines) that each system (columns, by number and label) answered rightly."""
+    figure = new_figure((3.4 + 0.5 * len(accuracy), 2.2 + _LANDMARK_IN * max(len(landmarks), 6)))
+    axes = figure.add_subplot()
+    share = np.array(list(accuracy.values())).T
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    for (line, column), value in np.ndenumerate(share):
+        colour = "white" if value > 0.6 else INK
+        axes.text(column, line, f"{100 * value:.0f}", ha="center", va="center", fontsize=5.5, color=colour)
+    axes.set_yticks(range(len(landmarks)), [_name(name) for name in landmarks], fontsize=6)
+    axes.set_xticks(range(len(accuracy)), [_name(label) for _, label in accuracy], fontsize=6, rotation=90)
+    axes.grid(False)
+    axes.tick_params(colors=INK, length=0)
+    return figure
+
+
 def _name(text: str) -> str:
     """Short, and without what would start a formula."""
     half = _NAME_LETTERS // 2  # variants of a recipe begin alike, and may end alike

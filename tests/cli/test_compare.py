@@ -99,10 +99,15 @@ def test_systems_stand_in_one_table_beside_chance(recipes, classifying):
     assert float(table["trained.toml"]["training_s"]) > 0
     assert (table["knn.toml"]["training_s"], table["trained.toml"]["descriptor_bytes"]) == ("", "")
     assert float(table["knn.toml"]["descriptor_bytes"]) > 0
+    with Path("compare/comparison-val-landmarks.csv").open(newline="") as file:
+        landmarks = list(csv.DictReader(file))
+    for system, row in table.items():
+        mean = np.mean([float(line[system]) for line in landmarks])
+        assert mean == pytest.approx(float(row["mean_landmark_accuracy"]))
     content = json.loads(Path("compare/comparison-val.json").read_text())
     assert content["systems"][2]["recipe"]["tables"]["train"]["epochs"] == 1
     page = Path("compare/comparison-val.html").read_text()
-    assert page.count("<svg") == 5  # two of curves, and a matrix of each recipe
+    assert page.count("<svg") == 6  # two of curves, one of landmarks, and a matrix of each recipe
     assert "knn.toml:by=majority" in page
 
 

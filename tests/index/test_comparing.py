@@ -53,7 +53,10 @@ def test_a_system_is_measured_as_by_hand() -> None:
     # Right are queries 0 and 2, at ranks 1 and 3, of four landmark queries.
     assert found.accuracy.gap == pytest.approx((1 + 2 / 3) / 4)
     assert found.accuracy.top1 == 0.5
-    assert found.mean_landmark_accuracy == pytest.approx((0.5 + 1 + 0) / 3)
+    assert found.by_landmark.landmarks == ("arch", "bridge", "unseen")
+    assert found.by_landmark.n_queries.tolist() == [2, 1, 1]
+    assert found.by_landmark.accuracy.tolist() == [0.5, 1, 0]
+    assert found.to_json()["mean_landmark_accuracy"] == pytest.approx((0.5 + 1 + 0) / 3)
     assert (found.precision, found.recall, found.turned_away) == (pytest.approx(2 / 3), 0.5, 1.0)
     assert found.confusion.landmarks == ("arch", "bridge", "unseen")
     assert found.confusion.counts.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]]
