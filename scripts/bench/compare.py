@@ -33,19 +33,19 @@ SAME = [
     "arcface-subcenter-dynamic:epochs=6",
     "arcface-best:epochs=8,ema=0.99,embed.size=165",
 ]
-ORIGINAL = [  # nothing frozen and rates for random weights; fewer pixels where 128 would take an hour
+ORIGINAL = [  # nothing frozen and rates for random weights; fewer pixels where 128 would take long
     "slides:backbone=plain-mlp,epochs=20",
     "slides:backbone=plain-cnn,epochs=20",
     "slides:backbone=plain-cnn,backbone-option=pool=avg,epochs=20",
     "slides:epochs=6",
-    "slides:backbone=resnet101,size=96,epochs=6",
+    "slides:backbone=resnet101,size=64,epochs=6",
     "slides:backbone=inception_v3,size=80,epochs=6",
     "kapoor:size=64,epochs=6,backbone-rate=1e-4,head-rate=1e-4",
-    "kapoor:backbone=timm:legacy_xception,size=96,epochs=6",
-    "kapoor:backbone=resnet50,epochs=6",
+    "kapoor:backbone=timm:legacy_xception,size=64,epochs=6",
+    "kapoor:backbone=resnet50,size=64,epochs=6",
     "widholm-vgg16-delf:size=64,stage.1.epochs=6,stage.1.freeze=all,stage.2.epochs=6,stage.2.backbone-rate=1e-2,"
     "stage.2.head-rate=1e-2",
-    "cs231n-erus-resnet50:size=64,epochs=6",
+    "cs231n-erus-resnet50:size=64,epochs=3",
     "data603-mobilenet:backbone=mobilenet_v2,epochs=6",
 ]
 SCRATCH = ("pretrained=false", "size=128", "freeze=none", "backbone-rate=1e-3", "head-rate=1e-3")
