@@ -38,7 +38,7 @@ ORIGINAL = [  # nothing frozen and rates for random weights; fewer pixels where 
     "slides:backbone=plain-cnn,epochs=20",
     "slides:backbone=plain-cnn,backbone-option=pool=avg,epochs=20",
     "slides:epochs=6",
-    "slides:backbone=resnet101,size=64,epochs=6",
+    "slides:backbone=resnet101,size=64,epochs=3",
     "slides:backbone=inception_v3,size=80,epochs=6",
     "kapoor:size=64,epochs=6,backbone-rate=1e-4,head-rate=1e-4",
     "kapoor:backbone=timm:legacy_xception,size=64,epochs=6",
