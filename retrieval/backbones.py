@@ -83,18 +83,16 @@ def require_name(name: str, *, pretrained: bool = False) -> None:
 
     pretrained: also for one that nobody has published weights of.
     """
-    without_weights = False
-    if name in PLAIN:
-        without_weights = True
-    elif name.startswith("timm:"):
+    published = name not in PLAIN
+    if name.startswith("timm:"):
         timm = _import_timm(name)
-        known_there = name.removeprefix("timm:")
-        if not timm.is_model(known_there):
-            raise LmrError(f"--backbone {name}: timm has no such network{_nearest(known_there, timm.list_models())}")
-        without_weights = not timm.is_model_pretrained(known_there)
-    else:
+        its_name = name.removeprefix("timm:")
+        if not timm.is_model(its_name):
+            raise LmrError(f"--backbone {name}: timm has no such network{_nearest(its_name, timm.list_models())}")
+        published = timm.is_model_pretrained(its_name)
+    elif published:
         _require_torchvision_name(name)
-    if pretrained and without_weights:
+    if pretrained and not published:
         raise LmrError(
             f"--backbone {name}: there are no pretrained weights of it; leave out --pretrained "
             "(in a recipe: pretrained=false)"

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,14 +89,12 @@ def to_text(rows: Sequence[Row]) -> str:
 
 def to_csv(rows: Sequence[Row]) -> str:
     """A line for each system: mean and standard deviation of every figure, empty where there is none."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     keys = [key for key, _, _ in COLUMNS]
-    writer.writerow(["system", "n_seeds", *(name for key in keys for name in (key, f"{key}_sd"))])
+    lines: list[list[Any]] = [["system", "n_seeds", *(name for key in keys for name in (key, f"{key}_sd"))]]
     for row in rows:
         figures = [value for key in keys for value in row.figure(key)]
-        writer.writerow([row.label, len(row.runs), *("" if value is None else repr(value) for value in figures)])
-    return buffer.getvalue()
+        lines.append([row.label, len(row.runs), *("" if value is None else repr(value) for value in figures)])
+    return _csv(lines)
 
 
 def landmarks_to_csv(rows: Sequence[Row]) -> str:
@@ -104,19 +102,21 @@ def landmarks_to_csv(rows: Sequence[Row]) -> str:
 
     Of several seeds the mean.
     """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["landmark_id", "n_queries", *(row.label for row in rows)])
     asked = rows[0].runs[0].measured.by_landmark
     shares = [row.landmark_accuracy.tolist() for row in rows]
-    for line in zip(asked.landmarks, asked.n_queries.tolist(), *shares, strict=True):
-        writer.writerow(line)
-    return buffer.getvalue()
+    lines = zip(asked.landmarks, asked.n_queries.tolist(), *shares, strict=True)
+    return _csv([["landmark_id", "n_queries", *(row.label for row in rows)], *lines])
 
 
 def to_json(rows: Sequence[Row], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Everything, with the whole configuration of each system. facts: of the comparison."""
     return {**facts, "systems": [_system_json(row) for row in rows]}
+
+
+def _csv(lines: Iterable[Iterable[Any]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(lines)
+    return buffer.getvalue()
 
 
 def _system_json(row: Row) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Figures of a comparison: several systems in one picture, and a confusion matrix."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -61,13 +61,8 @@ def plot_confusion(confusion: "Confusion") -> "Figure":
     figure = new_figure((side, side))
     axes = figure.add_subplot()
     share = confusion.counts / np.maximum(confusion.counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    names = [_name(name) for name in confusion.landmarks]
-    axes.set_yticks(range(n), names, fontsize=6)
-    axes.set_xticks(range(n + 1), [*names, "other"], fontsize=6, rotation=90)
+    _shade(axes, share, confusion.landmarks, [*confusion.landmarks, "other"])
     name_axes(axes, "answered", "shown")
-    axes.grid(False)
-    axes.tick_params(colors=INK, length=0)
     return figure
 
 
@@ -76,15 +71,20 @@ def plot_landmark_accuracies(landmarks: Sequence[str], accuracy: Mapping[tuple[i
     figure = new_figure((3.4 + 0.5 * len(accuracy), 2.2 + _LANDMARK_IN * max(len(landmarks), 6)))
     axes = figure.add_subplot()
     share = np.array(list(accuracy.values())).T
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    _shade(axes, share, landmarks, [label for _, label in accuracy])
     for (line, column), value in np.ndenumerate(share):
         colour = "white" if value > 0.6 else INK
         axes.text(column, line, f"{100 * value:.0f}", ha="center", va="center", fontsize=5.5, color=colour)
-    axes.set_yticks(range(len(landmarks)), [_name(name) for name in landmarks], fontsize=6)
-    axes.set_xticks(range(len(accuracy)), [_name(label) for _, label in accuracy], fontsize=6, rotation=90)
+    return figure
+
+
+def _shade(axes: Any, share: Any, lines: Sequence[str], columns: Sequence[str]) -> None:
+    """A table of shares in [0, 1] as shades. share: (lines, columns)."""
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    axes.set_yticks(range(len(lines)), [_name(name) for name in lines], fontsize=6)
+    axes.set_xticks(range(len(columns)), [_name(name) for name in columns], fontsize=6, rotation=90)
     axes.grid(False)
     axes.tick_params(colors=INK, length=0)
-    return figure
 
 
 def _name(text: str) -> str:
