@@ -284,6 +284,12 @@ def read_training_data(
         folders.append(images_folder(images, negatives))
         if (parts[1].landmark >= 0).any():
             raise LmrError(f"{negatives} has rows with a landmark_id; negatives are pictures of no known landmark")
+        both = np.intersect1d(parts[0].image_id, parts[1].image_id)
+        if teachers and len(both):
+            raise LmrError(
+                f"{negatives}: {both[0]} is in {manifest} too; --teacher finds pictures by their ids, so give one of "
+                "them another"
+            )
     names = parts[0].landmarks
     landmark = np.concatenate([part.landmark for part in parts])
     used = np.unique(landmark[landmark >= 0])

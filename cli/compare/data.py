@@ -9,7 +9,7 @@ import numpy as np
 
 from cli.options import images_folder, warn
 from retrieval.arrays import LongArray
-from retrieval.errors import LmrError
+from retrieval.errors import LmrError, UnreadableError
 
 if TYPE_CHECKING:
     from index.comparing import Asked
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TRAIN, VAL, TEST = "train.csv", "val.csv", "test.csv"
 N_NEEDED = {"val": 2, "test": 1}  # queries that show a landmark of train; on val some fit and others judge
+N_SAMPLED = 8  # training pictures that tell one folder of pictures from another
 SOLUTIONS = ("test_solution.csv", "test_solution_public.csv", TEST)  # where the answers to test may be
 
 
@@ -26,6 +27,7 @@ class ComparisonData:
     """What systems are trained and scored on.
 
     parts: manifest of the queries of each part that is asked, `val` and perhaps `test`. landmarks, counts: of train.
+    pictures: sha256 (hex) over some training pictures, which are other ones in another folder, or at another size.
     """
 
     folder: Path
@@ -33,6 +35,7 @@ class ComparisonData:
     parts: dict[str, Path]
     landmarks: tuple[str, ...]
     counts: LongArray
+    pictures: str
 
     @property
     def train(self) -> Path:
@@ -68,7 +71,8 @@ def read_data(folder: Path, images: Path | None, *, test: bool, solution: Path |
         parts["test"] = solution or _find_solution(folder)
     used, counts = np.unique(train.landmark[train.landmark >= 0], return_counts=True)
     names = tuple(train.landmarks[code] for code in used)
-    return ComparisonData(folder, images_folder(images, folder / TRAIN), parts, names, counts)
+    place = images_folder(images, folder / TRAIN)
+    return ComparisonData(folder, place, parts, names, counts, _pictures_digest(train, place))
 
 
 def read_queries(data: ComparisonData, part: str) -> "tuple[Manifest, Queries, Asked]":
@@ -107,6 +111,20 @@ def file_digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise LmrError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _pictures_digest(manifest: "Manifest", images: Path) -> str:
+    """sha256 (hex) over pictures evenly spread over a manifest; one that cannot be read counts as empty."""
+    from retrieval.pictures import PictureSource
+
+    source, digest = PictureSource(manifest, images), hashlib.sha256()
+    for row in np.unique(np.linspace(0, len(manifest) - 1, N_SAMPLED).round().astype(np.int64)).tolist():
+        try:
+            picture = source.read(row)
+        except UnreadableError:
+            picture = b""
+        digest.update(hashlib.sha256(picture).digest())
+    return digest.hexdigest()
 
 
 def _find_solution(folder: Path) -> Path:

@@ -25,6 +25,7 @@ def model_folder(shop: Workshop, label: str, recipe: Recipe) -> Path | None:
     for table in (recipe.tables["train"], *recipe.stages):
         named |= {str(table[key]): shop.data.digest(table[key]) for key in MANIFEST_KEYS if _is_there(shop, table, key)}
     identity = {
+        "pictures": shop.data.pictures,
         "train": recipe.tables["train"],
         "stages": recipe.stages,
         "manifests": named,
@@ -38,6 +39,7 @@ def described_folder(shop: Workshop, label: str, parts: Sequence[Recipe], models
     """Where the descriptors of one network or of several joined lie; systems that search in them share it."""
     tables = [recipe.tables.get("embed", {}) for recipe in parts]
     identity = {
+        "pictures": shop.data.pictures,
         "models": [model.name if model else None for model in models],
         "embed": tables,
         "files": [_files_digests(table) for table in tables],
@@ -71,6 +73,7 @@ def in_data(shop: Workshop, table: Mapping[str, Any]) -> dict[str, Any]:
 def _system_identity(shop: Workshop, parts: Sequence[Recipe], models: Sequence[Path | None]) -> dict[str, Any]:
     names = sorted({shop.data.train.name, *(name for member in parts for name in backgrounds(shop, member))})
     return {
+        "pictures": shop.data.pictures,
         "members": [
             {"model": model.name if model else None, "tables": _answering_tables(member)}
             for member, model in zip(parts, models, strict=True)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -262,6 +263,20 @@ def test_systems_over_the_same_descriptors_share_them(recipes):
     compare("knn.toml", "knn.toml:by=majority", "knn.toml:whitening-power=0")
     assert len(list(Path("compare/stores").iterdir())) == 1
     assert len(list(Path("compare/systems").iterdir())) == 3
+
+
+def test_other_pictures_of_the_same_manifests_are_another_system(recipes):
+    compare("knn.toml", "--images", "images")
+    shutil.copytree("images", "smaller")
+    for path in Path("smaller").iterdir():
+        with Image.open(path) as picture:
+            smaller = picture.resize((16, 16))
+        smaller.save(path)
+    compare("knn.toml", "--images", "smaller")
+    assert len(list(Path("compare/systems").iterdir())) == len(list(Path("compare/stores").iterdir())) == 2
+    Path("images").rename("moved")
+    compare("knn.toml", "--images", "moved")
+    assert len(list(Path("compare/systems").iterdir())) == 2
 
 
 def test_a_background_may_be_one_name(recipes):

@@ -92,6 +92,15 @@ def test_softmax_needs_no_negatives(pictures):
     assert result.stdout.startswith("model: trained 2 epochs")
 
 
+def test_a_teacher_cannot_tell_pictures_of_one_id_apart(pictures):
+    write_csv(Path("others.csv"), "id", ["train-arch-0"])
+    words = ["--negatives", "others.csv", "--teacher", "teacher.h5"]
+    assert refused("train", "train.csv", *words, *SMALL) == (
+        "others.csv: train-arch-0 is in train.csv too; --teacher finds pictures by their ids, "
+        "so give one of them another"
+    )
+
+
 def test_unreadable_pictures_are_counted_and_left_out(pictures):
     Path("images/train-arch-0.jpg").write_bytes(b"nothing")
     result = done(*TRAIN, "--epochs", "1", "--balance", "0", "--negative-weight", "0")
