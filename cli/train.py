@@ -56,8 +56,6 @@ _TRAIN_HELP = {
     "patience": "Stop after so many epochs without a larger GAP (needs --val); 0: never.",
     "precision": "Number format of the network; auto: what the device is fast in.",
     "compile": "Compile the backbone first (torch.compile).",
-    "balance": "a in n_c^-a, how often a picture of a landmark with n_c pictures is drawn.",
-    "negative_share": "Share of a batch that is non-landmarks.",
     "seed": "Of all that is random.",
 }
 _LOSS_HELP = {
@@ -96,6 +94,8 @@ _AUGMENT_HELP = {
     "cutmix": "Probability that in a batch rectangles are swapped, labels with them; with --loss softmax or linear.",
 }
 _BALANCE_HELP = {
+    "balance": "a in n_c^-a, how often a picture of a landmark with n_c pictures is drawn.",
+    "negative_share": "Share of a batch that is non-landmarks.",
     "cap": "Pictures of a landmark at most, a random subset for all epochs; 0 = all.",
     "member": "Which random subset --cap takes, one for each network of an ensemble.",
     "floor": "Landmarks with fewer pictures repeat them up to this many in an epoch, each time altered anew.",

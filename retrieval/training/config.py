@@ -179,14 +179,19 @@ class AugmentConfig:
 
 @dataclass(frozen=True, slots=True)
 class BalanceConfig:
-    """How many pictures of a landmark are used; 0 = as many as there are.
+    """Which pictures are used, and how often.
 
-    cap: at most this many, a random subset that stays the same for all epochs. member: which random subset, for
-    ensembles of random under-sampling (ERUS). floor: landmarks with fewer are drawn as if they had this many.
-    min_per_landmark, rare: landmarks with fewer pictures, and what becomes of those. per_landmark: pictures of a
-    landmark that stand in a batch together, for losses over pairs.
+    balance: a in n_c ** -a, the weight of a picture of a landmark with n_c pictures (0: every picture alike, 1: every
+    landmark alike). negative_share: of a batch that is non-landmarks.
+    The rest are numbers of pictures of a landmark, 0 = as many as there are. cap: at most this many, a random subset
+    that stays the same for all epochs. member: which random subset, for ensembles of random under-sampling (ERUS).
+    floor: landmarks with fewer are drawn as if they had this many. min_per_landmark, rare: landmarks with fewer
+    pictures, and what becomes of those. per_landmark: pictures of a landmark that stand in a batch together, for losses
+    over pairs.
     """
 
+    balance: float = 0.5
+    negative_share: float = 0.25
     cap: int = 0
     member: int = 0
     floor: int = 0
@@ -195,6 +200,10 @@ class BalanceConfig:
     per_landmark: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.balance < math.inf:
+            raise LmrError(f"--balance must be 0 or more, got {self.balance}")
+        if not 0 <= self.negative_share < 1:
+            raise LmrError(f"--negative-share must lie in [0, 1), got {self.negative_share}")
         for name in ("cap", "member", "floor", "min_per_landmark", "per_landmark"):
             if getattr(self, name) < 0:
                 raise LmrError(f"--{name.replace('_', '-')} must be 0 or more, got {getattr(self, name)}")
@@ -257,8 +266,6 @@ class TrainConfig:
     patience: int = 0
     precision: PrecisionName = "auto"
     compile: bool = False
-    balance: float = 0.5
-    negative_share: float = 0.25
     seed: int = 0
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -269,16 +276,12 @@ class TrainConfig:
         for option, value in (("--epochs", self.epochs), ("--batch-size", self.batch_size - 1)):
             if value < 1:
                 raise LmrError(f"{option} is too small; training needs at least 1 epoch and batches of 2")
-        if not 0 <= self.negative_share < 1:
-            raise LmrError(f"--negative-share must lie in [0, 1), got {self.negative_share}")
         self._check_names()
         self._check_rates()
         if not self.clip_norm > 0:
             raise LmrError(f"--clip-norm must be positive, got {self.clip_norm}")
-        if not 0 <= self.weight_decay < math.inf or not 0 <= self.balance < math.inf:
-            raise LmrError(
-                f"--weight-decay and --balance must be 0 or more, got {self.weight_decay} and {self.balance}"
-            )
+        if not 0 <= self.weight_decay < math.inf:
+            raise LmrError(f"--weight-decay must be 0 or more, got {self.weight_decay}")
         if self.epoch_size is not None and self.epoch_size < 2:
             raise LmrError(f"--epoch-size must be at least 2, got {self.epoch_size}")
         if self.plain_pictures and self.augment.cutmix:

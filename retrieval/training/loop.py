@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
 from retrieval.checkpoint import save_model, weights_digest
 from retrieval.classifying import save_classifier
@@ -58,14 +57,7 @@ class _Training:
         return self.run.processes.rank == 0
 
 
-def train(
-    model: DescriptorModel,
-    data: TrainingData,
-    spec: ImageSpec,
-    config: TrainConfig,
-    run: Run,
-    head: Mapping[str, Tensor] | None = None,
-) -> TrainingState:
+def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: TrainConfig, run: Run) -> TrainingState:
     """Trains `model`, writing the best network to `run.folder` and the last one to `run.folder/last`.
 
     A run that was killed goes on from its last saved step and ends with the same weights as one that was not, for the
@@ -73,7 +65,7 @@ def train(
     same shapes. Raises LmrError when the folder holds another run or cannot be written, pictures cannot be read, the
     loss is not finite, memory or disk are full, or the configuration does not fit the network or the run.
     """
-    training = _begin(model, data, spec, config, run, head)
+    training = _begin(model, data, spec, config, run)
     state = training.state
     if not is_finished(config, state.log):
         batches = feed(data, _pictures(training), config, run, (state.epoch, state.step))
@@ -109,14 +101,7 @@ def require_possible(model: DescriptorModel, spec: ImageSpec, config: TrainConfi
         raise LmrError(f"--batch-size {config.batch_size} leaves some of {run.processes.n} processes without pictures")
 
 
-def _begin(
-    model: DescriptorModel,
-    data: TrainingData,
-    spec: ImageSpec,
-    config: TrainConfig,
-    run: Run,
-    head: Mapping[str, Tensor] | None,
-) -> _Training:
+def _begin(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: TrainConfig, run: Run) -> _Training:
     """A new run, or the one in the folder where it was saved."""
     require_possible(model, spec, config, run)
     if config.augment.cutmix and data.teacher is not None:
@@ -129,9 +114,9 @@ def _begin(
     run.processes.share_norms(model)
     parts = make_parts(model, data.counts, config, run.device, data.teacher.d if data.teacher else 0)
     identity = run_identity(model, data, spec, config) | {"starting weights": weights_digest(model)}
-    if head is not None:
-        take_over(parts.loss, head)
-        identity["starting class directions"] = hashlib.sha256(save(dict(head))).hexdigest()
+    if run.head is not None:
+        take_over(parts.loss, run.head)
+        identity["starting class directions"] = hashlib.sha256(save(dict(run.head))).hexdigest()
     if run.processes.rank == 0:
         _make_folder(run.folder)
     state = resume(run.folder, parts, identity)

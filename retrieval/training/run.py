@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from retrieval.arrays import IntArray, LongArray
 from retrieval.errors import LmrError
@@ -65,7 +66,8 @@ class Run:
     validate: given the network and its loss, both in evaluation mode, returns metrics with a `gap`; the best network is
     kept by it.
     processes: those that train together; only the first one writes and tells. earlier: the stages before, each the size
-    of its pictures and its configuration, for the model's card.
+    of its pictures and its configuration, for the model's card. head: the state of the loss before, whose weights are
+    taken over where they have the same shapes.
     """
 
     folder: Path
@@ -77,3 +79,4 @@ class Run:
     on_warning: Callable[[str], None] = lambda _: None
     processes: Processes = field(default_factory=Processes)
     earlier: tuple[Mapping[str, Any], ...] = ()
+    head: Mapping[str, Tensor] | None = None

@@ -1,6 +1,6 @@
 """Which pictures a training epoch sees, in which batches: class-balanced, seeded, the same on every machine."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,17 +30,16 @@ class EpochPlan:
 class Sampler:
     """Draws epochs.
 
-    landmark: (n,) int32, -1 = non-landmark. balance: a in n_c ** -a, the weight of a picture of a landmark with n_c
-    pictures (0: every picture alike, 1: every landmark alike). negative_share: of a batch that is non-landmarks.
-    epoch_size: landmark pictures in an epoch; None = as many as there are.
+    landmark: (n,) int32, -1 = non-landmark. rule: which pictures, and how often. epoch_size: landmark pictures in an
+    epoch; None = as many as there are.
 
     With `rule.cap`, a landmark with more pictures has a random subset of `cap` in all epochs, a function of the seed
     and of `rule.member` alone (ERUS, ensembles of random under-sampling: one subset for each member).
 
     With `rule.floor`, a landmark with n_c pictures, fewer than the floor f, enters each epoch f times: every one of
     its pictures floor(f / n_c) times, and f mod n_c of them, drawn anew in each epoch, once more (the up-sampling of
-    the CS231N report). n_c is then what the landmark has after cap and floor, in `balance` too. No two appearances of
-    a picture in an epoch have the same seed, and those seeds spread their crops (`spread_seeds`).
+    the CS231N report). n_c is then what the landmark has after cap and floor, in `rule.balance` too. No two
+    appearances of a picture in an epoch have the same seed, and those seeds spread their crops (`spread_seeds`).
 
     With `rule.per_landmark`, K, a batch is made of P landmarks with K pictures each, P the largest number for which
     there is room. Landmarks are drawn as often as their pictures would be, floor or ceil of the expected number of
@@ -51,11 +50,9 @@ class Sampler:
 
     landmark: IntArray
     batch_size: int
-    balance: float
-    negative_share: float
+    rule: BalanceConfig
     epoch_size: int | None
     seed: int
-    rule: BalanceConfig = field(default_factory=BalanceConfig)
 
     def __post_init__(self) -> None:
         room = self.batch_size - self._n_others()
@@ -92,7 +89,7 @@ class Sampler:
         """Non-landmarks in a batch."""
         if not (self.landmark < 0).any():
             return 0
-        return min(round(self.batch_size * self.negative_share), self.batch_size - 1)
+        return min(round(self.batch_size * self.rule.negative_share), self.batch_size - 1)
 
     def _pictures(self, n_known: int, rng: np.random.Generator) -> LongArray:
         """(n_batches, n_known) rows, picture by picture; of a single batch there may be fewer."""
@@ -100,7 +97,7 @@ class Sampler:
         if self.rule.floor:
             pool = pool[_up_to_floor(self.landmark[pool], self.rule.floor, rng)]
         landmark = self.landmark[pool]
-        weights = np.bincount(landmark)[landmark].astype(np.float64) ** -self.balance
+        weights = np.bincount(landmark)[landmark].astype(np.float64) ** -self.rule.balance
         drawn = pool[systematic_sample(weights, self.epoch_size or len(pool), rng)]
         n_batches = max(1, len(drawn) // n_known)
         return drawn[: n_batches * n_known].reshape(n_batches, -1)
@@ -114,7 +111,7 @@ class Sampler:
         _, first, counts = np.unique(self.landmark[order], return_index=True, return_counts=True)
         wanted = np.maximum(counts, self.rule.floor).astype(np.float64)
         n_batches = max(1, (self.epoch_size or int(wanted.sum())) // (p * k))
-        drawn = systematic_sample(wanted ** (1 - self.balance), n_batches * p, rng)
+        drawn = systematic_sample(wanted ** (1 - self.rule.balance), n_batches * p, rng)
         drawn = drawn[np.argsort(rng.permutation(len(counts))[drawn], kind="stable")]
         dealt = _turns(drawn)[:, None] * k + np.arange(k)
         groups = order[first[drawn][:, None] + dealt % counts[drawn][:, None]]
@@ -125,9 +122,8 @@ class Sampler:
 def training_sampler(landmark: IntArray, config: TrainConfig) -> Sampler:
     """The sampler of a training run: it draws what a step takes, several batches as one. landmark: (n,) int32, -1 = no
     landmark."""
-    share = config.negative_share if config.loss.negative_weight else 0.0
-    n_pictures = config.batch_size * config.accumulate
-    return Sampler(landmark, n_pictures, config.balance, share, config.epoch_size, config.seed, config.sampling)
+    rule = config.sampling if config.loss.negative_weight else replace(config.sampling, negative_share=0.0)
+    return Sampler(landmark, config.batch_size * config.accumulate, rule, config.epoch_size, config.seed)
 
 
 def systematic_sample(weights: FloatArray, n: int, rng: np.random.Generator) -> LongArray:

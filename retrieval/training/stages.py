@@ -41,7 +41,7 @@ def train_stages(model: DescriptorModel, stages: Sequence[Stage]) -> TrainingSta
     state = TrainingState()
     for stage in stages:
         head = read_head(before.run.folder) if before is not None and before.data.labels == stage.data.labels else None
-        state = train(model, stage.data, stage.spec, stage.config, replace(stage.run, earlier=earlier), head)
+        state = train(model, stage.data, stage.spec, stage.config, replace(stage.run, earlier=earlier, head=head))
         earlier += ({"size": stage.spec.size, **asdict(stage.config)},)
         stage.run.processes.first_says(None)  # what the first one has saved is there for all
         before = stage

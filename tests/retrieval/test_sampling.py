@@ -14,8 +14,10 @@ from retrieval.training.sampling import EpochPlan, Sampler, spread_seeds, system
 
 
 def sampler(landmark: list[int], **changes: object) -> Sampler:
-    values: dict[str, object] = {"batch_size": 4, "balance": 0.0, "negative_share": 0.25, "epoch_size": None, "seed": 3}
-    return Sampler(np.array(landmark, dtype=np.int32), **(values | changes))  # type: ignore[arg-type]
+    """Changes are of the sampler or of its rule."""
+    values: dict[str, object] = {"batch_size": 4, "epoch_size": None, "seed": 3, "balance": 0.0} | changes
+    own = {name: values.pop(name) for name in ("batch_size", "epoch_size", "seed")}
+    return Sampler(np.array(landmark, dtype=np.int32), rule=BalanceConfig(**values), **own)  # type: ignore[arg-type]
 
 
 def drawn(made: Sampler, epoch: int = 0) -> LongArray:
@@ -157,7 +159,7 @@ def test_without_a_rule_an_epoch_draws_its_random_numbers_in_this_order() -> Non
 
 def test_a_cap_leaves_a_random_subset_of_each_larger_landmark() -> None:
     landmark = [0] * 10 + [1] * 3 + [2] * 2 + [-1] * 4
-    made = sampler(landmark, rule=BalanceConfig(cap=3))
+    made = sampler(landmark, cap=3)
     kept = made.kept()
     assert [int((np.array(landmark)[kept] == code).sum()) for code in range(3)] == [3, 3, 2]
     assert kept.tolist() == sorted(set(kept.tolist()))
@@ -165,8 +167,8 @@ def test_a_cap_leaves_a_random_subset_of_each_larger_landmark() -> None:
 
 
 def test_the_subset_of_a_member_is_the_same_in_all_epochs_and_on_all_machines() -> None:
-    made = sampler([0] * 10 + [1] * 10, batch_size=8, rule=BalanceConfig(cap=4, member=1))
-    again = sampler([0] * 10 + [1] * 10, batch_size=8, rule=BalanceConfig(cap=4, member=1))
+    made = sampler([0] * 10 + [1] * 10, batch_size=8, cap=4, member=1)
+    again = sampler([0] * 10 + [1] * 10, batch_size=8, cap=4, member=1)
     for epoch in range(5):
         assert sorted(drawn(made, epoch).tolist()) == made.kept().tolist() == again.kept().tolist()
         assert listed(made.plan(epoch)) == listed(again.plan(epoch))
@@ -175,7 +177,7 @@ def test_the_subset_of_a_member_is_the_same_in_all_epochs_and_on_all_machines() 
 
 def test_members_and_seeds_have_subsets_of_their_own() -> None:
     subsets = {
-        tuple(sampler([0] * 40 + [1], seed=seed, rule=BalanceConfig(cap=10, member=member)).kept().tolist())
+        tuple(sampler([0] * 40 + [1], seed=seed, cap=10, member=member).kept().tolist())
         for seed in range(3)
         for member in range(5)
     }
@@ -185,16 +187,14 @@ def test_members_and_seeds_have_subsets_of_their_own() -> None:
 def test_every_picture_is_as_likely_to_be_kept() -> None:
     """10 of 40 in each of 400 subsets: 100 times each, with a standard deviation of 8.7."""
     landmark = [0] * 40
-    kept = Counter(
-        int(row) for member in range(400) for row in sampler(landmark, rule=BalanceConfig(cap=10, member=member)).kept()
-    )
+    kept = Counter(int(row) for member in range(400) for row in sampler(landmark, cap=10, member=member).kept())
     assert sum(kept.values()) == 4000
     assert all(60 < kept[row] < 140 for row in range(40))
 
 
 def test_the_weights_count_what_the_cap_leaves() -> None:
     """16 pictures capped at 4 beside 1: shares 4 ** 0.5 to 1 of 30 draws are 20 and 10."""
-    rows = drawn(sampler([0] * 16 + [1], batch_size=5, balance=0.5, epoch_size=30, rule=BalanceConfig(cap=4)))
+    rows = drawn(sampler([0] * 16 + [1], batch_size=5, balance=0.5, epoch_size=30, cap=4))
     assert (rows == 16).sum() == 10
 
 
@@ -205,13 +205,13 @@ def test_a_floor_repeats_rare_pictures_evenly() -> None:
     """5 = 2 + 2 + 1 from three pictures, 5 from one, and landmarks at or above the floor as they are."""
     landmark = [0] * 3 + [1] * 6 + [2] + [3] * 5
     for epoch in range(5):
-        found = times(sampler(landmark, batch_size=7, rule=BalanceConfig(floor=5)), epoch)
+        found = times(sampler(landmark, batch_size=7, floor=5), epoch)
         assert sorted(found[:3]) == [1, 2, 2]
         assert found[3:] == [1] * 6 + [5] + [1] * 5
 
 
 def test_who_is_repeated_once_more_changes_with_the_epoch() -> None:
-    made = sampler([0] * 3 + [1] * 5, batch_size=5, rule=BalanceConfig(floor=5))
+    made = sampler([0] * 3 + [1] * 5, batch_size=5, floor=5)
     assert {tuple(times(made, epoch)[:3]) for epoch in range(40)} == {(1, 2, 2), (2, 1, 2), (2, 2, 1)}
 
 
@@ -228,7 +228,7 @@ def test_an_epoch_has_each_landmark_as_often_as_cap_and_floor_say(
     floor = min(floor, cap) if cap else floor
     landmark = np.repeat(np.arange(len(counts)), counts)
     expected = [max(min(n, cap) if cap else n, floor) for n in counts]
-    made = sampler(landmark.tolist(), batch_size=sum(expected), seed=seed, rule=BalanceConfig(cap=cap, floor=floor))
+    made = sampler(landmark.tolist(), batch_size=sum(expected), seed=seed, cap=cap, floor=floor)
     found = np.array(times(made))
     assert np.bincount(landmark, weights=found).tolist() == expected
     for code in range(len(counts)):
@@ -238,7 +238,7 @@ def test_an_epoch_has_each_landmark_as_often_as_cap_and_floor_say(
 
 def test_no_two_repeats_of_a_picture_share_a_seed_and_single_ones_keep_theirs() -> None:
     landmark = [0] * 2 + [1] * 30 + [-1] * 3
-    plan = sampler(landmark, batch_size=8, rule=BalanceConfig(floor=20)).plan(2)
+    plan = sampler(landmark, batch_size=8, floor=20).plan(2)
     rows, seeds = np.concatenate(plan.rows), np.concatenate(plan.seeds)
     for row in range(len(landmark)):
         own = np.sort(seeds[rows == row])
@@ -247,7 +247,7 @@ def test_no_two_repeats_of_a_picture_share_a_seed_and_single_ones_keep_theirs() 
             assert own.max() < 0
         else:
             assert (own >= 0).all()
-    assert max(times(sampler(landmark, batch_size=8, rule=BalanceConfig(floor=20)), 2)) == 10
+    assert max(times(sampler(landmark, batch_size=8, floor=20), 2)) == 10
 
 
 def test_seeds_of_repeats_by_hand() -> None:
@@ -268,7 +268,7 @@ def groups_of(made: Sampler, epoch: int = 0) -> list[list[LongArray]]:
 
 
 def test_a_batch_is_made_of_landmarks_with_so_many_different_pictures() -> None:
-    made = sampler([0] * 8 + [1] * 8 + [2] * 8 + [3] * 8 + [-1] * 6, batch_size=10, rule=BalanceConfig(per_landmark=4))
+    made = sampler([0] * 8 + [1] * 8 + [2] * 8 + [3] * 8 + [-1] * 6, batch_size=10, per_landmark=4)
     plan = made.plan(0)
     assert [len(rows) for rows in plan.rows] == [10] * 4, "8 of 10 are of landmarks: 2 groups; 32 pictures in all"
     for batch in groups_of(made):
@@ -281,12 +281,12 @@ def test_a_batch_is_made_of_landmarks_with_so_many_different_pictures() -> None:
 
 
 def test_room_for_a_part_of_a_group_stays_empty() -> None:
-    made = sampler([0] * 6 + [1] * 6 + [-1] * 6, batch_size=10, rule=BalanceConfig(per_landmark=3))
+    made = sampler([0] * 6 + [1] * 6 + [-1] * 6, batch_size=10, per_landmark=3)
     assert {len(rows) for rows in made.plan(0).rows} == {8}, "2 non-landmarks and 2 x 3 of the other 8"
 
 
 def test_a_landmark_with_fewer_pictures_repeats_them_in_its_group() -> None:
-    made = sampler([0] * 2 + [1] * 10, batch_size=8, rule=BalanceConfig(per_landmark=4), epoch_size=40, balance=1.0)
+    made = sampler([0] * 2 + [1] * 10, batch_size=8, per_landmark=4, epoch_size=40, balance=1.0)
     rare = [group for batch in groups_of(made) for group in batch if group[0] < 2]
     assert len(rare) == 5
     assert all(sorted(Counter(group.tolist()).values()) == [2, 2] for group in rare)
@@ -294,7 +294,7 @@ def test_a_landmark_with_fewer_pictures_repeats_them_in_its_group() -> None:
 
 def test_a_floor_gives_rare_landmarks_more_groups() -> None:
     """12 and 2 pictures, the latter drawn as if they were 12: 24 in groups of 2, six groups each."""
-    made = sampler([0] * 12 + [1] * 2, rule=BalanceConfig(per_landmark=2, floor=12))
+    made = sampler([0] * 12 + [1] * 2, per_landmark=2, floor=12)
     groups = [int(made.landmark[group[0]]) for batch in groups_of(made) for group in batch]
     assert sorted(groups) == [0] * 6 + [1] * 6
 
@@ -310,8 +310,7 @@ def test_landmarks_are_drawn_in_groups_as_often_as_their_pictures(
     counts: list[int], k: int, balance: float, seed: int
 ) -> None:
     landmark = np.repeat(np.arange(len(counts)), counts)
-    rule = BalanceConfig(per_landmark=k)
-    made = sampler(landmark.tolist(), batch_size=3 * k, balance=balance, seed=seed, epoch_size=60, rule=rule)
+    made = sampler(landmark.tolist(), batch_size=3 * k, balance=balance, seed=seed, epoch_size=60, per_landmark=k)
     batches = groups_of(made)
     assert len(batches) == max(1, 60 // (3 * k))
     codes = np.array([[landmark[group[0]] for group in batch] for batch in batches])
@@ -330,12 +329,12 @@ def test_landmarks_are_drawn_in_groups_as_often_as_their_pictures(
 
 def test_too_large_groups_are_refused() -> None:
     with pytest.raises(LmrError) as caught:
-        sampler([0, 1, -1], batch_size=8, rule=BalanceConfig(per_landmark=4))
+        sampler([0, 1, -1], batch_size=8, per_landmark=4)
     assert str(caught.value) == (
         "--per-landmark 4: a batch of 8 has room for 6 landmark pictures, which is not 2 landmarks; lower it or raise "
         "--batch-size"
     )
-    sampler([0, 1], batch_size=8, rule=BalanceConfig(per_landmark=4))
+    sampler([0, 1], batch_size=8, per_landmark=4)
 
 
 # From a configuration
@@ -343,11 +342,11 @@ def test_too_large_groups_are_refused() -> None:
 
 def test_a_training_hands_all_of_its_options_on() -> None:
     landmark = np.array([0, 1, -1], dtype=np.int32)
-    rule = BalanceConfig(cap=2)
-    config = TrainConfig(batch_size=7, balance=0.3, negative_share=0.4, epoch_size=9, seed=5, sampling=rule)
-    assert training_sampler(landmark, config) == Sampler(landmark, 7, 0.3, 0.4, 9, 5, rule)
-    silent = TrainConfig(loss=LossConfig(negative_weight=0))
-    assert training_sampler(landmark, silent).negative_share == 0
+    rule = BalanceConfig(balance=0.3, negative_share=0.4, cap=2)
+    config = TrainConfig(batch_size=7, epoch_size=9, seed=5, sampling=rule)
+    assert training_sampler(landmark, config) == Sampler(landmark, 7, rule, 9, 5)
+    silent = TrainConfig(loss=LossConfig(negative_weight=0), sampling=rule)
+    assert training_sampler(landmark, silent).rule == BalanceConfig(balance=0.3, negative_share=0, cap=2)
 
 
 @pytest.mark.parametrize(

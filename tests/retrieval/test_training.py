@@ -685,7 +685,7 @@ def test_fewer_than_two_landmarks_are_refused(landmark: list[int]) -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_an_unreadable_first_batch_warns_of_nothing(tmp_path: Path) -> None:
-    sampler = Sampler(data_of().landmark, 4, CONFIG.balance, CONFIG.negative_share, None, CONFIG.seed)
+    sampler = Sampler(data_of().landmark, 4, CONFIG.sampling, None, CONFIG.seed)
     first = tuple(sampler.plan(0).rows[0].tolist())
     losses: list[float] = []
     state = trained(tmp_path, data=data_of(unreadable=first), on_step=lambda p: losses.append(p.loss))
