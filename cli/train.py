@@ -175,12 +175,14 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     from cli.network import adjust_spec
     from cli.report.sheet import sheet_format
     from cli.show_batch import show_batch
-    from cli.training import Plan, find_rates, train_in_stages
+    from cli.training import Plan, find_rates, rate_table, train_in_stages
     from retrieval.training.processes import is_first
 
     if values["summary"]:
         print_summary(values)
         return
+    if values["find_rate"] is not None:
+        rate_table(values["find_rate"])  # refused now, not after the search
     sheet: Path | None = values["show_batch"]
     if sheet is not None:
         sheet_format(sheet)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from retrieval.training.stages import Stage
     from retrieval.training.state import TrainingState
 
+_RATE_HEADER = "backbone_rate,head_rate,loss"
 N_VALIDATION_ROWS = 20_000  # training pictures in the index of a validation; more would take longer than the epoch
 
 
@@ -83,15 +84,18 @@ def _make_stages(
     workers = default_workers(values["workers"])
     stages = []
     for number, plan in enumerate(plans, start=1):
-        validate = None
+        validate, validation = None, None
         if values["val"] is not None:
-            validate = make_validation(plan.data, plan.spec, values["val"], values["images"], processes.device, workers)
+            validate, validation = make_validation(
+                plan.data, plan.spec, values["val"], values["images"], processes.device, workers
+            )
         folder = stage_folder(output, number, len(plans))
         run = Run(
             folder,
             processes.device,
             workers,
             validate,
+            validation,
             on_step=partial(bar.show, number),
             on_epoch=partial(
                 _tell_epoch, stage_folder(output, number, len(plans)) if values.get("tensorboard") else None
@@ -154,7 +158,10 @@ def _tell(state: "TrainingState", output: Path, n_rows: int) -> None:
 
 
 def find_rates(model: "DescriptorModel", plan: Plan, picture: Path, values: Mapping[str, Any]) -> str:
-    """Draws the loss at rising learning rates, with a CSV of the same name beside; the suggestion as text."""
+    """Draws the loss at rising learning rates, with a CSV of the same name beside; the suggestion as text.
+
+    picture: as `rate_table` takes it.
+    """
     from cli.report.plots import plot_rates, to_png
     from cli.report.saving import save_bytes
     from retrieval.device import limit_threads, resolve_device
@@ -168,16 +175,26 @@ def find_rates(model: "DescriptorModel", plan: Plan, picture: Path, values: Mapp
     lines = [
         f"{share * backbone:g},{share * head:g},{loss:g}" for share, loss in zip(found.share, found.loss, strict=True)
     ]
-    table = picture.with_suffix(".csv")
-    save_bytes(table, ("\n".join(["backbone_rate,head_rate,loss", *lines]) + "\n").encode())
+    table = rate_table(picture)
+    save_bytes(table, ("\n".join([_RATE_HEADER, *lines]) + "\n").encode())
     save_bytes(picture, to_png(plot_rates((found.share * head).tolist(), found.loss.tolist(), found.best * head)))
     return f"{picture}, {table}: --backbone-rate {found.best * backbone:.2g} --head-rate {found.best * head:.2g}"
 
 
+def rate_table(picture: Path) -> Path:
+    """The CSV beside the picture of a search for a rate. LmrError: not a PNG, or something else has that name."""
+    if picture.suffix.lower() != ".png":
+        raise LmrError(f"--find-rate {picture}: it is drawn as a PNG; give a name that ends in .png")
+    table = picture.with_suffix(".csv")
+    if table.exists() and not table.read_bytes().startswith(_RATE_HEADER.encode()):
+        raise LmrError(f"--find-rate {picture}: its table would replace {table}; give another name")
+    return table
+
+
 def make_validation(
     data: "TrainingData", spec: ImageSpec, val: Path, images: Path | None, device: Any, workers: int
-) -> "Validate":
-    """A function that gives the GAP and top-1 of a network on the validation manifest.
+) -> "tuple[Validate, str]":
+    """A function that gives the GAP and top-1 of a network on the validation manifest, and the manifest's digest.
 
     A linear head answers by its classes, since its features are not made for cosines; others by the default vote.
     """
@@ -223,16 +240,17 @@ def make_validation(
         figure = gap(score, right, n_landmark_queries, manifest.image_id[query_rows])
         return {"gap": figure, "top1": float(right.sum()) / n_landmark_queries}
 
-    return validate
+    return validate, manifest.digest
 
 
 def default_workers(asked: int | None) -> int:
-    """As many as asked for, else one for each core this process may use."""
+    """As many as asked for, else one for each core this process may use, shared among those of torchrun."""
     import os
 
     if asked is not None:
         return asked
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, n_cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _make_way(output: Path, *, overwrite: bool) -> None:

@@ -10,7 +10,7 @@ from index.answers import answer_store
 from index.baselines import NEAREST_TAU, frequent_votes, random_votes
 from index.calibrating import calibration_of
 from index.calibration import CalibrationSettings
-from index.comparing import Answered, Asked, find_threshold, folds, join, log_odds, vote_of_members, votes_of
+from index.comparing import Answered, Asked, Probabilities, find_threshold, folds, join, vote_of_members, votes_of
 from index.folder import IndexFolder
 from index.metrics import LIST_LENGTH
 from index.voting import VoteRule, Votes, best, vote, vote_majority
@@ -25,6 +25,10 @@ class Part:
     name: str
     rows: LongArray
     asked: Asked
+
+    def select(self, rows: LongArray) -> "Part":
+        """Some of these queries. rows: among them."""
+        return Part(self.name, self.rows[rows], self.asked.select(rows))
 
 
 class System(Protocol):
@@ -41,11 +45,7 @@ def answers_of(system: System, val: Asked, test: Asked | None, seed: int = 0) ->
         return system.answer(whole, Part("test", np.arange(len(test)), test))
     parts = []
     for fit, judged in folds(val, seed):
-        answered = system.answer(
-            Part("val", fit, val.select(fit)),
-            Part("val", judged, val.select(judged)),
-        )
-        parts.append((judged, answered))
+        parts.append((judged, system.answer(whole.select(fit), whole.select(judged))))
     return join(parts, len(val))
 
 
@@ -96,11 +96,10 @@ class PlainNeighbours:
 class Classes:
     """The classes of a network's head, or of several networks' mean.
 
-    tables: of each part the landmarks of each query, (q, k) in the codes of the queries, best first, -1 = none, and
-    their probabilities (q, k).
+    tables: of each part, in the codes of the queries.
     """
 
-    tables: Mapping[str, tuple[LongArray, FloatArray]]
+    tables: Mapping[str, Probabilities]
     precision: float
 
     def answer(self, fit: Part, ask: Part) -> Answered:
@@ -108,9 +107,8 @@ class Classes:
         return _answered(self._votes(fit), self._votes(ask), fit, self.precision)
 
     def _votes(self, part: Part) -> tuple[Votes, FloatArray]:
-        landmark, probability = self.tables[part.name]
-        landmark, probability = landmark[part.rows], probability[part.rows]
-        return votes_of(landmark, probability), np.where(landmark[:, 0] >= 0, log_odds(probability[:, 0]), -np.inf)
+        table = self.tables[part.name].select(part.rows)
+        return votes_of(table.landmark, table.probability), table.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +119,18 @@ class Majority:
     precision: float
 
     def answer(self, fit: Part, ask: Part) -> Answered:
-        """Ranked by how many agree. What the members fit is fitted on `fit`, and the threshold too."""
-        return _answered(self._votes(fit, fit), self._votes(fit, ask), fit, self.precision)
+        """Ranked by how many agree. What the members fit is fitted on `fit`.
+
+        The threshold too, on answers of members that were fitted on other queries of it, where there are enough.
+        """
+        if fit.asked.truths.known.sum() < 2:
+            return _answered(self._votes(fit, fit), self._votes(fit, ask), fit, self.precision)
+        parts = []
+        for known, judged in folds(fit.asked, 0):
+            votes, key = self._votes(fit.select(known), fit.select(judged))
+            parts.append((judged, Answered(votes, key, np.full(len(judged), np.inf))))
+        held = join(parts, len(fit.rows))
+        return _answered((held.votes, held.key), self._votes(fit, ask), fit, self.precision)
 
     def _votes(self, fit: Part, ask: Part) -> tuple[Votes, FloatArray]:
         answers = [system.answer(fit, ask) for system in self.systems]

@@ -158,26 +158,26 @@ def votes_of(landmark: LongArray, score: FloatArray) -> Votes:
 
 
 def vote_of_members(members: Sequence[tuple[Votes, FloatArray]], n_queries: int) -> tuple[Votes, FloatArray]:
-    """The majority of the members' answers, and its key: members that agree, then the mean of their confidences.
+    """The majority of the members' answers, and its key: members that agree, then the mean of their keys.
 
-    members: the votes of each and their keys, (q,) log-odds. Landmarks that got no first place come after, by the sum
-    of their places' reciprocals, so that there are five and ten best ones too.
+    members: the votes of each and their keys, (q,), any that rank answers. Landmarks without a first place come after,
+    by the mean of their places' reciprocals, so that there are five and ten best ones too.
     """
-    from index.confidence import sigmoid
-
-    rows: dict[str, list[Any]] = {"query": [], "landmark": [], "weight": []}
+    rows: dict[str, list[Any]] = {"query": [], "landmark": [], "place": [], "key": []}
     for votes, key in members:
-        position = np.arange(len(votes)) - np.searchsorted(votes.query, votes.query)
-        sure = sigmoid(key)[votes.query]
         rows["query"].append(votes.query)
         rows["landmark"].append(votes.landmark)
-        # A first place counts more than all later places of all members together.
-        later = 1e-3 / (1 + position) / len(members)
-        rows["weight"].append(np.where(position == 0, 1 + 0.5 * sure / len(members), later))
-    query, landmark, weight = (np.concatenate(rows[name]) for name in ("query", "landmark", "weight"))
+        rows["place"].append(np.arange(len(votes)) - np.searchsorted(votes.query, votes.query))
+        rows["key"].append(key[votes.query])
+    query, landmark, place, keys = (np.concatenate(rows[name]) for name in rows)
     width = int(landmark.max(initial=0)) + 1
     pairs, group = np.unique(query * width + landmark, return_inverse=True)
-    total = np.bincount(group, weights=weight) / len(members)
+    is_first = place == 0
+    n_agree = np.bincount(group, weights=is_first, minlength=len(pairs))
+    mean = np.bincount(group, weights=np.where(is_first, keys, 0), minlength=len(pairs)) / np.maximum(n_agree, 1)
+    later = np.bincount(group, weights=1 / (1 + place), minlength=len(pairs)) / (2 * len(members))
+    # The mean as a number below 1 that rises with it, and does so for large ones too.
+    total = np.where(n_agree > 0, n_agree + 0.5 + np.arctan(mean) / np.pi, later)
     order = np.lexsort((-total, pairs // width))
     votes = Votes((pairs // width)[order], (pairs % width).astype(np.int32)[order], total[order])
     return votes, best(votes, n_queries)[1]
@@ -213,34 +213,66 @@ def spread(values: Sequence[float | None]) -> tuple[float | None, float | None]:
     return float(np.mean(real)), float(np.std(real, ddof=1)) if len(real) > 1 else None
 
 
-def mean_probabilities(
-    tables: Sequence[tuple[LongArray, FloatArray]], n_landmarks: int
-) -> tuple[LongArray, FloatArray]:
-    """The mean over members of their probabilities, best first. tables: (q, k) landmarks, -1 = none, and (q, k).
+@dataclass(frozen=True, slots=True)
+class Probabilities:
+    """What a classifier says of each query. landmark: (q, k), best first, -1 = none. probability, doubt: (q, k).
 
-    A landmark that is not among a member's k best has probability 0 there.
+    doubt: 1 - probability, which may have digits that this difference has lost.
     """
-    n, width = len(tables[0][0]), min(n_landmarks, max(landmark.shape[1] for landmark, _ in tables))
-    key = np.concatenate([landmark.ravel() for landmark, _ in tables])
-    query = np.concatenate([np.repeat(np.arange(n), landmark.shape[1]) for landmark, _ in tables])
-    value = np.concatenate([probability.ravel() for _, probability in tables]).astype(np.float64)
+
+    landmark: LongArray
+    probability: FloatArray
+    doubt: FloatArray
+
+    def select(self, rows: LongArray) -> "Probabilities":
+        """Those of some queries."""
+        return Probabilities(self.landmark[rows], self.probability[rows], self.doubt[rows])
+
+    @property
+    def key(self) -> FloatArray:
+        """(q,) log-odds of the best landmark, which do not saturate; -inf where there is none."""
+        odds: FloatArray = np.where(
+            self.landmark[:, 0] >= 0, log_odds(self.probability[:, 0], self.doubt[:, 0]), -np.inf
+        )
+        return odds
+
+
+def mean_probabilities(tables: Sequence[Probabilities], n_landmarks: int) -> Probabilities:
+    """The mean over members of their probabilities, best first.
+
+    A landmark that is not among a member's best has probability 0 there.
+    """
+    n, width = len(tables[0].landmark), min(n_landmarks, max(table.landmark.shape[1] for table in tables))
+    key = np.concatenate([table.landmark.ravel() for table in tables])
+    query = np.concatenate([np.repeat(np.arange(n), table.landmark.shape[1]) for table in tables])
     real = key >= 0
     pairs, group = np.unique(query[real] * n_landmarks + key[real], return_inverse=True)
-    mean = np.bincount(group, weights=value[real]) / len(tables)
+
+    def sums(values: Sequence[FloatArray]) -> FloatArray:
+        given = np.concatenate([value.ravel() for value in values])[real]
+        return np.bincount(group, weights=given, minlength=len(pairs)).astype(np.float64)
+
+    n_silent = len(tables) - np.bincount(group, minlength=len(pairs))
+    mean = sums([table.probability for table in tables]) / len(tables)
+    doubt = (sums([table.doubt for table in tables]) + n_silent) / len(tables)
     order = np.lexsort((-mean, pairs // n_landmarks))
-    row, landmark, mean = (pairs // n_landmarks)[order], (pairs % n_landmarks)[order], mean[order]
+    row, landmark, mean, doubt = (
+        (pairs // n_landmarks)[order],
+        (pairs % n_landmarks)[order],
+        mean[order],
+        doubt[order],
+    )
     place = np.arange(len(row)) - np.searchsorted(row, row)
     kept = place < width
-    landmarks, probabilities = np.full((n, width), -1, dtype=np.int64), np.zeros((n, width))
-    landmarks[row[kept], place[kept]] = landmark[kept]
-    probabilities[row[kept], place[kept]] = mean[kept]
-    return landmarks, probabilities
+    joined = Probabilities(np.full((n, width), -1, dtype=np.int64), np.zeros((n, width)), np.ones((n, width)))
+    for whole, values in ((joined.landmark, landmark), (joined.probability, mean), (joined.doubt, doubt)):
+        whole[row[kept], place[kept]] = values[kept]
+    return joined
 
 
-def log_odds(probability: FloatArray) -> FloatArray:
-    """The key of a probability, float64 and finite: 0 and 1 count as the nearest numbers between them."""
-    p = np.clip(np.asarray(probability, dtype=np.float64), 2.0**-1074, 1 - 2.0**-53)
-    odds: FloatArray = np.log(p) - np.log1p(-p)
+def log_odds(probability: FloatArray, doubt: FloatArray) -> FloatArray:
+    """The key of a probability, float64 and finite: 0 counts as the nearest number above it. doubt: 1 - probability."""
+    odds: FloatArray = np.log(np.maximum(probability, 2.0**-1074)) - np.log(np.maximum(doubt, 2.0**-1074))
     return odds
 
 

@@ -34,27 +34,30 @@ class Classifier:
     labels: tuple[str, ...]
     wants: Literal["unit", "raw"]
 
-    def probabilities(self, features: Tensor) -> Tensor:
-        """(b, d) -> (b, n_classes) float64: softmax of the logits. In float32 many sure answers would be exactly 1.
-
-        A row sums to 1, or to less where the head has a background class, which has no column.
-        """
+    def softmax(self, features: Tensor) -> Tensor:
+        """(b, d) -> (b, n_outputs) float64, the background's at the end where the head has such a class."""
         with torch.inference_mode():
             logits = self.head(features.float())
             logits = logits.cpu() if logits.device.type == "mps" else logits  # where there is no float64
-            return torch.softmax(logits, dim=1, dtype=torch.float64)[:, : len(self.labels)]
+            return torch.softmax(logits, dim=1, dtype=torch.float64)
+
+    def probabilities(self, features: Tensor) -> Tensor:
+        """(b, d) -> (b, n_classes) float64 of the labels: `softmax` without the background."""
+        return self.softmax(features)[:, : len(self.labels)]
 
 
 @dataclass(frozen=True, slots=True)
 class Classified:
     """The most probable landmarks of the pictures that could be read.
 
-    row: (n,) of the pictures. label: (n, k) into labels, probability: (n, k), falling. unreadable: row -> reason.
+    row: (n,) of the pictures. label: (n, k) into labels, probability: (n, k), falling. doubt: (n, k), 1 - probability,
+    with all its digits also where the probability is nearly 1. unreadable: row -> reason.
     """
 
     row: LongArray
     label: IntArray
     probability: FloatArray
+    doubt: FloatArray
     labels: tuple[str, ...]
     unreadable: dict[int, str]
 
@@ -103,39 +106,46 @@ def load_classifier(folder: Path) -> Classifier:
     return Classifier(head.eval().requires_grad_(False), labels, "raw" if config.name == "linear" else "unit")
 
 
-def classify(
-    folder: Path,
-    source: Source,
-    rows: Sequence[int] | LongArray,
-    *,
-    device: torch.device,
-    n_workers: int,
-    k: int = K,
-) -> Classified:
-    """The k most probable landmarks of these pictures by the classifier in a model folder.
+@dataclass(frozen=True, slots=True)
+class OpenClassifier:
+    """A model folder that is ready to classify."""
 
-    Equal probabilities are ordered by lower label. LmrError: what load_model and load_classifier raise.
-    """
+    classifier: Classifier
+    embedder: Embedder
+
+    def classify(self, source: Source, rows: Sequence[int] | LongArray, k: int = K) -> Classified:
+        """The k most probable landmarks of these pictures. Equal probabilities are ordered by lower label."""
+        classifier, device = self.classifier, self.embedder.device
+        k = min(k, len(classifier.labels))
+        read: list[LongArray] = [np.zeros(0, np.int64)]
+        label: list[IntArray] = [np.zeros((0, k), np.int32)]
+        probability: list[FloatArray] = [np.zeros((0, k))]
+        doubt: list[FloatArray] = [np.zeros((0, k))]
+        unreadable: dict[int, str] = {}
+        for batch in self.embedder.embed(source, rows):
+            outputs = classifier.softmax(torch.from_numpy(batch.vectors).to(device))
+            found = outputs[:, : len(classifier.labels)]
+            chosen = most_probable(found.float(), k)
+            top = found.gather(1, chosen).sort(dim=1, descending=True, stable=True)
+            chosen = chosen.gather(1, top.indices)
+            others = 1 - top.values
+            others[:, 0] = outputs.scatter(1, chosen[:, :1], 0).sum(dim=1)  # only the first may be nearly 1
+            read.append(batch.rows)
+            label.append(chosen.cpu().numpy().astype(np.int32))
+            probability.append(top.values.cpu().numpy())
+            doubt.append(others.cpu().numpy())
+            unreadable |= batch.unreadable
+        tables = np.concatenate(probability), np.concatenate(doubt)
+        return Classified(np.concatenate(read), np.concatenate(label), *tables, classifier.labels, unreadable)
+
+
+def open_classifier(folder: Path, *, device: torch.device, n_workers: int) -> OpenClassifier:
+    """The classifier in a model folder. LmrError: what load_model and load_classifier raise."""
     classifier = load_classifier(folder)
     model, card = load_model(folder)
     kind = RawEmbedder if classifier.wants == "raw" else Embedder
-    embedder = kind(model, card.image_spec, device, n_workers=n_workers)
     classifier.head.to(device)
-    k = min(k, len(classifier.labels))
-    read: list[LongArray] = [np.zeros(0, np.int64)]
-    label: list[IntArray] = [np.zeros((0, k), np.int32)]
-    probability: list[FloatArray] = [np.zeros((0, k))]
-    unreadable: dict[int, str] = {}
-    for batch in embedder.embed(source, rows):
-        found = classifier.probabilities(torch.from_numpy(batch.vectors).to(device))
-        chosen = most_probable(found.float(), k)
-        top = found.gather(1, chosen).sort(dim=1, descending=True, stable=True)
-        read.append(batch.rows)
-        label.append(chosen.gather(1, top.indices).cpu().numpy().astype(np.int32))
-        probability.append(top.values.cpu().numpy())
-        unreadable |= batch.unreadable
-    joined = np.concatenate(read), np.concatenate(label), np.concatenate(probability)
-    return Classified(*joined, classifier.labels, unreadable)
+    return OpenClassifier(classifier, kind(model, card.image_spec, device, n_workers=n_workers))
 
 
 def most_probable(probability: Tensor, k: int) -> Tensor:

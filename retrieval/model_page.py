@@ -43,7 +43,6 @@ def _network(card: Mapping[str, Any]) -> list[str]:
         "",
         *_origin(made_by),
         *_training(made_by),
-        *_numbers(made_by.get("log") or []),
     ]
 
 
@@ -65,20 +64,29 @@ def _origin(made_by: Mapping[str, Any]) -> list[str]:
 
 
 def _training(made_by: Mapping[str, Any]) -> list[str]:
+    """Data, recipe and numbers, of each stage where there were several."""
     if not made_by.get("training"):
         return ["## Training", "", "None by lmr.", ""]
-    lines = ["## Data", "", f"Manifests with the digest `{made_by.get('data', '')}` (sha256)."]
-    if "n_pictures" in made_by:
-        lines.append(
-            "{n_pictures} pictures, of {n_landmarks} landmarks and {n_non_landmarks} of none.".format(**made_by)
-        )
-    if "teacher" in made_by:
-        lines.append(f"It learned to imitate the descriptors of the model `{made_by['teacher']}` (fingerprint).")
-    lines += ["", "## Recipe", ""]
-    stages = [*made_by.get("earlier_stages", ()), made_by["training"]]
-    for i, stage in enumerate(stages, 1):
-        lines += [f"Stage {i} of {len(stages)}:", ""] * (len(stages) > 1) + ["```toml", *_toml(stage), "```", ""]
-    return lines
+    stages = [*made_by.get("earlier_stages", ()), made_by]
+    if len(stages) == 1:
+        return _stage(made_by, "##")
+    return [
+        line
+        for i, stage in enumerate(stages, 1)
+        for line in (f"## Stage {i} of {len(stages)}", "", *_stage(stage, "###"))
+    ]
+
+
+def _stage(stage: Mapping[str, Any], heading: str) -> list[str]:
+    """heading: the marks before the headings."""
+    lines = [f"{heading} Data", "", f"Manifests with the digest `{stage.get('data', '')}` (sha256)."]
+    if "n_pictures" in stage:
+        lines.append("{n_pictures} pictures, of {n_landmarks} landmarks and {n_non_landmarks} of none.".format(**stage))
+    if "teacher" in stage:
+        lines.append(f"It learned to imitate the descriptors of the model `{stage['teacher']}` (fingerprint).")
+    size = {"size": stage["size"]} if "size" in stage else {}
+    lines += ["", f"{heading} Recipe", "", "```toml", *_toml(size | stage["training"]), "```", ""]
+    return lines + _numbers(stage.get("log") or [], heading)
 
 
 def _toml(values: Mapping[str, Any]) -> list[str]:
@@ -100,11 +108,11 @@ def _literal(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
-def _numbers(log: list[Mapping[str, float]]) -> list[str]:
+def _numbers(log: list[Mapping[str, float]], heading: str) -> list[str]:
     if not log:
         return []
     columns = list(dict.fromkeys(name for row in log for name in row))
     rows = [[f"{row[name]:.4g}" if name in row else "" for name in columns] for row in log]
     header = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     about = "Of each epoch; `gap` and `top1` are on the validation pictures, `seconds` from the beginning."
-    return ["## Numbers", "", about, "", *header, *(f"| {' | '.join(row)} |" for row in rows), ""]
+    return [f"{heading} Numbers", "", about, "", *header, *(f"| {' | '.join(row)} |" for row in rows), ""]

@@ -163,15 +163,16 @@ def change(recipe: Recipe, values: Mapping[str, Any], options: Options) -> Recip
 def on_network(recipe: Recipe, network: Mapping[str, Any]) -> Recipe:
     """The recipe on another network, its own and those of its members with all that belongs to them taken away.
 
-    network: options of NETWORK_KEYS -> value.
+    network: options of NETWORK_KEYS -> value. What was pretrained is, but where weights are given.
     """
+    gone = set(NETWORK_KEYS) - ({"pretrained"} if "weights" not in network else set())
 
     def without(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in values.items() if key.rpartition(".")[2] not in NETWORK_KEYS}
+        return {key: value for key, value in values.items() if key.rpartition(".")[2] not in gone}
 
     tables = {name: without(values) for name, values in recipe.tables.items()}
     first = "train" if "train" in tables else "embed"
-    tables[first] = {**network, **tables.get(first, {})}
+    tables[first] = {**tables.get(first, {}), **network}
     return replace(recipe, tables=tables, members=tuple(without(values) for values in recipe.members))
 
 

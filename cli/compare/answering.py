@@ -47,7 +47,7 @@ def index_system(
     settings, answering = calibration_settings(recipe, folder), recipe.answering
     if answering.by == "index":
         val = shop.data.parts["val"]
-        words = ["--index", index.path, "--store", store_path(described, val), *shop.arguments("calibrate")]
+        words = ["--index", index.path, "--store", store_path(shop, described, val), *shop.arguments("calibrate")]
         run_step("calibrate", [val, "--config", folder / "calibrate.toml", "--overwrite", *words])
         return Ready(CalibratedIndex(index, stores, settings), rate, n_bytes)
     k = answering.neighbours if answering.by == "majority" else None
@@ -57,7 +57,8 @@ def index_system(
 def classifier(shop: Workshop, recipe: Recipe, model: Path | None, folder: Path) -> Ready:
     """The probabilities of a network's classes for every part. model: None is a caller's bug."""
     from index.compared import Classes
-    from retrieval.classifying import classify
+    from index.comparing import Probabilities
+    from retrieval.classifying import open_classifier
     from retrieval.device import limit_threads, resolve_device
     from retrieval.pictures import PictureSource
 
@@ -65,21 +66,27 @@ def classifier(shop: Workshop, recipe: Recipe, model: Path | None, folder: Path)
         raise ValueError("a classifier has a trained model")
     limit_threads(shop.values["threads"])
     device, n_workers = resolve_device(shop.values["device"]), max(1, default_workers(shop.values["workers"]))
+    opened = open_classifier(model / "model", device=device, n_workers=n_workers)
     code = {name: i for i, name in enumerate(shop.data.landmarks)}
     k = min(len(code), N_CLASSES_KEPT)
     tables = {}
     for name, (manifest, _, _) in shop.queries.items():
         source = PictureSource(manifest, shop.data.images)
-        found = classify(model / "model", source, np.arange(len(manifest)), device=device, n_workers=n_workers, k=k)
-        codes = np.array([code[label] for label in found.labels], dtype=np.int64)
-        landmark = np.full((len(manifest), found.label.shape[1]), -1, dtype=np.int64)
-        probability = np.zeros(landmark.shape)
-        landmark[found.row], probability[found.row] = codes[found.label], found.probability
-        tables[name] = (landmark, probability)
+        found = opened.classify(source, np.arange(len(manifest)), k)
+        codes = np.array([code.get(label, -1) for label in found.labels], dtype=np.int64)[found.label]
+        order = np.argsort(codes < 0, axis=1, kind="stable")  # those that only a stage's own data has are no answers
+        shape = len(manifest), found.label.shape[1]
+        table = Probabilities(np.full(shape, -1, dtype=np.int64), np.zeros(shape), np.ones(shape))
+        for whole, values in (
+            (table.landmark, codes),
+            (table.probability, found.probability),
+            (table.doubt, found.doubt),
+        ):
+            whole[found.row] = np.take_along_axis(values, order, axis=1)
+        tables[name] = table
 
     def describe(rows: LongArray) -> object:
-        source = PictureSource(shop.queries["val"][0], shop.data.images)
-        return classify(model / "model", source, rows, device=device, n_workers=n_workers, k=k)
+        return opened.classify(PictureSource(shop.queries["val"][0], shop.data.images), rows, k)
 
     return Ready(Classes(tables, calibration_settings(recipe, folder).precision), measure_rate(shop, describe), None)
 

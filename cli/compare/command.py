@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ BASELINES = {
     "random": "Landmarks at random, with random certainty.",
     "most frequent": "The landmark with the most training pictures, whatever the picture shows.",
 }
+N_ATTEMPTS, ATTEMPT_S = 20, 0.5  # to have a folder alone
 PRECISION = 0.95  # of the answers of baselines, as the default of lmr calibrate
 
 
@@ -72,6 +74,7 @@ def compare(recipes: Sequence[str], options: "Options", values: dict[str, Any]) 
     from cli.compare.data import read_data, read_queries
     from cli.compare.plan import left_out, read_entries
     from cli.compare.results import landmarks_to_csv, to_csv, to_json, to_text
+    from cli.compare.running import require_files
     from cli.compare.workshop import Workshop
     from index.writing import write_whole
 
@@ -88,6 +91,8 @@ def compare(recipes: Sequence[str], options: "Options", values: dict[str, Any]) 
     output.mkdir(parents=True, exist_ok=True)
     with _alone(output):
         shop = Workshop(data, queries, output, values)
+        for entry in entries:
+            require_files(shop, entry, options)
         rows = [_row(shop, entry, options, seeds, values) for entry in entries] + _baselines(shop, part)
         facts = {
             "part": part,
@@ -108,7 +113,10 @@ def compare(recipes: Sequence[str], options: "Options", values: dict[str, Any]) 
 
 @contextlib.contextmanager
 def _alone(output: Path) -> Iterator[None]:
-    """Keeps other comparisons out of a folder, until this process ends at the latest. LmrError when one is there."""
+    """Keeps other comparisons out of a folder, until this process ends at the latest. LmrError when one is there.
+
+    Workers of one that was killed hold the folder for some seconds more.
+    """
     if os.name != "posix":
         yield
         return
@@ -116,10 +124,16 @@ def _alone(output: Path) -> Iterator[None]:
 
     descriptor = os.open(output, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LmrError(f"--output {output}: another lmr compare is at work there; give another folder") from error
+        for attempt in range(N_ATTEMPTS):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if attempt == N_ATTEMPTS - 1:
+                    raise LmrError(
+                        f"--output {output}: another lmr compare is at work there; give another folder"
+                    ) from error
+                time.sleep(ATTEMPT_S)
         yield
     finally:
         os.close(descriptor)

@@ -1,7 +1,7 @@
 """The data of a comparison: a folder with manifests of fixed names and the pictures."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TRAIN, VAL, TEST = "train.csv", "val.csv", "test.csv"
 N_NEEDED = {"val": 2, "test": 1}  # queries that show a landmark of train; on val some fit and others judge
-N_SAMPLED = 8  # training pictures that tell one folder of pictures from another
+N_SAMPLED = 256  # pictures of a manifest that tell whether its pictures are the same
 SOLUTIONS = ("test_solution.csv", "test_solution_public.csv", TEST)  # where the answers to test may be
 
 
@@ -27,7 +27,6 @@ class ComparisonData:
     """What systems are trained and scored on.
 
     parts: manifest of the queries of each part that is asked, `val` and perhaps `test`. landmarks, counts: of train.
-    pictures: sha256 (hex) over some training pictures, which are other ones in another folder, or at another size.
     """
 
     folder: Path
@@ -35,7 +34,7 @@ class ComparisonData:
     parts: dict[str, Path]
     landmarks: tuple[str, ...]
     counts: LongArray
-    pictures: str
+    _known: dict[Path, str] = field(default_factory=dict)
 
     @property
     def train(self) -> Path:
@@ -46,9 +45,11 @@ class ComparisonData:
         """A manifest of the folder by the name that recipes give it, None where the folder has none."""
         return self.folder / name if (self.folder / name).exists() else None
 
-    def digest(self, name: str) -> str:
-        """sha256 (hex) of a manifest."""
-        return file_digest(self.folder / name)
+    def digest(self, manifest: Path) -> str:
+        """sha256 (hex) of a manifest and of pictures evenly spread over it. LmrError when it cannot be read."""
+        if manifest not in self._known:
+            self._known[manifest] = _digest(manifest, self.images)
+        return self._known[manifest]
 
 
 def read_data(folder: Path, images: Path | None, *, test: bool, solution: Path | None = None) -> ComparisonData:
@@ -71,8 +72,7 @@ def read_data(folder: Path, images: Path | None, *, test: bool, solution: Path |
         parts["test"] = solution or _find_solution(folder)
     used, counts = np.unique(train.landmark[train.landmark >= 0], return_counts=True)
     names = tuple(train.landmarks[code] for code in used)
-    place = images_folder(images, folder / TRAIN)
-    return ComparisonData(folder, place, parts, names, counts, _pictures_digest(train, place))
+    return ComparisonData(folder, images_folder(images, folder / TRAIN), parts, names, counts)
 
 
 def read_queries(data: ComparisonData, part: str) -> "tuple[Manifest, Queries, Asked]":
@@ -113,11 +113,13 @@ def file_digest(path: Path) -> str:
         raise LmrError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _pictures_digest(manifest: "Manifest", images: Path) -> str:
-    """sha256 (hex) over pictures evenly spread over a manifest; one that cannot be read counts as empty."""
+def _digest(path: Path, images: Path) -> str:
+    """sha256 (hex) of a manifest and some of its pictures; one that cannot be read counts as empty."""
+    from retrieval.manifest import read_manifest
     from retrieval.pictures import PictureSource
 
-    source, digest = PictureSource(manifest, images), hashlib.sha256()
+    digest, manifest = hashlib.sha256(file_digest(path).encode()), read_manifest(path)
+    source = PictureSource(manifest, images)
     for row in np.unique(np.linspace(0, len(manifest) - 1, N_SAMPLED).round().astype(np.int64)).tolist():
         try:
             picture = source.read(row)

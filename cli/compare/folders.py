@@ -21,11 +21,11 @@ def model_folder(shop: Workshop, label: str, recipe: Recipe) -> Path | None:
     """Where a member's network is trained; None where nothing is."""
     if "train" not in recipe.tables:
         return None
-    named = {shop.data.train.name: shop.data.digest(shop.data.train.name)}
+    named = {shop.data.train.name: shop.data.digest(shop.data.train)}
     for table in (recipe.tables["train"], *recipe.stages):
-        named |= {str(table[key]): shop.data.digest(table[key]) for key in MANIFEST_KEYS if _is_there(shop, table, key)}
+        there = [str(table[key]) for key in MANIFEST_KEYS if _is_there(shop, table, key)]
+        named |= {name: shop.data.digest(shop.data.folder / name) for name in there}
     identity = {
-        "pictures": shop.data.pictures,
         "train": recipe.tables["train"],
         "stages": recipe.stages,
         "manifests": named,
@@ -39,7 +39,6 @@ def described_folder(shop: Workshop, label: str, parts: Sequence[Recipe], models
     """Where the descriptors of one network or of several joined lie; systems that search in them share it."""
     tables = [recipe.tables.get("embed", {}) for recipe in parts]
     identity = {
-        "pictures": shop.data.pictures,
         "models": [model.name if model else None for model in models],
         "embed": tables,
         "files": [_files_digests(table) for table in tables],
@@ -52,9 +51,9 @@ def system_folder(shop: Workshop, label: str, parts: Sequence[Recipe], models: S
     return shop.output / "systems" / _folder_name(label, _system_identity(shop, parts, models))
 
 
-def store_path(described: Path, manifest: Path) -> Path:
-    """Where the descriptors of a manifest lie; of another manifest of its name they lie elsewhere."""
-    return described / f"{manifest.stem}-{file_digest(manifest)[:12]}.h5"
+def store_path(shop: Workshop, described: Path, manifest: Path) -> Path:
+    """Where the descriptors of a manifest lie; those of another one, or of other pictures, lie elsewhere."""
+    return described / f"{manifest.stem}-{shop.data.digest(manifest)[:12]}.h5"
 
 
 def backgrounds(shop: Workshop, recipe: Recipe) -> list[str]:
@@ -73,13 +72,12 @@ def in_data(shop: Workshop, table: Mapping[str, Any]) -> dict[str, Any]:
 def _system_identity(shop: Workshop, parts: Sequence[Recipe], models: Sequence[Path | None]) -> dict[str, Any]:
     names = sorted({shop.data.train.name, *(name for member in parts for name in backgrounds(shop, member))})
     return {
-        "pictures": shop.data.pictures,
         "members": [
             {"model": model.name if model else None, "tables": _answering_tables(member)}
             for member, model in zip(parts, models, strict=True)
         ],
-        "manifests": {name: shop.data.digest(name) for name in names},
-        "parts": {"val": file_digest(shop.data.parts["val"])},
+        "manifests": {name: shop.data.digest(shop.data.folder / name) for name in names},
+        "parts": {"val": shop.data.digest(shop.data.parts["val"])},
     }
 
 

@@ -26,7 +26,7 @@ def describe_rows(shop: Workshop, parts: Sequence[Recipe], network: Path, descri
     table = {key: value for key, value in recipe.tables.get("embed", {}).items() if key not in prepared}
     config = write_config(described / "embed.toml", table)
     manifests = [shop.data.train, *(shop.data.folder / name for name in backgrounds(shop, recipe))]
-    stores = [store_path(described, manifest) for manifest in manifests]
+    stores = [store_path(shop, described, manifest) for manifest in manifests]
     for manifest, store in zip(manifests, stores, strict=True):
         words = ["--config", config, "--model", network, "--output", store, *shop.arguments("embed")]
         run_step("embed", [manifest, *words])
@@ -82,6 +82,11 @@ def describe_parts(shop: Workshop, index: "IndexFolder", described: Path) -> "di
 
     stores = {}
     for name, path in shop.data.parts.items():
-        values = {**shop.values, "images": shop.data.images, "store": store_path(described, path), "overwrite": True}
+        values = {
+            **shop.values,
+            "images": shop.data.images,
+            "store": store_path(shop, described, path),
+            "overwrite": True,
+        }
         stores[name], _ = describe_queries(path, index.model_path, values)
     return stores

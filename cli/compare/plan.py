@@ -124,9 +124,13 @@ def require_values(recipe: Recipe) -> None:
 
 
 def _require_alike(parts: Sequence[Recipe]) -> None:
-    """LmrError where members that answer through one index ask for different ones."""
+    """LmrError where members whose mean is taken answer in different ways, or through different indexes."""
     first = parts[0]
-    if first.answering.by == "classifier" or first.answering.combine == "majority":
+    if first.answering.combine == "majority":
+        return
+    if any(member.answering != first.answering for member in parts):
+        raise LmrError(f"{first.source}: [answer] is of all members, as their mean is taken; set it for all")
+    if first.answering.by == "classifier":
         return
     for table in ("build-index", "calibrate", "answer"):
         if any(member.tables.get(table) != first.tables.get(table) for member in parts):
@@ -157,7 +161,10 @@ def _require_values(step: str, config: Path) -> None:
         with context:
             stages, given = read_stages(), given_options()
         for stage in stages or [{}]:
-            require_used(training_config(context.params | stage), stage or given, context.params["teacher"])
+            training = training_config(context.params | stage)
+            require_used(training, stage or given, context.params["teacher"])
+            if training.patience and context.params["val"] is None:
+                raise LmrError(f"--patience {training.patience} needs --val, the pictures that tell a better epoch")
 
 
 def _context(step: str, config: Path) -> click.Context:

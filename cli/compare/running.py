@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.compare.answering import Ready, calibration_settings, classifier, index_system
-from cli.compare.data import file_digest
 from cli.compare.folders import described_folder, in_data, model_folder, system_folder
 from cli.compare.keeping import read_answers, read_facts, write_answers
+from cli.compare.plan import Entry
 from cli.compare.workshop import FACTS, FINISHED, Workshop, run_step, write_config
 from retrieval.errors import LmrError
-from retrieval.recipe import Recipe
+from retrieval.recipe import Options, Recipe, members, settle
 
 if TYPE_CHECKING:
     from index.comparing import Answered
@@ -49,6 +49,15 @@ class Group:
         """Each member as a system of its own."""
         pairs = enumerate(zip(self.parts, self.models, strict=True))
         return [Group(self.label, [part], [model], self.folder / f"member-{i}") for i, (part, model) in pairs]
+
+
+def require_files(shop: Workshop, entry: Entry, options: Options) -> None:
+    """LmrError where a file or a manifest that a system's recipe names is not there, before others are trained."""
+    try:
+        for member in members(settle(entry.recipe, options), 0, options):
+            system_folder(shop, entry.label, [member], [model_folder(shop, entry.label, member)])
+    except LmrError as error:
+        raise LmrError(f"{entry.label}: {error}") from error
 
 
 def make_system(shop: Workshop, label: str, parts: Sequence[Recipe], part: str) -> Made:
@@ -108,7 +117,7 @@ def _answers(shop: Workshop, group: Group, part: str) -> "tuple[Answered, dict[s
     from index.writing import write_whole
 
     asked = {name: asked for name, (_, _, asked) in shop.queries.items()}
-    kept = group.folder / f"answers-{part}-{file_digest(shop.data.parts[part])[:12]}.npz"
+    kept = group.folder / f"answers-{part}-{shop.data.digest(shop.data.parts[part])[:12]}.npz"
     facts_path = group.folder / FACTS
     if kept.exists() and facts_path.exists():
         return read_answers(kept), read_facts(facts_path)
@@ -145,7 +154,7 @@ def _join(shop: Workshop, group: Group, ready: Sequence[Ready]) -> Ready:
     precision = calibration_settings(group.parts[0], group.folder).precision
     if group.parts[0].answering.combine == "majority":
         return Ready(Majority(systems, precision), rate, sum(sizes) if sizes else None)
-    tables = [system.tables for system in systems if isinstance(system, Classes)]
+    tables = [system.tables for system in systems if isinstance(system, Classes)]  # all are, `read_entries` has seen
     n_landmarks = len(shop.data.landmarks)
     mean = {name: mean_probabilities([table[name] for table in tables], n_landmarks) for name in shop.queries}
     return Ready(Classes(mean, precision), rate, None)

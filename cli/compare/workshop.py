@@ -67,6 +67,8 @@ def run_step(step: str, arguments: Sequence[object]) -> None:
             step_command(step).main(words, prog_name=f"lmr {step}", standalone_mode=False)
     except click.UsageError as error:
         raise LmrError(f"lmr {step}: {error.format_message()}") from error
+    except click.Abort as error:  # what click makes of it
+        raise KeyboardInterrupt from error
 
 
 def write_config(path: Path, table: Mapping[str, Any], stages: Sequence[Mapping[str, Any]] = ()) -> Path:

@@ -20,10 +20,10 @@ from retrieval.model import DescriptorModel
 from retrieval.sources import Source
 from retrieval.training.augmentation import Batch, Collate
 from retrieval.training.parts import Parts, network_dtype
-from retrieval.training.step import Setting, pooled_features
+from retrieval.training.step import Setting, explained_step, pooled_features
 from retrieval.training.workers import explained_workers
 
-N_AT_ONCE = 32  # pictures
+N_AT_ONCE = 32  # pictures at most
 
 Item = tuple[int, Tensor | str]
 
@@ -66,7 +66,7 @@ def frozen_features(parts: Parts, setting: Setting, pictures: PlainPictures, cac
             old.unlink()
         partial = path.with_name(path.name + ".tmp")
         try:
-            unreadable = _write_features(partial, parts, setting, _all_batches(pictures, cache), cache.n)
+            unreadable = _write_features(partial, parts, setting, _all_batches(pictures, cache, setting), cache.n)
             write_atomically(reasons, json.dumps(unreadable).encode())
             os.replace(partial, path)
         except OSError as error:
@@ -96,8 +96,9 @@ def _fingerprint(model: DescriptorModel, setting: Setting, digest: str) -> str:
     return known.hexdigest()
 
 
-def _all_batches(pictures: PlainPictures, cache: FeatureCache) -> Iterator[tuple[range, Batch]]:
-    rows = [range(i, min(i + N_AT_ONCE, cache.n)) for i in range(0, cache.n, N_AT_ONCE)]
+def _all_batches(pictures: PlainPictures, cache: FeatureCache, setting: Setting) -> Iterator[tuple[range, Batch]]:
+    step = min(N_AT_ONCE, setting.config.batch_size)
+    rows = [range(i, min(i + step, cache.n)) for i in range(0, cache.n, step)]
     loader = DataLoader(
         pictures,
         batch_sampler=[[(row, 0) for row in some] for some in rows],
@@ -121,7 +122,8 @@ def _write_features(
             block = np.zeros((len(rows), parts.model.n_features), "<f4")
             if len(batch.labels):
                 read = [i for i, row in enumerate(rows) if row not in batch.unreadable]
-                block[read] = pooled_features(parts, batch, setting).cpu().numpy()
+                with explained_step(setting):
+                    block[read] = pooled_features(parts, batch, setting).cpu().numpy()
             file.write(block.tobytes())
             unreadable |= batch.unreadable
     return unreadable

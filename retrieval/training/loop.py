@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -89,6 +89,16 @@ def run_identity(model: DescriptorModel, data: TrainingData, spec: ImageSpec, co
     }
 
 
+def history(data: TrainingData, config: TrainConfig, log: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """What a stage of training was, for the model's card. log: a row for each epoch."""
+    made_by: dict[str, Any] = {"training": asdict(config), "data": data.digest}
+    made_by |= {"n_pictures": len(data.landmark), "n_landmarks": int((data.counts > 0).sum())}
+    made_by |= {"n_non_landmarks": int((data.landmark < 0).sum()), "log": list(log)}
+    if data.teacher is not None:
+        made_by["teacher"] = data.teacher.fingerprint
+    return made_by
+
+
 def require_possible(model: DescriptorModel, spec: ImageSpec, config: TrainConfig, run: Run) -> None:
     """LmrError when the configuration does not fit the network or the run."""
     model.require_size(spec.size)
@@ -113,7 +123,8 @@ def _begin(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: 
     setting = Setting(spec, config, run.device, run.processes, data.teacher)
     run.processes.share_norms(model)
     parts = make_parts(model, data.counts, config, run.device, data.teacher.d if data.teacher else 0)
-    identity = run_identity(model, data, spec, config) | {"starting weights": weights_digest(model)}
+    identity = run_identity(model, data, spec, config)
+    identity |= {"starting weights": weights_digest(model), "validation manifest": run.validation}
     if run.head is not None:
         take_over(parts.loss, run.head)
         identity["starting class directions"] = hashlib.sha256(save(dict(run.head))).hexdigest()
@@ -183,14 +194,9 @@ def _finish_epoch(training: _Training) -> None:
 
 def _history(training: _Training) -> dict[str, Any]:
     """How the network came to be, for its card."""
-    data, run = training.data, training.run
-    made_by: dict[str, Any] = {"training": asdict(training.setting.config), "data": data.digest}
-    made_by |= {"n_pictures": len(data.landmark), "n_landmarks": int((data.counts > 0).sum())}
-    made_by |= {"n_non_landmarks": int((data.landmark < 0).sum()), "log": training.state.log}
-    if data.teacher is not None:
-        made_by["teacher"] = data.teacher.fingerprint
-    if run.earlier:
-        made_by["earlier_stages"] = run.earlier
+    made_by = history(training.data, training.setting.config, training.state.log)
+    if training.run.earlier:
+        made_by["earlier_stages"] = training.run.earlier
     return made_by
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pytorch_metric_learning.losses import CosFaceLoss, NormalizedSoftmaxLoss, ProxyAnchorLoss
+from pytorch_metric_learning.losses import NormalizedSoftmaxLoss, ProxyAnchorLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,7 +15,7 @@ from retrieval.arrays import LongArray
 from retrieval.training.class_bank import ClassBank
 from retrieval.training.config import PAIR_LOSSES, LossConfig
 from retrieval.training.heads import CosineHead, LinearHead
-from retrieval.training.margins import AdaptiveArcFace, ClampedArcFace, class_margins
+from retrieval.training.margins import AdaptiveArcFace, ClampedArcFace, ClassCosFace, class_margins
 from retrieval.training.pairs import PairLoss
 
 PROXY_ANCHOR = {"margin": 0.1, "alpha": 32.0}  # Kim et al. 2020, section 4
@@ -135,7 +135,9 @@ def _make_classifier(config: LossConfig, d: int, counts: LongArray) -> Any:
         degrees = torch.tensor(np.degrees(margins), dtype=torch.float32)
         classifier = kind(n_outputs, d, margins_deg=degrees, scale=config.scale, n_centres=config.n_centres)
     elif config.name == "cosface":
-        classifier = CosFaceLoss(n_outputs, d, margin=config.margin_cos, scale=config.scale)
+        cosines = torch.full((n_outputs,), config.margin_cos)
+        cosines[len(counts) :] = 0  # none for the background
+        classifier = ClassCosFace(n_outputs, d, margins=cosines, scale=config.scale)
     else:
         classifier = NormalizedSoftmaxLoss(n_outputs, d, temperature=1.0 / config.scale)
     classifier.cross_entropy = nn.CrossEntropyLoss(reduction="none", label_smoothing=config.label_smoothing)

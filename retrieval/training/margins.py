@@ -1,11 +1,11 @@
-"""ArcFace with a margin for each class, of the class's size or of the picture, and a finite gradient everywhere."""
+"""ArcFace and CosFace with a margin for each class, of the class's size or of the picture."""
 
 import math
 from typing import Any
 
 import numpy as np
 import torch
-from pytorch_metric_learning.losses import SubCenterArcFaceLoss
+from pytorch_metric_learning.losses import CosFaceLoss, SubCenterArcFaceLoss
 from torch import Tensor
 
 from retrieval.arrays import FloatArray, LongArray
@@ -34,26 +34,39 @@ def class_margins(counts: LongArray, config: LossConfig) -> FloatArray:
     return np.asarray(low + (high - low) * share)
 
 
-class ClampedArcFace(SubCenterArcFaceLoss):  # type: ignore[misc]
+class _ClassMargins:
+    """A loss of the library that reads `margin`, with one for each class in the buffer `margins`."""
+
+    margins: Tensor
+    chosen: Tensor | None = None  # the classes whose directions are in W, where those are not all
+
+    def compute_loss(self, embeddings: Tensor, labels: Tensor, *further: Any) -> Any:
+        """As the library's, with the margins of this batch's classes."""
+        self.margin = self.margins[labels if self.chosen is None else self.chosen[labels]]
+        return super().compute_loss(embeddings, labels, *further)  # type: ignore[misc]
+
+
+class ClassCosFace(_ClassMargins, CosFaceLoss):  # type: ignore[misc]
+    """CosFace (Wang et al. 2018, eq. 4) with one margin for each class. margins: (n_classes,) cosines."""
+
+    def __init__(self, num_classes: int, embedding_size: int, *, margins: Tensor, scale: float) -> None:
+        super().__init__(num_classes, embedding_size, scale=scale)
+        self.register_buffer("margins", margins)
+
+
+class ClampedArcFace(_ClassMargins, SubCenterArcFaceLoss):  # type: ignore[misc]
     """ArcFace (Deng et al. 2019, eq. 3) with one margin for each class and a finite gradient everywhere.
 
     margins_deg: (n_classes,) degrees, as the library counts them. n_centres: directions of each class, of which the
     nearest counts (Deng et al., Sub-center ArcFace, 2020).
     """
 
-    chosen: Tensor | None = None  # the classes whose directions are in W, where those are not all
-
     def __init__(
         self, num_classes: int, embedding_size: int, *, margins_deg: Tensor, scale: float, n_centres: int = 1
     ) -> None:
         sizes = {"num_classes": num_classes, "embedding_size": embedding_size}
         super().__init__(margin=0.0, scale=scale, sub_centers=n_centres, **sizes)
-        self.register_buffer("margins_rad", torch.deg2rad(margins_deg))
-
-    def compute_loss(self, embeddings: Tensor, labels: Tensor, *further: Any) -> Any:
-        """As the library's, with the margins of this batch's classes."""
-        self.margin = self.margins_rad[labels if self.chosen is None else self.chosen[labels]]
-        return super().compute_loss(embeddings, labels, *further)
+        self.register_buffer("margins", torch.deg2rad(margins_deg))
 
     def get_cosine(self, embeddings: Tensor) -> Tensor:
         """As the library's, without a maximum over one centre."""

@@ -17,7 +17,7 @@ RMSPROP_ALPHA, RMSPROP_EPSILON = 0.9, 1e-7  # Keras' defaults
 def make_optimizer(model: DescriptorModel, loss: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Two learning rates; no weight decay on norms, biases and the GeM exponent (He et al. 2019, section 3.1).
 
-    Nor on parameters with an attribute `decay` that is false. What is frozen is left out. LmrError when that is all.
+    What is frozen is left out. LmrError when that is all.
     """
     head = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
     groups = [
@@ -50,7 +50,7 @@ def rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
 
 def _groups(part: str, parameters: Iterable[nn.Parameter], rate: float, weight_decay: float) -> list[dict[str, Any]]:
     trained = [p for p in parameters if p.requires_grad]
-    with_decay = [p for p in trained if p.ndim > 1 and getattr(p, "decay", True)]
+    with_decay = [p for p in trained if p.ndim > 1]
     chosen = {id(p) for p in with_decay}
     without = [p for p in trained if id(p) not in chosen]
     return [

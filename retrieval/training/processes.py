@@ -5,7 +5,7 @@ What follows the backbone is computed by each process on the whole batch; gradie
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -34,7 +34,7 @@ class Processes:
     def share_norms(self, model: DescriptorModel) -> None:
         """Makes batch norms of the backbone take their statistics from the batches of all processes; only on GPUs."""
         if self.n > 1 and self.device.type == "cuda":
-            model.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone)  # type: ignore[no-untyped-call]
+            model.backbone = with_shared_norms(model.backbone, model.config.backbone)
 
     def gather(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(b, c) and (b,) of this process -> those of all, in the order of their ranks; gradients reach its own."""
@@ -107,6 +107,19 @@ class Processes:
             p.grad.copy_(gradient.view_as(p))  # in the parameter's layout, which fused optimisers take for granted
 
 
+def with_shared_norms(backbone: nn.Module, name: str) -> nn.Module:
+    """The backbone of this name with batch norms whose statistics are of all processes.
+
+    timm's norms hold the activation that follows them, which torch's own conversion would lose.
+    """
+    convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
+    if name.startswith("timm:"):
+        from timm import layers
+
+        convert = vars(layers)["convert_sync_batchnorm"]
+    return convert(backbone)
+
+
 def n_processes() -> int:
     """How many processes torchrun started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
@@ -121,7 +134,8 @@ def is_first() -> bool:
 def joined_processes(device: torch.device) -> Iterator[Processes]:
     """This process among those that torchrun started, on a device of its own; alone without torchrun.
 
-    LmrError: a device that several cannot share, fewer GPUs than processes.
+    LmrError: a device that several cannot share, fewer GPUs than processes. After an error the group is not taken down,
+    which on GPUs would wait for processes that wait for this one; torchrun ends them when this one ends.
     """
     if n_processes() == 1:
         yield Processes(device=device)
@@ -132,10 +146,8 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
     elif device.type != "cpu":
         raise LmrError(f"--device {device.type}: several processes train on cuda or cpu; start one without torchrun")
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size(), device)
-    finally:
-        distributed.destroy_process_group()
+    yield Processes(distributed.get_rank(), distributed.get_world_size(), device)
+    distributed.destroy_process_group()
 
 
 def _own_gpu(device: torch.device) -> torch.device:

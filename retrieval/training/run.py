@@ -64,9 +64,9 @@ class Run:
     """Where a training run lives and who is told of it.
 
     validate: given the network and its loss, both in evaluation mode, returns metrics with a `gap`; the best network is
-    kept by it.
+    kept by it. validation: digest of the pictures that it asks, without which runs cannot be told apart.
     processes: those that train together; only the first one writes and tells. earlier: the stages before, each the size
-    of its pictures and its configuration, for the model's card. head: the state of the loss before, whose weights are
+    of its pictures and its history, for the model's card. head: the state of the loss before, whose weights are
     taken over where they have the same shapes.
     """
 
@@ -74,6 +74,7 @@ class Run:
     device: torch.device
     n_workers: int = 2
     validate: Validate | None = None
+    validation: str | None = None
     on_step: Callable[[Progress], None] = lambda _: None
     on_epoch: Callable[[Mapping[str, float]], None] = lambda _: None
     on_warning: Callable[[str], None] = lambda _: None

@@ -36,10 +36,10 @@ class Sampler:
     With `rule.cap`, a landmark with more pictures has a random subset of `cap` in all epochs, a function of the seed
     and of `rule.member` alone (ERUS, ensembles of random under-sampling: one subset for each member).
 
-    With `rule.floor`, a landmark with n_c pictures, fewer than the floor f, enters each epoch f times: every one of
-    its pictures floor(f / n_c) times, and f mod n_c of them, drawn anew in each epoch, once more (the up-sampling of
-    the CS231N report). n_c is then what the landmark has after cap and floor, in `rule.balance` too. No two
-    appearances of a picture in an epoch have the same seed, and those seeds spread their crops (`spread_seeds`).
+    With `rule.floor`, a landmark with n_c pictures, fewer than the floor f, is drawn f times for each epoch: every one
+    of its pictures floor(f / n_c) times, and f mod n_c of them, drawn anew in each epoch, once more (the up-sampling of
+    the CS231N report). n_c is then what the landmark has after cap and floor, in `rule.balance` too. No two appearances
+    of a picture in an epoch have the same seed, and those seeds spread their crops (`spread_seeds`).
 
     With `rule.per_landmark`, K, a batch is made of P landmarks with K pictures each, P the largest number for which
     there is room. Landmarks are drawn as often as their pictures would be, floor or ceil of the expected number of

@@ -1,14 +1,14 @@
 """Training in stages: a top model first, then the network under it, then larger pictures."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from retrieval.images import ImageSpec
 from retrieval.model import DescriptorModel
 from retrieval.training.config import TrainConfig
-from retrieval.training.loop import require_possible, train
+from retrieval.training.loop import history, require_possible, train
 from retrieval.training.run import Run, TrainingData
 from retrieval.training.state import TrainingState, read_head
 
@@ -42,7 +42,8 @@ def train_stages(model: DescriptorModel, stages: Sequence[Stage]) -> TrainingSta
     for stage in stages:
         head = read_head(before.run.folder) if before is not None and before.data.labels == stage.data.labels else None
         state = train(model, stage.data, stage.spec, stage.config, replace(stage.run, earlier=earlier, head=head))
-        earlier += ({"size": stage.spec.size, **asdict(stage.config)},)
+        made_by = {"size": stage.spec.size, **history(stage.data, stage.config, state.log)}
+        earlier += (made_by,)
         stage.run.processes.first_says(None)  # what the first one has saved is there for all
         before = stage
     return state

@@ -58,7 +58,8 @@ def resume(folder: Path, parts: Parts, identity: Mapping[str, Any]) -> TrainingS
         if content["identity"].get(what) != value:
             raise LmrError(f"{folder} holds a run with another {what}; go on with that one, or give --overwrite")
     for name, part in parts.by_name().items():
-        part.load_state_dict(content["parts"][name])
+        if content["parts"][name]:  # that of a scaler is empty where the number format needed none
+            part.load_state_dict(content["parts"][name])
     return TrainingState(**content["state"])
 
 

@@ -55,7 +55,7 @@ def learn(parts: Parts, batches: Sequence[Batch], setting: Setting, seed: int) -
         return None
     parts.optimizer.zero_grad(set_to_none=True)
     losses: list[Tensor] = []
-    with _explained(setting):
+    with explained_step(setting):
         for i, (count, batch) in enumerate(zip(counts, batches, strict=True)):
             if count > 1:
                 loss = batch_loss(parts, batch, setting, seed + i * _SEEDS_APART) * (count / n_used)
@@ -66,7 +66,7 @@ def learn(parts: Parts, batches: Sequence[Batch], setting: Setting, seed: int) -
         total = float(sum(values))
         if not math.isfinite(total):
             raise NotFiniteError(f"the loss became {total}")
-        if not math.isfinite(length) and not parts.scaler.is_enabled():  # which skips such a step, and scales less
+        if not math.isfinite(length) and not _may_scale_less(parts.scaler):
             raise NotFiniteError(f"the length of the gradient became {length}")
         _descend(parts)
     return total
@@ -124,6 +124,11 @@ def autocast(setting: Setting) -> torch.autocast:
     return torch.autocast(setting.device.type, dtype, enabled=dtype != torch.float32)
 
 
+def _may_scale_less(scaler: torch.amp.GradScaler) -> bool:
+    """Whether the gradient may be finite with a smaller scale, to which such a step, that is skipped, leads."""
+    return scaler.is_enabled() and scaler.get_scale() >= 1
+
+
 def _clip(parts: Parts, setting: Setting) -> Tensor:
     """Makes the norm of the gradient over all parameters at most the configuration's clip_norm; what it was."""
     setting.processes.add_gradients(parts.model, parts.losses)
@@ -142,7 +147,8 @@ def _descend(parts: Parts) -> None:
         parts.average.update_parameters(parts.averaged_from)
 
 
-def _explained(setting: Setting) -> AbstractContextManager[None]:
+def explained_step(setting: Setting) -> AbstractContextManager[None]:
+    """LmrError for too little memory for a batch, and for pictures that are too small for the network."""
     remedy = (
         "lower --batch-size (with --accumulate as much larger a step stays the same) or --size, "
         "and start again with --overwrite"

@@ -54,7 +54,7 @@ def recipes(pictures: Path) -> Path:
 def classifying(monkeypatch: pytest.MonkeyPatch) -> None:
     """A classifier that tells landmarks by their mean colour, in place of the one that a training leaves."""
 
-    def classify(folder, source, rows, *, device, n_workers, k):
+    def classify(source, rows, k):
         labels = ("dome", "arch", "bridge", "castle")  # another order than the manifest's
         colours = {"arch": (40, 40, 200), "bridge": (200, 40, 40), "castle": (40, 200, 200), "dome": (200, 200, 40)}
         found = []
@@ -64,11 +64,11 @@ def classifying(monkeypatch: pytest.MonkeyPatch) -> None:
             found.append(np.exp(-distance / 40) / np.exp(-distance / 40).sum())
         probability = np.array(found)
         order = np.argsort(-probability, axis=1)[:, :k]
-        return SimpleNamespace(
-            row=np.asarray(rows), label=order, probability=np.take_along_axis(probability, order, 1), labels=labels
-        )
+        sure = np.take_along_axis(probability, order, 1)
+        return SimpleNamespace(row=np.asarray(rows), label=order, probability=sure, doubt=1 - sure, labels=labels)
 
-    monkeypatch.setattr("retrieval.classifying.classify", classify)
+    opened = SimpleNamespace(classify=classify)
+    monkeypatch.setattr("retrieval.classifying.open_classifier", lambda folder, *, device, n_workers: opened)
 
 
 def compare(*words: object) -> dict[str, dict[str, str]]:
@@ -212,6 +212,14 @@ def test_one_network_for_all(recipes, classifying):
         (["knn.toml", "--data", "images"], "images: there is no train.csv; give --data a folder with train.csv and "),
         (["knn.toml", "--part", "test"], ".: no answers to test, such as test_solution.csv; give --solution FILE or "),
         (["trained.toml:val=gone.csv"], "trained.toml:val=gone.csv: val = gone.csv: . has no such file"),
+        (
+            ["knn.toml", "trained.toml:teacher=gone.h5"],
+            "trained.toml:teacher=gone.h5: gone.h5 cannot be read: No such ",
+        ),
+        (
+            ["trained.toml:patience=3"],
+            "trained.toml: --patience 3 needs --val, the pictures that tell a better epoch",
+        ),
         (["knn.toml", "--output", "train.csv"], "--output train.csv is a file; give a folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -273,10 +281,45 @@ def test_other_pictures_of_the_same_manifests_are_another_system(recipes):
             smaller = picture.resize((16, 16))
         smaller.save(path)
     compare("knn.toml", "--images", "smaller")
-    assert len(list(Path("compare/systems").iterdir())) == len(list(Path("compare/stores").iterdir())) == 2
+    assert len(list(Path("compare/systems").iterdir())) == 2
     Path("images").rename("moved")
     compare("knn.toml", "--images", "moved")
     assert len(list(Path("compare/systems").iterdir())) == 2
+
+
+def test_pictures_of_test_that_come_later_are_asked(recipes):
+    def answers():
+        done("compare", "knn.toml", "--part", "test", "--solution", "solution.csv", *HERE)
+        return len(list(Path("compare/systems").glob("*/answers-test-*")))
+
+    assert (answers(), answers()) == (1, 1)
+    next(Path("images").glob("test-*")).unlink()
+    assert answers() == 2
+
+
+def test_landmarks_that_only_a_stage_knows_are_no_answers(recipes):
+    Path("extra.csv").write_text(Path("train.csv").read_text().replace(",bridge", ",elsewhere"))
+    Path("staged.toml").write_text(TRAINED + '[[stage]]\ndata = "extra.csv"\n')
+    done("compare", "staged.toml", *HERE)
+    assert "elsewhere" not in Path("compare/comparison-val-landmarks.csv").read_text()
+
+
+def test_members_whose_mean_is_taken_answer_alike(recipes):
+    Path("two.toml").write_text(TRAINED + '[[member]]\n[[member]]\nby = "index"\n')
+    assert refused("compare", "two.toml", *HERE) == (
+        "two.toml: [answer] is of all members, as their mean is taken; set it for all"
+    )
+
+
+def test_a_stop_inside_a_step_is_told_as_anywhere(recipes, monkeypatch):
+    from cli.embed import command
+
+    def stop(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "callback", stop)
+    stopped = run("compare", "knn.toml", *HERE)
+    assert stopped.stderr.splitlines()[-1] == "Error: interrupted; the same command goes on from what is saved"
 
 
 def test_a_background_may_be_one_name(recipes):

@@ -38,14 +38,15 @@ def test_training_leaves_a_model_its_log_and_curves(pictures):
 def test_a_linear_head_is_validated_by_its_own_answers(pictures):
     import torch
 
-    from retrieval.classifying import classify
+    from retrieval.classifying import open_classifier
     from retrieval.manifest import read_manifest
     from retrieval.pictures import PictureSource
 
     done(*TRAIN, "--epochs", "1", "--loss", "linear", "--head-rate", "1e-9", "--val", "val.csv")
     val = read_manifest(Path("val.csv"))
     source, everything = PictureSource(val, Path("images")), range(len(val))
-    found = classify(Path("model"), source, everything, device=torch.device("cpu"), n_workers=1, k=1)
+    opened = open_classifier(Path("model"), device=torch.device("cpu"), n_workers=1)
+    found = opened.classify(source, everything, k=1)
     right = sum(
         (found.labels[label],) == tuple(val.landmarks[c] for c in val.truths(row))
         for row, (label,) in zip(found.row.tolist(), found.label.tolist(), strict=True)
@@ -236,6 +237,20 @@ def test_a_search_for_the_rate_draws_it_and_trains_nothing(pictures):
     assert float(rows[0]["head_rate"]) == pytest.approx(2e-6)
     assert len(rows) > 20
     assert not Path("model").exists()
+    assert "rates.csv" in done(*TRAIN, "--loss", "softmax", "--find-rate", "rates.png").stdout
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        ("train.png", "--find-rate train.png: its table would replace train.csv; give another name"),
+        ("rates.csv", "--find-rate rates.csv: it is drawn as a PNG; give a name that ends in .png"),
+    ],
+)
+def test_a_search_for_the_rate_replaces_nothing_else(pictures, picture, message):
+    before = listing(pictures)
+    assert refused(*TRAIN, "--find-rate", picture) == message
+    assert listing(pictures) == before
 
 
 def test_one_landmark_is_not_enough(pictures):

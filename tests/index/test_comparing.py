@@ -8,6 +8,7 @@ from index.compared import Chance, Classes, Majority, Part, answers_of
 from index.comparing import (
     Answered,
     Asked,
+    Probabilities,
     ask,
     folds,
     join,
@@ -34,11 +35,12 @@ def asked_for(truths: list[str]) -> Asked:
     return ask(Queries(names, labels, np.full(len(truths), "", dtype=object)), LANDMARKS)
 
 
-def table(rows: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks and probabilities of each query, best first, from the probabilities of all three."""
+def table(rows: list[list[float]]) -> Probabilities:
+    """From the probabilities of all three landmarks of each query."""
     p = np.array(rows)
     order = np.argsort(-p, axis=1, kind="stable")
-    return order, np.take_along_axis(p, order, axis=1)
+    p = np.take_along_axis(p, order, axis=1)
+    return Probabilities(order, p, 1 - p)
 
 
 def whole(asked: Asked, name: str = "val") -> Part:
@@ -71,28 +73,40 @@ def test_without_non_landmarks_nothing_can_be_turned_away() -> None:
 
 def test_probabilities_rank_answers_and_unread_queries_have_none() -> None:
     val = asked_for(["arch", "bridge", "castle", ""])
-    landmark, probability = table([[0.9, 0.1, 0], [0.2, 0.7, 0.1], [0.5, 0.1, 0.4], [0.4, 0.3, 0.3]])
-    landmark = landmark.copy()
-    landmark[1] = -1
-    answered = Classes({"val": (landmark, probability)}, 0.95).answer(whole(val), whole(val))
+    said = table([[0.9, 0.1, 0], [0.2, 0.7, 0.1], [0.5, 0.1, 0.4], [0.4, 0.3, 0.3]])
+    said.landmark[1] = -1
+    answered = Classes({"val": said}, 0.95).answer(whole(val), whole(val))
     assert answered.key[1] == -np.inf
     assert np.allclose(1 / (1 + np.exp(-answered.key[[0, 2, 3]])), [0.9, 0.5, 0.4])
     assert best(answered.votes, 4)[0].tolist() == [0, -1, 0, 0]
 
 
 def test_the_log_odds_of_certainty_are_finite_and_above_all_others() -> None:
-    odds = log_odds(np.array([0.0, 2.0**-1000, 0.5, 1 - 2.0**-24, 1 - 2.0**-50, 1.0]))
+    doubt = np.array([1.0, 1.0, 0.5, 2.0**-24, 2.0**-50, 2.0**-900, 2.0**-1000, 0.0])
+    odds = log_odds(np.array([0.0, 2.0**-1000, *(1 - doubt[2:])]), doubt)
     assert np.isfinite(odds).all()
     assert odds[2] == 0
     assert (np.diff(odds) > 0).all()
 
 
 def test_the_mean_of_members_counts_what_one_does_not_name_as_zero() -> None:
-    a = np.array([[0, 1], [2, 0]]), np.array([[0.8, 0.2], [0.6, 0.4]])
-    b = np.array([[1, 2], [-1, -1]]), np.array([[0.9, 0.1], [0.0, 0.0]])
-    landmark, probability = mean_probabilities([a, b], 3)
-    assert landmark.tolist() == [[1, 0], [2, 0]]
-    assert probability.tolist() == [[pytest.approx(0.55), pytest.approx(0.4)], [pytest.approx(0.3), pytest.approx(0.2)]]
+    a = Probabilities(
+        np.array([[0, 1], [2, 0]]), np.array([[0.8, 0.2], [0.6, 0.4]]), np.array([[0.2, 0.8], [0.4, 0.6]])
+    )
+    b = Probabilities(np.array([[1, 2], [-1, -1]]), np.array([[0.9, 0.1], [0.0, 0.0]]), np.array([[0.1, 0.9], [1, 1]]))
+    mean = mean_probabilities([a, b], 3)
+    assert mean.landmark.tolist() == [[1, 0], [2, 0]]
+    assert mean.probability == pytest.approx(np.array([[0.55, 0.4], [0.3, 0.2]]))
+    assert mean.doubt == pytest.approx(np.array([[0.45, 0.6], [0.7, 0.8]]))
+
+
+def test_the_mean_of_sure_members_does_not_saturate() -> None:
+    def sure(*doubts: float) -> Probabilities:
+        doubt = np.array(doubts)[:, None]
+        return Probabilities(np.zeros((len(doubts), 1), dtype=np.int64), 1 - doubt, doubt)
+
+    key = mean_probabilities([sure(1e-30, 1e-40), sure(1e-30, 1e-50)], 3).key
+    assert key.tolist() == pytest.approx([30 * np.log(10), 40 * np.log(10) + np.log(2)])
 
 
 def test_two_members_outvote_a_surer_third() -> None:
@@ -104,6 +118,12 @@ def test_two_members_outvote_a_surer_third() -> None:
     surer = vote_of_members([member(0, 3.0), member(0, 3.0), member(1, 9.0)], 1)[1]
     alone = vote_of_members([member(0, 9.0), member(1, 3.0), member(2, 3.0)], 1)
     assert surer[0] > key[0] > alone[1][0]
+    surest = [vote_of_members([member(0, sure), member(0, sure)], 1)[1][0] for sure in (40.0, 60.0, 700.0)]
+    assert surest == sorted(set(surest))
+    equal = vote_of_members(
+        [member(0, 2.0), member(1, 2.001), (votes_of(np.array([[2, 0]]), np.ones((1, 2))), np.zeros(1))], 1
+    )
+    assert equal[0].landmark[0] == 1
     assert alone[0].landmark[0] == 0
 
 

@@ -11,7 +11,7 @@ from tiny_world import CPU, LABELS, SIZE, SPEC, Pictures, jpeg, tiny_model
 
 from retrieval import checkpoint, classifying
 from retrieval.checkpoint import save_model
-from retrieval.classifying import CLASSIFIER, classify, load_classifier, most_probable, save_classifier
+from retrieval.classifying import CLASSIFIER, load_classifier, most_probable, open_classifier, save_classifier
 from retrieval.errors import LmrError
 from retrieval.images import prepare
 from retrieval.model import DescriptorModel, to_input
@@ -88,7 +88,7 @@ def test_pictures_are_classified_as_by_hand(tmp_path: Path, config: LossConfig) 
     model, loss = saved(tmp_path, config)
     encoded = [jpeg(label, 0) for label in (0, 1, 2)]
     source = Pictures([encoded[0], None, encoded[1], encoded[2]])
-    found = classify(tmp_path, source, [3, 1, 0], device=CPU, n_workers=1, k=2)
+    found = open_classifier(tmp_path, device=CPU, n_workers=1).classify(source, [3, 1, 0], k=2)
     assert found.row.tolist() == [3, 0]
     assert found.unreadable == {1: "picture 1 is gone"}
     pictures = np.stack([prepare(encoded[i], SPEC) for i in (2, 0)])
@@ -100,6 +100,7 @@ def test_pictures_are_classified_as_by_hand(tmp_path: Path, config: LossConfig) 
     probability, label = torch.softmax(head(features), dim=1).sort(dim=1, descending=True)
     assert found.label.tolist() == label[:, :2].tolist()
     assert found.probability == pytest.approx(probability[:, :2].detach().numpy(), rel=1e-4)
+    assert found.doubt == pytest.approx(1 - found.probability)
     assert found.label.dtype == np.int32
     assert found.probability.dtype == np.float64
 
@@ -123,7 +124,7 @@ def test_raw_features_are_descriptors_of_another_length() -> None:
 
 def test_no_pictures_are_classified_as_none(tmp_path: Path) -> None:
     saved(tmp_path, LossConfig())
-    found = classify(tmp_path, Pictures([]), [], device=CPU, n_workers=1, k=9)
+    found = open_classifier(tmp_path, device=CPU, n_workers=1).classify(Pictures([]), [], k=9)
     assert (found.row.shape, found.label.shape, found.probability.shape) == ((0,), (0, 3), (0, 3))
 
 

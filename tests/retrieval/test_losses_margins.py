@@ -218,6 +218,14 @@ def test_a_background_class_is_one_class_more_without_a_margin() -> None:
     assert value(loss, x, labels) == pytest.approx(0.5 * known + 0.5 * 0.5 * unknown, rel=1e-4)
 
 
+def test_a_background_class_has_no_margin_in_cosface_either() -> None:
+    loss = made(LossConfig("cosface", margin_cos=0.35, scale=10.0, background="class"))
+    x, _ = batch(2)
+    targets = torch.tensor([N, N])
+    expected = slow_cross_entropy(10 * slow_cosines(x, loss.classifier.W), targets)
+    assert value(loss, x, torch.tensor([-1, -1])) == pytest.approx(expected, rel=1e-4)
+
+
 def test_the_top_model_is_a_hidden_layer_and_a_softmax_with_biases() -> None:
     loss = made(LossConfig("linear", head_hidden=3, dropout=0.5, label_smoothing=0.1)).eval()
     assert loss.wants == "raw"

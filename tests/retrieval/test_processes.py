@@ -12,6 +12,7 @@ import pytest
 import torch
 from tiny_world import CPU, SPEC, Pictures, digest_of, jpeg, tiny_model, weights_of
 
+from retrieval.backbones import build_backbone
 from retrieval.checkpoint import weights_digest
 from retrieval.device import place
 from retrieval.errors import LmrError
@@ -19,7 +20,7 @@ from retrieval.model import DescriptorModel
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
 from retrieval.training.loop import train
 from retrieval.training.losses import LandmarkLoss
-from retrieval.training.processes import Processes, joined_processes
+from retrieval.training.processes import Processes, joined_processes, with_shared_norms
 from retrieval.training.run import Run, TrainingData
 from retrieval.training.state import LOG_NAME, TrainingState, read_state
 
@@ -144,6 +145,21 @@ def test_a_batch_must_be_enough_for_all_processes(tmp_path: Path) -> None:
     with pytest.raises(LmrError) as caught:
         train(tiny_model(), data_of(), SPEC, CONFIG, Run(tmp_path, CPU, 0, processes=Processes(0, 8)))
     assert str(caught.value) == "--batch-size 4 leaves some of 8 processes without pictures"
+
+
+@pytest.mark.parametrize("name", ["timm:mobilenetv3_small_050", "resnet18"])
+def test_norms_that_are_shared_compute_the_same(name: str) -> None:
+    """With the activations that timm's norms hold."""
+    backbone = build_backbone(name, {}, image_size=64).features.eval()
+    pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = backbone(pictures)
+        shared = with_shared_norms(backbone, name)
+        found = shared(pictures)
+    norms = [layer for layer in shared.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    assert all(isinstance(norm, torch.nn.SyncBatchNorm) for norm in norms)
+    assert torch.equal(found, expected)
 
 
 def test_processes_take_a_gpu_each_or_none(monkeypatch: pytest.MonkeyPatch) -> None:

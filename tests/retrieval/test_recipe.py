@@ -234,8 +234,11 @@ def test_another_network_takes_away_what_belonged_to_the_old_one(tmp_path: Path)
     moved = on_network(recipe(tmp_path, text), {"backbone": "c", "weights": "c.pt"})
     assert moved.tables["train"] == {"backbone": "c", "weights": "c.pt", "size": 64}
     assert moved.members == ({"cap": 3},)
-    untrained = on_network(recipe(tmp_path, "[embed]\nbackbone = 'a'\npretrained = true"), {"backbone": "c"})
-    assert untrained.tables["embed"] == {"backbone": "c"}
+    text = "[embed]\nbackbone = 'a'\npretrained = true"
+    published = on_network(recipe(tmp_path, text), {"backbone": "c"})
+    assert published.tables["embed"] == {"backbone": "c", "pretrained": True}
+    random = on_network(recipe(tmp_path, text), {"backbone": "c", "pretrained": False})
+    assert random.tables["embed"] == {"backbone": "c", "pretrained": False}
 
 
 def test_a_list_is_a_choice_and_its_first_value_what_runs(tmp_path: Path) -> None:

@@ -330,6 +330,7 @@ def test_the_log_is_whole_when_a_run_is_killed_at_its_end(tmp_path: Path, monkey
         ),
         ("model", lambda f: trained(f, model=tiny_model(pooling="avg"))),
         ("starting weights", lambda f: trained(f, model=tiny_model(seed=1))),
+        ("validation manifest", lambda f: trained(f, validate=falling_gap(), validation="other")),
     ],
 )
 def test_another_run_is_refused_by_name(whole: Path, what: str, changed: Callable[[Path], object]) -> None:
@@ -620,6 +621,28 @@ def test_a_step_that_fp16_skips_leaves_sampled_classes_at_rest(tmp_path: Path) -
     for seed in range(2):
         learn(parts, [batch], Setting(SPEC, config, CPU), seed)
     assert all(torch.equal(a, b) for a, b in zip(before, parts.model.parameters(), strict=True))
+
+
+def test_a_gradient_that_no_scale_makes_finite_stops_fp16(tmp_path: Path) -> None:
+    model = tiny_model()
+    weight = next(model.parameters())
+    weight.register_hook(lambda gradient: gradient * torch.nan)
+    config = dataclasses.replace(CONFIG, precision="fp16", epochs=20)
+    text = message(trained, tmp_path, config, model=model)
+    assert text.startswith("the length of the gradient became nan in epoch ")
+
+
+def test_a_run_goes_on_in_another_number_format(tmp_path: Path) -> None:
+    """`auto` is another one on another device."""
+    from retrieval.training.parts import make_parts
+    from retrieval.training.state import resume, save_state
+
+    plain = make_parts(tiny_model(), data_of().counts, CONFIG, CPU)
+    scaled = dataclasses.replace(plain, scaler=torch.amp.GradScaler("cpu"))
+    for folder, before, after in ((tmp_path / "a", plain, scaled), (tmp_path / "b", scaled, plain)):
+        folder.mkdir()
+        save_state(folder, before, {}, TrainingState(epoch=1))
+        assert resume(folder, after, {}).epoch == 1
 
 
 def test_an_error_in_a_decoding_process_is_not_told_as_its_death(tmp_path: Path) -> None:
