@@ -34,7 +34,7 @@ class ComparisonData:
     parts: dict[str, Path]
     landmarks: tuple[str, ...]
     counts: LongArray
-    _known: dict[Path, str] = field(default_factory=dict)
+    _known: dict[Path, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def train(self) -> Path:
