@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from cli.options import (
 from index.refinement import Refinement
 
 if TYPE_CHECKING:
-    from index.building import BuildReport
+    from index.building import BuildOptions, BuildReport
 
 
 _REFINEMENT_HELP = {
@@ -93,11 +94,25 @@ def command(stores: tuple[Path, ...], model: Path, output: Path, **values: Any) 
     )
 
 
+def build_options(values: Mapping[str, Any]) -> "BuildOptions":
+    """What the options say; those that are not in `values` have their defaults. LmrError for what cannot be."""
+    from index.building import BuildOptions
+
+    defaults = BuildOptions()
+    return BuildOptions(
+        storage=values.get("storage", defaults.storage),
+        whitening=values.get("whitening", defaults.whitening),
+        whitening_power=values.get("whitening_power", defaults.whitening_power) or None,
+        n_dimensions=values.get("dimensions"),
+        refinement=pick_values(Refinement, values),
+    )
+
+
 def build_from_stores(stores: tuple[Path, ...], model: Path, output: Path, values: dict[str, Any]) -> "BuildReport":
     """Builds the folder; values: background, names, device, overwrite, and those options that differ from the default:
     storage, whitening, whitening_power, dimensions and the fields of Refinement.
     """
-    from index.building import BuildOptions, build_folder
+    from index.building import build_folder
     from index.gathering import BuildInputs
     from retrieval.model_card import write_card
     from retrieval.names import read_names
@@ -106,14 +121,6 @@ def build_from_stores(stores: tuple[Path, ...], model: Path, output: Path, value
 
     read = [read_store(path) for path in stores]
     card = card_of_store(model, read[0])
-    defaults = BuildOptions()
-    options = BuildOptions(
-        storage=values.get("storage", defaults.storage),
-        whitening=values.get("whitening", defaults.whitening),
-        whitening_power=values.get("whitening_power", defaults.whitening_power) or None,
-        n_dimensions=values.get("dimensions"),
-        refinement=pick_values(Refinement, values),
-    )
     names = read_names(values["names"]) if values["names"] else {}
     with tempfile.TemporaryDirectory() as scratch:
         exact = Path(scratch) / "model"
@@ -122,4 +129,6 @@ def build_from_stores(stores: tuple[Path, ...], model: Path, output: Path, value
             shutil.copyfile(path, exact / name)
         write_card(exact, card)
         inputs = BuildInputs(read, exact, [read_store(path) for path in values["background"]], names)
-        return build_folder(output, inputs, options, overwrite=values["overwrite"], device=values["device"])
+        return build_folder(
+            output, inputs, build_options(values), overwrite=values["overwrite"], device=values["device"]
+        )

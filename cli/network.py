@@ -94,6 +94,18 @@ def description_of(values: Mapping[str, Any]) -> Description:
     return Description(scales=_parse_scales(values["scales"]), **{name: values[name] for name in names})
 
 
+def require_network(values: Mapping[str, Any]) -> None:
+    """LmrError for options of a network that cannot be, as far as that can be told without making it."""
+    from retrieval.backbones import require_name
+
+    require_one_start(values)
+    require_name(values["backbone"], pretrained=values["pretrained"])
+    for text in values["backbone_options"]:
+        _parse_option(text)
+    for option in ("mean", "std"):
+        _parse_channels(f"--{option}", values[option])
+
+
 def build_network(values: Mapping[str, Any]) -> "tuple[DescriptorModel, ImageSpec]":
     """The network and preparation that the options ask for."""
     from retrieval.model import build_model

@@ -149,14 +149,17 @@ def _further_values(recipe: Recipe, options: Options) -> list[dict[str, Any]]:
 
 def _require_values(step: str, config: Path) -> None:
     """LmrError for values that have the right form, but that the command could not use."""
-    from cli.network import require_one_start
+    from cli.build_index import build_options
+    from cli.network import description_of, require_network
     from cli.train import require_used, training_config
-    from retrieval.backbones import require_name
 
     context = _context(step, config)
     if context.params.get("backbone"):
-        require_one_start(context.params)
-        require_name(context.params["backbone"], pretrained=context.params["pretrained"])
+        require_network(context.params)
+    if step == "embed":
+        description_of(context.params)
+    if step == "build-index":
+        build_options(context.params)
     if step == "train":
         with context:
             stages, given = read_stages(), given_options()

@@ -212,6 +212,10 @@ def test_one_network_for_all(recipes, classifying):
         (["knn.toml", "--data", "images"], "images: there is no train.csv; give --data a folder with train.csv and "),
         (["knn.toml", "--part", "test"], ".: no answers to test, such as test_solution.csv; give --solution FILE or "),
         (["trained.toml:val=gone.csv"], "trained.toml:val=gone.csv: val = gone.csv: . has no such file"),
+        (["trained.toml", "knn.toml:mean=1"], "knn.toml: --mean 1: expected three numbers with commas"),
+        (["trained.toml", "knn.toml:scales=a"], "knn.toml: --scales a: expected numbers above 0 up to "),
+        (["trained.toml", "knn.toml:rerank=5"], "knn.toml: --rerank"),
+        (["trained.toml", "knn.toml:backbone-option=x"], "knn.toml: --backbone-option x: expected NAME=VALUE"),
         (
             ["knn.toml", "trained.toml:teacher=gone.h5"],
             "trained.toml:teacher=gone.h5: gone.h5 cannot be read: No such ",
