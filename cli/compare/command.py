@@ -89,7 +89,7 @@ def compare(recipes: Sequence[str], options: "Options", values: dict[str, Any]) 
     if output.exists() and not output.is_dir():
         raise LmrError(f"--output {output} is a file; give a folder")
     output.mkdir(parents=True, exist_ok=True)
-    with _alone(output):
+    with alone(output):
         shop = Workshop(data, queries, output, values)
         for entry in entries:
             require_files(shop, entry, options)
@@ -112,7 +112,7 @@ def compare(recipes: Sequence[str], options: "Options", values: dict[str, Any]) 
 
 
 @contextlib.contextmanager
-def _alone(output: Path) -> Iterator[None]:
+def alone(output: Path) -> Iterator[None]:
     """Keeps other comparisons out of a folder, until this process ends at the latest. LmrError when one is there.
 
     Workers of one that was killed hold the folder for some seconds more.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny_set import refused, write_csv
 
+from cli.compare.command import alone
 from cli.compare.data import ComparisonData
 from cli.compare.plan import left_out, read_entries, step_options
 from retrieval.errors import LmrError
@@ -117,7 +118,16 @@ def test_members_of_one_index_do_not_ask_for_different_ones(tmp_path: Path) -> N
     assert refusal(str(path)) == f"{path}: [build-index] is of all members, as their mean is one index; set it for all"
 
 
-def test_a_second_comparison_in_the_same_folder_is_refused(pictures):
+def test_a_comparison_waits_for_what_a_killed_one_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(there, fcntl.LOCK_EX)
+    monkeypatch.setattr("time.sleep", lambda _: os.close(there))
+    with alone(tmp_path):
+        pass
+
+
+def test_a_second_comparison_in_the_same_folder_is_refused(pictures, monkeypatch):
+    monkeypatch.setattr("cli.compare.command.ATTEMPT_S", 0.01)
     Path("small.toml").write_text(SMALL)
     Path("compare").mkdir()
     there = os.open("compare", os.O_RDONLY)

@@ -523,14 +523,17 @@ def test_too_little_memory_says_what_to_lower(
         raise error
 
     monkeypatch.setattr("retrieval.training.step.to_input", fail)
-    if is_told:
-        assert message(trained, tmp_path) == (
-            "not enough memory on cpu for batches of 4 pictures of 16 pixels; lower --batch-size (with --accumulate as "
-            "much larger a step stays the same) or --size, and start again with --overwrite"
-        )
-    else:
-        with pytest.raises(RuntimeError, match="mat1"):
-            trained(tmp_path)
+    for config in (CONFIG, VARIATIONS["features"]):
+        if is_told:
+            assert message(trained, tmp_path, config) == (
+                "not enough memory on cpu for batches of 4 pictures of 16 pixels; lower --batch-size (with "
+                "--accumulate as much larger a step stays the same) or --size, and start again with --overwrite"
+            )
+        else:
+            with pytest.raises(RuntimeError, match="mat1"):
+                trained(tmp_path, config)
+        for path in tmp_path.iterdir():
+            path.unlink()
 
 
 def test_a_backbone_that_cannot_be_compiled_runs_as_it_is(
