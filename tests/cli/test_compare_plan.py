@@ -121,9 +121,18 @@ def test_members_of_one_index_do_not_ask_for_different_ones(tmp_path: Path) -> N
 def test_a_comparison_waits_for_what_a_killed_one_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(there, fcntl.LOCK_EX)
-    monkeypatch.setattr("time.sleep", lambda _: os.close(there))
-    with alone(tmp_path):
-        pass
+    waited: list[float] = []
+
+    def end_of_worker(seconds: float) -> None:
+        waited.append(seconds)
+        os.close(there)
+
+    monkeypatch.setattr("time.sleep", end_of_worker)
+    other = os.open(tmp_path, os.O_RDONLY)
+    with alone(tmp_path), pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(other)
+    assert len(waited) == 1
 
 
 def test_a_second_comparison_in_the_same_folder_is_refused(pictures, monkeypatch):
