@@ -229,7 +229,7 @@ class _Given:
 
     def read(self, i: int) -> bytes:
         """Encoded picture i. Raises UnreadableError."""
-        from retrieval.pictures import QueryPicture
+        from retrieval.images.source import QueryPicture
 
         picture = self.pictures[i]
         if isinstance(picture, bytes):

@@ -11,10 +11,10 @@ from typing import Literal
 
 from cli.folder_names import UNKNOWN, folder_name
 from cli.options import warn
-from index.writing import write_whole
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.files.atomic import write_text
+from retrieval.images.source import read_picture
 from retrieval.manifest import Manifest
-from retrieval.pictures import read_picture
 from retrieval.tars import find_member
 
 RECORD = "split.json"
@@ -159,7 +159,7 @@ def _from_tar(picture: str) -> bytes:
 
 def _write_record(folder: Path, identity: Mapping[str, str], state: str) -> None:
     content = {"format_version": FORMAT_VERSION, **identity, "state": state}
-    write_whole(folder / RECORD, [json.dumps(content, indent=1), "\n"])
+    write_text(folder / RECORD, [json.dumps(content, indent=1), "\n"])
 
 
 def _read_record(folder: Path) -> dict[str, str] | None:

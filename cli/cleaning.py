@@ -172,7 +172,7 @@ def _measure(pictures: Pictures, rule: CleaningRule, values: Mapping[str, Any]) 
         warn("quality and copies were not looked at in the pictures, which were not found; give --images")
         return None
     from retrieval.facts_table import measure_manifest
-    from retrieval.pictures import PictureSource
+    from retrieval.images.source import PictureSource
 
     source = PictureSource(pictures.manifest, pictures.folder)
     cache = None if values["dry_run"] and not values["facts"].exists() else values["facts"]
@@ -223,8 +223,8 @@ def _verifier(inputs: "CleaningInputs", rule: CleaningRule, work: Path | None, p
 
 def _inliers(pictures: Pictures) -> Callable[[int, int], int]:
     """Of two rows; a picture that cannot be read matches nothing."""
+    from retrieval.images.source import PictureSource
     from retrieval.local_features import local_features, n_inliers
-    from retrieval.pictures import PictureSource
 
     source = PictureSource(pictures.manifest, pictures.folder)
 

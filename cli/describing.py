@@ -29,8 +29,8 @@ def embed_manifest(
 ) -> "FillReport":
     """Fills the store `output`; values: device, threads, workers, dtype, overwrite, retry_unreadable."""
     from retrieval.filling import fill_store
+    from retrieval.images.source import PictureSource
     from retrieval.opening import plan_describer
-    from retrieval.pictures import PictureSource
 
     workers = max(1, default_workers(values["workers"]))
     load = plan_describer(*model, device=values["device"], threads=values["threads"], n_workers=workers)

@@ -17,7 +17,7 @@ from cli.options import (
 from retrieval.download.google import MIRROR, Archives, Part, parse_numbers
 from retrieval.download.rules import FetchRules, Form, Resize
 from retrieval.errors import LmrError
-from retrieval.images import Limits
+from retrieval.images.decode import Limits
 
 _FETCH_HELP = {
     "connections": "Pictures fetched at once, in total.",

@@ -14,7 +14,6 @@ from cli.options import warn
 from cli.progress import PictureBar
 from cli.reading import load_manifest
 from cli.training import default_workers
-from index.writing import write_error, write_whole
 from retrieval.arrays import UInt8Array
 from retrieval.download.addresses import PRIVATE
 from retrieval.download.ledger import LEDGER_NAME, Ledger
@@ -24,6 +23,7 @@ from retrieval.download.running import Task, run_download
 from retrieval.download.summary import Tally, failed_lines
 from retrieval.download.survey import BAD_ID, FAILED, NO_URL, THERE, TO_FETCH, TO_VERIFY, survey
 from retrieval.errors import LmrError
+from retrieval.files.atomic import write_error, write_text
 from retrieval.manifest import Manifest
 
 FAILED_NAME = "failed.csv"
@@ -107,7 +107,7 @@ def _fetch(task: Task, ledger: Ledger) -> tuple[int, dict[str, str]]:
 def _account(manifest: Manifest, ledger: Ledger, images: Path) -> dict[str, Any]:
     """Writes failed.csv and counts every row."""
     tally, failed = Tally(), images / FAILED_NAME
-    write_whole(failed, failed_lines(manifest, ledger, tally))
+    write_text(failed, failed_lines(manifest, ledger, tally))
     if not tally.n_missing:
         failed.unlink()
     hosts = sorted(tally.hosts.items(), key=lambda item: (-item[1].n_missing, -item[1].n_done, item[0]))

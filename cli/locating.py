@@ -10,8 +10,8 @@ from cli.options import images_folder
 from cli.progress import PictureBar
 from retrieval.arrays import ObjArray
 from retrieval.errors import LmrError
+from retrieval.images.source import PictureSource
 from retrieval.manifest import Manifest
-from retrieval.pictures import PictureSource
 
 _N_PROBED = 200  # pictures looked for, spread over the manifest, before all are
 _ROWS_AT_ONCE = 4096

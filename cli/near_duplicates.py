@@ -13,8 +13,8 @@ from retrieval.arrays import LongArray
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
+    from retrieval.images.source import PictureSource
     from retrieval.manifest import Manifest
-    from retrieval.pictures import PictureSource
 
 _N_SHOWN = 5  # unreadable pictures named
 

@@ -10,7 +10,7 @@ import click
 
 from cli.options import PATH, pick_values, value_options
 from retrieval.errors import LmrError
-from retrieval.images import ImageSpec
+from retrieval.images.preprocess import ImageSpec
 from retrieval.model_card import Description
 from retrieval.model_config import DescriptorPart, ModelConfig
 

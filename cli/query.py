@@ -158,7 +158,7 @@ def save_answers(path: Path, answers: "list[Answer]") -> None:
 
 def _names_of(pictures: tuple[str, ...]) -> list[str]:
     """Every picture that the arguments name; says what is wrong with tars among them."""
-    from retrieval.pictures import list_pictures
+    from retrieval.images.source import list_pictures
 
     for place in map(Path, pictures):
         tars = index_tars(place)

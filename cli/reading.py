@@ -9,7 +9,7 @@ from cli.options import warn
 from cli.progress import PictureBar
 
 if TYPE_CHECKING:
-    from retrieval.csv_rows import OnRead
+    from retrieval.data.csv_table import OnRead
     from retrieval.manifest import Manifest
 
 _SHOWN_BYTES = 10_000_000  # about a second

@@ -7,7 +7,7 @@ import numpy as np
 
 from cli.progress import list_unreadable
 from retrieval.errors import LmrError
-from retrieval.images import ImageSpec
+from retrieval.images.preprocess import ImageSpec
 from retrieval.training.config import TrainConfig
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.folder_names import UNKNOWN, folder_name
-from cli.report.saving import save_bytes
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.pictures import picture_exists, read_picture
+from retrieval.files.atomic import write_bytes
+from retrieval.images.source import picture_exists, read_picture
 
 if TYPE_CHECKING:
     from lmr import Answer
@@ -66,7 +66,7 @@ def _copy(group: Path, source: Path) -> bool:
         if copy.is_file() and not copy.is_symlink() and copy.read_bytes() == content:
             return True
         if not copy.is_symlink() and not copy.exists():
-            save_bytes(copy, content)
+            write_bytes(copy, content)
             return True
     return False
 

@@ -20,8 +20,8 @@ from cli.split_summary import to_json
 from cli.training import default_workers
 from index.split_folder import NAMES, is_finished, require_place, write_split
 from retrieval.errors import LmrError
+from retrieval.images.source import PictureSource
 from retrieval.manifest import Manifest
-from retrieval.pictures import PictureSource
 from retrieval.splitting import SplitRule, split
 
 

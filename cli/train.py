@@ -265,9 +265,9 @@ def read_training_data(
 
     import numpy as np
 
+    from retrieval.images.source import PictureSource
     from retrieval.landmark_roles import without_rare
     from retrieval.manifest import read_manifest
-    from retrieval.pictures import PictureSource
     from retrieval.sources import JoinedSource
     from retrieval.training.run import TrainingData
     from retrieval.training.teacher import open_teacher

@@ -13,7 +13,7 @@ from cli.progress import PictureBar, list_unreadable
 from cli.tars import index_tars
 from cli.tensorboard import summary_writer, write_epoch
 from retrieval.errors import LmrError
-from retrieval.images import ImageSpec
+from retrieval.images.preprocess import ImageSpec
 from retrieval.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -163,8 +163,8 @@ def find_rates(model: "DescriptorModel", plan: Plan, picture: Path, values: Mapp
     picture: as `rate_table` takes it.
     """
     from cli.report.plots import plot_rates, to_png
-    from cli.report.saving import save_bytes
     from retrieval.device import limit_threads, resolve_device
+    from retrieval.files.atomic import write_bytes
     from retrieval.training.rate_finder import find_rate
     from retrieval.training.run import Run
 
@@ -176,8 +176,8 @@ def find_rates(model: "DescriptorModel", plan: Plan, picture: Path, values: Mapp
         f"{share * backbone:g},{share * head:g},{loss:g}" for share, loss in zip(found.share, found.loss, strict=True)
     ]
     table = rate_table(picture)
-    save_bytes(table, ("\n".join([_RATE_HEADER, *lines]) + "\n").encode())
-    save_bytes(picture, to_png(plot_rates((found.share * head).tolist(), found.loss.tolist(), found.best * head)))
+    write_bytes(table, ("\n".join([_RATE_HEADER, *lines]) + "\n").encode())
+    write_bytes(picture, to_png(plot_rates((found.share * head).tolist(), found.loss.tolist(), found.best * head)))
     return f"{picture}, {table}: --backbone-rate {found.best * backbone:.2g} --head-rate {found.best * head:.2g}"
 
 
@@ -198,8 +198,8 @@ def make_validation(
 
     A linear head answers by its classes, since its features are not made for cosines; others by the default vote.
     """
+    from retrieval.images.source import PictureSource
     from retrieval.manifest import read_manifest
-    from retrieval.pictures import PictureSource
 
     index_tars(val)
     manifest = read_manifest(val, on_warning=warn)

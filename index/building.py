@@ -41,9 +41,9 @@ from index.rows import Background, Rows, write_background, write_rows
 from index.search import FlatIndex, Storage
 from index.voting import VoteRule
 from index.whitening import Whitening, fit_supervised_whitening, fit_whitening
-from index.writing import flush_folder, write_error, write_whole
 from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError
+from retrieval.files.atomic import flush_folder, write_error, write_text
 from retrieval.names import Name
 
 RECALL_K = 20  # neighbours compared; as many as vote by default
@@ -213,7 +213,7 @@ def _write_names(path: Path, pictures: Pictures, names: Mapping[str, Name]) -> N
     known = {label: Name(name, "") for label, name in pictures.names.items()} | dict(names)
     kept = {label: asdict(known[label]) for label in pictures.landmarks if label in known}
     if kept:
-        write_whole(path, [json.dumps(kept, indent=1, ensure_ascii=False), "\n"])
+        write_text(path, [json.dumps(kept, indent=1, ensure_ascii=False), "\n"])
 
 
 def _measure_recall(index: FlatIndex, vectors: FloatArray, device: str) -> float:

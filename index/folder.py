@@ -11,13 +11,12 @@ sha256 too, and the inputs_digest of the index it was made for, and is not liste
 one rename, and a kill leaves a whole folder.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from index.calibration import FORMAT_VERSION as CALIBRATION_VERSION
 from index.calibration import Calibration
 from index.refinement import Refinement
 from index.refining import refined_search
@@ -25,12 +24,14 @@ from index.rows import Background, Rows, read_background, read_rows
 from index.search import FlatIndex, Neighbours
 from index.voting import VoteRule
 from index.whitening import Whitening, load_whitening
-from index.writing import write_whole
 from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError
+from retrieval.files.digest import sha256_file
+from retrieval.files.json_file import convert, read_json, read_signed_json, write_signed_json
 from retrieval.names import Name
 
 FORMAT_VERSION = 1
+REBUILD = "run lmr build-index again"  # what to do with a damaged folder
 INDEX, ROWS, BACKGROUND, WHITENING = "index.faiss", "rows.h5", "background.h5", "whiten.h5"
 AUGMENTED = "augmented.faiss"
 MODEL, NAMES, CALIBRATION, INFO = "model", "names.json", "calibration.json", "index.json"
@@ -144,7 +145,7 @@ def replace_calibration(path: str | Path, calibration: Calibration) -> None:
     folder = current_folder(Path(path))
     if calibration.origin.index_digest != read_info(folder).inputs_digest:
         raise ValueError(f"the calibration was not made for {folder}")
-    _write_json(folder / CALIBRATION, calibration.to_json())
+    write_signed_json(folder / CALIBRATION, calibration.to_json())
 
 
 def read_calibration(folder: Path, info: FolderInfo) -> Calibration | None:
@@ -152,11 +153,8 @@ def read_calibration(folder: Path, info: FolderInfo) -> Calibration | None:
     path = folder / CALIBRATION
     if not path.exists():
         return None
-    content = _read_json(path, "lmr calibrate")
-    own = content.pop("sha256", None)
+    content = read_signed_json(path, CALIBRATION_VERSION, "run lmr calibrate again")
     calibration = Calibration.from_json(content, str(path))
-    if own != _digest(content):
-        raise LmrError(f"{path} was changed or damaged: its sha256 differs; run lmr calibrate again")
     if calibration.origin.index_digest != info.inputs_digest:
         raise LmrError(f"{path} was made for another index; run lmr calibrate again")
     return calibration
@@ -164,7 +162,7 @@ def read_calibration(folder: Path, info: FolderInfo) -> Calibration | None:
 
 def write_info(folder: Path, info: FolderInfo) -> None:
     """Writes index.json. Raises LmrError when the folder cannot be written."""
-    _write_json(folder / INFO, info.to_json())
+    write_signed_json(folder / INFO, info.to_json())
 
 
 def read_info(folder: Path) -> FolderInfo:
@@ -173,18 +171,8 @@ def read_info(folder: Path) -> FolderInfo:
     if not path.is_file():
         what = "there is no such index folder" if not folder.exists() else f"not an index folder (no {INFO})"
         raise LmrError(f"{folder}: {what}; lmr build-index makes one")
-    content = _read_json(path, "lmr build-index")
-    version = content.get("format_version")
-    if version != FORMAT_VERSION:
-        raise LmrError(
-            f"{path} has format_version {version}, this program reads {FORMAT_VERSION}; run lmr build-index again"
-        )
-    if content.pop("sha256", None) != _digest(content):
-        raise LmrError(f"{path} was changed or damaged: its sha256 differs; run lmr build-index again")
-    try:
-        return FolderInfo(**{key: value for key, value in content.items() if key != "format_version"})
-    except TypeError as error:
-        raise LmrError(f"{path} is damaged ({error}); run lmr build-index again") from error
+    content = read_signed_json(path, FORMAT_VERSION, REBUILD)
+    return convert(content, FolderInfo, str(path), REBUILD)
 
 
 def check_files(folder: Path, info: FolderInfo, verify: Literal["full", "size"]) -> None:
@@ -199,7 +187,7 @@ def check_files(folder: Path, info: FolderInfo, verify: Literal["full", "size"])
                 f"{path} has {size} bytes, {INFO} says {listed['size']}; "
                 "copy the folder again or run lmr build-index again"
             )
-        if verify == "full" and sha256_of(path) != listed["sha256"]:
+        if verify == "full" and sha256_file(path) != listed["sha256"]:
             raise LmrError(
                 f"{path} was changed or damaged: its sha256 is not that of {INFO}; "
                 "copy the folder again or run lmr build-index again"
@@ -209,16 +197,10 @@ def check_files(folder: Path, info: FolderInfo, verify: Literal["full", "size"])
 def list_files(folder: Path) -> dict[str, dict[str, Any]]:
     """sha256 and size of every file of a folder that is being built."""
     return {
-        path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "size": path.stat().st_size}
+        path.relative_to(folder).as_posix(): {"sha256": sha256_file(path), "size": path.stat().st_size}
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-def sha256_of(path: Path) -> str:
-    """sha256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def replaced_path(path: Path) -> Path:
@@ -270,7 +252,7 @@ def model_fingerprint(model_path: Path) -> str:
     path = model_path / MODEL_CARD
     if not path.is_file():
         raise LmrError(f"{model_path}: there is no model (no {MODEL_CARD}); lmr train makes one")
-    stated = _read_json(path, "lmr train").get("fingerprint")
+    stated = read_json(path, "run lmr train again").get("fingerprint")
     if not isinstance(stated, str):
         raise LmrError(f"{path} is damaged (no fingerprint); run lmr train again")
     return stated
@@ -285,7 +267,7 @@ def _read_refinement(folder: Path, info: FolderInfo) -> Refinement:
 
 
 def _read_names(path: Path) -> dict[str, Name]:
-    return {label: Name(**name) for label, name in _read_json(path, "lmr build-index").items()}
+    return {label: Name(**name) for label, name in read_json(path, REBUILD).items()}
 
 
 def _info_or_none(folder: Path) -> FolderInfo | None:
@@ -293,26 +275,3 @@ def _info_or_none(folder: Path) -> FolderInfo | None:
         return read_info(folder)
     except LmrError:
         return None
-
-
-def _read_json(path: Path, command: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise LmrError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise LmrError(f"{path} is not JSON ({error}); run {command} again") from error
-    if not isinstance(content, dict):
-        raise LmrError(f"{path} is not a JSON object; run {command} again")
-    return content
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """A JSON object with its own sha256."""
-    write_whole(path, [json.dumps({**content, "sha256": _digest(content)}, indent=1), "\n"])
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    """sha256 (hex) of a JSON object as it reads back from a file, the same for any order of keys."""
-    read_back = json.loads(json.dumps(content))
-    return hashlib.sha256(json.dumps(read_back, sort_keys=True).encode()).hexdigest()

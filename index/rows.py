@@ -9,10 +9,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from index.writing import write_error
 from retrieval.arrays import FloatArray, IntArray, LongArray, ObjArray, read_only
 from retrieval.errors import LmrError
-from retrieval.hdf5_file import new_hdf5
+from retrieval.files.atomic import write_error
+from retrieval.files.hdf5 import new_hdf5
 
 _TEXT = h5py.string_dtype("utf-8")
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from index.writing import flush_folder, write_error, write_whole
 from retrieval.errors import LmrError
+from retrieval.files.atomic import flush_folder, write_error, write_text
 
 RECORD = "split.json"
 FORMAT_VERSION = 1
@@ -131,7 +131,7 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    write_whole(folder / RECORD, [json.dumps(record, indent=1, ensure_ascii=False), "\n"])
+    write_text(folder / RECORD, [json.dumps(record, indent=1, ensure_ascii=False), "\n"])
 
 
 def _write_partial(folder: Path, name: str, lines: Iterable[str]) -> dict[str, Any]:

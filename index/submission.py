@@ -15,9 +15,9 @@ import numpy as np
 
 from index.predictions import Predictions
 from index.tables import object_array, open_table
-from index.writing import write_whole
 from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray, read_only
 from retrieval.errors import LmrError
+from retrieval.files.atomic import write_text
 
 USAGES = ("Public", "Private", "Ignored")
 
@@ -103,7 +103,7 @@ def write_submission(path: Path, image_ids: ObjArray, predictions: Predictions, 
     cells = _prediction_cells(predictions)
     if len(set(image_ids)) != len(image_ids) or not set(cells) <= set(image_ids):
         raise ValueError("image_ids must be unique and hold those of all predictions")
-    write_whole(path, _csv_lines(image_ids, cells))
+    write_text(path, _csv_lines(image_ids, cells))
 
 
 def distinct_scores(logit: FloatArray, confidence: FloatArray) -> FloatArray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from retrieval.arrays import FloatArray, IntArray, read_only
 from retrieval.errors import LmrError
-from retrieval.hdf5_file import new_hdf5
+from retrieval.files.hdf5 import new_hdf5
 
 FORMAT_VERSION = 1
 MAX_DIMENSIONS = 512

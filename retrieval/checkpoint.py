@@ -9,14 +9,14 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from retrieval.errors import LmrError
-from retrieval.images import ImageSpec
+from retrieval.files.atomic import write_bytes
+from retrieval.images.preprocess import ImageSpec
 from retrieval.model import DescriptorModel, build_model
 from retrieval.model_card import CARD as CARD
 from retrieval.model_card import PLAIN_SCALES
 from retrieval.model_card import ModelCard as ModelCard
 from retrieval.model_card import read_card as read_card
 from retrieval.model_card import require_weights as require_weights
-from retrieval.model_card import write_atomically as write_atomically
 from retrieval.model_card import write_card as write_card
 from retrieval.model_config import DescriptorPart
 from retrieval.model_page import PAGE, model_page
@@ -42,8 +42,8 @@ def save_model(
     card = ModelCard(model.config, spec, hashlib.sha256(data).hexdigest(), flip, descriptor, made_by, scales)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / card.weights_name, data)
-        write_atomically(folder / PAGE, model_page(card.to_json()).encode())
+        write_bytes(folder / card.weights_name, data)
+        write_bytes(folder / PAGE, model_page(card.to_json()).encode())
         write_card(folder, card)
         for old in folder.glob("weights-*.safetensors"):
             if old.name != card.weights_name:

@@ -13,9 +13,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from retrieval.arrays import FloatArray, IntArray, LongArray
-from retrieval.checkpoint import load_model, read_card, write_atomically
+from retrieval.checkpoint import load_model, read_card
 from retrieval.embedding import Embedder
 from retrieval.errors import LmrError
+from retrieval.files.atomic import write_bytes
 from retrieval.sources import Source
 from retrieval.training.config import LossConfig
 from retrieval.training.heads import CosineHead, LinearHead
@@ -79,10 +80,7 @@ def save_classifier(folder: Path, loss: LandmarkLoss, labels: tuple[str, ...]) -
         "labels": labels,
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
-    try:
-        write_atomically(folder / CLASSIFIER, save(tensors, {"lmr": json.dumps(about)}))
-    except OSError as error:
-        raise LmrError(f"{folder / CLASSIFIER}: cannot be written: {error.strerror}; make room") from error
+    write_bytes(folder / CLASSIFIER, save(tensors, {"lmr": json.dumps(about)}))
 
 
 def load_classifier(folder: Path) -> Classifier:

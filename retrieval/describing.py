@@ -10,7 +10,7 @@ import numpy as np
 
 from retrieval.arrays import FloatArray, LongArray, UInt8Array
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.images import ImageSpec, prepare
+from retrieval.images.preprocess import ImageSpec, prepare
 from retrieval.sources import Source
 
 _Prepared = tuple[UInt8Array, ...]

@@ -16,7 +16,7 @@ from retrieval.checkpoint import load_network
 from retrieval.describing import Described as Described
 from retrieval.describing import Describer, JoinedDescriber, require_finite
 from retrieval.device import explained, fast_dtype, place
-from retrieval.images import ImageSpec
+from retrieval.images.preprocess import ImageSpec
 from retrieval.model import DescriptorModel, mean_descriptor, to_input
 from retrieval.model_card import Card, ModelCard
 from retrieval.model_config import DescriptorPart

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from retrieval.errors import LmrError
+from retrieval.files.atomic import write_bytes
 from retrieval.model_card import (
     CARD,
     STATE_NAME,
@@ -13,7 +14,6 @@ from retrieval.model_card import (
     join,
     read_any_card,
     require_weights,
-    write_atomically,
     write_card,
 )
 from retrieval.model_page import PAGE, model_page
@@ -48,7 +48,7 @@ def save_ensemble(
             beside = folder / f"{name}.tmp"
             shutil.copyfile(source, beside)
             beside.replace(folder / name)
-        write_atomically(folder / PAGE, model_page(card.to_json()).encode())
+        write_bytes(folder / PAGE, model_page(card.to_json()).encode())
         (folder / STATE_NAME).unlink(missing_ok=True)
         write_card(folder, card)
         for old in folder.glob("weights-*"):

@@ -11,9 +11,9 @@ import numpy as np
 
 from retrieval.arrays import LongArray, ObjArray
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.images.source import PictureSource, picture_state
 from retrieval.near_duplicates import HashArray
 from retrieval.picture_facts import PictureFacts, measure_picture
-from retrieval.pictures import PictureSource, picture_state
 from retrieval.pool import run_tasks
 
 FORMAT_VERSION = 1

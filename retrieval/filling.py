@@ -12,9 +12,9 @@ import numpy as np
 from retrieval.arrays import LongArray
 from retrieval.describing import Describer
 from retrieval.errors import LmrError
+from retrieval.images.source import PictureSource
 from retrieval.manifest import Manifest
 from retrieval.model_card import Card
-from retrieval.pictures import PictureSource
 from retrieval.store import (
     TODO,
     UNREADABLE,

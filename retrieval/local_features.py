@@ -10,7 +10,7 @@ import numpy as np
 
 from retrieval.arrays import FloatArray, read_only
 from retrieval.errors import LmrError
-from retrieval.images import DEFAULT_LIMITS, Limits, decode
+from retrieval.images.decode import DEFAULT_LIMITS, Limits, decode
 
 LONG_SIDE_PX = 640  # at which features are found
 MAX_FEATURES = 1000

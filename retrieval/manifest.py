@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.arrays import BoolArray, IntArray, LongArray, ObjArray, read_only
-from retrieval.csv_rows import CsvTable, OnRead, Table
+from retrieval.data.csv_table import CsvTable, OnRead, Table
 from retrieval.errors import LmrError
+from retrieval.images.signatures import HEAD_BYTES, is_picture
 from retrieval.manifest_folder import read_folder, read_single
 from retrieval.manifest_formats import Layout, recognise_manifest
 from retrieval.manifest_rows import Columns, read_clean, read_open_images, read_pictures
 from retrieval.names import Name as Name  # names of landmarks are read beside manifests
 from retrieval.names import read_names as read_names
 from retrieval.parquet import EmbeddedPictures, ParquetTable
-from retrieval.signatures import HEAD_BYTES, is_picture
 from retrieval.tar_headers import is_tar
 
 _DIGEST_ROWS = 65536  # texts joined at a time

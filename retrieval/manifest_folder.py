@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from retrieval.errors import LmrError
+from retrieval.images.walk import PicturePath, Warn, walk_pictures
 from retrieval.manifest_rows import Codes, Columns, ids_of_paths
-from retrieval.walking import PicturePath, Warn, walk_pictures
 
 
 def read_folder(folder: Path, warn: Warn) -> Columns:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from retrieval.csv_rows import BadRows, Table
+from retrieval.data.csv_table import BadRows, Table
 from retrieval.manifest_formats import Layout
 from retrieval.parquet import EmbeddedPictures
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from retrieval.backbones import Backbone, build_backbone
 from retrieval.device import memory_format
 from retrieval.errors import LmrError
-from retrieval.images import ImageSpec
+from retrieval.images.preprocess import ImageSpec
 from retrieval.model_config import DescriptorPart, ModelConfig
 
 GEM_EPSILON = 1e-6  # smallest activation, so that x ** p has a gradient (Radenovic et al. 2018, eq. 3)

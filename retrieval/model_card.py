@@ -6,14 +6,14 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from retrieval.errors import LmrError
-from retrieval.images import ImageSpec
+from retrieval.files.atomic import write_bytes
+from retrieval.images.preprocess import ImageSpec
 from retrieval.model_config import DescriptorPart, ModelConfig
 
 FORMAT_VERSION = 1
@@ -194,7 +194,7 @@ def join(cards: Sequence[Card], weights: Sequence[float], made_by: Mapping[str, 
 
 def write_card(folder: Path, card: Card) -> None:
     """Writes `model.json`."""
-    write_atomically(folder / CARD, json.dumps(card.to_json(), indent=1).encode())
+    write_bytes(folder / CARD, json.dumps(card.to_json(), indent=1).encode())
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -245,19 +245,6 @@ def require_weights(folder: Path, card: ModelCard) -> Path:
         if hashlib.file_digest(file, "sha256").hexdigest() != card.weights_sha256:
             raise LmrError(f"{path} is damaged: its sha256 is not the one in {CARD}; restore it or train again")
     return path
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replaces a file by way of a temporary one that is on disk before it gets the name."""
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _member_json(member: Member) -> dict[str, Any]:

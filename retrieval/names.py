@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from retrieval.csv_rows import BadRows, CsvTable
+from retrieval.data.csv_table import BadRows, CsvTable
 from retrieval.errors import LmrError
 from retrieval.manifest_formats import has_no_header, recognise
 

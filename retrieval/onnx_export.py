@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from retrieval.checkpoint import load_network
 from retrieval.errors import LmrError
-from retrieval.images import ImageSpec
+from retrieval.files.atomic import write_bytes
+from retrieval.images.preprocess import ImageSpec
 from retrieval.model import DescriptorModel, mean_descriptor, to_input
-from retrieval.model_card import Card, Member, write_atomically
+from retrieval.model_card import Card, Member
 from retrieval.onnx_describing import CARD_KEY, INPUTS_KEY, OUTPUT, OnnxDescriber
 
 # Of the numbers of a unit descriptor, float32 in both. A store in float16 rounds them by up to 2.4e-4.
@@ -81,7 +82,7 @@ def export_onnx(model: Path, card: Card, output: Path) -> Exported:
                 f"{output}: not written: its descriptors would differ from torch's by up to {difference:.2g}, "
                 f"more than {TOLERANCE:g}; serve this network with torch"
             )
-        write_atomically(output, data)
+        write_bytes(output, data)
     except OSError as error:
         raise LmrError(f"{output}: cannot be written: {error.strerror}; make room or choose another place") from error
     finally:

@@ -9,7 +9,7 @@ from itertools import repeat
 import numpy as np
 
 from retrieval.arrays import BoolArray, FloatArray, IntArray, ObjArray, read_only
-from retrieval.csv_rows import BadRows, Table
+from retrieval.data.csv_table import BadRows, Table
 from retrieval.errors import LmrError
 from retrieval.manifest import Manifest
 from retrieval.manifest_formats import Layout

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from retrieval.arrays import BoolArray, LongArray, read_only
-from retrieval.csv_rows import BadRows
+from retrieval.data.csv_table import BadRows
 from retrieval.errors import LmrError, UnreadableError
 
 _BATCH_ROWS = 512  # as in csv_rows: few enough that Python's search for garbage does not set in

@@ -14,7 +14,7 @@ import numpy as np
 
 from retrieval.arrays import IntArray, ObjArray
 from retrieval.errors import LmrError
-from retrieval.hdf5_file import new_hdf5
+from retrieval.files.hdf5 import new_hdf5
 
 FORMAT_VERSION = 1
 TODO, DONE, UNREADABLE = 0, 1, 2

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval.arrays import ObjArray
-from retrieval.csv_rows import Table
+from retrieval.data.csv_table import Table
 from retrieval.errors import LmrError
 
 BLANKS = ("", "None")  # None: Google's files of 2018

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from retrieval.errors import LmrError
-from retrieval.signatures import PICTURE_SUFFIXES, is_hidden, is_text_name
+from retrieval.images.signatures import PICTURE_SUFFIXES, is_hidden, is_text_name
 
 BLOCK_BYTES = 512  # POSIX.1-1988, ustar: headers and contents fill whole blocks
 _MAGIC_AT = 257

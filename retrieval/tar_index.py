@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from retrieval.errors import LmrError
-from retrieval.signatures import PICTURE_SUFFIXES
+from retrieval.images.signatures import PICTURE_SUFFIXES
 from retrieval.tar_headers import Member
 
 ENTRY_COLUMNS = "path, id, size, mtime_ns, first_row, end_row, problem, is_refused, n_other, n_unsafe"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.images import DEFAULT_LIMITS, Limits
-from retrieval.signatures import PICTURE_SUFFIXES, is_hidden
+from retrieval.images.decode import DEFAULT_LIMITS, Limits
+from retrieval.images.signatures import PICTURE_SUFFIXES, is_hidden
 from retrieval.tar_headers import Member
 from retrieval.tar_headers import is_tar as is_tar
 from retrieval.tar_index import TarEntry, TarIndex

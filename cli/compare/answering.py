@@ -60,7 +60,7 @@ def classifier(shop: Workshop, recipe: Recipe, model: Path | None, folder: Path)
     from index.comparing import Probabilities
     from retrieval.classifying import open_classifier
     from retrieval.device import limit_threads, resolve_device
-    from retrieval.pictures import PictureSource
+    from retrieval.images.source import PictureSource
 
     if model is None:
         raise ValueError("a classifier has a trained model")

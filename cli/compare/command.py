@@ -76,7 +76,7 @@ def compare(recipes: Sequence[str], options: "Options", values: dict[str, Any]) 
     from cli.compare.results import landmarks_to_csv, to_csv, to_json, to_text
     from cli.compare.running import require_files
     from cli.compare.workshop import Workshop
-    from index.writing import write_whole
+    from retrieval.files.atomic import write_text
 
     seeds = _parse_seeds(values["seeds"])
     entries = read_entries(recipes, _changes(values), options)
@@ -104,9 +104,9 @@ def compare(recipes: Sequence[str], options: "Options", values: dict[str, Any]) 
             "n_landmarks": len(data.landmarks),
         }
         content = to_json(rows, facts)
-        write_whole(output / f"comparison-{part}.csv", [to_csv(rows)])
-        write_whole(output / f"comparison-{part}-landmarks.csv", [landmarks_to_csv(rows)])
-        write_whole(output / f"comparison-{part}.json", [json.dumps(content, indent=1, default=str), "\n"])
+        write_text(output / f"comparison-{part}.csv", [to_csv(rows)])
+        write_text(output / f"comparison-{part}-landmarks.csv", [landmarks_to_csv(rows)])
+        write_text(output / f"comparison-{part}.json", [json.dumps(content, indent=1, default=str), "\n"])
         _report(output / f"comparison-{part}.html", rows, facts)
         click.echo(json.dumps(content, indent=1, default=str) if values["as_json"] else to_text(rows))
 

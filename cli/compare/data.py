@@ -115,8 +115,8 @@ def file_digest(path: Path) -> str:
 
 def _digest(path: Path, images: Path) -> str:
     """sha256 (hex) of a manifest and some of its pictures; one that cannot be read counts as empty."""
+    from retrieval.images.source import PictureSource
     from retrieval.manifest import read_manifest
-    from retrieval.pictures import PictureSource
 
     digest, manifest = hashlib.sha256(file_digest(path).encode()), read_manifest(path)
     source = PictureSource(manifest, images)

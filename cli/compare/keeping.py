@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def write_answers(path: Path, answered: "Answered") -> None:
     """Replaces the file. LmrError when it cannot be written."""
-    from cli.report.saving import save_bytes
+    from retrieval.files.atomic import write_bytes
 
     buffer = io.BytesIO()
     votes = answered.votes
@@ -27,7 +27,7 @@ def write_answers(path: Path, answered: "Answered") -> None:
         key=answered.key,
         threshold=answered.threshold,
     )
-    save_bytes(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def read_answers(path: Path) -> "Answered":

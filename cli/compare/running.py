@@ -105,16 +105,16 @@ def _train(shop: Workshop, recipe: Recipe, folder: Path) -> None:
     output = folder / "model"
     run_step("train", [shop.data.train, "--config", config, "--output", output, *shop.arguments("train")])
     from cli.report.curves import read_log
-    from index.writing import write_whole
+    from retrieval.files.atomic import write_text
 
     seconds = sum(read_log(path)[-1]["seconds"] for path in output.rglob("training.csv"))  # of every stage
-    write_whole(folder / FINISHED, [json.dumps({"training_s": seconds}), "\n"])
+    write_text(folder / FINISHED, [json.dumps({"training_s": seconds}), "\n"])
 
 
 def _answers(shop: Workshop, group: Group, part: str) -> "tuple[Answered, dict[str, float | None]]":
     """The answers to a part, kept in the system's folder."""
     from index.compared import answers_of
-    from index.writing import write_whole
+    from retrieval.files.atomic import write_text
 
     asked = {name: asked for name, (_, _, asked) in shop.queries.items()}
     kept = group.folder / f"answers-{part}-{shop.data.digest(shop.data.parts[part])[:12]}.npz"
@@ -124,7 +124,7 @@ def _answers(shop: Workshop, group: Group, part: str) -> "tuple[Answered, dict[s
     ready = _make(shop, group)
     answered = answers_of(ready.system, asked["val"], asked.get("test") if part == "test" else None)
     facts = {"pictures_per_s": ready.pictures_per_s, "descriptor_bytes": ready.descriptor_bytes}
-    write_whole(facts_path, [json.dumps(facts), "\n"])
+    write_text(facts_path, [json.dumps(facts), "\n"])
     write_answers(kept, answered)
     return answered, facts
 

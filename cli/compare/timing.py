@@ -17,7 +17,7 @@ N_TIMED = 256  # pictures of val
 def describing(shop: Workshop, index: Path) -> Callable[[LongArray], object]:
     """A function that describes these pictures of val as the index folder does."""
     import lmr
-    from retrieval.pictures import PictureSource
+    from retrieval.images.source import PictureSource
 
     n_workers = max(1, default_workers(shop.values["workers"]))
     where = {"device": shop.values["device"], "threads": shop.values["threads"]}
@@ -32,7 +32,7 @@ def measure_rate(shop: Workshop, describe: Callable[[LongArray], object]) -> flo
     LmrError when none can be read.
     """
     from retrieval.errors import LmrError, UnreadableError
-    from retrieval.pictures import PictureSource
+    from retrieval.images.source import PictureSource
 
     source = PictureSource(shop.queries["val"][0], shop.data.images)
     readable = []

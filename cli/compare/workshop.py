@@ -72,7 +72,7 @@ def run_step(step: str, arguments: Sequence[object]) -> None:
 
 
 def write_config(path: Path, table: Mapping[str, Any], stages: Sequence[Mapping[str, Any]] = ()) -> Path:
-    from index.writing import write_whole
+    from retrieval.files.atomic import write_text
 
-    write_whole(path, [to_toml(table, stages)])
+    write_text(path, [to_toml(table, stages)])
     return path

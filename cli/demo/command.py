@@ -15,7 +15,7 @@ from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
 
 if TYPE_CHECKING:
     from cli.demo.scenes import DemoSet
-    from retrieval.images import ImageSpec
+    from retrieval.images.preprocess import ImageSpec
 
 SIZE = 64  # pixels: the rendered details survive it, and training takes one to four minutes on two cores
 EPOCHS = 26

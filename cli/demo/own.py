@@ -9,12 +9,12 @@ from cli.near_duplicates import groups_of_pictures
 from cli.options import FACTS
 from cli.split_files import files_of, name_lines, part_manifests
 from index.split_folder import NAMES
-from index.writing import write_whole
 from retrieval.dealing import Share
 from retrieval.errors import LmrError
+from retrieval.files.atomic import write_text
+from retrieval.images.source import PictureSource
 from retrieval.manifest import Manifest, read_manifest
 from retrieval.near_duplicates import NEAR_BITS
-from retrieval.pictures import PictureSource
 from retrieval.splitting import SplitRule, split
 
 HELD_OUT = Share(0.2)  # of a landmark's pictures, in val and in test each
@@ -45,7 +45,7 @@ def split_own(images: Path, folder: Path, seed: int, n_workers: int = 1) -> Demo
     files = {**files_of(parts), "names.csv": name_lines(names)}
     for name in NAMES:
         if name in files:
-            write_whole(folder / name, files[name])
+            write_text(folder / name, files[name])
         else:
             (folder / name).unlink(missing_ok=True)
     paths = {name.removesuffix(".csv"): folder / name for name in NAMES}

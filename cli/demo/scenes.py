@@ -21,9 +21,9 @@ from cli.demo.names import landmark_names
 from cli.demo.props import Props, make_props
 from cli.demo.views import NON_LANDMARK_KINDS, ViewSpec, render_building, render_other
 from cli.demo.windows import Look
-from index.writing import write_error
 from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError
+from retrieval.files.atomic import write_error
 from retrieval.pool import run_tasks
 
 FORMAT_VERSION = 1

@@ -15,7 +15,7 @@ from cli.report.comparison_plots import (
 )
 from cli.report.curves import read_log
 from cli.report.html import Figure, figure, fill_template
-from index.writing import write_whole
+from retrieval.files.atomic import write_text
 from retrieval.recipe import to_toml
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ N_SHOWN = 40  # landmarks that a figure has room for
 def write_comparison(path: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
     """Writes the report in one piece. Raises LmrError without jinja2 or matplotlib, or if it cannot be written."""
     best = max((row.figure("gap")[0] or 0.0 for row in rows), default=0.0)
-    write_whole(
+    write_text(
         path,
         [
             fill_template(

@@ -4,8 +4,8 @@ import csv
 from pathlib import Path
 
 from cli.report.plots import plot_training, to_png
-from cli.report.saving import save_bytes
 from retrieval.errors import LmrError
+from retrieval.files.atomic import write_bytes
 
 
 def save_training_curves(log_path: Path, picture_path: Path) -> None:
@@ -14,7 +14,7 @@ def save_training_curves(log_path: Path, picture_path: Path) -> None:
     Raises LmrError without matplotlib, for a log that is missing or has no such rows, or a folder that cannot be
     written.
     """
-    save_bytes(picture_path, to_png(plot_training(read_log(log_path))))
+    write_bytes(picture_path, to_png(plot_training(read_log(log_path))))
 
 
 def read_log(path: Path) -> list[dict[str, float]]:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageOps
 
 from cli.report import plots
-from index.writing import write_whole
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.images import decode
-from retrieval.pictures import read_picture
+from retrieval.files.atomic import write_text
+from retrieval.images.decode import decode
+from retrieval.images.source import read_picture
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +76,7 @@ class EvaluationReport:
 
 def write_evaluation_report(path: "Path", report: EvaluationReport) -> None:
     """Writes the report in one piece. Raises LmrError without jinja2 or matplotlib, or if it cannot be written."""
-    write_whole(path, [render_evaluation_report(report)])
+    write_text(path, [render_evaluation_report(report)])
 
 
 def render_evaluation_report(report: EvaluationReport) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageOps
 
 from cli.report.lettering import elide, font_for
-from cli.report.saving import save_bytes
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.images import decode
-from retrieval.pictures import read_picture
+from retrieval.files.atomic import write_bytes
+from retrieval.images.decode import decode
+from retrieval.images.source import read_picture
 
 NO_LANDMARK = "no known landmark"
 Colour = tuple[int, int, int]
@@ -66,7 +66,7 @@ def save_image(path: Path, sheet: Image.Image) -> None:
     except (OSError, ValueError) as error:
         size = f"{sheet.width} x {sheet.height}"
         raise LmrError(f"{path}: a sheet of {size} pixels cannot be a {form} ({error}); use .png") from error
-    save_bytes(path, content.getvalue())
+    write_bytes(path, content.getvalue())
 
 
 def sheet_format(path: Path) -> str:

@@ -19,8 +19,8 @@ from index import picture_statistics as statistics
 from index.duplicates import same_bytes, same_look
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.facts_table import measure_manifest
+from retrieval.images.source import PictureSource, read_picture
 from retrieval.manifest import Manifest
-from retrieval.pictures import PictureSource, read_picture
 
 if TYPE_CHECKING:
     from cli.stats.described import Described

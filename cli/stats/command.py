@@ -137,8 +137,8 @@ def _require_place(path: Path | None) -> None:
     import errno
     import os
 
-    from index.writing import write_error
     from retrieval.errors import LmrError
+    from retrieval.files.atomic import write_error
 
     if path is not None and path.is_dir():
         raise LmrError(f"{path} is a folder; give the file another name")

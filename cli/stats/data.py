@@ -17,7 +17,7 @@ from retrieval.table_columns import Blanks, count_blanks, read_column
 
 if TYPE_CHECKING:
     from retrieval.arrays import ObjArray
-    from retrieval.csv_rows import OnRead, Table
+    from retrieval.data.csv_table import OnRead, Table
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from index.writing import write_whole
 from retrieval.errors import LmrError
+from retrieval.files.atomic import write_text
 
 
 def save_text(path: Path, text: Iterable[str], *, overwrite: bool) -> str:
@@ -15,5 +15,5 @@ def save_text(path: Path, text: Iterable[str], *, overwrite: bool) -> str:
             return f"{path}: unchanged"
         if not overwrite:
             raise LmrError(f"{path}: exists and holds something else; give --overwrite or another name")
-    write_whole(path, [content])
+    write_text(path, [content])
     return f"{path}: written"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.arrays import FloatArray, ObjArray, read_only
-from retrieval.csv_rows import BadRows, CsvTable
+from retrieval.data.csv_table import BadRows, CsvTable
 from retrieval.errors import LmrError
 from retrieval.manifest import Manifest
 

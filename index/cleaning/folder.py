@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from index.cleaning.decisions import Decisions, apply_decisions, decision_lines
-from index.writing import write_error, write_whole
 from retrieval.errors import LmrError
+from retrieval.files.atomic import write_error, write_text
 from retrieval.manifest import Manifest
 from retrieval.manifest_writing import manifest_lines
 
@@ -63,7 +63,7 @@ def begin(output: Path, identity: Identity, place: Place) -> Path:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(work, error) from error
-    write_whole(work / KEY, [_json({"inputs": dict(identity)})])
+    write_text(work / KEY, [_json({"inputs": dict(identity)})])
     with contextlib.suppress(FileNotFoundError):
         (output / STATE).unlink()
     return work
@@ -71,12 +71,12 @@ def begin(output: Path, identity: Identity, place: Place) -> Path:
 
 def finish(output: Path, identity: Identity, manifest: Manifest, decisions: Decisions, gallery: str | None) -> None:
     """Writes everything, the state last, and removes what was unfinished."""
-    write_whole(output / DECISIONS, decision_lines(decisions))
-    write_whole(output / KEPT, manifest_lines(apply_decisions(manifest, decisions)))
+    write_text(output / DECISIONS, decision_lines(decisions))
+    write_text(output / KEPT, manifest_lines(apply_decisions(manifest, decisions)))
     if gallery is None:
         (output / GALLERY).unlink(missing_ok=True)
     else:
-        write_whole(output / GALLERY, [gallery])
+        write_text(output / GALLERY, [gallery])
     _write_state(output, identity, decisions)
     remove_unfinished(output)
 
@@ -109,8 +109,8 @@ def finish_review(output: Path, manifest: Manifest, decisions: Decisions, review
     except OSError as error:
         raise write_error(output, error) from error
     if not own:
-        write_whole(output / DECISIONS, decision_lines(decisions))
-    write_whole(output / KEPT, manifest_lines(apply_decisions(manifest, decisions)))
+        write_text(output / DECISIONS, decision_lines(decisions))
+    write_text(output / KEPT, manifest_lines(apply_decisions(manifest, decisions)))
     _write_state(output, {**known, "manifest": digest}, decisions, review=given)
     return "new"
 
@@ -152,7 +152,7 @@ def _write_state(output: Path, identity: Identity, decisions: Decisions, review:
     }
     if review is not None:
         content["review"] = review
-    write_whole(output / STATE, [_json(content)])
+    write_text(output / STATE, [_json(content)])
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

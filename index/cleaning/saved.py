@@ -12,8 +12,8 @@ from index.cleaning.consistency import Support
 from index.cleaning.neighbourhood import Block, CentredSpace, join_blocks, look_around, n_blocks
 from index.cleaning.rule import CleaningRule
 from index.search import FlatIndex
-from index.writing import write_error
 from retrieval.arrays import IntArray
+from retrieval.files.atomic import write_error
 
 
 def look_around_all(

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from index.cleaning.rule import CleaningRule
-from index.writing import write_error
 from retrieval.arrays import FloatArray, IntArray, LongArray
+from retrieval.files.atomic import write_error
 
 Inliers = Callable[[int, int], int]  # of two rows
 

@@ -19,7 +19,7 @@ from yarl import URL
 
 from retrieval.download.addresses import PRIVATE, PrivateAddressError, PublicResolver, RefusedUrlError, checked_url
 from retrieval.download.rules import FetchRules
-from retrieval.signatures import HEAD_BYTES, is_web_page
+from retrieval.images.signatures import HEAD_BYTES, is_web_page
 
 MAX_REDIRECTS = 5
 SPILL_BYTES = 4 << 20  # of a body that are held in memory; a longer one goes to a file

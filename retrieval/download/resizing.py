@@ -10,7 +10,7 @@ from PIL import Image
 
 from retrieval.download.rules import Form, Resize
 from retrieval.errors import UnreadableError
-from retrieval.images import Limits, decode, picture_size
+from retrieval.images.decode import Limits, decode, picture_size
 
 _WHITE = (255, 255, 255)
 

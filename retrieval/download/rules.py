@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from retrieval.images import DEFAULT_LIMITS, Limits
+from retrieval.images.decode import DEFAULT_LIMITS, Limits
 
 Resize = Literal["shorter", "longer", "center-crop", "square-pad"]
 Layout = Literal["flat", "google"]

@@ -10,7 +10,8 @@ from torchvision.transforms import InterpolationMode, v2
 
 from retrieval.arrays import IntArray
 from retrieval.errors import UnreadableError
-from retrieval.images import ImageSpec, decode
+from retrieval.images.decode import decode
+from retrieval.images.preprocess import ImageSpec
 from retrieval.sources import Source
 from retrieval.training.config import AugmentConfig
 

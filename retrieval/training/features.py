@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from retrieval.arrays import FloatArray
-from retrieval.checkpoint import write_atomically
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.images import ImageSpec, prepare
+from retrieval.files.atomic import write_bytes
+from retrieval.images.preprocess import ImageSpec, prepare
 from retrieval.model import DescriptorModel
 from retrieval.sources import Source
 from retrieval.training.augmentation import Batch, Collate
@@ -67,7 +67,7 @@ def frozen_features(parts: Parts, setting: Setting, pictures: PlainPictures, cac
         partial = path.with_name(path.name + ".tmp")
         try:
             unreadable = _write_features(partial, parts, setting, _all_batches(pictures, cache, setting), cache.n)
-            write_atomically(reasons, json.dumps(unreadable).encode())
+            write_bytes(reasons, json.dumps(unreadable).encode())
             os.replace(partial, path)
         except OSError as error:
             partial.unlink(missing_ok=True)

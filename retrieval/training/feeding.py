@@ -5,7 +5,7 @@ from itertools import count, islice
 
 from torch.utils.data import DataLoader
 
-from retrieval.images import ImageSpec
+from retrieval.images.preprocess import ImageSpec
 from retrieval.training.augmentation import Batch, Collate, TrainingPictures
 from retrieval.training.config import TrainConfig
 from retrieval.training.features import FeatureRows, PlainPictures

@@ -17,7 +17,7 @@ from retrieval.checkpoint import save_model, weights_digest
 from retrieval.classifying import save_classifier
 from retrieval.device import keep_freed_memory
 from retrieval.errors import LmrError
-from retrieval.images import ImageSpec
+from retrieval.images.preprocess import ImageSpec
 from retrieval.model import DescriptorModel
 from retrieval.training.augmentation import Batch, TrainingPictures
 from retrieval.training.compiling import compile_backbone

@@ -9,7 +9,7 @@ import torch
 from retrieval.arrays import FloatArray
 from retrieval.device import keep_freed_memory
 from retrieval.errors import LmrError
-from retrieval.images import ImageSpec
+from retrieval.images.preprocess import ImageSpec
 from retrieval.model import DescriptorModel
 from retrieval.training.config import TrainConfig
 from retrieval.training.feeding import feed, pictures_of

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from retrieval.images import ImageSpec
+from retrieval.images.preprocess import ImageSpec
 from retrieval.model import DescriptorModel
 from retrieval.training.config import TrainConfig
 from retrieval.training.loop import history, require_possible, train

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retrieval.checkpoint import write_atomically
 from retrieval.errors import LmrError
+from retrieval.files.atomic import write_bytes
 from retrieval.model_card import STATE_NAME as STATE_NAME
 from retrieval.training.parts import AVERAGED_LOSS, Parts
 
@@ -45,7 +45,7 @@ def save_state(folder: Path, parts: Parts, identity: Mapping[str, Any], state: T
     buffer = io.BytesIO()
     states = {name: part.state_dict() for name, part in parts.by_name().items()}
     torch.save({"identity": dict(identity), "state": asdict(state), "parts": states}, buffer)
-    _write(folder / STATE_NAME, buffer.getvalue())
+    write_bytes(folder / STATE_NAME, buffer.getvalue())
 
 
 def resume(folder: Path, parts: Parts, identity: Mapping[str, Any]) -> TrainingState:
@@ -87,7 +87,7 @@ def write_log(folder: Path, log: list[dict[str, float]]) -> None:
     """Writes the epochs as CSV, a column for each metric."""
     columns = list(dict.fromkeys(name for row in log for name in row))
     lines = [",".join(columns)] + [",".join(f"{row[c]:g}" if c in row else "" for c in columns) for row in log]
-    _write(folder / LOG_NAME, ("\n".join(lines) + "\n").encode())
+    write_bytes(folder / LOG_NAME, ("\n".join(lines) + "\n").encode())
 
 
 def _read_state_file(path: Path) -> dict[str, Any] | None:
@@ -98,12 +98,3 @@ def _read_state_file(path: Path) -> dict[str, Any] | None:
     except Exception as error:
         raise LmrError(f"{path} is damaged; start again with --overwrite") from error
     return content
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise LmrError(
-            f"{path}: cannot be written: {error.strerror}; make room and run the same command again"
-        ) from error

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrieval.device import explained
-from retrieval.images import ImageSpec
+from retrieval.images.preprocess import ImageSpec
 from retrieval.model import to_input
 from retrieval.training.augmentation import Batch, mix
 from retrieval.training.config import TrainConfig

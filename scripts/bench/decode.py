@@ -20,8 +20,8 @@ from PIL import Image, ImageOps
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from retrieval.arrays import UInt8Array
-from retrieval.images import ImageSpec, prepare
-from retrieval.signatures import PICTURE_SUFFIXES
+from retrieval.images.preprocess import ImageSpec, prepare
+from retrieval.images.signatures import PICTURE_SUFFIXES
 
 
 def main() -> None:

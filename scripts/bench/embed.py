@@ -25,10 +25,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from retrieval.embedding import Embedder
-from retrieval.images import ImageSpec, prepare
+from retrieval.images.preprocess import ImageSpec, prepare
+from retrieval.images.source import list_pictures
 from retrieval.model import build_model
 from retrieval.model_config import ModelConfig
-from retrieval.pictures import list_pictures
 
 
 class Folder:

@@ -37,7 +37,7 @@ SOURCE = """
 import numpy as np
 from pathlib import Path
 from retrieval.manifest import Manifest
-from retrieval.pictures import PictureSource
+from retrieval.images.source import PictureSource
 manifest = Manifest("none", np.array(ids, dtype=object), np.full(len(ids), -1, np.int32), ())
 source = PictureSource(manifest, Path(folder) / "{images}")
 source.read(0)

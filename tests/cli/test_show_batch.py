@@ -12,7 +12,7 @@ from cli.report.batch_sheet import LINE_PX, MIN_TILE_PX, BatchPicture, draw_batc
 from cli.report.sheet import GAP_PX, MARGIN_PX
 from cli.show_batch import as_seen, first_batch
 from cli.train import read_training_data
-from retrieval.images import ImageSpec
+from retrieval.images.preprocess import ImageSpec
 from retrieval.training.config import AugmentConfig, BalanceConfig, LossConfig, TrainConfig
 from retrieval.training.features import PlainPictures
 from retrieval.training.loop import train

@@ -26,8 +26,8 @@ from tiny_set import (
 )
 
 from index.submission import read_solution
+from retrieval.images.source import PictureSource
 from retrieval.manifest import read_manifest
-from retrieval.pictures import PictureSource
 from retrieval.store import StoreInfo, create_store
 
 ALONE = "--ignore-duplicates"

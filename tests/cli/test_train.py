@@ -39,8 +39,8 @@ def test_a_linear_head_is_validated_by_its_own_answers(pictures):
     import torch
 
     from retrieval.classifying import open_classifier
+    from retrieval.images.source import PictureSource
     from retrieval.manifest import read_manifest
-    from retrieval.pictures import PictureSource
 
     done(*TRAIN, "--epochs", "1", "--loss", "linear", "--head-rate", "1e-9", "--val", "val.csv")
     val = read_manifest(Path("val.csv"))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from index import building, writing
+from index import building
 from index.building import BuildOptions, build_folder
 from index.calibration import CalibrationSettings, Origin, calibrate
 from index.folder import open_folder, read_info, replace_calibration, write_info
@@ -19,6 +19,7 @@ from index.refinement import Refinement
 from index.tables import object_array
 from index.tuning import CalibrationQueries, Grid
 from retrieval.errors import LmrError
+from retrieval.files import atomic
 from retrieval.names import Name
 from retrieval.store import DONE, UNREADABLE, Descriptors, StoreInfo
 
@@ -364,7 +365,7 @@ def test_a_kill_while_the_calibration_is_replaced_leaves_the_old_one(calibrated,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(writing.os, "replace", die)
+        patch.setattr(atomic.os, "replace", die)
         with pytest.raises(KeyboardInterrupt):
             replace_calibration(path, second)
     assert open_folder(path, device="cpu").calibration == first

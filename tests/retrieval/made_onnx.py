@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from retrieval.images import ImageSpec
+from retrieval.images.preprocess import ImageSpec
 from retrieval.model_card import Card, ModelCard
 from retrieval.model_config import ModelConfig
 from retrieval.onnx_describing import CARD_KEY

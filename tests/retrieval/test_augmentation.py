@@ -12,7 +12,8 @@ from tiny_world import CPU, SPEC, Pictures, jpeg
 from torchvision.transforms import v2
 
 from retrieval.errors import LmrError
-from retrieval.images import ImageSpec, decode
+from retrieval.images.decode import decode
+from retrieval.images.preprocess import ImageSpec
 from retrieval.model import to_input
 from retrieval.training.augmentation import Batch, Collate, TrainingPictures, mix, repeat_place
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig

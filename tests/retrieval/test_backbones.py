@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from retrieval.backbones import build_backbone
 from retrieval.embedding import Embedder
 from retrieval.errors import LmrError
-from retrieval.images import ImageSpec
+from retrieval.images.preprocess import ImageSpec
 from retrieval.model import build_model, load_backbone_weights
 from retrieval.model_config import ModelConfig
 

@@ -13,7 +13,7 @@ from retrieval import checkpoint, classifying
 from retrieval.checkpoint import save_model
 from retrieval.classifying import CLASSIFIER, load_classifier, most_probable, open_classifier, save_classifier
 from retrieval.errors import LmrError
-from retrieval.images import prepare
+from retrieval.images.preprocess import prepare
 from retrieval.model import DescriptorModel, to_input
 from retrieval.training.config import LossConfig
 from retrieval.training.losses import LandmarkLoss

@@ -11,7 +11,7 @@ from retrieval.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from retrieval.checkpoint import ModelCard
 from retrieval.embedding import Embedder, Rate, make_embedder
 from retrieval.errors import LmrError
-from retrieval.images import prepare
+from retrieval.images.preprocess import prepare
 from retrieval.model import DescriptorModel, build_model, to_input
 from retrieval.model_config import DescriptorPart, ModelConfig
 

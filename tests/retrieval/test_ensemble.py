@@ -15,7 +15,7 @@ from retrieval.describing import Describer, JoinedDescriber
 from retrieval.embedding import Embedder, load_embedder
 from retrieval.ensemble import save_ensemble
 from retrieval.errors import LmrError
-from retrieval.images import ImageSpec
+from retrieval.images.preprocess import ImageSpec
 from retrieval.model_card import Description, EnsembleCard, Member, ModelCard, join, read_any_card, read_card
 from retrieval.model_config import ModelConfig
 from retrieval.store_file import StoreInfo

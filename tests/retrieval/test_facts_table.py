@@ -11,9 +11,9 @@ from PIL import Image, ImageFilter
 
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.facts_table import measure_manifest
+from retrieval.images.source import PictureSource
 from retrieval.manifest import read_manifest
 from retrieval.picture_facts import measure_picture, perceptual_hash
-from retrieval.pictures import PictureSource
 
 
 def speckled(seed: int, width: int = 96, height: int = 64) -> Image.Image:

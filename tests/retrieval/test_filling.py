@@ -14,9 +14,9 @@ from retrieval.describing import Describer
 from retrieval.embedding import Embedder, make_embedder
 from retrieval.errors import LmrError
 from retrieval.filling import FillReport, FillRun, fill_store
+from retrieval.images.source import PictureSource
 from retrieval.manifest import Manifest
 from retrieval.model import DescriptorModel
-from retrieval.pictures import PictureSource
 from retrieval.store import DONE, TODO, UNREADABLE, partial_path, read_store, read_store_info
 
 RUN = FillRun(dtype="float32")

@@ -11,7 +11,7 @@ from made_pictures import encoded, smooth
 from PIL import Image
 
 from retrieval.errors import UnreadableError
-from retrieval.images import Limits, decode
+from retrieval.images.decode import Limits, decode
 
 
 def reason(data: bytes, **options: Any) -> str:

@@ -15,7 +15,8 @@ from PIL import Image, ImageOps
 
 from retrieval.arrays import UInt8Array
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.images import ImageSpec, Limits, decode, fit, prepare
+from retrieval.images.decode import Limits, decode
+from retrieval.images.preprocess import ImageSpec, fit, prepare
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

@@ -15,7 +15,7 @@ from retrieval import onnx_export
 from retrieval.checkpoint import save_model
 from retrieval.embedding import load_embedder
 from retrieval.errors import LmrError
-from retrieval.images import prepare
+from retrieval.images.preprocess import prepare
 from retrieval.model import DescriptorModel
 from retrieval.model_card import Card, Description, join, write_card
 from retrieval.onnx_describing import CARD_KEY, INPUTS_KEY, OnnxDescriber, providers_of, read_onnx_card

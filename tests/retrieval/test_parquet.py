@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.images.source import PictureSource
 from retrieval.manifest import Manifest, read_manifest
-from retrieval.pictures import PictureSource
 
 
 def labels(manifest: Manifest) -> list[str]:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.images import DEFAULT_LIMITS, Limits
+from retrieval.images.decode import DEFAULT_LIMITS, Limits
+from retrieval.images.source import PictureSource, QueryPicture, fetch_url, list_pictures, read_picture
 from retrieval.manifest import Manifest
-from retrieval.pictures import PictureSource, QueryPicture, fetch_url, list_pictures, read_picture
 
 
 def manifest_of(*ids: str, paths: list[str] | None = None, source: str = "nowhere/train.csv") -> Manifest:

@@ -17,6 +17,7 @@ from tiny_world import CPU, SPEC, Pictures, digest_of, jpeg, tiny_model
 
 from retrieval.checkpoint import read_card, weights_digest
 from retrieval.errors import LmrError
+from retrieval.files.atomic import write_error
 from retrieval.model import DescriptorModel
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
 from retrieval.training.loop import train
@@ -736,18 +737,18 @@ def test_a_folder_that_cannot_be_made_is_found_out_first(tmp_path: Path) -> None
 def test_a_full_disk_is_one_line_and_resumed(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from retrieval.training import state as training_state
 
-    write, calls = training_state.write_atomically, []
+    write, calls = training_state.write_bytes, []
 
     def write_or_full(path: Path, data: bytes) -> None:
         calls.append(path.name)
         if len(calls) == 3:
-            raise OSError(28, os.strerror(28))
+            raise write_error(path, OSError(28, os.strerror(28)))
         write(path, data)
 
-    monkeypatch.setattr(training_state, "write_atomically", write_or_full)
+    monkeypatch.setattr(training_state, "write_bytes", write_or_full)
     monkeypatch.setattr("retrieval.training.loop.EPOCH_EVERY_S", -1.0)
     assert message(trained, tmp_path) == (
-        f"{tmp_path}/{STATE_NAME}: cannot be written: No space left on device; make room and run the same command again"
+        f"{tmp_path}/{STATE_NAME} cannot be written: No space left on device; choose another place or make room"
     )
     assert calls == [STATE_NAME, LOG_NAME, STATE_NAME]
     trained(tmp_path)

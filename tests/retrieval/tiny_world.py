@@ -12,7 +12,7 @@ from torch import nn
 
 from retrieval.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from retrieval.errors import UnreadableError
-from retrieval.images import ImageSpec
+from retrieval.images.preprocess import ImageSpec
 from retrieval.model import DescriptorModel
 from retrieval.model_config import ModelConfig
 

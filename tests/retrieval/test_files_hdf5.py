@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from retrieval.hdf5_file import new_hdf5
+from retrieval.files.hdf5 import new_hdf5
 
 TEXTS = [f"a text of some length {i}" for i in range(3000)]
 

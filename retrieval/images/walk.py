@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval.errors import LmrError
-from retrieval.signatures import PICTURE_SUFFIXES, is_hidden, is_text_name
+from retrieval.images.signatures import PICTURE_SUFFIXES, is_hidden, is_text_name
 from retrieval.tar_indexing import Listener
 from retrieval.tars import TarSet, is_tar_name, open_tar
 

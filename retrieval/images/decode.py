@@ -1,21 +1,17 @@
-"""Encoded pictures to RGB pixels: decoding, limits, and the one preparation that training, embed and query share."""
+"""Encoded pictures to RGB pixels, within limits."""
 
-import difflib
 import importlib
 import io
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from retrieval.arrays import UInt8Array
-from retrieval.errors import LmrError, UnreadableError
-from retrieval.signatures import HEAD_BYTES, is_heic, is_web_page
+from retrieval.errors import UnreadableError
+from retrieval.images.signatures import HEAD_BYTES, is_heic, is_web_page
 
-_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _WHITE = (255, 255, 255)
 _ORIENTATION_TAG = 0x0112  # EXIF 2.32, table 4
 _COMMON = frozenset(("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"))  # Pillow's names
@@ -52,54 +48,6 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class ImageSpec:
-    """How a picture becomes the network's input.
-
-    size: side of the square input in pixels. fit: `squash` changes the aspect ratio, `crop` keeps the middle square,
-    `pad` keeps everything on a ground of the mean colour. mean, std: per channel, of pictures in [0, 1].
-    """
-
-    size: int = 224
-    fit: Literal["squash", "crop", "pad"] = "squash"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    resample: Literal["bilinear", "bicubic"] = "bilinear"
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or self.size < 1:
-            raise ValueError(f"size must be a positive whole number, got {self.size!r}")
-        if self.fit not in ("squash", "crop", "pad"):
-            raise ValueError(f"fit must be squash, crop or pad, got {self.fit!r}")
-        if self.resample not in _RESAMPLING:
-            raise ValueError(f"resample must be bilinear or bicubic, got {self.resample!r}")
-        if len(self.mean) != 3 or not all(0 <= value <= 1 for value in self.mean):
-            raise ValueError(f"mean must be three numbers in [0, 1], got {self.mean!r}")
-        if len(self.std) != 3 or not all(0 < value < np.inf for value in self.std):
-            raise ValueError(f"std must be three positive numbers, got {self.std!r}")
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "ImageSpec":
-        """Back from `to_json`. Raises LmrError on a missing, unknown or wrong entry."""
-        known = [field.name for field in fields(cls)]
-        for name in content:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
-                raise LmrError(f"image_spec: unknown key {name!r}; {hint}")
-        if missing := [name for name in known if name not in content]:
-            raise LmrError(f"image_spec: {', '.join(missing)} missing; it takes {', '.join(known)}")
-        values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in content.items()}
-        try:
-            return cls(**values)
-        except (TypeError, ValueError) as error:
-            raise LmrError(f"image_spec: {error}") from error
-
-
 def decode(data: bytes, min_side: int | None = None, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     """The picture in RGB, upright as its EXIF says, transparency on white, 16 bits scaled to 8.
 
@@ -108,16 +56,7 @@ def decode(data: bytes, min_side: int | None = None, limits: Limits = DEFAULT_LI
     white: they are stretched from their minimum to their maximum. Colour profiles are not applied.
     Raises UnreadableError with the reason.
     """
-    return _decode(data, lambda size: min_side, limits)
-
-
-def prepare(data: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -> UInt8Array:
-    """The picture as (size, size, 3) uint8, resized with antialiasing. Raises UnreadableError with the reason."""
-
-    def needed(size: tuple[int, int]) -> int:
-        return -(-spec.size * min(size) // max(size)) if spec.fit == "pad" else spec.size
-
-    return np.array(fit(_decode(data, needed, limits), spec))
+    return decode_needed(data, lambda size: min_side, limits)
 
 
 def picture_size(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
@@ -127,25 +66,10 @@ def picture_size(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int
         return (picture.height, picture.width) if turned else picture.size
 
 
-def fit(picture: Image.Image, spec: ImageSpec) -> Image.Image:
-    """The RGB picture at the spec's size, by the spec's fit."""
-    side, resample = spec.size, _RESAMPLING[spec.resample]
-    width, height = picture.size
-    if spec.fit == "squash":
-        return picture.resize((side, side), resample)
-    if spec.fit == "crop":
-        short = min(width, height)
-        left, top = (width - short) / 2, (height - short) / 2
-        return picture.resize((side, side), resample, box=(left, top, left + short, top + short))
-    scale = side / max(width, height)
-    inner = picture.resize((max(1, round(width * scale)), max(1, round(height * scale))), resample)
-    ground = Image.new("RGB", (side, side), tuple(round(255 * value) for value in spec.mean))
-    ground.paste(inner, ((side - inner.width) // 2, (side - inner.height) // 2))
-    return ground
-
-
-def _decode(data: bytes, needed: Callable[[tuple[int, int]], int | None], limits: Limits) -> Image.Image:
-    """needed: from the size in the file to the shorter side wanted; None = full scale."""
+def decode_needed(
+    data: bytes, needed: Callable[[tuple[int, int]], int | None], limits: Limits = DEFAULT_LIMITS
+) -> Image.Image:
+    """As `decode`. needed: from the size in the file to the shorter side wanted; None = full scale."""
     if not data:
         raise UnreadableError("empty file")
     if len(data) > limits.max_bytes:

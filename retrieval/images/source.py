@@ -12,11 +12,11 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.images import DEFAULT_LIMITS, Limits
+from retrieval.images.decode import DEFAULT_LIMITS, Limits
+from retrieval.images.signatures import PICTURE_SUFFIXES
+from retrieval.images.walk import walk_pictures
 from retrieval.manifest import Manifest
-from retrieval.signatures import PICTURE_SUFFIXES
 from retrieval.tars import Found, TarSet, find_member, is_tar, is_tar_name, list_tars, open_tar
-from retrieval.walking import walk_pictures
 
 URL_TIMEOUT_S = 20.0  # for a whole picture
 

@@ -1,0 +1,1 @@
+"""Tables of pictures and labels."""

@@ -1,0 +1,101 @@
+"""Files that appear whole or not at all: written under a private name, flushed to disk, renamed."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from retrieval.errors import LmrError
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: leftovers of killed writers then stay
+    fcntl = None  # type: ignore[assignment]
+
+_ENDING = ".partial"
+
+
+def write_text(path: Path, text: Iterable[str]) -> None:
+    """Writes UTF-8 text; a kill or power cut leaves the old file or the new one.
+
+    Raises LmrError when the folder cannot be written or the disk is full; the old file then stays.
+    """
+    with replacing(path) as file:
+        for part in text:
+            file.write(part.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """As `write_text`."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to fill (`name` is its private path) that takes the place of `path` when the block ends without an error.
+
+    Writers of one path do not meet: each has a name of its own, and what killed ones left is removed.
+    Raises LmrError for an OSError; the old file then stays.
+    """
+    private = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_ENDING}")
+    if path.exists() and not path.is_file():
+        raise LmrError(f"{path} is {'a folder' if path.is_dir() else 'not a file'}; choose another name")
+    try:
+        remove_leftovers(path)
+        with private.open("w+b") as file:
+            _mark_as_written(file)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(private, path)
+        flush_folder(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):  # renamed, or in a folder that cannot be written
+            private.unlink()
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes the private files of killed writers of this path; those that somebody writes to are locked and stay."""
+    if fcntl is None or not path.parent.is_dir():
+        return
+    start = f".{path.name}."
+    with os.scandir(path.parent) as entries:
+        left = [entry.path for entry in entries if entry.name.startswith(start) and entry.name.endswith(_ENDING)]
+    for place in left:
+        with contextlib.suppress(OSError), open(place, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(place)
+
+
+def write_error(path: Path, error: OSError) -> LmrError:
+    """The error of a file or folder that could not be written, as one line."""
+    return LmrError(f"{path} cannot be written: {error.strerror or error}; choose another place or make room")
+
+
+def flush_file(path: Path) -> None:
+    """Makes the content of a file last through a power cut."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Makes the names in a folder last through a power cut, where the system can do that."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _mark_as_written(file: BinaryIO) -> None:
+    """Locks a private file while it is written; a file system without locks has nobody who looks."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

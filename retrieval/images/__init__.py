@@ -1,0 +1,1 @@
+"""Pictures: found, fetched, decoded and prepared."""

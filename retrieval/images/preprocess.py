@@ -1,0 +1,89 @@
+"""Decoded pictures to the network's input: the one preparation that training, embed and query share."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from retrieval.arrays import UInt8Array
+from retrieval.errors import LmrError
+from retrieval.images.decode import DEFAULT_LIMITS, Limits, decode_needed
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """How a picture becomes the network's input.
+
+    size: side of the square input in pixels. fit: `squash` changes the aspect ratio, `crop` keeps the middle square,
+    `pad` keeps everything on a ground of the mean colour. mean, std: per channel, of pictures in [0, 1].
+    """
+
+    size: int = 224
+    fit: Literal["squash", "crop", "pad"] = "squash"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    resample: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.size, int) or self.size < 1:
+            raise ValueError(f"size must be a positive whole number, got {self.size!r}")
+        if self.fit not in ("squash", "crop", "pad"):
+            raise ValueError(f"fit must be squash, crop or pad, got {self.fit!r}")
+        if self.resample not in _RESAMPLING:
+            raise ValueError(f"resample must be bilinear or bicubic, got {self.resample!r}")
+        if len(self.mean) != 3 or not all(0 <= value <= 1 for value in self.mean):
+            raise ValueError(f"mean must be three numbers in [0, 1], got {self.mean!r}")
+        if len(self.std) != 3 or not all(0 < value < np.inf for value in self.std):
+            raise ValueError(f"std must be three positive numbers, got {self.std!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "ImageSpec":
+        """Back from `to_json`. Raises LmrError on a missing, unknown or wrong entry."""
+        known = [field.name for field in fields(cls)]
+        for name in content:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
+                raise LmrError(f"image_spec: unknown key {name!r}; {hint}")
+        if missing := [name for name in known if name not in content]:
+            raise LmrError(f"image_spec: {', '.join(missing)} missing; it takes {', '.join(known)}")
+        values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in content.items()}
+        try:
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise LmrError(f"image_spec: {error}") from error
+
+
+def prepare(data: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -> UInt8Array:
+    """The picture as (size, size, 3) uint8, resized with antialiasing. Raises UnreadableError with the reason."""
+
+    def needed(size: tuple[int, int]) -> int:
+        return -(-spec.size * min(size) // max(size)) if spec.fit == "pad" else spec.size
+
+    return np.array(fit(decode_needed(data, needed, limits), spec))
+
+
+def fit(picture: Image.Image, spec: ImageSpec) -> Image.Image:
+    """The RGB picture at the spec's size, by the spec's fit."""
+    side, resample = spec.size, _RESAMPLING[spec.resample]
+    width, height = picture.size
+    if spec.fit == "squash":
+        return picture.resize((side, side), resample)
+    if spec.fit == "crop":
+        short = min(width, height)
+        left, top = (width - short) / 2, (height - short) / 2
+        return picture.resize((side, side), resample, box=(left, top, left + short, top + short))
+    scale = side / max(width, height)
+    inner = picture.resize((max(1, round(width * scale)), max(1, round(height * scale))), resample)
+    ground = Image.new("RGB", (side, side), tuple(round(255 * value) for value in spec.mean))
+    ground.paste(inner, ((side - inner.width) // 2, (side - inner.height) // 2))
+    return ground
