@@ -11,6 +11,7 @@ import numpy as np
 from retrieval.arrays import FloatArray, read_only
 from retrieval.errors import LmrError
 from retrieval.images.decode import DEFAULT_LIMITS, Limits, decode
+from retrieval.images.sizing import scaled_size
 
 LONG_SIDE_PX = 640  # at which features are found
 MAX_FEATURES = 1000
@@ -59,7 +60,7 @@ def local_features(data: bytes, limits: Limits = DEFAULT_LIMITS) -> LocalFeature
     picture = decode(data, LONG_SIDE_PX, limits).convert("L")
     scale = LONG_SIDE_PX / max(picture.size)
     if scale < 1:
-        picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+        picture = picture.resize(scaled_size(picture.size, scale))
     found, descriptors = cv2.SIFT_create(nfeatures=MAX_FEATURES).detectAndCompute(np.asarray(picture), None)
     if descriptors is None:
         return LocalFeatures(np.zeros((0, 2), dtype=np.float32), np.zeros((0, 128), dtype=np.float32))

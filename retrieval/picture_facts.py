@@ -9,6 +9,7 @@ from scipy import fft
 
 from retrieval.arrays import FloatArray
 from retrieval.images.decode import DEFAULT_LIMITS, Limits, decode, picture_size
+from retrieval.images.sizing import scaled_size
 
 MEASURED_PX = 256  # the shorter side at which light and sharpness are measured, so that they compare across sizes
 _HASH_PX = 32
@@ -79,8 +80,7 @@ def _grey(data: bytes, limits: Limits) -> Image.Image:
     grey = decode(data, MEASURED_PX, limits).convert("L")
     scale = MEASURED_PX / min(grey.size)
     if scale < 1:
-        size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
-        grey = grey.resize(size, Image.Resampling.BILINEAR)
+        grey = grey.resize(scaled_size(grey.size, scale), Image.Resampling.BILINEAR)
     return grey
 
 

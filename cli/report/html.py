@@ -7,12 +7,11 @@ from importlib.resources import files
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageOps
-
 from cli.report import plots
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import write_text
 from retrieval.images.decode import decode
+from retrieval.images.sizing import contain
 from retrieval.images.source import read_picture
 
 if TYPE_CHECKING:
@@ -178,6 +177,5 @@ def thumbnail(picture: ReportPicture) -> str:
 def small_picture(data: bytes, side: int, quality: int) -> str:
     """An encoded picture as a data: address with a JPEG of at most side x side. UnreadableError with the reason."""
     buffer = BytesIO()
-    small = ImageOps.contain(decode(data, side), (side, side), Image.Resampling.LANCZOS)
-    small.save(buffer, "JPEG", quality=quality)
+    contain(decode(data, side), side).save(buffer, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from cli.report.lettering import elide, font_for
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import write_bytes
 from retrieval.images.decode import decode
+from retrieval.images.sizing import contain
 from retrieval.images.source import read_picture
 
 NO_LANDMARK = "no known landmark"
@@ -145,7 +146,7 @@ def _tile(picture: str | None, side: int) -> Image.Image:
     """The whole picture in a square, or a grey square that says why not."""
     tile = Image.new("RGB", (side, side), EMPTY)
     try:
-        fitted = ImageOps.contain(decode(_read(picture), side), (side, side), Image.Resampling.LANCZOS)
+        fitted = contain(decode(_read(picture), side), side)
     except UnreadableError as error:
         pen = ImageDraw.Draw(tile)
         write_line(pen, (8, side // 2 - 18), (picture or "").rsplit("/", 1)[-1] or "picture", side - 16, FAINT)

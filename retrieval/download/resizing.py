@@ -11,6 +11,7 @@ from PIL import Image
 from retrieval.download.rules import Form, Resize
 from retrieval.errors import UnreadableError
 from retrieval.images.decode import Limits, decode, picture_size
+from retrieval.images.sizing import scaled_size
 
 _WHITE = (255, 255, 255)
 
@@ -101,8 +102,7 @@ def resize(picture: Image.Image, how: Resize, size: int) -> Image.Image:
         scale = min(scale, 1.0)
     inner = picture
     if scale != 1:
-        new_size = max(1, round(width * scale)), max(1, round(height * scale))
-        inner = picture.resize(new_size, Image.Resampling.BICUBIC)
+        inner = picture.resize(scaled_size(picture.size, scale), Image.Resampling.BICUBIC)
     if how != "square-pad":
         return inner
     ground = Image.new("RGB", (size, size), _WHITE)

@@ -11,6 +11,7 @@ from PIL import Image
 from retrieval.arrays import UInt8Array
 from retrieval.errors import LmrError
 from retrieval.images.decode import DEFAULT_LIMITS, Limits, decode_needed
+from retrieval.images.sizing import scaled_size
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -83,7 +84,7 @@ def fit(picture: Image.Image, spec: ImageSpec) -> Image.Image:
         left, top = (width - short) / 2, (height - short) / 2
         return picture.resize((side, side), resample, box=(left, top, left + short, top + short))
     scale = side / max(width, height)
-    inner = picture.resize((max(1, round(width * scale)), max(1, round(height * scale))), resample)
+    inner = picture.resize(scaled_size(picture.size, scale), resample)
     ground = Image.new("RGB", (side, side), tuple(round(255 * value) for value in spec.mean))
     ground.paste(inner, ((side - inner.width) // 2, (side - inner.height) // 2))
     return ground
