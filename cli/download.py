@@ -17,6 +17,7 @@ from cli.options import (
 from retrieval.download.google import MIRROR, Archives, Part, parse_numbers
 from retrieval.download.rules import FetchRules, Form, Resize
 from retrieval.errors import LmrError
+from retrieval.extras import install_hint
 from retrieval.images.decode import Limits
 
 _FETCH_HELP = {
@@ -80,7 +81,7 @@ def command(manifest: Path | None, images: Path | None, **values: Any) -> None:
         from cli.archives import download_archives
         from cli.downloading import download_pictures
     except ModuleNotFoundError as error:
-        raise LmrError(f"download needs {error.name}; pip install 'lmr[download]'") from error
+        raise LmrError(f"download needs {error.name}; {install_hint('download')}") from error
 
     try:
         rules = pick_values(FetchRules, values, limits=pick_values(Limits, values))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import LmrError
+from retrieval.extras import install_hint
 
 
 def summary_writer() -> Any:
@@ -12,7 +13,7 @@ def summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise LmrError(f"--tensorboard needs tensorboard ({error}); pip install 'lmr[tensorboard]'") from error
+        raise LmrError(f"--tensorboard needs tensorboard ({error}); {install_hint('tensorboard')}") from error
     return SummaryWriter
 
 

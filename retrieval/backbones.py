@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from retrieval.device import explained
 from retrieval.errors import LmrError
+from retrieval.extras import install_hint
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's weights
 
@@ -297,7 +298,7 @@ def _import_timm(name: str) -> Any:
     try:
         import timm
     except ImportError as error:
-        raise LmrError(f"--backbone {name}: needs timm; pip install 'lmr[timm]'") from error
+        raise LmrError(f"--backbone {name}: needs timm; {install_hint('timm')}") from error
     return timm
 
 

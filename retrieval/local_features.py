@@ -10,6 +10,7 @@ import numpy as np
 
 from retrieval.arrays import FloatArray, read_only
 from retrieval.errors import LmrError
+from retrieval.extras import install_hint
 from retrieval.images.decode import DEFAULT_LIMITS, Limits, decode
 from retrieval.images.sizing import scaled_size
 
@@ -46,7 +47,7 @@ def require_opencv() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise LmrError(f"geometric verification needs OpenCV ({error}); pip install 'lmr[local]'") from error
+        raise LmrError(f"geometric verification needs OpenCV ({error}); {install_hint('local')}") from error
     return cv2
 
 

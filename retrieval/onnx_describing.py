@@ -14,6 +14,7 @@ import numpy as np
 from retrieval.arrays import FloatArray, UInt8Array
 from retrieval.describing import Describer, require_finite
 from retrieval.errors import LmrError
+from retrieval.extras import install_hint
 from retrieval.model_card import Card, parse_card
 
 if TYPE_CHECKING:
@@ -109,5 +110,5 @@ def _runtime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise LmrError("ONNX files need onnxruntime; install lmr[onnx]") from error
+        raise LmrError(f"ONNX files need onnxruntime; {install_hint('onnx')}") from error
     return onnxruntime

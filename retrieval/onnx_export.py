@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from retrieval.checkpoint import load_network
 from retrieval.errors import LmrError
+from retrieval.extras import install_hint
 from retrieval.files.atomic import write_bytes
 from retrieval.images.preprocess import ImageSpec
 from retrieval.model import DescriptorModel, mean_descriptor, to_input
@@ -108,7 +109,7 @@ def _to_onnx(whole: WholeNetwork, card: Card) -> bytes:
         import onnx
         import onnxscript  # noqa: F401  # torch imports it late, and says less clearly that it is missing
     except ImportError as error:
-        raise LmrError(f"lmr export needs {error.name}; install lmr[onnx]") from error
+        raise LmrError(f"lmr export needs {error.name}; {install_hint('onnx')}") from error
     given = tuple(torch.from_numpy(_pictures(spec, TRACED_BATCH, np.random.default_rng(0))) for spec in whole.specs)
     names = [f"pictures_{spec.size}" if len(given) == 1 else f"pictures_{i}" for i, spec in enumerate(whole.specs)]
     try:

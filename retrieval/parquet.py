@@ -13,6 +13,7 @@ import numpy as np
 from retrieval.arrays import BoolArray, LongArray, read_only
 from retrieval.data.csv_table import BadRows
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.extras import install_hint
 
 _BATCH_ROWS = 512  # as in csv_rows: few enough that Python's search for garbage does not set in
 
@@ -86,7 +87,7 @@ def _open(source: str) -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise LmrError(f"{source}: Parquet needs pyarrow; pip install 'lmr[parquet]'") from error
+        raise LmrError(f"{source}: Parquet needs pyarrow; {install_hint('parquet')}") from error
     return pyarrow.parquet.ParquetFile(source)
 
 

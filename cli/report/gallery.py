@@ -9,6 +9,7 @@ import numpy as np
 from cli.report.html import ReportPicture, fill_template
 from index.cleaning.decisions import REASONS
 from retrieval.errors import LmrError
+from retrieval.extras import install_hint
 
 if TYPE_CHECKING:
     from index.cleaning.decisions import Decisions
@@ -45,7 +46,7 @@ def require_jinja() -> None:
     try:
         import jinja2  # noqa: F401
     except ImportError as error:
-        raise LmrError(f"the gallery needs jinja2 ({error}); pip install 'lmr[report]', or give --gallery 0") from error
+        raise LmrError(f"the gallery needs jinja2 ({error}); {install_hint('report')}, or give --gallery 0") from error
 
 
 def render_gallery(manifest: "Manifest", decisions: "Decisions", n_shown: int) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.report import plots
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.extras import install_hint
 from retrieval.files.atomic import write_text
 from retrieval.images.decode import decode
 from retrieval.images.sizing import contain
@@ -91,7 +92,7 @@ def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
     try:
         from jinja2 import Environment, FunctionLoader, StrictUndefined
     except ImportError as error:
-        raise LmrError(f"reports need jinja2 ({error}); pip install 'lmr[report]'") from error
+        raise LmrError(f"reports need jinja2 ({error}); {install_hint('report')}") from error
     environment = Environment(
         loader=FunctionLoader(lambda part: files("cli.report").joinpath(part).read_text(encoding="utf-8")),
         autoescape=True,

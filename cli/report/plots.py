@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from xml.sax.saxutils import escape
 
 from retrieval.errors import LmrError
+from retrieval.extras import install_hint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -173,7 +174,7 @@ def new_figure(size_in: tuple[float, float] = _SIZE_IN) -> "Figure":
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise LmrError(f"figures need matplotlib ({error}); pip install 'lmr[report]'") from error
+        raise LmrError(f"figures need matplotlib ({error}); {install_hint('report')}") from error
     return Figure(figsize=size_in, layout="constrained")
 
 

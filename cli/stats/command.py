@@ -17,6 +17,7 @@ from cli.options import (
     warn,
     workers_option,
 )
+from retrieval.extras import install_hint
 from retrieval.near_duplicates import NEAR_SIMILARITY
 from retrieval.resolution import SCREEN_DIAGONAL_IN
 
@@ -127,7 +128,7 @@ def _report_path(given: Path | None, as_json: bool) -> Path | None:
     if given is not None or as_json:
         return given
     if find_spec("matplotlib") is None or find_spec("jinja2") is None:
-        warn("no HTML report: it needs pip install 'lmr[report]'")
+        warn(f"no HTML report: it needs {install_hint('report')}")
         return None
     return REPORT
 

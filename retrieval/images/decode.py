@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from retrieval.errors import UnreadableError
+from retrieval.extras import install_hint
 from retrieval.images.signatures import HEAD_BYTES, is_heic, is_web_page
 
 _WHITE = (255, 255, 255)
@@ -143,7 +144,7 @@ def _open_heic(data: bytes) -> Image.Image:
     try:
         pillow_heif = importlib.import_module("pillow_heif")
     except ImportError as error:
-        raise UnreadableError("HEIC needs pip install 'lmr[heic]'") from error
+        raise UnreadableError(f"HEIC needs {install_hint('heic')}") from error
     picture: Image.Image = pillow_heif.HeifImageFile(io.BytesIO(data))
     return picture
 
@@ -159,7 +160,7 @@ def _open_radiance(data: bytes, limits: Limits) -> Image.Image:
     try:
         cv2 = importlib.import_module("cv2")
     except ImportError as error:
-        raise UnreadableError("Radiance HDR needs pip install opencv-python-headless") from error
+        raise UnreadableError(f"Radiance HDR needs {install_hint('local')}") from error
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if pixels is None:
         raise UnreadableError("broken Radiance HDR")

@@ -27,6 +27,7 @@ from cli.report.html import (
     write_evaluation_report,
 )
 from retrieval.errors import LmrError
+from retrieval.extras import install_hint
 
 CURVES = {
     "logit": [2.0, 0.0, -2.0],
@@ -278,7 +279,7 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
         render_evaluation_report(report(curves=CURVES))
     message = str(error.value)
     assert message.startswith(f"{what} (")
-    assert message.endswith("; pip install 'lmr[report]'")
+    assert message.endswith(f"; {install_hint('report')}")
     assert "\n" not in message
 
 

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 from tiny_set import cut_short, done, listing, misused, picture, refused, run, write_csv
 
+from retrieval.extras import install_hint
+
 ONE = ("--workers", "1")
 WITH = ("--images", "images", *ONE)
 
@@ -263,7 +265,7 @@ def test_without_the_extra_the_summary_is_printed_and_said_why_there_is_no_repor
     monkeypatch.setattr("cli.stats.command.find_spec", lambda name: None if name == "matplotlib" else real(name))
     result = done("stats", "train.csv")
     assert result.stdout.startswith("train.csv: 44 rows")
-    assert result.stderr == "no HTML report: it needs pip install 'lmr[report]'\n"
+    assert result.stderr == f"no HTML report: it needs {install_hint('report')}\n"
     assert not Path("stats.html").exists()
 
 

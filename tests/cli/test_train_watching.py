@@ -8,6 +8,8 @@ from types import ModuleType
 import pytest
 from tiny_set import NETWORK, done, listing, refused
 
+from retrieval.extras import install_hint
+
 TRAIN = ("train", "train.csv", *NETWORK, "--workers", "0", "--threads", "1", "--device", "cpu", "--batch-size", "4")
 SMALL = ("--epochs", "2", "--epoch-size", "8")
 
@@ -73,7 +75,7 @@ def test_without_its_package_tensorboard_is_refused_before_training(pictures, mo
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     message = refused(*TRAIN, *SMALL, "--tensorboard")
     assert message.startswith("--tensorboard needs tensorboard (")
-    assert message.endswith("); pip install 'lmr[tensorboard]'")
+    assert message.endswith(f"); {install_hint('tensorboard')}")
     assert not Path("model").exists()
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from retrieval.backbones import build_backbone
 from retrieval.embedding import Embedder
 from retrieval.errors import LmrError
+from retrieval.extras import install_hint
 from retrieval.images.preprocess import ImageSpec
 from retrieval.model import build_model, load_backbone_weights
 from retrieval.model_config import ModelConfig
@@ -263,7 +264,7 @@ def test_a_misspelt_timm_network_is_answered_with_the_nearest() -> None:
 def test_without_timm_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     assert message(lambda: build_backbone("timm:resnet18", {})) == (
-        "--backbone timm:resnet18: needs timm; pip install 'lmr[timm]'"
+        f"--backbone timm:resnet18: needs timm; {install_hint('timm')}"
     )
 
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from retrieval.arrays import UInt8Array
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.extras import install_hint
 from retrieval.images.decode import Limits, decode
 from retrieval.images.preprocess import ImageSpec, fit, prepare
 
@@ -251,7 +252,7 @@ def test_making_smaller_averages_and_does_not_skip_pixels() -> None:
 def test_heic_without_its_extra_is_unreadable_and_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     data = b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + bytes(100)
-    assert reason(data) == "HEIC needs pip install 'lmr[heic]'"
+    assert reason(data) == f"HEIC needs {install_hint('heic')}"
 
 
 def test_heic_is_decoded_with_its_extra() -> None:
@@ -275,7 +276,7 @@ def test_radiance_hdr_goes_to_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (pixels(data) == BLUE).all()
     assert reason(data, limits=Limits(max_pixels=11)) == "12 pixels, over the limit of 11 pixels"
     monkeypatch.setitem(sys.modules, "cv2", None)
-    assert reason(data) == "Radiance HDR needs pip install opencv-python-headless"
+    assert reason(data) == f"Radiance HDR needs {install_hint('local')}"
 
 
 class TestImageSpec:

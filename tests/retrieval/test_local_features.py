@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.extras import install_hint
 from retrieval.local_features import LocalFeatures, local_features, n_inliers, require_opencv
 
 
@@ -76,7 +77,7 @@ def test_without_the_extra_the_error_names_it(monkeypatch):
     with pytest.raises(LmrError) as error:
         require_opencv()
     assert str(error.value) == (
-        "geometric verification needs OpenCV (import of cv2 halted; None in sys.modules); pip install 'lmr[local]'"
+        f"geometric verification needs OpenCV (import of cv2 halted; None in sys.modules); {install_hint('local')}"
     )
 
 

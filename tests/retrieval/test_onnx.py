@@ -15,6 +15,7 @@ from retrieval import onnx_export
 from retrieval.checkpoint import save_model
 from retrieval.embedding import load_embedder
 from retrieval.errors import LmrError
+from retrieval.extras import install_hint
 from retrieval.images.preprocess import prepare
 from retrieval.model import DescriptorModel
 from retrieval.model_card import Card, Description, join, write_card
@@ -104,7 +105,7 @@ def test_devices_that_are_not_there_are_named() -> None:
 
 def test_without_onnxruntime_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    assert message(open_card, tmp_path / "m.onnx") == "ONNX files need onnxruntime; install lmr[onnx]"
+    assert message(open_card, tmp_path / "m.onnx") == f"ONNX files need onnxruntime; {install_hint('onnx')}"
 
 
 def test_without_onnxscript_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_without_onnxscript_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("retrieval.checkpoint.build_model", lambda *_, **__: tiny_model())
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     said = message(export_onnx, tmp_path / "a", card, tmp_path / "m.onnx")
-    assert said == "lmr export needs onnxscript; install lmr[onnx]"
+    assert said == f"lmr export needs onnxscript; {install_hint('onnx')}"
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.extras import install_hint
 from retrieval.images.source import PictureSource
 from retrieval.manifest import Manifest, read_manifest
 
@@ -25,7 +26,7 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     (tmp_path / "t.parquet").write_bytes(b"PAR1" + bytes(8) + b"PAR1")
-    assert error_of(tmp_path / "t.parquet") == "t.parquet: Parquet needs pyarrow; pip install 'lmr[parquet]'"
+    assert error_of(tmp_path / "t.parquet") == f"t.parquet: Parquet needs pyarrow; {install_hint('parquet')}"
 
 
 def test_the_columns_are_those_of_the_csv_files(tmp_path: Path) -> None:
