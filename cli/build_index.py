@@ -20,6 +20,7 @@ from cli.options import (
     overwrite_option,
     pick_values,
     value_options,
+    writes,
 )
 from index.refinement import Refinement
 
@@ -74,6 +75,7 @@ _REFINEMENT_HELP = {
 @device_option
 @config_option
 @overwrite_option
+@writes(lambda given: [given["output"]])
 def command(stores: tuple[Path, ...], model: Path, output: Path, **values: Any) -> None:
     """Build an index folder from STORES (train.h5 when none is given).
 

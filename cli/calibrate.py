@@ -17,6 +17,7 @@ from cli.options import (
     overwrite_option,
     warn,
     workers_option,
+    writes,
 )
 from retrieval.errors import LmrError
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 @device_option
 @config_option
 @overwrite_option
+@writes(lambda given: [given["index_path"]])
 def command(queries: Path, index_path: Path, as_json: bool, **values: Any) -> None:
     """Tune the vote and fit the confidence on QUERIES: a manifest with labels, or its store (.h5).
 

@@ -19,6 +19,7 @@ from cli.options import (
     value_options,
     warn,
     workers_option,
+    writes,
 )
 from index.cleaning.rule import CHECKS, CleaningRule
 from retrieval.resolution import SCREEN_DIAGONAL_IN
@@ -115,6 +116,7 @@ def _as_span(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 @device_option
 @config_option
 @overwrite_option
+@writes(lambda given: [] if given["dry_run"] else [given["output"]])
 def command(manifest: Path, output: Path, as_json: bool, **values: Any) -> None:
     """Find mislabelled, duplicate, low-quality and non-landmark pictures of MANIFEST.
 

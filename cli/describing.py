@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.options import images_folder, warn
+from cli.options import images_folder, warn, writing
 from cli.progress import PictureBar, list_unreadable
 from cli.tars import index_tars
 from cli.training import default_workers
@@ -34,7 +34,7 @@ def embed_manifest(
 
     workers = max(1, default_workers(values["workers"]))
     load = plan_describer(*model, device=values["device"], threads=values["threads"], n_workers=workers)
-    with PictureBar("embedding") as bar:
+    with writing(output), PictureBar("embedding") as bar:
         run = replace(fill_run(values), on_begin=bar.begin, on_batch=bar.add)
         source = PictureSource(manifest, images)
         report = fill_store(output, manifest, source, (model[1], load), run)
@@ -88,12 +88,13 @@ def describe(
     from retrieval.store import read_store
 
     overwrite = False
-    try:
-        require_same_job(output, manifest, model[1], fill_run({**values, "overwrite": False}))
-    except LmrError:
-        overwrite = values["overwrite"]
-    embed_manifest(manifest, images, model, output, {**values, "overwrite": overwrite})
-    return read_store(output)
+    with writing(output):
+        try:
+            require_same_job(output, manifest, model[1], fill_run({**values, "overwrite": False}))
+        except LmrError:
+            overwrite = values["overwrite"]
+        embed_manifest(manifest, images, model, output, {**values, "overwrite": overwrite})
+        return read_store(output)
 
 
 def card_of_store(model: Path, store: "Descriptors") -> "Card":

@@ -1,5 +1,6 @@
 """`lmr download`: fetches the pictures of a manifest, resized on arrival, or Google's tar files."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +14,7 @@ from cli.options import (
     pick_values,
     value_options,
     workers_option,
+    writes,
 )
 from retrieval.download.google import MIRROR, Archives, Part, parse_numbers
 from retrieval.download.rules import FetchRules, Form, Resize
@@ -39,6 +41,14 @@ _FORM_HELP = {
 _LIMITS_HELP = {"max_bytes": "Largest file that is fetched.", "max_pixels": "Largest width times height."}
 
 
+def _images(given: Mapping[str, Any]) -> Path | None:
+    """The folder that is filled, None where that is not known."""
+    manifest: Path | None = given["manifest"]
+    if given["tars"]:
+        return manifest or Path("images")
+    return given["images"] or (manifest.parent / "images" if manifest is not None else None)
+
+
 @click.command("download")
 @click.argument("manifest", metavar="[CSV]", type=PATH, required=False)
 @click.argument("images", metavar="[IMAGES]", type=PATH, required=False)
@@ -63,6 +73,7 @@ _LIMITS_HELP = {"max_bytes": "Largest file that is fetched.", "max_pixels": "Lar
 @config_option
 @overwrite_option
 @json_option
+@writes(lambda given: [] if given["dry_run"] else [_images(given)])
 def command(manifest: Path | None, images: Path | None, **values: Any) -> None:
     """Fetch the url of every row of CSV to <id>.jpg in IMAGES (images/ beside the CSV), resized on arrival.
 

@@ -1,6 +1,6 @@
 """lmr embed: the pictures of a manifest to a descriptor store."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,14 @@ from cli.options import (
     PATH,
     config_option,
     device_option,
+    given_options,
     images_folder,
     images_option,
     long_name,
     overwrite_option,
     warn,
     workers_option,
+    writes,
 )
 from cli.tars import index_tars
 from retrieval.errors import LmrError
@@ -26,6 +28,14 @@ from retrieval.model_config import ModelConfig
 
 if TYPE_CHECKING:
     from retrieval.model_card import Card
+
+
+def _outputs(given: Mapping[str, Any]) -> list[Path]:
+    """The store, and the model folder where a network is made."""
+    from cli.describing import store_name
+
+    store = given["output"] or store_name(given["manifest"])
+    return [store, given["model"]] if "backbone" in given_options() else [store]
 
 
 @click.command(name="embed")
@@ -45,6 +55,7 @@ if TYPE_CHECKING:
 @config_option
 @overwrite_option
 @click.pass_context
+@writes(_outputs)
 def command(ctx: click.Context, /, manifest: Path, model: Path, output: Path | None, **values: Any) -> None:
     """Turn the pictures of MANIFEST into a store of descriptors (HDF5), in the manifest's order.
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cli.options import PATH, config_option, overwrite_option
+from cli.options import PATH, config_option, overwrite_option, writes
 from retrieval.errors import LmrError
 
 
@@ -16,6 +16,7 @@ from retrieval.errors import LmrError
 )
 @config_option
 @overwrite_option
+@writes(lambda given: [given["output"]])
 def command(models: tuple[Path, ...], output: Path, weights: tuple[float, ...], overwrite: bool) -> None:
     """Join MODELS, two model folders or more, into one that every command takes like any other.
 

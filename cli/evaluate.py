@@ -16,6 +16,7 @@ from cli.options import (
     overwrite_option,
     warn,
     workers_option,
+    writes,
 )
 from retrieval.errors import LmrError
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 @device_option
 @config_option
 @overwrite_option
+@writes(lambda given: [given["report"]])
 def command(queries: Path | None, index_path: Path, as_json: bool, report: Path | None, **values: Any) -> None:
     """Measure the answers to QUERIES: a manifest with labels (a solution file too), or its store (.h5).
 

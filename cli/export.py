@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.network import description_of, description_options, picture_options
-from cli.options import MODEL, PATH, config_option, overwrite_option
+from cli.options import MODEL, PATH, config_option, overwrite_option, writes
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @description_options
 @config_option
 @overwrite_option
+@writes(lambda given: [given["output"]])
 def command(model: Path, output: Path, overwrite: bool, **values: Any) -> None:
     """Write MODEL, a model folder (model/ when it is not given), as one ONNX file OUTPUT (model.onnx).
 

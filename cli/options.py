@@ -1,12 +1,14 @@
 """Options that several commands share, and the TOML file that may give any of them."""
 
+import contextlib
 import difflib
+import functools
 import math
+import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
@@ -15,6 +17,7 @@ from click.core import ParameterSource
 
 from cli.tars import index_tars
 from retrieval.errors import LmrError
+from retrieval.files.lock import output_lock
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -24,7 +27,7 @@ FACTS = Path("picture-facts.sqlite")  # beside all that is made of the same pict
 
 PATH = click.Path(path_type=Path)
 
-_STAGES = "cli.options.stages"  # in the context's meta
+_STAGES, _WAIT = "cli.options.stages", "cli.options.wait"  # in the context's meta
 _STAGE_NAMES = {"manifest": "data"}  # what a stage calls it
 
 
@@ -83,8 +86,40 @@ def index_option(command: F) -> F:
 
 
 def overwrite_option(command: F) -> F:
-    """--overwrite, on everything that writes."""
-    return click.option("--overwrite", is_flag=True, callback=_note_overwrite, help="Replace what is there.")(command)
+    """--overwrite and --wait, on everything that writes."""
+    overwrite = click.option("--overwrite", is_flag=True, callback=_note_overwrite, help="Replace what is there.")
+    wait = click.option(
+        "--wait",
+        is_flag=True,
+        expose_value=False,
+        callback=_note_wait,
+        help="Wait for another run that writes the same output, instead of stopping.",
+    )
+    return overwrite(wait(command))
+
+
+def is_waiting() -> bool:
+    """Whether the command that runs was given --wait."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(_WAIT))
+
+
+@contextlib.contextmanager
+def writing(*outputs: Path | None) -> Iterator[None]:
+    """Holds the lock of each output that is asked for, from before it is looked at until it is in place.
+
+    All of a command's are given at once, so that two commands that wait for each other's do not wait for ever.
+    Raises LmrError where another run writes one of them, unless --wait, and where two are one file.
+    """
+    by_place: dict[str, Path] = {}
+    for output in filter(None, outputs):
+        other = by_place.setdefault(os.path.realpath(output), output)
+        if other is not output:
+            raise LmrError(f"{other} and {output} are one file, and both would be written; give them two names")
+    with contextlib.ExitStack() as held:
+        for _, output in sorted(by_place.items()):
+            held.enter_context(output_lock(output, wait=is_waiting(), tell=warn))
+        yield
 
 
 def json_option(command: F) -> F:
@@ -113,7 +148,7 @@ def _config_option(stage_keys: AbstractSet[str]) -> Callable[[F], F]:
         type=PATH,
         is_eager=True,
         expose_value=False,
-        callback=partial(_read_config, stage_keys=stage_keys),
+        callback=functools.partial(_read_config, stage_keys=stage_keys),
         help="TOML file with the same names as the options.",
     )
 
@@ -158,10 +193,31 @@ def warn(text: str) -> None:
     click.echo(text, err=True)
 
 
+def writes(outputs: Callable[[Mapping[str, Any]], Iterable[Path | None]]) -> Callable[[F], F]:
+    """A command that runs while it holds the locks of its outputs, as `writing` does.
+
+    outputs: from the values of its options to what it writes, None or none of them where it writes nothing.
+    """
+
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def locked(*args: Any, **values: Any) -> Any:
+            with writing(*outputs(values)):
+                return command(*args, **values)
+
+        return cast(F, locked)
+
+    return decorate
+
+
 def _note_overwrite(ctx: click.Context, _: click.Parameter, overwrite: bool) -> bool:
     """For the message after Ctrl-C: a command that overwrites does not go on, it begins anew."""
     ctx.meta["overwrite"] = overwrite
     return overwrite
+
+
+def _note_wait(ctx: click.Context, _: click.Parameter, wait: bool) -> None:
+    ctx.meta[_WAIT] = wait
 
 
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None, stage_keys: AbstractSet[str]) -> None:

@@ -19,6 +19,7 @@ from cli.options import (
     overwrite_option,
     warn,
     workers_option,
+    writes,
 )
 from cli.tars import index_tars
 from retrieval.errors import LmrError
@@ -55,6 +56,7 @@ NO_LANDMARK = "no known landmark"
 @device_option
 @config_option
 @overwrite_option
+@writes(lambda given: [given["save"], given["sort_into"]])
 def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: bool, **values: Any) -> None:
     """Name the landmark in PICTURES: files, folders, tars and URLs.
 

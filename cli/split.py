@@ -16,6 +16,7 @@ from cli.options import (
     json_option,
     overwrite_option,
     workers_option,
+    writes,
 )
 from retrieval.dealing import SHARE
 from retrieval.near_duplicates import NEAR_BITS, NEAR_SIMILARITY
@@ -109,6 +110,7 @@ _MATTERING = (
 @workers_option
 @config_option
 @overwrite_option
+@writes(lambda given: [] if given["dry_run"] else {given["output"], given["class_folders"]})
 def command(manifest: Path, output: Path, as_json: bool, **values: Any) -> None:
     """Split MANIFEST (CSV, Parquet or folder of folders) into train, val, test and background (non-landmarks).
 

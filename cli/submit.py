@@ -17,6 +17,7 @@ from cli.options import (
     overwrite_option,
     warn,
     workers_option,
+    writes,
 )
 from cli.tars import index_tars
 from retrieval.errors import LmrError
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 @device_option
 @config_option
 @overwrite_option
+@writes(lambda given: [given["output"]])
 def command(test: Path, index_path: Path, output: Path, **values: Any) -> None:
     """Write a submission (id,landmarks) for the pictures of TEST: one line an id, in its order.
 

@@ -21,6 +21,7 @@ from cli.options import (
     value_options,
     warn,
     workers_option,
+    writes,
 )
 from cli.tars import index_tars
 from retrieval.errors import LmrError
@@ -113,6 +114,19 @@ _STAGE_HELP = _TRAIN_HELP | _LOSS_HELP | _BALANCE_HELP | _AUGMENT_HELP
 _STAGE_KEYS = {name.replace("_", "-") for name in _STAGE_HELP} | {"data", "negatives", "loss", "size", "fit"}
 
 
+def _outputs(given: Mapping[str, Any]) -> list[Path]:
+    """What is written instead of a model, or the model; nothing by others than the first process of torchrun."""
+    from cli.training import rate_table
+    from retrieval.training.processes import is_first
+
+    picture: Path | None = given["find_rate"]
+    if given["summary"] or not is_first():
+        return []
+    if picture is not None:
+        return [picture, rate_table(picture)]
+    return [given["show_batch"] or given["output"]]
+
+
 @click.command(name="train")
 @click.argument("manifest", type=PATH)
 @click.option("--negatives", type=PATH, default=None, help="Manifest of non-landmarks, besides the manifest's own.")
@@ -159,6 +173,7 @@ _STAGE_KEYS = {name.replace("_", "-") for name in _STAGE_HELP} | {"data", "negat
     help="Train nothing: draw the loss at rising learning rates, and suggest one.",
 )
 @overwrite_option
+@writes(_outputs)
 def command(manifest: Path, output: Path, **values: Any) -> None:
     """Train a network on the labelled rows of MANIFEST (CSV, Parquet, or a folder or tar of folders).
 

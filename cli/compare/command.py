@@ -1,16 +1,13 @@
 """lmr compare: recipes, trained and scored on the same data, in one table."""
 
-import contextlib
 import json
-import os
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import PATH, device_option, images_option, json_option, overwrite_option, warn, workers_option
+from cli.options import PATH, device_option, images_option, json_option, overwrite_option, warn, workers_option, writes
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
@@ -23,7 +20,6 @@ BASELINES = {
     "random": "Landmarks at random, with random certainty.",
     "most frequent": "The landmark with the most training pictures, whatever the picture shows.",
 }
-N_ATTEMPTS, ATTEMPT_S = 20, 0.5  # to have a folder alone
 PRECISION = 0.95  # of the answers of baselines, as the default of lmr calibrate
 
 
@@ -44,6 +40,7 @@ PRECISION = 0.95  # of the answers of baselines, as the default of lmr calibrate
 @workers_option
 @device_option
 @overwrite_option
+@writes(lambda given: [] if given["list_only"] or not given["recipes"] else [given["output"]])
 def command(recipes: tuple[str, ...], list_only: bool, **values: Any) -> None:
     """Train and score RECIPES on the same data, and put them into one table.
 
@@ -89,54 +86,25 @@ def compare(recipes: Sequence[str], options: "Options", values: dict[str, Any]) 
     if output.exists() and not output.is_dir():
         raise LmrError(f"--output {output} is a file; give a folder")
     output.mkdir(parents=True, exist_ok=True)
-    with alone(output):
-        shop = Workshop(data, queries, output, values)
-        for entry in entries:
-            require_files(shop, entry, options)
-        rows = [_row(shop, entry, options, seeds, values) for entry in entries] + _baselines(shop, part)
-        facts = {
-            "part": part,
-            "manifest": str(data.parts[part]),
-            "seeds": seeds,
-            "n_queries": len(queries[part][2]),
-            "n_landmark_queries": int(queries[part][2].truths.known.sum()),
-            "n_train": int(data.counts.sum()),
-            "n_landmarks": len(data.landmarks),
-        }
-        content = to_json(rows, facts)
-        write_text(output / f"comparison-{part}.csv", [to_csv(rows)])
-        write_text(output / f"comparison-{part}-landmarks.csv", [landmarks_to_csv(rows)])
-        write_text(output / f"comparison-{part}.json", [json.dumps(content, indent=1, default=str), "\n"])
-        _report(output / f"comparison-{part}.html", rows, facts)
-        click.echo(json.dumps(content, indent=1, default=str) if values["as_json"] else to_text(rows))
-
-
-@contextlib.contextmanager
-def alone(output: Path) -> Iterator[None]:
-    """Keeps other comparisons out of a folder, until this process ends at the latest. LmrError when one is there.
-
-    Workers of one that was killed hold the folder for some seconds more.
-    """
-    if os.name != "posix":
-        yield
-        return
-    import fcntl
-
-    descriptor = os.open(output, os.O_RDONLY)
-    try:
-        for attempt in range(N_ATTEMPTS):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if attempt == N_ATTEMPTS - 1:
-                    raise LmrError(
-                        f"--output {output}: another lmr compare is at work there; give another folder"
-                    ) from error
-                time.sleep(ATTEMPT_S)
-        yield
-    finally:
-        os.close(descriptor)
+    shop = Workshop(data, queries, output, values)
+    for entry in entries:
+        require_files(shop, entry, options)
+    rows = [_row(shop, entry, options, seeds, values) for entry in entries] + _baselines(shop, part)
+    facts = {
+        "part": part,
+        "manifest": str(data.parts[part]),
+        "seeds": seeds,
+        "n_queries": len(queries[part][2]),
+        "n_landmark_queries": int(queries[part][2].truths.known.sum()),
+        "n_train": int(data.counts.sum()),
+        "n_landmarks": len(data.landmarks),
+    }
+    content = to_json(rows, facts)
+    write_text(output / f"comparison-{part}.csv", [to_csv(rows)])
+    write_text(output / f"comparison-{part}-landmarks.csv", [landmarks_to_csv(rows)])
+    write_text(output / f"comparison-{part}.json", [json.dumps(content, indent=1, default=str), "\n"])
+    _report(output / f"comparison-{part}.html", rows, facts)
+    click.echo(json.dumps(content, indent=1, default=str) if values["as_json"] else to_text(rows))
 
 
 def _row(shop: "Workshop", entry: "Entry", options: "Options", seeds: list[int], values: dict[str, Any]) -> "Row":

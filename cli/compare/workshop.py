@@ -12,7 +12,7 @@ import click
 
 from cli.compare.data import ComparisonData
 from cli.compare.plan import step_command
-from cli.options import warn
+from cli.options import is_waiting, warn
 from retrieval.errors import LmrError
 from retrieval.recipe import to_toml
 
@@ -50,12 +50,13 @@ class Workshop:
         known = {parameter.name for parameter in step_command(step).params}
         given = {name: self.values.get(name) for name in ("device", "threads", "workers")}
         given["images"] = str(self.data.images)
-        return [
+        words = [
             word
             for name, value in given.items()
             if name in known and value is not None
             for word in (f"--{name}", str(value))
         ]
+        return [*words, "--wait"] if is_waiting() else words
 
 
 def run_step(step: str, arguments: Sequence[object]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.network import build_network, network_options
-from cli.options import PATH, config_option, device_option, images_place, overwrite_option, warn, workers_option
+from cli.options import PATH, config_option, device_option, images_place, overwrite_option, warn, workers_option, writes
 from cli.tars import index_tars
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
 
@@ -36,6 +36,8 @@ FROM_SCRATCH = TrainConfig(
 )
 PRECISION = 0.9  # of few hundred held-out pictures hardly one in three is surely right in 95 of 100 cases
 N_SHOWN = 4  # queries on the sheet
+STORES = ("train.h5", "val.h5", "background.h5", "test_solution.h5", "test.h5")
+OUTPUTS = ("model", "untrained", "landmarks", *STORES, "report.html", "sheet.jpg", "submission.csv")  # beside manifests
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Outcome:
 @device_option
 @config_option
 @overwrite_option
+@writes(lambda given: [given["directory"], *(given["directory"] / name for name in OUTPUTS)])
 def command(directory: Path, images: Path | None, as_json: bool, **values: Any) -> None:
     """Make a small set of landmarks in DIRECTORY and run everything on it: train, embed, build-index, calibrate,
     evaluate, query and submit.

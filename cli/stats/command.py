@@ -1,6 +1,7 @@
 """lmr stats: what is in the data, as text or JSON and as an HTML report."""
 
 import json
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from cli.options import (
     overwrite_option,
     warn,
     workers_option,
+    writes,
 )
 from retrieval.extras import install_hint
 from retrieval.near_duplicates import NEAR_SIMILARITY
@@ -25,6 +27,15 @@ if TYPE_CHECKING:
     from cli.stats.collecting import Asked
 
 REPORT = Path("stats.html")
+
+
+def _files(given: Mapping[str, Any]) -> list[Path | None]:
+    """What may be written, besides the facts, which SQLite guards. LmrError for what could not be."""
+    report = given["report"] or (None if given["as_json"] else REPORT)
+    files = [report, given["pictures_csv"], given["clusters_csv"]]
+    for path in files:
+        _require_place(path)
+    return files
 
 
 @click.command(name="stats")
@@ -66,6 +77,7 @@ REPORT = Path("stats.html")
 @workers_option
 @config_option
 @overwrite_option
+@writes(_files)
 def command(manifest: Path, as_json: bool, overwrite: bool, **values: Any) -> None:
     """Tell what is in the data that CSV lists: a manifest, a folder of folders, labels of Open Images.
 
@@ -86,8 +98,7 @@ def command(manifest: Path, as_json: bool, overwrite: bool, **values: Any) -> No
 
     asked = _asked(manifest, values)
     report = _report_path(values["report"], as_json)
-    for path in (report, values["pictures_csv"], values["clusters_csv"], values["facts"]):
-        _require_place(path)
+    _require_place(values["facts"])
     found = collect(asked)
     click.echo(json.dumps(found.document, indent=1) if as_json else to_text(found.document))
     for path, content in ((values["pictures_csv"], found.pictures_csv), (values["clusters_csv"], found.clusters_csv)):

@@ -9,10 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_error
+from retrieval.files.mounts import weak_locks
 
 try:
     import fcntl
@@ -24,10 +24,14 @@ Tell = Callable[[str], None]
 _POLL_S = 0.25  # between two looks at a lock that somebody else holds
 _HOLDER_BYTES = 1000  # read of what a holder says of itself
 _NO_LOCKS = frozenset((errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL))
+_NOT_WRITABLE = frozenset((errno.EACCES, errno.EPERM, errno.EROFS))
+_OPEN_TO_ALL = 0o666  # another user of a shared folder may have to wait for it, or finds it after a kill
 
 # Locks of POSIX are a process's, so that workers that it forked do not keep one when it dies. Between the threads of
-# one process they do not hold, and closing any handle of the file ends them: hence this set of what is held here.
-_held: set[str] = set()
+# one process they do not hold, and closing any handle of the file ends them: hence this table of what is held here,
+# from the lock file to its process (a fork inherits the table, not the locks) and thread.
+_held: dict[str, tuple[int, int]] = {}
+_told: set[str] = set()  # folders whose lack of locks was told
 _guard = threading.Lock()
 
 
@@ -35,84 +39,147 @@ _guard = threading.Lock()
 def output_lock(output: Path, *, wait: bool = False, tell: Tell = lambda _: None) -> Iterator[None]:
     """Holds the lock of an output (file or folder, there or not) while the block runs.
 
-    The lock is on `.NAME.lock` beside the output, which says who holds it and is removed at the end.
-    wait: wait for another holder, who is told of once, or raise LmrError that names it. A file system that has no
-    locks is told of, and the block runs without one.
-    Raises LmrError when the folder of the output cannot be written.
+    The lock is on `lock_path`, which says who holds it and is removed at the end. A thread that holds it may ask for
+    it again. wait: wait for another holder, who is told of once, or raise LmrError that names it. A file system that
+    has no locks is told of once, and the block runs without one; so it does where an output is in a place that this
+    process may not write, as there may be nothing to do.
+    Raises LmrError when the output is not there and its folder cannot be written.
     """
     path = lock_path(output)
-    told = False
-    while True:
-        lock = _try_lock(path, output, tell)
-        if lock is not None:
-            break
-        problem = f"{output} is being written by {_holder(path)}"
-        if not wait:
-            raise LmrError(f"{problem}; run this again when that has ended, or with --wait")
-        if not told:
-            tell(f"{problem}; waiting for it to end")
-            told = True
-        time.sleep(_POLL_S)
-    try:
+    if _held.get(str(path)) == _me():
         yield
-    finally:
-        _release(lock, path)
+        return
+    with _folders(path.parent, output):
+        descriptor = _wait_for(path, output, tell if wait else None, tell)
+        try:
+            yield
+        finally:
+            if descriptor is not None:
+                _release(descriptor, path)
 
 
 def lock_path(output: Path) -> Path:
-    """The file that carries the lock of an output; the same for every way to write the output's path."""
+    """The file that carries the lock of an output; the same for every way to write the output's path.
+
+    `.NAME.lock` beside it, or `.lock` in a folder that may be written beside which nothing may, as a mounted one.
+    """
     real = Path(os.path.realpath(output))
+    if real.is_dir() and not os.access(real.parent, os.W_OK) and os.access(real, os.W_OK):
+        return real / ".lock"
     return real.with_name(f".{real.name}.lock")
 
 
-def _try_lock(path: Path, output: Path, tell: Tell) -> BinaryIO | None:
-    """The locked file, None while another process or thread holds it. Must be given to `_release`."""
+def _wait_for(path: Path, output: Path, tell_waiting: Tell | None, tell: Tell) -> int | None:
+    """The descriptor of the locked file, None where nothing can be locked; LmrError instead of waiting untold."""
+    told = False
+    while True:
+        is_free, descriptor = _try_lock(path, output, tell)
+        if is_free:
+            return descriptor
+        problem = f"{output} is being written by {_holder(path)}"
+        if tell_waiting is None:
+            raise LmrError(f"{problem}; run this again when that has ended, or with --wait")
+        if not told:
+            tell_waiting(f"{problem}; waiting for it to end")
+            told = True
+        time.sleep(_POLL_S)
+
+
+def _try_lock(path: Path, output: Path, tell: Tell) -> tuple[bool, int | None]:
+    """Whether nobody else holds the lock, and the descriptor of the file that is then locked, if it can be."""
     with _guard:
-        if str(path) in _held:
-            return None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+b")
-        except OSError as error:
-            raise write_error(output, error) from error
-        try:
-            if fcntl is None:
-                raise OSError(errno.ENOSYS, "this system has no file locks")
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                file.close()
-                if error.errno in (errno.EACCES, errno.EAGAIN):
-                    return None
+        while True:
+            if _held.get(str(path), (0, 0))[0] == os.getpid():
+                return False, None
+            descriptor = _open(path, output)
+            if descriptor is None:
+                return True, None
+            try:
+                problem = _lock(descriptor)
+            except BlockingIOError:
+                os.close(descriptor)
+                return False, None
+            except OSError as error:
+                os.close(descriptor)
                 raise write_error(output, error) from error
-            tell(f"{path.parent} cannot be locked ({error.strerror}): do not write {output} by two commands at once")
-        if not _is_there(file, path):  # its holder removed it meanwhile; the next look makes a new one
-            file.close()
-            return None
-        _held.add(str(path))
+            if _names(path, descriptor):
+                break
+            os.close(descriptor)  # its holder removed it meanwhile
+        _held[str(path)] = _me()
+        problem = problem or weak_locks(path.parent)
+        if problem and str(path.parent) not in _told:
+            _told.add(str(path.parent))
+            tell(f"{path.parent}: {problem}; do not write {output} by two commands at once")
     with contextlib.suppress(OSError):  # a full disk is found by who writes the output
-        file.truncate(0)
-        file.write(_describe_self().encode(errors="replace"))
-        file.flush()
-    return file
+        os.truncate(descriptor, 0)
+        os.write(descriptor, _describe_self().encode(errors="replace"))
+    return True, descriptor
 
 
-def _release(file: BinaryIO, path: Path) -> None:
+def _open(path: Path, output: Path) -> int | None:
+    """A descriptor of the lock file, made where it is missing; None where nothing may be written."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), _OPEN_TO_ALL)
+    except OSError as error:
+        if error.errno in _NOT_WRITABLE and output.exists():
+            return None
+        raise write_error(output, error) from error
+    with contextlib.suppress(OSError):  # somebody else's file
+        os.fchmod(descriptor, _OPEN_TO_ALL)
+    return descriptor
+
+
+def _lock(descriptor: int) -> str:
+    """Locks the file; why it has no lock, where there are none. BlockingIOError: somebody else holds it."""
+    if fcntl is None:
+        return "this system has no file locks"
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise BlockingIOError(error.errno, error.strerror) from error
+        if error.errno not in _NO_LOCKS:
+            raise
+        return f"its file system has no locks ({error.strerror})"
+    return ""
+
+
+def _release(descriptor: int, path: Path) -> None:
     with _guard:
         with contextlib.suppress(OSError):
             path.unlink()  # before the lock ends: who opens it now finds that it is not the one there
-        file.close()
-        _held.discard(str(path))
+        os.close(descriptor)
+        _held.pop(str(path), None)
 
 
-def _is_there(file: BinaryIO, path: Path) -> bool:
+@contextlib.contextmanager
+def _folders(folder: Path, output: Path) -> Iterator[None]:
+    """Makes the folder that the lock file needs; what is empty at the end of those made goes again."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise write_error(output, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))) from error
+    except OSError as error:
+        raise write_error(output, error) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # the first that is not empty
+            for place in missing:
+                place.rmdir()
+
+
+def _names(path: Path, descriptor: int) -> bool:
     """Whether the path still names this open file."""
     try:
-        now = os.stat(path)
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except OSError:
         return False
-    mine = os.fstat(file.fileno())
-    return (mine.st_dev, mine.st_ino) == (now.st_dev, now.st_ino)
+
+
+def _me() -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()
 
 
 def _describe_self() -> str:
@@ -124,11 +191,11 @@ def _describe_self() -> str:
 def _holder(path: Path) -> str:
     """Who holds the lock, as the lock file says; it is not opened while this process holds it."""
     with _guard:
-        if str(path) in _held:
+        if _held.get(str(path), (0, 0))[0] == os.getpid():
             return "another thread of this process"
         try:
             with path.open("rb") as file:
                 text = file.read(_HOLDER_BYTES).decode(errors="replace").strip()
         except OSError:
             text = ""
-    return text or "another process"
+    return "".join(letter if letter.isprintable() else "?" for letter in text) or "another process"

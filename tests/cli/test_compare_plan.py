@@ -1,14 +1,11 @@
 """What `lmr compare` refuses before it makes anything, and what overrides do to the shipped recipes."""
 
-import fcntl
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny_set import refused, write_csv
 
-from cli.compare.command import alone
 from cli.compare.data import ComparisonData
 from cli.compare.plan import left_out, read_entries, step_options
 from retrieval.errors import LmrError
@@ -116,34 +113,3 @@ def test_members_of_one_index_do_not_ask_for_different_ones(tmp_path: Path) -> N
         SMALL.replace("classifier", "index") + '[[member]]\n[[member]]\n"build-index.storage" = "float32"\n'
     )
     assert refusal(str(path)) == f"{path}: [build-index] is of all members, as their mean is one index; set it for all"
-
-
-def test_a_comparison_waits_for_what_a_killed_one_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(there, fcntl.LOCK_EX)
-    waited: list[float] = []
-
-    def end_of_worker(seconds: float) -> None:
-        waited.append(seconds)
-        os.close(there)
-
-    monkeypatch.setattr("time.sleep", end_of_worker)
-    other = os.open(tmp_path, os.O_RDONLY)
-    with alone(tmp_path), pytest.raises(BlockingIOError):
-        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.close(other)
-    assert len(waited) == 1
-
-
-def test_a_second_comparison_in_the_same_folder_is_refused(pictures, monkeypatch):
-    monkeypatch.setattr("cli.compare.command.ATTEMPT_S", 0.01)
-    Path("small.toml").write_text(SMALL)
-    Path("compare").mkdir()
-    there = os.open("compare", os.O_RDONLY)
-    try:
-        fcntl.flock(there, fcntl.LOCK_EX)
-        message = refused("compare", "small.toml")
-    finally:
-        os.close(there)
-    assert message == "--output compare: another lmr compare is at work there; give another folder"
-    assert not list(Path("compare").iterdir())
