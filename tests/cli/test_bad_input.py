@@ -70,22 +70,22 @@ def test_a_missing_file_is_named(unchanged, arguments, message):
 
 BELOW_A_FILE = [
     (["embed", "--output", "val.csv/x.h5", *HERE],
-     "val.csv/x.h5.partial: cannot be written: Not a directory; choose another place or make room"),
+     "val.csv/x.h5 cannot be written: Not a directory; choose another place or make room"),
     (["embed", *NETWORK, *HERE, "--model", "val.csv/m", "--output", "x.h5"],
-     "val.csv/m: the model cannot be written: Not a directory; make room or choose another --model"),
+     "val.csv/m cannot be written: Not a directory; choose another place or make room"),
     (["train", "train.csv", "--output", "val.csv/m", *NETWORK, *HERE_TRAIN],
-     "val.csv/m: cannot be written: Not a directory; choose another --output"),
+     "val.csv/m cannot be written: Not a directory; choose another place or make room"),
     (["build-index", "--output", "val.csv/x"],
      "val.csv/x cannot be written: Not a directory; choose another place or make room"),
     (["evaluate", "solution.csv", "--store", "val.csv/x.h5", *HERE],
-     "val.csv/x.h5.partial: cannot be written: Not a directory; choose another place or make room"),
+     "val.csv/x.h5 cannot be written: Not a directory; choose another place or make room"),
     (["evaluate", "val.csv", "--report", "val.csv/r.html", *HERE],
      "val.csv/r.html cannot be written: Not a directory; choose another place or make room"),
     (["query", "images/test-arch-0.jpg", "--save", "val.csv/s.jpg", *HERE],
      "val.csv/s.jpg cannot be written: Not a directory; choose another place or make room"),
     (["query", "images/test-arch-0.jpg", "--sort-into", "val.csv/s", *HERE],
-     "--sort-into val.csv/s: Not a directory; choose another folder"),
-    (["demo", "val.csv/d"], "val.csv/d: Not a directory"),
+     "val.csv/s cannot be written: Not a directory; choose another place or make room"),
+    (["demo", "val.csv/d"], "val.csv/d cannot be written: Not a directory; choose another place or make room"),
 ]  # fmt: skip
 
 
@@ -469,7 +469,7 @@ def test_a_disk_that_cannot_be_written_is_named_and_can_be_asked(tiny_set, small
         refused("submit", "--output", disk / "s.csv", *HERE) == f"{disk}/s.csv cannot be written: {READ_ONLY}; {here}"
     )
     assert refused("train", "train.csv", "--output", disk / "m", *NETWORK, *HERE_TRAIN) == (
-        f"{disk}/m: cannot be written: {READ_ONLY}; choose another --output"
+        f"{disk}/m cannot be written: {READ_ONLY}; {here}"
     )
     assert done("query", "images/test-arch-0.jpg", "--index", disk / "l", *HERE).stdout
     assert listing(disk) == before
