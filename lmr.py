@@ -106,27 +106,38 @@ class Landmarks:
         """Whether answers carry a confidence; `lmr calibrate` makes it so."""
         return self.folder.calibration is not None
 
-    def embed(self, pictures: Sequence["Picture"]) -> "tuple[FloatArray, dict[int, str]]":
-        """Unit descriptors (b, d) of the readable pictures in their order, and position -> reason of the others."""
+    def embed(
+        self, pictures: Sequence["Picture"], *, allow_private: bool = False
+    ) -> "tuple[FloatArray, dict[int, str]]":
+        """Unit descriptors (b, d) of the readable pictures in their order, and position -> reason of the others.
+
+        allow_private: whether URLs may lead to loopback, private and link-local addresses.
+        """
         unreadable: dict[int, str] = {}
         vectors = []
-        for batch in self.describer.embed(_Given(pictures), range(len(pictures))):
+        for batch in self.describer.embed(_Given(pictures, allow_private), range(len(pictures))):
             vectors.append(batch.vectors)
             unreadable |= batch.unreadable
         return np.concatenate(vectors) if vectors else np.zeros((0, self.describer.d), np.float32), unreadable
 
     def query(
-        self, pictures: Sequence["Picture"], *, threshold: float | None = None, n_landmarks: int = N_LANDMARKS
+        self,
+        pictures: Sequence["Picture"],
+        *,
+        threshold: float | None = None,
+        n_landmarks: int = N_LANDMARKS,
+        allow_private: bool = False,
     ) -> list[Answer]:
         """One answer for each picture (paths, URLs, encoded bytes or PIL pictures), in their order.
 
         threshold: confidence below which a picture shows no known landmark; None = the calibrated one for precision.
+        allow_private: whether URLs may lead to loopback, private and link-local addresses.
         Raises LmrError for a threshold on an index that is not calibrated, TypeError for what is no picture.
         """
         from index.answers import answer
 
         cut, shown_threshold = self._threshold(threshold)
-        descriptors, unreadable = self.embed(pictures)
+        descriptors, unreadable = self.embed(pictures, allow_private=allow_private)
         found = answer(self.folder, descriptors)
         told = (
             replace(self._answer(found, row, cut, n_landmarks), threshold=shown_threshold, in_index=self._row_id(same))
@@ -222,9 +233,9 @@ def open_index(path: str | Path, *, device: str = "auto", threads: int | None = 
 class _Given:
     """The pictures of one question as a source of bytes."""
 
-    def __init__(self, pictures: Sequence["Picture"]) -> None:
+    def __init__(self, pictures: Sequence["Picture"], allow_private: bool) -> None:
         _require_pictures(pictures)
-        self.pictures = pictures
+        self.pictures, self.allow_private = pictures, allow_private
         self._lock = threading.Lock()  # two threads cannot load one PIL picture
 
     def read(self, i: int) -> bytes:
@@ -235,7 +246,7 @@ class _Given:
         if isinstance(picture, bytes):
             return picture
         if isinstance(picture, str | Path):
-            return QueryPicture(str(picture)).read()
+            return QueryPicture(str(picture), self.allow_private).read()
         with self._lock:
             return _encoded(picture)
 

@@ -10,8 +10,8 @@ from cli.progress import ByteBar
 from retrieval.download.archives import archives_there, require_part, run_archives
 from retrieval.download.google import Archives
 from retrieval.download.ledger import LEDGER_NAME, Ledger
-from retrieval.download.rules import FetchRules
 from retrieval.errors import LmrError
+from retrieval.images.fetch_rules import FetchRules
 
 
 def download_archives(archives: Archives, rules: FetchRules, values: dict[str, Any]) -> None:

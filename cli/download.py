@@ -17,10 +17,9 @@ from cli.options import (
     writes,
 )
 from retrieval.download.google import MIRROR, Archives, Part, parse_numbers
-from retrieval.download.rules import FetchRules, Form, Resize
-from retrieval.errors import LmrError
-from retrieval.extras import install_hint
+from retrieval.download.rules import Form, Resize
 from retrieval.images.decode import Limits
+from retrieval.images.fetch_rules import FetchRules
 
 _FETCH_HELP = {
     "connections": "Pictures fetched at once, in total.",
@@ -88,11 +87,8 @@ def command(manifest: Path | None, images: Path | None, **values: Any) -> None:
       lmr download train.csv images --retry-failed --per-host 4
       lmr download --tars index google-index
     """
-    try:
-        from cli.archives import download_archives
-        from cli.downloading import download_pictures
-    except ModuleNotFoundError as error:
-        raise LmrError(f"download needs {error.name}; {install_hint('download')}") from error
+    from cli.archives import download_archives
+    from cli.downloading import download_pictures
 
     try:
         rules = pick_values(FetchRules, values, limits=pick_values(Limits, values))

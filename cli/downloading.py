@@ -15,15 +15,16 @@ from cli.progress import PictureBar
 from cli.reading import load_manifest
 from cli.training import default_workers
 from retrieval.arrays import UInt8Array
-from retrieval.download.addresses import PRIVATE
 from retrieval.download.ledger import LEDGER_NAME, Ledger
 from retrieval.download.places import Places
-from retrieval.download.rules import FetchRules, Form
+from retrieval.download.rules import Form
 from retrieval.download.running import Task, run_download
 from retrieval.download.summary import Tally, failed_lines
 from retrieval.download.survey import BAD_ID, FAILED, NO_URL, THERE, TO_FETCH, TO_VERIFY, survey
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_error, write_text
+from retrieval.images.addresses import PRIVATE
+from retrieval.images.fetch_rules import FetchRules
 from retrieval.manifest import Manifest
 
 FAILED_NAME = "failed.csv"

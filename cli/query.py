@@ -52,6 +52,7 @@ NO_LANDMARK = "no known landmark"
     default=None,
     help="Make a folder of links to the pictures, by landmark; of pictures in tars copies.",
 )
+@click.option("--allow-private", is_flag=True, help="Also fetch URLs from loopback, private and link-local addresses.")
 @workers_option
 @device_option
 @config_option
@@ -82,7 +83,12 @@ def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: 
     names = _names_of(pictures)
     workers = max(1, default_workers(values["workers"]))
     landmarks = lmr.open_index(index_path, device=values["device"], threads=values["threads"], workers=workers)
-    answers = landmarks.query(names, threshold=values["threshold"], n_landmarks=values["n_landmarks"])
+    answers = landmarks.query(
+        names,
+        threshold=values["threshold"],
+        n_landmarks=values["n_landmarks"],
+        allow_private=values["allow_private"],
+    )
     if as_json:
         click.echo(to_json(answers))
     elif as_csv:

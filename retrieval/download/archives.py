@@ -4,18 +4,20 @@ import asyncio
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 import aiohttp
 
-from retrieval.download.fetching import FetchError, answered, open_session
 from retrieval.download.google import Archives
 from retrieval.download.ledger import Archive, Ledger
-from retrieval.download.rules import FetchRules
 from retrieval.errors import LmrError
+from retrieval.images.fetch_rules import FetchRules
+from retrieval.images.http import answered, open_session
+from retrieval.images.http_body import FetchError
 
 MAX_BYTES = 8 << 30  # of an archive; the largest have about one gigabyte
 AT_ONCE = 4
@@ -138,7 +140,7 @@ class _Run:
         error = None
         for url in self._archives.md5_urls(name):
             try:
-                async with answered(session, url, self._rules) as response:
+                async with self._deadline(), answered(session, url, self._rules) as response:
                     text = (await response.content.read(_MD5_FILE_BYTES)).decode("ascii", "replace")
             except FetchError as failure:
                 error = failure
@@ -166,7 +168,7 @@ class _Run:
                     start, digest = 0, hashlib.md5(usedforsecurity=False)
                 self._progress.expect(response.content_length or 0)
                 with partial.open("ab" if start else "wb") as file:
-                    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+                    async for chunk in self._in_time(response.content):
                         start += len(chunk)
                         if start > MAX_BYTES:
                             raise FetchError("too many bytes", f"over the limit of {MAX_BYTES:,}")
@@ -179,6 +181,30 @@ class _Run:
             if error.http_code != 416:  # nothing after what is there: whole, or too long
                 raise
         return digest.hexdigest()
+
+    async def _in_time(self, content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+        """The bytes of a body of any length, of which each _CHUNK_BYTES have the time that a picture has."""
+        n_bytes = _CHUNK_BYTES
+        while True:
+            if n_bytes >= _CHUNK_BYTES:
+                until_s, n_bytes = asyncio.get_running_loop().time() + self._rules.timeout_s, 0
+            async with self._deadline(until_s):
+                part = await content.read(_CHUNK_BYTES)
+            if not part:
+                return
+            n_bytes += len(part)
+            yield part
+
+    @asynccontextmanager
+    async def _deadline(self, until_s: float | None = None) -> AsyncIterator[None]:
+        """until_s: on the clock of the loop; None = the time that a picture has."""
+        try:
+            async with asyncio.timeout(self._rules.timeout_s) as clock:
+                if until_s is not None:
+                    clock.reschedule(until_s)
+                yield
+        except TimeoutError as error:
+            raise FetchError("timeout", f"too little in {self._rules.timeout_s:g} s", is_transient=True) from error
 
     def _partial(self, name: str) -> Path:
         return self._archives.folder / f"{name}.partial"

@@ -16,16 +16,18 @@ from typing import Any
 import aiohttp
 
 from retrieval.arrays import UInt8Array
-from retrieval.download.addresses import RefusedUrlError, checked_url
 from retrieval.download.decoders import Decoders
-from retrieval.download.fetching import Body, FetchError, fetch, open_session
 from retrieval.download.hosts import HostQueue, Job
 from retrieval.download.ledger import Entry, Ledger, as_columns
 from retrieval.download.places import Places
 from retrieval.download.resizing import Order, Stored, cause_of, store_picture, verify_picture
-from retrieval.download.rules import FetchRules, Form
+from retrieval.download.rules import Form
 from retrieval.download.survey import BAD_ID, NO_URL, TO_FETCH, TO_VERIFY
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.images.addresses import RefusedUrlError, checked_url
+from retrieval.images.fetch_rules import FetchRules
+from retrieval.images.http import fetch, open_session
+from retrieval.images.http_body import Body, FetchError
 from retrieval.manifest import Manifest
 
 _WINDOW = 4096  # rows that are known at a time: enough to find work for other hosts while one rests

@@ -3,26 +3,23 @@
 import itertools
 import os
 import stat
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.decode import DEFAULT_LIMITS, Limits
+from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.signatures import PICTURE_SUFFIXES
 from retrieval.images.walk import walk_pictures
 from retrieval.manifest import Manifest
 from retrieval.tars import Found, TarSet, find_member, is_tar, is_tar_name, list_tars, open_tar
 
-URL_TIMEOUT_S = 20.0  # for a whole picture
+URL_TIMEOUT_S = 20.0  # for a whole picture of a query
+QUERY_AGENT = "lmr/0.1 (looks at one picture for a person)"
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _ANY_CASE = (*_SUFFIXES, *(s.upper() for s in _SUFFIXES), *(s.title() for s in _SUFFIXES))
-_CHUNK_BYTES = 1 << 16
 
 
 class PictureSource:
@@ -110,9 +107,13 @@ class PictureSource:
 
 @dataclass(frozen=True, slots=True)
 class QueryPicture:
-    """A picture named on the command line. where: its path or URL."""
+    """A picture named on the command line.
+
+    where: its path or URL. allow_private: whether a URL may lead to loopback, private and link-local addresses.
+    """
 
     where: str
+    allow_private: bool = False
 
     @property
     def is_url(self) -> bool:
@@ -121,7 +122,14 @@ class QueryPicture:
 
     def read(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
         """The encoded picture. Raises UnreadableError with the reason."""
-        return fetch_url(self.where, limits) if self.is_url else read_picture(self.where, limits)
+        if not self.is_url:
+            return read_picture(self.where, limits)
+        from retrieval.images.http import fetch_picture
+
+        rules = FetchRules(
+            timeout_s=URL_TIMEOUT_S, allow_private=self.allow_private, user_agent=QUERY_AGENT, limits=limits
+        )
+        return fetch_picture(self.where, rules)
 
 
 def list_pictures(paths: Sequence[str]) -> list[QueryPicture]:
@@ -178,24 +186,6 @@ def picture_state(path: str) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def fetch_url(url: str, limits: Limits = DEFAULT_LIMITS, timeout_s: float = URL_TIMEOUT_S) -> bytes:
-    """What a server sends for an http or https URL, within the time. Raises UnreadableError with the reason."""
-    if not _is_url(url):
-        raise UnreadableError("only http and https are fetched")
-    deadline_s = time.monotonic() + timeout_s
-    try:
-        request = urllib.request.Request(url, headers={"User-Agent": "lmr", "Accept": "image/*,*/*;q=0.5"})
-        with _opener().open(request, timeout=timeout_s) as response:
-            return _read_within(response, limits.max_bytes, deadline_s)
-    except urllib.error.HTTPError as error:
-        raise UnreadableError(f"the server answered {error.code} {error.reason}") from error
-    except (OSError, HTTPException, ValueError) as error:  # URLError is an OSError; ValueError: a broken URL
-        reason = getattr(error, "reason", None) or error
-        if isinstance(reason, TimeoutError):
-            raise UnreadableError(f"the server took more than {timeout_s:g} s") from error
-        raise UnreadableError(f"cannot be fetched: {' '.join(str(reason).split())}") from error
-
-
 def _pictures_of(path: str) -> Iterator[QueryPicture]:
     if "://" in path and not os.path.exists(path):
         if not _is_url(path):
@@ -240,35 +230,3 @@ def _inside(image_id: str) -> str:
 
 def _is_url(text: str) -> bool:
     return text.lower().startswith(("http://", "https://"))
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """Only http and https: urllib's own opener also follows redirects to ftp."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.UnknownHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPRedirectHandler(),
-        urllib.request.HTTPErrorProcessor(),
-    ):
-        opener.add_handler(handler)
-    return opener
-
-
-def _read_within(response: HTTPResponse, max_bytes: int, deadline_s: float) -> bytes:
-    """deadline_s: on the monotonic clock; a server that sends byte by byte does not hold us longer."""
-    parts: list[bytes] = []
-    n_bytes = 0
-    while part := response.read1(_CHUNK_BYTES):
-        n_bytes += len(part)
-        if n_bytes > max_bytes:
-            raise UnreadableError(f"over the limit of {max_bytes:,} bytes")
-        if time.monotonic() > deadline_s:
-            raise TimeoutError
-        parts.append(part)
-    if response.length:
-        raise UnreadableError("the connection was cut before the end")
-    return b"".join(parts)

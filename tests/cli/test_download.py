@@ -224,14 +224,14 @@ def test_private_addresses_are_refused_unless_asked_for(server):
 
 
 def test_a_redirect_to_a_private_address_is_refused(server, monkeypatch):
-    from retrieval.download import addresses
+    from retrieval.images import addresses
 
     is_public = addresses.is_public
     monkeypatch.setattr(addresses, "is_public", lambda address: address == "127.0.0.1" or is_public(address))
     manifest(server, "photo/1", "to/http://10.0.0.1/x.jpg", "to/http://[::1]/x.jpg")
     done("download", "train.csv", "--workers", "0")
     assert causes() == {"p1": "private address", "p2": "private address"}
-    assert ledger()["p1"]["detail"] == "10.0.0.1; --allow-private lets it pass"
+    assert ledger()["p1"]["detail"] == "10.0.0.1; --allow-private (allow_private=True) lets it pass"
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(server, tmp_path):
@@ -303,7 +303,7 @@ def test_originals_are_kept_as_they_come_in_googles_layout(server):
 
 
 def test_long_bodies_go_through_a_file(server, monkeypatch):
-    monkeypatch.setattr("retrieval.download.fetching.SPILL_BYTES", 1000)
+    monkeypatch.setattr("retrieval.images.http_body.SPILL_BYTES", 1000)
     manifest(server, "photo/1", "half/", "truncated/")
     assert summary("train.csv", "--keep-original", "--retries", "0")["n_done"] == 1
     assert Path("images/p0.jpg").read_bytes() == photo(1)

@@ -127,6 +127,6 @@ def test_a_dry_run_and_overwrite(mirror):
 def test_private_mirrors_are_refused_unless_asked_for(mirror):
     message = refused("download", "--tars", "test", "--mirror", mirror.base, "tars", "--numbers", "0")
     assert message == (
-        "1 of 1 tar files could not be fetched, first images_000.tar: private address: 127.0.0.1; --allow-private lets "
-        "it pass; run the same command again"
+        "1 of 1 tar files could not be fetched, first images_000.tar: private address: 127.0.0.1; --allow-private "
+        "(allow_private=True) lets it pass; run the same command again"
     )

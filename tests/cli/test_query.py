@@ -17,6 +17,8 @@ import pytest
 from PIL import Image
 from tiny_set import HERE, LABELS, done, listing, misused, picture, refused
 
+import lmr
+
 ARCH = "images/test-arch-0.jpg"
 OTHER = "images/test-other-5.jpg"
 
@@ -217,13 +219,24 @@ def server(tiny_set) -> Iterator[str]:
 
 
 def test_a_url_is_fetched(server):
-    got, gone = asked(f"{server}/{ARCH}", f"{server}/images/no.jpg")
+    got, gone = asked(f"{server}/{ARCH}", f"{server}/images/no.jpg", "--allow-private")
     (local,) = asked(ARCH)
     assert (got["image"], got["landmarks"]) == (f"{server}/{ARCH}", local["landmarks"])
-    assert gone["unreadable"] == "the server answered 404 File not found"
+    assert gone["unreadable"] == "HTTP 404: File not found"
     assert refused("query", "ftp://localhost/a.jpg", *HERE) == (
         "ftp://localhost/a.jpg: only http and https are fetched; give such a URL or a file"
     )
+
+
+def test_a_url_at_a_private_address_is_fetched_only_when_asked_for(server):
+    url = f"{server}/{ARCH}"
+    reason = "private address: 127.0.0.1; --allow-private (allow_private=True) lets it pass"
+    assert refused("query", url, *HERE) == f"none of the 1 pictures can be read: {url}: {reason}"
+    landmarks = lmr.open_index("landmarks", device="cpu", threads=1, workers=1)
+    assert landmarks.query([url])[0].unreadable == reason
+    assert landmarks.query([url], allow_private=True)[0].unreadable is None
+    assert landmarks.embed([url])[1] == {0: reason}
+    assert landmarks.embed([url], allow_private=True)[1] == {}
 
 
 def test_the_sheet_is_written_and_not_replaced_unasked(tiny_set):

@@ -10,11 +10,12 @@ from email.utils import format_datetime
 import pytest
 
 from retrieval.download.decoders import Decoders
-from retrieval.download.fetching import retry_after_s
 from retrieval.download.google import Archives, parse_numbers
 from retrieval.download.ledger import Archive, Entry, Ledger
-from retrieval.download.rules import FetchRules, Form
+from retrieval.download.rules import Form
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.images.fetch_rules import FetchRules
+from retrieval.images.http import retry_after_s
 
 DONE = Entry("a", "http://x/a", "done", "2024-01-01T00:00:00+00:00", 200, bytes=5, sha256="00", width=1, height=1)
 FAILED = Entry("b", "http://x/b", "failed", "2024-01-01T00:00:00+00:00", 404, "HTTP 404", "Not Found", 1)

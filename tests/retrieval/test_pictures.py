@@ -1,20 +1,15 @@
 """Where pictures are found: by id, path, folder, and from a server on this machine."""
 
-import contextlib
 import os
 import pickle
-import threading
-import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.images.decode import DEFAULT_LIMITS, Limits
-from retrieval.images.source import PictureSource, QueryPicture, fetch_url, list_pictures, read_picture
+from retrieval.images.decode import Limits
+from retrieval.images.source import PictureSource, list_pictures, read_picture
 from retrieval.manifest import Manifest
 
 
@@ -147,77 +142,6 @@ def test_a_file_that_vanished_is_unreadable(tmp_path: Path) -> None:
     with pytest.raises(UnreadableError) as caught:
         read_picture(str(tmp_path / "gone.jpg"))
     assert str(caught.value) == "not found"
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Answers by the name that is asked for."""
-
-    def do_GET(self) -> None:
-        if self.path == "/gone":
-            self.send_error(404)
-            return
-        if self.path == "/elsewhere":
-            self.send_response(302)
-            self.send_header("Location", "file:///etc/hostname")
-            self.end_headers()
-            return
-        self.send_response(302 if self.path == "/moved" else 200)
-        if self.path == "/moved":
-            self.send_header("Location", "/picture")
-        if self.path == "/cut":
-            self.send_header("Content-Length", "100")
-        self.end_headers()
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # who asked has given up
-            for _ in range(50 if self.path == "/slow" else 1):
-                time.sleep(0.02 if self.path == "/slow" else 0)
-                self.wfile.write(b"content")
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-
-def fetch_error(url: str, limits: Limits = DEFAULT_LIMITS, timeout_s: float = 5.0) -> str:
-    with pytest.raises(UnreadableError) as caught:
-        fetch_url(url, limits, timeout_s)
-    return str(caught.value)
-
-
-def test_a_url_is_fetched_also_when_it_has_moved(server: str) -> None:
-    assert fetch_url(server + "/picture") == b"content"
-    assert fetch_url(server + "/moved") == b"content"
-    assert QueryPicture(server + "/picture").read() == b"content"
-
-
-def test_what_a_server_refuses_is_unreadable(server: str) -> None:
-    assert fetch_error(server + "/gone") == "the server answered 404 Not Found"
-    assert fetch_error(server + "/picture", Limits(max_bytes=6)) == "over the limit of 6 bytes"
-    assert fetch_error(server + "/cut") == "the connection was cut before the end"
-    assert fetch_error(server + "/slow", timeout_s=0.1) == "the server took more than 0.1 s"
-
-
-def test_a_url_never_leads_to_a_local_file(server: str) -> None:
-    assert fetch_error("file:///etc/hostname") == "only http and https are fetched"
-    assert fetch_error(server + "/elsewhere").startswith("the server answered 302 ")
-
-
-def test_a_broken_url_and_a_closed_port_are_unreadable() -> None:
-    assert fetch_error("http://[broken") == "cannot be fetched: Invalid IPv6 URL"
-    assert fetch_error("http://127.0.0.1:1/x") == "cannot be fetched: [Errno 111] Connection refused"
-    assert fetch_error("http://127.0.0.1:99999/x").startswith("cannot be fetched: ")
-    assert fetch_error("http://127.0.0.1/a b").startswith("cannot be fetched: URL can't contain control characters")
 
 
 def test_of_two_files_for_an_id_the_same_one_is_taken_whatever_came_before(tmp_path: Path) -> None:
