@@ -90,6 +90,7 @@ def _fetch(task: Task, ledger: Ledger) -> tuple[int, dict[str, str]]:
     counts = {True: 0, False: 0}
     n = int((task.states > FAILED).sum())
     if not n:
+        task.places.remove_work_folder()
         return 0, {}
 
     with PictureBar("downloading") as bar:

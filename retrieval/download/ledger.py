@@ -160,7 +160,7 @@ class Ledger:
             if version not in (0, FORMAT_VERSION):
                 raise LmrError(f"{self._path} has format_version {version}, this lmr reads {FORMAT_VERSION}; delete it")
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # so that two runs never share a folder
-            connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may take the last rows, never the file
+            connection.execute("PRAGMA synchronous = FULL")  # a file gets its name when its row lasts
             if version:
                 connection.execute("SELECT count(*) FROM notes").fetchone()
                 return connection

@@ -32,7 +32,9 @@ class Places:
             path.unlink()
 
     def remove_work_folder(self) -> None:
-        """At the end of a run, when nothing needs it any more."""
+        """At the end of a run, when nothing needs it any more; also one that a killed run left."""
+        if not self.work.exists():
+            return
         for path in self.work.iterdir():
             path.unlink()
         self.work.rmdir()

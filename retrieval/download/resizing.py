@@ -1,4 +1,4 @@
-"""A body becomes a file: decoded, resized, measured, written under a temporary name and renamed. Runs in a worker."""
+"""A body becomes a file under a private name: decoded, resized, measured, flushed to disk. Runs in a worker."""
 
 import hashlib
 import io
@@ -35,10 +35,9 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a worker needs besides the body. work: where the file is while it is not whole."""
+    """What a worker needs besides the body. partial: the private name that the file gets."""
 
-    path: str
-    work: str
+    partial: str
     form: Form
     limits: Limits
 
@@ -49,16 +48,10 @@ def store_picture(content: bytes | Path, order: Order) -> Stored:
     size = picture_size(data, order.limits)
     kept = data if order.form.resize is None else resized(data, size, order.form, order.limits)
     stored = measure(kept, order.limits)
-    partial = os.path.join(order.work, f"{os.getpid()}.jpg")
-    with open(partial, "wb") as file:
+    with open(order.partial, "wb") as file:
         file.write(kept)
-    try:
-        os.replace(partial, order.path)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(order.path), exist_ok=True)
-        os.replace(partial, order.path)
-    if isinstance(content, Path):
-        content.unlink()
+        file.flush()
+        os.fsync(file.fileno())
     return Stored(
         **{name: getattr(stored, name) for name in ("n_bytes", "sha256", "width", "height", "perceptual_hash")},
         n_original_bytes=len(data),

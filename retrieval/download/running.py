@@ -7,7 +7,6 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from retrieval.download.ledger import Entry, Ledger, as_columns
 from retrieval.download.places import Places
 from retrieval.download.resizing import Order, Stored, cause_of, store_picture, verify_picture
 from retrieval.download.rules import Form
+from retrieval.download.saving import Saver
 from retrieval.download.survey import BAD_ID, NO_URL, TO_FETCH, TO_VERIFY
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.addresses import RefusedUrlError, checked_url
@@ -32,10 +32,7 @@ from retrieval.manifest import Manifest
 
 _WINDOW = 4096  # rows that are known at a time: enough to find work for other hosts while one rests
 _BODIES_A_WORKER = 8  # that wait to be decoded, before fewer are fetched
-_ENTRIES_AT_ONCE = 256
-_COMMIT_S = 1.0
 _LONGEST_BACK_OFF_S = 60.0
-_DNS_THREADS = 32
 _OF_THE_NAME = frozenset((errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ))
 
 
@@ -61,7 +58,7 @@ def run_download(task: Task, ledger: Ledger, on_done: Callable[[int, bool], None
     try:
         places.make_work_folder()
         with Decoders(task.n_workers) as decoders:
-            left = asyncio.run(_run(_Run(task, ledger, decoders, on_done)))
+            left = asyncio.run(_Run(task, ledger, decoders, on_done).work())
         places.remove_work_folder()
     except OSError as error:
         raise LmrError(
@@ -71,14 +68,9 @@ def run_download(task: Task, ledger: Ledger, on_done: Callable[[int, bool], None
     return left
 
 
-async def _run(run: "_Run") -> dict[str, str]:
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_DNS_THREADS))
-    return await run.work()
-
-
 class _Run:
     def __init__(self, task: Task, ledger: Ledger, decoders: Decoders, on_done: Callable[[int, bool], None]) -> None:
-        self._task, self._ledger, self._decoders, self._on_done = task, ledger, decoders, on_done
+        self._task, self._decoders, self._on_done = task, decoders, on_done
         self._rules = task.rules
         self._queue = HostQueue(task.rules.per_host)
         self._unverified: deque[tuple[str, str]] = deque()
@@ -86,9 +78,8 @@ class _Run:
         self._n_fetching = self._n_decoding = 0
         self._wake = asyncio.Event()
         self._error: BaseException | None = None
-        self._entries: list[Entry] = []
-        self._saved_s = time.monotonic()
-        self._spill_number = itertools.count()
+        self._saver = Saver(ledger, on_done)
+        self._number = itertools.count()  # of a file in the work folder
         self._jitter = random.Random(0)
 
     async def work(self) -> dict[str, str]:
@@ -102,13 +93,12 @@ class _Run:
                     if is_all and not self._tasks and not len(self._queue) and not self._unverified:
                         return self._queue.closed
                     await self._wait()
-                    if len(self._entries) >= _ENTRIES_AT_ONCE or time.monotonic() > self._saved_s + _COMMIT_S:
-                        self._save()
+                    self._saver.save_when_due()
         finally:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            self._save()
+            self._saver.save()
 
     def _rows(self) -> Iterator[tuple[str, str, int]]:
         """id, url and what to do, of the rows for which there is something to do."""
@@ -171,11 +161,11 @@ class _Run:
             self._error = self._error or task.exception()
 
     async def _wait(self) -> None:
-        """Until something ended or may begin. Raises what a task raised."""
+        """Until something ended, may begin or is to be saved. Raises what a task raised."""
         has_room = self._n_fetching < self._rules.connections
-        wait_s = self._queue.wait_s(time.monotonic()) if has_room else None
+        waits_s = (self._queue.wait_s(time.monotonic()) if has_room else None, self._saver.wait_s())
         with suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
+            async with asyncio.timeout(min((wait_s for wait_s in waits_s if wait_s is not None), default=None)):
                 await self._wake.wait()
         self._wake.clear()
         if self._error is not None:
@@ -184,7 +174,7 @@ class _Run:
     async def _get(self, session: aiohttp.ClientSession, job: Job) -> None:
         """One try of one picture."""
         try:
-            spill = self._task.places.work / f"body-{next(self._spill_number)}"
+            spill = self._task.places.work / f"body-{next(self._number)}"
             body = await fetch(session, job.url, self._rules, spill)
             self._queue.heard(job.host, is_silent=False)
             self._n_decoding += 1
@@ -205,10 +195,12 @@ class _Run:
             self._n_decoding -= 1
 
     async def _store(self, job: Job, body: Body) -> None:
-        task = self._task
-        order = Order(task.places.path(job.image_id), str(task.places.work), task.form, self._rules.limits)
+        places, form = self._task.places, self._task.form
+        partial = str(places.work / f"picture-{next(self._number)}")
         try:
-            self._keep(job, await self._decoders.run(store_picture, body.content, order), body.http_code)
+            order = Order(partial, form, self._rules.limits)
+            stored = await self._decoders.run(store_picture, body.content, order)
+            self._saver.keep(_done(job, stored, body.http_code), partial, places.path(job.image_id))
         except UnreadableError as error:
             self._fail(job, cause_of(error), str(error), body.http_code)
         except OSError as error:
@@ -220,7 +212,8 @@ class _Run:
         """A file that the ledger does not know counts when it is a whole picture."""
         try:
             path = self._task.places.path(image_id)
-            self._keep(Job(image_id, url, ""), await self._decoders.run(verify_picture, path, self._rules.limits))
+            stored = await self._decoders.run(verify_picture, path, self._rules.limits)
+            self._saver.keep(_done(Job(image_id, url, ""), stored, None))
         except (UnreadableError, OSError):
             self._add(image_id, url)
         finally:
@@ -247,24 +240,16 @@ class _Run:
         back_off_s = self._rules.back_off_s * 2.0**n_before * self._jitter.uniform(0.5, 1.5)
         return min(back_off_s, _LONGEST_BACK_OFF_S)
 
-    def _keep(self, job: Job, stored: Stored, http_code: int | None = None) -> None:
-        n_tries = 0 if http_code is None else job.n_tries + 1
-        columns = as_columns(stored)
-        entry = Entry(job.image_id, job.url, "done", _now(), http_code=http_code, n_tries=n_tries, **columns)
-        self._entries.append(entry)
-        self._on_done(1, True)
-
     def _fail(self, job: Job, cause: str, detail: str, http_code: int | None = None) -> None:
         n_tries = job.n_tries + 1 if job.host else 0
         entry = Entry(job.image_id, job.url, "failed", _now(), http_code, cause, detail, n_tries)
-        self._entries.append(entry)
-        self._on_done(1, False)
+        self._saver.fail(entry)
 
-    def _save(self) -> None:
-        self._saved_s = time.monotonic()
-        if self._entries:
-            self._ledger.put(self._entries)
-            self._entries = []
+
+def _done(job: Job, stored: Stored, http_code: int | None) -> Entry:
+    """http_code: None for a file that was there already."""
+    n_tries = 0 if http_code is None else job.n_tries + 1
+    return Entry(job.image_id, job.url, "done", _now(), http_code=http_code, n_tries=n_tries, **as_columns(stored))
 
 
 def _now() -> str:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 from hostile_server import bomb, photo, serving, vast
 from PIL import Image
-from tiny_set import done, listing, misused, read_rows, refused, run, write_csv
+from tiny_set import done, listing, misused, n_file_operations, read_rows, refused, run, run_and_die, write_csv
 
 QUICK = ("--allow-private", "--workers", "0", "--timeout-s", "5", "--idle-s", "3", "--back-off-s", "0.02")
 SMALL = ("--max-bytes", "2000000", "--max-pixels", "1000000")
@@ -380,10 +382,55 @@ def test_a_stop_at_any_moment_loses_nothing_finished(server, number):
     assert all(server.n_asked[f"photo/{i[1:]}"] == asked[f"photo/{i[1:]}"] for i in there)
     assert all(Path(f"images/{i}.jpg").read_bytes() == data for i, data in there.items())
     assert not Path("images/.lmr-partial").exists()
+    assert {(entry["http_code"], entry["n_tries"], entry["original_width"]) for entry in ledger().values()} == {
+        (200, 1, 320)
+    }
+
+
+def test_a_kill_at_any_file_operation_loses_no_column_of_the_ledger(server, tmp_path, monkeypatch):
+    arguments = ["download", "train.csv", *QUICK]
+    folders = [tmp_path / name for name in ("whole", "counted", "killed")]
+    for folder in folders:
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        manifest(server, "photo/1", "png/2", "photo/3", "status/404")
+    whole, counted, killed = folders
+    monkeypatch.chdir(whole)
+    done(*arguments)
+    expected = [{**entry, "time": ""} for entry in ledger().values()]
+    n = n_file_operations(counted, arguments)
+    for at in sorted({1, n, *random.Random(0).sample(range(2, n), 7)}):
+        monkeypatch.chdir(killed)
+        shutil.rmtree("images", ignore_errors=True)
+        run_and_die(killed, arguments, at)
+        listed = ledger() if Path("images/download.sqlite").exists() else {}
+        assert {path.stem for path in Path("images").glob("*.jpg")} <= set(listed)
+        done(*arguments)
+        assert [{**entry, "time": ""} for entry in ledger().values()] == expected
+        assert {path.name for path in Path("images").iterdir()} == {path.name for path in (whole / "images").iterdir()}
+
+
+def test_an_old_file_of_the_same_size_is_not_taken_for_a_picture_whose_name_a_kill_prevented(server, monkeypatch):
+    from retrieval.download import saving
+
+    manifest(server, "photo/1")
+    done("download", "train.csv", *QUICK)
+    content = Path("images/p0.jpg").read_bytes()
+    Path("images/p0.jpg").write_bytes(content[:-1] + b"?")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saving, "_rename", killed)
+        assert run("download", "train.csv", "--overwrite", *QUICK).exit_code == 1
+    assert (ledger()["p0"]["status"], Path("images/p0.jpg").exists()) == ("done", False)
+    assert summary("train.csv")["n_new"] == 1
+    assert Path("images/p0.jpg").read_bytes() == content
 
 
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(server, monkeypatch):
-    from retrieval.download import resizing
+    from retrieval.download import saving
 
     manifest(server, "photo/1", "photo/2")
 
@@ -391,7 +438,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(server, monkeypatc
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(resizing.os, "replace", full)
+        patch.setattr(saving, "_rename", full)
         assert refused("download", "train.csv", *QUICK) == (
             "images cannot be written: No space left on device; make room or choose another folder, "
             "and run the same command again"
