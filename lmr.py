@@ -221,13 +221,23 @@ def open_index(path: str | Path, *, device: str = "auto", threads: int | None = 
 
     Raises LmrError when the folder is missing, damaged or of another version, or the device is not there.
     """
-    from index.folder import open_folder
+    from index.folder import N_TRIES, is_current, open_folder
+    from retrieval.errors import LmrError
     from retrieval.opening import open_card, plan_describer
 
-    folder = open_folder(path, device=device, threads=threads)
-    model = folder.model_path
-    load = plan_describer(model, open_card(model), device=device, threads=threads, n_workers=workers)
-    return Landmarks(folder, load())
+    for tries_left in reversed(range(N_TRIES)):
+        folder = open_folder(path, device=device, threads=threads)
+        model = folder.model_path
+        try:
+            load = plan_describer(model, open_card(model), device=device, threads=threads, n_workers=workers)
+            landmarks = Landmarks(folder, load())
+        except (LmrError, OSError):
+            if not tries_left or is_current(folder):
+                raise
+            continue
+        if is_current(folder):
+            return landmarks
+    raise LmrError(f"{path} was replaced each time while it was read; run this again")
 
 
 class _Given:

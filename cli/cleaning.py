@@ -1,6 +1,5 @@
 """A cleaning as the command makes it: manifest and stores together, pictures measured, checks made, folder written."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
@@ -97,18 +96,10 @@ def _identity(pictures: Pictures, stores: "Sequence[Descriptors]", rule: Cleanin
     return {
         "manifest": pictures.manifest.digest,
         "images": None if pictures.folder is None else str(pictures.folder.resolve()),
-        "store": _store_digest(stores[0]),
-        "background": [_store_digest(store) for store in stores[1:]],
+        "store": stores[0].digest,
+        "background": [store.digest for store in stores[1:]],
         **{name: list(value) if isinstance(value, tuple) else value for name, value in asdict(rule).items()},
     }
-
-
-def _store_digest(store: "Descriptors") -> str:
-    total = hashlib.sha256(store.info.fingerprint.encode())
-    total.update(store.state.tobytes())
-    total.update("\0".join(store.image_id.tolist()).encode(errors="surrogateescape"))
-    total.update(np.ascontiguousarray(store.vectors).data)
-    return total.hexdigest()
 
 
 def _inputs(

@@ -10,6 +10,7 @@ import click
 from cli.options import PATH, json_option
 from cli.tars import index_tars
 from retrieval.errors import LmrError
+from retrieval.files.folders import current_folder
 
 if TYPE_CHECKING:
     from index.calibration import Calibration
@@ -31,6 +32,7 @@ def command(path: Path, as_json: bool) -> None:
 
 def describe(path: Path) -> dict[str, Any]:
     """What is known of the thing at this path. LmrError when it is nothing that lmr makes or reads."""
+    path = current_folder(path)
     if not path.exists():
         raise LmrError(f"{path}: there is no such file or folder")
     if path.suffix in (".h5", ".hdf5") or path.name.endswith(".partial"):

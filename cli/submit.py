@@ -63,20 +63,32 @@ def submit_pictures(test: Path, index_path: Path, output: Path, values: dict[str
     """
     from index.answers import answer_store, predict
     from index.folder import open_folder
-    from index.submission import write_submission
+    from index.submission import submission_lines
+    from retrieval.files.digest import sha256_json
+    from retrieval.files.made_of import is_made_of, write_with_record
 
-    if output.exists() and not values["overwrite"]:
-        raise LmrError(f"{output} exists; give --overwrite or another --output")
+    def is_there(inputs: dict[str, Any]) -> bool:
+        return not values["overwrite"] and is_made_of(output, inputs, "give --overwrite or another --output")
+
+    is_there({})  # refused now, not after the pictures were embedded
     folder = open_folder(index_path, device=values["device"], threads=values["threads"])
     threshold = threshold_logit(folder, values["threshold"])
+    made_with = {
+        "index": folder.info.inputs_digest,
+        "calibration": None if folder.calibration is None else sha256_json(folder.calibration.to_json()),
+        "--threshold": values["threshold"],
+    }
+    is_there(made_with)
     store = describe_test(folder, test, values)
-    answers = answer_store(folder, store)
-    predictions = predict(answers, store.image_id, threshold)
-    write_submission(output, store.image_id, predictions, overwrite=values["overwrite"])
-    n_answered = int(predictions.answered.sum())
+    made_with["set of descriptors"] = store.digest
     n_missing = int((~store.done).sum())
     if n_missing:
         warn(f"{n_missing} of the blank lines are pictures that are missing or unreadable")
+    if is_there(made_with):
+        return f"{output}: finished already, nothing to do ({len(store)} lines)"
+    predictions = predict(answer_store(folder, store), store.image_id, threshold)
+    write_with_record(output, submission_lines(store.image_id, predictions), made_with)
+    n_answered = int(predictions.answered.sum())
     return f"{output}: {len(store)} lines, {n_answered} with a landmark, {len(store) - n_answered} blank"
 
 

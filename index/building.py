@@ -1,9 +1,8 @@
-"""Builds an index folder from descriptor stores: beside the old one, then renamed."""
+"""Builds an index folder from descriptor stores: beside the old one, whose place it then takes."""
 
 import hashlib
 import importlib.metadata
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -27,11 +26,9 @@ from index.folder import (
     WHITENING,
     FolderInfo,
     check_files,
-    current_folder,
     is_index_folder,
     list_files,
     read_info,
-    replaced_path,
     write_info,
 )
 from index.gathering import BuildInputs, Pictures, gather
@@ -43,7 +40,9 @@ from index.voting import VoteRule
 from index.whitening import Whitening, fit_supervised_whitening, fit_whitening
 from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError
-from retrieval.files.atomic import flush_folder, write_error, write_text
+from retrieval.files.atomic import write_text
+from retrieval.files.folders import current_folder, replacing_folder
+from retrieval.files.lock import lock_path, output_lock
 from retrieval.names import Name
 
 RECALL_K = 20  # neighbours compared; as many as vote by default
@@ -101,23 +100,21 @@ def build_folder(
     pictures = gather(inputs)
     digest = _inputs_digest(pictures, inputs, options)
     n_unreadable = sum(int((~store.done).sum()) for store in (*inputs.stores, *inputs.background))
-    _finish_replacing(path)
-    found = None if overwrite else _find_same(path, digest)
-    if found:
-        return BuildReport("unchanged", found, n_unreadable)
-    if path.exists() and not is_index_folder(path) and (not path.is_dir() or any(path.iterdir())):
-        raise LmrError(f"{path} exists and is not an index folder; choose another --output")
-    partial = path.with_name(path.name + ".partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        info = _write_folder(partial, pictures, inputs, (options, digest, device))
-        _put_in_place(partial, path)
-    except OSError as error:
-        raise write_error(path, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with output_lock(path):
+        found = None if overwrite else _find_same(path, digest)
+        if found:
+            return BuildReport("unchanged", found, n_unreadable)
+        if path.exists() and not is_index_folder(path) and not _is_empty(path):
+            raise LmrError(f"{path} exists and is not an index folder; choose another --output")
+        with replacing_folder(path) as folder:
+            info = _write_folder(folder, pictures, inputs, (options, digest, device))
+            check_files(folder, info, "size")
     return BuildReport("built", info, n_unreadable)
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether it is a folder that holds nothing, or its own lock alone."""
+    return path.is_dir() and all(place == lock_path(path) for place in path.iterdir())
 
 
 def _inputs_digest(pictures: Pictures, inputs: BuildInputs, options: BuildOptions) -> str:
@@ -141,9 +138,10 @@ def _find_same(path: Path, digest: str) -> FolderInfo | None:
     if not is_index_folder(path):
         return None
     try:
-        info = read_info(path)
+        folder = current_folder(path)
+        info = read_info(folder)
         if info.inputs_digest == digest:
-            check_files(path, info, "full")
+            check_files(folder, info, "full")
             return info
     except LmrError as error:
         raise LmrError(f"{error}; --overwrite replaces it") from error
@@ -225,27 +223,3 @@ def _measure_recall(index: FlatIndex, vectors: FloatArray, device: str) -> float
     exact = FlatIndex.build(vectors, "float32", device).search(vectors[sample], k).rows
     found = index.search(vectors[sample], k).rows
     return float(np.mean([np.isin(e, f).mean() for e, f in zip(exact, found, strict=True)]))
-
-
-def _put_in_place(partial: Path, path: Path) -> None:
-    """Renames the finished folder; the one before is moved aside first and removed last."""
-    for file in partial.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-    flush_folder(partial)
-    old = replaced_path(path)
-    if path.exists():
-        os.rename(path, old)
-    os.rename(partial, path)
-    flush_folder(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _finish_replacing(path: Path) -> None:
-    """Puts back or removes what a killed build had moved aside."""
-    old = replaced_path(path)
-    if current_folder(path) == old:
-        os.rename(old, path)
-    else:
-        shutil.rmtree(old, ignore_errors=True)

@@ -27,6 +27,7 @@ from index.whitening import Whitening, load_whitening
 from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_file
+from retrieval.files.folders import current_folder
 from retrieval.files.json_file import convert, read_json, read_signed_json, write_signed_json
 from retrieval.names import Name
 
@@ -36,7 +37,7 @@ INDEX, ROWS, BACKGROUND, WHITENING = "index.faiss", "rows.h5", "background.h5", 
 AUGMENTED = "augmented.faiss"
 MODEL, NAMES, CALIBRATION, INFO = "model", "names.json", "calibration.json", "index.json"
 MODEL_CARD, MODEL_FILES = "model.json", ("weights-*.safetensors", "model.onnx")  # of retrieval
-N_TRIES = 3  # readings of a folder that is replaced meanwhile, before that is an error
+N_TRIES = 5  # readings of a folder that is replaced meanwhile, before that is an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def open_folder(
     threads: int | None = None,
     calibrated: bool = True,
 ) -> IndexFolder:
-    """Opens an index folder, or the one it is just replacing where a build was killed between two renames.
+    """Opens an index folder; one that is replaced meanwhile is the old one or the new one.
 
     verify: `full` compares sizes and sha256 of all files (about a second per GB with SHA instructions, and the
     file is then in the page cache for loading); `size` compares sizes only. device, threads: of the search.
@@ -123,17 +124,23 @@ def open_folder(
     """
     path = Path(path)
     for last_try in range(N_TRIES):
-        folder = current_folder(path)
-        info = read_info(folder)
+        folder, info = current_folder(path), None
         try:
+            info = read_info(folder)
             check_files(folder, info, verify)
             calibration = read_calibration(folder, info) if calibrated else None
             return _load(folder, info, calibration, (device, threads))
-        except LmrError:
+        except (LmrError, OSError):
             # The folder may have been replaced while it was read; then the new one is read.
-            if last_try == N_TRIES - 1 or _info_or_none(current_folder(path)) == info:
+            is_the_same = current_folder(path) == folder and _info_or_none(folder) == info
+            if last_try == N_TRIES - 1 or is_the_same:
                 raise
     raise AssertionError("the last try returns or raises")
+
+
+def is_current(folder: IndexFolder) -> bool:
+    """Whether the files are still those that were opened, and no other index has taken their place."""
+    return _info_or_none(folder.path) == folder.info
 
 
 def replace_calibration(path: str | Path, calibration: Calibration) -> None:
@@ -203,20 +210,10 @@ def list_files(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def replaced_path(path: Path) -> Path:
-    """Where a folder waits while the new one takes its name."""
-    return path.with_name(f".{path.name}.replaced")
-
-
 def is_index_folder(path: Path) -> bool:
     """Whether this is an index folder, perhaps a damaged one; another program's index.json does not make one."""
-    return (path / INFO).is_file() and ((path / INDEX).is_file() or (path / ROWS).is_file())
-
-
-def current_folder(path: Path) -> Path:
-    """The folder itself, or the old one when a build was killed after it had moved that aside."""
-    old = replaced_path(path)
-    return old if not path.exists() and (old / INFO).is_file() else path
+    folder = current_folder(path)
+    return (folder / INFO).is_file() and ((folder / INDEX).is_file() or (folder / ROWS).is_file())
 
 
 def _load(

@@ -97,13 +97,18 @@ def write_submission(path: Path, image_ids: ObjArray, predictions: Predictions, 
     """
     if path.exists() and not overwrite:
         raise LmrError(f"{path} exists; --overwrite replaces it")
+    write_text(path, submission_lines(image_ids, predictions))
+
+
+def submission_lines(image_ids: ObjArray, predictions: Predictions) -> Iterator[str]:
+    """The text that `write_submission` writes, in pieces."""
     for label in predictions.landmark:
         if label and label.split() != [label]:
             raise ValueError(f"a landmark_id holds no white space: {label!r}")
     cells = _prediction_cells(predictions)
     if len(set(image_ids)) != len(image_ids) or not set(cells) <= set(image_ids):
         raise ValueError("image_ids must be unique and hold those of all predictions")
-    write_text(path, _csv_lines(image_ids, cells))
+    return _csv_lines(image_ids, cells)
 
 
 def distinct_scores(logit: FloatArray, confidence: FloatArray) -> FloatArray:

@@ -6,6 +6,7 @@ structure is never touched again and a dead process leaves a file that opens. Th
 """
 
 import contextlib
+import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -72,6 +73,15 @@ class Descriptors:
     def done(self) -> BoolArray:
         """(n,) True where there is a descriptor."""
         return np.asarray(self.state == DONE)
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) over what is said of which picture: the model, ids, states and descriptors."""
+        total = hashlib.sha256(self.info.fingerprint.encode())
+        total.update(self.state.tobytes())
+        total.update("\0".join(self.image_id.tolist()).encode(errors="surrogateescape"))
+        total.update(np.ascontiguousarray(self.vectors).data)
+        return total.hexdigest()
 
     def select(self, rows: LongArray | BoolArray) -> "Descriptors":
         """The given rows, with the same landmarks."""

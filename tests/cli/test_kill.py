@@ -53,8 +53,12 @@ def test_embed_killed_at_any_write_ends_as_if_it_had_not_been(pictures, monkeypa
         folder = copied(fresh, f"killed-{at}")
         run_and_die(folder, EMBED, at)
         monkeypatch.chdir(folder)
-        result = done(*EMBED)
-        assert result.stdout == "train.h5: 44 descriptors, 0 unreadable\n"
+        was_there = Path("train.h5").exists()
+        assert done(*EMBED).stdout == (
+            "train.h5: finished already, nothing to do (44 pictures)\n"
+            if was_there
+            else "train.h5: 44 descriptors, 0 unreadable\n"
+        )
         again = read_store("train.h5")
         assert again.image_id.tolist() == whole.image_id.tolist()
         assert again.info == whole.info
@@ -114,14 +118,17 @@ def test_submit_killed_at_any_write_ends_with_the_same_submission(tiny_set, monk
     arguments = ["submit", *HERE]
     n = n_file_operations(copied(tiny_set, "counted"), arguments)
     whole = (tiny_set.parent / "counted/submission.csv").read_text()
+    was_there = []
     for at in moments(n, 3):
         folder = copied(tiny_set, f"killed-{at}")
         run_and_die(folder, arguments, at)
-        assert not (folder / "submission.csv").exists()
+        was_there.append((folder / "submission.csv").exists())
         monkeypatch.chdir(folder)
-        done(*arguments)
+        told = done(*arguments).stdout
+        assert ("finished already, nothing to do" in told) == was_there[-1]
         again = Path("submission.csv").read_text()
         assert [line.split()[0] for line in again.splitlines()] == [line.split()[0] for line in whole.splitlines()]
+    assert (was_there[0], was_there[-1]) == (False, True)
 
 
 def test_embed_killed_at_a_random_moment_is_resumed(pictures):

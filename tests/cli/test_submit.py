@@ -91,13 +91,47 @@ def test_the_threshold_only_blanks_lines(tiny_set):
     assert misused("submit", "--threshold", "nan") == "Invalid value for '--threshold': nan is not a number"
 
 
-def test_descriptors_that_are_there_are_used_and_a_submission_is_not_replaced_unasked(tiny_set):
+def test_descriptors_that_are_there_are_used_and_a_finished_submission_is_left(tiny_set):
     done("submit", *HERE)
     shutil.rmtree("images")
     files = listing(tiny_set)
-    assert refused("submit") == "submission.csv exists; give --overwrite or another --output"
+    assert done("submit", *HERE).stdout == f"submission.csv: finished already, nothing to do ({N} lines)\n"
     done("submit", "--overwrite", *HERE)
     assert listing(tiny_set) == files
+
+
+OTHER_INPUTS = [
+    ([], ["build-index", "--overwrite", "--storage", "float16", "--device", "cpu"], "another index"),
+    ([], ["calibrate", "val.csv", "--precision", "0.5", "--overwrite", *HERE], "another calibration"),
+    (["--threshold", "0.25"], [], "another --threshold (none, now 0.25)"),
+    (["--store", "other.h5"], [], "another set of descriptors"),
+]
+
+
+@pytest.mark.parametrize(("further", "between", "named"), OTHER_INPUTS, ids=[named for *_, named in OTHER_INPUTS])
+def test_a_submission_of_other_inputs_is_refused_by_name_and_replaced_when_asked(tiny_set, further, between, named):
+    done("submit", *HERE)
+    before = Path("submission.csv").read_text()
+    if between:
+        done(*between)
+    cut_short(Path("images/test-dome-0.jpg"))  # which only another store notices
+    assert refused("submit", *further, *HERE) == (
+        f"submission.csv was made with {named}; give --overwrite or another --output"
+    )
+    assert Path("submission.csv").read_text() == before
+    done("submit", *further, "--overwrite", *HERE)
+    assert done("submit", *further, *HERE).stdout == f"submission.csv: finished already, nothing to do ({N} lines)\n"
+
+
+def test_a_submission_that_is_not_as_it_was_written_is_refused(tiny_set):
+    Path("submission.csv").write_text("id,landmarks\n")
+    assert refused("submit", *HERE) == "submission.csv exists; give --overwrite or another --output"
+    done("submit", "--overwrite", *HERE)
+    with Path("submission.csv").open("a") as file:
+        file.write("mine,\n")
+    assert refused("submit", *HERE) == (
+        "submission.csv was changed since it was written; give --overwrite or another --output"
+    )
 
 
 def test_an_index_of_one_picture_gives_its_landmark_to_all(tiny_set):

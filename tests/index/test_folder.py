@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
+import re
 import shutil
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +21,7 @@ from index.refinement import Refinement
 from index.tables import object_array
 from index.tuning import CalibrationQueries, Grid
 from retrieval.errors import LmrError
-from retrieval.files import atomic
+from retrieval.files import atomic, folders
 from retrieval.names import Name
 from retrieval.store import DONE, UNREADABLE, Descriptors, StoreInfo
 
@@ -238,8 +240,9 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path, model):
     assert (photos / "index.json").read_text() == "{}"
 
 
-@pytest.mark.parametrize("step", range(1, 9))
-def test_a_kill_while_replacing_leaves_the_old_folder_or_the_new_one(tmp_path, model, monkeypatch, step):
+@pytest.mark.parametrize("can_exchange", [True, False])
+@pytest.mark.parametrize("step", range(1, 12))
+def test_a_kill_while_replacing_leaves_the_old_folder_or_the_new_one(tmp_path, model, monkeypatch, step, can_exchange):
     """Dies at the step-th change of the file system that puts the new folder in place."""
     path = tmp_path / "l"
     build(path, model)
@@ -261,8 +264,10 @@ def test_a_kill_while_replacing_leaves_the_old_folder_or_the_new_one(tmp_path, m
 
     new_options = replace(PLAIN, storage="float16")
     with monkeypatch.context() as patch:
-        patch.setattr(building.os, "rename", dying(os.rename))
-        patch.setattr(building.shutil, "rmtree", dying(shutil.rmtree))
+        patch.setattr(folders, "exchange", dying(folders.exchange if can_exchange else lambda *_: False))
+        patch.setattr(folders.os, "rename", dying(os.rename))
+        patch.setattr(folders, "write_text", dying(folders.write_text))
+        patch.setattr(folders.shutil, "rmtree", dying(shutil.rmtree))
         patch.setattr(building.shutil, "copyfile", dying(shutil.copyfile))
         patch.setattr(building, "write_rows", dying(building.write_rows))
         with contextlib.suppress(KilledError):
@@ -410,3 +415,62 @@ def test_a_folder_from_before_refinement_has_none_and_one_of_a_later_version_is_
         open_folder(folder, device="cpu")
     assert str(caught.value).startswith(f"{folder}/index.json is of another version of lmr (")
     assert "sharper" in str(caught.value)
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_who_opens_a_folder_while_it_is_replaced_gets_the_old_one_or_the_new_one(
+    tmp_path, model, monkeypatch, can_exchange
+):
+    if not can_exchange:
+        monkeypatch.setattr(folders, "exchange", lambda *_: False)
+    path, n_built, may_end = tmp_path / "l", [0], threading.Event()
+    build(path, model)
+
+    def replace_it() -> None:
+        while not may_end.is_set():
+            storage = "float16" if n_built[0] % 2 else "float32"
+            build(path, model, options=replace(PLAIN, storage=storage), overwrite=True)
+            n_built[0] += 1
+
+    thread = threading.Thread(target=replace_it)
+    thread.start()
+    try:
+        seen = set()
+        while len(seen) < 2 or n_built[0] < 10:
+            opened = open_folder(path, device="cpu")
+            assert opened.index.storage == opened.info.options["storage"]
+            seen.add(opened.index.storage)
+    finally:
+        may_end.set()
+        thread.join()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["l", "model"]
+    if can_exchange:
+        assert not (path / folders.CURRENT).exists()
+    else:
+        assert {p.name for p in path.iterdir()} == {folders.CURRENT, folders.current_folder(path).name}
+
+
+def test_an_index_behind_a_link_is_replaced_where_it_is(tmp_path, model):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "l").symlink_to(tmp_path / "far" / "l")
+    build(tmp_path / "l", model)
+    build(tmp_path / "l", model, options=replace(PLAIN, storage="float16"), overwrite=True)
+    assert (tmp_path / "l").is_symlink()
+    assert open_folder(tmp_path / "far" / "l", device="cpu").index.storage == "float16"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["far", "l", "model"]
+
+
+def test_a_folder_that_is_not_whole_is_never_put_in_place(tmp_path, model, monkeypatch):
+    build(tmp_path / "l", model)
+    old = open_folder(tmp_path / "l", device="cpu").info
+    write = building.write_info
+
+    def lose_a_file(folder, info):
+        write(folder, info)
+        os.truncate(folder / "rows.h5", 100)
+
+    monkeypatch.setattr(building, "write_info", lose_a_file)
+    told = refusal(build, tmp_path / "l", model, options=replace(PLAIN, storage="float16"), overwrite=True)
+    assert re.fullmatch(r".*/rows\.h5 has 100 bytes, index\.json says \d+; copy the folder again or .*", told)
+    assert open_folder(tmp_path / "l", device="cpu").info == old
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["l", "model"]

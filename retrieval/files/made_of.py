@@ -1,0 +1,68 @@
+"""What a file was made of, kept beside it, so that the same command finds it finished and another one is refused."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from retrieval.errors import LmrError
+from retrieval.files.atomic import write_text
+from retrieval.files.digest import sha256_file
+from retrieval.files.json_file import read_signed_json, write_signed_json
+
+FORMAT_VERSION = 1
+
+Inputs = Mapping[str, Any]  # by the words that tell them to people; values as JSON has them
+
+
+def record_path(path: Path) -> Path:
+    """The file beside it that says what it was made of."""
+    return path.with_name(f".{path.name}.made-of.json")
+
+
+def write_with_record(path: Path, text: Iterable[str], inputs: Inputs) -> None:
+    """Writes a text and what it was made of. A kill leaves no file that is taken for finished and is not.
+
+    Raises LmrError as `write_text`.
+    """
+    content = "".join(text)
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    # First: a record without its file is none.
+    write_signed_json(record_path(path), {"format_version": FORMAT_VERSION, "of": dict(inputs), "content": digest})
+    write_text(path, [content])
+
+
+def is_made_of(path: Path, inputs: Inputs, other: str) -> bool:
+    """Whether a file is there, whole, and made of these inputs; False where there is none.
+
+    inputs: all of them, or those that are known already. other: what to do about another file, for messages.
+    Raises LmrError: a file without a record, changed since it was written, or of other inputs, which are named.
+    """
+    if not path.exists():
+        return False
+    record = _read_record(path)
+    if record is None:
+        raise LmrError(f"{path} exists; {other}")
+    if record["content"] != sha256_file(path):
+        raise LmrError(f"{path} was changed since it was written; {other}")
+    before = record["of"]
+    for name, value in inputs.items():
+        if before.get(name) != value:
+            raise LmrError(f"{path} was made with another {name}{_told(before.get(name), value)}; {other}")
+    return True
+
+
+def _told(before: Any, now: Any) -> str:
+    """The two values, where they say something to people."""
+    if any(isinstance(value, str) and len(value) == 64 for value in (before, now)):  # digests
+        return ""
+    return f" ({'none' if before is None else before}, now {'none' if now is None else now})"
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """None where there is none that can be trusted."""
+    try:
+        content = read_signed_json(record_path(path), FORMAT_VERSION, "")
+    except LmrError:
+        return None
+    return content if path.is_file() and isinstance(content.get("of"), dict) else None
