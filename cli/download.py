@@ -28,7 +28,7 @@ _FETCH_HELP = {
     "idle_s": "Longest time without a byte, seconds.",
     "n_retries": "Further tries after 429, 5xx, timeouts and cut connections.",
     "back_off_s": "Seconds before the first further try; doubled for each one after it.",
-    "max_wait_s": "Longest Retry-After that is waited for, seconds; a host that asks for more is left for a later run.",
+    "max_wait_s": "Longest rest that a Retry-After brings, seconds; a host that only asks for more is left for later.",
     "allow_private": "Also fetch from loopback, private and link-local addresses.",
     "user_agent": "How the program names itself to servers; put a contact address into it.",
 }

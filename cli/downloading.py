@@ -18,7 +18,7 @@ from retrieval.arrays import UInt8Array
 from retrieval.download.ledger import LEDGER_NAME, Ledger
 from retrieval.download.places import Places
 from retrieval.download.rules import Form
-from retrieval.download.running import Task, run_download
+from retrieval.download.running import Listener, Task, run_download
 from retrieval.download.summary import Tally, failed_lines
 from retrieval.download.survey import BAD_ID, FAILED, NO_URL, THERE, TO_FETCH, TO_VERIFY, survey
 from retrieval.errors import LmrError
@@ -102,7 +102,11 @@ def _fetch(task: Task, ledger: Ledger) -> tuple[int, dict[str, str]]:
             if not is_stored:
                 bar.note(f"{counts[False]:,} failed")
 
-        left = run_download(task, ledger, count)
+        def tell_wait(host: str, asked_s: float) -> None:
+            after = f"{task.rules.max_wait_s:g} s (--max-wait-s)"
+            warn(f"{host} asks to wait {asked_s:,.0f} s; it is asked again after {after}")
+
+        left = run_download(task, ledger, Listener(count, tell_wait))
     return counts[True], left
 
 

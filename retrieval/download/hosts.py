@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 SILENT_ROUNDS = 5  # of as many tries as a host gets at once, without any answer, after which it is left
+LONG_ROUNDS = 3  # of such tries, each answered by a longer rest than is waited for and none by a picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class _Host:
     ready: deque[Job] = field(default_factory=deque)
     n_running: int = 0
     n_silent: int = 0
+    n_long: int = 0
     resting_until_s: float = 0.0
     is_listed: bool = False  # among the hosts whose turn it is
 
@@ -81,7 +83,7 @@ class HostQueue:
         host = self._hosts[name]
         host.n_running -= 1
         self._list(name)
-        if not host.ready and not host.n_running and not host.resting_until_s and not host.n_silent:
+        if not host.ready and not host.n_running and not (host.resting_until_s or host.n_silent or host.n_long):
             del self._hosts[name]
 
     def rest(self, name: str, until_s: float) -> None:
@@ -102,6 +104,17 @@ class HostQueue:
         if n_rounds >= SILENT_ROUNDS:
             self.closed[name] = f"no answer {host.n_silent} times in a row"
         return n_rounds
+
+    def served(self, name: str) -> None:
+        """The host answered with what was asked for."""
+        self._hosts[name].n_long = 0
+
+    def asked_for_long(self, name: str, asked_s: float) -> None:
+        """The host asks for a longer rest than is waited for; too many times in a row close it."""
+        host = self._hosts[name]
+        host.n_long += 1
+        if host.n_long >= LONG_ROUNDS * self._n_per_host:
+            self.closed[name] = f"it asked {host.n_long} times in a row to wait, the last time {asked_s:,.0f} s"
 
     def wait_s(self, now_s: float) -> float | None:
         """Seconds until `take` may have something that it does not have now; None when no time is set for that."""

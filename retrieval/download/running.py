@@ -48,17 +48,29 @@ class Task:
     n_workers: int
 
 
-def run_download(task: Task, ledger: Ledger, on_done: Callable[[int, bool], None]) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who hears of a run.
+
+    of_done: is called with a number of pictures that are finished and whether they are stored. of_long_wait: with a
+    host, once, and the seconds that it asks to wait where that is more than is waited for.
+    """
+
+    of_done: Callable[[int, bool], None]
+    of_long_wait: Callable[[str, float], None]
+
+
+def run_download(task: Task, ledger: Ledger, hear: Listener) -> dict[str, str]:
     """Fetches everything that is to be fetched; returns the hosts that were left for a later run, with the reason.
 
-    on_done: is called with a number of pictures that are finished and whether they are stored. What is finished is in
-    the ledger at the end, also when this is interrupted. Raises LmrError when nothing can be written any more.
+    What is finished is in the ledger at the end, also when this is interrupted. Raises LmrError when nothing can be
+    written any more.
     """
     places = task.places
     try:
         places.make_work_folder()
         with Decoders(task.n_workers) as decoders:
-            left = asyncio.run(_Run(task, ledger, decoders, on_done).work())
+            left = asyncio.run(_Run(task, ledger, decoders, hear).work())
         places.remove_work_folder()
     except OSError as error:
         raise LmrError(
@@ -69,16 +81,17 @@ def run_download(task: Task, ledger: Ledger, on_done: Callable[[int, bool], None
 
 
 class _Run:
-    def __init__(self, task: Task, ledger: Ledger, decoders: Decoders, on_done: Callable[[int, bool], None]) -> None:
-        self._task, self._decoders, self._on_done = task, decoders, on_done
+    def __init__(self, task: Task, ledger: Ledger, decoders: Decoders, hear: Listener) -> None:
+        self._task, self._decoders, self._hear = task, decoders, hear
         self._rules = task.rules
         self._queue = HostQueue(task.rules.per_host)
         self._unverified: deque[tuple[str, str]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._n_fetching = self._n_decoding = 0
         self._wake = asyncio.Event()
+        self._capped: set[str] = set()  # hosts that asked for a longer rest than is waited for
         self._error: BaseException | None = None
-        self._saver = Saver(ledger, on_done)
+        self._saver = Saver(ledger, hear.of_done)
         self._number = itertools.count()  # of a file in the work folder
         self._jitter = random.Random(0)
 
@@ -144,7 +157,7 @@ class _Run:
                 return
             if job.host in self._queue.closed:
                 self._queue.release(job.host)
-                self._on_done(1, False)
+                self._hear.of_done(1, False)
             else:
                 self._n_fetching += 1
                 self._start(self._get(session, job))
@@ -177,6 +190,7 @@ class _Run:
             spill = self._task.places.work / f"body-{next(self._number)}"
             body = await fetch(session, job.url, self._rules, spill)
             self._queue.heard(job.host, is_silent=False)
+            self._queue.served(job.host)
             self._n_decoding += 1
         except FetchError as error:
             n_rounds = self._queue.heard(job.host, is_silent=error.is_silent)
@@ -224,13 +238,16 @@ class _Run:
         now_s = time.monotonic()
         asked_s = error.wait_s or 0.0
         if asked_s > self._rules.max_wait_s:
-            self._queue.closed[job.host] = f"{error.cause}, it asks to wait {asked_s:,.0f} s"
+            self._queue.asked_for_long(job.host, asked_s)
+            if job.host not in self._capped:
+                self._capped.add(job.host)
+                self._hear.of_long_wait(job.host, asked_s)
         if job.host in self._queue.closed:
-            self._on_done(1, False)
+            self._hear.of_done(1, False)
         elif not error.is_transient or job.n_tries >= self._rules.n_retries:
             self._fail(job, error.cause, error.detail, error.http_code)
         else:
-            until_s = now_s + max(asked_s, self._back_off_s(job.n_tries))
+            until_s = now_s + max(min(asked_s, self._rules.max_wait_s), self._back_off_s(job.n_tries))
             if error.http_code == 429 or asked_s:
                 self._queue.rest(job.host, until_s)
             self._queue.add(Job(job.image_id, job.url, job.host, job.n_tries + 1), until_s)

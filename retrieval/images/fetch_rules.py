@@ -14,8 +14,9 @@ class FetchRules:
 
     connections: at once in total, per_host of them to one host. timeout_s: for one try of one picture, redirects
     included. idle_s: longest time without a byte. n_retries: further tries after 429, 5xx, timeouts and cut
-    connections, after back_off_s, twice that, four times that. max_wait_s: the longest Retry-After that is waited for;
-    a host that asks for more is left for a later run. allow_private: also loopback, private and link-local addresses.
+    connections, after back_off_s, twice that, four times that. max_wait_s: the longest rest that a Retry-After
+    brings; a host that asks again and again for more is left for a later run. allow_private: also loopback, private
+    and link-local addresses.
     """
 
     connections: int = 64

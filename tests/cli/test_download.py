@@ -191,17 +191,37 @@ def test_retry_after_is_honoured_for_the_whole_host(server):
     assert all(server.asked_at_s[f"photo/{i}"][0] - first >= 1 for i in range(2, 6))
 
 
-def test_a_host_that_asks_for_too_long_is_left_for_a_later_run(server):
-    manifest(server, "wait/9999/1", "photo/2", "photo/3")
-    result = run("download", "train.csv", *QUICK, "--per-host", "1", "--json")
+def test_a_host_that_goes_on_asking_for_too_long_is_left_for_a_later_run(server):
+    manifest(server, "busy/9999", "busy/9998", "busy/9997", "photo/2")
+    result = run("download", "train.csv", *QUICK, "--per-host", "1", "--max-wait-s", "0.05", "--json")
     host = server.base.removeprefix("http://")
-    reason = "HTTP 429, it asks to wait 9,999 s"
+    reason = "it asked 3 times in a row to wait, the last time 9,997 s"
     assert result.exit_code == 1
-    assert f"{host} was left for a later run: {reason}; the same command tries it again\n" in result.stderr
+    assert result.stderr.splitlines()[:2] == [
+        f"{host} asks to wait 9,999 s; it is asked again after 0.05 s (--max-wait-s)",
+        f"{host} was left for a later run: {reason}; the same command tries it again",
+    ]
     content = json.loads(result.stdout)
-    assert (content["causes"], content["hosts_left"]) == ({"not tried": 3}, {host: reason})
-    assert sum(server.n_asked.values()) == 1
-    assert summary("train.csv")["n_done"] == 3
+    assert (content["causes"], content["hosts_left"]) == ({"not tried": 4}, {host: reason})
+    assert sum(server.n_asked.values()) == 3
+    manifest(server, "photo/1", "photo/2")
+    assert summary("train.csv")["n_done"] == 2
+
+
+@pytest.mark.parametrize("seconds", ["999999999", "9" * 400])
+def test_one_picture_that_asks_to_wait_for_ever_holds_up_no_other(server, seconds):
+    manifest(server, f"busy/{seconds}", *(f"photo/{i}" for i in range(5)))
+    result = done("download", "train.csv", *QUICK, "--per-host", "1", "--max-wait-s", "0.05", "--retries", "1")
+    assert result.stderr.count("asks to wait") == 1
+    assert result.stdout.startswith("images: 5 of 6 pictures are there")
+    assert causes() == {"p0": "HTTP 429"}
+
+
+@pytest.mark.parametrize("seconds", ["-5", "nan", "soon", "1e9"])
+def test_a_rest_that_cannot_be_is_none(server, seconds):
+    manifest(server, f"wait/{seconds}/1", "photo/2")
+    result = done("download", "train.csv", *QUICK)
+    assert (result.stderr, result.stdout.split(";")[0][:34]) == ("", "images: 2 of 2 pictures are there,")
 
 
 def test_no_more_pictures_at_once_than_asked_for(server):

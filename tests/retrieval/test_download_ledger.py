@@ -139,7 +139,14 @@ def test_retry_after_is_a_number_or_a_date():
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     assert 90 < retry_after_s(soon) <= 100
     assert retry_after_s("Fri, 01 Jan 1999 00:00:00 GMT") == 0
-    assert [retry_after_s(text) for text in ("", "soon", "-5", "1.5", "nan")] == [None] * 5
+    assert [retry_after_s(text) for text in ("", "soon", "-5", "1.5", "nan", "inf", "²", "٣")] == [None] * 8
+    assert 2e11 < retry_after_s("Fri, 31 Dec 9999 23:59:59 GMT") < 3e11
+    for moment in (
+        "Fri, 01 Jan 99999 00:00:00 GMT",
+        "Fri, 01 Jan 2027 00:00:00 +99999999999999",
+        "1 Jan 1 0:0:0 +2359",
+    ):
+        assert retry_after_s(moment) in (None, 0.0)
 
 
 @pytest.mark.parametrize(
