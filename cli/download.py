@@ -30,6 +30,7 @@ _FETCH_HELP = {
     "back_off_s": "Seconds before the first further try; doubled for each one after it.",
     "max_wait_s": "Longest rest that a Retry-After brings, seconds; a host that only asks for more is left for later.",
     "allow_private": "Also fetch from loopback, private and link-local addresses.",
+    "ignore_robots_tag": "Also fetch what a server excludes from learning or indexing by the header X-Robots-Tag.",
     "user_agent": "How the program names itself to servers; put a contact address into it.",
 }
 _FORM_HELP = {

@@ -17,10 +17,11 @@ from cli.training import default_workers
 from retrieval.arrays import UInt8Array
 from retrieval.download.ledger import LEDGER_NAME, Ledger
 from retrieval.download.places import Places
+from retrieval.download.robots_tag import ROBOTS_TAG
 from retrieval.download.rules import Form
 from retrieval.download.running import Listener, Task, run_download
 from retrieval.download.summary import Tally, failed_lines
-from retrieval.download.survey import BAD_ID, FAILED, NO_URL, THERE, TO_FETCH, TO_VERIFY, survey
+from retrieval.download.survey import BAD_ID, EXCLUDED, FAILED, NO_URL, THERE, TO_FETCH, TO_VERIFY, survey
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_error, write_text
 from retrieval.images.addresses import PRIVATE
@@ -33,6 +34,7 @@ _SHOWN = 10  # causes and hosts in the table
 _STATES = {
     "n_there": THERE,
     "n_failed_before": FAILED,
+    "n_excluded_before": EXCLUDED,
     "n_to_fetch": TO_FETCH,
     "n_to_verify": TO_VERIFY,
     "n_without_url": NO_URL,
@@ -41,7 +43,7 @@ _STATES = {
 
 
 def download_pictures(path: Path, images: Path, how: tuple[Form, FetchRules], values: dict[str, Any]) -> None:
-    """values: of the options dry_run, retry_failed, overwrite, workers, as_json."""
+    """values: of the options dry_run, retry_failed, ignore_robots_tag, overwrite, workers, as_json."""
     form, rules = how
     manifest = load_manifest(path)
     if manifest.url is None:
@@ -55,7 +57,7 @@ def download_pictures(path: Path, images: Path, how: tuple[Form, FetchRules], va
         if values["overwrite"]:
             ledger.begin_anew(form)
         ledger.require_form(form)
-        states = _look(manifest, ledger, places, values["retry_failed"])
+        states = _look(manifest, ledger, places, values)
         task = Task(manifest, states, places, form, rules, default_workers(values["workers"]))
         began_s = time.monotonic()
         n_new, left = _fetch(task, ledger)
@@ -63,7 +65,7 @@ def download_pictures(path: Path, images: Path, how: tuple[Form, FetchRules], va
         content["n_new"] = n_new
         content["seconds"] = round(time.monotonic() - began_s, 3)
         content["hosts_left"] = left
-    _tell(content, bool((states > FAILED).any()), values["as_json"])
+    _tell(content, bool((states > EXCLUDED).any()), values["as_json"])
     if not content["n_done"]:
         raise LmrError(
             f"none of the {len(manifest):,} pictures could be fetched, most often: {next(iter(content['causes']))}; "
@@ -79,16 +81,17 @@ def make_folder(images: Path) -> None:
         raise write_error(images, error) from error
 
 
-def _look(manifest: Manifest, ledger: Ledger, places: Places, retry_failed: bool) -> UInt8Array:
+def _look(manifest: Manifest, ledger: Ledger, places: Places, values: dict[str, Any]) -> UInt8Array:
     with PictureBar("looking") as bar:
         bar.begin(len(manifest))
-        return survey(manifest, ledger, places, retry_failed=retry_failed, on_done=bar.add)
+        again, excluded = values["retry_failed"], values["ignore_robots_tag"]
+        return survey(manifest, ledger, places, retry_failed=again, retry_excluded=excluded, on_done=bar.add)
 
 
 def _fetch(task: Task, ledger: Ledger) -> tuple[int, dict[str, str]]:
     """Number of pictures that are new, and the hosts that were left with the reason."""
     counts = {True: 0, False: 0}
-    n = int((task.states > FAILED).sum())
+    n = int((task.states > EXCLUDED).sum())
     if not n:
         task.places.remove_work_folder()
         return 0, {}
@@ -123,6 +126,7 @@ def _account(manifest: Manifest, ledger: Ledger, images: Path) -> dict[str, Any]
         "n_done": tally.n_done,
         "n_missing": tally.n_missing,
         "bytes": tally.n_bytes,
+        "n_excluded": tally.causes[ROBOTS_TAG],
         "causes": dict(tally.causes.most_common()),
         "hosts": {name: asdict(host) for name, host in hosts},
         "failed": str(failed) if tally.n_missing else None,
@@ -151,6 +155,8 @@ def _advice(content: dict[str, Any]) -> str:
     """Where the rows without a picture are, and what can be done about them."""
     private = content["causes"].get(PRIVATE)
     also = f"; {private:,} are at private addresses, which --allow-private lets pass" if private else ""
+    if n := content["n_excluded"]:
+        also += f"; {n:,} are excluded by their servers' {ROBOTS_TAG}, which --ignore-robots-tag lets pass"
     return f"{content['failed']} lists them; --retry-failed tries them again{also}"
 
 
@@ -172,7 +178,7 @@ def _tell_plan(manifest: Manifest, places: Places, form: Form, values: dict[str,
     with Ledger(path if path.exists() and not values["overwrite"] else None) as ledger:
         if ledger.note("form") is not None:
             ledger.require_form(form)
-        states = survey(manifest, ledger, places, retry_failed=values["retry_failed"])
+        states = _look(manifest, ledger, places, values)
     if values["overwrite"]:
         states[states == TO_VERIFY] = TO_FETCH
     content: dict[str, Any] = {"images": str(places.images), "n_rows": len(manifest)}
@@ -184,7 +190,8 @@ def _tell_plan(manifest: Manifest, places: Places, form: Form, values: dict[str,
     click.echo(
         f"{places.images}: {content['n_to_fetch']:,} of {len(manifest):,} pictures would be fetched; "
         f"{content['n_there']:,} are there, {content['n_to_verify']:,} files would be checked, "
-        f"{content['n_failed_before']:,} failed before, {content['n_without_url']:,} have no url, "
+        f"{content['n_failed_before']:,} failed before, {content['n_excluded_before']:,} are excluded by "
+        f"{ROBOTS_TAG}, {content['n_without_url']:,} have no url, "
         f"{content['n_bad_id']:,} a bad id"
     )
     _table("to fetch, by host", content["hosts"])

@@ -22,13 +22,14 @@ _LOOKED_UP = 512  # ids in one question to SQLite, whose limit is 999 in old bui
 class Entry:
     """A picture in the ledger; the columns of its table `pictures`, in order.
 
-    http_code: of the last answer. cause, detail: of a failure. bytes, sha256, width, height, perceptual_hash (hex): of
-    the stored file; original_*: of what came. time: UTC, ISO 8601. None = not known.
+    status: excluded = not fetched, since the server asks not to. http_code: of the last answer. cause, detail: of a
+    failure. bytes, sha256, width, height, perceptual_hash (hex): of the stored file; original_*: of what came. time:
+    UTC, ISO 8601. None = not known.
     """
 
     image_id: str
     url: str
-    status: Literal["done", "failed"]
+    status: Literal["done", "failed", "excluded"]
     time: str
     http_code: int | None = None
     cause: str | None = None
@@ -44,7 +45,8 @@ class Entry:
     original_height: int | None = None
 
     def __post_init__(self) -> None:
-        if (self.status == "done") != (self.bytes is not None) or (self.status == "failed") != bool(self.cause):
+        is_done = self.status == "done"
+        if is_done != (self.bytes is not None) or is_done == bool(self.cause):
             raise ValueError(f"an entry is done with its bytes or failed with a cause, got {self}")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 
@@ -20,13 +20,14 @@ from retrieval.download.hosts import HostQueue, Job
 from retrieval.download.ledger import Entry, Ledger, as_columns
 from retrieval.download.places import Places
 from retrieval.download.resizing import Order, Stored, cause_of, store_picture, verify_picture
+from retrieval.download.robots_tag import ROBOTS_TAG, heed_robots_tag
 from retrieval.download.rules import Form
 from retrieval.download.saving import Saver
 from retrieval.download.survey import BAD_ID, NO_URL, TO_FETCH, TO_VERIFY
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.addresses import RefusedUrlError, checked_url
 from retrieval.images.fetch_rules import FetchRules
-from retrieval.images.http import fetch, open_session
+from retrieval.images.http import Headers, fetch, open_session
 from retrieval.images.http_body import Body, FetchError
 from retrieval.manifest import Manifest
 
@@ -188,7 +189,7 @@ class _Run:
         """One try of one picture."""
         try:
             spill = self._task.places.work / f"body-{next(self._number)}"
-            body = await fetch(session, job.url, self._rules, spill)
+            body = await fetch(session, job.url, self._rules, spill, on_headers=self._check_headers)
             self._queue.heard(job.host, is_silent=False)
             self._queue.served(job.host)
             self._n_decoding += 1
@@ -207,6 +208,10 @@ class _Run:
         finally:
             body.discard()
             self._n_decoding -= 1
+
+    def _check_headers(self, headers: Headers) -> None:
+        if not self._rules.ignore_robots_tag:
+            heed_robots_tag(headers, self._rules.user_agent)
 
     async def _store(self, job: Job, body: Body) -> None:
         places, form = self._task.places, self._task.form
@@ -259,7 +264,8 @@ class _Run:
 
     def _fail(self, job: Job, cause: str, detail: str, http_code: int | None = None) -> None:
         n_tries = job.n_tries + 1 if job.host else 0
-        entry = Entry(job.image_id, job.url, "failed", _now(), http_code, cause, detail, n_tries)
+        status: Literal["failed", "excluded"] = "excluded" if cause == ROBOTS_TAG else "failed"
+        entry = Entry(job.image_id, job.url, status, _now(), http_code, cause, detail, n_tries)
         self._saver.fail(entry)
 
 

@@ -11,7 +11,7 @@ from retrieval.download.places import Places
 from retrieval.errors import LmrError
 from retrieval.manifest import Manifest
 
-THERE, FAILED, TO_FETCH, TO_VERIFY, NO_URL, BAD_ID = range(6)
+THERE, FAILED, EXCLUDED, TO_FETCH, TO_VERIFY, NO_URL, BAD_ID = range(7)
 ROWS_AT_ONCE = 512  # looked up in the ledger
 
 
@@ -21,24 +21,27 @@ def survey(
     places: Places,
     *,
     retry_failed: bool = False,
+    retry_excluded: bool = False,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> UInt8Array:
     """(n,) of each row what there is to do: one of the constants above.
 
     THERE: listed in the ledger, with a file of that size. FAILED: in an earlier run, and not to be tried again.
+    EXCLUDED: by the server, in an earlier run, and not to be asked for again.
     TO_VERIFY: a file that the ledger does not list. Raises LmrError when pictures that are there came from other URLs.
     """
     if manifest.url is None:
         raise ValueError(f"{manifest.source} has no url column")
     states = np.empty(len(manifest), dtype=np.uint8)
     trusts_files = not ledger.only_listed
+    again = {"failed": retry_failed, "excluded": retry_failed or retry_excluded}
     others: list[tuple[str, str, str]] = []
     for start in range(0, len(manifest), ROWS_AT_ONCE):
         ids = manifest.image_id[start : start + ROWS_AT_ONCE].tolist()
         entries = ledger.find(ids)
         for row, image_id in enumerate(ids, start=start):
             entry, url = entries.get(image_id), manifest.url[row]
-            if retry_failed and entry is not None and entry.status == "failed":
+            if entry is not None and again.get(entry.status):
                 entry = None
             state = states[row] = _state(image_id, url, entry, places, trusts_files)
             if state == THERE and entry is not None and url not in ("", entry.url):
@@ -61,7 +64,7 @@ def _state(image_id: str, url: str, entry: Entry | None, places: Places, trusts_
     if entry is not None and entry.status == "done":
         return THERE if _size(path) == entry.bytes else TO_FETCH
     if entry is not None and entry.url == url:
-        return FAILED
+        return EXCLUDED if entry.status == "excluded" else FAILED
     if trusts_files and _size(path) >= 0:
         return TO_VERIFY
     return TO_FETCH if url else NO_URL

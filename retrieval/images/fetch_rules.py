@@ -16,7 +16,7 @@ class FetchRules:
     included. idle_s: longest time without a byte. n_retries: further tries after 429, 5xx, timeouts and cut
     connections, after back_off_s, twice that, four times that. max_wait_s: the longest rest that a Retry-After
     brings; a host that asks again and again for more is left for a later run. allow_private: also loopback, private
-    and link-local addresses.
+    and link-local addresses. ignore_robots_tag: also what a server excludes by X-Robots-Tag.
     """
 
     connections: int = 64
@@ -27,6 +27,7 @@ class FetchRules:
     back_off_s: float = 1.0
     max_wait_s: float = 120.0
     allow_private: bool = False
+    ignore_robots_tag: bool = False
     user_agent: str = USER_AGENT
     limits: Limits = DEFAULT_LIMITS
 

@@ -14,6 +14,7 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import Image
@@ -145,6 +146,11 @@ class _Handler(BaseHTTPRequestHandler):
     def photo(self, seed: str) -> None:
         """A picture."""
         self.answer(photo(int(seed)), Content_Type="image/jpeg")
+
+    def tagged(self, detail: str) -> None:
+        """`value/seed`: a picture with this X-Robots-Tag."""
+        value, seed = detail.split("/")
+        self.answer(photo(int(seed)), X_Robots_Tag=unquote(value))
 
     def nothing(self, _: str) -> None:
         """No such path."""

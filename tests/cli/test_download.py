@@ -69,6 +69,7 @@ def test_pictures_are_fetched_resized_and_written_down(server):
         "n_rows": 2,
         "n_done": 2,
         "n_missing": 0,
+        "n_excluded": 0,
         "bytes": size,
         "causes": {},
         "hosts": {"127.0.0.1": {"n_done": 2, "n_missing": 0, "n_bytes": size}},
@@ -275,6 +276,43 @@ def test_servers_are_told_who_asks_and_that_nothing_be_packed(server):
     assert (headers["User-Agent"], headers["Accept-Encoding"]) == ("landmarks/1 (me@example.org)", "identity")
 
 
+def test_what_a_server_excludes_is_left_and_counted_until_it_is_asked_for(server):
+    paths = ("photo/1", "tagged/noai/2", "tagged/lmr:%20noimageai/3", "tagged/nofollow/4", "status/404")
+    manifest(server, *paths)
+    result = done("download", "train.csv", *QUICK)
+    excluded = "2 are excluded by their servers' X-Robots-Tag, which --ignore-robots-tag lets pass"
+    assert result.stdout.splitlines()[-1] == (
+        f"images/failed.csv lists them; --retry-failed tries them again; {excluded}"
+    )
+    assert causes() == {"p1": "X-Robots-Tag", "p2": "X-Robots-Tag", "p4": "HTTP 404"}
+    found = ledger()
+    assert [found[i]["status"] for i in ("p0", "p1", "p2", "p3", "p4")] == [
+        *("done", "excluded", "excluded", "done", "failed"),
+    ]
+    assert [(found[i]["detail"], found[i]["http_code"]) for i in ("p1", "p2")] == [("noai", 200), ("noimageai", 200)]
+    n_asked = dict(server.n_asked)
+    plan = json.loads(done("download", "train.csv", "--dry-run", "--json").stdout)
+    assert (plan["n_excluded_before"], plan["n_failed_before"], plan["n_to_fetch"]) == (2, 1, 0)
+    content = summary("train.csv")
+    assert (content["n_excluded"], content["causes"], content["n_new"]) == (2, {"X-Robots-Tag": 2, "HTTP 404": 1}, 0)
+    assert server.n_asked == n_asked
+    plan = json.loads(done("download", "train.csv", "--dry-run", "--json", "--ignore-robots-tag").stdout)
+    assert (plan["n_excluded_before"], plan["n_failed_before"], plan["n_to_fetch"]) == (0, 1, 2)
+    content = summary("train.csv", "--ignore-robots-tag")
+    assert (content["n_excluded"], content["n_new"], content["n_done"]) == (0, 2, 4)
+    assert causes() == {"p4": "HTTP 404"}
+    assert summary("train.csv")["n_done"] == 4
+
+
+def test_a_server_that_excludes_everything_is_an_error_that_says_what_to_do(server):
+    manifest(server, "tagged/noindex/2")
+    assert refused("download", "train.csv", *QUICK) == (
+        "none of the 1 pictures could be fetched, most often: X-Robots-Tag; images/failed.csv lists "
+        "them; --retry-failed tries them again; 1 are excluded by their servers' X-Robots-Tag, "
+        "which --ignore-robots-tag lets pass"
+    )
+
+
 def test_files_count_only_when_they_are_whole(server):
     manifest(server, *(f"photo/{i}" for i in range(5)))
     Path("images").mkdir()
@@ -336,7 +374,7 @@ def test_a_dry_run_writes_and_asks_nothing(server):
     manifest(server, "photo/1", "photo/2", **{"../x": "", "none": ""})
     assert done("download", "train.csv", "--dry-run").stdout == (
         "images: 2 of 4 pictures would be fetched; 0 are there, 0 files would be checked, 0 failed before, "
-        "1 have no url, 1 a bad id\nto fetch, by host:\n          2  127.0.0.1\n"
+        "0 are excluded by X-Robots-Tag, 1 have no url, 1 a bad id\nto fetch, by host:\n          2  127.0.0.1\n"
     )
     assert not Path("images").exists()
     done("download", "train.csv", *QUICK)
@@ -347,6 +385,7 @@ def test_a_dry_run_writes_and_asks_nothing(server):
         "n_rows": 4,
         "n_there": 2,
         "n_failed_before": 2,
+        "n_excluded_before": 0,
         "n_to_fetch": 0,
         "n_to_verify": 0,
         "n_without_url": 0,
