@@ -18,8 +18,8 @@ from cli.options import (
 )
 from retrieval.download.google import MIRROR, Archives, Part, parse_numbers
 from retrieval.download.rules import Form, Resize
-from retrieval.images.decode import Limits
 from retrieval.images.fetch_rules import FetchRules
+from retrieval.images.limits import Limits
 
 _FETCH_HELP = {
     "connections": "Pictures fetched at once, in total.",

@@ -7,3 +7,7 @@ class LmrError(Exception):
 
 class UnreadableError(Exception):
     """One picture cannot be read; the message is the reason. Work on the other pictures goes on."""
+
+
+class RefusedError(UnreadableError):
+    """A picture that no decoder is asked about: it is over a limit, or plainly something else."""

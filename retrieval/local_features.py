@@ -11,7 +11,8 @@ import numpy as np
 from retrieval.arrays import FloatArray, read_only
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
-from retrieval.images.decode import DEFAULT_LIMITS, Limits, decode
+from retrieval.images.decode import decode
+from retrieval.images.limits import DEFAULT_LIMITS, Limits
 from retrieval.images.sizing import scaled_size
 
 LONG_SIDE_PX = 640  # at which features are found

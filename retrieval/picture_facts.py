@@ -8,7 +8,8 @@ from PIL import Image
 from scipy import fft
 
 from retrieval.arrays import FloatArray
-from retrieval.images.decode import DEFAULT_LIMITS, Limits, decode, picture_size
+from retrieval.images.decode import decode, picture_size
+from retrieval.images.limits import DEFAULT_LIMITS, Limits
 from retrieval.images.sizing import scaled_size
 
 MEASURED_PX = 256  # the shorter side at which light and sharpness are measured, so that they compare across sizes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.images.decode import DEFAULT_LIMITS, Limits
+from retrieval.images.limits import DEFAULT_LIMITS, Limits
 from retrieval.images.signatures import PICTURE_SUFFIXES, is_hidden
 from retrieval.tar_headers import Member
 from retrieval.tar_headers import is_tar as is_tar

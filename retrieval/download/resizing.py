@@ -10,7 +10,8 @@ from PIL import Image
 
 from retrieval.download.rules import Form, Resize
 from retrieval.errors import UnreadableError
-from retrieval.images.decode import Limits, decode, picture_size
+from retrieval.images.decode import decode, picture_size
+from retrieval.images.limits import Limits
 from retrieval.images.sizing import scaled_size
 
 _WHITE = (255, 255, 255)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from retrieval.images.decode import DEFAULT_LIMITS, Limits
+from retrieval.images.limits import DEFAULT_LIMITS, Limits
 
 USER_AGENT = "lmr/0.1 (downloads the pictures of a data set; no contact given, --user-agent sets one)"
 

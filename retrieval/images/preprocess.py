@@ -3,14 +3,16 @@
 import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
 
 from retrieval.arrays import UInt8Array
 from retrieval.errors import LmrError
-from retrieval.images.decode import DEFAULT_LIMITS, Limits, decode_needed
+from retrieval.images.color import Colors
+from retrieval.images.decode import decode
+from retrieval.images.limits import DEFAULT_LIMITS, Limits
 from retrieval.images.sizing import scaled_size
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -21,7 +23,9 @@ class ImageSpec:
     """How a picture becomes the network's input.
 
     size: side of the square input in pixels. fit: `squash` changes the aspect ratio, `crop` keeps the middle square,
-    `pad` keeps everything on a ground of the mean colour. mean, std: per channel, of pictures in [0, 1].
+    `pad` keeps everything on a ground of the mean colour. mean, std: per channel, of pictures in [0, 1]. colors: `srgb`
+    follows a picture's colour profile; `as-stored`, which is left out of the JSON as it was before there was a choice,
+    takes the numbers as they are.
     """
 
     size: int = 224
@@ -29,6 +33,7 @@ class ImageSpec:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     resample: Literal["bilinear", "bicubic"] = "bilinear"
+    colors: Colors = "srgb"
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or self.size < 1:
@@ -37,6 +42,8 @@ class ImageSpec:
             raise ValueError(f"fit must be squash, crop or pad, got {self.fit!r}")
         if self.resample not in _RESAMPLING:
             raise ValueError(f"resample must be bilinear or bicubic, got {self.resample!r}")
+        if self.colors not in get_args(Colors):
+            raise ValueError(f"colors must be srgb or as-stored, got {self.colors!r}")
         if len(self.mean) != 3 or not all(0 <= value <= 1 for value in self.mean):
             raise ValueError(f"mean must be three numbers in [0, 1], got {self.mean!r}")
         if len(self.std) != 3 or not all(0 < value < np.inf for value in self.std):
@@ -44,7 +51,10 @@ class ImageSpec:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        content = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        if self.colors == "as-stored":
+            del content["colors"]
+        return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "ImageSpec":
@@ -55,6 +65,7 @@ class ImageSpec:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
                 raise LmrError(f"image_spec: unknown key {name!r}; {hint}")
+        content = {"colors": "as-stored", **content}
         if missing := [name for name in known if name not in content]:
             raise LmrError(f"image_spec: {', '.join(missing)} missing; it takes {', '.join(known)}")
         values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in content.items()}
@@ -66,11 +77,8 @@ class ImageSpec:
 
 def prepare(data: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -> UInt8Array:
     """The picture as (size, size, 3) uint8, resized with antialiasing. Raises UnreadableError with the reason."""
-
-    def needed(size: tuple[int, int]) -> int:
-        return -(-spec.size * min(size) // max(size)) if spec.fit == "pad" else spec.size
-
-    return np.array(fit(decode_needed(data, needed, limits), spec))
+    measured: Literal["shorter", "longer"] = "longer" if spec.fit == "pad" else "shorter"
+    return np.array(fit(decode(data, spec.size, limits, measured=measured, colors=spec.colors), spec))
 
 
 def fit(picture: Image.Image, spec: ImageSpec) -> Image.Image:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.images.decode import DEFAULT_LIMITS, Limits
 from retrieval.images.fetch_rules import FetchRules
+from retrieval.images.limits import DEFAULT_LIMITS, Limits
 from retrieval.images.signatures import PICTURE_SUFFIXES
 from retrieval.images.walk import walk_pictures
 from retrieval.manifest import Manifest

@@ -72,7 +72,7 @@ class TrainingPictures(Dataset[tuple[int, Tensor | str]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, Tensor | str]:
         row, seed = key
         try:
-            picture = decode(self.source.read(row), self.min_side)
+            picture = decode(self.source.read(row), self.min_side, colors=self.spec.colors)
         except UnreadableError as error:
             return row, str(error)
         with torch.random.fork_rng(devices=[]):

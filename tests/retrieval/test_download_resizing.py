@@ -16,7 +16,7 @@ from retrieval.download.places import Places
 from retrieval.download.resizing import Order, cause_of, resize, resized, store_picture, verify_picture
 from retrieval.download.rules import Form
 from retrieval.errors import UnreadableError
-from retrieval.images.decode import DEFAULT_LIMITS, Limits
+from retrieval.images.limits import DEFAULT_LIMITS, Limits
 from retrieval.picture_facts import measure_picture
 
 

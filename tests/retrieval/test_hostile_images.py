@@ -11,7 +11,8 @@ from made_pictures import encoded, smooth
 from PIL import Image
 
 from retrieval.errors import UnreadableError
-from retrieval.images.decode import Limits, decode
+from retrieval.images.decode import decode
+from retrieval.images.limits import Limits
 
 
 def reason(data: bytes, **options: Any) -> str:

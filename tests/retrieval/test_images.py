@@ -16,7 +16,8 @@ from PIL import Image, ImageOps
 from retrieval.arrays import UInt8Array
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
-from retrieval.images.decode import Limits, decode
+from retrieval.images.decode import decode
+from retrieval.images.limits import Limits
 from retrieval.images.preprocess import ImageSpec, fit, prepare
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -263,20 +264,21 @@ def test_heic_is_decoded_with_its_extra() -> None:
     assert reason(file.getvalue(), limits=Limits(max_pixels=9)) == "64 x 48 pixels, over the limit of 9 pixels"
 
 
-def test_radiance_hdr_goes_to_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
-    class OpenCv:
-        IMREAD_COLOR = 1
+def radiance(width: int, height: int) -> bytes:
+    """A plain Radiance HDR: mantissas of red, green and blue and their exponent, 129 = times 2 / 256."""
+    return (
+        b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y %d +X %d\n" % (height, width)
+        + bytes((0, 0, 127, 129)) * width * height
+    )
 
-        @staticmethod
-        def imdecode(data: UInt8Array, flags: int) -> UInt8Array:
-            return np.full((3, 4, 3), (255, 0, 0), dtype=np.uint8)  # blue first
 
-    data = b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 3 +X 4\n" + bytes(48)
-    monkeypatch.setitem(sys.modules, "cv2", OpenCv)
-    assert (pixels(data) == BLUE).all()
-    assert reason(data, limits=Limits(max_pixels=11)) == "12 pixels, over the limit of 11 pixels"
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    assert reason(data) == f"Radiance HDR needs {install_hint('local')}"
+def test_radiance_hdr_goes_to_opencv() -> None:
+    pytest.importorskip("cv2")
+    blue = pixels(radiance(4, 3))
+    assert blue.shape == (3, 4, 3)
+    assert (np.abs(blue.astype(int) - (0, 0, 254)) <= 1).all()
+    assert reason(radiance(4, 3), limits=Limits(max_pixels=11)) == "4 x 3 pixels, over the limit of 11 pixels"
+    assert reason(radiance(4, 3)[:-8]) == "broken Radiance HDR: OpenCV cannot decode it"
 
 
 class TestImageSpec:
@@ -289,17 +291,19 @@ class TestImageSpec:
             "mean": [0.485, 0.456, 0.406],
             "std": [0.229, 0.224, 0.225],
             "resample": "bilinear",
+            "colors": "srgb",
         }
 
     @pytest.mark.parametrize(
         ("change", "message"),
         [
             ({"siz": 3}, "image_spec: unknown key 'siz'; did you mean size?"),
-            ({"zzz": 3}, "image_spec: unknown key 'zzz'; it takes size, fit, mean, std, resample"),
+            ({"zzz": 3}, "image_spec: unknown key 'zzz'; it takes size, fit, mean, std, resample, colors"),
             ({"size": 0}, "image_spec: size must be a positive whole number, got 0"),
             ({"size": "224"}, "image_spec: size must be a positive whole number, got '224'"),
             ({"fit": "stretch"}, "image_spec: fit must be squash, crop or pad, got 'stretch'"),
             ({"resample": "box"}, "image_spec: resample must be bilinear or bicubic, got 'box'"),
+            ({"colors": "lab"}, "image_spec: colors must be srgb or as-stored, got 'lab'"),
             ({"mean": [0.5, 0.5]}, "image_spec: mean must be three numbers in [0, 1], got (0.5, 0.5)"),
             ({"std": [0.5, 0.5, 0]}, "image_spec: std must be three positive numbers, got (0.5, 0.5, 0)"),
         ],
@@ -314,4 +318,4 @@ class TestImageSpec:
         del content["std"]
         with pytest.raises(LmrError) as caught:
             ImageSpec.from_json(content)
-        assert str(caught.value) == "image_spec: std missing; it takes size, fit, mean, std, resample"
+        assert str(caught.value) == "image_spec: std missing; it takes size, fit, mean, std, resample, colors"

@@ -13,10 +13,10 @@ import pytest
 
 from retrieval.errors import UnreadableError
 from retrieval.images import addresses
-from retrieval.images.decode import Limits
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.http import fetch, fetch_picture, open_session
 from retrieval.images.http_body import FetchError
+from retrieval.images.limits import Limits
 from retrieval.images.source import QueryPicture
 
 CONTENT = b"\xff\xd8 content"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.images.decode import Limits
+from retrieval.images.limits import Limits
 from retrieval.images.source import PictureSource, list_pictures, read_picture
 from retrieval.manifest import Manifest
 

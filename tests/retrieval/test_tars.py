@@ -17,7 +17,7 @@ from tiny_world import jpeg
 
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.facts_table import measure_manifest
-from retrieval.images.decode import Limits
+from retrieval.images.limits import Limits
 from retrieval.images.source import PictureSource, list_pictures, picture_exists, read_picture
 from retrieval.manifest import Manifest, read_manifest
 from retrieval.tar_indexing import INDEX_NAME, Listener

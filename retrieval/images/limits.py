@@ -1,0 +1,72 @@
+"""How large a picture may be: its file, its pixels, and the memory that decoding them takes."""
+
+from dataclasses import dataclass, fields
+
+from PIL import Image
+
+from retrieval.errors import RefusedError
+
+DECODE_TIMEOUT_S = 50  # for one picture in a process of its own
+# Bytes a pixel while a mode is made RGB: what is decoded, and the copies beside it. Pillow keeps 1 byte a pixel of one
+# channel of 8 bits, 2 of 16, and 4 of everything else.
+_BYTES_A_PIXEL = {
+    "RGB": 4,
+    "L": 5,
+    "P": 5,
+    "1": 5,
+    "I;16": 7,
+    "I": 9,
+    "F": 9,
+    "CMYK": 12,
+    "YCbCr": 8,
+    "LAB": 8,
+    "HSV": 8,
+}
+_WITH_ALPHA = 13
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Largest picture that is decoded.
+
+    max_bytes: of the file. max_pixels: width times height in the file, before any reduction; the default is where
+    Pillow stops too. max_memory: bytes that decoding may take, with every copy that it makes on the way.
+    """
+
+    max_bytes: int = 100_000_000
+    max_pixels: int = 178_956_970
+    max_memory: int = 1_000_000_000
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+    def require_file(self, n_bytes: int) -> None:
+        """Raises RefusedError for an empty file and one that is too large."""
+        if not n_bytes:
+            raise RefusedError("empty file")
+        if n_bytes > self.max_bytes:
+            raise RefusedError(f"{n_bytes:,} bytes, over the limit of {self.max_bytes:,}")
+
+    def require_size(self, width: int, height: int) -> None:
+        """Raises RefusedError for too many pixels."""
+        if width * height > self.max_pixels:
+            raise RefusedError(f"{width} x {height} pixels, over the limit of {self.max_pixels:,} pixels")
+
+    def require_memory(self, n_bytes: int) -> None:
+        """Raises RefusedError for a picture that takes this many bytes to decode."""
+        if n_bytes > self.max_memory:
+            raise RefusedError(
+                f"needs {n_bytes / 1e6:,.0f} MB of memory to decode, over the limit of {self.max_memory / 1e6:,.0f} MB"
+            )
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def memory_of(picture: Image.Image) -> int:
+    """Bytes that the picture and its way to RGB take, at the size at which it will be decoded."""
+    has_alpha = picture.has_transparency_data or picture.mode not in _BYTES_A_PIXEL
+    a_pixel = _WITH_ALPHA if has_alpha else _BYTES_A_PIXEL[picture.mode]
+    return picture.width * picture.height * a_pixel

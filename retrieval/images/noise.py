@@ -1,0 +1,129 @@
+"""Warnings of libraries, caught in every thread and process of a command and told once, in a line, at its end."""
+
+import contextlib
+import json
+import logging
+import os
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_TEXT_CHARACTERS = 200
+_MAX_LINES = 100_000  # that one process writes down
+
+_thread = threading.local()  # .name: of the picture that was read last; .decoding: whether it is being decoded
+_place: str | None = None  # the file to which this process and its workers write what they are told
+
+
+class PictureWarning(UserWarning):
+    """What a library has to say about a picture that it decodes all the same."""
+
+
+def reading(name: str) -> None:
+    """Says which picture is read, and then decoded, by this thread."""
+    _thread.name = name
+
+
+@contextlib.contextmanager
+def decoding() -> Iterator[None]:
+    """What is warned of meanwhile is about the picture that was read last."""
+    _thread.decoding = True
+    try:
+        yield
+    finally:
+        _thread.decoding = False
+
+
+def note(text: str) -> None:
+    """Warns of what another process was told about the picture that is being decoded."""
+    warnings.warn(text, PictureWarning, stacklevel=2)
+
+
+def place() -> str | None:
+    """What a worker process is to be given for `caught`; None where nothing is caught."""
+    return _place
+
+
+@contextlib.contextmanager
+def told_once(tell: Callable[[str], None]) -> Iterator[None]:
+    """Catches the warnings of libraries, here and in workers, and tells of them in a line or two at the end."""
+    with tempfile.TemporaryDirectory(prefix="lmr-") as folder:
+        path = os.path.join(folder, "warnings")
+        try:
+            with caught(path):
+                yield
+        finally:
+            for line in _summary(path):
+                tell(line)
+
+
+@contextlib.contextmanager
+def caught(path: str | None) -> Iterator[None]:
+    """Writes the warnings of libraries to a file instead of stderr; None = leaves them as they are."""
+    global _place
+    if path is None:
+        yield
+        return
+    book = _Book(path)
+    before = _place
+    root = logging.getLogger()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", PictureWarning)
+        warnings.showwarning = book.show  # put back by catch_warnings
+        root.addHandler(book)
+        _place = path
+        try:
+            yield
+        finally:
+            _place = before
+            root.removeHandler(book)
+
+
+class _Book(logging.Handler):
+    def __init__(self, path: str) -> None:
+        super().__init__(logging.WARNING)
+        self._path = path
+        self._n_lines = 0
+
+    def show(self, message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        """In place of warnings.showwarning."""
+        self._write(str(message) if getattr(_thread, "decoding", False) else f"{category.__name__}: {message}")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """In place of logging's last resort, which prints."""
+        self._write(record.getMessage())
+
+    def _write(self, text: str) -> None:
+        self._n_lines += 1
+        if self._n_lines > _MAX_LINES:
+            return
+        of_picture = getattr(_thread, "decoding", False)
+        name = getattr(_thread, "name", "a picture") if of_picture else None
+        line = json.dumps([name, " ".join(text.split())[:_TEXT_CHARACTERS]]) + "\n"
+        # One write to the end of the file, so that lines of several processes stay whole.
+        with contextlib.suppress(OSError), open(self._path, "ab", buffering=0) as file:
+            file.write(line.encode())
+
+
+def _summary(path: str) -> Iterator[str]:
+    pictures: dict[str, str] = {}
+    others: dict[str, None] = {}
+    try:
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                name, text = json.loads(line)
+                if name is None:
+                    others.setdefault(text)
+                else:
+                    pictures.setdefault(name, text)
+    except FileNotFoundError:
+        return
+    for name, text in list(pictures.items())[:1]:
+        n = len(pictures)
+        many = f"{n:,} pictures gave warnings while they were" if n > 1 else "1 picture gave warnings while it was"
+        yield f"{many} decoded, the first: {name}: {text}"
+    for text in list(others)[:1]:
+        n = len(others)
+        yield f"{n:,} {'warnings' if n > 1 else 'warning'} of libraries, the first: {text}"
