@@ -1,7 +1,6 @@
 """A split as folders of links, DIR/<part>/<landmark>/<picture>, for tools that want one."""
 
 import errno
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -12,18 +11,18 @@ from typing import Literal
 from cli.folder_names import UNKNOWN, folder_name
 from cli.options import warn
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.files.atomic import write_text
+from retrieval.files.atomic import private_path, written_for
+from retrieval.files.folders import flush_tree
+from retrieval.files.json_file import read_json, write_json
 from retrieval.images.source import read_picture
 from retrieval.manifest import Manifest
 from retrieval.tars import find_member
 
 RECORD = "split.json"
-RECORD_BEGUN = "split.json.partial"
 FORMAT_VERSION = 1
 PARTS = ("train", "val", "test", "background")
 
 _LINKS_A_STEP = 256
-_BEGUN = ".partial"  # at the end of a copy's name until it is whole
 
 How = Literal["symbolic", "hard", "copy"]
 
@@ -63,7 +62,7 @@ def require_own_folder(tree: Tree, *, overwrite: bool) -> None:
     folder = tree.folder
     if folder.exists() and not folder.is_dir():
         raise LmrError(f"--class-folders {folder}: is a file; give another folder")
-    there = sorted(set(os.listdir(folder)) - {RECORD_BEGUN}) if folder.exists() else []
+    there = sorted(name for name in os.listdir(folder) if written_for(name) != RECORD) if folder.exists() else []
     if not there:
         return
     record = _read_record(folder)
@@ -74,9 +73,9 @@ def require_own_folder(tree: Tree, *, overwrite: bool) -> None:
         return
     if record != tree.identity:
         raise LmrError(f"--class-folders {folder}: holds another split; give another folder or --overwrite")
-    allowed = {RECORD, RECORD_BEGUN, *tree.links}
+    allowed = {RECORD, *tree.links}
     for path in _files_below(folder):
-        if path not in allowed and path.removesuffix(_BEGUN) not in tree.links:
+        if path not in allowed and _written_for(path) not in allowed:
             raise LmrError(f"--class-folders {folder}: holds {path}, which is not of this split; take it out")
 
 
@@ -95,12 +94,15 @@ def make_class_folders(tree: Tree, how: How, on_done: Callable[[int], None]) -> 
             for part in PARTS:
                 if (folder / part).exists():
                     shutil.rmtree(folder / part)
+        for path in [path for path in _files_below(folder) if _written_for(path)]:
+            (folder / path).unlink()  # of a run that was killed
         _write_record(folder, tree.identity, "unfinished")
         for done, (link, picture) in enumerate(tree.links.items(), start=1):
             n_new += _link(folder / link, picture, how)
             if done % _LINKS_A_STEP == 0:
                 on_done(_LINKS_A_STEP)
         on_done(len(tree.links) % _LINKS_A_STEP)
+        flush_tree(folder)
         _write_record(folder, tree.identity, "finished")
     except OSError as error:
         no_room = how == "copy" or error.errno == errno.ENOSPC
@@ -119,15 +121,14 @@ def _link(place: Path, picture: str, how: How) -> bool:
     if how == "symbolic":
         place.symlink_to(picture)
         return True
-    partial = place.with_name(place.name + _BEGUN)
-    partial.unlink(missing_ok=True)
+    private = private_path(place)
     if how == "hard":
-        os.link(os.path.realpath(picture), partial)
+        os.link(os.path.realpath(picture), private)
     elif os.path.exists(picture):
-        shutil.copyfile(picture, partial)
+        shutil.copyfile(picture, private)
     else:
-        partial.write_bytes(_from_tar(picture))
-    os.replace(partial, place)
+        private.write_bytes(_from_tar(picture))
+    os.replace(private, place)
     return True
 
 
@@ -159,17 +160,24 @@ def _from_tar(picture: str) -> bytes:
 
 def _write_record(folder: Path, identity: Mapping[str, str], state: str) -> None:
     content = {"format_version": FORMAT_VERSION, **identity, "state": state}
-    write_text(folder / RECORD, [json.dumps(content, indent=1), "\n"])
+    write_json(folder / RECORD, content)
 
 
 def _read_record(folder: Path) -> dict[str, str] | None:
     """The identity of the split that the tree is of; None where it is of none."""
     try:
-        content = dict(json.loads((folder / RECORD).read_text(encoding="utf-8")))
-        is_ours = content.pop("format_version", None) == FORMAT_VERSION and content.pop("state", None) is not None
-    except (OSError, ValueError, TypeError):
+        content = read_json(folder / RECORD, "")
+    except LmrError:
         return None
+    is_ours = content.pop("format_version", None) == FORMAT_VERSION and content.pop("state", None) is not None
     return content if is_ours else None
+
+
+def _written_for(path: str) -> str | None:
+    """The path within the tree for which a private file was written; None where it is none."""
+    place, name = os.path.split(path)
+    whole = written_for(name)
+    return None if whole is None else f"{place}/{whole}" if place else whole
 
 
 def _files_below(folder: Path) -> Iterator[str]:

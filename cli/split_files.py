@@ -10,6 +10,7 @@ import numpy as np
 from retrieval.arrays import LongArray, ObjArray
 from retrieval.dealing import TEST, TRAIN, VAL
 from retrieval.errors import LmrError
+from retrieval.files.digest import sha256_file
 from retrieval.manifest import Manifest
 from retrieval.manifest_writing import csv_lines, manifest_lines, solution_lines
 from retrieval.splitting import Split
@@ -54,8 +55,7 @@ def input_digest(path: Path, manifest: Manifest) -> str:
     """sha256 (hex) of a manifest's file; of what it holds where it is a folder."""
     if path.is_dir():
         return manifest.digest
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_file(path)
 
 
 def group_digest(group: LongArray) -> str:

@@ -2,14 +2,15 @@
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from retrieval.errors import LmrError
-from retrieval.files.atomic import flush_folder, write_error, write_text
+from retrieval.files.atomic import remove_leftovers, replacing, write_error
+from retrieval.files.digest import sha256_file
+from retrieval.files.json_file import read_json, write_json
 
 RECORD = "split.json"
 FORMAT_VERSION = 1
@@ -56,7 +57,7 @@ def is_finished(folder: Path) -> bool:
 def write_split(folder: Path, files: Mapping[str, Iterable[str]], record: Mapping[str, Any]) -> dict[str, Any]:
     """Writes the manifests and the record; returns the record with the size and digest of each file.
 
-    Everything is written under temporary names first. Then the record says unfinished, the old manifests go, the new
+    Everything is written under private names first. Then the record says unfinished, the old manifests go, the new
     ones get their names, and the record says finished: a kill leaves the old split, or one that does not look finished.
     Raises LmrError when something cannot be written.
     """
@@ -66,21 +67,14 @@ def write_split(folder: Path, files: Mapping[str, Iterable[str]], record: Mappin
     replaced = sorted({*files, *_written_before(folder)})
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        complete["files"] = {name: _write_partial(folder, name, lines) for name, lines in files.items()}
-    except OSError as error:
-        for name in files:
-            with contextlib.suppress(OSError):
-                _partial(folder, name).unlink(missing_ok=True)
-        raise write_error(folder, error) from error
-    _write_record(folder, {**complete, "state": "unfinished", "replaces": replaced})
-    try:
-        for name in replaced:
-            (folder / name).unlink(missing_ok=True)
-        for name in set(NAMES) - set(files):
-            _partial(folder, name).unlink(missing_ok=True)
-        for name in files:
-            os.replace(_partial(folder, name), folder / name)
-        flush_folder(folder)
+        for name in NAMES:
+            remove_leftovers(folder / name)
+        with contextlib.ExitStack() as begun:
+            written = {name: begun.enter_context(replacing(folder / name)) for name in files}
+            complete["files"] = {name: _write(folder, written[name], lines) for name, lines in files.items()}
+            _write_record(folder, {**complete, "state": "unfinished", "replaces": replaced})
+            for name in replaced:
+                (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise write_error(folder, error) from error
     _write_record(folder, complete)
@@ -116,27 +110,28 @@ def _written_before(folder: Path) -> set[str]:
 
 def _read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / RECORD
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        version = record["format_version"]
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.exists():
         return None
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    try:
+        record = read_json(path, "")
+        version = record["format_version"]
+    except (LmrError, KeyError) as error:
         raise LmrError(f"{path} is not the record of a split; --overwrite writes the split anew") from error
     if version != FORMAT_VERSION:
         raise LmrError(
             f"{path} has format_version {version}, this lmr reads {FORMAT_VERSION}; --overwrite writes the split anew"
         )
-    return dict(record)
+    return record
 
 
 def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    write_text(folder / RECORD, [json.dumps(record, indent=1, ensure_ascii=False), "\n"])
+    write_json(folder / RECORD, record)
 
 
-def _write_partial(folder: Path, name: str, lines: Iterable[str]) -> dict[str, Any]:
+def _write(folder: Path, file: BinaryIO, lines: Iterable[str]) -> dict[str, Any]:
+    """Writes a manifest to the disk, so that nothing of the old split goes before all of the new one is there."""
     digest, size = hashlib.sha256(), 0
-    with _partial(folder, name).open("wb") as file:
+    try:
         for text in lines:
             data = text.encode()
             digest.update(data)
@@ -144,13 +139,10 @@ def _write_partial(folder: Path, name: str, lines: Iterable[str]) -> dict[str, A
             file.write(data)
         file.flush()
         os.fsync(file.fileno())
+    except OSError as error:
+        raise write_error(folder, error) from error
     return {"sha256": digest.hexdigest(), "size": size}
 
 
-def _partial(folder: Path, name: str) -> Path:
-    return folder / f"{name}.partial"
-
-
 def _facts_of_file(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": os.fstat(file.fileno()).st_size}
+    return {"sha256": sha256_file(path), "size": path.stat().st_size}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from retrieval.errors import LmrError
-from retrieval.files.atomic import write_bytes
+from retrieval.files.atomic import replacing, write_bytes
 from retrieval.model_card import (
     CARD,
     STATE_NAME,
@@ -45,9 +45,8 @@ def save_ensemble(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, source in sources.items():
-            beside = folder / f"{name}.tmp"
-            shutil.copyfile(source, beside)
-            beside.replace(folder / name)
+            with source.open("rb") as original, replacing(folder / name) as copy:
+                shutil.copyfileobj(original, copy)
         write_bytes(folder / PAGE, model_page(card.to_json()).encode())
         (folder / STATE_NAME).unlink(missing_ok=True)
         write_card(folder, card)

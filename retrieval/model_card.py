@@ -3,8 +3,6 @@
 `model.json` names its weights files, which are named by their own hash: a reader sees the old model or the new one.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import LmrError
-from retrieval.files.atomic import write_bytes
+from retrieval.files.digest import sha256_file, sha256_json
+from retrieval.files.json_file import read_json, write_json
 from retrieval.images.preprocess import ImageSpec
 from retrieval.model_config import DescriptorPart, ModelConfig
 
@@ -66,7 +65,7 @@ class ModelCard:
         content |= {"weights": self.weights_sha256, "flip": self.flip, "descriptor": self.descriptor}
         if self.scales != PLAIN_SCALES:
             content["scales"] = self.scales
-        return _digest(content)
+        return sha256_json(content)
 
     @property
     def weights_name(self) -> str:
@@ -140,7 +139,7 @@ class EnsembleCard:
     @property
     def fingerprint(self) -> str:
         """sha256 (hex) over the members' fingerprints and weights."""
-        return _digest({"members": [[member.card.fingerprint, member.weight] for member in self.members]})
+        return sha256_json({"members": [[member.card.fingerprint, member.weight] for member in self.members]})
 
     @property
     def specs(self) -> tuple[ImageSpec, ...]:
@@ -194,7 +193,7 @@ def join(cards: Sequence[Card], weights: Sequence[float], made_by: Mapping[str, 
 
 def write_card(folder: Path, card: Card) -> None:
     """Writes `model.json`."""
-    write_bytes(folder / CARD, json.dumps(card.to_json(), indent=1).encode())
+    write_json(folder / CARD, card.to_json())
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -210,12 +209,7 @@ def read_any_card(folder: Path) -> Card:
     path = folder / CARD
     if not path.is_file():
         raise LmrError(f"{folder}: there is no model (no {CARD}); lmr train makes one")
-    try:
-        return parse_card(json.loads(path.read_bytes()), str(path))
-    except OSError as error:
-        raise LmrError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise LmrError(f"{path} is damaged ({error}); train again or restore it") from error
+    return parse_card(read_json(path, "train again or restore it"), str(path))
 
 
 def parse_card(given: dict[str, Any], source: str) -> Card:
@@ -241,9 +235,8 @@ def require_weights(folder: Path, card: ModelCard) -> Path:
     path = folder / card.weights_name
     if not path.is_file():
         raise LmrError(f"{path} is missing; restore it beside {CARD} or train again")
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != card.weights_sha256:
-            raise LmrError(f"{path} is damaged: its sha256 is not the one in {CARD}; restore it or train again")
+    if sha256_file(path) != card.weights_sha256:
+        raise LmrError(f"{path} is damaged: its sha256 is not the one in {CARD}; restore it or train again")
     return path
 
 
@@ -263,7 +256,3 @@ def _parse_model(given: dict[str, Any], source: str) -> ModelCard:
         return ModelCard(ModelConfig.from_json(config), ImageSpec.from_json(spec), **given)
     except LmrError as error:
         raise LmrError(f"{source}: {error}") from error
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

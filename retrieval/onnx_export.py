@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from retrieval.checkpoint import load_network
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
-from retrieval.files.atomic import write_bytes
+from retrieval.files.atomic import replacing, write_error
 from retrieval.images.preprocess import ImageSpec
 from retrieval.model import DescriptorModel, mean_descriptor, to_input
 from retrieval.model_card import Card, Member
@@ -72,22 +72,20 @@ def export_onnx(model: Path, card: Card, output: Path) -> Exported:
             network.require_size(spec.size)
     whole = WholeNetwork(networks, card).eval()
     data = _to_onnx(whole, card)
-    unchecked = output.with_name(f".{output.name}.unchecked")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        unchecked.write_bytes(data)
-        describer = OnnxDescriber(unchecked, card, ["CPUExecutionProvider"], None, 1)
+    except OSError as error:
+        raise write_error(output, error) from error
+    with replacing(output) as file:
+        file.write(data)
+        file.flush()
+        describer = OnnxDescriber(Path(file.name), card, ["CPUExecutionProvider"], None, 1)
         difference = largest_difference(describer, whole)
         if not difference <= TOLERANCE:
             raise LmrError(
                 f"{output}: not written: its descriptors would differ from torch's by up to {difference:.2g}, "
                 f"more than {TOLERANCE:g}; serve this network with torch"
             )
-        write_bytes(output, data)
-    except OSError as error:
-        raise LmrError(f"{output}: cannot be written: {error.strerror}; make room or choose another place") from error
-    finally:
-        unchecked.unlink(missing_ok=True)
     return Exported(difference, describer.d, len(data))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from cli.options import images_folder, warn
 from retrieval.arrays import LongArray
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.files.digest import sha256_file
 
 if TYPE_CHECKING:
     from index.comparing import Asked
@@ -107,8 +108,7 @@ def read_queries(data: ComparisonData, part: str) -> "tuple[Manifest, Queries, A
 def file_digest(path: Path) -> str:
     """sha256 (hex) of a file. LmrError when it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_file(path)
     except OSError as error:
         raise LmrError(f"{path} cannot be read: {error.strerror}") from error
 

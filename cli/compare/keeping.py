@@ -1,7 +1,6 @@
 """The answers of a system to a part and figures about it, kept in files."""
 
 import io
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +44,6 @@ def read_answers(path: Path) -> "Answered":
 
 def read_facts(path: Path) -> dict[str, Any]:
     """The figures in a JSON file. LmrError when it is damaged."""
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise LmrError(f"{path} is damaged; remove it and run the same command again") from error
+    from retrieval.files.json_file import read_json
+
+    return read_json(path, "remove it and run the same command again")

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from io import BytesIO
+from io import BytesIO, StringIO
 from itertools import accumulate
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from cli.demo.views import NON_LANDMARK_KINDS, ViewSpec, render_building, render
 from cli.demo.windows import Look
 from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError
-from retrieval.files.atomic import write_error
+from retrieval.files.atomic import write_error, write_text
+from retrieval.files.folders import flush_tree
+from retrieval.files.json_file import read_json, write_json
 from retrieval.pool import run_tasks
 
 FORMAT_VERSION = 1
@@ -127,6 +129,7 @@ def render_demo(
         for n_done in _render_all(shots, (str(demo.images), seed, spec), threads):
             if on_done is not None:
                 on_done(n_done, len(shots))
+        flush_tree(demo.images)
         _write_manifests(demo, shots, world(seed, spec.n_landmarks, spec.n_families), seed)
         _write_record(demo, {**record, "finished": True})
     except OSError as error:
@@ -228,9 +231,9 @@ def _finished(demo: DemoSet, record: dict[str, object]) -> bool:
             raise LmrError(f"{demo.folder} holds {taken[0]}, which no demo made; give the demo an empty folder")
         return False
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path, "")
         finished = bool(found.pop("finished"))
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (LmrError, KeyError):
         raise LmrError(f"{path} is damaged; delete the folder {demo.folder} or give another") from None
     if found != json.loads(json.dumps(record)):
         raise LmrError(
@@ -241,7 +244,7 @@ def _finished(demo: DemoSet, record: dict[str, object]) -> bool:
 
 
 def _write_record(demo: DemoSet, record: dict[str, object]) -> None:
-    (demo.folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    write_json(demo.folder / RECORD, record)
 
 
 def _write_manifests(demo: DemoSet, shots: list[Shot], scene: World, seed: int) -> None:
@@ -260,7 +263,8 @@ def _write_manifests(demo: DemoSet, shots: list[Shot], scene: World, seed: int) 
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+    text = StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, [text.getvalue()])

@@ -1,8 +1,6 @@
 """The folder that a cleaning writes: the kept manifest, the decisions, and what they were made from."""
 
 import contextlib
-import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +9,8 @@ from typing import Any, Literal
 from index.cleaning.decisions import Decisions, apply_decisions, decision_lines
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_error, write_text
+from retrieval.files.digest import sha256_file
+from retrieval.files.json_file import read_json, write_json
 from retrieval.manifest import Manifest
 from retrieval.manifest_writing import manifest_lines
 
@@ -44,6 +44,7 @@ def require_place(output: Path, identity: Identity, *, overwrite: bool) -> Place
                 "give --overwrite or another --output"
             )
         if place == "unfinished" or all((output / name).exists() for name in (KEPT, DECISIONS)):
+            _require_kept(output, there if place == "finished" else {})
             return "finished" if place == "finished" else "unfinished"
     taken = [name for name in (KEPT, DECISIONS, GALLERY) if (output / name).exists()]
     if taken and state is None:
@@ -63,7 +64,7 @@ def begin(output: Path, identity: Identity, place: Place) -> Path:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(work, error) from error
-    write_text(work / KEY, [_json({"inputs": dict(identity)})])
+    write_json(work / KEY, {"inputs": dict(identity)})
     with contextlib.suppress(FileNotFoundError):
         (output / STATE).unlink()
     return work
@@ -101,8 +102,9 @@ def finish_review(output: Path, manifest: Manifest, decisions: Decisions, review
         raise LmrError(f"{output} holds no finished cleaning; finish it, or give another --output")
     if not own:
         _refuse_to_lose_edits(output, state)
-    given = file_digest(review)
+    given = sha256_file(review)
     if state is not None and state.get("review") == given and (output / KEPT).exists():
+        _require_kept(output, state)
         return "finished"
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -129,15 +131,16 @@ def read_state(output: Path) -> dict[str, Any] | None:
     return state
 
 
-def file_digest(path: Path) -> str:
-    """sha256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _require_kept(output: Path, state: Mapping[str, Any]) -> None:
+    """Raises LmrError where the kept manifest is not the one that was written."""
+    written = state.get("kept_sha256")
+    if written is not None and sha256_file(output / KEPT) != written:
+        raise LmrError(f"{output / KEPT} was changed since it was written; move it away, or give --overwrite")
 
 
 def _refuse_to_lose_edits(output: Path, state: Mapping[str, Any] | None) -> None:
     path = output / DECISIONS
-    if state is not None and path.exists() and file_digest(path) != state.get("decisions_sha256"):
+    if state is not None and path.exists() and sha256_file(path) != state.get("decisions_sha256"):
         raise LmrError(
             f"{path} was changed since it was written; apply it with --review {path}, or move it away to clean anew"
         )
@@ -148,23 +151,16 @@ def _write_state(output: Path, identity: Identity, decisions: Decisions, review:
         "format_version": FORMAT_VERSION,
         "inputs": dict(identity),
         "counts": decisions.counts(),
-        "decisions_sha256": file_digest(output / DECISIONS),
+        "decisions_sha256": sha256_file(output / DECISIONS),
+        "kept_sha256": sha256_file(output / KEPT),
     }
     if review is not None:
         content["review"] = review
-    write_text(output / STATE, [_json(content)])
+    write_json(output / STATE, content)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise LmrError(f"{path} is damaged ({error}); remove it and run lmr clean again") from error
-    if not isinstance(content, dict):
-        raise LmrError(f"{path} is damaged (no JSON object); remove it and run lmr clean again")
-    return content
+    return read_json(path, "remove it and run lmr clean again") if path.exists() else None
 
 
 def _difference(known: Identity, now: Identity, name: str) -> str:
@@ -173,7 +169,3 @@ def _difference(known: Identity, now: Identity, name: str) -> str:
         return text[:8] if len(text) == 64 else text
 
     return f"{name} was {shown(known.get(name))}, is {shown(now.get(name))}"
-
-
-def _json(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=1) + "\n"

@@ -13,7 +13,7 @@ from index.cleaning.neighbourhood import Block, CentredSpace, join_blocks, look_
 from index.cleaning.rule import CleaningRule
 from index.search import FlatIndex
 from retrieval.arrays import IntArray
-from retrieval.files.atomic import write_error
+from retrieval.files.atomic import write_bytes
 
 
 def look_around_all(
@@ -64,10 +64,4 @@ def _write(path: Path | None, block: Block) -> None:
     arrays |= {f"support_{item.name}": getattr(block.support, item.name) for item in fields(Support)}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(buffer.getvalue())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise write_error(path, error) from error
+    write_bytes(path, buffer.getvalue())

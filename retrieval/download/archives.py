@@ -15,6 +15,7 @@ import aiohttp
 from retrieval.download.google import Archives
 from retrieval.download.ledger import Archive, Ledger
 from retrieval.errors import LmrError
+from retrieval.files.atomic import flush_folder
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.http import answered, open_session
 from retrieval.images.http_body import FetchError
@@ -133,6 +134,7 @@ class _Run:
             partial.unlink()
             raise FetchError("md5", f"is {digest}, the mirror's md5 file says {expected}", is_transient=True)
         os.replace(partial, path)
+        await asyncio.to_thread(flush_folder, path.parent)
         return expected
 
     async def _md5(self, session: aiohttp.ClientSession, name: str) -> str:

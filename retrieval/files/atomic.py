@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ except ImportError:  # not a POSIX system: leftovers of killed writers then stay
     fcntl = None  # type: ignore[assignment]
 
 _ENDING = ".partial"
+_PRIVATE = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial")
 
 
 def write_text(path: Path, text: Iterable[str]) -> None:
@@ -40,7 +42,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Writers of one path do not meet: each has a name of its own, and what killed ones left is removed.
     Raises LmrError for an OSError; the old file then stays.
     """
-    private = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_ENDING}")
+    private = private_path(path)
     if path.exists() and not path.is_file():
         raise LmrError(f"{path} is {'a folder' if path.is_dir() else 'not a file'}; choose another name")
     try:
@@ -57,6 +59,17 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):  # renamed, or in a folder that cannot be written
             private.unlink()
+
+
+def private_path(path: Path) -> Path:
+    """A name beside a path that no other writer of it has, until what it holds is whole."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{_ENDING}")
+
+
+def written_for(name: str) -> str | None:
+    """The name of the file for which a file of this private name was written; None where it is none."""
+    found = _PRIVATE.fullmatch(name)
+    return found[1] if found else None
 
 
 def remove_leftovers(path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from retrieval.errors import LmrError
 from retrieval.files.atomic import flush_file, flush_folder, write_error, write_text
 
 CURRENT = "current"  # the file that names the version, in a folder that holds its content in one
@@ -47,6 +48,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             _put_in_place(private, real)
     except OSError as error:
         raise write_error(path, error) from error
+    except LmrError as error:  # of a file in it; people know the folder by its name
+        raise LmrError(str(error).replace(str(private), str(path))) from error
     finally:
         if private != current_folder(real):
             shutil.rmtree(private, ignore_errors=True)
@@ -75,10 +78,11 @@ def remove_leftovers(path: Path) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """Makes all that is in a folder last through a power cut."""
+    """Makes all that is in a folder last through a power cut; what links in it lead to is left to who wrote that."""
     for place, _, names in os.walk(folder):
-        for name in names:
-            flush_file(Path(place, name))
+        for path in (Path(place, name) for name in names):
+            if not path.is_symlink():
+                flush_file(path)
         flush_folder(Path(place))
 
 

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from retrieval.arrays import FloatArray
-from retrieval.errors import LmrError, UnreadableError
-from retrieval.files.atomic import write_bytes
+from retrieval.errors import UnreadableError
+from retrieval.files.atomic import replacing, write_bytes
 from retrieval.images.preprocess import ImageSpec, prepare
 from retrieval.model import DescriptorModel
 from retrieval.sources import Source
@@ -64,14 +64,9 @@ def frozen_features(parts: Parts, setting: Setting, pictures: PlainPictures, cac
     if setting.processes.rank == 0 and not path.exists():
         for old in cache.folder.glob("features-*"):
             old.unlink()
-        partial = path.with_name(path.name + ".tmp")
-        try:
-            unreadable = _write_features(partial, parts, setting, _all_batches(pictures, cache, setting), cache.n)
+        with replacing(path) as file:
+            unreadable = _write_features(file, parts, setting, _all_batches(pictures, cache, setting), cache.n)
             write_bytes(reasons, json.dumps(unreadable).encode())
-            os.replace(partial, path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise LmrError(f"{path}: cannot be written: {error.strerror}; make room and run again") from error
     setting.processes.first_says(None)
     return FeatureRows(path, {int(row): reason for row, reason in json.loads(reasons.read_bytes()).items()})
 
@@ -110,12 +105,12 @@ def _all_batches(pictures: PlainPictures, cache: FeatureCache, setting: Setting)
 
 
 def _write_features(
-    path: Path, parts: Parts, setting: Setting, batches: Iterable[tuple[range, Batch]], n: int
+    file: BinaryIO, parts: Parts, setting: Setting, batches: Iterable[tuple[range, Batch]], n: int
 ) -> dict[int, str]:
     """Writes a .npy file (n, c), batch after batch, zeros for what is unreadable; which those are, and why."""
     unreadable: dict[int, str] = {}
     parts.model.eval()
-    with path.open("wb") as file, torch.inference_mode():
+    with torch.inference_mode():
         shape = (n, parts.model.n_features)
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
         for rows, batch in batches:

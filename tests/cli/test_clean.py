@@ -474,7 +474,7 @@ def test_another_version_and_a_damaged_state_are_refused(dirty):
         "cleaned/clean.json has format_version 9, this lmr reads 1; give --overwrite or another --output"
     )
     state.write_text(text[:30])
-    assert refused(*CLEAN).startswith("cleaned/clean.json is damaged (")
+    assert refused(*CLEAN).startswith("cleaned/clean.json is not JSON (")
     state.write_text('{"format_version": 1, "inputs": {}}')
     assert refused(*CLEAN) == "cleaned/clean.json is damaged (no counts); remove it and run lmr clean again"
     state.write_text(text.replace('"format_version": 1', '"format_version": 9'))

@@ -177,16 +177,18 @@ def test_a_misspelt_key_is_named_with_its_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "Expecting value: line 1 column 1 (char 0)"),
-        (b"{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
-        (b"{}", "'format_version'"),
-        (b"3", "'int' object has no attribute 'pop'"),
-        (b'{"format_version": 1, "fingerprint": "a"}', "'config'"),
+        (b"", "not JSON (Expecting value: line 1 column 1 (char 0))"),
+        (b"{", "not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
+        (b'{"flip": NaN}', "not JSON (NaN is no number of JSON)"),
+        (b'{"flip": true, "flip": false}', "not JSON (the key 'flip' is there twice)"),
+        (b"3", "not a JSON object"),
+        (b"{}", "damaged ('format_version')"),
+        (b'{"format_version": 1, "fingerprint": "a"}', "damaged ('config')"),
     ],
 )
 def test_a_damaged_card_is_one_line(folder: Path, content: bytes, reason: str) -> None:
     (folder / CARD).write_bytes(content)
-    assert message(read_card, folder) == f"{folder}/model.json is damaged ({reason}); train again or restore it"
+    assert message(read_card, folder) == f"{folder}/model.json is {reason}; train again or restore it"
 
 
 def test_a_card_with_a_key_too_many_is_damaged(folder: Path) -> None:
