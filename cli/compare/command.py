@@ -76,7 +76,9 @@ def compare(recipes: Sequence[str], options: "Options", values: dict[str, Any]) 
     from retrieval.files.atomic import write_text
 
     seeds = _parse_seeds(values["seeds"])
-    entries = read_entries(recipes, _changes(values), options)
+    changes = _changes(values)
+    values = values | _own_changes(changes)
+    entries = read_entries(recipes, changes, options)
     part, output = values["part"], values["output"]
     data = read_data(values["data"], values["images"], test=part == "test", solution=values["solution"])
     queries = {name: read_queries(data, name) for name in data.parts}
@@ -191,6 +193,19 @@ def _changes(values: dict[str, Any]) -> dict[str, Any]:
     if values["backbone"] is not None:
         changes["backbone"] = values["backbone"]
     return changes
+
+
+def _own_changes(changes: dict[str, Any]) -> dict[str, Any]:
+    """Takes from the overrides what is an option of the comparison itself. LmrError for what that would not take."""
+    taken = {}
+    for option in command.params:
+        if option.name in ("workers", "threads", "device") and option.name in changes:
+            value = changes.pop(option.name)
+            try:
+                taken[option.name] = option.type_cast_value(click.Context(command), value)
+            except click.UsageError as error:
+                raise LmrError(f"--set {option.name}={value}: {error.message}") from error
+    return taken
 
 
 def _parse_seeds(text: str) -> list[int]:

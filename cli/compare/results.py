@@ -26,6 +26,7 @@ COLUMNS = (
     ("pictures_per_s", "pictures/s", "{:.1f}"),
     ("descriptor_bytes", "bytes", "{:.0f}"),
 )
+INTERVAL = "95 % of it"  # heading of the interval of the GAP, which stands behind it
 FACTS = ("training_s", "pictures_per_s", "descriptor_bytes")
 
 
@@ -64,6 +65,12 @@ class Row:
         return spread([run.values[key] for run in self.runs])
 
     @property
+    def gap_interval(self) -> tuple[float, float]:
+        """95 % bootstrap interval of the GAP over queries; of several seeds the mean of both bounds."""
+        low, high = np.mean([run.measured.gap_interval for run in self.runs], axis=0).tolist()
+        return low, high
+
+    @property
     def landmark_accuracy(self) -> "FloatArray":
         """(m,) of each landmark that queries show, in the order of `Measured.by_landmark`, the mean over the seeds."""
         mean: FloatArray = np.mean([run.measured.by_landmark.accuracy for run in self.runs], axis=0)
@@ -77,22 +84,35 @@ class Row:
         return form.format(mean) + (f" ± {form.format(deviation)}" if deviation is not None else "")
 
 
+def headings() -> list[str]:
+    """The headings of `cells`."""
+    first, *others = [heading for _, heading, _ in COLUMNS]
+    return [first, INTERVAL, *others]
+
+
+def cells(row: Row) -> list[str]:
+    """The figures of a system for people: the first of COLUMNS, its interval, the others."""
+    first, *others = [row.cell(key, form) for key, _, form in COLUMNS]
+    return [first, "{:.3f}-{:.3f}".format(*row.gap_interval), *others]
+
+
 def to_text(rows: Sequence[Row]) -> str:
     """The table for a terminal."""
-    table = [["", *(heading for _, heading, _ in COLUMNS)]]
-    table += [[row.label, *(row.cell(key, form) for key, _, form in COLUMNS)] for row in rows]
+    table = [["", *headings()], *([row.label, *cells(row)] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
-        "  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]).rstrip() for cells in table
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in table
     )
 
 
 def to_csv(rows: Sequence[Row]) -> str:
     """A line for each system: mean and standard deviation of every figure, empty where there is none."""
     keys = [key for key, _, _ in COLUMNS]
-    lines: list[list[Any]] = [["system", "n_seeds", *(name for key in keys for name in (key, f"{key}_sd"))]]
+    names = [name for key in keys for name in (key, f"{key}_sd")]
+    lines: list[list[Any]] = [["system", "n_seeds", *names, "gap_low", "gap_high"]]
     for row in rows:
         figures = [value for key in keys for value in row.figure(key)]
+        figures += row.gap_interval
         lines.append([row.label, len(row.runs), *("" if value is None else repr(value) for value in figures)])
     return _csv(lines)
 
@@ -125,6 +145,7 @@ def _system_json(row: Row) -> dict[str, Any]:
     return {
         "system": row.label,
         "about": row.about,
+        "gap_interval": list(row.gap_interval),
         "mean": {key: mean for key, (mean, _) in figures.items()},
         "standard_deviation": {key: deviation for key, (_, deviation) in figures.items()},
         "runs": [{"seed": run.seed, **run.values} for run in row.runs],

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cli.compare.results import COLUMNS, Row
+from cli.compare.results import Row, cells, headings
 from cli.report.comparison_plots import (
     plot_confusion,
     plot_landmark_accuracies,
@@ -16,12 +16,20 @@ from cli.report.comparison_plots import (
 from cli.report.curves import read_log
 from cli.report.html import Figure, figure, fill_template
 from retrieval.files.atomic import write_text
-from retrieval.recipe import to_toml
+from retrieval.recipe import Recipe, to_toml
 
 if TYPE_CHECKING:
     from index.comparing import Confusion
 
 TEMPLATE = "comparison.html"
+_SETTINGS = {"loss": "loss {}", "size": "{} px", "epochs": "epochs: {}", "optimizer": "{}", "freeze": "freeze {}"}
+_ANSWERED = {
+    "index": "Answered by the calibrated vote of the neighbours.",
+    "nearest": "Answered by the nearest neighbour.",
+    "majority": "Answered by the plain vote of {} neighbours.",
+    "classifier": "Answered by the network's own classes.",
+}
+_JOINED = {"mean": "their mean", "majority": "majority"}
 N_SHOWN = 40  # landmarks that a figure has room for
 
 
@@ -36,13 +44,14 @@ def write_comparison(path: Path, rows: Sequence[Row], facts: Mapping[str, Any]) 
                 {},
                 title=f"Comparison on {facts['part']}",
                 facts=facts,
-                headings=[heading for _, heading, _ in COLUMNS],
-                rows=[(row, [row.cell(key, form) for key, _, form in COLUMNS]) for row in rows],
+                headings=headings(),
+                rows=[(row, cells(row)) for row in rows],
+                files=[f"comparison-{facts['part']}{end}" for end in (".csv", "-landmarks.csv", ".json")],
                 best=best,
                 curves=_curves(rows),
                 by_landmark=_by_landmark(rows, f"comparison-{facts['part']}-landmarks.csv"),
                 confusions=[_confusion(row.label, row.runs[0].measured.confusion) for row in rows if row.recipe],
-                recipes=[(row.label, row.about, _configuration(row), row.tried) for row in rows if row.recipe],
+                recipes=[(row, in_words(row.recipe), _configuration(row)) for row in rows if row.recipe],
             )
         ],
     )
@@ -85,8 +94,41 @@ def _by_landmark(rows: Sequence[Row], all_of_them: str) -> Figure:
 
 def _confusion(label: str, confusion: "Confusion") -> Figure:
     shown = len(confusion.landmarks)
-    about = f"Lines: what the pictures show; columns: what was answered; {shown} landmarks, those with most errors."
+    about = (
+        f"Rows: what the pictures show; columns: what was answered; {shown} landmarks, those with most errors. "
+        "Numbers are pictures, shades their share of the row."
+    )
     return figure(label, about, plot_confusion(confusion))
+
+
+def in_words(recipe: Recipe) -> str:
+    """What was run, in a sentence or two, from the settings that it ran with; what a recipe leaves open is unsaid."""
+    said = [_trained(recipe) if "train" in recipe.tables else "A network that was not trained here."]
+    embed, build = (recipe.tables.get(table, {}) for table in ("embed", "build-index"))
+    size = [f"at {embed['size']} px"] if "size" in embed else []
+    ways = [str(embed["fit"])] if "fit" in embed else []
+    ways += ["averaged with the mirror image"] if embed.get("flip") else []
+    ways += [f"descriptor {embed['descriptor']}"] if "descriptor" in embed else []
+    if size or ways:
+        said.append(f"Embedded {', '.join(size + ways)}.")
+    answering = recipe.answering
+    if answering.by == "index" and "whitening-power" in build:
+        said.append(f"Whitened with power {build['whitening-power']}.")
+    said.append(_ANSWERED[answering.by].format(answering.neighbours))
+    if recipe.members:
+        said.append(f"{len(recipe.members)} members, joined by {_JOINED[answering.combine]}.")
+    return " ".join(said)
+
+
+def _trained(recipe: Recipe) -> str:
+    train = recipe.tables["train"]
+    weights = "given weights" if "weights" in train else "published weights" if train.get("pretrained") else ""
+    parts = [str(train.get("backbone", "the default network")), f"from {weights}" if weights else "from random weights"]
+    for key, form in _SETTINGS.items():
+        if key in train:
+            parts.append(form.format(train[key]))
+    parts += [f"{len(recipe.stages)} stages"] if recipe.stages else []
+    return f"Trained: {', '.join(parts)}."
 
 
 def _configuration(row: Row) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from index.comparing import Confusion
     from index.thresholds import Curves
 
+_DARK, _LIGHT = "#1d2127", "white"  # on shades that are the same on light and dark pages
 _COLOURS, _DASHES = (BLUE, ORANGE, GREEN, PINK, SKY), ("-", "--", "-.", ":")
 _LANDMARK_IN = 0.16  # side of a landmark in a confusion matrix
 _NAME_LETTERS = 48
@@ -62,6 +63,7 @@ def plot_confusion(confusion: "Confusion") -> "Figure":
     axes = figure.add_subplot()
     share = confusion.counts / np.maximum(confusion.counts.sum(axis=1, keepdims=True), 1)
     _shade(axes, share, confusion.landmarks, [*confusion.landmarks, "other"])
+    _write_cells(axes, share, [[str(count) if count else "" for count in line] for line in confusion.counts.tolist()])
     name_axes(axes, "answered", "shown")
     return figure
 
@@ -72,9 +74,7 @@ def plot_landmark_accuracies(landmarks: Sequence[str], accuracy: Mapping[tuple[i
     axes = figure.add_subplot()
     share = np.array(list(accuracy.values())).T
     _shade(axes, share, landmarks, [label for _, label in accuracy])
-    for (line, column), value in np.ndenumerate(share):
-        colour = "white" if value > 0.6 else INK
-        axes.text(column, line, f"{100 * value:.0f}", ha="center", va="center", fontsize=5.5, color=colour)
+    _write_cells(axes, share, [[f"{100 * value:.0f}" for value in line] for line in share.tolist()])
     return figure
 
 
@@ -85,6 +85,13 @@ def _shade(axes: Any, share: Any, lines: Sequence[str], columns: Sequence[str]) 
     axes.set_xticks(range(len(columns)), [_name(name) for name in columns], fontsize=6, rotation=90)
     axes.grid(False)
     axes.tick_params(colors=INK, length=0)
+
+
+def _write_cells(axes: Any, share: Any, texts: Sequence[Sequence[str]]) -> None:
+    """Writes a text into each cell of a table of shades."""
+    for (line, column), value in np.ndenumerate(share):
+        colour = _LIGHT if value > 0.6 else _DARK
+        axes.text(column, line, texts[line][column], ha="center", va="center", fontsize=5.5, color=colour)
 
 
 def _name(text: str) -> str:

@@ -1,11 +1,13 @@
 """The evaluation report: one HTML file with figures and pictures inside, which asks for nothing from anywhere."""
 
 import base64
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from cli.report import plots
 from retrieval.errors import LmrError, UnreadableError
@@ -151,6 +153,17 @@ def figure(heading: str, about: str, drawn: Any) -> Figure:
     from markupsafe import Markup
 
     return Figure(heading, about, Markup(plots.to_svg(drawn, f"{heading}. {about}")))  # our own SVG
+
+
+def file_link(path: str, folder: "Path") -> str:
+    """The address of a file for a link in a page of this folder; '' where there is no such file (it may be in a tar).
+
+    It is relative, so that pages and pictures can be moved together, and begins with a dot, so that a name is never
+    taken for a scheme.
+    """
+    if not path or not os.path.isfile(path):
+        return ""
+    return quote(os.fsencode(os.path.join(".", os.path.relpath(path, folder))))
 
 
 def _number(value: float | None, digits: int = 3) -> str:

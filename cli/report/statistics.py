@@ -1,11 +1,13 @@
 """The report on the data: one HTML file with figures and small pictures inside, from the document of `lmr stats`."""
 
+import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 from cli.report import statistics_plots as plots
-from cli.report.html import Figure, figure, fill_template, small_picture
+from cli.report.html import Figure, figure, file_link, fill_template, small_picture
 from retrieval.errors import UnreadableError
 
 TEMPLATE = "statistics.html"
@@ -20,21 +22,39 @@ _WORDS = {
 }
 
 
-def render_statistics_report(document: Mapping[str, Any], read: Callable[[str, bool], bytes]) -> str:
+class PicturesById(Protocol):
+    """Where a report finds pictures; of the test set if that is asked for."""
+
+    def read(self, image_id: str, of_test: bool = False) -> bytes:
+        """The encoded picture. UnreadableError with the reason."""
+        ...
+
+    def where(self, image_id: str, of_test: bool = False) -> str:
+        """The path of the picture, '' where it has none."""
+        ...
+
+
+def render_statistics_report(document: Mapping[str, Any], pictures: PicturesById, folder: Path) -> str:
     """The report as HTML text; everything that is data is escaped.
 
-    document: of `lmr stats`. read: the encoded picture of an image_id, of the test set if True; UnreadableError.
+    document: of `lmr stats`. folder: where the page will be, for links.
     Raises LmrError without jinja2 or matplotlib.
     """
 
     def thumbnail(image_id: str, of_test: bool = False) -> str:
         try:
-            return small_picture(read(image_id, of_test), THUMBNAIL_PX, THUMBNAIL_QUALITY)
+            return small_picture(pictures.read(image_id, of_test), THUMBNAIL_PX, THUMBNAIL_QUALITY)
         except UnreadableError:
             return ""
 
+    def link(image_id: str, of_test: bool = False) -> str:
+        return file_link(pictures.where(image_id, of_test), folder)
+
+    def file_name(image_id: str, of_test: bool = False) -> str:
+        return os.path.basename(pictures.where(image_id, of_test)) or image_id
+
     limits = {"outliers": N_OUTLIERS, "groups": N_GROUPS, "in_group": N_IN_GROUP, "clusters": N_CLUSTERS}
-    filters = {"number": _number, "thumbnail": thumbnail, "words": _words}
+    filters = {"number": _number, "thumbnail": thumbnail, "words": _words, "link": link, "file_name": file_name}
     has_pictures = document["measured"] is not None or document["store"] is not None
     figures = {"landmarks": _of_landmarks(document), "beside": _of_labels(document), "pictures": _of_pictures(document)}
     return fill_template(

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from cli.stats.described import Described
     from index.clusters import Clusters
 
-Reader = Callable[[str, bool], bytes]
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -50,11 +48,36 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class PictureFinder:
+    """Pictures by their image_id. own, test: a source, and the row of each id. stored: paths that a store knows."""
+
+    own: tuple[PictureSource | None, Mapping[str, int]]
+    test: tuple[PictureSource | None, Mapping[str, int]]
+    stored: Mapping[str, str]
+
+    def read(self, image_id: str, of_test: bool = False) -> bytes:
+        """The encoded picture. UnreadableError with the reason."""
+        source, rows = self.test if of_test else self.own
+        if source is not None:
+            return source.read(rows[image_id])
+        if not of_test and self.stored.get(image_id):
+            return read_picture(self.stored[image_id])
+        raise UnreadableError("not found")
+
+    def where(self, image_id: str, of_test: bool = False) -> str:
+        """The path of the picture, '' where it has none."""
+        source, rows = self.test if of_test else self.own
+        if source is not None:
+            return source.where(rows[image_id]) or ""
+        return "" if of_test else self.stored.get(image_id, "")
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
-    """document: for JSON. read: the encoded picture of an image_id, of the test set if True; UnreadableError."""
+    """document: for JSON. pictures: to show in a report."""
 
     document: dict[str, Any]
-    read: Reader
+    pictures: PictureFinder
     pictures_csv: list[str]
     clusters_csv: list[str]
 
@@ -82,7 +105,7 @@ def collect(asked: Asked) -> Found:
     described, clusters = _describe(data, asked, document)
     return Found(
         document,
-        _reader(data.pictures, source, described, (test, test_source)),
+        _finder(data.pictures, source, described, (test, test_source)),
         [] if measured is None or not asked.wants_csv else list(_picture_lines(measured)),
         [] if described is None or clusters is None else list(_cluster_lines(described, clusters)),
     )
@@ -133,28 +156,21 @@ def _describe(data: Data, asked: Asked, document: dict[str, Any]) -> "tuple[Desc
     return described, clusters
 
 
-def _reader(
+def _finder(
     manifest: Manifest,
     source: PictureSource | None,
     described: "Described | None",
     test: tuple[Manifest | None, PictureSource | None],
-) -> Reader:
+) -> PictureFinder:
     """Finds pictures by their id: in the folder, else where the store saw them."""
-    rows = {} if source is None else {name: row for row, name in enumerate(manifest.image_id.tolist())}
-    test_rows = {} if test[0] is None else {name: row for row, name in enumerate(test[0].image_id.tolist())}
     stored = (
         {} if described is None else dict(zip(described.image_id, described.store.path[described.row], strict=True))
     )
+    return PictureFinder(_by_id(manifest, source), _by_id(*test), stored)
 
-    def read(image_id: str, of_test: bool = False) -> bytes:
-        place, where = (test[1], test_rows) if of_test else (source, rows)
-        if place is not None:
-            return place.read(where[image_id])
-        if not of_test and stored.get(image_id):
-            return read_picture(stored[image_id])
-        raise UnreadableError("not found")
 
-    return read
+def _by_id(manifest: Manifest | None, source: PictureSource | None) -> tuple[PictureSource | None, Mapping[str, int]]:
+    return source, {} if manifest is None else {name: row for row, name in enumerate(manifest.image_id.tolist())}
 
 
 def _picture_lines(measured: Measured) -> Iterator[str]:

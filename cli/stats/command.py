@@ -107,7 +107,8 @@ def command(manifest: Path, as_json: bool, overwrite: bool, **values: Any) -> No
     if report is not None:
         from cli.report.statistics import render_statistics_report
 
-        warn(save_text(report, [render_statistics_report(found.document, found.read)], overwrite=overwrite))
+        page = render_statistics_report(found.document, found.pictures, report.parent)
+        warn(save_text(report, [page], overwrite=overwrite))
 
 
 def _asked(manifest: Path, values: dict[str, Any]) -> "Asked":

@@ -28,7 +28,10 @@ def _landmarks(d: dict[str, Any]) -> Iterator[str]:
     yield "pictures    " + "".join(f"{value:>9,.6g}" for value in counts["percentiles"].values())
     shares = [f"{row['share']:.1%} in {row['k']:,}" for row in d["biggest"]]
     yield f"share of the biggest landmarks: {', '.join(shares)}; half of all in {d['half']:,}"
-    for heading, key in (("most frequent", "most_frequent"), ("least frequent", "least_frequent")):
+    lists = [("most frequent", "most_frequent"), ("least frequent", "least_frequent")]
+    if d["landmarks"] <= len(d["most_frequent"]):
+        lists = [("landmarks", "most_frequent")]
+    for heading, key in lists:
         yield f"{heading}: " + ", ".join(f"{row['name'] or row['landmark_id']} {row['pictures']:,}" for row in d[key])
 
 

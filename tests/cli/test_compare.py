@@ -108,6 +108,11 @@ def test_systems_stand_in_one_table_beside_chance(recipes, classifying):
     content = json.loads(Path("compare/comparison-val.json").read_text())
     assert content["systems"][2]["recipe"]["tables"]["train"]["epochs"] == 1
     page = Path("compare/comparison-val.html").read_text()
+    assert 'href="comparison-val-landmarks.csv"' in page
+    assert "Trained: shufflenet_v2_x0_5, from random weights, 32 px, epochs: 1." in page
+    low, high = float(table["knn.toml"]["gap_low"]), float(table["knn.toml"]["gap_high"])
+    assert low <= float(table["knn.toml"]["gap"]) <= high
+    assert f"{low:.3f}-{high:.3f}" in page
     assert page.count("<svg") == 6  # two of curves, one of landmarks, and a matrix of each recipe
     assert "knn.toml:by=majority" in page
 
@@ -197,6 +202,11 @@ def test_one_network_for_all(recipes, classifying):
     assert other.recipe.tables["train"]["epochs"] == 3
 
 
+def test_an_option_of_the_comparison_may_stand_among_the_overrides(recipes):
+    given = compare("knn.toml", "--set", "workers=0", "--set", "device=cpu", "--output", "compare")
+    assert list(given) == ["knn.toml", "random", "most frequent"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -205,6 +215,7 @@ def test_one_network_for_all(recipes, classifying):
         (["knn.toml:size=big"], "knn.toml: [embed] Invalid value for '--size': 'big' is not a valid integer range."),
         (["knn.toml", "--set", "epochs=3"], "knn.toml: epochs is not an option of embed, "),
         (["knn.toml", "--set", "size"], "--set: size is not KEY=VALUE, such as backbone=resnet50"),
+        (["knn.toml", "--set", "workers=many"], "--set workers=many: 'many' is not a valid integer range."),
         (["knn.toml", "knn.toml"], "knn.toml is asked for twice"),
         (["knn.toml", "--seeds", "1,1"], "--seeds 1,1: expected different numbers from 0 with commas, such as 0,1,2"),
         (["knn.toml", "--seeds", "one"], "--seeds one: expected different numbers from 0 with commas, such as 0,1,2"),

@@ -66,7 +66,7 @@ def test_the_summary_and_the_report_are_the_default(pictures):
         "",
         "pictures per landmark: 8 to 8, mean 8.0, 0 landmarks have one",
     ]
-    assert "most frequent: The Great Arch 8, bridge 8, castle 8, Old Dome 8" in result.stdout
+    assert "landmarks: The Great Arch 8, bridge 8, castle 8, Old Dome 8" in result.stdout
     assert result.stderr == "stats.html: written\n"
     assert Path("stats.html").read_text().startswith("<!DOCTYPE html>")
 
@@ -96,7 +96,10 @@ def test_the_report_shows_pictures_and_asks_for_nothing_from_outside(doubled):
     assert len(re.findall(r"<img ", text)) > 60
     assert len(text) < 1_500_000
     for value in re.findall(r'(?:src|href)="([^"]*)"', text):
-        assert value.startswith(("data:image/jpeg;base64,", "#")), value[:80]
+        assert value.startswith(("data:image/jpeg;base64,", "#")) or Path(value).is_file(), value[:80]
+    assert 'href="./images/train-arch-0.jpg"' in text
+    assert "<h2>The landmarks</h2>" in text  # four: the most and the least frequent are the same
+    assert "Least frequent" not in text
     assert "<script" not in text
     assert not re.search(r"url\((?!#)", text)
     assert "Test pictures that the training set has too" in text
