@@ -61,7 +61,7 @@ def groups_of_descriptors(manifest: "Manifest", store_path: Path, min_similarity
     """
     from retrieval.similar_descriptors import similar_groups
     from retrieval.store_blocks import open_blocks
-    from retrieval.store_file import DONE
+    from retrieval.store_layout import DONE
 
     store = open_blocks(store_path)
     row_of: Mapping[str, int] = {image_id: row for row, image_id in enumerate(store.image_id.tolist())}

@@ -22,10 +22,12 @@ from retrieval.store import (
     StoreWriter,
     create_store,
     partial_path,
+    read_store_facts,
     read_store_info,
-    reopen_unreadable,
+    reopen_store,
     resume_store,
 )
+from retrieval.store_changes import Changes, Check, WatchedSource, find_changes
 
 StoreDtype = Literal["float16", "float32"]
 
@@ -34,25 +36,33 @@ StoreDtype = Literal["float16", "float32"]
 class FillRun:
     """How a store is filled and who is told of it.
 
-    retry_unreadable: also tries the unreadable pictures of a finished store again.
+    retry_unreadable: also tries the unreadable pictures of a finished store again. check: what of a picture must be the
+    same for it to count as unchanged. n_workers: threads that look at the pictures of a store that is there.
     on_begin: called with the number of pictures still to do. on_batch: with the number just done.
     """
 
     dtype: StoreDtype = "float16"
     overwrite: bool = False
     retry_unreadable: bool = False
+    check: Check = "size"
+    n_workers: int = 2
     on_begin: Callable[[int], None] = lambda _: None
     on_batch: Callable[[int], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
 class FillReport:
-    """What was done. unreadable: image_id -> reason, of the pictures met in this run."""
+    """What was done. unreadable: image_id -> reason, of the pictures met in this run.
 
-    state: Literal["made", "resumed", "unchanged"]
+    changes: of the pictures since the store that was there was made. `updated`: a finished store of which some rows
+    were done anew.
+    """
+
+    state: Literal["made", "resumed", "updated", "unchanged"]
     n_pictures: int
     n_unreadable: int
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    changes: Changes = field(default_factory=Changes, compare=False)
 
 
 def fill_store(
@@ -70,22 +80,27 @@ def fill_store(
     """
     card, load = model
     require_same_job(path, manifest, card, run)
-    if path.exists() and not run.overwrite:
-        _, state = read_store_info(path)
-        n_unreadable = int((state == UNREADABLE).sum())
-        if not (run.retry_unreadable and n_unreadable):
-            return FillReport("unchanged", len(state), n_unreadable)
-        reopen_unreadable(path)
-    resumed = partial_path(path).exists() and not run.overwrite
+    there = [] if run.overwrite else [place for place in (path, partial_path(path)) if place.exists()]
+    changes, again = Changes(), np.zeros(0, np.int64)
+    if there:
+        state, facts = read_store_facts(there[0])
+        changes = find_changes(state, facts, source, run.check, run.n_workers)
+        again = changes.to_do
+        if run.retry_unreadable and there[0] == path:
+            again = np.union1d(again, np.flatnonzero(state == UNREADABLE))
+        if there[0] == path and not len(again):
+            return FillReport("unchanged", len(state), int((state == UNREADABLE).sum()), changes=changes)
     describer = load()
-    if resumed:
-        writer = resume_store(path)
+    if there:
+        writer = reopen_store(path) if there[0] == path else resume_store(path)
+        writer.write_todo(again)
     else:
         places = [os.path.abspath(place) if place else "" for place in map(source.where, range(len(manifest)))]
         writer = create_store(path, manifest, places, store_info(card, manifest, run.dtype, describer.d))
     unreadable = _fill(writer, np.flatnonzero(writer.state == TODO), (manifest, source), describer, run)
     n_unreadable = int((writer.state == UNREADABLE).sum())
-    return FillReport("resumed" if resumed else "made", len(manifest), n_unreadable, unreadable)
+    how: Literal["made", "resumed", "updated"] = "made" if not there else "updated" if there[0] == path else "resumed"
+    return FillReport(how, len(manifest), n_unreadable, unreadable, changes)
 
 
 def require_same_job(path: Path, manifest: Manifest, card: Card, run: FillRun) -> None:
@@ -121,12 +136,13 @@ def _fill(
     """Describes these rows and finishes the store. Returns the unreadable ones: image_id -> reason."""
     manifest, source = pictures
     unreadable: dict[str, str] = {}
+    watched = WatchedSource(source)
     with writer:
         run.on_begin(len(rows))
-        for batch in describer.embed(source, rows):
-            writer.write(batch.rows, batch.vectors)
+        for batch in describer.embed(watched, rows):
+            writer.write(batch.rows, batch.vectors, watched.take(batch.rows))
             for row, reason in batch.unreadable.items():
-                writer.write_unreadable(row, reason)
+                writer.write_unreadable(row, reason, watched.take(np.array([row])))
                 unreadable[manifest.image_id[row]] = reason
             run.on_batch(len(batch.rows) + len(batch.unreadable))
         writer.finish()

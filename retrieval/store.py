@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,20 +18,27 @@ import numpy as np
 
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray, UInt8Array, read_only
 from retrieval.errors import LmrError
+from retrieval.files.atomic import flush_folder, write_error
+from retrieval.files.hdf5 import read_paths, read_texts
+from retrieval.files.hdf5_digests import clear_digests, write_digests
 from retrieval.manifest import Manifest
-from retrieval.store_file import DONE as DONE
 from retrieval.store_file import (
-    REASON_BYTES,
-    Columns,
+    PARTIAL,
+    damage_named,
     lay_out,
     open_store,
+    read_facts,
     read_info,
     read_reasons,
-    read_texts,
+    require_whole,
 )
-from retrieval.store_file import TODO as TODO
-from retrieval.store_file import UNREADABLE as UNREADABLE
-from retrieval.store_file import StoreInfo as StoreInfo
+from retrieval.store_info import StoreInfo as StoreInfo
+from retrieval.store_layout import DONE as DONE
+from retrieval.store_layout import FACTS, REASON_BYTES, Columns, PictureFacts, has_facts
+from retrieval.store_layout import TODO as TODO
+from retrieval.store_layout import UNREADABLE as UNREADABLE
+
+_CHECKED_ROWS = 8192  # at a time, in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,7 @@ class Descriptors:
     """The content of a store in memory, read-only.
 
     vectors: (n, d) float16 or float32, rows not DONE are zero. image_id, path, reason: (n,) str. landmark: (n,) int32
-    into landmarks, -1 = none. state: (n,) uint8. kind: (n,) str or None.
+    into landmarks, -1 = none. state: (n,) uint8. kind: (n,) str or None. facts: None where the store has none.
     """
 
     vectors: FloatArray
@@ -53,18 +60,20 @@ class Descriptors:
     source: str
     names: Mapping[str, str] = field(default_factory=dict)
     reason: ObjArray | None = None
+    facts: PictureFacts | None = None
 
     def __post_init__(self) -> None:
         n = len(self.image_id)
         if self.vectors.shape != (n, self.info.d):
             raise ValueError(f"vectors must be ({n}, {self.info.d}), got {self.vectors.shape}")
-        for name in ("image_id", "landmark", "state", "path", "kind", "reason", "vectors"):
+        for name in ("image_id", "landmark", "state", "path", "kind", "reason", "vectors", "facts"):
             array = getattr(self, name)
             if array is None:
                 continue
             if len(array) != n:
                 raise ValueError(f"{name} must have {n} rows, got {len(array)}")
-            object.__setattr__(self, name, read_only(array))
+            if name != "facts":
+                object.__setattr__(self, name, read_only(array))
 
     def __len__(self) -> int:
         return len(self.image_id)
@@ -97,40 +106,54 @@ class Descriptors:
             source=self.source,
             names=self.names,
             reason=None if self.reason is None else self.reason[rows],
+            facts=None if self.facts is None else self.facts.select(rows),
         )
 
 
 def partial_path(path: Path) -> Path:
     """Where an unfinished store of that name lives."""
-    return path.with_name(path.name + ".partial")
+    return path.with_name(path.name + PARTIAL)
 
 
 def read_store(path: str | Path) -> Descriptors:
     """Reads a finished store whole.
 
-    Raises LmrError when the file is missing, unfinished, not a store, cut short or of another format version.
+    Raises LmrError when the file is missing, unfinished, not a store, of another format version, or damaged: cut
+    short, changed since it was written, with values that cannot be, with a descriptor that is zero or not finite.
     """
     path = Path(path)
-    if not path.exists() and partial_path(path).exists():
-        raise LmrError(f"{path} is unfinished ({partial_path(path).name} is there); run the same lmr embed again")
-    with open_store(path) as file:
-        vectors = file["vectors"][:]
-        kind = read_texts(file["kind"]) if "kind" in file else None
+    require_finished(path)
+    with open_store(path) as (file, digests):
+        if digests is not None:
+            with damage_named(path):
+                digests.require_bulk()
         landmarks = tuple(read_texts(file["landmarks"]))
         shown = read_texts(file["landmark_name"])
-        return Descriptors(
-            vectors=vectors,
+        store = Descriptors(
+            vectors=file["vectors"][:],
             image_id=read_texts(file["image_id"]),
             landmark=file["landmark"][:],
             landmarks=landmarks,
             state=file["state"][:],
-            path=read_texts(file["path"]),
-            kind=kind,
+            path=read_paths(file["path"]),
+            kind=read_texts(file["kind"]) if "kind" in file else None,
             info=read_info(file),
             source=str(path),
             names={label: name for label, name in zip(landmarks, shown, strict=True) if name},
             reason=read_reasons(file),
+            facts=read_facts(file),
         )
+    for start in range(0, len(store), _CHECKED_ROWS):
+        part = slice(start, start + _CHECKED_ROWS)
+        rows = np.flatnonzero(store.state[part] == DONE) + start
+        to_unit(store.vectors[rows], store.image_id[rows], store.source)
+    return store
+
+
+def require_finished(path: Path) -> None:
+    """Raises LmrError where only the unfinished store of that name is there."""
+    if not path.exists() and partial_path(path).exists():
+        raise LmrError(f"{path} is unfinished ({partial_path(path).name} is there); run the same lmr embed again")
 
 
 def to_unit(vectors: FloatArray, image_id: ObjArray, source: str) -> FloatArray:
@@ -149,20 +172,28 @@ def to_unit(vectors: FloatArray, image_id: ObjArray, source: str) -> FloatArray:
 
 def read_store_info(path: str | Path) -> tuple[StoreInfo, UInt8Array]:
     """What made a store, and its (n,) state, without reading the descriptors."""
-    with open_store(Path(path)) as file:
+    with open_store(Path(path)) as (file, _):
         return read_info(file), file["state"][:]
+
+
+def read_store_facts(path: Path) -> tuple[UInt8Array, PictureFacts | None]:
+    """The (n,) state, and what the pictures' files were; None in a store from before that was written down."""
+    with open_store(path) as (file, _):
+        return file["state"][:], read_facts(file)
 
 
 def write_store(path: Path, descriptors: Descriptors) -> None:
     """Writes a finished store in one go, under a temporary name that is then renamed."""
     partial = partial_path(path)
-    lay_out(partial, _known_of(descriptors, descriptors.path), descriptors.info)
+    facts, reasons = descriptors.facts, descriptors.reason
+    columns = replace(_known_of(descriptors, descriptors.path), with_facts=facts is not None)
+    lay_out(partial, columns, descriptors.info)
     with StoreWriter(path, partial) as writer:
         rows = np.flatnonzero(descriptors.done)
-        writer.write(rows, descriptors.vectors[rows])
-        reasons = descriptors.reason
+        writer.write(rows, descriptors.vectors[rows], None if facts is None else facts.select(rows))
         for row in np.flatnonzero(descriptors.state == UNREADABLE):
-            writer.write_unreadable(int(row), "" if reasons is None else reasons[row])
+            fact = None if facts is None else facts.select(np.array([row]))
+            writer.write_unreadable(int(row), "" if reasons is None else reasons[row], fact)
         writer.finish()
 
 
@@ -181,16 +212,15 @@ def resume_store(path: Path) -> "StoreWriter":
     return StoreWriter(path, partial_path(path))
 
 
-def reopen_unreadable(path: Path) -> None:
-    """Makes a finished store unfinished again, its unreadable rows TODO. LmrError when it cannot be written."""
+def reopen_store(path: Path) -> "StoreWriter":
+    """A finished store made unfinished again, to do some of its rows anew. LmrError when it cannot be written."""
     partial = partial_path(path)
+    require_whole(path)  # what is damaged must not get new digests
     try:
         os.replace(path, partial)
     except OSError as error:
-        raise LmrError(f"{path}: cannot be written: {error.strerror}; choose another place") from error
-    with StoreWriter(path, partial) as writer:
-        for row in np.flatnonzero(writer.state == UNREADABLE):
-            writer.write_todo(int(row))
+        raise write_error(path, error) from error
+    return StoreWriter(path, partial)
 
 
 class StoreWriter:
@@ -199,12 +229,19 @@ class StoreWriter:
     def __init__(self, path: Path, partial: Path) -> None:
         self.path = path
         self._partial = partial
-        with open_store(partial) as file:
+        require_whole(partial)
+        with open_store(partial) as (file, _):
             self._dtype = file["vectors"].dtype
             self._d = file["vectors"].shape[1]
             self.state: UInt8Array = file["state"][:]
-            self._offsets = {name: file[name].id.get_offset() for name in ("vectors", "state", "reason")}
+            self._room = int(file.userblock_size)
+            self._facts = FACTS if has_facts(file) else ()
+            self._offsets = {name: file[name].id.get_offset() for name in ("vectors", "state", "reason", *self._facts)}
         self._file: BinaryIO = _writable(partial)
+        with self._disk_errors():
+            clear_digests(
+                self._file, self._room
+            )  # of a store that was finished: they are not those of what is written here
 
     def __enter__(self) -> "StoreWriter":
         return self
@@ -213,9 +250,10 @@ class StoreWriter:
         with contextlib.suppress(OSError):
             self._file.close()
 
-    def write(self, rows: LongArray, vectors: FloatArray) -> None:
+    def write(self, rows: LongArray, vectors: FloatArray, facts: PictureFacts | None = None) -> None:
         """Stores descriptors (len(rows), d) of these rows and marks them DONE.
 
+        facts: what the files of these pictures were, None = not known.
         Raises LmrError when the disk is full; what was written before stays.
         """
         packed = np.ascontiguousarray(vectors, dtype=self._dtype)
@@ -225,36 +263,55 @@ class StoreWriter:
         with self._disk_errors():
             for run in _runs(rows):
                 self._put("vectors", int(rows[run.start]) * size, packed[run].tobytes())
+                self._put_facts(
+                    int(rows[run.start]), None if facts is None else facts.select(np.arange(len(rows))[run])
+                )
             self._file.flush()
             for run in _runs(rows):
                 self._put("state", int(rows[run.start]), bytes([DONE]) * (run.stop - run.start))
             self._file.flush()
         self.state[rows] = DONE
 
-    def write_unreadable(self, row: int, reason: str) -> None:
-        """Marks one row UNREADABLE, with the reason."""
+    def write_unreadable(self, row: int, reason: str, fact: PictureFacts | None = None) -> None:
+        """Marks one row UNREADABLE, with the reason. fact: of its file, one row."""
         text = reason.encode(errors="replace")[:REASON_BYTES].decode(errors="ignore").encode()
         with self._disk_errors():
             self._put("reason", row * REASON_BYTES, text.ljust(REASON_BYTES, b"\0"))
+            self._put_facts(row, fact)
             self._put("state", row, bytes([UNREADABLE]))
             self._file.flush()
         self.state[row] = UNREADABLE
 
-    def write_todo(self, row: int) -> None:
-        """Marks one row TODO."""
+    def write_todo(self, rows: LongArray) -> None:
+        """Marks rows TODO; on disk before anything of theirs is written anew."""
         with self._disk_errors():
-            self._put("state", row, bytes([TODO]))
-        self.state[row] = TODO
+            for row in rows.tolist():
+                self._put("state", row, bytes([TODO]))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self.state[rows] = TODO
 
     def finish(self) -> None:
-        """Renames the store to its final name. ValueError while rows are still TODO."""
+        """Adds the digests of what is in the file and renames the store to its final name.
+
+        ValueError while rows are still TODO. Raises LmrError when the disk is full.
+        """
         if (self.state == TODO).any():
             raise ValueError(f"{(self.state == TODO).sum()} rows of {self.path} are still to do")
+        begin = self._offsets["vectors"] or 0
         with self._disk_errors():
-            self._file.flush()
+            write_digests(self._file, self._room, begin, begin + len(self.state) * self._d * self._dtype.itemsize)
             os.fsync(self._file.fileno())
             self._file.close()
             os.replace(self._partial, self.path)
+            flush_folder(self.path.parent)
+
+    def _put_facts(self, row: int, facts: PictureFacts | None) -> None:
+        """Of rows that follow each other, from this one on."""
+        for name in self._facts if facts is not None else ():
+            values = getattr(facts, name)
+            data = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes()
+            self._put(name, row * (len(data) // len(values)), data)
 
     def _put(self, name: str, position: int, data: bytes) -> None:
         self._file.seek(self._offsets[name] + position)
@@ -287,4 +344,4 @@ def _writable(path: Path) -> BinaryIO:
     try:
         return path.open("r+b")
     except OSError as error:
-        raise LmrError(f"{path}: cannot be written: {error.strerror}; choose another place") from error
+        raise write_error(path, error) from error

@@ -7,16 +7,22 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.arrays import FloatArray, LongArray, ObjArray, UInt8Array, read_only
-from retrieval.errors import LmrError
-from retrieval.store import partial_path, to_unit
-from retrieval.store_file import DONE, StoreInfo, open_store, read_info, read_texts
+from retrieval.files.hdf5 import read_paths, read_texts
+from retrieval.files.hdf5_digests import Digests
+from retrieval.store import require_finished, to_unit
+from retrieval.store_file import damage_named, open_store, read_info
+from retrieval.store_info import StoreInfo
+from retrieval.store_layout import DONE
 
 BLOCK_ROWS = 8192
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoreBlocks:
-    """Who is in a store, and where its descriptors lie. image_id, path: (n,) str. state: (n,) uint8."""
+    """Who is in a store, and where its descriptors lie.
+
+    image_id, path: (n,) str. state: (n,) uint8. digests: None in a store that carries none.
+    """
 
     source: str
     image_id: ObjArray
@@ -24,6 +30,7 @@ class StoreBlocks:
     state: UInt8Array
     info: StoreInfo
     offset: int
+    digests: Digests | None = None
 
     def __post_init__(self) -> None:
         for name in ("image_id", "path", "state"):
@@ -38,8 +45,14 @@ class StoreBlocks:
         return np.flatnonzero(self.state == DONE)
 
     def vectors(self, rows: LongArray) -> FloatArray:
-        """The descriptors of these rows, (len(rows), d) float32 of unit length. LmrError for zero, NaN or infinity."""
+        """The descriptors of these rows, (len(rows), d) float32 of unit length.
+
+        Raises LmrError for what is not as it was written, and for zero, NaN or infinity.
+        """
         dtype = np.dtype(self.info.dtype).newbyteorder("<")
+        if self.digests is not None:
+            with damage_named(Path(self.source)):
+                self.digests.require_rows(rows, dtype.itemsize * self.info.d)
         in_file = np.memmap(self.source, dtype, "r", self.offset, (len(self), self.info.d))
         return to_unit(in_file[rows], self.image_id[rows], self.source)
 
@@ -53,17 +66,14 @@ class StoreBlocks:
 def open_blocks(path: str | Path) -> StoreBlocks:
     """Opens a finished store. Raises LmrError as `read_store`."""
     path = Path(path)
-    if not path.exists() and partial_path(path).exists():
-        raise LmrError(f"{path} is unfinished ({partial_path(path).name} is there); run the same lmr embed again")
-    with open_store(path) as file:
-        offset = file["vectors"].id.get_offset()
-        if offset is None and len(file["state"]):
-            raise LmrError(f"{path}: its descriptors are packed in chunks, which lmr does not write; embed again")
+    require_finished(path)
+    with open_store(path) as (file, digests):
         return StoreBlocks(
             source=str(path),
             image_id=read_texts(file["image_id"]),
-            path=read_texts(file["path"]),
+            path=read_paths(file["path"]),
             state=file["state"][:],
             info=read_info(file),
-            offset=offset or 0,
+            offset=file["vectors"].id.get_offset() or 0,
+            digests=digests,
         )

@@ -1,85 +1,44 @@
-"""The file of a descriptor store: its layout, and opening it with every way in which it can be broken."""
+"""The file of a descriptor store: begun, and opened with every way in which it can be broken."""
 
 import contextlib
-import errno
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import h5py
 import numpy as np
 
-from retrieval.arrays import IntArray, ObjArray
+from retrieval.arrays import ObjArray
 from retrieval.errors import LmrError
-from retrieval.files.hdf5 import new_hdf5
+from retrieval.files.hdf5 import new_hdf5, open_hdf5
+from retrieval.files.hdf5_digests import Digests, read_digests, room_for_digests
+from retrieval.files.json_file import parse_json
+from retrieval.store_info import StoreInfo
+from retrieval.store_layout import (
+    DIGESTS,
+    FACTS,
+    FORMAT_VERSION,
+    UNREADABLE,
+    Columns,
+    PictureFacts,
+    has_facts,
+    make_layout,
+    require_layout,
+)
 
-FORMAT_VERSION = 1
-TODO, DONE, UNREADABLE = 0, 1, 2
-REASON_BYTES = 120  # of UTF-8 kept of the reason why a picture is unreadable
+REMEDY = "make it again with lmr embed --overwrite"  # for a store that is proven to be damaged
+PARTIAL = ".partial"  # the ending of an unfinished store's name
 
 _REASON_ROWS = 65536  # read at a time; those of unread pictures only
-_TEXT = h5py.string_dtype("utf-8")
-
-
-@dataclass(frozen=True, slots=True)
-class StoreInfo:
-    """What made the descriptors of a store: everything that must agree before two stores are used together."""
-
-    fingerprint: str
-    model: Mapping[str, Any]
-    image_spec: Mapping[str, Any]
-    program_version: str
-    manifest_digest: str
-    dtype: Literal["float16", "float32"]
-    d: int
-
-    def __post_init__(self) -> None:
-        if self.dtype not in ("float16", "float32"):
-            raise ValueError(f"dtype must be float16 or float32, got {self.dtype}")
-        if self.d < 1:
-            raise ValueError(f"d must be positive, got {self.d}")
-
-    def difference(self, other: "StoreInfo") -> str:
-        """The first thing in which two stores differ, for a person; '' when they agree."""
-        if self.fingerprint != other.fingerprint and (what := self._preparation_difference(other)):
-            return what
-        for name, what in (("fingerprint", "model"), ("manifest_digest", "manifest"), ("dtype", "dtype")):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                return f"another {what} ({mine[:8]}, now {theirs[:8]})"
-        return ""
-
-    def _preparation_difference(self, other: "StoreInfo") -> str:
-        """What was changed of the preparation, where the network is the same."""
-        mine = {**self.model, **self.image_spec}
-        theirs = {**other.model, **other.image_spec}
-        if any(mine.get(name) != theirs.get(name, "") for name in ("config", "weights_sha256")):
-            return ""  # another network, or an ensemble
-        changed = (name for name in theirs if mine.get(name) != theirs[name])
-        return next((f"another {name} ({mine.get(name)}, now {theirs[name]})" for name in changed), "")
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """What is known of every row before it has a descriptor."""
-
-    image_id: Iterable[str]
-    landmark: IntArray
-    landmarks: tuple[str, ...]
-    path: Iterable[str]
-    kind: Iterable[str] | None
-    names: Mapping[str, str]
 
 
 def lay_out(partial: Path, columns: Columns, info: StoreInfo) -> None:
     """Writes the whole structure under a second temporary name, so that `partial` is never half a structure."""
     begun = partial.with_name(partial.name + ".new")
     try:
-        with new_hdf5(begun) as file:
-            _fill_structure(file, columns, info)
+        room = room_for_digests(len(columns.landmark) * info.d * np.dtype(info.dtype).itemsize)
+        with new_hdf5(begun, room) as file:
+            make_layout(file, columns, info)
         os.replace(begun, partial)
     except (OSError, RuntimeError, ValueError) as error:  # ValueError: a NUL in a name
         with contextlib.suppress(OSError):
@@ -90,27 +49,40 @@ def lay_out(partial: Path, columns: Columns, info: StoreInfo) -> None:
 
 
 @contextlib.contextmanager
-def open_store(path: Path) -> Iterator[Any]:
-    """The HDF5 file of a store, to read.
+def open_store(path: Path) -> Iterator[tuple[Any, Digests | None]]:
+    """The HDF5 file of a store, to read, and its digests; all but the descriptors is checked, values and digests.
 
-    LmrError: missing, not a store, cut short, of another format version, or what is read inside is broken.
+    Where the name is that of an unfinished store, rows may be to do, and there need not be digests.
+    LmrError: missing, not a store, cut short, of another format version, or damaged, with what is wrong.
     """
     if not path.is_file():
         raise LmrError(f"{path}: there is no such descriptor store; lmr embed makes one")
+    unfinished = path.name.endswith(PARTIAL)
+    digests = _read_digests(path)  # before HDF5 meets a damaged structure, on which it may hang
+    with open_hdf5(path, "a descriptor store", REMEDY) as file:
+        _require_version(path, file)
+        require_layout(file, unfinished=unfinished)
+        if digests is None and not unfinished and DIGESTS in file.attrs:
+            raise ValueError("its digests are missing")
+        yield file, digests
+
+
+@contextlib.contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """A block in which what differs from the digests (ValueError) is an LmrError of this store."""
     try:
-        file = h5py.File(path, "r")
-    except PermissionError as error:
-        raise LmrError(f"{path} cannot be read: {os.strerror(errno.EACCES)}; change its permissions") from error
-    except OSError as error:
-        what = "cut short" if "truncated" in str(error) else "not a descriptor store (HDF5)"
-        raise LmrError(f"{path} is {what}; make it again with lmr embed --overwrite") from error
-    with file:
-        try:
-            _require_version(path, file)
-            yield file
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:  # what h5py finds in broken files
-            reason = str(error).strip("'\"").split("\n")[0]
-            raise LmrError(f"{path} is damaged ({reason}); make it again with lmr embed --overwrite") from error
+        yield
+    except ValueError as error:
+        raise LmrError(f"{path} is damaged ({error}); copy it again if it is a copy, else {REMEDY}") from error
+
+
+def require_whole(path: Path) -> bool:
+    """Reads the whole store. False where it carries no digests. Raises LmrError as `open_store`."""
+    with open_store(path) as (_, digests):
+        if digests is not None:
+            with damage_named(path):
+                digests.require_bulk()
+        return digests is not None
 
 
 def read_info(file: Any) -> StoreInfo:
@@ -118,18 +90,13 @@ def read_info(file: Any) -> StoreInfo:
     vectors = file["vectors"]
     return StoreInfo(
         fingerprint=str(file.attrs["fingerprint"]),
-        model=json.loads(file.attrs["model"]),
-        image_spec=json.loads(file.attrs["image_spec"]),
+        model=parse_json(file.attrs["model"], f"{file.filename}: model", REMEDY),
+        image_spec=parse_json(file.attrs["image_spec"], f"{file.filename}: image_spec", REMEDY),
         program_version=str(file.attrs["program_version"]),
         manifest_digest=str(file.attrs["manifest_digest"]),
         dtype=vectors.dtype.name,
         d=vectors.shape[1],
     )
-
-
-def read_texts(dataset: Any) -> ObjArray:
-    """(n,) str; bytes that are no UTF-8 (names of files) come back as they were given."""
-    return np.asarray(dataset.asstr(errors="surrogateescape")[:], dtype=object)
 
 
 def read_reasons(file: Any) -> ObjArray:
@@ -143,39 +110,18 @@ def read_reasons(file: Any) -> ObjArray:
     return texts
 
 
-def _fill_structure(file: Any, columns: Columns, info: StoreInfo) -> None:
-    n = len(columns.landmark)
-    file.attrs["format_version"] = FORMAT_VERSION
-    for name in ("fingerprint", "program_version", "manifest_digest"):
-        file.attrs[name] = getattr(info, name)
-    file.attrs["model"] = json.dumps(dict(info.model))
-    file.attrs["image_spec"] = json.dumps(dict(info.image_spec))
-    _reserve(file, "vectors", (n, info.d), np.dtype(info.dtype).newbyteorder("<"))
-    _reserve(file, "state", (n,), np.dtype("u1"))
-    file["state"][:] = TODO
-    _reserve(file, "reason", (n,), np.dtype(f"S{REASON_BYTES}"))
-    file.create_dataset("landmark", data=np.asarray(columns.landmark, dtype="<i4"))
-    for name in ("image_id", "path", "kind"):
-        texts = getattr(columns, name)
-        if texts is not None:
-            _put_texts(file, name, texts)
-    _put_texts(file, "landmarks", columns.landmarks)
-    _put_texts(file, "landmark_name", [columns.names.get(label, "") for label in columns.landmarks])
+def read_facts(file: Any) -> PictureFacts | None:
+    """What the pictures' files were; None in a store from before that was written down."""
+    return PictureFacts(*(file[name][:] for name in FACTS)) if has_facts(file) else None
 
 
-def _put_texts(file: Any, name: str, texts: Iterable[str]) -> None:
-    packed = [text.encode(errors="surrogateescape") for text in texts]
-    file.create_dataset(name, data=packed, dtype=_TEXT, shape=(len(packed),))
-
-
-def _reserve(file: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """A contiguous dataset of zeros at an offset that is fixed from now on."""
-    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    settings.set_layout(h5py.h5d.CONTIGUOUS)
-    settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    space = h5py.h5s.create_simple(shape)
-    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype, logical=True), space, settings)
+def _read_digests(path: Path) -> Digests | None:
+    """With everything but the descriptors found whole."""
+    with damage_named(path):
+        digests = read_digests(path)
+        if digests is not None:
+            digests.require_rest()
+    return digests
 
 
 def _require_version(path: Path, file: Any) -> None:
@@ -184,5 +130,6 @@ def _require_version(path: Path, file: Any) -> None:
         raise LmrError(f"{path} is an HDF5 file but not a descriptor store; lmr embed makes one")
     if version != FORMAT_VERSION:
         raise LmrError(
-            f"{path} has format_version {version}, this program reads {FORMAT_VERSION}; embed again with --overwrite"
+            f"{path} has format_version {version}, this program reads {FORMAT_VERSION}; "
+            "use the lmr that made it, or embed into another file"
         )

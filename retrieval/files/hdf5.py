@@ -1,6 +1,10 @@
-"""New HDF5 files, written so that a full disk is an error like any other."""
+"""HDF5 files: written so that a full disk is an error like any other, read so that what is broken has a name.
+
+Reading takes no lock: many file systems have none, and a reader needs none.
+"""
 
 import contextlib
+import errno
 import io
 import os
 from collections.abc import Iterator
@@ -8,20 +12,167 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
+
+from retrieval.arrays import ObjArray
+from retrieval.errors import LmrError
+
+_TEXT_REFERENCE = np.dtype([("length", "<u4"), ("heap", "<u8"), ("index", "<u4")])  # of a text in a file: HDF5, IV.B
+_SMALLEST_BYTES = 512  # fewer than any whole file has
+_REASON_CHARACTERS = 200  # of what the library says
 
 
 @contextlib.contextmanager
-def new_hdf5(path: Path) -> Iterator[Any]:
-    """An empty HDF5 file to fill; at the end it is on disk. Raises the OSError of the first write that failed."""
+def new_hdf5(path: Path, user_block: int = 0) -> Iterator[Any]:
+    """An empty HDF5 file to fill; at the end it is on disk. Raises the OSError of the first write that failed.
+
+    user_block: bytes in front of HDF5's own, zeros; a power of two from 512 on.
+    """
     with path.open("w+b", buffering=0) as raw:
         target = _Target(raw)
         try:
-            with h5py.File(target, "w") as file:
+            with h5py.File(target, "w", userblock_size=user_block) as file:
                 yield file
         finally:
             if target.error is not None:  # what HDF5 says after it is of no use
                 raise target.error
         os.fsync(raw.fileno())  # HDF5 may hang on a structure of which a power cut left a part
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Path, what: str, remedy: str) -> Iterator[Any]:
+    """An HDF5 file to read.
+
+    what: the file should be ("a descriptor store"). remedy: for a file that is proven to be damaged.
+    Raises LmrError: it cannot be read, is no HDF5 file, is cut short, or what the block reads in it is broken
+    (ValueError, KeyError, TypeError and what h5py finds).
+    """
+    try:
+        if not path.is_file():
+            raise FileNotFoundError
+        with path.open("rb") as raw:  # the system's own word on what cannot be read, not the library's
+            raw.read(1)
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise _opening_error(path, error, what, remedy) from error
+    with file:
+        try:
+            yield file
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+            if getattr(error, "errno", None):
+                raise read_error(path, error) from error
+            reason = str(error.args[0] if error.args else "").split("\n")[0][:_REASON_CHARACTERS]
+            raise LmrError(f"{path} is damaged ({reason}); {remedy}") from error
+
+
+def numbers(file: Any, name: str, types: tuple[str, ...], shape: tuple[int | None, ...]) -> Any:
+    """A dataset of one of these types (`float16`, `S120`) and this shape, None = any length.
+
+    Raises ValueError for another one, and for one of which the file does not hold every byte.
+    """
+    dataset = _dataset(file, name)
+    sizes = dataset.shape
+    fits = len(sizes) == len(shape) and all(want in (None, size) for size, want in zip(sizes, shape, strict=True))
+    if not fits:
+        raise ValueError(f"{name} must have {_shown(shape)}, got {_shown(sizes)}")
+    if dataset.dtype not in [np.dtype(kind).newbyteorder("<") for kind in types]:
+        raise ValueError(f"{name} must be {' or '.join(types)}, got {dataset.dtype}")
+    _require_space(file, name, dataset, dataset.dtype.itemsize)
+    return dataset
+
+
+def texts(file: Any, name: str, n: int | None = None) -> Any:
+    """A dataset of n texts, None = any number. Raises ValueError as `numbers`, and for texts larger than the file."""
+    dataset = _dataset(file, name)
+    if dataset.ndim != 1 or n not in (None, len(dataset)):
+        raise ValueError(f"{name} must have {_shown((n,))}, got {_shown(dataset.shape)}")
+    kind = h5py.check_string_dtype(dataset.dtype)
+    if kind is None:
+        raise ValueError(f"{name} must be text, got {dataset.dtype}")
+    if kind.length is not None:
+        _require_space(file, name, dataset, kind.length)
+        return dataset
+    _require_space(file, name, dataset, _TEXT_REFERENCE.itemsize)
+    if len(dataset):
+        known = np.memmap(file.filename, _TEXT_REFERENCE, "r", dataset.id.get_offset(), dataset.shape)
+        if int(known["length"].sum(dtype=np.int64)) > file.id.get_filesize():
+            raise ValueError(f"{name} says that its texts are longer than the file")
+    return dataset
+
+
+def read_texts(dataset: Any) -> ObjArray:
+    """(n,) str. Raises ValueError that names the row of one that is no UTF-8."""
+    try:
+        return np.asarray(dataset.asstr()[:], dtype=object)
+    except UnicodeDecodeError:
+        found = read_paths(dataset)
+        row = next(i for i, text in enumerate(found) if not text.isascii() and not _is_utf8(text))
+        name = dataset.name.lstrip("/")
+        raise ValueError(f"{name} of row {row} is not UTF-8: {os.fsencode(found[row])[:40]!r}") from None
+
+
+def read_paths(dataset: Any) -> ObjArray:
+    """(n,) str, names of files; bytes that are no UTF-8 come back as they were given."""
+    return np.asarray(dataset.asstr(errors="surrogateescape")[:], dtype=object)
+
+
+def read_error(path: Path, error: Any) -> LmrError:
+    """The error of a file that the system does not let be read: what it says, which tells nothing of the content."""
+    hints = {errno.EACCES: "change its permissions", errno.EIO: "check the disk or the network, the file may be whole"}
+    locked = (errno.ENOLCK, errno.EAGAIN)
+    if error.errno in locked:
+        return LmrError(
+            f"{path} cannot be locked ({os.strerror(error.errno)}); set HDF5_USE_FILE_LOCKING=FALSE, or close it where "
+            "it is open"
+        )
+    hint = hints.get(error.errno, "the file itself may be whole; try again")
+    return LmrError(f"{path} cannot be read: {os.strerror(error.errno)}; {hint}")
+
+
+def _dataset(file: Any, name: str) -> Any:
+    found = file.get(name)
+    if not isinstance(found, h5py.Dataset):
+        raise ValueError(f"it has no dataset {name}")
+    return found
+
+
+def _require_space(file: Any, name: str, dataset: Any, itemsize: int) -> None:
+    """Raises ValueError where the file cannot hold what the dataset declares, before anything is allocated."""
+    n_bytes, size = dataset.size * itemsize, file.id.get_filesize()
+    if n_bytes == 0:
+        return
+    offset = dataset.id.get_offset()
+    if n_bytes > size:
+        raise ValueError(f"{name} declares {_shown(dataset.shape)}, {n_bytes:,} bytes, in a file of {size:,}")
+    if offset is None:
+        raise ValueError(f"{name} is packed in chunks or lies elsewhere, which lmr does not write")
+    if offset + n_bytes > size:
+        raise ValueError(f"{name} ends {offset + n_bytes - size:,} bytes behind the end of the file")
+
+
+def _shown(shape: tuple[int | None, ...]) -> str:
+    if len(shape) == 1:
+        return "rows" if shape[0] is None else f"{shape[0]:,} rows"
+    return "the shape (" + ", ".join("any" if size is None else f"{size:,}" for size in shape) + ")"
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\udc80" <= character <= "\udcff" for character in text)
+
+
+def _opening_error(path: Path, error: OSError, what: str, remedy: str) -> LmrError:
+    said = str(error)
+    if isinstance(error, FileNotFoundError):
+        return LmrError(f"{path}: there is no such file; {remedy}")
+    if error.errno:
+        return read_error(path, error)
+    if "already open for" in said:
+        return LmrError(f"{path} is marked as being written by another program; close it there and try again")
+    if "truncated" in said or ("signature" not in said and path.stat().st_size < _SMALLEST_BYTES):
+        return LmrError(f"{path} is cut short; copy it again if it is a copy, else {remedy}")
+    if "signature not found" in said:
+        return LmrError(f"{path} is not {what} (no HDF5 file); give the right file")
+    return LmrError(f"{path} is damaged ({said.split(chr(10))[0][:_REASON_CHARACTERS]}); {remedy}")
 
 
 class _Target:

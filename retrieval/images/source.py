@@ -68,6 +68,22 @@ class PictureSource:
             return ""
         return place.path if isinstance(place, Found) else place
 
+    def status(self, row: int) -> tuple[int, int] | None:
+        """Size in bytes and time of change (ns) of the picture's file, or in a tar its own size and the tar's time.
+
+        None where there is no picture. Of one in a Parquet file 0 and that file's time.
+        """
+        try:
+            if self._content is not None:
+                return 0, os.stat(self._content.source).st_mtime_ns
+            place = self._find(row)
+            if isinstance(place, Found):
+                return place.member.size, place.entry.mtime_ns
+            found = os.stat(place)
+        except (OSError, ValueError, UnreadableError):
+            return None
+        return found.st_size, found.st_mtime_ns
+
     def _find(self, row: int) -> str | Found:
         """A file, or a picture in a tar; '' = neither. Raises UnreadableError when it cannot be told which."""
         path: str = "" if self._path is None else self._path[row]

@@ -206,7 +206,7 @@ def test_unreadable_pictures_of_a_finished_store_are_tried_again(tmp_path: Path,
     retry = dataclasses.replace(RUN, retry_unreadable=True, on_begin=begun.append)
     report = fill_store(path, manifest, source, model_of(), retry)
     assert begun == [2]
-    assert (report.state, report.n_unreadable, list(report.unreadable)) == ("resumed", 1, ["p8"])
+    assert (report.state, report.n_unreadable, list(report.unreadable)) == ("updated", 1, ["p8"])
     store = read_store(path)
     assert store.state[4] == DONE
     expected = Embedder(tiny_model(), SPEC, CPU).embed_all(source, [4])[1]
@@ -224,7 +224,7 @@ def test_a_full_disk_in_the_middle_is_resumed(
 
     def put_or_full(self: StoreWriter, name: str, position: int, data: bytes) -> None:
         calls.append(name)
-        if len(calls) > 5:
+        if len(calls) > 11:
             raise OSError(28, os.strerror(28))
         put(self, name, position, data)
 
@@ -246,15 +246,19 @@ def test_a_damaged_store_is_one_line_and_overwritten_on_request(
     manifest, source = make_manifest()
     path = tmp_path / "x.h5"
     fill_store(path, manifest, source, model_of(), RUN)
+    size = path.stat().st_size
     if damage == "version":
         with h5py.File(path, "r+") as file:
             file.attrs["format_version"] = 2
+        path.write_bytes(bytes(512) + path.read_bytes()[512:])
     else:
         path.write_bytes(path.read_bytes()[:-100] if damage == "short" else b"garbage")
     expected = {
-        "short": f"{path} is cut short; make it again with lmr embed --overwrite",
-        "garbage": f"{path} is not a descriptor store (HDF5); make it again with lmr embed --overwrite",
-        "version": f"{path} has format_version 2, this program reads 1; embed again with --overwrite",
+        "short": f"{path} is damaged (it has {size - 100:,} bytes, not the {size:,} that were written); "
+        "copy it again if it is a copy, else make it again with lmr embed --overwrite",
+        "garbage": f"{path} is not a descriptor store (no HDF5 file); give the right file",
+        "version": f"{path} has format_version 2, this program reads 1; use the lmr that made it, "
+        "or embed into another file",
     }[damage]
     assert message(fill_store, path, manifest, source, model_of(), RUN) == expected
     assert fill_store(path, manifest, source, model_of(), dataclasses.replace(RUN, overwrite=True)).state == "made"

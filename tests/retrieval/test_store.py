@@ -5,6 +5,8 @@ import io
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,10 +30,12 @@ from retrieval.store import (
     partial_path,
     read_store,
     read_store_info,
-    reopen_unreadable,
+    reopen_store,
     resume_store,
     write_store,
 )
+from retrieval.store_blocks import open_blocks
+from retrieval.store_layout import PictureFacts
 
 D = 4
 INFO = StoreInfo("f" * 64, {"config": {"backbone": "tiny"}}, {"size": 16}, "0.1.0", "m" * 64, "float16", D)
@@ -76,6 +80,7 @@ def test_the_file_is_laid_out_as_described(tmp_path: Path) -> None:
     with h5py.File(path, "r") as file:
         assert set(file) == {
             *("vectors", "image_id", "landmark", "landmarks", "landmark_name", "state", "path", "kind", "reason"),
+            *("size", "mtime_ns", "sha256"),
         }
         assert file["vectors"].dtype == np.dtype("<f2")
         assert file["vectors"].shape == (5, D)
@@ -95,6 +100,7 @@ def test_the_file_is_laid_out_as_described(tmp_path: Path) -> None:
             "image_spec": '{"size": 16}',
             "program_version": "0.1.0",
             "manifest_digest": "m" * 64,
+            "digests": "sha256",
         }
 
 
@@ -283,22 +289,30 @@ def test_a_store_cut_short_anywhere_is_one_line(tmp_path: Path) -> None:
     whole = finished(tmp_path / "whole.h5", 40).read_bytes()
     cut = tmp_path / "cut.h5"
     said = set()
-    for size in [0, 1, 7, 8, 100, *range(500, len(whole), 997), len(whole) - 1]:
+    assert len(whole) > 8000
+    for size in [0, 1, 7, 8, 60]:  # within the digests
         cut.write_bytes(whole[:size])
         said.add(message(read_store, cut))
-    assert said == {
-        f"{cut} is {what}; make it again with lmr embed --overwrite"
-        for what in ("cut short", "not a descriptor store (HDF5)")
-    }
+    assert said == {f"{cut} is not a descriptor store (no HDF5 file); give the right file"}
+    for size in [512, 700, 5000, len(whole) - 1]:
+        cut.write_bytes(whole[:size])
+        assert message(read_store, cut) == (
+            f"{cut} is damaged (it has {size:,} bytes, not the {len(whole):,} that were written); "
+            "copy it again if it is a copy, else make it again with lmr embed --overwrite"
+        )
+    old = without_digests(tmp_path / "old.h5").read_bytes()
+    for size in [700, 5000, len(old) - 1]:
+        cut.write_bytes(old[:size])
+        assert message(read_store, cut) == (
+            f"{cut} is cut short; copy it again if it is a copy, else make it again with lmr embed --overwrite"
+        )
 
 
 @pytest.mark.parametrize("content", [b"", b"id,landmark_id\na,b\n", b"\x89PNG\r\n\x1a\n"])
 def test_another_file_is_not_a_store(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.h5"
     path.write_bytes(content)
-    assert message(read_store, path) == (
-        f"{path} is not a descriptor store (HDF5); make it again with lmr embed --overwrite"
-    )
+    assert message(read_store, path) == (f"{path} is not a descriptor store (no HDF5 file); give the right file")
 
 
 def test_another_hdf5_file_is_not_a_store(tmp_path: Path) -> None:
@@ -309,25 +323,25 @@ def test_another_hdf5_file_is_not_a_store(tmp_path: Path) -> None:
 
 
 def test_a_store_of_another_format_version_is_refused(tmp_path: Path) -> None:
-    path = finished(tmp_path / "x.h5")
+    path = without_digests(tmp_path / "x.h5")
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = 2
     assert message(read_store, path) == (
-        f"{path} has format_version 2, this program reads 1; embed again with --overwrite"
+        f"{path} has format_version 2, this program reads 1; use the lmr that made it, or embed into another file"
     )
 
 
 def test_a_store_without_a_column_is_damaged(tmp_path: Path) -> None:
-    path = finished(tmp_path / "x.h5")
+    path = without_digests(tmp_path / "x.h5")
     with h5py.File(path, "r+") as file:
         del file["landmark"]
-    text = message(read_store, path)
-    assert text.startswith(f"{path} is damaged (")
-    assert "landmark" in text
+    assert message(read_store, path) == (
+        f"{path} is damaged (it has no dataset landmark); make it again with lmr embed --overwrite"
+    )
     with h5py.File(path, "r+") as file:
         file["landmark"] = np.zeros(2, np.int32)
     assert message(read_store, path) == (
-        f"{path} is damaged (landmark must have 6 rows, got 2); make it again with lmr embed --overwrite"
+        f"{path} is damaged (landmark must have 6 rows, got 2 rows); make it again with lmr embed --overwrite"
     )
 
 
@@ -373,8 +387,9 @@ def test_unreadable_rows_can_be_tried_again(tmp_path: Path) -> None:
         writer.write(np.array([0, 2]), vectors_of(3)[[0, 2]])
         writer.write_unreadable(1, "cut short")
         writer.finish()
-    reopen_unreadable(path)
-    assert not path.exists()
+    with reopen_store(path) as writer:
+        assert not path.exists()
+        writer.write_todo(np.array([1]))
     with resume_store(path) as writer:
         assert writer.state.tolist() == [DONE, TODO, DONE]
         writer.write(np.array([1]), vectors_of(3)[1:2])
@@ -503,3 +518,276 @@ def test_a_disk_too_full_to_begin_leaves_nothing(tmp_path: Path, n_bytes: int) -
         assert said.read() == f"{path}.partial: cannot be written: File too large; choose another place or make room"
     assert status == 0
     assert not list(tmp_path.iterdir())
+
+
+# Digests and checks
+
+
+def a_large_store(path: Path) -> Path:
+    """Of several blocks of digests: 3,000 rows of 256 numbers in float16."""
+    n, d = 3000, 256
+    info = dataclasses.replace(INFO, d=d)
+    vectors = np.random.default_rng(0).normal(size=(n, d)).astype(np.float16)
+    with create_store(path, manifest_of(n), [""] * n, info) as writer:
+        writer.write(np.arange(n), vectors)
+        writer.finish()
+    return path
+
+
+def flip(path: Path, position: int, bit: int = 0) -> None:
+    with path.open("r+b") as file:
+        file.seek(position)
+        byte = file.read(1)[0]
+        file.seek(position)
+        file.write(bytes([byte ^ (1 << bit)]))
+
+
+def begin_of(path: Path, name: str) -> int:
+    with h5py.File(path, "r") as file:
+        return int(file[name].id.get_offset())
+
+
+def test_a_flipped_bit_anywhere_in_a_store_is_noticed(tmp_path: Path) -> None:
+    whole = finished(tmp_path / "whole.h5", 40).read_bytes()
+    path = tmp_path / "x.h5"
+    for position in range(0, len(whole), 97):
+        path.write_bytes(whole)
+        flip(path, position, position % 8)
+        assert message(read_store, path).startswith(f"{path} is "), position
+
+
+def test_a_changed_descriptor_names_its_block(tmp_path: Path) -> None:
+    path = a_large_store(tmp_path / "x.h5")
+    begin = begin_of(path, "vectors")
+    row_1500 = begin + 1500 * 256 * 2
+    flip(path, row_1500 + 100)
+    first = begin + 1500 * 256 * 2 // 262_144 * 262_144
+    expected = (
+        f"{path} is damaged (its bytes {first:,} to {first + 262_144:,} are not those that were written); "
+        "copy it again if it is a copy, else make it again with lmr embed --overwrite"
+    )
+    assert message(read_store, path) == expected
+    read_store_info(path)  # does not read the descriptors
+    blocks = open_blocks(path)
+    assert blocks.vectors(np.array([0, 2999])).shape == (2, 256)
+    assert message(blocks.vectors, np.array([0, 1500])) == expected
+
+
+def test_a_block_is_read_once_for_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = open_blocks(a_large_store(tmp_path / "x.h5"))
+    blocks.vectors(np.arange(3000))
+    monkeypatch.setattr("retrieval.files.hdf5_digests.hashlib.sha256", None)
+    assert blocks.vectors(np.arange(3000)).shape == (3000, 256)
+
+
+def test_a_store_without_digests_opens(tmp_path: Path) -> None:
+    path = without_digests(tmp_path / "x.h5")
+    with h5py.File(path, "r+") as file:
+        for name in ("size", "mtime_ns", "sha256"):
+            del file[name]
+    store = read_store(path)
+    assert np.array_equal(store.vectors, vectors_of(6))
+    assert store.facts is None
+
+
+def test_a_store_killed_between_digests_and_rename_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.h5"
+    with create_store(path, manifest_of(6), [""] * 6, INFO) as writer:
+        writer.write(np.arange(6), vectors_of(6))
+        monkeypatch.setattr("retrieval.store.os.replace", not_to_be_called)
+        with pytest.raises(AssertionError):
+            writer.finish()
+    monkeypatch.undo()
+    size = partial_path(path).stat().st_size
+    with resume_store(path) as writer:
+        assert (writer.state == DONE).all()
+        writer.finish()
+    assert path.stat().st_size == size
+    assert np.array_equal(read_store(path).vectors, vectors_of(6))
+
+
+def not_to_be_called(*_: object) -> None:
+    raise AssertionError
+
+
+def test_the_digests_are_of_what_is_in_the_file(tmp_path: Path) -> None:
+    """What another process, or a failing disk, changed before the end is in the digests as it is in the file."""
+    path = tmp_path / "x.h5"
+    with create_store(path, manifest_of(6), [""] * 6, INFO) as writer:
+        writer.write(np.arange(6), vectors_of(6))
+        with partial_path(path).open("r+b") as file:
+            file.seek(begin_of(partial_path(path), "vectors"))
+            file.write(np.float16(7).tobytes())
+        writer.finish()
+    assert read_store(path).vectors[0, 0] == 7
+
+
+def without_digests(path: Path) -> Path:
+    """A finished store as another program may have written it."""
+    finished(path)
+    with h5py.File(path, "r+") as file:
+        del file.attrs["digests"]
+    path.write_bytes(bytes(512) + path.read_bytes()[512:])
+    return path
+
+
+def put(name: str, data: object) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file[name] = data
+
+    return change
+
+
+def declare(name: str, shape: tuple[int, ...], dtype: str) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file.create_dataset(name, shape=shape, dtype=dtype)
+
+    return change
+
+
+def chunks(name: str, data: object) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file.create_dataset(name, data=data, chunks=True)
+
+    return change
+
+
+def make_group(name: str) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file.create_group(name)
+
+    return change
+
+
+def set_attribute(name: str, value: object) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        file.attrs[name] = value
+
+    return change
+
+
+LONG = 1 << 40
+IMPOSSIBLE: dict[str, tuple[Callable[[h5py.File], None], str]] = {
+    "1-d vectors": (put("vectors", np.zeros(6, np.float16)), "vectors must have the shape (any, any), got 6 rows"),
+    "no columns": (put("vectors", np.zeros((6, 0), np.float16)), "vectors must have columns, got none"),
+    "another type": (put("vectors", np.zeros((6, 4))), "vectors must be float16 or float32, got float64"),
+    "big endian": (put("vectors", np.zeros((6, 4), ">f4")), "vectors must be float16 or float32, got >f4"),
+    "a chunked column": (
+        chunks("landmark", np.zeros(6, np.int32)),
+        "landmark is packed in chunks or lies elsewhere, which lmr does not write",
+    ),
+    "2 PB": (
+        declare("vectors", (LONG, 1024), "f2"),
+        "vectors declares the shape (1,099,511,627,776, 1,024), 2,251,799,813,685,248 bytes, in a file of SIZE",
+    ),
+    "no states": (
+        declare("state", (6,), "u1"),
+        "6 of 6 rows are still to do, the first is 0",
+    ),
+    "label -7": (put("landmark", np.array([0, 0, -7, 0, 0, 0], np.int32)),
+                 "landmark of row 2 is -7, it must lie in [-1, 1]"),
+    "a label out of range": (put("landmark", np.array([0, 0, 0, 2, 0, 0], np.int32)),
+                             "landmark of row 3 is 2, it must lie in [-1, 1]"),
+    "float labels": (put("landmark", np.zeros(6, np.float32)), "landmark must be int32, got float32"),
+    "state 9": (put("state", np.array([1, 1, 1, 9, 1, 1], np.uint8)), "state of row 3 is 9, it must lie in [0, 2]"),
+    "state 0": (put("state", np.array([1, 1, 0, 1, 1, 0], np.uint8)),
+                "2 of 6 rows are still to do, the first is 2"),
+    "numbers as ids": (put("image_id", np.arange(6)), "image_id must be text, got int64"),
+    "ids that are no UTF-8": (put("image_id", [b"a", b"b", b"c\xff", b"d", b"e", b"f"]),
+                              "image_id of row 2 is not UTF-8: b'c\\xff'"),
+    "too few names": (put("landmark_name", ["a"]), "landmark_name must have 2 rows, got 1 rows"),
+    "a group": (make_group("path"), "it has no dataset path"),
+    "a number as fingerprint": (set_attribute("fingerprint", 7), "it has no attribute fingerprint of text"),
+    "short reasons": (put("reason", np.zeros(6, "S8")), "reason must be S120, got |S8"),
+    "sizes of another length": (put("size", np.zeros(5, np.int64)), "size must have 6 rows, got 5 rows"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_a_store_that_cannot_be_is_one_line(tmp_path: Path, case: str) -> None:
+    path = without_digests(tmp_path / "x.h5")
+    change, reason = IMPOSSIBLE[case]
+    with h5py.File(path, "r+") as file:
+        change(file)
+    expected = reason.replace("SIZE", f"{path.stat().st_size:,}")
+    assert message(read_store, path) == f"{path} is damaged ({expected}); make it again with lmr embed --overwrite"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0])
+def test_a_descriptor_that_is_none_is_refused(tmp_path: Path, value: float) -> None:
+    path = without_digests(tmp_path / "x.h5")
+    with h5py.File(path, "r+") as file:
+        file["vectors"][3] = value
+    assert message(read_store, path) == f"{path}: the descriptor of id3 is zero or not finite; embed it again"
+
+
+def test_an_unfinished_store_may_have_rows_to_do_but_nothing_impossible(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with create_store(path, manifest_of(6), [""] * 6, INFO):
+        pass
+    assert (read_store_info(partial_path(path))[1] == TODO).all()
+    with partial_path(path).open("r+b") as file:
+        file.seek(begin_of(partial_path(path), "state"))
+        file.write(bytes([9]))
+    assert message(resume_store, path) == (
+        f"{path}.partial is damaged (state of row 0 is 9, it must lie in [0, 2]); "
+        "make it again with lmr embed --overwrite"
+    )
+
+
+def test_facts_of_pictures_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    facts = PictureFacts(
+        np.array([10, 20, 30]), np.array([-5, 0, 1 << 60]), np.arange(96, dtype=np.uint8).reshape(3, 32)
+    )
+    with create_store(path, manifest_of(4), [""] * 4, INFO) as writer:
+        writer.write(np.array([0, 1, 3]), vectors_of(3), facts)
+        writer.write_unreadable(2, "cut short", facts.select(np.array([1])))
+        writer.finish()
+    found = read_store(path).facts
+    assert found is not None
+    assert found.size.tolist() == [10, 20, 20, 30]
+    assert found.mtime_ns.tolist() == [-5, 0, 0, 1 << 60]
+    assert found.sha256[3].tolist() == list(range(64, 96))
+    write_store(tmp_path / "y.h5", read_store(path))
+    again = read_store(tmp_path / "y.h5").facts
+    assert again is not None
+    assert np.array_equal(again.sha256, found.sha256)
+
+
+def test_a_store_is_read_where_locks_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process has it open to write, which locks it for HDF5."""
+    path = finished(tmp_path / "x.h5")
+    monkeypatch.delenv("HDF5_USE_FILE_LOCKING", raising=False)
+    code = f"import h5py, sys; f = h5py.File({str(path)!r}, 'r+'); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"open\n"
+        assert len(read_store(path)) == 6
+        holder.kill()
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (errno.EIO, "cannot be read: Input/output error; check the disk or the network, the file may be whole"),
+        (errno.EACCES, "cannot be read: Permission denied; change its permissions"),
+        (errno.ESTALE, "cannot be read: Stale file handle; the file itself may be whole; try again"),
+        (errno.ENOLCK, "cannot be locked (No locks available); set HDF5_USE_FILE_LOCKING=FALSE, or close it where it "
+         "is open"),
+    ],
+)  # fmt: skip
+def test_what_the_system_refuses_is_told_as_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, expected: str
+) -> None:
+    path = finished(tmp_path / "x.h5")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("retrieval.files.hdf5.h5py.File", refuse)
+    assert message(read_store, path) == f"{path} {expected}"
