@@ -9,6 +9,7 @@ import click
 from cli.options import (
     PATH,
     Share,
+    check_option,
     config_option,
     device_option,
     images_option,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the folds of cross-validation.")
 @json_option
+@check_option
 @workers_option
 @device_option
 @config_option

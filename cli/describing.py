@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from retrieval.manifest import Manifest
     from retrieval.model_card import Card
     from retrieval.store import Descriptors
+    from retrieval.store_changes import Changes
+
+N_NAMED = 5  # changed pictures that a line names
 
 
 def store_name(manifest: Path) -> Path:
@@ -27,7 +30,7 @@ def store_name(manifest: Path) -> Path:
 def embed_manifest(
     manifest: "Manifest", images: Path, model: "tuple[Path, Card]", output: Path, values: Mapping[str, Any]
 ) -> "FillReport":
-    """Fills the store `output`; values: device, threads, workers, dtype, overwrite, retry_unreadable."""
+    """Fills the store `output`; values: device, threads, workers, dtype, overwrite, retry_unreadable, check."""
     from retrieval.filling import fill_store
     from retrieval.images.source import PictureSource
     from retrieval.opening import plan_describer
@@ -35,9 +38,10 @@ def embed_manifest(
     workers = max(1, default_workers(values["workers"]))
     load = plan_describer(*model, device=values["device"], threads=values["threads"], n_workers=workers)
     with writing(output), PictureBar("embedding") as bar:
-        run = replace(fill_run(values), on_begin=bar.begin, on_batch=bar.add)
+        run = replace(fill_run(values), n_workers=workers, on_begin=bar.begin, on_batch=bar.add)
         source = PictureSource(manifest, images)
         report = fill_store(output, manifest, source, (model[1], load), run)
+    _tell_changes(report.changes, manifest, output)
     list_unreadable(dict(report.unreadable), report.n_unreadable, report.n_pictures)
     return report
 
@@ -50,7 +54,24 @@ def fill_run(values: Mapping[str, Any]) -> "FillRun":
         dtype=values.get("dtype", "float16"),
         overwrite=values.get("overwrite", False),
         retry_unreadable=values.get("retry_unreadable", False),
+        check=values.get("check", "size"),
     )
+
+
+def _tell_changes(changes: "Changes", manifest: "Manifest", output: Path) -> None:
+    """Which pictures are not what they were when the store was made, on stderr."""
+    if not changes.is_known:
+        warn(f"{output} does not say what its pictures were (it is of an earlier lmr): all count as unchanged")
+    told = {
+        "replaced since they were embedded, embedded again": changes.replaced,
+        "there that were not there before, embedded": changes.returned,
+        "gone or not readable any more, their descriptors stay": changes.gone,
+    }
+    for what, rows in told.items():
+        if len(rows):
+            names = ", ".join(manifest.image_id[rows[:N_NAMED]])
+            more = f" and {len(rows) - N_NAMED:,} more" if len(rows) > N_NAMED else ""
+            warn(f"{len(rows):,} of {len(manifest):,} pictures {what}: {names}{more}")
 
 
 def describe_queries(path: Path, model_folder: Path, values: Mapping[str, Any]) -> "tuple[Descriptors, Queries]":

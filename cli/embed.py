@@ -11,6 +11,7 @@ from cli.network import build_network, description_of, description_options, netw
 from cli.options import (
     MODEL,
     PATH,
+    check_option,
     config_option,
     device_option,
     given_options,
@@ -50,6 +51,7 @@ def _outputs(given: Mapping[str, Any]) -> list[Path]:
 )
 @click.option("--retry-unreadable", is_flag=True, help="Try the unreadable pictures of a finished store again.")
 @network_options_from(ModelConfig(n_dimensions=0))  # a neck that nothing has trained would only lose
+@check_option
 @workers_option
 @device_option
 @config_option

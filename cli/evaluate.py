@@ -8,6 +8,7 @@ import click
 
 from cli.options import (
     PATH,
+    check_option,
     config_option,
     device_option,
     images_option,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--leave-one-out", is_flag=True, help="Ask every picture of the index, each against the others.")
 @click.option("--report", type=PATH, default=None, help="HTML file to write: curves, confusions, confident errors.")
 @json_option
+@check_option
 @workers_option
 @device_option
 @config_option

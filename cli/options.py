@@ -122,6 +122,18 @@ def writing(*outputs: Path | None) -> Iterator[None]:
         yield
 
 
+def check_option(command: F) -> F:
+    """--check, what of a picture must be the same for its descriptor to be used again."""
+    return click.option(
+        "--check",
+        type=click.Choice(["size", "content"]),
+        default="size",
+        show_default=True,
+        help="Pictures of a store that is there are unchanged by size and time of change, or only by content "
+        "(reads all). Changed ones are embedded again.",
+    )(command)
+
+
 def json_option(command: F) -> F:
     """--json, one JSON document on stdout."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)

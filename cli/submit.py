@@ -9,6 +9,7 @@ from cli.options import (
     PATH,
     SUBMISSION,
     Share,
+    check_option,
     config_option,
     device_option,
     images_folder,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     default=None,
     help="Confidence below which a line stays blank. [default: the calibrated one that costs no GAP]",
 )
+@check_option
 @workers_option
 @device_option
 @config_option

@@ -32,7 +32,18 @@ from retrieval.recipe import (
 
 # What a comparison gives the commands itself.
 _OWN = {"manifest", "stores", "queries", "output", "model", "images", "index", "store", "config", "device"}
-_OWN |= {"threads", "workers", "overwrite", "wait", "json", "retry-unreadable", "summary", "show-batch", "find-rate"}
+_OWN |= {
+    "threads",
+    "workers",
+    "overwrite",
+    "wait",
+    "json",
+    "retry-unreadable",
+    "check",
+    "summary",
+    "show-batch",
+    "find-rate",
+}
 
 
 @dataclass(frozen=True, slots=True)

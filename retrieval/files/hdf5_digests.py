@@ -64,7 +64,9 @@ class Digests:
         """Raises ValueError where anything but the bulk is not as it was written. LmrError: it cannot be read."""
         with _readable(self.path) as file:
             size = file.seek(0, os.SEEK_END)
-            if size != self._place.n_bytes:
+            if size < self._place.n_bytes:
+                raise ValueError(f"it is cut short: {size:,} of {self._place.n_bytes:,} bytes")
+            if size > self._place.n_bytes:
                 raise ValueError(f"it has {size:,} bytes, not the {self._place.n_bytes:,} that were written")
             if _digest_of_rest(file, self._place) != self._digest(0):
                 raise ValueError("what it says of its pictures, or its structure, is not as it was written")

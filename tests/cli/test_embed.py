@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from tiny_set import HERE, NETWORK, cut_short, done, listing, misused, refused, write_csv
+from tiny_set import HERE, NETWORK, cut_short, done, drop_digests, listing, misused, refused, write_csv
 
 from retrieval.store import read_store
 
@@ -58,9 +58,40 @@ def test_unreadable_pictures_are_listed_and_can_be_tried_again(tiny_set):
     assert report.startswith("l: built: 30 pictures of 4 landmarks, 12 in the background")
     assert report.endswith(", 2 rows without a descriptor left out\n")
     shutil.copy("images/train-arch-1.jpg", "images/train-arch-0.jpg")
+    again = done("embed", "--output", "x.h5", *HERE)
+    assert again.stdout == "x.h5: 43 descriptors, 1 unreadable\n"
+    assert again.stderr.splitlines()[0] == "1 of 44 pictures there that were not there before, embedded: train-arch-0"
     assert done("embed", "--output", "x.h5", *HERE).stdout == "x.h5: finished already, nothing to do (44 pictures)\n"
     again = done("embed", "--output", "x.h5", "--retry-unreadable", *HERE)
     assert again.stdout == "x.h5: 43 descriptors, 1 unreadable\n"
+
+
+def test_a_replaced_picture_is_said_and_embedded_again(tiny_set):
+    before = read_store("train.h5")
+    shutil.copy("images/train-dome-0.jpg", "images/train-arch-0.jpg")
+    Path("images/train-dome-1.jpg").unlink()
+    result = done("embed", "--check", "content", *HERE)
+    assert result.stdout == "train.h5: 44 descriptors, 0 unreadable\n"
+    assert result.stderr == (
+        "1 of 44 pictures replaced since they were embedded, embedded again: train-arch-0\n"
+        "1 of 44 pictures gone or not readable any more, their descriptors stay: train-dome-1\n"
+    )
+    after = read_store("train.h5")
+    changed = [row for row in range(44) if not np.array_equal(before.vectors[row], after.vectors[row])]
+    assert after.image_id[changed].tolist() == ["train-arch-0"]
+
+
+def test_a_store_that_does_not_say_what_its_pictures_were_is_taken_as_it_is(tiny_set):
+    drop_digests(Path("train.h5"))
+    with h5py.File("train.h5", "r+") as file:
+        for name in ("size", "mtime_ns", "sha256"):
+            del file[name]
+    shutil.copy("images/train-dome-0.jpg", "images/train-arch-0.jpg")
+    result = done("embed", *HERE)
+    assert result.stdout == "train.h5: finished already, nothing to do (44 pictures)\n"
+    assert result.stderr == (
+        "train.h5 does not say what its pictures were (it is of an earlier lmr): all count as unchanged\n"
+    )
 
 
 @pytest.mark.parametrize("n", [1, 16, 17])

@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -250,3 +251,10 @@ def _watch_files(at: object, number: int) -> list[int]:
 
     sys.addaudithook(hook)
     return count
+
+
+def drop_digests(path: Path) -> None:
+    """Makes a store one that carries no digests, so that it may be changed."""
+    with h5py.File(path, "r+") as file:
+        del file.attrs["digests"]
+    path.write_bytes(bytes(512) + path.read_bytes()[512:])

@@ -297,7 +297,7 @@ def test_a_store_cut_short_anywhere_is_one_line(tmp_path: Path) -> None:
     for size in [512, 700, 5000, len(whole) - 1]:
         cut.write_bytes(whole[:size])
         assert message(read_store, cut) == (
-            f"{cut} is damaged (it has {size:,} bytes, not the {len(whole):,} that were written); "
+            f"{cut} is damaged (it is cut short: {size:,} of {len(whole):,} bytes); "
             "copy it again if it is a copy, else make it again with lmr embed --overwrite"
         )
     old = without_digests(tmp_path / "old.h5").read_bytes()
