@@ -11,7 +11,7 @@ import numpy as np
 from cli.locating import Pictures, find_pictures
 from cli.options import warn
 from cli.progress import PictureBar
-from cli.training import default_workers
+from cli.workers import default_workers
 from index.cleaning.rule import CleaningRule
 from retrieval.errors import LmrError, UnreadableError
 

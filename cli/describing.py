@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cli.options import images_folder, warn, writing
 from cli.progress import PictureBar, list_unreadable
 from cli.tars import index_tars
-from cli.training import default_workers
+from cli.workers import default_workers
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:

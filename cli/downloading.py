@@ -13,7 +13,7 @@ import numpy as np
 from cli.options import warn
 from cli.progress import PictureBar
 from cli.reading import load_manifest
-from cli.training import default_workers
+from cli.workers import default_workers
 from retrieval.arrays import UInt8Array
 from retrieval.download.ledger import LEDGER_NAME, Ledger
 from retrieval.download.places import Places

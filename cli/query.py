@@ -71,7 +71,7 @@ def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: 
     """
     import lmr
     from cli.report.sheet import sheet_format
-    from cli.training import default_workers
+    from cli.workers import default_workers
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")

@@ -1,5 +1,6 @@
 """lmr train --show-batch: the first batch of a training, drawn as the network would see it."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,8 @@ def first_batch(data: "TrainingData", spec: ImageSpec, config: TrainConfig) -> "
     from retrieval.training.step import step_seed
 
     run = Run(Path(), torch.device("cpu"), n_workers=0)
-    batch, *_ = next(feed(data, pictures_of(data, spec, config), config, run))
+    with closing(feed(data, pictures_of(data, spec, config), config, run)) as batches:
+        batch, *_ = next(batches)
     return mix(batch, config.augment, torch.Generator().manual_seed(step_seed(config.seed, 0)))
 
 

@@ -17,7 +17,7 @@ from cli.progress import PictureBar
 from cli.reading import load_manifest
 from cli.split_files import files_of, group_digest, input_digest, part_manifests, refuse_input_in_the_way
 from cli.split_summary import to_json
-from cli.training import default_workers
+from cli.workers import default_workers
 from index.split_folder import NAMES, is_finished, require_place, write_split
 from retrieval.errors import LmrError
 from retrieval.images.source import PictureSource

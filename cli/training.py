@@ -12,6 +12,7 @@ from cli.options import images_folder, warn
 from cli.progress import PictureBar, list_unreadable
 from cli.tars import index_tars
 from cli.tensorboard import summary_writer, write_epoch
+from cli.workers import default_workers
 from retrieval.errors import LmrError
 from retrieval.images.preprocess import ImageSpec
 from retrieval.training.config import TrainConfig
@@ -241,16 +242,6 @@ def make_validation(
         return {"gap": figure, "top1": float(right.sum()) / n_landmark_queries}
 
     return validate, manifest.digest
-
-
-def default_workers(asked: int | None) -> int:
-    """As many as asked for, else one for each core this process may use, shared among those of torchrun."""
-    import os
-
-    if asked is not None:
-        return asked
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, n_cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _make_way(output: Path, *, overwrite: bool) -> None:

@@ -67,13 +67,18 @@ def explained(device: torch.device, n: int, size: int, remedy: str) -> Iterator[
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one; on CPU and MPS it has no name of its own
         said = str(error)
-        if isinstance(error, torch.OutOfMemoryError) or any(text in said for text in _NO_MEMORY):
+        if lacks_memory(error):
             raise LmrError(
                 f"not enough memory on {device} for batches of {n} pictures of {size} pixels; {remedy}"
             ) from error
         if any(text in said for text in _TOO_SMALL):
             raise LmrError(f"pictures of {size} pixels are too small for this network; give a larger --size") from error
         raise
+
+
+def lacks_memory(error: RuntimeError) -> bool:
+    """Whether torch says with it that there is too little memory."""
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _NO_MEMORY)
 
 
 @cache

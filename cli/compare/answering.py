@@ -12,7 +12,7 @@ from cli.compare.indexing import build, describe_parts, describe_rows, network_o
 from cli.compare.plan import parse_step
 from cli.compare.timing import describing, measure_rate
 from cli.compare.workshop import Workshop, run_step, write_config
-from cli.training import default_workers
+from cli.workers import default_workers
 from retrieval.arrays import LongArray
 from retrieval.recipe import Recipe
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cli.compare.workshop import Workshop
-from cli.training import default_workers
+from cli.workers import default_workers
 from retrieval.arrays import LongArray
 
 N_TIMED = 256  # pictures of val

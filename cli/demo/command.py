@@ -98,7 +98,7 @@ def prepare_pictures(images: Path | None, values: dict[str, Any]) -> "DemoSet":
     from cli.demo.own import split_own
     from cli.demo.scenes import render_demo
     from cli.progress import PictureBar
-    from cli.training import default_workers
+    from cli.workers import default_workers
 
     n_workers = max(1, default_workers(values["workers"]))
     if images is not None:

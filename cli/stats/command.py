@@ -115,7 +115,7 @@ def _asked(manifest: Path, values: dict[str, Any]) -> "Asked":
     """What is to be found out. Raises click.UsageError for options that need another one."""
     from cli.stats.collecting import Asked
     from cli.stats.data import Beside
-    from cli.training import default_workers
+    from cli.workers import default_workers
 
     for option, needed in (
         ("clusters", "store"),

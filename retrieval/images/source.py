@@ -1,5 +1,6 @@
 """Where pictures come from: an images folder, tars in it, a manifest's own paths, the command line, a URL."""
 
+import errno
 import itertools
 import os
 import stat
@@ -18,6 +19,7 @@ from retrieval.tars import Found, TarSet, find_member, is_tar, is_tar_name, list
 URL_TIMEOUT_S = 20.0  # for a whole picture of a query
 QUERY_AGENT = "lmr/0.1 (looks at one picture for a person)"
 
+_WANTING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what is wrong is not the picture
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _ANY_CASE = (*_SUFFIXES, *(s.upper() for s in _SUFFIXES), *(s.title() for s in _SUFFIXES))
 
@@ -179,6 +181,8 @@ def read_picture(path: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
             raise UnreadableError("not found") from error
         return found.read(limits)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        if isinstance(error, OSError) and error.errno in _WANTING:
+            raise LmrError(f"{path}: {error.strerror}; run the same command again with fewer --workers") from error
         raise UnreadableError(getattr(error, "strerror", None) or str(error)) from error
 
 

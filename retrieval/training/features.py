@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -10,7 +11,6 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from retrieval.arrays import FloatArray
 from retrieval.errors import UnreadableError
@@ -21,14 +21,14 @@ from retrieval.sources import Source
 from retrieval.training.augmentation import Batch, Collate
 from retrieval.training.parts import Parts, network_dtype
 from retrieval.training.step import Setting, explained_step, pooled_features
-from retrieval.training.workers import explained_workers
+from retrieval.training.workers import load_batches
 
 N_AT_ONCE = 32  # pictures at most
 
 Item = tuple[int, Tensor | str]
 
 
-class PlainPictures(Dataset[Item]):
+class PlainPictures:
     """Pictures as they are embedded. Items as TrainingPictures has them; their seeds change nothing."""
 
     def __init__(self, source: Source, spec: ImageSpec) -> None:
@@ -42,7 +42,7 @@ class PlainPictures(Dataset[Item]):
             return row, str(error)
 
 
-class FeatureRows(Dataset[Item]):
+class FeatureRows:
     """Features in a file, mapped into memory. Items are (row, float32 (c,)), or (row, reason) if unreadable."""
 
     def __init__(self, path: Path, unreadable: dict[int, str]) -> None:
@@ -73,12 +73,16 @@ def frozen_features(parts: Parts, setting: Setting, pictures: PlainPictures, cac
 
 @dataclass(frozen=True, slots=True)
 class FeatureCache:
-    """Where features are kept, and of what: digest and number of the pictures. n_workers: that decode them."""
+    """Where features are kept, and of what: digest and number of the pictures.
+
+    n_workers: that decode them. on_warning: told when fewer can be started.
+    """
 
     folder: Path
     digest: str
     n: int
     n_workers: int
+    on_warning: Callable[[str], None] = lambda _: None
 
 
 def _fingerprint(model: DescriptorModel, setting: Setting, digest: str) -> str:
@@ -94,14 +98,12 @@ def _fingerprint(model: DescriptorModel, setting: Setting, digest: str) -> str:
 def _all_batches(pictures: PlainPictures, cache: FeatureCache, setting: Setting) -> Iterator[tuple[range, Batch]]:
     step = min(N_AT_ONCE, setting.config.batch_size)
     rows = [range(i, min(i + step, cache.n)) for i in range(0, cache.n, step)]
-    loader = DataLoader(
-        pictures,
-        batch_sampler=[[(row, 0) for row in some] for some in rows],
-        collate_fn=Collate(np.zeros(cache.n, np.int32)),
-        num_workers=cache.n_workers,
-    )
-    with explained_workers():
-        yield from zip(rows, loader, strict=True)
+    keys = [[(row, 0) for row in some] for some in rows]
+    collate = Collate(np.zeros(cache.n, np.int32))
+    with closing(
+        load_batches(pictures, collate, keys, min(cache.n_workers, len(keys)), on_warning=cache.on_warning)
+    ) as batches:
+        yield from zip(rows, batches, strict=True)
 
 
 def _write_features(

@@ -1,9 +1,8 @@
 """What each step is fed with: which pictures, in which batches, decoded by worker processes."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from itertools import count, islice
-
-from torch.utils.data import DataLoader
 
 from retrieval.images.preprocess import ImageSpec
 from retrieval.training.augmentation import Batch, Collate, TrainingPictures
@@ -12,7 +11,7 @@ from retrieval.training.features import FeatureRows, PlainPictures
 from retrieval.training.processes import Processes
 from retrieval.training.run import Run, TrainingData
 from retrieval.training.sampling import Sampler, training_sampler
-from retrieval.training.workers import explained_workers
+from retrieval.training.workers import Keys, load_batches
 
 Pictures = TrainingPictures | PlainPictures | FeatureRows
 
@@ -31,29 +30,25 @@ def count_steps(data: TrainingData, config: TrainConfig) -> int:
 
 def feed(
     data: TrainingData, pictures: Pictures, config: TrainConfig, run: Run, begin: tuple[int, int] = (0, 0)
-) -> Iterator[list[Batch]]:
+) -> Generator[list[Batch], None, None]:
     """The batches of each step, without end. begin: epoch and step.
 
     Worker processes decode, and outlive the epochs. LmrError when one is killed.
     """
-    loader = iter(
-        DataLoader(
-            pictures,
-            batch_sampler=_keys(training_sampler(data.landmark, config), begin, config.accumulate, run.processes),
-            collate_fn=Collate(data.landmark),
-            num_workers=0 if isinstance(pictures, FeatureRows) else run.n_workers,
-            pin_memory=run.device.type == "cuda",
-        )
+    batches = load_batches(
+        pictures,
+        Collate(data.landmark),
+        _keys(training_sampler(data.landmark, config), begin, config.accumulate, run.processes),
+        0 if isinstance(pictures, FeatureRows) else min(run.n_workers, _count_batches(data, config)),
+        pin=run.device.type == "cuda",
+        on_warning=run.on_warning,
     )
-    while True:
-        with explained_workers():
-            together = [next(loader) for _ in range(config.accumulate)]
-        yield together
+    with closing(batches):
+        while True:
+            yield [next(batches) for _ in range(config.accumulate)]
 
 
-def _keys(
-    sampler: Sampler, begin: tuple[int, int], accumulate: int, processes: Processes
-) -> Iterator[list[tuple[int, int]]]:
+def _keys(sampler: Sampler, begin: tuple[int, int], accumulate: int, processes: Processes) -> Iterator[Keys]:
     """Of each batch the rows and seeds of this process' pictures; `accumulate` batches are a step."""
     for epoch in count(begin[0]):
         plan = sampler.plan(epoch)
@@ -62,3 +57,8 @@ def _keys(
             keys = list(zip(rows.tolist(), seeds.tolist(), strict=True))
             for i in range(accumulate):
                 yield keys[i::accumulate][processes.rank :: processes.n]
+
+
+def _count_batches(data: TrainingData, config: TrainConfig) -> int:
+    """Of all epochs."""
+    return count_steps(data, config) * config.accumulate * config.epochs

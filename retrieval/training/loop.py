@@ -5,6 +5,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -68,10 +69,10 @@ def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: T
     training = _begin(model, data, spec, config, run)
     state = training.state
     if not is_finished(config, state.log):
-        batches = feed(data, _pictures(training), config, run, (state.epoch, state.step))
-    while not is_finished(config, state.log):
-        _train_epoch(training, batches)
-        _finish_epoch(training)
+        with closing(feed(data, _pictures(training), config, run, (state.epoch, state.step))) as batches:
+            while not is_finished(config, state.log):
+                _train_epoch(training, batches)
+                _finish_epoch(training)
     if training.parts.average is not None:
         model.load_state_dict(training.parts.result.state_dict())
     model.eval()
@@ -219,7 +220,7 @@ def _pictures(training: _Training) -> Pictures:
     pictures = pictures_of(data, setting.spec, setting.config)
     if isinstance(pictures, TrainingPictures) or setting.config.freeze != "all":
         return pictures
-    cache = FeatureCache(run.folder, data.digest, len(data.landmark), run.n_workers)
+    cache = FeatureCache(run.folder, data.digest, len(data.landmark), run.n_workers, run.on_warning)
     return frozen_features(training.parts, setting, pictures, cache)
 
 

@@ -1,6 +1,8 @@
 """A search for the learning rate: steps at rates that rise from hardly any to far too much."""
 
 import itertools
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +13,12 @@ from retrieval.device import keep_freed_memory
 from retrieval.errors import LmrError
 from retrieval.images.preprocess import ImageSpec
 from retrieval.model import DescriptorModel
+from retrieval.training.augmentation import Batch
 from retrieval.training.config import TrainConfig
 from retrieval.training.feeding import feed, pictures_of
 from retrieval.training.freezing import train_mode
 from retrieval.training.optimizers import set_rates
-from retrieval.training.parts import make_parts
+from retrieval.training.parts import Parts, make_parts
 from retrieval.training.run import Run, TrainingData
 from retrieval.training.step import NotFiniteError, Setting, learn, step_seed
 
@@ -49,14 +52,21 @@ def find_rate(model: DescriptorModel, data: TrainingData, spec: ImageSpec, confi
     pictures = pictures_of(data, spec, config)
     setting = Setting(spec, config, run.device, run.processes, data.teacher)
     train_mode(model)
+    with closing(feed(data, pictures, config, run)) as batches:
+        shares, losses = _rise(parts, itertools.islice(batches, N_STEPS), setting)
+    return RateTest(np.array(shares), np.array(losses), steepest(np.array(shares), np.array(losses)))
+
+
+def _rise(parts: Parts, steps: Iterable[list[Batch]], setting: Setting) -> tuple[list[float], list[float]]:
+    """The shares that were tried until the loss diverged or the steps ended, and the smoothed loss at each."""
     shares: list[float] = []
     losses: list[float] = []
     smooth = 0.0
-    for step, batches in enumerate(itertools.islice(feed(data, pictures, config, run), N_STEPS)):
+    for step, batches in enumerate(steps):
         share = LOWEST * (HIGHEST / LOWEST) ** (step / (N_STEPS - 1))
         set_rates(parts.optimizer, share)
         try:
-            loss = learn(parts, batches, setting, step_seed(config.seed, step))
+            loss = learn(parts, batches, setting, step_seed(setting.config.seed, step))
         except NotFiniteError:
             break
         if loss is None:
@@ -66,7 +76,7 @@ def find_rate(model: DescriptorModel, data: TrainingData, spec: ImageSpec, confi
         losses.append(smooth / (1 - KEEP ** (len(losses) + 1)))
         if step >= N_QUIET and losses[-1] > DIVERGED * min(losses):
             break
-    return RateTest(np.array(shares), np.array(losses), steepest(np.array(shares), np.array(losses)))
+    return shares, losses
 
 
 def steepest(share: FloatArray, loss: FloatArray) -> float:

@@ -1,22 +1,71 @@
-"""What is said when a process that decodes training pictures dies."""
+"""Batches, decoded by worker processes while the network computes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from typing import Protocol
 
-from retrieval.errors import LmrError
+import torch
+from torch import Tensor
 
-_KILLED = "DataLoader worker (pid"  # how torch's messages of it begin; those of errors within a worker do not
+from retrieval.device import lacks_memory
+from retrieval.pool import Workers, work_apart
+from retrieval.training.augmentation import Batch, Collate
+
+Keys = list[tuple[int, int]]  # rows and seeds of the pictures of a batch
 
 
-@contextmanager
-def explained_workers() -> Iterator[None]:
-    """LmrError in place of the loader's error that one of its processes was killed."""
+class Pictures(Protocol):
+    """Gives a row's picture, which may vary with a seed, or the reason why it cannot be read."""
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, Tensor | str]:
+        """The row, and its picture or the reason."""
+
+
+def load_batches(
+    pictures: Pictures,
+    collate: Collate,
+    keys: Iterable[Keys],
+    n_workers: int,
+    *,
+    pin: bool = False,
+    on_warning: Callable[[str], None] = lambda _: None,
+) -> Generator[Batch, None, None]:
+    """A batch for each list of keys, in their order, which does not depend on the number of workers.
+
+    n_workers: processes, 0 = this one. pin: copied in the background to memory that a GPU reads while it computes.
+    LmrError: a process was killed, memory runs out.
+    """
+    fixed = (pictures, collate)
+    workers = Workers(n_workers, start=None, begin=_use_one_thread, on_warning=on_warning)
+    batches = work_apart(_load, keys, fixed, workers)
+    return _pinned(batches) if pin else batches
+
+
+def _load(keys: Keys, fixed: tuple[Pictures, Collate]) -> Batch:
+    pictures, collate = fixed
     try:
-        yield
+        return collate([pictures[key] for key in keys])
     except RuntimeError as error:
-        if _KILLED not in str(error):
-            raise
-        raise LmrError(
-            "a process that decodes pictures was killed, most often for want of memory; "
-            "run the same command again with fewer --workers"
-        ) from error
+        if lacks_memory(error):
+            raise MemoryError from error
+        raise
+
+
+def _use_one_thread() -> None:
+    """The workers share the cores; and OpenMP's threads are not there any more in a process that was forked."""
+    torch.set_num_threads(1)
+
+
+def _pinned(batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
+    """The same batches in pinned memory, the next one received and copied while one is used."""
+    with closing(batches), ThreadPoolExecutor(1) as pool:
+
+        def next_one() -> Batch | None:
+            batch = next(batches, None)
+            return None if batch is None else batch.pin_memory()
+
+        waiting: Future[Batch | None] = pool.submit(next_one)
+        while (batch := waiting.result()) is not None:
+            waiting = pool.submit(next_one)
+            yield batch

@@ -196,13 +196,11 @@ def test_what_damages_pictures_warns_of_nothing(name: str) -> None:
     assert picture((0, 5), dataclasses.replace(STILL, **{name: 1.0})).shape == (3, 16, 16)
 
 
-def test_the_loader_can_pin_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which torch does only to what has a method for it; pinning itself needs a GPU."""
-    from torch.utils.data._utils.pin_memory import pin_memory
-
+def test_a_pinned_batch_is_the_same_in_other_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pinning itself needs a GPU."""
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
     batch = Collate(np.zeros(3, dtype=np.int32))([pictures()[(0, 1)], pictures()[(1, 2)]])
-    pinned = pin_memory(batch)
+    pinned = batch.pin_memory()
     assert torch.equal(pinned.pictures, batch.pictures + 1)
     assert pinned.rows == batch.rows == (0, 1)
 

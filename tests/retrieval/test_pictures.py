@@ -1,5 +1,6 @@
 """Where pictures are found: by id, path, folder, and from a server on this machine."""
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -136,6 +137,21 @@ def test_what_names_no_picture_is_refused(tmp_path: Path, given: str, message: s
     with pytest.raises(LmrError) as caught:
         list_pictures([given.format(tmp_path)])
     assert str(caught.value) == message.format(tmp_path)
+
+
+def test_a_picture_is_not_called_unreadable_for_want_of_file_handles_or_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = str(tmp_path / "a.jpg")
+
+    def full(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files", place)
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(LmrError) as caught:
+        read_picture(place)
+    assert type(caught.value) is LmrError
+    assert str(caught.value) == f"{place}: Too many open files; run the same command again with fewer --workers"
 
 
 def test_a_file_that_vanished_is_unreadable(tmp_path: Path) -> None:

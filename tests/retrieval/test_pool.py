@@ -5,9 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 
-from retrieval.pool import run_tasks
+import pytest
+
+from retrieval import pool
+from retrieval.errors import LmrError
+from retrieval.pool import Workers, run_tasks, work_apart
+
+MANY_BYTES = 1_000_000  # more than a pipe holds
 
 
 def slow_task(number: int, folder: str) -> int:
@@ -80,3 +88,155 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
         parent.wait()
     pids = [int((tmp_path / f"{n}.pid").read_text()) for n in (0, 1)]
     assert wait_for(lambda: not any(map(alive, pids)))
+
+
+# Work apart
+
+
+@pytest.fixture
+def forked() -> Workers:
+    """Two processes, which begin at once where the system can fork."""
+    return Workers(2, start="fork" if hasattr(os, "fork") else "spawn")
+
+
+def echo(data: bytes, more: bytes) -> bytes:
+    return data + more
+
+
+def fail(number: int, kind: str) -> int:
+    if number < 3:
+        return number
+    if kind == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "memory":
+        raise MemoryError
+    if kind == "disk":
+        raise OSError(28, "No space left on device", "there")
+    if kind == "told":
+        raise LmrError("told")
+    raise UnpickledError("of two", "parts")
+
+
+class UnpickledError(Exception):
+    """Cannot be made again from what pickle keeps of it."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} {other}")
+
+
+def test_tasks_and_results_larger_than_a_pipe_hold_nobody_up(forked: Workers) -> None:
+    tasks = [bytes([i]) * MANY_BYTES for i in range(7)]
+    assert list(work_apart(echo, tasks, b"x", forked)) == [task + b"x" for task in tasks]
+
+
+def test_a_fast_worker_goes_on_while_a_slow_one_is_waited_for(forked: Workers) -> None:
+    assert list(work_apart(wait_long, [0.2, 0.0, 0.0, 0.0, 0.1, 0.0], None, forked)) == [0.2, 0.0, 0.0, 0.0, 0.1, 0.0]
+
+
+def wait_long(seconds: float, _: None) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def test_tasks_without_end_are_begun_only_as_they_are_needed_and_the_workers_end(forked: Workers) -> None:
+    asked: list[int] = []
+
+    def tasks() -> Iterator[int]:
+        for number in count():
+            asked.append(number)
+            yield number
+
+    results = work_apart(pid_of, tasks(), None, forked)
+    pids = set(islice(results, 5))
+    assert 5 <= len(asked) <= 5 + 2 * 2
+    results.close()
+    assert len(pids) == 2
+    assert not any(map(alive, pids))
+
+
+def pid_of(_: int, __: None) -> int:
+    return os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        (
+            "killed",
+            LmrError(
+                "a process that works on pictures was killed, most often for want of memory; "
+                "run the same command again with fewer --workers"
+            ),
+        ),
+        (
+            "memory",
+            LmrError(
+                "not enough memory to work on so many pictures at once; run the same command again with fewer --workers"
+            ),
+        ),
+        ("disk", OSError(28, "No space left on device", "there")),
+        ("told", LmrError("told")),
+        ("other", RuntimeError("UnpickledError: of two parts")),
+    ],
+)
+def test_what_goes_wrong_in_a_worker_ends_the_work_with_its_reason(
+    forked: Workers, kind: str, error: Exception
+) -> None:
+    results = work_apart(fail, range(6), kind, forked)
+    assert list(islice(results, 3)) == [0, 1, 2]
+    with pytest.raises(type(error)) as caught:
+        next(results)
+    assert str(caught.value) == str(error)
+
+
+@pytest.mark.parametrize("n_started", [0, 1])
+def test_where_not_all_processes_can_be_started_fewer_or_none_do_the_same_work(
+    forked: Workers, monkeypatch: pytest.MonkeyPatch, n_started: int
+) -> None:
+    start, warnings, started = pool._start, list[str](), list[int]()
+
+    def few(*arguments: object) -> object:
+        if len(started) == n_started:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        started.append(1)
+        return start(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pool, "_start", few)
+    workers = Workers(3, forked.start, on_warning=warnings.append)
+    assert list(work_apart(square, range(5), 1, workers)) == [1, 2, 5, 10, 17]
+    assert warnings == [
+        f"{n_started} of 3 processes for the pictures can be started here (Resource temporarily unavailable); "
+        "the work is slower with them, not different"
+    ]
+
+
+def test_no_process_is_started_when_its_work_could_open_no_file(forked: Workers) -> None:
+    """In a process of its own, whose limit is not ours."""
+    resource = pytest.importorskip("resource")
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (14, 14))
+
+    program = (
+        "from retrieval.pool import Workers, work_apart; from tests.retrieval.test_pool import square\n"
+        "print(list(work_apart(square, range(3), 0, Workers(2, 'fork', on_warning=print))))"
+    )
+    root = str(Path(__file__).parents[2])
+    said = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, preexec_fn=limit, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.splitlines() == [
+        "0 of 2 processes for the pictures can be started here (Too many open files); "
+        "the work is slower with them, not different",
+        "[0, 1, 4]",
+    ]
+
+
+def test_work_needs_no_semaphore(forked: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They lie in /dev/shm, which may be full."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
+    assert list(work_apart(square, range(5), 1, forked)) == [1, 2, 5, 10, 17]

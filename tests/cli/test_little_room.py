@@ -1,0 +1,83 @@
+"""Training where the system gives next to nothing: /dev/shm as in a container, few files, a worker without a slot."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_set import done
+
+from retrieval.checkpoint import read_card
+
+LMR = (sys.executable, "-c", "from cli.main import main; main()")
+ROOT = Path(__file__).parents[2]
+TRAIN = (
+    "train",
+    "train.csv",
+    "--backbone",
+    "plain-cnn",
+    "--size",
+    "64",
+    "--epochs",
+    "1",
+    "--batch-size",
+    "16",
+    "--threads",
+    "1",
+)
+FROZEN = ("--freeze", "all", "--plain-pictures")
+
+
+def digest() -> str:
+    return read_card(Path("model")).weights_sha256
+
+
+@pytest.fixture
+def shared_memory() -> list[str]:
+    """What runs a program, its last arguments, with 64 kB of /dev/shm; a batch of these tests takes 196 kB."""
+    command = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"', "sh"]
+    try:
+        tried = subprocess.run([*command, "true"], capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("needs unshare of util-linux")
+    if tried.returncode:
+        pytest.skip("only root mounts another /dev/shm")
+    return command
+
+
+@pytest.mark.parametrize("frozen", [(), FROZEN])
+def test_training_needs_no_shared_memory(pictures: Path, shared_memory: list[str], frozen: tuple[str, ...]) -> None:
+    done(*TRAIN, *frozen, "--workers", "0", "--output", "whole")
+    program = [*LMR, *TRAIN, *frozen, "--workers", "2"]
+    said = subprocess.run([*shared_memory, *program], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert "processes for the pictures" not in said.stderr
+    assert digest() == read_card(Path("whole")).weights_sha256
+
+
+def test_training_passes_no_tensor_through_shared_memory(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, where nothing can be mounted."""
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm)")
+
+    for name in ("_new_shared", "_share_filename_cpu_", "_share_fd_cpu_", "share_memory_"):
+        monkeypatch.setattr(f"torch.UntypedStorage.{name}", full, raising=False)
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
+    done(*TRAIN, "--workers", "0", "--output", "whole")
+    done(*TRAIN, "--workers", "2")
+    assert digest() == read_card(Path("whole")).weights_sha256
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
+def test_few_open_files_mean_fewer_workers(pictures: Path) -> None:
+    words = shlex.join([*LMR, *TRAIN, "--workers", "2"])
+    said = subprocess.run(
+        ["sh", "-c", f"ulimit -n 16; exec {words}"], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert said.returncode == 0, said.stderr
+    assert said.stderr.splitlines()[0] == (
+        "0 of 2 processes for the pictures can be started here (Too many open files); "
+        "the work is slower with them, not different"
+    )
