@@ -1,12 +1,10 @@
 """What `lmr download --tars` does and says."""
 
-import json
 from typing import Any
-
-import click
 
 from cli.downloading import make_folder
 from cli.progress import ByteBar
+from cli.terminal import say, say_json, say_result
 from retrieval.download.archives import archives_there, require_part, run_archives
 from retrieval.download.google import Archives
 from retrieval.download.ledger import LEDGER_NAME, Ledger
@@ -23,7 +21,7 @@ def download_archives(archives: Archives, rules: FetchRules, values: dict[str, A
             there = [] if values["overwrite"] else archives_there(archives, ledger)
         content = {"images": str(archives.folder), "n_archives": len(names), "n_there": len(there)}
         text = f"{archives.folder}: {len(names) - len(there)} of {len(names)} tar files would be fetched"
-        click.echo(json.dumps(content, indent=2) if values["as_json"] else text)
+        say_result(content, text, as_json=values["as_json"], indent=2)
         return
     make_folder(archives.folder)
     with Ledger(path) as ledger:
@@ -45,10 +43,10 @@ def download_archives(archives: Archives, rules: FetchRules, values: dict[str, A
         "failed": failed,
     }
     if values["as_json"]:
-        click.echo(json.dumps(content, indent=2))
+        say_json(content, indent=2)
     else:
         what = "nothing to do" if len(there) == len(names) else f"{content['n_new']} new"
-        click.echo(f"{archives.folder}: {content['n_done']} of {len(names)} tar files are there and checked, {what}")
+        say(f"{archives.folder}: {content['n_done']} of {len(names)} tar files are there and checked, {what}")
     if failed:
         name, cause = next(iter(failed.items()))
         raise LmrError(

@@ -22,6 +22,7 @@ from cli.options import (
     value_options,
     writes,
 )
+from cli.terminal import say
 from index.refinement import Refinement
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def command(stores: tuple[Path, ...], model: Path, output: Path, **values: Any) 
     info = report.info
     what = "unchanged, nothing to do" if report.state == "unchanged" else "built"
     unreadable = f", {report.n_unreadable} rows without a descriptor left out" if report.n_unreadable else ""
-    click.echo(
+    say(
         f"{output}: {what}: {info.n_rows} pictures of {info.n_landmarks} landmarks, "
         f"{info.n_background} in the background, d = {info.d}{unreadable}"
     )

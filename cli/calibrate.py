@@ -20,6 +20,7 @@ from cli.options import (
     workers_option,
     writes,
 )
+from cli.terminal import say_result
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def command(queries: Path, index_path: Path, as_json: bool, **values: Any) -> No
         replace_calibration(folder.path, calibration)
     for text in calibration.warnings:
         warn(f"warning: {text}")
-    click.echo(json.dumps(calibration.to_json(), indent=1) if as_json else to_text(index_path, calibration))
+    say_result(calibration.to_json(), to_text(index_path, calibration), as_json=as_json)
 
 
 def _calibration_of(folder: "IndexFolder") -> "Calibration | None":

@@ -1,7 +1,6 @@
 """lmr clean: which pictures of a training set to leave out, and why."""
 
 import difflib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from cli.options import (
     workers_option,
     writes,
 )
+from cli.terminal import say_result
 from index.cleaning.rule import CHECKS, CleaningRule
 from retrieval.resolution import SCREEN_DIAGONAL_IN
 
@@ -137,11 +137,11 @@ def command(manifest: Path, output: Path, as_json: bool, **values: Any) -> None:
         content = apply_review(manifest, output, values)
     else:
         content = clean_manifest(manifest, output, _rule(values), values)
-    click.echo(json.dumps(content, indent=1) if as_json else _told(content))
+    say_result(content, _told(content), as_json=as_json)
     if content["state"] == "written":
         look, review = output / "gallery.html", output / "decisions.csv"
-        shown = f"look at {look}; " if values["gallery"] else ""
-        warn(f"{shown}after changes in {review}: lmr clean {manifest} --review {review}")
+        first = f"look at {look}; " if values["gallery"] else ""
+        warn(f"{first}after changes in {review}: lmr clean {manifest} --review {review}")
 
 
 def _rule(values: dict[str, Any]) -> CleaningRule:

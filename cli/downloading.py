@@ -1,18 +1,17 @@
 """What `lmr download` does and says about the pictures of a manifest."""
 
-import json
 import time
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 
 from cli.options import warn
 from cli.progress import PictureBar
 from cli.reading import load_manifest
+from cli.terminal import say, say_json, shown
 from cli.workers import default_workers
 from retrieval.arrays import UInt8Array
 from retrieval.download.ledger import LEDGER_NAME, Ledger
@@ -107,7 +106,7 @@ def _fetch(task: Task, ledger: Ledger) -> tuple[int, dict[str, str]]:
 
         def tell_wait(host: str, asked_s: float) -> None:
             after = f"{task.rules.max_wait_s:g} s (--max-wait-s)"
-            warn(f"{host} asks to wait {asked_s:,.0f} s; it is asked again after {after}")
+            warn(f"{shown(host)} asks to wait {asked_s:,.0f} s; it is asked again after {after}")
 
         left = run_download(task, ledger, Listener(count, tell_wait))
     return counts[True], left
@@ -135,20 +134,20 @@ def _account(manifest: Manifest, ledger: Ledger, images: Path) -> dict[str, Any]
 
 def _tell(content: dict[str, Any], was_anything: bool, as_json: bool) -> None:
     for host, reason in content["hosts_left"].items():
-        warn(f"{host} was left for a later run: {reason}; the same command tries it again")
+        warn(f"{shown(host)} was left for a later run: {reason}; the same command tries it again")
     if as_json:
-        click.echo(json.dumps(content, indent=2))
+        say_json(content, indent=2)
         return
     done = f"{content['n_done']:,} of {content['n_rows']:,} pictures are there, {content['bytes'] / 1e6:,.2f} MB"
     if not was_anything:
-        click.echo(f"{content['images']}: {done}, nothing to do")
+        say(f"{content['images']}: {done}, nothing to do")
     else:
         rate = content["n_new"] / max(content["seconds"], 1e-3)
-        click.echo(f"{content['images']}: {done}; {content['n_new']:,} new, {rate:.1f} a second")
+        say(f"{content['images']}: {done}; {content['n_new']:,} new, {rate:.1f} a second")
     if content["n_missing"]:
         _table("not there, by cause", content["causes"])
         _table("not there, by host", {name: host["n_missing"] for name, host in content["hosts"].items()})
-        click.echo(_advice(content))
+        say(_advice(content))
 
 
 def _advice(content: dict[str, Any]) -> str:
@@ -165,11 +164,11 @@ def _table(title: str, counts: dict[str, int]) -> None:
     items = [(name, n) for name, n in counts.items() if n]
     if not items:
         return
-    click.echo(f"{title}:")
+    say(f"{title}:")
     for name, n in items[:_SHOWN]:
-        click.echo(f"  {n:>9,}  {name}")
+        say(f"  {n:>9,}  {shown(name)}")
     if len(items) > _SHOWN:
-        click.echo(f"  {sum(n for _, n in items[_SHOWN:]):>9,}  in {len(items) - _SHOWN} others")
+        say(f"  {sum(n for _, n in items[_SHOWN:]):>9,}  in {len(items) - _SHOWN} others")
 
 
 def _tell_plan(manifest: Manifest, places: Places, form: Form, values: dict[str, Any]) -> None:
@@ -185,9 +184,9 @@ def _tell_plan(manifest: Manifest, places: Places, form: Form, values: dict[str,
     content |= {name: int((states == state).sum()) for name, state in _STATES.items()}
     content["hosts"] = dict(_hosts(manifest, states).most_common())
     if values["as_json"]:
-        click.echo(json.dumps(content, indent=2))
+        say_json(content, indent=2)
         return
-    click.echo(
+    say(
         f"{places.images}: {content['n_to_fetch']:,} of {len(manifest):,} pictures would be fetched; "
         f"{content['n_there']:,} are there, {content['n_to_verify']:,} files would be checked, "
         f"{content['n_failed_before']:,} failed before, {content['n_excluded_before']:,} are excluded by "

@@ -24,6 +24,7 @@ from cli.options import (
     writes,
 )
 from cli.tars import index_tars
+from cli.terminal import say
 from retrieval.errors import LmrError
 from retrieval.model_config import ModelConfig
 
@@ -87,9 +88,9 @@ def command(ctx: click.Context, /, manifest: Path, model: Path, output: Path | N
     card = _make_card(model, values, check) if asked else _find_card(model, values)
     report = embed_manifest(rows, images, (model, card), output, values)
     if report.state == "unchanged":
-        click.echo(f"{output}: finished already, nothing to do ({report.n_pictures} pictures)")
+        say(f"{output}: finished already, nothing to do ({report.n_pictures} pictures)")
     else:
-        click.echo(f"{output}: {report.n_pictures - report.n_unreadable} descriptors, {report.n_unreadable} unreadable")
+        say(f"{output}: {report.n_pictures - report.n_unreadable} descriptors, {report.n_unreadable} unreadable")
 
 
 def _network_options_given(ctx: click.Context) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from cli.options import PATH, config_option, overwrite_option, writes
+from cli.terminal import say
 from retrieval.errors import LmrError
 
 
@@ -34,7 +35,7 @@ def command(models: tuple[Path, ...], output: Path, weights: tuple[float, ...], 
         raise LmrError(f"--weight is given {len(weights)} times for {len(models)} models; give one for each or none")
     state, card = save_ensemble(output, models, weights or (1.0,) * len(models), overwrite=overwrite)
     if state == "unchanged":
-        click.echo(f"{output}: unchanged, nothing to do")
+        say(f"{output}: unchanged, nothing to do")
         return
     shares = ", ".join(f"{member.weight:.3g} {member.card.config.backbone}" for member in card.members)
-    click.echo(f"{output}: {len(card.members)} models ({shares})")
+    say(f"{output}: {len(card.members)} models ({shares})")

@@ -1,6 +1,5 @@
 """lmr evaluate: measures the answers of an index folder on labelled queries, and writes a report."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from cli.options import (
     workers_option,
     writes,
 )
+from cli.terminal import say_result, shown
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def command(queries: Path | None, index_path: Path, as_json: bool, report: Path 
     if folder.calibration is None:
         warn(f"{index_path} is not calibrated: no thresholds; lmr calibrate makes them")
     content = evaluation.to_json()
-    click.echo(json.dumps(content, indent=1) if as_json else to_text(content))
+    say_result(content, to_text(content), as_json=as_json)
     if report is not None:
         from cli.report.evaluation import write_report
 
@@ -113,7 +113,7 @@ def to_text(content: dict[str, Any]) -> str:
         threshold = content["threshold_precision"]
         lines.append(f"at the threshold for precision ({threshold:.3f}): precision {precision}, recall {recall}")
         for kind, rate in (content["false_answer_rate"] or {}).items():
-            lines.append(f"  {kind}: {1 - rate:.1%} of non-landmarks turned away")
+            lines.append(f"  {shown(kind)}: {1 - rate:.1%} of non-landmarks turned away")
     return "\n".join(lines)
 
 

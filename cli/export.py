@@ -7,6 +7,7 @@ import click
 
 from cli.network import description_of, description_options, picture_options
 from cli.options import MODEL, PATH, config_option, overwrite_option, writes
+from cli.terminal import say
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
@@ -43,10 +44,10 @@ def command(model: Path, output: Path, overwrite: bool, **values: Any) -> None:
     card = describe_otherwise(model, open_card(model), description_of(values))
     if output.exists() and not overwrite:
         _require_same(output, card)
-        click.echo(f"{output}: unchanged, nothing to do")
+        say(f"{output}: unchanged, nothing to do")
         return
     exported = export_onnx(model, card, output)
-    click.echo(
+    say(
         f"{output}: {exported.n_bytes / 1e6:.1f} MB, d = {exported.d}, differs from torch by at most "
         f"{exported.difference:.1e} (allowed {TOLERANCE:.0e})"
     )

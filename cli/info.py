@@ -1,6 +1,5 @@
 """lmr info: what a store, model, index folder, calibration or manifest is."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ import click
 
 from cli.options import PATH, json_option
 from cli.tars import index_tars
+from cli.terminal import say_result, shown
 from retrieval.errors import LmrError
 from retrieval.files.folders import current_folder
 
@@ -27,7 +27,7 @@ def command(path: Path, as_json: bool) -> None:
       lmr info landmarks
     """
     facts = describe(path)
-    click.echo(json.dumps(facts, indent=1, default=str) if as_json else _lines(facts))
+    say_result(facts, _lines(facts), as_json=as_json, default=str)
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _lines(facts: dict[str, Any], indent: str = "") -> str:
     lines = []
     for name, value in facts.items():
         if isinstance(value, dict) and value:
-            lines += [f"{indent}{name}", _lines(value, indent + "  ")]
+            lines += [f"{indent}{shown(name)}", _lines(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{name.ljust(width)}  {value}")
+            lines.append(f"{indent}{shown(name).ljust(width)}  {shown(value)}")
     return "\n".join(lines)

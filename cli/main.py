@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import click
 
+from cli.terminal import shown_lines
 from retrieval.errors import LmrError
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
@@ -65,8 +66,13 @@ class LmrGroup(click.Group):
         """Runs the command; LmrError and failing files end in one line on stderr and exit code 1."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:  # names of files are arguments too
+            text = error.format_message()
+            if shown_lines(text) == text:
+                raise
+            raise click.UsageError(shown_lines(text), error.ctx) from error
         except LmrError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(shown_lines(str(error))) from error
         except ModuleNotFoundError as error:  # a machine that only serves exported models may do without
             if error.name != "torch":
                 raise
@@ -77,7 +83,7 @@ class LmrGroup(click.Group):
             if error.strerror is None:
                 raise
             where = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{where}{error.strerror}") from error
+            raise click.ClickException(shown_lines(f"{where}{error.strerror}")) from error
         except KeyboardInterrupt as error:
             after = "begins anew" if ctx.meta.get("overwrite") else "goes on from what is saved"
             raise click.ClickException(f"interrupted; the same command {after}") from error

@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from cli.tars import index_tars
+from cli.terminal import warn as warn
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_lock
 
@@ -198,11 +199,6 @@ def images_place(images: Path) -> Path:
     if not images.is_dir() and not is_tar(images):
         raise LmrError(f"--images {images}: neither a folder nor a tar; give what the pictures are in")
     return images
-
-
-def warn(text: str) -> None:
-    """One line on stderr."""
-    click.echo(text, err=True)
 
 
 def writes(outputs: Callable[[Mapping[str, Any]], Iterable[Path | None]]) -> Callable[[F], F]:

@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import Any
 
-import click
+from cli.terminal import shown, warn
 
 
 class PictureBar:
@@ -27,7 +27,9 @@ class PictureBar:
         from tqdm import tqdm
 
         scale = self.unit == "B"
-        self._bar = tqdm(total=n, desc=self.what, unit=self.unit, unit_scale=scale, disable=None, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=n, desc=shown(self.what), unit=self.unit, unit_scale=scale, disable=None, dynamic_ncols=True
+        )
 
     def add(self, n: int) -> None:
         """n more are done."""
@@ -47,7 +49,7 @@ class ByteBar(PictureBar):
         """Shows the bar, for n bytes."""
         from tqdm import tqdm
 
-        self._bar = tqdm(total=n, desc=self.what, unit="B", unit_scale=True, disable=None, dynamic_ncols=True)
+        self._bar = tqdm(total=n, desc=shown(self.what), unit="B", unit_scale=True, disable=None, dynamic_ncols=True)
 
     def expect(self, n: int) -> None:
         """n more bytes are on their way."""
@@ -60,10 +62,10 @@ class ByteBar(PictureBar):
 
 def list_unreadable(unreadable: dict[str, str], n_unreadable: int, n_pictures: int) -> None:
     """The unreadable pictures on stderr: the first ones with their reasons, then a count."""
-    shown = 20
-    for image_id, reason in list(unreadable.items())[:shown]:
-        click.echo(f"unreadable: {image_id}: {reason}", err=True)
-    if len(unreadable) > shown:
-        click.echo(f"unreadable: and {len(unreadable) - shown} more; lmr info STORE lists them", err=True)
+    n_shown = 20
+    for image_id, reason in list(unreadable.items())[:n_shown]:
+        warn(f"unreadable: {shown(image_id)}: {shown(reason)}")
+    if len(unreadable) > n_shown:
+        warn(f"unreadable: and {len(unreadable) - n_shown} more; lmr info STORE lists them")
     if n_unreadable:
-        click.echo(f"{n_unreadable} of {n_pictures} pictures are unreadable and have no descriptor", err=True)
+        warn(f"{n_unreadable} of {n_pictures} pictures are unreadable and have no descriptor")

@@ -2,8 +2,6 @@
 
 import csv
 import io
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,7 @@ from cli.options import (
     writes,
 )
 from cli.tars import index_tars
+from cli.terminal import say, say_csv, say_json, shown
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
@@ -90,11 +89,11 @@ def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: 
         allow_private=values["allow_private"],
     )
     if as_json:
-        click.echo(to_json(answers))
+        say_json([answer.to_json() for answer in answers])
     elif as_csv:
-        click.echo(_as_given(to_csv(answers)), nl=False)
+        say_csv(to_csv(answers))
     else:
-        click.echo(_as_given("\n\n".join(to_text(answer) for answer in answers)))
+        say("\n\n".join(to_text(answer) for answer in answers))
     if not landmarks.is_calibrated:
         warn(f"{index_path} is not calibrated: scores instead of confidences, no threshold; lmr calibrate makes one")
     if save is not None:
@@ -111,24 +110,17 @@ def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: 
 def to_text(answer: "Answer") -> str:
     """An answer for people."""
     if answer.unreadable is not None:
-        return f"{answer.image}\n  unreadable: {answer.unreadable}"
-    lines = [answer.image, f"  {_headline(answer)}"]
+        return f"{shown(answer.image)}\n  unreadable: {shown(answer.unreadable)}"
+    lines = [shown(answer.image), f"  {_headline(answer)}"]
     if answer.in_index is not None:
-        lines.append(f"  this very picture is in the index: {answer.in_index}")
+        lines.append(f"  this very picture is in the index: {shown(answer.in_index)}")
     others = answer.landmarks[1:] if answer.landmark_id else answer.landmarks
     if others:
-        said = ", ".join(f"{_label(s.landmark_id, s.name)} {_number(s.confidence, s.score)}" for s in others)
+        said = ", ".join(f"{_shown_label(s.landmark_id, s.name)} {_number(s.confidence, s.score)}" for s in others)
         lines.append(f"  {'other landmarks' if answer.landmark_id else 'nearest landmarks'}: {said}")
     for n in answer.neighbours[:SHOWN_NEIGHBOURS]:
-        lines.append(f"  {n.score:6.3f}  {n.landmark_id}  {n.path or n.image_id}")
+        lines.append(f"  {n.score:6.3f}  {shown(n.landmark_id)}  {shown(n.path or n.image_id)}")
     return "\n".join(lines)
-
-
-def to_json(answers: "list[Answer]") -> str:
-    """The JSON document; in ASCII where a file's name is no UTF-8."""
-    content = [answer.to_json() for answer in answers]
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    return json.dumps(content, indent=1) if _has_bytes(text) else text
 
 
 def to_csv(answers: "list[Answer]") -> str:
@@ -182,21 +174,16 @@ def _headline(answer: "Answer") -> str:
     said = _number(best.confidence, best.score)
     if answer.landmark_id is None:
         return f"{NO_LANDMARK} (best {said}, threshold {answer.threshold:.3f})"
-    address = f"  {answer.address}" if answer.address else ""
-    return f"{_label(answer.landmark_id, answer.name)}  {said}{address}"
+    address = f"  {shown(answer.address)}" if answer.address else ""
+    return f"{_shown_label(answer.landmark_id, answer.name)}  {said}{address}"
 
 
 def _number(confidence: float | None, score: float) -> str:
     return f"score {score:.3f}" if confidence is None else f"{confidence:.3f}"
 
 
-def _as_given(text: str) -> str | bytes:
-    """The text as click prints it; names of files that are no UTF-8 are printed with the bytes that they have."""
-    return text.encode(errors="surrogateescape") if _has_bytes(text) else text
-
-
-def _has_bytes(text: str) -> bool:
-    return any("\udc80" <= letter <= "\udcff" for letter in text)
+def _shown_label(landmark_id: str, name: str) -> str:
+    return _label(shown(landmark_id), shown(name))
 
 
 def _label(landmark_id: str, name: str) -> str:
@@ -207,6 +194,8 @@ def _report_unreadable(answers: "list[Answer]") -> None:
     unreadable = [answer for answer in answers if answer.unreadable is not None]
     if unreadable and len(unreadable) == len(answers):
         first = unreadable[0]
-        raise LmrError(f"none of the {len(answers)} pictures can be read: {first.image}: {first.unreadable}")
+        raise LmrError(
+            f"none of the {len(answers)} pictures can be read: {shown(first.image)}: {shown(first.unreadable)}"
+        )
     if unreadable:
-        print(f"{len(unreadable)} of {len(answers)} pictures are unreadable", file=sys.stderr)
+        warn(f"{len(unreadable)} of {len(answers)} pictures are unreadable")

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from cli.terminal import say_result, warn
+
 
 @click.command("score")
 @click.argument("submission", type=click.Path(path_type=Path))
@@ -28,7 +30,6 @@ def command(submission: Path, solution: Path, as_json: bool, ignore_unknown: boo
       lmr score submission.csv recognition_solution_v2.1.csv
       lmr score submission.csv test_solution_public.csv --ignore-unknown --json
     """
-    import json
 
     from index.scoring import score, without_unknown
     from index.submission import read_solution, read_submission
@@ -37,9 +38,9 @@ def command(submission: Path, solution: Path, as_json: bool, ignore_unknown: boo
     if ignore_unknown:
         answers, n_unknown = without_unknown(answers, truth)
         if n_unknown:
-            click.echo(f"left out: {n_unknown} ids that are not in {solution}", err=True)
+            warn(f"left out: {n_unknown} ids that are not in {solution}")
     scores = score(answers, truth)
-    click.echo(json.dumps(scores, indent=2) if as_json else _table(scores))
+    say_result(scores, _table(scores), as_json=as_json, indent=2)
 
 
 def _table(scores: dict[str, dict[str, Any]]) -> str:

@@ -1,6 +1,5 @@
 """lmr split: a manifest to train, val, test and non-landmarks."""
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from cli.options import (
     workers_option,
     writes,
 )
+from cli.terminal import say_result
 from retrieval.dealing import SHARE
 from retrieval.near_duplicates import NEAR_BITS, NEAR_SIMILARITY
 
@@ -126,7 +126,7 @@ def command(manifest: Path, output: Path, as_json: bool, **values: Any) -> None:
 
     rule = _rule(values)
     content = split_manifest(manifest, output, rule, {**values, "options": _options_that_matter(values)})
-    click.echo(json.dumps(content, indent=1) if as_json else _told(content))
+    say_result(content, _told(content), as_json=as_json)
 
 
 def _told(content: dict[str, Any]) -> str:

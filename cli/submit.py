@@ -21,6 +21,7 @@ from cli.options import (
     writes,
 )
 from cli.tars import index_tars
+from cli.terminal import say
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def command(test: Path, index_path: Path, output: Path, **values: Any) -> None:
     Example:
       lmr submit test.csv --images images --output submission.csv
     """
-    click.echo(submit_pictures(test, index_path, output, values))
+    say(submit_pictures(test, index_path, output, values))
 
 
 def submit_pictures(test: Path, index_path: Path, output: Path, values: dict[str, Any]) -> str:

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from cli.progress import PictureBar
+from cli.terminal import warn
 
 if TYPE_CHECKING:
     from retrieval.tars import TarSet
@@ -27,7 +26,7 @@ def index_tars(place: Path) -> "TarSet | None":
 
         def on_begin(n_bytes: int) -> None:
             if n_bytes >= _LARGE_BYTES:
-                click.echo(f"{place}: indexing {n_bytes / 1e9:.1f} GB of tars, once", err=True)
+                warn(f"{place}: indexing {n_bytes / 1e9:.1f} GB of tars, once")
             bar.begin(n_bytes)
 
         listener = Listener(on_begin, bar.add, notes.append)
@@ -37,5 +36,5 @@ def index_tars(place: Path) -> "TarSet | None":
         else:
             tars = open_tar(place, listener) if is_tar(place) else None
     for text in notes:
-        click.echo(text, err=True)
+        warn(text)
     return tars

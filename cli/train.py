@@ -24,6 +24,7 @@ from cli.options import (
     writes,
 )
 from cli.tars import index_tars
+from cli.terminal import say
 from retrieval.errors import LmrError
 from retrieval.training.config import (
     AugmentConfig,
@@ -219,18 +220,16 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     ]
     if sheet is not None:
         n_shown = show_batch(sheet, plans[0].data, plans[0].spec, plans[0].config)
-        click.echo(f"{sheet}: {n_shown} pictures of the first batch; nothing was trained")
+        say(f"{sheet}: {n_shown} pictures of the first batch; nothing was trained")
         return
     if values["find_rate"] is not None:
-        click.echo(find_rates(model, plans[0], values["find_rate"], values))
+        say(find_rates(model, plans[0], values["find_rate"], values))
         return
     state = train_in_stages(model, plans, output, values)
     last = state.log[-1]
     figures = "".join(f", {name} {last[name]:.3f}" for name in ("gap", "top1") if name in last)
     if is_first():
-        click.echo(
-            f"{output}: trained {len(state.log)} epochs in {last['seconds']:.0f} s, loss {last['loss']:.3f}{figures}"
-        )
+        say(f"{output}: trained {len(state.log)} epochs in {last['seconds']:.0f} s, loss {last['loss']:.3f}{figures}")
 
 
 def _files(stage: Mapping[str, Any]) -> tuple[Path, Path | None]:
@@ -262,7 +261,7 @@ def print_summary(values: dict[str, Any]) -> None:
     from retrieval.summary import summarise, to_text
 
     model, spec = build_network(values)
-    click.echo(to_text(summarise(model, spec.size), model))
+    say(to_text(summarise(model, spec.size), model))
 
 
 def read_training_data(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.options import PATH, device_option, images_option, json_option, overwrite_option, warn, workers_option, writes
+from cli.terminal import say, say_result
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def command(recipes: tuple[str, ...], list_only: bool, **values: Any) -> None:
     options = step_options()
     if list_only:
         for name in recipe_names():
-            click.echo(f"{name:26}{read_recipe(name, options).about.splitlines()[0]}")
+            say(f"{name:26}{read_recipe(name, options).about.splitlines()[0]}")
         return
     if not recipes:
         raise click.UsageError("give RECIPES, or --list to see which there are")
@@ -106,7 +107,7 @@ def compare(recipes: Sequence[str], options: "Options", values: dict[str, Any]) 
     write_text(output / f"comparison-{part}-landmarks.csv", [landmarks_to_csv(rows)])
     write_text(output / f"comparison-{part}.json", [json.dumps(content, indent=1, default=str), "\n"])
     _report(output / f"comparison-{part}.html", rows, facts)
-    click.echo(json.dumps(content, indent=1, default=str) if values["as_json"] else to_text(rows))
+    say_result(content, to_text(rows), as_json=values["as_json"], default=str)
 
 
 def _row(shop: "Workshop", entry: "Entry", options: "Options", seeds: list[int], values: dict[str, Any]) -> "Row":

@@ -1,6 +1,5 @@
 """lmr demo: the whole path on a small rendered set of landmarks, or on somebody's own folder."""
 
-import json
 from contextlib import chdir
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import click
 from cli.network import build_network, network_options
 from cli.options import PATH, config_option, device_option, images_place, overwrite_option, warn, workers_option, writes
 from cli.tars import index_tars
+from cli.terminal import say, say_json
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -88,9 +88,9 @@ def command(directory: Path, images: Path | None, as_json: bool, **values: Any) 
         outcome = run_demo(prepare_pictures(images, values), {**values, "images": images})
     if as_json:
         facts = {"gap": outcome.gap, "top1": outcome.top1, "untrained_gap": outcome.untrained_gap}
-        click.echo(json.dumps(facts | {"report": str(directory / outcome.report)}))
+        say_json(facts | {"report": str(directory / outcome.report)}, indent=None)
     else:
-        click.echo(_summary(directory, outcome))
+        say(_summary(directory, outcome))
 
 
 def prepare_pictures(images: Path | None, values: dict[str, Any]) -> "DemoSet":

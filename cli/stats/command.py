@@ -1,6 +1,5 @@
 """lmr stats: what is in the data, as text or JSON and as an HTML report."""
 
-import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +18,7 @@ from cli.options import (
     workers_option,
     writes,
 )
+from cli.terminal import say_result
 from retrieval.extras import install_hint
 from retrieval.near_duplicates import NEAR_SIMILARITY
 from retrieval.resolution import SCREEN_DIAGONAL_IN
@@ -100,7 +100,7 @@ def command(manifest: Path, as_json: bool, overwrite: bool, **values: Any) -> No
     report = _report_path(values["report"], as_json)
     _require_place(values["facts"])
     found = collect(asked)
-    click.echo(json.dumps(found.document, indent=1) if as_json else to_text(found.document))
+    say_result(found.document, to_text(found.document), as_json=as_json)
     for path, content in ((values["pictures_csv"], found.pictures_csv), (values["clusters_csv"], found.clusters_csv)):
         if path is not None:
             warn(save_text(path, content, overwrite=overwrite))

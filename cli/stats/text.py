@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from cli.terminal import shown
+
 
 def to_text(document: dict[str, Any]) -> str:
     """The summary that is printed."""
@@ -32,7 +34,7 @@ def _landmarks(d: dict[str, Any]) -> Iterator[str]:
     if d["landmarks"] <= len(d["most_frequent"]):
         lists = [("landmarks", "most_frequent")]
     for heading, key in lists:
-        yield f"{heading}: " + ", ".join(f"{row['name'] or row['landmark_id']} {row['pictures']:,}" for row in d[key])
+        yield f"{heading}: {_named(d[key])}"
 
 
 def _beside(d: dict[str, Any]) -> Iterator[str]:
@@ -40,9 +42,11 @@ def _beside(d: dict[str, Any]) -> Iterator[str]:
         yield "blank cells: " + ", ".join(f"{name} {n:,}" for name, n in d["blanks"].items() if n)
     for name in ("kinds", "usages"):
         if d[name]:
-            yield f"{name}: " + ", ".join(f"{value or '(blank)'} {n:,}" for value, n in list(d[name].items())[:12])
+            yield f"{name}: " + ", ".join(
+                f"{shown(value or '(blank)')} {n:,}" for value, n in list(d[name].items())[:12]
+            )
     if d["hosts"]:
-        top = ", ".join(f"{row['host']} {row['share']:.1%}" for row in d["hosts"]["top"][:5])
+        top = ", ".join(f"{shown(row['host'])} {row['share']:.1%}" for row in d["hosts"]["top"][:5])
         yield f"hosts: {d['hosts']['hosts']:,}; {top}" if top else "hosts: none"
     if d["open_images"]:
         found = d["open_images"]
@@ -55,12 +59,11 @@ def _beside(d: dict[str, Any]) -> Iterator[str]:
         yield f"boxes: {d['boxes']['boxes']:,}, {d['boxes']['boxes_per_picture']['mean']:.2f} a picture"
     for row in d["subsets"] or ():
         yield (
-            f"subset {row['subset'] or '(blank)'}: {row['pictures']:,} pictures, {row['labelled']:,} with a label, "
-            f"{row['labels_per_picture']:.2f} labels a picture"
+            f"subset {shown(row['subset'] or '(blank)')}: {row['pictures']:,} pictures, "
+            f"{row['labelled']:,} with a label, {row['labels_per_picture']:.2f} labels a picture"
         )
     if d["hierarchy"]:
-        top = ", ".join(f"{row['name'] or row['landmark_id']} {row['pictures']:,}" for row in d["hierarchy"][:8])
-        yield f"with all kinds of it: {top}"
+        yield f"with all kinds of it: {_named(d['hierarchy'][:8])}"
 
 
 def _pictures(d: dict[str, Any]) -> Iterator[str]:
@@ -70,7 +73,7 @@ def _pictures(d: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield f"readable: {found['readable']:,}, unreadable: {found['unreadable']:,}"
     for name, reason in list(found["reasons"].items())[:5]:
-        yield f"  {name}: {reason}"
+        yield f"  {shown(name)}: {shown(reason)}"
     yield f"{'':16}" + "".join(f"{name:>12}" for name in ("min", "10 %", "median", "90 %", "max"))
     for name, row in found["measures"].items():
         table = row["percentiles"]
@@ -101,6 +104,11 @@ def _leakage(found: dict[str, Any]) -> Iterator[str]:
         if found[key]:
             said.append(f"{found[key]['test_pictures']:,} {what}")
     yield f"of {found['test_pictures']:,} test pictures these are there too: {', '.join(said)}"
+
+
+def _named(rows: list[dict[str, Any]]) -> str:
+    """Landmarks with their numbers of pictures."""
+    return ", ".join(f"{shown(row['name'] or row['landmark_id'])} {row['pictures']:,}" for row in rows)
 
 
 def _groups(row: dict[str, Any]) -> str:

@@ -196,10 +196,10 @@ def test_a_folder_is_all_pictures_below_it(tiny_set):
     assert [answer["image"] for answer in asked(ARCH, ARCH)] == [ARCH, ARCH]
 
 
-def test_a_name_that_is_no_utf8_is_printed_as_it_is(tiny_set):
+def test_a_name_that_is_no_utf8_is_escaped_for_people_and_exact_for_programs(tiny_set):
     name = os.fsdecode(b"ar\xffch.jpg")
     shutil.copy(ARCH, name)
-    assert done("query", name, *HERE).stdout_bytes.splitlines()[0] == b"ar\xffch.jpg"
+    assert done("query", name, *HERE).stdout_bytes.splitlines()[0] == rb"ar\xffch.jpg"
     assert done("query", name, "--csv", *HERE).stdout_bytes.splitlines()[1].startswith(b"ar\xffch.jpg,arch,")
     assert asked(name)[0]["image"] == name
 

@@ -1,0 +1,83 @@
+"""What a person reads in a terminal: what comes from data is escaped and cut, whatever the encoding."""
+
+import json
+import sys
+import unicodedata
+from typing import Any
+
+import click
+
+_VALUE_CHARACTERS = 300
+_LINE_CHARACTERS = 4000
+_TAIL_CHARACTERS = 1000  # of a line that is cut: what to do is said at the end
+
+# Control characters, format characters (direction overrides, zero width, tags), lone surrogates, line separators.
+_ESCAPED = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+
+
+def shown(value: object) -> str:
+    """One value from data within a line: nothing in it moves the cursor, hides, or ends the line."""
+    text = str(value)
+    if len(text) > _VALUE_CHARACTERS:
+        return f"{_escaped(text[:_VALUE_CHARACTERS])}… ({len(text):,} characters)"
+    return _escaped(text)
+
+
+def shown_lines(text: str) -> str:
+    """A text of our own that holds values from data. Its line ends and tabs stay; lines are cut in their middle."""
+    return "\n".join("\t".join(map(_escaped, _cut(line).split("\t"))) for line in text.split("\n"))
+
+
+def say(text: str) -> None:
+    """A result for people, on stdout."""
+    _print(shown_lines(text))
+
+
+def warn(text: str) -> None:
+    """What is not the result, on stderr."""
+    _print(shown_lines(text), err=True)
+
+
+def say_json(document: object, *, indent: int | None = 1, default: Any = None) -> None:
+    """A result for programs, with exact values: one JSON document in ASCII."""
+    click.echo(json.dumps(document, indent=indent, default=default))
+
+
+def say_result(document: object, text: str, *, as_json: bool, indent: int = 1, default: Any = None) -> None:
+    """A result as JSON or as text for people."""
+    if as_json:
+        say_json(document, indent=indent, default=default)
+    else:
+        say(text)
+
+
+def say_csv(text: str) -> None:
+    """CSV lines for programs, in UTF-8 wherever they go; names of files that are not UTF-8 keep their bytes."""
+    click.echo(text.encode(errors="surrogateescape"), nl=False)
+
+
+def _print(text: str, *, err: bool = False) -> None:
+    """Prints what the stream's encoding has, and escapes of the rest."""
+    encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
+
+
+def _cut(line: str) -> str:
+    if len(line) <= _LINE_CHARACTERS:
+        return line
+    start, end = line[: _LINE_CHARACTERS - _TAIL_CHARACTERS], line[-_TAIL_CHARACTERS:]
+    return f"{start}… ({len(line):,} characters) …{end}"
+
+
+def _escaped(text: str) -> str:
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escape(letter) if unicodedata.category(letter) in _ESCAPED else letter for letter in text)
+
+
+def _escape(letter: str) -> str:
+    """As in JSON and Python; a byte of a file's name that is not UTF-8 as that byte."""
+    number = ord(letter)
+    if 0xDC80 <= number <= 0xDCFF:
+        return f"\\x{number - 0xDC00:02x}"
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
