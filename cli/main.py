@@ -9,6 +9,7 @@ import click
 
 from cli.terminal import shown_lines
 from retrieval.errors import LmrError
+from retrieval.images.noise import told_once
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("cli.demo.command", "Make a small set of landmarks and run everything on it, or on your own folder."),
@@ -65,7 +66,8 @@ class LmrGroup(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Runs the command; LmrError and failing files end in one line on stderr and exit code 1."""
         try:
-            return super().invoke(ctx)
+            with told_once(lambda line: click.echo(line, err=True)):
+                return super().invoke(ctx)
         except click.UsageError as error:  # names of files are arguments too
             text = error.format_message()
             if shown_lines(text) == text:

@@ -20,6 +20,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar, cast
 
 from retrieval.errors import LmrError
+from retrieval.images import noise
 
 T = TypeVar("T")
 
@@ -82,6 +83,7 @@ def work_apart(
 
 def begin_worker() -> None:
     """At the start of a worker: Ctrl-C is for its parent to hear, and it ends when its parent is gone."""
+    noise.catch_in_worker()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(RuntimeError):  # where no thread can be started it ends when it has something to say
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()

@@ -10,6 +10,7 @@ from PIL import Image
 
 from retrieval.download.rules import Form, Resize
 from retrieval.errors import UnreadableError
+from retrieval.images import noise
 from retrieval.images.decode import decode, picture_size
 from retrieval.images.limits import Limits
 from retrieval.images.sizing import scaled_size
@@ -45,6 +46,7 @@ class Order:
 
 def store_picture(content: bytes | Path, order: Order) -> Stored:
     """Stores a body and tells of it. Raises UnreadableError for what is no picture, OSError from the disk."""
+    noise.reading(os.path.basename(order.partial))
     data = content.read_bytes() if isinstance(content, Path) else content
     size = picture_size(data, order.limits)
     kept = data if order.form.resize is None else resized(data, size, order.form, order.limits)

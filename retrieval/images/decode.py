@@ -8,12 +8,13 @@ from retrieval.errors import RefusedError, UnreadableError
 from retrieval.images import noise
 from retrieval.images.color import Colors
 from retrieval.images.how import How
+from retrieval.images.jpeg import JPEG_START, is_ended
 from retrieval.images.limited import decode_in_worker, measure_in_worker
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
 from retrieval.images.pillow import PREDICTABLE, Opened, decode_opened, memory_to_decode, open_picture, reduce_scale
 
 # What is decoded in this process: the other pictures, by far the fewest, go to one whose memory and time are limited.
-_MAX_BYTES_HERE = 32_000_000  # of a file; headers with millions of segments take their time
+_MAX_BYTES_HERE = 16_000_000  # of a file; headers with millions of segments take their time
 _MAX_MEMORY_HERE = 128_000_000
 _MAX_SCANS_HERE = 64  # a progressive JPEG has ten or so; each goes over all pixels
 
@@ -40,7 +41,7 @@ def decode(
         opened = _open_here(data, how)
         if opened is not None:
             reduce_scale(opened.picture, how)
-            if memory_to_decode(opened) <= _MAX_MEMORY_HERE:
+            if memory_to_decode(opened, shrunk=False) <= _MAX_MEMORY_HERE:
                 try:
                     return decode_opened(opened, how, shrink=False)
                 except RefusedError:
@@ -61,7 +62,7 @@ def picture_size(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int
 
 def _open_here(data: bytes, how: How) -> Opened | None:
     """The picture with its header read; None where another process has to look. Raises RefusedError."""
-    if len(data) > _MAX_BYTES_HERE:
+    if len(data) > _MAX_BYTES_HERE or (data.startswith(JPEG_START) and not is_ended(data)):
         return None
     try:
         opened = open_picture(data, how, PREDICTABLE)

@@ -10,6 +10,7 @@ from PIL import JpegImagePlugin
 
 from retrieval.errors import UnreadableError
 
+JPEG_START = b"\xff\xd8\xff"
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _SOS, _DRI, _APP1, _APP2 = 0xDA, 0xDD, 0xE1, 0xE2
 _FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
@@ -20,7 +21,7 @@ _OTHERS = frozenset((0xFE, *range(0xE0, 0xF0)))
 _ANY_MARKER = re.compile(rb"\xff+([^\x00\xff])")
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # that ends the coded data of a scan
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
-_PADDING = re.compile(rb"(?:\x00{16,}|\xff{16,})\Z")  # of a file that was made longer than what came to be in it
+_PADDING = re.compile(rb"(?:\x00{16,}|\xff+)\Z")  # of a file that was made longer than what came to be in it
 _PROBE_BYTES = 4096
 
 
@@ -80,6 +81,11 @@ def scans_and_memory(picture: Jpeg, data: bytes) -> tuple[int, int]:
         return 1, 0
     shares = [max(1, layer[1]) * max(1, layer[2]) for layer in layers] or [1]
     return data.count(b"\xff\xda"), 2 * picture.width * picture.height * sum(shares) // max(shares)
+
+
+def is_ended(data: bytes) -> bool:
+    """Whether a JPEG has its end marker. Without one Pillow takes what follows a scan for a part of it."""
+    return data.endswith(_EOI) or _walk(data).ended
 
 
 def mend_jpeg(data: bytes) -> MendedJpeg:

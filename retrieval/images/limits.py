@@ -7,22 +7,12 @@ from PIL import Image
 from retrieval.errors import RefusedError
 
 DECODE_TIMEOUT_S = 50  # for one picture in a process of its own
-# Bytes a pixel while a mode is made RGB: what is decoded, and the copies beside it. Pillow keeps 1 byte a pixel of one
-# channel of 8 bits, 2 of 16, and 4 of everything else.
-_BYTES_A_PIXEL = {
-    "RGB": 4,
-    "L": 5,
-    "P": 5,
-    "1": 5,
-    "I;16": 7,
-    "I": 9,
-    "F": 9,
-    "CMYK": 12,
-    "YCbCr": 8,
-    "LAB": 8,
-    "HSV": 8,
-}
-_WITH_ALPHA = 13
+# Bytes a pixel of what is decoded, and of what it becomes without transparency in 8 bits a channel. Pillow keeps 1 byte
+# a pixel of one channel of 8 bits, 2 of 16, and 4 of everything else.
+_FLAT = {"RGB": 4, "L": 1, "1": 2, "P": 5, "I;16": 3, "I": 5, "F": 5, "CMYK": 12, "YCbCr": 8, "LAB": 8, "HSV": 8}
+_FLAT_WITH_ALPHA = 8
+_RGB = 4
+_RGB_WHEN_FLAT = frozenset(("RGB", "P", "YCbCr", "LAB", "HSV"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +55,13 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-def memory_of(picture: Image.Image) -> int:
-    """Bytes that the picture and its way to RGB take, at the size at which it will be decoded."""
-    has_alpha = picture.has_transparency_data or picture.mode not in _BYTES_A_PIXEL
-    a_pixel = _WITH_ALPHA if has_alpha else _BYTES_A_PIXEL[picture.mode]
+def memory_of(picture: Image.Image, *, shrunk: bool) -> int:
+    """Bytes that the picture and its way to RGB take, at the size at which it will be decoded.
+
+    shrunk: it is made much smaller before it becomes RGB.
+    """
+    has_alpha = picture.has_transparency_data or picture.mode not in _FLAT
+    a_pixel = _FLAT_WITH_ALPHA if has_alpha else _FLAT[picture.mode]
+    if not shrunk and picture.mode not in _RGB_WHEN_FLAT:
+        a_pixel += _RGB
     return picture.width * picture.height * a_pixel

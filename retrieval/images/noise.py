@@ -10,11 +10,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-_TEXT_CHARACTERS = 200
+_CHARACTERS = 200  # of a name or a text that are told
 _MAX_LINES = 100_000  # that one process writes down
+_PLACE = "LMR_WARNINGS"  # in the environment: the file to which a command and its workers write what they are warned of
 
 _thread = threading.local()  # .name: of the picture that was read last; .decoding: whether it is being decoded
-_place: str | None = None  # the file to which this process and its workers write what they are told
+_for_ever = contextlib.ExitStack()  # of a worker, which has nothing to put back
+_caught_by = 0  # process id
 
 
 class PictureWarning(UserWarning):
@@ -29,6 +31,7 @@ def reading(name: str) -> None:
 @contextlib.contextmanager
 def decoding() -> Iterator[None]:
     """What is warned of meanwhile is about the picture that was read last."""
+    catch_in_worker()
     _thread.decoding = True
     try:
         yield
@@ -41,43 +44,44 @@ def note(text: str) -> None:
     warnings.warn(text, PictureWarning, stacklevel=2)
 
 
-def place() -> str | None:
-    """What a worker process is to be given for `caught`; None where nothing is caught."""
-    return _place
-
-
 @contextlib.contextmanager
 def told_once(tell: Callable[[str], None]) -> Iterator[None]:
     """Catches the warnings of libraries, here and in workers, and tells of them in a line or two at the end."""
+    before = os.environ.get(_PLACE)
     with tempfile.TemporaryDirectory(prefix="lmr-") as folder:
-        path = os.path.join(folder, "warnings")
+        os.environ[_PLACE] = os.path.join(folder, "warnings")
         try:
-            with caught(path):
+            with _caught(os.environ[_PLACE]):
                 yield
         finally:
-            for line in _summary(path):
+            lines = list(_summary(os.environ.pop(_PLACE)))
+            if before is not None:
+                os.environ[_PLACE] = before
+            for line in lines:
                 tell(line)
 
 
+def catch_in_worker() -> None:
+    """In a process that a command has started: its warnings become the command's."""
+    if not _caught_by and (path := os.environ.get(_PLACE)):
+        _for_ever.enter_context(_caught(path))
+
+
 @contextlib.contextmanager
-def caught(path: str | None) -> Iterator[None]:
-    """Writes the warnings of libraries to a file instead of stderr; None = leaves them as they are."""
-    global _place
-    if path is None:
-        yield
-        return
-    book = _Book(path)
-    before = _place
-    root = logging.getLogger()
+def _caught(path: str) -> Iterator[None]:
+    """Writes the warnings of libraries to a file instead of stderr."""
+    global _caught_by
+    book, root, before = _Book(path), logging.getLogger(), _caught_by
     with warnings.catch_warnings():
         warnings.simplefilter("always", PictureWarning)
+        warnings.filterwarnings("always", module=r"PIL\b")  # one picture's warning is no other's
         warnings.showwarning = book.show  # put back by catch_warnings
         root.addHandler(book)
-        _place = path
+        _caught_by = os.getpid()
         try:
             yield
         finally:
-            _place = before
+            _caught_by = before
             root.removeHandler(book)
 
 
@@ -89,7 +93,8 @@ class _Book(logging.Handler):
 
     def show(self, message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         """In place of warnings.showwarning."""
-        self._write(str(message) if getattr(_thread, "decoding", False) else f"{category.__name__}: {message}")
+        of_picture = getattr(_thread, "decoding", False)
+        self._write(str(message) if of_picture else f"{category.__name__}: {message}")
 
     def emit(self, record: logging.LogRecord) -> None:
         """In place of logging's last resort, which prints."""
@@ -101,10 +106,16 @@ class _Book(logging.Handler):
             return
         of_picture = getattr(_thread, "decoding", False)
         name = getattr(_thread, "name", "a picture") if of_picture else None
-        line = json.dumps([name, " ".join(text.split())[:_TEXT_CHARACTERS]]) + "\n"
+        line = json.dumps([name and _shown(name), _shown(text)]) + "\n"
         # One write to the end of the file, so that lines of several processes stay whole.
         with contextlib.suppress(OSError), open(self._path, "ab", buffering=0) as file:
             file.write(line.encode())
+
+
+def _shown(text: str) -> str:
+    """One short line without anything that a terminal obeys."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line[:_CHARACTERS])
 
 
 def _summary(path: str) -> Iterator[str]:

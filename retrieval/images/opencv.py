@@ -76,6 +76,8 @@ def _decoded(cv2: Any, data: bytes, kind: str) -> Any:
         raise UnreadableError(f"broken {kind}: {reason_of(error)}") from error
     if pixels is None:
         raise UnreadableError(f"broken {kind}: OpenCV cannot decode it")
+    if kind == "BMP" and pixels.ndim == 3 and not pixels[:, :, 3:].any():
+        return pixels[:, :, :3]  # a fourth byte that nothing is in, not a picture of which nothing is to be seen
     return pixels
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,29 +17,14 @@ from retrieval.images.orientation import SIDEWAYS, orientation_of
 from retrieval.images.pixels import to_rgb
 from retrieval.images.signatures import HEAD_BYTES, is_heic, is_web_page
 
-# What is common comes first, what cannot tell its own files last. Not among them: EPS, which runs Ghostscript on the
-# file, WMF, which has Windows draw it, and BUFR, GRIB, HDF5 and MPEG, of which Pillow only knows the name.
+# What is common comes first, what cannot tell its own files last.
 PLUGINS = (
-    *(
-        "JPEG",
-        "PNG",
-        "WEBP",
-        "GIF",
-        "TIFF",
-        "BMP",
-        "AVIF",
-        "JPEG2000",
-        "PPM",
-        "ICO",
-        "QOI",
-        "PSD",
-        "DDS",
-        "ICNS",
-        "SGI",
-    ),
-    *("SUN", "DIB", "CUR", "QOI", "DCX", "BLP", "FITS", "FLI", "FTEX", "GBR", "MCIDAS", "MSP", "PIXAR", "XBM", "XPM"),
-    *("XVTHUMB", "IM", "IPTC", "PCD", "SPIDER", "TGA"),
+    *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM", "ICO", "QOI", "PSD", "DDS", "ICNS"),
+    *("SGI", "SUN", "DIB", "CUR", "PCX", "DCX", "BLP", "FITS", "FLI", "FTEX", "GBR", "MCIDAS", "MSP", "PIXAR"),
+    *("XBM", "XPM", "XVTHUMB", "IM", "IMT", "IPTC", "PCD", "SPIDER", "TGA"),
 )
+# EPS runs Ghostscript on the file, WMF has Windows draw it, and of the others Pillow knows only the name.
+NOT_ASKED = frozenset(("EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"))
 # Decoded by C code whose memory and time follow from the header.
 PREDICTABLE = frozenset(("JPEG", "PNG", "WEBP", "BMP"))
 UNKNOWN = "not a picture in a known format"
@@ -106,9 +92,10 @@ def decode_opened(opened: Opened, how: How, *, shrink: bool) -> Image.Image:
     picture = opened.picture
     try:
         reduce_scale(picture, how)
-        how.limits.require_memory(memory_to_decode(opened))
+        factor = how.factor(picture.size) if shrink else 1
+        how.limits.require_memory(memory_to_decode(opened, shrunk=factor > 1))
         picture.load()
-        return to_rgb(picture, opened.orientation, how.colors, how.factor(picture.size) if shrink else 1)
+        return to_rgb(picture, opened.orientation, how.colors, factor)
     except RefusedError:
         raise
     # Pillow raises almost anything for a hostile file: struct.error, SyntaxError, OverflowError, MemoryError.
@@ -123,16 +110,16 @@ def reduce_scale(picture: Image.Image, how: How) -> None:
         picture.draft(None, (needed, needed))
 
 
-def memory_to_decode(opened: Opened) -> int:
+def memory_to_decode(opened: Opened, *, shrunk: bool) -> int:
     """Bytes that decoding takes at the scale that is set, as far as the header tells."""
-    return memory_of(opened.picture) + opened.fixed_memory
+    return memory_of(opened.picture, shrunk=shrunk) + opened.fixed_memory
 
 
 def reason_of(error: Exception) -> str:
     """What a library says about a broken file, in one short line."""
-    if isinstance(error, MemoryError):
-        return "not enough memory to decode it"
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MemoryError) or re.search("out of memory|insufficient memory|bad_alloc", text, re.IGNORECASE):
+        return "not enough memory to decode it"
     if "not identified" in text:
         return "no picture in it"
     return "cut short" if "truncated" in text.lower() else text[:_REASON_CHARACTERS]

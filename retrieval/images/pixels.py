@@ -10,8 +10,7 @@ from retrieval.arrays import UInt8Array
 from retrieval.images.color import Colors, from_lab, to_srgb
 from retrieval.images.orientation import TRANSPOSE
 
-_WHITE = (255, 255, 255)
-_STRIP_PIXELS = 1 << 20  # of deep pixels that are scaled at once
+_STRIP_PIXELS = 1 << 20  # that are changed at once
 _GREY = frozenset(("1", "L", "LA", "La"))
 _8_BIT = frozenset(("L", "RGB", "CMYK"))
 
@@ -49,13 +48,18 @@ def _flat(picture: Image.Image) -> Image.Image:
         # Pillow takes every CMYK JPEG for one of Adobe's, which are stored inverted.
         return Image.fromarray(255 - np.asarray(picture), mode="CMYK")
     if picture.has_transparency_data or mode in ("La", "RGBa"):
-        layer = picture.convert("RGBA")
-        ground = Image.new("RGB", picture.size, _WHITE)
-        ground.paste(layer, mask=layer.getchannel("A"))
-        return ground.convert("L") if mode in _GREY else ground
+        return _on_white(picture)
     if mode == "LAB":
         return from_lab(picture)
     return picture if mode in _8_BIT else picture.convert("L" if mode == "1" else "RGB")
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    ground = Image.new("L" if picture.mode in _GREY else "RGB", picture.size, "white")
+    for top, strip in _strips(picture):
+        layer = strip.convert("RGBA")
+        ground.paste(layer.convert(ground.mode), (0, top), layer.getchannel("A"))
+    return ground
 
 
 def _from_16_bit(picture: Image.Image) -> Image.Image:
@@ -73,7 +77,8 @@ def _from_16_bit(picture: Image.Image) -> Image.Image:
 
 def _stretched(picture: Image.Image) -> Image.Image:
     """Numbers without a defined white: from their smallest finite one, which becomes black, to their largest."""
-    ends = [(found.min(), found.max()) for _, v in _strips(picture) if (found := v[np.isfinite(v)]).size]
+    strips = (np.asarray(strip) for _, strip in _strips(picture))
+    ends = [(found.min(), found.max()) for v in strips if (found := v[np.isfinite(v)]).size]
     low, high = (float(min(lo for lo, _ in ends)), float(max(hi for _, hi in ends))) if ends else (0.0, 0.0)
     scale = 255 / (high - low) if high > low else 0.0
 
@@ -86,13 +91,13 @@ def _stretched(picture: Image.Image) -> Image.Image:
 
 def _by_strips(picture: Image.Image, scaled: Callable[[Any], UInt8Array]) -> Image.Image:
     grey = Image.new("L", picture.size)
-    for top, values in _strips(picture):
-        grey.paste(Image.fromarray(scaled(values)), (0, top))
+    for top, strip in _strips(picture):
+        grey.paste(Image.fromarray(scaled(np.asarray(strip))), (0, top))
     return grey
 
 
-def _strips(picture: Image.Image) -> Iterator[tuple[int, Any]]:
-    """The first row and the (rows, width) pixels of one strip after the other."""
+def _strips(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The first row and the pixels of one strip after the other."""
     n_rows = max(1, _STRIP_PIXELS // picture.width)
     for top in range(0, picture.height, n_rows):
-        yield top, np.asarray(picture.crop((0, top, picture.width, min(picture.height, top + n_rows))))
+        yield top, picture.crop((0, top, picture.width, min(picture.height, top + n_rows)))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.images import noise
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
 from retrieval.images.signatures import PICTURE_SUFFIXES
@@ -47,6 +48,7 @@ class PictureSource:
 
     def read(self, row: int) -> bytes:
         """The encoded picture. Raises UnreadableError with the reason when there is none or it is too large."""
+        noise.reading(self._image_id[row])
         if self._content is not None:
             return self._content.read(row)
         place = self._find(row)
@@ -164,6 +166,7 @@ def read_picture(path: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
 
     Raises UnreadableError with the reason when it is no file or too large.
     """
+    noise.reading(path)
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)), "rb") as file:
             status = os.fstat(file.fileno())

@@ -5,14 +5,15 @@ from collections.abc import Callable
 from PIL import Image
 
 from retrieval.errors import RefusedError, UnreadableError
+from retrieval.images.bmp import has_bitfields, open_bitfields
 from retrieval.images.how import How
-from retrieval.images.jpeg import mend_jpeg
+from retrieval.images.jpeg import JPEG_START, is_ended, mend_jpeg
 from retrieval.images.opencv import open_with_opencv
 from retrieval.images.orientation import orientation_in
 from retrieval.images.pillow import UNKNOWN, Opened, decode_opened, open_picture
 from retrieval.images.png import mend_png
 
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_PNG = b"\x89PNG\r\n\x1a\n"
 # Whose header may tell another size than their pixels have in the end: an icon's, or one of several pictures'.
 _SIZED_BY_HEADER = frozenset(("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "HEIF"))
 
@@ -24,7 +25,7 @@ def decode_thoroughly(data: bytes, how: How, printed: Callable[[], str]) -> Imag
     about other formats. Raises UnreadableError with Pillow's reason.
     """
     try:
-        return decode_opened(open_picture(data, how), how, shrink=True)
+        return decode_opened(_open(data, how), how, shrink=True)
     except RefusedError:
         raise
     except UnreadableError as error:
@@ -52,11 +53,19 @@ def measure_thoroughly(data: bytes, how: How, printed: Callable[[], str]) -> tup
     return decode_opened(opened, how, shrink=False).size
 
 
+def _open(data: bytes, how: How) -> Opened:
+    if data.startswith(JPEG_START) and not is_ended(data):
+        return _mended_jpeg(data, how)
+    return open_picture(data, how)
+
+
 def _opened_otherwise(data: bytes, how: How, printed: Callable[[], str]) -> Opened:
-    if data.startswith(_JPEG):
+    if data.startswith(JPEG_START):
         return _mended_jpeg(data, how)
     if data.startswith(_PNG):
         return _mended_png(data, how)
+    if has_bitfields(data):
+        return Opened(open_bitfields(data, how.limits), orientation=1)
     return open_with_opencv(data, how, printed)
 
 
