@@ -94,6 +94,8 @@ def mend_jpeg(data: bytes) -> MendedJpeg:
     Without that marker every scan must be there to its last block. Raises UnreadableError where one is cut short.
     """
     markers = _walk(data)
+    if not markers.scans:
+        raise UnreadableError(f"broken JPEG: {'cut short' if markers.layout else 'no picture in it'}")
     body = b"".join(markers.needed)
     if not markers.ended:
         body = _PADDING.sub(b"", body)
