@@ -25,7 +25,12 @@ def shown(value: object) -> str:
 
 def shown_lines(text: str) -> str:
     """A text of our own that holds values from data. Its line ends and tabs stay; lines are cut in their middle."""
-    return "\n".join("\t".join(map(_escaped, _cut(line).split("\t"))) for line in text.split("\n"))
+    return escaped("\n".join(map(_cut, text.split("\n"))))
+
+
+def escaped(text: str) -> str:
+    """A text whose line ends and tabs stay; whatever else is not to be seen is escaped."""
+    return "\n".join("\t".join(map(_escaped, line.split("\t"))) for line in text.split("\n"))
 
 
 def say(text: str) -> None:

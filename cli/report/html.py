@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cli.report import plots
+from cli.terminal import escaped
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
 from retrieval.files.atomic import write_text
@@ -98,6 +99,7 @@ def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
     environment = Environment(
         loader=FunctionLoader(lambda part: files("cli.report").joinpath(part).read_text(encoding="utf-8")),
         autoescape=True,
+        finalize=_visible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -105,6 +107,11 @@ def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
     own = {"number": _number, "count": _count, "share": _share, "thumbnail": thumbnail}
     environment.filters |= own | dict(filters)
     return environment.get_template(name).render(**values)
+
+
+def _visible(value: Any) -> Any:
+    """A value of a template; what would turn the direction of a page, or cannot be written, is escaped in texts."""
+    return escaped(value) if type(value) is str else value
 
 
 @dataclass(frozen=True, slots=True)
