@@ -12,6 +12,7 @@ import numpy as np
 from retrieval.arrays import LongArray
 from retrieval.describing import Describer
 from retrieval.errors import LmrError
+from retrieval.files.lock import output_lock
 from retrieval.images.source import PictureSource
 from retrieval.manifest import Manifest
 from retrieval.model_card import Card
@@ -78,6 +79,18 @@ def fill_store(
     is something to do.
     Raises LmrError when the store that is there, finished or not, was begun for something else.
     """
+    with output_lock(path):
+        return _fill_store(path, manifest, source, model, run)
+
+
+def _fill_store(
+    path: Path,
+    manifest: Manifest,
+    source: PictureSource,
+    model: tuple[Card, Callable[[], Describer]],
+    run: FillRun,
+) -> FillReport:
+    """As `fill_store`, by the one who holds the lock."""
     card, load = model
     require_same_job(path, manifest, card, run)
     there = [] if run.overwrite else [place for place in (path, partial_path(path)) if place.exists()]

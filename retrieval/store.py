@@ -18,7 +18,7 @@ import numpy as np
 
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray, UInt8Array, read_only
 from retrieval.errors import LmrError
-from retrieval.files.atomic import flush_folder, write_error
+from retrieval.files.atomic import flush_folder, private_path, write_error
 from retrieval.files.hdf5 import read_paths, read_texts
 from retrieval.files.hdf5_digests import clear_digests, write_digests
 from retrieval.manifest import Manifest
@@ -183,8 +183,8 @@ def read_store_facts(path: Path) -> tuple[UInt8Array, PictureFacts | None]:
 
 
 def write_store(path: Path, descriptors: Descriptors) -> None:
-    """Writes a finished store in one go, under a temporary name that is then renamed."""
-    partial = partial_path(path)
+    """Writes a finished store in one go, under a private name that is then renamed."""
+    partial = private_path(path)
     facts, reasons = descriptors.facts, descriptors.reason
     columns = replace(_known_of(descriptors, descriptors.path), with_facts=facts is not None)
     lay_out(partial, columns, descriptors.info)

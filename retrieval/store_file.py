@@ -10,6 +10,7 @@ import numpy as np
 
 from retrieval.arrays import ObjArray
 from retrieval.errors import LmrError
+from retrieval.files.atomic import private_path, remove_leftovers
 from retrieval.files.hdf5 import new_hdf5, open_hdf5
 from retrieval.files.hdf5_digests import Digests, read_digests, room_for_digests
 from retrieval.files.json_file import parse_json
@@ -33,9 +34,10 @@ _REASON_ROWS = 65536  # read at a time; those of unread pictures only
 
 
 def lay_out(partial: Path, columns: Columns, info: StoreInfo) -> None:
-    """Writes the whole structure under a second temporary name, so that `partial` is never half a structure."""
-    begun = partial.with_name(partial.name + ".new")
+    """Writes the whole structure under a private name, so that `partial` is never half a structure."""
+    begun = private_path(partial)
     try:
+        remove_leftovers(partial)
         room = room_for_digests(len(columns.landmark) * info.d * np.dtype(info.dtype).itemsize)
         with new_hdf5(begun, room) as file:
             make_layout(file, columns, info)

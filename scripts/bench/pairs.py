@@ -2,8 +2,9 @@
 
     python scripts/bench/pairs.py [--pairs 20] [--only "submit + submit"] [--seed 0]
 
-A tiny rendered set is made in a temporary folder. Both commands of a pair are started in one copy of it, the second up
-to a second later, every other time with --wait. Each may end with exit code 0, or with 1 and one line; with --wait
+A tiny rendered set is made in a temporary folder. Both commands of a pair are started in one copy of it, the second
+while
+the first runs, every other time with --wait. Each may end with exit code 0, or with 1 and one line; with --wait
 neither may be refused since the other writes. All that is there at the end must be what one of them alone makes, or
 one after the other in some order (`wrong`; `unreadable`: not whole), no file of either may be left (`left`), and no run
 may end in another way (`broken`). `held_up`: pairs in which one waited for the other or was refused. Prints one JSON
@@ -149,18 +150,17 @@ def main() -> None:
 
 def try_pair(pair: Pair, n: int, prepared: Path, rng: random.Random) -> dict[str, Any]:
     """Runs two commands at once, n times."""
-    allowed, kept = [], set()
+    allowed, kept, seconds = [], set(), []
     for words in ([pair.one], [pair.other], [pair.one, pair.other], [pair.other, pair.one]):
         folder = fresh(prepared, pair)
-        for each in words:
-            trials.run(folder, each)
+        seconds += [trials.run(folder, each).seconds for each in words]
         allowed.append(pair.look(folder))
         kept |= set(names_of(folder))
     found: dict[str, Any] = {"pairs": n, "held_up": 0, "wrong": 0, "unreadable": 0, "left": 0, "broken": 0, "told": []}
     for i in range(n):
         folder = fresh(prepared, pair)
         waits = i % 2 == 1
-        ended = both(folder, pair, rng.uniform(0, 1) * rng.random(), ("--wait",) if waits else ())
+        ended = both(folder, pair, rng.random() ** 2 * seconds[0], ("--wait",) if waits else ())
         found["held_up"] += any(BUSY in one.text for one in ended)
         for problem, told in judge(folder, pair, ended, (allowed, kept, waits)):
             found[problem] += 1
