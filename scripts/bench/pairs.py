@@ -3,8 +3,7 @@
     python scripts/bench/pairs.py [--pairs 20] [--only "submit + submit"] [--seed 0]
 
 A tiny rendered set is made in a temporary folder. Both commands of a pair are started in one copy of it, the second
-while
-the first runs, every other time with --wait. Each may end with exit code 0, or with 1 and one line; with --wait
+while the first runs, every other time with --wait. Each may end with exit code 0, or with 1 and one line; with --wait
 neither may be refused since the other writes. All that is there at the end must be what one of them alone makes, or
 one after the other in some order (`wrong`; `unreadable`: not whole), no file of either may be left (`left`), and no run
 may end in another way (`broken`). `held_up`: pairs in which one waited for the other or was refused. Prints one JSON

@@ -31,6 +31,7 @@ FORMATS = ROOT / "docs" / "formats.md"
 README = ROOT / "README.md"
 COMPARE = ROOT / "docs" / "compare.md"
 BENCHMARKS = ROOT / "docs" / "benchmarks.md"
+RELIABILITY = ROOT / "docs" / "reliability.md"
 HEAVY = ("aiohttp", "torch", "torchvision", "faiss", "h5py", "matplotlib", "pandas", "sklearn", "jinja2", "tqdm")
 
 
@@ -45,9 +46,12 @@ def test_every_command_in_the_documents_parses(document: Path, tmp_path: Path, m
 
 
 def test_every_benchmark_is_documented_with_options_that_it_takes() -> None:
-    lines = [line for block in blocks(BENCHMARKS) for line in block.text.splitlines() if "scripts/bench/" in line]
+    both = [*blocks(BENCHMARKS), *blocks(RELIABILITY)]
+    lines = [line for block in both for line in block.text.splitlines() if "scripts/bench/" in line]
     assert {line.split()[1] for line in lines} == {
-        str(path.relative_to(ROOT)) for path in (ROOT / "scripts" / "bench").glob("*.py")
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "scripts" / "bench").glob("*.py")
+        if "def main()" in path.read_text(encoding="utf-8")
     }
     for line in lines:
         _, script, *words = line.split()
