@@ -121,13 +121,17 @@ def describe(
 def card_of_store(model: Path, store: "Descriptors") -> "Card":
     """The model's card with the preparation, flip and part of the store. LmrError when another model made the store."""
     from retrieval.opening import onnx_path, open_card
+    from retrieval.store_info import model_difference
 
     card = open_card(model)
     if onnx_path(model) is None:
         card = card.described_as(store.info.model, store.info.image_spec)
     if card.fingerprint != store.info.fingerprint:
+        what = model_difference(store.info.made_by, card.to_json())
+        raise LmrError(f"{store.source} does not fit {model}: {what}; give the model that made it")
+    if card.d not in (None, store.info.d):
         raise LmrError(
-            f"{store.source} was made by model {store.info.fingerprint[:8]}, {model} with the same preparation is "
-            f"{card.fingerprint[:8]}; embed with the same model"
+            f"{store.source} has descriptors of {store.info.d} columns, {model} makes {card.d}; it is damaged or "
+            "was made by another program: embed again into another file"
         )
     return card

@@ -16,17 +16,26 @@ if TYPE_CHECKING:
     from index.calibration import Calibration
 
 
+NO_DIGESTS = "none: it is unfinished, or of an earlier lmr"
+
+_STORES = (".h5", ".hdf5")
+
+
 @click.command(name="info")
 @click.argument("path", type=PATH)
+@click.option("--verify", is_flag=True, help="Read everything and compare it with its digests; exit 1 if it differs.")
 @json_option
-def command(path: Path, as_json: bool) -> None:
+def command(path: Path, as_json: bool, verify: bool) -> None:
     """Tell what PATH is: a descriptor store, a model folder, an index folder, its calibration.json, or a manifest.
 
     \b
     Example:
       lmr info landmarks
+      lmr info --verify train.h5
     """
     facts = describe(path)
+    if verify:
+        facts["verified"] = verify_whole(path)
     say_result(facts, _lines(facts), as_json=as_json, default=str)
 
 
@@ -35,7 +44,7 @@ def describe(path: Path) -> dict[str, Any]:
     path = current_folder(path)
     if not path.exists():
         raise LmrError(f"{path}: there is no such file or folder")
-    if path.suffix in (".h5", ".hdf5") or path.name.endswith(".partial"):
+    if path.suffix in _STORES or path.name.endswith(".partial"):
         return _describe_store(path)
     if path.name in ("index.json", "model.json"):
         path = path.parent
@@ -48,8 +57,33 @@ def describe(path: Path) -> dict[str, Any]:
     return _describe_manifest(path)
 
 
+def verify_whole(path: Path) -> str:
+    """Reads all of the thing at this path; what was compared. Raises LmrError that names what is wrong."""
+    from index.folder import open_folder
+    from retrieval.opening import model_files, open_card
+    from retrieval.store import read_store
+    from retrieval.store_file import PARTIAL, require_whole
+
+    if path.suffix in _STORES or path.name.endswith(PARTIAL):
+        has_digests = require_whole(path)
+        if not path.name.endswith(PARTIAL):
+            read_store(path)
+        return "every byte is as it was written" if has_digests else f"{NO_DIGESTS}; every value is possible"
+    if path.name in ("index.json", "model.json", "calibration.json"):
+        path = path.parent
+    if (path / "index.json").is_file():
+        folder = open_folder(path, device="cpu")
+        model_files(folder.model_path, open_card(folder.model_path))
+        return f"{len(folder.info.files)} files are as they were written, and fit each other"
+    if path.suffix == ".onnx" or (path / "model.json").is_file():
+        files = model_files(path, open_card(path))
+        return f"model.json and {', '.join(sorted(files))} are as they were written"
+    return "it is read as every command reads it; manifests carry no digests"
+
+
 def _describe_store(path: Path) -> dict[str, Any]:
     from retrieval.store import DONE, TODO, UNREADABLE, read_store, read_store_info
+    from retrieval.store_file import has_digests
 
     info, state = read_store_info(path)
     facts = {
@@ -65,6 +99,7 @@ def _describe_store(path: Path) -> dict[str, Any]:
         "image_spec": dict(info.image_spec),
         "program_version": info.program_version,
         "manifest_digest": info.manifest_digest,
+        "digests": "of every block" if has_digests(path) else NO_DIGESTS,
     }
     if facts["unreadable"] and not facts["to do"]:
         store = read_store(path)

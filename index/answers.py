@@ -10,7 +10,7 @@ from index.background import background_similarity
 from index.calibration import Calibration
 from index.confidence import sigmoid
 from index.copies import SAME_PICTURE
-from index.folder import IndexFolder
+from index.folder import IndexFolder, tell_difference
 from index.predictions import Predictions
 from index.search import Neighbours
 from index.voting import Votes, best, vote
@@ -101,9 +101,12 @@ def answer_store(folder: IndexFolder, store: Descriptors, *, n_neighbours: int =
 def check_store(folder: IndexFolder, store: Descriptors) -> None:
     """Raises LmrError when a store was not made by the folder's model, or a descriptor is not finite."""
     if store.info.fingerprint != folder.fingerprint:
+        what = tell_difference(store.info, folder.model_path)
+        raise LmrError(f"{store.source} does not fit {folder.path}: {what}; embed with the same model")
+    if store.info.d != folder.n_columns:
         raise LmrError(
-            f"{store.source} was made by model {store.info.fingerprint[:8]}, {folder.path} by "
-            f"{folder.fingerprint[:8]}; embed with the same model"
+            f"{store.source} has descriptors of {store.info.d} columns, {folder.path} is of {folder.n_columns}; "
+            "embed with the model of the index"
         )
     bad = np.flatnonzero(store.done & ~np.isfinite(store.vectors).all(axis=1))
     if len(bad):

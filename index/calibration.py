@@ -1,6 +1,6 @@
 """Calibration of an index on held-out queries: vote, confidence and thresholds, with what they are worth."""
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from types import UnionType
@@ -234,5 +234,5 @@ def _fits(value: Any, expected: Any) -> bool:
     if isinstance(expected, UnionType):
         return any(_fits(value, one) for one in get_args(expected))
     if expected is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     return isinstance(value, expected) and isinstance(value, bool) == (expected is bool)

@@ -14,15 +14,15 @@ one rename, and a kill leaves a whole folder.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, get_args
 
 from index.calibration import FORMAT_VERSION as CALIBRATION_VERSION
 from index.calibration import Calibration
 from index.refinement import Refinement
 from index.refining import refined_search
 from index.rows import Background, Rows, read_background, read_rows
-from index.search import FlatIndex, Neighbours
-from index.voting import VoteRule
+from index.search import FlatIndex, Neighbours, Storage
+from index.voting import MOST_NEIGHBOURS, VoteRule
 from index.whitening import Whitening, load_whitening
 from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError
@@ -30,6 +30,7 @@ from retrieval.files.digest import sha256_file
 from retrieval.files.folders import current_folder
 from retrieval.files.json_file import convert, read_json, read_signed_json, write_signed_json
 from retrieval.names import Name
+from retrieval.store_info import StoreInfo, model_difference
 
 FORMAT_VERSION = 1
 REBUILD = "run lmr build-index again"  # what to do with a damaged folder
@@ -38,6 +39,13 @@ AUGMENTED = "augmented.faiss"
 MODEL, NAMES, CALIBRATION, INFO = "model", "names.json", "calibration.json", "index.json"
 MODEL_CARD, MODEL_FILES = "model.json", ("weights-*.safetensors", "model.onnx")  # of retrieval
 N_TRIES = 5  # readings of a folder that is replaced meanwhile, before that is an error
+
+
+class Listed(TypedDict):
+    """What index.json says of a file."""
+
+    sha256: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,22 @@ class FolderInfo:
     recall: float
     program_version: str
     built_at: str
-    files: Mapping[str, Mapping[str, Any]]
+    files: Mapping[str, Listed]
+
+    def __post_init__(self) -> None:
+        if min(self.n_rows, self.n_landmarks, self.d) < 1 or self.n_background < 0 or not 0 <= self.recall <= 1:
+            raise ValueError("n_rows, n_landmarks, n_background, d or recall is out of its range")
+        m = self.options.get("m")
+        if type(m) is not int or not 1 <= m <= MOST_NEIGHBOURS:
+            raise ValueError(f"options.m must lie in [1, {MOST_NEIGHBOURS:,}], got {m!s:.20}")
+        if self.options.get("storage") not in get_args(Storage):
+            raise ValueError(f"options.storage must be one of {', '.join(get_args(Storage))}")
+        for name in (INDEX, ROWS, f"{MODEL}/{MODEL_CARD}"):
+            if name not in self.files:
+                raise ValueError(f"files does not list {name}")
+        for name in self.files:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"files lists {name[:100]!r}, which is not in the folder")
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; `read_info` gives it back."""
@@ -96,6 +119,11 @@ class IndexFolder:
     def rule(self) -> VoteRule:
         """The calibrated vote, or the default one."""
         return self.calibration.rule if self.calibration else VoteRule()
+
+    @property
+    def n_columns(self) -> int:
+        """Length of the descriptors that the folder takes, before its own whitening."""
+        return self.index.d if self.whitening is None else len(self.whitening.mean)
 
     @property
     def model_path(self) -> Path:
@@ -201,7 +229,7 @@ def check_files(folder: Path, info: FolderInfo, verify: Literal["full", "size"])
             )
 
 
-def list_files(folder: Path) -> dict[str, dict[str, Any]]:
+def list_files(folder: Path) -> dict[str, Listed]:
     """sha256 and size of every file of a folder that is being built."""
     return {
         path.relative_to(folder).as_posix(): {"sha256": sha256_file(path), "size": path.stat().st_size}
@@ -227,10 +255,13 @@ def _load(
             "run lmr build-index again"
         )
     background, whitening = folder / BACKGROUND, folder / WHITENING
+    index, rows = FlatIndex.load(folder / INDEX, *where), read_rows(folder / ROWS)
+    if len(index) != len(rows):
+        raise LmrError(f"{folder / ROWS} has {len(rows)} rows, {folder / INDEX} has {len(index)}; {REBUILD}")
     opened = IndexFolder(
         path=folder,
-        index=FlatIndex.load(folder / INDEX, *where),
-        rows=read_rows(folder / ROWS),
+        index=index,
+        rows=rows,
         background=read_background(background) if background.name in info.files else None,
         whitening=load_whitening(whitening) if whitening.name in info.files else None,
         calibration=calibration,
@@ -239,6 +270,7 @@ def _load(
         refinement=_read_refinement(folder, info),
         augmented=FlatIndex.load(folder / AUGMENTED, *where) if AUGMENTED in info.files else None,
     )
+    _require_fit(opened)
     if read_info(folder) != info:
         raise LmrError(f"{folder} was replaced while it was read; run the command again")
     return opened
@@ -246,25 +278,58 @@ def _load(
 
 def model_fingerprint(model_path: Path) -> str:
     """The fingerprint that a model folder states, without loading the model. Raises LmrError without one."""
+    stated = read_model_json(model_path).get("fingerprint")
+    if not isinstance(stated, str):
+        raise LmrError(f"{model_path / MODEL_CARD} is damaged (no fingerprint); run lmr train again")
+    return stated
+
+
+def read_model_json(model_path: Path) -> dict[str, Any]:
+    """What a model folder says of its model, unchecked. Raises LmrError without a model."""
     path = model_path / MODEL_CARD
     if not path.is_file():
         raise LmrError(f"{model_path}: there is no model (no {MODEL_CARD}); lmr train makes one")
-    stated = read_json(path, "run lmr train again").get("fingerprint")
-    if not isinstance(stated, str):
-        raise LmrError(f"{path} is damaged (no fingerprint); run lmr train again")
-    return stated
+    return read_json(path, "run lmr train again")
+
+
+def tell_difference(info: StoreInfo, model_path: Path) -> str:
+    """Why a store does not fit a model (`size 168 is not 128`). Raises LmrError without a model."""
+    return model_difference(info.made_by, {"fingerprint": "", **read_model_json(model_path)})
+
+
+def _require_fit(opened: IndexFolder) -> None:
+    """Raises LmrError where files that are whole do not belong together."""
+    d, n = opened.index.d, len(opened.rows)
+    rule = opened.rule
+    wrong = {
+        INFO: (opened.info.d, opened.info.n_rows, opened.info.n_landmarks) != (d, n, len(opened.rows.landmarks)),
+        WHITENING: opened.whitening is not None and opened.whitening.matrix.shape[1] != d,
+        BACKGROUND: opened.background is not None and opened.background.vectors.shape[1] != d,
+        AUGMENTED: opened.augmented is not None and (opened.augmented.d, len(opened.augmented)) != (d, n),
+        CALIBRATION: bool(rule.beta) and opened.rows.background is None,
+    }
+    if opened.calibration is not None and opened.calibration.confidence.g:
+        wrong[CALIBRATION] |= opened.background is None
+    for name, is_wrong in wrong.items():
+        if is_wrong:
+            remedy = "run lmr calibrate again" if name == CALIBRATION else REBUILD
+            raise LmrError(f"{opened.path / name} does not fit {opened.path / INDEX} ({n} x {d}); {remedy}")
 
 
 def _read_refinement(folder: Path, info: FolderInfo) -> Refinement:
     """How neighbours are refined; not at all in a folder from before there was a choice."""
+    given, source = info.options.get("refinement", {}), f"{folder / INFO}: options.refinement"
+    names = {field.name for field in fields(Refinement)}
+    if isinstance(given, Mapping) and (unknown := sorted(set(given) - names)):
+        raise LmrError(f"{source} is of another version of lmr (unknown {unknown[0]!r:.60}); {REBUILD}")
     try:
-        return Refinement(**info.options.get("refinement", {}))
-    except TypeError as error:
-        raise LmrError(f"{folder / INFO} is of another version of lmr ({error}); run lmr build-index again") from error
+        return convert(given, Refinement, source, REBUILD)
+    except LmrError as error:
+        raise LmrError(str(error) if str(error).startswith(source) else f"{source}: {error}; {REBUILD}") from error
 
 
 def _read_names(path: Path) -> dict[str, Name]:
-    return {label: Name(**name) for label, name in read_json(path, REBUILD).items()}
+    return convert(read_json(path, REBUILD), dict[str, Name], str(path), REBUILD)
 
 
 def _info_or_none(folder: Path) -> FolderInfo | None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from index.copies import same_named
-from index.folder import model_fingerprint
+from index.folder import model_fingerprint, tell_difference
 from retrieval.arrays import FloatArray, IntArray, ObjArray
 from retrieval.errors import LmrError
 from retrieval.names import Name
 from retrieval.store import Descriptors, to_unit
+from retrieval.store_info import model_difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +82,17 @@ def _common_fingerprint(inputs: BuildInputs) -> str:
     first = inputs.stores[0]
     for store in (*inputs.stores, *inputs.background):
         if store.info.fingerprint != first.info.fingerprint:
+            what = model_difference(store.info.made_by, first.info.made_by)
+            raise LmrError(f"{store.source} does not fit {first.source}: {what}; embed with the same model")
+        if store.info.d != first.info.d:
             raise LmrError(
-                f"{store.source} was made by model {store.info.fingerprint[:8]}, {first.source} by "
-                f"{first.info.fingerprint[:8]}; embed with the same model"
+                f"{store.source} has descriptors of {store.info.d} columns, {first.source} of {first.info.d}; "
+                "embed with the same model"
             )
     fingerprint = model_fingerprint(inputs.model_path)
     if first.info.fingerprint != fingerprint:
-        raise LmrError(
-            f"{first.source} was made by model {first.info.fingerprint[:8]}, {inputs.model_path} is "
-            f"{fingerprint[:8]}; give the model that made it"
-        )
+        what = tell_difference(first.info, inputs.model_path)
+        raise LmrError(f"{first.source} does not fit {inputs.model_path}: {what}; give the model that made it")
     return fingerprint
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from retrieval.errors import LmrError
 
+MOST_REFINED = 10_000  # neighbours of one query or row
 FEWEST_RERANKED = 100  # rows; so many neighbours are listed when an index is evaluated
 
 
@@ -31,13 +32,15 @@ class Refinement:
 
     def __post_init__(self) -> None:
         for name in ("n_augment", "n_expand"):
-            if getattr(self, name) < 0:
-                raise LmrError(f"--{name.removeprefix('n_')} must be 0 (off) or more, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) <= MOST_REFINED:
+                limits = f"0 (off) to {MOST_REFINED:,}"
+                raise LmrError(f"--{name.removeprefix('n_')} must be {limits}, got {getattr(self, name)}")
         for name in ("augment_alpha", "expand_alpha", "rerank_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise LmrError(f"--{name.replace('_', '-')} must be 0 or more, got {getattr(self, name)}")
-        if self.n_rerank and self.n_rerank < FEWEST_RERANKED:
-            raise LmrError(f"--rerank must be 0 (off) or {FEWEST_RERANKED} or more, got {self.n_rerank}")
+        if self.n_rerank and not FEWEST_RERANKED <= self.n_rerank <= MOST_REFINED:
+            limits = f"0 (off) or {FEWEST_RERANKED} to {MOST_REFINED:,}"
+            raise LmrError(f"--rerank must be {limits}, got {self.n_rerank}")
         if not 1 <= self.rerank_neighbours < FEWEST_RERANKED:
             raise LmrError(f"--rerank-neighbours must lie in 1 to {FEWEST_RERANKED - 1}, got {self.rerank_neighbours}")
 

@@ -10,9 +10,10 @@ import h5py
 import numpy as np
 
 from retrieval.arrays import FloatArray, IntArray, LongArray, ObjArray, read_only
-from retrieval.errors import LmrError
 from retrieval.files.atomic import write_error
-from retrieval.files.hdf5 import new_hdf5
+from retrieval.files.hdf5 import new_hdf5, numbers, open_hdf5, read_paths, read_texts, texts
+
+REMEDY = "run lmr build-index again"  # for a file that is proven to be damaged
 
 _TEXT = h5py.string_dtype("utf-8")
 
@@ -42,6 +43,8 @@ class Rows:
             object.__setattr__(self, name, read_only(array))
         if n and not (self.landmark.min() >= 0 and self.landmark.max() < len(self.landmarks)):
             raise ValueError(f"landmark must lie in [0, {len(self.landmarks)})")
+        if self.background is not None and not np.isfinite(self.background).all():
+            raise ValueError("background holds NaN or infinity")
 
     def __len__(self) -> int:
         return len(self.image_id)
@@ -62,6 +65,9 @@ class Background:
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or len(self.vectors) != len(self.image_id):
             raise ValueError(f"{self.vectors.shape} vectors do not fit {len(self.image_id)} image_ids")
+        if not np.isfinite(self.vectors).all():
+            row = int(np.flatnonzero(~np.isfinite(self.vectors).all(axis=1))[0])
+            raise ValueError(f"vectors of row {row:,} hold NaN or infinity")
         object.__setattr__(self, "vectors", read_only(self.vectors))
         object.__setattr__(self, "image_id", read_only(self.image_id))
 
@@ -82,13 +88,14 @@ def write_rows(path: Path, rows: Rows) -> None:
 
 def read_rows(path: Path) -> Rows:
     """Reads rows.h5. Raises LmrError when it is missing or damaged."""
-    with _old_file(path) as file:
+    with open_hdf5(path, "the rows of an index", REMEDY) as file:
+        n = len(texts(file, "image_id"))
         return Rows(
-            image_id=_texts(file["image_id"]),
-            landmark=file["landmark"][:].astype(np.int32),
-            landmarks=tuple(_texts(file["landmarks"])),
-            path=_texts(file["path"]),
-            background=file["background"][:] if "background" in file else None,
+            image_id=read_texts(file["image_id"]),
+            landmark=numbers(file, "landmark", ("int32", "int64"), (n,))[:].astype(np.int32),
+            landmarks=tuple(read_texts(texts(file, "landmarks"))),
+            path=read_paths(texts(file, "path", n)),
+            background=numbers(file, "background", ("float32",), (n,))[:] if "background" in file else None,
         )
 
 
@@ -101,8 +108,9 @@ def write_background(path: Path, background: Background) -> None:
 
 def read_background(path: Path) -> Background:
     """Reads background.h5. Raises LmrError when it is missing or damaged."""
-    with _old_file(path) as file:
-        return Background(file["vectors"][:], _texts(file["image_id"]))
+    with open_hdf5(path, "the background of an index", REMEDY) as file:
+        vectors = numbers(file, "vectors", ("float32",), (None, None))
+        return Background(vectors[:], read_texts(texts(file, "image_id", len(vectors))))
 
 
 @contextmanager
@@ -114,21 +122,6 @@ def _new_file(path: Path) -> Iterator[Any]:
         raise write_error(path, error) from error
 
 
-@contextmanager
-def _old_file(path: Path) -> Iterator[Any]:
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except FileNotFoundError as error:
-        raise LmrError(f"{path}: there is no such file; run lmr build-index again") from error
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise LmrError(f"{path} is damaged ({reason}); run lmr build-index again") from error
-
-
 def _put_texts(file: Any, name: str, texts: ObjArray) -> None:
-    file.create_dataset(name, data=list(texts), dtype=_TEXT, shape=(len(texts),))
-
-
-def _texts(dataset: Any) -> ObjArray:
-    return np.asarray(dataset.asstr()[:], dtype=object)
+    packed = [text.encode(errors="surrogateescape") for text in texts]
+    file.create_dataset(name, data=packed, dtype=_TEXT, shape=(len(packed),))

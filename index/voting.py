@@ -7,6 +7,8 @@ import numpy as np
 from index.search import Neighbours
 from retrieval.arrays import FloatArray, IntArray, LongArray, read_only
 
+MOST_NEIGHBOURS = 10_000  # of one query: 100,000 queries' rows and scores are then 12 GB
+
 
 @dataclass(frozen=True, slots=True)
 class VoteRule:
@@ -24,8 +26,8 @@ class VoteRule:
     m: int = 3
 
     def __post_init__(self) -> None:
-        if self.k < 1 or self.m < 1:
-            raise ValueError(f"k and m must be at least 1, not {self.k} and {self.m}")
+        if not (1 <= self.k <= MOST_NEIGHBOURS and 1 <= self.m <= MOST_NEIGHBOURS):
+            raise ValueError(f"k and m must lie in [1, {MOST_NEIGHBOURS:,}], not {self.k!s:.20} and {self.m!s:.20}")
         if not 0 < self.tau < np.inf:
             raise ValueError(f"tau must be positive, not {self.tau}")
         if not (0 <= self.r < np.inf and 0 <= self.beta < np.inf):

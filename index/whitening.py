@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from retrieval.arrays import FloatArray, IntArray, read_only
 from retrieval.errors import LmrError
-from retrieval.files.hdf5 import new_hdf5
+from retrieval.files.hdf5 import new_hdf5, numbers, open_hdf5
 
 FORMAT_VERSION = 1
 MAX_DIMENSIONS = 512
@@ -66,18 +65,14 @@ class Whitening:
 
 def load_whitening(path: str | Path) -> Whitening:
     """What `Whitening.save` wrote. Raises LmrError for a file that is missing, damaged or of another version."""
-    if not Path(path).is_file():
-        raise LmrError(f"{path}: there is no such file; run lmr build-index")
-    try:
-        with h5py.File(path, "r") as file:
-            version = int(file.attrs["format_version"])
-            if version != FORMAT_VERSION:
-                raise LmrError(
-                    f"{path}: format_version {version}, this program reads {FORMAT_VERSION}; run lmr build-index again"
-                )
-            return Whitening(file["mean"][:], file["matrix"][:])
-    except (OSError, KeyError, ValueError, TypeError):
-        raise LmrError(f"{path}: not a whitening file, or damaged; run lmr build-index again") from None
+    with open_hdf5(Path(path), "a whitening", "run lmr build-index again") as file:
+        version = file.attrs.get("format_version")
+        if version != FORMAT_VERSION:
+            raise LmrError(
+                f"{path}: format_version {version}, this program reads {FORMAT_VERSION}; run lmr build-index again"
+            )
+        mean = numbers(file, "mean", ("float64",), (None,))
+        return Whitening(mean[:], numbers(file, "matrix", ("float64",), (len(mean), None))[:])
 
 
 def fit_whitening(vectors: FloatArray, power: float = 0.5, n_dimensions: int | None = None) -> Whitening:

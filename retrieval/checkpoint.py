@@ -39,7 +39,8 @@ def save_model(
     data = _packed(model)
     if model.started_from:
         made_by = {**made_by, "started_from": dict(model.started_from)}
-    card = ModelCard(model.config, spec, hashlib.sha256(data).hexdigest(), flip, descriptor, made_by, scales)
+    sha256, n = hashlib.sha256(data).hexdigest(), model.n_features
+    card = ModelCard(model.config, spec, sha256, flip, descriptor, made_by, scales, n)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(folder / card.weights_name, data)

@@ -7,12 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_file, sha256_json
-from retrieval.files.json_file import read_json, write_json
-from retrieval.images.preprocess import ImageSpec
+from retrieval.files.json_file import convert, read_json, write_json
+from retrieval.images.preprocess import MOST_PIXELS, ImageSpec
 from retrieval.model_config import DescriptorPart, ModelConfig
 
 FORMAT_VERSION = 1
@@ -41,7 +41,8 @@ class ModelCard:
 
     weights_sha256: of the weights file. flip: descriptors are averaged with those of the mirrored picture.
     descriptor: which part of the network makes them. scales: factors of the picture's size; descriptors are averaged
-    over them. made_by: how it was made, for people; not part of the fingerprint.
+    over them. made_by: how it was made, for people; not part of the fingerprint. n_features: length of the pooled
+    features, None in a card that does not say.
     """
 
     config: ModelConfig
@@ -51,11 +52,15 @@ class ModelCard:
     descriptor: DescriptorPart = "neck"
     made_by: Mapping[str, Any] = field(default_factory=dict)
     scales: tuple[float, ...] = PLAIN_SCALES
+    n_features: int | None = None
 
     def __post_init__(self) -> None:
         scales = tuple(sorted({float(scale) for scale in self.scales}))
         if not scales or not all(0 < scale < math.inf for scale in scales):
             raise ValueError(f"scales must be positive numbers, got {self.scales!r}")
+        if scales[-1] * self.image_spec.size > MOST_PIXELS and scales[-1] > 1:
+            largest = f"{scales[-1]:g} x {self.image_spec.size}"
+            raise LmrError(f"scales: pictures of {largest} pixels are over the limit of {MOST_PIXELS:,}; lower them")
         object.__setattr__(self, "scales", scales)
 
     @property
@@ -66,6 +71,17 @@ class ModelCard:
         if self.scales != PLAIN_SCALES:
             content["scales"] = self.scales
         return sha256_json(content)
+
+    @property
+    def d(self) -> int | None:
+        """Length of a descriptor; None where the card does not say."""
+        lengths = {
+            "neck": [self.config.n_dimensions or self.n_features],
+            "pooled": [self.n_features],
+            "both": [self.config.n_dimensions, self.n_features],
+        }
+        known = [length for length in lengths[self.descriptor] if length]
+        return sum(known) if len(known) == len(lengths[self.descriptor]) else None
 
     @property
     def weights_name(self) -> str:
@@ -110,7 +126,7 @@ class ModelCard:
         """As a JSON object; `read_card` gives it back."""
         model, image_spec = self.of_store()
         content = {"format_version": FORMAT_VERSION, "fingerprint": self.fingerprint, "config": model.pop("config")}
-        return {**content, "image_spec": image_spec, **model, "made_by": dict(self.made_by)}
+        return {**content, "image_spec": image_spec, **model, **_length_json(self), "made_by": dict(self.made_by)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +158,12 @@ class EnsembleCard:
         return sha256_json({"members": [[member.card.fingerprint, member.weight] for member in self.members]})
 
     @property
+    def d(self) -> int | None:
+        """Length of a descriptor; None where the members' cards do not say."""
+        lengths = [member.card.d for member in self.members]
+        return None if None in lengths else sum(filter(None, lengths))
+
+    @property
     def specs(self) -> tuple[ImageSpec, ...]:
         """The different ways in which each picture is prepared."""
         return tuple(dict.fromkeys(spec for member in self.members for spec in member.card.specs))
@@ -165,7 +187,10 @@ class EnsembleCard:
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; `read_card` gives it back."""
         content = {"format_version": FORMAT_VERSION, "fingerprint": self.fingerprint}
-        members = [_member_json(member) | {"made_by": dict(member.card.made_by)} for member in self.members]
+        members = [
+            _member_json(member) | _length_json(member.card) | {"made_by": dict(member.card.made_by)}
+            for member in self.members
+        ]
         return {**content, "members": members, "made_by": dict(self.made_by)}
 
     def _each(self, cards: Sequence[ModelCard]) -> "EnsembleCard":
@@ -245,13 +270,30 @@ def _member_json(member: Member) -> dict[str, Any]:
     return {"weight": member.weight, **model, "image_spec": image_spec}
 
 
+class _Plain(TypedDict, total=False):
+    """The types of a card's plain entries."""
+
+    weights_sha256: str
+    flip: bool
+    descriptor: DescriptorPart
+    made_by: dict[str, Any]
+    scales: list[float]
+    n_features: int
+
+
+def _length_json(card: ModelCard) -> dict[str, int]:
+    return {} if card.n_features is None else {"n_features": card.n_features}
+
+
 def _parse_ensemble(given: dict[str, Any], source: str) -> EnsembleCard:
-    members = [(entry.pop("weight"), entry) for entry in given.pop("members")]
+    entries = convert(given.pop("members"), list[dict[str, Any]], source, "train again or restore it")
+    members = [(convert(entry.pop("weight"), float, source, "restore it"), entry) for entry in entries]
     return EnsembleCard(tuple(Member(_parse_model(entry, source), weight) for weight, entry in members), **given)
 
 
 def _parse_model(given: dict[str, Any], source: str) -> ModelCard:
     config, spec = given.pop("config"), given.pop("image_spec")
+    convert(given, _Plain, source, "train again or restore it")
     try:
         return ModelCard(ModelConfig.from_json(config), ImageSpec.from_json(spec), **given)
     except LmrError as error:

@@ -6,9 +6,13 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from retrieval.errors import LmrError
+from retrieval.files.json_file import convert
 
 Pooling = Literal["gem", "avg", "max", "cls"]
 DescriptorPart = Literal["neck", "pooled", "both"]
+
+
+MOST_DIMENSIONS = 65_536  # of a descriptor
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +35,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.pooling not in get_args(Pooling):
             raise LmrError(f"pooling is one of {', '.join(get_args(Pooling))}, got {self.pooling}")
-        if self.n_dimensions < 0:
-            raise LmrError(f"--dimensions must be 0 (no neck) or more, got {self.n_dimensions}")
+        if not 0 <= self.n_dimensions <= MOST_DIMENSIONS:
+            limits = f"0 (no neck) to {MOST_DIMENSIONS:,}"
+            raise LmrError(f"--dimensions must be {limits}, got {self.n_dimensions}")
         if not 0 < self.gem_p < math.inf:
             raise LmrError(f"--gem-p must be positive, got {self.gem_p}")
 
@@ -47,4 +52,4 @@ class ModelConfig:
         for key in sorted(set(given) ^ names):
             what = "unknown key" if key in given else "missing key"
             raise LmrError(f"model configuration: {what} {key}; it was written by another version of lmr")
-        return cls(**given)
+        return convert(dict(given), cls, "model configuration", "train again or restore it")

@@ -61,7 +61,7 @@ def open_store(path: Path) -> Iterator[tuple[Any, Digests | None]]:
         raise LmrError(f"{path}: there is no such descriptor store; lmr embed makes one")
     unfinished = path.name.endswith(PARTIAL)
     digests = _read_digests(path)  # before HDF5 meets a damaged structure, on which it may hang
-    with open_hdf5(path, "a descriptor store", REMEDY) as file:
+    with open_hdf5(path, "a descriptor store", REMEDY, "give the right file") as file:
         _require_version(path, file)
         require_layout(file, unfinished=unfinished)
         if digests is None and not unfinished and DIGESTS in file.attrs:
@@ -85,6 +85,12 @@ def require_whole(path: Path) -> bool:
             with damage_named(path):
                 digests.require_bulk()
         return digests is not None
+
+
+def has_digests(path: Path) -> bool:
+    """Whether the store carries digests. Raises LmrError when it cannot be read or they are damaged."""
+    with damage_named(path):
+        return read_digests(path) is not None
 
 
 def read_info(file: Any) -> StoreInfo:

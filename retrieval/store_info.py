@@ -23,6 +23,11 @@ class StoreInfo:
         if self.d < 1:
             raise ValueError(f"d must be positive, got {self.d}")
 
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """The model, as `model.json` says it."""
+        return {**self.model, "image_spec": self.image_spec, "fingerprint": self.fingerprint}
+
     def difference(self, other: "StoreInfo") -> str:
         """The first thing in which two stores differ, for a person; '' when they agree."""
         if self.fingerprint != other.fingerprint and (what := self._preparation_difference(other)):
@@ -41,3 +46,43 @@ class StoreInfo:
             return ""  # another network, or an ensemble
         changed = (name for name in theirs if mine.get(name) != theirs[name])
         return next((f"another {name} ({mine.get(name)}, now {theirs[name]})" for name in changed), "")
+
+
+def model_difference(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """In what two models differ, for a person: `size 168 is not 128, flip False is not True`.
+
+    mine, theirs: what `model.json`, or a store (`StoreInfo.made_by`), says of them. What one of them does not say is
+    passed over; their fingerprints where nothing is left.
+    """
+    given, other = _flat(mine), _flat(theirs)
+    names = [name for name in given if name in other and given[name] != other[name]]
+    told = [_told(name, given[name], other[name]) for name in names]
+    return ", ".join(told[:_N_TOLD]) or f"model {mine['fingerprint']!s:.8} is not {theirs['fingerprint']!s:.8}"
+
+
+def _told(name: str, mine: Any, theirs: Any) -> str:
+    if name.endswith("weights_sha256"):
+        return f"{name.removesuffix('_sha256')} {mine!s:.8} are not {theirs!s:.8}"
+    for group in ("config.", "image_spec."):
+        name = name.replace(group, "")
+    return f"{name} {mine!s:.60} is not {theirs!s:.60}"
+
+
+_N_TOLD = 3  # differences
+_TOLD = ("config", "image_spec", "weights_sha256", "flip", "descriptor", "scales", "members", "weight")
+
+
+def _flat(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Entry by its dotted name, those of members with the member's number before it."""
+    flat: dict[str, Any] = {}
+    for name in filter(model.__contains__, _TOLD):
+        value = model[name]
+        if name == "members":
+            flat["members"] = f"{len(value)} models"
+            for i, member in enumerate(value):
+                flat |= {f"member {i + 1}: {key}": one for key, one in _flat(member).items()}
+        elif isinstance(value, Mapping):
+            flat |= {f"{name}.{key}": one for key, one in value.items()}
+        else:
+            flat[name] = value
+    return flat

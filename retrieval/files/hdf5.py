@@ -40,10 +40,11 @@ def new_hdf5(path: Path, user_block: int = 0) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def open_hdf5(path: Path, what: str, remedy: str) -> Iterator[Any]:
+def open_hdf5(path: Path, what: str, remedy: str, mistaken: str | None = None) -> Iterator[Any]:
     """An HDF5 file to read.
 
-    what: the file should be ("a descriptor store"). remedy: for a file that is proven to be damaged.
+    what: the file should be ("a descriptor store"). remedy: for a file that is proven to be damaged. mistaken: for a
+    file of another kind, which may be the user's own; None = the same.
     Raises LmrError: it cannot be read, is no HDF5 file, is cut short, or what the block reads in it is broken
     (ValueError, KeyError, TypeError and what h5py finds).
     """
@@ -54,7 +55,9 @@ def open_hdf5(path: Path, what: str, remedy: str) -> Iterator[Any]:
             raw.read(1)
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
-        raise _opening_error(path, error, what, remedy) from error
+        raise _opening_error(
+            path, error, remedy, f"{path} is not {what} (no HDF5 file); {mistaken or remedy}"
+        ) from error
     with file:
         try:
             yield file
@@ -160,7 +163,7 @@ def _is_utf8(text: str) -> bool:
     return not any("\udc80" <= character <= "\udcff" for character in text)
 
 
-def _opening_error(path: Path, error: OSError, what: str, remedy: str) -> LmrError:
+def _opening_error(path: Path, error: OSError, remedy: str, another_kind: str) -> LmrError:
     said = str(error)
     if isinstance(error, FileNotFoundError):
         return LmrError(f"{path}: there is no such file; {remedy}")
@@ -171,7 +174,7 @@ def _opening_error(path: Path, error: OSError, what: str, remedy: str) -> LmrErr
     if "truncated" in said or ("signature" not in said and path.stat().st_size < _SMALLEST_BYTES):
         return LmrError(f"{path} is cut short; copy it again if it is a copy, else {remedy}")
     if "signature not found" in said:
-        return LmrError(f"{path} is not {what} (no HDF5 file); give the right file")
+        return LmrError(another_kind)
     return LmrError(f"{path} is damaged ({said.split(chr(10))[0][:_REASON_CHARACTERS]}); {remedy}")
 
 

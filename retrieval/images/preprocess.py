@@ -18,6 +18,9 @@ from retrieval.images.sizing import scaled_size
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
+MOST_PIXELS = 8192  # side of a prepared picture: 200 MB
+
+
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
     """How a picture becomes the network's input.
@@ -36,8 +39,8 @@ class ImageSpec:
     colors: Colors = "srgb"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or self.size < 1:
-            raise ValueError(f"size must be a positive whole number, got {self.size!r}")
+        if type(self.size) is not int or not 1 <= self.size <= MOST_PIXELS:
+            raise ValueError(f"size must be a positive whole number up to {MOST_PIXELS}, got {self.size!r}")
         if self.fit not in ("squash", "crop", "pad"):
             raise ValueError(f"fit must be squash, crop or pad, got {self.fit!r}")
         if self.resample not in _RESAMPLING:

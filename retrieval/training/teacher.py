@@ -14,6 +14,7 @@ import numpy as np
 from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray, read_only
 from retrieval.errors import LmrError
 from retrieval.store_blocks import StoreBlocks, open_blocks
+from retrieval.store_info import model_difference
 
 N_NAMED = 3  # pictures that an error names
 
@@ -74,9 +75,9 @@ def open_teacher(paths: Sequence[Path], image_id: ObjArray) -> Teacher:
     places: dict[str, tuple[int, int]] = {}
     for i, store in enumerate(stores):
         if store.info.fingerprint != first.info.fingerprint:
+            what = model_difference(store.info.made_by, first.info.made_by)
             raise LmrError(
-                f"{store.source} was made by model {store.info.fingerprint[:8]}, {first.source} by "
-                f"{first.info.fingerprint[:8]}; a teacher is one model, which may be an ensemble"
+                f"{store.source} does not fit {first.source}: {what}; a teacher is one model, which may be an ensemble"
             )
         for row, name in enumerate(store.image_id.tolist()):
             if name in places:

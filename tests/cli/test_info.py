@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from tiny_set import HERE, cut_short, done, refused
+import h5py
+from tiny_set import HERE, cut_short, done, drop_digests, flip_byte, refused
 
 
 def told(path: str) -> dict:
@@ -63,5 +64,60 @@ def test_what_is_nothing_of_ours_is_one_line(tiny_set):
         "landmarks/index.faiss is not a text file; give a csv file, a Parquet file or a folder"
     )
     cut_short(Path("val.h5"))
-    assert refused("info", "val.h5") == "val.h5 is cut short; make it again with lmr embed --overwrite"
+    assert refused("info", "val.h5").startswith("val.h5 is damaged (it is cut short: ")
     done("embed", "--output", "x.h5", *HERE)
+
+
+def test_verify_reads_everything_and_says_so(tiny_set):
+    assert json.loads(done("info", "train.h5", "--verify", "--json").stdout)["verified"] == (
+        "every byte is as it was written"
+    )
+    assert json.loads(done("info", "landmarks", "--verify", "--json").stdout)["verified"].endswith(
+        " files are as they were written, and fit each other"
+    )
+    verified = json.loads(done("info", "model", "--verify", "--json").stdout)["verified"]
+    assert verified.startswith("model.json and weights-")
+
+
+def test_verify_names_what_quick_info_does_not_read(tiny_set):
+    with h5py.File("train.h5", "r") as file:
+        at = file["vectors"].id.get_offset() + 1000
+    data = bytearray(Path("train.h5").read_bytes())
+    data[at] ^= 1
+    Path("train.h5").write_bytes(data)
+    assert done("info", "train.h5").exit_code == 0
+    said = refused("info", "train.h5", "--verify")
+    assert said.startswith("train.h5 is damaged (its bytes ")
+    weights = next(Path("model").glob("weights-*.safetensors"))
+    flip_byte(weights)
+    assert done("info", "model").exit_code == 0
+    assert refused("info", "model", "--verify") == (
+        f"{weights} is damaged: its sha256 is not the one in model.json; restore it or train again"
+    )
+
+
+def test_a_store_of_before_says_that_it_has_no_digests(tiny_set):
+    drop_digests(Path("train.h5"))
+    facts = json.loads(done("info", "train.h5", "--verify", "--json").stdout)
+    assert facts["digests"] == "none: it is unfinished, or of an earlier lmr"
+    assert facts["verified"] == "none: it is unfinished, or of an earlier lmr; every value is possible"
+
+
+def test_descriptors_of_another_length_than_the_model_makes_build_no_index(tiny_set):
+    drop_digests(Path("train.h5"))
+    with h5py.File("train.h5", "r+") as file:
+        vectors = file["vectors"][:, :100]
+        del file["vectors"]
+        file["vectors"] = vectors
+    said = refused("build-index", "--output", "l", "--device", "cpu")
+    assert said.startswith("train.h5 has descriptors of 100 columns, model makes ")
+
+
+def test_stores_of_another_preparation_are_told_by_what_differs(tiny_set):
+    done("embed", "val.csv", "--size", "40", "--output", "val40.h5", *HERE)
+    assert refused("evaluate", "val40.h5", *HERE) == (
+        "val40.h5 does not fit landmarks: size 40 is not 32; embed with the same model"
+    )
+    assert refused("build-index", "train.h5", "val40.h5", "--output", "l", "--device", "cpu") == (
+        "val40.h5 does not fit train.h5: size 40 is not 32; embed with the same model"
+    )

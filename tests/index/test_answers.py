@@ -133,7 +133,7 @@ def test_queries_of_another_model_are_refused(make_store, folder, queries):
     with pytest.raises(LmrError) as error:
         answer_store(folder, other)
     assert str(error.value) == (
-        f"queries.h5 was made by model cdcdcdcd, {folder.path} by abababab; embed with the same model"
+        f"queries.h5 does not fit {folder.path}: model cdcdcdcd is not abababab; embed with the same model"
     )
 
 

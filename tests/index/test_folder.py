@@ -147,11 +147,11 @@ def refusal(action, *arguments, **more):
 
 def test_stores_of_another_model_are_refused(tmp_path, model):
     other = store(["x"], ["rome"], fingerprint=OTHER, source="more.h5")
-    expected = "more.h5 was made by model cdcdcdcd, train.h5 by abababab; embed with the same model"
+    expected = "more.h5 does not fit train.h5: model cdcdcdcd is not abababab; embed with the same model"
     assert refusal(build, tmp_path / "l", model, [TRAIN, other]) == expected
     assert refusal(build, tmp_path / "l", model, [TRAIN], background=[other]) == expected
     assert refusal(build, tmp_path / "l", model, [other], background=()) == (
-        f"more.h5 was made by model cdcdcdcd, {model} is abababab; give the model that made it"
+        f"more.h5 does not fit {model}: model cdcdcdcd is not abababab; give the model that made it"
     )
     assert not (tmp_path / "l").exists()
 
@@ -413,7 +413,7 @@ def test_a_folder_from_before_refinement_has_none_and_one_of_a_later_version_is_
     write_info(folder, replace(info, options={**options, "refinement": {"sharper": 1}}))
     with pytest.raises(LmrError) as caught:
         open_folder(folder, device="cpu")
-    assert str(caught.value).startswith(f"{folder}/index.json is of another version of lmr (")
+    assert str(caught.value).startswith(f"{folder}/index.json: options.refinement is of another version of lmr (")
     assert "sharper" in str(caught.value)
 
 

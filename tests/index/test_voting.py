@@ -159,7 +159,7 @@ def test_a_majority_vote_of_equal_counts_prefers_the_lower_label():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"k": 0}, "k and m must be at least 1, not 0 and 3"),
+        ({"k": 0}, "k and m must lie in [1, 10,000], not 0 and 3"),
         ({"tau": 0.0}, "tau must be positive, not 0.0"),
         ({"tau": math.nan}, "tau must be positive, not nan"),
         ({"r": -0.1}, "r and beta must not be negative, not -0.1 and 0.0"),

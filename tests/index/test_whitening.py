@@ -118,7 +118,7 @@ def test_a_saved_whitening_is_the_same(tmp_path):
 def test_a_missing_whitening_file_is_an_error_that_names_it(tmp_path):
     with pytest.raises(LmrError) as error:
         load_whitening(tmp_path / "whiten.h5")
-    assert str(error.value) == f"{tmp_path / 'whiten.h5'}: there is no such file; run lmr build-index"
+    assert str(error.value) == f"{tmp_path / 'whiten.h5'}: there is no such file; run lmr build-index again"
 
 
 @pytest.mark.parametrize("damage", ["not hdf5", "cut", "no mean", "nan", "text"])
@@ -136,7 +136,15 @@ def test_a_damaged_whitening_file_is_an_error_that_names_it(tmp_path, damage):
                 file["mean"] = np.full(6, np.nan) if damage == "nan" else "a" * 6
     with pytest.raises(LmrError) as error:
         load_whitening(path)
-    assert str(error.value) == f"{path}: not a whitening file, or damaged; run lmr build-index again"
+    what = {
+        "not hdf5": "not a whitening (no HDF5 file)",
+        "cut": "cut short; copy it again if it is a copy, else",
+        "no mean": "damaged (it has no dataset mean)",
+        "nan": "damaged (mean or matrix holds NaN or infinity)",
+        "text": "damaged (mean must have rows, got the shape ())",
+    }[damage]
+    separator = " " if damage == "cut" else "; "
+    assert str(error.value) == f"{path} is {what}{separator}run lmr build-index again"
 
 
 def test_another_format_version_is_an_error_that_names_both(tmp_path):

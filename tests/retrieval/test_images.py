@@ -299,8 +299,8 @@ class TestImageSpec:
         [
             ({"siz": 3}, "image_spec: unknown key 'siz'; did you mean size?"),
             ({"zzz": 3}, "image_spec: unknown key 'zzz'; it takes size, fit, mean, std, resample, colors"),
-            ({"size": 0}, "image_spec: size must be a positive whole number, got 0"),
-            ({"size": "224"}, "image_spec: size must be a positive whole number, got '224'"),
+            ({"size": 0}, "image_spec: size must be a positive whole number up to 8192, got 0"),
+            ({"size": "224"}, "image_spec: size must be a positive whole number up to 8192, got '224'"),
             ({"fit": "stretch"}, "image_spec: fit must be squash, crop or pad, got 'stretch'"),
             ({"resample": "box"}, "image_spec: resample must be bilinear or bicubic, got 'box'"),
             ({"colors": "lab"}, "image_spec: colors must be srgb or as-stored, got 'lab'"),
