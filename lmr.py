@@ -10,6 +10,7 @@ import io
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,11 +52,12 @@ class Neighbour:
     landmark_id: str
     score: float
     path: str
+    name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Answer:
-    """What the index says of one picture.
+    """What the index says of one picture. A notebook shows it as a small page.
 
     landmark_id: None = no known landmark, or an unreadable picture. confidence: of the best landmark, also where it
     is below the threshold. in_index: the image_id of the index row that is this very picture. unreadable: the reason.
@@ -72,6 +74,32 @@ class Answer:
     in_index: str | None = None
     unreadable: str | None = None
 
+    def __repr__(self) -> str:
+        from index.answer_text import headline
+
+        return f"<Answer {self.image!r}: {headline(self)}>"
+
+    def _repr_html_(self) -> str:
+        from index.answer_text import to_html
+
+        return to_html(self)
+
+    @property
+    def best(self) -> LandmarkScore | None:
+        """The landmark with the best vote, also where it is below the threshold; None without neighbours."""
+        return self.landmarks[0] if self.landmarks else None
+
+    @property
+    def reason(self) -> str:
+        """Why no landmark is named, or how far the one that is may be trusted; '' for a calibrated answer."""
+        if self.unreadable is not None:
+            return f"unreadable: {self.unreadable}"
+        if self.best is None:
+            return "nothing to compare with"
+        if self.confidence is None:
+            return "not calibrated"
+        return "" if self.landmark_id is not None else f"below the threshold {self.threshold:.3f}"
+
     def to_json(self) -> dict[str, Any]:
         """As a JSON object with the keys that `lmr query --json` prints."""
         return {
@@ -86,9 +114,16 @@ class Answer:
                 for s in self.landmarks
             ],
             "neighbours": [
-                {"image_id": n.image_id, "landmark_id": n.landmark_id, "score": n.score, "path": n.path}
+                {
+                    "image_id": n.image_id,
+                    "landmark_id": n.landmark_id,
+                    "score": n.score,
+                    "path": n.path,
+                    "name": n.name,
+                }
                 for n in self.neighbours
             ],
+            "reason": self.reason,
             "in_index": self.in_index,
             "unreadable": self.unreadable,
         }
@@ -100,6 +135,16 @@ class Landmarks:
     def __init__(self, folder: "IndexFolder", describer: "Describer") -> None:
         self.folder = folder
         self.describer = describer
+
+    def __repr__(self) -> str:
+        rows = self.folder.rows
+        state = "calibrated" if self.is_calibrated else "not calibrated"
+        return (
+            f"<Landmarks {str(self.folder.path)!r}: {len(rows)} pictures of {len(rows.landmarks)} landmarks, {state}>"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(repr(self)[1:-1])}</p>"
 
     @property
     def is_calibrated(self) -> bool:
@@ -206,9 +251,10 @@ class Landmarks:
         rows = self.folder.rows
         pairs = zip(found.neighbours.rows[row], found.neighbours.scores[row], strict=True)
         return tuple(
-            Neighbour(str(rows.image_id[i]), rows.landmarks[rows.landmark[i]], float(score), str(rows.path[i]))
+            Neighbour(str(rows.image_id[i]), label, float(score), str(rows.path[i]), self._name(label)[0])
             for i, score in pairs
             if i >= 0
+            for label in (rows.landmarks[rows.landmark[i]],)
         )
 
     def _name(self, label: str) -> tuple[str, str]:

@@ -19,6 +19,16 @@ class Name:
     address: str = ""
 
 
+def shown_name(landmark_id: str, name: str) -> str:
+    """What a landmark is called wherever people read: its name, and the landmark_id where that says something else.
+
+    `Hawa Mahal` of the label `Hawa_Mahal` stands alone, `Hawa Mahal (9633)` does not.
+    """
+    if not name or name == landmark_id:
+        return landmark_id
+    return name if "_".join(name.split()) == landmark_id else f"{name} ({landmark_id})"
+
+
 def read_names(path: str | Path) -> dict[str, Name]:
     """Names by landmark_id: GLDv2 train_label_to_category.csv or train_label_to_hierarchical.csv, Open Images class
     descriptions, or a CSV file with landmark_id, name and perhaps address.

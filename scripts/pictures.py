@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from cli.report import statistics_plots as plots
-from cli.report.lettering import elide, font_for
+from cli.report.lettering import draw_text, elide
 from cli.report.plots import BLUE, INK, ORANGE, new_figure, to_png
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -277,8 +277,7 @@ def in_a_row(pictures: Sequence[Image.Image]) -> Image.Image:
 
 def write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int, size: int) -> None:
     """A line of text, cut to a width in pixels."""
-    font = font_for(text, size)
-    pen.text(at, elide(text.replace("_", " "), font, width), fill=INK_RGB, font=font)
+    draw_text(pen, at, elide(text.replace("_", " "), size, width), size, INK_RGB)
 
 
 def save(picture: Image.Image, path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from cli.report.lettering import elide, font_for
+from cli.report.lettering import draw_text, elide
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import write_bytes
 from retrieval.images.decode import decode
@@ -20,7 +20,7 @@ Colour = tuple[int, int, int]
 MAX_ROWS = 200  # a JPEG ends at 65,535 pixels
 JPEG_QUALITY = 90
 
-QUERY_PX, NEIGHBOUR_PX, GAP_PX, MARGIN_PX, TEXT_PX = 232, 168, 14, 22, 46
+QUERY_PX, NEIGHBOUR_PX, GAP_PX, MARGIN_PX, TEXT_PX = 232, 168, 14, 22, 66
 TITLE_SIZE, TEXT_SIZE = 17, 13
 PAPER, INK, FAINT, EMPTY = (255, 255, 255), (28, 32, 38), (104, 110, 118), (224, 226, 230)
 VOTED, OTHER = (0, 114, 178), (150, 150, 150)  # blue and grey differ for every kind of colour vision
@@ -38,11 +38,14 @@ class SheetNeighbour:
 
 @dataclass(frozen=True, slots=True)
 class SheetEntry:
-    """A row of the sheet. label: what to print; None, like landmark_id, = no known landmark."""
+    """A row of the sheet. label: what to print; None, like landmark_id, = no known landmark.
+
+    detail: a line below it, such as the confidence, or what was nearest and how far.
+    """
 
     picture: str
     label: str | None
-    confidence: float | None
+    detail: str
     landmark_id: str | None
     neighbours: tuple[SheetNeighbour, ...]
 
@@ -90,7 +93,7 @@ def draw_sheet(entries: Sequence[SheetEntry]) -> Image.Image:
     for i, entry in enumerate(shown):
         _draw_row(sheet, pen, entry, MARGIN_PX + i * row_px)
     if note_px:
-        note = f"and {len(entries) - len(shown)} more pictures"
+        note = f"the first {len(shown)} of {len(entries)} pictures; a sheet that ends in .html shows all"
         write_line(pen, (MARGIN_PX, sheet.height - MARGIN_PX - TEXT_PX // 2), note, width, FAINT, TITLE_SIZE)
     return sheet
 
@@ -101,8 +104,8 @@ def _draw_row(sheet: Image.Image, pen: ImageDraw.ImageDraw, entry: SheetEntry, t
     known = entry.landmark_id is not None
     title = (entry.label or entry.landmark_id or "") if known else NO_LANDMARK
     write_line(pen, (MARGIN_PX, under), title, QUERY_PX, INK if known else FAINT, TITLE_SIZE)
-    said = "" if entry.confidence is None else f"confidence {entry.confidence:.3f}"
-    write_line(pen, (MARGIN_PX, under + 22), said, QUERY_PX, FAINT)
+    write_line(pen, (MARGIN_PX, under + 22), entry.detail, QUERY_PX, FAINT)
+    write_line(pen, (MARGIN_PX, under + 42), _file_name(entry.picture), QUERY_PX, FAINT)
     left, low = MARGIN_PX + QUERY_PX + 2 * GAP_PX, top + QUERY_PX - NEIGHBOUR_PX
     for i, neighbour in enumerate(entry.neighbours):
         x = left + i * (NEIGHBOUR_PX + GAP_PX)
@@ -113,6 +116,7 @@ def _draw_row(sheet: Image.Image, pen: ImageDraw.ImageDraw, entry: SheetEntry, t
         _mark(sheet, (x + NEIGHBOUR_PX - 15, low + 15), voted)
         write_line(pen, (x, under), neighbour.label, NEIGHBOUR_PX, INK if voted else FAINT)
         write_line(pen, (x, under + 22), f"score {neighbour.score:.3f}", NEIGHBOUR_PX, FAINT)
+        write_line(pen, (x, under + 42), _file_name(neighbour.picture), NEIGHBOUR_PX, FAINT)
 
 
 def write_line(
@@ -124,8 +128,7 @@ def write_line(
     size: int = TEXT_SIZE,
 ) -> None:
     """Text at the left upper corner `at`, cut to `width` pixels, in a font that has its letters."""
-    font = font_for(text, size)
-    pen.text(at, elide(text, font, width), fill=colour, font=font)
+    draw_text(pen, at, elide(text, size, width), size, colour)
 
 
 def _mark(sheet: Image.Image, centre: tuple[int, int], voted: bool) -> None:
@@ -149,11 +152,15 @@ def _tile(picture: str | None, side: int) -> Image.Image:
         fitted = contain(decode(_read(picture), side), side)
     except UnreadableError as error:
         pen = ImageDraw.Draw(tile)
-        write_line(pen, (8, side // 2 - 18), (picture or "").rsplit("/", 1)[-1] or "picture", side - 16, FAINT)
+        write_line(pen, (8, side // 2 - 18), _file_name(picture) or "picture", side - 16, FAINT)
         write_line(pen, (8, side // 2), str(error), side - 16, FAINT)
         return tile
     tile.paste(fitted, ((side - fitted.width) // 2, (side - fitted.height) // 2))
     return tile
+
+
+def _file_name(picture: str | None) -> str:
+    return (picture or "").rstrip("/").rsplit("/", 1)[-1]
 
 
 def _read(picture: str | None) -> bytes:
