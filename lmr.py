@@ -123,9 +123,9 @@ class Answer:
                 }
                 for n in self.neighbours
             ],
-            "reason": self.reason,
             "in_index": self.in_index,
             "unreadable": self.unreadable,
+            "reason": self.reason,
         }
 
 

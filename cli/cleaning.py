@@ -51,7 +51,7 @@ def clean_manifest(path: Path, output: Path, rule: CleaningRule, values: Mapping
     work = None if dry else begin(output, identity, place)
     decisions = _decide(inputs, rule, work, (pictures, values))
     if not dry:
-        finish(output, identity, pictures.manifest, decisions, _gallery(pictures, decisions, values["gallery"]))
+        finish(output, identity, pictures.manifest, decisions, _gallery(pictures, decisions, values["gallery"], output))
     return {"output": str(output), "state": "dry run" if dry else "written", **decisions.counts()}
 
 
@@ -233,9 +233,9 @@ def _inliers(pictures: Pictures) -> Callable[[int, int], int]:
     return inliers
 
 
-def _gallery(pictures: Pictures, decisions: Any, n_shown: int) -> str | None:
+def _gallery(pictures: Pictures, decisions: Any, n_shown: int, output: Path) -> str | None:
     if not n_shown:
         return None
     from cli.report.gallery import render_gallery
 
-    return render_gallery(pictures.manifest, decisions, n_shown)
+    return render_gallery(pictures.manifest, decisions, n_shown, output)

@@ -21,17 +21,22 @@ from cli.options import (
 )
 from cli.tars import index_tars
 from cli.terminal import say, say_csv, say_json, shown
+from index.answer_text import certainty, headline
 from retrieval.errors import LmrError
+from retrieval.names import shown_name
 
 if TYPE_CHECKING:
-    from lmr import Answer
+    from lmr import Answer, Landmarks, LandmarkScore, Neighbour
 
 SHOWN_NEIGHBOURS = 5  # in the text for people; --json lists all that voted
-NO_LANDMARK = "no known landmark"
+CSV_COLUMNS = (
+    *("image", "landmark_id", "name", "confidence"),
+    *("best_landmark_id", "best_name", "best_confidence", "best_score", "reason"),
+)
 
 
 @click.command(name="query")
-@click.argument("pictures", nargs=-1, required=True)
+@click.argument("pictures", nargs=-1)
 @index_option
 @click.option(
     "--threshold",
@@ -43,20 +48,40 @@ NO_LANDMARK = "no known landmark"
     "--top", "n_landmarks", type=click.IntRange(1), default=5, show_default=True, help="Landmarks listed for a picture."
 )
 @json_option
-@click.option("--csv", "as_csv", is_flag=True, help="Print image,landmark_id,name,confidence lines.")
-@click.option("--save", type=PATH, default=None, help="Write a sheet: each picture beside the neighbours that voted.")
+@click.option(
+    "--csv",
+    "as_csv",
+    is_flag=True,
+    help="Print a CSV line for each picture, with the best guess and why it was not enough.",
+)
+@click.option(
+    "--save",
+    type=PATH,
+    default=None,
+    help="Write a sheet (.jpg, .png) or a page (.html): pictures beside the neighbours that voted.",
+)
 @click.option(
     "--sort-into",
     type=PATH,
     default=None,
-    help="Make a folder of links to the pictures, by landmark; of pictures in tars copies.",
+    help="Put the pictures into a folder, by landmark.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["link", "copy", "move"]),
+    default="link",
+    show_default=True,
+    help="How --sort-into does that; pictures in tars are copied.",
+)
+@click.option(
+    "--undo-moves", type=PATH, default=None, help="Put back what --sort-into --mode move put into this folder, and end."
 )
 @click.option("--allow-private", is_flag=True, help="Also fetch URLs from loopback, private and link-local addresses.")
 @workers_option
 @device_option
 @config_option
 @overwrite_option
-@writes(lambda given: [given["save"], given["sort_into"]])
+@writes(lambda given: [given["save"], given["sort_into"], given["undo_moves"]])
 def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: bool, **values: Any) -> None:
     """Name the landmark in PICTURES: files, folders, tars and URLs.
 
@@ -67,18 +92,51 @@ def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: 
     Example:
       lmr query holiday.jpg --save sheet.jpg
       lmr query photos/ --csv
+      lmr query photos/ --save answers.html --sort-into sorted --mode move
     """
-    import lmr
-    from cli.report.sheet import sheet_format
-    from cli.workers import default_workers
-
+    if values["undo_moves"] is not None:
+        if pictures:
+            raise click.UsageError("--undo-moves takes no PICTURES; it puts back what was moved")
+        say(undo_moves(values["undo_moves"]))
+        return
+    if not pictures:
+        raise click.UsageError("Missing argument 'PICTURES...'.")
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
+    if values["mode"] != "link" and values["sort_into"] is None:
+        raise click.UsageError(f"--mode {values['mode']} needs --sort-into")
+    landmarks, answers = _ask(pictures, index_path, values)
+    if as_json:
+        say_json([answer.to_json() for answer in answers])
+    elif as_csv:
+        say_csv(to_csv(answers))
+    else:
+        say("\n\n".join(to_text(answer) for answer in answers))
+    if not landmarks.is_calibrated:
+        warn(f"{index_path} is not calibrated: scores instead of confidences, no threshold; lmr calibrate makes one")
+    if values["save"] is not None:
+        from cli.report.answers import save_answers
+
+        warn(save_answers(values["save"], answers, index_path))
+    if values["sort_into"] is not None:
+        from cli.sorting import group_names, sort_into
+
+        done = sort_into(values["sort_into"], answers, group_names(landmarks), values["mode"])
+        warn(f"{values['sort_into']}: {done.told()}")
+    _report_unreadable(answers)
+
+
+def _ask(pictures: tuple[str, ...], index_path: Path, values: dict[str, Any]) -> "tuple[Landmarks, list[Answer]]":
+    """The opened index and its answers; what cannot be saved is refused before."""
+    import lmr
+    from cli.report.answers import require_writable
+    from cli.workers import default_workers
+
     save: Path | None = values["save"]
     if save is not None and save.exists() and not values["overwrite"]:
         raise LmrError(f"--save {save}: exists; give --overwrite or another name")
     if save is not None:
-        sheet_format(save)
+        require_writable(save)
     names = _names_of(pictures)
     workers = max(1, default_workers(values["workers"]))
     landmarks = lmr.open_index(index_path, device=values["device"], threads=values["threads"], workers=workers)
@@ -88,72 +146,54 @@ def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: 
         n_landmarks=values["n_landmarks"],
         allow_private=values["allow_private"],
     )
-    if as_json:
-        say_json([answer.to_json() for answer in answers])
-    elif as_csv:
-        say_csv(to_csv(answers))
-    else:
-        say("\n\n".join(to_text(answer) for answer in answers))
-    if not landmarks.is_calibrated:
-        warn(f"{index_path} is not calibrated: scores instead of confidences, no threshold; lmr calibrate makes one")
-    if save is not None:
-        save_answers(save, answers)
-    if values["sort_into"] is not None:
-        from cli.sorting import sort_into
+    return landmarks, answers
 
-        n_links, n_copies = sort_into(values["sort_into"], answers)
-        copies = f", {n_copies} copies of pictures in tars" if n_copies else ""
-        warn(f"{values['sort_into']}: {n_links} links{copies}")
-    _report_unreadable(answers)
+
+def undo_moves(folder: Path) -> str:
+    """Moves pictures back to where they were; returns what was done. LmrError where nothing was moved, or some stay."""
+    from retrieval.files.moves import JOURNAL, MoveJournal
+
+    journal = MoveJournal(folder)
+    if not journal.moves:
+        raise LmrError(f"{folder}: nothing was moved there (no {JOURNAL})")
+    undone = journal.undo()
+    for move, reason in undone.left[:SHOWN_NEIGHBOURS]:
+        warn(f"{folder / move.target} stays: {reason} ({move.source})")
+    if undone.left:
+        raise LmrError(f"{folder}: {undone.n_back} moved back, {len(undone.left)} stay; make room and run this again")
+    return f"{folder}: {undone.n_back} pictures moved back"
 
 
 def to_text(answer: "Answer") -> str:
     """An answer for people."""
     if answer.unreadable is not None:
         return f"{shown(answer.image)}\n  unreadable: {shown(answer.unreadable)}"
-    lines = [shown(answer.image), f"  {_headline(answer)}"]
+    address = f"  {shown(answer.address)}" if answer.address else ""
+    lines = [shown(answer.image), f"  {shown(headline(answer))}{address}"]
     if answer.in_index is not None:
         lines.append(f"  this very picture is in the index: {shown(answer.in_index)}")
-    others = answer.landmarks[1:] if answer.landmark_id else answer.landmarks
-    if others:
-        said = ", ".join(f"{_shown_label(s.landmark_id, s.name)} {_number(s.confidence, s.score)}" for s in others)
-        lines.append(f"  {'other landmarks' if answer.landmark_id else 'nearest landmarks'}: {said}")
+    if others := answer.landmarks[1:]:
+        said = ", ".join(f"{_label(other)} {certainty(other.confidence, other.score)}" for other in others)
+        lines.append(f"  other landmarks: {said}")
     for n in answer.neighbours[:SHOWN_NEIGHBOURS]:
-        lines.append(f"  {n.score:6.3f}  {shown(n.landmark_id)}  {shown(n.path or n.image_id)}")
+        lines.append(f"  {n.score:6.3f}  {_label(n)}  {shown(n.path or n.image_id)}")
     return "\n".join(lines)
 
 
 def to_csv(answers: "list[Answer]") -> str:
-    """image,landmark_id,name,confidence with a header; landmark_id blank where there is none."""
+    """A line for each picture under CSV_COLUMNS: landmark_id and name blank where no landmark is named, the best guess
+    and why it was not enough beside them."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["image", "landmark_id", "name", "confidence"])
+    writer.writerow(CSV_COLUMNS)
     for answer in answers:
-        confidence = "" if answer.confidence is None else repr(answer.confidence)
-        writer.writerow([answer.image, answer.landmark_id or "", answer.name, confidence])
+        best = answer.best
+        guess = ["", "", "", ""]
+        if best is not None:
+            guess = [best.landmark_id, best.name, _exact(best.confidence), _exact(best.score)]
+        named = [answer.image, answer.landmark_id or "", answer.name, _exact(answer.confidence)]
+        writer.writerow([*named, *guess, answer.reason])
     return buffer.getvalue()
-
-
-def save_answers(path: Path, answers: "list[Answer]") -> None:
-    """Writes the sheet of all readable pictures."""
-    from cli.report.sheet import SheetEntry, SheetNeighbour, save_sheet
-
-    entries = [
-        SheetEntry(
-            picture=answer.image,
-            label=_label(answer.landmark_id, answer.name) if answer.landmark_id else None,
-            confidence=answer.confidence,
-            landmark_id=answer.landmark_id,
-            neighbours=tuple(
-                SheetNeighbour(n.path, n.landmark_id, n.landmark_id, n.score)
-                for n in answer.neighbours[:SHOWN_NEIGHBOURS]
-            ),
-        )
-        for answer in answers
-        if answer.unreadable is None
-    ]
-    save_sheet(path, entries)
-    warn(f"{path}: {len(entries)} pictures beside their neighbours")
 
 
 def _names_of(pictures: tuple[str, ...]) -> list[str]:
@@ -167,27 +207,12 @@ def _names_of(pictures: tuple[str, ...]) -> list[str]:
     return [picture.where for picture in list_pictures(pictures)]
 
 
-def _headline(answer: "Answer") -> str:
-    if not answer.landmarks:
-        return f"{NO_LANDMARK} (nothing to compare with)"
-    best = answer.landmarks[0]
-    said = _number(best.confidence, best.score)
-    if answer.landmark_id is None:
-        return f"{NO_LANDMARK} (best {said}, threshold {answer.threshold:.3f})"
-    address = f"  {shown(answer.address)}" if answer.address else ""
-    return f"{_shown_label(answer.landmark_id, answer.name)}  {said}{address}"
+def _label(named: "LandmarkScore | Neighbour") -> str:
+    return shown(shown_name(named.landmark_id, named.name))
 
 
-def _number(confidence: float | None, score: float) -> str:
-    return f"score {score:.3f}" if confidence is None else f"{confidence:.3f}"
-
-
-def _shown_label(landmark_id: str, name: str) -> str:
-    return _label(shown(landmark_id), shown(name))
-
-
-def _label(landmark_id: str, name: str) -> str:
-    return landmark_id if name in ("", landmark_id) else f"{name} ({landmark_id})"
+def _exact(value: float | None) -> str:
+    return "" if value is None else repr(value)
 
 
 def _report_unreadable(answers: "list[Answer]") -> None:

@@ -1,44 +1,92 @@
-"""Links to pictures in folders by landmark, for people who sort their photos."""
+"""Pictures in folders by landmark, for people who sort their photos: links, copies, or the pictures themselves."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cli.folder_names import UNKNOWN, folder_name
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import write_bytes
+from retrieval.files.moves import MoveJournal
 from retrieval.images.source import picture_exists, read_picture
+from retrieval.names import shown_name
 
 if TYPE_CHECKING:
-    from lmr import Answer
+    from lmr import Answer, Landmarks
+
+Mode = Literal["link", "copy", "move"]
 
 
-def sort_into(folder: Path, answers: "Sequence[Answer]") -> tuple[int, int]:
-    """Makes `folder/<landmark_id>/<picture>` links; pictures of no known landmark go to `_no_known_landmark`.
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """How many links and copies there are for the answers, and how many pictures were moved.
 
-    A picture in a tar, where no link can lead, is copied. What is there already is left; two pictures of one name get
-    a number. Returns how many links and copies there are for these answers. Raises LmrError when the folder cannot be
-    written. URLs, unreadable pictures and the links that an earlier run made are left out.
+    n_left: links that were not moved, since what they lead to would stay behind.
     """
-    n_links = n_copies = 0
-    for answer in answers:
-        source = Path(os.path.abspath(answer.image))
-        if answer.unreadable is not None or not picture_exists(str(source)) or _is_own_link(source, folder):
-            continue
-        group = folder / (folder_name(answer.landmark_id) if answer.landmark_id else UNKNOWN)
-        if source.parent == Path(os.path.abspath(group)):  # a copy of an earlier run
-            continue
-        try:
+
+    n_links: int
+    n_copies: int
+    n_moved: int
+    n_left: int
+
+    def told(self) -> str:
+        """For a person."""
+        parts = [(self.n_links, "links"), (self.n_copies, "copies"), (self.n_moved, "moved")]
+        parts.append((self.n_left, "links left where they are"))
+        return ", ".join(f"{n} {what}" for n, what in parts if n) or "nothing to do"
+
+
+def sort_into(folder: Path, answers: "Sequence[Answer]", names: Mapping[str, str], mode: Mode = "link") -> Sorted:
+    """Puts each picture into `folder/<name of its landmark>/`; without a known landmark into `_no_known_landmark`.
+
+    names: of the folder for each landmark_id, as `group_names` gives them. A picture in a tar is always copied. What
+    is there already is left; two pictures of one name get a number. Moves are journalled (`retrieval.files.moves`).
+    Raises LmrError when the folder cannot be written. URLs, unreadable pictures and what an earlier run put there are
+    left out.
+    """
+    done: Counter[str] = Counter()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        journal = MoveJournal(folder)
+        journal.finish()
+        for answer in answers:
+            source = Path(os.path.abspath(answer.image))
+            if answer.unreadable is not None or not picture_exists(str(source)) or _is_own_link(source, folder):
+                continue
+            group = folder / (names[answer.landmark_id] if answer.landmark_id else UNKNOWN)
+            if source.parent == Path(os.path.abspath(group)):  # put there by an earlier run
+                continue
             group.mkdir(parents=True, exist_ok=True)
-            if source.exists():
-                _link(group, source)
-                n_links += 1
-            else:
-                n_copies += _copy(group, source)
-        except OSError as error:
-            raise LmrError(f"--sort-into {folder}: {error.strerror}; choose another folder") from error
-    return n_links, n_copies
+            done[_put(group, source, mode, journal)] += 1
+    except OSError as error:
+        raise LmrError(f"{folder}: {error.filename or folder}: {error.strerror}; choose another folder") from error
+    return Sorted(done["link"], done["copy"], done["move"], done["left"])
+
+
+def group_names(landmarks: "Landmarks") -> dict[str, str]:
+    """The folder of each landmark_id: `Hawa Mahal` of `Hawa_Mahal`, as its own folder was called, else the landmark_id.
+
+    Different landmarks have different folders: a landmark_id holds no white space.
+    """
+    known = landmarks.folder.names
+    names = {label: known[label].name if label in known else label for label in landmarks.folder.rows.landmarks}
+    return {label: folder_name(name if shown_name(label, name) == name else label) for label, name in names.items()}
+
+
+def _put(group: Path, source: Path, mode: Mode, journal: MoveJournal) -> str:
+    """What was done with one picture: link, copy, move, left or '' when it can no longer be read."""
+    if not source.exists() or mode == "copy":
+        return "copy" if _copy(group, source) else ""
+    if mode == "link":
+        _link(group, source)
+        return "link"
+    if source.is_symlink():
+        return "left"
+    journal.move(source, next(name for name in _names(group, source) if not os.path.lexists(name)))
+    return "move"
 
 
 def _is_own_link(source: Path, folder: Path) -> bool:
@@ -57,7 +105,7 @@ def _link(group: Path, source: Path) -> None:
 
 
 def _copy(group: Path, source: Path) -> bool:
-    """A copy of a picture in a tar, named like a link; False when it can no longer be read."""
+    """A copy of a picture, named like a link; False when it can no longer be read."""
     try:
         content = read_picture(str(source))
     except UnreadableError:

@@ -14,6 +14,8 @@ from cli.terminal import say, say_json
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cli.demo.scenes import DemoSet
     from retrieval.images.preprocess import ImageSpec
 
@@ -121,8 +123,8 @@ def prepare_pictures(images: Path | None, values: dict[str, Any]) -> "DemoSet":
 def run_demo(demo: "DemoSet", values: dict[str, Any]) -> Outcome:
     """Train to submission in the working folder, each step by the function of its command, resumed where it stopped."""
     from cli.evaluate import measure, to_text
-    from cli.query import save_answers
     from cli.query import to_text as answer_text
+    from cli.report.answers import save_answers
     from cli.submit import submit_pictures
     from index.folder import open_folder
 
@@ -144,12 +146,12 @@ def run_demo(demo: "DemoSet", values: dict[str, Any]) -> Outcome:
     warn(to_text(evaluation.to_json()))
     report = _report(Path("report.html"), folder, evaluation, queries)
     _step("asking about pictures, and writing a submission")
-    shown = [str(path) for path in queries.path[:N_SHOWN]]
+    shown = [str(queries.path[row]) for row in across_landmarks(queries.landmarks.tolist(), N_SHOWN)]
     import lmr
 
     found = lmr.open_index(index_path, device=values["device"], threads=values["threads"]).query(shown)
     warn("\n\n".join(answer_text(answer) for answer in found))
-    save_answers(Path("sheet.jpg"), found)
+    warn(save_answers(Path("sheet.jpg"), found, index_path))
     submission = Path("submission.csv")
     told = submit_pictures(
         demo.test,
@@ -161,6 +163,21 @@ def run_demo(demo: "DemoSet", values: dict[str, Any]) -> Outcome:
     return Outcome(
         evaluation.accuracy.gap, evaluation.accuracy.top1, untrained_gap, report, Path("sheet.jpg"), submission
     )
+
+
+def across_landmarks(labels: "Sequence[tuple[str, ...]]", n: int) -> list[int]:
+    """The positions of n queries of different landmarks, spread over their names; the last one shows none, if any does.
+
+    labels: the landmarks of each query.
+    """
+    first: dict[str, int] = {}
+    for row, names in enumerate(labels):
+        first.setdefault(names[0] if names else "", row)
+    other = [first.pop("")] if "" in first else []
+    n_known = min(n - len(other), len(first))
+    known = [row for _, row in sorted(first.items())]
+    rows = [known[i * (len(known) - 1) // max(n_known - 1, 1)] for i in range(n_known)] + other
+    return (rows + [row for row in range(len(labels)) if row not in rows])[:n]
 
 
 def _train(demo: "DemoSet", values: dict[str, Any]) -> "ImageSpec":

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cli.report.html import ReportPicture, fill_template
 from index.cleaning.decisions import REASONS
+from index.cleaning.folder import DECISIONS
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
 
@@ -49,13 +51,18 @@ def require_jinja() -> None:
         raise LmrError(f"the gallery needs jinja2 ({error}); {install_hint('report')}, or give --gallery 0") from error
 
 
-def render_gallery(manifest: "Manifest", decisions: "Decisions", n_shown: int) -> str:
-    """The gallery as HTML text, at most n_shown pictures for each reason, the clearest first."""
+def render_gallery(manifest: "Manifest", decisions: "Decisions", n_shown: int, output: Path) -> str:
+    """The gallery as HTML text, at most n_shown pictures for each reason, the clearest first.
+
+    output: the folder of the cleaning, where the page will be, as it was given.
+    """
     require_jinja()
     return fill_template(
         TEMPLATE,
         {},
         source=manifest.source,
+        review=str(output / DECISIONS),
+        folder=output,
         counts=decisions.counts(),
         sections=_sections(manifest, decisions, n_shown),
     )

@@ -4,6 +4,7 @@ import base64
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.resources import files
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,8 @@ def render_evaluation_report(report: EvaluationReport) -> str:
 def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
     """A template of this package as HTML text; values are escaped. Raises LmrError without jinja2.
 
-    filters: besides `number`, `count`, `share` and `thumbnail`, or in their place.
+    filters: besides `number`, `count`, `share`, `thumbnail` and `link`, or in their place. Among the values are
+    `folder`, where the page will be, for links to pictures; and `script`, the one script that the page may run.
     """
     try:
         from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -104,7 +106,13 @@ def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    own = {"number": _number, "count": _count, "share": _share, "thumbnail": thumbnail}
+
+    def link(picture: ReportPicture) -> str:
+        return file_link(picture.path, values["folder"]) if "folder" in values else ""
+
+    if "script" in values:
+        values |= _allowed(values["script"])
+    own = {"number": _number, "count": _count, "share": _share, "thumbnail": thumbnail, "link": link}
     environment.filters |= own | dict(filters)
     return environment.get_template(name).render(**values)
 
@@ -112,6 +120,13 @@ def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
 def _visible(value: Any) -> Any:
     """A value of a template; what would turn the direction of a page, or cannot be written, is escaped in texts."""
     return escaped(value) if type(value) is str else value
+
+
+def _allowed(script: str) -> dict[str, Any]:
+    """A script of ours as safe text, and its digest for the page's policy, by which no other script runs."""
+    from markupsafe import Markup
+
+    return {"script": Markup(script), "script_digest": base64.b64encode(sha256(script.encode()).digest()).decode()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ _ELLIPSIS = "..."
 _MISSING = "□"  # for what no font has; drawn as such, or as the font's own box
 _NO_GLYPH = "\U0010ffff"  # a code point without a character
 _FONT_SEARCH_S = 5.0
+_VARIATION_SELECTORS = range(0xFE00, 0xFE10)
 _INVISIBLE = frozenset(("Cc", "Cf", "Cs", "Co"))  # controls, joiners and direction marks, surrogates, private use
 
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from tiny_set import listing, read_rows
 
+from cli.demo.command import across_landmarks
 from cli.demo.own import split_own
 from cli.train import read_training_data
 from retrieval.errors import LmrError
@@ -109,3 +110,11 @@ def test_landmarks_of_one_picture_again_and_again_are_refused(tmp_path):
         "least 2, in folders named by landmark: FOLDER/<landmark>/<picture>"
     )
     assert not list((tmp_path / "demo").glob("*.csv"))
+
+
+def test_the_queries_that_are_shown_are_of_different_landmarks_and_one_of_none():
+    labels = [("a",), ("a",), ("b",), (), ("c",), ("d",), ()]
+    assert across_landmarks(labels, 4) == [0, 2, 5, 3]
+    assert across_landmarks(labels[:2], 4) == [0, 1]
+    assert across_landmarks([], 4) == []
+    assert across_landmarks([("a",), ("b",), ("c",)], 2) == [0, 2]

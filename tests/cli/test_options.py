@@ -48,7 +48,7 @@ def test_arguments_and_options_that_repeat_are_lists_or_one_value(tiny_set):
         ("train", "batch_sizes = 3", "batch_sizes is not an option of train; did you mean batch-size?"),
         ("calibrate", "precison = 0.9", "precison is not an option of calibrate; did you mean precision?"),
         ("query", "zzz = 1", "zzz is not an option of query; known are allow-private, csv, device, index, json, "
-         "overwrite, pictures, save, sort-into, threads, threshold, top, wait, workers"),
+         "mode, overwrite, pictures, save, sort-into, threads, threshold, top, undo-moves, wait, workers"),
         ("embed", "[embed]\nsize = 3", "embed is not an option of embed; known are backbone, backbone-option, "
          "check, descriptor, device, dimensions, dtype, fit, flip, gem-p, images, last-layer, manifest, mean, model, "
          "output, overwrite, pooling, prelu, pretrained, retry-unreadable, scales, size, std, threads, wait, weights, "

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,9 +19,13 @@ from PIL import Image
 from tiny_set import HERE, LABELS, done, listing, misused, picture, refused
 
 import lmr
+from cli.query import CSV_COLUMNS
+from cli.sorting import group_names
+from retrieval.names import Name, shown_name
 
 ARCH = "images/test-arch-0.jpg"
 OTHER = "images/test-other-5.jpg"
+NOT_ONE = "not a picture in a known format"
 
 
 def asked(*arguments: object) -> list[dict]:
@@ -31,7 +36,8 @@ def asked(*arguments: object) -> list[dict]:
 def test_json_has_the_documented_keys(tiny_set):
     known, unknown = asked(ARCH, OTHER)
     keys = ["image", "landmark_id", "name", "address", "confidence", "threshold", "landmarks", "neighbours"]
-    assert list(known) == list(unknown) == [*keys, "in_index", "unreadable"]
+    assert list(known) == list(unknown) == [*keys, "in_index", "unreadable", "reason"]
+    assert (known["reason"], unknown["reason"]) == ("", f"below the threshold {unknown['threshold']:.3f}")
     assert (known["image"], known["landmark_id"], known["name"]) == (ARCH, "arch", "The Great Arch")
     assert (
         known["threshold"]
@@ -40,7 +46,7 @@ def test_json_has_the_documented_keys(tiny_set):
     assert known["confidence"] >= known["threshold"] > unknown["confidence"]
     assert known["landmarks"][0]["confidence"] == known["confidence"]
     assert list(known["landmarks"][0]) == ["landmark_id", "name", "confidence", "score"]
-    assert list(known["neighbours"][0]) == ["image_id", "landmark_id", "score", "path"]
+    assert list(known["neighbours"][0]) == ["image_id", "landmark_id", "score", "path", "name"]
     scores = [neighbour["score"] for neighbour in known["neighbours"]]
     assert scores == sorted(scores, reverse=True)
     assert Path(known["neighbours"][0]["path"]).is_file()
@@ -53,15 +59,20 @@ def test_the_text_says_label_confidence_and_voters(tiny_set):
     (answer,) = asked(ARCH)
     lines = done("query", ARCH, *HERE).stdout.splitlines()
     assert lines[0] == ARCH
-    assert lines[1] == f"  The Great Arch (arch)  {answer['confidence']:.3f}"
-    voters = [f"  {n['score']:6.3f}  {n['landmark_id']}  {n['path']}" for n in answer["neighbours"][:5]]
+    assert lines[1] == f"  The Great Arch (arch), confidence {answer['confidence']:.3f}"
+    assert {n["name"] for n in answer["neighbours"] if n["landmark_id"] == "arch"} == {"The Great Arch"}
+    names = [shown_name(n["landmark_id"], n["name"]) for n in answer["neighbours"][:5]]
+    paths = [f"{n['score']:6.3f}  {{}}  {n['path']}" for n in answer["neighbours"][:5]]
+    voters = [f"  {path.format(name)}" for path, name in zip(paths, names, strict=True)]
     assert lines[-len(voters) :] == voters
 
 
 def test_below_the_threshold_there_is_no_known_landmark(tiny_set):
     (answer,) = asked(OTHER)
+    best = answer["landmarks"][0]
+    name, sure = shown_name(best["landmark_id"], best["name"]), f"confidence {best['confidence']:.3f}"
     assert done("query", OTHER, *HERE).stdout.splitlines()[1] == (
-        f"  no known landmark (best {answer['confidence']:.3f}, threshold {answer['threshold']:.3f})"
+        f"  no known landmark; nearest was {name}, {sure}, below {answer['threshold']:.3f}"
     )
     assert asked(OTHER, "--threshold", "0")[0]["landmark_id"] == answer["landmarks"][0]["landmark_id"]
     assert asked(ARCH, "--threshold", "1")[0]["landmark_id"] is None
@@ -77,13 +88,17 @@ def test_csv_has_a_line_for_each_picture(tiny_set):
     Path("broken.jpg").write_bytes(b"nothing")
     result = done("query", ARCH, "broken.jpg", OTHER, "--csv", *HERE)
     rows = list(csv.DictReader(io.StringIO(result.stdout)))
-    assert [list(row) for row in rows] == [["image", "landmark_id", "name", "confidence"]] * 3
+    assert [list(row) for row in rows] == [list(CSV_COLUMNS)] * 3
     known, broken, unknown = rows
     assert (known["image"], known["landmark_id"], known["name"]) == (ARCH, "arch", "The Great Arch")
     assert float(known["confidence"]) == asked(ARCH)[0]["confidence"]
     assert (broken["landmark_id"], broken["confidence"]) == ("", "")
     assert unknown["landmark_id"] == ""
-    assert unknown["confidence"] != ""
+    assert unknown["confidence"] == unknown["best_confidence"] != ""
+    (answer,) = asked(OTHER)
+    assert unknown["best_landmark_id"] == answer["landmarks"][0]["landmark_id"]
+    assert float(unknown["best_score"]) == answer["landmarks"][0]["score"]
+    assert [row["reason"] for row in rows] == ["", f"unreadable: {NOT_ONE}", answer["reason"]]
     assert result.stderr == "1 of 3 pictures are unreadable\n"
 
 
@@ -101,7 +116,7 @@ def test_an_index_without_calibration_gives_scores_and_names_lmr_calibrate(tiny_
         assert answer["landmarks"][0]["confidence"] is None
         assert answer["landmark_id"] == answer["landmarks"][0]["landmark_id"]
     result = done("query", ARCH, *HERE)
-    assert result.stdout.splitlines()[1] == f"  The Great Arch (arch)  score {known['landmarks'][0]['score']:.3f}"
+    assert result.stdout.splitlines()[1] == f"  The Great Arch (arch), score {known['landmarks'][0]['score']:.3f}"
     assert result.stderr == (
         "landmarks is not calibrated: scores instead of confidences, no threshold; lmr calibrate makes one\n"
     )
@@ -286,18 +301,43 @@ def test_sorting_a_folder_into_itself_again_makes_no_doubles(tiny_set):
         assert links("trip/sorted") == {"arch/p.jpg": "trip/p.jpg"}
 
 
+def test_pictures_are_copied_or_moved_and_moves_are_undone(tiny_set):
+    Path("trip").mkdir()
+    for name in ("p.jpg", "q.jpg"):
+        shutil.copy("images/test-arch-0.jpg" if name == "p.jpg" else OTHER, f"trip/{name}")
+    before = {path.name: path.read_bytes() for path in Path("trip").iterdir()}
+    assert "copied: 2 copies\n" in done("query", "trip", "--sort-into", "copied", "--mode", "copy", *HERE).stderr
+    assert {path.name: path.read_bytes() for path in Path("trip").iterdir()} == before
+    assert Path("copied/arch/p.jpg").read_bytes() == before["p.jpg"]
+    assert "sorted: 2 moved\n" in done("query", "trip", "--sort-into", "sorted", "--mode", "move", *HERE).stderr
+    assert not list(Path("trip").iterdir())
+    assert Path("sorted/_no_known_landmark/q.jpg").read_bytes() == before["q.jpg"]
+    assert done("query", "--undo-moves", "sorted").stdout == "sorted: 2 pictures moved back\n"
+    assert {path.name: path.read_bytes() for path in Path("trip").iterdir()} == before
+    assert refused("query", "--undo-moves", "sorted") == "sorted: nothing was moved there (no .lmr-moves.jsonl)"
+
+
+def test_folders_have_the_names_that_people_gave_theirs():
+    names = {"Hawa_Mahal": Name("Hawa  Mahal"), "9633": Name("Old Mill"), "a/b_c": Name("a/b c")}
+    folder = SimpleNamespace(rows=SimpleNamespace(landmarks=("9633", "Hawa_Mahal", "a/b_c", "x")), names=names)
+    assert group_names(SimpleNamespace(folder=folder)) == {
+        "9633": "9633", "Hawa_Mahal": "Hawa  Mahal", "a/b_c": "a%2Fb c", "x": "x",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("label", "folder"),
     [("..", "%2E%2E"), (".", "%2E"), ("a/b", "a%2Fb"), ("../up", "%2E.%2Fup"), ("a_b", "a_b"), ("ok.1", "ok.1")],
 )
 def test_a_landmark_id_never_leads_out_of_the_sorted_folder(tmp_path, label, folder):
-    from cli.sorting import sort_into
+    from cli.folder_names import folder_name
+    from cli.sorting import Sorted, sort_into
     from lmr import Answer
 
     shown = tmp_path / "p.jpg"
     shown.write_bytes(b"x")
     answer = Answer(str(shown), label, label, "", 1.0, 0.5, (), ())
-    assert sort_into(tmp_path / "sorted", [answer]) == (1, 0)
+    assert sort_into(tmp_path / "sorted", [answer], {label: folder_name(label)}) == Sorted(1, 0, 0, 0)
     assert os.readlink(tmp_path / "sorted" / folder / "p.jpg") == str(shown)
 
 

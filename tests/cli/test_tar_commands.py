@@ -67,7 +67,7 @@ def test_query_asks_about_every_picture_in_a_tar_and_sorts_copies_of_them(tiny_s
         result = done("query", str(tar), "--csv", "--sort-into", "sorted", *HERE)
         images = [line.split(",")[0] for line in result.stdout.splitlines()[1:]]
         assert images == [f"trip.tar/test-{label}-0.jpg" for label in LABELS]
-        assert "sorted: 0 links, 4 copies of pictures in tars\n" in result.stderr
+        assert "sorted: 4 copies\n" in result.stderr
         copies = sorted(Path("sorted").rglob("*.jpg"))
         assert len(copies) == 4
         for copy in copies:

@@ -1,0 +1,150 @@
+"""Answers as something to look at: a sheet as one picture, or a page with every picture and filters."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.report.html import ReportPicture, fill_template
+from cli.report.sheet import MAX_ROWS, SheetEntry, SheetNeighbour, save_sheet, sheet_format
+from index.answer_text import NO_LANDMARK, certainty, headline
+from retrieval.errors import LmrError
+from retrieval.files.atomic import write_text
+from retrieval.names import shown_name
+
+if TYPE_CHECKING:
+    from lmr import Answer, Neighbour
+
+TEMPLATE = "answers.html"
+PAGE_SUFFIXES = (".html", ".htm")
+SHOWN_NEIGHBOURS = 5
+MAX_CARDS = 2000  # a page of that many is about 60 MB
+
+# Shows the cards that all three filters let through.
+_SCRIPT = """
+const field = name => document.getElementById(name);
+const cards = [...document.querySelectorAll(".card")];
+function show() {
+  const state = field("state").value, landmark = field("landmark").value, text = field("text").value.toLowerCase();
+  let n = 0;
+  for (const card of cards) {
+    const data = card.dataset;
+    const fits = (!state || data.state === state) && (!landmark || data.landmark === landmark)
+      && data.text.toLowerCase().includes(text);
+    card.hidden = !fits;
+    n += fits;
+  }
+  field("shown").textContent = n + " shown";
+}
+document.querySelector("form").addEventListener("input", show);
+document.querySelector("form").addEventListener("submit", event => event.preventDefault());
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """An answer on the page. state: answered, rejected or unreadable. text: what is searched.
+
+    neighbours: pictures, and whether each voted for the answer.
+    """
+
+    state: str
+    landmark: str
+    headline: str
+    text: str
+    picture: ReportPicture
+    neighbours: tuple[tuple[ReportPicture, bool], ...]
+
+
+def require_writable(path: Path) -> None:
+    """Raises LmrError for a suffix that answers cannot be saved with."""
+    if path.suffix.lower() not in PAGE_SUFFIXES:
+        sheet_format(path)
+
+
+def save_answers(path: Path, answers: "Sequence[Answer]", index: Path) -> str:
+    """Writes a page (.html) or a sheet (a picture's suffix); returns a line that says what is on it.
+
+    Raises LmrError: no answers, another suffix, jinja2 is missing, or the file cannot be written.
+    """
+    if not answers:
+        raise LmrError(f"{path}: there is no picture to show")
+    if path.suffix.lower() in PAGE_SUFFIXES:
+        write_text(path, [render_answers(answers, index, path.parent)])
+        return f"{path}: {_first(MAX_CARDS, len(answers))} with their neighbours"
+    readable = [answer for answer in answers if answer.unreadable is None]
+    save_sheet(path, [_entry(answer) for answer in readable])
+    more = "; a name that ends in .html makes a page of all" if len(readable) > MAX_ROWS else ""
+    return f"{path}: {_first(MAX_ROWS, len(readable))} beside their neighbours{more}"
+
+
+def render_answers(answers: "Sequence[Answer]", index: Path, folder: Path) -> str:
+    """The page as HTML text; everything that is data is escaped. folder: where it will be, for links."""
+    cards = [_card(answer) for answer in answers[:MAX_CARDS]]
+    counts = Counter(map(_state, answers))
+    return fill_template(
+        TEMPLATE,
+        {},
+        folder=folder,
+        script=_SCRIPT,
+        index=str(index),
+        about=f"Pictures framed in blue voted for the answer. {NO_LANDMARK.capitalize()}: nothing was sure enough.",
+        counts={"all": len(answers), **{state: counts[state] for state in ("answered", "rejected", "unreadable")}},
+        landmarks=sorted({card.landmark for card in cards if card.landmark}),
+        cards=cards,
+    )
+
+
+def _first(limit: int, n: int) -> str:
+    return f"the first {limit:,} of {n:,} pictures" if n > limit else f"{n:,} picture{'s' if n != 1 else ''}"
+
+
+def _state(answer: "Answer") -> str:
+    if answer.unreadable is not None:
+        return "unreadable"
+    return "rejected" if answer.landmark_id is None else "answered"
+
+
+def _card(answer: "Answer") -> Card:
+    name = shown_name(answer.landmark_id, answer.name) if answer.landmark_id else ""
+    said = headline(answer)
+    return Card(
+        state=_state(answer),
+        landmark=name,
+        headline=said,
+        text=f"{answer.image} {said}",
+        picture=ReportPicture(answer.image, _file_name(answer.image)),
+        neighbours=tuple(
+            (
+                ReportPicture(near.path, _caption(near), near.score),
+                answer.landmark_id is not None and near.landmark_id == answer.landmark_id,
+            )
+            for near in answer.neighbours[:SHOWN_NEIGHBOURS]
+        ),
+    )
+
+
+def _entry(answer: "Answer") -> SheetEntry:
+    best = answer.best
+    detail = "" if best is None else certainty(answer.confidence, best.score)
+    if best is not None and answer.landmark_id is None:
+        detail = f"nearest {shown_name(best.landmark_id, best.name)}, {detail}, below {answer.threshold:.3f}"
+    return SheetEntry(
+        picture=answer.image,
+        label=shown_name(answer.landmark_id, answer.name) if answer.landmark_id else None,
+        detail=detail,
+        landmark_id=answer.landmark_id,
+        neighbours=tuple(
+            SheetNeighbour(near.path, shown_name(near.landmark_id, near.name), near.landmark_id, near.score)
+            for near in answer.neighbours[:SHOWN_NEIGHBOURS]
+        ),
+    )
+
+
+def _caption(near: "Neighbour") -> str:
+    return f"{shown_name(near.landmark_id, near.name)}, {_file_name(near.path) or near.image_id}"
+
+
+def _file_name(path: str) -> str:
+    return path.rstrip("/").rsplit("/", 1)[-1]
