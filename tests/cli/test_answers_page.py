@@ -1,0 +1,85 @@
+"""The page of answers: every picture, filters under the policy of the page, links, and nothing else that runs."""
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cli.report import answers as page_module
+from cli.report.answers import render_answers, save_answers
+from lmr import Answer, LandmarkScore, Neighbour
+from retrieval.errors import LmrError
+
+
+def answer(image: str, landmark_id: str | None, **changes) -> Answer:
+    best = LandmarkScore("Hawa_Mahal", "Hawa Mahal", 0.62, 0.5)
+    near = Neighbour("n1", "Hawa_Mahal", 0.7, changes.pop("near", ""), "Hawa Mahal")
+    name = best.name if landmark_id else ""
+    return Answer(image, landmark_id, name, "", 0.62, 0.86, (best,), (near,), **changes)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for name in ("a b.jpg", "javascript:alert(1).jpg", "near.jpg"):
+        Image.new("RGB", (30, 20), "red").save(tmp_path / name)
+    return tmp_path
+
+
+def asked(folder: Path) -> list[Answer]:
+    return [
+        answer(str(folder / "a b.jpg"), "Hawa_Mahal", near=str(folder / "near.jpg")),
+        answer(str(folder / "javascript:alert(1).jpg"), None),
+        Answer("<script>x</script>.jpg", None, "", "", None, None, (), (), None, "cut short"),
+    ]
+
+
+def test_the_page_holds_every_answer_with_its_state_and_what_was_nearest(pictures: Path) -> None:
+    page = render_answers(asked(pictures), Path("landmarks"), pictures)
+    assert re.findall(r'data-state="(\w+)" data-landmark="([^"]*)"', page) == [
+        ("answered", "Hawa Mahal"), ("rejected", ""), ("unreadable", ""),
+    ]  # fmt: skip
+    assert "Hawa Mahal, confidence 0.620" in page
+    assert "no known landmark; nearest was Hawa Mahal, confidence 0.620, below 0.860" in page
+    assert "unreadable: cut short" in page
+    assert "<option>Hawa Mahal</option>" in page
+
+
+def test_links_lead_to_the_files_and_hostile_names_are_only_names(pictures: Path) -> None:
+    page = render_answers(asked(pictures), Path("landmarks"), pictures)
+    assert re.findall(r'href="([^"]*)"', page) == ["./a%20b.jpg", "./near.jpg", "./javascript%3Aalert%281%29.jpg"]
+    assert "<script>x" not in page
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page, "no other script may run"
+
+
+def test_what_does_not_fit_is_said(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_module, "MAX_CARDS", 2)
+    path = pictures / "answers.html"
+    told = save_answers(path, asked(pictures), Path("landmarks"))
+    assert told == f"{path}: the first 2 of 3 pictures with their neighbours"
+    assert "The first 2 are shown" in path.read_text()
+    monkeypatch.setattr(page_module, "MAX_ROWS", 1)
+    monkeypatch.setattr("cli.report.sheet.MAX_ROWS", 1)
+    sheet = pictures / "answers.png"
+    assert save_answers(sheet, asked(pictures), Path("landmarks")) == (
+        f"{sheet}: the first 1 of 2 pictures beside their neighbours; a name that ends in .html makes a page of all"
+    )
+
+
+def test_nothing_asked_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(LmrError) as error:
+        save_answers(tmp_path / "a.html", [], Path("landmarks"))
+    assert str(error.value) == f"{tmp_path}/a.html: there is no picture to show"
+
+
+def test_answers_have_a_short_repr_and_a_page_for_notebooks(pictures: Path) -> None:
+    known, rejected, unreadable = asked(pictures)
+    assert repr(known) == f"<Answer '{pictures}/a b.jpg': Hawa Mahal, confidence 0.620>"
+    assert repr(unreadable) == "<Answer '<script>x</script>.jpg': unreadable: cut short>"
+    assert known._repr_html_().count("data:image/jpeg;base64,") == 2
+    assert "<script>" not in unreadable._repr_html_()
+    assert "nearest was Hawa Mahal" in rejected._repr_html_()
