@@ -20,13 +20,19 @@ from cli.options import (
     overwrite_option,
     pick_values,
     value_options,
+    warn,
+    workers_option,
     writes,
 )
+from cli.progress import PictureBar
 from cli.terminal import say
+from cli.workers import default_workers
 from index.refinement import Refinement
+from index.thumbnail_plan import DEFAULT_PX, MOST_PX, ThumbnailPlan
 
 if TYPE_CHECKING:
     from index.building import BuildOptions, BuildReport
+    from index.folder import FolderInfo
 
 
 _REFINEMENT_HELP = {
@@ -72,7 +78,15 @@ _REFINEMENT_HELP = {
 @click.option(
     "--dimensions", type=click.IntRange(1), default=None, help="Kept by the whitening. [default: min(512, d)]"
 )
+@click.option(
+    "--thumbnails",
+    type=click.IntRange(0, MOST_PX),
+    default=DEFAULT_PX,
+    show_default=True,
+    help="Longer side in pixels of the small pictures that the folder keeps of its rows; 0 = none.",
+)
 @value_options(Refinement(), _REFINEMENT_HELP)
+@workers_option
 @device_option
 @config_option
 @overwrite_option
@@ -81,7 +95,8 @@ def command(stores: tuple[Path, ...], model: Path, output: Path, **values: Any) 
     """Build an index folder from STORES (train.h5 when none is given).
 
     Labelled rows are the index, unlabelled rows its background. The folder holds everything that a query needs,
-    the model too, and can be copied to another machine.
+    the model too, and can be copied to another machine. It keeps small pictures of the index rows, made from where
+    those lie, which sheets and pages show where the pictures themselves are not: --thumbnails 0 keeps none.
 
     \b
     Example:
@@ -95,6 +110,16 @@ def command(stores: tuple[Path, ...], model: Path, output: Path, **values: Any) 
         f"{output}: {what}: {info.n_rows} pictures of {info.n_landmarks} landmarks, "
         f"{info.n_background} in the background, d = {info.d}{unreadable}"
     )
+    _tell_thumbnails(output, info)
+
+
+def _tell_thumbnails(output: Path, info: "FolderInfo") -> None:
+    """Says which rows have no thumbnail."""
+    if not info.thumbnails:
+        warn(f"{output} has no thumbnails, being made before there were any; --overwrite makes them")
+    elif info.thumbnails["side_px"] and info.thumbnails["n"] < info.n_rows:
+        n = info.n_rows - info.thumbnails["n"]
+        warn(f"{n} of {info.n_rows} pictures were not found or not readable at their paths and have no thumbnail")
 
 
 def build_options(values: Mapping[str, Any]) -> "BuildOptions":
@@ -113,7 +138,7 @@ def build_options(values: Mapping[str, Any]) -> "BuildOptions":
 
 def build_from_stores(stores: tuple[Path, ...], model: Path, output: Path, values: dict[str, Any]) -> "BuildReport":
     """Builds the folder; values: background, names, device, overwrite, and those options that differ from the default:
-    storage, whitening, whitening_power, dimensions and the fields of Refinement.
+    storage, whitening, whitening_power, dimensions, thumbnails, workers and the fields of Refinement.
     """
     from index.building import build_folder
     from index.gathering import BuildInputs
@@ -132,6 +157,13 @@ def build_from_stores(stores: tuple[Path, ...], model: Path, output: Path, value
             shutil.copyfile(path, exact / name)
         write_card(exact, card)
         inputs = BuildInputs(read, exact, [read_store(path) for path in values["background"]], names)
-        return build_folder(
-            output, inputs, build_options(values), overwrite=values["overwrite"], device=values["device"]
-        )
+        with PictureBar("thumbnails") as bar:
+            n_workers = max(1, default_workers(values.get("workers")))
+            return build_folder(
+                output,
+                inputs,
+                build_options(values),
+                overwrite=values["overwrite"],
+                device=values["device"],
+                thumbnails=ThumbnailPlan(values.get("thumbnails", DEFAULT_PX), n_workers, bar.begin, bar.add),
+            )

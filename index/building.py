@@ -23,6 +23,7 @@ from index.folder import (
     MODEL_FILES,
     NAMES,
     ROWS,
+    THUMBNAILS,
     WHITENING,
     FolderInfo,
     check_files,
@@ -36,6 +37,8 @@ from index.refinement import Refinement
 from index.refining import augment
 from index.rows import Background, Rows, write_background, write_rows
 from index.search import FlatIndex, Storage
+from index.thumbnail_plan import ThumbnailPlan
+from index.thumbnails import write_thumbnails
 from index.voting import VoteRule
 from index.whitening import Whitening, fit_supervised_whitening, fit_whitening
 from retrieval.arrays import FloatArray
@@ -89,25 +92,27 @@ def build_folder(
     *,
     overwrite: bool = False,
     device: str = "auto",
+    thumbnails: ThumbnailPlan | None = None,
 ) -> BuildReport:
     """Builds an index folder, or does nothing where the same inputs and options made the one that is there.
 
+    thumbnails: small pictures of the rows that the folder keeps, None = none; they are no part of what makes answers.
     A kill at any moment leaves the old folder or the new one; leftovers are removed by the next build.
     Raises LmrError: stores of different models, a picture twice, no labelled row, a folder that exists and was
     made from something else (replaced with `overwrite`), a path that cannot be written.
     """
-    path, options = Path(path), options or BuildOptions()
+    path, options, thumbnails = Path(path), options or BuildOptions(), thumbnails or ThumbnailPlan()
     pictures = gather(inputs)
     digest = _inputs_digest(pictures, inputs, options)
     n_unreadable = sum(int((~store.done).sum()) for store in (*inputs.stores, *inputs.background))
     with output_lock(path):
-        found = None if overwrite else _find_same(path, digest)
+        found = None if overwrite else _find_same(path, digest, thumbnails.side_px)
         if found:
             return BuildReport("unchanged", found, n_unreadable)
         if path.exists() and not is_index_folder(path) and not _is_empty(path):
             raise LmrError(f"{path} exists and is not an index folder; choose another --output")
         with replacing_folder(path) as folder:
-            info = _write_folder(folder, pictures, inputs, (options, digest, device))
+            info = _write_folder(folder, pictures, inputs, (options, digest, device), thumbnails)
             check_files(folder, info, "size")
     return BuildReport("built", info, n_unreadable)
 
@@ -133,7 +138,7 @@ def _inputs_digest(pictures: Pictures, inputs: BuildInputs, options: BuildOption
     return total.hexdigest()
 
 
-def _find_same(path: Path, digest: str) -> FolderInfo | None:
+def _find_same(path: Path, digest: str, thumbnail_px: int) -> FolderInfo | None:
     """The finished folder of these inputs, None without a folder. Raises LmrError for any other folder."""
     if not is_index_folder(path):
         return None
@@ -142,14 +147,21 @@ def _find_same(path: Path, digest: str) -> FolderInfo | None:
         info = read_info(folder)
         if info.inputs_digest == digest:
             check_files(folder, info, "full")
-            return info
+            found = info.thumbnails.get("side_px", thumbnail_px)
+            if found == thumbnail_px:
+                return info
     except LmrError as error:
         raise LmrError(f"{error}; --overwrite replaces it") from error
+    if info.inputs_digest == digest:
+        raise LmrError(
+            f"{path} exists and was built with thumbnails of {found} pixels, not {thumbnail_px}; "
+            "--overwrite replaces it"
+        )
     raise LmrError(f"{path} exists and was built from other descriptors or options; --overwrite replaces it")
 
 
 def _write_folder(
-    folder: Path, pictures: Pictures, inputs: BuildInputs, how: tuple[BuildOptions, str, str]
+    folder: Path, pictures: Pictures, inputs: BuildInputs, how: tuple[BuildOptions, str, str], thumbnails: ThumbnailPlan
 ) -> FolderInfo:
     """Writes every file into an empty folder, index.json last. how: options, digest of the inputs, device."""
     options, digest, device = how
@@ -171,6 +183,9 @@ def _write_folder(
     if len(background):
         write_background(folder / BACKGROUND, Background(background, pictures.background_id))
     _write_names(folder / NAMES, pictures, inputs.names)
+    n_small = 0
+    if thumbnails.side_px:
+        n_small = write_thumbnails(folder / THUMBNAILS, pictures.path.tolist(), thumbnails, digest)
     info = FolderInfo(
         fingerprint=pictures.fingerprint,
         inputs_digest=digest,
@@ -183,6 +198,7 @@ def _write_folder(
         program_version=importlib.metadata.version("lmr"),
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         files=list_files(folder),
+        thumbnails={"side_px": thumbnails.side_px, "n": n_small},
     )
     write_info(folder, info)
     return info

@@ -3,7 +3,8 @@
     index.faiss     the descriptors of the rows          rows.h5        image_id, landmark, path, b(i) of each row
     background.h5   descriptors of non-landmarks         whiten.h5      mean and matrix
     model/          what makes a descriptor              names.json     names of landmarks for people
-    augmented.faiss the rows with what they borrow       calibration.json
+    augmented.faiss the rows with what they borrow       thumbnails.h5  small pictures of the rows
+    calibration.json
     index.json      what the folder is, sha256 of each file
 
 index.json carries its own sha256. calibration.json is the one file that is replaced later. It carries its own
@@ -22,6 +23,7 @@ from index.refinement import Refinement
 from index.refining import refined_search
 from index.rows import Background, Rows, read_background, read_rows
 from index.search import FlatIndex, Neighbours, Storage
+from index.thumbnails import Thumbnails
 from index.voting import MOST_NEIGHBOURS, VoteRule
 from index.whitening import Whitening, load_whitening
 from retrieval.arrays import FloatArray
@@ -35,7 +37,7 @@ from retrieval.store_info import StoreInfo, model_difference
 FORMAT_VERSION = 1
 REBUILD = "run lmr build-index again"  # what to do with a damaged folder
 INDEX, ROWS, BACKGROUND, WHITENING = "index.faiss", "rows.h5", "background.h5", "whiten.h5"
-AUGMENTED = "augmented.faiss"
+AUGMENTED, THUMBNAILS = "augmented.faiss", "thumbnails.h5"
 MODEL, NAMES, CALIBRATION, INFO = "model", "names.json", "calibration.json", "index.json"
 MODEL_CARD, MODEL_FILES = "model.json", ("weights-*.safetensors", "model.onnx")  # of retrieval
 N_TRIES = 5  # readings of a folder that is replaced meanwhile, before that is an error
@@ -54,6 +56,7 @@ class FolderInfo:
 
     inputs_digest: sha256 (hex) over everything the folder was built from, and how. files: path in the folder ->
     sha256 and size in bytes. recall: share of the exact float32 neighbours that the stored index finds.
+    thumbnails: `side_px`, 0 = none were asked for, and how many rows have one (`n`); {} in a folder from before them.
     """
 
     fingerprint: str
@@ -67,6 +70,7 @@ class FolderInfo:
     program_version: str
     built_at: str
     files: Mapping[str, Listed]
+    thumbnails: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if min(self.n_rows, self.n_landmarks, self.d) < 1 or self.n_background < 0 or not 0 <= self.recall <= 1:
@@ -82,6 +86,8 @@ class FolderInfo:
         for name in self.files:
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise ValueError(f"files lists {name[:100]!r}, which is not in the folder")
+        if self.thumbnails and set(self.thumbnails) != {"side_px", "n"}:
+            raise ValueError("thumbnails must be side_px and n")
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; `read_info` gives it back."""
@@ -90,7 +96,8 @@ class FolderInfo:
 
 @dataclass(frozen=True, slots=True)
 class IndexFolder:
-    """An opened index folder. background, whitening, calibration and augmented are None where the folder has none.
+    """An opened index folder. background, whitening, calibration, augmented and thumbnails are None where the
+    folder has none.
 
     index: the pictures' own descriptors, which tell copies. augmented: the rows that are searched in its place.
     """
@@ -105,6 +112,7 @@ class IndexFolder:
     info: FolderInfo
     refinement: Refinement = field(default_factory=Refinement)
     augmented: FlatIndex | None = None
+    thumbnails: Thumbnails | None = None
 
     def __post_init__(self) -> None:
         if len(self.index) != len(self.rows):
@@ -269,6 +277,7 @@ def _load(
         info=info,
         refinement=_read_refinement(folder, info),
         augmented=FlatIndex.load(folder / AUGMENTED, *where) if AUGMENTED in info.files else None,
+        thumbnails=Thumbnails(folder / THUMBNAILS, info.inputs_digest) if THUMBNAILS in info.files else None,
     )
     _require_fit(opened)
     if read_info(folder) != info:

@@ -72,6 +72,7 @@ def build(shop: Workshop, recipe: Recipe, described: tuple[Path, Sequence[Path]]
     table = {key: value for key, value in recipe.tables.get("build-index", {}).items() if key != "background"}
     words = ["--config", write_config(folder / "build-index.toml", table), "--model", network]
     words += [word for path in others for word in ("--background", path)]
+    words += [] if "thumbnails" in table else ["--thumbnails", "0"]  # nobody looks at them
     run_step("build-index", [rows, *words, "--output", folder / "landmarks", *shop.arguments("build-index")])
     return open_folder(folder / "landmarks", device=shop.values["device"], threads=shop.values["threads"])
 

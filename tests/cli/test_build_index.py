@@ -22,7 +22,7 @@ def test_an_index_of_the_same_is_left_alone_and_said_so(tiny_set):
     done("build-index", "--names", "names.csv", "--overwrite", "--device", "cpu")
     assert not Path("landmarks/calibration.json").exists()
     assert info()["files"].keys() == {
-        *("background.h5", "index.faiss", "names.json", "rows.h5", "whiten.h5", "model/model.json"),
+        *("background.h5", "index.faiss", "names.json", "rows.h5", "thumbnails.h5", "whiten.h5", "model/model.json"),
         *(f"model/{path.name}" for path in Path("model").glob("weights-*")),
     }
 
@@ -130,3 +130,18 @@ def test_names_must_be_names(tiny_set):
     assert refused("build-index", "--names", "train.csv", "--output", "l") == (
         "train.csv holds no names; --names takes landmark_id,name[,address] or landmark_id,category"
     )
+
+
+def test_the_folder_keeps_small_pictures_and_says_of_which_rows_it_could_not(tiny_set):
+    store = embedded("few", ["train-arch-0,arch", "train-arch-1,arch", "train-dome-1,dome"])
+    done("build-index", store, "--output", "all", "--device", "cpu")
+    assert info("all")["thumbnails"] == {"side_px": 160, "n": 3}
+    Path("images/train-arch-0.jpg").unlink()
+    built = done("build-index", store, "--output", "other", "--thumbnails", "24", "--device", "cpu")
+    assert built.stderr.splitlines()[-1] == (
+        "1 of 3 pictures were not found or not readable at their paths and have no thumbnail"
+    )
+    assert info("other")["thumbnails"] == {"side_px": 24, "n": 2}
+    done("build-index", store, "--output", "none", "--thumbnails", "0", "--device", "cpu")
+    assert info("none")["thumbnails"] == {"side_px": 0, "n": 0}
+    assert not Path("none/thumbnails.h5").exists()
