@@ -18,6 +18,7 @@ from retrieval.pool import run_tasks
 
 FORMAT_VERSION = 1
 _PICTURES_A_TASK = 64
+_WAIT_S = 60.0  # for another command that saves what it measured into the same file
 _TABLE = "CREATE TABLE IF NOT EXISTS facts (path TEXT PRIMARY KEY, state TEXT, facts TEXT)"
 
 Measured = PictureFacts | str  # or why it is unreadable
@@ -101,7 +102,7 @@ def _measured(rows: list[int], source: PictureSource) -> Iterator[Measured]:
 
 def _open_cache(cache: Path | None) -> sqlite3.Connection:
     try:
-        connection = sqlite3.connect(":memory:" if cache is None else cache)
+        connection = sqlite3.connect(":memory:" if cache is None else cache, timeout=_WAIT_S)
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version not in (0, FORMAT_VERSION):
             raise LmrError(f"{cache} has format_version {version}, this lmr reads {FORMAT_VERSION}; delete it")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import LmrError
-from retrieval.files.atomic import write_text
+from retrieval.files.atomic import replacing
 from retrieval.files.digest import sha256_file
 from retrieval.files.json_file import read_signed_json, write_signed_json
 
@@ -25,11 +25,13 @@ def write_with_record(path: Path, text: Iterable[str], inputs: Inputs) -> None:
 
     Raises LmrError as `write_text`.
     """
-    content = "".join(text)
-    digest = hashlib.sha256(content.encode()).hexdigest()
-    # First: a record without its file is none.
-    write_signed_json(record_path(path), {"format_version": FORMAT_VERSION, "of": dict(inputs), "content": digest})
-    write_text(path, [content])
+    data = "".join(text).encode()
+    digest = hashlib.sha256(data).hexdigest()
+    with replacing(path) as file:
+        file.write(data)
+        file.flush()  # a full disk leaves the old file and its record
+        # Before the file has its name: a record without its file is none.
+        write_signed_json(record_path(path), {"format_version": FORMAT_VERSION, "of": dict(inputs), "content": digest})
 
 
 def is_made_of(path: Path, inputs: Inputs, other: str) -> bool:

@@ -1,0 +1,90 @@
+"""What a file was made of, kept beside it."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from retrieval.errors import LmrError
+from retrieval.files import atomic, made_of
+from retrieval.files.made_of import is_made_of, record_path, write_with_record
+
+INPUTS = {"index": "ab" * 32, "--threshold": None}
+OTHER = "give --overwrite"
+
+
+def refusal(path: Path, inputs: dict[str, object]) -> str:
+    with pytest.raises(LmrError) as caught:
+        is_made_of(path, inputs, OTHER)
+    return str(caught.value)
+
+
+def test_a_file_is_known_by_what_it_was_made_of(tmp_path):
+    path = tmp_path / "x.csv"
+    assert not is_made_of(path, INPUTS, OTHER)
+    write_with_record(path, ["a,", "b\n"], INPUTS)
+    assert path.read_text() == "a,b\n"
+    assert is_made_of(path, INPUTS, OTHER)
+    assert is_made_of(path, {"index": "ab" * 32}, OTHER)
+    assert sorted(each.name for each in tmp_path.iterdir()) == [".x.csv.made-of.json", "x.csv"]
+
+
+def test_other_inputs_are_named_with_the_values_that_say_something(tmp_path):
+    path = tmp_path / "x.csv"
+    write_with_record(path, ["a"], INPUTS)
+    assert refusal(path, {**INPUTS, "index": "cd" * 32}) == f"{path} was made with another index; {OTHER}"
+    assert refusal(path, {**INPUTS, "--threshold": 0.5}) == (
+        f"{path} was made with another --threshold (none, now 0.5); {OTHER}"
+    )
+
+
+def test_a_file_without_its_record_and_a_changed_one_are_refused(tmp_path):
+    path = tmp_path / "x.csv"
+    write_with_record(path, ["a"], INPUTS)
+    path.write_text("b")
+    assert refusal(path, INPUTS) == f"{path} was changed since it was written; {OTHER}"
+    for text in ("", "{}", record_path(path).read_text().replace("ab", "cd")):
+        record_path(path).write_text(text)
+        assert refusal(path, INPUTS) == f"{path} exists; {OTHER}"
+    record_path(path).unlink()
+    assert refusal(path, INPUTS) == f"{path} exists; {OTHER}"
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_kill_between_file_and_record_leaves_no_file_that_is_taken_for_finished(tmp_path, monkeypatch, at):
+    path = tmp_path / "x.csv"
+    write_with_record(path, ["old"], INPUTS)
+    n_renamed = 0
+    replace = atomic.os.replace
+
+    def die(*names: object) -> None:
+        nonlocal n_renamed
+        n_renamed += 1
+        if n_renamed == at:
+            raise KeyboardInterrupt
+        replace(*names)
+
+    new = {**INPUTS, "--threshold": 0.5}
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic.os, "replace", die)
+        with pytest.raises(KeyboardInterrupt):
+            write_with_record(path, ["new"], new)
+    assert path.read_text() == "old"
+    with pytest.raises(LmrError):
+        is_made_of(path, new, OTHER)
+    write_with_record(path, ["new"], new)
+    assert is_made_of(path, new, OTHER)
+
+
+def test_a_disk_too_full_for_the_record_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "x.csv"
+    write_with_record(path, ["old"], INPUTS)
+
+    def refuse(*_: object) -> None:
+        raise LmrError(f"full: {errno.ENOSPC}")
+
+    monkeypatch.setattr(made_of, "write_signed_json", refuse)
+    with pytest.raises(LmrError, match="full"):
+        write_with_record(path, ["new"], {})
+    assert path.read_text() == "old"
+    assert is_made_of(path, INPUTS, OTHER)
