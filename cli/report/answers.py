@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 TEMPLATE = "answers.html"
 PAGE_SUFFIXES = (".html", ".htm")
-SHOWN_NEIGHBOURS = 5
+SHOWN_NEIGHBOURS = 5  # on a sheet
+N_BESIDE = 4  # on a page, in one row
 MAX_CARDS = 2000  # a page of that many is about 60 MB
 
 # Shows the cards that all three filters let through.
@@ -120,7 +121,7 @@ def _card(answer: "Answer") -> Card:
                 ReportPicture(near.path, _caption(near), near.score),
                 answer.landmark_id is not None and near.landmark_id == answer.landmark_id,
             )
-            for near in answer.neighbours[:SHOWN_NEIGHBOURS]
+            for near in answer.neighbours[:N_BESIDE]
         ),
     )
 
