@@ -128,13 +128,15 @@ def _card(answer: "Answer") -> Card:
 
 def _entry(answer: "Answer") -> SheetEntry:
     best = answer.best
-    detail = "" if best is None else certainty(answer.confidence, best.score)
-    if best is not None and answer.landmark_id is None:
-        detail = f"nearest {shown_name(best.landmark_id, best.name)}, {detail}, below {answer.threshold:.3f}"
+    details: tuple[str, ...] = ()
+    if best is not None:
+        sure = certainty(answer.confidence, best.score)
+        rejected = (f"nearest: {shown_name(best.landmark_id, best.name)}", f"{sure}, below {answer.threshold or 0:.3f}")
+        details = rejected if answer.landmark_id is None else (sure,)
     return SheetEntry(
         picture=answer.image,
         label=shown_name(answer.landmark_id, answer.name) if answer.landmark_id else None,
-        detail=detail,
+        details=details,
         landmark_id=answer.landmark_id,
         neighbours=tuple(
             SheetNeighbour(near.path, shown_name(near.landmark_id, near.name), near.landmark_id, near.score)

@@ -17,10 +17,10 @@ from retrieval.images.source import read_picture
 NO_LANDMARK = "no known landmark"
 Colour = tuple[int, int, int]
 
-MAX_ROWS = 200  # a JPEG ends at 65,535 pixels
+MAX_ROWS = 180  # a JPEG ends at 65,535 pixels
 JPEG_QUALITY = 90
 
-QUERY_PX, NEIGHBOUR_PX, GAP_PX, MARGIN_PX, TEXT_PX = 232, 168, 14, 22, 66
+QUERY_PX, NEIGHBOUR_PX, GAP_PX, MARGIN_PX, TEXT_PX = 232, 168, 14, 22, 86
 TITLE_SIZE, TEXT_SIZE = 17, 13
 PAPER, INK, FAINT, EMPTY = (255, 255, 255), (28, 32, 38), (104, 110, 118), (224, 226, 230)
 VOTED, OTHER = (0, 114, 178), (150, 150, 150)  # blue and grey differ for every kind of colour vision
@@ -40,12 +40,12 @@ class SheetNeighbour:
 class SheetEntry:
     """A row of the sheet. label: what to print; None, like landmark_id, = no known landmark.
 
-    detail: a line below it, such as the confidence, or what was nearest and how far.
+    details: lines below it, such as the confidence, or what was nearest and how far.
     """
 
     picture: str
     label: str | None
-    detail: str
+    details: tuple[str, ...]
     landmark_id: str | None
     neighbours: tuple[SheetNeighbour, ...]
 
@@ -104,8 +104,8 @@ def _draw_row(sheet: Image.Image, pen: ImageDraw.ImageDraw, entry: SheetEntry, t
     known = entry.landmark_id is not None
     title = (entry.label or entry.landmark_id or "") if known else NO_LANDMARK
     write_line(pen, (MARGIN_PX, under), title, QUERY_PX, INK if known else FAINT, TITLE_SIZE)
-    write_line(pen, (MARGIN_PX, under + 22), entry.detail, QUERY_PX, FAINT)
-    write_line(pen, (MARGIN_PX, under + 42), _file_name(entry.picture), QUERY_PX, FAINT)
+    for i, line in enumerate((*entry.details, _file_name(entry.picture))):
+        write_line(pen, (MARGIN_PX, under + 22 + 19 * i), line, QUERY_PX, FAINT)
     left, low = MARGIN_PX + QUERY_PX + 2 * GAP_PX, top + QUERY_PX - NEIGHBOUR_PX
     for i, neighbour in enumerate(entry.neighbours):
         x = left + i * (NEIGHBOUR_PX + GAP_PX)
@@ -115,8 +115,8 @@ def _draw_row(sheet: Image.Image, pen: ImageDraw.ImageDraw, entry: SheetEntry, t
         pen.rectangle(frame, outline=VOTED if voted else OTHER, width=3 if voted else 1)
         _mark(sheet, (x + NEIGHBOUR_PX - 15, low + 15), voted)
         write_line(pen, (x, under), neighbour.label, NEIGHBOUR_PX, INK if voted else FAINT)
-        write_line(pen, (x, under + 22), f"score {neighbour.score:.3f}", NEIGHBOUR_PX, FAINT)
-        write_line(pen, (x, under + 42), _file_name(neighbour.picture), NEIGHBOUR_PX, FAINT)
+        write_line(pen, (x, under + 19), f"score {neighbour.score:.3f}", NEIGHBOUR_PX, FAINT)
+        write_line(pen, (x, under + 38), _file_name(neighbour.picture), NEIGHBOUR_PX, FAINT)
 
 
 def write_line(

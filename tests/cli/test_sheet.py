@@ -43,7 +43,7 @@ def green(tmp_path: Path) -> str:
 
 
 def entry(query: str, *neighbours: SheetNeighbour, landmark_id: str | None = "tower") -> SheetEntry:
-    return SheetEntry(query, landmark_id and "The Tower", "confidence 0.910", landmark_id, neighbours)
+    return SheetEntry(query, landmark_id and "The Tower", ("confidence 0.910",), landmark_id, neighbours)
 
 
 def neighbour_corner(i: int) -> tuple[int, int]:
@@ -90,7 +90,7 @@ def test_without_a_landmark_no_neighbour_is_marked(red: str, green: str) -> None
 def test_the_title_says_the_label_or_no_known_landmark(red: str) -> None:
     under = (MARGIN_PX, MARGIN_PX + QUERY_PX, MARGIN_PX + QUERY_PX, MARGIN_PX + QUERY_PX + 26)
     titles = {
-        draw_sheet([SheetEntry(red, label, "confidence 0.900", landmark_id, ())]).crop(under).tobytes()
+        draw_sheet([SheetEntry(red, label, ("confidence 0.900",), landmark_id, ())]).crop(under).tobytes()
         for label, landmark_id in (("The Tower", "tower"), ("The Gate", "tower"), (None, None), ("ignored", None))
     }
     assert len(titles) == 3, "the label of a query without a landmark is not printed"
@@ -173,7 +173,7 @@ def test_a_folder_that_is_not_there_is_named_and_nothing_is_left(tmp_path: Path,
 
 def test_labels_in_any_script_are_drawn_or_replaced_but_never_stop_the_sheet(red: str) -> None:
     for label in ("東京タワー", "Собор", "برج", "🗼", "a\nb\tc", "", "x" * 5000):
-        drawn = np.asarray(draw_sheet([SheetEntry(red, label, "", "tower", ())]))
+        drawn = np.asarray(draw_sheet([SheetEntry(red, label, (), "tower", ())]))
         below = drawn[MARGIN_PX + QUERY_PX :]
         assert (below < 128).all(axis=2).any(), "a name, or the landmark_id in its place"
 
