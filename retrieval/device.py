@@ -1,6 +1,7 @@
 """Where the network runs, and in which number format it is fast there."""
 
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -9,6 +10,9 @@ import torch
 from torch import nn
 
 from retrieval.errors import LmrError
+
+PRECISION_VARIABLE = "LMR_PRECISION"  # of the environment, for a machine that must compute as another one does
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _NO_MEMORY = (  # CUDA and MPS; CUDA's libraries; CPU on Linux; on Windows
     "out of memory",
@@ -40,7 +44,12 @@ def resolve_device(name: str) -> torch.device:
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 or float16 where the device computes in it natively, else float32."""
+    """What LMR_PRECISION says, else bfloat16 or float16 where the device computes in it natively, else float32."""
+    asked = os.environ.get(PRECISION_VARIABLE, "auto")
+    if asked != "auto":
+        if asked not in DTYPES:
+            raise LmrError(f"{PRECISION_VARIABLE}={asked}: not a number format; use auto, {', '.join(DTYPES)}")
+        return DTYPES[asked]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.bfloat16 if device.type == "cpu" and _cpu_has_bfloat16() else torch.float32

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from retrieval.arrays import LongArray
-from retrieval.device import fast_dtype, place
+from retrieval.device import DTYPES, fast_dtype, place
 from retrieval.model import DescriptorModel
 from retrieval.training.averaging import average_of
 from retrieval.training.config import TrainConfig
@@ -19,7 +19,6 @@ from retrieval.training.losses import LandmarkLoss
 from retrieval.training.optimizers import make_optimizer
 
 AVERAGED_LOSS = "module.1."  # how the names of the loss begin in the state of an average
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,12 @@ def no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
 
+@pytest.fixture(autouse=True)
+def nothing_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number format is that of the device, not of this run of the tests."""
+    monkeypatch.delenv("LMR_PRECISION", raising=False)
+
+
 @pytest.mark.usefixtures("no_accelerator")
 def test_auto_is_the_cpu_where_there_is_nothing_else() -> None:
     assert resolve_device("auto") == CPU
@@ -76,6 +82,22 @@ def test_this_torch_can_be_asked() -> None:
 def test_a_gpu_without_bfloat16_uses_float16(monkeypatch: pytest.MonkeyPatch, native: bool, dtype: torch.dtype) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation)
     assert fast_dtype(torch.device("cuda")) == dtype
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_the_environment_says_the_number_format_for_every_device(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    for asked, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        monkeypatch.setenv("LMR_PRECISION", asked)
+        assert fast_dtype(torch.device(device)) == dtype
+
+
+def test_a_number_format_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMR_PRECISION", "auto")
+    assert fast_dtype(CPU) in (torch.bfloat16, torch.float32)
+    monkeypatch.setenv("LMR_PRECISION", "half")
+    with pytest.raises(LmrError) as caught:
+        fast_dtype(CPU)
+    assert str(caught.value) == "LMR_PRECISION=half: not a number format; use auto, fp32, bf16, fp16"
 
 
 def test_a_network_is_placed_channels_last() -> None:
