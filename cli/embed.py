@@ -124,7 +124,7 @@ def _make_card(model: Path, values: dict[str, Any], check: "Callable[[Card], Non
 
     from retrieval.checkpoint import CARD, ModelCard, read_card, save_model, weights_digest
     from retrieval.device import resolve_device
-    from retrieval.training.state import STATE_NAME
+    from retrieval.model_card import STATE_NAME
 
     resolve_device(values["device"])
     torch.manual_seed(0)

@@ -96,7 +96,7 @@ def description_of(values: Mapping[str, Any]) -> Description:
 
 def require_network(values: Mapping[str, Any]) -> None:
     """LmrError for options of a network that cannot be, as far as that can be told without making it."""
-    from retrieval.backbones import require_name
+    from retrieval.network_names import require_name
 
     require_one_start(values)
     require_name(values["backbone"], pretrained=values["pretrained"])

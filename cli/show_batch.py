@@ -14,7 +14,7 @@ from retrieval.training.config import TrainConfig
 if TYPE_CHECKING:
     from retrieval.arrays import UInt8Array
     from retrieval.training.augmentation import Batch
-    from retrieval.training.run import TrainingData
+    from retrieval.training.data import TrainingData
 
 
 def show_batch(path: Path, data: "TrainingData", spec: ImageSpec, config: TrainConfig) -> int:

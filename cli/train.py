@@ -36,7 +36,9 @@ from retrieval.training.config import (
 )
 
 if TYPE_CHECKING:
-    from retrieval.training.run import TrainingData
+    from cli.training import Plan
+    from retrieval.model import DescriptorModel
+    from retrieval.training.data import TrainingData
 
 _TRAIN_HELP = {
     "epochs": "Passes over the pictures.",
@@ -118,7 +120,7 @@ _STAGE_KEYS = {name.replace("_", "-") for name in _STAGE_HELP} | {"data", "negat
 def _outputs(given: Mapping[str, Any]) -> list[Path]:
     """What is written instead of a model, or the model; nothing by others than the first process of torchrun."""
     from cli.training import rate_table
-    from retrieval.training.processes import is_first
+    from retrieval.training.torchrun import is_first
 
     picture: Path | None = given["find_rate"]
     if given["summary"] or not is_first():
@@ -186,13 +188,9 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     Example:
       lmr train train.csv --images images --backbone mobilenet_v3_small --epochs 2 --size 96
     """
-    import torch
-
-    from cli.network import adjust_spec
     from cli.report.sheet import sheet_format
     from cli.show_batch import show_batch
-    from cli.training import Plan, find_rates, rate_table, train_in_stages
-    from retrieval.training.processes import is_first
+    from cli.training import find_rates, rate_table, train_in_stages
 
     if values["summary"]:
         print_summary(values)
@@ -202,22 +200,7 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     sheet: Path | None = values["show_batch"]
     if sheet is not None:
         sheet_format(sheet)
-    stages = read_stages() or [{}]
-    asked = [values | {"manifest": manifest} | stage for stage in stages]
-    configs = [training_config(stage) for stage in asked]
-    for stage, config in zip(stages, configs, strict=True):
-        require_used(config, stage or given_options(), values["teacher"])
-    kinds = [(*_files(stage), config.sampling) for stage, config in zip(asked, configs, strict=True)]
-    sets = {
-        (rows, others, rule): read_training_data(rows, others, values["images"], rule, values["teacher"])
-        for rows, others, rule in dict.fromkeys(kinds)
-    }
-    torch.manual_seed(values["seed"])
-    model, spec = build_network(asked[0])
-    plans = [
-        Plan(sets[kind], adjust_spec(spec, stage), config)
-        for kind, stage, config in zip(kinds, asked, configs, strict=True)
-    ]
+    model, plans = _plan(manifest, values)
     if sheet is not None:
         n_shown = show_batch(sheet, plans[0].data, plans[0].spec, plans[0].config)
         say(f"{sheet}: {n_shown} pictures of the first batch; nothing was trained")
@@ -225,11 +208,51 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     if values["find_rate"] is not None:
         say(find_rates(model, plans[0], values["find_rate"], values))
         return
-    state = train_in_stages(model, plans, output, values)
-    last = state.log[-1]
-    figures = "".join(f", {name} {last[name]:.3f}" for name in ("gap", "top1") if name in last)
+    _tell_end(train_in_stages(model, plans, output, values).log, output)
+
+
+def _plan(manifest: Path, values: Mapping[str, Any]) -> "tuple[DescriptorModel, list[Plan]]":
+    """The network, and what each stage trains it on and how. What needs no network is checked and read before it."""
+    from cli.network import adjust_spec, require_network
+    from cli.training import Plan
+
+    stages = read_stages() or [{}]
+    asked = [{**values, "manifest": manifest, **stage} for stage in stages]
+    configs = [training_config(stage) for stage in asked]
+    for stage, config in zip(stages, configs, strict=True):
+        require_used(config, stage or given_options(), values["teacher"])
+    require_network(values)
+    kinds = [(*_files(stage), config.sampling) for stage, config in zip(asked, configs, strict=True)]
+    sets = {
+        (rows, others, rule): read_training_data(rows, others, values["images"], rule, values["teacher"])
+        for rows, others, rule in dict.fromkeys(kinds)
+    }
+    import torch
+
+    torch.manual_seed(values["seed"])
+    model, spec = build_network(asked[0])
+    return model, [
+        Plan(sets[kind], adjust_spec(spec, stage), config)
+        for kind, stage, config in zip(kinds, asked, configs, strict=True)
+    ]
+
+
+def _tell_end(log: Sequence[Mapping[str, float]], output: Path) -> None:
+    """What the training came to, and which of its epochs is in the model folder."""
+    from retrieval.training.state import kept_row
+    from retrieval.training.torchrun import is_first
+
+    last, kept = log[-1], kept_row(log)
+    text = f"{output}: trained {len(log)} epochs in {last['seconds']:.0f} s, loss {last['loss']:.3f}{_figures(last)}"
+    if "gap" in kept:
+        whose = "the last epoch" if kept is last else f"epoch {kept['epoch']:.0f}"
+        text += f"; the model is that of {whose}{_figures(kept) if kept is not last else ', the best'}"
     if is_first():
-        say(f"{output}: trained {len(state.log)} epochs in {last['seconds']:.0f} s, loss {last['loss']:.3f}{figures}")
+        say(text)
+
+
+def _figures(row: Mapping[str, float]) -> str:
+    return "".join(f", {name} {row[name]:.3f}" for name in ("gap", "top1") if name in row)
 
 
 def _files(stage: Mapping[str, Any]) -> tuple[Path, Path | None]:
@@ -283,7 +306,7 @@ def read_training_data(
     from retrieval.landmark_roles import without_rare
     from retrieval.manifest import read_manifest
     from retrieval.sources import JoinedSource
-    from retrieval.training.run import TrainingData
+    from retrieval.training.data import TrainingData
     from retrieval.training.teacher import open_teacher
 
     for place in (manifest, negatives):

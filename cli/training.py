@@ -19,9 +19,10 @@ from retrieval.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from retrieval.model import DescriptorModel
+    from retrieval.training.data import TrainingData
     from retrieval.training.losses import LandmarkLoss
     from retrieval.training.processes import Processes
-    from retrieval.training.run import Progress, TrainingData, Validate
+    from retrieval.training.run import Progress, Validate
     from retrieval.training.stages import Stage
     from retrieval.training.state import TrainingState
 
@@ -55,9 +56,10 @@ def train_in_stages(
 ) -> "TrainingState":
     """Trains into `output`, resuming what is there; values: val, images, workers, device, threads, overwrite."""
     from retrieval.device import limit_threads, resolve_device
-    from retrieval.training.processes import is_first, joined_processes
+    from retrieval.training.processes import joined_processes
     from retrieval.training.stages import train_stages
     from retrieval.training.state import read_state
+    from retrieval.training.torchrun import is_first
 
     if values.get("tensorboard"):
         summary_writer()  # refused now, not after the first epoch

@@ -4,7 +4,6 @@ A backbone turns (b, 3, h, w) into features: a map (b, c, h', w') or, for transf
 the first `n_prefix_tokens` belong to no place in the picture (the class token among them).
 """
 
-import difflib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from retrieval.device import explained
 from retrieval.errors import LmrError
-from retrieval.extras import install_hint
+from retrieval.network_names import require_name
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's weights
 
@@ -77,35 +76,6 @@ def build_backbone(
             f"--backbone {name}: its pretrained weights cannot be fetched ({reason}); "
             "download them once and give --weights FILE"
         ) from error
-
-
-def require_name(name: str, *, pretrained: bool = False) -> None:
-    """LmrError for a network that nobody has, naming the nearest, and for one of timm where that is missing.
-
-    pretrained: also for one that nobody has published weights of.
-    """
-    published = name not in PLAIN
-    if name.startswith("timm:"):
-        timm = _import_timm(name)
-        its_name = name.removeprefix("timm:")
-        if not timm.is_model(its_name):
-            raise LmrError(f"--backbone {name}: timm has no such network{_nearest(its_name, timm.list_models())}")
-        published = timm.is_model_pretrained(its_name)
-    elif published:
-        _require_torchvision_name(name)
-    if pretrained and not published:
-        raise LmrError(
-            f"--backbone {name}: there are no pretrained weights of it; leave out --pretrained "
-            "(in a recipe: pretrained=false)"
-        )
-
-
-def _require_torchvision_name(name: str) -> None:
-    import torchvision.models as models
-
-    known = models.list_models(module=models)
-    if name not in known:
-        raise LmrError(f"--backbone {name}: torchvision has no such network{_nearest(name, [*known, *PLAIN])}")
 
 
 class ConvolutionalFeatures(nn.Module):
@@ -294,14 +264,6 @@ def _timm_backbone(name: str, options: dict[str, Any], pretrained: bool, image_s
     )
 
 
-def _import_timm(name: str) -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise LmrError(f"--backbone {name}: needs timm; {install_hint('timm')}") from error
-    return timm
-
-
 def _channels(features: nn.Module, image_size: int) -> int:
     """Channels of the feature map, by running one empty picture through."""
     training = features.training
@@ -310,8 +272,3 @@ def _channels(features: nn.Module, image_size: int) -> int:
         n_features = features(torch.zeros(1, 3, image_size, image_size)).shape[1]
     features.train(training)
     return int(n_features)
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3)
-    return f"; did you mean {', '.join(close)}?" if close else ""

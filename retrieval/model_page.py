@@ -115,4 +115,5 @@ def _numbers(log: list[Mapping[str, float]], heading: str) -> list[str]:
     rows = [[f"{row[name]:.4g}" if name in row else "" for name in columns] for row in log]
     header = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     about = "Of each epoch; `gap` and `top1` are on the validation pictures, `seconds` from the beginning."
-    return [f"{heading} Numbers", "", about, "", *header, *(f"| {' | '.join(row)} |" for row in rows), ""]
+    kept = "The weights are those after epoch {epoch:g}.".format(**log[-1])
+    return [f"{heading} Numbers", "", about, kept, "", *header, *(f"| {' | '.join(row)} |" for row in rows), ""]

@@ -38,19 +38,24 @@ def describe_otherwise(model: Path, card: Card, how: Description) -> Card:
 def plan_describer(
     model: Path, card: Card, *, device: str, threads: int | None, n_workers: int
 ) -> Callable[[], Describer]:
-    """A function that loads what describes pictures as the card says. LmrError at once for a device not there."""
-    onnx = onnx_path(model)
-    if onnx is not None:
-        from retrieval.onnx_describing import OnnxDescriber, providers_of
+    """A function that loads what describes pictures as the card says. LmrError of it: a device that is not there.
 
-        providers = providers_of(device)
-        return lambda: OnnxDescriber(onnx, card, providers, threads, n_workers)
-    from retrieval.device import limit_threads, resolve_device
-    from retrieval.embedding import load_embedder
+    Nothing is imported for it before it is called.
+    """
 
-    limit_threads(threads)
-    where = resolve_device(device)
-    return lambda: load_embedder(model, card, where, n_workers=n_workers)
+    def load() -> Describer:
+        onnx = onnx_path(model)
+        if onnx is not None:
+            from retrieval.onnx_describing import OnnxDescriber, providers_of
+
+            return OnnxDescriber(onnx, card, providers_of(device), threads, n_workers)
+        from retrieval.device import limit_threads, resolve_device
+        from retrieval.embedding import load_embedder
+
+        limit_threads(threads)
+        return load_embedder(model, card, resolve_device(device), n_workers=n_workers)
+
+    return load
 
 
 def model_files(model: Path, card: Card) -> dict[str, Path]:

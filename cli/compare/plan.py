@@ -80,13 +80,10 @@ def read_entries(specs: Sequence[str], changes: Mapping[str, Any], options: Opti
     """
     network = {key: value for key, value in changes.items() if key in NETWORK_KEYS} if "backbone" in changes else {}
     others = {key: value for key, value in changes.items() if key not in network}
-    entries: list[Entry] = []
     refusals: dict[str, list[LmrError]] = {key: [] for key in others}
-    for spec in specs:
-        if spec in [entry.label for entry in entries]:
-            raise LmrError(f"{spec} is asked for twice")
-        name, values = parse_spec(spec)
-        recipe = override(read_recipe(name, options), values, options)
+    entries: list[Entry] = []
+    for spec, recipe, values in _read_recipes(specs, options):
+        recipe = override(recipe, values, options)
         for key, value in others.items():
             try:
                 recipe = override(recipe, {key: value}, options)
@@ -105,6 +102,17 @@ def read_entries(specs: Sequence[str], changes: Mapping[str, Any], options: Opti
         if len(errors) == len(entries):
             raise errors[0]
     return entries
+
+
+def _read_recipes(specs: Sequence[str], options: Options) -> list[tuple[str, Recipe, dict[str, Any]]]:
+    """Each as it is shipped or lies there, with what it is told; all are read before one is looked at closely."""
+    found: list[tuple[str, Recipe, dict[str, Any]]] = []
+    for spec in specs:
+        if spec in [other for other, *_ in found]:
+            raise LmrError(f"{spec} is asked for twice")
+        name, values = parse_spec(spec)
+        found.append((spec, read_recipe(name, options), values))
+    return found
 
 
 def left_out(data: ComparisonData, recipe: Recipe) -> list[str]:

@@ -7,9 +7,10 @@ from itertools import count, islice
 from retrieval.images.preprocess import ImageSpec
 from retrieval.training.augmentation import Batch, Collate, TrainingPictures
 from retrieval.training.config import TrainConfig
+from retrieval.training.data import TrainingData
 from retrieval.training.features import FeatureRows, PlainPictures
 from retrieval.training.processes import Processes
-from retrieval.training.run import Run, TrainingData
+from retrieval.training.run import Run
 from retrieval.training.sampling import Sampler, training_sampler
 from retrieval.training.workers import Keys, load_batches
 

@@ -23,12 +23,13 @@ from retrieval.model import DescriptorModel
 from retrieval.training.augmentation import Batch, TrainingPictures
 from retrieval.training.compiling import compile_backbone
 from retrieval.training.config import TrainConfig
+from retrieval.training.data import TrainingData
 from retrieval.training.features import FeatureCache, frozen_features
 from retrieval.training.feeding import Pictures, count_steps, feed, pictures_of
 from retrieval.training.freezing import freeze, train_mode
 from retrieval.training.optimizers import rates, set_rates
 from retrieval.training.parts import Parts, make_parts, take_over
-from retrieval.training.run import Progress, Run, TrainingData
+from retrieval.training.run import Progress, Run
 from retrieval.training.sampling import training_sampler
 from retrieval.training.schedules import is_finished, rate_share
 from retrieval.training.state import TrainingState, resume, save_state, write_log
@@ -194,8 +195,9 @@ def _finish_epoch(training: _Training) -> None:
 
 
 def _history(training: _Training) -> dict[str, Any]:
-    """How the network came to be, for its card."""
+    """How the network came to be, for its card. epoch: after which its weights were these, counted from 1."""
     made_by = history(training.data, training.setting.config, training.state.log)
+    made_by["epoch"] = training.state.log[-1]["epoch"]
     if training.run.earlier:
         made_by["earlier_stages"] = training.run.earlier
     return made_by

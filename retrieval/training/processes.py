@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from retrieval.errors import LmrError
 from retrieval.model import DescriptorModel
+from retrieval.training.torchrun import n_processes
 
 PATIENCE = timedelta(days=1)  # how long one process waits for another; the first one validates and saves meanwhile
 
@@ -118,16 +119,6 @@ def with_shared_norms(backbone: nn.Module, name: str) -> nn.Module:
 
         convert = vars(layers)["convert_sync_batchnorm"]
     return convert(backbone)
-
-
-def n_processes() -> int:
-    """How many processes torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes and reports."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 @contextmanager

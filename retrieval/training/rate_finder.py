@@ -15,11 +15,12 @@ from retrieval.images.preprocess import ImageSpec
 from retrieval.model import DescriptorModel
 from retrieval.training.augmentation import Batch
 from retrieval.training.config import TrainConfig
+from retrieval.training.data import TrainingData
 from retrieval.training.feeding import feed, pictures_of
 from retrieval.training.freezing import train_mode
 from retrieval.training.optimizers import set_rates
 from retrieval.training.parts import Parts, make_parts
-from retrieval.training.run import Run, TrainingData
+from retrieval.training.run import Run
 from retrieval.training.step import NotFiniteError, Setting, learn, step_seed
 
 N_STEPS = 100

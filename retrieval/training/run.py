@@ -1,48 +1,16 @@
-"""What is trained on, where a run lives, and who is told of it."""
+"""Where a training run lives, and who is told of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from retrieval.arrays import IntArray, LongArray
-from retrieval.errors import LmrError
 from retrieval.model import DescriptorModel
-from retrieval.sources import Source
 from retrieval.training.losses import LandmarkLoss
 from retrieval.training.processes import Processes
-from retrieval.training.teacher import Teacher
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingData:
-    """Pictures to train on.
-
-    landmark: (n,) int32 into labels, -1 = non-landmark. image_id: (n,), for messages. teacher: descriptors to imitate.
-    """
-
-    source: Source
-    landmark: IntArray
-    labels: tuple[str, ...]
-    digest: str
-    image_id: Sequence[str] = ()
-    teacher: Teacher | None = None
-
-    def __post_init__(self) -> None:
-        n_landmarks = len(np.unique(self.landmark[self.landmark >= 0]))
-        if n_landmarks < 2:
-            raise LmrError(f"training needs pictures of at least 2 landmarks, got {n_landmarks}; add labelled rows")
-        if self.landmark.max() >= len(self.labels):
-            raise ValueError(f"landmark must lie in [-1, {len(self.labels)}), got {self.landmark.max()}")
-
-    @property
-    def counts(self) -> LongArray:
-        """(n_labels,) pictures of each landmark."""
-        return np.bincount(self.landmark[self.landmark >= 0], minlength=len(self.labels))
 
 
 @dataclass(frozen=True, slots=True)

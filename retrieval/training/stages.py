@@ -8,8 +8,9 @@ from typing import Any
 from retrieval.images.preprocess import ImageSpec
 from retrieval.model import DescriptorModel
 from retrieval.training.config import TrainConfig
+from retrieval.training.data import TrainingData
 from retrieval.training.loop import history, require_possible, train
-from retrieval.training.run import Run, TrainingData
+from retrieval.training.run import Run
 from retrieval.training.state import TrainingState, read_head
 
 

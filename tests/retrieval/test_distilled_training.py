@@ -11,9 +11,10 @@ from retrieval.checkpoint import read_card, weights_digest
 from retrieval.errors import LmrError
 from retrieval.store import DONE, Descriptors, StoreInfo, write_store
 from retrieval.training.config import AugmentConfig, DistillationConfig, LossConfig, TrainConfig
+from retrieval.training.data import TrainingData
 from retrieval.training.loop import train
 from retrieval.training.rate_finder import find_rate
-from retrieval.training.run import Progress, Run, TrainingData
+from retrieval.training.run import Progress, Run
 from retrieval.training.state import TrainingState
 from retrieval.training.teacher import open_teacher
 

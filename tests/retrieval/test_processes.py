@@ -18,10 +18,11 @@ from retrieval.device import place
 from retrieval.errors import LmrError
 from retrieval.model import DescriptorModel
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
+from retrieval.training.data import TrainingData
 from retrieval.training.loop import train
 from retrieval.training.losses import LandmarkLoss
 from retrieval.training.processes import Processes, joined_processes, with_shared_norms
-from retrieval.training.run import Run, TrainingData
+from retrieval.training.run import Run
 from retrieval.training.state import LOG_NAME, TrainingState, read_state
 
 CONFIG = TrainConfig(

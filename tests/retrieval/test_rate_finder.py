@@ -6,8 +6,9 @@ from tiny_world import CPU, SPEC, Pictures, jpeg, tiny_model
 
 from retrieval.errors import LmrError
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
+from retrieval.training.data import TrainingData
 from retrieval.training.rate_finder import find_rate, steepest
-from retrieval.training.run import Run, TrainingData
+from retrieval.training.run import Run
 
 
 def test_the_suggested_rate_is_where_the_loss_falls_most_steeply() -> None:

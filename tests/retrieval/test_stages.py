@@ -12,7 +12,8 @@ from retrieval.checkpoint import read_card, weights_digest
 from retrieval.errors import LmrError
 from retrieval.model import DescriptorModel
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
-from retrieval.training.run import Progress, Run, TrainingData
+from retrieval.training.data import TrainingData
+from retrieval.training.run import Progress, Run
 from retrieval.training.stages import Stage, stage_folder, train_stages
 from retrieval.training.state import TrainingState, read_head, read_state
 

@@ -20,9 +20,10 @@ from retrieval.errors import LmrError
 from retrieval.files.atomic import write_error
 from retrieval.model import DescriptorModel
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
+from retrieval.training.data import TrainingData
 from retrieval.training.loop import train
 from retrieval.training.losses import LandmarkLoss
-from retrieval.training.run import Progress, Run, TrainingData
+from retrieval.training.run import Progress, Run
 from retrieval.training.sampling import Sampler
 from retrieval.training.state import LOG_NAME, STATE_NAME, TrainingState, read_state
 
