@@ -82,13 +82,13 @@ def test_a_run_stopped_just_after_its_first_model_goes_on(pictures, monkeypatch)
     assert weights[0] == weights[1]
 
 
-def test_a_hundred_steps_on_the_same_pictures_lower_the_loss_to_a_fraction(pictures):
+def test_a_hundred_steps_on_the_same_pictures_more_than_halve_the_loss(pictures):
     """All pictures in each step, unaltered, and a backbone that stays: nothing is left to chance."""
     still = ("--freeze", "all", "--plain-pictures", "--loss", "softmax", "--negative-weight", "0", "--balance", "0")
     done(*TRAIN, *still, "--negative-share", "0", "--batch-size", "64", "--epochs", "100", "--head-rate", "0.02")
     losses = [float(row["loss"]) for row in log()]
     assert len(losses) == 100
-    assert losses[-1] < losses[0] / 4
+    assert losses[-1] < losses[0] / 2
 
 
 def test_softmax_needs_no_negatives(pictures):
