@@ -27,7 +27,8 @@ for line in sys.argv[2].split("\\n"):
 with open(sys.argv[1], "w") as file:
     print(code, *(name for name in sys.argv[3:] if name in sys.modules), file=file)
 """
-TRAIN = " ".join(("train train.csv", *NETWORK, "--workers 0 --threads 1 --device cpu --epochs 1 --epoch-size 8 --output new"))
+SMALL = "--workers 0 --threads 1 --device cpu --epochs 1 --epoch-size 8 --output new"
+TRAIN = " ".join(("train train.csv", *NETWORK, SMALL))
 NOTHING: frozenset[str] = frozenset()
 STORE = frozenset({"h5py"})
 INDEX = STORE | {"faiss"}
