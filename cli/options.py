@@ -5,6 +5,7 @@ import difflib
 import functools
 import math
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -48,10 +49,30 @@ class Share(click.FloatRange):
 def device_option(command: F) -> F:
     """--device and --threads, on everything that computes."""
     device = click.option(
-        "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]|mps", help="Where to compute."
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="auto|cpu|cuda[:N]|mps",
+        callback=_check_device,
+        help="Where to compute.",
     )
-    threads = click.option("--threads", type=int, default=None, help="CPU threads. [default: all cores]")
+    threads = click.option(
+        "--threads", type=int, default=None, callback=_check_threads, help="CPU threads. [default: all cores]"
+    )
     return device(threads(command))
+
+
+def _check_device(_: click.Context, __: click.Parameter, name: str) -> str:
+    """Whether it can be one. Whether it is there is asked when it is needed, since torch must be asked."""
+    if not re.fullmatch(r"auto|(cpu|cuda|mps)(:[0-9]+)?", name):
+        raise LmrError(f"--device {name}: not a device; use auto, cpu, cuda, cuda:N or mps")
+    return name
+
+
+def _check_threads(_: click.Context, __: click.Parameter, n_threads: int | None) -> int | None:
+    if n_threads is not None and n_threads < 1:
+        raise LmrError(f"--threads must be at least 1, got {n_threads}")
+    return n_threads
 
 
 def images_option(command: F) -> F:
