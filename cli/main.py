@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import click
 
-from cli.terminal import shown_lines
+from cli.terminal import shown_lines, warn
 from retrieval.errors import LmrError
 from retrieval.images.noise import told_once
 
@@ -66,7 +66,7 @@ class LmrGroup(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Runs the command; LmrError and failing files end in one line on stderr and exit code 1."""
         try:
-            with told_once(lambda line: click.echo(line, err=True)):
+            with told_once(warn):
                 return super().invoke(ctx)
         except click.UsageError as error:  # names of files are arguments too
             text = error.format_message()

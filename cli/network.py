@@ -10,6 +10,7 @@ import click
 
 from cli.options import PATH, pick_values, value_options
 from retrieval.errors import LmrError
+from retrieval.images.color import Colors
 from retrieval.images.preprocess import ImageSpec
 from retrieval.model_card import Description
 from retrieval.model_config import DescriptorPart, ModelConfig
@@ -51,6 +52,12 @@ def picture_options(command: F) -> F:
     default = ImageSpec()
     for option in (
         click.option(
+            "--colors",
+            type=click.Choice(get_args(Colors)),
+            default=None,
+            help=f"By a picture's colour profile, or as they are stored. [default: {default.colors}, or the model's]",
+        ),
+        click.option(
             "--fit",
             type=click.Choice(["squash", "crop", "pad"]),
             default=None,
@@ -90,7 +97,7 @@ def description_options(command: F) -> F:
 
 def description_of(values: Mapping[str, Any]) -> Description:
     """What the options of `picture_options` and `description_options` say."""
-    names = ("size", "fit", "flip", "descriptor")
+    names = ("size", "fit", "colors", "flip", "descriptor")
     return Description(scales=_parse_scales(values["scales"]), **{name: values[name] for name in names})
 
 
@@ -133,8 +140,9 @@ def require_one_start(values: Mapping[str, Any]) -> None:
 
 
 def adjust_spec(spec: ImageSpec, values: Mapping[str, Any]) -> ImageSpec:
-    """The preparation with the size and fit that were asked for, where they were."""
-    return replace(spec, **{name: values[name] for name in ("size", "fit") if values[name] is not None})
+    """The preparation with the size, fit and colours that were asked for, where they were."""
+    asked = {name: values.get(name) for name in ("size", "fit", "colors")}
+    return replace(spec, **{name: value for name, value in asked.items() if value is not None})
 
 
 def _network_options(defaults: ModelConfig) -> Sequence[Callable[[F], F]]:

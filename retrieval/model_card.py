@@ -25,11 +25,12 @@ PLAIN_SCALES = (1.0,)
 class Description:
     """How pictures are described with a network that is there; None = as its card says.
 
-    size: side of the square input, pixels. scales: further sizes, as factors of it.
+    size: side of the square input, pixels. colors: as in ImageSpec. scales: further sizes, as factors of it.
     """
 
     size: int | None = None
     fit: str | None = None
+    colors: str | None = None
     flip: bool | None = None
     descriptor: DescriptorPart | None = None
     scales: tuple[float, ...] | None = None
@@ -101,7 +102,7 @@ class ModelCard:
 
     def described(self, how: Description) -> "ModelCard":
         """The same network, describing pictures in this way."""
-        spec = {name: getattr(how, name) for name in ("size", "fit") if getattr(how, name) is not None}
+        spec = {n: getattr(how, n) for n in ("size", "fit", "colors") if getattr(how, n) is not None}
         own = {n: getattr(how, n) for n in ("flip", "descriptor", "scales") if getattr(how, n) is not None}
         return replace(self, image_spec=replace(self.image_spec, **spec), **own)
 

@@ -113,9 +113,8 @@ class _Book(logging.Handler):
 
 
 def _shown(text: str) -> str:
-    """One short line without anything that a terminal obeys."""
-    line = " ".join(text.split())
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line[:_CHARACTERS])
+    """One short line."""
+    return " ".join(text.split())[:_CHARACTERS]
 
 
 def _summary(path: str) -> Iterator[str]:

@@ -58,11 +58,9 @@ def test_other_warnings_and_log_lines_of_libraries_are_told_in_a_line_of_their_o
     assert told(work) == ["2 warnings of libraries, the first: UserWarning: slow"]
 
 
-def test_what_a_terminal_would_obey_is_not_told_and_what_is_long_is_cut() -> None:
-    lines = told(lambda: warn_of("a\x1b[31m.jpg" + "x" * 999, "line\nof " + "y" * 999))
-    assert lines[0].startswith(
-        "1 picture gave warnings while it was decoded, the first: a\N{REPLACEMENT CHARACTER}[31m.jpgx"
-    )
+def test_what_is_long_is_cut_and_told_in_one_line() -> None:
+    lines = told(lambda: warn_of("a.jpg" + "x" * 999, "line\nof " + "y" * 999))
+    assert lines[0].startswith("1 picture gave warnings while it was decoded, the first: a.jpgxx")
     assert "line of yy" in lines[0]
     assert len(lines[0]) < 500
 
