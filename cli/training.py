@@ -73,9 +73,20 @@ def train_in_stages(
         state = train_stages(model, stages)
     if is_first():
         if found is not None and found[1].epoch == len(state.log):
+            _require_whole(output)
             warn(f"{output} is trained already; nothing to do")
         _tell(state, output, len(plans[-1].data.landmark))
     return state
+
+
+def _require_whole(output: Path) -> None:
+    """Raises LmrError where a finished training has lost its model since."""
+    from retrieval.checkpoint import read_card, require_weights
+
+    try:
+        require_weights(output, read_card(output))
+    except LmrError as error:
+        raise LmrError(f"{output} is trained already, but is not whole: {error}; --overwrite trains anew") from error
 
 
 def _make_stages(

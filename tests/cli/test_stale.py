@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_set import HERE, NETWORK, done, listing, refused
+from tiny_set import HERE, NETWORK, done, flip_byte, listing, refused
 
 TRAIN = ("train", "train.csv", *NETWORK, "--workers", "0", "--threads", "1", "--device", "cpu", "--batch-size", "4")
 SMALL = ("--epochs", "1", "--epoch-size", "8")
+STORES = ("train.h5", "new.h5")
 
 
 def fingerprint(path: str) -> str:
@@ -27,11 +28,13 @@ def test_other_weights_are_refused_by_every_stage(tiny_set, before):
     shutil.rmtree("model")
     done("embed", "train.csv", *NETWORK, "--pooling", "max", *HERE, "--output", "new.h5")
     after = fingerprint("model")
+    weights = {name: json.loads(done("info", name, "--json").stdout)["model"]["weights_sha256"][:8] for name in STORES}
     files = listing(tiny_set)
     changed = f"was made with another model ({before}, now {after}); give --overwrite or another file name"
     assert refused("embed", *HERE) == f"train.h5 {changed}"
     assert refused("build-index") == (
-        f"train.h5 was made by model {before}, model with the same preparation is {after}; embed with the same model"
+        f"train.h5 does not fit model: pooling gem is not max, weights {weights['train.h5']} are not "
+        f"{weights['new.h5']}; give the model that made it"
     )
     assert refused("build-index", "new.h5") == (
         "landmarks exists and was built from other descriptors or options; --overwrite replaces it"
@@ -136,3 +139,17 @@ def test_an_overwriting_run_that_cannot_begin_keeps_the_run_that_is_there(pictur
     assert refused(*TRAIN, *SMALL, "--overwrite", "--device", "cuda:9").startswith("--device cuda:9: ")
     assert refused("embed", "no.csv", *NETWORK, "--overwrite") == "no.csv: there is no such file or folder"
     assert listing(pictures) == files
+
+
+def test_a_finished_training_that_lost_its_weights_is_not_called_finished(pictures):
+    arguments = [*TRAIN, *SMALL]
+    done(*arguments)
+    assert "model is trained already; nothing to do" in done(*arguments).stderr
+    (weights,) = Path("model").glob("weights-*")
+    flip_byte(weights)
+    assert refused(*arguments) == (
+        f"model is trained already, but is not whole: {weights} is damaged: its sha256 is not the one in model.json; "
+        "restore it or train again; --overwrite trains anew"
+    )
+    done(*arguments, "--overwrite")
+    assert "model is trained already; nothing to do" in done(*arguments).stderr
