@@ -1,5 +1,6 @@
 """Training where the system gives next to nothing: /dev/shm as in a container, few files, a worker without a slot."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -50,7 +51,9 @@ def shared_memory() -> list[str]:
 def test_training_needs_no_shared_memory(pictures: Path, shared_memory: list[str], frozen: tuple[str, ...]) -> None:
     done(*TRAIN, *frozen, "--workers", "0", "--output", "whole")
     program = [*LMR, *TRAIN, *frozen, "--workers", "2"]
-    said = subprocess.run([*shared_memory, *program], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    said = subprocess.run(
+        [*shared_memory, *program], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
     assert said.returncode == 0, said.stderr
     assert "processes for the pictures" not in said.stderr
     assert digest() == read_card(Path("whole")).weights_sha256
@@ -74,7 +77,10 @@ def test_training_passes_no_tensor_through_shared_memory(pictures: Path, monkeyp
 def test_few_open_files_mean_fewer_workers(pictures: Path) -> None:
     words = shlex.join([*LMR, *TRAIN, "--workers", "2"])
     said = subprocess.run(
-        ["sh", "-c", f"ulimit -n 16; exec {words}"], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        ["sh", "-c", f"ulimit -n 16; exec {words}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
     assert said.returncode == 0, said.stderr
     assert said.stderr.splitlines()[0] == (
