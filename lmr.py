@@ -9,7 +9,8 @@
 import io
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from index.answers import Answers
     from index.folder import IndexFolder
+    from index.thumbnails import Kept
     from retrieval.arrays import FloatArray
     from retrieval.describing import Describer
 
@@ -46,13 +48,22 @@ class LandmarkScore:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A labelled picture that voted. score: cosine in the index's space. path: where it was when it was indexed."""
+    """A labelled picture that voted. score: cosine in the index's space. path: where it was when it was indexed.
+
+    kept: reads the small picture of it in the index folder.
+    """
 
     image_id: str
     landmark_id: str
     score: float
     path: str
     name: str = ""
+    kept: "Kept | None" = field(default=None, repr=False, compare=False)
+
+    @property
+    def thumbnail(self) -> bytes | None:
+        """A small JPEG of the picture that the index folder keeps; None where it keeps none."""
+        return None if self.kept is None else self.kept()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -251,11 +262,17 @@ class Landmarks:
         rows = self.folder.rows
         pairs = zip(found.neighbours.rows[row], found.neighbours.scores[row], strict=True)
         return tuple(
-            Neighbour(str(rows.image_id[i]), label, float(score), str(rows.path[i]), self._name(label)[0])
+            Neighbour(
+                str(rows.image_id[i]), label, float(score), str(rows.path[i]), self._name(label)[0], self._kept(int(i))
+            )
             for i, score in pairs
             if i >= 0
             for label in (rows.landmarks[rows.landmark[i]],)
         )
+
+    def _kept(self, row: int) -> "Kept | None":
+        thumbnails = self.folder.thumbnails
+        return None if thumbnails is None else partial(thumbnails.read, row)
 
     def _name(self, label: str) -> tuple[str, str]:
         known = self.folder.names.get(label)

@@ -9,6 +9,7 @@ from retrieval.errors import UnreadableError
 from retrieval.names import shown_name
 
 if TYPE_CHECKING:
+    from index.thumbnails import Kept
     from lmr import Answer
 
 NO_LANDMARK = "no known landmark"
@@ -40,19 +41,23 @@ def to_html(answer: "Answer") -> str:
     cells = [_CELL.format(_picture(answer.image), f"<b>{escape(headline(answer))}</b><br>{escape(answer.image)}")]
     for near in answer.neighbours[:N_NEIGHBOURS]:
         name = shown_name(near.landmark_id, near.name)
-        cells.append(_CELL.format(_picture(near.path), f"{escape(name)} {near.score:.3f}<br>{escape(near.image_id)}"))
+        cells.append(
+            _CELL.format(_picture(near.path, near.kept), f"{escape(name)} {near.score:.3f}<br>{escape(near.image_id)}")
+        )
     return f"<table><tr>{''.join(cells)}</tr></table>"
 
 
-def _picture(path: str) -> str:
-    """An <img> of the picture at a path, '' where there is none."""
+def _picture(path: str, kept: "Kept | None" = None) -> str:
+    """An <img> of the picture at a path, or of what the index keeps of it; '' where there is neither."""
+    from index.thumbnails import read_shown
     from retrieval.images.decode import decode
     from retrieval.images.sizing import contain
-    from retrieval.images.source import read_picture
 
     buffer = io.BytesIO()
     try:
-        contain(decode(read_picture(path), THUMBNAIL_PX), THUMBNAIL_PX).save(buffer, "JPEG", quality=THUMBNAIL_QUALITY)
+        contain(decode(read_shown(path, kept), THUMBNAIL_PX), THUMBNAIL_PX).save(
+            buffer, "JPEG", quality=THUMBNAIL_QUALITY
+        )
     except UnreadableError:
         return ""
     return f'<img src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode("ascii")}">'

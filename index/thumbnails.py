@@ -1,7 +1,7 @@
 """Small pictures of an index's rows, so that a folder copied elsewhere still shows them: the file thumbnails.h5."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,10 @@ from retrieval.pool import run_tasks
 
 _QUALITY = 78  # of the JPEGs
 _BLOCK_BYTES = 1 << 20  # of JPEGs, gathered before they are written
+_CHUNK_BYTES = 1 << 16  # of the file; the last one is padded
 _DIGEST = "index_digest"
+
+Kept = Callable[[], bytes | None]  # reads the thumbnail of one row, None = there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,20 @@ class Thumbnails:
             return None
 
 
+def read_shown(picture: str, kept: Kept | None) -> bytes:
+    """The encoded picture at a path, or the thumbnail of it where it cannot be read.
+
+    Raises UnreadableError as `read_picture` where there is neither.
+    """
+    try:
+        return read_picture(picture)
+    except UnreadableError:
+        small = None if kept is None else kept()
+        if small is None:
+            raise
+        return small
+
+
 def write_thumbnails(path: Path, pictures: Sequence[str], plan: ThumbnailPlan, digest: str) -> int:
     """Writes the thumbnails of pictures by their paths, one after the other; returns how many could be made.
 
@@ -52,7 +69,7 @@ def write_thumbnails(path: Path, pictures: Sequence[str], plan: ThumbnailPlan, d
     try:
         with new_hdf5(path) as file:
             file.attrs[_DIGEST] = digest
-            file.create_dataset("jpeg", (0,), np.uint8, maxshape=(None,), chunks=(_BLOCK_BYTES,))
+            file.create_dataset("jpeg", (0,), np.uint8, maxshape=(None,), chunks=(_CHUNK_BYTES,))
             for row, jpeg in enumerate(run_tasks(make_thumbnail, pictures, plan.side_px, plan.n_workers)):
                 offset[row + 1] = offset[row] + len(jpeg)
                 n_made += bool(jpeg)

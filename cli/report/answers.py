@@ -118,7 +118,7 @@ def _card(answer: "Answer") -> Card:
         picture=ReportPicture(answer.image, _file_name(answer.image)),
         neighbours=tuple(
             (
-                ReportPicture(near.path, _caption(near), near.score),
+                ReportPicture(near.path, _caption(near), near.score, near.kept),
                 answer.landmark_id is not None and near.landmark_id == answer.landmark_id,
             )
             for near in answer.neighbours[:N_BESIDE]
@@ -139,7 +139,7 @@ def _entry(answer: "Answer") -> SheetEntry:
         details=details,
         landmark_id=answer.landmark_id,
         neighbours=tuple(
-            SheetNeighbour(near.path, shown_name(near.landmark_id, near.name), near.landmark_id, near.score)
+            SheetNeighbour(near.path, shown_name(near.landmark_id, near.name), near.landmark_id, near.score, near.kept)
             for near in answer.neighbours[:SHOWN_NEIGHBOURS]
         ),
     )

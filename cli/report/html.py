@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 from cli.report import plots
 from cli.terminal import escaped
+from index.thumbnails import Kept, read_shown
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
 from retrieval.files.atomic import write_text
 from retrieval.images.decode import decode
 from retrieval.images.sizing import contain
-from retrieval.images.source import read_picture
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,11 +29,15 @@ TEMPLATE = "evaluation.html"
 
 @dataclass(frozen=True, slots=True)
 class ReportPicture:
-    """A picture to show small. path: '' = not known where. score: to the query, None for the query itself."""
+    """A picture to show small. path: '' = not known where. score: to the query, None for the query itself.
+
+    kept: reads what an index keeps of it, shown where the picture is not there.
+    """
 
     path: str
     label: str
     score: float | None = None
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +206,8 @@ def _share(value: float | None) -> str:
 
 def thumbnail(picture: ReportPicture) -> str:
     """The picture as a data: address with a small JPEG; '' when it cannot be read."""
-    if not picture.path:
-        return ""
     try:
-        return small_picture(read_picture(picture.path), THUMBNAIL_PX, THUMBNAIL_QUALITY)
+        return small_picture(read_shown(picture.path, picture.kept), THUMBNAIL_PX, THUMBNAIL_QUALITY)
     except UnreadableError:
         return ""
 

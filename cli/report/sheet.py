@@ -8,11 +8,11 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from cli.report.lettering import draw_text, elide
+from index.thumbnails import Kept, read_shown
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import write_bytes
 from retrieval.images.decode import decode
 from retrieval.images.sizing import contain
-from retrieval.images.source import read_picture
 
 NO_LANDMARK = "no known landmark"
 Colour = tuple[int, int, int]
@@ -28,12 +28,16 @@ VOTED, OTHER = (0, 114, 178), (150, 150, 150)  # blue and grey differ for every 
 
 @dataclass(frozen=True, slots=True)
 class SheetNeighbour:
-    """A labelled picture beside the query. picture: its path, '' or None = not known where."""
+    """A labelled picture beside the query. picture: its path, '' or None = not known where.
+
+    kept: reads what the index keeps of it, shown where the picture is not there.
+    """
 
     picture: str | None
     label: str
     landmark_id: str
     score: float
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ def _draw_row(sheet: Image.Image, pen: ImageDraw.ImageDraw, entry: SheetEntry, t
     for i, neighbour in enumerate(entry.neighbours):
         x = left + i * (NEIGHBOUR_PX + GAP_PX)
         voted = known and neighbour.landmark_id == entry.landmark_id
-        sheet.paste(_tile(neighbour.picture, NEIGHBOUR_PX), (x, low))
+        sheet.paste(_tile(neighbour.picture, NEIGHBOUR_PX, neighbour.kept), (x, low))
         frame = (x - 2, low - 2, x + NEIGHBOUR_PX + 1, low + NEIGHBOUR_PX + 1)
         pen.rectangle(frame, outline=VOTED if voted else OTHER, width=3 if voted else 1)
         _mark(sheet, (x + NEIGHBOUR_PX - 15, low + 15), voted)
@@ -145,11 +149,11 @@ def _mark(sheet: Image.Image, centre: tuple[int, int], voted: bool) -> None:
     sheet.paste(badge.resize((side, side), Image.Resampling.BOX), at, mask.resize((side, side), Image.Resampling.BOX))
 
 
-def _tile(picture: str | None, side: int) -> Image.Image:
+def _tile(picture: str | None, side: int, kept: Kept | None = None) -> Image.Image:
     """The whole picture in a square, or a grey square that says why not."""
     tile = Image.new("RGB", (side, side), EMPTY)
     try:
-        fitted = contain(decode(_read(picture), side), side)
+        fitted = contain(decode(_read(picture, kept), side), side)
     except UnreadableError as error:
         pen = ImageDraw.Draw(tile)
         write_line(pen, (8, side // 2 - 18), _file_name(picture) or "picture", side - 16, FAINT)
@@ -163,9 +167,9 @@ def _file_name(picture: str | None) -> str:
     return (picture or "").rstrip("/").rsplit("/", 1)[-1]
 
 
-def _read(picture: str | None) -> bytes:
-    if not picture:
-        raise UnreadableError("not found")
-    if picture.startswith(("http://", "https://")):
-        raise UnreadableError("on the web")
-    return read_picture(picture)
+def _read(picture: str | None, kept: Kept | None) -> bytes:
+    try:
+        return read_shown(picture or "", kept)
+    except UnreadableError as error:
+        is_url = (picture or "").startswith(("http://", "https://"))
+        raise UnreadableError("on the web" if is_url else str(error)) from error

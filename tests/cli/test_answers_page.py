@@ -2,7 +2,9 @@
 
 import base64
 import hashlib
+import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 
 from cli.report import answers as page_module
 from cli.report.answers import render_answers, save_answers
+from cli.report.sheet import GAP_PX, MARGIN_PX, NEIGHBOUR_PX, QUERY_PX
 from lmr import Answer, LandmarkScore, Neighbour
 from retrieval.errors import LmrError
 
@@ -83,3 +86,29 @@ def test_answers_have_a_short_repr_and_a_page_for_notebooks(pictures: Path) -> N
     assert known._repr_html_().count("data:image/jpeg;base64,") == 2
     assert "<script>" not in unreadable._repr_html_()
     assert "nearest was Hawa Mahal" in rejected._repr_html_()
+
+
+def small_picture(colour: str) -> bytes:
+    jpeg = io.BytesIO()
+    Image.new("RGB", (30, 20), colour).save(jpeg, "JPEG")
+    return jpeg.getvalue()
+
+
+def test_what_the_index_keeps_is_shown_where_the_picture_is_gone(pictures: Path) -> None:
+    def with_near(path: str) -> Answer:
+        near = Neighbour("n1", "Hawa_Mahal", 0.7, path, "Hawa Mahal", lambda: small_picture("blue"))
+        return replace(answer(str(pictures / "a b.jpg"), "Hawa_Mahal"), neighbours=(near,))
+
+    def middle_of_the_neighbour(told: Answer) -> object:
+        save_answers(pictures / "sheet.png", [told], Path("landmarks"))
+        with Image.open(pictures / "sheet.png") as sheet:
+            x = MARGIN_PX + QUERY_PX + 2 * GAP_PX + NEIGHBOUR_PX // 2
+            return sheet.convert("RGB").getpixel((x, MARGIN_PX + QUERY_PX - NEIGHBOUR_PX // 2))
+
+    gone, there = str(pictures / "gone.jpg"), str(pictures / "near.jpg")
+    assert middle_of_the_neighbour(with_near(gone)) == pytest.approx((0, 0, 255), abs=6)
+    assert middle_of_the_neighbour(with_near(there)) == pytest.approx((255, 0, 0), abs=6), "the picture goes first"
+    without = answer(str(pictures / "a b.jpg"), "Hawa_Mahal", near=gone)
+    for told, n in ((with_near(gone), 2), (with_near(""), 2), (without, 1)):
+        assert render_answers([told], Path("landmarks"), pictures).count('src="data:image/jpeg;base64,') == n
+        assert told._repr_html_().count("data:image/jpeg;base64,") == n
