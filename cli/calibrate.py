@@ -9,6 +9,7 @@ import click
 from cli.options import (
     PATH,
     Share,
+    allow_disjoint_option,
     check_option,
     config_option,
     device_option,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     help="Share of non-landmarks to expect; Google's tests had about 0.99. [default: as in QUERIES]",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the folds of cross-validation.")
+@allow_disjoint_option
 @json_option
 @check_option
 @workers_option
@@ -72,7 +74,7 @@ def command(queries: Path, index_path: Path, as_json: bool, **values: Any) -> No
     from index.folder import CALIBRATION, open_folder, replace_calibration
 
     folder = open_folder(index_path, device=values["device"], threads=values["threads"], calibrated=False)
-    store, held_out = describe_queries(queries, folder.model_path, values)
+    store, held_out = describe_queries(queries, folder, values)
     settings = CalibrationSettings(values["precision"], values["non_landmark_share"], values["seed"])
     calibration = calibration_of(folder, store, held_out, settings)
     before = _calibration_of(folder)

@@ -1,18 +1,21 @@
 """Manifests to descriptors, as the commands do it: a store of the manifest's name, made, resumed or found finished."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.options import images_folder, warn, writing
 from cli.progress import PictureBar, list_unreadable
+from cli.reading import load_manifest
 from cli.tars import index_tars
 from cli.workers import default_workers
+from retrieval.data.labels import require_meeting
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
     from index.evaluation import Queries
+    from index.folder import IndexFolder
     from retrieval.filling import FillReport, FillRun
     from retrieval.manifest import Manifest
     from retrieval.model_card import Card
@@ -43,6 +46,11 @@ def embed_manifest(
         report = fill_store(output, manifest, source, (model[1], load), run)
     _tell_changes(report.changes, manifest, output)
     list_unreadable(dict(report.unreadable), report.n_unreadable, report.n_pictures)
+    if report.n_unreadable == report.n_pictures:
+        raise LmrError(
+            f"{manifest.source}: none of its {report.n_pictures:,} pictures can be found and read; "
+            "check --images, and give --retry-unreadable once they can be"
+        )
     return report
 
 
@@ -74,31 +82,38 @@ def _tell_changes(changes: "Changes", manifest: "Manifest", output: Path) -> Non
             warn(f"{len(rows):,} of {len(manifest):,} pictures {what}: {names}{more}")
 
 
-def describe_queries(path: Path, model_folder: Path, values: Mapping[str, Any]) -> "tuple[Descriptors, Queries]":
+def describe_queries(path: Path, folder: "IndexFolder", values: Mapping[str, Any]) -> "tuple[Descriptors, Queries]":
     """The labelled queries of a manifest or a store (.h5), described by the model of an index folder.
 
-    Rows whose Usage is Ignored are left out. values: images, store and those of `embed_manifest`.
+    Rows whose Usage is Ignored are left out. values: images, store, allow_disjoint and those of `embed_manifest`.
+    LmrError where the queries and the index have no landmark in common, or would have more if they were spelt alike.
     """
     from index.evaluation import Queries, queries_of
-    from index.tables import object_array
-    from retrieval.manifest import read_manifest
+    from retrieval.arrays import object_array
     from retrieval.opening import open_card
     from retrieval.store import read_store
 
     if path.suffix in (".h5", ".hdf5"):
         store = read_store(path)
+        _require_meeting(path, store.landmarks, folder, values)
         return store, queries_of(store)
     index_tars(path)
-    manifest = read_manifest(path, on_warning=warn)
+    manifest = load_manifest(path)
     if not manifest.has_labels:
         raise LmrError(f"{path} has no landmark_id column, so there is nothing to compare answers with")
     if manifest.usage is not None:
         manifest = manifest.select((manifest.usage != "Ignored").nonzero()[0])
+    _require_meeting(path, manifest.landmarks, folder, values)
     output = values.get("store") or store_name(path)
     images = images_folder(values["images"], path)
-    store = describe(manifest, images, (model_folder, open_card(model_folder)), output, values)
+    store = describe(manifest, images, (folder.model_path, open_card(folder.model_path)), output, values)
     truths = [tuple(manifest.landmarks[code] for code in manifest.truths(i)) for i in range(len(manifest))]
     return store, Queries(store.image_id, object_array(truths), store.path, store.kind)
+
+
+def _require_meeting(path: Path, landmarks: Sequence[str], folder: "IndexFolder", values: Mapping[str, Any]) -> None:
+    if not values.get("allow_disjoint", False):
+        require_meeting(landmarks, folder.rows.landmarks, (str(path), str(folder.path)))
 
 
 def describe(

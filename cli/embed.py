@@ -19,10 +19,10 @@ from cli.options import (
     images_option,
     long_name,
     overwrite_option,
-    warn,
     workers_option,
     writes,
 )
+from cli.reading import load_manifest
 from cli.tars import index_tars
 from cli.terminal import say
 from retrieval.errors import LmrError
@@ -72,14 +72,13 @@ def command(ctx: click.Context, /, manifest: Path, model: Path, output: Path | N
     """
     from cli.describing import embed_manifest, fill_run, store_name
     from retrieval.filling import require_same_job
-    from retrieval.manifest import read_manifest
 
     output = output or store_name(manifest)
     asked = _network_options_given(ctx)
     if asked and "backbone" not in asked:
         raise LmrError(f"--{asked[0]} needs --backbone; without it the network is the one in --model {model}")
     index_tars(manifest)
-    rows = read_manifest(manifest, on_warning=warn)
+    rows = load_manifest(manifest)
     images = images_folder(values["images"], manifest)
 
     def check(card: "Card") -> None:

@@ -7,6 +7,7 @@ import click
 
 from cli.options import (
     PATH,
+    allow_disjoint_option,
     check_option,
     config_option,
     device_option,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--store", type=PATH, default=None, help="Descriptors of the queries. [default: QUERIES' name, .h5]")
 @click.option("--leave-one-out", is_flag=True, help="Ask every picture of the index, each against the others.")
 @click.option("--report", type=PATH, default=None, help="HTML file to write: curves, confusions, confident errors.")
+@allow_disjoint_option
 @json_option
 @check_option
 @workers_option
@@ -83,7 +85,7 @@ def measure(folder: "IndexFolder", queries: Path | None, values: dict[str, Any])
         if left.n_single:
             warn(f"{left.n_single} pictures are the only one of their landmark and count as wrong")
         return left.evaluation, left.queries
-    store, asked = describe_queries(queries, folder.model_path, values)
+    store, asked = describe_queries(queries, folder, values)
     answers = answer_store(folder, store, n_neighbours=LIST_LENGTH)
     evaluation = evaluate(folder, answers, asked)
     if evaluation.n_same_picture:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.options import PATH, json_option
+from cli.reading import load_manifest
 from cli.tars import index_tars
 from cli.terminal import say_result, shown
 from retrieval.errors import LmrError
@@ -144,10 +145,8 @@ def _describe_calibration(calibration: "Calibration") -> dict[str, Any]:
 def _describe_manifest(path: Path) -> dict[str, Any]:
     import numpy as np
 
-    from retrieval.manifest import read_manifest
-
     index_tars(path)
-    manifest = read_manifest(path)
+    manifest = load_manifest(path)
     known = manifest.landmark[manifest.landmark >= 0]
     counts = np.bincount(known)[np.unique(known)] if len(known) else np.zeros(0, np.int64)
     facts = {"what": "manifest", "pictures": len(manifest), "landmarks": len(counts)}

@@ -65,8 +65,10 @@ class LmrGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         """Runs the command; LmrError and failing files end in one line on stderr and exit code 1."""
+        from retrieval.data.pipes import pipes_read_once
+
         try:
-            with told_once(warn):
+            with pipes_read_once(), told_once(warn):
                 return super().invoke(ctx)
         except click.UsageError as error:  # names of files are arguments too
             text = error.format_message()

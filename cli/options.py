@@ -18,6 +18,7 @@ from click.core import ParameterSource
 
 from cli.tars import index_tars
 from cli.terminal import warn as warn
+from retrieval.data.pipes import folder_beside
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_lock
 
@@ -156,6 +157,15 @@ def check_option(command: F) -> F:
     )(command)
 
 
+def allow_disjoint_option(command: F) -> F:
+    """--allow-disjoint, where the labels of two files are compared."""
+    return click.option(
+        "--allow-disjoint",
+        is_flag=True,
+        help="Go on where the labels of the two sides have nothing in common, or would if they were spelt alike.",
+    )(command)
+
+
 def json_option(command: F) -> F:
     """--json, one JSON document on stdout."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
@@ -203,8 +213,9 @@ def images_folder(images: Path | None, manifest_path: Path) -> Path:
 
     if images is None and (manifest_path.is_dir() or is_tar(manifest_path)):
         return manifest_path
-    beside = manifest_path.parent / "images"
-    folder = images_place(images) if images is not None else beside if beside.is_dir() else manifest_path.parent
+    above = folder_beside(manifest_path)
+    beside = above / "images"
+    folder = images_place(images) if images is not None else beside if beside.is_dir() else above
     tars = index_tars(folder)
     for line in tars.warnings() if tars else ():
         warn(line)

@@ -1,7 +1,5 @@
 """lmr query: names the landmark in pictures."""
 
-import csv
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,7 @@ from cli.options import (
 from cli.tars import index_tars
 from cli.terminal import say, say_csv, say_json, shown
 from index.answer_text import certainty, headline
+from retrieval.data.csv_cells import csv_line
 from retrieval.errors import LmrError
 from retrieval.names import shown_name
 
@@ -183,17 +182,15 @@ def to_text(answer: "Answer") -> str:
 def to_csv(answers: "list[Answer]") -> str:
     """A line for each picture under CSV_COLUMNS: landmark_id and name blank where no landmark is named, the best guess
     and why it was not enough beside them."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    lines = [csv_line(CSV_COLUMNS)]
     for answer in answers:
         best = answer.best
         guess = ["", "", "", ""]
         if best is not None:
             guess = [best.landmark_id, best.name, _exact(best.confidence), _exact(best.score)]
         named = [answer.image, answer.landmark_id or "", answer.name, _exact(answer.confidence)]
-        writer.writerow([*named, *guess, answer.reason])
-    return buffer.getvalue()
+        lines.append(csv_line([*named, *guess, answer.reason]))
+    return "".join(lines)
 
 
 def _names_of(pictures: tuple[str, ...]) -> list[str]:

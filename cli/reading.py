@@ -1,26 +1,35 @@
-"""Manifests as commands read them: warnings and, where it takes seconds, a bar on stderr."""
+"""Manifests as commands read them: what is in them, what looks wrong and, where it takes long, a bar on stderr."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from cli.options import warn
 from cli.progress import PictureBar
 
 if TYPE_CHECKING:
-    from retrieval.data.csv_table import OnRead
+    from retrieval.data.table_file import OnRead
     from retrieval.manifest import Manifest
 
 _SHOWN_BYTES = 10_000_000  # about a second
+_TOLD = "cli.reading.told"  # in the context's meta
 
 
 def load_manifest(path: Path) -> "Manifest":
-    """As `read_manifest`, with its warnings and a bar."""
+    """As `read_manifest`, with a bar; says once on stderr what is in it, what is taken as what, what looks wrong."""
+    from retrieval.data.overview import doubts, overview
     from retrieval.manifest import read_manifest
 
     with reading(path) as on_read:
-        return read_manifest(path, on_warning=warn, on_read=on_read)
+        manifest = read_manifest(path, on_warning=_warn_once, on_read=on_read)
+    is_folder = path.is_dir()
+    _warn_once(overview(manifest))
+    for line in doubts(manifest, is_folder=is_folder):
+        _warn_once(f"warning: {line}")
+    return manifest
 
 
 @contextmanager
@@ -30,3 +39,12 @@ def reading(path: Path) -> "Iterator[OnRead]":
         if path.is_file() and path.stat().st_size >= _SHOWN_BYTES:
             bar.begin(path.stat().st_size)
         yield bar.add
+
+
+def _warn_once(text: str) -> None:
+    """A line on stderr, unless the command that runs has said it before."""
+    context = click.get_current_context(silent=True)
+    told: set[str] = set() if context is None else context.find_root().meta.setdefault(_TOLD, set())
+    if text not in told:
+        told.add(text)
+        warn(text)

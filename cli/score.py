@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from cli.options import allow_disjoint_option
 from cli.terminal import say_result, warn
 
 
@@ -18,7 +19,8 @@ from cli.terminal import say_result, warn
     help="Leave out the submission's ids that the solution lacks, instead of refusing them: "
     "for a solution that holds only a part of the test set.",
 )
-def command(submission: Path, solution: Path, as_json: bool, ignore_unknown: bool) -> None:
+@allow_disjoint_option
+def command(submission: Path, solution: Path, as_json: bool, ignore_unknown: bool, allow_disjoint: bool) -> None:
     """Score SUBMISSION against SOLUTION.
 
     Their headers tell the task. id,landmarks and id,landmarks,Usage: recognition, scored with GAP and
@@ -31,14 +33,16 @@ def command(submission: Path, solution: Path, as_json: bool, ignore_unknown: boo
       lmr score submission.csv test_solution_public.csv --ignore-unknown --json
     """
 
-    from index.scoring import score, without_unknown
+    from index.scoring import require_common_labels, score, without_unknown
     from index.submission import read_solution, read_submission
 
-    answers, truth = read_submission(submission), read_solution(solution)
+    answers, truth = read_submission(submission, warn), read_solution(solution, warn)
     if ignore_unknown:
         answers, n_unknown = without_unknown(answers, truth)
         if n_unknown:
             warn(f"left out: {n_unknown} ids that are not in {solution}")
+    if not allow_disjoint:
+        require_common_labels(answers, truth)
     scores = score(answers, truth)
     say_result(scores, _table(scores), as_json=as_json, indent=2)
 

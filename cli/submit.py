@@ -20,6 +20,7 @@ from cli.options import (
     workers_option,
     writes,
 )
+from cli.reading import load_manifest
 from cli.tars import index_tars
 from cli.terminal import say
 from retrieval.errors import LmrError
@@ -98,11 +99,10 @@ def submit_pictures(test: Path, index_path: Path, output: Path, values: dict[str
 def describe_test(folder: "IndexFolder", test: Path, values: dict[str, Any]) -> Any:
     """The store of the test pictures, made or completed where it is not there yet."""
     from cli.describing import describe, store_name
-    from retrieval.manifest import read_manifest
     from retrieval.opening import open_card
 
     index_tars(test)
-    manifest = read_manifest(test, on_warning=warn)
+    manifest = load_manifest(test)
     output = values["store"] or store_name(test)
     model = (folder.model_path, open_card(folder.model_path))
     return describe(manifest, images_folder(values["images"], test), model, output, values)

@@ -10,6 +10,7 @@ from cli.network import build_network, network_options, picture_options
 from cli.options import (
     MODEL,
     PATH,
+    allow_disjoint_option,
     device_option,
     given_options,
     images_folder,
@@ -19,10 +20,10 @@ from cli.options import (
     read_stages,
     staged_config_option,
     value_options,
-    warn,
     workers_option,
     writes,
 )
+from cli.reading import load_manifest
 from cli.tars import index_tars
 from cli.terminal import say
 from retrieval.errors import LmrError
@@ -135,6 +136,7 @@ def _outputs(given: Mapping[str, Any]) -> list[Path]:
 @click.option("--negatives", type=PATH, default=None, help="Manifest of non-landmarks, besides the manifest's own.")
 @click.option("--val", type=PATH, default=None, help="Manifest to validate on after each epoch; keeps the best epoch.")
 @click.option("--output", type=PATH, default=MODEL, show_default=True, help="Model folder to write.")
+@allow_disjoint_option
 @images_option
 @network_options
 @picture_options
@@ -304,7 +306,6 @@ def read_training_data(
 
     from retrieval.images.source import PictureSource
     from retrieval.landmark_roles import without_rare
-    from retrieval.manifest import read_manifest
     from retrieval.sources import JoinedSource
     from retrieval.training.data import TrainingData
     from retrieval.training.teacher import open_teacher
@@ -312,14 +313,14 @@ def read_training_data(
     for place in (manifest, negatives):
         if place is not None:
             index_tars(place)
-    parts = [read_manifest(manifest, on_warning=warn)]
+    parts = [load_manifest(manifest)]
     if not parts[0].has_labels:
         raise LmrError(f"{manifest} has no landmark_id column; training needs labels")
     if rule is not None and rule.min_per_landmark:
         parts = [without_rare(parts[0], rule.min_per_landmark, rule.rare)]
     folders = [images_folder(images, manifest)]
     if negatives is not None:
-        parts.append(read_manifest(negatives, on_warning=warn))
+        parts.append(load_manifest(negatives))
         folders.append(images_folder(images, negatives))
         if (parts[1].landmark >= 0).any():
             raise LmrError(f"{negatives} has rows with a landmark_id; negatives are pictures of no known landmark")

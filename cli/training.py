@@ -10,9 +10,11 @@ import numpy as np
 
 from cli.options import images_folder, warn
 from cli.progress import PictureBar, list_unreadable
+from cli.reading import load_manifest
 from cli.tars import index_tars
 from cli.tensorboard import summary_writer, write_epoch
 from cli.workers import default_workers
+from retrieval.data.labels import require_meeting
 from retrieval.errors import LmrError
 from retrieval.images.preprocess import ImageSpec
 from retrieval.training.config import TrainConfig
@@ -101,7 +103,13 @@ def _make_stages(
         validate, validation = None, None
         if values["val"] is not None:
             validate, validation = make_validation(
-                plan.data, plan.spec, values["val"], values["images"], processes.device, workers
+                plan.data,
+                plan.spec,
+                values["val"],
+                values["images"],
+                processes.device,
+                workers,
+                allow_disjoint=values.get("allow_disjoint", False),
             )
         folder = stage_folder(output, number, len(plans))
         run = Run(
@@ -206,21 +214,29 @@ def rate_table(picture: Path) -> Path:
 
 
 def make_validation(
-    data: "TrainingData", spec: ImageSpec, val: Path, images: Path | None, device: Any, workers: int
+    data: "TrainingData",
+    spec: ImageSpec,
+    val: Path,
+    images: Path | None,
+    device: Any,
+    workers: int,
+    *,
+    allow_disjoint: bool = False,
 ) -> "tuple[Validate, str]":
     """A function that gives the GAP and top-1 of a network on the validation manifest, and the manifest's digest.
 
     A linear head answers by its classes, since its features are not made for cosines; others by the default vote.
     """
     from retrieval.images.source import PictureSource
-    from retrieval.manifest import read_manifest
 
     index_tars(val)
-    manifest = read_manifest(val, on_warning=warn)
+    manifest = load_manifest(val)
     queries = PictureSource(manifest, images_folder(images, val))
     truth = [frozenset(manifest.landmarks[code] for code in manifest.truths(i)) for i in range(len(manifest))]
     if not any(truth):
         raise LmrError(f"--val {val}: no row has a landmark_id; validation needs labelled pictures")
+    if not allow_disjoint:
+        require_meeting(manifest.landmarks, data.labels, (f"--val {val}", "the training data"))
     rows = np.sort(np.random.default_rng(0).permutation(np.flatnonzero(data.landmark >= 0))[:N_VALIDATION_ROWS])
 
     def by_vote(model: "DescriptorModel") -> tuple[Any, Any, Any]:

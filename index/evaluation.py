@@ -22,9 +22,8 @@ from index.metrics import (
 )
 from index.mistakes import Judged, Mistakes, find_mistakes
 from index.scoring import PRECISION_AT
-from index.tables import object_array
 from index.thresholds import Curves, HeldOut, ReliabilityBin, Threshold, curves, reliability
-from retrieval.arrays import BoolArray, LongArray, ObjArray, read_only
+from retrieval.arrays import BoolArray, LongArray, ObjArray, object_array, read_only
 from retrieval.store import Descriptors
 
 

@@ -10,9 +10,8 @@ from index.evaluation import Evaluation, Queries, evaluate
 from index.folder import IndexFolder
 from index.metrics import LIST_LENGTH
 from index.search import Neighbours
-from index.tables import object_array
 from index.voting import VoteRule, Votes, vote
-from retrieval.arrays import FloatArray, IntArray, LongArray
+from retrieval.arrays import FloatArray, IntArray, LongArray, object_array
 from retrieval.errors import LmrError
 
 

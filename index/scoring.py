@@ -14,6 +14,7 @@ from index.submission import (
     Submission,
 )
 from retrieval.arrays import BoolArray, LongArray
+from retrieval.data.labels import require_meeting
 from retrieval.errors import LmrError
 
 PRECISION_AT = (1, 5, 10, 20, 50, 100)
@@ -49,6 +50,19 @@ def score(submission: Submission, solution: Solution) -> Scores:
     if isinstance(submission, RetrievalSubmission) and isinstance(solution, RetrievalSolution):
         return {half: _retrieval(submission, solution, rows) for half, rows in kept.items() if rows.any()}
     raise AssertionError("_unknown refuses a submission and a solution of different tasks")
+
+
+def require_common_labels(submission: Submission, solution: Solution) -> None:
+    """Raises LmrError where no label (or image, in retrieval) of the submission is in the solution, or not spelt alike.
+
+    A submission without answers passes.
+    """
+    between = (submission.source, solution.source)
+    if isinstance(submission, RecognitionSubmission) and isinstance(solution, RecognitionSolution):
+        require_meeting(set(submission.landmark), {label for truth in solution.landmarks for label in truth}, between)
+    elif isinstance(submission, RetrievalSubmission) and isinstance(solution, RetrievalSolution):
+        given, true = ({image for images in of.images for image in images} for of in (submission, solution))
+        require_meeting(given, true, between, noun="image")
 
 
 def without_unknown(submission: Submission, solution: Solution) -> tuple[Submission, int]:

@@ -6,18 +6,20 @@ reads.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from index.predictions import Predictions
-from index.tables import object_array, open_table
-from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray, read_only
+from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray, object_array, read_only
+from retrieval.data.id_table import IdTable
+from retrieval.data.labels import BLANK_WORDS, spelling_of
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_text
+
+Warn = Callable[[str], None]
 
 USAGES = ("Public", "Private", "Ignored")
 
@@ -127,42 +129,48 @@ def distinct_scores(logit: FloatArray, confidence: FloatArray) -> FloatArray:
     return _from_ordered_integers(np.minimum.accumulate(ordered + rank) - rank)[group]
 
 
-def read_submission(path: str | Path) -> Submission:
+def read_submission(path: str | Path, on_warning: Warn = lambda _: None) -> Submission:
     """Reads a submission; the header tells whether it is one for recognition or for retrieval.
 
     Raises LmrError with line numbers: an id twice, a cell that is not `label score`, a score that is NaN or
-    infinite, a line with missing or surplus cells; and for a missing file or a header of another file.
+    infinite, a line with missing or surplus cells; and for a missing file, one without rows or of another header.
+    on_warning: is given one line for each spelling of labels that is read as another.
     """
-    with open_table(path) as table:
-        if table.columns == {"id", "landmarks"}:
-            ids, answers, lines = table.read(lambda cells: _parse_answer(cells["landmarks"]))
-            landmark = object_array([label for label, _ in answers])
-            score = np.array([score for _, score in answers], dtype=np.float64)
-            return RecognitionSubmission(str(path), ids, landmark, score, lines)
-        if table.columns == {"id", "images"}:
-            ids, images, lines = table.read(lambda cells: tuple(cells["images"].split()))
-            return RetrievalSubmission(str(path), ids, object_array(images), lines)
-        raise LmrError(
-            f"{path}:1: header is {table.header}; a submission has id,landmarks (recognition) or id,images (retrieval)"
-        )
+    table = IdTable(path)
+    if table.columns == {"id", "landmarks"}:
+        ids, answers, lines = table.read(["landmarks"], _parse_answer)
+        spelling = spelling_of(label for label, _ in answers)
+        _tell(spelling.notes(str(path)), on_warning)
+        landmark = object_array([spelling.of(label) for label, _ in answers])
+        score = np.array([score if label else -math.inf for label, (_, score) in zip(landmark, answers, strict=True)])
+        return RecognitionSubmission(str(path), ids, landmark, score, lines)
+    if table.columns == {"id", "images"}:
+        ids, images, lines = table.read(["images"], lambda cells: tuple(cells[0].split()))
+        return RetrievalSubmission(str(path), ids, object_array(images), lines)
+    raise LmrError(
+        f"{path}:1: header is {table.header}; a submission has id,landmarks (recognition) or id,images (retrieval)"
+    )
 
 
-def read_solution(path: str | Path) -> Solution:
+def read_solution(path: str | Path, on_warning: Warn = lambda _: None) -> Solution:
     """Reads a solution file (id, landmarks or images, Usage; further columns such as kind are left alone).
 
     Raises LmrError with line numbers: an id twice, a Usage that is not Public, Private or Ignored, a line
-    with missing or surplus cells; and for a missing file or a header of another file.
+    with missing or surplus cells; and for a missing file, one without rows or of another header. on_warning: as of
+    `read_submission`.
     """
-    with open_table(path) as table:
-        for column, make in (("landmarks", RecognitionSolution), ("images", RetrievalSolution)):
-            if {"id", column, "Usage"} <= table.columns:
-                ids, rows, _ = table.read(partial(_parse_truth, column))
-                truths, usage = [truth for truth, _ in rows], [usage for _, usage in rows]
-                return make(str(path), ids, object_array(truths), object_array(usage))
-        raise LmrError(
-            f"{path}:1: header is {table.header}; "
-            "a solution has id,landmarks,Usage (recognition) or id,images,Usage (retrieval)"
-        )
+    table = IdTable(path)
+    for column, make in (("landmarks", RecognitionSolution), ("images", RetrievalSolution)):
+        if {"id", column, "usage"} <= table.columns:
+            ids, rows, _ = table.read([column, "Usage"], _parse_truth)
+            truths, usage = [truth for truth, _ in rows], [usage for _, usage in rows]
+            if make is RecognitionSolution:
+                truths = _plain_truths(truths, str(path), on_warning)
+            return make(str(path), ids, object_array(truths), object_array(usage))
+    raise LmrError(
+        f"{path}:1: header is {table.header}; "
+        "a solution has id,landmarks,Usage (recognition) or id,images,Usage (retrieval)"
+    )
 
 
 def _prediction_cells(predictions: Predictions) -> dict[str, str]:
@@ -203,10 +211,25 @@ def _from_ordered_integers(ordered: LongArray) -> FloatArray:
     return bits.view(np.float64)
 
 
-def _parse_answer(cell: str) -> tuple[str, float]:
+def _plain_truths(truths: list[tuple[str, ...]], source: str, on_warning: Warn) -> list[tuple[str, ...]]:
+    """The labels as they are meant, without words for a blank cell."""
+    spelling = spelling_of(label for truth in truths for label in truth)
+    _tell(spelling.notes(source), on_warning)
+    if not spelling.read_as:
+        return truths
+    return [tuple(meant for label in truth if (meant := spelling.of(label))) for truth in truths]
+
+
+def _tell(lines: list[str], on_warning: Warn) -> None:
+    for line in lines:
+        on_warning(line)
+
+
+def _parse_answer(cells: Sequence[str]) -> tuple[str, float]:
     """(label, score) of a cell; ('', -inf) for a blank one. Raises ValueError with the problem."""
+    (cell,) = cells
     tokens = cell.split()
-    if not tokens:
+    if not tokens or (len(tokens) == 1 and tokens[0] in BLANK_WORDS):
         return "", -math.inf
     score = _number(tokens[-1])
     # `a 0.9 b 0.8` would read as one long label that is never right.
@@ -224,12 +247,12 @@ def _number(token: str) -> float | None:
         return None
 
 
-def _parse_truth(column: str, cells: dict[str, str]) -> tuple[tuple[str, ...], str]:
+def _parse_truth(cells: Sequence[str]) -> tuple[tuple[str, ...], str]:
     """(landmarks or images, Usage) of a row of a solution. Raises ValueError with the problem."""
-    usage = cells["Usage"].strip()
+    named, usage = cells[0], cells[1].strip()
     if usage not in USAGES:
         raise ValueError(f"Usage is `{usage}`; it must be Public, Private or Ignored")
-    return tuple(cells[column].split()), usage
+    return tuple(named.split()), usage
 
 
 def _freeze(owner: object, *names: str) -> None:

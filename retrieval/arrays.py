@@ -1,5 +1,6 @@
 """Names for the array types that pass between the rooms."""
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,3 +21,8 @@ def read_only(array: A) -> A:
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+def object_array(values: Sequence[Any]) -> ObjArray:
+    """A flat object array, also of tuples."""
+    return np.fromiter(values, dtype=object, count=len(values))

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.arrays import BoolArray, IntArray, LongArray, ObjArray, read_only
-from retrieval.data.csv_table import CsvTable, OnRead, Table
+from retrieval.data.csv_table import CsvTable, Table
+from retrieval.data.pipes import place_of
+from retrieval.data.table_file import OnRead
 from retrieval.errors import LmrError
 from retrieval.images.signatures import HEAD_BYTES, is_picture
 from retrieval.manifest_folder import read_folder, read_single
-from retrieval.manifest_formats import Layout, recognise_manifest
+from retrieval.manifest_formats import Layout, read_layout
 from retrieval.manifest_rows import Columns, read_clean, read_open_images, read_pictures
 from retrieval.names import Name as Name  # names of landmarks are read beside manifests
 from retrieval.names import read_names as read_names
@@ -120,7 +122,7 @@ def read_manifest(
         source = Path(path)
         is_folder = source.is_dir() or is_tar(source)
         return _manifest(str(path), read_folder(source, warn) if is_folder else read_single(source))
-    return _manifest(str(path), _read_table(table, recognise_manifest(table.header, table.source), warn))
+    return _manifest(str(path), _read_table(table, read_layout(table), warn))
 
 
 def open_table(path: str | Path, on_read: OnRead = lambda _: None) -> Table | None:
@@ -128,8 +130,9 @@ def open_table(path: str | Path, on_read: OnRead = lambda _: None) -> Table | No
 
     on_read: is called with the number of bytes that were just read of a CSV file.
     """
-    source = Path(path)
     try:
+        place = place_of(path)
+        source = Path(place.path)
         is_folder = source.is_dir() or is_tar(source)
         head = b"" if is_folder else _head(source)
     except FileNotFoundError as error:
@@ -140,12 +143,12 @@ def open_table(path: str | Path, on_read: OnRead = lambda _: None) -> Table | No
         return None
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
         raise LmrError(f"{path} is JSON (Open Images' class hierarchy?), not a manifest; give the csv file of labels")
-    return ParquetTable(path) if head.startswith(b"PAR1") else CsvTable(path, on_read)
+    return ParquetTable(path, place) if head.startswith(b"PAR1") else CsvTable(path, on_read, place)
 
 
 def _read_table(table: Table, layout: Layout, warn: Callable[[str], None]) -> Columns:
-    if layout.ignored:
-        warn(f"{table.source}: not used: {', '.join(layout.ignored)}")
+    for line in layout.notes(table.source):
+        warn(line)
     if layout.format == "clean":
         columns = read_clean(table, layout)
     elif layout.format == "open_images":
@@ -156,6 +159,8 @@ def _read_table(table: Table, layout: Layout, warn: Callable[[str], None]) -> Co
         columns = read_pictures(table, layout)
     if not columns.image_id:
         raise LmrError(f"{table.source} holds a header and no pictures; add a row for each picture")
+    for line in columns.spell_out(table.source):
+        warn(line)
     if isinstance(table, ParquetTable) and layout.format == "pictures" and "content" in layout.columns:
         columns.content = table.pictures(table.header[layout.columns["content"]])
     return columns
@@ -193,7 +198,7 @@ def _objects(values: list[str]) -> ObjArray:
 
 
 def _without_none(url: ObjArray) -> ObjArray:
-    url[url == "None"] = ""  # Google's files of 2018
+    url[url == "None"] = ""  # as in Google's files of 2018
     return url
 
 

@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from retrieval.data.labels import compose
 from retrieval.errors import LmrError
 from retrieval.images.walk import PicturePath, Warn, walk_pictures
 from retrieval.manifest_rows import Codes, Columns, ids_of_paths
@@ -22,7 +23,7 @@ def read_folder(folder: Path, warn: Warn) -> Columns:
         kind = "folder" if folder.is_dir() else "tar"
         raise LmrError(f"{folder}: no pictures in this {kind}; give one that holds <landmark>/<picture>")
     paths = [picture.unpacked for picture in found]
-    if len(set(paths)) < len(paths):
+    if len(set(map(compose, paths))) < len(paths):
         _refuse_doubles(folder, found)
     label_of = _labels(folder, sorted({path.split("/", 1)[0] for path in paths if "/" in path}))
     codes = Codes()
@@ -48,7 +49,7 @@ def _labels(folder: Path, names: list[str]) -> dict[str, str]:
     label_of: dict[str, str] = {}
     folder_of: dict[str, str] = {}
     for name in names:
-        label = re.sub(r"\s+", "_", name.strip())
+        label = compose(re.sub(r"\s+", "_", name.strip()))
         if label in folder_of:
             raise LmrError(
                 f"{folder}: the folders {folder_of[label]!r} and {name!r} are both the landmark {label}; rename one"
@@ -61,5 +62,5 @@ def _refuse_doubles(folder: Path, found: list[PicturePath]) -> None:
     """Names two pictures that would lie in one place if the tars were unpacked."""
     first: dict[str, str] = {}
     for picture in found:
-        if (other := first.setdefault(picture.unpacked, picture.path)) != picture.path:
+        if (other := first.setdefault(compose(picture.unpacked), picture.path)) != picture.path:
             raise LmrError(f"{folder}: {other} and {picture.path} are both {picture.unpacked}; keep one of them")

@@ -3,9 +3,11 @@
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
+from retrieval.data.csv_table import Table
 from retrieval.errors import LmrError
 
 # Column names as they are read (case does not count) and what they hold.
@@ -23,15 +25,45 @@ _ROLES = {
     "path": "path",
     "kind": "kind",
     "usage": "usage",
-    "image": "content",
     "labelname": "label_name",
     "confidence": "confidence",
     "xmin": "box",
-    "category": "name",
     "name": "name",
     "displayname": "name",
     "address": "address",
 }
+# The same by the names that others give them. Where a file has a column of the names above, that one counts; two of
+# these for one thing are refused, as either may be meant.
+_ALIASES = {
+    **dict.fromkeys(("img_id", "photo_id", "picture_id", "image_key"), "image_id"),
+    **dict.fromkeys(
+        (
+            *("image", "img", "photo", "picture", "file", "filename", "file_name", "fname", "filepath", "file_path"),
+            *("image_path", "img_path", "imagepath", "image_file", "image_name", "img_name", "imagename", "photo_path"),
+            *("full_path", "relative_path", "rel_path"),
+        ),
+        "path",
+    ),
+    **dict.fromkeys(
+        (
+            *("class", "class_id", "class_name", "classname", "class_label", "category", "category_id", "target"),
+            *("category_name", "species", "label_id", "label_name", "landmark_name", "place", "place_id"),
+        ),
+        "landmark",
+    ),
+    **dict.fromkeys(("image_url", "img_url", "photo_url"), "url"),
+}
+_MEANINGS = {"image_id": "image_id", "path": "path", "landmark": "landmark_id", "url": "url", "content": "the pictures"}
+_AS_IN_KNOWN_FILES = frozenset(("id", "image_id", "imageid", "landmark_id", "path", "url", "originalurl"))
+# Columns that say something of a picture, but not what it shows.
+_HARMLESS = frozenset(
+    (
+        *("width", "height", "size", "bytes", "channels", "mode", "format", "md5", "sha1", "sha256", "hash", "phash"),
+        *("date", "time", "timestamp", "year", "lat", "lon", "lng", "latitude", "longitude", "camera", "photographer"),
+        *("caption", "description", "comment", "split", "subset", "fold", "index", "level_0"),
+    )
+)
+_ROW_NUMBERS = re.compile(r"(unnamed: ?\d+)?")  # the name of pandas' index in a file, once written and once read again
 # Columns of known files that lmr has no use for.
 _UNUSED = frozenset(
     (
@@ -71,31 +103,56 @@ _REFUSED = {
 class Layout:
     """What a file is and where its columns are.
 
-    columns: from what a column holds to its position. ignored: names of columns that are not used.
+    columns: from what a column holds to its position. ignored: names of columns that are not used. taken: names that
+    are not lmr's own, and what they are taken as.
     """
 
     format: Format
     columns: Mapping[str, int]
     ignored: tuple[str, ...]
+    taken: tuple[tuple[str, str], ...] = ()
+
+    def notes(self, source: str) -> list[str]:
+        """What a reader of the file should know of how its columns are understood, at most two lines."""
+        taken = ", ".join(f"{name} taken as {meaning}" for name, meaning in self.taken)
+        ignored = ", ".join(name or "the first column, which has no name" for name in self.ignored)
+        lines = (taken, f"not used: {ignored}" if ignored else "")
+        return [f"{source}: {line}" for line in lines if line]
 
 
-def recognise(header: Sequence[str], source: str) -> Layout:
-    """The layout of a file by its header. Raises LmrError on a header that no known format has."""
+def recognise(header: Sequence[str], source: str, pictures: AbstractSet[str] = frozenset()) -> Layout:
+    """The layout of a file by its header. pictures: the columns that hold encoded pictures.
+
+    Raises LmrError on a header that no known format has, and on one that can be understood in two ways.
+    """
     if len(header) == 2 and has_no_header(header):
         return Layout("names", {"label_name": 0, "name": 1}, ())
-    columns, ignored = _columns(header, source)
+    columns, ignored = _columns(header, source, pictures)
     file_format = _format(set(columns))
     if file_format is None:
         raise LmrError(_unknown_header(header, source))
-    return Layout(file_format, columns, ignored)
+    if file_format == "pictures":
+        _refuse_unknown_labels(columns, ignored, source)
+    held = {position: role for role, position in columns.items()}
+    taken = tuple(
+        (name, _MEANINGS[held[position]])
+        for position, name in enumerate(header)
+        if held.get(position) in _MEANINGS and _is_said(name, held[position])
+    )
+    return Layout(file_format, columns, ignored, taken if file_format == "pictures" else ())
 
 
-def recognise_manifest(header: Sequence[str], source: str) -> Layout:
+def recognise_manifest(header: Sequence[str], source: str, pictures: AbstractSet[str] = frozenset()) -> Layout:
     """Like `recognise`, and refuses the known files that are no manifests by naming what they are for."""
-    layout = recognise(header, source)
+    layout = recognise(header, source, pictures)
     if layout.format in _REFUSED:
         raise LmrError(_REFUSED[layout.format].format(source))
     return layout
+
+
+def read_layout(table: Table) -> Layout:
+    """As `recognise_manifest`, of a table."""
+    return recognise_manifest(table.header, table.source, table.picture_columns)
 
 
 def has_no_header(header: Sequence[str]) -> bool:
@@ -121,30 +178,89 @@ def _format(held: set[str]) -> Format | None:
     return "submission" if "landmarks" in held and "usage" not in held else "pictures"
 
 
-def _columns(header: Sequence[str], source: str) -> tuple[dict[str, int], tuple[str, ...]]:
+def _columns(header: Sequence[str], source: str, pictures: AbstractSet[str]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Positions by what the columns hold, and the names of those that are not used."""
+    roles = [_role(name, pictures) for name in header]
     columns: dict[str, int] = {}
-    ignored: list[str] = []
-    for position, name in enumerate(header):
-        role = _ROLES.get(name.lower())
-        if role is None:
-            ignored.append(name)
-        elif role in columns:
+    for position, role in enumerate(roles):
+        if role is not None and role in columns:
             other = header[columns[role]]
-            raise LmrError(f"{source}: the columns {other} and {name} mean the same; keep one of them")
-        else:
+            raise LmrError(f"{source}: the columns {other} and {header[position]} mean the same; keep one of them")
+        if role is not None:
             columns[role] = position
+    ignored = [name for name, role in zip(header, roles, strict=True) if role is None]
+    for name in [name for name in ignored if _key(name) in _ALIASES or _key(name) == "category"]:
+        if _take(name, header.index(name), columns, (header, source)):
+            ignored.remove(name)
     for name in ignored:
-        if name.lower() not in _UNUSED and (meant := _misspelt(name, columns)):
+        if _key(name) not in _UNUSED | _ALIASES.keys() and (meant := _misspelt(name, columns)):
             raise LmrError(f"{source}: there is no column {name!r}; did you mean {meant}?")
-    return columns, tuple(name for name in ignored if name.lower() not in _UNUSED)
+    return columns, tuple(name for name in ignored if _key(name) not in _UNUSED)
+
+
+def _role(name: str, pictures: AbstractSet[str]) -> str | None:
+    """What a column of one of lmr's own names holds; None for another name."""
+    return "content" if name in pictures else _ROLES.get(_key(name))
+
+
+def _take(name: str, position: int, columns: dict[str, int], of: tuple[Sequence[str], str]) -> bool:
+    """Puts a column of an alias where it belongs. False where a column of lmr's own name says the same already."""
+    header, source = of
+    role = _ALIASES[_key(name)]
+    if _key(name) == "category" and not _has_pictures(header, columns):
+        role = "name"
+    if role == "landmark" and columns.keys() & {"landmarks", "label_name"}:
+        return False
+    if role not in columns:
+        columns[role] = position
+        return True
+    other = header[columns[role]]
+    if _key(other) in _ALIASES or _key(other) == "label":
+        raise LmrError(
+            f"{source}: the columns {other} and {name} may both be the {_MEANINGS[role]}; "
+            f"name the right one {_MEANINGS[role]}"
+        )
+    return False
+
+
+def _has_pictures(header: Sequence[str], columns: Mapping[str, int]) -> bool:
+    """Whether there is a column that tells one picture; without, a category is the name of a landmark."""
+    return bool(columns.keys() & {"image_id", "path", "content"}) or any(
+        _ALIASES.get(_key(name)) in ("image_id", "path") for name in header
+    )
+
+
+def _refuse_unknown_labels(columns: Mapping[str, int], ignored: Sequence[str], source: str) -> None:
+    """Raises LmrError where no column is known to hold labels and one that is not known may."""
+    if columns.keys() & {"landmark", "landmarks"}:
+        return
+    known = _HARMLESS | _ALIASES.keys()
+    unknown = [name for name in ignored if _key(name) not in known and not _ROW_NUMBERS.fullmatch(_key(name))]
+    unknown += ["name"] if "name" in columns else []
+    if unknown:
+        raise LmrError(
+            f"{source}: no column is known to hold the landmarks, and {' or '.join(unknown)} may; "
+            "name that one landmark_id, or leave it out"
+        )
+
+
+def _key(name: str) -> str:
+    """A name as it is looked up: case, spaces and hyphens do not count."""
+    return re.sub(r"[ -]+", "_", name.lower())
+
+
+def _is_said(name: str, role: str) -> bool:
+    return _key(name) not in _AS_IN_KNOWN_FILES and not (role == "content" and _key(name) == "image")
 
 
 def _misspelt(name: str, columns: Mapping[str, int]) -> str:
     """The known column that the name is nearest to, unless the file has that one; '' if none is near."""
-    if _OTHER_SEPARATORS & set(name):
+    if _OTHER_SEPARATORS & set(name) or _key(name) in _HARMLESS:
         return ""
     missing = [known for known, role in _ROLES.items() if role not in columns]
-    near = difflib.get_close_matches(name.lower(), missing, n=1, cutoff=_LIKENESS)
+    missing += [known for known in ("class", "category", "species") if "landmark" not in columns]
+    missing += [known for known in ("filename",) if "path" not in columns]
+    near = difflib.get_close_matches(_key(name), missing, n=1, cutoff=_LIKENESS)
     return near[0] if near else ""
 
 

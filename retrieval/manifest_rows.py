@@ -2,16 +2,18 @@
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from retrieval.data.csv_cells import unguard
 from retrieval.data.csv_table import BadRows, Table
+from retrieval.data.labels import compose, spelling_of
 from retrieval.manifest_formats import Layout
 from retrieval.parquet import EmbeddedPictures
 
 USAGES = ("Public", "Private", "Ignored")
 
-_NONE = "None"  # what Google's files of 2018 hold where there is no url or landmark
 _SPACE = re.compile(r"[\s\0]")
 _CONTROL = re.compile(r"[\0\t\r\n]")
 _ROLES = ("image_id", "path", "url", "kind", "usage")
@@ -36,20 +38,41 @@ class Columns:
     names: Mapping[str, str] = field(default_factory=dict)
     content: EmbeddedPictures | None = None
 
+    def spell_out(self, source: str) -> list[str]:
+        """Reads the labels as they are meant; a line for each kind that is read otherwise than it is written."""
+        spelling = spelling_of(self.label_names)
+        if not spelling.read_as:
+            return []
+        count = Counter(self.label)
+        count.update(code for codes in self.more.values() for code in codes)
+        code_of = {label: code for code, label in enumerate(self.label_names)}
+        codes = Codes()
+        new = [codes[spelling.of(label)] for label in self.label_names] + [-1]
+        all_of = {row: [new[code] for code in (self.label[row], *more)] for row, more in self.more.items()}
+        self.label = [new[code] for code in self.label]
+        self.more = {}
+        for row, given in all_of.items():
+            first, *further = dict.fromkeys(code for code in given if code >= 0) or (-1,)
+            self.label[row] = first
+            if further:
+                self.more[row] = tuple(further)
+        self.label_names = codes.names()
+        return spelling.notes(source, lambda label: count[code_of[label]])
+
 
 class Codes(dict[str, int]):
     """Codes of labels in order of appearance; blank has -1."""
 
     def __init__(self) -> None:
-        super().__init__({"": -1, _NONE: -1})
+        super().__init__({"": -1})
 
     def __missing__(self, label: str) -> int:
-        code = self[label] = len(self) - 2
+        code = self[label] = len(self) - 1
         return code
 
     def names(self) -> list[str]:
         """Labels by code."""
-        return list(self)[2:]
+        return list(self)[1:]
 
 
 def read_pictures(table: Table, layout: Layout) -> Columns:
@@ -138,7 +161,7 @@ class _Gathering:
         if self._key and not are_ids(fields[self._key_at]):
             return False
         for values, position in self._positions:
-            values += fields[position]
+            values += map(unguard, fields[position]) if "'" in "".join(fields[position]) else fields[position]
         if self._has_many:
             self._add_many(fields[self._label_at])
         elif self._label_at >= 0:
@@ -158,13 +181,15 @@ class _Gathering:
             key = [f"{row:08d}" for row in range(self._n)]
         if len(set(key)) < len(key):
             return None
+        if not all(map(str.isascii, key)) and len(set(map(compose, key))) < len(key):
+            return None
         label = self._label if self._label_at >= 0 else [-1] * self._n
         path, url, kind, usage = (self._lists.get(role) for role in ("path", "url", "kind", "usage"))
         return Columns(key, label, names, self._label_at >= 0, self._more, path, url, kind, usage)
 
     def _add_many(self, cells: Sequence[str]) -> None:
         for row, cell in enumerate(cells, start=self._n):
-            codes = list(dict.fromkeys(self._codes[name] for name in cell.split() if name != _NONE))
+            codes = list(dict.fromkeys(map(self._codes.__getitem__, cell.split())))
             self._label.append(codes[0] if codes else -1)
             if len(codes) > 1:
                 self._more[row] = tuple(codes[1:])
@@ -192,7 +217,7 @@ def _name_bad_rows(table: Table, layout: Layout) -> None:
             problem = label_problem(row[at["landmark"]])
         if not problem and "usage" in at and row[at["usage"]] not in USAGES:
             problem = f"{table.header[at['usage']]} is {row[at['usage']]!r}, not {', '.join(USAGES[:2])} or {USAGES[2]}"
-        if key in at and (first := line_of.setdefault(row[at[key]], line)) != line and not problem:
+        if key in at and (first := line_of.setdefault(compose(row[at[key]]), line)) != line and not problem:
             problem = f"{table.header[at[key]]} {row[at[key]]} is also on line {first}"
         if problem:
             bad.add(line, problem)

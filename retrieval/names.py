@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from retrieval.data.csv_table import BadRows, CsvTable
+from retrieval.data.labels import spelling_of
 from retrieval.errors import LmrError
 from retrieval.manifest_formats import has_no_header, recognise
 
@@ -47,8 +48,9 @@ def read_names(path: str | Path) -> dict[str, Name]:
     bad = BadRows(table.source)
     if has_no_header(table.header):
         names[table.header[label_at]], line_of[table.header[label_at]] = _name(table.header[name_at]), 1
+    spelling = spelling_of(row[label_at] for _, row in table.numbered(BadRows(table.source)))
     for line, row in table.numbered(bad):
-        label = row[label_at]
+        label = spelling.of(row[label_at])
         if not label or not row[name_at]:
             bad.add(line, f"{table.header[name_at] if label else table.header[label_at]} is missing")
         elif label in line_of:

@@ -9,12 +9,12 @@ from itertools import repeat
 import numpy as np
 
 from retrieval.arrays import BoolArray, FloatArray, IntArray, ObjArray, read_only
+from retrieval.data.columns import column_position
 from retrieval.data.csv_table import BadRows, Table
 from retrieval.errors import LmrError
 from retrieval.manifest import Manifest
 from retrieval.manifest_formats import Layout
 from retrieval.manifest_rows import are_ids, label_problem, read_open_images, share_problem
-from retrieval.table_columns import column_position
 
 EDGES = ("XMin", "XMax", "YMin", "YMax")
 FLAGS = ("IsOccluded", "IsTruncated", "IsGroupOf", "IsDepiction", "IsInside")

@@ -3,8 +3,10 @@
 import bisect
 import functools
 import itertools
+import math
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ import numpy as np
 
 from retrieval.arrays import BoolArray, LongArray, read_only
 from retrieval.data.csv_table import BadRows
+from retrieval.data.pipes import Place, place_of
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
+from retrieval.images.signatures import PICTURE_SUFFIXES
 
+_PICTURE_NAMES = frozenset(("image", "img", "picture", "photo", "bytes", "content"))
 _BATCH_ROWS = 512  # as in csv_rows: few enough that Python's search for garbage does not set in
 
 
@@ -28,13 +33,14 @@ class EmbeddedPictures:
     source: str
     column: str
     rows: LongArray
+    place: Place | None = field(default=None, repr=False)  # holds the file where the pictures came through a pipe
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", read_only(self.rows))
 
     def select(self, rows: LongArray | BoolArray) -> "EmbeddedPictures":
         """The pictures of the given rows."""
-        return EmbeddedPictures(self.source, self.column, self.rows[rows])
+        return EmbeddedPictures(self.source, self.column, self.rows[rows], self.place)
 
     def read(self, row: int) -> bytes:
         """Raises UnreadableError when there is no picture."""
@@ -51,23 +57,29 @@ class EmbeddedPictures:
 class ParquetTable:
     """The text columns of a Parquet file. Raises LmrError when it cannot be read or pyarrow is missing."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, place: Place | None = None) -> None:
+        """place: where it is read, if that is known."""
         self.source = str(path)
         try:
-            self._file = _open(self.source)
+            self._place = place or place_of(path)
+            self._file = _open(self._place.path)
         except (OSError, ValueError) as error:  # pyarrow's own errors are kinds of ValueError
             raise LmrError(f"{self.source} is not a Parquet file that can be read: {_one_line(error)}") from error
         self._schema = self._file.schema_arrow
         self.header: list[str] = list(self._schema.names)
+        self.picture_columns = frozenset(name for name in self.header if self._holds_pictures(name))
 
     def batches(self) -> Iterator[list[list[str]]]:
         """Rows as text; numbers as they are written, null as blank, lists separated by spaces, pictures blank."""
-        names = [name for name in self.header if not _holds_pictures(self._schema.field(name).type)]
+        names = [name for name in self.header if name not in self.picture_columns]
         if not names:
             yield from ([[""] * len(self.header)] * n for n in _counts(self._file.metadata.num_rows))
             return
         for batch in self._file.iter_batches(batch_size=_BATCH_ROWS, columns=names):
-            given = {name: _texts(batch.column(i)) for i, name in enumerate(batch.schema.names)}
+            try:
+                given = {name: _texts(batch.column(i)) for i, name in enumerate(batch.schema.names)}
+            except UnicodeDecodeError as error:
+                raise LmrError(f"{self.source}: a column of text holds bytes that are not UTF-8") from error
             columns = [given.get(name, itertools.repeat("", batch.num_rows)) for name in self.header]
             yield list(map(list, zip(*columns, strict=True)))
 
@@ -76,11 +88,27 @@ class ParquetTable:
         return enumerate(itertools.chain.from_iterable(self.batches()), start=1)
 
     def pictures(self, column: str) -> EmbeddedPictures:
-        """The embedded pictures of all rows. Raises LmrError when the column does not hold bytes."""
-        if not _holds_pictures(self._schema.field(column).type):
-            held = self._schema.field(column).type
-            raise LmrError(f"{self.source}: the column {column} holds {held}, not the bytes of pictures")
-        return EmbeddedPictures(self.source, column, np.arange(self._file.metadata.num_rows, dtype=np.int64))
+        """The embedded pictures of all rows."""
+        rows = np.arange(self._file.metadata.num_rows, dtype=np.int64)
+        return EmbeddedPictures(self._place.path, column, rows, self._place)
+
+    def _holds_pictures(self, column: str) -> bool:
+        """Whether it is of bytes that are no text. Some programs write text without saying that it is text."""
+        column_type = self._schema.field(column).type
+        if not _is_binary(column_type):
+            return False
+        import pyarrow.types as types
+
+        values = self._first_values(column)
+        if types.is_struct(column_type) or not values or not all(map(_is_text, values)):
+            return True
+        suffixes = {os.path.splitext(value.decode())[1].lower() for value in values}
+        return column.lower() in _PICTURE_NAMES and not suffixes <= PICTURE_SUFFIXES
+
+    def _first_values(self, column: str) -> list[bytes]:
+        """Of the first rows, those that are there."""
+        batch = next(self._file.iter_batches(batch_size=8, columns=[column]), None)
+        return [] if batch is None else [value for value in batch.column(0).to_pylist() if value]
 
 
 def _open(source: str) -> Any:
@@ -103,12 +131,19 @@ def _group(source: str, column: str, group: int) -> Any:
     return _open(source).read_row_group(group, columns=[column]).column(0)
 
 
-def _holds_pictures(column_type: Any) -> bool:
+def _is_binary(column_type: Any) -> bool:
     import pyarrow.types as types
 
     if types.is_struct(column_type):
-        return any(_holds_pictures(column_type.field(i).type) for i in range(column_type.num_fields))
+        return any(_is_binary(column_type.field(i).type) for i in range(column_type.num_fields))
     return bool(types.is_binary(column_type) or types.is_large_binary(column_type))
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        return value.decode().isprintable()
+    except UnicodeDecodeError:
+        return False
 
 
 def _counts(n_rows: int) -> Iterator[int]:
@@ -127,6 +162,10 @@ def _texts(column: Any) -> list[str]:
 def _as_text(value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or ""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, float) and math.isnan(value):
+        return ""
     if isinstance(value, float) and value.is_integer():  # what pandas makes of whole numbers beside a null
         return str(int(value))
     return " ".join(map(_as_text, value)) if isinstance(value, list) else str(value)

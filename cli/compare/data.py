@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cli.options import images_folder, warn
+from cli.options import images_folder
+from cli.reading import load_manifest
 from retrieval.arrays import LongArray
+from retrieval.data.labels import require_meeting
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.digest import sha256_file
 
@@ -58,14 +60,13 @@ def read_data(folder: Path, images: Path | None, *, test: bool, solution: Path |
 
     LmrError: a manifest is missing, train or val has no labels, there are no answers to test.
     """
-    from retrieval.manifest import read_manifest
 
     for name in (TRAIN, VAL):
         if not (folder / name).is_file():
             raise LmrError(
                 f"{folder}: there is no {name}; give --data a folder with {TRAIN} and {VAL}, as of lmr split"
             )
-    train = read_manifest(folder / TRAIN)
+    train = load_manifest(folder / TRAIN)
     if not train.has_labels or not (train.landmark >= 0).any():
         raise LmrError(f"{folder / TRAIN} has no landmark_id; training needs labels")
     parts = {"val": folder / VAL}
@@ -83,15 +84,15 @@ def read_queries(data: ComparisonData, part: str) -> "tuple[Manifest, Queries, A
     """
     from index.comparing import ask
     from index.evaluation import Queries
-    from index.tables import object_array
-    from retrieval.manifest import read_manifest
+    from retrieval.arrays import object_array
 
     path = data.parts[part]
-    manifest = read_manifest(path, on_warning=warn)
+    manifest = load_manifest(path)
     if not manifest.has_labels:
         raise LmrError(f"{path} has no landmark_id column, so there is nothing to compare answers with")
     if manifest.usage is not None:
         manifest = manifest.select((manifest.usage != "Ignored").nonzero()[0])
+    require_meeting(manifest.landmarks, data.landmarks, (str(path), str(data.train)), remedy="rename them")
     taught = frozenset(data.landmarks)
     truths = [tuple(manifest.landmarks[code] for code in manifest.truths(i)) for i in range(len(manifest))]
     n_taught = sum(not taught.isdisjoint(labels) for labels in truths)

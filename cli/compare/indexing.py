@@ -88,6 +88,7 @@ def describe_parts(shop: Workshop, index: "IndexFolder", described: Path) -> "di
             "images": shop.data.images,
             "store": store_path(shop, described, path),
             "overwrite": True,
+            "allow_disjoint": True,
         }
-        stores[name], _ = describe_queries(path, index.model_path, values)
+        stores[name], _ = describe_queries(path, index, values)
     return stores

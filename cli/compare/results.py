@@ -1,13 +1,13 @@
 """What a comparison found: rows with means and spreads, as text, CSV and JSON."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from retrieval.data.csv_cells import csv_line
 
 if TYPE_CHECKING:
     from index.comparing import Measured
@@ -134,9 +134,7 @@ def to_json(rows: Sequence[Row], facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _csv(lines: Iterable[Iterable[Any]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(lines)
-    return buffer.getvalue()
+    return "".join(map(csv_line, lines))
 
 
 def _system_json(row: Row) -> dict[str, Any]:

@@ -247,7 +247,7 @@ def _calibrate(index_path: Path, demo: "DemoSet", store: Path, values: dict[str,
     from index.folder import open_folder
 
     folder = open_folder(index_path, device="cpu")
-    described, queries = describe_queries(demo.val, folder.model_path, values | {"images": demo.images, "store": store})
+    described, queries = describe_queries(demo.val, folder, values | {"images": demo.images, "store": store})
     settings = CalibrationSettings(precision=PRECISION, seed=values["seed"])
     for text in calibrate_folder(folder, described, queries, settings).warnings:
         warn(f"warning: {text}")

@@ -1,7 +1,5 @@
 """`lmr stats` from what was asked to its document, with progress on stderr."""
 
-import csv
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from cli.stats.document import describe_data
 from cli.stats.measured import Measured, describe_duplicates, describe_leakage, describe_pictures
 from index import picture_statistics as statistics
 from index.duplicates import same_bytes, same_look
+from retrieval.data.csv_cells import csv_line
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.facts_table import measure_manifest
 from retrieval.images.source import PictureSource, read_picture
@@ -184,26 +183,25 @@ def _picture_lines(measured: Measured) -> Iterator[str]:
     for groups in (same_look(measured.table.hashes), same_bytes(measured.table.column("sha256"))):
         copies.update({int(at): measured.image_id[row[group[0]]] for group in groups for at in group[1:]})
     names = [*statistics.MEASURES, "outlier", "copy_of", "unreadable"]
-    yield _line(["image_id", "landmark_id", "width", "height", *names])
+    yield csv_line(["image_id", "landmark_id", "width", "height", *names])
     for at in statistics.ranking(measures, "pixels_per_inch").tolist():
-        values = [f"{measures.values[name][at]:.6g}" for name in statistics.MEASURES]
+        values = [_number(measures.values[name][at]) for name in statistics.MEASURES]
         size = [int(measures.width[at]), int(measures.height[at])]
         ends = [" ".join(outlier.get(at, ())), copies.get(at, ""), ""]
-        yield _line([measured.image_id[row[at]], measured.landmark[row[at]], *size, *values, *ends])
+        yield csv_line([measured.image_id[row[at]], measured.landmark[row[at]], *size, *values, *ends])
     blank = [""] * (len(statistics.MEASURES) + 4)
     for at, reason in measured.table.unreadable.items():
-        yield _line([measured.image_id[at], measured.landmark[at], *blank, reason])
+        yield csv_line([measured.image_id[at], measured.landmark[at], *blank, reason])
 
 
 def _cluster_lines(described: "Described", clusters: "Clusters") -> Iterator[str]:
     """A line for each picture that the store describes, in its order."""
-    yield _line(["image_id", "landmark_id", "cluster", "similarity"])
+    yield csv_line(["image_id", "landmark_id", "cluster", "similarity"])
     columns = (described.image_id, described.label, clusters.cluster, clusters.similarity)
     for name, label, number, similarity in zip(*columns, strict=True):
-        yield _line([name, label, int(number), f"{similarity:.4f}"])
+        yield csv_line([name, label, int(number), f"{similarity:.4f}"])
 
 
-def _line(cells: list[Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
+def _number(value: float) -> str:
+    """Six digits, whole numbers in full."""
+    return str(int(value)) if float(value).is_integer() else f"{value:.6g}"

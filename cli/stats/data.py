@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 from cli.reading import load_manifest, reading
 from index.label_statistics import Labelling, labelling_of
 from index.open_images_statistics import MIN_LABEL_CONFIDENCE, labelling_of_rows
+from retrieval.data.columns import Blanks, count_blanks, read_column
 from retrieval.errors import LmrError
 from retrieval.hierarchy import Hierarchy, read_hierarchy
 from retrieval.manifest import Manifest, open_table, read_names
-from retrieval.manifest_formats import Layout, recognise_manifest
+from retrieval.manifest_formats import Layout, read_layout
 from retrieval.open_images import LabelRows, read_label_rows
-from retrieval.table_columns import Blanks, count_blanks, read_column
 
 if TYPE_CHECKING:
     from retrieval.arrays import ObjArray
-    from retrieval.data.csv_table import OnRead, Table
+    from retrieval.data.csv_table import Table
+    from retrieval.data.table_file import OnRead
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Data:
 def read_data(path: Path, beside: Beside) -> Data:
     """Reads the manifest and what lies beside it. Raises LmrError for what is not usable."""
     table = open_table(path)
-    layout = None if table is None else recognise_manifest(table.header, table.source)
+    layout = None if table is None else read_layout(table)
     hierarchy = None if beside.hierarchy is None else read_hierarchy(beside.hierarchy)
     names = {} if beside.names is None else {label: n.name for label, n in read_names(beside.names).items()}
     boxes = None if beside.boxes is None else _read_rows(beside.boxes, "--boxes")
@@ -79,7 +80,7 @@ def read_data(path: Path, beside: Beside) -> Data:
 
 def _read_rows(path: Path, option: str) -> LabelRows:
     table = open_table(path)
-    layout = None if table is None else recognise_manifest(table.header, table.source)
+    layout = None if table is None else read_layout(table)
     if table is None or layout is None or layout.format != "open_images":
         raise LmrError(f"{option} {path} holds no boxes; it takes ImageID,LabelName,Confidence,XMin,XMax,YMin,YMax")
     rows = _read_label_rows(path, layout)
@@ -106,7 +107,7 @@ def _table(path: Path, on_read: "OnRead") -> "Table":
 
 def _read_image_list(path: Path) -> "tuple[Manifest, ObjArray | None]":
     table = open_table(path)
-    layout = None if table is None else recognise_manifest(table.header, table.source)
+    layout = None if table is None else read_layout(table)
     if table is None or layout is None or layout.format != "pictures":
         raise LmrError(f"--image-list {path} is no list of pictures; it takes ImageID,Subset,OriginalURL")
     return load_manifest(path), read_column(table, "Subset")

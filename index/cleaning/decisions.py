@@ -1,7 +1,5 @@
 """What was decided for each picture and why, as a table that a person can change, and what follows for the manifest."""
 
-import csv
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.arrays import FloatArray, ObjArray, read_only
+from retrieval.data.csv_cells import csv_line, unguard
 from retrieval.data.csv_table import BadRows, CsvTable
+from retrieval.data.labels import spelling_of
 from retrieval.errors import LmrError
 from retrieval.manifest import Manifest
 
@@ -30,6 +30,7 @@ HEADER = (
     *("label_probability", "log_odds", "neighbours"),
 )
 _NEEDED = HEADER[:4]
+_LINES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +101,17 @@ def apply_decisions(manifest: Manifest, decisions: Decisions) -> Manifest:
 
 def decision_lines(decisions: Decisions) -> Iterator[str]:
     """The table as CSV text."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(HEADER)
+    lines = [csv_line(HEADER)]
     columns = [getattr(decisions, name).tolist() for name in decisions.__slots__]
     for image_id, landmark, decision, suggested, reason, evidence, probability, odds, neighbours in zip(
         *columns, strict=True
     ):
         numbers = [f"{value:.4f}" if math.isfinite(value) else "" for value in (probability, odds)]
-        writer.writerow([image_id, landmark, decision, suggested, reason, evidence, *numbers, neighbours])
-        if buffer.tell() > 1 << 16:
-            yield buffer.getvalue()
-            buffer.seek(0)
-            buffer.truncate()
-    yield buffer.getvalue()
+        lines.append(csv_line([image_id, landmark, decision, suggested, reason, evidence, *numbers, neighbours]))
+        if len(lines) == _LINES_AT_ONCE:
+            yield "".join(lines)
+            lines.clear()
+    yield "".join(lines)
 
 
 def read_decisions(path: Path, manifest: Manifest) -> Decisions:
@@ -123,16 +121,17 @@ def read_decisions(path: Path, manifest: Manifest) -> Decisions:
     a relabel without a landmark; and when a picture of the manifest is missing.
     """
     table = CsvTable(path)
-    at = {name: i for i, name in enumerate(table.header)}
+    at = {name.lower(): i for i, name in enumerate(table.header)}
     missing = [name for name in _NEEDED if name not in at]
     if missing:
         raise LmrError(f"{path}:1: no column {missing[0]}; give a decisions.csv that lmr clean wrote")
     row_of = {image_id: row for row, image_id in enumerate(manifest.image_id.tolist())}
-    given = first_labels(manifest)
+    given, known = first_labels(manifest), frozenset(manifest.landmarks)
     cells: list[list[str] | None] = [None] * len(manifest)
     line_of: dict[str, int] = {}
     bad = BadRows(str(path))
     for line, row in table.numbered(bad):
+        row = _as_meant(row, at, known)
         image_id = row[at["image_id"]]
         problem = _problem(row, at, manifest.source, (row_of, given))
         if not problem and image_id in line_of:
@@ -150,6 +149,16 @@ def read_decisions(path: Path, manifest: Manifest) -> Decisions:
             f"{manifest.image_id[absent[0]]}; give the table that was made from this manifest"
         )
     return _decisions([found for found in cells if found is not None], at)
+
+
+def _as_meant(row: list[str], at: dict[str, int], known: frozenset[str]) -> list[str]:
+    """The cells without guards; labels as any table of labels is read, unless the manifest has them as they are."""
+    row = [unguard(cell) for cell in row]
+    for name in ("landmark_id", "suggested_landmark_id"):
+        label = row[at[name]]
+        if label not in known:
+            row[at[name]] = spelling_of([label]).of(label)
+    return row
 
 
 def _problem(row: list[str], at: dict[str, int], source: str, known: tuple[dict[str, int], ObjArray]) -> str:

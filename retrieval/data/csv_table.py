@@ -1,30 +1,22 @@
 """CSV files row by row: fast in batches while all is well, with line numbers once something is not."""
 
 import csv
-import gzip
-import io
 import itertools
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol, TextIO
+from typing import Any, Protocol
 
+from retrieval.data.pipes import Place, place_of
+from retrieval.data.table_file import MAX_LINE_BYTES, OnRead, open_text, place_of_broken_text
 from retrieval.errors import LmrError
 
 # 512 rows: below the 700 new objects at which Python 3.11 starts to look for garbage among them.
 # 8192 took twice as long for 4.1 million rows.
 _BATCH_ROWS = 512
-_FIELD_CHARACTERS = 2**31 - 1  # csv stops at 131,072, less than the images of one landmark in train_clean.csv
 _SHOWN_ROWS = 10
-_BUFFER_BYTES = 1 << 17
-
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip"}
-_NOT_TEXT = {b"\x89HDF": "an HDF5 file", b"SQLi": "an SQLite database", b"%PDF": "a PDF"}
-
-
-OnRead = Callable[[int], None]
 
 
 class BadRows:
@@ -61,6 +53,9 @@ class Table(Protocol):
     @property
     def header(self) -> list[str]: ...
 
+    @property
+    def picture_columns(self) -> frozenset[str]: ...  # names of the columns that hold encoded pictures
+
     def batches(self) -> Iterator[list[list[str]]]:
         """All rows but the blank ones. Raises csv.Error where the quoting is broken."""
         ...
@@ -73,13 +68,16 @@ class Table(Protocol):
 class CsvTable:
     """A CSV file with a header: UTF-8 (also with a byte order mark) or UTF-16, plain, gzip or zip.
 
-    on_read: is called with the number of bytes of the file that were just read for its rows.
+    path: may be a pipe, or - for standard input. on_read: is called with the number of bytes of the file that were
+    just read for its rows. place: where it is read, if that is known.
     Raises LmrError when the file is missing, empty, not text, or broken.
     """
 
-    def __init__(self, path: str | Path, on_read: OnRead = lambda _: None) -> None:
+    def __init__(self, path: str | Path, on_read: OnRead = lambda _: None, place: Place | None = None) -> None:
         self.source = str(path)
         self._on_read = on_read
+        with _file_errors(self.source):
+            self._place = place or place_of(path)
         with self._reader() as reader:
             try:
                 names: list[str] = next((row for row in reader if row), [])
@@ -88,6 +86,11 @@ class CsvTable:
         self.header = [name.strip() for name in names]
         if not any(self.header):
             raise LmrError(f"{self.source} is empty; a manifest begins with a header such as id,landmark_id")
+
+    @property
+    def picture_columns(self) -> frozenset[str]:
+        """None: a CSV file holds text."""
+        return frozenset()
 
     def batches(self) -> Iterator[list[list[str]]]:
         """Lists of at most 512 rows."""
@@ -119,76 +122,29 @@ class CsvTable:
 
     @contextmanager
     def _reader(self, on_read: OnRead = lambda _: None) -> Iterator[Any]:  # csv.reader, whose type has no public name
-        csv.field_size_limit(_FIELD_CHARACTERS)
-        try:
-            with _open_bytes(self.source, on_read) as file, _open_text(file, self.source) as text:
-                yield csv.reader(text, strict=True)
-        except FileNotFoundError as error:
-            raise LmrError(f"{self.source}: there is no such file") from error
-        except UnicodeDecodeError as error:
-            raise LmrError(
-                f"{_place_of_broken_text(self.source)}: not UTF-8 (byte 0x{error.object[error.start]:02x}); "
-                "save the file as UTF-8"
-            ) from error
-        except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise LmrError(f"{self.source} cannot be read: {reason}") from error
-
-
-class _WatchedFile(io.FileIO):
-    """A file that tells how much is read of it."""
-
-    def __init__(self, source: str, on_read: OnRead) -> None:
-        super().__init__(source)
-        self._on_read = on_read
-
-    def readinto(self, buffer: Any) -> int:
-        n = super().readinto(buffer)
-        self._on_read(n)
-        return n
+        # csv stops at 131,072 characters, less than the images of one landmark in train_clean.csv.
+        csv.field_size_limit(MAX_LINE_BYTES)
+        with _file_errors(self.source):
+            try:
+                with open_text(self._place.path, self.source, on_read) as text:
+                    yield csv.reader(text, strict=True)
+            except UnicodeDecodeError as error:
+                raise LmrError(
+                    f"{place_of_broken_text(self._place.path, self.source)}: not UTF-8 "
+                    f"(byte 0x{error.object[error.start]:02x}); save the file as UTF-8"
+                ) from error
 
 
 @contextmanager
-def _open_bytes(source: str, on_read: OnRead = lambda _: None) -> Iterator[IO[bytes]]:
-    """The file's bytes, unpacked when it is gzip or a zip archive of one file."""
-    with io.BufferedReader(_WatchedFile(source, on_read), _BUFFER_BYTES) as file:
-        head = file.peek(4)[:4]
-        kind = next((kind for start, kind in _COMPRESSED.items() if head.startswith(start)), "")
-        if kind == "gzip":
-            with gzip.open(file) as unpacked:
-                yield unpacked  # type: ignore[misc]  # a GzipFile serves as IO[bytes]
-        elif kind == "zip":
-            with zipfile.ZipFile(file) as archive:
-                members = [name for name in archive.namelist() if not name.endswith("/")]
-                if len(members) != 1:
-                    raise LmrError(f"{source} holds {len(members)} files; give a zip archive of one csv, or unpack it")
-                with archive.open(members[0]) as unpacked_member:
-                    yield unpacked_member
-        else:
-            yield file
-
-
-def _open_text(file: IO[bytes], source: str) -> TextIO:
-    buffered = io.BufferedReader(file)  # type: ignore[type-var]  # for its peek
-    head = buffered.peek(1024)[:1024]
-    for start, kind in _NOT_TEXT.items():
-        if head.startswith(start):
-            raise LmrError(f"{source} is {kind}, not a manifest; give a csv file, a Parquet file or a folder")
-    encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    if encoding != "utf-16" and b"\0" in head:
-        raise LmrError(f"{source} is not a text file; give a csv file, a Parquet file or a folder")
-    return io.TextIOWrapper(buffered, encoding=encoding, newline="")
-
-
-def _place_of_broken_text(source: str) -> str:
-    """`source:line` of the first line that is not UTF-8."""
-    with _open_bytes(source) as file:
-        for line, content in enumerate(file, start=1):
-            try:
-                content.decode("utf-8-sig")
-            except UnicodeDecodeError:
-                return f"{source}:{line}"
-    return source
+def _file_errors(source: str) -> Iterator[None]:
+    """Makes an LmrError of what goes wrong with a file."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise LmrError(f"{source}: there is no such file") from error
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise LmrError(f"{source} cannot be read: {reason}") from error
 
 
 def _quoting_problem(error: csv.Error) -> str:

@@ -1,12 +1,11 @@
 """What became of every row of a manifest: counts by cause and by host, and the rows that have no picture."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from retrieval.data.csv_cells import csv_line
 from retrieval.download.ledger import Entry, Ledger
 from retrieval.download.survey import ROWS_AT_ONCE
 from retrieval.manifest import Manifest
@@ -62,19 +61,13 @@ class Tally:
 def failed_lines(manifest: Manifest, ledger: Ledger, tally: Tally) -> Iterator[str]:
     """The lines of failed.csv: id, url and cause of every row without a picture. Counts every row into the tally."""
     assert manifest.url is not None
-    yield _line(FAILED_COLUMNS)
+    yield csv_line(FAILED_COLUMNS)
     for start in range(0, len(manifest), ROWS_AT_ONCE):
         ids = manifest.image_id[start : start + ROWS_AT_ONCE].tolist()
         entries = ledger.find(ids)
         for image_id, url in zip(ids, manifest.url[start : start + ROWS_AT_ONCE].tolist(), strict=True):
             if cause := tally.add(url, entries.get(image_id)):
-                yield _line((image_id, url, cause))
-
-
-def _line(values: tuple[str, ...]) -> str:
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerow(values)
-    return file.getvalue()
+                yield csv_line((image_id, url, cause))
 
 
 def host_of(url: str) -> str:

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from retrieval.data.pipes import folder_beside
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images import noise
+from retrieval.images.candidates import find_listed, forms, places_of_id, places_of_path
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
 from retrieval.images.signatures import PICTURE_SUFFIXES
@@ -21,22 +23,21 @@ URL_TIMEOUT_S = 20.0  # for a whole picture of a query
 QUERY_AGENT = "lmr/0.1 (looks at one picture for a person)"
 
 _WANTING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what is wrong is not the picture
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-_ANY_CASE = (*_SUFFIXES, *(s.upper() for s in _SUFFIXES), *(s.title() for s in _SUFFIXES))
 
 
 class PictureSource:
     """The encoded pictures of a manifest. Can be pickled for worker processes.
 
-    images: folder of `<image_id>.jpg` (or .jpeg, .png, .webp), flat or as Google's `a/b/c/abc….jpg`, and of tars that
-    hold pictures by such names; or one tar; None = the manifest's own folder and `images` in it. Where the manifest
-    gives a path, that is the picture's only place; when relative it counts from the same folders and from within the
-    tars. A picture that lies beside the tars goes before one in them. Raises LmrError when a tar cannot be read.
+    images: folder of `<image_id>.jpg` (or another suffix of pictures), flat or as Google's `a/b/c/abc….jpg`, and of
+    tars that hold pictures by such names; or one tar; None = the manifest's own folder and `images` in it. Where the
+    manifest gives a path, that is the picture's only place; when relative it counts from the same folders and from
+    within the tars. A picture that lies beside the tars goes before one in them. Raises LmrError when a tar cannot be
+    read.
     """
 
     def __init__(self, manifest: Manifest, images: Path | None, limits: Limits = DEFAULT_LIMITS) -> None:
         self._image_id, self._path, self._content = manifest.image_id, manifest.path, manifest.content
-        beside = Path(manifest.source).parent
+        beside = folder_beside(manifest.source)
         self._roots = [str(images)] if images is not None else [str(beside), str(beside / "images")]
         self._tars = _open_tars(self._roots) if manifest.content is None else []
         self._only_tars = bool(self._tars) and all(map(_holds_only_tars, self._roots))
@@ -95,24 +96,23 @@ class PictureSource:
             for candidate in self._candidates(row):  # in their order: one of two is the same one whatever came before
                 if os.path.exists(candidate):
                     return candidate
+            if not path and (listed := find_listed(_inside(self._image_id[row]), self._roots)):
+                return listed
         if path:
-            by_name = (find_member(os.path.join(root, path)) for root in self._roots)
-            found = itertools.chain(by_name, (tars.find_path(path) for tars in self._tars))
+            by_name = (find_member(os.path.join(root, name)) for name in forms(path) for root in self._roots)
+            found = itertools.chain(by_name, (tars.find_path(name) for name in forms(path) for tars in self._tars))
         else:
-            image_id = _inside(self._image_id[row])
-            found = itertools.chain(tars.find_id(image_id) for tars in self._tars)
+            names = forms(_inside(self._image_id[row]))
+            found = itertools.chain(tars.find_id(name) for name in names for tars in self._tars)
         return next((one for one in found if one is not None), "")
 
     def _candidates(self, row: int) -> list[str]:
         """Every place where the picture may be as a file of its own."""
         path: str = "" if self._path is None else self._path[row]
         if path:
-            return [os.path.join(root, path) for root in self._roots]
+            return places_of_path(path, self._roots)
         image_id = _inside(self._image_id[row])
-        names = [image_id] if self._names_itself(image_id) else []
-        names += [image_id + suffix for suffix in _ANY_CASE]
-        folders = ["/"] if "/" in image_id or len(image_id) < 3 else ["/", "/{}/{}/{}/".format(*image_id[:3])]
-        return [f"{root}{folder}{name}" for folder in folders for root in self._roots for name in names]
+        return places_of_id(image_id, self._roots, names_itself=self._names_itself(image_id))
 
     def _names_itself(self, image_id: str) -> bool:
         """Whether a file may be named like the id, without a further suffix: not x.jpg where x is an id too."""

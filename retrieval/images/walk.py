@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from retrieval.errors import LmrError
@@ -12,6 +12,8 @@ from retrieval.tar_indexing import Listener
 from retrieval.tars import TarSet, is_tar_name, open_tar
 
 Warn = Callable[[str], None]
+
+_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,59 +31,105 @@ class PicturePath:
 def walk_pictures(place: Path, warn: Warn) -> Iterator[PicturePath]:
     """The pictures below a folder or in a tar, told by their suffix and sorted; hidden files left out.
 
-    warn: is given a line for each thing that was passed over. Raises LmrError for names that are no text, a folder
-    that cannot be read, and a tar that cannot be used where it is the place itself.
+    What has a picture's name and is none, such as a link that leads nowhere, is among them. warn: is given a line for
+    each kind of thing that was passed over. Raises LmrError for a folder or tar that cannot be used where it is the
+    place itself.
     """
-    passed: Counter[str] = Counter()
+    passed = _Passed()
     if place.is_dir():
         walk = _walk(str(place), PicturePath("", ""), frozenset(), (warn, passed))
     else:
         walk = _walk_tar(place, warn, passed)
     for found in walk:
-        if os.path.splitext(found.path)[1].lower() not in PICTURE_SUFFIXES:
-            passed["other"] += 1
-        elif not is_text_name(found.path):
-            passed["nameless"] += 1
+        suffix = os.path.splitext(found.path)[1].lower()
+        if not is_text_name(found.path):
+            passed.nameless.append(found.path)
+        elif suffix not in PICTURE_SUFFIXES:
+            passed.suffixes[suffix] += 1
         else:
             yield found
-    if passed["nameless"]:
-        raise LmrError(
-            f"{place}: {passed['nameless']} file names are not UTF-8 or hold control characters; rename them"
-        )
-    if passed["other"]:
-        warn(f"{place}: {passed['other']} files that are not pictures by their suffix were passed over")
+    for line in passed.lines(place):
+        warn(line)
+
+
+@dataclass(slots=True)
+class _Passed:
+    """What was passed over. suffixes: of files that are no pictures. shut: what cannot be entered, and why."""
+
+    suffixes: Counter[str] = field(default_factory=Counter)
+    n_in_tars: int = 0
+    nameless: list[str] = field(default_factory=list)
+    shut: list[tuple[str, str]] = field(default_factory=list)
+
+    def lines(self, place: Path) -> Iterator[str]:
+        """For people."""
+        if self.shut:
+            named = "; ".join(f"{_escaped(path)}: {reason}" for path, reason in self.shut[:_SHOWN])
+            yield f"{place}: {len(self.shut)} unreadable folders or links were passed over: {named}"
+        if self.nameless:
+            named = ", ".join(map(_escaped, self.nameless[:_SHOWN]))
+            yield (
+                f"{place}: {len(self.nameless)} files whose names are not UTF-8 or hold control characters were "
+                f"passed over; rename them: {named}"
+            )
+        n_other = self.suffixes.total() + self.n_in_tars
+        if n_other:
+            kinds = [f"{n} {suffix or 'without a suffix'}" for suffix, n in self.suffixes.most_common(_SHOWN)]
+            kinds += [f"{self.n_in_tars} in tars"] if self.n_in_tars else []
+            named = ", ".join(map(_escaped, kinds))
+            yield f"{place}: {n_other} files that are not pictures by their suffix were passed over: {named}"
+
+
+def _escaped(path: str) -> str:
+    """A path of any characters, as it can be printed."""
+    return path if is_text_name(path) and path.isprintable() else ascii(path)[1:-1]
 
 
 def _walk(
-    folder: str, above: PicturePath, identities: frozenset[tuple[int, int]], told: tuple[Warn, Counter[str]]
+    folder: str, above: PicturePath, identities: frozenset[tuple[int, int]], told: tuple[Warn, _Passed]
 ) -> Iterator[PicturePath]:
     """Files below, links to folders followed but not in circles. above: what the paths begin with."""
-    status = os.stat(folder)
+    try:
+        status = os.stat(folder)
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        if not above.path:
+            raise LmrError(f"{folder} cannot be read: {error.strerror}") from error
+        told[1].shut.append((folder, str(error.strerror)))
+        return
     identity = (status.st_dev, status.st_ino)
     if identity in identities:
         return
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise LmrError(f"{folder} cannot be read: {error.strerror}") from error
     entries = [entry for entry in entries if not is_hidden(entry.name)]
-    tars = _open([Path(entry.path) for entry in entries if is_tar_name(entry.name) and entry.is_file()], *told)
+    tars = _open([Path(entry.path) for entry in entries if is_tar_name(entry.name) and not _kind(entry)], *told)
     for entry in entries:
-        path, unpacked = above.path + entry.name, above.unpacked + entry.name
-        if entry.is_dir():
+        path, unpacked, kind = above.path + entry.name, above.unpacked + entry.name, _kind(entry)
+        if kind == "folder":
             yield from _walk(entry.path, PicturePath(f"{path}/", f"{unpacked}/"), identities | {identity}, told)
+        elif kind and os.path.splitext(entry.name)[1].lower() not in PICTURE_SUFFIXES:
+            told[1].shut.append((entry.path, kind))
         elif tars is not None and is_tar_name(entry.name):
             yield from (PicturePath(f"{path}/{name}", above.unpacked + name) for name in tars.names(entry.path))
         else:
             yield PicturePath(path, unpacked)
 
 
-def _walk_tar(tar: Path, warn: Warn, passed: Counter[str]) -> Iterator[PicturePath]:
+def _kind(entry: "os.DirEntry[str]") -> str:
+    """`folder`, '' for a file, or why it is neither: a link in a circle, into a forbidden folder, a pipe as a tar."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        return "not a file" if is_tar_name(entry.name) and not entry.is_file() else ""
+    except OSError as error:
+        return str(error.strerror)
+
+
+def _walk_tar(tar: Path, warn: Warn, passed: _Passed) -> Iterator[PicturePath]:
     """Its pictures. One folder around all others, as `tar cf photos.tar photos` makes, is left out of `unpacked`."""
     tars = open_tar(tar, Listener(on_warning=warn))
     for line in tars.warnings():
         warn(line)
-    passed["other"] += tars.n_other
+    passed.n_in_tars += tars.n_other
     names = tars.names(str(tar))
     tops = {name.split("/", 1)[0] for name in names}
     if len(tops) == 1 and all(name.count("/") >= 2 for name in names):
@@ -91,11 +139,11 @@ def _walk_tar(tar: Path, warn: Warn, passed: Counter[str]) -> Iterator[PicturePa
         yield from (PicturePath(name, name) for name in names)
 
 
-def _open(paths: list[Path], warn: Warn, passed: Counter[str]) -> TarSet | None:
+def _open(paths: list[Path], warn: Warn, passed: _Passed) -> TarSet | None:
     if not paths:
         return None
     tars = TarSet(paths, Listener(on_warning=warn))
     for line in tars.warnings():
         warn(line)
-    passed["other"] += tars.n_other
+    passed.n_in_tars += tars.n_other
     return tars

@@ -382,13 +382,17 @@ def test_pictures_that_cannot_be_read_are_no_model_and_no_calibration(tiny_set):
         f"Error: no batch of epoch 1 held two pictures that can be read ({tried}); check --images"
     )
     assert not Path("m/model.json").exists()
-    result = done("embed", "gone.csv", *HERE)
-    assert result.stdout == "gone.h5: 0 descriptors, 2 unreadable\n"
+    none = "gone.csv: none of its 2 pictures can be found and read"
+    check = "check --images, and give --retry-unreadable once they can be"
+    result = run("embed", "gone.csv", *HERE)
+    assert result.exit_code == 1
     assert result.stderr.splitlines()[0] == f"unreadable: gone-1: {tried}"
+    assert result.stderr.splitlines()[-1] == f"Error: {none}; {check}"
+    assert refused("embed", "gone.csv", *HERE) == f"{none}; {check}"
     assert refused("build-index", "gone.h5", "--output", "l") == (
         "gone.h5: no row has a landmark_id and a descriptor; an index needs labelled pictures"
     )
-    assert refused("calibrate", "gone.csv", *HERE) == ("gone.h5: none of the 2 calibration queries has a descriptor")
+    assert refused("calibrate", "gone.csv", *HERE) == f"{none}; {check}"
 
 
 @pytest.fixture
@@ -511,6 +515,8 @@ def test_a_limit_on_the_size_of_files_ends_embed_with_one_line(pictures):
     Path("train.h5").unlink()
     code, text = run_apart(pictures, ["embed", *HERE], file_bytes=20_000)
     reason = os.strerror(errno.EFBIG)
-    assert text == f"Error: train.h5.partial: cannot be written: {reason}; choose another place or make room\n"
+    assert text.splitlines()[1:] == [
+        f"Error: train.h5.partial: cannot be written: {reason}; choose another place or make room"
+    ]
     assert code == 1
     assert not list(pictures.glob("train.h5*"))

@@ -55,11 +55,25 @@ def test_few_queries_and_no_non_landmarks_are_warned_of(tiny_set):
 @pytest.mark.parametrize("rows", [["val-arch-0,arch"], ["val-arch-0,x", "val-dome-0,y", "val-other-1,"]])
 def test_hardly_any_queries_or_right_answers_still_give_a_calibration(tiny_set, rows):
     write_csv(Path("q.csv"), "id,landmark_id", rows)
-    done("calibrate", "q.csv", "--overwrite", *HERE)
+    done("calibrate", "q.csv", "--overwrite", "--allow-disjoint", *HERE)
     (answer,) = json.loads(done("query", "images/test-arch-0.jpg", "--json", *HERE).stdout)
     assert 0 < answer["confidence"] < 1
     done("submit", *HERE)
     assert len(Path("submission.csv").read_text().splitlines()) == len(Path("test.csv").read_text().splitlines())
+
+
+def test_queries_that_share_no_landmark_with_the_index_are_refused_before_anything_is_embedded(tiny_set):
+    write_csv(Path("q.csv"), "id,landmark_id", ["val-arch-0,x", "val-dome-0,y"])
+    assert refused("calibrate", "q.csv", *HERE) == (
+        "none of the 2 landmarks of q.csv (x, y) is among the 4 of landmarks (arch, bridge, castle, …); "
+        "give files that belong together, or give --allow-disjoint if that is meant"
+    )
+    write_csv(Path("q.csv"), "id,landmark_id", ["val-arch-0,Arch", "val-dome-0,dome"])
+    assert refused("evaluate", "q.csv", *HERE) == (
+        "q.csv says 'Arch', landmarks says 'arch': the same but for capital letters; "
+        "spell them alike, or give --allow-disjoint if they are different landmarks"
+    )
+    assert not Path("q.h5").exists()
 
 
 def test_queries_of_the_index_or_background_are_refused(tiny_set):

@@ -73,7 +73,10 @@ def test_unreadable_queries_count_as_wrong(tiny_set):
     content = measured("q.csv")
     assert (content["n_queries"], content["n_unreadable"], content["top1"]) == (2, 1, 0.5)
     write_csv(Path("gone.csv"), "id,landmark_id", ["gone,arch"])
-    assert measured("gone.csv")["gap"] == 0
+    assert refused("evaluate", "gone.csv", *HERE) == (
+        "gone.csv: none of its 1 pictures can be found and read; "
+        "check --images, and give --retry-unreadable once they can be"
+    )
 
 
 def test_a_report_is_one_file_and_not_replaced_unasked(tiny_set):

@@ -44,10 +44,13 @@ def test_unreadable_and_missing_pictures_are_blank_lines_and_counted(tiny_set):
     assert again.stderr.splitlines()[-1] == "2 of the blank lines are pictures that are missing or unreadable"
 
 
-def test_a_test_set_of_which_nothing_can_be_read_is_all_blank(tiny_set):
+def test_a_test_set_of_which_nothing_can_be_read_is_an_error(tiny_set):
     write_csv(Path("gone.csv"), "id", ["a", "b"])
-    done("submit", "gone.csv", *HERE)
-    assert Path("submission.csv").read_text() == "id,landmarks\na,\nb,\n"
+    assert refused("submit", "gone.csv", *HERE) == (
+        "gone.csv: none of its 2 pictures can be found and read; "
+        "check --images, and give --retry-unreadable once they can be"
+    )
+    assert not Path("submission.csv").exists()
 
 
 def test_an_index_without_calibration_answers_everything_and_says_so_once(tiny_set):

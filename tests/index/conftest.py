@@ -9,7 +9,7 @@ import pytest
 from index.building import BuildOptions, build_folder
 from index.folder import open_folder
 from index.gathering import BuildInputs
-from index.tables import object_array
+from retrieval.arrays import object_array
 from retrieval.store import DONE, Descriptors, StoreInfo
 
 MODEL = "ab" * 32

@@ -21,8 +21,8 @@ from index.comparing import (
 )
 from index.evaluation import Queries
 from index.metrics import gap
-from index.tables import object_array
 from index.voting import Votes, best
+from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 
 LANDMARKS = ("arch", "bridge", "castle")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from index import duplicates
 from index.clusters import central, describe_cluster, find_clusters, purity
 from index.descriptor_map import map_descriptors
-from index.tables import object_array
+from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 from retrieval.store import DONE, UNREADABLE, Descriptors, StoreInfo, write_store
 from retrieval.store_blocks import open_blocks

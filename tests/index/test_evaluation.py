@@ -14,8 +14,8 @@ from index.evaluation import Queries, evaluate, queries_of
 from index.metrics import make_truths
 from index.rows import Rows
 from index.search import Neighbours
-from index.tables import object_array
 from index.voting import VoteRule
+from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 from retrieval.store import DONE, UNREADABLE
 

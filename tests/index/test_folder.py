@@ -18,8 +18,8 @@ from index.folder import open_folder, read_info, replace_calibration, write_info
 from index.gathering import BuildInputs
 from index.metrics import make_truths
 from index.refinement import Refinement
-from index.tables import object_array
 from index.tuning import CalibrationQueries, Grid
+from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 from retrieval.files import atomic, folders
 from retrieval.names import Name

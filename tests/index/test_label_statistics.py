@@ -18,7 +18,7 @@ from index.label_statistics import (
     rolled_up,
     samples,
 )
-from index.tables import object_array
+from retrieval.arrays import object_array
 from retrieval.manifest import Manifest
 
 COUNTS = st.lists(st.integers(0, 300), max_size=40).map(lambda values: np.array(values, dtype=np.int64))

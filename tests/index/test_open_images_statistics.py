@@ -10,7 +10,7 @@ from index.open_images_statistics import (
     describe_labels,
     labelling_of_rows,
 )
-from index.tables import object_array
+from retrieval.arrays import object_array
 from retrieval.open_images import LabelRows
 
 

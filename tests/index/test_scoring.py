@@ -12,7 +12,7 @@ from index.submission import (
     RetrievalSolution,
     RetrievalSubmission,
 )
-from index.tables import object_array
+from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 
 

@@ -1,5 +1,8 @@
 """Submission files: what is written reads back, every bad row is named by its line."""
 
+import gzip
+import zipfile
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,7 +18,7 @@ from index.submission import (
     read_submission,
     write_submission,
 )
-from index.tables import object_array
+from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 
 SUBMISSION = "a submission has id,landmarks (recognition) or id,images (retrieval)"
@@ -50,8 +53,14 @@ def write(path, text):
 def problem(reader, path):
     with pytest.raises(LmrError) as error:
         reader(path)
-    assert "\n" not in str(error.value)
     return str(error.value).replace(str(path), "FILE")
+
+
+def bad_rows(*problems):
+    """The message for a file with these bad rows, as for a manifest."""
+    count = "1 bad row" if len(problems) == 1 else f"{len(problems)} bad rows"
+    lines = [f"FILE: {count}; correct or remove, nothing of the file was used", *problems[:10]]
+    return "\n".join(lines + ([f"and {len(problems) - 10} more"] if len(problems) > 10 else []))
 
 
 def test_lines_follow_the_test_manifest_and_blank_means_no_landmark(tmp_path):
@@ -158,37 +167,77 @@ def test_a_retrieval_submission_is_told_by_its_header(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "problems"),
     [
-        ("id,landmarks\na,\nb,x 1\na,y 2\n", "FILE:4: id a was on line 2 before"),
+        ("id,landmarks\na,\nb,x 1\na,y 2\n", "FILE:4: id a is also on line 2"),
         ("id,landmarks\na,9633\n", "FILE:2: `9633` is not `label score`"),
         ("id,landmarks\na,9633 high\n", "FILE:2: `9633 high` is not `label score`"),
         ("id,landmarks\na,x 0.9 y 0.8\n", "FILE:2: `x 0.9 y 0.8` is not `label score`"),
         ("id,landmarks\na,x nan\n", "FILE:2: the score of `x nan` is not a finite number"),
         ("id,landmarks\na,x inf\n", "FILE:2: the score of `x inf` is not a finite number"),
-        ("id,landmarks\na\n", "FILE:2: 1 cells under a header of 2"),
+        ("id,landmarks\na\n", "FILE:2: 1 field, the header has 2"),
         ("id,landmarks\n,x 1\n", "FILE:2: id is missing"),
-        ("id,landmarks\n\na,x\nb,x 1\nb,\n", "FILE:3: `x` is not `label score`; FILE:5: id b was on line 4 before"),
-        ("", f"FILE:1: header is empty; {SUBMISSION}"),
+        ("id,landmarks\n\na,x\nb,x 1\nb,\n", "FILE:3: `x` is not `label score`\nFILE:5: id b is also on line 4"),
+        ('id,landmarks\na,"x 1\nb,y 1\n', "FILE:2: a quotation mark is opened and never closed"),
+    ],
+)  # fmt: skip
+def test_bad_submissions_are_named_by_line(tmp_path, text, problems):
+    assert problem(read_submission, write(tmp_path / "s.csv", text)) == bad_rows(*problems.split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "FILE is empty; a manifest begins with a header such as id,landmark_id"),
+        ("id,landmarks\n", "FILE holds a header and no rows; there is nothing to score"),
         ("id,label\na,x 1\n", f"FILE:1: header is id,label; {SUBMISSION}"),
         ("id,landmarks,id\n", f"FILE:1: header is id,landmarks,id; {SUBMISSION}"),
     ],
-)  # fmt: skip
-def test_bad_submissions_are_named_by_line(tmp_path, text, message):
+)
+def test_what_is_no_submission_is_refused(tmp_path, text, message):
     assert problem(read_submission, write(tmp_path / "s.csv", text)) == message
+
+
+@pytest.mark.parametrize("packed", ["plain", "gzip", "zip", "utf-16"])
+def test_a_submission_is_read_as_manifests_are(tmp_path, packed):
+    text = "ID,Landmarks\na,7 0.5\nb,\nc,None\n"
+    path = tmp_path / "s.csv"
+    if packed == "gzip":
+        path.write_bytes(gzip.compress(text.encode()))
+    elif packed == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("s.csv", text)
+    else:
+        path.write_text(text, encoding="utf-16" if packed == "utf-16" else "utf-8")
+    read = read_submission(path)
+    assert read.image_id.tolist() == ["a", "b", "c"]
+    assert read.landmark.tolist() == ["7", "", ""]
+    assert read.score.tolist() == [0.5, -np.inf, -np.inf]
+
+
+def test_labels_with_a_point_and_a_zero_are_whole_numbers_in_submission_and_solution(tmp_path):
+    said = []
+    submission = read_submission(write(tmp_path / "s.csv", "id,landmarks\na,7.0 0.5\nb,-1 0.9\n"), said.append)
+    solution = read_solution(write(tmp_path / "t.csv", "id,landmarks,Usage\na,7.0,Public\nb,nan,Public\n"))
+    assert submission.landmark.tolist() == ["7", ""]
+    assert submission.score.tolist() == [0.5, -np.inf]
+    assert solution.landmarks.tolist() == [("7",), ()]
+    assert said == [
+        f"{tmp_path / 's.csv'}: -1 read as no landmark",
+        f"{tmp_path / 's.csv'}: 7.0 read as 7, and so all labels that end in .0",
+    ]
 
 
 def test_ten_bad_rows_are_named_and_the_rest_counted(tmp_path):
     path = write(tmp_path / "s.csv", "id,landmarks\n" + "".join(f"{i},x\n" for i in range(13)))
-    named = "; ".join(f"FILE:{line}: `x` is not `label score`" for line in range(2, 12))
-    assert problem(read_submission, path) == named + "; and 3 more bad rows"
+    assert problem(read_submission, path) == bad_rows(*(f"FILE:{n}: `x` is not `label score`" for n in range(2, 15)))
 
 
 def test_a_missing_file_a_folder_and_a_picture_are_clear_errors(tmp_path):
     assert problem(read_submission, tmp_path / "no.csv") == "FILE: there is no such file"
     assert problem(read_submission, tmp_path) == "FILE cannot be read: Is a directory"
     picture = write(tmp_path / "p.jpg", b"\xff\xd8\xff\xe0")
-    assert problem(read_submission, picture).startswith("FILE is not a CSV file in UTF-8: ")
+    assert problem(read_submission, picture) == "FILE:1: not UTF-8 (byte 0xff); save the file as UTF-8"
 
 
 def test_a_recognition_solution_reads_with_several_landmarks_and_further_columns(tmp_path):
@@ -210,9 +259,13 @@ def test_a_retrieval_solution_may_have_very_long_cells(tmp_path):
     ("text", "message"),
     [
         ("id,landmarks,Usage\na,,public\n", "FILE:2: Usage is `public`; it must be Public, Private or Ignored"),
-        ("id,landmarks,Usage\na,,Public\na,x,Private\n", "FILE:3: id a was on line 2 before"),
-        ("id,landmarks\na,x 1\n", f"FILE:1: header is id,landmarks; {SOLUTION}"),
+        ("id,landmarks,Usage\na,,Public\na,x,Private\n", "FILE:3: id a is also on line 2"),
     ],
-)  # fmt: skip
+)
 def test_bad_solutions_are_named_by_line(tmp_path, text, message):
-    assert problem(read_solution, write(tmp_path / "s.csv", text)) == message
+    assert problem(read_solution, write(tmp_path / "s.csv", text)) == bad_rows(message)
+
+
+def test_a_submission_is_no_solution(tmp_path):
+    path = write(tmp_path / "s.csv", "id,landmarks\na,x 1\n")
+    assert problem(read_solution, path) == f"FILE:1: header is id,landmarks; {SOLUTION}"

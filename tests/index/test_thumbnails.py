@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from index.tables import object_array
 from PIL import Image
 
 from index import thumbnails as module
 from index.building import BuildOptions, build_folder
 from index.folder import open_folder, read_info, write_info
 from index.gathering import BuildInputs
-from index.tables import object_array
 from index.thumbnail_plan import ThumbnailPlan
 from index.thumbnails import Thumbnails, make_thumbnail, write_thumbnails
 from retrieval.errors import LmrError

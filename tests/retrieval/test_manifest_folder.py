@@ -62,7 +62,7 @@ def test_other_files_are_passed_over_and_counted(tmp_path: Path) -> None:
     warnings: list[str] = []
     make(tmp_path, "a/1.jpg", "a/notes.txt", "b/movie.mp4")
     assert len(read_manifest(tmp_path, on_warning=warnings.append)) == 1
-    assert warnings == [f"{tmp_path}: 2 files that are not pictures by their suffix were passed over"]
+    assert warnings == [f"{tmp_path}: 2 files that are not pictures by their suffix were passed over: 1 .txt, 1 .mp4"]
 
 
 def test_links_in_a_circle_come_to_an_end(tmp_path: Path) -> None:

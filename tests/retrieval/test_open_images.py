@@ -4,12 +4,12 @@ import json
 
 import pytest
 
+from retrieval.data.columns import count_blanks, read_column
 from retrieval.errors import LmrError
 from retrieval.hierarchy import read_hierarchy
 from retrieval.manifest import open_table
 from retrieval.manifest_formats import recognise_manifest
 from retrieval.open_images import read_label_rows
-from retrieval.table_columns import count_blanks, read_column
 
 LABELS = "ImageID,Source,LabelName,Confidence\n"
 BOXES = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsGroupOf,IsInside\n"

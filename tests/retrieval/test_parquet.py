@@ -79,9 +79,30 @@ def test_bad_rows_are_counted_from_one(tmp_path: Path) -> None:
     )
 
 
-def test_a_broken_file_and_an_image_column_of_text_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["string", "binary"])
+def test_an_image_column_of_file_names_is_the_path_of_each_picture(tmp_path: Path, kind: str) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    pq.write_table(pa.table({"image": ["a.jpg"]}), tmp_path / "t.parquet")
-    assert error_of(tmp_path / "t.parquet") == "t.parquet: the column image holds string, not the bytes of pictures"
+    names = pa.array(["b.jpg", "a.jpg"]).cast(getattr(pa, kind)())
+    pq.write_table(pa.table({"image": names, "label": [7.0, float("nan")]}), tmp_path / "t.parquet")
+    (tmp_path / "a.jpg").write_bytes(b"A")
+    (tmp_path / "b.jpg").write_bytes(b"B")
+    said: list[str] = []
+    manifest = read_manifest(tmp_path / "t.parquet", on_warning=said.append)
+    assert (manifest.image_id.tolist(), labels(manifest)) == (["b", "a"], ["7", ""])
+    assert [PictureSource(manifest, None).read(row) for row in range(2)] == [b"B", b"A"]
+    assert said == [f"{tmp_path / 't.parquet'}: image taken as path, label taken as landmark_id"]
+
+
+def test_bytes_that_are_text_are_read_as_text(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = {"id": [b"a", b"b"], "landmark_id": ["Köln".encode(), None]}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    manifest = read_manifest(tmp_path / "t.parquet")
+    assert (manifest.image_id.tolist(), labels(manifest)) == (["a", "b"], ["Köln", ""])
+
+
+def test_a_broken_file_is_refused(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "t.parquet")
     (tmp_path / "t.parquet").write_bytes((tmp_path / "t.parquet").read_bytes()[:-9])
     assert error_of(tmp_path / "t.parquet").startswith("t.parquet is not a Parquet file that can be read: ")

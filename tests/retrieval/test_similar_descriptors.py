@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from index.tables import object_array
 from retrieval import similar_descriptors
+from retrieval.arrays import object_array
 from retrieval.near_duplicates import components
 from retrieval.similar_descriptors import similar_groups
 from retrieval.store import DONE, Descriptors, StoreInfo, write_store

@@ -7,10 +7,10 @@ import numpy as np
 
 from retrieval.arrays import ObjArray
 from retrieval.data.csv_table import Table
+from retrieval.data.labels import BLANK_WORDS
 from retrieval.errors import LmrError
 
-BLANKS = ("", "None")  # None: Google's files of 2018
-_PICTURES = "image"  # the column of a Parquet file that may hold pictures, whose cells are not read
+_BLANKS = BLANK_WORDS | {""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ def count_blanks(table: Table) -> Blanks:
     for rows in table.batches():
         n_rows += len(rows)
         for position, cells in enumerate(zip(*rows, strict=True)):
-            counts[position] += sum(cells.count(blank) for blank in BLANKS)
+            counts[position] += sum(map(_BLANKS.__contains__, cells))
     named = dict(zip(table.header, counts, strict=True))
-    if named.get(_PICTURES) == n_rows:
-        del named[_PICTURES]
+    for pictures in table.picture_columns:
+        del named[pictures]
     return Blanks(n_rows, named)
 
 

@@ -1,0 +1,128 @@
+"""Landmark ids as others write them: words for a blank cell, whole numbers with `.0`, labels that cannot meet."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from retrieval.errors import LmrError
+
+# What pandas, R, SQL, Python and spreadsheets write for a cell without content. In every spelling that they use: a
+# landmark of such a name has to be called otherwise, and is told to be.
+BLANK_WORDS = frozenset(
+    (
+        *("None", "none", "NONE", "nan", "NaN", "NAN", "-nan", "-NaN", "null", "Null", "NULL", "NA", "N/A", "n/a"),
+        *("#N/A", "#NA", "#N/A N/A", "<NA>", "NaT", "nil", "1.#QNAN", "-1.#IND", "1.#IND", "-1.#QNAN"),
+    )
+)
+_WHOLE = re.compile(r"-?\d+(\.0+)?")
+_NO_CLASS = re.compile(r"-1(\.0+)?")
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """How the labels of one column are to be read.
+
+    read_as: label as given -> landmark_id, '' = no landmark; only those that are read otherwise than they are written.
+    """
+
+    read_as: Mapping[str, str]
+
+    def of(self, label: str) -> str:
+        """The landmark_id that a cell stands for."""
+        return self.read_as.get(label, label)
+
+    def notes(self, source: str, count: Callable[[str], int] | None = None) -> list[str]:
+        """A line for each kind of thing that is read otherwise. count: how many cells hold a label."""
+        blank = sorted(label for label, meant in self.read_as.items() if not meant and label)
+        whole = sorted(label for label, meant in self.read_as.items() if meant and label.startswith(f"{meant}."))
+        lines = []
+        if blank:
+            cells = f"{sum(map(count, blank)):,} cells " if count else ""
+            lines.append(f"{source}: {cells}{', '.join(blank)} read as no landmark")
+        if whole:
+            lines.append(f"{source}: {whole[0]} read as {self.read_as[whole[0]]}, and so all labels that end in .0")
+        return lines
+
+
+def spelling_of(labels: Iterable[str]) -> Spelling:
+    """How the labels of a column are read, by all of them.
+
+    Words for a blank cell are no landmark. Where all others are whole numbers, `7.0` is 7. -1 is no landmark unless
+    there is another number below zero. Letters are composed (NFC).
+    """
+    labels = set(labels)
+    read_as = dict.fromkeys(labels & BLANK_WORDS, "")
+    named = labels - BLANK_WORDS - {""}
+    if not any(label.startswith("-") and _WHOLE.fullmatch(label) and not _NO_CLASS.fullmatch(label) for label in named):
+        read_as.update((label, "") for label in named if _NO_CLASS.fullmatch(label))
+        named -= read_as.keys()
+    if all(map(_WHOLE.fullmatch, named)):
+        read_as.update((label, label.partition(".")[0]) for label in named if "." in label)
+    read_as.update((label, composed) for label in named if (composed := compose(label)) != label)
+    return Spelling(read_as)
+
+
+def compose(name: str) -> str:
+    """A name with composed letters (NFC): an accent and its letter are one character, as most programs write them."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def require_meeting(
+    asked: Collection[str],
+    known: Collection[str],
+    between: tuple[str, str],
+    *,
+    noun: str = "landmark",
+    remedy: str = "give --allow-disjoint",
+) -> None:
+    """Refuses two sets of labels of which none is in both, or more would be if they were spelt alike.
+
+    between: where the labels are from, in the same order. noun: what they name; only landmarks are compared by their
+    spelling. remedy: how to go on nevertheless. Raises LmrError; nothing
+    where one side has no labels.
+    """
+    asked, known = set(asked) - {""}, set(known) - {""}
+    if not asked or not known:
+        return
+    likely = {plain: label for label in known if (plain := _plain(label))} if noun == "landmark" else {}
+    pairs = [(label, likely[plain]) for label in sorted(asked - known) if (plain := _plain(label)) in likely]
+    here, there = between
+    if pairs:
+        one, other = pairs[0]
+        more = f", and {len(pairs) - 1:,} more such labels" if len(pairs) > 1 else ""
+        raise LmrError(
+            f"{here} says {one!r}, {there} says {other!r}{more}: the same but for {_difference(one, other)}; "
+            f"spell them alike, or {remedy} if they are different {noun}s"
+        )
+    if asked.isdisjoint(known):
+        raise LmrError(
+            f"none of the {len(asked):,} {noun}s of {here} ({_some(asked)}) is among the {len(known):,} of {there} "
+            f"({_some(known)}); give files that belong together, or {remedy} if that is meant"
+        )
+
+
+def _plain(label: str) -> str:
+    """A label without what is easily changed in it: letters' case and form, `.0`, zeros in front, separators."""
+    text = re.sub(r"[\s_-]+", "_", unicodedata.normalize("NFKC", label)).casefold().strip("_")
+    return re.sub(r"\.0+$", "", text).lstrip("0") or "0" if re.fullmatch(r"\d+(\.0+)?", text) else text
+
+
+_DIFFERENCES: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("the form of the letters in Unicode", lambda text: unicodedata.normalize("NFKC", text)),
+    ("the .0", lambda text: re.sub(r"\.0+$", "", text)),
+    ("zeros at the beginning", lambda text: text.lstrip("0")),
+    ("capital letters", str.casefold),
+    ("white space, _ and -", lambda text: re.sub(r"[\s_-]+", "_", text).strip("_")),
+)
+
+
+def _difference(one: str, other: str) -> str:
+    """What two labels differ in."""
+    return next((name for name, change in _DIFFERENCES if change(one) == change(other)), "how they are written")
+
+
+def _some(labels: Collection[str]) -> str:
+    shown = ", ".join(sorted(labels)[:_SHOWN])
+    return f"{shown}, …" if len(labels) > _SHOWN else shown

@@ -1,0 +1,42 @@
+"""What a manifest holds, in one line, and what of it looks like a mistake."""
+
+import re
+
+import numpy as np
+
+from retrieval.manifest import Manifest
+
+# Names of the parts of a data set and of what holds one: as landmarks they mean that the folder above was given.
+_NO_LANDMARKS = re.compile(
+    r"(train(ing)?|val(id(ation)?)?|test(ing)?|dev|query|queries|index|gallery|database|base|"
+    r"images?|imgs?|photos?|pictures?|pics|data(set)?|jpe?gs?|raw|original|all|unlabell?ed|labell?ed)[_-]?(set|data|images|\d+)?",
+    re.IGNORECASE,
+)
+
+
+def overview(manifest: Manifest) -> str:
+    """`train.csv: 356 images of 7 landmarks, 0 without`."""
+    n, known = len(manifest), manifest.landmark[manifest.landmark >= 0]
+    images = f"{n:,} image" if n == 1 else f"{n:,} images"
+    if not manifest.has_labels:
+        return f"{manifest.source}: {images}, no labels"
+    n_landmarks = len(np.unique(known))
+    landmarks = "1 landmark" if n_landmarks == 1 else f"{n_landmarks:,} landmarks"
+    return f"{manifest.source}: {images} of {landmarks}, {n - len(known):,} without"
+
+
+def doubts(manifest: Manifest, *, is_folder: bool = False) -> list[str]:
+    """A line for each thing that is hardly meant. is_folder: the landmarks are names of folders."""
+    used = [manifest.landmarks[code] for code in np.unique(manifest.landmark[manifest.landmark >= 0])]
+    named = [name for name in used if _NO_LANDMARKS.fullmatch(name)]
+    above = f"; give {manifest.source}/{named[0]} instead?" if is_folder and named else ""
+    if named and 2 * len(named) >= len(used):
+        verb = "are landmarks" if len(named) > 1 else "is a landmark"
+        return [f"{manifest.source}: {', '.join(named[:5])} {verb} by name, but looks like a part of a data set{above}"]
+    if not used and is_folder:
+        return [f"{manifest.source}: no image lies in a folder of a landmark; give the folder above {manifest.source}?"]
+    if not used and manifest.has_labels:
+        return [f"{manifest.source}: no image has a landmark: right for a background, else look at its columns"]
+    if len(used) == 1 and len(manifest) > 1:
+        return [f"{manifest.source}: all landmarks are {used[0]}; with one alone there is nothing to tell apart"]
+    return []

@@ -1,0 +1,116 @@
+"""The file that a CSV table is in, as text: unpacked and decoded, within limits of what it may grow to."""
+
+import gzip
+import io
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any, TextIO
+
+from retrieval.errors import LmrError
+
+OnRead = Callable[[int], None]
+
+MAX_LINE_BYTES = 1 << 26  # 64 MiB: a landmark's images in train_clean.csv take 0.2 MB
+_FREE_INFLATED_BYTES = 1 << 24
+_MAX_INFLATION = 40  # a table of ids and labels shrinks to a quarter, one of like paths to a tenth
+_BUFFER_BYTES = 1 << 17
+
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip"}
+_NOT_TEXT = {b"\x89HDF": "an HDF5 file", b"SQLi": "an SQLite database", b"%PDF": "a PDF"}
+
+
+class _WatchedFile(io.FileIO):
+    """A file that tells how much is read of it."""
+
+    def __init__(self, path: str, on_read: OnRead) -> None:
+        super().__init__(path)
+        self._on_read = on_read
+
+    def readinto(self, buffer: Any) -> int:
+        n = super().readinto(buffer)
+        self._on_read(n)
+        return n
+
+
+class _Limited(io.RawIOBase):
+    """What a stream gives, up to a number of bytes in all and to the longest line. LmrError beyond."""
+
+    def __init__(self, stream: IO[bytes], source: str, max_bytes: int | None) -> None:
+        self._stream, self._source, self._max_bytes = stream, source, max_bytes
+        self._n_bytes = self._line_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        chunk = self._stream.read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        self._n_bytes += len(chunk)
+        if self._max_bytes is not None and self._n_bytes > self._max_bytes:
+            raise LmrError(
+                f"{self._source} unpacks to more than {_MAX_INFLATION} times its size; "
+                "if it really is a table, unpack it and give that"
+            )
+        end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))
+        self._line_bytes = len(chunk) - end - 1 + (self._line_bytes if end < 0 else 0)
+        if self._line_bytes > MAX_LINE_BYTES:
+            raise LmrError(f"{self._source} has a line of more than {MAX_LINE_BYTES >> 20} MiB; it is no table")
+        return len(chunk)
+
+
+@contextmanager
+def open_text(path: str, source: str, on_read: OnRead = lambda _: None) -> Iterator[TextIO]:
+    """The text of a file: UTF-8 or UTF-16, plain, gzip or zip of one file.
+
+    source: what messages call it. on_read: is called with the number of bytes of the file that were just read.
+    """
+    with open_unpacked(path, source, on_read) as file:
+        head = file.peek(1024)[:1024]
+        for start, kind in _NOT_TEXT.items():
+            if head.startswith(start):
+                raise LmrError(f"{source} is {kind}, not a manifest; give a csv file, a Parquet file or a folder")
+        encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+        if encoding != "utf-16" and b"\0" in head:
+            raise LmrError(f"{source} is not a text file; give a csv file, a Parquet file or a folder")
+        with io.TextIOWrapper(file, encoding=encoding, newline="") as text:
+            yield text
+
+
+@contextmanager
+def open_unpacked(path: str, source: str, on_read: OnRead = lambda _: None) -> Iterator[io.BufferedReader]:
+    """The file's bytes, unpacked when it is gzip or a zip archive of one file."""
+    with io.BufferedReader(_WatchedFile(path, on_read), _BUFFER_BYTES) as file:
+        head = file.peek(4)[:4]
+        kind = next((kind for start, kind in _COMPRESSED.items() if head.startswith(start)), "")
+        max_bytes = _FREE_INFLATED_BYTES + _MAX_INFLATION * os.fstat(file.fileno()).st_size if kind else None
+        with _unpacked(file, kind, source) as stream:
+            yield io.BufferedReader(_Limited(stream, source, max_bytes), _BUFFER_BYTES)
+
+
+@contextmanager
+def _unpacked(file: IO[bytes], kind: str, source: str) -> Iterator[IO[bytes]]:
+    if kind == "gzip":
+        with gzip.open(file) as unpacked:
+            yield unpacked  # type: ignore[misc]  # a GzipFile serves as IO[bytes]
+    elif kind == "zip":
+        with zipfile.ZipFile(file) as archive:
+            members = [name for name in archive.namelist() if not name.endswith("/")]
+            if len(members) != 1:
+                raise LmrError(f"{source} holds {len(members)} files; give a zip archive of one csv, or unpack it")
+            with archive.open(members[0]) as unpacked_member:
+                yield unpacked_member
+    else:
+        yield file
+
+
+def place_of_broken_text(path: str, source: str) -> str:
+    """`source:line` of the first line that is not UTF-8."""
+    with open_unpacked(path, source) as file:
+        for line, content in enumerate(file, start=1):
+            try:
+                content.decode("utf-8-sig")
+            except UnicodeDecodeError:
+                return f"{source}:{line}"
+    return source

@@ -1,0 +1,86 @@
+"""Pictures found by their ids under any suffix and in either form of their letters, and what a walk meets besides."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrieval.errors import LmrError
+from retrieval.images.source import PictureSource
+from retrieval.manifest import Manifest, read_manifest
+
+COMPOSED, DECOMPOSED = "Caf\u00e9", "Cafe\u0301"
+
+
+def source_of(folder: Path, image_id: str, path: str = "") -> PictureSource:
+    given = np.array([image_id], dtype=object)
+    paths = np.array([path], dtype=object)
+    manifest = Manifest(str(folder / "t.csv"), given, np.array([-1], dtype=np.int32), (), path=paths)
+    return PictureSource(manifest, folder)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jPg", ".JPEG", ".heic", ".AVIF", ".gif", ".tif", ".TIFF", ".bmp", ".jp2"])
+@pytest.mark.parametrize("folder", ["", "a/b/c/"])
+def test_an_id_is_found_under_any_suffix_of_pictures(tmp_path: Path, suffix: str, folder: str) -> None:
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    (tmp_path / folder / f"abcd{suffix}").write_bytes(b"picture")
+    assert source_of(tmp_path, "abcd").read(0) == b"picture"
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".Tif"])
+@pytest.mark.parametrize(("given", "there"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
+def test_a_name_in_one_form_finds_the_file_in_the_other(tmp_path: Path, given: str, there: str, suffix: str) -> None:
+    (tmp_path / f"{there}{suffix}").write_bytes(b"picture")
+    assert source_of(tmp_path, given).read(0) == b"picture"
+    assert source_of(tmp_path, "x", f"{given}{suffix}").read(0) == b"picture"
+
+
+def test_two_folders_that_are_one_name_are_refused(tmp_path: Path) -> None:
+    for name in (COMPOSED, DECOMPOSED):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{len(name)}.jpg").write_bytes(b"picture")
+    with pytest.raises(LmrError) as caught:
+        read_manifest(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: the folders {DECOMPOSED!r} and {COMPOSED!r} are both the landmark {COMPOSED}; rename one"
+    )
+
+
+def test_links_in_circles_and_pipes_are_unreadable_pictures(tmp_path: Path) -> None:
+    folder = tmp_path / "A"
+    folder.mkdir()
+    (folder / "good.jpg").write_bytes(b"picture")
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    (folder / "dangling.jpg").symlink_to("nowhere.jpg")
+    (folder / "around").symlink_to("around")
+    os.mkfifo(folder / "pipe.jpg")
+    said: list[str] = []
+    manifest = read_manifest(tmp_path, on_warning=said.append)
+    assert manifest.image_id.tolist() == ["dangling", "good", "loop", "pipe"]
+    named = f"{folder}/around: Too many levels of symbolic links"
+    assert said == [f"{tmp_path}: 1 unreadable folders or links were passed over: {named}"]
+
+
+def test_a_name_that_is_no_text_is_named_and_does_not_block_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "A").mkdir()
+    (tmp_path / "A" / "good.jpg").write_bytes(b"picture")
+    with open(os.fsencode(tmp_path) + b"/A/caf\xe9.jpg", "wb") as file:
+        file.write(b"picture")
+    said: list[str] = []
+    assert read_manifest(tmp_path, on_warning=said.append).image_id.tolist() == ["good"]
+    assert said == [
+        f"{tmp_path}: 1 files whose names are not UTF-8 or hold control characters were passed over; "
+        "rename them: A/caf\\udce9.jpg"
+    ]
+
+
+def test_files_that_are_passed_over_are_counted_by_kind(tmp_path: Path) -> None:
+    for name in ("a.jpg", "1.txt", "2.TXT", "3.pdf", "README"):
+        (tmp_path / name).write_bytes(b"x")
+    said: list[str] = []
+    read_manifest(tmp_path, on_warning=said.append)
+    assert said == [
+        f"{tmp_path}: 4 files that are not pictures by their suffix were passed over: "
+        "2 .txt, 1 .pdf, 1 without a suffix"
+    ]

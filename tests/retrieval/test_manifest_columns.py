@@ -1,0 +1,124 @@
+"""Columns by the names that others give them: understood and said, or refused by name; never row numbers instead."""
+
+from pathlib import Path
+
+import pytest
+
+from retrieval.errors import LmrError
+from retrieval.images.source import PictureSource
+from retrieval.manifest import Manifest, read_manifest
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "t.csv"
+    path.write_text(text)
+    return path
+
+
+def read(folder: Path, text: str) -> tuple[Manifest, list[str]]:
+    said: list[str] = []
+    path = write(folder, text)
+    manifest = read_manifest(path, on_warning=said.append)
+    return manifest, [line.replace(str(path), "t.csv") for line in said]
+
+
+def problem(folder: Path, text: str) -> str:
+    path = write(folder, text)
+    with pytest.raises(LmrError) as caught:
+        read_manifest(path)
+    return str(caught.value).replace(str(path), "t.csv")
+
+
+def labels(manifest: Manifest) -> list[str]:
+    return ["" if code < 0 else manifest.landmarks[code] for code in manifest.landmark]
+
+
+@pytest.mark.parametrize(
+    "column", ["image", "img", "filename", "file_name", "File Name", "filepath", "image_path", "path"]
+)
+@pytest.mark.parametrize("label", ["label", "class", "class_name", "category", "species", "Landmark", "landmark_id"])
+def test_file_names_and_labels_are_found_under_their_usual_names(tmp_path: Path, column: str, label: str) -> None:
+    manifest, said = read(tmp_path, f"{column},{label}\nb.jpg,B\na.jpg,A\n")
+    (tmp_path / "a.jpg").write_bytes(b"picture a")
+    (tmp_path / "b.jpg").write_bytes(b"picture b")
+    assert manifest.image_id.tolist() == ["b", "a"]
+    assert labels(manifest) == ["B", "A"]
+    assert [PictureSource(manifest, None).read(row) for row in range(2)] == [b"picture b", b"picture a"]
+    taken = [f"{column} taken as path"] if column != "path" else []
+    taken += [f"{label} taken as landmark_id"] if label != "landmark_id" else []
+    assert said == ([f"t.csv: {', '.join(taken)}"] if taken else [])
+
+
+def test_file_names_without_a_suffix_are_found_under_the_common_ones(tmp_path: Path) -> None:
+    manifest, _ = read(tmp_path, "image,label\nx/b,B\n")
+    (tmp_path / "images" / "x").mkdir(parents=True)
+    (tmp_path / "images" / "x" / "b.png").write_bytes(b"picture b")
+    assert PictureSource(manifest, None).read(0) == b"picture b"
+
+
+@pytest.mark.parametrize("header", [",id,label", "Unnamed: 0,id,label"])
+def test_the_index_that_pandas_writes_is_said_and_left_out(tmp_path: Path, header: str) -> None:
+    manifest, said = read(tmp_path, f"{header}\n0,a,A\n1,b,B\n")
+    assert (manifest.image_id.tolist(), labels(manifest)) == (["a", "b"], ["A", "B"])
+    name = "the first column, which has no name" if header.startswith(",") else "Unnamed: 0"
+    assert said == [
+        "t.csv: label taken as landmark_id",
+        f"t.csv: not used: {name}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (
+            "image,class,species",
+            "t.csv: the columns class and species may both be the landmark_id; name the right one landmark_id",
+        ),
+        (
+            "file_name,file_path,label",
+            "t.csv: the columns file_name and file_path may both be the path; name the right one path",
+        ),
+        ("id,landmark_id,label", "t.csv: the columns landmark_id and label mean the same; keep one of them"),
+        (
+            "image,breed",
+            "t.csv: no column is known to hold the landmarks, and breed may; "
+            "name that one landmark_id, or leave it out",
+        ),
+        ("image,labels", "t.csv: there is no column 'labels'; did you mean label?"),
+    ],
+)
+def test_a_header_that_can_be_meant_in_two_ways_is_refused_by_name(tmp_path: Path, header: str, message: str) -> None:
+    assert problem(tmp_path, f"{header}\na,b,c\n") == message
+
+
+def test_label_and_class_are_two_candidates(tmp_path: Path) -> None:
+    assert problem(tmp_path, "image,label,class\na.jpg,1,x\n") == (
+        "t.csv: the columns label and class may both be the landmark_id; name the right one landmark_id"
+    )
+
+
+def test_a_column_of_lmr_s_own_name_goes_before_the_others(tmp_path: Path) -> None:
+    manifest, said = read(tmp_path, "image_id,landmark_id,class,filename,path\na,7,x,y.jpg,z.jpg\n")
+    assert manifest.path is not None
+    assert (labels(manifest), manifest.path.tolist()) == (["7"], ["z.jpg"])
+    assert said == ["t.csv: not used: class, filename"]
+
+
+def test_numbers_that_pandas_made_floats_and_blanks_in_words_are_read_as_meant(tmp_path: Path) -> None:
+    manifest, said = read(tmp_path, "id,landmark_id\na,7.0\nb,\nc,nan\nd,8.0\n")
+    assert labels(manifest) == ["7", "", "", "8"]
+    assert said == [
+        "t.csv: 1 cells nan read as no landmark",
+        "t.csv: 7.0 read as 7, and so all labels that end in .0",
+    ]
+
+
+def test_several_landmarks_of_a_row_are_read_as_meant(tmp_path: Path) -> None:
+    manifest, _ = read(tmp_path, "id,landmarks,Usage\na,nan 8.0 7.0 8.0,Public\nb,None,Public\n")
+    assert [tuple(manifest.landmarks[c] for c in manifest.truths(row)) for row in range(2)] == [("8", "7"), ()]
+
+
+def test_ids_that_are_one_name_in_two_forms_are_refused(tmp_path: Path) -> None:
+    assert problem(tmp_path, "id,landmark_id\nCaf\u00e9,1\nCafe\u0301,1\n").endswith(
+        "t.csv:3: id Cafe\u0301 is also on line 2"
+    )
