@@ -63,12 +63,9 @@ class _Worker:
 
     def do(self, data: bytes, job: dict[str, Any]) -> Image.Image | tuple[int, int]:
         """What the process answers. Raises UnreadableError with the reason; the process has ended when it crashed."""
-        assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
-            self.process.stdin.write(json.dumps({**job, "n_bytes": len(data)}).encode() + b"\n")
-            self.process.stdin.write(data)
-            self.process.stdin.flush()
+            self.send(data, job)
             said = json.loads(self.process.stdout.readline() or b"null")
         except BrokenPipeError:
             said = None
@@ -80,6 +77,13 @@ class _Worker:
             noise.note(text)
         width, height = said["size"]
         return (width, height) if job["only_size"] else self._read_picture(width, height)
+
+    def send(self, data: bytes, job: dict[str, Any]) -> None:
+        """Hands a file to the process. Raises BrokenPipeError when that has ended."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({**job, "n_bytes": len(data)}).encode() + b"\n")
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
 
     def _read_picture(self, width: int, height: int) -> Image.Image:
         assert self.process.stdout is not None
@@ -113,6 +117,9 @@ class _Worker:
 def _do(data: bytes, how: How, *, only_size: bool) -> Image.Image | tuple[int, int]:
     idle = _idle[os.getpid()]
     worker = idle.pop() if idle else _Worker()
+    if worker.process.poll() is not None:  # it has gone meanwhile
+        worker.end()
+        worker = _Worker()
     job = {
         "side": how.side,
         "measured": how.measured,

@@ -12,7 +12,7 @@ DECODE_TIMEOUT_S = 50  # for one picture in a process of its own
 _FLAT = {"RGB": 4, "L": 1, "1": 2, "P": 5, "I;16": 3, "I": 5, "F": 5, "CMYK": 12, "YCbCr": 8, "LAB": 8, "HSV": 8}
 _FLAT_WITH_ALPHA = 8
 _RGB = 4
-_RGB_WHEN_FLAT = frozenset(("RGB", "P", "YCbCr", "LAB", "HSV"))
+_GREY_OR_INK_WHEN_FLAT = frozenset(("L", "1", "LA", "La", "I", "F", "CMYK"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,6 @@ def memory_of(picture: Image.Image, *, shrunk: bool) -> int:
     """
     has_alpha = picture.has_transparency_data or picture.mode not in _FLAT
     a_pixel = _FLAT_WITH_ALPHA if has_alpha else _FLAT[picture.mode]
-    if not shrunk and picture.mode not in _RGB_WHEN_FLAT:
+    if not shrunk and (picture.mode in _GREY_OR_INK_WHEN_FLAT or picture.mode.startswith("I;16")):
         a_pixel += _RGB
     return picture.width * picture.height * a_pixel

@@ -1,0 +1,83 @@
+"""No picture takes more memory than it may, and no decoder that crashes or hangs takes lmr with it."""
+
+import os
+import signal
+import struct
+from pathlib import Path
+
+import pytest
+from made_pictures import encoded, smooth
+from PIL import Image
+
+from retrieval.errors import UnreadableError
+from retrieval.images import limited
+from retrieval.images.decode import decode, picture_size
+from retrieval.images.limits import Limits
+
+SMALL = Limits(max_memory=5_000_000)
+GREY = Image.new("L", (1000, 1000))
+
+
+def reason(data: bytes, limits: Limits) -> str:
+    with pytest.raises(UnreadableError) as caught:
+        decode(data, limits=limits)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "n_mb"),  # megapixels times the bytes a pixel of what is decoded, of its flat form and of RGB
+    [
+        (encoded(GREY.convert("F"), "TIFF", compression="tiff_lzw"), 9),  # 4 + 1 + 4
+        (encoded(GREY.convert("I;16"), "PNG"), 7),  # 2 + 1 + 4
+        (encoded(GREY.convert("RGBA"), "PNG"), 8),  # 4 + 4
+        (encoded(GREY.convert("RGB"), "WEBP"), 12),  # of its decoder, which is asked about first
+        (encoded(GREY.convert("RGB"), "JPEG", progressive=True, subsampling=0), 10),  # 4, and coefficients 3 * 2
+    ],
+)
+def test_what_takes_more_memory_than_the_limit_is_refused_by_its_header(data: bytes, n_mb: int) -> None:
+    assert reason(data, SMALL).startswith(f"needs {n_mb} MB of memory to decode, over the limit of 5 MB")
+    assert decode(data, limits=Limits(max_memory=60_000_000)).size == (1000, 1000)
+
+
+def test_what_is_decoded_at_reduced_scale_counts_at_that_scale() -> None:
+    data = encoded(smooth(2000, 2000), "JPEG")
+    assert decode(data, 200, SMALL).size == (250, 250)
+    assert reason(data, SMALL) == "needs 16 MB of memory to decode, over the limit of 5 MB"
+
+
+def test_a_header_that_claims_much_is_refused_before_its_decoder_is_made() -> None:
+    side = (12_999).to_bytes(3, "little")
+    data = b"RIFF\x1a\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(4) + side + side + b"ALPH"
+    assert reason(data, Limits()) == "needs 2,028 MB of memory to decode, over the limit of 1,000 MB"
+
+
+def test_a_decoder_that_takes_more_than_its_header_says_is_stopped_by_the_system() -> None:
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("only where the system tells how much memory a process has")
+    data = bytearray(encoded(smooth(64, 64), "JPEG2000"))
+    at = data.index(b"\xff\x51")
+    for place in (at + 6, at + 22, data.index(b"ihdr") + 4):
+        data[place : place + 8] = struct.pack(">II", 4000, 4000)
+    assert reason(bytes(data), Limits(max_memory=70_000_000)) == "broken JPEG2000: not enough memory to decode it"
+
+
+def test_a_process_that_has_gone_meanwhile_is_replaced() -> None:
+    data = encoded(smooth(60, 40), "TIFF")
+    assert picture_size(data) == (60, 40)
+    for worker in limited._idle[os.getpid()]:
+        os.kill(worker.process.pid, signal.SIGKILL)
+        worker.process.wait()
+    assert decode(data).size == (60, 40)
+
+
+def test_a_picture_that_kills_its_decoder_is_unreadable_and_the_next_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(worker: limited._Worker, *_: object) -> None:
+        os.kill(worker.process.pid, signal.SIGKILL)
+        worker.process.wait()
+
+    data = encoded(smooth(60, 40), "TIFF")
+    with monkeypatch.context() as patched:
+        send = limited._Worker.send
+        patched.setattr(limited._Worker, "send", lambda worker, *given: (kill(worker), send(worker, *given)))
+        assert reason(data, Limits()) == "broken picture: it kills the process that decodes it"
+    assert decode(data).size == (60, 40)
