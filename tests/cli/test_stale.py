@@ -45,7 +45,8 @@ def test_other_weights_are_refused_by_every_stage(tiny_set, before):
     for command in ("calibrate", "evaluate"):
         assert refused(command, "val.csv", *HERE) == f"val.h5 {changed}"
         assert refused(command, "val.h5", *HERE) == (
-            f"val.h5 was made by model {before}, landmarks by {after}; embed with the same model"
+            f"val.h5 does not fit landmarks: pooling gem is not max, weights {weights['train.h5']} are not "
+            f"{weights['new.h5']}; embed with the same model"
         )
     assert refused("submit", "--output", "new.csv", *HERE) == f"test.h5 {changed}"
     assert listing(tiny_set) == files
