@@ -77,7 +77,7 @@ def train_in_stages(
         if found is not None and found[1].epoch == len(state.log):
             _require_whole(output)
             warn(f"{output} is trained already; nothing to do")
-        _tell(state, output, len(plans[-1].data.landmark))
+        _tell(state, output, plans[-1].data)
     return state
 
 
@@ -167,12 +167,14 @@ class _StepBar:
         return begins
 
 
-def _tell(state: "TrainingState", output: Path, n_rows: int) -> None:
+def _tell(state: "TrainingState", output: Path, data: "TrainingData") -> None:
     """Lists what could not be read, and draws the curves."""
     from cli.report.curves import save_training_curves
     from retrieval.training.state import LOG_NAME
 
-    list_unreadable({str(row): reason for row, reason in state.unreadable.items()}, len(state.unreadable), n_rows)
+    ids = data.image_id
+    unreadable = {ids[row] if ids else f"row {row}": reason for row, reason in state.unreadable.items()}
+    list_unreadable(unreadable, len(unreadable), len(data.landmark))
     try:
         save_training_curves(output / LOG_NAME, output / "training.png")
     except LmrError as error:

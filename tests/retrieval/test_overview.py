@@ -1,0 +1,37 @@
+"""What is said of a manifest when it is read, and what of it is doubted."""
+
+import numpy as np
+import pytest
+
+from retrieval.data.overview import doubts, overview
+from retrieval.manifest import Manifest
+
+
+def manifest(*labels: str, has_labels: bool = True) -> Manifest:
+    names = tuple(sorted(set(labels) - {""}))
+    codes = np.array([names.index(label) if label else -1 for label in labels], dtype=np.int32)
+    ids = np.array([f"i{n}" for n in range(len(labels))], dtype=object)
+    return Manifest("photos", ids, codes, names, has_labels=has_labels)
+
+
+def test_the_line_counts_images_landmarks_and_those_without() -> None:
+    assert overview(manifest("a", "a", "b", "")) == "photos: 4 images of 2 landmarks, 1 without"
+    assert overview(manifest("a")) == "photos: 1 image of 1 landmark, 0 without"
+    assert overview(manifest("", "", has_labels=False)) == "photos: 2 images, no labels"
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("images",), ("train_set", "val")])
+def test_landmarks_named_as_the_parts_of_a_data_set_are_doubted(names: tuple[str, ...]) -> None:
+    (line,) = doubts(manifest(*names), is_folder=True)
+    assert line.endswith(f"looks like a part of a data set; give photos/{sorted(names)[0]} instead?")
+
+
+def test_one_landmark_alone_and_a_folder_without_any_are_doubted() -> None:
+    assert doubts(manifest("a", "a")) == ["photos: all landmarks are a; with one alone there is nothing to tell apart"]
+    assert doubts(manifest("", "", has_labels=False), is_folder=True) == [
+        "photos: no image lies in a folder of a landmark; give the folder above photos?"
+    ]
+
+
+def test_several_landmarks_and_a_list_without_labels_are_not_doubted() -> None:
+    assert doubts(manifest("a", "b", "")) == doubts(manifest("", has_labels=False)) == []
