@@ -29,6 +29,7 @@ from cli.terminal import say
 from cli.workers import default_workers
 from index.refinement import Refinement
 from index.thumbnail_plan import DEFAULT_PX, MOST_PX, ThumbnailPlan
+from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
     from index.building import BuildOptions, BuildReport
@@ -86,6 +87,11 @@ _REFINEMENT_HELP = {
     help="Longer side in pixels of the small pictures that the folder keeps of its rows; 0 = none.",
 )
 @value_options(Refinement(), _REFINEMENT_HELP)
+@click.option(
+    "--recalibrate",
+    is_flag=True,
+    help="Where --overwrite ends the calibration, make it again from the store of its queries.",
+)
 @workers_option
 @device_option
 @config_option
@@ -98,10 +104,15 @@ def command(stores: tuple[Path, ...], model: Path, output: Path, **values: Any) 
     the model too, and can be copied to another machine. It keeps small pictures of the index rows, made from where
     those lie, which sheets and pages show where the pictures themselves are not: --thumbnails 0 keeps none.
 
+    --overwrite keeps the calibration where only names and places of pictures change; otherwise it ends, which is said.
+
     \b
-    Example:
+    Examples:
       lmr build-index train.h5 --background background.h5 --names names.csv
+      lmr build-index train.h5 --dimensions 256 --overwrite --recalibrate
     """
+    if values["recalibrate"]:
+        _require_queries(output)
     report = build_from_stores(stores or (STORE,), model, output, values)
     info = report.info
     what = "unchanged, nothing to do" if report.state == "unchanged" else "built"
@@ -111,6 +122,7 @@ def command(stores: tuple[Path, ...], model: Path, output: Path, **values: Any) 
         f"{info.n_background} in the background, d = {info.d}{unreadable}"
     )
     _tell_thumbnails(output, info)
+    _tell_of_calibration(output, report, values)
 
 
 def _tell_thumbnails(output: Path, info: "FolderInfo") -> None:
@@ -120,6 +132,47 @@ def _tell_thumbnails(output: Path, info: "FolderInfo") -> None:
     elif info.thumbnails["side_px"] and info.thumbnails["n"] < info.n_rows:
         n = info.n_rows - info.thumbnails["n"]
         warn(f"{n} of {info.n_rows} pictures were not found or not readable at their paths and have no thumbnail")
+
+
+def _require_queries(output: Path) -> None:
+    """Refuses, before anything is replaced, a calibration that could not be made again."""
+    from index.folder import read_calibration, read_info
+
+    calibration = read_calibration(output, read_info(output))
+    if calibration is None:
+        raise LmrError(f"--recalibrate: {output} has no calibration to make again; lmr calibrate makes one")
+    if not Path(calibration.origin.source).is_file():
+        raise LmrError(
+            f"--recalibrate: {calibration.origin.source}, which {output} was calibrated on, is not there; run it where "
+            "it is, or lmr calibrate afterwards"
+        )
+
+
+def _tell_of_calibration(output: Path, report: "BuildReport", values: dict[str, Any]) -> None:
+    """What became of the calibration of the index that was replaced; makes it again where that was asked."""
+    if report.kept is not None:
+        warn(f"{output}: its calibration from {report.kept.origin.source} is kept; the new index answers alike")
+    if report.lost is None:
+        return
+    source = report.lost.origin.source
+    if not values["recalibrate"]:
+        warn(
+            f"warning: {output} is not calibrated any more: its calibration from {source} was of other descriptors, "
+            f"labels or options; lmr calibrate {source} makes it again, as --recalibrate does"
+        )
+        return
+    from index.calibrating import calibrate_folder
+    from index.evaluation import queries_of
+    from index.folder import open_folder
+    from retrieval.store import read_store
+
+    folder = open_folder(output, device=values["device"], threads=values["threads"], calibrated=False)
+    store = read_store(Path(source))
+    found = calibrate_folder(folder, store, queries_of(store), report.lost.settings)
+    for text in found.warnings:
+        warn(f"warning: {text}")
+    seen, before = found.cross_validated, report.lost.cross_validated
+    warn(f"{output}: calibrated again on {source}: GAP {seen.gap:.3f}, before {before.gap:.3f}, cross-validated")
 
 
 def build_options(values: Mapping[str, Any]) -> "BuildOptions":

@@ -27,7 +27,8 @@ from retrieval.errors import LmrError
 if TYPE_CHECKING:
     from index.calibration import Calibration
     from index.folder import IndexFolder
-    from index.thresholds import Threshold
+    from index.thresholds import KindFigures, Threshold
+    from index.voting import VoteRule
 
 
 @click.command(name="calibrate")
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     type=Share(0, 1, min_open=True, max_open=True),
     default=0.95,
     show_default=True,
-    help="Share of right answers that the threshold of query must reach.",
+    help="Share of right answers that the threshold of query is for; the output tells what each costs.",
 )
 @click.option(
     "--non-landmark-share",
@@ -64,9 +65,14 @@ def command(queries: Path, index_path: Path, as_json: bool, **values: Any) -> No
     they come in use. What is found is written into the index folder; a calibration on other queries or with other
     settings that is there is replaced with --overwrite.
 
+    The constants of the vote leave their defaults only where that gains more than one standard error, on the queries
+    and leaving one out of the index. With few queries the threshold is where the confidence expects the precision,
+    with many where it is sure.
+
     \b
-    Example:
-      lmr calibrate val.csv --images images --precision 0.95
+    Examples:
+      lmr calibrate val.csv --images images
+      lmr calibrate val.csv --precision 0.9 --overwrite    # more named, more of them wrong
     """
     from cli.describing import describe_queries
     from index.calibrating import calibration_of
@@ -111,14 +117,72 @@ def to_text(index_path: Path, calibration: "Calibration") -> str:
     rule, seen = calibration.rule, calibration.cross_validated
     lines = [
         f"{index_path}: calibrated on {seen.n_queries} queries, {seen.n_non_landmarks} of them non-landmarks",
-        f"  vote: k = {rule.k}, tau = {rule.tau:g}, r = {rule.r:g}, beta = {rule.beta:g}",
+        f"  vote: {_constants(rule)}{_reason(calibration)}",
         f"  cross-validated: GAP {seen.gap:.3f}, top-1 {seen.top1:.3f}",
+        *_before_after(calibration),
         f"  threshold for precision: {_figures(calibration.threshold_precision)}",
         f"  threshold that costs no GAP: {_figures(calibration.threshold_gap)}",
     ]
     for kind in calibration.threshold_precision.kinds:
         lines.append(f"    {kind.kind}: {_kind(kind)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *trade_table(calibration)])
+
+
+def trade_table(calibration: "Calibration") -> list[str]:
+    """What each precision costs: the threshold, the landmarks named, the wrong answers. No lines where not measured."""
+    if not calibration.trade:
+        return []
+    lines = [
+        f"  what a precision costs, on these queries (--precision, here {calibration.settings.precision:g}):",
+        f"  {'asked':>9}{'threshold':>11}{'named':>9}{'answers':>9}{'wrong':>7}"
+        f"{'precision':>11}{'expected':>10}{'sure':>7}",
+    ]
+    for row in calibration.trade:
+        mark = "*" if row.asked == calibration.settings.precision else " "
+        named = "-" if row.named is None else f"{row.named:.1%}"
+        lines.append(
+            f"  {mark}{row.asked:>8g}{row.confidence:>11.3f}{named:>9}{row.n_answers or 0:>9}{row.n_wrong or 0:>7}"
+            f"{_cell(row.precision):>11}{_cell(row.expected_precision):>10}{row.precision_bound:>7.3f}"
+        )
+    return lines
+
+
+def _constants(rule: "VoteRule") -> str:
+    return f"k = {rule.k}, tau = {rule.tau:g}, r = {rule.r:g}, beta = {rule.beta:g}"
+
+
+def _reason(calibration: "Calibration") -> str:
+    """Why the vote is this one, in brackets."""
+    choice = calibration.choice
+    if choice is None:
+        return ""
+    gain = f"{choice.gain:+.4f} GAP, standard error {choice.gain_error:.4f}"
+    if calibration.rule == choice.tried and choice.gain > choice.gain_error:
+        return f" (chosen: {gain})"
+    if choice.gain == 0:
+        return " (the defaults; nothing was better)"
+    return f" (the defaults; {_constants(choice.tried)} is not better by more than chance: {gain})"
+
+
+def _before_after(calibration: "Calibration") -> list[str]:
+    """GAP and top-1 of the default constants and of the chosen ones, on both kinds of queries."""
+    choice = calibration.choice
+    if choice is None:
+        return []
+    lines = []
+    for name, found in (("held-out queries", choice.held_out), ("leave-one-out", choice.leave_one_out)):
+        if found is None:
+            lines.append(f"    {name}: not used, {choice.why_not}")
+        else:
+            lines.append(
+                f"    {name}: GAP {found.gap_default:.3f} by the defaults, {found.gap:.3f} now; "
+                f"top-1 {found.top1_default:.3f}, {found.top1:.3f} now"
+            )
+    return lines
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _figures(threshold: "Threshold") -> str:
@@ -128,12 +192,12 @@ def _figures(threshold: "Threshold") -> str:
         else f", {1 - threshold.false_answer_rate:.1%} of non-landmarks turned away"
     )
     return (
-        f"{threshold.confidence:.3f} (precision {threshold.precision:.3f}, sure to be {threshold.precision_bound:.3f}; "
-        f"{threshold.recall:.1%} of landmark queries named rightly{turned_away})"
+        f"{threshold.confidence:.3f} (precision {_cell(threshold.precision)}, sure to be "
+        f"{threshold.precision_bound:.3f}; {threshold.recall:.1%} of landmark queries named rightly{turned_away})"
     )
 
 
-def _kind(kind: Any) -> str:
+def _kind(kind: "KindFigures") -> str:
     if kind.false_answer_rate is not None:
         return f"{kind.n_queries} queries, {1 - kind.false_answer_rate:.1%} turned away"
     return f"{kind.n_queries} queries, {kind.recall:.1%} named rightly"

@@ -23,8 +23,8 @@ from cli.terminal import say_result, shown
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
-    from index.evaluation import Evaluation, Queries
     from index.folder import IndexFolder
+    from index.measured import Measured
 
 
 @click.command(name="evaluate")
@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 @images_option
 @click.option("--store", type=PATH, default=None, help="Descriptors of the queries. [default: QUERIES' name, .h5]")
 @click.option("--leave-one-out", is_flag=True, help="Ask every picture of the index, each against the others.")
-@click.option("--report", type=PATH, default=None, help="HTML file to write: curves, confusions, confident errors.")
+@click.option(
+    "--report",
+    type=PATH,
+    default=None,
+    help="HTML file to write: curves, landmarks, confusions, errors; a table of the landmarks is written beside it.",
+)
 @allow_disjoint_option
 @json_option
 @check_option
@@ -46,51 +51,45 @@ def command(queries: Path | None, index_path: Path, as_json: bool, report: Path 
     """Measure the answers to QUERIES: a manifest with labels (a solution file too), or its store (.h5).
 
     GAP, top-1/5/10, mAP@100 and more, beside baselines on the same queries. With --leave-one-out no queries are
-    needed: for one labelled folder without a split.
+    needed: for one labelled folder without a split. Queries that the index, its calibration or its network have seen
+    are named, and the figures without them are given too.
 
     \b
-    Example:
+    Examples:
       lmr evaluate val.csv --images images --report report.html
       lmr evaluate --leave-one-out
     """
+    from cli.report.evaluation import landmarks_path
     from index.folder import open_folder
 
     if (queries is None) != values["leave_one_out"]:
         raise click.UsageError("give QUERIES or --leave-one-out, one of them")
-    if report is not None and report.exists() and not values["overwrite"]:
-        raise LmrError(f"--report {report}: exists; give --overwrite or another name")
+    for path in () if report is None or values["overwrite"] else (report, landmarks_path(report)):
+        if path.exists():
+            raise LmrError(f"--report {report}: {path} exists; give --overwrite or another name")
     folder = open_folder(index_path, device=values["device"], threads=values["threads"])
-    evaluation, asked = measure(folder, queries, values)
+    measured = measure(folder, queries, values)
     if folder.calibration is None:
         warn(f"{index_path} is not calibrated: no thresholds; lmr calibrate makes them")
-    content = evaluation.to_json()
+    for text in measured.warnings:
+        warn(f"warning: {text}")
+    content = measured.to_json()
     say_result(content, to_text(content), as_json=as_json)
     if report is not None:
         from cli.report.evaluation import write_report
 
-        write_report(report, folder, evaluation, asked)
-        warn(f"{report}: report written")
+        table = write_report(report, folder, measured)
+        warn(f"{report}: report written; {table} has its landmarks")
 
 
-def measure(folder: "IndexFolder", queries: Path | None, values: dict[str, Any]) -> "tuple[Evaluation, Queries]":
-    """The evaluation on queries, or leaving one out where there are none."""
+def measure(folder: "IndexFolder", queries: Path | None, values: dict[str, Any]) -> "Measured":
+    """The measures on queries, or leaving one out where there are none."""
     from cli.describing import describe_queries
-    from index.answers import answer_store
-    from index.evaluation import evaluate
-    from index.leave_one_out import leave_one_out
-    from index.metrics import LIST_LENGTH
+    from index.measured import measure_left_out, measure_store
 
     if queries is None:
-        left = leave_one_out(folder)
-        if left.n_single:
-            warn(f"{left.n_single} pictures are the only one of their landmark and count as wrong")
-        return left.evaluation, left.queries
-    store, asked = describe_queries(queries, folder, values)
-    answers = answer_store(folder, store, n_neighbours=LIST_LENGTH)
-    evaluation = evaluate(folder, answers, asked)
-    if evaluation.n_same_picture:
-        warn(f"{evaluation.n_same_picture} queries are pictures of the index itself; their answers are too good")
-    return evaluation, asked
+        return measure_left_out(folder)
+    return measure_store(folder, *describe_queries(queries, folder, values))
 
 
 def to_text(content: dict[str, Any]) -> str:
@@ -102,8 +101,15 @@ def to_text(content: dict[str, Any]) -> str:
         for name, row in rows.items()
     ]
     low, high = content["gap_interval"]
+    if content["without_leaked"] is not None:
+        n, row = content["leaked"]["n"], content["without_leaked"]
+        cells = "".join(_cell(row[key]) for key in ("gap", "top1", "top5", "top10"))
+        lines.insert(2, f"{f'  without the {n} leaked':24}{cells}")
+    elif content["leaked"]["n"]:
+        lines.insert(2, f"  no landmark query is left without the {content['leaked']['n']} leaked")
     lines += [
         "",
+        f"measured on {content['measured']['source']}, lmr {content['measured']['lmr_version']}",
         f"95 % interval of GAP: {_cell(low).strip()} to {_cell(high).strip()}",
         f"{content['n_queries']} queries, {content['n_landmark_queries']} of them landmarks"
         + (f", {content['n_unreadable']} unreadable" if content["n_unreadable"] else ""),

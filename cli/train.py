@@ -306,6 +306,7 @@ def read_training_data(
 
     from retrieval.images.source import PictureSource
     from retrieval.landmark_roles import without_rare
+    from retrieval.seen import record_seen
     from retrieval.sources import JoinedSource
     from retrieval.training.data import TrainingData
     from retrieval.training.teacher import open_teacher
@@ -340,4 +341,5 @@ def read_training_data(
     labels = tuple(np.array(names, dtype=object)[used])
     image_id = tuple(name for part in parts for name in part.image_id)
     teacher = open_teacher(teachers, np.array(image_id, dtype=object)) if teachers else None
-    return TrainingData(joined, codes, labels, digest, image_id, teacher)
+    record = record_seen(image_id, [labels[code] if code >= 0 else "" for code in codes])
+    return TrainingData(joined, codes, labels, digest, image_id, teacher, record)

@@ -162,6 +162,26 @@ def predict(answers: Answers, image_id: ObjArray, threshold_logit: float = -np.i
     return Predictions(image_id, named, answers.logit, confidence)
 
 
+def select_answers(answers: Answers, rows: LongArray) -> Answers:
+    """The answers to some of the queries, ascending."""
+    place = np.full(len(answers), -1, dtype=np.int64)
+    place[rows] = np.arange(len(rows))
+    votes = answers.votes
+    kept = place[votes.query] >= 0
+    return Answers(
+        neighbours=Neighbours(answers.neighbours.rows[rows], answers.neighbours.scores[rows]),
+        background=None if answers.background is None else answers.background[rows],
+        votes=Votes(place[votes.query[kept]], votes.landmark[kept], votes.score[kept]),
+        vote_logit=answers.vote_logit[kept],
+        landmark=answers.landmark[rows],
+        score=answers.score[rows],
+        logit=answers.logit[rows],
+        landmarks=answers.landmarks,
+        calibration=answers.calibration,
+        same_picture=answers.same_picture[rows],
+    )
+
+
 def _same_picture(nearest: Neighbours) -> LongArray:
     if nearest.k == 0:
         return np.full(nearest.n_queries, -1, dtype=np.int64)

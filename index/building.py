@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from index.background import background_similarity
+from index.calibration import Calibration
 from index.folder import (
     AUGMENTED,
     BACKGROUND,
@@ -29,7 +30,9 @@ from index.folder import (
     check_files,
     is_index_folder,
     list_files,
+    read_calibration,
     read_info,
+    replace_calibration,
     write_info,
 )
 from index.gathering import BuildInputs, Pictures, gather
@@ -78,11 +81,16 @@ class BuildOptions:
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build did: `built`, or `unchanged` where the same index was there already."""
+    """What a build did: `built`, or `unchanged` where the same index was there already.
+
+    kept, lost: the calibration of the index that was replaced, where the new one answers alike, and where it does not.
+    """
 
     state: Literal["built", "unchanged"]
     info: FolderInfo
     n_unreadable: int
+    kept: Calibration | None = None
+    lost: Calibration | None = None
 
 
 def build_folder(
@@ -111,10 +119,40 @@ def build_folder(
             return BuildReport("unchanged", found, n_unreadable)
         if path.exists() and not is_index_folder(path) and not _is_empty(path):
             raise LmrError(f"{path} exists and is not an index folder; choose another --output")
+        before, calibration = _calibrated_before(path)
         with replacing_folder(path) as folder:
             info = _write_folder(folder, pictures, inputs, (options, digest, device), thumbnails)
+            keeps = calibration is not None and before is not None and _answers_alike(before, info)
+            if calibration is not None and keeps:
+                origin = replace(calibration.origin, index_digest=digest)
+                replace_calibration(folder, replace(calibration, origin=origin))
             check_files(folder, info, "size")
-    return BuildReport("built", info, n_unreadable)
+    kept, lost = (calibration, None) if keeps else (None, calibration)
+    return BuildReport("built", info, n_unreadable, kept, lost)
+
+
+def _calibrated_before(path: Path) -> tuple[FolderInfo | None, Calibration | None]:
+    """What the index folder that is there is, and its calibration; None for one that is missing or damaged."""
+    try:
+        info = read_info(path)
+        return info, read_calibration(path, info)
+    except LmrError:
+        return None, None
+
+
+def _answers_alike(one: FolderInfo, other: FolderInfo) -> bool:
+    """Whether two indexes answer alike: the same descriptors, labels and options, whatever the names and places."""
+    return one.inputs_digest == other.inputs_digest or one.answers_digest == other.answers_digest != ""
+
+
+def _answers_digest(pictures: Pictures, options: BuildOptions) -> str:
+    """sha256 (hex) over everything that changes an answer."""
+    total = hashlib.sha256(pictures.vectors.tobytes())
+    total.update(pictures.background.tobytes())
+    rows = [pictures.landmark.tolist(), pictures.landmarks]
+    content = {"fingerprint": pictures.fingerprint, "rows": rows, "options": asdict(options)}
+    total.update(json.dumps(content, sort_keys=True).encode())
+    return total.hexdigest()
 
 
 def _is_empty(path: Path) -> bool:
@@ -199,6 +237,7 @@ def _write_folder(
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         files=list_files(folder),
         thumbnails={"side_px": thumbnails.side_px, "n": n_small},
+        answers_digest=_answers_digest(pictures, options),
     )
     write_info(folder, info)
     return info

@@ -6,14 +6,20 @@ import numpy as np
 
 from index.answers import check_store, to_index_space
 from index.background import background_similarity
-from index.calibration import Calibration, CalibrationSettings, Origin, calibrate
+from index.calibration import Calibration, CalibrationSettings, Evidence, Origin, calibrate
+from index.calibration_queries import CalibrationQueries
 from index.copies import leave_out_copies, refuse_known
 from index.evaluation import Queries
 from index.folder import IndexFolder, replace_calibration
+from index.leaks import seen_names, trained_on_rows
+from index.leave_one_out import left_out_queries
 from index.metrics import make_truths
-from index.tuning import CalibrationQueries, Grid
+from index.sketches import pack_sketches, sketches
+from index.tuning import MAX_TUNED, Grid
 from retrieval.errors import LmrError
 from retrieval.store import Descriptors
+
+MOST_TRAINED_ON = 0.05  # share of the index that the network may have been trained on and still find new
 
 
 def calibrate_folder(
@@ -32,6 +38,23 @@ def calibration_of(
 
     queries: of the rows of `store`. Raises LmrError: another model, no landmark query, no descriptor, queries that
     are also in the index or its background.
+    """
+    held_out, left_out = held_out_queries(folder, store, queries)
+    origin = Origin(store.source, folder.fingerprint, folder.info.inputs_digest)
+    calibration = calibrate(held_out, origin, settings, evidence=leave_one_out_evidence(folder, settings.seed))
+    kept = np.flatnonzero(np.isin(store.image_id, held_out.image_id) & store.done)
+    packed = pack_sketches(sketches(to_index_space(folder, store.vectors[kept])))
+    names = seen_names(store.image_id[kept])
+    warnings = (*left_out, *calibration.warnings)
+    return replace(calibration, warnings=warnings, query_names=names, query_sketches=packed)
+
+
+def held_out_queries(
+    folder: IndexFolder, store: Descriptors, queries: Queries
+) -> tuple[CalibrationQueries, tuple[str, ...]]:
+    """The queries that have a descriptor with what the folder finds for them; a warning of those left out.
+
+    Raises LmrError as `calibration_of`.
     """
     check_store(folder, store)
     rows = np.flatnonzero(store.done)
@@ -64,6 +87,19 @@ def calibration_of(
         row_background=folder.rows.background,
         m=m,
     )
-    origin = Origin(store.source, folder.fingerprint, folder.info.inputs_digest)
-    calibration = calibrate(held_out, origin, settings)
-    return replace(calibration, warnings=(*left_out, *calibration.warnings))
+    return held_out, left_out
+
+
+def leave_one_out_evidence(folder: IndexFolder, seed: int) -> Evidence:
+    """Leave-one-out over the folder, where it says what the vote does to pictures that are new."""
+    if not folder.refinement.is_off:
+        return Evidence(None, "since pictures of this index borrow from each other")
+    trained_on, unknown = trained_on_rows(folder)
+    if trained_on.mean() > MOST_TRAINED_ON:
+        return Evidence(
+            None,
+            f"since the network was trained on {int(trained_on.sum())} of the {len(trained_on)} pictures of the index",
+        )
+    if unknown:
+        return Evidence(None, "since the network may have been trained on pictures of the index: it kept no record")
+    return Evidence(left_out_queries(folder, max(Grid().k), MAX_TUNED, seed))

@@ -2,29 +2,29 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin
 
 import numpy as np
 
+from index.calibration_queries import CalibrationQueries
+from index.choosing import Answered
 from index.confidence import ConfidenceModel
+from index.held_out import HeldOut, non_landmark_weight, weighted_gap
 from index.metrics import gap
+from index.precision import TradeOff, precision_threshold, trade_offs
 from index.thresholds import (
     Curves,
-    HeldOut,
     KindCurves,
     KindFigures,
     ReliabilityBin,
     Threshold,
     curves,
     gap_threshold,
-    non_landmark_weight,
-    precision_threshold,
     reliability,
-    weighted_gap,
 )
-from index.tuning import CalibrationQueries, Grid, tune
+from index.tuning import Grid, Tuned, tune
 from index.voting import VoteRule
 from retrieval.errors import LmrError
 
@@ -74,8 +74,50 @@ class CrossValidated:
 
 
 @dataclass(frozen=True, slots=True)
+class BeforeAfter:
+    """GAP and top-1 of the default constants and of those chosen, by answers that had no part in the choice."""
+
+    n_queries: int
+    n_landmark_queries: int
+    gap_default: float
+    gap: float
+    top1_default: float
+    top1: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Why the constants of the vote are what they are.
+
+    tried: those that did best. gain: by how much rules chosen on other folds exceed the default's GAP, gain_error:
+    its standard error, over held-out queries and leave-one-out together; the default is kept where the gain is not
+    larger. leave_one_out: of the index rows and the background, None where these are no evidence; why_not: the reason.
+    """
+
+    tried: VoteRule
+    gain: float
+    gain_error: float
+    held_out: BeforeAfter
+    leave_one_out: BeforeAfter | None
+    why_not: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Leave-one-out over an index as evidence: its queries, or the reason why they are none."""
+
+    queries: CalibrationQueries | None
+    why_not: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
-    """Everything that turns neighbours into answers with a confidence, and how it was found."""
+    """Everything that turns neighbours into answers with a confidence, and how it was found.
+
+    trade: what each precision costs. choice: why the constants are what they are. query_names, query_sketches: digests
+    of the names of the queries (`retrieval.seen`) and sketches of their descriptors (`index.sketches`), by both of
+    which an evaluation on the same ones is told. A calibration from before these were kept has none.
+    """
 
     rule: VoteRule
     confidence: ConfidenceModel
@@ -87,6 +129,10 @@ class Calibration:
     settings: CalibrationSettings
     origin: Origin
     warnings: tuple[str, ...]
+    trade: tuple[TradeOff, ...] = ()
+    choice: Choice | None = None
+    query_names: str | None = None
+    query_sketches: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A document of plain numbers, texts and lists, for `from_json`."""
@@ -117,34 +163,49 @@ class Calibration:
             "cross_validated": read.one(CrossValidated),
             "settings": read.one(CalibrationSettings),
             "origin": read.one(Origin),
+            "trade": read.many(TradeOff),
+            "choice": read.optional(
+                read.one(
+                    Choice,
+                    tried=read.one(VoteRule),
+                    held_out=read.one(BeforeAfter),
+                    leave_one_out=read.optional(read.one(BeforeAfter)),
+                )
+            ),
         }
         return read.one(cls, **parts)(values, "")
 
 
 def calibrate(
-    queries: CalibrationQueries, origin: Origin, settings: CalibrationSettings | None = None, grid: Grid | None = None
+    queries: CalibrationQueries,
+    origin: Origin,
+    settings: CalibrationSettings | None = None,
+    grid: Grid | None = None,
+    evidence: Evidence | None = None,
 ) -> Calibration:
     """Vote, confidence model and thresholds for an index, from held-out queries.
 
     The thresholds, curves and figures are of cross-validated answers; the rule and the confidence model are then
-    fitted on everything. Raises LmrError where no query shows a landmark or none finds a neighbour.
+    fitted on everything. evidence: what the rule is judged by besides. Raises LmrError where no query shows a landmark
+    or none finds a neighbour.
     """
     settings, grid = settings or CalibrationSettings(), grid or Grid()
+    evidence = evidence or Evidence(None)
     known = queries.truths.known
     n_known, n_other = int(known.sum()), int((~known).sum())
     share = settings.non_landmark_share
     weight = None if share is None else non_landmark_weight(n_known, n_other, share)
-    tuned = tune(queries, grid, weight, settings.seed)
-    held = HeldOut(tuned.logit, tuned.correct, known, queries.image_id, queries.kind, weight)
+    tuned = tune(queries, grid, weight, settings.seed, evidence.queries)
+    held = HeldOut(tuned.answered.logit, tuned.answered.correct, known, queries.image_id, queries.kind, weight)
     reachable = queries.truths.query[np.isin(queries.truths.landmark, queries.landmark)]
-    answered = tuned.logit > -np.inf
+    choice = _choice(tuned, queries, evidence)
     figures = CrossValidated(
         n_queries=len(known),
         n_landmark_queries=n_known,
         n_non_landmarks=n_other,
         n_not_in_index=n_known - len(np.unique(reachable)),
-        gap=gap(tuned.logit[answered], tuned.correct[answered], n_known, queries.image_id[answered]),
-        top1=float(tuned.correct[known].mean()),
+        gap=choice.held_out.gap,
+        top1=choice.held_out.top1,
         gap_at_share=None if weight is None else weighted_gap(held),
     )
     at_precision = precision_threshold(held, settings.precision)
@@ -159,7 +220,28 @@ def calibrate(
         settings=settings,
         origin=origin,
         warnings=_warnings(figures, at_precision, settings.precision),
+        trade=trade_offs(held, settings.precision),
+        choice=choice,
     )
+
+
+def _choice(tuned: Tuned, queries: CalibrationQueries, evidence: Evidence) -> Choice:
+    left_out = None
+    if evidence.queries is not None and tuned.evidence is not None and tuned.evidence_default is not None:
+        left_out = _before_after(evidence.queries, tuned.evidence_default, tuned.evidence)
+    held_out = _before_after(queries, tuned.default, tuned.answered)
+    return Choice(tuned.tried, tuned.gain, tuned.gain_error, held_out, left_out, evidence.why_not)
+
+
+def _before_after(queries: CalibrationQueries, default: Answered, chosen: Answered) -> BeforeAfter:
+    known = queries.truths.known
+    n_known = int(known.sum())
+    gaps, shares = [], []
+    for found in (default, chosen):
+        answered = found.logit > -np.inf
+        gaps.append(gap(found.logit[answered], found.correct[answered], n_known, queries.image_id[answered]))
+        shares.append(float(found.correct[known].mean()))
+    return BeforeAfter(len(known), n_known, gaps[0], gaps[1], shares[0], shares[1])
 
 
 def _warnings(figures: CrossValidated, at_precision: Threshold, precision: float) -> tuple[str, ...]:
@@ -175,10 +257,21 @@ def _warnings(figures: CrossValidated, at_precision: Threshold, precision: float
             "that the index does not hold"
         )
     if not at_precision.reached:
-        warnings.append(
-            f"no threshold is sure to reach a precision of {precision:g}, the best {at_precision.precision_bound:.3f}"
-        )
+        warnings.append(_not_sure(at_precision, precision))
     return tuple(warnings)
+
+
+def _not_sure(at: Threshold, precision: float) -> str:
+    """What a threshold rests on that is not sure to reach its precision, and what would make it sure."""
+    what = f"a precision of {precision:g} is not sure at the threshold of {at.confidence:.3f}"
+    if at.expected_precision is None:
+        return f"{what}: no held-out query is answered with such confidence; ask for less or add queries"
+    more = (
+        "more queries like these would not make it sure"
+        if at.n_more_queries is None
+        else f"about {at.n_more_queries:,} more held-out queries would make it sure"
+    )
+    return f"{what}: {at.expected_precision:.3f} is expected, {at.precision_bound:.3f} is sure; {more}"
 
 
 class _Reader:
@@ -192,12 +285,15 @@ class _Reader:
 
         def read(document: Any, where: str) -> T:
             names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+            needed = [field.name for field in fields(kind) if field.default is MISSING]  # type: ignore[arg-type]
             if not isinstance(document, Mapping):
                 raise self._damaged(f"{where} is not an object")
-            for key in (*(name for name in names if name not in document), *(k for k in document if k not in names)):
+            for key in (*(name for name in needed if name not in document), *(k for k in document if k not in names)):
                 raise self._damaged(f"{where}{'.' if where else ''}{key} is {'missing' if key in names else 'unknown'}")
             values = {}
             for field in fields(kind):  # type: ignore[arg-type]
+                if field.name not in document:
+                    continue
                 value, place = document[field.name], f"{where}{'.' if where else ''}{field.name}"
                 if field.name in parts:
                     values[field.name] = parts[field.name](value, place)
@@ -222,6 +318,10 @@ class _Reader:
             return tuple(one(item, f"{where}[{i}]") for i, item in enumerate(document))
 
         return read
+
+    def optional(self, read: Callable[[Any, str], T]) -> Callable[[Any, str], T | None]:
+        """The same function, which lets null be None."""
+        return lambda document, where: None if document is None else read(document, where)
 
     def _damaged(self, what: str) -> LmrError:
         return LmrError(f"{self._source}: {what}; run lmr calibrate again")

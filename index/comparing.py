@@ -1,15 +1,18 @@
 """Several systems on the same labelled queries, whatever they answer by, measured by the same code."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from index.baselines import Accuracy, measure_votes
+from index.confidence import fit_confidence
 from index.evaluation import Queries
+from index.held_out import HeldOut
 from index.metrics import Truths, gap_interval, landmark_accuracies, make_truths
-from index.thresholds import Curves, HeldOut, curves, precision_threshold
+from index.precision import precision_threshold
+from index.thresholds import Curves, curves
 from index.voting import Votes, best
 from retrieval.arrays import FloatArray, LongArray, read_only
 from retrieval.errors import LmrError
@@ -117,8 +120,15 @@ def ask(queries: Queries, landmarks: Sequence[str]) -> Asked:
 
 
 def find_threshold(votes: Votes, key: FloatArray, asked: Asked, precision: float) -> float:
-    """The key from which on answers reach a precision, as `precision_threshold` finds it."""
-    return precision_threshold(_held(votes, key, asked), precision).logit
+    """The key from which on answers reach a precision, as `precision_threshold` finds it.
+
+    key: anything that grows with certainty; a confidence is fitted to it first.
+    """
+    held = _held(votes, key, asked)
+    model = fit_confidence(held.logit, held.correct)
+    threshold = precision_threshold(replace(held, logit=model.logit(held.logit)), precision).logit
+    answered = model.logit(held.logit) >= threshold
+    return float(held.logit[answered].min()) if answered.any() else (threshold - model.e) / model.a
 
 
 def folds(asked: Asked, seed: int) -> list[tuple[LongArray, LongArray]]:

@@ -9,6 +9,7 @@ import numpy as np
 from index.answers import Answers
 from index.baselines import Accuracy, measure_baselines, measure_votes
 from index.folder import IndexFolder
+from index.held_out import HeldOut
 from index.metrics import (
     LIST_LENGTH,
     bootstrap_interval,
@@ -21,8 +22,9 @@ from index.metrics import (
     precision_at_k,
 )
 from index.mistakes import Judged, Mistakes, find_mistakes
+from index.per_landmark import ConfusionMatrix, LandmarkFigures, confusion_matrix, landmark_figures
 from index.scoring import PRECISION_AT
-from index.thresholds import Curves, HeldOut, ReliabilityBin, Threshold, curves, reliability
+from index.thresholds import Curves, ReliabilityBin, Threshold, curves, reliability
 from retrieval.arrays import BoolArray, LongArray, ObjArray, object_array, read_only
 from retrieval.store import Descriptors
 
@@ -49,6 +51,11 @@ class Queries:
 
     def __len__(self) -> int:
         return len(self.image_id)
+
+    def select(self, rows: LongArray) -> "Queries":
+        """Only these queries, in this order."""
+        kind = None if self.kind is None else self.kind[rows]
+        return Queries(self.image_id[rows], self.landmarks[rows], self.path[rows], kind)
 
 
 def queries_of(store: Descriptors) -> Queries:
@@ -79,7 +86,8 @@ class Evaluation:
     landmark queries whose landmark the index holds; NaN without such queries. at_gap, at_precision: at the
     calibrated thresholds, None without calibration. n_unreadable: queries without a descriptor, counted as blank.
     curves: None where nothing was answered; without calibration their logit is the ranking key and their confidence
-    says nothing. reliability: None without calibration.
+    says nothing. reliability: None without calibration. landmarks, confusion: of the answers at the calibrated
+    threshold for precision, of all without calibration.
     """
 
     n_queries: int
@@ -98,6 +106,8 @@ class Evaluation:
     curves: Curves | None
     reliability: tuple[ReliabilityBin, ...] | None
     mistakes: Mistakes
+    landmarks: tuple[LandmarkFigures, ...]
+    confusion: ConfusionMatrix
 
     def to_json(self) -> dict[str, Any]:
         """The metrics as one JSON object, None where a value does not exist; curves and mistakes are separate."""
@@ -120,6 +130,8 @@ class Evaluation:
             "false_answer_rate": dict(at_precision.false_answer_rate) if at_precision else None,
             "at_threshold_gap": asdict(at_gap) if at_gap else None,
             "baselines": {name: asdict(accuracy) for name, accuracy in self.baselines.items()},
+            "landmarks": [asdict(figures) for figures in self.landmarks],
+            "confusion": asdict(self.confusion),
         }
         return {name: _without_nan(value) for name, value in content.items()}
 
@@ -151,6 +163,8 @@ def evaluate(
         _at_threshold(judged, queries.kind, threshold)
         for threshold in ((calibration.threshold_gap, calibration.threshold_precision) if calibration else (None, None))
     )
+    threshold = calibration.threshold_precision if calibration else None
+    shown = answered & (answers.logit >= threshold.logit) if threshold else answered
     return Evaluation(
         n_queries=len(queries),
         n_landmark_queries=n_landmark_queries,
@@ -168,6 +182,8 @@ def evaluate(
         curves=curves(held) if held else None,
         reliability=reliability(held) if held and calibration else None,
         mistakes=find_mistakes(judged),
+        landmarks=landmark_figures(judged, shown),
+        confusion=confusion_matrix(judged, shown),
     )
 
 
@@ -189,6 +205,8 @@ def _judge(folder: IndexFolder, answers: Answers, queries: Queries, n_left_out: 
         truths=truths,
         correct=truths.holds(np.arange(len(queries)), answers.landmark),
         landmarks=tuple(names),
+        counts=folder.rows.counts,
+        row_landmark=folder.rows.landmark,
         n_true=np.maximum(n_true - n_left_out, 0),
         image_id=queries.image_id,
         true=queries.landmarks,
@@ -252,6 +270,6 @@ def _without_nan(value: Any) -> Any:
     """JSON has no NaN: null in its place, also inside objects and lists."""
     if isinstance(value, dict):
         return {name: _without_nan(inner) for name, inner in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_without_nan(inner) for inner in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value

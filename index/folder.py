@@ -54,7 +54,8 @@ class Listed(TypedDict):
 class FolderInfo:
     """What an index folder is: the content of index.json.
 
-    inputs_digest: sha256 (hex) over everything the folder was built from, and how. files: path in the folder ->
+    inputs_digest: sha256 (hex) over everything the folder was built from, and how. answers_digest: over what changes
+    answers alone, so without names and places; '' in a folder from before it was kept. files: path in the folder ->
     sha256 and size in bytes. recall: share of the exact float32 neighbours that the stored index finds.
     thumbnails: `side_px`, 0 = none were asked for, and how many rows have one (`n`); {} in a folder from before them.
     """
@@ -71,6 +72,7 @@ class FolderInfo:
     built_at: str
     files: Mapping[str, Listed]
     thumbnails: Mapping[str, int] = field(default_factory=dict)
+    answers_digest: str = ""
 
     def __post_init__(self) -> None:
         if min(self.n_rows, self.n_landmarks, self.d) < 1 or self.n_background < 0 or not 0 <= self.recall <= 1:

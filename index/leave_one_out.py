@@ -6,12 +6,13 @@ import numpy as np
 
 from index.answers import Answers, judge
 from index.background import background_similarity
+from index.calibration_queries import CalibrationQueries
 from index.evaluation import Evaluation, Queries, evaluate
 from index.folder import IndexFolder
-from index.metrics import LIST_LENGTH
+from index.metrics import LIST_LENGTH, make_truths
 from index.search import Neighbours
-from index.voting import VoteRule, Votes, vote
-from retrieval.arrays import FloatArray, IntArray, LongArray, object_array
+from index.voting import one_row_less, vote
+from retrieval.arrays import FloatArray, LongArray, object_array
 from retrieval.errors import LmrError
 
 
@@ -50,11 +51,35 @@ def leave_one_out(folder: IndexFolder, *, seed: int = 0) -> LeaveOneOut:
     found = folder.index.search(vectors, max(rule.k, LIST_LENGTH) + 1)
     neighbours = _without_own(found, own_row)
     votes = vote(neighbours, rows.landmark, rule, counts=rows.counts, row_background=rows.background)
-    votes = _one_row_less(votes, landmark, rows.counts, rule)
+    votes = one_row_less(votes, landmark, rows.counts, rule)
     answers = judge(folder, neighbours, votes, similarity)
     queries = _queries(folder, len(vectors))
     n_single = int((rows.counts[rows.landmark] == 1).sum())
     return LeaveOneOut(evaluate(folder, answers, queries, n_left_out=1, seed=seed), answers, queries, n_single)
+
+
+def left_out_queries(folder: IndexFolder, k: int, n_most: int, seed: int) -> CalibrationQueries:
+    """The same questions as queries that rules of the vote can be judged by, with k neighbours each.
+
+    n_most: rows, and as many background pictures, that are drawn where there are more. The folder borrows nothing.
+    """
+    rows, rng = folder.rows, np.random.default_rng(seed)
+    vectors, similarity = _asked(folder)
+    parts = (np.arange(len(rows)), np.arange(len(rows), len(vectors)))
+    drawn = np.sort(np.concatenate([rng.permutation(part)[:n_most] for part in parts]))
+    own_row = np.where(drawn < len(rows), drawn, -1)
+    own = np.where(own_row >= 0, rows.landmark[own_row], -1).astype(np.int32)
+    image_id = np.concatenate([rows.image_id, [] if folder.background is None else folder.background.image_id])
+    return CalibrationQueries(
+        neighbours=_without_own(folder.index.search(vectors[drawn], k + 1), own_row),
+        landmark=rows.landmark,
+        truths=make_truths([code] for code in own.tolist()),
+        image_id=image_id[drawn].astype(object),
+        background=None if similarity is None else similarity[drawn],
+        row_background=rows.background,
+        m=folder.rule.m,
+        own=own,
+    )
 
 
 def _asked(folder: IndexFolder) -> tuple[FloatArray, FloatArray | None]:
@@ -77,16 +102,6 @@ def _without_own(neighbours: Neighbours, own_row: LongArray) -> Neighbours:
     own[~own.any(axis=1), -1] = True
     shape = (len(rows), rows.shape[1] - 1)
     return Neighbours(rows[~own].reshape(shape), scores[~own].reshape(shape))
-
-
-def _one_row_less(votes: Votes, landmark: IntArray, counts: LongArray, rule: VoteRule) -> Votes:
-    """Votes with n_c one lower for each query's own landmark, (q,) -1 = none; S has - tau * r * log(n_c)."""
-    own = votes.landmark == landmark[votes.query]
-    n_c = counts[votes.landmark[own]]
-    score: FloatArray = votes.score.copy()
-    score[own] += rule.tau * rule.r * (np.log(n_c) - np.log(n_c - 1))
-    order = np.lexsort((votes.landmark, -score, votes.query))
-    return Votes(votes.query[order], votes.landmark[order], score[order])
 
 
 def _queries(folder: IndexFolder, n_queries: int) -> Queries:

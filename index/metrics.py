@@ -231,6 +231,17 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def wilson_interval(n_right: int, n: int) -> tuple[float, float] | None:
+    """95 % interval of a share of which n_right of n were seen (Wilson 1927); None for n = 0."""
+    if n == 0:
+        return None
+    z = 1.959964
+    share, spread = n_right / n, z * z / n
+    centre = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * float(np.sqrt(share * (1 - share) / n + spread / (4 * n)))
+    return centre - half if n_right else 0.0, centre + half if n_right < n else 1.0
+
+
 def gap_interval(
     confidence: FloatArray, correct: BoolArray, known: BoolArray, image_id: ObjArray, seed: int
 ) -> tuple[float, float]:

@@ -6,21 +6,26 @@ import numpy as np
 
 from index.answers import Answers
 from index.metrics import Truths, ranking
-from retrieval.arrays import BoolArray, LongArray, ObjArray
+from retrieval.arrays import BoolArray, IntArray, LongArray, ObjArray
 
 N_CONFUSIONS = 20
 N_ERRORS = 24  # a gallery of two screens
 N_SHOWN = 8  # neighbours beside each error
+N_EXAMPLES = 3  # queries shown of each confused pair
 COUNT_EDGES = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # pictures of a landmark in the index, first number of each bin
 
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """How many queries that show `true` were answered with `predicted`."""
+    """How many queries that show `true` were answered with `predicted`.
+
+    examples: numbers of the most confident of these queries, each with the nearest row of the landmark that won.
+    """
 
     true: str
     predicted: str
     n_queries: int
+    examples: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,8 @@ class CountBin:
 class ConfidentError:
     """A wrong answer. query: its number; true: its landmarks, () for a non-landmark; logit: its ranking key.
 
-    confidence: None where the index is not calibrated. rows, scores: index rows that were nearest.
+    confidence: None where the index is not calibrated. rows, scores: index rows, first the nearest one of the
+    landmark that won, then those that were nearest.
     """
 
     query: int
@@ -63,14 +69,17 @@ class Mistakes:
 class Judged:
     """Answers with what they should have been.
 
-    landmarks: names of the codes in truths, those of the index first. n_true: (n_queries,) rows of the index that
-    show a landmark of the query. true: (n_queries,) of tuples of landmark_ids.
+    landmarks: names of the codes in truths, those of the index first. counts: (n_landmarks of the index,) rows of
+    each; row_landmark: (n_rows,) the landmark of each. n_true: (n_queries,) rows of the index that show a landmark of
+    the query. true: (n_queries,) of tuples of landmark_ids.
     """
 
     answers: Answers
     truths: Truths
     correct: BoolArray
     landmarks: tuple[str, ...]
+    counts: LongArray
+    row_landmark: IntArray
     n_true: LongArray
     image_id: ObjArray
     true: ObjArray
@@ -87,8 +96,29 @@ def _confusions(judged: Judged) -> tuple[Confusion, ...]:
     pairs = np.stack([first[wrong], answers.landmark[wrong]], axis=1)
     kinds, n_queries = np.unique(pairs, axis=0, return_counts=True)
     order = np.argsort(-n_queries, kind="stable")[:N_CONFUSIONS]
-    names = judged.landmarks
-    return tuple(Confusion(names[kinds[i, 0]], names[kinds[i, 1]], int(n_queries[i])) for i in order)
+    names, queries = judged.landmarks, np.flatnonzero(wrong)
+    return tuple(
+        Confusion(
+            names[kinds[i, 0]],
+            names[kinds[i, 1]],
+            int(n_queries[i]),
+            _examples(judged, queries[(pairs == kinds[i]).all(axis=1)]),
+        )
+        for i in order
+    )
+
+
+def _examples(judged: Judged, queries: LongArray) -> tuple[tuple[int, int], ...]:
+    """The most confident of these queries, each with the row that won it."""
+    ranked = queries[ranking(judged.answers.logit[queries], judged.image_id[queries])]
+    return tuple((int(query), _won(judged, query)) for query in ranked[:N_EXAMPLES])
+
+
+def _won(judged: Judged, query: int) -> int:
+    """The nearest row of the landmark that a query is answered with."""
+    rows = judged.answers.neighbours.rows[query]
+    rows = rows[rows >= 0]
+    return int(rows[judged.row_landmark[rows] == judged.answers.landmark[query]][0])
 
 
 def _by_count(judged: Judged) -> tuple[CountBin, ...]:
@@ -112,7 +142,10 @@ def _confident_errors(judged: Judged) -> tuple[ConfidentError, ...]:
 
 def _error(judged: Judged, query: int, confidence: float | None) -> ConfidentError:
     answers = judged.answers
-    rows = answers.neighbours.rows[query][:N_SHOWN]
+    rows, scores = answers.neighbours.rows[query], answers.neighbours.scores[query]
+    # A stable sort: the row that won first, the others as they are.
+    order = np.argsort(rows != _won(judged, query), kind="stable")[:N_SHOWN]
+    order = order[rows[order] >= 0]
     return ConfidentError(
         query=int(query),
         image_id=judged.image_id[query],
@@ -120,6 +153,6 @@ def _error(judged: Judged, query: int, confidence: float | None) -> ConfidentErr
         predicted=judged.landmarks[answers.landmark[query]],
         logit=float(answers.logit[query]),
         confidence=None if confidence is None else float(confidence),
-        rows=tuple(rows[rows >= 0].tolist()),
-        scores=tuple(answers.neighbours.scores[query][:N_SHOWN][rows >= 0].tolist()),
+        rows=tuple(rows[order].tolist()),
+        scores=tuple(scores[order].tolist()),
     )

@@ -1,54 +1,17 @@
 """Where to stop answering: thresholds on the logit, measured on held-out queries, and the curves behind them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from index.confidence import sigmoid
-from index.metrics import ranking
-from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray, read_only
-from retrieval.errors import LmrError
+from index.held_out import HeldOut, Sweep, sweep
+from retrieval.arrays import BoolArray, FloatArray, LongArray
 
 KEPT_GAP = 0.999  # share of the GAP without a threshold
-BOUND_LEVEL = 0.9  # one-sided confidence of a bound on the precision
 MAX_POINTS = 200  # of a stored curve
 N_BINS = 10  # of the reliability
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """What was answered to held-out queries.
-
-    logit: (n,) float64, -inf = no answer. correct: (n,) bool, False for every non-landmark. known: (n,) bool, the
-    query shows a landmark, whether or not the index holds it. kind: (n,) str or None. weight: how often a
-    non-landmark counts, for another share of them than here (see `non_landmark_weight`), None = as it is.
-    """
-
-    logit: FloatArray
-    correct: BoolArray
-    known: BoolArray
-    image_id: ObjArray
-    kind: ObjArray | None = None
-    weight: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("logit", "correct", "known", "image_id", "kind"):
-            values = getattr(self, name)
-            if values is not None:
-                if values.shape != (len(self.logit),):
-                    raise ValueError(f"{name} has shape {values.shape}, logit {self.logit.shape}")
-                object.__setattr__(self, name, read_only(values))
-        if np.any(self.correct & ~self.known):
-            raise ValueError("a non-landmark query cannot be answered rightly")
-        if not self.known.any():
-            raise LmrError("thresholds need at least one query with a known landmark; all of these are blank")
-        if not np.any(self.logit > -np.inf):
-            raise LmrError("thresholds need at least one query with an answer; none of these found a neighbour")
-
-    @property
-    def weights(self) -> FloatArray:
-        """(n,) float64: how often each query counts."""
-        return np.where(self.known, 1.0, 1.0 if self.weight is None else self.weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +29,29 @@ class KindFigures:
 class Threshold:
     """Answer where the logit is at or above this one, and what held-out queries say of it.
 
-    reached: it does what was asked; False = the best there is. precision: share of the answers that are right, and
-    its lower bound; recall: share of landmark queries answered rightly; false_answer_rate: share of non-landmarks
-    that are answered, None where there are none.
+    reached: it is sure to do what was asked. precision: share of the answers that are right, None without answers,
+    and its lower bound; recall: share of landmark queries answered rightly; false_answer_rate: share of non-landmarks
+    that are answered, None where there are none. found_by: see `index.precision`. named: share of landmark queries
+    that are answered, rightly or not. expected_precision: mean confidence of the answers. n_answers, n_wrong: as
+    they are, without weights. n_more_queries: about how many more held-out queries would make it sure, None where
+    it is, or where no number would. What a calibration from before these were measured lacks is None.
     """
 
     logit: float
     confidence: float
     reached: bool
     gap: float
-    precision: float
+    precision: float | None
     precision_bound: float
     recall: float
     false_answer_rate: float | None
     kinds: tuple[KindFigures, ...]
+    found_by: str | None = None
+    named: float | None = None
+    expected_precision: float | None = None
+    n_answers: int | None = None
+    n_wrong: int | None = None
+    n_more_queries: int | None = None
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.logit) or not 0 <= self.confidence <= 1:
@@ -119,53 +91,54 @@ class ReliabilityBin:
     share_right: float | None
 
 
-def non_landmark_weight(n_landmark_queries: int, n_non_landmarks: int, share: float) -> float:
-    """How often each non-landmark must count for them to be this share of all queries.
-
-    Raises LmrError for a share outside [0, 1), or where there are no non-landmarks to count.
-    """
-    if not 0 <= share < 1:
-        raise LmrError(f"non-landmark share {share}: give a number from 0 to below 1")
-    if share and not n_non_landmarks:
-        raise LmrError(f"non-landmark share {share}: there are no non-landmarks among the queries; add some")
-    return share / (1 - share) * n_landmark_queries / n_non_landmarks if share else 0.0
-
-
 def gap_threshold(held: HeldOut, kept: float = KEPT_GAP) -> Threshold:
     """The highest threshold that keeps this share of the GAP without one; the lowest logit where GAP is 0."""
-    sweep = _sweep(held)
-    enough = np.flatnonzero(sweep.gap >= kept * sweep.gap[-1])
-    return _threshold(held, sweep, int(enough[0]) if sweep.gap[-1] > 0 else len(sweep.gap) - 1, True)
+    found = sweep(held)
+    enough = np.flatnonzero(found.gap >= kept * found.gap[-1])
+    return threshold_at(held, found, float(found.logit[enough[0] if found.gap[-1] > 0 else -1]), reached=True)
 
 
-def precision_threshold(held: HeldOut, precision: float) -> Threshold:
-    """The lowest threshold whose bound on the precision reaches this one, else the one with the best bound.
-
-    The bound is the one-sided 90 % one of Clopper and Pearson (1934). Where non-landmarks have a weight, a share of
-    them that was never seen to be answered would count as certain; there two bounds at 95 % are put together, the
-    lower one on the right answers to landmark queries and the upper one on the share of non-landmarks answered
-    (Bonferroni: both hold with 90 %).
-    """
-    if not 0 < precision < 1:
-        raise LmrError(f"precision {precision}: give a number between 0 and 1")
-    sweep = _sweep(held)
-    enough = np.flatnonzero(sweep.bound >= precision)
-    best = int(enough[-1]) if len(enough) else int(np.argmax(sweep.bound))
-    return _threshold(held, sweep, best, len(enough) > 0)
+def threshold_at(held: HeldOut, found: Sweep, logit: float, *, reached: bool, **told: Any) -> Threshold:
+    """The threshold at any logit, with the figures of the answers at or above it. told: further fields."""
+    at = np.array([logit])
+    everyone = np.ones(len(held.known), dtype=np.bool_)
+    answered = held.logit >= logit
+    recall, false = _rates(held, everyone, at)
+    kinds = []
+    for name, members in _kinds(held):
+        rates = [None if values is None else values[0] for values in _rates(held, members, at)]
+        kinds.append(KindFigures(name, int(members.sum()), int((members & held.known).sum()), *rates))
+    i = int((found.logit >= logit).sum()) - 1
+    return Threshold(
+        logit=logit,
+        confidence=float(sigmoid(at)[0]),
+        reached=reached,
+        gap=float(found.gap[i]) if i >= 0 else 0.0,
+        precision=float(found.precision[i]) if i >= 0 else None,
+        precision_bound=float(found.bound[i]) if i >= 0 else 0.0,
+        recall=recall[0] if recall else 0.0,
+        false_answer_rate=false[0] if false else None,
+        kinds=tuple(kinds),
+        named=float((answered & held.known).sum() / held.known.sum()),
+        expected_precision=float(found.expected[i]) if i >= 0 else None,
+        n_answers=int(answered.sum()),
+        n_wrong=int((answered & ~held.correct).sum()),
+        **told,
+    )
 
 
 def curves(held: HeldOut, max_points: int = MAX_POINTS) -> Curves:
     """GAP, precision, recall and false answers against the threshold, over all and per kind."""
-    sweep = _sweep(held)
-    last = len(sweep.logit) - 1
+    found = sweep(held)
+    last = len(found.logit) - 1
     points = np.unique(np.linspace(0, last, min(max_points, last + 1)).round().astype(np.int64))
-    threshold = sweep.logit[points]
+    threshold = found.logit[points]
     recall, false = _rates(held, np.ones(len(held.known), dtype=np.bool_), threshold)
     return Curves(
         logit=_floats(threshold),
         confidence=_floats(sigmoid(threshold)),
-        gap=_floats(sweep.gap[points]),
-        precision=_floats(sweep.precision[points]),
+        gap=_floats(found.gap[points]),
+        precision=_floats(found.precision[points]),
         recall=recall or (),
         false_answer_rate=false,
         kinds=tuple(KindCurves(name, *_rates(held, members, threshold)) for name, members in _kinds(held)),
@@ -186,79 +159,6 @@ def reliability(held: HeldOut, n_bins: int = N_BINS) -> tuple[ReliabilityBin, ..
         means = [float(values[i] / total[i]) if total[i] > 0 else None for values in sums]
         bins.append(ReliabilityBin(i / n_bins, (i + 1) / n_bins, int(n_queries[i]), *means))
     return tuple(bins)
-
-
-def clopper_pearson_lower(right: LongArray, n: LongArray, level: float = BOUND_LEVEL) -> FloatArray:
-    """Lower bound of a share of which `right` of `n` were seen, 0 for none; one-sided, elementwise."""
-    from scipy.special import betaincinv
-
-    right = np.asarray(right, dtype=np.float64)
-    bound: FloatArray = np.where(right > 0, betaincinv(np.maximum(right, 1), n - right + 1, 1 - level), 0.0)
-    return bound
-
-
-def weighted_gap(held: HeldOut) -> float:
-    """GAP where non-landmarks count by their weight; without one, `index.metrics.gap`."""
-    return float(_gap_by_rank(held)[1][-1])
-
-
-@dataclass(frozen=True, slots=True)
-class _Sweep:
-    """Figures at every distinct logit, from the highest to the lowest; (t,) each."""
-
-    logit: FloatArray
-    gap: FloatArray
-    precision: FloatArray
-    bound: FloatArray
-
-
-def _gap_by_rank(held: HeldOut) -> tuple[LongArray, FloatArray]:
-    """Answered queries in the order of their confidence, and the GAP of answering up to each."""
-    answered = np.flatnonzero(held.logit > -np.inf)
-    order = answered[ranking(held.logit[answered], held.image_id[answered])]
-    right = held.correct[order]
-    answers = np.cumsum(held.weights[order])
-    precision = np.divide(np.cumsum(right), answers, out=np.zeros(len(order)), where=right)
-    return order, np.cumsum(precision) / int(held.known.sum())
-
-
-def _sweep(held: HeldOut) -> _Sweep:
-    order, gap = _gap_by_rank(held)
-    logit = held.logit[order]
-    last = np.flatnonzero(np.append(logit[1:] != logit[:-1], True))
-    right = np.cumsum(held.correct[order], dtype=np.int64)[last]
-    known = np.cumsum(held.known[order], dtype=np.int64)[last]
-    false = last + 1 - known
-    answers = np.cumsum(held.weights[order])[last]
-    precision = np.divide(right, answers, out=np.zeros(len(last)), where=answers > 0)
-    if held.weight is None:
-        bound = clopper_pearson_lower(right, last + 1)
-    else:
-        level = (1 + BOUND_LEVEL) / 2
-        n_false = int((~held.known).sum())
-        most_false = n_false * (1 - clopper_pearson_lower(n_false - false, np.full(len(last), n_false), level))
-        bound = clopper_pearson_lower(right, known, level) * known / (known + held.weight * most_false + (known == 0))
-    return _Sweep(logit[last], gap[last], precision, bound)
-
-
-def _threshold(held: HeldOut, sweep: _Sweep, i: int, reached: bool) -> Threshold:
-    at = sweep.logit[i : i + 1]
-    recall, false = _rates(held, np.ones(len(held.known), dtype=np.bool_), at)
-    kinds = []
-    for name, members in _kinds(held):
-        rates = [None if values is None else values[0] for values in _rates(held, members, at)]
-        kinds.append(KindFigures(name, int(members.sum()), int((members & held.known).sum()), *rates))
-    return Threshold(
-        logit=float(at[0]),
-        confidence=float(sigmoid(at)[0]),
-        reached=reached,
-        gap=float(sweep.gap[i]),
-        precision=float(sweep.precision[i]),
-        precision_bound=float(sweep.bound[i]),
-        recall=recall[0] if recall else 0.0,
-        false_answer_rate=false[0] if false else None,
-        kinds=tuple(kinds),
-    )
 
 
 def _rates(

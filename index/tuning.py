@@ -1,22 +1,21 @@
-"""Choosing the constants of the vote on held-out queries, and what the choice is worth on others.
+"""Choosing the constants of the vote, and what the choice is worth on queries that had no part in it.
 
 Nested cross-validation: the queries are cut into folds; each fold is answered with a rule and a confidence model
 that were chosen and fitted on the other folds only. Among those, a rule is judged by the GAP of answers whose
-confidence model has seen neither that fold nor their own.
+confidence model has seen neither that fold nor their own. The best of many rules is often the best by chance, so the
+default rule is kept unless answers by rules chosen on other folds have a higher GAP by more than one standard error.
 """
 
 from dataclasses import dataclass
-from itertools import combinations_with_replacement, product
+from itertools import product
 
 import numpy as np
 
-from index.confidence import ConfidenceModel, fit_confidences
-from index.metrics import Truths
-from index.search import Neighbours
-from index.thresholds import HeldOut, weighted_gap
-from index.voting import VoteRule, best, vote
-from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray
-from retrieval.errors import LmrError
+from index.calibration_queries import CalibrationQueries
+from index.choosing import NONE, Answered, Contest, Judge, answered
+from index.confidence import ConfidenceModel
+from index.voting import VoteRule
+from retrieval.arrays import LongArray
 
 N_FOLDS = 5
 MAX_TUNED = 2000  # landmark queries, and as many non-landmarks, that rules are compared on
@@ -41,105 +40,68 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
-class CalibrationQueries:
-    """Held-out queries: what they show, and what the index found for them.
-
-    neighbours: (q, k), k as large as the largest that is to be tried. landmark: (n_rows,) int32 label of each index
-    row. truths: codes as in `landmark`; a landmark that the index does not hold has any code that is not in it.
-    background: (q,) c(q), row_background: (n_rows,) b(i), None where there is none; m: of both. kind: (q,) str or
-    None.
-    """
-
-    neighbours: Neighbours
-    landmark: IntArray
-    truths: Truths
-    image_id: ObjArray
-    kind: ObjArray | None = None
-    background: FloatArray | None = None
-    row_background: FloatArray | None = None
-    m: int = VoteRule().m
-
-    def __post_init__(self) -> None:
-        n = self.neighbours.n_queries
-        for name in ("image_id", "kind", "background"):
-            values = getattr(self, name)
-            if values is not None and values.shape != (n,):
-                raise ValueError(f"{name} has shape {values.shape}, there are {n} queries")
-        if self.truths.n_queries != n:
-            raise ValueError(f"truths are of {self.truths.n_queries} queries, neighbours of {n}")
-        if self.row_background is not None and self.row_background.shape != self.landmark.shape:
-            raise ValueError(f"row_background {self.row_background.shape} and landmark {self.landmark.shape} differ")
-        if not self.truths.known.any():
-            raise LmrError("calibration needs queries with a known landmark; all of these are blank")
-        if not np.any(self.neighbours.rows >= 0):
-            raise LmrError("calibration needs queries that find a neighbour; the index has no rows")
-
-    def select(self, rows: LongArray) -> "CalibrationQueries":
-        """Only these queries, in ascending order."""
-        place = np.full(self.truths.n_queries, -1, dtype=np.int64)
-        place[rows] = np.arange(len(rows))
-        kept = place[self.truths.query] >= 0
-        return CalibrationQueries(
-            neighbours=Neighbours(self.neighbours.rows[rows], self.neighbours.scores[rows]),
-            landmark=self.landmark,
-            truths=Truths(place[self.truths.query[kept]], self.truths.landmark[kept], len(rows)),
-            image_id=self.image_id[rows],
-            kind=None if self.kind is None else self.kind[rows],
-            background=None if self.background is None else self.background[rows],
-            row_background=self.row_background,
-            m=self.m,
-        )
-
-    def answer(self, rule: VoteRule) -> tuple[FloatArray, BoolArray]:
-        """S of each query's best landmark, (q,) float64, and whether that is right, (q,) bool."""
-        votes = vote(self.neighbours, self.landmark, rule, row_background=self.row_background)
-        landmark, score = best(votes, self.truths.n_queries)
-        return score, self.truths.holds(np.arange(len(landmark)), landmark)
-
-    def fit(
-        self, score: FloatArray, correct: BoolArray, members: BoolArray, weight: float | None
-    ) -> list[ConfidenceModel]:
-        """The confidence model of each line of members (p, q), in which non-landmarks count `weight` times."""
-        weights = members.astype(np.float64)
-        weights[:, ~self.truths.known] *= 1.0 if weight is None else weight
-        return fit_confidences(score, correct, self.background, weights=weights)
-
-
-@dataclass(frozen=True, slots=True)
 class Tuned:
-    """The rule and confidence model to use, and cross-validated answers: logit (q,), correct (q,)."""
+    """The rule and confidence model to use, and cross-validated answers by rules so chosen and by the default one.
+
+    tried: the rule that did best. gain: by how much the GAP of rules chosen on other folds exceeds the default's,
+    gain_error: its standard error; rule is `tried` where the gain is larger, else the default, of which `answered` is
+    then. evidence, evidence_default: of the further queries, None without any.
+    """
 
     rule: VoteRule
     confidence: ConfidenceModel
-    logit: FloatArray
-    correct: BoolArray
+    answered: Answered
+    default: Answered
+    tried: VoteRule
+    gain: float
+    gain_error: float
+    evidence: Answered | None
+    evidence_default: Answered | None
 
 
-def tune(queries: CalibrationQueries, grid: Grid, weight: float | None, seed: int) -> Tuned:
+def tune(
+    queries: CalibrationQueries,
+    grid: Grid,
+    weight: float | None,
+    seed: int,
+    evidence: CalibrationQueries | None = None,
+) -> Tuned:
     """Choose the rule by cross-validated GAP and fit the confidence model; answer each fold from the others.
 
-    weight: how often a non-landmark counts, None = once. Rules are compared on at most 2,000 landmark queries and
-    2,000 non-landmarks; confidence models are fitted on all. The order of the queries changes nothing. On four
-    descriptor sets of 776 queries, preferring the default rule within 0.003 or 0.006 of the best, or smoothing the
-    grid, gave the nested GAP of the plain best within 0.0003.
+    weight: how often a non-landmark counts, None = once. evidence: further queries that rules are judged by too, each
+    of the two by its number of landmark queries; no confidence model is fitted on them. Rules are compared on at most
+    2,000 landmark queries and 2,000 non-landmarks; confidence models are fitted on all. The order of the queries
+    changes nothing.
     """
     rules = grid.rules(queries.neighbours.k, queries.m, queries.row_background is not None)
-    fold = make_folds(queries, rules[0], seed)
-    part, part_weight = _part(queries, weight, seed)
-    gaps = _gaps(queries.select(part), fold[part], rules, part_weight)
-    logit, right = np.full(len(fold), -np.inf), np.zeros(len(fold), dtype=np.bool_)
-    for f, here in enumerate(_members(fold)):
-        score, correct = queries.answer(rules[int(np.argmax(gaps[f]))])
-        model = queries.fit(score, correct, ~here[None], weight)[0]
-        logit[here] = model.logit(score, queries.background)[here]
-        right[here] = correct[here]
-    rule = rules[int(np.argmax(gaps[-1]))]
-    score, correct = queries.answer(rule)
-    model = queries.fit(score, correct, np.ones((1, len(fold)), dtype=np.bool_), weight)[0]
-    return Tuned(rule, model, logit, right)
+    whole = _judge(queries, rules[0], weight, seed)
+    n_folds = int(whole.fold.max()) + 1
+    further = [] if evidence is None else [_judge(evidence, rules[0], None, seed, n_folds)]
+    contest = Contest([_part(whole, seed), *further], rules, n_folds)
+    judges, default = [whole, *further], [0] * n_folds
+    chosen = [contest.best[frozenset({f})] for f in range(n_folds)]
+    before, after = (answered(judges, rules, numbers) for numbers in (default, chosen))
+    gain, error = contest.gain(*(answered(contest.judges, rules, numbers) for numbers in (chosen, default)))
+    tried = contest.best[NONE]
+    number = tried if gain > error else 0
+    if number == 0:
+        after = before
+    score, correct = whole.queries.answer(rules[number])
+    everyone = np.ones((1, len(score)), dtype=np.bool_)
+    return Tuned(
+        rule=rules[number],
+        confidence=whole.queries.fit(score, correct, everyone, weight)[0],
+        answered=_in_order(after[0], queries),
+        default=_in_order(before[0], queries),
+        tried=rules[tried],
+        gain=gain,
+        gain_error=error,
+        evidence=None if evidence is None else _in_order(after[1], evidence),
+        evidence_default=None if evidence is None else _in_order(before[1], evidence),
+    )
 
 
-def make_folds(queries: CalibrationQueries, rule: VoteRule, seed: int) -> LongArray:
+def make_folds(queries: CalibrationQueries, rule: VoteRule, seed: int, n_folds: int = N_FOLDS) -> LongArray:
     """(q,) number of each query's fold: those answered rightly, those not, and non-landmarks are spread evenly."""
     _, correct = queries.answer(rule)
     stratum = np.where(queries.truths.known, correct, 2)
@@ -147,61 +109,34 @@ def make_folds(queries: CalibrationQueries, rule: VoteRule, seed: int) -> LongAr
     by_name = np.argsort(queries.image_id, kind="stable")[shuffled]
     by_stratum = by_name[np.argsort(stratum[by_name], kind="stable")]
     fold = np.empty(len(stratum), dtype=np.int64)
-    fold[by_stratum] = np.arange(len(stratum)) % min(N_FOLDS, len(stratum))
+    fold[by_stratum] = np.arange(len(stratum)) % min(n_folds, len(stratum))
     return fold
 
 
-def _part(queries: CalibrationQueries, weight: float | None, seed: int) -> tuple[LongArray, float | None]:
-    """The queries that rules are compared on, ascending, and the weight that keeps the share of non-landmarks."""
+def _judge(
+    queries: CalibrationQueries, rule: VoteRule, weight: float | None, seed: int, n_folds: int = N_FOLDS
+) -> Judge:
+    """The queries in the order of their names, in folds."""
+    ordered = queries.select(np.argsort(queries.image_id, kind="stable"))
+    return Judge(ordered, make_folds(ordered, rule, seed, n_folds), weight)
+
+
+def _part(judge: Judge, seed: int) -> Judge:
+    """The queries that rules are compared on, with the weight that keeps the share of non-landmarks."""
     rng = np.random.default_rng(seed)
-    known = queries.truths.known
-    by_name = np.argsort(queries.image_id, kind="stable")
-    groups = [by_name[known[by_name]], by_name[~known[by_name]]]
+    known = judge.queries.truths.known
+    groups = [np.flatnonzero(known), np.flatnonzero(~known)]
     if max(len(group) for group in groups) <= MAX_TUNED:
-        return np.arange(len(known)), weight
+        return judge
     drawn = [rng.permutation(group)[:MAX_TUNED] for group in groups]
     shares = [len(some) / max(1, len(group)) for some, group in zip(drawn, groups, strict=True)]
     kept_share = shares[0] / shares[1] if shares[1] else 1.0
-    return np.sort(np.concatenate(drawn)), (1.0 if weight is None else weight) * kept_share
+    part = np.sort(np.concatenate(drawn))
+    weight = (1.0 if judge.weight is None else judge.weight) * kept_share
+    return Judge(judge.queries.select(part), judge.fold[part], weight)
 
 
-def _gaps(queries: CalibrationQueries, fold: LongArray, rules: list[VoteRule], weight: float | None) -> FloatArray:
-    """Cross-validated GAP, (n_folds + 1, n_rules): line f from the queries outside fold f, the last from all."""
-    members = _members(fold)
-    gaps = np.zeros((len(members) + 1, len(rules)))
-    for number, rule in enumerate(rules):
-        score, correct = queries.answer(rule)
-        for f, logit in enumerate(_unseen_logits(queries, score, correct, members, weight)):
-            used = ~members[f] if f < len(members) else np.ones_like(correct)
-            if queries.truths.known[used].any() and np.any(logit[used] > -np.inf):
-                gaps[f, number] = weighted_gap(
-                    HeldOut(
-                        logit[used], correct[used], queries.truths.known[used], queries.image_id[used], weight=weight
-                    )
-                )
-    return gaps
-
-
-def _unseen_logits(
-    queries: CalibrationQueries, score: FloatArray, correct: BoolArray, members: list[BoolArray], weight: float | None
-) -> FloatArray:
-    """(n_folds + 1, q): line f from models that saw neither fold f nor the query's own, the last only not its own.
-
-    Leaving out folds i and j is one model for (i, j) and (j, i): 15 fits for 5 folds.
-    """
-    pairs = list(combinations_with_replacement(range(len(members)), 2))
-    unseen = np.stack([~(members[i] | members[j]) for i, j in pairs])
-    logits = np.full((len(members) + 1, len(score)), -np.inf)
-    for (i, j), model in zip(pairs, queries.fit(score, correct, unseen, weight), strict=True):
-        logit = model.logit(score, queries.background)
-        if i == j:
-            logits[-1, members[i]] = logit[members[i]]
-        else:
-            logits[i, members[j]] = logit[members[j]]
-            logits[j, members[i]] = logit[members[i]]
-    return logits
-
-
-def _members(fold: LongArray) -> list[BoolArray]:
-    """Of each fold, (q,) bool."""
-    return [fold == f for f in range(int(fold.max()) + 1)]
+def _in_order(found: Answered, queries: CalibrationQueries) -> Answered:
+    """The answers, which are in the order of the names, in the order of the queries."""
+    place = np.argsort(np.argsort(queries.image_id, kind="stable"), kind="stable")
+    return Answered(found.logit[place], found.correct[place])

@@ -111,6 +111,16 @@ def best(votes: Votes, n_queries: int) -> tuple[IntArray, FloatArray]:
     return landmark, score
 
 
+def one_row_less(votes: Votes, landmark: IntArray, counts: LongArray, rule: VoteRule) -> Votes:
+    """Votes with n_c one lower for each query's own landmark, (q,) -1 = none; S has - tau * r * log(n_c)."""
+    own = votes.landmark == landmark[votes.query]
+    n_c = counts[votes.landmark[own]]
+    score: FloatArray = votes.score.copy()
+    score[own] += rule.tau * rule.r * (np.log(n_c) - np.log(n_c - 1))
+    order = np.lexsort((votes.landmark, -score, votes.query))
+    return Votes(votes.query[order], votes.landmark[order], score[order])
+
+
 def _flat(neighbours: Neighbours, landmark: IntArray, k: int) -> tuple[LongArray, LongArray, FloatArray]:
     """Query, row and score (float64) of every neighbour that votes, without padding."""
     rows, scores = neighbours.rows[:, :k], neighbours.scores[:, :k]

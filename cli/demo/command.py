@@ -142,11 +142,14 @@ def run_demo(demo: "DemoSet", values: dict[str, Any]) -> Outcome:
         "store": Path("test_solution.h5"),
         "leave_one_out": False,
     }
-    evaluation, queries = measure(folder, demo.test_solution, asked)
-    warn(to_text(evaluation.to_json()))
-    report = _report(Path("report.html"), folder, evaluation, queries)
+    measured = measure(folder, demo.test_solution, asked)
+    evaluation = measured.evaluation
+    for text in measured.warnings:
+        warn(f"warning: {text}")
+    warn(to_text(measured.to_json()))
+    report = _report(Path("report.html"), folder, measured)
     _step("asking about pictures, and writing a submission")
-    shown = [str(queries.path[row]) for row in across_landmarks(queries.landmarks.tolist(), N_SHOWN)]
+    shown = [str(measured.queries.path[row]) for row in across_landmarks(measured.queries.landmarks.tolist(), N_SHOWN)]
     import lmr
 
     found = lmr.open_index(index_path, device=values["device"], threads=values["threads"]).query(shown)
@@ -214,8 +217,7 @@ def _measure_untrained(demo: "DemoSet", spec: "ImageSpec", values: dict[str, Any
     index_path = _index(demo, (folder / "model", spec), folder / "landmarks", folder, values)
     _calibrate(index_path, demo, folder / "val.h5", values)
     asked = values | {"images": demo.images, "store": folder / "test.h5", "leave_one_out": False}
-    evaluation, _ = measure(open_folder(index_path, device="cpu"), demo.test_solution, asked)
-    return evaluation.accuracy.gap
+    return measure(open_folder(index_path, device="cpu"), demo.test_solution, asked).evaluation.accuracy.gap
 
 
 def _index(
@@ -253,10 +255,10 @@ def _calibrate(index_path: Path, demo: "DemoSet", store: Path, values: dict[str,
         warn(f"warning: {text}")
 
 
-def _report(path: Path, folder: Any, evaluation: Any, queries: Any) -> Path:
+def _report(path: Path, folder: Any, measured: Any) -> Path:
     from cli.report.evaluation import write_report
 
-    write_report(path, folder, evaluation, queries)
+    write_report(path, folder, measured)
     return path
 
 

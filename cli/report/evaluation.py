@@ -1,45 +1,113 @@
 """The report of an evaluation, put together from what the index room found."""
 
+import csv
+import io
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from cli.report.html import EvaluationReport, ReportError, ReportPair, ReportPicture, write_evaluation_report
+from cli.report.html import (
+    EvaluationReport,
+    ReportError,
+    ReportExample,
+    ReportPair,
+    ReportPicture,
+    write_evaluation_report,
+)
+from retrieval.files.atomic import write_text
 
 if TYPE_CHECKING:
     from index.evaluation import Evaluation, Queries
     from index.folder import IndexFolder
+    from index.measured import Measured
     from index.mistakes import ConfidentError, Confusion
 
+MOST_LISTED = 500  # landmarks that the page lists; the table beside it has all
+N_LEAKED = 24  # queries known to the index that the page shows
+_COLUMNS = (
+    *("landmark_id", "name", "n_rows", "n_queries", "n_right", "n_answers", "recall", "recall_low", "recall_high"),
+    *("precision", "precision_low", "precision_high", "confused_with", "n_confused"),
+)
 
-def write_report(path: Path, folder: "IndexFolder", evaluation: "Evaluation", queries: "Queries") -> None:
-    """Writes the HTML report. Raises LmrError without the extra `report`, or if it cannot be written."""
+
+def write_report(path: Path, folder: "IndexFolder", measured: "Measured") -> Path:
+    """Writes the HTML report, and beside it a table of the landmarks, whose path is returned.
+
+    Raises LmrError without the extra `report`, or if one cannot be written.
+    """
+    evaluation, queries = measured.evaluation, measured.queries
     calibrated = folder.calibration is not None
     curves: dict[str, Any] | None = asdict(evaluation.curves) if evaluation.curves else None
     if curves is not None and not calibrated:
         del curves["confidence"]
+    rows = landmark_rows(folder, evaluation)
+    table = landmarks_path(path)
     report = EvaluationReport(
         title=f"Evaluation of {folder.path}",
-        metrics=evaluation.to_json(),
+        metrics=measured.to_json(),
         curves=curves,
         reliability=[asdict(b) for b in evaluation.reliability] if evaluation.reliability else None,
         by_count=[asdict(b) for b in evaluation.mistakes.by_count],
-        pairs=[_pair(folder, confusion) for confusion in evaluation.mistakes.confusions],
+        pairs=[_pair(folder, queries, confusion) for confusion in evaluation.mistakes.confusions],
         errors=[_error(folder, queries, error) for error in evaluation.mistakes.errors],
-        facts=_facts(folder, evaluation),
-        warnings=_warnings(folder, evaluation),
+        facts=_facts(folder, measured),
+        warnings=_warnings(folder, measured),
+        landmarks=sorted(rows, key=lambda row: -row["n_queries"])[:MOST_LISTED],
+        n_landmarks=len(rows),
+        landmarks_table=table.name,
+        confusion=_confusion(folder, evaluation),
+        leaked=_leaked(measured),
+        folder=path.parent,
     )
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(table, [text.getvalue()])
     write_evaluation_report(path, report)
+    return table
 
 
-def _pair(folder: "IndexFolder", confusion: "Confusion") -> ReportPair:
-    shown = [
-        ReportPicture(_picture_of(folder, label), _name(folder, label))
-        for label in (confusion.true, confusion.predicted)
-    ]
-    return ReportPair(shown[0].label, shown[1].label, confusion.n_queries, *shown)
+def landmarks_path(report: Path) -> Path:
+    """The table of landmarks beside a report: `report.html` -> `report-landmarks.csv`."""
+    return report.with_name(f"{report.stem}-landmarks.csv")
+
+
+def landmark_rows(folder: "IndexFolder", evaluation: "Evaluation") -> list[dict[str, Any]]:
+    """A line for each landmark: the figures of `index.per_landmark`, with names for people."""
+    lines = []
+    for figures in evaluation.landmarks:
+        line = asdict(figures) | {"name": _name(folder, figures.landmark_id)}
+        for name in ("recall", "precision"):
+            line[f"{name}_low"], line[f"{name}_high"] = line.pop(f"{name}_interval") or (None, None)
+        lines.append({name: round(line[name], 4) if isinstance(line[name], float) else line[name] for name in _COLUMNS})
+    return lines
+
+
+def _confusion(folder: "IndexFolder", evaluation: "Evaluation") -> dict[str, Any]:
+    """The matrix with names for people."""
+    content = asdict(evaluation.confusion)
+    n_named = len(content["labels"]) - 1 - (content["n_left_out"] > 0)
+    names = [_name(folder, label) for label in content["labels"][:n_named]]
+    rest = [f"{content['n_left_out']} others"] if content["n_left_out"] else []
+    return content | {"labels": [*names, *rest, "no landmark"]}
+
+
+def _leaked(measured: "Measured") -> list[ReportPicture]:
+    """The first queries that the index knew already."""
+    found = measured.leaks.any.nonzero()[0][:N_LEAKED]
+    return [ReportPicture(str(measured.queries.path[i]), str(measured.queries.image_id[i])) for i in found]
+
+
+def _pair(folder: "IndexFolder", queries: "Queries", confusion: "Confusion") -> ReportPair:
+    examples = tuple(
+        ReportExample(
+            ReportPicture(str(queries.path[query]), str(queries.image_id[query])),
+            ReportPicture(str(folder.rows.path[row]), str(folder.rows.image_id[row])),
+        )
+        for query, row in confusion.examples
+    )
+    return ReportPair(_name(folder, confusion.true), _name(folder, confusion.predicted), confusion.n_queries, examples)
 
 
 def _error(folder: "IndexFolder", queries: "Queries", error: "ConfidentError") -> ReportError:
@@ -53,34 +121,31 @@ def _error(folder: "IndexFolder", queries: "Queries", error: "ConfidentError") -
     return ReportError(query, true, _name(folder, error.predicted), error.confidence, neighbours)
 
 
-def _facts(folder: "IndexFolder", evaluation: "Evaluation") -> dict[str, str]:
-    info = folder.info
+def _facts(folder: "IndexFolder", measured: "Measured") -> dict[str, str]:
+    info, evaluation, calibration = folder.info, measured.evaluation, folder.calibration
     facts = {
-        "index": f"{info.n_rows} pictures of {info.n_landmarks} landmarks, {info.n_background} in the background",
+        "measured": f"{measured.source}, {measured.measured_at}, lmr {measured.lmr_version}",
         "queries": f"{evaluation.n_queries}, {evaluation.n_landmark_queries} of them show a landmark",
+        "index": f"{info.n_rows} pictures of {info.n_landmarks} landmarks, {info.n_background} in the background; "
+        f"built {info.built_at} by lmr {info.program_version}",
         "vote": f"k = {folder.rule.k}, tau = {folder.rule.tau:g}, r = {folder.rule.r:g}, beta = {folder.rule.beta:g}",
         "model": folder.fingerprint[:12],
     }
-    if folder.calibration is not None:
-        facts["calibrated on"] = folder.calibration.origin.source
+    if calibration is not None:
+        seen = calibration.cross_validated
+        facts["calibrated on"] = (
+            f"{calibration.origin.source}, {seen.n_queries} queries; cross-validated GAP {seen.gap:.3f}, "
+            f"top-1 {seen.top1:.3f}"
+        )
     return facts
 
 
-def _warnings(folder: "IndexFolder", evaluation: "Evaluation") -> list[str]:
-    warnings = list(folder.calibration.warnings) if folder.calibration else ["the index is not calibrated"]
-    if evaluation.n_unreadable:
-        warnings.append(f"{evaluation.n_unreadable} queries have no descriptor and count as not answered")
-    if evaluation.n_same_picture:
-        warnings.append(f"{evaluation.n_same_picture} queries are pictures of the index itself")
+def _warnings(folder: "IndexFolder", measured: "Measured") -> list[str]:
+    warnings = list(measured.warnings)
+    warnings += folder.calibration.warnings if folder.calibration else ["the index is not calibrated"]
+    if measured.evaluation.n_unreadable:
+        warnings.append(f"{measured.evaluation.n_unreadable} queries have no descriptor and count as not answered")
     return warnings
-
-
-def _picture_of(folder: "IndexFolder", label: str) -> str:
-    """Path of the landmark's first picture in the index; '' where it has none."""
-    rows = folder.rows
-    if label not in rows.landmarks:
-        return ""
-    return str(rows.path[np.flatnonzero(rows.landmark == rows.landmarks.index(label))[0]])
 
 
 def _name(folder: "IndexFolder", label: str) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from cli.report import plots
@@ -18,9 +19,6 @@ from retrieval.extras import install_hint
 from retrieval.files.atomic import write_text
 from retrieval.images.decode import decode
 from retrieval.images.sizing import contain
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 THUMBNAIL_PX = 168
 THUMBNAIL_QUALITY = 78
@@ -41,14 +39,21 @@ class ReportPicture:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportExample:
+    """A query and the picture of the index that won it."""
+
+    query: ReportPicture
+    won: ReportPicture
+
+
+@dataclass(frozen=True, slots=True)
 class ReportPair:
-    """Two confused landmarks, by the names to print, with a picture of each."""
+    """Two confused landmarks, by the names to print, with some of the queries."""
 
     true: str
     predicted: str
     n_queries: int
-    true_picture: ReportPicture
-    predicted_picture: ReportPicture
+    examples: tuple[ReportExample, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,10 @@ class EvaluationReport:
 
     metrics: the JSON object of `index.evaluation`. curves: that of `index.thresholds`, None where nothing was
     answered; without calibration it has no `confidence`. reliability, by_count: bins, as in `cli.report.plots`.
-    facts: lines about what was measured, name -> text. warnings: lines to read first.
+    facts: lines about what was measured, name -> text. warnings: lines to read first. landmarks: lines of
+    `cli.report.evaluation.landmark_rows`, of n_landmarks; landmarks_table: name of the file that has all. confusion:
+    the matrix of `index.per_landmark` with names. leaked: queries known to the index. folder: of the report, which
+    links to pictures begin from.
     """
 
     title: str
@@ -80,16 +88,24 @@ class EvaluationReport:
     errors: Sequence[ReportError] = ()
     facts: Mapping[str, str] | None = None
     warnings: Sequence[str] = ()
+    landmarks: Sequence[Mapping[str, Any]] = ()
+    n_landmarks: int = 0
+    landmarks_table: str = ""
+    confusion: Mapping[str, Any] | None = None
+    leaked: Sequence[ReportPicture] = ()
+    folder: Path = Path()
 
 
-def write_evaluation_report(path: "Path", report: EvaluationReport) -> None:
+def write_evaluation_report(path: Path, report: EvaluationReport) -> None:
     """Writes the report in one piece. Raises LmrError without jinja2 or matplotlib, or if it cannot be written."""
     write_text(path, [render_evaluation_report(report)])
 
 
 def render_evaluation_report(report: EvaluationReport) -> str:
     """The report as HTML text; everything that is data is escaped."""
-    return fill_template(TEMPLATE, {}, report=report, rows=_rows(report.metrics), figures=_figures(report))
+    rows, figures = _rows(report.metrics), _figures(report)
+    script = files("cli.report").joinpath("sort.js").read_text(encoding="utf-8")
+    return fill_template(TEMPLATE, {}, report=report, rows=rows, figures=figures, folder=report.folder, script=script)
 
 
 def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
@@ -116,7 +132,14 @@ def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
 
     if "script" in values:
         values |= _allowed(values["script"])
-    own = {"number": _number, "count": _count, "share": _share, "thumbnail": thumbnail, "link": link}
+    own = {
+        "number": _number,
+        "count": _count,
+        "share": _share,
+        "thumbnail": thumbnail,
+        "link": link,
+        "file_name": file_name,
+    }
     environment.filters |= own | dict(filters)
     return environment.get_template(name).render(**values)
 
@@ -142,9 +165,17 @@ class Figure:
     svg: Any
 
 
+def file_name(path: str) -> str:
+    """The last part of a picture's path."""
+    return path.replace("\\", "/").rsplit("/", 1)[-1]
+
+
 def _rows(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], bool]]:
     """The lines of the headline table: name, its accuracy, and whether it is ours."""
     others = [(name.replace("_", " "), row, False) for name, row in (metrics.get("baselines") or {}).items()]
+    without = metrics.get("without_leaked")
+    if without:
+        others.insert(0, (f"lmr, without the {metrics['leaked']['n']} queries that it knew", without, True))
     return [("lmr", metrics, True), *others]
 
 
@@ -181,7 +212,7 @@ def figure(heading: str, about: str, drawn: Any) -> Figure:
     return Figure(heading, about, Markup(plots.to_svg(drawn, f"{heading}. {about}")))  # our own SVG
 
 
-def file_link(path: str, folder: "Path") -> str:
+def file_link(path: str, folder: Path) -> str:
     """The address of a file for a link in a page of this folder; '' where there is no such file (it may be in a tar).
 
     It is relative, so that pages and pictures can be moved together, and begins with a dot, so that a name is never

@@ -1,7 +1,8 @@
 """What is trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ class TrainingData:
     """Pictures to train on.
 
     landmark: (n,) int32 into labels, -1 = non-landmark. image_id: (n,), for messages. teacher: descriptors to imitate.
+    record: of `retrieval.seen`, by which an evaluation on these pictures is told later; None = none is kept.
     """
 
     source: Source
@@ -24,6 +26,7 @@ class TrainingData:
     digest: str
     image_id: Sequence[str] = ()
     teacher: Teacher | None = None
+    record: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         n_landmarks = len(np.unique(self.landmark[self.landmark >= 0]))

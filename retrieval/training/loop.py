@@ -98,6 +98,8 @@ def history(data: TrainingData, config: TrainConfig, log: Sequence[Mapping[str, 
     made_by |= {"n_non_landmarks": int((data.landmark < 0).sum()), "log": list(log)}
     if data.teacher is not None:
         made_by["teacher"] = data.teacher.fingerprint
+    if data.record is not None:
+        made_by["trained_on"] = dict(data.record)
     return made_by
 
 

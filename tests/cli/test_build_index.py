@@ -20,7 +20,7 @@ def test_an_index_of_the_same_is_left_alone_and_said_so(tiny_set):
     )
     assert listing(tiny_set) == files
     done("build-index", "--names", "names.csv", "--overwrite", "--device", "cpu")
-    assert not Path("landmarks/calibration.json").exists()
+    assert Path("landmarks/calibration.json").exists()
     assert info()["files"].keys() == {
         *("background.h5", "index.faiss", "names.json", "rows.h5", "thumbnails.h5", "whiten.h5", "model/model.json"),
         *(f"model/{path.name}" for path in Path("model").glob("weights-*")),
@@ -145,3 +145,52 @@ def test_the_folder_keeps_small_pictures_and_says_of_which_rows_it_could_not(tin
     done("build-index", store, "--output", "none", "--thumbnails", "0", "--device", "cpu")
     assert info("none")["thumbnails"] == {"side_px": 0, "n": 0}
     assert not Path("none/thumbnails.h5").exists()
+
+
+def calibration() -> dict:
+    return json.loads(Path("landmarks/calibration.json").read_text())
+
+
+def test_the_calibration_stays_where_the_new_index_answers_alike(tiny_set):
+    before = calibration()
+    write_csv(Path("names.csv"), "landmark_id,name", ["arch,Another Arch"])
+    result = done("build-index", "--names", "names.csv", "--overwrite", "--device", "cpu")
+    assert result.stderr.splitlines()[-1] == (
+        "landmarks: its calibration from val.h5 is kept; the new index answers alike"
+    )
+    after = calibration()
+    assert after["origin"]["index_digest"] == info()["inputs_digest"] != before["origin"]["index_digest"]
+    same = {name: before[name] for name in before if name not in ("origin", "sha256")}
+    assert {name: after[name] for name in same} == same
+    (answer,) = json.loads(done("query", "images/test-arch-0.jpg", "--json", *HERE).stdout)
+    assert answer["confidence"] is not None
+
+
+def test_the_end_of_a_calibration_is_said(tiny_set):
+    result = done("build-index", "--whitening-power", "0.25", "--overwrite", "--device", "cpu")
+    assert result.stderr.splitlines()[-1] == (
+        "warning: landmarks is not calibrated any more: its calibration from val.h5 was of other descriptors, labels "
+        "or options; lmr calibrate val.h5 makes it again, as --recalibrate does"
+    )
+    assert not Path("landmarks/calibration.json").exists()
+
+
+def test_a_calibration_is_made_again_where_that_is_asked(tiny_set):
+    done("calibrate", "val.csv", "--precision", "0.8", "--overwrite", *HERE)
+    result = done("build-index", "--whitening-power", "0.25", "--overwrite", "--recalibrate", "--device", "cpu")
+    assert result.stderr.splitlines()[-1].startswith("landmarks: calibrated again on val.h5: GAP ")
+    assert calibration()["settings"]["precision"] == 0.8
+    assert calibration()["origin"]["index_digest"] == info()["inputs_digest"]
+
+
+def test_a_calibration_that_cannot_be_made_again_is_refused_before_anything_is_replaced(tiny_set):
+    Path("val.h5").unlink()
+    files = listing(tiny_set)
+    again = ("build-index", "--whitening-power", "0.25", "--overwrite", "--recalibrate")
+    assert refused(*again) == (
+        "--recalibrate: val.h5, which landmarks was calibrated on, is not there; run it where it is, or lmr calibrate "
+        "afterwards"
+    )
+    assert listing(tiny_set) == files
+    Path("landmarks/calibration.json").unlink()
+    assert refused(*again) == ("--recalibrate: landmarks has no calibration to make again; lmr calibrate makes one")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from calibration_world import make_queries
 
-from index.calibration import Calibration, CalibrationSettings, Origin, calibrate
+from index.calibration import Calibration, CalibrationSettings, Evidence, Origin, calibrate
 from index.confidence import sigmoid
 from index.metrics import gap, make_truths
 from index.tuning import Grid, tune
@@ -36,8 +36,10 @@ def test_the_reported_figures_are_those_of_cross_validated_answers(calibration):
     known = queries.truths.known
     figures = calibration.cross_validated
     assert (calibration.rule, calibration.confidence) == (tuned.rule, tuned.confidence)
-    assert figures.gap == pytest.approx(gap(tuned.logit, tuned.correct, int(known.sum()), queries.image_id))
-    assert figures.top1 == pytest.approx(tuned.correct[known].mean())
+    assert figures.gap == pytest.approx(
+        gap(tuned.answered.logit, tuned.answered.correct, int(known.sum()), queries.image_id)
+    )
+    assert figures.top1 == pytest.approx(tuned.answered.correct[known].mean())
     assert (figures.n_queries, figures.n_landmark_queries, figures.n_not_in_index) == (120, known.sum(), 0)
     assert figures.n_non_landmarks == 120 - known.sum()
     assert figures.gap_at_share is None
@@ -46,8 +48,8 @@ def test_the_reported_figures_are_those_of_cross_validated_answers(calibration):
 def test_the_thresholds_hold_on_the_cross_validated_answers(calibration):
     tuned = tune(make_queries(), SMALL, None, 0)
     for threshold in (calibration.threshold_gap, calibration.threshold_precision):
-        answered = tuned.logit >= threshold.logit
-        assert threshold.precision == pytest.approx(tuned.correct[answered].mean())
+        answered = tuned.answered.logit >= threshold.logit
+        assert threshold.precision == pytest.approx(tuned.answered.correct[answered].mean())
         assert threshold.confidence == pytest.approx(float(sigmoid(np.array([threshold.logit]))[0]))
         assert [figures.kind for figures in threshold.kinds] == ["landmark", "other"]
     assert calibration.threshold_precision.reached
@@ -108,11 +110,58 @@ def test_a_query_with_two_landmarks_of_the_index_counts_once():
     assert calibrate(replace(queries, truths=truths), ORIGIN, grid=SMALL).cross_validated.n_not_in_index == 0
 
 
-def test_a_precision_out_of_reach_is_warned_of():
-    found = calibrate(make_queries(), ORIGIN, CalibrationSettings(precision=0.999), SMALL)
-    best = found.threshold_precision.precision_bound
-    assert not found.threshold_precision.reached
-    assert found.warnings == (f"no threshold is sure to reach a precision of 0.999, the best {best:.3f}",)
+def test_a_precision_that_is_not_sure_is_warned_of_with_what_would_make_it_sure():
+    found = calibrate(make_queries(), ORIGIN, CalibrationSettings(precision=0.96), SMALL)
+    at = found.threshold_precision
+    assert not at.reached
+    assert at.precision_bound < 0.96 < at.expected_precision
+    assert found.warnings == (
+        f"a precision of 0.96 is not sure at the threshold of {at.confidence:.3f}: {at.expected_precision:.3f} is "
+        f"expected, {at.precision_bound:.3f} is sure; about {at.n_more_queries:,} more held-out queries would make it "
+        "sure",
+    )
+
+
+def test_a_precision_that_no_answer_is_confident_of_is_warned_of():
+    found = calibrate(make_queries(), ORIGIN, CalibrationSettings(precision=0.9999), SMALL)
+    assert found.warnings == (
+        "a precision of 0.9999 is not sure at the threshold of 1.000: no held-out query is answered with such "
+        "confidence; ask for less or add queries",
+    )
+
+
+def test_the_choice_tells_what_the_defaults_and_the_chosen_constants_are_worth(calibration):
+    queries = make_queries()
+    tuned = tune(queries, SMALL, None, 0)
+    known = queries.truths.known
+    choice = calibration.choice
+    assert (choice.tried, choice.gain, choice.gain_error) == (tuned.tried, tuned.gain, tuned.gain_error)
+    assert choice.held_out.gap_default == pytest.approx(
+        gap(tuned.default.logit, tuned.default.correct, int(known.sum()), queries.image_id)
+    )
+    assert choice.held_out.top1_default == pytest.approx(tuned.default.correct[known].mean())
+    assert (choice.held_out.gap, choice.leave_one_out) == (calibration.cross_validated.gap, None)
+
+
+def test_leave_one_out_is_told_beside_the_held_out_queries(calibration):
+    evidence = Evidence(make_queries(80, seed=5))
+    choice = calibrate(make_queries(), ORIGIN, CalibrationSettings(precision=0.8), SMALL, evidence).choice
+    assert (choice.leave_one_out.n_queries, choice.why_not) == (80, None)
+    assert 0 < choice.leave_one_out.gap_default < 1
+    why = calibrate(make_queries(), ORIGIN, grid=SMALL, evidence=Evidence(None, "borrowed")).choice
+    assert (why.leave_one_out, why.why_not) == (None, "borrowed")
+
+
+def test_a_calibration_from_before_there_was_a_trade_still_opens(calibration):
+    old = document(calibration)
+    del old["trade"], old["choice"]
+    for name in ("threshold_gap", "threshold_precision"):
+        for key in ("found_by", "named", "expected_precision", "n_answers", "n_wrong", "n_more_queries"):
+            del old[name][key]
+    opened = Calibration.from_json(old)
+    assert (opened.rule, opened.curves, opened.trade, opened.choice) == (calibration.rule, calibration.curves, (), None)
+    assert opened.threshold_precision.logit == calibration.threshold_precision.logit
+    assert opened.threshold_precision.n_more_queries is None
 
 
 @pytest.mark.parametrize("right", [True, False])

@@ -8,18 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.confidence import sigmoid
+from index.held_out import HeldOut, clopper_pearson_lower, non_landmark_weight, weighted_gap
 from index.metrics import gap
-from index.thresholds import (
-    HeldOut,
-    Threshold,
-    clopper_pearson_lower,
-    curves,
-    gap_threshold,
-    non_landmark_weight,
-    precision_threshold,
-    reliability,
-    weighted_gap,
-)
+from index.thresholds import Threshold, curves, gap_threshold, reliability
 from retrieval.errors import LmrError
 
 
@@ -73,21 +64,6 @@ def test_the_gap_threshold_is_the_highest_that_keeps_its_share(h, kept):
     assert found.gap == pytest.approx(gap_at(h, found.logit))
 
 
-@given(drawn(), st.sampled_from([0.2, 0.5, 0.8]))
-@settings(max_examples=100, deadline=None)
-def test_the_precision_threshold_is_the_lowest_whose_bound_reaches_it(h, precision):
-    levels = sorted(set(h.logit[h.logit > -np.inf]))
-    bounds = {}
-    for level in levels:
-        right, wrong, false = answers_of(h, level)
-        bounds[level] = float(clopper_pearson_lower(np.array([right]), np.array([right + wrong + false]))[0])
-    enough = [level for level in levels if bounds[level] >= precision]
-    found = precision_threshold(h, precision)
-    assert found.reached == bool(enough)
-    assert found.precision_bound == pytest.approx(bounds[found.logit])
-    assert found.logit == (min(enough) if enough else max(levels, key=lambda level: (bounds[level], level)))
-
-
 @given(drawn())
 @settings(max_examples=50, deadline=None)
 def test_the_figures_of_a_threshold_are_counted_at_or_above_it(h):
@@ -116,18 +92,6 @@ def test_the_gap_threshold_cuts_off_a_tail_without_right_answers():
 def test_no_right_answer_leaves_a_threshold_that_answers_everything():
     found = gap_threshold(held("wwn"))
     assert (found.logit, found.gap, found.false_answer_rate) == (1.0, 0.0, 1.0)
-
-
-def test_thirty_right_answers_are_enough_for_a_precision_of_nine_tenths():
-    # 0.1 ** (1 / 30) = 0.926 is the bound for 30 of 30; 30 of 31 give 0.879
-    found = precision_threshold(held("r" * 30 + "n"), 0.9)
-    assert (found.logit, found.reached, found.precision_bound) == (2.0, True, pytest.approx(0.1 ** (1 / 30)))
-
-
-def test_a_precision_out_of_reach_gives_the_best_bound_and_says_so():
-    found = precision_threshold(held("rrrnnn"), 0.95)
-    assert (found.logit, found.reached, found.precision) == (4.0, False, 1.0)
-    assert found.precision_bound == pytest.approx(0.1 ** (1 / 3))
 
 
 def test_each_kind_has_its_own_figures():
@@ -186,12 +150,6 @@ def test_a_weighted_bound_allows_for_non_landmarks_that_were_not_seen_to_be_answ
 def test_the_bound_for_a_larger_share_of_non_landmarks_is_lower():
     bounds = [gap_threshold(held("r" * 40 + "wn" * 10, weight=w)).precision_bound for w in (1.0, 5.0, 50.0)]
     assert bounds == sorted(bounds, reverse=True)
-
-
-def test_a_precision_outside_its_range_is_an_error():
-    with pytest.raises(LmrError) as error:
-        precision_threshold(held("rn"), 95)
-    assert str(error.value) == "precision 95: give a number between 0 and 1"
 
 
 def test_curves_hold_every_threshold_of_a_small_set():

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from index.tables import object_array
 from PIL import Image
 
 from index import thumbnails as module
@@ -16,6 +15,7 @@ from index.folder import open_folder, read_info, write_info
 from index.gathering import BuildInputs
 from index.thumbnail_plan import ThumbnailPlan
 from index.thumbnails import Thumbnails, make_thumbnail, write_thumbnails
+from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 
 COLOURS = {"red.png": (220, 20, 30), "green.png": (10, 180, 40), "blue.png": (20, 30, 200)}

@@ -8,10 +8,12 @@ import pytest
 from calibration_world import make_queries
 
 from index import tuning
+from index.calibration_queries import CalibrationQueries
+from index.choosing import NONE, Contest, Judge
 from index.confidence import fit_confidence
 from index.metrics import Truths, gap, make_truths
 from index.search import Neighbours
-from index.tuning import CalibrationQueries, Grid, make_folds, tune
+from index.tuning import Grid, make_folds, tune
 from index.voting import VoteRule
 from retrieval.errors import LmrError
 
@@ -56,7 +58,7 @@ def test_the_order_of_the_queries_changes_nothing():
     )
     one, other = tune(queries, SMALL, None, 0), tune(shuffled, SMALL, None, 0)
     assert one.rule == other.rule
-    assert one.logit[order] == pytest.approx(other.logit)
+    assert one.answered.logit[order] == pytest.approx(other.answered.logit)
     assert one.confidence.a == pytest.approx(other.confidence.a)
 
 
@@ -73,57 +75,106 @@ def test_the_answers_of_a_fold_do_not_know_its_truths(monkeypatch):
     truth[fold == 2] = np.where(truth[fold == 2] >= 0, -1, 3)
     changed = replace(queries, truths=make_truths([[code] for code in truth]))
     one, other = tune(queries, SMALL, None, 0), tune(changed, SMALL, None, 0)
-    assert one.logit[fold == 2].tolist() == other.logit[fold == 2].tolist()
-    assert (one.logit[fold != 2] != other.logit[fold != 2]).any()
+    one, other = one.answered.logit, other.answered.logit
+    assert one[fold == 2].tolist() == other[fold == 2].tolist()
+    assert (one[fold != 2] != other[fold != 2]).any()
 
 
 def test_the_rule_of_a_fold_is_chosen_without_it(monkeypatch):
     queries = make_queries()
     rules = SMALL.rules(20, 3, True)
-    gaps = np.zeros((6, len(rules)))
-    gaps[2, 3] = gaps[5, 4] = 1.0
-    monkeypatch.setattr(tuning, "_gaps", lambda *_: gaps)
+
+    class Chosen:
+        """Rule 3 is best where fold 2 is left out, rule 4 where nothing is, else the default."""
+
+        def __init__(self, judges, *_):
+            self.judges = judges
+            self.best = {frozenset({f}): 0 for f in range(5)} | {frozenset({2}): 3, NONE: 4}
+
+        def gain(self, *_):
+            return 0.02, 0.01
+
+    monkeypatch.setattr(tuning, "Contest", Chosen)
     tuned = tune(queries, SMALL, None, 0)
     fold = make_folds(queries, rules[0], 0)
-    assert tuned.rule == rules[4]
+    assert (tuned.rule, tuned.tried) == (rules[4], rules[4])
     for f, rule in ((1, rules[0]), (2, rules[3])):
         score, correct = queries.answer(rule)
         model = fit_confidence(score[fold != f], correct[fold != f], queries.background[fold != f])
-        assert tuned.logit[fold == f] == pytest.approx(model.logit(score, queries.background)[fold == f])
+        assert tuned.answered.logit[fold == f] == pytest.approx(model.logit(score, queries.background)[fold == f])
 
 
-def test_a_rule_is_judged_by_models_that_saw_neither_fold():
+def test_a_rule_is_judged_by_models_that_saw_neither_the_folds_left_out_nor_the_querys_own():
     queries = make_queries()
     rules = [VoteRule(k=1), VoteRule(k=20)]
     fold = make_folds(queries, rules[0], seed=0)
-    gaps = tuning._gaps(queries, fold, rules, None)
-    for number, rule in enumerate(rules):
-        score, correct = queries.answer(rule)
-        for f in range(6):
+    contest = Contest([Judge(queries, fold, None)], rules, 5)
+    for left_out in (NONE, frozenset({1}), frozenset({3})):
+        gaps = []
+        for rule in rules:
+            score, correct = queries.answer(rule)
             logit = np.empty(len(score))
             for j in range(5):
-                seen, here = (fold != f) & (fold != j), fold == j
+                seen, here = ~np.isin(fold, [*left_out, j]), fold == j
                 model = fit_confidence(score[seen], correct[seen], queries.background[seen])
                 logit[here] = model.logit(score[here], queries.background[here])
-            used = fold != f
+            used = ~np.isin(fold, list(left_out))
             n_known = int(queries.truths.known[used].sum())
-            expected = gap(logit[used], correct[used], n_known, queries.image_id[used])
-            assert gaps[f, number] == pytest.approx(expected)
+            gaps.append(gap(logit[used], correct[used], n_known, queries.image_id[used]))
+        assert contest._gaps(rules[0])[contest._sets.index(left_out)] == pytest.approx(gaps[0])
+        assert contest.best[left_out] == int(np.argmax(gaps))
 
 
-def test_the_rule_that_answers_rightly_wins():
-    # The nearest row is of the right landmark 0, but the default rule listens to four others that agree.
-    n = 40
+def test_a_rule_that_is_better_by_chance_leaves_the_default():
+    # Labels at random: some rule is always a little better than the default on the queries at hand.
+    changed = []
+    for seed in range(8):
+        queries = make_queries(60, seed=seed)
+        truth = np.random.default_rng(seed).permutation(queries.truths.first)
+        tuned = tune(replace(queries, truths=make_truths([[code] for code in truth])), SMALL, None, 0)
+        assert tuned.tried in SMALL.rules(20, 3, True)
+        changed.append(tuned.rule != VoteRule())
+        assert (tuned.gain > tuned.gain_error) == (tuned.rule == tuned.tried != VoteRule()) or not tuned.gain
+    assert sum(changed) <= 3
+
+
+def test_leave_one_out_can_speak_against_what_few_queries_say():
+    queries, n = right_by_the_nearest(40), 40
+    # The same neighbours, but here the four that agree are right: the default rule is, the nearest neighbour is not.
+    against = replace(queries, truths=make_truths([[1]] * n))
+    grid = Grid(k=(1, 5), tau=(0.05,), r=(0.0, 0.5))
+    assert tune(queries, grid, None, 0).rule.k == 1
+    tuned = tune(queries, grid, None, 0, against)
+    assert tuned.rule == VoteRule(k=5)
+    assert (tuned.evidence.correct.mean(), tuned.evidence_default.correct.mean()) == (1.0, 1.0)
+
+
+def test_a_query_that_is_a_row_counts_its_landmark_one_row_less():
+    queries = right_by_the_nearest(3)
+    score, _ = queries.answer(VoteRule(k=5, r=1.0))
+    own, _ = replace(queries, own=np.array([1, 1, -1], np.int32)).answer(VoteRule(k=5, r=1.0))
+    # S of landmark 1, of which all four rows are neighbours: tau log(4 exp(0.88 / tau) / n), n = 4, or 3 without one.
+    assert score.tolist() == pytest.approx([0.9, 0.9, 0.9])
+    assert own[0] == pytest.approx(max(0.9, 0.88 + 0.05 * np.log(4 / 3)))
+    assert own[2] == score[2]
+
+
+def right_by_the_nearest(n):
+    """The nearest row is of the right landmark 0, but the default rule listens to four others that agree."""
     scores = np.tile(np.array([0.9, 0.88, 0.88, 0.88, 0.88], np.float32), (n, 1))
-    queries = CalibrationQueries(
+    return CalibrationQueries(
         neighbours=Neighbours(np.tile(np.arange(5), (n, 1)), scores),
         landmark=np.array([0, 1, 1, 1, 1], np.int32),
         truths=make_truths([[0]] * n),
         image_id=np.array([f"{i:02d}" for i in range(n)], dtype=object),
     )
+
+
+def test_the_rule_that_answers_rightly_wins():
+    queries = right_by_the_nearest(40)
     tuned = tune(queries, Grid(k=(1, 5), tau=(0.05,), r=(0.0, 0.5)), None, 0)
-    assert (tuned.rule.k, tuned.correct.all()) == (1, True)
-    assert not queries.answer(VoteRule())[1].any()
+    assert (tuned.rule.k, tuned.answered.correct.all(), tuned.default.correct.any()) == (1, True, False)
+    assert (tuned.gain, tuned.gain_error) == (1.0, 0.0)
 
 
 def test_the_default_rule_wins_where_all_are_as_good():
@@ -148,17 +199,17 @@ def test_rules_are_compared_on_a_part_whose_weight_keeps_the_share(monkeypatch):
     monkeypatch.setattr(tuning, "MAX_TUNED", 20)
     queries = make_queries(150)
     known = queries.truths.known
-    part, weight = tuning._part(queries, None, 0)
-    n_known, n_other = int(known[part].sum()), int((~known[part]).sum())
-    assert (n_known, n_other, len(set(part.tolist()))) == (20, 20, 40)
-    assert weight * n_other / n_known == pytest.approx((~known).sum() / known.sum())
-    tuned = tune(queries, SMALL, None, 0)
-    assert np.isfinite(tuned.logit).all()
+    part = tuning._part(Judge(queries, np.zeros(150, np.int64), None), 0)
+    kept = part.queries.truths.known
+    n_known, n_other = int(kept.sum()), int((~kept).sum())
+    assert (n_known, n_other, len(set(part.queries.image_id))) == (20, 20, 40)
+    assert part.weight * n_other / n_known == pytest.approx((~known).sum() / known.sum())
+    assert np.isfinite(tune(queries, SMALL, None, 0).answered.logit).all()
 
 
 @pytest.mark.parametrize(("n", "share"), [(1, 0.0), (2, 0.0), (6, 0.0), (6, 0.5)])
 def test_a_handful_of_queries_is_tuned_without_error(n, share):
-    assert np.isfinite(tune(make_queries(n, share=share), SMALL, None, 0).logit).all()
+    assert np.isfinite(tune(make_queries(n, share=share), SMALL, None, 0).answered.logit).all()
 
 
 def test_queries_that_found_nothing_have_no_answer():
@@ -166,8 +217,8 @@ def test_queries_that_found_nothing_have_no_answer():
     rows, scores = queries.neighbours.rows.copy(), queries.neighbours.scores.copy()
     rows[7], scores[7] = -1, -np.inf
     tuned = tune(replace(queries, neighbours=Neighbours(rows, scores)), SMALL, None, 0)
-    assert np.flatnonzero(np.isneginf(tuned.logit)).tolist() == [7]
-    assert not tuned.correct[7]
+    assert np.flatnonzero(np.isneginf(tuned.answered.logit)).tolist() == [7]
+    assert not tuned.answered.correct[7]
 
 
 def test_any_of_several_true_landmarks_is_right():

@@ -1,0 +1,154 @@
+"""Held-out queries with the answers they got, and what answering down to each logit gives."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from index.confidence import sigmoid
+from index.metrics import ranking
+from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray, read_only
+from retrieval.errors import LmrError
+
+BOUND_LEVEL = 0.9  # one-sided confidence of a bound on the precision
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What was answered to held-out queries.
+
+    logit: (n,) float64, -inf = no answer. correct: (n,) bool, False for every non-landmark. known: (n,) bool, the
+    query shows a landmark, whether or not the index holds it. kind: (n,) str or None. weight: how often a
+    non-landmark counts, for another share of them than here (see `non_landmark_weight`), None = as it is.
+    """
+
+    logit: FloatArray
+    correct: BoolArray
+    known: BoolArray
+    image_id: ObjArray
+    kind: ObjArray | None = None
+    weight: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("logit", "correct", "known", "image_id", "kind"):
+            values = getattr(self, name)
+            if values is not None:
+                if values.shape != (len(self.logit),):
+                    raise ValueError(f"{name} has shape {values.shape}, logit {self.logit.shape}")
+                object.__setattr__(self, name, read_only(values))
+        if np.any(self.correct & ~self.known):
+            raise ValueError("a non-landmark query cannot be answered rightly")
+        if not self.known.any():
+            raise LmrError("thresholds need at least one query with a known landmark; all of these are blank")
+        if not np.any(self.logit > -np.inf):
+            raise LmrError("thresholds need at least one query with an answer; none of these found a neighbour")
+
+    @property
+    def weights(self) -> FloatArray:
+        """(n,) float64: how often each query counts."""
+        return np.where(self.known, 1.0, 1.0 if self.weight is None else self.weight)
+
+
+def non_landmark_weight(n_landmark_queries: int, n_non_landmarks: int, share: float) -> float:
+    """How often each non-landmark must count for them to be this share of all queries.
+
+    Raises LmrError for a share outside [0, 1), or where there are no non-landmarks to count.
+    """
+    if not 0 <= share < 1:
+        raise LmrError(f"non-landmark share {share}: give a number from 0 to below 1")
+    if share and not n_non_landmarks:
+        raise LmrError(f"non-landmark share {share}: there are no non-landmarks among the queries; add some")
+    return share / (1 - share) * n_landmark_queries / n_non_landmarks if share else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What answering down to each distinct logit gives, from the highest to the lowest; (t,) each.
+
+    precision: share of the answers that are right, bound: its lower bound (see `precision_bound`). expected: mean
+    confidence of the answers, error: its standard error, were each right with its confidence. n_answers, n_wrong:
+    with weights, non-landmarks count as often as these say.
+    """
+
+    logit: FloatArray
+    gap: FloatArray
+    precision: FloatArray
+    bound: FloatArray
+    expected: FloatArray
+    error: FloatArray
+    n_answers: FloatArray
+    n_wrong: FloatArray
+
+
+def sweep(held: HeldOut) -> Sweep:
+    """The figures at every distinct logit of the answers."""
+    order, gap = _gap_by_rank(held)
+    logit, weights, confidence = held.logit[order], held.weights[order], sigmoid(held.logit[order])
+    last = np.flatnonzero(np.append(logit[1:] != logit[:-1], True))
+    right = np.cumsum(held.correct[order], dtype=np.int64)[last]
+    known = np.cumsum(held.known[order], dtype=np.int64)[last]
+    n_answers = np.cumsum(weights)[last]
+    some = np.maximum(n_answers, np.finfo(np.float64).tiny)
+    return Sweep(
+        logit=logit[last],
+        gap=gap[last],
+        precision=right / some,
+        bound=precision_bound(held, right, known, last + 1 - known),
+        expected=np.cumsum(weights * confidence)[last] / some,
+        error=np.sqrt(np.cumsum(weights**2 * confidence * (1 - confidence))[last]) / some,
+        n_answers=n_answers,
+        n_wrong=n_answers - right,
+    )
+
+
+def precision_bound(
+    held: HeldOut,
+    right: FloatArray | LongArray,
+    known: FloatArray | LongArray,
+    false: FloatArray | LongArray,
+    *,
+    times: float = 1.0,
+) -> FloatArray:
+    """What the precision is surely not below, with 90 %, elementwise.
+
+    right: right answers of `known` answers to landmark queries, beside `false` ones to non-landmarks. times: as if
+    everything had been seen this often. The bound is the one-sided 90 % one of Clopper and Pearson (1934). Where
+    non-landmarks have a weight, a share of them that was never seen to be answered would count as certain; there two
+    bounds at 95 % are put together, the lower one on the right answers to landmark queries and the upper one on the
+    share of non-landmarks answered (Bonferroni: both hold with 90 %).
+    """
+    right, known, false = (times * np.asarray(values, dtype=np.float64) for values in (right, known, false))
+    if held.weight is None:
+        return clopper_pearson_lower(right, known + false)
+    level = (1 + BOUND_LEVEL) / 2
+    n_false = times * float((~held.known).sum())
+    most_false = n_false * (1 - clopper_pearson_lower(n_false - false, np.full_like(false, n_false), level))
+    bound: FloatArray = clopper_pearson_lower(right, known, level) * known
+    bound /= known + held.weight * most_false + (known == 0)
+    return bound
+
+
+def clopper_pearson_lower(
+    right: FloatArray | LongArray, n: FloatArray | LongArray, level: float = BOUND_LEVEL
+) -> FloatArray:
+    """Lower bound of a share of which `right` of `n` were seen, 0 for none; one-sided, elementwise."""
+    from scipy.special import betaincinv
+
+    right = np.asarray(right, dtype=np.float64)
+    some = np.maximum(right, np.finfo(np.float64).tiny)
+    bound: FloatArray = np.where(right > 0, betaincinv(some, n - right + 1, 1 - level), 0.0)
+    return bound
+
+
+def weighted_gap(held: HeldOut) -> float:
+    """GAP where non-landmarks count by their weight; without one, `index.metrics.gap`."""
+    return float(_gap_by_rank(held)[1][-1])
+
+
+def _gap_by_rank(held: HeldOut) -> tuple[LongArray, FloatArray]:
+    """Answered queries in the order of their confidence, and the GAP of answering up to each."""
+    answered = np.flatnonzero(held.logit > -np.inf)
+    order = answered[ranking(held.logit[answered], held.image_id[answered])]
+    right = held.correct[order]
+    answers = np.cumsum(held.weights[order])
+    precision = np.divide(np.cumsum(right), answers, out=np.zeros(len(order)), where=right)
+    return order, np.cumsum(precision) / int(held.known.sum())

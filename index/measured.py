@@ -1,0 +1,142 @@
+"""An evaluation with what it was made of: which queries the index knew already, and the figures without these."""
+
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from index.answers import Answers, answer_store, select_answers
+from index.evaluation import Evaluation, Queries, evaluate
+from index.folder import IndexFolder
+from index.leaks import KINDS, Leaks, find_leaks
+from index.leave_one_out import leave_one_out
+from index.metrics import LIST_LENGTH
+from index.voting import VoteRule
+from retrieval.store import Descriptors
+
+LEAVE_ONE_OUT = "leave-one-out"
+N_NAMED = 5  # pictures that a warning names
+_WITHOUT = ("gap", "top1", "top5", "top10", "n_queries", "n_landmark_queries")
+_WITHOUT_AT = ("precision_at_threshold", "recall_at_precision", "gap_interval", "top1_interval")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The measures of an index on queries.
+
+    source: file of the queries, or `leave-one-out`. without: on the queries that do not leak, None where all do or
+    none does, or where no landmark query is left. n_single: rows that are their landmark's only picture. measured_at:
+    ISO 8601, UTC. lmr_version: of this program.
+    """
+
+    source: str
+    evaluation: Evaluation
+    answers: Answers
+    queries: Queries
+    leaks: Leaks
+    without: Evaluation | None
+    warnings: tuple[str, ...]
+    measured_at: str
+    lmr_version: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object of `lmr evaluate --json`."""
+        leaked: dict[str, Any] = {"n": int(self.leaks.any.sum()), "training_unknown": self.leaks.training_unknown}
+        for kind in KINDS:
+            found = getattr(self.leaks, kind)
+            leaked[kind] = {"n": int(found.sum()), "images": [str(name) for name in self.queries.image_id[found]]}
+        without = None
+        if self.without is not None:
+            content = self.without.to_json()
+            without = {name: content[name] for name in (*_WITHOUT, *_WITHOUT_AT)}
+        about = {"source": self.source, "at": self.measured_at, "lmr_version": self.lmr_version}
+        return {
+            **self.evaluation.to_json(),
+            "measured": about,
+            "leaked": leaked,
+            "without_leaked": without,
+            "warnings": list(self.warnings),
+        }
+
+
+def measure_store(folder: IndexFolder, store: Descriptors, queries: Queries) -> Measured:
+    """The answers to a store's rows, measured. queries: of the rows in their order. LmrError as `evaluate`."""
+    answers = answer_store(folder, store, n_neighbours=LIST_LENGTH)
+    evaluation = evaluate(folder, answers, queries)
+    leaks = find_leaks(folder, answers, queries, store)
+    return _measured(folder, store.source, (evaluation, answers, queries), leaks)
+
+
+def measure_left_out(folder: IndexFolder) -> Measured:
+    """Every row and background picture, asked against the others and measured. LmrError as `leave_one_out`."""
+    left = leave_one_out(folder)
+    leaks = find_leaks(folder, left.answers, left.queries)
+    return _measured(folder, LEAVE_ONE_OUT, (left.evaluation, left.answers, left.queries), leaks, left.n_single)
+
+
+def _measured(
+    folder: IndexFolder,
+    source: str,
+    found: tuple[Evaluation, Answers, Queries],
+    leaks: Leaks,
+    n_single: int = 0,
+) -> Measured:
+    evaluation, answers, queries = found
+    kept = np.flatnonzero(~leaks.any)
+    without = None
+    if len(kept) < len(queries) and any(len(labels) for labels in queries.landmarks[kept]):
+        n_left_out = 1 if source == LEAVE_ONE_OUT else 0
+        without = evaluate(folder, select_answers(answers, kept), queries.select(kept), n_left_out=n_left_out)
+    return Measured(
+        source=source,
+        evaluation=evaluation,
+        answers=answers,
+        queries=queries,
+        leaks=leaks,
+        without=without,
+        warnings=tuple(_warnings(folder, source, queries, leaks, n_single)),
+        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        lmr_version=importlib.metadata.version("lmr"),
+    )
+
+
+def _warnings(folder: IndexFolder, source: str, queries: Queries, leaks: Leaks, n_single: int) -> list[str]:
+    """What makes the figures too good, or too bad, a line each."""
+    left_out, n = source == LEAVE_ONE_OUT, len(queries)
+    what = "pictures" if left_out else "queries"
+    said = {
+        "same_picture": "have a copy in the index" if left_out else "are pictures of the index itself",
+        "near_duplicate": "look the same as another picture of the index"
+        if left_out
+        else "look the same as pictures of the index",
+        "calibrated_on": "are those that the index was calibrated on",
+        "trained_on": "have the name and label of pictures that the network was trained on",
+    }
+    lines = []
+    for kind in KINDS:
+        names = [str(name) for name in queries.image_id[getattr(leaks, kind)]]
+        if names:
+            lines.append(f"{len(names)} of {n} {what} {said[kind]}: {_first(names)}; the figures are too good")
+    calibration = folder.calibration
+    if leaks.calibrated_on.any() and calibration is not None:
+        seen = calibration.cross_validated
+        lines.append(f"cross-validation of the calibration gave GAP {seen.gap:.3f}, top-1 {seen.top1:.3f}")
+    if leaks.training_unknown:
+        lines.append("the network was trained on pictures that it has no record of; figures on these would be too good")
+    if left_out and calibration is not None and calibration.choice is not None:
+        default = VoteRule(k=min(VoteRule().k, calibration.rule.k), m=calibration.rule.m)
+        if calibration.choice.leave_one_out is not None and calibration.rule != default:
+            lines.append(
+                "the constants of the vote were chosen by these pictures too; the figures are a little too good"
+            )
+    if n_single:
+        lines.append(f"{n_single} pictures are the only one of their landmark and count as wrong")
+    return lines
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
+    return ", ".join(names[:N_NAMED]) + more

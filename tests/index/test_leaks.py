@@ -1,0 +1,163 @@
+"""What an index knows of its queries: rows, look-alikes, calibration queries, pictures of the training."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from index.answers import answer_store
+from index.calibrating import calibrate_folder, leave_one_out_evidence
+from index.calibration import CalibrationSettings
+from index.evaluation import queries_of
+from index.folder import open_folder
+from index.leaks import find_leaks
+from index.measured import measure_left_out, measure_store
+from index.sketches import pack_sketches, sketches, unpack_sketches
+from retrieval.arrays import object_array
+from retrieval.errors import LmrError
+from retrieval.seen import record_seen
+
+LABELS = ["rome"] * 6 + ["paris"] * 6
+
+
+@pytest.fixture
+def train(make_store):
+    return make_store(LABELS, seed=0)
+
+
+@pytest.fixture
+def folder(make_folder, train):
+    return make_folder(train)
+
+
+@pytest.fixture
+def queries(make_store, train):
+    store = make_store(["rome", "paris", "rome", ""] * 3, seed=2, source="queries.h5")
+    return replace(store, vectors=store.vectors + 0.8 * train.vectors[:12])
+
+
+def note_training(folder, **made_by):
+    (folder.path / "model" / "model.json").write_text(json.dumps({"fingerprint": folder.fingerprint, **made_by}))
+
+
+def leaks_of(folder, store):
+    queries = queries_of(store)
+    return find_leaks(folder, answer_store(folder, store, n_neighbours=100), queries, store)
+
+
+def test_new_queries_of_an_untrained_network_do_not_leak(folder, queries):
+    found = leaks_of(folder, queries)
+    assert (found.any.tolist(), found.training_unknown) == ([False] * 12, False)
+    measured = measure_store(folder, queries, queries_of(queries))
+    content = measured.to_json()
+    assert (content["leaked"]["n"], content["without_leaked"], content["warnings"]) == (0, None, [])
+    assert content["measured"]["source"] == "queries.h5"
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
+
+
+def test_rows_of_the_index_are_told_and_left_out_of_the_figures_beside(folder, queries, train):
+    vectors = queries.vectors.copy()
+    vectors[[0, 5]] = train.vectors[[0, 7]]
+    store = replace(queries, vectors=vectors)
+    measured = measure_store(folder, store, queries_of(store))
+    assert np.flatnonzero(measured.leaks.same_picture).tolist() == [0, 5]
+    assert measured.warnings == (
+        "2 of 12 queries are pictures of the index itself: queries.h5-0, queries.h5-5; the figures are too good",
+    )
+    content = measured.to_json()
+    assert content["leaked"]["same_picture"] == {"n": 2, "images": ["queries.h5-0", "queries.h5-5"]}
+    kept = np.setdiff1d(np.arange(12), [0, 5])
+    alone = replace(
+        store,
+        **{name: getattr(store, name)[kept] for name in ("vectors", "image_id", "landmark", "state", "path")},
+    )
+    expected = measure_store(folder, alone, queries_of(alone)).to_json()
+    for name in ("gap", "top1", "top5", "n_queries", "n_landmark_queries"):
+        assert content["without_leaked"][name] == pytest.approx(expected[name])
+
+
+def test_a_picture_that_looks_the_same_as_a_near_row_is_told(folder, queries, train, tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = Image.fromarray(rng.integers(0, 255, (12, 12, 3), dtype=np.uint8)).resize((96, 96))
+    pixels.save(tmp_path / "row.png")
+    pixels.resize((60, 60)).save(tmp_path / "copy.jpg", quality=60)
+    Image.fromarray(rng.integers(0, 255, (96, 96, 3), dtype=np.uint8)).save(tmp_path / "other.png")
+    rows = replace(folder.rows, path=object_array([str(tmp_path / "row.png")] * 12))
+    paths = [str(tmp_path / "copy.jpg"), str(tmp_path / "other.png"), str(tmp_path / "gone.jpg"), *[""] * 9]
+    # Near, but no copies by their descriptors.
+    vectors = train.vectors[:12] + 0.3 * queries.vectors
+    store = replace(queries, path=object_array(paths), vectors=vectors)
+    found = leaks_of(replace(folder, rows=rows), store)
+    assert np.flatnonzero(found.near_duplicate).tolist() == [0]
+    assert not found.same_picture.any()
+
+
+def test_the_queries_of_the_calibration_are_told_by_name_and_descriptor(folder, queries):
+    calibration = calibrate_folder(folder, queries, queries_of(queries), CalibrationSettings())
+    opened = open_folder(folder.path, device="cpu")
+    again = replace(queries, vectors=queries.vectors.astype(np.float16))  # described again, in half precision
+    measured = measure_store(opened, again, queries_of(again))
+    assert measured.leaks.calibrated_on.all()
+    assert measured.without is None
+    seen = calibration.cross_validated
+    assert measured.warnings[:2] == (
+        "12 of 12 queries are those that the index was calibrated on: queries.h5-0, queries.h5-1, queries.h5-2, "
+        "queries.h5-3, queries.h5-4 and 7 more; the figures are too good",
+        f"cross-validation of the calibration gave GAP {seen.gap:.3f}, top-1 {seen.top1:.3f}",
+    )
+    renamed = replace(queries, image_id=object_array([f"new-{i}" for i in range(12)]))
+    assert not leaks_of(opened, renamed).calibrated_on.any()
+    other = replace(queries, vectors=queries.vectors[::-1] * np.array([1, -1] * 4, np.float32))
+    assert not leaks_of(opened, other).calibrated_on.any()
+
+
+def test_pictures_that_the_network_was_trained_on_are_told_by_name_and_label(folder, queries):
+    names = list(queries.image_id)
+    record = record_seen(names[:3], ["rome", "rome", "rome"])
+    note_training(folder, made_by={"training": {"epochs": 1}, "trained_on": record})
+    found = leaks_of(folder, queries)
+    assert np.flatnonzero(found.trained_on).tolist() == [0, 2]  # the label of the second is another
+    note_training(folder, made_by={"training": {"epochs": 1}})
+    found = leaks_of(folder, queries)
+    assert (found.trained_on.any(), found.training_unknown) == (False, True)
+    members = [{"made_by": {"training": None}}, {"made_by": {"training": {"epochs": 1}, "trained_on": record}}]
+    note_training(folder, members=members, made_by={})
+    assert leaks_of(folder, queries).trained_on.sum() == 2
+
+
+def test_leaving_one_out_of_pictures_of_the_training_says_so_and_is_no_evidence(folder, train):
+    note_training(folder, made_by={"training": {}, "earlier_stages": [], "trained_on": record_seen([], [])})
+    assert leave_one_out_evidence(folder, 0).why_not is None
+    record = record_seen(train.image_id, LABELS)
+    note_training(folder, made_by={"training": {"epochs": 1}, "trained_on": record})
+    measured = measure_left_out(folder)
+    assert measured.warnings == (
+        "12 of 12 pictures have the name and label of pictures that the network was trained on: train.h5-0, "
+        "train.h5-1, train.h5-2, train.h5-3, train.h5-4 and 7 more; the figures are too good",
+    )
+    assert leave_one_out_evidence(folder, 0).why_not == (
+        "since the network was trained on 12 of the 12 pictures of the index"
+    )
+    note_training(folder, made_by={"training": {"epochs": 1}})
+    assert leave_one_out_evidence(folder, 0).why_not == (
+        "since the network may have been trained on pictures of the index: it kept no record"
+    )
+
+
+def test_a_copy_in_the_index_is_told_when_pictures_are_left_out(make_folder, train):
+    vectors = train.vectors.copy()
+    vectors[3] = vectors[2]
+    measured = measure_left_out(make_folder(replace(train, vectors=vectors)))
+    assert measured.warnings == (
+        "2 of 12 pictures have a copy in the index: train.h5-2, train.h5-3; the figures are too good",
+    )
+    assert measured.without.n_queries == 10
+
+
+def test_sketches_are_text_and_back():
+    found = sketches(np.random.default_rng(0).normal(size=(5, 128)).astype(np.float32))
+    assert unpack_sketches(pack_sketches(found)).tolist() == sorted(found.tolist())
+    with pytest.raises(LmrError, match="the sketches of the calibration queries are damaged"):
+        unpack_sketches("%%")
