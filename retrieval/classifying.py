@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from retrieval.checkpoint import load_model, read_card
 from retrieval.embedding import Embedder
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_bytes
+from retrieval.files.json_file import convert
 from retrieval.sources import Source
 from retrieval.training.config import LossConfig
 from retrieval.training.heads import CosineHead, LinearHead
@@ -99,8 +100,11 @@ def load_classifier(folder: Path) -> Classifier:
     if about["weights_sha256"] != card.weights_sha256:
         raise LmrError(f"{path} was trained with other weights than those beside it; run the same lmr train again")
     config, labels = LossConfig(**about["loss"]), tuple(about["labels"])
-    head = _make_head(config, tensors)
-    head.load_state_dict(tensors, strict=True)
+    try:
+        head = _make_head(config, tensors)
+        head.load_state_dict(tensors, strict=True)
+    except (RuntimeError, KeyError, ValueError, IndexError) as error:
+        raise LmrError(f"{path} is damaged (its tensors do not fit its loss); restore it or train again") from error
     return Classifier(head.eval().requires_grad_(False), labels, "raw" if config.name == "linear" else "unit")
 
 
@@ -163,16 +167,28 @@ class RawEmbedder(Embedder):
             return self._model.raw(x)
 
 
+class _About(TypedDict):
+    """What a classifier file says of itself."""
+
+    weights_sha256: str
+    labels: list[str]
+    loss: LossConfig
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What the file says about itself, and its tensors."""
     try:
         with safe_open(path, framework="pt") as file:
             about: dict[str, Any] = json.loads(file.metadata()["lmr"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:
+    except OSError as error:
+        raise LmrError(f"{path} cannot be read: {error.strerror or error}; try again, the file may be whole") from error
+    except Exception as error:  # whatever a damaged file makes safetensors say
         raise LmrError(f"{path} is damaged; restore it or train again") from error
-    if about["format_version"] != FORMAT_VERSION or set(about["loss"]) != set(asdict(LossConfig())):
+    known = isinstance(about, dict) and isinstance(about.get("loss"), dict)
+    if not known or about.get("format_version") != FORMAT_VERSION or set(about["loss"]) != set(asdict(LossConfig())):
         raise LmrError(f"{path} was written by another version of lmr; train again")
+    convert(about, _About, str(path), "restore it or train again")
     return about, tensors
 
 

@@ -49,7 +49,7 @@ def parse_json(data: bytes | str, source: str, remedy: str) -> dict[str, Any]:
 def convert(content: Any, kind: type[T], source: str, remedy: str) -> T:
     """The content as a dataclass or typed dictionary. Raises LmrError that names the entry which does not fit."""
     try:
-        return msgspec.convert(content, kind)
+        return msgspec.convert(content, kind, str_keys=True)
     except (msgspec.ValidationError, ValueError, TypeError) as error:
         raise LmrError(f"{source} is damaged or of another version ({error}); {remedy}") from error
 

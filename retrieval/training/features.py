@@ -15,6 +15,7 @@ from torch import Tensor
 from retrieval.arrays import FloatArray
 from retrieval.errors import UnreadableError
 from retrieval.files.atomic import replacing, write_bytes
+from retrieval.files.json_file import convert, read_json
 from retrieval.images.preprocess import ImageSpec, prepare
 from retrieval.model import DescriptorModel
 from retrieval.sources import Source
@@ -68,7 +69,8 @@ def frozen_features(parts: Parts, setting: Setting, pictures: PlainPictures, cac
             unreadable = _write_features(file, parts, setting, _all_batches(pictures, cache, setting), cache.n)
             write_bytes(reasons, json.dumps(unreadable).encode())
     setting.processes.first_says(None)
-    return FeatureRows(path, {int(row): reason for row, reason in json.loads(reasons.read_bytes()).items()})
+    remedy = "remove it and run the same lmr train again"
+    return FeatureRows(path, convert(read_json(reasons, remedy), dict[int, str], str(reasons), remedy))
 
 
 @dataclass(frozen=True, slots=True)

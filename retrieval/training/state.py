@@ -99,7 +99,11 @@ def _read_state_file(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise LmrError(f"{path} cannot be read: {error.strerror or error}; try again, the file may be whole") from error
+    except Exception as error:  # whatever a damaged pickle or archive makes torch say
         raise LmrError(f"{path} is damaged; start again with --overwrite") from error
+    if not isinstance(content, dict):
+        raise LmrError(f"{path} is damaged (it holds no state); start again with --overwrite")
     return content
