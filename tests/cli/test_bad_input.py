@@ -324,15 +324,21 @@ def test_an_index_of_another_model_is_not_mixed_with_it(tiny_set):
     theirs = json.loads(Path("others/index.json").read_text())["fingerprint"][:8]
     ours = json.loads(Path("landmarks/index.json").read_text())["fingerprint"][:8]
     before = listing(tiny_set)
+    weights = [
+        json.loads(done("info", name, "--json").stdout)["model"]["weights_sha256"][:8]
+        for name in ("other.h5", "train.h5")
+    ]
+    differs = f"pooling avg is not gem, weights {weights[0]} are not {weights[1]}"
+    other_way = f"pooling gem is not avg, weights {weights[1]} are not {weights[0]}"
     assert refused("build-index", "other.h5", "--output", "l") == (
-        f"other.h5 was made by model {theirs}, model with the same preparation is {ours}; embed with the same model"
+        f"other.h5 does not fit model: {differs}; give the model that made it"
     )
     assert refused("build-index", "train.h5", "other.h5", "--output", "l") == (
-        f"other.h5 was made by model {theirs}, train.h5 by {ours}; embed with the same model"
+        f"other.h5 does not fit train.h5: {differs}; embed with the same model"
     )
     for command in ("calibrate", "evaluate"):
         assert refused(command, "val.h5", "--index", "others", *HERE) == (
-            f"val.h5 was made by model {ours}, others by {theirs}; embed with the same model"
+            f"val.h5 does not fit others: {other_way}; embed with the same model"
         )
         assert refused(command, "val.csv", "--index", "others", *HERE) == (
             f"val.h5 was made with another model ({ours}, now {theirs}); give --overwrite or another file name"

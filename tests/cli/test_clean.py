@@ -22,6 +22,7 @@ from tiny_set import (
     refused,
     run_and_die,
     run_apart,
+    without_digests,
     write_csv,
 )
 
@@ -403,12 +404,14 @@ def test_options_come_from_a_file_whose_typos_are_named(dirty):
 
 
 def test_damaged_unfinished_and_other_stores_are_one_line_and_nothing_is_written(dirty):
-    anew = "make it again with lmr embed --overwrite"
+    mend = "copy it again if it is a copy, else make it again with lmr embed --overwrite"
     whole = Path("train.h5").read_bytes()
+    half = whole[: len(whole) // 2]
+    cut = f"it is cut short: {len(half):,} of {len(whole):,} bytes"
     for content, message in (
-        (whole[: len(whole) // 2], f"bad.h5 is cut short; {anew}"),
-        (b"hello", f"bad.h5 is not a descriptor store (HDF5); {anew}"),
-        (b"", f"bad.h5 is not a descriptor store (HDF5); {anew}"),
+        (half, f"bad.h5 is damaged ({cut}); {mend}"),
+        (b"hello", "bad.h5 is not a descriptor store (no HDF5 file); give the right file"),
+        (b"", "bad.h5 is not a descriptor store (no HDF5 file); give the right file"),
     ):
         Path("bad.h5").write_bytes(content)
         assert refused("clean", "dirty.csv", "--store", "bad.h5") == message
@@ -425,8 +428,14 @@ def test_damaged_unfinished_and_other_stores_are_one_line_and_nothing_is_written
         with h5py.File("bad.h5", "r+") as file:
             change(file)
         message = refused("clean", "dirty.csv", "--store", "bad.h5")
+        assert message.startswith("bad.h5 is damaged (")
+        assert message.endswith(f"not as it was written); {mend}" if name == "state" else f"were written); {mend}")
+        without_digests(Path("bad.h5"))
+        message = refused("clean", "dirty.csv", "--store", "bad.h5")
         assert message.startswith("bad.h5: the descriptor of " if name == "vectors" else "bad.h5 is damaged (")
-        assert message.endswith("; embed it again" if name == "vectors" else anew)
+        assert message.endswith(
+            "; embed it again" if name == "vectors" else "; make it again with lmr embed --overwrite"
+        )
     assert not Path("cleaned").exists()
 
 

@@ -22,6 +22,7 @@ from tiny_set import (
     run,
     run_and_die,
     run_apart,
+    without_digests,
     write_csv,
 )
 
@@ -211,6 +212,9 @@ def test_near_duplicates_are_told_by_descriptors(in_folder):
     )
     with h5py.File("d.h5", "r+") as file:
         file["vectors"][4, 1] = np.nan
+    message = refused(*arguments)
+    assert message.startswith("d.h5 is damaged (its bytes 6,256 to 6,312 are not those that were written); ")
+    without_digests(Path("d.h5"))
     name = manifest.image_id[4]
     assert refused(*arguments) == f"d.h5: the descriptor of {name} is zero or not finite; embed it again"
 

@@ -277,7 +277,7 @@ REFUSED = [
     (["train.csv", "--images", "no"], "--images no: there is no such folder"),
     (["train.csv", "--store", "no.h5"], "no.h5: there is no such descriptor store; lmr embed makes one"),
     (["train.csv", "--store", "train.csv"],
-     "train.csv is not a descriptor store (HDF5); make it again with lmr embed --overwrite"),
+     "train.csv is not a descriptor store (no HDF5 file); give the right file"),
     (["train.csv", "--test", "no.csv"], "no.csv: there is no such file or folder"),
     (["train.csv", "--names", "val.csv"],
      "val.csv holds no names; --names takes landmark_id,name[,address] or landmark_id,category"),

@@ -124,7 +124,7 @@ def test_unreadable_pictures_are_counted_and_left_out(pictures):
         (["--min-area", "0"], "--min-area must lie in (0, 1], got 0.0"),
         (["--seed", "-1"], "--seed must be 0 or more, got -1"),
         (["--scale", "0"], "--scale must be positive, got 0.0"),
-        (["--dimensions", "-8"], "--dimensions must be 0 (no neck) or more, got -8"),
+        (["--dimensions", "-8"], "--dimensions must be 0 (no neck) to 65,536, got -8"),
         (
             ["--freeze", "99"],
             "--freeze 99: shufflenet_v2_x0_5 has 5 blocks (conv1, stage2, stage3, stage4, conv5); give "
