@@ -69,9 +69,10 @@ def test_every_command_of_the_walks_succeeds(photos: Walk, kaggle: Walk) -> None
 def test_the_walk_through_photos_leaves_what_it_says(photos: Walk) -> None:
     before, after = photos.output("query", "new-picture.jpg")[:2]
     assert "not calibrated" in before
-    assert re.search(r"\n  [\w()-][^\n]*  score 0\.\d{3}\n", before)
+    assert re.search(r"\n  [\w()-][^\n]*, score 0\.\d{3}\n", before)
     assert "not calibrated" not in after
-    assert re.search(r"\n  (no known landmark \(best 0\.\d{3}, threshold 0\.\d{3}\)|[^\n]*  0\.\d{3})\n", after)
+    too_far = r"no known landmark; nearest was [^\n]+, confidence 0\.\d{3}, below 0\.\d{3}"
+    assert re.search(rf"\n  ({too_far}|[\w()-][^\n]*, confidence 0\.\d{{3}})\n", after)
     with Image.open(photos.folder / "sheet.jpg") as sheet:
         assert sheet.format == "JPEG"
     assert (photos.folder / "report.html").read_text(encoding="utf-8").startswith("<!")
