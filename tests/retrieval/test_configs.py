@@ -75,7 +75,7 @@ def test_a_miner_of_triplets_reads_their_margin_with_every_loss_of_pairs() -> No
     ("made", "message"),
     [
         (lambda: ModelConfig(pooling="mean"), "pooling is one of gem, avg, max, cls, got mean"),  # type: ignore[arg-type]
-        (lambda: ModelConfig(n_dimensions=-1), "--dimensions must be 0 (no neck) or more, got -1"),
+        (lambda: ModelConfig(n_dimensions=-1), "--dimensions must be 0 (no neck) to 65,536, got -1"),
         (lambda: ModelConfig(gem_p=math.nan), "--gem-p must be positive, got nan"),
         (
             lambda: LossConfig("hinge"),  # type: ignore[arg-type]

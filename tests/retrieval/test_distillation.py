@@ -66,7 +66,7 @@ def test_stores_that_are_no_teacher_are_refused(tmp_path: Path) -> None:
     )
     other = store(tmp_path / "b.h5", ["z"], fingerprint="cd" * 32)
     assert refused([one, other], "x") == (
-        f"{other} was made by model cdcdcdcd, {one} by abababab; a teacher is one model, which may be an ensemble"
+        f"{other} does not fit {one}: model cdcdcdcd is not abababab; a teacher is one model, which may be an ensemble"
     )
     twice = store(tmp_path / "c.h5", ["y"])
     assert refused([one, twice], "x") == f"{twice}: y is there twice (also in {one})"

@@ -79,8 +79,9 @@ def test_the_fingerprint_covers_members_weights_and_order() -> None:
 
 
 def test_scales_change_the_fingerprint_and_one_times_the_size_does_not() -> None:
-    plain = card_of("a")
-    assert plain.fingerprint == "5c99f9575fa2fb1a2135203a0437e41be561fe0c39d27c96c34345fd13628dbb"
+    plain = card_of("a", image_spec=dataclasses.replace(SPEC, colors="as-stored"))
+    assert plain.fingerprint == "5c99f9575fa2fb1a2135203a0437e41be561fe0c39d27c96c34345fd13628dbb"  # of old stores
+    assert card_of("a").fingerprint != plain.fingerprint
     assert dataclasses.replace(plain, scales=(1,)).fingerprint == plain.fingerprint
     several = dataclasses.replace(plain, scales=(1.0, 2.0))
     assert several.fingerprint != plain.fingerprint

@@ -47,7 +47,7 @@ def test_threads_of_pictures_are_prepared_measured_and_shown(size: tuple[int, in
     path = f"{tmp_path}/thread.png"
     with open(path, "wb") as file:
         file.write(data)
-    sheet = np.asarray(draw_sheet([SheetEntry(path, None, None, None, ())]))
+    sheet = np.asarray(draw_sheet([SheetEntry(path, None, (), None, ())]))
     assert ((sheet == (10, 200, 30)).all(axis=-1)).any()
 
 
