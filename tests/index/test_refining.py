@@ -173,11 +173,11 @@ def test_no_row_can_be_left_out_where_rows_borrow_from_each_other(refined):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"n_expand": -1}, "--expand must be 0 (off) or more, got -1"),
-        ({"n_augment": -2}, "--augment must be 0 (off) or more, got -2"),
+        ({"n_expand": -1}, "--expand must be 0 (off) to 10,000, got -1"),
+        ({"n_augment": -2}, "--augment must be 0 (off) to 10,000, got -2"),
         ({"expand_alpha": float("nan")}, "--expand-alpha must be 0 or more, got nan"),
         ({"rerank_weight": -0.5}, "--rerank-weight must be 0 or more, got -0.5"),
-        ({"n_rerank": 99}, "--rerank must be 0 (off) or 100 or more, got 99"),
+        ({"n_rerank": 99}, "--rerank must be 0 (off) or 100 to 10,000, got 99"),
         ({"rerank_neighbours": 0}, "--rerank-neighbours must lie in 1 to 99, got 0"),
     ],
 )
