@@ -21,7 +21,7 @@ from cli.options import (
     workers_option,
     writes,
 )
-from cli.terminal import say_result
+from cli.terminal import say_result, shown
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def to_text(index_path: Path, calibration: "Calibration") -> str:
     """What was chosen and what it is worth, for people."""
     rule, seen = calibration.rule, calibration.cross_validated
     lines = [
-        f"{index_path}: calibrated on {seen.n_queries} queries, {seen.n_non_landmarks} of them non-landmarks",
+        f"{shown(index_path)}: calibrated on {seen.n_queries} queries, {seen.n_non_landmarks} of them non-landmarks",
         f"  vote: {_constants(rule)}{_reason(calibration)}",
         f"  cross-validated: GAP {seen.gap:.3f}, top-1 {seen.top1:.3f}",
         *_before_after(calibration),
@@ -124,7 +124,7 @@ def to_text(index_path: Path, calibration: "Calibration") -> str:
         f"  threshold that costs no GAP: {_figures(calibration.threshold_gap)}",
     ]
     for kind in calibration.threshold_precision.kinds:
-        lines.append(f"    {kind.kind}: {_kind(kind)}")
+        lines.append(f"    {shown(kind.kind)}: {_kind(kind)}")
     return "\n".join([*lines, *trade_table(calibration)])
 
 

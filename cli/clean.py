@@ -20,7 +20,7 @@ from cli.options import (
     workers_option,
     writes,
 )
-from cli.terminal import say_result
+from cli.terminal import say_result, shown
 from index.cleaning.rule import CHECKS, CleaningRule
 from retrieval.resolution import SCREEN_DIAGONAL_IN
 
@@ -170,4 +170,4 @@ def _told(content: dict[str, Any]) -> str:
     for reason, about in REASONS.items():
         if n := content[f"n_{reason.replace('-', '_')}"]:
             lines.append(f"{n:8}  {reason}: {about}")
-    return "\n".join([*lines, f"{content['output']}: {state[content['state']]}"])
+    return "\n".join([*lines, f"{shown(content['output'])}: {state[content['state']]}"])

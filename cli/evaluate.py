@@ -109,7 +109,7 @@ def to_text(content: dict[str, Any]) -> str:
         lines.insert(2, f"  no landmark query is left without the {content['leaked']['n']} leaked")
     lines += [
         "",
-        f"measured on {content['measured']['source']}, lmr {content['measured']['lmr_version']}",
+        f"measured on {shown(content['measured']['source'])}, lmr {content['measured']['lmr_version']}",
         f"95 % interval of GAP: {_cell(low).strip()} to {_cell(high).strip()}",
         f"{content['n_queries']} queries, {content['n_landmark_queries']} of them landmarks"
         + (f", {content['n_unreadable']} unreadable" if content["n_unreadable"] else ""),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import click
 
-from cli.terminal import shown_lines, warn
+from cli.terminal import shown_line, shown_lines, warn
 from retrieval.errors import LmrError
 from retrieval.images.noise import told_once
 
@@ -76,7 +76,7 @@ class LmrGroup(click.Group):
                 raise
             raise click.UsageError(shown_lines(text), error.ctx) from error
         except LmrError as error:
-            raise click.ClickException(shown_lines(str(error))) from error
+            raise click.ClickException("\n".join(map(shown_line, error.lines))) from error
         except ModuleNotFoundError as error:  # a machine that only serves exported models may do without
             if error.name != "torch":
                 raise
@@ -87,7 +87,7 @@ class LmrGroup(click.Group):
             if error.strerror is None:
                 raise
             where = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(shown_lines(f"{where}{error.strerror}")) from error
+            raise click.ClickException(shown_line(f"{where}{error.strerror}")) from error
         except KeyboardInterrupt as error:
             after = "begins anew" if ctx.meta.get("overwrite") else "goes on from what is saved"
             raise click.ClickException(f"interrupted; the same command {after}") from error

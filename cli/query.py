@@ -18,7 +18,7 @@ from cli.options import (
     writes,
 )
 from cli.tars import index_tars
-from cli.terminal import say, say_csv, say_json, shown
+from cli.terminal import say, say_csv, say_json, say_lines, shown
 from index.answer_text import certainty, headline
 from retrieval.data.csv_cells import csv_line
 from retrieval.errors import LmrError
@@ -110,7 +110,7 @@ def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: 
     elif as_csv:
         say_csv(to_csv(answers))
     else:
-        say("\n\n".join(to_text(answer) for answer in answers))
+        say_lines("\n\n".join(to_text(answer) for answer in answers))
     if not landmarks.is_calibrated:
         warn(f"{index_path} is not calibrated: scores instead of confidences, no threshold; lmr calibrate makes one")
     if values["save"] is not None:

@@ -17,7 +17,7 @@ from cli.options import (
     workers_option,
     writes,
 )
-from cli.terminal import say_result
+from cli.terminal import say_result, shown
 from retrieval.dealing import SHARE
 from retrieval.near_duplicates import NEAR_BITS, NEAR_SIMILARITY
 
@@ -137,10 +137,10 @@ def _told(content: dict[str, Any]) -> str:
         "unchanged": "finished already, nothing to do",
         "dry run": "dry run, nothing written",
     }
-    lines = [to_text(content), f"{content['output']}: {state[content['state']]}"]
+    lines = [to_text(content), f"{shown(content['output'])}: {state[content['state']]}"]
     if "class_folders" in content:
         tree = content["class_folders"]
-        lines.append(f"{tree['path']}: {tree['n_links']:,} links, {tree['n_new']:,} of them new")
+        lines.append(f"{shown(tree['path'])}: {tree['n_links']:,} links, {tree['n_new']:,} of them new")
     return "\n".join(lines)
 
 

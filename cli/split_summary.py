@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from cli.terminal import shown
 from retrieval.arrays import LongArray
 from retrieval.dealing import TEST, VAL
 from retrieval.landmark_roles import UNKNOWN, mixed_groups
@@ -34,7 +35,7 @@ def to_text(content: Mapping[str, Any]) -> str:
         lines.append(
             f"{name:12}{part['pictures']:>12,}{part['landmarks']:>12,}{part['non_landmarks']:>16,}{share:>10}".rstrip()
         )
-    lines += [f"dropped: {n:,} pictures ({reason})" for reason, n in content["dropped"].items()]
+    lines += [f"dropped: {n:,} pictures ({shown(reason)})" for reason, n in content["dropped"].items()]
     unknown = content["unknown_landmarks"]
     if any(unknown.values()):
         lines.append(f"unknown landmarks held out: {unknown['val']} in val, {unknown['test']} in test")

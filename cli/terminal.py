@@ -23,9 +23,14 @@ def shown(value: object) -> str:
     return _escaped(text)
 
 
+def shown_line(text: str) -> str:
+    """A line of our own that holds values from data, and stays one line. Its tabs stay; it is cut in its middle."""
+    return "\t".join(map(_escaped, _cut(text).split("\t")))
+
+
 def shown_lines(text: str) -> str:
-    """A text of our own that holds values from data. Its line ends and tabs stay; lines are cut in their middle."""
-    return escaped("\n".join(map(_cut, text.split("\n"))))
+    """Several such lines, in which values that may end a line are `shown` already."""
+    return "\n".join(map(shown_line, text.split("\n")))
 
 
 def escaped(text: str) -> str:
@@ -33,14 +38,19 @@ def escaped(text: str) -> str:
     return "\n".join("\t".join(map(_escaped, line.split("\t"))) for line in text.split("\n"))
 
 
-def say(text: str) -> None:
-    """A result for people, on stdout."""
+def say(line: str) -> None:
+    """A line of the result for people, on stdout."""
+    _print(shown_line(line))
+
+
+def say_lines(text: str) -> None:
+    """A result for people of several lines, in which values from data are `shown`."""
     _print(shown_lines(text))
 
 
-def warn(text: str) -> None:
+def warn(line: str) -> None:
     """What is not the result, on stderr."""
-    _print(shown_lines(text), err=True)
+    _print(shown_line(line), err=True)
 
 
 def say_json(document: object, *, indent: int | None = 1, default: Any = None) -> None:
@@ -49,11 +59,11 @@ def say_json(document: object, *, indent: int | None = 1, default: Any = None) -
 
 
 def say_result(document: object, text: str, *, as_json: bool, indent: int = 1, default: Any = None) -> None:
-    """A result as JSON or as text for people."""
+    """A result as JSON or as lines for people, in which values from data are `shown`."""
     if as_json:
         say_json(document, indent=indent, default=default)
     else:
-        say(text)
+        say_lines(text)
 
 
 def say_csv(text: str) -> None:

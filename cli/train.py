@@ -25,7 +25,7 @@ from cli.options import (
 )
 from cli.reading import load_manifest
 from cli.tars import index_tars
-from cli.terminal import say
+from cli.terminal import say, say_lines
 from retrieval.errors import LmrError
 from retrieval.training.config import (
     AugmentConfig,
@@ -286,7 +286,7 @@ def print_summary(values: dict[str, Any]) -> None:
     from retrieval.summary import summarise, to_text
 
     model, spec = build_network(values)
-    say(to_text(summarise(model, spec.size), model))
+    say_lines(to_text(summarise(model, spec.size), model))
 
 
 def read_training_data(

@@ -2,7 +2,18 @@
 
 
 class LmrError(Exception):
-    """The user can act on it. The message is one line: what, where, what was received, what to do."""
+    """The user can act on it. The message is one line: what, where, what was received, what to do.
+
+    A list is further arguments, one a line, so that no value from data can begin a line.
+    """
+
+    @property
+    def lines(self) -> list[str]:
+        """The message and what is listed below it."""
+        return [str(line) for line in self.args]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
 
 
 class UnreadableError(Exception):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cli.terminal import shown
 from retrieval.data.csv_cells import csv_line
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def cells(row: Row) -> list[str]:
 
 def to_text(rows: Sequence[Row]) -> str:
     """The table for a terminal."""
-    table = [["", *headings()], *([row.label, *cells(row)] for row in rows)]
+    table = [["", *headings()], *([shown(row.label), *cells(row)] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in table

@@ -57,7 +57,7 @@ def require_files(shop: Workshop, entry: Entry, options: Options) -> None:
         for member in members(settle(entry.recipe, options), 0, options):
             system_folder(shop, entry.label, [member], [model_folder(shop, entry.label, member)])
     except LmrError as error:
-        raise LmrError(f"{entry.label}: {error}") from error
+        raise LmrError(f"{entry.label}: {error.lines[0]}", *error.lines[1:]) from error
 
 
 def make_system(shop: Workshop, label: str, parts: Sequence[Recipe], part: str) -> Made:
@@ -77,7 +77,7 @@ def make_system(shop: Workshop, label: str, parts: Sequence[Recipe], part: str) 
         answered, facts = _answers(shop, group, part)
         seconds = [read_facts(model / FINISHED)["training_s"] for model in models if model is not None]
     except LmrError as error:
-        raise LmrError(f"{label}: {error}") from error
+        raise LmrError(f"{label}: {error.lines[0]}", *error.lines[1:]) from error
     return Made(answered, _logs(models), {"training_s": sum(seconds) if seconds else None, **facts})
 
 

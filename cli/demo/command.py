@@ -10,7 +10,7 @@ import click
 from cli.network import build_network, network_options
 from cli.options import PATH, config_option, device_option, images_place, overwrite_option, warn, workers_option, writes
 from cli.tars import index_tars
-from cli.terminal import say, say_json
+from cli.terminal import say_json, say_lines, shown
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def command(directory: Path, images: Path | None, as_json: bool, **values: Any) 
         facts = {"gap": outcome.gap, "top1": outcome.top1, "untrained_gap": outcome.untrained_gap}
         say_json(facts | {"report": str(directory / outcome.report)}, indent=None)
     else:
-        say(_summary(directory, outcome))
+        say_lines(_summary(directory, outcome))
 
 
 def prepare_pictures(images: Path | None, values: dict[str, Any]) -> "DemoSet":
@@ -280,12 +280,12 @@ def _summary(directory: Path, outcome: Outcome) -> str:
         [
             f"GAP {outcome.gap:.3f}, top-1 {outcome.top1:.3f} on the test pictures "
             f"(untrained: GAP {outcome.untrained_gap:.3f})",
-            f"report:     {directory / outcome.report}",
-            f"sheet:      {directory / outcome.sheet}  (queries beside the pictures that voted)",
-            f"submission: {directory / outcome.submission}",
+            f"report:     {shown(directory / outcome.report)}",
+            f"sheet:      {shown(directory / outcome.sheet)}  (queries beside the pictures that voted)",
+            f"submission: {shown(directory / outcome.submission)}",
             "",
             "Try next:",
-            f"  cd {directory}",
+            f"  cd {shown(directory)}",
             "  lmr query images --csv" if (directory / "images").is_dir() else "  lmr query PICTURE",
             "  lmr evaluate test_solution.csv --report again.html",
             "  lmr info landmarks",

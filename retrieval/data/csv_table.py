@@ -41,7 +41,7 @@ class BadRows:
         lines = [f"{self._source}: {count}; correct or remove, nothing of the file was used", *self._shown]
         if self._n > _SHOWN_ROWS:
             lines.append(f"and {self._n - _SHOWN_ROWS:,} more")
-        raise LmrError("\n".join(lines))
+        raise LmrError(*lines)
 
 
 class Table(Protocol):

@@ -49,7 +49,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise write_error(path, error) from error
     except LmrError as error:  # of a file in it; people know the folder by its name
-        raise LmrError(str(error).replace(str(private), str(path))) from error
+        raise LmrError(*(line.replace(str(private), str(path)) for line in error.lines)) from error
     finally:
         if private != current_folder(real):
             shutil.rmtree(private, ignore_errors=True)

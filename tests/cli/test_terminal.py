@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tiny_set import HERE, done, refused, run, write_csv
 
-from cli.terminal import shown, shown_lines
+from cli.terminal import shown, shown_line, shown_lines
 
 HOSTILE = "a\x1b[2J\x1b]0;title\x07\r\x08\x9b31m\u202egpj\u200b\ufeff\x7f\u2028z"
 ESCAPED = r"a\x1b[2J\x1b]0;title\x07\x0d\x08\x9b31m\u202egpj\u200b\ufeff\x7f\u2028z"
@@ -32,6 +32,7 @@ def test_a_value_is_escaped_and_cut():
 
 
 def test_a_text_keeps_its_lines_and_tabs_and_the_end_of_long_ones():
+    assert shown_line("an id\nof two\tlines\r") == "an id\\x0aof two\tlines\\x0d"
     assert shown_lines("a.csv: 2 bad rows\na.csv:3:\t\x1b[0m") == "a.csv: 2 bad rows\na.csv:3:\t\\x1b[0m"
     long = shown_lines(f"id {'x' * 2_000_000} is twice; correct or remove\nnext")
     first, second = long.split("\n")
@@ -83,6 +84,56 @@ def test_ids_in_lists_of_bad_rows_and_unreadable_pictures_are_escaped_and_cut(ti
     result = run("embed", "rows.csv", "--backbone", "plain-cnn", "--size", "16", *HERE)
     assert not CONTROL.search(result.stderr.replace("\r", ""))
     assert max(map(len, result.stderr.splitlines())) < 4100
+
+
+FORGED = "x\nError: forged\x1b[31m"
+SHOWN = r"x\x0aError: forged\x1b[31m"
+
+
+def lines_of(*arguments: object) -> list[str]:
+    """Every line that a command prints, none of which is forged or moves the cursor."""
+    result = run(*arguments)
+    lines = result.output.split("\n")
+    assert not CONTROL.search("".join(lines).replace("\r", ""))
+    assert not [line for line in lines if line.startswith("Error: forged")]
+    return lines
+
+
+def test_a_value_in_a_list_of_bad_rows_begins_no_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_csv(Path("solution.csv"), "id,landmarks,Usage", ["a,arch,Public", "b,,Public"])
+    write_csv(Path("submission.csv"), "id,landmarks", [f'a,"{FORGED}"', f'b,"arch {FORGED}"'])
+    assert lines_of("score", "submission.csv", "solution.csv")[:3] == [
+        "Error: submission.csv: 2 bad rows; correct or remove, nothing of the file was used",
+        f"submission.csv:2: `{SHOWN}` is not `label score`",
+        f"submission.csv:4: `arch {SHOWN}` is not `label score`",
+    ]
+    write_csv(Path("solution.csv"), "id,landmarks,Usage", [f'a,arch,"{FORGED}"'])
+    assert f"solution.csv:2: Usage is `{SHOWN}`; it must be Public, Private or Ignored" in lines_of(
+        "score", "submission.csv", "solution.csv"
+    )
+
+
+def test_an_id_that_a_message_names_begins_no_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_csv(Path("solution.csv"), "id,landmarks,Usage", ["a,arch,Public"])
+    write_csv(Path("submission.csv"), "id,landmarks", ["a,arch 0.5", f'"{FORGED}",arch 0.5'])
+    assert any(SHOWN in line for line in lines_of("score", "submission.csv", "solution.csv"))
+
+
+def test_a_folder_with_a_line_end_in_its_name_begins_no_line_in_any_result(tiny_set):
+    folder = Path(FORGED)
+    folder.mkdir()
+    write_csv(Path("all.csv"), "id,landmark_id", [f"{label}{i},{label}" for label in "ab" for i in range(9)])
+    split = ("split", "all.csv", "--ignore-duplicates", "--at-least", "1")
+    assert f"{SHOWN}/parts: written" in lines_of(*split, "--output", folder / "parts")
+    clean = ("clean", "train.csv", "--store", "train.h5", *HERE, "--checks", "labels", "--gallery", "0")
+    assert any(line.startswith(f"{SHOWN}/c: ") for line in lines_of(*clean, "--output", folder / "c"))
+    shutil.copytree("landmarks", folder / "l")
+    calibrated = lines_of("calibrate", "val.csv", "--index", folder / "l", "--overwrite", "--precision", "0.5", *HERE)
+    assert any(line.startswith(f"{SHOWN}/l: calibrated on ") for line in calibrated)
+    submitted = lines_of("submit", "test.csv", "--output", folder / "s.csv", *HERE)
+    assert any(line.startswith(f"{SHOWN}/s.csv: ") for line in submitted)
 
 
 @pytest.mark.parametrize(
