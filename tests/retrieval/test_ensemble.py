@@ -91,6 +91,15 @@ def test_scales_change_the_fingerprint_and_one_times_the_size_does_not() -> None
             dataclasses.replace(plain, scales=scales)
 
 
+def test_every_part_of_an_old_card_counts_as_it_did() -> None:
+    spec = ImageSpec(size=448, fit="crop", resample="bicubic", colors="as-stored")
+    card = ModelCard(ModelConfig(), spec, "b" * 64, flip=True, descriptor="both", scales=(1, 2), n_features=2048)
+    assert card.fingerprint == "c1057af0f8c0acd125b196df20484a02ba0dece43fd1672b41c2ee9dcee7b50c"
+    assert (
+        dataclasses.replace(card, image_spec=dataclasses.replace(spec, colors="srgb")).fingerprint != card.fingerprint
+    )
+
+
 def test_every_member_is_described_in_the_way_asked_for() -> None:
     ensemble = join([card_of("a"), card_of("b", image_spec=SMALL, flip=True)], [1, 1], {})
     changed = ensemble.described(Description(size=24, scales=(1, 2)))
