@@ -108,6 +108,7 @@ def test_a_value_in_a_list_of_bad_rows_begins_no_line(tmp_path, monkeypatch):
         f"submission.csv:2: `{SHOWN}` is not `label score`",
         f"submission.csv:4: `arch {SHOWN}` is not `label score`",
     ]
+    write_csv(Path("submission.csv"), "id,landmarks", ["a,arch 0.5"])
     write_csv(Path("solution.csv"), "id,landmarks,Usage", [f'a,arch,"{FORGED}"'])
     assert f"solution.csv:2: Usage is `{SHOWN}`; it must be Public, Private or Ignored" in lines_of(
         "score", "submission.csv", "solution.csv"
