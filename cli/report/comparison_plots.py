@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cli.report.plots import BLUE, GREEN, INK, ORANGE, PINK, SKY, legend, name_axes, new_figure
+from cli.report.plots import BLUE, GREEN, INK, ORANGE, PINK, SKY, drawable, legend, name_axes, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,10 +95,10 @@ def _write_cells(axes: Any, share: Any, texts: Sequence[Sequence[str]]) -> None:
 
 
 def _name(text: str) -> str:
-    """Short, and without what would start a formula."""
+    """Short, as it can be drawn."""
     half = _NAME_LETTERS // 2  # variants of a recipe begin alike, and may end alike
     short = text if len(text) <= _NAME_LETTERS else f"{text[: half - 1]}…{text[-half:]}"
-    return short.replace("$", r"\$")
+    return drawable(short)
 
 
 def _colour(i: int) -> str:

@@ -10,6 +10,7 @@ from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any, Literal
 from xml.sax.saxutils import escape
 
+from cli.terminal import shown
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
 
@@ -161,12 +162,17 @@ def plot_false_answers(rates: Mapping[str, float]) -> "Figure":
     axes = figure.add_subplot()
     names = list(rates)[::-1]
     drawn = axes.barh(range(len(names)), [rates[name] for name in names], 0.65, color=ORANGE)
-    axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names])  # $ would start a formula
+    axes.set_yticks(range(len(names)), [drawable(name) for name in names])
     axes.bar_label(drawn, [f"{rates[name]:.1%}" for name in names], padding=3, color=INK, fontsize=9)
     axes.set_xlim(0, max(0.1, *(1.25 * rate for rate in rates.values())))
     name_axes(axes, "share answered, though no known landmark", "", grid="x")
     percent(axes)
     return figure
+
+
+def drawable(text: str) -> str:
+    """A text from data as matplotlib draws it on one line: what has no shape is escaped; $ would start a formula."""
+    return shown(text).replace("$", r"\$")
 
 
 def new_figure(size_in: tuple[float, float] = _SIZE_IN) -> "Figure":

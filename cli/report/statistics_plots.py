@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cli.report.plots import BLUE, GREEN, INK, ORANGE, PINK, SKY, legend, name_axes, new_figure, percent
+from cli.report.plots import BLUE, GREEN, INK, ORANGE, PINK, SKY, drawable, legend, name_axes, new_figure, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -139,5 +139,5 @@ def _logarithmic(axes: Any) -> None:
 
 
 def _short(name: str) -> str:
-    """A name for the axis: cut after 28 characters; $ would start a formula."""
-    return (name if len(name) <= 28 else name[:27] + "…").replace("$", r"\$").lstrip("_")
+    """A name for the axis: cut after 28 characters. Matplotlib leaves out of legends what begins with _."""
+    return drawable(name if len(name) <= 28 else name[:27] + "…").lstrip("_")
