@@ -9,13 +9,15 @@
 import io
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from index.answer import Answer, LandmarkScore, Neighbour
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,110 +36,6 @@ N_LANDMARKS = 5  # landmarks listed with an answer
 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # of PIL pictures, kept as they are
 _TIFF_MODES = ("I", "F")  # which PNG cannot hold
-
-
-@dataclass(frozen=True, slots=True)
-class LandmarkScore:
-    """One landmark that got votes. confidence: in [0, 1], None where the index is not calibrated."""
-
-    landmark_id: str
-    name: str
-    confidence: float | None
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """A labelled picture that voted. score: cosine in the index's space. path: where it was when it was indexed.
-
-    kept: reads the small picture of it in the index folder.
-    """
-
-    image_id: str
-    landmark_id: str
-    score: float
-    path: str
-    name: str = ""
-    kept: "Kept | None" = field(default=None, repr=False, compare=False)
-
-    @property
-    def thumbnail(self) -> bytes | None:
-        """A small JPEG of the picture that the index folder keeps; None where it keeps none."""
-        return None if self.kept is None else self.kept()
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Answer:
-    """What the index says of one picture. A notebook shows it as a small page.
-
-    landmark_id: None = no known landmark, or an unreadable picture. confidence: of the best landmark, also where it
-    is below the threshold. in_index: the image_id of the index row that is this very picture. unreadable: the reason.
-    """
-
-    image: str
-    landmark_id: str | None
-    name: str
-    address: str
-    confidence: float | None
-    threshold: float | None
-    landmarks: tuple[LandmarkScore, ...]
-    neighbours: tuple[Neighbour, ...]
-    in_index: str | None = None
-    unreadable: str | None = None
-
-    def __repr__(self) -> str:
-        from index.answer_text import headline
-
-        return f"<Answer {self.image!r}: {headline(self)}>"
-
-    def _repr_html_(self) -> str:
-        from index.answer_text import to_html
-
-        return to_html(self)
-
-    @property
-    def best(self) -> LandmarkScore | None:
-        """The landmark with the best vote, also where it is below the threshold; None without neighbours."""
-        return self.landmarks[0] if self.landmarks else None
-
-    @property
-    def reason(self) -> str:
-        """Why no landmark is named, or how far the one that is may be trusted; '' for a calibrated answer."""
-        if self.unreadable is not None:
-            return f"unreadable: {self.unreadable}"
-        if self.best is None:
-            return "nothing to compare with"
-        if self.confidence is None:
-            return "not calibrated"
-        return "" if self.landmark_id is not None else f"below the threshold {self.threshold:.3f}"
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object with the keys that `lmr query --json` prints."""
-        return {
-            "image": self.image,
-            "landmark_id": self.landmark_id,
-            "name": self.name,
-            "address": self.address,
-            "confidence": self.confidence,
-            "threshold": self.threshold,
-            "landmarks": [
-                {"landmark_id": s.landmark_id, "name": s.name, "confidence": s.confidence, "score": s.score}
-                for s in self.landmarks
-            ],
-            "neighbours": [
-                {
-                    "image_id": n.image_id,
-                    "landmark_id": n.landmark_id,
-                    "score": n.score,
-                    "path": n.path,
-                    "name": n.name,
-                }
-                for n in self.neighbours
-            ],
-            "in_index": self.in_index,
-            "unreadable": self.unreadable,
-            "reason": self.reason,
-        }
 
 
 class Landmarks:

@@ -19,7 +19,7 @@ from cli.options import (
 )
 from cli.tars import index_tars
 from cli.terminal import say, say_csv, say_json, say_lines, shown
-from index.answer_text import certainty, headline
+from index.answer import certainty, headline
 from retrieval.data.csv_cells import csv_line
 from retrieval.errors import LmrError
 from retrieval.names import shown_name

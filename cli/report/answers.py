@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cli.report.html import ReportPicture, fill_template
 from cli.report.sheet import MAX_ROWS, SheetEntry, SheetNeighbour, save_sheet, sheet_format
-from index.answer_text import NO_LANDMARK, certainty, headline
+from index.answer import NO_LANDMARK, certainty, headline
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_text
 from retrieval.names import shown_name

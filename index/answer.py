@@ -1,0 +1,163 @@
+"""The answer to one picture: what it says, in JSON, in a line of text, and as a small page for notebooks."""
+
+import base64
+import io
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from retrieval.errors import UnreadableError
+from retrieval.names import shown_name
+
+if TYPE_CHECKING:
+    from index.thumbnails import Kept
+
+NO_LANDMARK = "no known landmark"
+N_NEIGHBOURS = 5  # shown in a notebook
+THUMBNAIL_PX, THUMBNAIL_QUALITY = 140, 75
+
+_CELL = '<td style="text-align:left;vertical-align:top;padding:4px 8px">{}<br><small>{}</small></td>'
+
+
+@dataclass(frozen=True, slots=True)
+class LandmarkScore:
+    """One landmark that got votes. confidence: in [0, 1], None where the index is not calibrated."""
+
+    landmark_id: str
+    name: str
+    confidence: float | None
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A labelled picture that voted. score: cosine in the index's space. path: where it was when it was indexed.
+
+    kept: reads the small picture of it in the index folder.
+    """
+
+    image_id: str
+    landmark_id: str
+    score: float
+    path: str
+    name: str = ""
+    kept: "Kept | None" = field(default=None, repr=False, compare=False)
+
+    @property
+    def thumbnail(self) -> bytes | None:
+        """A small JPEG of the picture that the index folder keeps; None where it keeps none."""
+        return None if self.kept is None else self.kept()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Answer:
+    """What the index says of one picture. A notebook shows it as a small page.
+
+    landmark_id: None = no known landmark, or an unreadable picture. confidence: of the best landmark, also where it
+    is below the threshold. in_index: the image_id of the index row that is this very picture. unreadable: the reason.
+    """
+
+    image: str
+    landmark_id: str | None
+    name: str
+    address: str
+    confidence: float | None
+    threshold: float | None
+    landmarks: tuple[LandmarkScore, ...]
+    neighbours: tuple[Neighbour, ...]
+    in_index: str | None = None
+    unreadable: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Answer {self.image!r}: {headline(self)}>"
+
+    def _repr_html_(self) -> str:
+        return to_html(self)
+
+    @property
+    def best(self) -> LandmarkScore | None:
+        """The landmark with the best vote, also where it is below the threshold; None without neighbours."""
+        return self.landmarks[0] if self.landmarks else None
+
+    @property
+    def reason(self) -> str:
+        """Why no landmark is named, or how far the one that is may be trusted; '' for a calibrated answer."""
+        if self.unreadable is not None:
+            return f"unreadable: {self.unreadable}"
+        if self.best is None:
+            return "nothing to compare with"
+        if self.confidence is None:
+            return "not calibrated"
+        return "" if self.landmark_id is not None else f"below the threshold {self.threshold:.3f}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object with the keys that `lmr query --json` prints."""
+        return {
+            "image": self.image,
+            "landmark_id": self.landmark_id,
+            "name": self.name,
+            "address": self.address,
+            "confidence": self.confidence,
+            "threshold": self.threshold,
+            "landmarks": [
+                {"landmark_id": s.landmark_id, "name": s.name, "confidence": s.confidence, "score": s.score}
+                for s in self.landmarks
+            ],
+            "neighbours": [
+                {
+                    "image_id": n.image_id,
+                    "landmark_id": n.landmark_id,
+                    "score": n.score,
+                    "path": n.path,
+                    "name": n.name,
+                }
+                for n in self.neighbours
+            ],
+            "in_index": self.in_index,
+            "unreadable": self.unreadable,
+            "reason": self.reason,
+        }
+
+
+def headline(answer: Answer) -> str:
+    """The answer in a line: the landmark and how sure it is, or what was nearest and how far it was from enough."""
+    best = answer.best
+    if answer.unreadable is not None or best is None:
+        return answer.reason if answer.unreadable is not None else f"{NO_LANDMARK} ({answer.reason})"
+    name = shown_name(best.landmark_id, best.name)
+    sure = certainty(best.confidence, best.score)
+    if answer.landmark_id is not None:
+        return f"{name}, {sure}"
+    return f"{NO_LANDMARK}; nearest was {name}, {sure}, below {answer.threshold:.3f}"
+
+
+def certainty(confidence: float | None, score: float) -> str:
+    """A confidence, or the score where the index is not calibrated."""
+    return f"score {score:.3f}" if confidence is None else f"confidence {confidence:.3f}"
+
+
+def to_html(answer: Answer) -> str:
+    """The picture, the answer and the neighbours that voted, everything escaped, pictures inside."""
+    cells = [_CELL.format(_picture(answer.image), f"<b>{escape(headline(answer))}</b><br>{escape(answer.image)}")]
+    for near in answer.neighbours[:N_NEIGHBOURS]:
+        name = shown_name(near.landmark_id, near.name)
+        cells.append(
+            _CELL.format(_picture(near.path, near.kept), f"{escape(name)} {near.score:.3f}<br>{escape(near.image_id)}")
+        )
+    return f"<table><tr>{''.join(cells)}</tr></table>"
+
+
+def _picture(path: str, kept: "Kept | None" = None) -> str:
+    """An <img> of the picture at a path, or of what the index keeps of it; '' where there is neither."""
+    from index.thumbnails import read_shown
+    from retrieval.images.decode import decode
+    from retrieval.images.sizing import contain
+
+    buffer = io.BytesIO()
+    try:
+        contain(decode(read_shown(path, kept), THUMBNAIL_PX), THUMBNAIL_PX).save(
+            buffer, "JPEG", quality=THUMBNAIL_QUALITY
+        )
+    except UnreadableError:
+        return ""
+    return f'<img src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode("ascii")}">'
