@@ -1,7 +1,5 @@
 """The report of an evaluation, put together from what the index room found."""
 
-import csv
-import io
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,7 @@ from cli.report.html import (
     ReportPicture,
     write_evaluation_report,
 )
+from retrieval.data.csv_cells import csv_line
 from retrieval.files.atomic import write_text
 
 if TYPE_CHECKING:
@@ -59,11 +58,7 @@ def write_report(path: Path, folder: "IndexFolder", measured: "Measured") -> Pat
         leaked=_leaked(measured),
         folder=path.parent,
     )
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(table, [text.getvalue()])
+    write_text(table, [csv_line(_COLUMNS), *(csv_line([row[name] for name in _COLUMNS]) for row in rows)])
     write_evaluation_report(path, report)
     return table
 
