@@ -1,6 +1,7 @@
 """Parquet files: manifests with the columns of the CSV formats, and pictures embedded in an `image` column."""
 
 import bisect
+import contextlib
 import functools
 import itertools
 import math
@@ -21,6 +22,9 @@ from retrieval.images.signatures import PICTURE_SUFFIXES
 
 _PICTURE_NAMES = frozenset(("image", "img", "picture", "photo", "bytes", "content"))
 _BATCH_ROWS = 512  # as in csv_rows: few enough that Python's search for garbage does not set in
+_FREE_ROWS = 1 << 20  # beyond these a file has a row for at most so many bits:
+_ROWS_A_BYTE = 8
+_REASON_LETTERS = 200
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,11 +47,17 @@ class EmbeddedPictures:
         return EmbeddedPictures(self.source, self.column, self.rows[rows], self.place)
 
     def read(self, row: int) -> bytes:
-        """Raises UnreadableError when there is no picture."""
+        """Raises UnreadableError when there is no picture, LmrError when the file is not the one it was."""
         ends = _ends_of_groups(self.source)
         in_file = int(self.rows[row])
         group = bisect.bisect_right(ends, in_file)
-        value = _group(self.source, self.column, group)[in_file - (ends[group - 1] if group else 0)].as_py()
+        if group == len(ends):
+            raise LmrError(f"{self.source} has changed: it had a row {in_file + 1}, and has {max(ends, default=0)}")
+        values = _group(self.source, self.column, group)
+        if isinstance(values, LmrError):
+            raise UnreadableError(f"row {in_file + 1}: {values}")
+        begin = ends[group - 1] if group else 0
+        value = values[in_file - begin].as_py() if in_file - begin < len(values) else None
         data = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(data, bytes) or not data:
             raise UnreadableError(f"no picture in row {in_file + 1} of {self.source}")
@@ -60,28 +70,36 @@ class ParquetTable:
     def __init__(self, path: str | Path, place: Place | None = None) -> None:
         """place: where it is read, if that is known."""
         self.source = str(path)
-        try:
+        with _told(self.source):
             self._place = place or place_of(path)
             self._file = _open(self._place.path)
-        except (OSError, ValueError) as error:  # pyarrow's own errors are kinds of ValueError
-            raise LmrError(f"{self.source} is not a Parquet file that can be read: {_one_line(error)}") from error
-        self._schema = self._file.schema_arrow
+            self._schema = self._file.schema_arrow
+            self._n_rows: int = self._file.metadata.num_rows
+        _require_possible(self.source, self._n_rows, os.stat(self._place.path).st_size)
         self.header: list[str] = list(self._schema.names)
-        self.picture_columns = frozenset(name for name in self.header if self._holds_pictures(name))
+        if twice := [name for name in self.header if self.header.count(name) > 1]:
+            raise LmrError(f"{self.source} has two columns {twice[0]!r}; keep one of them")
+        with _told(self.source):
+            self.picture_columns = frozenset(name for name in self.header if self._holds_pictures(name))
 
     def batches(self) -> Iterator[list[list[str]]]:
         """Rows as text; numbers as they are written, null as blank, lists separated by spaces, pictures blank."""
         names = [name for name in self.header if name not in self.picture_columns]
         if not names:
-            yield from ([[""] * len(self.header)] * n for n in _counts(self._file.metadata.num_rows))
+            yield from ([[""] * len(self.header)] * n for n in _counts(self._n_rows))
             return
-        for batch in self._file.iter_batches(batch_size=_BATCH_ROWS, columns=names):
-            try:
-                given = {name: _texts(batch.column(i)) for i, name in enumerate(batch.schema.names)}
-            except UnicodeDecodeError as error:
-                raise LmrError(f"{self.source}: a column of text holds bytes that are not UTF-8") from error
-            columns = [given.get(name, itertools.repeat("", batch.num_rows)) for name in self.header]
-            yield list(map(list, zip(*columns, strict=True)))
+        n_read = 0
+        with _told(self.source):
+            for batch in self._file.iter_batches(batch_size=_BATCH_ROWS, columns=names):
+                try:
+                    given = {name: _texts(batch.column(i)) for i, name in enumerate(batch.schema.names)}
+                except UnicodeDecodeError as error:
+                    raise LmrError(f"{self.source}: a column of text holds bytes that are not UTF-8") from error
+                columns = [given.get(name, [""] * batch.num_rows) for name in self.header]
+                n_read += batch.num_rows
+                yield list(map(list, zip(*columns, strict=True)))
+        if n_read != self._n_rows:
+            raise LmrError(f"{self.source} is damaged: it says that it has {self._n_rows} rows, and holds {n_read}")
 
     def numbered(self, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
         """Rows counted from 1; none can have another number of fields."""
@@ -89,7 +107,7 @@ class ParquetTable:
 
     def pictures(self, column: str) -> EmbeddedPictures:
         """The embedded pictures of all rows."""
-        rows = np.arange(self._file.metadata.num_rows, dtype=np.int64)
+        rows = np.arange(self._n_rows, dtype=np.int64)
         return EmbeddedPictures(self._place.path, column, rows, self._place)
 
     def _holds_pictures(self, column: str) -> bool:
@@ -116,19 +134,45 @@ def _open(source: str) -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise LmrError(f"{source}: Parquet needs pyarrow; {install_hint('parquet')}") from error
-    return pyarrow.parquet.ParquetFile(source)
+    return pyarrow.parquet.ParquetFile(source, page_checksum_verification=True)  # where it has checksums
+
+
+@contextlib.contextmanager
+def _told(source: str) -> Iterator[None]:
+    """Reading with pyarrow, of which anything that it raises is told as an LmrError of one line."""
+    try:
+        yield
+    except LmrError:
+        raise
+    except MemoryError as error:
+        raise LmrError(f"{source} asks for more memory than there is; it is damaged or no manifest") from error
+    except Exception as error:  # on damaged files pyarrow raises errors of its own and of nearly every kind of Python's
+        reason = " ".join(str(error).split())[:_REASON_LETTERS] or type(error).__name__
+        raise LmrError(f"{source} is not a Parquet file that can be read: {reason}") from error
+
+
+def _require_possible(source: str, n_rows: int, n_bytes: int) -> None:
+    """Raises LmrError where a file says that it has more rows than can be in it."""
+    if not 0 <= n_rows <= _FREE_ROWS + _ROWS_A_BYTE * n_bytes:
+        raise LmrError(f"{source} is damaged: it says that it has {n_rows} rows, in {n_bytes} bytes")
 
 
 @functools.lru_cache(maxsize=4)
 def _ends_of_groups(source: str) -> list[int]:
     """Row after the last of each row group."""
-    metadata = _open(source).metadata
-    return list(itertools.accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)))
+    with _told(source):
+        metadata = _open(source).metadata
+        return list(itertools.accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)))
 
 
 @functools.lru_cache(maxsize=2)  # a row group can hold hundreds of megabytes
 def _group(source: str, column: str, group: int) -> Any:
-    return _open(source).read_row_group(group, columns=[column]).column(0)
+    """The values of a column in a row group, or the LmrError that says why they cannot be read."""
+    try:
+        with _told(source):
+            return _open(source).read_row_group(group, columns=[column]).column(0)
+    except LmrError as error:
+        return error
 
 
 def _is_binary(column_type: Any) -> bool:
@@ -156,6 +200,8 @@ def _texts(column: Any) -> list[str]:
     if column.type in (pyarrow.string(), pyarrow.large_string()) or pyarrow.types.is_integer(column.type):
         texts: list[str] = column.cast("string").fill_null("").to_numpy(zero_copy_only=False).tolist()
         return texts
+    if pyarrow.types.is_temporal(column.type):  # Python's own times hold no nanoseconds
+        return [value or "" for value in column.cast("string").to_pylist()]
     return list(map(_as_text, column.to_pylist()))
 
 
@@ -169,7 +215,3 @@ def _as_text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():  # what pandas makes of whole numbers beside a null
         return str(int(value))
     return " ".join(map(_as_text, value)) if isinstance(value, list) else str(value)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

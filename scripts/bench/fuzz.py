@@ -31,6 +31,7 @@ from cli.main import main as lmr
 from index.folder import open_folder
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.decode import decode
+from retrieval.images.source import PictureSource
 from retrieval.manifest import read_manifest
 from retrieval.model_card import read_any_card, require_weights
 from retrieval.store import read_store
@@ -223,7 +224,7 @@ def make_kinds() -> list[Kind]:
         Kind("index values", [Path("landmarks/index.json"), Path("landmarks/model/model.json")], sign_and_open, False),
         Kind("model", model, read_model, sealed=False),
         Kind("picture", list(make_pictures()), lambda path: decode(path.read_bytes(), 64), sealed=False),
-        Kind("manifest", list(make_manifests()), read_manifest, sealed=False),
+        Kind("manifest", list(make_manifests()), read_rows, sealed=False),
     ]
 
 
@@ -249,6 +250,14 @@ def sign_and_open(path: Path) -> None:
         copy = shutil.copytree("landmarks", Path(folder) / "l")
         write_signed_json(copy / "index.json", content)
         open_folder(copy, device="cpu")
+
+
+def read_rows(path: Path) -> None:
+    """A manifest and the pictures that are in it."""
+    manifest = read_manifest(path)
+    for row in range(0 if manifest.content is None else len(manifest)):
+        with contextlib.suppress(UnreadableError):
+            PictureSource(manifest, None).read(row)
 
 
 def read_model(path: Path) -> None:
@@ -329,6 +338,9 @@ def make_manifests() -> Iterator[Path]:
         table = pyarrow.table({"id": ids, "landmark_id": [f"l{i % 7}" for i in range(200)]})
         pyarrow.parquet.write_table(table, folder / "table.parquet")
         yield folder / "table.parquet"
+        table = pyarrow.table({"id": ids, "image": [bytes([255, i]) * 20 for i in range(200)]})
+        pyarrow.parquet.write_table(table, folder / "pictures.parquet", row_group_size=50)
+        yield folder / "pictures.parquet"
 
 
 if __name__ == "__main__":

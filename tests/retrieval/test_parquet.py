@@ -106,3 +106,106 @@ def test_a_broken_file_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "t.parquet")
     (tmp_path / "t.parquet").write_bytes((tmp_path / "t.parquet").read_bytes()[:-9])
     assert error_of(tmp_path / "t.parquet").startswith("t.parquet is not a Parquet file that can be read: ")
+
+
+def write_table(path: Path) -> bytes:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    ids = [f"p{i}" for i in range(200)]
+    pq.write_table(pa.table({"id": ids, "landmark_id": [f"l{i % 7}" for i in range(200)]}), path)
+    return path.read_bytes()
+
+
+def read_or_refuse(path: Path) -> str:
+    """'' where it is read, else what is said."""
+    try:
+        read_manifest(path)
+    except LmrError as error:
+        return str(error)
+    return ""
+
+
+def test_a_file_cut_anywhere_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    whole = write_table(path)
+    for end in range(4, len(whole), 97):
+        path.write_bytes(whole[:end])
+        said = read_or_refuse(path)
+        assert said.startswith(f"{path} is not a Parquet file that can be read: ")
+        assert "\n" not in said
+
+
+def test_changed_bytes_anywhere_never_end_in_another_error(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    whole = write_table(path)
+    said = set()
+    for at in range(4, len(whole), 11):
+        changed = bytearray(whole)
+        changed[at] ^= 0xFF
+        path.write_bytes(changed)
+        said.add(read_or_refuse(path).partition(":")[0])
+    assert f"{path} is not a Parquet file that can be read" in said
+
+
+def test_a_changed_letter_is_noticed_where_pages_have_checksums(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"id": ["abcde"]}), path, compression="none", write_page_checksum=True)
+    path.write_bytes(path.read_bytes().replace(b"abcde", b"abcdx", 1))
+    assert error_of(path).startswith("t.parquet is not a Parquet file that can be read: ")
+
+
+def test_pictures_of_damaged_pages_are_unreadable_alone(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "t.parquet"
+    table = pa.table({"id": ["a", "b"], "image": [b"\xff" * 100, b"\xfe" * 100]})
+    pq.write_table(table, path, row_group_size=1, compression="none", use_dictionary=False)
+    manifest = read_manifest(path)
+    chunk = pq.ParquetFile(path).metadata.row_group(1).column(1)
+    data = bytearray(path.read_bytes())
+    data[chunk.data_page_offset : chunk.data_page_offset + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    source = PictureSource(manifest, None)
+    assert source.read(0) == b"\xff" * 100
+    with pytest.raises(UnreadableError) as caught:
+        source.read(1)
+    assert str(caught.value).startswith(f"row 2: {path} is not a Parquet file that can be read: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_became_shorter_is_told(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"id": ["a", "b"], "image": [b"\xff", b"\xfe"]}), path)
+    source = PictureSource(read_manifest(path), None)
+    pq.write_table(pa.table({"id": ["a"], "image": [b"\xff"]}), path)
+    with pytest.raises(LmrError) as caught:
+        source.read(1)
+    assert str(caught.value) == f"{path} has changed: it had a row 2, and has 1"
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["id", "id"])
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert error_of(tmp_path / "t.parquet") == "t.parquet has two columns 'id'; keep one of them"
+
+
+def test_more_rows_than_a_file_can_hold_are_refused(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"image": pa.nulls(2_000_000, pa.binary())}), path)
+    size = path.stat().st_size
+    assert error_of(path) == f"t.parquet is damaged: it says that it has 2000000 rows, in {size} bytes"
+
+
+def test_columns_of_any_type_lie_beside_ids(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = {
+        "id": pa.array(["a"]),
+        "landmark_id": pa.array(["x"]),
+        "date": pa.array([1], pa.timestamp("ns")),
+        "size": pa.array([{"w": 1, "h": [2]}]),
+        "tags": pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int64())),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    assert read_manifest(tmp_path / "t.parquet").image_id.tolist() == ["a"]
