@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 @click.argument("queries", type=PATH)
 @index_option
 @images_option
-@click.option("--store", type=PATH, default=None, help="Descriptors of the queries. [default: QUERIES' name, .h5]")
+@click.option(
+    "--store", type=PATH, default=None, help="Descriptors of the queries. [default: QUERIES with .h5, beside it]"
+)
 @click.option(
     "--precision",
     type=Share(0, 1, min_open=True, max_open=True),

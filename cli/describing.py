@@ -1,5 +1,6 @@
 """Manifests to descriptors, as the commands do it: a store of the manifest's name, made, resumed or found finished."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from cli.reading import load_manifest
 from cli.tars import index_tars
 from cli.workers import default_workers
 from retrieval.data.labels import require_meeting
+from retrieval.data.pipes import STDIN, folder_beside
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
@@ -25,9 +27,26 @@ if TYPE_CHECKING:
 N_NAMED = 5  # changed pictures that a line names
 
 
-def store_name(manifest: Path) -> Path:
-    """`data/val.csv` -> `val.h5` in the folder where the command runs."""
-    return Path(manifest.resolve().name.split(".")[0] + ".h5")
+def store_name(manifest: Path, option: str) -> Path:
+    """The store of a manifest, beside it: `data/val.csv` -> `data/val.h5`, `data/photos/` -> `data/photos.h5`.
+
+    Of standard input and other open files `stdin.h5` where the command runs.
+    LmrError that names `option` where nothing can be written there.
+    """
+    folder, name = folder_beside(manifest), os.path.basename(os.path.abspath(manifest))
+    is_open_file = str(manifest) == STDIN or str(manifest).startswith(("/dev/", "/proc/"))
+    if folder.is_dir() and not os.access(folder, os.W_OK):
+        raise LmrError(f"{folder}: nothing can be written beside {manifest.name}; give {option} STORE.h5")
+    return folder / ("stdin.h5" if is_open_file else f"{name.split('.')[0] or name}.h5")
+
+
+def find_store(manifest: Path, option: str) -> Path:
+    """As `store_name`; says when the store is made anew although one of its name lies where the command runs."""
+    store, other = store_name(manifest, option), Path(manifest.resolve().name.split(".")[0] + ".h5")
+    made = (store, store.with_name(store.name + ".partial"))
+    if other.exists() and not any(path.exists() for path in made):
+        warn(f"{other} is there, but stores lie beside their manifests: {store} is made; {option} {other} takes it")
+    return store
 
 
 def embed_manifest(
@@ -104,7 +123,7 @@ def describe_queries(path: Path, folder: "IndexFolder", values: Mapping[str, Any
     if manifest.usage is not None:
         manifest = manifest.select((manifest.usage != "Ignored").nonzero()[0])
     _require_meeting(path, manifest.landmarks, folder, values)
-    output = values.get("store") or store_name(path)
+    output = values.get("store") or find_store(path, "--store")
     images = images_folder(values["images"], path)
     store = describe(manifest, images, (folder.model_path, open_card(folder.model_path)), output, values)
     truths = [tuple(manifest.landmarks[code] for code in manifest.truths(i)) for i in range(len(manifest))]

@@ -36,14 +36,14 @@ def _outputs(given: Mapping[str, Any]) -> list[Path]:
     """The store, and the model folder where a network is made."""
     from cli.describing import store_name
 
-    store = given["output"] or store_name(given["manifest"])
+    store = given["output"] or store_name(given["manifest"], "--output")
     return [store, given["model"]] if "backbone" in given_options() else [store]
 
 
 @click.command(name="embed")
 @click.argument("manifest", type=PATH, default=Path("train.csv"))
 @click.option("--model", type=PATH, default=MODEL, show_default=True, help="Model folder, or a file of lmr export.")
-@click.option("--output", type=PATH, default=None, help="Store to write. [default: the manifest's name, .h5]")
+@click.option("--output", type=PATH, default=None, help="Store to write. [default: MANIFEST with .h5, beside it]")
 @images_option
 @picture_options
 @description_options
@@ -70,10 +70,10 @@ def command(ctx: click.Context, /, manifest: Path, model: Path, output: Path | N
       lmr embed train.csv --backbone resnet50 --pretrained
       lmr embed train.csv --flip --size 288
     """
-    from cli.describing import embed_manifest, fill_run, store_name
+    from cli.describing import embed_manifest, fill_run, find_store
     from retrieval.filling import require_same_job
 
-    output = output or store_name(manifest)
+    output = output or find_store(manifest, "--output")
     asked = _network_options_given(ctx)
     if asked and "backbone" not in asked:
         raise LmrError(f"--{asked[0]} needs --backbone; without it the network is the one in --model {model}")

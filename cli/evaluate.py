@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 @click.argument("queries", type=PATH, required=False)
 @index_option
 @images_option
-@click.option("--store", type=PATH, default=None, help="Descriptors of the queries. [default: QUERIES' name, .h5]")
+@click.option(
+    "--store", type=PATH, default=None, help="Descriptors of the queries. [default: QUERIES with .h5, beside it]"
+)
 @click.option("--leave-one-out", is_flag=True, help="Ask every picture of the index, each against the others.")
 @click.option(
     "--report",

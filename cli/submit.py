@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 @click.argument("test", type=PATH, default=Path("test.csv"))
 @index_option
 @images_option
-@click.option("--store", type=PATH, default=None, help="Descriptors of the test pictures. [default: TEST's name, .h5]")
+@click.option(
+    "--store", type=PATH, default=None, help="Descriptors of the test pictures. [default: TEST with .h5, beside it]"
+)
 @click.option("--output", type=PATH, default=SUBMISSION, show_default=True, help="Submission to write.")
 @click.option(
     "--threshold",
@@ -98,12 +100,12 @@ def submit_pictures(test: Path, index_path: Path, output: Path, values: dict[str
 
 def describe_test(folder: "IndexFolder", test: Path, values: dict[str, Any]) -> Any:
     """The store of the test pictures, made or completed where it is not there yet."""
-    from cli.describing import describe, store_name
+    from cli.describing import describe, find_store
     from retrieval.opening import open_card
 
     index_tars(test)
     manifest = load_manifest(test)
-    output = values["store"] or store_name(test)
+    output = values["store"] or find_store(test, "--store")
     model = (folder.model_path, open_card(folder.model_path))
     return describe(manifest, images_folder(values["images"], test), model, output, values)
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from tiny_set import HERE, NETWORK, cut_short, done, drop_digests, listing, misused, refused, write_csv
 
+from cli.describing import store_name
+from retrieval.errors import LmrError
 from retrieval.store import read_store
 
 
@@ -100,6 +102,52 @@ def test_any_number_of_pictures_is_embedded(tiny_set, n):
     write_csv(Path("few.csv"), "id,landmark_id", rows)
     assert done("embed", "few.csv", *HERE).stdout == f"few.h5: {n} descriptors, 0 unreadable\n"
     assert np.allclose(read_store("few.h5").vectors, read_store("train.h5").vectors[:n], atol=2e-3)
+
+
+def test_the_store_lies_beside_the_manifest(tiny_set):
+    Path("parts").mkdir()
+    rows = [row for row in Path("train.csv").read_text().splitlines()[1:] if not row.endswith(",")][:8]
+    write_csv(Path("parts/few.csv"), "id,landmark_id", rows)
+    images = ["--images", "images"]
+    assert done("embed", "parts/few.csv", *images, *HERE).stdout == "parts/few.h5: 8 descriptors, 0 unreadable\n"
+    assert done("build-index", "parts/few.h5", "--output", "l", "--device", "cpu").exit_code == 0
+    assert not Path("few.h5").exists()
+    Path("sets/photos/tower").mkdir(parents=True)
+    shutil.copy("images/train-dome-0.jpg", "sets/photos/tower/2.jpg")
+    assert done("embed", "sets/photos/", *HERE).stdout == "sets/photos.h5: 1 descriptors, 0 unreadable\n"
+
+
+def test_queries_and_submissions_find_the_store_beside_their_manifest(tiny_set):
+    images = ["--images", "images"]
+    for folder, command in (("a", "evaluate"), ("b", "submit")):
+        Path(folder).mkdir()
+        shutil.copy("val.csv", folder)
+        done(command, f"{folder}/val.csv", *images, *HERE)
+        assert Path(folder, "val.h5").exists()
+
+
+def test_a_store_of_the_name_where_the_command_runs_is_told_of(tiny_set):
+    Path("parts").mkdir()
+    shutil.copy("train.csv", "parts/train.csv")
+    images = ["--images", "images"]
+    told = (
+        "train.h5 is there, but stores lie beside their manifests: parts/train.h5 is made; --output train.h5 takes it\n"
+    )
+    assert told in done("embed", "parts/train.csv", *images, *HERE).stderr
+    assert told not in done("embed", "parts/train.csv", *images, *HERE).stderr
+
+
+def test_the_store_of_standard_input_has_a_name():
+    assert store_name(Path("-"), "--output") == Path("stdin.h5")
+    assert store_name(Path("/dev/fd/63"), "--output") == Path("stdin.h5")
+
+
+def test_where_nothing_can_be_written_beside_the_manifest_the_option_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    for option in ("--output", "--store"):
+        with pytest.raises(LmrError) as caught:
+            store_name(tmp_path / "a.csv", option)
+        assert str(caught.value) == f"{tmp_path}: nothing can be written beside a.csv; give {option} STORE.h5"
 
 
 def test_workers_change_nothing(tiny_set):
