@@ -11,7 +11,7 @@ import numpy as np
 from retrieval.arrays import ObjArray
 from retrieval.errors import LmrError
 from retrieval.files.atomic import private_path, remove_leftovers
-from retrieval.files.hdf5 import new_hdf5, open_hdf5
+from retrieval.files.hdf5 import new_hdf5, open_hdf5, read_paths, read_texts
 from retrieval.files.hdf5_digests import Digests, read_digests, room_for_digests
 from retrieval.files.json_file import parse_json
 from retrieval.store_info import StoreInfo
@@ -26,6 +26,7 @@ from retrieval.store_layout import (
     make_layout,
     require_layout,
 )
+from retrieval.store_probe import require_readable
 
 REMEDY = "make it again with lmr embed --overwrite"  # for a store that is proven to be damaged
 PARTIAL = ".partial"  # the ending of an unfinished store's name
@@ -59,14 +60,25 @@ def open_store(path: Path) -> Iterator[tuple[Any, Digests | None]]:
     """
     if not path.is_file():
         raise LmrError(f"{path}: there is no such descriptor store; lmr embed makes one")
-    unfinished = path.name.endswith(PARTIAL)
     digests = _read_digests(path)  # before HDF5 meets a damaged structure, on which it may hang
-    with open_hdf5(path, "a descriptor store", REMEDY, "give the right file") as file:
-        _require_version(path, file)
-        require_layout(file, unfinished=unfinished)
-        if digests is None and not unfinished and DIGESTS in file.attrs:
+    if digests is None:
+        require_readable(path, REMEDY)
+    with _opened(path) as file:
+        if digests is None and not path.name.endswith(PARTIAL) and DIGESTS in file.attrs:
             raise ValueError("its digests are missing")
         yield file, digests
+
+
+def read_without_digests(path: Path) -> None:
+    """Reads all of a store but its descriptors, as `open_store` and who opens with it do. Raises LmrError as that."""
+    with _opened(path) as file:
+        read_info(file)
+        read_reasons(file)
+        read_facts(file)
+        for name in ("landmarks", "landmark_name", "image_id", "kind"):
+            if name in file:
+                read_texts(file[name])
+        read_paths(file["path"])
 
 
 @contextlib.contextmanager
@@ -130,6 +142,14 @@ def _read_digests(path: Path) -> Digests | None:
         if digests is not None:
             digests.require_rest()
     return digests
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    with open_hdf5(path, "a descriptor store", REMEDY, "give the right file") as file:
+        _require_version(path, file)
+        require_layout(file, unfinished=path.name.endswith(PARTIAL))
+        yield file
 
 
 def _require_version(path: Path, file: Any) -> None:

@@ -5,10 +5,8 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections import defaultdict
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -17,9 +15,9 @@ from retrieval.errors import LmrError, UnreadableError
 from retrieval.images import noise
 from retrieval.images.how import How
 from retrieval.images.limits import DECODE_TIMEOUT_S
+from retrieval.own_process import start_environment, start_words
 
 READY = b"ready\n"  # what a process says when it can do jobs
-_HOME = Path(__file__).resolve().parents[2]
 _STRIP_BYTES = 1 << 24  # of an answer that is read at once
 _idle: defaultdict[int, list["_Worker"]] = defaultdict(list)  # by process: a forked one has its own
 
@@ -40,20 +38,13 @@ def measure_in_worker(data: bytes, how: How) -> tuple[int, int]:
 
 class _Worker:
     def __init__(self) -> None:
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(_HOME), *filter(None, sys.path)]),
-            "OPENBLAS_NUM_THREADS": "1",
-            "OMP_NUM_THREADS": "1",
-            "OPENCV_IO_MAX_IMAGE_PIXELS": str(1 << 30),
-        }
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "retrieval.images.worker"],
+                start_words("retrieval.images.worker"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=environment,
+                env=start_environment(OPENCV_IO_MAX_IMAGE_PIXELS=str(1 << 30)),
             )
         except OSError as error:
             raise LmrError(f"a process that decodes pictures cannot be started: {error.strerror}") from error

@@ -22,6 +22,7 @@ from retrieval.images.limits import DECODE_TIMEOUT_S, Limits
 from retrieval.images.opencv import kind_of, load_opencv
 from retrieval.images.pillow import reason_of
 from retrieval.images.thorough import decode_thoroughly, measure_thoroughly
+from retrieval.own_process import limit_memory
 
 _STRIP_BYTES = 1 << 24  # of an answer that is made at once
 
@@ -69,7 +70,7 @@ def _answer(job: Mapping[str, Any], data: bytes, answers: BinaryIO, printed: _Pr
         try:
             if kind_of(data):
                 load_opencv()  # before memory is limited: its code is no part of what a picture takes
-            _limit_memory(how.limits.max_memory)
+            limit_memory(how.limits.max_memory)
             if job["only_size"]:
                 said = {"size": measure_thoroughly(data, how, printed)}
             else:
@@ -80,7 +81,7 @@ def _answer(job: Mapping[str, Any], data: bytes, answers: BinaryIO, printed: _Pr
         except Exception as error:  # what a library raises of a kind that nobody foresaw
             said = {"reason": f"broken picture: {reason_of(error)}"}
         finally:
-            _limit_memory(None)
+            limit_memory(None)
     said["warnings"] = [" ".join(str(warning.message).split()) for warning in caught] + printed().splitlines()[:1]
     answers.write(json.dumps(said).encode() + b"\n")
     if picture is not None:
@@ -94,22 +95,6 @@ def _alarm(seconds: int) -> None:
     """Ends this process when the time is over, whatever it does then."""
     if hasattr(signal, "alarm"):
         signal.alarm(seconds)
-
-
-def _limit_memory(more: int | None) -> None:
-    """Lets the process take so many bytes more than it has; None = any number. Only where the system can tell."""
-    try:
-        import resource
-
-        with open("/proc/self/statm", encoding="ascii") as file:
-            size = int(file.read().split()[0]) * resource.getpagesize()
-    except (ImportError, OSError):
-        return
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = hard if more is None else size + more
-    if hard not in (resource.RLIM_INFINITY, -1):
-        wanted = min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
 
 
 if __name__ == "__main__":
