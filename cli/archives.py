@@ -1,8 +1,9 @@
 """What `lmr download --tars` does and says."""
 
+from functools import partial
 from typing import Any
 
-from cli.downloading import make_folder
+from cli.downloading import make_folder, tell_wait
 from cli.progress import ByteBar
 from cli.terminal import say, say_json, say_result
 from retrieval.download.archives import archives_there, require_part, run_archives
@@ -34,7 +35,7 @@ def download_archives(archives: Archives, rules: FetchRules, values: dict[str, A
         there = archives_there(archives, ledger)
         bar = ByteBar("downloading")
         with bar:
-            failed = run_archives(archives, ledger, rules, bar)
+            failed = run_archives(archives, ledger, rules, bar, partial(tell_wait, rules))
     content = {
         "images": str(archives.folder),
         "n_archives": len(names),

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,14 @@ def _fetch(task: Task, ledger: Ledger) -> tuple[int, dict[str, str]]:
             if not is_stored:
                 bar.note(f"{counts[False]:,} failed")
 
-        def tell_wait(host: str, asked_s: float) -> None:
-            after = f"{task.rules.max_wait_s:g} s (--max-wait-s)"
-            warn(f"{shown(host)} asks to wait {asked_s:,.0f} s; it is asked again after {after}")
-
-        left = run_download(task, ledger, Listener(count, tell_wait))
+        left = run_download(task, ledger, Listener(count, partial(tell_wait, task.rules)))
     return counts[True], left
+
+
+def tell_wait(rules: FetchRules, host: str, asked_s: float) -> None:
+    """Says that a host asks for a longer rest than it is given."""
+    after = f"{rules.max_wait_s:g} s (--max-wait-s)"
+    warn(f"{shown(host)} asks to wait {asked_s:,.0f} s; it is asked again after {after}")
 
 
 def _account(manifest: Manifest, ledger: Ledger, images: Path) -> dict[str, Any]:

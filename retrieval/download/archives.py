@@ -4,11 +4,12 @@ import asyncio
 import hashlib
 import os
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -27,6 +28,9 @@ _CHUNK_BYTES = 1 << 18
 _MD5 = re.compile(r"\b[0-9a-fA-F]{32}\b")
 _MD5_FILE_BYTES = 4096
 _RANGE = re.compile(r"bytes (\d+)-")
+
+
+TellWait = Callable[[str, float], None]  # a host and the seconds that it asks for
 
 
 class Progress(Protocol):
@@ -60,15 +64,19 @@ def archives_there(archives: Archives, ledger: Ledger) -> list[str]:
     return there
 
 
-def run_archives(archives: Archives, ledger: Ledger, rules: FetchRules, progress: Progress) -> dict[str, str]:
+def run_archives(
+    archives: Archives, ledger: Ledger, rules: FetchRules, progress: Progress, tell_wait: TellWait
+) -> dict[str, str]:
     """Fetches those that are not there; returns the names of those that could not be, with the cause.
+
+    tell_wait: called once, where the mirror asks to wait longer than is waited.
 
     Raises LmrError when the folder cannot be written.
     """
     there = set(archives_there(archives, ledger))
     names = [name for name in archives.names() if name not in there]
     try:
-        return asyncio.run(_Run(archives, ledger, rules, progress).work(names))
+        return asyncio.run(_Run(archives, ledger, rules, (progress, tell_wait)).work(names))
     except OSError as error:
         raise LmrError(
             f"{archives.folder} cannot be written: {error.strerror or error}; make room or choose another folder, "
@@ -77,8 +85,10 @@ def run_archives(archives: Archives, ledger: Ledger, rules: FetchRules, progress
 
 
 class _Run:
-    def __init__(self, archives: Archives, ledger: Ledger, rules: FetchRules, progress: Progress) -> None:
-        self._archives, self._ledger, self._rules, self._progress = archives, ledger, rules, progress
+    def __init__(self, archives: Archives, ledger: Ledger, rules: FetchRules, heard: tuple[Progress, TellWait]) -> None:
+        self._archives, self._ledger, self._rules = archives, ledger, rules
+        self._progress, self._tell_wait = heard
+        self._is_capped = False
         self._failed: dict[str, str] = {}
 
     async def work(self, names: Sequence[str]) -> dict[str, str]:
@@ -121,8 +131,12 @@ class _Run:
                 n_bytes = size
                 if not error.is_transient or n_tries > self._rules.n_retries:
                     return error
-                asked_s = min(error.wait_s or 0.0, self._rules.max_wait_s)
-                await asyncio.sleep(max(asked_s, self._rules.back_off_s * 2 ** max(0, n_tries - 1)))
+                asked_s = error.wait_s or 0.0
+                if asked_s > self._rules.max_wait_s and not self._is_capped:
+                    self._is_capped = True
+                    self._tell_wait(urlsplit(self._archives.url(name)).netloc, asked_s)
+                rest_s = min(asked_s, self._rules.max_wait_s)
+                await asyncio.sleep(max(rest_s, self._rules.back_off_s * 2 ** max(0, n_tries - 1)))
 
     async def _fetch(self, session: aiohttp.ClientSession, name: str) -> str:
         expected = await self._md5(session, name)

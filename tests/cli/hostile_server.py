@@ -176,9 +176,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.photo(seed)
 
-    def busy(self, seconds: str) -> None:
-        """429 with Retry-After, every time."""
-        self.answer(b"later", 429, Retry_After=seconds)
+    def busy(self, detail: str) -> None:
+        """`seconds`, whatever follows: 429 with Retry-After, every time."""
+        self.answer(b"later", 429, Retry_After=detail.partition("/")[0])
 
     def endless(self, _: str) -> None:
         """Bytes that look like a picture's, as long as anybody takes them."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from hostile_server import serving
-from tiny_set import done, listing, misused, refused
+from tiny_set import done, listing, misused, refused, run
 
 QUICK = ("--allow-private", "--idle-s", "3", "--back-off-s", "0.02")
 
@@ -130,3 +130,16 @@ def test_private_mirrors_are_refused_unless_asked_for(mirror):
         "1 of 1 tar files could not be fetched, first images_000.tar: private address: 127.0.0.1; --allow-private "
         "(allow_private=True) lets it pass; run the same command again"
     )
+
+
+def test_a_mirror_that_asks_to_wait_for_long_is_asked_again_soon_which_is_said_once(mirror):
+    address = f"{mirror.base}/busy/999999999"
+    arguments = ("--tars", "test", "--mirror", address, "tars", "--numbers", "0-2", "--retries", "1", *QUICK)
+    result = run("download", *arguments, "--max-wait-s", "0.05")
+    assert result.exit_code == 1
+    host = mirror.base.removeprefix("http://")
+    assert result.stderr.splitlines() == [
+        f"{host} asks to wait 999,999,999 s; it is asked again after 0.05 s (--max-wait-s)",
+        "Error: 3 of 3 tar files could not be fetched, first images_000.tar: HTTP 429: Too Many Requests; "
+        "run the same command again",
+    ]
