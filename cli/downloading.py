@@ -105,7 +105,7 @@ def _fetch(task: Task, ledger: Ledger) -> tuple[int, dict[str, str]]:
             if not is_stored:
                 bar.note(f"{counts[False]:,} failed")
 
-        left = run_download(task, ledger, Listener(count, partial(tell_wait, task.rules)))
+        left = run_download(task, ledger, Listener(count, partial(tell_wait, task.rules), warn))
     return counts[True], left
 
 

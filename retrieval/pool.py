@@ -35,6 +35,10 @@ _KILLED = (
 _NO_MEMORY = "not enough memory to work on so many pictures at once; run the same command again with fewer --workers"
 
 
+class KilledError(LmrError):
+    """A worker process has ended that should not have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Workers:
     """How many processes work, and how they begin.
@@ -68,7 +72,7 @@ def work_apart(
     Where not all can be started fewer work, and where none can this process does. Raises what the function raises, and
     LmrError when a process is killed or memory runs out.
     """
-    started = _start_all(function, fixed, workers)
+    started = start_workers(function, fixed, workers)
     try:
         if started:
             yield from _results(started, iter(tasks))
@@ -90,36 +94,47 @@ def begin_worker() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Worker:
+class Worker:
+    """A process that does tasks, and the pipe to it."""
+
     process: BaseProcess
     connection: Connection
 
     def give(self, task: Any) -> None:
-        """LmrError when it is dead."""
+        """KilledError when it is dead."""
         try:
             self.connection.send(task)
         except (BrokenPipeError, ConnectionResetError) as error:
-            raise LmrError(_KILLED) from error
+            raise KilledError(_KILLED) from error
 
     def take(self) -> _Outcome:
         """What came of its task."""
         try:
             outcome: _Outcome = pickle.loads(self.connection.recv_bytes())
         except (EOFError, OSError):
-            return True, LmrError(_KILLED)
+            return True, KilledError(_KILLED)
         return outcome
 
+    def do(self, task: Any) -> _Outcome:
+        """Gives it a task and waits for what comes of it."""
+        try:
+            self.give(task)
+        except KilledError as error:
+            return True, error
+        return self.take()
+
     def end(self) -> None:
+        """Ends the process, whatever it does."""
         self.connection.close()
         self.process.kill()
         self.process.join()
         self.process.close()
 
 
-def _results(workers: Sequence[_Worker], tasks: Iterator[Any]) -> Iterator[Any]:
+def _results(workers: Sequence[Worker], tasks: Iterator[Any]) -> Iterator[Any]:
     """Results in the order of the tasks; a worker has one task at a time, so that neither side waits to be read."""
     idle = list(workers)
-    busy: dict[Connection, tuple[_Worker, int]] = {}
+    busy: dict[Connection, tuple[Worker, int]] = {}
     done: dict[int, _Outcome] = {}
     n_given = n_taken = 0
     while True:
@@ -143,13 +158,13 @@ def _results(workers: Sequence[_Worker], tasks: Iterator[Any]) -> Iterator[Any]:
             idle += [] if done[number][0] else [worker]  # which may be dead
 
 
-def _start_all(function: Callable[..., Any], fixed: Any, workers: Workers) -> list[_Worker]:
+def start_workers(function: Callable[..., Any], fixed: Any, workers: Workers) -> list[Worker]:
     """As many as can be started, which may be none."""
-    started: list[_Worker] = []
+    started: list[Worker] = []
     try:
         for _ in range(workers.n):
             _require_spare_files()
-            started.append(_start(function, fixed, workers))
+            started.append(start_worker(function, fixed, workers))
     except OSError as error:
         workers.on_warning(
             f"{len(started)} of {workers.n} processes for the pictures can be started here ({error.strerror}); "
@@ -158,7 +173,8 @@ def _start_all(function: Callable[..., Any], fixed: Any, workers: Workers) -> li
     return started
 
 
-def _start(function: Callable[..., Any], fixed: Any, workers: Workers) -> _Worker:
+def start_worker(function: Callable[..., Any], fixed: Any, workers: Workers) -> Worker:
+    """One more process. Raises OSError when it cannot be started."""
     context: Any = get_context(workers.start)
     ours, theirs = context.Pipe()
     try:
@@ -169,7 +185,7 @@ def _start(function: Callable[..., Any], fixed: Any, workers: Workers) -> _Worke
         raise
     finally:
         theirs.close()
-    return _Worker(process, ours)
+    return Worker(process, ours)
 
 
 def _require_spare_files() -> None:

@@ -54,11 +54,13 @@ class Listener:
     """Who hears of a run.
 
     of_done: is called with a number of pictures that are finished and whether they are stored. of_long_wait: with a
-    host, once, and the seconds that it asks to wait where that is more than is waited for.
+    host, once, and the seconds that it asks to wait where that is more than is waited for. on_warning: of what makes it
+    slower.
     """
 
     of_done: Callable[[int, bool], None]
     of_long_wait: Callable[[str, float], None]
+    on_warning: Callable[[str], None]
 
 
 def run_download(task: Task, ledger: Ledger, hear: Listener) -> dict[str, str]:
@@ -70,7 +72,7 @@ def run_download(task: Task, ledger: Ledger, hear: Listener) -> dict[str, str]:
     places = task.places
     try:
         places.make_work_folder()
-        with Decoders(task.n_workers) as decoders:
+        with Decoders(task.n_workers, hear.on_warning) as decoders:
             left = asyncio.run(_Run(task, ledger, decoders, hear).work())
         places.remove_work_folder()
     except OSError as error:

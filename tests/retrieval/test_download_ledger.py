@@ -1,6 +1,7 @@
 """The ledger of a download, the numbers of Google's archives, Retry-After, and workers that are killed."""
 
 import asyncio
+import errno
 import os
 import sqlite3
 from dataclasses import replace
@@ -173,3 +174,29 @@ def test_what_kills_a_worker_is_given_up_and_the_others_are_not():
     assert isinstance(killed, UnreadableError)
     assert str(killed) == "broken picture: it kills the process that decodes it"
     assert kept == 4
+
+
+def test_decoding_needs_no_semaphores_and_no_shared_memory(monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def several(decoders: Decoders) -> list[int]:
+        return await asyncio.gather(*[decoders.run(len, "x" * n) for n in range(9)])
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
+    with Decoders(2) as decoders:
+        assert asyncio.run(several(decoders)) == list(range(9))
+
+
+def test_where_no_process_can_be_started_this_one_decodes_and_says_so(monkeypatch):
+    def refuse(*_: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("retrieval.pool.start_worker", refuse)
+    told: list[str] = []
+    with Decoders(2, told.append) as decoders:
+        assert asyncio.run(decoders.run(os.getpid)) == os.getpid()
+    assert told == [
+        "0 of 2 processes for the pictures can be started here (Resource temporarily unavailable); "
+        "the work is slower with them, not different"
+    ]

@@ -193,7 +193,7 @@ def test_what_goes_wrong_in_a_worker_ends_the_work_with_its_reason(
 def test_where_not_all_processes_can_be_started_fewer_or_none_do_the_same_work(
     forked: Workers, monkeypatch: pytest.MonkeyPatch, n_started: int
 ) -> None:
-    start, warnings, started = pool._start, list[str](), list[int]()
+    start, warnings, started = pool.start_worker, list[str](), list[int]()
 
     def few(*arguments: object) -> object:
         if len(started) == n_started:
@@ -201,7 +201,7 @@ def test_where_not_all_processes_can_be_started_fewer_or_none_do_the_same_work(
         started.append(1)
         return start(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pool, "_start", few)
+    monkeypatch.setattr(pool, "start_worker", few)
     workers = Workers(3, forked.start, on_warning=warnings.append)
     assert list(work_apart(square, range(5), 1, workers)) == [1, 2, 5, 10, 17]
     assert warnings == [
