@@ -88,9 +88,22 @@ class LmrGroup(click.Group):
                 raise
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(shown_line(f"{where}{error.strerror}")) from error
+        except (MemoryError, RuntimeError) as error:
+            if not (text := _lacking(error)):
+                raise
+            raise click.ClickException(text) from error
         except KeyboardInterrupt as error:
             after = "begins anew" if ctx.meta.get("overwrite") else "goes on from what is saved"
             raise click.ClickException(f"interrupted; the same command {after}") from error
+
+
+def _lacking(error: Exception) -> str:
+    """What this machine has too little of for the command; blank where the error says nothing of it."""
+    if isinstance(error, MemoryError):
+        return "not enough memory here; use fewer --workers, smaller pictures or smaller batches"
+    if "can't start new thread" in str(error):
+        return "no more threads can be started here; use fewer --workers, or raise the limit on processes (ulimit -u)"
+    return ""
 
 
 @click.group(cls=LmrGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

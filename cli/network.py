@@ -11,7 +11,7 @@ import click
 from cli.options import PATH, pick_values, value_options
 from retrieval.errors import LmrError
 from retrieval.images.color import Colors
-from retrieval.images.preprocess import ImageSpec
+from retrieval.images.preprocess import MOST_PIXELS, ImageSpec
 from retrieval.model_card import Description
 from retrieval.model_config import DescriptorPart, ModelConfig
 
@@ -65,7 +65,7 @@ def picture_options(command: F) -> F:
         ),
         click.option(
             "--size",
-            type=click.IntRange(16),
+            type=click.IntRange(16, MOST_PIXELS),
             default=None,
             help=f"Side of the square input, pixels. [default: {default.size}, or the model's]",
         ),

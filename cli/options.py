@@ -21,6 +21,7 @@ from cli.terminal import warn as warn
 from retrieval.data.pipes import folder_beside
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_lock
+from retrieval.threads import require_threads
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -71,8 +72,8 @@ def _check_device(_: click.Context, __: click.Parameter, name: str) -> str:
 
 
 def _check_threads(_: click.Context, __: click.Parameter, n_threads: int | None) -> int | None:
-    if n_threads is not None and n_threads < 1:
-        raise LmrError(f"--threads must be at least 1, got {n_threads}")
+    if n_threads is not None:
+        require_threads(n_threads)
     return n_threads
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from retrieval.errors import LmrError
+from retrieval.threads import require_threads
 
 PRECISION_VARIABLE = "LMR_PRECISION"  # of the environment, for a machine that must compute as another one does
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -116,6 +117,5 @@ def _cpu_has_bfloat16() -> bool:
 def limit_threads(n_threads: int | None) -> None:
     """Bounds the CPU threads of torch; None leaves them as they are."""
     if n_threads is not None:
-        if n_threads < 1:
-            raise LmrError(f"--threads must be at least 1, got {n_threads}")
+        require_threads(n_threads)
         torch.set_num_threads(n_threads)

@@ -11,6 +11,7 @@ from cli.network import build_network, network_options
 from cli.options import PATH, config_option, device_option, images_place, overwrite_option, warn, workers_option, writes
 from cli.tars import index_tars
 from cli.terminal import say_json, say_lines, shown
+from retrieval.images.preprocess import MOST_PIXELS
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ class Outcome:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the landmarks, the split and the training.")
 @click.option("--epochs", type=click.IntRange(1), default=EPOCHS, show_default=True, help="Passes over the pictures.")
-@click.option("--size", type=click.IntRange(16), default=SIZE, show_default=True, help="Side of the input, pixels.")
+@click.option(
+    "--size", type=click.IntRange(16, MOST_PIXELS), default=SIZE, show_default=True, help="Side of the input, pixels."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @network_options
 @workers_option

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_set import done
+from tiny_set import done, misused, refused
 
 from retrieval.checkpoint import read_card
 
@@ -87,3 +87,30 @@ def test_few_open_files_mean_fewer_workers(pictures: Path) -> None:
         "0 of 2 processes for the pictures can be started here (Too many open files); "
         "the work is slower with them, not different"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "not enough memory here; use fewer --workers, smaller pictures or smaller batches"),
+        (
+            RuntimeError("can't start new thread"),
+            "no more threads can be started here; use fewer --workers, or raise the limit on processes (ulimit -u)",
+        ),
+    ],
+    ids=["memory", "threads"],
+)
+def test_want_of_memory_and_threads_is_one_line(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("retrieval.describing.prepare", fail)
+    assert refused("embed", "train.csv", "--backbone", "plain-cnn", "--size", "32", "--workers", "0") == message
+
+
+@pytest.mark.parametrize("command", ["train", "embed", "demo"])
+def test_a_size_over_the_limit_is_refused(pictures: Path, command: str) -> None:
+    arguments = () if command == "demo" else ("train.csv",)
+    assert "100000 is not in the range 16<=x<=8192" in misused(command, *arguments, "--size", "100000")

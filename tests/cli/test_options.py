@@ -125,6 +125,9 @@ def test_every_command_that_computes_checks_device_and_threads(tiny_set, command
     files = listing(tiny_set)
     assert refused(command, *arguments, "--device", "abacus").startswith("--device abacus: not a device; ")
     assert refused(command, *arguments, "--threads", "0") == "--threads must be at least 1, got 0"
+    assert refused(command, *arguments, "--threads", "100000") == (
+        "--threads must be at most 1,024, got 100000; more than the cores gain nothing"
+    )
     assert listing(tiny_set) == files
 
 
