@@ -107,7 +107,7 @@ def command(stores: tuple[Path, ...], model: Path, output: Path, **values: Any) 
     --overwrite keeps the calibration where only names and places of pictures change; otherwise it ends, which is said.
 
     \b
-    Examples:
+    Example:
       lmr build-index train.h5 --background background.h5 --names names.csv
       lmr build-index train.h5 --dimensions 256 --overwrite --recalibrate
     """

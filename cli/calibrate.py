@@ -72,7 +72,7 @@ def command(queries: Path, index_path: Path, as_json: bool, **values: Any) -> No
     with many where it is sure.
 
     \b
-    Examples:
+    Example:
       lmr calibrate val.csv --images images
       lmr calibrate val.csv --precision 0.9 --overwrite    # more named, more of them wrong
     """

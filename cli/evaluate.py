@@ -57,7 +57,7 @@ def command(queries: Path | None, index_path: Path, as_json: bool, report: Path 
     are named, and the figures without them are given too.
 
     \b
-    Examples:
+    Example:
       lmr evaluate val.csv --images images --report report.html
       lmr evaluate --leave-one-out
     """
