@@ -20,7 +20,6 @@ from cli.options import (
     writes,
 )
 from cli.terminal import say_result, shown
-from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
     from index.folder import IndexFolder
@@ -61,27 +60,54 @@ def command(queries: Path | None, index_path: Path, as_json: bool, report: Path 
       lmr evaluate val.csv --images images --report report.html
       lmr evaluate --leave-one-out
     """
-    from cli.report.evaluation import landmarks_path
     from index.folder import open_folder
+    from index.measured import LEAVE_ONE_OUT
 
     if (queries is None) != values["leave_one_out"]:
         raise click.UsageError("give QUERIES or --leave-one-out, one of them")
-    for path in () if report is None or values["overwrite"] else (report, landmarks_path(report)):
-        if path.exists():
-            raise LmrError(f"--report {report}: {path} exists; give --overwrite or another name")
+    made_of = {"queries": LEAVE_ONE_OUT if queries is None else str(queries)}
+    if report is not None and not values["overwrite"]:
+        is_reported(report, made_of)  # refused now, not after the queries were embedded
     folder = open_folder(index_path, device=values["device"], threads=values["threads"])
     measured = measure(folder, queries, values)
+    made_of |= {**inputs_of(folder), **measured.inputs}
+    is_there = report is not None and not values["overwrite"] and is_reported(report, made_of)
     if folder.calibration is None:
         warn(f"{index_path} is not calibrated: no thresholds; lmr calibrate makes them")
     for text in measured.warnings:
         warn(f"warning: {text}")
     content = measured.to_json()
     say_result(content, to_text(content), as_json=as_json)
-    if report is not None:
+    if is_there:
+        warn(f"{report}: finished already, nothing to do")
+    elif report is not None:
         from cli.report.evaluation import write_report
 
-        table = write_report(report, folder, measured)
+        table = write_report(report, folder, measured, made_of)
         warn(f"{report}: report written; {table} has its landmarks")
+
+
+def is_reported(report: Path, made_of: dict[str, Any]) -> bool:
+    """Whether the report and its table are there, whole and made of this. LmrError for those of something else."""
+    from cli.report.evaluation import landmarks_path
+    from retrieval.files.made_of import is_made_of
+
+    other = "give --overwrite or another name"
+    there = [is_made_of(path, made_of, other) for path in (report, landmarks_path(report))]
+    return all(there)
+
+
+def inputs_of(folder: "IndexFolder") -> dict[str, Any]:
+    """What answers of an index folder depend on, for the record of a file that is made of them."""
+    from importlib.metadata import version
+
+    from retrieval.files.digest import sha256_json
+
+    return {
+        "index": folder.info.inputs_digest,
+        "calibration": None if folder.calibration is None else sha256_json(folder.calibration.to_json()),
+        "version of lmr": version("lmr"),
+    }
 
 
 def measure(folder: "IndexFolder", queries: Path | None, values: dict[str, Any]) -> "Measured":

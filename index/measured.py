@@ -1,7 +1,7 @@
 """An evaluation with what it was made of: which queries the index knew already, and the figures without these."""
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +15,7 @@ from index.leaks import KINDS, Leaks, find_leaks
 from index.leave_one_out import leave_one_out
 from index.metrics import LIST_LENGTH
 from index.voting import VoteRule
+from retrieval.files.digest import sha256_json
 from retrieval.store import Descriptors
 
 LEAVE_ONE_OUT = "leave-one-out"
@@ -29,7 +30,7 @@ class Measured:
 
     source: file of the queries, or `leave-one-out`. without: on the queries that do not leak, None where all do or
     none does, or where no landmark query is left. n_single: rows that are their landmark's only picture. measured_at:
-    ISO 8601, UTC. lmr_version: of this program.
+    ISO 8601, UTC. lmr_version: of this program. inputs: digests of the queries, by what they are for people.
     """
 
     source: str
@@ -41,6 +42,7 @@ class Measured:
     warnings: tuple[str, ...]
     measured_at: str
     lmr_version: str
+    inputs: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object of `lmr evaluate --json`."""
@@ -67,7 +69,7 @@ def measure_store(folder: IndexFolder, store: Descriptors, queries: Queries) -> 
     answers = answer_store(folder, store, n_neighbours=LIST_LENGTH)
     evaluation = evaluate(folder, answers, queries)
     leaks = find_leaks(folder, answers, queries, store)
-    return _measured(folder, store.source, (evaluation, answers, queries), leaks)
+    return _measured(folder, store.source, (evaluation, answers, queries), leaks, store=store)
 
 
 def measure_left_out(folder: IndexFolder) -> Measured:
@@ -83,6 +85,7 @@ def _measured(
     found: tuple[Evaluation, Answers, Queries],
     leaks: Leaks,
     n_single: int = 0,
+    store: Descriptors | None = None,
 ) -> Measured:
     evaluation, answers, queries = found
     kept = np.flatnonzero(~leaks.any)
@@ -100,7 +103,18 @@ def _measured(
         warnings=tuple(_warnings(folder, source, queries, leaks, n_single)),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         lmr_version=importlib.metadata.version("lmr"),
+        inputs=_digests(queries, store),
     )
+
+
+def _digests(queries: Queries, store: Descriptors | None) -> dict[str, str]:
+    labels = [list(names) for names in queries.landmarks]
+    kinds = None if queries.kind is None else queries.kind.tolist()
+    content = [queries.image_id.tolist(), queries.path.tolist(), labels, kinds]
+    return {
+        "set of queries": sha256_json(content),
+        "set of descriptors": sha256_json(None) if store is None else store.digest,
+    }
 
 
 def _warnings(folder: IndexFolder, source: str, queries: Queries, leaks: Leaks, n_single: int) -> list[str]:

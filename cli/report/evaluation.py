@@ -1,5 +1,6 @@
 """The report of an evaluation, put together from what the index room found."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,11 @@ from cli.report.html import (
     ReportExample,
     ReportPair,
     ReportPicture,
-    write_evaluation_report,
+    render_evaluation_report,
 )
 from retrieval.data.csv_cells import csv_line
 from retrieval.files.atomic import write_text
+from retrieval.files.made_of import write_with_record
 
 if TYPE_CHECKING:
     from index.evaluation import Evaluation, Queries
@@ -29,8 +31,12 @@ _COLUMNS = (
 )
 
 
-def write_report(path: Path, folder: "IndexFolder", measured: "Measured") -> Path:
+def write_report(
+    path: Path, folder: "IndexFolder", measured: "Measured", made_of: Mapping[str, Any] | None = None
+) -> Path:
     """Writes the HTML report, and beside it a table of the landmarks, whose path is returned.
+
+    made_of: what is kept beside both, so that the same command finds them finished; None = nothing is kept.
 
     Raises LmrError without the extra `report`, or if one cannot be written.
     """
@@ -58,8 +64,12 @@ def write_report(path: Path, folder: "IndexFolder", measured: "Measured") -> Pat
         leaked=_leaked(measured),
         folder=path.parent,
     )
-    write_text(table, [csv_line(_COLUMNS), *(csv_line([row[name] for name in _COLUMNS]) for row in rows)])
-    write_evaluation_report(path, report)
+    lines = [csv_line(_COLUMNS), *(csv_line([row[name] for name in _COLUMNS]) for row in rows)]
+    for place, text in ((table, lines), (path, [render_evaluation_report(report)])):
+        if made_of is None:
+            write_text(place, text)
+        else:
+            write_with_record(place, text, made_of)
     return table
 
 

@@ -130,9 +130,26 @@ def test_a_report_is_one_file_and_not_replaced_unasked(tiny_set):
     assert "<html" in text
     assert not re.search(r"""(src|href)=["']?(http|//)""", text)
     files = listing(tiny_set)
+    again = done("evaluate", "solution.csv", "--report", "r.html", *HERE)
+    assert again.stderr.splitlines()[-1] == "r.html: finished already, nothing to do"
+    assert listing(tiny_set) == files
     for name in ("r.html", "r-landmarks.csv"):
         assert refused("evaluate", "val.csv", "--report", "r.html") == (
-            f"--report r.html: {name} exists; give --overwrite or another name"
+            f"{name} was made with another queries (solution.csv, now val.csv); give --overwrite or another name"
         )
         assert listing(tiny_set).items() >= (files.items() if name == "r.html" else set())
         Path(name).unlink()
+
+
+def test_a_report_is_of_its_queries_labels_and_calibration(tiny_set):
+    write_csv(Path("q.csv"), "id,landmark_id", ["val-dome-0,dome", "val-arch-0,arch"])
+    done("evaluate", "q.csv", "--report", "r.html", *HERE)
+    Path("r-landmarks.csv").write_text("mine")
+    assert refused("evaluate", "q.csv", "--report", "r.html", *HERE) == (
+        "r-landmarks.csv was changed since it was written; give --overwrite or another name"
+    )
+    done("evaluate", "q.csv", "--report", "r.html", "--overwrite", *HERE)
+    Path("landmarks/calibration.json").unlink()
+    assert refused("evaluate", "q.csv", "--report", "r.html", *HERE) == (
+        "r.html was made with another calibration; give --overwrite or another name"
+    )

@@ -131,6 +131,24 @@ def test_submit_killed_at_any_write_ends_with_the_same_submission(tiny_set, monk
     assert (was_there[0], was_there[-1]) == (False, True)
 
 
+def test_a_report_killed_at_any_write_ends_with_page_and_table(tiny_set, monkeypatch):
+    arguments = ["evaluate", "solution.csv", "--report", "r.html", *HERE]
+    done(*arguments[:2], *HERE)  # the queries' descriptors are there
+    n = n_file_operations(copied(tiny_set, "counted"), arguments)
+    table = (tiny_set.parent / "counted/r-landmarks.csv").read_text()
+    was_there = []
+    for at in moments(n, 3):
+        folder = copied(tiny_set, f"killed-{at}")
+        run_and_die(folder, arguments, at)
+        was_there.append((folder / "r.html").exists())
+        monkeypatch.chdir(folder)
+        told = done(*arguments).stderr.splitlines()[-1]
+        assert (told == "r.html: finished already, nothing to do") == was_there[-1]
+        assert Path("r-landmarks.csv").read_text() == table
+        assert Path("r.html").read_text().endswith("</html>")
+    assert (was_there[0], was_there[-1]) == (False, True)
+
+
 def test_embed_killed_at_a_random_moment_is_resumed(pictures):
     rows = [f"train-arch-{i % 8},arch" for i in range(8)]
     for i in range(200):
