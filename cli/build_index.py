@@ -196,13 +196,16 @@ def build_from_stores(stores: tuple[Path, ...], model: Path, output: Path, value
     from index.building import build_folder
     from index.gathering import BuildInputs
     from retrieval.model_card import write_card
-    from retrieval.names import read_names
+    from retrieval.names import of_no_landmark, read_names
     from retrieval.opening import model_files
     from retrieval.store import read_store
 
     read = [read_store(path) for path in stores]
     card = card_of_store(model, read[0])
     names = read_names(values["names"]) if values["names"] else {}
+    landmarks = (label for store in read for label in store.landmarks)
+    if line := of_no_landmark(names, landmarks, values["names"], stores[0]):
+        warn(line if len(stores) == 1 else f"{line} and the other stores")
     with tempfile.TemporaryDirectory() as scratch:
         exact = Path(scratch) / "model"
         exact.mkdir()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from retrieval.data.csv_cells import unguard
 from retrieval.data.csv_table import BadRows, Table
-from retrieval.data.labels import compose, spelling_of
+from retrieval.data.labels import compose, require_apart, spelling_of
 from retrieval.manifest_formats import Layout
 from retrieval.parquet import EmbeddedPictures
 
@@ -43,6 +43,8 @@ class Columns:
         spelling = spelling_of(self.label_names)
         if not spelling.read_as:
             return []
+        require_apart(self.label_names, spelling, source)
+        self.names = {spelling.of(label): label.strip() for label in spelling.spaced()} | dict(self.names)
         count = Counter(self.label)
         count.update(code for codes in self.more.values() for code in codes)
         code_of = {label: code for code, label in enumerate(self.label_names)}
@@ -91,7 +93,9 @@ def read_clean(table: Table, layout: Layout) -> Columns:
     label: list[int] = []
     for line, row in table.numbered(bad):
         name, images = row[layout.columns["landmark"]], row[layout.columns["images"]].split()
-        problem = label_problem(name) or (not name and "landmark_id is missing") or (not images and "images is missing")
+        problem = (
+            _landmark_problem(name) or (not name and "landmark_id is missing") or (not images and "images is missing")
+        )
         if problem:
             bad.add(line, problem)
             continue
@@ -172,7 +176,7 @@ class _Gathering:
     def columns(self) -> Columns | None:
         """All that was added; None when the rows do not go together."""
         names, usage = self._codes.names(), self._lists.get("usage")
-        if any(map(label_problem, names)) or not set(usage or ()) <= set(USAGES):
+        if any(map(_landmark_problem, names)) or not set(usage or ()) <= set(USAGES):
             return None
         key = self._lists.pop("image_id", None)
         if key is None and "path" in self._lists:
@@ -210,18 +214,28 @@ def _name_bad_rows(table: Table, layout: Layout) -> None:
     """Raises LmrError with all that is wrong with a table of one picture a row."""
     bad, at = BadRows(table.source), layout.columns
     line_of: dict[str, int] = {}
+    hint = _hint(layout, table.header)
     key = "image_id" if "image_id" in at else "path"
     for line, row in table.numbered(bad):
         problem = _id_problem(row[at[key]], table.header[at[key]]) if key in at else ""
         if not problem and "landmark" in at:
-            problem = label_problem(row[at["landmark"]])
+            problem = _landmark_problem(row[at["landmark"]])
         if not problem and "usage" in at and row[at["usage"]] not in USAGES:
             problem = f"{table.header[at['usage']]} is {row[at['usage']]!r}, not {', '.join(USAGES[:2])} or {USAGES[2]}"
         if key in at and (first := line_of.setdefault(compose(row[at[key]]), line)) != line and not problem:
-            problem = f"{table.header[at[key]]} {row[at[key]]} is also on line {first}"
+            problem = f"{table.header[at[key]]} {row[at[key]]} is also on line {first}{hint}"
+            hint = ""
         if problem:
             bad.add(line, problem)
     bad.refuse_any()
+
+
+def _hint(layout: Layout, header: Sequence[str]) -> str:
+    """What a repeated id may mean where pictures have a path and no landmark."""
+    at = layout.columns
+    if not {"image_id", "path"} <= at.keys() or at.keys() & {"landmark", "landmarks"}:
+        return ""
+    return f"; if {header[at['image_id']]} is the landmark, name that column landmark_id"
 
 
 def are_ids(values: Sequence[str]) -> bool:
@@ -240,8 +254,13 @@ def _id_problem(image_id: str, column: str = "id") -> str:
 
 
 def label_problem(label: str) -> str:
-    """What is wrong with a landmark_id; '' when it is good."""
+    """What is wrong with the LabelName of Open Images; '' when it is good."""
     return f"landmark_id {label!r} holds white space" if _SPACE.search(label) else ""
+
+
+def _landmark_problem(label: str) -> str:
+    """What is wrong with a landmark_id, in which white space is read as `_`; '' when it is good."""
+    return f"landmark_id {label!r} holds a control character" if "\0" in label else ""
 
 
 def share_problem(text: str, column: str) -> str:

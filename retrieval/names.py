@@ -1,14 +1,16 @@
 """What people call the landmarks: names and addresses by landmark_id."""
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 from retrieval.data.csv_table import BadRows, CsvTable
-from retrieval.data.labels import spelling_of
+from retrieval.data.labels import require_apart, spelling_of
 from retrieval.errors import LmrError
 from retrieval.manifest_formats import has_no_header, recognise
 
+_SHOWN = 3
 _CATEGORY = "/Category:"  # in Wikimedia's addresses, before the category's name
 
 
@@ -48,7 +50,9 @@ def read_names(path: str | Path) -> dict[str, Name]:
     bad = BadRows(table.source)
     if has_no_header(table.header):
         names[table.header[label_at]], line_of[table.header[label_at]] = _name(table.header[name_at]), 1
-    spelling = spelling_of(row[label_at] for _, row in table.numbered(BadRows(table.source)))
+    labels = dict.fromkeys(row[label_at] for _, row in table.numbered(BadRows(table.source)))
+    spelling = spelling_of(labels)
+    require_apart(labels, spelling, table.source)
     for line, row in table.numbered(bad):
         label = spelling.of(row[label_at])
         if not label or not row[name_at]:
@@ -60,6 +64,16 @@ def read_names(path: str | Path) -> dict[str, Name]:
             names[label] = _name(row[name_at], row[address_at] if address_at >= 0 else "")
     bad.refuse_any()
     return names
+
+
+def of_no_landmark(names: Collection[str], landmarks: Iterable[str], source: Path, known: Path) -> str:
+    """A line on the names whose landmark_id is none of `landmarks`, which `known` holds; '' where there are none."""
+    landmarks = set(landmarks)
+    strange = [label for label in names if label not in landmarks]
+    if not strange:
+        return ""
+    first, more = ", ".join(strange[:_SHOWN]), ", …" if len(strange) > _SHOWN else ""
+    return f"{source}: {len(strange):,} of {len(names):,} names are of no landmark of {known}: {first}{more}"
 
 
 def _name(text: str, address: str = "") -> Name:

@@ -252,10 +252,10 @@ def _write_manifests(demo: DemoSet, shots: list[Shot], scene: World, seed: int) 
         return ((s.image_id, scene.label(s.landmark), s.kind) for s in shots if s.split == split)
 
     usage = np.random.default_rng([seed, 5]).choice(["Public", "Private"], len(shots))
-    _write_csv(demo.train, ("id", "landmark_id"), [row[:2] for row in rows("train")])
-    _write_csv(demo.val, ("id", "landmark_id", "kind"), list(rows("val")))
-    _write_csv(demo.background, ("id", "landmark_id", "kind"), list(rows("background")))
-    _write_csv(demo.test, ("id",), [row[:1] for row in rows("test")])
+    _write_csv(demo.train, ("image_id", "landmark_id"), [row[:2] for row in rows("train")])
+    _write_csv(demo.val, ("image_id", "landmark_id", "kind"), list(rows("val")))
+    _write_csv(demo.background, ("image_id", "landmark_id", "kind"), list(rows("background")))
+    _write_csv(demo.test, ("image_id",), [row[:1] for row in rows("test")])
     solution = [(i, label, str(usage[n]), kind) for n, (i, label, kind) in enumerate(rows("test"))]
     _write_csv(demo.test_solution, ("id", "landmarks", "Usage", "kind"), solution)
     named = [(scene.label(i), *scene.names[i]) for i in range(len(scene.names))]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli.options import warn
 from cli.reading import load_manifest, reading
 from index.label_statistics import Labelling, labelling_of
 from index.open_images_statistics import MIN_LABEL_CONFIDENCE, labelling_of_rows
@@ -13,6 +14,7 @@ from retrieval.errors import LmrError
 from retrieval.hierarchy import Hierarchy, read_hierarchy
 from retrieval.manifest import Manifest, open_table, read_names
 from retrieval.manifest_formats import Layout, read_layout
+from retrieval.names import of_no_landmark
 from retrieval.open_images import LabelRows, read_label_rows
 
 if TYPE_CHECKING:
@@ -51,11 +53,18 @@ class Data:
 
 
 def read_data(path: Path, beside: Beside) -> Data:
-    """Reads the manifest and what lies beside it. Raises LmrError for what is not usable."""
+    """Reads the manifest and what lies beside it; tells of names of no landmark. LmrError for what is not usable."""
+    names = {} if beside.names is None else {label: n.name for label, n in read_names(beside.names).items()}
+    data = _read_data(path, beside, names)
+    if beside.names is not None and (line := of_no_landmark(names, data.labelling.names, beside.names, path)):
+        warn(line)
+    return data
+
+
+def _read_data(path: Path, beside: Beside, names: Mapping[str, str]) -> Data:
     table = open_table(path)
     layout = None if table is None else read_layout(table)
     hierarchy = None if beside.hierarchy is None else read_hierarchy(beside.hierarchy)
-    names = {} if beside.names is None else {label: n.name for label, n in read_names(beside.names).items()}
     boxes = None if beside.boxes is None else _read_rows(beside.boxes, "--boxes")
     if table is None or layout is None or layout.format != "open_images":
         if beside.image_list is not None:

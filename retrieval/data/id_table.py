@@ -9,6 +9,7 @@ import numpy as np
 from retrieval.arrays import LongArray, ObjArray
 from retrieval.data.columns import column_position
 from retrieval.data.csv_table import BadRows, CsvTable
+from retrieval.data.labels import compose
 from retrieval.errors import LmrError
 
 _ID_NAMES = ("id", "image_id")
@@ -39,7 +40,7 @@ class IdTable:
         parsed: list[Parsed] = []
         line_of: dict[str, int] = {}
         for line, row in table.numbered(bad):
-            image_id = row[id_at].strip()
+            image_id = compose(row[id_at].strip())
             try:
                 if not image_id:
                     raise ValueError("id is missing")

@@ -15,6 +15,8 @@ BLANK_WORDS = frozenset(
         *("#N/A", "#NA", "#N/A N/A", "<NA>", "NaT", "nil", "1.#QNAN", "-1.#IND", "1.#IND", "-1.#QNAN"),
     )
 )
+_NO_LANDMARK = BLANK_WORDS | {""}
+_SPACE = re.compile(r"\s+")
 _WHOLE = re.compile(r"-?\d+(\.0+)?")
 _NO_CLASS = re.compile(r"-1(\.0+)?")
 _SHOWN = 3
@@ -39,29 +41,49 @@ class Spelling:
         whole = sorted(label for label, meant in self.read_as.items() if meant and label.startswith(f"{meant}."))
         lines = []
         if blank:
-            cells = f"{sum(map(count, blank)):,} cells " if count else ""
-            lines.append(f"{source}: {cells}{', '.join(blank)} read as no landmark")
+            n = sum(map(count, blank)) if count else 0
+            cells = f"{n:,} {'cell' if n == 1 else 'cells'} " if count else ""
+            lines.append(
+                f"{source}: {cells}{', '.join(word.strip() or 'white space' for word in blank)} read as no landmark"
+            )
         if whole:
             lines.append(f"{source}: {whole[0]} read as {self.read_as[whole[0]]}, and so all labels that end in .0")
+        if spaced := sorted(self.spaced()):
+            lines.append(f"{source}: {spaced[0]!r} read as {self.read_as[spaced[0]]}, and so all white space in labels")
         return lines
+
+    def spaced(self) -> list[str]:
+        """The labels that hold white space and are read with `_` in its place."""
+        return [label for label, meant in self.read_as.items() if meant and _SPACE.search(label)]
 
 
 def spelling_of(labels: Iterable[str]) -> Spelling:
     """How the labels of a column are read, by all of them.
 
     Words for a blank cell are no landmark. Where all others are whole numbers, `7.0` is 7. -1 is no landmark unless
-    there is another number below zero. Letters are composed (NFC).
+    there is another number below zero. White space within is `_`, as of folders. Letters are composed (NFC).
     """
     labels = set(labels)
-    read_as = dict.fromkeys(labels & BLANK_WORDS, "")
-    named = labels - BLANK_WORDS - {""}
+    read_as = {label: "" for label in labels if label and label.strip() in _NO_LANDMARK}
+    named = labels - read_as.keys() - {""}
     if not any(label.startswith("-") and _WHOLE.fullmatch(label) and not _NO_CLASS.fullmatch(label) for label in named):
         read_as.update((label, "") for label in named if _NO_CLASS.fullmatch(label))
         named -= read_as.keys()
     if all(map(_WHOLE.fullmatch, named)):
         read_as.update((label, label.partition(".")[0]) for label in named if "." in label)
-    read_as.update((label, composed) for label in named if (composed := compose(label)) != label)
+    read_as.update((label, plain) for label in named if (plain := compose(_SPACE.sub("_", label.strip()))) != label)
     return Spelling(read_as)
+
+
+def require_apart(labels: Iterable[str], spelling: Spelling, source: str) -> None:
+    """Raises LmrError where a label that holds white space is read as another one is."""
+    given = dict.fromkeys(labels)
+    of = {spelling.of(label): label for label in given if not _SPACE.search(label)}
+    for label in spelling.spaced():
+        if (other := of.setdefault(spelling.of(label), label)) != label:
+            raise LmrError(
+                f"{source}: the labels {other!r} and {label!r} are both the landmark {spelling.of(label)}; rename one"
+            )
 
 
 def compose(name: str) -> str:

@@ -11,7 +11,7 @@ from retrieval.download.survey import ROWS_AT_ONCE
 from retrieval.manifest import Manifest
 
 NOT_TRIED = "not tried"
-FAILED_COLUMNS = ("id", "url", "cause")
+FAILED_COLUMNS = ("image_id", "url", "cause")
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class Tally:
 
 
 def failed_lines(manifest: Manifest, ledger: Ledger, tally: Tally) -> Iterator[str]:
-    """The lines of failed.csv: id, url and cause of every row without a picture. Counts every row into the tally."""
+    """The lines of failed.csv: image_id, url and cause of rows without a picture. Counts every row into the tally."""
     assert manifest.url is not None
     yield csv_line(FAILED_COLUMNS)
     for start in range(0, len(manifest), ROWS_AT_ONCE):

@@ -56,7 +56,7 @@ def ledger(images: str = "images") -> dict[str, dict]:
 
 
 def causes(images: str = "images") -> dict[str, str]:
-    return {row["id"]: row["cause"] for row in read_rows(Path(images) / "failed.csv")}
+    return {row["image_id"]: row["cause"] for row in read_rows(Path(images) / "failed.csv")}
 
 
 def test_pictures_are_fetched_resized_and_written_down(server):

@@ -78,3 +78,23 @@ def test_a_missing_file_is_one_line(tmp_path):
 
 def test_an_option_that_does_not_exist_is_a_usage_error(files):
     assert run(*files, "--jason").exit_code == 2
+
+
+def test_ids_in_two_forms_of_unicode_are_one(tmp_path):
+    submission, solution = tmp_path / "submission.csv", tmp_path / "solution.csv"
+    submission.write_text("id,landmarks\ncaf\u00e9,paris 0.9\n", encoding="utf-8")
+    solution.write_text("id,landmarks,Usage\ncafe\u0301,paris,Public\n", encoding="utf-8")
+    assert json.loads(run(str(submission), str(solution), "--json").stdout)["All"]["gap"] == 1.0
+
+
+def test_labels_that_never_meet_are_scored_only_when_told(tmp_path):
+    submission, solution = tmp_path / "submission.csv", tmp_path / "solution.csv"
+    submission.write_text("id,landmarks\na,paris 0.9\n")
+    solution.write_text("id,landmarks,Usage\na,rome,Public\n")
+    with pytest.raises(LmrError) as caught:
+        run(str(submission), str(solution))
+    assert str(caught.value) == (
+        f"none of the 1 landmarks of {submission} (paris) is among the 1 of {solution} (rome); "
+        "give files that belong together, or give --allow-disjoint if that is meant"
+    )
+    assert json.loads(run(str(submission), str(solution), "--json", "--allow-disjoint").stdout)["All"]["top1"] == 0.0

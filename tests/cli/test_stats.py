@@ -139,6 +139,7 @@ def test_the_table_of_pictures_has_the_best_first_and_the_unreadable_last(double
     assert len(rows) == 47
     assert (rows[0]["image_id"], rows[0]["width"], rows[0]["pixels_per_inch"]) == ("train-arch-2", "96", "7.71389")
     assert (rows[-1]["image_id"], rows[-1]["unreadable"]) == ("broken", "broken JPEG: cut short")
+    assert all(row["width"].isdigit() and row["height"].isdigit() for row in rows if not row["unreadable"])
     by_id = {row["image_id"]: row for row in rows}
     assert by_id["copy"]["copy_of"] == "train-arch-0"
     assert by_id["dark"]["outlier"] == "blurred"

@@ -188,9 +188,7 @@ def test_an_unknown_column_is_passed_over_and_said_so(tmp_path: Path) -> None:
         ("b,1,2", "3: 3 fields, the header has 2"),
         (",1", "3: id is missing"),
         ("a,1", "3: id a is also on line 2"),
-        ("b,Hawa Mahal", "3: landmark_id 'Hawa Mahal' holds white space"),
         (" b,1", "3: id ' b' begins or ends with white space"),
-        ('b,"1\n2"', "3: landmark_id '1\\n2' holds white space"),
         ('b,"1\n', "3: a quotation mark is opened and never closed"),
         ('b,"1"2', "3: broken quoting (',' expected after '\"')"),
         ('"b\tc",1', "3: id 'b\\tc' holds a control character"),
@@ -231,8 +229,8 @@ def test_ten_bad_rows_are_shown_and_the_others_counted(tmp_path: Path) -> None:
 def test_line_numbers_hold_with_quoted_newlines_blank_lines_and_any_line_end(
     tmp_path: Path, newline: str, start: str
 ) -> None:
-    text = start + 'id,url,landmark_id\na,"x\n\ny",1\n\nb,,2\nc,,no good\n'.replace("\n", newline)
-    assert error_of(write(tmp_path, text)).splitlines()[1] == "train.csv:7: landmark_id 'no good' holds white space"
+    text = start + 'id,url,landmark_id\na,"x\n\ny",1\n\nb,,2\n,,3\n'.replace("\n", newline)
+    assert error_of(write(tmp_path, text)).splitlines()[1] == "train.csv:7: id is missing"
 
 
 def test_a_byte_order_mark_utf_16_gzip_and_zip_are_read(tmp_path: Path) -> None:

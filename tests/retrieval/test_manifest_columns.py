@@ -108,7 +108,7 @@ def test_numbers_that_pandas_made_floats_and_blanks_in_words_are_read_as_meant(t
     manifest, said = read(tmp_path, "id,landmark_id\na,7.0\nb,\nc,nan\nd,8.0\n")
     assert labels(manifest) == ["7", "", "", "8"]
     assert said == [
-        "t.csv: 1 cells nan read as no landmark",
+        "t.csv: 1 cell nan read as no landmark",
         "t.csv: 7.0 read as 7, and so all labels that end in .0",
     ]
 
@@ -122,3 +122,39 @@ def test_ids_that_are_one_name_in_two_forms_are_refused(tmp_path: Path) -> None:
     assert problem(tmp_path, "id,landmark_id\nCaf\u00e9,1\nCafe\u0301,1\n").endswith(
         "t.csv:3: id Cafe\u0301 is also on line 2"
     )
+
+
+def test_white_space_in_labels_is_read_as_in_folders(tmp_path: Path) -> None:
+    manifest, said = read(
+        tmp_path, "file_name,species\na.jpg,Parus major\nb.jpg,Pica\nc.jpg, Parus  caeruleus \nd.jpg, \n"
+    )
+    assert labels(manifest) == ["Parus_major", "Pica", "Parus_caeruleus", ""]
+    assert manifest.names == {"Parus_major": "Parus major", "Parus_caeruleus": "Parus  caeruleus"}
+    assert said[-2:] == [
+        "t.csv: 1 cell white space read as no landmark",
+        "t.csv: ' Parus  caeruleus ' read as Parus_caeruleus, and so all white space in labels",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("Parus major", "Parus_major"), ("Parus major", "Parus  major"), ("7", "7 ")]
+)
+def test_labels_that_become_one_are_refused(tmp_path: Path, one: str, other: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"id,landmark_id\na,{one}\nb,{other}\n")
+    with pytest.raises(LmrError) as caught:
+        read_manifest(path)
+    first, second = (other, one) if "_" in other else (one, other)
+    meant = "_".join(one.split())
+    assert str(caught.value) == f"{path}: the labels {first!r} and {second!r} are both the landmark {meant}; rename one"
+
+
+def test_ids_that_repeat_beside_paths_may_be_the_landmarks(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("Image,Id\na.jpg,w1\nb.jpg,w1\nc.jpg,w1\n")
+    with pytest.raises(LmrError) as caught:
+        read_manifest(path)
+    assert str(caught.value).splitlines()[1:] == [
+        f"{path}:3: Id w1 is also on line 2; if Id is the landmark, name that column landmark_id",
+        f"{path}:4: Id w1 is also on line 2",
+    ]

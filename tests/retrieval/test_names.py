@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from retrieval.errors import LmrError
-from retrieval.names import Name, read_names
+from retrieval.names import Name, of_no_landmark, read_names
 
 ADDRESS = "http://commons.wikimedia.org/wiki/Category:"
 
@@ -69,3 +69,20 @@ def test_a_class_twice_without_a_header_is_found(tmp_path: Path) -> None:
 def test_a_manifest_holds_no_names(tmp_path: Path) -> None:
     message = "names.csv holds no names; --names takes landmark_id,name[,address] or landmark_id,category"
     assert error_of(write(tmp_path, "id,landmark_id\na,1\n")) == message
+
+
+def test_labels_of_names_are_read_as_those_of_manifests(tmp_path: Path) -> None:
+    path = tmp_path / "names.csv"
+    path.write_text("landmark_id,name\nParus major,Great Tit\n")
+    assert read_names(path) == {"Parus_major": Name("Great Tit")}
+
+
+def test_names_of_no_landmark_are_counted_and_the_first_named() -> None:
+    source, known = Path("names.csv"), Path("train.h5")
+    assert of_no_landmark(["a", "b"], ["b", "a", "c"], source, known) == ""
+    assert (
+        of_no_landmark(["a", "b"], ["a"], source, known) == "names.csv: 1 of 2 names are of no landmark of train.h5: b"
+    )
+    assert of_no_landmark(["a", "b", "c", "d"], [], source, known) == (
+        "names.csv: 4 of 4 names are of no landmark of train.h5: a, b, c, …"
+    )
