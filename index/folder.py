@@ -40,7 +40,7 @@ INDEX, ROWS, BACKGROUND, WHITENING = "index.faiss", "rows.h5", "background.h5", 
 AUGMENTED, THUMBNAILS = "augmented.faiss", "thumbnails.h5"
 MODEL, NAMES, CALIBRATION, INFO = "model", "names.json", "calibration.json", "index.json"
 MODEL_CARD, MODEL_FILES = "model.json", ("weights-*.safetensors", "model.onnx")  # of retrieval
-N_TRIES = 5  # readings of a folder that is replaced meanwhile, before that is an error
+N_TRIES = 100  # readings of a folder that is replaced meanwhile, before that is an error
 
 
 class Listed(TypedDict):
@@ -162,7 +162,8 @@ def open_folder(
     """
     path = Path(path)
     for last_try in range(N_TRIES):
-        folder, info = current_folder(path), None
+        folder = current_folder(path)
+        identity = _identity(folder)
         try:
             info = read_info(folder)
             check_files(folder, info, verify)
@@ -170,7 +171,7 @@ def open_folder(
             return _load(folder, info, calibration, (device, threads))
         except (LmrError, OSError):
             # The folder may have been replaced while it was read; then the new one is read.
-            is_the_same = current_folder(path) == folder and _info_or_none(folder) == info
+            is_the_same = current_folder(path) == folder and _identity(folder) == identity
             if last_try == N_TRIES - 1 or is_the_same:
                 raise
     raise AssertionError("the last try returns or raises")
@@ -341,6 +342,15 @@ def _read_refinement(folder: Path, info: FolderInfo) -> Refinement:
 
 def _read_names(path: Path) -> dict[str, Name]:
     return convert(read_json(path, REBUILD), dict[str, Name], str(path), REBUILD)
+
+
+def _identity(folder: Path) -> tuple[int, int, int] | None:
+    """What tells a folder from another one of its name, also from one with the same content; None without one."""
+    try:
+        known = folder.stat()
+    except OSError:
+        return None
+    return known.st_dev, known.st_ino, known.st_ctime_ns
 
 
 def _info_or_none(folder: Path) -> FolderInfo | None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from index import building
+from index import folder as folder_module
 from index.building import BuildOptions, build_folder
 from index.calibration import CalibrationSettings, Origin, calibrate
 from index.folder import open_folder, read_info, replace_calibration, write_info
@@ -448,6 +449,25 @@ def test_who_opens_a_folder_while_it_is_replaced_gets_the_old_one_or_the_new_one
         assert not (path / folders.CURRENT).exists()
     else:
         assert {p.name for p in path.iterdir()} == {folders.CURRENT, folders.current_folder(path).name}
+
+
+def test_a_folder_that_is_replaced_by_an_equal_one_again_and_again_is_opened(tmp_path, model, monkeypatch):
+    path, n_replaced = tmp_path / "l", [0]
+    build(path, model)
+    check = folder_module.check_files
+
+    def replaced_meanwhile(folder, info, verify):
+        if n_replaced[0] == 20:
+            return check(folder, info, verify)
+        n_replaced[0] += 1
+        shutil.copytree(path, tmp_path / "copy")
+        path.rename(tmp_path / f"old{n_replaced[0]}")
+        (tmp_path / "copy").rename(path)
+        raise LmrError("a file of the old one is gone")
+
+    monkeypatch.setattr(folder_module, "check_files", replaced_meanwhile)
+    assert len(open_folder(path, device="cpu").rows) > 0
+    assert n_replaced == [20]
 
 
 def test_an_index_behind_a_link_is_replaced_where_it_is(tmp_path, model):
