@@ -88,7 +88,7 @@ class LmrGroup(click.Group):
                 raise
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(shown_line(f"{where}{error.strerror}")) from error
-        except (MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError, ImportError) as error:
             if not (text := _lacking(error)):
                 raise
             raise click.ClickException(text) from error
@@ -97,10 +97,16 @@ class LmrGroup(click.Group):
             raise click.ClickException(f"interrupted; the same command {after}") from error
 
 
+_UNMAPPED = ("failed to map segment", "cannot allocate memory", "Cannot allocate memory")  # as loaders of libraries say
+
+
 def _lacking(error: Exception) -> str:
     """What this machine has too little of for the command; blank where the error says nothing of it."""
     if isinstance(error, MemoryError):
         return "not enough memory here; use fewer --workers, smaller pictures or smaller batches"
+    if isinstance(error, ImportError) and any(text in str(error) for text in _UNMAPPED):
+        library = str(error).partition(":")[0]
+        return f"not enough memory here to load {library}; raise the limit (ulimit -v), or use a larger machine"
     if "can't start new thread" in str(error):
         return "no more threads can be started here; use fewer --workers, or raise the limit on processes (ulimit -u)"
     return ""

@@ -190,15 +190,23 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
             return load_file(path)
         given = torch.load(path, map_location="cpu", weights_only=True)
+    except (PermissionError, MemoryError):
+        raise
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise LmrError(f"{path} is not a weights file: {reason}") from error
+        raise LmrError(f"{path} is not a weights file: {_why_not_weights(path, error)}") from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(given, dict) and isinstance(given.get(key), dict):
             given = given[key]
     if not _is_state_dict(given):
         raise LmrError(f"{path} holds no state dict (tensors by name); save model.state_dict() with torch.save")
     return {name.removeprefix("module."): value for name, value in given.items()}
+
+
+def _why_not_weights(path: Path, error: Exception) -> str:
+    """For people; what torch says of such a file is of its own insides."""
+    if path.suffix == ".safetensors":
+        return (str(error) or type(error).__name__).splitlines()[0][:120]
+    return "torch.save did not write it, it is cut short, or it holds more than tensors (no code in it is run)"
 
 
 def _started_from(name: str, licence: str | None, weights_path: Path | None) -> Mapping[str, str]:

@@ -97,8 +97,12 @@ def test_few_open_files_mean_fewer_workers(pictures: Path) -> None:
             RuntimeError("can't start new thread"),
             "no more threads can be started here; use fewer --workers, or raise the limit on processes (ulimit -u)",
         ),
+        (
+            ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+            "not enough memory here to load libtorch_cpu.so; raise the limit (ulimit -v), or use a larger machine",
+        ),
     ],
-    ids=["memory", "threads"],
+    ids=["memory", "threads", "library"],
 )
 def test_want_of_memory_and_threads_is_one_line(
     pictures: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str

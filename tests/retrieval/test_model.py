@@ -23,6 +23,9 @@ class Tokens(nn.Module):
         return torch.tensor([[9.0, 9.0], [1, 2], [3, 4], [5, 6], [7, 8]]).expand(len(pictures), -1, -1)
 
 
+NOT_OF_TORCH = "torch.save did not write it, it is cut short, or it holds more than tensors (no code in it is run)"
+
+
 def pictures(n: int = 3, seed: int = 0) -> Tensor:
     return torch.tensor(np.random.default_rng(seed).normal(size=(n, 3, SIZE, SIZE)), dtype=torch.float32)
 
@@ -240,7 +243,10 @@ def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
 def test_garbage_is_not_a_weights_file(tmp_path: Path, content: bytes, suffix: str) -> None:
     path = tmp_path / f"weights.{suffix}"
     path.write_bytes(content)
-    assert message(read_state_dict, path).startswith(f"{path} is not a weights file: ")
+    found = message(read_state_dict, path)
+    assert found.startswith(f"{path} is not a weights file: ")
+    if suffix == "pt":
+        assert found.endswith(NOT_OF_TORCH)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"a": 1}, {1: torch.zeros(1)}, torch.zeros(3)])
@@ -255,4 +261,11 @@ def test_a_file_of_something_else_holds_no_state_dict(tmp_path: Path, content: o
 def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save({"a": Path("/")}, path)  # any class of which torch does not know that it is harmless
-    assert message(read_state_dict, path).startswith(f"{path} is not a weights file: ")
+    assert message(read_state_dict, path) == f"{path} is not a weights file: {NOT_OF_TORCH}"
+
+
+def test_a_weights_file_that_is_cut_short_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:2000])
+    assert message(read_state_dict, path) == f"{path} is not a weights file: {NOT_OF_TORCH}"
