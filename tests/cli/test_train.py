@@ -55,6 +55,18 @@ def test_a_linear_head_is_validated_by_its_own_answers(pictures):
     assert right < 12  # the features of these pictures tell them apart, an untrained head does not
 
 
+def test_validation_on_other_landmarks_is_only_done_when_told(pictures):
+    rows = [line.split(",")[0] for line in Path("val.csv").read_text().splitlines()[1:]]
+    write_csv(Path("other.csv"), "id,landmark_id", [f"{image_id},elsewhere" for image_id in rows])
+    said = refused(*TRAIN, *SMALL, "--val", "other.csv")
+    assert said == (
+        "none of the 1 landmarks of --val other.csv (elsewhere) is among the 4 of the training data "
+        "(arch, bridge, castle, …); give files that belong together, or give --allow-disjoint if that is meant"
+    )
+    done(*TRAIN, *SMALL, "--val", "other.csv", "--allow-disjoint")
+    assert {float(row["top1"]) for row in log()} == {0.0}
+
+
 def test_the_same_training_twice_gives_the_same_weights(pictures):
     names = []
     for output in ("a", "b"):
