@@ -156,7 +156,7 @@ def _tell(content: dict[str, Any], was_anything: bool, as_json: bool) -> None:
 def _advice(content: dict[str, Any]) -> str:
     """Where the rows without a picture are, and what can be done about them."""
     private = content["causes"].get(PRIVATE)
-    verb = "are" if private > 1 else "is"
+    verb = "is" if private == 1 else "are"
     also = f"; {private:,} {verb} at private addresses, which --allow-private lets pass" if private else ""
     if n := content["n_excluded"]:
         also += f"; {n:,} are excluded by their servers' {ROBOTS_TAG}, which --ignore-robots-tag lets pass"
