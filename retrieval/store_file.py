@@ -36,6 +36,7 @@ _REASON_ROWS = 65536  # read at a time; those of unread pictures only
 
 def lay_out(partial: Path, columns: Columns, info: StoreInfo) -> None:
     """Writes the whole structure under a private name, so that `partial` is never half a structure."""
+    _require_utf8(partial, columns)
     begun = private_path(partial)
     try:
         remove_leftovers(partial)
@@ -133,6 +134,21 @@ def read_reasons(file: Any) -> ObjArray:
 def read_facts(file: Any) -> PictureFacts | None:
     """What the pictures' files were; None in a store from before that was written down."""
     return PictureFacts(*(file[name][:] for name in FACTS)) if has_facts(file) else None
+
+
+def _require_utf8(partial: Path, columns: Columns) -> None:
+    """Raises LmrError for what a store could not be read again with; names of files may be of any bytes."""
+    told = {
+        "image_id": columns.image_id,
+        "kind": () if columns.kind is None else columns.kind,
+        "landmark": columns.landmarks,
+    }
+    for name, texts in told.items():
+        for text in texts:
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise LmrError(f"{partial}: the {name} {text!a} is not UTF-8; rename it") from None
 
 
 def _read_digests(path: Path) -> Digests | None:

@@ -791,3 +791,15 @@ def test_what_the_system_refuses_is_told_as_what_it_is(
 
     monkeypatch.setattr("retrieval.files.hdf5.h5py.File", refuse)
     assert message(read_store, path) == f"{path} {expected}"
+
+
+def test_an_id_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    manifest = manifest_of(2)
+    ids = manifest.image_id.copy()
+    ids[1] = "x\udcff"
+    manifest = dataclasses.replace(manifest, image_id=ids)
+    path = tmp_path / "x.h5"
+    assert message(create_store, path, manifest, ["", ""], INFO) == (
+        f"{path}.partial: the image_id 'x\\udcff' is not UTF-8; rename it"
+    )
+    assert list(tmp_path.iterdir()) == []
