@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from retrieval.data.csv_table import BadRows, CsvTable
-from retrieval.data.labels import require_apart, spelling_of
+from retrieval.data.labels import compose, require_apart, spelling_of
 from retrieval.errors import LmrError
 from retrieval.manifest_formats import has_no_header, recognise
 
@@ -25,11 +25,12 @@ class Name:
 def shown_name(landmark_id: str, name: str) -> str:
     """What a landmark is called wherever people read: its name, and the landmark_id where that says something else.
 
-    `Hawa Mahal` of the label `Hawa_Mahal` stands alone, `Hawa Mahal (9633)` does not.
+    `Hawa Mahal` of the label `Hawa_Mahal` stands alone, `Hawa Mahal (9633)` does not. A name with decomposed letters
+    (NFD), as folders on a Mac have, is the name of the composed label.
     """
     if not name or name == landmark_id:
         return landmark_id
-    return name if "_".join(name.split()) == landmark_id else f"{name} ({landmark_id})"
+    return name if compose("_".join(name.split())) == compose(landmark_id) else f"{name} ({landmark_id})"
 
 
 def read_names(path: str | Path) -> dict[str, Name]:

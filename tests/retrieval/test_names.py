@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from retrieval.errors import LmrError
-from retrieval.names import Name, of_no_landmark, read_names
+from retrieval.names import Name, of_no_landmark, read_names, shown_name
 
 ADDRESS = "http://commons.wikimedia.org/wiki/Category:"
 
@@ -86,3 +86,8 @@ def test_names_of_no_landmark_are_counted_and_the_first_named() -> None:
     assert of_no_landmark(["a", "b", "c", "d"], [], source, known) == (
         "names.csv: 4 of 4 names are of no landmark of train.h5: a, b, c, …"
     )
+
+
+def test_a_name_with_decomposed_letters_is_the_name_of_its_composed_label() -> None:
+    assert shown_name("Schlo\u00df_K\u00f6ln", "Schlo\u00df Ko\u0308ln") == "Schlo\u00df Ko\u0308ln"
+    assert shown_name("9633", "Schlo\u00df Ko\u0308ln") == "Schlo\u00df Ko\u0308ln (9633)"
