@@ -15,7 +15,6 @@ from retrieval.errors import UnreadableError
 from retrieval.files.json_file import read_json
 from retrieval.images.source import read_picture
 from retrieval.near_duplicates import NEAR_BITS, near_pairs
-from retrieval.picture_facts import hash_picture
 from retrieval.seen import record_seen, was_seen
 from retrieval.store import Descriptors
 
@@ -143,6 +142,8 @@ def _near_duplicates(folder: IndexFolder, answers: Answers, queries: Queries, as
 
 def _hash(path: str) -> int | None:
     """The perceptual hash of a picture; None where it cannot be read, as one that was moved."""
+    from retrieval.picture_facts import hash_picture  # scipy waits until there are pictures to compare
+
     try:
         return hash_picture(read_picture(path)) if path else None
     except UnreadableError:

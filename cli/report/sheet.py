@@ -4,15 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
 from cli.report.lettering import draw_text, elide
-from index.thumbnails import Kept, read_shown
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import write_bytes
 from retrieval.images.decode import decode
 from retrieval.images.sizing import contain
+
+if TYPE_CHECKING:
+    from index.thumbnails import Kept
 
 NO_LANDMARK = "no known landmark"
 Colour = tuple[int, int, int]
@@ -37,7 +40,7 @@ class SheetNeighbour:
     label: str
     landmark_id: str
     score: float
-    kept: Kept | None = None
+    kept: "Kept | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,7 @@ def _mark(sheet: Image.Image, centre: tuple[int, int], voted: bool) -> None:
     sheet.paste(badge.resize((side, side), Image.Resampling.BOX), at, mask.resize((side, side), Image.Resampling.BOX))
 
 
-def _tile(picture: str | None, side: int, kept: Kept | None = None) -> Image.Image:
+def _tile(picture: str | None, side: int, kept: "Kept | None" = None) -> Image.Image:
     """The whole picture in a square, or a grey square that says why not."""
     tile = Image.new("RGB", (side, side), EMPTY)
     try:
@@ -167,7 +170,9 @@ def _file_name(picture: str | None) -> str:
     return (picture or "").rstrip("/").rsplit("/", 1)[-1]
 
 
-def _read(picture: str | None, kept: Kept | None) -> bytes:
+def _read(picture: str | None, kept: "Kept | None") -> bytes:
+    from index.thumbnails import read_shown
+
     try:
         return read_shown(picture or "", kept)
     except UnreadableError as error:

@@ -126,7 +126,7 @@ IN_THE_WAY = [
     (["train", "train.csv", *NETWORK, *HERE_TRAIN],
      "model holds a model already; give --overwrite or another --output"),
     (["submit", "--output", "val.csv"], "val.csv exists; give --overwrite or another --output"),
-    (["evaluate", "val.csv", "--report", "names.csv"], "--report names.csv: exists; give --overwrite or another name"),
+    (["evaluate", "val.csv", "--report", "names.csv"], "names.csv exists; give --overwrite or another name"),
     (["query", "images", "--save", "names.csv"], "--save names.csv: exists; give --overwrite or another name"),
     (["embed", *NETWORK, "--dimensions", "8", "--output", "x.h5", *HERE],
      "model holds another model; give --overwrite or another --model"),
@@ -459,7 +459,7 @@ def test_a_full_disk_keeps_the_calibration_that_is_there(tiny_set, small_disk):
     ("arguments", "name"),
     [
         (["query", "images/test-arch-0.jpg", "--save", "{disk}/s.jpg", *HERE], "s.jpg"),
-        (["evaluate", "val.csv", "--report", "{disk}/r.html", *HERE], "r.html"),
+        (["evaluate", "val.csv", "--report", "{disk}/r.html", *HERE], "r-landmarks.csv"),
     ],
     ids=["query", "evaluate"],
 )

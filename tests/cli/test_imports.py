@@ -95,7 +95,7 @@ def test_what_is_done_already_needs_no_torch(tiny_set: Path, line: str, used: fr
         (f"embed test.csv --output new.h5 {' '.join(NETWORK)}", NET),
         ("embed test.csv --output new.h5", NET),
         (TRAIN, NET | {"pytorch_metric_learning", "scipy", "matplotlib"}),
-        ("build-index --output new", INDEX),
+        ("build-index --output new", INDEX | {"tqdm"}),
         ("evaluate val.csv", ANSWERS),
         ("info landmarks", INDEX),
         ("info model", NOTHING),
