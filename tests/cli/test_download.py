@@ -434,7 +434,9 @@ def test_a_stop_at_any_moment_loses_nothing_finished(server, number):
     assert 5 <= len(there) < n
     if number == signal.SIGINT:
         assert (process.returncode, stdout) == (1, "")
-        assert stderr == "Error: interrupted; the same command goes on from what is saved\n"
+        assert stderr == (
+            "train.csv: 60 images, no labels\nError: interrupted; the same command goes on from what is saved\n"
+        )
         assert len(ledger()) >= 5
     asked = dict(server.n_asked)
     assert summary("train.csv")["n_done"] == n

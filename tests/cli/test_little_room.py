@@ -83,10 +83,10 @@ def test_few_open_files_mean_fewer_workers(pictures: Path) -> None:
         text=True,
     )
     assert said.returncode == 0, said.stderr
-    assert said.stderr.splitlines()[0] == (
+    assert (
         "0 of 2 processes for the pictures can be started here (Too many open files); "
         "the work is slower with them, not different"
-    )
+    ) in said.stderr.splitlines()
 
 
 @pytest.mark.parametrize(
