@@ -5,10 +5,11 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
-from tiny_set import HERE, LABELS, NETWORK, done, listing, refused
+from tiny_set import HERE, LABELS, NETWORK, done, listing, refused, run
 
 
 @pytest.fixture(autouse=True)
@@ -31,14 +32,15 @@ def pack_images() -> None:
         pack(Path("plain"), Path(f"images/{part}.tar"), *names)
 
 
-def answers(query: str, kind: str) -> dict[str, object]:
+def answers(query: str, kind: str) -> dict[str, Any]:
     """What the commands say, and what they draw."""
-    told: dict[str, object] = {
+    told: dict[str, Any] = {
         "submit": done("submit", "--overwrite", *HERE).stdout,
         "submission": Path("submission.csv").read_text(),
-        "evaluate": done("evaluate", "solution.csv", "--json", "--report", f"{kind}.html", *HERE).stdout,
+        "evaluate": json.loads(done("evaluate", "solution.csv", "--json", "--report", f"{kind}.html", *HERE).stdout),
         "thumbnails": Path(f"{kind}.html").read_text().count("data:image/jpeg"),
     }
+    assert told["evaluate"]["measured"].pop("at")
     (answer,) = json.loads(done("query", query, "--json", "--save", f"{kind}.png", *HERE).stdout)
     told["sheet"] = Image.open(f"{kind}.png").tobytes()
     told["neighbours"] = [(one["image_id"], one["score"]) for one in answer["neighbours"]]
@@ -103,7 +105,9 @@ def test_a_tar_of_folders_is_trained_on_embedded_and_told_about_as_the_folder(pi
 def test_a_store_goes_on_after_a_tar_came_with_what_was_missing(pictures):
     pack_images()
     shutil.move("images/val.tar", "val.tar")
-    assert "22 of 22 pictures are unreadable" in done("embed", "val.csv", *NETWORK, *HERE).stderr
+    missing = run("embed", "val.csv", *NETWORK, *HERE)
+    assert missing.exit_code == 1
+    assert "22 of 22 pictures are unreadable" in missing.stderr
     shutil.move("val.tar", "images/val.tar")
     told = done("embed", "val.csv", *HERE)
     assert "22 of 22 pictures there that were not there before, embedded: " in told.stderr
