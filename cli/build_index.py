@@ -158,7 +158,7 @@ def _tell_of_calibration(output: Path, report: "BuildReport", values: dict[str, 
     if not values["recalibrate"]:
         warn(
             f"warning: {output} is not calibrated any more: its calibration from {source} was of other descriptors, "
-            f"labels or options; lmr calibrate {source} makes it again, as --recalibrate does"
+            f"labels or options; lmr calibrate {source} makes it again (--recalibrate does that in one step)"
         )
         return
     from index.calibrating import calibrate_folder

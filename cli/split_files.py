@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.arrays import LongArray, ObjArray
+from retrieval.data.pipes import is_pipe
 from retrieval.dealing import TEST, TRAIN, VAL
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_file
@@ -52,8 +53,8 @@ def name_lines(names: Mapping[str, str]) -> Iterable[str]:
 
 
 def input_digest(path: Path, manifest: Manifest) -> str:
-    """sha256 (hex) of a manifest's file; of what it holds where it is a folder."""
-    if path.is_dir():
+    """sha256 (hex) of a manifest's file; of what it holds where it is a folder, or was read from a pipe."""
+    if path.is_dir() or is_pipe(path):
         return manifest.digest
     return sha256_file(path)
 

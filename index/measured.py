@@ -19,6 +19,7 @@ from retrieval.files.digest import sha256_json
 from retrieval.store import Descriptors
 
 LEAVE_ONE_OUT = "leave-one-out"
+FEW_ROWS = 3  # times the dimensions: fewer rows than that are nearly at right angles once they are whitened
 N_NAMED = 5  # pictures that a warning names
 _WITHOUT = ("gap", "top1", "top5", "top10", "n_queries", "n_landmark_queries")
 _WITHOUT_AT = ("precision_at_threshold", "recall_at_precision", "gap_interval", "top1_interval")
@@ -146,6 +147,12 @@ def _warnings(folder: IndexFolder, source: str, queries: Queries, leaks: Leaks, 
             lines.append(
                 "the constants of the vote were chosen by these pictures too; the figures are a little too good"
             )
+    few = folder.whitening is not None and len(folder.rows) < FEW_ROWS * folder.info.d
+    if left_out and calibration is not None and few:
+        lines.append(
+            f"{len(folder.rows)} rows are few for the {folder.info.d} dimensions of the whitening, which knows them: "
+            "what is left out scores lower than a new picture would, and the figures at a threshold are too bad"
+        )
     if n_single:
         lines.append(f"{n_single} pictures are the only one of their landmark and count as wrong")
     return lines

@@ -23,6 +23,7 @@ from retrieval.store import (
     StoreWriter,
     create_store,
     partial_path,
+    read_labels,
     read_store_facts,
     read_store_info,
     reopen_store,
@@ -126,7 +127,20 @@ def require_same_job(path: Path, manifest: Manifest, card: Card, run: FillRun) -
             found, _ = read_store_info(place)
             difference = found.difference(info)
             if difference:
-                raise LmrError(f"{place} was made with {difference}; give --overwrite or another file name")
+                changed = _rows_changed(place, manifest) if found.fingerprint == info.fingerprint else ""
+                raise LmrError(f"{place} was made with {difference}{changed}; give --overwrite or another file name")
+
+
+def _rows_changed(store: Path, manifest: Manifest) -> str:
+    """In what rows a manifest differs from that of a store, for a person; '' when it is something else."""
+    before = read_labels(store)
+    labels = (*manifest.landmarks, "")
+    now = {name: labels[code] for name, code in zip(manifest.image_id, manifest.landmark, strict=True)}
+    n_new, n_gone = len(now.keys() - before.keys()), len(before.keys() - now.keys())
+    n_labels = sum(now[name] != before[name] for name in now.keys() & before.keys())
+    counts = ((n_new, "new"), (n_gone, "gone"), (n_labels, "with another landmark"))
+    said = ", ".join(f"{n:,} {what}" for n, what in counts if n)
+    return f": of its {len(now):,} images {said}" if said else ""
 
 
 def store_info(card: Card, manifest: Manifest, dtype: StoreDtype, d: int) -> StoreInfo:

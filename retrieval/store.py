@@ -170,6 +170,15 @@ def to_unit(vectors: FloatArray, image_id: ObjArray, source: str) -> FloatArray:
     return unit
 
 
+def read_labels(path: str | Path) -> dict[str, str]:
+    """The landmark of each image_id of a store, finished or not; '' = none."""
+    with open_store(Path(path)) as (file, _):
+        labels = [*read_texts(file["landmarks"]), ""]
+        return {
+            name: labels[code] for name, code in zip(read_texts(file["image_id"]), file["landmark"][:], strict=True)
+        }
+
+
 def read_store_info(path: str | Path) -> tuple[StoreInfo, UInt8Array]:
     """What made a store, and its (n,) state, without reading the descriptors."""
     with open_store(Path(path)) as (file, _):

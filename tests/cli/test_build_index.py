@@ -170,7 +170,7 @@ def test_the_end_of_a_calibration_is_said(tiny_set):
     result = done("build-index", "--whitening-power", "0.25", "--overwrite", "--device", "cpu")
     assert result.stderr.splitlines()[-1] == (
         "warning: landmarks is not calibrated any more: its calibration from val.h5 was of other descriptors, labels "
-        "or options; lmr calibrate val.h5 makes it again, as --recalibrate does"
+        "or options; lmr calibrate val.h5 makes it again (--recalibrate does that in one step)"
     )
     assert not Path("landmarks/calibration.json").exists()
 

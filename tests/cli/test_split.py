@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tarfile
+import threading
 from pathlib import Path
 
 import h5py
@@ -603,3 +604,13 @@ def test_in_the_folder_of_a_split_every_command_runs_at_once(pictures):
     assert content["n_unreadable"] == 0
     train = ("--workers", "0", "--threads", "1", "--device", "cpu", "--epochs", "1", "--batch-size", "4")
     done("train", "train.csv", "--negatives", "background.csv", "--val", "val.csv", "--output", "m", *NETWORK, *train)
+
+
+def test_a_manifest_from_a_pipe_is_split_as_its_file(pictures):
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=lambda: Path("pipe").write_text(Path("train.csv").read_text()))
+    writer.start()
+    done("split", "pipe", "--output", "piped")
+    writer.join()
+    done("split", "train.csv", "--output", "read")
+    assert Path("piped/train.csv").read_text() == Path("read/train.csv").read_text()

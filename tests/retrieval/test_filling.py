@@ -13,11 +13,11 @@ from retrieval.checkpoint import ModelCard, weights_digest
 from retrieval.describing import Describer
 from retrieval.embedding import Embedder, make_embedder
 from retrieval.errors import LmrError
-from retrieval.filling import FillReport, FillRun, fill_store
+from retrieval.filling import FillReport, FillRun, fill_store, require_same_job, store_info
 from retrieval.images.source import PictureSource
-from retrieval.manifest import Manifest
+from retrieval.manifest import Manifest, read_manifest
 from retrieval.model import DescriptorModel
-from retrieval.store import DONE, TODO, UNREADABLE, partial_path, read_store, read_store_info
+from retrieval.store import DONE, TODO, UNREADABLE, create_store, partial_path, read_store, read_store_info
 
 RUN = FillRun(dtype="float32")
 Made = Callable[..., tuple[Manifest, PictureSource]]
@@ -124,7 +124,10 @@ def test_a_job_of_something_else_is_refused_by_name(tmp_path: Path, make_manifes
     advice = "give --overwrite or another"
     for text, what in (
         (said(manifest, theirs), f"another model ({mine.fingerprint[:8]}, now {theirs.fingerprint[:8]})"),
-        (said(other, mine), f"another manifest ({manifest.digest[:8]}, now {other.digest[:8]})"),
+        (
+            said(other, mine),
+            f"another manifest ({manifest.digest[:8]}, now {other.digest[:8]}): of its 8 images 4 gone",
+        ),
         (said(manifest, mine, dataclasses.replace(RUN, dtype="float16")), "another dtype (float32, now float16)"),
         (said(manifest, dataclasses.replace(mine, flip=True)), "another flip (False, now True)"),
         (
@@ -286,3 +289,25 @@ def test_pictures_larger_than_the_input_are_scaled_once(tmp_path: Path, make_man
     manifest, source = make_manifest()
     (tmp_path / "images" / "p2.jpg").write_bytes(jpeg(1, 2, side=333))
     assert fill_store(tmp_path / "x.h5", manifest, source, model_of(), RUN).n_unreadable == 0
+
+
+def test_a_changed_manifest_is_said_in_images(tmp_path: Path) -> None:
+    def table(name: str, lines: str) -> Manifest:
+        (tmp_path / name).write_text(f"id,landmark_id\n{lines}")
+        return read_manifest(tmp_path / name)
+
+    before = table("before.csv", "a,1\nb,1\nc,2\nd,\n")
+    card = card_of(tiny_model())
+    store = tmp_path / "s.h5"
+    create_store(store, before, [""] * 4, store_info(card, before, "float16", 8))
+    for lines, said in (
+        ("a,1\nb,3\nc,\ne,1\nf,1\n", ": of its 5 images 2 new, 1 gone, 2 with another landmark"),
+        ("b,1\na,1\nc,2\nd,\n", ""),
+    ):
+        now = table("now.csv", lines)
+        with pytest.raises(LmrError) as error:
+            require_same_job(store, now, card, FillRun())
+        assert str(error.value) == (
+            f"{store}.partial was made with another manifest ({before.digest[:8]}, now {now.digest[:8]}){said}; "
+            "give --overwrite or another file name"
+        )
