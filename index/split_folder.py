@@ -5,16 +5,26 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, TypedDict
 
 from retrieval.errors import LmrError
 from retrieval.files.atomic import remove_leftovers, replacing, write_error
 from retrieval.files.digest import sha256_file
-from retrieval.files.json_file import read_json, write_json
+from retrieval.files.json_file import read_json, require_type, write_json
 
 RECORD = "split.json"
 FORMAT_VERSION = 1
 NAMES = ("train.csv", "val.csv", "test.csv", "test_solution.csv", "background.csv", "names.csv")
+
+
+class _Record(TypedDict, total=False):
+    """What split.json says beside the identity of the split."""
+
+    state: Literal["finished", "unfinished"]
+    files: dict[str, dict[str, str | int]]
+    replaces: list[str]
+    options: dict[str, Any]
+
 
 _TOLD = {  # what of a record must agree for two splits to be the same, and what it is called
     "input_sha256": "another input",
@@ -112,16 +122,11 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / RECORD
     if not path.exists():
         return None
-    try:
-        record = read_json(path, "")
-        version = record["format_version"]
-    except (LmrError, KeyError) as error:
-        raise LmrError(f"{path} is not the record of a split; --overwrite writes the split anew") from error
-    if version != FORMAT_VERSION:
-        raise LmrError(
-            f"{path} has format_version {version}, this lmr reads {FORMAT_VERSION}; --overwrite writes the split anew"
-        )
-    return record
+    remedy = "--overwrite writes the split anew"
+    record = read_json(path, remedy)
+    if (version := record.get("format_version")) != FORMAT_VERSION:
+        raise LmrError(f"{path} has format_version {version}, this lmr reads {FORMAT_VERSION}; {remedy}")
+    return require_type(record, _Record, str(path), remedy)
 
 
 def _write_record(folder: Path, record: Mapping[str, Any]) -> None:

@@ -4,20 +4,29 @@ import contextlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from index.cleaning.decisions import Decisions, apply_decisions, decision_lines
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_error, write_text
 from retrieval.files.digest import sha256_file
-from retrieval.files.json_file import read_json, write_json
+from retrieval.files.json_file import read_json, require_type, write_json
 from retrieval.manifest import Manifest
 from retrieval.manifest_writing import manifest_lines
 
 KEPT, DECISIONS, GALLERY, STATE = "kept.csv", "decisions.csv", "gallery.html", "clean.json"
 WORK, KEY = "unfinished", "inputs.json"
 FORMAT_VERSION = 1
-_STATE_KEYS = ("inputs", "counts", "decisions_sha256")
+_REMEDY = "remove it and run lmr clean again"
+
+
+class _State(TypedDict):
+    """What clean.json has to say."""
+
+    inputs: dict[str, Any]
+    counts: dict[str, int]
+    decisions_sha256: str
+
 
 Identity = Mapping[str, Any]  # what a cleaning depends on, by name
 Place = Literal["new", "unfinished", "finished"]
@@ -125,10 +134,7 @@ def read_state(output: Path) -> dict[str, Any] | None:
             f"{output / STATE} has format_version {state.get('format_version')}, this lmr reads {FORMAT_VERSION}; "
             "give --overwrite or another --output"
         )
-    missing = [] if state is None else [name for name in _STATE_KEYS if name not in state]
-    if missing:
-        raise LmrError(f"{output / STATE} is damaged (no {missing[0]}); remove it and run lmr clean again")
-    return state
+    return None if state is None else require_type(state, _State, str(output / STATE), _REMEDY)
 
 
 def _require_kept(output: Path, state: Mapping[str, Any]) -> None:
@@ -160,7 +166,7 @@ def _write_state(output: Path, identity: Identity, decisions: Decisions, review:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    return read_json(path, "remove it and run lmr clean again") if path.exists() else None
+    return read_json(path, _REMEDY) if path.exists() else None
 
 
 def _difference(known: Identity, now: Identity, name: str) -> str:

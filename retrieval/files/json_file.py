@@ -46,6 +46,15 @@ def parse_json(data: bytes | str, source: str, remedy: str) -> dict[str, Any]:
     return content
 
 
+def require_type(content: dict[str, Any], kind: type[Any], source: str, remedy: str) -> dict[str, Any]:
+    """The content itself, further entries too, where those that a typed dictionary names are of its types.
+
+    Raises LmrError that names the entry which does not fit.
+    """
+    convert(content, kind, source, remedy)
+    return content
+
+
 def convert(content: Any, kind: type[T], source: str, remedy: str) -> T:
     """The content as a dataclass or typed dictionary. Raises LmrError that names the entry which does not fit."""
     try:

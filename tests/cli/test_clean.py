@@ -485,7 +485,10 @@ def test_another_version_and_a_damaged_state_are_refused(dirty):
     state.write_text(text[:30])
     assert refused(*CLEAN).startswith("cleaned/clean.json is not JSON (")
     state.write_text('{"format_version": 1, "inputs": {}}')
-    assert refused(*CLEAN) == "cleaned/clean.json is damaged (no counts); remove it and run lmr clean again"
+    assert refused(*CLEAN) == (
+        "cleaned/clean.json is damaged or of another version (Object missing required field `counts`); "
+        "remove it and run lmr clean again"
+    )
     state.write_text(text.replace('"format_version": 1', '"format_version": 9'))
     assert done(*CLEAN, "--overwrite").stdout.splitlines()[-1] == "cleaned: written"
 

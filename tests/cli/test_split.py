@@ -299,8 +299,13 @@ def test_files_that_were_changed_or_taken_away_are_named(in_folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "split/split.json is not the record of a split; --overwrite writes the split anew"),
-        ("[]", "split/split.json is not the record of a split; --overwrite writes the split anew"),
+        ("{", "split/split.json is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 "
+         "(char 1)); --overwrite writes the split anew"),
+        ("[]", "split/split.json is not a JSON object; --overwrite writes the split anew"),
+        ('{"format_version": 1, "state": "done"}', "split/split.json is damaged or of another version (Invalid enum "
+         "value 'done' - at `$.state`); --overwrite writes the split anew"),
+        ('{"format_version": 1, "state": "finished", "files": {"train.csv": 7}}', "split/split.json is damaged or of "
+         "another version (Expected `object`, got `int` - at `$.files[...]`); --overwrite writes the split anew"),
         ('{"format_version": 9}', "split/split.json has format_version 9, this lmr reads 1; "
          "--overwrite writes the split anew"),
     ],
