@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -51,6 +52,7 @@ dimensions = 0
 """
 LIMIT_S = 300  # after which a command is said to hang
 SAME_DESCRIPTOR = 2e-3  # batches of other sizes are summed in another order, and rounded to float16
+_MOMENT = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00")
 
 
 @dataclass(frozen=True)
@@ -245,9 +247,12 @@ def names(folder: Path) -> list[str]:
 
 
 def digests(folder: Path, *patterns: str) -> dict[str, str]:
-    """sha256 of the files that the patterns find."""
+    """sha256 of the files that the patterns find, without the moments that they were made at."""
     found = sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(_MOMENT.sub(b"", path.read_bytes())).hexdigest()
+        for path in found
+    }
 
 
 def store(path: Path) -> dict[str, Any]:
