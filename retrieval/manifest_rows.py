@@ -140,12 +140,17 @@ def ids_of_paths(paths: Iterable[str]) -> list[str]:
     return stems if len(set(stems)) == len(stems) else paths
 
 
+# Columns of the tables that lmr guards for spreadsheets and that may be given back to it: failed.csv, --pictures-csv.
+_GUARDED_BY = frozenset(("cause", "copy_of"))
+
+
 class _Gathering:
     """Columns that grow by batches of rows, checked a batch at a time."""
 
-    def __init__(self, layout: Layout, n_fields: int) -> None:
+    def __init__(self, layout: Layout, header: Sequence[str]) -> None:
         at = layout.columns
-        self._n_fields = n_fields
+        self._n_fields = len(header)
+        self._unguards = not _GUARDED_BY.isdisjoint(map(str.lower, header))
         self._lists: dict[str, list[str]] = {role: [] for role in _ROLES if role in at}
         self._positions = [(values, at[role]) for role, values in self._lists.items()]
         self._key = next((role for role in ("image_id", "path") if role in at), "")
@@ -165,7 +170,7 @@ class _Gathering:
         if self._key and not are_ids(fields[self._key_at]):
             return False
         for values, position in self._positions:
-            values += map(unguard, fields[position]) if "'" in "".join(fields[position]) else fields[position]
+            values += map(unguard, fields[position]) if self._unguards else fields[position]
         if self._has_many:
             self._add_many(fields[self._label_at])
         elif self._label_at >= 0:
@@ -201,7 +206,7 @@ class _Gathering:
 
 def _read_quickly(table: Table, layout: Layout) -> Columns | None:
     """None when there is anything that is not as it should be."""
-    gathering = _Gathering(layout, len(table.header))
+    gathering = _Gathering(layout, table.header)
     try:
         if not all(gathering.add(rows) for rows in table.batches() if rows):
             return None

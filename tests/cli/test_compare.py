@@ -349,5 +349,6 @@ def test_a_damaged_file_of_a_comparison_is_named(recipes):
     (facts,) = Path("compare/systems").glob("*/facts.json")
     facts.write_text("{")
     assert refused("compare", "knn.toml", *HERE) == (
-        f"knn.toml: {facts} is damaged; remove it and run the same command again"
+        f"knn.toml: {facts} is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)); "
+        "remove it and run the same command again"
     )

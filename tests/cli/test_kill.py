@@ -179,7 +179,8 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(pictures, option, after
     arguments = [*EMBED, *option]
     n = n_file_operations(copied(pictures, "counted"), arguments)
     code, text = run_apart(pictures, arguments, at=n - 3, signal=int(signal.SIGINT))
-    assert (code, text) == (1, f"Error: interrupted; the same command {after}\n")
+    overview = "train.csv: 44 images of 4 landmarks, 12 without\n"
+    assert (code, text) == (1, f"{overview}Error: interrupted; the same command {after}\n")
     state = json.loads(done("info", "train.h5.partial", "--json").stdout)
     assert state["done"] in (16, 32)  # whole batches
     assert state["done"] + state["to do"] == 44

@@ -44,11 +44,11 @@ def content(demo: DemoSet) -> dict[str, bytes]:
 
 def test_the_manifests_have_the_columns_and_rows_that_were_asked_for(demo: DemoSet) -> None:
     expected = {
-        demo.train: (12, ["id", "landmark_id"]),
-        demo.val: (6, ["id", "landmark_id", "kind"]),
-        demo.test: (6, ["id"]),
+        demo.train: (12, ["image_id", "landmark_id"]),
+        demo.val: (6, ["image_id", "landmark_id", "kind"]),
+        demo.test: (6, ["image_id"]),
         demo.test_solution: (6, ["id", "landmarks", "Usage", "kind"]),
-        demo.background: (4, ["id", "landmark_id", "kind"]),
+        demo.background: (4, ["image_id", "landmark_id", "kind"]),
         demo.names: (3, ["landmark_id", "name", "address"]),
     }
     for path, (n, columns) in expected.items():
@@ -56,7 +56,7 @@ def test_the_manifests_have_the_columns_and_rows_that_were_asked_for(demo: DemoS
 
 
 def test_every_row_has_one_picture_and_every_picture_one_row(demo: DemoSet) -> None:
-    ids = [row["id"] for path in (demo.train, demo.val, demo.test, demo.background) for row in rows(path)]
+    ids = [row["image_id"] for path in (demo.train, demo.val, demo.test, demo.background) for row in rows(path)]
     assert sorted(f"{image_id}.jpg" for image_id in ids) == sorted(path.name for path in demo.images.iterdir())
     assert len(set(ids)) == len(ids) == demo.n_pictures
     for path in demo.images.iterdir():
@@ -83,7 +83,7 @@ def test_a_third_of_the_queries_and_all_of_the_background_show_no_landmark(demo:
 
 def test_the_solution_answers_the_test_manifest_line_by_line(demo: DemoSet) -> None:
     solution = rows(demo.test_solution)
-    assert [row["id"] for row in solution] == [row["id"] for row in rows(demo.test)]
+    assert [row["id"] for row in solution] == [row["image_id"] for row in rows(demo.test)]
     assert {row["Usage"] for row in solution} <= {"Public", "Private"}
 
 

@@ -144,7 +144,7 @@ def test_labels_that_become_one_are_refused(tmp_path: Path, one: str, other: str
     path.write_text(f"id,landmark_id\na,{one}\nb,{other}\n")
     with pytest.raises(LmrError) as caught:
         read_manifest(path)
-    first, second = (other, one) if "_" in other else (one, other)
+    first, second = sorted((one, other), key=lambda label: ("_" not in label, label))
     meant = "_".join(one.split())
     assert str(caught.value) == f"{path}: the labels {first!r} and {second!r} are both the landmark {meant}; rename one"
 
