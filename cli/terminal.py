@@ -53,6 +53,11 @@ def warn(line: str) -> None:
     _print(shown_line(line), err=True)
 
 
+def warn_lines(text: str) -> None:
+    """What is not the result, in several lines, in which values from data are `shown`."""
+    _print(shown_lines(text), err=True)
+
+
 def say_json(document: object, *, indent: int | None = 1, default: Any = None) -> None:
     """A result for programs, with exact values: one JSON document in ASCII."""
     click.echo(json.dumps(document, indent=indent, default=default))

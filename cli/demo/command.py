@@ -10,7 +10,7 @@ import click
 from cli.network import build_network, network_options
 from cli.options import PATH, config_option, device_option, images_place, overwrite_option, warn, workers_option, writes
 from cli.tars import index_tars
-from cli.terminal import say_json, say_lines, shown
+from cli.terminal import say_json, say_lines, shown, warn_lines
 from retrieval.images.preprocess import MOST_PIXELS
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
 
@@ -149,14 +149,14 @@ def run_demo(demo: "DemoSet", values: dict[str, Any]) -> Outcome:
     evaluation = measured.evaluation
     for text in measured.warnings:
         warn(f"warning: {text}")
-    warn(to_text(measured.to_json()))
+    warn_lines(to_text(measured.to_json()))
     report = _report(Path("report.html"), folder, measured)
     _step("asking about pictures, and writing a submission")
     shown = [str(measured.queries.path[row]) for row in across_landmarks(measured.queries.landmarks.tolist(), N_SHOWN)]
     import lmr
 
     found = lmr.open_index(index_path, device=values["device"], threads=values["threads"]).query(shown)
-    warn("\n\n".join(answer_text(answer) for answer in found))
+    warn_lines("\n\n".join(answer_text(answer) for answer in found))
     warn(save_answers(Path("sheet.jpg"), found, index_path))
     submission = Path("submission.csv")
     told = submit_pictures(

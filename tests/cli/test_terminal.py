@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tiny_set import HERE, done, refused, run, write_csv
 
-from cli.terminal import shown, shown_line, shown_lines
+from cli.terminal import shown, shown_line, shown_lines, warn, warn_lines
 
 HOSTILE = "a\x1b[2J\x1b]0;title\x07\r\x08\x9b31m\u202egpj\u200b\ufeff\x7f\u2028z"
 ESCAPED = r"a\x1b[2J\x1b]0;title\x07\x0d\x08\x9b31m\u202egpj\u200b\ufeff\x7f\u2028z"
@@ -164,3 +164,9 @@ def test_a_terminal_that_lacks_letters_gets_escapes(tmp_path, environment):
     missing = lmr("info", "東京.h5")
     assert missing.returncode == 1
     assert b"Traceback" not in missing.stderr
+
+
+def test_several_lines_beside_the_result_stay_several_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    warn_lines("one\n  two\x1b[2J")
+    warn("one\n  two")
+    assert capsys.readouterr().err == "one\n  two\\x1b[2J\none\\x0a  two\n"
