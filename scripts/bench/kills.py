@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
@@ -139,19 +138,19 @@ def main() -> None:
 
 def try_command(trial: Trial, n: int, prepared: Path, rng: random.Random) -> dict[str, Any]:
     """Kills one command n times."""
-    whole = fresh(prepared, trial)
+    whole = trials.fresh(prepared, trial.outputs)
     counted = whole.with_name("count")
     ended = trials.run(whole, trial.words, lambda: trials.watch_files(lambda i: counted.write_text(str(i))))
     if ended.code:
         raise SystemExit(f"lmr {' '.join(trial.words)} ended with {ended.code}:\n{ended.text}")
     expected, kept = trial.look(whole), names_of(whole)
     n_writes = int(counted.read_text())
-    seconds = trials.must(fresh(prepared, trial), trial.words).seconds
+    seconds = trials.must(trials.fresh(prepared, trial.outputs), trial.words).seconds
     found: dict[str, Any] = {"kills": 0, "finished_first": 0, "wrong": 0, "unreadable": 0, "stuck": 0, "left": 0}
     found |= {"n_writes": n_writes, "seconds_a_run": round(seconds, 2), "told": []}
     for i in range(n):
         spread = (i // 2 + rng.random()) / ((n + 1) // 2)
-        folder = fresh(prepared, trial)
+        folder = trials.fresh(prepared, trial.outputs)
         at_write = i % 2 == 1
         at = max(1, round(spread * n_writes)) if at_write else spread * seconds
         was_killed = kill(folder, trial.words, int(at), None) if at_write else kill(folder, trial.words, None, at)
@@ -162,16 +161,6 @@ def try_command(trial: Trial, n: int, prepared: Path, rng: random.Random) -> dic
             moment = f"write {at}" if at_write else f"{at:.3f} s"
             found["told"].append(f"{moment}: {problem}: {told}"[:300])
     return found
-
-
-def fresh(prepared: Path, trial: Trial) -> Path:
-    """A copy of the set, without what the command is to make."""
-    folder = prepared.with_name("here")
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(prepared, folder)
-    for name in trial.outputs:
-        (folder / name).unlink()
-    return folder
 
 
 def kill(folder: Path, words: tuple[str, ...], at: int | None, after_s: float | None) -> bool:

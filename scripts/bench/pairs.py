@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
@@ -152,14 +151,14 @@ def try_pair(pair: Pair, n: int, prepared: Path, rng: random.Random) -> dict[str
     """Runs two commands at once, n times."""
     allowed, kept, runs = [], set(), []
     for words in ([pair.one], [pair.other], [pair.one, pair.other], [pair.other, pair.one]):
-        folder = fresh(prepared, pair)
+        folder = trials.fresh(prepared, pair.outputs)
         runs += [trials.run(folder, each).seconds for each in words]
         allowed.append(pair.look(folder))
         kept |= set(names_of(folder))
     latest_s = WITHIN * min(runs[0], runs[2])
     found: dict[str, Any] = {"pairs": n, "held_up": 0, "wrong": 0, "unreadable": 0, "left": 0, "broken": 0, "told": []}
     for i in range(n):
-        folder = fresh(prepared, pair)
+        folder = trials.fresh(prepared, pair.outputs)
         waits = i % 2 == 1
         ended = both(folder, pair, rng.random() * latest_s, ("--wait",) if waits else ())
         found["held_up"] += any(BUSY in one.text for one in ended)
@@ -167,16 +166,6 @@ def try_pair(pair: Pair, n: int, prepared: Path, rng: random.Random) -> dict[str
             found[problem] += 1
             found["told"].append(f"{problem}: {told}"[:400])
     return found
-
-
-def fresh(prepared: Path, pair: Pair) -> Path:
-    """A copy of the set, without what the commands are to make."""
-    folder = prepared.with_name("here")
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(prepared, folder)
-    for name in pair.outputs:
-        (folder / name).unlink()
-    return folder
 
 
 def both(folder: Path, pair: Pair, delay_s: float, more: Words) -> list[Ended]:

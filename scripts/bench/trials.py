@@ -13,7 +13,7 @@ import sqlite3
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -239,6 +239,16 @@ class Pictures(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         pass
+
+
+def fresh(prepared: Path, outputs: Iterable[str]) -> Path:
+    """A copy of the set beside it, without what is to be made."""
+    folder = prepared.with_name("here")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(prepared, folder)
+    for name in outputs:
+        (folder / name).unlink()
+    return folder
 
 
 def names(folder: Path) -> list[str]:

@@ -95,7 +95,7 @@ def test_workers_that_outlive_a_killed_holder_do_not_keep_its_lock(tmp_path, hol
     try:
         os.kill(worker, 0)  # it lives
         with output_lock(tmp_path / "x.csv"):
-            pass
+            assert str(os.getpid()) in lock_path(tmp_path / "x.csv").read_text(), "this process has it"
     finally:
         os.kill(worker, signal.SIGKILL)
 
@@ -227,7 +227,7 @@ def test_where_nothing_may_be_written_an_output_that_is_there_can_be_looked_at(t
     (tmp_path / "x.csv").write_text("finished")
     deny(monkeypatch, code)
     with output_lock(tmp_path / "x.csv"):
-        pass
+        assert (tmp_path / "x.csv").read_text() == "finished"
 
 
 def test_a_full_disk_that_cannot_hold_a_lock_file_is_told(tmp_path, monkeypatch):
