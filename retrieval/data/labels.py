@@ -48,13 +48,13 @@ class Spelling:
             )
         if whole:
             lines.append(f"{source}: {whole[0]} read as {self.read_as[whole[0]]}, and so all labels that end in .0")
-        if spaced := sorted(self.spaced()):
+        if spaced := self.spaced():
             lines.append(f"{source}: {spaced[0]!r} read as {self.read_as[spaced[0]]}, and so all white space in labels")
         return lines
 
     def spaced(self) -> list[str]:
-        """The labels that hold white space and are read with `_` in its place."""
-        return [label for label, meant in self.read_as.items() if meant and _SPACE.search(label)]
+        """The labels that hold white space and are read with `_` in its place, sorted."""
+        return sorted(label for label, meant in self.read_as.items() if meant and _SPACE.search(label))
 
 
 def spelling_of(labels: Iterable[str]) -> Spelling:
