@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.network import description_of, description_options, picture_options
-from cli.options import MODEL, PATH, config_option, overwrite_option, writes
+from cli.options import MODEL, PATH, config_option, overwrite_option, warn, writes
 from cli.terminal import say
 from retrieval.errors import LmrError
 
@@ -54,12 +54,15 @@ def command(model: Path, output: Path, overwrite: bool, **values: Any) -> None:
 
 
 def _require_same(output: Path, card: "Card") -> None:
-    """LmrError when what is there is not this very model."""
+    """LmrError when what is there is not this very model, whole."""
+    from retrieval.onnx_digest import require_as_written
     from retrieval.opening import open_card
 
     try:
         found = open_card(output)
     except LmrError as error:
-        raise LmrError(f"{error}; --overwrite replaces it") from error
+        raise LmrError(f"{error}; or give another OUTPUT") from error
     if found.fingerprint != card.fingerprint:
         raise LmrError(f"{output} exists and is another model; --overwrite replaces it")
+    if not require_as_written(output):
+        warn(f"{output} carries no digest (it is of an earlier lmr): what it says it is made of was compared alone")

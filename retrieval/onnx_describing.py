@@ -16,6 +16,7 @@ from retrieval.describing import Describer, require_finite
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
 from retrieval.model_card import Card, parse_card
+from retrieval.onnx_digest import require_as_written
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -94,6 +95,7 @@ def _session(
         raise LmrError(f"{path}: there is no such file; lmr export makes one")
     if threads is not None and threads < 1:
         raise LmrError(f"--threads must be at least 1, got {threads}")
+    require_as_written(path)
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors alone; they are raised besides
     options.intra_op_num_threads = threads or 0
@@ -103,7 +105,10 @@ def _session(
         return runtime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's errors have no common base
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise LmrError(f"{path} cannot be opened as ONNX: {reason}; run lmr export again") from error
+        raise LmrError(
+            f"{path} cannot be opened as ONNX by onnxruntime {runtime.__version__}: {reason}; give another file, or "
+            "make one with lmr export"
+        ) from error
 
 
 def _runtime() -> Any:

@@ -22,6 +22,7 @@ from retrieval.images.preprocess import ImageSpec
 from retrieval.model import DescriptorModel, mean_descriptor, to_input
 from retrieval.model_card import Card, Member
 from retrieval.onnx_describing import CARD_KEY, INPUTS_KEY, OUTPUT, OnnxDescriber
+from retrieval.onnx_digest import with_digest
 
 # Of the numbers of a unit descriptor, float32 in both. A store in float16 rounds them by up to 2.4e-4.
 TOLERANCE = 1e-4
@@ -130,7 +131,7 @@ def _to_onnx(whole: WholeNetwork, card: Card) -> bytes:
     del proto.metadata_props[:]
     specs = [spec.to_json() for spec in whole.specs]
     onnx.helper.set_model_props(proto, {CARD_KEY: json.dumps(card.to_json()), INPUTS_KEY: json.dumps(specs)})
-    return cast(bytes, proto.SerializeToString())
+    return with_digest(proto.SerializeToString())
 
 
 def _strip(graph: Any) -> None:

@@ -91,6 +91,26 @@ def test_an_export_that_is_there_is_nothing_to_do_and_anything_else_is_refused(t
     assert Path("m.onnx").read_bytes() == data
     Path("m.onnx").write_bytes(b"")
     message = refused("export", "model", "m.onnx")
-    assert message.startswith("m.onnx cannot be opened as ONNX: ")
-    assert message.endswith("; run lmr export again; --overwrite replaces it")
+    assert message.startswith("m.onnx cannot be opened as ONNX by onnxruntime ")
+    assert message.endswith("; give another file, or make one with lmr export; or give another OUTPUT")
     assert Path("m.onnx").read_bytes() == b""
+
+
+def test_an_export_with_a_flipped_bit_is_neither_unchanged_nor_used(tiny_set):
+    from retrieval.model_card import read_card
+    from retrieval.onnx_digest import with_digest
+
+    path = write_means(Path("m.onnx"), read_card(Path("model")))
+    path.write_bytes(with_digest(path.read_bytes()))
+    assert done("export", "model", "m.onnx").stdout == "m.onnx: unchanged, nothing to do\n"
+    data = bytearray(path.read_bytes())
+    data[data.index(b"axes")] ^= 1
+    path.write_bytes(data)
+    damaged = (
+        "m.onnx is damaged: its sha256 is not the one at its end; copy it again if it is a copy, else run lmr export "
+        "--overwrite"
+    )
+    assert refused("export", "model", "m.onnx") == f"{damaged}; or give another OUTPUT"
+    assert refused("embed", "train.csv", "--model", "m.onnx", "--output", "x.h5", *HERE) == damaged
+    assert refused("info", "m.onnx") == damaged
+    assert path.read_bytes() == data

@@ -20,6 +20,7 @@ from retrieval.images.preprocess import prepare
 from retrieval.model import DescriptorModel
 from retrieval.model_card import Card, Description, join, write_card
 from retrieval.onnx_describing import CARD_KEY, INPUTS_KEY, OnnxDescriber, providers_of, read_onnx_card
+from retrieval.onnx_digest import require_as_written
 from retrieval.onnx_export import TOLERANCE, export_onnx
 from retrieval.opening import describe_otherwise, model_files, onnx_path, open_card, plan_describer
 
@@ -83,7 +84,9 @@ def test_an_onnx_file_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_onnx_file_of_lmr_is_one_line(tmp_path: Path) -> None:
     assert message(open_card, tmp_path / "m.onnx") == f"{tmp_path}/m.onnx: there is no such file; lmr export makes one"
     (tmp_path / "m.onnx").write_bytes(b"nothing")
-    assert message(open_card, tmp_path / "m.onnx").startswith(f"{tmp_path}/m.onnx cannot be opened as ONNX: ")
+    assert message(open_card, tmp_path / "m.onnx").startswith(
+        f"{tmp_path}/m.onnx cannot be opened as ONNX by onnxruntime "
+    )
     path = write_means(tmp_path / "n.onnx", metadata={})
     assert message(open_card, path) == (
         f"{path} is not an ONNX file of lmr (no lmr.card in its metadata); lmr export makes one"
@@ -160,12 +163,35 @@ def test_the_file_says_how_pictures_are_prepared_and_nothing_of_this_machine(
 ) -> None:
     folder, card, _ = exported
     model = onnx.load(str(folder / "m.onnx"))
-    stated = {prop.key: json.loads(prop.value) for prop in model.metadata_props}
+    stated = {prop.key: json.loads(prop.value) for prop in model.metadata_props if prop.key != "lmr.sha256"}
     assert stated[INPUTS_KEY] == [spec.to_json() for spec in card.specs]
     assert stated[CARD_KEY]["fingerprint"] == card.fingerprint
     assert [given.name for given in model.graph.input] == ["pictures_0", "pictures_1", "pictures_2"]
     assert str(Path(onnx_export.__file__).parent).encode() not in (folder / "m.onnx").read_bytes()
     assert sorted(path.name for path in folder.iterdir() if "onnx" in path.name) == ["m.onnx"]
+
+
+def test_what_is_exported_carries_the_digest_of_all_that_it_holds(
+    exported: tuple[Path, Card, float], tmp_path: Path
+) -> None:
+    folder, _, _ = exported
+    path, data = tmp_path / "m.onnx", (folder / "m.onnx").read_bytes()
+    assert onnx.load(str(folder / "m.onnx")).metadata_props[-1].key == "lmr.sha256"
+    assert require_as_written(folder / "m.onnx")
+    for position in [*np.linspace(0, len(data) - 92, 20).astype(int), -1]:  # all before the entry, and its digest
+        changed = bytearray(data)
+        changed[position] ^= 4
+        path.write_bytes(changed)
+        assert message(require_as_written, path) == (
+            f"{path} is damaged: its sha256 is not the one at its end; copy it again if it is a copy, else run lmr "
+            "export --overwrite"
+        )
+
+
+def test_an_onnx_file_of_before_carries_no_digest_and_opens(tmp_path: Path) -> None:
+    write_means(tmp_path / "m.onnx")
+    assert not require_as_written(tmp_path / "m.onnx")
+    assert open_card(tmp_path / "m.onnx") == MEANS
 
 
 @pytest.mark.parametrize("difference", [2e-4, float("nan")])
