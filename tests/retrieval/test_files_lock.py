@@ -293,6 +293,11 @@ def test_letters_that_steer_a_terminal_are_not_shown_of_a_holder(tmp_path, hold)
     assert "\x1b" not in str(caught.value)
 
 
+def escaped(folder: Path) -> str:
+    """A folder as the table of mounts names it."""
+    return str(folder).replace(" ", "\\040")
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -309,7 +314,7 @@ def test_letters_that_steer_a_terminal_are_not_shown_of_a_holder(tmp_path, hold)
 )
 def test_locks_that_hold_on_one_machine_alone_are_known_by_what_is_mounted(tmp_path, line, told):
     mounts = tmp_path / "mounts"
-    mounts.write_text(f"/dev/root / ext4 rw 0 0\n{line.format(tmp_path)}\n")
+    mounts.write_text(f"/dev/root / ext4 rw 0 0\n{line.format(escaped(tmp_path))}\n", encoding="utf-8")
     (tmp_path / "in it").mkdir()
     assert weak_locks(tmp_path / "in it", mounts) == told
 
@@ -317,7 +322,8 @@ def test_locks_that_hold_on_one_machine_alone_are_known_by_what_is_mounted(tmp_p
 def test_the_nearest_mount_counts_and_its_name_may_hold_a_space(tmp_path):
     mounts = tmp_path / "mounts"
     (tmp_path / "in it").mkdir()
-    mounts.write_text(f"a:/ {tmp_path} nfs rw,nolock 0 0\nb {tmp_path}/in\\040it ext4 rw 0 0\n")
+    place = escaped(tmp_path)
+    mounts.write_text(f"a:/ {place} nfs rw,nolock 0 0\nb {place}/in\\040it ext4 rw 0 0\n", encoding="utf-8")
     assert weak_locks(tmp_path / "in it", mounts) == ""
     assert weak_locks(tmp_path, mounts) != ""
 

@@ -5,6 +5,7 @@ import pickle
 import resource
 import signal
 import sqlite3
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
@@ -271,7 +272,7 @@ def test_without_any_place_to_keep_it_the_index_is_temporary(images: Path, tmp_p
     tars = TarSet(list_tars(images), told.listener)
     assert tars.find_id("abcd").read() == b"third"
     assert len(told.warnings) == 1
-    assert "; the index of the tars is kept in /tmp/lmr-tars-" in told.warnings[0]
+    assert f"; the index of the tars is kept in {tempfile.gettempdir()}/lmr-tars-" in told.warnings[0]
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "version", "unfinished"])
