@@ -1,6 +1,7 @@
 """The facts of all pictures of a manifest, measured once and kept in a file beside it."""
 
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -11,6 +12,7 @@ import numpy as np
 
 from retrieval.arrays import LongArray, ObjArray
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.images.signatures import is_text_name
 from retrieval.images.source import PictureSource, picture_state
 from retrieval.near_duplicates import HashArray
 from retrieval.picture_facts import PictureFacts, measure_picture
@@ -68,8 +70,9 @@ def measure_manifest(
     then saved.
     Raises LmrError for a cache that is none or cannot be written.
     """
-    places = [source.where(row) for row in range(len(source))]
-    states = [picture_state(place) for place in places]
+    paths = [source.where(row) for row in range(len(source))]
+    states = [picture_state(path) for path in paths]
+    places = list(map(_place, paths))
     found: list[Measured | None] = [None] * len(places)
     with closing(_open_cache(cache)) as connection:
         known = _known(connection, cache)
@@ -114,14 +117,19 @@ def _open_cache(cache: Path | None) -> sqlite3.Connection:
     return connection
 
 
-def _known(connection: sqlite3.Connection, cache: Path | None) -> dict[str, tuple[str, Measured]]:
+def _place(path: str) -> str | bytes:
+    """A path as SQLite takes it: as bytes where it is not UTF-8."""
+    return path if is_text_name(path) else os.fsencode(path)
+
+
+def _known(connection: sqlite3.Connection, cache: Path | None) -> dict[str | bytes, tuple[str, Measured]]:
     try:
         return {path: (state, _from_json(text)) for path, state, text in connection.execute("SELECT * FROM facts")}
     except (sqlite3.Error, TypeError, ValueError) as error:
         raise _cache_error(cache, error) from error
 
 
-def _save(connection: sqlite3.Connection, cache: Path | None, rows: list[tuple[str, str, Measured]]) -> None:
+def _save(connection: sqlite3.Connection, cache: Path | None, rows: list[tuple[str | bytes, str, Measured]]) -> None:
     try:
         with connection:
             texts = [(path, state, _to_json(facts)) for path, state, facts in rows]

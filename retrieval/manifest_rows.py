@@ -134,14 +134,18 @@ def read_open_images(table: Table, layout: Layout) -> Columns:
 
 
 def ids_of_paths(paths: Iterable[str]) -> list[str]:
-    """Image ids for pictures that have only a path: the file names without suffix where all differ, else the paths."""
+    """Image ids for pictures that have only a path: the file names without suffix where all differ, else the paths.
+
+    Names in composed and decomposed letters (NFC, NFD) are one name.
+    """
     paths = list(paths)
     stems = [re.sub(r"(?<=.)\.[^.]*$", "", path.rsplit("/", 1)[-1]) for path in paths]
-    return stems if len(set(stems)) == len(stems) else paths
+    return stems if len(set(map(compose, stems))) == len(stems) else paths
 
 
-# Columns of the tables that lmr guards for spreadsheets and that may be given back to it: failed.csv, --pictures-csv.
-_GUARDED_BY = frozenset(("cause", "copy_of"))
+# Columns of tables that lmr guards for spreadsheets and that may be given back to it: failed.csv, --pictures-csv,
+# and the table of near-duplicates.
+_GUARDED_BY = frozenset(("cause", "copy_of", "cluster"))
 
 
 class _Gathering:
@@ -150,7 +154,7 @@ class _Gathering:
     def __init__(self, layout: Layout, header: Sequence[str]) -> None:
         at = layout.columns
         self._n_fields = len(header)
-        self._unguards = not _GUARDED_BY.isdisjoint(map(str.lower, header))
+        self._is_guarded = _is_guarded(header)
         self._lists: dict[str, list[str]] = {role: [] for role in _ROLES if role in at}
         self._positions = [(values, at[role]) for role, values in self._lists.items()]
         self._key = next((role for role in ("image_id", "path") if role in at), "")
@@ -166,11 +170,13 @@ class _Gathering:
         """False when there is a bad row among them."""
         if set(map(len, rows)) != {self._n_fields}:
             return False
+        if self._is_guarded:
+            rows = [list(map(unguard, row)) for row in rows]
         fields = list(zip(*rows, strict=True))
         if self._key and not are_ids(fields[self._key_at]):
             return False
         for values, position in self._positions:
-            values += map(unguard, fields[position]) if self._unguards else fields[position]
+            values += fields[position]
         if self._has_many:
             self._add_many(fields[self._label_at])
         elif self._label_at >= 0:
@@ -204,6 +210,11 @@ class _Gathering:
                 self._more[row] = tuple(codes[1:])
 
 
+def _is_guarded(header: Sequence[str]) -> bool:
+    """Whether the cells of a table with this header were guarded when it was written."""
+    return not _GUARDED_BY.isdisjoint(map(str.lower, header))
+
+
 def _read_quickly(table: Table, layout: Layout) -> Columns | None:
     """None when there is anything that is not as it should be."""
     gathering = _Gathering(layout, table.header)
@@ -220,8 +231,10 @@ def _name_bad_rows(table: Table, layout: Layout) -> None:
     bad, at = BadRows(table.source), layout.columns
     line_of: dict[str, int] = {}
     hint = _hint(layout, table.header)
+    is_guarded = _is_guarded(table.header)
     key = "image_id" if "image_id" in at else "path"
-    for line, row in table.numbered(bad):
+    for line, given in table.numbered(bad):
+        row = list(map(unguard, given)) if is_guarded else given
         problem = _id_problem(row[at[key]], table.header[at[key]]) if key in at else ""
         if not problem and "landmark" in at:
             problem = _landmark_problem(row[at["landmark"]])

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -142,7 +143,7 @@ def _file_errors(source: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise LmrError(f"{source}: there is no such file") from error
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise LmrError(f"{source} cannot be read: {reason}") from error
 

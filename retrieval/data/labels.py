@@ -108,7 +108,8 @@ def require_meeting(
     asked, known = set(asked) - {""}, set(known) - {""}
     if not asked or not known:
         return
-    likely = {plain: label for label in known if (plain := _plain(label))} if noun == "landmark" else {}
+    compared = sorted(known, reverse=True) if noun == "landmark" else []  # of labels that look alike the first counts
+    likely = {plain: label for label in compared if (plain := _plain(label))}
     pairs = [(label, likely[plain]) for label in sorted(asked - known) if (plain := _plain(label)) in likely]
     here, there = between
     if pairs:

@@ -95,7 +95,7 @@ def _unpacked(file: IO[bytes], kind: str, source: str) -> Iterator[IO[bytes]]:
         with gzip.open(file) as unpacked:
             yield unpacked  # type: ignore[misc]  # a GzipFile serves as IO[bytes]
     elif kind == "zip":
-        with zipfile.ZipFile(file) as archive:
+        with _zip_archive(file) as archive:
             members = [name for name in archive.namelist() if not name.endswith("/")]
             if len(members) != 1:
                 raise LmrError(f"{source} holds {len(members)} files; give a zip archive of one csv, or unpack it")
@@ -103,6 +103,13 @@ def _unpacked(file: IO[bytes], kind: str, source: str) -> Iterator[IO[bytes]]:
                 yield unpacked_member
     else:
         yield file
+
+
+def _zip_archive(file: IO[bytes]) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except UnicodeDecodeError as error:  # of a name in it, not of the text that is looked for
+        raise zipfile.BadZipFile(f"a name in it is not UTF-8: {error.object[:40]!r}") from error
 
 
 def place_of_broken_text(path: str, source: str) -> str:

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all: written under a private name, flushed to disk, renamed."""
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -16,7 +17,9 @@ except ImportError:  # not a POSIX system: leftovers of killed writers then stay
     fcntl = None  # type: ignore[assignment]
 
 _ENDING = ".partial"
-_PRIVATE = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial")
+_PRIVATE = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial", re.DOTALL)
+# Of file systems that flush names by themselves, or not at all: CIFS, some of FUSE, shared folders of virtual machines.
+_NO_FOLDER_FLUSH = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF))
 
 
 def write_text(path: Path, text: Iterable[str]) -> None:
@@ -76,9 +79,8 @@ def remove_leftovers(path: Path) -> None:
     """Removes the private files of killed writers of this path; those that somebody writes to are locked and stay."""
     if fcntl is None or not path.parent.is_dir():
         return
-    start = f".{path.name}."
     with os.scandir(path.parent) as entries:
-        left = [entry.path for entry in entries if entry.name.startswith(start) and entry.name.endswith(_ENDING)]
+        left = [entry.path for entry in entries if written_for(entry.name) == path.name]
     for place in left:
         with contextlib.suppress(OSError), open(place, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,14 +99,18 @@ def flush_file(path: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Makes the names in a folder last through a power cut, where the system can do that."""
+    """Makes the names in a folder last through a power cut, where the system and the file system can do that."""
     if os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:  # what it holds has its name already
+        if error.errno not in _NO_FOLDER_FLUSH:
+            raise
 
 
 def _mark_as_written(file: BinaryIO) -> None:

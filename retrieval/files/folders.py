@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -11,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from retrieval.errors import LmrError
-from retrieval.files.atomic import flush_file, flush_folder, write_error, write_text
+from retrieval.files.atomic import flush_file, flush_folder, private_path, write_error, write_text, written_for
 
 CURRENT = "current"  # the file that names the version, in a folder that holds its content in one
 _VERSION = "version-"
+_VERSION_NAME = re.compile(_VERSION + r"[0-9a-f]{8}")
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
 _RENAME_SWAP = 2  # of macOS
@@ -35,8 +37,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """
     real = Path(os.path.realpath(path))
     within = real.is_dir() and (os.path.ismount(real) or not os.access(real.parent, os.W_OK))
-    name = secrets.token_hex(4)
-    private = real / f"{_VERSION}{name}" if within else real.with_name(f".{real.name}.{name}.partial")
+    private = _new_version(real) if within else private_path(real)
     try:
         remove_leftovers(real)
         private.mkdir(parents=True)
@@ -65,15 +66,12 @@ def current_folder(path: Path) -> Path:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Removes what killed writers of this folder left beside it and in it."""
-    start = f".{path.name}."
-    if path.parent.is_dir():
-        for place in [*path.parent.iterdir()]:
-            if place.name.startswith(start) and place.name.endswith(".partial") and place.is_dir():
-                shutil.rmtree(place, ignore_errors=True)
+    """Removes what killed writers of this folder, and of no other, left beside it and in it."""
+    beside = [place for place in path.parent.glob(".*.partial") if written_for(place.name) == path.name]
+    within = [place for place in path.glob(f"{_VERSION}*") if _VERSION_NAME.fullmatch(place.name)]
     current = current_folder(path)
-    for place in path.glob(f"{_VERSION}*"):
-        if place != current:
+    for place in (*beside, *within):
+        if place != current and place.is_dir():
             shutil.rmtree(place, ignore_errors=True)
 
 
@@ -109,10 +107,15 @@ def _put_in_place(private: Path, path: Path) -> None:
     if not path.exists() or not any(path.iterdir()):
         os.rename(private, path)
     elif not exchange(private, path):
-        version = path / f"{_VERSION}{secrets.token_hex(4)}"
+        version = _new_version(path)
         os.rename(private, version)
         _point_to(version)
     flush_folder(path.parent)
+
+
+def _new_version(folder: Path) -> Path:
+    """A name that no version in the folder has."""
+    return folder / f"{_VERSION}{secrets.token_hex(4)}"
 
 
 def _point_to(version: Path) -> None:

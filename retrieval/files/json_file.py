@@ -1,6 +1,7 @@
 """JSON files, read strictly: an object, no key twice, no NaN, and of the type that is asked for."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,7 +38,9 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 def parse_json(data: bytes | str, source: str, remedy: str) -> dict[str, Any]:
     """As `read_json`, of bytes that are there already. source: where they are from, for messages."""
     try:
-        content = json.loads(data, object_pairs_hook=_without_twins, parse_constant=_refuse_constant)
+        content = json.loads(
+            data, object_pairs_hook=_without_twins, parse_constant=_refuse_constant, parse_float=_finite
+        )
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else error
         raise LmrError(f"{source} is not JSON ({reason}); {remedy}") from error
@@ -93,6 +96,13 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
     return content
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large a number")
+    return number
 
 
 def _refuse_constant(text: str) -> Any:

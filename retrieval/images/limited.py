@@ -105,12 +105,21 @@ class _Worker:
         return "broken picture: it kills the process that decodes it"
 
 
+def _take(idle: list[_Worker]) -> _Worker:
+    """One of those that are idle and alive, or a new one."""
+    try:
+        worker = idle.pop()
+    except IndexError:  # asked for before it is known, as other threads take from the same list
+        return _Worker()
+    if worker.process.poll() is None:
+        return worker
+    worker.end()
+    return _Worker()
+
+
 def _do(data: bytes, how: How, *, only_size: bool) -> Image.Image | tuple[int, int]:
     idle = _idle[os.getpid()]
-    worker = idle.pop() if idle else _Worker()
-    if worker.process.poll() is not None:  # it has gone meanwhile
-        worker.end()
-        worker = _Worker()
+    worker = _take(idle)
     job = {
         "side": how.side,
         "measured": how.measured,

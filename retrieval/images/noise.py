@@ -123,6 +123,8 @@ def _summary(path: str) -> Iterator[str]:
     try:
         with open(path, encoding="utf-8") as file:
             for line in file:
+                if not line.endswith("]\n"):
+                    continue  # of which a full disk took a part
                 name, text = json.loads(line)
                 if name is None:
                     others.setdefault(text)

@@ -70,6 +70,19 @@ def test_a_process_that_has_gone_meanwhile_is_replaced() -> None:
     assert decode(data).size == (60, 40)
 
 
+def test_a_process_that_another_thread_took_first_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Contested(list[limited._Worker]):
+        """Not empty when it is looked at, empty when something is taken."""
+
+        def __bool__(self) -> bool:
+            return True
+
+    mine = Contested()
+    monkeypatch.setitem(limited._idle, os.getpid(), mine)
+    assert decode(encoded(smooth(60, 40), "TIFF")).size == (60, 40)
+    mine.pop().end()
+
+
 def test_a_picture_that_kills_its_decoder_is_unreadable_and_the_next_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     def kill(worker: limited._Worker, *_: object) -> None:
         os.kill(worker.process.pid, signal.SIGKILL)

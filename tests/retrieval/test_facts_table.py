@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import sqlite3
 
 import numpy as np
@@ -35,6 +36,13 @@ def folder(tmp_path):
 def facts_of(folder, cache=None, **options):
     manifest = read_manifest(folder)
     return measure_manifest(PictureSource(manifest, folder), cache, **options)
+
+
+def test_facts_of_a_folder_whose_name_is_not_utf_8_are_kept_and_found_again(folder):
+    place, todo = folder.rename(folder.with_name(os.fsdecode(b"caf\xe9"))), []
+    first = facts_of(place, place.parent / "facts.db", on_begin=todo.append)
+    again = facts_of(place, place.parent / "facts.db", on_begin=todo.append)
+    assert (first.rows, todo) == (again.rows, [4, 0])
 
 
 def test_facts_of_plain_grey():

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -75,13 +76,33 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_what_a_killed_writer_left_is_removed_and_what_another_writes_is_not(tmp_path):
     (tmp_path / ".x.csv.0123abcd.partial").write_text("of a killed one")
-    (tmp_path / ".y.csv.0123abcd.partial").write_text("of another file")
+    others = [".x.csv.gz.0123abcd.partial", ".y.csv.0123abcd.partial"]
+    for name in others:
+        (tmp_path / name).write_text("of another file")
     with replacing(tmp_path / "x.csv") as first:
         first.write(b"first")
         remove_leftovers(tmp_path / "x.csv")
         assert Path(first.name).exists()
-        assert names(tmp_path) == sorted([Path(first.name).name, ".y.csv.0123abcd.partial"])
+        assert names(tmp_path) == sorted([Path(first.name).name, *others])
     assert (tmp_path / "x.csv").read_text() == "first"
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EIO])
+def test_a_file_system_that_flushes_no_folders_is_no_error_and_a_broken_one_is(tmp_path, monkeypatch, code):
+    flush = os.fsync
+
+    def refuse_folders(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        flush(descriptor)
+
+    monkeypatch.setattr(atomic.os, "fsync", refuse_folders)
+    if code == errno.EIO:
+        with pytest.raises(LmrError, match="cannot be written: Input/output error"):
+            write_text(tmp_path / "x.csv", ["new"])
+    else:
+        write_text(tmp_path / "x.csv", ["new"])
+    assert names(tmp_path) == ["x.csv"]
 
 
 def test_kill_9_leaves_the_old_file_and_the_next_writer_clears_up(tmp_path):

@@ -77,6 +77,22 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path, can_exch
     assert not (tmp_path / "f" / "version-0123abcd").exists()
 
 
+def test_what_belongs_to_a_folder_of_a_longer_name_or_to_the_user_is_left_alone(tmp_path, can_exchange):
+    kept = [tmp_path / ".f.v2.0123abcd.partial", tmp_path / ".f.of the user.partial"]
+    for place in kept:
+        place.mkdir()
+    (tmp_path / "f" / "version-of-mine").mkdir(parents=True)
+
+    def fail() -> None:
+        with replacing_folder(tmp_path / "f"):
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        fail()
+    assert all(place.is_dir() for place in kept)
+    assert (tmp_path / "f" / "version-of-mine").is_dir()
+
+
 def test_a_mounted_folder_is_replaced_from_within(tmp_path, monkeypatch):
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / ".lock").write_text("held")

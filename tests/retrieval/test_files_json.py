@@ -40,6 +40,7 @@ def test_an_object_comes_back_as_it_was_written(tmp_path):
         ('{"a": {"b": 1, "c": 2, "b": 3}}', "is not JSON (the key 'b' is there twice)"),
         ('{"a": NaN}', "is not JSON (NaN is no number of JSON)"),
         ('{"a": -Infinity}', "is not JSON (-Infinity is no number of JSON)"),
+        ('{"a": 1e999}', "is not JSON (1e999 is too large a number)"),
         ("[" * 100_000, "is not JSON (nested too deep)"),
         ("[]", "is not a JSON object"),
         ("null", "is not a JSON object"),

@@ -68,6 +68,11 @@ def test_labels_that_would_meet_if_spelt_alike_are_refused(here: str, there: str
     )
 
 
+def test_of_several_labels_that_one_may_mean_the_first_is_named() -> None:
+    known = [f"pe{mark}tra" for mark in ("--", "-", "_", "__", "-_", "_-")]
+    assert problem(["pe tra"], known).startswith("val.csv says 'pe tra', train.csv says 'pe--tra': the same but for")
+
+
 def test_two_files_without_a_common_label_are_refused() -> None:
     assert problem(["a", "b", "c", "d"], ["x"]) == (
         "none of the 4 landmarks of val.csv (a, b, c, …) is among the 1 of train.csv (x); "

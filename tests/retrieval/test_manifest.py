@@ -257,6 +257,23 @@ def test_a_gzip_that_is_cut_short_is_refused(tmp_path: Path) -> None:
     assert error_of(path) == message
 
 
+@pytest.mark.parametrize(
+    ("method", "name", "reason"),
+    [
+        (zipfile.ZIP_STORED, "é.csv", r"a name in it is not UTF-8: b'\xff\xff.csv'"),
+        (zipfile.ZIP_LZMA, "t.csv", "Corrupt input data"),
+    ],
+)
+def test_a_zip_whose_name_or_content_is_broken_is_one_line(tmp_path: Path, method: int, name: str, reason: str) -> None:
+    with zipfile.ZipFile(tmp_path / "t.zip", "w", method) as archive:
+        archive.writestr(name, "id\n" + "".join(f"{i}\n" for i in range(999)))
+    data = (tmp_path / "t.zip").read_bytes().replace("é".encode(), b"\xff\xff")
+    if method == zipfile.ZIP_LZMA:
+        data = data[:60] + bytes(40) + data[100:]
+    (tmp_path / "t.zip").write_bytes(data)
+    assert error_of(tmp_path / "t.zip") == f"t.zip cannot be read: {reason}"
+
+
 def test_a_zip_of_several_files_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         archive.writestr("a.csv", "id\na\n")

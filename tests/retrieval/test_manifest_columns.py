@@ -158,3 +158,20 @@ def test_ids_that_repeat_beside_paths_may_be_the_landmarks(tmp_path: Path) -> No
         f"{path}:3: Id w1 is also on line 2; if Id is the landmark, name that column landmark_id",
         f"{path}:4: Id w1 is also on line 2",
     ]
+
+
+def test_file_names_that_are_one_name_to_the_eye_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    paths = ["a/caf\u00e9.jpg", "b/cafe\u0301.jpg"]
+    manifest, _ = read(tmp_path, f"path,landmark_id\n{paths[0]},1\n{paths[1]},2\n")
+    assert manifest.image_id.tolist() == paths
+
+
+@pytest.mark.parametrize("column", ["cause", "copy_of", "cluster"])
+def test_the_cells_of_tables_that_are_guarded_for_spreadsheets_are_read_as_they_were(
+    tmp_path: Path, column: str
+) -> None:
+    manifest, _ = read(tmp_path, f"image_id,landmark_id,{column}\n'=a,'-b c,'@\n'+x,7,\n")
+    assert (manifest.image_id.tolist(), labels(manifest)) == (["=a", "+x"], ["-b_c", "7"])
+    assert problem(tmp_path, f"image_id,landmark_id,{column}\n'=a,1,\n=a,1,\n") == (
+        "t.csv: 1 bad row; correct or remove, nothing of the file was used\nt.csv:3: image_id =a is also on line 2"
+    )
