@@ -92,7 +92,7 @@ class _Run:
         self._failed: dict[str, str] = {}
 
     async def work(self, names: Sequence[str]) -> dict[str, str]:
-        """Fetches the archives; from name to cause, of those that failed."""
+        """Fetches the archives; from name to cause, of those that failed, sorted."""
         at_once = asyncio.Semaphore(AT_ONCE)
 
         async def one(session: aiohttp.ClientSession, name: str) -> None:
@@ -106,7 +106,7 @@ class _Run:
             finally:
                 for task in tasks:
                     task.cancel()
-        return self._failed
+        return dict(sorted(self._failed.items()))
 
     def _note(self, name: str, result: str | FetchError) -> None:
         """result: the md5 of the archive, or why there is none."""

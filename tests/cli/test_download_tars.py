@@ -91,12 +91,12 @@ def test_a_wrong_md5_is_an_error_and_the_archive_is_not_kept(mirror):
 
 
 def test_a_missing_archive_is_an_error_that_names_it(mirror):
-    mirror.files["test/md5.images_003.txt"] = b"0" * 32
+    mirror.files["test/md5.images_004.txt"] = b"0" * 32
     arguments = ("--tars", "test", "--mirror", mirror.base + "/", "tars", "--numbers", "2-4", *QUICK)
-    mirror.files["test/images_003.tar"] = b""
+    mirror.files["test/images_004.tar"] = b""
     message = refused("download", *arguments, "--retries", "0")
     assert message == (
-        "2 of 3 tar files could not be fetched, first images_004.tar: HTTP 404: Not Found; run the same command again"
+        "2 of 3 tar files could not be fetched, first images_003.tar: HTTP 404: Not Found; run the same command again"
     )
     assert same(mirror, 2)
 
