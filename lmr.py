@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from index.answer import Answer, LandmarkScore, Neighbour
+from retrieval.words import counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,7 +50,8 @@ class Landmarks:
         rows = self.folder.rows
         state = "calibrated" if self.is_calibrated else "not calibrated"
         return (
-            f"<Landmarks {str(self.folder.path)!r}: {len(rows)} pictures of {len(rows.landmarks)} landmarks, {state}>"
+            f"<Landmarks {str(self.folder.path)!r}: {counted(len(rows), 'picture')} of "
+            f"{counted(len(rows.landmarks), 'landmark')}, {state}>"
         )
 
     def _repr_html_(self) -> str:

@@ -30,6 +30,7 @@ from cli.workers import default_workers
 from index.refinement import Refinement
 from index.thumbnail_plan import DEFAULT_PX, MOST_PX, ThumbnailPlan
 from retrieval.errors import LmrError
+from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
     from index.building import BuildOptions, BuildReport
@@ -116,9 +117,9 @@ def command(stores: tuple[Path, ...], model: Path, output: Path, **values: Any) 
     report = build_from_stores(stores or (STORE,), model, output, values)
     info = report.info
     what = "unchanged, nothing to do" if report.state == "unchanged" else "built"
-    unreadable = f", {report.n_unreadable} rows without a descriptor left out" if report.n_unreadable else ""
+    unreadable = f", {counted(report.n_unreadable, 'row')} without a descriptor left out" if report.n_unreadable else ""
     say(
-        f"{output}: {what}: {info.n_rows} pictures of {info.n_landmarks} landmarks, "
+        f"{output}: {what}: {counted(info.n_rows, 'picture')} of {counted(info.n_landmarks, 'landmark')}, "
         f"{info.n_background} in the background, d = {info.d}{unreadable}"
     )
     _tell_thumbnails(output, info)
@@ -131,7 +132,10 @@ def _tell_thumbnails(output: Path, info: "FolderInfo") -> None:
         warn(f"{output} has no thumbnails, being made before there were any; --overwrite makes them")
     elif info.thumbnails["side_px"] and info.thumbnails["n"] < info.n_rows:
         n = info.n_rows - info.thumbnails["n"]
-        warn(f"{n} of {info.n_rows} pictures were not found or not readable at their paths and have no thumbnail")
+        warn(
+            f"{counted(n, 'picture', of=info.n_rows)} {agreeing(n, 'was', 'were')} not found or not readable at "
+            f"{agreeing(n, 'its path and has', 'their paths and have')} no thumbnail"
+        )
 
 
 def _require_queries(output: Path) -> None:

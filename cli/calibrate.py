@@ -21,8 +21,10 @@ from cli.options import (
     workers_option,
     writes,
 )
+from cli.reading import require_there
 from cli.terminal import say_result, shown
 from retrieval.errors import LmrError
+from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
     from index.calibration import Calibration
@@ -81,6 +83,7 @@ def command(queries: Path, index_path: Path, as_json: bool, **values: Any) -> No
     from index.calibration import CalibrationSettings
     from index.folder import CALIBRATION, open_folder, replace_calibration
 
+    require_there(queries)
     folder = open_folder(index_path, device=values["device"], threads=values["threads"], calibrated=False)
     store, held_out = describe_queries(queries, folder, values)
     settings = CalibrationSettings(values["precision"], values["non_landmark_share"], values["seed"])
@@ -118,12 +121,17 @@ def to_text(index_path: Path, calibration: "Calibration") -> str:
     """What was chosen and what it is worth, for people."""
     rule, seen = calibration.rule, calibration.cross_validated
     lines = [
-        f"{shown(index_path)}: calibrated on {seen.n_queries} queries, {seen.n_non_landmarks} of them non-landmarks",
+        f"{shown(index_path)}: calibrated on {counted(seen.n_queries, 'query')}, "
+        f"{seen.n_non_landmarks:,} of them {agreeing(seen.n_non_landmarks, 'a non-landmark', 'non-landmarks')}",
         f"  vote: {_constants(rule)}{_reason(calibration)}",
         f"  cross-validated: GAP {seen.gap:.3f}, top-1 {seen.top1:.3f}",
         *_before_after(calibration),
-        f"  threshold for precision: {_figures(calibration.threshold_precision)}",
-        f"  threshold that costs no GAP: {_figures(calibration.threshold_gap)}",
+        f"  a precision of {calibration.settings.precision:g} was asked: pictures are named from a confidence of "
+        f"{calibration.threshold_precision.confidence:.3f} on",
+        f"    there {_figures(calibration.threshold_precision)}",
+        f"  the GAP is the same when pictures are named from a confidence of "
+        f"{calibration.threshold_gap.confidence:.3f} on (for submit)",
+        f"    there {_figures(calibration.threshold_gap)}",
     ]
     for kind in calibration.threshold_precision.kinds:
         lines.append(f"    {shown(kind.kind)}: {_kind(kind)}")
@@ -188,18 +196,25 @@ def _cell(value: float | None) -> str:
 
 
 def _figures(threshold: "Threshold") -> str:
-    turned_away = (
-        ""
-        if threshold.false_answer_rate is None
-        else f", {1 - threshold.false_answer_rate:.1%} of non-landmarks turned away"
-    )
-    return (
-        f"{threshold.confidence:.3f} (precision {_cell(threshold.precision)}, sure to be "
-        f"{threshold.precision_bound:.3f}; {threshold.recall:.1%} of landmark queries named rightly{turned_away})"
-    )
+    """What held-out queries say of the answers at or above a threshold: measured, expected, sure, and what it costs."""
+    if threshold.precision is None:
+        return "no held-out query is answered"
+    n, n_wrong = threshold.n_answers, threshold.n_wrong
+    parts = [f"{threshold.precision:.1%} of the answers are right"]
+    if n is not None and n_wrong is not None:
+        parts = [f"{n - n_wrong:,} of {counted(n, 'answer')} {agreeing(n - n_wrong, 'is', 'are')} right"]
+        weighted = abs(threshold.precision * n - (n - n_wrong)) > 1e-9 * n
+        parts[0] += f" ({threshold.precision:.1%}{' at the share of non-landmarks asked for' if weighted else ''})"
+    if threshold.expected_precision is not None:
+        parts.append(f"{threshold.expected_precision:.1%} is expected of new ones")
+    parts.append(f"{threshold.precision_bound:.1%} is sure")
+    parts.append(f"{threshold.recall:.1%} of landmark queries are named rightly")
+    if threshold.false_answer_rate is not None:
+        parts.append(f"{1 - threshold.false_answer_rate:.1%} of non-landmarks are turned away")
+    return ", ".join(parts)
 
 
 def _kind(kind: "KindFigures") -> str:
     if kind.false_answer_rate is not None:
-        return f"{kind.n_queries} queries, {1 - kind.false_answer_rate:.1%} turned away"
-    return f"{kind.n_queries} queries, {kind.recall:.1%} named rightly"
+        return f"{counted(kind.n_queries, 'query')}, {1 - kind.false_answer_rate:.1%} turned away"
+    return f"{counted(kind.n_queries, 'query')}, {kind.recall:.1%} named rightly"

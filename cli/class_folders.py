@@ -17,6 +17,7 @@ from retrieval.files.json_file import read_json, write_json
 from retrieval.images.source import read_picture
 from retrieval.manifest import Manifest
 from retrieval.tars import find_member
+from retrieval.words import agreeing, counted
 
 RECORD = "split.json"
 FORMAT_VERSION = 1
@@ -87,7 +88,11 @@ def make_class_folders(tree: Tree, how: How, on_done: Callable[[int], None]) -> 
     folder, n_new = tree.folder, 0
     n_in_tars = sum(not os.path.exists(picture) for picture in tree.links.values())
     if n_in_tars and how != "copy":
-        warn(f"{folder}: {n_in_tars:,} pictures are in tars, where no link can lead; they are copied")
+        warn(
+            f"{folder}: {counted(n_in_tars, 'picture')} {agreeing(n_in_tars, 'is in a tar', 'are in tars')}, "
+            f"where no link can lead; "
+            f"{agreeing(n_in_tars, 'it is', 'they are')} copied"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if _read_record(folder) not in (None, tree.identity):

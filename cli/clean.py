@@ -20,9 +20,11 @@ from cli.options import (
     workers_option,
     writes,
 )
+from cli.reading import require_there
 from cli.terminal import say_result, shown
 from index.cleaning.rule import CHECKS, CleaningRule
 from retrieval.resolution import SCREEN_DIAGONAL_IN
+from retrieval.words import counted
 
 N_SHOWN = 100  # pictures of each reason in the gallery
 _HELP = {
@@ -133,6 +135,7 @@ def command(manifest: Path, output: Path, as_json: bool, **values: Any) -> None:
 
     if (values["review"] is None) == (values["store"] is None):
         raise click.UsageError("give --store to look for pictures to leave out, or --review to apply decisions")
+    require_there(manifest)
     if values["review"] is not None:
         content = apply_review(manifest, output, values)
     else:
@@ -164,7 +167,7 @@ def _told(content: dict[str, Any]) -> str:
         "dry run": "dry run, nothing written",
     }
     lines = [
-        f"{content['n_pictures']} pictures: {content['n_kept']} kept, {content['n_dropped']} left out, "
+        f"{counted(content['n_pictures'], 'picture')}: {content['n_kept']} kept, {content['n_dropped']} left out, "
         f"{content['n_relabelled']} with another label"
     ]
     for reason, about in REASONS.items():

@@ -14,6 +14,7 @@ from cli.progress import PictureBar
 from cli.workers import default_workers
 from index.cleaning.rule import CleaningRule
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
     from index.cleaning.neighbourhood import Block
@@ -135,8 +136,9 @@ def _rows_in_store(manifest: "Manifest", store: "Descriptors") -> "LongArray":
     missing = [image_id for image_id in manifest.image_id.tolist() if image_id not in row_of]
     if missing:
         raise LmrError(
-            f"{store.source}: {len(missing)} of {len(manifest)} pictures of {manifest.source} are not in it, the first "
-            f"one {missing[0]}; give the store that lmr embed made of this manifest"
+            f"{store.source}: {counted(len(missing), 'picture', of=len(manifest))} of {manifest.source} "
+            f"{agreeing(len(missing), 'is', 'are')} not in it, the first one {missing[0]}; give the store that "
+            f"lmr embed made of this manifest"
         )
     return np.array([row_of[image_id] for image_id in manifest.image_id.tolist()], dtype=np.int64)
 

@@ -14,6 +14,7 @@ from cli.workers import default_workers
 from retrieval.data.labels import require_meeting
 from retrieval.data.pipes import STDIN, folder_beside
 from retrieval.errors import LmrError
+from retrieval.words import counted, none_can
 
 if TYPE_CHECKING:
     from index.evaluation import Queries
@@ -67,7 +68,7 @@ def embed_manifest(
     list_unreadable(dict(report.unreadable), report.n_unreadable, report.n_pictures)
     if report.n_unreadable == report.n_pictures:
         raise LmrError(
-            f"{manifest.source}: none of its {report.n_pictures:,} pictures can be found and read; "
+            f"{manifest.source}: {none_can(report.n_pictures, 'picture', whose='its')} be found and read; "
             "check --images, and give --retry-unreadable once they can be"
         )
     return report
@@ -98,7 +99,7 @@ def _tell_changes(changes: "Changes", manifest: "Manifest", output: Path) -> Non
         if len(rows):
             names = ", ".join(manifest.image_id[rows[:N_NAMED]])
             more = f" and {len(rows) - N_NAMED:,} more" if len(rows) > N_NAMED else ""
-            warn(f"{len(rows):,} of {len(manifest):,} pictures {what}: {names}{more}")
+            warn(f"{counted(len(rows), 'picture', of=len(manifest))} {what}: {names}{more}")
 
 
 def describe_queries(path: Path, folder: "IndexFolder", values: Mapping[str, Any]) -> "tuple[Descriptors, Queries]":
@@ -165,7 +166,8 @@ def card_of_store(model: Path, store: "Descriptors") -> "Card":
         raise LmrError(f"{store.source} does not fit {model}: {what}; give the model that made it")
     if card.d not in (None, store.info.d):
         raise LmrError(
-            f"{store.source} has descriptors of {store.info.d} columns, {model} makes {card.d}; it is damaged or "
+            f"{store.source} has descriptors of {counted(store.info.d, 'column')}, {model} makes {card.d}; it "
+            f"is damaged or "
             "was made by another program: embed again into another file"
         )
     return card

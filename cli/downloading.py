@@ -27,6 +27,7 @@ from retrieval.files.atomic import write_error, write_text
 from retrieval.images.addresses import PRIVATE
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.manifest import Manifest
+from retrieval.words import agreeing, counted, none_can
 
 FAILED_NAME = "failed.csv"
 
@@ -68,7 +69,8 @@ def download_pictures(path: Path, images: Path, how: tuple[Form, FetchRules], va
     _tell(content, bool((states > EXCLUDED).any()), values["as_json"])
     if not content["n_done"]:
         raise LmrError(
-            f"none of the {len(manifest):,} pictures could be fetched, most often: {next(iter(content['causes']))}; "
+            f"{none_can(len(manifest), 'picture', can='could')} be fetched, most often: "
+            f"{next(iter(content['causes']))}; "
             f"{_advice(content)}"
         )
 
@@ -141,7 +143,10 @@ def _tell(content: dict[str, Any], was_anything: bool, as_json: bool) -> None:
     if as_json:
         say_json(content, indent=2)
         return
-    done = f"{content['n_done']:,} of {content['n_rows']:,} pictures are there, {content['bytes'] / 1e6:,.2f} MB"
+    done = (
+        f"{counted(content['n_done'], 'picture', of=content['n_rows'])} "
+        f"{agreeing(content['n_done'], 'is', 'are')} there, {content['bytes'] / 1e6:,.2f} MB"
+    )
     if not was_anything:
         say(f"{content['images']}: {done}, nothing to do")
     else:
@@ -191,8 +196,8 @@ def _tell_plan(manifest: Manifest, places: Places, form: Form, values: dict[str,
         say_json(content, indent=2)
         return
     say(
-        f"{places.images}: {content['n_to_fetch']:,} of {len(manifest):,} pictures would be fetched; "
-        f"{content['n_there']:,} are there, {content['n_to_verify']:,} files would be checked, "
+        f"{places.images}: {counted(content['n_to_fetch'], 'picture', of=len(manifest))} would be fetched; "
+        f"{content['n_there']:,} are there, {counted(content['n_to_verify'], 'file')} would be checked, "
         f"{content['n_failed_before']:,} failed before, {content['n_excluded_before']:,} are excluded by "
         f"{ROBOTS_TAG}, {content['n_without_url']:,} have no url, "
         f"{content['n_bad_id']:,} a bad id"

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.network import build_network, description_of, description_options, network_options_from, picture_options
+from cli.network import (
+    build_network,
+    description_of,
+    description_options,
+    network_options_from,
+    network_request,
+    picture_options,
+    require_network,
+)
 from cli.options import (
     MODEL,
     PATH,
@@ -26,7 +34,9 @@ from cli.reading import load_manifest
 from cli.tars import index_tars
 from cli.terminal import say
 from retrieval.errors import LmrError
+from retrieval.files.digest import sha256_json
 from retrieval.model_config import ModelConfig
+from retrieval.words import counted
 
 if TYPE_CHECKING:
     from retrieval.model_card import Card
@@ -87,9 +97,12 @@ def command(ctx: click.Context, /, manifest: Path, model: Path, output: Path | N
     card = _make_card(model, values, check) if asked else _find_card(model, values)
     report = embed_manifest(rows, images, (model, card), output, values)
     if report.state == "unchanged":
-        say(f"{output}: finished already, nothing to do ({report.n_pictures} pictures)")
+        say(f"{output}: finished already, nothing to do ({counted(report.n_pictures, 'picture')})")
     else:
-        say(f"{output}: {report.n_pictures - report.n_unreadable} descriptors, {report.n_unreadable} unreadable")
+        say(
+            f"{output}: {counted(report.n_pictures - report.n_unreadable, 'descriptor')}, "
+            f"{report.n_unreadable:,} unreadable"
+        )
 
 
 def _network_options_given(ctx: click.Context) -> list[str]:
@@ -115,10 +128,14 @@ def _find_card(model: Path, values: dict[str, Any]) -> "Card":
 
 
 def _make_card(model: Path, values: dict[str, Any], check: "Callable[[Card], None]") -> "Card":
-    """Builds the network that was asked for and saves it to the model folder, unless that very model is there.
+    """Makes the network that was asked for and saves it to the model folder, unless that very model is there.
 
     check: is given its card before anything is written, and may raise.
     """
+    require_network(values)
+    request = sha256_json(network_request(values))
+    if not values["overwrite"] and (made := _made_already(model, request)) is not None:
+        return made
     import torch
 
     from retrieval.checkpoint import CARD, ModelCard, read_card, save_model, weights_digest
@@ -142,6 +159,7 @@ def _make_card(model: Path, values: dict[str, Any], check: "Callable[[Card], Non
         "backbone": values["backbone"],
         "pretrained": values["pretrained"],
         "weights": str(values["weights"] or ""),
+        "request": request,
     }
     return save_model(
         model,
@@ -152,3 +170,17 @@ def _make_card(model: Path, values: dict[str, Any], check: "Callable[[Card], Non
         scales=card.scales,
         made_by=made_by,
     )
+
+
+def _made_already(model: Path, request: str) -> "Card | None":
+    """The card of the model that the same request made, where it is whole: known without making it again."""
+    from retrieval.model_card import CARD, read_card, require_weights
+
+    if not (model / CARD).exists():
+        return None
+    try:
+        card = read_card(model)
+        require_weights(model, card)
+    except LmrError:
+        return None
+    return card if card.made_by.get("request") == request else None

@@ -7,6 +7,7 @@ import click
 from cli.options import PATH, config_option, overwrite_option, writes
 from cli.terminal import say
 from retrieval.errors import LmrError
+from retrieval.words import counted
 
 
 @click.command(name="ensemble")
@@ -32,10 +33,13 @@ def command(models: tuple[Path, ...], output: Path, weights: tuple[float, ...], 
     from retrieval.ensemble import save_ensemble
 
     if weights and len(weights) != len(models):
-        raise LmrError(f"--weight is given {len(weights)} times for {len(models)} models; give one for each or none")
+        raise LmrError(
+            f"--weight is given {counted(len(weights), 'time')} for {counted(len(models), 'model')}; give one "
+            f"for each or none"
+        )
     state, card = save_ensemble(output, models, weights or (1.0,) * len(models), overwrite=overwrite)
     if state == "unchanged":
         say(f"{output}: unchanged, nothing to do")
         return
     shares = ", ".join(f"{member.weight:.3g} {member.card.config.backbone}" for member in card.members)
-    say(f"{output}: {len(card.members)} models ({shares})")
+    say(f"{output}: {counted(len(card.members), 'model')} ({shares})")

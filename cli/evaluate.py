@@ -19,7 +19,9 @@ from cli.options import (
     workers_option,
     writes,
 )
+from cli.reading import require_there
 from cli.terminal import say_result, shown
+from retrieval.words import counted
 
 if TYPE_CHECKING:
     from index.folder import IndexFolder
@@ -65,6 +67,8 @@ def command(queries: Path | None, index_path: Path, as_json: bool, report: Path 
 
     if (queries is None) != values["leave_one_out"]:
         raise click.UsageError("give QUERIES or --leave-one-out, one of them")
+    if queries is not None:
+        require_there(queries)
     made_of = {"queries": LEAVE_ONE_OUT if queries is None else str(queries)}
     if report is not None and not values["overwrite"]:
         is_reported(report, made_of)  # refused now, not after the queries were embedded
@@ -134,12 +138,12 @@ def to_text(content: dict[str, Any]) -> str:
         cells = "".join(_cell(row[key]) for key in ("gap", "top1", "top5", "top10"))
         lines.insert(2, f"{f'  without the {n} leaked':24}{cells}")
     elif content["leaked"]["n"]:
-        lines.insert(2, f"  no landmark query is left without the {content['leaked']['n']} leaked")
+        lines.insert(2, f"  no landmark query is left without the {content['leaked']['n']:,} leaked")
     lines += [
         "",
         f"measured on {shown(content['measured']['source'])}, lmr {content['measured']['lmr_version']}",
         f"95 % interval of GAP: {_cell(low).strip()} to {_cell(high).strip()}",
-        f"{content['n_queries']} queries, {content['n_landmark_queries']} of them landmarks"
+        f"{counted(content['n_queries'], 'query')}, {content['n_landmark_queries']:,} of them with a landmark"
         + (f", {content['n_unreadable']} unreadable" if content["n_unreadable"] else ""),
         f"mAP@100 {_cell(content['map_at_100']).strip()}, mean landmark accuracy "
         f"{_cell(content['mean_landmark_accuracy']).strip()}",
@@ -147,7 +151,9 @@ def to_text(content: dict[str, Any]) -> str:
     if content["threshold_precision"] is not None:
         precision, recall = (_cell(content[key]).strip() for key in ("precision_at_threshold", "recall_at_precision"))
         threshold = content["threshold_precision"]
-        lines.append(f"at the threshold for precision ({threshold:.3f}): precision {precision}, recall {recall}")
+        lines.append(
+            f"named from a confidence of {threshold:.3f} on, as calibrated: precision {precision}, recall {recall}"
+        )
         for kind, rate in (content["false_answer_rate"] or {}).items():
             lines.append(f"  {shown(kind)}: {1 - rate:.1%} of non-landmarks turned away")
     return "\n".join(lines)

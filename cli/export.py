@@ -34,7 +34,6 @@ def command(model: Path, output: Path, overwrite: bool, **values: Any) -> None:
       lmr export model model.onnx --flip
       lmr export both both.onnx --scales 0.707,1,1.414
     """
-    from retrieval.onnx_export import TOLERANCE, export_onnx
     from retrieval.opening import describe_otherwise, onnx_path, open_card
 
     if output.suffix != ".onnx":
@@ -46,6 +45,8 @@ def command(model: Path, output: Path, overwrite: bool, **values: Any) -> None:
         _require_same(output, card)
         say(f"{output}: unchanged, nothing to do")
         return
+    from retrieval.onnx_export import TOLERANCE, export_onnx
+
     exported = export_onnx(model, card, output)
     say(
         f"{output}: {exported.n_bytes / 1e6:.1f} MB, d = {exported.d}, differs from torch by at most "

@@ -12,6 +12,7 @@ from cli.tars import index_tars
 from cli.terminal import say_result, shown
 from retrieval.errors import LmrError
 from retrieval.files.folders import current_folder
+from retrieval.words import counted
 
 if TYPE_CHECKING:
     from index.calibration import Calibration
@@ -23,10 +24,10 @@ _STORES = (".h5", ".hdf5")
 
 
 @click.command(name="info")
-@click.argument("path", type=PATH)
+@click.argument("path", type=PATH, required=False)
 @click.option("--verify", is_flag=True, help="Read everything and compare it with its digests; exit 1 if it differs.")
 @json_option
-def command(path: Path, as_json: bool, verify: bool) -> None:
+def command(path: Path | None, as_json: bool, verify: bool) -> None:
     """Tell what PATH is: a descriptor store, a model folder, an index folder, its calibration.json, or a manifest.
 
     \b
@@ -34,6 +35,8 @@ def command(path: Path, as_json: bool, verify: bool) -> None:
       lmr info landmarks
       lmr info --verify train.h5
     """
+    if path is None:
+        raise click.UsageError("give what to look at, such as lmr info landmarks, model, train.h5 or train.csv")
     facts = describe(path)
     if verify:
         facts["verified"] = verify_whole(path)
@@ -75,7 +78,7 @@ def verify_whole(path: Path) -> str:
     if (path / "index.json").is_file():
         folder = open_folder(path, device="cpu")
         model_files(folder.model_path, open_card(folder.model_path))
-        return f"{len(folder.info.files)} files are as they were written, and fit each other"
+        return f"{counted(len(folder.info.files), 'file')} are as they were written, and fit each other"
     if path.suffix == ".onnx" or (path / "model.json").is_file():
         files = model_files(path, open_card(path))
         return f"model.json and {', '.join(sorted(files))} are as they were written"

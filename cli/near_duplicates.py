@@ -11,6 +11,7 @@ from cli.options import warn
 from cli.progress import PictureBar
 from retrieval.arrays import LongArray
 from retrieval.errors import LmrError
+from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
     from retrieval.images.source import PictureSource
@@ -49,7 +50,11 @@ def groups_of_pictures(
     for row, reason in list(facts.unreadable.items())[:_N_SHOWN]:
         warn(f"unreadable: {manifest.image_id[row]}: {reason}")
     if facts.unreadable:
-        warn(f"{len(facts.unreadable)} of {len(manifest)} pictures are missing or unreadable and were not compared")
+        n = len(facts.unreadable)
+        warn(
+            f"{counted(n, 'picture', of=len(manifest))} {agreeing(n, 'is', 'are')} missing or unreadable and "
+            f"{agreeing(n, 'was', 'were')} not compared"
+        )
     rows = facts.readable
     return Grouping(components(rows[near_pairs(facts.hashes, max_bits)], len(manifest)), "pictures", len(rows))
 
@@ -70,7 +75,11 @@ def groups_of_descriptors(manifest: "Manifest", store_path: Path, min_similarity
     if not len(rows):
         raise LmrError(f"--store {store_path}: has no descriptor of the pictures of {manifest.source}; give its store")
     if len(rows) < len(manifest):
-        warn(f"{len(manifest) - len(rows)} of {len(manifest)} pictures have no descriptor and were not compared")
+        n = len(manifest) - len(rows)
+        warn(
+            f"{counted(n, 'picture', of=len(manifest))} {agreeing(n, 'has', 'have')} no descriptor and "
+            f"{agreeing(n, 'was', 'were')} not compared"
+        )
     with PictureBar("comparing") as bar:
         bar.begin(len(rows))
         found = similar_groups(store, in_store[rows], min_similarity, on_rows=bar.add)

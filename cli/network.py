@@ -1,8 +1,9 @@
 """Options that say which network to build, with which weights, on pictures prepared how."""
 
+import importlib.metadata
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -10,6 +11,7 @@ import click
 
 from cli.options import PATH, pick_values, value_options
 from retrieval.errors import LmrError
+from retrieval.files.digest import sha256_file
 from retrieval.images.color import Colors
 from retrieval.images.preprocess import MOST_PIXELS, ImageSpec
 from retrieval.model_card import Description
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from retrieval.model import DescriptorModel
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_LIBRARIES = ("lmr", "torch", "torchvision", "timm")  # whose versions decide what a network starts from
+_PREPARATION = ("size", "fit", "colors", "mean", "std", "descriptor", "scales", "flip")
 
 MAX_SCALE = 8  # of a picture's size; a larger one is a slip of the keyboard
 
@@ -111,6 +116,23 @@ def require_network(values: Mapping[str, Any]) -> None:
         _parse_option(text)
     for option in ("mean", "std"):
         _parse_channels(f"--{option}", values[option])
+
+
+def network_request(values: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a network and its preparation are made from, as JSON has it: the same request makes the same network."""
+    names = ("pretrained", "backbone_options", *_PREPARATION, *(item.name for item in fields(ModelConfig)))
+    weights: Path | None = values["weights"]
+    libraries = {}
+    for name in _LIBRARIES:
+        try:
+            libraries[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            libraries[name] = ""
+    return {
+        **{name: values[name] for name in names if name in values},
+        "weights": sha256_file(weights) if weights is not None and weights.is_file() else None,
+        "libraries": libraries,
+    }
 
 
 def build_network(values: Mapping[str, Any]) -> "tuple[DescriptorModel, ImageSpec]":

@@ -4,6 +4,7 @@ from types import TracebackType
 from typing import Any
 
 from cli.terminal import shown, warn
+from retrieval.words import agreeing, counted
 
 
 class PictureBar:
@@ -68,4 +69,7 @@ def list_unreadable(unreadable: dict[str, str], n_unreadable: int, n_pictures: i
     if len(unreadable) > n_shown:
         warn(f"unreadable: and {len(unreadable) - n_shown} more; lmr info STORE lists them")
     if n_unreadable:
-        warn(f"{n_unreadable} of {n_pictures} pictures are unreadable and have no descriptor")
+        warn(
+            f"{counted(n_unreadable, 'picture', of=n_pictures)} {agreeing(n_unreadable, 'is', 'are')} unreadable and "
+            f"{agreeing(n_unreadable, 'has', 'have')} no descriptor"
+        )

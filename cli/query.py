@@ -23,6 +23,7 @@ from index.answer import certainty, headline
 from retrieval.data.csv_cells import csv_line
 from retrieval.errors import LmrError
 from retrieval.names import shown_name
+from retrieval.words import agreeing, counted, none_can
 
 if TYPE_CHECKING:
     from lmr import Answer, Landmarks, LandmarkScore, Neighbour
@@ -159,8 +160,11 @@ def undo_moves(folder: Path) -> str:
     for move, reason in undone.left[:SHOWN_NEIGHBOURS]:
         warn(f"{folder / move.target} stays: {reason} ({move.source})")
     if undone.left:
-        raise LmrError(f"{folder}: {undone.n_back} moved back, {len(undone.left)} stay; make room and run this again")
-    return f"{folder}: {undone.n_back} pictures moved back"
+        raise LmrError(
+            f"{folder}: {undone.n_back} moved back, {len(undone.left)} "
+            f"{agreeing(len(undone.left), 'stays', 'stay')}; make room and run this again"
+        )
+    return f"{folder}: {counted(undone.n_back, 'picture')} moved back"
 
 
 def to_text(answer: "Answer") -> str:
@@ -216,8 +220,9 @@ def _report_unreadable(answers: "list[Answer]") -> None:
     unreadable = [answer for answer in answers if answer.unreadable is not None]
     if unreadable and len(unreadable) == len(answers):
         first = unreadable[0]
-        raise LmrError(
-            f"none of the {len(answers)} pictures can be read: {shown(first.image)}: {shown(first.unreadable)}"
-        )
+        raise LmrError(f"{none_can(len(answers), 'picture')} be read: {shown(first.image)}: {shown(first.unreadable)}")
     if unreadable:
-        warn(f"{len(unreadable)} of {len(answers)} pictures are unreadable")
+        warn(
+            f"{counted(len(unreadable), 'picture', of=len(answers))} {agreeing(len(unreadable), 'is', 'are')} "
+            f"unreadable"
+        )

@@ -9,6 +9,8 @@ import click
 
 from cli.options import warn
 from cli.progress import PictureBar
+from retrieval.data.pipes import STDIN
+from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
     from retrieval.data.table_file import OnRead
@@ -30,6 +32,12 @@ def load_manifest(path: Path) -> "Manifest":
     for line in doubts(manifest, is_folder=is_folder):
         _warn_once(f"warning: {line}")
     return manifest
+
+
+def require_there(path: Path) -> None:
+    """LmrError for a manifest that is not there, before anything that takes long; a store's reader tells of a store."""
+    if str(path) != STDIN and path.suffix not in (".h5", ".hdf5") and not path.exists():
+        raise LmrError(f"{path}: there is no such file or folder")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import click
 
 from cli.options import allow_disjoint_option
 from cli.terminal import say_result, warn
+from retrieval.words import agreeing, counted
 
 
 @click.command("score")
@@ -40,7 +41,7 @@ def command(submission: Path, solution: Path, as_json: bool, ignore_unknown: boo
     if ignore_unknown:
         answers, n_unknown = without_unknown(answers, truth)
         if n_unknown:
-            warn(f"left out: {n_unknown} ids that are not in {solution}")
+            warn(f"left out: {counted(n_unknown, 'id')} that {agreeing(n_unknown, 'is', 'are')} not in {solution}")
     if not allow_disjoint:
         require_common_labels(answers, truth)
     scores = score(answers, truth)

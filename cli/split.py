@@ -20,6 +20,7 @@ from cli.options import (
 from cli.terminal import say_result, shown
 from retrieval.dealing import SHARE
 from retrieval.near_duplicates import NEAR_BITS, NEAR_SIMILARITY
+from retrieval.words import counted
 
 if TYPE_CHECKING:
     from retrieval.dealing import Quota
@@ -140,7 +141,7 @@ def _told(content: dict[str, Any]) -> str:
     lines = [to_text(content), f"{shown(content['output'])}: {state[content['state']]}"]
     if "class_folders" in content:
         tree = content["class_folders"]
-        lines.append(f"{shown(tree['path'])}: {tree['n_links']:,} links, {tree['n_new']:,} of them new")
+        lines.append(f"{shown(tree['path'])}: {counted(tree['n_links'], 'link')}, {tree['n_new']:,} of them new")
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from retrieval.dealing import TEST, VAL
 from retrieval.landmark_roles import UNKNOWN, mixed_groups
 from retrieval.manifest import Manifest
 from retrieval.splitting import DROPPED, Split
+from retrieval.words import counted
 
 
 def to_json(split: Split, parts: Mapping[str, Manifest], group: LongArray, given: Manifest) -> dict[str, Any]:
@@ -35,14 +36,15 @@ def to_text(content: Mapping[str, Any]) -> str:
         lines.append(
             f"{name:12}{part['pictures']:>12,}{part['landmarks']:>12,}{part['non_landmarks']:>16,}{share:>10}".rstrip()
         )
-    lines += [f"dropped: {n:,} pictures ({shown(reason)})" for reason, n in content["dropped"].items()]
+    lines += [f"dropped: {counted(n, 'picture')} ({shown(reason)})" for reason, n in content["dropped"].items()]
     unknown = content["unknown_landmarks"]
     if any(unknown.values()):
         lines.append(f"unknown landmarks held out: {unknown['val']} in val, {unknown['test']} in test")
     groups = content["groups"]
     if content["near_duplicates"]["by"] != "none":
         lines.append(
-            f"near-duplicates: {groups['n_groups']:,} groups of {groups['n_pictures']:,} pictures, each in one part; "
+            f"near-duplicates: {counted(groups['n_groups'], 'group')} of "
+            f"{counted(groups['n_pictures'], 'picture')}, each in one part; "
             f"{groups['n_mixed']:,} of several landmarks; the largest has {groups['largest']:,}"
         )
     return "\n".join(lines)

@@ -20,10 +20,11 @@ from cli.options import (
     workers_option,
     writes,
 )
-from cli.reading import load_manifest
+from cli.reading import load_manifest, require_there
 from cli.tars import index_tars
 from cli.terminal import say
 from retrieval.errors import LmrError
+from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
     from index.folder import IndexFolder
@@ -77,6 +78,7 @@ def submit_pictures(test: Path, index_path: Path, output: Path, values: dict[str
         return not values["overwrite"] and is_made_of(output, inputs, "give --overwrite or another --output")
 
     is_there({})  # refused now, not after the pictures were embedded
+    require_there(test)
     folder = open_folder(index_path, device=values["device"], threads=values["threads"])
     threshold = threshold_logit(folder, values["threshold"])
     made_with = {
@@ -89,13 +91,16 @@ def submit_pictures(test: Path, index_path: Path, output: Path, values: dict[str
     made_with["set of descriptors"] = store.digest
     n_missing = int((~store.done).sum())
     if n_missing:
-        warn(f"{n_missing} of the blank lines are pictures that are missing or unreadable")
+        warn(
+            f"{n_missing:,} of the blank lines "
+            f"{agreeing(n_missing, 'is a picture that is', 'are pictures that are')} missing or unreadable"
+        )
     if is_there(made_with):
-        return f"{output}: finished already, nothing to do ({len(store)} lines)"
+        return f"{output}: finished already, nothing to do ({counted(len(store), 'line')})"
     predictions = predict(answer_store(folder, store), store.image_id, threshold)
     write_with_record(output, submission_lines(store.image_id, predictions), made_with)
     n_answered = int(predictions.answered.sum())
-    return f"{output}: {len(store)} lines, {n_answered} with a landmark, {len(store) - n_answered} blank"
+    return f"{output}: {counted(len(store), 'line')}, {n_answered} with a landmark, {len(store) - n_answered} blank"
 
 
 def describe_test(folder: "IndexFolder", test: Path, values: dict[str, Any]) -> Any:

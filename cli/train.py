@@ -35,6 +35,7 @@ from retrieval.training.config import (
     LossName,
     TrainConfig,
 )
+from retrieval.words import counted
 
 if TYPE_CHECKING:
     from cli.training import Plan
@@ -192,7 +193,9 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     """
     from cli.report.sheet import sheet_format
     from cli.show_batch import show_batch
-    from cli.training import find_rates, rate_table, train_in_stages
+    from cli.trained import find_trained, record_trained, tell_end, tell_trained_already, training_request
+    from cli.training import find_rates, rate_table, train_in_stages, trained_of
+    from retrieval.training.torchrun import is_first
 
     if values["summary"]:
         print_summary(values)
@@ -202,21 +205,31 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     sheet: Path | None = values["show_batch"]
     if sheet is not None:
         sheet_format(sheet)
-    model, plans = _plan(manifest, values)
+    asked, configs, sets = _read_stages(manifest, values)
+    request = training_request(asked, sets)
+    trains = sheet is None and values["find_rate"] is None
+    if trains and not values["overwrite"] and (found := find_trained(output, request)) is not None:
+        tell_trained_already(output, found, len(sets[-1].landmark))
+        return
+    model, plans = _plan(asked, configs, sets)
     if sheet is not None:
         n_shown = show_batch(sheet, plans[0].data, plans[0].spec, plans[0].config)
-        say(f"{sheet}: {n_shown} pictures of the first batch; nothing was trained")
+        say(f"{sheet}: {counted(n_shown, 'picture')} of the first batch; nothing was trained")
         return
     if values["find_rate"] is not None:
         say(find_rates(model, plans[0], values["find_rate"], values))
         return
-    _tell_end(train_in_stages(model, plans, output, values).log, output)
+    trained = trained_of(train_in_stages(model, plans, output, values), sets[-1])
+    if is_first():
+        record_trained(output, request, trained)
+        tell_end(output, trained)
 
 
-def _plan(manifest: Path, values: Mapping[str, Any]) -> "tuple[DescriptorModel, list[Plan]]":
-    """The network, and what each stage trains it on and how. What needs no network is checked and read before it."""
-    from cli.network import adjust_spec, require_network
-    from cli.training import Plan
+def _read_stages(
+    manifest: Path, values: Mapping[str, Any]
+) -> "tuple[list[dict[str, Any]], list[TrainConfig], list[TrainingData]]":
+    """The options of each stage, how it trains and on what: all that is checked and read before a network is made."""
+    from cli.network import require_network
 
     stages = read_stages() or [{}]
     asked = [{**values, "manifest": manifest, **stage} for stage in stages]
@@ -229,32 +242,23 @@ def _plan(manifest: Path, values: Mapping[str, Any]) -> "tuple[DescriptorModel, 
         (rows, others, rule): read_training_data(rows, others, values["images"], rule, values["teacher"])
         for rows, others, rule in dict.fromkeys(kinds)
     }
+    return asked, configs, [sets[kind] for kind in kinds]
+
+
+def _plan(
+    asked: Sequence[Mapping[str, Any]], configs: Sequence[TrainConfig], sets: "Sequence[TrainingData]"
+) -> "tuple[DescriptorModel, list[Plan]]":
+    """The network, and what each stage trains it on and how."""
     import torch
 
-    torch.manual_seed(values["seed"])
+    from cli.network import adjust_spec
+    from cli.training import Plan
+
+    torch.manual_seed(asked[0]["seed"])
     model, spec = build_network(asked[0])
     return model, [
-        Plan(sets[kind], adjust_spec(spec, stage), config)
-        for kind, stage, config in zip(kinds, asked, configs, strict=True)
+        Plan(data, adjust_spec(spec, stage), config) for data, stage, config in zip(sets, asked, configs, strict=True)
     ]
-
-
-def _tell_end(log: Sequence[Mapping[str, float]], output: Path) -> None:
-    """What the training came to, and which of its epochs is in the model folder."""
-    from retrieval.training.state import kept_row
-    from retrieval.training.torchrun import is_first
-
-    last, kept = log[-1], kept_row(log)
-    text = f"{output}: trained {len(log)} epochs in {last['seconds']:.0f} s, loss {last['loss']:.3f}{_figures(last)}"
-    if "gap" in kept:
-        whose = "the last epoch" if kept is last else f"epoch {kept['epoch']:.0f}"
-        text += f"; the model is that of {whose}{_figures(kept) if kept is not last else ', the best'}"
-    if is_first():
-        say(text)
-
-
-def _figures(row: Mapping[str, float]) -> str:
-    return "".join(f", {name} {row[name]:.3f}" for name in ("gap", "top1") if name in row)
 
 
 def _files(stage: Mapping[str, Any]) -> tuple[Path, Path | None]:

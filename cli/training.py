@@ -13,6 +13,7 @@ from cli.progress import PictureBar, list_unreadable
 from cli.reading import load_manifest
 from cli.tars import index_tars
 from cli.tensorboard import summary_writer, write_epoch
+from cli.trained import CURVES, Trained, forget_trained
 from cli.workers import default_workers
 from retrieval.data.labels import require_meeting
 from retrieval.errors import LmrError
@@ -172,13 +173,19 @@ def _tell(state: "TrainingState", output: Path, data: "TrainingData") -> None:
     from cli.report.curves import save_training_curves
     from retrieval.training.state import LOG_NAME
 
-    ids = data.image_id
-    unreadable = {ids[row] if ids else f"row {row}": reason for row, reason in state.unreadable.items()}
+    unreadable = trained_of(state, data).unreadable
     list_unreadable(unreadable, len(unreadable), len(data.landmark))
     try:
-        save_training_curves(output / LOG_NAME, output / "training.png")
+        save_training_curves(output / LOG_NAME, output / CURVES)
     except LmrError as error:
         warn(f"no picture of the curves: {error}")
+
+
+def trained_of(state: "TrainingState", data: "TrainingData") -> Trained:
+    """What a finished training tells. data: of the last stage."""
+    ids = data.image_id
+    unreadable = {str(ids[row]) if ids else f"row {row}": reason for row, reason in state.unreadable.items()}
+    return Trained([dict(row) for row in state.log], unreadable)
 
 
 def find_rates(model: "DescriptorModel", plan: Plan, picture: Path, values: Mapping[str, Any]) -> str:
@@ -280,6 +287,7 @@ def _make_way(output: Path, *, overwrite: bool) -> None:
     from retrieval.training.state import STATE_NAME
 
     if overwrite:
+        forget_trained(output)
         for folder in (output, *output.glob("stage-*")):
             for old in (folder / STATE_NAME, *folder.glob("features-*")):  # whose pictures may be others by now
                 old.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from index.voting import Votes, best, vote
 from retrieval.arrays import FloatArray, IntArray, LongArray, ObjArray, read_only
 from retrieval.errors import LmrError
 from retrieval.store import Descriptors
+from retrieval.words import counted
 
 N = TypeVar("N", bound=np.generic)
 
@@ -105,7 +106,8 @@ def check_store(folder: IndexFolder, store: Descriptors) -> None:
         raise LmrError(f"{store.source} does not fit {folder.path}: {what}; embed with the same model")
     if store.info.d != folder.n_columns:
         raise LmrError(
-            f"{store.source} has descriptors of {store.info.d} columns, {folder.path} is of {folder.n_columns}; "
+            f"{store.source} has descriptors of {counted(store.info.d, 'column')}, {folder.path} is of "
+            f"{folder.n_columns}; "
             "embed with the model of the index"
         )
     bad = np.flatnonzero(store.done & ~np.isfinite(store.vectors).all(axis=1))

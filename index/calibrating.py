@@ -18,6 +18,7 @@ from index.sketches import pack_sketches, sketches
 from index.tuning import MAX_TUNED, Grid
 from retrieval.errors import LmrError
 from retrieval.store import Descriptors
+from retrieval.words import counted
 
 MOST_TRAINED_ON = 0.05  # share of the index that the network may have been trained on and still find new
 
@@ -59,7 +60,7 @@ def held_out_queries(
     check_store(folder, store)
     rows = np.flatnonzero(store.done)
     if not len(rows):
-        raise LmrError(f"{store.source}: none of the {len(store)} calibration queries has a descriptor")
+        raise LmrError(f"{store.source}: none of the {counted(len(store), 'calibration query')} has a descriptor")
     vectors = to_index_space(folder, store.vectors[rows])
     image_id = store.image_id[rows]
     m = int(folder.info.options["m"])
@@ -98,7 +99,8 @@ def leave_one_out_evidence(folder: IndexFolder, seed: int) -> Evidence:
     if trained_on.mean() > MOST_TRAINED_ON:
         return Evidence(
             None,
-            f"since the network was trained on {int(trained_on.sum())} of the {len(trained_on)} pictures of the index",
+            f"since the network was trained on {int(trained_on.sum()):,} of the "
+            f"{counted(len(trained_on), 'picture')} of the index",
         )
     if unknown:
         return Evidence(None, "since the network may have been trained on pictures of the index: it kept no record")

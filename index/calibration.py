@@ -27,6 +27,7 @@ from index.thresholds import (
 from index.tuning import Grid, Tuned, tune
 from index.voting import VoteRule
 from retrieval.errors import LmrError
+from retrieval.words import agreeing, counted
 
 FORMAT_VERSION = 1
 FEW_QUERIES = 100
@@ -248,12 +249,15 @@ def _warnings(figures: CrossValidated, at_precision: Threshold, precision: float
     """What a reader of the calibration must know, a line each."""
     warnings = []
     if figures.n_queries < FEW_QUERIES:
-        warnings.append(f"only {figures.n_queries} queries, fewer than {FEW_QUERIES}: the thresholds are rough")
+        warnings.append(
+            f"only {counted(figures.n_queries, 'query')}, fewer than {FEW_QUERIES}: the thresholds are rough"
+        )
     if figures.n_non_landmarks == 0:
         warnings.append("no non-landmarks among the queries: pictures of no known landmark will be answered too often")
     if figures.n_not_in_index:
         warnings.append(
-            f"{figures.n_not_in_index} of {figures.n_landmark_queries} landmark queries show a landmark "
+            f"{counted(figures.n_not_in_index, 'landmark query', of=figures.n_landmark_queries)} "
+            f"{agreeing(figures.n_not_in_index, 'shows', 'show')} a landmark "
             "that the index does not hold"
         )
     if not at_precision.reached:
@@ -263,15 +267,16 @@ def _warnings(figures: CrossValidated, at_precision: Threshold, precision: float
 
 def _not_sure(at: Threshold, precision: float) -> str:
     """What a threshold rests on that is not sure to reach its precision, and what would make it sure."""
-    what = f"a precision of {precision:g} is not sure at the threshold of {at.confidence:.3f}"
+    what = f"a precision of {precision:g}, as asked, is not sure from a confidence of {at.confidence:.3f} on"
     if at.expected_precision is None:
         return f"{what}: no held-out query is answered with such confidence; ask for less or add queries"
     more = (
         "more queries like these would not make it sure"
         if at.n_more_queries is None
-        else f"about {at.n_more_queries:,} more held-out queries would make it sure"
+        else f"about {counted(at.n_more_queries, 'more held-out query')} would make it sure"
     )
-    return f"{what}: {at.expected_precision:.3f} is expected, {at.precision_bound:.3f} is sure; {more}"
+    measured = "" if at.precision is None else f"{at.precision:.3f} was measured, "
+    return f"{what}: {measured}{at.expected_precision:.3f} is expected, {at.precision_bound:.3f} is sure; {more}"
 
 
 class _Reader:

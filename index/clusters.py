@@ -10,6 +10,7 @@ from index.search import FlatIndex, train_centroids
 from retrieval.arrays import FloatArray, IntArray, LongArray, read_only
 from retrieval.errors import LmrError
 from retrieval.store_blocks import StoreBlocks
+from retrieval.words import counted
 
 TRAINING_ROWS = 256  # descriptors for each centroid that are trained on at most; FAISS's own limit
 
@@ -38,7 +39,9 @@ def find_clusters(
     Raises LmrError when there are fewer rows than clusters.
     """
     if n_clusters > len(rows):
-        raise LmrError(f"{n_clusters} clusters of {len(rows)} descriptors in {store.source}; ask for fewer")
+        raise LmrError(
+            f"{counted(n_clusters, 'cluster')} of {counted(len(rows), 'descriptor')} in {store.source}; ask for fewer"
+        )
     sample, limit = rows, n_clusters * TRAINING_ROWS
     if len(rows) > limit:
         sample = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))

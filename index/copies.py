@@ -7,6 +7,7 @@ import numpy as np
 
 from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray
 from retrieval.errors import LmrError
+from retrieval.words import agreeing, counted
 
 SAME_PICTURE = 0.999  # similarity above which two descriptors are of one picture
 # The same where the names agree too. A picture described in bfloat16 and in float32 is at 0.998 after whitening.
@@ -70,8 +71,10 @@ def leave_out_copies(image_id: ObjArray, nearest: FloatArray) -> tuple[BoolArray
     if not names:
         return ~copies, ()
     text = (
-        f"{len(names)} of {len(image_id)} queries are copies of pictures in the index or its background "
-        f"(similarity > {SAME_PICTURE}) and were left out: {_first(names)}"
+        f"{counted(len(names), 'query', of=len(image_id))} {agreeing(len(names), 'is a copy', 'are copies')} of "
+        f"pictures in the "
+        f"index or its background (similarity > {SAME_PICTURE}) and {agreeing(len(names), 'was', 'were')} left out: "
+        f"{_first(names)}"
     )
     if copies.all():
         raise LmrError(f"{text}; calibrate on other pictures")

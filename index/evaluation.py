@@ -23,6 +23,7 @@ from index.metrics import (
 )
 from index.mistakes import Judged, Mistakes, find_mistakes
 from index.per_landmark import ConfusionMatrix, LandmarkFigures, confusion_matrix, landmark_figures
+from index.precision import TradeOff
 from index.scoring import PRECISION_AT
 from index.thresholds import Curves, ReliabilityBin, Threshold, curves, reliability
 from retrieval.arrays import BoolArray, LongArray, ObjArray, object_array, read_only
@@ -79,6 +80,22 @@ class AtThreshold:
 
 
 @dataclass(frozen=True, slots=True)
+class AskedHere:
+    """What the calibrated threshold of one precision gives on these queries.
+
+    asked: the precision. threshold: confidence. named: share of landmark queries answered, rightly or not.
+    n_answers, n_wrong: of all queries. precision: right answers of all answers, NaN without answers.
+    """
+
+    asked: float
+    threshold: float
+    named: float
+    n_answers: int
+    n_wrong: int
+    precision: float
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """The measures of an index on labelled queries. Intervals are 95 % bootstrap intervals over queries.
 
@@ -86,7 +103,8 @@ class Evaluation:
     landmark queries whose landmark the index holds; NaN without such queries. at_gap, at_precision: at the
     calibrated thresholds, None without calibration. n_unreadable: queries without a descriptor, counted as blank.
     curves: None where nothing was answered; without calibration their logit is the ranking key and their confidence
-    says nothing. reliability: None without calibration. landmarks, confusion: of the answers at the calibrated
+    says nothing. reliability: None without calibration. trade: at the thresholds of the precisions that the
+    calibration lists, none where it lists none. landmarks, confusion: of the answers at the calibrated
     threshold for precision, of all without calibration.
     """
 
@@ -108,6 +126,7 @@ class Evaluation:
     mistakes: Mistakes
     landmarks: tuple[LandmarkFigures, ...]
     confusion: ConfusionMatrix
+    trade: tuple[AskedHere, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The metrics as one JSON object, None where a value does not exist; curves and mistakes are separate."""
@@ -132,6 +151,7 @@ class Evaluation:
             "baselines": {name: asdict(accuracy) for name, accuracy in self.baselines.items()},
             "landmarks": [asdict(figures) for figures in self.landmarks],
             "confusion": asdict(self.confusion),
+            "trade": [asdict(row) for row in self.trade],
         }
         return {name: _without_nan(value) for name, value in content.items()}
 
@@ -184,6 +204,7 @@ def evaluate(
         mistakes=find_mistakes(judged),
         landmarks=landmark_figures(judged, shown),
         confusion=confusion_matrix(judged, shown),
+        trade=tuple(_asked_here(judged, row) for row in (calibration.trade if calibration else ())),
     )
 
 
@@ -252,6 +273,20 @@ def _at_threshold(judged: Judged, kind: ObjArray | None, threshold: Threshold | 
         precision=n_right / n_answers if n_answers else float("nan"),
         recall=n_right / int(known.sum()),
         false_answer_rate=_false_answer_rate(answered[~known], None if kind is None else kind[~known]),
+    )
+
+
+def _asked_here(judged: Judged, row: TradeOff) -> AskedHere:
+    known = judged.truths.known
+    answered = (judged.answers.landmark >= 0) & (judged.answers.logit >= row.logit)
+    n_answers, n_right = int(answered.sum()), int((answered & judged.correct).sum())
+    return AskedHere(
+        asked=row.asked,
+        threshold=row.confidence,
+        named=float((answered & known).sum() / known.sum()),
+        n_answers=n_answers,
+        n_wrong=n_answers - n_right,
+        precision=n_right / n_answers if n_answers else float("nan"),
     )
 
 

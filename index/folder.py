@@ -33,6 +33,7 @@ from retrieval.files.folders import current_folder
 from retrieval.files.json_file import convert, read_json, read_signed_json, write_signed_json
 from retrieval.names import Name
 from retrieval.store_info import StoreInfo, model_difference
+from retrieval.words import counted
 
 FORMAT_VERSION = 1
 REBUILD = "run lmr build-index again"  # what to do with a damaged folder
@@ -268,7 +269,7 @@ def _load(
     background, whitening = folder / BACKGROUND, folder / WHITENING
     index, rows = FlatIndex.load(folder / INDEX, *where), read_rows(folder / ROWS)
     if len(index) != len(rows):
-        raise LmrError(f"{folder / ROWS} has {len(rows)} rows, {folder / INDEX} has {len(index)}; {REBUILD}")
+        raise LmrError(f"{folder / ROWS} has {counted(len(rows), 'row')}, {folder / INDEX} has {len(index)}; {REBUILD}")
     opened = IndexFolder(
         path=folder,
         index=index,

@@ -14,6 +14,7 @@ from retrieval.errors import LmrError
 from retrieval.names import Name
 from retrieval.store import Descriptors, to_unit
 from retrieval.store_info import model_difference
+from retrieval.words import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,8 @@ def _common_fingerprint(inputs: BuildInputs) -> str:
             raise LmrError(f"{store.source} does not fit {first.source}: {what}; embed with the same model")
         if store.info.d != first.info.d:
             raise LmrError(
-                f"{store.source} has descriptors of {store.info.d} columns, {first.source} of {first.info.d}; "
+                f"{store.source} has descriptors of {counted(store.info.d, 'column')}, {first.source} of "
+                f"{first.info.d}; "
                 "embed with the same model"
             )
     fingerprint = model_fingerprint(inputs.model_path)
@@ -107,7 +109,7 @@ def _refuse_repeated(rows: Sequence[Descriptors], others: Sequence[Descriptors])
         first = min(repeated)
         where = [store.source for store in (*rows, *others) if first in set(store.image_id)]
         raise LmrError(
-            f"image_id {first} is there {len(where)} times ({', '.join(sorted(set(where)))}), "
+            f"image_id {first} is there {counted(len(where), 'time')} ({', '.join(sorted(set(where)))}), "
             f"{len(set(repeated))} such ids in all; give each picture once"
         )
 

@@ -17,6 +17,7 @@ from index.metrics import LIST_LENGTH
 from index.voting import VoteRule
 from retrieval.files.digest import sha256_json
 from retrieval.store import Descriptors
+from retrieval.words import agreeing, counted
 
 LEAVE_ONE_OUT = "leave-one-out"
 FEW_ROWS = 3  # times the dimensions: fewer rows than that are nearly at right angles once they are whitened
@@ -121,20 +122,31 @@ def _digests(queries: Queries, store: Descriptors | None) -> dict[str, str]:
 def _warnings(folder: IndexFolder, source: str, queries: Queries, leaks: Leaks, n_single: int) -> list[str]:
     """What makes the figures too good, or too bad, a line each."""
     left_out, n = source == LEAVE_ONE_OUT, len(queries)
-    what = "pictures" if left_out else "queries"
+    what = "picture" if left_out else "query"
     said = {
-        "same_picture": "have a copy in the index" if left_out else "are pictures of the index itself",
-        "near_duplicate": "look the same as another picture of the index"
+        "same_picture": ("has a copy in the index", "have a copy in the index")
         if left_out
-        else "look the same as pictures of the index",
-        "calibrated_on": "are those that the index was calibrated on",
-        "trained_on": "have the name and label of pictures that the network was trained on",
+        else ("is a picture of the index itself", "are pictures of the index itself"),
+        "near_duplicate": (
+            "looks the same as another picture of the index",
+            "look the same as other pictures of the index",
+        )
+        if left_out
+        else ("looks the same as a picture of the index", "look the same as pictures of the index"),
+        "calibrated_on": ("is one that the index was calibrated on", "are those that the index was calibrated on"),
+        "trained_on": (
+            "has the name and label of a picture that the network was trained on",
+            "have the name and label of pictures that the network was trained on",
+        ),
     }
     lines = []
     for kind in KINDS:
         names = [str(name) for name in queries.image_id[getattr(leaks, kind)]]
         if names:
-            lines.append(f"{len(names)} of {n} {what} {said[kind]}: {_first(names)}; the figures are too good")
+            lines.append(
+                f"{counted(len(names), what, of=n)} {said[kind][len(names) > 1]}: {_first(names)}; the figures "
+                f"are too good"
+            )
     calibration = folder.calibration
     if leaks.calibrated_on.any() and calibration is not None:
         seen = calibration.cross_validated
@@ -150,11 +162,15 @@ def _warnings(folder: IndexFolder, source: str, queries: Queries, leaks: Leaks, 
     few = folder.whitening is not None and len(folder.rows) < FEW_ROWS * folder.info.d
     if left_out and calibration is not None and few:
         lines.append(
-            f"{len(folder.rows)} rows are few for the {folder.info.d} dimensions of the whitening, which knows them: "
+            f"{counted(len(folder.rows), 'row')} are few for the {counted(folder.info.d, 'dimension')} of the "
+            f"whitening, which knows them: "
             "what is left out scores lower than a new picture would, and the figures at a threshold are too bad"
         )
     if n_single:
-        lines.append(f"{n_single} pictures are the only one of their landmark and count as wrong")
+        lines.append(
+            f"{counted(n_single, 'picture')} {agreeing(n_single, 'is', 'are')} the only one of "
+            f"{agreeing(n_single, 'its landmark and counts', 'their landmark and count')} as wrong"
+        )
     return lines
 
 

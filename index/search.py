@@ -3,15 +3,16 @@
 FAISS sums a score in an order that depends on the batch size and on the device. So it only proposes rows,
 a few more than asked for; their scores are computed again in one float32 path and ordered by lower row where
 they are equal. A query whose last neighbour might be tied with a row that was not proposed is searched wider.
+FAISS is imported where it is used, since commands that refuse their input or find nothing to do import this module.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import faiss
 import numpy as np
 
 from retrieval.arrays import FloatArray, LongArray, read_only
@@ -24,9 +25,6 @@ WIDEN = 4  # factor between one width and the next
 MAX_WIDTH = 2048  # FAISS on a GPU selects at most this many; wider queries are compared with every row
 BLOCK_BYTES = 1 << 26  # working memory of one step
 BLAS_FROM_QUERIES = 8  # batches from this size use BLAS: scripts/bench/search_threshold.py
-# Older versions of FAISS compare their threshold (20) with the number of queries, newer ones (128,000) with
-# queries * d.
-COUNTS_PRODUCTS = faiss.cvar.distance_compute_blas_threshold > 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +103,8 @@ class FlatIndex:
         """The index that `save` wrote. Raises LmrError for a file that is missing, damaged or of another kind."""
         if not Path(path).is_file():
             raise LmrError(f"{path}: there is no such file; run lmr build-index")
+        import faiss
+
         try:
             flat: Any = faiss.read_index(str(path))
             sound = flat.metric_type == faiss.METRIC_INNER_PRODUCT and _storage(flat) is not None
@@ -120,6 +120,8 @@ class FlatIndex:
 
     def save(self, path: str | Path) -> None:
         """Write the rows as one FAISS file. Raises LmrError where that is not possible."""
+        import faiss
+
         try:
             faiss.write_index(self._flat, str(path))
         except RuntimeError as error:
@@ -212,7 +214,9 @@ class FlatIndex:
 
     def _set_faiss(self) -> None:
         """Process-wide switches of FAISS; only speed depends on them."""
-        threshold = BLAS_FROM_QUERIES * (self.d if COUNTS_PRODUCTS else 1)
+        import faiss
+
+        threshold = BLAS_FROM_QUERIES * (self.d if counts_products() else 1)
         faiss.cvar.distance_compute_blas_threshold = threshold
         if self.threads is not None:
             faiss.omp_set_num_threads(self.threads)
@@ -222,6 +226,8 @@ class FlatIndex:
         number = _gpu(device)
         if number is None:
             return self._flat
+        import faiss
+
         resources = faiss.StandardGpuResources()
         options = faiss.GpuIndexFlatConfig()
         options.device = number
@@ -231,10 +237,23 @@ class FlatIndex:
         return copy
 
 
+@functools.cache
+def counts_products() -> bool:
+    """Whether FAISS compares its own threshold, before it is set here, with queries * d.
+
+    Newer versions do (128,000); older ones compare theirs (20) with the number of queries.
+    """
+    import faiss
+
+    return bool(faiss.cvar.distance_compute_blas_threshold > 1000)
+
+
 def _gpu(device: str) -> int | None:
     """The number of the GPU that `device` means, None for the CPU."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
         raise LmrError(f"--device {device}: not a device; use auto, cpu, cuda, cuda:N or mps")
+    import faiss
+
     n_gpus = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
     if device in ("cpu", "mps") or (device == "auto" and n_gpus == 0):
         return None
@@ -245,6 +264,8 @@ def _gpu(device: str) -> int | None:
 
 
 def _empty(d: int, storage: Storage) -> Any:
+    import faiss
+
     if storage == "float32":
         return faiss.IndexFlatIP(d)
     if storage == "float16":
@@ -254,6 +275,8 @@ def _empty(d: int, storage: Storage) -> Any:
 
 def _storage(flat: Any) -> Storage | None:
     """How this FAISS index stores its rows, None if it is of another kind."""
+    import faiss
+
     if isinstance(flat, faiss.IndexFlat):
         return "float32"
     if isinstance(flat, faiss.IndexScalarQuantizer) and flat.sq.qtype == faiss.ScalarQuantizer.QT_fp16:
@@ -266,6 +289,8 @@ def _stored_vectors(flat: Any) -> FloatArray:
     dtype = np.dtype(_storage(flat))
     if flat.ntotal == 0:
         return np.empty((0, flat.d), dtype=dtype)
+    import faiss
+
     codes = faiss.rev_swig_ptr(flat.codes.data(), flat.ntotal * flat.code_size)
     return read_only(codes.view(dtype).reshape(flat.ntotal, flat.d))
 
@@ -286,6 +311,8 @@ def train_centroids(vectors: FloatArray, k: int, seed: int, n_iterations: int = 
 
     vectors: (n, d) of unit length, n >= k. The same seed gives the same centroids.
     """
+    import faiss
+
     n, d = vectors.shape
     limits = {"min_points_per_centroid": 1, "max_points_per_centroid": -(-n // k)}
     kmeans = faiss.Kmeans(d, k, niter=n_iterations, seed=seed, spherical=True, **limits)

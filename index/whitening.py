@@ -12,6 +12,7 @@ import numpy as np
 from retrieval.arrays import FloatArray, IntArray, read_only
 from retrieval.errors import LmrError
 from retrieval.files.hdf5 import new_hdf5, numbers, open_hdf5
+from retrieval.words import agreeing, counted
 
 FORMAT_VERSION = 1
 MAX_DIMENSIONS = 512
@@ -116,13 +117,18 @@ def _principal(covariance: FloatArray, n: int, n_dimensions: int | None) -> tupl
     """Variance (m,) and components (d, m), largest first, of n vectors; none whose variance is rounding."""
     d = len(covariance)
     if n_dimensions is not None and not 1 <= n_dimensions <= d:
-        raise LmrError(f"{n_dimensions} dimensions asked of whitening, the descriptors have {d}; give 1 to {d}")
+        raise LmrError(
+            f"{counted(n_dimensions, 'dimension')} asked of whitening, the descriptors have {d}; give 1 to {d}"
+        )
     n_dimensions = min(n_dimensions or MAX_DIMENSIONS, d, max(n - 1, 0))
     variance, components = np.linalg.eigh(covariance)
     variance, components = variance[::-1][:n_dimensions], components[:, ::-1][:, :n_dimensions]
     kept = variance > RELATIVE_FLOOR * max(variance.max(initial=0.0), np.finfo(np.float64).eps)
     if not kept.any():
-        raise LmrError(f"whitening needs descriptors that differ, the {n} given do not; give --whitening-power 0")
+        raise LmrError(
+            f"whitening needs descriptors that differ, the {n:,} given {agreeing(n, 'does', 'do')} not; give "
+            f"--whitening-power 0"
+        )
     variance, components = variance[kept], components[:, kept]
     largest = np.take_along_axis(components, np.abs(components).argmax(axis=0)[None], axis=0)
     return variance, components * np.sign(largest)

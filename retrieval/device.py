@@ -11,6 +11,7 @@ from torch import nn
 
 from retrieval.errors import LmrError
 from retrieval.threads import require_threads
+from retrieval.words import counted
 
 PRECISION_VARIABLE = "LMR_PRECISION"  # of the environment, for a machine that must compute as another one does
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -79,10 +80,13 @@ def explained(device: torch.device, n: int, size: int, remedy: str) -> Iterator[
         said = str(error)
         if lacks_memory(error):
             raise LmrError(
-                f"not enough memory on {device} for batches of {n} pictures of {size} pixels; {remedy}"
+                f"not enough memory on {device} for batches of {counted(n, 'picture')} of "
+                f"{counted(size, 'pixel')}; {remedy}"
             ) from error
         if any(text in said for text in _TOO_SMALL):
-            raise LmrError(f"pictures of {size} pixels are too small for this network; give a larger --size") from error
+            raise LmrError(
+                f"pictures of {counted(size, 'pixel')} are too small for this network; give a larger --size"
+            ) from error
         raise
 
 

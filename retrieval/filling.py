@@ -30,6 +30,7 @@ from retrieval.store import (
     resume_store,
 )
 from retrieval.store_changes import Changes, Check, WatchedSource, find_changes
+from retrieval.words import counted
 
 StoreDtype = Literal["float16", "float32"]
 
@@ -140,7 +141,7 @@ def _rows_changed(store: Path, manifest: Manifest) -> str:
     n_labels = sum(now[name] != before[name] for name in now.keys() & before.keys())
     counts = ((n_new, "new"), (n_gone, "gone"), (n_labels, "with another landmark"))
     said = ", ".join(f"{n:,} {what}" for n, what in counts if n)
-    return f": of its {len(now):,} images {said}" if said else ""
+    return f": of its {counted(len(now), 'image')} {said}" if said else ""
 
 
 def store_info(card: Card, manifest: Manifest, dtype: StoreDtype, d: int) -> StoreInfo:

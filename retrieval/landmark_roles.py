@@ -9,6 +9,7 @@ import numpy as np
 from retrieval.arrays import BoolArray, IntArray, LongArray, UInt8Array
 from retrieval.errors import LmrError
 from retrieval.manifest import Manifest
+from retrieval.words import agreeing, counted
 
 KNOWN, UNKNOWN, RARE, RARE_DROPPED, UNPICKED, NO_LANDMARK, IGNORED = range(7)
 
@@ -72,7 +73,9 @@ def choose_landmarks(manifest: Manifest, group: LongArray, choice: Choice, rng: 
     rare = (roles == KNOWN) & (counts < choice.min_pictures)
     roles[rare] = RARE if choice.rare == "non-landmark" else RARE_DROPPED
     if not (roles == KNOWN).any():
-        raise LmrError(f"{manifest.source}: no landmark has {choice.min_pictures} pictures; lower --min-per-landmark")
+        raise LmrError(
+            f"{manifest.source}: no landmark has {counted(choice.min_pictures, 'picture')}; lower --min-per-landmark"
+        )
     if choice.unknown:
         alone = ~_sharing(manifest, group, is_used, roles)
         roles[_unknown(roles, alone, choice.unknown, rng, manifest.source)] = UNKNOWN
@@ -115,7 +118,10 @@ def _picked(counts: LongArray, choice: Choice, rng: np.random.Generator, source:
     if not len(fitting) or (n_wanted is not None and n_wanted > len(fitting)):
         which = "pictures" if choice.high is None else f"{choice.low} to {choice.high} pictures"
         asked = "" if n_wanted is None else f", --landmarks {n_wanted} asks for more"
-        raise LmrError(f"{source}: {len(fitting)} landmarks have {which}{asked}; choose another --landmarks or --pick")
+        raise LmrError(
+            f"{source}: {counted(len(fitting), 'landmark')} {agreeing(len(fitting), 'has', 'have')} "
+            f"{which}{asked}; choose another --landmarks or --pick"
+        )
     order = rng.permutation(len(fitting))
     if choice.pick == "biggest":
         order = np.argsort(-counts[fitting], kind="stable")
@@ -141,7 +147,8 @@ def _unknown(roles: UInt8Array, alone: BoolArray, asked: float, rng: np.random.G
     candidates = np.flatnonzero((roles == KNOWN) & alone)
     if n > min(len(candidates), n_known - 1):
         raise LmrError(
-            f"{source}: --unknown-landmarks {asked:g} asks for {n} of {n_known} landmarks, of which {len(candidates)} "
+            f"{source}: --unknown-landmarks {asked:g} asks for {counted(n, 'landmark', of=n_known)}, of which "
+            f"{len(candidates)} "
             "share no picture or near-duplicate with another; one must stay known"
         )
     return rng.permutation(candidates)[:n]

@@ -14,6 +14,7 @@ from retrieval.files.digest import sha256_file, sha256_json
 from retrieval.files.json_file import convert, read_json, write_json
 from retrieval.images.preprocess import MOST_PIXELS, ImageSpec
 from retrieval.model_config import DescriptorPart, ModelConfig
+from retrieval.words import counted
 
 FORMAT_VERSION = 1
 CARD = "model.json"
@@ -226,7 +227,9 @@ def read_card(folder: Path) -> ModelCard:
     """Reads the `model.json` of one model. LmrError: as `read_any_card`, and for an ensemble."""
     card = read_any_card(folder)
     if isinstance(card, EnsembleCard):
-        raise LmrError(f"{folder} is an ensemble of {len(card.members)} models; give a folder of one model here")
+        raise LmrError(
+            f"{folder} is an ensemble of {counted(len(card.members), 'model')}; give a folder of one model here"
+        )
     return card
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from retrieval.words import counted
+
 PAGE = "README.md"
 
 
@@ -37,7 +39,7 @@ def _network(card: Mapping[str, Any]) -> list[str]:
         "| | |",
         "|---|---|",
         f"| network | {config['backbone']}, {config['pooling']} pooling, "
-        + (f"a neck of {d} dimensions |" if d else "no neck |"),
+        + (f"a neck of {counted(d, 'dimension')} |" if d else "no neck |"),
         f"| pictures | {spec['size']} x {spec['size']} pixels, {spec['fit']} |",
         f"| weights | `{card['weights_sha256']}` (sha256) |",
         "",
@@ -81,7 +83,8 @@ def _stage(stage: Mapping[str, Any], heading: str) -> list[str]:
     """heading: the marks before the headings."""
     lines = [f"{heading} Data", "", f"Manifests with the digest `{stage.get('data', '')}` (sha256)."]
     if "n_pictures" in stage:
-        lines.append("{n_pictures} pictures, of {n_landmarks} landmarks and {n_non_landmarks} of none.".format(**stage))
+        pictures, landmarks = counted(stage["n_pictures"], "picture"), counted(stage["n_landmarks"], "landmark")
+        lines.append(f"{pictures}, of {landmarks} and {stage['n_non_landmarks']:,} of none.")
     if "teacher" in stage:
         lines.append(f"It learned to imitate the descriptors of the model `{stage['teacher']}` (fingerprint).")
     size = {"size": stage["size"]} if "size" in stage else {}

@@ -9,6 +9,7 @@ from retrieval.data.csv_table import BadRows, CsvTable
 from retrieval.data.labels import compose, require_apart, spelling_of
 from retrieval.errors import LmrError
 from retrieval.manifest_formats import has_no_header, recognise
+from retrieval.words import agreeing, counted
 
 _SHOWN = 3
 _CATEGORY = "/Category:"  # in Wikimedia's addresses, before the category's name
@@ -74,7 +75,10 @@ def of_no_landmark(names: Collection[str], landmarks: Iterable[str], source: Pat
     if not strange:
         return ""
     first, more = ", ".join(strange[:_SHOWN]), ", …" if len(strange) > _SHOWN else ""
-    return f"{source}: {len(strange):,} of {len(names):,} names are of no landmark of {known}: {first}{more}"
+    return (
+        f"{source}: {counted(len(strange), 'name', of=len(names))} {agreeing(len(strange), 'is', 'are')} of "
+        f"no landmark of {known}: {first}{more}"
+    )
 
 
 def _name(text: str, address: str = "") -> Name:

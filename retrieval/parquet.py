@@ -19,6 +19,7 @@ from retrieval.data.pipes import Place, place_of
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
 from retrieval.images.signatures import PICTURE_SUFFIXES
+from retrieval.words import counted
 
 _PICTURE_NAMES = frozenset(("image", "img", "picture", "photo", "bytes", "content"))
 _BATCH_ROWS = 512  # as in csv_rows: few enough that Python's search for garbage does not set in
@@ -99,7 +100,9 @@ class ParquetTable:
                 n_read += batch.num_rows
                 yield list(map(list, zip(*columns, strict=True)))
         if n_read != self._n_rows:
-            raise LmrError(f"{self.source} is damaged: it says that it has {self._n_rows} rows, and holds {n_read}")
+            raise LmrError(
+                f"{self.source} is damaged: it says that it has {counted(self._n_rows, 'row')}, and holds {n_read}"
+            )
 
     def numbered(self, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
         """Rows counted from 1; none can have another number of fields."""
@@ -154,7 +157,9 @@ def _told(source: str) -> Iterator[None]:
 def _require_possible(source: str, n_rows: int, n_bytes: int) -> None:
     """Raises LmrError where a file says that it has more rows than can be in it."""
     if not 0 <= n_rows <= _FREE_ROWS + _ROWS_A_BYTE * n_bytes:
-        raise LmrError(f"{source} is damaged: it says that it has {n_rows} rows, in {n_bytes} bytes")
+        raise LmrError(
+            f"{source} is damaged: it says that it has {counted(n_rows, 'row')}, in {counted(n_bytes, 'byte')}"
+        )
 
 
 @functools.lru_cache(maxsize=4)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-from scipy import fft
 
 from retrieval.arrays import FloatArray
 from retrieval.images.decode import decode, picture_size
@@ -71,6 +70,8 @@ def perceptual_hash(picture: Image.Image) -> int:
     """
     grey = picture.convert("L").resize((_HASH_PX, _HASH_PX), Image.Resampling.BILINEAR)
     n = _HASH_BITS_A_SIDE
+    from scipy import fft  # here, so that a mistake is told without it
+
     low = fft.dctn(np.asarray(grey, dtype=np.float64), norm="ortho")[:n, :n].ravel().round(6)  # plain grey is all 0
     bits = low > np.median(low[1:])  # the mean light, at 0, is not part of what is compared
     return int.from_bytes(np.packbits(bits).tobytes(), "big")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from retrieval.errors import LmrError
+from retrieval.words import counted
 
 COMMANDS = ("train", "embed", "build-index", "calibrate")
 NETWORK_KEYS = ("backbone", "backbone-option", "last-layer", "pretrained", "weights", "mean", "std")
@@ -141,7 +142,7 @@ def override(recipe: Recipe, values: Mapping[str, Any], options: Options) -> Rec
     for key in sorted(values, key=lambda name: name.rpartition(".")[2] != "by"):  # on it depends what others mean
         places = _places(recipe, key, options)
         if isinstance(values[key], list) and not all(_known(options, table).get(option) for table, option in places):
-            raise LmrError(f"{recipe.source}: {key} is given {len(values[key])} times; it takes one value")
+            raise LmrError(f"{recipe.source}: {key} is given {counted(len(values[key]), 'time')}; it takes one value")
         kept = tuple(_without(recipe, member, places, options) for member in recipe.members)
         recipe = change(replace(recipe, members=kept), {key: values[key]}, options)
     return recipe

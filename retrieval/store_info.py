@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from retrieval.words import counted
+
 
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
@@ -78,7 +80,7 @@ def _flat(model: Mapping[str, Any]) -> dict[str, Any]:
     for name in filter(model.__contains__, _TOLD):
         value = model[name]
         if name == "members":
-            flat["members"] = f"{len(value)} models"
+            flat["members"] = counted(len(value), "model")
             for i, member in enumerate(value):
                 flat |= {f"member {i + 1}: {key}": one for key, one in _flat(member).items()}
         elif isinstance(value, Mapping):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from retrieval.device import explained
+from retrieval.words import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +61,4 @@ def to_text(layers: Sequence[Layer], network: nn.Module) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     total = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    return "\n".join([*lines, f"{total:,} parameters, {trained:,} of them trained"])
+    return "\n".join([*lines, f"{counted(total, 'parameter')}, {trained:,} of them trained"])

@@ -13,8 +13,13 @@ from retrieval.tar_headers import Member
 from retrieval.tar_headers import is_tar as is_tar
 from retrieval.tar_index import TarEntry, TarIndex
 from retrieval.tar_indexing import SILENT, Listener, open_index
+from retrieval.words import agreeing
 
 _SHOWN_WARNINGS = 10
+_LEADING_OUT = (
+    "link, device or name that leads out of it was",
+    "links, devices and names that lead out of it were",
+)
 _MAX_OPEN = 32  # index files; one holds the tars of a folder
 
 _open_indexes: dict[str, TarIndex] = {}  # by folder, so that a path in a tar is found without opening it again
@@ -200,4 +205,4 @@ def _warnings(path: str, entry: TarEntry) -> Iterator[str]:
         n = entry.end_row - entry.first_row
         yield f"{path} {entry.problem}; of its pictures the {n:,} up to there are used"
     if entry.n_unsafe:
-        yield f"{path}: {entry.n_unsafe:,} links, devices and names that lead out of it were passed over"
+        yield f"{path}: {entry.n_unsafe:,} {agreeing(entry.n_unsafe, *_LEADING_OUT)} passed over"

@@ -16,6 +16,7 @@ from retrieval.images.source import PictureSource
 from retrieval.manifest import Manifest, read_manifest
 from retrieval.near_duplicates import NEAR_BITS
 from retrieval.splitting import SplitRule, split
+from retrieval.words import agreeing, counted
 
 HELD_OUT = Share(0.2)  # of a landmark's pictures, in val and in test each
 FEWEST = 3  # pictures of a landmark from which one goes to val and one to test
@@ -59,6 +60,7 @@ def _n_landmarks(manifest: Manifest) -> int:
 def _refuse_few(images: Path, n: int, what: str) -> None:
     if n < FEWEST_QUERIES:
         raise LmrError(
-            f"{images}: {n} landmarks have {what}; the demo needs at least {FEWEST_QUERIES}, "
+            f"{images}: {counted(n, 'landmark')} {agreeing(n, 'has', 'have')} {what}; the demo needs at least "
+            f"{FEWEST_QUERIES}, "
             "in folders named by landmark: FOLDER/<landmark>/<picture>"
         )

@@ -12,6 +12,7 @@ from index.answer import NO_LANDMARK, certainty, headline
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_text
 from retrieval.names import shown_name
+from retrieval.words import counted
 
 if TYPE_CHECKING:
     from lmr import Answer, Neighbour
@@ -98,7 +99,7 @@ def render_answers(answers: "Sequence[Answer]", index: Path, folder: Path) -> st
 
 
 def _first(limit: int, n: int) -> str:
-    return f"the first {limit:,} of {n:,} pictures" if n > limit else f"{n:,} picture{'s' if n != 1 else ''}"
+    return f"the first {counted(limit, 'picture', of=n)}" if n > limit else counted(n, "picture")
 
 
 def _state(answer: "Answer") -> str:

@@ -16,6 +16,7 @@ from cli.report.html import (
 from retrieval.data.csv_cells import csv_line
 from retrieval.files.atomic import write_text
 from retrieval.files.made_of import write_with_record
+from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
     from index.evaluation import Evaluation, Queries
@@ -62,6 +63,7 @@ def write_report(
         landmarks_table=table.name,
         confusion=_confusion(folder, evaluation),
         leaked=_leaked(measured),
+        trade=_trade(folder, measured),
         folder=path.parent,
     )
     lines = [csv_line(_COLUMNS), *(csv_line([row[name] for name in _COLUMNS]) for row in rows)]
@@ -94,8 +96,17 @@ def _confusion(folder: "IndexFolder", evaluation: "Evaluation") -> dict[str, Any
     content = asdict(evaluation.confusion)
     n_named = len(content["labels"]) - 1 - (content["n_left_out"] > 0)
     names = [_name(folder, label) for label in content["labels"][:n_named]]
-    rest = [f"{content['n_left_out']} others"] if content["n_left_out"] else []
+    rest = [counted(content["n_left_out"], "other")] if content["n_left_out"] else []
     return content | {"labels": [*names, *rest, "no landmark"]}
+
+
+def _trade(folder: "IndexFolder", measured: "Measured") -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """What each precision costs: on the held-out queries of the calibration, and on these."""
+    if folder.calibration is None:
+        return []
+    asked = folder.calibration.settings.precision
+    pairs = zip(folder.calibration.trade, measured.to_json()["trade"], strict=True)
+    return [(asdict(held) | {"is_asked": held.asked == asked}, here) for held, here in pairs]
 
 
 def _leaked(measured: "Measured") -> list[ReportPicture]:
@@ -130,8 +141,9 @@ def _facts(folder: "IndexFolder", measured: "Measured") -> dict[str, str]:
     info, evaluation, calibration = folder.info, measured.evaluation, folder.calibration
     facts = {
         "measured": f"{measured.source}, {measured.measured_at}, lmr {measured.lmr_version}",
-        "queries": f"{evaluation.n_queries}, {evaluation.n_landmark_queries} of them show a landmark",
-        "index": f"{info.n_rows} pictures of {info.n_landmarks} landmarks, {info.n_background} in the background; "
+        "queries": f"{evaluation.n_queries:,}, {evaluation.n_landmark_queries:,} of them with a landmark",
+        "index": f"{counted(info.n_rows, 'picture')} of {counted(info.n_landmarks, 'landmark')}, "
+        f"{info.n_background:,} in the background; "
         f"built {info.built_at} by lmr {info.program_version}",
         "vote": f"k = {folder.rule.k}, tau = {folder.rule.tau:g}, r = {folder.rule.r:g}, beta = {folder.rule.beta:g}",
         "model": folder.fingerprint[:12],
@@ -139,7 +151,7 @@ def _facts(folder: "IndexFolder", measured: "Measured") -> dict[str, str]:
     if calibration is not None:
         seen = calibration.cross_validated
         facts["calibrated on"] = (
-            f"{calibration.origin.source}, {seen.n_queries} queries; cross-validated GAP {seen.gap:.3f}, "
+            f"{calibration.origin.source}, {counted(seen.n_queries, 'query')}; cross-validated GAP {seen.gap:.3f}, "
             f"top-1 {seen.top1:.3f}"
         )
     return facts
@@ -148,8 +160,11 @@ def _facts(folder: "IndexFolder", measured: "Measured") -> dict[str, str]:
 def _warnings(folder: "IndexFolder", measured: "Measured") -> list[str]:
     warnings = list(measured.warnings)
     warnings += folder.calibration.warnings if folder.calibration else ["the index is not calibrated"]
-    if measured.evaluation.n_unreadable:
-        warnings.append(f"{measured.evaluation.n_unreadable} queries have no descriptor and count as not answered")
+    if n := measured.evaluation.n_unreadable:
+        warnings.append(
+            f"{counted(n, 'query')} {agreeing(n, 'has', 'have')} no descriptor and "
+            f"{agreeing(n, 'counts', 'count')} as not answered"
+        )
     return warnings
 
 

@@ -19,6 +19,7 @@ from retrieval.extras import install_hint
 from retrieval.files.atomic import write_text
 from retrieval.images.decode import decode
 from retrieval.images.sizing import contain
+from retrieval.words import counted
 
 THUMBNAIL_PX = 168
 THUMBNAIL_QUALITY = 78
@@ -75,7 +76,8 @@ class EvaluationReport:
     answered; without calibration it has no `confidence`. reliability, by_count: bins, as in `cli.report.plots`.
     facts: lines about what was measured, name -> text. warnings: lines to read first. landmarks: lines of
     `cli.report.evaluation.landmark_rows`, of n_landmarks; landmarks_table: name of the file that has all. confusion:
-    the matrix of `index.per_landmark` with names. leaked: queries known to the index. folder: of the report, which
+    the matrix of `index.per_landmark` with names. leaked: queries known to the index. trade: a line
+    for each precision, of the calibration's own queries and of these, as in the JSON. folder: of the report, which
     links to pictures begin from.
     """
 
@@ -93,6 +95,7 @@ class EvaluationReport:
     landmarks_table: str = ""
     confusion: Mapping[str, Any] | None = None
     leaked: Sequence[ReportPicture] = ()
+    trade: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = ()
     folder: Path = Path()
 
 
@@ -111,8 +114,8 @@ def render_evaluation_report(report: EvaluationReport) -> str:
 def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
     """A template of this package as HTML text; values are escaped. Raises LmrError without jinja2.
 
-    filters: besides `number`, `count`, `share`, `thumbnail` and `link`, or in their place. Among the values are
-    `folder`, where the page will be, for links to pictures; and `script`, the one script that the page may run.
+    filters: besides `number`, `count`, `counted`, `share`, `thumbnail` and `link`, or in their place. Among the values
+    are `folder`, where the page will be, for links to pictures; and `script`, the one script that the page may run.
     """
     try:
         from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -135,6 +138,7 @@ def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
     own = {
         "number": _number,
         "count": _count,
+        "counted": counted,
         "share": _share,
         "thumbnail": thumbnail,
         "link": link,
@@ -175,7 +179,7 @@ def _rows(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], bool
     others = [(name.replace("_", " "), row, False) for name, row in (metrics.get("baselines") or {}).items()]
     without = metrics.get("without_leaked")
     if without:
-        others.insert(0, (f"lmr, without the {metrics['leaked']['n']} queries that it knew", without, True))
+        others.insert(0, (f"lmr, without the {counted(metrics['leaked']['n'], 'query')} that it knew", without, True))
     return [("lmr", metrics, True), *others]
 
 

@@ -13,6 +13,7 @@ from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import write_bytes
 from retrieval.images.decode import decode
 from retrieval.images.sizing import contain
+from retrieval.words import counted
 
 if TYPE_CHECKING:
     from index.thumbnails import Kept
@@ -100,7 +101,7 @@ def draw_sheet(entries: Sequence[SheetEntry]) -> Image.Image:
     for i, entry in enumerate(shown):
         _draw_row(sheet, pen, entry, MARGIN_PX + i * row_px)
     if note_px:
-        note = f"the first {len(shown)} of {len(entries)} pictures; a sheet that ends in .html shows all"
+        note = f"the first {counted(len(shown), 'picture', of=len(entries))}; a sheet that ends in .html shows all"
         write_line(pen, (MARGIN_PX, sheet.height - MARGIN_PX - TEXT_PX // 2), note, width, FAINT, TITLE_SIZE)
     return sheet
 

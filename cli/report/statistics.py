@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from cli.report import statistics_plots as plots
 from cli.report.html import Figure, figure, file_link, fill_template, small_picture
 from retrieval.errors import UnreadableError
+from retrieval.words import agreeing, counted
 
 TEMPLATE = "statistics.html"
 THUMBNAIL_PX, THUMBNAIL_QUALITY = 132, 70  # about 5 kB each
@@ -80,7 +81,7 @@ def _of_labels(d: Mapping[str, Any]) -> list[Figure]:
     if d["hosts"] and d["hosts"]["top"]:
         top = d["hosts"]["top"][:12]
         drawn = plots.plot_shares([row["host"] for row in top], [row["share"] for row in top], "share of all pictures")
-        found.append(figure("Hosts", f"{d['hosts']['hosts']:,} hosts in all.", drawn))
+        found.append(figure("Hosts", f"{counted(d['hosts']['hosts'], 'host')} in all.", drawn))
     if d["subsets"] and d["subsets"][0]["top_labels"]:
         about = "How often the most frequent labels of all are in each subset."
         found.append(figure("Subsets", about, plots.plot_subsets(d["subsets"][: plots.MAPPED])))
@@ -118,8 +119,9 @@ def _map(d: Mapping[str, Any]) -> Figure | None:
     counts = Counter(label for label in found["landmark_id"] if label is not None)
     top = sorted(counts, key=lambda label: (-counts[label], label))[: plots.MAPPED]
     about = (
-        f"{found['pictures']:,} of {found['of']:,} descriptors, drawn with seed {found['seed']}, laid out by "
-        f"t-SNE. The {len(top)} landmarks with most dots are in colour. Near dots are near "
+        f"{counted(found['pictures'], 'descriptor', of=found['of'])}, drawn with seed {found['seed']}, laid out by "
+        f"t-SNE. The {counted(len(top), 'landmark')} with most dots {agreeing(len(top), 'is', 'are')} in "
+        f"colour. Near dots are near "
         "descriptors; distances far apart mean little."
     )
     return figure(

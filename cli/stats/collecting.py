@@ -20,6 +20,7 @@ from retrieval.errors import LmrError, UnreadableError
 from retrieval.facts_table import measure_manifest
 from retrieval.images.source import PictureSource, read_picture
 from retrieval.manifest import Manifest
+from retrieval.words import none_can
 
 if TYPE_CHECKING:
     from cli.stats.described import Described
@@ -128,7 +129,9 @@ def _measure(manifest: Manifest, landmark: Any, source: PictureSource, asked: As
     if not len(table.readable):
         row, reason = next(iter(table.unreadable.items()))
         name = f"{manifest.image_id[row]}: {reason}"
-        raise LmrError(f"{manifest.source}: none of {len(table)} pictures can be read ({name}); check --images")
+        raise LmrError(
+            f"{manifest.source}: {none_can(len(table), 'picture', whose='its')} be read ({name}); check --images"
+        )
     return Measured(manifest.image_id, landmark, table, statistics.measures_of(table, asked.diagonal_in))
 
 

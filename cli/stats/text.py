@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cli.terminal import shown
+from retrieval.words import agreeing, counted
 
 
 def to_text(document: dict[str, Any]) -> str:
@@ -13,7 +14,8 @@ def to_text(document: dict[str, Any]) -> str:
 
 
 def _about(d: dict[str, Any]) -> Iterator[str]:
-    yield f"{d['source']}: {d['rows']:,} rows, {d['pictures']:,} pictures, {d['landmarks']:,} landmarks"
+    counts = (counted(d[f"{name}s"], name) for name in ("row", "picture", "landmark"))
+    yield f"{d['source']}: {', '.join(counts)}"
     share = d["without_landmark"] / d["pictures"]
     yield f"without a landmark: {d['without_landmark']:,} ({share:.1%})"
 
@@ -24,7 +26,7 @@ def _landmarks(d: dict[str, Any]) -> Iterator[str]:
         return
     yield ""
     yield f"pictures per landmark: {counts['min']} to {counts['max']:,}, mean {counts['mean']:.1f}, " + (
-        f"{counts['single']:,} landmarks have one"
+        f"{counted(counts['single'], 'landmark')} {agreeing(counts['single'], 'has', 'have')} one"
     )
     yield "percentile  " + "".join(f"{percent:>9}" for percent in counts["percentiles"])
     yield "pictures    " + "".join(f"{value:>9,.6g}" for value in counts["percentiles"].values())
@@ -52,14 +54,15 @@ def _beside(d: dict[str, Any]) -> Iterator[str]:
         found = d["open_images"]
         per = found["labels_per_picture"]["mean"]
         yield (
-            f"labels: {found['kept']:,} of {found['rows']:,} rows have confidence {found['min_label_confidence']:g} "
+            f"labels: {counted(found['kept'], 'row', of=found['rows'])} have confidence "
+            f"{found['min_label_confidence']:g} "
             f"or more, {found['rejected']:,} have 0; {per:.2f} labels a picture"
         )
     if d["boxes"]:
         yield f"boxes: {d['boxes']['boxes']:,}, {d['boxes']['boxes_per_picture']['mean']:.2f} a picture"
     for row in d["subsets"] or ():
         yield (
-            f"subset {shown(row['subset'] or '(blank)')}: {row['pictures']:,} pictures, "
+            f"subset {shown(row['subset'] or '(blank)')}: {counted(row['pictures'], 'picture')}, "
             f"{row['labelled']:,} with a label, {row['labels_per_picture']:.2f} labels a picture"
         )
     if d["hierarchy"]:
@@ -89,12 +92,15 @@ def _copies(d: dict[str, Any]) -> Iterator[str]:
         yield from _leakage(d["leakage"])
     if d["store"]:
         yield ""
-        yield f"{d['store']['source']}: describes {d['store']['pictures']:,} of {d['store']['of']:,} pictures"
+        described = counted(d["store"]["pictures"], "picture", of=d["store"]["of"])
+        yield f"{d['store']['source']}: describes {described}"
         yield f"near descriptors ({d['alike']['near_similarity']:g}): {_groups(d['alike'])}"
     if d["clusters"]:
         clusters, purity = d["clusters"]["clusters"], d["clusters"]["purity"]
-        sizes = f"{clusters[-1]['pictures']:,} to {clusters[0]['pictures']:,} pictures"
-        yield f"{len(clusters)} clusters of {sizes}" + (f", purity {purity:.3f}" if purity is not None else "")
+        sizes = f"{clusters[-1]['pictures']:,} to {counted(clusters[0]['pictures'], 'picture')}"
+        yield (
+            f"{counted(len(clusters), 'cluster')} of {sizes}" + (f", purity {purity:.3f}" if purity is not None else "")
+        )
 
 
 def _leakage(found: dict[str, Any]) -> Iterator[str]:
@@ -103,7 +109,7 @@ def _leakage(found: dict[str, Any]) -> Iterator[str]:
     for key, what in (("same_bytes", "by their bytes"), ("same_look", "by their look")):
         if found[key]:
             said.append(f"{found[key]['test_pictures']:,} {what}")
-    yield f"of {found['test_pictures']:,} test pictures these are there too: {', '.join(said)}"
+    yield f"of {counted(found['test_pictures'], 'test picture')} these are there too: {', '.join(said)}"
 
 
 def _named(rows: list[dict[str, Any]]) -> str:
@@ -113,7 +119,7 @@ def _named(rows: list[dict[str, Any]]) -> str:
 
 def _groups(row: dict[str, Any]) -> str:
     across = f"{row['across_landmarks']:,} of them across landmarks"
-    return f"{row['pictures']:,} pictures in {row['groups']:,} groups, {across}"
+    return f"{counted(row['pictures'], 'picture')} in {counted(row['groups'], 'group')}, {across}"
 
 
 def _short(value: float) -> str:

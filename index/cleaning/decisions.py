@@ -13,6 +13,7 @@ from retrieval.data.csv_table import BadRows, CsvTable
 from retrieval.data.labels import spelling_of
 from retrieval.errors import LmrError
 from retrieval.manifest import Manifest
+from retrieval.words import agreeing, counted
 
 DECISIONS = ("keep", "drop", "relabel")
 REASONS = {
@@ -145,7 +146,8 @@ def read_decisions(path: Path, manifest: Manifest) -> Decisions:
     absent = [row for row, found in enumerate(cells) if found is None]
     if absent:
         raise LmrError(
-            f"{path}: {len(absent)} of {len(manifest)} pictures of {manifest.source} are not in it, the first one "
+            f"{path}: {counted(len(absent), 'picture', of=len(manifest))} of {manifest.source} "
+            f"{agreeing(len(absent), 'is', 'are')} not in it, the first one "
             f"{manifest.image_id[absent[0]]}; give the table that was made from this manifest"
         )
     return _decisions([found for found in cells if found is not None], at)

@@ -17,6 +17,7 @@ from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArra
 from retrieval.facts_table import FactsTable
 from retrieval.manifest import Manifest
 from retrieval.picture_facts import PictureFacts
+from retrieval.words import counted
 
 _MOST_ODDS = 1e6  # above, a number says no more
 
@@ -189,7 +190,10 @@ def _find_unverified(findings: _Findings, verify: Verify, judged: LongArray, rul
     rows = judged[findings.kept[judged]]
     for row, n_same in zip(rows.tolist(), verify(rows).tolist(), strict=True):
         if n_same < rule.min_verified:
-            text = f"{n_same} neighbours of its landmark with {rule.min_inliers} inliers, {rule.min_verified} are asked"
+            text = (
+                f"{counted(n_same, 'neighbour')} of its landmark with {rule.min_inliers} inliers, "
+                f"{rule.min_verified} are asked"
+            )
             findings.add(row, "unverified", text)
 
 
@@ -201,7 +205,7 @@ def _find_few(findings: _Findings, labels: ObjArray, rule: CleaningRule) -> None
     for row in np.flatnonzero(left & np.isin(labels.astype(str), list(few))):
         findings.relabelled[row] = False
         findings.reason[row] = "few"
-        findings.evidence[row] = f"{few[labels[row]]} pictures left, {rule.min_per_landmark} are asked"
+        findings.evidence[row] = f"{counted(int(few[labels[row]]), 'picture')} left, {rule.min_per_landmark} are asked"
 
 
 def _table(

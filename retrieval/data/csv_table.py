@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from retrieval.data.pipes import Place, place_of
 from retrieval.data.table_file import MAX_LINE_BYTES, OnRead, open_text, place_of_broken_text
 from retrieval.errors import LmrError
+from retrieval.words import counted
 
 # 512 rows: below the 700 new objects at which Python 3.11 starts to look for garbage among them.
 # 8192 took twice as long for 4.1 million rows.
@@ -38,7 +39,7 @@ class BadRows:
         """Raises LmrError that names the first bad rows and counts the others; nothing if there are none."""
         if not self._n:
             return
-        count = "1 bad row" if self._n == 1 else f"{self._n:,} bad rows"
+        count = counted(self._n, "bad row")
         lines = [f"{self._source}: {count}; correct or remove, nothing of the file was used", *self._shown]
         if self._n > _SHOWN_ROWS:
             lines.append(f"and {self._n - _SHOWN_ROWS:,} more")
@@ -117,7 +118,7 @@ class CsvTable:
                     if len(row) == len(self.header):
                         yield line, row
                     else:
-                        fields = "1 field" if len(row) == 1 else f"{len(row)} fields"
+                        fields = counted(len(row), "field")
                         bad.add(line, f"{fields}, the header has {len(self.header)}")
                 is_header = is_header and not row
 

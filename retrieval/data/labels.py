@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from retrieval.errors import LmrError
+from retrieval.words import counted
 
 # What pandas, R, SQL, Python and spreadsheets write for a cell without content. In every spelling that they use: a
 # landmark of such a name has to be called otherwise, and is told to be.
@@ -42,7 +43,7 @@ class Spelling:
         lines = []
         if blank:
             n = sum(map(count, blank)) if count else 0
-            cells = f"{n:,} {'cell' if n == 1 else 'cells'} " if count else ""
+            cells = f"{counted(n, 'cell')} " if count else ""
             lines.append(
                 f"{source}: {cells}{', '.join(word.strip() or 'white space' for word in blank)} read as no landmark"
             )
@@ -120,8 +121,11 @@ def require_meeting(
             f"spell them alike, or {remedy} if they are different {noun}s"
         )
     if asked.isdisjoint(known):
+        what = f"none of the {counted(len(asked), noun)} of {here} ({_some(asked)}) is"
+        if len(asked) == 1:
+            what = f"the only {noun} of {here} ({_some(asked)}) is not"
         raise LmrError(
-            f"none of the {len(asked):,} {noun}s of {here} ({_some(asked)}) is among the {len(known):,} of {there} "
+            f"{what} among the {len(known):,} of {there} "
             f"({_some(known)}); give files that belong together, or {remedy} if that is meant"
         )
 

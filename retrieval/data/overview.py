@@ -5,6 +5,7 @@ import re
 import numpy as np
 
 from retrieval.manifest import Manifest
+from retrieval.words import counted
 
 # Names of the parts of a data set and of what holds one: as landmarks they mean that the folder above was given.
 _NO_LANDMARKS = re.compile(
@@ -17,11 +18,10 @@ _NO_LANDMARKS = re.compile(
 def overview(manifest: Manifest) -> str:
     """`train.csv: 356 images of 7 landmarks, 0 without`."""
     n, known = len(manifest), manifest.landmark[manifest.landmark >= 0]
-    images = f"{n:,} image" if n == 1 else f"{n:,} images"
+    images = counted(n, "image")
     if not manifest.has_labels:
         return f"{manifest.source}: {images}, no labels"
-    n_landmarks = len(np.unique(known))
-    landmarks = "1 landmark" if n_landmarks == 1 else f"{n_landmarks:,} landmarks"
+    landmarks = counted(len(np.unique(known)), "landmark")
     return f"{manifest.source}: {images} of {landmarks}, {n - len(known):,} without"
 
 

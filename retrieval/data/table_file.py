@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import IO, Any, TextIO
 
 from retrieval.errors import LmrError
+from retrieval.words import counted
 
 OnRead = Callable[[int], None]
 
@@ -98,7 +99,9 @@ def _unpacked(file: IO[bytes], kind: str, source: str) -> Iterator[IO[bytes]]:
         with _zip_archive(file) as archive:
             members = [name for name in archive.namelist() if not name.endswith("/")]
             if len(members) != 1:
-                raise LmrError(f"{source} holds {len(members)} files; give a zip archive of one csv, or unpack it")
+                raise LmrError(
+                    f"{source} holds {counted(len(members), 'file')}; give a zip archive of one csv, or unpack it"
+                )
             with archive.open(members[0]) as unpacked_member:
                 yield unpacked_member
     else:

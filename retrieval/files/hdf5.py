@@ -16,6 +16,7 @@ import numpy as np
 
 from retrieval.arrays import ObjArray
 from retrieval.errors import LmrError
+from retrieval.words import counted
 
 _TEXT_REFERENCE = np.dtype([("length", "<u4"), ("heap", "<u8"), ("index", "<u4")])  # of a text in a file: HDF5, IV.B
 _SMALLEST_BYTES = 512  # fewer than any whole file has
@@ -155,7 +156,7 @@ def _require_space(file: Any, name: str, dataset: Any, itemsize: int) -> None:
 
 def _shown(shape: tuple[int | None, ...]) -> str:
     if len(shape) == 1:
-        return "rows" if shape[0] is None else f"{shape[0]:,} rows"
+        return "rows" if shape[0] is None else counted(shape[0], "row")
     return "the shape (" + ", ".join("any" if size is None else f"{size:,}" for size in shape) + ")"
 
 

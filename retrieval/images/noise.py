@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from retrieval.words import agreeing, counted
+
 _CHARACTERS = 200  # of a name or a text that are told
 _MAX_LINES = 100_000  # that one process writes down
 _PLACE = "LMR_WARNINGS"  # in the environment: the file to which a command and its workers write what they are warned of
@@ -134,8 +136,8 @@ def _summary(path: str) -> Iterator[str]:
         return
     for name, text in list(pictures.items())[:1]:
         n = len(pictures)
-        many = f"{n:,} pictures gave warnings while they were" if n > 1 else "1 picture gave warnings while it was"
+        many = f"{counted(n, 'picture')} gave warnings while {agreeing(n, 'it was', 'they were')}"
         yield f"{many} decoded, the first: {name}: {text}"
     for text in list(others)[:1]:
         n = len(others)
-        yield f"{n:,} {'warnings' if n > 1 else 'warning'} of libraries, the first: {text}"
+        yield f"{counted(n, 'warning')} of libraries, the first: {text}"

@@ -10,6 +10,7 @@ from retrieval.errors import LmrError
 from retrieval.images.signatures import PICTURE_SUFFIXES, is_hidden, is_text_name
 from retrieval.tar_indexing import Listener
 from retrieval.tars import TarSet, is_tar_name, open_tar
+from retrieval.words import agreeing, counted
 
 Warn = Callable[[str], None]
 
@@ -65,19 +66,28 @@ class _Passed:
         """For people."""
         if self.shut:
             named = "; ".join(f"{_escaped(path)}: {reason}" for path, reason in self.shut[:_SHOWN])
-            yield f"{place}: {len(self.shut)} unreadable folders or links were passed over: {named}"
+            yield (
+                f"{place}: {len(self.shut):,} unreadable "
+                f"{agreeing(len(self.shut), 'folder or link was', 'folders or links were')} passed over: {named}"
+            )
         if self.nameless:
             named = ", ".join(map(_escaped, self.nameless[:_SHOWN]))
             yield (
-                f"{place}: {len(self.nameless)} files whose names are not UTF-8 or hold control characters were "
-                f"passed over; rename them: {named}"
+                f"{place}: {counted(len(self.nameless), 'file')} whose "
+                f"{agreeing(len(self.nameless), 'name is', 'names are')} not UTF-8 or "
+                f"{agreeing(len(self.nameless), 'holds control characters was', 'hold control characters were')} "
+                f"passed over; rename {agreeing(len(self.nameless), 'it', 'them')}: {named}"
             )
         n_other = self.suffixes.total() + self.n_in_tars
         if n_other:
             kinds = [f"{n} {suffix or 'without a suffix'}" for suffix, n in self.suffixes.most_common(_SHOWN)]
             kinds += [f"{self.n_in_tars} in tars"] if self.n_in_tars else []
             named = ", ".join(map(_escaped, kinds))
-            yield f"{place}: {n_other} files that are not pictures by their suffix were passed over: {named}"
+            yield (
+                f"{place}: {counted(n_other, 'file')} that "
+                f"{agreeing(n_other, 'is not a picture by its suffix was', 'are not pictures by their suffix were')} "
+                f"passed over: {named}"
+            )
 
 
 def _escaped(path: str) -> str:

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,6 @@ class TrainingState:
     def loss(self) -> float:
         """Mean over this epoch's steps so far."""
         return self.loss_sum / max(1, self.n_losses)
-
-
-def kept_row(log: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
-    """The epoch whose weights are the model's: the last of those with the largest GAP, or, unvalidated, the last."""
-    return max(log, key=lambda row: (row.get("gap", 0.0), row["epoch"]))
 
 
 def save_state(folder: Path, parts: Parts, identity: Mapping[str, Any], state: TrainingState) -> None:

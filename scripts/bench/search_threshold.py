@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None)
     threads = parser.parse_args().threads
     default = faiss.cvar.distance_compute_blas_threshold
-    ours = search.BLAS_FROM_QUERIES * (D if search.COUNTS_PRODUCTS else 1)
+    ours = search.BLAS_FROM_QUERIES * (D if search.counts_products() else 1)
     if threads is not None:
         faiss.omp_set_num_threads(threads)
     rng = np.random.default_rng(0)

@@ -198,7 +198,7 @@ def test_a_calibration_that_cannot_be_made_again_is_refused_before_anything_is_r
 
 def test_names_of_no_landmark_are_told_of(tiny_set):
     write_csv(Path("more.csv"), "landmark_id,name", ["arch,An Arch", "nowhere,A Place"])
-    told = "more.csv: 1 of 2 names are of no landmark of train.{}: nowhere\n"
+    told = "more.csv: 1 of 2 names is of no landmark of train.{}: nowhere\n"
     result = done("build-index", "--names", "more.csv", "--output", "l", "--device", "cpu")
     assert told.format("h5") in result.stderr
     assert told.format("csv") in done("stats", "train.csv", "--names", "more.csv", "--json").stderr

@@ -45,7 +45,7 @@ def test_few_queries_and_no_non_landmarks_are_warned_of(tiny_set):
     assert result.stderr.splitlines()[:3] == [
         "warning: only 3 queries, fewer than 100: the thresholds are rough",
         "warning: no non-landmarks among the queries: pictures of no known landmark will be answered too often",
-        "warning: 1 of 3 landmark queries show a landmark that the index does not hold",
+        "warning: 1 of 3 landmark queries shows a landmark that the index does not hold",
     ]
     assert json.loads(CALIBRATION.read_text())["warnings"] == [
         line.removeprefix("warning: ") for line in result.stderr.splitlines()

@@ -495,7 +495,7 @@ def test_another_version_and_a_damaged_state_are_refused(dirty):
 
 def test_one_picture_and_one_landmark_are_kept(dirty):
     write_csv(Path("dirty.csv"), "id,landmark_id", ["train-arch-0,arch"])
-    assert done(*CLEAN).stdout.splitlines()[0] == "1 pictures: 1 kept, 0 left out, 0 with another label"
+    assert done(*CLEAN).stdout.splitlines()[0] == "1 picture: 1 kept, 0 left out, 0 with another label"
     write_csv(Path("dirty.csv"), "id,landmark_id", [f"train-{label}-0,arch" for label in LABELS])
     done(*CLEAN, "--output", "one")
     assert not_kept("one/decisions.csv") == {}

@@ -178,7 +178,7 @@ def test_failed_csv_can_be_fed_back(server):
     manifest(server, "photo/1", "flaky/404/1/2")
     done("download", "train.csv", *QUICK)
     result = done("download", "images/failed.csv", "images", "--retry-failed", *QUICK)
-    assert "1 of 1 pictures are there" in result.stdout
+    assert "1 of 1 picture is there" in result.stdout
     assert result.stderr == ""
     assert not Path("images/failed.csv").exists()
     assert summary("train.csv")["n_done"] == 2
@@ -307,7 +307,7 @@ def test_what_a_server_excludes_is_left_and_counted_until_it_is_asked_for(server
 def test_a_server_that_excludes_everything_is_an_error_that_says_what_to_do(server):
     manifest(server, "tagged/noindex/2")
     assert refused("download", "train.csv", *QUICK) == (
-        "none of the 1 pictures could be fetched, most often: X-Robots-Tag; images/failed.csv lists "
+        "the only picture could not be fetched, most often: X-Robots-Tag; images/failed.csv lists "
         "them; --retry-failed tries them again; 1 are excluded by their servers' X-Robots-Tag, "
         "which --ignore-robots-tag lets pass"
     )

@@ -114,7 +114,7 @@ def test_the_store_lies_beside_the_manifest(tiny_set):
     assert not Path("few.h5").exists()
     Path("sets/photos/tower").mkdir(parents=True)
     shutil.copy("images/train-dome-0.jpg", "sets/photos/tower/2.jpg")
-    assert done("embed", "sets/photos/", *HERE).stdout == "sets/photos.h5: 1 descriptors, 0 unreadable\n"
+    assert done("embed", "sets/photos/", *HERE).stdout == "sets/photos.h5: 1 descriptor, 0 unreadable\n"
 
 
 def test_queries_and_submissions_find_the_store_beside_their_manifest(tiny_set):

@@ -65,7 +65,7 @@ def test_queries_that_are_pictures_of_the_index_are_warned_of(tiny_set):
     write_csv(Path("q.csv"), "id,landmark_id", ["copy,arch", "val-dome-0,dome"])
     result = done("evaluate", "q.csv", *HERE)
     assert result.stderr.splitlines()[0] == (
-        "warning: 1 of 2 queries are pictures of the index itself: copy; the figures are too good"
+        "warning: 1 of 2 queries is a picture of the index itself: copy; the figures are too good"
     )
     content = measured("q.csv")
     assert content["leaked"]["same_picture"] == {"n": 1, "images": ["copy"]}
@@ -115,7 +115,7 @@ def test_unreadable_queries_count_as_wrong(tiny_set):
     assert (content["n_queries"], content["n_unreadable"], content["top1"]) == (2, 1, 0.5)
     write_csv(Path("gone.csv"), "id,landmark_id", ["gone,arch"])
     assert refused("evaluate", "gone.csv", *HERE) == (
-        "gone.csv: none of its 1 pictures can be found and read; "
+        "gone.csv: its only picture cannot be found and read; "
         "check --images, and give --retry-unreadable once they can be"
     )
 

@@ -99,7 +99,7 @@ def test_csv_has_a_line_for_each_picture(tiny_set):
     assert unknown["best_landmark_id"] == answer["landmarks"][0]["landmark_id"]
     assert float(unknown["best_score"]) == answer["landmarks"][0]["score"]
     assert [row["reason"] for row in rows] == ["", f"unreadable: {NOT_ONE}", answer["reason"]]
-    assert result.stderr == "1 of 3 pictures are unreadable\n"
+    assert result.stderr == "1 of 3 pictures is unreadable\n"
 
 
 def test_top_bounds_the_landmarks_listed(tiny_set):
@@ -246,7 +246,7 @@ def test_a_url_is_fetched(server):
 def test_a_url_at_a_private_address_is_fetched_only_when_asked_for(server):
     url = f"{server}/{ARCH}"
     reason = "private address: 127.0.0.1; --allow-private (allow_private=True) lets it pass"
-    assert refused("query", url, *HERE) == f"none of the 1 pictures can be read: {url}: {reason}"
+    assert refused("query", url, *HERE) == f"the only picture cannot be read: {url}: {reason}"
     landmarks = lmr.open_index("landmarks", device="cpu", threads=1, workers=1)
     assert landmarks.query([url])[0].unreadable == reason
     assert landmarks.query([url], allow_private=True)[0].unreadable is None

@@ -232,10 +232,10 @@ def test_the_report_shows_the_figures_beside_the_baselines(full_text: str) -> No
     page = Page(full_text)
     said = " ".join(page.said.split())
     assert "lmr 0.812 90.0% 95.0% –" in said
-    assert "lmr, without the 1 queries that it knew 0.700 80.0% 90.0% –" in said
+    assert "lmr, without the 1 query that it knew 0.700 80.0% 90.0% –" in said
     assert "nearest neighbour 0.700 80.0% 85.0% 90.0%" in said
     assert "GAP 0.750 to 0.875" in said
-    assert "30 queries, 20 of them show a landmark, 2 cannot be read." in said
+    assert "30 queries, 20 of them with a landmark, 2 cannot be read." in said
     assert "answered The Tower with confidence 0.970, shows no known landmark" in said
     assert "3 × The Tower answered as The Tower" in said
     assert sum(tag == "svg" for tag, _ in page.tags) == 5

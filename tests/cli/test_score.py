@@ -94,7 +94,7 @@ def test_labels_that_never_meet_are_scored_only_when_told(tmp_path):
     with pytest.raises(LmrError) as caught:
         run(str(submission), str(solution))
     assert str(caught.value) == (
-        f"none of the 1 landmarks of {submission} (paris) is among the 1 of {solution} (rome); "
+        f"the only landmark of {submission} (paris) is not among the 1 of {solution} (rome); "
         "give files that belong together, or give --allow-disjoint if that is meant"
     )
     assert json.loads(run(str(submission), str(solution), "--json", "--allow-disjoint").stdout)["All"]["top1"] == 0.0

@@ -352,7 +352,7 @@ def test_files_of_no_split_and_the_input_itself_are_not_replaced(in_folder):
         (["one.csv", "--config", "bad.toml"],
          "--config bad.toml: landmark is not an option of split; did you mean landmarks?"),
         (["one.csv", "--landmarks", "2"],
-         "one.csv: 1 landmarks have pictures, --landmarks 2 asks for more; choose another --landmarks or --pick"),
+         "one.csv: 1 landmark has pictures, --landmarks 2 asks for more; choose another --landmarks or --pick"),
         (["one.csv", "--class-folders", "tree"],
          "--class-folders tree: there are no pictures to link to; give --images"),
     ],

@@ -294,8 +294,8 @@ REFUSED = [
     (["train.csv", "--pictures-csv", "p.csv"],
      "--pictures-csv is a table of measured pictures; give --images too"),
     (["train.csv", "--images", "empty", *ONE],
-     "train.csv: none of 44 pictures can be read (train-other-0: not found: tried empty/train-other-0.jpg and 23 other "
-     "places); check --images"),
+     "train.csv: none of its 44 pictures can be read (train-other-0: not found: tried empty/train-other-0.jpg and 23 "
+     "other places); check --images"),
     (["train.csv", *WITH, "--facts", "val.csv"],
      "val.csv: not a usable file of picture facts (file is not a database); delete it or name another"),
     (["names.csv"], "names.csv holds names of landmarks, it is not a manifest; give it as --names names.csv"),

@@ -99,7 +99,7 @@ def test_a_tar_of_folders_is_trained_on_embedded_and_told_about_as_the_folder(pi
     done("embed", "photos.tar", *HERE)
     assert done("embed", "photos", *HERE).stdout == "photos.h5: finished already, nothing to do (8 pictures)\n"
     trained = done("train", "photos.tar", "--output", "new", *NETWORK, "--epochs", "1", "--batch-size", "4", *HERE)
-    assert trained.stdout.startswith("new: trained 1 epochs")
+    assert trained.stdout.startswith("new: trained 1 epoch")
 
 
 def test_a_store_goes_on_after_a_tar_came_with_what_was_missing(pictures):

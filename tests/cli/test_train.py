@@ -26,6 +26,7 @@ def test_training_leaves_a_model_its_log_and_curves(pictures):
     assert list(log()[0]) == ["epoch", "loss", "rate", "gap", "top1", "seconds"]
     assert {path.name for path in Path("model").iterdir()} == {
         *("model.json", "README.md", "classifier.safetensors", "training.csv", "training.pt", "training.png", "last"),
+        "trained.json",
         *(path.name for path in Path("model").glob("weights-*.safetensors")),
     }
     facts = json.loads(done("info", "model", "--json").stdout)
@@ -60,7 +61,7 @@ def test_validation_on_other_landmarks_is_only_done_when_told(pictures):
     write_csv(Path("other.csv"), "id,landmark_id", [f"{image_id},elsewhere" for image_id in rows])
     said = refused(*TRAIN, *SMALL, "--val", "other.csv")
     assert said == (
-        "none of the 1 landmarks of --val other.csv (elsewhere) is among the 4 of the training data "
+        "the only landmark of --val other.csv (elsewhere) is not among the 4 of the training data "
         "(arch, bridge, castle, …); give files that belong together, or give --allow-disjoint if that is meant"
     )
     done(*TRAIN, *SMALL, "--val", "other.csv", "--allow-disjoint")
@@ -121,7 +122,7 @@ def test_unreadable_pictures_are_counted_and_left_out(pictures):
     Path("images/train-arch-0.jpg").write_bytes(b"nothing")
     result = done(*TRAIN, "--epochs", "1", "--balance", "0", "--negative-weight", "0")
     assert "not a picture in a known format" in result.stderr
-    assert result.stderr.splitlines()[-1] == "1 of 44 pictures are unreadable and have no descriptor"
+    assert result.stderr.splitlines()[-1] == "1 of 44 pictures is unreadable and has no descriptor"
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_a_config_may_train_in_stages(pictures):
     Path("part.csv").write_text("\n".join(line for line in lines if not line.endswith("-7,arch")) + "\n")
     Path("c.toml").write_text(STAGES)
     result = done(*TRAIN, "--config", "c.toml")
-    assert result.stdout.startswith("model: trained 1 epochs in ")
+    assert result.stdout.startswith("model: trained 1 epoch in ")
     first, last = (json.loads(done("info", folder, "--json").stdout) for folder in ("model/stage-1", "model"))
     assert [facts["image_spec"]["size"] for facts in (first, last)] == [32, 40]
     used = [facts["made_by"]["training"] for facts in (first, last)]
@@ -286,3 +287,37 @@ def test_the_epoch_whose_weights_are_kept_is_said_with_its_figures(pictures, mon
     assert json.loads(Path("model/last/model.json").read_text())["made_by"]["epoch"] == 3
     assert "The weights are those after epoch 2.\n" in Path("model/README.md").read_text()
     assert "The weights are those after epoch 3.\n" in Path("model/last/README.md").read_text()
+
+
+def test_a_finished_training_is_known_by_what_was_asked_for(pictures):
+    first = done(*TRAIN, *SMALL)
+    again = done(*TRAIN, *SMALL)
+    assert again.stderr == "model is trained already; nothing to do\n"
+    assert again.stdout == first.stdout
+    assert refused(*TRAIN, *SMALL, "--seed", "1").startswith("model holds a run with another ")
+    write_csv(Path("train.csv"), "id,landmark_id", Path("train.csv").read_text().splitlines()[2:])
+    assert refused(*TRAIN, *SMALL).startswith("model holds a run with another data; go on with that one")
+
+
+def test_a_finished_training_whose_record_is_gone_or_of_other_files_is_found_all_the_same(pictures):
+    done(*TRAIN, *SMALL)
+    record = Path("model/trained.json")
+    whole = record.read_bytes()
+    for content in (None, b"{}", whole.replace(b"request", b"requested")):
+        record.unlink()
+        if content is not None:
+            record.write_bytes(content)
+        assert done(*TRAIN, *SMALL).stderr == "model is trained already; nothing to do\n"
+        assert record.read_bytes() == whole
+
+
+def test_a_training_begun_anew_forgets_that_the_old_one_was_finished(pictures, monkeypatch):
+    done(*TRAIN, *SMALL)
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("retrieval.training.loop.save_state", stop)
+        assert run(*TRAIN, *SMALL, "--overwrite").exit_code
+    assert not Path("model/trained.json").exists()

@@ -116,7 +116,8 @@ def test_a_precision_that_is_not_sure_is_warned_of_with_what_would_make_it_sure(
     assert not at.reached
     assert at.precision_bound < 0.96 < at.expected_precision
     assert found.warnings == (
-        f"a precision of 0.96 is not sure at the threshold of {at.confidence:.3f}: {at.expected_precision:.3f} is "
+        f"a precision of 0.96, as asked, is not sure from a confidence of {at.confidence:.3f} on: "
+        f"{at.precision:.3f} was measured, {at.expected_precision:.3f} is "
         f"expected, {at.precision_bound:.3f} is sure; about {at.n_more_queries:,} more held-out queries would make it "
         "sure",
     )
@@ -125,8 +126,8 @@ def test_a_precision_that_is_not_sure_is_warned_of_with_what_would_make_it_sure(
 def test_a_precision_that_no_answer_is_confident_of_is_warned_of():
     found = calibrate(make_queries(), ORIGIN, CalibrationSettings(precision=0.9999), SMALL)
     assert found.warnings == (
-        "a precision of 0.9999 is not sure at the threshold of 1.000: no held-out query is answered with such "
-        "confidence; ask for less or add queries",
+        "a precision of 0.9999, as asked, is not sure from a confidence of 1.000 on: no held-out query is "
+        "answered with such confidence; ask for less or add queries",
     )
 
 

@@ -108,7 +108,7 @@ def test_a_background_that_is_not_finite_is_refused(folder):
         ("vectors", np.zeros(6, np.float32), "vectors must have the shape (any, any), got 6 rows"),
         ("vectors", np.zeros((6, 8)), "vectors must be float32, got float64"),
         ("image_id", np.zeros(7), "image_id must be text, got float64"),
-        ("image_id", ["a"], "image_id must have 7 rows, got 1 rows"),
+        ("image_id", ["a"], "image_id must have 7 rows, got 1 row"),
         ("image_id", [b"\xff", b"", b"", b"", b"", b"", b""], "image_id of row 0 is not UTF-8: b'\\xff'"),
     ],
 )
@@ -125,7 +125,7 @@ def test_files_that_do_not_belong_together_are_named(folder, tmp_path):
     rows = Rows(object_array(["a"]), np.zeros(1, np.int32), ("rome",), object_array([""]), None)
     write_rows(folder / "rows.h5", rows)
     sign(folder)
-    assert refusal(open_folder, folder) == f"{folder}/rows.h5 has 1 rows, {folder}/index.faiss has 4; {REBUILD}"
+    assert refusal(open_folder, folder) == f"{folder}/rows.h5 has 1 row, {folder}/index.faiss has 4; {REBUILD}"
     (folder / "rows.h5").write_bytes(whole)
     other = faiss.IndexFlatIP(5)
     other.add(np.eye(5, dtype=np.float32)[:4])

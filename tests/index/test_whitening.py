@@ -97,7 +97,8 @@ def test_vectors_of_another_dimension_are_refused():
 def test_vectors_that_do_not_differ_cannot_be_whitened(n):
     with pytest.raises(LmrError) as error:
         fit_whitening(np.full((n, 4), 0.1))
-    expected = f"whitening needs descriptors that differ, the {n} given do not; give --whitening-power 0"
+    do = "does" if n == 1 else "do"
+    expected = f"whitening needs descriptors that differ, the {n} given {do} not; give --whitening-power 0"
     assert str(error.value) == expected
 
 

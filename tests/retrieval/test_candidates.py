@@ -59,7 +59,7 @@ def test_links_in_circles_and_pipes_are_unreadable_pictures(tmp_path: Path) -> N
     manifest = read_manifest(tmp_path, on_warning=said.append)
     assert manifest.image_id.tolist() == ["dangling", "good", "loop", "pipe"]
     named = f"{folder}/around: Too many levels of symbolic links"
-    assert said == [f"{tmp_path}: 1 unreadable folders or links were passed over: {named}"]
+    assert said == [f"{tmp_path}: 1 unreadable folder or link was passed over: {named}"]
 
 
 def test_a_name_that_is_no_text_is_named_and_does_not_block_the_folder(tmp_path: Path) -> None:
@@ -70,8 +70,8 @@ def test_a_name_that_is_no_text_is_named_and_does_not_block_the_folder(tmp_path:
     said: list[str] = []
     assert read_manifest(tmp_path, on_warning=said.append).image_id.tolist() == ["good"]
     assert said == [
-        f"{tmp_path}: 1 files whose names are not UTF-8 or hold control characters were passed over; "
-        "rename them: A/caf\\udce9.jpg"
+        f"{tmp_path}: 1 file whose name is not UTF-8 or holds control characters was passed over; "
+        "rename it: A/caf\\udce9.jpg"
     ]
 
 

@@ -81,7 +81,7 @@ def test_names_of_no_landmark_are_counted_and_the_first_named() -> None:
     source, known = Path("names.csv"), Path("train.h5")
     assert of_no_landmark(["a", "b"], ["b", "a", "c"], source, known) == ""
     assert (
-        of_no_landmark(["a", "b"], ["a"], source, known) == "names.csv: 1 of 2 names are of no landmark of train.h5: b"
+        of_no_landmark(["a", "b"], ["a"], source, known) == "names.csv: 1 of 2 names is of no landmark of train.h5: b"
     )
     assert of_no_landmark(["a", "b", "c", "d"], [], source, known) == (
         "names.csv: 4 of 4 names are of no landmark of train.h5: a, b, c, …"

@@ -190,7 +190,7 @@ def test_half_of_test_is_public_and_near_duplicates_are_in_one_half():
          "choose another --landmarks or --pick"),
         ("a a b", Choice(low=5, high=9), "0 landmarks have 5 to 9 pictures; choose another --landmarks or --pick"),
         ("a a b", Choice(min_pictures=3), "no landmark has 3 pictures; lower --min-per-landmark"),
-        ("a a", Choice(unknown=1), "--unknown-landmarks 1 asks for 1 of 1 landmarks, of which 1 share no picture or "
+        ("a a", Choice(unknown=1), "--unknown-landmarks 1 asks for 1 of 1 landmark, of which 1 share no picture or "
          "near-duplicate with another; one must stay known"),
     ],
 )  # fmt: skip

@@ -699,7 +699,7 @@ IMPOSSIBLE: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "numbers as ids": (put("image_id", np.arange(6)), "image_id must be text, got int64"),
     "ids that are no UTF-8": (put("image_id", [b"a", b"b", b"c\xff", b"d", b"e", b"f"]),
                               "image_id of row 2 is not UTF-8: b'c\\xff'"),
-    "too few names": (put("landmark_name", ["a"]), "landmark_name must have 2 rows, got 1 rows"),
+    "too few names": (put("landmark_name", ["a"]), "landmark_name must have 2 rows, got 1 row"),
     "a group": (make_group("path"), "it has no dataset path"),
     "a number as fingerprint": (set_attribute("fingerprint", 7), "it has no attribute fingerprint of text"),
     "short reasons": (put("reason", np.zeros(6, "S8")), "reason must be S120, got |S8"),

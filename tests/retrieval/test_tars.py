@@ -445,7 +445,7 @@ def test_tars_in_a_folder_count_as_unpacked_there(tmp_path: Path) -> None:
     assert manifest.image_id.tolist() == ["w", "z", "x", "lone"]
     assert [manifest.truths(i) for i in range(4)] == [(1,), (1,), (0,), ()]
     assert manifest.landmarks == ("arch", "dome")
-    assert warnings == [f"{tmp_path}/in: 1 files that are not pictures by their suffix were passed over: 1 in tars"]
+    assert warnings == [f"{tmp_path}/in: 1 file that is not a picture by its suffix was passed over: 1 in tars"]
     source = PictureSource(manifest, tmp_path / "in")
     assert [source.read(i) for i in range(4)] == [b"4", b"3", b"1", b"2"]
 
