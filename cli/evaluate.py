@@ -62,11 +62,11 @@ def command(queries: Path | None, index_path: Path, as_json: bool, report: Path 
       lmr evaluate val.csv --images images --report report.html
       lmr evaluate --leave-one-out
     """
+    if (queries is None) != values["leave_one_out"]:
+        raise click.UsageError("give QUERIES or --leave-one-out, one of them")
     from index.folder import open_folder
     from index.measured import LEAVE_ONE_OUT
 
-    if (queries is None) != values["leave_one_out"]:
-        raise click.UsageError("give QUERIES or --leave-one-out, one of them")
     if queries is not None:
         require_there(queries)
     made_of = {"queries": LEAVE_ONE_OUT if queries is None else str(queries)}
