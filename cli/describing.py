@@ -32,13 +32,14 @@ def store_name(manifest: Path, option: str) -> Path:
     """The store of a manifest, beside it: `data/val.csv` -> `data/val.h5`, `data/photos/` -> `data/photos.h5`.
 
     Of standard input and other open files `stdin.h5` where the command runs.
-    LmrError that names `option` where nothing can be written there.
+    LmrError that names `option` where it is not there and nothing can be written.
     """
     folder, name = folder_beside(manifest), os.path.basename(os.path.abspath(manifest))
     is_open_file = str(manifest) == STDIN or str(manifest).startswith(("/dev/", "/proc/"))
-    if folder.is_dir() and not os.access(folder, os.W_OK):
+    store = folder / ("stdin.h5" if is_open_file else f"{name.split('.')[0] or name}.h5")
+    if folder.is_dir() and not os.access(folder, os.W_OK) and not store.exists():
         raise LmrError(f"{folder}: nothing can be written beside {manifest.name}; give {option} STORE.h5")
-    return folder / ("stdin.h5" if is_open_file else f"{name.split('.')[0] or name}.h5")
+    return store
 
 
 def find_store(manifest: Path, option: str) -> Path:

@@ -68,6 +68,7 @@ def verify_whole(path: Path) -> str:
     from retrieval.store import read_store
     from retrieval.store_file import PARTIAL, require_whole
 
+    path = current_folder(path)
     if path.suffix in _STORES or path.name.endswith(PARTIAL):
         has_digests = require_whole(path)
         if not path.name.endswith(PARTIAL):

@@ -114,15 +114,16 @@ def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: 
         say_lines("\n\n".join(to_text(answer) for answer in answers))
     if not landmarks.is_calibrated:
         warn(f"{index_path} is not calibrated: scores instead of confidences, no threshold; lmr calibrate makes one")
-    if values["save"] is not None:
-        from cli.report.answers import save_answers
-
-        warn(save_answers(values["save"], answers, index_path))
     if values["sort_into"] is not None:
         from cli.sorting import group_names, sort_into
 
         done = sort_into(values["sort_into"], answers, group_names(landmarks), values["mode"])
         warn(f"{values['sort_into']}: {done.told()}")
+        answers = done.follow(answers)  # a page links to where its pictures are then
+    if values["save"] is not None:
+        from cli.report.answers import save_answers
+
+        warn(save_answers(values["save"], answers, index_path))
     _report_unreadable(answers)
 
 

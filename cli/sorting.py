@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -24,13 +24,18 @@ Mode = Literal["link", "copy", "move"]
 class Sorted:
     """How many links and copies there are for the answers, and how many pictures were moved.
 
-    n_left: links that were not moved, since what they lead to would stay behind.
+    n_left: links that were not moved, since what they lead to would stay behind. moved: old place -> new place.
     """
 
     n_links: int
     n_copies: int
     n_moved: int
     n_left: int
+    moved: Mapping[str, str] = field(default_factory=dict)
+
+    def follow(self, answers: "Sequence[Answer]") -> "list[Answer]":
+        """The answers with their pictures where they are after the moves."""
+        return [replace(answer, image=self.moved.get(answer.image, answer.image)) for answer in answers]
 
     def told(self) -> str:
         """For a person."""
@@ -47,7 +52,7 @@ def sort_into(folder: Path, answers: "Sequence[Answer]", names: Mapping[str, str
     Raises LmrError when the folder cannot be written. URLs, unreadable pictures and what an earlier run put there are
     left out.
     """
-    done: Counter[str] = Counter()
+    done, moved = Counter[str](), dict[str, str]()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         journal = MoveJournal(folder)
@@ -60,10 +65,13 @@ def sort_into(folder: Path, answers: "Sequence[Answer]", names: Mapping[str, str
             if source.parent == Path(os.path.abspath(group)):  # put there by an earlier run
                 continue
             group.mkdir(parents=True, exist_ok=True)
-            done[_put(group, source, mode, journal)] += 1
+            what = _put(group, source, mode, journal)
+            done[what] += 1
+            if what == "move":
+                moved[answer.image] = str(folder / journal.moves[-1].target)
     except OSError as error:
         raise LmrError(f"{folder}: {error.filename or folder}: {error.strerror}; choose another folder") from error
-    return Sorted(done["link"], done["copy"], done["move"], done["left"])
+    return Sorted(done["link"], done["copy"], done["move"], done["left"], moved)
 
 
 def group_names(landmarks: "Landmarks") -> dict[str, str]:

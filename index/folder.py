@@ -14,6 +14,7 @@ one rename, and a kill leaves a whole folder.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
@@ -23,7 +24,7 @@ from index.refinement import Refinement
 from index.refining import refined_search
 from index.rows import Background, Rows, read_background, read_rows
 from index.search import FlatIndex, Neighbours, Storage
-from index.thumbnails import Thumbnails
+from index.thumbnails import Kept, Thumbnails
 from index.voting import MOST_NEIGHBOURS, VoteRule
 from index.whitening import Whitening, load_whitening
 from retrieval.arrays import FloatArray
@@ -136,6 +137,10 @@ class IndexFolder:
         """Length of the descriptors that the folder takes, before its own whitening."""
         return self.index.d if self.whitening is None else len(self.whitening.mean)
 
+    def kept(self, row: int) -> Kept | None:
+        """What reads the thumbnail of a row; None where the folder keeps none."""
+        return None if self.thumbnails is None else partial(self.thumbnails.read, row)
+
     @property
     def model_path(self) -> Path:
         """The model folder in the index folder."""
@@ -197,7 +202,7 @@ def replace_calibration(path: str | Path, calibration: Calibration) -> None:
 
 def read_calibration(folder: Path, info: FolderInfo) -> Calibration | None:
     """The folder's calibration, None without one. Raises LmrError when it is damaged or of another index."""
-    path = folder / CALIBRATION
+    path = current_folder(folder) / CALIBRATION
     if not path.exists():
         return None
     content = read_signed_json(path, CALIBRATION_VERSION, "run lmr calibrate again")
@@ -214,7 +219,7 @@ def write_info(folder: Path, info: FolderInfo) -> None:
 
 def read_info(folder: Path) -> FolderInfo:
     """Reads index.json. Raises LmrError: not an index folder, damaged, of another format version."""
-    path = folder / INFO
+    path = current_folder(folder) / INFO
     if not path.is_file():
         what = "there is no such index folder" if not folder.exists() else f"not an index folder (no {INFO})"
         raise LmrError(f"{folder}: {what}; lmr build-index makes one")

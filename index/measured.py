@@ -46,6 +46,11 @@ class Measured:
     lmr_version: str
     inputs: Mapping[str, str]
 
+    @property
+    def is_left_out(self) -> bool:
+        """Whether the queries are the index's own pictures, its rows first, each left out when it is asked."""
+        return self.source == LEAVE_ONE_OUT
+
     def to_json(self) -> dict[str, Any]:
         """The JSON object of `lmr evaluate --json`."""
         leaked: dict[str, Any] = {"n": int(self.leaks.any.sum()), "training_unknown": self.leaks.training_unknown}
@@ -154,8 +159,8 @@ def _warnings(folder: IndexFolder, source: str, queries: Queries, leaks: Leaks, 
     if leaks.training_unknown:
         lines.append("the network was trained on pictures that it has no record of; figures on these would be too good")
     if left_out and calibration is not None and calibration.choice is not None:
-        default = VoteRule(k=min(VoteRule().k, calibration.rule.k), m=calibration.rule.m)
-        if calibration.choice.leave_one_out is not None and calibration.rule != default:
+        is_default = calibration.rule == VoteRule(m=calibration.rule.m)
+        if calibration.choice.leave_one_out is not None and not is_default:
             lines.append(
                 "the constants of the vote were chosen by these pictures too; the figures are a little too good"
             )

@@ -1,8 +1,9 @@
-"""What holds for all tests: the number format that `auto` means, where one is asked for."""
+"""What holds for all tests: no limits of time, and the number format that `auto` means, where one is asked for."""
 
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -14,5 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any machine")
     if config.getoption("--precision"):
         os.environ["LMR_PRECISION"] = config.getoption("--precision")

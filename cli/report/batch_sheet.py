@@ -7,7 +7,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from cli.report.sheet import FAINT, GAP_PX, INK, MARGIN_PX, NO_LANDMARK, PAPER, save_image, write_line
+from cli.report.sheet import FAINT, GAP_PX, INK, MARGIN_PX, PAPER, save_image, write_line
+from index.answer import NO_LANDMARK
 from retrieval.arrays import UInt8Array
 
 MIN_TILE_PX = 160  # smaller pictures are enlarged by a whole number, so that there is room to read what is under them

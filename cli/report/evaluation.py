@@ -19,7 +19,7 @@ from retrieval.files.made_of import write_with_record
 from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
-    from index.evaluation import Evaluation, Queries
+    from index.evaluation import Evaluation
     from index.folder import IndexFolder
     from index.measured import Measured
     from index.mistakes import ConfidentError, Confusion
@@ -41,7 +41,7 @@ def write_report(
 
     Raises LmrError without the extra `report`, or if one cannot be written.
     """
-    evaluation, queries = measured.evaluation, measured.queries
+    evaluation = measured.evaluation
     calibrated = folder.calibration is not None
     curves: dict[str, Any] | None = asdict(evaluation.curves) if evaluation.curves else None
     if curves is not None and not calibrated:
@@ -54,15 +54,15 @@ def write_report(
         curves=curves,
         reliability=[asdict(b) for b in evaluation.reliability] if evaluation.reliability else None,
         by_count=[asdict(b) for b in evaluation.mistakes.by_count],
-        pairs=[_pair(folder, queries, confusion) for confusion in evaluation.mistakes.confusions],
-        errors=[_error(folder, queries, error) for error in evaluation.mistakes.errors],
+        pairs=[_pair(folder, measured, confusion) for confusion in evaluation.mistakes.confusions],
+        errors=[_error(folder, measured, error) for error in evaluation.mistakes.errors],
         facts=_facts(folder, measured),
         warnings=_warnings(folder, measured),
         landmarks=sorted(rows, key=lambda row: -row["n_queries"])[:MOST_LISTED],
         n_landmarks=len(rows),
         landmarks_table=table.name,
         confusion=_confusion(folder, evaluation),
-        leaked=_leaked(measured),
+        leaked=[_query(folder, measured, i) for i in measured.leaks.any.nonzero()[0][:N_LEAKED]],
         trade=_trade(folder, measured),
         folder=path.parent,
     )
@@ -109,32 +109,35 @@ def _trade(folder: "IndexFolder", measured: "Measured") -> list[tuple[dict[str, 
     return [(asdict(held) | {"is_asked": held.asked == asked}, here) for held, here in pairs]
 
 
-def _leaked(measured: "Measured") -> list[ReportPicture]:
-    """The first queries that the index knew already."""
-    found = measured.leaks.any.nonzero()[0][:N_LEAKED]
-    return [ReportPicture(str(measured.queries.path[i]), str(measured.queries.image_id[i])) for i in found]
-
-
-def _pair(folder: "IndexFolder", queries: "Queries", confusion: "Confusion") -> ReportPair:
+def _pair(folder: "IndexFolder", measured: "Measured", confusion: "Confusion") -> ReportPair:
     examples = tuple(
-        ReportExample(
-            ReportPicture(str(queries.path[query]), str(queries.image_id[query])),
-            ReportPicture(str(folder.rows.path[row]), str(folder.rows.image_id[row])),
-        )
+        ReportExample(_query(folder, measured, query), _row(folder, row, str(folder.rows.image_id[row])))
         for query, row in confusion.examples
     )
     return ReportPair(_name(folder, confusion.true), _name(folder, confusion.predicted), confusion.n_queries, examples)
 
 
-def _error(folder: "IndexFolder", queries: "Queries", error: "ConfidentError") -> ReportError:
+def _error(folder: "IndexFolder", measured: "Measured", error: "ConfidentError") -> ReportError:
     true = ", ".join(_name(folder, label) for label in error.true)
     rows = folder.rows
     neighbours = tuple(
-        ReportPicture(str(rows.path[row]), _name(folder, rows.landmarks[rows.landmark[row]]), score)
+        _row(folder, row, _name(folder, rows.landmarks[rows.landmark[row]]), score)
         for row, score in zip(error.rows, error.scores, strict=True)
     )
-    query = ReportPicture(str(queries.path[error.query]), error.image_id)
+    query = _query(folder, measured, error.query)
     return ReportError(query, true, _name(folder, error.predicted), error.confidence, neighbours)
+
+
+def _query(folder: "IndexFolder", measured: "Measured", i: int) -> ReportPicture:
+    """A query; of one that is left out of the index, what that keeps of it."""
+    is_row = measured.is_left_out and i < len(folder.rows)
+    kept = folder.kept(i) if is_row else None
+    return ReportPicture(str(measured.queries.path[i]), str(measured.queries.image_id[i]), kept=kept)
+
+
+def _row(folder: "IndexFolder", row: int, label: str, score: float | None = None) -> ReportPicture:
+    """A picture of the index."""
+    return ReportPicture(str(folder.rows.path[row]), label, score, folder.kept(row))
 
 
 def _facts(folder: "IndexFolder", measured: "Measured") -> dict[str, str]:

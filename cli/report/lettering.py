@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
+from itertools import chain, groupby
 
 from PIL import ImageDraw, ImageFont
 
@@ -105,7 +105,7 @@ def _drawable(text: str) -> str:
     return "".join(
         letter
         for letter in text
-        if unicodedata.category(letter) not in _INVISIBLE and not 0xFE00 <= ord(letter) <= 0xFE0F
+        if unicodedata.category(letter) not in _INVISIBLE and ord(letter) not in _VARIATION_SELECTORS
     )
 
 
@@ -115,20 +115,15 @@ def _font_of(letter: str, size: int) -> Font | None:
     built_in = _built_in(size)
     if has_letters(built_in, letter):
         return built_in
-    for name in (*_CANDIDATES, _file_for(_block(letter), letter)):
+    for name in chain(_CANDIDATES, map(_file_for, letter)):  # fontconfig is asked last
         font = _system_font(name, size) if name else None
         if font is not None and has_letters(font, letter):
             return font
     return None
 
 
-def _block(letter: str) -> str:
-    """What letters of one script share, so that fonts are looked for once for each; emoji are one each."""
-    return unicodedata.name(letter, "").split(" ")[0]
-
-
-@lru_cache(maxsize=64)
-def _file_for(block: str, letter: str) -> str:
+@lru_cache(maxsize=4096)
+def _file_for(letter: str) -> str:
     """The font file that fontconfig knows for a letter; '' without fontconfig or such a font."""
     try:
         told = subprocess.run(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 
 from cli.report.lettering import draw_text, elide
+from index.answer import NO_LANDMARK
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import write_bytes
 from retrieval.images.decode import decode
@@ -18,7 +19,6 @@ from retrieval.words import counted
 if TYPE_CHECKING:
     from index.thumbnails import Kept
 
-NO_LANDMARK = "no known landmark"
 Colour = tuple[int, int, int]
 
 MAX_ROWS = 180  # a JPEG ends at 65,535 pixels

@@ -210,6 +210,7 @@ def judge(folder: Path, trial: Trial, expected: dict[str, Any], kept: list[str])
 
 
 def names_of(folder: Path) -> list[str]:
+    """Every file and folder below a folder, but for those of SQLite."""
     return [name for name in trials.names(folder) if os.path.basename(name) not in UNLIKE]
 
 

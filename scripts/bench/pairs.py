@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import trials
-from kills import TRIALS, UNLIKE, exported, there
+from kills import TRIALS, exported, names_of, there
 from trials import HERE, NETWORK, TRAINING, Ended
 
 Words = tuple[str, ...]
@@ -200,10 +200,6 @@ def judge(
     if left:
         problems.append(("left", ", ".join(left)))
     return problems
-
-
-def names_of(folder: Path) -> list[str]:
-    return [name for name in trials.names(folder) if os.path.basename(name) not in UNLIKE]
 
 
 if __name__ == "__main__":

@@ -252,7 +252,7 @@ def fresh(prepared: Path, outputs: Iterable[str]) -> Path:
 
 
 def names(folder: Path) -> list[str]:
-    """Every file and folder below a folder, as far as its name does not tell a time."""
+    """Every file and folder below a folder, by its path from there."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 

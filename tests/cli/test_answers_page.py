@@ -47,7 +47,7 @@ def test_the_page_holds_every_answer_with_its_state_and_what_was_nearest(picture
     assert "Hawa Mahal, confidence 0.620" in page
     assert "no known landmark; nearest was Hawa Mahal, confidence 0.620, below 0.860" in page
     assert "unreadable: cut short" in page
-    assert "<option>Hawa Mahal</option>" in page
+    assert '<option value="Hawa Mahal">Hawa Mahal</option>' in page  # without a value two spaces would be one
 
 
 def test_links_lead_to_the_files_and_hostile_names_are_only_names(pictures: Path) -> None:

@@ -15,6 +15,7 @@ from index.folder import open_folder
 from index.leaks import find_leaks
 from index.measured import measure_left_out, measure_store
 from index.sketches import pack_sketches, sketches, unpack_sketches
+from index.voting import VoteRule
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 from retrieval.seen import record_seen
@@ -144,6 +145,21 @@ def test_leaving_one_out_of_pictures_of_the_training_says_so_and_is_no_evidence(
     assert leave_one_out_evidence(folder, 0).why_not == (
         "since the network may have been trained on pictures of the index: it kept no record"
     )
+
+
+def test_an_index_of_one_picture_is_calibrated_without_leaving_it_out(make_folder, make_store, queries):
+    folder = make_folder(make_store(["rome"], seed=0))
+    choice = calibrate_folder(folder, queries, queries_of(queries), CalibrationSettings()).choice
+    assert (choice.leave_one_out, choice.why_not) == (None, "since the index has one picture")
+
+
+@pytest.mark.parametrize(("rule", "is_said"), [(VoteRule(k=10), True), (VoteRule(), False)])
+def test_constants_that_leaving_one_out_helped_to_choose_are_told(folder, queries, rule, is_said):
+    found = calibrate_folder(folder, queries, queries_of(queries), CalibrationSettings())
+    assert found.choice.leave_one_out is not None
+    measured = measure_left_out(replace(folder, calibration=replace(found, rule=rule)))
+    said = "the constants of the vote were chosen by these pictures too; the figures are a little too good"
+    assert (said in measured.warnings) == is_said
 
 
 def test_a_copy_in_the_index_is_told_when_pictures_are_left_out(make_folder, train):
