@@ -95,12 +95,14 @@ def _tell_changes(changes: "Changes", manifest: "Manifest", output: Path) -> Non
         "replaced since they were embedded, embedded again": changes.replaced,
         "there that were not there before, embedded": changes.returned,
         "gone or not readable any more, their descriptors stay": changes.gone,
+        "not as they were written (a power cut, or a failing disk), embedded again": changes.damaged,
     }
     for what, rows in told.items():
         if len(rows):
             names = ", ".join(manifest.image_id[rows[:N_NAMED]])
             more = f" and {len(rows) - N_NAMED:,} more" if len(rows) > N_NAMED else ""
-            warn(f"{counted(len(rows), 'picture', of=len(manifest))} {what}: {names}{more}")
+            of_what = "descriptor" if rows is changes.damaged else "picture"
+            warn(f"{counted(len(rows), of_what, of=len(manifest))} {what}: {names}{more}")
 
 
 def describe_queries(path: Path, folder: "IndexFolder", values: Mapping[str, Any]) -> "tuple[Descriptors, Queries]":

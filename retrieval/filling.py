@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -109,6 +109,7 @@ def _fill_store(
     if there:
         writer = reopen_store(path) if there[0] == path else resume_store(path)
         writer.write_todo(again)
+        changes = replace(changes, damaged=writer.damaged)
     else:
         places = [os.path.abspath(place) if place else "" for place in map(source.where, range(len(manifest)))]
         writer = create_store(path, manifest, places, store_info(card, manifest, run.dtype, describer.d))

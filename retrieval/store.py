@@ -2,25 +2,22 @@
 
 The file is laid out whole before the first descriptor: contiguous datasets at fixed offsets under a temporary
 name. Batches are then written straight to those offsets, descriptors before their state, so that the HDF5
-structure is never touched again and a dead process leaves a file that opens. The finished file is renamed.
+structure is never touched again and a dead process leaves a file that opens. The file carries a digest of all that is
+known at the beginning, and of each row that is written. The finished one is read back, and renamed.
 """
 
-import contextlib
 import hashlib
-import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray, UInt8Array, read_only
 from retrieval.errors import LmrError
-from retrieval.files.atomic import flush_folder, private_path, write_error
+from retrieval.files.atomic import private_path, write_error
 from retrieval.files.hdf5 import read_paths, read_texts
-from retrieval.files.hdf5_digests import clear_digests, write_digests
 from retrieval.manifest import Manifest
 from retrieval.store_file import (
     PARTIAL,
@@ -34,9 +31,10 @@ from retrieval.store_file import (
 )
 from retrieval.store_info import StoreInfo as StoreInfo
 from retrieval.store_layout import DONE as DONE
-from retrieval.store_layout import FACTS, REASON_BYTES, Columns, PictureFacts, has_facts
 from retrieval.store_layout import TODO as TODO
 from retrieval.store_layout import UNREADABLE as UNREADABLE
+from retrieval.store_layout import Columns, PictureFacts
+from retrieval.store_writer import StoreWriter as StoreWriter
 
 _CHECKED_ROWS = 8192  # at a time, in float32
 
@@ -206,7 +204,7 @@ def write_store(path: Path, descriptors: Descriptors) -> None:
         writer.finish()
 
 
-def create_store(path: Path, manifest: Manifest, paths: Sequence[str], info: StoreInfo) -> "StoreWriter":
+def create_store(path: Path, manifest: Manifest, paths: Sequence[str], info: StoreInfo) -> StoreWriter:
     """A new unfinished store with one TODO row for each row of the manifest, in its order.
 
     Raises LmrError when the folder cannot be written or the disk is full.
@@ -216,12 +214,12 @@ def create_store(path: Path, manifest: Manifest, paths: Sequence[str], info: Sto
     return StoreWriter(path, partial)
 
 
-def resume_store(path: Path) -> "StoreWriter":
+def resume_store(path: Path) -> StoreWriter:
     """The unfinished store of that name."""
     return StoreWriter(path, partial_path(path))
 
 
-def reopen_store(path: Path) -> "StoreWriter":
+def reopen_store(path: Path) -> StoreWriter:
     """A finished store made unfinished again, to do some of its rows anew. LmrError when it cannot be written."""
     partial = partial_path(path)
     require_whole(path)  # what is damaged must not get new digests
@@ -232,125 +230,5 @@ def reopen_store(path: Path) -> "StoreWriter":
     return StoreWriter(path, partial)
 
 
-class StoreWriter:
-    """Fills an unfinished store. A context manager; `finish` makes it the finished one."""
-
-    def __init__(self, path: Path, partial: Path) -> None:
-        self.path = path
-        self._partial = partial
-        require_whole(partial)
-        with open_store(partial) as (file, _):
-            self._dtype = file["vectors"].dtype
-            self._d = file["vectors"].shape[1]
-            self.state: UInt8Array = file["state"][:]
-            self._room = int(file.userblock_size)
-            self._facts = FACTS if has_facts(file) else ()
-            self._offsets = {name: file[name].id.get_offset() for name in ("vectors", "state", "reason", *self._facts)}
-        self._file: BinaryIO = _writable(partial)
-        with self._disk_errors():
-            clear_digests(
-                self._file, self._room
-            )  # of a store that was finished: they are not those of what is written here
-
-    def __enter__(self) -> "StoreWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self._file.close()
-
-    def write(self, rows: LongArray, vectors: FloatArray, facts: PictureFacts | None = None) -> None:
-        """Stores descriptors (len(rows), d) of these rows and marks them DONE.
-
-        facts: what the files of these pictures were, None = not known.
-        Raises LmrError when the disk is full; what was written before stays.
-        """
-        packed = np.ascontiguousarray(vectors, dtype=self._dtype)
-        if packed.shape != (len(rows), self._d):
-            raise ValueError(f"vectors must be ({len(rows)}, {self._d}), got {packed.shape}")
-        size = self._d * self._dtype.itemsize
-        with self._disk_errors():
-            for run in _runs(rows):
-                self._put("vectors", int(rows[run.start]) * size, packed[run].tobytes())
-                self._put_facts(
-                    int(rows[run.start]), None if facts is None else facts.select(np.arange(len(rows))[run])
-                )
-            self._file.flush()
-            for run in _runs(rows):
-                self._put("state", int(rows[run.start]), bytes([DONE]) * (run.stop - run.start))
-            self._file.flush()
-        self.state[rows] = DONE
-
-    def write_unreadable(self, row: int, reason: str, fact: PictureFacts | None = None) -> None:
-        """Marks one row UNREADABLE, with the reason. fact: of its file, one row."""
-        text = reason.encode(errors="replace")[:REASON_BYTES].decode(errors="ignore").encode()
-        with self._disk_errors():
-            self._put("reason", row * REASON_BYTES, text.ljust(REASON_BYTES, b"\0"))
-            self._put_facts(row, fact)
-            self._put("state", row, bytes([UNREADABLE]))
-            self._file.flush()
-        self.state[row] = UNREADABLE
-
-    def write_todo(self, rows: LongArray) -> None:
-        """Marks rows TODO; on disk before anything of theirs is written anew."""
-        with self._disk_errors():
-            for row in rows.tolist():
-                self._put("state", row, bytes([TODO]))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self.state[rows] = TODO
-
-    def finish(self) -> None:
-        """Adds the digests of what is in the file and renames the store to its final name.
-
-        ValueError while rows are still TODO. Raises LmrError when the disk is full.
-        """
-        if (self.state == TODO).any():
-            raise ValueError(f"{(self.state == TODO).sum()} rows of {self.path} are still to do")
-        begin = self._offsets["vectors"] or 0
-        with self._disk_errors():
-            write_digests(self._file, self._room, begin, begin + len(self.state) * self._d * self._dtype.itemsize)
-            os.fsync(self._file.fileno())
-            self._file.close()
-            os.replace(self._partial, self.path)
-            flush_folder(self.path.parent)
-
-    def _put_facts(self, row: int, facts: PictureFacts | None) -> None:
-        """Of rows that follow each other, from this one on."""
-        for name in self._facts if facts is not None else ():
-            values = getattr(facts, name)
-            data = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes()
-            self._put(name, row * (len(data) // len(values)), data)
-
-    def _put(self, name: str, position: int, data: bytes) -> None:
-        self._file.seek(self._offsets[name] + position)
-        self._file.write(data)
-
-    @contextlib.contextmanager
-    def _disk_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise LmrError(
-                f"{self._partial}: writing failed: {error.strerror}; make room and run the same command again"
-            ) from error
-
-
 def _known_of(given: Manifest | Descriptors, paths: Iterable[str]) -> Columns:
     return Columns(given.image_id, given.landmark, given.landmarks, paths, given.kind, given.names)
-
-
-def _runs(rows: LongArray) -> list[slice]:
-    """Slices of `rows` in which each row follows the one before."""
-    if not len(rows):
-        return []
-    cuts = np.flatnonzero(np.diff(rows) != 1) + 1
-    edges = [0, *cuts.tolist(), len(rows)]
-    return [slice(a, b) for a, b in itertools.pairwise(edges)]
-
-
-def _writable(path: Path) -> BinaryIO:
-    try:
-        return path.open("r+b")
-    except OSError as error:
-        raise write_error(path, error) from error

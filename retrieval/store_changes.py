@@ -32,16 +32,17 @@ class Changes:
 
     replaced: another picture, or one that can be read again. returned: there was none when they were tried. gone:
     there is none any more, or it cannot be read; their descriptors stay. is_known: False for a store that does not
-    say what its pictures were.
+    say what its pictures were. damaged: rows of an unfinished store that are not as they were written.
     """
 
     replaced: LongArray = field(default_factory=lambda: _NONE)
     returned: LongArray = field(default_factory=lambda: _NONE)
     gone: LongArray = field(default_factory=lambda: _NONE)
     is_known: bool = True
+    damaged: LongArray = field(default_factory=lambda: _NONE)
 
     def __post_init__(self) -> None:
-        for name in ("replaced", "returned", "gone"):
+        for name in ("replaced", "returned", "gone", "damaged"):
             object.__setattr__(self, name, read_only(getattr(self, name)))
 
     @property

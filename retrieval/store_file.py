@@ -13,17 +13,20 @@ from retrieval.errors import LmrError
 from retrieval.files.atomic import private_path, remove_leftovers
 from retrieval.files.hdf5 import new_hdf5, open_hdf5, read_paths, read_texts
 from retrieval.files.hdf5_digests import Digests, read_digests, room_for_digests
+from retrieval.files.hdf5_outline import require_outline, write_outline
 from retrieval.files.json_file import parse_json
 from retrieval.store_info import StoreInfo
 from retrieval.store_layout import (
     DIGESTS,
     FACTS,
     FORMAT_VERSION,
+    ROW_DIGEST,
     UNREADABLE,
     Columns,
     PictureFacts,
     has_facts,
     make_layout,
+    places_filled,
     require_layout,
 )
 from retrieval.store_probe import require_readable
@@ -43,6 +46,9 @@ def lay_out(partial: Path, columns: Columns, info: StoreInfo) -> None:
         room = room_for_digests(len(columns.landmark) * info.d * np.dtype(info.dtype).itemsize)
         with new_hdf5(begun, room) as file:
             make_layout(file, columns, info)
+            places = places_filled(file)
+        with begun.open("r+b") as raw:
+            write_outline(raw, room, places)
         os.replace(begun, partial)
     except (OSError, RuntimeError, ValueError) as error:  # ValueError: a NUL in a name
         with contextlib.suppress(OSError):
@@ -62,10 +68,15 @@ def open_store(path: Path) -> Iterator[tuple[Any, Digests | None]]:
     if not path.is_file():
         raise LmrError(f"{path}: there is no such descriptor store; lmr embed makes one")
     digests = _read_digests(path)  # before HDF5 meets a damaged structure, on which it may hang
+    is_outlined = False
     if digests is None:
-        require_readable(path, REMEDY)
+        with damage_named(path):
+            is_outlined = require_outline(path)
+        if not is_outlined:
+            require_readable(path, REMEDY)
     with _opened(path) as file:
-        if digests is None and not path.name.endswith(PARTIAL) and DIGESTS in file.attrs:
+        needs = ROW_DIGEST if path.name.endswith(PARTIAL) else DIGESTS
+        if digests is None and not (is_outlined and needs == ROW_DIGEST) and (needs in file or needs in file.attrs):
             raise ValueError("its digests are missing")
         yield file, digests
 

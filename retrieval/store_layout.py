@@ -18,6 +18,8 @@ REASON_BYTES = 120  # of UTF-8 kept of the reason why a picture is unreadable
 SHA256_BYTES = 32
 DIGESTS = "digests"  # attribute of stores that carry digests once they are finished
 FACTS = ("size", "mtime_ns", "sha256")
+ROW_DIGEST, ROW_DIGEST_BYTES = "row_digest", 8  # of sha256, by which a row that changed is found
+FILLED = ("vectors", "state", "reason", ROW_DIGEST, *FACTS)  # after the file was begun
 
 _TEXT = h5py.string_dtype("utf-8")
 _ATTRIBUTES = ("fingerprint", "model", "image_spec", "program_version", "manifest_digest")
@@ -80,6 +82,7 @@ def make_layout(file: Any, columns: Columns, info: StoreInfo) -> None:
         _reserve(file, name, (n,), np.dtype("<i8"))
     if columns.with_facts:
         _reserve(file, "sha256", (n, SHA256_BYTES), np.dtype("u1"))
+    _reserve(file, ROW_DIGEST, (n, ROW_DIGEST_BYTES), np.dtype("u1"))
     file.create_dataset("landmark", data=np.asarray(columns.landmark, dtype="<i4"))
     for name in ("image_id", "path", "kind"):
         texts = getattr(columns, name)
@@ -111,9 +114,19 @@ def require_layout(file: Any, *, unfinished: bool) -> None:
         numbers(file, "sha256", ("uint8",), (n, SHA256_BYTES))
     _require_range("landmark", numbers(file, "landmark", ("int32",), (n,))[:], -1, n_landmarks - 1)
     state = numbers(file, "state", ("uint8",), (n,))[:]
-    _require_range("state", state, TODO, UNREADABLE)
+    if ROW_DIGEST in file:
+        numbers(file, ROW_DIGEST, ("uint8",), (n, ROW_DIGEST_BYTES))
+    if not (unfinished and ROW_DIGEST in file):  # which tells the rows that have to be done again
+        _require_range("state", state, TODO, UNREADABLE)
     if not unfinished and (state == TODO).any():
         raise ValueError(f"{(state == TODO).sum():,} of {n:,} rows are still to do, the first is {state.argmin()}")
+
+
+def places_filled(file: Any) -> list[tuple[int, int]]:
+    """Where the datasets lie that are filled later: begin and end of each in the file, bytes."""
+    found = [file[name] for name in FILLED if name in file and file[name].size]
+    begins = [data.id.get_offset() or 0 for data in found]
+    return [(begin, begin + data.size * data.dtype.itemsize) for begin, data in zip(begins, found, strict=True)]
 
 
 def has_facts(file: Any) -> bool:

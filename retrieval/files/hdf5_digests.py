@@ -12,7 +12,7 @@ import hashlib
 import io
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -62,13 +62,13 @@ class Digests:
 
     def require_rest(self) -> None:
         """Raises ValueError where anything but the bulk is not as it was written. LmrError: it cannot be read."""
-        with _readable(self.path) as file:
+        with readable(self.path) as file:
             size = file.seek(0, os.SEEK_END)
             if size < self._place.n_bytes:
                 raise ValueError(f"it is cut short: {size:,} of {self._place.n_bytes:,} bytes")
             if size > self._place.n_bytes:
                 raise ValueError(f"it has {size:,} bytes, not the {self._place.n_bytes:,} that were written")
-            if _digest_of_rest(file, self._place) != self._digest(0):
+            if digest_outside(file, self._place.room, [(self._place.begin, self._place.end)], size) != self._digest(0):
                 raise ValueError("what it says of its pictures, or its structure, is not as it was written")
 
     def require_bulk(self) -> None:
@@ -88,7 +88,7 @@ class Digests:
         left = blocks[~self._whole[blocks]]
         if not len(left):
             return
-        with _readable(self.path) as file:
+        with readable(self.path) as file:
             for block in left.tolist():
                 first, last = _block(self._place, block)
                 file.seek(first)
@@ -111,7 +111,7 @@ def read_digests(path: Path) -> Digests | None:
 
     Raises LmrError when the file cannot be read, ValueError when the digests themselves are damaged.
     """
-    with _readable(path) as file:
+    with readable(path) as file:
         head = file.read(_HEADER.size)
         if len(head) < _HEADER.size or not head.startswith(_MAGIC):
             return None
@@ -138,7 +138,7 @@ def write_digests(file: BinaryIO, room: int, begin: int, end: int) -> None:
     place = _Place(room, size, begin, end) if begin < end else _Place(room, size, size, size)
     if not _fits(place, size):
         return
-    digests = bytearray(_digest_of_rest(file, place))
+    digests = bytearray(digest_outside(file, room, [(place.begin, place.end)], size))
     for block in range(place.n_digests - 1):
         first, last = _block(place, block)
         file.seek(first)
@@ -149,13 +149,27 @@ def write_digests(file: BinaryIO, room: int, begin: int, end: int) -> None:
     file.flush()
 
 
-def clear_digests(file: BinaryIO, room: int) -> None:
-    """Takes the digests off a file that is open to read and write; on disk when this returns. Raises OSError."""
-    if room >= _HEADER.size:
-        file.seek(0)
-        file.write(bytes(_HEADER.size))
-        file.flush()
-        os.fsync(file.fileno())
+def digest_outside(file: BinaryIO | io.FileIO, room: int, holes: Sequence[tuple[int, int]], n_bytes: int) -> bytes:
+    """sha256 of what HDF5 wrote, behind a user block of this size, but for some holes (begin, end) in it."""
+    known = hashlib.sha256()
+    flag = room + _OPEN_FLAG
+    begin = room
+    for hole, after in (*sorted([(flag, flag + 1), *holes]), (n_bytes, n_bytes)):
+        for start in range(begin, hole, _PIECE_BYTES):
+            file.seek(start)
+            known.update(file.read(min(_PIECE_BYTES, hole - start)))
+        begin = max(begin, after)
+    return known.digest()
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[io.FileIO]:
+    """A file that is open to read; what the system refuses is an LmrError."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            yield file
+    except OSError as error:
+        raise read_error(path, error) from error
 
 
 def _fits(place: _Place, size: int) -> bool:
@@ -168,23 +182,3 @@ def _fits(place: _Place, size: int) -> bool:
 def _block(place: _Place, block: int) -> tuple[int, int]:
     first = place.begin + block * place.block_bytes
     return first, min(first + place.block_bytes, place.end)
-
-
-def _digest_of_rest(file: BinaryIO | io.FileIO, place: _Place) -> bytes:
-    known = hashlib.sha256()
-    flag = place.room + _OPEN_FLAG
-    for begin, end in ((place.room, flag), (flag + 1, place.begin), (place.end, place.n_bytes)):
-        for start in range(begin, end, _PIECE_BYTES):
-            file.seek(start)
-            known.update(file.read(min(_PIECE_BYTES, end - start)))
-    return known.digest()
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[io.FileIO]:
-    """A file that is open to read; what the system refuses is an LmrError."""
-    try:
-        with path.open("rb", buffering=0) as file:
-            yield file
-    except OSError as error:
-        raise read_error(path, error) from error

@@ -227,7 +227,7 @@ def test_a_full_disk_in_the_middle_is_resumed(
 
     def put_or_full(self: StoreWriter, name: str, position: int, data: bytes) -> None:
         calls.append(name)
-        if len(calls) > 11:
+        if len(calls) > 13:
             raise OSError(28, os.strerror(28))
         put(self, name, position, data)
 

@@ -80,7 +80,7 @@ def test_the_file_is_laid_out_as_described(tmp_path: Path) -> None:
     with h5py.File(path, "r") as file:
         assert set(file) == {
             *("vectors", "image_id", "landmark", "landmarks", "landmark_name", "state", "path", "kind", "reason"),
-            *("size", "mtime_ns", "sha256"),
+            *("size", "mtime_ns", "sha256", "row_digest"),
         }
         assert file["vectors"].dtype == np.dtype("<f2")
         assert file["vectors"].shape == (5, D)
@@ -465,7 +465,7 @@ def test_a_store_killed_at_any_moment_goes_on(tmp_path: Path) -> None:
 class FullDisk(io.FileIO):
     """A file that takes some more bytes, then none."""
 
-    n_left = 1500
+    n_left = 10_000
 
     def write(self, data: Any) -> int:
         """Fails once the bytes are used up."""
@@ -477,7 +477,7 @@ class FullDisk(io.FileIO):
 
 def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, n = tmp_path / "x.h5", 3000
-    monkeypatch.setattr("retrieval.store._writable", lambda path: io.BufferedRandom(FullDisk(str(path), "r+b")))
+    monkeypatch.setattr("retrieval.store_writer._writable", lambda path: io.BufferedRandom(FullDisk(str(path), "r+b")))
     said = ""
     with create_store(path, manifest_of(n), [""] * n, INFO) as writer:
         for row in range(n):
@@ -610,16 +610,118 @@ def not_to_be_called(*_: object) -> None:
     raise AssertionError
 
 
-def test_the_digests_are_of_what_is_in_the_file(tmp_path: Path) -> None:
-    """What another process, or a failing disk, changed before the end is in the digests as it is in the file."""
+def test_a_store_that_reads_back_otherwise_is_not_finished(tmp_path: Path) -> None:
+    """Another process, or a failing disk, changed it before the end; those rows alone are done again."""
+    path = tmp_path / "x.h5"
+    with create_store(path, manifest_of(6), [""] * 6, INFO) as writer:
+        writer.write(np.arange(5), vectors_of(6)[:5])
+        writer.write_unreadable(5, "cut short")
+        flip(partial_path(path), begin_of(partial_path(path), "vectors") + 2 * D * 2)
+        flip(partial_path(path), begin_of(partial_path(path), "reason") + 5 * 120)
+        assert message(writer.finish) == (
+            f"{path}.partial: 2 of 6 rows read back otherwise than they were written, the first is row 2; check the "
+            "disk, then run the same command again, which does them again"
+        )
+    assert not path.exists()
+    with resume_store(path) as writer:
+        assert writer.damaged.tolist() == [2, 5]
+        assert np.flatnonzero(writer.state == TODO).tolist() == [2, 5]
+        writer.write(np.array([2, 5]), vectors_of(6)[[2, 5]])
+        writer.finish()
+    assert np.array_equal(read_store(path).vectors, vectors_of(6))
+
+
+def test_a_store_of_which_the_structure_changed_while_it_was_filled_is_not_finished(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     with create_store(path, manifest_of(6), [""] * 6, INFO) as writer:
         writer.write(np.arange(6), vectors_of(6))
-        with partial_path(path).open("r+b") as file:
-            file.seek(begin_of(partial_path(path), "vectors"))
-            file.write(np.float16(7).tobytes())
+        flip(partial_path(path), begin_of(partial_path(path), "landmark"))
+        assert message(writer.finish) == (
+            f"{path}.partial is damaged (what it says of its pictures, or its structure, is not as it was written); "
+            "copy it again if it is a copy, else make it again with lmr embed --overwrite"
+        )
+    assert not path.exists()
+
+
+def half_done(path: Path) -> bytes:
+    """Of six rows two are done, one is unreadable and three are to do; returns the content of the file."""
+    facts = PictureFacts(np.array([10, 20]), np.array([5, 6]), np.arange(64, dtype=np.uint8).reshape(2, 32))
+    with create_store(path, manifest_of(6), [""] * 6, INFO) as writer:
+        writer.write(np.array([0, 1]), vectors_of(6)[:2], facts)
+        writer.write_unreadable(2, "cut short")
+    return partial_path(path).read_bytes()
+
+
+def test_a_flipped_bit_anywhere_in_an_unfinished_store_is_found_or_done_again(tmp_path: Path) -> None:
+    """What may change unseen is room that is written before it is read: rows to do, and what is behind the digests."""
+    path = tmp_path / "x.h5"
+    whole = half_done(path)
+    unused, said, damaged = [], [], 0
+    for position in range(0, len(whole), 13):
+        partial_path(path).write_bytes(whole)
+        flip(partial_path(path), position, position % 8)
+        try:
+            writer = resume_store(path)
+        except LmrError as error:
+            said.append(str(error))
+            continue
+        with writer:
+            damaged += len(writer.damaged)
+            if not len(writer.damaged):
+                unused.append(position)
+            todo = np.flatnonzero(writer.state == TODO)
+            assert set(todo) >= {3, 4, 5}
+            writer.write(todo, vectors_of(6)[todo])
+            writer.finish()
+        store = read_store(path)
+        assert np.array_equal(store.vectors[store.done], vectors_of(6)[store.done])
+        assert store.image_id.tolist() == [f"id{i}" for i in range(6)]
+        path.unlink()
+    assert all(text.startswith(f"{path}.partial is damaged (") for text in said)
+    assert damaged > 5
+    assert len(unused) < len(whole) / 13 / 5
+
+
+@pytest.mark.parametrize(("name", "at", "value", "again"), [
+    ("vectors", 1 * D * 2, 0x7F, [1]), ("state", 0, 9, [0]), ("state", 1, UNREADABLE, [1]), ("state", 2, DONE, [2]),
+    ("state", 4, DONE, [4]), ("state", 1, TODO, []), ("reason", 2 * 120, 0x41, [2]), ("size", 8, 99, [1]),
+    ("mtime_ns", 0, 99, [0]), ("sha256", 32, 99, [1]), ("row_digest", 16, 99, [2]),
+])  # fmt: skip
+def test_a_row_that_is_not_as_it_was_written_is_done_again(
+    tmp_path: Path, name: str, at: int, value: int, again: list[int]
+) -> None:
+    path = tmp_path / "x.h5"
+    half_done(path)
+    with partial_path(path).open("r+b") as file:
+        file.seek(begin_of(partial_path(path), name) + at)
+        file.write(bytes([value]))
+    with resume_store(path) as writer:
+        assert writer.damaged.tolist() == again
+        lost = [1] if (name, at, value) == ("state", 1, TODO) else again
+        assert np.flatnonzero(writer.state == TODO).tolist() == sorted({*lost, 3, 4, 5})
+
+
+def test_an_unfinished_store_that_lost_its_digest_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    whole = half_done(path)
+    partial_path(path).write_bytes(bytes(512) + whole[512:])
+    assert message(resume_store, path) == (
+        f"{path}.partial is damaged (its digests are missing); make it again with lmr embed --overwrite"
+    )
+
+
+def test_an_unfinished_store_of_before_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    half_done(path)
+    with h5py.File(partial_path(path), "r+") as file:
+        del file["row_digest"]
+    partial_path(path).write_bytes(bytes(512) + partial_path(path).read_bytes()[512:])
+    with resume_store(path) as writer:
+        assert not len(writer.damaged)
+        assert writer.state.tolist() == [DONE, DONE, UNREADABLE, TODO, TODO, TODO]
+        writer.write(np.array([3, 4, 5]), vectors_of(6)[3:])
         writer.finish()
-    assert read_store(path).vectors[0, 0] == 7
+    assert read_store(path).state.tolist() == [DONE, DONE, UNREADABLE, DONE, DONE, DONE]
 
 
 def without_digests(path: Path) -> Path:
@@ -730,9 +832,12 @@ def test_an_unfinished_store_may_have_rows_to_do_but_nothing_impossible(tmp_path
     with create_store(path, manifest_of(6), [""] * 6, INFO):
         pass
     assert (read_store_info(partial_path(path))[1] == TODO).all()
-    with partial_path(path).open("r+b") as file:
-        file.seek(begin_of(partial_path(path), "state"))
-        file.write(bytes([9]))
+    with h5py.File(partial_path(path), "r+") as file:
+        del file["row_digest"]  # of a store of before
+    content = bytearray(partial_path(path).read_bytes())
+    content[:512] = bytes(512)
+    content[begin_of(partial_path(path), "state")] = 9
+    partial_path(path).write_bytes(content)
     assert message(resume_store, path) == (
         f"{path}.partial is damaged (state of row 0 is 9, it must lie in [0, 2]); "
         "make it again with lmr embed --overwrite"
