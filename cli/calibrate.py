@@ -23,7 +23,7 @@ from cli.options import (
 )
 from cli.reading import require_there
 from cli.terminal import say_result, shown
-from retrieval.errors import LmrError
+from retrieval.errors import DamageError, LmrError
 from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
@@ -104,12 +104,15 @@ def command(queries: Path, index_path: Path, as_json: bool, **values: Any) -> No
 
 
 def _calibration_of(folder: "IndexFolder") -> "Calibration | None":
-    """The calibration that is there; None without one, or where it is damaged and has to be made again."""
+    """The calibration that is there; None without one, or where it is damaged and has to be made again.
+
+    Raises LmrError for one that cannot be read, or is of another version.
+    """
     from index.folder import read_calibration
 
     try:
         return read_calibration(folder.path, folder.info)
-    except LmrError:
+    except DamageError:
         return None
 
 

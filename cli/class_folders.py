@@ -13,7 +13,7 @@ from cli.options import warn
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import private_path, written_for
 from retrieval.files.folders import flush_tree
-from retrieval.files.json_file import read_json, write_json
+from retrieval.files.json_file import read_json, require_signed, require_version, signed, write_json
 from retrieval.images.source import read_picture
 from retrieval.manifest import Manifest
 from retrieval.tars import find_member
@@ -78,6 +78,20 @@ def require_own_folder(tree: Tree, *, overwrite: bool) -> None:
     for path in _files_below(folder):
         if path not in allowed and _written_for(path) not in allowed:
             raise LmrError(f"--class-folders {folder}: holds {path}, which is not of this split; take it out")
+
+
+def is_tree(folder: Path) -> bool:
+    """Whether a folder with a split.json is one of links, not one of manifests."""
+    return any((folder / part).is_dir() for part in PARTS)
+
+
+def require_record(folder: Path) -> None:
+    """Raises LmrError where the record of a tree of links is damaged, or says that the tree is unfinished."""
+    path, remedy = folder / RECORD, "run the same lmr split again into another folder"
+    content = require_signed(read_json(path, remedy), str(path), remedy, may_lack=True)
+    require_version(content, FORMAT_VERSION, str(path), remedy)
+    if content.get("state") != "finished":
+        raise LmrError(f"{folder} is unfinished; run the same lmr split again")
 
 
 def make_class_folders(tree: Tree, how: How, on_done: Callable[[int], None]) -> int:
@@ -165,13 +179,13 @@ def _from_tar(picture: str) -> bytes:
 
 def _write_record(folder: Path, identity: Mapping[str, str], state: str) -> None:
     content = {"format_version": FORMAT_VERSION, **identity, "state": state}
-    write_json(folder / RECORD, content)
+    write_json(folder / RECORD, signed(content))
 
 
 def _read_record(folder: Path) -> dict[str, str] | None:
     """The identity of the split that the tree is of; None where it is of none."""
     try:
-        content = read_json(folder / RECORD, "")
+        content = require_signed(read_json(folder / RECORD, ""), "", "", may_lack=True)
     except LmrError:
         return None
     is_ours = content.pop("format_version", None) == FORMAT_VERSION and content.pop("state", None) is not None

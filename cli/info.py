@@ -10,17 +10,12 @@ from cli.options import PATH, json_option
 from cli.reading import load_manifest
 from cli.tars import index_tars
 from cli.terminal import say_result, shown
+from cli.verifying import NO_DIGESTS, can_verify, is_store, kind_of, verify_whole
 from retrieval.errors import LmrError
 from retrieval.files.folders import current_folder
-from retrieval.words import counted
 
 if TYPE_CHECKING:
     from index.calibration import Calibration
-
-
-NO_DIGESTS = "none: it is unfinished, or of an earlier lmr"
-
-_STORES = (".h5", ".hdf5")
 
 
 @click.command(name="info")
@@ -30,6 +25,9 @@ _STORES = (".h5", ".hdf5")
 def command(path: Path | None, as_json: bool, verify: bool) -> None:
     """Tell what PATH is: a descriptor store, a model folder, an index folder, its calibration.json, or a manifest.
 
+    With --verify everything else that lmr writes is read too: exported models, cleanings, splits, downloads and
+    comparisons, and all of them in a folder and below.
+
     \b
     Example:
       lmr info landmarks
@@ -37,18 +35,21 @@ def command(path: Path | None, as_json: bool, verify: bool) -> None:
     """
     if path is None:
         raise click.UsageError("give what to look at, such as lmr info landmarks, model, train.h5 or train.csv")
-    facts = describe(path)
+    facts = describe(path, verify=verify)
     if verify:
         facts["verified"] = verify_whole(path)
     say_result(facts, _lines(facts), as_json=as_json, default=str)
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """What is known of the thing at this path. LmrError when it is nothing that lmr makes or reads."""
+def describe(path: Path, *, verify: bool = False) -> dict[str, Any]:
+    """What is known of the thing at this path. LmrError when it is nothing that lmr makes or reads.
+
+    verify: it will be read whole; a folder or file that is no manifest may then hold anything that lmr writes.
+    """
     path = current_folder(path)
     if not path.exists():
         raise LmrError(f"{path}: there is no such file or folder")
-    if path.suffix in _STORES or path.name.endswith(".partial"):
+    if is_store(path):
         return _describe_store(path)
     if path.name in ("index.json", "model.json"):
         path = path.parent
@@ -58,32 +59,15 @@ def describe(path: Path) -> dict[str, Any]:
         return _describe_index(path)
     if path.suffix == ".onnx" or (path / "model.json").is_file():
         return _describe_model(path)
-    return _describe_manifest(path)
-
-
-def verify_whole(path: Path) -> str:
-    """Reads all of the thing at this path; what was compared. Raises LmrError that names what is wrong."""
-    from index.folder import open_folder
-    from retrieval.opening import model_files, open_card
-    from retrieval.store import read_store
-    from retrieval.store_file import PARTIAL, require_whole
-
-    path = current_folder(path)
-    if path.suffix in _STORES or path.name.endswith(PARTIAL):
-        has_digests = require_whole(path)
-        if not path.name.endswith(PARTIAL):
-            read_store(path)
-        return "every byte is as it was written" if has_digests else f"{NO_DIGESTS}; every value is possible"
-    if path.name in ("index.json", "model.json", "calibration.json"):
-        path = path.parent
-    if (path / "index.json").is_file():
-        folder = open_folder(path, device="cpu")
-        model_files(folder.model_path, open_card(folder.model_path))
-        return f"{counted(len(folder.info.files), 'file')} are as they were written, and fit each other"
-    if path.suffix == ".onnx" or (path / "model.json").is_file():
-        files = model_files(path, open_card(path))
-        return f"model.json and {', '.join(sorted(files))} are as they were written"
-    return "it is read as every command reads it; manifests carry no digests"
+    if verify and can_verify(path):
+        return {"what": "folder of what lmr wrote" if path.is_dir() else "file that lmr wrote"}
+    kind = kind_of(path)
+    if kind is None:
+        return _describe_manifest(path)
+    try:
+        return {**_describe_manifest(path), "what": kind}
+    except LmrError:  # without pictures
+        return {"what": kind}
 
 
 def _describe_store(path: Path) -> dict[str, Any]:
@@ -122,12 +106,13 @@ def _describe_model(path: Path) -> dict[str, Any]:
 
 
 def _describe_index(path: Path) -> dict[str, Any]:
-    from index.folder import open_folder
+    from index.folder import check_files, read_calibration, read_info
 
-    folder = open_folder(path, device="cpu")
-    facts = {"what": "index folder", **folder.info.to_json()}
-    facts["files"] = {name: f"{listed['size']} bytes" for name, listed in folder.info.files.items()}
-    calibration = folder.calibration
+    info = read_info(path)
+    check_files(path, info, "size")
+    facts = {"what": "index folder", **info.to_json()}
+    facts["files"] = {name: f"{listed['size']} bytes" for name, listed in info.files.items()}
+    calibration = read_calibration(path, info)
     facts["calibration"] = _describe_calibration(calibration) if calibration else "none; lmr calibrate makes one"
     return facts
 

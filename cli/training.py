@@ -16,7 +16,7 @@ from cli.tensorboard import summary_writer, write_epoch
 from cli.trained import CURVES, Trained, forget_trained
 from cli.workers import default_workers
 from retrieval.data.labels import require_meeting
-from retrieval.errors import LmrError
+from retrieval.errors import DamageError, LmrError
 from retrieval.images.preprocess import ImageSpec
 from retrieval.training.config import TrainConfig
 
@@ -88,7 +88,7 @@ def _require_whole(output: Path) -> None:
 
     try:
         require_weights(output, read_card(output))
-    except LmrError as error:
+    except DamageError as error:
         raise LmrError(f"{output} is trained already, but is not whole: {error}; --overwrite trains anew") from error
 
 

@@ -45,7 +45,7 @@ from index.thumbnails import write_thumbnails
 from index.voting import VoteRule
 from index.whitening import Whitening, fit_supervised_whitening, fit_whitening
 from retrieval.arrays import FloatArray
-from retrieval.errors import LmrError
+from retrieval.errors import DamageError, LmrError
 from retrieval.files.atomic import write_text
 from retrieval.files.folders import current_folder, replacing_folder
 from retrieval.files.lock import lock_path, output_lock
@@ -188,7 +188,7 @@ def _find_same(path: Path, digest: str, thumbnail_px: int) -> FolderInfo | None:
             found = info.thumbnails.get("side_px", thumbnail_px)
             if found == thumbnail_px:
                 return info
-    except LmrError as error:
+    except DamageError as error:
         raise LmrError(f"{error}; --overwrite replaces it") from error
     if info.inputs_digest == digest:
         raise LmrError(

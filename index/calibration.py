@@ -150,7 +150,7 @@ class Calibration:
         if document.get("format_version") != FORMAT_VERSION:
             raise LmrError(
                 f"{source}: format_version {document.get('format_version')}, this program reads {FORMAT_VERSION}; "
-                "run lmr calibrate again"
+                "use the lmr that made it"
             )
         values = {key: value for key, value in document.items() if key != "format_version"}
         read = _Reader(source)

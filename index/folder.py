@@ -28,7 +28,7 @@ from index.thumbnails import Kept, Thumbnails
 from index.voting import MOST_NEIGHBOURS, VoteRule
 from index.whitening import Whitening, load_whitening
 from retrieval.arrays import FloatArray
-from retrieval.errors import LmrError
+from retrieval.errors import DamageError, LmrError
 from retrieval.files.digest import sha256_file
 from retrieval.files.folders import current_folder
 from retrieval.files.json_file import convert, read_json, read_signed_json, write_signed_json
@@ -206,9 +206,12 @@ def read_calibration(folder: Path, info: FolderInfo) -> Calibration | None:
     if not path.exists():
         return None
     content = read_signed_json(path, CALIBRATION_VERSION, "run lmr calibrate again")
-    calibration = Calibration.from_json(content, str(path))
+    try:
+        calibration = Calibration.from_json(content, str(path))
+    except LmrError as error:
+        raise DamageError(*error.lines) from error
     if calibration.origin.index_digest != info.inputs_digest:
-        raise LmrError(f"{path} was made for another index; run lmr calibrate again")
+        raise DamageError(f"{path} was made for another index; run lmr calibrate again")
     return calibration
 
 
@@ -232,15 +235,15 @@ def check_files(folder: Path, info: FolderInfo, verify: Literal["full", "size"])
     for name, listed in info.files.items():
         path = folder / name
         if not path.is_file():
-            raise LmrError(f"{path} is missing; copy the whole folder or run lmr build-index again")
+            raise DamageError(f"{path} is missing; copy the whole folder or run lmr build-index again")
         size = path.stat().st_size
         if size != listed["size"]:
-            raise LmrError(
+            raise DamageError(
                 f"{path} has {size} bytes, {INFO} says {listed['size']}; "
                 "copy the folder again or run lmr build-index again"
             )
         if verify == "full" and sha256_file(path) != listed["sha256"]:
-            raise LmrError(
+            raise DamageError(
                 f"{path} was changed or damaged: its sha256 is not that of {INFO}; "
                 "copy the folder again or run lmr build-index again"
             )

@@ -6,6 +6,7 @@ they are equal. A query whose last neighbour might be tied with a row that was n
 FAISS is imported where it is used, since commands that refuse their input or find nothing to do import this module.
 """
 
+import contextlib
 import functools
 import re
 from collections.abc import Iterator
@@ -109,8 +110,14 @@ class FlatIndex:
             flat: Any = faiss.read_index(str(path))
             sound = flat.metric_type == faiss.METRIC_INNER_PRODUCT and _storage(flat) is not None
             sound = sound and flat.codes.size() == flat.ntotal * flat.code_size
-        except (RuntimeError, MemoryError):
-            raise LmrError(f"{path}: damaged or cut short; run lmr build-index again") from None
+        except MemoryError:
+            raise LmrError(
+                f"{path}: there is not enough memory for it, or it is damaged; lmr info --verify tells"
+            ) from None
+        except RuntimeError as error:
+            with contextlib.suppress(OSError), Path(path).open("rb"):
+                raise LmrError(f"{path}: damaged or cut short; run lmr build-index again") from None
+            raise LmrError(f"{path} cannot be read; the file itself may be whole") from error
         if not sound:
             raise LmrError(f"{path}: not an index that lmr wrote; run lmr build-index")
         try:

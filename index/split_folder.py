@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Literal, TypedDict
 from retrieval.errors import LmrError
 from retrieval.files.atomic import remove_leftovers, replacing, write_error
 from retrieval.files.digest import sha256_file
-from retrieval.files.json_file import read_json, require_type, write_json
+from retrieval.files.json_file import read_json, require_signed, require_type, require_version, signed, write_json
 
 RECORD = "split.json"
 FORMAT_VERSION = 1
@@ -124,13 +124,12 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
         return None
     remedy = "--overwrite writes the split anew"
     record = read_json(path, remedy)
-    if (version := record.get("format_version")) != FORMAT_VERSION:
-        raise LmrError(f"{path} has format_version {version}, this lmr reads {FORMAT_VERSION}; {remedy}")
-    return require_type(record, _Record, str(path), remedy)
+    require_version(record, FORMAT_VERSION, str(path), remedy)
+    return require_type(require_signed(record, str(path), remedy, may_lack=True), _Record, str(path), remedy)
 
 
 def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    write_json(folder / RECORD, record)
+    write_json(folder / RECORD, signed(record))
 
 
 def _write(folder: Path, file: BinaryIO, lines: Iterable[str]) -> dict[str, Any]:

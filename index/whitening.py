@@ -70,7 +70,7 @@ def load_whitening(path: str | Path) -> Whitening:
         version = file.attrs.get("format_version")
         if version != FORMAT_VERSION:
             raise LmrError(
-                f"{path}: format_version {version}, this program reads {FORMAT_VERSION}; run lmr build-index again"
+                f"{path}: format_version {version}, this program reads {FORMAT_VERSION}; use the lmr that made it"
             )
         mean = numbers(file, "mean", ("float64",), (None,))
         return Whitening(mean[:], numbers(file, "matrix", ("float64",), (len(mean), None))[:])

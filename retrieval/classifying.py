@@ -1,5 +1,6 @@
 """Landmarks by the classifier that a network was trained with, instead of by neighbours."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from retrieval.checkpoint import load_model, read_card
 from retrieval.embedding import Embedder
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_bytes
+from retrieval.files.digest import sha256_json
 from retrieval.files.json_file import convert
 from retrieval.sources import Source
 from retrieval.training.config import LossConfig
@@ -74,13 +76,14 @@ def save_classifier(folder: Path, loss: LandmarkLoss, labels: tuple[str, ...]) -
         return
     if len(labels) != loss.n_classes:
         raise ValueError(f"{len(labels)} labels for {loss.n_classes} classes")
-    about = {
+    about: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "weights_sha256": read_card(folder).weights_sha256,
         "loss": asdict(loss.config),
         "labels": labels,
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
+    about["content_sha256"] = _digest(about, tensors)
     write_bytes(folder / CLASSIFIER, save(tensors, {"lmr": json.dumps(about)}))
 
 
@@ -183,13 +186,26 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise LmrError(f"{path} cannot be read: {error.strerror or error}; try again, the file may be whole") from error
+    except MemoryError as error:
+        raise LmrError(f"{path} cannot be read: not enough memory for its tensors") from error
     except Exception as error:  # whatever a damaged file makes safetensors say
         raise LmrError(f"{path} is damaged; restore it or train again") from error
     known = isinstance(about, dict) and isinstance(about.get("loss"), dict)
     if not known or about.get("format_version") != FORMAT_VERSION or set(about["loss"]) != set(asdict(LossConfig())):
-        raise LmrError(f"{path} was written by another version of lmr; train again")
+        raise LmrError(f"{path} was written by another version of lmr; use that one, or train again elsewhere")
     convert(about, _About, str(path), "restore it or train again")
+    if about.pop("content_sha256", None) not in (None, _digest(about, tensors)):  # None: of an earlier lmr
+        raise LmrError(f"{path} is damaged: its sha256 differs; restore it or train again")
     return about, tensors
+
+
+def _digest(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """sha256 (hex) over what a file says of itself, its tensors, and their names."""
+    known = {
+        name: [str(tensor.dtype), list(tensor.shape), hashlib.sha256(tensor.numpy().tobytes()).hexdigest()]
+        for name, tensor in tensors.items()
+    }
+    return sha256_json({"about": about, "tensors": known})
 
 
 def _make_head(config: LossConfig, tensors: dict[str, Tensor]) -> nn.Module:

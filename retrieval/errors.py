@@ -1,4 +1,4 @@
-"""The two exceptions of the project: what the user can act on, and a picture that cannot be read."""
+"""The exceptions of the project: what the user can act on, and a picture that cannot be read."""
 
 
 class LmrError(Exception):
@@ -14,6 +14,14 @@ class LmrError(Exception):
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
+
+
+class DamageError(LmrError):
+    """A file of lmr's own that is proven to be of no use: changed, cut short, missing, or not of what it lies with.
+
+    Only of such a one may be said that it can be replaced: not of one that the system does not let be read, that is of
+    another version, or of somebody else.
+    """
 
 
 class UnreadableError(Exception):

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from retrieval.arrays import LongArray, ObjArray
@@ -91,6 +92,19 @@ def measure_manifest(
     return FactsTable(tuple(facts for facts in found if facts is not None))
 
 
+def require_sound(cache: Path) -> None:
+    """Raises LmrError where SQLite finds damage in a file, or facts in it that cannot be."""
+    try:
+        with closing(sqlite3.connect(f"{cache.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            ((said,),) = connection.execute("PRAGMA integrity_check(1)").fetchall()
+            if said != "ok":
+                raise _cache_error(cache, ValueError(said.splitlines()[0]))
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
+                _known(connection, cache)
+    except sqlite3.Error as error:
+        raise _cache_error(cache, error) from error
+
+
 def _measure(rows: list[int], source: PictureSource) -> list[Measured]:
     return list(_measured(rows, source))
 
@@ -108,7 +122,10 @@ def _open_cache(cache: Path | None) -> sqlite3.Connection:
         connection = sqlite3.connect(":memory:" if cache is None else cache, timeout=_WAIT_S)
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version not in (0, FORMAT_VERSION):
-            raise LmrError(f"{cache} has format_version {version}, this lmr reads {FORMAT_VERSION}; delete it")
+            raise LmrError(
+                f"{cache} has format_version {version}, this lmr reads {FORMAT_VERSION}; use "
+                "the lmr that made it, or name another"
+            )
         connection.execute(_TABLE)
         connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
         connection.commit()
@@ -144,10 +161,12 @@ def _to_json(facts: Measured) -> str:
 
 def _from_json(text: str) -> Measured:
     content = json.loads(text)
-    return content if isinstance(content, str) else PictureFacts(**content)
+    return content if isinstance(content, str) else msgspec.convert(content, PictureFacts)
 
 
 def _cache_error(cache: Path | None, error: Exception) -> LmrError:
     if isinstance(error, sqlite3.OperationalError):  # of the disk, its rights, another process: the facts are sound
         return LmrError(f"{cache} cannot be used: {error}; make room, wait for another command, or name another")
-    return LmrError(f"{cache}: not a usable file of picture facts ({error}); delete it or name another")
+    if "not a database" in str(error):
+        return LmrError(f"{cache} is not a file of picture facts; move it away or name another")
+    return LmrError(f"{cache} is damaged ({error}); move it away or name another")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-from retrieval.errors import LmrError
+from retrieval.errors import DamageError, LmrError
 from retrieval.files.digest import sha256_file, sha256_json
 from retrieval.files.json_file import convert, read_json, write_json
 from retrieval.images.preprocess import MOST_PIXELS, ImageSpec
@@ -237,7 +237,7 @@ def read_any_card(folder: Path) -> Card:
     """Reads `model.json`. LmrError: no model there, damaged, of another format version."""
     path = folder / CARD
     if not path.is_file():
-        raise LmrError(f"{folder}: there is no model (no {CARD}); lmr train makes one")
+        raise DamageError(f"{folder}: there is no model (no {CARD}); lmr train makes one")
     return parse_card(read_json(path, "train again or restore it"), str(path))
 
 
@@ -246,13 +246,15 @@ def parse_card(given: dict[str, Any], source: str) -> Card:
     try:
         version = given.pop("format_version")
         if version != FORMAT_VERSION:
-            raise LmrError(f"{source} has format_version {version}, this program reads {FORMAT_VERSION}; train again")
+            raise LmrError(
+                f"{source} has format_version {version}, this program reads {FORMAT_VERSION}; use the lmr that made it"
+            )
         fingerprint = given.pop("fingerprint")
         card = _parse_ensemble(given, source) if "members" in given else _parse_model(given, source)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LmrError(f"{source} is damaged ({error}); train again or restore it") from error
+        raise DamageError(f"{source} is damaged ({error}); train again or restore it") from error
     if card.fingerprint != fingerprint:
-        raise LmrError(
+        raise DamageError(
             f"{source} was changed by hand: its fingerprint is {card.fingerprint[:8]}, it says {str(fingerprint)[:8]}; "
             "restore it or train again"
         )
@@ -263,9 +265,9 @@ def require_weights(folder: Path, card: ModelCard) -> Path:
     """The weights file of the card. LmrError: missing or damaged."""
     path = folder / card.weights_name
     if not path.is_file():
-        raise LmrError(f"{path} is missing; restore it beside {CARD} or train again")
+        raise DamageError(f"{path} is missing; restore it beside {CARD} or train again")
     if sha256_file(path) != card.weights_sha256:
-        raise LmrError(f"{path} is damaged: its sha256 is not the one in {CARD}; restore it or train again")
+        raise DamageError(f"{path} is damaged: its sha256 is not the one in {CARD}; restore it or train again")
     return path
 
 

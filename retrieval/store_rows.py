@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from retrieval.arrays import LongArray, UInt8Array
+from retrieval.errors import LmrError
+from retrieval.store_file import open_store
 from retrieval.store_layout import FACTS, ROW_DIGEST, ROW_DIGEST_BYTES, TODO, UNREADABLE, has_facts
 
 _ROWS = 4096  # read at a time
@@ -44,6 +46,21 @@ def changed_rows(path: Path, file: Any) -> LongArray | None:
     n = len(file["state"])
     changed = [_changed(given, start, min(n, start + _ROWS)) for start in range(0, n, _ROWS)]
     return np.concatenate([np.zeros(0, np.int64), *changed])
+
+
+def require_rows(path: Path) -> bool:
+    """Reads what was written into an unfinished store. False where it keeps no digests.
+
+    Raises LmrError as `open_store`, and where rows are not as they were written.
+    """
+    with open_store(path) as (file, _):
+        changed, n = changed_rows(path, file), len(file["state"])
+    if changed is not None and len(changed):
+        raise LmrError(
+            f"{path}: {len(changed):,} of {n:,} rows are not as they were written, the first is row {changed[0]:,}; "
+            "the lmr embed that goes on with it does them again"
+        )
+    return changed is not None
 
 
 def _changed(given: dict[str, Any], start: int, stop: int) -> LongArray:

@@ -101,8 +101,10 @@ class TarIndex:
                     weakref.finalize(self, self._connection.close)
                 return self._connection.execute(sql, values).fetchall()
             except sqlite3.Error as error:
+                if isinstance(error, sqlite3.OperationalError):  # of the disk, its rights, another process
+                    raise LmrError(f"{self.path} cannot be read: {error}; run the same command again") from error
                 raise LmrError(
-                    f"{self.path}: not a usable index of tars ({error}); delete it and run the same command again"
+                    f"{self.path} is damaged ({error}); remove it and run the same command again, which makes it anew"
                 ) from error
 
 

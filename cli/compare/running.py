@@ -4,7 +4,6 @@ Each step is a command of lmr with a configuration file, so that it can be run a
 goes into it; `models/` holds trained networks, `stores/` their descriptors, `systems/` what answers with them.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cli.compare.answering import Ready, calibration_settings, classifier, index_system
 from cli.compare.folders import described_folder, in_data, model_folder, system_folder
-from cli.compare.keeping import read_answers, read_facts, write_answers
+from cli.compare.keeping import read_answers, read_facts, write_answers, write_facts
 from cli.compare.plan import Entry
 from cli.compare.workshop import FACTS, FINISHED, Workshop, run_step, write_config
 from retrieval.errors import LmrError
@@ -75,10 +74,18 @@ def make_system(shop: Workshop, label: str, parts: Sequence[Recipe], part: str) 
                 _train(shop, member, model)
         group = Group(label, parts, models, folder)
         answered, facts = _answers(shop, group, part)
-        seconds = [read_facts(model / FINISHED)["training_s"] for model in models if model is not None]
+        seconds = [_training_s(model / FINISHED) for model in models if model is not None]
     except LmrError as error:
         raise LmrError(f"{label}: {error.lines[0]}", *error.lines[1:]) from error
     return Made(answered, _logs(models), {"training_s": sum(seconds) if seconds else None, **facts})
+
+
+def _training_s(path: Path) -> float:
+    """Seconds that a finished training took."""
+    seconds = read_facts(path).get("training_s")
+    if seconds is None:
+        raise LmrError(f"{path} is damaged (no training_s); remove it and run the same command again")
+    return seconds
 
 
 def _logs(models: Sequence[Path | None]) -> dict[str, Path]:
@@ -105,26 +112,24 @@ def _train(shop: Workshop, recipe: Recipe, folder: Path) -> None:
     output = folder / "model"
     run_step("train", [shop.data.train, "--config", config, "--output", output, *shop.arguments("train")])
     from cli.report.curves import read_log
-    from retrieval.files.atomic import write_text
 
     seconds = sum(read_log(path)[-1]["seconds"] for path in output.rglob("training.csv"))  # of every stage
-    write_text(folder / FINISHED, [json.dumps({"training_s": seconds}), "\n"])
+    write_facts(folder / FINISHED, {"training_s": seconds})
 
 
 def _answers(shop: Workshop, group: Group, part: str) -> "tuple[Answered, dict[str, float | None]]":
     """The answers to a part, kept in the system's folder."""
     from index.compared import answers_of
-    from retrieval.files.atomic import write_text
 
     asked = {name: asked for name, (_, _, asked) in shop.queries.items()}
     kept = group.folder / f"answers-{part}-{shop.data.digest(shop.data.parts[part])[:12]}.npz"
     facts_path = group.folder / FACTS
     if kept.exists() and facts_path.exists():
-        return read_answers(kept), read_facts(facts_path)
+        return read_answers(kept, len(asked[part])), read_facts(facts_path)
     ready = _make(shop, group)
     answered = answers_of(ready.system, asked["val"], asked.get("test") if part == "test" else None)
     facts = {"pictures_per_s": ready.pictures_per_s, "descriptor_bytes": ready.descriptor_bytes}
-    write_text(facts_path, [json.dumps(facts), "\n"])
+    write_facts(facts_path, facts)
     write_answers(kept, answered)
     return answered, facts
 

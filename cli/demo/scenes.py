@@ -22,7 +22,7 @@ from cli.demo.props import Props, make_props
 from cli.demo.views import NON_LANDMARK_KINDS, ViewSpec, render_building, render_other
 from cli.demo.windows import Look
 from retrieval.arrays import FloatArray
-from retrieval.errors import LmrError
+from retrieval.errors import DamageError, LmrError
 from retrieval.files.atomic import write_error, write_text
 from retrieval.files.folders import flush_tree
 from retrieval.files.json_file import read_json, write_json
@@ -233,8 +233,8 @@ def _finished(demo: DemoSet, record: dict[str, object]) -> bool:
     try:
         found = read_json(path, "")
         finished = bool(found.pop("finished"))
-    except (LmrError, KeyError):
-        raise LmrError(f"{path} is damaged; delete the folder {demo.folder} or give another") from None
+    except (DamageError, KeyError):
+        raise LmrError(f"{path} is damaged; remove it and the demo set beside it, or give another folder") from None
     if found != json.loads(json.dumps(record)):
         raise LmrError(
             f"{demo.folder} holds a demo set of seed {found.get('seed')} made with other settings than "

@@ -10,7 +10,7 @@ from index.cleaning.decisions import Decisions, apply_decisions, decision_lines
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_error, write_text
 from retrieval.files.digest import sha256_file
-from retrieval.files.json_file import read_json, require_type, write_json
+from retrieval.files.json_file import read_json, require_signed, require_type, require_version, signed, write_json
 from retrieval.manifest import Manifest
 from retrieval.manifest_writing import manifest_lines
 
@@ -128,13 +128,25 @@ def finish_review(output: Path, manifest: Manifest, decisions: Decisions, review
 
 def read_state(output: Path) -> dict[str, Any] | None:
     """What clean.json says, None where there is none. Raises LmrError for a damaged one or another version."""
-    state = _read_json(output / STATE)
-    if state is not None and state.get("format_version") != FORMAT_VERSION:
-        raise LmrError(
-            f"{output / STATE} has format_version {state.get('format_version')}, this lmr reads {FORMAT_VERSION}; "
-            "give --overwrite or another --output"
-        )
-    return None if state is None else require_type(state, _State, str(output / STATE), _REMEDY)
+    path = output / STATE
+    state = _read_json(path)
+    if state is None:
+        return None
+    require_version(state, FORMAT_VERSION, str(path), _REMEDY)
+    return require_type(require_signed(state, str(path), _REMEDY, may_lack=True), _State, str(path), _REMEDY)
+
+
+def require_written(output: Path) -> None:
+    """Raises LmrError where the tables of a finished cleaning are not as they were written."""
+    state = read_state(output)
+    if state is None:
+        raise LmrError(f"{output} holds no finished cleaning; run the same lmr clean again")
+    for name, key in ((KEPT, "kept_sha256"), (DECISIONS, "decisions_sha256")):
+        path = output / name
+        if not path.is_file():
+            raise LmrError(f"{path} is missing; run the same lmr clean again")
+        if state.get(key) not in (None, sha256_file(path)):
+            raise LmrError(f"{path} was changed since it was written")
 
 
 def _require_kept(output: Path, state: Mapping[str, Any]) -> None:
@@ -162,7 +174,7 @@ def _write_state(output: Path, identity: Identity, decisions: Decisions, review:
     }
     if review is not None:
         content["review"] = review
-    write_json(output / STATE, content)
+    write_json(output / STATE, signed(content))
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

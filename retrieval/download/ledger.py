@@ -160,7 +160,10 @@ class Ledger:
             connection = sqlite3.connect(":memory:" if self._path is None else self._path, timeout=1)
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version not in (0, FORMAT_VERSION):
-                raise LmrError(f"{self._path} has format_version {version}, this lmr reads {FORMAT_VERSION}; delete it")
+                raise LmrError(
+                    f"{self._path} has format_version {version}, this lmr reads {FORMAT_VERSION}; "
+                    "use the lmr that made it, or choose another folder"
+                )
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # so that two runs never share a folder
             connection.execute("PRAGMA synchronous = FULL")  # a file gets its name when its row lasts
             if version:
@@ -190,7 +193,11 @@ class Ledger:
             return LmrError(f"{self._path} cannot be written: {text}; make room and run the same command again")
         if "readonly" in text or ("unable to open" in text and not (self._path and self._path.exists())):
             return LmrError(f"{self._path} cannot be written; choose another folder")
-        return LmrError(f"{self._path}: not a usable ledger of a download ({text}); delete it or choose another folder")
+        if isinstance(error, sqlite3.OperationalError) and "no such" not in text:
+            return LmrError(f"{self._path} cannot be used: {text}; try again, or choose another folder")
+        if "not a database" in text or isinstance(error, sqlite3.OperationalError):
+            return LmrError(f"{self._path} is not a ledger of a download; move it away, or choose another folder")
+        return LmrError(f"{self._path} is damaged ({text}); move it away, or choose another folder")
 
 
 def _column(name: str) -> str:

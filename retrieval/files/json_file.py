@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from retrieval.errors import LmrError
+from retrieval.errors import DamageError, LmrError
 from retrieval.files.atomic import write_text
 from retrieval.files.digest import sha256_json
 
@@ -29,7 +29,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
             raise LmrError(f"{path} has {size:,} bytes, over the {MAX_BYTES:,} that a JSON file may have; {remedy}")
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise LmrError(f"{path} is missing; {remedy}") from error
+        raise DamageError(f"{path} is missing; {remedy}") from error
     except OSError as error:
         raise LmrError(f"{path} cannot be read: {error.strerror}") from error
     return parse_json(data, str(path), remedy)
@@ -43,9 +43,9 @@ def parse_json(data: bytes | str, source: str, remedy: str) -> dict[str, Any]:
         )
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else error
-        raise LmrError(f"{source} is not JSON ({reason}); {remedy}") from error
+        raise DamageError(f"{source} is not JSON ({reason}); {remedy}") from error
     if not isinstance(content, dict):
-        raise LmrError(f"{source} is not a JSON object; {remedy}")
+        raise DamageError(f"{source} is not a JSON object; {remedy}")
     return content
 
 
@@ -63,7 +63,7 @@ def convert(content: Any, kind: type[T], source: str, remedy: str) -> T:
     try:
         return msgspec.convert(content, kind, str_keys=True)
     except (msgspec.ValidationError, ValueError, TypeError) as error:
-        raise LmrError(f"{source} is damaged or of another version ({error}); {remedy}") from error
+        raise DamageError(f"{source} is damaged or of another version ({error}); {remedy}") from error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -71,9 +71,35 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, [json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), "\n"])
 
 
+def signed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The object with its own sha256, as `require_signed` compares it."""
+    return {**content, _OWN: sha256_json(content)}
+
+
+def require_signed(content: dict[str, Any], source: str, remedy: str, *, may_lack: bool = False) -> dict[str, Any]:
+    """The object without its own sha256.
+
+    may_lack: it may be of an lmr that wrote none. Raises LmrError where it was changed.
+    """
+    plain = {name: value for name, value in content.items() if name != _OWN}
+    if may_lack and _OWN not in content:
+        return plain
+    if content.get(_OWN) != sha256_json(plain):
+        raise DamageError(f"{source} was changed or damaged: its sha256 differs; {remedy}")
+    return plain
+
+
+def require_version(content: Mapping[str, Any], version: int, source: str, remedy: str) -> None:
+    """Raises LmrError for an object of another format version; remedy: for one that has none."""
+    found = content.get("format_version")
+    if found != version:
+        kind, what = (LmrError, "use the lmr that made it") if type(found) is int else (DamageError, remedy)
+        raise kind(f"{source} has format_version {found!s:.20}, this program reads {version}; {what}")
+
+
 def write_signed_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes an object, its format_version among it, with its own sha256, which `read_signed_json` checks."""
-    write_json(path, {**content, _OWN: sha256_json(content)})
+    write_json(path, signed(content))
 
 
 def read_signed_json(path: Path, version: int, remedy: str) -> dict[str, Any]:
@@ -82,12 +108,8 @@ def read_signed_json(path: Path, version: int, remedy: str) -> dict[str, Any]:
     Raises LmrError as `read_json`, for another version, and when it was changed.
     """
     content = read_json(path, remedy)
-    found = content.get("format_version")
-    if found != version:
-        raise LmrError(f"{path} has format_version {found}, this program reads {version}; {remedy}")
-    if content.pop(_OWN, None) != sha256_json(content):
-        raise LmrError(f"{path} was changed or damaged: its sha256 differs; {remedy}")
-    return content
+    require_version(content, version, str(path), remedy)
+    return require_signed(content, str(path), remedy)
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -5,17 +5,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_bytes
+from retrieval.files.json_file import convert, require_type
+from retrieval.files.sealed_zip import require_sealed, seal
 from retrieval.model_card import STATE_NAME as STATE_NAME
 from retrieval.training.parts import AVERAGED_LOSS, Parts
 
 LOG_NAME = "training.csv"
+
+_REMEDY = "start again with --overwrite"
 
 
 @dataclass(slots=True)
@@ -45,7 +49,7 @@ def save_state(folder: Path, parts: Parts, identity: Mapping[str, Any], state: T
     buffer = io.BytesIO()
     states = {name: part.state_dict() for name, part in parts.by_name().items()}
     torch.save({"identity": dict(identity), "state": asdict(state), "parts": states}, buffer)
-    write_bytes(folder / STATE_NAME, buffer.getvalue())
+    write_bytes(folder / STATE_NAME, seal(buffer.getvalue()))
 
 
 def resume(folder: Path, parts: Parts, identity: Mapping[str, Any]) -> TrainingState:
@@ -58,8 +62,11 @@ def resume(folder: Path, parts: Parts, identity: Mapping[str, Any]) -> TrainingS
         if content["identity"].get(what) != value:
             raise LmrError(f"{folder} holds a run with another {what}; go on with that one, or give --overwrite")
     for name, part in parts.by_name().items():
-        if content["parts"][name]:  # that of a scaler is empty where the number format needed none
-            part.load_state_dict(content["parts"][name])
+        try:
+            if content["parts"][name]:  # that of a scaler is empty where the number format needed none
+                part.load_state_dict(content["parts"][name])
+        except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+            raise LmrError(f"{folder / STATE_NAME} is damaged (its {name} does not fit the run); {_REMEDY}") from error
     return TrainingState(**content["state"])
 
 
@@ -90,15 +97,53 @@ def write_log(folder: Path, log: list[dict[str, float]]) -> None:
     write_bytes(folder / LOG_NAME, ("\n".join(lines) + "\n").encode())
 
 
+def require_state(folder: Path) -> bool:
+    """Reads the state in a folder. False where it carries no digest, as one of an earlier lmr.
+
+    LmrError: damaged, cannot be read.
+    """
+    read_state(folder)
+    return _is_sealed(folder / STATE_NAME, _bytes_of(folder / STATE_NAME))
+
+
+class _Content(TypedDict):
+    """What a state file holds."""
+
+    identity: dict[str, Any]
+    state: dict[str, Any]
+    parts: dict[str, Any]
+
+
 def _read_state_file(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
+    data = _bytes_of(path)
+    _is_sealed(path, data)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except MemoryError as error:
+        raise LmrError(f"{path} cannot be read: not enough memory for its {len(data):,} bytes") from error
+    except Exception as error:  # whatever a damaged pickle or archive makes torch say
+        raise LmrError(f"{path} is damaged; {_REMEDY}") from error
+    if not isinstance(content, dict):
+        raise LmrError(f"{path} is damaged (it holds no state); {_REMEDY}")
+    parts, plain = content.get("parts"), {**content, "parts": {}}
+    require_type(plain, _Content, str(path), _REMEDY)
+    convert(plain["state"], TrainingState, str(path), _REMEDY)
+    if not isinstance(parts, dict) or not all(isinstance(part, dict) for part in parts.values()):
+        raise LmrError(f"{path} is damaged (it holds no parts); {_REMEDY}")
+    return content
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except OSError as error:
         raise LmrError(f"{path} cannot be read: {error.strerror or error}; try again, the file may be whole") from error
-    except Exception as error:  # whatever a damaged pickle or archive makes torch say
-        raise LmrError(f"{path} is damaged; start again with --overwrite") from error
-    if not isinstance(content, dict):
-        raise LmrError(f"{path} is damaged (it holds no state); start again with --overwrite")
-    return content
+
+
+def _is_sealed(path: Path, data: bytes) -> bool:
+    try:
+        return require_sealed(data)
+    except ValueError as error:
+        raise LmrError(f"{path} is damaged ({error}); {_REMEDY}") from error

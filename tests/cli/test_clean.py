@@ -480,7 +480,7 @@ def test_another_version_and_a_damaged_state_are_refused(dirty):
     text = state.read_text()
     state.write_text(text.replace('"format_version": 1', '"format_version": 9'))
     assert refused(*CLEAN) == (
-        "cleaned/clean.json has format_version 9, this lmr reads 1; give --overwrite or another --output"
+        "cleaned/clean.json has format_version 9, this program reads 1; use the lmr that made it"
     )
     state.write_text(text[:30])
     assert refused(*CLEAN).startswith("cleaned/clean.json is not JSON (")

@@ -163,7 +163,7 @@ def test_a_damaged_record_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(LmrError) as error:
         render_demo(tmp_path, seed=0, spec=SMALL)
     record = tmp_path / "scenes.json"
-    assert str(error.value) == f"{record} is damaged; delete the folder {tmp_path} or give another"
+    assert str(error.value) == f"{record} is damaged; remove it and the demo set beside it, or give another folder"
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

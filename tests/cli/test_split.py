@@ -306,7 +306,9 @@ def test_files_that_were_changed_or_taken_away_are_named(in_folder):
          "value 'done' - at `$.state`); --overwrite writes the split anew"),
         ('{"format_version": 1, "state": "finished", "files": {"train.csv": 7}}', "split/split.json is damaged or of "
          "another version (Expected `object`, got `int` - at `$.files[...]`); --overwrite writes the split anew"),
-        ('{"format_version": 9}', "split/split.json has format_version 9, this lmr reads 1; "
+        ('{"format_version": 9}', "split/split.json has format_version 9, this program reads 1; "
+         "use the lmr that made it"),
+        ('{"format_version": "9"}', "split/split.json has format_version 9, this program reads 1; "
          "--overwrite writes the split anew"),
     ],
 )  # fmt: skip

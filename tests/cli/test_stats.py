@@ -297,7 +297,7 @@ REFUSED = [
      "train.csv: none of its 44 pictures can be read (train-other-0: not found: tried empty/train-other-0.jpg and 23 "
      "other places); check --images"),
     (["train.csv", *WITH, "--facts", "val.csv"],
-     "val.csv: not a usable file of picture facts (file is not a database); delete it or name another"),
+     "val.csv is not a file of picture facts; move it away or name another"),
     (["names.csv"], "names.csv holds names of landmarks, it is not a manifest; give it as --names names.csv"),
 ]  # fmt: skip
 
@@ -339,7 +339,7 @@ def test_facts_of_another_version_are_refused(pictures):
     with sqlite3.connect("picture-facts.sqlite") as connection:
         connection.execute("PRAGMA user_version = 7")
     assert refused("stats", "train.csv", *WITH) == (
-        "picture-facts.sqlite has format_version 7, this lmr reads 1; delete it"
+        "picture-facts.sqlite has format_version 7, this lmr reads 1; use the lmr that made it, or name another"
     )
 
 

@@ -323,7 +323,7 @@ def test_another_format_version_is_named(tmp_path, model):
     info = tmp_path / "l" / "index.json"
     info.write_text(info.read_text().replace('"format_version": 1', '"format_version": 9'))
     assert refusal(open_folder, tmp_path / "l") == (
-        f"{info} has format_version 9, this program reads 1; run lmr build-index again"
+        f"{info} has format_version 9, this program reads 1; use the lmr that made it"
     )
     info.write_text("{")
     assert refusal(open_folder, tmp_path / "l").startswith(f"{info} is not JSON (")

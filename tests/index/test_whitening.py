@@ -155,7 +155,7 @@ def test_another_format_version_is_an_error_that_names_both(tmp_path):
         file.attrs["format_version"] = 2
     with pytest.raises(LmrError) as error:
         load_whitening(path)
-    assert str(error.value) == f"{path}: format_version 2, this program reads 1; run lmr build-index again"
+    assert str(error.value) == f"{path}: format_version 2, this program reads 1; use the lmr that made it"
 
 
 def test_a_whitening_that_cannot_be_written_is_an_error_that_names_it(tmp_path):

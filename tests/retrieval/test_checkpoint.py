@@ -150,7 +150,7 @@ def test_damaged_weights_are_refused(folder: Path, damage: Callable[[bytes], byt
 def test_another_format_version_is_refused(folder: Path) -> None:
     edit(folder, lambda content: content.update(format_version=7))
     assert message(read_card, folder) == (
-        f"{folder}/model.json has format_version 7, this program reads 1; train again"
+        f"{folder}/model.json has format_version 7, this program reads 1; use the lmr that made it"
     )
 
 

@@ -159,6 +159,29 @@ def test_a_damaged_classifier_is_refused(tmp_path: Path) -> None:
     assert str(caught.value) == f"{path} is damaged; restore it or train again"
 
 
+@pytest.mark.parametrize("at", [0.3, 0.9, 0.999])
+def test_a_flipped_bit_in_a_classifier_is_noticed(tmp_path: Path, at: float) -> None:
+    """In a label, in a weight, in the last one."""
+    saved(tmp_path, LossConfig())
+    path = tmp_path / CLASSIFIER
+    data = bytearray(path.read_bytes())
+    data[data.index(LABELS[0].encode()) if at == 0.3 else int(at * len(data))] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(LmrError) as caught:
+        load_classifier(tmp_path)
+    assert str(caught.value) == f"{path} is damaged: its sha256 differs; restore it or train again"
+
+
+def test_a_classifier_of_before_opens_without_a_digest(tmp_path: Path) -> None:
+    saved(tmp_path, LossConfig())
+    path = tmp_path / CLASSIFIER
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["lmr"])
+    del about["content_sha256"]
+    save_file(load_file(path), path, {"lmr": json.dumps(about)})
+    assert load_classifier(tmp_path).labels == LABELS
+
+
 @pytest.mark.parametrize("change", ["format_version", "loss"])
 def test_a_classifier_of_another_version_is_refused(tmp_path: Path, change: str) -> None:
     saved(tmp_path, LossConfig())
@@ -169,7 +192,7 @@ def test_a_classifier_of_another_version_is_refused(tmp_path: Path, change: str)
     save_file(load_file(path), path, {"lmr": json.dumps(about)})
     with pytest.raises(LmrError) as caught:
         load_classifier(tmp_path)
-    assert str(caught.value) == f"{path} was written by another version of lmr; train again"
+    assert str(caught.value) == f"{path} was written by another version of lmr; use that one, or train again elsewhere"
 
 
 def test_as_many_labels_as_classes_are_asked_for(tmp_path: Path) -> None:

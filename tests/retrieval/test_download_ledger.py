@@ -83,9 +83,7 @@ def test_a_file_that_is_no_ledger_is_refused_and_left_alone(path):
     path.write_text("holiday notes " * 100)
     with pytest.raises(LmrError) as error:
         Ledger(path)
-    assert str(error.value) == (
-        f"{path}: not a usable ledger of a download (file is not a database); delete it or choose another folder"
-    )
+    assert str(error.value) == (f"{path} is not a ledger of a download; move it away, or choose another folder")
     assert path.read_text() == "holiday notes " * 100
 
 
@@ -94,7 +92,10 @@ def test_another_version_is_refused(path):
         connection.execute("PRAGMA user_version = 9")
     with pytest.raises(LmrError) as error:
         Ledger(path)
-    assert str(error.value) == f"{path} has format_version 9, this lmr reads 1; delete it"
+    assert (
+        str(error.value)
+        == f"{path} has format_version 9, this lmr reads 1; use the lmr that made it, or choose another folder"
+    )
 
 
 def test_archives_are_kept_and_forgotten_by_name(path):

@@ -138,9 +138,7 @@ def test_a_file_that_is_no_cache_is_refused_and_left_alone(folder, tmp_path):
     before = cache.read_bytes()
     with pytest.raises(LmrError) as error:
         facts_of(folder, cache)
-    assert str(error.value) == (
-        f"{cache}: not a usable file of picture facts (file is not a database); delete it or name another"
-    )
+    assert str(error.value) == (f"{cache} is not a file of picture facts; move it away or name another")
     assert cache.read_bytes() == before
 
 
@@ -149,7 +147,10 @@ def test_a_cache_of_another_version_is_refused(folder, tmp_path):
         connection.execute("PRAGMA user_version = 7")
     with pytest.raises(LmrError) as error:
         facts_of(folder, tmp_path / "facts.sqlite")
-    assert str(error.value) == f"{tmp_path}/facts.sqlite has format_version 7, this lmr reads 1; delete it"
+    assert (
+        str(error.value)
+        == f"{tmp_path}/facts.sqlite has format_version 7, this lmr reads 1; use the lmr that made it, or name another"
+    )
 
 
 def test_a_cache_in_a_missing_folder_is_one_line(folder, tmp_path):

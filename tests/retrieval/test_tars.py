@@ -302,8 +302,8 @@ def test_an_index_that_is_damaged_while_it_is_used_is_named(images: Path) -> Non
     with pytest.raises(LmrError) as caught:
         tars.find_id("abcd")
     assert str(caught.value) == (
-        f"{images / INDEX_NAME}: not a usable index of tars (file is not a database); "
-        "delete it and run the same command again"
+        f"{images / INDEX_NAME} is damaged (file is not a database); remove it and run the same command again, which "
+        "makes it anew"
     )
 
 

@@ -25,7 +25,7 @@ from retrieval.training.loop import train
 from retrieval.training.losses import LandmarkLoss
 from retrieval.training.run import Progress, Run
 from retrieval.training.sampling import Sampler
-from retrieval.training.state import LOG_NAME, STATE_NAME, TrainingState, read_state
+from retrieval.training.state import LOG_NAME, STATE_NAME, TrainingState, read_state, require_state
 
 CONFIG = TrainConfig(
     epochs=2,
@@ -568,6 +568,47 @@ def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:
     expected = f"{tmp_path}/{STATE_NAME} is damaged; start again with --overwrite"
     assert message(trained, tmp_path) == expected
     assert message(read_state, tmp_path) == expected
+
+
+def test_a_flipped_bit_in_a_state_is_noticed(tmp_path: Path) -> None:
+    """torch compares no checksums of what it reads: a changed weight would be gone on with."""
+    trained(tmp_path)
+    path = tmp_path / STATE_NAME
+    assert require_state(tmp_path)
+    whole = path.read_bytes()
+    for at in (0.1, 0.5, 0.9):
+        data = bytearray(whole)
+        data[int(at * len(data))] ^= 1
+        path.write_bytes(data)
+        expected = f"{path} is damaged (its sha256 is not the one at its end); start again with --overwrite"
+        assert message(trained, tmp_path) == expected
+        assert message(read_state, tmp_path) == expected
+
+
+def test_a_state_of_before_goes_on_without_a_digest(tmp_path: Path) -> None:
+    trained(tmp_path)
+    path = tmp_path / STATE_NAME
+    content = torch.load(path, weights_only=True)
+    torch.save(content, path)
+    assert not require_state(tmp_path)
+    assert trained(tmp_path).epoch == CONFIG.epochs
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda c: c.pop("identity"), "is damaged or of another version (Object missing required field `identity`)"),
+    (lambda c: c.update(parts=7), "is damaged (it holds no parts)"),
+    (lambda c: c["state"].update(epoch="x"), "is damaged or of another version (Expected `int`, got `str` - at "
+     "`$.epoch`)"),
+    (lambda c: c["parts"].pop("model"), "is damaged (its model does not fit the run)"),
+    (lambda c: c["parts"]["model"].popitem(), "is damaged (its model does not fit the run)"),
+])  # fmt: skip
+def test_a_state_that_cannot_be_is_one_line(tmp_path: Path, change: Any, said: str) -> None:
+    trained(tmp_path)
+    path = tmp_path / STATE_NAME
+    content = torch.load(path, weights_only=True)
+    change(content)
+    torch.save(content, path)
+    assert message(trained, tmp_path) == f"{path} {said}; start again with --overwrite"
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,211 @@
+"""Reads all of what lmr wrote and compares it with its digests: `lmr info --verify`."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from retrieval.errors import LmrError
+from retrieval.files.folders import current_folder
+from retrieval.words import counted
+
+NO_DIGESTS = "none: it is unfinished, or of an earlier lmr"
+STORES = (".h5", ".hdf5")
+KINDS = {  # of folders, by the file in them that tells
+    "clean.json": "cleaning",
+    "split.json": "split",
+    "download.sqlite": "download",
+    "comparison-val.json": "comparison",
+    "comparison-test.json": "comparison",
+}
+_FACTS = ("facts.json", "finished.json")  # that lmr compare keeps
+_RECORD = ".made-of.json"
+
+
+def is_store(path: Path) -> bool:
+    """Whether this is the name of a store, finished or not."""
+    return path.suffix in STORES or path.name.endswith(".partial")
+
+
+def verify_whole(path: Path) -> str:
+    """Reads all of the thing at this path; what was compared. Raises LmrError that names what is wrong."""
+    if path.name in ("index.json", "model.json", "calibration.json", *KINDS):
+        path = path.parent
+    if path.is_dir():
+        return _verify_folder(path)
+    check = _check_of(path)
+    return check(path) if check else "it is read as every command reads it; manifests carry no digests"
+
+
+def kind_of(folder: Path) -> str | None:
+    """What a folder is that lmr wrote, beside models and index folders; None for any other."""
+    return next((kind for name, kind in KINDS.items() if (folder / name).exists()), None)
+
+
+def can_verify(path: Path) -> bool:
+    """Whether a file, or anything in a folder or below, carries digests of lmr."""
+    return next(_things(path), None) is not None if path.is_dir() else _check_of(path) is not None
+
+
+def _verify_folder(folder: Path) -> str:
+    """One thing is told as it is; of several their number."""
+    told = [(place, check(place)) for place, check in _things(folder)]
+    if len(told) == 1 and told[0][0] == folder:
+        return told[0][1]
+    if not told:
+        return "it is read as every command reads it; manifests carry no digests"
+    lacking = [str(place) for place, said in told if said.startswith("none:")]
+    more = f"; without digests: {', '.join(lacking[:5])}" if lacking else ""
+    return f"{len(told)} files and folders that lmr wrote are read, and as they were written{more}"
+
+
+def _things(folder: Path) -> Iterator[tuple[Path, Callable[[Path], str]]]:
+    """What lmr wrote in a folder and below, each with its check."""
+    for place, folders, names in os.walk(folder):
+        here = Path(place)
+        if "index.json" in names or "current" in names:
+            folders.clear()
+            yield here, _verify_index
+            continue
+        folders.sort()
+        for name, check in (
+            *(("model.json", _verify_model), ("clean.json", _verify_cleaning)),
+            *(("split.json", _verify_split), ("download.sqlite", _verify_download)),
+        ):
+            if name in names:
+                yield here, check
+        for name in sorted(names):
+            check_file = _check_of(here / name)
+            if check_file and not (name.endswith(".onnx") and "model.json" in names):
+                yield here / name, check_file
+
+
+def _check_of(path: Path) -> Callable[[Path], str] | None:
+    """How a file is checked that is a thing of its own; None for one that is none."""
+    from retrieval.files.made_of import record_path
+
+    if is_store(path):
+        return _verify_store
+    if path.suffix == ".onnx":
+        return _verify_model
+    if path.name == "training.pt" and not path.with_name("model.json").exists():
+        return _verify_state
+    if path.name.startswith("answers-") and path.suffix == ".npz":
+        return _verify_answers
+    if path.name in _FACTS:
+        return _verify_facts
+    if path.name == ".lmr-moves.jsonl":
+        return _verify_moves
+    if path.suffix == ".sqlite" and path.name != "download.sqlite":
+        return _verify_table
+    return _verify_made if record_path(path).is_file() else None
+
+
+def _verify_store(path: Path) -> str:
+    from retrieval.store import read_store
+    from retrieval.store_file import PARTIAL, require_whole
+    from retrieval.store_rows import require_rows
+
+    has_digests = require_whole(path)
+    if path.name.endswith(PARTIAL):
+        has_digests = require_rows(path)
+        whole = "what was written of it is as it was written, the rest is to do"
+    else:
+        read_store(path)
+        whole = "every byte is as it was written"
+    return whole if has_digests else f"{NO_DIGESTS}; every value is possible"
+
+
+def _verify_index(path: Path) -> str:
+    from index.folder import open_folder
+    from retrieval.opening import model_files, open_card
+
+    folder = open_folder(current_folder(path), device="cpu")
+    model_files(folder.model_path, open_card(folder.model_path))
+    return f"{counted(len(folder.info.files), 'file')} are as they were written, and fit each other"
+
+
+def _verify_model(path: Path) -> str:
+    from retrieval.onnx_digest import require_as_written
+    from retrieval.opening import model_files, onnx_path, open_card
+
+    files = sorted(model_files(path, open_card(path)))
+    exported = onnx_path(path)
+    if exported is not None:
+        return f"{exported.name} is as it was written" if require_as_written(exported) else NO_DIGESTS
+    if (path / "classifier.safetensors").is_file():
+        from retrieval.classifying import load_classifier
+
+        load_classifier(path)
+        files.append("classifier.safetensors")
+    if (path / "training.pt").is_file():
+        files.append("training.pt" if _is_sealed(path) else "training.pt (without a digest)")
+    return f"model.json and {', '.join(files)} are as they were written"
+
+
+def _is_sealed(folder: Path) -> bool:
+    from retrieval.training.state import require_state
+
+    return require_state(folder)
+
+
+def _verify_state(path: Path) -> str:
+    return "it is as it was written" if _is_sealed(path.parent) else NO_DIGESTS
+
+
+def _verify_cleaning(folder: Path) -> str:
+    from index.cleaning.folder import require_written
+
+    require_written(folder)
+    return "its tables are as they were written"
+
+
+def _verify_split(folder: Path) -> str:
+    from cli.class_folders import is_tree, require_record
+    from index.split_folder import is_finished
+
+    if is_tree(folder):
+        require_record(folder)
+        return "its record is as it was written; the pictures carry no digests"
+    if not is_finished(folder):
+        raise LmrError(f"{folder} is unfinished; run the same lmr split again")
+    return "its manifests are as they were written"
+
+
+def _verify_download(folder: Path) -> str:
+    from retrieval.download.verifying import verify_pictures
+
+    return f"{verify_pictures(folder):,} pictures are as they were written"
+
+
+def _verify_answers(path: Path) -> str:
+    from cli.compare.keeping import read_answers
+
+    read_answers(path)
+    return "it is as it was written"
+
+
+def _verify_facts(path: Path) -> str:
+    from cli.compare.keeping import read_facts
+
+    read_facts(path)
+    return "it is as it was written"
+
+
+def _verify_moves(path: Path) -> str:
+    from retrieval.files.moves import MoveJournal
+
+    return f"{len(MoveJournal(path.parent).moves):,} moves are written down"
+
+
+def _verify_table(path: Path) -> str:
+    from retrieval.facts_table import require_sound
+
+    require_sound(path)
+    return "SQLite finds it sound"
+
+
+def _verify_made(path: Path) -> str:
+    from retrieval.files.made_of import is_made_of
+
+    is_made_of(path, {}, "make it again")
+    return "it is as it was written"
