@@ -174,7 +174,7 @@ def _verify_split(folder: Path) -> str:
 def _verify_download(folder: Path) -> str:
     from retrieval.download.verifying import verify_pictures
 
-    return f"{verify_pictures(folder):,} pictures are as they were written"
+    return f"{counted(verify_pictures(folder), 'picture')} compared with the ledger, none differs"
 
 
 def _verify_answers(path: Path) -> str:

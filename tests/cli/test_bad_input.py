@@ -270,7 +270,8 @@ def test_a_damaged_file_of_an_index_is_named(tiny_set, name):
     content = path.read_bytes()
     flip_byte(path)
     changed = f"{path} was changed or damaged: its sha256 is not that of index.json; "
-    for arguments in (ASK, ["info", "landmarks", "--verify"], ["calibrate", "val.csv"], ["submit"], ["evaluate", "val.csv"]):
+    verify = ["info", "landmarks", "--verify"]
+    for arguments in (ASK, verify, ["calibrate", "val.csv"], ["submit"], ["evaluate", "val.csv"]):
         assert refused(*arguments) == changed + "copy the folder again or run lmr build-index again"
     assert refused("build-index", "--names", "names.csv") == (
         changed + "copy the folder again or run lmr build-index again; --overwrite replaces it"

@@ -137,7 +137,7 @@ def test_pictures_of_a_download_are_compared_with_its_ledger(tiny_set):
     size, digest = (folder / "a.jpg").stat().st_size, sha256_file(folder / "a.jpg")
     with Ledger(folder / "download.sqlite") as ledger:
         ledger.put([Entry("a", "http://x/a.jpg", "done", "2026", bytes=size, sha256=digest)])
-    assert verified("fetched") == "1 pictures are as they were written"
+    assert verified("fetched") == "1 picture compared with the ledger, none differs"
     flip_byte(folder / "a.jpg")
     assert refused("info", "fetched", "--verify") == (
         "fetched/a.jpg was changed since it was written; remove it: "
