@@ -202,6 +202,20 @@ class Page(HTMLParser):
             self.said += data + " "
 
 
+TRADE = {
+    "asked": 0.95,
+    "is_asked": True,
+    "confidence": 0.81,
+    "named": 0.943,
+    "n_answers": 33,
+    "n_wrong": 1,
+    "precision": 0.97,
+    "expected_precision": 0.981,
+    "precision_bound": 0.885,
+}
+HERE = {"asked": 0.95, "threshold": 0.81, "named": 0.5, "n_answers": 1200, "n_wrong": 60, "precision": 0.95}
+
+
 def full_report(tmp_path: Path, label: str = "The Tower") -> EvaluationReport:
     Image.new("RGB", (640, 320), (200, 30, 40)).save(tmp_path / "red.png")
     red, gone = ReportPicture(str(tmp_path / "red.png"), label, 0.75), ReportPicture("gone.jpg", label, 0.5)
@@ -219,6 +233,7 @@ def full_report(tmp_path: Path, label: str = "The Tower") -> EvaluationReport:
         landmarks_table="report-landmarks.csv",
         confusion={"labels": [label, "no landmark"], "counts": [[4, 1], [0, 2]], "n_left_out": 0},
         leaked=[gone],
+        trade=[(TRADE | {"asked": 0.9, "is_asked": False}, HERE), (TRADE, HERE | {"n_answers": 0, "precision": None})],
         folder=tmp_path,
     )
 
@@ -267,6 +282,21 @@ def test_each_landmark_has_a_line_and_the_matrix_its_numbers(full_text: str) -> 
     assert "The Tower 12 5 80.0% 37.6%–96.4% 6 66.7% 30.0%–90.3% The Tower 1 ×" in said
     assert "The Tower 4 1 no landmark · 2" in said
     assert "gone.jpg" in said
+
+
+def test_each_precision_has_a_line_with_what_it_costs_held_out_and_here(full_text: str) -> None:
+    said = " ".join(Page(full_text).said.split())
+    assert "0.900 0.810 94.3% 33 1 0.970 0.981 0.885 50.0% 1,200 60 0.950" in said
+    assert "0.950 0.810 94.3% 33 1 0.970 0.981 0.885 50.0% 0 60 –" in said
+    (asked,) = re.findall(r'<tr class="ours"><th scope="row">([\d.]+)</th><td>0.810', full_text)
+    assert asked == "0.950"
+
+
+def test_where_every_query_is_known_no_figures_without_them_are_promised(tmp_path: Path) -> None:
+    known = full_report(tmp_path)
+    text = render_evaluation_report(replace(known, metrics=dict(known.metrics) | {"without_leaked": None}))
+    assert "no landmark query is left without them." in text
+    assert "the figures without them stand" not in text
 
 
 def test_pictures_are_small_and_inside_and_described(full_text: str) -> None:

@@ -44,13 +44,14 @@ def queries(make_store, train):
     return replace(store, vectors=vectors)
 
 
-def calibrated(folder, threshold_logit):
+def calibrated(folder, threshold_logit, trade=()):
     threshold = SimpleNamespace(logit=threshold_logit, confidence=1 / (1 + np.exp(-threshold_logit)))
     parts = SimpleNamespace(
         rule=VoteRule(),
         confidence=ConfidenceModel(a=20.0, g=15.0, h=0.0, e=-1.0),
         threshold_gap=threshold,
         threshold_precision=threshold,
+        trade=trade,
     )
     return replace(folder, calibration=parts)
 
@@ -123,10 +124,31 @@ def test_thresholds_are_measured_on_these_queries(folder, queries):
     }
 
 
+def test_what_each_precision_of_the_calibration_costs_is_measured_on_these_queries(folder, queries):
+    logit = answer_store(calibrated(folder, 0.0), queries, n_neighbours=100).logit
+    low, high = float(logit.min()), float(logit.max()) + 1
+    trade = [SimpleNamespace(asked=asked, logit=at, confidence=0.5) for asked, at in ((0.9, low), (0.99, high))]
+    content = run(calibrated(folder, 0.0, trade), queries).to_json()
+    n_right = round(content["top1"] * 6)
+    assert n_right >= 4
+    assert content["trade"] == [
+        {
+            "asked": 0.9,
+            "threshold": 0.5,
+            "named": 1.0,
+            "n_answers": 8,
+            "n_wrong": 8 - n_right,
+            "precision": n_right / 8,
+        },
+        {"asked": 0.99, "threshold": 0.5, "named": 0.0, "n_answers": 0, "n_wrong": 0, "precision": None},
+    ]
+
+
 def test_without_calibration_there_are_no_thresholds(folder, queries):
     content = run(folder, queries).to_json()
     names = ["threshold_gap", "threshold_precision", "recall_at_precision", "false_answer_rate"]
     assert [content[name] for name in names] == [None] * 4
+    assert content["trade"] == []
     assert run(folder, queries).reliability is None
 
 
