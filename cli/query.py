@@ -106,6 +106,9 @@ def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: 
     if values["mode"] != "link" and values["sort_into"] is None:
         raise click.UsageError(f"--mode {values['mode']} needs --sort-into")
     landmarks, answers = _ask(pictures, index_path, values)
+    save: Path | None = values["save"]
+    made_of = {} if save is None else _made_of(landmarks, answers, values)
+    is_there = save is not None and _is_saved(save, made_of, values)
     if as_json:
         say_json([answer.to_json() for answer in answers])
     elif as_csv:
@@ -120,10 +123,12 @@ def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: 
         done = sort_into(values["sort_into"], answers, group_names(landmarks), values["mode"])
         warn(f"{values['sort_into']}: {done.told()}")
         answers = done.follow(answers)  # a page links to where its pictures are then
-    if values["save"] is not None:
+    if save is not None:
         from cli.report.answers import save_answers
 
-        warn(save_answers(values["save"], answers, index_path))
+        warn(
+            f"{save}: finished already, nothing to do" if is_there else save_answers(save, answers, index_path, made_of)
+        )
     _report_unreadable(answers)
 
 
@@ -134,9 +139,8 @@ def _ask(pictures: tuple[str, ...], index_path: Path, values: dict[str, Any]) ->
     from cli.workers import default_workers
 
     save: Path | None = values["save"]
-    if save is not None and save.exists() and not values["overwrite"]:
-        raise LmrError(f"--save {save}: exists; give --overwrite or another name")
     if save is not None:
+        _is_saved(save, {}, values)  # refused now, not after the pictures were described
         require_writable(save)
     names = _names_of(pictures)
     workers = max(1, default_workers(values["workers"]))
@@ -148,6 +152,37 @@ def _ask(pictures: tuple[str, ...], index_path: Path, values: dict[str, Any]) ->
         allow_private=values["allow_private"],
     )
     return landmarks, answers
+
+
+def _made_of(landmarks: "Landmarks", answers: "list[Answer]", values: dict[str, Any]) -> dict[str, Any]:
+    """What a sheet or page of these answers depends on."""
+    from cli.evaluate import inputs_of
+    from retrieval.files.digest import sha256_json
+
+    return {
+        **inputs_of(landmarks.folder),
+        "set of pictures": sha256_json([[answer.image, _digest_of(answer.image)] for answer in answers]),
+        "--threshold": values["threshold"],
+        "--top": values["n_landmarks"],
+        "set of answers": sha256_json([answer.to_json() for answer in answers]),
+    }
+
+
+def _is_saved(save: Path, made_of: dict[str, Any], values: dict[str, Any]) -> bool:
+    """Whether the file is there, whole and made of this. LmrError for another one."""
+    from retrieval.files.made_of import is_made_of
+
+    return not values["overwrite"] and is_made_of(save, made_of, "give --overwrite or another name")
+
+
+def _digest_of(picture: str) -> str:
+    """sha256 (hex) of a picture's file; blank where it has none of its own, or cannot be read."""
+    from retrieval.files.digest import sha256_file
+
+    try:
+        return sha256_file(Path(picture))
+    except (OSError, ValueError):
+        return ""
 
 
 def undo_moves(folder: Path) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 from retrieval.errors import LmrError
 from retrieval.own_process import limit_computing, limit_memory, start_environment, start_words
 
+_WALL_S = 55  # until it has read all, on a machine that does other work too; more for large files on slow disks
+_WALL_BYTES_PER_S = 20 << 20
 _READY = b"ready\n"  # what the process says when it begins to read
 _REFUSED = 3  # its exit code when it has said what is wrong
 _LEAST_S, _MOST_S = 6, 50  # of computing, for a small and for the largest store
@@ -40,7 +42,20 @@ def require_readable(path: Path, remedy: str) -> None:
         )
     except OSError as error:
         raise LmrError(f"a process that reads {path} cannot be started: {error.strerror}") from error
-    said, _ = process.communicate()
+    wall_s = _WALL_S + known.st_size // _WALL_BYTES_PER_S
+    try:
+        said, _ = process.communicate(timeout=wall_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise LmrError(
+            f"{path} was not read within {wall_s} s; the machine or the disk may be busy, the file may be whole: try "
+            "again"
+        ) from None
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
     if not said.startswith(_READY):
         raise LmrError(f"a process that reads {path} ended at its start with exit code {process.returncode}")
     if process.returncode == _REFUSED:

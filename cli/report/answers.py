@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.report.html import ReportPicture, fill_template
-from cli.report.sheet import MAX_ROWS, SheetEntry, SheetNeighbour, save_sheet, sheet_format
+from cli.report.sheet import MAX_ROWS, SheetEntry, SheetNeighbour, sheet_bytes, sheet_format
 from index.answer import NO_LANDMARK, certainty, headline
 from retrieval.errors import LmrError
-from retrieval.files.atomic import write_text
+from retrieval.files.atomic import write_bytes
+from retrieval.files.made_of import Inputs, write_bytes_with_record
 from retrieval.names import shown_name
 from retrieval.words import counted
 
@@ -65,18 +66,20 @@ def require_writable(path: Path) -> None:
         sheet_format(path)
 
 
-def save_answers(path: Path, answers: "Sequence[Answer]", index: Path) -> str:
+def save_answers(path: Path, answers: "Sequence[Answer]", index: Path, made_of: Inputs | None = None) -> str:
     """Writes a page (.html) or a sheet (a picture's suffix); returns a line that says what is on it.
+
+    made_of: what the file depends on, for the record that is kept beside it; None = no record.
 
     Raises LmrError: no answers, another suffix, jinja2 is missing, or the file cannot be written.
     """
     if not answers:
         raise LmrError(f"{path}: there is no picture to show")
     if path.suffix.lower() in PAGE_SUFFIXES:
-        write_text(path, [render_answers(answers, index, path.parent)])
+        _write(path, render_answers(answers, index, path.parent).encode(), made_of)
         return f"{path}: {_first(MAX_CARDS, len(answers))} with their neighbours"
     readable = [answer for answer in answers if answer.unreadable is None]
-    save_sheet(path, [_entry(answer) for answer in readable])
+    _write(path, sheet_bytes(path, [_entry(answer) for answer in readable]), made_of)
     more = "; a name that ends in .html makes a page of all" if len(readable) > MAX_ROWS else ""
     return f"{path}: {_first(MAX_ROWS, len(readable))} beside their neighbours{more}"
 
@@ -96,6 +99,13 @@ def render_answers(answers: "Sequence[Answer]", index: Path, folder: Path) -> st
         landmarks=sorted({card.landmark for card in cards if card.landmark}),
         cards=cards,
     )
+
+
+def _write(path: Path, data: bytes, made_of: Inputs | None) -> None:
+    if made_of is None:
+        write_bytes(path, data)
+    else:
+        write_bytes_with_record(path, data, made_of)
 
 
 def _first(limit: int, n: int) -> str:

@@ -58,27 +58,32 @@ class SheetEntry:
     neighbours: tuple[SheetNeighbour, ...]
 
 
-def save_sheet(path: Path, entries: Sequence[SheetEntry]) -> None:
-    """Writes the sheet in the format of the path's suffix; after MAX_ROWS entries it only counts.
+def sheet_bytes(path: Path, entries: Sequence[SheetEntry]) -> bytes:
+    """The sheet in the format of the path's suffix; after MAX_ROWS entries it only counts.
 
     A picture that cannot be read becomes a grey tile that says so. Raises LmrError for a suffix that Pillow cannot
-    write, no entries, or a file that cannot be written.
+    write, or no entries.
     """
     sheet_format(path)
     if not entries:
         raise LmrError(f"{path}: there is no readable picture to put on a sheet")
-    save_image(path, draw_sheet(entries))
+    return image_bytes(path, draw_sheet(entries))
 
 
 def save_image(path: Path, sheet: Image.Image) -> None:
     """Writes a sheet that is drawn, whole or not at all. Raises LmrError as `save_sheet` does."""
+    write_bytes(path, image_bytes(path, sheet))
+
+
+def image_bytes(path: Path, sheet: Image.Image) -> bytes:
+    """A sheet that is drawn in the format of the path's suffix. Raises LmrError where that cannot hold it."""
     form, content = sheet_format(path), BytesIO()
     try:
         sheet.save(content, form, **({"quality": JPEG_QUALITY} if form in ("JPEG", "WEBP") else {}))
     except (OSError, ValueError) as error:
         size = f"{sheet.width} x {sheet.height}"
         raise LmrError(f"{path}: a sheet of {size} pixels cannot be a {form} ({error}); use .png") from error
-    write_bytes(path, content.getvalue())
+    return content.getvalue()
 
 
 def sheet_format(path: Path) -> str:

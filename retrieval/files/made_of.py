@@ -25,7 +25,11 @@ def write_with_record(path: Path, text: Iterable[str], inputs: Inputs) -> None:
 
     Raises LmrError as `write_text`.
     """
-    data = "".join(text).encode()
+    write_bytes_with_record(path, "".join(text).encode(), inputs)
+
+
+def write_bytes_with_record(path: Path, data: bytes, inputs: Inputs) -> None:
+    """As `write_with_record`."""
     digest = hashlib.sha256(data).hexdigest()
     with replacing(path) as file:
         file.write(data)

@@ -127,7 +127,7 @@ IN_THE_WAY = [
      "model holds a model already; give --overwrite or another --output"),
     (["submit", "--output", "val.csv"], "val.csv exists; give --overwrite or another --output"),
     (["evaluate", "val.csv", "--report", "names.csv"], "names.csv exists; give --overwrite or another name"),
-    (["query", "images", "--save", "names.csv"], "--save names.csv: exists; give --overwrite or another name"),
+    (["query", "images", "--save", "names.csv"], "names.csv exists; give --overwrite or another name"),
     (["embed", *NETWORK, "--dimensions", "8", "--output", "x.h5", *HERE],
      "model holds another model; give --overwrite or another --model"),
 ]  # fmt: skip

@@ -260,8 +260,8 @@ def test_the_sheet_is_written_and_not_replaced_unasked(tiny_set):
     with Image.open("sheet.png") as sheet:
         assert sheet.width > sheet.height > 400
     files = listing(tiny_set)
-    assert refused("query", ARCH, "--save", "sheet.png") == (
-        "--save sheet.png: exists; give --overwrite or another name"
+    assert refused("query", ARCH, "--save", "sheet.png", *HERE) == (
+        "sheet.png was made with another set of pictures; give --overwrite or another name"
     )
     assert refused("query", ARCH, "--save", "sheet.doc") == (
         "sheet.doc: a sheet cannot have the suffix .doc; use .jpg, .png or .webp"
@@ -269,6 +269,25 @@ def test_the_sheet_is_written_and_not_replaced_unasked(tiny_set):
     assert listing(tiny_set) == files
     done("query", OTHER, "--save", "sheet.png", "--overwrite", *HERE)
     assert listing(tiny_set)["sheet.png"] != files["sheet.png"]
+
+
+@pytest.mark.parametrize("name", ["sheet.png", "answers.html"])
+def test_the_same_answers_are_saved_once(tiny_set, name):
+    asked = ["query", ARCH, OTHER, "--save", name, *HERE]
+    first = done(*asked)
+    files = listing(tiny_set)
+    again = done(*asked)
+    assert again.stderr == f"{name}: finished already, nothing to do\n"
+    assert again.stdout == first.stdout
+    assert listing(tiny_set) == files
+    assert refused(*asked, "--top", "1") == (
+        f"{name} was made with another --top (5, now 1); give --overwrite or another name"
+    )
+    Path(name).write_bytes(b"mine")
+    assert refused(*asked) == f"{name} was changed since it was written; give --overwrite or another name"
+    Path(f".{name}.made-of.json").unlink()
+    assert refused(*asked) == f"{name} exists; give --overwrite or another name"
+    assert Path(name).read_bytes() == b"mine"
 
 
 def links(folder: str) -> dict[str, str]:

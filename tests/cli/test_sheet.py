@@ -20,9 +20,10 @@ from cli.report.sheet import (
     SheetEntry,
     SheetNeighbour,
     draw_sheet,
-    save_sheet,
+    sheet_bytes,
 )
 from retrieval.errors import LmrError
+from retrieval.files.atomic import write_bytes
 
 RED, GREEN = (220, 20, 30), (10, 180, 40)
 
@@ -139,7 +140,7 @@ def test_a_sheet_ends_after_its_last_row_and_says_how_many_follow(red: str, monk
 @pytest.mark.parametrize("suffix", [".jpg", ".JPG", ".png", ".webp", ".gif", ".pdf", ".tiff"])
 def test_the_suffix_chooses_the_format(tmp_path: Path, red: str, suffix: str) -> None:
     path = tmp_path / f"sheet{suffix}"
-    save_sheet(path, [entry(red)])
+    write_bytes(path, sheet_bytes(path, [entry(red)]))
     assert path.stat().st_size > 500
     if suffix != ".pdf":
         with Image.open(path) as written:
@@ -150,21 +151,21 @@ def test_the_suffix_chooses_the_format(tmp_path: Path, red: str, suffix: str) ->
 @pytest.mark.parametrize(("name", "suffix"), [("sheet.docx", ".docx"), ("sheet", "(none)"), ("sheet.psd", ".psd")])
 def test_a_suffix_that_pillow_cannot_write_is_refused(tmp_path: Path, red: str, name: str, suffix: str) -> None:
     with pytest.raises(LmrError) as error:
-        save_sheet(tmp_path / name, [entry(red)])
+        sheet_bytes(tmp_path / name, [entry(red)])
     expected = f"{tmp_path / name}: a sheet cannot have the suffix {suffix}; use .jpg, .png or .webp"
     assert str(error.value) == expected
 
 
 def test_a_sheet_without_pictures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LmrError) as error:
-        save_sheet(tmp_path / "sheet.jpg", [])
+        sheet_bytes(tmp_path / "sheet.jpg", [])
     assert str(error.value) == f"{tmp_path / 'sheet.jpg'}: there is no readable picture to put on a sheet"
 
 
 def test_a_folder_that_is_not_there_is_named_and_nothing_is_left(tmp_path: Path, red: str) -> None:
     path = tmp_path / "gone" / "sheet.jpg"
     with pytest.raises(LmrError) as error:
-        save_sheet(path, [entry(red)])
+        write_bytes(path, sheet_bytes(path, [entry(red)]))
     assert str(error.value) == (
         f"{path} cannot be written: No such file or directory; choose another place or make room"
     )

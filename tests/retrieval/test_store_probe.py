@@ -51,6 +51,22 @@ def test_a_process_that_does_not_start_says_nothing_of_the_store(
     assert str(caught.value) == f"a process that reads {path} ended at its start with exit code 5"
 
 
+def test_a_process_that_waits_for_long_says_nothing_of_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.h5"
+    path.write_bytes(b"x")
+    child_that("import time; time.sleep(600)", monkeypatch)
+    monkeypatch.setattr(store_probe, "_WALL_S", 1)
+    with pytest.raises(LmrError) as caught:
+        require_readable(path, "REMEDY")
+    assert str(caught.value) == (
+        f"{path} was not read within 1 s; the machine or the disk may be busy, the file may be whole: try again"
+    )
+    child_that("raise SystemExit(0)", monkeypatch)
+    require_readable(path, "REMEDY")
+
+
 def test_a_store_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.h5"
     path.write_bytes(b"x")
