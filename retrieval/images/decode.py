@@ -39,7 +39,7 @@ def decode(
     how = How(min_side, measured, limits, colors)
     with noise.decoding():
         opened = _open_here(data, how)
-        if opened is not None:
+        if opened is not None and not opened.is_doubtful:
             reduce_scale(opened.picture, how)
             if memory_to_decode(opened, shrunk=False) <= _MAX_MEMORY_HERE:
                 try:

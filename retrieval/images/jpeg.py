@@ -12,6 +12,7 @@ from retrieval.errors import UnreadableError
 
 JPEG_START = b"\xff\xd8\xff"
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
+_ARITHMETIC = b"\xff\xc9"
 _SOS, _DRI, _APP1, _APP2 = 0xDA, 0xDD, 0xE1, 0xE2
 _FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
@@ -23,6 +24,8 @@ _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # that ends the coded dat
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _PADDING = re.compile(rb"(?:\x00{16,}|\xff+)\Z")  # of a file that was made longer than what came to be in it
 _PROBE_BYTES = 4096
+# What a decoder reads ahead, as bits that no code begins with: it makes at most two blocks of them.
+_READ_AHEAD = b"\xff\x00" * 8
 
 
 class Jpeg(JpegImagePlugin.JpegImageFile):
@@ -34,11 +37,15 @@ class Jpeg(JpegImagePlugin.JpegImageFile):
 
 @dataclass(frozen=True, slots=True)
 class _Scan:
-    """components: their ids. first, last: frequencies. low: bits that it leaves for later scans. n_restarts: in it."""
+    """components: their ids. first, last: frequencies. n_restarts: in it.
+
+    high: from which bit on it refines what scans before it gave, 0 = it is the first. low: bits left for later scans.
+    """
 
     components: bytes
     first: int
     last: int
+    high: int
     low: int
     n_restarts: int
     restart_interval: int
@@ -75,12 +82,34 @@ class MendedJpeg:
 def scans_and_memory(picture: Jpeg, data: bytes) -> tuple[int, int]:
     """How many scans a JPEG has, and the bytes that libjpeg keeps of its coefficients where there are several."""
     layers = picture.layer
-    assert picture.fp is not None
-    start = picture.fp.tell() - 8 - 2 * len(layers)  # of the header of a scan that holds all components
-    if "progressive" not in picture.info and data[start : start + 2] == b"\xff\xda":
+    if _only_scan(picture, data):
         return 1, 0
     shares = [max(1, layer[1]) * max(1, layer[2]) for layer in layers] or [1]
     return data.count(b"\xff\xda"), 2 * picture.width * picture.height * sum(shares) // max(shares)
+
+
+def _only_scan(picture: Jpeg, data: bytes) -> int:
+    """Where the header of the scan begins that holds all components; 0 where there are several scans.
+
+    The picture's header is read, and nothing behind it.
+    """
+    assert picture.fp is not None
+    start = picture.fp.tell() - 8 - 2 * len(picture.layer)
+    return start if "progressive" not in picture.info and data[start : start + 2] == b"\xff\xda" else 0
+
+
+def require_whole(picture: Jpeg, data: bytes) -> bool:
+    """Has the decoder refuse a scan that ends before its last block, where it would fill in grey without a word.
+
+    The decoder is shown the scan without the end marker, so that one which lacks blocks asks for more.
+    False where there are several scans, or a code that is not Huffman's: `mend_jpeg` tells whether those are whole.
+    """
+    start = _only_scan(picture, data)
+    end = data.find(_EOI, start)
+    if not start or end < 0 or _ARITHMETIC in data[:start]:
+        return False
+    picture.fp = io.BytesIO(data[:end] + _READ_AHEAD)
+    return True
 
 
 def is_ended(data: bytes) -> bool:
@@ -88,10 +117,20 @@ def is_ended(data: bytes) -> bool:
     return data.endswith(_EOI) or _walk(data).ended
 
 
+def is_refined(data: bytes) -> bool:
+    """Whether all scans of a progressive JPEG are there, and the last adds no more than bits to what is there already.
+
+    Where that one ends early, the pixels differ by what nobody sees.
+    """
+    markers = _walk(data)
+    return _ends_refined(markers) and _scans_suffice(markers)
+
+
 def mend_jpeg(data: bytes) -> MendedJpeg:
     """A JPEG whose pixels are whole, without the segments that are not needed, with the end marker that may be missing.
 
-    Without that marker every scan must be there to its last block. Raises UnreadableError where one is cut short.
+    Every scan must be there to its last block; only the last bits that a progressive JPEG adds to all that is there
+    already may end early if an end marker says so. Raises UnreadableError where a scan is cut short.
     """
     markers = _walk(data)
     if not markers.scans:
@@ -99,8 +138,8 @@ def mend_jpeg(data: bytes) -> MendedJpeg:
     body = b"".join(markers.needed)
     if not markers.ended:
         body = _PADDING.sub(b"", body)
-        if not (_scans_suffice(markers) and _is_whole(body)):
-            raise UnreadableError("broken JPEG: cut short")
+    if not (_scans_suffice(markers) and (_ends_refined(markers) or _is_whole(body))):
+        raise UnreadableError("broken JPEG: cut short")
     return MendedJpeg(body + _EOI, markers.exif, b"".join(part for _, part in sorted(markers.profile)))
 
 
@@ -146,7 +185,12 @@ def _note(found: _Markers, code: int, segment: bytes) -> None:
 def _scan(header: bytes, coded: bytes, restart_interval: int) -> _Scan:
     n = header[0] if header else 0
     first, last, low = header[1 + 2 * n : 4 + 2 * n].ljust(3, b"\0")
-    return _Scan(header[1 : 1 + 2 * n : 2], first, last, low & 15, len(_RESTART.findall(coded)), restart_interval)
+    high, low = low >> 4, low & 15
+    return _Scan(header[1 : 1 + 2 * n : 2], first, last, high, low, len(_RESTART.findall(coded)), restart_interval)
+
+
+def _ends_refined(markers: _Markers) -> bool:
+    return markers.ended and markers.progressive and bool(markers.scans) and markers.scans[-1].high > 0
 
 
 def _scans_suffice(markers: _Markers) -> bool:

@@ -11,7 +11,7 @@ from PIL import Image
 from retrieval.errors import RefusedError, UnreadableError
 from retrieval.extras import install_hint
 from retrieval.images.how import How
-from retrieval.images.jpeg import Jpeg, scans_and_memory
+from retrieval.images.jpeg import Jpeg, is_refined, require_whole, scans_and_memory
 from retrieval.images.limits import memory_of
 from retrieval.images.orientation import SIDEWAYS, orientation_of
 from retrieval.images.pixels import to_rgb
@@ -37,13 +37,14 @@ class Opened:
     """A picture with its header read.
 
     orientation: 1 to 8, how it has to be turned. n_scans: passes over all of its pixels. fixed_memory: bytes that its
-    decoder takes at any scale.
+    decoder takes at any scale. is_doubtful: it would be decoded without a word although it is cut short.
     """
 
     picture: Image.Image
     orientation: int
     n_scans: int = 1
     fixed_memory: int = 0
+    is_doubtful: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -135,12 +136,13 @@ def _accepted(accepts: Callable[[bytes], bool | str] | None, start: bytes) -> bo
 
 def _sized(picture: Image.Image, how: How, data: bytes) -> Opened:
     how.limits.require_size(*picture.size)
-    n_scans, fixed = 1, 0
+    n_scans, fixed, is_doubtful = 1, 0, False
     if isinstance(picture, Jpeg):
         n_scans, fixed = scans_and_memory(picture, data)
+        is_doubtful = not (require_whole(picture, data) or is_refined(data))
     elif picture.format == "WEBP":
         fixed = picture.width * picture.height * _WEBP_BYTES_A_PIXEL
-    return Opened(picture, orientation_of(picture), n_scans, fixed)
+    return Opened(picture, orientation_of(picture), n_scans, fixed, is_doubtful)
 
 
 def _require_webp(data: bytes, how: How) -> None:

@@ -56,7 +56,8 @@ def measure_thoroughly(data: bytes, how: How, printed: Callable[[], str]) -> tup
 def _open(data: bytes, how: How) -> Opened:
     if data.startswith(JPEG_START) and not is_ended(data):
         return _mended_jpeg(data, how)
-    return open_picture(data, how)
+    opened = open_picture(data, how)
+    return _mended_jpeg(data, how) if opened.is_doubtful else opened
 
 
 def _opened_otherwise(data: bytes, how: How, printed: Callable[[], str]) -> Opened:

@@ -1,6 +1,7 @@
 """What is read although something around its pixels is broken or missing, and what is not since pixels are."""
 
 import io
+import itertools
 import random
 import struct
 import zlib
@@ -129,6 +130,38 @@ def test_a_jpeg_whose_last_scan_is_cut_short_stays_unreadable(name: str) -> None
 def test_a_progressive_jpeg_that_lacks_scans_stays_unreadable() -> None:
     whole = encoded(smooth(150, 101), "JPEG", progressive=True)
     assert reason(whole[: whole.rindex(b"\xff\xda")]) == "broken JPEG: cut short"
+
+
+@pytest.mark.parametrize("name", [name for name in JPEGS if "progressive" not in name])
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_jpeg_whose_scan_is_cut_short_before_its_end_marker_is_not_filled_up_with_grey(name: str, grey: bool) -> None:
+    whole = encoded(smooth(150, 101).convert("L" if grey else "RGB"), "JPEG", **JPEGS[name])
+    start = whole.rindex(b"\xff\xda")
+    rng = random.Random(name)
+    cuts = {len(whole) - 22, *(rng.randrange(start + 14, len(whole) - 22) for _ in range(12))}
+    for cut in cuts:
+        for end in (EOI, EOI + b"appended text", EOI + whole):
+            assert reason(whole[:cut] + end) == "broken JPEG: cut short", (cut, len(whole), end[2:4])
+    missing = whole[: start + 100] + whole[start + 400 :]
+    assert name == "restarts" or reason(missing) == "broken JPEG: cut short"
+
+
+def test_a_jpeg_with_another_picture_behind_it_is_read() -> None:
+    whole = encoded(smooth(150, 101), "JPEG")
+    for end in (b"appended text", whole, EOI, b"\xff\xda"):
+        assert np.array_equal(pixels(whole + end), pixels(whole))
+
+
+@pytest.mark.parametrize("name", ["progressive", "progressive restarts"])
+def test_a_progressive_jpeg_may_lack_the_end_of_its_last_bits_but_no_scan(name: str) -> None:
+    whole = encoded(smooth(150, 101), "JPEG", **JPEGS[name])
+    scans = [at for at in range(len(whole)) if whole[at : at + 2] == b"\xff\xda"]
+    for start, end in itertools.pairwise(scans):
+        for cut in (start, (start + 14 + end) // 2):
+            assert reason(whole[:cut] + EOI) == "broken JPEG: cut short"
+    if name == "progressive":
+        without_last_bits = pixels(whole[: scans[-1] + 16] + EOI).astype(int)
+        assert np.abs(without_last_bits - pixels(whole)).max() <= 16
 
 
 def test_the_first_of_several_pictures_is_read_that_lacks_its_end_marker() -> None:
