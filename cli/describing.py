@@ -1,6 +1,7 @@
 """Manifests to descriptors, as the commands do it: a store of the manifest's name, made, resumed or found finished."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from retrieval.store_changes import Changes
 
 N_NAMED = 5  # changed pictures that a line names
+# What follows the name of a manifest. `a.1.csv` and `a.2.csv` are two names, as are folders that hold a point.
+_ENDINGS = re.compile(r"(?<=.)(\.(csv|tsv|txt|parquet|pq|tar|tgz|zip|gz))+\Z", re.IGNORECASE)
 
 
 def store_name(manifest: Path, option: str) -> Path:
@@ -34,17 +37,22 @@ def store_name(manifest: Path, option: str) -> Path:
     Of standard input and other open files `stdin.h5` where the command runs.
     LmrError that names `option` where it is not there and nothing can be written.
     """
-    folder, name = folder_beside(manifest), os.path.basename(os.path.abspath(manifest))
+    folder, name = folder_beside(manifest), _bare_name(manifest)
     is_open_file = str(manifest) == STDIN or str(manifest).startswith(("/dev/", "/proc/"))
-    store = folder / ("stdin.h5" if is_open_file else f"{name.split('.')[0] or name}.h5")
+    store = folder / ("stdin.h5" if is_open_file else f"{name}.h5")
     if folder.is_dir() and not os.access(folder, os.W_OK) and not store.exists():
         raise LmrError(f"{folder}: nothing can be written beside {manifest.name}; give {option} STORE.h5")
     return store
 
 
+def _bare_name(manifest: Path) -> str:
+    name = os.path.basename(os.path.abspath(manifest))
+    return name if manifest.is_dir() else _ENDINGS.sub("", name)
+
+
 def find_store(manifest: Path, option: str) -> Path:
     """As `store_name`; says when the store is made anew although one of its name lies where the command runs."""
-    store, other = store_name(manifest, option), Path(manifest.resolve().name.split(".")[0] + ".h5")
+    store, other = store_name(manifest, option), Path(_bare_name(manifest) + ".h5")
     made = (store, store.with_name(store.name + ".partial"))
     if other.exists() and not any(path.exists() for path in made):
         warn(f"{other} is there, but stores lie beside their manifests: {store} is made; {option} {other} takes it")

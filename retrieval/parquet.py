@@ -25,6 +25,10 @@ _PICTURE_NAMES = frozenset(("image", "img", "picture", "photo", "bytes", "conten
 _BATCH_ROWS = 512  # as in csv_rows: few enough that Python's search for garbage does not set in
 _FREE_ROWS = 1 << 20  # beyond these a file has a row for at most so many bits:
 _ROWS_A_BYTE = 8
+_FREE_TEXT_BYTES = 1 << 28  # beyond these the text of a file is at most so many times as large as the file:
+_MAX_INFLATION = 40
+_MAX_BATCH_BYTES = 1 << 28
+_VALUE_BYTES = 8  # that a value takes at least; lists hold many in a row
 _REASON_LETTERS = 200
 
 
@@ -76,7 +80,9 @@ class ParquetTable:
             self._file = _open(self._place.path)
             self._schema = self._file.schema_arrow
             self._n_rows: int = self._file.metadata.num_rows
-        _require_possible(self.source, self._n_rows, os.stat(self._place.path).st_size)
+        n_bytes = os.stat(self._place.path).st_size
+        _require_possible(self.source, self._n_rows, n_bytes)
+        self._max_text_bytes = _FREE_TEXT_BYTES + _MAX_INFLATION * n_bytes
         self.header: list[str] = list(self._schema.names)
         if twice := [name for name in self.header if self.header.count(name) > 1]:
             raise LmrError(f"{self.source} has two columns {twice[0]!r}; keep one of them")
@@ -89,9 +95,11 @@ class ParquetTable:
         if not names:
             yield from ([[""] * len(self.header)] * n for n in _counts(self._n_rows))
             return
-        n_read = 0
+        n_read = n_bytes = 0
         with _told(self.source):
-            for batch in self._file.iter_batches(batch_size=_BATCH_ROWS, columns=names):
+            for batch in self._file.iter_batches(batch_size=self._batch_rows(names), columns=names):
+                n_bytes += batch.nbytes
+                self._require_text(n_bytes)
                 try:
                     given = {name: _texts(batch.column(i)) for i, name in enumerate(batch.schema.names)}
                 except UnicodeDecodeError as error:
@@ -112,6 +120,29 @@ class ParquetTable:
         """The embedded pictures of all rows."""
         rows = np.arange(self._n_rows, dtype=np.int64)
         return EmbeddedPictures(self._place.path, column, rows, self._place)
+
+    def _batch_rows(self, names: list[str]) -> int:
+        """How many rows are read at once: few where one value, repeated, may be huge.
+
+        Raises LmrError where the file says that the columns unpack to more than a table does.
+        """
+        metadata, n_bytes, n_values, largest = self._file.metadata, 0, 0, 0
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            for chunk in map(group.column, range(group.num_columns)):
+                if chunk.path_in_schema.split(".")[0] in names:
+                    n_bytes += chunk.total_uncompressed_size
+                    n_values = max(n_values, chunk.num_values)
+                    if chunk.total_uncompressed_size > _MAX_INFLATION * chunk.total_compressed_size:
+                        largest = max(largest, chunk.total_uncompressed_size)
+        self._require_text(max(n_bytes, n_values * _VALUE_BYTES))
+        return min(_BATCH_ROWS, max(1, _MAX_BATCH_BYTES // max(1, largest)))
+
+    def _require_text(self, n_bytes: int) -> None:
+        if n_bytes > self._max_text_bytes:
+            raise LmrError(
+                f"{self.source} unpacks to more than {self._max_text_bytes / 1e6:,.0f} MB of text; "
+                "if it really is a table, give it as a csv file"
+            )
 
     def _holds_pictures(self, column: str) -> bool:
         """Whether it is of bytes that are no text. Some programs write text without saying that it is text."""

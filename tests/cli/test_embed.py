@@ -142,6 +142,22 @@ def test_the_store_of_standard_input_has_a_name():
     assert store_name(Path("/dev/fd/63"), "--output") == Path("stdin.h5")
 
 
+def test_stores_of_manifests_whose_names_hold_points_do_not_meet(tmp_path):
+    (tmp_path / "photos.2.csv").mkdir()
+    names = {
+        "a.1.csv": "a.1.h5",
+        "a.2.csv": "a.2.h5",
+        "a.csv.gz": "a.h5",
+        "a.tar.gz": "a.h5",
+        "v1.5.parquet": "v1.5.h5",
+        "A.CSV": "A.h5",
+        ".csv": ".csv.h5",
+        "photos.2.csv": "photos.2.csv.h5",
+        "notes.final": "notes.final.h5",
+    }
+    assert {name: store_name(tmp_path / name, "--output").name for name in names} == names
+
+
 def test_where_nothing_can_be_written_beside_the_manifest_the_option_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
     for option in ("--output", "--store"):

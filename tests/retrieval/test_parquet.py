@@ -209,3 +209,30 @@ def test_columns_of_any_type_lie_beside_ids(tmp_path: Path) -> None:
     }
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     assert read_manifest(tmp_path / "t.parquet").image_id.tolist() == ["a"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["a" * 3_000_000, "b"],  # pages that shrink to nothing
+        ["a" * 3_000, *["b" * 3_000] * 999],  # a dictionary of two
+        [["a"] * 400_000, ["b"]],  # few bits a value
+    ],
+)
+def test_a_small_file_that_unpacks_to_a_large_text_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: list[str] | list[list[str]]
+) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("retrieval.parquet._FREE_TEXT_BYTES", 2_000_000)
+    path = tmp_path / "a.parquet"
+    rows = range(len(values))
+    pq.write_table(pa.table({"id": [str(row) for row in rows], "caption": values}), path, compression="zstd")
+    limit = (2_000_000 + 40 * path.stat().st_size) / 1e6
+    assert limit < 2.8
+    with pytest.raises(LmrError) as caught:
+        read_manifest(path)
+    assert str(caught.value) == (
+        f"{path} unpacks to more than {limit:,.0f} MB of text; if it really is a table, give it as a csv file"
+    )
+    monkeypatch.undo()
+    assert len(read_manifest(path)) == len(values)
