@@ -239,9 +239,9 @@ def _names_of(pictures: tuple[str, ...]) -> list[str]:
 
     for place in map(Path, pictures):
         tars = index_tars(place)
-        for line in tars.warnings() if tars else ():
+        for line in tars.warnings() if tars and not place.is_dir() else ():
             warn(line)
-    return [picture.where for picture in list_pictures(pictures)]
+    return [picture.where for picture in list_pictures(pictures, warn)]
 
 
 def _label(named: "LandmarkScore | Neighbour") -> str:

@@ -72,7 +72,13 @@ def work_apart(
     Where not all can be started fewer work, and where none can this process does. Raises what the function raises, and
     LmrError when a process is killed or memory runs out.
     """
-    started = start_workers(function, fixed, workers)
+    yield from work_with(start_workers(function, fixed, workers), function, tasks, fixed)
+
+
+def work_with(
+    started: "Sequence[Worker]", function: Callable[..., T], tasks: Iterable[Any], fixed: Any
+) -> Generator[T, None, None]:
+    """As `work_apart`, by workers that were started for this function, which end with it; by this process without."""
     try:
         if started:
             yield from _results(started, iter(tasks))

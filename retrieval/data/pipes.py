@@ -85,6 +85,8 @@ def _spool(name: str) -> Place:
 @contextlib.contextmanager
 def _open(name: str) -> Iterator[IO[bytes]]:
     if name == STDIN:
+        if sys.stdin is None:
+            raise LmrError("-: standard input is closed here; give a file")
         yield sys.stdin.buffer
         return
     with open(name, "rb") as pipe:

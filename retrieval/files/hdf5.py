@@ -62,7 +62,11 @@ def open_hdf5(path: Path, what: str, remedy: str, mistaken: str | None = None) -
     with file:
         try:
             yield file
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+        except MemoryError as error:  # which proves nothing of the file
+            raise LmrError(
+                f"{path} cannot be read: it asks for more memory than there is here; free some, or use a larger machine"
+            ) from error
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
             if getattr(error, "errno", None):
                 raise read_error(path, error) from error
             reason = str(error.args[0] if error.args else "").split("\n")[0][:_REASON_CHARACTERS]

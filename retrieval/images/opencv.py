@@ -12,7 +12,6 @@ from PIL import Image
 from retrieval.errors import UnreadableError
 from retrieval.extras import install_hint
 from retrieval.images.how import How
-from retrieval.images.orientation import orientation_in
 from retrieval.images.pillow import UNKNOWN, Opened, reason_of
 from retrieval.images.pixels import scaled_16_bit
 
@@ -64,7 +63,7 @@ def open_with_opencv(data: bytes, how: How, printed: Callable[[], str]) -> Opene
             raise UnreadableError(f"broken {kind}: cut short")
     printed()
     how.limits.require_size(pixels.shape[1], pixels.shape[0])
-    return Opened(_as_picture(pixels), orientation_in(data) or 1)
+    return Opened(_as_picture(pixels), 1)  # OpenCV turns a TIFF upright; what else it is asked about has no EXIF
 
 
 def _decoded(cv2: Any, data: bytes, kind: str) -> Any:

@@ -15,13 +15,14 @@ from retrieval.images.candidates import find_listed, forms, places_of_id, places
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
 from retrieval.images.signatures import PICTURE_SUFFIXES
-from retrieval.images.walk import walk_pictures
+from retrieval.images.walk import Warn, walk_pictures
 from retrieval.manifest import Manifest
 from retrieval.tars import Found, TarSet, find_member, is_tar, is_tar_name, list_tars, open_tar
 
 URL_TIMEOUT_S = 20.0  # for a whole picture of a query
 QUERY_AGENT = "lmr/0.1 (looks at one picture for a person)"
 
+_NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _WANTING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what is wrong is not the picture
 
 
@@ -94,7 +95,7 @@ class PictureSource:
         path: str = "" if self._path is None else self._path[row]
         if path or not self._only_tars:
             for candidate in self._candidates(row):  # in their order: one of two is the same one whatever came before
-                if os.path.exists(candidate):
+                if _is_there(candidate):
                     return candidate
             if not path and (listed := find_listed(_inside(self._image_id[row]), self._roots)):
                 return listed
@@ -152,13 +153,14 @@ class QueryPicture:
         return fetch_picture(self.where, rules)
 
 
-def list_pictures(paths: Sequence[str]) -> list[QueryPicture]:
+def list_pictures(paths: Sequence[str], warn: Warn = lambda _: None) -> list[QueryPicture]:
     """The pictures that paths of pictures, folders and tars (all pictures in them) and URLs name, in their order.
 
+    warn: is given a line for each kind of thing that was passed over in a folder.
     Raises LmrError on a path that does not exist, a folder or tar without pictures, a tar that cannot be used, and a
     URL that is not http or https.
     """
-    return [picture for path in paths for picture in _pictures_of(path)]
+    return [picture for path in paths for picture in _pictures_of(path, warn)]
 
 
 def read_picture(path: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
@@ -209,15 +211,15 @@ def picture_state(path: str) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _pictures_of(path: str) -> Iterator[QueryPicture]:
+def _pictures_of(path: str, warn: Warn) -> Iterator[QueryPicture]:
     if "://" in path and not os.path.exists(path):
         if not _is_url(path):
             raise LmrError(f"{path}: only http and https are fetched; give such a URL or a file")
         yield QueryPicture(path)
     elif os.path.isdir(path) or is_tar(path):
-        paths = [picture.path for picture in walk_pictures(Path(path), lambda _: None)]
+        kind = "folder" if os.path.isdir(path) else "tar"
+        paths = [found.path for found in walk_pictures(Path(path), warn if kind == "folder" else lambda _: None)]
         if not paths:
-            kind = "folder" if os.path.isdir(path) else "tar"
             raise LmrError(f"{path}: no pictures in this {kind}; give a picture or a {kind} that holds some")
         yield from (QueryPicture(os.path.join(path, name)) for name in paths)
     elif picture_exists(path):
@@ -242,6 +244,17 @@ def _holds_only_tars(root: str) -> bool:
             )
     except OSError:
         return True
+
+
+def _is_there(path: str) -> bool:
+    """Whether something is at a path; also where the system does not let that be seen, as reading will tell."""
+    try:
+        os.stat(path)
+    except ValueError:  # a NUL in it
+        return False
+    except OSError as error:
+        return error.errno not in _NO_PLACE
+    return True
 
 
 def _inside(image_id: str) -> str:

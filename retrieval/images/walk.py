@@ -15,6 +15,7 @@ from retrieval.words import agreeing, counted
 Warn = Callable[[str], None]
 
 _SHOWN = 10
+_DEEPEST = 200  # levels of folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,9 @@ def _walk(
     folder: str, above: PicturePath, identities: frozenset[tuple[int, int]], told: tuple[Warn, _Passed]
 ) -> Iterator[PicturePath]:
     """Files below, links to folders followed but not in circles. above: what the paths begin with."""
+    if above.path.count("/") > _DEEPEST:
+        told[1].shut.append((folder, f"below more than {_DEEPEST} folders"))
+        return
     try:
         status = os.stat(folder)
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)

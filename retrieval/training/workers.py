@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from retrieval.device import lacks_memory
-from retrieval.pool import Workers, work_apart
+from retrieval.pool import Workers, start_workers, work_with
 from retrieval.training.augmentation import Batch, Collate
 
 Keys = list[tuple[int, int]]  # rows and seeds of the pictures of a batch
@@ -38,8 +38,14 @@ def load_batches(
     """
     fixed = (pictures, collate)
     workers = Workers(n_workers, start=None, begin=_use_one_thread, on_warning=on_warning)
-    batches = work_apart(_load, keys, fixed, workers)
-    return _pinned(batches) if pin else batches
+    started = start_workers(_load, fixed, workers)
+    batches = work_with(started, _load, keys, fixed)
+    if not pin:
+        yield from batches
+    elif started:
+        yield from _pinned(batches)
+    else:  # not in a thread beside the network, as pictures vary by torch's one generator, which the network draws from
+        yield from (batch.pin_memory() for batch in batches)
 
 
 def _load(keys: Keys, fixed: tuple[Pictures, Collate]) -> Batch:

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.errors import LmrError
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.images import walk
 from retrieval.images.source import PictureSource
 from retrieval.manifest import Manifest, read_manifest
 
@@ -60,6 +61,29 @@ def test_links_in_circles_and_pipes_are_unreadable_pictures(tmp_path: Path) -> N
     assert manifest.image_id.tolist() == ["dangling", "good", "loop", "pipe"]
     named = f"{folder}/around: Too many levels of symbolic links"
     assert said == [f"{tmp_path}: 1 unreadable folder or link was passed over: {named}"]
+
+
+def test_folders_in_folders_without_end_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk, "_DEEPEST", 3)
+    deep = tmp_path / "1" / "2" / "3"
+    (deep / "4" / "5").mkdir(parents=True)
+    for place in (tmp_path / "top.jpg", deep / "low.jpg", deep / "4" / "lower.jpg"):
+        place.write_bytes(b"picture")
+    said: list[str] = []
+    assert [found.path for found in walk.walk_pictures(tmp_path, said.append)] == ["1/2/3/low.jpg", "top.jpg"]
+    assert said == [f"{tmp_path}: 1 unreadable folder or link was passed over: {deep / '4'}: below more than 3 folders"]
+
+
+def test_what_cannot_be_looked_at_is_told_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "t.csv").write_text("id\nloop\ngone\n")
+    source = PictureSource(read_manifest(tmp_path / "t.csv"), tmp_path)
+    with pytest.raises(UnreadableError) as caught:
+        source.read(0)
+    assert str(caught.value) == "Too many levels of symbolic links"
+    with pytest.raises(UnreadableError, match="not found: tried"):
+        source.read(1)
+    assert [source.status(row) for row in range(2)] == [None, None]
 
 
 def test_a_name_that_is_no_text_is_named_and_does_not_block_the_folder(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from retrieval.files.hdf5 import new_hdf5
+from retrieval.errors import LmrError
+from retrieval.files.hdf5 import new_hdf5, open_hdf5
 
 TEXTS = [f"a text of some length {i}" for i in range(3000)]
 
@@ -49,3 +50,13 @@ def test_a_full_disk_is_an_error_wherever_it_happens(tmp_path: Path) -> None:
                     code = 0 if str(error) == "[Errno 27] File too large" else 2
             os._exit(code)
         assert os.waitpid(child, 0)[1] == 0, n_bytes
+
+
+def test_too_little_memory_is_not_called_damage(tmp_path: Path) -> None:
+    fill(tmp_path / "x.h5")
+    with pytest.raises(LmrError) as caught, open_hdf5(tmp_path / "x.h5", "a store", "make it again"):
+        raise MemoryError
+    assert str(caught.value) == (
+        f"{tmp_path / 'x.h5'} cannot be read: it asks for more memory than there is here; "
+        "free some, or use a larger machine"
+    )

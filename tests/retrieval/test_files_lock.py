@@ -122,21 +122,23 @@ def test_another_thread_does_not_get_the_lock_that_a_thread_holds(tmp_path):
 
 def test_threads_that_wait_have_the_output_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "_POLL_S", 0.001)
-    inside, most = [0], [0]
+    met: list[str] = []
 
     def work() -> None:
         for _ in range(20):
             with output_lock(tmp_path / "x.csv", wait=True):
-                inside[0] += 1
-                most[0] = max(most[0], inside[0])
-                inside[0] -= 1
+                try:
+                    os.close(os.open(tmp_path / "inside", os.O_CREAT | os.O_EXCL))
+                except FileExistsError:
+                    met.append("another is inside")
+                (tmp_path / "inside").unlink(missing_ok=True)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == [1]
+    assert not met
 
 
 def test_processes_that_wait_never_hold_it_together(tmp_path):

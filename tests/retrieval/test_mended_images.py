@@ -15,6 +15,10 @@ from PIL import Image
 from retrieval.arrays import UInt8Array
 from retrieval.errors import UnreadableError
 from retrieval.images.decode import decode, picture_size
+from retrieval.images.how import How
+from retrieval.images.opencv import open_with_opencv
+from retrieval.images.orientation import ORIENTATION
+from retrieval.images.pillow import decode_opened
 
 PNG = encoded(smooth(60, 40), "PNG")
 EOI = b"\xff\xd9"
@@ -203,6 +207,16 @@ def test_a_bmp_with_colours_in_an_order_of_its_own_is_read_and_one_that_is_cut_s
         [[0, 0, 255], [85, 36, 36]],
         [[255, 0, 0], [0, 255, 0]],
     ]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_turned_upright_once_by_whichever_decoder_reads_it(orientation: int) -> None:
+    pytest.importorskip("cv2")
+    buffer = io.BytesIO()
+    smooth(60, 40).save(buffer, "TIFF", tiffinfo={ORIENTATION: orientation})
+    opened = open_with_opencv(buffer.getvalue(), How(), lambda: "")
+    upright = decode_opened(opened, How(), shrink=False)
+    assert np.array_equal(np.asarray(upright), pixels(buffer.getvalue()))
 
 
 def test_a_format_that_only_opencv_knows_the_header_of_is_read_and_no_file_that_is_cut_short() -> None:

@@ -119,7 +119,10 @@ def test_pictures_folders_and_urls_are_listed_in_order(tmp_path: Path) -> None:
         put(tmp_path / name)
     given = [str(tmp_path / "one.jpg"), "https://x/y.jpg", str(tmp_path / "d"), str(tmp_path / "strange.name")]
     expected = [given[0], given[1], str(tmp_path / "d/b.png"), str(tmp_path / "d/e/a.jpg"), given[3]]
-    pictures = list_pictures(given)
+    said: list[str] = []
+    pictures = list_pictures(given, said.append)
+    passed = "1 file that is not a picture by its suffix was passed over: 1 .txt"
+    assert said == [f"{tmp_path / 'd'}: {passed}"]
     assert [picture.where for picture in pictures] == expected
     assert [picture.is_url for picture in pictures] == [False, True, False, False, False]
     assert pictures[0].read() == b"x"

@@ -44,6 +44,13 @@ def test_an_empty_pipe_and_a_device_are_refused(monkeypatch: pytest.MonkeyPatch)
     assert str(caught.value) == "/dev/zero is a device; give a file, a pipe or -"
 
 
+def test_a_closed_standard_input_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(LmrError) as caught:
+        read_manifest("-")
+    assert str(caught.value) == "-: standard input is closed here; give a file"
+
+
 def test_a_file_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bomb.csv.gz"
     path.write_bytes(gzip.compress(b"id,landmark_id\n" + b"a,1\n" * (1 << 23), 6))
