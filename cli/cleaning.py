@@ -11,6 +11,7 @@ import numpy as np
 from cli.locating import Pictures, find_pictures
 from cli.options import warn
 from cli.progress import PictureBar
+from cli.terminal import shown
 from cli.workers import default_workers
 from index.cleaning.rule import CleaningRule
 from retrieval.errors import LmrError, UnreadableError
@@ -33,7 +34,7 @@ def clean_manifest(path: Path, output: Path, rule: CleaningRule, values: Mapping
 
     values: store, background, images, facts, gallery, workers, device, threads, dry_run, overwrite.
     """
-    from index.cleaning.folder import begin, finish, read_state, remove_unfinished, require_place
+    from index.cleaning.folder import DECISIONS, begin, finish, has_edits, read_state, remove_unfinished, require_place
     from retrieval.device import limit_threads
     from retrieval.store import read_store
 
@@ -46,8 +47,11 @@ def clean_manifest(path: Path, output: Path, rule: CleaningRule, values: Mapping
     place = "new" if dry else require_place(output, identity, overwrite=values["overwrite"])
     if place == "finished":
         remove_unfinished(output)
-        counts = (read_state(output) or {})["counts"]
-        return {"output": str(output), "state": "unchanged", **counts}
+        state = read_state(output) or {}
+        if has_edits(output, state):
+            table = shown(output / DECISIONS)
+            warn(f"{table} was changed since it was written and is not applied; apply it with --review {table}")
+        return {"output": str(output), "state": "unchanged", **state["counts"]}
     inputs = _inputs(pictures, stores, rule, values)
     work = None if dry else begin(output, identity, place)
     decisions = _decide(inputs, rule, work, (pictures, values))

@@ -140,7 +140,7 @@ def _make_card(model: Path, values: dict[str, Any], check: "Callable[[Card], Non
 
     from retrieval.checkpoint import CARD, ModelCard, read_card, save_model, weights_digest
     from retrieval.device import resolve_device
-    from retrieval.model_card import STATE_NAME
+    from retrieval.model_card import STATE_NAME, require_no_strangers
 
     resolve_device(values["device"])
     torch.manual_seed(0)
@@ -153,6 +153,8 @@ def _make_card(model: Path, values: dict[str, Any], check: "Callable[[Card], Non
             raise LmrError(f"{model} holds another model; give --overwrite or another --model")
         return card
     check(card)
+    if not values["overwrite"]:
+        require_no_strangers(model)
     if (model / STATE_NAME).exists():
         (model / STATE_NAME).unlink()
     made_by = {

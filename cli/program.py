@@ -9,8 +9,21 @@ from cli.main import main
 
 def program() -> None:
     """Runs the command of the command line."""
+    _open_streams()
     _begin_in_utf8()
     main()
+
+
+def _open_streams() -> None:
+    """Opens what the caller has closed of stdin, stdout and stderr, on nothing.
+
+    Otherwise the next file that is opened gets the number of the stream, and what a library prints lands in it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8"))
 
 
 def _begin_in_utf8() -> None:

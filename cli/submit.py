@@ -72,11 +72,12 @@ def submit_pictures(test: Path, index_path: Path, output: Path, values: dict[str
     from index.folder import open_folder
     from index.submission import submission_lines
     from retrieval.files.digest import sha256_json
-    from retrieval.files.made_of import is_made_of, write_with_record
+    from retrieval.files.made_of import is_made_of, require_no_folder, write_with_record
 
     def is_there(inputs: dict[str, Any]) -> bool:
         return not values["overwrite"] and is_made_of(output, inputs, "give --overwrite or another --output")
 
+    require_no_folder(output)
     is_there({})  # refused now, not after the pictures were embedded
     require_there(test)
     folder = open_folder(index_path, device=values["device"], threads=values["threads"])

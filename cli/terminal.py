@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from retrieval.errors import LmrError
+
 _VALUE_CHARACTERS = 300
 _LINE_CHARACTERS = 4000
 _TAIL_CHARACTERS = 1000  # of a line that is cut: what to do is said at the end
@@ -60,7 +62,7 @@ def warn_lines(text: str) -> None:
 
 def say_json(document: object, *, indent: int | None = 1, default: Any = None) -> None:
     """A result for programs, with exact values: one JSON document in ASCII."""
-    click.echo(json.dumps(document, indent=indent, default=default))
+    _echo(json.dumps(document, indent=indent, default=default))
 
 
 def say_result(document: object, text: str, *, as_json: bool, indent: int = 1, default: Any = None) -> None:
@@ -73,13 +75,27 @@ def say_result(document: object, text: str, *, as_json: bool, indent: int = 1, d
 
 def say_csv(text: str) -> None:
     """CSV lines for programs, in UTF-8 wherever they go; names of files that are not UTF-8 keep their bytes."""
-    click.echo(text.encode(errors="surrogateescape"), nl=False)
+    _echo(text.encode(errors="surrogateescape"), nl=False)
 
 
 def _print(text: str, *, err: bool = False) -> None:
     """Prints what the stream's encoding has, and escapes of the rest."""
     encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
-    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
+    if err:
+        click.echo(text, err=True)
+    else:
+        _echo(text)
+
+
+def _echo(text: str | bytes, *, nl: bool = True) -> None:
+    """Prints to stdout. LmrError where that leads to a full disk; who reads no further is no error."""
+    try:
+        click.echo(text, nl=nl)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise LmrError(f"the result cannot be printed: {error.strerror}; send stdout to another place") from error
 
 
 def _cut(line: str) -> str:

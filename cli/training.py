@@ -284,12 +284,14 @@ def make_validation(
 
 def _make_way(output: Path, *, overwrite: bool) -> None:
     """Refuses a model that another run made; with `overwrite` the training starts afresh."""
-    from retrieval.training.state import STATE_NAME
+    from retrieval.model_card import CARD, STATE_NAME, require_no_strangers
 
     if overwrite:
         forget_trained(output)
         for folder in (output, *output.glob("stage-*")):
             for old in (folder / STATE_NAME, *folder.glob("features-*")):  # whose pictures may be others by now
                 old.unlink(missing_ok=True)
-    elif (output / "model.json").exists() and not (output / STATE_NAME).exists():
+    elif (output / CARD).exists() and not (output / STATE_NAME).exists():
         raise LmrError(f"{output} holds a model already; give --overwrite or another --output")
+    else:
+        require_no_strangers(output)

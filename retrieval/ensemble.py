@@ -13,6 +13,7 @@ from retrieval.model_card import (
     EnsembleCard,
     join,
     read_any_card,
+    require_no_strangers,
     require_weights,
     write_card,
 )
@@ -42,6 +43,8 @@ def save_ensemble(
         for member in card.members:
             require_weights(folder, member.card)
         return "unchanged", card
+    if not overwrite:
+        require_no_strangers(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, source in sources.items():

@@ -14,12 +14,14 @@ from retrieval.files.digest import sha256_file, sha256_json
 from retrieval.files.json_file import convert, read_json, write_json
 from retrieval.images.preprocess import MOST_PIXELS, ImageSpec
 from retrieval.model_config import DescriptorPart, ModelConfig
+from retrieval.model_page import PAGE, is_own_page
 from retrieval.words import counted
 
 FORMAT_VERSION = 1
 CARD = "model.json"
 STATE_NAME = "training.pt"  # of a run of lmr train; without it the folder is another model's, and no run goes on there
 PLAIN_SCALES = (1.0,)
+_ALSO = ("classifier.safetensors", "training.csv", "training.png")  # what lies beside a card and its page
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +223,17 @@ def join(cards: Sequence[Card], weights: Sequence[float], made_by: Mapping[str, 
 def write_card(folder: Path, card: Card) -> None:
     """Writes `model.json`."""
     write_json(folder / CARD, card.to_json())
+
+
+def require_no_strangers(folder: Path) -> None:
+    """Raises LmrError where a folder without a model, finished or begun, has a file that a model would replace."""
+    if any((folder / name).exists() for name in (CARD, STATE_NAME)):
+        return
+    strangers = [name for name in _ALSO if (folder / name).exists()]
+    if not is_own_page(folder / PAGE):
+        strangers.append(PAGE)
+    if strangers:
+        raise LmrError(f"{folder / strangers[0]} exists and is of no model; give another folder, or --overwrite")
 
 
 def read_card(folder: Path) -> ModelCard:

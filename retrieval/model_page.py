@@ -1,11 +1,13 @@
 """README.md of a model folder: what the model is, for the person who finds it."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from retrieval.words import counted
 
 PAGE = "README.md"
+_BEGINNING = "# A model of lmr: "
 
 
 def model_page(card: Mapping[str, Any]) -> str:
@@ -16,7 +18,7 @@ def model_page(card: Mapping[str, Any]) -> str:
     members = card.get("members", [])
     name = f"an ensemble of {len(members)}" if members else card["config"]["backbone"]
     lines = [
-        f"# A model of lmr: {name}",
+        f"{_BEGINNING}{name}",
         "",
         "It turns a picture into a descriptor; pictures of one landmark have descriptors that are near to each other.",
         "`lmr embed --model` and `lmr info` take this folder.",
@@ -29,6 +31,17 @@ def model_page(card: Mapping[str, Any]) -> str:
     if not members:
         lines += _network(card)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def is_own_page(path: Path) -> bool:
+    """Whether there is no such file, or one that `model_page` made."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_BEGINNING)) == _BEGINNING.encode()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def _network(card: Mapping[str, Any]) -> list[str]:

@@ -150,11 +150,12 @@ def _require_place(path: Path | None) -> None:
     import errno
     import os
 
-    from retrieval.errors import LmrError
     from retrieval.files.atomic import write_error
+    from retrieval.files.made_of import require_no_folder
 
-    if path is not None and path.is_dir():
-        raise LmrError(f"{path} is a folder; give the file another name")
-    if path is not None and not path.absolute().parent.is_dir():
+    if path is None:
+        return
+    require_no_folder(path)
+    if not path.absolute().parent.is_dir():
         code = errno.ENOTDIR if path.absolute().parent.exists() else errno.ENOENT
         raise write_error(path, OSError(code, os.strerror(code)))

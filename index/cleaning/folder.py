@@ -149,6 +149,12 @@ def require_written(output: Path) -> None:
             raise LmrError(f"{path} was changed since it was written")
 
 
+def has_edits(output: Path, state: Mapping[str, Any] | None) -> bool:
+    """Whether a person has changed the decisions of this cleaning since they were written."""
+    path = output / DECISIONS
+    return state is not None and path.exists() and sha256_file(path) != state.get("decisions_sha256")
+
+
 def _require_kept(output: Path, state: Mapping[str, Any]) -> None:
     """Raises LmrError where the kept manifest is not the one that was written."""
     written = state.get("kept_sha256")
@@ -158,7 +164,7 @@ def _require_kept(output: Path, state: Mapping[str, Any]) -> None:
 
 def _refuse_to_lose_edits(output: Path, state: Mapping[str, Any] | None) -> None:
     path = output / DECISIONS
-    if state is not None and path.exists() and sha256_file(path) != state.get("decisions_sha256"):
+    if has_edits(output, state):
         raise LmrError(
             f"{path} was changed since it was written; apply it with --review {path}, or move it away to clean anew"
         )

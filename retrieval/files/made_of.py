@@ -38,12 +38,19 @@ def write_bytes_with_record(path: Path, data: bytes, inputs: Inputs) -> None:
         write_signed_json(record_path(path), {"format_version": FORMAT_VERSION, "of": dict(inputs), "content": digest})
 
 
+def require_no_folder(path: Path) -> None:
+    """Raises LmrError where a folder is in the place of a file, which nothing replaces."""
+    if path.is_dir():
+        raise LmrError(f"{path} is a folder; give the file another name")
+
+
 def is_made_of(path: Path, inputs: Inputs, other: str) -> bool:
     """Whether a file is there, whole, and made of these inputs; False where there is none.
 
     inputs: all of them, or those that are known already. other: what to do about another file, for messages.
     Raises LmrError: a file without a record, changed since it was written, or of other inputs, which are named.
     """
+    require_no_folder(path)
     if not path.exists():
         return False
     record = _read_record(path)

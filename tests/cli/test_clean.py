@@ -194,6 +194,12 @@ def test_changes_by_a_person_are_not_lost(dirty):
         "cleaned/decisions.csv was changed since it was written; apply it with --review cleaned/decisions.csv, "
         "or move it away to clean anew"
     )
+    again = done(*CLEAN)
+    assert again.stdout.splitlines()[-1] == "cleaned: finished already, nothing to do"
+    assert again.stderr.splitlines()[0] == (
+        "cleaned/decisions.csv was changed since it was written and is not applied; "
+        "apply it with --review cleaned/decisions.csv"
+    )
     assert listing(Path("cleaned")) == before
     Path("cleaned/kept.csv").unlink()
     assert refused(*CLEAN).startswith("cleaned/decisions.csv was changed since it was written; apply it with --review")

@@ -170,3 +170,31 @@ def test_several_lines_beside_the_result_stay_several_lines(capsys: pytest.Captu
     warn_lines("one\n  two\x1b[2J")
     warn("one\n  two")
     assert capsys.readouterr().err == "one\n  two\\x1b[2J\none\\x0a  two\n"
+
+
+PROGRAM = f"exec {sys.executable} -c 'from cli.program import program; program()'"
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&-", ">&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_hindrance(tiny_set, closed):
+    """Nothing that is printed lands in a file that was opened in its place."""
+    command = ["sh", "-c", f"{PROGRAM} split train.csv --output parts --workers 1 {closed}"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert result.returncode == 0
+    done("split", "train.csv", "--output", "alone", "--workers", "1")
+    for name in ("train.csv", "val.csv", "test.csv"):
+        assert Path("parts", name).read_bytes() == Path("alone", name).read_bytes()
+    assert (b"parts: written" in result.stdout) == (">&-" not in closed.replace("2>&-", ""))
+    assert (b"train.csv: " in result.stderr) == ("2>&-" not in closed)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_result_that_finds_no_room_is_one_line(tiny_set):
+    command = ["sh", "-c", f"{PROGRAM} info train.h5 > /dev/full"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert result.returncode == 1
+    assert result.stderr.decode() == (
+        "Error: the result cannot be printed: No space left on device; send stdout to another place\n"
+    )

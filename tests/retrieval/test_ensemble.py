@@ -16,7 +16,16 @@ from retrieval.embedding import Embedder, load_embedder
 from retrieval.ensemble import save_ensemble
 from retrieval.errors import LmrError
 from retrieval.images.preprocess import ImageSpec
-from retrieval.model_card import Description, EnsembleCard, Member, ModelCard, join, read_any_card, read_card
+from retrieval.model_card import (
+    Description,
+    EnsembleCard,
+    Member,
+    ModelCard,
+    join,
+    read_any_card,
+    read_card,
+    require_no_strangers,
+)
 from retrieval.model_config import ModelConfig
 from retrieval.store_file import StoreInfo
 
@@ -188,6 +197,33 @@ def test_the_same_ensemble_again_is_nothing_to_do_and_another_is_refused(tmp_pat
     with pytest.raises(LmrError) as caught:
         read_card(folder)
     assert str(caught.value) == f"{folder} is an ensemble of 2 models; give a folder of one model here"
+
+
+def test_an_ensemble_replaces_no_page_of_somebody_else(tmp_path: Path, models: list[Path]) -> None:
+    (tmp_path / "both").mkdir()
+    page = tmp_path / "both" / "README.md"
+    page.write_text("# My project")
+    with pytest.raises(LmrError) as caught:
+        save_ensemble(tmp_path / "both", models, (1.0, 1.0))
+    assert str(caught.value) == f"{page} exists and is of no model; give another folder, or --overwrite"
+    assert os.listdir(tmp_path / "both") == ["README.md"]
+    assert save_ensemble(tmp_path / "both", models, (1.0, 1.0), overwrite=True)[0] == "made"
+
+
+@pytest.mark.parametrize("name", ["README.md", "training.csv", "training.png", "classifier.safetensors"])
+def test_a_folder_with_a_file_of_somebody_else_and_no_model_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(LmrError) as caught:
+        require_no_strangers(tmp_path)
+    assert str(caught.value) == f"{tmp_path}/{name} exists and is of no model; give another folder, or --overwrite"
+    (tmp_path / "training.pt").write_text("a run that goes on")
+    require_no_strangers(tmp_path)
+
+
+def test_a_page_that_a_kill_left_without_its_card_is_no_hindrance(tmp_path: Path, models: list[Path]) -> None:
+    save_ensemble(tmp_path / "both", models, (1.0, 1.0))
+    (tmp_path / "both" / "model.json").unlink()
+    assert save_ensemble(tmp_path / "both", models, (1.0, 1.0))[0] == "made"
 
 
 def test_the_page_of_an_ensemble_tells_of_each_member(tmp_path: Path, models: list[Path]) -> None:

@@ -88,3 +88,8 @@ def test_a_disk_too_full_for_the_record_leaves_the_old_file(tmp_path, monkeypatc
         write_with_record(path, ["new"], {})
     assert path.read_text() == "old"
     assert is_made_of(path, INPUTS, OTHER)
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused_without_advice_to_replace_it(tmp_path):
+    (tmp_path / "x.csv").mkdir()
+    assert refusal(tmp_path / "x.csv", INPUTS) == f"{tmp_path}/x.csv is a folder; give the file another name"
