@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import h5py
-from tiny_set import HERE, cut_short, done, drop_digests, flip_byte, refused
+from tiny_set import HERE, cut_short, done, drop_digests, flip_byte, misused, refused
 
 
 def told(path: str) -> dict:
@@ -121,3 +121,7 @@ def test_stores_of_another_preparation_are_told_by_what_differs(tiny_set):
     assert refused("build-index", "train.h5", "val40.h5", "--output", "l", "--device", "cpu") == (
         "val40.h5 does not fit train.h5: size 40 is not 32; embed with the same model"
     )
+
+
+def test_without_a_path_it_says_what_can_be_looked_at() -> None:
+    assert misused("info") == "give what to look at, such as lmr info landmarks, model, train.h5 or train.csv"
