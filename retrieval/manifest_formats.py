@@ -115,7 +115,7 @@ class Layout:
     def notes(self, source: str) -> list[str]:
         """What a reader of the file should know of how its columns are understood, at most two lines."""
         taken = ", ".join(f"{name} taken as {meaning}" for name, meaning in self.taken)
-        ignored = ", ".join(name or "the first column, which has no name" for name in self.ignored)
+        ignored = ", ".join(name or "a column without a name" for name in self.ignored)
         lines = (taken, f"not used: {ignored}" if ignored else "")
         return [f"{source}: {line}" for line in lines if line]
 

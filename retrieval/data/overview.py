@@ -14,6 +14,8 @@ _NO_LANDMARKS = re.compile(
     re.IGNORECASE,
 )
 
+_SHORTENED = re.compile(r"\d(\.\d+)?[eE]\+\d+")  # a long number as a spreadsheet saves it, equal to its like
+
 
 def overview(manifest: Manifest) -> str:
     """`train.csv: 356 images of 7 landmarks, 0 without`."""
@@ -33,6 +35,11 @@ def doubts(manifest: Manifest, *, is_folder: bool = False) -> list[str]:
     if named and 2 * len(named) >= len(used):
         verb = "are landmarks" if len(named) > 1 else "is a landmark"
         return [f"{manifest.source}: {', '.join(named[:5])} {verb} by name, but looks like a part of a data set{above}"]
+    if shortened := [name for name in used if _SHORTENED.fullmatch(name)]:
+        return [
+            f"{manifest.source}: {', '.join(shortened[:5])} look like long numbers that a spreadsheet shortened, so "
+            "that landmarks may have become one; take the labels from the file before that"
+        ]
     if not used and is_folder:
         return [f"{manifest.source}: no image lies in a folder of a landmark; give the folder above {manifest.source}?"]
     if not used and manifest.has_labels:

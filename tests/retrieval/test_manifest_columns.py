@@ -60,7 +60,7 @@ def test_file_names_without_a_suffix_are_found_under_the_common_ones(tmp_path: P
 def test_the_index_that_pandas_writes_is_said_and_left_out(tmp_path: Path, header: str) -> None:
     manifest, said = read(tmp_path, f"{header}\n0,a,A\n1,b,B\n")
     assert (manifest.image_id.tolist(), labels(manifest)) == (["a", "b"], ["A", "B"])
-    name = "the first column, which has no name" if header.startswith(",") else "Unnamed: 0"
+    name = "a column without a name" if header.startswith(",") else "Unnamed: 0"
     assert said == [
         "t.csv: label taken as landmark_id",
         f"t.csv: not used: {name}",

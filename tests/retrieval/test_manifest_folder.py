@@ -1,6 +1,9 @@
 """Folders of pictures and single pictures as manifests."""
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,3 +88,35 @@ def test_one_picture_is_a_manifest_of_one(tmp_path: Path) -> None:
     assert labels(manifest) == [""]
     assert manifest.path is not None
     assert list(manifest.path) == [str(tmp_path / "photo.of.me.jpg")]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO])
+@pytest.mark.parametrize("call", ["scandir", "stat"])
+def test_a_folder_that_cannot_be_entered_is_one_unreadable_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, call: str
+) -> None:
+    make(tmp_path, "a/1.jpg", "shut/2.jpg", "z/3.jpg")
+    real, warnings, reason = getattr(os, call), list[str](), os.strerror(number)
+
+    def refuse(path: Any, *args: Any, **keywords: Any) -> Any:
+        if path == str(tmp_path / "shut"):
+            raise OSError(number, reason, path)
+        return real(path, *args, **keywords)
+
+    monkeypatch.setattr(os, call, refuse)
+    manifest = read_manifest(tmp_path, on_warning=warnings.append)
+    assert manifest.image_id.tolist() == ["1", "3"]
+    assert labels(manifest) == ["a", "z"]
+    assert warnings == [
+        f"{tmp_path}: 1 unreadable folder or link was passed over: {tmp_path / 'shut'}: {reason}",
+    ]
+
+
+def test_a_folder_to_be_read_that_cannot_be_entered_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert error_of(tmp_path) == f"{tmp_path.name} cannot be read: Permission denied"

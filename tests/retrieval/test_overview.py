@@ -35,3 +35,11 @@ def test_one_landmark_alone_and_a_folder_without_any_are_doubted() -> None:
 
 def test_several_landmarks_and_a_list_without_labels_are_not_doubted() -> None:
     assert doubts(manifest("a", "b", "")) == doubts(manifest("", has_labels=False)) == []
+
+
+def test_labels_that_a_spreadsheet_shortened_are_doubted() -> None:
+    assert doubts(manifest("1.23457E+15", "7", "2E+20")) == [
+        "photos: 1.23457E+15, 2E+20 look like long numbers that a spreadsheet shortened, so that "
+        "landmarks may have become one; take the labels from the file before that"
+    ]
+    assert doubts(manifest("1e5", "7E", "E+5", "C+1")) == []
