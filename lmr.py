@@ -10,7 +10,6 @@ import io
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
     from index.answers import Answers
     from index.folder import IndexFolder
-    from index.thumbnails import Kept
     from retrieval.arrays import FloatArray
     from retrieval.describing import Describer
 
@@ -163,16 +161,17 @@ class Landmarks:
         pairs = zip(found.neighbours.rows[row], found.neighbours.scores[row], strict=True)
         return tuple(
             Neighbour(
-                str(rows.image_id[i]), label, float(score), str(rows.path[i]), self._name(label)[0], self._kept(int(i))
+                str(rows.image_id[i]),
+                label,
+                float(score),
+                str(rows.path[i]),
+                self._name(label)[0],
+                self.folder.kept(int(i)),
             )
             for i, score in pairs
             if i >= 0
             for label in (rows.landmarks[rows.landmark[i]],)
         )
-
-    def _kept(self, row: int) -> "Kept | None":
-        thumbnails = self.folder.thumbnails
-        return None if thumbnails is None else partial(thumbnails.read, row)
 
     def _name(self, label: str) -> tuple[str, str]:
         known = self.folder.names.get(label)

@@ -17,7 +17,6 @@ from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray, object_
 from retrieval.data.id_table import IdTable
 from retrieval.data.labels import BLANK_WORDS, spelling_of
 from retrieval.errors import LmrError
-from retrieval.files.atomic import write_text
 
 Warn = Callable[[str], None]
 
@@ -91,19 +90,11 @@ Submission = RecognitionSubmission | RetrievalSubmission
 Solution = RecognitionSolution | RetrievalSolution
 
 
-def write_submission(path: Path, image_ids: ObjArray, predictions: Predictions, overwrite: bool = False) -> None:
-    """Writes `id,landmarks`, one line per image_id in that order; blank where there is no answer.
+def submission_lines(image_ids: ObjArray, predictions: Predictions) -> Iterator[str]:
+    """`id,landmarks`, one line per image_id in that order; blank where there is no answer.
 
     image_ids: (n,) of the test manifest; those without a prediction are blank.
-    Raises LmrError when `path` exists and `overwrite` is False, or cannot be written.
     """
-    if path.exists() and not overwrite:
-        raise LmrError(f"{path} exists; --overwrite replaces it")
-    write_text(path, submission_lines(image_ids, predictions))
-
-
-def submission_lines(image_ids: ObjArray, predictions: Predictions) -> Iterator[str]:
-    """The text that `write_submission` writes, in pieces."""
     for label in predictions.landmark:
         if label and label.split() != [label]:
             raise ValueError(f"a landmark_id holds no white space: {label!r}")

@@ -16,7 +16,6 @@ from cli.terminal import escaped
 from index.thumbnails import Kept, read_shown
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
-from retrieval.files.atomic import write_text
 from retrieval.images.decode import decode
 from retrieval.images.sizing import contain
 from retrieval.words import counted
@@ -97,11 +96,6 @@ class EvaluationReport:
     leaked: Sequence[ReportPicture] = ()
     trade: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = ()
     folder: Path = Path()
-
-
-def write_evaluation_report(path: Path, report: EvaluationReport) -> None:
-    """Writes the report in one piece. Raises LmrError without jinja2 or matplotlib, or if it cannot be written."""
-    write_text(path, [render_evaluation_report(report)])
 
 
 def render_evaluation_report(report: EvaluationReport) -> str:

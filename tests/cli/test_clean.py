@@ -14,6 +14,7 @@ from tiny_set import (
     LABELS,
     cut_short,
     done,
+    drop_digests,
     listing,
     misused,
     n_file_operations,
@@ -22,7 +23,6 @@ from tiny_set import (
     refused,
     run_and_die,
     run_apart,
-    without_digests,
     write_csv,
 )
 
@@ -436,7 +436,7 @@ def test_damaged_unfinished_and_other_stores_are_one_line_and_nothing_is_written
         message = refused("clean", "dirty.csv", "--store", "bad.h5")
         assert message.startswith("bad.h5 is damaged (")
         assert message.endswith(f"not as it was written); {mend}" if name == "state" else f"were written); {mend}")
-        without_digests(Path("bad.h5"))
+        drop_digests(Path("bad.h5"))
         message = refused("clean", "dirty.csv", "--store", "bad.h5")
         assert message.startswith("bad.h5: the descriptor of " if name == "vectors" else "bad.h5 is damaged (")
         assert message.endswith(

@@ -26,7 +26,6 @@ from cli.report.html import (
     ReportPair,
     ReportPicture,
     render_evaluation_report,
-    write_evaluation_report,
 )
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
@@ -323,23 +322,6 @@ def test_without_calibration_the_report_has_no_thresholds() -> None:
     page = Page(render_evaluation_report(EvaluationReport("How well", UNCALIBRATED)))
     assert "precision" not in page.said
     assert not any(tag == "svg" for tag, _ in page.tags)
-
-
-def test_the_report_replaces_a_file_in_one_piece(tmp_path: Path) -> None:
-    path = tmp_path / "report.html"
-    path.write_text("old")
-    write_evaluation_report(path, report())
-    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
-
-
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "gone" / "report.html"
-    with pytest.raises(LmrError) as error:
-        write_evaluation_report(path, report())
-    assert str(error.value) == (
-        f"{path} cannot be written: No such file or directory; choose another place or make room"
-    )
 
 
 @pytest.mark.parametrize(

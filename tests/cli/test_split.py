@@ -16,6 +16,7 @@ from tiny_set import (
     HERE,
     NETWORK,
     done,
+    drop_digests,
     listing,
     misused,
     read_rows,
@@ -23,7 +24,6 @@ from tiny_set import (
     run,
     run_and_die,
     run_apart,
-    without_digests,
     write_csv,
 )
 
@@ -215,7 +215,7 @@ def test_near_duplicates_are_told_by_descriptors(in_folder):
         file["vectors"][4, 1] = np.nan
     message = refused(*arguments)
     assert message.startswith("d.h5 is damaged (its bytes 6,256 to 6,312 are not those that were written); ")
-    without_digests(Path("d.h5"))
+    drop_digests(Path("d.h5"))
     name = manifest.image_id[4]
     assert refused(*arguments) == f"d.h5: the descriptor of {name} is zero or not finite; embed it again"
 

@@ -141,13 +141,6 @@ def flip_byte(path: Path, at: float = 0.5) -> None:
     path.write_bytes(data)
 
 
-def without_digests(path: Path) -> None:
-    """Makes a store one from before there were digests: neither in the file nor in the block before it."""
-    with h5py.File(path, "r+") as file:
-        del file.attrs["digests"]
-    path.write_bytes(bytes(512) + path.read_bytes()[512:])
-
-
 def cut_short(path: Path, share: float = 0.6) -> None:
     """Keeps a share of the file."""
     data = path.read_bytes()

@@ -438,6 +438,7 @@ def test_who_opens_a_folder_while_it_is_replaced_gets_the_old_one_or_the_new_one
     try:
         seen = set()
         while len(seen) < 2 or n_built[0] < 10:
+            assert thread.is_alive()
             opened = open_folder(path, device="cpu")
             assert opened.index.storage == opened.info.options["storage"]
             seen.add(opened.index.storage)
