@@ -139,7 +139,7 @@ def test_the_folder_keeps_small_pictures_and_says_of_which_rows_it_could_not(tin
     Path("images/train-arch-0.jpg").unlink()
     built = done("build-index", store, "--output", "other", "--thumbnails", "24", "--device", "cpu")
     assert built.stderr.splitlines()[-1] == (
-        "1 of 3 pictures were not found or not readable at their paths and have no thumbnail"
+        "1 of 3 pictures was not found or not readable at its path and has no thumbnail"
     )
     assert info("other")["thumbnails"] == {"side_px": 24, "n": 2}
     done("build-index", store, "--output", "none", "--thumbnails", "0", "--device", "cpu")

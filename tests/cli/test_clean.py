@@ -232,7 +232,7 @@ def test_a_review_names_its_bad_lines_and_writes_nothing(dirty):
     ]
     Path("bad.csv").write_text("\n".join([header, *rest]) + "\n")
     assert refused("clean", "dirty.csv", "--review", "bad.csv") == (
-        f"bad.csv: 1 of 44 pictures of dirty.csv are not in it, the first one {row[0]}; "
+        f"bad.csv: 1 of 44 pictures of dirty.csv is not in it, the first one {row[0]}; "
         "give the table that was made from this manifest"
     )
     Path("bad.csv").write_text("image_id,landmark_id,decison,suggested_landmark_id\n")
