@@ -7,7 +7,7 @@ while the first runs, every other time with --wait. Each may end with exit code 
 neither may be refused since the other writes. All that is there at the end must be what one of them alone makes, or
 one after the other in some order (`wrong`; `unreadable`: not whole), no file of either may be left (`left`), and no run
 may end in another way (`broken`). `held_up`: pairs in which one waited for the other or was refused. Prints one JSON
-document. Linux and macOS. The default takes about half an hour on two cores.
+document. Linux and macOS. The default takes about two hours on two cores.
 """
 
 import argparse
@@ -18,107 +18,16 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import trials
-from kills import TRIALS, exported, names_of, there
-from trials import HERE, NETWORK, TRAINING, Ended
-
-Words = tuple[str, ...]
+from commands import names_of
+from pairings import PAIRS, Pair, Words
+from trials import Ended
 
 BUSY = "is being written by"
 WITHIN = 0.6  # of the time that the first takes alone, the second is started
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two commands on one output. outputs: taken away from the set before."""
-
-    one: Words
-    other: Words
-    look: Callable[[Path], dict[str, Any]]
-    outputs: tuple[str, ...] = ()
-
-
-def stores(*names: str) -> Callable[[Path], dict[str, Any]]:
-    """The stores of these names, as far as they are there."""
-    return lambda folder: there(folder, **{name: (name, trials.store) for name in names})
-
-
-def made(folder: Path) -> dict[str, Any]:
-    """The model folder `made`, and the store that may be made with it."""
-    return there(
-        folder, model=("made/model.json", lambda path: trials.model(path.parent)), store=("x.h5", trials.store)
-    )
-
-
-def files(*patterns: str) -> Callable[[Path], dict[str, Any]]:
-    """The content of files."""
-    return lambda folder: trials.digests(folder, *patterns)
-
-
-def answers(folder: Path) -> dict[str, Any]:
-    """A submission, an index and the stores of its queries."""
-    return there(
-        folder,
-        cells=("submission.csv", trials.submission),
-        index=("landmarks", trials.index),
-        val=("val.h5", trials.store),
-        test=("test.h5", trials.store),
-    )
-
-
-BUILD: Words = ("build-index", "train.h5", "--overwrite", "--device", "cpu")
-HALF: Words = (*BUILD, "--storage", "float16")
-CALIBRATE: Words = ("calibrate", "val.csv", *HERE)
-EMBED_VAL: Words = ("embed", "val.csv", *HERE)
-EMBED_TEST: Words = ("embed", "test.csv", *HERE)
-SUBMIT: Words = ("submit", "test.csv", *HERE)
-EVALUATE: Words = ("evaluate", "val.csv", "--report", "report.html", *HERE)
-TRAIN: Words = ("train", "train.csv", "--output", "made", *NETWORK, *TRAINING, "--device", "cpu")
-EMBED_MADE: Words = ("embed", "train.csv", "--model", "made", "--output", "x.h5", *NETWORK, *HERE)
-ENSEMBLE: Words = ("ensemble", "model", "other", "--output", "made")
-STATS: Words = ("stats", "train.csv", "--report", "report.html")
-SPLIT: Words = ("split", "train.csv", "--ignore-duplicates", "--output", "out")
-CLEAN: Words = ("clean", "train.csv", "--store", "train.h5", "--output", "out", *HERE)
-OUT = files("out/*.csv", "out/clean.json", "out/split.json")
-SHEET: Words = ("query", "images/test-arch-0.jpg", "--save", "sheet.png", "--overwrite", *HERE)
-
-TWICE = {
-    f"{name} + {name}": Pair(trial.words, trial.words, trial.look, trial.outputs) for name, trial in TRIALS.items()
-}
-MORE = {
-    "embed + embed --overwrite": Pair(EMBED_VAL, (*EMBED_VAL, "--overwrite"), stores("val.h5")),
-    "embed + embed --flip": Pair(EMBED_VAL, (*EMBED_VAL, "--flip", "--overwrite"), stores("val.h5"), ("val.h5",)),
-    "embed + calibrate": Pair(EMBED_VAL, CALIBRATE, answers, ("val.h5",)),
-    "embed + submit": Pair(EMBED_TEST, SUBMIT, answers, ("test.h5",)),
-    "embed + evaluate": Pair(EMBED_VAL, EVALUATE, stores("val.h5"), ("val.h5",)),
-    "calibrate + evaluate": Pair(CALIBRATE, EVALUATE, answers, ("val.h5",)),
-    "build-index + build-index of others": Pair(BUILD, HALF, answers),
-    "build-index + calibrate": Pair(HALF, CALIBRATE, answers),
-    "build-index + submit": Pair(HALF, SUBMIT, answers),
-    "calibrate + calibrate of others": Pair(CALIBRATE, (*CALIBRATE, "--precision", "0.5", "--overwrite"), answers),
-    "submit + submit --overwrite": Pair(SUBMIT, (*SUBMIT, "--threshold", "0.9", "--overwrite"), answers, ("test.h5",)),
-    "submit + calibrate": Pair(SUBMIT, CALIBRATE, answers),
-    "train + ensemble": Pair(TRAIN, ENSEMBLE, made),
-    "train + embed --backbone": Pair(TRAIN, EMBED_MADE, made),
-    "ensemble + embed --backbone": Pair(ENSEMBLE, EMBED_MADE, made),
-    "train + train of others": Pair(TRAIN, (*TRAIN, "--seed", "1"), made),
-    "stats + evaluate": Pair(STATS, EVALUATE, files("report.html")),
-    "evaluate + evaluate": Pair(EVALUATE, EVALUATE, files("report.html"), ("val.h5",)),
-    "split + clean": Pair(SPLIT, CLEAN, OUT),
-    "split + split of others": Pair(SPLIT, (*SPLIT, "--seed", "1"), OUT),
-    "query + query": Pair(SHEET, SHEET, files("sheet.png")),
-    "export + export of others": Pair(
-        ("export", "model", "m.onnx"),
-        ("export", "other", "m.onnx"),
-        lambda folder: there(folder, model=("m.onnx", exported)),
-    ),
-}
-PAIRS = TWICE | MORE
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """What kills.py and pairs.py share: a tiny set, commands of `lmr` in warm children of this process, what they made."""
 
+import contextlib
 import csv
 import hashlib
 import http.server
@@ -136,7 +137,7 @@ def must(folder: Path, words: Sequence[str]) -> Ended:
     return ended
 
 
-def watch_files(on_operation: Callable[[int], None]) -> None:
+def watch_files(on_operation: Callable[[int], object]) -> None:
     """Calls with 1, 2, ... before each opening for writing, write to a store, renaming, making and removing in the
     working folder.
     """
@@ -161,7 +162,7 @@ def watch_files(on_operation: Callable[[int], None]) -> None:
         if isinstance(given[0], str | bytes | os.PathLike) and os.path.abspath(os.fsdecode(given[0])).startswith(root):
             step()
 
-    StoreWriter._put = counted_put  # type: ignore[method-assign]
+    StoreWriter._put = counted_put  # type: ignore[method-assign,assignment]
     sys.addaudithook(hook)
 
 
@@ -258,11 +259,12 @@ def names(folder: Path) -> list[str]:
 
 def digests(folder: Path, *patterns: str) -> dict[str, str]:
     """sha256 of the files that the patterns find, without the moments that they were made at."""
-    found = sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(_MOMENT.sub(b"", path.read_bytes())).hexdigest()
-        for path in found
-    }
+    found = {}
+    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
+        with contextlib.suppress(FileNotFoundError):  # moved since it was listed
+            content = _MOMENT.sub(b"", path.read_bytes())
+            found[path.relative_to(folder).as_posix()] = hashlib.sha256(content).hexdigest()
+    return found
 
 
 def store(path: Path) -> dict[str, Any]:
