@@ -4,9 +4,9 @@
 
 Each input lies in a fresh copy of a tiny set and is read in a process forked after the imports: half of them by the
 functions that read such a file, half of them by a command, of which every tenth is a new process of `lmr`. A command
-ends with exit code 0, 1 or 2, one line that begins with `Error:` where not 0, and no traceback. Each may compute for 60 s and
-wait for 300; its peak memory is measured. An input of which the outcome is known (a changed byte in a file that carries digests) must be
-refused; a forged one, with impossible values under right digests, may be read or refused.
+ends with exit code 0, 1 or 2, one line that begins with `Error:` where not 0, and no traceback. Each may compute for
+60 s and wait for 300; its peak memory is measured. An input of which the outcome is known (a changed byte in a file
+that carries digests) must be refused; a forged one, with impossible values under right digests, may be read or refused.
 """
 
 import argparse

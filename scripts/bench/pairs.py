@@ -6,8 +6,9 @@ A tiny rendered set is made in a temporary folder. Both commands of a pair are s
 while the first runs, every other time with --wait. Each may end with exit code 0, or with 1 and one line; with --wait
 neither may be refused since the other writes. All that is there at the end must be what one of them alone makes, or
 one after the other in some order (`wrong`; `unreadable`: not whole), no file of either may be left (`left`), and no run
-may end in another way (`broken`). `held_up`: pairs in which one waited for the other or was refused. Prints one JSON
-document. Linux and macOS. The default takes about two hours on two cores.
+may end in another way (`broken`). `held_up`: pairs in which one waited for the other or was refused; `unguarded`: kinds
+of pairs of which none was, as without a lock. Prints one JSON document. Linux and macOS. The default takes about two
+hours on two cores.
 """
 
 import argparse
@@ -53,7 +54,9 @@ def main() -> None:
     counts = ("pairs", "held_up", "wrong", "unreadable", "left", "broken")
     total = {count: sum(one[count] for one in found.values()) for count in counts}
     seconds = round(time.monotonic() - began)
-    print(json.dumps({"seed": given.seed, "seconds": seconds, "total": total, "commands": found}, indent=1))
+    unguarded = [name for name, one in found.items() if not one["held_up"]]
+    report = {"seed": given.seed, "seconds": seconds, "total": total, "unguarded": unguarded, "commands": found}
+    print(json.dumps(report, indent=1))
 
 
 def try_pair(pair: Pair, n: int, prepared: Path, rng: random.Random) -> dict[str, Any]:
