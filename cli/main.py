@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import os
+import sys
 from collections.abc import Mapping
 
 import click
@@ -102,7 +103,7 @@ _UNMAPPED = ("failed to map segment", "cannot allocate memory", "Cannot allocate
 
 def _lacking(error: Exception) -> str:
     """What this machine has too little of for the command; blank where the error says nothing of it."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _is_of_torch(error):
         return "not enough memory here; use fewer --workers, smaller pictures or smaller batches"
     if isinstance(error, ImportError) and any(text in str(error) for text in _UNMAPPED):
         library = str(error).partition(":")[0]
@@ -110,6 +111,15 @@ def _lacking(error: Exception) -> str:
     if "can't start new thread" in str(error):
         return "no more threads can be started here; use fewer --workers, or raise the limit on processes (ulimit -u)"
     return ""
+
+
+def _is_of_torch(error: Exception) -> bool:
+    """Whether torch says with it that there is too little memory."""
+    if not isinstance(error, RuntimeError) or "torch" not in sys.modules:
+        return False
+    from retrieval.device import lacks_memory
+
+    return lacks_memory(error)
 
 
 @click.group(cls=LmrGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

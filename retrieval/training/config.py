@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from retrieval.errors import LmrError
 from retrieval.landmark_roles import Rare
+from retrieval.model_config import MOST_DIMENSIONS
 
 LossName = Literal[
     "arcface", "cosface", "softmax", "linear", "contrastive", "triplet", "multi-similarity", "proxy-anchor"
@@ -14,6 +15,7 @@ LossName = Literal[
 MarginKind = Literal["count", "fixed", "dynamic", "adaptive"]
 MinerName = Literal["multi-similarity", "semihard", "hard", "none"]
 BackgroundKind = Literal["negatives", "class"]
+MOST_CENTRES = 100  # of a landmark
 COSINE_SOFTMAX = ("arcface", "cosface", "softmax")  # a softmax over the cosines to class directions
 PAIR_LOSSES = ("contrastive", "triplet", "multi-similarity")  # of pictures against each other: without classes
 _SOFTMAXES = (*COSINE_SOFTMAX, "linear")
@@ -103,10 +105,10 @@ class LossConfig:
             raise LmrError(f"--scale must be positive, got {self.scale}")
         if not 0 <= self.negative_weight < math.inf:
             raise LmrError(f"--negative-weight must be 0 or more, got {self.negative_weight}")
-        if self.n_centres < 1 or self.head_hidden < 0:
-            raise LmrError(
-                f"--centres must be 1 or more and --head-hidden 0 or more, got {self.n_centres} and {self.head_hidden}"
-            )
+        if not 1 <= self.n_centres <= MOST_CENTRES:
+            raise LmrError(f"--centres must be 1 to {MOST_CENTRES}, got {self.n_centres}")
+        if not 0 <= self.head_hidden <= MOST_DIMENSIONS:
+            raise LmrError(f"--head-hidden must be 0 to {MOST_DIMENSIONS:,}, got {self.head_hidden}")
         switches = {
             "margin": self.margin in ("dynamic", "adaptive"),
             "n_centres": self.n_centres > 1,

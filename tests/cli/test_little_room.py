@@ -94,6 +94,10 @@ def test_few_open_files_mean_fewer_workers(pictures: Path) -> None:
     [
         (MemoryError(), "not enough memory here; use fewer --workers, smaller pictures or smaller batches"),
         (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:131] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+            "not enough memory here; use fewer --workers, smaller pictures or smaller batches",
+        ),
+        (
             RuntimeError("can't start new thread"),
             "no more threads can be started here; use fewer --workers, or raise the limit on processes (ulimit -u)",
         ),
@@ -102,7 +106,7 @@ def test_few_open_files_mean_fewer_workers(pictures: Path) -> None:
             "not enough memory here to load libtorch_cpu.so; raise the limit (ulimit -v), or use a larger machine",
         ),
     ],
-    ids=["memory", "threads", "library"],
+    ids=["memory", "torch", "threads", "library"],
 )
 def test_want_of_memory_and_threads_is_one_line(
     pictures: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str

@@ -91,7 +91,10 @@ def test_a_miner_of_triplets_reads_their_margin_with_every_loss_of_pairs() -> No
         (lambda: LossConfig("softmax", label_smoothing=1), "--label-smoothing must lie in [0, 1), got 1"),
         (lambda: LossConfig("linear", dropout=1), "--dropout must lie in [0, 1), got 1"),
         (lambda: LossConfig(class_share=0), "--class-share must lie in (0, 1], got 0"),
-        (lambda: LossConfig(n_centres=0), "--centres must be 1 or more and --head-hidden 0 or more, got 0 and 0"),
+        (lambda: LossConfig(n_centres=0), "--centres must be 1 to 100, got 0"),
+        (lambda: LossConfig(n_centres=10**30), f"--centres must be 1 to 100, got {10**30}"),
+        (lambda: LossConfig("linear", head_hidden=-1), "--head-hidden must be 0 to 65,536, got -1"),
+        (lambda: LossConfig("linear", head_hidden=2**31), "--head-hidden must be 0 to 65,536, got 2147483648"),
         (lambda: LossConfig("cosface", n_centres=3), "--centres goes with --loss arcface, not with cosface"),
         (
             lambda: LossConfig("softmax", margin="dynamic"),
