@@ -16,6 +16,9 @@ MarginKind = Literal["count", "fixed", "dynamic", "adaptive"]
 MinerName = Literal["multi-similarity", "semihard", "hard", "none"]
 BackgroundKind = Literal["negatives", "class"]
 MOST_CENTRES = 100  # of a landmark
+MOST_EPOCHS = 1_000_000
+MOST_AT_ONCE = 1_000_000  # pictures of a step, or of a landmark
+MOST_PICTURES = 100_000_000  # of an epoch
 COSINE_SOFTMAX = ("arcface", "cosface", "softmax")  # a softmax over the cosines to class directions
 PAIR_LOSSES = ("contrastive", "triplet", "multi-similarity")  # of pictures against each other: without classes
 _SOFTMAXES = (*COSINE_SOFTMAX, "linear")
@@ -209,6 +212,9 @@ class BalanceConfig:
         for name in ("cap", "member", "floor", "min_per_landmark", "per_landmark"):
             if getattr(self, name) < 0:
                 raise LmrError(f"--{name.replace('_', '-')} must be 0 or more, got {getattr(self, name)}")
+            if getattr(self, name) > MOST_AT_ONCE:
+                most = f"{MOST_AT_ONCE:,}"
+                raise LmrError(f"--{name.replace('_', '-')} must be {most} or less, got {getattr(self, name)}")
         if self.member and not self.cap:
             raise LmrError(f"--member {self.member} chooses among the subsets that --cap leaves; give --cap too")
         if self.cap and self.floor > self.cap:
@@ -286,6 +292,13 @@ class TrainConfig:
             raise LmrError(f"--weight-decay must be 0 or more, got {self.weight_decay}")
         if self.epoch_size is not None and self.epoch_size < 2:
             raise LmrError(f"--epoch-size must be at least 2, got {self.epoch_size}")
+        for option, value, most in (
+            ("--epochs", self.epochs, MOST_EPOCHS),
+            ("--batch-size times --accumulate", self.batch_size * self.accumulate, MOST_AT_ONCE),
+            ("--epoch-size", self.epoch_size or 0, MOST_PICTURES),
+        ):
+            if value > most:
+                raise LmrError(f"{option} must be {most:,} or less, got {value}")
         if self.plain_pictures and self.augment.cutmix:
             raise LmrError("--cutmix alters pictures, --plain-pictures leaves them as they are; give one of them")
         if self.sampling.floor and (self.plain_pictures or not self.augment.tells_repeats_apart):

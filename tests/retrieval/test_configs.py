@@ -91,6 +91,13 @@ def test_a_miner_of_triplets_reads_their_margin_with_every_loss_of_pairs() -> No
         (lambda: LossConfig("softmax", label_smoothing=1), "--label-smoothing must lie in [0, 1), got 1"),
         (lambda: LossConfig("linear", dropout=1), "--dropout must lie in [0, 1), got 1"),
         (lambda: LossConfig(class_share=0), "--class-share must lie in (0, 1], got 0"),
+        (lambda: TrainConfig(epochs=10**30), f"--epochs must be 1,000,000 or less, got {10**30}"),
+        (
+            lambda: TrainConfig(batch_size=2000, accumulate=1000),
+            "--batch-size times --accumulate must be 1,000,000 or less, got 2000000",
+        ),
+        (lambda: TrainConfig(epoch_size=2**31), "--epoch-size must be 100,000,000 or less, got 2147483648"),
+        (lambda: BalanceConfig(floor=2**31), "--floor must be 1,000,000 or less, got 2147483648"),
         (lambda: LossConfig(n_centres=0), "--centres must be 1 to 100, got 0"),
         (lambda: LossConfig(n_centres=10**30), f"--centres must be 1 to 100, got {10**30}"),
         (lambda: LossConfig("linear", head_hidden=-1), "--head-hidden must be 0 to 65,536, got -1"),
