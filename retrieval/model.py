@@ -157,7 +157,7 @@ def load_backbone_weights(model: DescriptorModel, path: Path) -> None:
     """Loads a state dict (torch or safetensors file) of the backbone's library into the backbone, strictly.
 
     Weights of classifier heads are ignored by name, nothing else. LmrError lists the names that are missing, not
-    known or of another shape.
+    known or of another shape, or names one whose values cannot be weights.
     """
     given = read_state_dict(path)
     target: nn.Module = getattr(model.backbone, "network", model.backbone)
@@ -177,7 +177,19 @@ def load_backbone_weights(model: DescriptorModel, path: Path) -> None:
             f"{path} does not fit --backbone {model.config.backbone}: {'; '.join(problems[:5])}{more}; "
             "name the network that the weights belong to"
         )
+    broken = {name: fault for name in own if name in state and (fault := _fault(state[name]))}
+    if broken:
+        name, fault = next(iter(broken.items()))
+        more = f", as {len(broken) - 1} others" if len(broken) > 1 else ""
+        raise LmrError(f"{path}: {name} {fault}{more}; give weights that are whole")
     target.load_state_dict(own | state)
+
+
+def _fault(tensor: Tensor) -> str:
+    """Why these cannot be weights; blank where they can."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+        return "is no plain tensor of real numbers"
+    return "" if bool(torch.isfinite(tensor).all()) else "holds values that are not finite"
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

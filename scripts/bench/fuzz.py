@@ -180,7 +180,8 @@ def command_line(words: list[str], is_new: bool) -> tuple[str, str]:
     code: Any = 0
     if is_new:
         os.environ["PYTHONPATH"] = str(ROOT)
-        code = os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-m", "cli.program", *words])
+        begin = "from cli.program import program; program()"
+        code = os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", begin, *words])
     else:
         try:
             lmr(words, prog_name="lmr")

@@ -216,6 +216,31 @@ def test_weights_that_do_not_fit_are_listed_by_name(tmp_path: Path) -> None:
     assert all(torch.equal(before[name], value) for name, value in model.backbone.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("broken", "fault"),
+    [
+        (torch.full((6, 3, 3, 3), torch.nan), "holds values that are not finite"),
+        (torch.zeros(6, 3, 3, 3).index_fill(0, torch.tensor(1), torch.inf), "holds values that are not finite"),
+        (torch.zeros(6, 3, 3, 3, dtype=torch.complex64), "is no plain tensor of real numbers"),
+        (torch.zeros(6, 3, 3, 3).to_sparse(), "is no plain tensor of real numbers"),
+    ],
+    ids=["nan", "one infinite", "complex", "sparse"],
+)
+def test_weights_that_cannot_be_are_named(tmp_path: Path, broken: Tensor, fault: str) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(state() | {"0.weight": broken}, path)
+    told = message(load_backbone_weights, tiny_model(), path)
+    assert told == f"{path}: 0.weight {fault}; give weights that are whole"
+
+
+def test_further_weights_that_cannot_be_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    nan = {name: torch.full_like(state()[name], torch.nan) for name in ("0.weight", "1.weight", "1.bias")}
+    torch.save(state() | nan, path)
+    told = message(load_backbone_weights, tiny_model(), path)
+    assert told == f"{path}: 0.weight holds values that are not finite, as 2 others; give weights that are whole"
+
+
 def test_a_long_list_of_misfits_is_cut(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save({}, path)
