@@ -16,6 +16,8 @@ MarginKind = Literal["count", "fixed", "dynamic", "adaptive"]
 MinerName = Literal["multi-similarity", "semihard", "hard", "none"]
 BackgroundKind = Literal["negatives", "class"]
 MOST_CENTRES = 100  # of a landmark
+MOST_JITTER = 10  # how far a factor of brightness, contrast or saturation goes
+MOST_BALANCE = 10  # beyond it, the weights of frequent landmarks are too small for a number
 MOST_EPOCHS = 1_000_000
 MOST_AT_ONCE = 1_000_000  # pictures of a step, or of a landmark
 MOST_PICTURES = 100_000_000  # of an epoch
@@ -165,8 +167,8 @@ class AugmentConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise LmrError(f"--{name} is a probability, 0 to 1, got {getattr(self, name)}")
         for name in ("brightness", "contrast", "saturation"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise LmrError(f"--{name} must be 0 or more, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) <= MOST_JITTER:
+                raise LmrError(f"--{name} must be 0 to {MOST_JITTER}, got {getattr(self, name)}")
         if not 0 <= self.hue <= 0.5:
             raise LmrError(f"--hue is a share of the colour circle, 0 to 0.5, got {self.hue}")
         if not 0 <= self.rotation <= 180:
@@ -205,8 +207,8 @@ class BalanceConfig:
     per_landmark: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.balance < math.inf:
-            raise LmrError(f"--balance must be 0 or more, got {self.balance}")
+        if not 0 <= self.balance <= MOST_BALANCE:
+            raise LmrError(f"--balance must be 0 to {MOST_BALANCE}, got {self.balance}")
         if not 0 <= self.negative_share < 1:
             raise LmrError(f"--negative-share must lie in [0, 1), got {self.negative_share}")
         for name in ("cap", "member", "floor", "min_per_landmark", "per_landmark"):
@@ -286,8 +288,8 @@ class TrainConfig:
                 raise LmrError(f"{option} is too small; training needs at least 1 epoch and batches of 2")
         self._check_names()
         self._check_rates()
-        if not self.clip_norm > 0:
-            raise LmrError(f"--clip-norm must be positive, got {self.clip_norm}")
+        if not 0 < self.clip_norm < math.inf:
+            raise LmrError(f"--clip-norm must be a positive number, got {self.clip_norm}; a large one clips nothing")
         if not 0 <= self.weight_decay < math.inf:
             raise LmrError(f"--weight-decay must be 0 or more, got {self.weight_decay}")
         if self.epoch_size is not None and self.epoch_size < 2:
