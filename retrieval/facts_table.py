@@ -8,11 +8,11 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from retrieval.arrays import LongArray, ObjArray
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.files.json_file import convert
 from retrieval.images.signatures import is_text_name
 from retrieval.images.source import PictureSource, picture_state
 from retrieval.near_duplicates import HashArray
@@ -20,6 +20,8 @@ from retrieval.picture_facts import PictureFacts, measure_picture
 from retrieval.pool import run_tasks
 
 FORMAT_VERSION = 1
+_REMEDY = "move it away or name another"
+_REASON_CHARACTERS = 160  # of what SQLite says
 _PICTURES_A_TASK = 64
 _WAIT_S = 60.0  # for another command that saves what it measured into the same file
 _TABLE = "CREATE TABLE IF NOT EXISTS facts (path TEXT PRIMARY KEY, state TEXT, facts TEXT)"
@@ -141,7 +143,9 @@ def _place(path: str) -> str | bytes:
 
 def _known(connection: sqlite3.Connection, cache: Path | None) -> dict[str | bytes, tuple[str, Measured]]:
     try:
-        return {path: (state, _from_json(text)) for path, state, text in connection.execute("SELECT * FROM facts")}
+        return {
+            path: (state, _from_json(text, cache)) for path, state, text in connection.execute("SELECT * FROM facts")
+        }
     except (sqlite3.Error, TypeError, ValueError) as error:
         raise _cache_error(cache, error) from error
 
@@ -159,14 +163,16 @@ def _to_json(facts: Measured) -> str:
     return json.dumps(facts if isinstance(facts, str) else asdict(facts))
 
 
-def _from_json(text: str) -> Measured:
+def _from_json(text: str, cache: Path | None) -> Measured:
     content = json.loads(text)
-    return content if isinstance(content, str) else msgspec.convert(content, PictureFacts)
+    return content if isinstance(content, str) else convert(content, PictureFacts, str(cache), _REMEDY)
 
 
 def _cache_error(cache: Path | None, error: Exception) -> LmrError:
-    if isinstance(error, sqlite3.OperationalError):  # of the disk, its rights, another process: the facts are sound
-        return LmrError(f"{cache} cannot be used: {error}; make room, wait for another command, or name another")
-    if "not a database" in str(error):
-        return LmrError(f"{cache} is not a file of picture facts; move it away or name another")
-    return LmrError(f"{cache} is damaged ({error}); move it away or name another")
+    text = str(error).split("\n")[0][:_REASON_CHARACTERS]
+    if isinstance(error, sqlite3.OperationalError) and "decode" not in text:
+        # Of the disk, its rights, another process: the facts are sound.
+        return LmrError(f"{cache} cannot be used: {text}; make room, wait for another command, or name another")
+    if "not a database" in text:
+        return LmrError(f"{cache} is not a file of picture facts; {_REMEDY}")
+    return LmrError(f"{cache} is damaged ({text}); {_REMEDY}")

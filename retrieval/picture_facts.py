@@ -1,6 +1,7 @@
 """What one picture is like, without any network: size, digest, perceptual hash, light, sharpness."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,13 @@ class PictureFacts:
     sharpness: float
     gradient: float
     entropy: float
+
+    def __post_init__(self) -> None:
+        measured = (self.brightness, self.contrast, self.sharpness, self.gradient, self.entropy)
+        if min(self.width, self.height) < 1 or self.n_bytes < 0 or not 0 <= self.perceptual_hash < 1 << 64:
+            raise ValueError("width, height, n_bytes or perceptual_hash is out of its range")
+        if not all(math.isfinite(value) and value >= 0 for value in measured):
+            raise ValueError("what was measured of a picture must be numbers from 0 on")
 
 
 def measure_picture(data: bytes, limits: Limits = DEFAULT_LIMITS) -> PictureFacts:

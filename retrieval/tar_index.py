@@ -82,12 +82,16 @@ class TarIndex:
         for key in {key_of(name), _checksum(name)}:
             sql = "SELECT tar, name, offset, size FROM members WHERE key = ? ORDER BY row"
             for tar, path, offset, size in self._select(sql, key):
+                if type(path) is not str or type(offset) is not int or type(size) is not int or min(offset, size) < 0:
+                    raise self._damaged("a picture has no place in its tar")
                 found[tar, path] = Member(path, offset, size)
         return [(tar, member) for (tar, _), member in found.items()]
 
     def names(self, entry: TarEntry) -> list[str]:
         """The pictures in a tar, in the order in which a walk through its folders meets them."""
         rows = self._select("SELECT name FROM members WHERE row >= ? AND row < ?", entry.first_row, entry.end_row)
+        if not all(type(name) is str for (name,) in rows):
+            raise self._damaged("a picture has no name")
         return sorted({name for (name,) in rows}, key=lambda name: name.split("/"))
 
     def _select(self, sql: str, *values: str | int) -> list[Any]:
@@ -103,9 +107,12 @@ class TarIndex:
             except sqlite3.Error as error:
                 if isinstance(error, sqlite3.OperationalError):  # of the disk, its rights, another process
                     raise LmrError(f"{self.path} cannot be read: {error}; run the same command again") from error
-                raise LmrError(
-                    f"{self.path} is damaged ({error}); remove it and run the same command again, which makes it anew"
-                ) from error
+                raise self._damaged(str(error)) from error
+
+    def _damaged(self, reason: str) -> LmrError:
+        return LmrError(
+            f"{self.path} is damaged ({reason}); remove it and run the same command again, which makes it anew"
+        )
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:

@@ -11,10 +11,12 @@ from typing import Any, Literal
 from retrieval.download.resizing import Stored
 from retrieval.download.rules import Form
 from retrieval.errors import LmrError
+from retrieval.files.json_file import convert, parse_json
 
 LEDGER_NAME = "download.sqlite"
 FORMAT_VERSION = 1
 
+_REASON_CHARACTERS = 160  # of what SQLite says
 _LOOKED_UP = 512  # ids in one question to SQLite, whose limit is 999 in old builds
 
 
@@ -130,8 +132,8 @@ class Ledger:
         if kept is None:
             self.set_note("form", text)
         elif kept != text:
-            content = json.loads(kept)
-            old = Form(**content).options()
+            remedy = "move it away, or choose another folder"
+            old = convert(parse_json(kept, f"{self._path}: form", remedy), Form, str(self._path), remedy).options()
             raise LmrError(
                 f"{self._path} keeps pictures with {old}, asked for was {form.options()}; give the same options, "
                 "another folder, or --overwrite"
@@ -186,16 +188,16 @@ class Ledger:
             raise self._error(error) from error
 
     def _error(self, error: Exception) -> LmrError:
-        text = str(error)
+        text = str(error).split("\n")[0][:_REASON_CHARACTERS]
         if "locked" in text:
             return LmrError(f"{self._path} is in use: another lmr download fills this folder; wait for it")
         if "full" in text or "disk I/O" in text:
             return LmrError(f"{self._path} cannot be written: {text}; make room and run the same command again")
         if "readonly" in text or ("unable to open" in text and not (self._path and self._path.exists())):
             return LmrError(f"{self._path} cannot be written; choose another folder")
-        if isinstance(error, sqlite3.OperationalError) and "no such" not in text:
+        if isinstance(error, sqlite3.OperationalError) and "no such" not in text and "decode" not in text:
             return LmrError(f"{self._path} cannot be used: {text}; try again, or choose another folder")
-        if "not a database" in text or isinstance(error, sqlite3.OperationalError):
+        if "not a database" in text or "no such" in text:
             return LmrError(f"{self._path} is not a ledger of a download; move it away, or choose another folder")
         return LmrError(f"{self._path} is damaged ({text}); move it away, or choose another folder")
 

@@ -1,17 +1,22 @@
 """Files moved into a folder, each move written down before it happens, so that all of them can be undone."""
 
+import contextlib
 import errno
 import filecmp
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval.errors import LmrError
 from retrieval.files.atomic import flush_folder, replacing, write_text
+from retrieval.files.digest import sha256_json
 
 JOURNAL = ".lmr-moves.jsonl"  # in the folder that files are moved into
+_DIGEST_CHARACTERS = 16  # of sha256, of each line
+_ESCAPE_CUT = re.compile(rb"\\(u[0-9a-f]{0,3})?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +125,47 @@ class MoveJournal:
             raise LmrError(f"{self.path} cannot be read: {error.strerror}") from error
         moves = []
         for number, line in enumerate(lines, start=1):
+            if _is_cut_off(line):
+                continue  # before it was on disk: its move did not begin
             try:
-                source, target = json.loads(line)
-                moves.append(Move(str(source), str(target)))
+                moves.append(_parse(line))
             except (ValueError, TypeError) as error:
-                if not line.endswith(b"]"):
-                    continue  # cut off before it was on disk: its move did not begin
                 raise LmrError(
                     f"{self.path}:{number}: not a line of moved files ({error}); nothing was moved now, mend that line"
                 ) from error
         return moves
+
+
+def _parse(line: bytes) -> Move:
+    """Raises ValueError or TypeError for a line that was not written as it is."""
+    content = json.loads(line)
+    if not isinstance(content, list) or len(content) not in (2, 3):
+        raise ValueError("two paths are expected")
+    source, target, *digest = content
+    if not (isinstance(source, str) and isinstance(target, str)) or "\0" in source + target:
+        raise ValueError("two paths are expected")
+    if digest and digest != [_digest(source, target)]:
+        raise ValueError("it was changed since it was written")
+    if not os.path.isabs(source) or os.path.isabs(target) or os.pardir in Path(target).parts:
+        raise ValueError("a file was moved from an absolute path into the folder")
+    return Move(source, target)
+
+
+def _is_cut_off(line: bytes) -> bool:
+    """Whether this is the beginning of a line, and no more of it."""
+    if line.endswith(b"]"):
+        return False
+    begun = _ESCAPE_CUT.sub(b"", line)
+    ends = (b"", b'"', b'""') if begun == line else (b'"',)  # an escape stands between quotes
+    for end in ends:
+        with contextlib.suppress(ValueError):
+            json.loads(begun.rstrip(b", ") + end + b"]")
+            return True
+    return not line or line == b"["
+
+
+def _digest(source: str, target: str) -> str:
+    return sha256_json([source, target])[:_DIGEST_CHARACTERS]
 
 
 def _move(source: Path, target: Path) -> None:
@@ -151,4 +187,4 @@ def _move(source: Path, target: Path) -> None:
 
 def _line(entry: Move) -> str:
     """In ASCII, in which names that are not UTF-8 have a form too."""
-    return json.dumps([entry.source, entry.target]) + "\n"
+    return json.dumps([entry.source, entry.target, _digest(entry.source, entry.target)]) + "\n"

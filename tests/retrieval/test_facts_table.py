@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -160,3 +161,18 @@ def test_a_cache_in_a_missing_folder_is_one_line(folder, tmp_path):
         f"{tmp_path}/nowhere/facts.sqlite cannot be used: unable to open database file; "
         "make room, wait for another command, or name another"
     )
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ('"width": -', "width, height, n_bytes or perceptual_hash is out of its range"),
+    ('"width": "x", "w": ', "Expected `int`, got `str` - at `$.width`"),
+])  # fmt: skip
+def test_facts_that_cannot_be_are_one_line(folder, tmp_path, change, said):
+    cache = tmp_path / "facts.sqlite"
+    facts_of(folder, cache)
+    with closing(sqlite3.connect(cache)) as connection, connection:
+        connection.execute("UPDATE facts SET facts = replace(facts, '\"width\": ', ?)", [change])
+    with pytest.raises(LmrError) as error:
+        facts_of(folder, cache)
+    assert str(error.value).startswith(f"{cache} is damaged or of another version ({said}")
+    assert str(error.value).endswith("; move it away or name another")

@@ -88,9 +88,49 @@ def test_a_journal_that_is_none_is_named_and_nothing_moves(photos: Path) -> None
     with pytest.raises(LmrError) as error:
         MoveJournal(photos / "sorted")
     assert str(error.value) == (
-        f"{photos}/sorted/{JOURNAL}:1: not a line of moved files (not enough values to unpack (expected 2, got 1)); "
+        f"{photos}/sorted/{JOURNAL}:1: not a line of moved files (two paths are expected); "
         "nothing was moved now, mend that line"
     )
+
+
+@pytest.mark.parametrize(("line", "said"), [
+    ('["/a", 7]', "two paths are expected"),
+    ('["/a\\u0000", "x"]', "two paths are expected"),
+    ('["/a", "../../x"]', "a file was moved from an absolute path into the folder"),
+    ('["a", "x"]', "a file was moved from an absolute path into the folder"),
+    ('["/a", "/x"]', "a file was moved from an absolute path into the folder"),
+    ('["/a", "x", "0123456789abcdef"]', "it was changed since it was written"),
+    ('{"a": 1}', "two paths are expected"),
+])  # fmt: skip
+def test_a_line_that_cannot_be_is_named_and_nothing_moves(photos: Path, line: str, said: str) -> None:
+    (photos / "sorted" / JOURNAL).write_text(f"{line}\n")
+    with pytest.raises(LmrError) as error:
+        MoveJournal(photos / "sorted")
+    assert str(error.value) == (
+        f"{photos}/sorted/{JOURNAL}:1: not a line of moved files ({said}); nothing was moved now, mend that line"
+    )
+
+
+def test_a_flipped_bit_in_a_line_is_never_taken_for_one_that_was_cut_off(photos: Path) -> None:
+    journal = MoveJournal(photos / "sorted")
+    journal.move(photos / "photos" / "a.jpg", photos / "sorted" / "Old Mill" / "a.jpg")
+    path = photos / "sorted" / JOURNAL
+    whole = path.read_bytes()
+    for position in range(len(whole) - 1):
+        for bit in range(7):
+            data = bytearray(whole)
+            data[position] ^= 1 << bit
+            path.write_bytes(data)
+            with pytest.raises(LmrError, match=r":[12]: not a line of moved files \("):
+                MoveJournal(photos / "sorted")
+    for n in range(len(whole) - 1):
+        path.write_bytes(whole[:n])
+        assert MoveJournal(photos / "sorted").moves == []
+
+
+def test_lines_of_before_have_no_digest_and_are_read(photos: Path) -> None:
+    (photos / "sorted" / JOURNAL).write_text('["/a", "x"]\n')
+    assert MoveJournal(photos / "sorted").moves == [Move("/a", "x")]
 
 
 def test_between_file_systems_a_file_is_copied_and_then_removed(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
