@@ -98,10 +98,11 @@ class ParquetTable:
         n_read = n_bytes = 0
         with _told(self.source):
             for batch in self._file.iter_batches(batch_size=self._batch_rows(names), columns=names):
-                n_bytes += batch.nbytes
+                values = [_decoded(column) for column in batch.columns]
+                n_bytes += sum(column.nbytes for column in values)
                 self._require_text(n_bytes)
                 try:
-                    given = {name: _texts(batch.column(i)) for i, name in enumerate(batch.schema.names)}
+                    given = dict(zip(batch.schema.names, map(_texts, values), strict=True))
                 except UnicodeDecodeError as error:
                     raise LmrError(f"{self.source}: a column of text holds bytes that are not UTF-8") from error
                 columns = [given.get(name, [""] * batch.num_rows) for name in self.header]
@@ -228,6 +229,13 @@ def _is_text(value: bytes) -> bool:
 
 def _counts(n_rows: int) -> Iterator[int]:
     yield from (min(_BATCH_ROWS, n_rows - done) for done in range(0, n_rows, _BATCH_ROWS))
+
+
+def _decoded(column: Any) -> Any:
+    """Values one by one, where the file keeps a dictionary of them."""
+    import pyarrow.types
+
+    return column.dictionary_decode() if pyarrow.types.is_dictionary(column.type) else column
 
 
 def _texts(column: Any) -> list[str]:

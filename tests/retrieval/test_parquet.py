@@ -195,7 +195,7 @@ def test_more_rows_than_a_file_can_hold_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"image": pa.nulls(2_000_000, pa.binary())}), path)
     size = path.stat().st_size
-    assert error_of(path) == f"t.parquet is damaged: it says that it has 2000000 rows, in {size} bytes"
+    assert error_of(path) == f"t.parquet is damaged: it says that it has 2,000,000 rows, in {size:,} bytes"
 
 
 def test_columns_of_any_type_lie_beside_ids(tmp_path: Path) -> None:
@@ -227,6 +227,10 @@ def test_a_small_file_that_unpacks_to_a_large_text_is_refused(
     path = tmp_path / "a.parquet"
     rows = range(len(values))
     pq.write_table(pa.table({"id": [str(row) for row in rows], "caption": values}), path, compression="zstd")
+    if isinstance(values[0], str):  # also as a type that keeps its dictionary
+        kept = pa.table({"id": [str(row) for row in rows], "caption": pa.array(values).dictionary_encode()})
+        pq.write_table(kept, tmp_path / "kept.parquet", compression="zstd")
+        assert "kept.parquet unpacks to more than" in error_of(tmp_path / "kept.parquet")
     limit = (2_000_000 + 40 * path.stat().st_size) / 1e6
     assert limit < 2.8
     with pytest.raises(LmrError) as caught:
