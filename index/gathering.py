@@ -110,7 +110,7 @@ def _refuse_repeated(rows: Sequence[Descriptors], others: Sequence[Descriptors])
         where = [store.source for store in (*rows, *others) if first in set(store.image_id)]
         raise LmrError(
             f"image_id {first} is there {counted(len(where), 'time')} ({', '.join(sorted(set(where)))}), "
-            f"{len(set(repeated))} such ids in all; give each picture once"
+            f"{counted(len(set(repeated)), 'such id')} in all; give each picture once"
         )
 
 

@@ -13,7 +13,7 @@ from retrieval.tar_headers import Member
 from retrieval.tar_headers import is_tar as is_tar
 from retrieval.tar_index import TarEntry, TarIndex
 from retrieval.tar_indexing import SILENT, Listener, open_index
-from retrieval.words import agreeing
+from retrieval.words import agreeing, counted
 
 _SHOWN_WARNINGS = 10
 _LEADING_OUT = (
@@ -91,7 +91,7 @@ class TarSet:
         """A line for each tar that something is wrong with: the first ones by name, then a count."""
         lines = [line for path, entry in self._tars.values() for line in _warnings(path, entry)]
         more = len(lines) - _SHOWN_WARNINGS
-        return [*lines[:_SHOWN_WARNINGS], f"and {more} more such lines about tars"] if more > 0 else lines
+        return [*lines[:_SHOWN_WARNINGS], f"and {counted(more, 'more such line')} about tars"] if more > 0 else lines
 
     def names(self, path: str) -> list[str]:
         """The pictures in one of the tars, by their paths in it, as a walk through its folders meets them."""

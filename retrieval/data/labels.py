@@ -115,7 +115,7 @@ def require_meeting(
     here, there = between
     if pairs:
         one, other = pairs[0]
-        more = f", and {len(pairs) - 1:,} more such labels" if len(pairs) > 1 else ""
+        more = f", and {counted(len(pairs) - 1, 'more such label')}" if len(pairs) > 1 else ""
         raise LmrError(
             f"{here} says {one!r}, {there} says {other!r}{more}: the same but for {_difference(one, other)}; "
             f"spell them alike, or {remedy} if they are different {noun}s"

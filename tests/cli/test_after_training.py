@@ -46,7 +46,7 @@ def test_an_ensemble_is_taken_by_every_command_like_a_model(tiny_set):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["model"], "an ensemble has two models or more and a weight for each, got 1 and 1"),
-    (["model", "model", "--weight", "1"], "--weight is given 1 times for 2 models; give one for each or none"),
+    (["model", "model", "--weight", "1"], "--weight is given 1 time for 2 models; give one for each or none"),
     (["model", "model", "--weight", "1", "--weight", "-1"],
      "--weight -1: weights are positive numbers; leave a model out instead"),
     (["model", "images"], "images: there is no model (no model.json); lmr train makes one"),

@@ -61,7 +61,7 @@ def test_copies_of_a_picture_are_an_index(tiny_set):
 def test_the_same_id_in_two_stores_is_refused(tiny_set):
     store = embedded("one", ["train-arch-0,arch"])
     assert refused("build-index", "train.h5", store, "--output", "l") == (
-        "image_id train-arch-0 is there 2 times (one.h5, train.h5), 1 such ids in all; give each picture once"
+        "image_id train-arch-0 is there 2 times (one.h5, train.h5), 1 such id in all; give each picture once"
     )
 
 

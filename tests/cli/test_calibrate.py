@@ -90,7 +90,7 @@ def test_a_query_named_as_another_picture_of_the_index_is_no_copy_of_it(tiny_set
     rows = ["train-arch-0,val-arch-0.jpg,arch", "train-other-0,val-other-0.jpg,"]
     write_csv(Path("numbered.csv"), "id,path,landmark_id", rows)
     result = done("calibrate", "numbered.csv", "--overwrite", *HERE)
-    assert result.stdout.splitlines()[0] == "landmarks: calibrated on 2 queries, 1 of them non-landmarks"
+    assert result.stdout.splitlines()[0] == "landmarks: calibrated on 2 queries, 1 of them a non-landmark"
 
 
 def test_a_solution_file_is_calibrated_on_without_its_ignored_rows(tiny_set):
