@@ -160,7 +160,7 @@ def test_stores_of_another_model_are_refused(tmp_path, model):
 def test_an_image_id_in_two_stores_is_refused(tmp_path, model):
     again = store(["c", "x"], ["rome", "rome"], source="more.h5")
     assert refusal(build, tmp_path / "l", model, [TRAIN, again]) == (
-        "image_id c is there 2 times (more.h5, train.h5), 1 such ids in all; give each picture once"
+        "image_id c is there 2 times (more.h5, train.h5), 1 such id in all; give each picture once"
     )
 
 
@@ -170,7 +170,7 @@ def test_a_background_picture_may_be_named_as_another_is(tmp_path, model):
     assert open_folder(tmp_path / "landmarks", device="cpu").background.image_id.tolist()[:3] == ["d", "a", "b"]
     the_same = replace(numbered, vectors=np.stack([2 * TRAIN.vectors[0], numbered.vectors[1]]))
     assert refusal(build, tmp_path / "l", model, background=[the_same]) == (
-        "image_id a is there 2 times (street.h5, train.h5), 1 such ids in all; give each picture once"
+        "image_id a is there 2 times (street.h5, train.h5), 1 such id in all; give each picture once"
     )
     assert refusal(build, tmp_path / "l", model, background=[EMPTY_STREET, EMPTY_STREET]) == (
         "image_id s0 is there 2 times (background.h5), 6 such ids in all; give each picture once"
