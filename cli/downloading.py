@@ -44,7 +44,7 @@ _STATES = {
 
 
 def download_pictures(path: Path, images: Path, how: tuple[Form, FetchRules], values: dict[str, Any]) -> None:
-    """values: of the options dry_run, retry_failed, ignore_robots_tag, overwrite, workers, as_json."""
+    """values: of the options dry_run, retry_failed, ignore_robots_tag, allow_private, overwrite, workers, as_json."""
     form, rules = how
     manifest = load_manifest(path)
     if manifest.url is None:
@@ -86,8 +86,10 @@ def make_folder(images: Path) -> None:
 def _look(manifest: Manifest, ledger: Ledger, places: Places, values: dict[str, Any]) -> UInt8Array:
     with PictureBar("looking") as bar:
         bar.begin(len(manifest))
-        again, excluded = values["retry_failed"], values["ignore_robots_tag"]
-        return survey(manifest, ledger, places, retry_failed=again, retry_excluded=excluded, on_done=bar.add)
+        passes = {PRIVATE: values["allow_private"], ROBOTS_TAG: values["ignore_robots_tag"]}
+        causes = {cause for cause, is_let in passes.items() if is_let}
+        again = values["retry_failed"]
+        return survey(manifest, ledger, places, retry_failed=again, retry_causes=causes, on_done=bar.add)
 
 
 def _fetch(task: Task, ledger: Ledger) -> tuple[int, dict[str, str]]:

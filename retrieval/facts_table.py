@@ -69,8 +69,9 @@ def measure_manifest(
     """The facts of every picture of a source, those in the cache (a file of SQLite) taken from there.
 
     A picture counts as known when its path, size and time of change (of one in a tar those of the tar) are those of
-    the cache. on_begin is called with the number of pictures to measure, on_done with the number just done, which are
-    then saved.
+    the cache. One that could not be read is never known: a permission, a decoder that was installed since or a machine
+    at rest may let it be read. on_begin is called with the number of pictures to measure, on_done with the number just
+    done, which are then saved.
     Raises LmrError for a cache that is none or cannot be written.
     """
     paths = [source.where(row) for row in range(len(source))]
@@ -88,7 +89,7 @@ def measure_manifest(
         for task, measured in zip(tasks, run_tasks(_measure, tasks, source, n_workers), strict=True):
             for row, facts in zip(task, measured, strict=True):
                 found[row] = facts
-            done = zip(task, measured, strict=True)
+            done = [(row, facts) for row, facts in zip(task, measured, strict=True) if isinstance(facts, PictureFacts)]
             _save(connection, cache, [(places[row], states[row], facts) for row, facts in done if states[row]])
             on_done(len(task))
     return FactsTable(tuple(facts for facts in found if facts is not None))
@@ -122,6 +123,9 @@ def _measured(rows: list[int], source: PictureSource) -> Iterator[Measured]:
 def _open_cache(cache: Path | None) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(":memory:" if cache is None else cache, timeout=_WAIT_S)
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        if tables and "facts" not in tables:
+            raise LmrError(f"{cache} is a database of something else (table {tables[0]}); name another")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version not in (0, FORMAT_VERSION):
             raise LmrError(
@@ -141,31 +145,27 @@ def _place(path: str) -> str | bytes:
     return path if is_text_name(path) else os.fsencode(path)
 
 
-def _known(connection: sqlite3.Connection, cache: Path | None) -> dict[str | bytes, tuple[str, Measured]]:
+def _known(connection: sqlite3.Connection, cache: Path | None) -> dict[str | bytes, tuple[str, PictureFacts]]:
     try:
+        rows = [(path, state, json.loads(text)) for path, state, text in connection.execute("SELECT * FROM facts")]
         return {
-            path: (state, _from_json(text, cache)) for path, state, text in connection.execute("SELECT * FROM facts")
+            path: (state, convert(content, PictureFacts, str(cache), _REMEDY))
+            for path, state, content in rows
+            if not isinstance(content, str)  # a reason, which an earlier lmr kept
         }
     except (sqlite3.Error, TypeError, ValueError) as error:
         raise _cache_error(cache, error) from error
 
 
-def _save(connection: sqlite3.Connection, cache: Path | None, rows: list[tuple[str | bytes, str, Measured]]) -> None:
+def _save(
+    connection: sqlite3.Connection, cache: Path | None, rows: list[tuple[str | bytes, str, PictureFacts]]
+) -> None:
     try:
         with connection:
-            texts = [(path, state, _to_json(facts)) for path, state, facts in rows]
+            texts = [(path, state, json.dumps(asdict(facts))) for path, state, facts in rows]
             connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", texts)
     except sqlite3.Error as error:
         raise _cache_error(cache, error) from error
-
-
-def _to_json(facts: Measured) -> str:
-    return json.dumps(facts if isinstance(facts, str) else asdict(facts))
-
-
-def _from_json(text: str, cache: Path | None) -> Measured:
-    content = json.loads(text)
-    return content if isinstance(content, str) else convert(content, PictureFacts, str(cache), _REMEDY)
 
 
 def _cache_error(cache: Path | None, error: Exception) -> LmrError:

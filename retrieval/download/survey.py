@@ -1,7 +1,7 @@
 """What a folder holds of a manifest and what is still to do, row by row."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
@@ -21,27 +21,27 @@ def survey(
     places: Places,
     *,
     retry_failed: bool = False,
-    retry_excluded: bool = False,
+    retry_causes: Collection[str] = (),
     on_done: Callable[[int], None] = lambda _: None,
 ) -> UInt8Array:
     """(n,) of each row what there is to do: one of the constants above.
 
     THERE: listed in the ledger, with a file of that size. FAILED: in an earlier run, and not to be tried again.
-    EXCLUDED: by the server, in an earlier run, and not to be asked for again.
+    EXCLUDED: by the server, in an earlier run, and not to be asked for again. retry_causes: of what failed or was
+    excluded, these causes are tried again, since the rules let them pass.
     TO_VERIFY: a file that the ledger does not list. Raises LmrError when pictures that are there came from other URLs.
     """
     if manifest.url is None:
         raise ValueError(f"{manifest.source} has no url column")
     states = np.empty(len(manifest), dtype=np.uint8)
     trusts_files = not ledger.only_listed
-    again = {"failed": retry_failed, "excluded": retry_failed or retry_excluded}
     others: list[tuple[str, str, str]] = []
     for start in range(0, len(manifest), ROWS_AT_ONCE):
         ids = manifest.image_id[start : start + ROWS_AT_ONCE].tolist()
         entries = ledger.find(ids)
         for row, image_id in enumerate(ids, start=start):
             entry, url = entries.get(image_id), manifest.url[row]
-            if entry is not None and again.get(entry.status):
+            if entry is not None and entry.status != "done" and (retry_failed or entry.cause in retry_causes):
                 entry = None
             state = states[row] = _state(image_id, url, entry, places, trusts_files)
             if state == THERE and entry is not None and url not in ("", entry.url):

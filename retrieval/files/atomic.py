@@ -89,6 +89,8 @@ def remove_leftovers(path: Path) -> None:
 
 def write_error(path: Path, error: OSError) -> LmrError:
     """The error of a file or folder that could not be written, as one line."""
+    if error.errno == errno.EEXIST:  # a folder was to be made where a file is
+        return LmrError(f"{path} is a file, not a folder; give another name")
     return LmrError(f"{path} cannot be written: {error.strerror or error}; choose another place or make room")
 
 

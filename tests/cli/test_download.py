@@ -243,7 +243,7 @@ def test_private_addresses_are_refused_unless_asked_for(server):
     )
     assert causes() == {"p0": "private address", "by_name": "private address", "odd": "bad url"}
     assert server.n_asked == {}
-    assert summary("train.csv", "--retry-failed")["n_done"] == 2
+    assert summary("train.csv")["n_done"] == 2  # --allow-private, which lets pass what was refused
 
 
 def test_a_redirect_to_a_private_address_is_refused(server, monkeypatch):

@@ -13,6 +13,7 @@ from PIL import Image
 from tiny_set import cut_short, done, listing, misused, picture, refused, run, write_csv
 
 from retrieval.extras import install_hint
+from retrieval.picture_facts import PictureFacts, measure_picture
 
 ONE = ("--workers", "1")
 WITH = ("--images", "images", *ONE)
@@ -107,8 +108,15 @@ def test_the_report_shows_pictures_and_asks_for_nothing_from_outside(doubled):
 
 def test_a_second_time_nothing_is_measured_and_the_report_stays(doubled, monkeypatch):
     first = done("stats", "train.csv", *WITH)
-    monkeypatch.setattr("retrieval.facts_table.measure_picture", None)  # would fail if it were called
+    measured: list[bytes] = []
+
+    def measure(data: bytes) -> PictureFacts:
+        measured.append(data)
+        return measure_picture(data)
+
+    monkeypatch.setattr("retrieval.facts_table.measure_picture", measure)
     again = done("stats", "train.csv", *WITH)
+    assert measured == [Path("images/broken.jpg").read_bytes()]
     assert again.stdout == first.stdout
     assert (first.stderr, again.stderr) == ("stats.html: written\n", "stats.html: unchanged\n")
 

@@ -43,7 +43,7 @@ def test_facts_of_a_folder_whose_name_is_not_utf_8_are_kept_and_found_again(fold
     place, todo = folder.rename(folder.with_name(os.fsdecode(b"caf\xe9"))), []
     first = facts_of(place, place.parent / "facts.db", on_begin=todo.append)
     again = facts_of(place, place.parent / "facts.db", on_begin=todo.append)
-    assert (first.rows, todo) == (again.rows, [4, 0])
+    assert (first.rows, todo) == (again.rows, [4, 1])  # the broken one is tried each time
 
 
 def test_facts_of_plain_grey():
@@ -116,7 +116,7 @@ def test_a_second_time_only_changed_pictures_are_measured(folder, tmp_path):
     assert facts_of(folder, cache, on_begin=asked.append).rows == first.rows
     speckled(9).save(folder / "label1" / "1.png")
     changed = facts_of(folder, cache, on_begin=asked.append)
-    assert asked == [0, 1]
+    assert asked == [1, 2]  # the broken one is tried each time
     assert [one == other for one, other in zip(changed.rows, first.rows, strict=True)] == [True, True, False, True]
 
 
@@ -176,3 +176,34 @@ def test_facts_that_cannot_be_are_one_line(folder, tmp_path, change, said):
         facts_of(folder, cache)
     assert str(error.value).startswith(f"{cache} is damaged or of another version ({said}")
     assert str(error.value).endswith("; move it away or name another")
+
+
+def test_a_picture_that_could_not_be_read_is_tried_again(folder, tmp_path, monkeypatch):
+    cache = tmp_path / "facts.sqlite"
+
+    def refuse(data):
+        raise UnreadableError("Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("retrieval.facts_table.measure_picture", refuse)
+        assert facts_of(folder, cache).rows == ("Permission denied",) * 4
+    assert facts_of(folder, cache).rows == facts_of(folder).rows
+
+
+def test_reasons_that_an_earlier_lmr_kept_are_not_believed(folder, tmp_path):
+    cache = tmp_path / "facts.sqlite"
+    facts_of(folder, cache)
+    with sqlite3.connect(cache) as connection:
+        connection.execute("UPDATE facts SET facts = '\"Permission denied\"'")
+    assert facts_of(folder, cache).rows == facts_of(folder).rows
+
+
+def test_a_database_of_something_else_is_refused_and_left_alone(folder, tmp_path):
+    cache = tmp_path / "download.sqlite"
+    with sqlite3.connect(cache) as connection:
+        connection.execute("CREATE TABLE pictures (image_id TEXT)")
+    before = cache.read_bytes()
+    with pytest.raises(LmrError) as error:
+        facts_of(folder, cache)
+    assert str(error.value) == f"{cache} is a database of something else (table pictures); name another"
+    assert cache.read_bytes() == before
