@@ -95,7 +95,7 @@ def test_the_same_command_again_has_nothing_to_do(server):
     ]
     before = listing(Path("images"))
     second = done("download", "train.csv", *QUICK)
-    assert second.stdout.splitlines()[0] == "images: 1 of 2 pictures are there, 0.01 MB, nothing to do"
+    assert second.stdout.splitlines()[0] == "images: 1 of 2 pictures is there, 0.01 MB, nothing to do"
     assert second.stdout.splitlines()[1:] == first.stdout.splitlines()[1:]
     assert server.n_asked == {"photo/1": 1, "status/404": 1}
     assert listing(Path("images")) == before
