@@ -26,12 +26,21 @@ def load_manifest(path: Path) -> "Manifest":
     from retrieval.manifest import read_manifest
 
     with reading(path) as on_read:
-        manifest = read_manifest(path, on_warning=_warn_once, on_read=on_read)
+        manifest = read_manifest(path, on_warning=warn_once, on_read=on_read)
     is_folder = path.is_dir()
-    _warn_once(overview(manifest))
+    warn_once(overview(manifest))
     for line in doubts(manifest, is_folder=is_folder):
-        _warn_once(f"warning: {line}")
+        warn_once(f"warning: {line}")
     return manifest
+
+
+def warn_once(text: str) -> None:
+    """A line on stderr, unless the command that runs has said it before."""
+    context = click.get_current_context(silent=True)
+    told: set[str] = set() if context is None else context.find_root().meta.setdefault(_TOLD, set())
+    if text not in told:
+        told.add(text)
+        warn(text)
 
 
 def require_there(path: Path) -> None:
@@ -47,12 +56,3 @@ def reading(path: Path) -> "Iterator[OnRead]":
         if path.is_file() and path.stat().st_size >= _SHOWN_BYTES:
             bar.begin(path.stat().st_size)
         yield bar.add
-
-
-def _warn_once(text: str) -> None:
-    """A line on stderr, unless the command that runs has said it before."""
-    context = click.get_current_context(silent=True)
-    told: set[str] = set() if context is None else context.find_root().meta.setdefault(_TOLD, set())
-    if text not in told:
-        told.add(text)
-        warn(text)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.options import warn
-from cli.reading import load_manifest, reading
+from cli.reading import load_manifest, reading, warn_once
 from index.label_statistics import Labelling, labelling_of
 from index.open_images_statistics import MIN_LABEL_CONFIDENCE, labelling_of_rows
 from retrieval.data.columns import Blanks, count_blanks, read_column
+from retrieval.data.overview import overview_line
 from retrieval.errors import LmrError
 from retrieval.hierarchy import Hierarchy, read_hierarchy
 from retrieval.manifest import Manifest, open_table, read_names
@@ -81,6 +82,8 @@ def _read_data(path: Path, beside: Beside, names: Mapping[str, str]) -> Data:
     if beside.image_list is not None:
         pictures, subset = _read_image_list(beside.image_list)
     labelling = labelling_of_rows(rows, pictures.image_id, beside.min_label_confidence)
+    n, n_landmarks, n_without = len(pictures), int((labelling.counts > 0).sum()), len(pictures) - labelling.n_labelled
+    warn_once(overview_line(str(path), n, n_landmarks=n_landmarks, n_without=n_without))
     is_boxes = rows.area is not None
     boxes = rows if is_boxes and boxes is None else boxes
     least = beside.min_label_confidence

@@ -1,5 +1,6 @@
 """What a manifest holds, in one line, and what of it looks like a mistake."""
 
+import itertools
 import re
 
 import numpy as np
@@ -19,17 +20,20 @@ _SHORTENED = re.compile(r"\d(\.\d+)?[eE]\+\d+")  # a long number as a spreadshee
 
 def overview(manifest: Manifest) -> str:
     """`train.csv: 356 images of 7 landmarks, 0 without`."""
-    n, known = len(manifest), manifest.landmark[manifest.landmark >= 0]
-    images = counted(n, "image")
     if not manifest.has_labels:
-        return f"{manifest.source}: {images}, no labels"
-    landmarks = counted(len(np.unique(known)), "landmark")
-    return f"{manifest.source}: {images} of {landmarks}, {n - len(known):,} without"
+        return f"{manifest.source}: {counted(len(manifest), 'image')}, no labels"
+    n_without = int((manifest.landmark < 0).sum())
+    return overview_line(manifest.source, len(manifest), n_landmarks=len(_used(manifest)), n_without=n_without)
+
+
+def overview_line(source: str, n_images: int, *, n_landmarks: int, n_without: int) -> str:
+    """As `overview`, of counts. n_without: images that have no landmark."""
+    return f"{source}: {counted(n_images, 'image')} of {counted(n_landmarks, 'landmark')}, {n_without:,} without"
 
 
 def doubts(manifest: Manifest, *, is_folder: bool = False) -> list[str]:
     """A line for each thing that is hardly meant. is_folder: the landmarks are names of folders."""
-    used = [manifest.landmarks[code] for code in np.unique(manifest.landmark[manifest.landmark >= 0])]
+    used = _used(manifest)
     named = [name for name in used if _NO_LANDMARKS.fullmatch(name)]
     above = f"; give {manifest.source}/{named[0]} instead?" if is_folder and named else ""
     if named and 2 * len(named) >= len(used):
@@ -47,3 +51,10 @@ def doubts(manifest: Manifest, *, is_folder: bool = False) -> list[str]:
     if len(used) == 1 and len(manifest) > 1:
         return [f"{manifest.source}: all landmarks are {used[0]}; with one alone there is nothing to tell apart"]
     return []
+
+
+def _used(manifest: Manifest) -> list[str]:
+    """The landmarks that any image has, in their order."""
+    first = np.unique(manifest.landmark[manifest.landmark >= 0]).tolist()
+    further = itertools.chain.from_iterable(manifest.more_landmarks.values())
+    return [manifest.landmarks[code] for code in sorted({*first, *further})]

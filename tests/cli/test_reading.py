@@ -1,4 +1,9 @@
-"""Bars while manifests are read."""
+"""Bars while manifests are read, and the line on what is in them."""
+
+from pathlib import Path
+
+import pytest
+from tiny_set import hear, write_csv
 
 from cli import reading
 from cli.progress import PictureBar
@@ -36,3 +41,34 @@ def test_a_small_one_and_a_folder_have_none(tmp_path, monkeypatch):
     assert len(reading.load_manifest(path)) > 10
     assert len(reading.load_manifest(tmp_path / "a")) == 1
     assert begun == []
+
+
+LINE = "train.csv: 44 images of 4 landmarks, 12 without"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("stats", "train.csv"),
+        ("stats", "train.csv", "--images", "images", "--workers", "1", "--test", "train.csv"),
+        ("split", "train.csv", "--val", "0.3"),
+        ("info", "train.csv"),
+        ("embed", "train.csv", "--images", "images", "--backbone", "plain-cnn", "--size", "32", "--output", "s.h5", "--workers", "1"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_what_a_manifest_holds_is_said_once(pictures, arguments):
+    result = hear(*arguments)
+    assert (result.exit_code, result.stderr.splitlines().count(LINE)) == (0, 1), result.output
+
+
+def test_of_labels_of_open_images_it_is_said_once_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    header = "ImageID,Source,LabelName,Confidence"
+    labels = [*("a,human,/m/01,1", "a,human,/m/02,1", "b,human,/m/02,1", "c,human,/m/03,0")]
+    write_csv(Path("labels.csv"), header, labels)
+    write_csv(Path("list.csv"), "ImageID,Subset,OriginalURL", [f"{name},train,http://x/{name}" for name in "abcd"])
+    first, *more = hear("stats", "labels.csv").stderr.splitlines()
+    assert (first, more) == ("labels.csv: 3 images of 2 landmarks, 1 without", ["stats.html: written"])
+    said = hear("stats", "labels.csv", "--image-list", "list.csv", "--json").stderr.splitlines()
+    assert said[:2] == ["list.csv: 4 images, no labels", "labels.csv: 4 images of 2 landmarks, 2 without"]
