@@ -206,7 +206,7 @@ def build_from_stores(stores: tuple[Path, ...], model: Path, output: Path, value
 
     read = [read_store(path) for path in stores]
     card = card_of_store(model, read[0])
-    names = read_names(values["names"]) if values["names"] else {}
+    names = read_names(values["names"], warn) if values["names"] else {}
     landmarks = (label for store in read for label in store.landmarks)
     if line := of_no_landmark(names, landmarks, values["names"], stores[0]):
         warn(line if len(stores) == 1 else f"{line} and the other stores")

@@ -128,6 +128,7 @@ def read_submission(path: str | Path, on_warning: Warn = lambda _: None) -> Subm
     on_warning: is given one line for each spelling of labels that is read as another.
     """
     table = IdTable(path)
+    _tell(table.notes, on_warning)
     if table.columns == {"id", "landmarks"}:
         ids, answers, lines = table.read(["landmarks"], _parse_answer)
         spelling = spelling_of(label for label, _ in answers)
@@ -151,6 +152,7 @@ def read_solution(path: str | Path, on_warning: Warn = lambda _: None) -> Soluti
     `read_submission`.
     """
     table = IdTable(path)
+    _tell(table.notes, on_warning)
     for column, make in (("landmarks", RecognitionSolution), ("images", RetrievalSolution)):
         if {"id", column, "usage"} <= table.columns:
             ids, rows, _ = table.read([column, "Usage"], _parse_truth)

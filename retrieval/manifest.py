@@ -141,13 +141,11 @@ def open_table(path: str | Path, on_read: OnRead = lambda _: None) -> Table | No
         raise LmrError(f"{path} cannot be read: {error.strerror}") from error
     if is_folder or is_picture(head):
         return None
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
-        raise LmrError(f"{path} is JSON (Open Images' class hierarchy?), not a manifest; give the csv file of labels")
     return ParquetTable(path, place) if head.startswith(b"PAR1") else CsvTable(path, on_read, place)
 
 
 def _read_table(table: Table, layout: Layout, warn: Callable[[str], None]) -> Columns:
-    for line in layout.notes(table.source):
+    for line in (*table.notes, *layout.notes(table.source)):
         warn(line)
     if layout.format == "clean":
         columns = read_clean(table, layout)

@@ -55,7 +55,7 @@ class Data:
 
 def read_data(path: Path, beside: Beside) -> Data:
     """Reads the manifest and what lies beside it; tells of names of no landmark. LmrError for what is not usable."""
-    names = {} if beside.names is None else {label: n.name for label, n in read_names(beside.names).items()}
+    names = {} if beside.names is None else {label: n.name for label, n in read_names(beside.names, warn).items()}
     data = _read_data(path, beside, names)
     if beside.names is not None and (line := of_no_landmark(names, data.labelling.names, beside.names, path)):
         warn(line)
@@ -103,7 +103,10 @@ def _read_rows(path: Path, option: str) -> LabelRows:
 
 def _read_label_rows(path: Path, layout: Layout) -> LabelRows:
     with reading(path) as on_read:
-        return read_label_rows(_table(path, on_read), layout)
+        table = _table(path, on_read)
+        for line in table.notes:
+            warn_once(line)
+        return read_label_rows(table, layout)
 
 
 def _count_blanks(path: Path) -> Blanks:

@@ -8,8 +8,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
+from retrieval.data.delimiters import read_head
 from retrieval.data.pipes import Place, place_of
 from retrieval.data.table_file import MAX_LINE_BYTES, OnRead, open_text, place_of_broken_text
 from retrieval.errors import LmrError
@@ -58,6 +59,9 @@ class Table(Protocol):
     @property
     def picture_columns(self) -> frozenset[str]: ...  # names of the columns that hold encoded pictures
 
+    @property
+    def notes(self) -> list[str]: ...  # lines on how the table is read, where that is not as usual
+
     def batches(self) -> Iterator[list[list[str]]]:
         """All rows but the blank ones. Raises csv.Error where the quoting is broken."""
         ...
@@ -70,6 +74,8 @@ class Table(Protocol):
 class CsvTable:
     """A CSV file with a header: UTF-8 (also with a byte order mark) or UTF-16, plain, gzip or zip.
 
+    Its columns are separated by commas, or by what its header shows (`read_head`).
+
     path: may be a pipe, or - for standard input. on_read: is called with the number of bytes of the file that were
     just read for its rows. place: where it is read, if that is known.
     Raises LmrError when the file is missing, empty, not text, or broken.
@@ -80,12 +86,13 @@ class CsvTable:
         self._on_read = on_read
         with _file_errors(self.source):
             self._place = place or place_of(path)
-        with self._reader() as reader:
+        with self._text() as text:
             try:
-                names: list[str] = next((row for row in reader if row), [])
+                self._head = read_head(text)
             except csv.Error as error:
                 raise LmrError(f"{self.source}:1: the header cannot be read: {error}") from error
-        self.header = [name.strip() for name in names]
+        self.notes = self._head.notes(self.source)
+        self.header = [name.strip() for name in self._head.names]
         if not any(self.header):
             raise LmrError(f"{self.source} is empty; a manifest begins with a header such as id,landmark_id")
 
@@ -97,14 +104,16 @@ class CsvTable:
     def batches(self) -> Iterator[list[list[str]]]:
         """Lists of at most 512 rows."""
         with self._reader(self._on_read) as reader:
-            next(row for row in reader if row)
+            rows_read = filter(None, reader)
+            for _ in range(self._head.n_rows):
+                next(rows_read)
             while rows := list(itertools.islice(reader, _BATCH_ROWS)):
                 yield rows if all(rows) else [row for row in rows if row]
 
     def numbered(self, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
         """Lines are counted from 1, the header's."""
         with self._reader(self._on_read) as reader:
-            is_header = True
+            n_before = self._head.n_rows
             while True:
                 line = reader.line_num + 1
                 try:
@@ -114,22 +123,27 @@ class CsvTable:
                     continue
                 if row is None:
                     return
-                if row and not is_header:
+                if row and not n_before:
                     if len(row) == len(self.header):
                         yield line, row
                     else:
                         fields = counted(len(row), "field")
                         bad.add(line, f"{fields}, the header has {len(self.header)}")
-                is_header = is_header and not row
+                n_before -= bool(row and n_before)
 
     @contextmanager
-    def _reader(self, on_read: OnRead = lambda _: None) -> Iterator[Any]:  # csv.reader, whose type has no public name
+    def _reader(self, on_read: OnRead) -> Iterator[Any]:  # csv.reader, whose type has no public name
+        with self._text(on_read) as text:
+            yield csv.reader(text, delimiter=self._head.delimiter, strict=True)
+
+    @contextmanager
+    def _text(self, on_read: OnRead = lambda _: None) -> Iterator[TextIO]:
         # csv stops at 131,072 characters, less than the images of one landmark in train_clean.csv.
         csv.field_size_limit(MAX_LINE_BYTES)
         with _file_errors(self.source):
             try:
                 with open_text(self._place.path, self.source, on_read) as text:
-                    yield csv.reader(text, strict=True)
+                    yield text
             except UnicodeDecodeError as error:
                 raise LmrError(
                     f"{place_of_broken_text(self._place.path, self.source)}: not UTF-8 "

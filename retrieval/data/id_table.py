@@ -24,6 +24,7 @@ class IdTable:
         self._table = CsvTable(path)
         names = ["id" if name.lower() in _ID_NAMES else name.lower() for name in self._table.header]
         self.header = ",".join(self._table.header)
+        self.notes = self._table.notes
         self.columns = frozenset(names) if len(set(names)) == len(names) else frozenset()
 
     def read(

@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,11 @@ from typing import IO, Any, TextIO
 
 from retrieval.errors import LmrError
 from retrieval.words import counted
+
+# How JSON files of these kinds begin.
+_COCO = re.compile(rb'\{\s*"(info|licenses|images|annotations|categories)"\s*:\s*[\[{]')
+_HIERARCHY = re.compile(rb'\{\s*"(LabelName|Subcategory)"\s*:(?![^\n]*\}\s*\n\s*\{)')
+_NEXT_RECORD = re.compile(rb"\}\s*\n\s*\{")
 
 OnRead = Callable[[int], None]
 
@@ -72,6 +78,7 @@ def open_text(path: str, source: str, on_read: OnRead = lambda _: None) -> Itera
         for start, kind in _NOT_TEXT.items():
             if head.startswith(start):
                 raise LmrError(f"{source} is {kind}, not a manifest; give a csv file, a Parquet file or a folder")
+        _refuse_json(head, source)
         encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
         if encoding != "utf-16" and b"\0" in head:
             raise LmrError(f"{source} is not a text file; give a csv file, a Parquet file or a folder")
@@ -113,6 +120,22 @@ def _zip_archive(file: IO[bytes]) -> zipfile.ZipFile:
         return zipfile.ZipFile(file)
     except UnicodeDecodeError as error:  # of a name in it, not of the text that is looked for
         raise zipfile.BadZipFile(f"a name in it is not UTF-8: {error.object[:40]!r}") from error
+
+
+def _refuse_json(head: bytes, source: str) -> None:
+    """Raises LmrError for JSON, with what to write instead. head: the first bytes of the text."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not text.startswith((b"{", b"[")):
+        return
+    if _COCO.match(text):
+        kind = "JSON in the form of COCO"
+    elif _HIERARCHY.match(text):
+        raise LmrError(f"{source} is JSON, Open Images' class hierarchy; give the csv file of labels as the table")
+    else:
+        kind = "JSON Lines" if text.startswith(b"{") and _NEXT_RECORD.search(text) else "JSON"
+    raise LmrError(
+        f"{source} is {kind}, not a table; write its records as a csv file with a header such as path,landmark_id"
+    )
 
 
 def place_of_broken_text(path: str, source: str) -> str:

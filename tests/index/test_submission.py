@@ -252,3 +252,13 @@ def test_bad_solutions_are_named_by_line(tmp_path, text, message):
 def test_a_submission_is_no_solution(tmp_path):
     path = write(tmp_path / "s.csv", "id,landmarks\na,x 1\n")
     assert problem(read_solution, path) == f"FILE:1: header is id,landmarks; {SOLUTION}"
+
+
+def test_both_files_may_be_separated_by_semicolons(tmp_path):
+    readers = ((read_submission, "s.csv"), (read_solution, "t.csv"))
+    (tmp_path / "s.csv").write_text("sep=;\nid;landmarks\na;7 0.9\n")
+    (tmp_path / "t.csv").write_text("id;landmarks;Usage\na;7;Public\n")
+    said = []
+    answers, truth = (read(tmp_path / name, said.append) for read, name in readers)
+    assert (answers.landmark.tolist(), answers.score.tolist(), truth.landmarks.tolist()) == (["7"], [0.9], [("7",)])
+    assert said == [f"{tmp_path / name}: columns separated by semicolons" for _, name in readers]

@@ -119,9 +119,9 @@ def test_open_images_boxes_are_read_for_their_labels(tmp_path: Path) -> None:
         ("id,landmark_id,kinds\na,1,x", "train.csv: there is no column 'kinds'; did you mean kind?"),
         ("id,image_id\na,b", "train.csv: the columns id and image_id mean the same; keep one of them"),
         (
-            "id;landmark_id\na;1",
-            "train.csv: no known manifest has the header 'id;landmark_id'; the nearest is 'id,landmark_id' "
-            "(Kaggle 2020 train.csv); columns are separated by commas",
+            "id;landmark\t_id\na;1",
+            "train.csv: no known manifest has the header 'id;landmark\\t_id'; the nearest is 'id' (test.csv); "
+            "columns are separated by commas",
         ),
         (
             "url,landmark_id\nhttp://x,2",
@@ -152,7 +152,21 @@ def test_open_images_boxes_are_read_for_their_labels(tmp_path: Path) -> None:
         ),
         (
             '{"LabelName": "/m/0bl9f"}',
-            "train.csv is JSON (Open Images' class hierarchy?), not a manifest; give the csv file of labels",
+            "train.csv is JSON, Open Images' class hierarchy; give the csv file of labels as the table",
+        ),
+        (
+            '{"file_name": "a.jpg", "label": 1}\n{"file_name": "b.jpg", "label": 2}\n',
+            "train.csv is JSON Lines, not a table; write its records as a csv file with a header such as "
+            "path,landmark_id",
+        ),
+        (
+            '\n{\n "images": [{"id": 1}],\n "annotations": []}',
+            "train.csv is JSON in the form of COCO, not a table; write its records as a csv file with a header such as "
+            "path,landmark_id",
+        ),
+        (
+            '[{"file_name": "a.jpg", "label": 1}]',
+            "train.csv is JSON, not a table; write its records as a csv file with a header such as path,landmark_id",
         ),
         ("", "train.csv is empty; a manifest begins with a header such as id,landmark_id"),
         ("\n\n", "train.csv is empty; a manifest begins with a header such as id,landmark_id"),
@@ -357,3 +371,44 @@ def test_a_manifest_that_contradicts_itself_cannot_be_made() -> None:
         Manifest("x", ids, none, ("2", "1"))
     with pytest.raises(ValueError, match=r"kind must have 2 rows, got \(1,\)"):
         Manifest("x", ids, none, (), kind=ids[:1])
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("id;landmark_id\na;1\n\nb;\n", "semicolons"),
+        ("id\tlandmark_id\na\t1\nb\t\n", "tabs"),
+        ("id|landmark_id\na|1\nb|\n", "bars"),
+        ("sep=;\r\nid;landmark_id\r\na;1\r\nb;\r\n", "semicolons"),
+        ('"sep=\t"\n\nid\tlandmark_id\na\t1\nb\t\n', "tabs"),
+        ('\n"id";"landmark_id";"caption"\n"a";"1";"x, y"\nb;;"u; v"\n', "semicolons"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_columns_are_separated_by_what_the_header_shows(tmp_path: Path, text: str, name: str, encoding: str) -> None:
+    path = tmp_path / "train.tsv"
+    path.write_text(text, encoding=encoding, newline="")
+    warnings: list[str] = []
+    manifest = read_manifest(path, on_warning=warnings.append)
+    assert (manifest.image_id.tolist(), labels(manifest)) == (["a", "b"], ["1", ""])
+    assert warnings[0] == f"{path}: columns separated by {name}"
+
+
+def test_commas_are_said_by_excel_without_a_word(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    manifest = read_manifest(write(tmp_path, "sep=,\nid,landmark_id\na;b,1\n"), on_warning=warnings.append)
+    assert (manifest.image_id.tolist(), warnings) == (["a;b"], [])
+
+
+def test_lines_are_counted_from_that_of_excel(tmp_path: Path) -> None:
+    assert error_of(write(tmp_path, "sep=;\nid;landmark_id\na;1\na;1;2\n")).splitlines() == [
+        "train.csv: 1 bad row; correct or remove, nothing of the file was used",
+        "train.csv:4: 3 fields, the header has 2",
+    ]
+
+
+def test_a_header_with_commas_and_others_is_not_guessed_at(tmp_path: Path) -> None:
+    assert error_of(write(tmp_path, "id;landmark_id,url\na;1,x\n")) == (
+        "train.csv: no known manifest has the header 'id;landmark_id,url'; the nearest is 'id,url,landmark_id' "
+        "(GLDv2 train.csv)"
+    )

@@ -91,3 +91,10 @@ def test_names_of_no_landmark_are_counted_and_the_first_named() -> None:
 def test_a_name_with_decomposed_letters_is_the_name_of_its_composed_label() -> None:
     assert shown_name("Schlo\u00df_K\u00f6ln", "Schlo\u00df Ko\u0308ln") == "Schlo\u00df Ko\u0308ln"
     assert shown_name("9633", "Schlo\u00df Ko\u0308ln") == "Schlo\u00df Ko\u0308ln (9633)"
+
+
+def test_columns_may_be_separated_by_tabs(tmp_path: Path) -> None:
+    path = write(tmp_path, "landmark_id\tname\n1\tCastle, old\n")
+    said: list[str] = []
+    assert read_names(path, said.append) == {"1": Name("Castle, old")}
+    assert said == [f"{path}: columns separated by tabs"]
