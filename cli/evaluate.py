@@ -19,8 +19,10 @@ from cli.options import (
     workers_option,
     writes,
 )
+from cli.progress import PictureBar
 from cli.reading import require_there
 from cli.terminal import say_result, shown
+from cli.workers import default_workers
 from retrieval.words import counted
 
 if TYPE_CHECKING:
@@ -117,11 +119,15 @@ def inputs_of(folder: "IndexFolder") -> dict[str, Any]:
 def measure(folder: "IndexFolder", queries: Path | None, values: dict[str, Any]) -> "Measured":
     """The measures on queries, or leaving one out where there are none."""
     from cli.describing import describe_queries
+    from index.look_alikes import Looking
     from index.measured import measure_left_out, measure_store
 
-    if queries is None:
-        return measure_left_out(folder)
-    return measure_store(folder, *describe_queries(queries, folder, values))
+    described = None if queries is None else describe_queries(queries, folder, values)
+    with PictureBar("looking for copies") as bar:
+        looking = Looking(max(1, default_workers(values["workers"])), bar.begin, bar.add)
+        if described is None:
+            return measure_left_out(folder, looking=looking)
+        return measure_store(folder, *described, looking=looking)
 
 
 def to_text(content: dict[str, Any]) -> str:

@@ -24,9 +24,11 @@ class PictureBar:
             self._bar.close()
 
     def begin(self, n: int) -> None:
-        """Shows the bar, for n pictures or bytes."""
+        """Shows the bar, for n pictures or bytes; below the last one, which is ended, when there was one."""
         from tqdm import tqdm
 
+        if self._bar is not None:
+            self._bar.close()
         scale = self.unit == "B"
         self._bar = tqdm(
             total=n, desc=shown(self.what), unit=self.unit, unit_scale=scale, disable=None, dynamic_ncols=True

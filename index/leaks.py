@@ -9,11 +9,10 @@ import numpy as np
 from index.answers import Answers, check_store, to_index_space
 from index.evaluation import Queries
 from index.folder import MODEL, MODEL_CARD, IndexFolder
+from index.look_alikes import Looking, look_the_same
 from index.sketches import sketches, unpack_sketches
 from retrieval.arrays import BoolArray, FloatArray, ObjArray
-from retrieval.errors import UnreadableError
 from retrieval.files.json_file import read_json
-from retrieval.images.source import read_picture
 from retrieval.near_duplicates import NEAR_BITS, near_pairs
 from retrieval.seen import record_seen, was_seen
 from retrieval.store import Descriptors
@@ -47,11 +46,18 @@ class Leaks:
         return found
 
 
-def find_leaks(folder: IndexFolder, answers: Answers, queries: Queries, store: Descriptors | None = None) -> Leaks:
+def find_leaks(
+    folder: IndexFolder,
+    answers: Answers,
+    queries: Queries,
+    store: Descriptors | None = None,
+    *,
+    looking: Looking | None = None,
+) -> Leaks:
     """What of the queries the index, its calibration and its network know already.
 
     store: of the queries; None where they are the index's own rows and background, each asked without itself.
-    Pictures that cannot be read are not compared.
+    looking: how pictures are compared; those that cannot be read are not. Raises LmrError as `run_tasks`.
     """
     labels = [" ".join(labels) for labels in queries.landmarks]
     trained, unknown = trained_on(folder, queries.image_id, labels)
@@ -62,7 +68,7 @@ def find_leaks(folder: IndexFolder, answers: Answers, queries: Queries, store: D
         rows = np.flatnonzero(store.done)
         vectors = to_index_space(folder, store.vectors[rows])
         calibrated_on[rows] = _calibrated_on(folder, store.image_id[rows], vectors)
-    near = _near_duplicates(folder, answers, queries, ~same)
+    near = _near_duplicates(folder, answers, queries, ~same, looking or Looking())
     return Leaks(same, near, calibrated_on, trained, unknown)
 
 
@@ -124,27 +130,13 @@ def _trainings(card: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
         yield from _trainings(member)
 
 
-def _near_duplicates(folder: IndexFolder, answers: Answers, queries: Queries, asked: BoolArray) -> BoolArray:
-    """(q,) bool: of the queries asked, those whose perceptual hash is that of a near row's picture."""
-    near = np.zeros(len(queries), dtype=np.bool_)
+def _near_duplicates(
+    folder: IndexFolder, answers: Answers, queries: Queries, asked: BoolArray, looking: Looking
+) -> BoolArray:
+    """(q,) bool: of the queries asked, those that look the same as a near row's picture."""
     rows, scores = answers.neighbours.rows[:, :N_COMPARED], answers.neighbours.scores[:, :N_COMPARED]
-    pairs = np.argwhere((rows >= 0) & (scores >= COMPARED_FROM) & asked[:, None])
-    hashes: dict[str, int | None] = {}
-    for query, place in pairs.tolist():
-        both = [str(queries.path[query]), str(folder.rows.path[rows[query, place]])]
-        for path in both:
-            if path not in hashes:
-                hashes[path] = _hash(path)
-        one, other = (hashes[path] for path in both)
-        near[query] |= one is not None and other is not None and (one ^ other).bit_count() <= NEAR_BITS
+    compared = np.argwhere((rows >= 0) & (scores >= COMPARED_FROM) & asked[:, None])
+    pairs = np.stack([compared[:, 0], rows[compared[:, 0], compared[:, 1]]], axis=1)
+    near = np.zeros(len(queries), dtype=np.bool_)
+    near[pairs[look_the_same(folder, queries.path, pairs, looking), 0]] = True
     return near
-
-
-def _hash(path: str) -> int | None:
-    """The perceptual hash of a picture; None where it cannot be read, as one that was moved."""
-    from retrieval.picture_facts import hash_picture  # scipy waits until there are pictures to compare
-
-    try:
-        return hash_picture(read_picture(path)) if path else None
-    except UnreadableError:
-        return None

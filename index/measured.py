@@ -13,6 +13,7 @@ from index.evaluation import Evaluation, Queries, evaluate
 from index.folder import IndexFolder
 from index.leaks import KINDS, Leaks, find_leaks
 from index.leave_one_out import leave_one_out
+from index.look_alikes import Looking
 from index.metrics import LIST_LENGTH
 from index.voting import VoteRule
 from retrieval.files.digest import sha256_json
@@ -71,18 +72,26 @@ class Measured:
         }
 
 
-def measure_store(folder: IndexFolder, store: Descriptors, queries: Queries) -> Measured:
-    """The answers to a store's rows, measured. queries: of the rows in their order. LmrError as `evaluate`."""
+def measure_store(
+    folder: IndexFolder, store: Descriptors, queries: Queries, *, looking: Looking | None = None
+) -> Measured:
+    """The answers to a store's rows, measured. queries: of the rows in their order. looking: as `find_leaks`.
+
+    LmrError as `evaluate` and `find_leaks`.
+    """
     answers = answer_store(folder, store, n_neighbours=LIST_LENGTH)
     evaluation = evaluate(folder, answers, queries)
-    leaks = find_leaks(folder, answers, queries, store)
+    leaks = find_leaks(folder, answers, queries, store, looking=looking)
     return _measured(folder, store.source, (evaluation, answers, queries), leaks, store=store)
 
 
-def measure_left_out(folder: IndexFolder) -> Measured:
-    """Every row and background picture, asked against the others and measured. LmrError as `leave_one_out`."""
+def measure_left_out(folder: IndexFolder, *, looking: Looking | None = None) -> Measured:
+    """Every row and background picture, asked against the others and measured. looking: as `find_leaks`.
+
+    LmrError as `leave_one_out` and `find_leaks`.
+    """
     left = leave_one_out(folder)
-    leaks = find_leaks(folder, left.answers, left.queries)
+    leaks = find_leaks(folder, left.answers, left.queries, looking=looking)
     return _measured(folder, LEAVE_ONE_OUT, (left.evaluation, left.answers, left.queries), leaks, left.n_single)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,15 @@ from index.calibration import CalibrationSettings
 from index.evaluation import queries_of
 from index.folder import open_folder
 from index.leaks import find_leaks
+from index.look_alikes import Looking, look_the_same
 from index.measured import measure_left_out, measure_store
 from index.sketches import pack_sketches, sketches, unpack_sketches
+from index.thumbnail_plan import ThumbnailPlan
+from index.thumbnails import Thumbnails, write_thumbnails
 from index.voting import VoteRule
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
+from retrieval.images.source import read_picture
 from retrieval.seen import record_seen
 
 LABELS = ["rome"] * 6 + ["paris"] * 6
@@ -93,6 +98,58 @@ def test_a_picture_that_looks_the_same_as_a_near_row_is_told(folder, queries, tr
     found = leaks_of(replace(folder, rows=rows), store)
     assert np.flatnonzero(found.near_duplicate).tolist() == [0]
     assert not found.same_picture.any()
+
+
+def photo(path, seed, size=(320, 240)):
+    small = Image.fromarray(np.random.default_rng(seed).integers(0, 255, (12, 16, 3), dtype=np.uint8))
+    small.resize(size).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def pictured(tmp_path, folder):
+    """The folder with a photograph and its thumbnail for each row, and copies of the first two rows as queries."""
+    paths = [photo(tmp_path / f"row-{i}.png", seed=i) for i in range(12)]
+    write_thumbnails(tmp_path / "thumbnails.h5", paths, ThumbnailPlan(160), "digest")
+    rows = replace(folder.rows, path=object_array(paths))
+    asked = [photo(tmp_path / f"query-{i}.jpg", seed=i, size=(160, 120)) for i in (0, 1, 90, 91)]
+    return replace(folder, rows=rows, thumbnails=Thumbnails(tmp_path / "thumbnails.h5", "digest")), object_array(asked)
+
+
+PAIRS = np.array([[0, 0], [0, 5], [1, 1], [2, 1], [3, 2]])
+
+
+def test_thumbnails_of_rows_rule_out_and_only_likely_pairs_are_read(pictured, monkeypatch):
+    folder, paths = pictured
+    read = []
+    monkeypatch.setattr("index.look_alikes.read_picture", lambda path: read.append(path) or read_picture(path))
+    begun, done = [], []
+    looking = Looking(on_begin=begun.append, on_done=done.append)
+    assert look_the_same(folder, paths, PAIRS, looking).tolist() == [True, False, True, False, False]
+    assert read == [*paths, folder.rows.path[0], folder.rows.path[1]]
+    assert (begun, done) == ([8, 2], [8, 2])
+
+
+def test_rows_whose_pictures_are_gone_are_compared_by_their_thumbnails(pictured):
+    folder, paths = pictured
+    for path in folder.rows.path:
+        Path(path).unlink()
+    assert look_the_same(folder, paths, PAIRS, Looking()).tolist() == [True, False, True, False, False]
+    bare = replace(folder, thumbnails=None)
+    assert look_the_same(bare, paths, PAIRS, Looking()).tolist() == [False] * 5
+
+
+def test_thumbnails_too_small_to_tell_are_passed_over(pictured, tmp_path):
+    folder, paths = pictured
+    write_thumbnails(tmp_path / "small.h5", [str(paths[3])] * 12, ThumbnailPlan(16), "digest")  # that would mislead
+    folder = replace(folder, thumbnails=Thumbnails(tmp_path / "small.h5", "digest"))
+    assert look_the_same(folder, paths, PAIRS, Looking()).tolist() == [True, False, True, False, False]
+
+
+def test_several_processes_compare_as_one_does(pictured, monkeypatch):
+    folder, paths = pictured
+    monkeypatch.setattr("index.look_alikes._PICTURES_A_TASK", 3)
+    assert look_the_same(folder, paths, PAIRS, Looking(2)).tolist() == [True, False, True, False, False]
 
 
 def test_the_queries_of_the_calibration_are_told_by_name_and_descriptor(folder, queries):
