@@ -156,6 +156,8 @@ def _tell_of_calibration(output: Path, report: "BuildReport", values: dict[str, 
     """What became of the calibration of the index that was replaced; makes it again where that was asked."""
     if report.kept is not None:
         warn(f"{output}: its calibration from {report.kept.origin.source} is kept; the new index answers alike")
+    if report.not_read:
+        warn(f"warning: {output} is not calibrated: what it replaced could not be read: {report.not_read}")
     if report.lost is None:
         return
     source = report.lost.origin.source

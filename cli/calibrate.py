@@ -166,14 +166,16 @@ def _constants(rule: "VoteRule") -> str:
 
 def _reason(calibration: "Calibration") -> str:
     """Why the vote is this one, in brackets."""
+    from index.voting import VoteRule
+
     choice = calibration.choice
     if choice is None:
         return ""
     gain = f"{choice.gain:+.4f} GAP, standard error {choice.gain_error:.4f}"
-    if calibration.rule == choice.tried and choice.gain > choice.gain_error:
-        return f" (chosen: {gain})"
-    if choice.gain == 0:
+    if choice.gain == 0 or choice.tried == VoteRule(m=choice.tried.m):
         return " (the defaults; nothing was better)"
+    if calibration.rule == choice.tried:
+        return f" (chosen: {gain})"
     return f" (the defaults; {_constants(choice.tried)} is not better by more than chance: {gain})"
 
 

@@ -84,6 +84,7 @@ class BuildReport:
     """What a build did: `built`, or `unchanged` where the same index was there already.
 
     kept, lost: the calibration of the index that was replaced, where the new one answers alike, and where it does not.
+    not_read: why that index or its calibration could not be read, '' where it could or none was there.
     """
 
     state: Literal["built", "unchanged"]
@@ -91,6 +92,7 @@ class BuildReport:
     n_unreadable: int
     kept: Calibration | None = None
     lost: Calibration | None = None
+    not_read: str = ""
 
 
 def build_folder(
@@ -119,7 +121,7 @@ def build_folder(
             return BuildReport("unchanged", found, n_unreadable)
         if path.exists() and not is_index_folder(path) and not _is_empty(path):
             raise LmrError(f"{path} exists and is not an index folder; choose another --output")
-        before, calibration = _calibrated_before(path)
+        before, calibration, not_read = _calibrated_before(path)
         with replacing_folder(path) as folder:
             info = _write_folder(folder, pictures, inputs, (options, digest, device), thumbnails)
             keeps = calibration is not None and before is not None and _answers_alike(before, info)
@@ -128,16 +130,18 @@ def build_folder(
                 replace_calibration(folder, replace(calibration, origin=origin))
             check_files(folder, info, "size")
     kept, lost = (calibration, None) if keeps else (None, calibration)
-    return BuildReport("built", info, n_unreadable, kept, lost)
+    return BuildReport("built", info, n_unreadable, kept, lost, not_read)
 
 
-def _calibrated_before(path: Path) -> tuple[FolderInfo | None, Calibration | None]:
-    """What the index folder that is there is, and its calibration; None for one that is missing or damaged."""
+def _calibrated_before(path: Path) -> tuple[FolderInfo | None, Calibration | None, str]:
+    """What the index folder that is there is, its calibration, and why one of them could not be read, '' = they could."""
+    if not is_index_folder(path):
+        return None, None, ""
     try:
         info = read_info(path)
-        return info, read_calibration(path, info)
-    except LmrError:
-        return None, None
+        return info, read_calibration(path, info), ""
+    except LmrError as error:
+        return None, None, str(error)
 
 
 def _answers_alike(one: FolderInfo, other: FolderInfo) -> bool:

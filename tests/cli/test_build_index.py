@@ -196,6 +196,15 @@ def test_a_calibration_that_cannot_be_made_again_is_refused_before_anything_is_r
     assert refused(*again) == ("--recalibrate: landmarks has no calibration to make again; lmr calibrate makes one")
 
 
+def test_a_calibration_that_cannot_be_read_is_not_lost_without_a_word(tiny_set):
+    Path("landmarks/calibration.json").write_text("{}")
+    result = done("build-index", "--overwrite", "--device", "cpu")
+    assert result.stderr.splitlines()[-1] == (
+        "warning: landmarks is not calibrated: what it replaced could not be read: landmarks/calibration.json has "
+        "format_version None, this program reads 1; run lmr calibrate again"
+    )
+
+
 def test_names_of_no_landmark_are_told_of(tiny_set):
     write_csv(Path("more.csv"), "landmark_id,name", ["arch,An Arch", "nowhere,A Place"])
     told = "more.csv: 1 of 2 names is of no landmark of train.{}: nowhere\n"
