@@ -59,8 +59,10 @@ def resume(folder: Path, parts: Parts, identity: Mapping[str, Any]) -> TrainingS
     if content is None or not (content["state"]["epoch"] or content["state"]["step"]):
         return TrainingState()
     for what, value in identity.items():
-        if content["identity"].get(what) != value:
-            raise LmrError(f"{folder} holds a run with another {what}; go on with that one, or give --overwrite")
+        before = content["identity"].get(what)
+        if before != value:
+            told = f"{what}{_difference(before, value)}"
+            raise LmrError(f"{folder} holds a run with another {told}; go on with that one, or give --overwrite")
     for name, part in parts.by_name().items():
         try:
             if content["parts"][name]:  # that of a scaler is empty where the number format needed none
@@ -68,6 +70,17 @@ def resume(folder: Path, parts: Parts, identity: Mapping[str, Any]) -> TrainingS
         except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
             raise LmrError(f"{folder / STATE_NAME} is damaged (its {name} does not fit the run); {_REMEDY}") from error
     return TrainingState(**content["state"])
+
+
+def _difference(before: Any, now: Any, place: str = "") -> str:
+    """The first entry of two configurations that differs, with both values; '' where they have no entries."""
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        return ""
+    for name, value in now.items():
+        other = before.get(name)
+        if other != value:
+            return _difference(other, value, f"{place}{name} ") or f" ({place}{name} was {other}, is {value})"
+    return ""
 
 
 def read_state(folder: Path) -> tuple[dict[str, Any], TrainingState] | None:

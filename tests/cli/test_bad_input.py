@@ -116,6 +116,9 @@ def test_a_submission_that_cannot_be_written_is_one_line(tiny_set):
 IN_THE_WAY = [
     (["embed", "--output", "images", *HERE], "images is a folder; give the store another name"),
     (["embed", "--output", "images", "--overwrite", *HERE], "images is a folder; give the store another name"),
+    (["submit", "--output", "images", *HERE], "images is a folder; give the file another name"),
+    (["submit", "--output", "images", "--overwrite", *HERE], "images is a folder; give the file another name"),
+    (["submit", "--output", "images", "--index", "nowhere", *HERE], "images is a folder; give the file another name"),
     (["build-index", "--output", "images", "--overwrite"],
      "images exists and is not an index folder; choose another --output"),
     (["build-index", "--output", "val.csv"], "val.csv exists and is not an index folder; choose another --output"),

@@ -36,7 +36,7 @@ def embedded(name: str, rows: list[str]) -> str:
 def test_one_picture_is_an_index_without_whitening(tiny_set):
     store = embedded("one", ["train-arch-0,arch"])
     assert refused("build-index", store, "--output", "one") == (
-        "whitening needs descriptors that differ, the 1 given do not; give --whitening-power 0"
+        "whitening needs descriptors that differ, the 1 given does not; give --whitening-power 0"
     )
     assert not Path("one").exists()
     done("build-index", store, "--output", "one", "--whitening-power", "0", "--device", "cpu")
@@ -110,7 +110,7 @@ def test_options_of_a_whitening_that_is_left_out_are_refused(tiny_set, option):
 
 def test_more_dimensions_than_there_are_are_refused(tiny_set):
     assert refused("build-index", "--dimensions", "5000", "--output", "l") == (
-        "5000 dimensions asked of whitening, the descriptors have 1024; give 1 to 1024"
+        "5,000 dimensions asked of whitening, the descriptors have 1024; give 1 to 1024"
     )
     assert refused("build-index", "--device", "abacus", "--output", "l") == (
         "--device abacus: not a device; use auto, cpu, cuda, cuda:N or mps"

@@ -122,15 +122,32 @@ def test_other_training_data_or_settings_are_refused_by_name(pictures):
     }
     files = listing(pictures)
     tail = "; go on with that one, or give --overwrite"
-    assert refused(*TRAIN, *SMALL, "--seed", "1") == f"model holds a run with another training configuration{tail}"
-    assert refused(*TRAIN, *SMALL, "--size", "48") == f"model holds a run with another picture preparation{tail}"
-    assert refused(*TRAIN, *SMALL, "--pooling", "avg") == f"model holds a run with another model{tail}"
+    assert refused(*TRAIN, *SMALL, "--seed", "1") == (
+        f"model holds a run with another training configuration (seed was 0, is 1){tail}"
+    )
+    assert refused(*TRAIN, *SMALL, "--size", "48") == (
+        f"model holds a run with another picture preparation (size was 32, is 48){tail}"
+    )
+    assert refused(*TRAIN, *SMALL, "--pooling", "avg") == (
+        f"model holds a run with another model (pooling was gem, is avg){tail}"
+    )
     lines = Path("train.csv").read_text().splitlines()
     Path("train.csv").write_text("\n".join(lines[:-1]) + "\n")
     assert refused(*TRAIN, *SMALL) == f"model holds a run with another data{tail}"
     Path("train.csv").write_text("\n".join(lines) + "\n")
     assert listing(pictures) == files
     assert done(*TRAIN, *SMALL, "--seed", "1", "--overwrite").stderr.count("epoch 1") == 1
+
+
+@pytest.mark.parametrize("name", ["README.md", "training.csv", "training.png", "classifier.safetensors"])
+def test_a_model_replaces_no_file_of_somebody_else(pictures, name):
+    Path(name).write_text("mine")
+    message = f"{name} exists and is of no model; give another folder, or --overwrite"
+    assert refused(*TRAIN, *SMALL, "--output", ".") == message
+    assert refused("embed", "train.csv", *NETWORK, "--model", ".", *HERE) == message
+    assert Path(name).read_text() == "mine"
+    assert not Path("training.pt").exists()
+    assert not Path("model.json").exists()
 
 
 def test_an_overwriting_run_that_cannot_begin_keeps_the_run_that_is_there(pictures):

@@ -194,7 +194,8 @@ def test_a_config_may_train_in_stages(pictures):
     assert listing(pictures) == files
     Path("c.toml").write_text(STAGES.replace('"softmax"', '"arcface"'))
     assert refused(*TRAIN, "--config", "c.toml") == (
-        "model/stage-1 holds a run with another training configuration; go on with that one, or give --overwrite"
+        "model/stage-1 holds a run with another training configuration (loss name was softmax, is arcface); go on with "
+        "that one, or give --overwrite"
     )
     done(*TRAIN, "--config", "c.toml", "--overwrite")
 

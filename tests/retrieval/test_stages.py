@@ -142,5 +142,7 @@ def test_a_stage_that_cannot_be_is_refused_before_the_first_begins(tmp_path: Pat
 
 def test_another_first_stage_is_refused(tmp_path: Path) -> None:
     trained(tmp_path, tiny_model(), (TOP, FINE))
-    with pytest.raises(LmrError, match=r"stage-1 holds a run with another training configuration; go on"):
+    with pytest.raises(
+        LmrError, match=r"stage-1 holds a run with another training configuration \(epochs was \d, is 1\); go on"
+    ):
         trained(tmp_path, tiny_model(), (dataclasses.replace(TOP, epochs=1), FINE))

@@ -321,16 +321,16 @@ def test_the_log_is_whole_when_a_run_is_killed_at_its_end(tmp_path: Path, monkey
     ("what", "changed"),
     [
         ("data", lambda f: trained(f, data=dataclasses.replace(data_of(), digest="other"))),
-        ("training configuration", lambda f: trained(f, dataclasses.replace(CONFIG, epochs=3))),
+        ("training configuration (epochs was 2, is 3)", lambda f: trained(f, dataclasses.replace(CONFIG, epochs=3))),
         (
-            "training configuration",
+            "training configuration (loss margin_rad was 0.1, is 0.2)",
             lambda f: trained(f, dataclasses.replace(CONFIG, loss=LossConfig(scale=8.0, margin_rad=0.2))),
         ),
         (
-            "picture preparation",
+            "picture preparation (fit was squash, is pad)",
             lambda f: train(tiny_model(), data_of(), dataclasses.replace(SPEC, fit="pad"), CONFIG, run_of(f)),
         ),
-        ("model", lambda f: trained(f, model=tiny_model(pooling="avg"))),
+        ("model (pooling was gem, is avg)", lambda f: trained(f, model=tiny_model(pooling="avg"))),
         ("starting weights", lambda f: trained(f, model=tiny_model(seed=1))),
         ("validation manifest", lambda f: trained(f, validate=falling_gap(), validation="other")),
     ],
