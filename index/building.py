@@ -134,7 +134,7 @@ def build_folder(
 
 
 def _calibrated_before(path: Path) -> tuple[FolderInfo | None, Calibration | None, str]:
-    """What the index folder that is there is, its calibration, and why one of them could not be read, '' = they could."""
+    """The index folder that is there, its calibration, and why one of them could not be read ('' = they could)."""
     if not is_index_folder(path):
         return None, None, ""
     try:

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval.errors import LmrError
-from retrieval.tar_headers import RefusedTarError, TarScan
-from retrieval.tar_index import FORMAT_VERSION, TarEntry, TarIndex, connect, key_of
+from retrieval.tar_headers import Member, RefusedTarError, TarScan
+from retrieval.tar_index import FORMAT_VERSION, RowDigest, TarEntry, TarIndex, connect, key_of
 
 INDEX_NAME = ".lmr-tars.sqlite"
 _CACHE_KIB = 65536  # of SQLite, while it writes
 _TABLES = (
     "CREATE TABLE tars (path TEXT PRIMARY KEY, id INTEGER, size INTEGER, mtime_ns INTEGER, first_row INTEGER, "
-    "end_row INTEGER, problem TEXT, is_refused INTEGER, n_other INTEGER, n_unsafe INTEGER)",
+    "end_row INTEGER, problem TEXT, is_refused INTEGER, n_other INTEGER, n_unsafe INTEGER, digest TEXT)",
     "CREATE TABLE members (row INTEGER PRIMARY KEY, tar INTEGER, name TEXT, key INTEGER, offset INTEGER, size INTEGER)",
     f"PRAGMA user_version = {FORMAT_VERSION}",
 )
@@ -64,8 +64,11 @@ def open_index(folder: Path, names: Sequence[str], listener: Listener = SILENT) 
             continue
         if failure:
             listener.on_warning(f"{failure}; the index of the tars is kept in {place}")
-        if found := _whole(place, {name: _status(folder / name) for name in names}):
+        now = {name: _status(folder / name) for name in names}
+        if found := _whole(place, now):
             return found
+        if all(_size_and_time(now[name]) == _size_and_time(statuses[name]) for name in names):
+            raise TarIndex(place).damaged("it does not know a tar that it holds")
         raise LmrError(f"{folder}: the tars in it change while they are indexed; wait until they are whole")
     raise LmrError(f"{failure}; nor can another file for the index of the tars; make room")
 
@@ -104,7 +107,7 @@ def _complete(place: Path, folder: Path, statuses: Mapping[str, os.stat_result],
     place.parent.mkdir(parents=True, exist_ok=True)
     with closing(_writable(place)) as connection:
         known = {path: (size, time) for path, size, time in connection.execute("SELECT path, size, mtime_ns FROM tars")}
-        todo = [name for name, now in statuses.items() if known.get(name) != (now.st_size, now.st_mtime_ns)]
+        todo = [name for name, now in statuses.items() if known.get(name) != _size_and_time(now)]
         listener.on_begin(sum(statuses[name].st_size for name in todo))
         if len(todo) > len(known):  # sorting all keys in the end is quicker than placing most of them one by one
             connection.execute("DROP INDEX IF EXISTS by_key")
@@ -147,29 +150,36 @@ def _version(connection: sqlite3.Connection) -> int:
 def _add(connection: sqlite3.Connection, path: Path, listener: Listener) -> None:
     """Goes through one tar, unless another process did so while this one waited."""
     status, known = _status(path), connection.execute("SELECT size, mtime_ns FROM tars WHERE path = ?", (path.name,))
-    if known.fetchone() == (status.st_size, status.st_mtime_ns):
+    if known.fetchone() == _size_and_time(status):
         return
     _forget(connection, path.name)
     (first,) = connection.execute("SELECT coalesce(max(row), 0) + 1 FROM members").fetchone()
     tar_id, scan = secrets.randbits(47), TarScan(path, listener.on_bytes)  # random: never that of another file's tar
-    is_refused, problem = False, ""
+    is_refused, problem, digest = False, "", RowDigest(tar_id)
     try:
         connection.executemany(
             "INSERT INTO members (tar, name, key, offset, size) VALUES (?, ?, ?, ?, ?)",
-            ((tar_id, member.name, key_of(member.name), member.offset, member.size) for member in scan),
+            ((tar_id, *_row(member, digest)) for member in scan),
         )
         problem = scan.problem
     except RefusedTarError as error:
         connection.execute("DELETE FROM members WHERE row >= ?", (first,))
-        is_refused, problem = True, str(error)
+        is_refused, problem, digest = True, str(error), RowDigest(tar_id)
     except OSError as error:
         raise LmrError(f"{path} cannot be read: {error.strerror}") from error
     (end,) = connection.execute("SELECT coalesce(max(row), 0) + 1 FROM members").fetchone()
     entry = (path.name, tar_id, status.st_size, status.st_mtime_ns, first, end)
     connection.execute(
-        "INSERT INTO tars VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*entry, problem, is_refused, scan.n_other, scan.n_unsafe),
+        "INSERT INTO tars VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*entry, problem, is_refused, scan.n_other, scan.n_unsafe, digest.hexdigest()),
     )
+
+
+def _row(member: Member, digest: RowDigest) -> tuple[str, int, int, int]:
+    """Name, key, offset and size of a picture, added to the digest of its tar."""
+    row = (member.name, key_of(member.name), member.offset, member.size)
+    digest.add(row)
+    return row
 
 
 def _forget(connection: sqlite3.Connection, name: str) -> None:
@@ -189,6 +199,11 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+
+
+def _size_and_time(status: os.stat_result) -> tuple[int, int]:
+    """Size and time of change of a tar, by which it is known."""
+    return status.st_size, status.st_mtime_ns
 
 
 def _status(path: Path) -> os.stat_result:

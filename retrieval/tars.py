@@ -111,14 +111,20 @@ class TarSet:
                 found[0].append(one)
             elif any(name.endswith(f"/{image_id}") for name in names):
                 found[1].append(one)
-        return _single(found[0] or found[1])
+        return self._known(_single(found[0] or found[1]))
 
     def find_path(self, path: str) -> Found | None:
         """The picture at a path within one of the tars. Raises UnreadableError when several hold one."""
-        return _single([one for one in self._find(path) if one.member.name == path])
+        return self._known(_single([one for one in self._find(path) if one.member.name == path]))
 
     def _find(self, name: str) -> list[Found]:
         return [Found(*self._tars[tar], member) for tar, member in self._index.find(name) if tar in self._tars]
+
+    def _known(self, found: Found | None) -> Found | None:
+        """A picture that was found. LmrError where it was not, because the index is damaged."""
+        if found is None:
+            self._index.verify()
+        return found
 
 
 def is_tar_name(name: str) -> bool:
@@ -168,6 +174,8 @@ def find_member(path: str) -> Found | None:
     if entry.is_refused:
         raise UnreadableError(f"{tar} {entry.problem}")
     members = [member for tar_id, member in index.find(name) if tar_id == entry.id and member.name == name]
+    if not members:
+        index.verify()
     return Found(tar, entry, members[0]) if members else None
 
 

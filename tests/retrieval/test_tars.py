@@ -307,6 +307,36 @@ def test_an_index_that_is_damaged_while_it_is_used_is_named(images: Path) -> Non
     )
 
 
+@pytest.mark.parametrize(
+    "change",
+    ["key = key + 1 WHERE name = 'abcd.JPG'", "name = 'abce.JPG', key = key + 1 WHERE name = 'abcd.JPG'"],
+)
+def test_a_picture_that_a_damaged_index_would_miss_is_not_missed_without_a_word(images: Path, change: str) -> None:
+    TarSet(list_tars(images))
+    with sqlite3.connect(images / INDEX_NAME) as connection:
+        connection.execute(f"UPDATE members SET {change}")
+    tars = TarSet(list_tars(images))
+    message = (
+        f"{images / INDEX_NAME} is damaged (the rows of images_001.tar were changed); remove it and run the same "
+        "command again, which makes it anew"
+    )
+    for look in (lambda: tars.find_id("abcd"), lambda: tars.names(str(images / "images_001.tar"))):
+        with pytest.raises(LmrError) as caught:
+            look()
+        assert str(caught.value) == message
+
+
+def test_no_flipped_byte_of_the_index_hides_a_picture_without_a_word(images: Path) -> None:
+    TarSet(list_tars(images))
+    whole = (images / INDEX_NAME).read_bytes()
+    for at in range(0, len(whole), 61):
+        (images / INDEX_NAME).write_bytes(whole[:at] + bytes([whole[at] ^ 0x15]) + whole[at + 1 :])
+        try:
+            assert TarSet(list_tars(images)).find_id("abcd") is not None, f"byte {at}"
+        except LmrError as error:
+            assert "is damaged" in str(error) or "cannot be read" in str(error), f"byte {at}"  # noqa: PT017
+
+
 def _index_and_die(folder: str, at: int) -> None:
     """Target of a process that is killed when it has gone through so many tars."""
     seen: list[int] = []
