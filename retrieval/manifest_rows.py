@@ -139,7 +139,7 @@ def ids_of_paths(paths: Iterable[str]) -> list[str]:
     Names in composed and decomposed letters (NFC, NFD) are one name.
     """
     paths = list(paths)
-    stems = [re.sub(r"(?<=.)\.[^.]*$", "", path.rsplit("/", 1)[-1]) for path in paths]
+    stems = [re.sub(r"(?<=.)\.[^.]*$", "", path.replace("\\", "/").rsplit("/", 1)[-1]) for path in paths]
     return stems if len(set(map(compose, stems))) == len(stems) else paths
 
 

@@ -19,10 +19,15 @@ _PLACE = "LMR_WARNINGS"  # in the environment: the file to which a command and i
 _thread = threading.local()  # .name: of the picture that was read last; .decoding: whether it is being decoded
 _for_ever = contextlib.ExitStack()  # of a worker, which has nothing to put back
 _caught_by = 0  # process id
+_said: set[str] = set()  # remarks that this process made since warnings were caught
 
 
 class PictureWarning(UserWarning):
     """What a library has to say about a picture that it decodes all the same."""
+
+
+class Remark(UserWarning):
+    """What lmr has to say itself, of many pictures alike."""
 
 
 def reading(name: str) -> None:
@@ -44,6 +49,13 @@ def decoding() -> Iterator[None]:
 def note(text: str) -> None:
     """Warns of what another process was told about the picture that is being decoded."""
     warnings.warn(text, PictureWarning, stacklevel=2)
+
+
+def say(text: str) -> None:
+    """Has the command say a line at its end, once, from whatever process."""
+    if text not in _said:
+        _said.add(text)
+        warnings.warn(text, Remark, stacklevel=2)
 
 
 @contextlib.contextmanager
@@ -76,6 +88,8 @@ def _caught(path: str) -> Iterator[None]:
     book, root, before = _Book(path), logging.getLogger(), _caught_by
     with warnings.catch_warnings():
         warnings.simplefilter("always", PictureWarning)
+        warnings.simplefilter("always", Remark)
+        _said.clear()
         warnings.filterwarnings("always", module=r"PIL\b")  # one picture's warning is no other's
         warnings.showwarning = book.show  # put back by catch_warnings
         root.addHandler(book)
@@ -95,20 +109,21 @@ class _Book(logging.Handler):
 
     def show(self, message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         """In place of warnings.showwarning."""
-        of_picture = getattr(_thread, "decoding", False)
-        self._write(str(message) if of_picture else f"{category.__name__}: {message}")
+        of_picture = getattr(_thread, "decoding", False) or issubclass(category, Remark)
+        text = str(message) if of_picture else f"{category.__name__}: {message}"
+        self._write(text, is_remark=issubclass(category, Remark))
 
     def emit(self, record: logging.LogRecord) -> None:
         """In place of logging's last resort, which prints."""
         self._write(record.getMessage())
 
-    def _write(self, text: str) -> None:
+    def _write(self, text: str, *, is_remark: bool = False) -> None:
         self._n_lines += 1
         if self._n_lines > _MAX_LINES:
             return
         of_picture = getattr(_thread, "decoding", False)
         name = getattr(_thread, "name", "a picture") if of_picture else None
-        line = json.dumps([name and _shown(name), _shown(text)]) + "\n"
+        line = json.dumps(["", text] if is_remark else [name and _shown(name), _shown(text)]) + "\n"
         # One write to the end of the file, so that lines of several processes stay whole.
         with contextlib.suppress(OSError), open(self._path, "ab", buffering=0) as file:
             file.write(line.encode())
@@ -122,18 +137,22 @@ def _shown(text: str) -> str:
 def _summary(path: str) -> Iterator[str]:
     pictures: dict[str, str] = {}
     others: dict[str, None] = {}
+    remarks: dict[str, None] = {}
     try:
         with open(path, encoding="utf-8") as file:
             for line in file:
                 if not line.endswith("]\n"):
                     continue  # of which a full disk took a part
                 name, text = json.loads(line)
-                if name is None:
+                if name == "":
+                    remarks.setdefault(text)
+                elif name is None:
                     others.setdefault(text)
                 else:
                     pictures.setdefault(name, text)
     except FileNotFoundError:
         return
+    yield from remarks
     for name, text in list(pictures.items())[:1]:
         n = len(pictures)
         many = f"{counted(n, 'picture')} gave warnings while {agreeing(n, 'it was', 'they were')}"

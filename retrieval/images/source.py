@@ -14,6 +14,14 @@ from retrieval.images import noise
 from retrieval.images.candidates import find_listed, forms, places_of_id, places_of_path
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
+from retrieval.images.other_places import (
+    OTHER_LETTERS,
+    Otherwise,
+    is_windows_root,
+    other_letters,
+    others_of_path,
+    the_only,
+)
 from retrieval.images.signatures import PICTURE_SUFFIXES
 from retrieval.images.walk import Warn, walk_pictures
 from retrieval.manifest import Manifest
@@ -37,13 +45,16 @@ class PictureSource:
     """
 
     def __init__(self, manifest: Manifest, images: Path | None, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._source = manifest.source
         self._image_id, self._path, self._content = manifest.image_id, manifest.path, manifest.content
         beside = folder_beside(manifest.source)
+        self._given, self._beside = None if images is None else str(images), str(beside)
         self._roots = [str(images)] if images is not None else [str(beside), str(beside / "images")]
         self._tars = _open_tars(self._roots) if manifest.content is None else []
         self._only_tars = bool(self._tars) and all(map(_holds_only_tars, self._roots))
         self._limits = limits
         self._bare_ids: frozenset[str] | None = None  # ids without a picture's suffix, once they are asked for
+        self._named: frozenset[str] | None = None  # all ids and paths, once they are asked for
 
     def __len__(self) -> int:
         return len(self._image_id)
@@ -105,13 +116,29 @@ class PictureSource:
         else:
             names = forms(_inside(self._image_id[row]))
             found = itertools.chain(tars.find_id(name) for name in names for tars in self._tars)
-        return next((one for one in found if one is not None), "")
+        return next((one for one in found if one is not None), "") or self._find_otherwise(row, path)
+
+    def _find_otherwise(self, row: int, path: str) -> str:
+        """The file by another reading of the path or id, which is said; '' = none."""
+        name = path or self._image_id[row]
+        if self._named is None:
+            self._named = frozenset((*self._image_id.tolist(), *(() if self._path is None else self._path.tolist())))
+        names = [other for other in other_letters(name) if other not in self._named]
+        if path:
+            others = others_of_path(path, self._roots, self._given, self._beside, names)
+        else:
+            others = iter([Otherwise(OTHER_LETTERS, [f"{root}/{other}" for other in names for root in self._roots])])
+        for other in others:
+            if place := the_only(other.places):
+                noise.say(f"{self._source}: {other.how}")
+                return place
+        return ""
 
     def _candidates(self, row: int) -> list[str]:
         """Every place where the picture may be as a file of its own."""
         path: str = "" if self._path is None else self._path[row]
         if path:
-            return places_of_path(path, self._roots)
+            return [path] if is_windows_root(path) else places_of_path(path, self._roots)
         image_id = _inside(self._image_id[row])
         return places_of_id(image_id, self._roots, names_itself=self._names_itself(image_id))
 
