@@ -10,6 +10,7 @@ from cli.options import images_folder
 from cli.progress import PictureBar
 from retrieval.arrays import ObjArray
 from retrieval.errors import LmrError
+from retrieval.files.utf8_path import is_utf8
 from retrieval.images.source import PictureSource
 from retrieval.manifest import Manifest
 
@@ -29,13 +30,14 @@ class Pictures:
 def find_pictures(manifest: Manifest, images: Path | None) -> Pictures:
     """Looks for all pictures, unless a look for some of them finds none; without them a path counts from the folder.
 
-    LmrError where images is given and holds none of them.
+    LmrError where images is given and holds none of them, and where no table can name them.
     """
     if manifest.content is not None:
         raise LmrError(
             f"{manifest.source} holds the pictures themselves, which manifests cannot name; save them as files first"
         )
     folder = images_folder(images, Path(manifest.source))
+    _require_utf8(folder)
     source = PictureSource(manifest, folder)
     probed = np.unique(np.linspace(0, len(manifest) - 1, min(_N_PROBED, len(manifest))).astype(np.int64))
     if not any(source.where(row) for row in probed.tolist()):
@@ -53,6 +55,16 @@ def find_pictures(manifest: Manifest, images: Path | None) -> Pictures:
                     path[row] = os.path.abspath(place)
             bar.add(len(rows))
     return Pictures(replace(manifest, path=path), folder)
+
+
+def _require_utf8(folder: Path) -> None:
+    """Raises LmrError for a folder whose pictures cannot be named in a manifest, which is UTF-8."""
+    place = os.path.abspath(folder)
+    if not is_utf8(place):
+        raise LmrError(
+            f"{place}: the name of a folder in it is not UTF-8, and the manifests that are written could not name its "
+            "pictures; rename that folder"
+        )
 
 
 def _absolute(path: ObjArray | None, folder: Path) -> ObjArray | None:

@@ -18,6 +18,8 @@ import numpy as np
 
 from retrieval.arrays import FloatArray, LongArray, read_only
 from retrieval.errors import LmrError
+from retrieval.files.atomic import write_error
+from retrieval.files.utf8_path import utf8_path
 
 Storage = Literal["float32", "float16"]
 
@@ -107,14 +109,15 @@ class FlatIndex:
         import faiss
 
         try:
-            flat: Any = faiss.read_index(str(path))
+            with utf8_path(Path(path)) as place:
+                flat: Any = faiss.read_index(place)
             sound = flat.metric_type == faiss.METRIC_INNER_PRODUCT and _storage(flat) is not None
             sound = sound and flat.codes.size() == flat.ntotal * flat.code_size
         except MemoryError:
             raise LmrError(
                 f"{path}: there is not enough memory for it, or it is damaged; lmr info --verify tells"
             ) from None
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             with contextlib.suppress(OSError), Path(path).open("rb"):
                 raise LmrError(f"{path}: damaged or cut short; run lmr build-index again") from None
             raise LmrError(f"{path} cannot be read; the file itself may be whole") from error
@@ -130,7 +133,10 @@ class FlatIndex:
         import faiss
 
         try:
-            faiss.write_index(self._flat, str(path))
+            with utf8_path(Path(path), is_new=True) as place:
+                faiss.write_index(self._flat, place)
+        except OSError as error:
+            raise write_error(Path(path), error) from error
         except RuntimeError as error:
             reason = str(error).rsplit(": ", 1)[-1].strip()
             raise LmrError(

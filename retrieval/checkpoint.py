@@ -10,6 +10,7 @@ from torch import nn
 
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_bytes
+from retrieval.files.utf8_path import utf8_path
 from retrieval.images.preprocess import ImageSpec
 from retrieval.model import DescriptorModel, build_model
 from retrieval.model_card import CARD as CARD
@@ -75,7 +76,8 @@ def load_network(folder: Path, card: ModelCard) -> DescriptorModel:
     path = require_weights(folder, card)
     model = build_model(card.config, image_size=card.image_spec.size)
     try:
-        model.load_state_dict(load_file(path), strict=True)
+        with utf8_path(path) as place:
+            model.load_state_dict(load_file(place), strict=True)
     except RuntimeError as error:
         if model.picture_size is not None:
             raise LmrError(

@@ -20,6 +20,7 @@ from retrieval.errors import LmrError
 from retrieval.files.atomic import write_bytes
 from retrieval.files.digest import sha256_json
 from retrieval.files.json_file import convert
+from retrieval.files.utf8_path import utf8_path
 from retrieval.sources import Source
 from retrieval.training.config import LossConfig
 from retrieval.training.heads import CosineHead, LinearHead
@@ -181,9 +182,11 @@ class _About(TypedDict):
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What the file says about itself, and its tensors."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_path(path) as place, safe_open(place, framework="pt") as file:
             about: dict[str, Any] = json.loads(file.metadata()["lmr"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except LmrError:
+        raise
     except OSError as error:
         raise LmrError(f"{path} cannot be read: {error.strerror or error}; try again, the file may be whole") from error
     except MemoryError as error:

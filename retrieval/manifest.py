@@ -209,7 +209,7 @@ def _add_texts(update: Callable[[bytes], None], texts: Iterable[str]) -> None:
     values = list(texts)
     update(len(values).to_bytes(8, "little"))
     for start in range(0, len(values), _DIGEST_ROWS):
-        part = [text.encode() for text in values[start : start + _DIGEST_ROWS]]
+        part = [text.encode(errors="surrogateescape") for text in values[start : start + _DIGEST_ROWS]]
         update(np.array([len(text) for text in part], dtype=np.int64).tobytes())
         update(b"".join(part))
 

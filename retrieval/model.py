@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from retrieval.backbones import Backbone, build_backbone
 from retrieval.device import memory_format
 from retrieval.errors import LmrError
+from retrieval.files.utf8_path import utf8_path
 from retrieval.images.preprocess import ImageSpec
 from retrieval.model_config import DescriptorPart, ModelConfig
 
@@ -200,9 +201,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
+            with utf8_path(path) as place:
+                return load_file(place)
         given = torch.load(path, map_location="cpu", weights_only=True)
-    except (PermissionError, MemoryError):
+    except (PermissionError, MemoryError, LmrError):
         raise
     except Exception as error:
         raise LmrError(f"{path} is not a weights file: {_why_not_weights(path, error)}") from error

@@ -15,6 +15,7 @@ from retrieval.arrays import FloatArray, UInt8Array
 from retrieval.describing import Describer, require_finite
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
+from retrieval.files.utf8_path import utf8_path
 from retrieval.model_card import Card, parse_card
 from retrieval.onnx_digest import require_as_written
 
@@ -102,7 +103,10 @@ def _session(
     if not optimised:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return runtime.InferenceSession(str(path), options, providers=providers)
+        with utf8_path(path) as place:
+            return runtime.InferenceSession(place, options, providers=providers)
+    except LmrError:
+        raise
     except Exception as error:  # onnxruntime's errors have no common base
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise LmrError(

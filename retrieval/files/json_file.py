@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from retrieval.errors import DamageError, LmrError
-from retrieval.files.atomic import write_text
+from retrieval.files.atomic import write_bytes
 from retrieval.files.digest import sha256_json
 
 T = TypeVar("T")
@@ -67,8 +67,12 @@ def convert(content: Any, kind: type[T], source: str, remedy: str) -> T:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes an object, whole or not at all. Raises LmrError as `write_text`."""
-    write_text(path, [json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), "\n"])
+    """Writes an object, whole or not at all. Raises LmrError as `write_text`.
+
+    What is not UTF-8 in the name of a file stands there as an escape of JSON, `\\udcff`.
+    """
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, f"{text}\n".encode(errors="backslashreplace"))
 
 
 def signed(content: Mapping[str, Any]) -> dict[str, Any]:
