@@ -32,7 +32,7 @@ def open_bitfields(data: bytes, limits: Limits) -> Image.Image:
     if width < 1 or n_rows < 1:
         raise UnreadableError("broken BMP: no picture in it")
     limits.require_size(width, n_rows)
-    limits.require_memory(width * n_rows * _BYTES_A_PIXEL)
+    limits.require_memory((width, n_rows), width * n_rows * _BYTES_A_PIXEL)
     if len(data) < start + stride * n_rows:
         raise UnreadableError("broken BMP: cut short")
     rows = np.frombuffer(data, f"<u{bits // 8}", stride * n_rows * 8 // bits, start).reshape(n_rows, -1)[:, :width]

@@ -44,11 +44,12 @@ class Limits:
         if width * height > self.max_pixels:
             raise RefusedError(f"{width} x {height} pixels, over the limit of {self.max_pixels:,} pixels")
 
-    def require_memory(self, n_bytes: int) -> None:
-        """Raises RefusedError for a picture that takes this many bytes to decode."""
+    def require_memory(self, size: tuple[int, int], n_bytes: int) -> None:
+        """Raises RefusedError for a picture of this width and height that takes this many bytes to decode."""
         if n_bytes > self.max_memory:
             raise RefusedError(
-                f"needs {n_bytes / 1e6:,.0f} MB of memory to decode, over the limit of {self.max_memory / 1e6:,.0f} MB"
+                f"needs {n_bytes / 1e6:,.0f} MB of memory to decode {size[0]} x {size[1]} pixels, over the limit of "
+                f"{self.max_memory / 1e6:,.0f} MB; scale it down"
             )
 
 

@@ -30,25 +30,30 @@ def reason(data: bytes, limits: Limits) -> str:
         (encoded(GREY.convert("F"), "TIFF", compression="tiff_lzw"), 9),  # 4 + 1 + 4
         (encoded(GREY.convert("I;16"), "PNG"), 7),  # 2 + 1 + 4
         (encoded(GREY.convert("RGBA"), "PNG"), 8),  # 4 + 4
-        (encoded(GREY.convert("RGB"), "WEBP"), 12),  # of its decoder, which is asked about first
+        (encoded(GREY.convert("RGB"), "WEBP"), 16),  # of its decoder 12, and 4
         (encoded(GREY.convert("RGB"), "JPEG", progressive=True, subsampling=0), 10),  # 4, and coefficients 3 * 2
     ],
 )
 def test_what_takes_more_memory_than_the_limit_is_refused_by_its_header(data: bytes, n_mb: int) -> None:
-    assert reason(data, SMALL).startswith(f"needs {n_mb} MB of memory to decode, over the limit of 5 MB")
+    size = "decode 1000 x 1000 pixels"
+    assert reason(data, SMALL) == f"needs {n_mb} MB of memory to {size}, over the limit of 5 MB; scale it down"
     assert decode(data, limits=Limits(max_memory=60_000_000)).size == (1000, 1000)
 
 
 def test_what_is_decoded_at_reduced_scale_counts_at_that_scale() -> None:
     data = encoded(smooth(2000, 2000), "JPEG")
     assert decode(data, 200, SMALL).size == (250, 250)
-    assert reason(data, SMALL) == "needs 16 MB of memory to decode, over the limit of 5 MB"
+    assert reason(data, SMALL) == (
+        "needs 16 MB of memory to decode 2000 x 2000 pixels, over the limit of 5 MB; scale it down"
+    )
 
 
 def test_a_header_that_claims_much_is_refused_before_its_decoder_is_made() -> None:
     side = (12_999).to_bytes(3, "little")
     data = b"RIFF\x1a\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(4) + side + side + b"ALPH"
-    assert reason(data, Limits()) == "needs 2,028 MB of memory to decode, over the limit of 1,000 MB"
+    assert reason(data, Limits()) == (
+        "needs 2,704 MB of memory to decode 13000 x 13000 pixels, over the limit of 1,000 MB; scale it down"
+    )
 
 
 def test_a_decoder_that_takes_more_than_its_header_says_is_stopped_by_the_system() -> None:
