@@ -9,10 +9,10 @@ from cli.network import network_request
 from cli.progress import list_unreadable
 from cli.reading import load_manifest
 from cli.terminal import say, warn
-from retrieval.errors import LmrError
+from retrieval.errors import DamageError, LmrError
 from retrieval.files.digest import sha256_file, sha256_json
 from retrieval.files.json_file import convert, read_signed_json, write_signed_json
-from retrieval.model_card import CARD, STATE_NAME, read_card, require_weights
+from retrieval.model_card import CARD, CLASSIFIER, STATE_NAME, read_card, require_weights
 from retrieval.words import counted
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def training_request(asked: Sequence[Mapping[str, Any]], sets: Iterable["Trainin
 
 def record_trained(output: Path, request: str, trained: Trained) -> None:
     """Keeps in the model folder what was asked for, with digests of what came of it."""
-    content = {"format_version": _FORMAT_VERSION, "request": request, "files": _digests(output)}
+    names = (CARD, STATE_NAME, *([CLASSIFIER] if (output / CLASSIFIER).exists() else []))
+    content = {"format_version": _FORMAT_VERSION, "request": request, "files": _digests(output, names)}
     write_signed_json(output / RECORD, content | {"log": trained.log, "unreadable": trained.unreadable})
 
 
@@ -61,18 +62,33 @@ def forget_trained(output: Path) -> None:
 
 
 def find_trained(output: Path, request: str) -> Trained | None:
-    """The training that is in a model folder, finished, whole and of this very request; else None."""
+    """The training that is in a model folder, finished and of this very request; else None.
+
+    Raises DamageError where it is that one and its classifier is not whole.
+    """
     path = output / RECORD
     if not path.is_file() or not (output / CURVES).is_file():
         return None
     try:
         content = read_signed_json(path, _FORMAT_VERSION, "")
-        if content.get("request") != request or content.get("files") != _digests(output):
+        files = content["files"]
+        if content["request"] != request or files != files | _digests(output, (CARD, STATE_NAME)):
             return None
         require_weights(output, read_card(output))
-        return convert({name: content.get(name) for name in ("log", "unreadable")}, Trained, str(path), "")
-    except (LmrError, OSError):
+        trained = convert({name: content.get(name) for name in ("log", "unreadable")}, Trained, str(path), "")
+    except (LmrError, OSError, KeyError, TypeError):  # of no training that can be said to be finished
         return None
+    _require_classifier(output, files)
+    return trained
+
+
+def _require_classifier(output: Path, files: Mapping[str, str]) -> None:
+    if CLASSIFIER not in files:
+        return
+    path = output / CLASSIFIER
+    if not path.is_file() or sha256_file(path) != files[CLASSIFIER]:
+        what = "was changed since it was written" if path.is_file() else "is missing"
+        raise DamageError(f"{output} is trained already, but {path} {what}; restore it, or --overwrite trains anew")
 
 
 def tell_trained_already(output: Path, trained: Trained, n_pictures: int) -> None:
@@ -105,8 +121,8 @@ def _figures(row: Mapping[str, float]) -> str:
     return "".join(f", {name} {row[name]:.3f}" for name in ("gap", "top1") if name in row)
 
 
-def _digests(output: Path) -> dict[str, str]:
-    return {name: sha256_file(output / name) for name in (CARD, STATE_NAME)}
+def _digests(output: Path, names: Iterable[str]) -> dict[str, str]:
+    return {name: sha256_file(output / name) for name in names}
 
 
 def _plain(value: Any) -> Any:

@@ -125,6 +125,7 @@ def _verify_index(path: Path) -> str:
 
 
 def _verify_model(path: Path) -> str:
+    from retrieval.model_card import CARD, CLASSIFIER, STATE_NAME
     from retrieval.onnx_digest import require_as_written
     from retrieval.opening import model_files, onnx_path, open_card
 
@@ -132,14 +133,14 @@ def _verify_model(path: Path) -> str:
     exported = onnx_path(path)
     if exported is not None:
         return f"{exported.name} is as it was written" if require_as_written(exported) else NO_DIGESTS
-    if (path / "classifier.safetensors").is_file():
+    if (path / CLASSIFIER).is_file():
         from retrieval.classifying import load_classifier
 
         load_classifier(path)
-        files.append("classifier.safetensors")
-    if (path / "training.pt").is_file():
-        files.append("training.pt" if _is_sealed(path) else "training.pt (without a digest)")
-    return f"model.json and {', '.join(files)} are as they were written"
+        files.append(CLASSIFIER)
+    if (path / STATE_NAME).is_file():
+        files.append(STATE_NAME if _is_sealed(path) else f"{STATE_NAME} (without a digest)")
+    return f"{CARD} and {', '.join(files)} are as they were written"
 
 
 def _is_sealed(folder: Path) -> bool:

@@ -21,12 +21,12 @@ from retrieval.files.atomic import write_bytes
 from retrieval.files.digest import sha256_json
 from retrieval.files.json_file import convert
 from retrieval.files.utf8_path import utf8_path
+from retrieval.model_card import CLASSIFIER
 from retrieval.sources import Source
 from retrieval.training.config import LossConfig
 from retrieval.training.heads import CosineHead, LinearHead
 from retrieval.training.losses import LandmarkLoss
 
-CLASSIFIER = "classifier.safetensors"
 FORMAT_VERSION = 1
 K = 10  # landmarks that are kept of each picture
 

@@ -21,7 +21,8 @@ FORMAT_VERSION = 1
 CARD = "model.json"
 STATE_NAME = "training.pt"  # of a run of lmr train; without it the folder is another model's, and no run goes on there
 PLAIN_SCALES = (1.0,)
-_ALSO = ("classifier.safetensors", "training.csv", "training.png")  # what lies beside a card and its page
+CLASSIFIER = "classifier.safetensors"
+_ALSO = (CLASSIFIER, "training.csv", "training.png")  # what lies beside a card and its page
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,7 +193,7 @@ def _forge_dataset(file: h5py.File, rng: random.Random) -> str:
     elif how == "shape":
         file.create_dataset(name, shape=rng.choice(((1 << 40,), (3, 1 << 33), (2, 2, 2), ())), dtype="f2", chunks=None)
     elif how == "type":
-        file.create_dataset(name, data=np.arange(len(content), dtype=rng.choice(("f8", "i1", "u8", "S3"))))
+        file.create_dataset(name, data=np.arange(len(content)).astype(rng.choice(("f8", "i1", "u8", "S3"))))
     elif how == "group":
         file.create_group(name)
     return f"{name} {how}"

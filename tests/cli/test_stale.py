@@ -139,6 +139,19 @@ def test_other_training_data_or_settings_are_refused_by_name(pictures):
     assert done(*TRAIN, *SMALL, "--seed", "1", "--overwrite").stderr.count("epoch 1") == 1
 
 
+@pytest.mark.parametrize("what", ["is missing", "was changed since it was written"])
+def test_a_finished_training_whose_classifier_is_not_whole_is_told(pictures, what):
+    done(*TRAIN, *SMALL)
+    path = Path("model/classifier.safetensors")
+    if what == "is missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert refused(*TRAIN, *SMALL) == (
+        f"model is trained already, but {path} {what}; restore it, or --overwrite trains anew"
+    )
+
+
 @pytest.mark.parametrize("name", ["README.md", "training.csv", "training.png", "classifier.safetensors"])
 def test_a_model_replaces_no_file_of_somebody_else(pictures, name):
     Path(name).write_text("mine")
