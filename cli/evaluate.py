@@ -23,6 +23,7 @@ from cli.progress import PictureBar
 from cli.reading import require_there
 from cli.terminal import say_result, shown
 from cli.workers import default_workers
+from retrieval.extras import require_report
 from retrieval.words import counted
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def command(queries: Path | None, index_path: Path, as_json: bool, report: Path 
 
     if queries is not None:
         require_there(queries)
+    if report is not None:
+        require_report(f"--report {report}")
     made_of = {"queries": LEAVE_ONE_OUT if queries is None else str(queries)}
     if report is not None and not values["overwrite"]:
         is_reported(report, made_of)  # refused now, not after the queries were embedded

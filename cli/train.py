@@ -27,6 +27,7 @@ from cli.reading import load_manifest
 from cli.tars import index_tars
 from cli.terminal import say, say_lines
 from retrieval.errors import LmrError
+from retrieval.extras import require_extra
 from retrieval.training.config import (
     AugmentConfig,
     BalanceConfig,
@@ -202,6 +203,7 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
         return
     if values["find_rate"] is not None:
         rate_table(values["find_rate"])  # refused now, not after the search
+        require_extra(f"--find-rate {values['find_rate']}", "report", "matplotlib")
     sheet: Path | None = values["show_batch"]
     if sheet is not None:
         sheet_format(sheet)

@@ -1,7 +1,10 @@
 """How what is not installed is installed: the extras of pyproject.toml."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
+
+from retrieval.errors import LmrError
 
 _HOME = Path(__file__).resolve().parents[1]
 
@@ -12,3 +15,22 @@ def install_hint(extra: str, home: Path = _HOME) -> str:
         return f"pip install 'lmr[{extra}]'"
     where = "." if os.path.samefile(home, os.curdir) else home
     return f'pip install -e "{where}[{extra}]"'
+
+
+def missing(*modules: str) -> list[str]:
+    """Those of the modules that are not installed; none of them is imported."""
+    return [name for name in modules if find_spec(name) is None]
+
+
+def require_extra(what: str, extra: str, *modules: str) -> None:
+    """Asked for before the work whose outcome needs them. Raises LmrError that names what is not installed.
+
+    what: what needs it, `--report` or so.
+    """
+    if wanting := missing(*modules):
+        raise LmrError(f"{what} needs {' and '.join(wanting)}; {install_hint(extra)}")
+
+
+def require_report(what: str) -> None:
+    """As `require_extra`, for a page with figures."""
+    require_extra(what, "report", "jinja2", "matplotlib")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from retrieval.checkpoint import load_network
 from retrieval.errors import LmrError
-from retrieval.extras import install_hint
+from retrieval.extras import require_extra
 from retrieval.files.atomic import replacing, write_error
 from retrieval.images.preprocess import ImageSpec
 from retrieval.model import DescriptorModel, mean_descriptor, to_input
@@ -67,6 +67,7 @@ def export_onnx(model: Path, card: Card, output: Path) -> Exported:
     Raises LmrError: no onnx or onnxscript, weights missing, a network for pictures of another size or one that cannot
     be exported, descriptors that differ from torch's by more than TOLERANCE; nothing is then left at `output`.
     """
+    require_extra("lmr export", "onnx", "onnx", "onnxscript", "onnxruntime")
     networks = [load_network(model, member.card) for member in card.members]
     for network, member in zip(networks, card.members, strict=True):
         for spec in member.card.specs:
@@ -104,11 +105,8 @@ def largest_difference(describer: OnnxDescriber, whole: WholeNetwork) -> float:
 
 def _to_onnx(whole: WholeNetwork, card: Card) -> bytes:
     """The file's bytes. torch's exporter traces with torch.export, which needs onnx and onnxscript."""
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  # torch imports it late, and says less clearly that it is missing
-    except ImportError as error:
-        raise LmrError(f"lmr export needs {error.name}; {install_hint('onnx')}") from error
+    import onnx
+
     given = tuple(torch.from_numpy(_pictures(spec, TRACED_BATCH, np.random.default_rng(0))) for spec in whole.specs)
     names = [f"pictures_{spec.size}" if len(given) == 1 else f"pictures_{i}" for i, spec in enumerate(whole.specs)]
     try:

@@ -10,6 +10,7 @@ import click
 from cli.options import PATH, device_option, images_option, json_option, overwrite_option, warn, workers_option, writes
 from cli.terminal import say, say_result
 from retrieval.errors import LmrError
+from retrieval.extras import install_hint, missing
 
 if TYPE_CHECKING:
     from cli.compare.plan import Entry
@@ -88,6 +89,8 @@ def compare(recipes: Sequence[str], options: "Options", values: dict[str, Any]) 
             warn(f"{entry.label}: {data.folder} has no {name}; made without it")
     if output.exists() and not output.is_dir():
         raise LmrError(f"--output {output} is a file; give a folder")
+    if missing("jinja2", "matplotlib"):
+        warn(f"the tables alone are written: the HTML report needs {install_hint('report')}")
     output.mkdir(parents=True, exist_ok=True)
     shop = Workshop(data, queries, output, values)
     for entry in entries:

@@ -11,6 +11,7 @@ from cli.network import build_network, network_options
 from cli.options import PATH, config_option, device_option, images_place, overwrite_option, warn, workers_option, writes
 from cli.tars import index_tars
 from cli.terminal import say_json, say_lines, shown, warn_lines
+from retrieval.extras import require_report
 from retrieval.images.preprocess import MOST_PIXELS
 from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
 
@@ -85,6 +86,7 @@ def command(directory: Path, images: Path | None, as_json: bool, **values: Any) 
       lmr demo
       lmr demo my-demo --images holiday-photos --backbone resnet18 --pretrained --size 224
     """
+    require_report("the report of lmr demo")
     images = images.resolve() if images else None
     if images is not None:
         index_tars(images_place(images))

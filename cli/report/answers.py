@@ -10,6 +10,7 @@ from cli.report.html import ReportPicture, fill_template
 from cli.report.sheet import MAX_ROWS, SheetEntry, SheetNeighbour, sheet_bytes, sheet_format
 from index.answer import NO_LANDMARK, certainty, headline
 from retrieval.errors import LmrError
+from retrieval.extras import require_extra
 from retrieval.files.atomic import write_bytes
 from retrieval.files.made_of import Inputs, write_bytes_with_record
 from retrieval.names import shown_name
@@ -61,8 +62,10 @@ class Card:
 
 
 def require_writable(path: Path) -> None:
-    """Raises LmrError for a suffix that answers cannot be saved with."""
-    if path.suffix.lower() not in PAGE_SUFFIXES:
+    """Raises LmrError for a suffix that answers cannot be saved with, and for a page without jinja2."""
+    if path.suffix.lower() in PAGE_SUFFIXES:
+        require_extra(f"--save {path}", "report", "jinja2")
+    else:
         sheet_format(path)
 
 

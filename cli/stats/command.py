@@ -1,7 +1,6 @@
 """lmr stats: what is in the data, as text or JSON and as an HTML report."""
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from cli.options import (
     writes,
 )
 from cli.terminal import say_result
-from retrieval.extras import install_hint
+from retrieval.extras import install_hint, missing, require_report
 from retrieval.near_duplicates import NEAR_SIMILARITY
 from retrieval.resolution import SCREEN_DIAGONAL_IN
 
@@ -137,9 +136,11 @@ def _asked(manifest: Path, values: dict[str, Any]) -> "Asked":
 
 def _report_path(given: Path | None, as_json: bool) -> Path | None:
     """Where the report goes; None, said so, where it cannot be drawn and was not asked for."""
+    if given is not None:
+        require_report(f"--report {given}")
     if given is not None or as_json:
         return given
-    if find_spec("matplotlib") is None or find_spec("jinja2") is None:
+    if missing("matplotlib", "jinja2"):
         warn(f"no HTML report: it needs {install_hint('report')}")
         return None
     return REPORT

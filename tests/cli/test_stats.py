@@ -274,7 +274,7 @@ def test_without_the_extra_the_summary_is_printed_and_said_why_there_is_no_repor
     import importlib.util
 
     real = importlib.util.find_spec
-    monkeypatch.setattr("cli.stats.command.find_spec", lambda name: None if name == "matplotlib" else real(name))
+    monkeypatch.setattr("retrieval.extras.find_spec", lambda name: None if name == "matplotlib" else real(name))
     result = done("stats", "train.csv")
     assert result.stdout.startswith("train.csv: 44 rows")
     assert result.stderr == f"no HTML report: it needs {install_hint('report')}\n"
