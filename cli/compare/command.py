@@ -206,7 +206,7 @@ def _own_changes(changes: dict[str, Any]) -> dict[str, Any]:
         if option.name in ("workers", "threads", "device") and option.name in changes:
             value = changes.pop(option.name)
             try:
-                taken[option.name] = option.type_cast_value(click.Context(command), value)
+                taken[option.name] = option.process_value(click.Context(command), value)  # with the option's own check
             except click.UsageError as error:
                 raise LmrError(f"--set {option.name}={value}: {error.message}") from error
     return taken
