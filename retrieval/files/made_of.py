@@ -21,7 +21,9 @@ def record_path(path: Path) -> Path:
 
 
 def write_with_record(path: Path, text: Iterable[str], inputs: Inputs) -> None:
-    """Writes a text and what it was made of. A kill leaves no file that is taken for finished and is not.
+    """Writes a text and what it was made of.
+
+    A kill leaves the file that was there, known by what it was made of, or the new one, or none.
 
     Raises LmrError as `write_text`.
     """
@@ -35,7 +37,9 @@ def write_bytes_with_record(path: Path, data: bytes, inputs: Inputs) -> None:
         file.write(data)
         file.flush()  # a full disk leaves the old file and its record
         # Before the file has its name: a record without its file is none.
-        write_signed_json(record_path(path), {"format_version": FORMAT_VERSION, "of": dict(inputs), "content": digest})
+        # It also tells the file that it replaces, which is known by it until then.
+        record = {"of": dict(inputs), "content": digest, "replaced": _record_of_content(path)}
+        write_signed_json(record_path(path), {"format_version": FORMAT_VERSION, **record})
 
 
 def require_no_folder(path: Path) -> None:
@@ -53,16 +57,34 @@ def is_made_of(path: Path, inputs: Inputs, other: str) -> bool:
     require_no_folder(path)
     if not path.exists():
         return False
-    record = _read_record(path)
-    if record is None:
+    if _read_record(path) is None:
         raise LmrError(f"{path} exists; {other}")
-    if record["content"] != sha256_file(path):
+    record = _record_of_content(path)
+    if record is None:
         raise LmrError(f"{path} was changed since it was written; {other}")
     before = record["of"]
+    if before is None:  # a file of somebody else that was about to be replaced
+        raise LmrError(f"{path} exists; {other}")
     for name, value in inputs.items():
         if before.get(name) != value:
             raise LmrError(f"{path} was made with another {name}{_told(before.get(name), value)}; {other}")
     return True
+
+
+def _record_of_content(path: Path) -> dict[str, Any] | None:
+    """The inputs (`of`) and the digest (`content`) of the file as it is; None where the record is of another content.
+
+    Without a record its inputs are None; without a file there is nothing.
+    """
+    if not path.is_file():
+        return None
+    digest, record = sha256_file(path), _read_record(path)
+    if record is None:
+        return {"of": None, "content": digest}
+    for told in (record, record.get("replaced")):
+        if isinstance(told, dict) and told.get("content") == digest:
+            return {"of": told.get("of"), "content": digest}
+    return None
 
 
 def _told(before: Any, now: Any) -> str:

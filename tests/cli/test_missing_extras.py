@@ -35,7 +35,12 @@ def test_it_is_refused_before_the_work(bare, monkeypatch, line, what, extra):
     def begin(*_: object, **__: object) -> None:
         raise AssertionError("the work has begun")
 
-    for work in ("lmr.open_index", "index.folder.open_folder", "cli.stats.collecting.collect", "cli.train._read_stages"):
+    for work in (
+        "lmr.open_index",
+        "index.folder.open_folder",
+        "cli.stats.collecting.collect",
+        "cli.train._read_stages",
+    ):
         monkeypatch.setattr(work, begin)
     monkeypatch.setattr("cli.demo.command.prepare_pictures", begin)
     monkeypatch.setattr("retrieval.onnx_export.load_network", begin)

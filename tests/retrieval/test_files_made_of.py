@@ -1,6 +1,9 @@
 """What a file was made of, kept beside it."""
 
 import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,57 @@ def test_a_file_without_its_record_and_a_changed_one_are_refused(tmp_path):
         assert refusal(path, INPUTS) == f"{path} exists; {OTHER}"
     record_path(path).unlink()
     assert refusal(path, INPUTS) == f"{path} exists; {OTHER}"
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from retrieval.files import atomic
+from retrieval.files.made_of import write_with_record
+
+renamed = []
+replace = os.replace
+
+def rename(*names):
+    if renamed:
+        os._exit(9)
+    renamed.append(names)
+    replace(*names)
+
+atomic.os.replace = rename
+write_with_record(Path(sys.argv[1]), [sys.argv[2]], {"--threshold": sys.argv[2]})
+"""
+
+
+def killed_before_the_file_has_its_name(path: Path, text: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(path), text], env=environment, check=False)
+    assert ended.returncode == 9
+
+
+def test_a_kill_between_record_and_file_leaves_the_old_file_known_by_its_own_inputs(tmp_path):
+    path = tmp_path / "x.csv"
+    write_with_record(path, ["old"], {"--threshold": "old"})
+    for _ in range(2):
+        killed_before_the_file_has_its_name(path, "new")
+        assert path.read_text() == "old"
+        assert is_made_of(path, {"--threshold": "old"}, OTHER)
+        assert refusal(path, {"--threshold": "new"}) == (
+            f"{path} was made with another --threshold (old, now new); {OTHER}"
+        )
+    path.write_text("changed")
+    assert refusal(path, {"--threshold": "old"}) == f"{path} was changed since it was written; {OTHER}"
+    write_with_record(path, ["new"], {"--threshold": "new"})
+    assert is_made_of(path, {"--threshold": "new"}, OTHER)
+
+
+def test_a_kill_where_there_was_no_file_or_that_of_somebody_else_leaves_it_so(tmp_path):
+    killed_before_the_file_has_its_name(tmp_path / "none.csv", "new")
+    assert not is_made_of(tmp_path / "none.csv", {"--threshold": "new"}, OTHER)
+    path = tmp_path / "x.csv"
+    path.write_text("theirs")
+    killed_before_the_file_has_its_name(path, "new")
+    assert refusal(path, {"--threshold": "new"}) == f"{path} exists; {OTHER}"
 
 
 @pytest.mark.parametrize("at", [1, 2])
