@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from index.answer import Answer, LandmarkScore, Neighbour
+from retrieval.visible import visible
 from retrieval.words import counted
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Landmarks:
         rows = self.folder.rows
         state = "calibrated" if self.is_calibrated else "not calibrated"
         return (
-            f"<Landmarks {str(self.folder.path)!r}: {counted(len(rows), 'picture')} of "
+            f"<Landmarks '{visible(str(self.folder.path))}': {counted(len(rows), 'picture')} of "
             f"{counted(len(rows.landmarks), 'landmark')}, {state}>"
         )
 

@@ -2,32 +2,29 @@
 
 import json
 import sys
-import unicodedata
 from typing import Any
 
 import click
 
 from retrieval.errors import LmrError
+from retrieval.visible import visible
 
 _VALUE_CHARACTERS = 300
 _LINE_CHARACTERS = 4000
 _TAIL_CHARACTERS = 1000  # of a line that is cut: what to do is said at the end
-
-# Control characters, format characters (direction overrides, zero width, tags), lone surrogates, line separators.
-_ESCAPED = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
 def shown(value: object) -> str:
     """One value from data within a line: nothing in it moves the cursor, hides, or ends the line."""
     text = str(value)
     if len(text) > _VALUE_CHARACTERS:
-        return f"{_escaped(text[:_VALUE_CHARACTERS])}… ({len(text):,} characters)"
-    return _escaped(text)
+        return f"{visible(text[:_VALUE_CHARACTERS])}… ({len(text):,} characters)"
+    return visible(text)
 
 
 def shown_line(text: str) -> str:
     """A line of our own that holds values from data, and stays one line. Its tabs stay; it is cut in its middle."""
-    return "\t".join(map(_escaped, _cut(text).split("\t")))
+    return "\t".join(map(visible, _cut(text).split("\t")))
 
 
 def shown_lines(text: str) -> str:
@@ -37,7 +34,7 @@ def shown_lines(text: str) -> str:
 
 def escaped(text: str) -> str:
     """A text whose line ends and tabs stay; whatever else is not to be seen is escaped."""
-    return "\n".join("\t".join(map(_escaped, line.split("\t"))) for line in text.split("\n"))
+    return "\n".join("\t".join(map(visible, line.split("\t"))) for line in text.split("\n"))
 
 
 def say(line: str) -> None:
@@ -103,17 +100,3 @@ def _cut(line: str) -> str:
         return line
     start, end = line[: _LINE_CHARACTERS - _TAIL_CHARACTERS], line[-_TAIL_CHARACTERS:]
     return f"{start}… ({len(line):,} characters) …{end}"
-
-
-def _escaped(text: str) -> str:
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_escape(letter) if unicodedata.category(letter) in _ESCAPED else letter for letter in text)
-
-
-def _escape(letter: str) -> str:
-    """As in JSON and Python; a byte of a file's name that is not UTF-8 as that byte."""
-    number = ord(letter)
-    if 0xDC80 <= number <= 0xDCFF:
-        return f"\\x{number - 0xDC00:02x}"
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

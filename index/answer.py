@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import UnreadableError
 from retrieval.names import shown_name
+from retrieval.visible import visible
 
 if TYPE_CHECKING:
     from index.thumbnails import Kept
@@ -69,7 +70,7 @@ class Answer:
     unreadable: str | None = None
 
     def __repr__(self) -> str:
-        return f"<Answer {self.image!r}: {headline(self)}>"
+        return f"<Answer '{visible(self.image)}': {visible(headline(self))}>"
 
     def _repr_html_(self) -> str:
         return to_html(self)
@@ -138,13 +139,18 @@ def certainty(confidence: float | None, score: float) -> str:
 
 def to_html(answer: Answer) -> str:
     """The picture, the answer and the neighbours that voted, everything escaped, pictures inside."""
-    cells = [_CELL.format(_picture(answer.image), f"<b>{escape(headline(answer))}</b><br>{escape(answer.image)}")]
+    cells = [_CELL.format(_picture(answer.image), f"<b>{_shown(headline(answer))}</b><br>{_shown(answer.image)}")]
     for near in answer.neighbours[:N_NEIGHBOURS]:
         name = shown_name(near.landmark_id, near.name)
         cells.append(
-            _CELL.format(_picture(near.path, near.kept), f"{escape(name)} {near.score:.3f}<br>{escape(near.image_id)}")
+            _CELL.format(_picture(near.path, near.kept), f"{_shown(name)} {near.score:.3f}<br>{_shown(near.image_id)}")
         )
     return f"<table><tr>{''.join(cells)}</tr></table>"
+
+
+def _shown(text: str) -> str:
+    """A text from data within HTML."""
+    return escape(visible(text))
 
 
 def _picture(path: str, kept: "Kept | None" = None) -> str:

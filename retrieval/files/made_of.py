@@ -38,8 +38,10 @@ def write_bytes_with_record(path: Path, data: bytes, inputs: Inputs) -> None:
         file.flush()  # a full disk leaves the old file and its record
         # Before the file has its name: a record without its file is none.
         # It also tells the file that it replaces, which is known by it until then.
-        record = {"of": dict(inputs), "content": digest, "replaced": _record_of_content(path)}
-        write_signed_json(record_path(path), {"format_version": FORMAT_VERSION, **record})
+        before = _record_of_content(path)
+        replaced = {} if before is None or before["content"] == digest else {"replaced": before}
+        record = {"format_version": FORMAT_VERSION, "of": dict(inputs), "content": digest, **replaced}
+        write_signed_json(record_path(path), record)
 
 
 def require_no_folder(path: Path) -> None:
