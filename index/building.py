@@ -149,10 +149,17 @@ def _answers_alike(one: FolderInfo, other: FolderInfo) -> bool:
     return one.inputs_digest == other.inputs_digest or one.answers_digest == other.answers_digest != ""
 
 
+def _hash_vectors(pictures: Pictures) -> "hashlib._Hash":
+    """The bytes of all vectors, hashed where they lie: a copy of them may have no room in memory."""
+    total = hashlib.sha256()
+    for vectors in (pictures.vectors, pictures.background):
+        total.update(np.ascontiguousarray(vectors).reshape(-1).data)
+    return total
+
+
 def _answers_digest(pictures: Pictures, options: BuildOptions) -> str:
     """sha256 (hex) over everything that changes an answer."""
-    total = hashlib.sha256(pictures.vectors.tobytes())
-    total.update(pictures.background.tobytes())
+    total = _hash_vectors(pictures)
     rows = [pictures.landmark.tolist(), pictures.landmarks]
     content = {"fingerprint": pictures.fingerprint, "rows": rows, "options": asdict(options)}
     total.update(json.dumps(content, sort_keys=True).encode())
@@ -166,8 +173,7 @@ def _is_empty(path: Path) -> bool:
 
 def _inputs_digest(pictures: Pictures, inputs: BuildInputs, options: BuildOptions) -> str:
     """sha256 (hex) over everything that shows in the folder."""
-    total = hashlib.sha256(pictures.vectors.tobytes())
-    total.update(pictures.background.tobytes())
+    total = _hash_vectors(pictures)
     content = {
         "format_version": FORMAT_VERSION,
         "fingerprint": pictures.fingerprint,
