@@ -19,6 +19,7 @@ from retrieval.data.pipes import Place, place_of
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
 from retrieval.images.signatures import PICTURE_SUFFIXES
+from retrieval.parquet_dictionaries import longest_in_dictionaries
 from retrieval.words import counted
 
 _PICTURE_NAMES = frozenset(("image", "img", "picture", "photo", "bytes", "content"))
@@ -27,7 +28,10 @@ _FREE_ROWS = 1 << 20  # beyond these a file has a row for at most so many bits:
 _ROWS_A_BYTE = 8
 _FREE_TEXT_BYTES = 1 << 28  # beyond these the text of a file is at most so many times as large as the file:
 _MAX_INFLATION = 40
-_MAX_BATCH_BYTES = 1 << 28
+_MAX_BATCH_BYTES = 1 << 26
+_BATCH_ROWS_OF_LONG = 8  # where a row group's column is longer than a batch may be by far
+_LONG_BYTES = 1 << 28
+_BUFFER_BYTES = 1 << 24  # of a column that is read at once
 _VALUE_BYTES = 8  # that a value takes at least; lists hold many in a row
 _REASON_LETTERS = 200
 
@@ -132,16 +136,21 @@ class ParquetTable:
 
         Raises LmrError where the file says that the columns unpack to more than a table does.
         """
-        metadata, n_bytes, n_values, largest = self._file.metadata, 0, 0, 0
+        metadata, n_bytes, n_values, largest, longest_column = self._file.metadata, 0, 0, 0, 0
         for group in map(metadata.row_group, range(metadata.num_row_groups)):
             for chunk in map(group.column, range(group.num_columns)):
                 if chunk.path_in_schema.split(".")[0] in names:
                     n_bytes += chunk.total_uncompressed_size
                     n_values = max(n_values, chunk.num_values)
+                    longest_column = max(longest_column, chunk.total_uncompressed_size)
                     if chunk.total_uncompressed_size > _MAX_INFLATION * chunk.total_compressed_size:
                         largest = max(largest, chunk.total_uncompressed_size)
         self._require_text(max(n_bytes, n_values * _VALUE_BYTES))
-        return min(_BATCH_ROWS, max(1, _MAX_BATCH_BYTES // max(1, largest)))
+        for longest, n_in_lists in longest_in_dictionaries(self._place.path, names, _MAX_BATCH_BYTES // _BATCH_ROWS):
+            self._require_text(longest * n_in_lists)
+            largest = max(largest, longest)
+        most = _BATCH_ROWS_OF_LONG if longest_column > _LONG_BYTES else _BATCH_ROWS
+        return min(most, max(1, _MAX_BATCH_BYTES // max(1, largest)))
 
     def _require_text(self, n_bytes: int) -> None:
         if n_bytes > self._max_text_bytes:
@@ -174,7 +183,7 @@ def _open(source: str) -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise LmrError(f"{source}: Parquet needs pyarrow; {install_hint('parquet')}") from error
-    return pyarrow.parquet.ParquetFile(source, page_checksum_verification=True)  # where it has checksums
+    return pyarrow.parquet.ParquetFile(source, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Parquet manifests and embedded pictures; skipped where pyarrow is not installed."""
 
+import random
 import sys
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
 from retrieval.images.source import PictureSource
 from retrieval.manifest import Manifest, read_manifest
+from retrieval.parquet import ParquetTable
+from retrieval.parquet_dictionaries import longest_in_dictionaries
 
 
 def labels(manifest: Manifest) -> list[str]:
@@ -240,3 +243,21 @@ def test_a_small_file_that_unpacks_to_a_large_text_is_refused(
     )
     monkeypatch.undo()
     assert len(read_manifest(path)) == len(values)
+
+
+def test_rows_that_share_a_long_text_are_read_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("retrieval.parquet._MAX_BATCH_BYTES", 1 << 20)
+    long = [random.Random(seed).randbytes(10_000).hex() for seed in range(2)]
+    labels = [*["x"] * 300, *(long * 200)]
+    pq.write_table(pa.table({"id": [f"i{n}" for n in range(700)], "landmark_id": labels}), tmp_path / "t.parquet")
+    batches = list(ParquetTable(tmp_path / "t.parquet").batches())
+    assert max(map(len, batches)) == (1 << 20) // 20_000
+    assert [row[1] for rows in batches for row in rows] == labels
+
+
+def test_the_longest_text_of_a_dictionary_within_lists_counts_for_all_of_them(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"id": ["a", "b"], "images": [["x" * 900, "y"], ["y"] * 3], "n": [1, 2]}), path)
+    assert list(longest_in_dictionaries(str(path), ["id", "images", "n"], 0)) == [(1, 1), (900, 5)]
