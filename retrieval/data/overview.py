@@ -37,8 +37,12 @@ def doubts(manifest: Manifest, *, is_folder: bool = False) -> list[str]:
     named = [name for name in used if _NO_LANDMARKS.fullmatch(name)]
     above = f"; give {manifest.source}/{named[0]} instead?" if is_folder and named else ""
     if named and 2 * len(named) >= len(used):
-        verb = "are landmarks" if len(named) > 1 else "is a landmark"
-        return [f"{manifest.source}: {', '.join(named[:5])} {verb} by name, but looks like a part of a data set{above}"]
+        what = (
+            "are landmarks by name, but look like parts of a data set"
+            if len(named) > 1
+            else "is a landmark by name, but looks like a part of a data set"
+        )
+        return [f"{manifest.source}: {', '.join(named[:5])} {what}{above}"]
     if shortened := [name for name in used if _SHORTENED.fullmatch(name)]:
         return [
             f"{manifest.source}: {', '.join(shortened[:5])} look like long numbers that a spreadsheet shortened, so "
