@@ -190,7 +190,7 @@ class Ledger:
     def _error(self, error: Exception) -> LmrError:
         text = str(error).split("\n")[0][:_REASON_CHARACTERS]
         if "locked" in text:
-            return LmrError(f"{self._path} is in use: another lmr download fills this folder; wait for it")
+            return LmrError(f"{self._path} is in use by another program; close that and run the same command again")
         if "full" in text or "disk I/O" in text:
             return LmrError(f"{self._path} cannot be written: {text}; make room and run the same command again")
         if "readonly" in text or ("unable to open" in text and not (self._path and self._path.exists())):

@@ -313,11 +313,14 @@ def submission(path: Path) -> dict[str, Any]:
 
 
 def ledger(folder: Path) -> dict[str, Any]:
-    """The rows of a download's ledger without times and numbers of tries, and the pictures."""
-    connection = sqlite3.connect(folder / "download.sqlite")
+    """The rows of a download's ledger without times and numbers of tries, and the pictures.
+
+    One without a version is only begun: SQLite makes the file before its tables, in one step that a kill may precede.
+    """
     columns = "image_id, url, status, http_code, cause, bytes, sha256, width, height, perceptual_hash, original_bytes"
-    rows = connection.execute(f"SELECT {columns} FROM pictures ORDER BY image_id").fetchall()
-    connection.close()
+    with contextlib.closing(sqlite3.connect(folder / "download.sqlite")) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        rows = connection.execute(f"SELECT {columns} FROM pictures ORDER BY image_id").fetchall() if version else []
     return {"rows": [list(row) for row in rows], "pictures": digests(folder, "*.jpg")}
 
 

@@ -76,7 +76,7 @@ def test_to_begin_anew_forgets_pictures_and_distrusts_files(path):
 def test_a_second_run_on_the_same_folder_is_refused(path):
     with Ledger(path), pytest.raises(LmrError) as error:
         Ledger(path)
-    assert str(error.value) == f"{path} is in use: another lmr download fills this folder; wait for it"
+    assert str(error.value) == f"{path} is in use by another program; close that and run the same command again"
 
 
 def test_a_file_that_is_no_ledger_is_refused_and_left_alone(path):
