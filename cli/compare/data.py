@@ -13,7 +13,6 @@ from retrieval.arrays import LongArray
 from retrieval.data.labels import require_meeting
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.digest import sha256_file
-from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
     from index.comparing import Asked
@@ -99,8 +98,7 @@ def read_queries(data: ComparisonData, part: str) -> "tuple[Manifest, Queries, A
     n_taught = sum(not taught.isdisjoint(labels) for labels in truths)
     if n_taught < N_NEEDED[part]:
         raise LmrError(
-            f"{path}: {n_taught:,} of its {counted(len(manifest), 'picture')} "
-            f"{agreeing(n_taught, 'shows', 'show')} a landmark of {data.train}; "
+            f"{path}: pictures that show a landmark of {data.train}: {n_taught:,} of {len(manifest):,}; "
             f"comparing needs {N_NEEDED[part]} or more"
         )
     paths = np.full(len(manifest), "", dtype=object)

@@ -91,7 +91,7 @@ def test_queries_that_show_no_landmark_of_train_are_found_before_anything_is_tra
     Path("small.toml").write_text(SMALL)
     write_csv(Path("val.csv"), "id,landmark_id", rows)
     assert refused("compare", "small.toml") == (
-        f"val.csv: {n} of its {len(rows)} pictures show a landmark of train.csv; comparing needs 2 or more"
+        f"val.csv: pictures that show a landmark of train.csv: {n} of {len(rows)}; comparing needs 2 or more"
     )
     assert not Path("compare").exists()
 

@@ -78,7 +78,7 @@ def test_too_few_landmarks_are_refused_with_nothing_written(tmp_path, counts, n)
     with pytest.raises(LmrError) as error:
         split_own(own, tmp_path / "demo", seed=0)
     assert str(error.value) == (
-        f"{own}: {n} landmarks have 3 pictures or more; the demo needs at least 2, "
+        f"{own}: {'1 landmark has' if n == 1 else '0 landmarks have'} 3 pictures or more; the demo needs at least 2, "
         "in folders named by landmark: FOLDER/<landmark>/<picture>"
     )
     assert not (tmp_path / "demo").exists()

@@ -100,7 +100,7 @@ def test_a_store_that_does_not_say_what_its_pictures_were_is_taken_as_it_is(tiny
 def test_any_number_of_pictures_is_embedded(tiny_set, n):
     rows = Path("train.csv").read_text().splitlines()[1 : n + 1]
     write_csv(Path("few.csv"), "id,landmark_id", rows)
-    assert done("embed", "few.csv", *HERE).stdout == f"few.h5: {n} descriptors, 0 unreadable\n"
+    assert done("embed", "few.csv", *HERE).stdout == f"few.h5: {n} descriptor{'s' if n > 1 else ''}, 0 unreadable\n"
     assert np.allclose(read_store("few.h5").vectors, read_store("train.h5").vectors[:n], atol=2e-3)
 
 

@@ -60,7 +60,7 @@ def test_an_index_without_calibration_answers_everything_and_says_so_once(tiny_s
     assert result.stderr == (
         "landmarks is not calibrated: ranked by score, every picture answered; lmr calibrate sets a threshold\n"
     )
-    assert refused("submit", "new.csv", "--threshold", "0.5", "--overwrite") == (
+    assert refused("submit", "test.csv", "--threshold", "0.5", "--overwrite") == (
         "--threshold 0.5: landmarks is not calibrated; run lmr calibrate first"
     )
 

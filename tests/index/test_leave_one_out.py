@@ -19,6 +19,7 @@ class Calibrated:
     confidence = ConfidenceModel(a=20.0, g=15.0, h=0.0, e=-1.0)
     threshold_gap = None
     threshold_precision = None
+    trade = ()
 
 
 @pytest.fixture
