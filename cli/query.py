@@ -1,5 +1,6 @@
 """lmr query: names the landmark in pictures."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,9 @@ def command(pictures: tuple[str, ...], index_path: Path, as_json: bool, as_csv: 
         raise click.UsageError("--json and --csv exclude each other")
     if values["mode"] != "link" and values["sort_into"] is None:
         raise click.UsageError(f"--mode {values['mode']} needs --sort-into")
+    if values["mode"] == "move" and (told := _moved_already(pictures, values["sort_into"], values["save"])):
+        say(told)
+        return
     landmarks, answers = _ask(pictures, index_path, values)
     save: Path | None = values["save"]
     made_of = {} if save is None else _made_of(landmarks, answers, values)
@@ -152,6 +156,36 @@ def _ask(pictures: tuple[str, ...], index_path: Path, values: dict[str, Any]) ->
         allow_private=values["allow_private"],
     )
     return landmarks, answers
+
+
+def _moved_already(pictures: tuple[str, ...], folder: Path, save: Path | None) -> str:
+    """What is said where earlier runs moved all these pictures into the folder; '' where one is left or is unknown.
+
+    Raises LmrError where they ended before a sheet or page was saved.
+    """
+    from retrieval.files.moves import MoveJournal
+
+    moves = [move for move in MoveJournal(folder).moves if (folder / move.target).is_file()]
+    sources = [Path(move.source) for move in moves]
+    for place in map(os.path.abspath, pictures):
+        if not any(source.is_relative_to(place) for source in sources) or _holds_pictures(place):
+            return ""
+    told = f"{shown(folder)}: {counted(len(moves), 'picture')} moved already"
+    if save is not None and not save.exists():
+        raise LmrError(
+            f"{told}, {shown(save)} is not there; give {shown(folder)} as the pictures, or --undo-moves first"
+        )
+    return f"{told}, nothing to do"
+
+
+def _holds_pictures(place: str) -> bool:
+    """Whether this is a picture or a folder with some."""
+    from retrieval.images.source import list_pictures
+
+    try:
+        return bool(list_pictures([place]))
+    except LmrError:
+        return False
 
 
 def _made_of(landmarks: "Landmarks", answers: "list[Answer]", values: dict[str, Any]) -> dict[str, Any]:

@@ -331,6 +331,11 @@ def test_pictures_are_copied_or_moved_and_moves_are_undone(tiny_set):
     assert "sorted: 2 moved\n" in done("query", "trip", "--sort-into", "sorted", "--mode", "move", *HERE).stderr
     assert not list(Path("trip").iterdir())
     assert Path("sorted/_no_known_landmark/q.jpg").read_bytes() == before["q.jpg"]
+    again = ("query", "trip", "--sort-into", "sorted", "--mode", "move", *HERE)
+    assert done(*again).stdout == "sorted: 2 pictures moved already, nothing to do\n"
+    assert refused(*again, "--save", "a.html") == (
+        "sorted: 2 pictures moved already, a.html is not there; give sorted as the pictures, or --undo-moves first"
+    )
     assert done("query", "--undo-moves", "sorted").stdout == "sorted: 2 pictures moved back\n"
     assert {path.name: path.read_bytes() for path in Path("trip").iterdir()} == before
     assert refused("query", "--undo-moves", "sorted") == "sorted: nothing was moved there (no .lmr-moves.jsonl)"
