@@ -20,8 +20,11 @@ _SHOWN_BYTES = 10_000_000  # about a second
 _TOLD = "cli.reading.told"  # in the context's meta
 
 
-def load_manifest(path: Path) -> "Manifest":
-    """As `read_manifest`, with a bar; says once on stderr what is in it, what is taken as what, what looks wrong."""
+def load_manifest(path: Path, *, is_background: bool = False) -> "Manifest":
+    """As `read_manifest`, with a bar; says once on stderr what is in it, what is taken as what, what looks wrong.
+
+    is_background: it is known that none of its images shows a landmark.
+    """
     from retrieval.data.overview import doubts, overview
     from retrieval.manifest import read_manifest
 
@@ -29,7 +32,7 @@ def load_manifest(path: Path) -> "Manifest":
         manifest = read_manifest(path, on_warning=warn_once, on_read=on_read)
     is_folder = path.is_dir()
     warn_once(overview(manifest))
-    for line in doubts(manifest, is_folder=is_folder):
+    for line in doubts(manifest, is_folder=is_folder, is_background=is_background):
         warn_once(f"warning: {line}")
     return manifest
 

@@ -327,7 +327,7 @@ def read_training_data(
         parts = [without_rare(parts[0], rule.min_per_landmark, rule.rare)]
     folders = [images_folder(images, manifest)]
     if negatives is not None:
-        parts.append(load_manifest(negatives))
+        parts.append(load_manifest(negatives, is_background=True))
         folders.append(images_folder(images, negatives))
         if (parts[1].landmark >= 0).any():
             raise LmrError(f"{negatives} has rows with a landmark_id; negatives are pictures of no known landmark")

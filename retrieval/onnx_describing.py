@@ -18,6 +18,7 @@ from retrieval.extras import install_hint
 from retrieval.files.utf8_path import utf8_path
 from retrieval.model_card import Card, parse_card
 from retrieval.onnx_digest import require_as_written
+from retrieval.threads import require_threads
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -94,8 +95,8 @@ def _session(
     runtime = _runtime()
     if not path.is_file():
         raise LmrError(f"{path}: there is no such file; lmr export makes one")
-    if threads is not None and threads < 1:
-        raise LmrError(f"--threads must be at least 1, got {threads}")
+    if threads is not None:
+        require_threads(threads)
     require_as_written(path)
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors alone; they are raised besides

@@ -31,8 +31,11 @@ def overview_line(source: str, n_images: int, *, n_landmarks: int, n_without: in
     return f"{source}: {counted(n_images, 'image')} of {counted(n_landmarks, 'landmark')}, {n_without:,} without"
 
 
-def doubts(manifest: Manifest, *, is_folder: bool = False) -> list[str]:
-    """A line for each thing that is hardly meant. is_folder: the landmarks are names of folders."""
+def doubts(manifest: Manifest, *, is_folder: bool = False, is_background: bool = False) -> list[str]:
+    """A line for each thing that is hardly meant.
+
+    is_folder: the landmarks are names of folders. is_background: it is known that no image shows a landmark.
+    """
     used = _used(manifest)
     named = [name for name in used if _NO_LANDMARKS.fullmatch(name)]
     above = f"; give {manifest.source}/{named[0]} instead?" if is_folder and named else ""
@@ -48,6 +51,8 @@ def doubts(manifest: Manifest, *, is_folder: bool = False) -> list[str]:
             f"{manifest.source}: {', '.join(shortened[:5])} look like long numbers that a spreadsheet shortened, so "
             "that landmarks may have become one; take the labels from the file before that"
         ]
+    if not used and is_background:
+        return []
     if not used and is_folder:
         return [f"{manifest.source}: no image lies in a folder of a landmark; give the folder above {manifest.source}?"]
     if not used and manifest.has_labels:

@@ -51,3 +51,4 @@ def test_it_is_refused_before_the_work(bare, monkeypatch, line, what, extra):
 
 def test_a_sheet_needs_nothing_of_them(bare):
     done("query", "images/val-dome-0.jpg", "--save", "a.jpg", *HERE)
+    assert Path("a.jpg").read_bytes().startswith(b"\xff\xd8")
