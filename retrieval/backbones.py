@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from retrieval.device import explained
 from retrieval.errors import LmrError
-from retrieval.network_names import require_name
+from retrieval.network_names import module_of, require_name
+from retrieval.timm_networks import timm_with
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's weights
 
@@ -240,9 +241,8 @@ def _random_network_options(name: str, image_size: int) -> dict[str, Any]:
 
 
 def _timm_backbone(name: str, options: dict[str, Any], pretrained: bool, image_size: int) -> Backbone:
-    import timm
-
-    known: Any = timm.get_pretrained_cfg(name)
+    timm = timm_with(module_of(name))
+    known = timm.get_pretrained_cfg(name)
     if known is not None and known.fixed_input_size and image_size != known.input_size[-1]:
         options = {"img_size": image_size} | options
     try:

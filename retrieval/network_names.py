@@ -5,13 +5,14 @@ torchvision and timm mark the functions that make their networks; the marks are 
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
+from retrieval.timm_networks import timm_with
 
 PLAIN_NAMES = ("plain-mlp", "plain-cnn")
 TIMM = "timm:"
@@ -28,9 +29,9 @@ def require_name(name: str, *, pretrained: bool = False) -> None:
     """
     if name.startswith(TIMM):
         its_name = name.removeprefix(TIMM)
-        if not any(True for _ in _sources("timm")):
+        if not _folders("timm"):
             raise LmrError(f"--backbone {name}: needs timm; {install_hint('timm')}")
-        if its_name.split(".")[0] not in known_names("timm") | renamed_names("timm"):
+        if _base(its_name) not in known_names("timm") | renamed_names("timm"):
             raise LmrError(f"--backbone {name}: timm has no such network{_nearest(its_name, known_names('timm'))}")
     elif name not in (*PLAIN_NAMES, *known_names("torchvision")):
         near = _nearest(name, [*known_names("torchvision"), *PLAIN_NAMES])
@@ -42,33 +43,53 @@ def require_name(name: str, *, pretrained: bool = False) -> None:
         )
 
 
-@cache
 def known_names(package: str) -> frozenset[str]:
     """What torchvision or timm can make; nothing when it is not installed."""
-    return frozenset(name for text in _sources(package) for name in _NETWORK.findall(text))
+    return frozenset(_modules(package)[0])
+
+
+def renamed_names(package: str) -> frozenset[str]:
+    """What timm made by other names in earlier releases, and still takes."""
+    return frozenset(_modules(package)[1])
+
+
+def module_of(name: str) -> str:
+    """The module in `timm.models` of a network that timm has: `efficientnet` of `tf_efficientnet_lite0.in1k`."""
+    known, renamed = _modules("timm")
+    return (renamed | known)[_base(name)]
+
+
+def _base(name: str) -> str:
+    """A name of timm without the tag of its weights."""
+    return name.split(".")[0]
 
 
 @cache
-def renamed_names(package: str) -> frozenset[str]:
-    """What timm made by other names in earlier releases, and still takes."""
-    tables = (table for text in _sources(package) for table in _RENAMED.findall(text))
-    return frozenset(name.split(".")[0] for table in tables for name in _OLD_NAME.findall(table))
+def _modules(package: str) -> tuple[dict[str, str], dict[str, str]]:
+    """By the names of networks the modules that make them, and by the names of earlier releases."""
+    known: dict[str, str] = {}
+    renamed: dict[str, str] = {}
+    for folder in _folders(package):
+        for path in sorted(folder.glob("models/*.py")):
+            text = path.read_text(encoding="utf-8")
+            known |= dict.fromkeys(_NETWORK.findall(text), path.stem)
+            old = (name for table in _RENAMED.findall(text) for name in _OLD_NAME.findall(table))
+            renamed |= dict.fromkeys(map(_base, old), path.stem)
+    return known, renamed
 
 
-def _sources(package: str) -> Iterator[str]:
+def _folders(package: str) -> list[Path]:
+    """Where a package is; nowhere when it is not installed."""
     spec = find_spec(package)
-    for place in (spec.submodule_search_locations if spec else None) or ():
-        for path in sorted(Path(place, "models").glob("*.py")):
-            yield path.read_text(encoding="utf-8")
+    return [Path(folder) for folder in (spec.submodule_search_locations if spec else None) or ()]
 
 
 def _is_published(name: str) -> bool:
     """Whether there are weights of a known network; of one of timm only timm can tell."""
     if not name.startswith(TIMM):
         return name not in PLAIN_NAMES
-    import timm
-
-    return bool(timm.is_model_pretrained(name.removeprefix(TIMM)))
+    its_name = name.removeprefix(TIMM)
+    return timm_with(module_of(its_name)).is_model_pretrained(its_name)
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

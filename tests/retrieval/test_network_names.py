@@ -4,7 +4,7 @@ import pytest
 
 from retrieval.backbones import PLAIN
 from retrieval.errors import LmrError
-from retrieval.network_names import PLAIN_NAMES, known_names, renamed_names, require_name
+from retrieval.network_names import PLAIN_NAMES, known_names, module_of, renamed_names, require_name
 
 
 def test_the_plain_networks_are_named() -> None:
@@ -24,6 +24,13 @@ def test_the_names_of_timm_are_those_that_it_lists_and_takes() -> None:
     assert all(timm.is_model(name) for name in renamed_names("timm"))
     for name in (*sorted(renamed_names("timm"))[:3], "resnet18", "resnet18.a1_in1k"):
         require_name(f"timm:{name}")
+
+
+def test_the_module_of_a_network_is_the_one_that_timm_takes_it_from() -> None:
+    timm = pytest.importorskip("timm", reason="the extra timm is not installed")
+    found = {name: f"timm.models.{module_of(name)}" for name in timm.list_models()}
+    assert found == {name: timm.model_entrypoint(name).__module__ for name in timm.list_models()}
+    assert module_of("resnet18.a1_in1k") == "resnet"
 
 
 def test_a_package_that_is_not_there_has_no_names() -> None:
