@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from index.answer import Answer, LandmarkScore, Neighbour
-from retrieval.visible import visible
-from retrieval.words import counted
+from retrieval.words import counted, visible
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from index.answers import Answers
-    from index.folder import IndexFolder
+    from index.folder.folder import IndexFolder
     from retrieval.arrays import FloatArray
-    from retrieval.describing import Describer
+    from retrieval.embed.embedder import Describer
 
     Picture = str | Path | bytes | Image
 
@@ -184,9 +183,9 @@ def open_index(path: str | Path, *, device: str = "auto", threads: int | None = 
 
     Raises LmrError when the folder is missing, damaged or of another version, or the device is not there.
     """
-    from index.folder import N_TRIES, is_current, open_folder
+    from index.folder.folder import N_TRIES, is_current, open_folder
+    from retrieval.embed.load import open_card, plan_describer
     from retrieval.errors import LmrError
-    from retrieval.opening import open_card, plan_describer
 
     for tries_left in reversed(range(N_TRIES)):
         folder = open_folder(path, device=device, threads=threads)

@@ -27,14 +27,14 @@ from cli.options import (
 from cli.progress import PictureBar
 from cli.terminal import say
 from cli.workers import default_workers
-from index.refinement import Refinement
-from index.thumbnail_plan import DEFAULT_PX, MOST_PX, ThumbnailPlan
+from index.folder.thumbnail_config import DEFAULT_PX, MOST_PX, ThumbnailPlan
+from index.rerank.config import Refinement
 from retrieval.errors import LmrError
 from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
-    from index.building import BuildOptions, BuildReport
-    from index.folder import FolderInfo
+    from index.folder.build import BuildOptions, BuildReport
+    from index.folder.folder import FolderInfo
 
 
 _REFINEMENT_HELP = {
@@ -140,7 +140,7 @@ def _tell_thumbnails(output: Path, info: "FolderInfo") -> None:
 
 def _require_queries(output: Path) -> None:
     """Refuses, before anything is replaced, a calibration that could not be made again."""
-    from index.folder import read_calibration, read_info
+    from index.folder.folder import read_calibration, read_info
 
     calibration = read_calibration(output, read_info(output))
     if calibration is None:
@@ -167,10 +167,10 @@ def _tell_of_calibration(output: Path, report: "BuildReport", values: dict[str, 
             f"labels or options; lmr calibrate {source} makes it again (--recalibrate does that in one step)"
         )
         return
-    from index.calibrating import calibrate_folder
-    from index.evaluation import queries_of
-    from index.folder import open_folder
-    from retrieval.store import read_store
+    from index.calibrate.run import calibrate_folder
+    from index.evaluate.evaluation import queries_of
+    from index.folder.folder import open_folder
+    from retrieval.store.store import read_store
 
     folder = open_folder(output, device=values["device"], threads=values["threads"], calibrated=False)
     store = read_store(Path(source))
@@ -183,7 +183,7 @@ def _tell_of_calibration(output: Path, report: "BuildReport", values: dict[str, 
 
 def build_options(values: Mapping[str, Any]) -> "BuildOptions":
     """What the options say; those that are not in `values` have their defaults. LmrError for what cannot be."""
-    from index.building import BuildOptions
+    from index.folder.build import BuildOptions
 
     defaults = BuildOptions()
     return BuildOptions(
@@ -199,12 +199,12 @@ def build_from_stores(stores: tuple[Path, ...], model: Path, output: Path, value
     """Builds the folder; values: background, names, device, overwrite, and those options that differ from the default:
     storage, whitening, whitening_power, dimensions, thumbnails, workers and the fields of Refinement.
     """
-    from index.building import build_folder
-    from index.gathering import BuildInputs
-    from retrieval.model_card import write_card
-    from retrieval.names import of_no_landmark, read_names
-    from retrieval.opening import model_files
-    from retrieval.store import read_store
+    from index.folder.build import build_folder
+    from index.folder.inputs import BuildInputs
+    from retrieval.data.names import of_no_landmark, read_names
+    from retrieval.embed.load import model_files
+    from retrieval.models.card import write_card
+    from retrieval.store.store import read_store
 
     read = [read_store(path) for path in stores]
     card = card_of_store(model, read[0])

@@ -27,10 +27,10 @@ from retrieval.errors import DamageError, LmrError
 from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
-    from index.calibration import Calibration
-    from index.folder import IndexFolder
-    from index.thresholds import KindFigures, Threshold
-    from index.voting import VoteRule
+    from index.calibrate.calibration import Calibration
+    from index.calibrate.thresholds import KindFigures, Threshold
+    from index.folder.folder import IndexFolder
+    from index.vote import VoteRule
 
 
 @click.command(name="calibrate")
@@ -79,9 +79,9 @@ def command(queries: Path, index_path: Path, as_json: bool, **values: Any) -> No
       lmr calibrate val.csv --precision 0.9 --overwrite    # more named, more of them wrong
     """
     from cli.describing import describe_queries
-    from index.calibrating import calibration_of
-    from index.calibration import CalibrationSettings
-    from index.folder import CALIBRATION, open_folder, replace_calibration
+    from index.calibrate.calibration import CalibrationSettings
+    from index.calibrate.run import calibration_of
+    from index.folder.folder import CALIBRATION, open_folder, replace_calibration
 
     require_there(queries)
     folder = open_folder(index_path, device=values["device"], threads=values["threads"], calibrated=False)
@@ -108,7 +108,7 @@ def _calibration_of(folder: "IndexFolder") -> "Calibration | None":
 
     Raises LmrError for one that cannot be read, or is of another version.
     """
-    from index.folder import read_calibration
+    from index.folder.folder import read_calibration
 
     try:
         return read_calibration(folder.path, folder.info)
@@ -166,7 +166,7 @@ def _constants(rule: "VoteRule") -> str:
 
 def _reason(calibration: "Calibration") -> str:
     """Why the vote is this one, in brackets."""
-    from index.voting import VoteRule
+    from index.vote import VoteRule
 
     choice = calibration.choice
     if choice is None:

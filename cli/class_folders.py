@@ -10,13 +10,13 @@ from typing import Literal
 
 from cli.folder_names import UNKNOWN, folder_name
 from cli.options import warn
+from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import private_path, written_for
 from retrieval.files.folders import flush_tree
 from retrieval.files.json_file import read_json, require_signed, require_version, signed, write_json
 from retrieval.images.source import read_picture
-from retrieval.manifest import Manifest
-from retrieval.tars import find_member
+from retrieval.images.tars.archive import find_member
 from retrieval.words import agreeing, counted
 
 RECORD = "split.json"

@@ -22,8 +22,8 @@ from cli.options import (
 )
 from cli.reading import require_there
 from cli.terminal import say_result, shown
-from index.cleaning.rule import CHECKS, CleaningRule
-from retrieval.resolution import SCREEN_DIAGONAL_IN
+from index.clean.config import CHECKS, CleaningRule
+from retrieval.images.quality import SCREEN_DIAGONAL_IN
 from retrieval.words import counted
 
 N_SHOWN = 100  # pictures of each reason in the gallery
@@ -158,7 +158,7 @@ def _rule(values: dict[str, Any]) -> CleaningRule:
 
 
 def _told(content: dict[str, Any]) -> str:
-    from index.cleaning.decisions import REASONS
+    from index.clean.decisions import REASONS
 
     state = {
         "written": "written",

@@ -13,18 +13,18 @@ from cli.options import warn
 from cli.progress import PictureBar
 from cli.terminal import shown
 from cli.workers import default_workers
-from index.cleaning.rule import CleaningRule
+from index.clean.config import CleaningRule
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
-    from index.cleaning.neighbourhood import Block
-    from index.cleaning.plan import CleaningInputs, Verify
+    from index.clean.neighbours import Block
+    from index.clean.plan import CleaningInputs, Verify
     from retrieval.arrays import FloatArray, LongArray
-    from retrieval.facts_table import FactsTable
-    from retrieval.local_features import LocalFeatures
-    from retrieval.manifest import Manifest
-    from retrieval.store import Descriptors
+    from retrieval.data.manifest import Manifest
+    from retrieval.data.quality_cache import FactsTable
+    from retrieval.local.sift import LocalFeatures
+    from retrieval.store.store import Descriptors
 
 _REMEMBERED_PICTURES = 512  # whose local features, about 0.5 MB each, are kept in memory
 
@@ -34,9 +34,9 @@ def clean_manifest(path: Path, output: Path, rule: CleaningRule, values: Mapping
 
     values: store, background, images, facts, gallery, workers, device, threads, dry_run, overwrite.
     """
-    from index.cleaning.folder import DECISIONS, begin, finish, has_edits, read_state, remove_unfinished, require_place
-    from retrieval.device import limit_threads
-    from retrieval.store import read_store
+    from index.clean.folder import DECISIONS, begin, finish, has_edits, read_state, remove_unfinished, require_place
+    from retrieval.models.device import limit_threads
+    from retrieval.store.store import read_store
 
     limit_threads(values["threads"])
     _require_extras(rule, values)
@@ -62,8 +62,8 @@ def clean_manifest(path: Path, output: Path, rule: CleaningRule, values: Mapping
 
 def apply_review(path: Path, output: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """Writes what a person decided. values: review, images, dry_run."""
-    from index.cleaning.decisions import read_decisions
-    from index.cleaning.folder import finish_review
+    from index.clean.decisions import read_decisions
+    from index.clean.folder import finish_review
 
     manifest = find_pictures(_read_labelled(path), values["images"]).manifest
     decisions = read_decisions(values["review"], manifest)
@@ -87,7 +87,7 @@ def _read_labelled(path: Path) -> "Manifest":
 def _require_extras(rule: CleaningRule, values: Mapping[str, Any]) -> None:
     """Before anything that takes long."""
     if rule.verify:
-        from retrieval.local_features import require_opencv
+        from retrieval.local.sift import require_opencv
 
         require_opencv()
     if values["gallery"] and not values["dry_run"]:
@@ -110,7 +110,7 @@ def _identity(pictures: Pictures, stores: "Sequence[Descriptors]", rule: Cleanin
 def _inputs(
     pictures: Pictures, stores: "Sequence[Descriptors]", rule: CleaningRule, values: Mapping[str, Any]
 ) -> "CleaningInputs":
-    from index.cleaning.plan import CleaningInputs
+    from index.clean.plan import CleaningInputs
 
     manifest = pictures.manifest
     store, rows = stores[0], _rows_in_store(manifest, stores[0])
@@ -156,7 +156,7 @@ def _require_same_model(store: "Descriptors", other: "Descriptors") -> None:
 
 
 def _unit(store: "Descriptors", rows: "LongArray") -> "FloatArray":
-    from retrieval.store import to_unit
+    from retrieval.store.store import to_unit
 
     return to_unit(store.vectors[rows], store.image_id[rows], store.source)
 
@@ -168,7 +168,7 @@ def _measure(pictures: Pictures, rule: CleaningRule, values: Mapping[str, Any]) 
     if pictures.folder is None:
         warn("quality and copies were not looked at in the pictures, which were not found; give --images")
         return None
-    from retrieval.facts_table import measure_manifest
+    from retrieval.data.quality_cache import measure_manifest
     from retrieval.images.source import PictureSource
 
     source = PictureSource(pictures.manifest, pictures.folder)
@@ -181,7 +181,7 @@ def _measure(pictures: Pictures, rule: CleaningRule, values: Mapping[str, Any]) 
 def _decide(
     inputs: "CleaningInputs", rule: CleaningRule, work: Path | None, where: tuple[Pictures, Mapping[str, Any]]
 ) -> Any:
-    from index.cleaning.plan import decide
+    from index.clean.plan import decide
 
     pictures, values = where
     verify = _verifier(inputs, rule, work, pictures) if rule.verify else None
@@ -189,8 +189,8 @@ def _decide(
 
 
 def _look_around(inputs: "CleaningInputs", rule: CleaningRule, work: Path | None, device: str) -> "Block | None":
-    from index.cleaning.neighbourhood import centre
-    from index.cleaning.saved import look_around_all
+    from index.clean.blocks import look_around_all
+    from index.clean.neighbours import centre
 
     judged = inputs.judged
     if len(judged) < 2:
@@ -202,7 +202,7 @@ def _look_around(inputs: "CleaningInputs", rule: CleaningRule, work: Path | None
 
 
 def _verifier(inputs: "CleaningInputs", rule: CleaningRule, work: Path | None, pictures: Pictures) -> "Verify":
-    from index.cleaning.verification import count_verified
+    from index.clean.geometric import count_verified
 
     if pictures.folder is None:
         raise LmrError("--verify needs the pictures, which were not found; give --images")
@@ -221,7 +221,7 @@ def _verifier(inputs: "CleaningInputs", rule: CleaningRule, work: Path | None, p
 def _inliers(pictures: Pictures) -> Callable[[int, int], int]:
     """Of two rows; a picture that cannot be read matches nothing."""
     from retrieval.images.source import PictureSource
-    from retrieval.local_features import local_features, n_inliers
+    from retrieval.local.sift import local_features, n_inliers
 
     source = PictureSource(pictures.manifest, pictures.folder)
 

@@ -18,13 +18,13 @@ from retrieval.errors import LmrError
 from retrieval.words import counted, none_can
 
 if TYPE_CHECKING:
-    from index.evaluation import Queries
-    from index.folder import IndexFolder
-    from retrieval.filling import FillReport, FillRun
-    from retrieval.manifest import Manifest
-    from retrieval.model_card import Card
-    from retrieval.store import Descriptors
-    from retrieval.store_changes import Changes
+    from index.evaluate.evaluation import Queries
+    from index.folder.folder import IndexFolder
+    from retrieval.data.manifest import Manifest
+    from retrieval.embed.job import FillReport, FillRun
+    from retrieval.models.card import Card
+    from retrieval.store.changes import Changes
+    from retrieval.store.store import Descriptors
 
 N_NAMED = 5  # changed pictures that a line names
 # What follows the name of a manifest. `a.1.csv` and `a.2.csv` are two names, as are folders that hold a point.
@@ -63,9 +63,9 @@ def embed_manifest(
     manifest: "Manifest", images: Path, model: "tuple[Path, Card]", output: Path, values: Mapping[str, Any]
 ) -> "FillReport":
     """Fills the store `output`; values: device, threads, workers, dtype, overwrite, retry_unreadable, check."""
-    from retrieval.filling import fill_store
+    from retrieval.embed.job import fill_store
+    from retrieval.embed.load import plan_describer
     from retrieval.images.source import PictureSource
-    from retrieval.opening import plan_describer
 
     workers = max(1, default_workers(values["workers"]))
     load = plan_describer(*model, device=values["device"], threads=values["threads"], n_workers=workers)
@@ -85,7 +85,7 @@ def embed_manifest(
 
 def fill_run(values: Mapping[str, Any]) -> "FillRun":
     """How a store is filled, from the options of a command."""
-    from retrieval.filling import FillRun
+    from retrieval.embed.job import FillRun
 
     return FillRun(
         dtype=values.get("dtype", "float16"),
@@ -119,10 +119,10 @@ def describe_queries(path: Path, folder: "IndexFolder", values: Mapping[str, Any
     Rows whose Usage is Ignored are left out. values: images, store, allow_disjoint and those of `embed_manifest`.
     LmrError where the queries and the index have no landmark in common, or would have more if they were spelt alike.
     """
-    from index.evaluation import Queries, queries_of
+    from index.evaluate.evaluation import Queries, queries_of
     from retrieval.arrays import object_array
-    from retrieval.opening import open_card
-    from retrieval.store import read_store
+    from retrieval.embed.load import open_card
+    from retrieval.store.store import read_store
 
     if path.suffix in (".h5", ".hdf5"):
         store = read_store(path)
@@ -151,8 +151,8 @@ def describe(
     manifest: "Manifest", images: Path, model: "tuple[Path, Card]", output: Path, values: Mapping[str, Any]
 ) -> "Descriptors":
     """The store of queries, made, completed or found. With `overwrite` one that is of something else is replaced."""
-    from retrieval.filling import require_same_job
-    from retrieval.store import read_store
+    from retrieval.embed.job import require_same_job
+    from retrieval.store.store import read_store
 
     overwrite = False
     with writing(output):
@@ -166,8 +166,8 @@ def describe(
 
 def card_of_store(model: Path, store: "Descriptors") -> "Card":
     """The model's card with the preparation, flip and part of the store. LmrError when another model made the store."""
-    from retrieval.opening import onnx_path, open_card
-    from retrieval.store_info import model_difference
+    from retrieval.embed.load import onnx_path, open_card
+    from retrieval.store.info import model_difference
 
     card = open_card(model)
     if onnx_path(model) is None:

@@ -16,8 +16,8 @@ from cli.options import (
     workers_option,
     writes,
 )
+from retrieval.download.config import Form, Resize
 from retrieval.download.google import MIRROR, Archives, Part, parse_numbers
-from retrieval.download.rules import Form, Resize
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.limits import Limits
 

@@ -15,18 +15,17 @@ from cli.reading import load_manifest
 from cli.terminal import say, say_json, shown
 from cli.workers import default_workers
 from retrieval.arrays import UInt8Array
+from retrieval.data.manifest import Manifest
+from retrieval.download.config import Form
 from retrieval.download.ledger import LEDGER_NAME, Ledger
-from retrieval.download.places import Places
 from retrieval.download.robots_tag import ROBOTS_TAG
-from retrieval.download.rules import Form
-from retrieval.download.running import Listener, Task, run_download
+from retrieval.download.scheduler import Listener, Task, run_download
 from retrieval.download.summary import Tally, failed_lines
-from retrieval.download.survey import BAD_ID, EXCLUDED, FAILED, NO_URL, THERE, TO_FETCH, TO_VERIFY, survey
+from retrieval.download.survey import BAD_ID, EXCLUDED, FAILED, NO_URL, THERE, TO_FETCH, TO_VERIFY, Places, survey
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_error, write_text
 from retrieval.images.addresses import PRIVATE
 from retrieval.images.fetch_rules import FetchRules
-from retrieval.manifest import Manifest
 from retrieval.words import agreeing, counted, none_can
 
 FAILED_NAME = "failed.csv"

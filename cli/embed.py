@@ -35,11 +35,11 @@ from cli.tars import index_tars
 from cli.terminal import say
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_json
-from retrieval.model_config import ModelConfig
+from retrieval.models.config import ModelConfig
 from retrieval.words import counted
 
 if TYPE_CHECKING:
-    from retrieval.model_card import Card
+    from retrieval.models.card import Card
 
 
 def _outputs(given: Mapping[str, Any]) -> list[Path]:
@@ -81,7 +81,7 @@ def command(ctx: click.Context, /, manifest: Path, model: Path, output: Path | N
       lmr embed train.csv --flip --size 288
     """
     from cli.describing import embed_manifest, fill_run, find_store
-    from retrieval.filling import require_same_job
+    from retrieval.embed.job import require_same_job
 
     output = output or find_store(manifest, "--output")
     asked = _network_options_given(ctx)
@@ -116,8 +116,8 @@ def _network_options_given(ctx: click.Context) -> list[str]:
 
 def _find_card(model: Path, values: dict[str, Any]) -> "Card":
     """The card of the model, with the preparation that was asked for."""
-    from retrieval.model_card import CARD
-    from retrieval.opening import describe_otherwise, open_card
+    from retrieval.embed.load import describe_otherwise, open_card
+    from retrieval.models.card import CARD
 
     if model.suffix != ".onnx" and not (model / CARD).exists():
         raise LmrError(
@@ -138,9 +138,9 @@ def _make_card(model: Path, values: dict[str, Any], check: "Callable[[Card], Non
         return made
     import torch
 
-    from retrieval.checkpoint import CARD, ModelCard, read_card, save_model, weights_digest
-    from retrieval.device import resolve_device
-    from retrieval.model_card import STATE_NAME, require_no_strangers
+    from retrieval.models.card import STATE_NAME, require_no_strangers
+    from retrieval.models.checkpoint import CARD, ModelCard, read_card, save_model, weights_digest
+    from retrieval.models.device import resolve_device
 
     resolve_device(values["device"])
     torch.manual_seed(0)
@@ -176,7 +176,7 @@ def _make_card(model: Path, values: dict[str, Any], check: "Callable[[Card], Non
 
 def _made_already(model: Path, request: str) -> "Card | None":
     """The card of the model that the same request made, where it is whole: known without making it again."""
-    from retrieval.model_card import CARD, read_card, require_weights
+    from retrieval.models.card import CARD, read_card, require_weights
 
     if not (model / CARD).exists():
         return None

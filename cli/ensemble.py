@@ -30,7 +30,7 @@ def command(models: tuple[Path, ...], output: Path, weights: tuple[float, ...], 
     Example:
       lmr ensemble model-a model-b --weight 1 --weight 0.5 --output both
     """
-    from retrieval.ensemble import save_ensemble
+    from retrieval.models.ensemble import save_ensemble
 
     if weights and len(weights) != len(models):
         raise LmrError(

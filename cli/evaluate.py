@@ -27,8 +27,8 @@ from retrieval.extras import require_report
 from retrieval.words import counted
 
 if TYPE_CHECKING:
-    from index.folder import IndexFolder
-    from index.measured import Measured
+    from index.evaluate.measurement import Measured
+    from index.folder.folder import IndexFolder
 
 
 @click.command(name="evaluate")
@@ -67,8 +67,8 @@ def command(queries: Path | None, index_path: Path, as_json: bool, report: Path 
     """
     if (queries is None) != values["leave_one_out"]:
         raise click.UsageError("give QUERIES or --leave-one-out, one of them")
-    from index.folder import open_folder
-    from index.measured import LEAVE_ONE_OUT
+    from index.evaluate.measurement import LEAVE_ONE_OUT
+    from index.folder.folder import open_folder
 
     if queries is not None:
         require_there(queries)
@@ -122,8 +122,8 @@ def inputs_of(folder: "IndexFolder") -> dict[str, Any]:
 def measure(folder: "IndexFolder", queries: Path | None, values: dict[str, Any]) -> "Measured":
     """The measures on queries, or leaving one out where there are none."""
     from cli.describing import describe_queries
-    from index.look_alikes import Looking
-    from index.measured import measure_left_out, measure_store
+    from index.evaluate.look_alikes import Looking
+    from index.evaluate.measurement import measure_left_out, measure_store
 
     described = None if queries is None else describe_queries(queries, folder, values)
     with PictureBar("looking for copies") as bar:

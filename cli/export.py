@@ -11,7 +11,7 @@ from cli.terminal import say
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
-    from retrieval.model_card import Card
+    from retrieval.models.card import Card
 
 
 @click.command(name="export")
@@ -34,7 +34,7 @@ def command(model: Path, output: Path, overwrite: bool, **values: Any) -> None:
       lmr export model model.onnx --flip
       lmr export both both.onnx --scales 0.707,1,1.414
     """
-    from retrieval.opening import describe_otherwise, onnx_path, open_card
+    from retrieval.embed.load import describe_otherwise, onnx_path, open_card
 
     if output.suffix != ".onnx":
         raise LmrError(f"{output}: the name of an exported model ends in .onnx")
@@ -45,7 +45,7 @@ def command(model: Path, output: Path, overwrite: bool, **values: Any) -> None:
         _require_same(output, card)
         say(f"{output}: unchanged, nothing to do")
         return
-    from retrieval.onnx_export import TOLERANCE, export_onnx
+    from retrieval.embed.onnx_export import TOLERANCE, export_onnx
 
     exported = export_onnx(model, card, output)
     say(
@@ -56,8 +56,8 @@ def command(model: Path, output: Path, overwrite: bool, **values: Any) -> None:
 
 def _require_same(output: Path, card: "Card") -> None:
     """LmrError when what is there is not this very model, whole."""
-    from retrieval.onnx_digest import require_as_written
-    from retrieval.opening import open_card
+    from retrieval.embed.load import open_card
+    from retrieval.embed.onnx_digest import require_as_written
 
     try:
         found = open_card(output)

@@ -15,7 +15,7 @@ from retrieval.errors import LmrError
 from retrieval.files.folders import current_folder
 
 if TYPE_CHECKING:
-    from index.calibration import Calibration
+    from index.calibrate.calibration import Calibration
 
 
 @click.command(name="info")
@@ -71,8 +71,8 @@ def describe(path: Path, *, verify: bool = False) -> dict[str, Any]:
 
 
 def _describe_store(path: Path) -> dict[str, Any]:
-    from retrieval.store import DONE, TODO, UNREADABLE, read_store, read_store_info
-    from retrieval.store_file import has_digests
+    from retrieval.store.file import has_digests
+    from retrieval.store.store import DONE, TODO, UNREADABLE, read_store, read_store_info
 
     info, state = read_store_info(path)
     facts = {
@@ -99,14 +99,14 @@ def _describe_store(path: Path) -> dict[str, Any]:
 
 
 def _describe_model(path: Path) -> dict[str, Any]:
-    from retrieval.opening import onnx_path, open_card
+    from retrieval.embed.load import onnx_path, open_card
 
     what = "model folder" if onnx_path(path) is None else "exported model (ONNX)"
     return {"what": what, **open_card(path).to_json()}
 
 
 def _describe_index(path: Path) -> dict[str, Any]:
-    from index.folder import check_files, read_calibration, read_info
+    from index.folder.folder import check_files, read_calibration, read_info
 
     info = read_info(path)
     check_files(path, info, "size")
@@ -118,7 +118,7 @@ def _describe_index(path: Path) -> dict[str, Any]:
 
 
 def _describe_calibration_file(path: Path) -> dict[str, Any]:
-    from index.folder import read_calibration, read_info
+    from index.folder.folder import read_calibration, read_info
 
     calibration = read_calibration(path.parent, read_info(path.parent))
     assert calibration is not None, f"{path} was there a moment ago"

@@ -9,10 +9,10 @@ import numpy as np
 from cli.options import images_folder
 from cli.progress import PictureBar
 from retrieval.arrays import ObjArray
+from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
 from retrieval.files.utf8_path import is_utf8
 from retrieval.images.source import PictureSource
-from retrieval.manifest import Manifest
 
 _N_PROBED = 200  # pictures looked for, spread over the manifest, before all are
 _ROWS_AT_ONCE = 4096

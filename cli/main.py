@@ -117,7 +117,7 @@ def _is_of_torch(error: Exception) -> bool:
     """Whether torch says with it that there is too little memory."""
     if not isinstance(error, RuntimeError) or "torch" not in sys.modules:
         return False
-    from retrieval.device import lacks_memory
+    from retrieval.models.device import lacks_memory
 
     return lacks_memory(error)
 

@@ -14,8 +14,8 @@ from retrieval.errors import LmrError
 from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
+    from retrieval.data.manifest import Manifest
     from retrieval.images.source import PictureSource
-    from retrieval.manifest import Manifest
 
 _N_SHOWN = 5  # unreadable pictures named
 
@@ -42,8 +42,8 @@ def groups_of_pictures(
 
     Pictures that were measured before are taken from the cache; unreadable ones are listed and stand alone.
     """
-    from retrieval.facts_table import measure_manifest
-    from retrieval.near_duplicates import components, near_pairs
+    from retrieval.data.near_duplicates import components, near_pairs
+    from retrieval.data.quality_cache import measure_manifest
 
     with PictureBar("measuring") as bar:
         facts = measure_manifest(source, cache, n_workers=n_workers, on_begin=bar.begin, on_done=bar.add)
@@ -64,9 +64,9 @@ def groups_of_descriptors(manifest: "Manifest", store_path: Path, min_similarity
 
     LmrError when the store has descriptors of none of them, or one that is zero or not finite.
     """
-    from retrieval.similar_descriptors import similar_groups
-    from retrieval.store_blocks import open_blocks
-    from retrieval.store_layout import DONE
+    from retrieval.store.blocks import open_blocks
+    from retrieval.store.layout import DONE
+    from retrieval.store.near_duplicates import similar_groups
 
     store = open_blocks(store_path)
     row_of: Mapping[str, int] = {image_id: row for row, image_id in enumerate(store.image_id.tolist())}

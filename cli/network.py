@@ -12,13 +12,13 @@ import click
 from cli.options import PATH, pick_values, value_options
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_file
-from retrieval.images.color import Colors
+from retrieval.images.codecs.color import Colors
 from retrieval.images.preprocess import MOST_PIXELS, ImageSpec
-from retrieval.model_card import Description
-from retrieval.model_config import DescriptorPart, ModelConfig
+from retrieval.models.card import Description
+from retrieval.models.config import DescriptorPart, ModelConfig
 
 if TYPE_CHECKING:
-    from retrieval.model import DescriptorModel
+    from retrieval.models.network import DescriptorModel
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -108,7 +108,7 @@ def description_of(values: Mapping[str, Any]) -> Description:
 
 def require_network(values: Mapping[str, Any]) -> None:
     """LmrError for options of a network that cannot be, as far as that can be told without making it."""
-    from retrieval.network_names import require_name
+    from retrieval.models.names import require_name
 
     require_one_start(values)
     require_name(values["backbone"], pretrained=values["pretrained"])
@@ -137,7 +137,7 @@ def network_request(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def build_network(values: Mapping[str, Any]) -> "tuple[DescriptorModel, ImageSpec]":
     """The network and preparation that the options ask for."""
-    from retrieval.model import build_model
+    from retrieval.models.network import build_model
 
     require_one_start(values)
     options = dict(_parse_option(text) for text in values["backbone_options"])

@@ -210,7 +210,7 @@ def images_folder(images: Path | None, manifest_path: Path) -> Path:
 
     Indexes the tars in it, which takes a while the first time, and says what is wrong with them.
     """
-    from retrieval.tars import is_tar
+    from retrieval.images.tars.archive import is_tar
 
     if images is None and (manifest_path.is_dir() or is_tar(manifest_path)):
         return manifest_path
@@ -225,7 +225,7 @@ def images_folder(images: Path | None, manifest_path: Path) -> Path:
 
 def images_place(images: Path) -> Path:
     """The value of --images. LmrError when it is neither a folder nor a tar."""
-    from retrieval.tars import is_tar
+    from retrieval.images.tars.archive import is_tar
 
     if not images.exists():
         raise LmrError(f"--images {images}: there is no such folder")

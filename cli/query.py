@@ -22,8 +22,8 @@ from cli.tars import index_tars
 from cli.terminal import say, say_csv, say_json, say_lines, shown
 from index.answer import certainty, headline
 from retrieval.data.csv_cells import csv_line
+from retrieval.data.names import shown_name
 from retrieval.errors import LmrError
-from retrieval.names import shown_name
 from retrieval.words import agreeing, counted, none_can
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from retrieval.data.pipes import STDIN
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
+    from retrieval.data.manifest import Manifest
     from retrieval.data.table_file import OnRead
-    from retrieval.manifest import Manifest
 
 _SHOWN_BYTES = 10_000_000  # about a second
 _TOLD = "cli.reading.told"  # in the context's meta
@@ -25,8 +25,8 @@ def load_manifest(path: Path, *, is_background: bool = False) -> "Manifest":
 
     is_background: it is known that none of its images shows a landmark.
     """
+    from retrieval.data.manifest import read_manifest
     from retrieval.data.overview import doubts, overview
-    from retrieval.manifest import read_manifest
 
     with reading(path) as on_read:
         manifest = read_manifest(path, on_warning=warn_once, on_read=on_read)

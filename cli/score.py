@@ -34,8 +34,8 @@ def command(submission: Path, solution: Path, as_json: bool, ignore_unknown: boo
       lmr score submission.csv test_solution_public.csv --ignore-unknown --json
     """
 
-    from index.scoring import require_common_labels, score, without_unknown
-    from index.submission import read_solution, read_submission
+    from index.kaggle.scoring import require_common_labels, score, without_unknown
+    from index.kaggle.submission import read_solution, read_submission
 
     answers, truth = read_submission(submission, warn), read_solution(solution, warn)
     if ignore_unknown:

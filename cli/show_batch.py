@@ -9,12 +9,12 @@ import numpy as np
 from cli.progress import list_unreadable
 from retrieval.errors import LmrError
 from retrieval.images.preprocess import ImageSpec
-from retrieval.training.config import TrainConfig
+from retrieval.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from retrieval.arrays import UInt8Array
-    from retrieval.training.augmentation import Batch
-    from retrieval.training.data import TrainingData
+    from retrieval.train.augment import Batch
+    from retrieval.train.data import TrainingData
 
 
 def show_batch(path: Path, data: "TrainingData", spec: ImageSpec, config: TrainConfig) -> int:
@@ -42,10 +42,10 @@ def first_batch(data: "TrainingData", spec: ImageSpec, config: TrainConfig) -> "
     """The batch of the first step of a training with this configuration."""
     import torch
 
-    from retrieval.training.augmentation import mix
-    from retrieval.training.feeding import feed, pictures_of
-    from retrieval.training.run import Run
-    from retrieval.training.step import step_seed
+    from retrieval.train.augment import mix
+    from retrieval.train.loader import feed, pictures_of
+    from retrieval.train.run import Run
+    from retrieval.train.step import step_seed
 
     run = Run(Path(), torch.device("cpu"), n_workers=0)
     with closing(feed(data, pictures_of(data, spec, config), config, run)) as batches:
@@ -57,7 +57,7 @@ def as_seen(batch: "Batch", spec: ImageSpec) -> "UInt8Array":
     """(b, size, size, 3) the network's input, with the normalisation taken back."""
     import torch
 
-    from retrieval.model import to_input
+    from retrieval.models.network import to_input
 
     x = to_input(batch.pictures, spec, torch.device("cpu")).permute(0, 2, 3, 1).numpy()
     levels = (x * np.array(spec.std, dtype=np.float32) + np.array(spec.mean, dtype=np.float32)) * 255

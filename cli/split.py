@@ -18,14 +18,14 @@ from cli.options import (
     writes,
 )
 from cli.terminal import say_result, shown
-from retrieval.dealing import SHARE
-from retrieval.near_duplicates import NEAR_BITS, NEAR_SIMILARITY
+from retrieval.data.near_duplicates import NEAR_BITS, NEAR_SIMILARITY
+from retrieval.split.stratify import SHARE
 from retrieval.words import counted
 
 if TYPE_CHECKING:
-    from retrieval.dealing import Quota
-    from retrieval.landmark_roles import PickBy
-    from retrieval.splitting import SplitRule
+    from retrieval.split.roles import PickBy
+    from retrieval.split.split import SplitRule
+    from retrieval.split.stratify import Quota
 
 _MATTERING = (
     *("val", "test", "val_per_landmark", "test_per_landmark", "at_least", "val_non_landmarks", "test_non_landmarks"),
@@ -147,9 +147,9 @@ def _told(content: dict[str, Any]) -> str:
 
 def _rule(values: dict[str, Any]) -> "SplitRule":
     """The rule that the options ask for. UsageError where they contradict each other."""
-    from retrieval.dealing import Share as Fraction
-    from retrieval.landmark_roles import Choice
-    from retrieval.splitting import SplitRule
+    from retrieval.split.roles import Choice
+    from retrieval.split.split import SplitRule
+    from retrieval.split.stratify import Share as Fraction
 
     for name in ("val", "test"):
         if values[name] is not None and values[f"{name}_per_landmark"] is not None:
@@ -180,8 +180,8 @@ def _rule(values: dict[str, Any]) -> "SplitRule":
 
 
 def _quota(values: dict[str, Any], name: str) -> "Quota":
-    from retrieval.dealing import Count
-    from retrieval.dealing import Share as Fraction
+    from retrieval.split.stratify import Count
+    from retrieval.split.stratify import Share as Fraction
 
     n = values[f"{name}_per_landmark"]
     if n is not None:
@@ -190,7 +190,7 @@ def _quota(values: dict[str, Any], name: str) -> "Quota":
 
 
 def _asks(quota: "Quota") -> bool:
-    from retrieval.dealing import Count
+    from retrieval.split.stratify import Count
 
     return bool(quota.n if isinstance(quota, Count) else quota.fraction)
 

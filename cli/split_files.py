@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.arrays import LongArray, ObjArray
+from retrieval.data.manifest import Manifest, csv_lines, manifest_lines, solution_lines
 from retrieval.data.pipes import is_pipe
-from retrieval.dealing import TEST, TRAIN, VAL
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_file
-from retrieval.manifest import Manifest
-from retrieval.manifest_writing import csv_lines, manifest_lines, solution_lines
-from retrieval.splitting import Split
+from retrieval.split.split import Split
+from retrieval.split.stratify import TEST, TRAIN, VAL
 
 
 def part_manifests(split: Split, *, with_kind: bool) -> dict[str, Manifest]:

@@ -7,10 +7,10 @@ import numpy as np
 
 from cli.terminal import shown
 from retrieval.arrays import LongArray
-from retrieval.dealing import TEST, VAL
-from retrieval.landmark_roles import UNKNOWN, mixed_groups
-from retrieval.manifest import Manifest
-from retrieval.splitting import DROPPED, Split
+from retrieval.data.manifest import Manifest
+from retrieval.split.roles import UNKNOWN, mixed_groups
+from retrieval.split.split import DROPPED, Split
+from retrieval.split.stratify import TEST, VAL
 from retrieval.words import counted
 
 

@@ -18,11 +18,11 @@ from cli.reading import load_manifest
 from cli.split_files import files_of, group_digest, input_digest, part_manifests, refuse_input_in_the_way
 from cli.split_summary import to_json
 from cli.workers import default_workers
-from index.split_folder import NAMES, is_finished, require_place, write_split
+from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
 from retrieval.images.source import PictureSource
-from retrieval.manifest import Manifest
-from retrieval.splitting import SplitRule, split
+from retrieval.split.folder import NAMES, is_finished, require_place, write_split
+from retrieval.split.split import SplitRule, split
 
 
 def split_manifest(path: Path, output: Path, rule: SplitRule, values: Mapping[str, Any]) -> dict[str, Any]:

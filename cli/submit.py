@@ -27,7 +27,7 @@ from retrieval.errors import LmrError
 from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
-    from index.folder import IndexFolder
+    from index.folder.folder import IndexFolder
 
 
 @click.command(name="submit")
@@ -69,8 +69,8 @@ def submit_pictures(test: Path, index_path: Path, output: Path, values: dict[str
     values: images, store, threshold, overwrite, device, threads, workers.
     """
     from index.answers import answer_store, predict
-    from index.folder import open_folder
-    from index.submission import submission_lines
+    from index.folder.folder import open_folder
+    from index.kaggle.submission import submission_lines
     from retrieval.files.digest import sha256_json
     from retrieval.files.made_of import is_made_of, require_no_folder, write_with_record
 
@@ -107,7 +107,7 @@ def submit_pictures(test: Path, index_path: Path, output: Path, values: dict[str
 def describe_test(folder: "IndexFolder", test: Path, values: dict[str, Any]) -> Any:
     """The store of the test pictures, made or completed where it is not there yet."""
     from cli.describing import describe, find_store
-    from retrieval.opening import open_card
+    from retrieval.embed.load import open_card
 
     index_tars(test)
     manifest = load_manifest(test)

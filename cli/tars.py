@@ -7,7 +7,7 @@ from cli.progress import PictureBar
 from cli.terminal import warn
 
 if TYPE_CHECKING:
-    from retrieval.tars import TarSet
+    from retrieval.images.tars.archive import TarSet
 
 
 _LARGE_BYTES = 1_000_000_000  # from which on it takes long enough to say so where no bar is shown
@@ -18,8 +18,8 @@ def index_tars(place: Path) -> "TarSet | None":
 
     Raises LmrError for a tar given by name that cannot be used.
     """
-    from retrieval.tar_indexing import Listener
-    from retrieval.tars import TarSet, is_tar, list_tars, open_tar
+    from retrieval.images.tars.archive import TarSet, is_tar, list_tars, open_tar
+    from retrieval.images.tars.build_index import Listener
 
     notes: list[str] = []
     with PictureBar("indexing tars", unit="B") as bar:

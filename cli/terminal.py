@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from retrieval.errors import LmrError
-from retrieval.visible import visible
+from retrieval.words import visible
 
 _VALUE_CHARACTERS = 300
 _LINE_CHARACTERS = 4000

@@ -28,7 +28,7 @@ from cli.tars import index_tars
 from cli.terminal import say, say_lines
 from retrieval.errors import LmrError
 from retrieval.extras import require_extra
-from retrieval.training.config import (
+from retrieval.train.config import (
     AugmentConfig,
     BalanceConfig,
     DistillationConfig,
@@ -40,8 +40,8 @@ from retrieval.words import counted
 
 if TYPE_CHECKING:
     from cli.training import Plan
-    from retrieval.model import DescriptorModel
-    from retrieval.training.data import TrainingData
+    from retrieval.models.network import DescriptorModel
+    from retrieval.train.data import TrainingData
 
 _TRAIN_HELP = {
     "epochs": "Passes over the pictures.",
@@ -123,7 +123,7 @@ _STAGE_KEYS = {name.replace("_", "-") for name in _STAGE_HELP} | {"data", "negat
 def _outputs(given: Mapping[str, Any]) -> list[Path]:
     """What is written instead of a model, or the model; nothing by others than the first process of torchrun."""
     from cli.training import rate_table
-    from retrieval.training.torchrun import is_first
+    from retrieval.parallel import is_first
 
     picture: Path | None = given["find_rate"]
     if given["summary"] or not is_first():
@@ -196,7 +196,7 @@ def command(manifest: Path, output: Path, **values: Any) -> None:
     from cli.show_batch import show_batch
     from cli.trained import find_trained, record_trained, tell_end, tell_trained_already, training_request
     from cli.training import find_rates, rate_table, train_in_stages, trained_of
-    from retrieval.training.torchrun import is_first
+    from retrieval.parallel import is_first
 
     if values["summary"]:
         print_summary(values)
@@ -289,7 +289,7 @@ def require_used(config: TrainConfig, given: Iterable[str], teachers: Sequence[P
 
 def print_summary(values: dict[str, Any]) -> None:
     """The layers of the network that would be trained."""
-    from retrieval.summary import summarise, to_text
+    from retrieval.models.summary import summarise, to_text
 
     model, spec = build_network(values)
     say_lines(to_text(summarise(model, spec.size), model))
@@ -310,12 +310,12 @@ def read_training_data(
 
     import numpy as np
 
+    from retrieval.data.seen import record_seen
+    from retrieval.images.bytes_source import JoinedSource
     from retrieval.images.source import PictureSource
-    from retrieval.landmark_roles import without_rare
-    from retrieval.seen import record_seen
-    from retrieval.sources import JoinedSource
-    from retrieval.training.data import TrainingData
-    from retrieval.training.teacher import open_teacher
+    from retrieval.split.roles import without_rare
+    from retrieval.train.data import TrainingData
+    from retrieval.train.teacher import open_teacher
 
     for place in (manifest, negatives):
         if place is not None:

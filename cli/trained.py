@@ -12,11 +12,11 @@ from cli.terminal import say, warn
 from retrieval.errors import DamageError, LmrError
 from retrieval.files.digest import sha256_file, sha256_json
 from retrieval.files.json_file import convert, read_signed_json, write_signed_json
-from retrieval.model_card import CARD, CLASSIFIER, STATE_NAME, read_card, require_weights
+from retrieval.models.card import CARD, CLASSIFIER, STATE_NAME, read_card, require_weights
 from retrieval.words import counted
 
 if TYPE_CHECKING:
-    from retrieval.training.data import TrainingData
+    from retrieval.train.data import TrainingData
 
 RECORD = "trained.json"
 CURVES = "training.png"

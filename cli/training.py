@@ -18,16 +18,16 @@ from cli.workers import default_workers
 from retrieval.data.labels import require_meeting
 from retrieval.errors import DamageError, LmrError
 from retrieval.images.preprocess import ImageSpec
-from retrieval.training.config import TrainConfig
+from retrieval.train.config import TrainConfig
 
 if TYPE_CHECKING:
-    from retrieval.model import DescriptorModel
-    from retrieval.training.data import TrainingData
-    from retrieval.training.losses import LandmarkLoss
-    from retrieval.training.processes import Processes
-    from retrieval.training.run import Progress, Validate
-    from retrieval.training.stages import Stage
-    from retrieval.training.state import TrainingState
+    from retrieval.models.network import DescriptorModel
+    from retrieval.train.data import TrainingData
+    from retrieval.train.distributed import Processes
+    from retrieval.train.loop import Stage
+    from retrieval.train.losses import LandmarkLoss
+    from retrieval.train.run import Progress, Validate
+    from retrieval.train.state import TrainingState
 
 _RATE_HEADER = "backbone_rate,head_rate,loss"
 N_VALIDATION_ROWS = 20_000  # training pictures in the index of a validation; more would take longer than the epoch
@@ -58,11 +58,11 @@ def train_in_stages(
     model: "DescriptorModel", plans: Sequence[Plan], output: Path, values: Mapping[str, Any]
 ) -> "TrainingState":
     """Trains into `output`, resuming what is there; values: val, images, workers, device, threads, overwrite."""
-    from retrieval.device import limit_threads, resolve_device
-    from retrieval.training.processes import joined_processes
-    from retrieval.training.stages import train_stages
-    from retrieval.training.state import read_state
-    from retrieval.training.torchrun import is_first
+    from retrieval.models.device import limit_threads, resolve_device
+    from retrieval.parallel import is_first
+    from retrieval.train.distributed import joined_processes
+    from retrieval.train.loop import train_stages
+    from retrieval.train.state import read_state
 
     if values.get("tensorboard"):
         summary_writer()  # refused now, not after the first epoch
@@ -84,7 +84,7 @@ def train_in_stages(
 
 def _require_whole(output: Path) -> None:
     """Raises LmrError where a finished training has lost its model since."""
-    from retrieval.checkpoint import read_card, require_weights
+    from retrieval.models.checkpoint import read_card, require_weights
 
     try:
         require_weights(output, read_card(output))
@@ -95,8 +95,8 @@ def _require_whole(output: Path) -> None:
 def _make_stages(
     plans: Sequence[Plan], output: Path, values: Mapping[str, Any], processes: "Processes", bar: "_StepBar"
 ) -> "list[Stage]":
-    from retrieval.training.run import Run
-    from retrieval.training.stages import Stage, stage_folder
+    from retrieval.train.loop import Stage, stage_folder
+    from retrieval.train.run import Run
 
     workers = default_workers(values["workers"])
     stages = []
@@ -159,7 +159,7 @@ class _StepBar:
         self.bar.note(f"{stage}epoch {progress.epoch + 1}/{config.epochs}, loss {progress.loss:.3f}")
 
     def _measure(self) -> list[int]:
-        from retrieval.training.feeding import count_steps
+        from retrieval.train.loader import count_steps
 
         begins = [0]
         for plan in self.plans:
@@ -171,7 +171,7 @@ class _StepBar:
 def _tell(state: "TrainingState", output: Path, data: "TrainingData") -> None:
     """Lists what could not be read, and draws the curves."""
     from cli.report.curves import save_training_curves
-    from retrieval.training.state import LOG_NAME
+    from retrieval.train.state import LOG_NAME
 
     unreadable = trained_of(state, data).unreadable
     list_unreadable(unreadable, len(unreadable), len(data.landmark))
@@ -194,10 +194,10 @@ def find_rates(model: "DescriptorModel", plan: Plan, picture: Path, values: Mapp
     picture: as `rate_table` takes it.
     """
     from cli.report.plots import plot_rates, to_png
-    from retrieval.device import limit_threads, resolve_device
     from retrieval.files.atomic import write_bytes
-    from retrieval.training.rate_finder import find_rate
-    from retrieval.training.run import Run
+    from retrieval.models.device import limit_threads, resolve_device
+    from retrieval.train.lr_finder import find_rate
+    from retrieval.train.run import Run
 
     limit_threads(values["threads"])
     run = Run(picture.parent, resolve_device(values["device"]), default_workers(values["workers"]))
@@ -249,9 +249,9 @@ def make_validation(
     rows = np.sort(np.random.default_rng(0).permutation(np.flatnonzero(data.landmark >= 0))[:N_VALIDATION_ROWS])
 
     def by_vote(model: "DescriptorModel") -> tuple[Any, Any, Any]:
-        from index.search import FlatIndex
-        from index.voting import VoteRule, best, vote
-        from retrieval.embedding import Embedder
+        from index.search.flat import FlatIndex
+        from index.vote import VoteRule, best, vote
+        from retrieval.embed.torch_embedder import Embedder
 
         embedder = Embedder(model, spec, device, n_workers=workers)
         index_rows, vectors = embedder.embed_all(data.source, rows)
@@ -262,7 +262,7 @@ def make_validation(
     def by_class(model: "DescriptorModel", head: Any) -> tuple[Any, Any, Any]:
         import torch
 
-        from retrieval.classifying import Classifier, RawEmbedder
+        from retrieval.train.classifier import Classifier, RawEmbedder
 
         embedder = RawEmbedder(model, spec, device, n_workers=workers)
         query_rows, features = embedder.embed_all(queries, np.arange(len(manifest)))
@@ -284,7 +284,7 @@ def make_validation(
 
 def _make_way(output: Path, *, overwrite: bool) -> None:
     """Refuses a model that another run made; with `overwrite` the training starts afresh."""
-    from retrieval.model_card import CARD, STATE_NAME, require_no_strangers
+    from retrieval.models.card import CARD, STATE_NAME, require_no_strangers
 
     if overwrite:
         forget_trained(output)

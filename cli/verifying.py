@@ -101,9 +101,9 @@ def _check_of(path: Path) -> Callable[[Path], str] | None:
 
 
 def _verify_store(path: Path) -> str:
-    from retrieval.store import read_store
-    from retrieval.store_file import PARTIAL, require_whole
-    from retrieval.store_rows import require_rows
+    from retrieval.store.file import PARTIAL, require_whole
+    from retrieval.store.rows import require_rows
+    from retrieval.store.store import read_store
 
     has_digests = require_whole(path)
     if path.name.endswith(PARTIAL):
@@ -116,8 +116,8 @@ def _verify_store(path: Path) -> str:
 
 
 def _verify_index(path: Path) -> str:
-    from index.folder import open_folder
-    from retrieval.opening import model_files, open_card
+    from index.folder.folder import open_folder
+    from retrieval.embed.load import model_files, open_card
 
     folder = open_folder(current_folder(path), device="cpu")
     model_files(folder.model_path, open_card(folder.model_path))
@@ -125,16 +125,16 @@ def _verify_index(path: Path) -> str:
 
 
 def _verify_model(path: Path) -> str:
-    from retrieval.model_card import CARD, CLASSIFIER, STATE_NAME
-    from retrieval.onnx_digest import require_as_written
-    from retrieval.opening import model_files, onnx_path, open_card
+    from retrieval.embed.load import model_files, onnx_path, open_card
+    from retrieval.embed.onnx_digest import require_as_written
+    from retrieval.models.card import CARD, CLASSIFIER, STATE_NAME
 
     files = sorted(model_files(path, open_card(path)))
     exported = onnx_path(path)
     if exported is not None:
         return f"{exported.name} is as it was written" if require_as_written(exported) else NO_DIGESTS
     if (path / CLASSIFIER).is_file():
-        from retrieval.classifying import load_classifier
+        from retrieval.train.classifier import load_classifier
 
         load_classifier(path)
         files.append(CLASSIFIER)
@@ -144,7 +144,7 @@ def _verify_model(path: Path) -> str:
 
 
 def _is_sealed(folder: Path) -> bool:
-    from retrieval.training.state import require_state
+    from retrieval.train.state import require_state
 
     return require_state(folder)
 
@@ -154,7 +154,7 @@ def _verify_state(path: Path) -> str:
 
 
 def _verify_cleaning(folder: Path) -> str:
-    from index.cleaning.folder import require_written
+    from index.clean.folder import require_written
 
     require_written(folder)
     return "its tables are as they were written"
@@ -162,7 +162,7 @@ def _verify_cleaning(folder: Path) -> str:
 
 def _verify_split(folder: Path) -> str:
     from cli.class_folders import is_tree, require_record
-    from index.split_folder import is_finished
+    from retrieval.split.folder import is_finished
 
     if is_tree(folder):
         require_record(folder)
@@ -173,7 +173,7 @@ def _verify_split(folder: Path) -> str:
 
 
 def _verify_download(folder: Path) -> str:
-    from retrieval.download.verifying import verify_pictures
+    from retrieval.download.survey import verify_pictures
 
     return f"{counted(verify_pictures(folder), 'picture')} compared with the ledger, none differs"
 
@@ -199,7 +199,7 @@ def _verify_moves(path: Path) -> str:
 
 
 def _verify_table(path: Path) -> str:
-    from retrieval.facts_table import require_sound
+    from retrieval.data.quality_cache import require_sound
 
     require_sound(path)
     return "SQLite finds it sound"

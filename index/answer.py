@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from retrieval.data.names import shown_name
 from retrieval.errors import UnreadableError
-from retrieval.names import shown_name
-from retrieval.visible import visible
+from retrieval.words import visible
 
 if TYPE_CHECKING:
-    from index.thumbnails import Kept
+    from index.folder.thumbnails import Kept
 
 NO_LANDMARK = "no known landmark"
 N_NEIGHBOURS = 5  # shown in a notebook
@@ -155,9 +155,9 @@ def _shown(text: str) -> str:
 
 def _picture(path: str, kept: "Kept | None" = None) -> str:
     """An <img> of the picture at a path, or of what the index keeps of it; '' where there is neither."""
-    from index.thumbnails import read_shown
+    from index.folder.thumbnails import read_shown
     from retrieval.images.decode import decode
-    from retrieval.images.sizing import contain
+    from retrieval.images.limits import contain
 
     buffer = io.BytesIO()
     try:

@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.background import background_similarity
-from index.calibration import Calibration
+from index.calibrate.calibration import Calibration
 from index.confidence import sigmoid
 from index.copies import SAME_PICTURE
-from index.folder import IndexFolder, tell_difference
+from index.folder.folder import IndexFolder, tell_difference
 from index.predictions import Predictions
-from index.search import Neighbours
-from index.voting import Votes, best, vote
+from index.search.flat import Neighbours
+from index.vote import Votes, best, vote
 from retrieval.arrays import FloatArray, IntArray, LongArray, ObjArray, read_only
 from retrieval.errors import LmrError
-from retrieval.store import Descriptors
+from retrieval.store.store import Descriptors
 from retrieval.words import counted
 
 N = TypeVar("N", bound=np.generic)

@@ -6,8 +6,8 @@ import binascii
 import numpy as np
 
 from retrieval.arrays import FloatArray
+from retrieval.data.near_duplicates import HashArray
 from retrieval.errors import LmrError
-from retrieval.near_duplicates import HashArray
 
 SKETCH_BITS = 64
 MOST = 50_000  # sketches kept; of more a sample

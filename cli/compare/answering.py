@@ -14,10 +14,10 @@ from cli.compare.timing import describing, measure_rate
 from cli.compare.workshop import Workshop, run_step, write_config
 from cli.workers import default_workers
 from retrieval.arrays import LongArray
-from retrieval.recipe import Recipe
+from retrieval.train.recipe import Recipe
 
 if TYPE_CHECKING:
-    from index.compared import System
+    from index.compare.systems import System
 
 N_CLASSES_KEPT = 100  # most probable classes of each query, of which a mean of members is made
 
@@ -35,7 +35,7 @@ def index_system(
     shop: Workshop, parts: Sequence[Recipe], models: Sequence[Path | None], place: tuple[Path, Path]
 ) -> Ready:
     """An index folder. parts, models: one, or several that describe as one; place: of stores, of all else."""
-    from index.compared import CalibratedIndex, PlainNeighbours
+    from index.compare.systems import CalibratedIndex, PlainNeighbours
 
     recipe, (described, folder) = parts[0], place
     network = network_of(parts, models, described)
@@ -56,11 +56,11 @@ def index_system(
 
 def classifier(shop: Workshop, recipe: Recipe, model: Path | None, folder: Path) -> Ready:
     """The probabilities of a network's classes for every part. model: None is a caller's bug."""
-    from index.compared import Classes
-    from index.comparing import Probabilities
-    from retrieval.classifying import open_classifier
-    from retrieval.device import limit_threads, resolve_device
+    from index.compare.measure import Probabilities
+    from index.compare.systems import Classes
     from retrieval.images.source import PictureSource
+    from retrieval.models.device import limit_threads, resolve_device
+    from retrieval.train.classifier import open_classifier
 
     if model is None:
         raise ValueError("a classifier has a trained model")
@@ -93,7 +93,7 @@ def classifier(shop: Workshop, recipe: Recipe, model: Path | None, folder: Path)
 
 def calibration_settings(recipe: Recipe, folder: Path) -> Any:
     """What [calibrate] says, as the command reads it."""
-    from index.calibration import CalibrationSettings
+    from index.calibrate.calibration import CalibrationSettings
 
     config = write_config(folder / "calibrate.toml", recipe.tables.get("calibrate", {}))
     given = parse_step("calibrate", config)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cli.compare.plan import Entry
     from cli.compare.results import Row
     from cli.compare.workshop import Workshop
-    from retrieval.recipe import Options, Recipe
+    from retrieval.train.recipe import Options, Recipe
 
 BASELINES = {
     "random": "Landmarks at random, with random certainty.",
@@ -56,7 +56,7 @@ def command(recipes: tuple[str, ...], list_only: bool, **values: Any) -> None:
       lmr compare slides:backbone=resnet101,optimizer=rmsprop kapoor --data parts --seeds 0,1,2
     """
     from cli.compare.plan import step_options
-    from retrieval.recipe import read_recipe, recipe_names
+    from retrieval.train.recipe import read_recipe, recipe_names
 
     options = step_options()
     if list_only:
@@ -117,8 +117,8 @@ def _row(shop: "Workshop", entry: "Entry", options: "Options", seeds: list[int],
     """One system with all its seeds, after the search where one is asked for."""
     from cli.compare.results import Row, Run
     from cli.compare.running import make_system
-    from index.comparing import measure
-    from retrieval.recipe import members, settle
+    from index.compare.measure import measure
+    from retrieval.train.recipe import members, settle
 
     recipe = entry.recipe
     tried: list[dict[str, Any]] = []
@@ -142,8 +142,8 @@ def _search(
 ) -> "tuple[Recipe, list[dict[str, Any]]]":
     """The recipe with the combination of listed values that has the largest GAP on val, and all that were tried."""
     from cli.compare.running import make_system
-    from index.comparing import measure
-    from retrieval.recipe import change, choices, draw, members
+    from index.compare.measure import measure
+    from retrieval.train.recipe import change, choices, draw, members
 
     if not choices(entry.recipe, options):
         return entry.recipe, []
@@ -161,8 +161,8 @@ def _search(
 def _baselines(shop: "Workshop", part: str) -> "list[Row]":
     """What answers without looking."""
     from cli.compare.results import Row, Run
-    from index.compared import Chance, answers_of
-    from index.comparing import measure
+    from index.compare.measure import measure
+    from index.compare.systems import Chance, answers_of
 
     val, asked = shop.queries["val"][2], shop.queries[part][2]
     rows = []
@@ -187,7 +187,7 @@ def _report(path: Path, rows: "Sequence[Row]", facts: dict[str, Any]) -> None:
 
 def _changes(values: dict[str, Any]) -> dict[str, Any]:
     """Overrides for all recipes."""
-    from retrieval.recipe import parse_values
+    from retrieval.train.recipe import parse_values
 
     changes = parse_values("--set", values["changes"])
     if values["weights"] is not None:

@@ -15,9 +15,9 @@ from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.digest import sha256_file
 
 if TYPE_CHECKING:
-    from index.comparing import Asked
-    from index.evaluation import Queries
-    from retrieval.manifest import Manifest
+    from index.compare.measure import Asked
+    from index.evaluate.evaluation import Queries
+    from retrieval.data.manifest import Manifest
 
 TRAIN, VAL, TEST = "train.csv", "val.csv", "test.csv"
 N_NEEDED = {"val": 2, "test": 1}  # queries that show a landmark of train; on val some fit and others judge
@@ -82,8 +82,8 @@ def read_queries(data: ComparisonData, part: str) -> "tuple[Manifest, Queries, A
 
     LmrError: no labels, or too few queries that show a landmark of train.
     """
-    from index.comparing import ask
-    from index.evaluation import Queries
+    from index.compare.measure import ask
+    from index.evaluate.evaluation import Queries
     from retrieval.arrays import object_array
 
     path = data.parts[part]
@@ -116,8 +116,8 @@ def file_digest(path: Path) -> str:
 
 def _digest(path: Path, images: Path) -> str:
     """sha256 (hex) of a manifest and some of its pictures; one that cannot be read counts as empty."""
+    from retrieval.data.manifest import read_manifest
     from retrieval.images.source import PictureSource
-    from retrieval.manifest import read_manifest
 
     digest, manifest = hashlib.sha256(file_digest(path).encode()), read_manifest(path)
     source = PictureSource(manifest, images)
@@ -131,7 +131,7 @@ def _digest(path: Path, images: Path) -> str:
 
 
 def _find_solution(folder: Path) -> Path:
-    from retrieval.manifest import read_manifest
+    from retrieval.data.manifest import read_manifest
 
     for name in SOLUTIONS:
         if (folder / name).is_file() and read_manifest(folder / name).has_labels:

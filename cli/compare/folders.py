@@ -10,7 +10,7 @@ from typing import Any
 from cli.compare.data import file_digest
 from cli.compare.workshop import Workshop
 from retrieval.errors import LmrError
-from retrieval.recipe import Recipe, texts
+from retrieval.train.recipe import Recipe, texts
 
 FORMAT_VERSION = 2  # of what is kept; raise it when answers to the same recipe change
 MANIFEST_KEYS = ("negatives", "val", "data")  # options whose value is a manifest of the data folder

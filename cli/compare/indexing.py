@@ -11,12 +11,12 @@ from cli.compare.plan import parse_step
 from cli.compare.workshop import Workshop, run_step, write_config
 from cli.network import description_of
 from retrieval.errors import LmrError
-from retrieval.model_card import Description
-from retrieval.recipe import Recipe
+from retrieval.models.card import Description
+from retrieval.train.recipe import Recipe
 
 if TYPE_CHECKING:
-    from index.folder import IndexFolder
-    from retrieval.store import Descriptors
+    from index.folder.folder import IndexFolder
+    from retrieval.store.store import Descriptors
 
 
 def describe_rows(shop: Workshop, parts: Sequence[Recipe], network: Path, described: Path) -> list[Path]:
@@ -53,8 +53,8 @@ def network_of(parts: Sequence[Recipe], models: Sequence[Path | None], described
 
 def _prepare(recipe: Recipe, model: Path, copy: Path) -> None:
     """A copy of a model folder that describes pictures as the recipe's [embed] says, without being told."""
-    from retrieval.model_card import write_card
-    from retrieval.opening import describe_otherwise, open_card
+    from retrieval.embed.load import describe_otherwise, open_card
+    from retrieval.models.card import write_card
 
     card = open_card(model)
     copy.mkdir(exist_ok=True)
@@ -66,7 +66,7 @@ def _prepare(recipe: Recipe, model: Path, copy: Path) -> None:
 
 def build(shop: Workshop, recipe: Recipe, described: tuple[Path, Sequence[Path]], folder: Path) -> "IndexFolder":
     """The index folder over descriptors. described: the network and the stores that `describe_rows` made with it."""
-    from index.folder import open_folder
+    from index.folder.folder import open_folder
 
     network, (rows, *others) = described
     table = {key: value for key, value in recipe.tables.get("build-index", {}).items() if key != "background"}

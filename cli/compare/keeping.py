@@ -10,7 +10,7 @@ import numpy as np
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
-    from index.comparing import Answered
+    from index.compare.measure import Answered
 
 _REMEDY = "remove it and run the same command again"  # what is kept can be made again
 
@@ -35,8 +35,8 @@ def write_answers(path: Path, answered: "Answered") -> None:
 
 def read_answers(path: Path, n: int | None = None) -> "Answered":
     """What `write_answers` wrote of n queries, None = any number. LmrError when it is damaged or cannot be read."""
-    from index.comparing import Answered
-    from index.voting import Votes
+    from index.compare.measure import Answered
+    from index.vote import Votes
     from retrieval.files.sealed_zip import require_sealed
 
     try:

@@ -13,8 +13,8 @@ from cli.compare.data import ComparisonData
 from cli.main import COMMANDS
 from cli.options import given_options, long_name, read_stages
 from retrieval.errors import LmrError
-from retrieval.recipe import COMMANDS as STEPS
-from retrieval.recipe import (
+from retrieval.train.recipe import COMMANDS as STEPS
+from retrieval.train.recipe import (
     NETWORK_KEYS,
     Options,
     Recipe,

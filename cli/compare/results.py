@@ -11,9 +11,9 @@ from cli.terminal import shown
 from retrieval.data.csv_cells import csv_line
 
 if TYPE_CHECKING:
-    from index.comparing import Measured
+    from index.compare.measure import Measured
     from retrieval.arrays import FloatArray
-    from retrieval.recipe import Recipe
+    from retrieval.train.recipe import Recipe
 
 # Key, heading, and how a value is told.
 COLUMNS = (
@@ -61,7 +61,7 @@ class Row:
 
     def figure(self, key: str) -> tuple[float | None, float | None]:
         """Mean and standard deviation over the seeds; None where there is none."""
-        from index.comparing import spread
+        from index.compare.measure import spread
 
         return spread([run.values[key] for run in self.runs])
 

@@ -15,10 +15,10 @@ from cli.compare.keeping import read_answers, read_facts, write_answers, write_f
 from cli.compare.plan import Entry
 from cli.compare.workshop import FACTS, FINISHED, Workshop, run_step, write_config
 from retrieval.errors import LmrError
-from retrieval.recipe import Options, Recipe, members, settle
+from retrieval.train.recipe import Options, Recipe, members, settle
 
 if TYPE_CHECKING:
-    from index.comparing import Answered
+    from index.compare.measure import Answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def _train(shop: Workshop, recipe: Recipe, folder: Path) -> None:
 
 def _answers(shop: Workshop, group: Group, part: str) -> "tuple[Answered, dict[str, float | None]]":
     """The answers to a part, kept in the system's folder."""
-    from index.compared import answers_of
+    from index.compare.systems import answers_of
 
     asked = {name: asked for name, (_, _, asked) in shop.queries.items()}
     kept = group.folder / f"answers-{part}-{shop.data.digest(shop.data.parts[part])[:12]}.npz"
@@ -150,8 +150,8 @@ def _make(shop: Workshop, group: Group) -> Ready:
 
 def _join(shop: Workshop, group: Group, ready: Sequence[Ready]) -> Ready:
     """Members that answer as one: the majority of their answers, or the mean of their probabilities."""
-    from index.compared import Classes, Majority
-    from index.comparing import mean_probabilities
+    from index.compare.measure import mean_probabilities
+    from index.compare.systems import Classes, Majority
 
     rate = 1 / sum(1 / member.pictures_per_s for member in ready)
     sizes = [member.descriptor_bytes for member in ready if member.descriptor_bytes is not None]

@@ -14,12 +14,12 @@ from cli.compare.data import ComparisonData
 from cli.compare.plan import step_command
 from cli.options import is_waiting, warn
 from retrieval.errors import LmrError
-from retrieval.recipe import to_toml
+from retrieval.train.recipe import to_toml
 
 if TYPE_CHECKING:
-    from index.comparing import Asked
-    from index.evaluation import Queries
-    from retrieval.manifest import Manifest
+    from index.compare.measure import Asked
+    from index.evaluate.evaluation import Queries
+    from retrieval.data.manifest import Manifest
 
 FINISHED, FACTS = "finished.json", "facts.json"  # what is written last, for a model and for a system
 

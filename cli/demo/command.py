@@ -13,7 +13,7 @@ from cli.tars import index_tars
 from cli.terminal import say_json, say_lines, shown, warn_lines
 from retrieval.extras import require_report
 from retrieval.images.preprocess import MOST_PIXELS
-from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
+from retrieval.train.config import AugmentConfig, LossConfig, TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,7 +131,7 @@ def run_demo(demo: "DemoSet", values: dict[str, Any]) -> Outcome:
     from cli.query import to_text as answer_text
     from cli.report.answers import save_answers
     from cli.submit import submit_pictures
-    from index.folder import open_folder
+    from index.folder.folder import open_folder
 
     _step("training a network from scratch" if _is_from_scratch(values) else "training")
     spec = _train(demo, values)
@@ -210,8 +210,8 @@ def _measure_untrained(demo: "DemoSet", spec: "ImageSpec", values: dict[str, Any
     import torch
 
     from cli.evaluate import measure
-    from index.folder import open_folder
-    from retrieval.checkpoint import CARD, save_model
+    from index.folder.folder import open_folder
+    from retrieval.models.checkpoint import CARD, save_model
 
     folder = Path("untrained")
     folder.mkdir(exist_ok=True)
@@ -231,8 +231,8 @@ def _index(
     """The index folder of a model and a preparation, with the stores that it is built from."""
     from cli.build_index import build_from_stores
     from cli.describing import embed_manifest
-    from retrieval.checkpoint import read_card
-    from retrieval.manifest import read_manifest
+    from retrieval.data.manifest import read_manifest
+    from retrieval.models.checkpoint import read_card
 
     model, spec = made_by
     card = replace(read_card(model), image_spec=spec)
@@ -249,9 +249,9 @@ def _index(
 
 def _calibrate(index_path: Path, demo: "DemoSet", store: Path, values: dict[str, Any]) -> None:
     from cli.describing import describe_queries
-    from index.calibrating import calibrate_folder
-    from index.calibration import CalibrationSettings
-    from index.folder import open_folder
+    from index.calibrate.calibration import CalibrationSettings
+    from index.calibrate.run import calibrate_folder
+    from index.folder.folder import open_folder
 
     folder = open_folder(index_path, device="cpu")
     described, queries = describe_queries(demo.val, folder, values | {"images": demo.images, "store": store})

@@ -8,14 +8,14 @@ from cli.demo.scenes import DemoSet
 from cli.near_duplicates import groups_of_pictures
 from cli.options import FACTS
 from cli.split_files import files_of, name_lines, part_manifests
-from index.split_folder import NAMES
-from retrieval.dealing import Share
+from retrieval.data.manifest import Manifest, read_manifest
+from retrieval.data.near_duplicates import NEAR_BITS
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_text
 from retrieval.images.source import PictureSource
-from retrieval.manifest import Manifest, read_manifest
-from retrieval.near_duplicates import NEAR_BITS
-from retrieval.splitting import SplitRule, split
+from retrieval.split.folder import NAMES
+from retrieval.split.split import SplitRule, split
+from retrieval.split.stratify import Share
 from retrieval.words import agreeing, counted
 
 HELD_OUT = Share(0.2)  # of a landmark's pictures, in val and in test each

@@ -26,7 +26,7 @@ from retrieval.errors import DamageError, LmrError
 from retrieval.files.atomic import write_error, write_text
 from retrieval.files.folders import flush_tree
 from retrieval.files.json_file import read_json, write_json
-from retrieval.pool import run_tasks
+from retrieval.parallel import run_tasks
 
 FORMAT_VERSION = 1
 RECORD = "scenes.json"

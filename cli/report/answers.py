@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from cli.report.html import ReportPicture, fill_template
 from cli.report.sheet import MAX_ROWS, SheetEntry, SheetNeighbour, sheet_bytes, sheet_format
 from index.answer import NO_LANDMARK, certainty, headline
+from retrieval.data.names import shown_name
 from retrieval.errors import LmrError
 from retrieval.extras import require_extra
 from retrieval.files.atomic import write_bytes
 from retrieval.files.made_of import Inputs, write_bytes_with_record
-from retrieval.names import shown_name
 from retrieval.words import counted
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from cli.report.comparison_plots import (
 from cli.report.curves import read_log
 from cli.report.html import Figure, figure, fill_template
 from retrieval.files.atomic import write_text
-from retrieval.recipe import Recipe, to_toml
+from retrieval.train.recipe import Recipe, to_toml
 
 if TYPE_CHECKING:
-    from index.comparing import Confusion
+    from index.compare.measure import Confusion
 
 TEMPLATE = "comparison.html"
 _SETTINGS = {"loss": "loss {}", "size": "{} px", "epochs": "epochs: {}", "optimizer": "{}", "freeze": "freeze {}"}

@@ -10,8 +10,8 @@ from cli.report.plots import BLUE, GREEN, INK, ORANGE, PINK, SKY, drawable, lege
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from index.comparing import Confusion
-    from index.thresholds import Curves
+    from index.calibrate.thresholds import Curves
+    from index.compare.measure import Confusion
 
 _DARK, _LIGHT = "#1d2127", "white"  # on shades that are the same on light and dark pages
 _COLOURS, _DASHES = (BLUE, ORANGE, GREEN, PINK, SKY), ("-", "--", "-.", ":")

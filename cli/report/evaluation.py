@@ -19,10 +19,10 @@ from retrieval.files.made_of import write_with_record
 from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
-    from index.evaluation import Evaluation
-    from index.folder import IndexFolder
-    from index.measured import Measured
-    from index.mistakes import ConfidentError, Confusion
+    from index.evaluate.errors import ConfidentError, Confusion
+    from index.evaluate.evaluation import Evaluation
+    from index.evaluate.measurement import Measured
+    from index.folder.folder import IndexFolder
 
 MOST_LISTED = 500  # landmarks that the page lists; the table beside it has all
 N_LEAKED = 24  # queries known to the index that the page shows
@@ -81,7 +81,7 @@ def landmarks_path(report: Path) -> Path:
 
 
 def landmark_rows(folder: "IndexFolder", evaluation: "Evaluation") -> list[dict[str, Any]]:
-    """A line for each landmark: the figures of `index.per_landmark`, with names for people."""
+    """A line for each landmark: the figures of `index.evaluate.per_landmark`, with names for people."""
     lines = []
     for figures in evaluation.landmarks:
         line = asdict(figures) | {"name": _name(folder, figures.landmark_id)}

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cli.report.html import ReportPicture, fill_template
-from index.cleaning.decisions import REASONS
-from index.cleaning.folder import DECISIONS
+from index.clean.decisions import REASONS
+from index.clean.folder import DECISIONS
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
 
 if TYPE_CHECKING:
-    from index.cleaning.decisions import Decisions
+    from index.clean.decisions import Decisions
     from retrieval.arrays import LongArray
-    from retrieval.manifest import Manifest
+    from retrieval.data.manifest import Manifest
 
 TEMPLATE = "gallery.html"
 N_NEIGHBOURS = 4  # shown beside each picture

@@ -13,11 +13,11 @@ from index.answer import NO_LANDMARK
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import write_bytes
 from retrieval.images.decode import decode
-from retrieval.images.sizing import contain
+from retrieval.images.limits import contain
 from retrieval.words import counted
 
 if TYPE_CHECKING:
-    from index.thumbnails import Kept
+    from index.folder.thumbnails import Kept
 
 Colour = tuple[int, int, int]
 
@@ -177,7 +177,7 @@ def _file_name(picture: str | None) -> str:
 
 
 def _read(picture: str | None, kept: "Kept | None") -> bytes:
-    from index.thumbnails import read_shown
+    from index.folder.thumbnails import read_shown
 
     try:
         return read_shown(picture or "", kept)

@@ -13,18 +13,18 @@ from cli.reading import load_manifest
 from cli.stats.data import Beside, Data, read_data
 from cli.stats.document import describe_data
 from cli.stats.measured import Measured, describe_duplicates, describe_leakage, describe_pictures
-from index import picture_statistics as statistics
-from index.duplicates import same_bytes, same_look
+from index.stats import images as statistics
+from index.stats.duplicates import same_bytes, same_look
 from retrieval.data.csv_cells import csv_line
+from retrieval.data.manifest import Manifest
+from retrieval.data.quality_cache import measure_manifest
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.facts_table import measure_manifest
 from retrieval.images.source import PictureSource, read_picture
-from retrieval.manifest import Manifest
 from retrieval.words import none_can
 
 if TYPE_CHECKING:
     from cli.stats.described import Described
-    from index.clusters import Clusters
+    from index.stats.clusters import Clusters
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def _describe(data: Data, asked: Asked, document: dict[str, Any]) -> "tuple[Desc
     if asked.store is None:
         return None, None
     from cli.stats.described import describe_alike, describe_clusters, describe_map, open_described
-    from index.clusters import find_clusters
+    from index.stats.clusters import find_clusters
 
     labelling = data.labelling
     described = open_described(asked.store, data.pictures.image_id, labelling.first_landmark(), labelling.names)

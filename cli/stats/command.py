@@ -18,9 +18,9 @@ from cli.options import (
     writes,
 )
 from cli.terminal import say_result
+from retrieval.data.near_duplicates import NEAR_SIMILARITY
 from retrieval.extras import install_hint, missing, require_report
-from retrieval.near_duplicates import NEAR_SIMILARITY
-from retrieval.resolution import SCREEN_DIAGONAL_IN
+from retrieval.images.quality import SCREEN_DIAGONAL_IN
 
 if TYPE_CHECKING:
     from cli.stats.collecting import Asked

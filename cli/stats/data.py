@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 
 from cli.options import warn
 from cli.reading import load_manifest, reading, warn_once
-from index.label_statistics import Labelling, labelling_of
-from index.open_images_statistics import MIN_LABEL_CONFIDENCE, labelling_of_rows
+from index.stats.labels import Labelling, labelling_of
+from index.stats.open_images import MIN_LABEL_CONFIDENCE, labelling_of_rows
 from retrieval.data.columns import Blanks, count_blanks, read_column
+from retrieval.data.formats import Layout, read_layout
+from retrieval.data.manifest import Manifest, open_table, read_names
+from retrieval.data.names import of_no_landmark
+from retrieval.data.open_images import Hierarchy, LabelRows, read_hierarchy, read_label_rows
 from retrieval.data.overview import overview_line
 from retrieval.errors import LmrError
-from retrieval.hierarchy import Hierarchy, read_hierarchy
-from retrieval.manifest import Manifest, open_table, read_names
-from retrieval.manifest_formats import Layout, read_layout
-from retrieval.names import of_no_landmark
-from retrieval.open_images import LabelRows, read_label_rows
 
 if TYPE_CHECKING:
     from retrieval.arrays import ObjArray

@@ -9,12 +9,12 @@ from cli.progress import PictureBar
 from cli.stats.measured import describe_groups
 from retrieval.arrays import LongArray, ObjArray, read_only
 from retrieval.errors import LmrError
-from retrieval.store_blocks import StoreBlocks, open_blocks
+from retrieval.store.blocks import StoreBlocks, open_blocks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from index.clusters import Clusters
+    from index.stats.clusters import Clusters
 
 N_EXAMPLES = 4
 
@@ -57,7 +57,7 @@ def open_described(path: "Path", image_id: ObjArray, landmark: LongArray, names:
 
 def describe_alike(described: Described, near_similarity: float, seed: int) -> dict[str, Any]:
     """Groups of pictures with near descriptors."""
-    from index.duplicates import N_COMPARED, same_descriptor
+    from index.stats.duplicates import N_COMPARED, same_descriptor
 
     rng = np.random.default_rng(seed)
     with PictureBar("comparing") as bar:
@@ -72,7 +72,7 @@ def describe_alike(described: Described, near_similarity: float, seed: int) -> d
 
 def describe_map(described: Described, n_pictures: int, seed: int) -> dict[str, Any]:
     """Where the descriptors of at most n_pictures, drawn by the seed, lie in the plane."""
-    from index.descriptor_map import map_descriptors
+    from index.stats.clusters import map_descriptors
 
     at = np.arange(len(described.row))
     if len(at) > n_pictures:
@@ -94,7 +94,7 @@ def describe_map(described: Described, n_pictures: int, seed: int) -> dict[str, 
 
 def describe_clusters(described: Described, clusters: "Clusters", seed: int) -> dict[str, Any]:
     """All clusters with their landmarks and the pictures nearest to their centroids."""
-    from index.clusters import central, describe_cluster, purity
+    from index.stats.clusters import central, describe_cluster, purity
 
     landmark, image_id = described.landmark, described.image_id
     return {

@@ -3,9 +3,8 @@
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from index import label_statistics as labels
-from index import open_images_statistics as open_images
-from index.hosts import describe_hosts
+from index.stats import labels, open_images
+from index.stats.labels import describe_hosts
 
 if TYPE_CHECKING:
     from cli.stats.data import Data

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from index import duplicates
-from index import picture_statistics as statistics
+from index.stats import duplicates
+from index.stats import images as statistics
 from retrieval.arrays import LongArray, ObjArray
 
 if TYPE_CHECKING:
-    from retrieval.facts_table import FactsTable
-    from retrieval.manifest import Manifest
+    from retrieval.data.manifest import Manifest
+    from retrieval.data.quality_cache import FactsTable
 
 N_RANKED = 4  # pictures at each end of a ranking
 N_OUTLIERS = 100  # that the document names of each kind

@@ -3,14 +3,15 @@
 import csv
 import itertools
 import lzma
+import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from retrieval.data.delimiters import read_head
 from retrieval.data.pipes import Place, place_of
 from retrieval.data.table_file import MAX_LINE_BYTES, OnRead, open_text, place_of_broken_text
 from retrieval.errors import LmrError
@@ -20,6 +21,10 @@ from retrieval.words import counted
 # 8192 took twice as long for 4.1 million rows.
 _BATCH_ROWS = 512
 _SHOWN_ROWS = 10
+_NAMES = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_TOLD = re.compile(r"sep=(.?)")  # what Excel understands in a first line, and writes there
+_MAX_LINES = 64  # of a header, whose names may hold line breaks
+_MAX_LETTERS = 1 << 20
 
 
 class BadRows:
@@ -167,3 +172,58 @@ def _quoting_problem(error: csv.Error) -> str:
     if "unexpected end of data" in str(error):
         return "a quotation mark is opened and never closed"
     return f"broken quoting ({error})"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How a table begins. n_rows: that stand before its data, blank ones not counted. names: of its columns."""
+
+    delimiter: str
+    n_rows: int
+    names: list[str]
+
+    def notes(self, source: str) -> list[str]:
+        """A line where the columns are not separated by commas."""
+        return [f"{source}: columns separated by {_NAMES[self.delimiter]}"] if self.delimiter in _NAMES else []
+
+
+def read_head(text: Iterable[str]) -> Head:
+    """The head of a table of these lines; without names where it is empty.
+
+    The header is separated by commas unless it holds two columns by one other character and no two by commas. Raises
+    csv.Error where it can be read in no way.
+    """
+    lines = _first_lines(text)
+    first = _tried_row(lines, ",")
+    told = _TOLD.fullmatch("".join(first[:1])) if len(first) < 3 and not any(first[1:]) else None
+    if told is not None and (delimiter := told[1] or ",") in (",", *_NAMES):
+        return Head(delimiter, 2, _first_row(lines, delimiter, 1))
+    found = [Head(other, 1, names) for other in _NAMES if len(names := _tried_row(lines, other)) > 1]
+    if len(found) == 1 and len(_tried_row(lines, ",")) < 2:
+        return found[0]
+    return Head(",", 1, _first_row(lines, ",", 0))
+
+
+def _first_lines(text: Iterable[str]) -> list[str]:
+    """As many as a header may have, from the first that is not blank."""
+    lines: list[str] = []
+    n_letters = 0
+    for line in itertools.islice(itertools.dropwhile(lambda line: not line.strip("\r\n"), text), _MAX_LINES):
+        lines.append(line)
+        n_letters += len(line)
+        if n_letters > _MAX_LETTERS:
+            break
+    return lines
+
+
+def _first_row(lines: Sequence[str], delimiter: str, number: int) -> list[str]:
+    """The row of that number among those that are not blank, from 0; empty when there is none."""
+    rows = (row for row in csv.reader(lines, delimiter=delimiter, strict=True) if row)
+    return next((row for at, row in enumerate(rows) if at == number), [])
+
+
+def _tried_row(lines: Sequence[str], delimiter: str) -> list[str]:
+    try:
+        return _first_row(lines, delimiter, 0)
+    except csv.Error:
+        return []

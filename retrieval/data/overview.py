@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from retrieval.manifest import Manifest
+from retrieval.data.manifest import Manifest
 from retrieval.words import counted
 
 # Names of the parts of a data set and of what holds one: as landmarks they mean that the folder above was given.

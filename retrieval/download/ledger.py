@@ -1,16 +1,19 @@
 """The ledger of a download: an SQLite file in the images folder with a row for each picture that was tried."""
 
 import json
+import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from retrieval.download.resizing import Stored
-from retrieval.download.rules import Form
+from retrieval.download.config import Form
+from retrieval.download.resize import Stored
 from retrieval.errors import LmrError
+from retrieval.files.atomic import flush_folder
 from retrieval.files.json_file import convert, parse_json
 
 LEDGER_NAME = "download.sqlite"
@@ -18,6 +21,9 @@ FORMAT_VERSION = 1
 
 _REASON_CHARACTERS = 160  # of what SQLite says
 _LOOKED_UP = 512  # ids in one question to SQLite, whose limit is 999 in old builds
+_TYPES = {"bytes": "INTEGER", "width": "INTEGER", "height": "INTEGER", "http_code": "INTEGER", "n_tries": "INTEGER"}
+_ENTRIES_AT_ONCE = 256
+_COMMIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,6 @@ class Archive:
 
 
 _TABLES = {"pictures": Entry, "archives": Archive}
-_TYPES = {"bytes": "INTEGER", "width": "INTEGER", "height": "INTEGER", "http_code": "INTEGER", "n_tries": "INTEGER"}
 
 
 class Ledger:
@@ -221,3 +226,68 @@ def as_columns(stored: Stored) -> dict[str, Any]:
         "original_width": stored.original_width or None,
         "original_height": stored.original_height or None,
     }
+
+
+class Saver:
+    """Collects entries and saves them together.
+
+    on_done: is called with a number of pictures that are saved and whether they are stored. What a kill leaves between
+    the ledger and the names are rows whose files are not there, which the next run fetches again.
+    """
+
+    def __init__(self, ledger: Ledger, on_done: Callable[[int, bool], None]) -> None:
+        self._ledger, self._on_done = ledger, on_done
+        self._entries: list[Entry] = []
+        self._places: list[tuple[str, str]] = []
+        self._saved_s = time.monotonic()
+
+    def keep(self, entry: Entry, partial: str | None = None, path: str = "") -> None:
+        """A picture that is stored.
+
+        partial: the whole picture under its private name, which is to become `path`; None = it is there already. What
+        lies at `path` is removed, so that it cannot be taken for this picture. Raises OSError when no file can have
+        this name.
+        """
+        if partial is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            self._places.append((partial, path))
+        self._entries.append(entry)
+
+    def fail(self, entry: Entry) -> None:
+        """A picture that could not be had."""
+        self._entries.append(entry)
+
+    def wait_s(self) -> float | None:
+        """Seconds until something is to be saved; None when there is nothing."""
+        return max(0.0, self._saved_s + _COMMIT_S - time.monotonic()) if self._entries else None
+
+    def save_when_due(self) -> None:
+        """Saves when there is much to save, or it is time."""
+        if len(self._entries) >= _ENTRIES_AT_ONCE or time.monotonic() >= self._saved_s + _COMMIT_S:
+            self.save()
+
+    def save(self) -> None:
+        """Saves everything. Raises LmrError from the ledger, OSError from the disk."""
+        self._saved_s = time.monotonic()
+        entries, places = self._entries, self._places
+        self._entries, self._places = [], []
+        if not entries:
+            return
+        self._ledger.put(entries)
+        for partial, path in places:
+            _rename(partial, path)
+        for folder in {os.path.dirname(path) for _, path in places}:
+            flush_folder(Path(folder))
+        n_done = sum(entry.status == "done" for entry in entries)
+        for n, is_stored in ((n_done, True), (len(entries) - n_done, False)):
+            if n:
+                self._on_done(n, is_stored)
+
+
+def _rename(partial: str, path: str) -> None:
+    try:
+        os.replace(partial, path)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.replace(partial, path)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from retrieval.data.csv_cells import csv_line
+from retrieval.data.manifest import Manifest
 from retrieval.download.ledger import Entry, Ledger
 from retrieval.download.survey import ROWS_AT_ONCE
-from retrieval.manifest import Manifest
 
 NOT_TRIED = "not tried"
 FAILED_COLUMNS = ("image_id", "url", "cause")

@@ -1,18 +1,56 @@
-"""What a folder holds of a manifest and what is still to do, row by row."""
+"""Files of a download: where they lie, what is there, what is to do, and whether they are as they were written."""
 
 import os
+import sqlite3
 from collections.abc import Callable, Collection
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 
 from retrieval.arrays import UInt8Array
-from retrieval.download.ledger import Entry, Ledger
-from retrieval.download.places import Places
+from retrieval.data.manifest import Manifest
+from retrieval.download.config import Layout
+from retrieval.download.ledger import LEDGER_NAME, Entry, Ledger
 from retrieval.errors import LmrError
-from retrieval.manifest import Manifest
+from retrieval.files.digest import sha256_file
 
 THERE, FAILED, EXCLUDED, TO_FETCH, TO_VERIFY, NO_URL, BAD_ID = range(7)
 ROWS_AT_ONCE = 512  # looked up in the ledger
+WORK_FOLDER = ".lmr-partial"  # in the images folder: files that are not whole; emptied by the next run
+_REMEDY = "the same lmr download fetches again what is not there"
+
+
+class Places:
+    """File names below an images folder, as the other commands look for them."""
+
+    def __init__(self, images: Path, layout: Layout) -> None:
+        self.images = images
+        self.work = images / WORK_FOLDER
+        self._root, self._layout = str(images), layout
+
+    def path(self, image_id: str) -> str:
+        """Raises ValueError for an id that leads out of the folder or into its work folder."""
+        parts = image_id.replace("\\", "/").split("/")
+        if not {"", ".", ".."}.isdisjoint(parts) or "\0" in image_id or parts[0] == WORK_FOLDER:
+            raise ValueError(f"image_id {image_id!r} leads out of the images folder")
+        if self._layout == "google" and len(image_id) >= 3 and len(parts) == 1:
+            return os.path.join(self._root, *image_id[:3], f"{image_id}.jpg")
+        return os.path.join(self._root, f"{image_id}.jpg")
+
+    def make_work_folder(self) -> None:
+        """Made anew: what a killed run left in it is removed."""
+        self.work.mkdir(parents=True, exist_ok=True)
+        for path in self.work.iterdir():
+            path.unlink()
+
+    def remove_work_folder(self) -> None:
+        """At the end of a run, when nothing needs it any more; also one that a killed run left."""
+        if not self.work.exists():
+            return
+        for path in self.work.iterdir():
+            path.unlink()
+        self.work.rmdir()
 
 
 def survey(
@@ -76,3 +114,38 @@ def _size(path: str) -> int:
         return os.stat(path).st_size
     except (OSError, ValueError):
         return -1
+
+
+def verify_pictures(folder: Path) -> int:
+    """Reads every picture that the ledger of a folder says is there; how many they are.
+
+    Raises LmrError that names the first one that is missing or was changed, and for a ledger that is damaged.
+    """
+    path = folder / LEDGER_NAME
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            ((said,),) = connection.execute("PRAGMA integrity_check(1)").fetchall()
+            if said != "ok":
+                raise LmrError(f"{path} is damaged ({said.splitlines()[0]}); move it away, or choose another folder")
+            done = "SELECT image_id, sha256 FROM pictures WHERE status = 'done'"
+            rows = connection.execute(done).fetchall()
+    except sqlite3.OperationalError as error:
+        raise LmrError(f"{path} cannot be read: {error}; try again") from error
+    except sqlite3.DatabaseError as error:
+        raise LmrError(f"{path} is damaged ({error}); move it away, or choose another folder") from error
+    for image_id, written in rows:
+        picture = _find(folder, image_id)
+        if picture is None:
+            raise LmrError(f"{folder}: the picture {image_id} is missing; {_REMEDY}")
+        if written is not None and sha256_file(picture) != written:
+            raise LmrError(f"{picture} was changed since it was written; remove it: {_REMEDY}")
+    return len(rows)
+
+
+def _find(folder: Path, image_id: str) -> Path | None:
+    """The file of a picture, in either layout."""
+    for places in (Places(folder, "flat"), Places(folder, "google")):
+        path = Path(places.path(image_id))
+        if path.is_file():
+            return path
+    return None

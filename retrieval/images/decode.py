@@ -6,12 +6,19 @@ from PIL import Image
 
 from retrieval.errors import RefusedError, UnreadableError
 from retrieval.images import noise
-from retrieval.images.color import Colors
-from retrieval.images.how import How
-from retrieval.images.jpeg import JPEG_START, is_ended
-from retrieval.images.limited import decode_in_worker, measure_in_worker
+from retrieval.images.codecs.color import Colors
+from retrieval.images.codecs.how import How
+from retrieval.images.codecs.jpeg import JPEG_START, is_ended
+from retrieval.images.codecs.limited import decode_in_worker, measure_in_worker
+from retrieval.images.codecs.pillow import (
+    PREDICTABLE,
+    Opened,
+    decode_opened,
+    memory_to_decode,
+    open_picture,
+    reduce_scale,
+)
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
-from retrieval.images.pillow import PREDICTABLE, Opened, decode_opened, memory_to_decode, open_picture, reduce_scale
 
 # What is decoded in this process: the other pictures, by far the fewest, go to one whose memory and time are limited.
 _MAX_BYTES_HERE = 16_000_000  # of a file; headers with millions of segments take their time

@@ -1,4 +1,4 @@
-"""How large a picture may be: its file, its pixels, and the memory that decoding them takes."""
+"""Limits on an image: its file, its pixels, the memory that decoding takes; and sizes of which no side becomes 0."""
 
 from dataclasses import dataclass, fields
 
@@ -66,3 +66,13 @@ def memory_of(picture: Image.Image, *, shrunk: bool) -> int:
     if not shrunk and (picture.mode in _GREY_OR_INK_WHEN_FLAT or picture.mode.startswith("I;16")):
         a_pixel += _RGB
     return picture.width * picture.height * a_pixel
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Width and height times the scale, rounded, each at least 1."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def contain(picture: Image.Image, side: int, resample: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
+    """The whole picture, made smaller or larger until its longer side is `side`."""
+    return picture.resize(scaled_size(picture.size, side / max(picture.size)), resample)

@@ -10,10 +10,9 @@ from PIL import Image
 
 from retrieval.arrays import UInt8Array
 from retrieval.errors import LmrError
-from retrieval.images.color import Colors
+from retrieval.images.codecs.color import Colors
 from retrieval.images.decode import decode
-from retrieval.images.limits import DEFAULT_LIMITS, Limits
-from retrieval.images.sizing import scaled_size
+from retrieval.images.limits import DEFAULT_LIMITS, Limits, scaled_size
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 

@@ -8,24 +8,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from retrieval.data.manifest import Manifest
 from retrieval.data.pipes import folder_beside
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images import noise
-from retrieval.images.candidates import find_listed, forms, places_of_id, places_of_path
-from retrieval.images.fetch_rules import FetchRules
-from retrieval.images.limits import DEFAULT_LIMITS, Limits
-from retrieval.images.other_places import (
+from retrieval.images.candidates import (
     OTHER_LETTERS,
     Otherwise,
+    find_listed,
+    forms,
     is_windows_root,
     other_letters,
     others_of_path,
+    places_of_id,
+    places_of_path,
     the_only,
 )
+from retrieval.images.fetch_rules import FetchRules
+from retrieval.images.limits import DEFAULT_LIMITS, Limits
 from retrieval.images.signatures import PICTURE_SUFFIXES
+from retrieval.images.tars.archive import Found, TarSet, find_member, is_tar, is_tar_name, list_tars, open_tar
 from retrieval.images.walk import Warn, walk_pictures
-from retrieval.manifest import Manifest
-from retrieval.tars import Found, TarSet, find_member, is_tar, is_tar_name, list_tars, open_tar
 
 URL_TIMEOUT_S = 20.0  # for a whole picture of a query
 QUERY_AGENT = "lmr/0.1 (looks at one picture for a person)"

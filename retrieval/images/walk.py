@@ -8,8 +8,8 @@ from pathlib import Path
 
 from retrieval.errors import LmrError
 from retrieval.images.signatures import PICTURE_SUFFIXES, is_hidden, is_text_name
-from retrieval.tar_indexing import Listener
-from retrieval.tars import TarSet, is_tar_name, open_tar
+from retrieval.images.tars.archive import TarSet, is_tar_name, open_tar
+from retrieval.images.tars.build_index import Listener
 from retrieval.words import agreeing, counted
 
 Warn = Callable[[str], None]

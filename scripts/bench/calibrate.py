@@ -24,20 +24,20 @@ from typing import Any
 import numpy as np
 
 from index.answers import answer_store
-from index.building import build_folder
-from index.calibrating import held_out_queries, leave_one_out_evidence
-from index.calibration import Calibration, CalibrationSettings, Origin, calibrate
-from index.choosing import NONE, Contest, Judge, answered
-from index.evaluation import queries_of
-from index.folder import IndexFolder, open_folder
-from index.gathering import BuildInputs
-from index.held_out import HeldOut, sweep
-from index.leave_one_out import leave_one_out
+from index.calibrate.calibration import Calibration, CalibrationSettings, Origin, calibrate
+from index.calibrate.held_out import HeldOut, sweep
+from index.calibrate.run import held_out_queries, leave_one_out_evidence
+from index.calibrate.selection import NONE, Contest, Judge, answered
+from index.calibrate.thresholds import threshold_at
+from index.calibrate.tune import Grid, Tuned, make_folds, tune
+from index.evaluate.evaluation import queries_of
+from index.evaluate.leave_one_out import leave_one_out
+from index.folder.build import build_folder
+from index.folder.folder import IndexFolder, open_folder
+from index.folder.inputs import BuildInputs
 from index.metrics import gap
-from index.thresholds import threshold_at
-from index.tuning import Grid, Tuned, make_folds, tune
 from retrieval.arrays import FloatArray, LongArray
-from retrieval.store import Descriptors, read_store
+from retrieval.store.store import Descriptors, read_store
 
 PRECISIONS = (0.8, 0.9, 0.95)
 FEWEST = 24  # photographs of a landmark that a set may hold

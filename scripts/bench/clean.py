@@ -21,10 +21,10 @@ import numpy as np
 
 from index.background import background_similarity
 from index.metrics import gap
-from index.search import FlatIndex, Neighbours
-from index.voting import VoteRule, best, vote
+from index.search.flat import FlatIndex, Neighbours
+from index.vote import VoteRule, best, vote
 from index.whitening import fit_whitening
-from retrieval.store import Descriptors, read_store
+from retrieval.store.store import Descriptors, read_store
 
 PRECISION = 0.9
 EMBEDDING = [

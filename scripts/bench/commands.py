@@ -104,8 +104,8 @@ UNLIKE = ("picture-facts.sqlite", "picture-facts.sqlite-journal", "download.sqli
 
 def exported(path: Path) -> dict[str, Any]:
     """The card of an exported model that can be loaded."""
-    from retrieval.onnx_describing import OnnxDescriber
-    from retrieval.opening import open_card
+    from retrieval.embed.load import open_card
+    from retrieval.embed.onnx_embedder import OnnxDescriber
 
     card = open_card(path)
     return {"fingerprint": card.fingerprint, "d": OnnxDescriber(path, card, ["CPUExecutionProvider"], None, 1).d}

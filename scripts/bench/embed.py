@@ -24,11 +24,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from retrieval.embedding import Embedder
+from retrieval.embed.torch_embedder import Embedder
 from retrieval.images.preprocess import ImageSpec, prepare
 from retrieval.images.source import list_pictures
-from retrieval.model import build_model
-from retrieval.model_config import ModelConfig
+from retrieval.models.config import ModelConfig
+from retrieval.models.network import build_model
 
 
 class Folder:

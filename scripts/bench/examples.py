@@ -12,14 +12,14 @@ from mutations import Change, as_bytes, forge_json, forge_store
 from PIL import Image, features
 
 from cli.main import main as lmr
-from index.folder import open_folder
+from index.folder.folder import open_folder
+from retrieval.data.manifest import read_manifest
 from retrieval.errors import UnreadableError
 from retrieval.images.decode import decode
 from retrieval.images.source import PictureSource
-from retrieval.manifest import read_manifest
-from retrieval.model_card import read_any_card, require_weights
-from retrieval.store import read_store
-from retrieval.store_blocks import open_blocks
+from retrieval.models.card import read_any_card, require_weights
+from retrieval.store.blocks import open_blocks
+from retrieval.store.store import read_store
 
 N_PICTURES = 24
 HERE = "--workers 1 --threads 1 --device cpu"

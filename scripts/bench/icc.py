@@ -22,12 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "retrieva
 
 from made_profiles import ADOBE_RGB, DISPLAY_P3, PROPHOTO, SRGB, Matrix, rgb_profile
 
-from retrieval.embedding import Embedder
+from retrieval.embed.torch_embedder import Embedder
 from retrieval.images.decode import decode
 from retrieval.images.preprocess import ImageSpec, prepare
 from retrieval.images.signatures import PICTURE_SUFFIXES
-from retrieval.model import build_model
-from retrieval.model_config import ModelConfig
+from retrieval.models.config import ModelConfig
+from retrieval.models.network import build_model
 
 SPACES: dict[str, tuple[Matrix, float | None]] = {
     "adobe_rgb": (ADOBE_RGB, 2.19921875),

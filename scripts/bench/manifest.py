@@ -20,7 +20,7 @@ LIMIT_S, LIMIT_MB = 15, 2000
 
 READERS = {
     "lmr": """
-from retrieval.manifest import read_manifest
+from retrieval.data.manifest import read_manifest
 n = len(read_manifest(path))
 """,
     "pandas_and_dict": """

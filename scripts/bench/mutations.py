@@ -10,11 +10,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from index.folder import INFO, list_files
+from index.folder.folder import INFO, list_files
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_json
 from retrieval.files.hdf5_digests import write_digests
-from retrieval.model_card import parse_card
+from retrieval.models.card import parse_card
 
 IMPOSSIBLE: tuple[Any, ...] = (
     None, True, -1, 0, 1, 10**30, -0.5, 1e308, 1e-320, "", "nan", "x" * 5000, "\x1b[2J", "../..", [], [[]], [None], {},
@@ -154,7 +154,7 @@ def _fingerprint(content: dict[str, Any]) -> str:
         pass
     except Exception:  # found again by who reads the file
         return str(content["fingerprint"])
-    from retrieval import model_card
+    from retrieval.models import card as model_card
 
     try:
         given = copy.deepcopy(content)

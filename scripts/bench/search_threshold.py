@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from index import search
+from index.search.flat import flat as search
 
 D = 512
 K = 30

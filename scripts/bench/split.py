@@ -26,9 +26,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from retrieval.dealing import TEST, TRAIN, VAL  # noqa: E402
-from retrieval.manifest import Manifest  # noqa: E402
-from retrieval.splitting import SplitRule, split  # noqa: E402
+from retrieval.data.manifest import Manifest  # noqa: E402
+from retrieval.split.split import SplitRule, split  # noqa: E402
+from retrieval.split.stratify import TEST, TRAIN, VAL  # noqa: E402
 
 N_ROWS, N_LANDMARKS = 4_132_914, 203_094  # of Google Landmarks v2's train.csv
 SHARE = 0.1

@@ -36,7 +36,7 @@ print(json.dumps({**seconds, "peak_mb": peak_kb / 1024, "n": count}))
 SOURCE = """
 import numpy as np
 from pathlib import Path
-from retrieval.manifest import Manifest
+from retrieval.data.manifest import Manifest
 from retrieval.images.source import PictureSource
 manifest = Manifest("none", np.array(ids, dtype=object), np.full(len(ids), -1, np.int32), ())
 source = PictureSource(manifest, Path(folder) / "{images}")
@@ -67,14 +67,14 @@ for place in places:
 INDEXERS = {
     "lmr_index": BEGIN
     + """
-from retrieval.tars import TarSet, list_tars
+from retrieval.images.tars.archive import TarSet, list_tars
 began, cpu_began = time.perf_counter(), time.process_time()
 count = TarSet(list_tars(folder + "/tars")).n_pictures
 """
     + END,
     "lmr_open_again": BEGIN
     + """
-from retrieval.tars import TarSet, list_tars
+from retrieval.images.tars.archive import TarSet, list_tars
 began, cpu_began = time.perf_counter(), time.process_time()
 count = TarSet(list_tars(folder + "/tars")).n_pictures
 """

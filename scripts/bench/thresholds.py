@@ -24,15 +24,15 @@ import numpy as np
 from calibrate import Drawn, build, mean, pooled, select
 
 from index.answers import answer_store
-from index.calibrating import held_out_queries, leave_one_out_evidence
-from index.calibration import CalibrationSettings, Origin, calibrate
+from index.calibrate.calibration import CalibrationSettings, Origin, calibrate
+from index.calibrate.held_out import HeldOut, Sweep, sweep
+from index.calibrate.precision import precision_threshold
+from index.calibrate.run import held_out_queries, leave_one_out_evidence
+from index.calibrate.tune import Grid, tune
 from index.confidence import logit_of, sigmoid
-from index.evaluation import queries_of
-from index.held_out import HeldOut, Sweep, sweep
-from index.precision import precision_threshold
-from index.tuning import Grid, tune
+from index.evaluate.evaluation import queries_of
 from retrieval.arrays import BoolArray, FloatArray
-from retrieval.store import Descriptors, read_store
+from retrieval.store.store import Descriptors, read_store
 
 PRECISIONS = (0.8, 0.9, 0.95, 0.98, 0.99)
 SIZES = (21, 50, 88, 110, 133, 150)  # held-out queries; the index is twice as large

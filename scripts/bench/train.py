@@ -26,11 +26,11 @@ import torch
 from pytorch_metric_learning.losses import ArcFaceLoss
 from torch import nn
 
-from retrieval.device import fast_dtype, keep_freed_memory, memory_format, place
-from retrieval.model import build_model
-from retrieval.model_config import ModelConfig
-from retrieval.training.config import LossConfig
-from retrieval.training.losses import LandmarkLoss
+from retrieval.models.config import ModelConfig
+from retrieval.models.device import fast_dtype, keep_freed_memory, memory_format, place
+from retrieval.models.network import build_model
+from retrieval.train.config import LossConfig
+from retrieval.train.losses import LandmarkLoss
 
 CPU = torch.device("cpu")
 BATCH, N_CLASSES = 32, 100

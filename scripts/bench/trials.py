@@ -141,7 +141,7 @@ def watch_files(on_operation: Callable[[int], object]) -> None:
     """Calls with 1, 2, ... before each opening for writing, write to a store, renaming, making and removing in the
     working folder.
     """
-    from retrieval.store import StoreWriter
+    from retrieval.store.store import StoreWriter
 
     count, root, put = 0, os.getcwd(), StoreWriter._put
 
@@ -269,7 +269,7 @@ def digests(folder: Path, *patterns: str) -> dict[str, str]:
 
 def store(path: Path) -> dict[str, Any]:
     """What a store holds; the file must be whole."""
-    from retrieval.store import read_store
+    from retrieval.store.store import read_store
 
     read = read_store(path)
     return {
@@ -282,7 +282,7 @@ def store(path: Path) -> dict[str, Any]:
 
 def index(path: Path) -> dict[str, Any]:
     """What an index folder is, after all its files were checked."""
-    from index.folder import open_folder
+    from index.folder.folder import open_folder
 
     opened = open_folder(path, device="cpu")
     rule = opened.calibration and opened.calibration.to_json()["rule"]
@@ -291,7 +291,7 @@ def index(path: Path) -> dict[str, Any]:
 
 def model(path: Path) -> dict[str, Any]:
     """A model folder, after its weights were checked."""
-    from retrieval.model_card import read_any_card, require_weights
+    from retrieval.models.card import read_any_card, require_weights
 
     card = read_any_card(path)
     for member in card.members:

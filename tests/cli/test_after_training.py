@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_set import HERE, done, misused, refused
 
-from retrieval.store import read_store
+from retrieval.store.store import read_store
 
 REFINED = ("--augment", "2", "--expand", "3", "--expand-alpha", "2", "--rerank", "100")
 

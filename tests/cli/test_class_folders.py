@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cli.class_folders import class_folder_links
 from cli.folder_names import folder_name
-from retrieval.manifest import Manifest
+from retrieval.data.manifest import Manifest
 
 
 @pytest.mark.parametrize(

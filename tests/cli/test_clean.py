@@ -26,7 +26,7 @@ from tiny_set import (
     write_csv,
 )
 
-from retrieval.store import read_store, write_store
+from retrieval.store.store import read_store, write_store
 
 CLEAN = ["clean", "dirty.csv", "--store", "train.h5", "--workers", "1", "--device", "cpu", "--checks", "labels"]
 WRONG = {"train-arch-3": "dome", "train-castle-5": "bridge"}

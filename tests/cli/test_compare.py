@@ -14,7 +14,7 @@ from tiny_set import done, misused, refused, run
 
 from cli.compare import answering, indexing, running
 from cli.compare.plan import read_entries, step_options
-from retrieval.recipe import recipe_names
+from retrieval.train.recipe import recipe_names
 
 HERE = ("--workers", "0", "--threads", "1", "--device", "cpu")
 KNN = """
@@ -68,7 +68,7 @@ def classifying(monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(row=np.asarray(rows), label=order, probability=sure, doubt=1 - sure, labels=labels)
 
     opened = SimpleNamespace(classify=classify)
-    monkeypatch.setattr("retrieval.classifying.open_classifier", lambda folder, *, device, n_workers: opened)
+    monkeypatch.setattr("retrieval.train.classifier.open_classifier", lambda folder, *, device, n_workers: opened)
 
 
 def compare(*words: object) -> dict[str, dict[str, str]]:

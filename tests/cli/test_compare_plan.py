@@ -9,7 +9,7 @@ from tiny_set import refused, write_csv
 from cli.compare.data import ComparisonData
 from cli.compare.plan import left_out, read_entries, step_options
 from retrieval.errors import LmrError
-from retrieval.recipe import members
+from retrieval.train.recipe import members
 
 SMALL = """
 [answer]

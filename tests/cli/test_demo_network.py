@@ -8,7 +8,7 @@ from PIL import Image
 from tiny_set import HERE, done
 
 from cli.demo.command import _network
-from retrieval.checkpoint import read_card
+from retrieval.models.checkpoint import read_card
 
 OWN = {"backbone": "resnet18", "weights": None, "pretrained": False, "size": 64, "last_layer": None}
 

@@ -472,7 +472,7 @@ def test_a_kill_at_any_file_operation_loses_no_column_of_the_ledger(server, tmp_
 
 
 def test_an_old_file_of_the_same_size_is_not_taken_for_a_picture_whose_name_a_kill_prevented(server, monkeypatch):
-    from retrieval.download import saving
+    from retrieval.download import ledger as saving
 
     manifest(server, "photo/1")
     done("download", "train.csv", *QUICK)
@@ -491,7 +491,7 @@ def test_an_old_file_of_the_same_size_is_not_taken_for_a_picture_whose_name_a_ki
 
 
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(server, monkeypatch):
-    from retrieval.download import saving
+    from retrieval.download import ledger as saving
 
     manifest(server, "photo/1", "photo/2")
 

@@ -11,7 +11,7 @@ from tiny_set import HERE, NETWORK, cut_short, done, drop_digests, listing, misu
 
 from cli.describing import store_name
 from retrieval.errors import LmrError
-from retrieval.store import read_store
+from retrieval.store.store import read_store
 
 
 def test_without_a_model_the_way_to_one_is_named(pictures):

@@ -21,7 +21,7 @@ from tiny_set import (
     write_csv,
 )
 
-from retrieval.store import read_store
+from retrieval.store.store import read_store
 
 EMBED = ["embed", *NETWORK, *HERE]
 BUILD = ["build-index", "--overwrite", "--storage", "float16", "--device", "cpu"]

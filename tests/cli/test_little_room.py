@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_set import done, misused, refused
 
-from retrieval.checkpoint import read_card
+from retrieval.models.checkpoint import read_card
 
 LMR = (sys.executable, "-c", "from cli.main import main; main()")
 ROOT = Path(__file__).parents[2]
@@ -114,7 +114,7 @@ def test_want_of_memory_and_threads_is_one_line(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("retrieval.describing.prepare", fail)
+    monkeypatch.setattr("retrieval.embed.embedder.prepare", fail)
     assert refused("embed", "train.csv", "--backbone", "plain-cnn", "--size", "32", "--workers", "0") == message
 
 

@@ -37,13 +37,13 @@ def test_it_is_refused_before_the_work(bare, monkeypatch, line, what, extra):
 
     for work in (
         "lmr.open_index",
-        "index.folder.open_folder",
+        "index.folder.folder.open_folder",
         "cli.stats.collecting.collect",
         "cli.train._read_stages",
     ):
         monkeypatch.setattr(work, begin)
     monkeypatch.setattr("cli.demo.command.prepare_pictures", begin)
-    monkeypatch.setattr("retrieval.onnx_export.load_network", begin)
+    monkeypatch.setattr("retrieval.embed.onnx_export.load_network", begin)
     before = sorted(Path().iterdir())
     assert refused(*line) == f"{what}; {install_hint(extra)}"
     assert sorted(Path().iterdir()) == before

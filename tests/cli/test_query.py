@@ -21,7 +21,7 @@ from tiny_set import HERE, LABELS, done, listing, misused, picture, refused
 import lmr
 from cli.query import CSV_COLUMNS
 from cli.sorting import group_names
-from retrieval.names import Name, shown_name
+from retrieval.data.names import Name, shown_name
 
 ARCH = "images/test-arch-0.jpg"
 OTHER = "images/test-other-5.jpg"

@@ -7,7 +7,7 @@ from tiny_set import hear, write_csv
 
 from cli import reading
 from cli.progress import PictureBar
-from retrieval.manifest import read_manifest
+from retrieval.data.manifest import read_manifest
 
 ROWS = "id,landmark_id\n" + "".join(f"{i:08x},{i % 7}\n" for i in range(40_000))
 

@@ -13,11 +13,11 @@ from cli.report.sheet import GAP_PX, MARGIN_PX
 from cli.show_batch import as_seen, first_batch
 from cli.train import read_training_data
 from retrieval.images.preprocess import ImageSpec
-from retrieval.training.config import AugmentConfig, BalanceConfig, LossConfig, TrainConfig
-from retrieval.training.features import PlainPictures
-from retrieval.training.loop import train
-from retrieval.training.run import Run
-from retrieval.training.sampling import training_sampler
+from retrieval.train.config import AugmentConfig, BalanceConfig, LossConfig, TrainConfig
+from retrieval.train.loader import PlainPictures
+from retrieval.train.loop import train
+from retrieval.train.run import Run
+from retrieval.train.sampler import training_sampler
 
 SHOW = ("train", "train.csv", *NETWORK, "--batch-size", "8", "--show-batch", "sheet.png")
 RED, BLUE = (220, 20, 30), (10, 40, 180)
@@ -88,9 +88,9 @@ def test_what_is_shown_is_what_the_first_step_gets(pictures, monkeypatch):
         given.append(batch)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("retrieval.training.step.pooled_features", stop)
-    from retrieval.model import build_model
-    from retrieval.model_config import ModelConfig
+    monkeypatch.setattr("retrieval.train.step.pooled_features", stop)
+    from retrieval.models.config import ModelConfig
+    from retrieval.models.network import build_model
 
     model = build_model(ModelConfig("shufflenet_v2_x0_5", n_dimensions=8), pretrained=False, image_size=32)
     with pytest.raises(KeyboardInterrupt):

@@ -27,10 +27,10 @@ from tiny_set import (
     write_csv,
 )
 
-from index.submission import read_solution
+from index.kaggle.submission import read_solution
+from retrieval.data.manifest import read_manifest
 from retrieval.images.source import PictureSource
-from retrieval.manifest import read_manifest
-from retrieval.store import StoreInfo, create_store
+from retrieval.store.store import StoreInfo, create_store
 
 ALONE = "--ignore-duplicates"
 PARTS = ("train", "background", "val", "test")

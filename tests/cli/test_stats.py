@@ -13,7 +13,7 @@ from PIL import Image
 from tiny_set import cut_short, done, listing, misused, picture, refused, run, write_csv
 
 from retrieval.extras import install_hint
-from retrieval.picture_facts import PictureFacts, measure_picture
+from retrieval.images.quality import PictureFacts, measure_picture
 
 ONE = ("--workers", "1")
 WITH = ("--images", "images", *ONE)
@@ -114,7 +114,7 @@ def test_a_second_time_nothing_is_measured_and_the_report_stays(doubled, monkeyp
         measured.append(data)
         return measure_picture(data)
 
-    monkeypatch.setattr("retrieval.facts_table.measure_picture", measure)
+    monkeypatch.setattr("retrieval.data.quality_cache.measure_picture", measure)
     again = done("stats", "train.csv", *WITH)
     assert measured == [Path("images/broken.jpg").read_bytes()]
     assert again.stdout == first.stdout

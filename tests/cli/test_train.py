@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_set import NETWORK, done, listing, misused, refused, run, write_csv
 
-from retrieval.training.state import save_state
+from retrieval.train.state import save_state
 
 TRAIN = ("train", "train.csv", *NETWORK, "--workers", "0", "--threads", "1", "--device", "cpu", "--batch-size", "4")
 SMALL = ("--epochs", "2", "--epoch-size", "8")
@@ -39,9 +39,9 @@ def test_training_leaves_a_model_its_log_and_curves(pictures):
 def test_a_linear_head_is_validated_by_its_own_answers(pictures):
     import torch
 
-    from retrieval.classifying import open_classifier
+    from retrieval.data.manifest import read_manifest
     from retrieval.images.source import PictureSource
-    from retrieval.manifest import read_manifest
+    from retrieval.train.classifier import open_classifier
 
     done(*TRAIN, "--epochs", "1", "--loss", "linear", "--head-rate", "1e-9", "--val", "val.csv")
     val = read_manifest(Path("val.csv"))
@@ -87,7 +87,7 @@ def test_a_run_stopped_just_after_its_first_model_goes_on(pictures, monkeypatch)
         save_state(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("retrieval.training.loop.save_state", stop)
+        patch.setattr("retrieval.train.loop.save_state", stop)
         assert run(*TRAIN, *SMALL).exit_code
     assert Path("model/model.json").exists()
     done(*TRAIN, *SMALL)
@@ -319,6 +319,6 @@ def test_a_training_begun_anew_forgets_that_the_old_one_was_finished(pictures, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("retrieval.training.loop.save_state", stop)
+        patch.setattr("retrieval.train.loop.save_state", stop)
         assert run(*TRAIN, *SMALL, "--overwrite").exit_code
     assert not Path("model/trained.json").exists()

@@ -7,8 +7,8 @@ import pytest
 from tiny_set import NETWORK, done, refused, run, write_csv
 
 from cli.train import read_training_data
-from retrieval.training.config import BalanceConfig
-from retrieval.training.state import save_state
+from retrieval.train.config import BalanceConfig
+from retrieval.train.state import save_state
 
 TRAIN = ("train", "train.csv", *NETWORK, "--workers", "0", "--threads", "1", "--device", "cpu", "--epochs", "2")
 EVERYTHING = (
@@ -35,8 +35,8 @@ def test_a_stopped_run_with_everything_on_goes_on_to_the_same_weights(pictures, 
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("retrieval.training.loop.STATE_EVERY_S", 0.0)
-        patch.setattr("retrieval.training.loop.save_state", stop)
+        patch.setattr("retrieval.train.loop.STATE_EVERY_S", 0.0)
+        patch.setattr("retrieval.train.loop.save_state", stop)
         assert run(*TRAIN, *EVERYTHING).exit_code
     assert saved == [0, 1, 2, 3]
     done(*TRAIN, *EVERYTHING)

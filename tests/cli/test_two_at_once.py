@@ -13,7 +13,7 @@ from cli.main import COMMANDS, LmrGroup
 from cli.options import writing
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_lock
-from retrieval.store import TODO, read_store
+from retrieval.store.store import TODO, read_store
 
 NETWORK_OF_DEMO = ("--backbone", "plain-cnn", "--size", "32", "--epochs", "1")
 

@@ -22,8 +22,8 @@ def change(path: Path, old: bytes, new: bytes) -> None:
 
 
 def test_a_plain_look_at_an_index_reads_no_descriptors(tiny_set, monkeypatch):
-    monkeypatch.setattr("index.folder.sha256_file", None)
-    monkeypatch.setattr("index.folder.FlatIndex", None)
+    monkeypatch.setattr("index.folder.folder.sha256_file", None)
+    monkeypatch.setattr("index.folder.folder.FlatIndex", None)
     assert json.loads(done("info", "landmarks", "--json").stdout)["what"] == "index folder"
     Path("landmarks/rows.h5").write_bytes(b"")
     assert refused("info", "landmarks").startswith("landmarks/rows.h5 has 0 bytes, index.json says ")
@@ -41,7 +41,7 @@ def test_a_changed_byte_in_any_file_of_an_index_is_named(tiny_set):
 
 
 def test_an_unfinished_store_is_verified_row_by_row_and_what_changed_embedded_again(tiny_set):
-    from retrieval.store import read_store, reopen_store
+    from retrieval.store.store import read_store, reopen_store
 
     before = read_store("train.h5")
     with reopen_store(Path("train.h5")) as writer:
@@ -103,8 +103,8 @@ def test_a_submission_and_the_facts_of_pictures_are_verified(tiny_set):
 
 def test_what_a_comparison_keeps_is_verified(tiny_set):
     from cli.compare.keeping import read_answers, write_answers, write_facts
-    from index.comparing import Answered
-    from index.voting import Votes
+    from index.compare.measure import Answered
+    from index.vote import Votes
 
     folder = Path("compare/systems/one")
     folder.mkdir(parents=True)

@@ -152,7 +152,7 @@ def another_process(target: object, *arguments: object) -> Iterator[Any]:
     """A process that has the libraries loaded already; killed at the end if it still runs."""
     context = get_context("forkserver")
     libraries = ["torch", "torchvision", "faiss", "h5py", "PIL.Image", "sklearn.linear_model", "pytest"]
-    context.set_forkserver_preload([*libraries, "cli.main", "retrieval.training.loop", "index.calibrating", "tiny_set"])
+    context.set_forkserver_preload([*libraries, "cli.main", "retrieval.train.loop", "index.calibrate.run", "tiny_set"])
     threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     process = context.Process(target=target, args=arguments)  # type: ignore[arg-type]
@@ -231,7 +231,7 @@ def _watch_files(at: object, number: int) -> list[int]:
 
     Before the one that is number `at` the process sends itself the signal.
     """
-    from retrieval.store import StoreWriter
+    from retrieval.store.store import StoreWriter
 
     count = [0]
     root = os.getcwd()

@@ -25,7 +25,7 @@ from documents import (
 
 from cli.main import COMMANDS, main
 from lmr import Answer
-from retrieval.manifest_formats import recognise_manifest
+from retrieval.data.formats import recognise_manifest
 
 FORMATS = ROOT / "docs" / "formats.md"
 README = ROOT / "README.md"
@@ -222,7 +222,7 @@ def _refusal(arguments: list[str]) -> str:
 
 def test_the_page_on_comparing_lists_the_recipes_and_its_own_can_be_read(tmp_path: Path) -> None:
     from cli.compare.plan import read_entries, step_options
-    from retrieval.recipe import recipe_names
+    from retrieval.train.recipe import recipe_names
 
     assert first_column(COMPARE, "tells them in a line each") == set(recipe_names())
     (text,) = [block.text for block in blocks(COMPARE) if block.mark == ("file", "mine.toml")]

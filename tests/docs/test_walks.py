@@ -17,8 +17,8 @@ from docs_world import LANDMARKS, make_kaggle, make_photos, run
 from documents import ROOT, first_column, lmr_commands, marked, spans_in, table_after
 from PIL import Image
 
-from retrieval.manifest import read_manifest
-from retrieval.store import read_store, write_store
+from retrieval.data.manifest import read_manifest
+from retrieval.store.store import read_store, write_store
 
 README, FORMATS, GOOGLE = ROOT / "README.md", ROOT / "docs" / "formats.md", ROOT / "docs" / "landmarks.md"
 

@@ -3,9 +3,9 @@
 import numpy as np
 
 from index.background import background_similarity
-from index.calibration_queries import CalibrationQueries
+from index.calibrate.queries import CalibrationQueries
 from index.metrics import make_truths
-from index.search import FlatIndex
+from index.search.flat import FlatIndex
 
 
 def unit(vectors):

@@ -6,11 +6,11 @@ import os
 import numpy as np
 import pytest
 
-from index.building import BuildOptions, build_folder
-from index.folder import open_folder
-from index.gathering import BuildInputs
+from index.folder.build import BuildOptions, build_folder
+from index.folder.folder import open_folder
+from index.folder.inputs import BuildInputs
 from retrieval.arrays import object_array
-from retrieval.store import DONE, Descriptors, StoreInfo
+from retrieval.store.store import DONE, Descriptors, StoreInfo
 
 MODEL = "ab" * 32
 D = 8

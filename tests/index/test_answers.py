@@ -7,11 +7,11 @@ import pytest
 
 from index.answers import answer, answer_store, predict
 from index.background import background_similarity
-from index.building import BuildOptions
 from index.confidence import ConfidenceModel
-from index.voting import VoteRule, best, vote
+from index.folder.build import BuildOptions
+from index.vote import VoteRule, best, vote
 from retrieval.errors import LmrError
-from retrieval.store import DONE, UNREADABLE
+from retrieval.store.store import DONE, UNREADABLE
 
 D = 8
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from calibration_world import make_queries
 
-from index.calibration import Calibration, CalibrationSettings, Evidence, Origin, calibrate
+from index.calibrate.calibration import Calibration, CalibrationSettings, Evidence, Origin, calibrate
+from index.calibrate.tune import Grid, tune
 from index.confidence import sigmoid
 from index.metrics import gap, make_truths
-from index.tuning import Grid, tune
 from retrieval.errors import LmrError
 
 SMALL = Grid(k=(5, 20), tau=(0.05, 0.2), r=(0.5,), beta=(0.0, 1.0))
@@ -168,7 +168,7 @@ def test_a_calibration_from_before_there_was_a_trade_still_opens(calibration):
 @pytest.mark.parametrize("right", [True, False])
 def test_answers_that_are_all_right_or_all_wrong_are_calibrated(right):
     queries = make_queries(50, share=0.0)
-    from index.voting import best, vote
+    from index.vote import best, vote
 
     answer, _ = best(vote(queries.neighbours, queries.landmark, SMALL.rules(20, 3, False)[0]), 50)
     truths = make_truths([[code if right else 1000] for code in answer])

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.cleaning.consistency import COUNT_POWER, RIDGE, TAU, Support, judge_labels, support
-from index.cleaning.neighbourhood import BLOCK_ROWS, centre, join_blocks, look_around, n_blocks, nearest_others
-from index.cleaning.rule import CleaningRule
-from index.cleaning.saved import look_around_all
-from index.search import FlatIndex
+from index.clean.blocks import look_around_all
+from index.clean.config import CleaningRule
+from index.clean.labels import COUNT_POWER, RIDGE, TAU, Support, judge_labels, support
+from index.clean.neighbours import BLOCK_ROWS, centre, join_blocks, look_around, n_blocks, nearest_others
+from index.search.flat import FlatIndex
 
 
 def unit(vectors):
@@ -120,7 +120,7 @@ def test_blocks_say_the_same_as_all_rows_at_once(monkeypatch, tmp_path):
     index = FlatIndex.build(space.labelled, device="cpu")
     assert n_blocks(len(landmark)) == 1
     whole = look_around(index, space, landmark, 0, rule)
-    monkeypatch.setattr("index.cleaning.neighbourhood.BLOCK_ROWS", 10)
+    monkeypatch.setattr("index.clean.neighbours.BLOCK_ROWS", 10)
     parts = join_blocks([look_around(index, space, landmark, i, rule) for i in range(8)])
     np.testing.assert_array_equal(parts.support.landmark, whole.support.landmark)
     np.testing.assert_allclose(parts.support.ridge, whole.support.ridge, atol=1e-6)
@@ -129,7 +129,7 @@ def test_blocks_say_the_same_as_all_rows_at_once(monkeypatch, tmp_path):
 
 
 def test_blocks_on_disk_are_taken_and_damaged_ones_made_again(monkeypatch, tmp_path):
-    monkeypatch.setattr("index.cleaning.neighbourhood.BLOCK_ROWS", 30)
+    monkeypatch.setattr("index.clean.neighbours.BLOCK_ROWS", 30)
     vectors, landmark, _, _ = made()
     space, rule = centre(vectors, vectors[:5]), CleaningRule(n_neighbours=9)
     first = look_around_all(space, landmark, rule, tmp_path, device="cpu")
@@ -139,7 +139,7 @@ def test_blocks_on_disk_are_taken_and_damaged_ones_made_again(monkeypatch, tmp_p
     (tmp_path / names[2]).unlink()
     made_again = []
     monkeypatch.setattr(
-        "index.cleaning.saved.look_around",
+        "index.clean.blocks.look_around",
         lambda index, space, landmark, number, rule: (
             made_again.append(number) or look_around(index, space, landmark, number, rule)
         ),
@@ -154,7 +154,7 @@ def test_likeness_is_the_mean_of_the_three_nearest_of_a_kind():
     angles = np.deg2rad([0, 10, 20, 30, 80, 90])
     vectors = np.column_stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
     landmark = np.array([0, 0, 0, 0, 1, 2], dtype=np.int32)
-    from index.cleaning.neighbourhood import CentredSpace
+    from index.clean.neighbours import CentredSpace
 
     space = CentredSpace(vectors, vectors[4:])
     block = look_around(FlatIndex.build(vectors, device="cpu"), space, landmark, 0, CleaningRule(n_neighbours=5))
@@ -170,7 +170,7 @@ def test_pictures_that_are_not_found_count_as_the_last_that_is():
     angles = np.deg2rad([0, 10, 20, 90])
     vectors = np.column_stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
     landmark = np.array([0, 0, 1, 0], dtype=np.int32)
-    from index.cleaning.neighbourhood import CentredSpace
+    from index.clean.neighbours import CentredSpace
 
     space = CentredSpace(vectors, vectors[:0])
     block = look_around(FlatIndex.build(vectors, device="cpu"), space, landmark, 0, CleaningRule(n_neighbours=2))

@@ -8,19 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.cleaning.components import outside_largest
-from index.cleaning.consistency import Consistency
-from index.cleaning.duplicates import copies_to_leave_out, equal_files, equal_looks
-from index.cleaning.neighbourhood import CentredSpace, look_around
-from index.cleaning.pictures import picture_fault
-from index.cleaning.plan import CleaningInputs, decide
-from index.cleaning.rule import CleaningRule
-from index.cleaning.verification import count_verified
-from index.search import FlatIndex
+from index.clean.config import CleaningRule
+from index.clean.duplicates import copies_to_leave_out, equal_files, equal_looks, outside_largest, picture_fault
+from index.clean.geometric import count_verified
+from index.clean.labels import Consistency
+from index.clean.neighbours import CentredSpace, look_around
+from index.clean.plan import CleaningInputs, decide
+from index.search.flat import FlatIndex
+from retrieval.data.manifest import Manifest
+from retrieval.data.quality_cache import FactsTable
 from retrieval.errors import LmrError
-from retrieval.facts_table import FactsTable
-from retrieval.manifest import Manifest
-from retrieval.picture_facts import PictureFacts
+from retrieval.images.quality import PictureFacts
 
 NONE = np.zeros((0, 2), dtype=np.int64)
 GOOD = PictureFacts(224, 224, 9000, "a" * 64, 1, 120.0, 50.0, 300.0, 10.0, 7.0)
@@ -80,7 +78,7 @@ def test_of_two_copies_the_one_stays_whose_label_is_not_found_wrong(monkeypatch)
         suggested=np.array([1, 0, 0], dtype=np.int32),
         confident=np.zeros(3, dtype=np.bool_),
     )
-    monkeypatch.setattr("index.cleaning.plan.judge_labels", lambda *_: judged)
+    monkeypatch.setattr("index.clean.plan.judge_labels", lambda *_: judged)
     manifest = Manifest("m.csv", names, np.array([0, 1, 1], dtype=np.int32), ("arch", "dome"))
     facts = FactsTable((changed(width=900), GOOD, changed(sha256="b" * 64, perceptual_hash=2**64 - 1)))
     inputs = CleaningInputs(manifest, np.eye(3, dtype=np.float32), {}, np.zeros((0, 3), dtype=np.float32), facts)

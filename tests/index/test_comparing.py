@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from index.baselines import measure_votes
-from index.compared import Chance, Classes, Majority, Part, answers_of
-from index.comparing import (
+from index.compare.measure import (
     Answered,
     Asked,
     Probabilities,
@@ -19,9 +17,11 @@ from index.comparing import (
     vote_of_members,
     votes_of,
 )
-from index.evaluation import Queries
+from index.compare.systems import Chance, Classes, Majority, Part, answers_of
+from index.evaluate.baselines import measure_votes
+from index.evaluate.evaluation import Queries
 from index.metrics import gap
-from index.voting import Votes, best
+from index.vote import Votes, best
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 

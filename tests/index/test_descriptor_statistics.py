@@ -5,13 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index import duplicates
-from index.clusters import central, describe_cluster, find_clusters, purity
-from index.descriptor_map import map_descriptors
+from index.stats import duplicates
+from index.stats.clusters import central, describe_cluster, find_clusters, map_descriptors, purity
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
-from retrieval.store import DONE, UNREADABLE, Descriptors, StoreInfo, write_store
-from retrieval.store_blocks import open_blocks
+from retrieval.store.blocks import open_blocks
+from retrieval.store.store import DONE, UNREADABLE, Descriptors, StoreInfo, write_store
 
 INFO = StoreInfo("ab" * 32, {}, {}, "0.1.0", "cd" * 32, "float16", 4)
 
@@ -54,7 +53,7 @@ def test_groups_of_several_landmarks_and_of_both_sides_are_told():
 
 
 def test_a_store_is_read_in_blocks_of_unit_vectors(tmp_path, monkeypatch):
-    monkeypatch.setattr("retrieval.store_blocks.BLOCK_ROWS", 2)
+    monkeypatch.setattr("retrieval.store.blocks.BLOCK_ROWS", 2)
     store = store_of(tmp_path, [[3, 0, 0, 0], [0, 0, 0, 0], [0, 2, 0, 0], [0, 0, 0, 5]], [1, UNREADABLE, 1, 1])
     assert store.done.tolist() == [0, 2, 3]
     blocks = list(store.blocks(store.done))
@@ -72,7 +71,7 @@ def test_a_descriptor_that_is_no_number_is_named(tmp_path):
 def test_near_descriptors_are_groups_whatever_the_block(tmp_path, monkeypatch):
     store = store_of(tmp_path, [[1, 0, 0, 0], [0, 1, 0, 0], [1, 0.05, 0, 0], [0, 1, 0.01, 0], [0, 0, 0, 1]])
     for block in (2, 8192):
-        monkeypatch.setattr("retrieval.store_blocks.BLOCK_ROWS", block)
+        monkeypatch.setattr("retrieval.store.blocks.BLOCK_ROWS", block)
         alike = duplicates.same_descriptor(store, store.done, 0.99, np.random.default_rng(0))
         assert [group.tolist() for group in alike.groups] == [[0, 2], [1, 3]]
         assert alike.n_compared == 5
@@ -91,13 +90,13 @@ def test_clusters_are_found_numbered_by_size_and_the_same_again(tmp_path, monkey
     found = find_clusters(store, store.done, 3, seed=0)
     assert found.cluster.tolist() == [2] * 3 + [0] * 9 + [1] * 5
     assert (found.similarity > 0.99).all()
-    monkeypatch.setattr("retrieval.store_blocks.BLOCK_ROWS", 4)
+    monkeypatch.setattr("retrieval.store.blocks.BLOCK_ROWS", 4)
     again = find_clusters(store, store.done, 3, seed=0)
     assert again.cluster.tolist() == found.cluster.tolist()
 
 
 def test_clusters_are_trained_on_a_sample_of_bounded_size(tmp_path, monkeypatch):
-    monkeypatch.setattr("index.clusters.TRAINING_ROWS", 4)
+    monkeypatch.setattr("index.stats.clusters.TRAINING_ROWS", 4)
     store = store_of(tmp_path, around(1, 30, 40))
     found = find_clusters(store, store.done, 2, seed=0)
     assert found.cluster.tolist() == [1] * 30 + [0] * 40

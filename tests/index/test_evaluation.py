@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from index.answers import answer_store
-from index.baselines import measure_baselines
 from index.confidence import ConfidenceModel
-from index.evaluation import Queries, evaluate, queries_of
+from index.evaluate.baselines import measure_baselines
+from index.evaluate.evaluation import Queries, evaluate, queries_of
+from index.folder.rows import Rows
 from index.metrics import make_truths
-from index.rows import Rows
-from index.search import Neighbours
-from index.voting import VoteRule
+from index.search.flat import Neighbours
+from index.vote import VoteRule
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
-from retrieval.store import DONE, UNREADABLE
+from retrieval.store.store import DONE, UNREADABLE
 
 LABELS = ["rome", "paris", "", "oslo", "rome", "", "atlantis", "paris"]
 KINDS = ["landmark", "landmark", "street", "landmark", "landmark", "food", "other", "landmark"]

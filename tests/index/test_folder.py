@@ -11,20 +11,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from index import building
-from index import folder as folder_module
-from index.building import BuildOptions, build_folder
-from index.calibration import CalibrationSettings, Origin, calibrate
-from index.folder import open_folder, read_info, replace_calibration, write_info
-from index.gathering import BuildInputs
+from index.calibrate.calibration import CalibrationSettings, Origin, calibrate
+from index.calibrate.tune import CalibrationQueries, Grid
+from index.folder.build import BuildOptions, build_folder
+from index.folder.folder import build as building
+from index.folder.folder import folder as folder_module
+from index.folder.folder import open_folder, read_info, replace_calibration, write_info
+from index.folder.inputs import BuildInputs
 from index.metrics import make_truths
-from index.refinement import Refinement
-from index.tuning import CalibrationQueries, Grid
+from index.rerank.config import Refinement
 from retrieval.arrays import object_array
+from retrieval.data.names import Name
 from retrieval.errors import LmrError
 from retrieval.files import atomic, folders
-from retrieval.names import Name
-from retrieval.store import DONE, UNREADABLE, Descriptors, StoreInfo
+from retrieval.store.store import DONE, UNREADABLE, Descriptors, StoreInfo
 
 MODEL = "ab" * 32
 OTHER = "cd" * 32

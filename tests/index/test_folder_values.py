@@ -11,12 +11,12 @@ import pytest
 from test_folder import EMPTY_STREET, TRAIN, build, refusal, store, write_model
 
 from index.answers import answer_store
-from index.folder import list_files, open_folder, read_info
-from index.rows import Rows, write_rows
+from index.folder.folder import list_files, open_folder, read_info
+from index.folder.rows import Rows, write_rows
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 from retrieval.files.json_file import write_signed_json
-from retrieval.store_info import StoreInfo, model_difference
+from retrieval.store.info import StoreInfo, model_difference
 
 REBUILD = "run lmr build-index again"
 

@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.hosts import count_hosts, describe_hosts
-from index.label_statistics import (
+from index.stats.labels import (
     Labelling,
+    count_hosts,
     density,
     describe_counts,
+    describe_hosts,
     histogram,
     labelling_of,
     least_frequent,
@@ -19,7 +20,7 @@ from index.label_statistics import (
     samples,
 )
 from retrieval.arrays import object_array
-from retrieval.manifest import Manifest
+from retrieval.data.manifest import Manifest
 
 COUNTS = st.lists(st.integers(0, 300), max_size=40).map(lambda values: np.array(values, dtype=np.int64))
 

@@ -9,21 +9,21 @@ import pytest
 from PIL import Image
 
 from index.answers import answer_store
-from index.calibrating import calibrate_folder, leave_one_out_evidence
-from index.calibration import CalibrationSettings
-from index.evaluation import queries_of
-from index.folder import open_folder
-from index.leaks import find_leaks
-from index.look_alikes import Looking, look_the_same
-from index.measured import measure_left_out, measure_store
+from index.calibrate.calibration import CalibrationSettings
+from index.calibrate.run import calibrate_folder, leave_one_out_evidence
+from index.evaluate.evaluation import queries_of
+from index.evaluate.leakage import find_leaks
+from index.evaluate.look_alikes import Looking, look_the_same
+from index.evaluate.measurement import measure_left_out, measure_store
+from index.folder.folder import open_folder
+from index.folder.thumbnail_config import ThumbnailPlan
+from index.folder.thumbnails import Thumbnails, write_thumbnails
 from index.sketches import pack_sketches, sketches, unpack_sketches
-from index.thumbnail_plan import ThumbnailPlan
-from index.thumbnails import Thumbnails, write_thumbnails
-from index.voting import VoteRule
+from index.vote import VoteRule
 from retrieval.arrays import object_array
+from retrieval.data.seen import record_seen
 from retrieval.errors import LmrError
 from retrieval.images.source import read_picture
-from retrieval.seen import record_seen
 
 LABELS = ["rome"] * 6 + ["paris"] * 6
 
@@ -122,7 +122,7 @@ PAIRS = np.array([[0, 0], [0, 5], [1, 1], [2, 1], [3, 2]])
 def test_thumbnails_of_rows_rule_out_and_only_likely_pairs_are_read(pictured, monkeypatch):
     folder, paths = pictured
     read = []
-    monkeypatch.setattr("index.look_alikes.read_picture", lambda path: read.append(path) or read_picture(path))
+    monkeypatch.setattr("index.evaluate.look_alikes.read_picture", lambda path: read.append(path) or read_picture(path))
     begun, done = [], []
     looking = Looking(on_begin=begun.append, on_done=done.append)
     assert look_the_same(folder, paths, PAIRS, looking).tolist() == [True, False, True, False, False]
@@ -148,7 +148,7 @@ def test_thumbnails_too_small_to_tell_are_passed_over(pictured, tmp_path):
 
 def test_several_processes_compare_as_one_does(pictured, monkeypatch):
     folder, paths = pictured
-    monkeypatch.setattr("index.look_alikes._PICTURES_A_TASK", 3)
+    monkeypatch.setattr("index.evaluate.look_alikes._PICTURES_A_TASK", 3)
     assert look_the_same(folder, paths, PAIRS, Looking(2)).tolist() == [True, False, True, False, False]
 
 

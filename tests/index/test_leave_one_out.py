@@ -7,9 +7,9 @@ import pytest
 
 from index.background import background_similarity
 from index.confidence import ConfidenceModel
-from index.leave_one_out import leave_one_out
-from index.search import FlatIndex
-from index.voting import VoteRule, best, vote
+from index.evaluate.leave_one_out import leave_one_out
+from index.search.flat import FlatIndex
+from index.vote import VoteRule, best, vote
 
 LABELS = ["rome"] * 5 + ["paris"] * 4 + ["oslo"] * 3 + ["atlantis"]
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from index.logistic import INVERSE_PENALTY, fit_logistic
+from index.confidence import INVERSE_PENALTY, fit_logistic
 
 
 def by_sklearn(x, right, weight):

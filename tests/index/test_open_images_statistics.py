@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from index.open_images_statistics import (
+from index.stats.open_images import (
     boxes_per_picture,
     compare_subsets,
     describe_boxes,
@@ -11,7 +11,7 @@ from index.open_images_statistics import (
     labelling_of_rows,
 )
 from retrieval.arrays import object_array
-from retrieval.open_images import LabelRows
+from retrieval.data.open_images import LabelRows
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from index.evaluate.errors import Judged
+from index.evaluate.per_landmark import confusion_matrix, landmark_figures
 from index.metrics import make_truths, wilson_interval
-from index.mistakes import Judged
-from index.per_landmark import confusion_matrix, landmark_figures
 
 NAMES = ("arch", "bridge", "castle", "dome")
 

@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from index.picture_statistics import describe_measures, measures_of, outliers, ranking
-from retrieval.facts_table import FactsTable
-from retrieval.picture_facts import PictureFacts
-from retrieval.resolution import pixels_per_inch
+from index.stats.images import describe_measures, measures_of, outliers, ranking
+from retrieval.data.quality_cache import FactsTable
+from retrieval.images.quality import PictureFacts, pixels_per_inch
 
 FACTS = PictureFacts(400, 300, 1000, "a" * 64, 0, 128.0, 50.0, 900.0, 10.0, 7.0)
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from index.answers import answer
-from index.building import BuildOptions
-from index.calibrating import calibration_of
-from index.calibration import CalibrationSettings
+from index.calibrate.calibration import CalibrationSettings
+from index.calibrate.run import calibration_of
 from index.copies import SAME_PICTURE
-from index.evaluation import queries_of
-from index.leave_one_out import leave_one_out
-from index.refinement import Refinement
-from index.refining import augment, expand, refined_search, rerank
-from index.search import FlatIndex
+from index.evaluate.evaluation import queries_of
+from index.evaluate.leave_one_out import leave_one_out
+from index.folder.build import BuildOptions
+from index.rerank.config import Refinement
+from index.rerank.expansion import augment, expand, refined_search, rerank
+from index.search.flat import FlatIndex
 from retrieval.errors import LmrError
 
 
@@ -116,7 +116,7 @@ def test_the_size_of_a_batch_changes_no_answer(refinement, monkeypatch):
     augmented = augment(index, 3, 2.0)
     queries = unit(np.random.default_rng(1).normal(size=(9, 8)))
     together, asked = refined_search(index, queries, 12, refinement)
-    monkeypatch.setattr("index.refining.BLOCK_BYTES", 1)
+    monkeypatch.setattr("index.rerank.expansion.BLOCK_BYTES", 1)
     for i in range(9):
         single, vector = refined_search(index, queries[i : i + 1], 12, refinement)
         assert single.rows.tolist() == together.rows[i : i + 1].tolist()

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.scoring import score, without_unknown
-from index.submission import (
+from index.kaggle.scoring import score, without_unknown
+from index.kaggle.submission import (
     RecognitionSolution,
     RecognitionSubmission,
     RetrievalSolution,

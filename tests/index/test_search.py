@@ -6,8 +6,8 @@ import faiss
 import numpy as np
 import pytest
 
-from index import search
-from index.search import FlatIndex, Neighbours
+from index.search.flat import FlatIndex, Neighbours
+from index.search.flat import flat as search
 from retrieval.errors import LmrError
 
 

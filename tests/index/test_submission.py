@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.predictions import Predictions
-from index.submission import (
+from index.kaggle.submission import (
     RecognitionSolution,
     RetrievalSolution,
     RetrievalSubmission,
@@ -18,6 +17,7 @@ from index.submission import (
     read_submission,
     submission_lines,
 )
+from index.predictions import Predictions
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 

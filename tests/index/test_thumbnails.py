@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from index import thumbnails as module
-from index.building import BuildOptions, build_folder
-from index.folder import open_folder, read_info, write_info
-from index.gathering import BuildInputs
-from index.thumbnail_plan import ThumbnailPlan
-from index.thumbnails import Thumbnails, make_thumbnail, write_thumbnails
+from index.folder.build import BuildOptions, build_folder
+from index.folder.folder import open_folder, read_info, write_info
+from index.folder.folder import thumbnails as module
+from index.folder.inputs import BuildInputs
+from index.folder.thumbnail_config import ThumbnailPlan
+from index.folder.thumbnails import Thumbnails, make_thumbnail, write_thumbnails
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from calibration_world import make_queries
 
-from index import tuning
-from index.calibration_queries import CalibrationQueries
-from index.choosing import NONE, Contest, Judge
+from index.calibrate import tune as tuning
+from index.calibrate.queries import CalibrationQueries
+from index.calibrate.selection import NONE, Contest, Judge
+from index.calibrate.tune import Grid, make_folds, tune
 from index.confidence import fit_confidence
 from index.metrics import Truths, gap, make_truths
-from index.search import Neighbours
-from index.tuning import Grid, make_folds, tune
-from index.voting import VoteRule
+from index.search.flat import Neighbours
+from index.vote import VoteRule
 from retrieval.errors import LmrError
 
 SMALL = Grid(k=(1, 20), tau=(0.05, 0.2), r=(0.5,), beta=(0.0, 1.0))

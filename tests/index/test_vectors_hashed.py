@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from index.building import _hash_vectors
+from index.folder.build import _hash_vectors
 
 ROWS = np.arange(24, dtype=np.float32).reshape(4, 6)
 

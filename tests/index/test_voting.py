@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.search import Neighbours
-from index.voting import VoteRule, Votes, best, vote, vote_majority
+from index.search.flat import Neighbours
+from index.vote import VoteRule, Votes, best, vote, vote_majority
 
 
 def neighbours(rows, scores):

@@ -6,10 +6,10 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
+from retrieval.embed.onnx_embedder import CARD_KEY
 from retrieval.images.preprocess import ImageSpec
-from retrieval.model_card import Card, ModelCard
-from retrieval.model_config import ModelConfig
-from retrieval.onnx_describing import CARD_KEY
+from retrieval.models.card import Card, ModelCard
+from retrieval.models.config import ModelConfig
 
 SIDE = 16  # pixels
 MEANS = ModelCard(ModelConfig("means", n_dimensions=0), ImageSpec(size=SIDE), "a" * 64)

@@ -14,9 +14,9 @@ from torchvision.transforms import v2
 from retrieval.errors import LmrError
 from retrieval.images.decode import decode
 from retrieval.images.preprocess import ImageSpec
-from retrieval.model import to_input
-from retrieval.training.augmentation import Batch, Collate, TrainingPictures, mix, repeat_place
-from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
+from retrieval.models.network import to_input
+from retrieval.train.augment import Batch, Collate, TrainingPictures, mix, repeat_place
+from retrieval.train.config import AugmentConfig, LossConfig, TrainConfig
 
 STILL = AugmentConfig(min_area=1.0, flip=0, brightness=0, contrast=0, saturation=0, hue=0, greyscale=0)
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retrieval.backbones import build_backbone
-from retrieval.embedding import Embedder
+from retrieval.embed.torch_embedder import Embedder
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
 from retrieval.images.preprocess import ImageSpec
-from retrieval.model import build_model, load_backbone_weights
-from retrieval.model_config import ModelConfig
+from retrieval.models.backbones import build_backbone
+from retrieval.models.config import ModelConfig
+from retrieval.models.network import build_model, load_backbone_weights
 
 torchvision_models = pytest.importorskip("torchvision.models")
 
@@ -58,7 +58,7 @@ def test_the_features_with_the_original_classifier_are_the_network(name: str, mo
 def test_a_vision_transformer_gives_its_class_token_first() -> None:
     torch.manual_seed(0)
     network = torchvision_models.VisionTransformer(image_size=32, **SMALL).eval()
-    from retrieval.backbones import VisionTransformerFeatures
+    from retrieval.models.backbones import VisionTransformerFeatures
 
     with torch.inference_mode():
         nn.init.normal_(network.heads.head.weight)

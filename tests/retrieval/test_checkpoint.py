@@ -10,7 +10,10 @@ import pytest
 import torch
 from tiny_world import SPEC, tiny_model
 
-from retrieval.checkpoint import (
+from retrieval.errors import LmrError
+from retrieval.files.atomic import write_bytes
+from retrieval.models.card import Description
+from retrieval.models.checkpoint import (
     CARD,
     ModelCard,
     load_model,
@@ -20,11 +23,8 @@ from retrieval.checkpoint import (
     weights_digest,
     write_card,
 )
-from retrieval.errors import LmrError
-from retrieval.files.atomic import write_bytes
-from retrieval.model import DescriptorModel, build_model
-from retrieval.model_card import Description
-from retrieval.model_config import ModelConfig
+from retrieval.models.config import ModelConfig
+from retrieval.models.network import DescriptorModel, build_model
 
 
 def message(call: Callable[..., object], *arguments: object) -> str:
@@ -77,7 +77,7 @@ def test_a_network_comes_back_exactly(tmp_path: Path) -> None:
 
 def test_weights_that_do_not_fit_the_network_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = save_model(tmp_path, small_network(), SPEC, made_by={})
-    monkeypatch.setattr("retrieval.checkpoint.build_model", lambda *_, **__: tiny_model())
+    monkeypatch.setattr("retrieval.models.checkpoint.build_model", lambda *_, **__: tiny_model())
     assert message(load_model, tmp_path) == (
         f"{tmp_path}/{card.weights_name} does not fit shufflenet_v2_x0_5 as the installed library builds it; "
         "install the release that it was trained with or train again"
@@ -92,7 +92,7 @@ def test_pictures_of_another_size_than_the_weights_are_for_are_one_line(
         model.picture_size = image_size
         return model
 
-    monkeypatch.setattr("retrieval.checkpoint.build_model", sized)
+    monkeypatch.setattr("retrieval.models.checkpoint.build_model", sized)
     card = save_model(tmp_path, sized(ModelConfig("tiny"), SPEC.size), SPEC, made_by={})
     assert load_network(tmp_path, card).picture_size == SPEC.size
     larger = card.described(Description(size=SPEC.size + 8))

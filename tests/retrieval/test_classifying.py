@@ -9,14 +9,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_world import CPU, LABELS, SIZE, SPEC, Pictures, jpeg, tiny_model
 
-from retrieval import checkpoint, classifying
-from retrieval.checkpoint import save_model
-from retrieval.classifying import CLASSIFIER, load_classifier, most_probable, open_classifier, save_classifier
 from retrieval.errors import LmrError
 from retrieval.images.preprocess import prepare
-from retrieval.model import DescriptorModel, to_input
-from retrieval.training.config import LossConfig
-from retrieval.training.losses import LandmarkLoss
+from retrieval.models import checkpoint
+from retrieval.models.checkpoint import save_model
+from retrieval.models.network import DescriptorModel, to_input
+from retrieval.train import classifier as classifying
+from retrieval.train.classifier import CLASSIFIER, load_classifier, most_probable, open_classifier, save_classifier
+from retrieval.train.config import LossConfig
+from retrieval.train.losses import LandmarkLoss
 
 D = 8
 LINEAR = LossConfig("linear", head_hidden=4, dropout=0.5)

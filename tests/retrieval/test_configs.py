@@ -3,8 +3,8 @@ import math
 import pytest
 
 from retrieval.errors import LmrError
-from retrieval.model_config import ModelConfig
-from retrieval.training.config import AugmentConfig, BalanceConfig, LossConfig, TrainConfig
+from retrieval.models.config import ModelConfig
+from retrieval.train.config import AugmentConfig, BalanceConfig, LossConfig, TrainConfig
 
 
 def test_a_model_configuration_comes_back_from_json() -> None:

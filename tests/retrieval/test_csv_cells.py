@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.data.csv_cells import csv_line, guard, unguard
-from retrieval.manifest import read_manifest
+from retrieval.data.manifest import read_manifest
 
 
 @pytest.mark.parametrize("text", ['=HYPERLINK("http://x")', "+1+1", "-1+1", "@SUM(A1)", "\tx", "\r=1", "'=1", "-abc"])

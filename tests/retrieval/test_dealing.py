@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.dealing import TEST, TRAIN, VAL, Count, Quotas, Share, deal, targets
+from retrieval.split.stratify import TEST, TRAIN, VAL, Count, Quotas, Share, deal, targets
 
 
 def long(*values: int) -> np.ndarray:

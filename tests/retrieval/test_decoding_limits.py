@@ -10,7 +10,7 @@ from made_pictures import encoded, smooth
 from PIL import Image
 
 from retrieval.errors import UnreadableError
-from retrieval.images import limited
+from retrieval.images.codecs import limited
 from retrieval.images.decode import decode, picture_size
 from retrieval.images.limits import Limits
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from retrieval.device import fast_dtype, keep_freed_memory, limit_threads, memory_format, place, resolve_device
 from retrieval.errors import LmrError
+from retrieval.models.device import fast_dtype, keep_freed_memory, limit_threads, memory_format, place, resolve_device
 
 CPU = torch.device("cpu")
 

@@ -6,10 +6,10 @@ import torch
 from torch.nn import functional as F
 
 from retrieval.errors import LmrError
-from retrieval.store import DONE, UNREADABLE, Descriptors, StoreInfo, write_store
-from retrieval.training.config import DistillationConfig
-from retrieval.training.distillation import Distillation, relation_loss
-from retrieval.training.teacher import Teacher, open_teacher
+from retrieval.store.store import DONE, UNREADABLE, Descriptors, StoreInfo, write_store
+from retrieval.train.config import DistillationConfig
+from retrieval.train.distillation import Distillation, relation_loss
+from retrieval.train.teacher import Teacher, open_teacher
 
 
 def names(*given: str) -> np.ndarray:

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from tiny_world import CPU, SPEC, Pictures, jpeg, tiny_model
 
-from retrieval.checkpoint import read_card, weights_digest
 from retrieval.errors import LmrError
-from retrieval.store import DONE, Descriptors, StoreInfo, write_store
-from retrieval.training.config import AugmentConfig, DistillationConfig, LossConfig, TrainConfig
-from retrieval.training.data import TrainingData
-from retrieval.training.loop import train
-from retrieval.training.rate_finder import find_rate
-from retrieval.training.run import Progress, Run
-from retrieval.training.state import TrainingState
-from retrieval.training.teacher import open_teacher
+from retrieval.models.checkpoint import read_card, weights_digest
+from retrieval.store.store import DONE, Descriptors, StoreInfo, write_store
+from retrieval.train.config import AugmentConfig, DistillationConfig, LossConfig, TrainConfig
+from retrieval.train.data import TrainingData
+from retrieval.train.loop import train
+from retrieval.train.lr_finder import find_rate
+from retrieval.train.run import Progress, Run
+from retrieval.train.state import TrainingState
+from retrieval.train.teacher import open_teacher
 
 NAMES = np.array(list("abcdefghi"), dtype=object)
 LANDMARK = np.array([0, 1, 2] * 3, dtype=np.int32)
@@ -78,7 +78,7 @@ def test_a_stopped_run_beside_a_teacher_ends_with_the_same_weights(
     data = data_of(tmp_path, 0)
     config = dataclasses.replace(CONFIG, epochs=2)
     _, whole = trained(tmp_path / "whole", data, config)
-    monkeypatch.setattr("retrieval.training.loop.STATE_EVERY_S", -1.0)
+    monkeypatch.setattr("retrieval.train.loop.STATE_EVERY_S", -1.0)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "stopped", data, config, stop_at=3)
     assert trained(tmp_path / "stopped", data, config)[1] == whole

@@ -10,10 +10,10 @@ from email.utils import format_datetime
 
 import pytest
 
-from retrieval.download.decoders import Decoders
+from retrieval.download.config import Form
 from retrieval.download.google import Archives, parse_numbers
 from retrieval.download.ledger import Archive, Entry, Ledger
-from retrieval.download.rules import Form
+from retrieval.download.resize import Decoders
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.http import retry_after_s
@@ -193,7 +193,7 @@ def test_where_no_process_can_be_started_this_one_decodes_and_says_so(monkeypatc
     def refuse(*_: object) -> None:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    monkeypatch.setattr("retrieval.pool.start_worker", refuse)
+    monkeypatch.setattr("retrieval.parallel.start_worker", refuse)
     told: list[str] = []
     with Decoders(2, told.append) as decoders:
         assert asyncio.run(decoders.run(os.getpid)) == os.getpid()

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from made_pictures import encoded, smooth
 from PIL import Image
 
-from retrieval.download.places import Places
-from retrieval.download.resizing import Order, cause_of, resize, resized, store_picture, verify_picture
-from retrieval.download.rules import Form
+from retrieval.download.config import Form
+from retrieval.download.resize import Order, cause_of, resize, resized, store_picture, verify_picture
+from retrieval.download.survey import Places
 from retrieval.errors import UnreadableError
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
-from retrieval.picture_facts import measure_picture
+from retrieval.images.quality import measure_picture
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ import torch
 from tiny_world import CPU, SIZE, SPEC, Pictures, jpeg, tiny_model
 from torch import Tensor, nn
 
-from retrieval.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
-from retrieval.checkpoint import ModelCard
-from retrieval.embedding import Embedder, Rate, make_embedder
+from retrieval.embed.torch_embedder import Embedder, Rate, make_embedder
 from retrieval.errors import LmrError
 from retrieval.images.preprocess import prepare
-from retrieval.model import DescriptorModel, build_model, to_input
-from retrieval.model_config import DescriptorPart, ModelConfig
+from retrieval.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from retrieval.models.checkpoint import ModelCard
+from retrieval.models.config import DescriptorPart, ModelConfig
+from retrieval.models.network import DescriptorModel, build_model, to_input
 
 N = 37
 
@@ -106,7 +106,7 @@ def test_the_given_network_stays_as_it_was() -> None:
 def test_batch_size_and_workers_do_not_change_descriptors(
     source: Pictures, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tolerance: float
 ) -> None:
-    monkeypatch.setattr("retrieval.embedding.fast_dtype", lambda _: dtype)
+    monkeypatch.setattr("retrieval.embed.torch_embedder.fast_dtype", lambda _: dtype)
     results = []
     for batch_size, n_workers in ((16, 2), (1, 1), (7, 3), (64, 0)):
         embedder = Embedder(tiny_model(), SPEC, CPU, n_workers=n_workers)
@@ -120,7 +120,7 @@ def test_batch_size_and_workers_do_not_change_descriptors(
 
 
 def test_bfloat16_stays_near_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.embedding.fast_dtype", lambda _: torch.bfloat16)
+    monkeypatch.setattr("retrieval.embed.torch_embedder.fast_dtype", lambda _: torch.bfloat16)
     given = Embedder(tiny_model(), SPEC, CPU).describe(pixels())
     expected = original(tiny_model(), pixels())
     assert (given * expected).sum(axis=1) == pytest.approx(np.ones(5), abs=1e-3)

@@ -10,13 +10,11 @@ import torch
 from tiny_world import CPU, SIZE, SPEC, Pictures, jpeg, tiny_model
 
 from retrieval.arrays import FloatArray, UInt8Array
-from retrieval.checkpoint import save_model
-from retrieval.describing import Describer, JoinedDescriber
-from retrieval.embedding import Embedder, load_embedder
-from retrieval.ensemble import save_ensemble
+from retrieval.embed.embedder import Describer, JoinedDescriber
+from retrieval.embed.torch_embedder import Embedder, load_embedder
 from retrieval.errors import LmrError
 from retrieval.images.preprocess import ImageSpec
-from retrieval.model_card import (
+from retrieval.models.card import (
     Description,
     EnsembleCard,
     Member,
@@ -26,8 +24,10 @@ from retrieval.model_card import (
     read_card,
     require_no_strangers,
 )
-from retrieval.model_config import ModelConfig
-from retrieval.store_file import StoreInfo
+from retrieval.models.checkpoint import save_model
+from retrieval.models.config import ModelConfig
+from retrieval.models.ensemble import save_ensemble
+from retrieval.store.file import StoreInfo
 
 SMALL = dataclasses.replace(SPEC, size=SIZE // 2, mean=(0.5, 0.5, 0.5))
 
@@ -170,7 +170,7 @@ def test_an_ensemble_folder_describes_as_its_members_do(
     assert read_any_card(tmp_path / "both") == card
     weights = sorted(m.card.weights_name for m in card.members)
     assert sorted(os.listdir(tmp_path / "both")) == ["README.md", "model.json", *weights]
-    monkeypatch.setattr("retrieval.checkpoint.build_model", lambda *_, **__: tiny_model())
+    monkeypatch.setattr("retrieval.models.checkpoint.build_model", lambda *_, **__: tiny_model())
     source = Pictures([jpeg(i, i) for i in range(3)])
     joined = load_embedder(tmp_path / "both", card, CPU, n_workers=1)
     rows, vectors = joined.embed_all(source, [0, 1, 2])

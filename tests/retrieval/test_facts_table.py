@@ -11,11 +11,11 @@ import pytest
 from made_pictures import encoded, smooth
 from PIL import Image, ImageFilter
 
+from retrieval.data.manifest import read_manifest
+from retrieval.data.quality_cache import measure_manifest
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.facts_table import measure_manifest
+from retrieval.images.quality import measure_picture, perceptual_hash
 from retrieval.images.source import PictureSource
-from retrieval.manifest import read_manifest
-from retrieval.picture_facts import measure_picture, perceptual_hash
 
 
 def speckled(seed: int, width: int = 96, height: int = 64) -> Image.Image:
@@ -105,7 +105,7 @@ def test_unreadable_pictures_are_rows_with_a_reason(folder):
 
 
 def test_workers_change_nothing(folder, monkeypatch):
-    monkeypatch.setattr("retrieval.facts_table._PICTURES_A_TASK", 2)
+    monkeypatch.setattr("retrieval.data.quality_cache._PICTURES_A_TASK", 2)
     assert facts_of(folder, n_workers=2).rows == facts_of(folder).rows
 
 
@@ -121,7 +121,7 @@ def test_a_second_time_only_changed_pictures_are_measured(folder, tmp_path):
 
 
 def test_what_was_measured_before_a_stop_is_kept(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("retrieval.facts_table._PICTURES_A_TASK", 1)
+    monkeypatch.setattr("retrieval.data.quality_cache._PICTURES_A_TASK", 1)
 
     def stop(_):
         raise KeyboardInterrupt
@@ -185,7 +185,7 @@ def test_a_picture_that_could_not_be_read_is_tried_again(folder, tmp_path, monke
         raise UnreadableError("Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr("retrieval.facts_table.measure_picture", refuse)
+        patch.setattr("retrieval.data.quality_cache.measure_picture", refuse)
         assert facts_of(folder, cache).rows == ("Permission denied",) * 4
     assert facts_of(folder, cache).rows == facts_of(folder).rows
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from tiny_world import CPU, SPEC, jpeg, tiny_model
 
-from retrieval.checkpoint import ModelCard, weights_digest
-from retrieval.describing import Describer
-from retrieval.embedding import Embedder, make_embedder
+from retrieval.data.manifest import Manifest, read_manifest
+from retrieval.embed.embedder import Describer
+from retrieval.embed.job import FillReport, FillRun, fill_store, require_same_job, store_info
+from retrieval.embed.torch_embedder import Embedder, make_embedder
 from retrieval.errors import LmrError
-from retrieval.filling import FillReport, FillRun, fill_store, require_same_job, store_info
 from retrieval.images.source import PictureSource
-from retrieval.manifest import Manifest, read_manifest
-from retrieval.model import DescriptorModel
-from retrieval.store import DONE, TODO, UNREADABLE, create_store, partial_path, read_store, read_store_info
+from retrieval.models.checkpoint import ModelCard, weights_digest
+from retrieval.models.network import DescriptorModel
+from retrieval.store.store import DONE, TODO, UNREADABLE, create_store, partial_path, read_store, read_store_info
 
 RUN = FillRun(dtype="float32")
 Made = Callable[..., tuple[Manifest, PictureSource]]
@@ -25,7 +25,7 @@ Made = Callable[..., tuple[Manifest, PictureSource]]
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.embedding.CPU_BATCH", 3)
+    monkeypatch.setattr("retrieval.embed.torch_embedder.CPU_BATCH", 3)
 
 
 def card_of(model: DescriptorModel, **changes: Any) -> ModelCard:
@@ -221,7 +221,7 @@ def test_a_full_disk_in_the_middle_is_resumed(
 ) -> None:
     manifest, source = make_manifest()
     path = tmp_path / "x.h5"
-    from retrieval.store import StoreWriter
+    from retrieval.store.store import StoreWriter
 
     put, calls = StoreWriter._put, []
 

@@ -3,9 +3,9 @@ import torch
 from tiny_world import tiny_model
 from torch import nn
 
-from retrieval.backbones import ConvolutionalFeatures, TimmFeatures, VisionTransformerFeatures
 from retrieval.errors import LmrError
-from retrieval.training.freezing import blocks, freeze, train_mode
+from retrieval.models.backbones import ConvolutionalFeatures, TimmFeatures, VisionTransformerFeatures
+from retrieval.train.optim import blocks, freeze, train_mode
 
 
 def torchvision_features(name: str) -> nn.Module:

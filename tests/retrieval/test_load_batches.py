@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from retrieval.training import workers
-from retrieval.training.augmentation import Collate
-from retrieval.training.workers import load_batches
+from retrieval.train import loader as workers
+from retrieval.train.augment import Collate
+from retrieval.train.loader import load_batches
 
 
 class Watched:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
-from retrieval.local_features import LocalFeatures, local_features, n_inliers, require_opencv
+from retrieval.local.sift import LocalFeatures, local_features, n_inliers, require_opencv
 
 
 def texture(seed, side=320):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retrieval.training.config import LossConfig
-from retrieval.training.losses import LandmarkLoss
-from retrieval.training.parts import take_over
+from retrieval.train.config import LossConfig
+from retrieval.train.losses import LandmarkLoss
+from retrieval.train.state import take_over
 
 N, D = 20, 5
 Optimizers = Callable[[list[nn.Parameter]], torch.optim.Optimizer]

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.arrays import ObjArray
+from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.errors import LmrError
-from retrieval.manifest import Manifest, read_manifest
 
 LINES_OF_BAD_FILE = "1 bad row; correct or remove, nothing of the file was used"
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.errors import LmrError
 from retrieval.images.source import PictureSource
-from retrieval.manifest import Manifest, read_manifest
 
 
 def write(folder: Path, text: str) -> Path:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.errors import LmrError
-from retrieval.manifest import Manifest, read_manifest
 
 
 def labels(manifest: Manifest) -> list[str]:

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.manifest import Manifest, read_manifest
-from retrieval.manifest_writing import manifest_lines, solution_lines
-from retrieval.parquet import EmbeddedPictures
+from retrieval.data.manifest import Manifest, manifest_lines, read_manifest, solution_lines
+from retrieval.data.parquet import EmbeddedPictures
 
 COLUMNS = ("path", "url", "kind", "usage")
 

@@ -14,11 +14,11 @@ from PIL import Image
 
 from retrieval.arrays import UInt8Array
 from retrieval.errors import UnreadableError
+from retrieval.images.codecs.how import How
+from retrieval.images.codecs.opencv import open_with_opencv
+from retrieval.images.codecs.orientation import ORIENTATION
+from retrieval.images.codecs.pillow import decode_opened
 from retrieval.images.decode import decode, picture_size
-from retrieval.images.how import How
-from retrieval.images.opencv import open_with_opencv
-from retrieval.images.orientation import ORIENTATION
-from retrieval.images.pillow import decode_opened
 
 PNG = encoded(smooth(60, 40), "PNG")
 EOI = b"\xff\xd9"

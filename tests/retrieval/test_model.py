@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 from tiny_world import SIZE, tiny_model
 from torch import Tensor, nn
 
-from retrieval.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from retrieval.errors import LmrError
-from retrieval.model import DescriptorModel, GeM, build_model, load_backbone_weights, read_state_dict
-from retrieval.model_config import ModelConfig
+from retrieval.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from retrieval.models.config import ModelConfig
+from retrieval.models.network import DescriptorModel, GeM, build_model, load_backbone_weights, read_state_dict
 
 
 class Tokens(nn.Module):

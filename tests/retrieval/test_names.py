@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from retrieval.data.names import Name, of_no_landmark, read_names, shown_name
 from retrieval.errors import LmrError
-from retrieval.names import Name, of_no_landmark, read_names, shown_name
 
 ADDRESS = "http://commons.wikimedia.org/wiki/Category:"
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.near_duplicates import components, near_pairs
+from retrieval.data.near_duplicates import components, near_pairs
 
 
 @given(
@@ -30,7 +30,7 @@ def test_many_equal_hashes_are_a_chain_not_all_pairs():
 def test_blocks_of_pairs_change_nothing(monkeypatch):
     hashes = np.random.default_rng(0).integers(0, 2**12, 300).astype(np.uint64)
     whole = near_pairs(hashes)
-    monkeypatch.setattr("retrieval.near_duplicates._PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr("retrieval.data.near_duplicates._PAIRS_AT_ONCE", 7)
     assert near_pairs(hashes).tolist() == whole.tolist()
 
 

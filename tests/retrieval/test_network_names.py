@@ -2,9 +2,9 @@
 
 import pytest
 
-from retrieval.backbones import PLAIN
 from retrieval.errors import LmrError
-from retrieval.network_names import PLAIN_NAMES, known_names, module_of, renamed_names, require_name
+from retrieval.models.backbones import PLAIN
+from retrieval.models.names import PLAIN_NAMES, known_names, module_of, renamed_names, require_name
 
 
 def test_the_plain_networks_are_named() -> None:

@@ -11,18 +11,18 @@ import pytest
 from made_onnx import MEANS, write_means
 from tiny_world import SIZE, SPEC, Pictures, jpeg, tiny_model
 
-from retrieval import onnx_export
-from retrieval.checkpoint import save_model
-from retrieval.embedding import load_embedder
+from retrieval.embed import onnx_export
+from retrieval.embed.load import describe_otherwise, model_files, onnx_path, open_card, plan_describer
+from retrieval.embed.onnx_digest import require_as_written
+from retrieval.embed.onnx_embedder import CARD_KEY, INPUTS_KEY, OnnxDescriber, providers_of, read_onnx_card
+from retrieval.embed.onnx_export import TOLERANCE, export_onnx
+from retrieval.embed.torch_embedder import load_embedder
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
 from retrieval.images.preprocess import prepare
-from retrieval.model import DescriptorModel
-from retrieval.model_card import Card, Description, join, write_card
-from retrieval.onnx_describing import CARD_KEY, INPUTS_KEY, OnnxDescriber, providers_of, read_onnx_card
-from retrieval.onnx_digest import require_as_written
-from retrieval.onnx_export import TOLERANCE, export_onnx
-from retrieval.opening import describe_otherwise, model_files, onnx_path, open_card, plan_describer
+from retrieval.models.card import Card, Description, join, write_card
+from retrieval.models.checkpoint import save_model
+from retrieval.models.network import DescriptorModel
 
 ON_CPU = ["CPUExecutionProvider"]
 
@@ -113,7 +113,7 @@ def test_without_onnxruntime_the_extra_is_named(monkeypatch: pytest.MonkeyPatch,
 
 def test_without_onnxscript_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     card = save_model(tmp_path / "a", tiny_model(), SPEC, made_by={})
-    monkeypatch.setattr("retrieval.checkpoint.build_model", lambda *_, **__: tiny_model())
+    monkeypatch.setattr("retrieval.models.checkpoint.build_model", lambda *_, **__: tiny_model())
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     said = message(export_onnx, tmp_path / "a", card, tmp_path / "m.onnx")
     assert said == f"lmr export needs onnxscript; {install_hint('onnx')}"
@@ -124,7 +124,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Card, floa
     """An ensemble of two members, of other sizes and normalisations, with flip and scales: folder, card, difference."""
     folder = tmp_path_factory.mktemp("exported")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("retrieval.checkpoint.build_model", lambda *_, **__: tiny_model())
+        patch.setattr("retrieval.models.checkpoint.build_model", lambda *_, **__: tiny_model())
         small = dataclasses.replace(SPEC, size=SIZE - 4, mean=(0.5, 0.4, 0.3))
         one = save_model(folder, tiny_model(), SPEC, flip=True, descriptor="both", made_by={})
         kept = {one.weights_name: (folder / one.weights_name).read_bytes()}
@@ -143,8 +143,8 @@ def test_what_is_exported_gives_the_descriptors_of_torch(
     import torch
 
     folder, card, difference = exported
-    monkeypatch.setattr("retrieval.checkpoint.build_model", lambda *_, **__: tiny_model())
-    monkeypatch.setattr("retrieval.embedding.fast_dtype", lambda _: torch.float32)
+    monkeypatch.setattr("retrieval.models.checkpoint.build_model", lambda *_, **__: tiny_model())
+    monkeypatch.setattr("retrieval.embed.torch_embedder.fast_dtype", lambda _: torch.float32)
     assert 0 <= difference < 1e-5
     assert open_card(folder / "m.onnx") == card
     describer = plan_describer(folder / "m.onnx", card, device="cpu", threads=1, n_workers=1)()
@@ -199,7 +199,7 @@ def test_a_file_that_differs_from_torch_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, difference: float
 ) -> None:
     card = save_model(tmp_path / "a", tiny_model(), SPEC, made_by={})
-    monkeypatch.setattr("retrieval.checkpoint.build_model", lambda *_, **__: tiny_model())
+    monkeypatch.setattr("retrieval.models.checkpoint.build_model", lambda *_, **__: tiny_model())
     monkeypatch.setattr(onnx_export, "_to_onnx", lambda *_: write_means(tmp_path / "x", card).read_bytes())
     monkeypatch.setattr(onnx_export, "largest_difference", lambda *_: difference)
     assert message(export_onnx, tmp_path / "a", card, tmp_path / "m.onnx") == (
@@ -216,7 +216,7 @@ def test_scales_of_a_network_for_one_size_are_not_exported(tmp_path: Path, monke
         return model
 
     card = save_model(tmp_path / "a", tiny_model(), SPEC, scales=(1, 2), made_by={})
-    monkeypatch.setattr("retrieval.checkpoint.build_model", sized)
+    monkeypatch.setattr("retrieval.models.checkpoint.build_model", sized)
     assert message(export_onnx, tmp_path / "a", card, tmp_path / "m.onnx") == (
         f"tiny takes pictures of {SIZE} pixels here, not of {2 * SIZE}; "
         f"give --size {SIZE}, or train at the size you want"
@@ -231,7 +231,7 @@ def test_a_network_that_cannot_be_traced_is_one_line(tmp_path: Path, monkeypatch
         raise RuntimeError("data dependent\nand more")
 
     card = save_model(tmp_path / "a", tiny_model(), SPEC, made_by={})
-    monkeypatch.setattr("retrieval.checkpoint.build_model", lambda *_, **__: tiny_model())
+    monkeypatch.setattr("retrieval.models.checkpoint.build_model", lambda *_, **__: tiny_model())
     monkeypatch.setattr(torch.onnx, "export", refuse)
     assert message(export_onnx, tmp_path / "a", card, tmp_path / "m.onnx") == (
         "this network cannot be exported to ONNX: data dependent; serve it with torch"

@@ -5,11 +5,10 @@ import json
 import pytest
 
 from retrieval.data.columns import count_blanks, read_column
+from retrieval.data.formats import recognise_manifest
+from retrieval.data.manifest import open_table
+from retrieval.data.open_images import read_hierarchy, read_label_rows
 from retrieval.errors import LmrError
-from retrieval.hierarchy import read_hierarchy
-from retrieval.manifest import open_table
-from retrieval.manifest_formats import recognise_manifest
-from retrieval.open_images import read_label_rows
 
 LABELS = "ImageID,Source,LabelName,Confidence\n"
 BOXES = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsGroupOf,IsInside\n"

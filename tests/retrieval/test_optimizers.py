@@ -4,10 +4,9 @@ import torch
 from tiny_world import tiny_model
 
 from retrieval.errors import LmrError
-from retrieval.training.config import BalanceConfig, LossConfig, TrainConfig
-from retrieval.training.freezing import freeze
-from retrieval.training.losses import LandmarkLoss
-from retrieval.training.optimizers import make_optimizer, rates, set_rates
+from retrieval.train.config import BalanceConfig, LossConfig, TrainConfig
+from retrieval.train.losses import LandmarkLoss
+from retrieval.train.optim import freeze, make_optimizer, rates, set_rates
 
 CONFIG = TrainConfig(backbone_rate=0.01, head_rate=0.1, weight_decay=0.5)
 

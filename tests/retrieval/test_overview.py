@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from retrieval.data.manifest import Manifest
 from retrieval.data.overview import doubts, overview
-from retrieval.manifest import Manifest
 
 
 def manifest(*labels: str, has_labels: bool = True) -> Manifest:

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retrieval.data.manifest import Manifest, read_manifest
+from retrieval.data.parquet import ParquetTable, longest_in_dictionaries
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
 from retrieval.images.source import PictureSource
-from retrieval.manifest import Manifest, read_manifest
-from retrieval.parquet import ParquetTable
-from retrieval.parquet_dictionaries import longest_in_dictionaries
 
 
 def labels(manifest: Manifest) -> list[str]:
@@ -226,7 +225,7 @@ def test_a_small_file_that_unpacks_to_a_large_text_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: list[str] | list[list[str]]
 ) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("retrieval.parquet._FREE_TEXT_BYTES", 2_000_000)
+    monkeypatch.setattr("retrieval.data.parquet._FREE_TEXT_BYTES", 2_000_000)
     path = tmp_path / "a.parquet"
     rows = range(len(values))
     pq.write_table(pa.table({"id": [str(row) for row in rows], "caption": values}), path, compression="zstd")
@@ -247,7 +246,7 @@ def test_a_small_file_that_unpacks_to_a_large_text_is_refused(
 
 def test_rows_that_share_a_long_text_are_read_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("retrieval.parquet._MAX_BATCH_BYTES", 1 << 20)
+    monkeypatch.setattr("retrieval.data.parquet._MAX_BATCH_BYTES", 1 << 20)
     long = [random.Random(seed).randbytes(10_000).hex() for seed in range(2)]
     labels = [*["x"] * 300, *(long * 200)]
     pq.write_table(pa.table({"id": [f"i{n}" for n in range(700)], "landmark_id": labels}), tmp_path / "t.parquet")

@@ -9,8 +9,8 @@ import pytest
 from made_pictures import encoded, smooth
 from PIL import Image
 
+from retrieval.images.codecs.pillow import NOT_ASKED, PLUGINS
 from retrieval.images.decode import decode, picture_size
-from retrieval.images.pillow import NOT_ASKED, PLUGINS
 
 FORMATS = [
     *("JPEG", "MPO", "PNG", "WEBP", "TIFF", "AVIF", "GIF", "BMP", "PPM", "TGA", "JPEG2000", "ICO", "PCX", "SGI"),

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from retrieval.data.csv_table import CsvTable
+from retrieval.data.manifest import read_manifest
 from retrieval.data.pipes import pipes_read_once
 from retrieval.errors import LmrError
-from retrieval.manifest import read_manifest
 
 TEXT = "id,landmark_id\n" + "".join(f"{i:016x},{i % 7}\n" for i in range(20_000))
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from retrieval import pool
+from retrieval import parallel as pool
 from retrieval.errors import LmrError
-from retrieval.pool import Workers, run_tasks, work_apart
+from retrieval.parallel import Workers, run_tasks, work_apart
 
 MANY_BYTES = 1_000_000  # more than a pipe holds
 
@@ -72,7 +72,7 @@ def test_many_tasks_come_back_in_order_and_what_is_fixed_goes_to_each_worker_onc
 
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     program = (
-        "from retrieval.pool import run_tasks; from tests.retrieval.test_pool import slow_task\n"
+        "from retrieval.parallel import run_tasks; from tests.retrieval.test_pool import slow_task\n"
         f"if __name__ == '__main__': list(run_tasks(slow_task, [0, 1], {str(tmp_path)!r}, 2))"
     )
     script = tmp_path / "parent.py"
@@ -218,7 +218,7 @@ def test_no_process_is_started_when_its_work_could_open_no_file(forked: Workers)
         resource.setrlimit(resource.RLIMIT_NOFILE, (14, 14))
 
     program = (
-        "from retrieval.pool import Workers, work_apart; from tests.retrieval.test_pool import square\n"
+        "from retrieval.parallel import Workers, work_apart; from tests.retrieval.test_pool import square\n"
         "print(list(work_apart(square, range(3), 0, Workers(2, 'fork', on_warning=print))))"
     )
     root = str(Path(__file__).parents[2])

@@ -12,18 +12,18 @@ import pytest
 import torch
 from tiny_world import CPU, SPEC, Pictures, digest_of, jpeg, tiny_model, weights_of
 
-from retrieval.backbones import build_backbone
-from retrieval.checkpoint import weights_digest
-from retrieval.device import place
 from retrieval.errors import LmrError
-from retrieval.model import DescriptorModel
-from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
-from retrieval.training.data import TrainingData
-from retrieval.training.loop import train
-from retrieval.training.losses import LandmarkLoss
-from retrieval.training.processes import Processes, joined_processes, with_shared_norms
-from retrieval.training.run import Run
-from retrieval.training.state import LOG_NAME, TrainingState, read_state
+from retrieval.models.backbones import build_backbone
+from retrieval.models.checkpoint import weights_digest
+from retrieval.models.device import place
+from retrieval.models.network import DescriptorModel
+from retrieval.train.config import AugmentConfig, LossConfig, TrainConfig
+from retrieval.train.data import TrainingData
+from retrieval.train.distributed import Processes, joined_processes, with_shared_norms
+from retrieval.train.loop import train
+from retrieval.train.losses import LandmarkLoss
+from retrieval.train.run import Run
+from retrieval.train.state import LOG_NAME, TrainingState, read_state
 
 CONFIG = TrainConfig(
     epochs=2,
@@ -99,7 +99,7 @@ def test_two_processes_train_as_one(
         model.train()
         model.backbone.eval()
 
-    monkeypatch.setattr("retrieval.training.loop.train_mode", all_but_the_backbone)
+    monkeypatch.setattr("retrieval.train.loop.train_mode", all_but_the_backbone)
     config = dataclasses.replace(CONFIG, accumulate=accumulate)
     data = data_of(unreadable)
     alone = train_as(Processes(), tmp_path / "one", config, data)

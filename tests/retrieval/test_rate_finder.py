@@ -5,10 +5,10 @@ import pytest
 from tiny_world import CPU, SPEC, Pictures, jpeg, tiny_model
 
 from retrieval.errors import LmrError
-from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
-from retrieval.training.data import TrainingData
-from retrieval.training.rate_finder import find_rate, steepest
-from retrieval.training.run import Run
+from retrieval.train.config import AugmentConfig, LossConfig, TrainConfig
+from retrieval.train.data import TrainingData
+from retrieval.train.lr_finder import find_rate, steepest
+from retrieval.train.run import Run
 
 
 def test_the_suggested_rate_is_where_the_loss_falls_most_steeply() -> None:

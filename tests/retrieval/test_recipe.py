@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from retrieval.errors import LmrError
-from retrieval.recipe import (
+from retrieval.train.recipe import (
     Recipe,
     change,
     choices,

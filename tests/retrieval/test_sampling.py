@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.arrays import LongArray
+from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
-from retrieval.landmark_roles import without_rare
-from retrieval.manifest import Manifest
-from retrieval.training.config import AugmentConfig, BalanceConfig, LossConfig, TrainConfig
-from retrieval.training.sampling import EpochPlan, Sampler, spread_seeds, systematic_sample, training_sampler
+from retrieval.split.roles import without_rare
+from retrieval.train.config import AugmentConfig, BalanceConfig, LossConfig, TrainConfig
+from retrieval.train.sampler import EpochPlan, Sampler, spread_seeds, systematic_sample, training_sampler
 
 
 def sampler(landmark: list[int], **changes: object) -> Sampler:

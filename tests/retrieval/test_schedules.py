@@ -3,8 +3,8 @@ import math
 
 import pytest
 
-from retrieval.training.config import TrainConfig
-from retrieval.training.schedules import is_finished, rate_factor, rate_share
+from retrieval.train.config import TrainConfig
+from retrieval.train.optim import is_finished, rate_factor, rate_share
 
 CONFIG = TrainConfig(epochs=20, warmup=0, rate_drop=0.2, rate_drop_epochs=2)
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from retrieval import similar_descriptors
 from retrieval.arrays import object_array
-from retrieval.near_duplicates import components
-from retrieval.similar_descriptors import similar_groups
-from retrieval.store import DONE, Descriptors, StoreInfo, write_store
-from retrieval.store_blocks import open_blocks
+from retrieval.data.near_duplicates import components
+from retrieval.store.blocks import open_blocks
+from retrieval.store.near_duplicates import similar_groups
+from retrieval.store.store import DONE, Descriptors, StoreInfo, write_store
+from retrieval.store.store import near_duplicates as similar_descriptors
 
 
 def unit(n: int, d: int, seed: int) -> np.ndarray:
@@ -40,7 +40,7 @@ def store_of(tmp_path):
 def test_groups_are_those_of_all_pairs_whatever_the_blocks(monkeypatch, store_of, queries, block, pairs):
     monkeypatch.setattr(similar_descriptors, "_QUERIES_AT_ONCE", queries)
     monkeypatch.setattr(similar_descriptors, "_PAIRS_AT_ONCE", pairs)
-    monkeypatch.setattr("retrieval.store_blocks.BLOCK_ROWS", block)
+    monkeypatch.setattr("retrieval.store.blocks.BLOCK_ROWS", block)
     vectors = unit(60, 4, seed=0)
     assert len(set(slow_groups(vectors, 0.93))) in range(5, 55)
     assert similar_groups(store_of(vectors), np.arange(60), 0.93).tolist() == slow_groups(vectors, 0.93)

@@ -9,10 +9,10 @@ from PIL import Image
 
 from cli.report.html import small_picture
 from cli.report.sheet import SheetEntry, draw_sheet
+from retrieval.images.limits import contain, scaled_size
 from retrieval.images.preprocess import ImageSpec, prepare
-from retrieval.images.sizing import contain, scaled_size
-from retrieval.local_features import local_features
-from retrieval.picture_facts import measure_picture
+from retrieval.images.quality import measure_picture
+from retrieval.local.sift import local_features
 
 THREADS = [(1, 30_000), (30_000, 1), (2, 9_000), (1, 1)]
 

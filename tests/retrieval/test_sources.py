@@ -2,7 +2,7 @@ import pytest
 from tiny_world import Pictures
 
 from retrieval.errors import UnreadableError
-from retrieval.sources import JoinedSource
+from retrieval.images.bytes_source import JoinedSource
 
 
 def test_pictures_of_several_sources_follow_each_other() -> None:

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.dealing import TEST, TRAIN, VAL, Count, Share
+from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
-from retrieval.landmark_roles import Choice, choose_landmarks, mixed_groups
-from retrieval.manifest import Manifest
-from retrieval.splitting import DROPPED, SplitRule, split
+from retrieval.split.roles import Choice, choose_landmarks, mixed_groups
+from retrieval.split.split import DROPPED, SplitRule, split
+from retrieval.split.stratify import TEST, TRAIN, VAL, Count, Share
 
 
 def made(labels: str, **parts: object) -> Manifest:

@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import load_file
 from tiny_world import CPU, SPEC, Pictures, digest_of, jpeg, tiny_model, weights_of
 
-from retrieval.checkpoint import read_card, weights_digest
 from retrieval.errors import LmrError
-from retrieval.model import DescriptorModel
-from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
-from retrieval.training.data import TrainingData
-from retrieval.training.run import Progress, Run
-from retrieval.training.stages import Stage, stage_folder, train_stages
-from retrieval.training.state import TrainingState, read_head, read_state
+from retrieval.models.checkpoint import read_card, weights_digest
+from retrieval.models.network import DescriptorModel
+from retrieval.train.config import AugmentConfig, LossConfig, TrainConfig
+from retrieval.train.data import TrainingData
+from retrieval.train.loop import Stage, stage_folder, train_stages
+from retrieval.train.run import Progress, Run
+from retrieval.train.state import TrainingState, read_head, read_state
 
 TOP = TrainConfig(
     epochs=2,
@@ -88,7 +88,7 @@ def test_the_page_tells_the_recipe_of_every_stage(tmp_path: Path) -> None:
 def test_a_run_stopped_in_any_stage_ends_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_steps: int
 ) -> None:
-    monkeypatch.setattr("retrieval.training.loop.STATE_EVERY_S", -1.0)
+    monkeypatch.setattr("retrieval.train.loop.STATE_EVERY_S", -1.0)
     trained(tmp_path / "whole", tiny_model())
     steps: list[Progress] = []
 

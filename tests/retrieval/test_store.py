@@ -18,9 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
-from retrieval.manifest import Manifest
-from retrieval.store import (
+from retrieval.store.blocks import open_blocks
+from retrieval.store.layout import PictureFacts
+from retrieval.store.store import (
     DONE,
     TODO,
     UNREADABLE,
@@ -34,8 +36,6 @@ from retrieval.store import (
     resume_store,
     write_store,
 )
-from retrieval.store_blocks import open_blocks
-from retrieval.store_layout import PictureFacts
 
 D = 4
 INFO = StoreInfo("f" * 64, {"config": {"backbone": "tiny"}}, {"size": 16}, "0.1.0", "m" * 64, "float16", D)
@@ -477,7 +477,7 @@ class FullDisk(io.FileIO):
 
 def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, n = tmp_path / "x.h5", 3000
-    monkeypatch.setattr("retrieval.store_writer._writable", lambda path: io.BufferedRandom(FullDisk(str(path), "r+b")))
+    monkeypatch.setattr("retrieval.store.writer._writable", lambda path: io.BufferedRandom(FullDisk(str(path), "r+b")))
     said = ""
     with create_store(path, manifest_of(n), [""] * n, INFO) as writer:
         for row in range(n):
@@ -594,7 +594,7 @@ def test_a_store_killed_between_digests_and_rename_goes_on(tmp_path: Path, monke
     path = tmp_path / "x.h5"
     with create_store(path, manifest_of(6), [""] * 6, INFO) as writer:
         writer.write(np.arange(6), vectors_of(6))
-        monkeypatch.setattr("retrieval.store.os.replace", not_to_be_called)
+        monkeypatch.setattr("retrieval.store.store.os.replace", not_to_be_called)
         with pytest.raises(AssertionError):
             writer.finish()
     monkeypatch.undo()

@@ -12,11 +12,11 @@ import pytest
 from test_filling import RUN, model_of, not_to_be_loaded
 from tiny_world import jpeg
 
-from retrieval.filling import FillReport, FillRun, fill_store
+from retrieval.data.manifest import Manifest
+from retrieval.embed.job import FillReport, FillRun, fill_store
 from retrieval.images.source import PictureSource
-from retrieval.manifest import Manifest
-from retrieval.store import DONE, TODO, UNREADABLE, partial_path, read_store, read_store_info
-from retrieval.store_changes import Changes
+from retrieval.store.changes import Changes
+from retrieval.store.store import DONE, TODO, UNREADABLE, partial_path, read_store, read_store_info
 
 Made = Callable[..., tuple[Manifest, PictureSource]]
 CONTENT = dataclasses.replace(RUN, check="content")
@@ -24,7 +24,7 @@ CONTENT = dataclasses.replace(RUN, check="content")
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.embedding.CPU_BATCH", 3)
+    monkeypatch.setattr("retrieval.embed.torch_embedder.CPU_BATCH", 3)
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from retrieval import store_probe
 from retrieval.errors import LmrError
-from retrieval.store_probe import limit_of, main, require_readable
+from retrieval.store.file import limit_of, main, require_readable
+from retrieval.store.store import probe as store_probe
 
 ENDLESS = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 2))\nwhile True: pass"
 CRASHING = "import os; os.abort()"

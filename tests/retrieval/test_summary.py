@@ -1,6 +1,6 @@
 from tiny_world import SIZE, tiny_model
 
-from retrieval.summary import Layer, summarise, to_text
+from retrieval.models.summary import Layer, summarise, to_text
 
 
 def test_layers_are_told_with_shapes_and_parameters_counted_by_hand() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from made_tars import add, make_tar
 
 from retrieval.errors import LmrError
-from retrieval.tar_headers import BLOCK_BYTES, Member, RefusedTarError, TarScan, is_tar
+from retrieval.images.tars.headers import BLOCK_BYTES, Member, RefusedTarError, TarScan, is_tar
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 LONG = "/".join(f"{'folder' * 7}{i}" for i in range(8)) + "/picture.jpg"

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys
-from retrieval.backbones import build_backbone
+from retrieval.models.backbones import build_backbone
 build_backbone("timm:mobilenetv3_small_050", {})
 have = [name for name in ("mobilenetv3", "resnet", "vision_transformer") if f"timm.models.{name}" in sys.modules]
 import timm

@@ -15,17 +15,17 @@ import torch
 from safetensors.torch import load_file
 from tiny_world import CPU, SPEC, Pictures, digest_of, jpeg, tiny_model
 
-from retrieval.checkpoint import read_card, weights_digest
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_error
-from retrieval.model import DescriptorModel
-from retrieval.training.config import AugmentConfig, LossConfig, TrainConfig
-from retrieval.training.data import TrainingData
-from retrieval.training.loop import train
-from retrieval.training.losses import LandmarkLoss
-from retrieval.training.run import Progress, Run
-from retrieval.training.sampling import Sampler
-from retrieval.training.state import LOG_NAME, STATE_NAME, TrainingState, read_state, require_state
+from retrieval.models.checkpoint import read_card, weights_digest
+from retrieval.models.network import DescriptorModel
+from retrieval.train.config import AugmentConfig, LossConfig, TrainConfig
+from retrieval.train.data import TrainingData
+from retrieval.train.loop import train
+from retrieval.train.losses import LandmarkLoss
+from retrieval.train.run import Progress, Run
+from retrieval.train.sampler import Sampler
+from retrieval.train.state import LOG_NAME, STATE_NAME, TrainingState, read_state, require_state
 
 CONFIG = TrainConfig(
     epochs=2,
@@ -89,7 +89,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("retrieval.training.parts.fast_dtype", lambda _: torch.float32)
+        patch.setattr("retrieval.train.state.fast_dtype", lambda _: torch.float32)
         trained(folder)
     return folder
 
@@ -162,7 +162,7 @@ def test_the_best_network_is_kept_beside_the_last(tmp_path: Path) -> None:
 
 def test_training_on_a_cpu_keeps_freed_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr("retrieval.training.loop.keep_freed_memory", lambda: asked.append(True))
+    monkeypatch.setattr("retrieval.train.loop.keep_freed_memory", lambda: asked.append(True))
     trained(tmp_path)
     assert asked == [True]
 
@@ -209,7 +209,7 @@ def test_a_stopped_run_ends_with_the_same_weights(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, n_steps: int
 ) -> None:
     """Stopped in the n-th step of six, whose state is not saved yet, and with a state of the step before."""
-    monkeypatch.setattr("retrieval.training.loop.STATE_EVERY_S", -1.0)
+    monkeypatch.setattr("retrieval.train.loop.STATE_EVERY_S", -1.0)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path, on_step=stop_after(n_steps))
     found = read_state(tmp_path)
@@ -229,7 +229,7 @@ def test_a_stopped_run_ends_with_the_same_weights(
 def test_a_state_saved_after_the_last_step_of_an_epoch_goes_on(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retrieval.training.loop.STATE_EVERY_S", -1.0)
+    monkeypatch.setattr("retrieval.train.loop.STATE_EVERY_S", -1.0)
 
     def killed(*_: object) -> Mapping[str, float]:
         raise KeyboardInterrupt
@@ -251,7 +251,7 @@ def test_the_state_is_saved_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         found = read_state(tmp_path)
         assert found is not None
         assert (found[1].epoch, found[1].step) == (0, 0)
-    monkeypatch.setattr("retrieval.training.loop.EPOCH_EVERY_S", -1.0)
+    monkeypatch.setattr("retrieval.train.loop.EPOCH_EVERY_S", -1.0)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path, on_step=stop_after(N_STEPS + 2))
     found = read_state(tmp_path)
@@ -264,7 +264,7 @@ def test_a_killed_process_goes_on_with_the_same_weights(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """kill -9 at random moments, until a run reaches the end."""
-    monkeypatch.setattr("retrieval.training.loop.STATE_EVERY_S", -1.0)
+    monkeypatch.setattr("retrieval.train.loop.STATE_EVERY_S", -1.0)
     rng = np.random.default_rng(0)
     n_kills = 0
     patience_s = 0.05
@@ -304,14 +304,14 @@ def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
 
 def test_the_log_is_whole_when_a_run_is_killed_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the state says is finished has its row in the log."""
-    from retrieval.training.state import save_state
+    from retrieval.train.state import save_state
 
     def save_and_die(*arguments: Any) -> None:
         save_state(*arguments)
         if arguments[-1].epoch:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("retrieval.training.loop.save_state", save_and_die)
+    monkeypatch.setattr("retrieval.train.loop.save_state", save_and_die)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path, dataclasses.replace(CONFIG, epochs=1))
     assert len((tmp_path / LOG_NAME).read_text().splitlines()) == 2
@@ -376,7 +376,7 @@ def test_a_stopped_run_of_every_kind_ends_with_the_same_weights(
     config = VARIATIONS[name]
     validate = falling_gap() if name in ("plateau", "patience") else None
     uninterrupted = trained(tmp_path / "whole", config, validate=validate)
-    monkeypatch.setattr("retrieval.training.loop.STATE_EVERY_S", -1.0)
+    monkeypatch.setattr("retrieval.train.loop.STATE_EVERY_S", -1.0)
     for n_steps in (5, 4) if config.epochs > 2 else (5,):
         with pytest.raises(KeyboardInterrupt):
             trained(tmp_path / "stopped", config, validate=validate, on_step=stop_after(n_steps))
@@ -394,7 +394,7 @@ def test_a_stopped_run_of_every_kind_ends_with_the_same_weights(
 
 def test_the_number_format_may_be_asked_for(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the device is fast in."""
-    monkeypatch.setattr("retrieval.training.parts.fast_dtype", lambda _: torch.bfloat16)
+    monkeypatch.setattr("retrieval.train.state.fast_dtype", lambda _: torch.bfloat16)
     for precision in ("fp32", "auto", "bf16"):
         trained(tmp_path / precision, dataclasses.replace(CONFIG, precision=precision))  # type: ignore[arg-type]
     assert digest_of(tmp_path / "fp32") == digest_of(whole)
@@ -408,7 +408,7 @@ def test_a_plateau_lowers_the_rates(tmp_path: Path) -> None:
 
 def test_the_average_is_validated_and_saved(tmp_path: Path) -> None:
     """Of six steps, with the share kept growing: 2/11, 3/12 and so on after the first, which is taken whole."""
-    from retrieval.training import loop as training
+    from retrieval.train import loop as training
 
     weights: list[torch.Tensor] = []
     means: list[torch.Tensor] = []
@@ -449,7 +449,7 @@ def test_accumulated_batches_are_as_one(
 ) -> None:
     """Up to batch norm, left in evaluation mode here. Each picture counts alike, also one in a smaller batch."""
     data = data_of(unreadable)
-    monkeypatch.setattr("retrieval.training.loop.train_mode", lambda model: model.eval())
+    monkeypatch.setattr("retrieval.train.loop.train_mode", lambda model: model.eval())
     config = dataclasses.replace(CONFIG, batch_size=8, optimizer="sgd")
     one, other = tiny_model(), tiny_model()
     whole = trained(tmp_path / "whole", config, data=data, model=one)
@@ -473,7 +473,7 @@ def test_patience_stops_training_and_needs_validation(tmp_path: Path) -> None:
 
 def test_features_of_a_frozen_backbone_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And train as the pictures themselves do."""
-    from retrieval.training import loop as training
+    from retrieval.train import loop as training
 
     class Counted(Pictures):
         n = 0
@@ -524,7 +524,7 @@ def test_too_little_memory_says_what_to_lower(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("retrieval.training.step.to_input", fail)
+    monkeypatch.setattr("retrieval.train.step.to_input", fail)
     for config in (CONFIG, VARIATIONS["features"]):
         if is_told:
             assert message(trained, tmp_path, config) == (
@@ -632,7 +632,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     """The loss is finite: its next one, of spoilt weights, would not be, after they were saved."""
-    from retrieval.training.losses import LandmarkLoss
+    from retrieval.train.losses import LandmarkLoss
 
     forward, calls = LandmarkLoss.forward, []
 
@@ -652,9 +652,9 @@ def test_a_gradient_that_is_not_finite_stops_the_run(
 
 
 def test_a_step_that_fp16_skips_leaves_sampled_classes_at_rest(tmp_path: Path) -> None:
-    from retrieval.training.augmentation import Collate, TrainingPictures
-    from retrieval.training.parts import make_parts
-    from retrieval.training.step import Setting, learn
+    from retrieval.train.augment import Collate, TrainingPictures
+    from retrieval.train.state import make_parts
+    from retrieval.train.step import Setting, learn
 
     loss = LossConfig(scale=8.0, class_share=0.5)
     config = dataclasses.replace(CONFIG, precision="fp16", optimizer="sgd", ema=0.9, loss=loss)
@@ -680,8 +680,7 @@ def test_a_gradient_that_no_scale_makes_finite_stops_fp16(tmp_path: Path) -> Non
 
 def test_a_run_goes_on_in_another_number_format(tmp_path: Path) -> None:
     """`auto` is another one on another device."""
-    from retrieval.training.parts import make_parts
-    from retrieval.training.state import resume, save_state
+    from retrieval.train.state import make_parts, resume, save_state
 
     plain = make_parts(tiny_model(), data_of().counts, CONFIG, CPU)
     scaled = dataclasses.replace(plain, scaler=torch.amp.GradScaler("cpu"))
@@ -702,7 +701,7 @@ def test_an_error_in_a_decoding_process_is_not_told_as_its_death(tmp_path: Path)
 
 def test_unreadable_pictures_are_left_out_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A black picture in their place would be -mean / std everywhere."""
-    from retrieval.training import step as training
+    from retrieval.train import step as training
 
     shapes: list[int] = []
     black: list[bool] = []
@@ -777,7 +776,7 @@ def test_a_folder_that_cannot_be_made_is_found_out_first(tmp_path: Path) -> None
 
 
 def test_a_full_disk_is_one_line_and_resumed(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from retrieval.training import state as training_state
+    from retrieval.train import state as training_state
 
     write, calls = training_state.write_bytes, []
 
@@ -788,7 +787,7 @@ def test_a_full_disk_is_one_line_and_resumed(tmp_path: Path, whole: Path, monkey
         write(path, data)
 
     monkeypatch.setattr(training_state, "write_bytes", write_or_full)
-    monkeypatch.setattr("retrieval.training.loop.EPOCH_EVERY_S", -1.0)
+    monkeypatch.setattr("retrieval.train.loop.EPOCH_EVERY_S", -1.0)
     assert message(trained, tmp_path) == (
         f"{tmp_path}/{STATE_NAME} cannot be written: No space left on device; choose another place or make room"
     )
@@ -813,7 +812,7 @@ def test_a_killed_decoding_process_is_one_line(tmp_path: Path, name: str) -> Non
 
 
 def test_training_in_bfloat16_keeps_float32_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.training.parts.fast_dtype", lambda _: torch.bfloat16)
+    monkeypatch.setattr("retrieval.train.state.fast_dtype", lambda _: torch.bfloat16)
     model = tiny_model()
     state = trained(tmp_path, model=model)
     assert all(p.dtype == torch.float32 for p in model.parameters())

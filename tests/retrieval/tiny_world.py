@@ -10,11 +10,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from retrieval.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from retrieval.errors import UnreadableError
 from retrieval.images.preprocess import ImageSpec
-from retrieval.model import DescriptorModel
-from retrieval.model_config import ModelConfig
+from retrieval.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from retrieval.models.config import ModelConfig
+from retrieval.models.network import DescriptorModel
 
 SIZE = 16
 SPEC = ImageSpec(size=SIZE)

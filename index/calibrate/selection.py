@@ -1,0 +1,154 @@
+"""Which rule of the vote does best, and whether it does so by more than chance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from index.calibrate.queries import CalibrationQueries
+from index.confidence import ConfidenceModel
+from index.vote import VoteRule
+from retrieval.arrays import BoolArray, FloatArray, LongArray, read_only
+
+N_RESAMPLES = 200  # of the standard error of a difference; its own error is then 5 %
+
+Folds = frozenset[int]
+NONE: Folds = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Answers to queries by models that have not seen them: logit (q,), -inf = none; correct (q,) bool."""
+
+    logit: FloatArray
+    correct: BoolArray
+
+    def __post_init__(self) -> None:
+        for name in ("logit", "correct"):
+            object.__setattr__(self, name, read_only(getattr(self, name)))
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Queries in the order of their image_id that rules are judged by. fold: (q,). weight: of a non-landmark."""
+
+    queries: CalibrationQueries
+    fold: LongArray
+    weight: float | None
+
+    @property
+    def weights(self) -> FloatArray:
+        """(q,) how often each query counts."""
+        return np.where(self.queries.truths.known, 1.0, 1.0 if self.weight is None else self.weight)
+
+
+class Contest:
+    """Rules of the vote, judged by GAP with some folds left out of everything.
+
+    judges: the first is the one that confidence models are fitted on. A set of folds stands for what is left out:
+    with it, answers to a query come from models that saw neither these folds nor the query's own. best: the number of
+    the rule that does best without such a set.
+    """
+
+    def __init__(self, judges: Sequence[Judge], rules: Sequence[VoteRule], n_folds: int) -> None:
+        self.judges, self.rules, self.n_folds = judges, rules, n_folds
+        self._n_known = [int(judge.queries.truths.known.sum()) for judge in judges]
+        self._sets = [set_ for size in range(2) for set_ in subsets(n_folds, size)]
+        gaps = np.array([self._gaps(rule) for rule in rules])
+        self.best = {left_out: int(np.argmax(gaps[:, i])) for i, left_out in enumerate(self._sets)}
+
+    def gain(self, new: Sequence[Answered], old: Sequence[Answered]) -> tuple[float, float]:
+        """By how much the GAP of new answers exceeds that of old ones, all judges by their landmark queries; its error.
+
+        new, old: the answers to each judge's queries.
+        """
+        pairs = [_difference(judge, *both) for judge, *both in zip(self.judges, new, old, strict=True)]
+        shares = np.array(self._n_known) / sum(self._n_known)
+        gains, errors = np.array(pairs).T
+        return float(shares @ gains), float(np.sqrt(shares**2 @ errors**2))
+
+    def _gaps(self, rule: VoteRule) -> list[float]:
+        """The GAP of one rule with each of the sets left out, over all judges by their landmark queries."""
+        first, *_ = scores = [judge.queries.answer(rule) for judge in self.judges]
+        models = fitted(self.judges[0], first, self.n_folds)
+        gaps = []
+        for left_out in self._sets:
+            total = 0.0
+            for judge, n_known, (score, correct) in zip(self.judges, self._n_known, scores, strict=True):
+                used = ~np.isin(judge.fold, list(left_out))
+                logit = unseen_logit(judge, score, models, left_out)
+                total += n_known * _gap(
+                    logit[used], correct[used], judge.weights[used], judge.queries.truths.known[used]
+                )
+            gaps.append(total / sum(self._n_known))
+        return gaps
+
+
+def subsets(n_folds: int, size: int) -> list[Folds]:
+    """All sets of so many folds."""
+    return [frozenset(folds) for folds in combinations(range(n_folds), size)]
+
+
+def fitted(
+    judge: Judge, answers: tuple[FloatArray, BoolArray], n_folds: int, largest: int = 2
+) -> dict[Folds, ConfidenceModel]:
+    """The confidence model of a rule's answers without each set of one to `largest` folds."""
+    sets = [left_out for size in range(1, largest + 1) for left_out in subsets(n_folds, size)]
+    members = np.stack([~np.isin(judge.fold, list(left_out)) for left_out in sets])
+    return dict(zip(sets, judge.queries.fit(*answers, members, judge.weight), strict=True))
+
+
+def unseen_logit(judge: Judge, score: FloatArray, models: dict[Folds, ConfidenceModel], left_out: Folds) -> FloatArray:
+    """(q,) the logit of each query that is not left out, by the model without these folds and its own; else -inf."""
+    logit = np.full(len(score), -np.inf)
+    for f in np.unique(judge.fold):
+        if f not in left_out:
+            here = judge.fold == f
+            background = judge.queries.background
+            model = models[left_out | {int(f)}]
+            logit[here] = model.logit(score[here], None if background is None else background[here])
+    return logit
+
+
+def answered(judges: Sequence[Judge], rules: Sequence[VoteRule], chosen: Sequence[int]) -> list[Answered]:
+    """Each judge's answers where fold f is answered with rule number chosen[f], by models that have not seen it."""
+    logits = [np.full(len(judge.fold), -np.inf) for judge in judges]
+    corrects = [np.zeros(len(judge.fold), dtype=np.bool_) for judge in judges]
+    for number in sorted(set(chosen)):
+        answers = [judge.queries.answer(rules[number]) for judge in judges]
+        models = fitted(judges[0], answers[0], len(chosen), largest=1)
+        for i, (judge, (score, correct)) in enumerate(zip(judges, answers, strict=True)):
+            here = np.isin(judge.fold, np.flatnonzero(np.asarray(chosen) == number))
+            logits[i][here] = unseen_logit(judge, score, models, NONE)[here]
+            corrects[i][here] = correct[here]
+    return [Answered(logit, correct) for logit, correct in zip(logits, corrects, strict=True)]
+
+
+def _gap(logit: FloatArray, correct: BoolArray, weights: FloatArray, known: BoolArray) -> float:
+    """GAP of queries that are in the order of their names; 0 without a landmark query."""
+    order = np.argsort(-logit, kind="stable")
+    right = correct[order]
+    n_known = int(known.sum())
+    return float((np.cumsum(right) / np.cumsum(weights[order]))[right].sum() / n_known) if n_known else 0.0
+
+
+def _difference(judge: Judge, new: Answered, old: Answered) -> tuple[float, float]:
+    """GAP of new answers less that of old ones, and its standard error by drawing queries with replacement."""
+    n = len(judge.fold)
+    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), N_RESAMPLES)
+    counts = np.concatenate([np.ones((1, n), dtype=np.int64), counts])
+    values = [_gaps_of(one, judge.weights, judge.queries.truths.known, counts) for one in (new, old)]
+    difference = values[0] - values[1]
+    return float(difference[0]), float(np.nanstd(difference[1:]))
+
+
+def _gaps_of(found: Answered, weights: FloatArray, known: BoolArray, counts: LongArray) -> FloatArray:
+    """(b,) GAP where each query is there as often as a line of counts (b, n) says; NaN without a landmark query."""
+    order = np.argsort(-found.logit, kind="stable")
+    right = counts[:, order] * found.correct[order]
+    answers = np.cumsum(counts[:, order] * weights[order], axis=1)
+    precision = np.cumsum(right, axis=1) / np.maximum(answers, np.finfo(np.float64).tiny)
+    n_known = (counts * known).sum(axis=1).astype(np.float64)
+    gaps: FloatArray = (precision * right).sum(axis=1) / np.where(n_known > 0, n_known, np.nan)
+    return gaps

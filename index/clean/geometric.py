@@ -1,0 +1,102 @@
+"""How many neighbours of a picture's landmark show the same place: the rule by which GLDv2-clean was made.
+
+Weyand et al., Google Landmarks Dataset v2, CVPR 2020, section 5.1: a picture stays where at least 3 neighbours with its
+label have 30 or more inliers.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from index.clean.config import CleaningRule
+from retrieval.arrays import FloatArray, IntArray, LongArray
+from retrieval.files.atomic import write_error
+
+Inliers = Callable[[int, int], int]  # of two rows
+
+
+def count_verified(
+    rows: LongArray,
+    landmark: IntArray,
+    vectors: FloatArray,
+    rule: CleaningRule,
+    inliers: Inliers,
+    *,
+    saved: Path | None = None,
+    on_done: Callable[[int], None] = lambda _: None,
+) -> LongArray:
+    """(len(rows),) neighbours of its own landmark with rule.min_inliers inliers; counting stops at rule.min_verified.
+
+    Asked are the rule.n_verified_neighbours most similar of `rows` with its landmark. landmark: (n,) and vectors:
+    (n, d) of all rows. saved: a file of the counts so far, which a run that was stopped goes on from. on_done: called
+    with the number of rows just done. Raises LmrError when that file cannot be written.
+    """
+    known = _read(saved)
+    counts = np.array([known.get(row, 0) for row in rows.tolist()], dtype=np.int64)
+    for group in _groups(landmark[rows]):
+        members = rows[group]
+        near, pairs = vectors[members], dict[tuple[int, int], int]()
+        for at, row in zip(group.tolist(), members.tolist(), strict=True):
+            if row not in known:
+                similarity = np.where(members == row, -np.inf, near @ vectors[row])
+                order = np.lexsort((members, -similarity))[: min(rule.n_verified_neighbours, len(members) - 1)]
+                counts[at] = _count(row, members[order].tolist(), rule, _remembering(inliers, pairs))
+                _append(saved, row, int(counts[at]))
+            on_done(1)
+    return counts
+
+
+def _count(row: int, others: list[int], rule: CleaningRule, inliers: Inliers) -> int:
+    n_good = 0
+    for other in others:
+        n_good += inliers(row, other) >= rule.min_inliers
+        if n_good == rule.min_verified:
+            break
+    return n_good
+
+
+def _remembering(inliers: Inliers, pairs: dict[tuple[int, int], int]) -> Inliers:
+    """Each pair is matched once, the lower row first."""
+
+    def asked(one: int, other: int) -> int:
+        key = (min(one, other), max(one, other))
+        if key not in pairs:
+            pairs[key] = inliers(*key)
+        return pairs[key]
+
+    return asked
+
+
+def _groups(landmark: IntArray) -> list[LongArray]:
+    """Positions of each landmark."""
+    order = np.argsort(landmark, kind="stable")
+    cuts = np.flatnonzero(np.diff(landmark[order])) + 1
+    return [part for part in np.split(order, cuts) if len(part)]
+
+
+def _read(saved: Path | None) -> dict[int, int]:
+    """Counts by row; a last line that was not written to its end is cut off."""
+    if saved is None or not saved.exists():
+        return {}
+    content = saved.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        try:
+            os.truncate(saved, len(whole))
+        except OSError as error:
+            raise write_error(saved, error) from error
+    return dict(map(json.loads, whole.splitlines()))
+
+
+def _append(saved: Path | None, row: int, count: int) -> None:
+    """At once: matching one picture takes far longer, and a large landmark takes hours."""
+    if saved is None:
+        return
+    try:
+        with saved.open("ab") as file:
+            file.write(f"{json.dumps([row, count])}\n".encode())
+    except OSError as error:
+        raise write_error(saved, error) from error

@@ -1,0 +1,138 @@
+"""The nearest other pictures of every labelled picture, and what they say: block by block, in bounded memory."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from index.background import background_similarity
+from index.clean.config import CleaningRule
+from index.clean.labels import Support, support
+from index.search.flat import FlatIndex, Neighbours
+from index.whitening import fit_whitening
+from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray
+from retrieval.errors import LmrError
+
+# Of the whitening. Of the labels that were flipped in real photographs (seeds 3 to 12), at a precision of 90 %, 0.933
+# are found with 0.25, 0.927 with 0.5, 0.918 with 0; with 50 neighbours instead of 100 between 0.90 and 0.92.
+POWER = 0.25
+MEAN_OF = 3  # largest similarities that stand for the likeness to a landmark or to the background
+SHOWN = 5  # neighbours that are named as evidence
+JOINED = 20  # nearest pictures of its landmark that each one is joined with
+BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class CentredSpace:
+    """labelled: (n, d) and background: (b, d) unit vectors, centred together."""
+
+    labelled: FloatArray
+    background: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What was seen around rows [first, first + b).
+
+    support: of their landmarks. nearest: (b, 5) rows, -1 = none. own_similarity, other_similarity: (b,) mean of the 3
+    largest similarities to pictures with the same label, with others; own is NaN for a landmark's only picture.
+    background_similarity: (b,), NaN without a background. joined, copies: (m, 2) pairs of rows.
+    """
+
+    support: Support
+    nearest: LongArray
+    own_similarity: FloatArray
+    other_similarity: FloatArray
+    background_similarity: FloatArray
+    joined: LongArray
+    copies: LongArray
+
+
+def centre(labelled: FloatArray, background: FloatArray) -> CentredSpace:
+    """Subtracts the mean of all and keeps the largest components, a little evened out; then unit length.
+
+    Networks without training give descriptors that all point the same way; centred, a similarity of 0 means nothing in
+    common whatever the network. Where all descriptors are equal they stay as they are.
+    """
+    try:
+        whitening = fit_whitening(np.concatenate([labelled, background]), POWER)
+    except LmrError:
+        return CentredSpace(labelled.astype(np.float32), background.astype(np.float32))
+    return CentredSpace(whitening.apply(labelled), whitening.apply(background))
+
+
+def n_blocks(n: int) -> int:
+    """How many blocks n rows make."""
+    return -(-n // BLOCK_ROWS)
+
+
+def look_around(index: FlatIndex, space: CentredSpace, landmark: IntArray, number: int, rule: CleaningRule) -> Block:
+    """One block of rows. index: over space.labelled; landmark: (n,) int32, none -1; number: of the block."""
+    rows = np.arange(number * BLOCK_ROWS, min((number + 1) * BLOCK_ROWS, len(landmark)), dtype=np.int64)
+    found = nearest_others(index, rows, rule.n_neighbours)
+    real = found.rows >= 0
+    same = real & (landmark[np.where(real, found.rows, 0)] == landmark[rows][:, None])
+    n_others = np.bincount(landmark)[landmark[rows]] - 1
+    last = np.where(real, found.scores, np.inf).min(axis=1, initial=1.0)
+    # Rows of its landmark that were not found are at most as similar as the last one that was.
+    own = _mean_of_largest(np.where(same, found.scores, -np.inf), last, n_others)
+    other = _mean_of_largest(np.where(real & ~same, found.scores, -np.inf), last, real.sum(axis=1) - same.sum(axis=1))
+    shown = np.full((len(rows), SHOWN), -1, dtype=np.int64)
+    shown[:, : min(SHOWN, found.k)] = found.rows[:, :SHOWN]
+    near = same & (np.cumsum(same, axis=1) <= JOINED) & (found.scores >= rule.component_similarity)
+    return Block(
+        support=support(found, space.labelled, landmark, rows),
+        nearest=shown,
+        own_similarity=own,
+        other_similarity=other,
+        background_similarity=_to_background(space, rows),
+        joined=_pairs(rows, found, near),
+        copies=_pairs(rows, found, real & (found.scores >= rule.near_similarity)),
+    )
+
+
+def nearest_others(index: FlatIndex, rows: LongArray, k: int) -> Neighbours:
+    """The k nearest rows of each of these rows of the index, without itself.
+
+    Searched with one more than k; where the row itself was not found among rows that are equal to it, the last one is
+    left out.
+    """
+    found = index.search(index.vectors(rows), k + 1)
+    own = found.rows == rows[:, None]
+    own[~own.any(axis=1), -1] = True
+    shape = (len(rows), k)
+    return Neighbours(found.rows[~own].reshape(shape), found.scores[~own].reshape(shape))
+
+
+def join_blocks(blocks: list[Block]) -> Block:
+    """Successive blocks as one."""
+    parts = [block.support for block in blocks]
+    whole = Support(*(np.concatenate([getattr(part, item.name) for part in parts]) for item in fields(Support)))
+    further = {
+        item.name: np.concatenate([getattr(block, item.name) for block in blocks])
+        for item in fields(Block)
+        if item.name != "support"
+    }
+    return Block(support=whole, **further)
+
+
+def _mean_of_largest(scores: FloatArray, last: FloatArray, n_there: LongArray) -> FloatArray:
+    """(q,) mean of the 3 largest of each line, those beyond the ones found counting as `last`; NaN for n_there = 0."""
+    m = min(MEAN_OF, scores.shape[1])
+    largest = -np.sort(np.partition(-scores, m - 1, axis=1)[:, :m], axis=1)
+    largest = np.where(np.isfinite(largest), largest, last[:, None])
+    counted = np.arange(m) < n_there[:, None]
+    n = counted.sum(axis=1)
+    mean: FloatArray = np.where(n > 0, np.where(counted, largest, 0).sum(axis=1) / np.maximum(n, 1), np.nan)
+    return mean.astype(np.float32)
+
+
+def _to_background(space: CentredSpace, rows: LongArray) -> FloatArray:
+    if not len(space.background):
+        return np.full(len(rows), np.nan, dtype=np.float32)
+    return background_similarity(space.labelled[rows], space.background, MEAN_OF)
+
+
+def _pairs(rows: LongArray, found: Neighbours, chosen: BoolArray) -> LongArray:
+    """The chosen neighbours as pairs of rows, lower first, each once within the block."""
+    pairs = np.stack([np.broadcast_to(rows[:, None], chosen.shape)[chosen], found.rows[chosen]], axis=1)
+    return np.unique(np.sort(pairs, axis=1), axis=0)

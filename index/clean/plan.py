@@ -1,0 +1,248 @@
+"""All checks of a training set, in their order, to one decision a picture: the first reason that is found counts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from index.clean.config import CleaningRule
+from index.clean.decisions import Decisions, first_labels
+from index.clean.duplicates import copies_to_leave_out, equal_files, equal_looks, outside_largest, picture_fault
+from index.clean.labels import Consistency, judge_labels
+from index.clean.neighbours import Block
+from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray, read_only
+from retrieval.data.manifest import Manifest
+from retrieval.data.quality_cache import FactsTable
+from retrieval.images.quality import PictureFacts
+from retrieval.words import counted
+
+_MOST_ODDS = 1e6  # above, a number says no more
+
+Verify = Callable[[LongArray], LongArray]  # rows still kept -> how many neighbours of each one show the same place
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CleaningInputs:
+    """manifest: what is cleaned. vectors: (n, d) float32 unit, zeros where a picture has none. unreadable: row -> why.
+
+    background: (b, d) unit, of non-landmarks. facts: of the manifest's pictures, None = not measured.
+    """
+
+    manifest: Manifest
+    vectors: FloatArray
+    unreadable: dict[int, str]
+    background: FloatArray
+    facts: FactsTable | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.vectors) != len(self.manifest) or self.vectors.ndim != 2:
+            raise ValueError(f"vectors must be ({len(self.manifest)}, d), got {self.vectors.shape}")
+        object.__setattr__(self, "vectors", read_only(self.vectors))
+
+    @property
+    def judged(self) -> LongArray:
+        """The rows whose label can be judged: a descriptor and one landmark."""
+        one = (self.manifest.landmark >= 0) & self.vectors.any(axis=1)
+        one[list(self.manifest.more_landmarks)] = False
+        return np.flatnonzero(one)
+
+    @property
+    def codes(self) -> IntArray:
+        """(j,) int32, landmarks of the judged rows, numbered without gaps."""
+        return np.unique(self.manifest.landmark[self.judged], return_inverse=True)[1].astype(np.int32)
+
+
+@dataclass(slots=True)
+class _Findings:
+    """The first reason of each row, with its evidence."""
+
+    reason: ObjArray
+    evidence: ObjArray
+    relabelled: BoolArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.relabelled = np.zeros(len(self.reason), dtype=np.bool_)
+
+    def add(self, row: int, reason: str, evidence: str) -> None:
+        if not self.reason[row]:
+            self.reason[row], self.evidence[row] = reason, evidence
+
+    @property
+    def kept(self) -> BoolArray:
+        return np.asarray(self.reason == "", dtype=np.bool_)
+
+
+def decide(inputs: CleaningInputs, rule: CleaningRule, around: Block | None, verify: Verify | None = None) -> Decisions:
+    """The decision for each picture.
+
+    around: of `inputs.judged`, None where there are fewer than two. verify: called with the rows that are left.
+    """
+    n = len(inputs.manifest)
+    findings = _Findings(_blank(n), _blank(n))
+    labels = first_labels(inputs.manifest)
+    judged = inputs.judged
+    consistency = None if around is None else judge_labels(around.support, inputs.codes)
+    suggested = _suggestions(inputs.manifest, consistency, judged)
+    _find_unreadable(findings, inputs)
+    if "quality" in rule.checks:
+        _find_faults(findings, inputs, rule)
+    if "duplicates" in rule.checks:
+        _find_copies(findings, inputs, rule, (around, consistency), labels)
+    if around is not None and consistency is not None:
+        if "background" in rule.checks:
+            _find_background(findings, around, judged, rule)
+        if "labels" in rule.checks:
+            _find_mislabelled(findings, consistency, (judged, suggested), rule)
+        if "components" in rule.checks:
+            _find_apart(findings, inputs.manifest, (around, judged), rule)
+    if verify is not None:
+        _find_unverified(findings, verify, judged, rule)
+    final = np.where(findings.relabelled, suggested, labels)
+    _find_few(findings, final, rule)
+    return _table(inputs, findings, (labels, suggested), (around, consistency))
+
+
+def _find_unreadable(findings: _Findings, inputs: CleaningInputs) -> None:
+    for row, reason in inputs.unreadable.items():
+        findings.add(row, "unreadable", reason)
+
+
+def _find_faults(findings: _Findings, inputs: CleaningInputs, rule: CleaningRule) -> None:
+    for row, facts in enumerate(inputs.facts.rows if inputs.facts else ()):
+        if isinstance(facts, PictureFacts):
+            if fault := picture_fault(facts, rule):
+                findings.add(row, "quality", fault)
+        else:
+            findings.add(row, "unreadable", facts)
+
+
+def _find_copies(
+    findings: _Findings,
+    inputs: CleaningInputs,
+    rule: CleaningRule,
+    seen: tuple[Block | None, Consistency | None],
+    labels: ObjArray,
+) -> None:
+    """Of a group of copies the labelled ones come first, then those whose label is not wrong, is likely, the larger."""
+    around, consistency = seen
+    judged, n = inputs.judged, len(labels)
+    pairs = [np.zeros((0, 2), dtype=np.int64)]
+    n_pixels, likely, wrong = np.zeros(n), np.zeros(n), np.zeros(n)
+    if around is not None and consistency is not None:
+        pairs.append(judged[around.copies])
+        likely[judged] = consistency.own > 0.5
+        wrong[judged] = consistency.log_odds >= np.log(rule.odds)  # it would be left out after its copies
+    if inputs.facts is not None:
+        readable = inputs.facts.readable
+        pairs.append(readable[equal_files(inputs.facts.column("sha256"))])
+        pairs.append(readable[equal_looks(inputs.facts.hashes, rule.near_bits, inputs.vectors[readable])])
+        sizes = inputs.facts.column("width") * inputs.facts.column("height")
+        n_pixels[readable] = sizes.astype(np.float64)
+    both = np.concatenate(pairs)
+    both = both[findings.kept[both].all(axis=1)]
+    place = np.empty(n, dtype=np.int64)
+    place[np.lexsort((np.arange(n), -n_pixels, -likely, wrong, labels == ""))] = np.arange(n)
+    instead = copies_to_leave_out(both, place)
+    for row in np.flatnonzero(instead >= 0):
+        first = instead[row]
+        other = f", which is labelled {labels[first] or 'as no landmark'}" if labels[first] != labels[row] else ""
+        findings.add(int(row), "duplicate", f"copy of {inputs.manifest.image_id[first]}{other}")
+
+
+def _find_background(findings: _Findings, around: Block, judged: LongArray, rule: CleaningRule) -> None:
+    own, background = around.own_similarity, around.background_similarity
+    with np.errstate(invalid="ignore"):  # NaN, where there is nothing to compare with, is never above
+        found = (background - own > rule.background_margin) & ~(around.other_similarity > background)
+    for i in np.flatnonzero(found):
+        text = f"similarity to the background {background[i]:.2f}, to its landmark {own[i]:.2f}"
+        findings.add(int(judged[i]), "non-landmark", text)
+
+
+def _find_mislabelled(
+    findings: _Findings, consistency: Consistency, where: tuple[LongArray, ObjArray], rule: CleaningRule
+) -> None:
+    judged, suggested = where
+    kept = findings.kept
+    for i in np.flatnonzero(consistency.log_odds >= np.log(rule.odds)):
+        row = int(judged[i])
+        odds = float(np.exp(min(consistency.log_odds[i], np.log(_MOST_ODDS))))
+        times = "more than a million times" if odds >= _MOST_ODDS else f"{odds:.3g} times"
+        findings.add(row, "mislabelled", f"{suggested[row]} is {times} as probable")
+        findings.relabelled[row] = kept[row] and rule.relabel and consistency.confident[i]
+
+
+def _find_apart(findings: _Findings, manifest: Manifest, where: tuple[Block, LongArray], rule: CleaningRule) -> None:
+    around, judged = where
+    kept = findings.kept[judged]
+    landmark = np.where(kept, manifest.landmark[judged], -1).astype(np.int32)
+    joined = around.joined[kept[around.joined].all(axis=1)]
+    outside, size = outside_largest(joined, landmark, rule.component_share)
+    counts = np.bincount(landmark[kept], minlength=1)
+    for i in np.flatnonzero(outside):
+        text = f"hangs together with {size[i] - 1} of the {counts[landmark[i]] - 1} other pictures of its landmark"
+        findings.add(int(judged[i]), "apart", text)
+
+
+def _find_unverified(findings: _Findings, verify: Verify, judged: LongArray, rule: CleaningRule) -> None:
+    rows = judged[findings.kept[judged]]
+    for row, n_same in zip(rows.tolist(), verify(rows).tolist(), strict=True):
+        if n_same < rule.min_verified:
+            text = (
+                f"{counted(n_same, 'neighbour')} of its landmark with {rule.min_inliers} inliers, "
+                f"{rule.min_verified} are asked"
+            )
+            findings.add(row, "unverified", text)
+
+
+def _find_few(findings: _Findings, labels: ObjArray, rule: CleaningRule) -> None:
+    """labels: (n,) as they will be."""
+    left = findings.kept | findings.relabelled
+    names, counts = np.unique(labels[left & (labels != "")].astype(str), return_counts=True)
+    few = {str(name): int(count) for name, count in zip(names, counts, strict=True) if count < rule.min_per_landmark}
+    for row in np.flatnonzero(left & np.isin(labels.astype(str), list(few))):
+        findings.relabelled[row] = False
+        findings.reason[row] = "few"
+        findings.evidence[row] = f"{counted(int(few[labels[row]]), 'picture')} left, {rule.min_per_landmark} are asked"
+
+
+def _table(
+    inputs: CleaningInputs,
+    findings: _Findings,
+    names: tuple[ObjArray, ObjArray],
+    seen: tuple[Block | None, Consistency | None],
+) -> Decisions:
+    around, consistency = seen
+    n, judged = len(inputs.manifest), inputs.judged
+    decision = np.where(findings.kept, "keep", np.where(findings.relabelled, "relabel", "drop")).astype(object)
+    probability, log_odds = np.full(n, np.nan), np.full(n, np.nan)
+    neighbours = _blank(n)
+    if around is not None and consistency is not None:
+        probability[judged], log_odds[judged] = consistency.own, consistency.log_odds
+        for i, near in enumerate(around.nearest):
+            neighbours[judged[i]] = "|".join(inputs.manifest.image_id[judged[near[near >= 0]]])
+    columns: dict[str, Any] = {"label_probability": probability, "log_odds": log_odds, "neighbours": neighbours}
+    return Decisions(
+        image_id=inputs.manifest.image_id,
+        landmark=names[0],
+        decision=decision,
+        suggested=names[1],
+        reason=findings.reason,
+        evidence=findings.evidence,
+        **columns,
+    )
+
+
+def _suggestions(manifest: Manifest, consistency: Consistency | None, judged: LongArray) -> ObjArray:
+    """(n,) landmark_id that is more probable than the label, '' = none."""
+    suggested = _blank(len(manifest))
+    if consistency is not None:
+        better = consistency.log_odds > 0
+        present = np.unique(manifest.landmark[judged])
+        names = np.array(manifest.landmarks, dtype=object)[present]
+        suggested[judged[better]] = names[consistency.suggested[better]]
+    return suggested
+
+
+def _blank(n: int) -> ObjArray:
+    return np.full(n, "", dtype=object)

@@ -1,0 +1,310 @@
+"""Measures the answers of an index on labelled queries, beside baselines on the same queries."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from index.answers import Answers
+from index.calibrate.held_out import HeldOut
+from index.calibrate.precision import TradeOff
+from index.calibrate.thresholds import Curves, ReliabilityBin, Threshold, curves, reliability
+from index.evaluate.baselines import Accuracy, measure_baselines, measure_votes
+from index.evaluate.errors import Judged, Mistakes, find_mistakes
+from index.evaluate.per_landmark import ConfusionMatrix, LandmarkFigures, confusion_matrix, landmark_figures
+from index.folder.folder import IndexFolder
+from index.kaggle.scoring import PRECISION_AT
+from index.metrics import (
+    LIST_LENGTH,
+    bootstrap_interval,
+    first_hit_position,
+    gap,
+    gap_interval,
+    make_truths,
+    map_at_100,
+    mean_landmark_accuracy,
+    precision_at_k,
+)
+from retrieval.arrays import BoolArray, LongArray, ObjArray, object_array, read_only
+from retrieval.store.store import Descriptors
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """Labelled queries.
+
+    image_id, path: (q,) str; landmarks: (q,) of tuples of landmark_ids, empty for a non-landmark; kind: (q,) or None.
+    """
+
+    image_id: ObjArray
+    landmarks: ObjArray
+    path: ObjArray
+    kind: ObjArray | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("image_id", "landmarks", "path", "kind"):
+            array = getattr(self, name)
+            if array is not None and array.shape != self.image_id.shape:
+                raise ValueError(f"{name} must be {self.image_id.shape}, got {array.shape}")
+            if array is not None:
+                object.__setattr__(self, name, read_only(array))
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+    def select(self, rows: LongArray) -> "Queries":
+        """Only these queries, in this order."""
+        kind = None if self.kind is None else self.kind[rows]
+        return Queries(self.image_id[rows], self.landmarks[rows], self.path[rows], kind)
+
+
+def queries_of(store: Descriptors) -> Queries:
+    """The rows of a store as queries, unreadable ones too."""
+    labels = [(store.landmarks[code],) if code >= 0 else () for code in store.landmark]
+    return Queries(store.image_id, object_array(labels), store.path, store.kind)
+
+
+@dataclass(frozen=True, slots=True)
+class AtThreshold:
+    """What answering at or above one threshold gives.
+
+    threshold: confidence. precision: right answers of all answers, NaN without answers. recall: right answers of
+    all landmark queries. false_answer_rate: share of non-landmarks that were answered, per kind and `all`.
+    """
+
+    threshold: float
+    precision: float
+    recall: float
+    false_answer_rate: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class AskedHere:
+    """What the calibrated threshold of one precision gives on these queries.
+
+    asked: the precision. threshold: confidence. named: share of landmark queries answered, rightly or not.
+    n_answers, n_wrong: of all queries. precision: right answers of all answers, NaN without answers.
+    """
+
+    asked: float
+    threshold: float
+    named: float
+    n_answers: int
+    n_wrong: int
+    precision: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The measures of an index on labelled queries. Intervals are 95 % bootstrap intervals over queries.
+
+    accuracy: of the answers without a threshold. retrieval: mAP@100 and its relatives of the index's rows, for
+    landmark queries whose landmark the index holds; NaN without such queries. at_gap, at_precision: at the
+    calibrated thresholds, None without calibration. n_unreadable: queries without a descriptor, counted as blank.
+    curves: None where nothing was answered; without calibration their logit is the ranking key and their confidence
+    says nothing. reliability: None without calibration. trade: at the thresholds of the precisions that the
+    calibration lists, none where it lists none. landmarks, confusion: of the answers at the calibrated
+    threshold for precision, of all without calibration.
+    """
+
+    n_queries: int
+    n_landmark_queries: int
+    n_unreadable: int
+    n_same_picture: int
+    accuracy: Accuracy
+    gap_ignoring_non_landmarks: float
+    gap_interval: tuple[float, float]
+    top1_interval: tuple[float, float]
+    mean_landmark_accuracy: float
+    retrieval: Mapping[str, Any]
+    at_gap: AtThreshold | None
+    at_precision: AtThreshold | None
+    baselines: Mapping[str, Accuracy]
+    curves: Curves | None
+    reliability: tuple[ReliabilityBin, ...] | None
+    mistakes: Mistakes
+    landmarks: tuple[LandmarkFigures, ...]
+    confusion: ConfusionMatrix
+    trade: tuple[AskedHere, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The metrics as one JSON object, None where a value does not exist; curves and mistakes are separate."""
+        at_gap, at_precision = self.at_gap, self.at_precision
+        content = {
+            **asdict(self.accuracy),
+            "gap_ignoring_non_landmarks": self.gap_ignoring_non_landmarks,
+            "gap_interval": list(self.gap_interval),
+            "top1_interval": list(self.top1_interval),
+            "mean_landmark_accuracy": self.mean_landmark_accuracy,
+            **self.retrieval,
+            "n_queries": self.n_queries,
+            "n_landmark_queries": self.n_landmark_queries,
+            "n_unreadable": self.n_unreadable,
+            "n_same_picture": self.n_same_picture,
+            "threshold_gap": at_gap.threshold if at_gap else None,
+            "threshold_precision": at_precision.threshold if at_precision else None,
+            "precision_at_threshold": at_precision.precision if at_precision else None,
+            "recall_at_precision": at_precision.recall if at_precision else None,
+            "false_answer_rate": dict(at_precision.false_answer_rate) if at_precision else None,
+            "at_threshold_gap": asdict(at_gap) if at_gap else None,
+            "baselines": {name: asdict(accuracy) for name, accuracy in self.baselines.items()},
+            "landmarks": [asdict(figures) for figures in self.landmarks],
+            "confusion": asdict(self.confusion),
+            "trade": [asdict(row) for row in self.trade],
+        }
+        return {name: _without_nan(value) for name, value in content.items()}
+
+
+def evaluate(
+    folder: IndexFolder, answers: Answers, queries: Queries, *, n_left_out: int = 0, seed: int = 0
+) -> Evaluation:
+    """Measures answers against what the queries show.
+
+    answers: of these queries in their order, with at least 100 neighbours each (`answer_store` with
+    n_neighbours = LIST_LENGTH). n_left_out: rows of each query's own landmark that the search left out, 1 where
+    the query is itself a row. seed: of the bootstrap. Raises LmrError without a landmark query.
+    """
+    if len(answers) != len(queries) or answers.neighbours.k < min(LIST_LENGTH, len(folder.rows) - n_left_out):
+        raise ValueError(f"{len(answers)} answers with {answers.neighbours.k} neighbours for {len(queries)} queries")
+    judged = _judge(folder, answers, queries, n_left_out)
+    truths, correct = judged.truths, judged.correct
+    known, answered = truths.known, answers.landmark >= 0
+    n_landmark_queries = int(known.sum())
+    accuracy = measure_votes(answers.votes, answers.logit, truths, queries.image_id)
+    both = answered & known
+    ignoring = gap(answers.logit[both], correct[both], n_landmark_queries, queries.image_id[both])
+    intervals = _intervals(judged, seed)
+    calibration = answers.calibration
+    held = None
+    if answered.any():
+        held = HeldOut(answers.logit, correct, known, queries.image_id, queries.kind)
+    at_gap, at_precision = (
+        _at_threshold(judged, queries.kind, threshold)
+        for threshold in ((calibration.threshold_gap, calibration.threshold_precision) if calibration else (None, None))
+    )
+    threshold = calibration.threshold_precision if calibration else None
+    shown = answered & (answers.logit >= threshold.logit) if threshold else answered
+    return Evaluation(
+        n_queries=len(queries),
+        n_landmark_queries=n_landmark_queries,
+        n_unreadable=int((answers.neighbours.rows < 0).all(axis=1).sum()),
+        n_same_picture=int((answers.same_picture >= 0).sum()),
+        accuracy=accuracy,
+        gap_ignoring_non_landmarks=ignoring,
+        gap_interval=intervals[0],
+        top1_interval=intervals[1],
+        mean_landmark_accuracy=mean_landmark_accuracy(truths.first, correct),
+        retrieval=_measure_retrieval(folder, judged),
+        at_gap=at_gap,
+        at_precision=at_precision,
+        baselines=measure_baselines(answers.neighbours, folder.rows, truths, queries.image_id, folder.rule.k),
+        curves=curves(held) if held else None,
+        reliability=reliability(held) if held and calibration else None,
+        mistakes=find_mistakes(judged),
+        landmarks=landmark_figures(judged, shown),
+        confusion=confusion_matrix(judged, shown),
+        trade=tuple(_asked_here(judged, row) for row in (calibration.trade if calibration else ())),
+    )
+
+
+def _judge(folder: IndexFolder, answers: Answers, queries: Queries, n_left_out: int) -> Judged:
+    """Truths in the codes of the index, with further codes for landmarks that the index lacks."""
+    names = list(folder.rows.landmarks)
+    code = {name: i for i, name in enumerate(names)}
+    for labels in queries.landmarks:
+        for label in labels:
+            if label not in code:
+                code[label] = len(names)
+                names.append(label)
+    truths = make_truths([code[label] for label in labels] for labels in queries.landmarks)
+    counts = np.zeros(len(names) + 1, dtype=np.int64)
+    counts[: len(folder.rows.landmarks)] = folder.rows.counts
+    n_true = np.bincount(truths.query, weights=counts[truths.landmark], minlength=len(queries)).astype(np.int64)
+    return Judged(
+        answers=answers,
+        truths=truths,
+        correct=truths.holds(np.arange(len(queries)), answers.landmark),
+        landmarks=tuple(names),
+        counts=folder.rows.counts,
+        row_landmark=folder.rows.landmark,
+        n_true=np.maximum(n_true - n_left_out, 0),
+        image_id=queries.image_id,
+        true=queries.landmarks,
+    )
+
+
+def _intervals(judged: Judged, seed: int) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Bootstrap intervals of GAP and top-1."""
+    answers, correct, known = judged.answers, judged.correct, judged.truths.known
+
+    def top1_of(drawn: LongArray) -> float:
+        drawn = drawn[known[drawn]]
+        return float(correct[drawn].mean()) if len(drawn) else float("nan")
+
+    key = np.where(answers.landmark >= 0, answers.logit, -np.inf)
+    return gap_interval(key, correct, known, judged.image_id, seed), bootstrap_interval(top1_of, len(known), seed)
+
+
+def _measure_retrieval(folder: IndexFolder, judged: Judged) -> dict[str, Any]:
+    """The index's rows as a list of images; queries whose landmark has no row are no retrieval queries."""
+    asked = np.flatnonzero(judged.n_true > 0)
+    rows = judged.answers.neighbours.rows[asked, :LIST_LENGTH]
+    landmark = np.where(rows >= 0, folder.rows.landmark[rows], -1)
+    hits = judged.truths.holds(np.repeat(asked, rows.shape[1]), landmark.ravel()).reshape(rows.shape)
+    position = first_hit_position(hits)
+    return {
+        "map_at_100": map_at_100(hits, judged.n_true[asked]),
+        "precision_at": {str(k): precision_at_k(hits, k) for k in PRECISION_AT},
+        "mean_position": float(position.mean()) if len(position) else float("nan"),
+        "median_position": float(np.median(position)) if len(position) else float("nan"),
+        "n_retrieval_queries": len(asked),
+    }
+
+
+def _at_threshold(judged: Judged, kind: ObjArray | None, threshold: Threshold | None) -> AtThreshold | None:
+    if threshold is None:
+        return None
+    answers, known = judged.answers, judged.truths.known
+    answered = (answers.landmark >= 0) & (answers.logit >= threshold.logit)
+    n_answers, n_right = int(answered.sum()), int((answered & judged.correct).sum())
+    return AtThreshold(
+        threshold=threshold.confidence,
+        precision=n_right / n_answers if n_answers else float("nan"),
+        recall=n_right / int(known.sum()),
+        false_answer_rate=_false_answer_rate(answered[~known], None if kind is None else kind[~known]),
+    )
+
+
+def _asked_here(judged: Judged, row: TradeOff) -> AskedHere:
+    known = judged.truths.known
+    answered = (judged.answers.landmark >= 0) & (judged.answers.logit >= row.logit)
+    n_answers, n_right = int(answered.sum()), int((answered & judged.correct).sum())
+    return AskedHere(
+        asked=row.asked,
+        threshold=row.confidence,
+        named=float((answered & known).sum() / known.sum()),
+        n_answers=n_answers,
+        n_wrong=n_answers - n_right,
+        precision=n_right / n_answers if n_answers else float("nan"),
+    )
+
+
+def _false_answer_rate(answered: BoolArray, kind: ObjArray | None) -> dict[str, float]:
+    """Share of non-landmarks that were answered, of all and per kind; empty without non-landmarks."""
+    if len(answered) == 0:
+        return {}
+    rates = {"all": float(answered.mean())}
+    for name in sorted(set(kind)) if kind is not None else ():
+        if name:
+            rates[name] = float(answered[kind == name].mean())
+    return rates
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: null in its place, also inside objects and lists."""
+    if isinstance(value, dict):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,116 @@
+"""Leave-one-out: every row of an index is asked against the others, for people with one labelled folder."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from index.answers import Answers, judge
+from index.background import background_similarity
+from index.calibrate.queries import CalibrationQueries
+from index.evaluate.evaluation import Evaluation, Queries, evaluate
+from index.folder.folder import IndexFolder
+from index.metrics import LIST_LENGTH, make_truths
+from index.search.flat import Neighbours
+from index.vote import one_row_less, vote
+from retrieval.arrays import FloatArray, LongArray, object_array
+from retrieval.errors import LmrError
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveOneOut:
+    """evaluation: of the rows, and of the background pictures as non-landmarks, each asked against the others.
+
+    n_single: landmark rows that are their landmark's only picture and cannot be answered rightly; evaluation counts
+    them as wrong. Rows with a copy of themselves in the index are `evaluation.n_same_picture`: easy questions.
+    """
+
+    evaluation: Evaluation
+    answers: Answers
+    queries: Queries
+    n_single: int
+
+
+def leave_one_out(folder: IndexFolder, *, seed: int = 0) -> LeaveOneOut:
+    """Asks every row and every background picture, each one without itself.
+
+    The row itself is no neighbour, its landmark counts one row less, and a background picture is not compared with
+    itself. Its share in the whitening stays: leaving that out too would mean an index per row.
+    Raises LmrError for an index whose rows or answers borrow from each other: there the row would ask itself.
+    """
+    if not folder.refinement.is_off:
+        raise LmrError(
+            f"{folder.path} was built with --augment, --expand or --rerank, by which pictures borrow from each other, "
+            "so that none can be left out; evaluate queries, or an index without these"
+        )
+    rows, rule = folder.rows, folder.rule
+    vectors, similarity = _asked(folder)
+    own_row = np.full(len(vectors), -1, dtype=np.int64)
+    own_row[: len(rows)] = np.arange(len(rows))
+    landmark = np.full(len(vectors), -1, dtype=np.int32)
+    landmark[: len(rows)] = rows.landmark
+    found = folder.index.search(vectors, max(rule.k, LIST_LENGTH) + 1)
+    neighbours = _without_own(found, own_row)
+    votes = vote(neighbours, rows.landmark, rule, counts=rows.counts, row_background=rows.background)
+    votes = one_row_less(votes, landmark, rows.counts, rule)
+    answers = judge(folder, neighbours, votes, similarity)
+    queries = _queries(folder, len(vectors))
+    n_single = int((rows.counts[rows.landmark] == 1).sum())
+    return LeaveOneOut(evaluate(folder, answers, queries, n_left_out=1, seed=seed), answers, queries, n_single)
+
+
+def left_out_queries(folder: IndexFolder, k: int, n_most: int, seed: int) -> CalibrationQueries:
+    """The same questions as queries that rules of the vote can be judged by, with k neighbours each.
+
+    n_most: rows, and as many background pictures, that are drawn where there are more. The folder borrows nothing.
+    """
+    rows, rng = folder.rows, np.random.default_rng(seed)
+    vectors, similarity = _asked(folder)
+    parts = (np.arange(len(rows)), np.arange(len(rows), len(vectors)))
+    drawn = np.sort(np.concatenate([rng.permutation(part)[:n_most] for part in parts]))
+    own_row = np.where(drawn < len(rows), drawn, -1)
+    own = np.where(own_row >= 0, rows.landmark[own_row], -1).astype(np.int32)
+    image_id = np.concatenate([rows.image_id, [] if folder.background is None else folder.background.image_id])
+    return CalibrationQueries(
+        neighbours=_without_own(folder.index.search(vectors[drawn], k + 1), own_row),
+        landmark=rows.landmark,
+        truths=make_truths([code] for code in own.tolist()),
+        image_id=image_id[drawn].astype(object),
+        background=None if similarity is None else similarity[drawn],
+        row_background=rows.background,
+        m=folder.rule.m,
+        own=own,
+    )
+
+
+def _asked(folder: IndexFolder) -> tuple[FloatArray, FloatArray | None]:
+    """Descriptors of the rows, then of the background, and c(q) of each without the picture itself."""
+    n, background = len(folder.rows), folder.background
+    rows = folder.index.vectors(np.arange(n))
+    if background is None:
+        return rows, None
+    # A background of one picture has nothing to compare that picture with.
+    others = background.vectors if len(background) > 1 else background.vectors[:0]
+    vectors = np.concatenate([rows, others])
+    own_row = np.concatenate([np.full(n, -1, dtype=np.int64), np.arange(len(others))])
+    return vectors, background_similarity(vectors, background.vectors, folder.rule.m, own_row=own_row)
+
+
+def _without_own(neighbours: Neighbours, own_row: LongArray) -> Neighbours:
+    """The neighbours less each query's own row, or less the last one where that row was not found."""
+    rows, scores = neighbours.rows, neighbours.scores
+    own = rows == np.where(own_row >= 0, own_row, -2)[:, None]
+    own[~own.any(axis=1), -1] = True
+    shape = (len(rows), rows.shape[1] - 1)
+    return Neighbours(rows[~own].reshape(shape), scores[~own].reshape(shape))
+
+
+def _queries(folder: IndexFolder, n_queries: int) -> Queries:
+    """The rows with their landmarks, then the background pictures as non-landmarks."""
+    rows, background = folder.rows, folder.background
+    labels: list[tuple[str, ...]] = [(rows.landmarks[code],) for code in rows.landmark]
+    image_id, path = list(rows.image_id), list(rows.path)
+    if background is not None and n_queries > len(rows):
+        labels += [()] * len(background)
+        image_id += list(background.image_id)
+        path += [""] * len(background)
+    return Queries(object_array(image_id), object_array(labels), object_array(path))

@@ -1,0 +1,1 @@
+"""Index folders: built, opened, kept whole."""

@@ -1,0 +1,290 @@
+"""Builds an index folder from descriptor stores: beside the old one, whose place it then takes."""
+
+import hashlib
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from index.background import background_similarity
+from index.calibrate.calibration import Calibration
+from index.folder.folder import (
+    AUGMENTED,
+    BACKGROUND,
+    FORMAT_VERSION,
+    INDEX,
+    MODEL,
+    MODEL_CARD,
+    MODEL_FILES,
+    NAMES,
+    ROWS,
+    THUMBNAILS,
+    WHITENING,
+    FolderInfo,
+    check_files,
+    is_index_folder,
+    list_files,
+    read_calibration,
+    read_info,
+    replace_calibration,
+    write_info,
+)
+from index.folder.inputs import BuildInputs, Pictures, gather
+from index.folder.rows import Background, Rows, write_background, write_rows
+from index.folder.thumbnail_config import ThumbnailPlan
+from index.folder.thumbnails import write_thumbnails
+from index.rerank.config import Refinement
+from index.rerank.expansion import augment
+from index.search.flat import FlatIndex, Storage
+from index.vote import VoteRule
+from index.whitening import Whitening, fit_supervised_whitening, fit_whitening
+from retrieval.arrays import FloatArray
+from retrieval.data.names import Name
+from retrieval.errors import DamageError, LmrError
+from retrieval.files.atomic import write_text
+from retrieval.files.folders import current_folder, replacing_folder
+from retrieval.files.lock import lock_path, output_lock
+
+RECALL_K = 20  # neighbours compared; as many as vote by default
+N_RECALL_QUERIES = 200  # rows; the standard error of the recall is then below 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How descriptors become an index.
+
+    whitening: by the spread of all descriptors, or learnt from pairs of one landmark. whitening_power: of the standard
+    deviations that are divided by, None = not whitened. refinement: what is done with neighbours beyond one search.
+    n_dimensions: kept by the whitening, None = min(512, d). m: background neighbours of b(i).
+    """
+
+    storage: Storage = "float32"
+    whitening: Literal["pca", "supervised"] = "pca"
+    whitening_power: float | None = 0.5
+    n_dimensions: int | None = None
+    m: int = VoteRule().m
+    refinement: Refinement = field(default_factory=Refinement)
+
+    def __post_init__(self) -> None:
+        if self.whitening_power is None and (self.n_dimensions is not None or self.whitening != "pca"):
+            given = (
+                f"--whitening {self.whitening}" if self.n_dimensions is None else f"--dimensions {self.n_dimensions}"
+            )
+            raise LmrError(f"{given} is of the whitening, which --whitening-power 0 leaves out; give one of them")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What a build did: `built`, or `unchanged` where the same index was there already.
+
+    kept, lost: the calibration of the index that was replaced, where the new one answers alike, and where it does not.
+    not_read: why that index or its calibration could not be read, '' where it could or none was there.
+    """
+
+    state: Literal["built", "unchanged"]
+    info: FolderInfo
+    n_unreadable: int
+    kept: Calibration | None = None
+    lost: Calibration | None = None
+    not_read: str = ""
+
+
+def build_folder(
+    path: str | Path,
+    inputs: BuildInputs,
+    options: BuildOptions | None = None,
+    *,
+    overwrite: bool = False,
+    device: str = "auto",
+    thumbnails: ThumbnailPlan | None = None,
+) -> BuildReport:
+    """Builds an index folder, or does nothing where the same inputs and options made the one that is there.
+
+    thumbnails: small pictures of the rows that the folder keeps, None = none; they are no part of what makes answers.
+    A kill at any moment leaves the old folder or the new one; leftovers are removed by the next build.
+    Raises LmrError: stores of different models, a picture twice, no labelled row, a folder that exists and was
+    made from something else (replaced with `overwrite`), a path that cannot be written.
+    """
+    path, options, thumbnails = Path(path), options or BuildOptions(), thumbnails or ThumbnailPlan()
+    pictures = gather(inputs)
+    digest = _inputs_digest(pictures, inputs, options)
+    n_unreadable = sum(int((~store.done).sum()) for store in (*inputs.stores, *inputs.background))
+    with output_lock(path):
+        found = None if overwrite else _find_same(path, digest, thumbnails.side_px)
+        if found:
+            return BuildReport("unchanged", found, n_unreadable)
+        if path.exists() and not is_index_folder(path) and not _is_empty(path):
+            raise LmrError(f"{path} exists and is not an index folder; choose another --output")
+        before, calibration, not_read = _calibrated_before(path)
+        with replacing_folder(path) as folder:
+            info = _write_folder(folder, pictures, inputs, (options, digest, device), thumbnails)
+            keeps = calibration is not None and before is not None and _answers_alike(before, info)
+            if calibration is not None and keeps:
+                origin = replace(calibration.origin, index_digest=digest)
+                replace_calibration(folder, replace(calibration, origin=origin))
+            check_files(folder, info, "size")
+    kept, lost = (calibration, None) if keeps else (None, calibration)
+    return BuildReport("built", info, n_unreadable, kept, lost, not_read)
+
+
+def _calibrated_before(path: Path) -> tuple[FolderInfo | None, Calibration | None, str]:
+    """The index folder that is there, its calibration, and why one of them could not be read ('' = they could)."""
+    if not is_index_folder(path):
+        return None, None, ""
+    try:
+        info = read_info(path)
+        return info, read_calibration(path, info), ""
+    except LmrError as error:
+        return None, None, str(error)
+
+
+def _answers_alike(one: FolderInfo, other: FolderInfo) -> bool:
+    """Whether two indexes answer alike: the same descriptors, labels and options, whatever the names and places."""
+    return one.inputs_digest == other.inputs_digest or one.answers_digest == other.answers_digest != ""
+
+
+def _hash_vectors(pictures: Pictures) -> "hashlib._Hash":
+    """The bytes of all vectors, hashed where they lie: a copy of them may have no room in memory."""
+    total = hashlib.sha256()
+    for vectors in (pictures.vectors, pictures.background):
+        total.update(np.ascontiguousarray(vectors).reshape(-1).data)
+    return total
+
+
+def _answers_digest(pictures: Pictures, options: BuildOptions) -> str:
+    """sha256 (hex) over everything that changes an answer."""
+    total = _hash_vectors(pictures)
+    rows = [pictures.landmark.tolist(), pictures.landmarks]
+    content = {"fingerprint": pictures.fingerprint, "rows": rows, "options": asdict(options)}
+    total.update(json.dumps(content, sort_keys=True).encode())
+    return total.hexdigest()
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether it is a folder that holds nothing, or its own lock alone."""
+    return path.is_dir() and all(place == lock_path(path) for place in path.iterdir())
+
+
+def _inputs_digest(pictures: Pictures, inputs: BuildInputs, options: BuildOptions) -> str:
+    """sha256 (hex) over everything that shows in the folder."""
+    total = _hash_vectors(pictures)
+    content = {
+        "format_version": FORMAT_VERSION,
+        "fingerprint": pictures.fingerprint,
+        "rows": [list(pictures.image_id), pictures.landmark.tolist(), pictures.landmarks, list(pictures.path)],
+        "background": list(pictures.background_id),
+        "names": [dict(pictures.names), {label: asdict(name) for label, name in inputs.names.items()}],
+        "options": asdict(options),
+    }
+    total.update(json.dumps(content, sort_keys=True).encode())
+    return total.hexdigest()
+
+
+def _find_same(path: Path, digest: str, thumbnail_px: int) -> FolderInfo | None:
+    """The finished folder of these inputs, None without a folder. Raises LmrError for any other folder."""
+    if not is_index_folder(path):
+        return None
+    try:
+        folder = current_folder(path)
+        info = read_info(folder)
+        if info.inputs_digest == digest:
+            check_files(folder, info, "full")
+            found = info.thumbnails.get("side_px", thumbnail_px)
+            if found == thumbnail_px:
+                return info
+    except DamageError as error:
+        raise LmrError(f"{error}; --overwrite replaces it") from error
+    if info.inputs_digest == digest:
+        raise LmrError(
+            f"{path} exists and was built with thumbnails of {found} pixels, not {thumbnail_px}; "
+            "--overwrite replaces it"
+        )
+    raise LmrError(f"{path} exists and was built from other descriptors or options; --overwrite replaces it")
+
+
+def _write_folder(
+    folder: Path, pictures: Pictures, inputs: BuildInputs, how: tuple[BuildOptions, str, str], thumbnails: ThumbnailPlan
+) -> FolderInfo:
+    """Writes every file into an empty folder, index.json last. how: options, digest of the inputs, device."""
+    options, digest, device = how
+    _copy_model(inputs.model_path, folder / MODEL)
+    whitening = _fit(pictures, options)
+    vectors, background = pictures.vectors, pictures.background
+    if whitening:
+        whitening.save(folder / WHITENING)
+        vectors, background = whitening.apply(vectors), whitening.apply(background)
+    index = FlatIndex.build(vectors, options.storage, device)
+    index.save(folder / INDEX)
+    recall = _measure_recall(index, vectors, device)
+    if options.refinement.n_augment:
+        vectors = augment(index, options.refinement.n_augment, options.refinement.augment_alpha)
+        FlatIndex.build(vectors, options.storage, "cpu").save(folder / AUGMENTED)
+    similarity = background_similarity(vectors, background, options.m) if len(background) else None
+    rows = Rows(pictures.image_id, pictures.landmark, pictures.landmarks, pictures.path, similarity)
+    write_rows(folder / ROWS, rows)
+    if len(background):
+        write_background(folder / BACKGROUND, Background(background, pictures.background_id))
+    _write_names(folder / NAMES, pictures, inputs.names)
+    n_small = 0
+    if thumbnails.side_px:
+        n_small = write_thumbnails(folder / THUMBNAILS, pictures.path.tolist(), thumbnails, digest)
+    info = FolderInfo(
+        fingerprint=pictures.fingerprint,
+        inputs_digest=digest,
+        options=asdict(options),
+        n_rows=len(rows),
+        n_landmarks=len(rows.landmarks),
+        n_background=len(background),
+        d=index.d,
+        recall=recall,
+        program_version=importlib.metadata.version("lmr"),
+        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        files=list_files(folder),
+        thumbnails={"side_px": thumbnails.side_px, "n": n_small},
+        answers_digest=_answers_digest(pictures, options),
+    )
+    write_info(folder, info)
+    return info
+
+
+def _copy_model(source: Path, target: Path) -> None:
+    """Copies what makes a descriptor; the state and logs of training stay behind."""
+    target.mkdir()
+    for path in sorted(path for pattern in (MODEL_CARD, *MODEL_FILES) for path in source.glob(pattern)):
+        shutil.copyfile(path, target / path.name)
+
+
+def _fit(pictures: Pictures, options: BuildOptions) -> Whitening | None:
+    if options.whitening_power is None:
+        return None
+    both = np.concatenate([pictures.vectors, pictures.background])
+    if options.whitening == "pca":
+        return fit_whitening(both, options.whitening_power, options.n_dimensions)
+    landmark = np.full(len(both), -1, dtype=np.int32)
+    landmark[: len(pictures.landmark)] = pictures.landmark
+    return fit_supervised_whitening(both, landmark, options.whitening_power, options.n_dimensions)
+
+
+def _write_names(path: Path, pictures: Pictures, names: Mapping[str, Name]) -> None:
+    """names.json: the names given, else those of the stores, of the landmarks that the index holds."""
+    known = {label: Name(name, "") for label, name in pictures.names.items()} | dict(names)
+    kept = {label: asdict(known[label]) for label in pictures.landmarks if label in known}
+    if kept:
+        write_text(path, [json.dumps(kept, indent=1, ensure_ascii=False), "\n"])
+
+
+def _measure_recall(index: FlatIndex, vectors: FloatArray, device: str) -> float:
+    """Share of the exact float32 neighbours of a sample of rows that the stored index finds."""
+    if index.storage == "float32":
+        return 1.0
+    sample = np.random.default_rng(0).permutation(len(vectors))[:N_RECALL_QUERIES]
+    k = min(RECALL_K, len(vectors))
+    exact = FlatIndex.build(vectors, "float32", device).search(vectors[sample], k).rows
+    found = index.search(vectors[sample], k).rows
+    return float(np.mean([np.isin(e, f).mean() for e, f in zip(exact, found, strict=True)]))

@@ -1,0 +1,369 @@
+"""An index folder: everything needed to answer a query, checked when it is opened.
+
+    index.faiss     the descriptors of the rows          rows.h5        image_id, landmark, path, b(i) of each row
+    background.h5   descriptors of non-landmarks         whiten.h5      mean and matrix
+    model/          what makes a descriptor              names.json     names of landmarks for people
+    augmented.faiss the rows with what they borrow       thumbnails.h5  small pictures of the rows
+    calibration.json
+    index.json      what the folder is, sha256 of each file
+
+index.json carries its own sha256. calibration.json is the one file that is replaced later. It carries its own
+sha256 too, and the inputs_digest of the index it was made for, and is not listed in index.json: so replacing it is
+one rename, and a kill leaves a whole folder.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypedDict, get_args
+
+from index.calibrate.calibration import FORMAT_VERSION as CALIBRATION_VERSION
+from index.calibrate.calibration import Calibration
+from index.folder.rows import Background, Rows, read_background, read_rows
+from index.folder.thumbnails import Kept, Thumbnails
+from index.rerank.config import Refinement
+from index.rerank.expansion import refined_search
+from index.search.flat import FlatIndex, Neighbours, Storage
+from index.vote import MOST_NEIGHBOURS, VoteRule
+from index.whitening import Whitening, load_whitening
+from retrieval.arrays import FloatArray
+from retrieval.data.names import Name
+from retrieval.errors import DamageError, LmrError
+from retrieval.files.digest import sha256_file
+from retrieval.files.folders import current_folder
+from retrieval.files.json_file import convert, read_json, read_signed_json, write_signed_json
+from retrieval.store.info import StoreInfo, model_difference
+from retrieval.words import counted
+
+FORMAT_VERSION = 1
+REBUILD = "run lmr build-index again"  # what to do with a damaged folder
+INDEX, ROWS, BACKGROUND, WHITENING = "index.faiss", "rows.h5", "background.h5", "whiten.h5"
+AUGMENTED, THUMBNAILS = "augmented.faiss", "thumbnails.h5"
+MODEL, NAMES, CALIBRATION, INFO = "model", "names.json", "calibration.json", "index.json"
+MODEL_CARD, MODEL_FILES = "model.json", ("weights-*.safetensors", "model.onnx")  # of retrieval
+N_TRIES = 100  # readings of a folder that is replaced meanwhile, before that is an error
+
+
+class Listed(TypedDict):
+    """What index.json says of a file."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class FolderInfo:
+    """What an index folder is: the content of index.json.
+
+    inputs_digest: sha256 (hex) over everything the folder was built from, and how. answers_digest: over what changes
+    answers alone, so without names and places; '' in a folder from before it was kept. files: path in the folder ->
+    sha256 and size in bytes. recall: share of the exact float32 neighbours that the stored index finds.
+    thumbnails: `side_px`, 0 = none were asked for, and how many rows have one (`n`); {} in a folder from before them.
+    """
+
+    fingerprint: str
+    inputs_digest: str
+    options: Mapping[str, Any]
+    n_rows: int
+    n_landmarks: int
+    n_background: int
+    d: int
+    recall: float
+    program_version: str
+    built_at: str
+    files: Mapping[str, Listed]
+    thumbnails: Mapping[str, int] = field(default_factory=dict)
+    answers_digest: str = ""
+
+    def __post_init__(self) -> None:
+        if min(self.n_rows, self.n_landmarks, self.d) < 1 or self.n_background < 0 or not 0 <= self.recall <= 1:
+            raise ValueError("n_rows, n_landmarks, n_background, d or recall is out of its range")
+        m = self.options.get("m")
+        if type(m) is not int or not 1 <= m <= MOST_NEIGHBOURS:
+            raise ValueError(f"options.m must lie in [1, {MOST_NEIGHBOURS:,}], got {m!s:.20}")
+        if self.options.get("storage") not in get_args(Storage):
+            raise ValueError(f"options.storage must be one of {', '.join(get_args(Storage))}")
+        for name in (INDEX, ROWS, f"{MODEL}/{MODEL_CARD}"):
+            if name not in self.files:
+                raise ValueError(f"files does not list {name}")
+        for name in self.files:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"files lists {name[:100]!r}, which is not in the folder")
+        if self.thumbnails and set(self.thumbnails) != {"side_px", "n"}:
+            raise ValueError("thumbnails must be side_px and n")
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object; `read_info` gives it back."""
+        return {"format_version": FORMAT_VERSION} | {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFolder:
+    """An opened index folder. background, whitening, calibration, augmented and thumbnails are None where the
+    folder has none.
+
+    index: the pictures' own descriptors, which tell copies. augmented: the rows that are searched in its place.
+    """
+
+    path: Path
+    index: FlatIndex
+    rows: Rows
+    background: Background | None
+    whitening: Whitening | None
+    calibration: Calibration | None
+    names: Mapping[str, Name]
+    info: FolderInfo
+    refinement: Refinement = field(default_factory=Refinement)
+    augmented: FlatIndex | None = None
+    thumbnails: Thumbnails | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.index) != len(self.rows):
+            raise ValueError(f"{len(self.index)} descriptors do not fit {len(self.rows)} rows")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model that made the descriptors; those of queries must have the same."""
+        return self.info.fingerprint
+
+    @property
+    def rule(self) -> VoteRule:
+        """The calibrated vote, or the default one."""
+        return self.calibration.rule if self.calibration else VoteRule()
+
+    @property
+    def n_columns(self) -> int:
+        """Length of the descriptors that the folder takes, before its own whitening."""
+        return self.index.d if self.whitening is None else len(self.whitening.mean)
+
+    def kept(self, row: int) -> Kept | None:
+        """What reads the thumbnail of a row; None where the folder keeps none."""
+        return None if self.thumbnails is None else partial(self.thumbnails.read, row)
+
+    @property
+    def model_path(self) -> Path:
+        """The model folder in the index folder."""
+        return self.path / MODEL
+
+    def search(self, vectors: FloatArray, k: int) -> tuple[Neighbours, FloatArray]:
+        """As `refined_search` over the rows of this folder; vectors: (q, d) in the index's space."""
+        return refined_search(self.index if self.augmented is None else self.augmented, vectors, k, self.refinement)
+
+
+def open_folder(
+    path: str | Path,
+    *,
+    verify: Literal["full", "size"] = "full",
+    device: str = "auto",
+    threads: int | None = None,
+    calibrated: bool = True,
+) -> IndexFolder:
+    """Opens an index folder; one that is replaced meanwhile is the old one or the new one.
+
+    verify: `full` compares sizes and sha256 of all files (about a second per GB with SHA instructions, and the
+    file is then in the page cache for loading); `size` compares sizes only. device, threads: of the search.
+    calibrated: False leaves the calibration out, also a damaged one.
+    Raises LmrError that names the file: missing, damaged, of another format version or of another model.
+    """
+    path = Path(path)
+    for last_try in range(N_TRIES):
+        folder = current_folder(path)
+        identity = _identity(folder)
+        try:
+            info = read_info(folder)
+            check_files(folder, info, verify)
+            calibration = read_calibration(folder, info) if calibrated else None
+            return _load(folder, info, calibration, (device, threads))
+        except (LmrError, OSError):
+            # The folder may have been replaced while it was read; then the new one is read.
+            is_the_same = current_folder(path) == folder and _identity(folder) == identity
+            if last_try == N_TRIES - 1 or is_the_same:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def is_current(folder: IndexFolder) -> bool:
+    """Whether the files are still those that were opened, and no other index has taken their place."""
+    return _info_or_none(folder.path) == folder.info
+
+
+def replace_calibration(path: str | Path, calibration: Calibration) -> None:
+    """Writes calibration.json; a kill at any moment leaves the folder with the old one or the new one.
+
+    Raises LmrError when the folder is not an index folder or cannot be written, ValueError when the calibration is
+    of another index.
+    """
+    folder = current_folder(Path(path))
+    if calibration.origin.index_digest != read_info(folder).inputs_digest:
+        raise ValueError(f"the calibration was not made for {folder}")
+    write_signed_json(folder / CALIBRATION, calibration.to_json())
+
+
+def read_calibration(folder: Path, info: FolderInfo) -> Calibration | None:
+    """The folder's calibration, None without one. Raises LmrError when it is damaged or of another index."""
+    path = current_folder(folder) / CALIBRATION
+    if not path.exists():
+        return None
+    content = read_signed_json(path, CALIBRATION_VERSION, "run lmr calibrate again")
+    try:
+        calibration = Calibration.from_json(content, str(path))
+    except LmrError as error:
+        raise DamageError(*error.lines) from error
+    if calibration.origin.index_digest != info.inputs_digest:
+        raise DamageError(f"{path} was made for another index; run lmr calibrate again")
+    return calibration
+
+
+def write_info(folder: Path, info: FolderInfo) -> None:
+    """Writes index.json. Raises LmrError when the folder cannot be written."""
+    write_signed_json(folder / INFO, info.to_json())
+
+
+def read_info(folder: Path) -> FolderInfo:
+    """Reads index.json. Raises LmrError: not an index folder, damaged, of another format version."""
+    path = current_folder(folder) / INFO
+    if not path.is_file():
+        what = "there is no such index folder" if not folder.exists() else f"not an index folder (no {INFO})"
+        raise LmrError(f"{folder}: {what}; lmr build-index makes one")
+    content = read_signed_json(path, FORMAT_VERSION, REBUILD)
+    return convert(content, FolderInfo, str(path), REBUILD)
+
+
+def check_files(folder: Path, info: FolderInfo, verify: Literal["full", "size"]) -> None:
+    """Compares the files with index.json. Raises LmrError that names the first one that differs."""
+    for name, listed in info.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise DamageError(f"{path} is missing; copy the whole folder or run lmr build-index again")
+        size = path.stat().st_size
+        if size != listed["size"]:
+            raise DamageError(
+                f"{path} has {size} bytes, {INFO} says {listed['size']}; "
+                "copy the folder again or run lmr build-index again"
+            )
+        if verify == "full" and sha256_file(path) != listed["sha256"]:
+            raise DamageError(
+                f"{path} was changed or damaged: its sha256 is not that of {INFO}; "
+                "copy the folder again or run lmr build-index again"
+            )
+
+
+def list_files(folder: Path) -> dict[str, Listed]:
+    """sha256 and size of every file of a folder that is being built."""
+    return {
+        path.relative_to(folder).as_posix(): {"sha256": sha256_file(path), "size": path.stat().st_size}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def is_index_folder(path: Path) -> bool:
+    """Whether this is an index folder, perhaps a damaged one; another program's index.json does not make one."""
+    folder = current_folder(path)
+    return (folder / INFO).is_file() and ((folder / INDEX).is_file() or (folder / ROWS).is_file())
+
+
+def _load(
+    folder: Path, info: FolderInfo, calibration: Calibration | None, where: tuple[str, int | None]
+) -> IndexFolder:
+    """where: device and threads of the search."""
+    made_by = model_fingerprint(folder / MODEL)
+    if made_by != info.fingerprint:
+        raise LmrError(
+            f"{folder / MODEL} is model {made_by[:8]}, {folder / INDEX} was made by {info.fingerprint[:8]}; "
+            "run lmr build-index again"
+        )
+    background, whitening = folder / BACKGROUND, folder / WHITENING
+    index, rows = FlatIndex.load(folder / INDEX, *where), read_rows(folder / ROWS)
+    if len(index) != len(rows):
+        raise LmrError(f"{folder / ROWS} has {counted(len(rows), 'row')}, {folder / INDEX} has {len(index)}; {REBUILD}")
+    opened = IndexFolder(
+        path=folder,
+        index=index,
+        rows=rows,
+        background=read_background(background) if background.name in info.files else None,
+        whitening=load_whitening(whitening) if whitening.name in info.files else None,
+        calibration=calibration,
+        names=_read_names(folder / NAMES) if NAMES in info.files else {},
+        info=info,
+        refinement=_read_refinement(folder, info),
+        augmented=FlatIndex.load(folder / AUGMENTED, *where) if AUGMENTED in info.files else None,
+        thumbnails=Thumbnails(folder / THUMBNAILS, info.inputs_digest) if THUMBNAILS in info.files else None,
+    )
+    _require_fit(opened)
+    if read_info(folder) != info:
+        raise LmrError(f"{folder} was replaced while it was read; run the command again")
+    return opened
+
+
+def model_fingerprint(model_path: Path) -> str:
+    """The fingerprint that a model folder states, without loading the model. Raises LmrError without one."""
+    stated = read_model_json(model_path).get("fingerprint")
+    if not isinstance(stated, str):
+        raise LmrError(f"{model_path / MODEL_CARD} is damaged (no fingerprint); run lmr train again")
+    return stated
+
+
+def read_model_json(model_path: Path) -> dict[str, Any]:
+    """What a model folder says of its model, unchecked. Raises LmrError without a model."""
+    path = model_path / MODEL_CARD
+    if not path.is_file():
+        raise LmrError(f"{model_path}: there is no model (no {MODEL_CARD}); lmr train makes one")
+    return read_json(path, "run lmr train again")
+
+
+def tell_difference(info: StoreInfo, model_path: Path) -> str:
+    """Why a store does not fit a model (`size 168 is not 128`). Raises LmrError without a model."""
+    return model_difference(info.made_by, {"fingerprint": "", **read_model_json(model_path)})
+
+
+def _require_fit(opened: IndexFolder) -> None:
+    """Raises LmrError where files that are whole do not belong together."""
+    d, n = opened.index.d, len(opened.rows)
+    rule = opened.rule
+    wrong = {
+        INFO: (opened.info.d, opened.info.n_rows, opened.info.n_landmarks) != (d, n, len(opened.rows.landmarks)),
+        WHITENING: opened.whitening is not None and opened.whitening.matrix.shape[1] != d,
+        BACKGROUND: opened.background is not None and opened.background.vectors.shape[1] != d,
+        AUGMENTED: opened.augmented is not None and (opened.augmented.d, len(opened.augmented)) != (d, n),
+        CALIBRATION: bool(rule.beta) and opened.rows.background is None,
+    }
+    if opened.calibration is not None and opened.calibration.confidence.g:
+        wrong[CALIBRATION] |= opened.background is None
+    for name, is_wrong in wrong.items():
+        if is_wrong:
+            remedy = "run lmr calibrate again" if name == CALIBRATION else REBUILD
+            raise LmrError(f"{opened.path / name} does not fit {opened.path / INDEX} ({n} x {d}); {remedy}")
+
+
+def _read_refinement(folder: Path, info: FolderInfo) -> Refinement:
+    """How neighbours are refined; not at all in a folder from before there was a choice."""
+    given, source = info.options.get("refinement", {}), f"{folder / INFO}: options.refinement"
+    names = {field.name for field in fields(Refinement)}
+    if isinstance(given, Mapping) and (unknown := sorted(set(given) - names)):
+        raise LmrError(f"{source} is of another version of lmr (unknown {unknown[0]!r:.60}); {REBUILD}")
+    try:
+        return convert(given, Refinement, source, REBUILD)
+    except LmrError as error:
+        raise LmrError(str(error) if str(error).startswith(source) else f"{source}: {error}; {REBUILD}") from error
+
+
+def _read_names(path: Path) -> dict[str, Name]:
+    return convert(read_json(path, REBUILD), dict[str, Name], str(path), REBUILD)
+
+
+def _identity(folder: Path) -> tuple[int, int, int] | None:
+    """What tells a folder from another one of its name, also from one with the same content; None without one."""
+    try:
+        known = folder.stat()
+    except OSError:
+        return None
+    return known.st_dev, known.st_ino, known.st_ctime_ns
+
+
+def _info_or_none(folder: Path) -> FolderInfo | None:
+    try:
+        return read_info(folder)
+    except LmrError:
+        return None

@@ -1,0 +1,106 @@
+"""Small pictures of an index's rows, so that a folder copied elsewhere still shows them: the file thumbnails.h5."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from index.folder.thumbnail_config import ThumbnailPlan
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.files.atomic import write_error
+from retrieval.files.hdf5 import new_hdf5, open_hdf5
+from retrieval.images.decode import decode
+from retrieval.images.limits import contain
+from retrieval.images.source import read_picture
+from retrieval.parallel import run_tasks
+
+_QUALITY = 78  # of the JPEGs
+_BLOCK_BYTES = 1 << 20  # of JPEGs, gathered before they are written
+_CHUNK_BYTES = 1 << 16  # of the file; the last one is padded
+_DIGEST = "index_digest"
+
+Kept = Callable[[], bytes | None]  # reads the thumbnail of one row, None = there is none
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnails:
+    """The thumbnails of one index. digest: of its inputs; a file of another index shows nothing."""
+
+    path: Path
+    digest: str
+
+    def read(self, row: int) -> bytes | None:
+        """The JPEG of a row, None where it has none, or the folder is gone or holds another index by now."""
+        try:
+            with open_hdf5(self.path, "a file of thumbnails", "run lmr build-index again") as file:
+                if file.attrs[_DIGEST] != self.digest:
+                    return None
+                start, end = (int(place) for place in file["offset"][row : row + 2])
+                return bytes(file["jpeg"][start:end]) or None
+        except LmrError:
+            return None
+
+
+def read_shown(picture: str, kept: Kept | None) -> bytes:
+    """The encoded picture at a path, or the thumbnail of it where it cannot be read.
+
+    Raises UnreadableError as `read_picture` where there is neither.
+    """
+    try:
+        return read_picture(picture)
+    except UnreadableError:
+        small = None if kept is None else kept()
+        if small is None:
+            raise
+        return small
+
+
+def write_thumbnails(path: Path, pictures: Sequence[str], plan: ThumbnailPlan, digest: str) -> int:
+    """Writes the thumbnails of pictures by their paths, one after the other; returns how many could be made.
+
+    Memory holds about a megabyte of them. Raises LmrError when the file cannot be written.
+    """
+    offset = np.zeros(len(pictures) + 1, dtype=np.int64)
+    n_made, block = 0, bytearray()
+    plan.on_begin(len(pictures))
+    try:
+        with new_hdf5(path) as file:
+            file.attrs[_DIGEST] = digest
+            file.create_dataset("jpeg", (0,), np.uint8, maxshape=(None,), chunks=(_CHUNK_BYTES,))
+            for row, jpeg in enumerate(run_tasks(make_thumbnail, pictures, plan.side_px, plan.n_workers)):
+                offset[row + 1] = offset[row] + len(jpeg)
+                n_made += bool(jpeg)
+                block += jpeg
+                if len(block) >= _BLOCK_BYTES:
+                    _append(file["jpeg"], block)
+                    block = bytearray()
+                plan.on_done(1)
+            _append(file["jpeg"], block)
+            file["offset"] = offset
+    except OSError as error:
+        raise write_error(path, error) from error
+    return n_made
+
+
+def make_thumbnail(picture: str, side_px: int) -> bytes:
+    """A JPEG of the picture at a path, its longer side at most side_px; b"" where that cannot be read."""
+    if not picture:
+        return b""
+    try:
+        small = decode(read_picture(picture), side_px, measured="longer")
+    except UnreadableError:
+        return b""
+    if max(small.size) > side_px:
+        small = contain(small, side_px)
+    jpeg = io.BytesIO()
+    small.save(jpeg, "JPEG", quality=_QUALITY)
+    return jpeg.getvalue()
+
+
+def _append(dataset: Any, block: bytearray) -> None:
+    n = dataset.shape[0]
+    dataset.resize((n + len(block),))
+    dataset[n:] = np.frombuffer(block, dtype=np.uint8)

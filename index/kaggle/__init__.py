@@ -1,0 +1,1 @@
+"""Submissions and solutions of the Google Landmarks challenges."""

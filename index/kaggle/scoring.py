@@ -1,0 +1,129 @@
+"""Scores a submission against a solution file as the Google Landmarks challenges do, by their halves."""
+
+from typing import Any
+
+import numpy as np
+
+from index.kaggle.submission import (
+    RecognitionSolution,
+    RecognitionSubmission,
+    RetrievalSolution,
+    RetrievalSubmission,
+    Solution,
+    Submission,
+)
+from index.metrics import LIST_LENGTH, first_hit_position, gap, list_hits, map_at_100, precision_at_k
+from retrieval.arrays import BoolArray, LongArray
+from retrieval.data.labels import require_meeting
+from retrieval.errors import LmrError
+
+PRECISION_AT = (1, 5, 10, 20, 50, 100)
+HALVES = {"All": ("Public", "Private"), "Public": ("Public",), "Private": ("Private",)}
+
+Scores = dict[str, dict[str, Any]]
+
+
+def score(submission: Submission, solution: Solution) -> Scores:
+    """`All`, `Public` and `Private` -> metrics; halves without rows are absent, Ignored rows are left out.
+
+    Recognition: gap, gap_ignoring_non_landmarks (predictions of queries that show no landmark are dropped
+    before ranking), top1, n_queries, n_landmark_queries; the first three are None in a half without landmark
+    queries. Retrieval: map_at_100, precision_at (k -> value), mean_position, median_position, n_queries.
+    Raises LmrError: recognition against retrieval, an id that the solution lacks (with its line), a solution
+    without rows that count or, for recognition, without landmark queries.
+    """
+    unknown = _unknown(submission, solution)
+    if unknown.any():
+        row = int(np.flatnonzero(unknown)[0])
+        others = f" and {unknown.sum() - 1} others" if unknown.sum() > 1 else ""
+        raise LmrError(
+            f"{submission.source}:{submission.line[row]}: id {submission.image_id[row]}{others} not in "
+            f"{solution.source}; where that holds only a part of the test set, give --ignore-unknown"
+        )
+    kept = {half: np.isin(solution.usage.astype(str), usages) for half, usages in HALVES.items()}
+    if not kept["All"].any():
+        raise LmrError(f"{solution.source} has no Public or Private row to score against")
+    if isinstance(submission, RecognitionSubmission) and isinstance(solution, RecognitionSolution):
+        if not any(solution.landmarks[kept["All"]]):
+            raise LmrError(f"{solution.source} has no query with a landmark; GAP needs at least one")
+        return {half: _recognition(submission, solution, rows) for half, rows in kept.items() if rows.any()}
+    if isinstance(submission, RetrievalSubmission) and isinstance(solution, RetrievalSolution):
+        return {half: _retrieval(submission, solution, rows) for half, rows in kept.items() if rows.any()}
+    raise AssertionError("_unknown refuses a submission and a solution of different tasks")
+
+
+def require_common_labels(submission: Submission, solution: Solution) -> None:
+    """Raises LmrError where no label (or image, in retrieval) of the submission is in the solution, or not spelt alike.
+
+    A submission without answers passes.
+    """
+    between = (submission.source, solution.source)
+    if isinstance(submission, RecognitionSubmission) and isinstance(solution, RecognitionSolution):
+        require_meeting(set(submission.landmark), {label for truth in solution.landmarks for label in truth}, between)
+    elif isinstance(submission, RetrievalSubmission) and isinstance(solution, RetrievalSolution):
+        given, true = ({image for images in of.images for image in images} for of in (submission, solution))
+        require_meeting(given, true, between, noun="image")
+
+
+def without_unknown(submission: Submission, solution: Solution) -> tuple[Submission, int]:
+    """The submission without the ids that the solution lacks, and how many those were.
+
+    Raises LmrError for recognition against retrieval.
+    """
+    unknown = _unknown(submission, solution)
+    return submission.select(~unknown), int(unknown.sum())
+
+
+def _unknown(submission: Submission, solution: Solution) -> BoolArray:
+    """(n,) bool: the submission's ids that are not in the solution."""
+    recognition = isinstance(submission, RecognitionSubmission), isinstance(solution, RecognitionSolution)
+    if recognition[0] != recognition[1]:
+        mine, theirs = ("recognition" if is_one else "retrieval" for is_one in recognition)
+        raise LmrError(
+            f"{submission.source} is a {mine} submission and {solution.source} a {theirs} solution; "
+            f"score it against a {mine} solution"
+        )
+    known = set(solution.image_id)
+    return np.array([image_id not in known for image_id in submission.image_id], dtype=np.bool_)
+
+
+def _recognition(submission: RecognitionSubmission, solution: RecognitionSolution, kept: BoolArray) -> dict[str, Any]:
+    truths = dict(zip(solution.image_id[kept], solution.landmarks[kept], strict=True))
+    n_landmark_queries = sum(1 for truth in truths.values() if truth)
+    counts = {"n_queries": len(truths), "n_landmark_queries": n_landmark_queries}
+    if n_landmark_queries == 0:
+        return {"gap": None, "gap_ignoring_non_landmarks": None, "top1": None, **counts}
+    pairs = zip(submission.image_id, submission.landmark, strict=True)
+    answered = np.array([i in truths and label != "" for i, label in pairs], dtype=np.bool_)
+    ids, labels = submission.image_id[answered], submission.landmark[answered]
+    scores = submission.score[answered]
+    right = np.array([c in truths[i] for i, c in zip(ids, labels, strict=True)], dtype=np.bool_)
+    known = np.array([bool(truths[i]) for i in ids], dtype=np.bool_)
+    return {
+        "gap": gap(scores, right, n_landmark_queries, ids),
+        "gap_ignoring_non_landmarks": gap(scores[known], right[known], n_landmark_queries, ids[known]),
+        "top1": int(right.sum()) / n_landmark_queries,
+        **counts,
+    }
+
+
+def _retrieval(submission: RetrievalSubmission, solution: RetrievalSolution, kept: BoolArray) -> dict[str, Any]:
+    """Queries in the solution's order; those the submission lacks have an empty list."""
+    lists = dict(zip(submission.image_id, submission.images, strict=True))
+    found = [lists.get(image_id, ())[:LIST_LENGTH] for image_id in solution.image_id[kept]]
+    true = [set(images) for images in solution.images[kept]]
+    number: dict[str, int] = {}
+    retrieved: LongArray = np.full((len(found), LIST_LENGTH), -1, dtype=np.int64)
+    relevant = np.zeros(retrieved.shape, dtype=np.bool_)
+    for row, (images, truth) in enumerate(zip(found, true, strict=True)):
+        retrieved[row, : len(images)] = [number.setdefault(image, len(number)) for image in images]
+        relevant[row, : len(images)] = [image in truth for image in images]
+    hits = list_hits(retrieved, relevant)
+    position = first_hit_position(hits)
+    return {
+        "map_at_100": map_at_100(hits, np.array([len(truth) for truth in true], dtype=np.int64)),
+        "precision_at": {str(k): precision_at_k(hits, k) for k in PRECISION_AT},
+        "mean_position": float(position.mean()),
+        "median_position": float(np.median(position)),
+        "n_queries": len(found),
+    }

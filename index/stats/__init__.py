@@ -1,0 +1,1 @@
+"""Statistics of manifests, images and descriptors."""

@@ -1,0 +1,153 @@
+"""Neighbours to votes: what the neighbours of each landmark say together."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from index.search.flat import Neighbours
+from retrieval.arrays import FloatArray, IntArray, LongArray, read_only
+
+MOST_NEIGHBOURS = 10_000  # of one query: 100,000 queries' rows and scores are then 12 GB
+
+
+@dataclass(frozen=True, slots=True)
+class VoteRule:
+    """The constants of the vote, with defaults that did best on a mean of three descriptor sets.
+
+    k: neighbours that vote. tau: width of the soft maximum, in units of the score. r: how far a landmark with
+    many rows is held back, 0 not at all, 1 the mean over its rows. beta: weight of a row's background similarity.
+    m: how many background rows that similarity is the mean of.
+    """
+
+    k: int = 20
+    tau: float = 0.05
+    r: float = 0.5
+    beta: float = 0.0
+    m: int = 3
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.k <= MOST_NEIGHBOURS and 1 <= self.m <= MOST_NEIGHBOURS):
+            raise ValueError(f"k and m must lie in [1, {MOST_NEIGHBOURS:,}], not {self.k!s:.20} and {self.m!s:.20}")
+        if not 0 < self.tau < np.inf:
+            raise ValueError(f"tau must be positive, not {self.tau}")
+        if not (0 <= self.r < np.inf and 0 <= self.beta < np.inf):
+            raise ValueError(f"r and beta must not be negative, not {self.r} and {self.beta}")
+
+
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """The landmarks that each query's neighbours name, flat: by query, then score descending, then lower label.
+
+    query: (v,) int64; landmark: (v,) int32; score: (v,) float64.
+    """
+
+    query: LongArray
+    landmark: IntArray
+    score: FloatArray
+
+    def __post_init__(self) -> None:
+        if not self.query.shape == self.landmark.shape == self.score.shape or self.query.ndim != 1:
+            raise ValueError(
+                f"query {self.query.shape}, landmark {self.landmark.shape} and score {self.score.shape} must be equal"
+            )
+        for name in ("query", "landmark", "score"):
+            object.__setattr__(self, name, read_only(getattr(self, name)))
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+
+def vote(
+    neighbours: Neighbours,
+    landmark: IntArray,
+    rule: VoteRule,
+    *,
+    counts: LongArray | None = None,
+    row_background: FloatArray | None = None,
+) -> Votes:
+    """Soft maximum of each query's neighbour scores by landmark.
+
+    S(q, c) = tau * log( sum over neighbours i of landmark c of exp(s'(q, i) / tau) / n_c ** r ) with
+    s'(q, i) = s(q, i) - beta * b(i).
+
+    landmark: (n_rows,) int32, label of each index row. counts: (n_landmarks,) rows of each landmark, counted from
+    `landmark` where not given. row_background: (n_rows,) b(i), needed where beta is not 0.
+    Padding rows do not vote; only the first rule.k neighbours do. Equal scores are ordered by lower label.
+    Raises ValueError if a row lies outside `landmark` or has no label, or if beta has no row_background.
+    """
+    if rule.beta and row_background is None:
+        raise ValueError(f"beta = {rule.beta} needs row_background")
+    query, row, score = _flat(neighbours, landmark, rule.k)
+    if rule.beta and row_background is not None:
+        score = score - rule.beta * row_background[row]
+    order, start, group_query, group_landmark = _groups(query, landmark[row], neighbours.n_queries)
+    score = score[order]
+    top = np.maximum.reduceat(score, start) if len(start) else score
+    size = np.diff(start, append=len(score))
+    total = np.add.reduceat(np.exp((score - np.repeat(top, size)) / rule.tau), start) if len(start) else score
+    if counts is None:
+        counts = np.bincount(landmark[landmark >= 0])
+    soft_maximum = top + rule.tau * (np.log(total) - rule.r * np.log(counts[group_landmark]))
+    return _ordered(group_query, group_landmark, soft_maximum)
+
+
+def vote_majority(neighbours: Neighbours, landmark: IntArray, k: int) -> Votes:
+    """Share of the k neighbours that name each landmark: the plain k-nearest-neighbour classifier, a baseline.
+
+    landmark: (n_rows,) int32. Padding rows do not vote. Raises ValueError if a row lies outside `landmark`.
+    """
+    query, row, _ = _flat(neighbours, landmark, k)
+    _, start, group_query, group_landmark = _groups(query, landmark[row], neighbours.n_queries)
+    return _ordered(group_query, group_landmark, np.diff(start, append=len(row)) / k)
+
+
+def best(votes: Votes, n_queries: int) -> tuple[IntArray, FloatArray]:
+    """The first vote of each query: landmark (n_queries,) int32 or -1, score (n_queries,) float64 or -inf."""
+    landmark = np.full(n_queries, -1, dtype=np.int32)
+    score = np.full(n_queries, -np.inf)
+    query, first = np.unique(votes.query, return_index=True)
+    landmark[query] = votes.landmark[first]
+    score[query] = votes.score[first]
+    return landmark, score
+
+
+def one_row_less(votes: Votes, landmark: IntArray, counts: LongArray, rule: VoteRule) -> Votes:
+    """Votes with n_c one lower for each query's own landmark, (q,) -1 = none; S has - tau * r * log(n_c)."""
+    own = votes.landmark == landmark[votes.query]
+    n_c = counts[votes.landmark[own]]
+    score: FloatArray = votes.score.copy()
+    score[own] += rule.tau * rule.r * (np.log(n_c) - np.log(n_c - 1))
+    order = np.lexsort((votes.landmark, -score, votes.query))
+    return Votes(votes.query[order], votes.landmark[order], score[order])
+
+
+def _flat(neighbours: Neighbours, landmark: IntArray, k: int) -> tuple[LongArray, LongArray, FloatArray]:
+    """Query, row and score (float64) of every neighbour that votes, without padding."""
+    rows, scores = neighbours.rows[:, :k], neighbours.scores[:, :k]
+    real = rows >= 0
+    query = np.repeat(np.arange(len(rows), dtype=np.int64), real.sum(axis=1))
+    row = rows[real]
+    if len(row) and row.max() >= len(landmark):
+        raise ValueError(f"neighbour row {int(row.max())} lies outside the {len(landmark)} labels")
+    if np.any(landmark[row] < 0):
+        raise ValueError(f"neighbour row {int(row[landmark[row] < 0][0])} has no landmark")
+    return query, row, scores[real].astype(np.float64)
+
+
+def _groups(query: LongArray, landmark: IntArray, n_queries: int) -> tuple[LongArray, LongArray, LongArray, IntArray]:
+    """Neighbours gathered by query and landmark: their order, each group's start in it, its query and landmark."""
+    width = int(landmark.max(initial=0)) + 1
+    if n_queries * width >= 2**63:
+        raise ValueError(f"{n_queries} queries x {width} landmarks do not fit into int64")
+    key = query * width + landmark
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    start = np.flatnonzero(np.diff(key, prepend=-1))
+    group = key[start]
+    return order, start, group // width, (group % width).astype(np.int32)
+
+
+def _ordered(query: LongArray, landmark: IntArray, score: FloatArray) -> Votes:
+    """Votes from groups that ascend by query, then landmark; the sort is stable, so equal scores keep that order."""
+    order = np.lexsort((-score, query))
+    return Votes(query[order], landmark[order], score[order])

@@ -1,0 +1,293 @@
+"""The manifest: a table of pictures, read from any of the files and folders that lmr knows."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from retrieval.arrays import BoolArray, IntArray, LongArray, ObjArray, read_only
+from retrieval.data.csv_table import CsvTable, Table
+from retrieval.data.folder import read_folder, read_single
+from retrieval.data.formats import Layout, read_layout
+from retrieval.data.names import Name as Name  # names of landmarks are read beside manifests
+from retrieval.data.names import read_names as read_names
+from retrieval.data.parquet import EmbeddedPictures, ParquetTable
+from retrieval.data.pipes import place_of
+from retrieval.data.rows import Columns, read_clean, read_open_images, read_pictures
+from retrieval.data.table_file import OnRead
+from retrieval.errors import LmrError
+from retrieval.images.signatures import HEAD_BYTES, is_picture
+from retrieval.images.tars.headers import is_tar
+
+_DIGEST_ROWS = 65536  # texts joined at a time
+_ROWS_AT_ONCE = 1 << 14
+_TO_QUOTE = (",", '"', "\r", "\n")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Manifest:
+    """Pictures, in order.
+
+    source: where it was read from, for messages. image_id: (n,) str, unique. landmark: (n,) int32 into landmarks,
+    -1 = none. landmarks: sorted as text. more_landmarks: row -> further codes, of the few rows that have several.
+    path: (n,) str, absolute or within the images folder, '' = none. url, kind, usage: (n,) str; None = no such column.
+    names: landmark_id -> what people call it, where that differs. has_labels: whether there was a place for labels.
+    content: encoded pictures, where the file itself holds them.
+    """
+
+    source: str
+    image_id: ObjArray
+    landmark: IntArray
+    landmarks: tuple[str, ...]
+    more_landmarks: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    path: ObjArray | None = None
+    url: ObjArray | None = None
+    kind: ObjArray | None = None
+    usage: ObjArray | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    has_labels: bool = True
+    content: EmbeddedPictures | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.image_id)
+        for name in ("image_id", "landmark", "path", "url", "kind", "usage"):
+            array = getattr(self, name)
+            if array is None:
+                continue
+            if array.shape != (n,):
+                raise ValueError(f"{name} must have {n} rows, got {array.shape}")
+            object.__setattr__(self, name, read_only(array))
+        if len(set(self.image_id.tolist())) < n:
+            raise ValueError("image_id must be unique")
+        if list(self.landmarks) != sorted(set(self.landmarks)):
+            raise ValueError("landmarks must be unique and sorted")
+        if n and not (self.landmark.min() >= -1 and self.landmark.max() < len(self.landmarks)):
+            raise ValueError(f"landmark must lie in [-1, {len(self.landmarks)})")
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+    def truths(self, row: int) -> tuple[int, ...]:
+        """All landmarks of a row, the first one first; empty for a non-landmark."""
+        first = int(self.landmark[row])
+        return () if first < 0 else (first, *self.more_landmarks.get(row, ()))
+
+    def select(self, rows: LongArray | BoolArray) -> "Manifest":
+        """The given rows in the given order, with the same landmarks."""
+        rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else np.asarray(rows, dtype=np.int64)
+        more = {i: self.more_landmarks[row] for i, row in enumerate(rows.tolist()) if row in self.more_landmarks}
+        parts = {name: _taken(getattr(self, name), rows) for name in ("path", "url", "kind", "usage")}
+        return Manifest(
+            source=self.source,
+            image_id=self.image_id[rows],
+            landmark=self.landmark[rows],
+            landmarks=self.landmarks,
+            more_landmarks=more,
+            names=self.names,
+            has_labels=self.has_labels,
+            content=None if self.content is None else self.content.select(rows),
+            **parts,
+        )
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) over what embed depends on: ids, landmarks, paths and kinds, in order.
+
+        Paths below a folder that was read count from that folder, so that it can be moved.
+        """
+        total = hashlib.sha256()
+        _add_texts(total.update, self.image_id)
+        total.update(self.landmark.tobytes())
+        _add_texts(total.update, self.landmarks)
+        for row in sorted(self.more_landmarks):
+            total.update(np.array([row, *self.more_landmarks[row]], dtype=np.int64).tobytes())
+        root = os.path.join(os.path.abspath(self.source), "")
+        _add_texts(total.update, () if self.path is None else [path.removeprefix(root) for path in self.path])
+        _add_texts(total.update, () if self.kind is None else self.kind)
+        return total.hexdigest()
+
+
+def read_manifest(
+    path: str | Path, *, on_warning: Callable[[str], None] | None = None, on_read: OnRead = lambda _: None
+) -> Manifest:
+    """Reads a CSV or Parquet file, a folder or tar of pictures or one picture; files are told by their content.
+
+    on_warning: is given one line for each thing that was passed over. on_read: see open_table.
+    Raises LmrError when anything of it cannot be used; its message names the bad rows by line.
+    """
+    warn = on_warning or _say_nothing
+    table = open_table(path, on_read)
+    if table is None:
+        source = Path(path)
+        is_folder = source.is_dir() or is_tar(source)
+        return _manifest(str(path), read_folder(source, warn) if is_folder else read_single(source))
+    return _manifest(str(path), _read_table(table, read_layout(table), warn))
+
+
+def open_table(path: str | Path, on_read: OnRead = lambda _: None) -> Table | None:
+    """The table that a manifest is in; None for a folder, tar or picture. LmrError when it is missing or unreadable.
+
+    on_read: is called with the number of bytes that were just read of a CSV file.
+    """
+    try:
+        place = place_of(path)
+        source = Path(place.path)
+        is_folder = source.is_dir() or is_tar(source)
+        head = b"" if is_folder else _head(source)
+    except FileNotFoundError as error:
+        raise LmrError(f"{path}: there is no such file or folder") from error
+    except OSError as error:
+        raise LmrError(f"{path} cannot be read: {error.strerror}") from error
+    if is_folder or is_picture(head):
+        return None
+    return ParquetTable(path, place) if head.startswith(b"PAR1") else CsvTable(path, on_read, place)
+
+
+def _read_table(table: Table, layout: Layout, warn: Callable[[str], None]) -> Columns:
+    for line in (*table.notes, *layout.notes(table.source)):
+        warn(line)
+    if layout.format == "clean":
+        columns = read_clean(table, layout)
+    elif layout.format == "open_images":
+        columns = read_open_images(table, layout)
+        if "box" in layout.columns:
+            warn(f"{table.source}: of the boxes only their labels are used")
+    else:
+        columns = read_pictures(table, layout)
+    if not columns.image_id:
+        raise LmrError(f"{table.source} holds a header and no pictures; add a row for each picture")
+    for line in columns.spell_out(table.source):
+        warn(line)
+    if isinstance(table, ParquetTable) and layout.format == "pictures" and "content" in layout.columns:
+        columns.content = table.pictures(table.header[layout.columns["content"]])
+    return columns
+
+
+def _manifest(source: str, columns: Columns) -> Manifest:
+    """The columns with landmarks in the order of their text."""
+    order = sorted(range(len(columns.label_names)), key=columns.label_names.__getitem__)
+    sorted_code = np.empty(len(order) + 1, dtype=np.int32)
+    sorted_code[order] = np.arange(len(order), dtype=np.int32)
+    sorted_code[-1] = -1  # the code -1 finds it
+    return Manifest(
+        source=source,
+        image_id=_objects(columns.image_id),
+        landmark=sorted_code[np.array(columns.label, dtype=np.int32)],
+        landmarks=tuple(columns.label_names[code] for code in order),
+        more_landmarks={row: tuple(sorted_code[list(codes)].tolist()) for row, codes in columns.more.items()},
+        path=None if columns.path is None else _objects(columns.path),
+        url=None if columns.url is None else _without_none(_objects(columns.url)),
+        kind=None if columns.kind is None else _objects(columns.kind),
+        usage=None if columns.usage is None else _objects(columns.usage),
+        names=dict(columns.names),
+        has_labels=columns.has_labels,
+        content=columns.content,
+    )
+
+
+def _head(source: Path) -> bytes:
+    with source.open("rb") as file:
+        return file.read(HEAD_BYTES)
+
+
+def _objects(values: list[str]) -> ObjArray:
+    return np.array(values, dtype=object)
+
+
+def _without_none(url: ObjArray) -> ObjArray:
+    url[url == "None"] = ""  # as in Google's files of 2018
+    return url
+
+
+def _taken(array: ObjArray | None, rows: LongArray) -> ObjArray | None:
+    return None if array is None else array[rows]
+
+
+def _add_texts(update: Callable[[bytes], None], texts: Iterable[str]) -> None:
+    """Hashes texts so that no two lists of them look alike: count, lengths, content."""
+    values = list(texts)
+    update(len(values).to_bytes(8, "little"))
+    for start in range(0, len(values), _DIGEST_ROWS):
+        part = [text.encode(errors="surrogateescape") for text in values[start : start + _DIGEST_ROWS]]
+        update(np.array([len(text) for text in part], dtype=np.int64).tobytes())
+        update(b"".join(part))
+
+
+def _say_nothing(_: str) -> None:
+    pass
+
+
+def manifest_lines(manifest: Manifest) -> Iterator[str]:
+    """The text of a CSV file, in pieces: image_id, landmark_id, path, url, kind and Usage, as far as there are any.
+
+    Where a row has several landmarks the column is `landmarks` and holds all of them, separated by spaces; a column
+    Usage is then there too (Public, if the manifest has none), as it tells such a file from a submission.
+    ValueError for pictures that are held inside another file, which no CSV file can name.
+    """
+    _refuse_content(manifest)
+    columns: list[tuple[str, ObjArray | None]] = [("image_id", manifest.image_id)]
+    usage = manifest.usage
+    if manifest.has_labels and manifest.more_landmarks:
+        columns.append(("landmarks", _all_labels(manifest)))
+        usage = np.full(len(manifest), "Public", dtype=object) if usage is None else usage
+    elif manifest.has_labels:
+        columns.append(("landmark_id", _first_labels(manifest)))
+    yield from csv_lines([*columns, *_further(manifest), ("Usage", usage)])
+
+
+def solution_lines(manifest: Manifest) -> Iterator[str]:
+    """The text of a recognition solution: id, landmarks, Usage, then path, url and kind as far as there are any.
+
+    ValueError for a manifest without usage, or with pictures held inside another file.
+    """
+    _refuse_content(manifest)
+    if manifest.usage is None:
+        raise ValueError("a solution needs the usage of each row")
+    labels = _all_labels(manifest)
+    yield from csv_lines(
+        [("id", manifest.image_id), ("landmarks", labels), ("Usage", manifest.usage), *_further(manifest)]
+    )
+
+
+def csv_lines(columns: Sequence[tuple[str, ObjArray | None]]) -> Iterator[str]:
+    """The text of a CSV file with these columns (n,) of str, in pieces; those that are None are left out."""
+    there = [(name, values) for name, values in columns if values is not None]
+    yield ",".join(name for name, _ in there) + "\n"
+    for start in range(0, len(there[0][1]), _ROWS_AT_ONCE):
+        cells = [_cells(values[start : start + _ROWS_AT_ONCE].tolist()) for _, values in there]
+        yield "\n".join(map(",".join, zip(*cells, strict=True))) + "\n"
+
+
+def _refuse_content(manifest: Manifest) -> None:
+    if manifest.content is not None:
+        raise ValueError(f"{manifest.source} holds the pictures themselves; a CSV file cannot name them")
+
+
+def _further(manifest: Manifest) -> list[tuple[str, ObjArray | None]]:
+    return [("path", manifest.path), ("url", manifest.url), ("kind", manifest.kind)]
+
+
+def _first_labels(manifest: Manifest) -> ObjArray:
+    names: ObjArray = np.array((*manifest.landmarks, ""), dtype=object)
+    return names[manifest.landmark]  # the code -1 finds the last one
+
+
+def _all_labels(manifest: Manifest) -> ObjArray:
+    labels = _first_labels(manifest)
+    for row in manifest.more_landmarks:
+        labels[row] = " ".join(manifest.landmarks[code] for code in manifest.truths(row))
+    return labels
+
+
+def _cells(values: list[str]) -> list[str]:
+    """Quoted as RFC 4180 asks for, which few columns need."""
+    if not _needs_quotes("".join(values)):
+        return values
+    return ['"' + value.replace('"', '""') + '"' if _needs_quotes(value) else value for value in values]
+
+
+def _needs_quotes(text: str) -> bool:
+    return any(mark in text for mark in _TO_QUOTE)

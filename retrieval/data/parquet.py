@@ -1,0 +1,321 @@
+"""Parquet files: manifests with the columns of the CSV formats, and pictures embedded in an `image` column."""
+
+import bisect
+import contextlib
+import functools
+import itertools
+import math
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval.arrays import BoolArray, LongArray, read_only
+from retrieval.data.csv_table import BadRows
+from retrieval.data.pipes import Place, place_of
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.extras import install_hint
+from retrieval.images.signatures import PICTURE_SUFFIXES
+from retrieval.words import counted
+
+_PICTURE_NAMES = frozenset(("image", "img", "picture", "photo", "bytes", "content"))
+_BATCH_ROWS = 512  # as in csv_rows: few enough that Python's search for garbage does not set in
+_FREE_ROWS = 1 << 20  # beyond these a file has a row for at most so many bits:
+_ROWS_A_BYTE = 8
+_FREE_TEXT_BYTES = 1 << 28  # beyond these the text of a file is at most so many times as large as the file:
+_MAX_INFLATION = 40
+_MAX_BATCH_BYTES = 1 << 26
+_BATCH_ROWS_OF_LONG = 8  # where a row group's column is longer than a batch may be by far
+_LONG_BYTES = 1 << 28
+_BUFFER_BYTES = 1 << 24  # of a column that is read at once
+_VALUE_BYTES = 8  # that a value takes at least; lists hold many in a row
+_REASON_LETTERS = 200
+_DICTIONARY_BUFFER_BYTES = 1 << 24  # of a column that is read at once
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbeddedPictures:
+    """Encoded pictures inside a Parquet file, read when asked for.
+
+    column: of bytes, or of {bytes, path} as Hugging Face writes it. rows: (n,) int64 rows of the file.
+    """
+
+    source: str
+    column: str
+    rows: LongArray
+    place: Place | None = field(default=None, repr=False)  # holds the file where the pictures came through a pipe
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", read_only(self.rows))
+
+    def select(self, rows: LongArray | BoolArray) -> "EmbeddedPictures":
+        """The pictures of the given rows."""
+        return EmbeddedPictures(self.source, self.column, self.rows[rows], self.place)
+
+    def read(self, row: int) -> bytes:
+        """Raises UnreadableError when there is no picture, LmrError when the file is not the one it was."""
+        ends = _ends_of_groups(self.source)
+        in_file = int(self.rows[row])
+        group = bisect.bisect_right(ends, in_file)
+        if group == len(ends):
+            raise LmrError(f"{self.source} has changed: it had a row {in_file + 1}, and has {max(ends, default=0)}")
+        values = _group(self.source, self.column, group)
+        if isinstance(values, LmrError):
+            raise UnreadableError(f"row {in_file + 1}: {values}")
+        begin = ends[group - 1] if group else 0
+        value = values[in_file - begin].as_py() if in_file - begin < len(values) else None
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(data, bytes) or not data:
+            raise UnreadableError(f"no picture in row {in_file + 1} of {self.source}")
+        return data
+
+
+class ParquetTable:
+    """The text columns of a Parquet file. Raises LmrError when it cannot be read or pyarrow is missing."""
+
+    def __init__(self, path: str | Path, place: Place | None = None) -> None:
+        """place: where it is read, if that is known."""
+        self.source = str(path)
+        with _told(self.source):
+            self._place = place or place_of(path)
+            self._file = _open(self._place.path)
+            self._schema = self._file.schema_arrow
+            self._n_rows: int = self._file.metadata.num_rows
+        n_bytes = os.stat(self._place.path).st_size
+        _require_possible(self.source, self._n_rows, n_bytes)
+        self._max_text_bytes = _FREE_TEXT_BYTES + _MAX_INFLATION * n_bytes
+        self.header: list[str] = list(self._schema.names)
+        if twice := [name for name in self.header if self.header.count(name) > 1]:
+            raise LmrError(f"{self.source} has two columns {twice[0]!r}; keep one of them")
+        with _told(self.source):
+            self.picture_columns = frozenset(name for name in self.header if self._holds_pictures(name))
+
+    @property
+    def notes(self) -> list[str]:
+        """None: its columns are told apart by the file."""
+        return []
+
+    def batches(self) -> Iterator[list[list[str]]]:
+        """Rows as text; numbers as they are written, null as blank, lists separated by spaces, pictures blank."""
+        names = [name for name in self.header if name not in self.picture_columns]
+        if not names:
+            yield from ([[""] * len(self.header)] * n for n in _counts(self._n_rows))
+            return
+        n_read = n_bytes = 0
+        with _told(self.source):
+            for batch in self._file.iter_batches(batch_size=self._batch_rows(names), columns=names):
+                values = [_decoded(column) for column in batch.columns]
+                n_bytes += sum(column.nbytes for column in values)
+                self._require_text(n_bytes)
+                try:
+                    given = dict(zip(batch.schema.names, map(_texts, values), strict=True))
+                except UnicodeDecodeError as error:
+                    raise LmrError(f"{self.source}: a column of text holds bytes that are not UTF-8") from error
+                columns = [given.get(name, [""] * batch.num_rows) for name in self.header]
+                n_read += batch.num_rows
+                yield list(map(list, zip(*columns, strict=True)))
+        if n_read != self._n_rows:
+            raise LmrError(
+                f"{self.source} is damaged: it says that it has {counted(self._n_rows, 'row')}, and holds {n_read}"
+            )
+
+    def numbered(self, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
+        """Rows counted from 1; none can have another number of fields."""
+        return enumerate(itertools.chain.from_iterable(self.batches()), start=1)
+
+    def pictures(self, column: str) -> EmbeddedPictures:
+        """The embedded pictures of all rows."""
+        rows = np.arange(self._n_rows, dtype=np.int64)
+        return EmbeddedPictures(self._place.path, column, rows, self._place)
+
+    def _batch_rows(self, names: list[str]) -> int:
+        """How many rows are read at once: few where one value, repeated, may be huge.
+
+        Raises LmrError where the file says that the columns unpack to more than a table does.
+        """
+        metadata, n_bytes, n_values, largest, longest_column = self._file.metadata, 0, 0, 0, 0
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            for chunk in map(group.column, range(group.num_columns)):
+                if chunk.path_in_schema.split(".")[0] in names:
+                    n_bytes += chunk.total_uncompressed_size
+                    n_values = max(n_values, chunk.num_values)
+                    longest_column = max(longest_column, chunk.total_uncompressed_size)
+                    if chunk.total_uncompressed_size > _MAX_INFLATION * chunk.total_compressed_size:
+                        largest = max(largest, chunk.total_uncompressed_size)
+        self._require_text(max(n_bytes, n_values * _VALUE_BYTES))
+        for longest, n_in_lists in longest_in_dictionaries(self._place.path, names, _MAX_BATCH_BYTES // _BATCH_ROWS):
+            self._require_text(longest * n_in_lists)
+            largest = max(largest, longest)
+        most = _BATCH_ROWS_OF_LONG if longest_column > _LONG_BYTES else _BATCH_ROWS
+        return min(most, max(1, _MAX_BATCH_BYTES // max(1, largest)))
+
+    def _require_text(self, n_bytes: int) -> None:
+        if n_bytes > self._max_text_bytes:
+            raise LmrError(
+                f"{self.source} unpacks to more than {self._max_text_bytes / 1e6:,.0f} MB of text; "
+                "if it really is a table, give it as a csv file"
+            )
+
+    def _holds_pictures(self, column: str) -> bool:
+        """Whether it is of bytes that are no text. Some programs write text without saying that it is text."""
+        column_type = self._schema.field(column).type
+        if not _is_binary(column_type):
+            return False
+        import pyarrow.types as types
+
+        values = self._first_values(column)
+        if types.is_struct(column_type) or not values or not all(map(_is_text, values)):
+            return True
+        suffixes = {os.path.splitext(value.decode())[1].lower() for value in values}
+        return column.lower() in _PICTURE_NAMES and not suffixes <= PICTURE_SUFFIXES
+
+    def _first_values(self, column: str) -> list[bytes]:
+        """Of the first rows, those that are there."""
+        batch = next(self._file.iter_batches(batch_size=8, columns=[column]), None)
+        return [] if batch is None else [value for value in batch.column(0).to_pylist() if value]
+
+
+def _open(source: str) -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise LmrError(f"{source}: Parquet needs pyarrow; {install_hint('parquet')}") from error
+    return pyarrow.parquet.ParquetFile(source, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
+
+
+@contextlib.contextmanager
+def _told(source: str) -> Iterator[None]:
+    """Reading with pyarrow, of which anything that it raises is told as an LmrError of one line."""
+    try:
+        yield
+    except LmrError:
+        raise
+    except MemoryError as error:
+        raise LmrError(f"{source} asks for more memory than there is; it is damaged or no manifest") from error
+    except Exception as error:  # on damaged files pyarrow raises errors of its own and of nearly every kind of Python's
+        reason = " ".join(str(error).split())[:_REASON_LETTERS] or type(error).__name__
+        raise LmrError(f"{source} is not a Parquet file that can be read: {reason}") from error
+
+
+def _require_possible(source: str, n_rows: int, n_bytes: int) -> None:
+    """Raises LmrError where a file says that it has more rows than can be in it."""
+    if not 0 <= n_rows <= _FREE_ROWS + _ROWS_A_BYTE * n_bytes:
+        raise LmrError(
+            f"{source} is damaged: it says that it has {counted(n_rows, 'row')}, in {counted(n_bytes, 'byte')}"
+        )
+
+
+@functools.lru_cache(maxsize=4)
+def _ends_of_groups(source: str) -> list[int]:
+    """Row after the last of each row group."""
+    with _told(source):
+        metadata = _open(source).metadata
+        return list(itertools.accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)))
+
+
+@functools.lru_cache(maxsize=2)  # a row group can hold hundreds of megabytes
+def _group(source: str, column: str, group: int) -> Any:
+    """The values of a column in a row group, or the LmrError that says why they cannot be read."""
+    try:
+        with _told(source):
+            return _open(source).read_row_group(group, columns=[column]).column(0)
+    except LmrError as error:
+        return error
+
+
+def _is_binary(column_type: Any) -> bool:
+    import pyarrow.types as types
+
+    if types.is_struct(column_type):
+        return any(_is_binary(column_type.field(i).type) for i in range(column_type.num_fields))
+    return bool(types.is_binary(column_type) or types.is_large_binary(column_type))
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        return value.decode().isprintable()
+    except UnicodeDecodeError:
+        return False
+
+
+def _counts(n_rows: int) -> Iterator[int]:
+    yield from (min(_BATCH_ROWS, n_rows - done) for done in range(0, n_rows, _BATCH_ROWS))
+
+
+def _decoded(column: Any) -> Any:
+    """Values one by one, where the file keeps a dictionary of them."""
+    import pyarrow.types
+
+    return column.dictionary_decode() if pyarrow.types.is_dictionary(column.type) else column
+
+
+def _texts(column: Any) -> list[str]:
+    import pyarrow
+
+    if column.type in (pyarrow.string(), pyarrow.large_string()) or pyarrow.types.is_integer(column.type):
+        texts: list[str] = column.cast("string").fill_null("").to_numpy(zero_copy_only=False).tolist()
+        return texts
+    if pyarrow.types.is_temporal(column.type):  # Python's own times hold no nanoseconds
+        return [value or "" for value in column.cast("string").to_pylist()]
+    return list(map(_as_text, column.to_pylist()))
+
+
+def _as_text(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, float) and math.isnan(value):
+        return ""
+    if isinstance(value, float) and value.is_integer():  # what pandas makes of whole numbers beside a null
+        return str(int(value))
+    return " ".join(map(_as_text, value)) if isinstance(value, list) else str(value)
+
+
+def longest_in_dictionaries(source: str, names: Collection[str], above: int) -> Iterator[tuple[int, int]]:
+    """Of each dictionary of these columns the bytes of its longest text, and how many there are in a list at most.
+
+    above: bytes; dictionaries that can hold no text of that length are left out. For a column without lists the
+    second number is 1. pyarrow's errors are raised as they are.
+    """
+    metadata = _open_dictionary(source, []).metadata
+    columns = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    chosen = [(i, path) for i, path in enumerate(columns) if path.split(".")[0] in names]
+    file = None
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for i, path in chosen:
+            chunk = group.column(i)
+            if not chunk.has_dictionary_page or chunk.total_uncompressed_size <= above:
+                continue
+            file = file or _open_dictionary(source, [path for _, path in chosen])
+            if longest := _longest_text(file, number, path.split(".")[0]):
+                yield longest, chunk.num_values if "." in path else 1
+
+
+def _open_dictionary(source: str, as_dictionaries: list[str]) -> Any:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.ParquetFile(
+        source, read_dictionary=as_dictionaries, buffer_size=_DICTIONARY_BUFFER_BYTES, page_checksum_verification=True
+    )
+
+
+def _longest_text(file: Any, group: int, column: str) -> int:
+    """Bytes of the longest text in the dictionary of a column; 0 where it holds no texts."""
+    import pyarrow.compute
+    import pyarrow.types as types
+
+    batch = next(file.iter_batches(batch_size=1, row_groups=[group], columns=[column]), None)
+    values = None if batch is None else batch.column(0)
+    while values is not None and (types.is_list(values.type) or types.is_large_list(values.type)):
+        values = values.values
+    if values is None or not types.is_dictionary(values.type) or not len(values.dictionary):
+        return 0
+    kind = values.type.value_type
+    if not any(is_kind(kind) for is_kind in (types.is_string, types.is_binary, types.is_large_string)):
+        return 0
+    return int(pyarrow.compute.max(pyarrow.compute.binary_length(values.dictionary)).as_py() or 0)

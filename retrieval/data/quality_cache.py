@@ -1,0 +1,178 @@
+"""The facts of all pictures of a manifest, measured once and kept in a file beside it."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from retrieval.arrays import LongArray, ObjArray
+from retrieval.data.near_duplicates import HashArray
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.files.json_file import convert
+from retrieval.images.quality import PictureFacts, measure_picture
+from retrieval.images.signatures import is_text_name
+from retrieval.images.source import PictureSource, picture_state
+from retrieval.parallel import run_tasks
+
+FORMAT_VERSION = 1
+_REMEDY = "move it away or name another"
+_REASON_CHARACTERS = 160  # of what SQLite says
+_PICTURES_A_TASK = 64
+_WAIT_S = 60.0  # for another command that saves what it measured into the same file
+_TABLE = "CREATE TABLE IF NOT EXISTS facts (path TEXT PRIMARY KEY, state TEXT, facts TEXT)"
+
+Measured = PictureFacts | str  # or why it is unreadable
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FactsTable:
+    """Of each row of a manifest, its facts, or the reason why its picture is unreadable."""
+
+    rows: tuple[Measured, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def readable(self) -> LongArray:
+        """The rows that have facts."""
+        return np.array([i for i, row in enumerate(self.rows) if isinstance(row, PictureFacts)], dtype=np.int64)
+
+    @property
+    def unreadable(self) -> dict[int, str]:
+        """From row to reason."""
+        return {i: row for i, row in enumerate(self.rows) if isinstance(row, str)}
+
+    def column(self, name: str) -> ObjArray:
+        """One of the facts, of the readable rows."""
+        return np.array([getattr(row, name) for row in self.rows if isinstance(row, PictureFacts)], dtype=object)
+
+    @property
+    def hashes(self) -> HashArray:
+        """Perceptual hashes of the readable rows, uint64."""
+        return self.column("perceptual_hash").astype(np.uint64)
+
+
+def measure_manifest(
+    source: PictureSource,
+    cache: Path | None,
+    *,
+    n_workers: int = 1,
+    on_begin: Callable[[int], None] = lambda _: None,
+    on_done: Callable[[int], None] = lambda _: None,
+) -> FactsTable:
+    """The facts of every picture of a source, those in the cache (a file of SQLite) taken from there.
+
+    A picture counts as known when its path, size and time of change (of one in a tar those of the tar) are those of
+    the cache. One that could not be read is never known: a permission, a decoder that was installed since or a machine
+    at rest may let it be read. on_begin is called with the number of pictures to measure, on_done with the number just
+    done, which are then saved.
+    Raises LmrError for a cache that is none or cannot be written.
+    """
+    paths = [source.where(row) for row in range(len(source))]
+    states = [picture_state(path) for path in paths]
+    places = list(map(_place, paths))
+    found: list[Measured | None] = [None] * len(places)
+    with closing(_open_cache(cache)) as connection:
+        known = _known(connection, cache)
+        for row, (place, state) in enumerate(zip(places, states, strict=True)):
+            if state and place in known and known[place][0] == state:
+                found[row] = known[place][1]
+        todo = [row for row, facts in enumerate(found) if facts is None]
+        on_begin(len(todo))
+        tasks = [todo[i : i + _PICTURES_A_TASK] for i in range(0, len(todo), _PICTURES_A_TASK)]
+        for task, measured in zip(tasks, run_tasks(_measure, tasks, source, n_workers), strict=True):
+            for row, facts in zip(task, measured, strict=True):
+                found[row] = facts
+            done = [(row, facts) for row, facts in zip(task, measured, strict=True) if isinstance(facts, PictureFacts)]
+            _save(connection, cache, [(places[row], states[row], facts) for row, facts in done if states[row]])
+            on_done(len(task))
+    return FactsTable(tuple(facts for facts in found if facts is not None))
+
+
+def require_sound(cache: Path) -> None:
+    """Raises LmrError where SQLite finds damage in a file, or facts in it that cannot be."""
+    try:
+        with closing(sqlite3.connect(f"{cache.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            ((said,),) = connection.execute("PRAGMA integrity_check(1)").fetchall()
+            if said != "ok":
+                raise _cache_error(cache, ValueError(said.splitlines()[0]))
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
+                _known(connection, cache)
+    except sqlite3.Error as error:
+        raise _cache_error(cache, error) from error
+
+
+def _measure(rows: list[int], source: PictureSource) -> list[Measured]:
+    return list(_measured(rows, source))
+
+
+def _measured(rows: list[int], source: PictureSource) -> Iterator[Measured]:
+    for row in rows:
+        try:
+            yield measure_picture(source.read(row))
+        except UnreadableError as error:
+            yield str(error)
+
+
+def _open_cache(cache: Path | None) -> sqlite3.Connection:
+    try:
+        connection = sqlite3.connect(":memory:" if cache is None else cache, timeout=_WAIT_S)
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        if tables and "facts" not in tables:
+            raise LmrError(f"{cache} is a database of something else (table {tables[0]}); name another")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version not in (0, FORMAT_VERSION):
+            raise LmrError(
+                f"{cache} has format_version {version}, this lmr reads {FORMAT_VERSION}; use "
+                "the lmr that made it, or name another"
+            )
+        connection.execute(_TABLE)
+        connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+        connection.commit()
+    except sqlite3.Error as error:
+        raise _cache_error(cache, error) from error
+    return connection
+
+
+def _place(path: str) -> str | bytes:
+    """A path as SQLite takes it: as bytes where it is not UTF-8."""
+    return path if is_text_name(path) else os.fsencode(path)
+
+
+def _known(connection: sqlite3.Connection, cache: Path | None) -> dict[str | bytes, tuple[str, PictureFacts]]:
+    try:
+        rows = [(path, state, json.loads(text)) for path, state, text in connection.execute("SELECT * FROM facts")]
+        return {
+            path: (state, convert(content, PictureFacts, str(cache), _REMEDY))
+            for path, state, content in rows
+            if not isinstance(content, str)  # a reason, which an earlier lmr kept
+        }
+    except (sqlite3.Error, TypeError, ValueError) as error:
+        raise _cache_error(cache, error) from error
+
+
+def _save(
+    connection: sqlite3.Connection, cache: Path | None, rows: list[tuple[str | bytes, str, PictureFacts]]
+) -> None:
+    try:
+        with connection:
+            texts = [(path, state, json.dumps(asdict(facts))) for path, state, facts in rows]
+            connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", texts)
+    except sqlite3.Error as error:
+        raise _cache_error(cache, error) from error
+
+
+def _cache_error(cache: Path | None, error: Exception) -> LmrError:
+    text = str(error).split("\n")[0][:_REASON_CHARACTERS]
+    if isinstance(error, sqlite3.OperationalError) and "decode" not in text:
+        # Of the disk, its rights, another process: the facts are sound.
+        return LmrError(f"{cache} cannot be used: {text}; make room, wait for another command, or name another")
+    if "not a database" in text:
+        return LmrError(f"{cache} is not a file of picture facts; {_REMEDY}")
+    return LmrError(f"{cache} is damaged ({text}); {_REMEDY}")

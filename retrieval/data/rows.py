@@ -1,0 +1,290 @@
+"""The rows of a table as columns of a manifest: every row checked, bad ones named by their line."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from retrieval.data.csv_cells import unguard
+from retrieval.data.csv_table import BadRows, Table
+from retrieval.data.formats import Layout
+from retrieval.data.labels import compose, require_apart, spelling_of
+from retrieval.data.parquet import EmbeddedPictures
+
+USAGES = ("Public", "Private", "Ignored")
+
+_SPACE = re.compile(r"[\s\0]")
+_CONTROL = re.compile(r"[\0\t\r\n]")
+_ROLES = ("image_id", "path", "url", "kind", "usage")
+
+
+@dataclass(slots=True)
+class Columns:
+    """What a manifest is made of, still to be put in order.
+
+    label: code of each row into label_names, which are in order of appearance; -1 = none. more: row -> further codes.
+    """
+
+    image_id: list[str]
+    label: list[int]
+    label_names: list[str]
+    has_labels: bool
+    more: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    path: list[str] | None = None
+    url: list[str] | None = None
+    kind: list[str] | None = None
+    usage: list[str] | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    content: EmbeddedPictures | None = None
+
+    def spell_out(self, source: str) -> list[str]:
+        """Reads the labels as they are meant; a line for each kind that is read otherwise than it is written."""
+        spelling = spelling_of(self.label_names)
+        if not spelling.read_as:
+            return []
+        require_apart(self.label_names, spelling, source)
+        self.names = {spelling.of(label): label.strip() for label in spelling.spaced()} | dict(self.names)
+        count = Counter(self.label)
+        count.update(code for codes in self.more.values() for code in codes)
+        code_of = {label: code for code, label in enumerate(self.label_names)}
+        codes = Codes()
+        new = [codes[spelling.of(label)] for label in self.label_names] + [-1]
+        all_of = {row: [new[code] for code in (self.label[row], *more)] for row, more in self.more.items()}
+        self.label = [new[code] for code in self.label]
+        self.more = {}
+        for row, given in all_of.items():
+            first, *further = dict.fromkeys(code for code in given if code >= 0) or (-1,)
+            self.label[row] = first
+            if further:
+                self.more[row] = tuple(further)
+        self.label_names = codes.names()
+        return spelling.notes(source, lambda label: count[code_of[label]])
+
+
+class Codes(dict[str, int]):
+    """Codes of labels in order of appearance; blank has -1."""
+
+    def __init__(self) -> None:
+        super().__init__({"": -1})
+
+    def __missing__(self, label: str) -> int:
+        code = self[label] = len(self) - 1
+        return code
+
+    def names(self) -> list[str]:
+        """Labels by code."""
+        return list(self)[1:]
+
+
+def read_pictures(table: Table, layout: Layout) -> Columns:
+    """One picture a row. Raises LmrError with the bad rows."""
+    columns = _read_quickly(table, layout)
+    if columns is None:
+        _name_bad_rows(table, layout)
+        raise AssertionError(f"{table.source}: read quickly it has bad rows, read slowly none")
+    return columns
+
+
+def read_clean(table: Table, layout: Layout) -> Columns:
+    """GLDv2 train_clean.csv: a landmark and its pictures a row."""
+    bad, codes = BadRows(table.source), Codes()
+    line_of: dict[str, int] = {}
+    label: list[int] = []
+    for line, row in table.numbered(bad):
+        name, images = row[layout.columns["landmark"]], row[layout.columns["images"]].split()
+        problem = (
+            _landmark_problem(name) or (not name and "landmark_id is missing") or (not images and "images is missing")
+        )
+        if problem:
+            bad.add(line, problem)
+            continue
+        for image_id in images:
+            if image_id in line_of:
+                bad.add(line, f"image {image_id} is also on line {line_of[image_id]}")
+            else:
+                line_of[image_id] = line
+                label.append(codes[name])
+    bad.refuse_any()
+    return Columns(list(line_of), label, codes.names(), has_labels=True)
+
+
+def read_open_images(table: Table, layout: Layout) -> Columns:
+    """Open Images labels or boxes: the most confident label of an image first, equal ones in the file's order.
+
+    A label of confidence 0 was looked for and is not there: it does not count; an image without another is left out.
+    """
+    bad, codes = BadRows(table.source), Codes()
+    labels: dict[str, dict[int, float]] = {}
+    at = [layout.columns[role] for role in ("image_id", "label_name", "confidence")]
+    for line, row in table.numbered(bad):
+        image_id, name, confidence = (row[i] for i in at)
+        problem = _id_problem(image_id) or label_problem(name) or share_problem(confidence, "Confidence")
+        if not name:
+            problem = problem or "LabelName is missing"
+        if problem:
+            bad.add(line, problem)
+        elif float(confidence) > 0:
+            of_image, code = labels.setdefault(image_id, {}), codes[name]
+            of_image[code] = max(of_image.get(code, 0.0), float(confidence))
+    bad.refuse_any()
+    ranked = [sorted(of_image, key=lambda code: -of_image[code]) for of_image in labels.values()]
+    more = {row: tuple(codes_of_row[1:]) for row, codes_of_row in enumerate(ranked) if len(codes_of_row) > 1}
+    return Columns(list(labels), [codes_of_row[0] for codes_of_row in ranked], codes.names(), True, more)
+
+
+def ids_of_paths(paths: Iterable[str]) -> list[str]:
+    """Image ids for pictures that have only a path: the file names without suffix where all differ, else the paths.
+
+    Names in composed and decomposed letters (NFC, NFD) are one name.
+    """
+    paths = list(paths)
+    stems = [re.sub(r"(?<=.)\.[^.]*$", "", path.replace("\\", "/").rsplit("/", 1)[-1]) for path in paths]
+    return stems if len(set(map(compose, stems))) == len(stems) else paths
+
+
+# Columns of tables that lmr guards for spreadsheets and that may be given back to it: failed.csv, --pictures-csv,
+# and the table of near-duplicates.
+_GUARDED_BY = frozenset(("cause", "copy_of", "cluster"))
+
+
+class _Gathering:
+    """Columns that grow by batches of rows, checked a batch at a time."""
+
+    def __init__(self, layout: Layout, header: Sequence[str]) -> None:
+        at = layout.columns
+        self._n_fields = len(header)
+        self._is_guarded = _is_guarded(header)
+        self._lists: dict[str, list[str]] = {role: [] for role in _ROLES if role in at}
+        self._positions = [(values, at[role]) for role, values in self._lists.items()]
+        self._key = next((role for role in ("image_id", "path") if role in at), "")
+        self._key_at = at.get(self._key, -1)
+        self._has_many = "landmarks" in at
+        self._label_at = at.get("landmarks", at.get("landmark", -1))
+        self._codes = Codes()
+        self._label: list[int] = []
+        self._more: dict[int, tuple[int, ...]] = {}
+        self._n = 0
+
+    def add(self, rows: list[list[str]]) -> bool:
+        """False when there is a bad row among them."""
+        if set(map(len, rows)) != {self._n_fields}:
+            return False
+        if self._is_guarded:
+            rows = [list(map(unguard, row)) for row in rows]
+        fields = list(zip(*rows, strict=True))
+        if self._key and not are_ids(fields[self._key_at]):
+            return False
+        for values, position in self._positions:
+            values += fields[position]
+        if self._has_many:
+            self._add_many(fields[self._label_at])
+        elif self._label_at >= 0:
+            self._label += map(self._codes.__getitem__, fields[self._label_at])
+        self._n += len(rows)
+        return True
+
+    def columns(self) -> Columns | None:
+        """All that was added; None when the rows do not go together."""
+        names, usage = self._codes.names(), self._lists.get("usage")
+        if any(map(_landmark_problem, names)) or not set(usage or ()) <= set(USAGES):
+            return None
+        key = self._lists.pop("image_id", None)
+        if key is None and "path" in self._lists:
+            key = ids_of_paths(self._lists["path"])
+        if key is None:
+            key = [f"{row:08d}" for row in range(self._n)]
+        if len(set(key)) < len(key):
+            return None
+        if not all(map(str.isascii, key)) and len(set(map(compose, key))) < len(key):
+            return None
+        label = self._label if self._label_at >= 0 else [-1] * self._n
+        path, url, kind, usage = (self._lists.get(role) for role in ("path", "url", "kind", "usage"))
+        return Columns(key, label, names, self._label_at >= 0, self._more, path, url, kind, usage)
+
+    def _add_many(self, cells: Sequence[str]) -> None:
+        for row, cell in enumerate(cells, start=self._n):
+            codes = list(dict.fromkeys(map(self._codes.__getitem__, cell.split())))
+            self._label.append(codes[0] if codes else -1)
+            if len(codes) > 1:
+                self._more[row] = tuple(codes[1:])
+
+
+def _is_guarded(header: Sequence[str]) -> bool:
+    """Whether the cells of a table with this header were guarded when it was written."""
+    return not _GUARDED_BY.isdisjoint(map(str.lower, header))
+
+
+def _read_quickly(table: Table, layout: Layout) -> Columns | None:
+    """None when there is anything that is not as it should be."""
+    gathering = _Gathering(layout, table.header)
+    try:
+        if not all(gathering.add(rows) for rows in table.batches() if rows):
+            return None
+    except csv.Error:
+        return None
+    return gathering.columns()
+
+
+def _name_bad_rows(table: Table, layout: Layout) -> None:
+    """Raises LmrError with all that is wrong with a table of one picture a row."""
+    bad, at = BadRows(table.source), layout.columns
+    line_of: dict[str, int] = {}
+    hint = _hint(layout, table.header)
+    is_guarded = _is_guarded(table.header)
+    key = "image_id" if "image_id" in at else "path"
+    for line, given in table.numbered(bad):
+        row = list(map(unguard, given)) if is_guarded else given
+        problem = _id_problem(row[at[key]], table.header[at[key]]) if key in at else ""
+        if not problem and "landmark" in at:
+            problem = _landmark_problem(row[at["landmark"]])
+        if not problem and "usage" in at and row[at["usage"]] not in USAGES:
+            problem = f"{table.header[at['usage']]} is {row[at['usage']]!r}, not {', '.join(USAGES[:2])} or {USAGES[2]}"
+        if key in at and (first := line_of.setdefault(compose(row[at[key]]), line)) != line and not problem:
+            problem = f"{table.header[at[key]]} {row[at[key]]} is also on line {first}{hint}"
+            hint = ""
+        if problem:
+            bad.add(line, problem)
+    bad.refuse_any()
+
+
+def _hint(layout: Layout, header: Sequence[str]) -> str:
+    """What a repeated id may mean where pictures have a path and no landmark."""
+    at = layout.columns
+    if not {"image_id", "path"} <= at.keys() or at.keys() & {"landmark", "landmarks"}:
+        return ""
+    return f"; if {header[at['image_id']]} is the landmark, name that column landmark_id"
+
+
+def are_ids(values: Sequence[str]) -> bool:
+    """Whether all of them can be the ids of pictures."""
+    if all(values) and not _SPACE.search("".join(values)):
+        return True
+    return not any(map(_id_problem, values))
+
+
+def _id_problem(image_id: str, column: str = "id") -> str:
+    if not image_id:
+        return f"{column} is missing"
+    if image_id != image_id.strip():
+        return f"{column} {image_id!r} begins or ends with white space"
+    return f"{column} {image_id!r} holds a control character" if _CONTROL.search(image_id) else ""
+
+
+def label_problem(label: str) -> str:
+    """What is wrong with the LabelName of Open Images; '' when it is good."""
+    return f"landmark_id {label!r} holds white space" if _SPACE.search(label) else ""
+
+
+def _landmark_problem(label: str) -> str:
+    """What is wrong with a landmark_id, in which white space is read as `_`; '' when it is good."""
+    return f"landmark_id {label!r} holds a control character" if "\0" in label else ""
+
+
+def share_problem(text: str, column: str) -> str:
+    """What is wrong with a number from 0 to 1; '' when it is good."""
+    try:
+        is_good = 0 <= float(text) <= 1
+    except ValueError:
+        is_good = False
+    return "" if is_good else f"{column} is {text!r}, not a number from 0 to 1"

@@ -1,0 +1,278 @@
+"""The run of a download: rows in, fetched, resized in other processes, and written down in the ledger."""
+
+import asyncio
+import errno
+import itertools
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import aiohttp
+
+from retrieval.arrays import UInt8Array
+from retrieval.data.manifest import Manifest
+from retrieval.download.config import Form
+from retrieval.download.host_queue import HostQueue, Job
+from retrieval.download.ledger import Entry, Ledger, Saver, as_columns
+from retrieval.download.resize import Decoders, Order, Stored, cause_of, store_picture, verify_picture
+from retrieval.download.robots_tag import ROBOTS_TAG, heed_robots_tag
+from retrieval.download.survey import BAD_ID, NO_URL, TO_FETCH, TO_VERIFY, Places
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.images.addresses import RefusedUrlError, checked_url
+from retrieval.images.fetch_rules import FetchRules
+from retrieval.images.http import Headers, fetch, open_session
+from retrieval.images.http_body import Body, FetchError
+
+_WINDOW = 4096  # rows that are known at a time: enough to find work for other hosts while one rests
+_BODIES_A_WORKER = 8  # that wait to be decoded, before fewer are fetched
+_LONGEST_BACK_OFF_S = 60.0
+_OF_THE_NAME = frozenset((errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ))
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a run is to do: rows of a manifest by what there is to do for each, into places, in a form."""
+
+    manifest: Manifest
+    states: UInt8Array
+    places: Places
+    form: Form
+    rules: FetchRules
+    n_workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who hears of a run.
+
+    of_done: is called with a number of pictures that are finished and whether they are stored. of_long_wait: with a
+    host, once, and the seconds that it asks to wait where that is more than is waited for. on_warning: of what makes it
+    slower.
+    """
+
+    of_done: Callable[[int, bool], None]
+    of_long_wait: Callable[[str, float], None]
+    on_warning: Callable[[str], None]
+
+
+def run_download(task: Task, ledger: Ledger, hear: Listener) -> dict[str, str]:
+    """Fetches everything that is to be fetched; returns the hosts that were left for a later run, with the reason.
+
+    What is finished is in the ledger at the end, also when this is interrupted. Raises LmrError when nothing can be
+    written any more.
+    """
+    places = task.places
+    try:
+        places.make_work_folder()
+        with Decoders(task.n_workers, hear.on_warning) as decoders:
+            left = asyncio.run(_Run(task, ledger, decoders, hear).work())
+        places.remove_work_folder()
+    except OSError as error:
+        raise LmrError(
+            f"{places.images} cannot be written: {error.strerror or error}; make room or choose another folder, "
+            "and run the same command again"
+        ) from error
+    return left
+
+
+class _Run:
+    def __init__(self, task: Task, ledger: Ledger, decoders: Decoders, hear: Listener) -> None:
+        self._task, self._decoders, self._hear = task, decoders, hear
+        self._rules = task.rules
+        self._queue = HostQueue(task.rules.per_host)
+        self._unverified: deque[tuple[str, str]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._n_fetching = self._n_decoding = 0
+        self._wake = asyncio.Event()
+        self._capped: set[str] = set()  # hosts that asked for a longer rest than is waited for
+        self._error: BaseException | None = None
+        self._saver = Saver(ledger, hear.of_done)
+        self._number = itertools.count()  # of a file in the work folder
+        self._jitter = random.Random(0)
+
+    async def work(self) -> dict[str, str]:
+        """Until nothing is left to do."""
+        rows = self._rows()
+        try:
+            async with open_session(self._rules) as session:
+                while True:
+                    is_all = self._fill(rows)
+                    self._start_all(session)
+                    if is_all and not self._tasks and not len(self._queue) and not self._unverified:
+                        return self._queue.closed
+                    await self._wait()
+                    self._saver.save_when_due()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._saver.save()
+
+    def _rows(self) -> Iterator[tuple[str, str, int]]:
+        """id, url and what to do, of the rows for which there is something to do."""
+        manifest, states = self._task.manifest, self._task.states
+        assert manifest.url is not None
+        for row, state in enumerate(states):
+            if state in (TO_FETCH, TO_VERIFY, NO_URL, BAD_ID):
+                yield manifest.image_id[row], manifest.url[row], int(state)
+
+    def _fill(self, rows: Iterator[tuple[str, str, int]]) -> bool:
+        """Whether all rows have been taken in."""
+        while len(self._queue) + len(self._unverified) < _WINDOW:
+            row = next(rows, None)
+            if row is None:
+                return True
+            image_id, url, state = row
+            if state == BAD_ID:
+                self._fail(Job(image_id, url, ""), "bad id", "it leads out of the images folder")
+            elif state == TO_VERIFY:
+                self._unverified.append((image_id, url))
+            else:
+                self._add(image_id, url)
+        return False
+
+    def _add(self, image_id: str, url: str) -> None:
+        try:
+            if not url:
+                raise RefusedUrlError("no url", "")
+            checked = checked_url(url, allow_private=self._rules.allow_private)
+            self._queue.add(Job(image_id, url, checked.host_port_subcomponent or ""))
+        except RefusedUrlError as error:
+            self._fail(Job(image_id, url, ""), error.cause, str(error))
+
+    def _start_all(self, session: aiohttp.ClientSession) -> None:
+        """As much as the limits allow."""
+        room = _BODIES_A_WORKER * max(1, self._task.n_workers)
+        while self._unverified and self._n_decoding < room:
+            self._n_decoding += 1
+            self._start(self._verify(*self._unverified.popleft()))
+        while self._n_fetching < self._rules.connections and self._n_decoding < room:
+            job = self._queue.take(time.monotonic())
+            if job is None:
+                return
+            if job.host in self._queue.closed:
+                self._queue.release(job.host)
+                self._hear.of_done(1, False)
+            else:
+                self._n_fetching += 1
+                self._start(self._get(session, job))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._wake.set()
+        if not task.cancelled() and task.exception() is not None:
+            self._error = self._error or task.exception()
+
+    async def _wait(self) -> None:
+        """Until something ended, may begin or is to be saved. Raises what a task raised."""
+        has_room = self._n_fetching < self._rules.connections
+        waits_s = (self._queue.wait_s(time.monotonic()) if has_room else None, self._saver.wait_s())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min((wait_s for wait_s in waits_s if wait_s is not None), default=None)):
+                await self._wake.wait()
+        self._wake.clear()
+        if self._error is not None:
+            raise self._error
+
+    async def _get(self, session: aiohttp.ClientSession, job: Job) -> None:
+        """One try of one picture."""
+        try:
+            spill = self._task.places.work / f"body-{next(self._number)}"
+            body = await fetch(session, job.url, self._rules, spill, on_headers=self._check_headers)
+            self._queue.heard(job.host, is_silent=False)
+            self._queue.served(job.host)
+            self._n_decoding += 1
+        except FetchError as error:
+            n_rounds = self._queue.heard(job.host, is_silent=error.is_silent)
+            if error.is_silent:
+                self._queue.rest(job.host, time.monotonic() + self._back_off_s(n_rounds))
+            self._after(job, error)
+            return
+        finally:
+            self._n_fetching -= 1
+            self._queue.release(job.host)
+            self._wake.set()
+        try:
+            await self._store(job, body)
+        finally:
+            body.discard()
+            self._n_decoding -= 1
+
+    def _check_headers(self, headers: Headers) -> None:
+        if not self._rules.ignore_robots_tag:
+            heed_robots_tag(headers, self._rules.user_agent)
+
+    async def _store(self, job: Job, body: Body) -> None:
+        places, form = self._task.places, self._task.form
+        partial = str(places.work / f"picture-{next(self._number)}")
+        try:
+            order = Order(partial, form, self._rules.limits)
+            stored = await self._decoders.run(store_picture, body.content, order)
+            self._saver.keep(_done(job, stored, body.http_code), partial, places.path(job.image_id))
+        except UnreadableError as error:
+            self._fail(job, cause_of(error), str(error), body.http_code)
+        except OSError as error:
+            if error.errno not in _OF_THE_NAME:
+                raise
+            self._fail(job, "bad id", f"no file can have this name: {error.strerror}", body.http_code)
+
+    async def _verify(self, image_id: str, url: str) -> None:
+        """A file that the ledger does not know counts when it is a whole picture."""
+        try:
+            path = self._task.places.path(image_id)
+            stored = await self._decoders.run(verify_picture, path, self._rules.limits)
+            self._saver.keep(_done(Job(image_id, url, ""), stored, None))
+        except (UnreadableError, OSError):
+            self._add(image_id, url)
+        finally:
+            self._n_decoding -= 1
+
+    def _after(self, job: Job, error: FetchError) -> None:
+        """A try failed: again later, or not."""
+        now_s = time.monotonic()
+        asked_s = error.wait_s or 0.0
+        if asked_s > self._rules.max_wait_s:
+            self._queue.asked_for_long(job.host, asked_s)
+            if job.host not in self._capped:
+                self._capped.add(job.host)
+                self._hear.of_long_wait(job.host, asked_s)
+        if job.host in self._queue.closed:
+            self._hear.of_done(1, False)
+        elif not error.is_transient or job.n_tries >= self._rules.n_retries:
+            self._fail(job, error.cause, error.detail, error.http_code)
+        else:
+            until_s = now_s + max(min(asked_s, self._rules.max_wait_s), self._back_off_s(job.n_tries))
+            if error.http_code == 429 or asked_s:
+                self._queue.rest(job.host, until_s)
+            self._queue.add(Job(job.image_id, job.url, job.host, job.n_tries + 1), until_s)
+
+    def _back_off_s(self, n_before: int) -> float:
+        """Twice as long after each time, and never the same for all."""
+        back_off_s = self._rules.back_off_s * 2.0**n_before * self._jitter.uniform(0.5, 1.5)
+        return min(back_off_s, _LONGEST_BACK_OFF_S)
+
+    def _fail(self, job: Job, cause: str, detail: str, http_code: int | None = None) -> None:
+        n_tries = job.n_tries + 1 if job.host else 0
+        status: Literal["failed", "excluded"] = "excluded" if cause == ROBOTS_TAG else "failed"
+        entry = Entry(job.image_id, job.url, status, _now(), http_code, cause, detail, n_tries)
+        self._saver.fail(entry)
+
+
+def _done(job: Job, stored: Stored, http_code: int | None) -> Entry:
+    """http_code: None for a file that was there already."""
+    n_tries = 0 if http_code is None else job.n_tries + 1
+    return Entry(job.image_id, job.url, "done", _now(), http_code=http_code, n_tries=n_tries, **as_columns(stored))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,119 @@
+"""Pictures in, descriptors out, whatever computes them: read and prepared in threads, described in batches."""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrieval.arrays import FloatArray, LongArray, UInt8Array
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.images.bytes_source import Source
+from retrieval.images.preprocess import ImageSpec, prepare
+
+_Prepared = tuple[UInt8Array, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """One batch. rows: (b,) of the readable pictures, vectors: (b, d) float32. unreadable: row -> reason."""
+
+    rows: LongArray
+    vectors: FloatArray
+    unreadable: dict[int, str]
+
+
+class Describer(ABC):
+    """Describes pictures: something that computes, with what it needs to know of them.
+
+    specs: how each picture is prepared, once for each of them. d: length of a descriptor. batch_size: pictures at
+    once. ahead: batches prepared while one is described. n_workers: decoding threads, at least one.
+    """
+
+    def __init__(
+        self, specs: Sequence[ImageSpec], d: int, *, batch_size: int, ahead: int = 0, n_workers: int = 2
+    ) -> None:
+        self.specs, self.d = tuple(specs), d
+        self.batch_size, self.ahead, self.n_workers = batch_size, ahead, max(1, n_workers)
+
+    @abstractmethod
+    def describe(self, *pictures: UInt8Array) -> FloatArray:
+        """(b, size, size, 3) uint8 for each of `specs` -> (b, d) float32 unit descriptors. LmrError for NaN."""
+
+    def embed(self, source: Source, rows: Sequence[int] | LongArray) -> Iterator[Described]:
+        """Descriptors of these pictures, batch by batch in their order."""
+        rows = np.asarray(rows, dtype=np.int64)
+        batches = (rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size))
+        with ThreadPoolExecutor(self.n_workers) as pool:
+            waiting: deque[tuple[LongArray, list[Future[_Prepared | str]]]] = deque()
+            try:
+                for batch in batches:
+                    waiting.append((batch, [pool.submit(_prepare, source, int(row), self.specs) for row in batch]))
+                    if len(waiting) > self.ahead:
+                        yield self._described(*waiting.popleft())
+                while waiting:
+                    yield self._described(*waiting.popleft())
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def embed_all(self, source: Source, rows: Sequence[int] | LongArray) -> tuple[LongArray, FloatArray]:
+        """The rows that could be read, in their order, and their (b, d) descriptors."""
+        described = list(self.embed(source, rows))
+        if not described:
+            return np.zeros(0, np.int64), np.zeros((0, self.d), np.float32)
+        return np.concatenate([b.rows for b in described]), np.concatenate([b.vectors for b in described])
+
+    def _described(self, rows: LongArray, futures: list[Future[_Prepared | str]]) -> Described:
+        read = [future.result() for future in futures]
+        unreadable = {int(row): item for row, item in zip(rows, read, strict=True) if isinstance(item, str)}
+        pictures = [item for item in read if not isinstance(item, str)]
+        vectors = np.zeros((0, self.d), np.float32)
+        if pictures:
+            vectors = self.describe(*(np.stack(of_spec) for of_spec in zip(*pictures, strict=True)))
+        return Described(np.array([row for row in rows if int(row) not in unreadable], np.int64), vectors, unreadable)
+
+
+class JoinedDescriber(Describer):
+    """An ensemble: the members' unit descriptors one after the other, each times the root of its weight.
+
+    So the inner product of two descriptors is the weighted mean of the members' cosines. weights: sum to 1.
+    """
+
+    def __init__(self, members: Sequence[Describer], weights: Sequence[float], *, n_workers: int = 2) -> None:
+        specs = list(dict.fromkeys(spec for member in members for spec in member.specs))
+        super().__init__(
+            specs,
+            sum(member.d for member in members),
+            batch_size=min(member.batch_size for member in members),
+            ahead=min(member.ahead for member in members),
+            n_workers=n_workers,
+        )
+        self._members = [
+            (member, np.float32(np.sqrt(weight)), [specs.index(spec) for spec in member.specs])
+            for member, weight in zip(members, weights, strict=True)
+        ]
+
+    def describe(self, *pictures: UInt8Array) -> FloatArray:
+        """As the promise says; each member is given the pictures as it wants them."""
+        parts = [root * member.describe(*(pictures[i] for i in own)) for member, root, own in self._members]
+        return np.concatenate(parts, axis=1)
+
+
+def require_finite(vectors: FloatArray) -> FloatArray:
+    """The same descriptors. LmrError when the network gives NaN or infinity."""
+    if not np.isfinite(vectors).all():
+        raise LmrError(
+            "the network gives descriptors that are not numbers; its training diverged or its weights are broken: "
+            "train again with lower rates, or use --device cpu if the device computes in float16"
+        )
+    return vectors
+
+
+def _prepare(source: Source, row: int, specs: Sequence[ImageSpec]) -> _Prepared | str:
+    try:
+        data = source.read(row)
+        return tuple(prepare(data, spec) for spec in specs)
+    except UnreadableError as error:
+        return str(error)

@@ -1,0 +1,68 @@
+"""Opens what describes pictures: weights with torch, ONNX with onnxruntime, each imported only where it is needed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from retrieval.embed.embedder import Describer
+from retrieval.errors import LmrError
+from retrieval.models.card import CARD, Card, Description, read_any_card, require_weights
+
+ONNX_NAME = "model.onnx"  # of an exported network that stands in a model folder in place of weights
+
+
+def onnx_path(model: Path) -> Path | None:
+    """The ONNX file that a model is: the file itself, or that of a folder without weights; None for weights."""
+    if model.suffix == ".onnx":
+        return model
+    inside = model / ONNX_NAME
+    return inside if inside.is_file() and not any(model.glob("weights-*.safetensors")) else None
+
+
+def open_card(model: Path) -> Card:
+    """The card of a model folder or an ONNX file. LmrError: missing, damaged, of another version."""
+    if model.suffix == ".onnx":
+        from retrieval.embed.onnx_embedder import read_onnx_card
+
+        return read_onnx_card(model)
+    return read_any_card(model)
+
+
+def describe_otherwise(model: Path, card: Card, how: Description) -> Card:
+    """The card with pictures described in this way. LmrError for an ONNX file, which has one way only."""
+    changed = card.described(how)
+    if onnx_path(model) is not None and changed != card:
+        raise LmrError(f"{model} describes pictures as it was exported; run lmr export with the same options")
+    return changed
+
+
+def plan_describer(
+    model: Path, card: Card, *, device: str, threads: int | None, n_workers: int
+) -> Callable[[], Describer]:
+    """A function that loads what describes pictures as the card says. LmrError of it: a device that is not there.
+
+    Nothing is imported for it before it is called.
+    """
+
+    def load() -> Describer:
+        onnx = onnx_path(model)
+        if onnx is not None:
+            from retrieval.embed.onnx_embedder import OnnxDescriber, providers_of
+
+            return OnnxDescriber(onnx, card, providers_of(device), threads, n_workers)
+        from retrieval.embed.torch_embedder import load_embedder
+        from retrieval.models.device import limit_threads, resolve_device
+
+        limit_threads(threads)
+        return load_embedder(model, card, resolve_device(device), n_workers=n_workers)
+
+    return load
+
+
+def model_files(model: Path, card: Card) -> dict[str, Path]:
+    """The files beside the card that make a descriptor, by their names in a folder. LmrError: missing or damaged."""
+    onnx = onnx_path(model)
+    if onnx is not None:
+        return {ONNX_NAME: onnx}
+    if not model.is_dir():
+        raise LmrError(f"{model}: there is no model (no {CARD}); lmr train makes one")
+    return {member.card.weights_name: require_weights(model, member.card) for member in card.members}

@@ -1,0 +1,115 @@
+"""A network in its fastest form, that describes pictures."""
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.optimization import fuse
+
+from retrieval.arrays import FloatArray, UInt8Array
+from retrieval.embed.embedder import Described as Described
+from retrieval.embed.embedder import Describer, JoinedDescriber, require_finite
+from retrieval.images.preprocess import ImageSpec
+from retrieval.models.card import Card, ModelCard
+from retrieval.models.checkpoint import load_network
+from retrieval.models.config import DescriptorPart
+from retrieval.models.device import explained, fast_dtype, place
+from retrieval.models.network import DescriptorModel, mean_descriptor, to_input
+
+CPU_BATCH = 16  # pictures; measured: ResNet-50 in bf16 on 2 cores is slower in batches of 32 and more (cache)
+GPU_BATCH = 128
+REMEDY = "lower --size or --scales"  # for too little memory
+GPU_AHEAD = 4  # batches decoded while the accelerator computes; on a CPU decoding and computing share the cores
+
+
+class Embedder(Describer):
+    """A network made ready to describe pictures on one device.
+
+    spec: how pictures are prepared, or several ways, over which descriptors are averaged as over scales. flip: also
+    over the picture and its mirror image. part: of the network. LmrError: a network for pictures of another size.
+    """
+
+    def __init__(
+        self,
+        model: DescriptorModel,
+        spec: ImageSpec | Sequence[ImageSpec],
+        device: torch.device,
+        *,
+        flip: bool = False,
+        part: DescriptorPart = "neck",
+        n_workers: int = 2,
+    ) -> None:
+        specs = [spec] if isinstance(spec, ImageSpec) else spec
+        for each in specs:
+            model.require_size(each.size)
+        on_cpu = device.type == "cpu"
+        batch_size, ahead = (CPU_BATCH, 0) if on_cpu else (GPU_BATCH, GPU_AHEAD)
+        super().__init__(specs, model.length(part), batch_size=batch_size, ahead=ahead, n_workers=n_workers)
+        self.device, self.flip, self.part = device, flip, part
+        self.dtype = fast_dtype(device)
+        self._model = _ready(model, device, self.dtype)
+
+    def describe(self, *pictures: UInt8Array) -> FloatArray:
+        """(b, size, size, 3) uint8 for each spec -> (b, d) float32 unit descriptors. LmrError: NaN."""
+        with torch.inference_mode():
+            views = [
+                to_input(torch.from_numpy(given).permute(0, 3, 1, 2), spec, self.device)
+                for given, spec in zip(pictures, self.specs, strict=True)
+            ]
+            vectors = mean_descriptor(self._compute, views, flip=self.flip).float().cpu().numpy()
+        return require_finite(vectors)
+
+    def _compute(self, x: Tensor) -> Tensor:
+        with explained(self.device, len(x), x.shape[2], REMEDY):
+            return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        autocast: Any = nullcontext()
+        if self.dtype != torch.float32:
+            autocast = torch.autocast(self.device.type, self.dtype)
+        with autocast:
+            descriptors: Tensor = self._model(x, self.part)
+        return descriptors
+
+
+def load_embedder(folder: Path, card: Card, device: torch.device, *, n_workers: int) -> Describer:
+    """What describes pictures as the card says, with the weights in that folder. LmrError: missing or damaged."""
+    members = [make_embedder(load_network(folder, m.card), m.card, device, n_workers=n_workers) for m in card.members]
+    if isinstance(card, ModelCard):
+        return members[0]
+    return JoinedDescriber(members, [member.weight for member in card.members], n_workers=n_workers)
+
+
+def make_embedder(model: DescriptorModel, card: ModelCard, device: torch.device, *, n_workers: int) -> Embedder:
+    """An embedder that describes pictures as the card says."""
+    return Embedder(model, card.specs, device, flip=card.flip, part=card.descriptor, n_workers=n_workers)
+
+
+class Rate:
+    """Pictures a second over a whole run."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._began, self.n = clock, clock(), 0
+
+    def add(self, n: int) -> float:
+        """Counts n more and returns the mean rate so far, pictures/s."""
+        self.n += n
+        return self.n / max(1e-9, self._clock() - self._began)
+
+
+def _ready(model: DescriptorModel, device: torch.device, dtype: torch.dtype) -> DescriptorModel:
+    """A frozen copy for inference: batch norms folded into convolutions, where the network can be traced."""
+    ready = copy.deepcopy(model).eval().requires_grad_(False)
+    try:
+        ready.backbone = fuse(ready.backbone)
+    except (torch.fx.proxy.TraceError, TypeError, ValueError, NotImplementedError, RuntimeError):
+        ready.backbone = copy.deepcopy(model.backbone).eval().requires_grad_(False)
+    if dtype != torch.float32:
+        ready.backbone.to(dtype)
+    place(ready, device)
+    return ready

@@ -1,0 +1,33 @@
+"""How a picture is decoded."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from retrieval.images.codecs.color import Colors
+from retrieval.images.limits import DEFAULT_LIMITS, Limits
+
+_AMPLE = 2  # times the side that is asked for; what is made smaller by averaging keeps as much
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """side: pixels that a side of the result needs at least, None = full scale. measured: which side that is.
+
+    colors: `srgb` follows the colour profile, `as-stored` takes the numbers as they are.
+    """
+
+    side: int | None = None
+    measured: Literal["shorter", "longer"] = "shorter"
+    limits: Limits = DEFAULT_LIMITS
+    colors: Colors = "srgb"
+
+    def shorter_side(self, size: tuple[int, int]) -> int | None:
+        """What the shorter side of a picture of this size needs at least."""
+        if self.side is None or self.measured == "shorter":
+            return self.side
+        return -(-self.side * min(size) // max(size))
+
+    def factor(self, size: tuple[int, int]) -> int:
+        """By how much a picture that was decoded at this size may be made smaller, and no more."""
+        needed = self.shorter_side(size)
+        return 1 if needed is None else max(1, min(size) // (_AMPLE * needed))

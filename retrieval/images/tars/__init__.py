@@ -1,0 +1,1 @@
+"""Images inside tar files, read in place."""

@@ -1,0 +1,213 @@
+"""Makes the index of the pictures in the tars of a folder, once: one pass over their headers."""
+
+import atexit
+import functools
+import hashlib
+import os
+import secrets
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrieval.errors import LmrError
+from retrieval.images.tars.headers import Member, RefusedTarError, TarScan
+from retrieval.images.tars.index import FORMAT_VERSION, RowDigest, TarEntry, TarIndex, connect, key_of
+
+INDEX_NAME = ".lmr-tars.sqlite"
+_CACHE_KIB = 65536  # of SQLite, while it writes
+_TABLES = (
+    "CREATE TABLE tars (path TEXT PRIMARY KEY, id INTEGER, size INTEGER, mtime_ns INTEGER, first_row INTEGER, "
+    "end_row INTEGER, problem TEXT, is_refused INTEGER, n_other INTEGER, n_unsafe INTEGER, digest TEXT)",
+    "CREATE TABLE members (row INTEGER PRIMARY KEY, tar INTEGER, name TEXT, key INTEGER, offset INTEGER, size INTEGER)",
+    f"PRAGMA user_version = {FORMAT_VERSION}",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who is told of indexing.
+
+    on_begin: with the bytes of the tars to go through. on_bytes: with those gone through since the last call.
+    on_warning: with one line for each thing that the user should know.
+    """
+
+    on_begin: Callable[[int], None] = lambda _: None
+    on_bytes: Callable[[int], None] = lambda _: None
+    on_warning: Callable[[str], None] = lambda _: None
+
+
+SILENT = Listener()
+
+
+def open_index(folder: Path, names: Sequence[str], listener: Listener = SILENT) -> tuple[TarIndex, list[TarEntry]]:
+    """The index that knows these tars of a folder as they are now, and what it knows of each.
+
+    It is a file in the folder, else in the user's cache folder, else a temporary one of this process. Tars that it
+    does not know, or that have another size or time of change, are gone through. Raises LmrError for a tar that cannot
+    be read, or when there is no place for the index.
+    """
+    places = list(_places(folder))
+    statuses = {name: _status(folder / name) for name in names}
+    for place in places:
+        if found := _whole(place, statuses):
+            return found
+    failure = ""
+    for place in places:
+        try:
+            _complete(place, folder, statuses, listener)
+        except (sqlite3.Error, OSError) as error:
+            failure = failure or f"{place} cannot be written: {getattr(error, 'strerror', None) or error}"
+            continue
+        if failure:
+            listener.on_warning(f"{failure}; the index of the tars is kept in {place}")
+        now = {name: _status(folder / name) for name in names}
+        if found := _whole(place, now):
+            return found
+        if all(_size_and_time(now[name]) == _size_and_time(statuses[name]) for name in names):
+            raise TarIndex(place).damaged("it does not know a tar that it holds")
+        raise LmrError(f"{folder}: the tars in it change while they are indexed; wait until they are whole")
+    raise LmrError(f"{failure}; nor can another file for the index of the tars; make room")
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    yield folder / INDEX_NAME
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    name = hashlib.sha256(os.path.abspath(folder).encode(errors="surrogateescape")).hexdigest()[:32] + ".sqlite"
+    yield Path(cache) / "lmr" / "tars" / name
+    yield Path(tempfile.gettempdir()) / f"lmr-tars-{os.getpid()}-{_run_name()}" / name
+
+
+@functools.cache
+def _run_name() -> str:
+    """Of this process, whose temporary files are removed at its end."""
+    name = secrets.token_hex(4)
+    folder = os.path.join(tempfile.gettempdir(), f"lmr-tars-{os.getpid()}-{name}")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return name
+
+
+def _whole(place: Path, statuses: Mapping[str, os.stat_result]) -> tuple[TarIndex, list[TarEntry]] | None:
+    """The index in a file, when it knows all these tars."""
+    if not place.exists():
+        return None
+    index = TarIndex(place)
+    try:
+        entries = [entry for name, status in statuses.items() if (entry := index.entry(name, status))]
+        return (index, entries) if len(entries) == len(statuses) and index.is_whole() else None
+    except LmrError:  # damaged, or of another version: it is made anew
+        return None
+
+
+def _complete(place: Path, folder: Path, statuses: Mapping[str, os.stat_result], listener: Listener) -> None:
+    """Brings an index file up to date with these tars; a kill leaves those that were done before it."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with closing(_writable(place)) as connection:
+        known = {path: (size, time) for path, size, time in connection.execute("SELECT path, size, mtime_ns FROM tars")}
+        todo = [name for name, now in statuses.items() if known.get(name) != _size_and_time(now)]
+        listener.on_begin(sum(statuses[name].st_size for name in todo))
+        if len(todo) > len(known):  # sorting all keys in the end is quicker than placing most of them one by one
+            connection.execute("DROP INDEX IF EXISTS by_key")
+        for name in (name for name in known if not (folder / name).exists()):
+            with _transaction(connection):
+                _forget(connection, name)
+        for name in todo:
+            with _transaction(connection):
+                _add(connection, folder / name, listener)
+        connection.execute("CREATE INDEX IF NOT EXISTS by_key ON members (key)")
+
+
+def _writable(place: Path) -> sqlite3.Connection:
+    """The index file with its tables; one that is damaged or of another version is begun anew."""
+    connection = connect(place, "rwc")
+    try:
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        with _transaction(connection):
+            version = _version(connection)
+            if version == 0:
+                for statement in _TABLES:
+                    connection.execute(statement)
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        if isinstance(error, sqlite3.OperationalError):
+            raise
+        version = -1
+    if version in (0, FORMAT_VERSION):
+        return connection
+    connection.close()
+    place.unlink()
+    return _writable(place)
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def _add(connection: sqlite3.Connection, path: Path, listener: Listener) -> None:
+    """Goes through one tar, unless another process did so while this one waited."""
+    status, known = _status(path), connection.execute("SELECT size, mtime_ns FROM tars WHERE path = ?", (path.name,))
+    if known.fetchone() == _size_and_time(status):
+        return
+    _forget(connection, path.name)
+    (first,) = connection.execute("SELECT coalesce(max(row), 0) + 1 FROM members").fetchone()
+    tar_id, scan = secrets.randbits(47), TarScan(path, listener.on_bytes)  # random: never that of another file's tar
+    is_refused, problem, digest = False, "", RowDigest(tar_id)
+    try:
+        connection.executemany(
+            "INSERT INTO members (tar, name, key, offset, size) VALUES (?, ?, ?, ?, ?)",
+            ((tar_id, *_row(member, digest)) for member in scan),
+        )
+        problem = scan.problem
+    except RefusedTarError as error:
+        connection.execute("DELETE FROM members WHERE row >= ?", (first,))
+        is_refused, problem, digest = True, str(error), RowDigest(tar_id)
+    except OSError as error:
+        raise LmrError(f"{path} cannot be read: {error.strerror}") from error
+    (end,) = connection.execute("SELECT coalesce(max(row), 0) + 1 FROM members").fetchone()
+    entry = (path.name, tar_id, status.st_size, status.st_mtime_ns, first, end)
+    connection.execute(
+        "INSERT INTO tars VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*entry, problem, is_refused, scan.n_other, scan.n_unsafe, digest.hexdigest()),
+    )
+
+
+def _row(member: Member, digest: RowDigest) -> tuple[str, int, int, int]:
+    """Name, key, offset and size of a picture, added to the digest of its tar."""
+    row = (member.name, key_of(member.name), member.offset, member.size)
+    digest.add(row)
+    return row
+
+
+def _forget(connection: sqlite3.Connection, name: str) -> None:
+    for first, end in connection.execute("SELECT first_row, end_row FROM tars WHERE path = ?", (name,)).fetchall():
+        connection.execute("DELETE FROM members WHERE row >= ? AND row < ?", (first, end))
+    connection.execute("DELETE FROM tars WHERE path = ?", (name,))
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing, also for another process; it waits for one that is writing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        with suppress(sqlite3.Error):  # where the disk is full SQLite has done so itself
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _size_and_time(status: os.stat_result) -> tuple[int, int]:
+    """Size and time of change of a tar, by which it is known."""
+    return status.st_size, status.st_mtime_ns
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as error:
+        raise LmrError(f"{path} cannot be read: {error.strerror}") from error

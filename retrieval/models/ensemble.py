@@ -1,0 +1,63 @@
+"""Joins model folders into the folder of an ensemble; no torch."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from retrieval.errors import LmrError
+from retrieval.files.atomic import replacing, write_bytes
+from retrieval.models.card import (
+    CARD,
+    STATE_NAME,
+    EnsembleCard,
+    join,
+    read_any_card,
+    require_no_strangers,
+    require_weights,
+    write_card,
+)
+from retrieval.models.page import PAGE, model_page
+
+
+def save_ensemble(
+    folder: Path, models: Sequence[Path], weights: Sequence[float], *, overwrite: bool = False
+) -> tuple[Literal["made", "unchanged"], EnsembleCard]:
+    """Writes the ensemble of these model folders; its members' weights first, then a page for people, its card last.
+
+    Weights are files named by their hash, so a kill leaves a folder without a card, or the one that was there.
+    Raises LmrError: fewer than two models, one that is missing or damaged, another model at `folder`, disk full.
+    """
+    if folder.resolve() in {model.resolve() for model in models}:
+        raise LmrError(f"--output {folder} is one of the members; give another folder")
+    cards = [read_any_card(model) for model in models]
+    card = join(cards, weights, {"members": [str(model) for model in models]})
+    sources = {
+        member.card.weights_name: require_weights(model, member.card)
+        for model, given in zip(models, cards, strict=True)
+        for member in given.members
+    }
+    if (folder / CARD).exists() and not overwrite:
+        if read_any_card(folder).fingerprint != card.fingerprint:
+            raise LmrError(f"{folder} holds another model; give --overwrite or another --output")
+        for member in card.members:
+            require_weights(folder, member.card)
+        return "unchanged", card
+    if not overwrite:
+        require_no_strangers(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, source in sources.items():
+            with source.open("rb") as original, replacing(folder / name) as copy:
+                shutil.copyfileobj(original, copy)
+        write_bytes(folder / PAGE, model_page(card.to_json()).encode())
+        (folder / STATE_NAME).unlink(missing_ok=True)
+        write_card(folder, card)
+        for old in folder.glob("weights-*"):
+            if old.name not in sources:
+                old.unlink()
+    except OSError as error:
+        raise LmrError(
+            f"{folder}: the ensemble cannot be written: {error.strerror}; make room or choose another --output"
+        ) from error
+    return "made", card

@@ -1,0 +1,1 @@
+"""Descriptor stores: descriptors of a manifest's images in HDF5."""

@@ -1,0 +1,51 @@
+"""Descriptors of a store that are nearly the same: groups of them, exactly, comparing a block with a block."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from retrieval.arrays import LongArray
+from retrieval.data.near_duplicates import components
+from retrieval.store.blocks import StoreBlocks
+
+_QUERIES_AT_ONCE = 2048  # 64 MiB of similarities with a block of the store
+_PAIRS_AT_ONCE = 1 << 22
+
+
+def similar_groups(
+    store: StoreBlocks,
+    rows: LongArray,
+    min_similarity: float,
+    asked: LongArray | None = None,
+    on_rows: Callable[[int], None] = lambda _: None,
+) -> LongArray:
+    """(n,) the number of each row's group, when rows of a cosine similarity of min_similarity or more are joined.
+
+    rows: (n,) of the store. asked: positions in rows, increasing, that are compared with all of them; None: all.
+    on_rows: is called with the number of positions just compared. The work grows with n times the asked ones; the
+    descriptors stay in the file. Raises LmrError for descriptors that are zero or not finite.
+    """
+    n = len(rows)
+    positions = np.arange(n) if asked is None else asked
+    joined = np.zeros((0, 2), dtype=np.int64)
+    found: list[LongArray] = []
+    for first in range(0, len(positions), _QUERIES_AT_ONCE):
+        part = positions[first : first + _QUERIES_AT_ONCE]
+        queries = store.vectors(rows[part])
+        start = first if asked is None else 0  # earlier ones have been compared with these
+        for block, vectors in store.blocks(rows[start:]):
+            one, other = np.nonzero(queries @ vectors.T >= min_similarity)
+            found.append(np.stack([part[one], start + other], axis=1))
+            start += len(block)
+            if sum(map(len, found)) > _PAIRS_AT_ONCE:
+                joined, found = _chain(np.concatenate([joined, *found]), n), []
+        on_rows(len(part))
+    return components(np.concatenate([joined, *found]), n)
+
+
+def _chain(pairs: LongArray, n: int) -> LongArray:
+    """At most n - 1 pairs that join the same rows."""
+    group = components(pairs, n)
+    order = np.argsort(group, kind="stable")
+    same = group[order[:-1]] == group[order[1:]]
+    return np.stack([order[:-1][same], order[1:][same]], axis=1)

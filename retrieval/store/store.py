@@ -1,0 +1,234 @@
+"""The descriptor store: one HDF5 file of descriptors, written so that a kill at any moment can be resumed.
+
+The file is laid out whole before the first descriptor: contiguous datasets at fixed offsets under a temporary
+name. Batches are then written straight to those offsets, descriptors before their state, so that the HDF5
+structure is never touched again and a dead process leaves a file that opens. The file carries a digest of all that is
+known at the beginning, and of each row that is written. The finished one is read back, and renamed.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray, UInt8Array, read_only
+from retrieval.data.manifest import Manifest
+from retrieval.errors import LmrError
+from retrieval.files.atomic import private_path, write_error
+from retrieval.files.hdf5 import read_paths, read_texts
+from retrieval.store.file import (
+    PARTIAL,
+    damage_named,
+    lay_out,
+    open_store,
+    read_facts,
+    read_info,
+    read_reasons,
+    require_whole,
+)
+from retrieval.store.info import StoreInfo as StoreInfo
+from retrieval.store.layout import DONE as DONE
+from retrieval.store.layout import TODO as TODO
+from retrieval.store.layout import UNREADABLE as UNREADABLE
+from retrieval.store.layout import Columns, PictureFacts
+from retrieval.store.writer import StoreWriter as StoreWriter
+
+_CHECKED_ROWS = 8192  # at a time, in float32
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    """The content of a store in memory, read-only.
+
+    vectors: (n, d) float16 or float32, rows not DONE are zero. image_id, path, reason: (n,) str. landmark: (n,) int32
+    into landmarks, -1 = none. state: (n,) uint8. kind: (n,) str or None. facts: None where the store has none.
+    """
+
+    vectors: FloatArray
+    image_id: ObjArray
+    landmark: IntArray
+    landmarks: tuple[str, ...]
+    state: UInt8Array
+    path: ObjArray
+    kind: ObjArray | None
+    info: StoreInfo
+    source: str
+    names: Mapping[str, str] = field(default_factory=dict)
+    reason: ObjArray | None = None
+    facts: PictureFacts | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.image_id)
+        if self.vectors.shape != (n, self.info.d):
+            raise ValueError(f"vectors must be ({n}, {self.info.d}), got {self.vectors.shape}")
+        for name in ("image_id", "landmark", "state", "path", "kind", "reason", "vectors", "facts"):
+            array = getattr(self, name)
+            if array is None:
+                continue
+            if len(array) != n:
+                raise ValueError(f"{name} must have {n} rows, got {len(array)}")
+            if name != "facts":
+                object.__setattr__(self, name, read_only(array))
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+    @property
+    def done(self) -> BoolArray:
+        """(n,) True where there is a descriptor."""
+        return np.asarray(self.state == DONE)
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) over what is said of which picture: the model, ids, states and descriptors."""
+        total = hashlib.sha256(self.info.fingerprint.encode())
+        total.update(self.state.tobytes())
+        total.update("\0".join(self.image_id.tolist()).encode(errors="surrogateescape"))
+        total.update(np.ascontiguousarray(self.vectors).data)
+        return total.hexdigest()
+
+    def select(self, rows: LongArray | BoolArray) -> "Descriptors":
+        """The given rows, with the same landmarks."""
+        return Descriptors(
+            vectors=self.vectors[rows],
+            image_id=self.image_id[rows],
+            landmark=self.landmark[rows],
+            landmarks=self.landmarks,
+            state=self.state[rows],
+            path=self.path[rows],
+            kind=None if self.kind is None else self.kind[rows],
+            info=self.info,
+            source=self.source,
+            names=self.names,
+            reason=None if self.reason is None else self.reason[rows],
+            facts=None if self.facts is None else self.facts.select(rows),
+        )
+
+
+def partial_path(path: Path) -> Path:
+    """Where an unfinished store of that name lives."""
+    return path.with_name(path.name + PARTIAL)
+
+
+def read_store(path: str | Path) -> Descriptors:
+    """Reads a finished store whole.
+
+    Raises LmrError when the file is missing, unfinished, not a store, of another format version, or damaged: cut
+    short, changed since it was written, with values that cannot be, with a descriptor that is zero or not finite.
+    """
+    path = Path(path)
+    require_finished(path)
+    with open_store(path) as (file, digests):
+        if digests is not None:
+            with damage_named(path):
+                digests.require_bulk()
+        landmarks = tuple(read_texts(file["landmarks"]))
+        shown = read_texts(file["landmark_name"])
+        store = Descriptors(
+            vectors=file["vectors"][:],
+            image_id=read_texts(file["image_id"]),
+            landmark=file["landmark"][:],
+            landmarks=landmarks,
+            state=file["state"][:],
+            path=read_paths(file["path"]),
+            kind=read_texts(file["kind"]) if "kind" in file else None,
+            info=read_info(file),
+            source=str(path),
+            names={label: name for label, name in zip(landmarks, shown, strict=True) if name},
+            reason=read_reasons(file),
+            facts=read_facts(file),
+        )
+    for start in range(0, len(store), _CHECKED_ROWS):
+        part = slice(start, start + _CHECKED_ROWS)
+        rows = np.flatnonzero(store.state[part] == DONE) + start
+        to_unit(store.vectors[rows], store.image_id[rows], store.source)
+    return store
+
+
+def require_finished(path: Path) -> None:
+    """Raises LmrError where only the unfinished store of that name is there."""
+    if not path.exists() and partial_path(path).exists():
+        raise LmrError(f"{path} is unfinished ({partial_path(path).name} is there); run the same lmr embed again")
+
+
+def to_unit(vectors: FloatArray, image_id: ObjArray, source: str) -> FloatArray:
+    """The descriptors (n, d) of these pictures (n,) in float32 and of unit length, in memory of their own.
+
+    Raises LmrError for zero, NaN or infinity. source: the store, for the message.
+    """
+    unit = np.array(vectors, dtype=np.float32)
+    norms = np.sqrt(np.einsum("nd,nd->n", unit, unit))
+    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+    if len(bad):
+        raise LmrError(f"{source}: the descriptor of {image_id[bad[0]]} is zero or not finite; embed it again")
+    unit /= norms[:, None]
+    return unit
+
+
+def read_labels(path: str | Path) -> dict[str, str]:
+    """The landmark of each image_id of a store, finished or not; '' = none."""
+    with open_store(Path(path)) as (file, _):
+        labels = [*read_texts(file["landmarks"]), ""]
+        return {
+            name: labels[code] for name, code in zip(read_texts(file["image_id"]), file["landmark"][:], strict=True)
+        }
+
+
+def read_store_info(path: str | Path) -> tuple[StoreInfo, UInt8Array]:
+    """What made a store, and its (n,) state, without reading the descriptors."""
+    with open_store(Path(path)) as (file, _):
+        return read_info(file), file["state"][:]
+
+
+def read_store_facts(path: Path) -> tuple[UInt8Array, PictureFacts | None]:
+    """The (n,) state, and what the pictures' files were; None in a store from before that was written down."""
+    with open_store(path) as (file, _):
+        return file["state"][:], read_facts(file)
+
+
+def write_store(path: Path, descriptors: Descriptors) -> None:
+    """Writes a finished store in one go, under a private name that is then renamed."""
+    partial = private_path(path)
+    facts, reasons = descriptors.facts, descriptors.reason
+    columns = replace(_known_of(descriptors, descriptors.path), with_facts=facts is not None)
+    lay_out(partial, columns, descriptors.info)
+    with StoreWriter(path, partial) as writer:
+        rows = np.flatnonzero(descriptors.done)
+        writer.write(rows, descriptors.vectors[rows], None if facts is None else facts.select(rows))
+        for row in np.flatnonzero(descriptors.state == UNREADABLE):
+            fact = None if facts is None else facts.select(np.array([row]))
+            writer.write_unreadable(int(row), "" if reasons is None else reasons[row], fact)
+        writer.finish()
+
+
+def create_store(path: Path, manifest: Manifest, paths: Sequence[str], info: StoreInfo) -> StoreWriter:
+    """A new unfinished store with one TODO row for each row of the manifest, in its order.
+
+    Raises LmrError when the folder cannot be written or the disk is full.
+    """
+    partial = partial_path(path)
+    lay_out(partial, _known_of(manifest, paths), info)
+    return StoreWriter(path, partial)
+
+
+def resume_store(path: Path) -> StoreWriter:
+    """The unfinished store of that name."""
+    return StoreWriter(path, partial_path(path))
+
+
+def reopen_store(path: Path) -> StoreWriter:
+    """A finished store made unfinished again, to do some of its rows anew. LmrError when it cannot be written."""
+    partial = partial_path(path)
+    require_whole(path)  # what is damaged must not get new digests
+    try:
+        os.replace(path, partial)
+    except OSError as error:
+        raise write_error(path, error) from error
+    return StoreWriter(path, partial)
+
+
+def _known_of(given: Manifest | Descriptors, paths: Iterable[str]) -> Columns:
+    return Columns(given.image_id, given.landmark, given.landmarks, paths, given.kind, given.names)

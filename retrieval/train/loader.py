@@ -1,0 +1,246 @@
+"""Batches of training images, decoded by worker processes, or of the features that a frozen backbone has of them."""
+
+import hashlib
+import json
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retrieval.arrays import FloatArray
+from retrieval.errors import UnreadableError
+from retrieval.files.atomic import replacing, write_bytes
+from retrieval.files.json_file import convert, read_json
+from retrieval.images.bytes_source import Source
+from retrieval.images.preprocess import ImageSpec, prepare
+from retrieval.models.device import lacks_memory
+from retrieval.models.network import DescriptorModel
+from retrieval.parallel import Workers, start_workers, work_with
+from retrieval.train.augment import Batch, Collate, TrainingPictures
+from retrieval.train.config import TrainConfig
+from retrieval.train.data import TrainingData
+from retrieval.train.distributed import Processes
+from retrieval.train.run import Run
+from retrieval.train.sampler import Sampler, training_sampler
+from retrieval.train.state import Parts, network_dtype
+from retrieval.train.step import Setting, explained_step, pooled_features
+
+Keys = list[tuple[int, int]]  # rows and seeds of the pictures of a batch
+N_AT_ONCE = 32  # pictures at most
+Item = tuple[int, Tensor | str]
+
+
+class Pictures(Protocol):
+    """Gives a row's picture, which may vary with a seed, or the reason why it cannot be read."""
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, Tensor | str]:
+        """The row, and its picture or the reason."""
+
+
+def load_batches(
+    pictures: Pictures,
+    collate: Collate,
+    keys: Iterable[Keys],
+    n_workers: int,
+    *,
+    pin: bool = False,
+    on_warning: Callable[[str], None] = lambda _: None,
+) -> Generator[Batch, None, None]:
+    """A batch for each list of keys, in their order, which does not depend on the number of workers.
+
+    n_workers: processes, 0 = this one. pin: copied in the background to memory that a GPU reads while it computes.
+    LmrError: a process was killed, memory runs out.
+    """
+    fixed = (pictures, collate)
+    workers = Workers(n_workers, start=None, begin=_use_one_thread, on_warning=on_warning)
+    started = start_workers(_load, fixed, workers)
+    batches = work_with(started, _load, keys, fixed)
+    if not pin:
+        yield from batches
+    elif started:
+        yield from _pinned(batches)
+    else:  # not in a thread beside the network, as pictures vary by torch's one generator, which the network draws from
+        yield from (batch.pin_memory() for batch in batches)
+
+
+def _load(keys: Keys, fixed: tuple[Pictures, Collate]) -> Batch:
+    pictures, collate = fixed
+    try:
+        return collate([pictures[key] for key in keys])
+    except RuntimeError as error:
+        if lacks_memory(error):
+            raise MemoryError from error
+        raise
+
+
+def _use_one_thread() -> None:
+    """The workers share the cores; and OpenMP's threads are not there any more in a process that was forked."""
+    torch.set_num_threads(1)
+
+
+def _pinned(batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
+    """The same batches in pinned memory, the next one received and copied while one is used."""
+    with closing(batches), ThreadPoolExecutor(1) as pool:
+
+        def next_one() -> Batch | None:
+            batch = next(batches, None)
+            return None if batch is None else batch.pin_memory()
+
+        waiting: Future[Batch | None] = pool.submit(next_one)
+        while (batch := waiting.result()) is not None:
+            waiting = pool.submit(next_one)
+            yield batch
+
+
+class PlainPictures:
+    """Pictures as they are embedded. Items as TrainingPictures has them; their seeds change nothing."""
+
+    def __init__(self, source: Source, spec: ImageSpec) -> None:
+        self.source, self.spec = source, spec
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        row, _ = key
+        try:
+            return row, torch.from_numpy(prepare(self.source.read(row), self.spec)).permute(2, 0, 1)
+        except UnreadableError as error:
+            return row, str(error)
+
+
+class FeatureRows:
+    """Features in a file, mapped into memory. Items are (row, float32 (c,)), or (row, reason) if unreadable."""
+
+    def __init__(self, path: Path, unreadable: dict[int, str]) -> None:
+        self.features: FloatArray = np.load(path, mmap_mode="r")
+        self.unreadable = unreadable
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        row, _ = key
+        return row, self.unreadable.get(row) or torch.from_numpy(np.array(self.features[row]))
+
+
+def frozen_features(parts: Parts, setting: Setting, pictures: PlainPictures, cache: "FeatureCache") -> FeatureRows:
+    """The pooled features of all pictures, from the cache, which is filled when they are not there.
+
+    LmrError: it cannot be written; a process that decodes was killed.
+    """
+    name = f"features-{_fingerprint(parts.model, setting, cache.digest)[:12]}"
+    path, reasons = cache.folder / f"{name}.npy", cache.folder / f"{name}.json"
+    if setting.processes.rank == 0 and not path.exists():
+        for old in cache.folder.glob("features-*"):
+            old.unlink()
+        with replacing(path) as file:
+            unreadable = _write_features(file, parts, setting, _all_batches(pictures, cache, setting), cache.n)
+            write_bytes(reasons, json.dumps(unreadable).encode())
+    setting.processes.first_says(None)
+    remedy = "remove it and run the same lmr train again"
+    return FeatureRows(path, convert(read_json(reasons, remedy), dict[int, str], str(reasons), remedy))
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureCache:
+    """Where features are kept, and of what: digest and number of the pictures.
+
+    n_workers: that decode them. on_warning: told when fewer can be started.
+    """
+
+    folder: Path
+    digest: str
+    n: int
+    n_workers: int
+    on_warning: Callable[[str], None] = lambda _: None
+
+
+def _fingerprint(model: DescriptorModel, setting: Setting, digest: str) -> str:
+    """Of all that the features depend on."""
+    facts = [model.config.to_json(), setting.spec.to_json(), digest, str(network_dtype(setting.config, setting.device))]
+    known = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in model.state_dict().items():
+        if name.startswith(("backbone.", "gem.")):
+            known.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return known.hexdigest()
+
+
+def _all_batches(pictures: PlainPictures, cache: FeatureCache, setting: Setting) -> Iterator[tuple[range, Batch]]:
+    step = min(N_AT_ONCE, setting.config.batch_size)
+    rows = [range(i, min(i + step, cache.n)) for i in range(0, cache.n, step)]
+    keys = [[(row, 0) for row in some] for some in rows]
+    collate = Collate(np.zeros(cache.n, np.int32))
+    with closing(
+        load_batches(pictures, collate, keys, min(cache.n_workers, len(keys)), on_warning=cache.on_warning)
+    ) as batches:
+        yield from zip(rows, batches, strict=True)
+
+
+def _write_features(
+    file: BinaryIO, parts: Parts, setting: Setting, batches: Iterable[tuple[range, Batch]], n: int
+) -> dict[int, str]:
+    """Writes a .npy file (n, c), batch after batch, zeros for what is unreadable; which those are, and why."""
+    unreadable: dict[int, str] = {}
+    parts.model.eval()
+    with torch.inference_mode():
+        shape = (n, parts.model.n_features)
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        for rows, batch in batches:
+            block = np.zeros((len(rows), parts.model.n_features), "<f4")
+            if len(batch.labels):
+                read = [i for i, row in enumerate(rows) if row not in batch.unreadable]
+                with explained_step(setting):
+                    block[read] = pooled_features(parts, batch, setting).cpu().numpy()
+            file.write(block.tobytes())
+            unreadable |= batch.unreadable
+    return unreadable
+
+
+def pictures_of(data: TrainingData, spec: ImageSpec, config: TrainConfig) -> TrainingPictures | PlainPictures:
+    """What is trained on: varied pictures, or plain ones."""
+    if config.plain_pictures:
+        return PlainPictures(data.source, spec)
+    return TrainingPictures(data.source, spec, config.augment)
+
+
+def count_steps(data: TrainingData, config: TrainConfig) -> int:
+    """Steps of an epoch."""
+    return len(training_sampler(data.landmark, config).plan(0))
+
+
+def feed(
+    data: TrainingData, pictures: Pictures, config: TrainConfig, run: Run, begin: tuple[int, int] = (0, 0)
+) -> Generator[list[Batch], None, None]:
+    """The batches of each step, without end. begin: epoch and step.
+
+    Worker processes decode, and outlive the epochs. LmrError when one is killed.
+    """
+    batches = load_batches(
+        pictures,
+        Collate(data.landmark),
+        _keys(training_sampler(data.landmark, config), begin, config.accumulate, run.processes),
+        0 if isinstance(pictures, FeatureRows) else min(run.n_workers, _count_batches(data, config)),
+        pin=run.device.type == "cuda",
+        on_warning=run.on_warning,
+    )
+    with closing(batches):
+        while True:
+            yield [next(batches) for _ in range(config.accumulate)]
+
+
+def _keys(sampler: Sampler, begin: tuple[int, int], accumulate: int, processes: Processes) -> Iterator[Keys]:
+    """Of each batch the rows and seeds of this process' pictures; `accumulate` batches are a step."""
+    for epoch in count(begin[0]):
+        plan = sampler.plan(epoch)
+        steps = zip(plan.rows, plan.seeds, strict=True)
+        for rows, seeds in islice(steps, begin[1] if epoch == begin[0] else 0, None):
+            keys = list(zip(rows.tolist(), seeds.tolist(), strict=True))
+            for i in range(accumulate):
+                yield keys[i::accumulate][processes.rank :: processes.n]
+
+
+def _count_batches(data: TrainingData, config: TrainConfig) -> int:
+    """Of all epochs."""
+    return count_steps(data, config) * config.accumulate * config.epochs
