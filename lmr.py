@@ -1,4 +1,4 @@
-"""The Python API: open an index folder, ask it about pictures, describe pictures.
+"""The Python API: what the commands do, by the same words, and an index folder that answers questions.
 
 >>> import lmr
 >>> landmarks = lmr.open_index("landmarks")           # doctest: +SKIP
@@ -6,17 +6,21 @@
 'Hawa_Mahal'
 """
 
+import functools
+import inspect
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 
 from index.answer import Answer, LandmarkScore, Neighbour
+from retrieval.embed.job import EmbedJob
+from retrieval.jobs import argument_names, build
 from retrieval.words import counted, visible
 
 if TYPE_CHECKING:
@@ -26,15 +30,50 @@ if TYPE_CHECKING:
     from index.folder.folder import IndexFolder
     from retrieval.arrays import FloatArray
     from retrieval.embed.embedder import Describer
+    from retrieval.embed.fill import FillReport
 
     Picture = str | Path | bytes | Image
 
-__all__ = ["Answer", "LandmarkScore", "Landmarks", "Neighbour", "open_index"]
+P = ParamSpec("P")
+J = TypeVar("J")
+R = TypeVar("R")
+
+__all__ = ["Answer", "LandmarkScore", "Landmarks", "Neighbour", "embed", "open_index"]
 
 N_LANDMARKS = 5  # landmarks listed with an answer
 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # of PIL pictures, kept as they are
 _TIFF_MODES = ("I", "F")  # which PNG cannot hold
+
+
+def _takes(kind: Callable[P, J]) -> Callable[[Callable[[J], R]], Callable[P, R]]:
+    """A function of a job as one of the words that make the job, those of its parts among them.
+
+    Raises TypeError for a word that the job does not have, LmrError for a value that cannot be.
+    """
+
+    def decorate(run: Callable[[J], R]) -> Callable[P, R]:
+        @functools.wraps(run)
+        def call(*args: P.args, **words: P.kwargs) -> R:
+            return run(build(kind, dict(zip(argument_names(kind), args, strict=False)) | words))
+
+        call.__signature__ = inspect.signature(kind)  # type: ignore[attr-defined]
+        return call
+
+    return decorate
+
+
+@_takes(EmbedJob)
+def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
+    """Embeds the images of a manifest into a descriptor store; its path, and what was done.
+
+    Raises LmrError.
+
+    >>> store, report = lmr.embed("train.csv", model="model", flip=True)  # doctest: +SKIP
+    """
+    from retrieval.embed import job as flow
+
+    return flow.embed(job)
 
 
 class Landmarks:

@@ -24,7 +24,7 @@ from cli.options import (
     workers_option,
     writes,
 )
-from cli.progress import PictureBar
+from cli.progress import PictureBar, TerminalProgress
 from cli.terminal import say
 from cli.workers import default_workers
 from index.folder.thumbnail_config import DEFAULT_PX, MOST_PX, ThumbnailPlan
@@ -208,7 +208,7 @@ def build_from_stores(stores: tuple[Path, ...], model: Path, output: Path, value
 
     read = [read_store(path) for path in stores]
     card = card_of_store(model, read[0])
-    names = read_names(values["names"], warn) if values["names"] else {}
+    names = read_names(values["names"], TerminalProgress()) if values["names"] else {}
     landmarks = (label for store in read for label in store.landmarks)
     if line := of_no_landmark(names, landmarks, values["names"], stores[0]):
         warn(line if len(stores) == 1 else f"{line} and the other stores")

@@ -21,7 +21,6 @@ from cli.options import (
     workers_option,
     writes,
 )
-from cli.reading import require_there
 from cli.terminal import say_result, shown
 from retrieval.errors import DamageError, LmrError
 from retrieval.words import agreeing, counted
@@ -82,6 +81,7 @@ def command(queries: Path, index_path: Path, as_json: bool, **values: Any) -> No
     from index.calibrate.calibration import CalibrationSettings
     from index.calibrate.run import calibration_of
     from index.folder.folder import CALIBRATION, open_folder, replace_calibration
+    from retrieval.data.overview import require_there
 
     require_there(queries)
     folder = open_folder(index_path, device=values["device"], threads=values["threads"], calibrated=False)

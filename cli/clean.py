@@ -20,7 +20,6 @@ from cli.options import (
     workers_option,
     writes,
 )
-from cli.reading import require_there
 from cli.terminal import say_result, shown
 from index.clean.config import CHECKS, CleaningRule
 from retrieval.images.quality import SCREEN_DIAGONAL_IN
@@ -135,6 +134,8 @@ def command(manifest: Path, output: Path, as_json: bool, **values: Any) -> None:
 
     if (values["review"] is None) == (values["store"] is None):
         raise click.UsageError("give --store to look for pictures to leave out, or --review to apply decisions")
+    from retrieval.data.overview import require_there
+
     require_there(manifest)
     if values["review"] is not None:
         content = apply_review(manifest, output, values)

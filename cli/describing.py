@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.options import images_folder, warn, writing
-from cli.progress import PictureBar, list_unreadable
+from cli.progress import TerminalProgress, list_unreadable
 from cli.reading import load_manifest
 from cli.tars import index_tars
 from cli.workers import default_workers
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from index.evaluate.evaluation import Queries
     from index.folder.folder import IndexFolder
     from retrieval.data.manifest import Manifest
-    from retrieval.embed.job import FillReport, FillRun
+    from retrieval.embed.fill import FillReport, FillRun
     from retrieval.models.card import Card
     from retrieval.store.changes import Changes
     from retrieval.store.store import Descriptors
@@ -63,14 +63,14 @@ def embed_manifest(
     manifest: "Manifest", images: Path, model: "tuple[Path, Card]", output: Path, values: Mapping[str, Any]
 ) -> "FillReport":
     """Fills the store `output`; values: device, threads, workers, dtype, overwrite, retry_unreadable, check."""
-    from retrieval.embed.job import fill_store
+    from retrieval.embed.fill import fill_store
     from retrieval.embed.load import plan_describer
     from retrieval.images.source import PictureSource
 
     workers = max(1, default_workers(values["workers"]))
     load = plan_describer(*model, device=values["device"], threads=values["threads"], n_workers=workers)
-    with writing(output), PictureBar("embedding") as bar:
-        run = replace(fill_run(values), n_workers=workers, on_begin=bar.begin, on_batch=bar.add)
+    with writing(output), TerminalProgress() as progress:
+        run = replace(fill_run(values), n_workers=workers, progress=progress)
         source = PictureSource(manifest, images)
         report = fill_store(output, manifest, source, (model[1], load), run)
     _tell_changes(report.changes, manifest, output)
@@ -85,7 +85,7 @@ def embed_manifest(
 
 def fill_run(values: Mapping[str, Any]) -> "FillRun":
     """How a store is filled, from the options of a command."""
-    from retrieval.embed.job import FillRun
+    from retrieval.embed.fill import FillRun
 
     return FillRun(
         dtype=values.get("dtype", "float16"),
@@ -151,7 +151,7 @@ def describe(
     manifest: "Manifest", images: Path, model: "tuple[Path, Card]", output: Path, values: Mapping[str, Any]
 ) -> "Descriptors":
     """The store of queries, made, completed or found. With `overwrite` one that is of something else is replaced."""
-    from retrieval.embed.job import require_same_job
+    from retrieval.embed.fill import require_same_job
     from retrieval.store.store import read_store
 
     overwrite = False

@@ -20,7 +20,6 @@ from cli.options import (
     writes,
 )
 from cli.progress import PictureBar
-from cli.reading import require_there
 from cli.terminal import say_result, shown
 from cli.workers import default_workers
 from retrieval.extras import require_report
@@ -71,6 +70,8 @@ def command(queries: Path | None, index_path: Path, as_json: bool, report: Path 
     from index.folder.folder import open_folder
 
     if queries is not None:
+        from retrieval.data.overview import require_there
+
         require_there(queries)
     if report is not None:
         require_report(f"--report {report}")

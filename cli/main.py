@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import click
 
-from cli.terminal import shown_line, shown_lines, warn
+from cli.terminal import shown_line, shown_lines, warn, with_options
 from retrieval.errors import LmrError
 from retrieval.images.noise import told_once
 
@@ -77,7 +77,7 @@ class LmrGroup(click.Group):
                 raise
             raise click.UsageError(shown_lines(text), error.ctx) from error
         except LmrError as error:
-            raise click.ClickException("\n".join(map(shown_line, error.lines))) from error
+            raise click.ClickException("\n".join(shown_line(with_options(line)) for line in error.lines)) from error
         except ModuleNotFoundError as error:  # a machine that only serves exported models may do without
             if error.name != "torch":
                 raise

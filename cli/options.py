@@ -7,20 +7,21 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import click
 from click.core import ParameterSource
 
-from cli.tars import index_tars
+from cli.progress import TerminalProgress
 from cli.terminal import warn as warn
-from retrieval.data.pipes import folder_beside
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_lock
+from retrieval.jobs import Option, option_of, words_of
 from retrieval.threads import require_threads
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -206,32 +207,11 @@ def given_options() -> frozenset[str]:
 
 
 def images_folder(images: Path | None, manifest_path: Path) -> Path:
-    """The folder or tar of pictures: the one asked for, the manifest itself if it is one, or images/ beside it.
+    """As `retrieval.images.source.images_folder`, told in the terminal."""
+    from retrieval.images import source
 
-    Indexes the tars in it, which takes a while the first time, and says what is wrong with them.
-    """
-    from retrieval.images.tars.archive import is_tar
-
-    if images is None and (manifest_path.is_dir() or is_tar(manifest_path)):
-        return manifest_path
-    above = folder_beside(manifest_path)
-    beside = above / "images"
-    folder = images_place(images) if images is not None else beside if beside.is_dir() else above
-    tars = index_tars(folder)
-    for line in tars.warnings() if tars else ():
-        warn(line)
-    return folder
-
-
-def images_place(images: Path) -> Path:
-    """The value of --images. LmrError when it is neither a folder nor a tar."""
-    from retrieval.images.tars.archive import is_tar
-
-    if not images.exists():
-        raise LmrError(f"--images {images}: there is no such folder")
-    if not images.is_dir() and not is_tar(images):
-        raise LmrError(f"--images {images}: neither a folder nor a tar; give what the pictures are in")
-    return images
+    with TerminalProgress() as progress:
+        return source.images_folder(images, manifest_path, progress)
 
 
 def writes(outputs: Callable[[Mapping[str, Any]], Iterable[Path | None]]) -> Callable[[F], F]:
@@ -328,6 +308,74 @@ def long_name(parameter: click.Parameter) -> str:
     """`--backbone-rate` as `backbone-rate`; an argument by its own name."""
     longest = max(parameter.opts, key=len)
     return longest.removeprefix("--").lower().replace("_", "-")
+
+
+def job_options(kind: type, *, but: Container[str] = ()) -> Callable[[F], F]:
+    """The arguments and options that a job is made of, and --config; the command gets the words that were given.
+
+    but: words that this command has no option for.
+    """
+    words = [(word, hint, item) for word, hint, item in words_of(kind) if word not in but]
+
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def with_words(**values: Any) -> Any:
+            given = given_options()
+            own = {word for word, _, _ in words}
+            return command(**{name: value for name, value in values.items() if name not in own or name in given})
+
+        wrapped: Any = _config_option(frozenset())(with_words)
+        for word, hint, item in reversed(words):
+            wrapped = _job_parameter(word, hint, item)(wrapped)
+        return cast(F, wrapped)
+
+    return decorate
+
+
+def _job_parameter(word: str, hint: Any, item: "Field[Any]") -> Callable[[F], F]:
+    """One option or argument of a job."""
+    told = option_of(item)
+    assert told is not None
+    default = item.default_factory() if item.default_factory is not MISSING else item.default
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    kind = next(kind for kind in kinds if kind is not type(None))
+    is_many = get_origin(kind) is tuple
+    kind = get_args(kind)[0] if is_many else kind
+    if told.is_argument:
+        is_needed = default is MISSING
+        given: dict[str, Any] = {} if is_needed else {"default": default}
+        return click.argument(
+            word, type=_click_type(kind, told), nargs=-1 if is_many else 1, required=is_needed, **given
+        )
+    name, text = _option_name(word), told.help
+    if told.default_text is not None:
+        text += f" [default: {told.default_text}]"
+    if kind is bool:
+        noted = _note_overwrite if word == "overwrite" else None
+        return click.option(name, word, is_flag=True, default=default, help=text, callback=noted)
+    return click.option(
+        name,
+        word,
+        type=_click_type(kind, told),
+        default=default,
+        show_default=told.default_text is None and default is not None and not is_many,
+        multiple=is_many,
+        metavar=told.metavar,
+        help=text,
+    )
+
+
+def _click_type(kind: Any, told: Option) -> Any:
+    """What turns the text of an option into a value of this type, within the bounds of the option."""
+    bounds: dict[str, Any] = {"min": told.low, "max": told.high, "min_open": told.low_open, "max_open": told.high_open}
+    is_bounded = told.low is not None or told.high is not None
+    if get_origin(kind) is Literal:
+        return click.Choice(get_args(kind))
+    if kind is int and is_bounded:
+        return click.IntRange(**bounds)
+    if kind is float and is_bounded:
+        return Share(**bounds)
+    return PATH if kind is Path else kind
 
 
 def value_options(defaults: Any, helps: Mapping[str, str]) -> Callable[[F], F]:

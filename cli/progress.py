@@ -3,8 +3,12 @@
 from types import TracebackType
 from typing import Any
 
-from cli.terminal import shown, warn
+import click
+
+from cli.terminal import shown, warn, with_options
 from retrieval.words import agreeing, counted
+
+_TOLD = "cli.progress.told"  # in the context's meta
 
 
 class PictureBar:
@@ -43,6 +47,70 @@ class PictureBar:
         """A word at the end of the bar."""
         if self._bar is not None:
             self._bar.set_postfix_str(text)
+
+
+class TerminalProgress:
+    """A bar for each stretch of a command's work, and its warnings, each once, on stderr."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __enter__(self) -> "TerminalProgress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def begin(self, what: str, n: int, unit: str = "images") -> None:
+        """Shows a bar, below the last one."""
+        from tqdm import tqdm
+
+        self.end()
+        is_bytes = unit == "B"
+        self._bar = tqdm(
+            total=n,
+            desc=shown(what),
+            unit=unit if is_bytes else f" {unit}",
+            unit_scale=is_bytes,
+            disable=None,
+            dynamic_ncols=True,
+        )
+
+    def add(self, n: int) -> None:
+        """n more are done."""
+        if self._bar is not None:
+            self._bar.update(n)
+
+    def expect(self, n: int) -> None:
+        """n more are to be done."""
+        if self._bar is not None:
+            self._bar.total += n
+            self._bar.refresh()
+
+    def note(self, text: str) -> None:
+        """A word at the end of the bar."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+
+    def end(self) -> None:
+        """Closes the bar, which stays to be seen."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def warn(self, text: str) -> None:
+        """A line on stderr, unless the command that runs has said it before."""
+        context = click.get_current_context(silent=True)
+        told: set[str] = set() if context is None else context.find_root().meta.setdefault(_TOLD, set())
+        text = with_options(text)
+        if text in told:
+            return
+        told.add(text)
+        if self._bar is not None:
+            self._bar.clear()
+        warn(text)
+        if self._bar is not None:
+            self._bar.refresh()
 
 
 class ByteBar(PictureBar):

@@ -18,6 +18,7 @@ from cli.options import (
     workers_option,
     writes,
 )
+from cli.progress import TerminalProgress
 from cli.tars import index_tars
 from cli.terminal import say, say_csv, say_json, say_lines, shown
 from index.answer import certainty, headline
@@ -275,7 +276,7 @@ def _names_of(pictures: tuple[str, ...]) -> list[str]:
         tars = index_tars(place)
         for line in tars.warnings() if tars and not place.is_dir() else ():
             warn(line)
-    return [picture.where for picture in list_pictures(pictures, warn)]
+    return [picture.where for picture in list_pictures(pictures, TerminalProgress())]
 
 
 def _label(named: "LandmarkScore | Neighbour") -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from cli.options import allow_disjoint_option
+from cli.progress import TerminalProgress
 from cli.terminal import say_result, warn
 from retrieval.words import agreeing, counted
 
@@ -37,7 +38,8 @@ def command(submission: Path, solution: Path, as_json: bool, ignore_unknown: boo
     from index.kaggle.scoring import require_common_labels, score, without_unknown
     from index.kaggle.submission import read_solution, read_submission
 
-    answers, truth = read_submission(submission, warn), read_solution(solution, warn)
+    progress = TerminalProgress()
+    answers, truth = read_submission(submission, progress), read_solution(solution, progress)
     if ignore_unknown:
         answers, n_unknown = without_unknown(answers, truth)
         if n_unknown:

@@ -20,7 +20,7 @@ from cli.options import (
     workers_option,
     writes,
 )
-from cli.reading import load_manifest, require_there
+from cli.reading import load_manifest
 from cli.tars import index_tars
 from cli.terminal import say
 from retrieval.errors import LmrError
@@ -79,6 +79,8 @@ def submit_pictures(test: Path, index_path: Path, output: Path, values: dict[str
 
     require_no_folder(output)
     is_there({})  # refused now, not after the pictures were embedded
+    from retrieval.data.overview import require_there
+
     require_there(test)
     folder = open_folder(index_path, device=values["device"], threads=values["threads"])
     threshold = threshold_logit(folder, values["threshold"])

@@ -1,25 +1,28 @@
 """What a person reads in a terminal: what comes from data is escaped and cut, whatever the encoding."""
 
 import json
+import re
 import sys
 from typing import Any
 
 import click
 
 from retrieval.errors import LmrError
-from retrieval.words import visible
+from retrieval.words import shortened, visible
 
-_VALUE_CHARACTERS = 300
+_WORD = re.compile(r"(?<![^\s(])`([a-z][a-z0-9_]*)`(?!\w)")  # a parameter within a message
 _LINE_CHARACTERS = 4000
 _TAIL_CHARACTERS = 1000  # of a line that is cut: what to do is said at the end
 
 
 def shown(value: object) -> str:
     """One value from data within a line: nothing in it moves the cursor, hides, or ends the line."""
-    text = str(value)
-    if len(text) > _VALUE_CHARACTERS:
-        return f"{visible(text[:_VALUE_CHARACTERS])}… ({len(text):,} characters)"
-    return visible(text)
+    return shortened(value)
+
+
+def with_options(text: str) -> str:
+    """A message of the library as the command line says it: `retry_unreadable` is --retry-unreadable there."""
+    return _WORD.sub(lambda found: f"--{found[1].removeprefix('n_').replace('_', '-')}", text)
 
 
 def shown_line(text: str) -> str:

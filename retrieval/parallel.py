@@ -21,10 +21,12 @@ from typing import Any, TypeVar, cast
 
 from retrieval.errors import LmrError
 from retrieval.images import noise
+from retrieval.progress import Progress
 
 T = TypeVar("T")
 
 _Outcome = tuple[bool, Any]  # whether it is an error; the error or the result
+MOST_A_CORE = 16  # where files come slowly, over a network, several may be waited for at once; more only take memory
 _AHEAD = 2  # tasks a worker that are begun before their results are needed
 _SPARE_FILES = 16  # that the work itself may open, here and in a worker
 _PARENT_EVERY_S = 1.0  # how often a worker looks whether its parent is still there
@@ -244,3 +246,19 @@ def n_processes() -> int:
 def is_first() -> bool:
     """Whether this process is the one that writes and reports."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def count_workers(asked: int | None, progress: Progress) -> int:
+    """How many images are decoded at once: as many as asked for, else one for each core, shared among torchrun's.
+
+    Never more than MOST_A_CORE for each core, of which `progress` is warned.
+    """
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if asked is None:
+        return max(1, n_cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    most: int = MOST_A_CORE * n_cores
+    if asked > most:
+        progress.warn(
+            f"`workers` {asked}: {most} are used, {MOST_A_CORE} for each of {n_cores} cores; more only take memory"
+        )
+    return min(asked, most)

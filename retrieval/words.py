@@ -3,6 +3,7 @@
 import unicodedata
 
 # Control characters, format characters (direction overrides, zero width, tags), lone surrogates, line separators.
+MOST_CHARACTERS = 300  # of a value from data that a message shows
 _ESCAPED = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
@@ -45,3 +46,11 @@ def _escape(letter: str) -> str:
     if 0xDC80 <= number <= 0xDCFF:
         return f"\\x{number - 0xDC00:02x}"
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def shortened(value: object) -> str:
+    """A value from data within a message, on one line and of bounded length."""
+    text = str(value)
+    if len(text) > MOST_CHARACTERS:
+        return f"{visible(text[:MOST_CHARACTERS])}… ({len(text):,} characters)"
+    return visible(text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.network import build_network, network_options
-from cli.options import PATH, config_option, device_option, images_place, overwrite_option, warn, workers_option, writes
+from cli.options import PATH, config_option, device_option, overwrite_option, warn, workers_option, writes
 from cli.tars import index_tars
 from cli.terminal import say_json, say_lines, shown, warn_lines
 from retrieval.extras import require_report
@@ -89,6 +89,8 @@ def command(directory: Path, images: Path | None, as_json: bool, **values: Any) 
     require_report("the report of lmr demo")
     images = images.resolve() if images else None
     if images is not None:
+        from retrieval.images.source import images_place
+
         index_tars(images_place(images))
     directory.mkdir(parents=True, exist_ok=True)
     with chdir(directory):

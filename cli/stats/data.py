@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.options import warn
-from cli.reading import load_manifest, reading, warn_once
+from cli.progress import TerminalProgress
+from cli.reading import load_manifest
 from index.stats.labels import Labelling, labelling_of
 from index.stats.open_images import MIN_LABEL_CONFIDENCE, labelling_of_rows
 from retrieval.data.columns import Blanks, count_blanks, read_column
@@ -14,7 +15,7 @@ from retrieval.data.formats import Layout, read_layout
 from retrieval.data.manifest import Manifest, open_table, read_names
 from retrieval.data.names import of_no_landmark
 from retrieval.data.open_images import Hierarchy, LabelRows, read_hierarchy, read_label_rows
-from retrieval.data.overview import overview_line
+from retrieval.data.overview import overview_line, reading
 from retrieval.errors import LmrError
 
 if TYPE_CHECKING:
@@ -54,7 +55,11 @@ class Data:
 
 def read_data(path: Path, beside: Beside) -> Data:
     """Reads the manifest and what lies beside it; tells of names of no landmark. LmrError for what is not usable."""
-    names = {} if beside.names is None else {label: n.name for label, n in read_names(beside.names, warn).items()}
+    names = (
+        {}
+        if beside.names is None
+        else {label: n.name for label, n in read_names(beside.names, TerminalProgress()).items()}
+    )
     data = _read_data(path, beside, names)
     if beside.names is not None and (line := of_no_landmark(names, data.labelling.names, beside.names, path)):
         warn(line)
@@ -82,7 +87,7 @@ def _read_data(path: Path, beside: Beside, names: Mapping[str, str]) -> Data:
         pictures, subset = _read_image_list(beside.image_list)
     labelling = labelling_of_rows(rows, pictures.image_id, beside.min_label_confidence)
     n, n_landmarks, n_without = len(pictures), int((labelling.counts > 0).sum()), len(pictures) - labelling.n_labelled
-    warn_once(overview_line(str(path), n, n_landmarks=n_landmarks, n_without=n_without))
+    TerminalProgress().warn(overview_line(str(path), n, n_landmarks=n_landmarks, n_without=n_without))
     is_boxes = rows.area is not None
     boxes = rows if is_boxes and boxes is None else boxes
     least = beside.min_label_confidence
@@ -101,16 +106,18 @@ def _read_rows(path: Path, option: str) -> LabelRows:
 
 
 def _read_label_rows(path: Path, layout: Layout) -> LabelRows:
-    with reading(path) as on_read:
-        table = _table(path, on_read)
+    progress = TerminalProgress()
+    with reading(path, progress):
+        table = _table(path, progress.add)
         for line in table.notes:
-            warn_once(line)
+            TerminalProgress().warn(line)
         return read_label_rows(table, layout)
 
 
 def _count_blanks(path: Path) -> Blanks:
-    with reading(path) as on_read:
-        return count_blanks(_table(path, on_read))
+    progress = TerminalProgress()
+    with reading(path, progress):
+        return count_blanks(_table(path, progress.add))
 
 
 def _table(path: Path, on_read: "OnRead") -> "Table":

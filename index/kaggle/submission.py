@@ -17,6 +17,7 @@ from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray, object_
 from retrieval.data.columns import IdTable
 from retrieval.data.labels import BLANK_WORDS, spelling_of
 from retrieval.errors import LmrError
+from retrieval.progress import SILENT, Progress
 
 Warn = Callable[[str], None]
 
@@ -120,19 +121,19 @@ def distinct_scores(logit: FloatArray, confidence: FloatArray) -> FloatArray:
     return _from_ordered_integers(np.minimum.accumulate(ordered + rank) - rank)[group]
 
 
-def read_submission(path: str | Path, on_warning: Warn = lambda _: None) -> Submission:
+def read_submission(path: str | Path, progress: Progress = SILENT) -> Submission:
     """Reads a submission; the header tells whether it is one for recognition or for retrieval.
 
     Raises LmrError with line numbers: an id twice, a cell that is not `label score`, a score that is NaN or
     infinite, a line with missing or surplus cells; and for a missing file, one without rows or of another header.
-    on_warning: is given one line for each spelling of labels that is read as another.
+    progress: is warned of each spelling of labels that is read as another.
     """
     table = IdTable(path)
-    _tell(table.notes, on_warning)
+    _tell(table.notes, progress)
     if table.columns == {"id", "landmarks"}:
         ids, answers, lines = table.read(["landmarks"], _parse_answer)
         spelling = spelling_of(label for label, _ in answers)
-        _tell(spelling.notes(str(path)), on_warning)
+        _tell(spelling.notes(str(path)), progress)
         landmark = object_array([spelling.of(label) for label, _ in answers])
         score = np.array([score if label else -math.inf for label, (_, score) in zip(landmark, answers, strict=True)])
         return RecognitionSubmission(str(path), ids, landmark, score, lines)
@@ -144,21 +145,21 @@ def read_submission(path: str | Path, on_warning: Warn = lambda _: None) -> Subm
     )
 
 
-def read_solution(path: str | Path, on_warning: Warn = lambda _: None) -> Solution:
+def read_solution(path: str | Path, progress: Progress = SILENT) -> Solution:
     """Reads a solution file (id, landmarks or images, Usage; further columns such as kind are left alone).
 
     Raises LmrError with line numbers: an id twice, a Usage that is not Public, Private or Ignored, a line
-    with missing or surplus cells; and for a missing file, one without rows or of another header. on_warning: as of
+    with missing or surplus cells; and for a missing file, one without rows or of another header. progress: as of
     `read_submission`.
     """
     table = IdTable(path)
-    _tell(table.notes, on_warning)
+    _tell(table.notes, progress)
     for column, make in (("landmarks", RecognitionSolution), ("images", RetrievalSolution)):
         if {"id", column, "usage"} <= table.columns:
             ids, rows, _ = table.read([column, "Usage"], _parse_truth)
             truths, usage = [truth for truth, _ in rows], [usage for _, usage in rows]
             if make is RecognitionSolution:
-                truths = _plain_truths(truths, str(path), on_warning)
+                truths = _plain_truths(truths, str(path), progress)
             return make(str(path), ids, object_array(truths), object_array(usage))
     raise LmrError(
         f"{path}:1: header is {table.header}; "
@@ -204,18 +205,18 @@ def _from_ordered_integers(ordered: LongArray) -> FloatArray:
     return bits.view(np.float64)
 
 
-def _plain_truths(truths: list[tuple[str, ...]], source: str, on_warning: Warn) -> list[tuple[str, ...]]:
+def _plain_truths(truths: list[tuple[str, ...]], source: str, progress: Progress) -> list[tuple[str, ...]]:
     """The labels as they are meant, without words for a blank cell."""
     spelling = spelling_of(label for truth in truths for label in truth)
-    _tell(spelling.notes(source), on_warning)
+    _tell(spelling.notes(source), progress)
     if not spelling.read_as:
         return truths
     return [tuple(meant for label in truth if (meant := spelling.of(label))) for truth in truths]
 
 
-def _tell(lines: list[str], on_warning: Warn) -> None:
+def _tell(lines: list[str], progress: Progress) -> None:
     for line in lines:
-        on_warning(line)
+        progress.warn(line)
 
 
 def _parse_answer(cells: Sequence[str]) -> tuple[str, float]:

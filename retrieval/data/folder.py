@@ -7,10 +7,11 @@ from pathlib import Path
 from retrieval.data.labels import compose
 from retrieval.data.rows import Codes, Columns, ids_of_paths
 from retrieval.errors import LmrError
-from retrieval.images.walk import PicturePath, Warn, walk_pictures
+from retrieval.images.walk import PicturePath, walk_pictures
+from retrieval.progress import Progress
 
 
-def read_folder(folder: Path, warn: Warn) -> Columns:
+def read_folder(folder: Path, progress: Progress) -> Columns:
     """`<label>/.../<picture>`: the topmost folder is the landmark; pictures directly in the folder have none.
 
     folder: may be a tar; tars in a folder count as unpacked where they lie. White space in a folder's name
@@ -18,7 +19,7 @@ def read_folder(folder: Path, warn: Warn) -> Columns:
     them differ, else the path within the folder. Ordered by path.
     Raises LmrError when there is no picture, one is there twice, or two folders get one name.
     """
-    found = list(walk_pictures(folder, warn))
+    found = list(walk_pictures(folder, progress))
     if not found:
         kind = "folder" if folder.is_dir() else "tar"
         raise LmrError(f"{folder}: no pictures in this {kind}; give one that holds <landmark>/<picture>")

@@ -21,6 +21,7 @@ from retrieval.data.table_file import OnRead
 from retrieval.errors import LmrError
 from retrieval.images.signatures import HEAD_BYTES, is_picture
 from retrieval.images.tars.headers import is_tar
+from retrieval.progress import SILENT, Progress
 
 _DIGEST_ROWS = 65536  # texts joined at a time
 _ROWS_AT_ONCE = 1 << 14
@@ -110,21 +111,18 @@ class Manifest:
         return total.hexdigest()
 
 
-def read_manifest(
-    path: str | Path, *, on_warning: Callable[[str], None] | None = None, on_read: OnRead = lambda _: None
-) -> Manifest:
+def read_manifest(path: str | Path, progress: Progress = SILENT) -> Manifest:
     """Reads a CSV or Parquet file, a folder or tar of pictures or one picture; files are told by their content.
 
-    on_warning: is given one line for each thing that was passed over. on_read: see open_table.
+    progress: is warned of each thing that was passed over, and told of the bytes of a CSV file as they are read.
     Raises LmrError when anything of it cannot be used; its message names the bad rows by line.
     """
-    warn = on_warning or _say_nothing
-    table = open_table(path, on_read)
+    table = open_table(path, progress.add)
     if table is None:
         source = Path(path)
         is_folder = source.is_dir() or is_tar(source)
-        return _manifest(str(path), read_folder(source, warn) if is_folder else read_single(source))
-    return _manifest(str(path), _read_table(table, read_layout(table), warn))
+        return _manifest(str(path), read_folder(source, progress) if is_folder else read_single(source))
+    return _manifest(str(path), _read_table(table, read_layout(table), progress))
 
 
 def open_table(path: str | Path, on_read: OnRead = lambda _: None) -> Table | None:
@@ -146,21 +144,21 @@ def open_table(path: str | Path, on_read: OnRead = lambda _: None) -> Table | No
     return ParquetTable(path, place) if head.startswith(b"PAR1") else CsvTable(path, on_read, place)
 
 
-def _read_table(table: Table, layout: Layout, warn: Callable[[str], None]) -> Columns:
+def _read_table(table: Table, layout: Layout, progress: Progress) -> Columns:
     for line in (*table.notes, *layout.notes(table.source)):
-        warn(line)
+        progress.warn(line)
     if layout.format == "clean":
         columns = read_clean(table, layout)
     elif layout.format == "open_images":
         columns = read_open_images(table, layout)
         if "box" in layout.columns:
-            warn(f"{table.source}: of the boxes only their labels are used")
+            progress.warn(f"{table.source}: of the boxes only their labels are used")
     else:
         columns = read_pictures(table, layout)
     if not columns.image_id:
         raise LmrError(f"{table.source} holds a header and no pictures; add a row for each picture")
     for line in columns.spell_out(table.source):
-        warn(line)
+        progress.warn(line)
     if isinstance(table, ParquetTable) and layout.format == "pictures" and "content" in layout.columns:
         columns.content = table.pictures(table.header[layout.columns["content"]])
     return columns
@@ -214,10 +212,6 @@ def _add_texts(update: Callable[[bytes], None], texts: Iterable[str]) -> None:
         part = [text.encode(errors="surrogateescape") for text in values[start : start + _DIGEST_ROWS]]
         update(np.array([len(text) for text in part], dtype=np.int64).tobytes())
         update(b"".join(part))
-
-
-def _say_nothing(_: str) -> None:
-    pass
 
 
 def manifest_lines(manifest: Manifest) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """What people call the landmarks: names and addresses by landmark_id."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -9,6 +9,7 @@ from retrieval.data.csv_table import BadRows, CsvTable
 from retrieval.data.formats import has_no_header, recognise
 from retrieval.data.labels import compose, require_apart, spelling_of
 from retrieval.errors import LmrError
+from retrieval.progress import SILENT, Progress
 from retrieval.words import agreeing, counted
 
 _SHOWN = 3
@@ -34,17 +35,17 @@ def shown_name(landmark_id: str, name: str) -> str:
     return name if compose("_".join(name.split())) == compose(landmark_id) else f"{name} ({landmark_id})"
 
 
-def read_names(path: str | Path, on_warning: Callable[[str], None] = lambda _: None) -> dict[str, Name]:
+def read_names(path: str | Path, progress: Progress = SILENT) -> dict[str, Name]:
     """Names by landmark_id: GLDv2 train_label_to_category.csv or train_label_to_hierarchical.csv, Open Images class
     descriptions, or a CSV file with landmark_id, name and perhaps address.
 
     A Wikimedia category's address is its address, and what follows `Category:` its name.
-    Raises LmrError on another file, and on bad rows by their line. on_warning: is given a line on columns that are
+    Raises LmrError on another file, and on bad rows by their line. progress: is warned of columns that are
     not separated by commas.
     """
     table = CsvTable(path)
     for note in table.notes:
-        on_warning(note)
+        progress.warn(note)
     layout = recognise(table.header, table.source)
     if layout.format != "names":
         raise LmrError(f"{path} holds no names; --names takes landmark_id,name[,address] or landmark_id,category")

@@ -1,12 +1,20 @@
-"""What a manifest holds, in one line, and what of it looks like a mistake."""
+"""Overview of a manifest as it is loaded: what it holds, in one line, and what of it looks like a mistake."""
 
 import itertools
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
-from retrieval.data.manifest import Manifest
+from retrieval.data.manifest import Manifest, read_manifest
+from retrieval.data.pipes import STDIN
+from retrieval.errors import LmrError
+from retrieval.progress import Progress
 from retrieval.words import counted
+
+_SHOWN_BYTES = 10_000_000  # of a file from which on reading it takes about a second
 
 # Names of the parts of a data set and of what holds one: as landmarks they mean that the folder above was given.
 _NO_LANDMARKS = re.compile(
@@ -16,6 +24,34 @@ _NO_LANDMARKS = re.compile(
 )
 
 _SHORTENED = re.compile(r"\d(\.\d+)?[eE]\+\d+")  # a long number as a spreadsheet saves it, equal to its like
+
+
+def load_manifest(path: Path, progress: Progress, *, is_background: bool = False) -> Manifest:
+    """As `read_manifest`; says what is in it, what is taken as what, and what looks wrong.
+
+    is_background: it is known that none of its images shows a landmark.
+    """
+    with reading(path, progress):
+        manifest = read_manifest(path, progress)
+    progress.warn(overview(manifest))
+    for line in doubts(manifest, is_folder=path.is_dir(), is_background=is_background):
+        progress.warn(f"warning: {line}")
+    return manifest
+
+
+@contextmanager
+def reading(path: Path, progress: Progress) -> Iterator[None]:
+    """A stretch over the bytes of a large file, to which what reads it adds."""
+    if path.is_file() and path.stat().st_size >= _SHOWN_BYTES:
+        progress.begin(f"reading {path.name}", path.stat().st_size, "B")
+    yield
+    progress.end()
+
+
+def require_there(path: Path) -> None:
+    """LmrError for a manifest that is not there, before anything that takes long; a store's reader tells of a store."""
+    if str(path) != STDIN and path.suffix not in (".h5", ".hdf5") and not path.exists():
+        raise LmrError(f"{path}: there is no such file or folder")
 
 
 def overview(manifest: Manifest) -> str:

@@ -1,178 +1,284 @@
-"""Fills a descriptor store from a manifest: begins it, goes on with it, or finds it finished."""
+"""Embedding a manifest: its images, a model and how it embeds them, to a descriptor store."""
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+import re
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from retrieval.arrays import LongArray
-from retrieval.data.manifest import Manifest
-from retrieval.embed.embedder import Describer
+from retrieval.data.pipes import STDIN, folder_beside
 from retrieval.errors import LmrError
-from retrieval.files.lock import output_lock
-from retrieval.images.source import PictureSource
-from retrieval.models.card import Card
-from retrieval.store.changes import Changes, Check, WatchedSource, find_changes
-from retrieval.store.store import (
-    TODO,
-    UNREADABLE,
-    StoreInfo,
-    StoreWriter,
-    create_store,
-    partial_path,
-    read_labels,
-    read_store_facts,
-    read_store_info,
-    reopen_store,
-    resume_store,
-)
-from retrieval.words import counted
+from retrieval.files.digest import sha256_json
+from retrieval.files.lock import output_locks
+from retrieval.jobs import ComputingJob, WritingJob, option, word_of
+from retrieval.models.request import DescriptionRequest, NetworkRequest
+from retrieval.words import agreeing, counted, none_can, shortened
 
-StoreDtype = Literal["float16", "float32"]
+if TYPE_CHECKING:
+    from retrieval.data.manifest import Manifest
+    from retrieval.embed.fill import FillReport, FillRun
+    from retrieval.models.card import Card
+    from retrieval.progress import Progress
+    from retrieval.store.changes import Changes
+
+MODEL = Path("model")
+N_NAMED = 5  # changed images that a line names
+N_LISTED = 20  # unreadable images that are listed with their reasons
+# What follows the name of a manifest. `a.1.csv` and `a.2.csv` are two names, as are folders that hold a point.
+_ENDINGS = re.compile(r"(?<=.)(\.(csv|tsv|txt|parquet|pq|tar|tgz|zip|gz))+\Z", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class FillRun:
-    """How a store is filled and who is told of it.
+@dataclass(frozen=True, kw_only=True)
+class UntrainedNetwork(NetworkRequest):
+    """A network that is used as it is; a neck that nothing has trained would only lose."""
 
-    retry_unreadable: also tries the unreadable pictures of a finished store again. check: what of a picture must be the
-    same for it to count as unchanged. n_workers: threads that look at the pictures of a store that is there.
-    on_begin: called with the number of pictures still to do. on_batch: with the number just done.
-    """
-
-    dtype: StoreDtype = "float16"
-    overwrite: bool = False
-    retry_unreadable: bool = False
-    check: Check = "size"
-    n_workers: int = 2
-    on_begin: Callable[[int], None] = lambda _: None
-    on_batch: Callable[[int], None] = lambda _: None
+    backbone: str = option(
+        "", help="Make the network: one of torchvision's for classification, timm:NAME or plain-cnn."
+    )
+    n_dimensions: int = option(0, help="Length of a descriptor; 0 = the pooled features, without a neck.")
 
 
-@dataclass(frozen=True, slots=True)
-class FillReport:
-    """What was done. unreadable: image_id -> reason, of the pictures met in this run.
+@dataclass(frozen=True, kw_only=True)
+class StoreFilling(ComputingJob):
+    """How a store is filled from images, and when what is there counts as theirs."""
 
-    changes: of the pictures since the store that was there was made. `updated`: a finished store of which some rows
-    were done anew.
-    """
-
-    state: Literal["made", "resumed", "updated", "unchanged"]
-    n_pictures: int
-    n_unreadable: int
-    unreadable: Mapping[str, str] = field(default_factory=dict)
-    changes: Changes = field(default_factory=Changes, compare=False)
-
-
-def fill_store(
-    path: Path,
-    manifest: Manifest,
-    source: PictureSource,
-    model: tuple[Card, Callable[[], Describer]],
-    run: FillRun,
-) -> FillReport:
-    """Descriptors of every picture of the manifest, in its order.
-
-    model: its card, and a function that loads what describes pictures as the card says; it is called only when there
-    is something to do.
-    Raises LmrError when the store that is there, finished or not, was begun for something else.
-    """
-    with output_lock(path):
-        return _fill_store(path, manifest, source, model, run)
-
-
-def _fill_store(
-    path: Path,
-    manifest: Manifest,
-    source: PictureSource,
-    model: tuple[Card, Callable[[], Describer]],
-    run: FillRun,
-) -> FillReport:
-    """As `fill_store`, by the one who holds the lock."""
-    card, load = model
-    require_same_job(path, manifest, card, run)
-    there = [] if run.overwrite else [place for place in (path, partial_path(path)) if place.exists()]
-    changes, again = Changes(), np.zeros(0, np.int64)
-    if there:
-        state, facts = read_store_facts(there[0])
-        changes = find_changes(state, facts, source, run.check, run.n_workers)
-        again = changes.to_do
-        if run.retry_unreadable and there[0] == path:
-            again = np.union1d(again, np.flatnonzero(state == UNREADABLE))
-        if there[0] == path and not len(again):
-            return FillReport("unchanged", len(state), int((state == UNREADABLE).sum()), changes=changes)
-    describer = load()
-    if there:
-        writer = reopen_store(path) if there[0] == path else resume_store(path)
-        writer.write_todo(again)
-        changes = replace(changes, damaged=writer.damaged)
-    else:
-        places = [os.path.abspath(place) if place else "" for place in map(source.where, range(len(manifest)))]
-        writer = create_store(path, manifest, places, store_info(card, manifest, run.dtype, describer.d))
-    unreadable = _fill(writer, np.flatnonzero(writer.state == TODO), (manifest, source), describer, run)
-    n_unreadable = int((writer.state == UNREADABLE).sum())
-    how: Literal["made", "resumed", "updated"] = "made" if not there else "updated" if there[0] == path else "resumed"
-    return FillReport(how, len(manifest), n_unreadable, unreadable, changes)
-
-
-def require_same_job(path: Path, manifest: Manifest, card: Card, run: FillRun) -> None:
-    """Raises LmrError when the store that is there, finished or not, was begun for something else."""
-    if path.is_dir():
-        raise LmrError(f"{path} is a folder; give the store another name")
-    info = store_info(card, manifest, run.dtype, 1)
-    for place in () if run.overwrite else (path, partial_path(path)):
-        if place.exists():
-            found, _ = read_store_info(place)
-            difference = found.difference(info)
-            if difference:
-                changed = _rows_changed(place, manifest) if found.fingerprint == info.fingerprint else ""
-                raise LmrError(f"{place} was made with {difference}{changed}; give --overwrite or another file name")
-
-
-def _rows_changed(store: Path, manifest: Manifest) -> str:
-    """In what rows a manifest differs from that of a store, for a person; '' when it is something else."""
-    before = read_labels(store)
-    labels = (*manifest.landmarks, "")
-    now = {name: labels[code] for name, code in zip(manifest.image_id, manifest.landmark, strict=True)}
-    n_new, n_gone = len(now.keys() - before.keys()), len(before.keys() - now.keys())
-    n_labels = sum(now[name] != before[name] for name in now.keys() & before.keys())
-    counts = ((n_new, "new"), (n_gone, "gone"), (n_labels, "with another landmark"))
-    said = ", ".join(f"{n:,} {what}" for n, what in counts if n)
-    return f": of its {counted(len(now), 'image')} {said}" if said else ""
-
-
-def store_info(card: Card, manifest: Manifest, dtype: StoreDtype, d: int) -> StoreInfo:
-    """What a store made by this model from this manifest says of itself."""
-    model, image_spec = card.of_store()
-    return StoreInfo(
-        fingerprint=card.fingerprint,
-        model=model,
-        image_spec=image_spec,
-        program_version=version("lmr"),
-        manifest_digest=manifest.digest,
-        dtype=dtype,
-        d=d,
+    images: Path | None = option(
+        None,
+        default_text="images/ beside the manifest",
+        help="Folder of the images: <id>.jpg, Google's a/b/c/<id>.jpg, tars that hold them, or what a path column is "
+        "relative to; or one tar.",
+    )
+    check: Literal["size", "content"] = option(
+        "size",
+        help="Images of a store that is there are unchanged by size and modification time, or only by content (reads "
+        "all). Changed ones are embedded again.",
     )
 
 
-def _fill(
-    writer: StoreWriter, rows: LongArray, pictures: tuple[Manifest, PictureSource], describer: Describer, run: FillRun
-) -> dict[str, str]:
-    """Describes these rows and finishes the store. Returns the unreadable ones: image_id -> reason."""
-    manifest, source = pictures
-    unreadable: dict[str, str] = {}
-    watched = WatchedSource(source)
-    with writer:
-        run.on_begin(len(rows))
-        for batch in describer.embed(watched, rows):
-            writer.write(batch.rows, batch.vectors, watched.take(batch.rows))
-            for row, reason in batch.unreadable.items():
-                writer.write_unreadable(row, reason, watched.take(np.array([row])))
-                unreadable[manifest.image_id[row]] = reason
-            run.on_batch(len(batch.rows) + len(batch.unreadable))
-        writer.finish()
-    return unreadable
+@dataclass(frozen=True)
+class EmbedJob(StoreFilling, WritingJob):
+    """Embed the images of a manifest.
+
+    network: made here and saved to `model`; None = the one that is in `model`.
+    """
+
+    manifest: Path = option(Path("train.csv"), is_argument=True)
+    _: KW_ONLY
+    model: Path = option(MODEL, help="Model folder, or a file of lmr export.")
+    output: Path | None = option(None, default_text="MANIFEST with .h5, beside it", help="Store to write.")
+    description: DescriptionRequest = field(default_factory=DescriptionRequest)
+    dtype: Literal["float16", "float32"] = option("float16", help="Storage dtype of the descriptors.")
+    retry_unreadable: bool = option(False, help="Try the unreadable images of a finished store again.")
+    network: UntrainedNetwork | None = None
+
+
+def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
+    """Makes, completes or finds the store of a manifest; where it is, and what was done.
+
+    Raises LmrError for what cannot be used, a store that was made of something else, and where no image is readable.
+    """
+    from retrieval.data.overview import load_manifest
+    from retrieval.embed.fill import require_same_job
+    from retrieval.images.source import images_folder, index_tars
+
+    named = store_name(job.manifest, "output")
+    with output_locks(job.output or named, job.model if job.network else None, wait=job.wait, progress=job.progress):
+        output = job.output or find_store(job.manifest, "output", job.progress)
+        index_tars(job.manifest, job.progress)
+        rows = load_manifest(job.manifest, job.progress)
+        images = images_folder(job.images, job.manifest, job.progress)
+
+        def check(card: "Card") -> None:
+            require_same_job(output, rows, card, fill_run(job))
+
+        card = _find_card(job) if job.network is None else _make_card(job, job.network, check)
+        return output, embed_manifest(rows, images, (job.model, card), output, fill_run(job), job)
+
+
+def embed_manifest(
+    manifest: "Manifest",
+    images: Path,
+    model: "tuple[Path, Card]",
+    output: Path,
+    run: "FillRun",
+    job: StoreFilling,
+) -> "FillReport":
+    """Fills the store `output`, and tells of images that changed or cannot be read."""
+    from dataclasses import replace
+
+    from retrieval.embed.fill import fill_store
+    from retrieval.embed.load import plan_describer
+    from retrieval.images.source import PictureSource
+    from retrieval.parallel import count_workers
+
+    progress = job.progress
+    workers = max(1, count_workers(job.workers, progress))
+    load = plan_describer(*model, device=job.device, threads=job.threads, n_workers=workers)
+    run = replace(run, n_workers=workers, progress=progress)
+    report = fill_store(output, manifest, PictureSource(manifest, images), (model[1], load), run)
+    _tell_changes(report.changes, manifest, output, progress)
+    list_unreadable(dict(report.unreadable), report.n_unreadable, report.n_pictures, progress)
+    if report.n_unreadable == report.n_pictures:
+        raise LmrError(
+            f"{manifest.source}: {none_can(report.n_pictures, 'picture', whose='its')} be found and read; "
+            "check `images`, and give `retry_unreadable` once they can be"
+        )
+    return report
+
+
+def fill_run(job: EmbedJob) -> "FillRun":
+    """How the store of a job is filled."""
+    from retrieval.embed.fill import FillRun
+
+    return FillRun(job.dtype, job.overwrite, job.retry_unreadable, job.check)
+
+
+def store_name(manifest: Path, word: str) -> Path:
+    """The store of a manifest, beside it: `data/val.csv` -> `data/val.h5`, `data/photos/` -> `data/photos.h5`.
+
+    Of standard input and other open files `stdin.h5` in the working folder.
+    LmrError that names `word`, which gives another, where it is not there and nothing can be written.
+    """
+    folder, name = folder_beside(manifest), _bare_name(manifest)
+    is_open_file = str(manifest) == STDIN or str(manifest).startswith(("/dev/", "/proc/"))
+    store = folder / ("stdin.h5" if is_open_file else f"{name}.h5")
+    if folder.is_dir() and not os.access(folder, os.W_OK) and not store.exists():
+        raise LmrError(f"{folder}: nothing can be written beside {manifest.name}; give `{word}` STORE.h5")
+    return store
+
+
+def _bare_name(manifest: Path) -> str:
+    name = os.path.basename(os.path.abspath(manifest))
+    return name if manifest.is_dir() else _ENDINGS.sub("", name)
+
+
+def find_store(manifest: Path, word: str, progress: "Progress") -> Path:
+    """As `store_name`; warns when the store is made anew although one of its name lies in the working folder."""
+    store, other = store_name(manifest, word), Path(_bare_name(manifest) + ".h5")
+    made = (store, store.with_name(store.name + ".partial"))
+    if other.exists() and not any(path.exists() for path in made):
+        progress.warn(
+            f"{other} is there, but stores lie beside their manifests: {store} is made; `{word}` {other} takes it"
+        )
+    return store
+
+
+def list_unreadable(unreadable: dict[str, str], n_unreadable: int, n_pictures: int, progress: "Progress") -> None:
+    """Warns of the unreadable images: the first ones with their reasons, then a count."""
+    for image_id, reason in list(unreadable.items())[:N_LISTED]:
+        progress.warn(f"unreadable: {shortened(image_id)}: {shortened(reason)}")
+    if len(unreadable) > N_LISTED:
+        progress.warn(f"unreadable: and {len(unreadable) - N_LISTED} more; lmr info STORE lists them")
+    if n_unreadable:
+        progress.warn(
+            f"{counted(n_unreadable, 'picture', of=n_pictures)} {agreeing(n_unreadable, 'is', 'are')} unreadable and "
+            f"{agreeing(n_unreadable, 'has', 'have')} no descriptor"
+        )
+
+
+def _tell_changes(changes: "Changes", manifest: "Manifest", output: Path, progress: "Progress") -> None:
+    """Warns of images that are not what they were when the store was made."""
+    if not changes.is_known:
+        progress.warn(f"{output} does not say what its pictures were (it is of an earlier lmr): all count as unchanged")
+    told = {
+        "replaced since they were embedded, embedded again": changes.replaced,
+        "there that were not there before, embedded": changes.returned,
+        "gone or not readable any more, their descriptors stay": changes.gone,
+        "not as they were written (a power cut, or a failing disk), embedded again": changes.damaged,
+    }
+    for what, rows in told.items():
+        if len(rows):
+            names = ", ".join(manifest.image_id[rows[:N_NAMED]])
+            more = f" and {len(rows) - N_NAMED:,} more" if len(rows) > N_NAMED else ""
+            of_what = "descriptor" if rows is changes.damaged else "picture"
+            progress.warn(f"{counted(len(rows), of_what, of=len(manifest))} {what}: {names}{more}")
+
+
+def _find_card(job: EmbedJob) -> "Card":
+    """The card of the model, with the preparation that was asked for."""
+    from retrieval.embed.load import describe_otherwise, open_card
+    from retrieval.models.card import CARD
+
+    if job.model.suffix != ".onnx" and not (job.model / CARD).exists():
+        raise LmrError(
+            f"{job.model}: there is no model; make one with lmr train train.csv, "
+            "or use lmr embed --backbone resnet50 --pretrained"
+        )
+    return describe_otherwise(job.model, open_card(job.model), job.description.description())
+
+
+def _make_card(job: EmbedJob, network: NetworkRequest, check: "Callable[[Card], None]") -> "Card":
+    """Makes the network that was asked for and saves it to the model folder, unless that very model is there.
+
+    check: is given its card before anything is written, and may raise.
+    """
+    model, asked = job.model, job.description
+    if not network.backbone:
+        plain = UntrainedNetwork()
+        others = [word_of(item) for item in fields(network) if getattr(network, item.name) != getattr(plain, item.name)]
+        first = others[0] if others else "pooling"
+        raise LmrError(f"`{first}` needs `backbone`; without it the network is the one in `model` {model}")
+    network.require()
+    request = sha256_json(
+        network.identity(
+            size=asked.size,
+            fit=asked.fit,
+            colors=asked.colors,
+            descriptor=asked.descriptor,
+            scales=asked.scales,
+            flip=asked.flip,
+        )
+    )
+    if not job.overwrite and (made := _made_already(model, request)) is not None:
+        return made
+    import torch
+
+    from retrieval.models.card import CARD, STATE_NAME, ModelCard, read_card, require_no_strangers
+    from retrieval.models.checkpoint import save_model, weights_digest
+    from retrieval.models.device import resolve_device
+
+    resolve_device(job.device)
+    torch.manual_seed(0)
+    made_network, spec = network.build(asked)
+    card = ModelCard(made_network.config, spec, weights_digest(made_network)).described(asked.description())
+    made_network.length(card.descriptor)  # refuses what the network does not have
+    if (model / CARD).exists() and not job.overwrite:
+        found = read_card(model)
+        if (found.config, found.weights_sha256) != (card.config, card.weights_sha256):
+            raise LmrError(f"{model} holds another model; give `overwrite` or another `model`")
+        return card
+    check(card)
+    if not job.overwrite:
+        require_no_strangers(model)
+    if (model / STATE_NAME).exists():
+        (model / STATE_NAME).unlink()
+    made_by = {
+        "backbone": network.backbone,
+        "pretrained": network.pretrained,
+        "weights": str(network.weights or ""),
+        "request": request,
+    }
+    return save_model(
+        model,
+        made_network,
+        card.image_spec,
+        flip=card.flip,
+        descriptor=card.descriptor,
+        scales=card.scales,
+        made_by=made_by,
+    )
+
+
+def _made_already(model: Path, request: str) -> "Card | None":
+    """The card of the model that the same request made, where it is whole: known without making it again."""
+    from retrieval.models.card import CARD, read_card, require_weights
+
+    if not (model / CARD).exists():
+        return None
+    try:
+        card = read_card(model)
+        require_weights(model, card)
+    except LmrError:
+        return None
+    return card if card.made_by.get("request") == request else None

@@ -13,6 +13,7 @@ from pathlib import Path
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_error
 from retrieval.files.mounts import weak_locks
+from retrieval.progress import Progress
 
 try:
     import fcntl
@@ -56,6 +57,24 @@ def output_lock(output: Path, *, wait: bool = False, tell: Tell = lambda _: None
         finally:
             if descriptor is not None:
                 _release(descriptor, path)
+
+
+@contextlib.contextmanager
+def output_locks(*outputs: Path | None, wait: bool, progress: Progress) -> Iterator[None]:
+    """Holds the lock of each output that is asked for, from before it is looked at until it is in place.
+
+    All of a job's are given at once, so that two jobs that wait for each other's do not wait for ever.
+    Raises LmrError where another run writes one of them, unless it is to wait, and where two are one file.
+    """
+    by_place: dict[str, Path] = {}
+    for output in filter(None, outputs):
+        other = by_place.setdefault(os.path.realpath(output), output)
+        if other is not output:
+            raise LmrError(f"{other} and {output} are one file, and both would be written; give them two names")
+    with contextlib.ExitStack() as held:
+        for _, output in sorted(by_place.items()):
+            held.enter_context(output_lock(output, wait=wait, tell=progress.warn))
+        yield
 
 
 def lock_path(output: Path) -> Path:

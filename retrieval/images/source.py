@@ -28,7 +28,8 @@ from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
 from retrieval.images.signatures import PICTURE_SUFFIXES
 from retrieval.images.tars.archive import Found, TarSet, find_member, is_tar, is_tar_name, list_tars, open_tar
-from retrieval.images.walk import Warn, walk_pictures
+from retrieval.images.walk import walk_pictures
+from retrieval.progress import SILENT, Progress
 
 URL_TIMEOUT_S = 20.0  # for a whole picture of a query
 QUERY_AGENT = "lmr/0.1 (looks at one picture for a person)"
@@ -183,14 +184,50 @@ class QueryPicture:
         return fetch_picture(self.where, rules)
 
 
-def list_pictures(paths: Sequence[str], warn: Warn = lambda _: None) -> list[QueryPicture]:
+def list_pictures(paths: Sequence[str], progress: Progress = SILENT) -> list[QueryPicture]:
     """The pictures that paths of pictures, folders and tars (all pictures in them) and URLs name, in their order.
 
-    warn: is given a line for each kind of thing that was passed over in a folder.
+    progress: is warned of each kind of thing that was passed over in a folder.
     Raises LmrError on a path that does not exist, a folder or tar without pictures, a tar that cannot be used, and a
     URL that is not http or https.
     """
-    return [picture for path in paths for picture in _pictures_of(path, warn)]
+    return [picture for path in paths for picture in _pictures_of(path, progress)]
+
+
+def images_folder(images: Path | None, manifest_path: Path, progress: Progress = SILENT) -> Path:
+    """The folder or tar of images: the one asked for, the manifest itself if it is one, or images/ beside it.
+
+    Indexes the tars in it, which takes a while the first time, and warns of what is wrong with them.
+    """
+    if images is None and (manifest_path.is_dir() or is_tar(manifest_path)):
+        return manifest_path
+    above = folder_beside(manifest_path)
+    beside = above / "images"
+    folder = images_place(images) if images is not None else beside if beside.is_dir() else above
+    tars = index_tars(folder, progress)
+    for line in tars.warnings() if tars else ():
+        progress.warn(line)
+    return folder
+
+
+def images_place(images: Path) -> Path:
+    """The folder or tar of images that was asked for. LmrError when it is neither."""
+    if not images.exists():
+        raise LmrError(f"`images` {images}: there is no such folder")
+    if not images.is_dir() and not is_tar(images):
+        raise LmrError(f"`images` {images}: neither a folder nor a tar; give what the pictures are in")
+    return images
+
+
+def index_tars(place: Path, progress: Progress = SILENT) -> TarSet | None:
+    """Indexes a tar, or the tars directly in a folder, where that is not done yet; None for anything else.
+
+    Raises LmrError for a tar given by name that cannot be used.
+    """
+    if place.is_dir():
+        paths = list_tars(place)
+        return TarSet(paths, progress) if paths else None
+    return open_tar(place, progress) if is_tar(place) else None
 
 
 def read_picture(path: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
@@ -241,14 +278,14 @@ def picture_state(path: str) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _pictures_of(path: str, warn: Warn) -> Iterator[QueryPicture]:
+def _pictures_of(path: str, progress: Progress) -> Iterator[QueryPicture]:
     if "://" in path and not os.path.exists(path):
         if not _is_url(path):
             raise LmrError(f"{path}: only http and https are fetched; give such a URL or a file")
         yield QueryPicture(path)
     elif os.path.isdir(path) or is_tar(path):
         kind = "folder" if os.path.isdir(path) else "tar"
-        paths = [found.path for found in walk_pictures(Path(path), warn if kind == "folder" else lambda _: None)]
+        paths = [found.path for found in walk_pictures(Path(path), progress if kind == "folder" else SILENT)]
         if not paths:
             raise LmrError(f"{path}: no pictures in this {kind}; give a picture or a {kind} that holds some")
         yield from (QueryPicture(os.path.join(path, name)) for name in paths)

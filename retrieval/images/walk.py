@@ -2,17 +2,15 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from retrieval.errors import LmrError
 from retrieval.images.signatures import PICTURE_SUFFIXES, is_hidden, is_text_name
 from retrieval.images.tars.archive import TarSet, is_tar_name, open_tar
-from retrieval.images.tars.build_index import Listener
+from retrieval.progress import Progress
 from retrieval.words import agreeing, counted
-
-Warn = Callable[[str], None]
 
 _SHOWN = 10
 _DEEPEST = 200  # levels of folders
@@ -30,18 +28,18 @@ class PicturePath:
     unpacked: str
 
 
-def walk_pictures(place: Path, warn: Warn) -> Iterator[PicturePath]:
+def walk_pictures(place: Path, progress: Progress) -> Iterator[PicturePath]:
     """The pictures below a folder or in a tar, told by their suffix and sorted; hidden files left out.
 
-    What has a picture's name and is none, such as a link that leads nowhere, is among them. warn: is given a line for
+    What has a picture's name and is none, such as a link that leads nowhere, is among them. progress: is warned of
     each kind of thing that was passed over. Raises LmrError for a folder or tar that cannot be used where it is the
     place itself.
     """
     passed = _Passed()
     if place.is_dir():
-        walk = _walk(str(place), PicturePath("", ""), frozenset(), (warn, passed))
+        walk = _walk(str(place), PicturePath("", ""), frozenset(), (progress, passed))
     else:
-        walk = _walk_tar(place, warn, passed)
+        walk = _walk_tar(place, progress, passed)
     for found in walk:
         suffix = os.path.splitext(found.path)[1].lower()
         if not is_text_name(found.path):
@@ -51,7 +49,7 @@ def walk_pictures(place: Path, warn: Warn) -> Iterator[PicturePath]:
         else:
             yield found
     for line in passed.lines(place):
-        warn(line)
+        progress.warn(line)
 
 
 @dataclass(slots=True)
@@ -97,7 +95,7 @@ def _escaped(path: str) -> str:
 
 
 def _walk(
-    folder: str, above: PicturePath, identities: frozenset[tuple[int, int]], told: tuple[Warn, _Passed]
+    folder: str, above: PicturePath, identities: frozenset[tuple[int, int]], told: tuple[Progress, _Passed]
 ) -> Iterator[PicturePath]:
     """Files below, links to folders followed but not in circles. above: what the paths begin with."""
     if above.path.count("/") > _DEEPEST:
@@ -138,26 +136,26 @@ def _kind(entry: "os.DirEntry[str]") -> str:
         return str(error.strerror)
 
 
-def _walk_tar(tar: Path, warn: Warn, passed: _Passed) -> Iterator[PicturePath]:
+def _walk_tar(tar: Path, progress: Progress, passed: _Passed) -> Iterator[PicturePath]:
     """Its pictures. One folder around all others, as `tar cf photos.tar photos` makes, is left out of `unpacked`."""
-    tars = open_tar(tar, Listener(on_warning=warn))
+    tars = open_tar(tar, progress)
     for line in tars.warnings():
-        warn(line)
+        progress.warn(line)
     passed.n_in_tars += tars.n_other
     names = tars.names(str(tar))
     tops = {name.split("/", 1)[0] for name in names}
     if len(tops) == 1 and all(name.count("/") >= 2 for name in names):
-        warn(f"{tar}: all pictures are below {tops.pop()}/; the folders in that are taken for the landmarks")
+        progress.warn(f"{tar}: all pictures are below {tops.pop()}/; the folders in that are taken for the landmarks")
         yield from (PicturePath(name, name.split("/", 1)[1]) for name in names)
     else:
         yield from (PicturePath(name, name) for name in names)
 
 
-def _open(paths: list[Path], warn: Warn, passed: _Passed) -> TarSet | None:
+def _open(paths: list[Path], progress: Progress, passed: _Passed) -> TarSet | None:
     if not paths:
         return None
-    tars = TarSet(paths, Listener(on_warning=warn))
+    tars = TarSet(paths, progress)
     for line in tars.warnings():
-        warn(line)
+        progress.warn(line)
     passed.n_in_tars += tars.n_other
     return tars

@@ -31,6 +31,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+os.environ["OMP_NUM_THREADS"] = "1"  # a forked process has no OpenMP threads but its own, and would wait for others
 
 from examples import Kind, make_kinds  # noqa: E402
 

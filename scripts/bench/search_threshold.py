@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from index.search.flat import flat as search
+from index.search import flat as search
 
 D = 512
 K = 30

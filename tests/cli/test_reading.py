@@ -6,7 +6,8 @@ import pytest
 from tiny_set import hear, write_csv
 
 from cli import reading
-from cli.progress import PictureBar
+from cli.progress import TerminalProgress
+from retrieval.data import overview
 from retrieval.data.manifest import read_manifest
 
 ROWS = "id,landmark_id\n" + "".join(f"{i:08x},{i % 7}\n" for i in range(40_000))
@@ -16,15 +17,15 @@ def watch(monkeypatch) -> tuple[list[int], list[int]]:
     """What bars are begun with, and what is added to them."""
     begun: list[int] = []
     added: list[int] = []
-    monkeypatch.setattr(PictureBar, "begin", lambda _, n: begun.append(n))
-    monkeypatch.setattr(PictureBar, "add", lambda _, n: added.append(n))
+    monkeypatch.setattr(TerminalProgress, "begin", lambda _, what, n, unit: begun.append(n))
+    monkeypatch.setattr(TerminalProgress, "add", lambda _, n: added.append(n))
     return begun, added
 
 
 def test_a_large_manifest_is_read_with_a_bar_over_its_bytes(tmp_path, monkeypatch):
     path = tmp_path / "train.csv"
     path.write_text(ROWS)
-    monkeypatch.setattr(reading, "_SHOWN_BYTES", len(ROWS))
+    monkeypatch.setattr(overview, "_SHOWN_BYTES", len(ROWS))
     begun, added = watch(monkeypatch)
     assert reading.load_manifest(path).digest == read_manifest(path).digest
     assert begun == [len(ROWS)]

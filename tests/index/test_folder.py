@@ -13,9 +13,9 @@ import pytest
 
 from index.calibrate.calibration import CalibrationSettings, Origin, calibrate
 from index.calibrate.tune import CalibrationQueries, Grid
+from index.folder import build as building
+from index.folder import folder as folder_module
 from index.folder.build import BuildOptions, build_folder
-from index.folder.folder import build as building
-from index.folder.folder import folder as folder_module
 from index.folder.folder import open_folder, read_info, replace_calibration, write_info
 from index.folder.inputs import BuildInputs
 from index.metrics import make_truths

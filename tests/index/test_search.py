@@ -6,8 +6,8 @@ import faiss
 import numpy as np
 import pytest
 
+from index.search import flat as search
 from index.search.flat import FlatIndex, Neighbours
-from index.search.flat import flat as search
 from retrieval.errors import LmrError
 
 

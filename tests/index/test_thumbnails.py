@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from index.folder import thumbnails as module
 from index.folder.build import BuildOptions, build_folder
 from index.folder.folder import open_folder, read_info, write_info
-from index.folder.folder import thumbnails as module
 from index.folder.inputs import BuildInputs
 from index.folder.thumbnail_config import ThumbnailPlan
 from index.folder.thumbnails import Thumbnails, make_thumbnail, write_thumbnails

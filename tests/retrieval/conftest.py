@@ -27,7 +27,7 @@ def one_thread() -> None:
 @pytest.fixture
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network computes in float32, whatever this machine is fast in."""
-    for module in ("embedding", "training.parts"):
+    for module in ("embed.torch_embedder", "train.state"):
         monkeypatch.setattr(f"retrieval.{module}.fast_dtype", lambda _: torch.float32)
 
 

@@ -10,6 +10,7 @@ from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images import walk
 from retrieval.images.source import PictureSource
+from retrieval.progress import Recorder
 
 COMPOSED, DECOMPOSED = "Caf\u00e9", "Cafe\u0301"
 
@@ -57,7 +58,7 @@ def test_links_in_circles_and_pipes_are_unreadable_pictures(tmp_path: Path) -> N
     (folder / "around").symlink_to("around")
     os.mkfifo(folder / "pipe.jpg")
     said: list[str] = []
-    manifest = read_manifest(tmp_path, on_warning=said.append)
+    manifest = read_manifest(tmp_path, Recorder(said))
     assert manifest.image_id.tolist() == ["dangling", "good", "loop", "pipe"]
     named = f"{folder}/around: Too many levels of symbolic links"
     assert said == [f"{tmp_path}: 1 unreadable folder or link was passed over: {named}"]
@@ -70,7 +71,7 @@ def test_folders_in_folders_without_end_are_passed_over(tmp_path: Path, monkeypa
     for place in (tmp_path / "top.jpg", deep / "low.jpg", deep / "4" / "lower.jpg"):
         place.write_bytes(b"picture")
     said: list[str] = []
-    assert [found.path for found in walk.walk_pictures(tmp_path, said.append)] == ["1/2/3/low.jpg", "top.jpg"]
+    assert [found.path for found in walk.walk_pictures(tmp_path, Recorder(said))] == ["1/2/3/low.jpg", "top.jpg"]
     assert said == [f"{tmp_path}: 1 unreadable folder or link was passed over: {deep / '4'}: below more than 3 folders"]
 
 
@@ -92,7 +93,7 @@ def test_a_name_that_is_no_text_is_named_and_does_not_block_the_folder(tmp_path:
     with open(os.fsencode(tmp_path) + b"/A/caf\xe9.jpg", "wb") as file:
         file.write(b"picture")
     said: list[str] = []
-    assert read_manifest(tmp_path, on_warning=said.append).image_id.tolist() == ["good"]
+    assert read_manifest(tmp_path, Recorder(said)).image_id.tolist() == ["good"]
     assert said == [
         f"{tmp_path}: 1 file whose name is not UTF-8 or holds control characters was passed over; "
         "rename it: A/caf\\udce9.jpg"
@@ -103,7 +104,7 @@ def test_files_that_are_passed_over_are_counted_by_kind(tmp_path: Path) -> None:
     for name in ("a.jpg", "1.txt", "2.TXT", "3.pdf", "README"):
         (tmp_path / name).write_bytes(b"x")
     said: list[str] = []
-    read_manifest(tmp_path, on_warning=said.append)
+    read_manifest(tmp_path, Recorder(said))
     assert said == [
         f"{tmp_path}: 4 files that are not pictures by their suffix were passed over: "
         "2 .txt, 1 .pdf, 1 without a suffix"

@@ -11,12 +11,13 @@ from tiny_world import CPU, SPEC, jpeg, tiny_model
 
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.embed.embedder import Describer
-from retrieval.embed.job import FillReport, FillRun, fill_store, require_same_job, store_info
+from retrieval.embed.fill import FillReport, FillRun, fill_store, require_same_job, store_info
 from retrieval.embed.torch_embedder import Embedder, make_embedder
 from retrieval.errors import LmrError
 from retrieval.images.source import PictureSource
 from retrieval.models.checkpoint import ModelCard, weights_digest
 from retrieval.models.network import DescriptorModel
+from retrieval.progress import Recorder
 from retrieval.store.store import DONE, TODO, UNREADABLE, create_store, partial_path, read_store, read_store_info
 
 RUN = FillRun(dtype="float32")
@@ -26,6 +27,17 @@ Made = Callable[..., tuple[Manifest, PictureSource]]
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retrieval.embed.torch_embedder.CPU_BATCH", 3)
+
+
+class Stopping(Recorder):
+    """Calls a function with what was done."""
+
+    def __init__(self, stop: Callable[[int], None]) -> None:
+        super().__init__()
+        self.stop = stop
+
+    def add(self, n: int) -> None:
+        self.stop(n)
 
 
 def card_of(model: DescriptorModel, **changes: Any) -> ModelCard:
@@ -56,7 +68,7 @@ def test_a_store_holds_every_picture_in_the_order_of_the_manifest(tmp_path: Path
     (tmp_path / "images" / "p7.jpg").unlink()
     begun: list[int] = []
     done: list[int] = []
-    run = dataclasses.replace(RUN, on_begin=begun.append, on_batch=done.append)
+    run = dataclasses.replace(RUN, progress=Recorder(begun=begun, added=done))
     report = fill_store(tmp_path / "x.h5", manifest, source, model_of(), run)
     assert (report.state, report.n_pictures, report.n_unreadable) == ("made", 11, 2)
     assert set(report.unreadable) == {"p4", "p7"}
@@ -170,7 +182,7 @@ def interrupt(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fill_store(path, manifest, source, model or model_of(), dataclasses.replace(run, on_batch=stop))
+        fill_store(path, manifest, source, model or model_of(), dataclasses.replace(run, progress=Stopping(stop)))
 
 
 def content(path: Path) -> dict[str, Any]:
@@ -190,7 +202,7 @@ def test_a_resumed_job_ends_with_the_same_file(tmp_path: Path, make_manifest: Ma
     todo = int((read_store_info(partial_path(stopped))[1] == TODO).sum())
     assert todo == max(0, 11 - 3 * n_batches)
     begun: list[int] = []
-    report = fill_store(stopped, manifest, source, model_of(), dataclasses.replace(RUN, on_begin=begun.append))
+    report = fill_store(stopped, manifest, source, model_of(), dataclasses.replace(RUN, progress=Recorder(begun=begun)))
     assert report.state == "resumed"
     assert report.n_unreadable == 2
     assert begun == [todo]
@@ -206,7 +218,7 @@ def test_unreadable_pictures_of_a_finished_store_are_tried_again(tmp_path: Path,
     fill_store(path, manifest, source, model_of(), RUN)
     picture.write_bytes(good)
     begun: list[int] = []
-    retry = dataclasses.replace(RUN, retry_unreadable=True, on_begin=begun.append)
+    retry = dataclasses.replace(RUN, retry_unreadable=True, progress=Recorder(begun=begun))
     report = fill_store(path, manifest, source, model_of(), retry)
     assert begun == [2]
     assert (report.state, report.n_unreadable, list(report.unreadable)) == ("updated", 1, ["p8"])
@@ -237,7 +249,7 @@ def test_a_full_disk_in_the_middle_is_resumed(
     )
     monkeypatch.undo()
     begun: list[int] = []
-    fill_store(path, manifest, source, model_of(), dataclasses.replace(RUN, on_begin=begun.append))
+    fill_store(path, manifest, source, model_of(), dataclasses.replace(RUN, progress=Recorder(begun=begun)))
     assert begun == [6]
     assert read_store(path).done.all()
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from retrieval.arrays import ObjArray
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.errors import LmrError
+from retrieval.progress import Recorder
 
 LINES_OF_BAD_FILE = "1 bad row; correct or remove, nothing of the file was used"
 
@@ -107,7 +108,7 @@ def test_open_images_boxes_are_read_for_their_labels(tmp_path: Path) -> None:
     text = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded\n" + box + box
     warnings: list[str] = []
     path = write(tmp_path, text, "boxes.csv")
-    manifest = read_manifest(path, on_warning=warnings.append)
+    manifest = read_manifest(path, Recorder(warnings))
     assert (manifest.image_id.tolist(), labels(manifest), dict(manifest.more_landmarks)) == (["a"], ["/m/1"], {})
     assert warnings == [f"{path}: of the boxes only their labels are used"]
 
@@ -191,7 +192,7 @@ def test_a_missing_file_is_named() -> None:
 def test_an_unknown_column_is_passed_over_and_said_so(tmp_path: Path) -> None:
     warnings: list[str] = []
     path = write(tmp_path, "id,landmark_id,photographer\na,1,me\n")
-    assert labels(read_manifest(path, on_warning=warnings.append)) == ["1"]
+    assert labels(read_manifest(path, Recorder(warnings))) == ["1"]
     assert warnings == [f"{path}: not used: photographer"]
 
 
@@ -389,14 +390,14 @@ def test_columns_are_separated_by_what_the_header_shows(tmp_path: Path, text: st
     path = tmp_path / "train.tsv"
     path.write_text(text, encoding=encoding, newline="")
     warnings: list[str] = []
-    manifest = read_manifest(path, on_warning=warnings.append)
+    manifest = read_manifest(path, Recorder(warnings))
     assert (manifest.image_id.tolist(), labels(manifest)) == (["a", "b"], ["1", ""])
     assert warnings[0] == f"{path}: columns separated by {name}"
 
 
 def test_commas_are_said_by_excel_without_a_word(tmp_path: Path) -> None:
     warnings: list[str] = []
-    manifest = read_manifest(write(tmp_path, "sep=,\nid,landmark_id\na;b,1\n"), on_warning=warnings.append)
+    manifest = read_manifest(write(tmp_path, "sep=,\nid,landmark_id\na;b,1\n"), Recorder(warnings))
     assert (manifest.image_id.tolist(), warnings) == (["a;b"], [])
 
 

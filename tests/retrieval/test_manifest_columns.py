@@ -7,6 +7,7 @@ import pytest
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.errors import LmrError
 from retrieval.images.source import PictureSource
+from retrieval.progress import Recorder
 
 
 def write(folder: Path, text: str) -> Path:
@@ -18,7 +19,7 @@ def write(folder: Path, text: str) -> Path:
 def read(folder: Path, text: str) -> tuple[Manifest, list[str]]:
     said: list[str] = []
     path = write(folder, text)
-    manifest = read_manifest(path, on_warning=said.append)
+    manifest = read_manifest(path, Recorder(said))
     return manifest, [line.replace(str(path), "t.csv") for line in said]
 
 

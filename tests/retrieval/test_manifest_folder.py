@@ -9,6 +9,7 @@ import pytest
 
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.errors import LmrError
+from retrieval.progress import Recorder
 
 
 def labels(manifest: Manifest) -> list[str]:
@@ -64,7 +65,7 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
 def test_other_files_are_passed_over_and_counted(tmp_path: Path) -> None:
     warnings: list[str] = []
     make(tmp_path, "a/1.jpg", "a/notes.txt", "b/movie.mp4")
-    assert len(read_manifest(tmp_path, on_warning=warnings.append)) == 1
+    assert len(read_manifest(tmp_path, Recorder(warnings))) == 1
     assert warnings == [f"{tmp_path}: 2 files that are not pictures by their suffix were passed over: 1 .txt, 1 .mp4"]
 
 
@@ -104,7 +105,7 @@ def test_a_folder_that_cannot_be_entered_is_one_unreadable_entry(
         return real(path, *args, **keywords)
 
     monkeypatch.setattr(os, call, refuse)
-    manifest = read_manifest(tmp_path, on_warning=warnings.append)
+    manifest = read_manifest(tmp_path, Recorder(warnings))
     assert manifest.image_id.tolist() == ["1", "3"]
     assert labels(manifest) == ["a", "z"]
     assert warnings == [

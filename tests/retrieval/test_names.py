@@ -6,6 +6,7 @@ import pytest
 
 from retrieval.data.names import Name, of_no_landmark, read_names, shown_name
 from retrieval.errors import LmrError
+from retrieval.progress import Recorder
 
 ADDRESS = "http://commons.wikimedia.org/wiki/Category:"
 
@@ -96,5 +97,5 @@ def test_a_name_with_decomposed_letters_is_the_name_of_its_composed_label() -> N
 def test_columns_may_be_separated_by_tabs(tmp_path: Path) -> None:
     path = write(tmp_path, "landmark_id\tname\n1\tCastle, old\n")
     said: list[str] = []
-    assert read_names(path, said.append) == {"1": Name("Castle, old")}
+    assert read_names(path, Recorder(said)) == {"1": Name("Castle, old")}
     assert said == [f"{path}: columns separated by tabs"]

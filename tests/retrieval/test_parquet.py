@@ -12,6 +12,7 @@ from retrieval.data.parquet import ParquetTable, longest_in_dictionaries
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
 from retrieval.images.source import PictureSource
+from retrieval.progress import Recorder
 
 
 def labels(manifest: Manifest) -> list[str]:
@@ -89,7 +90,7 @@ def test_an_image_column_of_file_names_is_the_path_of_each_picture(tmp_path: Pat
     (tmp_path / "a.jpg").write_bytes(b"A")
     (tmp_path / "b.jpg").write_bytes(b"B")
     said: list[str] = []
-    manifest = read_manifest(tmp_path / "t.parquet", on_warning=said.append)
+    manifest = read_manifest(tmp_path / "t.parquet", Recorder(said))
     assert (manifest.image_id.tolist(), labels(manifest)) == (["b", "a"], ["7", ""])
     assert [PictureSource(manifest, None).read(row) for row in range(2)] == [b"B", b"A"]
     assert said == [f"{tmp_path / 't.parquet'}: image taken as path, label taken as landmark_id"]

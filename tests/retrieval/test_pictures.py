@@ -12,6 +12,7 @@ from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.limits import Limits
 from retrieval.images.source import PictureSource, list_pictures, read_picture
+from retrieval.progress import Recorder
 
 
 def manifest_of(*ids: str, paths: list[str] | None = None, source: str = "nowhere/train.csv") -> Manifest:
@@ -120,7 +121,7 @@ def test_pictures_folders_and_urls_are_listed_in_order(tmp_path: Path) -> None:
     given = [str(tmp_path / "one.jpg"), "https://x/y.jpg", str(tmp_path / "d"), str(tmp_path / "strange.name")]
     expected = [given[0], given[1], str(tmp_path / "d/b.png"), str(tmp_path / "d/e/a.jpg"), given[3]]
     said: list[str] = []
-    pictures = list_pictures(given, said.append)
+    pictures = list_pictures(given, Recorder(said))
     passed = "1 file that is not a picture by its suffix was passed over: 1 .txt"
     assert said == [f"{tmp_path / 'd'}: {passed}"]
     assert [picture.where for picture in pictures] == expected

@@ -13,8 +13,9 @@ from test_filling import RUN, model_of, not_to_be_loaded
 from tiny_world import jpeg
 
 from retrieval.data.manifest import Manifest
-from retrieval.embed.job import FillReport, FillRun, fill_store
+from retrieval.embed.fill import FillReport, FillRun, fill_store
 from retrieval.images.source import PictureSource
+from retrieval.progress import Recorder
 from retrieval.store.changes import Changes
 from retrieval.store.store import DONE, TODO, UNREADABLE, partial_path, read_store, read_store_info
 
@@ -37,6 +38,17 @@ def filled(tmp_path: Path, make_manifest: Made) -> Callable[[FillRun], FillRepor
 
     fill(RUN)
     return fill
+
+
+class Stopping(Recorder):
+    """Calls a function with what was done."""
+
+    def __init__(self, stop: Callable[[int], None]) -> None:
+        super().__init__()
+        self.stop = stop
+
+    def add(self, n: int) -> None:
+        self.stop(n)
 
 
 def rows(changes: Changes) -> dict[str, list[int]]:
@@ -70,7 +82,7 @@ def test_a_replaced_picture_is_embedded_again_and_no_other(
     before = read_store(tmp_path / "x.h5").vectors
     replace(tmp_path / "images/p4.jpg", jpeg(2, 99))
     begun: list[int] = []
-    report = filled(dataclasses.replace(RUN, on_begin=begun.append))
+    report = filled(dataclasses.replace(RUN, progress=Recorder(begun=begun)))
     assert (report.state, begun) == ("updated", [1])
     assert rows(report.changes) == {"replaced": [4], "returned": [], "gone": []}
     after = read_store(tmp_path / "x.h5").vectors
@@ -159,12 +171,12 @@ def test_a_picture_replaced_while_a_run_was_stopped_is_embedded_again(tmp_path: 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fill_store(path, manifest, source, model_of(), dataclasses.replace(RUN, on_batch=stop))
+        fill_store(path, manifest, source, model_of(), dataclasses.replace(RUN, progress=Stopping(stop)))
     done = np.flatnonzero(read_store_info(partial_path(path))[1] != TODO)
     assert done.tolist() == [0, 1, 2]
     replace(tmp_path / "images/p1.jpg", jpeg(2, 99))
     begun: list[int] = []
-    report = fill_store(path, manifest, source, model_of(), dataclasses.replace(RUN, on_begin=begun.append))
+    report = fill_store(path, manifest, source, model_of(), dataclasses.replace(RUN, progress=Recorder(begun=begun)))
     assert (report.state, begun) == ("resumed", [10])
     assert rows(report.changes) == {"replaced": [1], "returned": [], "gone": []}
 

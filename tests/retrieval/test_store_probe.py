@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from retrieval.errors import LmrError
+from retrieval.store import file as store_probe
 from retrieval.store.file import limit_of, main, require_readable
-from retrieval.store.store import probe as store_probe
 
 ENDLESS = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 2))\nwhile True: pass"
 CRASHING = "import os; os.abort()"

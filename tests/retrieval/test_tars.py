@@ -22,7 +22,8 @@ from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.limits import Limits
 from retrieval.images.source import PictureSource, list_pictures, picture_exists, read_picture
 from retrieval.images.tars.archive import TarSet, list_tars, open_tar
-from retrieval.images.tars.build_index import INDEX_NAME, Listener
+from retrieval.images.tars.build_index import INDEX_NAME
+from retrieval.progress import Recorder
 
 
 @pytest.fixture(autouse=True)
@@ -56,15 +57,6 @@ def why_unreadable(path: object) -> str:
     with pytest.raises(UnreadableError) as caught:
         read_picture(str(path))
     return str(caught.value)
-
-
-class Told:
-    """Keeps what a listener is told."""
-
-    def __init__(self) -> None:
-        self.begun: list[int] = []
-        self.warnings: list[str] = []
-        self.listener = Listener(on_begin=self.begun.append, on_warning=self.warnings.append)
 
 
 @pytest.mark.parametrize(
@@ -211,12 +203,12 @@ def test_links_and_unsafe_names_are_counted_in_a_warning(tmp_path: Path) -> None
 
 
 def test_tars_are_indexed_once_and_a_replaced_one_anew(images: Path) -> None:
-    first, again, third = Told(), Told(), Told()
-    TarSet(list_tars(images), first.listener)
-    TarSet(list_tars(images), again.listener)
+    first, again, third = Recorder(), Recorder(), Recorder()
+    TarSet(list_tars(images), first)
+    TarSet(list_tars(images), again)
     assert (first.begun, again.begun) == ([sum(tar.stat().st_size for tar in list_tars(images))], [])
     make_tar(images / "images_001.tar", [("abcd.jpg", b"new"), ("a.jpg", b"1"), ("b.jpg", b"2")])
-    tars = TarSet(list_tars(images), third.listener)
+    tars = TarSet(list_tars(images), third)
     assert third.begun == [(images / "images_001.tar").stat().st_size]
     assert tars.n_pictures == 7
     source = PictureSource(manifest_of("abcd", "wxyz", "000aa"), images)
@@ -249,27 +241,27 @@ def test_a_tar_that_went_away_is_forgotten(images: Path) -> None:
 def test_the_folder_may_be_moved_without_indexing_again(images: Path) -> None:
     TarSet(list_tars(images))
     moved = images.rename(images.parent / "moved")
-    told = Told()
-    assert TarSet(list_tars(moved), told.listener).find_id("abcd").path == f"{moved}/images_001.tar/abcd.JPG"
+    told = Recorder()
+    assert TarSet(list_tars(moved), told).find_id("abcd").path == f"{moved}/images_001.tar/abcd.JPG"
     assert told.begun == []
 
 
 def test_an_index_that_cannot_be_beside_the_tars_is_in_the_user_s_cache(images: Path, tmp_path: Path) -> None:
     (images / INDEX_NAME).mkdir()
-    told, again = Told(), Told()
-    TarSet(list_tars(images), told.listener)
+    told, again = Recorder(), Recorder()
+    TarSet(list_tars(images), told)
     (kept,) = (tmp_path / "cache/lmr/tars").iterdir()
     reason = f"{images}/{INDEX_NAME} cannot be written: unable to open database file"
     assert told.warnings == [f"{reason}; the index of the tars is kept in {kept}"]
-    assert TarSet(list_tars(images), again.listener).find_id("abcd").read() == b"third"
+    assert TarSet(list_tars(images), again).find_id("abcd").read() == b"third"
     assert (again.begun, again.warnings) == ([], [])
 
 
 def test_without_any_place_to_keep_it_the_index_is_temporary(images: Path, tmp_path: Path) -> None:
     (images / INDEX_NAME).mkdir()
     (tmp_path / "cache").write_bytes(b"a file")
-    told = Told()
-    tars = TarSet(list_tars(images), told.listener)
+    told = Recorder()
+    tars = TarSet(list_tars(images), told)
     assert tars.find_id("abcd").read() == b"third"
     assert len(told.warnings) == 1
     assert f"; the index of the tars is kept in {tempfile.gettempdir()}/lmr-tars-" in told.warnings[0]
@@ -286,13 +278,13 @@ def test_an_index_that_is_not_usable_is_made_anew(images: Path, damage: str) -> 
     else:
         with sqlite3.connect(place) as connection:
             connection.execute("PRAGMA user_version = 9" if damage == "version" else "DROP INDEX by_key")
-    told = Told()
-    tars = TarSet(list_tars(images), told.listener)
+    told = Recorder()
+    tars = TarSet(list_tars(images), told)
     assert tars.n_pictures == 6
     assert tars.find_id("abcd").read() == b"third"
     assert told.warnings == []
-    again = Told()
-    TarSet(list_tars(images), again.listener)
+    again = Recorder()
+    TarSet(list_tars(images), again)
     assert again.begun == []
 
 
@@ -346,7 +338,9 @@ def _index_and_die(folder: str, at: int) -> None:
         if len(seen) == at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    TarSet(list_tars(folder), Listener(on_bytes=on_bytes))
+    progress = Recorder()
+    progress.add = on_bytes  # type: ignore[method-assign]
+    TarSet(list_tars(folder), progress)
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4, 6])
@@ -355,8 +349,8 @@ def test_a_kill_while_indexing_loses_nothing(images: Path, at: int) -> None:
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
-    told = Told()
-    tars = TarSet(list_tars(images), told.listener)
+    told = Recorder()
+    tars = TarSet(list_tars(images), told)
     assert [tars.find_id(i).read() for i in ("000aa", "abcd", "arch/1")] == [b"first", b"third", b"sixth"]
     assert tars.n_pictures == 6
     n_done = (at - 1) // 2  # each tar is told of twice
@@ -471,7 +465,7 @@ def test_tars_in_a_folder_count_as_unpacked_there(tmp_path: Path) -> None:
     make_tar(tmp_path / "in/one.tar", [("arch/x.jpg", b"1"), ("lone.jpg", b"2"), ("b.txt", b"")])
     make_tar(tmp_path / "in/dome/two.tar", [("z.jpg", b"3"), ("deep/w.jpg", b"4")])
     warnings: list[str] = []
-    manifest = read_manifest(tmp_path / "in", on_warning=warnings.append)
+    manifest = read_manifest(tmp_path / "in", Recorder(warnings))
     assert manifest.image_id.tolist() == ["w", "z", "x", "lone"]
     assert [manifest.truths(i) for i in range(4)] == [(1,), (1,), (0,), ()]
     assert manifest.landmarks == ("arch", "dome")
@@ -483,7 +477,7 @@ def test_tars_in_a_folder_count_as_unpacked_there(tmp_path: Path) -> None:
 def test_one_folder_around_all_landmarks_of_a_tar_is_passed_over(tmp_path: Path) -> None:
     tar = make_tar(tmp_path / "a.tar", [("photos/arch/x.jpg", b"1"), ("photos/dome/y.jpg", b"2")])
     warnings: list[str] = []
-    manifest = read_manifest(tar, on_warning=warnings.append)
+    manifest = read_manifest(tar, Recorder(warnings))
     assert manifest.landmarks == ("arch", "dome")
     assert PictureSource(manifest, tar).read(1) == b"2"
     assert warnings == [f"{tar}: all pictures are below photos/; the folders in that are taken for the landmarks"]

@@ -9,10 +9,11 @@ from pathlib import Path
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
 from retrieval.images.signatures import PICTURE_SUFFIXES, is_hidden
-from retrieval.images.tars.build_index import SILENT, Listener, open_index
+from retrieval.images.tars.build_index import open_index
 from retrieval.images.tars.headers import Member
 from retrieval.images.tars.headers import is_tar as is_tar
 from retrieval.images.tars.index import TarEntry, TarIndex
+from retrieval.progress import SILENT, Progress
 from retrieval.words import agreeing, counted
 
 _SHOWN_WARNINGS = 10
@@ -64,9 +65,9 @@ class TarSet:
     paths: of the tars. Raises LmrError when one of them cannot be read. Those that are refused hold nothing.
     """
 
-    def __init__(self, paths: Sequence[Path], listener: Listener = SILENT) -> None:
+    def __init__(self, paths: Sequence[Path], progress: Progress = SILENT) -> None:
         folder = paths[0].parent
-        self._index, entries = open_index(folder, [path.name for path in paths], listener)
+        self._index, entries = open_index(folder, [path.name for path in paths], progress)
         self._tars = {entry.id: (str(folder / entry.path), entry) for entry in entries}
 
     def __len__(self) -> int:
@@ -141,9 +142,9 @@ def list_tars(folder: str | Path) -> list[Path]:
     return [path for name in names if (path := Path(folder, name)).is_file()]
 
 
-def open_tar(path: str | Path, listener: Listener = SILENT) -> TarSet:
+def open_tar(path: str | Path, progress: Progress = SILENT) -> TarSet:
     """The pictures in one tar. Raises LmrError when it cannot be used."""
-    tars = TarSet([Path(path)], listener)
+    tars = TarSet([Path(path)], progress)
     if tars.refusal:
         raise LmrError(tars.refusal)
     return tars

@@ -8,14 +8,14 @@ import secrets
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval.errors import LmrError
 from retrieval.images.tars.headers import Member, RefusedTarError, TarScan
 from retrieval.images.tars.index import FORMAT_VERSION, RowDigest, TarEntry, TarIndex, connect, key_of
+from retrieval.progress import SILENT, Progress
 
 INDEX_NAME = ".lmr-tars.sqlite"
 _CACHE_KIB = 65536  # of SQLite, while it writes
@@ -27,23 +27,10 @@ _TABLES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Who is told of indexing.
-
-    on_begin: with the bytes of the tars to go through. on_bytes: with those gone through since the last call.
-    on_warning: with one line for each thing that the user should know.
-    """
-
-    on_begin: Callable[[int], None] = lambda _: None
-    on_bytes: Callable[[int], None] = lambda _: None
-    on_warning: Callable[[str], None] = lambda _: None
+_LARGE_BYTES = 1_000_000_000  # from which on going through tars takes long enough to say so
 
 
-SILENT = Listener()
-
-
-def open_index(folder: Path, names: Sequence[str], listener: Listener = SILENT) -> tuple[TarIndex, list[TarEntry]]:
+def open_index(folder: Path, names: Sequence[str], progress: Progress = SILENT) -> tuple[TarIndex, list[TarEntry]]:
     """The index that knows these tars of a folder as they are now, and what it knows of each.
 
     It is a file in the folder, else in the user's cache folder, else a temporary one of this process. Tars that it
@@ -58,12 +45,12 @@ def open_index(folder: Path, names: Sequence[str], listener: Listener = SILENT) 
     failure = ""
     for place in places:
         try:
-            _complete(place, folder, statuses, listener)
+            _complete(place, folder, statuses, progress)
         except (sqlite3.Error, OSError) as error:
             failure = failure or f"{place} cannot be written: {getattr(error, 'strerror', None) or error}"
             continue
         if failure:
-            listener.on_warning(f"{failure}; the index of the tars is kept in {place}")
+            progress.warn(f"{failure}; the index of the tars is kept in {place}")
         now = {name: _status(folder / name) for name in names}
         if found := _whole(place, now):
             return found
@@ -102,13 +89,16 @@ def _whole(place: Path, statuses: Mapping[str, os.stat_result]) -> tuple[TarInde
         return None
 
 
-def _complete(place: Path, folder: Path, statuses: Mapping[str, os.stat_result], listener: Listener) -> None:
+def _complete(place: Path, folder: Path, statuses: Mapping[str, os.stat_result], progress: Progress) -> None:
     """Brings an index file up to date with these tars; a kill leaves those that were done before it."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with closing(_writable(place)) as connection:
         known = {path: (size, time) for path, size, time in connection.execute("SELECT path, size, mtime_ns FROM tars")}
         todo = [name for name, now in statuses.items() if known.get(name) != _size_and_time(now)]
-        listener.on_begin(sum(statuses[name].st_size for name in todo))
+        n_bytes = sum(statuses[name].st_size for name in todo)
+        if n_bytes >= _LARGE_BYTES:
+            progress.warn(f"{folder}: indexing {n_bytes / 1e9:.1f} GB of tars, once")
+        progress.begin("indexing tars", n_bytes, "B")
         if len(todo) > len(known):  # sorting all keys in the end is quicker than placing most of them one by one
             connection.execute("DROP INDEX IF EXISTS by_key")
         for name in (name for name in known if not (folder / name).exists()):
@@ -116,8 +106,9 @@ def _complete(place: Path, folder: Path, statuses: Mapping[str, os.stat_result],
                 _forget(connection, name)
         for name in todo:
             with _transaction(connection):
-                _add(connection, folder / name, listener)
+                _add(connection, folder / name, progress)
         connection.execute("CREATE INDEX IF NOT EXISTS by_key ON members (key)")
+        progress.end()
 
 
 def _writable(place: Path) -> sqlite3.Connection:
@@ -147,14 +138,14 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
-def _add(connection: sqlite3.Connection, path: Path, listener: Listener) -> None:
+def _add(connection: sqlite3.Connection, path: Path, progress: Progress) -> None:
     """Goes through one tar, unless another process did so while this one waited."""
     status, known = _status(path), connection.execute("SELECT size, mtime_ns FROM tars WHERE path = ?", (path.name,))
     if known.fetchone() == _size_and_time(status):
         return
     _forget(connection, path.name)
     (first,) = connection.execute("SELECT coalesce(max(row), 0) + 1 FROM members").fetchone()
-    tar_id, scan = secrets.randbits(47), TarScan(path, listener.on_bytes)  # random: never that of another file's tar
+    tar_id, scan = secrets.randbits(47), TarScan(path, progress.add)  # random: never that of another file's tar
     is_refused, problem, digest = False, "", RowDigest(tar_id)
     try:
         connection.executemany(

@@ -1,0 +1,178 @@
+"""Fills a descriptor store from a manifest: begins it, goes on with it, or finds it finished."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from retrieval.arrays import LongArray
+from retrieval.data.manifest import Manifest
+from retrieval.embed.embedder import Describer
+from retrieval.errors import LmrError
+from retrieval.files.lock import output_lock
+from retrieval.images.source import PictureSource
+from retrieval.models.card import Card
+from retrieval.progress import SILENT, Progress
+from retrieval.store.changes import Changes, Check, WatchedSource, find_changes
+from retrieval.store.store import (
+    TODO,
+    UNREADABLE,
+    StoreInfo,
+    StoreWriter,
+    create_store,
+    partial_path,
+    read_labels,
+    read_store_facts,
+    read_store_info,
+    reopen_store,
+    resume_store,
+)
+from retrieval.words import counted
+
+StoreDtype = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True, slots=True)
+class FillRun:
+    """How a store is filled and who is told of it.
+
+    retry_unreadable: also tries the unreadable pictures of a finished store again. check: what of a picture must be the
+    same for it to count as unchanged. n_workers: threads that look at the pictures of a store that is there.
+    """
+
+    dtype: StoreDtype = "float16"
+    overwrite: bool = False
+    retry_unreadable: bool = False
+    check: Check = "size"
+    n_workers: int = 2
+    progress: Progress = SILENT
+
+
+@dataclass(frozen=True, slots=True)
+class FillReport:
+    """What was done. unreadable: image_id -> reason, of the pictures met in this run.
+
+    changes: of the pictures since the store that was there was made. `updated`: a finished store of which some rows
+    were done anew.
+    """
+
+    state: Literal["made", "resumed", "updated", "unchanged"]
+    n_pictures: int
+    n_unreadable: int
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    changes: Changes = field(default_factory=Changes, compare=False)
+
+
+def fill_store(
+    path: Path,
+    manifest: Manifest,
+    source: PictureSource,
+    model: tuple[Card, Callable[[], Describer]],
+    run: FillRun,
+) -> FillReport:
+    """Descriptors of every picture of the manifest, in its order.
+
+    model: its card, and a function that loads what describes pictures as the card says; it is called only when there
+    is something to do.
+    Raises LmrError when the store that is there, finished or not, was begun for something else.
+    """
+    with output_lock(path):
+        return _fill_store(path, manifest, source, model, run)
+
+
+def _fill_store(
+    path: Path,
+    manifest: Manifest,
+    source: PictureSource,
+    model: tuple[Card, Callable[[], Describer]],
+    run: FillRun,
+) -> FillReport:
+    """As `fill_store`, by the one who holds the lock."""
+    card, load = model
+    require_same_job(path, manifest, card, run)
+    there = [] if run.overwrite else [place for place in (path, partial_path(path)) if place.exists()]
+    changes, again = Changes(), np.zeros(0, np.int64)
+    if there:
+        state, facts = read_store_facts(there[0])
+        changes = find_changes(state, facts, source, run.check, run.n_workers)
+        again = changes.to_do
+        if run.retry_unreadable and there[0] == path:
+            again = np.union1d(again, np.flatnonzero(state == UNREADABLE))
+        if there[0] == path and not len(again):
+            return FillReport("unchanged", len(state), int((state == UNREADABLE).sum()), changes=changes)
+    describer = load()
+    if there:
+        writer = reopen_store(path) if there[0] == path else resume_store(path)
+        writer.write_todo(again)
+        changes = replace(changes, damaged=writer.damaged)
+    else:
+        places = [os.path.abspath(place) if place else "" for place in map(source.where, range(len(manifest)))]
+        writer = create_store(path, manifest, places, store_info(card, manifest, run.dtype, describer.d))
+    unreadable = _fill(writer, np.flatnonzero(writer.state == TODO), (manifest, source), describer, run)
+    n_unreadable = int((writer.state == UNREADABLE).sum())
+    how: Literal["made", "resumed", "updated"] = "made" if not there else "updated" if there[0] == path else "resumed"
+    return FillReport(how, len(manifest), n_unreadable, unreadable, changes)
+
+
+def require_same_job(path: Path, manifest: Manifest, card: Card, run: FillRun) -> None:
+    """Raises LmrError when the store that is there, finished or not, was begun for something else."""
+    if path.is_dir():
+        raise LmrError(f"{path} is a folder; give the store another name")
+    info = store_info(card, manifest, run.dtype, 1)
+    for place in () if run.overwrite else (path, partial_path(path)):
+        if place.exists():
+            found, _ = read_store_info(place)
+            difference = found.difference(info)
+            if difference:
+                changed = _rows_changed(place, manifest) if found.fingerprint == info.fingerprint else ""
+                raise LmrError(f"{place} was made with {difference}{changed}; give --overwrite or another file name")
+
+
+def _rows_changed(store: Path, manifest: Manifest) -> str:
+    """In what rows a manifest differs from that of a store, for a person; '' when it is something else."""
+    before = read_labels(store)
+    labels = (*manifest.landmarks, "")
+    now = {name: labels[code] for name, code in zip(manifest.image_id, manifest.landmark, strict=True)}
+    n_new, n_gone = len(now.keys() - before.keys()), len(before.keys() - now.keys())
+    n_labels = sum(now[name] != before[name] for name in now.keys() & before.keys())
+    counts = ((n_new, "new"), (n_gone, "gone"), (n_labels, "with another landmark"))
+    said = ", ".join(f"{n:,} {what}" for n, what in counts if n)
+    return f": of its {counted(len(now), 'image')} {said}" if said else ""
+
+
+def store_info(card: Card, manifest: Manifest, dtype: StoreDtype, d: int) -> StoreInfo:
+    """What a store made by this model from this manifest says of itself."""
+    model, image_spec = card.of_store()
+    return StoreInfo(
+        fingerprint=card.fingerprint,
+        model=model,
+        image_spec=image_spec,
+        program_version=version("lmr"),
+        manifest_digest=manifest.digest,
+        dtype=dtype,
+        d=d,
+    )
+
+
+def _fill(
+    writer: StoreWriter, rows: LongArray, pictures: tuple[Manifest, PictureSource], describer: Describer, run: FillRun
+) -> dict[str, str]:
+    """Describes these rows and finishes the store. Returns the unreadable ones: image_id -> reason."""
+    manifest, source = pictures
+    unreadable: dict[str, str] = {}
+    watched = WatchedSource(source)
+    with writer:
+        run.progress.begin("embedding", len(rows))
+        for batch in describer.embed(watched, rows):
+            writer.write(batch.rows, batch.vectors, watched.take(batch.rows))
+            for row, reason in batch.unreadable.items():
+                writer.write_unreadable(row, reason, watched.take(np.array([row])))
+                unreadable[manifest.image_id[row]] = reason
+            run.progress.add(len(batch.rows) + len(batch.unreadable))
+        run.progress.end()
+        writer.finish()
+    return unreadable

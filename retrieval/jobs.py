@@ -1,0 +1,171 @@
+"""Jobs: what a command, a function of lmr or a recipe asks for, as typed values, each with its default and its help.
+
+A job is a frozen dataclass. Its fields are made by `option`; a field that is a dataclass itself gives its own
+fields, so that a job is built from flat words however it is put together.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from inspect import get_annotations
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from retrieval.errors import LmrError
+from retrieval.progress import PYTHON_WARNINGS, Progress
+from retrieval.threads import require_threads
+
+J = TypeVar("J")
+_DEVICE = re.compile(r"auto|(cpu|cuda|mps)(:[0-9]+)?")
+_KEY = "option"  # in the metadata of a field
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What a person is told of a field, and what it may be.
+
+    name: the word for it where that is not the field's name without `n_`. metavar: what stands for its value.
+    is_argument: it is given without its name. low, high: bounds of a number; open ones are not reached themselves.
+    default_text: what it is when it is not given, where that is not one value.
+    """
+
+    help: str = ""
+    name: str = ""
+    metavar: str | None = None
+    is_argument: bool = False
+    low: float | None = None
+    high: float | None = None
+    low_open: bool = False
+    high_open: bool = False
+    default_text: str | None = None
+
+
+def told(**of_option: Any) -> dict[str, Option]:
+    """The metadata of a field that must be given. of_option: the fields of its Option."""
+    return {_KEY: Option(**of_option)}
+
+
+def option(default: Any = MISSING, *, default_factory: Any = MISSING, **of_option: Any) -> Any:
+    """A field of a job that has a default. of_option: the fields of its Option."""
+    metadata = told(**of_option)
+    if default_factory is not MISSING:
+        return field(default_factory=default_factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def option_of(item: "Field[Any]") -> Option | None:
+    """The Option of a dataclass's field; None where it is none."""
+    found: Option | None = item.metadata.get(_KEY)
+    return found
+
+
+def word_of(item: "Field[Any]") -> str:
+    """The word for a field: `n_epochs` is `epochs`."""
+    found = option_of(item)
+    return found.name if found is not None and found.name else item.name.removeprefix("n_")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What all jobs have. progress: who is told how far it is."""
+
+    progress: Progress = field(default=PYTHON_WARNINGS, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Takes text where a path is meant."""
+        hints = get_type_hints(type(self))
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, str) and Path in (hints[item.name], *get_args(hints[item.name])):
+                object.__setattr__(self, item.name, Path(value))
+            elif isinstance(value, list | tuple) and hints[item.name] == tuple[Path, ...]:
+                object.__setattr__(self, item.name, tuple(map(Path, value)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputingJob(Job):
+    """A job that computes. workers: None = one for each core. threads: None = all cores."""
+
+    workers: int | None = option(None, low=0, default_text="the cores", help="Images decoded at once.")
+    device: str = option("auto", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")
+    threads: int | None = option(None, default_text="all cores", help="CPU threads.")
+
+    def __post_init__(self) -> None:
+        """Whether it can be a device; whether it is there is asked when it is needed."""
+        super().__post_init__()
+        if not _DEVICE.fullmatch(self.device):
+            raise LmrError(f"`device` {self.device}: not a device; use auto, cpu, cuda, cuda:N or mps")
+        if self.threads is not None:
+            require_threads(self.threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WritingJob(Job):
+    """A job with an output."""
+
+    overwrite: bool = option(False, help="Replace what is there.")
+    wait: bool = option(False, help="Wait for another run that writes the same output, instead of stopping.")
+
+
+def part_of(hint: Any) -> type | None:
+    """The dataclass that a field is, also where it may be None; None for a field that is a value."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return next((kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind)), None)
+
+
+def words_of(kind: type) -> Iterator[tuple[str, Any, "Field[Any]"]]:
+    """The words that make a job: each with its type and its field, the job's own before those of all jobs."""
+    hints = get_type_hints(kind)
+    own = [name for base in kind.__mro__ if base is not object for name in get_annotations(base)]
+    by_name = {item.name: item for item in fields(cast(Any, kind))}
+    for name in dict.fromkeys(own):
+        if (item := by_name.get(name)) is None or not item.init:
+            continue
+        if option_of(item) is not None:
+            yield word_of(item), hints[name], item
+        elif (part := part_of(hints[name])) is not None:
+            yield from words_of(part)
+
+
+def argument_names(kind: Callable[..., Any]) -> list[str]:
+    """The fields of a job that are given without their names, in their order."""
+    return [item.name for item in fields(cast(Any, kind)) if item.init and not item.kw_only]
+
+
+def build(kind: Callable[..., J], words: Mapping[str, Any]) -> J:
+    """The job of these words, of its own fields and those of its parts; what none of them says has its default.
+
+    Raises TypeError for a word that the job does not have, LmrError for a value that cannot be, named by its word.
+    """
+    assert isinstance(kind, type)
+    parts = {item.name for item in fields(cast(Any, kind)) if option_of(item) is None}
+    known = {word for word, _, _ in words_of(kind)}
+    for word in words:
+        if word not in known | parts:
+            close = difflib.get_close_matches(word, known, n=1)
+            raise TypeError(f"{word} is no word of {kind.__name__}{f'; did you mean {close[0]}?' if close else ''}")
+    given = {name: value for name, value in words.items() if name in parts}
+    built: J = _build(kind, {word: value for word, value in words.items() if word not in parts}, given)
+    return built
+
+
+def _build(kind: type, words: Mapping[str, Any], parts: Mapping[str, Any]) -> Any:
+    hints, values = get_type_hints(kind), dict(parts)
+    for item in fields(cast(Any, kind)):
+        if item.name in values:
+            continue
+        if option_of(item) is not None:
+            if word_of(item) in words:
+                values[item.name] = words[word_of(item)]
+        elif (part := part_of(hints[item.name])) is not None:
+            own = {word: words[word] for word, _, _ in words_of(part) if word in words}
+            if own:
+                values[item.name] = _build(part, own, {})
+    try:
+        return kind(**values)
+    except ValueError as error:  # which begins with the field's name
+        name, _, problem = str(error).partition(" ")
+        by_name = {item.name: word_of(item) for item in fields(cast(Any, kind))}
+        raise LmrError(f"`{by_name[name]}` {problem}" if name in by_name else str(error)) from error

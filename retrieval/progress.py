@@ -1,0 +1,82 @@
+"""Progress: who is told how far long work is, and what a person should know of it."""
+
+import warnings
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Listens to long work, one stretch of it after the other."""
+
+    def begin(self, what: str, n: int, unit: str = "images") -> None:
+        """A stretch of n images, steps or bytes (`B`) begins; the one before it has ended."""
+
+    def add(self, n: int) -> None:
+        """n more of them are done."""
+
+    def expect(self, n: int) -> None:
+        """n more of them are to be done than was known."""
+
+    def note(self, text: str) -> None:
+        """A word on the stretch that goes on, such as the loss."""
+
+    def end(self) -> None:
+        """The last stretch has ended."""
+
+    def warn(self, text: str) -> None:
+        """A line that a person should read; it holds values from data as they are."""
+
+
+class Silent:
+    """Hears nothing and says nothing: for those that warn elsewhere."""
+
+    def begin(self, what: str, n: int, unit: str = "images") -> None:
+        """Nothing."""
+
+    def add(self, n: int) -> None:
+        """Nothing."""
+
+    def expect(self, n: int) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def end(self) -> None:
+        """Nothing."""
+
+    def warn(self, text: str) -> None:
+        """Nothing."""
+
+
+class PythonWarnings(Silent):
+    """Shows no progress; what a person should read becomes a Python warning."""
+
+    def warn(self, text: str) -> None:
+        """A UserWarning."""
+        warnings.warn(text, stacklevel=2)
+
+
+class Recorder(Silent):
+    """Shows nothing; keeps in lists what a person should read, how long each stretch is, and what was done."""
+
+    def __init__(
+        self, warnings: list[str] | None = None, *, begun: list[int] | None = None, added: list[int] | None = None
+    ) -> None:
+        self.warnings = [] if warnings is None else warnings
+        self.begun = [] if begun is None else begun
+        self.added = [] if added is None else added
+
+    def begin(self, what: str, n: int, unit: str = "images") -> None:
+        """Keeps n."""
+        self.begun.append(n)
+
+    def add(self, n: int) -> None:
+        """Keeps n."""
+        self.added.append(n)
+
+    def warn(self, text: str) -> None:
+        """Keeps the line."""
+        self.warnings.append(text)
+
+
+SILENT, PYTHON_WARNINGS = Silent(), PythonWarnings()
