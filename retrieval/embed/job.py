@@ -34,7 +34,7 @@ class UntrainedNetwork(NetworkRequest):
     """A network that is used as it is; a neck that nothing has trained would only lose."""
 
     backbone: str = option(
-        "", help="Make the network: one of torchvision's for classification, timm:NAME or plain-cnn."
+        "", help="Make a network: a classification network of torchvision, timm:NAME or plain-cnn."
     )
     n_dimensions: int = option(0, help="Length of a descriptor; 0 = the pooled features, without a neck.")
 
