@@ -1,5 +1,6 @@
 """lmr build-index: descriptor stores to an index folder."""
 
+import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -142,9 +143,11 @@ def _require_queries(output: Path) -> None:
     """Refuses, before anything is replaced, a calibration that could not be made again."""
     from index.folder import read_calibration, read_info
 
-    calibration = read_calibration(output, read_info(output))
+    calibration = read_calibration(output, read_info(output)) if output.exists() else None
     if calibration is None:
-        raise LmrError(f"--recalibrate: {output} has no calibration to make again; lmr calibrate makes one")
+        raise LmrError(
+            f"--recalibrate: {output} has no calibration to make again; build without it, and lmr calibrate makes one"
+        )
     if not Path(calibration.origin.source).is_file():
         raise LmrError(
             f"--recalibrate: {calibration.origin.source}, which {output} was calibrated on, is not there; run it where "
@@ -162,9 +165,10 @@ def _tell_of_calibration(output: Path, report: "BuildReport", values: dict[str, 
         return
     source = report.lost.origin.source
     if not values["recalibrate"]:
+        again = shlex.join(["lmr", "calibrate", source, *([] if output == INDEX else ["--index", str(output)])])
         warn(
             f"warning: {output} is not calibrated any more: its calibration from {source} was of other descriptors, "
-            f"labels or options; lmr calibrate {source} makes it again (--recalibrate does that in one step)"
+            f"labels or options; {again} makes it again (--recalibrate does that in one step)"
         )
         return
     from index.calibrating import calibrate_folder
