@@ -1,6 +1,5 @@
 """lmr build-index: descriptor stores to an index folder."""
 
-import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ from cli.options import (
     writes,
 )
 from cli.progress import PictureBar
-from cli.terminal import say
+from cli.terminal import command_line, say
 from cli.workers import default_workers
 from index.refinement import Refinement
 from index.thumbnail_plan import DEFAULT_PX, MOST_PX, ThumbnailPlan
@@ -165,7 +164,7 @@ def _tell_of_calibration(output: Path, report: "BuildReport", values: dict[str, 
         return
     source = report.lost.origin.source
     if not values["recalibrate"]:
-        again = shlex.join(["lmr", "calibrate", source, *([] if output == INDEX else ["--index", str(output)])])
+        again = command_line("lmr", "calibrate", source, *([] if output == INDEX else ["--index", output]))
         warn(
             f"warning: {output} is not calibrated any more: its calibration from {source} was of other descriptors, "
             f"labels or options; {again} makes it again (--recalibrate does that in one step)"

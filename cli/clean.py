@@ -21,7 +21,7 @@ from cli.options import (
     writes,
 )
 from cli.reading import require_there
-from cli.terminal import say_result, shown
+from cli.terminal import command_line, say_result, shown
 from index.cleaning.rule import CHECKS, CleaningRule
 from retrieval.resolution import SCREEN_DIAGONAL_IN
 from retrieval.words import counted
@@ -144,7 +144,8 @@ def command(manifest: Path, output: Path, as_json: bool, **values: Any) -> None:
     if content["state"] == "written":
         look, review = output / "gallery.html", output / "decisions.csv"
         first = f"look at {look}; " if values["gallery"] else ""
-        warn(f"{first}after changes in {review}: lmr clean {manifest} --review {review}")
+        again = command_line("lmr", "clean", manifest, "--review", review)
+        warn(f"{first}after changes in {review}: {again}")
 
 
 def _rule(values: dict[str, Any]) -> CleaningRule:

@@ -32,7 +32,7 @@ from cli.options import (
 )
 from cli.reading import load_manifest
 from cli.tars import index_tars
-from cli.terminal import say
+from cli.terminal import say, warn
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_json
 from retrieval.model_config import ModelConfig
@@ -96,6 +96,8 @@ def command(ctx: click.Context, /, manifest: Path, model: Path, output: Path | N
 
     card = _make_card(model, values, check) if asked else _find_card(model, values)
     report = embed_manifest(rows, images, (model, card), output, values)
+    if report.n_unreadable > len(report.unreadable):
+        warn("--retry-unreadable tries the unreadable ones again; pictures that changed are tried without it")
     if report.state == "unchanged":
         say(f"{output}: finished already, nothing to do ({counted(report.n_pictures, 'picture')})")
     else:

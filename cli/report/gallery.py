@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cli.report.html import ReportPicture, fill_template
+from cli.terminal import command_line
 from index.cleaning.decisions import REASONS
 from index.cleaning.folder import DECISIONS
 from retrieval.errors import LmrError
@@ -62,6 +63,7 @@ def render_gallery(manifest: "Manifest", decisions: "Decisions", n_shown: int, o
         {},
         source=manifest.source,
         review=str(output / DECISIONS),
+        command=command_line("lmr", "clean", manifest.source, "--review", output / DECISIONS),
         folder=output,
         counts=decisions.counts(),
         sections=_sections(manifest, decisions, n_shown),
