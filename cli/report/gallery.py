@@ -91,8 +91,9 @@ def _clearest(rows: "LongArray", decisions: "Decisions") -> "LongArray":
 def _picture(manifest: "Manifest", decisions: "Decisions", row_of: dict[str, int], row: int) -> GalleryPicture:
     changed = decisions.decision[row] == "relabel"
     near = [row_of[name] for name in decisions.neighbours[row].split("|") if name in row_of]
+    path = _path(manifest, row)
     return GalleryPicture(
-        picture=ReportPicture(_path(manifest, row), str(decisions.image_id[row])),
+        picture=ReportPicture(path, Path(path).name or str(decisions.image_id[row])),
         landmark=str(decisions.landmark[row]),
         action=f"becomes {decisions.suggested[row]}" if changed else "left out",
         evidence=str(decisions.evidence[row]),

@@ -334,6 +334,14 @@ def test_a_background_finds_labelled_pictures_of_no_landmark(dirty):
     assert len(read_rows(Path("alone/kept.csv"))) == 33
 
 
+def test_the_gallery_names_files_and_links_to_one_that_cannot_be_shown(dirty):
+    Path("images/train-arch-3.jpg").write_bytes(b"")
+    done(*CLEAN)
+    gallery = Path("cleaned/gallery.html").read_text()
+    assert '<a href="./../images/train-arch-3.jpg">picture cannot be shown</a>' in gallery
+    assert ">train-castle-5.jpg</figcaption>" in gallery
+
+
 def test_the_command_that_reviews_has_quotes_where_paths_need_them(dirty):
     shutil.copy("dirty.csv", "my photos.csv")
     said = done("clean", "my photos.csv", *CLEAN[2:], "--output", "my cleaning").stderr
