@@ -25,7 +25,7 @@ from cli.options import (
     writes,
 )
 from cli.progress import PictureBar, TerminalProgress
-from cli.terminal import say
+from cli.terminal import command_line, say
 from cli.workers import default_workers
 from index.folder.thumbnail_config import DEFAULT_PX, MOST_PX, ThumbnailPlan
 from index.rerank.config import Refinement
@@ -142,9 +142,11 @@ def _require_queries(output: Path) -> None:
     """Refuses, before anything is replaced, a calibration that could not be made again."""
     from index.folder.folder import read_calibration, read_info
 
-    calibration = read_calibration(output, read_info(output))
+    calibration = read_calibration(output, read_info(output)) if output.exists() else None
     if calibration is None:
-        raise LmrError(f"--recalibrate: {output} has no calibration to make again; lmr calibrate makes one")
+        raise LmrError(
+            f"--recalibrate: {output} has no calibration to make again; build without it, and lmr calibrate makes one"
+        )
     if not Path(calibration.origin.source).is_file():
         raise LmrError(
             f"--recalibrate: {calibration.origin.source}, which {output} was calibrated on, is not there; run it where "
@@ -162,9 +164,10 @@ def _tell_of_calibration(output: Path, report: "BuildReport", values: dict[str, 
         return
     source = report.lost.origin.source
     if not values["recalibrate"]:
+        again = command_line("lmr", "calibrate", source, *([] if output == INDEX else ["--index", output]))
         warn(
             f"warning: {output} is not calibrated any more: its calibration from {source} was of other descriptors, "
-            f"labels or options; lmr calibrate {source} makes it again (--recalibrate does that in one step)"
+            f"labels or options; {again} makes it again (--recalibrate does that in one step)"
         )
         return
     from index.calibrate.run import calibrate_folder

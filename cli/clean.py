@@ -20,7 +20,7 @@ from cli.options import (
     workers_option,
     writes,
 )
-from cli.terminal import say_result, shown
+from cli.terminal import command_line, say_result, shown
 from index.clean.config import CHECKS, CleaningRule
 from retrieval.images.quality import SCREEN_DIAGONAL_IN
 from retrieval.words import counted
@@ -145,7 +145,8 @@ def command(manifest: Path, output: Path, as_json: bool, **values: Any) -> None:
     if content["state"] == "written":
         look, review = output / "gallery.html", output / "decisions.csv"
         first = f"look at {look}; " if values["gallery"] else ""
-        warn(f"{first}after changes in {review}: lmr clean {manifest} --review {review}")
+        again = command_line("lmr", "clean", manifest, "--review", review)
+        warn(f"{first}after changes in {review}: {again}")
 
 
 def _rule(values: dict[str, Any]) -> CleaningRule:

@@ -11,7 +11,7 @@ import numpy as np
 from cli.locating import Pictures, find_pictures
 from cli.options import warn
 from cli.progress import PictureBar
-from cli.terminal import shown
+from cli.terminal import command_line, shown
 from cli.workers import default_workers
 from index.clean.config import CleaningRule
 from retrieval.errors import LmrError, UnreadableError
@@ -49,8 +49,9 @@ def clean_manifest(path: Path, output: Path, rule: CleaningRule, values: Mapping
         remove_unfinished(output)
         state = read_state(output) or {}
         if has_edits(output, state):
-            table = shown(output / DECISIONS)
-            warn(f"{table} was changed since it was written and is not applied; apply it with --review {table}")
+            table = output / DECISIONS
+            again = command_line("--review", table)
+            warn(f"{shown(table)} was changed since it was written and is not applied; apply it with {again}")
         return {"output": str(output), "state": "unchanged", **state["counts"]}
     inputs = _inputs(pictures, stores, rule, values)
     work = None if dry else begin(output, identity, place)

@@ -74,7 +74,9 @@ def embed_manifest(
         source = PictureSource(manifest, images)
         report = fill_store(output, manifest, source, (model[1], load), run)
     _tell_changes(report.changes, manifest, output)
-    list_unreadable(dict(report.unreadable), report.n_unreadable, report.n_pictures)
+    row = {image_id: row for row, image_id in enumerate(manifest.image_id)} if report.unreadable else {}
+    told = {manifest.name_unreadable(row[image_id], why): why for image_id, why in report.unreadable.items()}
+    list_unreadable(told, report.n_unreadable, report.n_pictures)
     if report.n_unreadable == report.n_pictures:
         raise LmrError(
             f"{manifest.source}: {none_can(report.n_pictures, 'picture', whose='its')} be found and read; "

@@ -9,6 +9,7 @@ import numpy as np
 
 from cli.options import warn
 from cli.progress import PictureBar
+from cli.terminal import shown
 from retrieval.arrays import LongArray
 from retrieval.errors import LmrError
 from retrieval.words import agreeing, counted
@@ -48,7 +49,7 @@ def groups_of_pictures(
     with PictureBar("measuring") as bar:
         facts = measure_manifest(source, cache, n_workers=n_workers, on_begin=bar.begin, on_done=bar.add)
     for row, reason in list(facts.unreadable.items())[:_N_SHOWN]:
-        warn(f"unreadable: {manifest.image_id[row]}: {reason}")
+        warn(f"unreadable: {shown(manifest.name_unreadable(row, reason))}: {shown(reason)}")
     if facts.unreadable:
         n = len(facts.unreadable)
         warn(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import sys
 from typing import Any
 
@@ -38,6 +39,11 @@ def shown_lines(text: str) -> str:
 def escaped(text: str) -> str:
     """A text whose line ends and tabs stay; whatever else is not to be seen is escaped."""
     return "\n".join("\t".join(map(visible, line.split("\t"))) for line in text.split("\n"))
+
+
+def command_line(*words: object) -> str:
+    """A command to copy into a shell: words that need quotes have them."""
+    return shlex.join(map(str, words))
 
 
 def say(line: str) -> None:

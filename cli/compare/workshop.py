@@ -13,6 +13,7 @@ import click
 from cli.compare.data import ComparisonData
 from cli.compare.plan import step_command
 from cli.options import is_waiting, warn
+from cli.terminal import command_line
 from retrieval.errors import LmrError
 from retrieval.train.recipe import to_toml
 
@@ -62,7 +63,7 @@ class Workshop:
 def run_step(step: str, arguments: Sequence[object]) -> None:
     """A command of lmr, shown as it would be typed; what it prints goes to stderr. LmrError for what it refuses."""
     words = [str(word) for word in arguments]
-    warn(" ".join(["lmr", step, *words]))
+    warn(command_line("lmr", step, *words))
     try:
         with contextlib.redirect_stdout(sys.stderr):
             step_command(step).main(words, prog_name=f"lmr {step}", standalone_mode=False)

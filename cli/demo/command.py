@@ -10,7 +10,7 @@ import click
 from cli.network import build_network, network_options
 from cli.options import PATH, config_option, device_option, overwrite_option, warn, workers_option, writes
 from cli.tars import index_tars
-from cli.terminal import say_json, say_lines, shown, warn_lines
+from cli.terminal import command_line, say_json, say_lines, shown, warn_lines
 from retrieval.extras import require_report
 from retrieval.images.preprocess import MOST_PIXELS
 from retrieval.train.config import AugmentConfig, LossConfig, TrainConfig
@@ -292,7 +292,7 @@ def _summary(directory: Path, outcome: Outcome) -> str:
             f"submission: {shown(directory / outcome.submission)}",
             "",
             "Try next:",
-            f"  cd {shown(directory)}",
+            f"  {shown(command_line('cd', directory))}",
             "  lmr query images --csv" if (directory / "images").is_dir() else "  lmr query PICTURE",
             "  lmr evaluate test_solution.csv --report again.html",
             "  lmr info landmarks",

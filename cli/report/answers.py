@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.report.html import ReportPicture, fill_template
+from cli.report.lettering import missing_letters
 from cli.report.sheet import MAX_ROWS, SheetEntry, SheetNeighbour, sheet_bytes, sheet_format
 from index.answer import NO_LANDMARK, certainty, headline
 from retrieval.data.names import shown_name
@@ -84,7 +85,9 @@ def save_answers(path: Path, answers: "Sequence[Answer]", index: Path, made_of: 
     readable = [answer for answer in answers if answer.unreadable is None]
     _write(path, sheet_bytes(path, [_entry(answer) for answer in readable]), made_of)
     more = "; a name that ends in .html makes a page of all" if len(readable) > MAX_ROWS else ""
-    return f"{path}: {_first(MAX_ROWS, len(readable))} beside their neighbours{more}"
+    missing = missing_letters("".join(answer.name for answer in readable[:MAX_ROWS]))
+    boxes = f"; no font here has the letters {missing}: boxes stand for them, not so in a page (.html)"
+    return f"{path}: {_first(MAX_ROWS, len(readable))} beside their neighbours{more}{boxes if missing else ''}"
 
 
 def render_answers(answers: "Sequence[Answer]", index: Path, folder: Path) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cli.report.html import ReportPicture, fill_template
+from cli.terminal import command_line
 from index.clean.decisions import REASONS
 from index.clean.folder import DECISIONS
 from retrieval.errors import LmrError
@@ -62,6 +63,7 @@ def render_gallery(manifest: "Manifest", decisions: "Decisions", n_shown: int, o
         {},
         source=manifest.source,
         review=str(output / DECISIONS),
+        command=command_line("lmr", "clean", manifest.source, "--review", output / DECISIONS),
         folder=output,
         counts=decisions.counts(),
         sections=_sections(manifest, decisions, n_shown),
@@ -89,8 +91,9 @@ def _clearest(rows: "LongArray", decisions: "Decisions") -> "LongArray":
 def _picture(manifest: "Manifest", decisions: "Decisions", row_of: dict[str, int], row: int) -> GalleryPicture:
     changed = decisions.decision[row] == "relabel"
     near = [row_of[name] for name in decisions.neighbours[row].split("|") if name in row_of]
+    path = _path(manifest, row)
     return GalleryPicture(
-        picture=ReportPicture(_path(manifest, row), str(decisions.image_id[row])),
+        picture=ReportPicture(path, Path(path).name or str(decisions.image_id[row])),
         landmark=str(decisions.landmark[row]),
         action=f"becomes {decisions.suggested[row]}" if changed else "left out",
         evidence=str(decisions.evidence[row]),

@@ -32,6 +32,7 @@ _CANDIDATES = (
 _ELLIPSIS = "..."
 _MISSING = "□"  # for what no font has; drawn as such, or as the font's own box
 _NO_GLYPH = "\U0010ffff"  # a code point without a character
+_SIZE_OF_SEARCH = 16  # any; whether a font has a letter does not depend on it
 _FONT_SEARCH_S = 5.0
 _VARIATION_SELECTORS = range(0xFE00, 0xFE10)
 _INVISIBLE = frozenset(("Cc", "Cf", "Cs", "Co"))  # controls, joiners and direction marks, surrogates, private use
@@ -84,6 +85,12 @@ def has_letters(font: Font, text: str) -> bool:
         return text.isascii()
     letters = {letter for letter in text if not letter.isspace()}
     return all(_has_letter(font, letter) for letter in letters)
+
+
+def missing_letters(text: str) -> str:
+    """The letters, each once and sorted, that no font on this machine has and a box stands for."""
+    letters = {letter for letter in _drawable(text) if not letter.isspace()}
+    return "".join(sorted(letter for letter in letters if _font_of(letter, _SIZE_OF_SEARCH) is None))
 
 
 def _runs(text: str, size: int) -> Iterator[_Run]:

@@ -5,6 +5,7 @@ vision, and different dashes or marks. Axes and text are mid-grey on a transpare
 colour of the page in SVG, so that both are readable on light and on dark.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,7 +30,8 @@ def to_svg(figure: "Figure", alt: str) -> str:
     from matplotlib import rc_context
 
     buffer = StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": alt}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": alt}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")  # text stays text: the browser has the fonts
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")

@@ -71,6 +71,11 @@ class Manifest:
     def __len__(self) -> int:
         return len(self.image_id)
 
+    def name_unreadable(self, row: int, reason: str) -> str:
+        """What a message calls an unreadable picture: its image_id, and its path unless the reason holds that."""
+        path = "" if self.path is None else str(self.path[row])
+        return str(self.image_id[row]) if path in reason else f"{self.image_id[row]} ({path})"
+
     def truths(self, row: int) -> tuple[int, ...]:
         """All landmarks of a row, the first one first; empty for a non-landmark."""
         first = int(self.landmark[row])

@@ -33,9 +33,7 @@ _ENDINGS = re.compile(r"(?<=.)(\.(csv|tsv|txt|parquet|pq|tar|tgz|zip|gz))+\Z", r
 class UntrainedNetwork(NetworkRequest):
     """A network that is used as it is; a neck that nothing has trained would only lose."""
 
-    backbone: str = option(
-        "", help="Make a network: a classification network of torchvision, timm:NAME or plain-cnn."
-    )
+    backbone: str = option("", help="Make a network: a classification network of torchvision, timm:NAME or plain-cnn.")
     n_dimensions: int = option(0, help="Length of a descriptor; 0 = the pooled features, without a neck.")
 
 
@@ -93,7 +91,12 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
             require_same_job(output, rows, card, fill_run(job))
 
         card = _find_card(job) if job.network is None else _make_card(job, job.network, check)
-        return output, embed_manifest(rows, images, (job.model, card), output, fill_run(job), job)
+        report = embed_manifest(rows, images, (job.model, card), output, fill_run(job), job)
+    if report.n_unreadable > len(report.unreadable):
+        job.progress.warn(
+            "`retry_unreadable` tries the unreadable ones again; pictures that changed are tried without it"
+        )
+    return output, report
 
 
 def embed_manifest(

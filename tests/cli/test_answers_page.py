@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from cli.report import answers as page_module
+from cli.report import lettering
 from cli.report.answers import render_answers, save_answers
 from cli.report.sheet import GAP_PX, MARGIN_PX, NEIGHBOUR_PX, QUERY_PX
 from lmr import Answer, LandmarkScore, Neighbour
@@ -70,6 +71,17 @@ def test_what_does_not_fit_is_said(pictures: Path, monkeypatch: pytest.MonkeyPat
     sheet = pictures / "answers.png"
     assert save_answers(sheet, asked(pictures), Path("landmarks")) == (
         f"{sheet}: the first 1 of 2 pictures beside their neighbours; a name that ends in .html makes a page of all"
+    )
+
+
+def test_letters_that_no_font_has_are_said_of_a_sheet(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = lettering._font_of
+    monkeypatch.setattr(lettering, "_font_of", lambda letter, size: None if letter in "故宫" else found(letter, size))
+    answers = [replace(answer, name="宫 故宫 a") for answer in asked(pictures)]
+    sheet = pictures / "answers.png"
+    assert save_answers(sheet, answers, Path("landmarks")) == (
+        f"{sheet}: 2 pictures beside their neighbours; no font here has the letters 宫故: boxes stand for them, not so "
+        "in a page (.html)"
     )
 
 

@@ -193,7 +193,18 @@ def test_a_calibration_that_cannot_be_made_again_is_refused_before_anything_is_r
     )
     assert listing(tiny_set) == files
     Path("landmarks/calibration.json").unlink()
-    assert refused(*again) == ("--recalibrate: landmarks has no calibration to make again; lmr calibrate makes one")
+    assert refused(*again) == (
+        "--recalibrate: landmarks has no calibration to make again; build without it, and lmr calibrate makes one"
+    )
+    assert refused("build-index", "--recalibrate", "--output", "new") == (
+        "--recalibrate: new has no calibration to make again; build without it, and lmr calibrate makes one"
+    )
+
+
+def test_the_command_that_calibrates_another_folder_again_names_it(tiny_set):
+    shutil.copytree("landmarks", "my index")
+    result = done("build-index", "--whitening-power", "0.25", "--overwrite", "--output", "my index", "--device", "cpu")
+    assert "; lmr calibrate val.h5 --index 'my index' makes it again (--rec" in result.stderr
 
 
 def test_a_calibration_that_cannot_be_read_is_not_lost_without_a_word(tiny_set):

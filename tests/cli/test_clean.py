@@ -1,6 +1,7 @@
 """`lmr clean` as a user runs it: what it leaves out, what a person changes, what it refuses."""
 
 import csv
+import html
 import json
 import shutil
 from dataclasses import replace
@@ -331,6 +332,22 @@ def test_a_background_finds_labelled_pictures_of_no_landmark(dirty):
         "lmr clean dirty.csv --review alone/decisions.csv",
     ]
     assert len(read_rows(Path("alone/kept.csv"))) == 33
+
+
+def test_the_gallery_names_files_and_links_to_one_that_cannot_be_shown(dirty):
+    Path("images/train-arch-3.jpg").write_bytes(b"")
+    done(*CLEAN)
+    gallery = Path("cleaned/gallery.html").read_text()
+    assert '<a href="./../images/train-arch-3.jpg">picture cannot be shown</a>' in gallery
+    assert ">train-castle-5.jpg</figcaption>" in gallery
+
+
+def test_the_command_that_reviews_has_quotes_where_paths_need_them(dirty):
+    shutil.copy("dirty.csv", "my photos.csv")
+    said = done("clean", "my photos.csv", *CLEAN[2:], "--output", "my cleaning").stderr
+    command = "lmr clean 'my photos.csv' --review 'my cleaning/decisions.csv'"
+    assert said.splitlines()[-1].endswith(f"; after changes in my cleaning/decisions.csv: {command}")
+    assert command in html.unescape(Path("my cleaning/gallery.html").read_text())
 
 
 def test_verification_keeps_what_enough_neighbours_match(dirty, monkeypatch):

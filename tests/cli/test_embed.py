@@ -63,9 +63,24 @@ def test_unreadable_pictures_are_listed_and_can_be_tried_again(tiny_set):
     again = done("embed", "--output", "x.h5", *HERE)
     assert again.stdout == "x.h5: 43 descriptors, 1 unreadable\n"
     assert again.stderr.splitlines()[0] == "1 of 44 pictures there that were not there before, embedded: train-arch-0"
-    assert done("embed", "--output", "x.h5", *HERE).stdout == "x.h5: finished already, nothing to do (44 pictures)\n"
+    again = done("embed", "--output", "x.h5", *HERE)
+    assert again.stdout == "x.h5: finished already, nothing to do (44 pictures)\n"
+    assert again.stderr == (
+        "1 of 44 pictures is unreadable and has no descriptor\n"
+        "--retry-unreadable tries the unreadable ones again; pictures that changed are tried without it\n"
+    )
     again = done("embed", "--output", "x.h5", "--retry-unreadable", *HERE)
     assert again.stdout == "x.h5: 43 descriptors, 1 unreadable\n"
+
+
+def test_an_unreadable_picture_of_a_folder_is_named_by_its_path(tiny_set):
+    for label in ("Old Mill", "Red Barn"):
+        Path("photos", label).mkdir(parents=True)
+        shutil.copy("images/train-arch-1.jpg", Path("photos", label, f"{label}.jpg"))
+    Path("photos/Red Barn/empty.jpg").touch()
+    result = done("embed", "photos", *HERE)
+    path = Path("photos/Red Barn/empty.jpg").absolute()
+    assert f"unreadable: empty ({path}): empty file" in result.stderr.splitlines()
 
 
 def test_a_replaced_picture_is_said_and_embedded_again(tiny_set):

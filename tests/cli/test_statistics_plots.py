@@ -92,3 +92,9 @@ def test_shares_stand_off_their_bars_and_their_axis_is_in_percent() -> None:
     assert [(text.get_text(), text.get_position()) for text in axes.texts] == [("50.0%", (3, 0))]
     assert axes.xaxis.get_major_formatter()(0.25) == "25%"
     assert not any(line.get_visible() for line in axes.yaxis.get_gridlines())
+
+
+def test_letters_that_the_font_has_not_are_no_warning_and_stay_text(recwarn):
+    svg = to_svg(plots.plot_shares(["\u6545\u5bab"], [0.5], "share"), "a")
+    assert "\u6545\u5bab" in svg
+    assert [str(warning.message) for warning in recwarn] == []
