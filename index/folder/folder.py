@@ -212,6 +212,9 @@ def read_calibration(folder: Path, info: FolderInfo) -> Calibration | None:
         raise DamageError(*error.lines) from error
     if calibration.origin.index_digest != info.inputs_digest:
         raise DamageError(f"{path} was made for another index; run lmr calibrate again")
+    if calibration.confidence.h or (calibration.confidence.g and not info.n_background):
+        what = "verified matches" if calibration.confidence.h else "a background"
+        raise DamageError(f"{path} weighs {what}, which this index has none of; run lmr calibrate again")
     return calibration
 
 

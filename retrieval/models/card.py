@@ -308,6 +308,7 @@ def _length_json(card: ModelCard) -> dict[str, int]:
 def _parse_ensemble(given: dict[str, Any], source: str) -> EnsembleCard:
     entries = convert(given.pop("members"), list[dict[str, Any]], source, "train again or restore it")
     members = [(convert(entry.pop("weight"), float, source, "restore it"), entry) for entry in entries]
+    convert(given.get("made_by", {}), dict[str, Any], source, "train again or restore it")
     return EnsembleCard(tuple(Member(_parse_model(entry, source), weight) for weight, entry in members), **given)
 
 

@@ -16,7 +16,7 @@ from index.calibrate.tune import CalibrationQueries, Grid
 from index.folder import build as building
 from index.folder import folder as folder_module
 from index.folder.build import BuildOptions, build_folder
-from index.folder.folder import open_folder, read_info, replace_calibration, write_info
+from index.folder.folder import open_folder, read_calibration, read_info, replace_calibration, write_info
 from index.folder.inputs import BuildInputs
 from index.metrics import make_truths
 from index.rerank.config import Refinement
@@ -24,6 +24,7 @@ from retrieval.arrays import object_array
 from retrieval.data.names import Name
 from retrieval.errors import LmrError
 from retrieval.files import atomic, folders
+from retrieval.files.json_file import write_signed_json
 from retrieval.store.store import DONE, UNREADABLE, Descriptors, StoreInfo
 
 MODEL = "ab" * 32
@@ -495,3 +496,17 @@ def test_a_folder_that_is_not_whole_is_never_put_in_place(tmp_path, model, monke
     assert re.fullmatch(r".*/rows\.h5 has 100 bytes, index\.json says \d+; copy the folder again or .*", told)
     assert open_folder(tmp_path / "l", device="cpu").info == old
     assert sorted(p.name for p in tmp_path.iterdir()) == ["l", "model"]
+
+
+@pytest.mark.parametrize(("weights", "what"), [({"h": 0.5}, "verified matches"), ({"g": 0.5}, "a background")])
+def test_a_calibration_that_weighs_what_the_index_has_not_is_named(calibrated, weights, what):
+    path, first, _ = calibrated
+    content = first.to_json()
+    content["confidence"] |= {"g": 0.0, "h": 0.0, **weights}
+    write_signed_json(path / "calibration.json", content)
+    without = replace(read_info(path), n_background=0)
+    with pytest.raises(LmrError) as caught:
+        read_calibration(path, without)
+    assert str(caught.value) == (
+        f"{path}/calibration.json weighs {what}, which this index has none of; run lmr calibrate again"
+    )

@@ -282,3 +282,16 @@ def test_a_damaged_ensemble_is_one_line(tmp_path: Path, models: list[Path], chan
     with pytest.raises(LmrError) as caught:
         read_any_card(folder)
     assert str(caught.value).startswith(f"{folder}/model.json is damaged (")
+
+
+def test_an_ensemble_whose_origin_is_no_object_is_named(tmp_path: Path, models: list[Path]) -> None:
+    folder = tmp_path / "both"
+    save_ensemble(folder, models, [1, 1])
+    content = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**content, "made_by": [None]}))
+    with pytest.raises(LmrError) as caught:
+        read_any_card(folder)
+    assert str(caught.value) == (
+        f"{folder}/model.json is damaged or of another version (Expected `object`, got `array`); "
+        "train again or restore it"
+    )
