@@ -19,6 +19,7 @@ from click.core import ParameterSource
 
 from cli.progress import TerminalProgress
 from cli.terminal import warn as warn
+from cli.terminal import with_options
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_lock
 from retrieval.jobs import Option, option_of, words_of
@@ -347,7 +348,7 @@ def _job_parameter(word: str, hint: Any, item: "Field[Any]") -> Callable[[F], F]
         return click.argument(
             word, type=_click_type(kind, told), nargs=-1 if is_many else 1, required=is_needed, **given
         )
-    name, text = _option_name(word), told.help
+    name, text = _option_name(word), with_options(told.help)
     if told.default_text is not None:
         text += f" [default: {told.default_text}]"
     if kind is bool:

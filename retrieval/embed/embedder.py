@@ -106,7 +106,7 @@ def require_finite(vectors: FloatArray) -> FloatArray:
     if not np.isfinite(vectors).all():
         raise LmrError(
             "the network gives descriptors that are not numbers; its training diverged or its weights are broken: "
-            "train again with lower rates, or use --device cpu if the device computes in float16"
+            "train again with lower rates, or use `device` cpu if the device computes in float16"
         )
     return vectors
 

@@ -129,7 +129,7 @@ def require_same_job(path: Path, manifest: Manifest, card: Card, run: FillRun) -
             difference = found.difference(info)
             if difference:
                 changed = _rows_changed(place, manifest) if found.fingerprint == info.fingerprint else ""
-                raise LmrError(f"{place} was made with {difference}{changed}; give --overwrite or another file name")
+                raise LmrError(f"{place} was made with {difference}{changed}; give `overwrite` or another file name")
 
 
 def _rows_changed(store: Path, manifest: Manifest) -> str:

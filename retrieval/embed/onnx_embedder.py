@@ -39,12 +39,12 @@ def providers_of(device: str) -> list[Any]:
     """What onnxruntime calls a device: auto | cpu | cuda[:n]. LmrError when it is not there."""
     runtime = _runtime()
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise LmrError(f"--device {device}: an ONNX file runs on auto, cpu, cuda or cuda:N")
+        raise LmrError(f"`device` {device}: an ONNX file runs on auto, cpu, cuda or cuda:N")
     has_cuda = "CUDAExecutionProvider" in runtime.get_available_providers()
     if device == "cpu" or (device == "auto" and not has_cuda):
         return ["CPUExecutionProvider"]
     if not has_cuda:
-        raise LmrError(f"--device {device}: this onnxruntime has no CUDA; install onnxruntime-gpu or use --device cpu")
+        raise LmrError(f"`device` {device}: this onnxruntime has no CUDA; install onnxruntime-gpu or use `device` cpu")
     return [("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)}), "CPUExecutionProvider"]
 
 

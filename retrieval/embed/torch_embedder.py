@@ -23,7 +23,7 @@ from retrieval.models.network import DescriptorModel, mean_descriptor, to_input
 
 CPU_BATCH = 16  # pictures; measured: ResNet-50 in bf16 on 2 cores is slower in batches of 32 and more (cache)
 GPU_BATCH = 128
-REMEDY = "lower --size or --scales"  # for too little memory
+REMEDY = "lower `size` or `scales`"  # for too little memory
 GPU_AHEAD = 4  # batches decoded while the accelerator computes; on a CPU decoding and computing share the cores
 
 

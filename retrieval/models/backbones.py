@@ -60,7 +60,7 @@ def build_backbone(
     LmrError: an unknown name, option or layer, timm missing, weights that cannot be fetched.
     """
     if last_layer is not None and name.startswith(_WITHOUT_A_MAP):
-        raise LmrError(f"--last-layer {last_layer}: only for convolutional networks of torchvision, not {name}")
+        raise LmrError(f"`last_layer` {last_layer}: only for convolutional networks of torchvision, not {name}")
     require_name(name, pretrained=pretrained)
     try:
         if name in PLAIN:
@@ -70,12 +70,12 @@ def build_backbone(
         return _timm_backbone(name.removeprefix("timm:"), dict(options), pretrained, image_size)
     except (TypeError, ValueError, AssertionError) as error:
         reason = str(error).split("\n")[0]
-        raise LmrError(f"--backbone {name}: {reason}; check --backbone-option {json.dumps(dict(options))}") from error
+        raise LmrError(f"`backbone` {name}: {reason}; check `backbone_option` {json.dumps(dict(options))}") from error
     except OSError as error:
         reason = str(error).split("\n")[0]
         raise LmrError(
-            f"--backbone {name}: its pretrained weights cannot be fetched ({reason}); "
-            "download them once and give --weights FILE"
+            f"`backbone` {name}: its pretrained weights cannot be fetched ({reason}); "
+            "download them once and give `weights` FILE"
         ) from error
 
 
@@ -107,10 +107,10 @@ class ConvolutionalFeatures(nn.Module):
             within = [child for child, _ in row.named_children()]
             above = ".".join(names[:depth]) or "the network"
             if not isinstance(row, nn.Sequential | nn.ModuleList | ConvolutionalFeatures):
-                raise LmrError(f"--last-layer {layer}: {above} is not a row of layers; end at it or before it")
+                raise LmrError(f"`last_layer` {layer}: {above} is not a row of layers; end at it or before it")
             if name not in within:
                 raise LmrError(
-                    f"--last-layer {layer}: there is no such layer; those of {above} are {', '.join(within)}"
+                    f"`last_layer` {layer}: there is no such layer; those of {above} are {', '.join(within)}"
                 )
             for gone in within[within.index(name) + 1 :]:
                 delattr(row, gone)
@@ -268,7 +268,7 @@ def _channels(features: nn.Module, image_size: int) -> int:
     """Channels of the feature map, by running one empty picture through."""
     training = features.training
     features.eval()
-    with torch.inference_mode(), explained(torch.device("cpu"), 1, image_size, "lower --size"):
+    with torch.inference_mode(), explained(torch.device("cpu"), 1, image_size, "lower `size`"):
         n_features = features(torch.zeros(1, 3, image_size, image_size)).shape[1]
     features.train(training)
     return int(n_features)

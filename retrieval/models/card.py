@@ -215,7 +215,7 @@ def join(cards: Sequence[Card], weights: Sequence[float], made_by: Mapping[str, 
         raise LmrError(f"an ensemble has two models or more and a weight for each, got {len(cards)} and {len(weights)}")
     for weight in weights:
         if not 0 < weight < math.inf:
-            raise LmrError(f"--weight {weight:g}: weights are positive numbers; leave a model out instead")
+            raise LmrError(f"`weight` {weight:g}: weights are positive numbers; leave a model out instead")
     parts = [(m.card, weight * m.weight) for card, weight in zip(cards, weights, strict=True) for m in card.members]
     total = math.fsum(weight for _, weight in parts)
     return EnsembleCard(tuple(Member(card, round(weight / total, 12)) for card, weight in parts), made_by)
@@ -234,7 +234,7 @@ def require_no_strangers(folder: Path) -> None:
     if not is_own_page(folder / PAGE):
         strangers.append(PAGE)
     if strangers:
-        raise LmrError(f"{folder / strangers[0]} exists and is of no model; give another folder, or --overwrite")
+        raise LmrError(f"{folder / strangers[0]} exists and is of no model; give another folder, or `overwrite`")
 
 
 def read_card(folder: Path) -> ModelCard:

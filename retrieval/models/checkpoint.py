@@ -52,7 +52,7 @@ def save_model(
                 old.unlink()
     except OSError as error:
         raise LmrError(
-            f"{folder}: the model cannot be written: {error.strerror}; make room or choose another --model"
+            f"{folder}: the model cannot be written: {error.strerror}; make room or choose another `model`"
         ) from error
     return card
 
@@ -82,7 +82,7 @@ def load_network(folder: Path, card: ModelCard) -> DescriptorModel:
         if model.picture_size is not None:
             raise LmrError(
                 f"{path} does not fit {card.config.backbone} for pictures of {model.picture_size} pixels; "
-                "leave out --size, or train at the size you want"
+                "leave out `size`, or train at the size you want"
             ) from error
         raise LmrError(
             f"{path} does not fit {card.config.backbone} as the installed library builds it; "

@@ -37,9 +37,9 @@ class ModelConfig:
             raise LmrError(f"pooling is one of {', '.join(get_args(Pooling))}, got {self.pooling}")
         if not 0 <= self.n_dimensions <= MOST_DIMENSIONS:
             limits = f"0 (no neck) to {MOST_DIMENSIONS:,}"
-            raise LmrError(f"--dimensions must be {limits}, got {self.n_dimensions}")
+            raise LmrError(f"`n_dimensions` must be {limits}, got {self.n_dimensions}")
         if not 0 < self.gem_p < math.inf:
-            raise LmrError(f"--gem-p must be positive, got {self.gem_p}")
+            raise LmrError(f"`gem_p` must be positive, got {self.gem_p}")
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; `from_json` gives it back."""

@@ -35,13 +35,13 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise LmrError(f"--device {name}: not a device; use auto, cpu, cuda, cuda:N or mps") from error
+        raise LmrError(f"`device` {name}: not a device; use auto, cpu, cuda, cuda:N or mps") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise LmrError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu")
+        raise LmrError(f"`device` {name}: this machine has {torch.cuda.device_count()} CUDA devices; use `device` cpu")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise LmrError("--device mps: not available here; use --device cpu")
+        raise LmrError("`device` mps: not available here; use `device` cpu")
     if device.type not in ("cpu", "cuda", "mps"):
-        raise LmrError(f"--device {name}: not supported; use auto, cpu, cuda, cuda:N or mps")
+        raise LmrError(f"`device` {name}: not supported; use auto, cpu, cuda, cuda:N or mps")
     return device
 
 
@@ -85,7 +85,7 @@ def explained(device: torch.device, n: int, size: int, remedy: str) -> Iterator[
             ) from error
         if any(text in said for text in _TOO_SMALL):
             raise LmrError(
-                f"pictures of {counted(size, 'pixel')} are too small for this network; give a larger --size"
+                f"pictures of {counted(size, 'pixel')} are too small for this network; give a larger `size`"
             ) from error
         raise
 

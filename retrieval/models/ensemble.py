@@ -29,7 +29,7 @@ def save_ensemble(
     Raises LmrError: fewer than two models, one that is missing or damaged, another model at `folder`, disk full.
     """
     if folder.resolve() in {model.resolve() for model in models}:
-        raise LmrError(f"--output {folder} is one of the members; give another folder")
+        raise LmrError(f"`output` {folder} is one of the members; give another folder")
     cards = [read_any_card(model) for model in models]
     card = join(cards, weights, {"members": [str(model) for model in models]})
     sources = {
@@ -39,7 +39,7 @@ def save_ensemble(
     }
     if (folder / CARD).exists() and not overwrite:
         if read_any_card(folder).fingerprint != card.fingerprint:
-            raise LmrError(f"{folder} holds another model; give --overwrite or another --output")
+            raise LmrError(f"{folder} holds another model; give `overwrite` or another `output`")
         for member in card.members:
             require_weights(folder, member.card)
         return "unchanged", card
@@ -58,6 +58,6 @@ def save_ensemble(
                 old.unlink()
     except OSError as error:
         raise LmrError(
-            f"{folder}: the ensemble cannot be written: {error.strerror}; make room or choose another --output"
+            f"{folder}: the ensemble cannot be written: {error.strerror}; make room or choose another `output`"
         ) from error
     return "made", card

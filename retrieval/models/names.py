@@ -30,15 +30,15 @@ def require_name(name: str, *, pretrained: bool = False) -> None:
     if name.startswith(TIMM):
         its_name = name.removeprefix(TIMM)
         if not _folders("timm"):
-            raise LmrError(f"--backbone {name}: needs timm; {install_hint('timm')}")
+            raise LmrError(f"`backbone` {name}: needs timm; {install_hint('timm')}")
         if _base(its_name) not in known_names("timm") | renamed_names("timm"):
-            raise LmrError(f"--backbone {name}: timm has no such network{_nearest(its_name, known_names('timm'))}")
+            raise LmrError(f"`backbone` {name}: timm has no such network{_nearest(its_name, known_names('timm'))}")
     elif name not in (*PLAIN_NAMES, *known_names("torchvision")):
         near = _nearest(name, [*known_names("torchvision"), *PLAIN_NAMES])
-        raise LmrError(f"--backbone {name}: torchvision has no such network{near}")
+        raise LmrError(f"`backbone` {name}: torchvision has no such network{near}")
     if pretrained and not _is_published(name):
         raise LmrError(
-            f"--backbone {name}: there are no pretrained weights of it; leave out --pretrained "
+            f"`backbone` {name}: there are no pretrained weights of it; leave out `pretrained` "
             "(in a recipe: pretrained=false)"
         )
 

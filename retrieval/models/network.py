@@ -89,8 +89,8 @@ class DescriptorModel(nn.Module):
         """Numbers in a descriptor. LmrError for another part than the neck where there is none: it is the same."""
         if part != "neck" and not self.config.n_dimensions:
             raise LmrError(
-                f"--descriptor {part}: this network has no neck, its descriptors are the pooled features; "
-                "leave it out, or make the network with --dimensions"
+                f"`descriptor` {part}: this network has no neck, its descriptors are the pooled features; "
+                "leave it out, or make the network with `n_dimensions`"
             )
         return {"neck": self.d, "pooled": self.n_features, "both": self.d + self.n_features}[part]
 
@@ -99,7 +99,7 @@ class DescriptorModel(nn.Module):
         if self.picture_size not in (None, size):
             raise LmrError(
                 f"{self.config.backbone} takes pictures of {self.picture_size} pixels here, not of {size}; "
-                f"give --size {self.picture_size}, or train at the size you want"
+                f"give `size` {self.picture_size}, or train at the size you want"
             )
 
     def _pool(self, features: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def build_model(
         image_size=image_size,
     )
     if config.pooling == "cls" and not backbone.n_prefix_tokens:
-        raise LmrError(f"--pooling cls: {config.backbone} has no class token; use gem, avg or max")
+        raise LmrError(f"`pooling` cls: {config.backbone} has no class token; use gem, avg or max")
     model = DescriptorModel(config, backbone)
     model.require_size(image_size)
     if weights_path is not None:
@@ -175,7 +175,7 @@ def load_backbone_weights(model: DescriptorModel, path: Path) -> None:
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise LmrError(
-            f"{path} does not fit --backbone {model.config.backbone}: {'; '.join(problems[:5])}{more}; "
+            f"{path} does not fit `backbone` {model.config.backbone}: {'; '.join(problems[:5])}{more}; "
             "name the network that the weights belong to"
         )
     broken = {name: fault for name in own if name in state and (fault := _fault(state[name]))}
@@ -196,7 +196,7 @@ def _fault(tensor: Tensor) -> str:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Tensors by name from a safetensors file or a torch file (weights only: no code in it is run)."""
     if not path.is_file():
-        raise LmrError(f"{path}: there is no such weights file; check --weights")
+        raise LmrError(f"{path}: there is no such weights file; check `weights`")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -42,7 +42,7 @@ def summarise(network: nn.Module, size: int) -> list[Layer]:
     ]
     training = network.training
     try:
-        with torch.inference_mode(), explained(torch.device("cpu"), 1, size, "lower --size"):
+        with torch.inference_mode(), explained(torch.device("cpu"), 1, size, "lower `size`"):
             network.eval()(torch.zeros(1, 3, size, size))
     finally:
         network.train(training)

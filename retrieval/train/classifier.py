@@ -97,7 +97,7 @@ def load_classifier(folder: Path) -> Classifier:
     card = read_card(folder)
     if not path.is_file():
         raise LmrError(
-            f"{folder} has no {CLASSIFIER}; lmr train writes one with every --loss that has classes, or use the "
+            f"{folder} has no {CLASSIFIER}; lmr train writes one with every `loss` that has classes, or use the "
             "neighbours: lmr evaluate"
         )
     about, tensors = _read(path)

@@ -1,4 +1,4 @@
-"""How a network is trained: plain values, each with its default, without torch."""
+"""Configuration of training: plain values, each with its default and its help, without torch."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from retrieval.errors import LmrError
+from retrieval.jobs import option
 from retrieval.models.config import MOST_DIMENSIONS
 from retrieval.split.roles import Rare
 
@@ -48,72 +49,77 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True, slots=True)
 class LossConfig:
-    """What is minimised.
+    """Loss function.
 
-    margin: how ArcFace's are chosen. `count`: margin_rad for the landmark with the most pictures, margin_rare_rad for
-    the one with the fewest, between them by n_c ** -1/4. `fixed`: margin_rad for all. `dynamic`: 0.05 to 0.5 rad by
-    n_c ** -1/4 (3rd place, Google Landmark Recognition 2020). `adaptive`: margin_rad, in a form that follows the length
-    of each picture's features (Kim et al., AdaFace, 2022).
-    margin_cos: CosFace's, subtracted from the cosine. n_centres: directions of one landmark (sub-center ArcFace).
-    scale: of the cosines before the softmax. label_smoothing: share of the target that all classes have alike.
-    head_hidden, dropout: of the linear head: units of its hidden layer, 0 = none; share of its last inputs dropped.
-    class_share: of the landmarks that a step compares with, its batch's among them (An et al., Partial FC, 2021).
-    contrastive_cosine: pictures of different landmarks are pushed below this. triplet_margin: by which the cosine of
-    two pictures of one landmark must exceed that of different ones. miner: which pairs count.
-    background: `negatives` pushes non-landmarks away from every landmark, `class` learns one class for them.
-    negative_weight: of the non-landmarks' loss, 0 = none. negative_cosine: a non-landmark's best class similarity is
-    pushed below this.
+    margin: `count`: margin_rad for the landmark with the most images, margin_rare_rad for the one with the fewest,
+    between them by n_c ** -1/4. `fixed`: margin_rad for all. `dynamic`: 0.05 to 0.5 rad by n_c ** -1/4 (3rd place,
+    Google Landmark Recognition 2020). `adaptive`: margin_rad, in a form that follows the norm of each image's features
+    (Kim et al., AdaFace, 2022). n_centres: sub-center ArcFace. class_share: partial FC (An et al., 2021).
     """
 
-    name: LossName = "arcface"
-    margin: MarginKind = "count"
-    margin_rad: float = 0.1
-    margin_rare_rad: float = 0.4
-    margin_cos: float = 0.35
-    n_centres: int = 1
-    scale: float = 24.0
-    label_smoothing: float = 0.0
-    head_hidden: int = 0
-    dropout: float = 0.0
-    class_share: float = 1.0
-    contrastive_cosine: float = 0.5
-    triplet_margin: float = 0.1
-    miner: MinerName = "multi-similarity"
-    background: BackgroundKind = "negatives"
-    negative_weight: float = 1.0
-    negative_cosine: float = 0.2
+    name: LossName = option("arcface", name="loss", help="Loss function.")
+    margin: MarginKind = option(
+        "count",
+        help="ArcFace margins: by a landmark's number of images, between two bounds; fixed; dynamic, 0.05 to 0.5 rad "
+        "by number; or adaptive, by the norm of an image's features.",
+    )
+    margin_rad: float = option(
+        0.1, help="ArcFace margin of the landmark with the most images, radians; of all when fixed or adaptive."
+    )
+    margin_rare_rad: float = option(0.4, help="ArcFace margin of the landmark with the fewest images, radians.")
+    margin_cos: float = option(0.35, help="CosFace margin, subtracted from the cosine.")
+    n_centres: int = option(1, help="Sub-centers of a class; 3 is sub-center ArcFace.")
+    scale: float = option(24.0, help="Scale of the cosines before the softmax.")
+    label_smoothing: float = option(0.0, help="Label smoothing of the softmax.")
+    head_hidden: int = option(0, help="Units of the linear head's hidden layer; 0 = none.")
+    dropout: float = option(0.0, help="Dropout before the last layer of the linear head.")
+    class_share: float = option(1.0, help="Partial FC: share of the classes in a step, those of its batch among them.")
+    contrastive_cosine: float = option(
+        0.5, help="Contrastive loss: images of different landmarks are pushed below this cosine."
+    )
+    triplet_margin: float = option(
+        0.1, help="Triplet margin between the cosines of images of one landmark and of different ones."
+    )
+    miner: MinerName = option(
+        "multi-similarity", help="Pair miner of the contrastive, triplet and multi-similarity losses."
+    )
+    background: BackgroundKind = option(
+        "negatives", help="Push non-landmarks away from every class, or learn one class for them."
+    )
+    negative_weight: float = option(1.0, help="Weight of the loss of non-landmarks; 0 leaves them out.")
+    negative_cosine: float = option(0.2, help="Non-landmarks' highest class similarity is pushed below this.")
 
     def __post_init__(self) -> None:
         _require_choices(
-            ("--loss", self.name, LossName),
-            ("--margin", self.margin, MarginKind),
-            ("--miner", self.miner, MinerName),
-            ("--background", self.background, BackgroundKind),
+            ("`loss`", self.name, LossName),
+            ("`margin`", self.margin, MarginKind),
+            ("`miner`", self.miner, MinerName),
+            ("`background`", self.background, BackgroundKind),
         )
-        for option, value in (("--margin-rad", self.margin_rad), ("--margin-rare-rad", self.margin_rare_rad)):
+        for word, value in (("`margin_rad`", self.margin_rad), ("`margin_rare_rad`", self.margin_rare_rad)):
             if not 0 <= value <= math.pi / 2:
-                raise LmrError(f"{option} is in radians, 0 to pi/2, got {value}")
-        for option, value, low, high in (
-            ("--margin-cos", self.margin_cos, 0, 2),
-            ("--contrastive-cosine", self.contrastive_cosine, -1, 1),
-            ("--triplet-margin", self.triplet_margin, 0, 2),
-            ("--negative-cosine", self.negative_cosine, -1, 1),
+                raise LmrError(f"{word} is in radians, 0 to pi/2, got {value}")
+        for word, value, low, high in (
+            ("`margin_cos`", self.margin_cos, 0, 2),
+            ("`contrastive_cosine`", self.contrastive_cosine, -1, 1),
+            ("`triplet_margin`", self.triplet_margin, 0, 2),
+            ("`negative_cosine`", self.negative_cosine, -1, 1),
         ):
             if not low <= value <= high:
-                raise LmrError(f"{option} must lie in [{low}, {high}], got {value}")
-        for option, value in (("--label-smoothing", self.label_smoothing), ("--dropout", self.dropout)):
+                raise LmrError(f"{word} must lie in [{low}, {high}], got {value}")
+        for word, value in (("`label_smoothing`", self.label_smoothing), ("`dropout`", self.dropout)):
             if not 0 <= value < 1:
-                raise LmrError(f"{option} must lie in [0, 1), got {value}")
+                raise LmrError(f"{word} must lie in [0, 1), got {value}")
         if not 0 < self.class_share <= 1:
-            raise LmrError(f"--class-share must lie in (0, 1], got {self.class_share}")
+            raise LmrError(f"`class_share` must lie in (0, 1], got {self.class_share}")
         if not 0 < self.scale < math.inf:
-            raise LmrError(f"--scale must be positive, got {self.scale}")
+            raise LmrError(f"`scale` must be positive, got {self.scale}")
         if not 0 <= self.negative_weight < math.inf:
-            raise LmrError(f"--negative-weight must be 0 or more, got {self.negative_weight}")
+            raise LmrError(f"`negative_weight` must be 0 or more, got {self.negative_weight}")
         if not 1 <= self.n_centres <= MOST_CENTRES:
-            raise LmrError(f"--centres must be 1 to {MOST_CENTRES}, got {self.n_centres}")
+            raise LmrError(f"`n_centres` must be 1 to {MOST_CENTRES}, got {self.n_centres}")
         if not 0 <= self.head_hidden <= MOST_DIMENSIONS:
-            raise LmrError(f"--head-hidden must be 0 to {MOST_DIMENSIONS:,}, got {self.head_hidden}")
+            raise LmrError(f"`head_hidden` must be 0 to {MOST_DIMENSIONS:,}, got {self.head_hidden}")
         switches = {
             "margin": self.margin in ("dynamic", "adaptive"),
             "n_centres": self.n_centres > 1,
@@ -124,58 +130,52 @@ class LossConfig:
         }
         self.require_used(name for name, is_on in switches.items() if is_on)
         if self.background == "class":
-            _require_one_of("--background class", "--loss", self.name, _SOFTMAXES)
+            _require_one_of("`background` class", "`loss`", self.name, _SOFTMAXES)
 
     def require_used(self, names: Iterable[str]) -> None:
         """LmrError when this loss does not read one of these fields. names: fields, or others, which all may have."""
         mines_triplets = self.miner in ("semihard", "hard")  # which has a margin too
         losses = _LOSSES_OF | ({"triplet_margin": PAIR_LOSSES} if mines_triplets else {})
         for name in names:
-            option = "--" + name.removeprefix("n_").replace("_", "-")
-            _require_one_of(option, "--loss", self.name, losses.get(name, (self.name,)))
-            _require_one_of(option, "--margin", self.margin, _MARGINS_OF.get(name, (self.margin,)))
+            _require_one_of(f"`{name}`", "`loss`", self.name, losses.get(name, (self.name,)))
+            _require_one_of(f"`{name}`", "`margin`", self.margin, _MARGINS_OF.get(name, (self.margin,)))
 
 
 @dataclass(frozen=True, slots=True)
 class AugmentConfig:
-    """How training pictures vary.
+    """Augmentation of training images; brightness, contrast, saturation and hue as of torchvision's ColorJitter."""
 
-    min_area: smallest share of the picture that a crop keeps. brightness, contrast, saturation, hue: strengths of
-    torchvision's ColorJitter. rotation: up to so many degrees either way. shift: up to this share of the side. zoom:
-    scales from 1 - zoom to 1 + zoom. The rest are probabilities; cutmix: that a batch is mixed.
-    """
-
-    min_area: float = 0.35
-    flip: float = 0.5
-    brightness: float = 0.3
-    contrast: float = 0.3
-    saturation: float = 0.3
-    hue: float = 0.02
-    greyscale: float = 0.1
-    rotation: float = 0.0
-    shift: float = 0.0
-    zoom: float = 0.0
-    blur: float = 0.0
-    jpeg: float = 0.0
-    erasing: float = 0.0
-    cutmix: float = 0.0
+    min_area: float = option(0.35, help="Smallest share of an image that a random crop keeps.")
+    flip: float = option(0.5, help="Probability of a horizontal flip.")
+    brightness: float = option(0.3, help="Brightness factor, from 1 - this to 1 + this.")
+    contrast: float = option(0.3, help="Contrast factor, from 1 - this to 1 + this.")
+    saturation: float = option(0.3, help="Saturation factor, from 1 - this to 1 + this.")
+    hue: float = option(0.02, help="Hue shift, up to this share of the colour circle either way.")
+    greyscale: float = option(0.1, help="Probability of greyscale.")
+    rotation: float = option(0.0, help="Rotation, up to this many degrees either way.")
+    shift: float = option(0.0, help="Translation, up to this share of the side in both directions.")
+    zoom: float = option(0.0, help="Zoom factor, from 1 - this to 1 + this.")
+    blur: float = option(0.0, help="Probability of a Gaussian blur.")
+    jpeg: float = option(0.0, help="Probability of JPEG compression.")
+    erasing: float = option(0.0, help="Probability of random erasing.")
+    cutmix: float = option(0.0, help="Probability of CutMix in a batch; with `loss` softmax or linear.")
 
     def __post_init__(self) -> None:
         if not 0 < self.min_area <= 1:
-            raise LmrError(f"--min-area must lie in (0, 1], got {self.min_area}")
+            raise LmrError(f"`min_area` must lie in (0, 1], got {self.min_area}")
         for name in ("flip", "greyscale", "blur", "jpeg", "erasing", "cutmix"):
             if not 0 <= getattr(self, name) <= 1:
-                raise LmrError(f"--{name} is a probability, 0 to 1, got {getattr(self, name)}")
+                raise LmrError(f"`{name}` is a probability, 0 to 1, got {getattr(self, name)}")
         for name in ("brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) <= MOST_JITTER:
-                raise LmrError(f"--{name} must be 0 to {MOST_JITTER}, got {getattr(self, name)}")
+                raise LmrError(f"`{name}` must be 0 to {MOST_JITTER}, got {getattr(self, name)}")
         if not 0 <= self.hue <= 0.5:
-            raise LmrError(f"--hue is a share of the colour circle, 0 to 0.5, got {self.hue}")
+            raise LmrError(f"`hue` is a share of the colour circle, 0 to 0.5, got {self.hue}")
         if not 0 <= self.rotation <= 180:
-            raise LmrError(f"--rotation is in degrees, 0 to 180, got {self.rotation}")
+            raise LmrError(f"`rotation` is in degrees, 0 to 180, got {self.rotation}")
         for name in ("shift", "zoom"):
             if not 0 <= getattr(self, name) < 1:
-                raise LmrError(f"--{name} must lie in [0, 1), got {getattr(self, name)}")
+                raise LmrError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}")
 
     @property
     def tells_repeats_apart(self) -> bool:
@@ -186,175 +186,177 @@ class AugmentConfig:
 
 @dataclass(frozen=True, slots=True)
 class BalanceConfig:
-    """Which pictures are used, and how often.
+    """Sampling: which images are used, and how often.
 
-    balance: a in n_c ** -a, the weight of a picture of a landmark with n_c pictures (0: every picture alike, 1: every
-    landmark alike). negative_share: of a batch that is non-landmarks.
-    The rest are numbers of pictures of a landmark, 0 = as many as there are. cap: at most this many, a random subset
-    that stays the same for all epochs. member: which random subset, for ensembles of random under-sampling (ERUS).
-    floor: landmarks with fewer are drawn as if they had this many. min_per_landmark, rare: landmarks with fewer
-    pictures, and what becomes of those. per_landmark: pictures of a landmark that stand in a batch together, for losses
-    over pairs.
+    cap: the subset stays the same for all epochs. member: ensembles of random under-sampling (ERUS).
     """
 
-    balance: float = 0.5
-    negative_share: float = 0.25
-    cap: int = 0
-    member: int = 0
-    floor: int = 0
-    min_per_landmark: int = 0
-    rare: Rare = "non-landmark"
-    per_landmark: int = 0
+    balance: float = option(0.5, help="Exponent a of the sampling weight n_c^-a of a landmark with n_c images.")
+    negative_share: float = option(0.25, help="Share of a batch that is non-landmarks.")
+    cap: int = option(0, help="Most images of a landmark that are used, a random subset fixed for all epochs; 0 = all.")
+    member: int = option(0, help="Random subset that `cap` takes, one for each network of an ensemble.")
+    floor: int = option(
+        0, help="Landmarks with fewer images repeat them up to this many in an epoch, each time augmented anew."
+    )
+    min_per_landmark: int = option(0, help="Landmarks with fewer images are rare.")
+    rare: Rare = option("non-landmark", help="Use of the images of rare landmarks.")
+    per_landmark: int = option(0, help="Images of a landmark together in a batch, for pair losses; 0 = any number.")
 
     def __post_init__(self) -> None:
         if not 0 <= self.balance <= MOST_BALANCE:
-            raise LmrError(f"--balance must be 0 to {MOST_BALANCE}, got {self.balance}")
+            raise LmrError(f"`balance` must be 0 to {MOST_BALANCE}, got {self.balance}")
         if not 0 <= self.negative_share < 1:
-            raise LmrError(f"--negative-share must lie in [0, 1), got {self.negative_share}")
+            raise LmrError(f"`negative_share` must lie in [0, 1), got {self.negative_share}")
         for name in ("cap", "member", "floor", "min_per_landmark", "per_landmark"):
             if getattr(self, name) < 0:
-                raise LmrError(f"--{name.replace('_', '-')} must be 0 or more, got {getattr(self, name)}")
+                raise LmrError(f"`{name}` must be 0 or more, got {getattr(self, name)}")
             if getattr(self, name) > MOST_AT_ONCE:
                 most = f"{MOST_AT_ONCE:,}"
-                raise LmrError(f"--{name.replace('_', '-')} must be {most} or less, got {getattr(self, name)}")
+                raise LmrError(f"`{name}` must be {most} or less, got {getattr(self, name)}")
         if self.member and not self.cap:
-            raise LmrError(f"--member {self.member} chooses among the subsets that --cap leaves; give --cap too")
+            raise LmrError(f"`member` {self.member} chooses among the subsets that `cap` leaves; give `cap` too")
         if self.cap and self.floor > self.cap:
-            raise LmrError(f"--floor {self.floor} lies above --cap {self.cap}; lower it")
+            raise LmrError(f"`floor` {self.floor} lies above `cap` {self.cap}; lower it")
         if self.rare not in get_args(Rare):
-            raise LmrError(f"--rare is one of {', '.join(get_args(Rare))}, got {self.rare}")
+            raise LmrError(f"`rare` is one of {', '.join(get_args(Rare))}, got {self.rare}")
         if self.per_landmark == 1:
-            raise LmrError("--per-landmark must be 0 (any number) or at least 2, got 1")
+            raise LmrError("`per_landmark` must be 0 (any number) or at least 2, got 1")
 
 
 @dataclass(frozen=True, slots=True)
 class DistillationConfig:
-    """How a network imitates a teacher, besides its loss over landmarks; 0 = not.
+    """Distillation from a teacher, besides the loss over landmarks; 0 = none.
 
-    distill_cosine: weight of 1 - cosine to the teacher's descriptor, after a linear map that is trained and then
-    forgotten. distill_relations: weight of the squared difference of the cosines of all pairs of a batch.
+    distill_cosine: 1 - cosine to the teacher's descriptor, after a linear map that is trained and then dropped.
+    distill_relations: squared difference of the cosines of all pairs of a batch.
     """
 
-    distill_cosine: float = 0.0
-    distill_relations: float = 10.0
+    distill_cosine: float = option(0.0, help="With `teacher`: weight of the cosine to its descriptors.")
+    distill_relations: float = option(10.0, help="With `teacher`: weight of the cosines between all images of a batch.")
 
     def __post_init__(self) -> None:
         for name in ("distill_cosine", "distill_relations"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise LmrError(f"--{name.replace('_', '-')} must be 0 or more, got {getattr(self, name)}")
+                raise LmrError(f"`{name}` must be 0 or more, got {getattr(self, name)}")
         if not (self.distill_cosine or self.distill_relations):
-            raise LmrError("--distill-cosine and --distill-relations are both 0; give one, or no --teacher")
+            raise LmrError("`distill_cosine` and `distill_relations` are both 0; give one, or no `teacher`")
 
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """How a network is trained.
+    """Training of a network.
 
-    backbone_rate, head_rate: the peaks that a linear warm-up reaches. schedule: what follows it: a cosine to zero, or
+    backbone_rate, head_rate: peaks that a linear warm-up reaches. schedule: what follows it: a cosine to zero, or
     times rate_drop after every rate_drop_epochs (step), or after so many without a better epoch (plateau).
-    freeze: `none`, `all` of the backbone, or all but its last n blocks. plain_pictures: prepared as they are embedded.
-    accumulate: a step is taken over so many batches as over one. ema: share that the average of the weights keeps of
-    itself in a step, 0 = no average. patience: epochs without a larger GAP after which training stops, 0 = never.
     """
 
-    epochs: int = 20
-    batch_size: int = 32
-    accumulate: int = 1
-    epoch_size: int | None = None
-    freeze: str = "none"
-    plain_pictures: bool = False
-    optimizer: OptimizerName = "adamw"
-    backbone_rate: float = 3e-4
-    head_rate: float = 2e-3
-    schedule: ScheduleName = "cosine"
-    warmup: float = 0.15
-    rate_drop: float = 0.2
-    rate_drop_epochs: int = 3
-    weight_decay: float = 1e-4
-    clip_norm: float = 5.0
-    ema: float = 0.0
-    patience: int = 0
-    precision: PrecisionName = "auto"
-    compile: bool = False
-    seed: int = 0
+    epochs: int = option(20, help="Passes over the images.")
+    batch_size: int = option(32, help="Images in a batch.")
+    accumulate: int = option(1, help="Batches of one optimizer step (gradient accumulation).")
+    epoch_size: int | None = option(None, default_text="all", help="Landmark images in an epoch.")
+    freeze: str = option("none", help="Frozen part of the backbone: none, all, or N for all but the last N blocks.")
+    plain_pictures: bool = option(
+        False, help="Train without augmentation; with `freeze` all the features are computed once."
+    )
+    optimizer: OptimizerName = option("adamw", help="Optimizer.")
+    backbone_rate: float = option(3e-4, help="Peak learning rate of the backbone.")
+    head_rate: float = option(2e-3, help="Peak learning rate of the neck and the class directions.")
+    schedule: ScheduleName = option(
+        "cosine",
+        help="Learning rate schedule after the warm-up; plateau: when GAP, or without `val` the loss, gets no better.",
+    )
+    warmup: float = option(0.15, help="Share of the steps in which the learning rates rise.")
+    rate_drop: float = option(0.2, help="Factor of the schedules step and plateau.")
+    rate_drop_epochs: int = option(
+        3, help="Epochs between drops (step), or without a better one before a drop (plateau)."
+    )
+    weight_decay: float = option(1e-4, help="Weight decay; norm and bias parameters are exempt.")
+    clip_norm: float = option(5.0, help="Gradient clipping: largest norm.")
+    ema: float = option(
+        0.0, help="Decay of an exponential moving average of the weights, which is then validated and kept; 0 = none."
+    )
+    patience: int = option(0, help="Early stopping: epochs without a larger GAP (needs `val`); 0 = never.")
+    precision: PrecisionName = option("auto", help="Precision of the network; auto: what is fast on the device.")
+    compile: bool = option(False, help="Compile the backbone first (torch.compile).")
+    seed: int = option(0, help="Random seed.")
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     sampling: BalanceConfig = field(default_factory=BalanceConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
     def __post_init__(self) -> None:
-        for option, value in (("--epochs", self.epochs), ("--batch-size", self.batch_size - 1)):
+        for word, value in (("`epochs`", self.epochs), ("`batch_size`", self.batch_size - 1)):
             if value < 1:
-                raise LmrError(f"{option} is too small; training needs at least 1 epoch and batches of 2")
+                raise LmrError(f"{word} is too small; training needs at least 1 epoch and batches of 2")
         self._check_names()
         self._check_rates()
         if not 0 < self.clip_norm < math.inf:
-            raise LmrError(f"--clip-norm must be a positive number, got {self.clip_norm}; a large one clips nothing")
+            raise LmrError(f"`clip_norm` must be a positive number, got {self.clip_norm}; a large one clips nothing")
         if not 0 <= self.weight_decay < math.inf:
-            raise LmrError(f"--weight-decay must be 0 or more, got {self.weight_decay}")
+            raise LmrError(f"`weight_decay` must be 0 or more, got {self.weight_decay}")
         if self.epoch_size is not None and self.epoch_size < 2:
-            raise LmrError(f"--epoch-size must be at least 2, got {self.epoch_size}")
-        for option, value, most in (
-            ("--epochs", self.epochs, MOST_EPOCHS),
-            ("--batch-size times --accumulate", self.batch_size * self.accumulate, MOST_AT_ONCE),
-            ("--epoch-size", self.epoch_size or 0, MOST_PICTURES),
+            raise LmrError(f"`epoch_size` must be at least 2, got {self.epoch_size}")
+        for word, value, most in (
+            ("`epochs`", self.epochs, MOST_EPOCHS),
+            ("`batch_size` times `accumulate`", self.batch_size * self.accumulate, MOST_AT_ONCE),
+            ("`epoch_size`", self.epoch_size or 0, MOST_PICTURES),
         ):
             if value > most:
-                raise LmrError(f"{option} must be {most:,} or less, got {value}")
+                raise LmrError(f"{word} must be {most:,} or less, got {value}")
         if self.plain_pictures and self.augment.cutmix:
-            raise LmrError("--cutmix alters pictures, --plain-pictures leaves them as they are; give one of them")
+            raise LmrError("`cutmix` alters pictures, `plain_pictures` leaves them as they are; give one of them")
         if self.sampling.floor and (self.plain_pictures or not self.augment.tells_repeats_apart):
-            raise LmrError("--floor repeats pictures, but the augmentation never changes them; give --min-area below 1")
+            raise LmrError("`floor` repeats pictures, but the augmentation never changes them; give `min_area` below 1")
         if self.augment.cutmix and self.loss.name not in ("softmax", "linear"):
-            raise LmrError(f"--cutmix mixes the labels of --loss softmax or linear, got --loss {self.loss.name}")
+            raise LmrError(f"`cutmix` mixes the labels of `loss` softmax or linear, got `loss` {self.loss.name}")
         if self.augment.cutmix and self.loss.class_share < 1:
-            raise LmrError("--cutmix needs the landmarks of two pictures, --class-share draws those of one; give one")
+            raise LmrError("`cutmix` needs the landmarks of two pictures, `class_share` draws those of one; give one")
         if self.sampling.per_landmark and self.accumulate > 1:
-            raise LmrError("--per-landmark keeps pictures together in a batch; it goes with --accumulate 1")
+            raise LmrError("`per_landmark` keeps pictures together in a batch; it goes with `accumulate` 1")
         if self.loss.name in PAIR_LOSSES and self.sampling.per_landmark < 2:
-            raise LmrError(f"--loss {self.loss.name} compares pictures of a landmark; give --per-landmark 2 or more")
-        for option, value, least in (
-            ("--seed", self.seed, 0),
-            ("--accumulate", self.accumulate, 1),
-            ("--patience", self.patience, 0),
-            ("--rate-drop-epochs", self.rate_drop_epochs, 1),
+            raise LmrError(f"`loss` {self.loss.name} compares pictures of a landmark; give `per_landmark` 2 or more")
+        for word, value, least in (
+            ("`seed`", self.seed, 0),
+            ("`accumulate`", self.accumulate, 1),
+            ("`patience`", self.patience, 0),
+            ("`rate_drop_epochs`", self.rate_drop_epochs, 1),
         ):
             if value < least:
-                raise LmrError(f"{option} must be {least} or more, got {value}")
+                raise LmrError(f"{word} must be {least} or more, got {value}")
         if self.seed >= 2**32:
-            raise LmrError(f"--seed must lie below 2**32, got {self.seed}")
+            raise LmrError(f"`seed` must lie below 2**32, got {self.seed}")
         if not 0 <= self.ema < 1:
-            raise LmrError(f"--ema must lie in [0, 1), got {self.ema}")
+            raise LmrError(f"`ema` must lie in [0, 1), got {self.ema}")
 
     def _check_names(self) -> None:
-        for option, name, known in (
-            ("--optimizer", self.optimizer, get_args(OptimizerName)),
-            ("--schedule", self.schedule, get_args(ScheduleName)),
-            ("--precision", self.precision, get_args(PrecisionName)),
+        for word, name, known in (
+            ("`optimizer`", self.optimizer, get_args(OptimizerName)),
+            ("`schedule`", self.schedule, get_args(ScheduleName)),
+            ("`precision`", self.precision, get_args(PrecisionName)),
         ):
             if name not in known:
-                raise LmrError(f"{option} is one of {', '.join(known)}, got {name}")
+                raise LmrError(f"{word} is one of {', '.join(known)}, got {name}")
         if self.freeze not in ("none", "all") and (not self.freeze.isdecimal() or int(self.freeze) < 1):
             raise LmrError(
-                f"--freeze is none, all, or how many blocks at the end are trained, 1 or more, got {self.freeze}"
+                f"`freeze` is none, all, or how many blocks at the end are trained, 1 or more, got {self.freeze}"
             )
 
     def _check_rates(self) -> None:
-        for option, rate in (("--backbone-rate", self.backbone_rate), ("--head-rate", self.head_rate)):
+        for word, rate in (("`backbone_rate`", self.backbone_rate), ("`head_rate`", self.head_rate)):
             if not 0 <= rate < math.inf:
-                raise LmrError(f"{option} must be 0 or more, got {rate}")
+                raise LmrError(f"{word} must be 0 or more, got {rate}")
         if not 0 <= self.warmup <= 1:
-            raise LmrError(f"--warmup is a share of the steps, 0 to 1, got {self.warmup}")
+            raise LmrError(f"`warmup` is a share of the steps, 0 to 1, got {self.warmup}")
         if not 0 < self.rate_drop < 1:
-            raise LmrError(f"--rate-drop is a factor between 0 and 1, got {self.rate_drop}")
+            raise LmrError(f"`rate_drop` is a factor between 0 and 1, got {self.rate_drop}")
 
 
-def _require_one_of(option: str, other: str, value: str, allowed: Sequence[str]) -> None:
+def _require_one_of(word: str, other: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
-        raise LmrError(f"{option} goes with {other} {' or '.join(allowed)}, not with {value}")
+        raise LmrError(f"{word} goes with {other} {' or '.join(allowed)}, not with {value}")
 
 
 def _require_choices(*choices: tuple[str, str, object]) -> None:
-    for option, value, kind in choices:
+    for word, value, kind in choices:
         if value not in get_args(kind):
-            raise LmrError(f"{option} is one of {', '.join(get_args(kind))}, got {value}")
+            raise LmrError(f"{word} is one of {', '.join(get_args(kind))}, got {value}")

@@ -135,7 +135,7 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
         device = _own_gpu(device)
         torch.cuda.set_device(device)
     elif device.type != "cpu":
-        raise LmrError(f"--device {device.type}: several processes train on cuda or cpu; start one without torchrun")
+        raise LmrError(f"`device` {device.type}: several processes train on cuda or cpu; start one without torchrun")
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     yield Processes(distributed.get_rank(), distributed.get_world_size(), device)
     distributed.destroy_process_group()
@@ -144,7 +144,7 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
 def _own_gpu(device: torch.device) -> torch.device:
     place = int(os.environ.get("LOCAL_RANK", "0"))
     if device.index is not None:
-        raise LmrError(f"--device {device}: each process takes a GPU of its own; give --device cuda")
+        raise LmrError(f"`device` {device}: each process takes a GPU of its own; give `device` cuda")
     if place >= torch.cuda.device_count():
         raise LmrError(
             f"process {place + 1} has no GPU of its own, this machine has {torch.cuda.device_count()}; "

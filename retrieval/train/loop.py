@@ -103,18 +103,18 @@ def require_possible(model: DescriptorModel, spec: ImageSpec, config: TrainConfi
     model.require_size(spec.size)
     freeze(model, config.freeze)
     if config.patience and run.validate is None:
-        raise LmrError(f"--patience {config.patience} needs --val, the pictures that tell a better epoch")
+        raise LmrError(f"`patience` {config.patience} needs `val`, the pictures that tell a better epoch")
     if config.augment.cutmix and run.processes.n > 1:
-        raise LmrError("--cutmix mixes the pictures of one process; train with one, or without it")
+        raise LmrError("`cutmix` mixes the pictures of one process; train with one, or without it")
     if config.batch_size < run.processes.n:
-        raise LmrError(f"--batch-size {config.batch_size} leaves some of {run.processes.n} processes without pictures")
+        raise LmrError(f"`batch_size` {config.batch_size} leaves some of {run.processes.n} processes without pictures")
 
 
 def _begin(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: TrainConfig, run: Run) -> _Training:
     """A new run, or the one in the folder where it was saved."""
     require_possible(model, spec, config, run)
     if config.augment.cutmix and data.teacher is not None:
-        raise LmrError("--cutmix mixes pictures, of which --teacher has no descriptor; give one of them")
+        raise LmrError("`cutmix` mixes pictures, of which `teacher` has no descriptor; give one of them")
     if run.device.type == "cpu":
         keep_freed_memory()
     n_steps = count_steps(data, config)
@@ -133,7 +133,7 @@ def _begin(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: 
     if run.processes.rank == 0 and not (state.epoch or state.step):
         save_state(run.folder, parts, identity, state)  # a full disk shows now, and a folder with a model has a state
     if config.compile and (reason := compile_backbone(model, setting)):
-        run.on_warning(f"--compile: the backbone runs as it is, it cannot be compiled here: {reason}")
+        run.on_warning(f"`compile`: the backbone runs as it is, it cannot be compiled here: {reason}")
     now = time.monotonic()
     return _Training(parts, state, data, setting, run, n_steps, identity, now, now)
 
@@ -232,7 +232,7 @@ def _not_finite(training: _Training, error: NotFiniteError) -> LmrError:
         f"{error} in epoch {state.epoch + 1}, step {state.step + 1} "
         f"(learning rates {' and '.join(f'{rate:g}' for rate in rates(training.parts.optimizer).values())}, "
         f"pictures {', '.join(names[:N_NAMED])}{more}); "
-        "lower --backbone-rate and --head-rate and start again with --overwrite"
+        "lower `backbone_rate` and `head_rate` and start again with `overwrite`"
     )
 
 
@@ -241,7 +241,7 @@ def _require_read(state: TrainingState) -> None:
     if not state.n_losses:
         reason = next(iter(state.unreadable.values()), "too few pictures")
         raise LmrError(
-            f"no batch of epoch {state.epoch + 1} held two pictures that can be read ({reason}); check --images"
+            f"no batch of epoch {state.epoch + 1} held two pictures that can be read ({reason}); check `images`"
         )
 
 
@@ -257,9 +257,9 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LmrError(f"{folder}: cannot be written: {error.strerror}; choose another --output") from error
+        raise LmrError(f"{folder}: cannot be written: {error.strerror}; choose another `output`") from error
     if not os.access(folder, os.W_OK):
-        raise LmrError(f"{folder}: cannot be written: {os.strerror(errno.EACCES)}; choose another --output")
+        raise LmrError(f"{folder}: cannot be written: {os.strerror(errno.EACCES)}; choose another `output`")
 
 
 def compile_backbone(model: DescriptorModel, setting: Setting) -> str | None:

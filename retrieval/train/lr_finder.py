@@ -87,7 +87,7 @@ def steepest(share: FloatArray, loss: FloatArray) -> float:
     end = int(loss.argmin()) + 1 if len(loss) else 0
     if end < 3:
         raise LmrError(
-            "the loss falls at no learning rate; check the labels, or give other --backbone-rate and --head-rate"
+            "the loss falls at no learning rate; check the labels, or give other `backbone_rate` and `head_rate`"
         )
     slope = np.gradient(loss[:end], np.log(share[:end]))
     return float(share[int(slope.argmin())])

@@ -31,8 +31,8 @@ def make_optimizer(model: DescriptorModel, loss: nn.Module, config: TrainConfig)
     ]
     if not groups:
         raise LmrError(
-            f"--freeze {config.freeze} leaves nothing to train: this network has no neck and --loss {config.loss.name} "
-            "has no weights; train some blocks, or give --dimensions"
+            f"`freeze` {config.freeze} leaves nothing to train: this network has no neck and `loss` {config.loss.name} "
+            "has no weights; train some blocks, or give `n_dimensions`"
         )
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.head_rate, momentum=SGD_MOMENTUM, nesterov=True)
@@ -162,7 +162,7 @@ def freeze(model: DescriptorModel, what: str) -> None:
     if n > len(row):
         names = ", ".join(name for name, _ in row)
         raise LmrError(
-            f"--freeze {n}: {model.config.backbone} has {len(row)} blocks ({names}); "
+            f"`freeze` {n}: {model.config.backbone} has {len(row)} blocks ({names}); "
             "give no more than these, all or none"
         )
     for _, layers in row[-n:]:

@@ -213,7 +213,7 @@ def members(recipe: Recipe, seed: int, options: Options) -> list[Recipe]:
     for i, values in enumerate(recipe.members or ({},)):
         member = change(recipe, values, options)
         if any("seed" in table for table in (member.tables.get("train", {}), *member.stages)):
-            raise LmrError(f"{recipe.source}: seed: every run and member is trained with its own; give --seeds")
+            raise LmrError(f"{recipe.source}: seed: every run and member is trained with its own; give `seeds`")
         if "train" in member.tables:
             member = change(member, {"train.seed": seed * n + i}, options)
         found.append(replace(member, members=()))

@@ -58,8 +58,8 @@ class Sampler:
         room = self.batch_size - self._n_others()
         if 2 * self.rule.per_landmark > room:
             raise LmrError(
-                f"--per-landmark {self.rule.per_landmark}: a batch of {self.batch_size} has room for {room} landmark "
-                "pictures, which is not 2 landmarks; lower it or raise --batch-size"
+                f"`per_landmark` {self.rule.per_landmark}: a batch of {self.batch_size} has room for {room} landmark "
+                "pictures, which is not 2 landmarks; lower it or raise `batch_size`"
             )
 
     def plan(self, epoch: int) -> EpochPlan:

@@ -26,7 +26,7 @@ from retrieval.train.optim import average_of, freeze, make_optimizer
 
 AVERAGED_LOSS = "module.1."  # how the names of the loss begin in the state of an average
 LOG_NAME = "training.csv"
-_REMEDY = "start again with --overwrite"
+_REMEDY = "start again with `overwrite`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def resume(folder: Path, parts: Parts, identity: Mapping[str, Any]) -> TrainingS
         before = content["identity"].get(what)
         if before != value:
             told = f"{what}{_difference(before, value)}"
-            raise LmrError(f"{folder} holds a run with another {told}; go on with that one, or give --overwrite")
+            raise LmrError(f"{folder} holds a run with another {told}; go on with that one, or give `overwrite`")
     for name, part in parts.by_name().items():
         try:
             if content["parts"][name]:  # that of a scaler is empty where the number format needed none

@@ -150,7 +150,7 @@ def _descend(parts: Parts) -> None:
 def explained_step(setting: Setting) -> AbstractContextManager[None]:
     """LmrError for too little memory for a batch, and for pictures that are too small for the network."""
     remedy = (
-        "lower --batch-size (with --accumulate as much larger a step stays the same) or --size, "
-        "and start again with --overwrite"
+        "lower `batch_size` (with `accumulate` as much larger a step stays the same) or `size`, "
+        "and start again with `overwrite`"
     )
     return explained(setting.device, setting.config.batch_size, setting.spec.size, remedy)

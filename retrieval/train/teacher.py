@@ -87,7 +87,7 @@ def open_teacher(paths: Sequence[Path], image_id: ObjArray) -> Teacher:
     if missing:
         more = f" and {len(missing) - N_NAMED} more" if len(missing) > N_NAMED else ""
         raise LmrError(
-            f"--teacher {', '.join(map(str, paths))}: {len(missing)} of {len(image_id)} training pictures are not "
+            f"`teacher` {', '.join(map(str, paths))}: {len(missing)} of {len(image_id)} training pictures are not "
             f"there: {', '.join(missing[:N_NAMED])}{more}; "
             "run lmr embed on the training manifest with the teacher's model"
         )
@@ -96,7 +96,7 @@ def open_teacher(paths: Sequence[Path], image_id: ObjArray) -> Teacher:
     known = np.array([done[i][row] for i, row in place.tolist()], dtype=np.bool_)
     if not known.any():
         raise LmrError(
-            f"--teacher {', '.join(map(str, paths))}: has no descriptor of any training picture; embed again"
+            f"`teacher` {', '.join(map(str, paths))}: has no descriptor of any training picture; embed again"
         )
     told = "\n".join([first.info.fingerprint, *(f"{name} {k}" for name, k in zip(image_id, known, strict=True))])
     identity = hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()

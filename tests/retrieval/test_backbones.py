@@ -122,7 +122,7 @@ def test_whole_weights_fit_a_network_that_ends_earlier(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_last_layer_that_cannot_be_is_one_line(name: str, layer: str, text: str) -> None:
-    assert message(lambda: build_backbone(name, {}, last_layer=layer)) == f"--last-layer {layer}: {text}"
+    assert message(lambda: build_backbone(name, {}, last_layer=layer)) == f"`last_layer` {layer}: {text}"
 
 
 def test_pretrained_weights_come_from_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,15 +162,15 @@ def test_weights_that_cannot_be_fetched_are_one_line(
 
     monkeypatch.setattr(torchvision_models, "get_model", fail)
     assert message(lambda: build_backbone("resnet18", {}, pretrained=True)) == (
-        f"--backbone resnet18: its pretrained weights cannot be fetched ({reason}); "
-        "download them once and give --weights FILE"
+        f"`backbone` resnet18: its pretrained weights cannot be fetched ({reason}); "
+        "download them once and give `weights` FILE"
     )
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
     text = message(lambda: build_backbone("resnet5O", {}))
-    assert text.startswith("--backbone resnet5O: torchvision has no such network; did you mean resnet50, ")
-    assert message(lambda: build_backbone("qqqqqqqq", {})) == "--backbone qqqqqqqq: torchvision has no such network"
+    assert text.startswith("`backbone` resnet5O: torchvision has no such network; did you mean resnet50, ")
+    assert message(lambda: build_backbone("qqqqqqqq", {})) == "`backbone` qqqqqqqq: torchvision has no such network"
 
 
 def test_detection_networks_are_no_backbones() -> None:
@@ -179,9 +179,9 @@ def test_detection_networks_are_no_backbones() -> None:
 
 def test_an_unknown_option_is_one_line() -> None:
     text = message(lambda: build_backbone("shufflenet_v2_x0_5", {"widht": 2}, image_size=32))
-    assert text.startswith("--backbone shufflenet_v2_x0_5: ")
+    assert text.startswith("`backbone` shufflenet_v2_x0_5: ")
     assert "unexpected keyword argument 'widht'" in text
-    assert text.endswith('; check --backbone-option {"widht": 2}')
+    assert text.endswith('; check `backbone_option` {"widht": 2}')
 
 
 def test_an_option_reaches_the_constructor() -> None:
@@ -191,7 +191,7 @@ def test_an_option_reaches_the_constructor() -> None:
 
 def test_pictures_that_are_too_small_for_a_network_are_one_line() -> None:
     assert message(lambda: build_backbone("squeezenet1_1", {}, image_size=16)) == (
-        "pictures of 16 pixels are too small for this network; give a larger --size"
+        "pictures of 16 pixels are too small for this network; give a larger `size`"
     )
 
 
@@ -216,19 +216,19 @@ class TestOfOneSize:
     def test_pretrained_weights_are_refused_at_another_size(self) -> None:
         config = ModelConfig("vit_b_16", pooling="cls", n_dimensions=0)
         assert message(lambda: build_model(config, pretrained=True, image_size=48)) == (
-            "vit_b_16 takes pictures of 32 pixels here, not of 48; give --size 32, or train at the size you want"
+            "vit_b_16 takes pictures of 32 pixels here, not of 48; give `size` 32, or train at the size you want"
         )
 
     def test_embedding_at_another_size_is_refused(self) -> None:
         model = build_model(ModelConfig("vit_b_16", pooling="cls", n_dimensions=0), image_size=48)
         assert message(lambda: Embedder(model, ImageSpec(size=32), torch.device("cpu"))) == (
-            "vit_b_16 takes pictures of 48 pixels here, not of 32; give --size 48, or train at the size you want"
+            "vit_b_16 takes pictures of 48 pixels here, not of 32; give `size` 48, or train at the size you want"
         )
 
     def test_a_size_that_patches_do_not_fill_is_one_line(self) -> None:
         config = ModelConfig("vit_b_16", pooling="cls", n_dimensions=0)
         text = message(lambda: build_model(config, image_size=40))
-        assert text.startswith("--backbone vit_b_16: Input shape indivisible by patch size!")
+        assert text.startswith("`backbone` vit_b_16: Input shape indivisible by patch size!")
 
     def test_it_can_be_embedded(self) -> None:
         model = build_model(ModelConfig("vit_b_16", pooling="cls", n_dimensions=0), image_size=32)
@@ -257,14 +257,14 @@ def test_timm_networks_are_built_and_take_their_own_weights(tmp_path: Path) -> N
 def test_a_misspelt_timm_network_is_answered_with_the_nearest() -> None:
     pytest.importorskip("timm", reason="the extra timm is not installed")
     text = message(lambda: build_backbone("timm:efficientnet_lit0", {}))
-    assert text.startswith("--backbone timm:efficientnet_lit0: timm has no such network; did you mean ")
+    assert text.startswith("`backbone` timm:efficientnet_lit0: timm has no such network; did you mean ")
     assert "efficientnet_lite0" in text
 
 
 def test_without_timm_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     assert message(lambda: build_backbone("timm:resnet18", {})) == (
-        f"--backbone timm:resnet18: needs timm; {install_hint('timm')}"
+        f"`backbone` timm:resnet18: needs timm; {install_hint('timm')}"
     )
 
 
@@ -294,12 +294,12 @@ def test_the_plain_perceptron_sees_the_pixels_of_any_size_as_a_grid() -> None:
 def test_a_network_without_published_weights_is_refused_and_a_plain_one_names_its_options() -> None:
     for name in ("plain-cnn", "timm:coatnet_0_224"):
         assert message(lambda name=name: build_backbone(name, {}, pretrained=True)) == (
-            f"--backbone {name}: there are no pretrained weights of it; leave out --pretrained "
+            f"`backbone` {name}: there are no pretrained weights of it; leave out `pretrained` "
             "(in a recipe: pretrained=false)"
         )
     assert message(lambda: build_backbone("plain-cnn", {"pool": "median"})) == (
-        '--backbone plain-cnn: pool is max or avg, got median; check --backbone-option {"pool": "median"}'
+        '`backbone` plain-cnn: pool is max or avg, got median; check `backbone_option` {"pool": "median"}'
     )
     assert message(lambda: build_backbone("plain-cn", {})) == (
-        "--backbone plain-cn: torchvision has no such network; did you mean plain-cnn, plain-mlp?"
+        "`backbone` plain-cn: torchvision has no such network; did you mean plain-cnn, plain-mlp?"
     )

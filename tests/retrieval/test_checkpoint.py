@@ -98,7 +98,7 @@ def test_pictures_of_another_size_than_the_weights_are_for_are_one_line(
     larger = card.described(Description(size=SPEC.size + 8))
     assert message(load_network, tmp_path, larger) == (
         f"{tmp_path}/{card.weights_name} does not fit tiny for pictures of {SPEC.size + 8} pixels; "
-        "leave out --size, or train at the size you want"
+        "leave out `size`, or train at the size you want"
     )
 
 
@@ -245,7 +245,7 @@ def test_a_full_disk_keeps_the_old_model(folder: Path, monkeypatch: pytest.Monke
 def test_a_file_in_the_way_of_the_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "model").touch()
     assert message(lambda: save_model(tmp_path / "model", tiny_model(), SPEC, made_by={})) == (
-        f"{tmp_path}/model: the model cannot be written: File exists; make room or choose another --model"
+        f"{tmp_path}/model: the model cannot be written: File exists; make room or choose another `model`"
     )
 
 

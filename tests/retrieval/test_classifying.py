@@ -135,7 +135,7 @@ def test_losses_of_pairs_write_no_classifier(tmp_path: Path) -> None:
     with pytest.raises(LmrError) as caught:
         load_classifier(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path} has no {CLASSIFIER}; lmr train writes one with every --loss that has classes, or use the "
+        f"{tmp_path} has no {CLASSIFIER}; lmr train writes one with every `loss` that has classes, or use the "
         "neighbours: lmr evaluate"
     )
 

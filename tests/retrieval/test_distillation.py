@@ -61,7 +61,7 @@ def test_the_identity_covers_the_model_and_whose_descriptors_there_are(tmp_path:
 def test_stores_that_are_no_teacher_are_refused(tmp_path: Path) -> None:
     one = store(tmp_path / "a.h5", ["x", "y"])
     assert refused([one], "x", "p", "q", "r", "s") == (
-        f"--teacher {one}: 4 of 5 training pictures are not there: p, q, r and 1 more; "
+        f"`teacher` {one}: 4 of 5 training pictures are not there: p, q, r and 1 more; "
         "run lmr embed on the training manifest with the teacher's model"
     )
     other = store(tmp_path / "b.h5", ["z"], fingerprint="cd" * 32)
@@ -72,7 +72,7 @@ def test_stores_that_are_no_teacher_are_refused(tmp_path: Path) -> None:
     assert refused([one, twice], "x") == f"{twice}: y is there twice (also in {one})"
     assert refused([tmp_path / "d.h5"], "x").startswith(f"{tmp_path}/d.h5")
     unread = store(tmp_path / "e.h5", ["y"], unreadable="y")
-    assert refused([unread], "y") == f"--teacher {unread}: has no descriptor of any training picture; embed again"
+    assert refused([unread], "y") == f"`teacher` {unread}: has no descriptor of any training picture; embed again"
     with pytest.raises(ValueError, match="paths is empty"):
         open_teacher([], names("x"))
     with pytest.raises(ValueError, match="must be equal"):
@@ -138,10 +138,10 @@ def test_descending_the_loss_brings_a_network_to_its_teacher() -> None:
 
 
 @pytest.mark.parametrize(("values", "message"), [
-    ({"distill_cosine": -1.0}, "--distill-cosine must be 0 or more, got -1.0"),
-    ({"distill_relations": float("nan")}, "--distill-relations must be 0 or more, got nan"),
+    ({"distill_cosine": -1.0}, "`distill_cosine` must be 0 or more, got -1.0"),
+    ({"distill_relations": float("nan")}, "`distill_relations` must be 0 or more, got nan"),
     ({"distill_cosine": 0.0, "distill_relations": 0.0},
-     "--distill-cosine and --distill-relations are both 0; give one, or no --teacher"),
+     "`distill_cosine` and `distill_relations` are both 0; give one, or no `teacher`"),
 ])  # fmt: skip
 def test_a_distillation_that_cannot_be_is_one_line(values: dict[str, float], message: str) -> None:
     with pytest.raises(LmrError) as caught:

@@ -108,7 +108,7 @@ def test_mixed_pictures_have_no_teacher(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, loss=LossConfig("softmax"), augment=AugmentConfig(cutmix=1.0))
     with pytest.raises(LmrError) as caught:
         trained(tmp_path / "run", data_of(tmp_path, 0), config)
-    assert str(caught.value) == "--cutmix mixes pictures, of which --teacher has no descriptor; give one of them"
+    assert str(caught.value) == "`cutmix` mixes pictures, of which `teacher` has no descriptor; give one of them"
 
 
 def test_the_search_for_a_rate_minds_the_teacher(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_pictures_that_are_too_small_for_the_network_are_one_line(layer: nn.Modu
     embedder = Embedder(DescriptorModel(ModelConfig("x", n_dimensions=0), backbone), SPEC, CPU)
     with pytest.raises(LmrError) as caught:
         embedder.describe(pixels(2))
-    assert str(caught.value) == f"pictures of {SIZE} pixels are too small for this network; give a larger --size"
+    assert str(caught.value) == f"pictures of {SIZE} pixels are too small for this network; give a larger `size`"
 
 
 def test_too_little_memory_says_what_to_lower() -> None:
@@ -88,7 +88,7 @@ def test_too_little_memory_says_what_to_lower() -> None:
     with pytest.raises(LmrError) as caught:
         embedder.describe(pixels(2))
     assert str(caught.value) == (
-        f"not enough memory on cpu for batches of 2 pictures of {SIZE} pixels; lower --size or --scales"
+        f"not enough memory on cpu for batches of 2 pictures of {SIZE} pixels; lower `size` or `scales`"
     )
 
 
@@ -181,8 +181,8 @@ def test_a_part_that_the_network_does_not_have_is_refused(part: DescriptorPart) 
     with pytest.raises(LmrError) as caught:
         Embedder(model, SPEC, CPU, part=part)
     assert str(caught.value) == (
-        f"--descriptor {part}: this network has no neck, its descriptors are the pooled features; "
-        "leave it out, or make the network with --dimensions"
+        f"`descriptor` {part}: this network has no neck, its descriptors are the pooled features; "
+        "leave it out, or make the network with `n_dimensions`"
     )
 
 
@@ -228,7 +228,7 @@ def test_a_network_that_diverged_is_one_line() -> None:
         Embedder(model, SPEC, CPU).describe(pixels())
     assert str(caught.value) == (
         "the network gives descriptors that are not numbers; its training diverged or its weights are broken: "
-        "train again with lower rates, or use --device cpu if the device computes in float16"
+        "train again with lower rates, or use `device` cpu if the device computes in float16"
     )
 
 

@@ -137,9 +137,9 @@ def test_stores_of_two_ensembles_differ_by_their_models() -> None:
     [
         (1, [1], "an ensemble has two models or more and a weight for each, got 1 and 1"),
         (2, [1], "an ensemble has two models or more and a weight for each, got 2 and 1"),
-        (2, [1, 0], "--weight 0: weights are positive numbers; leave a model out instead"),
-        (2, [1, float("nan")], "--weight nan: weights are positive numbers; leave a model out instead"),
-        (2, [1, float("inf")], "--weight inf: weights are positive numbers; leave a model out instead"),
+        (2, [1, 0], "`weight` 0: weights are positive numbers; leave a model out instead"),
+        (2, [1, float("nan")], "`weight` nan: weights are positive numbers; leave a model out instead"),
+        (2, [1, float("inf")], "`weight` inf: weights are positive numbers; leave a model out instead"),
     ],
 )
 def test_what_is_no_ensemble_is_one_line(n: int, weights: list[float], message: str) -> None:
@@ -188,12 +188,12 @@ def test_the_same_ensemble_again_is_nothing_to_do_and_another_is_refused(tmp_pat
     assert save_ensemble(folder, models, [2, 2])[0] == "unchanged"
     with pytest.raises(LmrError) as caught:
         save_ensemble(folder, models, [1, 2])
-    assert str(caught.value) == f"{folder} holds another model; give --overwrite or another --output"
+    assert str(caught.value) == f"{folder} holds another model; give `overwrite` or another `output`"
     save_ensemble(folder, [models[0], models[0]], [1, 1], overwrite=True)
     assert len(list(folder.glob("weights-*"))) == 1
     with pytest.raises(LmrError) as caught:
         save_ensemble(models[0], models, [1, 1], overwrite=True)
-    assert str(caught.value) == f"--output {models[0]} is one of the members; give another folder"
+    assert str(caught.value) == f"`output` {models[0]} is one of the members; give another folder"
     with pytest.raises(LmrError) as caught:
         read_card(folder)
     assert str(caught.value) == f"{folder} is an ensemble of 2 models; give a folder of one model here"
@@ -205,7 +205,7 @@ def test_an_ensemble_replaces_no_page_of_somebody_else(tmp_path: Path, models: l
     page.write_text("# My project")
     with pytest.raises(LmrError) as caught:
         save_ensemble(tmp_path / "both", models, (1.0, 1.0))
-    assert str(caught.value) == f"{page} exists and is of no model; give another folder, or --overwrite"
+    assert str(caught.value) == f"{page} exists and is of no model; give another folder, or `overwrite`"
     assert os.listdir(tmp_path / "both") == ["README.md"]
     assert save_ensemble(tmp_path / "both", models, (1.0, 1.0), overwrite=True)[0] == "made"
 
@@ -215,7 +215,7 @@ def test_a_folder_with_a_file_of_somebody_else_and_no_model_is_refused(tmp_path:
     (tmp_path / name).write_text("mine")
     with pytest.raises(LmrError) as caught:
         require_no_strangers(tmp_path)
-    assert str(caught.value) == f"{tmp_path}/{name} exists and is of no model; give another folder, or --overwrite"
+    assert str(caught.value) == f"{tmp_path}/{name} exists and is of no model; give another folder, or `overwrite`"
     (tmp_path / "training.pt").write_text("a run that goes on")
     require_no_strangers(tmp_path)
 

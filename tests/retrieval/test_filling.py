@@ -133,7 +133,7 @@ def test_a_job_of_something_else_is_refused_by_name(tmp_path: Path, make_manifes
     def said(manifest: Manifest, card: ModelCard, run: FillRun = RUN) -> str:
         return message(fill_store, path, manifest, source, (card, not_to_be_loaded), run)
 
-    advice = "give --overwrite or another"
+    advice = "give `overwrite` or another"
     for text, what in (
         (said(manifest, theirs), f"another model ({mine.fingerprint[:8]}, now {theirs.fingerprint[:8]})"),
         (
@@ -321,5 +321,5 @@ def test_a_changed_manifest_is_said_in_images(tmp_path: Path) -> None:
             require_same_job(store, now, card, FillRun())
         assert str(error.value) == (
             f"{store}.partial was made with another manifest ({before.digest[:8]}, now {now.digest[:8]}){said}; "
-            "give --overwrite or another file name"
+            "give `overwrite` or another file name"
         )

@@ -116,4 +116,4 @@ def test_nothing_in_a_frozen_backbone_is_dropped_out() -> None:
 def test_more_blocks_than_there_are_is_one_line_that_names_them() -> None:
     with pytest.raises(LmrError) as caught:
         freeze(tiny_model(), "3")
-    assert str(caught.value) == "--freeze 3: tiny has 2 blocks (0, 3); give no more than these, all or none"
+    assert str(caught.value) == "`freeze` 3: tiny has 2 blocks (0, 3); give no more than these, all or none"

@@ -104,7 +104,7 @@ def test_tokens_are_pooled_without_the_class_token(pooling: str, expected: list[
 def test_cls_pooling_needs_a_class_token() -> None:
     config = ModelConfig("squeezenet1_1", pooling="cls", n_dimensions=0)
     assert message(lambda: build_model(config, image_size=32)) == (
-        "--pooling cls: squeezenet1_1 has no class token; use gem, avg or max"
+        "`pooling` cls: squeezenet1_1 has no class token; use gem, avg or max"
     )
 
 
@@ -186,7 +186,7 @@ def test_the_heads_of_the_backbone_are_ignored_and_nothing_else(tmp_path: Path) 
     assert_loaded(model)
     torch.save(state() | head | {"fcx.weight": torch.zeros(2)}, path)
     assert message(load_backbone_weights, tiny_model(), path) == (
-        f"{path} does not fit --backbone tiny: fcx.weight is not known; name the network that the weights belong to"
+        f"{path} does not fit `backbone` tiny: fcx.weight is not known; name the network that the weights belong to"
     )
 
 
@@ -210,7 +210,7 @@ def test_weights_that_do_not_fit_are_listed_by_name(tmp_path: Path) -> None:
     model = tiny_model()
     before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
     assert message(load_backbone_weights, model, path) == (
-        f"{path} does not fit --backbone tiny: 4.bias is missing; extra is not known; 0.weight is 6x3x5x5, "
+        f"{path} does not fit `backbone` tiny: 4.bias is missing; extra is not known; 0.weight is 6x3x5x5, "
         "expected 6x3x3x3; 1.bias is a scalar, expected 6; name the network that the weights belong to"
     )
     assert all(torch.equal(before[name], value) for name, value in model.backbone.state_dict().items())
@@ -245,7 +245,7 @@ def test_a_long_list_of_misfits_is_cut(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save({}, path)
     assert message(load_backbone_weights, tiny_model(), path) == (
-        f"{path} does not fit --backbone tiny: 0.weight is missing; 1.weight is missing; 1.bias is missing; "
+        f"{path} does not fit `backbone` tiny: 0.weight is missing; 1.weight is missing; 1.bias is missing; "
         "1.running_mean is missing; 1.running_var is missing and 5 more; name the network that the weights belong to"
     )
 
@@ -260,7 +260,7 @@ def test_counters_of_batches_may_be_missing(tmp_path: Path) -> None:
 
 def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "none.pt"
-    assert message(read_state_dict, path) == f"{path}: there is no such weights file; check --weights"
+    assert message(read_state_dict, path) == f"{path}: there is no such weights file; check `weights`"
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage that is no pickle", b"<html>"])

@@ -44,6 +44,6 @@ def test_weights_of_timm_that_nobody_published_are_asked_of_timm() -> None:
     with pytest.raises(LmrError) as caught:
         require_name(f"timm:{bare}", pretrained=True)
     assert str(caught.value) == (
-        f"--backbone timm:{bare}: there are no pretrained weights of it; leave out --pretrained "
+        f"`backbone` timm:{bare}: there are no pretrained weights of it; leave out `pretrained` "
         "(in a recipe: pretrained=false)"
     )

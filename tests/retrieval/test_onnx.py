@@ -100,9 +100,9 @@ def test_what_is_no_onnx_file_of_lmr_is_one_line(tmp_path: Path) -> None:
 
 def test_devices_that_are_not_there_are_named() -> None:
     assert providers_of("cpu") == ON_CPU
-    assert message(providers_of, "mps") == "--device mps: an ONNX file runs on auto, cpu, cuda or cuda:N"
+    assert message(providers_of, "mps") == "`device` mps: an ONNX file runs on auto, cpu, cuda or cuda:N"
     assert message(providers_of, "cuda:1") == (
-        "--device cuda:1: this onnxruntime has no CUDA; install onnxruntime-gpu or use --device cpu"
+        "`device` cuda:1: this onnxruntime has no CUDA; install onnxruntime-gpu or use `device` cpu"
     )
 
 
@@ -219,7 +219,7 @@ def test_scales_of_a_network_for_one_size_are_not_exported(tmp_path: Path, monke
     monkeypatch.setattr("retrieval.models.checkpoint.build_model", sized)
     assert message(export_onnx, tmp_path / "a", card, tmp_path / "m.onnx") == (
         f"tiny takes pictures of {SIZE} pixels here, not of {2 * SIZE}; "
-        f"give --size {SIZE}, or train at the size you want"
+        f"give `size` {SIZE}, or train at the size you want"
     )
     assert not (tmp_path / "m.onnx").exists()
 

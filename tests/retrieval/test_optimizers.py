@@ -61,6 +61,6 @@ def test_nothing_to_train_is_one_line() -> None:
     with pytest.raises(LmrError) as caught:
         make_optimizer(model, loss, TrainConfig(freeze="all", loss=loss.config, sampling=BalanceConfig(per_landmark=2)))
     assert str(caught.value) == (
-        "--freeze all leaves nothing to train: this network has no neck and --loss triplet has no weights; train some "
-        "blocks, or give --dimensions"
+        "`freeze` all leaves nothing to train: this network has no neck and `loss` triplet has no weights; train some "
+        "blocks, or give `n_dimensions`"
     )

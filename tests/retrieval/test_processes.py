@@ -136,7 +136,7 @@ def test_gradients_keep_the_layout_of_their_weights() -> None:
 def test_an_error_in_all_processes_is_told_by_each(tmp_path: Path) -> None:
     def refused(both: Processes) -> None:
         config = dataclasses.replace(CONFIG, patience=1)
-        with pytest.raises(LmrError, match="needs --val"):
+        with pytest.raises(LmrError, match="needs `val`"):
             train(tiny_model(), data_of(), SPEC, config, Run(tmp_path, CPU, 0, processes=both))
 
     assert in_two_processes(refused) == [0, 0]
@@ -145,7 +145,7 @@ def test_an_error_in_all_processes_is_told_by_each(tmp_path: Path) -> None:
 def test_a_batch_must_be_enough_for_all_processes(tmp_path: Path) -> None:
     with pytest.raises(LmrError) as caught:
         train(tiny_model(), data_of(), SPEC, CONFIG, Run(tmp_path, CPU, 0, processes=Processes(0, 8)))
-    assert str(caught.value) == "--batch-size 4 leaves some of 8 processes without pictures"
+    assert str(caught.value) == "`batch_size` 4 leaves some of 8 processes without pictures"
 
 
 @pytest.mark.parametrize("name", ["timm:mobilenetv3_small_050", "resnet18"])
@@ -168,8 +168,8 @@ def test_processes_take_a_gpu_each_or_none(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for device, text in (
-        ("mps", "--device mps: several processes train on cuda or cpu; start one without torchrun"),
-        ("cuda:0", "--device cuda:0: each process takes a GPU of its own; give --device cuda"),
+        ("mps", "`device` mps: several processes train on cuda or cpu; start one without torchrun"),
+        ("cuda:0", "`device` cuda:0: each process takes a GPU of its own; give `device` cuda"),
         (
             "cuda",
             "process 2 has no GPU of its own, this machine has 1; give torchrun --nproc-per-node as many or fewer",

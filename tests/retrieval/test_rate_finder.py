@@ -23,7 +23,7 @@ def test_a_loss_that_does_not_fall_suggests_nothing(loss: list[float]) -> None:
     with pytest.raises(LmrError) as caught:
         steepest(np.geomspace(1e-3, 1, len(loss)), np.array(loss))
     assert str(caught.value) == (
-        "the loss falls at no learning rate; check the labels, or give other --backbone-rate and --head-rate"
+        "the loss falls at no learning rate; check the labels, or give other `backbone_rate` and `head_rate`"
     )
 
 

@@ -225,7 +225,7 @@ def test_a_seed_of_a_recipe_is_refused_because_runs_and_members_have_theirs(tmp_
     with pytest.raises(LmrError) as caught:
         members(recipe(tmp_path, seeded), 0, OPTIONS)
     assert str(caught.value) == (
-        f"{tmp_path}/mine.toml: seed: every run and member is trained with its own; give --seeds"
+        f"{tmp_path}/mine.toml: seed: every run and member is trained with its own; give `seeds`"
     )
 
 

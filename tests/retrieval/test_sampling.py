@@ -331,8 +331,8 @@ def test_too_large_groups_are_refused() -> None:
     with pytest.raises(LmrError) as caught:
         sampler([0, 1, -1], batch_size=8, per_landmark=4)
     assert str(caught.value) == (
-        "--per-landmark 4: a batch of 8 has room for 6 landmark pictures, which is not 2 landmarks; lower it or raise "
-        "--batch-size"
+        "`per_landmark` 4: a batch of 8 has room for 6 landmark pictures, which is not 2 landmarks; lower it or raise "
+        "`batch_size`"
     )
     sampler([0, 1], batch_size=8, per_landmark=4)
 
@@ -352,14 +352,14 @@ def test_a_training_hands_all_of_its_options_on() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"cap": -1}, "--cap must be 0 or more, got -1"),
-        ({"floor": -2}, "--floor must be 0 or more, got -2"),
-        ({"min_per_landmark": -1}, "--min-per-landmark must be 0 or more, got -1"),
-        ({"cap": 4, "member": -1}, "--member must be 0 or more, got -1"),
-        ({"member": 2}, "--member 2 chooses among the subsets that --cap leaves; give --cap too"),
-        ({"cap": 4, "floor": 5}, "--floor 5 lies above --cap 4; lower it"),
-        ({"rare": "keep"}, "--rare is one of non-landmark, drop, got keep"),
-        ({"per_landmark": 1}, "--per-landmark must be 0 (any number) or at least 2, got 1"),
+        ({"cap": -1}, "`cap` must be 0 or more, got -1"),
+        ({"floor": -2}, "`floor` must be 0 or more, got -2"),
+        ({"min_per_landmark": -1}, "`min_per_landmark` must be 0 or more, got -1"),
+        ({"cap": 4, "member": -1}, "`member` must be 0 or more, got -1"),
+        ({"member": 2}, "`member` 2 chooses among the subsets that `cap` leaves; give `cap` too"),
+        ({"cap": 4, "floor": 5}, "`floor` 5 lies above `cap` 4; lower it"),
+        ({"rare": "keep"}, "`rare` is one of non-landmark, drop, got keep"),
+        ({"per_landmark": 1}, "`per_landmark` must be 0 (any number) or at least 2, got 1"),
     ],
 )
 def test_a_rule_that_cannot_be_is_one_line(change: dict[str, object], message: str) -> None:
@@ -373,7 +373,7 @@ def test_repeats_that_nothing_tells_apart_are_refused() -> None:
     with pytest.raises(LmrError) as caught:
         TrainConfig(sampling=BalanceConfig(floor=9), augment=still)
     assert str(caught.value) == (
-        "--floor repeats pictures, but the augmentation never changes them; give --min-area below 1"
+        "`floor` repeats pictures, but the augmentation never changes them; give `min_area` below 1"
     )
     TrainConfig(augment=still)
 

@@ -136,7 +136,7 @@ def test_a_loss_of_another_shape_begins_anew(tmp_path: Path) -> None:
 def test_a_stage_that_cannot_be_is_refused_before_the_first_begins(tmp_path: Path) -> None:
     with pytest.raises(LmrError) as caught:
         trained(tmp_path / "run", tiny_model(), (TOP, dataclasses.replace(FINE, freeze="9")))
-    assert str(caught.value) == "--freeze 9: tiny has 2 blocks (0, 3); give no more than these, all or none"
+    assert str(caught.value) == "`freeze` 9: tiny has 2 blocks (0, 3); give no more than these, all or none"
     assert not (tmp_path / "run").exists()
 
 

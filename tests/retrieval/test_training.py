@@ -338,7 +338,7 @@ def test_the_log_is_whole_when_a_run_is_killed_at_its_end(tmp_path: Path, monkey
 def test_another_run_is_refused_by_name(whole: Path, what: str, changed: Callable[[Path], object]) -> None:
     before = digest_of(whole)
     assert message(changed, whole) == (
-        f"{whole} holds a run with another {what}; go on with that one, or give --overwrite"
+        f"{whole} holds a run with another {what}; go on with that one, or give `overwrite`"
     )
     assert digest_of(whole) == before
 
@@ -466,7 +466,7 @@ def test_patience_stops_training_and_needs_validation(tmp_path: Path) -> None:
     assert (state.epoch, [row["gap"] for row in state.log]) == (4, [0.5, 0.6, 0.4, 0.3])
     assert len(read_card(tmp_path / "last").made_by["log"]) == 4
     assert message(trained, tmp_path / "blind", VARIATIONS["patience"]) == (
-        "--patience 2 needs --val, the pictures that tell a better epoch"
+        "`patience` 2 needs `val`, the pictures that tell a better epoch"
     )
     assert not (tmp_path / "blind").exists()
 
@@ -528,8 +528,8 @@ def test_too_little_memory_says_what_to_lower(
     for config in (CONFIG, VARIATIONS["features"]):
         if is_told:
             assert message(trained, tmp_path, config) == (
-                "not enough memory on cpu for batches of 4 pictures of 16 pixels; lower --batch-size (with "
-                "--accumulate as much larger a step stays the same) or --size, and start again with --overwrite"
+                "not enough memory on cpu for batches of 4 pictures of 16 pixels; lower `batch_size` (with "
+                "`accumulate` as much larger a step stays the same) or `size`, and start again with `overwrite`"
             )
         else:
             with pytest.raises(RuntimeError, match="mat1"):
@@ -555,7 +555,7 @@ def test_a_backbone_that_cannot_be_compiled_runs_as_it_is(
     monkeypatch.setattr(torch.compiler, "set_stance", stay_eager)
     said: list[str] = []
     trained(tmp_path, dataclasses.replace(CONFIG, compile=True), model=model, on_warning=said.append)
-    assert said == ["--compile: the backbone runs as it is, it cannot be compiled here: no compiler"]
+    assert said == ["`compile`: the backbone runs as it is, it cannot be compiled here: no compiler"]
     assert stances == ["force_eager"]
     assert digest_of(tmp_path) == digest_of(whole)
 
@@ -565,7 +565,7 @@ def test_a_backbone_that_cannot_be_compiled_runs_as_it_is(
 
 def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:
     (tmp_path / STATE_NAME).write_bytes(b"garbage")
-    expected = f"{tmp_path}/{STATE_NAME} is damaged; start again with --overwrite"
+    expected = f"{tmp_path}/{STATE_NAME} is damaged; start again with `overwrite`"
     assert message(trained, tmp_path) == expected
     assert message(read_state, tmp_path) == expected
 
@@ -580,7 +580,7 @@ def test_a_flipped_bit_in_a_state_is_noticed(tmp_path: Path) -> None:
         data = bytearray(whole)
         data[int(at * len(data))] ^= 1
         path.write_bytes(data)
-        expected = f"{path} is damaged (its sha256 is not the one at its end); start again with --overwrite"
+        expected = f"{path} is damaged (its sha256 is not the one at its end); start again with `overwrite`"
         assert message(trained, tmp_path) == expected
         assert message(read_state, tmp_path) == expected
 
@@ -608,7 +608,7 @@ def test_a_state_that_cannot_be_is_one_line(tmp_path: Path, change: Any, said: s
     content = torch.load(path, weights_only=True)
     change(content)
     torch.save(content, path)
-    assert message(trained, tmp_path) == f"{path} {said}; start again with --overwrite"
+    assert message(trained, tmp_path) == f"{path} {said}; start again with `overwrite`"
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -622,7 +622,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: py
     model = tiny_model()
     assert message(trained, tmp_path, dataclasses.replace(CONFIG, warmup=0), model=model) == (
         "the loss became nan in epoch 1, step 2 (learning rates 0.01 and 0.02, pictures h, e, d, l); "
-        "lower --backbone-rate and --head-rate and start again with --overwrite"
+        "lower `backbone_rate` and `head_rate` and start again with `overwrite`"
     )
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
@@ -739,7 +739,7 @@ def test_no_readable_picture_is_an_error(tmp_path: Path, epoch_size: int | None)
     data = data_of(unreadable=tuple(range(12)))
     text = message(trained, tmp_path, dataclasses.replace(CONFIG, epoch_size=epoch_size), data=data)
     assert text.startswith("no batch of epoch 1 held two pictures that can be read (picture ")
-    assert text.endswith(" is gone); check --images")
+    assert text.endswith(" is gone); check `images`")
     assert not (tmp_path / "model.json").exists()
 
 
@@ -770,7 +770,7 @@ def test_a_folder_that_cannot_be_made_is_found_out_first(tmp_path: Path) -> None
     (tmp_path / "file").touch()
     steps: list[Progress] = []
     assert message(trained, tmp_path / "file" / "model", on_step=steps.append) == (
-        f"{tmp_path}/file/model: cannot be written: Not a directory; choose another --output"
+        f"{tmp_path}/file/model: cannot be written: Not a directory; choose another `output`"
     )
     assert steps == []
 
