@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import numpy as np
 
 from index.answer import Answer, LandmarkScore, Neighbour
+from retrieval.download.job import ArchiveJob, ArchiveReport, DownloadJob
 from retrieval.embed.job import EmbedJob
 from retrieval.jobs import argument_names, build
 from retrieval.words import counted, visible
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from index.answers import Answers
     from index.folder.folder import IndexFolder
     from retrieval.arrays import FloatArray
+    from retrieval.download.summary import DownloadPlan, DownloadReport
     from retrieval.embed.embedder import Describer
     from retrieval.embed.fill import FillReport
 
@@ -38,7 +40,7 @@ P = ParamSpec("P")
 J = TypeVar("J")
 R = TypeVar("R")
 
-__all__ = ["Answer", "LandmarkScore", "Landmarks", "Neighbour", "embed", "open_index"]
+__all__ = ["Answer", "LandmarkScore", "Landmarks", "Neighbour", "download", "download_tars", "embed", "open_index"]
 
 N_LANDMARKS = 5  # landmarks listed with an answer
 
@@ -61,6 +63,34 @@ def _takes(kind: Callable[P, J]) -> Callable[[Callable[[J], R]], Callable[P, R]]
         return call
 
     return decorate
+
+
+@_takes(DownloadJob)
+def download(job: DownloadJob) -> "DownloadReport | DownloadPlan":
+    """Downloads the images of a manifest, resized on arrival; what is there then, or in a dry run what would be done.
+
+    Raises LmrError for what cannot be used or written. Images that cannot be had are counted in the report; its
+    `require_any` raises LmrError where there is none at all.
+
+    >>> report = lmr.download("train.csv", "images", size=288, per_host=4)  # doctest: +SKIP
+    """
+    from retrieval.download import job as flow
+
+    return flow.download(job)
+
+
+@_takes(ArchiveJob)
+def download_tars(job: ArchiveJob) -> ArchiveReport:
+    """Downloads tar files of Google Landmarks, checked against their md5; what is there then.
+
+    Raises LmrError for a folder that holds another part's or cannot be written. Files that cannot be had are in the
+    report; its `require_all` raises LmrError where there are any.
+
+    >>> report = lmr.download_tars("index", "google-index", numbers="0-9")  # doctest: +SKIP
+    """
+    from retrieval.download import job as flow
+
+    return flow.download_tars(job)
 
 
 @_takes(EmbedJob)

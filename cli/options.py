@@ -311,12 +311,15 @@ def long_name(parameter: click.Parameter) -> str:
     return longest.removeprefix("--").lower().replace("_", "-")
 
 
-def job_options(kind: type, *, but: Container[str] = ()) -> Callable[[F], F]:
+def job_options(*kinds: type, but: Container[str] = ()) -> Callable[[F], F]:
     """The arguments and options that a job is made of, and --config; the command gets the words that were given.
 
-    but: words that this command has no option for.
+    kinds: the job, or those of which the command runs one; a word of several is the first one's. but: words that this
+    command has no option for.
     """
-    words = [(word, hint, item) for word, hint, item in words_of(kind) if word not in but]
+    first = {word: (word, hint, item) for kind in reversed(kinds) for word, hint, item in words_of(kind)}
+    order = dict.fromkeys(word for kind in kinds for word, _, _ in words_of(kind))
+    words = [first[word] for word in order if word not in but]
 
     def decorate(command: F) -> F:
         @functools.wraps(command)

@@ -22,6 +22,10 @@ _DEVICE = re.compile(r"auto|(cpu|cuda|mps)(:[0-9]+)?")
 _KEY = "option"  # in the metadata of a field
 
 
+class InvalidValueError(LmrError):
+    """A word of a job has a value that it cannot have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """What a person is told of a field, and what it may be.
@@ -85,10 +89,16 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComputingJob(Job):
-    """A job that computes. workers: None = one for each core. threads: None = all cores."""
+class DecodingJob(Job):
+    """A job that decodes images. workers: None = one for each core."""
 
     workers: int | None = option(None, low=0, default_text="the cores", help="Images decoded at once.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputingJob(DecodingJob):
+    """A job that decodes and computes. threads: None = all cores."""
+
     device: str = option("auto", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")
     threads: int | None = option(None, default_text="all cores", help="CPU threads.")
 
@@ -137,7 +147,7 @@ def argument_names(kind: Callable[..., Any]) -> list[str]:
 def build(kind: Callable[..., J], words: Mapping[str, Any]) -> J:
     """The job of these words, of its own fields and those of its parts; what none of them says has its default.
 
-    Raises TypeError for a word that the job does not have, LmrError for a value that cannot be, named by its word.
+    Raises TypeError for a word that the job does not have, InvalidValueError for a value that cannot be, by its word.
     """
     assert isinstance(kind, type)
     parts = {item.name for item in fields(cast(Any, kind)) if option_of(item) is None}
@@ -168,4 +178,4 @@ def _build(kind: type, words: Mapping[str, Any], parts: Mapping[str, Any]) -> An
     except ValueError as error:  # which begins with the field's name
         name, _, problem = str(error).partition(" ")
         by_name = {item.name: word_of(item) for item in fields(cast(Any, kind))}
-        raise LmrError(f"`{by_name[name]}` {problem}" if name in by_name else str(error)) from error
+        raise InvalidValueError(f"`{by_name[name]}` {problem}" if name in by_name else str(error)) from error

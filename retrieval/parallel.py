@@ -32,9 +32,9 @@ _SPARE_FILES = 16  # that the work itself may open, here and in a worker
 _PARENT_EVERY_S = 1.0  # how often a worker looks whether its parent is still there
 _KILLED = (
     "a process that works on pictures was killed, most often for want of memory; "
-    "run the same command again with fewer --workers"
+    "run the same command again with fewer `workers`"
 )
-_NO_MEMORY = "not enough memory to work on so many pictures at once; run the same command again with fewer --workers"
+_NO_MEMORY = "not enough memory to work on so many pictures at once; run the same command again with fewer `workers`"
 
 
 class KilledError(LmrError):

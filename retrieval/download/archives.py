@@ -4,11 +4,10 @@ import asyncio
 import hashlib
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -20,6 +19,7 @@ from retrieval.files.atomic import flush_folder
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.http import answered, open_session
 from retrieval.images.http_body import FetchError
+from retrieval.progress import Progress
 
 MAX_BYTES = 8 << 30  # of an archive; the largest have about one gigabyte
 AT_ONCE = 4
@@ -28,17 +28,6 @@ _CHUNK_BYTES = 1 << 18
 _MD5 = re.compile(r"\b[0-9a-fA-F]{32}\b")
 _MD5_FILE_BYTES = 4096
 _RANGE = re.compile(r"bytes (\d+)-")
-
-
-TellWait = Callable[[str, float], None]  # a host and the seconds that it asks for
-
-
-class Progress(Protocol):
-    """Hears of bytes as they come."""
-
-    def expect(self, n_bytes: int) -> None: ...
-
-    def add(self, n_bytes: int) -> None: ...
 
 
 def require_part(ledger: Ledger, archives: Archives) -> None:
@@ -64,19 +53,15 @@ def archives_there(archives: Archives, ledger: Ledger) -> list[str]:
     return there
 
 
-def run_archives(
-    archives: Archives, ledger: Ledger, rules: FetchRules, progress: Progress, tell_wait: TellWait
-) -> dict[str, str]:
+def run_archives(archives: Archives, ledger: Ledger, rules: FetchRules, progress: Progress) -> dict[str, str]:
     """Fetches those that are not there; returns the names of those that could not be, with the cause.
-
-    tell_wait: called once, where the mirror asks to wait longer than is waited.
 
     Raises LmrError when the folder cannot be written.
     """
     there = set(archives_there(archives, ledger))
     names = [name for name in archives.names() if name not in there]
     try:
-        return asyncio.run(_Run(archives, ledger, rules, (progress, tell_wait)).work(names))
+        return asyncio.run(_Run(archives, ledger, rules, progress).work(names))
     except OSError as error:
         raise LmrError(
             f"{archives.folder} cannot be written: {error.strerror or error}; make room or choose another folder, "
@@ -85,15 +70,16 @@ def run_archives(
 
 
 class _Run:
-    def __init__(self, archives: Archives, ledger: Ledger, rules: FetchRules, heard: tuple[Progress, TellWait]) -> None:
-        self._archives, self._ledger, self._rules = archives, ledger, rules
-        self._progress, self._tell_wait = heard
+    def __init__(self, archives: Archives, ledger: Ledger, rules: FetchRules, progress: Progress) -> None:
+        self._archives, self._ledger, self._rules, self._progress = archives, ledger, rules, progress
         self._is_capped = False
         self._failed: dict[str, str] = {}
 
     async def work(self, names: Sequence[str]) -> dict[str, str]:
         """Fetches the archives; from name to cause, of those that failed, sorted."""
         at_once = asyncio.Semaphore(AT_ONCE)
+        if names:
+            self._progress.begin("downloading", 0, "B")
 
         async def one(session: aiohttp.ClientSession, name: str) -> None:
             async with at_once:
@@ -106,6 +92,7 @@ class _Run:
             finally:
                 for task in tasks:
                     task.cancel()
+                self._progress.end()
         return dict(sorted(self._failed.items()))
 
     def _note(self, name: str, result: str | FetchError) -> None:
@@ -119,7 +106,7 @@ class _Run:
             self._ledger.put_archive(Archive(name, url, "done", now, bytes=size, md5=result))
 
     async def _try(self, session: aiohttp.ClientSession, name: str) -> str | FetchError:
-        """With as many further tries as the rules allow; a try that brought bytes does not count."""
+        """Tries as often as the rules allow; a try that brought bytes does not count."""
         n_tries, n_bytes = 0, -1
         while True:
             try:
@@ -134,7 +121,8 @@ class _Run:
                 asked_s = error.wait_s or 0.0
                 if asked_s > self._rules.max_wait_s and not self._is_capped:
                     self._is_capped = True
-                    self._tell_wait(urlsplit(self._archives.url(name)).netloc, asked_s)
+                    host = urlsplit(self._archives.url(name)).netloc
+                    self._rules.tell_long_wait(host, asked_s, self._progress)
                 rest_s = min(asked_s, self._rules.max_wait_s)
                 await asyncio.sleep(max(rest_s, self._rules.back_off_s * 2 ** max(0, n_tries - 1)))
 
@@ -152,7 +140,7 @@ class _Run:
         return expected
 
     async def _md5(self, session: aiohttp.ClientSession, name: str) -> str:
-        """What the md5 file says, wherever it is."""
+        """The md5 that the mirror's file says, wherever that is."""
         error = None
         for url in self._archives.md5_urls(name):
             try:

@@ -33,11 +33,11 @@ class Archives:
         return [f"images_{number:03d}.tar" for number in self.numbers]
 
     def url(self, name: str) -> str:
-        """Of an archive."""
+        """Address of an archive."""
         return f"{self.mirror.rstrip('/')}/{self.part}/{name}"
 
     def md5_urls(self, name: str) -> list[str]:
-        """Where its md5 file may be: as Google has it, and beside the archive."""
+        """Addresses that its md5 file may have: as Google has it, and beside the archive."""
         md5_name, base = f"md5.{name.removesuffix('.tar')}.txt", self.mirror.rstrip("/")
         return [f"{base}/md5sum/{self.part}/{md5_name}", f"{base}/{self.part}/{md5_name}"]
 
@@ -50,9 +50,9 @@ def parse_numbers(text: str | None, part: str) -> list[int]:
     for piece in text.split(","):
         first, dash, last = piece.partition("-")
         if not first.strip().isdecimal() or (dash and not last.strip().isdecimal()):
-            raise ValueError(f"--numbers {text}: expected numbers and ranges, such as 0-9,12")
+            raise ValueError(f"numbers {text}: expected numbers and ranges, such as 0-9,12")
         numbers.update(range(int(first), int(last if dash else first) + 1))
     n = N_ARCHIVES[part]
     if not numbers or max(numbers) >= n:
-        raise ValueError(f"--numbers {text}: {part} has the archives 0 to {n - 1}")
+        raise ValueError(f"numbers {text}: {part} has the archives 0 to {n - 1}")
     return sorted(numbers)

@@ -138,10 +138,10 @@ class Ledger:
             self.set_note("form", text)
         elif kept != text:
             remedy = "move it away, or choose another folder"
-            old = convert(parse_json(kept, f"{self._path}: form", remedy), Form, str(self._path), remedy).options()
+            old = convert(parse_json(kept, f"{self._path}: form", remedy), Form, str(self._path), remedy).words()
             raise LmrError(
-                f"{self._path} keeps pictures with {old}, asked for was {form.options()}; give the same options, "
-                "another folder, or --overwrite"
+                f"{self._path} keeps pictures with {old}, asked for was {form.words()}; give the same options, "
+                "another folder, or `overwrite`"
             )
 
     def begin_anew(self, form: Form) -> None:

@@ -19,6 +19,7 @@ from retrieval.images import noise
 from retrieval.images.decode import decode, picture_size
 from retrieval.images.limits import Limits, scaled_size
 from retrieval.parallel import KilledError, Worker, Workers, start_worker, start_workers
+from retrieval.progress import SILENT, Progress
 
 _WHITE = (255, 255, 255)
 T = TypeVar("T")
@@ -133,11 +134,11 @@ def _needed_side(size: tuple[int, int], form: Form) -> int:
 class Decoders:
     """Processes that do one task at a time; with 0 workers, or where none can be started, a thread of this one.
 
-    At its end what is not done is dropped. on_warning: told when fewer processes can be started.
+    At its end what is not done is dropped. progress: is warned when fewer processes can be started.
     """
 
-    def __init__(self, n_workers: int, on_warning: Callable[[str], None] = lambda _: None) -> None:
-        self._how = Workers(n_workers, on_warning=on_warning)
+    def __init__(self, n_workers: int, progress: Progress = SILENT) -> None:
+        self._how = Workers(n_workers, on_warning=progress.warn)
         self._workers = start_workers(_call, None, self._how)
         self._threads = ThreadPoolExecutor(max(1, len(self._workers)))
         self._idle: asyncio.Queue[Worker] = asyncio.Queue()
@@ -191,7 +192,7 @@ class Decoders:
         except OSError as error:
             raise LmrError(
                 f"a process that decodes pictures cannot be started: {error.strerror}; "
-                "run the same command again with fewer --workers"
+                "run the same command again with fewer `workers`"
             ) from error
         self._workers.append(worker)
         return worker

@@ -1,4 +1,4 @@
-"""The run of a download: rows in, fetched, resized in other processes, and written down in the ledger."""
+"""Scheduling of a download: rows in, fetched, resized in other processes, and written down in the ledger."""
 
 import asyncio
 import errno
@@ -6,7 +6,7 @@ import itertools
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,12 +21,13 @@ from retrieval.download.host_queue import HostQueue, Job
 from retrieval.download.ledger import Entry, Ledger, Saver, as_columns
 from retrieval.download.resize import Decoders, Order, Stored, cause_of, store_picture, verify_picture
 from retrieval.download.robots_tag import ROBOTS_TAG, heed_robots_tag
-from retrieval.download.survey import BAD_ID, NO_URL, TO_FETCH, TO_VERIFY, Places
+from retrieval.download.survey import BAD_ID, EXCLUDED, NO_URL, TO_FETCH, TO_VERIFY, Places
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.addresses import RefusedUrlError, checked_url
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.http import Headers, fetch, open_session
 from retrieval.images.http_body import Body, FetchError
+from retrieval.progress import Progress
 
 _WINDOW = 4096  # rows that are known at a time: enough to find work for other hosts while one rests
 _BODIES_A_WORKER = 8  # that wait to be decoded, before fewer are fetched
@@ -47,21 +48,15 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
-    """Who hears of a run.
+class Fetched:
+    """What came of a run. n_new: images that are stored. hosts_left: for a later run, each with the reason."""
 
-    of_done: is called with a number of pictures that are finished and whether they are stored. of_long_wait: with a
-    host, once, and the seconds that it asks to wait where that is more than is waited for. on_warning: of what makes it
-    slower.
-    """
-
-    of_done: Callable[[int, bool], None]
-    of_long_wait: Callable[[str, float], None]
-    on_warning: Callable[[str], None]
+    n_new: int
+    hosts_left: dict[str, str]
 
 
-def run_download(task: Task, ledger: Ledger, hear: Listener) -> dict[str, str]:
-    """Fetches everything that is to be fetched; returns the hosts that were left for a later run, with the reason.
+def run_download(task: Task, ledger: Ledger, progress: Progress) -> Fetched:
+    """Fetches everything that is to be fetched.
 
     What is finished is in the ledger at the end, also when this is interrupted. Raises LmrError when nothing can be
     written any more.
@@ -69,20 +64,20 @@ def run_download(task: Task, ledger: Ledger, hear: Listener) -> dict[str, str]:
     places = task.places
     try:
         places.make_work_folder()
-        with Decoders(task.n_workers, hear.on_warning) as decoders:
-            left = asyncio.run(_Run(task, ledger, decoders, hear).work())
+        with Decoders(task.n_workers, progress) as decoders:
+            fetched = asyncio.run(_Run(task, ledger, decoders, progress).work())
         places.remove_work_folder()
     except OSError as error:
         raise LmrError(
             f"{places.images} cannot be written: {error.strerror or error}; make room or choose another folder, "
             "and run the same command again"
         ) from error
-    return left
+    return fetched
 
 
 class _Run:
-    def __init__(self, task: Task, ledger: Ledger, decoders: Decoders, hear: Listener) -> None:
-        self._task, self._decoders, self._hear = task, decoders, hear
+    def __init__(self, task: Task, ledger: Ledger, decoders: Decoders, progress: Progress) -> None:
+        self._task, self._decoders, self._progress = task, decoders, progress
         self._rules = task.rules
         self._queue = HostQueue(task.rules.per_host)
         self._unverified: deque[tuple[str, str]] = deque()
@@ -91,20 +86,22 @@ class _Run:
         self._wake = asyncio.Event()
         self._capped: set[str] = set()  # hosts that asked for a longer rest than is waited for
         self._error: BaseException | None = None
-        self._saver = Saver(ledger, hear.of_done)
+        self._saver = Saver(ledger, self._count)
+        self._n_stored = self._n_failed = 0
         self._number = itertools.count()  # of a file in the work folder
         self._jitter = random.Random(0)
 
-    async def work(self) -> dict[str, str]:
-        """Until nothing is left to do."""
+    async def work(self) -> Fetched:
+        """Runs until nothing is left to do."""
         rows = self._rows()
+        self._progress.begin("downloading", int((self._task.states > EXCLUDED).sum()))
         try:
             async with open_session(self._rules) as session:
                 while True:
                     is_all = self._fill(rows)
                     self._start_all(session)
                     if is_all and not self._tasks and not len(self._queue) and not self._unverified:
-                        return self._queue.closed
+                        break
                     await self._wait()
                     self._saver.save_when_due()
         finally:
@@ -112,6 +109,17 @@ class _Run:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._saver.save()
+            self._progress.end()
+        return Fetched(self._n_stored, self._queue.closed)
+
+    def _count(self, n: int, is_stored: bool) -> None:
+        """n more images are stored, or could not be had."""
+        self._progress.add(n)
+        if is_stored:
+            self._n_stored += n
+        else:
+            self._n_failed += n
+            self._progress.note(f"{self._n_failed:,} failed")
 
     def _rows(self) -> Iterator[tuple[str, str, int]]:
         """id, url and what to do, of the rows for which there is something to do."""
@@ -122,7 +130,7 @@ class _Run:
                 yield manifest.image_id[row], manifest.url[row], int(state)
 
     def _fill(self, rows: Iterator[tuple[str, str, int]]) -> bool:
-        """Whether all rows have been taken in."""
+        """Takes rows in while there is room; whether they were the last."""
         while len(self._queue) + len(self._unverified) < _WINDOW:
             row = next(rows, None)
             if row is None:
@@ -146,7 +154,7 @@ class _Run:
             self._fail(Job(image_id, url, ""), error.cause, str(error))
 
     def _start_all(self, session: aiohttp.ClientSession) -> None:
-        """As much as the limits allow."""
+        """Starts as much as the limits allow."""
         room = _BODIES_A_WORKER * max(1, self._task.n_workers)
         while self._unverified and self._n_decoding < room:
             self._n_decoding += 1
@@ -157,7 +165,7 @@ class _Run:
                 return
             if job.host in self._queue.closed:
                 self._queue.release(job.host)
-                self._hear.of_done(1, False)
+                self._count(1, False)
             else:
                 self._n_fetching += 1
                 self._start(self._get(session, job))
@@ -174,7 +182,7 @@ class _Run:
             self._error = self._error or task.exception()
 
     async def _wait(self) -> None:
-        """Until something ended, may begin or is to be saved. Raises what a task raised."""
+        """Waits until something ended, may begin or is to be saved. Raises what a task raised."""
         has_room = self._n_fetching < self._rules.connections
         waits_s = (self._queue.wait_s(time.monotonic()) if has_room else None, self._saver.wait_s())
         with suppress(TimeoutError):
@@ -245,9 +253,9 @@ class _Run:
             self._queue.asked_for_long(job.host, asked_s)
             if job.host not in self._capped:
                 self._capped.add(job.host)
-                self._hear.of_long_wait(job.host, asked_s)
+                self._rules.tell_long_wait(job.host, asked_s, self._progress)
         if job.host in self._queue.closed:
-            self._hear.of_done(1, False)
+            self._count(1, False)
         elif not error.is_transient or job.n_tries >= self._rules.n_retries:
             self._fail(job, error.cause, error.detail, error.http_code)
         else:

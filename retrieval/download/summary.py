@@ -1,14 +1,19 @@
-"""What became of every row of a manifest: counts by cause and by host, and the rows that have no picture."""
+"""Reports of a download: counts by cause and by host, and the rows that have no image."""
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from retrieval.data.csv_cells import csv_line
 from retrieval.data.manifest import Manifest
 from retrieval.download.ledger import Entry, Ledger
+from retrieval.download.robots_tag import ROBOTS_TAG
 from retrieval.download.survey import ROWS_AT_ONCE
+from retrieval.errors import LmrError
+from retrieval.images.addresses import PRIVATE
+from retrieval.words import agreeing, none_can
 
 NOT_TRIED = "not tried"
 FAILED_COLUMNS = ("image_id", "url", "cause")
@@ -16,7 +21,7 @@ FAILED_COLUMNS = ("image_id", "url", "cause")
 
 @dataclass(slots=True)
 class HostTally:
-    """Of the pictures of a host: how many are stored and how many are not, and the bytes of those that are."""
+    """Images of a host that are stored, with their bytes, and those that are not."""
 
     n_done: int = 0
     n_missing: int = 0
@@ -25,13 +30,13 @@ class HostTally:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts that grow row by row. causes: of the rows without a picture."""
+    """Counts that grow row by row. causes: of the rows without an image."""
 
     causes: Counter[str] = field(default_factory=Counter)
     hosts: dict[str, HostTally] = field(default_factory=dict)
 
     def add(self, url: str, entry: Entry | None) -> str:
-        """Counts a row and returns the cause why it has no picture; '' when it has one."""
+        """Counts a row and returns the cause why it has no image; '' when it has one."""
         tally = self.hosts.setdefault(host_of(url), HostTally())
         if entry is not None and entry.status == "done":
             tally.n_done += 1
@@ -44,22 +49,91 @@ class Tally:
 
     @property
     def n_done(self) -> int:
-        """Pictures that are stored."""
+        """Images that are stored."""
         return sum(tally.n_done for tally in self.hosts.values())
 
     @property
     def n_missing(self) -> int:
-        """Rows without a picture."""
+        """Rows without an image."""
         return self.causes.total()
 
     @property
     def n_bytes(self) -> int:
-        """Of the stored files."""
+        """Bytes of the stored files."""
         return sum(tally.n_bytes for tally in self.hosts.values())
 
 
+@dataclass(frozen=True, slots=True)
+class DownloadReport:
+    """What is there after a run.
+
+    tally: counts of all rows. failed: the table of those without an image; None = there are none. n_new: images that
+    this run stored. was_anything: whether there was anything to fetch or to check. hosts_left: hosts left for a later
+    run, each with the reason.
+    """
+
+    images: Path
+    n_rows: int
+    tally: Tally
+    failed: Path | None
+    n_new: int
+    seconds: float
+    was_anything: bool
+    hosts_left: dict[str, str]
+
+    @property
+    def causes(self) -> dict[str, int]:
+        """Number of rows without an image by cause, the most frequent first."""
+        return dict(self.tally.causes.most_common())
+
+    @property
+    def hosts(self) -> dict[str, HostTally]:
+        """Counts by host, those that lack most first."""
+        items = self.tally.hosts.items()
+        return dict(sorted(items, key=lambda item: (-item[1].n_missing, -item[1].n_done, item[0])))
+
+    @property
+    def n_excluded(self) -> int:
+        """Images that were not fetched, since their servers ask not to."""
+        return self.tally.causes[ROBOTS_TAG]
+
+    def advice(self) -> str:
+        """Where the rows without an image are listed, and what can be done about them."""
+        private = self.tally.causes[PRIVATE]
+        also = f"; {private:,} {agreeing(private, 'is', 'are')} at private addresses, which `allow_private` lets pass"
+        also = also if private else ""
+        if self.n_excluded:
+            servers = f"their servers' {ROBOTS_TAG}, which `ignore_robots_tag` lets pass"
+            also += f"; {self.n_excluded:,} are excluded by {servers}"
+        return f"{self.failed} lists them; `retry_failed` tries them again{also}"
+
+    def require_any(self) -> None:
+        """Raises LmrError where no image is there."""
+        if not self.tally.n_done:
+            raise LmrError(
+                f"{none_can(self.n_rows, 'picture', can='could')} be fetched, most often: "
+                f"{next(iter(self.causes))}; {self.advice()}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadPlan:
+    """What a run would do. hosts: number of images to fetch from each, the most first."""
+
+    images: Path
+    n_rows: int
+    n_there: int
+    n_failed_before: int
+    n_excluded_before: int
+    n_to_fetch: int
+    n_to_verify: int
+    n_without_url: int
+    n_bad_id: int
+    hosts: dict[str, int]
+
+
 def failed_lines(manifest: Manifest, ledger: Ledger, tally: Tally) -> Iterator[str]:
-    """The lines of failed.csv: image_id, url and cause of rows without a picture. Counts every row into the tally."""
+    """The lines of failed.csv: image_id, url and cause of rows without an image. Counts every row into the tally."""
     assert manifest.url is not None
     yield csv_line(FAILED_COLUMNS)
     for start in range(0, len(manifest), ROWS_AT_ONCE):

@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from retrieval.download.config import Layout
 from retrieval.download.ledger import LEDGER_NAME, Entry, Ledger
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_file
+from retrieval.progress import SILENT, Progress
 
 THERE, FAILED, EXCLUDED, TO_FETCH, TO_VERIFY, NO_URL, BAD_ID = range(7)
 ROWS_AT_ONCE = 512  # looked up in the ledger
@@ -60,9 +61,9 @@ def survey(
     *,
     retry_failed: bool = False,
     retry_causes: Collection[str] = (),
-    on_done: Callable[[int], None] = lambda _: None,
+    progress: Progress = SILENT,
 ) -> UInt8Array:
-    """(n,) of each row what there is to do: one of the constants above.
+    """What there is to do for each row, (n,): one of the constants above.
 
     THERE: listed in the ledger, with a file of that size. FAILED: in an earlier run, and not to be tried again.
     EXCLUDED: by the server, in an earlier run, and not to be asked for again. retry_causes: of what failed or was
@@ -74,6 +75,7 @@ def survey(
     states = np.empty(len(manifest), dtype=np.uint8)
     trusts_files = not ledger.only_listed
     others: list[tuple[str, str, str]] = []
+    progress.begin("looking", len(manifest))
     for start in range(0, len(manifest), ROWS_AT_ONCE):
         ids = manifest.image_id[start : start + ROWS_AT_ONCE].tolist()
         entries = ledger.find(ids)
@@ -84,12 +86,13 @@ def survey(
             state = states[row] = _state(image_id, url, entry, places, trusts_files)
             if state == THERE and entry is not None and url not in ("", entry.url):
                 others.append((image_id, entry.url, url))
-        on_done(len(ids))
+        progress.add(len(ids))
+    progress.end()
     if others:
         image_id, before, now = others[0]
         raise LmrError(
             f"{places.images} holds {len(others):,} of these pictures from other URLs, {image_id} from {before}, "
-            f"{manifest.source} has {now}; give another folder, or --overwrite"
+            f"{manifest.source} has {now}; give another folder, or `overwrite`"
         )
     return states
 
@@ -109,7 +112,7 @@ def _state(image_id: str, url: str, entry: Entry | None, places: Places, trusts_
 
 
 def _size(path: str) -> int:
-    """Of a file, in bytes; -1 when there is none."""
+    """Size of a file in bytes; -1 when there is none."""
     try:
         return os.stat(path).st_size
     except (OSError, ValueError):

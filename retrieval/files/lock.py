@@ -97,7 +97,7 @@ def _wait_for(path: Path, output: Path, tell_waiting: Tell | None, tell: Tell) -
             return descriptor
         problem = f"{output} is being written by {_holder(path)}"
         if tell_waiting is None:
-            raise LmrError(f"{problem}; run this again when that has ended, or with --wait")
+            raise LmrError(f"{problem}; run this again when that has ended, or with `wait`")
         if not told:
             tell_waiting(f"{problem}; waiting for it to end")
             told = True

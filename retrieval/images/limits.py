@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from PIL import Image
 
 from retrieval.errors import RefusedError
+from retrieval.jobs import option
 
 DECODE_TIMEOUT_S = 50  # for one picture in a process of its own
 # Bytes a pixel of what is decoded, and of what it becomes without transparency in 8 bits a channel. Pillow keeps 1 byte
@@ -23,8 +24,8 @@ class Limits:
     Pillow stops too. max_memory: bytes that decoding may take, with every copy that it makes on the way.
     """
 
-    max_bytes: int = 100_000_000
-    max_pixels: int = 178_956_970
+    max_bytes: int = option(100_000_000, help="Largest file that is fetched.")
+    max_pixels: int = option(178_956_970, help="Largest width times height.")
     max_memory: int = 1_000_000_000
 
     def __post_init__(self) -> None:

@@ -254,7 +254,7 @@ def read_picture(path: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
         return found.read(limits)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         if isinstance(error, OSError) and error.errno in _WANTING:
-            raise LmrError(f"{path}: {error.strerror}; run the same command again with fewer --workers") from error
+            raise LmrError(f"{path}: {error.strerror}; run the same command again with fewer `workers`") from error
         raise UnreadableError(getattr(error, "strerror", None) or str(error)) from error
 
 

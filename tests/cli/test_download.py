@@ -537,3 +537,21 @@ def test_bad_input_is_one_line_and_leaves_nothing(server):
     assert misused("download").startswith("Missing argument 'CSV'")
     assert misused("download", "train.csv", "--retry").startswith("No such option '--retry'.")
     assert not Path("images").exists()
+
+
+def test_the_api_downloads_by_the_words_of_the_command(server):
+    import lmr
+    from retrieval.errors import LmrError
+
+    manifest(server, "photo/1", "no")
+    words = {"allow_private": True, "workers": 0, "retries": 0}
+    plan = lmr.download("train.csv", dry_run=True, **words)
+    assert (plan.n_to_fetch, Path("images").exists()) == (2, False)
+    report = lmr.download("train.csv", size=8, **words)
+    assert (report.tally.n_done, report.n_new, report.causes) == (1, 1, {"HTTP 404": 1})
+    with Image.open("images/p0.jpg") as image:
+        assert max(image.size) == 8
+    with pytest.raises(LmrError, match=r"^`size` must be at least 1, not 0$"):
+        lmr.download("train.csv", size=0)
+    with pytest.raises(TypeError, match=r"^per_hosts is no word of DownloadJob; did you mean per_host\?$"):
+        lmr.download("train.csv", per_hosts=1)

@@ -127,7 +127,7 @@ def test_a_killed_renderer_is_one_line_and_the_set_is_rendered_to_its_end(
         render_demo(tmp_path, seed=0, spec=SMALL, threads=2, on_done=kill)
     assert str(error.value) == (
         "a process that works on pictures was killed, most often for want of memory; "
-        "run the same command again with fewer --workers"
+        "run the same command again with fewer `workers`"
     )
     assert content(render_demo(tmp_path, seed=0, spec=SMALL)) == content(demo)
 

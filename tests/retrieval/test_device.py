@@ -135,7 +135,7 @@ def test_threads_are_bounded() -> None:
     limit_threads(1)
     with pytest.raises(LmrError) as caught:
         limit_threads(0)
-    assert str(caught.value) == "--threads must be at least 1, got 0"
+    assert str(caught.value) == "`threads` must be at least 1, got 0"
     with pytest.raises(LmrError) as caught:
         limit_threads(100_000)
-    assert str(caught.value) == "--threads must be at most 1,024, got 100000; more than the cores gain nothing"
+    assert str(caught.value) == "`threads` must be at most 1,024, got 100000; more than the cores gain nothing"

@@ -17,6 +17,7 @@ from retrieval.download.resize import Decoders
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.http import retry_after_s
+from retrieval.progress import Recorder
 
 DONE = Entry("a", "http://x/a", "done", "2024-01-01T00:00:00+00:00", 200, bytes=5, sha256="00", width=1, height=1)
 FAILED = Entry("b", "http://x/b", "failed", "2024-01-01T00:00:00+00:00", 404, "HTTP 404", "Not Found", 1)
@@ -50,8 +51,8 @@ def test_another_form_is_refused_by_its_options(path):
         with pytest.raises(LmrError) as error:
             ledger.require_form(Form(resize=None, quality=10))
     assert str(error.value) == (
-        f"{path} keeps pictures with --resize longer --size 256 --quality 85 --layout flat, asked for was "
-        "--keep-original --layout flat; give the same options, another folder, or --overwrite"
+        f"{path} keeps pictures with `resize` longer `size` 256 `quality` 85 `layout` flat, asked for was "
+        "`keep_original` `layout` flat; give the same options, another folder, or `overwrite`"
     )
 
 
@@ -117,7 +118,7 @@ def test_numbers_of_archives():
         ("500", "train has the archives 0 to 499"),
         ("5-3", "train has the archives 0 to 499"),
     ):
-        with pytest.raises(ValueError, match=f"^--numbers {text}: {problem}$"):
+        with pytest.raises(ValueError, match=f"^numbers {text}: {problem}$"):
             parse_numbers(text, "train")
 
 
@@ -195,7 +196,7 @@ def test_where_no_process_can_be_started_this_one_decodes_and_says_so(monkeypatc
 
     monkeypatch.setattr("retrieval.parallel.start_worker", refuse)
     told: list[str] = []
-    with Decoders(2, told.append) as decoders:
+    with Decoders(2, Recorder(told)) as decoders:
         assert asyncio.run(decoders.run(os.getpid)) == os.getpid()
     assert told == [
         "0 of 2 processes for the pictures can be started here (Resource temporarily unavailable); "

@@ -56,7 +56,7 @@ def test_a_second_process_is_told_who_holds_the_output(tmp_path, hold):
         pass
     told = str(caught.value)
     assert told.startswith(f"{tmp_path / 'x.csv'} is being written by process {holder.pid} on ")
-    assert told.endswith("; run this again when that has ended, or with --wait")
+    assert told.endswith("; run this again when that has ended, or with `wait`")
 
 
 def test_a_waiting_process_says_so_once_and_goes_on_when_the_other_has_ended(tmp_path, hold, monkeypatch):
@@ -116,7 +116,7 @@ def test_another_thread_does_not_get_the_lock_that_a_thread_holds(tmp_path):
         thread.join()
     assert caught == [
         f"{tmp_path / 'x.csv'} is being written by another thread of this process; "
-        "run this again when that has ended, or with --wait"
+        "run this again when that has ended, or with `wait`"
     ]
 
 

@@ -155,7 +155,7 @@ def test_a_picture_is_not_called_unreadable_for_want_of_file_handles_or_memory(
     with pytest.raises(LmrError) as caught:
         read_picture(place)
     assert type(caught.value) is LmrError
-    assert str(caught.value) == f"{place}: Too many open files; run the same command again with fewer --workers"
+    assert str(caught.value) == f"{place}: Too many open files; run the same command again with fewer `workers`"
 
 
 def test_a_file_that_vanished_is_unreadable(tmp_path: Path) -> None:

@@ -165,13 +165,13 @@ def pid_of(_: int, __: None) -> int:
             "killed",
             LmrError(
                 "a process that works on pictures was killed, most often for want of memory; "
-                "run the same command again with fewer --workers"
+                "run the same command again with fewer `workers`"
             ),
         ),
         (
             "memory",
             LmrError(
-                "not enough memory to work on so many pictures at once; run the same command again with fewer --workers"
+                "not enough memory to work on so many pictures at once; run the same command again with fewer `workers`"
             ),
         ),
         ("disk", OSError(28, "No space left on device", "there")),

@@ -807,7 +807,7 @@ def test_a_killed_decoding_process_is_one_line(tmp_path: Path, name: str) -> Non
     config = VARIATIONS.get(name, CONFIG)
     assert message(trained, tmp_path, config, data=data, n_workers=1) == (
         "a process that works on pictures was killed, most often for want of memory; "
-        "run the same command again with fewer --workers"
+        "run the same command again with fewer `workers`"
     )
 
 
