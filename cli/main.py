@@ -37,7 +37,7 @@ class LmrGroup(click.Group):
     """Commands by name, imported late; what the user can act on becomes one line and exit code 1."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which they are used."""
+        """Commands in the order in which they are used."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -52,7 +52,7 @@ class LmrGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's, with the nearest name when there is no such command."""
+        """Does as click, with the nearest name when there is no such command."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f" Did you mean '{close[0]}'?" if close else ""
@@ -102,7 +102,7 @@ _UNMAPPED = ("failed to map segment", "cannot allocate memory", "Cannot allocate
 
 
 def _lacking(error: Exception) -> str:
-    """What this machine has too little of for the command; blank where the error says nothing of it."""
+    """A line on what this machine has too little of for the command; blank where the error says nothing of it."""
     if isinstance(error, MemoryError) or _is_of_torch(error):
         return "not enough memory here; use fewer --workers, smaller pictures or smaller batches"
     if isinstance(error, ImportError) and any(text in str(error) for text in _UNMAPPED):
@@ -114,7 +114,7 @@ def _lacking(error: Exception) -> str:
 
 
 def _is_of_torch(error: Exception) -> bool:
-    """Whether torch says with it that there is too little memory."""
+    """True where torch says with it that there is too little memory."""
     if not isinstance(error, RuntimeError) or "torch" not in sys.modules:
         return False
     from retrieval.models.device import lacks_memory

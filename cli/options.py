@@ -43,7 +43,7 @@ class Share(click.FloatRange):
     name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As click's, which lets NaN pass."""
+        """Does as click, which lets NaN pass."""
         number = super().convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value} is not a number", param, ctx)
@@ -370,7 +370,7 @@ def _job_parameter(word: str, hint: Any, item: "Field[Any]") -> Callable[[F], F]
 
 
 def _click_type(kind: Any, told: Option) -> Any:
-    """What turns the text of an option into a value of this type, within the bounds of the option."""
+    """Type that turns the text of an option into a value of this type, within the bounds of the option."""
     bounds: dict[str, Any] = {"min": told.low, "max": told.high, "min_open": told.low_open, "max_open": told.high_open}
     is_bounded = told.low is not None or told.high is not None
     if get_origin(kind) is Literal:

@@ -1,4 +1,4 @@
-"""What a person reads in a terminal: what comes from data is escaped and cut, whatever the encoding."""
+"""Lines that a person reads in a terminal: what comes from data is escaped and cut, whatever the encoding."""
 
 import json
 import re
@@ -57,12 +57,12 @@ def say_lines(text: str) -> None:
 
 
 def warn(line: str) -> None:
-    """What is not the result, on stderr."""
+    """Prints what is not the result, on stderr."""
     _print(shown_line(line), err=True)
 
 
 def warn_lines(text: str) -> None:
-    """What is not the result, in several lines, in which values from data are `shown`."""
+    """Prints what is not the result, on stderr in several lines, in which values from data are `shown`."""
     _print(shown_lines(text), err=True)
 
 

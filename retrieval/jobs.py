@@ -28,7 +28,7 @@ class InvalidValueError(LmrError):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What a person is told of a field, and what it may be.
+    """Text that a person is told of a field, and values that it may have.
 
     name: the word for it where that is not the field's name without `n_`. metavar: what stands for its value.
     is_argument: it is given without its name. low, high: bounds of a number; open ones are not reached themselves.
@@ -73,7 +73,7 @@ def word_of(item: "Field[Any]") -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What all jobs have. progress: who is told how far it is."""
+    """Base of all jobs. progress: who is told how far it is."""
 
     progress: Progress = field(default=PYTHON_WARNINGS, repr=False, compare=False)
 
@@ -103,7 +103,7 @@ class ComputingJob(DecodingJob):
     threads: int | None = option(None, default_text="all cores", help="CPU threads.")
 
     def __post_init__(self) -> None:
-        """Whether it can be a device; whether it is there is asked when it is needed."""
+        """Raises LmrError for what cannot be a device; whether it is there is asked when it is needed."""
         super().__post_init__()
         if not _DEVICE.fullmatch(self.device):
             raise LmrError(f"`device` {self.device}: not a device; use auto, cpu, cuda, cuda:N or mps")

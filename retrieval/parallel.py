@@ -43,7 +43,7 @@ class KilledError(LmrError):
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """How many processes work, and how they begin.
+    """Number of processes that work, and how they begin.
 
     start: as multiprocessing calls it, None = what is usual on the system. begin: a function of a module, called first
     in each of them. on_warning: told when fewer can be started.
@@ -80,7 +80,7 @@ def work_apart(
 def work_with(
     started: "Sequence[Worker]", function: Callable[..., T], tasks: Iterable[Any], fixed: Any
 ) -> Generator[T, None, None]:
-    """As `work_apart`, by workers that were started for this function, which end with it; by this process without."""
+    """Does as `work_apart`, by workers started for this function, which end with it; by this process without."""
     try:
         if started:
             yield from _results(started, iter(tasks))
@@ -94,7 +94,7 @@ def work_with(
 
 
 def begin_worker() -> None:
-    """At the start of a worker: Ctrl-C is for its parent to hear, and it ends when its parent is gone."""
+    """Begins a worker: Ctrl-C is for its parent to hear, and it ends when its parent is gone."""
     noise.catch_in_worker()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(RuntimeError):  # where no thread can be started it ends when it has something to say
@@ -116,7 +116,7 @@ class Worker:
             raise KilledError(_KILLED) from error
 
     def take(self) -> _Outcome:
-        """What came of its task."""
+        """Outcome of its task."""
         try:
             outcome: _Outcome = pickle.loads(self.connection.recv_bytes())
         except (EOFError, OSError):
@@ -167,7 +167,7 @@ def _results(workers: Sequence[Worker], tasks: Iterator[Any]) -> Iterator[Any]:
 
 
 def start_workers(function: Callable[..., Any], fixed: Any, workers: Workers) -> list[Worker]:
-    """As many as can be started, which may be none."""
+    """Starts as many as can be started, which may be none."""
     started: list[Worker] = []
     try:
         for _ in range(workers.n):
@@ -239,17 +239,17 @@ def _end_with_parent(number: int) -> None:
 
 
 def n_processes() -> int:
-    """How many processes torchrun started; 1 without it."""
+    """Number of processes that torchrun started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and reports."""
+    """True for the process that writes and reports."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def count_workers(asked: int | None, progress: Progress) -> int:
-    """How many images are decoded at once: as many as asked for, else one for each core, shared among torchrun's.
+    """Number of images decoded at once: as many as asked for, else one for each core, shared among torchrun's.
 
     Never more than MOST_A_CORE for each core, of which `progress` is warned.
     """

@@ -30,22 +30,22 @@ class Silent:
     """Hears nothing and says nothing: for those that warn elsewhere."""
 
     def begin(self, what: str, n: int, unit: str = "images") -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def add(self, n: int) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def expect(self, n: int) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def note(self, text: str) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def end(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def warn(self, text: str) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 class PythonWarnings(Silent):

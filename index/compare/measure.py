@@ -42,7 +42,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a system says of each query.
+    """Answers of a system to the queries.
 
     votes: flat, best first, as many as the system gives; key: (q,) float64 what the best ones are ranked by, -inf
     where there is none. threshold: (q,) the key from which on 95 % of the answers are right, found on other queries.
@@ -64,7 +64,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """How often queries of one landmark (line) were answered with another (column); the last column is all others."""
+    """Queries of one landmark (line) answered with another (column), counted; the last column is all others."""
 
     landmarks: tuple[str, ...]
     counts: LongArray
@@ -72,7 +72,7 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class LandmarkAccuracies:
-    """How many queries show each landmark, and the share of them that were answered rightly, in one order."""
+    """Number of queries of each landmark, and the share of them that were answered rightly, in one order."""
 
     landmarks: tuple[str, ...]
     n_queries: LongArray
@@ -132,7 +132,7 @@ def find_threshold(votes: Votes, key: FloatArray, asked: Asked, precision: float
 
 
 def folds(asked: Asked, seed: int) -> list[tuple[LongArray, LongArray]]:
-    """Of each fold the rows to fit on and the rows to judge; landmarks and non-landmarks are spread evenly.
+    """Rows to fit on and rows to judge, of each fold; landmarks and non-landmarks are spread evenly.
 
     LmrError where a fold would have nothing to fit on.
     """
@@ -225,7 +225,7 @@ def spread(values: Sequence[float | None]) -> tuple[float | None, float | None]:
 
 @dataclass(frozen=True, slots=True)
 class Probabilities:
-    """What a classifier says of each query. landmark: (q, k), best first, -1 = none. probability, doubt: (q, k).
+    """Classes of each query by a classifier. landmark: (q, k), best first, -1 = none. probability, doubt: (q, k).
 
     doubt: 1 - probability, which may have digits that this difference has lost.
     """
@@ -294,7 +294,7 @@ def _held(votes: Votes, key: FloatArray, asked: Asked) -> HeldOut:
 
 
 def _confusion(landmark: Any, asked: Asked) -> Confusion:
-    """Of the landmarks with most wrong answers, at most N_CONFUSED, in the order of their names."""
+    """Confusion of the landmarks with most wrong answers, at most N_CONFUSED, in the order of their names."""
     first = asked.truths.first
     known = first >= 0
     wrong = np.bincount(first[known], weights=landmark[known] != first[known], minlength=len(asked.landmarks))

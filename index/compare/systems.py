@@ -139,7 +139,7 @@ class Majority:
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """What answers without looking: landmarks at random, or those with the most pictures.
+    """System that answers without looking: landmarks at random, or those with the most pictures.
 
     counts: (n_landmarks,) training pictures of each landmark, in the codes of the queries.
     """

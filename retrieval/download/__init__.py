@@ -1,1 +1,1 @@
-"""Fetching pictures: politely, safely, resumably, resized on arrival."""
+"""Fetching images: politely, safely, resumably, resized on arrival."""

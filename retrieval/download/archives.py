@@ -187,7 +187,7 @@ class _Run:
         return digest.hexdigest()
 
     async def _in_time(self, content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-        """The bytes of a body of any length, of which each _CHUNK_BYTES have the time that a picture has."""
+        """The bytes of a body of any length, of which each _CHUNK_BYTES have the time that an image has."""
         n_bytes = _CHUNK_BYTES
         while True:
             if n_bytes >= _CHUNK_BYTES:
@@ -201,7 +201,7 @@ class _Run:
 
     @asynccontextmanager
     async def _deadline(self, until_s: float | None = None) -> AsyncIterator[None]:
-        """until_s: on the clock of the loop; None = the time that a picture has."""
+        """until_s: on the clock of the loop; None = the time that an image has."""
         try:
             async with asyncio.timeout(self._rules.timeout_s) as clock:
                 if until_s is not None:

@@ -1,4 +1,4 @@
-"""In what form images are kept."""
+"""Form in which images are kept."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -11,7 +11,7 @@ Layout = Literal["flat", "google"]
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """In what form images are kept.
+    """Form in which images are kept.
 
     resize: `shorter` and `longer` bring that side to `size` and enlarge nothing; `center-crop` and `square-pad` make
     squares of that side, of the middle or of everything on white; None = the file as it came. quality: of the JPEG.
@@ -39,5 +39,5 @@ class Form:
         return f"{kept if self.resize else '`keep_original`'} `layout` {self.layout}"
 
     def to_json(self) -> dict[str, Any]:
-        """What makes one folder of images different from another."""
+        """JSON of what makes one folder of images different from another."""
         return asdict(self) if self.resize else {"resize": None, "layout": self.layout}

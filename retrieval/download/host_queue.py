@@ -1,4 +1,4 @@
-"""Which picture is fetched next: fair between hosts, few at a time from each, none from a host that asked for rest."""
+"""Order of fetching: fair between hosts, few at a time from each, none from a host that asked for rest."""
 
 import heapq
 import itertools
@@ -6,12 +6,12 @@ from collections import deque
 from dataclasses import dataclass, field
 
 SILENT_ROUNDS = 5  # of as many tries as a host gets at once, without any answer, after which it is left
-LONG_ROUNDS = 3  # of such tries, each answered by a longer rest than is waited for and none by a picture
+LONG_ROUNDS = 3  # of such tries, each answered by a longer rest than is waited for and none by an image
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A picture to fetch. n_tries: that were made before."""
+    """An image to fetch. n_tries: that were made before."""
 
     image_id: str
     url: str
@@ -87,14 +87,14 @@ class HostQueue:
             del self._hosts[name]
 
     def rest(self, name: str, until_s: float) -> None:
-        """Nothing of this host comes out before that time."""
+        """Lets nothing of this host come out before that time."""
         host = self._hosts[name]
         if until_s > host.resting_until_s:
             host.resting_until_s = until_s
             heapq.heappush(self._later, (until_s, next(self._number), name, None))
 
     def heard(self, name: str, *, is_silent: bool) -> int:
-        """Whether the host answered a job that it still runs; returns the number of silent rounds in a row.
+        """Notes whether the host answered a job that it still runs; returns the number of silent rounds in a row.
 
         Too many of them close the host. Between them it should rest, so that a server may come back.
         """

@@ -62,7 +62,7 @@ class ArchiveJob(WritingJob):
     dry_run: bool = option(False, help="Only say what is there and what would be fetched.")
 
     def __post_init__(self) -> None:
-        """Whether there are archives of these numbers."""
+        """Raises ValueError where there are no archives of these numbers."""
         super().__post_init__()
         parse_numbers(self.numbers, self.tars)
 
@@ -74,7 +74,7 @@ class ArchiveJob(WritingJob):
 
 @dataclass(frozen=True, slots=True)
 class ArchiveReport:
-    """What is there of the archives. failed: from name to cause. n_new: None where they would only be fetched."""
+    """Archives that are there after a run. failed: from name to cause. n_new: None where they would only be fetched."""
 
     folder: Path
     n_archives: int
@@ -168,7 +168,7 @@ def _plan(job: DownloadJob, manifest: "Manifest", places: "Places") -> "Download
 
 
 def _look(job: DownloadJob, manifest: "Manifest", ledger: "Ledger", places: "Places") -> "UInt8Array":
-    """What there is to do for each row."""
+    """State of each row, by which it is to be fetched or not."""
     from retrieval.download.robots_tag import ROBOTS_TAG
     from retrieval.download.survey import survey
     from retrieval.images.addresses import PRIVATE

@@ -1,4 +1,4 @@
-"""The ledger of a download: an SQLite file in the images folder with a row for each picture that was tried."""
+"""The ledger of a download: an SQLite file in the images folder with a row for each image that was tried."""
 
 import json
 import os
@@ -28,7 +28,7 @@ _COMMIT_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A picture in the ledger; the columns of its table `pictures`, in order.
+    """An image in the ledger; the columns of its table `pictures`, in order.
 
     status: excluded = not fetched, since the server asks not to. http_code: of the last answer. cause, detail: of a
     failure. bytes, sha256, width, height, perceptual_hash (hex): of the stored file; original_*: of what came. time:
@@ -92,7 +92,7 @@ class Ledger:
         self.close()
 
     def find(self, image_ids: Sequence[str]) -> dict[str, Entry]:
-        """The entries of these pictures, as far as there are any."""
+        """The entries of these images, as far as there are any."""
         found: dict[str, Entry] = {}
         with self._errors():
             for start in range(0, len(image_ids), _LOOKED_UP):
@@ -107,7 +107,7 @@ class Ledger:
         self._put("pictures", entries)
 
     def archives(self) -> dict[str, Archive]:
-        """All tar files, by name."""
+        """Tar files, by name."""
         with self._errors():
             return {row[0]: Archive(*row) for row in self._connection.execute("SELECT * FROM archives")}
 
@@ -116,7 +116,7 @@ class Ledger:
         self._put("archives", [archive])
 
     def forget_archives(self, names: Sequence[str]) -> None:
-        """As if they had never been fetched."""
+        """Forgets that they were ever fetched."""
         with self._errors(), self._connection:
             self._connection.executemany("DELETE FROM archives WHERE name = ?", [[name] for name in names])
 
@@ -132,7 +132,7 @@ class Ledger:
             self._connection.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", [name, value])
 
     def require_form(self, form: Form) -> None:
-        """Writes the form down, or raises LmrError when the pictures are kept in another."""
+        """Writes the form down, or raises LmrError when the images are kept in another."""
         text, kept = json.dumps(form.to_json()), self.note("form")
         if kept is None:
             self.set_note("form", text)
@@ -145,7 +145,7 @@ class Ledger:
             )
 
     def begin_anew(self, form: Form) -> None:
-        """Forgets all pictures; files that are there count no more, also in later runs."""
+        """Forgets all images; files that are there count no more, also in later runs."""
         with self._errors(), self._connection:
             self._connection.execute("DELETE FROM pictures")
             notes = [("form", json.dumps(form.to_json())), ("only_listed", "yes")]
@@ -153,7 +153,7 @@ class Ledger:
 
     @property
     def only_listed(self) -> bool:
-        """Whether files count only when the ledger knows them."""
+        """True where files count only when the ledger knows them."""
         return self.note("only_listed") is not None
 
     def _put(self, table: str, rows: Sequence[Entry] | Sequence[Archive]) -> None:
@@ -231,7 +231,7 @@ def as_columns(stored: Stored) -> dict[str, Any]:
 class Saver:
     """Collects entries and saves them together.
 
-    on_done: is called with a number of pictures that are saved and whether they are stored. What a kill leaves between
+    on_done: is called with a number of images that are saved and whether they are stored. What a kill leaves between
     the ledger and the names are rows whose files are not there, which the next run fetches again.
     """
 
@@ -242,10 +242,10 @@ class Saver:
         self._saved_s = time.monotonic()
 
     def keep(self, entry: Entry, partial: str | None = None, path: str = "") -> None:
-        """A picture that is stored.
+        """An image that is stored.
 
-        partial: the whole picture under its private name, which is to become `path`; None = it is there already. What
-        lies at `path` is removed, so that it cannot be taken for this picture. Raises OSError when no file can have
+        partial: the whole image under its private name, which is to become `path`; None = it is there already. What
+        lies at `path` is removed, so that it cannot be taken for this image. Raises OSError when no file can have
         this name.
         """
         if partial is not None:
@@ -255,7 +255,7 @@ class Saver:
         self._entries.append(entry)
 
     def fail(self, entry: Entry) -> None:
-        """A picture that could not be had."""
+        """An image that could not be had."""
         self._entries.append(entry)
 
     def wait_s(self) -> float | None:

@@ -28,7 +28,7 @@ _Task = tuple[Callable[..., Any], tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Facts of a file that was stored, and the size of the picture that it was made from, upright.
+    """Facts of a file that was stored, and the size of the image that it was made from, upright.
 
     perceptual_hash: 64 bits. n_original_bytes and the original's width and height are 0 where they are not known.
     """
@@ -45,7 +45,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a worker needs besides the body. partial: the private name that the file gets."""
+    """Instructions to a worker, besides the body. partial: the private name that the file gets."""
 
     partial: str
     form: Form
@@ -53,7 +53,7 @@ class Order:
 
 
 def store_picture(content: bytes | Path, order: Order) -> Stored:
-    """Stores a body and tells of it. Raises UnreadableError for what is no picture, OSError from the disk."""
+    """Stores a body and tells of it. Raises UnreadableError for what is no image, OSError from the disk."""
     noise.reading(os.path.basename(order.partial))
     data = content.read_bytes() if isinstance(content, Path) else content
     size = picture_size(data, order.limits)
@@ -72,7 +72,7 @@ def store_picture(content: bytes | Path, order: Order) -> Stored:
 
 
 def verify_picture(path: str, limits: Limits) -> Stored:
-    """Tells of a file that is there already. Raises UnreadableError when it is not a whole picture."""
+    """Tells of a file that is there already. Raises UnreadableError when it is not a whole image."""
     return measure(Path(path).read_bytes(), limits)
 
 
@@ -86,7 +86,7 @@ def measure(data: bytes, limits: Limits) -> Stored:
 
 
 def resized(data: bytes, size: tuple[int, int], form: Form, limits: Limits) -> bytes:
-    """A JPEG of the picture, whose width and height are given, in this form. Raises UnreadableError."""
+    """A JPEG of the image, whose width and height are given, in this form. Raises UnreadableError."""
     assert form.resize is not None
     small = resize(decode(data, _needed_side(size, form), limits), form.resize, form.size)
     file = io.BytesIO()
@@ -95,7 +95,7 @@ def resized(data: bytes, size: tuple[int, int], form: Form, limits: Limits) -> b
 
 
 def resize(picture: Image.Image, how: Resize, size: int) -> Image.Image:
-    """The RGB picture at a size, as `Form` says."""
+    """The RGB image at a size, as `Form` says."""
     width, height = picture.size
     if how == "center-crop":
         short = min(width, height)
@@ -176,7 +176,7 @@ class Decoders:
                     raise UnreadableError("broken picture: it kills the process that decodes it") from error
 
     async def _do(self, task: _Task) -> Any:
-        """What one worker makes of the task. Raises KilledError when it dies of it."""
+        """Result of the task, by one worker. Raises KilledError when it dies of it."""
         worker = await self._idle.get()
         failed, outcome = await asyncio.get_running_loop().run_in_executor(self._threads, worker.do, task)
         self._idle.put_nowait(self._replace(worker) if isinstance(outcome, KilledError) else worker)

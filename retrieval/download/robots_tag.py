@@ -1,4 +1,4 @@
-"""The header X-Robots-Tag, by which a server says that its pictures are not for machines to learn from or to index."""
+"""The header X-Robots-Tag, by which a server says that its images are not for machines to learn from or to index."""
 
 import re
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from retrieval.images.http import Headers
 from retrieval.images.http_body import FetchError
 
-ROBOTS_TAG = "X-Robots-Tag"  # the header, and the cause why there is no picture
+ROBOTS_TAG = "X-Robots-Tag"  # the header, and the cause why there is no image
 
 # Those that img2dataset heeds, and `none`, which means noindex and nofollow.
 _EXCLUDING = frozenset(("noai", "noimageai", "noindex", "noimageindex", "none"))

@@ -37,7 +37,7 @@ _OF_THE_NAME = frozenset((errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a run is to do: rows of a manifest by what there is to do for each, into places, in a form."""
+    """Work of a run: rows of a manifest, each with its state, into places, in a form."""
 
     manifest: Manifest
     states: UInt8Array
@@ -49,7 +49,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What came of a run. n_new: images that are stored. hosts_left: for a later run, each with the reason."""
+    """Outcome of a run. n_new: images that are stored. hosts_left: for a later run, each with the reason."""
 
     n_new: int
     hosts_left: dict[str, str]
@@ -193,7 +193,7 @@ class _Run:
             raise self._error
 
     async def _get(self, session: aiohttp.ClientSession, job: Job) -> None:
-        """One try of one picture."""
+        """One try of one image."""
         try:
             spill = self._task.places.work / f"body-{next(self._number)}"
             body = await fetch(session, job.url, self._rules, spill, on_headers=self._check_headers)
@@ -235,7 +235,7 @@ class _Run:
             self._fail(job, "bad id", f"no file can have this name: {error.strerror}", body.http_code)
 
     async def _verify(self, image_id: str, url: str) -> None:
-        """A file that the ledger does not know counts when it is a whole picture."""
+        """A file that the ledger does not know counts when it is a whole image."""
         try:
             path = self._task.places.path(image_id)
             stored = await self._decoders.run(verify_picture, path, self._rules.limits)

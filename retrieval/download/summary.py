@@ -65,7 +65,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class DownloadReport:
-    """What is there after a run.
+    """Images that are there after a run.
 
     tally: counts of all rows. failed: the table of those without an image; None = there are none. n_new: images that
     this run stored. was_anything: whether there was anything to fetch or to check. hosts_left: hosts left for a later
@@ -98,7 +98,7 @@ class DownloadReport:
         return self.tally.causes[ROBOTS_TAG]
 
     def advice(self) -> str:
-        """Where the rows without an image are listed, and what can be done about them."""
+        """A line on the rows without an image: where they are listed, and what can be done about them."""
         private = self.tally.causes[PRIVATE]
         also = f"; {private:,} {agreeing(private, 'is', 'are')} at private addresses, which `allow_private` lets pass"
         also = also if private else ""
@@ -118,7 +118,7 @@ class DownloadReport:
 
 @dataclass(frozen=True, slots=True)
 class DownloadPlan:
-    """What a run would do. hosts: number of images to fetch from each, the most first."""
+    """Work that a run would do. hosts: number of images to fetch from each, the most first."""
 
     images: Path
     n_rows: int

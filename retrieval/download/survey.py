@@ -46,7 +46,7 @@ class Places:
             path.unlink()
 
     def remove_work_folder(self) -> None:
-        """At the end of a run, when nothing needs it any more; also one that a killed run left."""
+        """Removes it, when nothing needs it any more; also one that a killed run left."""
         if not self.work.exists():
             return
         for path in self.work.iterdir():
@@ -63,12 +63,12 @@ def survey(
     retry_causes: Collection[str] = (),
     progress: Progress = SILENT,
 ) -> UInt8Array:
-    """What there is to do for each row, (n,): one of the constants above.
+    """State of each row, (n,): one of the constants above.
 
     THERE: listed in the ledger, with a file of that size. FAILED: in an earlier run, and not to be tried again.
     EXCLUDED: by the server, in an earlier run, and not to be asked for again. retry_causes: of what failed or was
     excluded, these causes are tried again, since the rules let them pass.
-    TO_VERIFY: a file that the ledger does not list. Raises LmrError when pictures that are there came from other URLs.
+    TO_VERIFY: a file that the ledger does not list. Raises LmrError when images that are there came from other URLs.
     """
     if manifest.url is None:
         raise ValueError(f"{manifest.source} has no url column")
@@ -120,7 +120,7 @@ def _size(path: str) -> int:
 
 
 def verify_pictures(folder: Path) -> int:
-    """Reads every picture that the ledger of a folder says is there; how many they are.
+    """Reads every image that the ledger of a folder says is there; how many they are.
 
     Raises LmrError that names the first one that is missing or was changed, and for a ledger that is damaged.
     """
@@ -146,7 +146,7 @@ def verify_pictures(folder: Path) -> int:
 
 
 def _find(folder: Path, image_id: str) -> Path | None:
-    """The file of a picture, in either layout."""
+    """The file of an image, in either layout."""
     for places in (Places(folder, "flat"), Places(folder, "google")):
         path = Path(places.path(image_id))
         if path.is_file():

@@ -1,1 +1,1 @@
-"""Pictures: found, fetched, decoded and prepared."""
+"""Images: found, fetched, decoded and prepared."""

@@ -1,4 +1,4 @@
-"""Which URLs may be asked: http and https at public addresses, checked for every address that is connected to."""
+"""URLs that may be asked: http and https at public addresses, checked for every address that is connected to."""
 
 import asyncio
 import ipaddress
@@ -80,7 +80,7 @@ def checked_url(text: str | URL, *, allow_private: bool) -> URL:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet at large, also when it is wrapped in an IPv6 address."""
+    """True for an IP address of the internet at large, also when it is wrapped in an IPv6 address."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv4Address):
         return not any(ip in network for network in _SPECIAL_4)
@@ -123,7 +123,7 @@ class Resolver(AbstractResolver):
         return allowed
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """Does nothing, as nothing is held open."""
 
     async def _in_thread(self, host: str, port: int, family: int) -> Sequence[tuple[Any, ...]]:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Where the file of a picture may be: by its id under any suffix, by its path, in either form of its letters."""
+"""Places where the file of an image may be: by its id under any suffix, by its path, in either form of its letters."""
 
 import functools
 import os
@@ -25,7 +25,7 @@ def forms(name: str) -> list[str]:
 
 
 def places_of_path(path: str, roots: Sequence[str]) -> list[str]:
-    """Where a picture with a path may be: there, and under the common suffixes where it has no picture's suffix."""
+    """Places where an image with a path may be: there, and under the common suffixes where it has no image's suffix."""
     names = forms(path)
     if not has_picture_suffix(path):
         names += [name + suffix for name in names for suffix in _QUICK]
@@ -33,7 +33,7 @@ def places_of_path(path: str, roots: Sequence[str]) -> list[str]:
 
 
 def places_of_id(image_id: str, roots: Sequence[str], *, names_itself: bool) -> list[str]:
-    """Where a picture with an id may be under the common suffixes. names_itself: the id may be a whole name."""
+    """Places where an image with an id may be, under the common suffixes. names_itself: the id may be a whole name."""
     names = []
     for name in forms(image_id):
         names += [name] if names_itself else []
@@ -42,7 +42,7 @@ def places_of_id(image_id: str, roots: Sequence[str], *, names_itself: bool) -> 
 
 
 def find_listed(image_id: str, roots: Sequence[str]) -> str:
-    """The file `<id>` with a rarer suffix of a picture, in capital letters or small ones; '' when there is none."""
+    """The file `<id>` with a rarer suffix of an image, in capital letters or small ones; '' when there is none."""
     above, _, stem = image_id.rpartition("/")
     for folder in _folders(image_id, roots):
         place = os.path.join(folder, above)
@@ -52,7 +52,7 @@ def find_listed(image_id: str, roots: Sequence[str]) -> str:
 
 
 def has_picture_suffix(name: str) -> bool:
-    """Whether a name ends as those of pictures do, in letters of any size."""
+    """True for a name that ends as those of images do, in letters of any size."""
     return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
 
 
@@ -71,7 +71,7 @@ def _changed(folder: str) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def _listing(folder: str, _changed_ns: int) -> dict[str, str]:
-    """The pictures of a folder whose suffix is none of the common ones, by their names without it."""
+    """The images of a folder whose suffix is none of the common ones, by their names without it."""
     try:
         names = sorted(os.listdir(folder), reverse=True)
     except (OSError, ValueError):
@@ -89,14 +89,14 @@ class Otherwise:
 
 
 def is_windows_root(path: str) -> bool:
-    """Whether a path begins at a drive or a share of Windows."""
+    """True for a path that begins at a drive or a share of Windows."""
     return _WINDOWS_ROOT.match(path) is not None
 
 
 def others_of_path(
     path: str, roots: Sequence[str], images: str | None, beside: str, letters: Sequence[str]
 ) -> Iterator[Otherwise]:
-    """How else a path may be read, the likeliest first; an absolute one in no other way.
+    """Other readings of a path, the likeliest first; an absolute one has none.
 
     roots: where it counts from. images: the folder if one was named; then a path may also count from `beside`, the
     table's own folder, or begin with names that the images folder ends in. letters: it with its suffix otherwise.
@@ -116,7 +116,7 @@ def others_of_path(
 
 
 def other_letters(name: str) -> list[str]:
-    """The name with its picture's suffix in small and in capital letters, where it has one."""
+    """The name with its image's suffix in small and in capital letters, where it has one."""
     if not has_picture_suffix(name):
         return []
     stem, suffix = os.path.splitext(name)
@@ -133,6 +133,6 @@ def the_only(places: Sequence[str]) -> str:
 
 
 def _without_folder(path: str, folder: str) -> list[str]:
-    """What remains of a path that begins with the names in which a folder's path ends, longest first."""
+    """Remainders of a path that begins with the names in which a folder's path ends, longest first."""
     parts, names = path.split("/"), os.path.abspath(folder).split(os.sep)
     return ["/".join(parts[n:]) for n in range(1, len(parts)) if parts[:n] == names[-n:]]

@@ -1,4 +1,4 @@
-"""Encoded pictures to RGB pixels, within limits."""
+"""Encoded images to RGB pixels, within limits."""
 
 from typing import Literal
 
@@ -20,7 +20,7 @@ from retrieval.images.codecs.pillow import (
 )
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
 
-# What is decoded in this process: the other pictures, by far the fewest, go to one whose memory and time are limited.
+# What is decoded in this process: the other images, by far the fewest, go to one whose memory and time are limited.
 _MAX_BYTES_HERE = 16_000_000  # of a file; headers with millions of segments take their time
 _MAX_MEMORY_HERE = 128_000_000
 _MAX_SCANS_HERE = 64  # a progressive JPEG has ten or so; each goes over all pixels
@@ -34,7 +34,7 @@ def decode(
     measured: Literal["shorter", "longer"] = "shorter",
     colors: Colors = "srgb",
 ) -> Image.Image:
-    """The picture in RGB, upright as its EXIF says, transparency on white, 16 bits scaled to 8, in sRGB.
+    """The image in RGB, upright as its EXIF says, transparency on white, 16 bits scaled to 8, in sRGB.
 
     min_side: pixels that the measured side needs at least; a JPEG is then decoded at 1/2, 1/4 or 1/8 of its scale
     where that leaves enough, and what takes much memory is made smaller too. colors: `as-stored` leaves the colour
@@ -68,7 +68,7 @@ def picture_size(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int
 
 
 def _open_here(data: bytes, how: How) -> Opened | None:
-    """The picture with its header read; None where another process has to look. Raises RefusedError."""
+    """The image with its header read; None where another process has to look. Raises RefusedError."""
     if len(data) > _MAX_BYTES_HERE or (data.startswith(JPEG_START) and not is_ended(data)):
         return None
     try:

@@ -1,4 +1,4 @@
-"""How images are fetched: limits of time and size, how many at once, which addresses, how often again."""
+"""Rules of fetching: limits of time and size, how many at once, which addresses, how often again."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ USER_AGENT = "lmr/0.1 (downloads the pictures of a data set; no contact given, -
 
 @dataclass(frozen=True, slots=True)
 class FetchRules:
-    """How images are fetched.
+    """Rules by which images are fetched.
 
     connections: at once in total, per_host of them to one host. timeout_s: for one try of one image, redirects
     included. idle_s: longest time without a byte. n_retries: further tries after 429, 5xx, timeouts and cut

@@ -46,7 +46,7 @@ Headers = CIMultiDictProxy[str]
 
 
 def fetch_picture(url: str, rules: FetchRules) -> bytes:
-    """What a server sends for one URL. Raises UnreadableError with the reason."""
+    """Body that a server sends for one URL. Raises UnreadableError with the reason."""
 
     async def get() -> bytes:
         async with open_session(rules) as session:
@@ -150,7 +150,7 @@ async def answered(
 
 
 def as_fetch_error(error: aiohttp.ClientError) -> FetchError:
-    """Which cause an error of the network is."""
+    """Cause of an error of the network."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return FetchError("no answer", "no connection in time", is_transient=True, is_silent=True)
     if isinstance(error, aiohttp.SocketTimeoutError):
@@ -182,7 +182,7 @@ def _timed_out(rules: FetchRules) -> FetchError:
 
 
 def _is_in_loop() -> bool:
-    """Whether this thread runs an event loop."""
+    """True where this thread runs an event loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

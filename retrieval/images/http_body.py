@@ -16,7 +16,7 @@ _DETAIL_CHARACTERS = 200
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What a server sent. content: the bytes, or the file that holds them."""
+    """Answer of a server. content: the bytes, or the file that holds them."""
 
     content: bytes | Path
     http_code: int
@@ -28,7 +28,7 @@ class Body:
 
 
 class FetchError(Exception):
-    """A try that gave no picture.
+    """A try that gave no image.
 
     cause: short, to be counted. is_transient: another try may help. is_silent: the host did not answer at all.
     wait_s: what the server asked for.
@@ -61,7 +61,7 @@ class Unpacking:
         self._inflater = None if encoding in ("", "identity") else zlib.decompressobj(32 + zlib.MAX_WBITS)
 
     def add(self, chunk: bytes) -> Iterator[bytes]:
-        """What a part of the body unpacks to, in pieces of bounded size."""
+        """Unpacks a part of the body, in pieces of bounded size."""
         if self._inflater is None:
             yield chunk
             return
@@ -108,7 +108,7 @@ class Sink:
             self._file.write(part)
 
     def content(self) -> bytes | Path:
-        """All of it, or the file that holds it."""
+        """Bytes of the body, or the file that holds it."""
         if self._file is None or self._spill is None:
             return b"".join(self._parts)
         self._file.close()

@@ -7,7 +7,7 @@ from PIL import Image
 from retrieval.errors import RefusedError
 from retrieval.jobs import option
 
-DECODE_TIMEOUT_S = 50  # for one picture in a process of its own
+DECODE_TIMEOUT_S = 50  # for one image in a process of its own
 # Bytes a pixel of what is decoded, and of what it becomes without transparency in 8 bits a channel. Pillow keeps 1 byte
 # a pixel of one channel of 8 bits, 2 of 16, and 4 of everything else.
 _FLAT = {"RGB": 4, "L": 1, "1": 2, "P": 5, "I;16": 3, "I": 5, "F": 5, "CMYK": 12, "YCbCr": 8, "LAB": 8, "HSV": 8}
@@ -18,7 +18,7 @@ _GREY_OR_INK_WHEN_FLAT = frozenset(("L", "1", "LA", "La", "I", "F", "CMYK"))
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Largest picture that is decoded.
+    """Largest image that is decoded.
 
     max_bytes: of the file. max_pixels: width times height in the file, before any reduction; the default is where
     Pillow stops too. max_memory: bytes that decoding may take, with every copy that it makes on the way.
@@ -46,7 +46,7 @@ class Limits:
             raise RefusedError(f"{width} x {height} pixels, over the limit of {self.max_pixels:,} pixels")
 
     def require_memory(self, size: tuple[int, int], n_bytes: int) -> None:
-        """Raises RefusedError for a picture of this width and height that takes this many bytes to decode."""
+        """Raises RefusedError for an image of this width and height that takes this many bytes to decode."""
         if n_bytes > self.max_memory:
             raise RefusedError(
                 f"needs {n_bytes / 1e6:,.0f} MB of memory to decode {size[0]} x {size[1]} pixels, over the limit of "
@@ -58,7 +58,7 @@ DEFAULT_LIMITS = Limits()
 
 
 def memory_of(picture: Image.Image, *, shrunk: bool) -> int:
-    """Bytes that the picture and its way to RGB take, at the size at which it will be decoded.
+    """Bytes that the image and its way to RGB take, at the size at which it will be decoded.
 
     shrunk: it is made much smaller before it becomes RGB.
     """
@@ -75,5 +75,5 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 def contain(picture: Image.Image, side: int, resample: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
-    """The whole picture, made smaller or larger until its longer side is `side`."""
+    """The whole image, made smaller or larger until its longer side is `side`."""
     return picture.resize(scaled_size(picture.size, side / max(picture.size)), resample)

@@ -16,28 +16,28 @@ _CHARACTERS = 200  # of a name or a text that are told
 _MAX_LINES = 100_000  # that one process writes down
 _PLACE = "LMR_WARNINGS"  # in the environment: the file to which a command and its workers write what they are warned of
 
-_thread = threading.local()  # .name: of the picture that was read last; .decoding: whether it is being decoded
+_thread = threading.local()  # .name: of the image that was read last; .decoding: whether it is being decoded
 _for_ever = contextlib.ExitStack()  # of a worker, which has nothing to put back
 _caught_by = 0  # process id
 _said: set[str] = set()  # remarks that this process made since warnings were caught
 
 
 class PictureWarning(UserWarning):
-    """What a library has to say about a picture that it decodes all the same."""
+    """Remark of a library about an image that it decodes all the same."""
 
 
 class Remark(UserWarning):
-    """What lmr has to say itself, of many pictures alike."""
+    """Remark of lmr itself, on many images alike."""
 
 
 def reading(name: str) -> None:
-    """Says which picture is read, and then decoded, by this thread."""
+    """Says which image is read, and then decoded, by this thread."""
     _thread.name = name
 
 
 @contextlib.contextmanager
 def decoding() -> Iterator[None]:
-    """What is warned of meanwhile is about the picture that was read last."""
+    """Takes what is warned of meanwhile as about the image that was read last."""
     catch_in_worker()
     _thread.decoding = True
     try:
@@ -47,7 +47,7 @@ def decoding() -> Iterator[None]:
 
 
 def note(text: str) -> None:
-    """Warns of what another process was told about the picture that is being decoded."""
+    """Warns of what another process was told about the image that is being decoded."""
     warnings.warn(text, PictureWarning, stacklevel=2)
 
 
@@ -76,7 +76,7 @@ def told_once(tell: Callable[[str], None]) -> Iterator[None]:
 
 
 def catch_in_worker() -> None:
-    """In a process that a command has started: its warnings become the command's."""
+    """Makes the warnings of a process that a command has started the command's."""
     if not _caught_by and (path := os.environ.get(_PLACE)):
         _for_ever.enter_context(_caught(path))
 
@@ -90,7 +90,7 @@ def _caught(path: str) -> Iterator[None]:
         warnings.simplefilter("always", PictureWarning)
         warnings.simplefilter("always", Remark)
         _said.clear()
-        warnings.filterwarnings("always", module=r"PIL\b")  # one picture's warning is no other's
+        warnings.filterwarnings("always", module=r"PIL\b")  # one image's warning is no other's
         warnings.showwarning = book.show  # put back by catch_warnings
         root.addHandler(book)
         _caught_by = os.getpid()
@@ -108,13 +108,13 @@ class _Book(logging.Handler):
         self._n_lines = 0
 
     def show(self, message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        """In place of warnings.showwarning."""
+        """Takes the place of warnings.showwarning."""
         of_picture = getattr(_thread, "decoding", False) or issubclass(category, Remark)
         text = str(message) if of_picture else f"{category.__name__}: {message}"
         self._write(text, is_remark=issubclass(category, Remark))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """In place of logging's last resort, which prints."""
+        """Takes the place of logging's last resort, which prints."""
         self._write(record.getMessage())
 
     def _write(self, text: str, *, is_remark: bool = False) -> None:

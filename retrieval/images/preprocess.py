@@ -1,4 +1,4 @@
-"""Decoded pictures to the network's input: the one preparation that training, embed and query share."""
+"""Decoded images to the network's input: the one preparation that training, embed and query share."""
 
 import difflib
 from collections.abc import Mapping
@@ -17,16 +17,16 @@ from retrieval.images.limits import DEFAULT_LIMITS, Limits, scaled_size
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-MOST_PIXELS = 8192  # side of a prepared picture: 200 MB
+MOST_PIXELS = 8192  # side of a prepared image: 200 MB
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """How a picture becomes the network's input.
+    """Preparation of an image for the network.
 
     size: side of the square input in pixels. fit: `squash` changes the aspect ratio, `crop` keeps the middle square,
-    `pad` keeps everything on a ground of the mean colour. mean, std: per channel, of pictures in [0, 1]. colors: `srgb`
-    follows a picture's colour profile; `as-stored`, which is left out of the JSON as it was before there was a choice,
+    `pad` keeps everything on a ground of the mean colour. mean, std: per channel, of images in [0, 1]. colors: `srgb`
+    follows an image's colour profile; `as-stored`, which is left out of the JSON as it was before there was a choice,
     takes the numbers as they are.
     """
 
@@ -52,7 +52,7 @@ class ImageSpec:
             raise ValueError(f"std must be three positive numbers, got {self.std!r}")
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """JSON object of it."""
         content = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         if self.colors == "as-stored":
             del content["colors"]
@@ -78,13 +78,13 @@ class ImageSpec:
 
 
 def prepare(data: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -> UInt8Array:
-    """The picture as (size, size, 3) uint8, resized with antialiasing. Raises UnreadableError with the reason."""
+    """The image as (size, size, 3) uint8, resized with antialiasing. Raises UnreadableError with the reason."""
     measured: Literal["shorter", "longer"] = "longer" if spec.fit == "pad" else "shorter"
     return np.array(fit(decode(data, spec.size, limits, measured=measured, colors=spec.colors), spec))
 
 
 def fit(picture: Image.Image, spec: ImageSpec) -> Image.Image:
-    """The RGB picture at the spec's size, by the spec's fit."""
+    """The RGB image at the spec's size, by the spec's fit."""
     side, resample = spec.size, _RESAMPLING[spec.resample]
     width, height = picture.size
     if spec.fit == "squash":

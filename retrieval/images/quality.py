@@ -45,7 +45,7 @@ class PictureFacts:
 
 
 def measure_picture(data: bytes, limits: Limits = DEFAULT_LIMITS) -> PictureFacts:
-    """The facts of an encoded picture. Raises UnreadableError with the reason."""
+    """The facts of an encoded image. Raises UnreadableError with the reason."""
     grey = _grey(data, limits)
     width, height = picture_size(data, limits)
     luma = np.asarray(grey, dtype=np.float32)
@@ -73,7 +73,7 @@ def hash_picture(data: bytes, limits: Limits = DEFAULT_LIMITS) -> int:
 def perceptual_hash(picture: Image.Image) -> int:
     """64 bits that stay nearly the same under resizing, recompression and small changes of light.
 
-    The signs of the 8 x 8 lowest frequencies of the discrete cosine transform of the picture at 32 x 32, about their
+    The signs of the 8 x 8 lowest frequencies of the discrete cosine transform of the image at 32 x 32, about their
     median (Zauner, Implementation and benchmarking of perceptual image hash functions, 2010, section 3.2.1).
     """
     grey = picture.convert("L").resize((_HASH_PX, _HASH_PX), Image.Resampling.BILINEAR)
@@ -86,7 +86,7 @@ def perceptual_hash(picture: Image.Image) -> int:
 
 
 def _grey(data: bytes, limits: Limits) -> Image.Image:
-    """The picture in grey, its shorter side at most MEASURED_PX."""
+    """The image in grey, its shorter side at most MEASURED_PX."""
     grey = decode(data, MEASURED_PX, limits).convert("L")
     scale = MEASURED_PX / min(grey.size)
     if scale < 1:
@@ -111,5 +111,5 @@ def _gradient(luma: FloatArray) -> float:
 def pixels_per_inch(
     width: int | LongArray, height: int | LongArray, diagonal_in: float = SCREEN_DIAGONAL_IN
 ) -> FloatArray:
-    """sqrt(w^2 + h^2) / diagonal. width, height: of one picture, or (n,)."""
+    """sqrt(w^2 + h^2) / diagonal. width, height: of one image, or (n,)."""
     return np.asarray(np.hypot(width, height) / diagonal_in)

@@ -1,4 +1,4 @@
-"""What a file is, told by its first bytes or, in a folder, by its name."""
+"""Kinds of files, told by their first bytes or, in a folder, by its name."""
 
 import re
 
@@ -27,13 +27,13 @@ def is_heic(head: bytes) -> bool:
 
 
 def is_picture(head: bytes) -> bool:
-    """One of the common picture formats."""
+    """One of the common image formats."""
     in_box = (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or head[4:8] == b"ftyp"
     return in_box or head.startswith(_PICTURE_STARTS)
 
 
 def is_web_page(head: bytes) -> bool:
-    """HTML or XML, which is what a server often sends in place of a picture."""
+    """HTML or XML, which is what a server often sends in place of an image."""
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     return start[:1] == b"<" and (start[1:2] in (b"!", b"?") or start[1:2].isalpha())
 

@@ -1,4 +1,4 @@
-"""Where pictures come from: an images folder, tars in it, a manifest's own paths, the command line, a URL."""
+"""Sources of images: an images folder, tars in it, a manifest's own paths, the command line, a URL."""
 
 import errno
 import itertools
@@ -31,20 +31,20 @@ from retrieval.images.tars.archive import Found, TarSet, find_member, is_tar, is
 from retrieval.images.walk import walk_pictures
 from retrieval.progress import SILENT, Progress
 
-URL_TIMEOUT_S = 20.0  # for a whole picture of a query
+URL_TIMEOUT_S = 20.0  # for a whole image of a query
 QUERY_AGENT = "lmr/0.1 (looks at one picture for a person)"
 
 _NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
-_WANTING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what is wrong is not the picture
+_WANTING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what is wrong is not the image
 
 
 class PictureSource:
-    """The encoded pictures of a manifest. Can be pickled for worker processes.
+    """The encoded images of a manifest. Can be pickled for worker processes.
 
-    images: folder of `<image_id>.jpg` (or another suffix of pictures), flat or as Google's `a/b/c/abc….jpg`, and of
-    tars that hold pictures by such names; or one tar; None = the manifest's own folder and `images` in it. Where the
-    manifest gives a path, that is the picture's only place; when relative it counts from the same folders and from
-    within the tars. A picture that lies beside the tars goes before one in them. Raises LmrError when a tar cannot be
+    images: folder of `<image_id>.jpg` (or another suffix of images), flat or as Google's `a/b/c/abc….jpg`, and of
+    tars that hold images by such names; or one tar; None = the manifest's own folder and `images` in it. Where the
+    manifest gives a path, that is the image's only place; when relative it counts from the same folders and from
+    within the tars. An image that lies beside the tars goes before one in them. Raises LmrError when a tar cannot be
     read.
     """
 
@@ -57,14 +57,14 @@ class PictureSource:
         self._tars = _open_tars(self._roots) if manifest.content is None else []
         self._only_tars = bool(self._tars) and all(map(_holds_only_tars, self._roots))
         self._limits = limits
-        self._bare_ids: frozenset[str] | None = None  # ids without a picture's suffix, once they are asked for
+        self._bare_ids: frozenset[str] | None = None  # ids without an image's suffix, once they are asked for
         self._named: frozenset[str] | None = None  # all ids and paths, once they are asked for
 
     def __len__(self) -> int:
         return len(self._image_id)
 
     def read(self, row: int) -> bytes:
-        """The encoded picture. Raises UnreadableError with the reason when there is none or it is too large."""
+        """The encoded image. Raises UnreadableError with the reason when there is none or it is too large."""
         noise.reading(self._image_id[row])
         if self._content is not None:
             return self._content.read(row)
@@ -80,7 +80,7 @@ class PictureSource:
         raise UnreadableError(f"not found: tried {tried}{in_tars}")
 
     def where(self, row: int) -> str:
-        """Path of the picture's file, or `<tar>/<path in it>`; '' when there is none."""
+        """Path of the image's file, or `<tar>/<path in it>`; '' when there is none."""
         if self._content is not None:
             return ""
         try:
@@ -90,9 +90,9 @@ class PictureSource:
         return place.path if isinstance(place, Found) else place
 
     def status(self, row: int) -> tuple[int, int] | None:
-        """Size in bytes and time of change (ns) of the picture's file, or in a tar its own size and the tar's time.
+        """Size in bytes and time of change (ns) of the image's file, or in a tar its own size and the tar's time.
 
-        None where there is no picture. Of one in a Parquet file 0 and that file's time.
+        None where there is no image. Of one in a Parquet file 0 and that file's time.
         """
         try:
             if self._content is not None:
@@ -106,7 +106,7 @@ class PictureSource:
         return found.st_size, found.st_mtime_ns
 
     def _find(self, row: int) -> str | Found:
-        """A file, or a picture in a tar; '' = neither. Raises UnreadableError when it cannot be told which."""
+        """A file, or an image in a tar; '' = neither. Raises UnreadableError when it cannot be told which."""
         path: str = "" if self._path is None else self._path[row]
         if path or not self._only_tars:
             for candidate in self._candidates(row):  # in their order: one of two is the same one whatever came before
@@ -139,7 +139,7 @@ class PictureSource:
         return ""
 
     def _candidates(self, row: int) -> list[str]:
-        """Every place where the picture may be as a file of its own."""
+        """Every place where the image may be as a file of its own."""
         path: str = "" if self._path is None else self._path[row]
         if path:
             return [path] if is_windows_root(path) else places_of_path(path, self._roots)
@@ -147,7 +147,7 @@ class PictureSource:
         return places_of_id(image_id, self._roots, names_itself=self._names_itself(image_id))
 
     def _names_itself(self, image_id: str) -> bool:
-        """Whether a file may be named like the id, without a further suffix: not x.jpg where x is an id too."""
+        """True where a file may be named like the id, without a further suffix: not x.jpg where x is an id too."""
         stem, suffix = os.path.splitext(image_id)
         if suffix.lower() not in PICTURE_SUFFIXES:
             return False
@@ -159,7 +159,7 @@ class PictureSource:
 
 @dataclass(frozen=True, slots=True)
 class QueryPicture:
-    """A picture named on the command line.
+    """An image named on the command line.
 
     where: its path or URL. allow_private: whether a URL may lead to loopback, private and link-local addresses.
     """
@@ -169,11 +169,11 @@ class QueryPicture:
 
     @property
     def is_url(self) -> bool:
-        """Whether it has to be fetched."""
+        """True for one that has to be fetched."""
         return _is_url(self.where)
 
     def read(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
-        """The encoded picture. Raises UnreadableError with the reason."""
+        """The encoded image. Raises UnreadableError with the reason."""
         if not self.is_url:
             return read_picture(self.where, limits)
         from retrieval.images.http import fetch_picture
@@ -185,10 +185,10 @@ class QueryPicture:
 
 
 def list_pictures(paths: Sequence[str], progress: Progress = SILENT) -> list[QueryPicture]:
-    """The pictures that paths of pictures, folders and tars (all pictures in them) and URLs name, in their order.
+    """The images that paths of images, folders and tars (all images in them) and URLs name, in their order.
 
     progress: is warned of each kind of thing that was passed over in a folder.
-    Raises LmrError on a path that does not exist, a folder or tar without pictures, a tar that cannot be used, and a
+    Raises LmrError on a path that does not exist, a folder or tar without images, a tar that cannot be used, and a
     URL that is not http or https.
     """
     return [picture for path in paths for picture in _pictures_of(path, progress)]
@@ -259,12 +259,12 @@ def read_picture(path: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
 
 
 def picture_exists(path: str) -> bool:
-    """Whether there is a file, or a picture in a tar, at a path."""
+    """True where there is a file, or an image in a tar, at a path."""
     return bool(picture_state(path))
 
 
 def picture_state(path: str) -> str:
-    """Size and time of change of a file, of a picture in a tar those of the tar; '' when it is not there."""
+    """Size and time of change of a file, of an image in a tar those of the tar; '' when it is not there."""
     try:
         status = os.stat(path)
     except NotADirectoryError:
@@ -302,7 +302,7 @@ def _open_tars(roots: Sequence[str]) -> list[TarSet]:
 
 
 def _holds_only_tars(root: str) -> bool:
-    """Whether there is nothing in a folder where pictures by id could be beside tars."""
+    """True where there is nothing in a folder where images by id could be beside tars."""
     try:
         with os.scandir(root) as entries:
             return all(
@@ -314,7 +314,7 @@ def _holds_only_tars(root: str) -> bool:
 
 
 def _is_there(path: str) -> bool:
-    """Whether something is at a path; also where the system does not let that be seen, as reading will tell."""
+    """True where something is at a path; also where the system does not let that be seen, as reading will tell."""
     try:
         os.stat(path)
     except ValueError:  # a NUL in it

@@ -1,4 +1,4 @@
-"""The pictures below a folder, in its tars too, or in one tar: walked through in the order of their names."""
+"""The images below a folder, in its tars too, or in one tar: walked through in the order of their names."""
 
 import os
 from collections import Counter
@@ -18,7 +18,7 @@ _DEEPEST = 200  # levels of folders
 
 @dataclass(frozen=True, slots=True)
 class PicturePath:
-    """Where a picture is within the place that was walked through.
+    """Path of an image within the place that was walked through.
 
     path: with `/`; `<tar>/<path in it>` for one in a tar of a folder. unpacked: the same without the tar, as if that
     were unpacked where it lies.
@@ -29,9 +29,9 @@ class PicturePath:
 
 
 def walk_pictures(place: Path, progress: Progress) -> Iterator[PicturePath]:
-    """The pictures below a folder or in a tar, told by their suffix and sorted; hidden files left out.
+    """The images below a folder or in a tar, told by their suffix and sorted; hidden files left out.
 
-    What has a picture's name and is none, such as a link that leads nowhere, is among them. progress: is warned of
+    What has an image's name and is none, such as a link that leads nowhere, is among them. progress: is warned of
     each kind of thing that was passed over. Raises LmrError for a folder or tar that cannot be used where it is the
     place itself.
     """
@@ -54,7 +54,7 @@ def walk_pictures(place: Path, progress: Progress) -> Iterator[PicturePath]:
 
 @dataclass(slots=True)
 class _Passed:
-    """What was passed over. suffixes: of files that are no pictures. shut: what cannot be entered, and why."""
+    """Files that were passed over. suffixes: of files that are no images. shut: what cannot be entered, and why."""
 
     suffixes: Counter[str] = field(default_factory=Counter)
     n_in_tars: int = 0
@@ -137,7 +137,7 @@ def _kind(entry: "os.DirEntry[str]") -> str:
 
 
 def _walk_tar(tar: Path, progress: Progress, passed: _Passed) -> Iterator[PicturePath]:
-    """Its pictures. One folder around all others, as `tar cf photos.tar photos` makes, is left out of `unpacked`."""
+    """Its images. One folder around all others, as `tar cf photos.tar photos` makes, is left out of `unpacked`."""
     tars = open_tar(tar, progress)
     for line in tars.warnings():
         progress.warn(line)

@@ -12,12 +12,12 @@ Colors = Literal["srgb", "as-stored"]
 _KEPT = 64  # profiles whose conversion is kept; a camera has one or two
 _STEPS = 9  # of each channel, in the colours by which a profile is told from sRGB
 _SAME = 3  # of 255: the most by which sRGB profiles of different makers differ
-# Pillow's mode of what a profile describes (ICC.1:2022, table 19), and the modes of pictures that it may stand for
+# Pillow's mode of what a profile describes (ICC.1:2022, table 19), and the modes of images that it may stand for
 _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 
 def to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
-    """A picture of mode RGB, L or CMYK in sRGB, by its profile; the same where that is sRGB, broken or of another kind.
+    """An image of mode RGB, L or CMYK in sRGB, by its profile; the same where that is sRGB, broken or of another kind.
 
     Relative colorimetric, the black point adapted, as photo programs do.
     """
@@ -28,7 +28,7 @@ def to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
 
 
 def from_lab(picture: Image.Image) -> Image.Image:
-    """A picture of mode LAB as RGB."""
+    """An image of mode LAB as RGB."""
     return _applied(_lab(), picture)
 
 
@@ -41,7 +41,7 @@ def _applied(transform: Any, picture: Image.Image) -> Image.Image:
 
 @lru_cache(_KEPT)
 def _transform(profile: bytes, mode: str) -> Any:
-    """From the profile's colours to sRGB; None where nothing is to be done. Kept by the profile's own bytes."""
+    """Transform from the profile's colours to sRGB; None where none is needed. Kept by the profile's own bytes."""
     try:
         opened = ImageCms.getOpenProfile(io.BytesIO(profile))
         if _SPACES.get(opened.profile.xcolor_space.strip()) != mode:
@@ -71,7 +71,7 @@ def _lab() -> Any:
 
 
 def _changes_nothing(transform: Any, mode: str) -> bool:
-    """Whether a profile is one of sRGB, by what becomes of colours all over the cube."""
+    """True for a profile of sRGB, by what becomes of colours all over the cube."""
     if mode == "CMYK":
         return False
     steps = np.linspace(0, 255, _STEPS).round().astype(np.uint8)

@@ -1,4 +1,4 @@
-"""How a picture is decoded."""
+"""Settings of decoding."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -22,12 +22,12 @@ class How:
     colors: Colors = "srgb"
 
     def shorter_side(self, size: tuple[int, int]) -> int | None:
-        """What the shorter side of a picture of this size needs at least."""
+        """Least length of the shorter side of an image of this size."""
         if self.side is None or self.measured == "shorter":
             return self.side
         return -(-self.side * min(size) // max(size))
 
     def factor(self, size: tuple[int, int]) -> int:
-        """By how much a picture that was decoded at this size may be made smaller, and no more."""
+        """By how much an image that was decoded at this size may be made smaller, and no more."""
         needed = self.shorter_side(size)
         return 1 if needed is None else max(1, min(size) // (_AMPLE * needed))

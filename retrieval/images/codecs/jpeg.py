@@ -1,4 +1,4 @@
-"""What a JPEG's markers tell: its scans, where they end, and whether all of them are whole (ITU T.81, annex B)."""
+"""Markers of a JPEG: its scans, where they end, and whether all of them are whole (ITU T.81, annex B)."""
 
 import hashlib
 import io
@@ -29,7 +29,7 @@ _READ_AHEAD = b"\xff\x00" * 8
 
 
 class Jpeg(JpegImagePlugin.JpegImageFile):
-    """A JPEG whose further pictures and resolution are left alone, as is the EXIF that Pillow would read them from."""
+    """A JPEG whose further images and resolution are left alone, as is the EXIF that Pillow would read them from."""
 
     def _read_dpi_from_exif(self) -> None:
         pass
@@ -53,7 +53,7 @@ class _Scan:
 
 @dataclass(slots=True)
 class _Markers:
-    """What the markers say.
+    """Facts that the markers tell.
 
     needed: the file up to its end marker, without what only describes it. profile: numbered parts of the ICC profile.
     layout: component -> its blocks in a group, (horizontal, vertical).
@@ -72,7 +72,7 @@ class _Markers:
 
 @dataclass(frozen=True, slots=True)
 class MendedJpeg:
-    """data: the picture alone, with its end marker. exif, profile: b'' where there is none."""
+    """data: the image alone, with its end marker. exif, profile: b'' where there is none."""
 
     data: bytes
     exif: bytes
@@ -80,7 +80,7 @@ class MendedJpeg:
 
 
 def scans_and_memory(picture: Jpeg, data: bytes) -> tuple[int, int]:
-    """How many scans a JPEG has, and the bytes that libjpeg keeps of its coefficients where there are several."""
+    """Number of scans of a JPEG, and the bytes that libjpeg keeps of its coefficients where there are several."""
     layers = picture.layer
     if _only_scan(picture, data):
         return 1, 0
@@ -89,9 +89,9 @@ def scans_and_memory(picture: Jpeg, data: bytes) -> tuple[int, int]:
 
 
 def _only_scan(picture: Jpeg, data: bytes) -> int:
-    """Where the header of the scan begins that holds all components; 0 where there are several scans.
+    """Offset of the header of the scan that holds all components; 0 where there are several scans.
 
-    The picture's header is read, and nothing behind it.
+    The image's header is read, and nothing behind it.
     """
     assert picture.fp is not None
     start = picture.fp.tell() - 8 - 2 * len(picture.layer)
@@ -113,12 +113,12 @@ def require_whole(picture: Jpeg, data: bytes) -> bool:
 
 
 def is_ended(data: bytes) -> bool:
-    """Whether a JPEG has its end marker. Without one Pillow takes what follows a scan for a part of it."""
+    """True for a JPEG that has its end marker. Without one Pillow takes what follows a scan for a part of it."""
     return data.endswith(_EOI) or _walk(data).ended
 
 
 def is_refined(data: bytes) -> bool:
-    """Whether all scans of a progressive JPEG are there, and the last adds no more than bits to what is there already.
+    """True where all scans of a progressive JPEG are there, and the last adds only bits to what is there already.
 
     Where that one ends early, the pixels differ by what nobody sees.
     """
@@ -144,7 +144,7 @@ def mend_jpeg(data: bytes) -> MendedJpeg:
 
 
 def _walk(data: bytes) -> _Markers:
-    """Every marker up to the end marker, to another picture's start, or to what no JPEG has there."""
+    """Every marker up to the end marker, to another image's start, or to what no JPEG has there."""
     found, at = _Markers(), 2
     while marker := _ANY_MARKER.match(data, at):
         code, at = marker[1][0], marker.end()
@@ -169,7 +169,7 @@ def _walk(data: bytes) -> _Markers:
 
 
 def _note(found: _Markers, code: int, segment: bytes) -> None:
-    """What a segment says of the scans that follow, or of the picture."""
+    """Notes what a segment says of the scans that follow, or of the image."""
     if code == _DRI:
         found.restart_interval = int.from_bytes(segment[:2], "big")
     elif code in _FRAMES and len(segment) >= 6:
@@ -194,7 +194,7 @@ def _ends_refined(markers: _Markers) -> bool:
 
 
 def _scans_suffice(markers: _Markers) -> bool:
-    """Whether every frequency of every component is brought to its last bit, and no scan lacks a restart."""
+    """True where every frequency of every component is brought to its last bit, and no scan lacks a restart."""
     missing = {(one, frequency) for one in markers.layout for frequency in range(64 if markers.progressive else 1)}
     for scan in markers.scans:
         if scan.n_restarts < _restarts_expected(markers, scan):
@@ -220,7 +220,7 @@ def _restarts_expected(markers: _Markers, scan: _Scan) -> int:
 
 
 def _is_whole(body: bytes) -> bool:
-    """Whether the last scan ends before its file does: then what stands behind it changes no pixel."""
+    """True where the last scan ends before its file does: then what stands behind it changes no pixel."""
     rng = random.Random(0)
     tails = (bytes(_PROBE_BYTES), *(bytes(rng.choices(range(255), k=_PROBE_BYTES)) for _ in range(2)))
     return len({_digest(body + tail + _EOI) for tail in tails}) == 1

@@ -1,4 +1,4 @@
-"""Processes that decode pictures within limits on memory and time, kept for the next picture."""
+"""Processes that decode images within limits on memory and time, kept for the next image."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ _idle: defaultdict[int, list["_Worker"]] = defaultdict(list)  # by process: a fo
 
 
 def decode_in_worker(data: bytes, how: How) -> Image.Image:
-    """The picture in RGB. Raises UnreadableError with the reason, LmrError when no process can be started."""
+    """The image in RGB. Raises UnreadableError with the reason, LmrError when no process can be started."""
     picture = _do(data, how, only_size=False)
     assert isinstance(picture, Image.Image)
     return picture
@@ -53,7 +53,7 @@ class _Worker:
             raise LmrError(f"a process that decodes pictures ended at its start with exit code {self.process.wait()}")
 
     def do(self, data: bytes, job: dict[str, Any]) -> Image.Image | tuple[int, int]:
-        """What the process answers. Raises UnreadableError with the reason; the process has ended when it crashed."""
+        """Answer of the process. Raises UnreadableError with the reason; the process has ended when it crashed."""
         assert self.process.stdout is not None
         try:
             self.send(data, job)

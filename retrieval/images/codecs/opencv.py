@@ -1,4 +1,4 @@
-"""Pictures as OpenCV decodes them, where Pillow refuses; run in a process of its own, whose stderr is read."""
+"""Images as OpenCV decodes them, where Pillow refuses; run in a process of its own, whose stderr is read."""
 
 import importlib
 import random
@@ -41,7 +41,7 @@ def load_opencv() -> Any:
 
 
 def open_with_opencv(data: bytes, how: How, printed: Callable[[], str]) -> Opened:
-    """The picture, decoded. printed: what was written to stderr since it was called last.
+    """The image, decoded. printed: what was written to stderr since it was called last.
 
     OpenCV gives a file that is cut short grey or black where it ends; what it decodes must therefore stay the same
     whatever follows the file, and it must not have told of an error. Raises UnreadableError with the reason.
@@ -76,7 +76,7 @@ def _decoded(cv2: Any, data: bytes, kind: str) -> Any:
     if pixels is None:
         raise UnreadableError(f"broken {kind}: OpenCV cannot decode it")
     if kind == "BMP" and pixels.ndim == 3 and not pixels[:, :, 3:].any():
-        return pixels[:, :, :3]  # a fourth byte that nothing is in, not a picture of which nothing is to be seen
+        return pixels[:, :, :3]  # a fourth byte that nothing is in, not an image of which nothing is to be seen
     return pixels
 
 

@@ -1,4 +1,4 @@
-"""Which way up a picture is, by its EXIF or XMP; read here, since Pillow warns of every tag that is broken."""
+"""Orientation of an image, by its EXIF or XMP; read here, since Pillow warns of every tag that is broken."""
 
 import re
 import struct

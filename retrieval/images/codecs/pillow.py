@@ -1,4 +1,4 @@
-"""Pictures as Pillow decodes them, by a list of its plugins that is ours."""
+"""Images as Pillow decodes them, by a list of its plugins that is ours."""
 
 import importlib
 import io
@@ -35,7 +35,7 @@ _RGB_BYTES_A_PIXEL = 4
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A picture with its header read.
+    """An image with its header read.
 
     orientation: 1 to 8, how it has to be turned. n_scans: passes over all of its pixels. fixed_memory: bytes that its
     decoder takes at any scale. is_doubtful: it would be decoded without a word although it is cut short.
@@ -55,7 +55,7 @@ class Opened:
 
 
 def open_picture(data: bytes, how: How, only: frozenset[str] = frozenset(PLUGINS)) -> Opened:
-    """The picture with its header read and its size within the limits. only: the plugins that are asked.
+    """The image with its header read and its size within the limits. only: the plugins that are asked.
 
     Pillow's plugins are called directly: Image.open would warn and raise by a global pixel limit of its own. A few
     plugins (TIFF, WebP) ask that limit too; what they raise is a reason like any other.
@@ -118,7 +118,7 @@ def memory_to_decode(opened: Opened, *, shrunk: bool) -> int:
 
 
 def reason_of(error: Exception) -> str:
-    """What a library says about a broken file, in one short line."""
+    """One short line of what a library says about a broken file."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, MemoryError) or re.search("out of memory|insufficient memory|bad_alloc", text, re.IGNORECASE):
         return "not enough memory to decode it"
@@ -128,7 +128,7 @@ def reason_of(error: Exception) -> str:
 
 
 def _accepted(accepts: Callable[[bytes], bool | str] | None, start: bytes) -> bool:
-    """Whether a plugin may be asked about data that begins so."""
+    """True where a plugin may be asked about data that begins so."""
     try:
         return accepts is None or accepts(start.ljust(16, b"\0")) is True
     except Exception:  # a plugin that cannot look at these bytes cannot read them either

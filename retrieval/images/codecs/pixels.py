@@ -16,7 +16,7 @@ _8_BIT = frozenset(("L", "RGB", "CMYK"))
 
 
 def to_rgb(picture: Image.Image, orientation: int, colors: Colors, factor: int = 1) -> Image.Image:
-    """The loaded picture in RGB, turned upright.
+    """The loaded image in RGB, turned upright.
 
     orientation: 1 to 8. factor: both sides are divided by it, pixels averaged.
     """

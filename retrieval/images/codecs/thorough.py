@@ -1,4 +1,4 @@
-"""Everything that is tried before a picture is called unreadable, in a process of its own."""
+"""Everything that is tried before an image is called unreadable, in a process of its own."""
 
 import struct
 import zlib
@@ -19,7 +19,7 @@ from retrieval.images.codecs.pillow import UNKNOWN, Opened, decode_opened, open_
 from retrieval.images.limits import Limits
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-# Whose header may tell another size than their pixels have in the end: an icon's, or one of several pictures'.
+# Whose header may tell another size than their pixels have in the end: an icon's, or one of several images'.
 _SIZED_BY_HEADER = frozenset(("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "HEIF"))
 _BITFIELDS = (3, 6)  # BI_BITFIELDS and BI_ALPHABITFIELDS
 _MASKS_AT = 54
@@ -32,7 +32,7 @@ _MAX_INFLATED_BYTES = 16_000_000  # of a profile with tables for printing, or of
 
 
 def decode_thoroughly(data: bytes, how: How, printed: Callable[[], str]) -> Image.Image:
-    """The picture in RGB. printed: what was written to stderr since it was called last.
+    """The image in RGB. printed: what was written to stderr since it was called last.
 
     A JPEG or PNG that Pillow refuses is mended where its pixels are whole; OpenCV, where it is installed, is asked
     about other formats. Raises UnreadableError with Pillow's reason.
@@ -108,7 +108,7 @@ def has_bitfields(data: bytes) -> bool:
 
 
 def open_bitfields(data: bytes, limits: Limits) -> Image.Image:
-    """The picture in RGB or RGBA. Raises UnreadableError: over a limit, cut short."""
+    """The image in RGB or RGBA. Raises UnreadableError: over a limit, cut short."""
     header, width, height, _, bits, compression = struct.unpack_from("<IiiHHI", data, 14)
     n_rows, start = abs(height), int.from_bytes(data[10:14], "little")
     stride = (width * bits + 31) // 32 * 4
@@ -122,7 +122,7 @@ def open_bitfields(data: bytes, limits: Limits) -> Image.Image:
     masks = struct.unpack_from("<4I", data, _MASKS_AT)
     n_channels = 4 if (header >= _HEADER_WITH_ALPHA or compression == _BITFIELDS[1]) and masks[3] else 3
     pixels = np.stack([_channel(rows, mask) for mask in masks[:n_channels]], axis=-1)
-    if n_channels == 4 and not pixels[:, :, 3].any():  # nobody means a picture of which nothing is to be seen
+    if n_channels == 4 and not pixels[:, :, 3].any():  # nobody means an image of which nothing is to be seen
         pixels = pixels[:, :, :3]
     return Image.fromarray(np.ascontiguousarray(pixels if height < 0 else pixels[::-1]))
 

@@ -1,6 +1,6 @@
-"""A process that decodes pictures for another one, with limits on its memory and time; run as a script.
+"""A process that decodes images for another one, with limits on its memory and time; run as a script.
 
-A job is a line of JSON and the file's bytes; the answer is a line of JSON and, where a picture was asked for, its
+A job is a line of JSON and the file's bytes; the answer is a line of JSON and, where an image was asked for, its
 pixels in RGB, row by row.
 """
 
@@ -28,14 +28,14 @@ _STRIP_BYTES = 1 << 24  # of an answer that is made at once
 
 
 class _Printed:
-    """What this process writes to stderr: libraries written in C print there what they find wrong."""
+    """Text that this process writes to stderr: libraries written in C print there what they find wrong."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the process lives
         os.dup2(self._file.fileno(), 2)
 
     def __call__(self) -> str:
-        """What was written since the last call."""
+        """Text written since the last call."""
         self._file.seek(0)
         text = self._file.read().decode(errors="replace")
         self._file.seek(0)
@@ -69,7 +69,7 @@ def _answer(job: Mapping[str, Any], data: bytes, answers: BinaryIO, printed: _Pr
         warnings.simplefilter("always")
         try:
             if kind_of(data):
-                load_opencv()  # before memory is limited: its code is no part of what a picture takes
+                load_opencv()  # before memory is limited: its code is no part of what an image takes
             limit_memory(how.limits.max_memory)
             if job["only_size"]:
                 said = {"size": measure_thoroughly(data, how, printed)}

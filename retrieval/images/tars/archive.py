@@ -1,4 +1,4 @@
-"""Pictures inside tars, read in place: by id, by their path in the tar, or by `<tar>/<path in it>` like any file."""
+"""Images inside tars, read in place: by id, by their path in the tar, or by `<tar>/<path in it>` like any file."""
 
 import os
 import stat
@@ -28,7 +28,7 @@ _open_indexes: dict[str, TarIndex] = {}  # by folder, so that a path in a tar is
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A picture in a tar. tar: its path. entry: the tar as it was indexed."""
+    """An image in a tar. tar: its path. entry: the tar as it was indexed."""
 
     tar: str
     entry: TarEntry
@@ -40,7 +40,7 @@ class Found:
         return f"{self.tar}/{self.member.name}"
 
     def read(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
-        """The encoded picture. Raises UnreadableError with the reason."""
+        """The encoded image. Raises UnreadableError with the reason."""
         size = self.member.size
         if size > limits.max_bytes:
             raise UnreadableError(f"{size:,} bytes, over the limit of {limits.max_bytes:,}")
@@ -60,7 +60,7 @@ class Found:
 
 
 class TarSet:
-    """The pictures in some tars of one folder. Can be pickled, and used in threads.
+    """The images in some tars of one folder. Can be pickled, and used in threads.
 
     paths: of the tars. Raises LmrError when one of them cannot be read. Those that are refused hold nothing.
     """
@@ -75,12 +75,12 @@ class TarSet:
 
     @property
     def n_other(self) -> int:
-        """Files in the tars that are not pictures by their suffix."""
+        """Files in the tars that are not images by their suffix."""
         return sum(entry.n_other for _, entry in self._tars.values())
 
     @property
     def n_pictures(self) -> int:
-        """Pictures in the tars, those that occur again in a tar counted again."""
+        """Images in the tars, those that occur again in a tar counted again."""
         return sum(entry.end_row - entry.first_row for _, entry in self._tars.values())
 
     @property
@@ -95,12 +95,12 @@ class TarSet:
         return [*lines[:_SHOWN_WARNINGS], f"and {counted(more, 'more such line')} about tars"] if more > 0 else lines
 
     def names(self, path: str) -> list[str]:
-        """The pictures in one of the tars, by their paths in it, as a walk through its folders meets them."""
+        """The images in one of the tars, by their paths in it, as a walk through its folders meets them."""
         entries = [entry for tar, entry in self._tars.values() if tar == path]
         return [name for entry in entries for name in self._index.names(entry)]
 
     def find_id(self, image_id: str) -> Found | None:
-        """The picture `<id>`, with or without a suffix: at the top, in a/b/c folders of its first letters, or deeper.
+        """The image `<id>`, with or without a suffix: at the top, in a/b/c folders of its first letters, or deeper.
 
         Raises UnreadableError when there are several.
         """
@@ -115,21 +115,21 @@ class TarSet:
         return self._known(_single(found[0] or found[1]))
 
     def find_path(self, path: str) -> Found | None:
-        """The picture at a path within one of the tars. Raises UnreadableError when several hold one."""
+        """The image at a path within one of the tars. Raises UnreadableError when several hold one."""
         return self._known(_single([one for one in self._find(path) if one.member.name == path]))
 
     def _find(self, name: str) -> list[Found]:
         return [Found(*self._tars[tar], member) for tar, member in self._index.find(name) if tar in self._tars]
 
     def _known(self, found: Found | None) -> Found | None:
-        """A picture that was found. LmrError where it was not, because the index is damaged."""
+        """An image that was found. LmrError where it was not, because the index is damaged."""
         if found is None:
             self._index.verify()
         return found
 
 
 def is_tar_name(name: str) -> bool:
-    """Whether a file in a folder counts as a tar."""
+    """True for a file in a folder that counts as a tar."""
     return name.lower().endswith(".tar") and not is_hidden(name)
 
 
@@ -143,7 +143,7 @@ def list_tars(folder: str | Path) -> list[Path]:
 
 
 def open_tar(path: str | Path, progress: Progress = SILENT) -> TarSet:
-    """The pictures in one tar. Raises LmrError when it cannot be used."""
+    """The images in one tar. Raises LmrError when it cannot be used."""
     tars = TarSet([Path(path)], progress)
     if tars.refusal:
         raise LmrError(tars.refusal)
@@ -151,7 +151,7 @@ def open_tar(path: str | Path, progress: Progress = SILENT) -> TarSet:
 
 
 def find_member(path: str) -> Found | None:
-    """The picture that `<tar>/<path in it>` names; None when there is no such tar or picture.
+    """The image that `<tar>/<path in it>` names; None when there is no such tar or image.
 
     Raises UnreadableError for a tar that cannot be used.
     """

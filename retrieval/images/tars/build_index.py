@@ -1,4 +1,4 @@
-"""Makes the index of the pictures in the tars of a folder, once: one pass over their headers."""
+"""Makes the index of the images in the tars of a folder, once: one pass over their headers."""
 
 import atexit
 import functools
@@ -70,7 +70,7 @@ def _places(folder: Path) -> Iterator[Path]:
 
 @functools.cache
 def _run_name() -> str:
-    """Of this process, whose temporary files are removed at its end."""
+    """Name of this process, whose temporary files are removed at its end."""
     name = secrets.token_hex(4)
     folder = os.path.join(tempfile.gettempdir(), f"lmr-tars-{os.getpid()}-{name}")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -167,7 +167,7 @@ def _add(connection: sqlite3.Connection, path: Path, progress: Progress) -> None
 
 
 def _row(member: Member, digest: RowDigest) -> tuple[str, int, int, int]:
-    """Name, key, offset and size of a picture, added to the digest of its tar."""
+    """Name, key, offset and size of an image, added to the digest of its tar."""
     row = (member.name, key_of(member.name), member.offset, member.size)
     digest.add(row)
     return row
@@ -181,7 +181,7 @@ def _forget(connection: sqlite3.Connection, name: str) -> None:
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of it or nothing, also for another process; it waits for one that is writing."""
+    """Does all of it or nothing, also for another process; it waits for one that is writing."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

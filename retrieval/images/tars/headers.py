@@ -30,7 +30,7 @@ class RefusedTarError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A picture in a tar. name: its path in it, with `/`. offset, size: of its content, bytes."""
+    """An image in a tar. name: its path in it, with `/`. offset, size: of its content, bytes."""
 
     name: str
     offset: int
@@ -38,12 +38,12 @@ class Member:
 
 
 class TarScan:
-    """One pass over the headers of a tar, which yields its pictures as they come, a repeated name again.
+    """One pass over the headers of a tar, which yields its images as they come, a repeated name again.
 
-    Pictures are told by their suffix; hidden files are left out. After the pass: n_other: files that are not pictures;
+    Images are told by their suffix; hidden files are left out. After the pass: n_other: files that are not images;
     n_unsafe: links and devices, and names that are absolute, lead out through `..`, or are no UTF-8 text; problem:
     where the tar is damaged or cut short, '' = nowhere. on_bytes: is given the bytes gone through since the last call.
-    Raises RefusedTarError for what is no tar, compressed, or holds a sparse picture; OSError.
+    Raises RefusedTarError for what is no tar, compressed, or holds a sparse image; OSError.
     """
 
     def __init__(self, path: str | Path, on_bytes: Callable[[int], None] = lambda _: None) -> None:
@@ -90,7 +90,7 @@ class TarScan:
 
 
 def is_tar(path: str | Path) -> bool:
-    """Whether a file is meant to be a tar: by its suffix, or by the mark in its first header.
+    """True for a file that is meant to be a tar: by its suffix, or by the mark in its first header.
 
     Raises LmrError for a compressed one by its name.
     """

@@ -1,4 +1,4 @@
-"""The index of the pictures in the tars of a folder, for looking up: a file of SQLite."""
+"""The index of the images in the tars of a folder, for looking up: a file of SQLite."""
 
 import hashlib
 import os
@@ -25,8 +25,8 @@ class TarEntry:
     """A tar as it was indexed.
 
     path: its name in its folder. id: of its rows. size, mtime_ns: of the file then. first_row, end_row: of its
-    pictures in the index. problem: what is wrong with it, '' = nothing. is_refused: it cannot be used at all (0 or 1).
-    n_other: files that are not pictures. n_unsafe: members that are never followed. digest: of its rows (RowDigest).
+    images in the index. problem: what is wrong with it, '' = nothing. is_refused: it cannot be used at all (0 or 1).
+    n_other: files that are not images. n_unsafe: members that are never followed. digest: of its rows (RowDigest).
     """
 
     path: str
@@ -42,7 +42,7 @@ class TarEntry:
     digest: str
 
     def is_of(self, status: os.stat_result) -> bool:
-        """Whether a file has the size and time of change of then."""
+        """True for a file that has the size and time of change of then."""
         return (self.size, self.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
 
@@ -60,7 +60,7 @@ class RowDigest:
         self._hash.update("\0".join(map(str, row)).encode(errors="surrogatepass") + b"\n")
 
     def hexdigest(self) -> str:
-        """Of the rows that were added so far."""
+        """Digest of the rows that were added so far."""
         return self._hash.hexdigest()
 
 
@@ -82,7 +82,7 @@ class TarIndex:
         return TarIndex, (self.path,)
 
     def entry(self, tar: str, status: os.stat_result) -> TarEntry | None:
-        """What is known of a tar by its name in its folder; None when it is not indexed as it is now."""
+        """Entry of a tar by its name in its folder; None when it is not indexed as it is now."""
         for row in self._select(f"SELECT {ENTRY_COLUMNS} FROM tars WHERE path = ?", tar):
             entry = TarEntry(*row)
             if entry.is_of(status):
@@ -90,12 +90,12 @@ class TarIndex:
         return None
 
     def is_whole(self) -> bool:
-        """Whether it is of this version and its last making came to its end."""
+        """True where it is of this version and its last making came to its end."""
         ((version,),) = self._select("PRAGMA user_version")
         return version == FORMAT_VERSION and bool(self._select("SELECT 1 FROM sqlite_master WHERE name = 'by_key'"))
 
     def find(self, name: str) -> list[tuple[int, Member]]:
-        """Pictures whose file names, with or without suffix, may be that of `name`, each with the id of its tar.
+        """Images whose file names, with or without suffix, may be that of `name`, each with the id of its tar.
 
         There may be others among them: the caller compares. Of those with one name in one tar it is the last one.
         """
@@ -109,17 +109,17 @@ class TarIndex:
         return [(tar, member) for (tar, _), member in found.items()]
 
     def names(self, entry: TarEntry) -> list[str]:
-        """The pictures in a tar, in the order in which a walk through its folders meets them."""
+        """The images in a tar, in the order in which a walk through its folders meets them."""
         return sorted({name for name, *_ in self._rows(entry)}, key=lambda name: name.split("/"))
 
     def damaged(self, reason: str) -> LmrError:
-        """What is said of an index file that is not as it was made."""
+        """Error for an index file that is not as it was made."""
         return LmrError(
             f"{self.path} is damaged ({reason}); remove it and run the same command again, which makes it anew"
         )
 
     def verify(self) -> None:
-        """Verifies the file whole, once: before it is said that a picture is in no tar."""
+        """Verifies the file whole, once: before it is said that an image is in no tar."""
         if self._is_verified:
             return
         ((answer,),) = self._select("PRAGMA integrity_check(1)")
@@ -130,7 +130,7 @@ class TarIndex:
         self._is_verified = True
 
     def _rows(self, entry: TarEntry) -> list[Any]:
-        """Name, key, offset and size of the pictures in a tar, as they were indexed."""
+        """Name, key, offset and size of the images in a tar, as they were indexed."""
         sql = "SELECT name, key, offset, size FROM members WHERE row >= ? AND row < ? AND tar = ? ORDER BY row"
         digest, rows = RowDigest(entry.id), self._select(sql, entry.first_row, entry.end_row, entry.id)
         for row in rows:
@@ -162,7 +162,7 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def key_of(name: str) -> int:
-    """What a picture is looked up by: a checksum of its file name without suffix."""
+    """Key by which an image is looked up: a checksum of its file name without suffix."""
     stem, suffix = os.path.splitext(os.path.basename(name))
     return _checksum(stem if suffix.lower() in PICTURE_SUFFIXES else name)
 
