@@ -66,11 +66,6 @@ class Answers:
         """(q,) float64 in [0, 1], 0 where nothing was found; None where the index is not calibrated."""
         return sigmoid(self.logit) if self.calibration else None
 
-    @property
-    def vote_confidence(self) -> FloatArray | None:
-        """(v,) float64 in [0, 1]; None where the index is not calibrated."""
-        return sigmoid(self.vote_logit) if self.calibration else None
-
 
 def answer(folder: IndexFolder, descriptors: FloatArray, *, n_neighbours: int = 0) -> Answers:
     """Neighbours, votes and confidences of queries.

@@ -19,7 +19,8 @@ TOLERANCE = 1e-8  # largest change of a slope, of a standardised feature, in the
 class ConfidenceModel:
     """confidence = sigmoid(a * S - g * c + h * log1p(inliers) + e).
 
-    a: slope of the score, positive. g: of the background similarity, h: of verified matches, 0 where not fitted.
+    a: slope of the score, positive. g: of the background similarity, 0 where not fitted. h: of verified matches, which
+    nothing gives yet: 0.
     """
 
     a: float
@@ -33,21 +34,16 @@ class ConfidenceModel:
         if self.a <= 0 or self.g < 0 or self.h < 0:
             raise ValueError(f"a must be positive, g and h not negative, not {self.a}, {self.g}, {self.h}")
 
-    def logit(
-        self, score: FloatArray, background: FloatArray | None = None, inliers: FloatArray | None = None
-    ) -> FloatArray:
+    def logit(self, score: FloatArray, background: FloatArray | None = None) -> FloatArray:
         """The key that predictions are ranked by, (n,) float64; -inf where the score is -inf (nothing found).
 
-        score, background, inliers: (n,), S, c and verified matches. Raises ValueError where g or h has nothing to
-        multiply.
+        score, background: (n,), S and c. Raises ValueError where g or h has nothing to multiply.
         """
-        if (self.g and background is None) or (self.h and inliers is None):
+        if (self.g and background is None) or self.h:
             raise ValueError("the confidence model was fitted with a background or inliers that are not given")
         logit = self.a * np.asarray(score, dtype=np.float64) + self.e
         if background is not None:
             logit = logit - self.g * np.asarray(background, dtype=np.float64)
-        if inliers is not None:
-            logit = logit + self.h * np.log1p(np.asarray(inliers, dtype=np.float64))
         return logit
 
 
@@ -64,39 +60,26 @@ def logit_of(confidence: float) -> float:
     return float(np.log(confidence) - np.log1p(-confidence))
 
 
-def fit_confidence(
-    score: FloatArray,
-    correct: BoolArray,
-    background: FloatArray | None = None,
-    inliers: FloatArray | None = None,
-    weights: FloatArray | None = None,
-) -> ConfidenceModel:
-    """Logistic regression of whether answers are right, with a > 0 and g, h >= 0.
-
-    score, correct, background, inliers, weights: (n,), one entry per query; those with score -inf are left out. A
-    feature whose coefficient has the wrong sign is taken out and the rest fitted again, until none is left. Where S
-    has no slope (constant, of the wrong sign, or all answers are right, or all wrong), a is SMALLEST_SLOPE; where
-    all are right or all wrong, or there are none, the confidence is (right + 1) / (n + 2) at the mean score.
-    """
-    each = np.ones(len(score)) if weights is None else weights
-    return fit_confidences(score, correct, background, inliers, weights=each[None])[0]
+def fit_confidence(score: FloatArray, correct: BoolArray, background: FloatArray | None = None) -> ConfidenceModel:
+    """The model of all these queries, as `fit_confidences` fits many."""
+    return fit_confidences(score, correct, background, weights=np.ones((1, len(score))))[0]
 
 
 def fit_confidences(
-    score: FloatArray,
-    correct: BoolArray,
-    background: FloatArray | None = None,
-    inliers: FloatArray | None = None,
-    *,
-    weights: FloatArray,
+    score: FloatArray, correct: BoolArray, background: FloatArray | None = None, *, weights: FloatArray
 ) -> list[ConfidenceModel]:
-    """One model for each line of weights (p, n) as `fit_confidence` would fit it; weight 0 leaves a query out."""
+    """Logistic regressions of whether answers are right, with a > 0 and g >= 0: one for each line of weights.
+
+    score, correct, background: (n,), one entry per query; those with score -inf are left out. weights: (p, n), how
+    often each model counts each query. A feature whose coefficient has the wrong sign is taken out and the rest fitted
+    again, until none is left. Where S has no slope (constant, of the wrong sign, or all answers are right, or all
+    wrong), a is SMALLEST_SLOPE; where all are right or all wrong, or there are none, the confidence is
+    (right + 1) / (n + 2) at the mean score.
+    """
     found = np.isfinite(score)
     columns = {"a": score}
     if background is not None:
         columns["g"] = -background
-    if inliers is not None:
-        columns["h"] = np.log1p(inliers)
     features = np.column_stack([np.asarray(values, dtype=np.float64)[found] for values in columns.values()])
     weights = weights[:, found]
     slopes, intercepts = fit_logistic(features, correct[found], weights)
@@ -106,7 +89,7 @@ def fit_confidences(
         slope = dict(zip(columns, line, strict=True))
         a = max(slope["a"], SMALLEST_SLOPE)
         e += (slope["a"] - a) * centre
-        models.append(ConfidenceModel(a, slope.get("g", 0.0), slope.get("h", 0.0), e))
+        models.append(ConfidenceModel(a, slope.get("g", 0.0), 0.0, e))
     return models
 
 

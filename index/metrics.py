@@ -185,31 +185,6 @@ def first_hit_position(hits: BoolArray) -> LongArray:
     return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, LIST_LENGTH + 1).astype(np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class PrecisionRecall:
-    """Precision and recall of answering at or above each threshold; threshold descending, (t,) each."""
-
-    threshold: FloatArray
-    precision: FloatArray
-    recall: FloatArray
-
-
-def precision_recall(confidence: FloatArray, correct: BoolArray, n_landmark_queries: int) -> PrecisionRecall:
-    """Precision and recall at every distinct confidence of the answered predictions.
-
-    Recall is the share of landmark queries answered rightly. Raises LmrError without landmark queries.
-    """
-    if n_landmark_queries == 0:
-        raise LmrError("recall needs at least one query with a known landmark; all of these are blank")
-    key = np.asarray(confidence, dtype=np.float64)
-    order = np.argsort(-key, kind="stable")
-    key, right = key[order], np.cumsum(np.asarray(correct)[order])
-    last = np.flatnonzero(np.append(key[1:] != key[:-1], [True])[: len(key)])
-    return PrecisionRecall(
-        read_only(key[last]), read_only(right[last] / (last + 1)), read_only(right[last] / n_landmark_queries)
-    )
-
-
 def bootstrap_interval(
     measure: Callable[[LongArray], float],
     n_queries: int,

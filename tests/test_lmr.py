@@ -8,9 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent / "cli"))
-
 from tiny_set import HERE, LABELS, done, make_set, picture
 
 import lmr

@@ -1,8 +1,7 @@
 """A network in its fastest form, that describes pictures."""
 
 import copy
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -88,18 +87,6 @@ def load_embedder(folder: Path, card: Card, device: torch.device, *, n_workers: 
 def make_embedder(model: DescriptorModel, card: ModelCard, device: torch.device, *, n_workers: int) -> Embedder:
     """An embedder that describes pictures as the card says."""
     return Embedder(model, card.specs, device, flip=card.flip, part=card.descriptor, n_workers=n_workers)
-
-
-class Rate:
-    """Pictures a second over a whole run."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._began, self.n = clock, clock(), 0
-
-    def add(self, n: int) -> float:
-        """Counts n more and returns the mean rate so far, pictures/s."""
-        self.n += n
-        return self.n / max(1e-9, self._clock() - self._began)
 
 
 def _ready(model: DescriptorModel, device: torch.device, dtype: torch.dtype) -> DescriptorModel:

@@ -9,7 +9,7 @@ known at the beginning, and of each row that is written. The finished one is rea
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray, UInt8Array, read_only
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
-from retrieval.files.atomic import private_path, write_error
+from retrieval.files.atomic import write_error
 from retrieval.files.hdf5 import read_paths, read_texts
 from retrieval.store.file import (
     PARTIAL,
@@ -187,21 +187,6 @@ def read_store_facts(path: Path) -> tuple[UInt8Array, PictureFacts | None]:
     """The (n,) state, and what the pictures' files were; None in a store from before that was written down."""
     with open_store(path) as (file, _):
         return file["state"][:], read_facts(file)
-
-
-def write_store(path: Path, descriptors: Descriptors) -> None:
-    """Writes a finished store in one go, under a private name that is then renamed."""
-    partial = private_path(path)
-    facts, reasons = descriptors.facts, descriptors.reason
-    columns = replace(_known_of(descriptors, descriptors.path), with_facts=facts is not None)
-    lay_out(partial, columns, descriptors.info)
-    with StoreWriter(path, partial) as writer:
-        rows = np.flatnonzero(descriptors.done)
-        writer.write(rows, descriptors.vectors[rows], None if facts is None else facts.select(rows))
-        for row in np.flatnonzero(descriptors.state == UNREADABLE):
-            fact = None if facts is None else facts.select(np.array([row]))
-            writer.write_unreadable(int(row), "" if reasons is None else reasons[row], fact)
-        writer.finish()
 
 
 def create_store(path: Path, manifest: Manifest, paths: Sequence[str], info: StoreInfo) -> StoreWriter:

@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from made_stores import write_store
 from PIL import Image
 from tiny_set import (
     LABELS,
@@ -27,7 +28,7 @@ from tiny_set import (
     write_csv,
 )
 
-from retrieval.store.store import read_store, write_store
+from retrieval.store.store import read_store
 
 CLEAN = ["clean", "dirty.csv", "--store", "train.h5", "--workers", "1", "--device", "cpu", "--checks", "labels"]
 WRONG = {"train-arch-3": "dome", "train-castle-5": "bridge"}

@@ -6,11 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_set import HERE, done, refused
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "retrieval"))
-
 from made_onnx import MEANS, write_means
+from tiny_set import HERE, done, refused
 
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from cli.main import main; main(sys.argv[1:])"
 

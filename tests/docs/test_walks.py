@@ -15,10 +15,11 @@ import pytest
 from click.testing import Result
 from docs_world import LANDMARKS, make_kaggle, make_photos, run
 from documents import ROOT, first_column, lmr_commands, marked, spans_in, table_after
+from made_stores import write_store
 from PIL import Image
 
 from retrieval.data.manifest import read_manifest
-from retrieval.store.store import read_store, write_store
+from retrieval.store.store import read_store
 
 README, FORMATS, GOOGLE = ROOT / "README.md", ROOT / "docs" / "formats.md", ROOT / "docs" / "landmarks.md"
 

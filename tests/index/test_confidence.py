@@ -13,16 +13,16 @@ from index.confidence import SMALLEST_SLOPE, ConfidenceModel, fit_confidence, fi
 
 
 def drawn(model, n, seed=0):
-    """Scores, background similarities, inliers, and answers that are right with the model's probability."""
+    """Scores, background similarities, and answers that are right with the model's probability."""
     rng = np.random.default_rng(seed)
-    score, background, inliers = rng.uniform(0, 1, n), rng.uniform(0, 1, n), rng.integers(0, 50, n)
-    correct = rng.uniform(size=n) < sigmoid(model.logit(score, background, inliers))
-    return score, correct, background, inliers
+    score, background = rng.uniform(0, 1, n), rng.uniform(0, 1, n)
+    correct = rng.uniform(size=n) < sigmoid(model.logit(score, background))
+    return score, correct, background
 
 
 def test_the_logit_is_the_formula_of_the_design():
-    logit = ConfidenceModel(10.0, 4.0, 0.5, -3.0).logit(np.array([0.6]), np.array([0.25]), np.array([7]))
-    assert logit.tolist() == [pytest.approx(10 * 0.6 - 4 * 0.25 + 0.5 * math.log(8) - 3)]
+    logit = ConfidenceModel(10.0, 4.0, 0.0, -3.0).logit(np.array([0.6]), np.array([0.25]))
+    assert logit.tolist() == [pytest.approx(10 * 0.6 - 4 * 0.25 - 3)]
 
 
 def test_a_score_of_minus_infinity_has_a_logit_of_minus_infinity_and_no_confidence():
@@ -51,19 +51,19 @@ def test_a_background_that_was_fitted_must_be_given():
 
 
 def test_a_known_model_is_found_again():
-    model = ConfidenceModel(8.0, 5.0, 0.7, -2.0)
+    model = ConfidenceModel(8.0, 5.0, 0.0, -2.0)
     fitted = fit_confidence(*drawn(model, 20_000))
-    assert (fitted.a, fitted.g, fitted.h, fitted.e) == pytest.approx((8.0, 5.0, 0.7, -2.0), rel=0.1)
+    assert (fitted.a, fitted.g, fitted.e) == pytest.approx((8.0, 5.0, -2.0), rel=0.1)
 
 
 def test_features_that_are_not_given_have_no_slope():
-    score, correct, _, _ = drawn(ConfidenceModel(8.0, 5.0, 0.7, -2.0), 500)
+    score, correct, _ = drawn(ConfidenceModel(8.0, 5.0, 0.0, -2.0), 500)
     fitted = fit_confidence(score, correct)
     assert (fitted.g, fitted.h) == (0.0, 0.0)
 
 
 def test_a_background_that_speaks_for_an_answer_is_left_out_and_the_rest_fitted_again():
-    score, correct, background, _ = drawn(ConfidenceModel(8.0, 5.0, 0.0, -2.0), 500)
+    score, correct, background = drawn(ConfidenceModel(8.0, 5.0, 0.0, -2.0), 500)
     fitted = fit_confidence(score, correct, -background)
     alone = fit_confidence(score, correct)
     assert (fitted.a, fitted.e) == pytest.approx((alone.a, alone.e))
@@ -71,14 +71,14 @@ def test_a_background_that_speaks_for_an_answer_is_left_out_and_the_rest_fitted_
 
 
 def test_a_score_that_speaks_against_an_answer_keeps_the_smallest_slope():
-    score, correct, background, _ = drawn(ConfidenceModel(8.0, 5.0, 0.0, -2.0), 500)
+    score, correct, background = drawn(ConfidenceModel(8.0, 5.0, 0.0, -2.0), 500)
     fitted = fit_confidence(-score, correct, background)
     assert fitted.a == SMALLEST_SLOPE
     assert fitted.g > 1
 
 
 def test_the_mean_confidence_is_the_share_of_right_answers():
-    score, correct, background, _ = drawn(ConfidenceModel(8.0, 5.0, 0.0, -2.0), 500)
+    score, correct, background = drawn(ConfidenceModel(8.0, 5.0, 0.0, -2.0), 500)
     for s in (score, -score):
         fitted = fit_confidence(s, correct, background)
         assert sigmoid(fitted.logit(s, background)).mean() == pytest.approx(correct.mean(), abs=1e-3)
@@ -103,27 +103,27 @@ def test_no_queries_give_an_even_chance():
 
 
 def test_queries_without_a_neighbour_are_left_out():
-    score, correct, background, _ = drawn(ConfidenceModel(8.0, 5.0, 0.0, -2.0), 300)
+    score, correct, background = drawn(ConfidenceModel(8.0, 5.0, 0.0, -2.0), 300)
     more = [np.append(score, -np.inf), np.append(correct, False), np.append(background, 0.5)]
     assert fit_confidence(*more) == fit_confidence(score, correct, background)
 
 
 def test_a_weight_counts_like_repeated_queries():
-    score, correct, background, _ = drawn(ConfidenceModel(8.0, 5.0, 0.0, -2.0), 300)
+    score, correct, background = drawn(ConfidenceModel(8.0, 5.0, 0.0, -2.0), 300)
     weights = np.where(correct, 1, 3)
     repeated = [np.repeat(x, weights) for x in (score, correct, background)]
-    by_weight = fit_confidence(score, correct, background, weights=weights)
+    by_weight = fit_confidences(score, correct, background, weights=weights[None])[0]
     by_repeats = fit_confidence(*repeated)
     assert (by_weight.a, by_weight.g, by_weight.e) == pytest.approx((by_repeats.a, by_repeats.g, by_repeats.e))
 
 
 def test_models_fitted_together_are_those_fitted_alone():
-    score, correct, background, inliers = drawn(ConfidenceModel(8.0, 5.0, 0.7, -2.0), 300)
+    score, correct, background = drawn(ConfidenceModel(8.0, 5.0, 0.0, -2.0), 300)
     members = np.random.default_rng(1).uniform(size=(4, 300)) < 0.7
-    together = fit_confidences(score, correct, background, inliers, weights=members.astype(float))
+    together = fit_confidences(score, correct, background, weights=members.astype(float))
     for model, used in zip(together, members, strict=True):
-        alone = fit_confidence(score[used], correct[used], background[used], inliers[used])
-        assert (model.a, model.g, model.h, model.e) == pytest.approx((alone.a, alone.g, alone.h, alone.e), rel=1e-6)
+        alone = fit_confidence(score[used], correct[used], background[used])
+        assert (model.a, model.g, model.e) == pytest.approx((alone.a, alone.g, alone.e), rel=1e-6)
 
 
 def test_answers_that_do_not_overlap_give_a_finite_slope():

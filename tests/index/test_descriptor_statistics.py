@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_stores import write_store
 
 from index.stats import duplicates
 from index.stats.clusters import central, describe_cluster, find_clusters, map_descriptors, purity
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 from retrieval.store.blocks import open_blocks
-from retrieval.store.store import DONE, UNREADABLE, Descriptors, StoreInfo, write_store
+from retrieval.store.store import DONE, UNREADABLE, Descriptors, StoreInfo
 
 INFO = StoreInfo("ab" * 32, {}, {}, "0.1.0", "cd" * 32, "float16", 4)
 

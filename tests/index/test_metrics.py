@@ -18,7 +18,6 @@ from index.metrics import (
     map_at_100,
     mean_landmark_accuracy,
     precision_at_k,
-    precision_recall,
     ranking,
     top_k_accuracy,
 )
@@ -199,17 +198,6 @@ def test_map_equals_the_literal_formula(data):
     for k in (1, 3, 10):
         precision = sum(len(set(found[:k]) & t) for found, t in zip(lists, true, strict=True)) / n / k
         assert precision_at_k(hits, k) == pytest.approx(precision)
-
-
-def test_precision_and_recall_have_one_point_per_distinct_confidence():
-    curve = precision_recall(np.array([0.5, 0.9, 0.5, 0.1]), np.array([True, True, False, True]), 4)
-    assert curve.threshold.tolist() == [0.9, 0.5, 0.1]
-    assert curve.precision == pytest.approx([1, 2 / 3, 3 / 4])
-    assert curve.recall == pytest.approx([1 / 4, 2 / 4, 3 / 4])
-
-
-def test_precision_and_recall_of_no_answers_are_empty():
-    assert len(precision_recall(np.zeros(0), np.zeros(0, bool), 2).threshold) == 0
 
 
 def test_bootstrap_interval_holds_the_value_and_narrows_with_the_queries():

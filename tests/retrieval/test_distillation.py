@@ -3,10 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_stores import write_store
 from torch.nn import functional as F
 
 from retrieval.errors import LmrError
-from retrieval.store.store import DONE, UNREADABLE, Descriptors, StoreInfo, write_store
+from retrieval.store.store import DONE, UNREADABLE, Descriptors, StoreInfo
 from retrieval.train.config import DistillationConfig
 from retrieval.train.distillation import Distillation, relation_loss
 from retrieval.train.teacher import Teacher, open_teacher

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_stores import write_store
 from tiny_world import CPU, SPEC, Pictures, jpeg, tiny_model
 
 from retrieval.errors import LmrError
 from retrieval.models.checkpoint import read_card, weights_digest
-from retrieval.store.store import DONE, Descriptors, StoreInfo, write_store
+from retrieval.store.store import DONE, Descriptors, StoreInfo
 from retrieval.train.config import AugmentConfig, DistillationConfig, LossConfig, TrainConfig
 from retrieval.train.data import TrainingData
 from retrieval.train.loop import train

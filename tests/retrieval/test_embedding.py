@@ -7,7 +7,7 @@ import torch
 from tiny_world import CPU, SIZE, SPEC, Pictures, jpeg, tiny_model
 from torch import Tensor, nn
 
-from retrieval.embed.torch_embedder import Embedder, Rate, make_embedder
+from retrieval.embed.torch_embedder import Embedder, make_embedder
 from retrieval.errors import LmrError
 from retrieval.images.preprocess import prepare
 from retrieval.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
@@ -246,11 +246,3 @@ def test_an_iteration_that_is_given_up_ends_its_threads(source: Pictures) -> Non
     next(batches)
     batches.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
-
-
-def test_the_rate_is_that_of_the_whole_run() -> None:
-    times = iter([10.0, 12.0, 15.0])
-    rate = Rate(clock=lambda: next(times))
-    assert rate.add(4) == 2.0
-    assert rate.add(6) == 2.0
-    assert rate.n == 10

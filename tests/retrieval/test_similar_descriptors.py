@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from made_stores import write_store
 
 from retrieval.arrays import object_array
 from retrieval.data.near_duplicates import components
 from retrieval.store import near_duplicates as similar_descriptors
 from retrieval.store.blocks import open_blocks
 from retrieval.store.near_duplicates import similar_groups
-from retrieval.store.store import DONE, Descriptors, StoreInfo, write_store
+from retrieval.store.store import DONE, Descriptors, StoreInfo
 
 
 def unit(n: int, d: int, seed: int) -> np.ndarray:

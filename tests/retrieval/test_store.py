@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_stores import write_store
 
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
@@ -34,7 +35,6 @@ from retrieval.store.store import (
     read_store_info,
     reopen_store,
     resume_store,
-    write_store,
 )
 
 D = 4
