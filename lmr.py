@@ -22,6 +22,7 @@ from index.answer import Answer, LandmarkScore, Neighbour
 from retrieval.download.job import ArchiveJob, ArchiveReport, DownloadJob
 from retrieval.embed.job import EmbedJob
 from retrieval.jobs import argument_names, build
+from retrieval.split.job import SplitJob
 from retrieval.words import counted, visible
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from retrieval.download.summary import DownloadPlan, DownloadReport
     from retrieval.embed.embedder import Describer
     from retrieval.embed.fill import FillReport
+    from retrieval.split.report import SplitReport
 
     Picture = str | Path | bytes | Image
 
@@ -40,7 +42,17 @@ P = ParamSpec("P")
 J = TypeVar("J")
 R = TypeVar("R")
 
-__all__ = ["Answer", "LandmarkScore", "Landmarks", "Neighbour", "download", "download_tars", "embed", "open_index"]
+__all__ = [
+    "Answer",
+    "LandmarkScore",
+    "Landmarks",
+    "Neighbour",
+    "download",
+    "download_tars",
+    "embed",
+    "open_index",
+    "split",
+]
 
 N_LANDMARKS = 5  # landmarks listed with an answer
 
@@ -91,6 +103,21 @@ def download_tars(job: ArchiveJob) -> ArchiveReport:
     from retrieval.download import job as flow
 
     return flow.download_tars(job)
+
+
+@_takes(SplitJob)
+def split(job: SplitJob) -> "SplitReport":
+    """Splits a manifest into train, val, test and background, and writes their manifests; what it came to.
+
+    Raises WordsError for words that contradict each other, LmrError for what cannot be used.
+
+    >>> report = lmr.split("photos", output="parts", val=0.2)  # doctest: +SKIP
+    >>> report.counts.parts["val"].landmarks                    # doctest: +SKIP
+    11
+    """
+    from retrieval.split import job as flow
+
+    return flow.split(job)
 
 
 @_takes(EmbedJob)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cli.locating import Pictures, find_pictures
 from cli.options import warn
-from cli.progress import PictureBar
+from cli.progress import TerminalProgress
 from cli.terminal import command_line, shown
 from cli.workers import default_workers
 from index.clean.config import CleaningRule
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.images.locate import LocatedImages, locate_images
 from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def clean_manifest(path: Path, output: Path, rule: CleaningRule, values: Mapping
 
     limit_threads(values["threads"])
     _require_extras(rule, values)
-    pictures = find_pictures(_read_labelled(path), values["images"])
+    pictures = locate_images(_read_labelled(path), values["images"], TerminalProgress())
     stores = [read_store(values["store"]), *(read_store(place) for place in values["background"])]
     identity = _identity(pictures, stores, rule)
     dry = values["dry_run"]
@@ -66,7 +66,7 @@ def apply_review(path: Path, output: Path, values: Mapping[str, Any]) -> dict[st
     from index.clean.decisions import read_decisions
     from index.clean.folder import finish_review
 
-    manifest = find_pictures(_read_labelled(path), values["images"]).manifest
+    manifest = locate_images(_read_labelled(path), values["images"], TerminalProgress()).manifest
     decisions = read_decisions(values["review"], manifest)
     if values["dry_run"]:
         state = "dry run"
@@ -97,7 +97,7 @@ def _require_extras(rule: CleaningRule, values: Mapping[str, Any]) -> None:
         require_jinja()
 
 
-def _identity(pictures: Pictures, stores: "Sequence[Descriptors]", rule: CleaningRule) -> dict[str, Any]:
+def _identity(pictures: LocatedImages, stores: "Sequence[Descriptors]", rule: CleaningRule) -> dict[str, Any]:
     """What the outcome depends on."""
     return {
         "manifest": pictures.manifest.digest,
@@ -109,7 +109,7 @@ def _identity(pictures: Pictures, stores: "Sequence[Descriptors]", rule: Cleanin
 
 
 def _inputs(
-    pictures: Pictures, stores: "Sequence[Descriptors]", rule: CleaningRule, values: Mapping[str, Any]
+    pictures: LocatedImages, stores: "Sequence[Descriptors]", rule: CleaningRule, values: Mapping[str, Any]
 ) -> "CleaningInputs":
     from index.clean.plan import CleaningInputs
 
@@ -162,7 +162,7 @@ def _unit(store: "Descriptors", rows: "LongArray") -> "FloatArray":
     return to_unit(store.vectors[rows], store.image_id[rows], store.source)
 
 
-def _measure(pictures: Pictures, rule: CleaningRule, values: Mapping[str, Any]) -> "FactsTable | None":
+def _measure(pictures: LocatedImages, rule: CleaningRule, values: Mapping[str, Any]) -> "FactsTable | None":
     """The facts of all pictures, None where they are not asked for or there are no pictures, which is then said."""
     if not {"quality", "duplicates"} & set(rule.checks):
         return None
@@ -174,13 +174,13 @@ def _measure(pictures: Pictures, rule: CleaningRule, values: Mapping[str, Any]) 
 
     source = PictureSource(pictures.manifest, pictures.folder)
     cache = None if values["dry_run"] and not values["facts"].exists() else values["facts"]
-    with PictureBar("looking at pictures") as bar:
+    with TerminalProgress() as progress:
         workers = max(1, default_workers(values["workers"]))
-        return measure_manifest(source, cache, n_workers=workers, on_begin=bar.begin, on_done=bar.add)
+        return measure_manifest(source, cache, n_workers=workers, progress=progress)
 
 
 def _decide(
-    inputs: "CleaningInputs", rule: CleaningRule, work: Path | None, where: tuple[Pictures, Mapping[str, Any]]
+    inputs: "CleaningInputs", rule: CleaningRule, work: Path | None, where: tuple[LocatedImages, Mapping[str, Any]]
 ) -> Any:
     from index.clean.plan import decide
 
@@ -196,13 +196,12 @@ def _look_around(inputs: "CleaningInputs", rule: CleaningRule, work: Path | None
     judged = inputs.judged
     if len(judged) < 2:
         return None
-    with PictureBar("comparing") as bar:
-        bar.begin(len(judged))
+    with TerminalProgress() as progress:
         space = centre(inputs.vectors[judged], inputs.background)
-        return look_around_all(space, inputs.codes, rule, work, device=device, on_done=bar.add)
+        return look_around_all(space, inputs.codes, rule, work, device=device, progress=progress)
 
 
-def _verifier(inputs: "CleaningInputs", rule: CleaningRule, work: Path | None, pictures: Pictures) -> "Verify":
+def _verifier(inputs: "CleaningInputs", rule: CleaningRule, work: Path | None, pictures: LocatedImages) -> "Verify":
     from index.clean.geometric import count_verified
 
     if pictures.folder is None:
@@ -210,16 +209,15 @@ def _verifier(inputs: "CleaningInputs", rule: CleaningRule, work: Path | None, p
     inliers = _inliers(pictures)
 
     def verify(rows: "LongArray") -> "LongArray":
-        with PictureBar("verifying") as bar:
-            bar.begin(len(rows))
+        with TerminalProgress() as progress:
             saved = None if work is None else work / "verified.jsonl"
             landmark = inputs.manifest.landmark
-            return count_verified(rows, landmark, inputs.vectors, rule, inliers, saved=saved, on_done=bar.add)
+            return count_verified(rows, landmark, inputs.vectors, rule, inliers, saved=saved, progress=progress)
 
     return verify
 
 
-def _inliers(pictures: Pictures) -> Callable[[int, int], int]:
+def _inliers(pictures: LocatedImages) -> Callable[[int, int], int]:
     """Of two rows; a picture that cannot be read matches nothing."""
     from retrieval.images.source import PictureSource
     from retrieval.local.sift import local_features, n_inliers
@@ -240,7 +238,7 @@ def _inliers(pictures: Pictures) -> Callable[[int, int], int]:
     return inliers
 
 
-def _gallery(pictures: Pictures, decisions: Any, n_shown: int, output: Path) -> str | None:
+def _gallery(pictures: LocatedImages, decisions: Any, n_shown: int, output: Path) -> str | None:
     if not n_shown:
         return None
     from cli.report.gallery import render_gallery

@@ -20,7 +20,7 @@ from click.core import ParameterSource
 from cli.progress import TerminalProgress
 from cli.terminal import warn as warn
 from cli.terminal import with_options
-from retrieval.errors import LmrError
+from retrieval.errors import LmrError, WordsError
 from retrieval.files.lock import output_lock
 from retrieval.jobs import Option, option_of, words_of
 from retrieval.threads import require_threads
@@ -326,7 +326,10 @@ def job_options(*kinds: type, but: Container[str] = ()) -> Callable[[F], F]:
         def with_words(**values: Any) -> Any:
             given = given_options()
             own = {word for word, _, _ in words}
-            return command(**{name: value for name, value in values.items() if name not in own or name in given})
+            try:
+                return command(**{name: value for name, value in values.items() if name not in own or name in given})
+            except WordsError as error:
+                raise click.UsageError(with_options(str(error))) from error
 
         wrapped: Any = _config_option(frozenset())(with_words)
         for word, hint, item in reversed(words):
@@ -351,9 +354,10 @@ def _job_parameter(word: str, hint: Any, item: "Field[Any]") -> Callable[[F], F]
         return click.argument(
             word, type=_click_type(kind, told), nargs=-1 if is_many else 1, required=is_needed, **given
         )
-    name, text = _option_name(word), with_options(told.help)
+    name, text = _option_name(word), told.help
     if told.default_text is not None:
         text += f" [default: {told.default_text}]"
+    text = with_options(text)
     if kind is bool:
         noted = _note_overwrite if word == "overwrite" else None
         return click.option(name, word, is_flag=True, default=default, help=text, callback=noted)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cli.folder_names import UNKNOWN, folder_name
 from retrieval.data.names import shown_name
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import write_bytes
+from retrieval.files.folder_names import UNKNOWN, folder_name
 from retrieval.files.moves import MoveJournal
 from retrieval.images.source import picture_exists, read_picture
 

@@ -11,7 +11,8 @@ import click
 from retrieval.errors import LmrError
 from retrieval.words import shortened, visible
 
-_WORD = re.compile(r"(?<![^\s(])`([a-z][a-z0-9_]*)`(?!\w)")  # a parameter within a message
+# A parameter within a message, not one of the types that errors of JSON files name.
+_WORD = re.compile(r"(?<![^\s(])`(?!(?:object|array|str|int|float|bool|null)`)([a-z][a-z0-9_]*)`(?!\w)")
 _LINE_CHARACTERS = 4000
 _TAIL_CHARACTERS = 1000  # of a line that is cut: what to do is said at the end
 

@@ -161,7 +161,7 @@ def _verify_cleaning(folder: Path) -> str:
 
 
 def _verify_split(folder: Path) -> str:
-    from cli.class_folders import is_tree, require_record
+    from retrieval.split.class_folders import is_tree, require_record
     from retrieval.split.folder import is_finished
 
     if is_tree(folder):

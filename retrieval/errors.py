@@ -16,6 +16,10 @@ class LmrError(Exception):
         return "\n".join(self.lines)
 
 
+class WordsError(LmrError):
+    """Words of a job that contradict each other, or of which one needs another: on the command line a usage error."""
+
+
 class DamageError(LmrError):
     """A file of lmr's own that is proven to be of no use: changed, cut short, missing, or not of what it lies with.
 

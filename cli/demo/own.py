@@ -5,15 +5,16 @@ from pathlib import Path
 import numpy as np
 
 from cli.demo.scenes import DemoSet
-from cli.near_duplicates import groups_of_pictures
-from cli.options import FACTS
-from cli.split_files import files_of, name_lines, part_manifests
+from cli.progress import TerminalProgress
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.data.near_duplicates import NEAR_BITS
+from retrieval.data.request import FACTS
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_text
 from retrieval.images.source import PictureSource
 from retrieval.split.folder import NAMES
+from retrieval.split.groups import groups_of_images
+from retrieval.split.parts import files_of, name_lines, part_manifests
 from retrieval.split.split import SplitRule, split
 from retrieval.split.stratify import Share
 from retrieval.words import agreeing, counted
@@ -35,7 +36,9 @@ def split_own(images: Path, folder: Path, seed: int, n_workers: int = 1) -> Demo
     _refuse_few(images, int((counts >= FEWEST).sum()), f"{FEWEST} pictures or more")
     folder.mkdir(parents=True, exist_ok=True)
     source = PictureSource(manifest, images)
-    group = groups_of_pictures(manifest, source, folder / FACTS, NEAR_BITS, n_workers).group
+    with TerminalProgress() as progress:
+        cache = folder / FACTS
+        group = groups_of_images(manifest, source, cache, NEAR_BITS, n_workers=n_workers, progress=progress).group
     n_others = int((manifest.landmark < 0).sum())
     third = n_others // 3 / max(n_others, 1)  # a whole number of them
     rule = SplitRule(HELD_OUT, HELD_OUT, at_least=1, non_landmark_val=third, non_landmark_test=third, seed=seed)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cli.options import images_folder
-from cli.progress import PictureBar
+from cli.progress import TerminalProgress
 from cli.reading import load_manifest
 from cli.stats.data import Beside, Data, read_data
 from cli.stats.document import describe_data
@@ -124,8 +124,8 @@ def _first_labels(data: Data) -> Any:
 
 def _measure(manifest: Manifest, landmark: Any, source: PictureSource, asked: Asked) -> Measured:
     """LmrError when none of the pictures can be read: the folder is most likely another one."""
-    with PictureBar("measuring") as bar:
-        table = measure_manifest(source, asked.facts, n_workers=asked.n_workers, on_begin=bar.begin, on_done=bar.add)
+    with TerminalProgress() as progress:
+        table = measure_manifest(source, asked.facts, n_workers=asked.n_workers, progress=progress)
     if not len(table.readable):
         row, reason = next(iter(table.unreadable.items()))
         name = f"{manifest.image_id[row]}: {reason}"
@@ -151,9 +151,8 @@ def _describe(data: Data, asked: Asked, document: dict[str, Any]) -> "tuple[Desc
         document["map"] = describe_map(described, asked.map_pictures, asked.seed)
     if asked.clusters is None:
         return described, None
-    with PictureBar("clustering") as bar:
-        bar.begin(len(described.row))
-        clusters = find_clusters(described.store, described.row, asked.clusters, asked.seed, bar.add)
+    with TerminalProgress() as progress:
+        clusters = find_clusters(described.store, described.row, asked.clusters, asked.seed, progress)
     document["clusters"] = describe_clusters(described, clusters, asked.seed)
     return described, clusters
 

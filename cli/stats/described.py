@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cli.progress import PictureBar
+from cli.progress import TerminalProgress
 from cli.stats.measured import describe_groups
 from retrieval.arrays import LongArray, ObjArray, read_only
 from retrieval.errors import LmrError
@@ -57,12 +57,11 @@ def open_described(path: "Path", image_id: ObjArray, landmark: LongArray, names:
 
 def describe_alike(described: Described, near_similarity: float, seed: int) -> dict[str, Any]:
     """Groups of pictures with near descriptors."""
-    from index.stats.duplicates import N_COMPARED, same_descriptor
+    from index.stats.duplicates import same_descriptor
 
     rng = np.random.default_rng(seed)
-    with PictureBar("comparing") as bar:
-        bar.begin(min(len(described.row), N_COMPARED))
-        alike = same_descriptor(described.store, described.row, near_similarity, rng, bar.add)
+    with TerminalProgress() as progress:
+        alike = same_descriptor(described.store, described.row, near_similarity, rng, progress)
     return {
         "near_similarity": near_similarity,
         "compared": alike.n_compared,
@@ -77,10 +76,10 @@ def describe_map(described: Described, n_pictures: int, seed: int) -> dict[str, 
     at = np.arange(len(described.row))
     if len(at) > n_pictures:
         at = np.sort(np.random.default_rng(seed).choice(at, n_pictures, replace=False))
-    with PictureBar("mapping") as bar:
-        bar.begin(len(at))
+    with TerminalProgress() as progress:
+        progress.begin("mapping", len(at))
         points = map_descriptors(described.store.vectors(described.row[at]), seed)
-        bar.add(len(at))
+        progress.add(len(at))
     return {
         "pictures": len(at),
         "of": len(described.row),

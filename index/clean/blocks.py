@@ -2,7 +2,6 @@
 
 import io
 import zipfile
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from index.clean.neighbours import Block, CentredSpace, join_blocks, look_around
 from index.search.flat import FlatIndex
 from retrieval.arrays import IntArray
 from retrieval.files.atomic import write_bytes
+from retrieval.progress import SILENT, Progress
 
 
 def look_around_all(
@@ -23,15 +23,16 @@ def look_around_all(
     work: Path | None,
     *,
     device: str = "auto",
-    on_done: Callable[[int], None] = lambda _: None,
+    progress: Progress = SILENT,
 ) -> Block:
     """All blocks of the labelled rows, those in the folder `work` taken from there and new ones put there.
 
-    landmark: (n,) int32, none -1. on_done: called with the number of rows just done.
+    landmark: (n,) int32, none -1.
     Raises LmrError when the folder cannot be written or the disk is full; what was written before stays.
     """
     blocks: list[Block] = []
     index: FlatIndex | None = None
+    progress.begin("comparing", len(landmark))
     for number in range(n_blocks(len(landmark))):
         path = None if work is None else work / f"block-{number:06d}.npz"
         block = _read(path)
@@ -40,7 +41,8 @@ def look_around_all(
             block = look_around(index, space, landmark, number, rule)
             _write(path, block)
         blocks.append(block)
-        on_done(len(block.nearest))
+        progress.add(len(block.nearest))
+    progress.end()
     return join_blocks(blocks)
 
 

@@ -1,6 +1,6 @@
-"""How many neighbours of a picture's landmark show the same place: the rule by which GLDv2-clean was made.
+"""Geometric verification: neighbours of an image's landmark that show the same place, the rule behind GLDv2-clean.
 
-Weyand et al., Google Landmarks Dataset v2, CVPR 2020, section 5.1: a picture stays where at least 3 neighbours with its
+Weyand et al., Google Landmarks Dataset v2, CVPR 2020, section 5.1: an image stays where at least 3 neighbours with its
 label have 30 or more inliers.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 from index.clean.config import CleaningRule
 from retrieval.arrays import FloatArray, IntArray, LongArray
 from retrieval.files.atomic import write_error
+from retrieval.progress import SILENT, Progress
 
 Inliers = Callable[[int, int], int]  # of two rows
 
@@ -26,16 +27,17 @@ def count_verified(
     inliers: Inliers,
     *,
     saved: Path | None = None,
-    on_done: Callable[[int], None] = lambda _: None,
+    progress: Progress = SILENT,
 ) -> LongArray:
     """(len(rows),) neighbours of its own landmark with rule.min_inliers inliers; counting stops at rule.min_verified.
 
     Asked are the rule.n_verified_neighbours most similar of `rows` with its landmark. landmark: (n,) and vectors:
-    (n, d) of all rows. saved: a file of the counts so far, which a run that was stopped goes on from. on_done: called
-    with the number of rows just done. Raises LmrError when that file cannot be written.
+    (n, d) of all rows. saved: a file of the counts so far, which a run that was stopped goes on from.
+    Raises LmrError when that file cannot be written.
     """
     known = _read(saved)
     counts = np.array([known.get(row, 0) for row in rows.tolist()], dtype=np.int64)
+    progress.begin("verifying", len(rows))
     for group in _groups(landmark[rows]):
         members = rows[group]
         near, pairs = vectors[members], dict[tuple[int, int], int]()
@@ -45,7 +47,8 @@ def count_verified(
                 order = np.lexsort((members, -similarity))[: min(rule.n_verified_neighbours, len(members) - 1)]
                 counts[at] = _count(row, members[order].tolist(), rule, _remembering(inliers, pairs))
                 _append(saved, row, int(counts[at]))
-            on_done(1)
+            progress.add(1)
+    progress.end()
     return counts
 
 

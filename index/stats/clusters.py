@@ -1,6 +1,5 @@
 """Descriptors gathered into clusters, and how far clusters and landmarks agree; memory does not grow with the store."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from index.search.flat import FlatIndex, train_centroids
 from retrieval.arrays import FloatArray, IntArray, LongArray, read_only
 from retrieval.errors import LmrError
+from retrieval.progress import SILENT, Progress
 from retrieval.store.blocks import StoreBlocks
 from retrieval.words import counted
 
@@ -34,11 +34,10 @@ class Clusters:
 
 
 def find_clusters(
-    store: StoreBlocks, rows: LongArray, n_clusters: int, seed: int, on_rows: Callable[[int], None] = lambda _: None
+    store: StoreBlocks, rows: LongArray, n_clusters: int, seed: int, progress: Progress = SILENT
 ) -> Clusters:
     """Spherical k-means on a bounded sample of these rows, then the nearest centroid of every one, in blocks.
 
-    on_rows: is called with the number of rows that just got their centroid.
     Raises LmrError when there are fewer rows than clusters.
     """
     if n_clusters > len(rows):
@@ -50,9 +49,11 @@ def find_clusters(
         sample = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
     index = FlatIndex.build(train_centroids(store.vectors(sample), n_clusters, seed), device="cpu")
     found = []
+    progress.begin("clustering", len(rows), "descriptors")
     for part, vectors in store.blocks(rows):
         found.append(index.search(vectors, 1))
-        on_rows(len(part))
+        progress.add(len(part))
+    progress.end()
     cluster = np.concatenate([nearest.rows[:, 0] for nearest in found])
     order = np.argsort(-np.bincount(cluster, minlength=n_clusters), kind="stable")
     place = np.empty(n_clusters, dtype=np.int32)

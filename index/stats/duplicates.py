@@ -1,6 +1,6 @@
-"""Pictures that are there more than once: the same bytes, the same look, or nearly the same descriptor."""
+"""Images that are there more than once: the same bytes, the same look, or nearly the same descriptor."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from retrieval.arrays import LongArray, ObjArray
 from retrieval.data.near_duplicates import NEAR_BITS, HashArray, components, near_pairs
+from retrieval.progress import SILENT, Progress
 from retrieval.store.blocks import StoreBlocks
 from retrieval.store.near_duplicates import similar_groups
 
@@ -39,17 +40,16 @@ def same_descriptor(
     rows: LongArray,
     min_similarity: float,
     rng: np.random.Generator,
-    on_rows: Callable[[int], None] = lambda _: None,
+    progress: Progress = SILENT,
 ) -> Alike:
     """Groups of rows that are joined by cosine similarities of at least min_similarity.
 
-    At most N_COMPARED of the rows, drawn by rng, are compared with all of them; on_rows is called with the number of
-    those just compared. Groups are positions in rows.
+    At most N_COMPARED of the rows, drawn by rng, are compared with all of them. Groups are positions in rows.
     """
     if len(rows) <= N_COMPARED:
-        return Alike(_groups(similar_groups(store, rows, min_similarity, on_rows=on_rows)), len(rows))
+        return Alike(_groups(similar_groups(store, rows, min_similarity, progress=progress)), len(rows))
     asked = np.sort(rng.choice(len(rows), N_COMPARED, replace=False))
-    return Alike(_groups(similar_groups(store, rows, min_similarity, asked, on_rows)), len(asked))
+    return Alike(_groups(similar_groups(store, rows, min_similarity, asked, progress)), len(asked))
 
 
 def across(groups: Groups, label: LongArray) -> Groups:
@@ -63,7 +63,7 @@ def on_both_sides(groups: Groups, n_first: int) -> Groups:
 
 
 def describe_groups(groups: Groups) -> dict[str, Any]:
-    """How many, how many pictures in them, and how many of these could go; as a JSON object."""
+    """Number of groups, of images in them, and of those that could go, as a JSON object."""
     pictures = sum(map(len, groups))
     return {"groups": len(groups), "pictures": pictures, "surplus": pictures - len(groups)}
 

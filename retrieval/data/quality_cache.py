@@ -1,9 +1,9 @@
-"""The facts of all pictures of a manifest, measured once and kept in a file beside it."""
+"""Facts of all images of a manifest, measured once and kept in a file beside it."""
 
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from retrieval.images.quality import PictureFacts, measure_picture
 from retrieval.images.signatures import is_text_name
 from retrieval.images.source import PictureSource, picture_state
 from retrieval.parallel import run_tasks
+from retrieval.progress import SILENT, Progress
 
 FORMAT_VERSION = 1
 _REMEDY = "move it away or name another"
@@ -31,7 +32,7 @@ Measured = PictureFacts | str  # or why it is unreadable
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FactsTable:
-    """Of each row of a manifest, its facts, or the reason why its picture is unreadable."""
+    """Facts of each row of a manifest, or the reason why its image is unreadable."""
 
     rows: tuple[Measured, ...]
 
@@ -59,19 +60,13 @@ class FactsTable:
 
 
 def measure_manifest(
-    source: PictureSource,
-    cache: Path | None,
-    *,
-    n_workers: int = 1,
-    on_begin: Callable[[int], None] = lambda _: None,
-    on_done: Callable[[int], None] = lambda _: None,
+    source: PictureSource, cache: Path | None, *, n_workers: int = 1, progress: Progress = SILENT
 ) -> FactsTable:
-    """The facts of every picture of a source, those in the cache (a file of SQLite) taken from there.
+    """Facts of every image of a source, those in the cache (a file of SQLite) taken from there.
 
-    A picture counts as known when its path, size and time of change (of one in a tar those of the tar) are those of
+    An image counts as known when its path, size and time of change (of one in a tar those of the tar) are those of
     the cache. One that could not be read is never known: a permission, a decoder that was installed since or a machine
-    at rest may let it be read. on_begin is called with the number of pictures to measure, on_done with the number just
-    done, which are then saved.
+    at rest may let it be read. progress: is told of images once they are saved.
     Raises LmrError for a cache that is none or cannot be written.
     """
     paths = [source.where(row) for row in range(len(source))]
@@ -84,14 +79,15 @@ def measure_manifest(
             if state and place in known and known[place][0] == state:
                 found[row] = known[place][1]
         todo = [row for row, facts in enumerate(found) if facts is None]
-        on_begin(len(todo))
+        progress.begin("measuring", len(todo))
         tasks = [todo[i : i + _PICTURES_A_TASK] for i in range(0, len(todo), _PICTURES_A_TASK)]
         for task, measured in zip(tasks, run_tasks(_measure, tasks, source, n_workers), strict=True):
             for row, facts in zip(task, measured, strict=True):
                 found[row] = facts
             done = [(row, facts) for row, facts in zip(task, measured, strict=True) if isinstance(facts, PictureFacts)]
             _save(connection, cache, [(places[row], states[row], facts) for row, facts in done if states[row]])
-            on_done(len(task))
+            progress.add(len(task))
+        progress.end()
     return FactsTable(tuple(facts for facts in found if facts is not None))
 
 

@@ -39,16 +39,16 @@ def require_place(folder: Path, identity: Mapping[str, Any], *, overwrite: bool 
     identity: any of input_sha256, images, near_duplicates_sha256, and options, a mapping by the name of each option.
     """
     if folder.exists() and not folder.is_dir():
-        raise LmrError(f"{folder} is a file; give another --output")
+        raise LmrError(f"{folder} is a file; give another `output`")
     if overwrite:
         return
     record = _read_record(folder)
     if record is None:
         there = [name for name in NAMES if (folder / name).exists()]
         if there:
-            raise LmrError(f"{folder / there[0]} exists and is of no split; give another --output or --overwrite")
+            raise LmrError(f"{folder / there[0]} exists and is of no split; give another `output` or `overwrite`")
     elif difference := _difference(record, identity):
-        raise LmrError(f"{folder} holds a split with {difference}; give another --output or --overwrite")
+        raise LmrError(f"{folder} holds a split with {difference}; give another `output` or `overwrite`")
 
 
 def is_finished(folder: Path) -> bool:
@@ -60,7 +60,7 @@ def is_finished(folder: Path) -> bool:
         path = folder / name
         if not path.exists() or _facts_of_file(path) != facts:
             what = "was changed since it was written" if path.exists() else "is missing"
-            raise LmrError(f"{path} {what}; --overwrite writes the split anew")
+            raise LmrError(f"{path} {what}; `overwrite` writes the split anew")
     return True
 
 
@@ -99,7 +99,7 @@ def _difference(record: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
     changed = [name for name in now if before.get(name) != now[name]]
     if not changed:
         return ""
-    return f"another --{changed[0]} ({_told(before.get(changed[0]))}, now {_told(now[changed[0]])})"
+    return f"another `{changed[0].replace('-', '_')}` ({_told(before.get(changed[0]))}, now {_told(now[changed[0]])})"
 
 
 def _told(value: Any) -> str:
@@ -122,7 +122,7 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / RECORD
     if not path.exists():
         return None
-    remedy = "--overwrite writes the split anew"
+    remedy = "`overwrite` writes the split anew"
     record = read_json(path, remedy)
     require_version(record, FORMAT_VERSION, str(path), remedy)
     return require_type(require_signed(record, str(path), remedy, may_lack=True), _Record, str(path), remedy)

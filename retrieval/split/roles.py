@@ -74,7 +74,7 @@ def choose_landmarks(manifest: Manifest, group: LongArray, choice: Choice, rng: 
     roles[rare] = RARE if choice.rare == "non-landmark" else RARE_DROPPED
     if not (roles == KNOWN).any():
         raise LmrError(
-            f"{manifest.source}: no landmark has {counted(choice.min_pictures, 'picture')}; lower --min-per-landmark"
+            f"{manifest.source}: no landmark has {counted(choice.min_pictures, 'picture')}; lower `min_per_landmark`"
         )
     if choice.unknown:
         alone = ~_sharing(manifest, group, is_used, roles)
@@ -117,10 +117,10 @@ def _picked(counts: LongArray, choice: Choice, rng: np.random.Generator, source:
     n_wanted = choice.n_landmarks
     if not len(fitting) or (n_wanted is not None and n_wanted > len(fitting)):
         which = "pictures" if choice.high is None else f"{choice.low} to {choice.high} pictures"
-        asked = "" if n_wanted is None else f", --landmarks {n_wanted} asks for more"
+        asked = "" if n_wanted is None else f", `landmarks` {n_wanted} asks for more"
         raise LmrError(
             f"{source}: {counted(len(fitting), 'landmark')} {agreeing(len(fitting), 'has', 'have')} "
-            f"{which}{asked}; choose another --landmarks or --pick"
+            f"{which}{asked}; choose another `landmarks` or `pick`"
         )
     order = rng.permutation(len(fitting))
     if choice.pick == "biggest":
@@ -147,7 +147,7 @@ def _unknown(roles: UInt8Array, alone: BoolArray, asked: float, rng: np.random.G
     candidates = np.flatnonzero((roles == KNOWN) & alone)
     if n > min(len(candidates), n_known - 1):
         raise LmrError(
-            f"{source}: --unknown-landmarks {asked:g} asks for {counted(n, 'landmark', of=n_known)}, of which "
+            f"{source}: `unknown_landmarks` {asked:g} asks for {counted(n, 'landmark', of=n_known)}, of which "
             f"{len(candidates)} "
             "share no picture or near-duplicate with another; one must stay known"
         )

@@ -1,11 +1,10 @@
 """Descriptors of a store that are nearly the same: groups of them, exactly, comparing a block with a block."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from retrieval.arrays import LongArray
 from retrieval.data.near_duplicates import components
+from retrieval.progress import SILENT, Progress
 from retrieval.store.blocks import StoreBlocks
 
 _QUERIES_AT_ONCE = 2048  # 64 MiB of similarities with a block of the store
@@ -17,18 +16,19 @@ def similar_groups(
     rows: LongArray,
     min_similarity: float,
     asked: LongArray | None = None,
-    on_rows: Callable[[int], None] = lambda _: None,
+    progress: Progress = SILENT,
 ) -> LongArray:
-    """(n,) the number of each row's group, when rows of a cosine similarity of min_similarity or more are joined.
+    """Numbers (n,) of the rows' groups, when rows of a cosine similarity of min_similarity or more are joined.
 
     rows: (n,) of the store. asked: positions in rows, increasing, that are compared with all of them; None: all.
-    on_rows: is called with the number of positions just compared. The work grows with n times the asked ones; the
-    descriptors stay in the file. Raises LmrError for descriptors that are zero or not finite.
+    The work grows with n times the asked ones; the descriptors stay in the file.
+    Raises LmrError for descriptors that are zero or not finite.
     """
     n = len(rows)
     positions = np.arange(n) if asked is None else asked
     joined = np.zeros((0, 2), dtype=np.int64)
     found: list[LongArray] = []
+    progress.begin("comparing", len(positions), "descriptors")
     for first in range(0, len(positions), _QUERIES_AT_ONCE):
         part = positions[first : first + _QUERIES_AT_ONCE]
         queries = store.vectors(rows[part])
@@ -39,7 +39,8 @@ def similar_groups(
             start += len(block)
             if sum(map(len, found)) > _PAIRS_AT_ONCE:
                 joined, found = _chain(np.concatenate([joined, *found]), n), []
-        on_rows(len(part))
+        progress.add(len(part))
+    progress.end()
     return components(np.concatenate([joined, *found]), n)
 
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.class_folders import class_folder_links
-from cli.folder_names import folder_name
 from retrieval.data.manifest import Manifest
+from retrieval.files.folder_names import folder_name
+from retrieval.split.class_folders import class_folder_links
 
 
 @pytest.mark.parametrize(

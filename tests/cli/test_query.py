@@ -354,9 +354,9 @@ def test_folders_have_the_names_that_people_gave_theirs():
     [("..", "%2E%2E"), (".", "%2E"), ("a/b", "a%2Fb"), ("../up", "%2E.%2Fup"), ("a_b", "a_b"), ("ok.1", "ok.1")],
 )
 def test_a_landmark_id_never_leads_out_of_the_sorted_folder(tmp_path, label, folder):
-    from cli.folder_names import folder_name
     from cli.sorting import Sorted, sort_into
     from lmr import Answer
+    from retrieval.files.folder_names import folder_name
 
     shown = tmp_path / "p.jpg"
     shown.write_bytes(b"x")

@@ -19,6 +19,7 @@ from retrieval.data.manifest import Manifest
 from retrieval.data.quality_cache import FactsTable
 from retrieval.errors import LmrError
 from retrieval.images.quality import PictureFacts
+from retrieval.progress import Recorder
 
 NONE = np.zeros((0, 2), dtype=np.int64)
 GOOD = PictureFacts(224, 224, 9000, "a" * 64, 1, 120.0, 50.0, 300.0, 10.0, 7.0)
@@ -140,7 +141,7 @@ def test_counts_on_disk_are_taken_and_a_cut_line_is_counted_again(tmp_path):
     assert lines == ["[0, 3]", "[1, 3]", "[2, 3]", "[3, 3]", "[4, 0]"]
     saved.write_text("[0, 3]\n[1, 3]\n[2, ")
     done = []
-    assert counted(lambda one, other: 0, CleaningRule(), saved=saved, on_done=done.append) == [3, 3, 0, 0, 0]
+    assert counted(lambda one, other: 0, CleaningRule(), saved=saved, progress=Recorder(added=done)) == [3, 3, 0, 0, 0]
     assert saved.read_text() == "[0, 3]\n[1, 3]\n[2, 0]\n[3, 0]\n[4, 0]\n"
     assert sum(done) == 5
 

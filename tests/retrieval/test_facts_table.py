@@ -16,6 +16,7 @@ from retrieval.data.quality_cache import measure_manifest
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.quality import measure_picture, perceptual_hash
 from retrieval.images.source import PictureSource
+from retrieval.progress import Recorder, Silent
 
 
 def speckled(seed: int, width: int = 96, height: int = 64) -> Image.Image:
@@ -41,8 +42,8 @@ def facts_of(folder, cache=None, **options):
 
 def test_facts_of_a_folder_whose_name_is_not_utf_8_are_kept_and_found_again(folder):
     place, todo = folder.rename(folder.with_name(os.fsdecode(b"caf\xe9"))), []
-    first = facts_of(place, place.parent / "facts.db", on_begin=todo.append)
-    again = facts_of(place, place.parent / "facts.db", on_begin=todo.append)
+    first = facts_of(place, place.parent / "facts.db", progress=Recorder(begun=todo))
+    again = facts_of(place, place.parent / "facts.db", progress=Recorder(begun=todo))
     assert (first.rows, todo) == (again.rows, [4, 1])  # the broken one is tried each time
 
 
@@ -113,9 +114,9 @@ def test_a_second_time_only_changed_pictures_are_measured(folder, tmp_path):
     cache = tmp_path / "facts.sqlite"
     first = facts_of(folder, cache)
     asked: list[int] = []
-    assert facts_of(folder, cache, on_begin=asked.append).rows == first.rows
+    assert facts_of(folder, cache, progress=Recorder(begun=asked)).rows == first.rows
     speckled(9).save(folder / "label1" / "1.png")
-    changed = facts_of(folder, cache, on_begin=asked.append)
+    changed = facts_of(folder, cache, progress=Recorder(begun=asked))
     assert asked == [1, 2]  # the broken one is tried each time
     assert [one == other for one, other in zip(changed.rows, first.rows, strict=True)] == [True, True, False, True]
 
@@ -123,13 +124,14 @@ def test_a_second_time_only_changed_pictures_are_measured(folder, tmp_path):
 def test_what_was_measured_before_a_stop_is_kept(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("retrieval.data.quality_cache._PICTURES_A_TASK", 1)
 
-    def stop(_):
-        raise KeyboardInterrupt
+    class Stop(Silent):
+        def add(self, n):
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        facts_of(folder, tmp_path / "facts.sqlite", on_done=stop)
+        facts_of(folder, tmp_path / "facts.sqlite", progress=Stop())
     asked: list[int] = []
-    assert facts_of(folder, tmp_path / "facts.sqlite", on_begin=asked.append).rows == facts_of(folder).rows
+    assert facts_of(folder, tmp_path / "facts.sqlite", progress=Recorder(begun=asked)).rows == facts_of(folder).rows
     assert asked == [3]
 
 

@@ -6,6 +6,7 @@ from made_stores import write_store
 
 from retrieval.arrays import object_array
 from retrieval.data.near_duplicates import components
+from retrieval.progress import Recorder
 from retrieval.store import near_duplicates as similar_descriptors
 from retrieval.store.blocks import open_blocks
 from retrieval.store.near_duplicates import similar_groups
@@ -57,9 +58,9 @@ def test_rows_are_counted_and_one_row_is_a_group(monkeypatch, store_of):
     monkeypatch.setattr(similar_descriptors, "_QUERIES_AT_ONCE", 1024)
     counted = []
     store = store_of(unit(1500, 4, seed=0))
-    assert similar_groups(store, np.arange(1), 0.9, on_rows=counted.append).tolist() == [0]
+    assert similar_groups(store, np.arange(1), 0.9, progress=Recorder(added=counted)).tolist() == [0]
     assert similar_groups(store, np.arange(0), 0.9).tolist() == []
-    similar_groups(store, np.arange(1500), 0.999, on_rows=counted.append)
+    similar_groups(store, np.arange(1500), 0.999, progress=Recorder(added=counted))
     assert counted == [1, 1024, 476]
 
 

@@ -149,7 +149,7 @@ def test_landmarks_that_share_pictures_or_near_duplicates_are_not_held_out():
     with pytest.raises(LmrError) as error:
         split(manifest, group, SplitRule(choice=Choice(unknown=2)))
     assert str(error.value) == (
-        "made.csv: --unknown-landmarks 2 asks for 2 of 5 landmarks, of which 1 share no picture or near-duplicate with "
+        "made.csv: `unknown_landmarks` 2 asks for 2 of 5 landmarks, of which 1 share no picture or near-duplicate with "
         "another; one must stay known"
     )
 
@@ -186,11 +186,11 @@ def test_half_of_test_is_public_and_near_duplicates_are_in_one_half():
     ("labels", "choice", "message"),
     [
         ("- -", Choice(), "no row has a landmark_id; a split needs labelled pictures"),
-        ("a a b", Choice(n_landmarks=3), "2 landmarks have pictures, --landmarks 3 asks for more; "
-         "choose another --landmarks or --pick"),
-        ("a a b", Choice(low=5, high=9), "0 landmarks have 5 to 9 pictures; choose another --landmarks or --pick"),
-        ("a a b", Choice(min_pictures=3), "no landmark has 3 pictures; lower --min-per-landmark"),
-        ("a a", Choice(unknown=1), "--unknown-landmarks 1 asks for 1 of 1 landmark, of which 1 share no picture or "
+        ("a a b", Choice(n_landmarks=3), "2 landmarks have pictures, `landmarks` 3 asks for more; "
+         "choose another `landmarks` or `pick`"),
+        ("a a b", Choice(low=5, high=9), "0 landmarks have 5 to 9 pictures; choose another `landmarks` or `pick`"),
+        ("a a b", Choice(min_pictures=3), "no landmark has 3 pictures; lower `min_per_landmark`"),
+        ("a a", Choice(unknown=1), "`unknown_landmarks` 1 asks for 1 of 1 landmark, of which 1 share no picture or "
          "near-duplicate with another; one must stay known"),
     ],
 )  # fmt: skip

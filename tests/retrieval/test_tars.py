@@ -498,7 +498,7 @@ def test_facts_of_pictures_in_tars_are_kept_until_the_tar_changes(tmp_path: Path
 
     def measure() -> list[str]:
         source = PictureSource(read_manifest(tar), tar)
-        table = measure_manifest(source, tmp_path / "facts.sqlite", on_begin=n_measured.append)
+        table = measure_manifest(source, tmp_path / "facts.sqlite", progress=Recorder(begun=n_measured))
         return [getattr(row, "sha256", row)[:8] for row in table.rows]
 
     first = measure()

@@ -1,23 +1,18 @@
-"""The files of a split: the manifest of each part, and what identifies a split."""
+"""The files of a split: the manifest of each part."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from retrieval.arrays import LongArray, ObjArray
 from retrieval.data.manifest import Manifest, csv_lines, manifest_lines, solution_lines
-from retrieval.data.pipes import is_pipe
-from retrieval.errors import LmrError
-from retrieval.files.digest import sha256_file
 from retrieval.split.split import Split
 from retrieval.split.stratify import TEST, TRAIN, VAL
 
 
 def part_manifests(split: Split, *, with_kind: bool) -> dict[str, Manifest]:
-    """The manifests of train, background, val and test, as far as they have rows.
+    """Manifests of train, background, val and test, as far as they have rows.
 
     with_kind: whether the input had kinds; train has them only then.
     """
@@ -31,7 +26,7 @@ def part_manifests(split: Split, *, with_kind: bool) -> dict[str, Manifest]:
 
 
 def files_of(parts: Mapping[str, Manifest]) -> dict[str, Iterable[str]]:
-    """File name -> text: the parts, test with ids alone and once more as a solution, and names where there are any."""
+    """Texts by file name: the parts, test with ids alone and once more as a solution, and names where there are any."""
     files: dict[str, Iterable[str]] = {
         f"{name}.csv": manifest_lines(part) for name, part in parts.items() if name != "test"
     }
@@ -45,29 +40,10 @@ def files_of(parts: Mapping[str, Manifest]) -> dict[str, Iterable[str]]:
 
 
 def name_lines(names: Mapping[str, str]) -> Iterable[str]:
-    """The text of a file that `build-index --names` takes."""
+    """Text of a file that `build-index --names` takes."""
     labels = sorted(names)
     shown = [names[label] for label in labels]
     return csv_lines([("landmark_id", _objects(labels)), ("name", _objects(shown))])
-
-
-def input_digest(path: Path, manifest: Manifest) -> str:
-    """sha256 (hex) of a manifest's file; of what it holds where it is a folder, or was read from a pipe."""
-    if path.is_dir() or is_pipe(path):
-        return manifest.digest
-    return sha256_file(path)
-
-
-def group_digest(group: LongArray) -> str:
-    """sha256 (hex) of which rows are together."""
-    return hashlib.sha256(group.astype("<i8").tobytes()).hexdigest()
-
-
-def refuse_input_in_the_way(output: Path, names: Iterable[str], inputs: Iterable[Path | None]) -> None:
-    """Raises LmrError where a file that is read would be replaced."""
-    for path in inputs:
-        if path is not None and path.exists() and path.resolve().parent == output.resolve() and path.name in names:
-            raise LmrError(f"--output {output}: {path} is read and would be replaced; give another folder")
 
 
 def _part(split: Split, name: str, rows: LongArray, with_kind: bool) -> Manifest:

@@ -1,4 +1,4 @@
-"""The names of folders for landmarks, where pictures are sorted by them."""
+"""The names of folders for landmarks, where images are sorted by them."""
 
 import hashlib
 
@@ -9,7 +9,7 @@ _NAME_BYTES = 200  # of a folder's name, of the 255 that file systems take
 
 
 def folder_name(label: str) -> str:
-    """The landmark_id as a folder's name: what leads elsewhere or is not allowed everywhere becomes %XX.
+    """Name of a folder for a landmark_id: what leads elsewhere or is not allowed everywhere becomes %XX.
 
     Different landmarks have different names; very long ones end in a part of their sha256.
     """

@@ -3,20 +3,20 @@
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cli.folder_names import UNKNOWN, folder_name
-from cli.options import warn
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import private_path, written_for
+from retrieval.files.folder_names import UNKNOWN, folder_name
 from retrieval.files.folders import flush_tree
 from retrieval.files.json_file import read_json, require_signed, require_version, signed, write_json
 from retrieval.images.source import read_picture
 from retrieval.images.tars.archive import find_member
+from retrieval.progress import Progress
 from retrieval.words import agreeing, counted
 
 RECORD = "split.json"
@@ -30,7 +30,7 @@ How = Literal["symbolic", "hard", "copy"]
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """links: from the path within the folder to the picture. identity: of the split, as it is kept in the folder."""
+    """links: from the path within the folder to the image. identity: of the split, as it is kept in the folder."""
 
     folder: Path
     links: Mapping[str, str]
@@ -38,10 +38,10 @@ class Tree:
 
 
 def class_folder_links(parts: Mapping[str, Manifest]) -> dict[str, str]:
-    """From the path within the tree to the picture, for all pictures that have a path.
+    """Maps paths within the tree to images, for all images that have a path.
 
-    Non-landmarks have a folder of their own in each part; a picture of several landmarks is under the first. Of
-    pictures of one name in a folder all but the first get a number.
+    Non-landmarks have a folder of their own in each part; an image of several landmarks is under the first. Of
+    images of one name in a folder all but the first get a number.
     """
     links: dict[str, str] = {}
     n_of_name: dict[str, int] = {}
@@ -62,26 +62,26 @@ def require_own_folder(tree: Tree, *, overwrite: bool) -> None:
     """Raises LmrError where the folder holds anything but these links, or those of the split that it is a tree of."""
     folder = tree.folder
     if folder.exists() and not folder.is_dir():
-        raise LmrError(f"--class-folders {folder}: is a file; give another folder")
+        raise LmrError(f"`class_folders` {folder}: is a file; give another folder")
     there = sorted(name for name in os.listdir(folder) if written_for(name) != RECORD) if folder.exists() else []
     if not there:
         return
     record = _read_record(folder)
     strange = there if record is None else [name for name in there if name not in (*PARTS, RECORD)]
     if strange:
-        raise LmrError(f"--class-folders {folder}: holds {strange[0]}, which is of no split; give another folder")
+        raise LmrError(f"`class_folders` {folder}: holds {strange[0]}, which is of no split; give another folder")
     if overwrite:
         return
     if record != tree.identity:
-        raise LmrError(f"--class-folders {folder}: holds another split; give another folder or --overwrite")
+        raise LmrError(f"`class_folders` {folder}: holds another split; give another folder or `overwrite`")
     allowed = {RECORD, *tree.links}
     for path in _files_below(folder):
         if path not in allowed and _written_for(path) not in allowed:
-            raise LmrError(f"--class-folders {folder}: holds {path}, which is not of this split; take it out")
+            raise LmrError(f"`class_folders` {folder}: holds {path}, which is not of this split; take it out")
 
 
 def is_tree(folder: Path) -> bool:
-    """Whether a folder with a split.json is one of links, not one of manifests."""
+    """Tells a folder of links from one of manifests; both have a split.json."""
     return any((folder / part).is_dir() for part in PARTS)
 
 
@@ -94,15 +94,15 @@ def require_record(folder: Path) -> None:
         raise LmrError(f"{folder} is unfinished; run the same lmr split again")
 
 
-def make_class_folders(tree: Tree, how: How, on_done: Callable[[int], None]) -> int:
+def make_class_folders(tree: Tree, how: How, progress: Progress) -> int:
     """Makes what is missing of the tree and returns how many links that was. Raises LmrError when it cannot.
 
-    A picture in a tar, where no link can lead, is copied, which is said.
+    An image in a tar, where no link can lead, is copied, which is said.
     """
     folder, n_new = tree.folder, 0
     n_in_tars = sum(not os.path.exists(picture) for picture in tree.links.values())
     if n_in_tars and how != "copy":
-        warn(
+        progress.warn(
             f"{folder}: {counted(n_in_tars, 'picture')} {agreeing(n_in_tars, 'is in a tar', 'are in tars')}, "
             f"where no link can lead; "
             f"{agreeing(n_in_tars, 'it is', 'they are')} copied"
@@ -116,22 +116,24 @@ def make_class_folders(tree: Tree, how: How, on_done: Callable[[int], None]) -> 
         for path in [path for path in _files_below(folder) if _written_for(path)]:
             (folder / path).unlink()  # of a run that was killed
         _write_record(folder, tree.identity, "unfinished")
+        progress.begin("linking", len(tree.links))
         for done, (link, picture) in enumerate(tree.links.items(), start=1):
             n_new += _link(folder / link, picture, how)
             if done % _LINKS_A_STEP == 0:
-                on_done(_LINKS_A_STEP)
-        on_done(len(tree.links) % _LINKS_A_STEP)
+                progress.add(_LINKS_A_STEP)
+        progress.add(len(tree.links) % _LINKS_A_STEP)
+        progress.end()
         flush_tree(folder)
         _write_record(folder, tree.identity, "finished")
     except OSError as error:
         no_room = how == "copy" or error.errno == errno.ENOSPC
-        advice = "give another folder or make room" if no_room else "give --links copy or another folder"
-        raise LmrError(f"--class-folders {folder}: {error.strerror}; {advice}") from error
+        advice = "give another folder or make room" if no_room else "give `links` copy or another folder"
+        raise LmrError(f"`class_folders` {folder}: {error.strerror}; {advice}") from error
     return n_new
 
 
 def _link(place: Path, picture: str, how: How) -> bool:
-    """Whether it was missing."""
+    """Makes a link that is missing; returns whether it was."""
     if not os.path.exists(picture):
         how = "copy"
     if _is_there(place, picture, how):
@@ -160,7 +162,7 @@ def _is_there(place: Path, picture: str, how: How) -> bool:
 
 
 def _n_bytes(picture: str) -> int:
-    """Of a file, or of a picture in a tar; -1 when it is not there."""
+    """Size of a file, or of an image in a tar; -1 when it is not there."""
     if os.path.exists(picture):
         return os.stat(picture).st_size
     try:
