@@ -11,8 +11,8 @@ import click
 from retrieval.errors import LmrError
 from retrieval.words import shortened, visible
 
-# A parameter within a message, not one of the types that errors of JSON files name.
-_WORD = re.compile(r"(?<![^\s(])`(?!(?:object|array|str|int|float|bool|null)`)([a-z][a-z0-9_]*)`(?!\w)")
+# A parameter within a message of the library; not a field or type, which the reader of JSON quotes in the same way.
+_WORD = re.compile(r"(?<![^\s(])(?<!field )(?<!Expected )(?<!got )`([a-z][a-z0-9_]*)`(?!\w)")
 _LINE_CHARACTERS = 4000
 _TAIL_CHARACTERS = 1000  # of a line that is cut: what to do is said at the end
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tiny_set import HERE, done, refused, run, write_csv
 
-from cli.terminal import shown, shown_line, shown_lines, warn, warn_lines
+from cli.terminal import shown, shown_line, shown_lines, warn, warn_lines, with_options
 
 HOSTILE = "a\x1b[2J\x1b]0;title\x07\r\x08\x9b31m\u202egpj\u200b\ufeff\x7f\u2028z"
 ESCAPED = r"a\x1b[2J\x1b]0;title\x07\x0d\x08\x9b31m\u202egpj\u200b\ufeff\x7f\u2028z"
@@ -198,3 +198,11 @@ def test_a_result_that_finds_no_room_is_one_line(tiny_set):
     assert result.stderr.decode() == (
         "Error: the result cannot be printed: No space left on device; send stdout to another place\n"
     )
+
+
+def test_parameters_of_messages_become_options_and_nothing_else_does():
+    assert with_options("give `overwrite`, or another `n_dimensions` (`retry_unreadable`)") == (
+        "give --overwrite, or another --dimensions (--retry-unreadable)"
+    )
+    for text in ("Expected `object`, got `array` - at `$.files`", "missing required field `counts`", "`a`b", "x`a`"):
+        assert with_options(text) == text
