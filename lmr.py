@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import numpy as np
 
 from index.answer import Answer, LandmarkScore, Neighbour
+from index.build_index import BuildJob
 from retrieval.download.job import ArchiveJob, ArchiveReport, DownloadJob
 from retrieval.embed.job import EmbedJob
 from retrieval.jobs import argument_names, build
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from index.answers import Answers
+    from index.folder.build import BuildReport
     from index.folder.folder import IndexFolder
     from retrieval.arrays import FloatArray
     from retrieval.download.summary import DownloadPlan, DownloadReport
@@ -47,6 +49,7 @@ __all__ = [
     "LandmarkScore",
     "Landmarks",
     "Neighbour",
+    "build_index",
     "download",
     "download_tars",
     "embed",
@@ -131,6 +134,20 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
     from retrieval.embed import job as flow
 
     return flow.embed(job)
+
+
+@_takes(BuildJob)
+def build_index(job: BuildJob) -> "BuildReport":
+    """Builds an index folder from descriptor stores; what was done, and what became of its calibration.
+
+    Raises LmrError for stores that do not fit each other or the model, and for a folder that was made from something
+    else, which `overwrite` replaces.
+
+    >>> report = lmr.build_index(["train.h5"], background=["background.h5"], dimensions=256)  # doctest: +SKIP
+    """
+    from index import build_index as flow
+
+    return flow.build_index(job)
 
 
 class Landmarks:

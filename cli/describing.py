@@ -164,23 +164,3 @@ def describe(
             overwrite = values["overwrite"]
         embed_manifest(manifest, images, model, output, {**values, "overwrite": overwrite})
         return read_store(output)
-
-
-def card_of_store(model: Path, store: "Descriptors") -> "Card":
-    """The model's card with the preparation, flip and part of the store. LmrError when another model made the store."""
-    from retrieval.embed.load import onnx_path, open_card
-    from retrieval.store.info import model_difference
-
-    card = open_card(model)
-    if onnx_path(model) is None:
-        card = card.described_as(store.info.model, store.info.image_spec)
-    if card.fingerprint != store.info.fingerprint:
-        what = model_difference(store.info.made_by, card.to_json())
-        raise LmrError(f"{store.source} does not fit {model}: {what}; give the model that made it")
-    if card.d not in (None, store.info.d):
-        raise LmrError(
-            f"{store.source} has descriptors of {counted(store.info.d, 'column')}, {model} makes {card.d}; it "
-            f"is damaged or "
-            "was made by another program: embed again into another file"
-        )
-    return card

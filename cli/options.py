@@ -350,7 +350,7 @@ def _job_parameter(word: str, hint: Any, item: "Field[Any]") -> Callable[[F], F]
     kind = get_args(kind)[0] if is_many else kind
     if told.is_argument:
         is_needed = default is MISSING
-        given: dict[str, Any] = {} if is_needed else {"default": default}
+        given: dict[str, Any] = {} if is_needed or is_many else {"default": default}
         return click.argument(
             word, type=_click_type(kind, told), nargs=-1 if is_many else 1, required=is_needed, **given
         )

@@ -127,7 +127,7 @@ def _principal(covariance: FloatArray, n: int, n_dimensions: int | None) -> tupl
     if not kept.any():
         raise LmrError(
             f"whitening needs descriptors that differ, the {n:,} given {agreeing(n, 'does', 'do')} not; give "
-            f"--whitening-power 0"
+            "`whitening_power` 0"
         )
     variance, components = variance[kept], components[:, kept]
     largest = np.take_along_axis(components, np.abs(components).argmax(axis=0)[None], axis=0)
@@ -144,13 +144,13 @@ def _shrunk_within(vectors: FloatArray, landmark: IntArray) -> FloatArray:
         fourth += float((np.einsum("nd,nd->n", differences, differences) ** 2).sum())
     if n == 0:
         raise LmrError(
-            "supervised whitening needs landmarks with two pictures or more, there are none; give --whitening pca"
+            "supervised whitening needs landmarks with two pictures or more, there are none; give `whitening` pca"
         )
     covariance /= n
     scale = np.trace(covariance) / d
     if scale <= np.finfo(np.float64).eps ** 2:
         raise LmrError(
-            "supervised whitening needs pictures of one landmark that differ, there are none; give --whitening pca"
+            "supervised whitening needs pictures of one landmark that differ, there are none; give `whitening` pca"
         )
     squares = float((covariance**2).sum())
     off = squares - d * scale**2  # squared distance from the multiple of the identity

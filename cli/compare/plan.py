@@ -168,9 +168,11 @@ def _further_values(recipe: Recipe, options: Options) -> list[dict[str, Any]]:
 
 def _require_values(step: str, config: Path) -> None:
     """LmrError for values that have the right form, but that the command could not use."""
-    from cli.build_index import build_options
     from cli.network import description_of, require_network
     from cli.train import require_used, training_config
+    from index.folder.config import BuildOptions
+    from retrieval.jobs import build as build_job
+    from retrieval.jobs import words_of
 
     context = _context(step, config)
     if context.params.get("backbone"):
@@ -178,7 +180,8 @@ def _require_values(step: str, config: Path) -> None:
     if step == "embed":
         description_of(context.params)
     if step == "build-index":
-        build_options(context.params)
+        known = {word for word, _, _ in words_of(BuildOptions)}
+        build_job(BuildOptions, {word: value for word, value in context.params.items() if word in known})
     if step == "train":
         with context:
             stages, given = read_stages(), given_options()

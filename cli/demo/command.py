@@ -231,8 +231,9 @@ def _index(
     demo: "DemoSet", made_by: "tuple[Path, ImageSpec]", index_path: Path, stores: Path, values: dict[str, Any]
 ) -> Path:
     """The index folder of a model and a preparation, with the stores that it is built from."""
-    from cli.build_index import build_from_stores
+    import lmr
     from cli.describing import embed_manifest
+    from cli.progress import TerminalProgress
     from retrieval.data.manifest import read_manifest
     from retrieval.models.checkpoint import read_card
 
@@ -243,9 +244,18 @@ def _index(
         if manifest.exists():
             paths.append(stores / f"{manifest.stem}.h5")
             embed_manifest(read_manifest(manifest), demo.images, (model, card), paths[-1], values)
-    background = tuple(paths[1:])
-    build = {"background": background, "names": demo.names}
-    build_from_stores(tuple(paths[:1]), model, index_path, values | build | {"overwrite": True})
+    with TerminalProgress() as progress:
+        lmr.build_index(
+            paths[:1],
+            output=index_path,
+            model=model,
+            background=paths[1:],
+            names=demo.names,
+            overwrite=True,
+            device=values["device"],
+            workers=values["workers"],
+            progress=progress,
+        )
     return index_path
 
 

@@ -39,7 +39,7 @@ def leave_one_out(folder: IndexFolder, *, seed: int = 0) -> LeaveOneOut:
     """
     if not folder.refinement.is_off:
         raise LmrError(
-            f"{folder.path} was built with --augment, --expand or --rerank, by which pictures borrow from each other, "
+            f"{folder.path} was built with `augment`, `expand` or `rerank`, by which pictures borrow from each other, "
             "so that none can be left out; evaluate queries, or an index without these"
         )
     rows, rule = folder.rows, folder.rule

@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ import numpy as np
 
 from index.background import background_similarity
 from index.calibrate.calibration import Calibration
+from index.folder.config import BuildOptions, ThumbnailPlan
 from index.folder.folder import (
     AUGMENTED,
     BACKGROUND,
@@ -37,12 +38,9 @@ from index.folder.folder import (
 )
 from index.folder.inputs import BuildInputs, Pictures, gather
 from index.folder.rows import Background, Rows, write_background, write_rows
-from index.folder.thumbnail_config import ThumbnailPlan
 from index.folder.thumbnails import write_thumbnails
-from index.rerank.config import Refinement
 from index.rerank.expansion import augment
-from index.search.flat import FlatIndex, Storage
-from index.vote import VoteRule
+from index.search.flat import FlatIndex
 from index.whitening import Whitening, fit_supervised_whitening, fit_whitening
 from retrieval.arrays import FloatArray
 from retrieval.data.names import Name
@@ -50,33 +48,10 @@ from retrieval.errors import DamageError, LmrError
 from retrieval.files.atomic import write_text
 from retrieval.files.folders import current_folder, replacing_folder
 from retrieval.files.lock import lock_path, output_lock
+from retrieval.progress import SILENT, Progress
 
 RECALL_K = 20  # neighbours compared; as many as vote by default
 N_RECALL_QUERIES = 200  # rows; the standard error of the recall is then below 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class BuildOptions:
-    """How descriptors become an index.
-
-    whitening: by the spread of all descriptors, or learnt from pairs of one landmark. whitening_power: of the standard
-    deviations that are divided by, None = not whitened. refinement: what is done with neighbours beyond one search.
-    n_dimensions: kept by the whitening, None = min(512, d). m: background neighbours of b(i).
-    """
-
-    storage: Storage = "float32"
-    whitening: Literal["pca", "supervised"] = "pca"
-    whitening_power: float | None = 0.5
-    n_dimensions: int | None = None
-    m: int = VoteRule().m
-    refinement: Refinement = field(default_factory=Refinement)
-
-    def __post_init__(self) -> None:
-        if self.whitening_power is None and (self.n_dimensions is not None or self.whitening != "pca"):
-            given = (
-                f"--whitening {self.whitening}" if self.n_dimensions is None else f"--dimensions {self.n_dimensions}"
-            )
-            raise LmrError(f"{given} is of the whitening, which --whitening-power 0 leaves out; give one of them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +60,7 @@ class BuildReport:
 
     kept, lost: the calibration of the index that was replaced, where the new one answers alike, and where it does not.
     not_read: why that index or its calibration could not be read, '' where it could or none was there.
+    recalibrated: what took the place of the lost calibration, where that was asked for.
     """
 
     state: Literal["built", "unchanged"]
@@ -93,6 +69,7 @@ class BuildReport:
     kept: Calibration | None = None
     lost: Calibration | None = None
     not_read: str = ""
+    recalibrated: Calibration | None = None
 
 
 def build_folder(
@@ -103,6 +80,7 @@ def build_folder(
     overwrite: bool = False,
     device: str = "auto",
     thumbnails: ThumbnailPlan | None = None,
+    progress: Progress = SILENT,
 ) -> BuildReport:
     """Builds an index folder, or does nothing where the same inputs and options made the one that is there.
 
@@ -120,10 +98,19 @@ def build_folder(
         if found:
             return BuildReport("unchanged", found, n_unreadable)
         if path.exists() and not is_index_folder(path) and not _is_empty(path):
-            raise LmrError(f"{path} exists and is not an index folder; choose another --output")
+            raise LmrError(f"{path} exists and is not an index folder; choose another `output`")
         before, calibration, not_read = _calibrated_before(path)
         with replacing_folder(path) as folder:
-            info = _write_folder(folder, pictures, inputs, (options, digest, device), thumbnails)
+            info = _write_folder(
+                folder,
+                pictures,
+                inputs,
+                options,
+                digest=digest,
+                device=device,
+                thumbnails=thumbnails,
+                progress=progress,
+            )
             keeps = calibration is not None and before is not None and _answers_alike(before, info)
             if calibration is not None and keeps:
                 origin = replace(calibration.origin, index_digest=digest)
@@ -199,20 +186,27 @@ def _find_same(path: Path, digest: str, thumbnail_px: int) -> FolderInfo | None:
             if found == thumbnail_px:
                 return info
     except DamageError as error:
-        raise LmrError(f"{error}; --overwrite replaces it") from error
+        raise LmrError(f"{error}; `overwrite` replaces it") from error
     if info.inputs_digest == digest:
         raise LmrError(
             f"{path} exists and was built with thumbnails of {found} pixels, not {thumbnail_px}; "
-            "--overwrite replaces it"
+            "`overwrite` replaces it"
         )
-    raise LmrError(f"{path} exists and was built from other descriptors or options; --overwrite replaces it")
+    raise LmrError(f"{path} exists and was built from other descriptors or options; `overwrite` replaces it")
 
 
 def _write_folder(
-    folder: Path, pictures: Pictures, inputs: BuildInputs, how: tuple[BuildOptions, str, str], thumbnails: ThumbnailPlan
+    folder: Path,
+    pictures: Pictures,
+    inputs: BuildInputs,
+    options: BuildOptions,
+    *,
+    digest: str,
+    device: str,
+    thumbnails: ThumbnailPlan,
+    progress: Progress,
 ) -> FolderInfo:
-    """Writes every file into an empty folder, index.json last. how: options, digest of the inputs, device."""
-    options, digest, device = how
+    """Writes every file into an empty folder, index.json last. digest: of the inputs."""
     _copy_model(inputs.model_path, folder / MODEL)
     whitening = _fit(pictures, options)
     vectors, background = pictures.vectors, pictures.background
@@ -233,7 +227,7 @@ def _write_folder(
     _write_names(folder / NAMES, pictures, inputs.names)
     n_small = 0
     if thumbnails.side_px:
-        n_small = write_thumbnails(folder / THUMBNAILS, pictures.path.tolist(), thumbnails, digest)
+        n_small = write_thumbnails(folder / THUMBNAILS, pictures.path.tolist(), thumbnails, digest, progress)
     info = FolderInfo(
         fingerprint=pictures.fingerprint,
         inputs_digest=digest,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from index.folder.thumbnail_config import ThumbnailPlan
+from index.folder.config import ThumbnailPlan
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import write_error
 from retrieval.files.hdf5 import new_hdf5, open_hdf5
@@ -16,6 +16,7 @@ from retrieval.images.decode import decode
 from retrieval.images.limits import contain
 from retrieval.images.source import read_picture
 from retrieval.parallel import run_tasks
+from retrieval.progress import SILENT, Progress
 
 _QUALITY = 78  # of the JPEGs
 _BLOCK_BYTES = 1 << 20  # of JPEGs, gathered before they are written
@@ -58,14 +59,16 @@ def read_shown(picture: str, kept: Kept | None) -> bytes:
         return small
 
 
-def write_thumbnails(path: Path, pictures: Sequence[str], plan: ThumbnailPlan, digest: str) -> int:
+def write_thumbnails(
+    path: Path, pictures: Sequence[str], plan: ThumbnailPlan, digest: str, progress: Progress = SILENT
+) -> int:
     """Writes the thumbnails of pictures by their paths, one after the other; returns how many could be made.
 
     Memory holds about a megabyte of them. Raises LmrError when the file cannot be written.
     """
     offset = np.zeros(len(pictures) + 1, dtype=np.int64)
     n_made, block = 0, bytearray()
-    plan.on_begin(len(pictures))
+    progress.begin("thumbnails", len(pictures))
     try:
         with new_hdf5(path) as file:
             file.attrs[_DIGEST] = digest
@@ -77,11 +80,12 @@ def write_thumbnails(path: Path, pictures: Sequence[str], plan: ThumbnailPlan, d
                 if len(block) >= _BLOCK_BYTES:
                     _append(file["jpeg"], block)
                     block = bytearray()
-                plan.on_done(1)
+                progress.add(1)
             _append(file["jpeg"], block)
             file["offset"] = offset
     except OSError as error:
         raise write_error(path, error) from error
+    progress.end()
     return n_made
 
 

@@ -38,7 +38,7 @@ def score(submission: Submission, solution: Solution) -> Scores:
         others = f" and {unknown.sum() - 1} others" if unknown.sum() > 1 else ""
         raise LmrError(
             f"{submission.source}:{submission.line[row]}: id {submission.image_id[row]}{others} not in "
-            f"{solution.source}; where that holds only a part of the test set, give --ignore-unknown"
+            f"{solution.source}; where that holds only a part of the test set, give `ignore_unknown`"
         )
     kept = {half: np.isin(solution.usage.astype(str), usages) for half, usages in HALVES.items()}
     if not kept["All"].any():

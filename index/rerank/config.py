@@ -1,4 +1,4 @@
-"""What may be done about neighbours beyond one search: rows and queries that borrow from their neighbours.
+"""Options of query expansion, database augmentation and reranking.
 
 All of it is off by default, and stored with the index, so that a query needs no option for it.
 """
@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from retrieval.errors import LmrError
+from retrieval.jobs import option
 
 MOST_REFINED = 10_000  # neighbours of one query or row
 FEWEST_RERANKED = 100  # rows; so many neighbours are listed when an index is evaluated
@@ -14,35 +15,36 @@ FEWEST_RERANKED = 100  # rows; so many neighbours are listed when an index is ev
 
 @dataclass(frozen=True, slots=True)
 class Refinement:
-    """Which of three things is done, 0 = not, and how.
+    """Database augmentation, query expansion and reranking, each off at 0.
 
-    n_augment: neighbours that each row borrows from when the index is built; n_expand: those that each query borrows
-    from; alpha: power of the similarity that a neighbour counts with. n_rerank: best rows that are scored again,
-    from the rerank_neighbours nearest among them, each counting rerank_weight times its similarity.
     The defaults are those of the papers that index/rerank/expansion.py names.
     """
 
-    n_augment: int = 0
-    augment_alpha: float = 3.0
-    n_expand: int = 0
-    expand_alpha: float = 3.0
-    n_rerank: int = 0
-    rerank_neighbours: int = 9
-    rerank_weight: float = 0.15
+    n_augment: int = option(
+        0, help="Database augmentation: neighbours that each row of the index is averaged with; 0 = off."
+    )
+    augment_alpha: float = option(3.0, help="Power of the similarity that these are weighted by.")
+    n_expand: int = option(0, help="Alpha query expansion: neighbours that each query is averaged with; 0 = off.")
+    expand_alpha: float = option(3.0, help="Power of the similarity that these are weighted by.")
+    n_rerank: int = option(
+        0, help="Best rows that are scored again by their own neighbours (SuperGlobal), 100 or more; 0 = off."
+    )
+    rerank_neighbours: int = option(9, help="Neighbours that each of them is averaged with.")
+    rerank_weight: float = option(0.15, help="Weight of these, times their similarity.")
 
     def __post_init__(self) -> None:
         for name in ("n_augment", "n_expand"):
             if not 0 <= getattr(self, name) <= MOST_REFINED:
                 limits = f"0 (off) to {MOST_REFINED:,}"
-                raise LmrError(f"--{name.removeprefix('n_')} must be {limits}, got {getattr(self, name)}")
+                raise LmrError(f"`{name}` must be {limits}, got {getattr(self, name)}")
         for name in ("augment_alpha", "expand_alpha", "rerank_weight"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise LmrError(f"--{name.replace('_', '-')} must be 0 or more, got {getattr(self, name)}")
+                raise LmrError(f"`{name}` must be 0 or more, got {getattr(self, name)}")
         if self.n_rerank and not FEWEST_RERANKED <= self.n_rerank <= MOST_REFINED:
             limits = f"0 (off) or {FEWEST_RERANKED} to {MOST_REFINED:,}"
-            raise LmrError(f"--rerank must be {limits}, got {self.n_rerank}")
+            raise LmrError(f"`n_rerank` must be {limits}, got {self.n_rerank}")
         if not 1 <= self.rerank_neighbours < FEWEST_RERANKED:
-            raise LmrError(f"--rerank-neighbours must lie in 1 to {FEWEST_RERANKED - 1}, got {self.rerank_neighbours}")
+            raise LmrError(f"`rerank_neighbours` must lie in 1 to {FEWEST_RERANKED - 1}, got {self.rerank_neighbours}")
 
     @property
     def is_off(self) -> bool:

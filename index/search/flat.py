@@ -264,7 +264,7 @@ def counts_products() -> bool:
 def _gpu(device: str) -> int | None:
     """The number of the GPU that `device` means, None for the CPU."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-        raise LmrError(f"--device {device}: not a device; use auto, cpu, cuda, cuda:N or mps")
+        raise LmrError(f"`device` {device}: not a device; use auto, cpu, cuda, cuda:N or mps")
     import faiss
 
     n_gpus = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
@@ -272,7 +272,7 @@ def _gpu(device: str) -> int | None:
         return None
     number = int(device.partition(":")[2] or 0)
     if number >= n_gpus:
-        raise LmrError(f"--device {device}: FAISS sees {n_gpus} GPUs; give --device cpu or auto")
+        raise LmrError(f"`device` {device}: FAISS sees {n_gpus} GPUs; give `device` cpu or auto")
     return number
 
 

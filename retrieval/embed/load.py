@@ -2,10 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retrieval.embed.embedder import Describer
 from retrieval.errors import LmrError
 from retrieval.models.card import CARD, Card, Description, read_any_card, require_weights
+from retrieval.words import counted
+
+if TYPE_CHECKING:
+    from retrieval.store.store import Descriptors
 
 ONNX_NAME = "model.onnx"  # of an exported network that stands in a model folder in place of weights
 
@@ -33,6 +38,24 @@ def describe_otherwise(model: Path, card: Card, how: Description) -> Card:
     if onnx_path(model) is not None and changed != card:
         raise LmrError(f"{model} describes pictures as it was exported; run lmr export with the same options")
     return changed
+
+
+def card_of_store(model: Path, store: "Descriptors") -> "Card":
+    """The model's card with the preparation, flip and part of the store. LmrError when another model made the store."""
+    from retrieval.store.info import model_difference
+
+    card = open_card(model)
+    if onnx_path(model) is None:
+        card = card.described_as(store.info.model, store.info.image_spec)
+    if card.fingerprint != store.info.fingerprint:
+        what = model_difference(store.info.made_by, card.to_json())
+        raise LmrError(f"{store.source} does not fit {model}: {what}; give the model that made it")
+    if card.d not in (None, store.info.d):
+        raise LmrError(
+            f"{store.source} has descriptors of {counted(store.info.d, 'column')}, {model} makes {card.d}; it "
+            "is damaged or was made by another program: embed again into another file"
+        )
+    return card
 
 
 def plan_describer(

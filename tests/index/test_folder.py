@@ -225,7 +225,7 @@ def test_another_build_is_refused_or_replaces(tmp_path, model, change):
     if change == "vectors":
         stores = [replace(TRAIN, vectors=TRAIN.vectors * np.linspace(1, 2, 8, dtype=np.float32))]
     assert refusal(build, tmp_path / "l", model, stores, options) == (
-        f"{tmp_path / 'l'} exists and was built from other descriptors or options; --overwrite replaces it"
+        f"{tmp_path / 'l'} exists and was built from other descriptors or options; `overwrite` replaces it"
     )
     assert build(tmp_path / "l", model, stores, options, overwrite=True).state == "built"
     assert build(tmp_path / "l", model, stores, options).state == "unchanged"
@@ -236,7 +236,7 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path, model):
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "index.json").write_text("{}")
-    expected = f"{photos} exists and is not an index folder; choose another --output"
+    expected = f"{photos} exists and is not an index folder; choose another `output`"
     assert refusal(build, photos, model) == expected
     assert refusal(build, photos, model, overwrite=True) == expected
     assert (photos / "index.json").read_text() == "{}"
@@ -308,7 +308,7 @@ def test_a_changed_a_shortened_and_a_missing_file_are_named(tmp_path, model, nam
     assert refusal(open_folder, folder) == (
         f"{folder / name} is missing; copy the whole folder or run lmr build-index again"
     )
-    assert refusal(build, folder, model).endswith("; --overwrite replaces it")
+    assert refusal(build, folder, model).endswith("; `overwrite` replaces it")
     assert build(folder, model, overwrite=True).state == "built"
 
 

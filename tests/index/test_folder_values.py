@@ -78,7 +78,7 @@ def test_an_index_json_that_cannot_be_is_one_line(folder, case):
         ([], "options.refinement is damaged or of another version (Expected `object`, got `array`)"),
         ({"n_expand": "3"}, "options.refinement is damaged or of another version (Expected `int`, got `str` - at "
          "`$.n_expand`)"),
-        ({"n_expand": 10**12}, "options.refinement: --expand must be 0 (off) to 10,000, got 1000000000000"),
+        ({"n_expand": 10**12}, "options.refinement: `n_expand` must be 0 (off) to 10,000, got 1000000000000"),
     ],
 )  # fmt: skip
 def test_a_refinement_that_cannot_be_is_one_line(folder, refinement, reason):

@@ -15,8 +15,8 @@ from index.evaluate.evaluation import queries_of
 from index.evaluate.leakage import find_leaks
 from index.evaluate.look_alikes import Looking, look_the_same
 from index.evaluate.measurement import measure_left_out, measure_store
+from index.folder.config import ThumbnailPlan
 from index.folder.folder import open_folder
-from index.folder.thumbnail_config import ThumbnailPlan
 from index.folder.thumbnails import Thumbnails, write_thumbnails
 from index.sketches import pack_sketches, sketches, unpack_sketches
 from index.vote import VoteRule

@@ -165,7 +165,7 @@ def test_no_row_can_be_left_out_where_rows_borrow_from_each_other(refined):
     with pytest.raises(LmrError) as error:
         leave_one_out(refined)
     assert str(error.value) == (
-        f"{refined.path} was built with --augment, --expand or --rerank, by which pictures borrow from each other, "
+        f"{refined.path} was built with `augment`, `expand` or `rerank`, by which pictures borrow from each other, "
         "so that none can be left out; evaluate queries, or an index without these"
     )
 
@@ -173,12 +173,12 @@ def test_no_row_can_be_left_out_where_rows_borrow_from_each_other(refined):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"n_expand": -1}, "--expand must be 0 (off) to 10,000, got -1"),
-        ({"n_augment": -2}, "--augment must be 0 (off) to 10,000, got -2"),
-        ({"expand_alpha": float("nan")}, "--expand-alpha must be 0 or more, got nan"),
-        ({"rerank_weight": -0.5}, "--rerank-weight must be 0 or more, got -0.5"),
-        ({"n_rerank": 99}, "--rerank must be 0 (off) or 100 to 10,000, got 99"),
-        ({"rerank_neighbours": 0}, "--rerank-neighbours must lie in 1 to 99, got 0"),
+        ({"n_expand": -1}, "`n_expand` must be 0 (off) to 10,000, got -1"),
+        ({"n_augment": -2}, "`n_augment` must be 0 (off) to 10,000, got -2"),
+        ({"expand_alpha": float("nan")}, "`expand_alpha` must be 0 or more, got nan"),
+        ({"rerank_weight": -0.5}, "`rerank_weight` must be 0 or more, got -0.5"),
+        ({"n_rerank": 99}, "`n_rerank` must be 0 (off) or 100 to 10,000, got 99"),
+        ({"rerank_neighbours": 0}, "`rerank_neighbours` must lie in 1 to 99, got 0"),
     ],
 )
 def test_a_refinement_that_cannot_be_is_one_line(values, message):

@@ -128,7 +128,7 @@ def test_an_unknown_id_is_refused_with_its_line():
         score(recognition({"a": None, "x": None, "y": ("oslo", 1.0)}), recognition_truth(TRUTH))
     assert str(error.value) == (
         "submission.csv:3: id x and 1 others not in solution.csv; "
-        "where that holds only a part of the test set, give --ignore-unknown"
+        "where that holds only a part of the test set, give `ignore_unknown`"
     )
 
 

@@ -208,13 +208,13 @@ def test_a_gpu_that_is_not_there_is_an_error_that_names_it(monkeypatch):
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
     with pytest.raises(LmrError) as error:
         FlatIndex.build(unit(4, 4), device="cuda:1")
-    assert str(error.value) == "--device cuda:1: FAISS sees 0 GPUs; give --device cpu or auto"
+    assert str(error.value) == "`device` cuda:1: FAISS sees 0 GPUs; give `device` cpu or auto"
 
 
 def test_a_device_that_does_not_exist_is_an_error():
     with pytest.raises(LmrError) as error:
         FlatIndex.build(unit(4, 4), device="gpu")
-    expected = "--device gpu: not a device; use auto, cpu, cuda, cuda:N or mps"
+    expected = "`device` gpu: not a device; use auto, cpu, cuda, cuda:N or mps"
     assert str(error.value) == expected
 
 

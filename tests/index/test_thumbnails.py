@@ -11,12 +11,13 @@ from PIL import Image
 
 from index.folder import thumbnails as module
 from index.folder.build import BuildOptions, build_folder
+from index.folder.config import ThumbnailPlan
 from index.folder.folder import open_folder, read_info, write_info
 from index.folder.inputs import BuildInputs
-from index.folder.thumbnail_config import ThumbnailPlan
 from index.folder.thumbnails import Thumbnails, make_thumbnail, write_thumbnails
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
+from retrieval.progress import Recorder
 
 COLOURS = {"red.png": (220, 20, 30), "green.png": (10, 180, 40), "blue.png": (20, 30, 200)}
 
@@ -85,7 +86,7 @@ def test_the_same_thumbnails_are_unchanged_and_others_are_refused(tmp_path, pict
     with pytest.raises(LmrError) as error:
         build(paths, 0)
     assert str(error.value) == (
-        f"{tmp_path / 'landmarks'} exists and was built with thumbnails of 20 pixels, not 0; --overwrite replaces it"
+        f"{tmp_path / 'landmarks'} exists and was built with thumbnails of 20 pixels, not 0; `overwrite` replaces it"
     )
     digest = read_info(tmp_path / "landmarks").inputs_digest
     assert build(paths, 0, overwrite=True).info.inputs_digest == digest, "a calibration still fits"
@@ -114,10 +115,9 @@ def test_thumbnails_of_another_index_in_the_same_place_are_not_shown(tmp_path, p
 
 def test_many_are_written_in_blocks_with_their_number_told(tmp_path, pictures, monkeypatch):
     monkeypatch.setattr(module, "_BLOCK_BYTES", 1000)
-    told = []
-    plan = ThumbnailPlan(40, on_begin=lambda n: told.append(f"of {n}"), on_done=told.append)
-    assert write_thumbnails(tmp_path / "t.h5", pictures * 10, plan, "one") == 30
-    assert told == ["of 30", *[1] * 30]
+    told = Recorder()
+    assert write_thumbnails(tmp_path / "t.h5", pictures * 10, ThumbnailPlan(40), "one", told) == 30
+    assert (told.begun, told.added) == ([30], [1] * 30)
     shown = Thumbnails(tmp_path / "t.h5", "one")
     assert [shown.read(row) for row in range(30)] == [make_thumbnail(path, 40) for path in pictures] * 10
 

@@ -98,7 +98,7 @@ def test_vectors_that_do_not_differ_cannot_be_whitened(n):
     with pytest.raises(LmrError) as error:
         fit_whitening(np.full((n, 4), 0.1))
     do = "does" if n == 1 else "do"
-    expected = f"whitening needs descriptors that differ, the {n} given {do} not; give --whitening-power 0"
+    expected = f"whitening needs descriptors that differ, the {n} given {do} not; give `whitening_power` 0"
     assert str(error.value) == expected
 
 
@@ -242,10 +242,10 @@ def test_learnt_whitening_needs_pairs_that_differ():
     with pytest.raises(LmrError) as error:
         fit_supervised_whitening(vectors, without)
     assert str(error.value) == (
-        "supervised whitening needs landmarks with two pictures or more, there are none; give --whitening pca"
+        "supervised whitening needs landmarks with two pictures or more, there are none; give `whitening` pca"
     )
     with pytest.raises(LmrError) as error:
         fit_supervised_whitening(vectors[[0, 0, 1, 1]], np.array([0, 0, 1, 1], dtype=np.int32))
     assert str(error.value) == (
-        "supervised whitening needs pictures of one landmark that differ, there are none; give --whitening pca"
+        "supervised whitening needs pictures of one landmark that differ, there are none; give `whitening` pca"
     )
