@@ -64,9 +64,8 @@ def _tell_thumbnails(output: Path, report: "BuildReport", progress: "Progress") 
 def _tell_calibration(output: Path, report: "BuildReport", progress: "Progress") -> None:
     """Says what became of the calibration of the index that was replaced."""
     if report.kept is not None:
-        progress.warn(
-            f"{output}: its calibration from {report.kept.origin.source} is kept; the new index answers alike"
-        )
+        source = report.kept.origin.source
+        progress.warn(f"{output}: its calibration from {source} is kept; the new index answers alike")
     if report.not_read:
         progress.warn(f"warning: {output} is not calibrated: what it replaced could not be read: {report.not_read}")
     if report.lost is None:

@@ -246,10 +246,10 @@ def _index(
             embed_manifest(read_manifest(manifest), demo.images, (model, card), paths[-1], values)
     with TerminalProgress() as progress:
         lmr.build_index(
-            paths[:1],
+            tuple(paths[:1]),
             output=index_path,
             model=model,
-            background=paths[1:],
+            background=tuple(paths[1:]),
             names=demo.names,
             overwrite=True,
             device=values["device"],
