@@ -20,6 +20,7 @@ import numpy as np
 
 from index.answer import Answer, LandmarkScore, Neighbour
 from index.build_index import BuildJob
+from index.clean.job import CleanJob, CleanReport
 from retrieval.download.job import ArchiveJob, ArchiveReport, DownloadJob
 from retrieval.embed.job import EmbedJob
 from retrieval.jobs import argument_names, build
@@ -50,6 +51,7 @@ __all__ = [
     "Landmarks",
     "Neighbour",
     "build_index",
+    "clean",
     "download",
     "download_tars",
     "embed",
@@ -106,6 +108,23 @@ def download_tars(job: ArchiveJob) -> ArchiveReport:
     from retrieval.download import job as flow
 
     return flow.download_tars(job)
+
+
+@_takes(CleanJob)
+def clean(job: CleanJob) -> CleanReport:
+    """Finds mislabelled, duplicate, low-quality and non-landmark images, and writes the decisions; what it came to.
+
+    Raises WordsError for words that contradict each other, LmrError for what cannot be used.
+
+    >>> report = lmr.clean("train.csv", store="train.h5", background=["background.h5"])  # doctest: +SKIP
+    >>> report.counts["n_mislabelled"]                                                   # doctest: +SKIP
+    17
+    >>> lmr.clean("train.csv", review="cleaned/decisions.csv").state                     # doctest: +SKIP
+    'reviewed'
+    """
+    from index.clean import job as flow
+
+    return flow.clean(job)
 
 
 @_takes(SplitJob)

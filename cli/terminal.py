@@ -12,7 +12,7 @@ from retrieval.errors import LmrError
 from retrieval.words import shortened, visible
 
 # A parameter within a message of the library; not a field or type, which the reader of JSON quotes in the same way.
-_WORD = re.compile(r"(?<![^\s(])(?<!field )(?<!Expected )(?<!got )`([a-z][a-z0-9_]*)`(?!\w)")
+_WORD = re.compile(r"(?<![^\s('])(?<!field )(?<!Expected )(?<!got )`([a-z][a-z0-9_]*)`(?!\w)")
 _LINE_CHARACTERS = 4000
 _TAIL_CHARACTERS = 1000  # of a line that is cut: what to do is said at the end
 

@@ -32,7 +32,7 @@ Place = Literal["new", "unfinished", "finished"]
 
 
 def require_place(output: Path, identity: Identity, *, overwrite: bool) -> Place:
-    """What is in the folder, which has to be of the same inputs.
+    """Tells what is in the folder, which has to be of the same inputs.
 
     Raises LmrError for other inputs, unless overwrite; for decisions that a person has changed and that would be lost.
     """
@@ -49,7 +49,7 @@ def require_place(output: Path, identity: Identity, *, overwrite: bool) -> Place
             kind = "a cleaning" if place == "finished" else "an unfinished cleaning"
             raise LmrError(
                 f"{output} holds {kind} of other inputs ({_difference(known, identity, other[0])}); "
-                "give --overwrite or another --output"
+                "give `overwrite` or another `output`"
             )
         if place == "unfinished" or all((output / name).exists() for name in (KEPT, DECISIONS)):
             _require_kept(output, there if place == "finished" else {})
@@ -57,14 +57,14 @@ def require_place(output: Path, identity: Identity, *, overwrite: bool) -> Place
     taken = [name for name in (KEPT, DECISIONS, GALLERY) if (output / name).exists()]
     if taken and state is None:
         raise LmrError(
-            f"{output / taken[0]} exists and is of no finished cleaning; give --overwrite or another --output"
+            f"{output / taken[0]} exists and is of no finished cleaning; give `overwrite` or another `output`"
         )
     _refuse_to_lose_edits(output, state)
     return "new"
 
 
 def begin(output: Path, identity: Identity, place: Place) -> Path:
-    """The folder for what is unfinished, emptied where the place is new."""
+    """Makes the folder for what is unfinished, emptied where the place is new."""
     work = output / WORK
     try:
         if place == "new":
@@ -91,7 +91,7 @@ def finish(output: Path, identity: Identity, manifest: Manifest, decisions: Deci
 
 
 def remove_unfinished(output: Path) -> None:
-    """What a finished cleaning leaves behind when it is killed at its very end."""
+    """Removes what a finished cleaning leaves behind when it is killed at its very end."""
     shutil.rmtree(output / WORK, ignore_errors=True)
 
 
@@ -105,9 +105,9 @@ def finish_review(output: Path, manifest: Manifest, decisions: Decisions, review
     known = {} if state is None else state["inputs"]
     own = (output / DECISIONS).exists() and review.resolve() == (output / DECISIONS).resolve()
     if known.get("manifest", digest) != digest:
-        raise LmrError(f"{output} was made from another manifest than {manifest.source}; give another --output")
+        raise LmrError(f"{output} was made from another manifest than {manifest.source}; give another `output`")
     if state is None and ((output / WORK).exists() or (output / KEPT).exists()):
-        raise LmrError(f"{output} holds no finished cleaning; finish it, or give another --output")
+        raise LmrError(f"{output} holds no finished cleaning; finish it, or give another `output`")
     if not own:
         _refuse_to_lose_edits(output, state)
     given = sha256_file(review)
@@ -126,7 +126,7 @@ def finish_review(output: Path, manifest: Manifest, decisions: Decisions, review
 
 
 def read_state(output: Path) -> dict[str, Any] | None:
-    """What clean.json says, None where there is none. Raises LmrError for a damaged one or another version."""
+    """Reads what clean.json says, None where there is none. Raises LmrError for a damaged one or another version."""
     path = output / STATE
     state = _read_json(path)
     if state is None:
@@ -149,7 +149,7 @@ def require_written(output: Path) -> None:
 
 
 def has_edits(output: Path, state: Mapping[str, Any] | None) -> bool:
-    """Whether a person has changed the decisions of this cleaning since they were written."""
+    """Tells whether a person has changed the decisions of this cleaning since they were written."""
     path = output / DECISIONS
     return state is not None and path.exists() and sha256_file(path) != state.get("decisions_sha256")
 
@@ -158,14 +158,14 @@ def _require_kept(output: Path, state: Mapping[str, Any]) -> None:
     """Raises LmrError where the kept manifest is not the one that was written."""
     written = state.get("kept_sha256")
     if written is not None and sha256_file(output / KEPT) != written:
-        raise LmrError(f"{output / KEPT} was changed since it was written; move it away, or give --overwrite")
+        raise LmrError(f"{output / KEPT} was changed since it was written; move it away, or give `overwrite`")
 
 
 def _refuse_to_lose_edits(output: Path, state: Mapping[str, Any] | None) -> None:
     path = output / DECISIONS
     if has_edits(output, state):
         raise LmrError(
-            f"{path} was changed since it was written; apply it with --review {path}, or move it away to clean anew"
+            f"{path} was changed since it was written; apply it with `review` {path}, or move it away to clean anew"
         )
 
 

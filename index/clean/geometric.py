@@ -7,16 +7,39 @@ label have 30 or more inliers.
 import json
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from index.clean.config import CleaningRule
 from retrieval.arrays import FloatArray, IntArray, LongArray
+from retrieval.errors import UnreadableError
 from retrieval.files.atomic import write_error
+from retrieval.images.source import PictureSource
 from retrieval.progress import SILENT, Progress
 
+_REMEMBERED_IMAGES = 512  # whose local features, about 0.5 MB each, are kept in memory
+
 Inliers = Callable[[int, int], int]  # of two rows
+
+
+def local_matcher(source: PictureSource) -> Inliers:
+    """Counts the inliers of two rows' images; an image that cannot be read matches nothing."""
+    from retrieval.local.sift import LocalFeatures, local_features, n_inliers
+
+    @lru_cache(maxsize=_REMEMBERED_IMAGES)
+    def features(row: int) -> LocalFeatures | None:
+        try:
+            return local_features(source.read(row))
+        except UnreadableError:
+            return None
+
+    def inliers(one: int, other: int) -> int:
+        here, there = features(one), features(other)
+        return 0 if here is None or there is None else n_inliers(here, there)
+
+    return inliers
 
 
 def count_verified(

@@ -1,4 +1,4 @@
-"""All checks of a training set, in their order, to one decision a picture: the first reason that is found counts."""
+"""All checks of a training set, in their order, to one decision an image: the first reason that is found counts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,48 +9,17 @@ import numpy as np
 from index.clean.config import CleaningRule
 from index.clean.decisions import Decisions, first_labels
 from index.clean.duplicates import copies_to_leave_out, equal_files, equal_looks, outside_largest, picture_fault
+from index.clean.inputs import CleaningInputs
 from index.clean.labels import Consistency, judge_labels
 from index.clean.neighbours import Block
-from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray, read_only
+from retrieval.arrays import BoolArray, LongArray, ObjArray
 from retrieval.data.manifest import Manifest
-from retrieval.data.quality_cache import FactsTable
 from retrieval.images.quality import PictureFacts
 from retrieval.words import counted
 
 _MOST_ODDS = 1e6  # above, a number says no more
 
 Verify = Callable[[LongArray], LongArray]  # rows still kept -> how many neighbours of each one show the same place
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CleaningInputs:
-    """manifest: what is cleaned. vectors: (n, d) float32 unit, zeros where a picture has none. unreadable: row -> why.
-
-    background: (b, d) unit, of non-landmarks. facts: of the manifest's pictures, None = not measured.
-    """
-
-    manifest: Manifest
-    vectors: FloatArray
-    unreadable: dict[int, str]
-    background: FloatArray
-    facts: FactsTable | None = None
-
-    def __post_init__(self) -> None:
-        if len(self.vectors) != len(self.manifest) or self.vectors.ndim != 2:
-            raise ValueError(f"vectors must be ({len(self.manifest)}, d), got {self.vectors.shape}")
-        object.__setattr__(self, "vectors", read_only(self.vectors))
-
-    @property
-    def judged(self) -> LongArray:
-        """The rows whose label can be judged: a descriptor and one landmark."""
-        one = (self.manifest.landmark >= 0) & self.vectors.any(axis=1)
-        one[list(self.manifest.more_landmarks)] = False
-        return np.flatnonzero(one)
-
-    @property
-    def codes(self) -> IntArray:
-        """(j,) int32, landmarks of the judged rows, numbered without gaps."""
-        return np.unique(self.manifest.landmark[self.judged], return_inverse=True)[1].astype(np.int32)
 
 
 @dataclass(slots=True)
@@ -74,7 +43,7 @@ class _Findings:
 
 
 def decide(inputs: CleaningInputs, rule: CleaningRule, around: Block | None, verify: Verify | None = None) -> Decisions:
-    """The decision for each picture.
+    """Decides on each image.
 
     around: of `inputs.judged`, None where there are fewer than two. verify: called with the rows that are left.
     """
@@ -88,19 +57,19 @@ def decide(inputs: CleaningInputs, rule: CleaningRule, around: Block | None, ver
     if "quality" in rule.checks:
         _find_faults(findings, inputs, rule)
     if "duplicates" in rule.checks:
-        _find_copies(findings, inputs, rule, (around, consistency), labels)
+        _find_copies(findings, inputs, rule, labels, around=around, consistency=consistency)
     if around is not None and consistency is not None:
         if "background" in rule.checks:
             _find_background(findings, around, judged, rule)
         if "labels" in rule.checks:
-            _find_mislabelled(findings, consistency, (judged, suggested), rule)
+            _find_mislabelled(findings, consistency, judged, suggested, rule)
         if "components" in rule.checks:
-            _find_apart(findings, inputs.manifest, (around, judged), rule)
+            _find_apart(findings, inputs.manifest, around, judged, rule)
     if verify is not None:
         _find_unverified(findings, verify, judged, rule)
     final = np.where(findings.relabelled, suggested, labels)
     _find_few(findings, final, rule)
-    return _table(inputs, findings, (labels, suggested), (around, consistency))
+    return _table(inputs, findings, labels, suggested, around=around, consistency=consistency)
 
 
 def _find_unreadable(findings: _Findings, inputs: CleaningInputs) -> None:
@@ -121,11 +90,12 @@ def _find_copies(
     findings: _Findings,
     inputs: CleaningInputs,
     rule: CleaningRule,
-    seen: tuple[Block | None, Consistency | None],
     labels: ObjArray,
+    *,
+    around: Block | None,
+    consistency: Consistency | None,
 ) -> None:
-    """Of a group of copies the labelled ones come first, then those whose label is not wrong, is likely, the larger."""
-    around, consistency = seen
+    """Finds copies; those kept are the labelled ones, then those whose label is not wrong, is likely, the larger."""
     judged, n = inputs.judged, len(labels)
     pairs = [np.zeros((0, 2), dtype=np.int64)]
     n_pixels, likely, wrong = np.zeros(n), np.zeros(n), np.zeros(n)
@@ -160,9 +130,8 @@ def _find_background(findings: _Findings, around: Block, judged: LongArray, rule
 
 
 def _find_mislabelled(
-    findings: _Findings, consistency: Consistency, where: tuple[LongArray, ObjArray], rule: CleaningRule
+    findings: _Findings, consistency: Consistency, judged: LongArray, suggested: ObjArray, rule: CleaningRule
 ) -> None:
-    judged, suggested = where
     kept = findings.kept
     for i in np.flatnonzero(consistency.log_odds >= np.log(rule.odds)):
         row = int(judged[i])
@@ -172,8 +141,7 @@ def _find_mislabelled(
         findings.relabelled[row] = kept[row] and rule.relabel and consistency.confident[i]
 
 
-def _find_apart(findings: _Findings, manifest: Manifest, where: tuple[Block, LongArray], rule: CleaningRule) -> None:
-    around, judged = where
+def _find_apart(findings: _Findings, manifest: Manifest, around: Block, judged: LongArray, rule: CleaningRule) -> None:
     kept = findings.kept[judged]
     landmark = np.where(kept, manifest.landmark[judged], -1).astype(np.int32)
     joined = around.joined[kept[around.joined].all(axis=1)]
@@ -209,10 +177,12 @@ def _find_few(findings: _Findings, labels: ObjArray, rule: CleaningRule) -> None
 def _table(
     inputs: CleaningInputs,
     findings: _Findings,
-    names: tuple[ObjArray, ObjArray],
-    seen: tuple[Block | None, Consistency | None],
+    labels: ObjArray,
+    suggested: ObjArray,
+    *,
+    around: Block | None,
+    consistency: Consistency | None,
 ) -> Decisions:
-    around, consistency = seen
     n, judged = len(inputs.manifest), inputs.judged
     decision = np.where(findings.kept, "keep", np.where(findings.relabelled, "relabel", "drop")).astype(object)
     probability, log_odds = np.full(n, np.nan), np.full(n, np.nan)
@@ -224,9 +194,9 @@ def _table(
     columns: dict[str, Any] = {"label_probability": probability, "log_odds": log_odds, "neighbours": neighbours}
     return Decisions(
         image_id=inputs.manifest.image_id,
-        landmark=names[0],
+        landmark=labels,
         decision=decision,
-        suggested=names[1],
+        suggested=suggested,
         reason=findings.reason,
         evidence=findings.evidence,
         **columns,

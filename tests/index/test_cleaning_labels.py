@@ -5,10 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.clean.blocks import look_around_all
 from index.clean.config import CleaningRule
 from index.clean.labels import COUNT_POWER, RIDGE, TAU, Support, judge_labels, support
-from index.clean.neighbours import BLOCK_ROWS, centre, join_blocks, look_around, n_blocks, nearest_others
+from index.clean.neighbours import (
+    BLOCK_ROWS,
+    centre,
+    join_blocks,
+    look_around,
+    look_around_all,
+    n_blocks,
+    nearest_others,
+)
 from index.search.flat import FlatIndex
 
 
@@ -139,7 +146,7 @@ def test_blocks_on_disk_are_taken_and_damaged_ones_made_again(monkeypatch, tmp_p
     (tmp_path / names[2]).unlink()
     made_again = []
     monkeypatch.setattr(
-        "index.clean.blocks.look_around",
+        "index.clean.neighbours.look_around",
         lambda index, space, landmark, number, rule: (
             made_again.append(number) or look_around(index, space, landmark, number, rule)
         ),

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from index.clean.config import CleaningRule
 from index.clean.duplicates import copies_to_leave_out, equal_files, equal_looks, outside_largest, picture_fault
 from index.clean.geometric import count_verified
+from index.clean.inputs import CleaningInputs
 from index.clean.labels import Consistency
 from index.clean.neighbours import CentredSpace, look_around
-from index.clean.plan import CleaningInputs, decide
+from index.clean.plan import decide
 from index.search.flat import FlatIndex
 from retrieval.data.manifest import Manifest
 from retrieval.data.quality_cache import FactsTable
-from retrieval.errors import LmrError
+from retrieval.errors import LmrError, WordsError
 from retrieval.images.quality import PictureFacts
 from retrieval.progress import Recorder
 
@@ -196,14 +197,14 @@ def test_faults_of_pictures(facts, rule, fault):
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"odds": 0.5}, "odds must be at least 1, not 0.5"),
-        ({"odds": float("nan")}, "odds must be a number, not nan"),
-        ({"n_neighbours": 0}, "n_neighbours must be at least 1, not 0"),
-        ({"near_bits": 64}, "near_bits must lie in [0, 64), not 64"),
-        ({"diagonal_in": 0.0}, "diagonal_in must be positive, not 0.0"),
+        ({"odds": 0.5}, "`odds` must be at least 1, not 0.5"),
+        ({"odds": float("nan")}, "`odds` must be a number, not nan"),
+        ({"n_neighbours": 0}, "`n_neighbours` must be at least 1, not 0"),
+        ({"near_bits": 64}, "`near_bits` must lie in [0, 64), not 64"),
+        ({"diagonal_in": 0.0}, "`diagonal_in` must be positive, not 0.0"),
         ({"checks": ("labls",)}, "labls is not a check"),
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused(values, text):
-    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+    with pytest.raises(WordsError, match=f"^{re.escape(text)}$"):
         CleaningRule(**values)
