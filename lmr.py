@@ -10,11 +10,11 @@ import functools
 import inspect
 import io
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -22,8 +22,10 @@ from index.answer import Answer, LandmarkScore, Neighbour
 from index.build_index import BuildJob
 from index.clean.job import CleanJob, CleanReport
 from retrieval.download.job import ArchiveJob, ArchiveReport, DownloadJob
+from retrieval.embed.export import ExportJob
 from retrieval.embed.job import EmbedJob
 from retrieval.jobs import argument_names, build
+from retrieval.models.ensemble import EnsembleJob
 from retrieval.split.job import SplitJob
 from retrieval.words import counted, visible
 
@@ -37,7 +39,14 @@ if TYPE_CHECKING:
     from retrieval.download.summary import DownloadPlan, DownloadReport
     from retrieval.embed.embedder import Describer
     from retrieval.embed.fill import FillReport
+    from retrieval.embed.onnx_export import Exported
+    from retrieval.models.card import EnsembleCard
+    from retrieval.models.network import DescriptorModel
+    from retrieval.models.summary import Layer
     from retrieval.split.report import SplitReport
+    from retrieval.train.first_batch import SeenImage
+    from retrieval.train.lr_finder import RateTest
+    from retrieval.train.record import Trained
 
     Picture = str | Path | bytes | Image
 
@@ -55,8 +64,14 @@ __all__ = [
     "download",
     "download_tars",
     "embed",
+    "ensemble",
+    "export",
+    "find_rate",
+    "first_batch",
     "open_index",
     "split",
+    "summarise",
+    "train",
 ]
 
 N_LANDMARKS = 5  # landmarks listed with an answer
@@ -167,6 +182,89 @@ def build_index(job: BuildJob) -> "BuildReport":
     from index import build_index as flow
 
     return flow.build_index(job)
+
+
+def train(manifest: str | Path, *, stages: Sequence[Mapping[str, Any]] = (), **words: Any) -> "Trained":
+    """Trains a network on the labelled images of a manifest into a model folder; its epochs, and unreadable images.
+
+    words: those of `retrieval.train.job.TrainJob` and of its parts. stages: for each stage of training the words that
+    it has of its own, `manifest`, `negatives`, `size`, `fit` and those of the training.
+    A training that was stopped goes on where it was. Raises LmrError, TypeError for a word that there is not.
+
+    >>> trained = lmr.train("train.csv", backbone="resnet50", pretrained=True, epochs=5)  # doctest: +SKIP
+    >>> trained = lmr.train("train.csv", stages=[{"size": 112}, {"size": 224}])           # doctest: +SKIP
+    """
+    from index.evaluate.validation import make_validation
+    from retrieval.train import job as flow
+
+    return flow.train(flow.training_job({"manifest": manifest, **words}, stages), make_validation)
+
+
+def find_rate(manifest: str | Path, *, stages: Sequence[Mapping[str, Any]] = (), **words: Any) -> "RateTest":
+    """The learning rate range test: the loss at rising learning rates, and a suggestion. Takes the words of `train`.
+
+    Trains the first stage only, for a few steps; nothing is written. Raises LmrError.
+
+    >>> lmr.find_rate("train.csv", backbone="resnet50").best  # doctest: +SKIP
+    0.42
+    """
+    from retrieval.train import job as flow
+
+    return flow.find_rate(flow.training_job({"manifest": manifest, **words}, stages))
+
+
+def first_batch(manifest: str | Path, *, stages: Sequence[Mapping[str, Any]] = (), **words: Any) -> "list[SeenImage]":
+    """The first batch of a training as the network would see it, with its labels. Takes the words of `train`.
+
+    Nothing is trained or written. Raises LmrError.
+
+    >>> lmr.first_batch("train.csv", batch_size=8)[0].labels  # doctest: +SKIP
+    ('Hawa_Mahal',)
+    """
+    from retrieval.train import job as flow
+
+    return flow.first_batch(flow.training_job({"manifest": manifest, **words}, stages))
+
+
+def summarise(**words: Any) -> "tuple[list[Layer], DescriptorModel]":
+    """The layers of a network with shapes and parameters, and the network itself.
+
+    words: those of `retrieval.models.request.NetworkRequest` and PreparationRequest. Raises LmrError.
+
+    >>> layers, model = lmr.summarise(backbone="resnet18", size=64)  # doctest: +SKIP
+    """
+    from retrieval.models import summary
+    from retrieval.models.request import SummaryJob
+
+    job = build(SummaryJob, words)
+    model, spec = job.network.build(job.preparation)
+    return summary.summarise(model, spec.size), model
+
+
+@_takes(EnsembleJob)
+def ensemble(job: EnsembleJob) -> "tuple[Literal['made', 'unchanged'], EnsembleCard]":
+    """Joins several model folders into one; whether that was there already, and its card.
+
+    Raises LmrError.
+
+    >>> state, card = lmr.ensemble(["model-a", "model-b"], output="both", weight=(1, 0.5))  # doctest: +SKIP
+    """
+    from retrieval.models import ensemble as flow
+
+    return flow.ensemble(job)
+
+
+@_takes(ExportJob)
+def export(job: ExportJob) -> "Exported | None":
+    """Writes a model as one ONNX file, checked against torch; None where it is there already.
+
+    Raises LmrError.
+
+    >>> exported = lmr.export("model", "model.onnx", flip=True)  # doctest: +SKIP
+    """
+    from retrieval.embed import export as flow
+
+    return flow.export(job)
 
 
 class Landmarks:

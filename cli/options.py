@@ -179,11 +179,6 @@ def config_option(command: F) -> F:
     return _config_option(frozenset())(command)
 
 
-def staged_config_option(keys: AbstractSet[str]) -> Callable[[F], F]:
-    """--config, which may also hold [[stage]] tables with these keys; `read_stages` gives them."""
-    return _config_option(keys)
-
-
 def read_stages() -> list[dict[str, Any]]:
     """Of each [[stage]] of the --config of the command that runs, the values of its options."""
     return list(click.get_current_context().meta.get(_STAGES, []))
@@ -311,15 +306,19 @@ def long_name(parameter: click.Parameter) -> str:
     return longest.removeprefix("--").lower().replace("_", "-")
 
 
-def job_options(*kinds: type, but: Container[str] = ()) -> Callable[[F], F]:
+def job_options(
+    *kinds: type, but: Container[str] = (), stage_words: AbstractSet[str] = frozenset()
+) -> Callable[[F], F]:
     """The arguments and options that a job is made of, and --config; the command gets the words that were given.
 
     kinds: the job, or those of which the command runs one; a word of several is the first one's. but: words that this
-    command has no option for.
+    command has no option for. stage_words: those that each [[stage]] of --config may give anew; `read_stages` gives
+    them.
     """
     first = {word: (word, hint, item) for kind in reversed(kinds) for word, hint, item in words_of(kind)}
     order = dict.fromkeys(word for kind in kinds for word, _, _ in words_of(kind))
     words = [first[word] for word in order if word not in but]
+    stage_keys = {_STAGE_NAMES.get(word, word).replace("_", "-") for word in stage_words}
 
     def decorate(command: F) -> F:
         @functools.wraps(command)
@@ -331,7 +330,7 @@ def job_options(*kinds: type, but: Container[str] = ()) -> Callable[[F], F]:
             except WordsError as error:
                 raise click.UsageError(with_options(str(error))) from error
 
-        wrapped: Any = _config_option(frozenset())(with_words)
+        wrapped: Any = _config_option(stage_keys)(with_words)
         for word, hint, item in reversed(words):
             wrapped = _job_parameter(word, hint, item)(wrapped)
         return cast(F, wrapped)
@@ -358,6 +357,8 @@ def _job_parameter(word: str, hint: Any, item: "Field[Any]") -> Callable[[F], F]
     if told.default_text is not None:
         text += f" [default: {told.default_text}]"
     text = with_options(text)
+    if default is MISSING:
+        return click.option(name, word, type=_click_type(kind, told), required=True, metavar=told.metavar, help=text)
     if kind is bool:
         noted = _note_overwrite if word == "overwrite" else None
         return click.option(name, word, is_flag=True, default=default, help=text, callback=noted)

@@ -98,6 +98,14 @@ class TerminalProgress:
             self._bar.close()
             self._bar = None
 
+    def tell(self, text: str) -> None:
+        """A line on stderr."""
+        if self._bar is not None:
+            self._bar.clear()
+        warn(text)
+        if self._bar is not None:
+            self._bar.refresh()
+
     def warn(self, text: str) -> None:
         """A line on stderr, unless the command that runs has said it before."""
         context = click.get_current_context(silent=True)
@@ -106,11 +114,7 @@ class TerminalProgress:
         if text in told:
             return
         told.add(text)
-        if self._bar is not None:
-            self._bar.clear()
-        warn(text)
-        if self._bar is not None:
-            self._bar.refresh()
+        self.tell(text)
 
 
 class ByteBar(PictureBar):

@@ -139,6 +139,16 @@ def words_of(kind: type) -> Iterator[tuple[str, Any, "Field[Any]"]]:
             yield from words_of(part)
 
 
+def settings_of(job: Any) -> "Iterator[tuple[Field[Any], Any]]":
+    """The fields of a job and of its parts that a word gives, each with its value."""
+    for item in fields(job):
+        value = getattr(job, item.name)
+        if option_of(item) is not None:
+            yield item, value
+        elif is_dataclass(value):
+            yield from settings_of(value)
+
+
 def argument_names(kind: Callable[..., Any]) -> list[str]:
     """The fields of a job that are given without their names, in their order."""
     return [item.name for item in fields(cast(Any, kind)) if item.init and not item.kw_only]

@@ -22,6 +22,9 @@ class Progress(Protocol):
     def end(self) -> None:
         """The last stretch has ended."""
 
+    def tell(self, text: str) -> None:
+        """A line of the log, such as the figures of an epoch."""
+
     def warn(self, text: str) -> None:
         """A line that a person should read; it holds values from data as they are."""
 
@@ -43,6 +46,9 @@ class Silent:
 
     def end(self) -> None:
         """Does nothing."""
+
+    def tell(self, text: str) -> None:
+        """Nothing."""
 
     def warn(self, text: str) -> None:
         """Does nothing."""

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.compare.folders import backgrounds, store_path
-from cli.compare.plan import parse_step
+from cli.compare.plan import given_words
 from cli.compare.workshop import Workshop, run_step, write_config
-from cli.network import description_of
+from retrieval import jobs
 from retrieval.errors import LmrError
 from retrieval.models.card import Description
+from retrieval.models.request import DescriptionRequest
 from retrieval.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -58,10 +59,11 @@ def _prepare(recipe: Recipe, model: Path, copy: Path) -> None:
 
     card = open_card(model)
     copy.mkdir(exist_ok=True)
-    values = parse_step("embed", write_config(copy / "embed.toml", recipe.tables.get("embed", {})))
+    config = write_config(copy / "embed.toml", recipe.tables.get("embed", {}))
+    how = jobs.build(DescriptionRequest, given_words("embed", config, DescriptionRequest)).description()
     for member in card.members:
         shutil.copyfile(model / member.card.weights_name, copy / member.card.weights_name)
-    write_card(copy, describe_otherwise(model, card, description_of(values)))
+    write_card(copy, describe_otherwise(model, card, how))
 
 
 def build(shop: Workshop, recipe: Recipe, described: tuple[Path, Sequence[Path]], folder: Path) -> "IndexFolder":

@@ -13,6 +13,8 @@ from cli.compare.data import ComparisonData
 from cli.main import COMMANDS
 from cli.options import given_options, long_name, read_stages
 from retrieval.errors import LmrError
+from retrieval.jobs import build, words_of
+from retrieval.models.request import DescriptionRequest, NetworkRequest
 from retrieval.train.recipe import COMMANDS as STEPS
 from retrieval.train.recipe import (
     NETWORK_KEYS,
@@ -161,6 +163,11 @@ def parse_step(step: str, config: Path) -> dict[str, Any]:
     return _context(step, config).params
 
 
+def given_words(step: str, config: Path, kind: type) -> dict[str, Any]:
+    """The words of a job, or of a part of one, that a configuration of a command gives."""
+    return _given(_context(step, config), kind)
+
+
 def _further_values(recipe: Recipe, options: Options) -> list[dict[str, Any]]:
     """Each value of each list but its first, which is what runs without a search."""
     return [{key: value} for key, values in choices(recipe, options).items() for value in values[1:]]
@@ -168,28 +175,33 @@ def _further_values(recipe: Recipe, options: Options) -> list[dict[str, Any]]:
 
 def _require_values(step: str, config: Path) -> None:
     """LmrError for values that have the right form, but that the command could not use."""
-    from cli.network import description_of, require_network
-    from cli.train import require_used, training_config
     from index.folder.config import BuildOptions
-    from retrieval.jobs import build as build_job
-    from retrieval.jobs import words_of
+    from retrieval.train.job import TrainJob, training_job
 
     context = _context(step, config)
-    if context.params.get("backbone"):
-        require_network(context.params)
     if step == "embed":
-        description_of(context.params)
+        asked = _given(context, NetworkRequest)
+        if asked.get("backbone"):
+            build(NetworkRequest, asked).require()
+        build(DescriptionRequest, _given(context, DescriptionRequest)).description()
     if step == "build-index":
         known = {word for word, _, _ in words_of(BuildOptions)}
-        build_job(BuildOptions, {word: value for word, value in context.params.items() if word in known})
+        build(BuildOptions, {word: value for word, value in context.params.items() if word in known})
     if step == "train":
         with context:
-            stages, given = read_stages(), given_options()
-        for stage in stages or [{}]:
-            training = training_config(context.params | stage)
-            require_used(training, stage or given, context.params["teacher"])
-            if training.patience and context.params["val"] is None:
-                raise LmrError(f"--patience {training.patience} needs --val, the pictures that tell a better epoch")
+            stages = read_stages()
+        job = training_job(_given(context, TrainJob), stages)
+        job.network.require()
+        for training in (stage.training for stage in job.stages):
+            if training.patience and job.val is None:
+                raise LmrError(f"`patience` {training.patience} needs `val`, the pictures that tell a better epoch")
+
+
+def _given(context: click.Context, kind: type) -> dict[str, Any]:
+    """The words of a job that a command was given."""
+    with context:
+        given = given_options()
+    return {word: context.params[word] for word, _, _ in words_of(kind) if word in given}
 
 
 def _context(step: str, config: Path) -> click.Context:

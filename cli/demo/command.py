@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.network import build_network, network_options
-from cli.options import PATH, config_option, device_option, overwrite_option, warn, workers_option, writes
+from cli.options import PATH, device_option, is_waiting, job_options, overwrite_option, warn, workers_option, writes
+from cli.progress import TerminalProgress
 from cli.tars import index_tars
 from cli.terminal import command_line, say_json, say_lines, shown, warn_lines
 from retrieval.extras import require_report
 from retrieval.images.preprocess import MOST_PIXELS
+from retrieval.jobs import build, words_of
+from retrieval.models.request import NetworkRequest, PreparationRequest
 from retrieval.train.config import AugmentConfig, LossConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ EPOCHS = 26
 # Random crops show things larger in training than they are when pictures are described (Touvron et al., Fixing the
 # train-test resolution discrepancy, 2019); the ratio is that of docs/benchmarks.md, 288 pixels after training at 224.
 DESCRIBED_LARGER = 9 / 7
-NETWORK = {"backbone": "resnet18", "n_dimensions": 128}
+NETWORK = {"backbone": "resnet18", "dimensions": 128}
 LAST_LAYER, WHOLE_FROM = "layer3", 128  # below these pixels layer4 has a map of less than 4 x 4 left
 # From random weights: higher rates, and a milder loss than fine-tuning takes.
 FROM_SCRATCH = TrainConfig(
@@ -67,10 +69,9 @@ class Outcome:
     "--size", type=click.IntRange(16, MOST_PIXELS), default=SIZE, show_default=True, help="Side of the input, pixels."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@network_options
+@job_options(NetworkRequest)
 @workers_option
 @device_option
-@config_option
 @overwrite_option
 @writes(lambda given: [given["directory"], *(given["directory"] / name for name in OUTPUTS)])
 def command(directory: Path, images: Path | None, as_json: bool, **values: Any) -> None:
@@ -192,18 +193,30 @@ def across_landmarks(labels: "Sequence[tuple[str, ...]]", n: int) -> list[int]:
 
 def _train(demo: "DemoSet", values: dict[str, Any]) -> "ImageSpec":
     """Trains a network; returns how pictures are prepared when it describes them."""
-    import torch
+    import lmr
+    from cli.train import draw_curves
+    from retrieval.models.checkpoint import load_model
 
-    from cli.train import read_training_data
-    from cli.training import train_network
-
-    data = read_training_data(demo.train, demo.background if demo.background.exists() else None, demo.images)
     config = replace(
         FROM_SCRATCH if _is_from_scratch(values) else TrainConfig(), epochs=values["epochs"], seed=values["seed"]
     )
-    torch.manual_seed(values["seed"])
-    model, spec = build_network(_network(values))
-    train_network(model, spec, data, config, Path("model"), values | {"val": None, "images": demo.images})
+    folder = Path("model")
+    with TerminalProgress() as progress:
+        trained = lmr.train(
+            demo.train,
+            negatives=demo.background if demo.background.exists() else None,
+            images=demo.images,
+            output=folder,
+            network=_network(values),
+            size=values["size"],
+            training=config,
+            **{name: values[name] for name in ("workers", "device", "threads", "overwrite")},
+            wait=is_waiting(),
+            progress=progress,
+        )
+        draw_curves(folder, trained, progress)
+    model, card = load_model(folder)
+    spec = card.image_spec
     return spec if model.picture_size else replace(spec, size=round(DESCRIBED_LARGER * spec.size))
 
 
@@ -219,7 +232,7 @@ def _measure_untrained(demo: "DemoSet", spec: "ImageSpec", values: dict[str, Any
     folder.mkdir(exist_ok=True)
     if values["overwrite"] or not (folder / "model" / CARD).exists():
         torch.manual_seed(values["seed"])
-        model, made_for = build_network(_network(values))
+        model, made_for = _network(values).build(PreparationRequest(size=values["size"]))
         save_model(folder / "model", model, made_for, made_by={"training": None})
     index_path = _index(demo, (folder / "model", spec), folder / "landmarks", folder, values)
     _calibrate(index_path, demo, folder / "val.h5", values)
@@ -279,13 +292,15 @@ def _report(path: Path, folder: Any, measured: Any) -> Path:
     return path
 
 
-def _network(values: dict[str, Any]) -> dict[str, Any]:
-    own = values["backbone"] == NETWORK["backbone"] and _is_from_scratch(values) and values["size"] < WHOLE_FROM
-    return values | {"fit": None, "last_layer": values["last_layer"] or (LAST_LAYER if own else None)}
+def _network(values: dict[str, Any]) -> NetworkRequest:
+    known = {word for word, _, _ in words_of(NetworkRequest)}
+    asked = build(NetworkRequest, {word: value for word, value in values.items() if word in known})
+    own = asked.backbone == NETWORK["backbone"] and _is_from_scratch(values) and values["size"] < WHOLE_FROM
+    return replace(asked, last_layer=asked.last_layer or (LAST_LAYER if own else None))
 
 
 def _is_from_scratch(values: dict[str, Any]) -> bool:
-    return not (values["weights"] or values["pretrained"])
+    return not (values.get("weights") or values.get("pretrained"))
 
 
 def _step(text: str) -> None:

@@ -2,34 +2,27 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
 from cli.report.sheet import FAINT, GAP_PX, INK, MARGIN_PX, PAPER, save_image, write_line
 from index.answer import NO_LANDMARK
-from retrieval.arrays import UInt8Array
+
+if TYPE_CHECKING:
+    from retrieval.train.first_batch import SeenImage
 
 MIN_TILE_PX = 160  # smaller pictures are enlarged by a whole number, so that there is room to read what is under them
 LINE_PX = 20
 
 
-@dataclass(frozen=True, slots=True)
-class BatchPicture:
-    """pixels: (size, size, 3) uint8, all of one size in a batch. labels: what it counts as, () = no known landmark."""
-
-    pixels: UInt8Array
-    labels: tuple[str, ...]
-    image_id: str
-
-
-def save_batch_sheet(path: Path, pictures: Sequence[BatchPicture]) -> None:
+def save_batch_sheet(path: Path, pictures: Sequence["SeenImage"]) -> None:
     """Writes the sheet. Raises LmrError for a suffix that Pillow cannot write or a file that cannot be written."""
     save_image(path, draw_batch(pictures))
 
 
-def draw_batch(pictures: Sequence[BatchPicture]) -> Image.Image:
+def draw_batch(pictures: Sequence["SeenImage"]) -> Image.Image:
     """The pictures of a batch, at least one, in rows from the left, as an RGB picture that is about square."""
     size = len(pictures[0].pixels)
     side = size * -(-MIN_TILE_PX // size)

@@ -33,11 +33,12 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written. difference: the largest between ONNX and torch. d: length of a descriptor."""
+    """A file that was written. difference: the largest between ONNX and torch. d: length of a descriptor."""
 
     difference: float
     d: int
     n_bytes: int
+    tolerance: float = TOLERANCE
 
 
 class WholeNetwork(nn.Module):

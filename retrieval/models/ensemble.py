@@ -1,12 +1,15 @@
-"""Joins model folders into the folder of an ensemble; no torch."""
+"""Ensembles: several model folders joined into one, without torch."""
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from retrieval.errors import LmrError
 from retrieval.files.atomic import replacing, write_bytes
+from retrieval.files.lock import output_locks
+from retrieval.jobs import WritingJob, option, told
 from retrieval.models.card import (
     CARD,
     STATE_NAME,
@@ -18,6 +21,31 @@ from retrieval.models.card import (
     write_card,
 )
 from retrieval.models.page import PAGE, model_page
+from retrieval.words import counted
+
+
+@dataclass(frozen=True)
+class EnsembleJob(WritingJob):
+    """Join several model folders into one."""
+
+    models: tuple[Path, ...] = field(metadata=told(is_argument=True))
+    _: KW_ONLY
+    output: Path = field(metadata=told(help="Model folder to write."))
+    weights: tuple[float, ...] = option(
+        (), name="weight", default_text="1 each", help="Weight of each model, in their order; repeated."
+    )
+
+
+def ensemble(job: EnsembleJob) -> tuple[Literal["made", "unchanged"], EnsembleCard]:
+    """Writes an ensemble; whether it was there already, and its card. Raises LmrError as `save_ensemble`."""
+    if job.weights and len(job.weights) != len(job.models):
+        raise LmrError(
+            f"`weight` is given {counted(len(job.weights), 'time')} for {counted(len(job.models), 'model')}; give one "
+            f"for each or none"
+        )
+    with output_locks(job.output, wait=job.wait, progress=job.progress):
+        weights = job.weights or (1.0,) * len(job.models)
+        return save_ensemble(job.output, job.models, weights, overwrite=job.overwrite)
 
 
 def save_ensemble(

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +10,7 @@ from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_file
 from retrieval.images.codecs.color import Colors
 from retrieval.images.preprocess import MOST_PIXELS, ImageSpec
-from retrieval.jobs import option
+from retrieval.jobs import Job, option
 from retrieval.models.card import Description
 from retrieval.models.config import DescriptorPart, ModelConfig, Pooling
 
@@ -179,6 +179,14 @@ class NetworkRequest:
         """LmrError where a network would start from two sets of weights."""
         if self.pretrained and self.weights:
             raise LmrError("`pretrained` and `weights` exclude each other; give one (in a recipe: pretrained=false)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummaryJob(Job):
+    """Summarise the layers of a network."""
+
+    network: NetworkRequest = field(default_factory=NetworkRequest)
+    preparation: PreparationRequest = field(default_factory=PreparationRequest)
 
 
 def parse_scales(text: str) -> tuple[float, ...]:

@@ -21,8 +21,10 @@ from retrieval.files.digest import sha256_json
 from retrieval.files.json_file import convert
 from retrieval.files.utf8_path import utf8_path
 from retrieval.images.bytes_source import Source
+from retrieval.images.preprocess import ImageSpec
 from retrieval.models.card import CLASSIFIER
 from retrieval.models.checkpoint import load_model, read_card
+from retrieval.models.network import DescriptorModel
 from retrieval.train.config import LossConfig
 from retrieval.train.heads import CosineHead, LinearHead
 from retrieval.train.losses import LandmarkLoss
@@ -169,6 +171,24 @@ class RawEmbedder(Embedder):
     def _forward(self, x: Tensor) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return self._model.raw(x)
+
+
+def most_probable_raw(
+    model: DescriptorModel,
+    head: nn.Module,
+    labels: tuple[str, ...],
+    source: Source,
+    rows: LongArray,
+    *,
+    spec: ImageSpec,
+    device: torch.device,
+    n_workers: int,
+) -> tuple[LongArray, LongArray, FloatArray]:
+    """The readable rows, the most probable class of each by a head of raw features, and its probability."""
+    read, features = RawEmbedder(model, spec, device, n_workers=n_workers).embed_all(source, rows)
+    probability = Classifier(head, labels, "raw").probabilities(torch.from_numpy(features).to(device))
+    sure, answer = probability.max(dim=1)
+    return read, answer.cpu().numpy(), sure.cpu().numpy()
 
 
 class _About(TypedDict):

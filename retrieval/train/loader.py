@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from retrieval.images.preprocess import ImageSpec, prepare
 from retrieval.models.device import lacks_memory
 from retrieval.models.network import DescriptorModel
 from retrieval.parallel import Workers, start_workers, work_with
+from retrieval.progress import SILENT, Progress
 from retrieval.train.augment import Batch, Collate, TrainingPictures
 from retrieval.train.config import TrainConfig
 from retrieval.train.data import TrainingData
@@ -51,7 +52,7 @@ def load_batches(
     n_workers: int,
     *,
     pin: bool = False,
-    on_warning: Callable[[str], None] = lambda _: None,
+    progress: Progress = SILENT,
 ) -> Generator[Batch, None, None]:
     """A batch for each list of keys, in their order, which does not depend on the number of workers.
 
@@ -59,7 +60,7 @@ def load_batches(
     LmrError: a process was killed, memory runs out.
     """
     fixed = (pictures, collate)
-    workers = Workers(n_workers, start=None, begin=_use_one_thread, on_warning=on_warning)
+    workers = Workers(n_workers, start=None, begin=_use_one_thread, on_warning=progress.warn)
     started = start_workers(_load, fixed, workers)
     batches = work_with(started, _load, keys, fixed)
     if not pin:
@@ -147,14 +148,14 @@ def frozen_features(parts: Parts, setting: Setting, pictures: PlainPictures, cac
 class FeatureCache:
     """Where features are kept, and of what: digest and number of the pictures.
 
-    n_workers: that decode them. on_warning: told when fewer can be started.
+    n_workers: that decode them. progress: warned when fewer can be started.
     """
 
     folder: Path
     digest: str
     n: int
     n_workers: int
-    on_warning: Callable[[str], None] = lambda _: None
+    progress: Progress = SILENT
 
 
 def _fingerprint(model: DescriptorModel, setting: Setting, digest: str) -> str:
@@ -173,7 +174,7 @@ def _all_batches(pictures: PlainPictures, cache: FeatureCache, setting: Setting)
     keys = [[(row, 0) for row in some] for some in rows]
     collate = Collate(np.zeros(cache.n, np.int32))
     with closing(
-        load_batches(pictures, collate, keys, min(cache.n_workers, len(keys)), on_warning=cache.on_warning)
+        load_batches(pictures, collate, keys, min(cache.n_workers, len(keys)), progress=cache.progress)
     ) as batches:
         yield from zip(rows, batches, strict=True)
 
@@ -223,7 +224,7 @@ def feed(
         _keys(training_sampler(data.landmark, config), begin, config.accumulate, run.processes),
         0 if isinstance(pictures, FeatureRows) else min(run.n_workers, _count_batches(data, config)),
         pin=run.device.type == "cuda",
-        on_warning=run.on_warning,
+        progress=run.progress,
     )
     with closing(batches):
         while True:

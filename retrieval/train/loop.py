@@ -25,7 +25,7 @@ from retrieval.train.config import TrainConfig
 from retrieval.train.data import TrainingData
 from retrieval.train.loader import FeatureCache, Pictures, count_steps, feed, frozen_features, pictures_of
 from retrieval.train.optim import freeze, is_finished, rate_share, rates, set_rates, train_mode
-from retrieval.train.run import Progress, Run
+from retrieval.train.run import Run, Step
 from retrieval.train.sampler import training_sampler
 from retrieval.train.state import Parts, TrainingState, make_parts, read_head, resume, save_state, take_over, write_log
 from retrieval.train.step import NotFiniteError, Setting, autocast, learn, step_seed
@@ -133,7 +133,7 @@ def _begin(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: 
     if run.processes.rank == 0 and not (state.epoch or state.step):
         save_state(run.folder, parts, identity, state)  # a full disk shows now, and a folder with a model has a state
     if config.compile and (reason := compile_backbone(model, setting)):
-        run.on_warning(f"`compile`: the backbone runs as it is, it cannot be compiled here: {reason}")
+        run.progress.warn(f"`compile`: the backbone runs as it is, it cannot be compiled here: {reason}")
     now = time.monotonic()
     return _Training(parts, state, data, setting, run, n_steps, identity, now, now)
 
@@ -159,7 +159,7 @@ def _train_epoch(training: _Training, batches: Iterator[list[Batch]]) -> None:
         if training.writes:
             n_pictures = sum(len(batch.labels) for batch in together) * run.processes.n
             rate = n_pictures / max(1e-9, step_s)
-            run.on_step(Progress(state.epoch, state.step, training.n_steps, state.loss, rate))
+            run.on_step(Step(state.epoch, state.step, training.n_steps, state.loss, rate))
             if training.clock - training.saved_at > STATE_EVERY_S:
                 _save_state(training)
 
@@ -219,7 +219,7 @@ def _pictures(training: _Training) -> Pictures:
     pictures = pictures_of(data, setting.spec, setting.config)
     if isinstance(pictures, TrainingPictures) or setting.config.freeze != "all":
         return pictures
-    cache = FeatureCache(run.folder, data.digest, len(data.landmark), run.n_workers, run.on_warning)
+    cache = FeatureCache(run.folder, data.digest, len(data.landmark), run.n_workers, run.progress)
     return frozen_features(training.parts, setting, pictures, cache)
 
 

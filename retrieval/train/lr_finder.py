@@ -31,11 +31,16 @@ DIVERGED = 4.0  # times the smallest smoothed loss: steps beyond tell nothing
 
 @dataclass(frozen=True, slots=True)
 class RateTest:
-    """The smoothed loss at each share of the configuration's learning rates, (n,) both. best: the suggested share."""
+    """The smoothed loss at each share of the configuration's learning rates, (n,) both. best: the suggested share.
+
+    backbone_rate, head_rate: of the configuration.
+    """
 
     share: FloatArray
     loss: FloatArray
     best: float
+    backbone_rate: float
+    head_rate: float
 
 
 def find_rate(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: TrainConfig, run: Run) -> RateTest:
@@ -54,7 +59,8 @@ def find_rate(model: DescriptorModel, data: TrainingData, spec: ImageSpec, confi
     train_mode(model)
     with closing(feed(data, pictures, config, run)) as batches:
         shares, losses = _rise(parts, itertools.islice(batches, N_STEPS), setting)
-    return RateTest(np.array(shares), np.array(losses), steepest(np.array(shares), np.array(losses)))
+    share, loss = np.array(shares), np.array(losses)
+    return RateTest(share, loss, steepest(share, loss), config.backbone_rate, config.head_rate)
 
 
 def _rise(parts: Parts, steps: Iterable[list[Batch]], setting: Setting) -> tuple[list[float], list[float]]:

@@ -1,4 +1,4 @@
-"""Where a training run lives, and who is told of it."""
+"""A training run: where it lives, what it computes on, and who is told of it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from retrieval.models.network import DescriptorModel
+from retrieval.progress import SILENT, Progress
 from retrieval.train.distributed import Processes
 from retrieval.train.losses import LandmarkLoss
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """Where training is, after each step."""
+class Step:
+    """A step that was taken. step: of its epoch, from 1; epoch: from 0."""
 
     epoch: int
     step: int
@@ -29,13 +30,13 @@ Validate = Callable[[DescriptorModel, LandmarkLoss], Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Where a training run lives and who is told of it.
+    """Where a training run lives, what it computes on, and who is told of it.
 
     validate: given the network and its loss, both in evaluation mode, returns metrics with a `gap`; the best network is
-    kept by it. validation: digest of the pictures that it asks, without which runs cannot be told apart.
+    kept by it. validation: digest of the images that it asks, without which runs cannot be told apart.
     processes: those that train together; only the first one writes and tells. earlier: the stages before, each the size
-    of its pictures and its history, for the model's card. head: the state of the loss before, whose weights are
-    taken over where they have the same shapes.
+    of its images and its history, for the model's card. head: the state of the loss before, whose weights are taken
+    over where they have the same shapes.
     """
 
     folder: Path
@@ -43,9 +44,9 @@ class Run:
     n_workers: int = 2
     validate: Validate | None = None
     validation: str | None = None
-    on_step: Callable[[Progress], None] = lambda _: None
+    on_step: Callable[[Step], None] = lambda _: None
     on_epoch: Callable[[Mapping[str, float]], None] = lambda _: None
-    on_warning: Callable[[str], None] = lambda _: None
+    progress: Progress = SILENT
     processes: Processes = field(default_factory=Processes)
     earlier: tuple[Mapping[str, Any], ...] = ()
     head: Mapping[str, Tensor] | None = None

@@ -8,6 +8,7 @@ from tiny_set import refused, write_csv
 
 from cli.compare.data import ComparisonData
 from cli.compare.plan import left_out, read_entries, step_options
+from cli.terminal import with_options
 from retrieval.errors import LmrError
 from retrieval.train.recipe import members
 
@@ -24,7 +25,7 @@ epochs = 1
 def refusal(spec: str) -> str:
     with pytest.raises(LmrError) as caught:
         read_entries([spec], {}, step_options())
-    return str(caught.value)
+    return with_options(str(caught.value))
 
 
 @pytest.mark.parametrize(

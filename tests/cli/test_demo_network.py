@@ -26,7 +26,7 @@ OWN = {"backbone": "resnet18", "weights": None, "pretrained": False, "size": 64,
     ],
 )
 def test_a_small_network_from_scratch_ends_at_layer3(change, last_layer):
-    assert _network(OWN | change)["last_layer"] == last_layer
+    assert _network(OWN | change).last_layer == last_layer
 
 
 def test_overwriting_makes_the_untrained_network_anew(tmp_path, monkeypatch):

@@ -9,9 +9,9 @@ from tiny_set import listing, read_rows
 
 from cli.demo.command import across_landmarks
 from cli.demo.own import split_own
-from cli.train import read_training_data
 from retrieval.data.manifest import read_manifest
 from retrieval.errors import LmrError
+from retrieval.train.data import read_training_data
 
 
 def make_own(folder: Path, counts: dict[str, int], n_others: int = 0) -> Path:

@@ -39,7 +39,7 @@ def test_it_is_refused_before_the_work(bare, monkeypatch, line, what, extra):
         "lmr.open_index",
         "index.folder.folder.open_folder",
         "cli.stats.collecting.collect",
-        "cli.train._read_stages",
+        "lmr.find_rate",
     ):
         monkeypatch.setattr(work, begin)
     monkeypatch.setattr("cli.demo.command.prepare_pictures", begin)

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from tiny_set import NETWORK, done, listing, refused
 
-from cli.report.batch_sheet import LINE_PX, MIN_TILE_PX, BatchPicture, draw_batch
+from cli.report.batch_sheet import LINE_PX, MIN_TILE_PX, draw_batch
 from cli.report.sheet import GAP_PX, MARGIN_PX
-from cli.show_batch import as_seen, first_batch
-from cli.train import read_training_data
 from retrieval.images.preprocess import ImageSpec
 from retrieval.train.config import AugmentConfig, BalanceConfig, LossConfig, TrainConfig
+from retrieval.train.data import read_training_data
+from retrieval.train.first_batch import SeenImage, as_seen, first_batch
 from retrieval.train.loader import PlainPictures
 from retrieval.train.loop import train
 from retrieval.train.run import Run
@@ -23,8 +23,8 @@ SHOW = ("train", "train.csv", *NETWORK, "--batch-size", "8", "--show-batch", "sh
 RED, BLUE = (220, 20, 30), (10, 40, 180)
 
 
-def picture(colour: tuple[int, int, int], *labels: str, side: int = 32) -> BatchPicture:
-    return BatchPicture(np.full((side, side, 3), colour, dtype=np.uint8), labels, "id-1")
+def picture(colour: tuple[int, int, int], *labels: str, side: int = 32) -> SeenImage:
+    return SeenImage(np.full((side, side, 3), colour, dtype=np.uint8), labels, "id-1")
 
 
 def under(sheet: Image.Image, line: int) -> bytes:
@@ -49,11 +49,11 @@ def test_pictures_stand_in_rows_as_they_are_with_their_labels_below() -> None:
 
 def test_pixels_are_enlarged_by_a_whole_number_or_not_at_all() -> None:
     checks = np.indices((100, 100)).sum(axis=0) % 2 * 255
-    sheet = draw_batch([BatchPicture(np.dstack([checks] * 3).astype(np.uint8), (), "x")])
+    sheet = draw_batch([SeenImage(np.dstack([checks] * 3).astype(np.uint8), (), "x")])
     tile = np.asarray(sheet)[MARGIN_PX : MARGIN_PX + 200, MARGIN_PX : MARGIN_PX + 200, 0]
     assert (tile == checks.repeat(2, axis=0).repeat(2, axis=1)).all()
     large = np.zeros((300, 300, 3), dtype=np.uint8)
-    assert draw_batch([BatchPicture(large, (), "x")]).width == 300 + 2 * MARGIN_PX
+    assert draw_batch([SeenImage(large, (), "x")]).width == 300 + 2 * MARGIN_PX
 
 
 def test_a_mixed_picture_has_both_labels_and_a_non_landmark_says_so() -> None:

@@ -281,7 +281,8 @@ def test_a_manifest_must_be_given(pictures):
 
 def test_the_epoch_whose_weights_are_kept_is_said_with_its_figures(pictures, monkeypatch):
     figures = iter([{"gap": 0.5, "top1": 0.6}, {"gap": 0.75, "top1": 0.7}, {"gap": 0.25, "top1": 0.8}])
-    monkeypatch.setattr("cli.training.make_validation", lambda *_, **__: (lambda *_: next(figures), "digest"))
+    validation = (lambda *_: next(figures)), "digest"
+    monkeypatch.setattr("index.evaluate.validation.make_validation", lambda *_: validation)
     said = done(*TRAIN, "--epochs", "3", "--epoch-size", "8", "--val", "val.csv").stdout.strip()
     assert said.endswith(", gap 0.250, top1 0.800; the model is that of epoch 2, gap 0.750, top1 0.700")
     assert json.loads(Path("model/model.json").read_text())["made_by"]["epoch"] == 2

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tiny_set import NETWORK, done, refused, run, write_csv
 
-from cli.train import read_training_data
 from retrieval.train.config import BalanceConfig
+from retrieval.train.data import read_training_data
 from retrieval.train.state import save_state
 
 TRAIN = ("train", "train.csv", *NETWORK, "--workers", "0", "--threads", "1", "--device", "cpu", "--epochs", "2")

@@ -15,7 +15,7 @@ from retrieval.train.config import AugmentConfig, DistillationConfig, LossConfig
 from retrieval.train.data import TrainingData
 from retrieval.train.loop import train
 from retrieval.train.lr_finder import find_rate
-from retrieval.train.run import Progress, Run
+from retrieval.train.run import Run, Step
 from retrieval.train.state import TrainingState
 from retrieval.train.teacher import open_teacher
 
@@ -54,9 +54,9 @@ def trained(
     folder: Path, data: TrainingData, config: TrainConfig = CONFIG, stop_at: int = 0
 ) -> tuple[TrainingState, str]:
     """The state, and the digest of the weights. stop_at: Ctrl-C in this step."""
-    steps: list[Progress] = []
+    steps: list[Step] = []
 
-    def on_step(progress: Progress) -> None:
+    def on_step(progress: Step) -> None:
         steps.append(progress)
         if len(steps) == stop_at:
             raise KeyboardInterrupt

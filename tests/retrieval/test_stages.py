@@ -14,7 +14,7 @@ from retrieval.models.network import DescriptorModel
 from retrieval.train.config import AugmentConfig, LossConfig, TrainConfig
 from retrieval.train.data import TrainingData
 from retrieval.train.loop import Stage, stage_folder, train_stages
-from retrieval.train.run import Progress, Run
+from retrieval.train.run import Run, Step
 from retrieval.train.state import TrainingState, read_head, read_state
 
 TOP = TrainConfig(
@@ -90,9 +90,9 @@ def test_a_run_stopped_in_any_stage_ends_with_the_same_weights(
 ) -> None:
     monkeypatch.setattr("retrieval.train.loop.STATE_EVERY_S", -1.0)
     trained(tmp_path / "whole", tiny_model())
-    steps: list[Progress] = []
+    steps: list[Step] = []
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: Step) -> None:
         steps.append(progress)
         if len(steps) == n_steps:
             raise KeyboardInterrupt

@@ -19,11 +19,12 @@ from retrieval.errors import LmrError
 from retrieval.files.atomic import write_error
 from retrieval.models.checkpoint import read_card, weights_digest
 from retrieval.models.network import DescriptorModel
+from retrieval.progress import Recorder
 from retrieval.train.config import AugmentConfig, LossConfig, TrainConfig
 from retrieval.train.data import TrainingData
 from retrieval.train.loop import train
 from retrieval.train.losses import LandmarkLoss
-from retrieval.train.run import Progress, Run
+from retrieval.train.run import Run, Step
 from retrieval.train.sampler import Sampler
 from retrieval.train.state import LOG_NAME, STATE_NAME, TrainingState, read_state, require_state
 
@@ -71,11 +72,11 @@ def message(call: Callable[..., object], *arguments: object, **named: object) ->
     return str(caught.value)
 
 
-def stop_after(n: int) -> Callable[[Progress], None]:
+def stop_after(n: int) -> Callable[[Step], None]:
     """Ctrl-C in the n-th step."""
-    steps: list[Progress] = []
+    steps: list[Step] = []
 
-    def on_step(progress: Progress) -> None:
+    def on_step(progress: Step) -> None:
         steps.append(progress)
         if len(steps) == n:
             raise KeyboardInterrupt
@@ -99,7 +100,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_training_learns(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, epochs=12, loss=LossConfig(scale=8.0, margin_rad=0, margin_rare_rad=0))
-    seen: list[Progress] = []
+    seen: list[Step] = []
     rows: list[Mapping[str, float]] = []
     model = tiny_model()
     before = weights_digest(model)
@@ -215,7 +216,7 @@ def test_a_stopped_run_ends_with_the_same_weights(
     found = read_state(tmp_path)
     done = 0 if found is None else found[1].epoch * N_STEPS + found[1].step
     assert done == n_steps - 1
-    steps: list[Progress] = []
+    steps: list[Step] = []
     state = trained(tmp_path, on_step=steps.append)
     assert len(steps) == 6 - done
     assert digest_of(tmp_path) == digest_of(whole)
@@ -293,7 +294,7 @@ def test_a_killed_process_goes_on_with_the_same_weights(
 def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
     trained(tmp_path)
     before = {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in tmp_path.iterdir() if p.is_file()}
-    steps: list[Progress] = []
+    steps: list[Step] = []
     model = tiny_model()
     state = trained(tmp_path, model=model, on_step=steps.append)
     assert steps == []
@@ -415,7 +416,7 @@ def test_the_average_is_validated_and_saved(tmp_path: Path) -> None:
     shown: list[str] = []
     model = tiny_model()
 
-    def watch(_: Progress) -> None:
+    def watch(_: Step) -> None:
         weights.append(model.neck[0].weight.detach().clone())  # type: ignore[index,union-attr]
         means.append(model.neck[1].running_mean.clone())  # type: ignore[index,union-attr,operator]
 
@@ -554,7 +555,7 @@ def test_a_backbone_that_cannot_be_compiled_runs_as_it_is(
 
     monkeypatch.setattr(torch.compiler, "set_stance", stay_eager)
     said: list[str] = []
-    trained(tmp_path, dataclasses.replace(CONFIG, compile=True), model=model, on_warning=said.append)
+    trained(tmp_path, dataclasses.replace(CONFIG, compile=True), model=model, progress=Recorder(said))
     assert said == ["`compile`: the backbone runs as it is, it cannot be compiled here: no compiler"]
     assert stances == ["force_eager"]
     assert digest_of(tmp_path) == digest_of(whole)
@@ -768,7 +769,7 @@ def test_a_label_without_a_name_is_a_bug() -> None:
 
 def test_a_folder_that_cannot_be_made_is_found_out_first(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    steps: list[Progress] = []
+    steps: list[Step] = []
     assert message(trained, tmp_path / "file" / "model", on_step=steps.append) == (
         f"{tmp_path}/file/model: cannot be written: Not a directory; choose another `output`"
     )

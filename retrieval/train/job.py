@@ -1,0 +1,335 @@
+"""Training a network: a manifest of labelled images, and a network to be made, to a model folder."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrieval.embed.job import MODEL, list_unreadable
+from retrieval.errors import DamageError, LmrError
+from retrieval.extras import install_hint
+from retrieval.files.lock import output_locks
+from retrieval.jobs import ComputingJob, WritingJob, build, option, told, words_of
+from retrieval.models.request import NetworkRequest, PreparationRequest
+from retrieval.parallel import count_workers, is_first
+from retrieval.train.config import DistillationConfig, TrainConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from retrieval.images.preprocess import ImageSpec
+    from retrieval.models.network import DescriptorModel
+    from retrieval.progress import Progress
+    from retrieval.train.data import TrainingData
+    from retrieval.train.distributed import Processes
+    from retrieval.train.first_batch import SeenImage
+    from retrieval.train.loop import Stage
+    from retrieval.train.lr_finder import RateTest
+    from retrieval.train.record import Trained
+    from retrieval.train.run import Step, Validate
+    from retrieval.train.state import TrainingState
+
+    MakeValidation = Callable[["TrainJob", TrainingData, ImageSpec, torch.device, int], tuple[Validate, str]]
+
+
+@dataclass(frozen=True)
+class TrainJob(ComputingJob, WritingJob):
+    """Train a network on the labelled images of a manifest.
+
+    later: the stages that follow, each trained from the weights of the one before; of theirs the manifests, the
+    preparation and the training are used.
+    """
+
+    manifest: Path = field(metadata=told(is_argument=True))
+    _: KW_ONLY
+    negatives: Path | None = option(None, help="Manifest of non-landmarks, besides the manifest's own.")
+    val: Path | None = option(None, help="Manifest to validate on after each epoch; the best epoch is kept.")
+    output: Path = option(MODEL, help="Model folder to write.")
+    allow_disjoint: bool = option(
+        False, help="Go on where the labels of the two sides have nothing in common, or would if they were spelt alike."
+    )
+    images: Path | None = option(
+        None,
+        default_text="images/ beside the manifest",
+        help="Folder of the images: <id>.jpg, Google's a/b/c/<id>.jpg, tars that hold them, or what a path column is "
+        "relative to; or one tar.",
+    )
+    network: NetworkRequest = field(default_factory=NetworkRequest)
+    preparation: PreparationRequest = field(default_factory=PreparationRequest)
+    training: TrainConfig = field(default_factory=TrainConfig)
+    teacher: tuple[Path, ...] = option(
+        (),
+        help="Store of a larger model or an ensemble whose descriptors are imitated; several with all training images.",
+    )
+    tensorboard: bool = option(False, help="Also write the figures of each epoch for TensorBoard.")
+    later: "tuple[TrainJob, ...]" = ()
+
+    @property
+    def stages(self) -> "tuple[TrainJob, ...]":
+        """All stages, each as a job."""
+        return (self, *self.later)
+
+
+_OF_ALL_STAGES = {word for word, _, _ in words_of(DistillationConfig)}
+STAGE_WORDS = {word for word, _, _ in words_of(TrainConfig)} - _OF_ALL_STAGES | {"manifest", "negatives", "size", "fit"}
+
+
+def training_job(words: Mapping[str, Any], stages: Sequence[Mapping[str, Any]] = ()) -> TrainJob:
+    """The job of these words. stages: the STAGE_WORDS that each stage of training has of its own.
+
+    Raises TypeError for a word that there is not, LmrError for a value that cannot be, and one given in vain.
+    """
+    own = stages or ({},)
+    for stage in own:
+        for word in set(stage) - STAGE_WORDS:
+            raise TypeError(f"{word} is no word of a stage of training")
+    first, *later = (build(TrainJob, {**words, **stage}) for stage in own)
+    job = replace(first, later=tuple(later))
+    for each, given in zip(job.stages, own, strict=True):
+        _require_used(each, given or words)
+    return job
+
+
+def _require_used(stage: TrainJob, words: Mapping[str, Any]) -> None:
+    """LmrError when one of these words was given in vain."""
+    names = {word: item.name for word, _, item in words_of(TrainConfig)}
+    given = [names.get(word, word) for word in words]
+    stage.training.loss.require_used(given)
+    for name in given:
+        if name in _OF_ALL_STAGES and not stage.teacher:
+            raise LmrError(f"`{name}` goes with `teacher`, a store of descriptors to imitate")
+
+
+def train(job: TrainJob, make_validation: "MakeValidation") -> "Trained":
+    """Trains a network, goes on with a training that was stopped, or finds it finished.
+
+    make_validation: from the job, the training data and the preparation of a stage, the device and the number of
+    workers to a function that measures a network on `val`, and the digest of that manifest.
+    Raises LmrError for what cannot be used or read, a folder that holds another model or training, a loss that is not
+    finite, and where memory or disk are full.
+    """
+    from retrieval.train.record import find_trained, record_trained, training_request
+
+    job.network.require()
+    with output_locks(job.output if is_first() else None, wait=job.wait, progress=job.progress):
+        data = _read(job)
+        request = training_request(job, data)
+        trained = None if job.overwrite else find_trained(job.output, request)
+        if trained is not None:
+            job.progress.warn(f"{job.output} is trained already; nothing to do")
+            list_unreadable(trained.unreadable, len(trained.unreadable), len(data[-1].landmark), job.progress)
+            return trained
+        trained = _trained(_train(job, data, make_validation), data[-1])
+        if is_first():
+            list_unreadable(trained.unreadable, len(trained.unreadable), len(data[-1].landmark), job.progress)
+            record_trained(job.output, request, trained)
+    return trained
+
+
+def find_rate(job: TrainJob) -> "RateTest":
+    """The learning rate range test with the first stage of a job; nothing is written. Raises LmrError."""
+    from retrieval.models.device import limit_threads, resolve_device
+    from retrieval.train import lr_finder
+    from retrieval.train.run import Run
+
+    job.network.require()
+    data = _read(job)[0]
+    model, spec = _make_network(job)
+    limit_threads(job.threads)
+    run = Run(Path(), resolve_device(job.device), count_workers(job.workers, job.progress), progress=job.progress)
+    return lr_finder.find_rate(model, data, spec, job.training, run)
+
+
+def first_batch(job: TrainJob) -> "list[SeenImage]":
+    """The first batch of the first stage of a job as the network would see it; nothing is trained.
+
+    Warns of its images that cannot be read; raises LmrError where none of them can.
+    """
+    from retrieval.train.first_batch import first_batch, seen_images, unreadable_of
+
+    job.network.require()
+    data = _read(job)[0]
+    _, spec = _make_network(job)
+    batch = first_batch(data, spec, job.training)
+    list_unreadable(unreadable_of(batch, data), 0, 0, job.progress)
+    if not batch.rows:
+        reason = next(iter(batch.unreadable.values()))
+        raise LmrError(f"no picture of the first batch can be read ({reason}); check `images`")
+    return seen_images(batch, data, spec)
+
+
+def _read(job: TrainJob) -> "list[TrainingData]":
+    """The training data of each stage; what several stages have in common is read once."""
+    from retrieval.train.data import read_training_data
+
+    kinds = [(stage.manifest, stage.negatives, stage.training.sampling) for stage in job.stages]
+    read = {
+        kind: read_training_data(*kind[:2], job.images, kind[2], teachers=job.teacher, progress=job.progress)
+        for kind in dict.fromkeys(kinds)
+    }
+    return [read[kind] for kind in kinds]
+
+
+def _make_network(job: TrainJob) -> "tuple[DescriptorModel, ImageSpec]":
+    """The network to begin with, of random numbers that depend on the seed, and how images are prepared for it."""
+    import torch
+
+    torch.manual_seed(job.training.seed)
+    return job.network.build(job.preparation)
+
+
+def _train(job: TrainJob, data: "Sequence[TrainingData]", make_validation: "MakeValidation") -> "TrainingState":
+    """Trains through the stages, or goes on where the training in the folder stopped."""
+    from retrieval.models.device import limit_threads, resolve_device
+    from retrieval.train.distributed import joined_processes
+    from retrieval.train.loop import train_stages
+    from retrieval.train.state import read_state
+
+    model, spec = _make_network(job)
+    if job.tensorboard:
+        _summary_writer()  # refused now, not after the first epoch
+    limit_threads(job.threads)
+    with joined_processes(resolve_device(job.device)) as processes:
+        specs = [stage.preparation.adjusted(spec) for stage in job.stages]
+        stages = list(_make_stages(job, data, specs, processes, make_validation))
+        if is_first():
+            _make_way(job.output, overwrite=job.overwrite)
+        processes.first_says(None)
+        found = read_state(job.output)
+        state = train_stages(model, stages)
+    job.progress.end()
+    if is_first() and found is not None and found[1].epoch == len(state.log):
+        _require_whole(job.output)
+        job.progress.warn(f"{job.output} is trained already; nothing to do")
+    return state
+
+
+def _make_stages(
+    job: TrainJob,
+    data: "Sequence[TrainingData]",
+    specs: "Sequence[ImageSpec]",
+    processes: "Processes",
+    make_validation: "MakeValidation",
+) -> "Iterator[Stage]":
+    from retrieval.train.loop import Stage, stage_folder
+    from retrieval.train.run import Run
+
+    n_workers = count_workers(job.workers, job.progress)
+    steps = _Steps(job, data)
+    for number, (stage, part, spec) in enumerate(zip(job.stages, data, specs, strict=True), start=1):
+        validate, validation = None, None
+        if job.val is not None:
+            validate, validation = make_validation(job, part, spec, processes.device, n_workers)
+        folder = stage_folder(job.output, number, len(specs))
+        run = Run(
+            folder,
+            processes.device,
+            n_workers,
+            validate,
+            validation,
+            on_step=steps.of_stage(number),
+            on_epoch=_epoch_teller(job.progress, folder / "tensorboard" if job.tensorboard else None),
+            progress=job.progress,
+            processes=processes,
+        )
+        yield Stage(part, spec, stage.training, run)
+
+
+class _Steps:
+    """Tells the progress of all stages together, from the first step on that is taken."""
+
+    def __init__(self, job: TrainJob, data: "Sequence[TrainingData]") -> None:
+        self.progress, self.data = job.progress, data
+        self.configs = [stage.training for stage in job.stages]
+        self.begins: list[int] = []  # images before each stage, and in all
+        self.n_told = 0
+
+    def of_stage(self, number: int) -> "Callable[[Step], None]":
+        """What is called after each step of a stage, counted from 1."""
+        config = self.configs[number - 1]
+        stage = f"stage {number}/{len(self.configs)}, " if len(self.configs) > 1 else ""
+
+        def on_step(step: "Step") -> None:
+            if not self.begins:
+                self.begins = self._count()
+                self.progress.begin("training", self.begins[-1], "pictures")
+            n_steps = step.epoch * step.n_steps + step.step
+            n_done = self.begins[number - 1] + n_steps * config.batch_size * config.accumulate
+            self.progress.add(n_done - self.n_told)
+            self.n_told = n_done
+            self.progress.note(f"{stage}epoch {step.epoch + 1}/{config.epochs}, loss {step.loss:.3f}")
+
+        return on_step
+
+    def _count(self) -> list[int]:
+        from retrieval.train.loader import count_steps
+
+        begins = [0]
+        for data, config in zip(self.data, self.configs, strict=True):
+            n_steps = count_steps(data, config) * config.epochs
+            begins.append(begins[-1] + n_steps * config.batch_size * config.accumulate)
+        return begins
+
+
+def _epoch_teller(progress: "Progress", board: Path | None) -> Callable[[Mapping[str, float]], None]:
+    """What is called after each epoch: a line of its figures, and the same in a folder for TensorBoard.
+
+    What a run that was killed wrote there of this epoch and later ones no longer counts.
+    """
+
+    def on_epoch(row: Mapping[str, float]) -> None:
+        progress.tell("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+        if board is None:
+            return
+        epoch = int(row["epoch"])
+        writer = _summary_writer()(str(board), purge_step=epoch)
+        for name, value in row.items():
+            if name != "epoch":
+                writer.add_scalar(name, value, epoch)
+        writer.close()
+
+    return on_epoch
+
+
+def _summary_writer() -> Any:
+    """The class that writes for TensorBoard. LmrError without its package."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise LmrError(f"`tensorboard` needs tensorboard ({error}); {install_hint('tensorboard')}") from error
+    return SummaryWriter
+
+
+def _make_way(output: Path, *, overwrite: bool) -> None:
+    """Refuses a model that another run made; with `overwrite` the training starts afresh."""
+    from retrieval.models.card import CARD, STATE_NAME, require_no_strangers
+    from retrieval.train.record import forget_trained
+
+    if overwrite:
+        forget_trained(output)
+        for folder in (output, *output.glob("stage-*")):
+            for old in (folder / STATE_NAME, *folder.glob("features-*")):  # whose images may be others by now
+                old.unlink(missing_ok=True)
+    elif (output / CARD).exists() and not (output / STATE_NAME).exists():
+        raise LmrError(f"{output} holds a model already; give `overwrite` or another `output`")
+    else:
+        require_no_strangers(output)
+
+
+def _require_whole(output: Path) -> None:
+    """LmrError where a finished training has lost its model since."""
+    from retrieval.models.checkpoint import read_card, require_weights
+
+    try:
+        require_weights(output, read_card(output))
+    except DamageError as error:
+        raise LmrError(f"{output} is trained already, but is not whole: {error}; `overwrite` trains anew") from error
+
+
+def _trained(state: "TrainingState", data: "TrainingData") -> "Trained":
+    """What a finished training tells. data: of the last stage."""
+    from retrieval.train.record import Trained
+
+    ids = data.image_id
+    unreadable = {str(ids[row]) if ids else f"row {row}": reason for row, reason in state.unreadable.items()}
+    return Trained([dict(row) for row in state.log], unreadable, "trained")
