@@ -25,7 +25,7 @@ def missing(*modules: str) -> list[str]:
 def require_extra(what: str, extra: str, *modules: str) -> None:
     """Asked for before the work whose outcome needs them. Raises LmrError that names what is not installed.
 
-    what: what needs it, `--report` or so.
+    what: what needs it, such as `report`.
     """
     if wanting := missing(*modules):
         raise LmrError(f"{what} needs {' and '.join(wanting)}; {install_hint(extra)}")

@@ -93,7 +93,7 @@ Format = Literal["pictures", "clean", "open_images", "names", "retrieval", "subm
 
 _SCORED_WITH = "not a manifest; compare a submission with a solution with lmr score SUBMISSION SOLUTION"
 _REFUSED = {
-    "names": "{0} holds names of landmarks, it is not a manifest; give it as --names {0}",
+    "names": "{0} holds names of landmarks, it is not a manifest; give it as `names` {0}",
     "retrieval": f"{{0}} is a retrieval solution or submission, {_SCORED_WITH}",
     "submission": f"{{0}} is a submission, {_SCORED_WITH}",
 }

@@ -98,7 +98,7 @@ def require_meeting(
     between: tuple[str, str],
     *,
     noun: str = "landmark",
-    remedy: str = "give --allow-disjoint",
+    remedy: str = "give `allow_disjoint`",
 ) -> None:
     """Refuses two sets of labels of which none is in both, or more would be if they were spelt alike.
 

@@ -48,7 +48,7 @@ def read_names(path: str | Path, progress: Progress = SILENT) -> dict[str, Name]
         progress.warn(note)
     layout = recognise(table.header, table.source)
     if layout.format != "names":
-        raise LmrError(f"{path} holds no names; --names takes landmark_id,name[,address] or landmark_id,category")
+        raise LmrError(f"{path} holds no names; `names` takes landmark_id,name[,address] or landmark_id,category")
     at = layout.columns
     label_at, name_at, address_at = at.get("landmark", at.get("label_name", 0)), at["name"], at.get("address", -1)
     names: dict[str, Name] = {}

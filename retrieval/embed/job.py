@@ -206,7 +206,7 @@ def _find_card(job: EmbedJob) -> "Card":
     if job.model.suffix != ".onnx" and not (job.model / CARD).exists():
         raise LmrError(
             f"{job.model}: there is no model; make one with lmr train train.csv, "
-            "or use lmr embed --backbone resnet50 --pretrained"
+            "or use lmr embed `backbone` resnet50 `pretrained`"
         )
     return describe_otherwise(job.model, open_card(job.model), job.description.description())
 

@@ -42,6 +42,6 @@ def require_as_written(path: Path) -> bool:
     if known.hexdigest().encode() != end[len(_HEAD) :]:
         raise LmrError(
             f"{path} is damaged: its sha256 is not the one at its end; copy it again if it is a copy, else run "
-            "lmr export --overwrite"
+            "lmr export `overwrite`"
         )
     return True

@@ -34,7 +34,7 @@ from retrieval.store.layout import (
     require_layout,
 )
 
-REMEDY = "make it again with lmr embed --overwrite"  # for a store that is proven to be damaged
+REMEDY = "make it again with lmr embed `overwrite`"  # for a store that is proven to be damaged
 PARTIAL = ".partial"  # the ending of an unfinished store's name
 
 _REASON_ROWS = 65536  # read at a time; those of unread pictures only

@@ -53,7 +53,7 @@ def test_unknown_ids_are_an_error_that_names_the_option(files, tmp_path):
         run(files[0], str(part))
     assert str(error.value) == (
         f"{files[0]}:3: id b and 1 others not in {part}; "
-        "where that holds only a part of the test set, give --ignore-unknown"
+        "where that holds only a part of the test set, give `ignore_unknown`"
     )
     result = run(files[0], str(part), "--ignore-unknown", "--json")
     assert json.loads(result.stdout)["All"]["gap"] == 1.0
@@ -95,6 +95,6 @@ def test_labels_that_never_meet_are_scored_only_when_told(tmp_path):
         run(str(submission), str(solution))
     assert str(caught.value) == (
         f"the only landmark of {submission} (paris) is not among the 1 of {solution} (rome); "
-        "give files that belong together, or give --allow-disjoint if that is meant"
+        "give files that belong together, or give `allow_disjoint` if that is meant"
     )
     assert json.loads(run(str(submission), str(solution), "--json", "--allow-disjoint").stdout)["All"]["top1"] == 0.0

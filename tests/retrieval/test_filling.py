@@ -270,7 +270,7 @@ def test_a_damaged_store_is_one_line_and_overwritten_on_request(
         path.write_bytes(path.read_bytes()[:-100] if damage == "short" else b"garbage")
     expected = {
         "short": f"{path} is damaged (it is cut short: {size - 100:,} of {size:,} bytes); "
-        "copy it again if it is a copy, else make it again with lmr embed --overwrite",
+        "copy it again if it is a copy, else make it again with lmr embed `overwrite`",
         "garbage": f"{path} is not a descriptor store (no HDF5 file); give the right file",
         "version": f"{path} has format_version 2, this program reads 1; use the lmr that made it, "
         "or embed into another file",

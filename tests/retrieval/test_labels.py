@@ -64,7 +64,7 @@ def test_what_is_read_otherwise_is_told_with_its_number_of_cells() -> None:
 def test_labels_that_would_meet_if_spelt_alike_are_refused(here: str, there: str, difference: str) -> None:
     assert problem([here, "both"], [there, "both"]) == (
         f"val.csv says {here!r}, train.csv says {there!r}: the same but for {difference}; "
-        "spell them alike, or give --allow-disjoint if they are different landmarks"
+        "spell them alike, or give `allow_disjoint` if they are different landmarks"
     )
 
 
@@ -76,7 +76,7 @@ def test_of_several_labels_that_one_may_mean_the_first_is_named() -> None:
 def test_two_files_without_a_common_label_are_refused() -> None:
     assert problem(["a", "b", "c", "d"], ["x"]) == (
         "none of the 4 landmarks of val.csv (a, b, c, …) is among the 1 of train.csv (x); "
-        "give files that belong together, or give --allow-disjoint if that is meant"
+        "give files that belong together, or give `allow_disjoint` if that is meant"
     )
 
 

@@ -141,15 +141,15 @@ def test_open_images_boxes_are_read_for_their_labels(tmp_path: Path) -> None:
         ),
         (
             "landmark_id,category\n1,http://x",
-            "train.csv holds names of landmarks, it is not a manifest; give it as --names train.csv",
+            "train.csv holds names of landmarks, it is not a manifest; give it as `names` train.csv",
         ),
         (
             "landmark_id,category,supercategory,hierarchical_label,natural_or_human_made\n1,http://x,,,",
-            "train.csv holds names of landmarks, it is not a manifest; give it as --names train.csv",
+            "train.csv holds names of landmarks, it is not a manifest; give it as `names` train.csv",
         ),
         (
             "/m/011k07,Tortoise\n/m/1,Cat",
-            "train.csv holds names of landmarks, it is not a manifest; give it as --names train.csv",
+            "train.csv holds names of landmarks, it is not a manifest; give it as `names` train.csv",
         ),
         (
             '{"LabelName": "/m/0bl9f"}',

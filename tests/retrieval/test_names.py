@@ -68,7 +68,7 @@ def test_a_class_twice_without_a_header_is_found(tmp_path: Path) -> None:
 
 
 def test_a_manifest_holds_no_names(tmp_path: Path) -> None:
-    message = "names.csv holds no names; --names takes landmark_id,name[,address] or landmark_id,category"
+    message = "names.csv holds no names; `names` takes landmark_id,name[,address] or landmark_id,category"
     assert error_of(write(tmp_path, "id,landmark_id\na,1\n")) == message
 
 

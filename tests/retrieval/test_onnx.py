@@ -184,7 +184,7 @@ def test_what_is_exported_carries_the_digest_of_all_that_it_holds(
         path.write_bytes(changed)
         assert message(require_as_written, path) == (
             f"{path} is damaged: its sha256 is not the one at its end; copy it again if it is a copy, else run lmr "
-            "export --overwrite"
+            "export `overwrite`"
         )
 
 

@@ -298,13 +298,13 @@ def test_a_store_cut_short_anywhere_is_one_line(tmp_path: Path) -> None:
         cut.write_bytes(whole[:size])
         assert message(read_store, cut) == (
             f"{cut} is damaged (it is cut short: {size:,} of {len(whole):,} bytes); "
-            "copy it again if it is a copy, else make it again with lmr embed --overwrite"
+            "copy it again if it is a copy, else make it again with lmr embed `overwrite`"
         )
     old = without_digests(tmp_path / "old.h5").read_bytes()
     for size in [700, 5000, len(old) - 1]:
         cut.write_bytes(old[:size])
         assert message(read_store, cut) == (
-            f"{cut} is cut short; copy it again if it is a copy, else make it again with lmr embed --overwrite"
+            f"{cut} is cut short; copy it again if it is a copy, else make it again with lmr embed `overwrite`"
         )
 
 
@@ -336,12 +336,12 @@ def test_a_store_without_a_column_is_damaged(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         del file["landmark"]
     assert message(read_store, path) == (
-        f"{path} is damaged (it has no dataset landmark); make it again with lmr embed --overwrite"
+        f"{path} is damaged (it has no dataset landmark); make it again with lmr embed `overwrite`"
     )
     with h5py.File(path, "r+") as file:
         file["landmark"] = np.zeros(2, np.int32)
     assert message(read_store, path) == (
-        f"{path} is damaged (landmark must have 6 rows, got 2 rows); make it again with lmr embed --overwrite"
+        f"{path} is damaged (landmark must have 6 rows, got 2 rows); make it again with lmr embed `overwrite`"
     )
 
 
@@ -564,7 +564,7 @@ def test_a_changed_descriptor_names_its_block(tmp_path: Path) -> None:
     first = begin + 1500 * 256 * 2 // 262_144 * 262_144
     expected = (
         f"{path} is damaged (its bytes {first:,} to {first + 262_144:,} are not those that were written); "
-        "copy it again if it is a copy, else make it again with lmr embed --overwrite"
+        "copy it again if it is a copy, else make it again with lmr embed `overwrite`"
     )
     assert message(read_store, path) == expected
     read_store_info(path)  # does not read the descriptors
@@ -638,7 +638,7 @@ def test_a_store_of_which_the_structure_changed_while_it_was_filled_is_not_finis
         flip(partial_path(path), begin_of(partial_path(path), "landmark"))
         assert message(writer.finish) == (
             f"{path}.partial is damaged (what it says of its pictures, or its structure, is not as it was written); "
-            "copy it again if it is a copy, else make it again with lmr embed --overwrite"
+            "copy it again if it is a copy, else make it again with lmr embed `overwrite`"
         )
     assert not path.exists()
 
@@ -706,7 +706,7 @@ def test_an_unfinished_store_that_lost_its_digest_is_damaged(tmp_path: Path) -> 
     whole = half_done(path)
     partial_path(path).write_bytes(bytes(512) + whole[512:])
     assert message(resume_store, path) == (
-        f"{path}.partial is damaged (its digests are missing); make it again with lmr embed --overwrite"
+        f"{path}.partial is damaged (its digests are missing); make it again with lmr embed `overwrite`"
     )
 
 
@@ -816,7 +816,7 @@ def test_a_store_that_cannot_be_is_one_line(tmp_path: Path, case: str) -> None:
     with h5py.File(path, "r+") as file:
         change(file)
     expected = reason.replace("SIZE", f"{path.stat().st_size:,}")
-    assert message(read_store, path) == f"{path} is damaged ({expected}); make it again with lmr embed --overwrite"
+    assert message(read_store, path) == f"{path} is damaged ({expected}); make it again with lmr embed `overwrite`"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0])
@@ -840,7 +840,7 @@ def test_an_unfinished_store_may_have_rows_to_do_but_nothing_impossible(tmp_path
     partial_path(path).write_bytes(content)
     assert message(resume_store, path) == (
         f"{path}.partial is damaged (state of row 0 is 9, it must lie in [0, 2]); "
-        "make it again with lmr embed --overwrite"
+        "make it again with lmr embed `overwrite`"
     )
 
 
