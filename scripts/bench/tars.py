@@ -4,7 +4,8 @@
     python scripts/bench/tars.py --members 4132914 --tars 500
 
 The tars hold random bytes, of the sizes of pictures for the reads and small ones for the index. Each of the three reads
-the same pictures in the same random order, in a process of its own; so do both ways to index. Prints one JSON
+the same pictures in the same random order, in a process of its own; so do both ways to go through all headers (scan)
+and to index. Prints one JSON
 document: pictures a second, seconds, peak memory of the process (MB, the interpreter and all imports included), ratios.
 """
 
@@ -65,6 +66,27 @@ for place in places:
     + END,
 }
 INDEXERS = {
+    "lmr_scan": BEGIN
+    + """
+from retrieval.images.tars.archive import list_tars
+from retrieval.images.tars.headers import TarScan
+began, cpu_began = time.perf_counter(), time.process_time()
+count = sum(1 for path in list_tars(folder + "/tars") for member in TarScan(path))
+"""
+    + END,
+    "tarfile_scan": BEGIN
+    + """
+import tarfile
+began, cpu_began = time.perf_counter(), time.process_time()
+count = 0
+for name in sorted(os.listdir(folder + "/tars")):
+    if name.endswith(".tar"):
+        with tarfile.open(os.path.join(folder, "tars", name)) as tar:
+            for member in tar:
+                count += 1
+                tar.members = []
+"""
+    + END,
     "lmr_index": BEGIN
     + """
 from retrieval.images.tars.archive import TarSet, list_tars
@@ -126,6 +148,7 @@ def main() -> None:
             "reading_to_plain_files": round(reading["lmr_plain_files"][kind] / reading["lmr_tars"][kind], 2),
             "reading_to_tarfile": round(reading["tarfile"][kind] / reading["lmr_tars"][kind], 2),
             "indexing_to_tarfile": round(theirs[kind] / index[kind], 2),
+            "scanning_to_tarfile": round(indexing["tarfile_scan"][kind] / indexing["lmr_scan"][kind], 2),
         }
     summary["ratio_of_indexing_memory_to_tarfile"] = round(theirs["peak_mb"] / index["peak_mb"], 2)
     print(json.dumps(summary, indent=2))

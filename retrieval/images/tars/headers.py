@@ -2,7 +2,9 @@
 
 import io
 import os
+import re
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,9 @@ BLOCK_BYTES = 512  # POSIX.1-1988, ustar: headers and contents fill whole blocks
 _MAGIC_AT = 257
 _LONGEST_HEADER_BYTES = 1 << 20  # of a long name or pax records; longer ones are made to fill the memory
 _TELL_EVERY = 1000  # members
+_END = bytes(BLOCK_BYTES)  # what stands where headers end
+# Names about which there is nothing to think: of visible folders and images, in letters, digits and a few signs.
+_PLAIN_NAME = re.compile(r"(?:\w[\w .+-]*/)*\w[\w .+-]*\.(?:jpg|jpeg|png|webp)", re.ASCII | re.IGNORECASE)
 _COMPRESSED = {
     b"\x1f\x8b": ("gzip", "gunzip"),
     b"BZh": ("bzip2", "bunzip2"),
@@ -62,7 +67,9 @@ class TarScan:
                 if i % _TELL_EVERY == 0:
                     self._on_bytes(offset - told)
                     told = offset
-                if self._is_picture(name, kind):
+                if kind == "file" and _PLAIN_NAME.fullmatch(name):
+                    yield Member(name, offset, size)
+                elif self._is_picture(name, kind):
                     yield Member(_normal(name), offset, size)
                 if offset + size > n_bytes:
                     self.problem = f"is cut short in {name!r}"
@@ -132,9 +139,10 @@ class _Headers:
             if len(block) < BLOCK_BYTES:
                 self.problem = f"is cut short after {at:,} bytes"
                 return
-            if not any(block):
+            if block == _END:
                 return
-            plain = None if _FIELDS & self._tar.pax_headers.keys() else _plain(block)
+            has_fields = self._tar.pax_headers and _FIELDS & self._tar.pax_headers.keys()
+            plain = None if has_fields else _plain(block)
             if plain is None:
                 try:
                     member, after = self._special(at)
@@ -181,16 +189,21 @@ def _plain(block: bytes) -> tuple[str, int] | None:
     if block[156] not in b"0\0" or block[_MAGIC_AT : _MAGIC_AT + 5] != b"ustar":
         return None
     digits = block[124:136].strip(b" \0")
-    checksum = block[148:156].strip(b" \0")
+    checksum_field = block[148:156]
     try:
-        size, expected = int(digits, 8), int(checksum, 8)
+        size, expected = int(digits, 8), int(checksum_field.strip(b" \0"), 8)
         name = block[:100].split(b"\0", 1)[0].decode()
         prefix = block[345:500].split(b"\0", 1)[0].decode()
     except ValueError:
         return None
-    if not digits.isdigit() or sum(block) - sum(block[148:156]) + 8 * 32 != expected or name.endswith("/"):
+    if not digits.isdigit() or _sum(block) - sum(checksum_field) + 8 * 32 != expected or name.endswith("/"):
         return None
     return (f"{prefix}/{name}" if prefix else name), size
+
+
+def _sum(block: bytes) -> int:
+    """The sum of a block's bytes: what Adler-32 adds up in its lower half, which 256 bytes do not fill (RFC 1950)."""
+    return (zlib.adler32(block[:256]) & 0xFFFF) + (zlib.adler32(block[256:]) & 0xFFFF) - 2
 
 
 def _in_blocks(size: int) -> int:
