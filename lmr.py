@@ -24,7 +24,7 @@ from index.clean.job import CleanJob, CleanReport
 from retrieval.download.job import ArchiveJob, ArchiveReport, DownloadJob
 from retrieval.embed.export import ExportJob
 from retrieval.embed.job import EmbedJob
-from retrieval.jobs import argument_names, build
+from retrieval.jobs import build, named_arguments
 from retrieval.models.ensemble import EnsembleJob
 from retrieval.split.job import SplitJob
 from retrieval.words import counted, visible
@@ -89,7 +89,7 @@ def _takes(kind: Callable[P, J]) -> Callable[[Callable[[J], R]], Callable[P, R]]
     def decorate(run: Callable[[J], R]) -> Callable[P, R]:
         @functools.wraps(run)
         def call(*args: P.args, **words: P.kwargs) -> R:
-            return run(build(kind, dict(zip(argument_names(kind), args, strict=False)) | words))
+            return run(build(kind, words | named_arguments(kind, args, words)))
 
         call.__signature__ = inspect.signature(kind)  # type: ignore[attr-defined]
         return call

@@ -6,12 +6,12 @@ fields, so that a job is built from flat words however it is put together.
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from inspect import get_annotations
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from retrieval.errors import LmrError
 from retrieval.progress import PYTHON_WARNINGS, Progress
@@ -149,9 +149,18 @@ def settings_of(job: Any) -> "Iterator[tuple[Field[Any], Any]]":
             yield from settings_of(value)
 
 
-def argument_names(kind: Callable[..., Any]) -> list[str]:
-    """The fields of a job that are given without their names, in their order."""
-    return [item.name for item in fields(cast(Any, kind)) if item.init and not item.kw_only]
+def named_arguments(kind: Callable[..., Any], args: Sequence[Any], words: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given without its name, by the fields of the job that may be given so.
+
+    Raises TypeError for more than the job takes, and for what is among the words too.
+    """
+    names = [item.name for item in fields(cast(Any, kind)) if item.init and not item.kw_only]
+    if len(args) > len(names):
+        raise TypeError(f"{kind.__name__} takes {len(names)} values without a name, got {len(args)}")
+    named = dict(zip(names, args, strict=False))
+    if twice := named.keys() & words.keys():
+        raise TypeError(f"{kind.__name__}: {min(twice)} is given twice")
+    return named
 
 
 def build(kind: Callable[..., J], words: Mapping[str, Any]) -> J:
@@ -179,6 +188,7 @@ def _build(kind: type, words: Mapping[str, Any], parts: Mapping[str, Any]) -> An
         if option_of(item) is not None:
             if word_of(item) in words:
                 values[item.name] = words[word_of(item)]
+                _require(values[item.name], hints[item.name], item)
         elif (part := part_of(hints[item.name])) is not None:
             own = {word: words[word] for word, _, _ in words_of(part) if word in words}
             if own:
@@ -189,3 +199,35 @@ def _build(kind: type, words: Mapping[str, Any], parts: Mapping[str, Any]) -> An
         name, _, problem = str(error).partition(" ")
         by_name = {item.name: word_of(item) for item in fields(cast(Any, kind))}
         raise InvalidValueError(f"`{by_name[name]}` {problem}" if name in by_name else str(error)) from error
+
+
+def _require(value: Any, hint: Any, item: "Field[Any]") -> None:
+    """Raises InvalidValueError for a value that is not of a field's type, not one of its choices, or out of bounds."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    told, word = option_of(item), word_of(item)
+    assert told is not None
+    if not any(_is_of(value, kind) for kind in kinds):
+        choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+        names = [getattr(kind, "__name__", str(kind)) for kind in kinds if get_origin(kind) is not Literal]
+        raise InvalidValueError(f"`{word}` must be {' or '.join(map(str, choices + names))}, got {value!r}")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        low, high = told.low, told.high
+        is_above = low is None or (value > low if told.low_open else value >= low)
+        is_below = high is None or (value < high if told.high_open else value <= high)
+        if not (is_above and is_below):
+            bounds = [f"{'above' if told.low_open else 'at least'} {low:g}"] if low is not None else []
+            bounds += [f"{'below' if told.high_open else 'at most'} {high:g}"] if high is not None else []
+            raise InvalidValueError(f"`{word}` must be {' and '.join(bounds)}, got {value!r}")
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type of a field; types that are no choices, numbers, text or paths are left alone."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind is Path:
+        return isinstance(value, str | Path)
+    return isinstance(value, kind) if kind in (bool, str, type(None)) else True

@@ -121,7 +121,9 @@ def embed_manifest(
     run = replace(run, n_workers=workers, progress=progress)
     report = fill_store(output, manifest, PictureSource(manifest, images), (model[1], load), run)
     _tell_changes(report.changes, manifest, output, progress)
-    list_unreadable(dict(report.unreadable), report.n_unreadable, report.n_pictures, progress)
+    row = {image_id: row for row, image_id in enumerate(manifest.image_id)} if report.unreadable else {}
+    told = {manifest.name_unreadable(row[image_id], why): why for image_id, why in report.unreadable.items()}
+    list_unreadable(told, report.n_unreadable, report.n_pictures, progress)
     if report.n_unreadable == report.n_pictures:
         raise LmrError(
             f"{manifest.source}: {none_can(report.n_pictures, 'picture', whose='its')} be found and read; "
