@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from index.folder.folder import IndexFolder
     from retrieval.arrays import FloatArray
     from retrieval.download.summary import DownloadPlan, DownloadReport
-    from retrieval.embed.embedder import Describer
+    from retrieval.embed.embedder import Embedder
     from retrieval.embed.fill import FillReport
     from retrieval.embed.onnx_export import Exported
     from retrieval.models.card import EnsembleCard
@@ -270,9 +270,9 @@ def export(job: ExportJob) -> "Exported | None":
 class Landmarks:
     """An opened index folder with its network: ask it what pictures show."""
 
-    def __init__(self, folder: "IndexFolder", describer: "Describer") -> None:
+    def __init__(self, folder: "IndexFolder", embedder: "Embedder") -> None:
         self.folder = folder
-        self.describer = describer
+        self.embedder = embedder
 
     def __repr__(self) -> str:
         rows = self.folder.rows
@@ -299,10 +299,10 @@ class Landmarks:
         """
         unreadable: dict[int, str] = {}
         vectors = []
-        for batch in self.describer.embed(_Given(pictures, allow_private), range(len(pictures))):
+        for batch in self.embedder.embed(_Given(pictures, allow_private), range(len(pictures))):
             vectors.append(batch.vectors)
             unreadable |= batch.unreadable
-        return np.concatenate(vectors) if vectors else np.zeros((0, self.describer.d), np.float32), unreadable
+        return np.concatenate(vectors) if vectors else np.zeros((0, self.embedder.d), np.float32), unreadable
 
     def query(
         self,
@@ -414,14 +414,14 @@ def open_index(path: str | Path, *, device: str = "auto", threads: int | None = 
     Raises LmrError when the folder is missing, damaged or of another version, or the device is not there.
     """
     from index.folder.folder import N_TRIES, is_current, open_folder
-    from retrieval.embed.load import open_card, plan_describer
+    from retrieval.embed.load import open_card, plan_embedder
     from retrieval.errors import LmrError
 
     for tries_left in reversed(range(N_TRIES)):
         folder = open_folder(path, device=device, threads=threads)
         model = folder.model_path
         try:
-            load = plan_describer(model, open_card(model), device=device, threads=threads, n_workers=workers)
+            load = plan_embedder(model, open_card(model), device=device, threads=threads, n_workers=workers)
             landmarks = Landmarks(folder, load())
         except (LmrError, OSError):
             if not tries_left or is_current(folder):

@@ -64,11 +64,11 @@ def embed_manifest(
 ) -> "FillReport":
     """Fills the store `output`; values: device, threads, workers, dtype, overwrite, retry_unreadable, check."""
     from retrieval.embed.fill import fill_store
-    from retrieval.embed.load import plan_describer
+    from retrieval.embed.load import plan_embedder
     from retrieval.images.source import PictureSource
 
     workers = max(1, default_workers(values["workers"]))
-    load = plan_describer(*model, device=values["device"], threads=values["threads"], n_workers=workers)
+    load = plan_embedder(*model, device=values["device"], threads=values["threads"], n_workers=workers)
     with writing(output), TerminalProgress() as progress:
         run = replace(fill_run(values), n_workers=workers, progress=progress)
         source = PictureSource(manifest, images)

@@ -54,7 +54,7 @@ def network_of(parts: Sequence[Recipe], models: Sequence[Path | None], described
 
 def _prepare(recipe: Recipe, model: Path, copy: Path) -> None:
     """A copy of a model folder that describes pictures as the recipe's [embed] says, without being told."""
-    from retrieval.embed.load import describe_otherwise, open_card
+    from retrieval.embed.load import adjusted_card, open_card
     from retrieval.models.card import write_card
 
     card = open_card(model)
@@ -63,7 +63,7 @@ def _prepare(recipe: Recipe, model: Path, copy: Path) -> None:
     how = jobs.build(DescriptionRequest, given_words("embed", config, DescriptionRequest)).description()
     for member in card.members:
         shutil.copyfile(model / member.card.weights_name, copy / member.card.weights_name)
-    write_card(copy, describe_otherwise(model, card, how))
+    write_card(copy, adjusted_card(model, card, how))
 
 
 def build(shop: Workshop, recipe: Recipe, described: tuple[Path, Sequence[Path]], folder: Path) -> "IndexFolder":

@@ -50,9 +50,9 @@ def make_validation(
     rows = np.sort(np.random.default_rng(0).permutation(np.flatnonzero(data.landmark >= 0))[:N_ROWS])
 
     def by_vote(model: "DescriptorModel") -> Answers:
-        from retrieval.embed.torch_embedder import Embedder
+        from retrieval.embed.torch_embedder import TorchEmbedder
 
-        embedder = Embedder(model, spec, device, n_workers=n_workers)
+        embedder = TorchEmbedder(model, spec, device, n_workers=n_workers)
         index_rows, vectors = embedder.embed_all(data.source, rows)
         query_rows, descriptors = embedder.embed_all(queries, np.arange(len(manifest)))
         neighbours = FlatIndex.build(vectors).search(descriptors, VoteRule().k)

@@ -1,4 +1,4 @@
-"""Pictures in, descriptors out, whatever computes them: read and prepared in threads, described in batches."""
+"""Embedders: images in, descriptors out, read and prepared in threads, embedded in batches."""
 
 from abc import ABC, abstractmethod
 from collections import deque
@@ -17,19 +17,19 @@ _Prepared = tuple[UInt8Array, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
-    """One batch. rows: (b,) of the readable pictures, vectors: (b, d) float32. unreadable: row -> reason."""
+class EmbeddedBatch:
+    """One batch. rows: (b,) of the readable images, vectors: (b, d) float32. unreadable: row -> reason."""
 
     rows: LongArray
     vectors: FloatArray
     unreadable: dict[int, str]
 
 
-class Describer(ABC):
-    """Describes pictures: something that computes, with what it needs to know of them.
+class Embedder(ABC):
+    """Turns images into descriptors, whatever computes them.
 
-    specs: how each picture is prepared, once for each of them. d: length of a descriptor. batch_size: pictures at
-    once. ahead: batches prepared while one is described. n_workers: decoding threads, at least one.
+    specs: preparations of an image, one input for each. d: length of a descriptor. batch_size: images at once. ahead:
+    batches prepared while one is embedded. n_workers: decoding threads, at least one.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class Describer(ABC):
         self.batch_size, self.ahead, self.n_workers = batch_size, ahead, max(1, n_workers)
 
     @abstractmethod
-    def describe(self, *pictures: UInt8Array) -> FloatArray:
+    def embed_batch(self, *pictures: UInt8Array) -> FloatArray:
         """(b, size, size, 3) uint8 for each of `specs` -> (b, d) float32 unit descriptors. LmrError for NaN."""
 
-    def embed(self, source: Source, rows: Sequence[int] | LongArray) -> Iterator[Described]:
-        """Descriptors of these pictures, batch by batch in their order."""
+    def embed(self, source: Source, rows: Sequence[int] | LongArray) -> Iterator[EmbeddedBatch]:
+        """Descriptors of these images, batch by batch in their order."""
         rows = np.asarray(rows, dtype=np.int64)
         batches = (rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size))
         with ThreadPoolExecutor(self.n_workers) as pool:
@@ -52,36 +52,38 @@ class Describer(ABC):
                 for batch in batches:
                     waiting.append((batch, [pool.submit(_prepare, source, int(row), self.specs) for row in batch]))
                     if len(waiting) > self.ahead:
-                        yield self._described(*waiting.popleft())
+                        yield self._embedded(*waiting.popleft())
                 while waiting:
-                    yield self._described(*waiting.popleft())
+                    yield self._embedded(*waiting.popleft())
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def embed_all(self, source: Source, rows: Sequence[int] | LongArray) -> tuple[LongArray, FloatArray]:
         """The rows that could be read, in their order, and their (b, d) descriptors."""
-        described = list(self.embed(source, rows))
-        if not described:
+        batches = list(self.embed(source, rows))
+        if not batches:
             return np.zeros(0, np.int64), np.zeros((0, self.d), np.float32)
-        return np.concatenate([b.rows for b in described]), np.concatenate([b.vectors for b in described])
+        return np.concatenate([b.rows for b in batches]), np.concatenate([b.vectors for b in batches])
 
-    def _described(self, rows: LongArray, futures: list[Future[_Prepared | str]]) -> Described:
+    def _embedded(self, rows: LongArray, futures: list[Future[_Prepared | str]]) -> EmbeddedBatch:
         read = [future.result() for future in futures]
         unreadable = {int(row): item for row, item in zip(rows, read, strict=True) if isinstance(item, str)}
         pictures = [item for item in read if not isinstance(item, str)]
         vectors = np.zeros((0, self.d), np.float32)
         if pictures:
-            vectors = self.describe(*(np.stack(of_spec) for of_spec in zip(*pictures, strict=True)))
-        return Described(np.array([row for row in rows if int(row) not in unreadable], np.int64), vectors, unreadable)
+            vectors = self.embed_batch(*(np.stack(of_spec) for of_spec in zip(*pictures, strict=True)))
+        return EmbeddedBatch(
+            np.array([row for row in rows if int(row) not in unreadable], np.int64), vectors, unreadable
+        )
 
 
-class JoinedDescriber(Describer):
+class JoinedEmbedder(Embedder):
     """An ensemble: the members' unit descriptors one after the other, each times the root of its weight.
 
     So the inner product of two descriptors is the weighted mean of the members' cosines. weights: sum to 1.
     """
 
-    def __init__(self, members: Sequence[Describer], weights: Sequence[float], *, n_workers: int = 2) -> None:
+    def __init__(self, members: Sequence[Embedder], weights: Sequence[float], *, n_workers: int = 2) -> None:
         specs = list(dict.fromkeys(spec for member in members for spec in member.specs))
         super().__init__(
             specs,
@@ -95,9 +97,9 @@ class JoinedDescriber(Describer):
             for member, weight in zip(members, weights, strict=True)
         ]
 
-    def describe(self, *pictures: UInt8Array) -> FloatArray:
-        """As the promise says; each member is given the pictures as it wants them."""
-        parts = [root * member.describe(*(pictures[i] for i in own)) for member, root, own in self._members]
+    def embed_batch(self, *pictures: UInt8Array) -> FloatArray:
+        """As of an Embedder; each member is given the images in its own preparations."""
+        parts = [root * member.embed_batch(*(pictures[i] for i in own)) for member, root, own in self._members]
         return np.concatenate(parts, axis=1)
 
 

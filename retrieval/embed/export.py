@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval.embed.job import MODEL
-from retrieval.embed.load import describe_otherwise, onnx_path, open_card
+from retrieval.embed.load import adjusted_card, onnx_path, open_card
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import WritingJob, option
@@ -36,7 +36,7 @@ def export(job: ExportJob) -> "Exported | None":
     if onnx_path(job.model) is not None:
         raise LmrError(f"{job.model} is exported already; give the model folder that it was made of")
     with output_locks(job.output, wait=job.wait, progress=job.progress):
-        card = describe_otherwise(job.model, open_card(job.model), job.description.description())
+        card = adjusted_card(job.model, open_card(job.model), job.description.description())
         if job.output.exists() and not job.overwrite:
             _require_same(job, card)
             return None

@@ -11,7 +11,7 @@ import numpy as np
 
 from retrieval.arrays import LongArray
 from retrieval.data.manifest import Manifest
-from retrieval.embed.embedder import Describer
+from retrieval.embed.embedder import Embedder
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_lock
 from retrieval.images.source import PictureSource
@@ -71,13 +71,12 @@ def fill_store(
     path: Path,
     manifest: Manifest,
     source: PictureSource,
-    model: tuple[Card, Callable[[], Describer]],
+    model: tuple[Card, Callable[[], Embedder]],
     run: FillRun,
 ) -> FillReport:
     """Descriptors of every picture of the manifest, in its order.
 
-    model: its card, and a function that loads what describes pictures as the card says; it is called only when there
-    is something to do.
+    model: its card, and a function that loads its embedder; it is called only when there is something to do.
     Raises LmrError when the store that is there, finished or not, was begun for something else.
     """
     with output_lock(path):
@@ -88,7 +87,7 @@ def _fill_store(
     path: Path,
     manifest: Manifest,
     source: PictureSource,
-    model: tuple[Card, Callable[[], Describer]],
+    model: tuple[Card, Callable[[], Embedder]],
     run: FillRun,
 ) -> FillReport:
     """As `fill_store`, by the one who holds the lock."""
@@ -104,15 +103,15 @@ def _fill_store(
             again = np.union1d(again, np.flatnonzero(state == UNREADABLE))
         if there[0] == path and not len(again):
             return FillReport("unchanged", len(state), int((state == UNREADABLE).sum()), changes=changes)
-    describer = load()
+    embedder = load()
     if there:
         writer = reopen_store(path) if there[0] == path else resume_store(path)
         writer.write_todo(again)
         changes = replace(changes, damaged=writer.damaged)
     else:
         places = [os.path.abspath(place) if place else "" for place in map(source.where, range(len(manifest)))]
-        writer = create_store(path, manifest, places, store_info(card, manifest, run.dtype, describer.d))
-    unreadable = _fill(writer, np.flatnonzero(writer.state == TODO), (manifest, source), describer, run)
+        writer = create_store(path, manifest, places, store_info(card, manifest, run.dtype, embedder.d))
+    unreadable = _fill(writer, np.flatnonzero(writer.state == TODO), (manifest, source), embedder, run)
     n_unreadable = int((writer.state == UNREADABLE).sum())
     how: Literal["made", "resumed", "updated"] = "made" if not there else "updated" if there[0] == path else "resumed"
     return FillReport(how, len(manifest), n_unreadable, unreadable, changes)
@@ -159,7 +158,7 @@ def store_info(card: Card, manifest: Manifest, dtype: StoreDtype, d: int) -> Sto
 
 
 def _fill(
-    writer: StoreWriter, rows: LongArray, pictures: tuple[Manifest, PictureSource], describer: Describer, run: FillRun
+    writer: StoreWriter, rows: LongArray, pictures: tuple[Manifest, PictureSource], embedder: Embedder, run: FillRun
 ) -> dict[str, str]:
     """Describes these rows and finishes the store. Returns the unreadable ones: image_id -> reason."""
     manifest, source = pictures
@@ -167,7 +166,7 @@ def _fill(
     watched = WatchedSource(source)
     with writer:
         run.progress.begin("embedding", len(rows))
-        for batch in describer.embed(watched, rows):
+        for batch in embedder.embed(watched, rows):
             writer.write(batch.rows, batch.vectors, watched.take(batch.rows))
             for row, reason in batch.unreadable.items():
                 writer.write_unreadable(row, reason, watched.take(np.array([row])))

@@ -111,13 +111,13 @@ def embed_manifest(
     from dataclasses import replace
 
     from retrieval.embed.fill import fill_store
-    from retrieval.embed.load import plan_describer
+    from retrieval.embed.load import plan_embedder
     from retrieval.images.source import PictureSource
     from retrieval.parallel import count_workers
 
     progress = job.progress
     workers = max(1, count_workers(job.workers, progress))
-    load = plan_describer(*model, device=job.device, threads=job.threads, n_workers=workers)
+    load = plan_embedder(*model, device=job.device, threads=job.threads, n_workers=workers)
     run = replace(run, n_workers=workers, progress=progress)
     report = fill_store(output, manifest, PictureSource(manifest, images), (model[1], load), run)
     _tell_changes(report.changes, manifest, output, progress)
@@ -202,7 +202,7 @@ def _tell_changes(changes: "Changes", manifest: "Manifest", output: Path, progre
 
 def _find_card(job: EmbedJob) -> "Card":
     """The card of the model, with the preparation that was asked for."""
-    from retrieval.embed.load import describe_otherwise, open_card
+    from retrieval.embed.load import adjusted_card, open_card
     from retrieval.models.card import CARD
 
     if job.model.suffix != ".onnx" and not (job.model / CARD).exists():
@@ -210,7 +210,7 @@ def _find_card(job: EmbedJob) -> "Card":
             f"{job.model}: there is no model; make one with lmr train train.csv, "
             "or use lmr embed `backbone` resnet50 `pretrained`"
         )
-    return describe_otherwise(job.model, open_card(job.model), job.description.description())
+    return adjusted_card(job.model, open_card(job.model), job.description.description())
 
 
 def _make_card(job: EmbedJob, network: NetworkRequest, check: "Callable[[Card], None]") -> "Card":

@@ -1,10 +1,10 @@
-"""Opens what describes pictures: weights with torch, ONNX with onnxruntime, each imported only where it is needed."""
+"""Opening models for embedding: weights with torch, ONNX with onnxruntime, each imported only where it is needed."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrieval.embed.embedder import Describer
+from retrieval.embed.embedder import Embedder
 from retrieval.errors import LmrError
 from retrieval.models.card import CARD, Card, Description, read_any_card, require_weights
 from retrieval.words import counted
@@ -32,8 +32,8 @@ def open_card(model: Path) -> Card:
     return read_any_card(model)
 
 
-def describe_otherwise(model: Path, card: Card, how: Description) -> Card:
-    """The card with pictures described in this way. LmrError for an ONNX file, which has one way only."""
+def adjusted_card(model: Path, card: Card, how: Description) -> Card:
+    """The card with another way of embedding. LmrError for an ONNX file, which has one way only."""
     changed = card.described(how)
     if onnx_path(model) is not None and changed != card:
         raise LmrError(f"{model} describes pictures as it was exported; run lmr export with the same options")
@@ -58,20 +58,20 @@ def card_of_store(model: Path, store: "Descriptors") -> "Card":
     return card
 
 
-def plan_describer(
+def plan_embedder(
     model: Path, card: Card, *, device: str, threads: int | None, n_workers: int
-) -> Callable[[], Describer]:
-    """A function that loads what describes pictures as the card says. LmrError of it: a device that is not there.
+) -> Callable[[], Embedder]:
+    """A function that loads the embedder of a card; it raises LmrError for a device that is not there.
 
     Nothing is imported for it before it is called.
     """
 
-    def load() -> Describer:
+    def load() -> Embedder:
         onnx = onnx_path(model)
         if onnx is not None:
-            from retrieval.embed.onnx_embedder import OnnxDescriber, providers_of
+            from retrieval.embed.onnx_embedder import OnnxEmbedder, providers_of
 
-            return OnnxDescriber(onnx, card, providers_of(device), threads, n_workers)
+            return OnnxEmbedder(onnx, card, providers_of(device), threads, n_workers)
         from retrieval.embed.torch_embedder import load_embedder
         from retrieval.models.device import limit_threads, resolve_device
 

@@ -1,6 +1,6 @@
-"""Describes pictures with an exported network (ONNX) in onnxruntime; no torch.
+"""Embedder that computes with onnxruntime: an exported network (ONNX), without torch.
 
-The file holds everything: it takes prepared pictures, uint8 (b, size, size, 3), one input for each way in which they
+The file holds everything: it takes prepared images, uint8 (b, size, size, 3), one input for each way in which they
 are prepared, and gives unit descriptors. Its metadata says what it is: the card of the model that it was made of.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval.arrays import FloatArray, UInt8Array
-from retrieval.embed.embedder import Describer, require_finite
+from retrieval.embed.embedder import Embedder, require_finite
 from retrieval.embed.onnx_digest import require_as_written
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
@@ -36,7 +36,7 @@ def read_onnx_card(path: Path) -> Card:
 
 
 def providers_of(device: str) -> list[Any]:
-    """What onnxruntime calls a device: auto | cpu | cuda[:n]. LmrError when it is not there."""
+    """Providers of onnxruntime for a device: auto | cpu | cuda[:n]. LmrError when it is not there."""
     runtime = _runtime()
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise LmrError(f"`device` {device}: an ONNX file runs on auto, cpu, cuda or cuda:N")
@@ -48,8 +48,8 @@ def providers_of(device: str) -> list[Any]:
     return [("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)}), "CPUExecutionProvider"]
 
 
-class OnnxDescriber(Describer):
-    """An ONNX file that `lmr export` wrote, ready to describe pictures.
+class OnnxEmbedder(Embedder):
+    """An ONNX file that `lmr export` wrote, ready to embed images.
 
     providers: from `providers_of`. threads: of the CPU, None = all cores. n_workers: decoding threads.
     LmrError: missing, damaged, or made of another model than the card's.
@@ -73,8 +73,8 @@ class OnnxDescriber(Describer):
             n_workers=n_workers,
         )
 
-    def describe(self, *pictures: UInt8Array) -> FloatArray:
-        """As the promise says."""
+    def embed_batch(self, *pictures: UInt8Array) -> FloatArray:
+        """As of an Embedder."""
         (vectors,) = self._session.run([OUTPUT], dict(zip(self._names, pictures, strict=True)))
         return require_finite(np.asarray(vectors, dtype=np.float32))
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from retrieval.embed.onnx_digest import with_digest
-from retrieval.embed.onnx_embedder import CARD_KEY, INPUTS_KEY, OUTPUT, OnnxDescriber
+from retrieval.embed.onnx_embedder import CARD_KEY, INPUTS_KEY, OUTPUT, OnnxEmbedder
 from retrieval.errors import LmrError
 from retrieval.extras import require_extra
 from retrieval.files.atomic import replacing, write_error
@@ -51,10 +51,10 @@ class WholeNetwork(nn.Module):
 
     def forward(self, *pictures: Tensor) -> Tensor:
         """The members' descriptors, each times the root of its weight."""
-        parts = [self._describe(*pair, pictures) for pair in zip(self.networks, self.members, strict=True)]
+        parts = [self._embed(*pair, pictures) for pair in zip(self.networks, self.members, strict=True)]
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
-    def _describe(self, network: nn.Module, member: Member, pictures: tuple[Tensor, ...]) -> Tensor:
+    def _embed(self, network: nn.Module, member: Member, pictures: tuple[Tensor, ...]) -> Tensor:
         card = member.card
         given = [pictures[self.specs.index(spec)] for spec in card.specs]
         views = [to_input(x.permute(0, 3, 1, 2), spec, CPU) for x, spec in zip(given, card.specs, strict=True)]
@@ -82,17 +82,17 @@ def export_onnx(model: Path, card: Card, output: Path) -> Exported:
     with replacing(output) as file:
         file.write(data)
         file.flush()
-        describer = OnnxDescriber(Path(file.name), card, ["CPUExecutionProvider"], None, 1)
-        difference = largest_difference(describer, whole)
+        embedder = OnnxEmbedder(Path(file.name), card, ["CPUExecutionProvider"], None, 1)
+        difference = largest_difference(embedder, whole)
         if not difference <= TOLERANCE:
             raise LmrError(
                 f"{output}: not written: its descriptors would differ from torch's by up to {difference:.2g}, "
                 f"more than {TOLERANCE:g}; serve this network with torch"
             )
-    return Exported(difference, describer.d, len(data))
+    return Exported(difference, embedder.d, len(data))
 
 
-def largest_difference(describer: OnnxDescriber, whole: WholeNetwork) -> float:
+def largest_difference(embedder: OnnxEmbedder, whole: WholeNetwork) -> float:
     """The largest difference of any number of a descriptor, over batches of random pictures; NaN counts."""
     rng = np.random.default_rng(0)
     differences = []
@@ -100,7 +100,7 @@ def largest_difference(describer: OnnxDescriber, whole: WholeNetwork) -> float:
         pictures = [_pictures(spec, n, rng) for spec in whole.specs]
         with torch.inference_mode():
             expected = whole(*map(torch.from_numpy, pictures)).numpy()
-        differences.append(np.abs(describer.describe(*pictures) - expected).max())
+        differences.append(np.abs(embedder.embed_batch(*pictures) - expected).max())
     return float(np.max(differences))
 
 

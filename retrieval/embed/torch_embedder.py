@@ -1,4 +1,4 @@
-"""A network in its fastest form, that describes pictures."""
+"""Embedder that computes with torch: a network in its fastest form."""
 
 import copy
 from collections.abc import Sequence
@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.fx.experimental.optimization import fuse
 
 from retrieval.arrays import FloatArray, UInt8Array
-from retrieval.embed.embedder import Described as Described
-from retrieval.embed.embedder import Describer, JoinedDescriber, require_finite
+from retrieval.embed.embedder import Embedder, JoinedEmbedder, require_finite
 from retrieval.images.preprocess import ImageSpec
 from retrieval.models.card import Card, ModelCard
 from retrieval.models.checkpoint import load_network
@@ -26,11 +25,11 @@ REMEDY = "lower `size` or `scales`"  # for too little memory
 GPU_AHEAD = 4  # batches decoded while the accelerator computes; on a CPU decoding and computing share the cores
 
 
-class Embedder(Describer):
-    """A network made ready to describe pictures on one device.
+class TorchEmbedder(Embedder):
+    """A network made ready to embed images on one device.
 
-    spec: how pictures are prepared, or several ways, over which descriptors are averaged as over scales. flip: also
-    over the picture and its mirror image. part: of the network. LmrError: a network for pictures of another size.
+    spec: preparation of an image, or several, over which descriptors are averaged as over scales. flip: also over the
+    image and its mirror image. part: of the network. LmrError: a network for images of another size.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Embedder(Describer):
         self.dtype = fast_dtype(device)
         self._model = _ready(model, device, self.dtype)
 
-    def describe(self, *pictures: UInt8Array) -> FloatArray:
+    def embed_batch(self, *pictures: UInt8Array) -> FloatArray:
         """(b, size, size, 3) uint8 for each spec -> (b, d) float32 unit descriptors. LmrError: NaN."""
         with torch.inference_mode():
             views = [
@@ -76,17 +75,17 @@ class Embedder(Describer):
         return descriptors
 
 
-def load_embedder(folder: Path, card: Card, device: torch.device, *, n_workers: int) -> Describer:
-    """What describes pictures as the card says, with the weights in that folder. LmrError: missing or damaged."""
+def load_embedder(folder: Path, card: Card, device: torch.device, *, n_workers: int) -> Embedder:
+    """The embedder of a card, with the weights in that folder. LmrError: missing or damaged."""
     members = [make_embedder(load_network(folder, m.card), m.card, device, n_workers=n_workers) for m in card.members]
     if isinstance(card, ModelCard):
         return members[0]
-    return JoinedDescriber(members, [member.weight for member in card.members], n_workers=n_workers)
+    return JoinedEmbedder(members, [member.weight for member in card.members], n_workers=n_workers)
 
 
-def make_embedder(model: DescriptorModel, card: ModelCard, device: torch.device, *, n_workers: int) -> Embedder:
-    """An embedder that describes pictures as the card says."""
-    return Embedder(model, card.specs, device, flip=card.flip, part=card.descriptor, n_workers=n_workers)
+def make_embedder(model: DescriptorModel, card: ModelCard, device: torch.device, *, n_workers: int) -> TorchEmbedder:
+    """The embedder of a network and its card."""
+    return TorchEmbedder(model, card.specs, device, flip=card.flip, part=card.descriptor, n_workers=n_workers)
 
 
 def _ready(model: DescriptorModel, device: torch.device, dtype: torch.dtype) -> DescriptorModel:

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from retrieval.arrays import FloatArray, IntArray, LongArray
-from retrieval.embed.torch_embedder import Embedder
+from retrieval.embed.torch_embedder import TorchEmbedder
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_bytes
 from retrieval.files.digest import sha256_json
@@ -119,7 +119,7 @@ class OpenClassifier:
     """A model folder that is ready to classify."""
 
     classifier: Classifier
-    embedder: Embedder
+    embedder: TorchEmbedder
 
     def classify(self, source: Source, rows: Sequence[int] | LongArray, k: int = K) -> Classified:
         """The k most probable landmarks of these pictures. Equal probabilities are ordered by lower label."""
@@ -151,7 +151,7 @@ def open_classifier(folder: Path, *, device: torch.device, n_workers: int) -> Op
     """The classifier in a model folder. LmrError: what load_model and load_classifier raise."""
     classifier = load_classifier(folder)
     model, card = load_model(folder)
-    kind = RawEmbedder if classifier.wants == "raw" else Embedder
+    kind = RawEmbedder if classifier.wants == "raw" else TorchEmbedder
     classifier.head.to(device)
     return OpenClassifier(classifier, kind(model, card.image_spec, device, n_workers=n_workers))
 
@@ -165,7 +165,7 @@ def most_probable(probability: Tensor, k: int) -> Tensor:
     return ((probability.view(torch.int32).long() << 32) - column).topk(k, dim=1).indices
 
 
-class RawEmbedder(Embedder):
+class RawEmbedder(TorchEmbedder):
     """Gives features that are not divided by their length."""
 
     def _forward(self, x: Tensor) -> Tensor:

@@ -105,10 +105,10 @@ UNLIKE = ("picture-facts.sqlite", "picture-facts.sqlite-journal", "download.sqli
 def exported(path: Path) -> dict[str, Any]:
     """The card of an exported model that can be loaded."""
     from retrieval.embed.load import open_card
-    from retrieval.embed.onnx_embedder import OnnxDescriber
+    from retrieval.embed.onnx_embedder import OnnxEmbedder
 
     card = open_card(path)
-    return {"fingerprint": card.fingerprint, "d": OnnxDescriber(path, card, ["CPUExecutionProvider"], None, 1).d}
+    return {"fingerprint": card.fingerprint, "d": OnnxEmbedder(path, card, ["CPUExecutionProvider"], None, 1).d}
 
 
 def names_of(folder: Path) -> list[str]:

@@ -24,7 +24,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from retrieval.embed.torch_embedder import Embedder
+from retrieval.embed.torch_embedder import TorchEmbedder
 from retrieval.images.preprocess import ImageSpec, prepare
 from retrieval.images.source import list_pictures
 from retrieval.models.config import ModelConfig
@@ -80,7 +80,7 @@ def main() -> None:
     folder, spec = Folder(args.images), ImageSpec(size=args.size)
     n = 2 * len(folder.paths)
     model = build_model(ModelConfig(backbone="resnet50", pooling="avg", n_dimensions=0), image_size=args.size).eval()
-    embedder = Embedder(model, spec, torch.device("cpu"), n_workers=cores)
+    embedder = TorchEmbedder(model, spec, torch.device("cpu"), n_workers=cores)
     plain = torchvision.models.resnet50().eval()
     data = [folder.read(i) for i in range(len(folder.paths))]
     batch = np.stack([prepare(item, spec) for item in data[: embedder.batch_size]])
@@ -91,7 +91,7 @@ def main() -> None:
         return len(data)
 
     def compute() -> int:
-        embedder.describe(batch)
+        embedder.embed_batch(batch)
         return len(batch)
 
     def ours() -> int:

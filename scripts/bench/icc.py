@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "retrieva
 
 from made_profiles import ADOBE_RGB, DISPLAY_P3, PROPHOTO, SRGB, Matrix, rgb_profile
 
-from retrieval.embed.torch_embedder import Embedder
+from retrieval.embed.torch_embedder import TorchEmbedder
 from retrieval.images.decode import decode
 from retrieval.images.preprocess import ImageSpec, prepare
 from retrieval.images.signatures import PICTURE_SUFFIXES
@@ -53,10 +53,10 @@ def main() -> None:
     model = build_model(config, pretrained=given.weights is None, weights_path=given.weights, image_size=given.size)
     new = ImageSpec(size=given.size, mean=model.mean, std=model.std)
     old = replace(new, colors="as-stored")
-    embedder = Embedder(model, new, torch.device("cpu"))
+    embedder = TorchEmbedder(model, new, torch.device("cpu"))
 
     def describe(pictures: list[bytes], spec: ImageSpec) -> Any:
-        return embedder.describe(np.stack([prepare(data, spec) for data in pictures]))
+        return embedder.embed_batch(np.stack([prepare(data, spec) for data in pictures]))
 
     truth = describe([encoded(photograph) for photograph in photographs], new)
     summary: dict[str, object] = {"pictures": len(photographs), "backbone": given.backbone}

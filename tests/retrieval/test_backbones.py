@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retrieval.embed.torch_embedder import Embedder
+from retrieval.embed.torch_embedder import TorchEmbedder
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
 from retrieval.images.preprocess import ImageSpec
@@ -221,7 +221,7 @@ class TestOfOneSize:
 
     def test_embedding_at_another_size_is_refused(self) -> None:
         model = build_model(ModelConfig("vit_b_16", pooling="cls", n_dimensions=0), image_size=48)
-        assert message(lambda: Embedder(model, ImageSpec(size=32), torch.device("cpu"))) == (
+        assert message(lambda: TorchEmbedder(model, ImageSpec(size=32), torch.device("cpu"))) == (
             "vit_b_16 takes pictures of 48 pixels here, not of 32; give `size` 48, or train at the size you want"
         )
 
@@ -233,7 +233,7 @@ class TestOfOneSize:
     def test_it_can_be_embedded(self) -> None:
         model = build_model(ModelConfig("vit_b_16", pooling="cls", n_dimensions=0), image_size=32)
         pictures = (picture(32).permute(0, 2, 3, 1) * 255).byte().numpy()
-        assert Embedder(model, ImageSpec(size=32), torch.device("cpu")).describe(pictures).shape == (2, 8)
+        assert TorchEmbedder(model, ImageSpec(size=32), torch.device("cpu")).embed_batch(pictures).shape == (2, 8)
 
 
 def test_timm_networks_are_built_and_take_their_own_weights(tmp_path: Path) -> None:

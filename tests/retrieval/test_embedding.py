@@ -7,7 +7,7 @@ import torch
 from tiny_world import CPU, SIZE, SPEC, Pictures, jpeg, tiny_model
 from torch import Tensor, nn
 
-from retrieval.embed.torch_embedder import Embedder, make_embedder
+from retrieval.embed.torch_embedder import TorchEmbedder, make_embedder
 from retrieval.errors import LmrError
 from retrieval.images.preprocess import prepare
 from retrieval.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
@@ -41,10 +41,10 @@ def original(model: DescriptorModel, pictures: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("pooling", ["gem", "avg", "max"])
 def test_the_fused_network_is_the_original(pooling: str) -> None:
     model = tiny_model(pooling=pooling)
-    embedder = Embedder(model, SPEC, CPU)
+    embedder = TorchEmbedder(model, SPEC, CPU)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in embedder._model.modules())
     assert any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
-    assert embedder.describe(pixels()) == pytest.approx(original(model, pixels()), abs=1e-4)
+    assert embedder.embed_batch(pixels()) == pytest.approx(original(model, pixels()), abs=1e-4)
 
 
 class Untraceable(nn.Module):
@@ -66,16 +66,16 @@ def test_a_network_that_cannot_be_traced_is_used_as_it_is() -> None:
     torch.manual_seed(0)
     backbone = Backbone(Untraceable(), 8, 0, (), IMAGENET_MEAN, IMAGENET_STD)
     model = DescriptorModel(ModelConfig("x", n_dimensions=0), backbone)
-    assert Embedder(model, SPEC, CPU).describe(pixels(1)) == pytest.approx(original(model, pixels(1)), abs=1e-5)
+    assert TorchEmbedder(model, SPEC, CPU).embed_batch(pixels(1)) == pytest.approx(original(model, pixels(1)), abs=1e-5)
 
 
 @pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("layer", [nn.MaxPool2d(SIZE + 1), nn.Conv2d(3, 3, SIZE + 1)], ids=["pooling", "convolution"])
 def test_pictures_that_are_too_small_for_the_network_are_one_line(layer: nn.Module) -> None:
     backbone = Backbone(nn.Sequential(layer), 3, 0, (), IMAGENET_MEAN, IMAGENET_STD)
-    embedder = Embedder(DescriptorModel(ModelConfig("x", n_dimensions=0), backbone), SPEC, CPU)
+    embedder = TorchEmbedder(DescriptorModel(ModelConfig("x", n_dimensions=0), backbone), SPEC, CPU)
     with pytest.raises(LmrError) as caught:
-        embedder.describe(pixels(2))
+        embedder.embed_batch(pixels(2))
     assert str(caught.value) == f"pictures of {SIZE} pixels are too small for this network; give a larger `size`"
 
 
@@ -83,10 +83,10 @@ def test_too_little_memory_says_what_to_lower() -> None:
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    embedder = Embedder(tiny_model(), SPEC, CPU)
+    embedder = TorchEmbedder(tiny_model(), SPEC, CPU)
     embedder._model = fail  # type: ignore[assignment]
     with pytest.raises(LmrError) as caught:
-        embedder.describe(pixels(2))
+        embedder.embed_batch(pixels(2))
     assert str(caught.value) == (
         f"not enough memory on cpu for batches of 2 pictures of {SIZE} pixels; lower `size` or `scales`"
     )
@@ -96,7 +96,7 @@ def test_too_little_memory_says_what_to_lower() -> None:
 def test_the_given_network_stays_as_it_was() -> None:
     model = tiny_model().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    Embedder(model, SPEC, CPU).describe(pixels())
+    TorchEmbedder(model, SPEC, CPU).embed_batch(pixels())
     assert model.training
     assert all(p.requires_grad for p in model.parameters())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -109,7 +109,7 @@ def test_batch_size_and_workers_do_not_change_descriptors(
     monkeypatch.setattr("retrieval.embed.torch_embedder.fast_dtype", lambda _: dtype)
     results = []
     for batch_size, n_workers in ((16, 2), (1, 1), (7, 3), (64, 0)):
-        embedder = Embedder(tiny_model(), SPEC, CPU, n_workers=n_workers)
+        embedder = TorchEmbedder(tiny_model(), SPEC, CPU, n_workers=n_workers)
         embedder.batch_size = batch_size
         results.append(embedder.embed_all(source, np.arange(N)))
     for rows, vectors in results:
@@ -121,7 +121,7 @@ def test_batch_size_and_workers_do_not_change_descriptors(
 
 def test_bfloat16_stays_near_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retrieval.embed.torch_embedder.fast_dtype", lambda _: torch.bfloat16)
-    given = Embedder(tiny_model(), SPEC, CPU).describe(pixels())
+    given = TorchEmbedder(tiny_model(), SPEC, CPU).embed_batch(pixels())
     expected = original(tiny_model(), pixels())
     assert (given * expected).sum(axis=1) == pytest.approx(np.ones(5), abs=1e-3)
     assert not np.array_equal(given, expected)
@@ -132,7 +132,7 @@ def test_flip_is_the_unit_mean_of_picture_and_mirror_image() -> None:
     model = tiny_model()
     both = original(model, pixels()) + original(model, np.ascontiguousarray(pixels()[:, :, ::-1]))
     expected = both / np.linalg.norm(both, axis=1, keepdims=True)
-    given = Embedder(model, SPEC, CPU, flip=True).describe(pixels())
+    given = TorchEmbedder(model, SPEC, CPU, flip=True).embed_batch(pixels())
     assert given == pytest.approx(expected, abs=1e-5)
     assert np.abs(given - original(model, pixels())).max() > 1e-3
 
@@ -143,9 +143,9 @@ def test_scales_and_flip_are_the_unit_mean_over_all_views() -> None:
     doubled = np.repeat(np.repeat(pixels(), 2, axis=1), 2, axis=2)
     views = [turned for given in (pixels(), doubled) for turned in (given, np.ascontiguousarray(given[:, :, ::-1]))]
     summed = np.sum([original(model, view) for view in views], axis=0)
-    given = Embedder(model, [SPEC, large], CPU, flip=True).describe(pixels(), doubled)
+    given = TorchEmbedder(model, [SPEC, large], CPU, flip=True).embed_batch(pixels(), doubled)
     assert given == pytest.approx(summed / np.linalg.norm(summed, axis=1, keepdims=True), abs=1e-5)
-    assert np.abs(given - Embedder(model, SPEC, CPU, flip=True).describe(pixels())).max() > 1e-3
+    assert np.abs(given - TorchEmbedder(model, SPEC, CPU, flip=True).embed_batch(pixels())).max() > 1e-3
 
 
 @pytest.mark.usefixtures("in_float32")
@@ -156,21 +156,21 @@ def test_each_scale_is_the_picture_prepared_at_that_size(source: Pictures) -> No
     prepared = [np.stack([prepare(source.read(i), spec) for i in (0, 1)]) for spec in card.specs]
     rows, vectors = embedder.embed_all(source, [0, 4, 1])
     assert rows.tolist() == [0, 1]
-    assert vectors == pytest.approx(embedder.describe(*prepared), abs=1e-5)
+    assert vectors == pytest.approx(embedder.embed_batch(*prepared), abs=1e-5)
 
 
 @pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_descriptor_is_the_neck_or_what_it_was_given_or_both(flip: bool) -> None:
     model = tiny_model()
-    found = {part: Embedder(model, SPEC, CPU, flip=flip, part=part) for part in get_args(DescriptorPart)}
-    neck, pooled, both = (embedder.describe(pixels()) for embedder in found.values())
+    found = {part: TorchEmbedder(model, SPEC, CPU, flip=flip, part=part) for part in get_args(DescriptorPart)}
+    neck, pooled, both = (embedder.embed_batch(pixels()) for embedder in found.values())
     assert [v.shape[1] for v in (neck, pooled, both)] == [embedder.d for embedder in found.values()]
     assert both.shape[1] == neck.shape[1] + pooled.shape[1]
     for vectors in (neck, pooled, both):
         assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(5), abs=1e-5)
     model.neck = nn.Identity()
-    assert Embedder(model, SPEC, CPU, flip=flip).describe(pixels()) == pytest.approx(pooled, abs=1e-6)
+    assert TorchEmbedder(model, SPEC, CPU, flip=flip).embed_batch(pixels()) == pytest.approx(pooled, abs=1e-6)
     if not flip:
         assert both == pytest.approx(np.concatenate([neck, pooled], axis=1) / np.sqrt(2), abs=1e-6)
 
@@ -179,7 +179,7 @@ def test_a_descriptor_is_the_neck_or_what_it_was_given_or_both(flip: bool) -> No
 def test_a_part_that_the_network_does_not_have_is_refused(part: DescriptorPart) -> None:
     model = build_model(ModelConfig("shufflenet_v2_x0_5", n_dimensions=0), image_size=SPEC.size)
     with pytest.raises(LmrError) as caught:
-        Embedder(model, SPEC, CPU, part=part)
+        TorchEmbedder(model, SPEC, CPU, part=part)
     assert str(caught.value) == (
         f"`descriptor` {part}: this network has no neck, its descriptors are the pooled features; "
         "leave it out, or make the network with `n_dimensions`"
@@ -188,7 +188,7 @@ def test_a_part_that_the_network_does_not_have_is_refused(part: DescriptorPart) 
 
 @pytest.mark.usefixtures("in_float32")
 def test_rows_come_in_the_order_asked_for_with_their_own_picture(source: Pictures) -> None:
-    embedder = Embedder(tiny_model(), SPEC, CPU)
+    embedder = TorchEmbedder(tiny_model(), SPEC, CPU)
     rows, vectors = embedder.embed_all(source, [30, 4, 2, 30])
     assert rows.tolist() == [30, 2, 30]
     pictures = np.stack([prepare(source.read(i), SPEC) for i in (30, 2, 30)])
@@ -198,9 +198,9 @@ def test_rows_come_in_the_order_asked_for_with_their_own_picture(source: Picture
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_unreadable_pictures_are_reported_with_their_batch(source: Pictures, device: str) -> None:
     """On an accelerator pictures are decoded some batches ahead."""
-    embedder = Embedder(tiny_model(), SPEC, CPU)
+    embedder = TorchEmbedder(tiny_model(), SPEC, CPU)
     embedder.batch_size, embedder.device = 5, torch.device(device)
-    embedder.describe = lambda pictures: pictures.mean(axis=(1, 2, 3))[:, None]  # type: ignore[method-assign]
+    embedder.embed_batch = lambda pictures: pictures.mean(axis=(1, 2, 3))[:, None]  # type: ignore[method-assign]
     batches = list(embedder.embed(source, np.arange(N)))
     assert [len(b.rows) + len(b.unreadable) for b in batches] == [5] * 7 + [2]
     assert [list(b.unreadable.items()) for b in batches if b.unreadable] == [
@@ -214,7 +214,7 @@ def test_unreadable_pictures_are_reported_with_their_batch(source: Pictures, dev
 
 
 def test_a_batch_without_readable_pictures_has_no_rows() -> None:
-    (batch,) = Embedder(tiny_model(), SPEC, CPU).embed(Pictures([None, None]), [0, 1])
+    (batch,) = TorchEmbedder(tiny_model(), SPEC, CPU).embed(Pictures([None, None]), [0, 1])
     assert batch.rows.shape == (0,)
     assert batch.vectors.shape == (0, 8)
     assert len(batch.unreadable) == 2
@@ -225,7 +225,7 @@ def test_a_network_that_diverged_is_one_line() -> None:
     with torch.no_grad():
         model.neck[0].weight[0, 0] = np.nan  # type: ignore[index]
     with pytest.raises(LmrError) as caught:
-        Embedder(model, SPEC, CPU).describe(pixels())
+        TorchEmbedder(model, SPEC, CPU).embed_batch(pixels())
     assert str(caught.value) == (
         "the network gives descriptors that are not numbers; its training diverged or its weights are broken: "
         "train again with lower rates, or use `device` cpu if the device computes in float16"
@@ -233,7 +233,7 @@ def test_a_network_that_diverged_is_one_line() -> None:
 
 
 def test_no_rows_give_no_descriptors() -> None:
-    rows, vectors = Embedder(tiny_model(), SPEC, CPU).embed_all(Pictures([]), [])
+    rows, vectors = TorchEmbedder(tiny_model(), SPEC, CPU).embed_all(Pictures([]), [])
     assert rows.shape == (0,)
     assert vectors.shape == (0, 8)
 
@@ -242,7 +242,7 @@ def test_an_iteration_that_is_given_up_ends_its_threads(source: Pictures) -> Non
     import threading
 
     before = threading.active_count()
-    batches = Embedder(tiny_model(), SPEC, CPU, n_workers=3).embed(source, np.arange(N))
+    batches = TorchEmbedder(tiny_model(), SPEC, CPU, n_workers=3).embed(source, np.arange(N))
     next(batches)
     batches.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before

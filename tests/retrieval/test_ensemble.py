@@ -10,8 +10,8 @@ import torch
 from tiny_world import CPU, SIZE, SPEC, Pictures, jpeg, tiny_model
 
 from retrieval.arrays import FloatArray, UInt8Array
-from retrieval.embed.embedder import Describer, JoinedDescriber
-from retrieval.embed.torch_embedder import Embedder, load_embedder
+from retrieval.embed.embedder import Embedder, JoinedEmbedder
+from retrieval.embed.torch_embedder import TorchEmbedder, load_embedder
 from retrieval.errors import LmrError
 from retrieval.images.preprocess import ImageSpec
 from retrieval.models.card import (
@@ -36,14 +36,14 @@ def card_of(name: str, **changes: Any) -> ModelCard:
     return dataclasses.replace(ModelCard(ModelConfig("tiny", n_dimensions=8), SPEC, name * 64), **changes)
 
 
-class Fixed(Describer):
+class Fixed(Embedder):
     """Gives these descriptors, and notes how large the pictures were."""
 
     def __init__(self, vectors: FloatArray, *specs: ImageSpec) -> None:
         super().__init__(specs, vectors.shape[1], batch_size=5)
         self.vectors, self.seen = vectors, ()
 
-    def describe(self, *pictures: UInt8Array) -> FloatArray:
+    def embed_batch(self, *pictures: UInt8Array) -> FloatArray:
         self.seen = tuple(given.shape[1] for given in pictures)
         return self.vectors
 
@@ -55,9 +55,9 @@ def unit(n: int, d: int, seed: int) -> FloatArray:
 
 def test_the_inner_product_is_the_weighted_mean_of_the_cosines() -> None:
     one, other = Fixed(unit(4, 3, 0), SPEC), Fixed(unit(4, 5, 1), SMALL, SPEC)
-    joined = JoinedDescriber([one, other], [0.75, 0.25])
+    joined = JoinedEmbedder([one, other], [0.75, 0.25])
     assert (joined.d, joined.specs, joined.batch_size) == (8, (SPEC, SMALL), 5)
-    vectors = joined.describe(
+    vectors = joined.embed_batch(
         np.zeros((4, SIZE, SIZE, 3), np.uint8), np.zeros((4, SMALL.size, SMALL.size, 3), np.uint8)
     )
     expected = 0.75 * one.vectors @ one.vectors.T + 0.25 * other.vectors @ other.vectors.T
@@ -175,8 +175,8 @@ def test_an_ensemble_folder_describes_as_its_members_do(
     joined = load_embedder(tmp_path / "both", card, CPU, n_workers=1)
     rows, vectors = joined.embed_all(source, [0, 1, 2])
     large = dataclasses.replace(SMALL, size=SIZE)
-    one = Embedder(tiny_model(), SPEC, CPU, flip=True).embed_all(source, rows)[1]
-    other = Embedder(tiny_model(1), [SMALL, large], CPU).embed_all(source, rows)[1]
+    one = TorchEmbedder(tiny_model(), SPEC, CPU, flip=True).embed_all(source, rows)[1]
+    other = TorchEmbedder(tiny_model(1), [SMALL, large], CPU).embed_all(source, rows)[1]
     expected = np.concatenate([np.sqrt(0.75) * one, np.sqrt(0.25) * other], axis=1)
     assert vectors == pytest.approx(expected, abs=1e-5)
     assert torch.get_num_threads() == 1

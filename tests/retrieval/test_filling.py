@@ -10,9 +10,9 @@ import pytest
 from tiny_world import CPU, SPEC, jpeg, tiny_model
 
 from retrieval.data.manifest import Manifest, read_manifest
-from retrieval.embed.embedder import Describer
+from retrieval.embed.embedder import Embedder
 from retrieval.embed.fill import FillReport, FillRun, fill_store, require_same_job, store_info
-from retrieval.embed.torch_embedder import Embedder, make_embedder
+from retrieval.embed.torch_embedder import TorchEmbedder, make_embedder
 from retrieval.errors import LmrError
 from retrieval.images.source import PictureSource
 from retrieval.models.checkpoint import ModelCard, weights_digest
@@ -44,13 +44,13 @@ def card_of(model: DescriptorModel, **changes: Any) -> ModelCard:
     return dataclasses.replace(ModelCard(model.config, SPEC, weights_digest(model)), **changes)
 
 
-def model_of(seed: int = 0, **changes: Any) -> tuple[ModelCard, Callable[[], Describer]]:
+def model_of(seed: int = 0, **changes: Any) -> tuple[ModelCard, Callable[[], Embedder]]:
     model = tiny_model(seed)
     card = card_of(model, **changes)
     return card, lambda: make_embedder(model, card, CPU, n_workers=2)
 
 
-def not_to_be_loaded() -> Describer:
+def not_to_be_loaded() -> Embedder:
     raise AssertionError("the network was loaded")
 
 
@@ -87,7 +87,7 @@ def test_a_store_holds_every_picture_in_the_order_of_the_manifest(tmp_path: Path
     assert store.reason[4] == "not a picture in a known format"
     assert store.path[3] == str(tmp_path / "images" / "p3.jpg")
     assert store.path[7] == ""
-    rows, vectors = Embedder(tiny_model(), SPEC, CPU).embed_all(source, np.arange(11))
+    rows, vectors = TorchEmbedder(tiny_model(), SPEC, CPU).embed_all(source, np.arange(11))
     assert np.array_equal(store.vectors[rows], vectors)
     assert not store.vectors[[4, 7]].any()
     assert store.info.fingerprint == model_of()[0].fingerprint
@@ -170,7 +170,7 @@ def interrupt(
     source: PictureSource,
     n_batches: int,
     *,
-    model: tuple[ModelCard, Callable[[], Describer]] | None = None,
+    model: tuple[ModelCard, Callable[[], Embedder]] | None = None,
     run: FillRun = RUN,
 ) -> None:
     """Fills a store until its n-th batch, then is stopped by Ctrl-C."""
@@ -224,7 +224,7 @@ def test_unreadable_pictures_of_a_finished_store_are_tried_again(tmp_path: Path,
     assert (report.state, report.n_unreadable, list(report.unreadable)) == ("updated", 1, ["p8"])
     store = read_store(path)
     assert store.state[4] == DONE
-    expected = Embedder(tiny_model(), SPEC, CPU).embed_all(source, [4])[1]
+    expected = TorchEmbedder(tiny_model(), SPEC, CPU).embed_all(source, [4])[1]
     assert store.vectors[[4]] == pytest.approx(expected, abs=1e-6)
 
 
@@ -290,10 +290,10 @@ def test_all_pictures_unreadable_is_a_store_all_the_same(tmp_path: Path, make_ma
 def test_a_flipped_store_comes_from_a_flipped_card(tmp_path: Path, make_manifest: Made) -> None:
     manifest, source = make_manifest()
     fill_store(tmp_path / "x.h5", manifest, source, model_of(flip=True), RUN)
-    embedder = Embedder(tiny_model(), SPEC, CPU, flip=True)
+    embedder = TorchEmbedder(tiny_model(), SPEC, CPU, flip=True)
     expected = embedder.embed_all(source, np.arange(12))[1]
     assert read_store(tmp_path / "x.h5").vectors == pytest.approx(expected, abs=1e-6)
-    plain = Embedder(tiny_model(), SPEC, CPU).embed_all(source, np.arange(12))[1]
+    plain = TorchEmbedder(tiny_model(), SPEC, CPU).embed_all(source, np.arange(12))[1]
     assert np.abs(plain - expected).max() > 1e-3
 
 

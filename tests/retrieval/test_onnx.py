@@ -12,9 +12,9 @@ from made_onnx import MEANS, write_means
 from tiny_world import SIZE, SPEC, Pictures, jpeg, tiny_model
 
 from retrieval.embed import onnx_export
-from retrieval.embed.load import describe_otherwise, model_files, onnx_path, open_card, plan_describer
+from retrieval.embed.load import adjusted_card, model_files, onnx_path, open_card, plan_embedder
 from retrieval.embed.onnx_digest import require_as_written
-from retrieval.embed.onnx_embedder import CARD_KEY, INPUTS_KEY, OnnxDescriber, providers_of, read_onnx_card
+from retrieval.embed.onnx_embedder import CARD_KEY, INPUTS_KEY, OnnxEmbedder, providers_of, read_onnx_card
 from retrieval.embed.onnx_export import TOLERANCE, export_onnx
 from retrieval.embed.torch_embedder import load_embedder
 from retrieval.errors import LmrError
@@ -37,21 +37,21 @@ def message(call: Any, *arguments: Any, **more: Any) -> str:
 def test_an_onnx_file_describes_pictures(tmp_path: Path) -> None:
     path = write_means(tmp_path / "m.onnx")
     assert read_onnx_card(path) == MEANS
-    describer = plan_describer(path, open_card(path), device="cpu", threads=1, n_workers=2)()
+    embedder = plan_embedder(path, open_card(path), device="cpu", threads=1, n_workers=2)()
     encoded: list[bytes | None] = [jpeg(i % 3, i) for i in range(20)]
     encoded[4] = None
     source = Pictures(encoded)
-    rows, vectors = describer.embed_all(source, np.arange(20))
+    rows, vectors = embedder.embed_all(source, np.arange(20))
     assert rows.tolist() == [i for i in range(20) if i != 4]
     means = np.stack([prepare(source.read(i), SPEC).mean(axis=(0, 1)) for i in rows])
     assert vectors == pytest.approx(means / np.linalg.norm(means, axis=1, keepdims=True), abs=1e-5)
-    assert (describer.d, vectors.dtype, describer.batch_size) == (3, np.float32, 16)
+    assert (embedder.d, vectors.dtype, embedder.batch_size) == (3, np.float32, 16)
 
 
 def test_descriptors_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
-    describer = OnnxDescriber(write_means(tmp_path / "m.onnx"), MEANS, ON_CPU, None, 1)
-    describer._session = type("Broken", (), {"run": lambda *_: [np.full((1, 3), np.nan)]})()
-    said = message(describer.describe, np.zeros((1, SIZE, SIZE, 3), np.uint8))
+    embedder = OnnxEmbedder(write_means(tmp_path / "m.onnx"), MEANS, ON_CPU, None, 1)
+    embedder._session = type("Broken", (), {"run": lambda *_: [np.full((1, 3), np.nan)]})()
+    said = message(embedder.embed_batch, np.zeros((1, SIZE, SIZE, 3), np.uint8))
     assert said.startswith("the network gives descriptors that are not numbers; ")
 
 
@@ -60,7 +60,7 @@ def test_a_folder_without_weights_is_served_by_its_onnx_file(tmp_path: Path) -> 
     path = write_means(tmp_path / "model.onnx")
     assert onnx_path(tmp_path) == path
     assert model_files(tmp_path, MEANS) == {"model.onnx": path}
-    assert isinstance(plan_describer(tmp_path, MEANS, device="auto", threads=None, n_workers=1)(), OnnxDescriber)
+    assert isinstance(plan_embedder(tmp_path, MEANS, device="auto", threads=None, n_workers=1)(), OnnxEmbedder)
     (tmp_path / "weights-1.safetensors").touch()
     assert onnx_path(tmp_path) is None
     assert onnx_path(tmp_path / "other.onnx") == tmp_path / "other.onnx"
@@ -68,15 +68,15 @@ def test_a_folder_without_weights_is_served_by_its_onnx_file(tmp_path: Path) -> 
 
 def test_an_exported_model_describes_pictures_in_one_way(tmp_path: Path) -> None:
     path = write_means(tmp_path / "m.onnx")
-    assert describe_otherwise(path, MEANS, Description(size=SIZE, flip=False)) == MEANS
-    assert message(describe_otherwise, path, MEANS, Description(flip=True)) == (
+    assert adjusted_card(path, MEANS, Description(size=SIZE, flip=False)) == MEANS
+    assert message(adjusted_card, path, MEANS, Description(flip=True)) == (
         f"{path} describes pictures as it was exported; run lmr export with the same options"
     )
 
 
 def test_an_onnx_file_of_another_model_is_refused(tmp_path: Path) -> None:
     path, other = write_means(tmp_path / "m.onnx"), dataclasses.replace(MEANS, flip=True)
-    assert message(OnnxDescriber, path, other, ON_CPU, None, 1) == (
+    assert message(OnnxEmbedder, path, other, ON_CPU, None, 1) == (
         f"{path} was made of model {MEANS.fingerprint[:8]}, not of {other.fingerprint[:8]}; run lmr export again"
     )
 
@@ -147,13 +147,13 @@ def test_what_is_exported_gives_the_descriptors_of_torch(
     monkeypatch.setattr("retrieval.embed.torch_embedder.fast_dtype", lambda _: torch.float32)
     assert 0 <= difference < 1e-5
     assert open_card(folder / "m.onnx") == card
-    describer = plan_describer(folder / "m.onnx", card, device="cpu", threads=1, n_workers=1)()
+    embedder = plan_embedder(folder / "m.onnx", card, device="cpu", threads=1, n_workers=1)()
     source = Pictures([jpeg(i % 3, i) for i in range(21)])
     expected = load_embedder(folder, card, torch.device("cpu"), n_workers=1).embed_all(source, np.arange(21))[1]
-    assert [spec.size for spec in describer.specs] == [SIZE, SIZE - 4, 18]
+    assert [spec.size for spec in embedder.specs] == [SIZE, SIZE - 4, 18]
     for batch_size in (1, 3, 16, 21):
-        describer.batch_size = batch_size
-        vectors = describer.embed_all(source, np.arange(21))[1]
+        embedder.batch_size = batch_size
+        vectors = embedder.embed_all(source, np.arange(21))[1]
         assert vectors == pytest.approx(expected, abs=TOLERANCE)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(21), abs=1e-5)
 
