@@ -21,6 +21,7 @@ import numpy as np
 from index.answer import Answer, LandmarkScore, Neighbour
 from index.build_index import BuildJob
 from index.clean.job import CleanJob, CleanReport
+from index.stats.job import Statistics, StatsJob
 from retrieval.download.job import ArchiveJob, ArchiveReport, DownloadJob
 from retrieval.embed.export import ExportJob
 from retrieval.embed.job import EmbedJob
@@ -70,6 +71,7 @@ __all__ = [
     "first_batch",
     "open_index",
     "split",
+    "stats",
     "summarise",
     "train",
 ]
@@ -140,6 +142,21 @@ def clean(job: CleanJob) -> CleanReport:
     from index.clean import job as flow
 
     return flow.clean(job)
+
+
+@_takes(StatsJob)
+def stats(job: StatsJob) -> Statistics:
+    """Counts and measures what is in a data set: landmarks, images, descriptors, duplicates, leakage.
+
+    Raises WordsError for words that need another one, LmrError for what cannot be used.
+
+    >>> found = lmr.stats("train.csv", images="images", test="test.csv")  # doctest: +SKIP
+    >>> found.document["leakage"]["same_look"]["test_pictures"]           # doctest: +SKIP
+    3
+    """
+    from index.stats import job as flow
+
+    return flow.stats(job)
 
 
 @_takes(SplitJob)

@@ -15,7 +15,7 @@ from retrieval.images.noise import told_once
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("cli.demo.command", "Make a small set of landmarks and run everything on it, or on your own folder."),
     "download": ("cli.download", "Fetch the pictures of a manifest, resized on arrival."),
-    "stats": ("cli.stats.command", "Tell what is in the data: landmarks, pictures, duplicates; write a report."),
+    "stats": ("cli.stats", "Tell what is in the data: landmarks, pictures, duplicates; write a report."),
     "split": ("cli.split", "Split a manifest into train, val, test and non-landmarks."),
     "clean": ("cli.clean", "Find mislabelled, duplicate, low-quality and non-landmark pictures."),
     "train": ("cli.train", "Train a network on labelled pictures."),

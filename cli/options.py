@@ -351,7 +351,12 @@ def _job_parameter(word: str, hint: Any, item: "Field[Any]") -> Callable[[F], F]
         is_needed = default is MISSING
         given: dict[str, Any] = {} if is_needed or is_many else {"default": default}
         return click.argument(
-            word, type=_click_type(kind, told), nargs=-1 if is_many else 1, required=is_needed, **given
+            word,
+            type=_click_type(kind, told),
+            nargs=-1 if is_many else 1,
+            required=is_needed,
+            metavar=told.metavar,
+            **given,
         )
     name, text = _option_name(word), told.help
     if told.default_text is not None:

@@ -1,15 +1,20 @@
 """Descriptors gathered into clusters, and how far clusters and landmarks agree; memory does not grow with the store."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from index.search.flat import FlatIndex, train_centroids
-from retrieval.arrays import FloatArray, IntArray, LongArray, read_only
+from index.stats.duplicates import same_descriptor
+from index.stats.measured import describe_groups
+from retrieval.arrays import FloatArray, IntArray, LongArray, ObjArray, read_only
+from retrieval.data.csv_cells import csv_line
 from retrieval.errors import LmrError
 from retrieval.progress import SILENT, Progress
-from retrieval.store.blocks import StoreBlocks
+from retrieval.store.blocks import StoreBlocks, open_blocks
 from retrieval.words import counted
 
 TRAINING_ROWS = 256  # descriptors for each centroid that are trained on at most; FAISS's own limit
@@ -116,3 +121,97 @@ def map_descriptors(vectors: FloatArray, seed: int) -> FloatArray:
         perplexity = min(PERPLEXITY, (n - 1) / 3)
         found = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
     return np.asarray(found / max(float(np.abs(found).max()), 1e-12), dtype=np.float32)
+
+
+N_EXAMPLES = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredImages:
+    """The images of the manifest that a store has descriptors of.
+
+    row: (n,) int64 rows of the store. landmark: (n,) int64 into names, -1 = none; both by the manifest.
+    """
+
+    store: StoreBlocks
+    row: LongArray
+    landmark: LongArray
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("row", "landmark"):
+            object.__setattr__(self, name, read_only(getattr(self, name)))
+
+    @property
+    def image_id(self) -> ObjArray:
+        return self.store.image_id[self.row]
+
+    @property
+    def label(self) -> ObjArray:
+        """(n,) str, '' = none."""
+        return np.array((*self.names, ""), dtype=object)[self.landmark]
+
+
+def open_stored(path: Path, image_id: ObjArray, landmark: LongArray, names: tuple[str, ...]) -> StoredImages:
+    """Opens a store and finds the images of the manifest in it. LmrError when it describes none of them."""
+    store = open_blocks(path)
+    place = {name: row for row, name in enumerate(image_id.tolist())}
+    of_row = np.array([place.get(name, -1) for name in store.image_id[store.done].tolist()], dtype=np.int64)
+    if not (of_row >= 0).any():
+        raise LmrError(f"{path} describes none of the pictures of the manifest; give the store that was made from it")
+    return StoredImages(store, store.done[of_row >= 0], landmark[of_row[of_row >= 0]], names)
+
+
+def describe_alike(stored: StoredImages, near_similarity: float, seed: int, progress: Progress) -> dict[str, Any]:
+    """Groups of images with near descriptors, as a JSON object."""
+    rng = np.random.default_rng(seed)
+    alike = same_descriptor(stored.store, stored.row, near_similarity, rng, progress)
+    return {
+        "near_similarity": near_similarity,
+        "compared": alike.n_compared,
+        **describe_groups(alike.groups, stored.image_id, stored.label),
+    }
+
+
+def describe_map(stored: StoredImages, n_images: int, seed: int, progress: Progress) -> dict[str, Any]:
+    """Places in the plane of the descriptors of at most n_images, drawn by the seed, as a JSON object."""
+    at = np.arange(len(stored.row))
+    if len(at) > n_images:
+        at = np.sort(np.random.default_rng(seed).choice(at, n_images, replace=False))
+    progress.begin("mapping", len(at), "descriptors")
+    points = map_descriptors(stored.store.vectors(stored.row[at]), seed)
+    progress.add(len(at))
+    progress.end()
+    return {
+        "pictures": len(at),
+        "of": len(stored.row),
+        "seed": seed,
+        "image_id": stored.image_id[at].tolist(),
+        "landmark_id": [label or None for label in stored.label[at]],
+        "x": points[:, 0].astype(float).round(4).tolist(),
+        "y": points[:, 1].astype(float).round(4).tolist(),
+    }
+
+
+def describe_clusters(stored: StoredImages, clusters: Clusters, seed: int) -> dict[str, Any]:
+    """All clusters with their landmarks and the images nearest to their centroids."""
+    landmark, image_id = stored.landmark, stored.image_id
+    return {
+        "seed": seed,
+        "purity": purity(clusters, landmark),
+        "clusters": [
+            {
+                **describe_cluster(clusters, number, landmark, stored.names),
+                "examples": image_id[central(clusters, number, N_EXAMPLES)].tolist(),
+            }
+            for number in range(clusters.n_clusters)
+        ],
+    }
+
+
+def cluster_lines(stored: StoredImages, clusters: Clusters) -> Iterator[str]:
+    """CSV lines of the images of the store, in its order."""
+    yield csv_line(["image_id", "landmark_id", "cluster", "similarity"])
+    columns = (stored.image_id, stored.label, clusters.cluster, clusters.similarity)
+    for name, label, number, similarity in zip(*columns, strict=True):
+        yield csv_line([name, label, int(number), f"{similarity:.4f}"])

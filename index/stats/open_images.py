@@ -9,7 +9,6 @@ from index.stats.labels import Labelling, most_frequent, spread
 from retrieval.arrays import LongArray, ObjArray
 from retrieval.data.open_images import LabelRows
 
-MIN_LABEL_CONFIDENCE = 0.99
 N_TOP = 40
 N_COMPARED = 10  # labels whose shares are set side by side for the subsets
 

@@ -1,12 +1,14 @@
 """What a file was made of, kept beside it, so that the same command finds it finished and another one is refused."""
 
+import errno
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from retrieval.errors import LmrError
-from retrieval.files.atomic import replacing
+from retrieval.files.atomic import replacing, write_error
 from retrieval.files.digest import sha256_file
 from retrieval.files.json_file import read_signed_json, write_signed_json
 
@@ -48,6 +50,14 @@ def require_no_folder(path: Path) -> None:
     """Raises LmrError where a folder is in the place of a file, which nothing replaces."""
     if path.is_dir():
         raise LmrError(f"{path} is a folder; give the file another name")
+
+
+def require_place(path: Path) -> None:
+    """Raises LmrError, before the work, for a file that could not be written after it."""
+    require_no_folder(path)
+    if not path.absolute().parent.is_dir():
+        code = errno.ENOTDIR if path.absolute().parent.exists() else errno.ENOENT
+        raise write_error(path, OSError(code, os.strerror(code)))
 
 
 def is_made_of(path: Path, inputs: Inputs, other: str) -> bool:

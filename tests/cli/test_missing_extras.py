@@ -38,7 +38,7 @@ def test_it_is_refused_before_the_work(bare, monkeypatch, line, what, extra):
     for work in (
         "lmr.open_index",
         "index.folder.folder.open_folder",
-        "cli.stats.collecting.collect",
+        "lmr.stats",
         "lmr.find_rate",
     ):
         monkeypatch.setattr(work, begin)

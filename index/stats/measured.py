@@ -1,6 +1,6 @@
-"""The parts of the document of `lmr stats` that need pictures: what was measured, duplicates, leakage."""
+"""Statistics that need images: what was measured, duplicates, leakage."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from index.stats import duplicates
 from index.stats import images as statistics
 from retrieval.arrays import LongArray, ObjArray
+from retrieval.data.csv_cells import csv_line
 
 if TYPE_CHECKING:
     from retrieval.data.manifest import Manifest
@@ -22,7 +23,7 @@ N_REASONS = 100
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """Facts of the pictures of a manifest. landmark: (n,) the name of the first landmark of each, '' = none."""
+    """Facts of the images of a manifest. landmark: (n,) the name of the first landmark of each, '' = none."""
 
     image_id: ObjArray
     landmark: ObjArray
@@ -31,7 +32,7 @@ class Measured:
 
 
 def describe_pictures(measured: Measured) -> dict[str, Any]:
-    """Sizes, measures, rankings, outliers, unreadable pictures and duplicates."""
+    """Sizes, measures, rankings, outliers and unreadable images, as a JSON object."""
     measures, unreadable = measured.measures, measured.table.unreadable
     reasons = {measured.image_id[row]: reason for row, reason in list(unreadable.items())[:N_REASONS]}
     content: dict[str, Any] = {"readable": len(measures), "unreadable": len(unreadable), "reasons": reasons}
@@ -46,7 +47,7 @@ def describe_pictures(measured: Measured) -> dict[str, Any]:
 
 
 def describe_duplicates(measured: Measured) -> dict[str, Any]:
-    """Pictures of the same bytes, and of the same look; those of several landmarks apart."""
+    """Images of the same bytes, and of the same look; those of several landmarks apart."""
     row = measured.measures.row
     found = {
         "same_bytes": duplicates.same_bytes(measured.table.column("sha256")),
@@ -59,7 +60,7 @@ def describe_duplicates(measured: Measured) -> dict[str, Any]:
 
 
 def describe_groups(groups: Sequence[LongArray], image_id: ObjArray, landmark: ObjArray) -> dict[str, Any]:
-    """Counts, and the first groups with their pictures. groups: rows of image_id and landmark (n,)."""
+    """Counts, and the first groups with their images. groups: rows of image_id and landmark (n,)."""
     codes = np.unique(landmark.astype(str), return_inverse=True)[1] - int("" in set(landmark.tolist()))
     across = duplicates.across(tuple(groups), codes)
     return {
@@ -70,7 +71,7 @@ def describe_groups(groups: Sequence[LongArray], image_id: ObjArray, landmark: O
 
 
 def describe_leakage(train: "Manifest", test: "Manifest", measured: tuple[Measured, Measured] | None) -> dict[str, Any]:
-    """Pictures of a test set that the training set has too: by id, by address and, where measured, by look."""
+    """Images of a test set that the training set has too: by id, by address and, where measured, by look."""
     shared = sorted(set(train.image_id.tolist()) & set(test.image_id.tolist()))
     urls = sorted(_urls(train) & _urls(test))
     content: dict[str, Any] = {
@@ -88,6 +89,33 @@ def describe_leakage(train: "Manifest", test: "Manifest", measured: tuple[Measur
     return content
 
 
+def image_lines(measured: Measured) -> Iterator[str]:
+    """CSV lines of the images, best resolution first, unreadable ones last."""
+    measures, row = measured.measures, measured.measures.row
+    outlier: dict[int, list[str]] = {}
+    for kind, found in statistics.outliers(measures).items():
+        for at in found.tolist():
+            outlier.setdefault(at, []).append(kind)
+    copies = {}
+    for groups in (duplicates.same_look(measured.table.hashes), duplicates.same_bytes(measured.table.column("sha256"))):
+        copies.update({int(at): measured.image_id[row[group[0]]] for group in groups for at in group[1:]})
+    names = [*statistics.MEASURES, "outlier", "copy_of", "unreadable"]
+    yield csv_line(["image_id", "landmark_id", "width", "height", *names])
+    for at in statistics.ranking(measures, "pixels_per_inch").tolist():
+        values = [_number(measures.values[name][at]) for name in statistics.MEASURES]
+        size = [int(measures.width[at]), int(measures.height[at])]
+        ends = [" ".join(outlier.get(at, ())), copies.get(at, ""), ""]
+        yield csv_line([measured.image_id[row[at]], measured.landmark[row[at]], *size, *values, *ends])
+    blank = [""] * (len(statistics.MEASURES) + 4)
+    for at, reason in measured.table.unreadable.items():
+        yield csv_line([measured.image_id[at], measured.landmark[at], *blank, reason])
+
+
+def _number(value: float) -> str:
+    """Six digits, whole numbers in full."""
+    return str(int(value)) if float(value).is_integer() else f"{value:.6g}"
+
+
 def _leaks(groups: Iterable[LongArray], measured: tuple[Measured, Measured]) -> dict[str, Any]:
     n_train = len(measured[0].measures)
     both = duplicates.on_both_sides(tuple(groups), n_train)
@@ -102,7 +130,7 @@ def _leaks(groups: Iterable[LongArray], measured: tuple[Measured, Measured]) -> 
 
 
 def _ends(measured: Measured, name: str) -> dict[str, list[dict[str, Any]]]:
-    """The pictures with the largest and the smallest values."""
+    """The images with the largest and the smallest values."""
     order = statistics.ranking(measured.measures, name)
     return {
         "highest": [_valued(measured, name, at) for at in order[:N_RANKED].tolist()],

@@ -1,1 +1,0 @@
-"""`lmr stats`: what is in the data."""

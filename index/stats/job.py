@@ -1,0 +1,209 @@
+"""Statistics of a data set: manifest, images, descriptors and test set, counted and measured."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retrieval.data.near_duplicates import NEAR_SIMILARITY
+from retrieval.data.request import MeasuringJob
+from retrieval.errors import LmrError, UnreadableError, WordsError
+from retrieval.images.quality import SCREEN_DIAGONAL_IN
+from retrieval.jobs import option, told
+from retrieval.words import none_can
+
+if TYPE_CHECKING:
+    from index.stats.clusters import Clusters, StoredImages
+    from index.stats.data import Data
+    from index.stats.measured import Measured
+    from retrieval.arrays import ObjArray
+    from retrieval.data.manifest import Manifest
+    from retrieval.images.source import PictureSource
+
+
+@dataclass(frozen=True)
+class StatsJob(MeasuringJob):
+    """Count and measure what is in a data set."""
+
+    manifest: Path = field(metadata=told(is_argument=True, metavar="CSV"))
+    _: KW_ONLY
+    images: Path | None = option(
+        None,
+        help="Folder of images to measure: <id>.jpg, Google's a/b/c/<id>.jpg, or what a path column is relative to.",
+    )
+    store: Path | None = option(None, help="Descriptors of the images: a map, copies, clusters.")
+    test: Path | None = option(None, help="Manifest of a test set: images that it shares with CSV.")
+    test_images: Path | None = option(None, default_text="`images`", help="Folder of the test set's images.")
+    names: Path | None = option(None, help="Names of the landmarks, as for build-index.")
+    diagonal_in: float = option(SCREEN_DIAGONAL_IN, low=1, high=1000, help="Diagonal of the screen, inches.")
+    n_clusters: int | None = option(None, low=1, help="Clusters to find in the store (k-means).")
+    map_pictures: int = option(2000, low=0, high=10_000, help="Images on the map.")
+    near_similarity: float = option(
+        NEAR_SIMILARITY, low=0.5, high=1, help="With `store`: similarity of descriptors from which images are copies."
+    )
+    seed: int = option(0, low=0, high=2**31 - 1, help="Random seed.")
+    image_list: Path | None = option(None, help="Open Images: the list of images, with their Subset.")
+    boxes: Path | None = option(None, help="Open Images: the file of boxes.")
+    hierarchy: Path | None = option(None, help="Hierarchy of labels (Open Images' JSON).")
+    min_label_confidence: float = option(
+        0.99, low=0, high=1, help="Open Images: least confidence of labels that count."
+    )
+
+    def __post_init__(self) -> None:
+        """Raises WordsError for words that need another one."""
+        super().__post_init__()
+        if self.n_clusters is not None and self.store is None:
+            raise WordsError("`clusters` needs `store`")
+        if self.test_images is not None and self.test is None:
+            raise WordsError("`test_images` needs `test`")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFinder:
+    """Images by their image_id. own, test: a source, and the row of each id. stored: paths that a store knows."""
+
+    own: "tuple[PictureSource | None, Mapping[str, int]]"
+    test: "tuple[PictureSource | None, Mapping[str, int]]"
+    stored: Mapping[str, str]
+
+    def read(self, image_id: str, of_test: bool = False) -> bytes:
+        """The encoded image. UnreadableError with the reason."""
+        from retrieval.images.source import read_picture
+
+        source, rows = self.test if of_test else self.own
+        if source is not None:
+            return source.read(rows[image_id])
+        if not of_test and self.stored.get(image_id):
+            return read_picture(self.stored[image_id])
+        raise UnreadableError("not found")
+
+    def where(self, image_id: str, of_test: bool = False) -> str:
+        """The path of the image, '' where it has none."""
+        source, rows = self.test if of_test else self.own
+        if source is not None:
+            return source.where(rows[image_id]) or ""
+        return "" if of_test else self.stored.get(image_id, "")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statistics:
+    """document: all that was found, as JSON has it. images: to show in a report. measured, stored, clusters: None where
+    images, a store or clusters were not asked for."""
+
+    document: dict[str, Any]
+    images: ImageFinder
+    measured: "Measured | None"
+    stored: "StoredImages | None"
+    clusters: "Clusters | None"
+
+    def image_lines(self) -> Iterator[str]:
+        """CSV lines of the images, best resolution first, unreadable ones last. LmrError where none were measured."""
+        from index.stats.measured import image_lines
+
+        if self.measured is None:
+            raise LmrError("a table of measured pictures needs `images`")
+        return image_lines(self.measured)
+
+    def cluster_lines(self) -> Iterator[str]:
+        """CSV lines of the images that the store describes, in its order. LmrError where there are no clusters."""
+        from index.stats.clusters import cluster_lines
+
+        if self.stored is None or self.clusters is None:
+            raise LmrError("a table of clusters needs `clusters`")
+        return cluster_lines(self.stored, self.clusters)
+
+
+def stats(job: StatsJob) -> Statistics:
+    """Everything that was asked for.
+
+    Raises WordsError for words that need another one, LmrError for what is not usable.
+    """
+    from index.stats.data import Beside, describe_data, read_data
+    from index.stats.measured import describe_duplicates, describe_leakage, describe_pictures
+    from retrieval.data.overview import load_manifest
+    from retrieval.files.made_of import require_place
+
+    require_place(job.facts)
+    beside = Beside(job.image_list, job.boxes, job.hierarchy, job.names, job.min_label_confidence)
+    data = read_data(job.manifest, beside, job.progress)
+    document = describe_data(data, str(job.manifest))
+    source = _source(data.pictures, job.images, job.manifest, job)
+    test = None if job.test is None else load_manifest(job.test, job.progress)
+    test_images = job.test_images or job.images
+    test_source = None if test is None or job.test is None else _source(test, test_images, job.test, job)
+    measured = None if source is None else _measure(data.pictures, _first_labels(data), source, job)
+    document["measured"] = None if measured is None else describe_pictures(measured)
+    document["duplicates"] = None if measured is None else describe_duplicates(measured)
+    document["leakage"] = None
+    if test is not None:
+        both = None
+        if measured is not None and test_source is not None:
+            labels = np.array((*test.landmarks, ""), dtype=object)[test.landmark]
+            both = (measured, _measure(test, labels, test_source, job))
+        document["leakage"] = describe_leakage(data.pictures, test, both)
+    stored, clusters = _describe_store(data, job, document)
+    paths = {} if stored is None else dict(zip(stored.image_id, stored.store.path[stored.row], strict=True))
+    finder = ImageFinder(_by_id(data.pictures, source), _by_id(test, test_source), paths)
+    return Statistics(document, finder, measured, stored, clusters)
+
+
+def _source(manifest: "Manifest", images: Path | None, path: Path, job: StatsJob) -> "PictureSource | None":
+    """Where images are: in the folder that was given, in the manifest itself, or nowhere."""
+    from retrieval.images.source import PictureSource, images_folder
+
+    if images is None and not path.is_dir() and manifest.content is None:
+        return None
+    return PictureSource(manifest, images_folder(images, path, job.progress))
+
+
+def _first_labels(data: "Data") -> "ObjArray":
+    labels: ObjArray = np.array((*data.labelling.names, ""), dtype=object)[data.labelling.first_landmark()]
+    return labels
+
+
+def _measure(manifest: "Manifest", landmark: "ObjArray", source: "PictureSource", job: StatsJob) -> "Measured":
+    """LmrError when none of the images can be read: the folder is most likely another one."""
+    from index.stats.images import measures_of
+    from index.stats.measured import Measured
+    from retrieval.data.quality_cache import measure_manifest
+    from retrieval.parallel import count_workers
+
+    workers = max(1, count_workers(job.workers, job.progress))
+    table = measure_manifest(source, job.facts, n_workers=workers, progress=job.progress)
+    if not len(table.readable):
+        row, reason = next(iter(table.unreadable.items()))
+        name = f"{manifest.image_id[row]}: {reason}"
+        raise LmrError(
+            f"{manifest.source}: {none_can(len(table), 'picture', whose='its')} be read ({name}); check `images`"
+        )
+    return Measured(manifest.image_id, landmark, table, measures_of(table, job.diagonal_in))
+
+
+def _describe_store(
+    data: "Data", job: StatsJob, document: dict[str, Any]
+) -> "tuple[StoredImages | None, Clusters | None]":
+    """Adds what the store tells to the document."""
+    document.update(store=None, alike=None, map=None, clusters=None)
+    if job.store is None:
+        return None, None
+    from index.stats.clusters import describe_alike, describe_clusters, describe_map, find_clusters, open_stored
+
+    labelling = data.labelling
+    stored = open_stored(job.store, data.pictures.image_id, labelling.first_landmark(), labelling.names)
+    document["store"] = {"source": str(job.store), "pictures": len(stored.row), "of": len(data.pictures)}
+    document["alike"] = describe_alike(stored, job.near_similarity, job.seed, job.progress)
+    if job.map_pictures:
+        document["map"] = describe_map(stored, job.map_pictures, job.seed, job.progress)
+    if job.n_clusters is None:
+        return stored, None
+    clusters = find_clusters(stored.store, stored.row, job.n_clusters, job.seed, job.progress)
+    document["clusters"] = describe_clusters(stored, clusters, job.seed)
+    return stored, clusters
+
+
+def _by_id(
+    manifest: "Manifest | None", source: "PictureSource | None"
+) -> "tuple[PictureSource | None, Mapping[str, int]]":
+    return source, {} if manifest is None else {name: row for row, name in enumerate(manifest.image_id.tolist())}
