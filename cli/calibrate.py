@@ -26,8 +26,7 @@ from retrieval.errors import DamageError, LmrError
 from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
-    from index.calibrate.calibration import Calibration
-    from index.calibrate.thresholds import KindFigures, Threshold
+    from index.calibration import Calibration, KindFigures, Threshold
     from index.folder.folder import IndexFolder
     from index.vote import VoteRule
 
@@ -78,8 +77,8 @@ def command(queries: Path, index_path: Path, as_json: bool, **values: Any) -> No
       lmr calibrate val.csv --precision 0.9 --overwrite    # more named, more of them wrong
     """
     from cli.describing import describe_queries
-    from index.calibrate.calibration import CalibrationSettings
     from index.calibrate.run import calibration_of
+    from index.calibration import CalibrationSettings
     from index.folder.folder import CALIBRATION, open_folder, replace_calibration
     from retrieval.data.overview import require_there
 

@@ -15,7 +15,7 @@ from retrieval.errors import LmrError
 from retrieval.files.folders import current_folder
 
 if TYPE_CHECKING:
-    from index.calibrate.calibration import Calibration
+    from index.calibration import Calibration
 
 
 @click.command(name="info")

@@ -6,15 +6,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from index.background import background_similarity
-from index.calibrate.calibration import Calibration
+from index.calibration import Calibration
 from index.confidence import sigmoid
 from index.copies import SAME_PICTURE
 from index.folder.folder import IndexFolder, tell_difference
-from index.predictions import Predictions
 from index.search.flat import Neighbours
-from index.vote import Votes, best, vote
-from retrieval.arrays import FloatArray, IntArray, LongArray, ObjArray, read_only
+from index.vote import Votes, background_similarity, best, vote
+from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray, read_only
 from retrieval.errors import LmrError
 from retrieval.store.store import Descriptors
 from retrieval.words import counted
@@ -65,6 +63,43 @@ class Answers:
     def confidence(self) -> FloatArray | None:
         """(q,) float64 in [0, 1], 0 where nothing was found; None where the index is not calibrated."""
         return sigmoid(self.logit) if self.calibration else None
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """One answer per query, in the order of the queries.
+
+    image_id: (q,) str; landmark: (q,) str landmark_id, '' = none; logit: (q,) float64, the key that predictions
+    are ranked by, -inf where nothing was found; confidence: (q,) float64 in [0, 1], for people, NaN where the
+    index is not calibrated.
+    """
+
+    image_id: ObjArray
+    landmark: ObjArray
+    logit: FloatArray
+    confidence: FloatArray
+
+    def __post_init__(self) -> None:
+        for name in ("image_id", "landmark", "logit", "confidence"):
+            values = getattr(self, name)
+            if values.shape != (len(self.image_id),):
+                raise ValueError(f"{name} has shape {values.shape}, image_id {self.image_id.shape}")
+            object.__setattr__(self, name, read_only(values))
+        if self.logit.dtype != np.float64 or self.confidence.dtype != np.float64:
+            raise ValueError(f"logit and confidence must be float64, not {self.logit.dtype}, {self.confidence.dtype}")
+        if np.isnan(self.logit).any():
+            raise ValueError(f"logit[{int(np.flatnonzero(np.isnan(self.logit))[0])}] is NaN")
+        if np.any((self.confidence < 0) | (self.confidence > 1)):
+            raise ValueError("confidence must lie in [0, 1]")
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+    @property
+    def answered(self) -> BoolArray:
+        """(q,) bool: the query was given a landmark."""
+        answered: BoolArray = (self.landmark != "").astype(np.bool_)
+        return answered
 
 
 def answer(folder: IndexFolder, descriptors: FloatArray, *, n_neighbours: int = 0) -> Answers:

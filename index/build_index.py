@@ -13,7 +13,7 @@ from retrieval.files.lock import output_locks
 from retrieval.jobs import ComputingJob, WritingJob, option
 
 if TYPE_CHECKING:
-    from index.calibrate.calibration import Calibration
+    from index.calibration import Calibration
     from index.folder.build import BuildReport
     from index.folder.inputs import BuildInputs
 

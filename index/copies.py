@@ -1,11 +1,14 @@
-"""Which pictures are there twice: the same descriptor, whatever the name."""
+"""Copies: images that are there twice, told by their descriptors or by sketches of these, whatever the names."""
 
+import base64
+import binascii
 from collections.abc import Callable
 from itertools import islice
 
 import numpy as np
 
 from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray
+from retrieval.data.near_duplicates import HashArray
 from retrieval.errors import LmrError
 from retrieval.words import agreeing, counted
 
@@ -13,7 +16,9 @@ SAME_PICTURE = 0.999  # similarity above which two descriptors are of one pictur
 # The same where the names agree too. A picture described in bfloat16 and in float32 is at 0.998 after whitening.
 SAME_NAME_TOO = 0.99
 BLOCK_ROWS = 8192
-N_NAMED = 5  # pictures that an error names
+N_NAMED = 5  # images that an error names
+SKETCH_BITS = 64
+MOST_SKETCHES = 50_000  # sketches kept; of more a sample
 
 
 def same_named(
@@ -84,3 +89,32 @@ def leave_out_copies(image_id: ObjArray, nearest: FloatArray) -> tuple[BoolArray
 def _first(names: list[str]) -> str:
     more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
     return ", ".join(names[:N_NAMED]) + more
+
+
+def sketches(vectors: FloatArray) -> HashArray:
+    """Sketches, (n,) uint64: the side of 64 planes on which a descriptor lies; nearly equal for one image embedded twice.
+
+    At an angle of t two descriptors differ in 64 t / pi bits (Charikar, Similarity estimation techniques from rounding
+    algorithms, 2002). The planes are of random signs, from a stream of bits that numpy keeps as it is.
+    """
+    d = vectors.shape[1]
+    bits = np.unpackbits(np.asarray(np.random.PCG64(0).random_raw(d)).astype("<u8").view(np.uint8))
+    planes = bits.reshape(d, SKETCH_BITS).astype(np.float32) * 2 - 1
+    sides = np.packbits(vectors.astype(np.float32) @ planes > 0, axis=1)
+    return np.ascontiguousarray(sides).view("<u8")[:, 0].astype(np.uint64)
+
+
+def pack_sketches(found: HashArray) -> str:
+    """Sketches as text; of more than 50,000 a sample."""
+    kept = np.sort(np.random.default_rng(0).permutation(found)[:MOST_SKETCHES])
+    return base64.b64encode(kept.astype("<u8").tobytes()).decode("ascii")
+
+
+def unpack_sketches(packed: str) -> HashArray:
+    """The sketches of a text. Raises LmrError when it is none."""
+    try:
+        return np.frombuffer(base64.b64decode(packed, validate=True), dtype="<u8").astype(np.uint64)
+    except (binascii.Error, ValueError) as error:
+        raise LmrError(
+            f"the sketches of the calibration queries are damaged ({error}); run lmr calibrate again"
+        ) from error

@@ -93,7 +93,7 @@ def classifier(shop: Workshop, recipe: Recipe, model: Path | None, folder: Path)
 
 def calibration_settings(recipe: Recipe, folder: Path) -> Any:
     """What [calibrate] says, as the command reads it."""
-    from index.calibrate.calibration import CalibrationSettings
+    from index.calibration import CalibrationSettings
 
     config = write_config(folder / "calibrate.toml", recipe.tables.get("calibrate", {}))
     given = parse_step("calibrate", config)

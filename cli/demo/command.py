@@ -274,8 +274,8 @@ def _index(
 
 def _calibrate(index_path: Path, demo: "DemoSet", store: Path, values: dict[str, Any]) -> None:
     from cli.describing import describe_queries
-    from index.calibrate.calibration import CalibrationSettings
     from index.calibrate.run import calibrate_folder
+    from index.calibration import CalibrationSettings
     from index.folder.folder import open_folder
 
     folder = open_folder(index_path, device="cpu")

@@ -10,7 +10,7 @@ from cli.report.plots import BLUE, GREEN, INK, ORANGE, PINK, SKY, drawable, lege
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from index.calibrate.thresholds import Curves
+    from index.calibration import Curves
     from index.compare.measure import Confusion
 
 _DARK, _LIGHT = "#1d2127", "white"  # on shades that are the same on light and dark pages

@@ -71,7 +71,7 @@ class ReportError:
 class EvaluationReport:
     """What a report shows.
 
-    metrics: the JSON object of `index.evaluate.evaluation`. curves: that of `index.calibrate.thresholds`, None
+    metrics: the JSON object of `index.evaluate.evaluation`. curves: that of `index.thresholds`, None
     where nothing was answered; without calibration it has no `confidence`. reliability, by_count: bins, as in
     `cli.report.plots`. facts: lines about what was measured, name -> text. warnings: lines to read first.
     landmarks: lines of `cli.report.evaluation.landmark_rows`, of n_landmarks; landmarks_table: name of the file

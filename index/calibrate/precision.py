@@ -5,37 +5,17 @@ that waits for that turns most landmarks away, and one confident error moves it 
 fitted on all queries together, speaks beside the bound.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from index.calibrate.held_out import HeldOut, Sweep, precision_bound, sweep
-from index.calibrate.thresholds import Threshold, threshold_at
+from index.calibration import Threshold, TradeOff
 from index.confidence import logit_of
+from index.thresholds import HeldOut, Sweep, precision_bound, sweep, threshold_at
 from retrieval.arrays import BoolArray
 from retrieval.errors import LmrError
 
 BY_BOUND, BY_EXPECTATION, BY_CONFIDENCE = "bound", "expectation", "confidence"
 ASKED = (0.8, 0.9, 0.95, 0.98, 0.99)  # precisions whose price a calibration lists
 MAX_TIMES = 1000.0  # queries as many times; more are out of anyone's reach
-
-
-@dataclass(frozen=True, slots=True)
-class TradeOff:
-    """What asking for a precision costs on the held-out queries; figures as in `Threshold`."""
-
-    asked: float
-    logit: float
-    confidence: float
-    found_by: str | None
-    reached: bool
-    named: float | None
-    recall: float
-    n_answers: int | None
-    n_wrong: int | None
-    precision: float | None
-    precision_bound: float
-    expected_precision: float | None
 
 
 def precision_threshold(held: HeldOut, precision: float) -> Threshold:

@@ -5,17 +5,17 @@ from dataclasses import replace
 import numpy as np
 
 from index.answers import check_store, to_index_space
-from index.background import background_similarity
-from index.calibrate.calibration import Calibration, CalibrationSettings, Evidence, Origin, calibrate
+from index.calibrate.fit import Evidence, calibrate
 from index.calibrate.queries import CalibrationQueries
 from index.calibrate.tune import MAX_TUNED, Grid
-from index.copies import leave_out_copies, refuse_known
+from index.calibration import Calibration, CalibrationSettings, Origin
+from index.copies import leave_out_copies, pack_sketches, refuse_known, sketches
 from index.evaluate.evaluation import Queries
 from index.evaluate.leakage import seen_names, trained_on_rows
-from index.evaluate.leave_one_out import left_out_queries
+from index.evaluate.leave_one_out import asked_rows, without_own
 from index.folder.folder import IndexFolder, replace_calibration
 from index.metrics import make_truths
-from index.sketches import pack_sketches, sketches
+from index.vote import background_similarity
 from retrieval.errors import LmrError
 from retrieval.store.store import Descriptors
 from retrieval.words import counted
@@ -107,3 +107,27 @@ def leave_one_out_evidence(folder: IndexFolder, seed: int) -> Evidence:
     if unknown:
         return Evidence(None, "since the network may have been trained on pictures of the index: it kept no record")
     return Evidence(left_out_queries(folder, max(Grid().k), MAX_TUNED, seed))
+
+
+def left_out_queries(folder: IndexFolder, k: int, n_most: int, seed: int) -> CalibrationQueries:
+    """The same questions as queries that rules of the vote can be judged by, with k neighbours each.
+
+    n_most: rows, and as many background pictures, that are drawn where there are more. The folder borrows nothing.
+    """
+    rows, rng = folder.rows, np.random.default_rng(seed)
+    vectors, similarity = asked_rows(folder)
+    parts = (np.arange(len(rows)), np.arange(len(rows), len(vectors)))
+    drawn = np.sort(np.concatenate([rng.permutation(part)[:n_most] for part in parts]))
+    own_row = np.where(drawn < len(rows), drawn, -1)
+    own = np.where(own_row >= 0, rows.landmark[own_row], -1).astype(np.int32)
+    image_id = np.concatenate([rows.image_id, [] if folder.background is None else folder.background.image_id])
+    return CalibrationQueries(
+        neighbours=without_own(folder.index.search(vectors[drawn], k + 1), own_row),
+        landmark=rows.landmark,
+        truths=make_truths([code] for code in own.tolist()),
+        image_id=image_id[drawn].astype(object),
+        background=None if similarity is None else similarity[drawn],
+        row_background=rows.background,
+        m=folder.rule.m,
+        own=own,
+    )

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from index.background import background_similarity
 from index.clean.config import CleaningRule
 from index.clean.labels import Support, support
 from index.search.flat import FlatIndex, Neighbours
+from index.vote import background_similarity
 from index.whitening import fit_whitening
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray
 from retrieval.errors import LmrError

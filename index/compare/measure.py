@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from index.calibrate.held_out import HeldOut
 from index.calibrate.precision import precision_threshold
-from index.calibrate.thresholds import Curves, curves
+from index.calibration import Curves
 from index.confidence import fit_confidence
 from index.evaluate.baselines import Accuracy, measure_votes
 from index.evaluate.evaluation import Queries
 from index.metrics import Truths, gap_interval, landmark_accuracies, make_truths
+from index.thresholds import HeldOut, curves
 from index.vote import Votes, best
 from retrieval.arrays import FloatArray, LongArray, read_only
 from retrieval.errors import LmrError

@@ -7,8 +7,8 @@ from typing import Literal, Protocol
 import numpy as np
 
 from index.answers import answer_store
-from index.calibrate.calibration import CalibrationSettings
 from index.calibrate.run import calibration_of
+from index.calibration import CalibrationSettings
 from index.compare.measure import Answered, Asked, Probabilities, find_threshold, folds, join, vote_of_members, votes_of
 from index.evaluate.baselines import NEAREST_TAU, frequent_votes, random_votes
 from index.folder.folder import IndexFolder

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from index.answers import Answers
-from index.calibrate.held_out import HeldOut
-from index.calibrate.precision import TradeOff
-from index.calibrate.thresholds import Curves, ReliabilityBin, Threshold, curves, reliability
+from index.calibration import Curves, ReliabilityBin, Threshold, TradeOff
 from index.evaluate.baselines import Accuracy, measure_baselines, measure_votes
 from index.evaluate.errors import Judged, Mistakes, find_mistakes
 from index.evaluate.per_landmark import ConfusionMatrix, LandmarkFigures, confusion_matrix, landmark_figures
@@ -26,6 +24,7 @@ from index.metrics import (
     mean_landmark_accuracy,
     precision_at_k,
 )
+from index.thresholds import HeldOut, curves, reliability
 from retrieval.arrays import BoolArray, LongArray, ObjArray, object_array, read_only
 from retrieval.store.store import Descriptors
 

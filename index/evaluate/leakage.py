@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from index.answers import Answers, check_store, to_index_space
+from index.copies import sketches, unpack_sketches
 from index.evaluate.evaluation import Queries
 from index.evaluate.look_alikes import Looking, look_the_same
 from index.folder.folder import MODEL, MODEL_CARD, IndexFolder
-from index.sketches import sketches, unpack_sketches
 from retrieval.arrays import BoolArray, FloatArray, ObjArray
 from retrieval.data.near_duplicates import NEAR_BITS, near_pairs
 from retrieval.data.seen import record_seen, was_seen

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from index.answers import Answers, judge
-from index.background import background_similarity
-from index.calibrate.queries import CalibrationQueries
 from index.evaluate.evaluation import Evaluation, Queries, evaluate
 from index.folder.folder import IndexFolder
-from index.metrics import LIST_LENGTH, make_truths
+from index.metrics import LIST_LENGTH
 from index.search.flat import Neighbours
-from index.vote import one_row_less, vote
+from index.vote import background_similarity, one_row_less, vote
 from retrieval.arrays import FloatArray, LongArray, object_array
 from retrieval.errors import LmrError
 
@@ -43,13 +41,13 @@ def leave_one_out(folder: IndexFolder, *, seed: int = 0) -> LeaveOneOut:
             "so that none can be left out; evaluate queries, or an index without these"
         )
     rows, rule = folder.rows, folder.rule
-    vectors, similarity = _asked(folder)
+    vectors, similarity = asked_rows(folder)
     own_row = np.full(len(vectors), -1, dtype=np.int64)
     own_row[: len(rows)] = np.arange(len(rows))
     landmark = np.full(len(vectors), -1, dtype=np.int32)
     landmark[: len(rows)] = rows.landmark
     found = folder.index.search(vectors, max(rule.k, LIST_LENGTH) + 1)
-    neighbours = _without_own(found, own_row)
+    neighbours = without_own(found, own_row)
     votes = vote(neighbours, rows.landmark, rule, counts=rows.counts, row_background=rows.background)
     votes = one_row_less(votes, landmark, rows.counts, rule)
     answers = judge(folder, neighbours, votes, similarity)
@@ -58,31 +56,7 @@ def leave_one_out(folder: IndexFolder, *, seed: int = 0) -> LeaveOneOut:
     return LeaveOneOut(evaluate(folder, answers, queries, n_left_out=1, seed=seed), answers, queries, n_single)
 
 
-def left_out_queries(folder: IndexFolder, k: int, n_most: int, seed: int) -> CalibrationQueries:
-    """The same questions as queries that rules of the vote can be judged by, with k neighbours each.
-
-    n_most: rows, and as many background pictures, that are drawn where there are more. The folder borrows nothing.
-    """
-    rows, rng = folder.rows, np.random.default_rng(seed)
-    vectors, similarity = _asked(folder)
-    parts = (np.arange(len(rows)), np.arange(len(rows), len(vectors)))
-    drawn = np.sort(np.concatenate([rng.permutation(part)[:n_most] for part in parts]))
-    own_row = np.where(drawn < len(rows), drawn, -1)
-    own = np.where(own_row >= 0, rows.landmark[own_row], -1).astype(np.int32)
-    image_id = np.concatenate([rows.image_id, [] if folder.background is None else folder.background.image_id])
-    return CalibrationQueries(
-        neighbours=_without_own(folder.index.search(vectors[drawn], k + 1), own_row),
-        landmark=rows.landmark,
-        truths=make_truths([code] for code in own.tolist()),
-        image_id=image_id[drawn].astype(object),
-        background=None if similarity is None else similarity[drawn],
-        row_background=rows.background,
-        m=folder.rule.m,
-        own=own,
-    )
-
-
-def _asked(folder: IndexFolder) -> tuple[FloatArray, FloatArray | None]:
+def asked_rows(folder: IndexFolder) -> tuple[FloatArray, FloatArray | None]:
     """Descriptors of the rows, then of the background, and c(q) of each without the picture itself."""
     n, background = len(folder.rows), folder.background
     rows = folder.index.vectors(np.arange(n))
@@ -95,7 +69,7 @@ def _asked(folder: IndexFolder) -> tuple[FloatArray, FloatArray | None]:
     return vectors, background_similarity(vectors, background.vectors, folder.rule.m, own_row=own_row)
 
 
-def _without_own(neighbours: Neighbours, own_row: LongArray) -> Neighbours:
+def without_own(neighbours: Neighbours, own_row: LongArray) -> Neighbours:
     """The neighbours less each query's own row, or less the last one where that row was not found."""
     rows, scores = neighbours.rows, neighbours.scores
     own = rows == np.where(own_row >= 0, own_row, -2)[:, None]

@@ -12,8 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from index.background import background_similarity
-from index.calibrate.calibration import Calibration
+from index.calibration import Calibration
 from index.folder.config import BuildOptions, ThumbnailPlan
 from index.folder.folder import (
     AUGMENTED,
@@ -41,6 +40,7 @@ from index.folder.rows import Background, Rows, write_background, write_rows
 from index.folder.thumbnails import write_thumbnails
 from index.rerank.expansion import augment
 from index.search.flat import FlatIndex
+from index.vote import background_similarity
 from index.whitening import Whitening, fit_supervised_whitening, fit_whitening
 from retrieval.arrays import FloatArray
 from retrieval.data.names import Name

@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
-from index.calibrate.calibration import FORMAT_VERSION as CALIBRATION_VERSION
-from index.calibrate.calibration import Calibration
+from index.calibration import FORMAT_VERSION as CALIBRATION_VERSION
+from index.calibration import Calibration
 from index.folder.rows import Background, Rows, read_background, read_rows
 from index.folder.thumbnails import Kept, Thumbnails
 from index.rerank.config import Refinement

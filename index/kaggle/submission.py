@@ -9,15 +9,18 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from index.predictions import Predictions
 from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray, object_array, read_only
 from retrieval.data.columns import IdTable
 from retrieval.data.labels import BLANK_WORDS, spelling_of
 from retrieval.errors import LmrError
 from retrieval.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from index.answers import Predictions
 
 Warn = Callable[[str], None]
 
@@ -91,7 +94,7 @@ Submission = RecognitionSubmission | RetrievalSubmission
 Solution = RecognitionSolution | RetrievalSolution
 
 
-def submission_lines(image_ids: ObjArray, predictions: Predictions) -> Iterator[str]:
+def submission_lines(image_ids: ObjArray, predictions: "Predictions") -> Iterator[str]:
     """`id,landmarks`, one line per image_id in that order; blank where there is no answer.
 
     image_ids: (n,) of the test manifest; those without a prediction are blank.
@@ -167,7 +170,7 @@ def read_solution(path: str | Path, progress: Progress = SILENT) -> Solution:
     )
 
 
-def _prediction_cells(predictions: Predictions) -> dict[str, str]:
+def _prediction_cells(predictions: "Predictions") -> dict[str, str]:
     """image_id -> `label score` of every prediction that names a landmark.
 
     An index without calibration has no confidence; the score is then what its answers are ranked by.

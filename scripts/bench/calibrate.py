@@ -24,18 +24,18 @@ from typing import Any
 import numpy as np
 
 from index.answers import answer_store
-from index.calibrate.calibration import Calibration, CalibrationSettings, Origin, calibrate
-from index.calibrate.held_out import HeldOut, sweep
+from index.calibrate.fit import calibrate
 from index.calibrate.run import held_out_queries, leave_one_out_evidence
 from index.calibrate.selection import NONE, Contest, Judge, answered
-from index.calibrate.thresholds import threshold_at
 from index.calibrate.tune import Grid, Tuned, make_folds, tune
+from index.calibration import Calibration, CalibrationSettings, Origin
 from index.evaluate.evaluation import queries_of
 from index.evaluate.leave_one_out import leave_one_out
 from index.folder.build import build_folder
 from index.folder.folder import IndexFolder, open_folder
 from index.folder.inputs import BuildInputs
 from index.metrics import gap
+from index.thresholds import HeldOut, sweep, threshold_at
 from retrieval.arrays import FloatArray, LongArray
 from retrieval.store.store import Descriptors, read_store
 

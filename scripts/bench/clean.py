@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from index.background import background_similarity
 from index.metrics import gap
 from index.search.flat import FlatIndex, Neighbours
-from index.vote import VoteRule, best, vote
+from index.vote import VoteRule, background_similarity, best, vote
 from index.whitening import fit_whitening
 from retrieval.store.store import Descriptors, read_store
 

@@ -24,13 +24,14 @@ import numpy as np
 from calibrate import Drawn, build, mean, pooled, select
 
 from index.answers import answer_store
-from index.calibrate.calibration import CalibrationSettings, Origin, calibrate
-from index.calibrate.held_out import HeldOut, Sweep, sweep
+from index.calibrate.fit import calibrate
 from index.calibrate.precision import precision_threshold
 from index.calibrate.run import held_out_queries, leave_one_out_evidence
 from index.calibrate.tune import Grid, tune
+from index.calibration import CalibrationSettings, Origin
 from index.confidence import logit_of, sigmoid
 from index.evaluate.evaluation import queries_of
+from index.thresholds import HeldOut, Sweep, sweep
 from retrieval.arrays import BoolArray, FloatArray
 from retrieval.store.store import Descriptors, read_store
 

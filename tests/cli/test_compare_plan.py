@@ -70,7 +70,7 @@ def test_every_value_of_a_list_is_checked_though_only_a_search_would_come_to_it(
 
 
 def test_manifests_of_non_landmarks_that_are_left_out_are_told(tmp_path: Path) -> None:
-    (entry,) = read_entries(["arcface-best:build-index.background=noise.csv"], {}, step_options())
+    (entry,) = read_entries(["arcface-best:build-index.vote=noise.csv"], {}, step_options())
     data = ComparisonData(tmp_path, tmp_path, {}, ("arch",), np.array([3]))
     assert left_out(data, entry.recipe) == ["background.csv", "noise.csv"]
     (tmp_path / "background.csv").touch()

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from index.background import background_similarity
 from index.calibrate.queries import CalibrationQueries
 from index.metrics import make_truths
 from index.search.flat import FlatIndex
+from index.vote import background_similarity
 
 
 def unit(vectors):

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from index.answers import answer, answer_store, predict
-from index.background import background_similarity
 from index.confidence import ConfidenceModel
 from index.folder.build import BuildOptions
-from index.vote import VoteRule, best, vote
+from index.vote import VoteRule, background_similarity, best, vote
 from retrieval.errors import LmrError
 from retrieval.store.store import DONE, UNREADABLE
 

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from index import background
-from index.background import background_similarity
+from index import vote as background
+from index.vote import background_similarity
 from retrieval.errors import LmrError
 
 

@@ -11,8 +11,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from index.calibrate.calibration import CalibrationSettings, Origin, calibrate
+from index.calibrate.fit import calibrate
 from index.calibrate.tune import CalibrationQueries, Grid
+from index.calibration import CalibrationSettings, Origin
 from index.folder import build as building
 from index.folder import folder as folder_module
 from index.folder.build import BuildOptions, build_folder

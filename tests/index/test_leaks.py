@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from index.answers import answer_store
-from index.calibrate.calibration import CalibrationSettings
 from index.calibrate.run import calibrate_folder, leave_one_out_evidence
+from index.calibration import CalibrationSettings
+from index.copies import pack_sketches, sketches, unpack_sketches
 from index.evaluate.evaluation import queries_of
 from index.evaluate.leakage import find_leaks
 from index.evaluate.look_alikes import Looking, look_the_same
@@ -18,7 +19,6 @@ from index.evaluate.measurement import measure_left_out, measure_store
 from index.folder.config import ThumbnailPlan
 from index.folder.folder import open_folder
 from index.folder.thumbnails import Thumbnails, write_thumbnails
-from index.sketches import pack_sketches, sketches, unpack_sketches
 from index.vote import VoteRule
 from retrieval.arrays import object_array
 from retrieval.data.seen import record_seen

@@ -5,11 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from index.background import background_similarity
 from index.confidence import ConfidenceModel
 from index.evaluate.leave_one_out import leave_one_out
 from index.search.flat import FlatIndex
-from index.vote import VoteRule, best, vote
+from index.vote import VoteRule, background_similarity, best, vote
 
 LABELS = ["rome"] * 5 + ["paris"] * 4 + ["oslo"] * 3 + ["atlantis"]
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.calibrate.held_out import HeldOut, clopper_pearson_lower, sweep
 from index.calibrate.precision import precision_threshold, trade_offs
 from index.confidence import logit_of, sigmoid
+from index.thresholds import HeldOut, clopper_pearson_lower, sweep
 from retrieval.errors import LmrError
 
 

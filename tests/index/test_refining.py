@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from index.answers import answer
-from index.calibrate.calibration import CalibrationSettings
 from index.calibrate.run import calibration_of
+from index.calibration import CalibrationSettings
 from index.copies import SAME_PICTURE
 from index.evaluate.evaluation import queries_of
 from index.evaluate.leave_one_out import leave_one_out

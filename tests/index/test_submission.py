@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from index.answers import Predictions
 from index.kaggle.submission import (
     RecognitionSolution,
     RetrievalSolution,
@@ -17,7 +18,6 @@ from index.kaggle.submission import (
     read_submission,
     submission_lines,
 )
-from index.predictions import Predictions
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 

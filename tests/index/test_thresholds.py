@@ -7,10 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.calibrate.held_out import HeldOut, clopper_pearson_lower, non_landmark_weight, weighted_gap
-from index.calibrate.thresholds import Threshold, curves, gap_threshold, reliability
+from index.calibration import Threshold
 from index.confidence import sigmoid
 from index.metrics import gap
+from index.thresholds import (
+    HeldOut,
+    clopper_pearson_lower,
+    curves,
+    gap_threshold,
+    non_landmark_weight,
+    reliability,
+    weighted_gap,
+)
 from retrieval.errors import LmrError
 
 

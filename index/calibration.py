@@ -1,38 +1,114 @@
-"""Calibration of an index on held-out queries: vote, confidence and thresholds, with what they are worth."""
+"""What a calibration is: vote, confidence and thresholds of an index, with what they are worth; and its JSON."""
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin
 
-import numpy as np
-
-from index.calibrate.held_out import HeldOut, non_landmark_weight, weighted_gap
-from index.calibrate.precision import TradeOff, precision_threshold, trade_offs
-from index.calibrate.queries import CalibrationQueries
-from index.calibrate.selection import Answered
-from index.calibrate.thresholds import (
-    Curves,
-    KindCurves,
-    KindFigures,
-    ReliabilityBin,
-    Threshold,
-    curves,
-    gap_threshold,
-    reliability,
-)
-from index.calibrate.tune import Grid, Tuned, tune
 from index.confidence import ConfidenceModel
-from index.metrics import gap
 from index.vote import VoteRule
 from retrieval.errors import LmrError
-from retrieval.words import agreeing, counted
 
 FORMAT_VERSION = 1
-FEW_QUERIES = 100
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class KindFigures:
+    """What a threshold does to one kind of query; None where the kind has no such queries."""
+
+    kind: str
+    n_queries: int
+    n_landmark_queries: int
+    recall: float | None
+    false_answer_rate: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Answer where the logit is at or above this one, and what held-out queries say of it.
+
+    reached: it is sure to do what was asked. precision: share of the answers that are right, None without answers,
+    and its lower bound; recall: share of landmark queries answered rightly; false_answer_rate: share of non-landmarks
+    that are answered, None where there are none. found_by: see `index.calibrate.precision`. named: share of landmark
+    queries that are answered, rightly or not. expected_precision: mean confidence of the answers. n_answers, n_wrong:
+    as they are, without weights. n_more_queries: about how many more held-out queries would make it sure, None where
+    it is, or where no number would. What a calibration from before these were measured lacks is None.
+    """
+
+    logit: float
+    confidence: float
+    reached: bool
+    gap: float
+    precision: float | None
+    precision_bound: float
+    recall: float
+    false_answer_rate: float | None
+    kinds: tuple[KindFigures, ...]
+    found_by: str | None = None
+    named: float | None = None
+    expected_precision: float | None = None
+    n_answers: int | None = None
+    n_wrong: int | None = None
+    n_more_queries: int | None = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.logit) or not 0 <= self.confidence <= 1:
+            raise ValueError(f"logit {self.logit} must be finite and confidence {self.confidence} in [0, 1]")
+
+
+@dataclass(frozen=True, slots=True)
+class KindCurves:
+    """Recall and false answers of one kind at the thresholds of the curves; None as in `KindFigures`."""
+
+    kind: str
+    recall: tuple[float, ...] | None
+    false_answer_rate: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """The figures of `Threshold` at up to 200 thresholds, from the highest to the lowest."""
+
+    logit: tuple[float, ...]
+    confidence: tuple[float, ...]
+    gap: tuple[float, ...]
+    precision: tuple[float, ...]
+    recall: tuple[float, ...]
+    false_answer_rate: tuple[float, ...] | None
+    kinds: tuple[KindCurves, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """Answers with a confidence in [low, high): how many, their mean confidence, the share that is right."""
+
+    low: float
+    high: float
+    n_queries: int
+    mean_confidence: float | None
+    share_right: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TradeOff:
+    """What asking for a precision costs on the held-out queries; figures as in `Threshold`."""
+
+    asked: float
+    logit: float
+    confidence: float
+    found_by: str | None
+    reached: bool
+    named: float | None
+    recall: float
+    n_answers: int | None
+    n_wrong: int | None
+    precision: float | None
+    precision_bound: float
+    expected_precision: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,19 +180,11 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """Leave-one-out over an index as evidence: its queries, or the reason why they are none."""
-
-    queries: CalibrationQueries | None
-    why_not: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Calibration:
     """Everything that turns neighbours into answers with a confidence, and how it was found.
 
     trade: what each precision costs. choice: why the constants are what they are. query_names, query_sketches: digests
-    of the names of the queries (`retrieval.data.seen`) and sketches of their descriptors (`index.sketches`), by both of
+    of the names of the queries (`retrieval.data.seen`) and sketches of their descriptors (`index.copies`), by both of
     which an evaluation on the same ones is told. A calibration from before these were kept has none.
     """
 
@@ -175,108 +243,6 @@ class Calibration:
             ),
         }
         return read.one(cls, **parts)(values, "")
-
-
-def calibrate(
-    queries: CalibrationQueries,
-    origin: Origin,
-    settings: CalibrationSettings | None = None,
-    grid: Grid | None = None,
-    evidence: Evidence | None = None,
-) -> Calibration:
-    """Vote, confidence model and thresholds for an index, from held-out queries.
-
-    The thresholds, curves and figures are of cross-validated answers; the rule and the confidence model are then
-    fitted on everything. evidence: what the rule is judged by besides. Raises LmrError where no query shows a landmark
-    or none finds a neighbour.
-    """
-    settings, grid = settings or CalibrationSettings(), grid or Grid()
-    evidence = evidence or Evidence(None)
-    known = queries.truths.known
-    n_known, n_other = int(known.sum()), int((~known).sum())
-    share = settings.non_landmark_share
-    weight = None if share is None else non_landmark_weight(n_known, n_other, share)
-    tuned = tune(queries, grid, weight, settings.seed, evidence.queries)
-    held = HeldOut(tuned.answered.logit, tuned.answered.correct, known, queries.image_id, queries.kind, weight)
-    reachable = queries.truths.query[np.isin(queries.truths.landmark, queries.landmark)]
-    choice = _choice(tuned, queries, evidence)
-    figures = CrossValidated(
-        n_queries=len(known),
-        n_landmark_queries=n_known,
-        n_non_landmarks=n_other,
-        n_not_in_index=n_known - len(np.unique(reachable)),
-        gap=choice.held_out.gap,
-        top1=choice.held_out.top1,
-        gap_at_share=None if weight is None else weighted_gap(held),
-    )
-    at_precision = precision_threshold(held, settings.precision)
-    return Calibration(
-        rule=tuned.rule,
-        confidence=tuned.confidence,
-        threshold_gap=gap_threshold(held),
-        threshold_precision=at_precision,
-        curves=curves(held),
-        reliability=reliability(held),
-        cross_validated=figures,
-        settings=settings,
-        origin=origin,
-        warnings=_warnings(figures, at_precision, settings.precision),
-        trade=trade_offs(held, settings.precision),
-        choice=choice,
-    )
-
-
-def _choice(tuned: Tuned, queries: CalibrationQueries, evidence: Evidence) -> Choice:
-    left_out = None
-    if evidence.queries is not None and tuned.evidence is not None and tuned.evidence_default is not None:
-        left_out = _before_after(evidence.queries, tuned.evidence_default, tuned.evidence)
-    held_out = _before_after(queries, tuned.default, tuned.answered)
-    return Choice(tuned.tried, tuned.gain, tuned.gain_error, held_out, left_out, evidence.why_not)
-
-
-def _before_after(queries: CalibrationQueries, default: Answered, chosen: Answered) -> BeforeAfter:
-    known = queries.truths.known
-    n_known = int(known.sum())
-    gaps, shares = [], []
-    for found in (default, chosen):
-        answered = found.logit > -np.inf
-        gaps.append(gap(found.logit[answered], found.correct[answered], n_known, queries.image_id[answered]))
-        shares.append(float(found.correct[known].mean()))
-    return BeforeAfter(len(known), n_known, gaps[0], gaps[1], shares[0], shares[1])
-
-
-def _warnings(figures: CrossValidated, at_precision: Threshold, precision: float) -> tuple[str, ...]:
-    """What a reader of the calibration must know, a line each."""
-    warnings = []
-    if figures.n_queries < FEW_QUERIES:
-        warnings.append(
-            f"only {counted(figures.n_queries, 'query')}, fewer than {FEW_QUERIES}: the thresholds are rough"
-        )
-    if figures.n_non_landmarks == 0:
-        warnings.append("no non-landmarks among the queries: pictures of no known landmark will be answered too often")
-    if figures.n_not_in_index:
-        warnings.append(
-            f"{counted(figures.n_not_in_index, 'landmark query', of=figures.n_landmark_queries)} "
-            f"{agreeing(figures.n_not_in_index, 'shows', 'show')} a landmark "
-            "that the index does not hold"
-        )
-    if not at_precision.reached:
-        warnings.append(_not_sure(at_precision, precision))
-    return tuple(warnings)
-
-
-def _not_sure(at: Threshold, precision: float) -> str:
-    """What a threshold rests on that is not sure to reach its precision, and what would make it sure."""
-    what = f"a precision of {precision:g}, as asked, is not sure from a confidence of {at.confidence:.3f} on"
-    if at.expected_precision is None:
-        return f"{what}: no held-out query is answered with such confidence; ask for less or add queries"
-    more = (
-        "more queries like these would not make it sure"
-        if at.n_more_queries is None
-        else f"about {counted(at.n_more_queries, 'more held-out query')} would make it sure"
-    )
-    measured = "" if at.precision is None else f"{at.precision:.3f} was measured, "
-    return f"{what}: {measured}{at.expected_precision:.3f} is expected, {at.precision_bound:.3f} is sure; {more}"
 
 
 class _Reader:
