@@ -20,13 +20,18 @@ import numpy as np
 
 from index.answer import Answer, LandmarkScore, Neighbour
 from index.build_index import BuildJob
+from index.calibrate.job import CalibrateJob
+from index.calibration import Calibration
 from index.clean.job import CleanJob, CleanReport
+from index.evaluate.job import EvaluateJob
+from index.kaggle.submit import SubmitJob, SubmitReport
 from index.stats.job import Statistics, StatsJob
 from retrieval.download.job import ArchiveJob, ArchiveReport, DownloadJob
 from retrieval.embed.export import ExportJob
 from retrieval.embed.job import EmbedJob
 from retrieval.jobs import build, named_arguments
 from retrieval.models.ensemble import EnsembleJob
+from retrieval.progress import PYTHON_WARNINGS, Progress
 from retrieval.split.job import SplitJob
 from retrieval.words import counted, visible
 
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from index.answers import Answers
+    from index.evaluate.result import EvaluationResult
     from index.folder.build import BuildReport
     from index.folder.folder import IndexFolder
     from retrieval.arrays import FloatArray
@@ -61,17 +67,21 @@ __all__ = [
     "Landmarks",
     "Neighbour",
     "build_index",
+    "calibrate",
     "clean",
     "download",
     "download_tars",
     "embed",
     "ensemble",
+    "evaluate",
     "export",
     "find_rate",
     "first_batch",
     "open_index",
+    "score",
     "split",
     "stats",
+    "submit",
     "summarise",
     "train",
 ]
@@ -282,6 +292,78 @@ def export(job: ExportJob) -> "Exported | None":
     from retrieval.embed import export as flow
 
     return flow.export(job)
+
+
+@_takes(CalibrateJob)
+def calibrate(job: CalibrateJob) -> Calibration:
+    """Tunes the vote of an index folder and fits its confidence and thresholds on labelled queries.
+
+    The queries are not in the index, and include images without a landmark as they come in use.
+    Raises LmrError for queries that cannot be used, and where another calibration is there, which `overwrite` replaces.
+
+    >>> calibration = lmr.calibrate("val.csv", index="landmarks", precision=0.9)  # doctest: +SKIP
+    >>> calibration.threshold_precision.confidence                                # doctest: +SKIP
+    0.71
+    """
+    from index.calibrate import job as flow
+
+    return flow.calibrate(job)
+
+
+@_takes(EvaluateJob)
+def evaluate(job: EvaluateJob) -> "EvaluationResult":
+    """Evaluates an index folder on labelled queries, or with `leave_one_out` on its own images.
+
+    Raises LmrError for queries that cannot be used.
+
+    >>> result = lmr.evaluate("test.csv", index="landmarks")  # doctest: +SKIP
+    >>> result.evaluation.accuracy.gap                        # doctest: +SKIP
+    0.83
+    """
+    from index.evaluate import job as flow
+
+    return flow.evaluate(job)
+
+
+@_takes(SubmitJob)
+def submit(job: SubmitJob) -> SubmitReport:
+    """Writes a Kaggle submission (id,landmarks) for the images of a manifest; how many lines and answers it has.
+
+    Raises LmrError for a manifest or an index that cannot be used, and for another file in the submission's place.
+
+    >>> report = lmr.submit("test.csv", index="landmarks", output="submission.csv")  # doctest: +SKIP
+    """
+    from index.kaggle import submit as flow
+
+    return flow.submit(job)
+
+
+def score(
+    submission: str | Path,
+    solution: str | Path,
+    *,
+    ignore_unknown: bool = False,
+    allow_disjoint: bool = False,
+    progress: Progress = PYTHON_WARNINGS,
+) -> dict[str, dict[str, Any]]:
+    """Scores a submission file against a solution file: the metrics of `All`, and of `Public` and `Private`.
+
+    ignore_unknown: leave out ids that the solution lacks. allow_disjoint: go on where their labels have nothing in
+    common. Raises LmrError for files that are not these, or that do not fit each other.
+
+    >>> scores = lmr.score("submission.csv", "recognition_solution_v2.1.csv")  # doctest: +SKIP
+    >>> scores["All"]["gap"]                                                   # doctest: +SKIP
+    0.61
+    """
+    from index.kaggle.scoring import score_files
+
+    return score_files(
+        Path(submission),
+        Path(solution),
+        ignore_unknown=ignore_unknown,
+        allow_disjoint=allow_disjoint,
+        progress=progress,
+    )
 
 
 class Landmarks:

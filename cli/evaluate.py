@@ -5,54 +5,31 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import (
-    PATH,
-    allow_disjoint_option,
-    check_option,
-    config_option,
-    device_option,
-    images_option,
-    index_option,
-    json_option,
-    overwrite_option,
-    warn,
-    workers_option,
-    writes,
-)
-from cli.progress import PictureBar
+import lmr
+from cli.options import PATH, job_options, json_option
+from cli.progress import TerminalProgress
 from cli.terminal import say_result, shown
-from cli.workers import default_workers
+from index.build_index import INDEX
+from index.evaluate.job import EvaluateJob
 from retrieval.extras import require_report
+from retrieval.files.lock import output_locks
 from retrieval.words import counted
 
 if TYPE_CHECKING:
-    from index.evaluate.measurement import Measured
+    from index.evaluate.result import EvaluationResult
     from index.folder.folder import IndexFolder
 
 
 @click.command(name="evaluate")
-@click.argument("queries", type=PATH, required=False)
-@index_option
-@images_option
-@click.option(
-    "--store", type=PATH, default=None, help="Descriptors of the queries. [default: QUERIES with .h5, beside it]"
-)
-@click.option("--leave-one-out", is_flag=True, help="Ask every picture of the index, each against the others.")
+@job_options(EvaluateJob)
 @click.option(
     "--report",
     type=PATH,
     default=None,
     help="HTML file to write: curves, landmarks, confusions, errors; a table of the landmarks is written beside it.",
 )
-@allow_disjoint_option
 @json_option
-@check_option
-@workers_option
-@device_option
-@config_option
-@overwrite_option
-@writes(lambda given: [given["report"]])
-def command(queries: Path | None, index_path: Path, as_json: bool, report: Path | None, **values: Any) -> None:
+def command(as_json: bool, report: Path | None, **words: Any) -> None:
     """Measure the answers to QUERIES: a manifest with labels (a solution file too), or its store (.h5).
 
     GAP, top-1/5/10, mAP@100 and more, beside baselines on the same queries. With --leave-one-out no queries are
@@ -64,37 +41,38 @@ def command(queries: Path | None, index_path: Path, as_json: bool, report: Path 
       lmr evaluate val.csv --images images --report report.html
       lmr evaluate --leave-one-out
     """
-    if (queries is None) != values["leave_one_out"]:
+    queries = words.get("queries")
+    if (queries is None) != words.get("leave_one_out", False):
         raise click.UsageError("give QUERIES or --leave-one-out, one of them")
-    from index.evaluate.measurement import LEAVE_ONE_OUT
-    from index.folder.folder import open_folder
+    overwrite = words.get("overwrite", False)
+    with TerminalProgress() as progress, output_locks(report, wait=words.get("wait", False), progress=progress):
+        if report is not None:
+            require_report(f"--report {report}")
+            if not overwrite:  # refused now, not after the queries were embedded
+                is_reported(report, made_of(queries))
+        result = lmr.evaluate(**words, progress=progress)
+        is_there = report is not None and not overwrite and is_reported(report, made_of(queries, result))
+        if result.folder.calibration is None:
+            progress.warn(f"{words.get('index', INDEX)} is not calibrated: no thresholds; lmr calibrate makes them")
+        for text in result.warnings:
+            progress.warn(f"warning: {text}")
+        content = result.to_json()
+        say_result(content, to_text(content), as_json=as_json)
+        if is_there:
+            progress.warn(f"{report}: finished already, nothing to do")
+        elif report is not None:
+            from cli.report.evaluation import write_report
 
-    if queries is not None:
-        from retrieval.data.overview import require_there
+            table = write_report(report, result, made_of(queries, result))
+            progress.warn(f"{report}: report written; {table} has its landmarks")
 
-        require_there(queries)
-    if report is not None:
-        require_report(f"--report {report}")
-    made_of = {"queries": LEAVE_ONE_OUT if queries is None else str(queries)}
-    if report is not None and not values["overwrite"]:
-        is_reported(report, made_of)  # refused now, not after the queries were embedded
-    folder = open_folder(index_path, device=values["device"], threads=values["threads"])
-    measured = measure(folder, queries, values)
-    made_of |= {**inputs_of(folder), **measured.inputs}
-    is_there = report is not None and not values["overwrite"] and is_reported(report, made_of)
-    if folder.calibration is None:
-        warn(f"{index_path} is not calibrated: no thresholds; lmr calibrate makes them")
-    for text in measured.warnings:
-        warn(f"warning: {text}")
-    content = measured.to_json()
-    say_result(content, to_text(content), as_json=as_json)
-    if is_there:
-        warn(f"{report}: finished already, nothing to do")
-    elif report is not None:
-        from cli.report.evaluation import write_report
 
-        table = write_report(report, folder, measured, made_of)
-        warn(f"{report}: report written; {table} has its landmarks")
+def made_of(queries: Path | None, result: "EvaluationResult | None" = None) -> dict[str, Any]:
+    """What a report depends on, as far as it is known. queries: None where images of the index are left out."""
+    from index.evaluate.result import LEAVE_ONE_OUT
+
+    asked = {"queries": LEAVE_ONE_OUT if queries is None else str(queries)}
+    return asked if result is None else {**asked, **inputs_of(result.folder), **result.inputs}
 
 
 def is_reported(report: Path, made_of: dict[str, Any]) -> bool:
@@ -102,8 +80,7 @@ def is_reported(report: Path, made_of: dict[str, Any]) -> bool:
     from cli.report.evaluation import landmarks_path
     from retrieval.files.made_of import is_made_of
 
-    other = "give --overwrite or another name"
-    there = [is_made_of(path, made_of, other) for path in (report, landmarks_path(report))]
+    there = [is_made_of(path, made_of, "give `overwrite` or another name") for path in (report, landmarks_path(report))]
     return all(there)
 
 
@@ -118,20 +95,6 @@ def inputs_of(folder: "IndexFolder") -> dict[str, Any]:
         "calibration": None if folder.calibration is None else sha256_json(folder.calibration.to_json()),
         "version of lmr": version("lmr"),
     }
-
-
-def measure(folder: "IndexFolder", queries: Path | None, values: dict[str, Any]) -> "Measured":
-    """The measures on queries, or leaving one out where there are none."""
-    from cli.describing import describe_queries
-    from index.evaluate.look_alikes import Looking
-    from index.evaluate.measurement import measure_left_out, measure_store
-
-    described = None if queries is None else describe_queries(queries, folder, values)
-    with PictureBar("looking for copies") as bar:
-        looking = Looking(max(1, default_workers(values["workers"])), bar.begin, bar.add)
-        if described is None:
-            return measure_left_out(folder, looking=looking)
-        return measure_store(folder, *described, looking=looking)
 
 
 def to_text(content: dict[str, Any]) -> str:

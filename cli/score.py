@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
+import lmr
 from cli.options import allow_disjoint_option
 from cli.progress import TerminalProgress
-from cli.terminal import say_result, warn
-from retrieval.words import agreeing, counted
+from cli.terminal import say_result
 
 
 @click.command("score")
@@ -34,19 +34,10 @@ def command(submission: Path, solution: Path, as_json: bool, ignore_unknown: boo
       lmr score submission.csv recognition_solution_v2.1.csv
       lmr score submission.csv test_solution_public.csv --ignore-unknown --json
     """
-
-    from index.kaggle.scoring import require_common_labels, score, without_unknown
-    from index.kaggle.submission import read_solution, read_submission
-
-    progress = TerminalProgress()
-    answers, truth = read_submission(submission, progress), read_solution(solution, progress)
-    if ignore_unknown:
-        answers, n_unknown = without_unknown(answers, truth)
-        if n_unknown:
-            warn(f"left out: {counted(n_unknown, 'id')} that {agreeing(n_unknown, 'is', 'are')} not in {solution}")
-    if not allow_disjoint:
-        require_common_labels(answers, truth)
-    scores = score(answers, truth)
+    with TerminalProgress() as progress:
+        scores = lmr.score(
+            submission, solution, ignore_unknown=ignore_unknown, allow_disjoint=allow_disjoint, progress=progress
+        )
     say_result(scores, _table(scores), as_json=as_json, indent=2)
 
 

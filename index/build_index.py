@@ -117,8 +117,8 @@ def _require_queries(output: Path) -> None:
 def _recalibrate(job: BuildJob, lost: "Calibration") -> "Calibration":
     """Calibrates the index on the queries of its lost calibration, with the settings of that."""
     from index.calibrate.run import calibrate_folder
-    from index.evaluate.evaluation import queries_of
     from index.folder.folder import open_folder
+    from index.queries import queries_of
     from retrieval.store.store import read_store
 
     folder = open_folder(job.output, device=job.device, threads=job.threads, calibrated=False)

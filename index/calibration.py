@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args, get_origin
 from index.confidence import ConfidenceModel
 from index.vote import VoteRule
 from retrieval.errors import LmrError
+from retrieval.jobs import option
 
 FORMAT_VERSION = 1
 
@@ -113,13 +114,25 @@ class TradeOff:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSettings:
-    """precision: what the precision threshold must reach. non_landmark_share: the share of non-landmarks to
-    calibrate for, None = as among the queries. seed: of the folds.
-    """
+    """What a calibration is asked for. non_landmark_share: None = as among the queries."""
 
-    precision: float = 0.95
-    non_landmark_share: float | None = None
-    seed: int = 0
+    precision: float = option(
+        0.95,
+        low=0,
+        high=1,
+        low_open=True,
+        high_open=True,
+        help="Share of right answers that the threshold of query is for; the output tells what each costs.",
+    )
+    non_landmark_share: float | None = option(
+        None,
+        low=0,
+        high=1,
+        high_open=True,
+        default_text="as in QUERIES",
+        help="Share of non-landmarks to expect; Google's tests had about 0.99.",
+    )
+    seed: int = option(0, low=0, help="Random seed of the folds of cross-validation.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ def _first(names: list[str]) -> str:
 
 
 def sketches(vectors: FloatArray) -> HashArray:
-    """Sketches, (n,) uint64: the side of 64 planes on which a descriptor lies; nearly equal for one image embedded twice.
+    """(n,) uint64, the sides of 64 planes on which each descriptor lies; nearly equal for one image embedded twice.
 
     At an angle of t two descriptors differ in 64 t / pi bits (Charikar, Similarity estimation techniques from rounding
     algorithms, 2002). The planes are of random signs, from a stream of bits that numpy keeps as it is.

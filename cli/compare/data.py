@@ -16,7 +16,7 @@ from retrieval.files.digest import sha256_file
 
 if TYPE_CHECKING:
     from index.compare.measure import Asked
-    from index.evaluate.evaluation import Queries
+    from index.queries import Queries
     from retrieval.data.manifest import Manifest
 
 TRAIN, VAL, TEST = "train.csv", "val.csv", "test.csv"
@@ -83,7 +83,7 @@ def read_queries(data: ComparisonData, part: str) -> "tuple[Manifest, Queries, A
     LmrError: no labels, or too few queries that show a landmark of train.
     """
     from index.compare.measure import ask
-    from index.evaluate.evaluation import Queries
+    from index.queries import Queries
     from retrieval.arrays import object_array
 
     path = data.parts[part]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cli.compare.folders import backgrounds, store_path
 from cli.compare.plan import given_words
 from cli.compare.workshop import Workshop, run_step, write_config
+from cli.progress import TerminalProgress
 from retrieval import jobs
 from retrieval.errors import LmrError
 from retrieval.models.card import Description
@@ -81,16 +82,20 @@ def build(shop: Workshop, recipe: Recipe, described: tuple[Path, Sequence[Path]]
 
 def describe_parts(shop: Workshop, index: "IndexFolder", described: Path) -> "dict[str, Descriptors]":
     """The queries of every part as the index folder describes them."""
-    from cli.describing import describe_queries
+    from index.queries import QueriesJob, embed_queries
 
     stores = {}
     for name, path in shop.data.parts.items():
-        values = {
-            **shop.values,
-            "images": shop.data.images,
-            "store": store_path(shop, described, path),
-            "overwrite": True,
-            "allow_disjoint": True,
-        }
-        stores[name], _ = describe_queries(path, index, values)
+        with TerminalProgress() as progress:
+            job = QueriesJob(
+                images=shop.data.images,
+                store=store_path(shop, described, path),
+                overwrite=True,
+                allow_disjoint=True,
+                device=shop.values["device"],
+                threads=shop.values["threads"],
+                workers=shop.values["workers"],
+                progress=progress,
+            )
+            stores[name], _ = embed_queries(path, index, job)
     return stores

@@ -19,7 +19,7 @@ from retrieval.train.recipe import to_toml
 
 if TYPE_CHECKING:
     from index.compare.measure import Asked
-    from index.evaluate.evaluation import Queries
+    from index.queries import Queries
     from retrieval.data.manifest import Manifest
 
 FINISHED, FACTS = "finished.json", "facts.json"  # what is written last, for a model and for a system

@@ -130,11 +130,12 @@ def prepare_pictures(images: Path | None, values: dict[str, Any]) -> "DemoSet":
 
 def run_demo(demo: "DemoSet", values: dict[str, Any]) -> Outcome:
     """Train to submission in the working folder, each step by the function of its command, resumed where it stopped."""
-    from cli.evaluate import measure, to_text
+    import lmr
+    from cli.evaluate import to_text
+    from cli.progress import TerminalProgress
     from cli.query import to_text as answer_text
     from cli.report.answers import save_answers
-    from cli.submit import submit_pictures
-    from index.folder.folder import open_folder
+    from cli.submit import to_text as submission_text
 
     _step("training a network from scratch" if _is_from_scratch(values) else "training")
     spec = _train(demo, values)
@@ -144,33 +145,42 @@ def run_demo(demo: "DemoSet", values: dict[str, Any]) -> Outcome:
     index_path = _index(demo, (Path("model"), spec), Path("landmarks"), Path(), values)
     _calibrate(index_path, demo, Path("val.h5"), values)
     _step("evaluating on the test pictures")
-    folder = open_folder(index_path, device=values["device"], threads=values["threads"])
-    asked = values | {
-        "images": demo.images,
-        "store": Path("test_solution.h5"),
-        "leave_one_out": False,
-    }
-    measured = measure(folder, demo.test_solution, asked)
+    with TerminalProgress() as progress:
+        measured = lmr.evaluate(
+            demo.test_solution,
+            index=index_path,
+            images=demo.images,
+            store=Path("test_solution.h5"),
+            overwrite=values["overwrite"],
+            device=values["device"],
+            threads=values["threads"],
+            workers=values["workers"],
+            progress=progress,
+        )
     evaluation = measured.evaluation
     for text in measured.warnings:
         warn(f"warning: {text}")
     warn_lines(to_text(measured.to_json()))
-    report = _report(Path("report.html"), folder, measured)
+    report = _report(Path("report.html"), measured)
     _step("asking about pictures, and writing a submission")
     shown = [str(measured.queries.path[row]) for row in across_landmarks(measured.queries.landmarks.tolist(), N_SHOWN)]
-    import lmr
-
     found = lmr.open_index(index_path, device=values["device"], threads=values["threads"]).query(shown)
     warn_lines("\n\n".join(answer_text(answer) for answer in found))
     warn(save_answers(Path("sheet.jpg"), found, index_path))
     submission = Path("submission.csv")
-    told = submit_pictures(
-        demo.test,
-        index_path,
-        submission,
-        values | {"images": demo.images, "store": None, "threshold": None, "overwrite": True},
-    )
-    warn(told)
+    with TerminalProgress() as progress:
+        written = lmr.submit(
+            demo.test,
+            index=index_path,
+            images=demo.images,
+            output=submission,
+            overwrite=True,
+            device=values["device"],
+            threads=values["threads"],
+            workers=values["workers"],
+            progress=progress,
+        )
+    warn(submission_text(written))
     return Outcome(
         evaluation.accuracy.gap, evaluation.accuracy.top1, untrained_gap, report, Path("sheet.jpg"), submission
     )
@@ -224,8 +234,8 @@ def _measure_untrained(demo: "DemoSet", spec: "ImageSpec", values: dict[str, Any
     """GAP on the test queries of the network that training began with, through the same steps."""
     import torch
 
-    from cli.evaluate import measure
-    from index.folder.folder import open_folder
+    import lmr
+    from cli.progress import TerminalProgress
     from retrieval.models.checkpoint import CARD, save_model
 
     folder = Path("untrained")
@@ -236,8 +246,19 @@ def _measure_untrained(demo: "DemoSet", spec: "ImageSpec", values: dict[str, Any
         save_model(folder / "model", model, made_for, made_by={"training": None})
     index_path = _index(demo, (folder / "model", spec), folder / "landmarks", folder, values)
     _calibrate(index_path, demo, folder / "val.h5", values)
-    asked = values | {"images": demo.images, "store": folder / "test.h5", "leave_one_out": False}
-    return measure(open_folder(index_path, device="cpu"), demo.test_solution, asked).evaluation.accuracy.gap
+    with TerminalProgress() as progress:
+        result = lmr.evaluate(
+            demo.test_solution,
+            index=index_path,
+            images=demo.images,
+            store=folder / "test.h5",
+            overwrite=values["overwrite"],
+            device=values["device"],
+            threads=values["threads"],
+            workers=values["workers"],
+            progress=progress,
+        )
+    return result.evaluation.accuracy.gap
 
 
 def _index(
@@ -245,19 +266,24 @@ def _index(
 ) -> Path:
     """The index folder of a model and a preparation, with the stores that it is built from."""
     import lmr
-    from cli.describing import embed_manifest
     from cli.progress import TerminalProgress
     from retrieval.data.manifest import read_manifest
+    from retrieval.embed.fill import FillRun
+    from retrieval.embed.job import StoreFilling, embed_manifest
     from retrieval.models.checkpoint import read_card
 
     model, spec = made_by
     card = replace(read_card(model), image_spec=spec)
     paths = []
-    for manifest in (demo.train, demo.background):
-        if manifest.exists():
-            paths.append(stores / f"{manifest.stem}.h5")
-            embed_manifest(read_manifest(manifest), demo.images, (model, card), paths[-1], values)
     with TerminalProgress() as progress:
+        filling = StoreFilling(
+            device=values["device"], threads=values["threads"], workers=values["workers"], progress=progress
+        )
+        run = FillRun(overwrite=values["overwrite"])
+        for manifest in (demo.train, demo.background):
+            if manifest.exists():
+                paths.append(stores / f"{manifest.stem}.h5")
+                embed_manifest(read_manifest(manifest), demo.images, (model, card), paths[-1], run, filling)
         lmr.build_index(
             tuple(paths[:1]),
             output=index_path,
@@ -273,22 +299,33 @@ def _index(
 
 
 def _calibrate(index_path: Path, demo: "DemoSet", store: Path, values: dict[str, Any]) -> None:
-    from cli.describing import describe_queries
+    from cli.progress import TerminalProgress
     from index.calibrate.run import calibrate_folder
     from index.calibration import CalibrationSettings
     from index.folder.folder import open_folder
+    from index.queries import QueriesJob, embed_queries
 
     folder = open_folder(index_path, device="cpu")
-    described, queries = describe_queries(demo.val, folder, values | {"images": demo.images, "store": store})
+    with TerminalProgress() as progress:
+        job = QueriesJob(
+            images=demo.images,
+            store=store,
+            overwrite=values["overwrite"],
+            device=values["device"],
+            threads=values["threads"],
+            workers=values["workers"],
+            progress=progress,
+        )
+        embedded, queries = embed_queries(demo.val, folder, job)
     settings = CalibrationSettings(precision=PRECISION, seed=values["seed"])
-    for text in calibrate_folder(folder, described, queries, settings).warnings:
+    for text in calibrate_folder(folder, embedded, queries, settings).warnings:
         warn(f"warning: {text}")
 
 
-def _report(path: Path, folder: Any, measured: Any) -> Path:
+def _report(path: Path, measured: Any) -> Path:
     from cli.report.evaluation import write_report
 
-    write_report(path, folder, measured)
+    write_report(path, measured)
     return path
 
 

@@ -21,7 +21,7 @@ from retrieval.words import agreeing, counted
 if TYPE_CHECKING:
     from index.evaluate.errors import ConfidentError, Confusion
     from index.evaluate.evaluation import Evaluation
-    from index.evaluate.measurement import Measured
+    from index.evaluate.result import EvaluationResult
     from index.folder.folder import IndexFolder
 
 MOST_LISTED = 500  # landmarks that the page lists; the table beside it has all
@@ -32,16 +32,14 @@ _COLUMNS = (
 )
 
 
-def write_report(
-    path: Path, folder: "IndexFolder", measured: "Measured", made_of: Mapping[str, Any] | None = None
-) -> Path:
+def write_report(path: Path, measured: "EvaluationResult", made_of: Mapping[str, Any] | None = None) -> Path:
     """Writes the HTML report, and beside it a table of the landmarks, whose path is returned.
 
     made_of: what is kept beside both, so that the same command finds them finished; None = nothing is kept.
 
     Raises LmrError without the extra `report`, or if one cannot be written.
     """
-    evaluation = measured.evaluation
+    folder, evaluation = measured.folder, measured.evaluation
     calibrated = folder.calibration is not None
     curves: dict[str, Any] | None = asdict(evaluation.curves) if evaluation.curves else None
     if curves is not None and not calibrated:
@@ -54,16 +52,16 @@ def write_report(
         curves=curves,
         reliability=[asdict(b) for b in evaluation.reliability] if evaluation.reliability else None,
         by_count=[asdict(b) for b in evaluation.mistakes.by_count],
-        pairs=[_pair(folder, measured, confusion) for confusion in evaluation.mistakes.confusions],
-        errors=[_error(folder, measured, error) for error in evaluation.mistakes.errors],
-        facts=_facts(folder, measured),
-        warnings=_warnings(folder, measured),
+        pairs=[_pair(measured, confusion) for confusion in evaluation.mistakes.confusions],
+        errors=[_error(measured, error) for error in evaluation.mistakes.errors],
+        facts=_facts(measured),
+        warnings=_warnings(measured),
         landmarks=sorted(rows, key=lambda row: -row["n_queries"])[:MOST_LISTED],
         n_landmarks=len(rows),
         landmarks_table=table.name,
         confusion=_confusion(folder, evaluation),
-        leaked=[_query(folder, measured, i) for i in measured.leaks.any.nonzero()[0][:N_LEAKED]],
-        trade=_trade(folder, measured),
+        leaked=[_query(measured, i) for i in measured.leaks.any.nonzero()[0][:N_LEAKED]],
+        trade=_trade(measured),
         folder=path.parent,
     )
     lines = [csv_line(_COLUMNS), *(csv_line([row[name] for name in _COLUMNS]) for row in rows)]
@@ -100,8 +98,9 @@ def _confusion(folder: "IndexFolder", evaluation: "Evaluation") -> dict[str, Any
     return content | {"labels": [*names, *rest, "no landmark"]}
 
 
-def _trade(folder: "IndexFolder", measured: "Measured") -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def _trade(measured: "EvaluationResult") -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """What each precision costs: on the held-out queries of the calibration, and on these."""
+    folder = measured.folder
     if folder.calibration is None:
         return []
     asked = folder.calibration.settings.precision
@@ -109,27 +108,30 @@ def _trade(folder: "IndexFolder", measured: "Measured") -> list[tuple[dict[str, 
     return [(asdict(held) | {"is_asked": held.asked == asked}, here) for held, here in pairs]
 
 
-def _pair(folder: "IndexFolder", measured: "Measured", confusion: "Confusion") -> ReportPair:
+def _pair(measured: "EvaluationResult", confusion: "Confusion") -> ReportPair:
+    folder = measured.folder
     examples = tuple(
-        ReportExample(_query(folder, measured, query), _row(folder, row, str(folder.rows.image_id[row])))
+        ReportExample(_query(measured, query), _row(folder, row, str(folder.rows.image_id[row])))
         for query, row in confusion.examples
     )
     return ReportPair(_name(folder, confusion.true), _name(folder, confusion.predicted), confusion.n_queries, examples)
 
 
-def _error(folder: "IndexFolder", measured: "Measured", error: "ConfidentError") -> ReportError:
+def _error(measured: "EvaluationResult", error: "ConfidentError") -> ReportError:
+    folder = measured.folder
     true = ", ".join(_name(folder, label) for label in error.true)
     rows = folder.rows
     neighbours = tuple(
         _row(folder, row, _name(folder, rows.landmarks[rows.landmark[row]]), score)
         for row, score in zip(error.rows, error.scores, strict=True)
     )
-    query = _query(folder, measured, error.query)
+    query = _query(measured, error.query)
     return ReportError(query, true, _name(folder, error.predicted), error.confidence, neighbours)
 
 
-def _query(folder: "IndexFolder", measured: "Measured", i: int) -> ReportPicture:
+def _query(measured: "EvaluationResult", i: int) -> ReportPicture:
     """A query; of one that is left out of the index, what that keeps of it."""
+    folder = measured.folder
     is_row = measured.is_left_out and i < len(folder.rows)
     kept = folder.kept(i) if is_row else None
     return ReportPicture(str(measured.queries.path[i]), str(measured.queries.image_id[i]), kept=kept)
@@ -140,8 +142,9 @@ def _row(folder: "IndexFolder", row: int, label: str, score: float | None = None
     return ReportPicture(str(folder.rows.path[row]), label, score, folder.kept(row))
 
 
-def _facts(folder: "IndexFolder", measured: "Measured") -> dict[str, str]:
-    info, evaluation, calibration = folder.info, measured.evaluation, folder.calibration
+def _facts(measured: "EvaluationResult") -> dict[str, str]:
+    folder, evaluation = measured.folder, measured.evaluation
+    info, calibration = folder.info, folder.calibration
     facts = {
         "measured": f"{measured.source}, {measured.measured_at}, lmr {measured.lmr_version}",
         "queries": f"{evaluation.n_queries:,}, {evaluation.n_landmark_queries:,} of them with a landmark",
@@ -160,7 +163,8 @@ def _facts(folder: "IndexFolder", measured: "Measured") -> dict[str, str]:
     return facts
 
 
-def _warnings(folder: "IndexFolder", measured: "Measured") -> list[str]:
+def _warnings(measured: "EvaluationResult") -> list[str]:
+    folder = measured.folder
     warnings = list(measured.warnings)
     warnings += folder.calibration.warnings if folder.calibration else ["the index is not calibrated"]
     if n := measured.evaluation.n_unreadable:

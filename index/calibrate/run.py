@@ -10,11 +10,11 @@ from index.calibrate.queries import CalibrationQueries
 from index.calibrate.tune import MAX_TUNED, Grid
 from index.calibration import Calibration, CalibrationSettings, Origin
 from index.copies import leave_out_copies, pack_sketches, refuse_known, sketches
-from index.evaluate.evaluation import Queries
 from index.evaluate.leakage import seen_names, trained_on_rows
 from index.evaluate.leave_one_out import asked_rows, without_own
 from index.folder.folder import IndexFolder, replace_calibration
 from index.metrics import make_truths
+from index.queries import Queries
 from index.vote import background_similarity
 from retrieval.errors import LmrError
 from retrieval.store.store import Descriptors

@@ -10,8 +10,8 @@ from index.calibrate.precision import precision_threshold
 from index.calibration import Curves
 from index.confidence import fit_confidence
 from index.evaluate.baselines import Accuracy, measure_votes
-from index.evaluate.evaluation import Queries
 from index.metrics import Truths, gap_interval, landmark_accuracies, make_truths
+from index.queries import Queries
 from index.thresholds import HeldOut, curves
 from index.vote import Votes, best
 from retrieval.arrays import FloatArray, LongArray, read_only

@@ -24,44 +24,9 @@ from index.metrics import (
     mean_landmark_accuracy,
     precision_at_k,
 )
+from index.queries import Queries
 from index.thresholds import HeldOut, curves, reliability
-from retrieval.arrays import BoolArray, LongArray, ObjArray, object_array, read_only
-from retrieval.store.store import Descriptors
-
-
-@dataclass(frozen=True, slots=True)
-class Queries:
-    """Labelled queries.
-
-    image_id, path: (q,) str; landmarks: (q,) of tuples of landmark_ids, empty for a non-landmark; kind: (q,) or None.
-    """
-
-    image_id: ObjArray
-    landmarks: ObjArray
-    path: ObjArray
-    kind: ObjArray | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("image_id", "landmarks", "path", "kind"):
-            array = getattr(self, name)
-            if array is not None and array.shape != self.image_id.shape:
-                raise ValueError(f"{name} must be {self.image_id.shape}, got {array.shape}")
-            if array is not None:
-                object.__setattr__(self, name, read_only(array))
-
-    def __len__(self) -> int:
-        return len(self.image_id)
-
-    def select(self, rows: LongArray) -> "Queries":
-        """Only these queries, in this order."""
-        kind = None if self.kind is None else self.kind[rows]
-        return Queries(self.image_id[rows], self.landmarks[rows], self.path[rows], kind)
-
-
-def queries_of(store: Descriptors) -> Queries:
-    """The rows of a store as queries, unreadable ones too."""
-    labels = [(store.landmarks[code],) if code >= 0 else () for code in store.landmark]
-    return Queries(store.image_id, object_array(labels), store.path, store.kind)
+from retrieval.arrays import BoolArray, LongArray, ObjArray
 
 
 @dataclass(frozen=True, slots=True)

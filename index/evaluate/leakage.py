@@ -1,5 +1,6 @@
 """Queries that an index knows too well for its answers to them to count as those to new pictures."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,13 +9,17 @@ import numpy as np
 
 from index.answers import Answers, check_store, to_index_space
 from index.copies import sketches, unpack_sketches
-from index.evaluate.evaluation import Queries
-from index.evaluate.look_alikes import Looking, look_the_same
 from index.folder.folder import MODEL, MODEL_CARD, IndexFolder
-from retrieval.arrays import BoolArray, FloatArray, ObjArray
+from index.folder.thumbnails import Thumbnails
+from index.queries import Queries
+from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray
 from retrieval.data.near_duplicates import NEAR_BITS, near_pairs
 from retrieval.data.seen import record_seen, was_seen
+from retrieval.errors import UnreadableError
 from retrieval.files.json_file import read_json
+from retrieval.images.source import read_picture
+from retrieval.parallel import run_tasks
+from retrieval.progress import SILENT, Progress
 from retrieval.store.store import Descriptors
 
 # Similarity in the index's space from which on two pictures are looked at: of 80 photographs, 95 in 100 copies of half
@@ -22,6 +27,12 @@ from retrieval.store.store import Descriptors
 COMPARED_FROM = 0.55
 N_COMPARED = 3  # neighbours of a query
 KINDS = ("same_picture", "near_duplicate", "calibrated_on", "trained_on")
+# Of 64 bits by which the hash of a thumbnail may differ from its picture's: of 120 photographs 0 to 4, where two of
+# them have 18 between them and more. Below so many pixels on the shorter side it says too little (up to 26 bits).
+_THUMBNAIL_BITS = 8
+_THUMBNAIL_PX = 64
+_PICTURES_A_TASK = 64  # fewer are done before other processes are there
+_Looked = tuple[str, int]  # the path of a picture, and the row whose thumbnail does in its place, -1 = none
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +63,13 @@ def find_leaks(
     queries: Queries,
     store: Descriptors | None = None,
     *,
-    looking: Looking | None = None,
+    n_workers: int = 1,
+    progress: Progress = SILENT,
 ) -> Leaks:
     """What of the queries the index, its calibration and its network know already.
 
     store: of the queries; None where they are the index's own rows and background, each asked without itself.
-    looking: how pictures are compared; those that cannot be read are not. Raises LmrError as `run_tasks`.
+    n_workers: processes that compare images; those that cannot be read are left out. Raises LmrError as `run_tasks`.
     """
     labels = [" ".join(labels) for labels in queries.landmarks]
     trained, unknown = trained_on(folder, queries.image_id, labels)
@@ -68,7 +80,7 @@ def find_leaks(
         rows = np.flatnonzero(store.done)
         vectors = to_index_space(folder, store.vectors[rows])
         calibrated_on[rows] = _calibrated_on(folder, store.image_id[rows], vectors)
-    near = _near_duplicates(folder, answers, queries, ~same, looking or Looking())
+    near = _near_duplicates(folder, answers, queries, ~same, n_workers, progress)
     return Leaks(same, near, calibrated_on, trained, unknown)
 
 
@@ -131,12 +143,75 @@ def _trainings(card: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
 
 
 def _near_duplicates(
-    folder: IndexFolder, answers: Answers, queries: Queries, asked: BoolArray, looking: Looking
+    folder: IndexFolder, answers: Answers, queries: Queries, asked: BoolArray, n_workers: int, progress: Progress
 ) -> BoolArray:
     """(q,) bool: of the queries asked, those that look the same as a near row's picture."""
     rows, scores = answers.neighbours.rows[:, :N_COMPARED], answers.neighbours.scores[:, :N_COMPARED]
     compared = np.argwhere((rows >= 0) & (scores >= COMPARED_FROM) & asked[:, None])
     pairs = np.stack([compared[:, 0], rows[compared[:, 0], compared[:, 1]]], axis=1)
     near = np.zeros(len(queries), dtype=np.bool_)
-    near[pairs[look_the_same(folder, queries.path, pairs, looking), 0]] = True
+    near[pairs[look_the_same(folder, queries.path, pairs, n_workers=n_workers, progress=progress), 0]] = True
     return near
+
+
+def look_the_same(
+    folder: IndexFolder, path: ObjArray, pairs: LongArray, *, n_workers: int = 1, progress: Progress = SILENT
+) -> BoolArray:
+    """(p,) bool: whether the perceptual hashes of the two pictures of a pair are those of copies.
+
+    path: (q,) of the queries, "" = none. pairs: (p, 2), a query and a row of the index. The thumbnails of the folder
+    rule out most; pictures that are left are read themselves, where they can be, by
+    n_workers processes. False where there is neither.
+    """
+    thumbnail_of = {} if folder.thumbnails is None else {name: row for row, name in enumerate(folder.rows.path)}
+    both = [(str(path[query]), str(folder.rows.path[row])) for query, row in pairs.tolist()]
+    rough = _hashes(both, thumbnail_of, folder.thumbnails, n_workers, progress)
+    left = [pair for pair in both if _bits(rough, pair) <= NEAR_BITS + _THUMBNAIL_BITS]
+    again = [tuple(name for name in pair if name in thumbnail_of) for pair in left]
+    exact = {name: found for name, found in _hashes(again, {}, None, n_workers, progress).items() if found is not None}
+    hashes = rough | exact
+    return np.array([_bits(hashes, pair) <= NEAR_BITS for pair in both], dtype=np.bool_)
+
+
+def _bits(hashes: dict[str, int | None], pair: tuple[str, str]) -> int:
+    """How many bits differ; more than there are where one has no hash."""
+    one, other = (hashes[path] for path in pair)
+    return 65 if one is None or other is None else (one ^ other).bit_count()
+
+
+def _hashes(
+    groups: Iterable[tuple[str, ...]],
+    thumbnail_of: dict[str, int],
+    thumbnails: Thumbnails | None,
+    n_workers: int,
+    progress: Progress,
+) -> dict[str, int | None]:
+    """The hash of each picture once, by its path; None where it cannot be read."""
+    paths = list(dict.fromkeys(path for group in groups for path in group))
+    asked = [(path, thumbnail_of.get(path, -1)) for path in paths]
+    tasks = [asked[i : i + _PICTURES_A_TASK] for i in range(0, len(asked), _PICTURES_A_TASK)]
+    found: list[int | None] = []
+    if tasks:
+        progress.begin("looking for copies", len(paths))
+    for hashes in run_tasks(_look, tasks, thumbnails, n_workers):
+        found += hashes
+        progress.add(len(hashes))
+    progress.end()
+    return dict(zip(paths, found, strict=True))
+
+
+def _look(asked: list[_Looked], thumbnails: Thumbnails | None) -> list[int | None]:
+    return [_hash(path, row, thumbnails) for path, row in asked]
+
+
+def _hash(path: str, row: int, thumbnails: Thumbnails | None) -> int | None:
+    from retrieval.images.decode import picture_size
+    from retrieval.images.quality import hash_picture  # scipy waits until there are pictures to compare
+
+    small = thumbnails.read(row) if thumbnails is not None and row >= 0 else None
+    try:
+        if small is not None and (min(picture_size(small)) >= _THUMBNAIL_PX or not os.path.exists(path)):
+            return hash_picture(small)
+        return hash_picture(read_picture(path)) if path else None
+    except UnreadableError:
+        return None

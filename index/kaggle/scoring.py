@@ -1,5 +1,6 @@
 """Scores a submission against a solution file as the Google Landmarks challenges do, by their halves."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,36 @@ from index.kaggle.submission import (
     RetrievalSubmission,
     Solution,
     Submission,
+    read_solution,
+    read_submission,
 )
 from index.metrics import LIST_LENGTH, first_hit_position, gap, list_hits, map_at_100, precision_at_k
 from retrieval.arrays import BoolArray, LongArray
 from retrieval.data.labels import require_meeting
 from retrieval.errors import LmrError
+from retrieval.progress import Progress
+from retrieval.words import agreeing, counted
 
 PRECISION_AT = (1, 5, 10, 20, 50, 100)
 HALVES = {"All": ("Public", "Private"), "Public": ("Public",), "Private": ("Private",)}
 
 Scores = dict[str, dict[str, Any]]
+
+
+def score_files(
+    submission: Path, solution: Path, *, ignore_unknown: bool, allow_disjoint: bool, progress: Progress
+) -> Scores:
+    """As `score`, of files. ignore_unknown: ids that the solution lacks are left out, which is told."""
+    answers, truth = read_submission(submission, progress), read_solution(solution, progress)
+    if ignore_unknown:
+        answers, n_unknown = without_unknown(answers, truth)
+        if n_unknown:
+            progress.warn(
+                f"left out: {counted(n_unknown, 'id')} that {agreeing(n_unknown, 'is', 'are')} not in {solution}"
+            )
+    if not allow_disjoint:
+        require_common_labels(answers, truth)
+    return score(answers, truth)
 
 
 def score(submission: Submission, solution: Solution) -> Scores:

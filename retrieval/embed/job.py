@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from retrieval.models.card import Card
     from retrieval.progress import Progress
     from retrieval.store.changes import Changes
+    from retrieval.store.store import Descriptors
 
 MODEL = Path("model")
 N_NAMED = 5  # changed images that a line names
@@ -108,8 +109,6 @@ def embed_manifest(
     job: StoreFilling,
 ) -> "FillReport":
     """Fills the store `output`, and tells of images that changed or cannot be read."""
-    from dataclasses import replace
-
     from retrieval.embed.fill import fill_store
     from retrieval.embed.load import plan_embedder
     from retrieval.images.source import PictureSource
@@ -130,6 +129,30 @@ def embed_manifest(
             "check `images`, and give `retry_unreadable` once they can be"
         )
     return report
+
+
+def complete_store(
+    manifest: "Manifest",
+    images: Path,
+    model: "tuple[Path, Card]",
+    output: Path,
+    job: StoreFilling,
+    *,
+    overwrite: bool,
+    wait: bool,
+) -> "Descriptors":
+    """The store of a manifest, made, completed or found. overwrite: one that is of something else is replaced."""
+    from retrieval.embed.fill import FillRun, require_same_job
+    from retrieval.store.store import read_store
+
+    with output_locks(output, wait=wait, progress=job.progress):
+        run = FillRun(check=job.check)
+        try:
+            require_same_job(output, manifest, model[1], run)
+        except LmrError:
+            run = replace(run, overwrite=overwrite)
+        embed_manifest(manifest, images, model, output, run, job)
+        return read_store(output)
 
 
 def fill_run(job: EmbedJob) -> "FillRun":

@@ -29,12 +29,12 @@ from index.calibrate.run import held_out_queries, leave_one_out_evidence
 from index.calibrate.selection import NONE, Contest, Judge, answered
 from index.calibrate.tune import Grid, Tuned, make_folds, tune
 from index.calibration import Calibration, CalibrationSettings, Origin
-from index.evaluate.evaluation import queries_of
 from index.evaluate.leave_one_out import leave_one_out
 from index.folder.build import build_folder
 from index.folder.folder import IndexFolder, open_folder
 from index.folder.inputs import BuildInputs
 from index.metrics import gap
+from index.queries import queries_of
 from index.thresholds import HeldOut, sweep, threshold_at
 from retrieval.arrays import FloatArray, LongArray
 from retrieval.store.store import Descriptors, read_store

@@ -30,7 +30,7 @@ from index.calibrate.run import held_out_queries, leave_one_out_evidence
 from index.calibrate.tune import Grid, tune
 from index.calibration import CalibrationSettings, Origin
 from index.confidence import logit_of, sigmoid
-from index.evaluate.evaluation import queries_of
+from index.queries import queries_of
 from index.thresholds import HeldOut, Sweep, sweep
 from retrieval.arrays import BoolArray, FloatArray
 from retrieval.store.store import Descriptors, read_store

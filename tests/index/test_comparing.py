@@ -19,8 +19,8 @@ from index.compare.measure import (
 )
 from index.compare.systems import Chance, Classes, Majority, Part, answers_of
 from index.evaluate.baselines import measure_votes
-from index.evaluate.evaluation import Queries
 from index.metrics import gap
+from index.queries import Queries
 from index.vote import Votes, best
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError

@@ -10,9 +10,10 @@ import pytest
 from index.answers import answer_store
 from index.confidence import ConfidenceModel
 from index.evaluate.baselines import measure_baselines
-from index.evaluate.evaluation import Queries, evaluate, queries_of
+from index.evaluate.evaluation import evaluate
 from index.folder.rows import Rows
 from index.metrics import make_truths
+from index.queries import Queries, queries_of
 from index.search.flat import Neighbours
 from index.vote import VoteRule
 from retrieval.arrays import object_array

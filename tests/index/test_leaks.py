@@ -12,18 +12,18 @@ from index.answers import answer_store
 from index.calibrate.run import calibrate_folder, leave_one_out_evidence
 from index.calibration import CalibrationSettings
 from index.copies import pack_sketches, sketches, unpack_sketches
-from index.evaluate.evaluation import queries_of
-from index.evaluate.leakage import find_leaks
-from index.evaluate.look_alikes import Looking, look_the_same
-from index.evaluate.measurement import measure_left_out, measure_store
+from index.evaluate.leakage import find_leaks, look_the_same
+from index.evaluate.result import evaluate_left_out, evaluate_store
 from index.folder.config import ThumbnailPlan
 from index.folder.folder import open_folder
 from index.folder.thumbnails import Thumbnails, write_thumbnails
+from index.queries import queries_of
 from index.vote import VoteRule
 from retrieval.arrays import object_array
 from retrieval.data.seen import record_seen
 from retrieval.errors import LmrError
 from retrieval.images.source import read_picture
+from retrieval.progress import Recorder
 
 LABELS = ["rome"] * 6 + ["paris"] * 6
 
@@ -56,7 +56,7 @@ def leaks_of(folder, store):
 def test_new_queries_of_an_untrained_network_do_not_leak(folder, queries):
     found = leaks_of(folder, queries)
     assert (found.any.tolist(), found.training_unknown) == ([False] * 12, False)
-    measured = measure_store(folder, queries, queries_of(queries))
+    measured = evaluate_store(folder, queries, queries_of(queries))
     content = measured.to_json()
     assert (content["leaked"]["n"], content["without_leaked"], content["warnings"]) == (0, None, [])
     assert content["measured"]["source"] == "queries.h5"
@@ -67,7 +67,7 @@ def test_rows_of_the_index_are_told_and_left_out_of_the_figures_beside(folder, q
     vectors = queries.vectors.copy()
     vectors[[0, 5]] = train.vectors[[0, 7]]
     store = replace(queries, vectors=vectors)
-    measured = measure_store(folder, store, queries_of(store))
+    measured = evaluate_store(folder, store, queries_of(store))
     assert np.flatnonzero(measured.leaks.same_picture).tolist() == [0, 5]
     assert measured.warnings == (
         "2 of 12 queries are pictures of the index itself: queries.h5-0, queries.h5-5; the figures are too good",
@@ -79,7 +79,7 @@ def test_rows_of_the_index_are_told_and_left_out_of_the_figures_beside(folder, q
         store,
         **{name: getattr(store, name)[kept] for name in ("vectors", "image_id", "landmark", "state", "path")},
     )
-    expected = measure_store(folder, alone, queries_of(alone)).to_json()
+    expected = evaluate_store(folder, alone, queries_of(alone)).to_json()
     for name in ("gap", "top1", "top5", "n_queries", "n_landmark_queries"):
         assert content["without_leaked"][name] == pytest.approx(expected[name])
 
@@ -122,41 +122,40 @@ PAIRS = np.array([[0, 0], [0, 5], [1, 1], [2, 1], [3, 2]])
 def test_thumbnails_of_rows_rule_out_and_only_likely_pairs_are_read(pictured, monkeypatch):
     folder, paths = pictured
     read = []
-    monkeypatch.setattr("index.evaluate.look_alikes.read_picture", lambda path: read.append(path) or read_picture(path))
-    begun, done = [], []
-    looking = Looking(on_begin=begun.append, on_done=done.append)
-    assert look_the_same(folder, paths, PAIRS, looking).tolist() == [True, False, True, False, False]
+    monkeypatch.setattr("index.evaluate.leakage.read_picture", lambda path: read.append(path) or read_picture(path))
+    told = Recorder()
+    assert look_the_same(folder, paths, PAIRS, progress=told).tolist() == [True, False, True, False, False]
     assert read == [*paths, folder.rows.path[0], folder.rows.path[1]]
-    assert (begun, done) == ([8, 2], [8, 2])
+    assert (told.begun, told.added) == ([8, 2], [8, 2])
 
 
 def test_rows_whose_pictures_are_gone_are_compared_by_their_thumbnails(pictured):
     folder, paths = pictured
     for path in folder.rows.path:
         Path(path).unlink()
-    assert look_the_same(folder, paths, PAIRS, Looking()).tolist() == [True, False, True, False, False]
+    assert look_the_same(folder, paths, PAIRS).tolist() == [True, False, True, False, False]
     bare = replace(folder, thumbnails=None)
-    assert look_the_same(bare, paths, PAIRS, Looking()).tolist() == [False] * 5
+    assert look_the_same(bare, paths, PAIRS).tolist() == [False] * 5
 
 
 def test_thumbnails_too_small_to_tell_are_passed_over(pictured, tmp_path):
     folder, paths = pictured
     write_thumbnails(tmp_path / "small.h5", [str(paths[3])] * 12, ThumbnailPlan(16), "digest")  # that would mislead
     folder = replace(folder, thumbnails=Thumbnails(tmp_path / "small.h5", "digest"))
-    assert look_the_same(folder, paths, PAIRS, Looking()).tolist() == [True, False, True, False, False]
+    assert look_the_same(folder, paths, PAIRS).tolist() == [True, False, True, False, False]
 
 
 def test_several_processes_compare_as_one_does(pictured, monkeypatch):
     folder, paths = pictured
-    monkeypatch.setattr("index.evaluate.look_alikes._PICTURES_A_TASK", 3)
-    assert look_the_same(folder, paths, PAIRS, Looking(2)).tolist() == [True, False, True, False, False]
+    monkeypatch.setattr("index.evaluate.leakage._PICTURES_A_TASK", 3)
+    assert look_the_same(folder, paths, PAIRS, n_workers=2).tolist() == [True, False, True, False, False]
 
 
 def test_the_queries_of_the_calibration_are_told_by_name_and_descriptor(folder, queries):
     calibration = calibrate_folder(folder, queries, queries_of(queries), CalibrationSettings())
     opened = open_folder(folder.path, device="cpu")
     again = replace(queries, vectors=queries.vectors.astype(np.float16))  # described again, in half precision
-    measured = measure_store(opened, again, queries_of(again))
+    measured = evaluate_store(opened, again, queries_of(again))
     assert measured.leaks.calibrated_on.all()
     assert measured.without is None
     seen = calibration.cross_validated
@@ -190,7 +189,7 @@ def test_leaving_one_out_of_pictures_of_the_training_says_so_and_is_no_evidence(
     assert leave_one_out_evidence(folder, 0).why_not is None
     record = record_seen(train.image_id, LABELS)
     note_training(folder, made_by={"training": {"epochs": 1}, "trained_on": record})
-    measured = measure_left_out(folder)
+    measured = evaluate_left_out(folder)
     assert measured.warnings == (
         "12 of 12 pictures have the name and label of pictures that the network was trained on: train.h5-0, "
         "train.h5-1, train.h5-2, train.h5-3, train.h5-4 and 7 more; the figures are too good",
@@ -214,7 +213,7 @@ def test_an_index_of_one_picture_is_calibrated_without_leaving_it_out(make_folde
 def test_constants_that_leaving_one_out_helped_to_choose_are_told(folder, queries, rule, is_said):
     found = calibrate_folder(folder, queries, queries_of(queries), CalibrationSettings())
     assert found.choice.leave_one_out is not None
-    measured = measure_left_out(replace(folder, calibration=replace(found, rule=rule)))
+    measured = evaluate_left_out(replace(folder, calibration=replace(found, rule=rule)))
     said = "the constants of the vote were chosen by these pictures too; the figures are a little too good"
     assert (said in measured.warnings) == is_said
 
@@ -222,7 +221,7 @@ def test_constants_that_leaving_one_out_helped_to_choose_are_told(folder, querie
 def test_a_copy_in_the_index_is_told_when_pictures_are_left_out(make_folder, train):
     vectors = train.vectors.copy()
     vectors[3] = vectors[2]
-    measured = measure_left_out(make_folder(replace(train, vectors=vectors)))
+    measured = evaluate_left_out(make_folder(replace(train, vectors=vectors)))
     assert measured.warnings == (
         "2 of 12 pictures have a copy in the index: train.h5-2, train.h5-3; the figures are too good",
     )

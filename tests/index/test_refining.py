@@ -9,9 +9,9 @@ from index.answers import answer
 from index.calibrate.run import calibration_of
 from index.calibration import CalibrationSettings
 from index.copies import SAME_PICTURE
-from index.evaluate.evaluation import queries_of
 from index.evaluate.leave_one_out import leave_one_out
 from index.folder.build import BuildOptions
+from index.queries import queries_of
 from index.rerank.config import Refinement
 from index.rerank.expansion import augment, expand, refined_search, rerank
 from index.search.flat import FlatIndex

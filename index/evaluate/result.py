@@ -1,4 +1,4 @@
-"""An evaluation with what it was made of: which queries the index knew already, and the figures without these."""
+"""The result of an evaluation: the figures, which queries leak, the figures without these, and what it was made of."""
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from index.answers import Answers, answer_store, select_answers
-from index.evaluate.evaluation import Evaluation, Queries, evaluate
+from index.evaluate.evaluation import Evaluation, evaluate
 from index.evaluate.leakage import KINDS, Leaks, find_leaks
 from index.evaluate.leave_one_out import leave_one_out
-from index.evaluate.look_alikes import Looking
 from index.folder.folder import IndexFolder
 from index.metrics import LIST_LENGTH
+from index.queries import Queries
 from index.vote import VoteRule
 from retrieval.files.digest import sha256_json
+from retrieval.progress import SILENT, Progress
 from retrieval.store.store import Descriptors
 from retrieval.words import agreeing, counted
 
@@ -28,7 +29,7 @@ _WITHOUT_AT = ("precision_at_threshold", "recall_at_precision", "gap_interval", 
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class EvaluationResult:
     """The measures of an index on queries.
 
     source: file of the queries, or `leave-one-out`. without: on the queries that do not leak, None where all do or
@@ -36,6 +37,7 @@ class Measured:
     ISO 8601, UTC. lmr_version: of this program. inputs: digests of the queries, by what they are for people.
     """
 
+    folder: IndexFolder
     source: str
     evaluation: Evaluation
     answers: Answers
@@ -72,44 +74,47 @@ class Measured:
         }
 
 
-def measure_store(
-    folder: IndexFolder, store: Descriptors, queries: Queries, *, looking: Looking | None = None
-) -> Measured:
-    """The answers to a store's rows, measured. queries: of the rows in their order. looking: as `find_leaks`.
+def evaluate_store(
+    folder: IndexFolder, store: Descriptors, queries: Queries, *, n_workers: int = 1, progress: Progress = SILENT
+) -> EvaluationResult:
+    """Evaluates the answers to a store's rows. queries: of the rows in their order.
 
-    LmrError as `evaluate` and `find_leaks`.
+    n_workers, progress: as `find_leaks`. LmrError as `evaluate` and `find_leaks`.
     """
     answers = answer_store(folder, store, n_neighbours=LIST_LENGTH)
     evaluation = evaluate(folder, answers, queries)
-    leaks = find_leaks(folder, answers, queries, store, looking=looking)
-    return _measured(folder, store.source, (evaluation, answers, queries), leaks, store=store)
+    leaks = find_leaks(folder, answers, queries, store, n_workers=n_workers, progress=progress)
+    return _measured(folder, store.source, evaluation, answers, queries, leaks, store=store)
 
 
-def measure_left_out(folder: IndexFolder, *, looking: Looking | None = None) -> Measured:
-    """Every row and background picture, asked against the others and measured. looking: as `find_leaks`.
+def evaluate_left_out(folder: IndexFolder, *, n_workers: int = 1, progress: Progress = SILENT) -> EvaluationResult:
+    """Every row and background picture, asked against the others and measured. n_workers, progress: as `find_leaks`.
 
     LmrError as `leave_one_out` and `find_leaks`.
     """
     left = leave_one_out(folder)
-    leaks = find_leaks(folder, left.answers, left.queries, looking=looking)
-    return _measured(folder, LEAVE_ONE_OUT, (left.evaluation, left.answers, left.queries), leaks, left.n_single)
+    leaks = find_leaks(folder, left.answers, left.queries, n_workers=n_workers, progress=progress)
+    return _measured(folder, LEAVE_ONE_OUT, left.evaluation, left.answers, left.queries, leaks, n_single=left.n_single)
 
 
 def _measured(
     folder: IndexFolder,
     source: str,
-    found: tuple[Evaluation, Answers, Queries],
+    evaluation: Evaluation,
+    answers: Answers,
+    queries: Queries,
     leaks: Leaks,
+    *,
     n_single: int = 0,
     store: Descriptors | None = None,
-) -> Measured:
-    evaluation, answers, queries = found
+) -> EvaluationResult:
     kept = np.flatnonzero(~leaks.any)
     without = None
     if len(kept) < len(queries) and any(len(labels) for labels in queries.landmarks[kept]):
         n_left_out = 1 if source == LEAVE_ONE_OUT else 0
         without = evaluate(folder, select_answers(answers, kept), queries.select(kept), n_left_out=n_left_out)
-    return Measured(
+    return EvaluationResult(
+        folder=folder,
         source=source,
         evaluation=evaluation,
         answers=answers,

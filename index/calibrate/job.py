@@ -1,0 +1,70 @@
+"""Calibrating an index folder on labelled queries."""
+
+import json
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from index.build_index import INDEX
+from index.calibration import Calibration, CalibrationSettings
+from index.queries import QueriesJob, embed_queries
+from retrieval.errors import DamageError, LmrError
+from retrieval.files.lock import output_locks
+from retrieval.jobs import option, told
+
+if TYPE_CHECKING:
+    from index.folder.folder import IndexFolder
+
+
+@dataclass(frozen=True)
+class CalibrateJob(QueriesJob):
+    """Calibrate an index folder on labelled queries."""
+
+    queries: Path = field(metadata=told(is_argument=True))
+    _: KW_ONLY
+    index: Path = option(INDEX, help="Index folder.")
+    settings: CalibrationSettings = field(default_factory=CalibrationSettings)
+
+
+def calibrate(job: CalibrateJob) -> Calibration:
+    """Tunes the vote and fits the confidence, and writes both into the index folder unless they are there already.
+
+    Raises LmrError for queries that cannot be used, and for another calibration that is there.
+    """
+    from index.calibrate.run import calibration_of
+    from index.folder.folder import CALIBRATION, open_folder, replace_calibration
+    from retrieval.data.overview import require_there
+
+    with output_locks(job.index, wait=job.wait, progress=job.progress):
+        require_there(job.queries)
+        folder = open_folder(job.index, device=job.device, threads=job.threads, calibrated=False)
+        store, queries = embed_queries(job.queries, folder, job)
+        calibration = calibration_of(folder, store, queries, job.settings)
+        before = _calibration_of(folder)
+        if before is not None and _content(before) == _content(calibration):
+            job.progress.warn(f"{job.index}: calibrated already, nothing to do")
+        elif before is not None and not job.overwrite:
+            raise LmrError(
+                f"{job.index / CALIBRATION} was made from {before.origin.source} with other queries or settings; "
+                "give `overwrite` to replace it"
+            )
+        else:
+            replace_calibration(folder.path, calibration)
+    return calibration
+
+
+def _calibration_of(folder: "IndexFolder") -> Calibration | None:
+    """The calibration that is there; None without one, or where it is damaged and has to be made again.
+
+    Raises LmrError for one that cannot be read, or is of another version.
+    """
+    from index.folder.folder import read_calibration
+
+    try:
+        return read_calibration(folder.path, folder.info)
+    except DamageError:
+        return None
+
+
+def _content(calibration: Calibration) -> str:
+    return json.dumps(calibration.to_json())

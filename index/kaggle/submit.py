@@ -1,0 +1,119 @@
+"""Answering the images of a test set with an index folder, as a Kaggle submission."""
+
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from index.build_index import INDEX
+from retrieval.embed.job import StoreFilling, complete_store, find_store
+from retrieval.errors import LmrError
+from retrieval.files.lock import output_locks
+from retrieval.jobs import WritingJob, option
+from retrieval.words import agreeing
+
+if TYPE_CHECKING:
+    from index.folder.folder import IndexFolder
+    from retrieval.progress import Progress
+    from retrieval.store.store import Descriptors
+
+_THRESHOLD = "--threshold"  # its name in the records of submissions
+
+
+@dataclass(frozen=True)
+class SubmitJob(StoreFilling, WritingJob):
+    """Write a submission for the images of a manifest."""
+
+    test: Path = option(Path("test.csv"), is_argument=True)
+    _: KW_ONLY
+    index: Path = option(INDEX, help="Index folder.")
+    store: Path | None = option(
+        None, default_text="TEST with .h5, beside it", help="Descriptors of the images of the test set."
+    )
+    output: Path = option(Path("submission.csv"), help="Submission to write.")
+    threshold: float | None = option(
+        None,
+        low=0,
+        high=1,
+        default_text="the calibrated one that costs no GAP",
+        help="Confidence below which a line stays blank.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitReport:
+    """What is in a submission. state: `written`, or `unchanged` where the same one was there already, uncounted."""
+
+    output: Path
+    state: Literal["written", "unchanged"]
+    n_lines: int
+    n_answered: int | None = None
+
+
+def submit(job: SubmitJob) -> SubmitReport:
+    """Embeds the images that have no descriptor yet, answers all of them, and writes the submission.
+
+    Raises LmrError for a manifest or an index that cannot be used, and for another file in the submission's place.
+    """
+    from index.answers import answer_store, predict
+    from index.folder.folder import open_folder
+    from index.kaggle.submission import submission_lines
+    from retrieval.data.overview import require_there
+    from retrieval.files.digest import sha256_json
+    from retrieval.files.made_of import is_made_of, require_no_folder, write_with_record
+
+    def is_there(inputs: dict[str, Any]) -> bool:
+        return not job.overwrite and is_made_of(job.output, inputs, "give `overwrite` or another `output`")
+
+    with output_locks(job.output, wait=job.wait, progress=job.progress):
+        require_no_folder(job.output)
+        is_there({})  # refused now, not after the images were embedded
+        require_there(job.test)
+        folder = open_folder(job.index, device=job.device, threads=job.threads)
+        threshold = _threshold_logit(folder, job.threshold, job.progress)
+        made_with = {
+            "index": folder.info.inputs_digest,
+            "calibration": None if folder.calibration is None else sha256_json(folder.calibration.to_json()),
+            _THRESHOLD: job.threshold,
+        }
+        is_there(made_with)
+        store = _embed_test(folder, job)
+        made_with["set of descriptors"] = store.digest
+        n_missing = int((~store.done).sum())
+        if n_missing:
+            job.progress.warn(
+                f"{n_missing:,} of the blank lines "
+                f"{agreeing(n_missing, 'is a picture that is', 'are pictures that are')} missing or unreadable"
+            )
+        if is_there(made_with):
+            return SubmitReport(job.output, "unchanged", len(store))
+        predictions = predict(answer_store(folder, store), store.image_id, threshold)
+        write_with_record(job.output, submission_lines(store.image_id, predictions), made_with)
+    return SubmitReport(job.output, "written", len(store), int(predictions.answered.sum()))
+
+
+def _embed_test(folder: "IndexFolder", job: SubmitJob) -> "Descriptors":
+    """The store of the images, made or completed where it is not there yet."""
+    from retrieval.data.overview import load_manifest
+    from retrieval.embed.load import open_card
+    from retrieval.images.source import images_folder, index_tars
+
+    index_tars(job.test, job.progress)
+    manifest = load_manifest(job.test, job.progress)
+    output = job.store or find_store(job.test, "store", job.progress)
+    model = (folder.model_path, open_card(folder.model_path))
+    images = images_folder(job.images, job.test, job.progress)
+    return complete_store(manifest, images, model, output, job, overwrite=job.overwrite, wait=job.wait)
+
+
+def _threshold_logit(folder: "IndexFolder", asked: float | None, progress: "Progress") -> float:
+    """The ranking key from which on a line is filled."""
+    from index.confidence import logit_of
+
+    if folder.calibration is None:
+        if asked is not None:
+            raise LmrError(f"`threshold` {asked}: {folder.path} is not calibrated; run lmr calibrate first")
+        progress.warn(
+            f"{folder.path} is not calibrated: ranked by score, every picture answered; lmr calibrate sets a threshold"
+        )
+        return float("-inf")
+    return folder.calibration.threshold_gap.logit if asked is None else logit_of(asked)
