@@ -6,7 +6,7 @@ reads.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +21,6 @@ from retrieval.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from index.answers import Predictions
-
-Warn = Callable[[str], None]
 
 USAGES = ("Public", "Private", "Ignored")
 

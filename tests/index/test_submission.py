@@ -20,6 +20,7 @@ from index.kaggle.submission import (
 )
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
+from retrieval.progress import Recorder
 
 SUBMISSION = "a submission has id,landmarks (recognition) or id,images (retrieval)"
 SOLUTION = "a solution has id,landmarks,Usage (recognition) or id,images,Usage (retrieval)"
@@ -200,7 +201,7 @@ def test_a_submission_is_read_as_manifests_are(tmp_path, packed):
 
 def test_labels_with_a_point_and_a_zero_are_whole_numbers_in_submission_and_solution(tmp_path):
     said = []
-    submission = read_submission(write(tmp_path / "s.csv", "id,landmarks\na,7.0 0.5\nb,-1 0.9\n"), said.append)
+    submission = read_submission(write(tmp_path / "s.csv", "id,landmarks\na,7.0 0.5\nb,-1 0.9\n"), Recorder(said))
     solution = read_solution(write(tmp_path / "t.csv", "id,landmarks,Usage\na,7.0,Public\nb,nan,Public\n"))
     assert submission.landmark.tolist() == ["7", ""]
     assert submission.score.tolist() == [0.5, -np.inf]
@@ -259,6 +260,6 @@ def test_both_files_may_be_separated_by_semicolons(tmp_path):
     (tmp_path / "s.csv").write_text("sep=;\nid;landmarks\na;7 0.9\n")
     (tmp_path / "t.csv").write_text("id;landmarks;Usage\na;7;Public\n")
     said = []
-    answers, truth = (read(tmp_path / name, said.append) for read, name in readers)
+    answers, truth = (read(tmp_path / name, Recorder(said)) for read, name in readers)
     assert (answers.landmark.tolist(), answers.score.tolist(), truth.landmarks.tolist()) == (["7"], [0.9], [("7",)])
     assert said == [f"{tmp_path / name}: columns separated by semicolons" for _, name in readers]
