@@ -152,7 +152,7 @@ def test_demo_takes_a_tar(pictures, tmp_path):
 
 
 def test_indexing_much_is_said_where_no_bar_is_shown(pictures, monkeypatch):
-    monkeypatch.setattr("cli.tars._LARGE_BYTES", 1)
+    monkeypatch.setattr("retrieval.images.tars.build_index._LARGE_BYTES", 1)
     pack(Path("images"), Path("flat.tar"))
     told = [done("info", "flat.tar").stderr for _ in range(2)]
     assert told == ["flat.tar: indexing 0.0 GB of tars, once\n", ""]

@@ -97,7 +97,8 @@ def _complete(place: Path, folder: Path, statuses: Mapping[str, os.stat_result],
         todo = [name for name, now in statuses.items() if known.get(name) != _size_and_time(now)]
         n_bytes = sum(statuses[name].st_size for name in todo)
         if n_bytes >= _LARGE_BYTES:
-            progress.warn(f"{folder}: indexing {n_bytes / 1e9:.1f} GB of tars, once")
+            place = folder / todo[0] if len(todo) == 1 else folder
+            progress.warn(f"{place}: indexing {n_bytes / 1e9:.1f} GB of tars, once")
         progress.begin("indexing tars", n_bytes, "B")
         if len(todo) > len(known):  # sorting all keys in the end is quicker than placing most of them one by one
             connection.execute("DROP INDEX IF EXISTS by_key")
