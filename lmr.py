@@ -24,6 +24,7 @@ from index.calibrate.job import CalibrateJob
 from index.calibration import Calibration
 from index.clean.job import CleanJob, CleanReport
 from index.evaluate.job import EvaluateJob
+from index.info import Info, InfoJob
 from index.kaggle.submit import SubmitJob, SubmitReport
 from index.stats.job import Statistics, StatsJob
 from retrieval.download.job import ArchiveJob, ArchiveReport, DownloadJob
@@ -77,6 +78,7 @@ __all__ = [
     "export",
     "find_rate",
     "first_batch",
+    "info",
     "open_index",
     "score",
     "split",
@@ -167,6 +169,20 @@ def stats(job: StatsJob) -> Statistics:
     from index.stats import job as flow
 
     return flow.stats(job)
+
+
+@_takes(InfoJob)
+def info(job: InfoJob) -> Info:
+    """Tells what a store, model, index folder, calibration or manifest is, and with `verify` whether it is whole.
+
+    Raises LmrError for what is none of them, or is not as it was written.
+
+    >>> lmr.info("train.h5", verify=True).verified  # doctest: +SKIP
+    'every byte is as it was written'
+    """
+    from index import info as flow
+
+    return flow.info(job)
 
 
 @_takes(SplitJob)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from cli.compare.answering import Ready, calibration_settings, classifier, index_system
 from cli.compare.folders import described_folder, in_data, model_folder, system_folder
-from cli.compare.keeping import read_answers, read_facts, write_answers, write_facts
 from cli.compare.plan import Entry
 from cli.compare.workshop import FACTS, FINISHED, Workshop, run_step, write_config
+from index.compare.kept import read_answers, read_facts, write_answers, write_facts
 from retrieval.errors import LmrError
 from retrieval.train.recipe import Options, Recipe, members, settle
 

@@ -1,4 +1,4 @@
-"""Reads all of what lmr wrote and compares it with its digests: `lmr info --verify`."""
+"""Verification of what lmr wrote: all of it is read and compared with its digests."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from retrieval.errors import LmrError
 from retrieval.files.folders import current_folder
+from retrieval.progress import Progress
 from retrieval.words import counted
 
 NO_DIGESTS = "none: it is unfinished, or of an earlier lmr"
@@ -22,33 +23,38 @@ _RECORD = ".made-of.json"
 
 
 def is_store(path: Path) -> bool:
-    """Whether this is the name of a store, finished or not."""
+    """Tells whether this is the name of a store, finished or not."""
     return path.suffix in STORES or path.name.endswith(".partial")
 
 
-def verify_whole(path: Path) -> str:
-    """Reads all of the thing at this path; what was compared. Raises LmrError that names what is wrong."""
+def verify_whole(path: Path, progress: Progress) -> str:
+    """Reads all of the thing at this path; says what was compared. Raises LmrError that names what is wrong."""
     if path.name in ("index.json", "model.json", "calibration.json", *KINDS):
         path = path.parent
     if path.is_dir():
-        return _verify_folder(path)
+        return _verify_folder(path, progress)
     check = _check_of(path)
     return check(path) if check else "it is read as every command reads it; manifests carry no digests"
 
 
 def kind_of(folder: Path) -> str | None:
-    """What a folder is that lmr wrote, beside models and index folders; None for any other."""
+    """Kind of a folder that lmr wrote, beside models and index folders; None for any other."""
     return next((kind for name, kind in KINDS.items() if (folder / name).exists()), None)
 
 
 def can_verify(path: Path) -> bool:
-    """Whether a file, or anything in a folder or below, carries digests of lmr."""
+    """Tells whether a file, or anything in a folder or below, carries digests of lmr."""
     return next(_things(path), None) is not None if path.is_dir() else _check_of(path) is not None
 
 
-def _verify_folder(folder: Path) -> str:
-    """One thing is told as it is; of several their number."""
-    told = [(place, check(place)) for place, check in _things(folder)]
+def _verify_folder(folder: Path, progress: Progress) -> str:
+    """Says of one thing what it is; of several their number."""
+    things, told = list(_things(folder)), []
+    progress.begin("verifying", len(things), "files")
+    for place, check in things:
+        told.append((place, check(place)))
+        progress.add(1)
+    progress.end()
     if len(told) == 1 and told[0][0] == folder:
         return told[0][1]
     if not told:
@@ -59,7 +65,7 @@ def _verify_folder(folder: Path) -> str:
 
 
 def _things(folder: Path) -> Iterator[tuple[Path, Callable[[Path], str]]]:
-    """What lmr wrote in a folder and below, each with its check."""
+    """Files and folders that lmr wrote in a folder and below, each with its check."""
     for place, folders, names in os.walk(folder):
         here = Path(place)
         if "index.json" in names or "current" in names:
@@ -80,7 +86,7 @@ def _things(folder: Path) -> Iterator[tuple[Path, Callable[[Path], str]]]:
 
 
 def _check_of(path: Path) -> Callable[[Path], str] | None:
-    """How a file is checked that is a thing of its own; None for one that is none."""
+    """Check of a file that is a thing of its own; None for one that is none."""
     from retrieval.files.made_of import record_path
 
     if is_store(path):
@@ -179,14 +185,14 @@ def _verify_download(folder: Path) -> str:
 
 
 def _verify_answers(path: Path) -> str:
-    from cli.compare.keeping import read_answers
+    from index.compare.kept import read_answers
 
     read_answers(path)
     return "it is as it was written"
 
 
 def _verify_facts(path: Path) -> str:
-    from cli.compare.keeping import read_facts
+    from index.compare.kept import read_facts
 
     read_facts(path)
     return "it is as it was written"

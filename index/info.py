@@ -1,0 +1,157 @@
+"""What a store, model, index folder, calibration or manifest is, and whether it is as it was written."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from index.verify import NO_DIGESTS, can_verify, is_store, kind_of, verify_whole
+from retrieval.errors import LmrError, WordsError
+from retrieval.files.folders import current_folder
+from retrieval.jobs import Job, option
+
+if TYPE_CHECKING:
+    from index.calibration import Calibration
+    from retrieval.progress import Progress
+
+
+@dataclass(frozen=True)
+class InfoJob(Job):
+    """Tell what a path is."""
+
+    path: Path | None = option(None, is_argument=True)
+    verify: bool = option(False, help="Read everything and compare it with its digests; exit 1 if it differs.")
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """what: the kind of thing. facts: what is known of it, as JSON has it. verified: what was compared; None = not."""
+
+    what: str
+    facts: Mapping[str, Any]
+    verified: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As one JSON object."""
+        verified = {} if self.verified is None else {"verified": self.verified}
+        return {"what": self.what, **self.facts, **verified}
+
+
+def info(job: InfoJob) -> Info:
+    """Tells what is known of the thing at a path.
+
+    verify: it is read whole; a folder or file that is no manifest may then hold anything that lmr writes.
+    Raises WordsError without a path, LmrError when it is nothing that lmr makes or reads, or is not as it was written.
+    """
+    if job.path is None:
+        raise WordsError("give what to look at, such as lmr info landmarks, model, train.h5 or train.csv")
+    facts = _describe(job.path, job.progress, verify=job.verify)
+    verified = verify_whole(job.path, job.progress) if job.verify else None
+    return Info(facts.pop("what"), facts, verified)
+
+
+def _describe(path: Path, progress: "Progress", *, verify: bool) -> dict[str, Any]:
+    path = current_folder(path)
+    if not path.exists():
+        raise LmrError(f"{path}: there is no such file or folder")
+    if is_store(path):
+        return _describe_store(path)
+    if path.name in ("index.json", "model.json"):
+        path = path.parent
+    if path.name == "calibration.json":
+        return _describe_calibration_file(path)
+    if (path / "index.json").is_file():
+        return _describe_index(path)
+    if path.suffix == ".onnx" or (path / "model.json").is_file():
+        return _describe_model(path)
+    if verify and can_verify(path):
+        return {"what": "folder of what lmr wrote" if path.is_dir() else "file that lmr wrote"}
+    kind = kind_of(path)
+    if kind is None:
+        return _describe_manifest(path, progress)
+    try:
+        return {**_describe_manifest(path, progress), "what": kind}
+    except LmrError:  # without images
+        return {"what": kind}
+
+
+def _describe_store(path: Path) -> dict[str, Any]:
+    from retrieval.store.file import has_digests
+    from retrieval.store.store import DONE, TODO, UNREADABLE, read_store, read_store_info
+
+    info, state = read_store_info(path)
+    facts = {
+        "what": "descriptor store",
+        "pictures": len(state),
+        "done": int((state == DONE).sum()),
+        "to do": int((state == TODO).sum()),
+        "unreadable": int((state == UNREADABLE).sum()),
+        "d": info.d,
+        "dtype": info.dtype,
+        "fingerprint": info.fingerprint,
+        "model": dict(info.model),
+        "image_spec": dict(info.image_spec),
+        "program_version": info.program_version,
+        "manifest_digest": info.manifest_digest,
+        "digests": "of every block" if has_digests(path) else NO_DIGESTS,
+    }
+    if facts["unreadable"] and not facts["to do"]:
+        store = read_store(path)
+        assert store.reason is not None
+        rows = (state == UNREADABLE).nonzero()[0]
+        facts["unreadable pictures"] = {store.image_id[row]: store.reason[row] for row in rows}
+    return facts
+
+
+def _describe_model(path: Path) -> dict[str, Any]:
+    from retrieval.embed.load import onnx_path, open_card
+
+    what = "model folder" if onnx_path(path) is None else "exported model (ONNX)"
+    return {"what": what, **open_card(path).to_json()}
+
+
+def _describe_index(path: Path) -> dict[str, Any]:
+    from index.folder.folder import check_files, read_calibration, read_info
+
+    info = read_info(path)
+    check_files(path, info, "size")
+    facts = {"what": "index folder", **info.to_json()}
+    facts["files"] = {name: f"{listed['size']} bytes" for name, listed in info.files.items()}
+    calibration = read_calibration(path, info)
+    facts["calibration"] = _describe_calibration(calibration) if calibration else "none; lmr calibrate makes one"
+    return facts
+
+
+def _describe_calibration_file(path: Path) -> dict[str, Any]:
+    from index.folder.folder import read_calibration, read_info
+
+    calibration = read_calibration(path.parent, read_info(path.parent))
+    assert calibration is not None, f"{path} was there a moment ago"
+    return {"what": "calibration", **_describe_calibration(calibration)}
+
+
+def _describe_calibration(calibration: "Calibration") -> dict[str, Any]:
+    facts = {name: asdict(getattr(calibration, name)) for name in ("rule", "confidence", "cross_validated", "origin")}
+    facts |= {name: getattr(calibration, name).confidence for name in ("threshold_precision", "threshold_gap")}
+    return {**facts, "warnings": list(calibration.warnings)}
+
+
+def _describe_manifest(path: Path, progress: "Progress") -> dict[str, Any]:
+    import numpy as np
+
+    from retrieval.data.overview import load_manifest
+    from retrieval.images.source import index_tars
+
+    index_tars(path, progress)
+    manifest = load_manifest(path, progress)
+    known = manifest.landmark[manifest.landmark >= 0]
+    counts = np.bincount(known)[np.unique(known)] if len(known) else np.zeros(0, np.int64)
+    facts = {"what": "manifest", "pictures": len(manifest), "landmarks": len(counts)}
+    facts["without a landmark"] = len(manifest) - len(known)
+    if len(counts):
+        facts["pictures of a landmark (fewest, median, most)"] = [
+            int(counts.min()),
+            float(np.median(counts)),
+            int(counts.max()),
+        ]
+    return facts
