@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from index.evaluate.result import EvaluationResult
     from index.folder.build import BuildReport
     from index.folder.folder import IndexFolder
+    from index.sort_into import Mode, Sorted
     from retrieval.arrays import FloatArray
     from retrieval.download.summary import DownloadPlan, DownloadReport
     from retrieval.embed.embedder import Embedder
@@ -86,6 +87,7 @@ __all__ = [
     "submit",
     "summarise",
     "train",
+    "undo_moves",
 ]
 
 N_LANDMARKS = 5  # landmarks listed with an answer
@@ -448,6 +450,16 @@ class Landmarks:
             for i, name in enumerate(names)
         ]
 
+    def sort_into(self, folder: str | Path, answers: Sequence[Answer], *, mode: "Mode" = "link") -> "Sorted":
+        """Links, copies or moves the images of answers into `folder/<name of the landmark>/`; what was done.
+
+        Images in tars are copied. Moves are undone by `lmr.undo_moves`. Raises LmrError where the folder cannot be
+        written.
+        """
+        from index.sort_into import group_names, sort_into
+
+        return sort_into(Path(folder), answers, group_names(self.folder), mode)
+
     def _threshold(self, asked: float | None) -> tuple[float, float | None]:
         """The ranking key from which on a picture is answered, and the confidence to show for it."""
         from index.confidence import logit_of
@@ -521,6 +533,16 @@ class Landmarks:
     def _name(self, label: str) -> tuple[str, str]:
         known = self.folder.names.get(label)
         return (known.name, known.address) if known else (label, "")
+
+
+def undo_moves(folder: str | Path, *, progress: Progress = PYTHON_WARNINGS) -> int:
+    """Moves images that `Landmarks.sort_into` moved into a folder back to where they were; how many.
+
+    Raises LmrError where nothing was moved, or where some cannot be moved back.
+    """
+    from index import sort_into as flow
+
+    return flow.undo_moves(Path(folder), progress)
 
 
 def open_index(path: str | Path, *, device: str = "auto", threads: int | None = None, workers: int = 2) -> Landmarks:

@@ -1,5 +1,6 @@
 """lmr evaluate: measures the answers of an index folder on labelled queries, and writes a report."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from retrieval.words import counted
 
 if TYPE_CHECKING:
     from index.evaluate.result import EvaluationResult
-    from index.folder.folder import IndexFolder
 
 
 @click.command(name="evaluate")
@@ -72,7 +72,9 @@ def made_of(queries: Path | None, result: "EvaluationResult | None" = None) -> d
     from index.evaluate.result import LEAVE_ONE_OUT
 
     asked = {"queries": LEAVE_ONE_OUT if queries is None else str(queries)}
-    return asked if result is None else {**asked, **inputs_of(result.folder), **result.inputs}
+    if result is None:
+        return asked
+    return {**asked, **result.folder.made_of, "version of lmr": version("lmr"), **result.inputs}
 
 
 def is_reported(report: Path, made_of: dict[str, Any]) -> bool:
@@ -82,19 +84,6 @@ def is_reported(report: Path, made_of: dict[str, Any]) -> bool:
 
     there = [is_made_of(path, made_of, "give `overwrite` or another name") for path in (report, landmarks_path(report))]
     return all(there)
-
-
-def inputs_of(folder: "IndexFolder") -> dict[str, Any]:
-    """What answers of an index folder depend on, for the record of a file that is made of them."""
-    from importlib.metadata import version
-
-    from retrieval.files.digest import sha256_json
-
-    return {
-        "index": folder.info.inputs_digest,
-        "calibration": None if folder.calibration is None else sha256_json(folder.calibration.to_json()),
-        "version of lmr": version("lmr"),
-    }
 
 
 def to_text(content: dict[str, Any]) -> str:

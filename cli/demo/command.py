@@ -133,7 +133,7 @@ def run_demo(demo: "DemoSet", values: dict[str, Any]) -> Outcome:
     import lmr
     from cli.evaluate import to_text
     from cli.progress import TerminalProgress
-    from cli.query import to_text as answer_text
+    from cli.report.answer_text import to_text as answer_text
     from cli.report.answers import save_answers
     from cli.submit import to_text as submission_text
 

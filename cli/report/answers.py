@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cli.report.html import ReportPicture, fill_template
 from cli.report.lettering import missing_letters
@@ -14,10 +15,12 @@ from retrieval.data.names import shown_name
 from retrieval.errors import LmrError
 from retrieval.extras import require_extra
 from retrieval.files.atomic import write_bytes
-from retrieval.files.made_of import Inputs, write_bytes_with_record
+from retrieval.files.digest import sha256_file, sha256_json
+from retrieval.files.made_of import Inputs, is_made_of, write_bytes_with_record
 from retrieval.words import counted
 
 if TYPE_CHECKING:
+    from index.folder.folder import IndexFolder
     from lmr import Answer, Neighbour
 
 TEMPLATE = "answers.html"
@@ -60,6 +63,47 @@ class Card:
     text: str
     picture: ReportPicture
     neighbours: tuple[tuple[ReportPicture, bool], ...]
+
+
+class Saving:
+    """A sheet or page that is to be saved, unless the same one is there already.
+
+    Raises LmrError for a suffix that answers cannot be saved with, and for a file of somebody else.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        self.path, self.overwrite = path, overwrite
+        self._made_of: dict[str, Any] = {}
+        self._is_there = self._look()  # refused now, not after the images were embedded
+        require_writable(path)
+
+    def find(self, folder: "IndexFolder", answers: "Sequence[Answer]", words: Inputs) -> None:
+        """Looks whether it is there, made of these answers. Raises LmrError for another one."""
+        self._made_of = {
+            **folder.made_of,
+            "version of lmr": version("lmr"),
+            "set of pictures": sha256_json([[answer.image, _digest_of(answer.image)] for answer in answers]),
+            **words,
+            "set of answers": sha256_json([answer.to_json() for answer in answers]),
+        }
+        self._is_there = self._look()
+
+    def save(self, answers: "Sequence[Answer]", index: Path) -> str:
+        """A line that says what was written, or that it was there. Raises LmrError as `save_answers`."""
+        if self._is_there:
+            return f"{self.path}: finished already, nothing to do"
+        return save_answers(self.path, answers, index, self._made_of)
+
+    def _look(self) -> bool:
+        return not self.overwrite and is_made_of(self.path, self._made_of, "give --overwrite or another name")
+
+
+def _digest_of(image: str) -> str:
+    """sha256 (hex) of an image's file; blank where it has none of its own, or cannot be read."""
+    try:
+        return sha256_file(Path(image))
+    except (OSError, ValueError):
+        return ""
 
 
 def require_writable(path: Path) -> None:

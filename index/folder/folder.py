@@ -30,7 +30,7 @@ from index.whitening import Whitening, load_whitening
 from retrieval.arrays import FloatArray
 from retrieval.data.names import Name
 from retrieval.errors import DamageError, LmrError
-from retrieval.files.digest import sha256_file
+from retrieval.files.digest import sha256_file, sha256_json
 from retrieval.files.folders import current_folder
 from retrieval.files.json_file import convert, read_json, read_signed_json, write_signed_json
 from retrieval.store.info import StoreInfo, model_difference
@@ -140,6 +140,12 @@ class IndexFolder:
     def kept(self, row: int) -> Kept | None:
         """What reads the thumbnail of a row; None where the folder keeps none."""
         return None if self.thumbnails is None else partial(self.thumbnails.read, row)
+
+    @property
+    def made_of(self) -> dict[str, str | None]:
+        """What its answers depend on, for the records of files that are made of them."""
+        calibration = None if self.calibration is None else sha256_json(self.calibration.to_json())
+        return {"index": self.info.inputs_digest, "calibration": calibration}
 
     @property
     def model_path(self) -> Path:

@@ -58,7 +58,6 @@ def submit(job: SubmitJob) -> SubmitReport:
     from index.folder.folder import open_folder
     from index.kaggle.submission import submission_lines
     from retrieval.data.overview import require_there
-    from retrieval.files.digest import sha256_json
     from retrieval.files.made_of import is_made_of, require_no_folder, write_with_record
 
     def is_there(inputs: dict[str, Any]) -> bool:
@@ -70,11 +69,7 @@ def submit(job: SubmitJob) -> SubmitReport:
         require_there(job.test)
         folder = open_folder(job.index, device=job.device, threads=job.threads)
         threshold = _threshold_logit(folder, job.threshold, job.progress)
-        made_with = {
-            "index": folder.info.inputs_digest,
-            "calibration": None if folder.calibration is None else sha256_json(folder.calibration.to_json()),
-            _THRESHOLD: job.threshold,
-        }
+        made_with: dict[str, Any] = {**folder.made_of, _THRESHOLD: job.threshold}
         is_there(made_with)
         store = _embed_test(folder, job)
         made_with["set of descriptors"] = store.digest

@@ -194,6 +194,15 @@ def list_pictures(paths: Sequence[str], progress: Progress = SILENT) -> list[Que
     return [picture for path in paths for picture in _pictures_of(path, progress)]
 
 
+def query_images(paths: Sequence[str], progress: Progress = SILENT) -> list[str]:
+    """Where each image of `list_pictures` is. Tars are indexed; `progress` is warned of what is wrong with them."""
+    for place in map(Path, paths):
+        tars = index_tars(place, progress)
+        for line in tars.warnings() if tars and not place.is_dir() else ():
+            progress.warn(line)
+    return [picture.where for picture in list_pictures(paths, progress)]
+
+
 def images_folder(images: Path | None, manifest_path: Path, progress: Progress = SILENT) -> Path:
     """The folder or tar of images: the one asked for, the manifest itself if it is one, or images/ beside it.
 

@@ -19,8 +19,8 @@ from PIL import Image
 from tiny_set import HERE, LABELS, done, listing, misused, picture, refused
 
 import lmr
-from cli.query import CSV_COLUMNS
-from cli.sorting import group_names
+from cli.report.answer_text import CSV_COLUMNS
+from index.sort_into import group_names
 from retrieval.data.names import Name, shown_name
 
 ARCH = "images/test-arch-0.jpg"
@@ -344,7 +344,7 @@ def test_pictures_are_copied_or_moved_and_moves_are_undone(tiny_set):
 def test_folders_have_the_names_that_people_gave_theirs():
     names = {"Hawa_Mahal": Name("Hawa  Mahal"), "9633": Name("Old Mill"), "a/b_c": Name("a/b c")}
     folder = SimpleNamespace(rows=SimpleNamespace(landmarks=("9633", "Hawa_Mahal", "a/b_c", "x")), names=names)
-    assert group_names(SimpleNamespace(folder=folder)) == {
+    assert group_names(folder) == {
         "9633": "9633", "Hawa_Mahal": "Hawa  Mahal", "a/b_c": "a%2Fb c", "x": "x",
     }  # fmt: skip
 
@@ -354,7 +354,7 @@ def test_folders_have_the_names_that_people_gave_theirs():
     [("..", "%2E%2E"), (".", "%2E"), ("a/b", "a%2Fb"), ("../up", "%2E.%2Fup"), ("a_b", "a_b"), ("ok.1", "ok.1")],
 )
 def test_a_landmark_id_never_leads_out_of_the_sorted_folder(tmp_path, label, folder):
-    from cli.sorting import Sorted, sort_into
+    from index.sort_into import Sorted, sort_into
     from lmr import Answer
     from retrieval.files.folder_names import folder_name
 

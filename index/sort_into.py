@@ -1,4 +1,4 @@
-"""Pictures in folders by landmark, for people who sort their photos: links, copies, or the pictures themselves."""
+"""Sorts images into folders by landmark: links, copies, or the images themselves; and puts moved ones back."""
 
 import os
 from collections import Counter
@@ -11,13 +11,18 @@ from retrieval.data.names import shown_name
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import write_bytes
 from retrieval.files.folder_names import UNKNOWN, folder_name
-from retrieval.files.moves import MoveJournal
-from retrieval.images.source import picture_exists, read_picture
+from retrieval.files.moves import JOURNAL, MoveJournal
+from retrieval.images.source import list_pictures, picture_exists, read_picture
+from retrieval.words import agreeing
 
 if TYPE_CHECKING:
-    from lmr import Answer, Landmarks
+    from index.answer import Answer
+    from index.folder.folder import IndexFolder
+    from retrieval.progress import Progress
 
 Mode = Literal["link", "copy", "move"]
+
+N_TOLD = 5  # images that could not be moved back, named with the reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +79,51 @@ def sort_into(folder: Path, answers: "Sequence[Answer]", names: Mapping[str, str
     return Sorted(done["link"], done["copy"], done["move"], done["left"], moved)
 
 
-def group_names(landmarks: "Landmarks") -> dict[str, str]:
+def group_names(index: "IndexFolder") -> dict[str, str]:
     """The folder of each landmark_id: `Hawa Mahal` of `Hawa_Mahal`, as its own folder was called, else the landmark_id.
 
     Different landmarks have different folders: a landmark_id holds no white space.
     """
-    known = landmarks.folder.names
-    names = {label: known[label].name if label in known else label for label in landmarks.folder.rows.landmarks}
+    known = index.names
+    names = {label: known[label].name if label in known else label for label in index.rows.landmarks}
     return {label: folder_name(name if shown_name(label, name) == name else label) for label, name in names.items()}
+
+
+def count_moved(images: Sequence[str], folder: Path) -> int:
+    """How many images earlier runs moved into the folder where they moved all of these, 0 where one is left or unknown.
+
+    images: files, folders and tars.
+    """
+    moves = [move for move in MoveJournal(folder).moves if (folder / move.target).is_file()]
+    sources = [Path(move.source) for move in moves]
+    for place in map(os.path.abspath, images):
+        if not any(source.is_relative_to(place) for source in sources) or _holds_images(place):
+            return 0
+    return len(moves)
+
+
+def _holds_images(place: str) -> bool:
+    """Whether this is an image or a folder with some."""
+    try:
+        return bool(list_pictures([place]))
+    except LmrError:
+        return False
+
+
+def undo_moves(folder: Path, progress: "Progress") -> int:
+    """Moves images back to where they were; how many. Raises LmrError where nothing was moved, or some stay."""
+    journal = MoveJournal(folder)
+    if not journal.moves:
+        raise LmrError(f"{folder}: nothing was moved there (no {JOURNAL})")
+    undone = journal.undo()
+    for move, reason in undone.left[:N_TOLD]:
+        progress.warn(f"{folder / move.target} stays: {reason} ({move.source})")
+    if undone.left:
+        raise LmrError(
+            f"{folder}: {undone.n_back} moved back, {len(undone.left)} "
+            f"{agreeing(len(undone.left), 'stays', 'stay')}; make room and run this again"
+        )
+    return undone.n_back
 
 
 def _put(group: Path, source: Path, mode: Mode, journal: MoveJournal) -> str:
