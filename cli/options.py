@@ -9,10 +9,10 @@ import re
 import tomllib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import click
 from click.core import ParameterSource
@@ -27,9 +27,6 @@ from retrieval.threads import require_threads
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
-
-MODEL, STORE, INDEX, SUBMISSION = Path("model"), Path("train.h5"), Path("landmarks"), Path("submission.csv")
-FACTS = Path("picture-facts.sqlite")  # beside all that is made of the same pictures
 
 PATH = click.Path(path_type=Path)
 
@@ -90,25 +87,11 @@ def images_option(command: F) -> F:
     )(command)
 
 
-def facts_option(command: F) -> F:
-    """--facts, where the facts of pictures are kept for the next command that needs them."""
-    return click.option(
-        "--facts", type=PATH, default=FACTS, show_default=True, help="File that keeps what was measured."
-    )(command)
-
-
 def workers_option(command: F) -> F:
     """--workers, how many pictures are decoded at once."""
     return click.option(
         "--workers", type=click.IntRange(0), default=None, help="Pictures decoded at once. [default: the cores]"
     )(command)
-
-
-def index_option(command: F) -> F:
-    """--index, the index folder."""
-    return click.option("--index", "index_path", type=PATH, default=INDEX, show_default=True, help="Index folder.")(
-        command
-    )
 
 
 def overwrite_option(command: F) -> F:
@@ -146,18 +129,6 @@ def writing(*outputs: Path | None) -> Iterator[None]:
         for _, output in sorted(by_place.items()):
             held.enter_context(output_lock(output, wait=is_waiting(), tell=warn))
         yield
-
-
-def check_option(command: F) -> F:
-    """--check, what of a picture must be the same for its descriptor to be used again."""
-    return click.option(
-        "--check",
-        type=click.Choice(["size", "content"]),
-        default="size",
-        show_default=True,
-        help="Pictures of a store that is there are unchanged by size and time of change, or only by content "
-        "(reads all). Changed ones are embedded again.",
-    )(command)
 
 
 def allow_disjoint_option(command: F) -> F:
@@ -390,40 +361,6 @@ def _click_type(kind: Any, told: Option) -> Any:
     if kind is float and is_bounded:
         return Share(**bounds)
     return PATH if kind is Path else kind
-
-
-def value_options(defaults: Any, helps: Mapping[str, str]) -> Callable[[F], F]:
-    """One option for each named field of a dataclass, with this one's value as default."""
-
-    def decorate(command: F) -> F:
-        types = get_type_hints(type(defaults))
-        for name in reversed([item.name for item in fields(defaults) if item.name in helps]):
-            command = _field_option(name, types[name], getattr(defaults, name), helps[name])(command)
-        return command
-
-    return decorate
-
-
-def pick_values(kind: type[T], values: Mapping[str, Any], **further: Any) -> T:
-    """The dataclass from the options that `value_options` made. ValueError of a field names its option."""
-    names = [item.name for item in fields(cast(Any, kind))]
-    try:
-        return kind(**{name: values[name] for name in names if name in values}, **further)
-    except ValueError as error:
-        field, _, problem = str(error).partition(" ")
-        raise ValueError(f"{_option_name(field)} {problem}" if field in names else str(error)) from error
-
-
-def _field_option(field: str, hint: Any, default: Any, text: str) -> Callable[[F], F]:
-    name = _option_name(field)
-    if hint is bool:
-        return click.option(name, field, is_flag=True, default=default, help=text)
-    choices = [value for value in get_args(hint) if isinstance(value, str)]
-    if choices:
-        kind: Any = click.Choice(choices)
-    else:
-        kind = next((t for t in (int, float) if t is hint or t in get_args(hint)), str)
-    return click.option(name, field, type=kind, default=default, show_default=True, help=text)
 
 
 def _option_name(field: str) -> str:

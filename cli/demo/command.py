@@ -132,7 +132,6 @@ def run_demo(demo: "DemoSet", values: dict[str, Any]) -> Outcome:
     """Train to submission in the working folder, each step by the function of its command, resumed where it stopped."""
     import lmr
     from cli.evaluate import to_text
-    from cli.progress import TerminalProgress
     from cli.report.answer_text import to_text as answer_text
     from cli.report.answers import save_answers
     from cli.submit import to_text as submission_text
@@ -152,10 +151,7 @@ def run_demo(demo: "DemoSet", values: dict[str, Any]) -> Outcome:
             images=demo.images,
             store=Path("test_solution.h5"),
             overwrite=values["overwrite"],
-            device=values["device"],
-            threads=values["threads"],
-            workers=values["workers"],
-            progress=progress,
+            **_computing(values, progress),
         )
     evaluation = measured.evaluation
     for text in measured.warnings:
@@ -175,10 +171,7 @@ def run_demo(demo: "DemoSet", values: dict[str, Any]) -> Outcome:
             images=demo.images,
             output=submission,
             overwrite=True,
-            device=values["device"],
-            threads=values["threads"],
-            workers=values["workers"],
-            progress=progress,
+            **_computing(values, progress),
         )
     warn(submission_text(written))
     return Outcome(
@@ -235,7 +228,6 @@ def _measure_untrained(demo: "DemoSet", spec: "ImageSpec", values: dict[str, Any
     import torch
 
     import lmr
-    from cli.progress import TerminalProgress
     from retrieval.models.checkpoint import CARD, save_model
 
     folder = Path("untrained")
@@ -253,10 +245,7 @@ def _measure_untrained(demo: "DemoSet", spec: "ImageSpec", values: dict[str, Any
             images=demo.images,
             store=folder / "test.h5",
             overwrite=values["overwrite"],
-            device=values["device"],
-            threads=values["threads"],
-            workers=values["workers"],
-            progress=progress,
+            **_computing(values, progress),
         )
     return result.evaluation.accuracy.gap
 
@@ -266,7 +255,6 @@ def _index(
 ) -> Path:
     """The index folder of a model and a preparation, with the stores that it is built from."""
     import lmr
-    from cli.progress import TerminalProgress
     from retrieval.data.manifest import read_manifest
     from retrieval.embed.fill import FillRun
     from retrieval.embed.job import StoreFilling, embed_manifest
@@ -276,9 +264,7 @@ def _index(
     card = replace(read_card(model), image_spec=spec)
     paths = []
     with TerminalProgress() as progress:
-        filling = StoreFilling(
-            device=values["device"], threads=values["threads"], workers=values["workers"], progress=progress
-        )
+        filling = StoreFilling(**{name: values[name] for name in ("device", "threads", "workers")}, progress=progress)
         run = FillRun(overwrite=values["overwrite"])
         for manifest in (demo.train, demo.background):
             if manifest.exists():
@@ -291,15 +277,12 @@ def _index(
             background=tuple(paths[1:]),
             names=demo.names,
             overwrite=True,
-            device=values["device"],
-            workers=values["workers"],
-            progress=progress,
+            **_computing(values, progress),
         )
     return index_path
 
 
 def _calibrate(index_path: Path, demo: "DemoSet", store: Path, values: dict[str, Any]) -> None:
-    from cli.progress import TerminalProgress
     from index.calibrate.run import calibrate_folder
     from index.calibration import CalibrationSettings
     from index.folder.folder import open_folder
@@ -311,15 +294,18 @@ def _calibrate(index_path: Path, demo: "DemoSet", store: Path, values: dict[str,
             images=demo.images,
             store=store,
             overwrite=values["overwrite"],
-            device=values["device"],
-            threads=values["threads"],
-            workers=values["workers"],
-            progress=progress,
+            **_computing(values, progress),
         )
         embedded, queries = embed_queries(demo.val, folder, job)
     settings = CalibrationSettings(precision=PRECISION, seed=values["seed"])
     for text in calibrate_folder(folder, embedded, queries, settings).warnings:
         warn(f"warning: {text}")
+
+
+def _computing(values: dict[str, Any], progress: TerminalProgress) -> dict[str, Any]:
+    """How each step computes, and who is told of it."""
+    named = {name: values[name] for name in ("device", "threads", "workers")}
+    return {**named, "wait": is_waiting(), "progress": progress}
 
 
 def _report(path: Path, measured: Any) -> Path:
