@@ -40,7 +40,7 @@ def files_of(parts: Mapping[str, Manifest]) -> dict[str, Iterable[str]]:
 
 
 def name_lines(names: Mapping[str, str]) -> Iterable[str]:
-    """Text of a file that `build-index --names` takes."""
+    """Text of a file of names, as build-index takes it."""
     labels = sorted(names)
     shown = [names[label] for label in labels]
     return csv_lines([("landmark_id", _objects(labels)), ("name", _objects(shown))])

@@ -43,7 +43,7 @@ def lmr_commands(text: str) -> Iterator[list[str]]:
     for line in text.replace("\\\n", " ").splitlines():
         for part in line.split("&&"):
             words = shlex.split(part, comments=True)
-            if words[:1] == ["lmr"]:
+            if words[:1] == ["lmr"] and words[1:2] != ["-->"]:  # an arrow of a diagram
                 end = next((i for i, word in enumerate(words) if word in ("|", ">", "2>")), len(words))
                 yield words[1:end]
 
