@@ -71,7 +71,7 @@ def command(
 
 
 def _report_path(given: Path | None, as_json: bool) -> Path | None:
-    """Where the report goes; None, said so, where it cannot be drawn and was not asked for."""
+    """Path of the report; None, said so, where it cannot be drawn and was not asked for."""
     if given is not None:
         require_report(f"--report {given}")
     if given is not None or as_json:

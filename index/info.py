@@ -1,4 +1,4 @@
-"""What a store, model, index folder, calibration or manifest is, and whether it is as it was written."""
+"""Facts of a store, model, index folder, calibration or manifest, and whether it is as it was written."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

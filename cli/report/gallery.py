@@ -1,4 +1,4 @@
-"""The gallery of a cleaning: what was left out and why, each picture beside those that say so."""
+"""The gallery of a cleaning: what was left out and why, each image beside those that say so."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from retrieval.data.manifest import Manifest
 
 TEMPLATE = "gallery.html"
-N_NEIGHBOURS = 4  # shown beside each picture
+N_NEIGHBOURS = 4  # shown beside each image
 
 
 @dataclass(frozen=True, slots=True)
 class GalleryPicture:
-    """A picture that is not kept. action: what happens to it."""
+    """An image that is not kept. action: what happens to it."""
 
     picture: ReportPicture
     landmark: str
@@ -36,7 +36,7 @@ class GalleryPicture:
 
 @dataclass(frozen=True, slots=True)
 class GallerySection:
-    """All pictures of one reason, or the first of them."""
+    """All images of one reason, or the first of them."""
 
     reason: str
     about: str
@@ -53,7 +53,7 @@ def require_jinja() -> None:
 
 
 def render_gallery(manifest: "Manifest", decisions: "Decisions", n_shown: int, output: Path) -> str:
-    """The gallery as HTML text, at most n_shown pictures for each reason, the clearest first.
+    """The gallery as HTML text, at most n_shown images for each reason, the clearest first.
 
     output: the folder of the cleaning, where the page will be, as it was given.
     """

@@ -1,4 +1,4 @@
-"""The report on the data: one HTML file with figures and small pictures inside, from the document of `lmr stats`."""
+"""The report on the data: one HTML file with figures and small images inside, from the document of `lmr stats`."""
 
 import os
 from collections import Counter
@@ -24,14 +24,14 @@ _WORDS = {
 
 
 class PicturesById(Protocol):
-    """Where a report finds pictures; of the test set if that is asked for."""
+    """Source of a report's images; of the test set if that is asked for."""
 
     def read(self, image_id: str, of_test: bool = False) -> bytes:
-        """The encoded picture. UnreadableError with the reason."""
+        """The encoded image. UnreadableError with the reason."""
         ...
 
     def where(self, image_id: str, of_test: bool = False) -> str:
-        """The path of the picture, '' where it has none."""
+        """The path of the image, '' where it has none."""
         ...
 
 

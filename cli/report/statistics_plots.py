@@ -1,4 +1,4 @@
-"""Figures of the report on the data: the long tail of landmarks, sizes and light of pictures, the map."""
+"""Figures of the report on the data: the long tail of landmarks, sizes and light of images, the map."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ MAPPED = len(_MARKS)  # landmarks that the map colours
 
 
 def plot_histogram(bins: Sequence[Mapping[str, int]]) -> "Figure":
-    """Landmarks by number of pictures, from the first bin that has one on. bins: `first`, `last`, `landmarks`."""
+    """Landmarks by number of images, from the first bin that has one on. bins: `first`, `last`, `landmarks`."""
     figure = new_figure()
     axes = figure.add_subplot()
     bins = list(itertools.dropwhile(lambda b: not b["landmarks"], bins))
@@ -30,7 +30,7 @@ def plot_histogram(bins: Sequence[Mapping[str, int]]) -> "Figure":
 
 
 def plot_density(curve: Mapping[str, Sequence[float]]) -> "Figure":
-    """Density of landmarks over the logarithm of their pictures. curve: `pictures`, `density`."""
+    """Density of landmarks over the logarithm of their images. curve: `pictures`, `density`."""
     figure = new_figure()
     axes = figure.add_subplot()
     axes.fill_between(curve["pictures"], curve["density"], color=SKY, alpha=0.35, linewidth=0)
@@ -89,7 +89,7 @@ def plot_subsets(subsets: Sequence[Mapping[str, Any]]) -> "Figure":
 
 
 def plot_measure(bins: Mapping[str, Sequence[float]], x: str, *, scale: str = "linear") -> "Figure":
-    """Pictures by one measure. bins: `edges`, `pictures`. scale: linear or log."""
+    """Images by one measure. bins: `edges`, `pictures`. scale: linear or log."""
     figure = new_figure()
     axes = figure.add_subplot()
     edges = bins["edges"]

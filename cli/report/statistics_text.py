@@ -113,7 +113,7 @@ def _leakage(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _named(rows: list[dict[str, Any]]) -> str:
-    """Landmarks with their numbers of pictures."""
+    """Landmarks with their numbers of images."""
     return ", ".join(f"{shown(row['name'] or row['landmark_id'])} {row['pictures']:,}" for row in rows)
 
 

@@ -1,1 +1,1 @@
-"""Which pictures of a training set to leave out, and why."""
+"""Cleaning of a training set: label errors, duplicates, images of no landmark or of low quality."""

@@ -23,7 +23,7 @@ _AT_LEAST = {
 
 @dataclass(frozen=True, slots=True)
 class CleaningRule:
-    """What counts as wrong with an image.
+    """Rule of a cleaning.
 
     checks: those that are done. odds: of another landmark against the label. background_margin: by how much an image is
     more similar to the background than to its landmark. component_share: below it another component of a landmark is

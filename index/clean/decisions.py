@@ -1,4 +1,4 @@
-"""What was decided for each picture and why, as a table that a person can change, and what follows for the manifest."""
+"""Decisions on each image and their reasons, as a table that a person can change, and what follows for the manifest."""
 
 import math
 from collections.abc import Iterator
@@ -36,11 +36,11 @@ _LINES_AT_ONCE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """One line for each picture of the manifest, in its order; all arrays (n,).
+    """One line for each image of the manifest, in its order; all arrays (n,).
 
     landmark: landmark_id as given, '' = none. decision: of DECISIONS. suggested: landmark_id, '' = none. reason: of
     REASONS, '' for what is kept. evidence: in words. label_probability, log_odds: NaN where the label was not judged.
-    neighbours: image_ids of the nearest pictures, separated by |.
+    neighbours: image_ids of the nearest images, separated by |.
     """
 
     image_id: ObjArray
@@ -66,7 +66,7 @@ class Decisions:
         return len(self.image_id)
 
     def counts(self) -> dict[str, int]:
-        """How many pictures there are of each decision, and of each reason among those not kept."""
+        """Numbers of images of each decision, and of each reason among those not kept."""
         changed = self.decision != "keep"
         return {
             "n_pictures": len(self),
@@ -118,8 +118,8 @@ def decision_lines(decisions: Decisions) -> Iterator[str]:
 def read_decisions(path: Path, manifest: Manifest) -> Decisions:
     """The table that a person has gone through, in the manifest's order.
 
-    Raises LmrError that names the lines: misspelt decisions, pictures that the manifest lacks or names otherwise,
-    a relabel without a landmark; and when a picture of the manifest is missing.
+    Raises LmrError that names the lines: misspelt decisions, images that the manifest lacks or names otherwise,
+    a relabel without a landmark; and when an image of the manifest is missing.
     """
     table = CsvTable(path)
     at = {name.lower(): i for i, name in enumerate(table.header)}

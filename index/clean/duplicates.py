@@ -7,7 +7,7 @@ from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArra
 from retrieval.data.near_duplicates import HashArray, components, near_pairs
 from retrieval.images.quality import PictureFacts, pixels_per_inch
 
-# Plain and nearly plain pictures have equal hashes whatever they show; their descriptors then have to agree too.
+# Plain and nearly plain images have equal hashes whatever they show; their descriptors then have to agree too.
 HASH_SIMILARITY = 0.5
 _PAIRS_AT_ONCE = 4096  # whose descriptors are held at a time
 
@@ -52,10 +52,10 @@ def _agree(vectors: FloatArray, pairs: LongArray) -> BoolArray:
 
 
 def outside_largest(pairs: LongArray, landmark: IntArray, share: float) -> tuple[BoolArray, LongArray]:
-    """Which rows lie outside the largest component of their landmark, (n,), and the size of each row's own, (n,).
+    """Finds the rows outside the largest component of their landmark, (n,), and the size of each row's own, (n,).
 
     pairs: (m, 2) rows of one landmark that are joined; landmark: (n,) int32, -1 = not considered. Components of at
-    least `share` of the largest are not outside. Where the largest is a single picture nothing hangs together, and none
+    least `share` of the largest are not outside. Where the largest is a single image nothing hangs together, and none
     lies outside.
     """
     group = components(pairs, len(landmark))

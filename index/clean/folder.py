@@ -20,7 +20,7 @@ _REMEDY = "remove it and run lmr clean again"
 
 
 class _State(TypedDict):
-    """What clean.json has to say."""
+    """Entries of clean.json."""
 
     inputs: dict[str, Any]
     counts: dict[str, int]

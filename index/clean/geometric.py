@@ -118,7 +118,7 @@ def _read(saved: Path | None) -> dict[int, int]:
 
 
 def _append(saved: Path | None, row: int, count: int) -> None:
-    """At once: matching one picture takes far longer, and a large landmark takes hours."""
+    """At once: matching one image takes far longer, and a large landmark takes hours."""
     if saved is None:
         return
     try:

@@ -177,7 +177,7 @@ def _locate(job: CleanJob) -> "LocatedImages":
 
 
 def _identity(located: "LocatedImages", stores: "Sequence[Descriptors]", rule: CleaningRule) -> dict[str, Any]:
-    """What the outcome depends on."""
+    """Everything that the outcome depends on."""
     return {
         "manifest": located.manifest.digest,
         "images": None if located.folder is None else str(located.folder.resolve()),

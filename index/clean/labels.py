@@ -1,9 +1,9 @@
-"""Whether a picture's label is what its neighbours say: two leave-one-out estimates, joined and judged by confidence.
+"""Label errors: two leave-one-out estimates of an image's label from its neighbours, joined and judged by confidence.
 
-The first is the soft maximum of `index.vote`, the second a kernel ridge regression on the picture's neighbours. Each
+The first is the soft maximum of `index.vote`, the second a kernel ridge regression on the image's neighbours. Each
 becomes a distribution over landmarks by a temperature that fits the labels as given best; their log odds are
-averaged. A picture is confidently of another landmark by the rule of Northcutt, Jiang and Chuang (Confident Learning,
-JAIR 2021, section 3.1): when that landmark is at least as probable as it is on average for pictures labelled with it.
+averaged. An image is confidently of another landmark by the rule of Northcutt, Jiang and Chuang (Confident Learning,
+JAIR 2021, section 3.1): when that landmark is at least as probable as it is on average for images labelled with it.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, read_on
 
 # These and the odds of the rule were chosen on flipped labels: docs/benchmarks.md, Wrong labels.
 TAU = 0.1  # width of the soft maximum, in units of the centred similarity
-COUNT_POWER = 0.75  # how far a landmark with many pictures is held back
+COUNT_POWER = 0.75  # how far a landmark with many images is held back
 RIDGE = 0.1  # added to the kernel's diagonal, which is 1
 NOISE = 0.1  # share of labels that the fit of a temperature may leave unexplained
 TEMPERATURES = np.geomspace(0.02, 50.0, 60)  # factors of the estimates, smallest first
@@ -26,7 +26,7 @@ SOLVED_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """What neighbours say of landmarks, flat, by row then landmark; a row's own landmark is always among them.
+    """Support of landmarks by neighbours, flat, by row then landmark; a row's own landmark is always among them.
 
     row: (c,) int64; landmark: (c,) int32; vote, ridge: (c,) float64.
     """
@@ -50,7 +50,7 @@ class Consistency:
 
     log_odds: (n,) float64, of the best other landmark against the label, -inf where there is no other. own: (n,) the
     label's probability. suggested: (n,) int32, the best other landmark, -1 = none. confident: (n,) bool, by confident
-    learning. Rows that are the only picture of their landmark are not judged: log_odds -inf, confident False.
+    learning. Rows that are the only image of their landmark are not judged: log_odds -inf, confident False.
     """
 
     log_odds: FloatArray
@@ -67,7 +67,7 @@ class Consistency:
 
 
 def support(neighbours: Neighbours, vectors: FloatArray, landmark: IntArray, rows: LongArray) -> Support:
-    """What the neighbours of these rows say.
+    """Support of landmarks by the neighbours of these rows.
 
     neighbours: (len(rows), k) of the rows, without themselves. vectors: (n, d) unit; landmark: (n,) int32, none -1.
     vote: log( sum over neighbours i of landmark c of exp(s(q, i) / tau) / n_c ** r ), n_c without the row itself. A

@@ -1,4 +1,4 @@
-"""The nearest other pictures of every labelled picture, and what they say: block by block, in bounded memory."""
+"""The nearest other images of every labelled image, and what they say: block by block, in bounded memory."""
 
 import io
 import zipfile
@@ -22,7 +22,7 @@ from retrieval.progress import SILENT, Progress
 POWER = 0.25
 MEAN_OF = 3  # largest similarities that stand for the likeness to a landmark or to the background
 SHOWN = 5  # neighbours that are named as evidence
-JOINED = 20  # nearest pictures of its landmark that each one is joined with
+JOINED = 20  # nearest images of its landmark that each one is joined with
 BLOCK_ROWS = 4096
 
 
@@ -36,10 +36,10 @@ class CentredSpace:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What was seen around rows [first, first + b).
+    """Surroundings of rows [first, first + b).
 
     support: of their landmarks. nearest: (b, 5) rows, -1 = none. own_similarity, other_similarity: (b,) mean of the 3
-    largest similarities to pictures with the same label, with others; own is NaN for a landmark's only picture.
+    largest similarities to images with the same label, with others; own is NaN for a landmark's only image.
     background_similarity: (b,), NaN without a background. joined, copies: (m, 2) pairs of rows.
     """
 
@@ -66,7 +66,7 @@ def centre(labelled: FloatArray, background: FloatArray) -> CentredSpace:
 
 
 def n_blocks(n: int) -> int:
-    """How many blocks n rows make."""
+    """Number of blocks that n rows make."""
     return -(-n // BLOCK_ROWS)
 
 

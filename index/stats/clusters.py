@@ -67,7 +67,7 @@ def find_clusters(
 
 
 def describe_cluster(clusters: Clusters, number: int, landmark: LongArray, names: tuple[str, ...]) -> dict[str, Any]:
-    """Size, purity (share of its labelled pictures that the biggest landmark has) and biggest landmarks.
+    """Size, purity (share of its labelled images that the biggest landmark has) and biggest landmarks.
 
     landmark: (n,) numbers of names, -1 = none.
     """
@@ -84,7 +84,7 @@ def describe_cluster(clusters: Clusters, number: int, landmark: LongArray, names
 
 
 def purity(clusters: Clusters, landmark: LongArray) -> float | None:
-    """Share of the labelled pictures that are of the biggest landmark of their cluster; None without labels."""
+    """Share of the labelled images that are of the biggest landmark of their cluster; None without labels."""
     labelled = landmark >= 0
     if not labelled.any():
         return None
@@ -96,7 +96,7 @@ def purity(clusters: Clusters, landmark: LongArray) -> float | None:
 
 
 def central(clusters: Clusters, number: int, n: int) -> LongArray:
-    """Positions of the n pictures of a cluster that are nearest to its centroid."""
+    """Positions of the n images of a cluster that are nearest to its centroid."""
     inside = np.flatnonzero(clusters.cluster == number)
     return inside[np.argsort(-clusters.similarity[inside], kind="stable")][:n]
 

@@ -1,4 +1,4 @@
-"""What statistics read: a manifest with everything beside it, and what they say of it that needs no image."""
+"""Data of statistics: a manifest with everything beside it, and all that is counted without looking at an image."""
 
 from collections import Counter
 from collections.abc import Mapping

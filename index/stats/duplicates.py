@@ -53,7 +53,7 @@ def same_descriptor(
 
 
 def across(groups: Groups, label: LongArray) -> Groups:
-    """The groups that hold pictures of at least two labels. label: (n,); -1 (none) is no label."""
+    """The groups that hold images of at least two labels. label: (n,); -1 (none) is no label."""
     return tuple(group for group in groups if len(np.unique(label[group][label[group] >= 0])) > 1)
 
 

@@ -22,7 +22,7 @@ _FACTS = ("sharpness", "entropy", "gradient", "brightness", "contrast")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measures:
-    """What was measured of the readable pictures.
+    """Measures of the readable images.
 
     row: (n,) int64, rows of the manifest. width, height: (n,) int64 pixels. values: measure -> (n,) float64, for each
     of MEASURES. aspect_ratio is width / height.
@@ -47,7 +47,7 @@ class Measures:
 
 
 def measures_of(table: FactsTable, diagonal_in: float = SCREEN_DIAGONAL_IN) -> Measures:
-    """The measures of the readable pictures. diagonal_in: of the screen that they are thought to fill, inches."""
+    """The measures of the readable images. diagonal_in: of the screen that they are thought to fill, inches."""
     width, height = table.column("width").astype(np.int64), table.column("height").astype(np.int64)
     values = {
         "pixels_per_inch": pixels_per_inch(width, height, diagonal_in),
@@ -60,7 +60,7 @@ def measures_of(table: FactsTable, diagonal_in: float = SCREEN_DIAGONAL_IN) -> M
 
 
 def describe_measures(measures: Measures) -> dict[str, Any]:
-    """The spread of every measure, and the most common sizes, as a JSON object; needs at least one picture."""
+    """The spread of every measure, and the most common sizes, as a JSON object; needs at least one image."""
     sizes = Counter(zip(measures.width.tolist(), measures.height.tolist(), strict=True))
     top = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:10]
     return {
@@ -84,7 +84,7 @@ def ranking(measures: Measures, name: str) -> LongArray:
 
 
 def outliers(measures: Measures) -> dict[str, LongArray]:
-    """Positions of the pictures whose light or sharpness lies beyond Tukey's fences, the most extreme first.
+    """Positions of the images whose light or sharpness lies beyond Tukey's fences, the most extreme first.
 
     dark, bright: brightness; flat: low contrast; blurred: low sharpness, on a logarithmic scale, as it spans decades.
     """
@@ -106,7 +106,7 @@ def _below(values: FloatArray) -> LongArray:
 
 
 def _histogram(values: FloatArray, *, logarithmic: bool) -> dict[str, list[float]]:
-    """edges (bins + 1) and pictures (bins)."""
+    """Histogram as a JSON object: edges (bins + 1) and pictures (bins)."""
     scale = np.log10 if logarithmic else np.asarray
     counts, edges = np.histogram(scale(values), bins=N_BINS)
     return {"edges": (10**edges if logarithmic else edges).tolist(), "pictures": counts.tolist()}

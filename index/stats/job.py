@@ -150,7 +150,7 @@ def stats(job: StatsJob) -> Statistics:
 
 
 def _source(manifest: "Manifest", images: Path | None, path: Path, job: StatsJob) -> "PictureSource | None":
-    """Where images are: in the folder that was given, in the manifest itself, or nowhere."""
+    """Source of images: the folder that was given, the manifest itself, or none."""
     from retrieval.images.source import PictureSource, images_folder
 
     if images is None and not path.is_dir() and manifest.content is None:

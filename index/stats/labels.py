@@ -1,4 +1,4 @@
-"""How pictures are spread over landmarks: counts, percentiles, the long tail, what is rolled up a hierarchy."""
+"""Distribution of images over landmarks: counts, percentiles, the long tail, what is rolled up a hierarchy."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,9 +17,9 @@ N_CURVE = 200  # points of a curve at most
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labelling:
-    """Which pictures show which landmarks.
+    """Landmarks that each image shows.
 
-    picture, landmark: (m,) int64, pairs, each once, ordered by picture: rows of pictures below n_pictures and
+    picture, landmark: (m,) int64, pairs, each once, ordered by picture: rows of images below n_pictures and
     numbers of names. names: landmark ids, in the order of their text.
     """
 
@@ -39,12 +39,12 @@ class Labelling:
 
     @property
     def counts(self) -> LongArray:
-        """(landmarks,) pictures of each."""
+        """(landmarks,) images of each."""
         return np.bincount(self.landmark, minlength=len(self.names)).astype(np.int64)
 
     @property
     def n_labelled(self) -> int:
-        """Pictures that show a landmark."""
+        """Images that show a landmark."""
         return len(np.unique(self.picture))
 
     def first_landmark(self) -> LongArray:
@@ -55,7 +55,7 @@ class Labelling:
 
 
 def labelling_of(manifest: Manifest) -> Labelling:
-    """All landmarks of all pictures of a manifest."""
+    """All landmarks of all images of a manifest."""
     rows = np.flatnonzero(manifest.landmark >= 0)
     more = [(row, code) for row, codes in manifest.more_landmarks.items() for code in codes]
     further = np.array(more, dtype=np.int64).reshape(-1, 2)
@@ -66,9 +66,9 @@ def labelling_of(manifest: Manifest) -> Labelling:
 
 
 def describe_counts(counts: LongArray) -> dict[str, Any]:
-    """What the pictures per landmark are like, as a JSON object; None where there are no landmarks.
+    """Statistics of the images per landmark, as a JSON object; None where there are no landmarks.
 
-    counts: (landmarks,). Landmarks without a picture do not count. biggest: the share of the labels (pictures, where
+    counts: (landmarks,). Landmarks without an image do not count. biggest: the share of the labels (images, where
     each has one) in the k biggest landmarks. half: how many of the biggest landmarks hold half of the labels.
     """
     counts = np.sort(counts[counts > 0])[::-1]
@@ -106,9 +106,9 @@ def histogram(counts: LongArray) -> list[dict[str, int]]:
 
 
 def density(counts: LongArray) -> dict[str, list[float]] | None:
-    """Density of the decimal logarithm of the pictures per landmark: Gaussian kernels, Scott's rule.
+    """Density of the decimal logarithm of the images per landmark: Gaussian kernels, Scott's rule.
 
-    None where all landmarks have equally many pictures, or there are fewer than three.
+    None where all landmarks have equally many images, or there are fewer than three.
     """
     from scipy.stats import gaussian_kde
 
@@ -130,25 +130,25 @@ def long_tail(counts: LongArray) -> dict[str, list[float]]:
 
 
 def most_frequent(counts: LongArray, n: int) -> LongArray:
-    """The n landmarks with most pictures, equal ones in their order."""
+    """The n landmarks with most images, equal ones in their order."""
     order = np.argsort(-counts, kind="stable")
     return order[counts[order] > 0][:n]
 
 
 def least_frequent(counts: LongArray, n: int) -> LongArray:
-    """The n landmarks with fewest pictures, but some; equal ones in their order."""
+    """The n landmarks with fewest images, but some; equal ones in their order."""
     order = np.argsort(counts, kind="stable")
     return order[counts[order] > 0][:n]
 
 
 def samples(labelling: Labelling, landmark: int, n: int) -> list[int]:
-    """At most n pictures of a landmark, spread evenly over all of its pictures."""
+    """At most n images of a landmark, spread evenly over all of its images."""
     rows = labelling.picture[labelling.landmark == landmark]
     return [int(rows[i]) for i in np.unique(np.linspace(0, len(rows) - 1, n).round().astype(int))] if len(rows) else []
 
 
 def rolled_up(labelling: Labelling, below: Mapping[str, Iterable[str]]) -> dict[str, int]:
-    """Pictures that show a label or any kind of it, each counted once for each label above it.
+    """Images that show a label or any kind of it, each counted once for each label above it.
 
     below: label -> itself and all kinds of it.
     """
@@ -164,7 +164,7 @@ def rolled_up(labelling: Labelling, below: Mapping[str, Iterable[str]]) -> dict[
 
 
 def describe_hosts(url: ObjArray, n_shown: int) -> dict[str, Any]:
-    """How many hosts, and the n_shown with most pictures, as a JSON object. url: (n,) str, '' = none."""
+    """Number of hosts, and the n_shown with most images, as a JSON object. url: (n,) str, '' = none."""
     counts = count_hosts(url)
     without = counts.pop("", 0)
     top = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:n_shown]
@@ -176,7 +176,7 @@ def describe_hosts(url: ObjArray, n_shown: int) -> dict[str, Any]:
 
 
 def count_hosts(urls: Iterable[str]) -> Counter[str]:
-    """Pictures by host in small letters, without user and port; '' for what has no host."""
+    """Images by host in small letters, without user and port; '' for what has no host."""
     counts: Counter[str] = Counter()
     for place, n in Counter(url.partition("://")[2].partition("/")[0] for url in urls).items():
         counts[_host(place)] += n

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from retrieval.data.manifest import Manifest
     from retrieval.data.quality_cache import FactsTable
 
-N_RANKED = 4  # pictures at each end of a ranking
+N_RANKED = 4  # images at each end of a ranking
 N_OUTLIERS = 100  # that the document names of each kind
 N_GROUPS = 100
 N_REASONS = 100

@@ -1,4 +1,4 @@
-"""What is in label and box files of Open Images: confidences, labels and boxes per picture, subsets side by side."""
+"""Statistics of label and box files of Open Images: confidences, labels and boxes per image, subsets side by side."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,9 +14,9 @@ N_COMPARED = 10  # labels whose shares are set side by side for the subsets
 
 
 def labelling_of_rows(rows: LabelRows, image_id: ObjArray, min_confidence: float) -> Labelling:
-    """Labels of at least this confidence on these pictures (n,), each pair once; labels in the order of their text.
+    """Labels of at least this confidence on these images (n,), each pair once; labels in the order of their text.
 
-    Rows of other pictures are left out.
+    Rows of other images are left out.
     """
     order = sorted(range(len(rows.labels)), key=rows.labels.__getitem__)
     sorted_code = np.empty(len(order) + 1, dtype=np.int64)
@@ -30,7 +30,7 @@ def labelling_of_rows(rows: LabelRows, image_id: ObjArray, min_confidence: float
 
 
 def describe_labels(rows: LabelRows, labelling: Labelling, min_confidence: float) -> dict[str, Any]:
-    """Rows by confidence, pictures without a label, labels per picture and the 40 most frequent, as a JSON object.
+    """Rows by confidence, images without a label, labels per image and the 40 most frequent, as a JSON object.
 
     rejected: rows of confidence 0, which say that the label was looked for and is not there.
     """
@@ -50,7 +50,7 @@ def describe_labels(rows: LabelRows, labelling: Labelling, min_confidence: float
 
 
 def describe_boxes(rows: LabelRows, image_id: ObjArray) -> dict[str, Any]:
-    """Boxes per picture (of all these pictures), their areas, flags and labels, as a JSON object."""
+    """Boxes per image (of all these images), their areas, flags and labels, as a JSON object."""
     picture = _places(rows, image_id)
     counts = np.bincount(rows.label[rows.label >= 0], minlength=len(rows.labels)).astype(np.int64)
     return {
@@ -71,7 +71,7 @@ def top_labels(counts: LongArray, names: tuple[str, ...], n_of: int) -> list[dic
 
 
 def compare_subsets(labelling: Labelling, subset: ObjArray, boxes: LongArray | None) -> list[dict[str, Any]]:
-    """For each subset its pictures, labels and boxes, and its shares of the ten most frequent labels of all.
+    """For each subset its images, labels and boxes, and its shares of the ten most frequent labels of all.
 
     subset: (n_pictures,) str. boxes: (n_pictures,) boxes of each. Largest subset first.
     """
@@ -100,13 +100,13 @@ def compare_subsets(labelling: Labelling, subset: ObjArray, boxes: LongArray | N
 
 
 def boxes_per_picture(rows: LabelRows, image_id: ObjArray) -> LongArray:
-    """(n,) boxes of each of these pictures."""
+    """(n,) boxes of each of these images."""
     picture = _places(rows, image_id)
     return np.bincount(picture[picture >= 0], minlength=len(image_id)).astype(np.int64)
 
 
 def _places(rows: LabelRows, image_id: ObjArray) -> LongArray:
-    """(m,) for each row where its picture is in image_id, -1 where it is not."""
+    """(m,) for each row where its image is in image_id, -1 where it is not."""
     if image_id is rows.image_id:
         return rows.image.astype(np.int64)
     place = {name: row for row, name in enumerate(image_id.tolist())}

@@ -1,1 +1,1 @@
-"""Tables of pictures and labels."""
+"""Tables of images and labels."""

@@ -48,7 +48,7 @@ def read_column(table: Table, name: str) -> ObjArray | None:
 
 
 def column_position(table: Table, name: str) -> int | None:
-    """Where the column of that name is, whatever its case. Raises LmrError when there are two."""
+    """Position of the column of that name, whatever its case. Raises LmrError when there are two."""
     found = [position for position, given in enumerate(table.header) if given.lower() == name.lower()]
     if len(found) > 1:
         raise LmrError(f"{table.source}: there are {len(found)} columns {name}; keep one of them")

@@ -23,5 +23,5 @@ def guard(text: str) -> str:
 
 
 def unguard(cell: str) -> str:
-    """What `guard` was given."""
+    """Undoes `guard`."""
     return cell[1:] if _GUARDED.match(cell) else cell

@@ -62,7 +62,7 @@ class Table(Protocol):
     def header(self) -> list[str]: ...
 
     @property
-    def picture_columns(self) -> frozenset[str]: ...  # names of the columns that hold encoded pictures
+    def picture_columns(self) -> frozenset[str]: ...  # names of the columns that hold encoded images
 
     @property
     def notes(self) -> list[str]: ...  # lines on how the table is read, where that is not as usual
@@ -176,7 +176,7 @@ def _quoting_problem(error: csv.Error) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """How a table begins. n_rows: that stand before its data, blank ones not counted. names: of its columns."""
+    """Beginning of a table. n_rows: that stand before its data, blank ones not counted. names: of its columns."""
 
     delimiter: str
     n_rows: int

@@ -1,4 +1,4 @@
-"""A folder or tar of pictures as a manifest: the folder a picture lies in is its landmark."""
+"""A folder or tar of images as a manifest: the folder an image lies in is its landmark."""
 
 import os
 import re
@@ -12,12 +12,12 @@ from retrieval.progress import Progress
 
 
 def read_folder(folder: Path, progress: Progress) -> Columns:
-    """`<label>/.../<picture>`: the topmost folder is the landmark; pictures directly in the folder have none.
+    """`<label>/.../<picture>`: the topmost folder is the landmark; images directly in the folder have none.
 
     folder: may be a tar; tars in a folder count as unpacked where they lie. White space in a folder's name
     becomes `_` and the name as it was is kept for people. An image id is the file's name without suffix where all of
     them differ, else the path within the folder. Ordered by path.
-    Raises LmrError when there is no picture, one is there twice, or two folders get one name.
+    Raises LmrError when there is no image, one is there twice, or two folders get one name.
     """
     found = list(walk_pictures(folder, progress))
     if not found:
@@ -41,7 +41,7 @@ def read_folder(folder: Path, progress: Progress) -> Columns:
 
 
 def read_single(path: Path) -> Columns:
-    """One picture, without a landmark."""
+    """One image, without a landmark."""
     return Columns([path.stem], [-1], [], has_labels=False, path=[os.path.abspath(path)])
 
 
@@ -60,7 +60,7 @@ def _labels(folder: Path, names: list[str]) -> dict[str, str]:
 
 
 def _refuse_doubles(folder: Path, found: list[PicturePath]) -> None:
-    """Names two pictures that would lie in one place if the tars were unpacked."""
+    """Names two images that would lie in one place if the tars were unpacked."""
     first: dict[str, str] = {}
     for picture in found:
         if (other := first.setdefault(compose(picture.unpacked), picture.path)) != picture.path:

@@ -55,7 +55,7 @@ _ALIASES = {
 }
 _MEANINGS = {"image_id": "image_id", "path": "path", "landmark": "landmark_id", "url": "url", "content": "the pictures"}
 _AS_IN_KNOWN_FILES = frozenset(("id", "image_id", "imageid", "landmark_id", "path", "url", "originalurl"))
-# Columns that say something of a picture, but not what it shows.
+# Columns that say something of an image, but not what it shows.
 _HARMLESS = frozenset(
     (
         *("width", "height", "size", "bytes", "channels", "mode", "format", "md5", "sha1", "sha256", "hash", "phash"),
@@ -101,7 +101,7 @@ _REFUSED = {
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a file is and where its columns are.
+    """Format of a file and places of its columns.
 
     columns: from what a column holds to its position. ignored: names of columns that are not used. taken: names that
     are not lmr's own, and what they are taken as.
@@ -113,7 +113,7 @@ class Layout:
     taken: tuple[tuple[str, str], ...] = ()
 
     def notes(self, source: str) -> list[str]:
-        """What a reader of the file should know of how its columns are understood, at most two lines."""
+        """Lines, at most two, on how the file's columns are understood."""
         taken = ", ".join(f"{name} taken as {meaning}" for name, meaning in self.taken)
         ignored = ", ".join(name or "a column without a name" for name in self.ignored)
         lines = (taken, f"not used: {ignored}" if ignored else "")
@@ -121,7 +121,7 @@ class Layout:
 
 
 def recognise(header: Sequence[str], source: str, pictures: AbstractSet[str] = frozenset()) -> Layout:
-    """The layout of a file by its header. pictures: the columns that hold encoded pictures.
+    """The layout of a file by its header. pictures: the columns that hold encoded images.
 
     Raises LmrError on a header that no known format has, and on one that can be understood in two ways.
     """
@@ -199,7 +199,7 @@ def _columns(header: Sequence[str], source: str, pictures: AbstractSet[str]) -> 
 
 
 def _role(name: str, pictures: AbstractSet[str]) -> str | None:
-    """What a column of one of lmr's own names holds; None for another name."""
+    """Content of a column of one of lmr's own names; None for another name."""
     return "content" if name in pictures else _ROLES.get(_key(name))
 
 
@@ -224,7 +224,7 @@ def _take(name: str, position: int, columns: dict[str, int], of: tuple[Sequence[
 
 
 def _has_pictures(header: Sequence[str], columns: Mapping[str, int]) -> bool:
-    """Whether there is a column that tells one picture; without, a category is the name of a landmark."""
+    """Tells whether there is a column that names one image; without, a category is the name of a landmark."""
     return bool(columns.keys() & {"image_id", "path", "content"}) or any(
         _ALIASES.get(_key(name)) in ("image_id", "path") for name in header
     )

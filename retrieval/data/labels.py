@@ -25,7 +25,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """How the labels of one column are to be read.
+    """Spelling of the labels of one column.
 
     read_as: label as given -> landmark_id, '' = no landmark; only those that are read otherwise than they are written.
     """
@@ -59,7 +59,7 @@ class Spelling:
 
 
 def spelling_of(labels: Iterable[str]) -> Spelling:
-    """How the labels of a column are read, by all of them.
+    """Finds how the labels of a column are spelt, by all of them.
 
     Words for a blank cell are no landmark. Where all others are whole numbers, `7.0` is 7. -1 is no landmark unless
     there is another number below zero. White space within is `_`, as of folders. Letters are composed (NFC).
@@ -146,7 +146,7 @@ _DIFFERENCES: tuple[tuple[str, Callable[[str], str]], ...] = (
 
 
 def _difference(one: str, other: str) -> str:
-    """What two labels differ in."""
+    """Says what two labels differ in."""
     return next((name for name, change in _DIFFERENCES if change(one) == change(other)), "how they are written")
 
 

@@ -1,4 +1,4 @@
-"""The manifest: a table of pictures, read from any of the files and folders that lmr knows."""
+"""The manifest: a table of images, read from any of the files and folders that lmr knows."""
 
 import hashlib
 import os
@@ -30,13 +30,13 @@ _TO_QUOTE = (",", '"', "\r", "\n")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Manifest:
-    """Pictures, in order.
+    """Images, in order.
 
     source: where it was read from, for messages. image_id: (n,) str, unique. landmark: (n,) int32 into landmarks,
     -1 = none. landmarks: sorted as text. more_landmarks: row -> further codes, of the few rows that have several.
     path: (n,) str, absolute or within the images folder, '' = none. url, kind, usage: (n,) str; None = no such column.
     names: landmark_id -> what people call it, where that differs. has_labels: whether there was a place for labels.
-    content: encoded pictures, where the file itself holds them.
+    content: encoded images, where the file itself holds them.
     """
 
     source: str
@@ -72,7 +72,7 @@ class Manifest:
         return len(self.image_id)
 
     def name_unreadable(self, row: int, reason: str) -> str:
-        """What a message calls an unreadable picture: its image_id, and its path unless the reason holds that."""
+        """Name of an unreadable image in messages: its image_id, and its path unless the reason holds that."""
         path = "" if self.path is None else str(self.path[row])
         return str(self.image_id[row]) if path in reason else f"{self.image_id[row]} ({path})"
 
@@ -117,7 +117,7 @@ class Manifest:
 
 
 def read_manifest(path: str | Path, progress: Progress = SILENT) -> Manifest:
-    """Reads a CSV or Parquet file, a folder or tar of pictures or one picture; files are told by their content.
+    """Reads a CSV or Parquet file, a folder or tar of images or one image; files are told by their content.
 
     progress: is warned of each thing that was passed over, and told of the bytes of a CSV file as they are read.
     Raises LmrError when anything of it cannot be used; its message names the bad rows by line.
@@ -131,7 +131,7 @@ def read_manifest(path: str | Path, progress: Progress = SILENT) -> Manifest:
 
 
 def open_table(path: str | Path, on_read: OnRead = lambda _: None) -> Table | None:
-    """The table that a manifest is in; None for a folder, tar or picture. LmrError when it is missing or unreadable.
+    """The table that a manifest is in; None for a folder, tar or image. LmrError when it is missing or unreadable.
 
     on_read: is called with the number of bytes that were just read of a CSV file.
     """
@@ -224,7 +224,7 @@ def manifest_lines(manifest: Manifest) -> Iterator[str]:
 
     Where a row has several landmarks the column is `landmarks` and holds all of them, separated by spaces; a column
     Usage is then there too (Public, if the manifest has none), as it tells such a file from a submission.
-    ValueError for pictures that are held inside another file, which no CSV file can name.
+    ValueError for images that are held inside another file, which no CSV file can name.
     """
     _refuse_content(manifest)
     columns: list[tuple[str, ObjArray | None]] = [("image_id", manifest.image_id)]
@@ -240,7 +240,7 @@ def manifest_lines(manifest: Manifest) -> Iterator[str]:
 def solution_lines(manifest: Manifest) -> Iterator[str]:
     """The text of a recognition solution: id, landmarks, Usage, then path, url and kind as far as there are any.
 
-    ValueError for a manifest without usage, or with pictures held inside another file.
+    ValueError for a manifest without usage, or with images held inside another file.
     """
     _refuse_content(manifest)
     if manifest.usage is None:

@@ -1,4 +1,4 @@
-"""What people call the landmarks: names and addresses by landmark_id."""
+"""Names and addresses of landmarks, by landmark_id."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ _CATEGORY = "/Category:"  # in Wikimedia's addresses, before the category's name
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """What people call a landmark. address: of a page about it; '' = none."""
+    """Name of a landmark. address: of a page about it; '' = none."""
 
     name: str
     address: str = ""
 
 
 def shown_name(landmark_id: str, name: str) -> str:
-    """What a landmark is called wherever people read: its name, and the landmark_id where that says something else.
+    """Calls a landmark wherever people read: by its name, and the landmark_id where that says something else.
 
     `Hawa Mahal` of the label `Hawa_Mahal` stands alone, `Hawa Mahal (9633)` does not. A name with decomposed letters
     (NFD), as folders on a Mac have, is the name of the composed label.

@@ -1,4 +1,4 @@
-"""Pictures that look the same: pairs of perceptual hashes that differ in few bits, exactly and without all pairs."""
+"""Images that look the same: pairs of perceptual hashes that differ in few bits, exactly and without all pairs."""
 
 import itertools
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from retrieval.arrays import LongArray
 
-NEAR_BITS = 4  # of 64 that may differ between two copies of a picture; a copy at half size and quality 60 has 0 to 2
+NEAR_BITS = 4  # of 64 that may differ between two copies of an image; a copy at half size and quality 60 has 0 to 2
 NEAR_SIMILARITY = 0.95  # cosine, of the descriptors of two copies
 HASH_BITS = 64
 _PAIRS_AT_ONCE = 1 << 22

@@ -30,8 +30,8 @@ _FORM = '{"LabelName": ..., "Subcategory": [...]}'
 class LabelRows:
     """Rows of a label or box file, in order.
 
-    image_id: (n,) str, every picture once, as they first appear. labels: names. image: (m,) int32 into image_id.
-    label: (m,) int32 into labels, -1 = blank. confidence: (m,) float32, 0 to 1. area: (m,) share of the picture that
+    image_id: (n,) str, every image once, as they first appear. labels: names. image: (m,) int32 into image_id.
+    label: (m,) int32 into labels, -1 = blank. confidence: (m,) float32, 0 to 1. area: (m,) share of the image that
     a box covers, None for labels. flags: name -> (m,) bool, of boxes; unknown (-1) is False.
     subset: (n,) str, None where there is no such column.
     """
@@ -57,7 +57,7 @@ class LabelRows:
             object.__setattr__(self, name, read_only(values))
 
     def pictures(self) -> Manifest:
-        """All pictures of the file, without their labels."""
+        """All images of the file, without their labels."""
         landmark = np.full(len(self.image_id), -1, dtype=np.int32)
         return Manifest(self.source, self.image_id, landmark, (), has_labels=False)
 
@@ -148,7 +148,7 @@ class _Gathering:
         return np.asarray(np.maximum(right - left, 0) * np.maximum(bottom - top, 0), dtype=np.float32)
 
     def _subset_of_images(self, image: IntArray) -> ObjArray:
-        """What the first row of each picture says."""
+        """Values of the first row of each image."""
         first = np.empty(len(self.images), dtype=np.int32)
         first[image[::-1]] = _ints(self._subset)[::-1]
         return np.asarray(np.array(list(self._subsets), dtype=object)[first])

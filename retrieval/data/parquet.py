@@ -1,4 +1,4 @@
-"""Parquet files: manifests with the columns of the CSV formats, and pictures embedded in an `image` column."""
+"""Parquet files: manifests with the columns of the CSV formats, and images embedded in an `image` column."""
 
 import bisect
 import contextlib
@@ -38,7 +38,7 @@ _DICTIONARY_BUFFER_BYTES = 1 << 24  # of a column that is read at once
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddedPictures:
-    """Encoded pictures inside a Parquet file, read when asked for.
+    """Encoded images inside a Parquet file, read when asked for.
 
     column: of bytes, or of {bytes, path} as Hugging Face writes it. rows: (n,) int64 rows of the file.
     """
@@ -46,17 +46,17 @@ class EmbeddedPictures:
     source: str
     column: str
     rows: LongArray
-    place: Place | None = field(default=None, repr=False)  # holds the file where the pictures came through a pipe
+    place: Place | None = field(default=None, repr=False)  # holds the file where the images came through a pipe
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", read_only(self.rows))
 
     def select(self, rows: LongArray | BoolArray) -> "EmbeddedPictures":
-        """The pictures of the given rows."""
+        """The images of the given rows."""
         return EmbeddedPictures(self.source, self.column, self.rows[rows], self.place)
 
     def read(self, row: int) -> bytes:
-        """Raises UnreadableError when there is no picture, LmrError when the file is not the one it was."""
+        """Raises UnreadableError when there is no image, LmrError when the file is not the one it was."""
         ends = _ends_of_groups(self.source)
         in_file = int(self.rows[row])
         group = bisect.bisect_right(ends, in_file)
@@ -99,7 +99,7 @@ class ParquetTable:
         return []
 
     def batches(self) -> Iterator[list[list[str]]]:
-        """Rows as text; numbers as they are written, null as blank, lists separated by spaces, pictures blank."""
+        """Rows as text; numbers as they are written, null as blank, lists separated by spaces, images blank."""
         names = [name for name in self.header if name not in self.picture_columns]
         if not names:
             yield from ([[""] * len(self.header)] * n for n in _counts(self._n_rows))
@@ -127,12 +127,12 @@ class ParquetTable:
         return enumerate(itertools.chain.from_iterable(self.batches()), start=1)
 
     def pictures(self, column: str) -> EmbeddedPictures:
-        """The embedded pictures of all rows."""
+        """The embedded images of all rows."""
         rows = np.arange(self._n_rows, dtype=np.int64)
         return EmbeddedPictures(self._place.path, column, rows, self._place)
 
     def _batch_rows(self, names: list[str]) -> int:
-        """How many rows are read at once: few where one value, repeated, may be huge.
+        """Number of rows that are read at once: few where one value, repeated, may be huge.
 
         Raises LmrError where the file says that the columns unpack to more than a table does.
         """
@@ -160,7 +160,7 @@ class ParquetTable:
             )
 
     def _holds_pictures(self, column: str) -> bool:
-        """Whether it is of bytes that are no text. Some programs write text without saying that it is text."""
+        """Tells whether it is of bytes that are no text. Some programs write text without saying that it is text."""
         column_type = self._schema.field(column).type
         if not _is_binary(column_type):
             return False
@@ -173,7 +173,7 @@ class ParquetTable:
         return column.lower() in _PICTURE_NAMES and not suffixes <= PICTURE_SUFFIXES
 
     def _first_values(self, column: str) -> list[bytes]:
-        """Of the first rows, those that are there."""
+        """Values of the first rows, those that are there."""
         batch = next(self._file.iter_batches(batch_size=8, columns=[column]), None)
         return [] if batch is None else [value for value in batch.column(0).to_pylist() if value]
 
@@ -276,7 +276,7 @@ def _as_text(value: Any) -> str:
 
 
 def longest_in_dictionaries(source: str, names: Collection[str], above: int) -> Iterator[tuple[int, int]]:
-    """Of each dictionary of these columns the bytes of its longest text, and how many there are in a list at most.
+    """Bytes of the longest text of each dictionary of these columns, and how many there are in a list at most.
 
     above: bytes; dictionaries that can hold no text of that length are left out. For a column without lists the
     second number is 1. pyarrow's errors are raised as they are.

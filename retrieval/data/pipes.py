@@ -13,7 +13,7 @@ from typing import IO
 from retrieval.errors import LmrError
 
 STDIN = "-"
-MAX_BYTES = 1 << 33  # that a pipe may hold; the train.csv of four million pictures is 0.6 GB
+MAX_BYTES = 1 << 33  # that a pipe may hold; the train.csv of four million images is 0.6 GB
 _CHUNK_BYTES = 1 << 20
 
 _kept: dict[str, "Place"] | None = None
@@ -40,7 +40,7 @@ def pipes_read_once() -> Iterator[None]:
 
 
 def is_pipe(path: str | Path) -> bool:
-    """Whether a path is standard input (`-`), a pipe or a terminal. OSError when it is not there."""
+    """Tells whether a path is standard input (`-`), a pipe or a terminal. OSError when it is not there."""
     if str(path) == STDIN:
         return True
     mode = os.stat(path).st_mode
@@ -54,7 +54,7 @@ def folder_beside(path: str | Path) -> Path:
 
 
 def place_of(path: str | Path) -> Place:
-    """Where to read a path: there, or a temporary file of what a pipe held.
+    """Place to read a path from: itself, or a temporary file of what a pipe held.
 
     OSError when it cannot be read, LmrError for a device and for more than 8 GiB.
     """

@@ -1,4 +1,4 @@
-"""What jobs that look at images themselves have in common."""
+"""Words of jobs that look at images themselves."""
 
 from dataclasses import dataclass
 from pathlib import Path

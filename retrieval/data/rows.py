@@ -21,7 +21,7 @@ _ROLES = ("image_id", "path", "url", "kind", "usage")
 
 @dataclass(slots=True)
 class Columns:
-    """What a manifest is made of, still to be put in order.
+    """Columns of a manifest, still to be put in order.
 
     label: code of each row into label_names, which are in order of appearance; -1 = none. more: row -> further codes.
     """
@@ -78,7 +78,7 @@ class Codes(dict[str, int]):
 
 
 def read_pictures(table: Table, layout: Layout) -> Columns:
-    """One picture a row. Raises LmrError with the bad rows."""
+    """One image a row. Raises LmrError with the bad rows."""
     columns = _read_quickly(table, layout)
     if columns is None:
         _name_bad_rows(table, layout)
@@ -87,7 +87,7 @@ def read_pictures(table: Table, layout: Layout) -> Columns:
 
 
 def read_clean(table: Table, layout: Layout) -> Columns:
-    """GLDv2 train_clean.csv: a landmark and its pictures a row."""
+    """GLDv2 train_clean.csv: a landmark and its images a row."""
     bad, codes = BadRows(table.source), Codes()
     line_of: dict[str, int] = {}
     label: list[int] = []
@@ -134,7 +134,7 @@ def read_open_images(table: Table, layout: Layout) -> Columns:
 
 
 def ids_of_paths(paths: Iterable[str]) -> list[str]:
-    """Image ids for pictures that have only a path: the file names without suffix where all differ, else the paths.
+    """Image ids for images that have only a path: the file names without suffix where all differ, else the paths.
 
     Names in composed and decomposed letters (NFC, NFD) are one name.
     """
@@ -211,7 +211,7 @@ class _Gathering:
 
 
 def _is_guarded(header: Sequence[str]) -> bool:
-    """Whether the cells of a table with this header were guarded when it was written."""
+    """Tells whether the cells of a table with this header were guarded when it was written."""
     return not _GUARDED_BY.isdisjoint(map(str.lower, header))
 
 
@@ -227,7 +227,7 @@ def _read_quickly(table: Table, layout: Layout) -> Columns | None:
 
 
 def _name_bad_rows(table: Table, layout: Layout) -> None:
-    """Raises LmrError with all that is wrong with a table of one picture a row."""
+    """Raises LmrError with all that is wrong with a table of one image a row."""
     bad, at = BadRows(table.source), layout.columns
     line_of: dict[str, int] = {}
     hint = _hint(layout, table.header)
@@ -249,7 +249,7 @@ def _name_bad_rows(table: Table, layout: Layout) -> None:
 
 
 def _hint(layout: Layout, header: Sequence[str]) -> str:
-    """What a repeated id may mean where pictures have a path and no landmark."""
+    """Says what a repeated id may mean where images have a path and no landmark."""
     at = layout.columns
     if not {"image_id", "path"} <= at.keys() or at.keys() & {"landmark", "landmarks"}:
         return ""
@@ -257,7 +257,7 @@ def _hint(layout: Layout, header: Sequence[str]) -> str:
 
 
 def are_ids(values: Sequence[str]) -> bool:
-    """Whether all of them can be the ids of pictures."""
+    """Tells whether all of them can be the ids of images."""
     if all(values) and not _SPACE.search("".join(values)):
         return True
     return not any(map(_id_problem, values))
@@ -272,17 +272,17 @@ def _id_problem(image_id: str, column: str = "id") -> str:
 
 
 def label_problem(label: str) -> str:
-    """What is wrong with the LabelName of Open Images; '' when it is good."""
+    """Fault of the LabelName of Open Images; '' when it is good."""
     return f"landmark_id {label!r} holds white space" if _SPACE.search(label) else ""
 
 
 def _landmark_problem(label: str) -> str:
-    """What is wrong with a landmark_id, in which white space is read as `_`; '' when it is good."""
+    """Fault of a landmark_id, in which white space is read as `_`; '' when it is good."""
     return f"landmark_id {label!r} holds a control character" if "\0" in label else ""
 
 
 def share_problem(text: str, column: str) -> str:
-    """What is wrong with a number from 0 to 1; '' when it is good."""
+    """Fault of a number from 0 to 1; '' when it is good."""
     try:
         is_good = 0 <= float(text) <= 1
     except ValueError:

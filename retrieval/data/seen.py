@@ -1,4 +1,4 @@
-"""A compact record of which labelled pictures something has seen, by which they are known again."""
+"""A compact record of which labelled images something has seen, by which they are known again."""
 
 import base64
 import hashlib
@@ -10,14 +10,14 @@ import numpy as np
 from retrieval.arrays import BoolArray, LongArray
 from retrieval.errors import LmrError
 
-MOST = 50_000  # pictures listed; of more a sample that is drawn by their digests: 400 kB as text
+MOST = 50_000  # images listed; of more a sample that is drawn by their digests: 400 kB as text
 _BITS = 48
 
 
 def record_seen(image_id: Iterable[str], landmark_id: Iterable[str]) -> dict[str, Any]:
     """The record of pictures: n, and 6 bytes of the sha256 of each name and label that is below `below`.
 
-    landmark_id: '' = none. With at most 50,000 pictures all are below.
+    landmark_id: '' = none. With at most 50,000 images all are below.
     """
     digests = np.unique(_digests(image_id, landmark_id))
     below = int(digests[MOST]) if len(digests) > MOST else 1 << _BITS
@@ -27,7 +27,7 @@ def record_seen(image_id: Iterable[str], landmark_id: Iterable[str]) -> dict[str
 
 
 def was_seen(record: Mapping[str, Any], image_id: Iterable[str], landmark_id: Iterable[str]) -> BoolArray:
-    """Which of these pictures are in a record; of a record of a sample, only those that it would list.
+    """Finds those of these images that are in a record; of a record of a sample, only those that it would list.
 
     Raises LmrError for what is no record.
     """

@@ -42,7 +42,7 @@ class _WatchedFile(io.FileIO):
 
 
 class _Limited(io.RawIOBase):
-    """What a stream gives, up to a number of bytes in all and to the longest line. LmrError beyond."""
+    """Yields what a stream gives, up to a number of bytes in all and to the longest line. LmrError beyond."""
 
     def __init__(self, stream: IO[bytes], source: str, max_bytes: int | None) -> None:
         self._stream, self._source, self._max_bytes = stream, source, max_bytes

@@ -35,7 +35,7 @@ _PIECE_BYTES = 1 << 20  # read at a time
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where things lie. room: bytes in front of HDF5's own. n_bytes: of the whole file. begin, end: of the bulk."""
+    """Layout of the file. room: bytes in front of HDF5's own. n_bytes: of the whole file. begin, end: of the bulk."""
 
     room: int
     n_bytes: int
@@ -173,7 +173,7 @@ def readable(path: Path) -> Iterator[io.FileIO]:
 
 
 def _fits(place: _Place, size: int) -> bool:
-    """Whether the digests of a file of this size have room."""
+    """Tells whether the digests of a file of this size have room."""
     if place.block_bytes < 1 or not place.begin <= place.end:
         return False
     return _HEADER.size + place.n_digests * _DIGEST_BYTES <= place.room <= size

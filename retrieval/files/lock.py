@@ -105,7 +105,7 @@ def _wait_for(path: Path, output: Path, tell_waiting: Tell | None, tell: Tell) -
 
 
 def _try_lock(path: Path, output: Path, tell: Tell) -> tuple[bool, int | None]:
-    """Whether nobody else holds the lock, and the descriptor of the file that is then locked, if it can be."""
+    """Tells whether nobody else holds the lock, and the descriptor of the file that is then locked, if it can be."""
     with _guard:
         while True:
             if _held.get(str(path), (0, 0))[0] == os.getpid():
@@ -190,7 +190,7 @@ def _folders(folder: Path, output: Path) -> Iterator[None]:
 
 
 def _names(path: Path, descriptor: int) -> bool:
-    """Whether the path still names this open file."""
+    """Tells whether the path still names this open file."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except OSError:
@@ -208,7 +208,7 @@ def _describe_self() -> str:
 
 
 def _holder(path: Path) -> str:
-    """Who holds the lock, as the lock file says; it is not opened while this process holds it."""
+    """Holder of the lock, as the lock file says; it is not opened while this process holds it."""
     with _guard:
         if _held.get(str(path), (0, 0))[0] == os.getpid():
             return "another thread of this process"

@@ -1,4 +1,4 @@
-"""What a file was made of, kept beside it, so that the same command finds it finished and another one is refused."""
+"""Record of what a file was made of, kept beside it, so that the same command finds it finished."""
 
 import errno
 import hashlib
@@ -61,7 +61,7 @@ def require_place(path: Path) -> None:
 
 
 def is_made_of(path: Path, inputs: Inputs, other: str) -> bool:
-    """Whether a file is there, whole, and made of these inputs; False where there is none.
+    """Tells whether a file is there, whole, and made of these inputs; False where there is none.
 
     inputs: all of them, or those that are known already. other: what to do about another file, for messages.
     Raises LmrError: a file without a record, changed since it was written, or of other inputs, which are named.

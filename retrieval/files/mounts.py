@@ -1,4 +1,4 @@
-"""What the system says of the file system that a folder is on."""
+"""File system that a folder is on, as the system tells it."""
 
 import os
 import re

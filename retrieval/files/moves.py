@@ -152,7 +152,7 @@ def _parse(line: bytes) -> Move:
 
 
 def _is_cut_off(line: bytes) -> bool:
-    """Whether this is the beginning of a line, and no more of it."""
+    """Tells whether this is the beginning of a line, and no more of it."""
     if line.endswith(b"]"):
         return False
     begun = _ESCAPE_CUT.sub(b"", line)

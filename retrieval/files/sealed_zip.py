@@ -21,7 +21,7 @@ def seal(data: bytes) -> bytes:
 
 
 def require_sealed(data: bytes) -> bool:
-    """Whether a zip file carries its digest; one that was written without does not. ValueError where it differs."""
+    """Tells whether a zip file carries its digest; one written without does not. ValueError where it differs."""
     comment = data[-_COMMENT_BYTES:]
     if not comment.startswith(_MARK):
         return False

@@ -32,7 +32,7 @@ def utf8_path(path: Path, *, is_new: bool = False) -> Iterator[str]:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a name of a file, as Python has it, is text in UTF-8."""
+    """Tells whether a name of a file, as Python has it, is text in UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

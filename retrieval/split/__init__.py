@@ -1,1 +1,1 @@
-"""Train, validation and test: which image goes where."""
+"""Train, validation and test: stratified group splits."""

@@ -1,4 +1,4 @@
-"""A split as folders of links, DIR/<part>/<landmark>/<picture>, for tools that want one."""
+"""A split as folders of links, DIR/<part>/<landmark>/<image>, for tools that want one."""
 
 import errno
 import os

@@ -18,7 +18,7 @@ NAMES = ("train.csv", "val.csv", "test.csv", "test_solution.csv", "background.cs
 
 
 class _Record(TypedDict, total=False):
-    """What split.json says beside the identity of the split."""
+    """Entries of split.json beside the identity of the split."""
 
     state: Literal["finished", "unfinished"]
     files: dict[str, dict[str, str | int]]
@@ -52,7 +52,7 @@ def require_place(folder: Path, identity: Mapping[str, Any], *, overwrite: bool 
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a split is there whole. LmrError where files of it were changed or taken away since."""
+    """Tells whether a split is there whole. LmrError where files of it were changed or taken away since."""
     record = _read_record(folder)
     if record is None or record.get("state") != "finished":
         return False

@@ -81,7 +81,7 @@ class SplitJob(MeasuringJob, WritingJob):
     dry_run: bool = option(False, help="Say what the split would be and write none.")
 
     def rule(self) -> "SplitRule":
-        """How the manifest is split. Raises WordsError where the job's words contradict each other."""
+        """Rule of the split. Raises WordsError where the job's words contradict each other."""
         from retrieval.split.roles import Choice
         from retrieval.split.split import SplitRule
 
@@ -114,7 +114,7 @@ class SplitJob(MeasuringJob, WritingJob):
         )
 
     def options(self) -> dict[str, Any]:
-        """What one split differs from another by, as split.json has it."""
+        """Options by which one split differs from another, as split.json has them."""
         shares = {
             name: SHARE if share is None and n is None else _real(share)
             for name, share, n in (
@@ -219,7 +219,7 @@ def _find_groups(given: "Manifest", located: "LocatedImages", job: SplitJob) -> 
 
 
 def _how_grouped(grouping: "Grouping", job: SplitJob) -> dict[str, Any]:
-    """How near-duplicates were found, for a record."""
+    """Says how near-duplicates were found, for a record."""
     limits: dict[str, Any] = {
         "pictures": {"near_bits": job.near_bits},
         "descriptors": {"near_similarity": job.near_similarity},

@@ -1,4 +1,4 @@
-"""What a split came to."""
+"""Report on a split: parts, what was dropped, near-duplicates."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

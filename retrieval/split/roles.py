@@ -1,4 +1,4 @@
-"""What each landmark of a manifest is used as in a split: known, rare, held out as unknown, or not at all."""
+"""Roles of landmarks in a split: known, rare, held out as unknown, or not at all."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,10 +19,10 @@ Rare = Literal["non-landmark", "drop"]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which landmarks are used, and as what.
+    """Choice of the landmarks that are used, and of their roles.
 
-    n_landmarks: of those with low to high pictures, None = all of them. pick: which ones, where n_landmarks is fewer.
-    min_pictures: landmarks with fewer are rare. rare: what becomes of their pictures. unknown: landmarks that are held
+    n_landmarks: of those with low to high images, None = all of them. pick: which ones, where n_landmarks is fewer.
+    min_pictures: landmarks with fewer are rare. rare: what becomes of their images. unknown: landmarks that are held
     out, a number or (below 1) a fraction of the known ones.
     """
 
@@ -60,7 +60,7 @@ class Roles:
 def choose_landmarks(manifest: Manifest, group: LongArray, choice: Choice, rng: np.random.Generator) -> Roles:
     """The role of each landmark and row. group: (n,) int64 in [0, n), the same for near-duplicates.
 
-    Held out as unknown are only landmarks that no picture and no group shares with another one. Raises LmrError where
+    Held out as unknown are only landmarks that no image and no group shares with another one. Raises LmrError where
     there are not as many landmarks as were asked for.
     """
     if not manifest.landmarks:
@@ -83,7 +83,7 @@ def choose_landmarks(manifest: Manifest, group: LongArray, choice: Choice, rng: 
 
 
 def without_rare(manifest: Manifest, min_pictures: int, rare: Rare) -> Manifest:
-    """The manifest with the pictures of landmarks that have fewer than min_pictures as non-landmarks, or without them.
+    """The manifest with the images of landmarks that have fewer than min_pictures as non-landmarks, or without them.
 
     Raises LmrError when no landmark is left.
     """
@@ -104,7 +104,7 @@ def mixed_groups(landmark: LongArray | IntArray, group: LongArray) -> BoolArray:
 
 
 def _counts(manifest: Manifest, is_used: BoolArray) -> LongArray:
-    """(n_landmarks,) pictures of each, those on which it is not the first one too."""
+    """(n_landmarks,) images of each, those on which it is not the first one too."""
     counts = np.bincount(manifest.landmark[is_used & (manifest.landmark >= 0)], minlength=len(manifest.landmarks))
     for row, codes in manifest.more_landmarks.items():
         counts[list(codes)] += int(is_used[row])
@@ -131,7 +131,7 @@ def _picked(counts: LongArray, choice: Choice, rng: np.random.Generator, source:
 
 
 def _sharing(manifest: Manifest, group: LongArray, is_used: BoolArray, roles: UInt8Array) -> BoolArray:
-    """(n_landmarks,) whether a landmark shares a picture or a group with another landmark."""
+    """(n_landmarks,) whether a landmark shares an image or a group with another landmark."""
     sharing = np.zeros(len(roles), dtype=np.bool_)
     for row, codes in manifest.more_landmarks.items():
         sharing[[manifest.landmark[row], *codes]] = True

@@ -22,10 +22,10 @@ _PUBLIC = Quotas(Share(0.5), Share(0))  # of the test rows
 
 @dataclass(frozen=True, slots=True)
 class SplitRule:
-    """How a manifest is split.
+    """Rule by which a manifest is split.
 
     val, test: of each landmark. at_least: as in Quotas. non_landmark_val, non_landmark_test: shares of the
-    non-landmarks of each kind; None = that of val or test, or for a count what it comes to of the landmark pictures.
+    non-landmarks of each kind; None = that of val or test, or for a count what it comes to of the landmark images.
     """
 
     val: Quota = field(default_factory=lambda: Share(SHARE))
@@ -44,7 +44,7 @@ class SplitRule:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Where each row of a manifest goes, and as what.
+    """Part of each row of a manifest, and its role.
 
     manifest: all rows, with the landmarks and kinds that they have in the split; usage is Public or Private in test.
     part: (n,) uint8, TRAIN, VAL, TEST or DROPPED. roles: what landmarks and rows are used as.
@@ -68,7 +68,7 @@ class Split:
 
     @property
     def dropped(self) -> Mapping[str, int]:
-        """How many rows were dropped for which reason."""
+        """Rows that were dropped, by reason."""
         counts = {reason: int((self.roles.of_row == role).sum()) for role, reason in DROPPED_FOR.items()}
         return {reason: n for reason, n in counts.items() if n}
 
@@ -76,8 +76,8 @@ class Split:
 def split(manifest: Manifest, group: LongArray, rule: SplitRule) -> Split:
     """Splits a manifest. group: (n,) int64 in [0, n); rows of one number are near-duplicates and stay together.
 
-    Rows whose usage is Ignored are dropped. A landmark of one picture goes to train, and each landmark that is in val
-    or test has a picture in train. Landmarks held out as unknown and rare ones, which count as non-landmarks, go to one
+    Rows whose usage is Ignored are dropped. A landmark of one image goes to train, and each landmark that is in val
+    or test has an image in train. Landmarks held out as unknown and rare ones, which count as non-landmarks, go to one
     part each as a whole. Raises LmrError where there are not as many landmarks as were asked for.
     """
     rng = np.random.default_rng(rule.seed)
@@ -130,7 +130,7 @@ def _chained(values: LongArray | IntArray, rows: LongArray) -> LongArray:
 
 
 def _deal_landmarks(landmark: IntArray, counts: LongArray, rule: SplitRule, rng: np.random.Generator) -> UInt8Array:
-    """VAL or TEST for rows of landmarks that are held out, by landmark and in the proportion of the known pictures."""
+    """VAL or TEST for rows of landmarks that are held out, by landmark and in the proportion of the known images."""
     codes, number = np.unique(landmark, return_inverse=True)
     n_val, n_test = (quota.wanted(counts).sum() for quota in (rule.val, rule.test))
     if not n_val + n_test:

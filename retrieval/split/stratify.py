@@ -1,4 +1,4 @@
-"""Rows dealt to train, val and test: groups stay whole, and each stratum comes as near to its share as they allow."""
+"""Stratified group split: groups stay whole, and each stratum comes as near to its share as they allow."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from retrieval.arrays import BoolArray, FloatArray, LongArray, UInt8Array
 
 TRAIN, VAL, TEST = 0, 1, 2
-SHARE = 0.1  # of a landmark's pictures in val and in test, where nothing else is asked for
+SHARE = 0.1  # of a landmark's images in val and in test, where nothing else is asked for
 
 _GOLDEN = (5**0.5 - 1) / 2  # its multiples, without their whole parts, are spread evenly wherever one begins
 _DECIMALS = 9  # to which wanted counts are rounded: 0.29 * 100 is 29
@@ -26,7 +26,7 @@ class Share:
             raise ValueError(f"fraction must lie in [0, 1], got {self.fraction}")
 
     def wanted(self, counts: LongArray) -> FloatArray:
-        """How many rows of strata of these sizes, not yet whole numbers."""
+        """Rows wanted of strata of these sizes, not yet whole numbers."""
         return np.asarray((counts * self.fraction).round(_DECIMALS), dtype=np.float64)
 
 
@@ -50,7 +50,7 @@ Quota = Share | Count
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """What goes to val and to test of each stratum. n_kept: rows that stay in train at least.
+    """Quotas of val and test in each stratum. n_kept: rows that stay in train at least.
 
     at_least: rows in val and in test each (where anything is asked for) of every stratum that is large enough for
     that; smaller ones stay in train. 0 leaves it to the quotas.
@@ -177,7 +177,7 @@ def _top_up(
 
 
 def _nearest(candidates: Sequence[tuple[int, int]], wanted: int, n_free: int) -> tuple[int, int] | None:
-    """Of (rows, group) the one that leaves least of what is wanted, of at most n_free rows; None if none helps."""
+    """Picks the (rows, group) that leaves least of what is wanted, of at most n_free rows; None if none helps."""
     best, least = None, wanted
     for candidate in candidates:
         if candidate[0] <= n_free and abs(wanted - candidate[0]) < least:

@@ -19,7 +19,7 @@ BLOCK_ROWS = 8192
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoreBlocks:
-    """Who is in a store, and where its descriptors lie.
+    """Images of a store, and where its descriptors lie.
 
     image_id, path: (n,) str. state: (n,) uint8. digests: None in a store that carries none.
     """

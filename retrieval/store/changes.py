@@ -1,4 +1,4 @@
-"""Which pictures of a store are no longer what they were when they were read: replaced, gone, come back."""
+"""Images of a store that are no longer what they were when they were read: replaced, gone, come back."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,19 +20,19 @@ _NONE = np.zeros(0, np.int64)
 
 
 class KnownSource(Source, Protocol):
-    """A source that can tell what a picture's file is without reading it."""
+    """A source that can tell what an image's file is without reading it."""
 
     def status(self, row: int) -> tuple[int, int] | None:
-        """Size in bytes and time of change, ns; None where there is no picture."""
+        """Size in bytes and time of change, ns; None where there is no image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Rows of a store whose pictures are not what they were.
+    """Rows of a store whose images are not what they were.
 
-    replaced: another picture, or one that can be read again. returned: there was none when they were tried. gone:
+    replaced: another image, or one that can be read again. returned: there was none when they were tried. gone:
     there is none any more, or it cannot be read; their descriptors stay. is_known: False for a store that does not
-    say what its pictures were. damaged: rows of an unfinished store that are not as they were written.
+    say what its images were. damaged: rows of an unfinished store that are not as they were written.
     """
 
     replaced: LongArray = field(default_factory=lambda: _NONE)
@@ -47,12 +47,12 @@ class Changes:
 
     @property
     def to_do(self) -> LongArray:
-        """Rows whose pictures must be described anew."""
+        """Rows whose images must be described anew."""
         return np.sort(np.concatenate([self.replaced, self.returned]))
 
 
 class WatchedSource:
-    """A source that remembers what each picture's file was when it was read.
+    """A source that remembers what each image's file was when it was read.
 
     A file that is replaced meanwhile keeps the status from before, so that the next run finds it replaced.
     """
@@ -70,7 +70,7 @@ class WatchedSource:
         return data
 
     def take(self, rows: LongArray) -> PictureFacts:
-        """What these rows' files were, which is then forgotten."""
+        """State of these rows' files, which is then forgotten."""
         seen = [self._seen.pop(int(row)) for row in rows]
         return PictureFacts(
             np.array([size for size, _, _ in seen], dtype=np.int64),
@@ -82,10 +82,10 @@ class WatchedSource:
 def find_changes(
     state: UInt8Array, facts: PictureFacts | None, source: KnownSource, check: Check, n_workers: int
 ) -> Changes:
-    """Compares the pictures with what they were.
+    """Compares the images with what they were.
 
-    check: `size`: a picture of the same size and time of change is unchanged; one of the same size and another time
-    is unchanged where its content is. `content`: the content of every picture decides.
+    check: `size`: an image of the same size and time of change is unchanged; one of the same size and another time
+    is unchanged where its content is. `content`: the content of every image decides.
     """
     if facts is None:
         return Changes(is_known=False)

@@ -37,7 +37,7 @@ from retrieval.store.layout import (
 REMEDY = "make it again with lmr embed `overwrite`"  # for a store that is proven to be damaged
 PARTIAL = ".partial"  # the ending of an unfinished store's name
 
-_REASON_ROWS = 65536  # read at a time; those of unread pictures only
+_REASON_ROWS = 65536  # read at a time; those of unread images only
 _WALL_S = 55  # until it has read all, on a machine that does other work too; more for large files on slow disks
 _WALL_BYTES_PER_S = 20 << 20
 _READY = b"ready\n"  # what the process says when it begins to read
@@ -124,13 +124,13 @@ def require_whole(path: Path) -> bool:
 
 
 def has_digests(path: Path) -> bool:
-    """Whether the store carries digests. Raises LmrError when it cannot be read or they are damaged."""
+    """Tells whether the store carries digests. Raises LmrError when it cannot be read or they are damaged."""
     with damage_named(path):
         return read_digests(path) is not None
 
 
 def read_info(file: Any) -> StoreInfo:
-    """What the file says that made it."""
+    """Reads what made the file."""
     vectors = file["vectors"]
     return StoreInfo(
         fingerprint=str(file.attrs["fingerprint"]),
@@ -144,7 +144,7 @@ def read_info(file: Any) -> StoreInfo:
 
 
 def read_reasons(file: Any) -> ObjArray:
-    """(n,) str, why a picture is unreadable; '' where it is not."""
+    """(n,) str, why an image is unreadable; '' where it is not."""
     unreadable = file["state"][:] == UNREADABLE
     texts = np.full(unreadable.shape, "", dtype=object)
     for start in range(0, len(unreadable), _REASON_ROWS):
@@ -155,7 +155,7 @@ def read_reasons(file: Any) -> ObjArray:
 
 
 def read_facts(file: Any) -> PictureFacts | None:
-    """What the pictures' files were; None in a store from before that was written down."""
+    """State of the images' files; None in a store from before that was written down."""
     return PictureFacts(*(file[name][:] for name in FACTS)) if has_facts(file) else None
 
 

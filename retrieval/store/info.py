@@ -1,4 +1,4 @@
-"""What made the descriptors of a store."""
+"""Origin of the descriptors of a store."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from retrieval.words import counted
 
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
-    """What made the descriptors of a store: everything that must agree before two stores are used together."""
+    """Origin of the descriptors of a store: everything that must agree before two stores are used together."""
 
     fingerprint: str
     model: Mapping[str, Any]
@@ -41,7 +41,7 @@ class StoreInfo:
         return ""
 
     def _preparation_difference(self, other: "StoreInfo") -> str:
-        """What was changed of the preparation, where the network is the same."""
+        """Changes of the preparation, where the network is the same."""
         mine = {**self.model, **self.image_spec}
         theirs = {**other.model, **other.image_spec}
         if any(mine.get(name) != theirs.get(name, "") for name in ("config", "weights_sha256")):

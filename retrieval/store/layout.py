@@ -14,7 +14,7 @@ from retrieval.store.info import StoreInfo
 
 FORMAT_VERSION = 1
 TODO, DONE, UNREADABLE = 0, 1, 2
-REASON_BYTES = 120  # of UTF-8 kept of the reason why a picture is unreadable
+REASON_BYTES = 120  # of UTF-8 kept of the reason why an image is unreadable
 SHA256_BYTES = 32
 DIGESTS = "digests"  # attribute of stores that carry digests once they are finished
 FACTS = ("size", "mtime_ns", "sha256")
@@ -27,7 +27,7 @@ _ATTRIBUTES = ("fingerprint", "model", "image_spec", "program_version", "manifes
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What is known of every row before it has a descriptor. with_facts: there is room for PictureFacts."""
+    """Columns that are known before rows have descriptors. with_facts: there is room for PictureFacts."""
 
     image_id: Iterable[str]
     landmark: IntArray
@@ -40,9 +40,9 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class PictureFacts:
-    """What each picture's file was when it was read, by which a picture that was replaced is noticed.
+    """State of each image's file when it was read, by which an image that was replaced is noticed.
 
-    size: (n,) int64 bytes. mtime_ns: (n,) int64, time of change. Both 0 where there was no picture, or where that is
+    size: (n,) int64 bytes. mtime_ns: (n,) int64, time of change. Both 0 where there was no image, or where that is
     not known. sha256: (n, 32) uint8 of the content, zeros where it could not be read.
     """
 
@@ -123,14 +123,14 @@ def require_layout(file: Any, *, unfinished: bool) -> None:
 
 
 def places_filled(file: Any) -> list[tuple[int, int]]:
-    """Where the datasets lie that are filled later: begin and end of each in the file, bytes."""
+    """Begin and end in the file, bytes, of the datasets that are filled later."""
     found = [file[name] for name in FILLED if name in file and file[name].size]
     begins = [data.id.get_offset() or 0 for data in found]
     return [(begin, begin + data.size * data.dtype.itemsize) for begin, data in zip(begins, found, strict=True)]
 
 
 def has_facts(file: Any) -> bool:
-    """Whether the store knows the sizes and times of its pictures' files."""
+    """Tells whether the store knows the sizes and times of its images' files."""
     return any(name in file for name in FACTS)
 
 

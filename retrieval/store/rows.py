@@ -21,7 +21,7 @@ _ROWS = 4096  # read at a time
 def row_digests(rows: LongArray, state: UInt8Array, contents: list[bytes], facts: list[bytes]) -> bytes:
     """The digests of these rows, one after the other.
 
-    contents: the descriptor of each, or why it is unreadable, as the file has them; facts: what its picture was.
+    contents: the descriptor of each, or why it is unreadable, as the file has them; facts: what its image was.
     """
     parts = zip(rows.tolist(), state.tolist(), contents, facts, strict=True)
     return b"".join(

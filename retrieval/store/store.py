@@ -109,7 +109,7 @@ class Descriptors:
 
 
 def partial_path(path: Path) -> Path:
-    """Where an unfinished store of that name lives."""
+    """Path of an unfinished store of that name."""
     return path.with_name(path.name + PARTIAL)
 
 
@@ -155,7 +155,7 @@ def require_finished(path: Path) -> None:
 
 
 def to_unit(vectors: FloatArray, image_id: ObjArray, source: str) -> FloatArray:
-    """The descriptors (n, d) of these pictures (n,) in float32 and of unit length, in memory of their own.
+    """The descriptors (n, d) of these images (n,) in float32 and of unit length, in memory of their own.
 
     Raises LmrError for zero, NaN or infinity. source: the store, for the message.
     """
@@ -178,13 +178,13 @@ def read_labels(path: str | Path) -> dict[str, str]:
 
 
 def read_store_info(path: str | Path) -> tuple[StoreInfo, UInt8Array]:
-    """What made a store, and its (n,) state, without reading the descriptors."""
+    """Reads what made a store, and its (n,) state, without the descriptors."""
     with open_store(Path(path)) as (file, _):
         return read_info(file), file["state"][:]
 
 
 def read_store_facts(path: Path) -> tuple[UInt8Array, PictureFacts | None]:
-    """The (n,) state, and what the pictures' files were; None in a store from before that was written down."""
+    """The (n,) state, and what the images' files were; None in a store from before that was written down."""
     with open_store(path) as (file, _):
         return file["state"][:], read_facts(file)
 

@@ -66,7 +66,7 @@ class StoreWriter:
     def write(self, rows: LongArray, vectors: FloatArray, facts: PictureFacts | None = None) -> None:
         """Stores descriptors (len(rows), d) of these rows and marks them DONE.
 
-        facts: what the files of these pictures were, None = not known.
+        facts: what the files of these images were, None = not known.
         Raises LmrError when the disk is full; what was written before stays.
         """
         packed = np.ascontiguousarray(vectors, dtype=self._dtype)
@@ -160,7 +160,7 @@ class StoreWriter:
 
 
 def _packed(facts: PictureFacts | None, n: int) -> list[dict[str, bytes]]:
-    """What the file holds of each of n pictures, by the names of FACTS; zeros where nothing is known."""
+    """State of the files of n images, by the names of FACTS; zeros where nothing is known."""
     if facts is None:
         return [{"size": bytes(8), "mtime_ns": bytes(8), "sha256": bytes(SHA256_BYTES)} for _ in range(n)]
     size, mtime_ns = (values.astype("<i8") for values in (facts.size, facts.mtime_ns))
