@@ -39,10 +39,10 @@ from retrieval.words import counted, visible
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from index.answers import Answers
     from index.evaluate.result import EvaluationResult
     from index.folder.build import BuildReport
     from index.folder.folder import IndexFolder
+    from index.recognition import Answers
     from index.sort_into import Mode, Sorted
     from retrieval.arrays import FloatArray
     from retrieval.download.summary import DownloadPlan, DownloadReport
@@ -435,7 +435,7 @@ class Landmarks:
         allow_private: whether URLs may lead to loopback, private and link-local addresses.
         Raises LmrError for a threshold on an index that is not calibrated, TypeError for what is no picture.
         """
-        from index.answers import answer
+        from index.recognition import answer
 
         cut, shown_threshold = self._threshold(threshold)
         descriptors, unreadable = self.embed(pictures, allow_private=allow_private)

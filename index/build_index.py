@@ -116,7 +116,7 @@ def _require_queries(output: Path) -> None:
 
 def _recalibrate(job: BuildJob, lost: "Calibration") -> "Calibration":
     """Calibrates the index on the queries of its lost calibration, with the settings of that."""
-    from index.calibrate.run import calibrate_folder
+    from index.calibrate.fit import calibrate_folder
     from index.folder.folder import open_folder
     from index.queries import queries_of
     from retrieval.store.store import read_store

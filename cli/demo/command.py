@@ -283,7 +283,7 @@ def _index(
 
 
 def _calibrate(index_path: Path, demo: "DemoSet", store: Path, values: dict[str, Any]) -> None:
-    from index.calibrate.run import calibrate_folder
+    from index.calibrate.fit import calibrate_folder
     from index.calibration import CalibrationSettings
     from index.folder.folder import open_folder
     from index.queries import QueriesJob, embed_queries

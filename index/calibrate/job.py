@@ -31,7 +31,7 @@ def calibrate(job: CalibrateJob) -> Calibration:
 
     Raises LmrError for queries that cannot be used, and for another calibration that is there.
     """
-    from index.calibrate.run import calibration_of
+    from index.calibrate.fit import calibration_of
     from index.folder.folder import CALIBRATION, open_folder, replace_calibration
     from retrieval.data.overview import require_there
 

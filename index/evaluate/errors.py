@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from index.answers import Answers
 from index.metrics import Truths, ranking
+from index.recognition import Answers
 from retrieval.arrays import BoolArray, IntArray, LongArray, ObjArray
 
 N_CONFUSIONS = 20

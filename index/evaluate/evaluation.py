@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from index.answers import Answers
 from index.calibration import Curves, ReliabilityBin, Threshold, TradeOff
 from index.evaluate.baselines import Accuracy, measure_baselines, measure_votes
 from index.evaluate.errors import Judged, Mistakes, find_mistakes
@@ -25,6 +24,7 @@ from index.metrics import (
     precision_at_k,
 )
 from index.queries import Queries
+from index.recognition import Answers
 from index.thresholds import HeldOut, curves, reliability
 from retrieval.arrays import BoolArray, LongArray, ObjArray
 

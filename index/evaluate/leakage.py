@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from index.answers import Answers, check_store, to_index_space
 from index.copies import sketches, unpack_sketches
 from index.folder.folder import MODEL, MODEL_CARD, IndexFolder
 from index.folder.thumbnails import Thumbnails
 from index.queries import Queries
+from index.recognition import Answers, check_store, to_index_space
 from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray
 from retrieval.data.near_duplicates import NEAR_BITS, near_pairs
 from retrieval.data.seen import record_seen, was_seen

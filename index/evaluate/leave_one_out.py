@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from index.answers import Answers, judge
 from index.evaluate.evaluation import Evaluation, evaluate
 from index.folder.folder import IndexFolder
 from index.metrics import LIST_LENGTH
 from index.queries import Queries
+from index.recognition import Answers, judge
 from index.search.flat import Neighbours
 from index.vote import background_similarity, one_row_less, vote
 from retrieval.arrays import FloatArray, LongArray, object_array

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from index.answers import Answers, answer_store, select_answers
 from index.evaluate.evaluation import Evaluation, evaluate
 from index.evaluate.leakage import KINDS, Leaks, find_leaks
 from index.evaluate.leave_one_out import leave_one_out
 from index.folder.folder import IndexFolder
 from index.metrics import LIST_LENGTH
 from index.queries import Queries
+from index.recognition import Answers, answer_store, select_answers
 from index.vote import VoteRule
 from retrieval.files.digest import sha256_json
 from retrieval.progress import SILENT, Progress

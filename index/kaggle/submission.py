@@ -20,7 +20,7 @@ from retrieval.errors import LmrError
 from retrieval.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from index.answers import Predictions
+    from index.recognition import Predictions
 
 USAGES = ("Public", "Private", "Ignored")
 

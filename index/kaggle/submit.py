@@ -54,9 +54,9 @@ def submit(job: SubmitJob) -> SubmitReport:
 
     Raises LmrError for a manifest or an index that cannot be used, and for another file in the submission's place.
     """
-    from index.answers import answer_store, predict
     from index.folder.folder import open_folder
     from index.kaggle.submission import submission_lines
+    from index.recognition import answer_store, predict
     from retrieval.data.overview import require_there
     from retrieval.files.made_of import is_made_of, require_no_folder, write_with_record
 

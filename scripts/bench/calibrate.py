@@ -23,9 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from index.answers import answer_store
-from index.calibrate.fit import calibrate
-from index.calibrate.run import held_out_queries, leave_one_out_evidence
+from index.calibrate.fit import calibrate, held_out_queries, leave_one_out_evidence
 from index.calibrate.selection import NONE, Contest, Judge, answered
 from index.calibrate.tune import Grid, Tuned, make_folds, tune
 from index.calibration import Calibration, CalibrationSettings, Origin
@@ -35,6 +33,7 @@ from index.folder.folder import IndexFolder, open_folder
 from index.folder.inputs import BuildInputs
 from index.metrics import gap
 from index.queries import queries_of
+from index.recognition import answer_store
 from index.thresholds import HeldOut, sweep, threshold_at
 from retrieval.arrays import FloatArray, LongArray
 from retrieval.store.store import Descriptors, read_store

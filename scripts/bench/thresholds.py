@@ -23,14 +23,13 @@ from typing import Any
 import numpy as np
 from calibrate import Drawn, build, mean, pooled, select
 
-from index.answers import answer_store
-from index.calibrate.fit import calibrate
+from index.calibrate.fit import calibrate, held_out_queries, leave_one_out_evidence
 from index.calibrate.precision import precision_threshold
-from index.calibrate.run import held_out_queries, leave_one_out_evidence
 from index.calibrate.tune import Grid, tune
 from index.calibration import CalibrationSettings, Origin
 from index.confidence import logit_of, sigmoid
 from index.queries import queries_of
+from index.recognition import answer_store
 from index.thresholds import HeldOut, Sweep, sweep
 from retrieval.arrays import BoolArray, FloatArray
 from retrieval.store.store import Descriptors, read_store

@@ -67,7 +67,7 @@ def test_an_index_without_calibration_answers_everything_and_says_so_once(tiny_s
 
 def test_without_calibration_the_score_is_less_by_three_quarters_of_the_background(tiny_set):
     import lmr
-    from index.answers import UNCALIBRATED_BACKGROUND_WEIGHT, answer
+    from index.recognition import UNCALIBRATED_BACKGROUND_WEIGHT, answer
 
     Path("landmarks/calibration.json").unlink()
     done("submit", *HERE)

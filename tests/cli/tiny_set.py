@@ -152,7 +152,7 @@ def another_process(target: object, *arguments: object) -> Iterator[Any]:
     """A process that has the libraries loaded already; killed at the end if it still runs."""
     context = get_context("forkserver")
     libraries = ["torch", "torchvision", "faiss", "h5py", "PIL.Image", "sklearn.linear_model", "pytest"]
-    context.set_forkserver_preload([*libraries, "cli.main", "retrieval.train.loop", "index.calibrate.run", "tiny_set"])
+    context.set_forkserver_preload([*libraries, "cli.main", "retrieval.train.loop", "index.calibrate.fit", "tiny_set"])
     threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     process = context.Process(target=target, args=arguments)  # type: ignore[arg-type]

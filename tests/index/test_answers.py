@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from index.answers import answer, answer_store, predict
 from index.confidence import ConfidenceModel
 from index.folder.build import BuildOptions
+from index.recognition import answer, answer_store, predict
 from index.vote import VoteRule, background_similarity, best, vote
 from retrieval.errors import LmrError
 from retrieval.store.store import DONE, UNREADABLE

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from index.answers import answer_store
 from index.confidence import ConfidenceModel
 from index.evaluate.baselines import measure_baselines
 from index.evaluate.evaluation import evaluate
 from index.folder.rows import Rows
 from index.metrics import make_truths
 from index.queries import Queries, queries_of
+from index.recognition import answer_store
 from index.search.flat import Neighbours
 from index.vote import VoteRule
 from retrieval.arrays import object_array

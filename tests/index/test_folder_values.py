@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from test_folder import EMPTY_STREET, TRAIN, build, refusal, store, write_model
 
-from index.answers import answer_store
 from index.folder.folder import list_files, open_folder, read_info
 from index.folder.rows import Rows, write_rows
+from index.recognition import answer_store
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 from retrieval.files.json_file import write_signed_json

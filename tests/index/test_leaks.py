@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from index.answers import answer_store
-from index.calibrate.run import calibrate_folder, leave_one_out_evidence
+from index.calibrate.fit import calibrate_folder, leave_one_out_evidence
 from index.calibration import CalibrationSettings
 from index.copies import pack_sketches, sketches, unpack_sketches
 from index.evaluate.leakage import find_leaks, look_the_same
@@ -18,6 +17,7 @@ from index.folder.config import ThumbnailPlan
 from index.folder.folder import open_folder
 from index.folder.thumbnails import Thumbnails, write_thumbnails
 from index.queries import queries_of
+from index.recognition import answer_store
 from index.vote import VoteRule
 from retrieval.arrays import object_array
 from retrieval.data.seen import record_seen

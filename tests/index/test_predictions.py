@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from index.answers import Predictions
+from index.recognition import Predictions
 
 
 def predictions(logit=(0.5, -np.inf), confidence=(0.6, 0.0), landmark=("a", "")):

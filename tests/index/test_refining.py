@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from index.answers import answer
-from index.calibrate.run import calibration_of
+from index.calibrate.fit import calibration_of
 from index.calibration import CalibrationSettings
 from index.copies import SAME_PICTURE
 from index.evaluate.leave_one_out import leave_one_out
 from index.folder.build import BuildOptions
 from index.queries import queries_of
+from index.recognition import answer
 from index.rerank.config import Refinement
 from index.rerank.expansion import augment, expand, refined_search, rerank
 from index.search.flat import FlatIndex

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.answers import Predictions
 from index.kaggle.submission import (
     RecognitionSolution,
     RetrievalSolution,
@@ -18,6 +17,7 @@ from index.kaggle.submission import (
     read_submission,
     submission_lines,
 )
+from index.recognition import Predictions
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 from retrieval.progress import Recorder
