@@ -80,7 +80,7 @@ def draw_curves(output: Path, trained: "Trained", progress: "Progress") -> None:
 
 
 def _end_line(output: Path, trained: "Trained") -> str:
-    """What the training came to, and which of its epochs is in the model folder."""
+    """The outcome of a training, and the epoch that is in the model folder."""
     log = trained.log
     last = log[-1]
     kept = max(log, key=lambda row: (row.get("gap", 0.0), row["epoch"]))  # the last of those with the largest GAP
@@ -120,7 +120,7 @@ def _show_batch(path: Path, asked: Mapping[str, Any]) -> None:
 
 
 def _find_rate(picture: Path, asked: Mapping[str, Any]) -> None:
-    """The loss at rising learning rates as a picture, with a CSV of the same name beside, and the suggestion."""
+    """The loss at rising learning rates as an image, with a CSV of the same name beside, and the suggestion."""
     table = _rate_table(picture)  # refused now, not after the search
     require_extra(f"--find-rate {picture}", "report", "matplotlib")
     from cli.report.plots import plot_rates, to_png
@@ -140,7 +140,7 @@ def _find_rate(picture: Path, asked: Mapping[str, Any]) -> None:
 
 
 def _rate_table(picture: Path) -> Path:
-    """The CSV beside the picture of a search for a rate. LmrError: not a PNG, or something else has that name."""
+    """The CSV beside the image of a search for a rate. LmrError: not a PNG, or something else has that name."""
     if picture.suffix.lower() != ".png":
         raise LmrError(f"--find-rate {picture}: it is drawn as a PNG; give a name that ends in .png")
     table = picture.with_suffix(".csv")

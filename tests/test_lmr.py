@@ -163,7 +163,7 @@ def test_what_cannot_be_opened_is_named(folder):
         assert str(error.value) == message
     with pytest.raises(LmrError) as error:
         lmr.open_index("landmarks", device="abacus")
-    assert str(error.value) == "--device abacus: not a device; use auto, cpu, cuda, cuda:N or mps"
+    assert str(error.value) == "`device` abacus: not a device; use auto, cpu, cuda, cuda:N or mps"
 
 
 def test_importing_the_api_loads_nothing_heavy():

@@ -39,7 +39,7 @@ class Embedder(ABC):
         self.batch_size, self.ahead, self.n_workers = batch_size, ahead, max(1, n_workers)
 
     @abstractmethod
-    def embed_batch(self, *pictures: UInt8Array) -> FloatArray:
+    def embed_batch(self, *images: UInt8Array) -> FloatArray:
         """(b, size, size, 3) uint8 for each of `specs` -> (b, d) float32 unit descriptors. LmrError for NaN."""
 
     def embed(self, source: Source, rows: Sequence[int] | LongArray) -> Iterator[EmbeddedBatch]:
@@ -68,10 +68,10 @@ class Embedder(ABC):
     def _embedded(self, rows: LongArray, futures: list[Future[_Prepared | str]]) -> EmbeddedBatch:
         read = [future.result() for future in futures]
         unreadable = {int(row): item for row, item in zip(rows, read, strict=True) if isinstance(item, str)}
-        pictures = [item for item in read if not isinstance(item, str)]
+        images = [item for item in read if not isinstance(item, str)]
         vectors = np.zeros((0, self.d), np.float32)
-        if pictures:
-            vectors = self.embed_batch(*(np.stack(of_spec) for of_spec in zip(*pictures, strict=True)))
+        if images:
+            vectors = self.embed_batch(*(np.stack(of_spec) for of_spec in zip(*images, strict=True)))
         return EmbeddedBatch(
             np.array([row for row in rows if int(row) not in unreadable], np.int64), vectors, unreadable
         )
@@ -97,9 +97,9 @@ class JoinedEmbedder(Embedder):
             for member, weight in zip(members, weights, strict=True)
         ]
 
-    def embed_batch(self, *pictures: UInt8Array) -> FloatArray:
+    def embed_batch(self, *images: UInt8Array) -> FloatArray:
         """As of an Embedder; each member is given the images in its own preparations."""
-        parts = [root * member.embed_batch(*(pictures[i] for i in own)) for member, root, own in self._members]
+        parts = [root * member.embed_batch(*(images[i] for i in own)) for member, root, own in self._members]
         return np.concatenate(parts, axis=1)
 
 

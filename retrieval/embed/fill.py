@@ -38,10 +38,10 @@ StoreDtype = Literal["float16", "float32"]
 
 @dataclass(frozen=True, slots=True)
 class FillRun:
-    """How a store is filled and who is told of it.
+    """The filling of a store, and who is told of it.
 
-    retry_unreadable: also tries the unreadable pictures of a finished store again. check: what of a picture must be the
-    same for it to count as unchanged. n_workers: threads that look at the pictures of a store that is there.
+    retry_unreadable: also tries the unreadable images of a finished store again. check: what of an image must be the
+    same for it to count as unchanged. n_workers: threads that look at the images of a store that is there.
     """
 
     dtype: StoreDtype = "float16"
@@ -54,9 +54,9 @@ class FillRun:
 
 @dataclass(frozen=True, slots=True)
 class FillReport:
-    """What was done. unreadable: image_id -> reason, of the pictures met in this run.
+    """Outcome of a filling. unreadable: image_id -> reason, of the images met in this run.
 
-    changes: of the pictures since the store that was there was made. `updated`: a finished store of which some rows
+    changes: of the images since the store that was there was made. `updated`: a finished store of which some rows
     were done anew.
     """
 
@@ -74,7 +74,7 @@ def fill_store(
     model: tuple[Card, Callable[[], Embedder]],
     run: FillRun,
 ) -> FillReport:
-    """Descriptors of every picture of the manifest, in its order.
+    """Descriptors of every image of the manifest, in its order.
 
     model: its card, and a function that loads its embedder; it is called only when there is something to do.
     Raises LmrError when the store that is there, finished or not, was begun for something else.
@@ -90,7 +90,7 @@ def _fill_store(
     model: tuple[Card, Callable[[], Embedder]],
     run: FillRun,
 ) -> FillReport:
-    """As `fill_store`, by the one who holds the lock."""
+    """Fills the store whose lock is held."""
     card, load = model
     require_same_job(path, manifest, card, run)
     there = [] if run.overwrite else [place for place in (path, partial_path(path)) if place.exists()]
@@ -144,7 +144,7 @@ def _rows_changed(store: Path, manifest: Manifest) -> str:
 
 
 def store_info(card: Card, manifest: Manifest, dtype: StoreDtype, d: int) -> StoreInfo:
-    """What a store made by this model from this manifest says of itself."""
+    """The account that a store of this model and manifest gives of itself."""
     model, image_spec = card.of_store()
     return StoreInfo(
         fingerprint=card.fingerprint,

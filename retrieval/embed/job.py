@@ -40,7 +40,7 @@ class UntrainedNetwork(NetworkRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class StoreFilling(ComputingJob):
-    """How a store is filled from images, and when what is there counts as theirs."""
+    """Fill a store from images, or find it filled from the same ones."""
 
     images: Path | None = option(
         None,
@@ -156,7 +156,7 @@ def complete_store(
 
 
 def fill_run(job: EmbedJob) -> "FillRun":
-    """How the store of a job is filled."""
+    """The filling of the store of a job."""
     from retrieval.embed.fill import FillRun
 
     return FillRun(job.dtype, job.overwrite, job.retry_unreadable, job.check)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CARD_KEY, INPUTS_KEY = "lmr.card", "lmr.inputs"  # of the metadata: model.json, and the ImageSpec of each input
 OUTPUT = "descriptors"
-CPU_BATCH = 16  # pictures, as with torch
+CPU_BATCH = 16  # images, as with torch
 GPU_BATCH = 128
 GPU_AHEAD = 4  # batches
 
@@ -73,9 +73,9 @@ class OnnxEmbedder(Embedder):
             n_workers=n_workers,
         )
 
-    def embed_batch(self, *pictures: UInt8Array) -> FloatArray:
+    def embed_batch(self, *images: UInt8Array) -> FloatArray:
         """As of an Embedder."""
-        (vectors,) = self._session.run([OUTPUT], dict(zip(self._names, pictures, strict=True)))
+        (vectors,) = self._session.run([OUTPUT], dict(zip(self._names, images, strict=True)))
         return require_finite(np.asarray(vectors, dtype=np.float32))
 
 

@@ -1,4 +1,4 @@
-"""A model as one ONNX file: prepared pictures in, unit descriptors out, checked against torch."""
+"""A model as one ONNX file: prepared images in, unit descriptors out, checked against torch."""
 
 import contextlib
 import io
@@ -26,7 +26,7 @@ from retrieval.models.network import DescriptorModel, mean_descriptor, to_input
 
 # Of the numbers of a unit descriptor, float32 in both. A store in float16 rounds them by up to 2.4e-4.
 TOLERANCE = 1e-4
-CHECKED_BATCHES = (1, 2, 5)  # pictures
+CHECKED_BATCHES = (1, 2, 5)  # images
 TRACED_BATCH = 2  # one that torch.export does not take for a constant
 CPU = torch.device("cpu")
 
@@ -42,30 +42,30 @@ class Exported:
 
 
 class WholeNetwork(nn.Module):
-    """uint8 pictures (b, size, size, 3) for each of the card's specs -> unit descriptors (b, d), as the card says."""
+    """uint8 images (b, size, size, 3) for each of the card's specs -> unit descriptors (b, d), as the card says."""
 
     def __init__(self, networks: Sequence[DescriptorModel], card: Card) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.members, self.specs = card.members, card.specs
 
-    def forward(self, *pictures: Tensor) -> Tensor:
+    def forward(self, *images: Tensor) -> Tensor:
         """The members' descriptors, each times the root of its weight."""
-        parts = [self._embed(*pair, pictures) for pair in zip(self.networks, self.members, strict=True)]
+        parts = [self._embed(*pair, images) for pair in zip(self.networks, self.members, strict=True)]
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
-    def _embed(self, network: nn.Module, member: Member, pictures: tuple[Tensor, ...]) -> Tensor:
+    def _embed(self, network: nn.Module, member: Member, images: tuple[Tensor, ...]) -> Tensor:
         card = member.card
-        given = [pictures[self.specs.index(spec)] for spec in card.specs]
+        given = [images[self.specs.index(spec)] for spec in card.specs]
         views = [to_input(x.permute(0, 3, 1, 2), spec, CPU) for x, spec in zip(given, card.specs, strict=True)]
         unit = mean_descriptor(lambda x: cast(Tensor, network(x, card.descriptor)), views, flip=card.flip)
         return cast(Tensor, unit * member.weight**0.5)
 
 
 def export_onnx(model: Path, card: Card, output: Path) -> Exported:
-    """Writes the model as ONNX, with any number of pictures at once, and its card in the metadata.
+    """Writes the model as ONNX, with any number of images at once, and its card in the metadata.
 
-    Raises LmrError: no onnx or onnxscript, weights missing, a network for pictures of another size or one that cannot
+    Raises LmrError: no onnx or onnxscript, weights missing, a network for images of another size or one that cannot
     be exported, descriptors that differ from torch's by more than TOLERANCE; nothing is then left at `output`.
     """
     require_extra("lmr export", "onnx", "onnx", "onnxscript", "onnxruntime")
@@ -93,14 +93,14 @@ def export_onnx(model: Path, card: Card, output: Path) -> Exported:
 
 
 def largest_difference(embedder: OnnxEmbedder, whole: WholeNetwork) -> float:
-    """The largest difference of any number of a descriptor, over batches of random pictures; NaN counts."""
+    """The largest difference of any number of a descriptor, over batches of random images; NaN counts."""
     rng = np.random.default_rng(0)
     differences = []
     for n in CHECKED_BATCHES:
-        pictures = [_pictures(spec, n, rng) for spec in whole.specs]
+        images = [_images(spec, n, rng) for spec in whole.specs]
         with torch.inference_mode():
-            expected = whole(*map(torch.from_numpy, pictures)).numpy()
-        differences.append(np.abs(embedder.embed_batch(*pictures) - expected).max())
+            expected = whole(*map(torch.from_numpy, images)).numpy()
+        differences.append(np.abs(embedder.embed_batch(*images) - expected).max())
     return float(np.max(differences))
 
 
@@ -108,7 +108,7 @@ def _to_onnx(whole: WholeNetwork, card: Card) -> bytes:
     """The file's bytes. torch's exporter traces with torch.export, which needs onnx and onnxscript."""
     import onnx
 
-    given = tuple(torch.from_numpy(_pictures(spec, TRACED_BATCH, np.random.default_rng(0))) for spec in whole.specs)
+    given = tuple(torch.from_numpy(_images(spec, TRACED_BATCH, np.random.default_rng(0))) for spec in whole.specs)
     names = [f"pictures_{spec.size}" if len(given) == 1 else f"pictures_{i}" for i, spec in enumerate(whole.specs)]
     try:
         with _quiet():
@@ -140,7 +140,7 @@ def _strip(graph: Any) -> None:
         part.doc_string = ""
 
 
-def _pictures(spec: ImageSpec, n: int, rng: np.random.Generator) -> Any:
+def _images(spec: ImageSpec, n: int, rng: np.random.Generator) -> Any:
     return rng.integers(0, 256, (n, spec.size, spec.size, 3), dtype=np.uint8)
 
 

@@ -19,7 +19,7 @@ from retrieval.models.config import DescriptorPart
 from retrieval.models.device import explained, fast_dtype, place
 from retrieval.models.network import DescriptorModel, mean_descriptor, to_input
 
-CPU_BATCH = 16  # pictures; measured: ResNet-50 in bf16 on 2 cores is slower in batches of 32 and more (cache)
+CPU_BATCH = 16  # images; measured: ResNet-50 in bf16 on 2 cores is slower in batches of 32 and more (cache)
 GPU_BATCH = 128
 REMEDY = "lower `size` or `scales`"  # for too little memory
 GPU_AHEAD = 4  # batches decoded while the accelerator computes; on a CPU decoding and computing share the cores
@@ -52,12 +52,12 @@ class TorchEmbedder(Embedder):
         self.dtype = fast_dtype(device)
         self._model = _ready(model, device, self.dtype)
 
-    def embed_batch(self, *pictures: UInt8Array) -> FloatArray:
+    def embed_batch(self, *images: UInt8Array) -> FloatArray:
         """(b, size, size, 3) uint8 for each spec -> (b, d) float32 unit descriptors. LmrError: NaN."""
         with torch.inference_mode():
             views = [
                 to_input(torch.from_numpy(given).permute(0, 3, 1, 2), spec, self.device)
-                for given, spec in zip(pictures, self.specs, strict=True)
+                for given, spec in zip(images, self.specs, strict=True)
             ]
             vectors = mean_descriptor(self._compute, views, flip=self.flip).float().cpu().numpy()
         return require_finite(vectors)

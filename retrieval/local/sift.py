@@ -1,4 +1,4 @@
-"""Whether two pictures show one place: SIFT features, matched and counted when they agree on one geometry.
+"""Geometric verification of two images: SIFT features, matched and counted when they agree on one geometry.
 
 Needs OpenCV: the extra `local`.
 """
@@ -25,7 +25,7 @@ MIN_MATCHES = 8  # from which a fundamental matrix is determined
 
 @dataclass(frozen=True, slots=True)
 class LocalFeatures:
-    """points: (f, 2) float32, pixels of the scaled picture. descriptors: (f, 128) float32, RootSIFT."""
+    """points: (f, 2) float32, pixels of the scaled image. descriptors: (f, 128) float32, RootSIFT."""
 
     points: FloatArray
     descriptors: FloatArray
@@ -52,7 +52,7 @@ def require_opencv() -> Any:
 
 
 def local_features(data: bytes, limits: Limits = DEFAULT_LIMITS) -> LocalFeatures:
-    """The strongest SIFT features of an encoded picture.
+    """The strongest SIFT features of an encoded image.
 
     Square roots of descriptors of sum 1 (Arandjelovic and Zisserman, Three things everyone should know, CVPR 2012).
     Raises UnreadableError with the reason.
@@ -71,7 +71,7 @@ def local_features(data: bytes, limits: Limits = DEFAULT_LIMITS) -> LocalFeature
 
 
 def n_inliers(one: LocalFeatures, other: LocalFeatures) -> int:
-    """How many matches agree on one fundamental matrix, 0 where there are too few.
+    """Number of matches that agree on one fundamental matrix, 0 where there are too few.
 
     A match is the best of both sides, and clearly better than the second. The matrix is found by MAGSAC++ (Barath et
     al., CVPR 2020), whose random numbers always start alike.

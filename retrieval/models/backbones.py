@@ -1,7 +1,7 @@
 """Backbones by name: any torchvision classification network, any timm network as `timm:<name>`, and two plain ones.
 
 A backbone turns (b, 3, h, w) into features: a map (b, c, h', w') or, for transformers, tokens (b, n, c) of which
-the first `n_prefix_tokens` belong to no place in the picture (the class token among them).
+the first `n_prefix_tokens` belong to no place in the image (the class token among them).
 """
 
 import itertools
@@ -31,8 +31,8 @@ class Backbone:
 
     heads: name prefixes of the weights that a state dict of the whole network holds besides: of its classifier and of
     layers after the last one.
-    mean, std: per channel, of pictures in [0, 1], that the library's own weights expect.
-    picture_size: side in pixels of the only pictures that it takes; None = any.
+    mean, std: per channel, of images in [0, 1], that the library's own weights expect.
+    picture_size: side in pixels of the only images that it takes; None = any.
     licence: what the library says of the terms of its own weights.
     """
 
@@ -119,9 +119,9 @@ class ConvolutionalFeatures(nn.Module):
         self._is_densenet = self._is_densenet and not removed
         return removed
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """(b, 3, h, w) -> (b, c, h', w')."""
-        x = self._transform(pictures) if self._transform else pictures
+        x = self._transform(images) if self._transform else images
         for child in self.children():
             for layer in child if isinstance(child, nn.ModuleList) else (child,):
                 x = layer(x)
@@ -129,7 +129,7 @@ class ConvolutionalFeatures(nn.Module):
 
 
 class PlainMLP(nn.Sequential):
-    """A multilayer perceptron on the pixels of a picture that is made grid x grid: (b, 3, h, w) -> (b, width, 1, 1).
+    """A multilayer perceptron on the pixels of an image that is made grid x grid: (b, 3, h, w) -> (b, width, 1, 1).
 
     n_layers: hidden layers, each with a ReLU and dropout.
     """
@@ -176,10 +176,10 @@ class VisionTransformerFeatures(nn.Module):
             network.class_token,
         )
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """(b, 3, h, w) -> (b, 1 + h' * w', c)."""
-        patches = self.conv_proj(pictures).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_token.expand(pictures.shape[0], -1, -1), patches], dim=1)
+        patches = self.conv_proj(images).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.class_token.expand(images.shape[0], -1, -1), patches], dim=1)
         return cast(Tensor, self.encoder(tokens))
 
 
@@ -190,9 +190,9 @@ class TimmFeatures(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """(b, 3, h, w) -> (b, c, h', w') or (b, n, c)."""
-        features = cast(Tensor, self.network.forward_features(pictures))
+        features = cast(Tensor, self.network.forward_features(images))
         if features.ndim == 4 and features.shape[1] != self.network.num_features:
             return features.permute(0, 3, 1, 2)
         return features
@@ -232,7 +232,7 @@ def _build_network(models: Any, name: str, pretrained: bool, options: dict[str, 
 
 
 def _random_network_options(name: str, image_size: int) -> dict[str, Any]:
-    """What the constructors of some families want to be told when they start from random weights."""
+    """Arguments that the constructors of some families need when they start from random weights."""
     if name.startswith(("googlenet", "inception")):
         return {"init_weights": True, "aux_logits": False}
     if name.startswith("vit"):
@@ -265,7 +265,7 @@ def _timm_backbone(name: str, options: dict[str, Any], pretrained: bool, image_s
 
 
 def _channels(features: nn.Module, image_size: int) -> int:
-    """Channels of the feature map, by running one empty picture through."""
+    """Channels of the feature map, by running one empty image through."""
     training = features.training
     features.eval()
     with torch.inference_mode(), explained(torch.device("cpu"), 1, image_size, "lower `size`"):

@@ -27,7 +27,7 @@ _ALSO = (CLASSIFIER, "training.csv", "training.png")  # what lies beside a card 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """How pictures are described with a network that is there; None = as its card says.
+    """Way in which a network that is there embeds images; None = as its card says.
 
     size: side of the square input, pixels. colors: as in ImageSpec. scales: further sizes, as factors of it.
     """
@@ -44,8 +44,8 @@ class Description:
 class ModelCard:
     """Everything of a model but the values of its weights.
 
-    weights_sha256: of the weights file. flip: descriptors are averaged with those of the mirrored picture.
-    descriptor: which part of the network makes them. scales: factors of the picture's size; descriptors are averaged
+    weights_sha256: of the weights file. flip: descriptors are averaged with those of the mirrored image.
+    descriptor: which part of the network makes them. scales: factors of the image's size; descriptors are averaged
     over them. made_by: how it was made, for people; not part of the fingerprint. n_features: length of the pooled
     features, None in a card that does not say.
     """
@@ -100,18 +100,18 @@ class ModelCard:
 
     @property
     def specs(self) -> tuple[ImageSpec, ...]:
-        """The different ways in which each picture is prepared, one for each scale."""
+        """The different ways in which each image is prepared, one for each scale."""
         sizes = dict.fromkeys(max(1, round(scale * self.image_spec.size)) for scale in self.scales)
         return tuple(replace(self.image_spec, size=size) for size in sizes)
 
     def described(self, how: Description) -> "ModelCard":
-        """The same network, describing pictures in this way."""
+        """The same network, embedding images in this way."""
         spec = {n: getattr(how, n) for n in ("size", "fit", "colors") if getattr(how, n) is not None}
         own = {n: getattr(how, n) for n in ("flip", "descriptor", "scales") if getattr(how, n) is not None}
         return replace(self, image_spec=replace(self.image_spec, **spec), **own)
 
     def described_as(self, model: Mapping[str, Any], image_spec: Mapping[str, Any]) -> "ModelCard":
-        """The same network, describing pictures as a store says that they were; unchanged where it says nothing."""
+        """The same network, embedding images as a store says that they were; unchanged where it says nothing."""
         if "flip" not in model:
             return self
         return replace(
@@ -123,12 +123,12 @@ class ModelCard:
         )
 
     def of_store(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What a store says of the model that made it, and of the preparation; `described_as` reads it."""
+        """The account that a store gives of its model, and of the preparation; `described_as` reads it."""
         model = {name: getattr(self, name) for name in ("weights_sha256", "flip", "descriptor")}
         return {"config": self.config.to_json(), **model, "scales": list(self.scales)}, self.image_spec.to_json()
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object; `read_card` gives it back."""
+        """The card as a JSON object; `read_card` gives it back."""
         model, image_spec = self.of_store()
         content = {"format_version": FORMAT_VERSION, "fingerprint": self.fingerprint, "config": model.pop("config")}
         return {**content, "image_spec": image_spec, **model, **_length_json(self), "made_by": dict(self.made_by)}
@@ -170,15 +170,15 @@ class EnsembleCard:
 
     @property
     def specs(self) -> tuple[ImageSpec, ...]:
-        """The different ways in which each picture is prepared."""
+        """The different ways in which each image is prepared."""
         return tuple(dict.fromkeys(spec for member in self.members for spec in member.card.specs))
 
     def described(self, how: Description) -> "EnsembleCard":
-        """The same networks, each describing pictures in this way."""
+        """The same networks, each embedding images in this way."""
         return self._each([member.card.described(how) for member in self.members])
 
     def described_as(self, model: Mapping[str, Any], _: Mapping[str, Any]) -> "EnsembleCard":
-        """The same networks, describing pictures as a store says that they were; unchanged for another number."""
+        """The same networks, embedding images as a store says that they were; unchanged for another number."""
         given = model.get("members", ())
         if len(given) != len(self.members):
             return self
@@ -186,11 +186,11 @@ class EnsembleCard:
         return self._each([member.card.described_as(made, made["image_spec"]) for member, made in pairs])
 
     def of_store(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What a store says of the ensemble that made it; the members' preparations are among it."""
+        """The account that a store gives of its ensemble; the members' preparations are among it."""
         return {"members": [_member_json(member) for member in self.members]}, {}
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object; `read_card` gives it back."""
+        """The card as a JSON object; `read_card` gives it back."""
         content = {"format_version": FORMAT_VERSION, "fingerprint": self.fingerprint}
         members = [
             _member_json(member) | _length_json(member.card) | {"made_by": dict(member.card.made_by)}

@@ -1,4 +1,4 @@
-"""What a network is made of: plain values, each with its default, without torch."""
+"""Configuration of a network: plain values, each with its default, without torch."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ MOST_DIMENSIONS = 65_536  # of a descriptor
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """What a network is made of, without its weights.
+    """Architecture of a network.
 
     n_dimensions: length of a descriptor; 0 = the pooled features themselves, without a neck.
     gem_p: exponent at which GeM pooling starts (3: Radenovic et al. 2018); it is trained.
@@ -42,7 +42,7 @@ class ModelConfig:
             raise LmrError(f"`gem_p` must be positive, got {self.gem_p}")
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object; `from_json` gives it back."""
+        """The configuration as a JSON object; `from_json` gives it back."""
         return asdict(self)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Where the network runs, and in which number format it is fast there."""
+"""Devices: which of them a network runs on, and the number format that is fast there."""
 
 import ctypes
 import os
@@ -46,7 +46,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """What LMR_PRECISION says, else bfloat16 or float16 where the device computes in it natively, else float32."""
+    """The format of LMR_PRECISION, else bfloat16 or float16 where the device computes in it natively, else float32."""
     asked = os.environ.get(PRECISION_VARIABLE, "auto")
     if asked != "auto":
         if asked not in DTYPES:
@@ -70,9 +70,9 @@ def place(model: nn.Module, device: torch.device) -> None:
 
 @contextmanager
 def explained(device: torch.device, n: int, size: int, remedy: str) -> Iterator[None]:
-    """LmrError for too little memory, and for pictures that are too small for the network.
+    """LmrError for too little memory, and for images that are too small for the network.
 
-    n: pictures computed at once. size: of their sides, pixels. remedy: for too little memory.
+    n: images computed at once. size: of their sides, pixels. remedy: for too little memory.
     """
     try:
         yield
@@ -91,7 +91,7 @@ def explained(device: torch.device, n: int, size: int, remedy: str) -> Iterator[
 
 
 def lacks_memory(error: RuntimeError) -> bool:
-    """Whether torch says with it that there is too little memory."""
+    """True for an error by which torch says that there is too little memory."""
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _NO_MEMORY)
 
 
@@ -111,7 +111,7 @@ def keep_freed_memory() -> bool:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 (AVX512-BF16). Older releases of torch have no public question."""
+    """True if the processor multiplies bfloat16 (AVX512-BF16). Older releases of torch have no public question."""
     if hasattr(torch.cpu, "get_capabilities"):
         return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
     ask = getattr(torch.cpu, "_is_avx512_bf16_supported", None)

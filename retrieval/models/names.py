@@ -44,12 +44,12 @@ def require_name(name: str, *, pretrained: bool = False) -> None:
 
 
 def known_names(package: str) -> frozenset[str]:
-    """What torchvision or timm can make; nothing when it is not installed."""
+    """The networks that torchvision or timm can make; none when it is not installed."""
     return frozenset(_modules(package)[0])
 
 
 def renamed_names(package: str) -> frozenset[str]:
-    """What timm made by other names in earlier releases, and still takes."""
+    """The names that timm had in earlier releases, and still takes."""
     return frozenset(_modules(package)[1])
 
 
@@ -66,7 +66,7 @@ def _base(name: str) -> str:
 
 @cache
 def _modules(package: str) -> tuple[dict[str, str], dict[str, str]]:
-    """By the names of networks the modules that make them, and by the names of earlier releases."""
+    """The modules that make the networks of each name, also of earlier releases."""
     known: dict[str, str] = {}
     renamed: dict[str, str] = {}
     for folder in _folders(package):
@@ -79,13 +79,13 @@ def _modules(package: str) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _folders(package: str) -> list[Path]:
-    """Where a package is; nowhere when it is not installed."""
+    """The folders of a package; none when it is not installed."""
     spec = find_spec(package)
     return [Path(folder) for folder in (spec.submodule_search_locations if spec else None) or ()]
 
 
 def _is_published(name: str) -> bool:
-    """Whether there are weights of a known network; of one of timm only timm can tell."""
+    """True if there are weights of a known network; of one of timm only timm can tell."""
     if not name.startswith(TIMM):
         return name not in PLAIN_NAMES
     its_name = name.removeprefix(TIMM)

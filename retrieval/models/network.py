@@ -1,4 +1,4 @@
-"""The network that turns pictures into descriptors: backbone, pooling, neck."""
+"""The network that turns images into descriptors: backbone, pooling, neck."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,7 +38,7 @@ class GeM(nn.Module):
 
 
 class DescriptorModel(nn.Module):
-    """Pictures (b, 3, h, w), normalised as the ImageSpec says -> unit descriptors (b, d) in float32."""
+    """Images (b, 3, h, w), normalised as the ImageSpec says -> unit descriptors (b, d) in float32."""
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
         super().__init__()
@@ -60,13 +60,13 @@ class DescriptorModel(nn.Module):
             ]
             self.neck = nn.Sequential(*layers, *([nn.PReLU()] if config.prelu else []))
 
-    def forward(self, pictures: Tensor, part: DescriptorPart = "neck") -> Tensor:
+    def forward(self, images: Tensor, part: DescriptorPart = "neck") -> Tensor:
         """Unit descriptors (b, length(part)), float32.
 
         part: what the neck gives; the pooled features before it, which keep more of what training on few landmarks
         makes the neck forget (Bordes et al., Guillotine Regularization, TMLR 2023); or both, one after the other.
         """
-        pooled = self.pooled(pictures)
+        pooled = self.pooled(images)
         with torch.autocast(pooled.device.type, enabled=False):
             if part == "pooled":
                 return F.normalize(pooled, dim=1)
@@ -75,15 +75,15 @@ class DescriptorModel(nn.Module):
                 descriptors = F.normalize(torch.cat([descriptors, F.normalize(pooled, dim=1)], dim=1), dim=1)
             return descriptors
 
-    def raw(self, pictures: Tensor) -> Tensor:
-        """What the neck gives before it is divided by its length, (b, d), float32."""
-        pooled = self.pooled(pictures)
+    def raw(self, images: Tensor) -> Tensor:
+        """Output of the neck before it is divided by its length, (b, d), float32."""
+        pooled = self.pooled(images)
         with torch.autocast(pooled.device.type, enabled=False):
             return cast(Tensor, self.neck(pooled))
 
-    def pooled(self, pictures: Tensor) -> Tensor:
-        """What the neck is given: the pooled features (b, n_features) in float32, of any length."""
-        return self._pool(self.backbone(pictures)).float()
+    def pooled(self, images: Tensor) -> Tensor:
+        """Input of the neck: the pooled features (b, n_features) in float32, of any length."""
+        return self._pool(self.backbone(images)).float()
 
     def length(self, part: DescriptorPart) -> int:
         """Numbers in a descriptor. LmrError for another part than the neck where there is none: it is the same."""
@@ -95,7 +95,7 @@ class DescriptorModel(nn.Module):
         return {"neck": self.d, "pooled": self.n_features, "both": self.d + self.n_features}[part]
 
     def require_size(self, size: int) -> None:
-        """LmrError when the network takes only pictures of another size (transformers with learned positions)."""
+        """LmrError when the network takes only images of another size (transformers with learned positions)."""
         if self.picture_size not in (None, size):
             raise LmrError(
                 f"{self.config.backbone} takes pictures of {self.picture_size} pixels here, not of {size}; "
@@ -118,7 +118,7 @@ def build_model(
     """A network with the library's weights, weights from a file, or random ones (from torch's generator).
 
     LmrError: what build_backbone and load_backbone_weights raise; cls pooling of a network without a class token;
-    pretrained weights for pictures of another size.
+    pretrained weights for images of another size.
     """
     backbone = build_backbone(
         config.backbone,
@@ -137,16 +137,16 @@ def build_model(
     return model
 
 
-def to_input(pictures: Tensor, spec: ImageSpec, device: torch.device) -> Tensor:
+def to_input(images: Tensor, spec: ImageSpec, device: torch.device) -> Tensor:
     """uint8 (b, 3, h, w) on any device -> normalised float32 on `device`, in its fast memory format."""
-    x = pictures.to(device, non_blocking=True).contiguous(memory_format=memory_format(device)).float()
+    x = images.to(device, non_blocking=True).contiguous(memory_format=memory_format(device)).float()
     mean = torch.tensor(spec.mean, device=device).view(1, 3, 1, 1) * 255
     std = torch.tensor(spec.std, device=device).view(1, 3, 1, 1) * 255
     return x.sub_(mean).div_(std)
 
 
 def mean_descriptor(describe: Callable[[Tensor], Tensor], views: Sequence[Tensor], *, flip: bool) -> Tensor:
-    """Unit mean of the descriptors (b, d) of several views of the same pictures, (b, 3, h, w) each.
+    """Unit mean of the descriptors (b, d) of several views of the same images, (b, 3, h, w) each.
 
     flip: the mirror image of each view is one too.
     """
@@ -224,7 +224,7 @@ def _why_not_weights(path: Path, error: Exception) -> str:
 
 
 def _started_from(name: str, licence: str | None, weights_path: Path | None) -> Mapping[str, str]:
-    """Where the weights of the backbone come from and on what terms, for people. licence: of the library's weights."""
+    """Origin of the backbone's weights and their terms, for people. licence: of the library's weights."""
     if weights_path is not None:
         return {"weights": f"the file {weights_path.name}", "licence": "not in the file; ask whoever published it"}
     if licence is not None:

@@ -34,7 +34,7 @@ def model_page(card: Mapping[str, Any]) -> str:
 
 
 def is_own_page(path: Path) -> bool:
-    """Whether there is no such file, or one that `model_page` made."""
+    """True if there is no such file, or one that `model_page` made."""
     try:
         with path.open("rb") as file:
             return file.read(len(_BEGINNING)) == _BEGINNING.encode()
@@ -45,7 +45,7 @@ def is_own_page(path: Path) -> bool:
 
 
 def _network(card: Mapping[str, Any]) -> list[str]:
-    """What is known of one network."""
+    """Lines on one network."""
     config, spec, made_by = card["config"], card["image_spec"], card["made_by"]
     d = config["n_dimensions"]
     return [
@@ -62,7 +62,7 @@ def _network(card: Mapping[str, Any]) -> list[str]:
 
 
 def _origin(made_by: Mapping[str, Any]) -> list[str]:
-    """Where the weights began, and on what terms."""
+    """Origin of the weights, and their terms."""
     started: Mapping[str, str] = made_by.get("started_from") or {}
     where = started.get("weights", "not recorded")
     terms = started.get("licence", "not recorded; ask whoever made them")

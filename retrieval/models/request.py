@@ -1,4 +1,4 @@
-"""What network is asked for, and how images are prepared for it: the words of embed, train, export and compare."""
+"""Requests for a network and the preparation of its images: the words of embed, train, export and compare."""
 
 import importlib.metadata
 import json
@@ -25,7 +25,7 @@ _SPEC = ImageSpec()
 
 @dataclass(frozen=True, kw_only=True)
 class PreparationRequest:
-    """How images are prepared; None = as the model says, or by default."""
+    """Preparation of images; None = as the model says, or by default."""
 
     size: int | None = option(
         None,
@@ -51,7 +51,7 @@ class PreparationRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class DescriptionRequest(PreparationRequest):
-    """How a network that is there embeds images; None = as its card says."""
+    """Way in which a network that is there embeds images; None = as its card says."""
 
     flip: bool | None = option(None, help="Average with the mirrored image.")
     scales: str | None = option(
@@ -67,7 +67,7 @@ class DescriptionRequest(PreparationRequest):
     )
 
     def description(self) -> Description:
-        """As the card of a model takes it. Raises LmrError for scales that are none."""
+        """The Description that a model's card takes. Raises LmrError for scales that are none."""
         return Description(
             self.size,
             self.fit,

@@ -23,7 +23,7 @@ class Layer:
 
 
 def summarise(network: nn.Module, size: int) -> list[Layer]:
-    """The layers in the order in which they ran on one empty picture of size x size pixels.
+    """The layers in the order in which they ran on one empty image of size x size pixels.
 
     A layer that runs several times is told once, where it ran first, with what it gave last.
     """

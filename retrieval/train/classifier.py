@@ -30,7 +30,7 @@ from retrieval.train.heads import CosineHead, LinearHead
 from retrieval.train.losses import LandmarkLoss
 
 FORMAT_VERSION = 1
-K = 10  # landmarks that are kept of each picture
+K = 10  # landmarks that are kept of each image
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,9 @@ class Classifier:
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """The most probable landmarks of the pictures that could be read.
+    """The most probable landmarks of the images that could be read.
 
-    row: (n,) of the pictures. label: (n, k) into labels, probability: (n, k), falling. doubt: (n, k), 1 - probability,
+    row: (n,) of the images. label: (n, k) into labels, probability: (n, k), falling. doubt: (n, k), 1 - probability,
     with all its digits also where the probability is nearly 1. unreadable: row -> reason.
     """
 
@@ -122,7 +122,7 @@ class OpenClassifier:
     embedder: TorchEmbedder
 
     def classify(self, source: Source, rows: Sequence[int] | LongArray, k: int = K) -> Classified:
-        """The k most probable landmarks of these pictures. Equal probabilities are ordered by lower label."""
+        """The k most probable landmarks of these images. Equal probabilities are ordered by lower label."""
         classifier, device = self.classifier, self.embedder.device
         k = min(k, len(classifier.labels))
         read: list[LongArray] = [np.zeros(0, np.int64)]
@@ -192,7 +192,7 @@ def most_probable_raw(
 
 
 class _About(TypedDict):
-    """What a classifier file says of itself."""
+    """Account that a classifier file gives of itself."""
 
     weights_sha256: str
     labels: list[str]
@@ -200,7 +200,7 @@ class _About(TypedDict):
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What the file says about itself, and its tensors."""
+    """The file's account of itself, and its tensors."""
     try:
         with utf8_path(path) as place, safe_open(place, framework="pt") as file:
             about: dict[str, Any] = json.loads(file.metadata()["lmr"])

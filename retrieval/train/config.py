@@ -20,10 +20,10 @@ MOST_CENTRES = 100  # of a landmark
 MOST_JITTER = 10  # how far a factor of brightness, contrast or saturation goes
 MOST_BALANCE = 10  # beyond it, the weights of frequent landmarks are too small for a number
 MOST_EPOCHS = 1_000_000
-MOST_AT_ONCE = 1_000_000  # pictures of a step, or of a landmark
+MOST_AT_ONCE = 1_000_000  # images of a step, or of a landmark
 MOST_PICTURES = 100_000_000  # of an epoch
 COSINE_SOFTMAX = ("arcface", "cosface", "softmax")  # a softmax over the cosines to class directions
-PAIR_LOSSES = ("contrastive", "triplet", "multi-similarity")  # of pictures against each other: without classes
+PAIR_LOSSES = ("contrastive", "triplet", "multi-similarity")  # of images against each other: without classes
 _SOFTMAXES = (*COSINE_SOFTMAX, "linear")
 _LOSSES_OF = {  # an option -> the losses that read it; the others are read by all
     "margin": ("arcface",),
@@ -179,7 +179,7 @@ class AugmentConfig:
 
     @property
     def tells_repeats_apart(self) -> bool:
-        """Whether two draws of a picture differ: one of the ranges that every draw takes a number from is open."""
+        """True if two draws of an image differ: one of the ranges that every draw takes a number from is open."""
         jitter = (self.brightness, self.contrast, self.saturation, self.hue)
         return self.min_area < 1 or any((*jitter, self.rotation, self.shift, self.zoom))
 

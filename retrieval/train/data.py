@@ -25,7 +25,7 @@ class TrainingData:
     """Images to train on.
 
     landmark: (n,) int32 into labels, -1 = non-landmark. image_id: (n,), for messages. teacher: descriptors to imitate.
-    record: of `retrieval.data.seen`, by which an evaluation on these pictures is told later; None = none is kept.
+    record: of `retrieval.data.seen`, by which an evaluation on these images is told later; None = none is kept.
     """
 
     source: Source

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """Which of how many processes this is. The one of rank 0 writes, validates and reports."""
+    """Place of this process among those that train together. The one of rank 0 writes, validates and reports."""
 
     rank: int = 0
     n: int = 1
@@ -74,7 +74,7 @@ class Processes:
         self._sum(of_all, 1 / self.n)
 
     def first_says(self, value: T) -> T:
-        """What the process of rank 0 gave; the others wait for it."""
+        """The value of the process of rank 0; the others wait for it."""
         if self.n == 1:
             return value
         holder = [value]
@@ -105,7 +105,7 @@ class Processes:
         summed = torch.split(flat * factor, [p.numel() for p in trained])
         for p, gradient in zip(trained, summed, strict=True):
             assert p.grad is not None
-            p.grad.copy_(gradient.view_as(p))  # in the parameter's layout, which fused optimisers take for granted
+            p.grad.copy_(gradient.view_as(p))  # in the parameter's layout, which fused optimizers take for granted
 
 
 def with_shared_norms(backbone: nn.Module, name: str) -> nn.Module:

@@ -13,7 +13,7 @@ from retrieval.models.network import to_input
 from retrieval.train.augment import Batch, mix
 from retrieval.train.config import TrainConfig
 from retrieval.train.data import TrainingData
-from retrieval.train.loader import feed, pictures_of
+from retrieval.train.loader import feed, images_of
 from retrieval.train.run import Run
 from retrieval.train.step import step_seed
 
@@ -33,14 +33,14 @@ class SeenImage:
 def first_batch(data: TrainingData, spec: ImageSpec, config: TrainConfig) -> Batch:
     """The batch of the first step of a training with this configuration."""
     run = Run(Path(), torch.device("cpu"), n_workers=0)
-    with closing(feed(data, pictures_of(data, spec, config), config, run)) as batches:
+    with closing(feed(data, images_of(data, spec, config), config, run)) as batches:
         batch, *_ = next(batches)
     return mix(batch, config.augment, torch.Generator().manual_seed(step_seed(config.seed, 0)))
 
 
 def as_seen(batch: Batch, spec: ImageSpec) -> UInt8Array:
     """(b, size, size, 3) the network's input, with the normalisation taken back."""
-    x = to_input(batch.pictures, spec, torch.device("cpu")).permute(0, 2, 3, 1).numpy()
+    x = to_input(batch.images, spec, torch.device("cpu")).permute(0, 2, 3, 1).numpy()
     levels = (x * np.array(spec.std, dtype=np.float32) + np.array(spec.mean, dtype=np.float32)) * 255
     pixels: UInt8Array = np.rint(levels).clip(0, 255).astype(np.uint8)
     return pixels

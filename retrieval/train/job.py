@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval.embed.job import MODEL, list_unreadable
 from retrieval.errors import DamageError, LmrError
-from retrieval.extras import install_hint
 from retrieval.files.lock import output_locks
 from retrieval.jobs import ComputingJob, WritingJob, build, option, told, words_of
 from retrieval.models.request import NetworkRequest, PreparationRequest
@@ -19,14 +18,13 @@ if TYPE_CHECKING:
 
     from retrieval.images.preprocess import ImageSpec
     from retrieval.models.network import DescriptorModel
-    from retrieval.progress import Progress
     from retrieval.train.data import TrainingData
     from retrieval.train.distributed import Processes
     from retrieval.train.first_batch import SeenImage
     from retrieval.train.loop import Stage
     from retrieval.train.lr_finder import RateTest
     from retrieval.train.record import Trained
-    from retrieval.train.run import Step, Validate
+    from retrieval.train.run import Validate
     from retrieval.train.state import TrainingState
 
     MakeValidation = Callable[["TrainJob", TrainingData, ImageSpec, torch.device, int], tuple[Validate, str]]
@@ -183,11 +181,12 @@ def _train(job: TrainJob, data: "Sequence[TrainingData]", make_validation: "Make
     from retrieval.models.device import limit_threads, resolve_device
     from retrieval.train.distributed import joined_processes
     from retrieval.train.loop import train_stages
+    from retrieval.train.run import summary_writer
     from retrieval.train.state import read_state
 
     model, spec = _make_network(job)
     if job.tensorboard:
-        _summary_writer()  # refused now, not after the first epoch
+        summary_writer()  # refused now, not after the first epoch
     limit_threads(job.threads)
     with joined_processes(resolve_device(job.device)) as processes:
         specs = [stage.preparation.adjusted(spec) for stage in job.stages]
@@ -211,11 +210,13 @@ def _make_stages(
     processes: "Processes",
     make_validation: "MakeValidation",
 ) -> "Iterator[Stage]":
+    from retrieval.train.loader import count_steps
     from retrieval.train.loop import Stage, stage_folder
-    from retrieval.train.run import Run
+    from retrieval.train.run import Run, StepTeller, epoch_teller
 
     n_workers = count_workers(job.workers, job.progress)
-    steps = _Steps(job, data)
+    configs = [stage.training for stage in job.stages]
+    steps = StepTeller(job.progress, configs, lambda: list(map(count_steps, data, configs)))
     for number, (stage, part, spec) in enumerate(zip(job.stages, data, specs, strict=True), start=1):
         validate, validation = None, None
         if job.val is not None:
@@ -228,76 +229,11 @@ def _make_stages(
             validate,
             validation,
             on_step=steps.of_stage(number),
-            on_epoch=_epoch_teller(job.progress, folder / "tensorboard" if job.tensorboard else None),
+            on_epoch=epoch_teller(job.progress, folder / "tensorboard" if job.tensorboard else None),
             progress=job.progress,
             processes=processes,
         )
         yield Stage(part, spec, stage.training, run)
-
-
-class _Steps:
-    """Tells the progress of all stages together, from the first step on that is taken."""
-
-    def __init__(self, job: TrainJob, data: "Sequence[TrainingData]") -> None:
-        self.progress, self.data = job.progress, data
-        self.configs = [stage.training for stage in job.stages]
-        self.begins: list[int] = []  # images before each stage, and in all
-        self.n_told = 0
-
-    def of_stage(self, number: int) -> "Callable[[Step], None]":
-        """What is called after each step of a stage, counted from 1."""
-        config = self.configs[number - 1]
-        stage = f"stage {number}/{len(self.configs)}, " if len(self.configs) > 1 else ""
-
-        def on_step(step: "Step") -> None:
-            if not self.begins:
-                self.begins = self._count()
-                self.progress.begin("training", self.begins[-1], "pictures")
-            n_steps = step.epoch * step.n_steps + step.step
-            n_done = self.begins[number - 1] + n_steps * config.batch_size * config.accumulate
-            self.progress.add(n_done - self.n_told)
-            self.n_told = n_done
-            self.progress.note(f"{stage}epoch {step.epoch + 1}/{config.epochs}, loss {step.loss:.3f}")
-
-        return on_step
-
-    def _count(self) -> list[int]:
-        from retrieval.train.loader import count_steps
-
-        begins = [0]
-        for data, config in zip(self.data, self.configs, strict=True):
-            n_steps = count_steps(data, config) * config.epochs
-            begins.append(begins[-1] + n_steps * config.batch_size * config.accumulate)
-        return begins
-
-
-def _epoch_teller(progress: "Progress", board: Path | None) -> Callable[[Mapping[str, float]], None]:
-    """What is called after each epoch: a line of its figures, and the same in a folder for TensorBoard.
-
-    What a run that was killed wrote there of this epoch and later ones no longer counts.
-    """
-
-    def on_epoch(row: Mapping[str, float]) -> None:
-        progress.tell("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
-        if board is None:
-            return
-        epoch = int(row["epoch"])
-        writer = _summary_writer()(str(board), purge_step=epoch)
-        for name, value in row.items():
-            if name != "epoch":
-                writer.add_scalar(name, value, epoch)
-        writer.close()
-
-    return on_epoch
-
-
-def _summary_writer() -> Any:
-    """The class that writes for TensorBoard. LmrError without its package."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise LmrError(f"`tensorboard` needs tensorboard ({error}); {install_hint('tensorboard')}") from error
-    return SummaryWriter
 
 
 def _make_way(output: Path, *, overwrite: bool) -> None:
@@ -327,7 +263,7 @@ def _require_whole(output: Path) -> None:
 
 
 def _trained(state: "TrainingState", data: "TrainingData") -> "Trained":
-    """What a finished training tells. data: of the last stage."""
+    """Outcome of a finished training. data: of the last stage."""
     from retrieval.train.record import Trained
 
     ids = data.image_id

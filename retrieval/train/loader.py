@@ -24,7 +24,7 @@ from retrieval.models.device import lacks_memory
 from retrieval.models.network import DescriptorModel
 from retrieval.parallel import Workers, start_workers, work_with
 from retrieval.progress import SILENT, Progress
-from retrieval.train.augment import Batch, Collate, TrainingPictures
+from retrieval.train.augment import Batch, Collate, TrainingImages
 from retrieval.train.config import TrainConfig
 from retrieval.train.data import TrainingData
 from retrieval.train.distributed import Processes
@@ -33,20 +33,20 @@ from retrieval.train.sampler import Sampler, training_sampler
 from retrieval.train.state import Parts, network_dtype
 from retrieval.train.step import Setting, explained_step, pooled_features
 
-Keys = list[tuple[int, int]]  # rows and seeds of the pictures of a batch
-N_AT_ONCE = 32  # pictures at most
+Keys = list[tuple[int, int]]  # rows and seeds of the images of a batch
+N_AT_ONCE = 32  # images at most
 Item = tuple[int, Tensor | str]
 
 
-class Pictures(Protocol):
-    """Gives a row's picture, which may vary with a seed, or the reason why it cannot be read."""
+class Images(Protocol):
+    """Gives a row's image, which may vary with a seed, or the reason why it cannot be read."""
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, Tensor | str]:
-        """The row, and its picture or the reason."""
+        """The row, and its image or the reason."""
 
 
 def load_batches(
-    pictures: Pictures,
+    images: Images,
     collate: Collate,
     keys: Iterable[Keys],
     n_workers: int,
@@ -59,7 +59,7 @@ def load_batches(
     n_workers: processes, 0 = this one. pin: copied in the background to memory that a GPU reads while it computes.
     LmrError: a process was killed, memory runs out.
     """
-    fixed = (pictures, collate)
+    fixed = (images, collate)
     workers = Workers(n_workers, start=None, begin=_use_one_thread, on_warning=progress.warn)
     started = start_workers(_load, fixed, workers)
     batches = work_with(started, _load, keys, fixed)
@@ -67,14 +67,14 @@ def load_batches(
         yield from batches
     elif started:
         yield from _pinned(batches)
-    else:  # not in a thread beside the network, as pictures vary by torch's one generator, which the network draws from
+    else:  # not in a thread beside the network, as images vary by torch's one generator, which the network draws from
         yield from (batch.pin_memory() for batch in batches)
 
 
-def _load(keys: Keys, fixed: tuple[Pictures, Collate]) -> Batch:
-    pictures, collate = fixed
+def _load(keys: Keys, fixed: tuple[Images, Collate]) -> Batch:
+    images, collate = fixed
     try:
-        return collate([pictures[key] for key in keys])
+        return collate([images[key] for key in keys])
     except RuntimeError as error:
         if lacks_memory(error):
             raise MemoryError from error
@@ -100,8 +100,8 @@ def _pinned(batches: Generator[Batch, None, None]) -> Generator[Batch, None, Non
             yield batch
 
 
-class PlainPictures:
-    """Pictures as they are embedded. Items as TrainingPictures has them; their seeds change nothing."""
+class PlainImages:
+    """Images as they are embedded. Items as TrainingImages has them; their seeds change nothing."""
 
     def __init__(self, source: Source, spec: ImageSpec) -> None:
         self.source, self.spec = source, spec
@@ -126,8 +126,8 @@ class FeatureRows:
         return row, self.unreadable.get(row) or torch.from_numpy(np.array(self.features[row]))
 
 
-def frozen_features(parts: Parts, setting: Setting, pictures: PlainPictures, cache: "FeatureCache") -> FeatureRows:
-    """The pooled features of all pictures, from the cache, which is filled when they are not there.
+def frozen_features(parts: Parts, setting: Setting, images: PlainImages, cache: "FeatureCache") -> FeatureRows:
+    """The pooled features of all images, from the cache, which is filled when they are not there.
 
     LmrError: it cannot be written; a process that decodes was killed.
     """
@@ -137,7 +137,7 @@ def frozen_features(parts: Parts, setting: Setting, pictures: PlainPictures, cac
         for old in cache.folder.glob("features-*"):
             old.unlink()
         with replacing(path) as file:
-            unreadable = _write_features(file, parts, setting, _all_batches(pictures, cache, setting), cache.n)
+            unreadable = _write_features(file, parts, setting, _all_batches(images, cache, setting), cache.n)
             write_bytes(reasons, json.dumps(unreadable).encode())
     setting.processes.first_says(None)
     remedy = "remove it and run the same lmr train again"
@@ -146,7 +146,7 @@ def frozen_features(parts: Parts, setting: Setting, pictures: PlainPictures, cac
 
 @dataclass(frozen=True, slots=True)
 class FeatureCache:
-    """Where features are kept, and of what: digest and number of the pictures.
+    """Place of features that are kept. digest, n: of the images that they are of.
 
     n_workers: that decode them. progress: warned when fewer can be started.
     """
@@ -159,7 +159,7 @@ class FeatureCache:
 
 
 def _fingerprint(model: DescriptorModel, setting: Setting, digest: str) -> str:
-    """Of all that the features depend on."""
+    """sha256 (hex) of all that the features depend on."""
     facts = [model.config.to_json(), setting.spec.to_json(), digest, str(network_dtype(setting.config, setting.device))]
     known = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in model.state_dict().items():
@@ -168,13 +168,13 @@ def _fingerprint(model: DescriptorModel, setting: Setting, digest: str) -> str:
     return known.hexdigest()
 
 
-def _all_batches(pictures: PlainPictures, cache: FeatureCache, setting: Setting) -> Iterator[tuple[range, Batch]]:
+def _all_batches(images: PlainImages, cache: FeatureCache, setting: Setting) -> Iterator[tuple[range, Batch]]:
     step = min(N_AT_ONCE, setting.config.batch_size)
     rows = [range(i, min(i + step, cache.n)) for i in range(0, cache.n, step)]
     keys = [[(row, 0) for row in some] for some in rows]
     collate = Collate(np.zeros(cache.n, np.int32))
     with closing(
-        load_batches(pictures, collate, keys, min(cache.n_workers, len(keys)), progress=cache.progress)
+        load_batches(images, collate, keys, min(cache.n_workers, len(keys)), progress=cache.progress)
     ) as batches:
         yield from zip(rows, batches, strict=True)
 
@@ -199,11 +199,11 @@ def _write_features(
     return unreadable
 
 
-def pictures_of(data: TrainingData, spec: ImageSpec, config: TrainConfig) -> TrainingPictures | PlainPictures:
-    """What is trained on: varied pictures, or plain ones."""
+def images_of(data: TrainingData, spec: ImageSpec, config: TrainConfig) -> TrainingImages | PlainImages:
+    """Training images: augmented, or plain."""
     if config.plain_pictures:
-        return PlainPictures(data.source, spec)
-    return TrainingPictures(data.source, spec, config.augment)
+        return PlainImages(data.source, spec)
+    return TrainingImages(data.source, spec, config.augment)
 
 
 def count_steps(data: TrainingData, config: TrainConfig) -> int:
@@ -212,17 +212,17 @@ def count_steps(data: TrainingData, config: TrainConfig) -> int:
 
 
 def feed(
-    data: TrainingData, pictures: Pictures, config: TrainConfig, run: Run, begin: tuple[int, int] = (0, 0)
+    data: TrainingData, images: Images, config: TrainConfig, run: Run, begin: tuple[int, int] = (0, 0)
 ) -> Generator[list[Batch], None, None]:
     """The batches of each step, without end. begin: epoch and step.
 
     Worker processes decode, and outlive the epochs. LmrError when one is killed.
     """
     batches = load_batches(
-        pictures,
+        images,
         Collate(data.landmark),
         _keys(training_sampler(data.landmark, config), begin, config.accumulate, run.processes),
-        0 if isinstance(pictures, FeatureRows) else min(run.n_workers, _count_batches(data, config)),
+        0 if isinstance(images, FeatureRows) else min(run.n_workers, _count_batches(data, config)),
         pin=run.device.type == "cuda",
         progress=run.progress,
     )
@@ -232,7 +232,7 @@ def feed(
 
 
 def _keys(sampler: Sampler, begin: tuple[int, int], accumulate: int, processes: Processes) -> Iterator[Keys]:
-    """Of each batch the rows and seeds of this process' pictures; `accumulate` batches are a step."""
+    """Rows and seeds of this process' images in each batch; `accumulate` batches are a step."""
     for epoch in count(begin[0]):
         plan = sampler.plan(epoch)
         steps = zip(plan.rows, plan.seeds, strict=True)
@@ -243,5 +243,5 @@ def _keys(sampler: Sampler, begin: tuple[int, int], accumulate: int, processes: 
 
 
 def _count_batches(data: TrainingData, config: TrainConfig) -> int:
-    """Of all epochs."""
+    """Batches of all epochs."""
     return count_steps(data, config) * config.accumulate * config.epochs

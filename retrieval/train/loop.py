@@ -1,4 +1,7 @@
-"""Training: a backbone and its neck against class directions, readable from top to bottom."""
+"""Training, top to bottom: stages, the epochs of a stage, the steps of an epoch.
+
+`job` reads what is trained on and makes the network, `step` takes a step, `state` keeps what a resumed run needs.
+"""
 
 import errno
 import hashlib
@@ -18,21 +21,83 @@ from retrieval.errors import LmrError
 from retrieval.images.preprocess import ImageSpec
 from retrieval.models.checkpoint import save_model, weights_digest
 from retrieval.models.device import keep_freed_memory
-from retrieval.models.network import DescriptorModel, to_input
-from retrieval.train.augment import Batch, TrainingPictures
+from retrieval.models.network import DescriptorModel
+from retrieval.train.augment import Batch, TrainingImages
 from retrieval.train.classifier import save_classifier
 from retrieval.train.config import TrainConfig
 from retrieval.train.data import TrainingData
-from retrieval.train.loader import FeatureCache, Pictures, count_steps, feed, frozen_features, pictures_of
+from retrieval.train.loader import FeatureCache, Images, count_steps, feed, frozen_features, images_of
 from retrieval.train.optim import freeze, is_finished, rate_share, rates, set_rates, train_mode
 from retrieval.train.run import Run, Step
 from retrieval.train.sampler import training_sampler
 from retrieval.train.state import Parts, TrainingState, make_parts, read_head, resume, save_state, take_over, write_log
-from retrieval.train.step import NotFiniteError, Setting, autocast, learn, step_seed
+from retrieval.train.step import NotFiniteError, Setting, compile_backbone, learn, step_seed
 
 STATE_EVERY_S = 600.0  # a kill costs at most this much work inside an epoch
 EPOCH_EVERY_S = 30.0  # epochs shorter than this are not all saved; a kill costs this much and one epoch
-N_NAMED = 8  # pictures of a batch that an error names
+N_NAMED = 8  # images of a batch that an error names
+
+
+# Stages
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage of training. run.folder: as of `stage_folder`."""
+
+    data: TrainingData
+    spec: ImageSpec
+    config: TrainConfig
+    run: Run
+
+
+def stage_folder(output: Path, number: int, n_stages: int) -> Path:
+    """Folder of a stage, counted from 1: the model folder itself for the last one, a folder in it for others."""
+    return output if number == n_stages else output / f"stage-{number}"
+
+
+def train_stages(model: DescriptorModel, stages: Sequence[Stage]) -> TrainingState:
+    """Trains through the stages, each beginning with the last weights of the one before; the state of the last.
+
+    The weights of the loss go along where its labels and shapes are the same. Stages that are finished only give their
+    weights, so that a run that was killed goes on where it was. LmrError: what `train` raises.
+    """
+    for stage in stages:
+        require_possible(model, stage.spec, stage.config, stage.run)
+    before: Stage | None = None
+    earlier: tuple[dict[str, Any], ...] = ()
+    state = TrainingState()
+    for stage in stages:
+        head = read_head(before.run.folder) if before is not None and before.data.labels == stage.data.labels else None
+        state = train(model, stage.data, stage.spec, stage.config, replace(stage.run, earlier=earlier, head=head))
+        made_by = {"size": stage.spec.size, **history(stage.data, stage.config, state.log)}
+        earlier += (made_by,)
+        stage.run.processes.first_says(None)  # what the first one has saved is there for all
+        before = stage
+    return state
+
+
+# One stage
+
+
+def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: TrainConfig, run: Run) -> TrainingState:
+    """Trains `model`, writing the best network to `run.folder` and the last one to `run.folder/last`.
+
+    A run that was killed goes on from its last saved step and ends with the same weights as one that was not, for the
+    same number of threads. Raises LmrError when the folder holds another run or cannot be written, images cannot be
+    read, the loss is not finite, memory or disk are full, or the configuration does not fit the network or the run.
+    """
+    training = _begin(model, data, spec, config, run)
+    state = training.state
+    if not is_finished(config, state.log):
+        with closing(feed(data, _images(training), config, run, (state.epoch, state.step))) as batches:
+            while not is_finished(config, state.log):
+                _train_epoch(training, batches)
+                _finish_epoch(training)
+    if training.parts.average is not None:
+        model.load_state_dict(training.parts.result.state_dict())
+    model.eval()
+    return state
 
 
 @dataclass(slots=True)
@@ -52,62 +117,6 @@ class _Training:
     @property
     def writes(self) -> bool:
         return self.run.processes.rank == 0
-
-
-def train(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: TrainConfig, run: Run) -> TrainingState:
-    """Trains `model`, writing the best network to `run.folder` and the last one to `run.folder/last`.
-
-    A run that was killed goes on from its last saved step and ends with the same weights as one that was not, for the
-    same number of threads. head: the state of another run's loss, to begin with its weights where they have the
-    same shapes. Raises LmrError when the folder holds another run or cannot be written, pictures cannot be read, the
-    loss is not finite, memory or disk are full, or the configuration does not fit the network or the run.
-    """
-    training = _begin(model, data, spec, config, run)
-    state = training.state
-    if not is_finished(config, state.log):
-        with closing(feed(data, _pictures(training), config, run, (state.epoch, state.step))) as batches:
-            while not is_finished(config, state.log):
-                _train_epoch(training, batches)
-                _finish_epoch(training)
-    if training.parts.average is not None:
-        model.load_state_dict(training.parts.result.state_dict())
-    model.eval()
-    return state
-
-
-def run_identity(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: TrainConfig) -> dict[str, Any]:
-    """What two runs must have in common to be one run."""
-    return {
-        "model": model.config.to_json(),
-        "picture preparation": spec.to_json(),
-        "data": data.digest,
-        "training configuration": asdict(config),
-        "teacher": data.teacher.identity if data.teacher else None,
-    }
-
-
-def history(data: TrainingData, config: TrainConfig, log: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """What a stage of training was, for the model's card. log: a row for each epoch."""
-    made_by: dict[str, Any] = {"training": asdict(config), "data": data.digest}
-    made_by |= {"n_pictures": len(data.landmark), "n_landmarks": int((data.counts > 0).sum())}
-    made_by |= {"n_non_landmarks": int((data.landmark < 0).sum()), "log": list(log)}
-    if data.teacher is not None:
-        made_by["teacher"] = data.teacher.fingerprint
-    if data.record is not None:
-        made_by["trained_on"] = dict(data.record)
-    return made_by
-
-
-def require_possible(model: DescriptorModel, spec: ImageSpec, config: TrainConfig, run: Run) -> None:
-    """LmrError when the configuration does not fit the network or the run."""
-    model.require_size(spec.size)
-    freeze(model, config.freeze)
-    if config.patience and run.validate is None:
-        raise LmrError(f"`patience` {config.patience} needs `val`, the pictures that tell a better epoch")
-    if config.augment.cutmix and run.processes.n > 1:
-        raise LmrError("`cutmix` mixes the pictures of one process; train with one, or without it")
-    if config.batch_size < run.processes.n:
-        raise LmrError(f"`batch_size` {config.batch_size} leaves some of {run.processes.n} processes without pictures")
 
 
 def _begin(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: TrainConfig, run: Run) -> _Training:
@@ -157,15 +166,15 @@ def _train_epoch(training: _Training, batches: Iterator[list[Batch]]) -> None:
         state.step += 1
         step_s = _tick(training)
         if training.writes:
-            n_pictures = sum(len(batch.labels) for batch in together) * run.processes.n
-            rate = n_pictures / max(1e-9, step_s)
+            n_images = sum(len(batch.labels) for batch in together) * run.processes.n
+            rate = n_images / max(1e-9, step_s)
             run.on_step(Step(state.epoch, state.step, training.n_steps, state.loss, rate))
             if training.clock - training.saved_at > STATE_EVERY_S:
                 _save_state(training)
 
 
 def _finish_epoch(training: _Training) -> None:
-    """Validates, writes the log, and saves what is worth it."""
+    """Validates, writes the log, and saves network and state where that is due."""
     parts, state, config, run = training.parts, training.state, training.setting.config, training.run
     state.unreadable = run.processes.join(state.unreadable)
     _require_read(state)
@@ -191,13 +200,53 @@ def _finish_epoch(training: _Training) -> None:
     run.on_epoch(state.log[-1])
 
 
-def _history(training: _Training) -> dict[str, Any]:
-    """How the network came to be, for its card. epoch: after which its weights were these, counted from 1."""
-    made_by = history(training.data, training.setting.config, training.state.log)
-    made_by["epoch"] = training.state.log[-1]["epoch"]
-    if training.run.earlier:
-        made_by["earlier_stages"] = training.run.earlier
-    return made_by
+# Before the first step
+
+
+def require_possible(model: DescriptorModel, spec: ImageSpec, config: TrainConfig, run: Run) -> None:
+    """LmrError when the configuration does not fit the network or the run."""
+    model.require_size(spec.size)
+    freeze(model, config.freeze)
+    if config.patience and run.validate is None:
+        raise LmrError(f"`patience` {config.patience} needs `val`, the pictures that tell a better epoch")
+    if config.augment.cutmix and run.processes.n > 1:
+        raise LmrError("`cutmix` mixes the pictures of one process; train with one, or without it")
+    if config.batch_size < run.processes.n:
+        raise LmrError(f"`batch_size` {config.batch_size} leaves some of {run.processes.n} processes without pictures")
+
+
+def run_identity(model: DescriptorModel, data: TrainingData, spec: ImageSpec, config: TrainConfig) -> dict[str, Any]:
+    """Facts that two runs have in common if they are one run."""
+    return {
+        "model": model.config.to_json(),
+        "picture preparation": spec.to_json(),
+        "data": data.digest,
+        "training configuration": asdict(config),
+        "teacher": data.teacher.identity if data.teacher else None,
+    }
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes the folder and tries it, before the first epoch and not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LmrError(f"{folder}: cannot be written: {error.strerror}; choose another `output`") from error
+    if not os.access(folder, os.W_OK):
+        raise LmrError(f"{folder}: cannot be written: {os.strerror(errno.EACCES)}; choose another `output`")
+
+
+def _images(training: _Training) -> Images:
+    """Training images: augmented, plain, or as the features that a frozen backbone has of them."""
+    data, setting, run = training.data, training.setting, training.run
+    images = images_of(data, setting.spec, setting.config)
+    if isinstance(images, TrainingImages) or setting.config.freeze != "all":
+        return images
+    cache = FeatureCache(run.folder, data.digest, len(data.landmark), run.n_workers, run.progress)
+    return frozen_features(training.parts, setting, images, cache)
+
+
+# After a step and an epoch
 
 
 def _tick(training: _Training) -> float:
@@ -213,14 +262,20 @@ def _save_state(training: _Training) -> None:
     training.saved_at = time.monotonic()
 
 
-def _pictures(training: _Training) -> Pictures:
-    """What is trained on: varied pictures, plain ones, or what a frozen backbone makes of those."""
-    data, setting, run = training.data, training.setting, training.run
-    pictures = pictures_of(data, setting.spec, setting.config)
-    if isinstance(pictures, TrainingPictures) or setting.config.freeze != "all":
-        return pictures
-    cache = FeatureCache(run.folder, data.digest, len(data.landmark), run.n_workers, run.progress)
-    return frozen_features(training.parts, setting, pictures, cache)
+def _is_better(state: TrainingState) -> bool:
+    """True if no epoch before had a larger GAP on the validation images; remembers the largest."""
+    better = state.log[-1]["gap"] >= state.best
+    state.best = max(state.best, state.log[-1]["gap"])
+    return better
+
+
+def _require_read(state: TrainingState) -> None:
+    """An epoch in which nothing could be learned is an error, not a model."""
+    if not state.n_losses:
+        reason = next(iter(state.unreadable.values()), "too few pictures")
+        raise LmrError(
+            f"no batch of epoch {state.epoch + 1} held two pictures that can be read ({reason}); check `images`"
+        )
 
 
 def _not_finite(training: _Training, error: NotFiniteError) -> LmrError:
@@ -236,89 +291,22 @@ def _not_finite(training: _Training, error: NotFiniteError) -> LmrError:
     )
 
 
-def _require_read(state: TrainingState) -> None:
-    """An epoch in which nothing could be learned is an error, not a model."""
-    if not state.n_losses:
-        reason = next(iter(state.unreadable.values()), "too few pictures")
-        raise LmrError(
-            f"no batch of epoch {state.epoch + 1} held two pictures that can be read ({reason}); check `images`"
-        )
+def history(data: TrainingData, config: TrainConfig, log: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """The account of a stage of training for the model's card. log: a row for each epoch."""
+    made_by: dict[str, Any] = {"training": asdict(config), "data": data.digest}
+    made_by |= {"n_pictures": len(data.landmark), "n_landmarks": int((data.counts > 0).sum())}
+    made_by |= {"n_non_landmarks": int((data.landmark < 0).sum()), "log": list(log)}
+    if data.teacher is not None:
+        made_by["teacher"] = data.teacher.fingerprint
+    if data.record is not None:
+        made_by["trained_on"] = dict(data.record)
+    return made_by
 
 
-def _is_better(state: TrainingState) -> bool:
-    """Whether no epoch before had a larger GAP on the validation pictures; remembers the largest."""
-    better = state.log[-1]["gap"] >= state.best
-    state.best = max(state.best, state.log[-1]["gap"])
-    return better
-
-
-def _make_folder(folder: Path) -> None:
-    """Found out before the first epoch, not after it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LmrError(f"{folder}: cannot be written: {error.strerror}; choose another `output`") from error
-    if not os.access(folder, os.W_OK):
-        raise LmrError(f"{folder}: cannot be written: {os.strerror(errno.EACCES)}; choose another `output`")
-
-
-def compile_backbone(model: DescriptorModel, setting: Setting) -> str | None:
-    """Compiles the backbone and tries it on an empty batch; why it cannot be, None if it can.
-
-    What cannot be compiled runs as it is: from then on nothing in this process is compiled.
-    """
-    config, side = setting.config, setting.spec.size
-    n_pictures = max(1, config.batch_size // setting.processes.n)
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    model.backbone.compile()
-    train_mode(model)
-    try:
-        with autocast(setting):
-            empty = to_input(torch.zeros(n_pictures, 3, side, side, dtype=torch.uint8), setting.spec, setting.device)
-            features = model.pooled(empty)
-        if features.requires_grad:
-            features.sum().backward()  # type: ignore[no-untyped-call]
-    except Exception as error:  # of the compiler, of the one that it calls, of the system that has none
-        torch.compiler.set_stance("force_eager")
-        return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    finally:
-        model.zero_grad(set_to_none=True)
-        for name, buffer in model.named_buffers():
-            buffer.copy_(buffers[name])
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One stage of training. run.folder: what `stage_folder` gives."""
-
-    data: TrainingData
-    spec: ImageSpec
-    config: TrainConfig
-    run: Run
-
-
-def stage_folder(output: Path, number: int, n_stages: int) -> Path:
-    """Where a stage, counted from 1, lives: the last one in the model folder itself, others in a folder in it."""
-    return output if number == n_stages else output / f"stage-{number}"
-
-
-def train_stages(model: DescriptorModel, stages: Sequence[Stage]) -> TrainingState:
-    """Trains through the stages, each beginning with the last weights of the one before; the state of the last.
-
-    The weights of the loss go along where its labels and shapes are the same. Stages that are finished only give their
-    weights, so that a run that was killed goes on where it was. LmrError: what `train` raises.
-    """
-    for stage in stages:
-        require_possible(model, stage.spec, stage.config, stage.run)
-    before: Stage | None = None
-    earlier: tuple[dict[str, Any], ...] = ()
-    state = TrainingState()
-    for stage in stages:
-        head = read_head(before.run.folder) if before is not None and before.data.labels == stage.data.labels else None
-        state = train(model, stage.data, stage.spec, stage.config, replace(stage.run, earlier=earlier, head=head))
-        made_by = {"size": stage.spec.size, **history(stage.data, stage.config, state.log)}
-        earlier += (made_by,)
-        stage.run.processes.first_says(None)  # what the first one has saved is there for all
-        before = stage
-    return state
+def _history(training: _Training) -> dict[str, Any]:
+    """The account of this stage, and of those before. epoch: after which the weights were these, counted from 1."""
+    made_by = history(training.data, training.setting.config, training.state.log)
+    made_by["epoch"] = training.state.log[-1]["epoch"]
+    if training.run.earlier:
+        made_by["earlier_stages"] = training.run.earlier
+    return made_by

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrieval.arrays import LongArray
-from retrieval.train.config import PAIR_LOSSES, LossConfig
+from retrieval.train.config import PAIR_LOSSES, DistillationConfig, LossConfig
 from retrieval.train.heads import CosineHead, LinearHead
 from retrieval.train.margins import AdaptiveArcFace, ClampedArcFace, ClassCosFace, class_margins
 from retrieval.train.partial_fc import ClassBank
@@ -33,7 +33,7 @@ MINER_EPSILON = 0.1  # Wang et al. 2019
 class LandmarkLoss(nn.Module):
     """Loss of a batch of descriptors against trainable class directions, a linear head, or each other.
 
-    Landmark pictures (label >= 0) enter the classification loss; non-landmarks (label < 0) never do: the library
+    Landmark images (label >= 0) enter the classification loss; non-landmarks (label < 0) never do: the library
     would take -1 for the last class. They enter `softplus(scale * (best cosine - negative_cosine))` instead; with a
     linear head, the cross-entropy against all classes alike; or they are a class of their own, the last one.
 
@@ -55,7 +55,7 @@ class LandmarkLoss(nn.Module):
             del self.classifier.W
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
-        """Tells the optimiser of this loss's parameters of what it cannot see: classes that are sampled."""
+        """Tells the optimizer of this loss's parameters of what it cannot see: classes that are sampled."""
         if self.bank is not None:
             self.bank.attach(optimizer)
 
@@ -157,7 +157,7 @@ def _make_classifier(config: LossConfig, d: int, counts: LongArray) -> Any:
 class PairLoss(nn.Module):
     """Contrastive, triplet or multi-similarity loss over the pairs or triplets that a miner finds.
 
-    A batch needs several pictures of a landmark. Where the miner finds nothing the loss is zero, with a gradient.
+    A batch needs several images of a landmark. Where the miner finds nothing the loss is zero, with a gradient.
     """
 
     def __init__(self, config: LossConfig) -> None:
@@ -169,7 +169,7 @@ class PairLoss(nn.Module):
     def forward(self, descriptors: Tensor, labels: Tensor) -> Tensor:
         """descriptors (b, d), labels (b,) int64 -> scalar.
 
-        A non-landmark (label < 0) is unlike every other picture: it gets a label of its own, or is left out.
+        A non-landmark (label < 0) is unlike every other image: it gets a label of its own, or is left out.
         """
         known = labels >= 0
         alone = -1 - torch.arange(len(labels), device=labels.device)
@@ -201,3 +201,47 @@ def _make_miner(config: LossConfig) -> nn.Module | None:
             margin=config.triplet_margin, type_of_triplets=config.miner, distance=CosineSimilarity()
         )
     return miner
+
+
+class Distillation(nn.Module):
+    """Loss of a batch of unit descriptors against those of a teacher; its parameters are trained with the network.
+
+    d, d_teacher: lengths of the descriptors. They may differ: cosines of pairs need no common space, and for the
+    cosine to the teacher itself a linear map leads from one to the other.
+    """
+
+    def __init__(self, config: DistillationConfig, d: int, d_teacher: int) -> None:
+        super().__init__()
+        self.config = config
+        self.project: nn.Linear | None = None
+        if config.distill_cosine:
+            self.project = nn.Linear(d, d_teacher, bias=False)
+            nn.init.orthogonal_(self.project.weight)
+
+    def forward(self, descriptors: Tensor, targets: Tensor, known: Tensor) -> Tensor:
+        """descriptors (b, d), targets (b, d_teacher) of unit length, known (b,) bool -> scalar float32.
+
+        Rows without a target do not count; without any the loss is 0, with gradients of 0.
+        """
+        with torch.autocast(descriptors.device.type, enabled=False):
+            descriptors, targets = descriptors.float()[known], targets.float()[known]
+            loss = descriptors.sum() * 0.0
+            if self.project is not None:
+                loss = loss + self.project.weight.sum() * 0.0
+                if len(descriptors):
+                    imitated = F.normalize(self.project(descriptors), dim=1)
+                    loss = loss + self.config.distill_cosine * (1 - (imitated * targets).sum(dim=1)).mean()
+            if self.config.distill_relations and len(descriptors) > 1:
+                loss = loss + self.config.distill_relations * relation_loss(descriptors, targets)
+            return loss
+
+
+def relation_loss(descriptors: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared difference of the cosines of all pairs of different images, (b, d) and (b, d_teacher) -> scalar.
+
+    Relational distillation (Park et al. 2019) with the similarity that retrieval ranks by. b >= 2.
+    """
+    n = len(descriptors)
+    difference = descriptors @ descriptors.T - targets @ targets.T
+    off_diagonal = difference[~torch.eye(n, dtype=torch.bool, device=difference.device)]
+    return off_diagonal.square().mean()

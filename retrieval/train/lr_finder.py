@@ -16,7 +16,7 @@ from retrieval.models.network import DescriptorModel
 from retrieval.train.augment import Batch
 from retrieval.train.config import TrainConfig
 from retrieval.train.data import TrainingData
-from retrieval.train.loader import feed, pictures_of
+from retrieval.train.loader import feed, images_of
 from retrieval.train.optim import set_rates, train_mode
 from retrieval.train.run import Run
 from retrieval.train.state import Parts, make_parts
@@ -54,10 +54,10 @@ def find_rate(model: DescriptorModel, data: TrainingData, spec: ImageSpec, confi
         keep_freed_memory()
     torch.manual_seed(config.seed)
     parts = make_parts(model, data.counts, config, run.device, data.teacher.d if data.teacher else 0)
-    pictures = pictures_of(data, spec, config)
+    images = images_of(data, spec, config)
     setting = Setting(spec, config, run.device, run.processes, data.teacher)
     train_mode(model)
-    with closing(feed(data, pictures, config, run)) as batches:
+    with closing(feed(data, images, config, run)) as batches:
         shares, losses = _rise(parts, itertools.islice(batches, N_STEPS), setting)
     share, loss = np.array(shares), np.array(losses)
     return RateTest(share, loss, steepest(share, loss), config.backbone_rate, config.head_rate)

@@ -1,4 +1,4 @@
-"""ArcFace and CosFace with a margin for each class, of the class's size or of the picture."""
+"""ArcFace and CosFace with a margin for each class, of the class's size or of the image."""
 
 import math
 from typing import Any
@@ -19,10 +19,10 @@ LENGTH_EPSILON = 1e-3  # added to the standard deviation, as AdaFace does
 
 
 def class_margins(counts: LongArray, config: LossConfig) -> FloatArray:
-    """(n_classes,) float64 margins in radians from the number of training pictures of each class.
+    """(n_classes,) float64 margins in radians from the number of training images of each class.
 
     By count and dynamic: m_c = low + (high - low) (t_c - min t) / (max t - min t), t_c = n_c^(-1/4); a class without
-    pictures counts as one with a single picture. Equal counts give the lower bound, dynamic ones the upper.
+    images counts as one with a single image. Equal counts give the lower bound, dynamic ones the upper.
     """
     if config.margin in ("fixed", "adaptive"):
         return np.full(len(counts), config.margin_rad)
@@ -41,7 +41,7 @@ class _ClassMargins:
     chosen: Tensor | None = None  # the classes whose directions are in W, where those are not all
 
     def compute_loss(self, embeddings: Tensor, labels: Tensor, *further: Any) -> Any:
-        """As the library's, with the margins of this batch's classes."""
+        """Loss of the library, with the margins of this batch's classes."""
         self.margin = self.margins[labels if self.chosen is None else self.chosen[labels]]
         return super().compute_loss(embeddings, labels, *further)  # type: ignore[misc]
 
@@ -69,7 +69,7 @@ class ClampedArcFace(_ClassMargins, SubCenterArcFaceLoss):  # type: ignore[misc]
         self.register_buffer("margins", torch.deg2rad(margins_deg))
 
     def get_cosine(self, embeddings: Tensor) -> Tensor:
-        """As the library's, without a maximum over one centre."""
+        """Cosines of the library, without a maximum over one centre."""
         if self.sub_centers == 1:
             return torch.as_tensor(self.distance(embeddings, self.W.t()))
         return torch.as_tensor(super().get_cosine(embeddings))
@@ -83,11 +83,11 @@ class ClampedArcFace(_ClassMargins, SubCenterArcFaceLoss):  # type: ignore[misc]
 
 
 class AdaptiveArcFace(ClampedArcFace):
-    """ArcFace whose margin adapts to each picture by the length of its features, a measure of its quality.
+    """ArcFace whose margin adapts to each image by the length of its features, a measure of its quality.
 
     With q in [-1, 1], how far that length is from the usual one, the cosine becomes cos(theta - m q) - m (q + 1):
-    ArcFace's cos(theta + m) for a poor picture, CosFace's cos(theta) - m for a usual one, and for a good one a form
-    that weighs hard pictures more (Kim et al., AdaFace, CVPR 2022, section 3). Embeddings are not unit vectors.
+    ArcFace's cos(theta + m) for a poor image, CosFace's cos(theta) - m for a usual one, and for a good one a form
+    that weighs hard images more (Kim et al., AdaFace, CVPR 2022, section 3). Embeddings are not unit vectors.
     """
 
     length_mean: Tensor
@@ -100,7 +100,7 @@ class AdaptiveArcFace(ClampedArcFace):
         self.register_buffer("length_std", torch.tensor(math.nan))
 
     def compute_loss(self, embeddings: Tensor, labels: Tensor, *further: Any) -> Any:
-        """As ArcFace's, for the quality of this batch's pictures."""
+        """Loss of ArcFace, for the quality of this batch's images."""
         lengths = embeddings.detach().norm(dim=1)
         self._follow(lengths)
         self.quality = ((lengths - self.length_mean) * LENGTH_SPREAD / (self.length_std + LENGTH_EPSILON)).clamp(-1, 1)

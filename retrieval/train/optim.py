@@ -105,14 +105,14 @@ def rate_factor(step: int, n_steps: int, warmup: float) -> float:
 
 
 def is_finished(config: TrainConfig, log: Log) -> bool:
-    """Whether all epochs are done, or `patience` of them in a row brought no larger GAP."""
+    """True if all epochs are done, or `patience` of them in a row brought no larger GAP."""
     if len(log) >= config.epochs:
         return True
     return bool(config.patience) and _n_in_vain([row["gap"] for row in log]) >= config.patience
 
 
 def _n_drops(config: TrainConfig, log: Log) -> int:
-    """How often the rates have dropped. plateau watches the GAP on the validation pictures, without them the loss."""
+    """Number of drops of the rates. plateau watches the GAP on the validation images, without them the loss."""
     if config.schedule == "step":
         return len(log) // config.rate_drop_epochs
     n_drops, since = 0, 0

@@ -1,7 +1,7 @@
 """Partial class sampling: a step takes out the directions of some classes, moves them, and puts them back.
 
 An et al., Partial FC: Training 10 Million Identities on a Single Machine, 2021. What a step computes, and what the
-optimiser reads and writes, grows with the classes taken out, not with all.
+optimizer reads and writes, grows with the classes taken out, not with all.
 """
 
 import math
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 
 class ClassBank(nn.Module):
-    """The directions of all classes and the optimiser's memory of them, at rest between two steps.
+    """The directions of all classes and the optimizer's memory of them, at rest between two steps.
 
     `take` gives those of the wanted classes and of a random share of the others; their gradient arrives in `active`,
-    the one parameter, which the optimiser given to `attach` moves and which is empty between its steps. Classes not
+    the one parameter, which the optimizer given to `attach` moves and which is empty between its steps. Classes not
     taken keep direction and memory: no momentum and no weight decay moves them. As in torch's SparseAdam, the number
     of steps that corrects Adam's bias is that of all steps. Batches whose gradients are summed share one sample.
 
@@ -36,7 +36,7 @@ class ClassBank(nn.Module):
         self.register_state_dict_pre_hook(lambda *_: self.rest())  # type: ignore[no-untyped-call]
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
-        """Lets this optimiser, which has `active` among its parameters, move what was taken."""
+        """Lets this optimizer, which has `active` among its parameters, move what was taken."""
         optimizer.register_step_pre_hook(lambda *_: self._lend_memory(optimizer))
         optimizer.register_step_post_hook(lambda *_: self._put_back(optimizer))
         self._is_attached = True
@@ -44,7 +44,7 @@ class ClassBank(nn.Module):
     def take(self, wanted: Tensor) -> Tensor:
         """(n, width) rows of `self.chosen`, a leaf whose gradient goes to `active`.
 
-        wanted: classes that must be among the chosen. ValueError when no optimiser is attached; in a backward pass that
+        wanted: classes that must be among the chosen. ValueError when no optimizer is attached; in a backward pass that
         comes after the next sample was drawn.
         """
         if not self._is_attached:
@@ -66,13 +66,13 @@ class ClassBank(nn.Module):
         self.active.data = self.rows[:0]
 
     def position(self, classes: Tensor) -> Tensor:
-        """Where among the chosen these classes are; negative ones stay as they are."""
+        """Positions of these classes among the chosen; negative ones stay as they are."""
         places = torch.full((len(self.rows),), -1, device=classes.device)
         places[self.chosen] = torch.arange(len(self.chosen), device=classes.device)
         return torch.where(classes < 0, classes, places[classes.clamp(min=0)])
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The optimiser's memory, for state_dict."""
+        """The optimizer's memory, for state_dict."""
         return {"memory": self.memory}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:

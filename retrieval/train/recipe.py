@@ -1,7 +1,7 @@
 """Recipes: whole procedures as TOML files, whose keys are the options of the commands that carry them out.
 
 A recipe has a table for each command, `[train]`, `[embed]`, `[build-index]`, `[calibrate]`; `[[stage]]` for stages of
-training; `[[member]]` for the members of an ensemble; and `[answer]`, which says how pictures are answered.
+training; `[[member]]` for the members of an ensemble; and `[answer]`, which says how images are answered.
 """
 
 import difflib
@@ -28,7 +28,7 @@ Options = Mapping[str, Mapping[str, bool]]  # table -> option -> whether it take
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """How a system answers a picture.
+    """Way in which a system answers an image.
 
     by: `index`: the calibrated vote of its neighbours; `nearest`: the nearest of them; `majority`: the plain vote of
     the nearest `neighbours`; `classifier`: the most probable class of the network's own head.
@@ -313,7 +313,7 @@ def _places(recipe: Recipe, key: str, options: Options) -> list[tuple[str, str]]
 def _without(
     recipe: Recipe, member: Mapping[str, Any], places: list[tuple[str, str]], options: Options
 ) -> dict[str, Any]:
-    """What a member sets elsewhere than in these places."""
+    """The values that a member sets elsewhere than in these places."""
     left: dict[str, Any] = {}
     for key, value in member.items():
         own = _places(recipe, key, options)
@@ -323,7 +323,7 @@ def _without(
 
 
 def _is_choice(value: list[Any], takes_many: bool) -> bool:
-    """Of an option that takes several values a list is one value, and a list of lists is a choice."""
+    """True for a list to choose from; of an option that takes several values that is a list of lists."""
     return not takes_many or all(isinstance(item, list) for item in value)
 
 

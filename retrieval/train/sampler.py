@@ -1,4 +1,4 @@
-"""Which pictures a training epoch sees, in which batches: class-balanced, seeded, the same on every machine."""
+"""Sampling of the batches of an epoch: class-balanced, seeded, the same on every machine."""
 
 from dataclasses import dataclass, replace
 
@@ -13,9 +13,9 @@ _CAP = 1  # third word of the seed of capped subsets; that of an epoch has two w
 
 @dataclass(frozen=True, slots=True)
 class EpochPlan:
-    """Batches of one epoch, all of one size; the few pictures that would fill only a part of one are left to others.
+    """Batches of one epoch, all of one size; the few images that would fill only a part of one are left to others.
 
-    rows: one int64 array of manifest rows a batch. seeds: the same shapes, a seed for each picture's augmentation;
+    rows: one int64 array of manifest rows a batch. seeds: the same shapes, a seed for each image's augmentation;
     below zero they are those of repeats that belong together (`spread_seeds`).
     """
 
@@ -30,20 +30,20 @@ class EpochPlan:
 class Sampler:
     """Draws epochs.
 
-    landmark: (n,) int32, -1 = non-landmark. rule: which pictures, and how often. epoch_size: landmark pictures in an
+    landmark: (n,) int32, -1 = non-landmark. rule: which images, and how often. epoch_size: landmark images in an
     epoch; None = as many as there are.
 
-    With `rule.cap`, a landmark with more pictures has a random subset of `cap` in all epochs, a function of the seed
+    With `rule.cap`, a landmark with more images has a random subset of `cap` in all epochs, a function of the seed
     and of `rule.member` alone (ERUS, ensembles of random under-sampling: one subset for each member).
 
-    With `rule.floor`, a landmark with n_c pictures, fewer than the floor f, is drawn f times for each epoch: every one
-    of its pictures floor(f / n_c) times, and f mod n_c of them, drawn anew in each epoch, once more (the up-sampling of
+    With `rule.floor`, a landmark with n_c images, fewer than the floor f, is drawn f times for each epoch: every one
+    of its images floor(f / n_c) times, and f mod n_c of them, drawn anew in each epoch, once more (the up-sampling of
     the CS231N report). n_c is then what the landmark has after cap and floor, in `rule.balance` too. No two appearances
-    of a picture in an epoch have the same seed, and those seeds spread their crops (`spread_seeds`).
+    of an image in an epoch have the same seed, and those seeds spread their crops (`spread_seeds`).
 
-    With `rule.per_landmark`, K, a batch is made of P landmarks with K pictures each, P the largest number for which
-    there is room. Landmarks are drawn as often as their pictures would be, floor or ceil of the expected number of
-    groups. The K pictures are different ones where the landmark has K, and all of its pictures are dealt out before
+    With `rule.per_landmark`, K, a batch is made of P landmarks with K images each, P the largest number for which
+    there is room. Landmarks are drawn as often as their images would be, floor or ceil of the expected number of
+    groups. The K images are different ones where the landmark has K, and all of its images are dealt out before
     one comes again. No landmark is in a batch twice unless it has more groups than there are batches. An LmrError if
     there is no room for two landmarks.
     """
@@ -67,7 +67,7 @@ class Sampler:
         rng = np.random.default_rng([self.seed, epoch])
         n_others = self._n_others()
         n_known = self.batch_size - n_others
-        known = self._groups(n_known, rng) if self.rule.per_landmark else self._pictures(n_known, rng)
+        known = self._groups(n_known, rng) if self.rule.per_landmark else self._images(n_known, rng)
         others = np.flatnonzero(self.landmark < 0)
         n_rounds = -(-len(known) * n_others // max(1, len(others)))
         stream = np.concatenate([rng.permutation(others) for _ in range(n_rounds)] or [others])
@@ -91,8 +91,8 @@ class Sampler:
             return 0
         return min(round(self.batch_size * self.rule.negative_share), self.batch_size - 1)
 
-    def _pictures(self, n_known: int, rng: np.random.Generator) -> LongArray:
-        """(n_batches, n_known) rows, picture by picture; of a single batch there may be fewer."""
+    def _images(self, n_known: int, rng: np.random.Generator) -> LongArray:
+        """(n_batches, n_known) rows, image by image; of a single batch there may be fewer."""
         pool = self.kept()
         if self.rule.floor:
             pool = pool[_up_to_floor(self.landmark[pool], self.rule.floor, rng)]

@@ -20,8 +20,7 @@ from retrieval.models.card import STATE_NAME as STATE_NAME
 from retrieval.models.device import DTYPES, fast_dtype, place
 from retrieval.models.network import DescriptorModel
 from retrieval.train.config import TrainConfig
-from retrieval.train.distillation import Distillation
-from retrieval.train.losses import LandmarkLoss
+from retrieval.train.losses import Distillation, LandmarkLoss
 from retrieval.train.optim import average_of, freeze, make_optimizer
 
 AVERAGED_LOSS = "module.1."  # how the names of the loss begin in the state of an average
@@ -31,7 +30,7 @@ _REMEDY = "start again with `overwrite`"
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What changes at each step and is saved with the state.
+    """Modules that change at each step and are saved with the state.
 
     average: of the weights of model and loss over the steps. distillation: from a teacher's descriptors.
     """
@@ -55,7 +54,7 @@ class Parts:
 
     @property
     def averaged_from(self) -> nn.ModuleList:
-        """What the average is of."""
+        """The modules of which the average is taken."""
         return nn.ModuleList([self.model, self.loss])
 
     @property
@@ -79,7 +78,7 @@ def make_parts(
 ) -> Parts:
     """The network on its device, and all that trains it.
 
-    counts: pictures of each class. d_teacher: length of a teacher's descriptors, 0 = there is none.
+    counts: images of each class. d_teacher: length of a teacher's descriptors, 0 = there is none.
     """
     loss = LandmarkLoss(config.loss, model.d, counts)
     place(model, device)
@@ -112,9 +111,9 @@ def network_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
 
 @dataclass(slots=True)
 class TrainingState:
-    """What besides the weights a resumed run needs.
+    """Values besides the weights that a resumed run needs.
 
-    loss_sum, n_losses: of this epoch's steps that had pictures. log: one row an epoch. unreadable: row -> reason.
+    loss_sum, n_losses: of this epoch's steps that had images. log: one row an epoch. unreadable: row -> reason.
     """
 
     epoch: int = 0
@@ -208,7 +207,7 @@ def require_state(folder: Path) -> bool:
 
 
 class _Content(TypedDict):
-    """What a state file holds."""
+    """Content of a state file."""
 
     identity: dict[str, Any]
     state: dict[str, Any]

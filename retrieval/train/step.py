@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from retrieval.images.preprocess import ImageSpec
 from retrieval.models.device import explained
-from retrieval.models.network import to_input
+from retrieval.models.network import DescriptorModel, to_input
 from retrieval.train.augment import Batch, mix
 from retrieval.train.config import TrainConfig
 from retrieval.train.distributed import Processes
+from retrieval.train.optim import train_mode
 from retrieval.train.state import Parts, network_dtype
 from retrieval.train.teacher import Teacher
 
@@ -28,7 +29,7 @@ class NotFiniteError(ArithmeticError):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a step is taken with."""
+    """Surroundings of a step: all of it but what changes."""
 
     spec: ImageSpec
     config: TrainConfig
@@ -45,8 +46,8 @@ def step_seed(seed: int, n_done: int) -> int:
 def learn(parts: Parts, batches: Sequence[Batch], setting: Setting, seed: int) -> float | None:
     """One step down the gradient of the batches as if they were one; its loss.
 
-    None, and no step, when no batch holds two pictures. seed: of what is random in network and loss. Raises
-    NotFiniteError, for loss or gradient, before a weight changes; LmrError when memory runs out, or pictures are too
+    None, and no step, when no batch holds two images. seed: of what is random in network and loss. Raises
+    NotFiniteError, for loss or gradient, before a weight changes; LmrError when memory runs out, or images are too
     small.
     """
     counts = setting.processes.totals([len(batch.labels) for batch in batches])
@@ -101,20 +102,20 @@ def batch_loss(parts: Parts, batch: Batch, setting: Setting, seed: int) -> Tenso
 
 
 def _targets(teacher: Teacher, batch: Batch) -> Tensor:
-    """(b, d + 1) what the teacher makes of the pictures, and in the last column whether it knows them."""
+    """(b, d + 1) what the teacher makes of the images, and in the last column whether it knows them."""
     found, known = teacher.targets(np.array(batch.rows, dtype=np.int64))
     return torch.from_numpy(np.concatenate([found, known[:, None].astype(np.float32)], axis=1))
 
 
 def pooled_features(parts: Parts, batch: Batch, setting: Setting) -> Tensor:
     """(b, c) float32 features before the neck, on the device; they may be in the batch already."""
-    if batch.pictures.ndim == 2:
-        return batch.pictures.to(setting.device, non_blocking=True)
-    pictures = batch.pictures
-    if not len(pictures):  # other processes have some, and wait for this one
-        pictures = torch.zeros(1, 3, setting.spec.size, setting.spec.size, dtype=torch.uint8)
+    if batch.images.ndim == 2:
+        return batch.images.to(setting.device, non_blocking=True)
+    images = batch.images
+    if not len(images):  # other processes have some, and wait for this one
+        images = torch.zeros(1, 3, setting.spec.size, setting.spec.size, dtype=torch.uint8)
     with autocast(setting):
-        features = parts.model.pooled(to_input(pictures, setting.spec, setting.device))
+        features = parts.model.pooled(to_input(images, setting.spec, setting.device))
     return features[: len(batch.labels)]
 
 
@@ -125,7 +126,7 @@ def autocast(setting: Setting) -> torch.autocast:
 
 
 def _may_scale_less(scaler: torch.amp.GradScaler) -> bool:
-    """Whether the gradient may be finite with a smaller scale, to which such a step, that is skipped, leads."""
+    """True if the gradient may be finite with a smaller scale, to which such a step, that is skipped, leads."""
     return scaler.is_enabled() and scaler.get_scale() >= 1
 
 
@@ -148,9 +149,35 @@ def _descend(parts: Parts) -> None:
 
 
 def explained_step(setting: Setting) -> AbstractContextManager[None]:
-    """LmrError for too little memory for a batch, and for pictures that are too small for the network."""
+    """LmrError for too little memory for a batch, and for images that are too small for the network."""
     remedy = (
         "lower `batch_size` (with `accumulate` as much larger a step stays the same) or `size`, "
         "and start again with `overwrite`"
     )
     return explained(setting.device, setting.config.batch_size, setting.spec.size, remedy)
+
+
+def compile_backbone(model: DescriptorModel, setting: Setting) -> str | None:
+    """Compiles the backbone and tries it on an empty batch; why it cannot be, None if it can.
+
+    What cannot be compiled runs as it is: from then on nothing in this process is compiled.
+    """
+    config, side = setting.config, setting.spec.size
+    n_images = max(1, config.batch_size // setting.processes.n)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model.backbone.compile()
+    train_mode(model)
+    try:
+        with autocast(setting):
+            empty = to_input(torch.zeros(n_images, 3, side, side, dtype=torch.uint8), setting.spec, setting.device)
+            features = model.pooled(empty)
+        if features.requires_grad:
+            features.sum().backward()  # type: ignore[no-untyped-call]
+    except Exception as error:  # of the compiler, of the one that it calls, of the system that has none
+        torch.compiler.set_stance("force_eager")
+        return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    finally:
+        model.zero_grad(set_to_none=True)
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+    return None

@@ -1,7 +1,7 @@
 """The descriptors that a network learns to imitate: stores of a larger model or an ensemble, without torch.
 
 Of the run's identity `teacher.identity` is a part, since another teacher gives other weights. The teacher describes
-whole pictures; the network learns to give the same for pictures that were cropped and changed.
+whole images; the network learns to give the same for images that were cropped and changed.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ from retrieval.errors import LmrError
 from retrieval.store.blocks import StoreBlocks, open_blocks
 from retrieval.store.info import model_difference
 
-N_NAMED = 3  # pictures that an error names
+N_NAMED = 3  # images that an error names
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Teacher:
-    """Where the descriptor of each training picture is.
+    """The stores and rows of the descriptor of each training image.
 
     stores: of one model. store: (n,) which of them holds training row i, -1 = none has a descriptor of it; row: (n,)
     int64, its row there. identity: sha256 (hex) over the model and which descriptors are whose.
@@ -40,7 +40,7 @@ class Teacher:
 
     @property
     def fingerprint(self) -> str:
-        """Of the model that made the descriptors."""
+        """Fingerprint of the model that made the descriptors."""
         return self.stores[0].info.fingerprint
 
     @property
@@ -63,10 +63,10 @@ class Teacher:
 
 
 def open_teacher(paths: Sequence[Path], image_id: ObjArray) -> Teacher:
-    """The teacher of these training pictures, found in the stores by their names.
+    """The teacher of these training images, found in the stores by their names.
 
     image_id: (n,) of the training rows; those that the teacher could not read have no target. Raises LmrError: stores
-    of different models, a picture twice, training pictures that no store lists, or none that has a descriptor.
+    of different models, an image twice, training images that no store lists, or none that has a descriptor.
     """
     stores = tuple(open_blocks(path) for path in paths)
     if not stores:

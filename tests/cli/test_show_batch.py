@@ -14,7 +14,7 @@ from retrieval.images.preprocess import ImageSpec
 from retrieval.train.config import AugmentConfig, BalanceConfig, LossConfig, TrainConfig
 from retrieval.train.data import read_training_data
 from retrieval.train.first_batch import SeenImage, as_seen, first_batch
-from retrieval.train.loader import PlainPictures
+from retrieval.train.loader import PlainImages
 from retrieval.train.loop import train
 from retrieval.train.run import Run
 from retrieval.train.sampler import training_sampler
@@ -95,10 +95,10 @@ def test_what_is_shown_is_what_the_first_step_gets(pictures, monkeypatch):
     model = build_model(ModelConfig("shufflenet_v2_x0_5", n_dimensions=8), pretrained=False, image_size=32)
     with pytest.raises(KeyboardInterrupt):
         train(model, data, spec, config, Run(Path("made"), torch.device("cpu"), n_workers=0))
-    assert torch.equal(given[0].pictures, shown.pictures)
+    assert torch.equal(given[0].images, shown.images)
     assert torch.equal(given[0].mixed[0], shown.mixed[0])
     assert given[0].mixed[1] == shown.mixed[1] < 1
-    assert (as_seen(shown, spec) == shown.pictures.permute(0, 2, 3, 1).numpy()).all()
+    assert (as_seen(shown, spec) == shown.images.permute(0, 2, 3, 1).numpy()).all()
 
 
 def test_plain_pictures_are_shown_plain_and_of_several_batches_the_first(pictures):
@@ -106,8 +106,8 @@ def test_plain_pictures_are_shown_plain_and_of_several_batches_the_first(picture
     data, spec = read_training_data(Path("train.csv"), None, None), ImageSpec(size=32)
     shown = first_batch(data, spec, config)
     assert list(shown.rows) == training_sampler(data.landmark, config).plan(0).rows[0][::2].tolist()
-    plain = PlainPictures(data.source, spec)
-    assert all(torch.equal(shown.pictures[i], plain[(row, 0)][1]) for i, row in enumerate(shown.rows))
+    plain = PlainImages(data.source, spec)
+    assert all(torch.equal(shown.images[i], plain[(row, 0)][1]) for i, row in enumerate(shown.rows))
 
 
 # The command

@@ -15,15 +15,15 @@ from retrieval.errors import LmrError
 from retrieval.images.decode import decode
 from retrieval.images.preprocess import ImageSpec
 from retrieval.models.network import to_input
-from retrieval.train.augment import Batch, Collate, TrainingPictures, mix, repeat_place
+from retrieval.train.augment import Batch, Collate, TrainingImages, mix, repeat_place
 from retrieval.train.config import AugmentConfig, LossConfig, TrainConfig
 
 STILL = AugmentConfig(min_area=1.0, flip=0, brightness=0, contrast=0, saturation=0, hue=0, greyscale=0)
 
 
-def pictures(n: int = 3, config: AugmentConfig | None = None) -> TrainingPictures:
+def pictures(n: int = 3, config: AugmentConfig | None = None) -> TrainingImages:
     source = Pictures([jpeg(i, i) for i in range(n)] + [None])
-    return TrainingPictures(source, SPEC, config or AugmentConfig())
+    return TrainingImages(source, SPEC, config or AugmentConfig())
 
 
 def picture(key: tuple[int, int], config: AugmentConfig | None = None) -> torch.Tensor:
@@ -82,7 +82,7 @@ def test_a_mirrored_picture_is_mirrored() -> None:
     gradient = Image.fromarray(np.tile(np.arange(0, 256, 16, dtype=np.uint8)[None, :, None], (16, 1, 3)))
     buffer = io.BytesIO()
     gradient.save(buffer, "PNG")
-    made = TrainingPictures(Pictures([buffer.getvalue()]), SPEC, AugmentConfig(1.0, 1.0, 0, 0, 0, 0, 0))[(0, 0)][1]
+    made = TrainingImages(Pictures([buffer.getvalue()]), SPEC, AugmentConfig(1.0, 1.0, 0, 0, 0, 0, 0))[(0, 0)][1]
     assert isinstance(made, torch.Tensor)
     rows = made[0, :, :].float()
     assert (rows.diff(dim=1) <= 0).all()
@@ -90,7 +90,7 @@ def test_a_mirrored_picture_is_mirrored() -> None:
 
 
 def test_a_picture_is_decoded_as_large_as_its_smallest_crop_needs() -> None:
-    assert TrainingPictures(Pictures([]), SPEC, AugmentConfig(min_area=0.25)).min_side == 32
+    assert TrainingImages(Pictures([]), SPEC, AugmentConfig(min_area=0.25)).min_side == 32
 
 
 def test_unreadable_pictures_are_left_out_of_the_batch() -> None:
@@ -99,12 +99,12 @@ def test_unreadable_pictures_are_left_out_of_the_batch() -> None:
     assert batch.labels.tolist() == [-1, 1]
     assert batch.labels.dtype == torch.int64
     assert batch.unreadable == {3: "picture 3 is gone"}
-    assert torch.equal(batch.pictures, torch.stack([made[(2, 0)][1], made[(1, 0)][1]]))  # type: ignore[list-item]
+    assert torch.equal(batch.images, torch.stack([made[(2, 0)][1], made[(1, 0)][1]]))  # type: ignore[list-item]
 
 
 def test_a_batch_of_unreadable_pictures_is_empty() -> None:
     batch = Collate(np.array([0], dtype=np.int32))([(0, "gone")])
-    assert len(batch.labels) == len(batch.pictures) == 0
+    assert len(batch.labels) == len(batch.images) == 0
     assert batch.unreadable == {0: "gone"}
 
 
@@ -144,7 +144,7 @@ def white(config: AugmentConfig, seed: int = 0, side: int = 64) -> torch.Tensor:
     """A white picture after it."""
     buffer = io.BytesIO()
     Image.new("RGB", (side, side), (255, 255, 255)).save(buffer, "PNG")
-    item = TrainingPictures(Pictures([buffer.getvalue()]), ImageSpec(size=side), config)[(0, seed)][1]
+    item = TrainingImages(Pictures([buffer.getvalue()]), ImageSpec(size=side), config)[(0, seed)][1]
     assert isinstance(item, torch.Tensor)
     return item
 
@@ -201,7 +201,7 @@ def test_a_pinned_batch_is_the_same_in_other_memory(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
     batch = Collate(np.zeros(3, dtype=np.int32))([pictures()[(0, 1)], pictures()[(1, 2)]])
     pinned = batch.pin_memory()
-    assert torch.equal(pinned.pictures, batch.pictures + 1)
+    assert torch.equal(pinned.images, batch.images + 1)
     assert pinned.rows == batch.rows == (0, 1)
 
 
@@ -224,7 +224,7 @@ def test_repeats_of_a_picture_differ_and_show_from_little_to_all_of_it() -> None
     buffer = io.BytesIO()
     Image.fromarray(np.dstack([2 * x + 64, 2 * y + 64, 0 * x]).astype(np.uint8)).save(buffer, "PNG")
     config = dataclasses.replace(STILL, min_area=0.2)
-    made = TrainingPictures(Pictures([buffer.getvalue()]), ImageSpec(size=64), config)
+    made = TrainingImages(Pictures([buffer.getvalue()]), ImageSpec(size=64), config)
     places, crops = [], []
     for seed in range(-1000, -984):
         item = made[(0, seed)][1]
@@ -260,16 +260,16 @@ def test_cutmix_says_whose_rectangle_is_in_a_picture_and_how_large(seed: int) ->
     others, share = made.mixed
     assert (made.rows, made.unreadable) == (given.rows, given.unreadable)
     assert torch.equal(made.labels, given.labels)
-    assert torch.equal(given.pictures, batch_of([0] * 6).pictures), "the batch that was given is as it was"
+    assert torch.equal(given.images, batch_of([0] * 6).images), "the batch that was given is as it was"
     for i, label in enumerate(given.labels.tolist()):
-        strange = made.pictures[i] != i
+        strange = made.images[i] != i
         if label < 0:
             assert not strange.any()
             assert others[i] == -1
             continue
         assert strange.float().mean().item() == pytest.approx(1 - share, abs=1e-6)
         if strange.any():
-            (donor,) = made.pictures[i][strange].unique().tolist()
+            (donor,) = made.images[i][strange].unique().tolist()
             assert donor != i
             assert given.labels[donor] == others[i] >= 0
 
@@ -284,7 +284,7 @@ def test_cutmix_is_a_function_of_its_generator_alone() -> None:
     torch.manual_seed(1)
     mix(batch_of([0, 1, 2, 3]), CUT, torch.Generator().manual_seed(5))
     assert torch.equal(torch.rand(3), expected)
-    assert torch.equal(made[0].pictures, made[1].pictures)
+    assert torch.equal(made[0].images, made[1].images)
     assert made[0].mixed is not None
     assert made[1].mixed is not None
     assert made[0].mixed[1] == made[1].mixed[1]
@@ -318,12 +318,12 @@ def test_without_cutmix_a_batch_is_left_alone_and_no_number_drawn() -> None:
             for name in ("flip", "greyscale", "blur", "jpeg", "erasing", "cutmix")
         ),
         *(({name: -0.1}, f"--{name} must be 0 to 10, got -0.1") for name in ("brightness", "contrast", "saturation")),
-        ({"contrast": math.inf}, "--contrast must be 0 to 10, got inf"),
-        ({"blur": math.nan}, "--blur is a probability, 0 to 1, got nan"),
-        ({"hue": 0.6}, "--hue is a share of the colour circle, 0 to 0.5, got 0.6"),
-        ({"rotation": 181}, "--rotation is in degrees, 0 to 180, got 181"),
-        ({"shift": 1}, "--shift must lie in [0, 1), got 1"),
-        ({"zoom": -0.5}, "--zoom must lie in [0, 1), got -0.5"),
+        ({"contrast": math.inf}, "`contrast` must be 0 to 10, got inf"),
+        ({"blur": math.nan}, "`blur` is a probability, 0 to 1, got nan"),
+        ({"hue": 0.6}, "`hue` is a share of the colour circle, 0 to 0.5, got 0.6"),
+        ({"rotation": 181}, "`rotation` is in degrees, 0 to 180, got 181"),
+        ({"shift": 1}, "`shift` must lie in [0, 1), got 1"),
+        ({"zoom": -0.5}, "`zoom` must lie in [0, 1), got -0.5"),
     ],
 )
 def test_a_strength_that_cannot_be_is_one_line(change: dict[str, float], message: str) -> None:
@@ -335,5 +335,5 @@ def test_a_strength_that_cannot_be_is_one_line(change: dict[str, float], message
 def test_cutmix_is_for_softmax() -> None:
     with pytest.raises(LmrError) as caught:
         TrainConfig(augment=CUT)
-    assert str(caught.value) == "--cutmix mixes the labels of --loss softmax or linear, got --loss arcface"
+    assert str(caught.value) == "`cutmix` mixes the labels of `loss` softmax or linear, got `loss` arcface"
     TrainConfig(augment=CUT, loss=LossConfig("softmax"))

@@ -32,5 +32,5 @@ def test_without_workers_pictures_are_varied_where_the_network_runs_and_not_besi
     monkeypatch.setattr(workers, "start_workers", lambda *_: [])  # as where no process can be started
     pictures, keys = Watched(), [[(0, 0), (1, 0)], [(2, 0)]]
     batches = list(load_batches(pictures, Collate(np.zeros(3, np.int32)), keys, n_workers, pin=True))
-    assert [batch.pictures.flatten().tolist() for batch in batches] == [[1, 1, 1, 2, 2, 2], [3, 3, 3]]
+    assert [batch.images.flatten().tolist() for batch in batches] == [[1, 1, 1, 2, 2, 2], [3, 3, 3]]
     assert pictures.threads == {threading.get_ident()}

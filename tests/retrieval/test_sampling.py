@@ -404,4 +404,4 @@ def test_or_their_pictures_are_left_out() -> None:
 def test_a_minimum_that_no_landmark_has_is_refused() -> None:
     with pytest.raises(LmrError) as caught:
         without_rare(manifest(), 4, "drop")
-    assert str(caught.value) == "x.csv: no landmark has 4 pictures; lower --min-per-landmark"
+    assert str(caught.value) == "x.csv: no landmark has 4 pictures; lower `min_per_landmark`"

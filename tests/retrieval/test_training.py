@@ -653,7 +653,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(
 
 
 def test_a_step_that_fp16_skips_leaves_sampled_classes_at_rest(tmp_path: Path) -> None:
-    from retrieval.train.augment import Collate, TrainingPictures
+    from retrieval.train.augment import Collate, TrainingImages
     from retrieval.train.state import make_parts
     from retrieval.train.step import Setting, learn
 
@@ -662,7 +662,7 @@ def test_a_step_that_fp16_skips_leaves_sampled_classes_at_rest(tmp_path: Path) -
     data = data_of()
     parts = make_parts(tiny_model(), data.counts, config, CPU)
     parts = dataclasses.replace(parts, scaler=torch.amp.GradScaler("cpu", init_scale=2.0**127))
-    pictures = TrainingPictures(data.source, SPEC, config.augment)
+    pictures = TrainingImages(data.source, SPEC, config.augment)
     batch = Collate(data.landmark)([pictures[(row, row)] for row in range(6)])
     before = [p.detach().clone() for p in parts.model.parameters()]
     for seed in range(2):
