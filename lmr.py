@@ -92,7 +92,7 @@ __all__ = [
 
 N_LANDMARKS = 5  # landmarks listed with an answer
 
-_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # of PIL pictures, kept as they are
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # of PIL images, kept as they are
 _TIFF_MODES = ("I", "F")  # which PNG cannot hold
 
 
@@ -385,7 +385,7 @@ def score(
 
 
 class Landmarks:
-    """An opened index folder with its network: ask it what pictures show."""
+    """An opened index folder with its network: ask it what images show."""
 
     def __init__(self, folder: "IndexFolder", embedder: "Embedder") -> None:
         self.folder = folder
@@ -404,13 +404,13 @@ class Landmarks:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether answers carry a confidence; `lmr calibrate` makes it so."""
+        """True where answers carry a confidence; `lmr calibrate` makes it so."""
         return self.folder.calibration is not None
 
     def embed(
         self, pictures: Sequence["Picture"], *, allow_private: bool = False
     ) -> "tuple[FloatArray, dict[int, str]]":
-        """Unit descriptors (b, d) of the readable pictures in their order, and position -> reason of the others.
+        """Unit descriptors (b, d) of the readable images in their order, and position -> reason of the others.
 
         allow_private: whether URLs may lead to loopback, private and link-local addresses.
         """
@@ -429,11 +429,11 @@ class Landmarks:
         n_landmarks: int = N_LANDMARKS,
         allow_private: bool = False,
     ) -> list[Answer]:
-        """One answer for each picture (paths, URLs, encoded bytes or PIL pictures), in their order.
+        """One answer for each image (paths, URLs, encoded bytes or PIL images), in their order.
 
-        threshold: confidence below which a picture shows no known landmark; None = the calibrated one for precision.
+        threshold: confidence below which an image shows no known landmark; None = the calibrated one for precision.
         allow_private: whether URLs may lead to loopback, private and link-local addresses.
-        Raises LmrError for a threshold on an index that is not calibrated, TypeError for what is no picture.
+        Raises LmrError for a threshold on an index that is not calibrated, TypeError for what is no image.
         """
         from index.recognition import answer
 
@@ -461,7 +461,7 @@ class Landmarks:
         return sort_into(Path(folder), answers, group_names(self.folder), mode)
 
     def _threshold(self, asked: float | None) -> tuple[float, float | None]:
-        """The ranking key from which on a picture is answered, and the confidence to show for it."""
+        """The ranking key from which on an image is answered, and the confidence to show for it."""
         from index.confidence import logit_of
         from retrieval.errors import LmrError
 
@@ -479,7 +479,7 @@ class Landmarks:
         return calibration.threshold_precision.logit, calibration.threshold_precision.confidence
 
     def _answer(self, found: "Answers", row: int, cut: float, n_landmarks: int) -> Answer:
-        """What is known of one query but its image. cut: ranking key from which on it is answered."""
+        """The answer to one query, without its image. cut: ranking key from which on it is answered."""
         votes = found.votes
         shown = range(*np.searchsorted(votes.query, [row, row + 1]))[:n_landmarks]
         landmarks = tuple(
@@ -570,15 +570,15 @@ def open_index(path: str | Path, *, device: str = "auto", threads: int | None = 
 
 
 class _Given:
-    """The pictures of one question as a source of bytes."""
+    """The images of one question as a source of bytes."""
 
     def __init__(self, pictures: Sequence["Picture"], allow_private: bool) -> None:
         _require_pictures(pictures)
         self.pictures, self.allow_private = pictures, allow_private
-        self._lock = threading.Lock()  # two threads cannot load one PIL picture
+        self._lock = threading.Lock()  # two threads cannot load one PIL image
 
     def read(self, i: int) -> bytes:
-        """Encoded picture i. Raises UnreadableError."""
+        """Encoded image i. Raises UnreadableError."""
         from retrieval.images.source import QueryPicture
 
         picture = self.pictures[i]
@@ -603,7 +603,7 @@ def _require_pictures(pictures: Sequence["Picture"]) -> None:
 
 
 def _encoded(picture: "Image") -> bytes:
-    """A PIL picture without loss and with its EXIF. Raises UnreadableError for a file that PIL cannot load."""
+    """A PIL image without loss and with its EXIF. Raises UnreadableError for a file that PIL cannot load."""
     from retrieval.errors import UnreadableError
 
     buffer = io.BytesIO()

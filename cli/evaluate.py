@@ -68,7 +68,7 @@ def command(as_json: bool, report: Path | None, **words: Any) -> None:
 
 
 def made_of(queries: Path | None, result: "EvaluationResult | None" = None) -> dict[str, Any]:
-    """What a report depends on, as far as it is known. queries: None where images of the index are left out."""
+    """The inputs of a report, as far as they are known. queries: None where images of the index are left out."""
     from index.evaluate.result import LEAVE_ONE_OUT
 
     asked = {"queries": LEAVE_ONE_OUT if queries is None else str(queries)}
@@ -78,7 +78,7 @@ def made_of(queries: Path | None, result: "EvaluationResult | None" = None) -> d
 
 
 def is_reported(report: Path, made_of: dict[str, Any]) -> bool:
-    """Whether the report and its table are there, whole and made of this. LmrError for those of something else."""
+    """True where the report and its table are there, whole and made of this. LmrError for those of something else."""
     from cli.report.evaluation import landmarks_path
     from retrieval.files.made_of import is_made_of
 

@@ -105,7 +105,7 @@ def _check_words(pictures: tuple[str, ...], is_json_and_csv: bool, values: dict[
 
 
 def _moved_already(pictures: tuple[str, ...], folder: Path, save: Path | None) -> str:
-    """What is said where earlier runs moved all these images into the folder; '' where one is left or is unknown.
+    """A line where earlier runs moved all these images into the folder; '' where one is left or is unknown.
 
     Raises LmrError where they ended before a sheet or page was saved.
     """

@@ -1,4 +1,4 @@
-"""The answer to one picture: what it says, in JSON, in a line of text, and as a small page for notebooks."""
+"""The answer to one image: what it says, in JSON, in a line of text, and as a small page for notebooks."""
 
 import base64
 import io
@@ -32,9 +32,9 @@ class LandmarkScore:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A labelled picture that voted. score: cosine in the index's space. path: where it was when it was indexed.
+    """A labelled image that voted. score: cosine in the index's space. path: where it was when it was indexed.
 
-    kept: reads the small picture of it in the index folder.
+    kept: reads its thumbnail in the index folder.
     """
 
     image_id: str
@@ -46,16 +46,16 @@ class Neighbour:
 
     @property
     def thumbnail(self) -> bytes | None:
-        """A small JPEG of the picture that the index folder keeps; None where it keeps none."""
+        """The thumbnail that the index folder keeps (a JPEG); None where it keeps none."""
         return None if self.kept is None else self.kept()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Answer:
-    """What the index says of one picture. A notebook shows it as a small page.
+    """The index's answer to one image. A notebook shows it as a small page.
 
-    landmark_id: None = no known landmark, or an unreadable picture. confidence: of the best landmark, also where it
-    is below the threshold. in_index: the image_id of the index row that is this very picture. unreadable: the reason.
+    landmark_id: None = no known landmark, or an unreadable image. confidence: of the best landmark, also where it
+    is below the threshold. in_index: the image_id of the index row that is this very image. unreadable: the reason.
     """
 
     image: str
@@ -138,7 +138,7 @@ def certainty(confidence: float | None, score: float) -> str:
 
 
 def to_html(answer: Answer) -> str:
-    """The picture, the answer and the neighbours that voted, everything escaped, pictures inside."""
+    """The image, the answer and the neighbours that voted, everything escaped, images inside."""
     cells = [_CELL.format(_picture(answer.image), f"<b>{_shown(headline(answer))}</b><br>{_shown(answer.image)}")]
     for near in answer.neighbours[:N_NEIGHBOURS]:
         name = shown_name(near.landmark_id, near.name)
@@ -154,7 +154,7 @@ def _shown(text: str) -> str:
 
 
 def _picture(path: str, kept: "Kept | None" = None) -> str:
-    """An <img> of the picture at a path, or of what the index keeps of it; '' where there is neither."""
+    """An <img> of the image at a path, or of what the index keeps of it; '' where there is neither."""
     from index.folder.thumbnails import read_shown
     from retrieval.images.decode import decode
     from retrieval.images.limits import contain

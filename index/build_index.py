@@ -70,7 +70,7 @@ def build_index(job: BuildJob) -> "BuildReport":
 
 
 def _read_inputs(job: BuildJob, model: Path) -> "BuildInputs":
-    """What the index is built from. model: folder to make, with the model as it made the stores."""
+    """Reads everything the index is built from. model: folder to make, with the model as it made the stores."""
     from index.folder.inputs import BuildInputs
     from retrieval.data.names import of_no_landmark, read_names
     from retrieval.embed.load import card_of_store, model_files

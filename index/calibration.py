@@ -1,4 +1,4 @@
-"""What a calibration is: vote, confidence and thresholds of an index, with what they are worth; and its JSON."""
+"""A calibration: vote, confidence and thresholds of an index, with what they are worth; and its JSON."""
 
 import math
 import sys
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class KindFigures:
-    """What a threshold does to one kind of query; None where the kind has no such queries."""
+    """Figures of one kind of query at a threshold; None where the kind has no such queries."""
 
     kind: str
     n_queries: int
@@ -96,7 +96,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, slots=True)
 class TradeOff:
-    """What asking for a precision costs on the held-out queries; figures as in `Threshold`."""
+    """The price of a precision on the held-out queries; figures as in `Threshold`."""
 
     asked: float
     logit: float
@@ -114,7 +114,7 @@ class TradeOff:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSettings:
-    """What a calibration is asked for. non_landmark_share: None = as among the queries."""
+    """Settings of a calibration. non_landmark_share: None = as among the queries."""
 
     precision: float = option(
         0.95,
@@ -137,8 +137,9 @@ class CalibrationSettings:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What was calibrated, on what. source: the file or store of the queries. fingerprint: of the model.
-    index_digest: of the index's rows.
+    """Queries, model and index of a calibration.
+
+    source: the file or store of the queries. fingerprint: of the model. index_digest: of the index's rows.
     """
 
     source: str
@@ -148,7 +149,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class CrossValidated:
-    """What the calibration is worth on queries that it has not seen.
+    """Cross-validated figures of a calibration, on queries that it has not seen.
 
     gap, top1: over these queries as they are; gap_at_share: for the share of non-landmarks asked for, None = as is.
     n_not_in_index: landmark queries whose landmark no index row shows; they cannot be answered rightly.
@@ -312,7 +313,7 @@ class _Reader:
 
 
 def _fits(value: Any, expected: Any) -> bool:
-    """Whether a JSON value is of this plain type: bool, int, float (finite), str, tuple[...] of one, or one or None."""
+    """True for a JSON value of this plain type: bool, int, float (finite), str, tuple[...] of one, or one or None."""
     if get_origin(expected) is tuple:
         return isinstance(value, list | tuple) and all(_fits(item, get_args(expected)[0]) for item in value)
     if isinstance(expected, UnionType):

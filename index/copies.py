@@ -12,8 +12,8 @@ from retrieval.data.near_duplicates import HashArray
 from retrieval.errors import LmrError
 from retrieval.words import agreeing, counted
 
-SAME_PICTURE = 0.999  # similarity above which two descriptors are of one picture
-# The same where the names agree too. A picture described in bfloat16 and in float32 is at 0.998 after whitening.
+SAME_PICTURE = 0.999  # similarity above which two descriptors are of one image
+# The same where the names agree too. An image embedded in bfloat16 and in float32 is at 0.998 after whitening.
 SAME_NAME_TOO = 0.99
 BLOCK_ROWS = 8192
 N_NAMED = 5  # images that an error names
@@ -24,9 +24,9 @@ MOST_SKETCHES = 50_000  # sketches kept; of more a sample
 def same_named(
     image_id: ObjArray, vectors: FloatArray, known_id: ObjArray, known_vectors: Callable[[LongArray], FloatArray]
 ) -> list[str]:
-    """Names of the pictures that are among the known ones: the same image_id, and a descriptor as of one picture.
+    """Names of the images that are among the known ones: the same image_id, and a descriptor as of one image.
 
-    The same image_id with another descriptor is another picture: folders number their pictures alike.
+    The same image_id with another descriptor is another image: folders number their images alike.
     image_id: (n,), vectors: (n, d); known_id: (k,) of the known ones, a name perhaps several times; known_vectors:
     from rows of them to their (rows, d) vectors. Vectors need not have unit length, but none is zero.
     """
@@ -65,10 +65,10 @@ def refuse_known(
 
 
 def leave_out_copies(image_id: ObjArray, nearest: FloatArray) -> tuple[BoolArray, tuple[str, ...]]:
-    """Which queries to keep, (q,) bool, and a warning that names the others: copies of pictures that the index has.
+    """The queries to keep, (q,) bool, and a warning that names the others: copies of images that the index has.
 
     nearest: (q,) each query's largest similarity to the index rows and the background, -inf where there are none.
-    A network that is trained on few landmarks makes pictures alike that are not copies, so these are left out one by
+    A network that is trained on few landmarks makes images alike that are not copies, so these are left out one by
     one, and it is an LmrError only where nothing is left.
     """
     copies: BoolArray = np.asarray(nearest > SAME_PICTURE)

@@ -146,7 +146,7 @@ def landmark_accuracies(landmark: IntArray, correct: BoolArray) -> tuple[LongArr
 
 
 def list_hits(retrieved: LongArray, relevant: BoolArray) -> BoolArray:
-    """Which places of the lists hold a true image that was not in the list before.
+    """The places of the lists that hold a true image which was not in the list before.
 
     retrieved: (q, k) image numbers, -1 = end of the list; relevant: (q, k), the image is a true one.
     A repeated image keeps its place, but is no second hit.

@@ -25,7 +25,7 @@ UNCALIBRATED_BACKGROUND_WEIGHT = 0.75
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What an index says about each query.
+    """The answers of an index to its queries.
 
     neighbours: (q, k). background: (q,) c(q), None where the index has no background. votes: flat, v of them;
     vote_logit: (v,) float64, their ranking key. landmark: (q,) int32 the best vote's, -1 where nothing was found.
@@ -162,7 +162,7 @@ def judge(
 ) -> Answers:
     """The ranking key of every vote and the best vote of every query.
 
-    background: (q,) c(q), None where the index has none. nearest: by the pictures' own descriptors, where neighbours
+    background: (q,) c(q), None where the index has none. nearest: by the images' own descriptors, where neighbours
     were found in another way.
     """
     landmark, score = best(votes, neighbours.n_queries)

@@ -27,7 +27,7 @@ N_TOLD = 5  # images that could not be moved back, named with the reason
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
-    """How many links and copies there are for the answers, and how many pictures were moved.
+    """Numbers of links and copies that there are for the answers, and of images that were moved.
 
     n_left: links that were not moved, since what they lead to would stay behind. moved: old place -> new place.
     """
@@ -39,7 +39,7 @@ class Sorted:
     moved: Mapping[str, str] = field(default_factory=dict)
 
     def follow(self, answers: "Sequence[Answer]") -> "list[Answer]":
-        """The answers with their pictures where they are after the moves."""
+        """The answers with their images where they are after the moves."""
         return [replace(answer, image=self.moved.get(answer.image, answer.image)) for answer in answers]
 
     def told(self) -> str:
@@ -50,11 +50,11 @@ class Sorted:
 
 
 def sort_into(folder: Path, answers: "Sequence[Answer]", names: Mapping[str, str], mode: Mode = "link") -> Sorted:
-    """Puts each picture into `folder/<name of its landmark>/`; without a known landmark into `_no_known_landmark`.
+    """Puts each image into `folder/<name of its landmark>/`; without a known landmark into `_no_known_landmark`.
 
-    names: of the folder for each landmark_id, as `group_names` gives them. A picture in a tar is always copied. What
-    is there already is left; two pictures of one name get a number. Moves are journalled (`retrieval.files.moves`).
-    Raises LmrError when the folder cannot be written. URLs, unreadable pictures and what an earlier run put there are
+    names: of the folder for each landmark_id, as `group_names` gives them. An image in a tar is always copied. What
+    is there already is left; two images of one name get a number. Moves are journalled (`retrieval.files.moves`).
+    Raises LmrError when the folder cannot be written. URLs, unreadable images and what an earlier run put there are
     left out.
     """
     done, moved = Counter[str](), dict[str, str]()
@@ -90,7 +90,7 @@ def group_names(index: "IndexFolder") -> dict[str, str]:
 
 
 def count_moved(images: Sequence[str], folder: Path) -> int:
-    """How many images earlier runs moved into the folder where they moved all of these, 0 where one is left or unknown.
+    """Number of images that earlier runs moved into the folder; 0 where one of these was not moved, or is unknown.
 
     images: files, folders and tars.
     """
@@ -103,7 +103,7 @@ def count_moved(images: Sequence[str], folder: Path) -> int:
 
 
 def _holds_images(place: str) -> bool:
-    """Whether this is an image or a folder with some."""
+    """True for an image, and for a folder with some."""
     try:
         return bool(list_pictures([place]))
     except LmrError:
@@ -127,7 +127,7 @@ def undo_moves(folder: Path, progress: "Progress") -> int:
 
 
 def _put(group: Path, source: Path, mode: Mode, journal: MoveJournal) -> str:
-    """What was done with one picture: link, copy, move, left or '' when it can no longer be read."""
+    """Places one image and says what was done: link, copy, move, left or '' when it can no longer be read."""
     if not source.exists() or mode == "copy":
         return "copy" if _copy(group, source) else ""
     if mode == "link":
@@ -140,12 +140,12 @@ def _put(group: Path, source: Path, mode: Mode, journal: MoveJournal) -> str:
 
 
 def _is_own_link(source: Path, folder: Path) -> bool:
-    """Whether this is a link in the folder, as where somebody sorts `photos` into `photos/sorted` again."""
+    """True for a link in the folder, as where somebody sorts `photos` into `photos/sorted` again."""
     return source.is_symlink() and Path(os.path.abspath(folder)) in source.parents
 
 
 def _link(group: Path, source: Path) -> None:
-    """A symbolic link of the picture's name, or of its name with a number where that is another picture's."""
+    """A symbolic link of the image's name, or of its name with a number where that is another image's."""
     for link in _names(group, source):
         if link.is_symlink() and Path(os.readlink(link)) == source:
             return
@@ -155,7 +155,7 @@ def _link(group: Path, source: Path) -> None:
 
 
 def _copy(group: Path, source: Path) -> bool:
-    """A copy of a picture, named like a link; False when it can no longer be read."""
+    """A copy of an image, named like a link; False when it can no longer be read."""
     try:
         content = read_picture(str(source))
     except UnreadableError:

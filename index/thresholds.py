@@ -1,4 +1,4 @@
-"""Where to stop answering: thresholds on the logit, measured on held-out queries, and the curves behind them."""
+"""Thresholds on the logit, measured on held-out queries, and the curves behind them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ N_BINS = 10  # of the reliability
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """What was answered to held-out queries.
+    """The answers to held-out queries.
 
     logit: (n,) float64, -inf = no answer. correct: (n,) bool, False for every non-landmark. known: (n,) bool, the
     query shows a landmark, whether or not the index holds it. kind: (n,) str or None. weight: how often a
@@ -54,7 +54,7 @@ class HeldOut:
 
 
 def non_landmark_weight(n_landmark_queries: int, n_non_landmarks: int, share: float) -> float:
-    """How often each non-landmark must count for them to be this share of all queries.
+    """The weight of each non-landmark at which they are this share of all queries.
 
     Raises LmrError for a share outside [0, 1), or where there are no non-landmarks to count.
     """
@@ -67,7 +67,7 @@ def non_landmark_weight(n_landmark_queries: int, n_non_landmarks: int, share: fl
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What answering down to each distinct logit gives, from the highest to the lowest; (t,) each.
+    """The figures of answering down to each distinct logit, from the highest to the lowest; (t,) each.
 
     precision: share of the answers that are right, bound: its lower bound (see `precision_bound`). expected: mean
     confidence of the answers, error: its standard error, were each right with its confidence. n_answers, n_wrong:
@@ -113,7 +113,7 @@ def precision_bound(
     *,
     times: float = 1.0,
 ) -> FloatArray:
-    """What the precision is surely not below, with 90 %, elementwise.
+    """Lower bound of the precision, at 90 %, elementwise.
 
     right: right answers of `known` answers to landmark queries, beside `false` ones to non-landmarks. times: as if
     everything had been seen this often. The bound is the one-sided 90 % one of Clopper and Pearson (1934). Where
@@ -240,7 +240,7 @@ def _rates(
 
 
 def _at_or_above(values: FloatArray, threshold: FloatArray) -> LongArray:
-    """How many values are at or above each threshold."""
+    """Number of values at or above each threshold."""
     return len(values) - np.searchsorted(np.sort(values), threshold, side="left")
 
 

@@ -1,4 +1,4 @@
-"""Whitening of descriptors: by their own spread, or learnt from how pictures of one landmark differ.
+"""Whitening of descriptors: by their own spread, or learnt from how images of one landmark differ.
 
 A power below 1 ("half" whitening at 0.5) goes part of the way; 1 is the textbook's.
 """
@@ -96,7 +96,7 @@ def fit_supervised_whitening(
     """x -> S^(-power / 2) (x - mean), then its principal components; S = covariance of matching pairs' differences.
 
     With power 1 the learnt whitening Lw of Radenovic, Tolias, Chum 2018, after Mikolajczyk and Matas.
-    vectors: (n, d). landmark: (n,), -1 = none. Two pictures of one landmark are a matching pair; every picture that
+    vectors: (n, d). landmark: (n,), -1 = none. Two images of one landmark are a matching pair; every image that
     has a partner counts as much as any other. S is shrunk towards a multiple of the identity as Ledoit and Wolf
     (2004) estimate, at least by 1 / (1 + degrees of freedom), so that few pairs do not blow up what they never saw.
     n_dimensions: as for `fit_whitening`. Raises LmrError without matching pairs that differ.
@@ -162,10 +162,10 @@ def _shrunk_within(vectors: FloatArray, landmark: IntArray) -> FloatArray:
 
 
 def _differences(vectors: FloatArray, landmark: IntArray) -> Iterator[tuple[FloatArray, int]]:
-    """Blocks of whole landmarks with two pictures or more, and how many landmarks are in each.
+    """Blocks of whole landmarks with two images or more, and how many landmarks are in each.
 
-    (rows, d) float64: each picture less its landmark's mean, times sqrt(2 n_c / (n_c - 1)). The mean of their outer
-    products is that of the differences of all matching pairs, each picture with every partner, each picture once.
+    (rows, d) float64: each image less its landmark's mean, times sqrt(2 n_c / (n_c - 1)). The mean of their outer
+    products is that of the differences of all matching pairs, each image with every partner, each image once.
     """
     order = np.argsort(landmark, kind="stable")
     order = order[landmark[order] >= 0]

@@ -1,4 +1,4 @@
-"""Answers as something to look at: a sheet as one picture, or a page with every picture and filters."""
+"""Answers as something to look at: a sheet as one image, or a page with every image and filters."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ document.querySelector("form").addEventListener("submit", event => event.prevent
 class Card:
     """An answer on the page. state: answered, rejected or unreadable. text: what is searched.
 
-    neighbours: pictures, and whether each voted for the answer.
+    neighbours: images, and whether each voted for the answer.
     """
 
     state: str
@@ -115,7 +115,7 @@ def require_writable(path: Path) -> None:
 
 
 def save_answers(path: Path, answers: "Sequence[Answer]", index: Path, made_of: Inputs | None = None) -> str:
-    """Writes a page (.html) or a sheet (a picture's suffix); returns a line that says what is on it.
+    """Writes a page (.html) or a sheet (an image's suffix); returns a line that says what is on it.
 
     made_of: what the file depends on, for the record that is kept beside it; None = no record.
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def to_text(index_path: Path, calibration: "Calibration") -> str:
-    """What was chosen and what it is worth, for people."""
+    """The calibration in lines for people: what was chosen and what it is worth."""
     rule, seen = calibration.rule, calibration.cross_validated
     lines = [
         f"{shown(index_path)}: calibrated on {counted(seen.n_queries, 'query')}, "
@@ -33,7 +33,7 @@ def to_text(index_path: Path, calibration: "Calibration") -> str:
 
 
 def trade_table(calibration: "Calibration") -> list[str]:
-    """What each precision costs: the threshold, the landmarks named, the wrong answers. No lines where not measured."""
+    """The price of each precision: threshold, landmarks named, wrong answers. No lines where not measured."""
     if not calibration.trade:
         return []
     lines = [
@@ -92,7 +92,7 @@ def _cell(value: float | None) -> str:
 
 
 def _figures(threshold: "Threshold") -> str:
-    """What held-out queries say of the answers at or above a threshold: measured, expected, sure, and what it costs."""
+    """Figures of the held-out answers at or above a threshold: measured, expected, sure, and what it costs."""
     if threshold.precision is None:
         return "no held-out query is answered"
     n, n_wrong = threshold.n_answers, threshold.n_wrong

@@ -99,7 +99,7 @@ def _confusion(folder: "IndexFolder", evaluation: "Evaluation") -> dict[str, Any
 
 
 def _trade(measured: "EvaluationResult") -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """What each precision costs: on the held-out queries of the calibration, and on these."""
+    """The price of each precision: on the held-out queries of the calibration, and on these."""
     folder = measured.folder
     if folder.calibration is None:
         return []
@@ -138,7 +138,7 @@ def _query(measured: "EvaluationResult", i: int) -> ReportPicture:
 
 
 def _row(folder: "IndexFolder", row: int, label: str, score: float | None = None) -> ReportPicture:
-    """A picture of the index."""
+    """An image of the index."""
     return ReportPicture(str(folder.rows.path[row]), label, score, folder.kept(row))
 
 

@@ -1,4 +1,4 @@
-"""The evaluation report: one HTML file with figures and pictures inside, which asks for nothing from anywhere."""
+"""The evaluation report: one HTML file with figures and images inside, which asks for nothing from anywhere."""
 
 import base64
 import os
@@ -27,9 +27,9 @@ TEMPLATE = "evaluation.html"
 
 @dataclass(frozen=True, slots=True)
 class ReportPicture:
-    """A picture to show small. path: '' = not known where. score: to the query, None for the query itself.
+    """An image to show small. path: '' = not known where. score: to the query, None for the query itself.
 
-    kept: reads what an index keeps of it, shown where the picture is not there.
+    kept: reads what an index keeps of it, shown where the image is not there.
     """
 
     path: str
@@ -40,7 +40,7 @@ class ReportPicture:
 
 @dataclass(frozen=True, slots=True)
 class ReportExample:
-    """A query and the picture of the index that won it."""
+    """A query and the image of the index that won it."""
 
     query: ReportPicture
     won: ReportPicture
@@ -69,7 +69,7 @@ class ReportError:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationReport:
-    """What a report shows.
+    """The content of a report.
 
     metrics: the JSON object of `index.evaluate.evaluation`. curves: that of `index.thresholds`, None
     where nothing was answered; without calibration it has no `confidence`. reliability, by_count: bins, as in
@@ -77,7 +77,7 @@ class EvaluationReport:
     landmarks: lines of `cli.report.evaluation.landmark_rows`, of n_landmarks; landmarks_table: name of the file
     that has all. confusion: the matrix of `index.evaluate.per_landmark` with names. leaked: queries known to the
     index. trade: a line for each precision, of the calibration's own queries and of these, as in the JSON. folder:
-    of the report, which links to pictures begin from.
+    of the report, which links to images begin from.
     """
 
     title: str
@@ -109,7 +109,7 @@ def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
     """A template of this package as HTML text; values are escaped. Raises LmrError without jinja2.
 
     filters: besides `number`, `count`, `counted`, `share`, `thumbnail` and `link`, or in their place. Among the values
-    are `folder`, where the page will be, for links to pictures; and `script`, the one script that the page may run.
+    are `folder`, where the page will be, for links to images; and `script`, the one script that the page may run.
     """
     try:
         from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -164,7 +164,7 @@ class Figure:
 
 
 def file_name(path: str) -> str:
-    """The last part of a picture's path."""
+    """The last part of an image's path."""
     return path.replace("\\", "/").rsplit("/", 1)[-1]
 
 
@@ -213,7 +213,7 @@ def figure(heading: str, about: str, drawn: Any) -> Figure:
 def file_link(path: str, folder: Path) -> str:
     """The address of a file for a link in a page of this folder; '' where there is no such file (it may be in a tar).
 
-    It is relative, so that pages and pictures can be moved together, and begins with a dot, so that a name is never
+    It is relative, so that pages and images can be moved together, and begins with a dot, so that a name is never
     taken for a scheme.
     """
     if not path or not os.path.isfile(path):
@@ -234,7 +234,7 @@ def _share(value: float | None) -> str:
 
 
 def thumbnail(picture: ReportPicture) -> str:
-    """The picture as a data: address with a small JPEG; '' when it cannot be read."""
+    """The image as a data: address with a small JPEG; '' when it cannot be read."""
     try:
         return small_picture(read_shown(picture.path, picture.kept), THUMBNAIL_PX, THUMBNAIL_QUALITY)
     except UnreadableError:
@@ -242,7 +242,7 @@ def thumbnail(picture: ReportPicture) -> str:
 
 
 def small_picture(data: bytes, side: int, quality: int) -> str:
-    """An encoded picture as a data: address with a JPEG of at most side x side. UnreadableError with the reason."""
+    """An encoded image as a data: address with a JPEG of at most side x side. UnreadableError with the reason."""
     buffer = BytesIO()
     contain(decode(data, side), side).save(buffer, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

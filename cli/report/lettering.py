@@ -165,6 +165,6 @@ def _ascent(size: int) -> int:
 def _has_letter(font: ImageFont.FreeTypeFont, letter: str) -> bool:
     try:
         drawn, missing = font.getmask(letter), font.getmask(_NO_GLYPH)
-    except OSError:  # a font of pictures in one size only
+    except OSError:  # a font of bitmaps in one size only
         return False
     return drawn.size != missing.size or bytes(drawn) != bytes(missing)

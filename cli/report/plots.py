@@ -140,7 +140,7 @@ def plot_thresholds(curves: Mapping[str, Any], marks: Mapping[str, float]) -> "F
 
 
 def plot_accuracy_by_count(bins: Sequence[Mapping[str, Any]]) -> "Figure":
-    """Share of right answers by how many pictures of the landmark the index has.
+    """Share of right answers by how many images of the landmark the index has.
 
     bins: `first`, `last` (None = and more), `n_queries`, `top1`.
     """

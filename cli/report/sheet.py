@@ -1,4 +1,4 @@
-"""A contact sheet: each query picture beside the neighbours that voted, as one picture file."""
+"""A contact sheet: each query image beside the neighbours that voted, as one image file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,9 +32,9 @@ VOTED, OTHER = (0, 114, 178), (150, 150, 150)  # blue and grey differ for every 
 
 @dataclass(frozen=True, slots=True)
 class SheetNeighbour:
-    """A labelled picture beside the query. picture: its path, '' or None = not known where.
+    """A labelled image beside the query. picture: its path, '' or None = not known where.
 
-    kept: reads what the index keeps of it, shown where the picture is not there.
+    kept: reads what the index keeps of it, shown where the image is not there.
     """
 
     picture: str | None
@@ -61,7 +61,7 @@ class SheetEntry:
 def sheet_bytes(path: Path, entries: Sequence[SheetEntry]) -> bytes:
     """The sheet in the format of the path's suffix; after MAX_ROWS entries it only counts.
 
-    A picture that cannot be read becomes a grey tile that says so. Raises LmrError for a suffix that Pillow cannot
+    An image that cannot be read becomes a grey tile that says so. Raises LmrError for a suffix that Pillow cannot
     write, or no entries.
     """
     sheet_format(path)
@@ -95,7 +95,7 @@ def sheet_format(path: Path) -> str:
 
 
 def draw_sheet(entries: Sequence[SheetEntry]) -> Image.Image:
-    """The sheet as an RGB picture."""
+    """The sheet as an RGB image."""
     shown = entries[:MAX_ROWS]
     n_beside = max(len(entry.neighbours) for entry in shown)
     row_px = QUERY_PX + TEXT_PX + GAP_PX
@@ -159,7 +159,7 @@ def _mark(sheet: Image.Image, centre: tuple[int, int], voted: bool) -> None:
 
 
 def _tile(picture: str | None, side: int, kept: "Kept | None" = None) -> Image.Image:
-    """The whole picture in a square, or a grey square that says why not."""
+    """The whole image in a square, or a grey square that says why not."""
     tile = Image.new("RGB", (side, side), EMPTY)
     try:
         fitted = contain(decode(_read(picture, kept), side), side)

@@ -54,7 +54,7 @@ def calibrate_folder(
 def calibration_of(
     folder: IndexFolder, store: Descriptors, queries: Queries, settings: CalibrationSettings
 ) -> Calibration:
-    """What the queries that have a descriptor teach about the folder; the same for the same queries.
+    """The calibration of a folder by those queries that have a descriptor; the same for the same queries.
 
     queries: of the rows of `store`. Raises LmrError: another model, no landmark query, no descriptor, queries that
     are also in the index or its background.
@@ -111,7 +111,7 @@ def held_out_queries(
 
 
 def leave_one_out_evidence(folder: IndexFolder, seed: int) -> Evidence:
-    """Leave-one-out over the folder, where it says what the vote does to pictures that are new."""
+    """Leave-one-out over the folder, where it says what the vote does to images that are new."""
     if len(folder.rows) == 1:
         return Evidence(None, "since the index has one picture")
     if not folder.refinement.is_off:
@@ -131,7 +131,7 @@ def leave_one_out_evidence(folder: IndexFolder, seed: int) -> Evidence:
 def left_out_queries(folder: IndexFolder, k: int, n_most: int, seed: int) -> CalibrationQueries:
     """The same questions as queries that rules of the vote can be judged by, with k neighbours each.
 
-    n_most: rows, and as many background pictures, that are drawn where there are more. The folder borrows nothing.
+    n_most: rows, and as many background images, that are drawn where there are more. The folder borrows nothing.
     """
     rows, rng = folder.rows, np.random.default_rng(seed)
     vectors, similarity = asked_rows(folder)
@@ -221,7 +221,7 @@ def _before_after(queries: CalibrationQueries, default: Answered, chosen: Answer
 
 
 def _warnings(figures: CrossValidated, at_precision: Threshold, precision: float) -> tuple[str, ...]:
-    """What a reader of the calibration must know, a line each."""
+    """Warnings for a reader of the calibration, a line each."""
     warnings = []
     if figures.n_queries < FEW_QUERIES:
         warnings.append(
@@ -241,7 +241,7 @@ def _warnings(figures: CrossValidated, at_precision: Threshold, precision: float
 
 
 def _not_sure(at: Threshold, precision: float) -> str:
-    """What a threshold rests on that is not sure to reach its precision, and what would make it sure."""
+    """A warning of a threshold that is not sure to reach its precision, and what would make it sure."""
     what = f"a precision of {precision:g}, as asked, is not sure from a confidence of {at.confidence:.3f} on"
     if at.expected_precision is None:
         return f"{what}: no held-out query is answered with such confidence; ask for less or add queries"

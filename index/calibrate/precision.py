@@ -81,7 +81,7 @@ def _last_at(found: Sweep, logit: float) -> int:
 
 
 def _n_more_queries(held: HeldOut, found: Sweep, i: int, precision: float) -> int | None:
-    """How many more queries like these would make the precision sure at place i, were it the one that is expected.
+    """Number of further queries that would make the precision sure at place i, were it the one that is expected.
 
     None where it would not be at a thousand times as many, or where nothing is answered.
     """

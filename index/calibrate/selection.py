@@ -1,4 +1,4 @@
-"""Which rule of the vote does best, and whether it does so by more than chance."""
+"""Selects the rule of the vote that does best, where it does so by more than chance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

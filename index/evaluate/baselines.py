@@ -1,4 +1,4 @@
-"""What simpler systems reach on the same queries: the figures that an index has to beat."""
+"""Baselines: simpler systems on the same queries, whose figures an index has to beat."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ NEAREST_TAU = 1e-6  # a soft maximum this narrow is the maximum
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """How well votes answer: GAP and the shares of landmark queries with a right landmark in the k best."""
+    """Accuracy of votes: GAP and the shares of landmark queries with a right landmark in the k best."""
 
     gap: float
     top1: float
@@ -68,7 +68,7 @@ def random_votes(query: LongArray, n_queries: int, n_landmarks: int) -> tuple[Vo
 
 
 def frequent_votes(query: LongArray, counts: LongArray) -> Votes:
-    """The landmarks with the most pictures, the same for each of these queries. counts: (n_landmarks,)."""
+    """The landmarks with the most images, the same for each of these queries. counts: (n_landmarks,)."""
     width = min(max(TOP), len(counts))
     return _as_votes(query, np.tile(np.argsort(-counts, kind="stable")[:width], (len(query), 1)))
 

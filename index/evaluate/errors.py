@@ -1,4 +1,4 @@
-"""Where the answers are wrong: confused landmarks, accuracy by number of pictures, the most confident errors."""
+"""Errors: confused landmarks, accuracy by number of images, the most confident errors."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ N_CONFUSIONS = 20
 N_ERRORS = 24  # a gallery of two screens
 N_SHOWN = 8  # neighbours beside each error
 N_EXAMPLES = 3  # queries shown of each confused pair
-COUNT_EDGES = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # pictures of a landmark in the index, first number of each bin
+COUNT_EDGES = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # images of a landmark in the index, first number of each bin
 
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """How many queries that show `true` were answered with `predicted`.
+    """Number of queries that show `true` and were answered with `predicted`.
 
     examples: numbers of the most confident of these queries, each with the nearest row of the landmark that won.
     """
@@ -30,7 +30,7 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class CountBin:
-    """Share of right answers to queries whose landmark has `first` to `last` pictures in the index; None = more."""
+    """Share of right answers to queries whose landmark has `first` to `last` images in the index; None = more."""
 
     first: int
     last: int | None
@@ -58,7 +58,7 @@ class ConfidentError:
 
 @dataclass(frozen=True, slots=True)
 class Mistakes:
-    """What an evaluation shows a person; each list is ordered, the most telling first."""
+    """The errors of an evaluation, for people; each list is ordered, the most telling first."""
 
     confusions: tuple[Confusion, ...]
     by_count: tuple[CountBin, ...]
@@ -86,7 +86,7 @@ class Judged:
 
 
 def find_mistakes(judged: Judged) -> Mistakes:
-    """The most confused pairs, accuracy by number of pictures, and the most confident errors."""
+    """The most confused pairs, accuracy by number of images, and the most confident errors."""
     return Mistakes(_confusions(judged), _by_count(judged), _confident_errors(judged))
 
 

@@ -31,7 +31,7 @@ from retrieval.arrays import BoolArray, LongArray, ObjArray
 
 @dataclass(frozen=True, slots=True)
 class AtThreshold:
-    """What answering at or above one threshold gives.
+    """Figures of answering at or above one threshold.
 
     threshold: confidence. precision: right answers of all answers, NaN without answers. recall: right answers of
     all landmark queries. false_answer_rate: share of non-landmarks that were answered, per kind and `all`.
@@ -45,7 +45,7 @@ class AtThreshold:
 
 @dataclass(frozen=True, slots=True)
 class AskedHere:
-    """What the calibrated threshold of one precision gives on these queries.
+    """Figures of the calibrated threshold of one precision on these queries.
 
     asked: the precision. threshold: confidence. named: share of landmark queries answered, rightly or not.
     n_answers, n_wrong: of all queries. precision: right answers of all answers, NaN without answers.

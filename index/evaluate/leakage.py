@@ -1,4 +1,4 @@
-"""Queries that an index knows too well for its answers to them to count as those to new pictures."""
+"""Leakage: queries that an index knows too well for its answers to them to count as those to new images."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,25 +22,25 @@ from retrieval.parallel import run_tasks
 from retrieval.progress import SILENT, Progress
 from retrieval.store.store import Descriptors
 
-# Similarity in the index's space from which on two pictures are looked at: of 80 photographs, 95 in 100 copies of half
+# Similarity in the index's space from which on two images are looked at: of 80 photographs, 95 in 100 copies of half
 # the size at JPEG quality 60 have more (EfficientNet-Lite0 untrained, half whitened), and a quarter of other queries.
 COMPARED_FROM = 0.55
 N_COMPARED = 3  # neighbours of a query
 KINDS = ("same_picture", "near_duplicate", "calibrated_on", "trained_on")
-# Of 64 bits by which the hash of a thumbnail may differ from its picture's: of 120 photographs 0 to 4, where two of
+# Of 64 bits by which the hash of a thumbnail may differ from its image's: of 120 photographs 0 to 4, where two of
 # them have 18 between them and more. Below so many pixels on the shorter side it says too little (up to 26 bits).
 _THUMBNAIL_BITS = 8
 _THUMBNAIL_PX = 64
 _PICTURES_A_TASK = 64  # fewer are done before other processes are there
-_Looked = tuple[str, int]  # the path of a picture, and the row whose thumbnail does in its place, -1 = none
+_Looked = tuple[str, int]  # the path of an image, and the row whose thumbnail does in its place, -1 = none
 
 
 @dataclass(frozen=True, slots=True)
 class Leaks:
-    """Which queries leak, (q,) bool each.
+    """Leaked queries, (q,) bool each.
 
     same_picture: by their descriptor they are rows of the index. near_duplicate: they look the same as a row that is
-    near. calibrated_on: the calibration was fitted on them. trained_on: their name and label are those of pictures
+    near. calibrated_on: the calibration was fitted on them. trained_on: their name and label are those of images
     that the network was trained on. training_unknown: it was trained, on what is not known.
     """
 
@@ -66,7 +66,7 @@ def find_leaks(
     n_workers: int = 1,
     progress: Progress = SILENT,
 ) -> Leaks:
-    """What of the queries the index, its calibration and its network know already.
+    """Finds queries that the index, its calibration or its network know already.
 
     store: of the queries; None where they are the index's own rows and background, each asked without itself.
     n_workers: processes that compare images; those that cannot be read are left out. Raises LmrError as `run_tasks`.
@@ -91,9 +91,9 @@ def trained_on_rows(folder: IndexFolder) -> tuple[BoolArray, bool]:
 
 
 def trained_on(folder: IndexFolder, image_id: ObjArray, label: Sequence[str]) -> tuple[BoolArray, bool]:
-    """Which pictures have the name and label of some that the network was trained on, (n,) bool.
+    """(n,) bool: images with the name and label of some that the network was trained on.
 
-    And whether the network was trained on pictures of which there is no record.
+    And whether the network was trained on images of which there is no record.
     """
     seen, unknown = np.zeros(len(image_id), dtype=np.bool_), False
     for made_by in _trainings(read_json(folder.path / MODEL / MODEL_CARD, "run lmr build-index again")):
@@ -110,10 +110,10 @@ def seen_names(image_id: ObjArray) -> str:
 
 
 def _calibrated_on(folder: IndexFolder, image_id: ObjArray, vectors: FloatArray) -> BoolArray:
-    """(n,) bool: the calibration was fitted on a picture of this name and descriptor, by its sketch.
+    """(n,) bool: the calibration was fitted on an image of this name and descriptor, by its sketch.
 
-    The sketch alone does not tell: a network that was trained on few landmarks makes pictures alike. Nor does the name:
-    folders number their pictures alike. vectors: in the index's space.
+    The sketch alone does not tell: a network that was trained on few landmarks makes images alike. Nor does the name:
+    folders number their images alike. vectors: in the index's space.
     """
     calibration = folder.calibration
     if calibration is None or calibration.query_names is None or calibration.query_sketches is None:
@@ -133,7 +133,7 @@ def _calibrated_on(folder: IndexFolder, image_id: ObjArray, vectors: FloatArray)
 
 
 def _trainings(card: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    """What a model's card tells of each stage of training, of all members of an ensemble; nothing if untrained."""
+    """The record in a model's card of each stage of training, of all members of an ensemble; nothing if untrained."""
     made_by = card.get("made_by") or {}
     for part in (made_by, *made_by.get("earlier_stages", ())):
         if part.get("training"):
@@ -145,7 +145,7 @@ def _trainings(card: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
 def _near_duplicates(
     folder: IndexFolder, answers: Answers, queries: Queries, asked: BoolArray, n_workers: int, progress: Progress
 ) -> BoolArray:
-    """(q,) bool: of the queries asked, those that look the same as a near row's picture."""
+    """(q,) bool: of the queries asked, those that look the same as a near row's image."""
     rows, scores = answers.neighbours.rows[:, :N_COMPARED], answers.neighbours.scores[:, :N_COMPARED]
     compared = np.argwhere((rows >= 0) & (scores >= COMPARED_FROM) & asked[:, None])
     pairs = np.stack([compared[:, 0], rows[compared[:, 0], compared[:, 1]]], axis=1)
@@ -157,10 +157,10 @@ def _near_duplicates(
 def look_the_same(
     folder: IndexFolder, path: ObjArray, pairs: LongArray, *, n_workers: int = 1, progress: Progress = SILENT
 ) -> BoolArray:
-    """(p,) bool: whether the perceptual hashes of the two pictures of a pair are those of copies.
+    """(p,) bool: whether the perceptual hashes of the two images of a pair are those of copies.
 
     path: (q,) of the queries, "" = none. pairs: (p, 2), a query and a row of the index. The thumbnails of the folder
-    rule out most; pictures that are left are read themselves, where they can be, by
+    rule out most; images that are left are read themselves, where they can be, by
     n_workers processes. False where there is neither.
     """
     thumbnail_of = {} if folder.thumbnails is None else {name: row for row, name in enumerate(folder.rows.path)}
@@ -174,7 +174,7 @@ def look_the_same(
 
 
 def _bits(hashes: dict[str, int | None], pair: tuple[str, str]) -> int:
-    """How many bits differ; more than there are where one has no hash."""
+    """Number of bits that differ; more than there are where one has no hash."""
     one, other = (hashes[path] for path in pair)
     return 65 if one is None or other is None else (one ^ other).bit_count()
 
@@ -186,7 +186,7 @@ def _hashes(
     n_workers: int,
     progress: Progress,
 ) -> dict[str, int | None]:
-    """The hash of each picture once, by its path; None where it cannot be read."""
+    """The hash of each image once, by its path; None where it cannot be read."""
     paths = list(dict.fromkeys(path for group in groups for path in group))
     asked = [(path, thumbnail_of.get(path, -1)) for path in paths]
     tasks = [asked[i : i + _PICTURES_A_TASK] for i in range(0, len(asked), _PICTURES_A_TASK)]
@@ -206,7 +206,7 @@ def _look(asked: list[_Looked], thumbnails: Thumbnails | None) -> list[int | Non
 
 def _hash(path: str, row: int, thumbnails: Thumbnails | None) -> int | None:
     from retrieval.images.decode import picture_size
-    from retrieval.images.quality import hash_picture  # scipy waits until there are pictures to compare
+    from retrieval.images.quality import hash_picture  # scipy waits until there are images to compare
 
     small = thumbnails.read(row) if thumbnails is not None and row >= 0 else None
     try:

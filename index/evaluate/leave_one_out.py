@@ -17,9 +17,9 @@ from retrieval.errors import LmrError
 
 @dataclass(frozen=True, slots=True)
 class LeaveOneOut:
-    """evaluation: of the rows, and of the background pictures as non-landmarks, each asked against the others.
+    """evaluation: of the rows, and of the background images as non-landmarks, each asked against the others.
 
-    n_single: landmark rows that are their landmark's only picture and cannot be answered rightly; evaluation counts
+    n_single: landmark rows that are their landmark's only image and cannot be answered rightly; evaluation counts
     them as wrong. Rows with a copy of themselves in the index are `evaluation.n_same_picture`: easy questions.
     """
 
@@ -30,9 +30,9 @@ class LeaveOneOut:
 
 
 def leave_one_out(folder: IndexFolder, *, seed: int = 0) -> LeaveOneOut:
-    """Asks every row and every background picture, each one without itself.
+    """Asks every row and every background image, each one without itself.
 
-    The row itself is no neighbour, its landmark counts one row less, and a background picture is not compared with
+    The row itself is no neighbour, its landmark counts one row less, and a background image is not compared with
     itself. Its share in the whitening stays: leaving that out too would mean an index per row.
     Raises LmrError for an index whose rows or answers borrow from each other: there the row would ask itself.
     """
@@ -58,12 +58,12 @@ def leave_one_out(folder: IndexFolder, *, seed: int = 0) -> LeaveOneOut:
 
 
 def asked_rows(folder: IndexFolder) -> tuple[FloatArray, FloatArray | None]:
-    """Descriptors of the rows, then of the background, and c(q) of each without the picture itself."""
+    """Descriptors of the rows, then of the background, and c(q) of each without the image itself."""
     n, background = len(folder.rows), folder.background
     rows = folder.index.vectors(np.arange(n))
     if background is None:
         return rows, None
-    # A background of one picture has nothing to compare that picture with.
+    # A background of one image has nothing to compare that image with.
     others = background.vectors if len(background) > 1 else background.vectors[:0]
     vectors = np.concatenate([rows, others])
     own_row = np.concatenate([np.full(n, -1, dtype=np.int64), np.arange(len(others))])
@@ -80,7 +80,7 @@ def without_own(neighbours: Neighbours, own_row: LongArray) -> Neighbours:
 
 
 def _queries(folder: IndexFolder, n_queries: int) -> Queries:
-    """The rows with their landmarks, then the background pictures as non-landmarks."""
+    """The rows with their landmarks, then the background images as non-landmarks."""
     rows, background = folder.rows, folder.background
     labels: list[tuple[str, ...]] = [(rows.landmarks[code],) for code in rows.landmark]
     image_id, path = list(rows.image_id), list(rows.path)

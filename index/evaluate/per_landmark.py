@@ -1,4 +1,4 @@
-"""What an evaluation says of each landmark: precision, recall, what it is confused with, and the matrix of it all."""
+"""Figures of each landmark: precision, recall, what it is confused with; and the confusion matrix."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ NO_LANDMARK = ""
 class LandmarkFigures:
     """One landmark among the queries or the answers.
 
-    n_rows: its pictures in the index. n_queries: queries that show it, n_right: those named so. n_answers: queries
+    n_rows: its images in the index. n_queries: queries that show it, n_right: those named so. n_answers: queries
     named so, rightly or not. recall, precision: None without queries or answers; with 95 % Wilson intervals.
     confused_with: the landmark that its queries are wrongly named most, '' = none; n_confused: so often.
     """
@@ -37,7 +37,7 @@ class LandmarkFigures:
 
 @dataclass(frozen=True, slots=True)
 class ConfusionMatrix:
-    """What queries show, down, and what is answered, across; '' = no landmark, `others` = those without a line.
+    """Rows: what queries show; columns: what is answered; '' = no landmark, `others` = those without a line.
 
     counts: (len(labels), len(labels)) as nested tuples. n_left_out: landmarks in `others`.
     """
@@ -48,7 +48,7 @@ class ConfusionMatrix:
 
 
 def landmark_figures(judged: Judged, answered: BoolArray) -> tuple[LandmarkFigures, ...]:
-    """Of each landmark that queries show or answers name, in the order of their names. answered: (n_queries,)."""
+    """Figures of each landmark that queries show or answers name, ordered by name. answered: (n_queries,)."""
     true, named = _pairs(judged, answered)
     n = len(judged.landmarks)
     wrong = (true >= 0) & (named >= 0) & ~judged.correct
@@ -101,7 +101,7 @@ def confusion_matrix(judged: Judged, answered: BoolArray, most: int = N_SHOWN) -
 
 
 def _most_confused(true: IntArray, named: IntArray) -> dict[int, tuple[int, int]]:
-    """Of each landmark that is named wrongly, the one that it is named most, and how often; equal ones: lower code."""
+    """For each landmark, the wrong one that it is named most, and how often; equal ones: lower code."""
     pairs, n = np.unique(np.stack([true, named], axis=1), axis=0, return_counts=True)
     first: dict[int, tuple[int, int]] = {}
     for i in np.argsort(-n, kind="stable").tolist():

@@ -23,7 +23,7 @@ from retrieval.words import agreeing, counted
 
 LEAVE_ONE_OUT = "leave-one-out"
 FEW_ROWS = 3  # times the dimensions: fewer rows than that are nearly at right angles once they are whitened
-N_NAMED = 5  # pictures that a warning names
+N_NAMED = 5  # images that a warning names
 _WITHOUT = ("gap", "top1", "top5", "top10", "n_queries", "n_landmark_queries")
 _WITHOUT_AT = ("precision_at_threshold", "recall_at_precision", "gap_interval", "top1_interval")
 
@@ -33,7 +33,7 @@ class EvaluationResult:
     """The measures of an index on queries.
 
     source: file of the queries, or `leave-one-out`. without: on the queries that do not leak, None where all do or
-    none does, or where no landmark query is left. n_single: rows that are their landmark's only picture. measured_at:
+    none does, or where no landmark query is left. n_single: rows that are their landmark's only image. measured_at:
     ISO 8601, UTC. lmr_version: of this program. inputs: digests of the queries, by what they are for people.
     """
 
@@ -51,7 +51,7 @@ class EvaluationResult:
 
     @property
     def is_left_out(self) -> bool:
-        """Whether the queries are the index's own pictures, its rows first, each left out when it is asked."""
+        """True where the queries are the index's own images, its rows first, each left out when it is asked."""
         return self.source == LEAVE_ONE_OUT
 
     def to_json(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def evaluate_store(
 
 
 def evaluate_left_out(folder: IndexFolder, *, n_workers: int = 1, progress: Progress = SILENT) -> EvaluationResult:
-    """Every row and background picture, asked against the others and measured. n_workers, progress: as `find_leaks`.
+    """Every row and background image, asked against the others and measured. n_workers, progress: as `find_leaks`.
 
     LmrError as `leave_one_out` and `find_leaks`.
     """
@@ -139,7 +139,7 @@ def _digests(queries: Queries, store: Descriptors | None) -> dict[str, str]:
 
 
 def _warnings(folder: IndexFolder, source: str, queries: Queries, leaks: Leaks, n_single: int) -> list[str]:
-    """What makes the figures too good, or too bad, a line each."""
+    """Warnings of what makes the figures too good, or too bad, a line each."""
     left_out, n = source == LEAVE_ONE_OUT, len(queries)
     what = "picture" if left_out else "query"
     said = {

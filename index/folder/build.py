@@ -35,7 +35,7 @@ from index.folder.folder import (
     replace_calibration,
     write_info,
 )
-from index.folder.inputs import BuildInputs, Pictures, gather
+from index.folder.inputs import BuildInputs, Gathered, gather
 from index.folder.rows import Background, Rows, write_background, write_rows
 from index.folder.thumbnails import write_thumbnails
 from index.rerank.expansion import augment
@@ -56,7 +56,7 @@ N_RECALL_QUERIES = 200  # rows; the standard error of the recall is then below 0
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build did: `built`, or `unchanged` where the same index was there already.
+    """The result of a build: `built`, or `unchanged` where the same index was there already.
 
     kept, lost: the calibration of the index that was replaced, where the new one answers alike, and where it does not.
     not_read: why that index or its calibration could not be read, '' where it could or none was there.
@@ -84,14 +84,14 @@ def build_folder(
 ) -> BuildReport:
     """Builds an index folder, or does nothing where the same inputs and options made the one that is there.
 
-    thumbnails: small pictures of the rows that the folder keeps, None = none; they are no part of what makes answers.
+    thumbnails: of the rows, kept in the folder, None = none; they are no part of what makes answers.
     A kill at any moment leaves the old folder or the new one; leftovers are removed by the next build.
-    Raises LmrError: stores of different models, a picture twice, no labelled row, a folder that exists and was
+    Raises LmrError: stores of different models, an image twice, no labelled row, a folder that exists and was
     made from something else (replaced with `overwrite`), a path that cannot be written.
     """
     path, options, thumbnails = Path(path), options or BuildOptions(), thumbnails or ThumbnailPlan()
-    pictures = gather(inputs)
-    digest = _inputs_digest(pictures, inputs, options)
+    gathered = gather(inputs)
+    digest = _inputs_digest(gathered, inputs, options)
     n_unreadable = sum(int((~store.done).sum()) for store in (*inputs.stores, *inputs.background))
     with output_lock(path):
         found = None if overwrite else _find_same(path, digest, thumbnails.side_px)
@@ -103,7 +103,7 @@ def build_folder(
         with replacing_folder(path) as folder:
             info = _write_folder(
                 folder,
-                pictures,
+                gathered,
                 inputs,
                 options,
                 digest=digest,
@@ -132,41 +132,41 @@ def _calibrated_before(path: Path) -> tuple[FolderInfo | None, Calibration | Non
 
 
 def _answers_alike(one: FolderInfo, other: FolderInfo) -> bool:
-    """Whether two indexes answer alike: the same descriptors, labels and options, whatever the names and places."""
+    """True where two indexes answer alike: the same descriptors, labels and options, whatever the names and places."""
     return one.inputs_digest == other.inputs_digest or one.answers_digest == other.answers_digest != ""
 
 
-def _hash_vectors(pictures: Pictures) -> "hashlib._Hash":
+def _hash_vectors(gathered: Gathered) -> "hashlib._Hash":
     """The bytes of all vectors, hashed where they lie: a copy of them may have no room in memory."""
     total = hashlib.sha256()
-    for vectors in (pictures.vectors, pictures.background):
+    for vectors in (gathered.vectors, gathered.background):
         total.update(np.ascontiguousarray(vectors).reshape(-1).data)
     return total
 
 
-def _answers_digest(pictures: Pictures, options: BuildOptions) -> str:
+def _answers_digest(gathered: Gathered, options: BuildOptions) -> str:
     """sha256 (hex) over everything that changes an answer."""
-    total = _hash_vectors(pictures)
-    rows = [pictures.landmark.tolist(), pictures.landmarks]
-    content = {"fingerprint": pictures.fingerprint, "rows": rows, "options": asdict(options)}
+    total = _hash_vectors(gathered)
+    rows = [gathered.landmark.tolist(), gathered.landmarks]
+    content = {"fingerprint": gathered.fingerprint, "rows": rows, "options": asdict(options)}
     total.update(json.dumps(content, sort_keys=True).encode())
     return total.hexdigest()
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether it is a folder that holds nothing, or its own lock alone."""
+    """True for a folder that holds nothing, or its own lock alone."""
     return path.is_dir() and all(place == lock_path(path) for place in path.iterdir())
 
 
-def _inputs_digest(pictures: Pictures, inputs: BuildInputs, options: BuildOptions) -> str:
+def _inputs_digest(gathered: Gathered, inputs: BuildInputs, options: BuildOptions) -> str:
     """sha256 (hex) over everything that shows in the folder."""
-    total = _hash_vectors(pictures)
+    total = _hash_vectors(gathered)
     content = {
         "format_version": FORMAT_VERSION,
-        "fingerprint": pictures.fingerprint,
-        "rows": [list(pictures.image_id), pictures.landmark.tolist(), pictures.landmarks, list(pictures.path)],
-        "background": list(pictures.background_id),
-        "names": [dict(pictures.names), {label: asdict(name) for label, name in inputs.names.items()}],
+        "fingerprint": gathered.fingerprint,
+        "rows": [list(gathered.image_id), gathered.landmark.tolist(), gathered.landmarks, list(gathered.path)],
+        "background": list(gathered.background_id),
+        "names": [dict(gathered.names), {label: asdict(name) for label, name in inputs.names.items()}],
         "options": asdict(options),
     }
     total.update(json.dumps(content, sort_keys=True).encode())
@@ -197,7 +197,7 @@ def _find_same(path: Path, digest: str, thumbnail_px: int) -> FolderInfo | None:
 
 def _write_folder(
     folder: Path,
-    pictures: Pictures,
+    gathered: Gathered,
     inputs: BuildInputs,
     options: BuildOptions,
     *,
@@ -208,8 +208,8 @@ def _write_folder(
 ) -> FolderInfo:
     """Writes every file into an empty folder, index.json last. digest: of the inputs."""
     _copy_model(inputs.model_path, folder / MODEL)
-    whitening = _fit(pictures, options)
-    vectors, background = pictures.vectors, pictures.background
+    whitening = _fit(gathered, options)
+    vectors, background = gathered.vectors, gathered.background
     if whitening:
         whitening.save(folder / WHITENING)
         vectors, background = whitening.apply(vectors), whitening.apply(background)
@@ -220,16 +220,16 @@ def _write_folder(
         vectors = augment(index, options.refinement.n_augment, options.refinement.augment_alpha)
         FlatIndex.build(vectors, options.storage, "cpu").save(folder / AUGMENTED)
     similarity = background_similarity(vectors, background, options.m) if len(background) else None
-    rows = Rows(pictures.image_id, pictures.landmark, pictures.landmarks, pictures.path, similarity)
+    rows = Rows(gathered.image_id, gathered.landmark, gathered.landmarks, gathered.path, similarity)
     write_rows(folder / ROWS, rows)
     if len(background):
-        write_background(folder / BACKGROUND, Background(background, pictures.background_id))
-    _write_names(folder / NAMES, pictures, inputs.names)
+        write_background(folder / BACKGROUND, Background(background, gathered.background_id))
+    _write_names(folder / NAMES, gathered, inputs.names)
     n_small = 0
     if thumbnails.side_px:
-        n_small = write_thumbnails(folder / THUMBNAILS, pictures.path.tolist(), thumbnails, digest, progress)
+        n_small = write_thumbnails(folder / THUMBNAILS, gathered.path.tolist(), thumbnails, digest, progress)
     info = FolderInfo(
-        fingerprint=pictures.fingerprint,
+        fingerprint=gathered.fingerprint,
         inputs_digest=digest,
         options=asdict(options),
         n_rows=len(rows),
@@ -241,7 +241,7 @@ def _write_folder(
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         files=list_files(folder),
         thumbnails={"side_px": thumbnails.side_px, "n": n_small},
-        answers_digest=_answers_digest(pictures, options),
+        answers_digest=_answers_digest(gathered, options),
     )
     write_info(folder, info)
     return info
@@ -254,21 +254,21 @@ def _copy_model(source: Path, target: Path) -> None:
         shutil.copyfile(path, target / path.name)
 
 
-def _fit(pictures: Pictures, options: BuildOptions) -> Whitening | None:
+def _fit(gathered: Gathered, options: BuildOptions) -> Whitening | None:
     if options.whitening_power is None:
         return None
-    both = np.concatenate([pictures.vectors, pictures.background])
+    both = np.concatenate([gathered.vectors, gathered.background])
     if options.whitening == "pca":
         return fit_whitening(both, options.whitening_power, options.n_dimensions)
     landmark = np.full(len(both), -1, dtype=np.int32)
-    landmark[: len(pictures.landmark)] = pictures.landmark
+    landmark[: len(gathered.landmark)] = gathered.landmark
     return fit_supervised_whitening(both, landmark, options.whitening_power, options.n_dimensions)
 
 
-def _write_names(path: Path, pictures: Pictures, names: Mapping[str, Name]) -> None:
+def _write_names(path: Path, gathered: Gathered, names: Mapping[str, Name]) -> None:
     """names.json: the names given, else those of the stores, of the landmarks that the index holds."""
-    known = {label: Name(name, "") for label, name in pictures.names.items()} | dict(names)
-    kept = {label: asdict(known[label]) for label in pictures.landmarks if label in known}
+    known = {label: Name(name, "") for label, name in gathered.names.items()} | dict(names)
+    kept = {label: asdict(known[label]) for label in gathered.landmarks if label in known}
     if kept:
         write_text(path, [json.dumps(kept, indent=1, ensure_ascii=False), "\n"])
 

@@ -1,4 +1,4 @@
-"""How descriptors become an index, and how the thumbnails of its rows are made."""
+"""Options of an index: storage, whitening, reranking, and the thumbnails of its rows."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,7 +15,7 @@ MOST_PX = 1024
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """How descriptors become an index.
+    """Options of turning descriptors into an index.
 
     whitening_power: None or 0 = not whitened, kept as None. n_dimensions: None = min(512, d). refinement: what is done
     with neighbours beyond one search. m: background neighbours of b(i).

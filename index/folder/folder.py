@@ -3,7 +3,7 @@
     index.faiss     the descriptors of the rows          rows.h5        image_id, landmark, path, b(i) of each row
     background.h5   descriptors of non-landmarks         whiten.h5      mean and matrix
     model/          what makes a descriptor              names.json     names of landmarks for people
-    augmented.faiss the rows with what they borrow       thumbnails.h5  small pictures of the rows
+    augmented.faiss the rows with what they borrow       thumbnails.h5  thumbnails of the rows
     calibration.json
     index.json      what the folder is, sha256 of each file
 
@@ -46,7 +46,7 @@ N_TRIES = 100  # readings of a folder that is replaced meanwhile, before that is
 
 
 class Listed(TypedDict):
-    """What index.json says of a file."""
+    """A file as index.json lists it."""
 
     sha256: str
     size: int
@@ -54,7 +54,7 @@ class Listed(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class FolderInfo:
-    """What an index folder is: the content of index.json.
+    """The content of index.json.
 
     inputs_digest: sha256 (hex) over everything the folder was built from, and how. answers_digest: over what changes
     answers alone, so without names and places; '' in a folder from before it was kept. files: path in the folder ->
@@ -103,7 +103,7 @@ class IndexFolder:
     """An opened index folder. background, whitening, calibration, augmented and thumbnails are None where the
     folder has none.
 
-    index: the pictures' own descriptors, which tell copies. augmented: the rows that are searched in its place.
+    index: the images' own descriptors, which tell copies. augmented: the rows that are searched in its place.
     """
 
     path: Path
@@ -124,7 +124,7 @@ class IndexFolder:
 
     @property
     def fingerprint(self) -> str:
-        """Of the model that made the descriptors; those of queries must have the same."""
+        """Fingerprint of the model that made the descriptors; those of queries must have the same."""
         return self.info.fingerprint
 
     @property
@@ -138,12 +138,12 @@ class IndexFolder:
         return self.index.d if self.whitening is None else len(self.whitening.mean)
 
     def kept(self, row: int) -> Kept | None:
-        """What reads the thumbnail of a row; None where the folder keeps none."""
+        """A function that reads the thumbnail of a row; None where the folder keeps none."""
         return None if self.thumbnails is None else partial(self.thumbnails.read, row)
 
     @property
     def made_of(self) -> dict[str, str | None]:
-        """What its answers depend on, for the records of files that are made of them."""
+        """Digests of what its answers depend on, for the records of files that are made of them."""
         calibration = None if self.calibration is None else sha256_json(self.calibration.to_json())
         return {"index": self.info.inputs_digest, "calibration": calibration}
 
@@ -190,7 +190,7 @@ def open_folder(
 
 
 def is_current(folder: IndexFolder) -> bool:
-    """Whether the files are still those that were opened, and no other index has taken their place."""
+    """True while the files are those that were opened, and no other index has taken their place."""
     return _info_or_none(folder.path) == folder.info
 
 
@@ -268,7 +268,7 @@ def list_files(folder: Path) -> dict[str, Listed]:
 
 
 def is_index_folder(path: Path) -> bool:
-    """Whether this is an index folder, perhaps a damaged one; another program's index.json does not make one."""
+    """True for an index folder, perhaps a damaged one; another program's index.json does not make one."""
     folder = current_folder(path)
     return (folder / INFO).is_file() and ((folder / INDEX).is_file() or (folder / ROWS).is_file())
 
@@ -315,7 +315,7 @@ def model_fingerprint(model_path: Path) -> str:
 
 
 def read_model_json(model_path: Path) -> dict[str, Any]:
-    """What a model folder says of its model, unchecked. Raises LmrError without a model."""
+    """The card of a model folder, unchecked. Raises LmrError without a model."""
     path = model_path / MODEL_CARD
     if not path.is_file():
         raise LmrError(f"{model_path}: there is no model (no {MODEL_CARD}); lmr train makes one")
@@ -347,7 +347,7 @@ def _require_fit(opened: IndexFolder) -> None:
 
 
 def _read_refinement(folder: Path, info: FolderInfo) -> Refinement:
-    """How neighbours are refined; not at all in a folder from before there was a choice."""
+    """Query expansion and reranking of a folder; none in one from before there was a choice."""
     given, source = info.options.get("refinement", {}), f"{folder / INFO}: options.refinement"
     names = {field.name for field in fields(Refinement)}
     if isinstance(given, Mapping) and (unknown := sorted(set(given) - names)):
@@ -363,7 +363,7 @@ def _read_names(path: Path) -> dict[str, Name]:
 
 
 def _identity(folder: Path) -> tuple[int, int, int] | None:
-    """What tells a folder from another one of its name, also from one with the same content; None without one."""
+    """Tells a folder from another one of its name, also from one with the same content; None without one."""
     try:
         known = folder.stat()
     except OSError:

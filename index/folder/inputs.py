@@ -1,4 +1,4 @@
-"""Descriptor stores to the pictures of an index: checked against each other, index rows and background apart."""
+"""Descriptor stores to the images of an index: checked against each other, index rows and background apart."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from retrieval.words import counted
 
 @dataclass(frozen=True, slots=True)
 class BuildInputs:
-    """What an index folder is built from.
+    """Stores, model and names that an index folder is built from.
 
     stores: labelled rows become index rows, the others background. background: stores of non-landmarks.
     model_path: the model folder that made the descriptors; its model is copied. names: landmark_id -> name for people.
@@ -32,7 +32,7 @@ class BuildInputs:
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class Gathered:
     """The descriptors of all stores: those of the index rows and those of the background, unit float32."""
 
     vectors: FloatArray
@@ -46,10 +46,10 @@ class Pictures:
     names: Mapping[str, str]
 
 
-def gather(inputs: BuildInputs) -> Pictures:
+def gather(inputs: BuildInputs) -> Gathered:
     """Checks the stores against each other and takes index rows and background apart.
 
-    Raises LmrError: stores of different models, a picture twice, no labelled row, a background picture of a
+    Raises LmrError: stores of different models, an image twice, no labelled row, a background image of a
     landmark of the index, a descriptor that is zero or not finite.
     """
     if not inputs.stores:
@@ -66,7 +66,7 @@ def gather(inputs: BuildInputs) -> Pictures:
     landmarks, codes = np.unique(label.astype(str), return_inverse=True)
     _refuse_repeated(rows, others)
     _refuse_labelled_background(inputs.background, set(landmarks.tolist()))
-    return Pictures(
+    return Gathered(
         vectors=np.concatenate([to_unit(store.vectors, store.image_id, store.source) for store in rows]),
         image_id=np.concatenate([store.image_id for store in rows]),
         landmark=codes.astype(np.int32),
@@ -99,7 +99,7 @@ def _common_fingerprint(inputs: BuildInputs) -> str:
 
 
 def _refuse_repeated(rows: Sequence[Descriptors], others: Sequence[Descriptors]) -> None:
-    """Refuses an image_id that two index rows have, and a background picture that is there under the same name."""
+    """Refuses an image_id that two index rows have, and a background image that is there under the same name."""
     counts = Counter(image_id for store in rows for image_id in store.image_id)
     repeated = sorted(image_id for image_id, n in counts.items() if n > 1)
     for i, store in enumerate(others if not repeated else ()):
@@ -115,7 +115,7 @@ def _refuse_repeated(rows: Sequence[Descriptors], others: Sequence[Descriptors])
 
 
 def _refuse_labelled_background(stores: Sequence[Descriptors], landmarks: set[str]) -> None:
-    """A background picture of a landmark that the index knows would count against the right answers."""
+    """A background image of a landmark that the index knows would count against the right answers."""
     for store in stores:
         for row in np.flatnonzero(store.landmark >= 0):
             label = store.landmarks[store.landmark[row]]

@@ -1,4 +1,4 @@
-"""What an index knows of its rows, and its background: the HDF5 files rows.h5 and background.h5."""
+"""The rows of an index and its background: the HDF5 files rows.h5 and background.h5."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +57,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """Descriptors of pictures without a landmark, in the index's space: vectors (b, d) float32, image_id (b,)."""
+    """Descriptors of images without a landmark, in the index's space: vectors (b, d) float32, image_id (b,)."""
 
     vectors: FloatArray
     image_id: ObjArray

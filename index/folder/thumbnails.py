@@ -1,4 +1,4 @@
-"""Small pictures of an index's rows, so that a folder copied elsewhere still shows them: the file thumbnails.h5."""
+"""Thumbnails of an index's rows, so that a folder copied elsewhere still shows them: the file thumbnails.h5."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -45,13 +45,13 @@ class Thumbnails:
             return None
 
 
-def read_shown(picture: str, kept: Kept | None) -> bytes:
-    """The encoded picture at a path, or the thumbnail of it where it cannot be read.
+def read_shown(image: str, kept: Kept | None) -> bytes:
+    """The encoded image at a path, or the thumbnail of it where it cannot be read.
 
     Raises UnreadableError as `read_picture` where there is neither.
     """
     try:
-        return read_picture(picture)
+        return read_picture(image)
     except UnreadableError:
         small = None if kept is None else kept()
         if small is None:
@@ -60,20 +60,20 @@ def read_shown(picture: str, kept: Kept | None) -> bytes:
 
 
 def write_thumbnails(
-    path: Path, pictures: Sequence[str], plan: ThumbnailPlan, digest: str, progress: Progress = SILENT
+    path: Path, images: Sequence[str], plan: ThumbnailPlan, digest: str, progress: Progress = SILENT
 ) -> int:
-    """Writes the thumbnails of pictures by their paths, one after the other; returns how many could be made.
+    """Writes the thumbnails of images by their paths, one after the other; returns how many could be made.
 
     Memory holds about a megabyte of them. Raises LmrError when the file cannot be written.
     """
-    offset = np.zeros(len(pictures) + 1, dtype=np.int64)
+    offset = np.zeros(len(images) + 1, dtype=np.int64)
     n_made, block = 0, bytearray()
-    progress.begin("thumbnails", len(pictures))
+    progress.begin("thumbnails", len(images))
     try:
         with new_hdf5(path) as file:
             file.attrs[_DIGEST] = digest
             file.create_dataset("jpeg", (0,), np.uint8, maxshape=(None,), chunks=(_CHUNK_BYTES,))
-            for row, jpeg in enumerate(run_tasks(make_thumbnail, pictures, plan.side_px, plan.n_workers)):
+            for row, jpeg in enumerate(run_tasks(make_thumbnail, images, plan.side_px, plan.n_workers)):
                 offset[row + 1] = offset[row] + len(jpeg)
                 n_made += bool(jpeg)
                 block += jpeg
@@ -89,12 +89,12 @@ def write_thumbnails(
     return n_made
 
 
-def make_thumbnail(picture: str, side_px: int) -> bytes:
-    """A JPEG of the picture at a path, its longer side at most side_px; b"" where that cannot be read."""
-    if not picture:
+def make_thumbnail(image: str, side_px: int) -> bytes:
+    """A JPEG of the image at a path, its longer side at most side_px; b"" where that cannot be read."""
+    if not image:
         return b""
     try:
-        small = decode(read_picture(picture), side_px, measured="longer")
+        small = decode(read_picture(image), side_px, measured="longer")
     except UnreadableError:
         return b""
     if max(small.size) > side_px:

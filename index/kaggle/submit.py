@@ -41,7 +41,7 @@ class SubmitJob(StoreFilling, WritingJob):
 
 @dataclass(frozen=True, slots=True)
 class SubmitReport:
-    """What is in a submission. state: `written`, or `unchanged` where the same one was there already, uncounted."""
+    """A submission. state: `written`, or `unchanged` where the same one was there already, uncounted."""
 
     output: Path
     state: Literal["written", "unchanged"]

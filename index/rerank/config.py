@@ -48,5 +48,5 @@ class Refinement:
 
     @property
     def is_off(self) -> bool:
-        """Whether a search is a search."""
+        """True where nothing is done beyond a search."""
         return not (self.n_augment or self.n_expand or self.n_rerank)

@@ -235,7 +235,7 @@ class FlatIndex:
             faiss.omp_set_num_threads(self.threads)
 
     def _on_device(self, device: str) -> Any:
-        """What searches: the index itself, or a float32 copy of it on a GPU."""
+        """The index that searches: this one itself, or a float32 copy of it on a GPU."""
         number = _gpu(device)
         if number is None:
             return self._flat
@@ -287,7 +287,7 @@ def _empty(d: int, storage: Storage) -> Any:
 
 
 def _storage(flat: Any) -> Storage | None:
-    """How this FAISS index stores its rows, None if it is of another kind."""
+    """Storage dtype of the rows of this FAISS index, None if it is of another kind."""
     import faiss
 
     if isinstance(flat, faiss.IndexFlat):
@@ -309,7 +309,7 @@ def _stored_vectors(flat: Any) -> FloatArray:
 
 
 def _step(n_numbers: int) -> int:
-    """How many things of that many float32 numbers each fit into one block."""
+    """Number of things of that many float32 numbers each that fit into one block."""
     return max(1, BLOCK_BYTES // (4 * max(1, n_numbers)))
 
 
