@@ -23,6 +23,7 @@ from index.build_index import BuildJob
 from index.calibrate.job import CalibrateJob
 from index.calibration import Calibration
 from index.clean.job import CleanJob, CleanReport
+from index.compare.job import CompareJob
 from index.evaluate.job import EvaluateJob
 from index.info import Info, InfoJob
 from index.kaggle.submit import SubmitJob, SubmitReport
@@ -39,6 +40,7 @@ from retrieval.words import counted, visible
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from index.compare.results import Comparison
     from index.evaluate.result import EvaluationResult
     from index.folder.build import BuildReport
     from index.folder.folder import IndexFolder
@@ -71,6 +73,7 @@ __all__ = [
     "build_index",
     "calibrate",
     "clean",
+    "compare",
     "download",
     "download_tars",
     "embed",
@@ -81,6 +84,7 @@ __all__ = [
     "first_batch",
     "info",
     "open_index",
+    "recipes",
     "score",
     "split",
     "stats",
@@ -382,6 +386,32 @@ def score(
         allow_disjoint=allow_disjoint,
         progress=progress,
     )
+
+
+@_takes(CompareJob)
+def compare(job: CompareJob) -> "Comparison":
+    """Trains and scores the systems of several recipes on the same data; their figures, which are also written.
+
+    Raises LmrError, also for a recipe that is none.
+
+    >>> comparison = lmr.compare(["knn-imagenet", "arcface"], data="parts", seeds="0,1,2")  # doctest: +SKIP
+    """
+    from index.compare import job as flow
+
+    return flow.compare(job)
+
+
+def recipes() -> dict[str, str]:
+    """The recipes that are shipped, each with what it says about itself.
+
+    >>> "arcface" in lmr.recipes()
+    True
+    """
+    from index.compare.steps import step_options
+    from retrieval.train.recipe import read_recipe, recipe_names
+
+    options = step_options()
+    return {name: read_recipe(name, options).about for name in recipe_names()}
 
 
 class Landmarks:

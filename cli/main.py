@@ -27,7 +27,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "evaluate": ("cli.evaluate", "Measure the answers to labelled queries; write a report."),
     "query": ("cli.query", "Name the landmark in pictures."),
     "submit": ("cli.submit", "Write a Kaggle submission for test.csv."),
-    "compare": ("cli.compare.command", "Train and score several systems on the same data, in one table."),
+    "compare": ("cli.compare", "Train and score several systems on the same data, in one table."),
     "score": ("cli.score", "Score any submission against a solution file."),
     "info": ("cli.info", "Tell what a store, model, index folder or calibration is."),
 }

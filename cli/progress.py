@@ -102,7 +102,7 @@ class TerminalProgress:
         """A line on stderr."""
         if self._bar is not None:
             self._bar.clear()
-        warn(text)
+        warn(with_options(text))
         if self._bar is not None:
             self._bar.refresh()
 

@@ -5,8 +5,9 @@ fields, so that a job is built from flat words however it is put together.
 """
 
 import difflib
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from inspect import get_annotations
 from pathlib import Path
@@ -121,8 +122,11 @@ class WritingJob(Job):
 
 def part_of(hint: Any) -> type | None:
     """The dataclass that a field is, also where it may be None; None for a field that is a value."""
-    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return next((kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind)), None)
+    return next((kind for kind in _kinds(hint) if isinstance(kind, type) and is_dataclass(kind)), None)
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def words_of(kind: type) -> Iterator[tuple[str, Any, "Field[Any]"]]:
@@ -163,6 +167,78 @@ def named_arguments(kind: Callable[..., Any], args: Sequence[Any], words: Mappin
     return named
 
 
+def words_from_text(kind: type, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """The words of a job by values from TOML or as text, each converted as the command line does.
+
+    where: for messages, the place of the values. Raises TypeError for a word that the job does not have,
+    InvalidValueError for a value that cannot be one of it.
+    """
+    known = {word: (hint, item) for word, hint, item in words_of(kind)}
+    found = {}
+    for key, value in values.items():
+        word = key.replace("-", "_")
+        if word not in known:
+            raise TypeError(_unknown(word, known, kind))
+        try:
+            found[word] = _converted(f"{where}{key}", value, *known[word])
+        except ValueError as error:
+            raise InvalidValueError(f"Invalid value for '`{word}`': {error}") from error
+    return found
+
+
+def _converted(key: str, value: Any, hint: Any, item: "Field[Any]") -> Any:
+    if isinstance(value, dict):
+        raise InvalidValueError(f"{key} is a table; give options as name = value")
+    kind = next(kind for kind in _kinds(hint) if kind is not type(None))
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise InvalidValueError(f"{key} is true or false, got {value!r}")
+        return value
+    takes_many = get_origin(kind) is tuple
+    if isinstance(value, list) and not takes_many:
+        raise InvalidValueError(f"{key} takes one value, got {value!r}")
+    parts = value if isinstance(value, list) else [value]
+    if any(isinstance(part, bool | list | dict) for part in parts):
+        raise InvalidValueError(f"{key} takes text or a number, got {value!r}")
+    if takes_many:
+        return tuple(from_text(str(part), get_args(kind)[0], item) for part in parts)
+    return from_text(str(value), kind, item)
+
+
+def from_text(text: str, kind: Any, item: "Field[Any]") -> Any:
+    """A value of a field from its text. Raises ValueError that says as the command line does why it cannot be."""
+    told = option_of(item) or Option()
+    if get_origin(kind) is Literal:
+        if text not in get_args(kind):
+            names = ", ".join(map(repr, get_args(kind)))
+            raise ValueError(f"{text!r} is not one of {names}.")
+        return text
+    if kind not in (int, float):
+        return kind(text)
+    is_bounded = told.low is not None or told.high is not None
+    name = {(int, False): "integer", (int, True): "integer range", (float, False): "float", (float, True): "number"}
+    try:
+        number = kind(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a valid {name[kind, is_bounded]}.") from error
+    if is_bounded:
+        _require_within(number, told)
+    return number
+
+
+def _require_within(number: float, told: Option) -> None:
+    below = told.low is not None and (number < told.low or (told.low_open and number == told.low))
+    above = told.high is not None and (number > told.high or (told.high_open and number == told.high))
+    if below or above:
+        least = "" if told.low is None else f"{told.low}{'<' if told.low_open else '<='}"
+        most = "" if told.high is None else f"{'<' if told.high_open else '<='}{told.high}"
+        if not most:
+            least, most = "", f"{'>' if told.low_open else '>='}{told.low}"
+        raise ValueError(f"{number} is not in the range {least}x{most}.")
+    if math.isnan(number):
+        raise ValueError(f"{number} is not a number")
+
+
 def build(kind: Callable[..., J], words: Mapping[str, Any]) -> J:
     """The job of these words, of its own fields and those of its parts; what none of them says has its default.
 
@@ -173,11 +249,15 @@ def build(kind: Callable[..., J], words: Mapping[str, Any]) -> J:
     known = {word for word, _, _ in words_of(kind)}
     for word in words:
         if word not in known | parts:
-            close = difflib.get_close_matches(word, known, n=1)
-            raise TypeError(f"{word} is no word of {kind.__name__}{f'; did you mean {close[0]}?' if close else ''}")
+            raise TypeError(_unknown(word, known, kind))
     given = {name: value for name, value in words.items() if name in parts}
     built: J = _build(kind, {word: value for word, value in words.items() if word not in parts}, given)
     return built
+
+
+def _unknown(word: str, known: Iterable[str], kind: type) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"{word} is no word of {kind.__name__}{f'; did you mean {close[0]}?' if close else ''}"
 
 
 def _build(kind: type, words: Mapping[str, Any], parts: Mapping[str, Any]) -> Any:

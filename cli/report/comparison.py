@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cli.compare.results import Row, cells, headings
 from cli.report.comparison_plots import (
     plot_confusion,
     plot_landmark_accuracies,
     plot_precision_recalls,
     plot_training_runs,
 )
-from cli.report.curves import read_log
+from cli.report.comparison_table import cells, headings
 from cli.report.html import Figure, figure, fill_template
+from index.compare.results import Row
 from retrieval.files.atomic import write_text
+from retrieval.train.log import read_log
 from retrieval.train.recipe import Recipe, to_toml
 
 if TYPE_CHECKING:

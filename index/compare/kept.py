@@ -34,7 +34,10 @@ def write_answers(path: Path, answered: "Answered") -> None:
 
 
 def read_answers(path: Path, n: int | None = None) -> "Answered":
-    """What `write_answers` wrote of n queries, None = any number. LmrError when it is damaged or cannot be read."""
+    """Answers to n queries, None = any number, that `write_answers` wrote.
+
+    LmrError when the file is damaged or cannot be read.
+    """
     from index.compare.measure import Answered
     from index.vote import Votes
     from retrieval.files.sealed_zip import require_sealed

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 from tiny_set import done, misused, refused, run
 
-from cli.compare import answering, indexing, running
-from cli.compare.plan import read_entries, step_options
+from index.compare import steps
+from index.compare.plan import read_entries
+from index.compare.steps import step_options
 from retrieval.train.recipe import recipe_names
 
 HERE = ("--workers", "0", "--threads", "1", "--device", "cpu")
@@ -131,26 +132,25 @@ def test_the_figures_are_those_of_evaluate(recipes):
 
 def test_what_is_finished_is_not_made_again_and_the_rest_goes_on(recipes, classifying, monkeypatch):
     whole = figures(compare("knn.toml", "trained.toml", "--output", "compare"))
-    steps: list[str] = []
-    step = running.run_step
+    begun: list[type] = []
+    run_job = steps.run_job
 
-    def counted(name, arguments):
-        steps.append(name)
-        if len(steps) == 4:
+    def counted(job):
+        begun.append(type(job))
+        if len(begun) == 4:
             raise KeyboardInterrupt
-        step(name, arguments)
+        run_job(job)
 
-    for module in (running, indexing, answering):
-        monkeypatch.setattr(module, "run_step", counted)
+    monkeypatch.setattr(steps, "run_job", counted)
     assert figures(compare("knn.toml", "trained.toml")) == whole
-    assert steps == []
+    assert begun == []
     words = ("compare", "trained.toml:by=index", "knn.toml", "--output", "other", *HERE)
     stopped = run(*words)
     assert stopped.stderr.splitlines()[-1] == "Error: interrupted; the same command goes on from what is saved"
     assert not list(Path("other").glob("comparison*"))
     done(*words)
-    assert steps[:4] == ["train", "embed", "build-index", "calibrate"]
-    assert "train" not in steps[4:]
+    assert begun[:4] == list(steps.JOBS.values())
+    assert steps.JOBS["train"] not in begun[4:]
 
 
 def test_the_same_systems_made_anew_give_the_same_figures(recipes, classifying):
@@ -333,12 +333,10 @@ def test_members_whose_mean_is_taken_answer_alike(recipes):
 
 
 def test_a_stop_inside_a_step_is_told_as_anywhere(recipes, monkeypatch):
-    from cli.embed import command
-
-    def stop(**_):
+    def stop(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "callback", stop)
+    monkeypatch.setattr(steps, "run_job", stop)
     stopped = run("compare", "knn.toml", *HERE)
     assert stopped.stderr.splitlines()[-1] == "Error: interrupted; the same command goes on from what is saved"
 

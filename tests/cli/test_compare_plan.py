@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from tiny_set import refused, write_csv
 
-from cli.compare.data import ComparisonData
-from cli.compare.plan import left_out, read_entries, step_options
 from cli.terminal import with_options
+from index.compare.data import ComparisonData
+from index.compare.plan import left_out, read_entries
+from index.compare.steps import step_options
 from retrieval.errors import LmrError
 from retrieval.train.recipe import members
 
@@ -70,7 +71,7 @@ def test_every_value_of_a_list_is_checked_though_only_a_search_would_come_to_it(
 
 
 def test_manifests_of_non_landmarks_that_are_left_out_are_told(tmp_path: Path) -> None:
-    (entry,) = read_entries(["arcface-best:build-index.vote=noise.csv"], {}, step_options())
+    (entry,) = read_entries(["arcface-best:build-index.background=noise.csv"], {}, step_options())
     data = ComparisonData(tmp_path, tmp_path, {}, ("arch",), np.array([3]))
     assert left_out(data, entry.recipe) == ["background.csv", "noise.csv"]
     (tmp_path / "background.csv").touch()

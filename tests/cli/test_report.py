@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from cli.report import plots
-from cli.report.curves import read_log, save_training_curves
+from cli.report.curves import save_training_curves
 from cli.report.html import (
     THUMBNAIL_PX,
     EvaluationReport,
@@ -29,6 +29,7 @@ from cli.report.html import (
 )
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
+from retrieval.train.log import read_log
 
 CURVES = {
     "logit": [2.0, 0.0, -2.0],

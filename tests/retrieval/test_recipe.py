@@ -253,7 +253,7 @@ def test_a_list_of_an_option_that_takes_several_values_is_one_value(tmp_path: Pa
     read = recipe(
         tmp_path, "[train]\nbackbone-option = ['a=1', 'b=2']\n[build-index]\nbackground = [['x'], ['y', 'z']]"
     )
-    assert choices(read, OPTIONS) == {"build-index.vote": [["x"], ["y", "z"]]}
+    assert choices(read, OPTIONS) == {"build-index.background": [["x"], ["y", "z"]]}
 
 
 def test_drawn_combinations_are_different_seeded_and_begin_with_the_first_values(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a comparison found: rows with means and spreads, as text, CSV and JSON."""
+"""Results of a comparison: rows with means and spreads, as CSV and JSON."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cli.terminal import shown
 from retrieval.data.csv_cells import csv_line
 
 if TYPE_CHECKING:
@@ -15,19 +14,7 @@ if TYPE_CHECKING:
     from retrieval.arrays import FloatArray
     from retrieval.train.recipe import Recipe
 
-# Key, heading, and how a value is told.
-COLUMNS = (
-    ("gap", "GAP", "{:.3f}"),
-    ("top1", "top-1", "{:.3f}"),
-    ("top5", "top-5", "{:.3f}"),
-    ("top10", "top-10", "{:.3f}"),
-    ("mean_landmark_accuracy", "per landmark", "{:.3f}"),
-    ("turned_away", "turned away", "{:.1%}"),
-    ("training_s", "training, s", "{:.0f}"),
-    ("pictures_per_s", "pictures/s", "{:.1f}"),
-    ("descriptor_bytes", "bytes", "{:.0f}"),
-)
-INTERVAL = "95 % of it"  # heading of the interval of the GAP, which stands behind it
+FIGURES = ("gap", "top1", "top5", "top10", "mean_landmark_accuracy", "turned_away")  # of `Measured`
 FACTS = ("training_s", "pictures_per_s", "descriptor_bytes")
 
 
@@ -77,42 +64,30 @@ class Row:
         mean: FloatArray = np.mean([run.measured.by_landmark.accuracy for run in self.runs], axis=0)
         return mean
 
-    def cell(self, key: str, form: str) -> str:
-        """Mean and spread for people; a dash where there is none."""
-        mean, deviation = self.figure(key)
-        if mean is None:
-            return "–"
-        return form.format(mean) + (f" ± {form.format(deviation)}" if deviation is not None else "")
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Outcome of a comparison on a part. facts: of its queries and data. folder: of the tables that were written."""
 
-def headings() -> list[str]:
-    """The headings of `cells`."""
-    first, *others = [heading for _, heading, _ in COLUMNS]
-    return [first, INTERVAL, *others]
+    rows: Sequence[Row]
+    facts: Mapping[str, Any]
+    folder: Path
 
+    def place(self, end: str) -> Path:
+        """Path of one of its files, by how its name ends."""
+        return self.folder / f"comparison-{self.facts['part']}{end}"
 
-def cells(row: Row) -> list[str]:
-    """The figures of a system for people: the first of COLUMNS, its interval, the others."""
-    first, *others = [row.cell(key, form) for key, _, form in COLUMNS]
-    return [first, "{:.3f}-{:.3f}".format(*row.gap_interval), *others]
-
-
-def to_text(rows: Sequence[Row]) -> str:
-    """The table for a terminal."""
-    table = [["", *headings()], *([shown(row.label), *cells(row)] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in table
-    )
+    def to_json(self) -> dict[str, Any]:
+        """Everything, with the whole configuration of each system."""
+        return {**self.facts, "systems": [_system_json(row) for row in self.rows]}
 
 
 def to_csv(rows: Sequence[Row]) -> str:
     """A line for each system: mean and standard deviation of every figure, empty where there is none."""
-    keys = [key for key, _, _ in COLUMNS]
-    names = [name for key in keys for name in (key, f"{key}_sd")]
+    names = [name for key in (*FIGURES, *FACTS) for name in (key, f"{key}_sd")]
     lines: list[list[Any]] = [["system", "n_seeds", *names, "gap_low", "gap_high"]]
     for row in rows:
-        figures = [value for key in keys for value in row.figure(key)]
+        figures = [value for key in (*FIGURES, *FACTS) for value in row.figure(key)]
         figures += row.gap_interval
         lines.append([row.label, len(row.runs), *("" if value is None else repr(value) for value in figures)])
     return _csv(lines)
@@ -129,18 +104,13 @@ def landmarks_to_csv(rows: Sequence[Row]) -> str:
     return _csv([["landmark_id", "n_queries", *(row.label for row in rows)], *lines])
 
 
-def to_json(rows: Sequence[Row], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything, with the whole configuration of each system. facts: of the comparison."""
-    return {**facts, "systems": [_system_json(row) for row in rows]}
-
-
 def _csv(lines: Iterable[Iterable[Any]]) -> str:
     return "".join(map(csv_line, lines))
 
 
 def _system_json(row: Row) -> dict[str, Any]:
     recipe = row.recipe
-    figures = {key: row.figure(key) for key, _, _ in COLUMNS}
+    figures = {key: row.figure(key) for key in (*FIGURES, *FACTS)}
     return {
         "system": row.label,
         "about": row.about,

@@ -1,6 +1,6 @@
-"""Makes the systems of a comparison: networks, descriptors, index folders, answers; what is finished is kept.
+"""Systems of a comparison, made: networks, descriptors, index folders, answers; what is finished is kept.
 
-Each step is a command of lmr with a configuration file, so that it can be run again by hand. A folder is named by what
+Each step is a job of lmr with a configuration file, so that it can be run again by hand. A folder is named by what
 goes into it; `models/` holds trained networks, `stores/` their descriptors, `systems/` what answers with them.
 """
 
@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.compare.answering import Ready, calibration_settings, classifier, index_system
-from cli.compare.folders import described_folder, in_data, model_folder, system_folder
-from cli.compare.plan import Entry
-from cli.compare.workshop import FACTS, FINISHED, Workshop, run_step, write_config
+from index.compare.folders import FACTS, FINISHED, Workshop, described_folder, in_data, model_folder, system_folder
 from index.compare.kept import read_answers, read_facts, write_answers, write_facts
+from index.compare.plan import Entry
+from index.compare.ready import Ready, calibration_settings, classifier, index_system
+from index.compare.steps import run_step
 from retrieval.errors import LmrError
+from retrieval.train.log import read_log
 from retrieval.train.recipe import Options, Recipe, members, settle
 
 if TYPE_CHECKING:
@@ -104,15 +105,9 @@ def _train(shop: Workshop, recipe: Recipe, folder: Path) -> None:
     if (folder / FINISHED).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    config = write_config(
-        folder / "train.toml",
-        in_data(shop, recipe.tables["train"]),
-        [in_data(shop, stage) for stage in recipe.stages],
-    )
+    table, stages = in_data(shop, recipe.tables["train"]), [in_data(shop, stage) for stage in recipe.stages]
     output = folder / "model"
-    run_step("train", [shop.data.train, "--config", config, "--output", output, *shop.arguments("train")])
-    from cli.report.curves import read_log
-
+    run_step(shop, "train", shop.data.train, folder / "train.toml", table, stages=stages, output=output)
     seconds = sum(read_log(path)[-1]["seconds"] for path in output.rglob("training.csv"))  # of every stage
     write_facts(folder / FINISHED, {"training_s": seconds})
 
@@ -142,10 +137,10 @@ def _make(shop: Workshop, group: Group) -> Ready:
         return _join(shop, group, [_make(shop, member) for member in group.members])
     group.folder.mkdir(parents=True, exist_ok=True)
     if by_class:
-        return classifier(shop, first, group.models[0], group.folder)
+        return classifier(shop, first, group.models[0])
     described = described_folder(shop, group.label, group.parts, group.models)
     shop.clear(described)
-    return index_system(shop, group.parts, group.models, (described, group.folder))
+    return index_system(shop, group.parts, group.models, stores=described, folder=group.folder)
 
 
 def _join(shop: Workshop, group: Group, ready: Sequence[Ready]) -> Ready:
@@ -156,7 +151,7 @@ def _join(shop: Workshop, group: Group, ready: Sequence[Ready]) -> Ready:
     rate = 1 / sum(1 / member.pictures_per_s for member in ready)
     sizes = [member.descriptor_bytes for member in ready if member.descriptor_bytes is not None]
     systems = [member.system for member in ready]
-    precision = calibration_settings(group.parts[0], group.folder).precision
+    precision = calibration_settings(group.parts[0]).precision
     if group.parts[0].answering.combine == "majority":
         return Ready(Majority(systems, precision), rate, sum(sizes) if sizes else None)
     tables = [system.tables for system in systems if isinstance(system, Classes)]  # all are, `read_entries` has seen

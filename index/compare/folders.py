@@ -1,24 +1,58 @@
-"""The folders of a comparison, named by what goes into them, so that what is finished is found again."""
+"""Folders of a comparison, named by what goes into them, so that what is finished is found again."""
 
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cli.compare.data import file_digest
-from cli.compare.workshop import Workshop
+from index.compare.data import ComparisonData, file_digest
 from retrieval.errors import LmrError
 from retrieval.train.recipe import Recipe, texts
 
+if TYPE_CHECKING:
+    from index.compare.job import CompareJob
+    from index.compare.measure import Asked
+    from index.queries import Queries
+    from retrieval.data.manifest import Manifest
+
+FINISHED, FACTS = "finished.json", "facts.json"  # what is written last, for a model and for a system
 FORMAT_VERSION = 2  # of what is kept; raise it when answers to the same recipe change
 MANIFEST_KEYS = ("negatives", "val", "data")  # options whose value is a manifest of the data folder
 FILE_KEYS = ("weights", "teacher", "names")  # options whose value is another file, or several
 
 
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Place where the systems of a comparison are made. queries: of each part, manifest and labels.
+
+    fresh: folders that were made anew in this run, where `overwrite` asks for that.
+    """
+
+    data: ComparisonData
+    queries: "Mapping[str, tuple[Manifest, Queries, Asked]]"
+    job: "CompareJob"
+    fresh: set[Path] = field(default_factory=set)
+
+    @property
+    def output(self) -> Path:
+        """Folder that all of it lies in."""
+        return self.job.output
+
+    def clear(self, folder: Path) -> None:
+        """Removes a folder that is to be made anew and was not yet."""
+        if self.job.overwrite and folder not in self.fresh:
+            for done in (FINISHED, FACTS):  # first, so that what a kill leaves behind does not look whole
+                (folder / done).unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            self.fresh.add(folder)
+
+
 def model_folder(shop: Workshop, label: str, recipe: Recipe) -> Path | None:
-    """Where a member's network is trained; None where nothing is."""
+    """Folder in which a member's network is trained; None where nothing is."""
     if "train" not in recipe.tables:
         return None
     named = {shop.data.train.name: shop.data.digest(shop.data.train)}
@@ -36,7 +70,7 @@ def model_folder(shop: Workshop, label: str, recipe: Recipe) -> Path | None:
 
 
 def described_folder(shop: Workshop, label: str, parts: Sequence[Recipe], models: Sequence[Path | None]) -> Path:
-    """Where the descriptors of one network or of several joined lie; systems that search in them share it."""
+    """Folder of the descriptors of one network or of several joined; systems that search in them share it."""
     tables = [recipe.tables.get("embed", {}) for recipe in parts]
     identity = {
         "models": [model.name if model else None for model in models],
@@ -47,12 +81,12 @@ def described_folder(shop: Workshop, label: str, parts: Sequence[Recipe], models
 
 
 def system_folder(shop: Workshop, label: str, parts: Sequence[Recipe], models: Sequence[Path | None]) -> Path:
-    """Where a system of these members answers."""
+    """Folder in which a system of these members answers."""
     return shop.output / "systems" / _folder_name(label, _system_identity(shop, parts, models))
 
 
 def store_path(shop: Workshop, described: Path, manifest: Path) -> Path:
-    """Where the descriptors of a manifest lie; those of another one, or of other pictures, lie elsewhere."""
+    """Store of the descriptors of a manifest; those of another one, or of other images, lie elsewhere."""
     return described / f"{manifest.stem}-{shop.data.digest(manifest)[:12]}.h5"
 
 
@@ -101,7 +135,7 @@ def _folder_name(label: str, identity: Mapping[str, Any]) -> str:
 
 
 def _is_there(shop: Workshop, table: Mapping[str, Any], key: str) -> bool:
-    """Whether a manifest that a table names is in the data; negatives may be missing, others may not."""
+    """True where a manifest that a table names is in the data; negatives may be missing, others may not."""
     if key not in table:
         return False
     there = shop.data.find(table[key]) is not None

@@ -1,4 +1,4 @@
-"""The data of a comparison: a folder with manifests of fixed names and the pictures."""
+"""The data of a comparison: a folder with manifests of fixed names and the images."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cli.options import images_folder
-from cli.reading import load_manifest
 from retrieval.arrays import LongArray
 from retrieval.data.labels import require_meeting
+from retrieval.data.overview import load_manifest
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.digest import sha256_file
+from retrieval.images.source import images_folder
+from retrieval.progress import Progress
 
 if TYPE_CHECKING:
     from index.compare.measure import Asked
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
 
 TRAIN, VAL, TEST = "train.csv", "val.csv", "test.csv"
 N_NEEDED = {"val": 2, "test": 1}  # queries that show a landmark of train; on val some fit and others judge
-N_SAMPLED = 256  # pictures of a manifest that tell whether its pictures are the same
+N_SAMPLED = 256  # images of a manifest that tell whether its images are the same
 SOLUTIONS = ("test_solution.csv", "test_solution_public.csv", TEST)  # where the answers to test may be
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonData:
-    """What systems are trained and scored on.
+    """Data on which systems are trained and scored.
 
     parts: manifest of the queries of each part that is asked, `val` and perhaps `test`. landmarks, counts: of train.
     """
@@ -49,24 +50,25 @@ class ComparisonData:
         return self.folder / name if (self.folder / name).exists() else None
 
     def digest(self, manifest: Path) -> str:
-        """sha256 (hex) of a manifest and of pictures evenly spread over it. LmrError when it cannot be read."""
+        """sha256 (hex) of a manifest and of images evenly spread over it. LmrError when it cannot be read."""
         if manifest not in self._known:
             self._known[manifest] = _digest(manifest, self.images)
         return self._known[manifest]
 
 
-def read_data(folder: Path, images: Path | None, *, test: bool, solution: Path | None = None) -> ComparisonData:
-    """The data of a folder. test: whether the answers to test are wanted; solution: where those are.
+def read_data(
+    folder: Path, images: Path | None, progress: Progress, *, test: bool, solution: Path | None = None
+) -> ComparisonData:
+    """The data of a folder. test: the answers to test are wanted. solution: the file that holds them.
 
     LmrError: a manifest is missing, train or val has no labels, there are no answers to test.
     """
-
     for name in (TRAIN, VAL):
         if not (folder / name).is_file():
             raise LmrError(
-                f"{folder}: there is no {name}; give --data a folder with {TRAIN} and {VAL}, as of lmr split"
+                f"{folder}: there is no {name}; give `data` a folder with {TRAIN} and {VAL}, as of lmr split"
             )
-    train = load_manifest(folder / TRAIN)
+    train = load_manifest(folder / TRAIN, progress)
     if not train.has_labels or not (train.landmark >= 0).any():
         raise LmrError(f"{folder / TRAIN} has no landmark_id; training needs labels")
     parts = {"val": folder / VAL}
@@ -74,10 +76,10 @@ def read_data(folder: Path, images: Path | None, *, test: bool, solution: Path |
         parts["test"] = solution or _find_solution(folder)
     used, counts = np.unique(train.landmark[train.landmark >= 0], return_counts=True)
     names = tuple(train.landmarks[code] for code in used)
-    return ComparisonData(folder, images_folder(images, folder / TRAIN), parts, names, counts)
+    return ComparisonData(folder, images_folder(images, folder / TRAIN, progress), parts, names, counts)
 
 
-def read_queries(data: ComparisonData, part: str) -> "tuple[Manifest, Queries, Asked]":
+def read_queries(data: ComparisonData, part: str, progress: Progress) -> "tuple[Manifest, Queries, Asked]":
     """The labelled queries of a part, without those whose Usage is Ignored.
 
     LmrError: no labels, or too few queries that show a landmark of train.
@@ -87,7 +89,7 @@ def read_queries(data: ComparisonData, part: str) -> "tuple[Manifest, Queries, A
     from retrieval.arrays import object_array
 
     path = data.parts[part]
-    manifest = load_manifest(path)
+    manifest = load_manifest(path, progress)
     if not manifest.has_labels:
         raise LmrError(f"{path} has no landmark_id column, so there is nothing to compare answers with")
     if manifest.usage is not None:
@@ -115,7 +117,7 @@ def file_digest(path: Path) -> str:
 
 
 def _digest(path: Path, images: Path) -> str:
-    """sha256 (hex) of a manifest and some of its pictures; one that cannot be read counts as empty."""
+    """sha256 (hex) of a manifest and some of its images; one that cannot be read counts as empty."""
     from retrieval.data.manifest import read_manifest
     from retrieval.images.source import PictureSource
 
@@ -123,10 +125,10 @@ def _digest(path: Path, images: Path) -> str:
     source = PictureSource(manifest, images)
     for row in np.unique(np.linspace(0, len(manifest) - 1, N_SAMPLED).round().astype(np.int64)).tolist():
         try:
-            picture = source.read(row)
+            image = source.read(row)
         except UnreadableError:
-            picture = b""
-        digest.update(hashlib.sha256(picture).digest())
+            image = b""
+        digest.update(hashlib.sha256(image).digest())
     return digest.hexdigest()
 
 
@@ -136,4 +138,4 @@ def _find_solution(folder: Path) -> Path:
     for name in SOLUTIONS:
         if (folder / name).is_file() and read_manifest(folder / name).has_labels:
             return folder / name
-    raise LmrError(f"{folder}: no answers to test, such as {SOLUTIONS[0]}; give --solution FILE or compare on val")
+    raise LmrError(f"{folder}: no answers to test, such as {SOLUTIONS[0]}; give `solution` FILE or compare on val")

@@ -1,1 +1,0 @@
-"""lmr compare: recipes, trained and scored side by side."""
