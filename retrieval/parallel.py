@@ -21,7 +21,7 @@ from typing import Any, TypeVar, cast
 
 from retrieval.errors import LmrError
 from retrieval.images import noise
-from retrieval.progress import Progress
+from retrieval.progress import SILENT, Progress
 
 T = TypeVar("T")
 
@@ -46,13 +46,13 @@ class Workers:
     """Number of processes that work, and how they begin.
 
     start: as multiprocessing calls it, None = what is usual on the system. begin: a function of a module, called first
-    in each of them. on_warning: told when fewer can be started.
+    in each of them. progress: warned when fewer can be started.
     """
 
     n: int
     start: str | None = "spawn"
     begin: Callable[[], None] | None = None
-    on_warning: Callable[[str], None] = lambda _: None
+    progress: Progress = SILENT
 
 
 def run_tasks(function: Callable[..., T], tasks: Sequence[Any], fixed: Any, n_workers: int) -> Iterator[T]:
@@ -174,7 +174,7 @@ def start_workers(function: Callable[..., Any], fixed: Any, workers: Workers) ->
             _require_spare_files()
             started.append(start_worker(function, fixed, workers))
     except OSError as error:
-        workers.on_warning(
+        workers.progress.warn(
             f"{len(started)} of {workers.n} processes for the pictures can be started here ({error.strerror}); "
             "the work is slower with them, not different"
         )

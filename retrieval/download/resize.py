@@ -138,7 +138,7 @@ class Decoders:
     """
 
     def __init__(self, n_workers: int, progress: Progress = SILENT) -> None:
-        self._how = Workers(n_workers, on_warning=progress.warn)
+        self._how = Workers(n_workers, progress=progress)
         self._workers = start_workers(_call, None, self._how)
         self._threads = ThreadPoolExecutor(max(1, len(self._workers)))
         self._idle: asyncio.Queue[Worker] = asyncio.Queue()

@@ -60,7 +60,7 @@ def load_batches(
     LmrError: a process was killed, memory runs out.
     """
     fixed = (images, collate)
-    workers = Workers(n_workers, start=None, begin=_use_one_thread, on_warning=progress.warn)
+    workers = Workers(n_workers, start=None, begin=_use_one_thread, progress=progress)
     started = start_workers(_load, fixed, workers)
     batches = work_with(started, _load, keys, fixed)
     if not pin:

@@ -314,10 +314,10 @@ def test_without_cutmix_a_batch_is_left_alone_and_no_number_drawn() -> None:
     ("change", "message"),
     [
         *(
-            ({name: 1.5}, f"--{name} is a probability, 0 to 1, got 1.5")
+            ({name: 1.5}, f"`{name}` is a probability, 0 to 1, got 1.5")
             for name in ("flip", "greyscale", "blur", "jpeg", "erasing", "cutmix")
         ),
-        *(({name: -0.1}, f"--{name} must be 0 to 10, got -0.1") for name in ("brightness", "contrast", "saturation")),
+        *(({name: -0.1}, f"`{name}` must be 0 to 10, got -0.1") for name in ("brightness", "contrast", "saturation")),
         ({"contrast": math.inf}, "`contrast` must be 0 to 10, got inf"),
         ({"blur": math.nan}, "`blur` is a probability, 0 to 1, got nan"),
         ({"hue": 0.6}, "`hue` is a share of the colour circle, 0 to 0.5, got 0.6"),

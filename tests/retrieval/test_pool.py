@@ -14,6 +14,7 @@ import pytest
 from retrieval import parallel as pool
 from retrieval.errors import LmrError
 from retrieval.parallel import Workers, run_tasks, work_apart
+from retrieval.progress import Recorder
 
 MANY_BYTES = 1_000_000  # more than a pipe holds
 
@@ -202,7 +203,7 @@ def test_where_not_all_processes_can_be_started_fewer_or_none_do_the_same_work(
         return start(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(pool, "start_worker", few)
-    workers = Workers(3, forked.start, on_warning=warnings.append)
+    workers = Workers(3, forked.start, progress=Recorder(warnings))
     assert list(work_apart(square, range(5), 1, workers)) == [1, 2, 5, 10, 17]
     assert warnings == [
         f"{n_started} of 3 processes for the pictures can be started here (Resource temporarily unavailable); "
@@ -218,8 +219,11 @@ def test_no_process_is_started_when_its_work_could_open_no_file(forked: Workers)
         resource.setrlimit(resource.RLIMIT_NOFILE, (14, 14))
 
     program = (
-        "from retrieval.parallel import Workers, work_apart; from tests.retrieval.test_pool import square\n"
-        "print(list(work_apart(square, range(3), 0, Workers(2, 'fork', on_warning=print))))"
+        "from retrieval.parallel import Workers, work_apart; from retrieval.progress import Recorder\n"
+        "from tests.retrieval.test_pool import square\n"
+        "heard = Recorder()\n"
+        "found = list(work_apart(square, range(3), 0, Workers(2, 'fork', progress=heard)))\n"
+        "print(*heard.warnings, found, sep='\\n')"
     )
     root = str(Path(__file__).parents[2])
     said = subprocess.run(
