@@ -28,6 +28,8 @@ from tiny_set import (
     write_csv,
 )
 
+import lmr
+from retrieval.progress import SILENT
 from retrieval.store.store import read_store
 
 CLEAN = ["clean", "dirty.csv", "--store", "train.h5", "--workers", "1", "--device", "cpu", "--checks", "labels"]
@@ -551,3 +553,10 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(dirty):
     )
     done(*CLEAN)
     assert sorted(path.name for path in Path("cleaned").iterdir()) == FILES
+
+
+def test_the_library_cleans_as_the_command_does_and_draws_no_gallery(dirty):
+    report = lmr.clean("dirty.csv", store="train.h5", checks="labels", device="cpu", workers=1, progress=SILENT)
+    assert report.to_json() == {**json.loads(done(*CLEAN, "--json").stdout), "state": "written"}
+    assert not Path("cleaned/gallery.html").exists()
+    assert lmr.clean("dirty.csv", review="cleaned/decisions.csv", progress=SILENT).state == "reviewed"

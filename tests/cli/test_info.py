@@ -6,6 +6,8 @@ from pathlib import Path
 import h5py
 from tiny_set import HERE, cut_short, done, drop_digests, flip_byte, misused, refused
 
+import lmr
+
 
 def told(path: str) -> dict:
     """The document of `--json`."""
@@ -125,3 +127,11 @@ def test_stores_of_another_preparation_are_told_by_what_differs(tiny_set):
 
 def test_without_a_path_it_says_what_can_be_looked_at() -> None:
     assert misused("info") == "give what to look at, such as lmr info landmarks, model, train.h5 or train.csv"
+
+
+def test_the_library_tells_what_the_command_tells(tiny_set):
+    found = lmr.info("train.h5", verify=True)
+    assert json.loads(json.dumps(found.to_json(), default=str)) == json.loads(
+        done("info", "train.h5", "--verify", "--json").stdout
+    )
+    assert found.verified == "every byte is as it was written"

@@ -27,9 +27,12 @@ from tiny_set import (
     write_csv,
 )
 
+import lmr
 from index.kaggle.submission import read_solution
 from retrieval.data.manifest import read_manifest
+from retrieval.errors import WordsError
 from retrieval.images.source import PictureSource
+from retrieval.progress import SILENT
 from retrieval.store.store import StoreInfo, create_store
 
 ALONE = "--ignore-duplicates"
@@ -621,3 +624,13 @@ def test_a_manifest_from_a_pipe_is_split_as_its_file(pictures):
     writer.join()
     done("split", "train.csv", "--output", "read")
     assert Path("piped/train.csv").read_text() == Path("read/train.csv").read_text()
+
+
+def test_the_library_splits_as_the_command_does(in_folder):
+    make_rows({"a": 20, "b": 20, "": 10})
+    report = lmr.split("all.csv", output="parts", val=0, test=0.25, ignore_duplicates=True, progress=SILENT)
+    assert (report.state, report.counts.parts["test"].landmarks) == ("written", 2)
+    again = done("split", "all.csv", "--output", "parts", "--val", "0", "--test", "0.25", ALONE, "--json")
+    assert json.loads(again.stdout) == {**report.to_json(), "state": "unchanged"}
+    with pytest.raises(WordsError, match=r"^give `val` or `val_per_landmark`, one of them$"):
+        lmr.split("all.csv", val=0.5, val_per_landmark=2)

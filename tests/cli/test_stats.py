@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 from tiny_set import cut_short, done, listing, misused, picture, refused, run, write_csv
 
+import lmr
 from retrieval.extras import install_hint
 from retrieval.images.quality import PictureFacts, measure_picture
+from retrieval.progress import SILENT
 
 ONE = ("--workers", "1")
 WITH = ("--images", "images", *ONE)
@@ -385,3 +387,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(pictures):
         pytest.skip("root may write everywhere")
     Path("locked").mkdir(mode=0o500)
     assert refused("stats", "train.csv", "--report", "locked/r.html").startswith("locked/r.html cannot be written")
+
+
+def test_the_library_finds_what_the_command_finds(pictures):
+    statistics = lmr.stats("train.csv", images="images", workers=1, progress=SILENT)
+    assert json.loads(json.dumps(statistics.document)) == found("train.csv", *WITH)
+    assert next(statistics.image_lines()).startswith("image_id,landmark_id,width,height,")
