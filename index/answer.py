@@ -92,7 +92,7 @@ class Answer:
         return "" if self.landmark_id is not None else f"below the threshold {self.threshold:.3f}"
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object with the keys that `lmr query --json` prints."""
+        """JSON object with the keys that `lmr query` prints."""
         return {
             "image": self.image,
             "landmark_id": self.landmark_id,

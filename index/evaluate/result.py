@@ -55,7 +55,7 @@ class EvaluationResult:
         return self.source == LEAVE_ONE_OUT
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON object of `lmr evaluate --json`."""
+        """JSON object that `lmr evaluate` prints."""
         leaked: dict[str, Any] = {"n": int(self.leaks.any.sum()), "training_unknown": self.leaks.training_unknown}
         for kind in KINDS:
             found = getattr(self.leaks, kind)

@@ -115,7 +115,7 @@ class FlatIndex:
             sound = sound and flat.codes.size() == flat.ntotal * flat.code_size
         except MemoryError:
             raise LmrError(
-                f"{path}: there is not enough memory for it, or it is damaged; lmr info --verify tells"
+                f"{path}: there is not enough memory for it, or it is damaged; lmr info `verify` tells"
             ) from None
         except (OSError, RuntimeError) as error:
             with contextlib.suppress(OSError), Path(path).open("rb"):
