@@ -1,6 +1,7 @@
 """The Python API: an index folder asked about pictures of every kind."""
 
 import io
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -164,6 +165,61 @@ def test_what_cannot_be_opened_is_named(folder):
     with pytest.raises(LmrError) as error:
         lmr.open_index("landmarks", device="abacus")
     assert str(error.value) == "`device` abacus: not a device; use auto, cpu, cuda, cuda:N or mps"
+
+
+def test_a_set_goes_from_stores_to_scores_by_the_words_of_the_commands(folder, tmp_path):
+    index, one = tmp_path / "index", {"device": "cpu", "threads": 1, "workers": 1}
+    built = lmr.build_index(names="names.csv", output=index, dimensions=4, augment=1, thumbnails=0, **one)
+    assert (built.state, built.info.d, built.info.options["refinement"]["n_augment"]) == ("built", 4, 1)
+    assert lmr.build_index(names="names.csv", output=index, dimensions=4, augment=1, thumbnails=0, **one).state == (
+        "unchanged"
+    )
+    store = tmp_path / "val.h5"
+    with pytest.warns(UserWarning, match="not calibrated: ranked by score"):
+        written = lmr.submit("test.csv", index=index, store=tmp_path / "test.h5", output=tmp_path / "s.csv", **one)
+    assert (written.state, written.n_lines, written.n_answered) == ("written", 22, 22)
+    calibration = lmr.calibrate("val.csv", index=index, store=store, precision=0.8, **one)
+    assert calibration.settings.precision == 0.8
+    result = lmr.evaluate("val.csv", index=index, store=store, **one)
+    assert result.folder.calibration == calibration
+    assert result.evaluation.accuracy.gap == pytest.approx(calibration.choice.held_out.gap, abs=0.2)
+    scores = lmr.score(tmp_path / "s.csv", "solution.csv")
+    assert list(scores) == ["All", "Public"]
+    assert scores["All"]["n_queries"] == 22
+
+
+def test_a_calibration_that_ends_is_in_the_report_or_made_again(folder, tmp_path):
+    index = tmp_path / "index"
+    shutil.copytree("landmarks", index)
+    ended = lmr.build_index(output=index, whitening_power=0, overwrite=True, device="cpu", workers=1)
+    assert ended.lost is not None
+    assert (ended.kept, ended.recalibrated) == (None, None)
+    shutil.rmtree(index)
+    shutil.copytree("landmarks", index)
+    again = lmr.build_index(output=index, whitening_power=0, overwrite=True, recalibrate=True, device="cpu", workers=1)
+    assert again.lost == ended.lost
+    assert again.recalibrated is not None
+    assert again.recalibrated.settings == ended.lost.settings
+
+
+def test_an_evaluation_needs_queries_or_leaves_one_out(folder):
+    for words in ({}, {"queries": Path("val.csv"), "leave_one_out": True}):
+        with pytest.raises(LmrError) as error:
+            lmr.evaluate(**words)
+        assert str(error.value) == "give `queries` or `leave_one_out`, one of them"
+
+
+def test_answers_are_sorted_into_folders_and_moves_are_undone(landmarks, tmp_path):
+    trip = tmp_path / "trip"
+    trip.mkdir()
+    for name in (ARCH, OTHER):
+        shutil.copy(name, trip)
+    images = sorted(map(str, trip.iterdir()))
+    done = landmarks.sort_into(tmp_path / "sorted", landmarks.query(images), mode="move")
+    assert (done.n_moved, done.n_links) == (2, 0)
+    assert not any(map(os.path.exists, images))
+    assert lmr.undo_moves(tmp_path / "sorted") == 2
+    assert sorted(map(str, trip.iterdir())) == images
 
 
 def test_importing_the_api_loads_nothing_heavy():
