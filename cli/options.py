@@ -4,7 +4,6 @@ import contextlib
 import difflib
 import functools
 import math
-import os
 import re
 import tomllib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -21,7 +20,7 @@ from cli.progress import TerminalProgress
 from cli.terminal import warn as warn
 from cli.terminal import with_options
 from retrieval.errors import LmrError, WordsError
-from retrieval.files.lock import output_lock
+from retrieval.files.lock import output_locks
 from retrieval.jobs import Option, option_of, words_of
 from retrieval.threads import require_threads
 
@@ -115,19 +114,8 @@ def is_waiting() -> bool:
 
 @contextlib.contextmanager
 def writing(*outputs: Path | None) -> Iterator[None]:
-    """Holds the lock of each output that is asked for, from before it is looked at until it is in place.
-
-    All of a command's are given at once, so that two commands that wait for each other's do not wait for ever.
-    Raises LmrError where another run writes one of them, unless --wait, and where two are one file.
-    """
-    by_place: dict[str, Path] = {}
-    for output in filter(None, outputs):
-        other = by_place.setdefault(os.path.realpath(output), output)
-        if other is not output:
-            raise LmrError(f"{other} and {output} are one file, and both would be written; give them two names")
-    with contextlib.ExitStack() as held:
-        for _, output in sorted(by_place.items()):
-            held.enter_context(output_lock(output, wait=is_waiting(), tell=warn))
+    """As `retrieval.files.lock.output_locks`, told in the terminal; --wait says whether it waits."""
+    with output_locks(*outputs, wait=is_waiting(), progress=TerminalProgress()):
         yield
 
 

@@ -3,30 +3,33 @@
 import contextlib
 import errno
 import os
+import re
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_error
-from retrieval.files.mounts import weak_locks
-from retrieval.progress import Progress
+from retrieval.progress import SILENT, Progress
 
 try:
     import fcntl
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
-Tell = Callable[[str], None]
+MOUNTS = Path("/proc/self/mounts")  # of Linux
 
 _POLL_S = 0.25  # between two looks at a lock that somebody else holds
 _HOLDER_BYTES = 1000  # read of what a holder says of itself
 _NO_LOCKS = frozenset((errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL))
 _NOT_WRITABLE = frozenset((errno.EACCES, errno.EPERM, errno.EROFS))
 _OPEN_TO_ALL = 0o666  # another user of a shared folder may have to wait for it, or finds it after a kill
+_ESCAPED = re.compile(r"\\([0-7]{3})")  # a space in a name
+_LOCAL_OPTIONS = frozenset(("nolock", "local_lock=all", "local_lock=posix"))  # of NFS
+_LOCAL_TYPES = frozenset(("fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.mount-s3", "fuse.davfs"))
 
 # Locks of POSIX are a process's, so that workers that it forked do not keep one when it dies. Between the threads of
 # one process they do not hold, and closing any handle of the file ends them: hence this table of what is held here,
@@ -37,7 +40,7 @@ _guard = threading.Lock()
 
 
 @contextlib.contextmanager
-def output_lock(output: Path, *, wait: bool = False, tell: Tell = lambda _: None) -> Iterator[None]:
+def output_lock(output: Path, *, wait: bool = False, progress: Progress = SILENT) -> Iterator[None]:
     """Holds the lock of an output (file or folder, there or not) while the block runs.
 
     The lock is on `lock_path`, which says who holds it and is removed at the end. A thread that holds it may ask for
@@ -51,7 +54,7 @@ def output_lock(output: Path, *, wait: bool = False, tell: Tell = lambda _: None
         yield
         return
     with _folders(path.parent, output):
-        descriptor = _wait_for(path, output, tell if wait else None, tell)
+        descriptor = _wait_for(path, output, wait=wait, progress=progress)
         try:
             yield
         finally:
@@ -73,7 +76,7 @@ def output_locks(*outputs: Path | None, wait: bool, progress: Progress) -> Itera
             raise LmrError(f"{other} and {output} are one file, and both would be written; give them two names")
     with contextlib.ExitStack() as held:
         for _, output in sorted(by_place.items()):
-            held.enter_context(output_lock(output, wait=wait, tell=progress.warn))
+            held.enter_context(output_lock(output, wait=wait, progress=progress))
         yield
 
 
@@ -88,23 +91,23 @@ def lock_path(output: Path) -> Path:
     return real.with_name(f".{real.name}.lock")
 
 
-def _wait_for(path: Path, output: Path, tell_waiting: Tell | None, tell: Tell) -> int | None:
+def _wait_for(path: Path, output: Path, *, wait: bool, progress: Progress) -> int | None:
     """The descriptor of the locked file, None where nothing can be locked; LmrError instead of waiting untold."""
     told = False
     while True:
-        is_free, descriptor = _try_lock(path, output, tell)
+        is_free, descriptor = _try_lock(path, output, progress)
         if is_free:
             return descriptor
         problem = f"{output} is being written by {_holder(path)}"
-        if tell_waiting is None:
+        if not wait:
             raise LmrError(f"{problem}; run this again when that has ended, or with `wait`")
         if not told:
-            tell_waiting(f"{problem}; waiting for it to end")
+            progress.warn(f"{problem}; waiting for it to end")
             told = True
         time.sleep(_POLL_S)
 
 
-def _try_lock(path: Path, output: Path, tell: Tell) -> tuple[bool, int | None]:
+def _try_lock(path: Path, output: Path, progress: Progress) -> tuple[bool, int | None]:
     """Tells whether nobody else holds the lock, and the descriptor of the file that is then locked, if it can be."""
     with _guard:
         while True:
@@ -128,7 +131,7 @@ def _try_lock(path: Path, output: Path, tell: Tell) -> tuple[bool, int | None]:
         problem = problem or weak_locks(path.parent)
         if problem and str(path.parent) not in _told:
             _told.add(str(path.parent))
-            tell(f"{path.parent}: {problem}; do not write {output} by two commands at once")
+            progress.warn(f"{path.parent}: {problem}; do not write {output} by two commands at once")
     with contextlib.suppress(OSError):  # a full disk is found by who writes the output
         os.truncate(descriptor, 0)
         os.write(descriptor, _describe_self().encode(errors="replace"))
@@ -218,3 +221,36 @@ def _holder(path: Path) -> str:
         except OSError:
             text = ""
     return "".join(letter if letter.isprintable() else "?" for letter in text) or "another process"
+
+
+def weak_locks(folder: Path, mounts: Path = MOUNTS) -> str:
+    """Why a lock in this folder would hold on this machine alone, '' where nothing says so.
+
+    mounts: the table of what is mounted, a line each: device, place, type, options.
+    """
+    found = _mount_of(folder, mounts)
+    if found is None:
+        return ""
+    kind, options = found
+    local = sorted(_LOCAL_OPTIONS.intersection(options)) if kind.startswith("nfs") else []
+    if kind in _LOCAL_TYPES or local:
+        how = f"{kind} with {local[0]}" if local else kind
+        return f"locks of its file system ({how}) hold on this machine alone"
+    return ""
+
+
+def _mount_of(folder: Path, mounts: Path) -> tuple[str, list[str]] | None:
+    """Type and options of the mount that the folder is in, None where that is not known."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    real, best, found = os.path.realpath(folder), -1, None
+    for line in lines:
+        cells = line.split(" ")
+        if len(cells) < 4:
+            continue
+        place = _ESCAPED.sub(lambda code: chr(int(code[1], 8)), cells[1])
+        if (real == place or real.startswith(place.rstrip("/") + "/")) and len(place) >= best:
+            best, found = len(place), (cells[2], cells[3].split(","))
+    return found

@@ -14,8 +14,8 @@ import pytest
 
 from retrieval.errors import LmrError
 from retrieval.files import lock
-from retrieval.files.lock import lock_path, output_lock
-from retrieval.files.mounts import weak_locks
+from retrieval.files.lock import lock_path, output_lock, weak_locks
+from retrieval.progress import Recorder
 
 HOLDER = """
     import sys
@@ -70,7 +70,7 @@ def test_a_waiting_process_says_so_once_and_goes_on_when_the_other_has_ended(tmp
             holder.communicate(b"")
 
     monkeypatch.setattr(lock.time, "sleep", end_the_holder)
-    with output_lock(tmp_path / "x.csv", wait=True, tell=told.append):
+    with output_lock(tmp_path / "x.csv", wait=True, progress=Recorder(told)):
         pass
     assert len(told) == 1
     assert told[0].endswith("; waiting for it to end")
@@ -267,7 +267,7 @@ def test_a_file_system_without_locks_is_told_of_once(tmp_path, monkeypatch, code
     monkeypatch.setattr(lock.fcntl, "lockf", refuse)
     told: list[str] = []
     for name in ("x.csv", "y.csv"):
-        with output_lock(tmp_path / name, tell=told.append):
+        with output_lock(tmp_path / name, progress=Recorder(told)):
             pass
     assert told == [
         f"{tmp_path}: its file system has no locks ({os.strerror(code)}); "
