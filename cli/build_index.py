@@ -9,7 +9,8 @@ import lmr
 from cli.options import job_options
 from cli.progress import TerminalProgress
 from cli.terminal import command_line, say
-from index.build_index import INDEX, BuildJob
+from index.build_index import BuildJob
+from index.folder.config import INDEX_FOLDER
 from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def command(**words: Any) -> None:
       lmr build-index train.h5 --background background.h5 --names names.csv
       lmr build-index train.h5 --dimensions 256 --overwrite --recalibrate
     """
-    output: Path = words.get("output", INDEX)
+    output: Path = words.get("output", INDEX_FOLDER)
     with TerminalProgress() as progress:
         report = lmr.build_index(**words, progress=progress)
         info = report.info
@@ -72,7 +73,7 @@ def _tell_calibration(output: Path, report: "BuildReport", progress: "Progress")
         return
     source, after = report.lost.origin.source, report.recalibrated
     if after is None:
-        again = command_line("lmr", "calibrate", source, *([] if output == INDEX else ["--index", output]))
+        again = command_line("lmr", "calibrate", source, *([] if output == INDEX_FOLDER else ["--index", output]))
         progress.warn(
             f"warning: {output} is not calibrated any more: its calibration from {source} was of other descriptors, "
             f"labels or options; {again} makes it again (`recalibrate` does that in one step)"

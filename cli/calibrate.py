@@ -9,8 +9,8 @@ from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
 from cli.report.calibration import to_text
 from cli.terminal import say_result
-from index.build_index import INDEX
 from index.calibrate.job import CalibrateJob
+from index.folder.config import INDEX_FOLDER
 
 
 @click.command(name="calibrate")
@@ -36,4 +36,4 @@ def command(as_json: bool, **words: Any) -> None:
         calibration = lmr.calibrate(**words, progress=progress)
         for text in calibration.warnings:
             progress.warn(f"warning: {text}")
-    say_result(calibration.to_json(), to_text(words.get("index", INDEX), calibration), as_json=as_json)
+    say_result(calibration.to_json(), to_text(words.get("index", INDEX_FOLDER), calibration), as_json=as_json)

@@ -10,8 +10,8 @@ import lmr
 from cli.options import PATH, job_options, json_option
 from cli.progress import TerminalProgress
 from cli.terminal import say_result, shown
-from index.build_index import INDEX
 from index.evaluate.job import EvaluateJob
+from index.folder.config import INDEX_FOLDER
 from retrieval.extras import require_report
 from retrieval.files.lock import output_locks
 from retrieval.words import counted
@@ -53,7 +53,9 @@ def command(as_json: bool, report: Path | None, **words: Any) -> None:
         result = lmr.evaluate(**words, progress=progress)
         is_there = report is not None and not overwrite and is_reported(report, made_of(queries, result))
         if result.folder.calibration is None:
-            progress.warn(f"{words.get('index', INDEX)} is not calibrated: no thresholds; lmr calibrate makes them")
+            progress.warn(
+                f"{words.get('index', INDEX_FOLDER)} is not calibrated: no thresholds; lmr calibrate makes them"
+            )
         for text in result.warnings:
             progress.warn(f"warning: {text}")
         content = result.to_json()

@@ -10,7 +10,7 @@ from cli import options
 from cli.progress import TerminalProgress
 from cli.report.answer_text import to_csv, to_text
 from cli.terminal import say, say_csv, say_json, say_lines, shown
-from index.build_index import INDEX
+from index.folder.config import INDEX_FOLDER
 from retrieval.errors import LmrError
 from retrieval.words import agreeing, counted, none_can
 
@@ -31,7 +31,7 @@ _HELP = {
 
 @click.command(name="query")
 @click.argument("pictures", nargs=-1)
-@click.option("--index", "index_path", type=options.PATH, default=INDEX, show_default=True, help="Index folder.")
+@click.option("--index", "index_path", type=options.PATH, default=INDEX_FOLDER, show_default=True, help="Index folder.")
 @click.option("--threshold", type=options.Share(0, 1), default=None, help=_HELP["threshold"])
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Landmarks listed for an image.")
 @options.json_option

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from index.folder.config import DEFAULT_PX, MOST_PX, BuildOptions, ThumbnailPlan
+from index.folder.config import DEFAULT_PX, INDEX_FOLDER, MOST_PX, BuildOptions, ThumbnailPlan
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import ComputingJob, WritingJob, option
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from index.folder.build import BuildReport
     from index.folder.inputs import BuildInputs
 
-INDEX, STORE = Path("landmarks"), Path("train.h5")
+STORE = Path("train.h5")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class BuildJob(ComputingJob, WritingJob):
 
     stores: tuple[Path, ...] = option((STORE,), is_argument=True)
     _: KW_ONLY
-    output: Path = option(INDEX, help="Index folder to write.")
+    output: Path = option(INDEX_FOLDER, help="Index folder to write.")
     model: Path = option(Path("model"), help="Model folder or file of lmr export that made the descriptors.")
     background: tuple[Path, ...] = option((), help="Store of non-landmarks, besides unlabelled rows.")
     names: Path | None = option(None, help="CSV that gives landmarks a name and an address.")

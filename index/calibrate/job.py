@@ -5,8 +5,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from index.build_index import INDEX
 from index.calibration import Calibration, CalibrationSettings
+from index.folder.config import INDEX_FOLDER
 from index.queries import QueriesJob, embed_queries
 from retrieval.errors import DamageError, LmrError
 from retrieval.files.lock import output_locks
@@ -22,7 +22,7 @@ class CalibrateJob(QueriesJob):
 
     queries: Path = field(metadata=told(is_argument=True))
     _: KW_ONLY
-    index: Path = option(INDEX, help="Index folder.")
+    index: Path = option(INDEX_FOLDER, help="Index folder.")
     settings: CalibrationSettings = field(default_factory=CalibrationSettings)
 
 

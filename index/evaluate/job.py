@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from index.build_index import INDEX
+from index.folder.config import INDEX_FOLDER
 from index.queries import QueriesJob, embed_queries
 from retrieval.errors import LmrError
 from retrieval.jobs import option
@@ -19,7 +19,7 @@ class EvaluateJob(QueriesJob):
 
     queries: Path | None = option(None, is_argument=True)
     _: KW_ONLY
-    index: Path = option(INDEX, help="Index folder.")
+    index: Path = option(INDEX_FOLDER, help="Index folder.")
     leave_one_out: bool = option(False, help="Ask every image of the index, each against the others.")
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """Options of an index: storage, whitening, reranking, and the thumbnails of its rows."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from index.rerank.config import Refinement
@@ -9,6 +10,7 @@ from index.vote import VoteRule
 from retrieval.errors import LmrError
 from retrieval.jobs import option
 
+INDEX_FOLDER = Path("landmarks")  # where an index is, unless another is named
 DEFAULT_PX = 160  # longer side of a thumbnail: about 5 kB each
 MOST_PX = 1024
 

@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from index.build_index import INDEX
+from index.folder.config import INDEX_FOLDER
 from retrieval.embed.job import StoreFilling, complete_store, find_store
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
@@ -25,7 +25,7 @@ class SubmitJob(StoreFilling, WritingJob):
 
     test: Path = option(Path("test.csv"), is_argument=True)
     _: KW_ONLY
-    index: Path = option(INDEX, help="Index folder.")
+    index: Path = option(INDEX_FOLDER, help="Index folder.")
     store: Path | None = option(
         None, default_text="TEST with .h5, beside it", help="Descriptors of the images of the test set."
     )
