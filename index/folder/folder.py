@@ -180,7 +180,7 @@ def open_folder(
             info = read_info(folder)
             check_files(folder, info, verify)
             calibration = read_calibration(folder, info) if calibrated else None
-            return _load(folder, info, calibration, (device, threads))
+            return _load(folder, info, calibration, device=device, threads=threads)
         except (LmrError, OSError):
             # The folder may have been replaced while it was read; then the new one is read.
             is_the_same = current_folder(path) == folder and _identity(folder) == identity
@@ -274,9 +274,8 @@ def is_index_folder(path: Path) -> bool:
 
 
 def _load(
-    folder: Path, info: FolderInfo, calibration: Calibration | None, where: tuple[str, int | None]
+    folder: Path, info: FolderInfo, calibration: Calibration | None, *, device: str, threads: int | None
 ) -> IndexFolder:
-    """where: device and threads of the search."""
     made_by = model_fingerprint(folder / MODEL)
     if made_by != info.fingerprint:
         raise LmrError(
@@ -284,7 +283,7 @@ def _load(
             "run lmr build-index again"
         )
     background, whitening = folder / BACKGROUND, folder / WHITENING
-    index, rows = FlatIndex.load(folder / INDEX, *where), read_rows(folder / ROWS)
+    index, rows = FlatIndex.load(folder / INDEX, device, threads), read_rows(folder / ROWS)
     if len(index) != len(rows):
         raise LmrError(f"{folder / ROWS} has {counted(len(rows), 'row')}, {folder / INDEX} has {len(index)}; {REBUILD}")
     opened = IndexFolder(
@@ -297,7 +296,7 @@ def _load(
         names=_read_names(folder / NAMES) if NAMES in info.files else {},
         info=info,
         refinement=_read_refinement(folder, info),
-        augmented=FlatIndex.load(folder / AUGMENTED, *where) if AUGMENTED in info.files else None,
+        augmented=FlatIndex.load(folder / AUGMENTED, device, threads) if AUGMENTED in info.files else None,
         thumbnails=Thumbnails(folder / THUMBNAILS, info.inputs_digest) if THUMBNAILS in info.files else None,
     )
     _require_fit(opened)
