@@ -21,7 +21,6 @@ from retrieval.progress import Progress
 if TYPE_CHECKING:
     from retrieval.arrays import ObjArray
     from retrieval.data.csv_table import Table
-    from retrieval.data.table_file import OnRead
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,7 @@ def _read_boxes(path: Path, progress: Progress) -> LabelRows:
 
 def _read_label_rows(path: Path, layout: Layout, progress: Progress) -> LabelRows:
     with reading(path, progress):
-        table = _table(path, progress.add)
+        table = _table(path, progress)
         for line in table.notes:
             progress.warn(line)
         return read_label_rows(table, layout)
@@ -111,11 +110,11 @@ def _read_label_rows(path: Path, layout: Layout, progress: Progress) -> LabelRow
 
 def _count_blanks(path: Path, progress: Progress) -> Blanks:
     with reading(path, progress):
-        return count_blanks(_table(path, progress.add))
+        return count_blanks(_table(path, progress))
 
 
-def _table(path: Path, on_read: "OnRead") -> "Table":
-    table = open_table(path, on_read)
+def _table(path: Path, progress: Progress) -> "Table":
+    table = open_table(path, progress)
     assert table is not None, "told to be a table before"
     return table
 

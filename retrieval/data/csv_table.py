@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from retrieval.data.pipes import Place, place_of
-from retrieval.data.table_file import MAX_LINE_BYTES, OnRead, open_text, place_of_broken_text
+from retrieval.data.table_file import MAX_LINE_BYTES, open_text, place_of_broken_text
 from retrieval.errors import LmrError
+from retrieval.progress import SILENT, Progress
 from retrieval.words import counted
 
 # 512 rows: below the 700 new objects at which Python 3.11 starts to look for garbage among them.
@@ -81,14 +82,14 @@ class CsvTable:
 
     Its columns are separated by commas, or by what its header shows (`read_head`).
 
-    path: may be a pipe, or - for standard input. on_read: is called with the number of bytes of the file that were
-    just read for its rows. place: where it is read, if that is known.
+    path: may be a pipe, or - for standard input. progress: is told of the bytes of the file that were
+    read for its rows. place: where it is read, if that is known.
     Raises LmrError when the file is missing, empty, not text, or broken.
     """
 
-    def __init__(self, path: str | Path, on_read: OnRead = lambda _: None, place: Place | None = None) -> None:
+    def __init__(self, path: str | Path, progress: Progress = SILENT, place: Place | None = None) -> None:
         self.source = str(path)
-        self._on_read = on_read
+        self._progress = progress
         with _file_errors(self.source):
             self._place = place or place_of(path)
         with self._text() as text:
@@ -108,7 +109,7 @@ class CsvTable:
 
     def batches(self) -> Iterator[list[list[str]]]:
         """Lists of at most 512 rows."""
-        with self._reader(self._on_read) as reader:
+        with self._reader(self._progress) as reader:
             rows_read = filter(None, reader)
             for _ in range(self._head.n_rows):
                 next(rows_read)
@@ -117,7 +118,7 @@ class CsvTable:
 
     def numbered(self, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
         """Lines are counted from 1, the header's."""
-        with self._reader(self._on_read) as reader:
+        with self._reader(self._progress) as reader:
             n_before = self._head.n_rows
             while True:
                 line = reader.line_num + 1
@@ -137,17 +138,17 @@ class CsvTable:
                 n_before -= bool(row and n_before)
 
     @contextmanager
-    def _reader(self, on_read: OnRead) -> Iterator[Any]:  # csv.reader, whose type has no public name
-        with self._text(on_read) as text:
+    def _reader(self, progress: Progress) -> Iterator[Any]:  # csv.reader, whose type has no public name
+        with self._text(progress) as text:
             yield csv.reader(text, delimiter=self._head.delimiter, strict=True)
 
     @contextmanager
-    def _text(self, on_read: OnRead = lambda _: None) -> Iterator[TextIO]:
+    def _text(self, progress: Progress = SILENT) -> Iterator[TextIO]:
         # csv stops at 131,072 characters, less than the images of one landmark in train_clean.csv.
         csv.field_size_limit(MAX_LINE_BYTES)
         with _file_errors(self.source):
             try:
-                with open_text(self._place.path, self.source, on_read) as text:
+                with open_text(self._place.path, self.source, progress) as text:
                     yield text
             except UnicodeDecodeError as error:
                 raise LmrError(

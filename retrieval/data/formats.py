@@ -190,7 +190,7 @@ def _columns(header: Sequence[str], source: str, pictures: AbstractSet[str]) -> 
             columns[role] = position
     ignored = [name for name, role in zip(header, roles, strict=True) if role is None]
     for name in [name for name in ignored if _key(name) in _ALIASES or _key(name) == "category"]:
-        if _take(name, header.index(name), columns, (header, source)):
+        if _take(name, columns, header, source):
             ignored.remove(name)
     for name in ignored:
         if _key(name) not in _UNUSED | _ALIASES.keys() and (meant := _misspelt(name, columns)):
@@ -203,16 +203,15 @@ def _role(name: str, pictures: AbstractSet[str]) -> str | None:
     return "content" if name in pictures else _ROLES.get(_key(name))
 
 
-def _take(name: str, position: int, columns: dict[str, int], of: tuple[Sequence[str], str]) -> bool:
+def _take(name: str, columns: dict[str, int], header: Sequence[str], source: str) -> bool:
     """Puts a column of an alias where it belongs. False where a column of lmr's own name says the same already."""
-    header, source = of
     role = _ALIASES[_key(name)]
     if _key(name) == "category" and not _has_pictures(header, columns):
         role = "name"
     if role == "landmark" and columns.keys() & {"landmarks", "label_name"}:
         return False
     if role not in columns:
-        columns[role] = position
+        columns[role] = header.index(name)
         return True
     other = header[columns[role]]
     if _key(other) in _ALIASES or _key(other) == "label":

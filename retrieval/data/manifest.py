@@ -17,7 +17,6 @@ from retrieval.data.names import read_names as read_names
 from retrieval.data.parquet import EmbeddedPictures, ParquetTable
 from retrieval.data.pipes import place_of
 from retrieval.data.rows import Columns, read_clean, read_open_images, read_pictures
-from retrieval.data.table_file import OnRead
 from retrieval.errors import LmrError
 from retrieval.images.signatures import HEAD_BYTES, is_picture
 from retrieval.images.tars.headers import is_tar
@@ -122,7 +121,7 @@ def read_manifest(path: str | Path, progress: Progress = SILENT) -> Manifest:
     progress: is warned of each thing that was passed over, and told of the bytes of a CSV file as they are read.
     Raises LmrError when anything of it cannot be used; its message names the bad rows by line.
     """
-    table = open_table(path, progress.add)
+    table = open_table(path, progress)
     if table is None:
         source = Path(path)
         is_folder = source.is_dir() or is_tar(source)
@@ -130,10 +129,10 @@ def read_manifest(path: str | Path, progress: Progress = SILENT) -> Manifest:
     return _manifest(str(path), _read_table(table, read_layout(table), progress))
 
 
-def open_table(path: str | Path, on_read: OnRead = lambda _: None) -> Table | None:
+def open_table(path: str | Path, progress: Progress = SILENT) -> Table | None:
     """The table that a manifest is in; None for a folder, tar or image. LmrError when it is missing or unreadable.
 
-    on_read: is called with the number of bytes that were just read of a CSV file.
+    progress: is told of the bytes of a CSV file.
     """
     try:
         place = place_of(path)
@@ -146,7 +145,7 @@ def open_table(path: str | Path, on_read: OnRead = lambda _: None) -> Table | No
         raise LmrError(f"{path} cannot be read: {error.strerror}") from error
     if is_folder or is_picture(head):
         return None
-    return ParquetTable(path, place) if head.startswith(b"PAR1") else CsvTable(path, on_read, place)
+    return ParquetTable(path, place) if head.startswith(b"PAR1") else CsvTable(path, progress, place)
 
 
 def _read_table(table: Table, layout: Layout, progress: Progress) -> Columns:

@@ -5,19 +5,18 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any, TextIO
 
 from retrieval.errors import LmrError
+from retrieval.progress import SILENT, Progress
 from retrieval.words import counted
 
 # How JSON files of these kinds begin.
 _COCO = re.compile(rb'\{\s*"(info|licenses|images|annotations|categories)"\s*:\s*[\[{]')
 _HIERARCHY = re.compile(rb'\{\s*"(LabelName|Subcategory)"\s*:(?![^\n]*\}\s*\n\s*\{)')
 _NEXT_RECORD = re.compile(rb"\}\s*\n\s*\{")
-
-OnRead = Callable[[int], None]
 
 MAX_LINE_BYTES = 1 << 26  # 64 MiB: a landmark's images in train_clean.csv take 0.2 MB
 _FREE_INFLATED_BYTES = 1 << 24
@@ -31,13 +30,13 @@ _NOT_TEXT = {b"\x89HDF": "an HDF5 file", b"SQLi": "an SQLite database", b"%PDF":
 class _WatchedFile(io.FileIO):
     """A file that tells how much is read of it."""
 
-    def __init__(self, path: str, on_read: OnRead) -> None:
+    def __init__(self, path: str, progress: Progress) -> None:
         super().__init__(path)
-        self._on_read = on_read
+        self._progress = progress
 
     def readinto(self, buffer: Any) -> int:
         n = super().readinto(buffer)
-        self._on_read(n)
+        self._progress.add(n)
         return n
 
 
@@ -68,12 +67,12 @@ class _Limited(io.RawIOBase):
 
 
 @contextmanager
-def open_text(path: str, source: str, on_read: OnRead = lambda _: None) -> Iterator[TextIO]:
+def open_text(path: str, source: str, progress: Progress = SILENT) -> Iterator[TextIO]:
     """The text of a file: UTF-8 or UTF-16, plain, gzip or zip of one file.
 
-    source: what messages call it. on_read: is called with the number of bytes of the file that were just read.
+    source: what messages call it. progress: is told of the bytes of the file.
     """
-    with open_unpacked(path, source, on_read) as file:
+    with open_unpacked(path, source, progress) as file:
         head = file.peek(1024)[:1024]
         for start, kind in _NOT_TEXT.items():
             if head.startswith(start):
@@ -87,9 +86,9 @@ def open_text(path: str, source: str, on_read: OnRead = lambda _: None) -> Itera
 
 
 @contextmanager
-def open_unpacked(path: str, source: str, on_read: OnRead = lambda _: None) -> Iterator[io.BufferedReader]:
+def open_unpacked(path: str, source: str, progress: Progress = SILENT) -> Iterator[io.BufferedReader]:
     """The file's bytes, unpacked when it is gzip or a zip archive of one file."""
-    with io.BufferedReader(_WatchedFile(path, on_read), _BUFFER_BYTES) as file:
+    with io.BufferedReader(_WatchedFile(path, progress), _BUFFER_BYTES) as file:
         head = file.peek(4)[:4]
         kind = next((kind for start, kind in _COMPRESSED.items() if head.startswith(start)), "")
         max_bytes = _FREE_INFLATED_BYTES + _MAX_INFLATION * os.fstat(file.fileno()).st_size if kind else None
