@@ -75,17 +75,6 @@ def _check_threads(_: click.Context, __: click.Parameter, n_threads: int | None)
     return n_threads
 
 
-def images_option(command: F) -> F:
-    """--images, where the pictures of a manifest are."""
-    return click.option(
-        "--images",
-        type=PATH,
-        default=None,
-        help="Folder of the pictures: <id>.jpg, Google's a/b/c/<id>.jpg, tars that hold them, or what a path column is "
-        "relative to; or one tar. [default: images/ beside the manifest]",
-    )(command)
-
-
 def workers_option(command: F) -> F:
     """--workers, how many pictures are decoded at once."""
     return click.option(

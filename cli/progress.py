@@ -117,24 +117,6 @@ class TerminalProgress:
         self.tell(text)
 
 
-class ByteBar(PictureBar):
-    """Counts bytes of which it learns little by little how many there will be."""
-
-    def begin(self, n: int) -> None:
-        """Shows the bar, for n bytes."""
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=n, desc=shown(self.what), unit="B", unit_scale=True, disable=None, dynamic_ncols=True)
-
-    def expect(self, n: int) -> None:
-        """n more bytes are on their way."""
-        if self._bar is None:
-            self.begin(n)
-        else:
-            self._bar.total += n
-            self._bar.refresh()
-
-
 def list_unreadable(unreadable: dict[str, str], n_unreadable: int, n_pictures: int) -> None:
     """The unreadable pictures on stderr: the first ones with their reasons, then a count."""
     n_shown = 20
