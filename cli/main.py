@@ -14,18 +14,18 @@ from retrieval.images.noise import told_once
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("cli.demo.command", "Make a small set of landmarks and run everything on it, or on your own folder."),
-    "download": ("cli.download", "Fetch the pictures of a manifest, resized on arrival."),
-    "stats": ("cli.stats", "Tell what is in the data: landmarks, pictures, duplicates; write a report."),
+    "download": ("cli.download", "Fetch the images of a manifest, resized on arrival."),
+    "stats": ("cli.stats", "Tell what is in the data: landmarks, images, duplicates; write a report."),
     "split": ("cli.split", "Split a manifest into train, val, test and non-landmarks."),
-    "clean": ("cli.clean", "Find mislabelled, duplicate, low-quality and non-landmark pictures."),
-    "train": ("cli.train", "Train a network on labelled pictures."),
+    "clean": ("cli.clean", "Find mislabelled, duplicate, low-quality and non-landmark images."),
+    "train": ("cli.train", "Train a network on labelled images."),
     "ensemble": ("cli.ensemble", "Join several models into one."),
-    "embed": ("cli.embed", "Turn pictures into descriptors."),
+    "embed": ("cli.embed", "Turn images into descriptors."),
     "export": ("cli.export", "Write a model as ONNX, which needs no torch."),
     "build-index": ("cli.build_index", "Turn descriptors into an index folder."),
     "calibrate": ("cli.calibrate", "Tune votes, confidence and thresholds on held-out queries."),
     "evaluate": ("cli.evaluate", "Measure the answers to labelled queries; write a report."),
-    "query": ("cli.query", "Name the landmark in pictures."),
+    "query": ("cli.query", "Name the landmark in images."),
     "submit": ("cli.submit", "Write a Kaggle submission for test.csv."),
     "compare": ("cli.compare", "Train and score several systems on the same data, in one table."),
     "score": ("cli.score", "Score any submission against a solution file."),
@@ -127,8 +127,8 @@ def _is_of_torch(error: Exception) -> bool:
 def main() -> None:
     """Recognise landmarks, and anything with an individual name, in photographs.
 
-    Pictures become descriptors, the nearest labelled pictures vote, and a calibrated confidence turns away
-    pictures that show no known landmark.
+    Images become descriptors, the nearest labelled images vote, and a calibrated confidence rejects images
+    that show no known landmark.
 
     \b
     Start with:
