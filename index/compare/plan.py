@@ -103,7 +103,7 @@ def _require_values(step: str, table: Mapping[str, Any], stages: Sequence[Mappin
     if isinstance(job, EmbedJob):
         if job.network is not None and job.network.backbone:
             job.network.require()
-        job.description.description()
+        job.embedding.settings()
     if isinstance(job, TrainJob):
         job.network.require()
         for stage in job.stages:

@@ -19,7 +19,7 @@ from retrieval.arrays import LongArray
 from retrieval.embed.job import EmbedJob
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.source import PictureSource
-from retrieval.models.card import Description
+from retrieval.models.card import EmbedSettings
 from retrieval.parallel import count_workers
 from retrieval.train.recipe import Recipe
 
@@ -82,7 +82,7 @@ def calibration_settings(recipe: Recipe) -> CalibrationSettings:
 def _embed_rows(shop: Workshop, parts: Sequence[Recipe], network: Path, folder: Path) -> list[Path]:
     """Stores of the training images and of the backgrounds that the data has, in this order."""
     recipe = parts[0]
-    prepared = {item.name for item in fields(Description)} if len(parts) > 1 else set()
+    prepared = {item.name for item in fields(EmbedSettings)} if len(parts) > 1 else set()
     table = {key: value for key, value in recipe.tables.get("embed", {}).items() if key not in prepared}
     manifests = [shop.data.train, *(shop.data.folder / name for name in backgrounds(shop, recipe))]
     stores = [store_path(shop, folder, manifest) for manifest in manifests]
@@ -127,7 +127,7 @@ def _prepare(recipe: Recipe, model: Path, copy: Path) -> None:
     assert isinstance(job, EmbedJob)
     for member in card.members:
         shutil.copyfile(model / member.card.weights_name, copy / member.card.weights_name)
-    write_card(copy, adjusted_card(model, card, job.description.description()))
+    write_card(copy, adjusted_card(model, card, job.embedding.settings()))
 
 
 def _build(shop: Workshop, recipe: Recipe, network: Path, stores: Sequence[Path], folder: Path) -> "IndexFolder":

@@ -9,7 +9,7 @@ from retrieval.embed.load import adjusted_card, onnx_path, open_card
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import WritingJob, option
-from retrieval.models.request import DescriptionRequest
+from retrieval.models.request import EmbedRequest
 
 if TYPE_CHECKING:
     from retrieval.embed.onnx_export import Exported
@@ -23,7 +23,7 @@ class ExportJob(WritingJob):
     model: Path = option(MODEL, is_argument=True)
     output: Path = option(Path("model.onnx"), is_argument=True)
     _: KW_ONLY
-    description: DescriptionRequest = field(default_factory=DescriptionRequest)
+    embedding: EmbedRequest = field(default_factory=EmbedRequest)
 
 
 def export(job: ExportJob) -> "Exported | None":
@@ -36,7 +36,7 @@ def export(job: ExportJob) -> "Exported | None":
     if onnx_path(job.model) is not None:
         raise LmrError(f"{job.model} is exported already; give the model folder that it was made of")
     with output_locks(job.output, wait=job.wait, progress=job.progress):
-        card = adjusted_card(job.model, open_card(job.model), job.description.description())
+        card = adjusted_card(job.model, open_card(job.model), job.embedding.settings())
         if job.output.exists() and not job.overwrite:
             _require_same(job, card)
             return None

@@ -12,7 +12,7 @@ from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_json
 from retrieval.files.lock import output_locks
 from retrieval.jobs import ComputingJob, WritingJob, option, word_of
-from retrieval.models.request import DescriptionRequest, NetworkRequest
+from retrieval.models.request import EmbedRequest, NetworkRequest
 from retrieval.words import agreeing, counted, none_can, shortened
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class EmbedJob(StoreFilling, WritingJob):
     _: KW_ONLY
     model: Path = option(MODEL, help="Model folder, or a file of lmr export.")
     output: Path | None = option(None, default_text="MANIFEST with .h5, beside it", help="Store to write.")
-    description: DescriptionRequest = field(default_factory=DescriptionRequest)
+    embedding: EmbedRequest = field(default_factory=EmbedRequest)
     dtype: Literal["float16", "float32"] = option("float16", help="Storage dtype of the descriptors.")
     retry_unreadable: bool = option(False, help="Try the unreadable images of a finished store again.")
     network: UntrainedNetwork | None = None
@@ -233,7 +233,7 @@ def _find_card(job: EmbedJob) -> "Card":
             f"{job.model}: there is no model; make one with lmr train train.csv, "
             "or use lmr embed `backbone` resnet50 `pretrained`"
         )
-    return adjusted_card(job.model, open_card(job.model), job.description.description())
+    return adjusted_card(job.model, open_card(job.model), job.embedding.settings())
 
 
 def _make_card(job: EmbedJob, network: NetworkRequest, check: "Callable[[Card], None]") -> "Card":
@@ -241,7 +241,7 @@ def _make_card(job: EmbedJob, network: NetworkRequest, check: "Callable[[Card], 
 
     check: is given its card before anything is written, and may raise.
     """
-    model, asked = job.model, job.description
+    model, asked = job.model, job.embedding
     if not network.backbone:
         plain = UntrainedNetwork()
         others = [word_of(item) for item in fields(network) if getattr(network, item.name) != getattr(plain, item.name)]
@@ -269,7 +269,7 @@ def _make_card(job: EmbedJob, network: NetworkRequest, check: "Callable[[Card], 
     resolve_device(job.device)
     torch.manual_seed(0)
     made_network, spec = network.build(asked)
-    card = ModelCard(made_network.config, spec, weights_digest(made_network)).described(asked.description())
+    card = ModelCard(made_network.config, spec, weights_digest(made_network)).adjusted(asked.settings())
     made_network.length(card.descriptor)  # refuses what the network does not have
     if (model / CARD).exists() and not job.overwrite:
         found = read_card(model)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from retrieval.embed.embedder import Embedder
 from retrieval.errors import LmrError
-from retrieval.models.card import CARD, Card, Description, read_any_card, require_weights
+from retrieval.models.card import CARD, Card, EmbedSettings, read_any_card, require_weights
 from retrieval.words import counted
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ def open_card(model: Path) -> Card:
     return read_any_card(model)
 
 
-def adjusted_card(model: Path, card: Card, how: Description) -> Card:
+def adjusted_card(model: Path, card: Card, how: EmbedSettings) -> Card:
     """The card with another way of embedding. LmrError for an ONNX file, which has one way only."""
-    changed = card.described(how)
+    changed = card.adjusted(how)
     if onnx_path(model) is not None and changed != card:
         raise LmrError(f"{model} describes pictures as it was exported; run lmr export with the same options")
     return changed
@@ -46,7 +46,7 @@ def card_of_store(model: Path, store: "Descriptors") -> "Card":
 
     card = open_card(model)
     if onnx_path(model) is None:
-        card = card.described_as(store.info.model, store.info.image_spec)
+        card = card.as_stored(store.info.model, store.info.image_spec)
     if card.fingerprint != store.info.fingerprint:
         what = model_difference(store.info.made_by, card.to_json())
         raise LmrError(f"{store.source} does not fit {model}: {what}; give the model that made it")

@@ -26,7 +26,7 @@ _ALSO = (CLASSIFIER, "training.csv", "training.png")  # what lies beside a card 
 
 
 @dataclass(frozen=True, slots=True)
-class Description:
+class EmbedSettings:
     """Way in which a network that is there embeds images; None = as its card says.
 
     size: side of the square input, pixels. colors: as in ImageSpec. scales: further sizes, as factors of it.
@@ -104,13 +104,13 @@ class ModelCard:
         sizes = dict.fromkeys(max(1, round(scale * self.image_spec.size)) for scale in self.scales)
         return tuple(replace(self.image_spec, size=size) for size in sizes)
 
-    def described(self, how: Description) -> "ModelCard":
+    def adjusted(self, how: EmbedSettings) -> "ModelCard":
         """The same network, embedding images in this way."""
         spec = {n: getattr(how, n) for n in ("size", "fit", "colors") if getattr(how, n) is not None}
         own = {n: getattr(how, n) for n in ("flip", "descriptor", "scales") if getattr(how, n) is not None}
         return replace(self, image_spec=replace(self.image_spec, **spec), **own)
 
-    def described_as(self, model: Mapping[str, Any], image_spec: Mapping[str, Any]) -> "ModelCard":
+    def as_stored(self, model: Mapping[str, Any], image_spec: Mapping[str, Any]) -> "ModelCard":
         """The same network, embedding images as a store says that they were; unchanged where it says nothing."""
         if "flip" not in model:
             return self
@@ -123,7 +123,7 @@ class ModelCard:
         )
 
     def of_store(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The account that a store gives of its model, and of the preparation; `described_as` reads it."""
+        """The account that a store gives of its model, and of the preparation; `as_stored` reads it."""
         model = {name: getattr(self, name) for name in ("weights_sha256", "flip", "descriptor")}
         return {"config": self.config.to_json(), **model, "scales": list(self.scales)}, self.image_spec.to_json()
 
@@ -173,17 +173,17 @@ class EnsembleCard:
         """The different ways in which each image is prepared."""
         return tuple(dict.fromkeys(spec for member in self.members for spec in member.card.specs))
 
-    def described(self, how: Description) -> "EnsembleCard":
+    def adjusted(self, how: EmbedSettings) -> "EnsembleCard":
         """The same networks, each embedding images in this way."""
-        return self._each([member.card.described(how) for member in self.members])
+        return self._each([member.card.adjusted(how) for member in self.members])
 
-    def described_as(self, model: Mapping[str, Any], _: Mapping[str, Any]) -> "EnsembleCard":
+    def as_stored(self, model: Mapping[str, Any], _: Mapping[str, Any]) -> "EnsembleCard":
         """The same networks, embedding images as a store says that they were; unchanged for another number."""
         given = model.get("members", ())
         if len(given) != len(self.members):
             return self
         pairs = zip(self.members, given, strict=True)
-        return self._each([member.card.described_as(made, made["image_spec"]) for member, made in pairs])
+        return self._each([member.card.as_stored(made, made["image_spec"]) for member, made in pairs])
 
     def of_store(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The account that a store gives of its ensemble; the members' preparations are among it."""

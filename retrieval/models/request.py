@@ -11,7 +11,7 @@ from retrieval.files.digest import sha256_file
 from retrieval.images.codecs.color import Colors
 from retrieval.images.preprocess import MOST_PIXELS, ImageSpec
 from retrieval.jobs import Job, option
-from retrieval.models.card import Description
+from retrieval.models.card import EmbedSettings
 from retrieval.models.config import DescriptorPart, ModelConfig, Pooling
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class PreparationRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DescriptionRequest(PreparationRequest):
+class EmbedRequest(PreparationRequest):
     """Way in which a network that is there embeds images; None = as its card says."""
 
     flip: bool | None = option(None, help="Average with the mirrored image.")
@@ -66,9 +66,9 @@ class DescriptionRequest(PreparationRequest):
         help="Use the neck's output, the pooled features before it, or both.",
     )
 
-    def description(self) -> Description:
-        """The Description that a model's card takes. Raises LmrError for scales that are none."""
-        return Description(
+    def settings(self) -> EmbedSettings:
+        """The EmbedSettings that a model's card takes. Raises LmrError for scales that are none."""
+        return EmbedSettings(
             self.size,
             self.fit,
             self.colors,

@@ -12,7 +12,7 @@ from tiny_world import SPEC, tiny_model
 
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_bytes
-from retrieval.models.card import Description
+from retrieval.models.card import EmbedSettings
 from retrieval.models.checkpoint import (
     CARD,
     ModelCard,
@@ -95,7 +95,7 @@ def test_pictures_of_another_size_than_the_weights_are_for_are_one_line(
     monkeypatch.setattr("retrieval.models.checkpoint.build_model", sized)
     card = save_model(tmp_path, sized(ModelConfig("tiny"), SPEC.size), SPEC, made_by={})
     assert load_network(tmp_path, card).picture_size == SPEC.size
-    larger = card.described(Description(size=SPEC.size + 8))
+    larger = card.adjusted(EmbedSettings(size=SPEC.size + 8))
     assert message(load_network, tmp_path, larger) == (
         f"{tmp_path}/{card.weights_name} does not fit tiny for pictures of {SPEC.size + 8} pixels; "
         "leave out `size`, or train at the size you want"

@@ -15,7 +15,7 @@ from retrieval.embed.torch_embedder import TorchEmbedder, load_embedder
 from retrieval.errors import LmrError
 from retrieval.images.preprocess import ImageSpec
 from retrieval.models.card import (
-    Description,
+    EmbedSettings,
     EnsembleCard,
     Member,
     ModelCard,
@@ -111,15 +111,15 @@ def test_every_part_of_an_old_card_counts_as_it_did() -> None:
 
 def test_every_member_is_described_in_the_way_asked_for() -> None:
     ensemble = join([card_of("a"), card_of("b", image_spec=SMALL, flip=True)], [1, 1], {})
-    changed = ensemble.described(Description(size=24, scales=(1, 2)))
+    changed = ensemble.adjusted(EmbedSettings(size=24, scales=(1, 2)))
     assert [m.card.image_spec.size for m in changed.members] == [24, 24]
     assert [m.card.flip for m in changed.members] == [False, True]
     assert [spec.size for spec in changed.specs] == [24, 48, 24, 48]  # of different means
     store, spec = changed.of_store()
     stored = json.loads(json.dumps(store))
-    assert ensemble.described_as(stored, spec) == changed
-    assert ensemble.described_as({"members": stored["members"][:1]}, {}) == ensemble
-    assert ensemble.described_as(card_of("a").of_store()[0], {}) == ensemble
+    assert ensemble.as_stored(stored, spec) == changed
+    assert ensemble.as_stored({"members": stored["members"][:1]}, {}) == ensemble
+    assert ensemble.as_stored(card_of("a").of_store()[0], {}) == ensemble
 
 
 def test_stores_of_two_ensembles_differ_by_their_models() -> None:

@@ -20,7 +20,7 @@ from retrieval.embed.torch_embedder import load_embedder
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
 from retrieval.images.preprocess import prepare
-from retrieval.models.card import Card, Description, join, write_card
+from retrieval.models.card import Card, EmbedSettings, join, write_card
 from retrieval.models.checkpoint import save_model
 from retrieval.models.network import DescriptorModel
 
@@ -68,8 +68,8 @@ def test_a_folder_without_weights_is_served_by_its_onnx_file(tmp_path: Path) -> 
 
 def test_an_exported_model_describes_pictures_in_one_way(tmp_path: Path) -> None:
     path = write_means(tmp_path / "m.onnx")
-    assert adjusted_card(path, MEANS, Description(size=SIZE, flip=False)) == MEANS
-    assert message(adjusted_card, path, MEANS, Description(flip=True)) == (
+    assert adjusted_card(path, MEANS, EmbedSettings(size=SIZE, flip=False)) == MEANS
+    assert message(adjusted_card, path, MEANS, EmbedSettings(flip=True)) == (
         f"{path} describes pictures as it was exported; run lmr export with the same options"
     )
 
