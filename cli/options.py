@@ -54,7 +54,7 @@ def device_option(command: F) -> F:
         show_default=True,
         metavar="auto|cpu|cuda[:N]|mps",
         callback=_check_device,
-        help="Where to compute.",
+        help="Device to compute on.",
     )
     threads = click.option(
         "--threads", type=int, default=None, callback=_check_threads, help="CPU threads. [default: all cores]"

@@ -100,7 +100,7 @@ class DecodingJob(Job):
 class ComputingJob(DecodingJob):
     """A job that decodes and computes. threads: None = all cores."""
 
-    device: str = option("auto", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")
+    device: str = option("auto", metavar="auto|cpu|cuda[:N]|mps", help="Device to compute on.")
     threads: int | None = option(None, default_text="all cores", help="CPU threads.")
 
     def __post_init__(self) -> None:

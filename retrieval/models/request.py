@@ -35,7 +35,7 @@ class PreparationRequest:
         help="Side of the square input in pixels.",
     )
     fit: Literal["squash", "crop", "pad"] | None = option(
-        None, default_text=f"{_SPEC.fit}, or the model's", help="How an image becomes square."
+        None, default_text=f"{_SPEC.fit}, or the model's", help="Resizing to the square input: squash, crop or pad."
     )
     colors: Colors | None = option(
         None,
@@ -85,7 +85,7 @@ class NetworkRequest:
     backbone: str = option(
         _CONFIG.backbone, help="Any torchvision classification network, timm:NAME, plain-cnn or plain-mlp."
     )
-    pooling: Pooling = option(_CONFIG.pooling, help="How the feature map becomes one vector.")
+    pooling: Pooling = option(_CONFIG.pooling, help="Pooling of the feature map.")
     gem_p: float = option(_CONFIG.gem_p, help="Exponent at which GeM pooling starts.")
     n_dimensions: int = option(
         _CONFIG.n_dimensions, help="Length of a descriptor; 0 = the pooled features, without a neck."
@@ -94,7 +94,7 @@ class NetworkRequest:
     last_layer: str | None = option(
         _CONFIG.last_layer,
         default_text="before its pooling",
-        help="Where a network of torchvision ends, such as layer3.",
+        help="Last layer of a torchvision backbone, such as layer3.",
     )
     backbone_options: tuple[str, ...] = option(
         (),
