@@ -150,14 +150,6 @@ def given_options() -> frozenset[str]:
     return frozenset(name for name, source in sources.items() if source not in (None, ParameterSource.DEFAULT))
 
 
-def images_folder(images: Path | None, manifest_path: Path) -> Path:
-    """As `retrieval.images.source.images_folder`, told in the terminal."""
-    from retrieval.images import source
-
-    with TerminalProgress() as progress:
-        return source.images_folder(images, manifest_path, progress)
-
-
 def writes(outputs: Callable[[Mapping[str, Any]], Iterable[Path | None]]) -> Callable[[F], F]:
     """A command that runs while it holds the locks of its outputs, as `writing` does.
 

@@ -1,52 +1,12 @@
 """Progress bars on stderr, with rate and time left; silent when stderr is not a terminal."""
 
-from types import TracebackType
 from typing import Any
 
 import click
 
 from cli.terminal import shown, warn, with_options
-from retrieval.words import agreeing, counted
 
 _TOLD = "cli.progress.told"  # in the context's meta
-
-
-class PictureBar:
-    """Counts pictures, or bytes (`B`). Made with `begin`, fed with `add`, closed by leaving the context."""
-
-    def __init__(self, what: str, unit: str = " pictures") -> None:
-        self.what, self.unit = what, unit
-        self._bar: Any = None
-
-    def __enter__(self) -> "PictureBar":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def begin(self, n: int) -> None:
-        """Shows the bar, for n pictures or bytes; below the last one, which is ended, when there was one."""
-        from tqdm import tqdm
-
-        if self._bar is not None:
-            self._bar.close()
-        scale = self.unit == "B"
-        self._bar = tqdm(
-            total=n, desc=shown(self.what), unit=self.unit, unit_scale=scale, disable=None, dynamic_ncols=True
-        )
-
-    def add(self, n: int) -> None:
-        """n more are done."""
-        if self._bar is not None:
-            self._bar.update(n)
-
-    def note(self, text: str) -> None:
-        """A word at the end of the bar."""
-        if self._bar is not None:
-            self._bar.set_postfix_str(text)
 
 
 class TerminalProgress:
@@ -115,17 +75,3 @@ class TerminalProgress:
             return
         told.add(text)
         self.tell(text)
-
-
-def list_unreadable(unreadable: dict[str, str], n_unreadable: int, n_pictures: int) -> None:
-    """The unreadable pictures on stderr: the first ones with their reasons, then a count."""
-    n_shown = 20
-    for image_id, reason in list(unreadable.items())[:n_shown]:
-        warn(f"unreadable: {shown(image_id)}: {shown(reason)}")
-    if len(unreadable) > n_shown:
-        warn(f"unreadable: and {len(unreadable) - n_shown} more; lmr info STORE lists them")
-    if n_unreadable:
-        warn(
-            f"{counted(n_unreadable, 'picture', of=n_pictures)} {agreeing(n_unreadable, 'is', 'are')} unreadable and "
-            f"{agreeing(n_unreadable, 'has', 'have')} no descriptor"
-        )

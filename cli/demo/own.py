@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from cli.demo.scenes import DemoSet
-from cli.progress import TerminalProgress
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.data.near_duplicates import NEAR_BITS
 from retrieval.data.request import FACTS
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_text
 from retrieval.images.source import PictureSource
+from retrieval.progress import SILENT, Progress
 from retrieval.split.folder import NAMES
 from retrieval.split.groups import groups_of_images
 from retrieval.split.parts import files_of, name_lines, part_manifests
@@ -24,7 +24,7 @@ FEWEST = 3  # pictures of a landmark from which one goes to val and one to test
 FEWEST_QUERIES = 2
 
 
-def split_own(images: Path, folder: Path, seed: int, n_workers: int = 1) -> DemoSet:
+def split_own(images: Path, folder: Path, seed: int, n_workers: int = 1, progress: Progress = SILENT) -> DemoSet:
     """Writes the manifests of a split of `images` into `folder`.
 
     Of each landmark with at least 3 pictures a fifth goes to val and a fifth to test, one at least; near-duplicates
@@ -36,9 +36,8 @@ def split_own(images: Path, folder: Path, seed: int, n_workers: int = 1) -> Demo
     _refuse_few(images, int((counts >= FEWEST).sum()), f"{FEWEST} pictures or more")
     folder.mkdir(parents=True, exist_ok=True)
     source = PictureSource(manifest, images)
-    with TerminalProgress() as progress:
-        cache = folder / FACTS
-        group = groups_of_images(manifest, source, cache, NEAR_BITS, n_workers=n_workers, progress=progress).group
+    cache = folder / FACTS
+    group = groups_of_images(manifest, source, cache, NEAR_BITS, n_workers=n_workers, progress=progress).group
     n_others = int((manifest.landmark < 0).sum())
     third = n_others // 3 / max(n_others, 1)  # a whole number of them
     rule = SplitRule(HELD_OUT, HELD_OUT, at_least=1, non_landmark_val=third, non_landmark_test=third, seed=seed)

@@ -7,10 +7,9 @@ import pytest
 from PIL import Image
 from tiny_set import HERE, done
 
-from cli.demo.command import _network
+from cli.demo.run import DemoJob
+from retrieval.jobs import build
 from retrieval.models.checkpoint import read_card
-
-OWN = {"backbone": "resnet18", "weights": None, "pretrained": False, "size": 64, "last_layer": None}
 
 
 @pytest.mark.parametrize(
@@ -26,7 +25,8 @@ OWN = {"backbone": "resnet18", "weights": None, "pretrained": False, "size": 64,
     ],
 )
 def test_a_small_network_from_scratch_ends_at_layer3(change, last_layer):
-    assert _network(OWN | change).last_layer == last_layer
+    job = build(DemoJob, change)
+    assert job.network.for_size(job.size).last_layer == last_layer
 
 
 def test_overwriting_makes_the_untrained_network_anew(tmp_path, monkeypatch):

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from tiny_set import listing, read_rows
 
-from cli.demo.command import across_landmarks
 from cli.demo.own import split_own
+from cli.demo.run import across_landmarks
 from retrieval.data.manifest import read_manifest
 from retrieval.errors import LmrError
 from retrieval.train.data import read_training_data

@@ -42,7 +42,7 @@ def test_it_is_refused_before_the_work(bare, monkeypatch, line, what, extra):
         "lmr.find_rate",
     ):
         monkeypatch.setattr(work, begin)
-    monkeypatch.setattr("cli.demo.command.prepare_pictures", begin)
+    monkeypatch.setattr("cli.demo.run.prepare_images", begin)
     monkeypatch.setattr("retrieval.embed.onnx_export.load_network", begin)
     before = sorted(Path().iterdir())
     assert refused(*line) == f"{what}; {install_hint(extra)}"

@@ -4,23 +4,25 @@ import os
 
 import pytest
 
-from cli.workers import default_workers
+from cli.progress import TerminalProgress
+from retrieval.parallel import count_workers
 
 
 def test_processes_of_torchrun_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert default_workers(None) == 8
+    progress = TerminalProgress()
+    assert count_workers(None, progress) == 8
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
-    assert default_workers(None) == 2
+    assert count_workers(None, progress) == 2
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "16")
-    assert (default_workers(None), default_workers(0)) == (1, 0)
+    assert (count_workers(None, progress), count_workers(0, progress)) == (1, 0)
 
 
 def test_more_than_the_cores_can_feed_are_not_started(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
-    assert default_workers(32) == 32
+    assert count_workers(32, TerminalProgress()) == 32
     assert capsys.readouterr().err == ""
-    assert default_workers(1000) == 32
+    assert count_workers(1000, TerminalProgress()) == 32
     assert capsys.readouterr().err == ("--workers 1000: 32 are used, 16 for each of 2 cores; more only take memory\n")
