@@ -154,7 +154,7 @@ def settings_of(job: Any) -> "Iterator[tuple[Field[Any], Any]]":
 
 
 def named_arguments(kind: Callable[..., Any], args: Sequence[Any], words: Mapping[str, Any]) -> dict[str, Any]:
-    """What is given without its name, by the fields of the job that may be given so.
+    """Values given without their names, by the fields of the job that may be given so.
 
     Raises TypeError for more than the job takes, and for what is among the words too.
     """
@@ -301,7 +301,7 @@ def _require(value: Any, hint: Any, item: "Field[Any]") -> None:
 
 
 def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a value is of a type of a field; types that are no choices, numbers, text or paths are left alone."""
+    """True for a value of a type of a field; types that are no choices, numbers, text or paths are left alone."""
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if kind is float:

@@ -48,7 +48,7 @@ class Silent:
         """Does nothing."""
 
     def tell(self, text: str) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def warn(self, text: str) -> None:
         """Does nothing."""

@@ -80,7 +80,7 @@ def _curves(rows: Sequence[Row]) -> list[Figure]:
 
 
 def _by_landmark(rows: Sequence[Row], all_of_them: str) -> Figure:
-    """Of the landmarks that all systems together know worst. all_of_them: the file that has every landmark."""
+    """Figure of the landmarks that all systems together know worst. all_of_them: the file that has every landmark."""
     asked = rows[0].runs[0].measured.by_landmark
     made = {(i, row.label): row.landmark_accuracy for i, row in enumerate(rows) if row.recipe}
     worst = np.argsort(np.mean(list(made.values()), axis=0), kind="stable")[:N_SHOWN]
@@ -103,7 +103,7 @@ def _confusion(label: str, confusion: "Confusion") -> Figure:
 
 
 def in_words(recipe: Recipe) -> str:
-    """What was run, in a sentence or two, from the settings that it ran with; what a recipe leaves open is unsaid."""
+    """A sentence or two on what was run, from the settings that it ran with; what a recipe leaves open is unsaid."""
     said = [_trained(recipe) if "train" in recipe.tables else "A network that was not trained here."]
     embed, build = (recipe.tables.get(table, {}) for table in ("embed", "build-index"))
     size = [f"at {embed['size']} px"] if "size" in embed else []

@@ -1,4 +1,4 @@
-"""Where the images of a manifest are, looked up once so that manifests written elsewhere still find them."""
+"""Places of the images of a manifest, looked up once so that manifests written elsewhere still find them."""
 
 import os
 from dataclasses import dataclass, replace

@@ -195,7 +195,7 @@ def list_pictures(paths: Sequence[str], progress: Progress = SILENT) -> list[Que
 
 
 def query_images(paths: Sequence[str], progress: Progress = SILENT) -> list[str]:
-    """Where each image of `list_pictures` is. Tars are indexed; `progress` is warned of what is wrong with them."""
+    """Places of the images of `list_pictures`. Tars are indexed; `progress` is warned of what is wrong with them."""
     for place in map(Path, paths):
         tars = index_tars(place, progress)
         for line in tars.warnings() if tars and not place.is_dir() else ():
