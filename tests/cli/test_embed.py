@@ -153,8 +153,8 @@ def test_a_store_of_the_name_where_the_command_runs_is_told_of(tiny_set):
 
 
 def test_the_store_of_standard_input_has_a_name():
-    assert store_name(Path("-"), "--output") == Path("stdin.h5")
-    assert store_name(Path("/dev/fd/63"), "--output") == Path("stdin.h5")
+    assert store_name(Path("-"), "output") == Path("stdin.h5")
+    assert store_name(Path("/dev/fd/63"), "output") == Path("stdin.h5")
 
 
 def test_stores_of_manifests_whose_names_hold_points_do_not_meet(tmp_path):
@@ -170,15 +170,15 @@ def test_stores_of_manifests_whose_names_hold_points_do_not_meet(tmp_path):
         "photos.2.csv": "photos.2.csv.h5",
         "notes.final": "notes.final.h5",
     }
-    assert {name: store_name(tmp_path / name, "--output").name for name in names} == names
+    assert {name: store_name(tmp_path / name, "output").name for name in names} == names
 
 
 def test_where_nothing_can_be_written_beside_the_manifest_the_option_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
-    for option in ("--output", "--store"):
+    for word in ("output", "store"):
         with pytest.raises(LmrError) as caught:
-            store_name(tmp_path / "a.csv", option)
-        assert str(caught.value) == f"{tmp_path}: nothing can be written beside a.csv; give {option} STORE.h5"
+            store_name(tmp_path / "a.csv", word)
+        assert str(caught.value) == f"{tmp_path}: nothing can be written beside a.csv; give `{word}` STORE.h5"
 
 
 def test_workers_change_nothing(tiny_set):

@@ -30,4 +30,4 @@ def test_a_page_links_to_pictures_where_they_are_after_they_were_moved(tiny_set)
 def test_a_store_that_is_there_is_taken_where_nothing_can_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
     (tmp_path / "a.h5").touch()
-    assert store_name(tmp_path / "a.csv", "--store") == tmp_path / "a.h5"
+    assert store_name(tmp_path / "a.csv", "store") == tmp_path / "a.h5"
