@@ -1,4 +1,4 @@
-"""Errors: confused landmarks, accuracy by number of images, the most confident errors."""
+"""Error analysis: confused landmarks, accuracy by number of images, the most confident errors."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ COUNT_EDGES = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # images of a landmark in the in
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Number of queries that show `true` and were answered with `predicted`.
+    """Queries that show `true` and were answered with `predicted`, counted.
 
     examples: numbers of the most confident of these queries, each with the nearest row of the landmark that won.
     """
@@ -57,7 +57,7 @@ class ConfidentError:
 
 
 @dataclass(frozen=True, slots=True)
-class Mistakes:
+class ErrorAnalysis:
     """The errors of an evaluation, for people; each list is ordered, the most telling first."""
 
     confusions: tuple[Confusion, ...]
@@ -85,9 +85,9 @@ class Judged:
     true: ObjArray
 
 
-def find_mistakes(judged: Judged) -> Mistakes:
+def analyse_errors(judged: Judged) -> ErrorAnalysis:
     """The most confused pairs, accuracy by number of images, and the most confident errors."""
-    return Mistakes(_confusions(judged), _by_count(judged), _confident_errors(judged))
+    return ErrorAnalysis(_confusions(judged), _by_count(judged), _confident_errors(judged))
 
 
 def _confusions(judged: Judged) -> tuple[Confusion, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from index.calibration import Curves, ReliabilityBin, Threshold, TradeOff
 from index.evaluate.baselines import Accuracy, measure_baselines, measure_votes
-from index.evaluate.errors import Judged, Mistakes, find_mistakes
+from index.evaluate.errors import ErrorAnalysis, Judged, analyse_errors
 from index.evaluate.per_landmark import ConfusionMatrix, LandmarkFigures, confusion_matrix, landmark_figures
 from index.folder.folder import IndexFolder
 from index.kaggle.scoring import PRECISION_AT
@@ -87,13 +87,13 @@ class Evaluation:
     baselines: Mapping[str, Accuracy]
     curves: Curves | None
     reliability: tuple[ReliabilityBin, ...] | None
-    mistakes: Mistakes
+    error_analysis: ErrorAnalysis
     landmarks: tuple[LandmarkFigures, ...]
     confusion: ConfusionMatrix
     trade: tuple[AskedHere, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The metrics as one JSON object, None where a value does not exist; curves and mistakes are separate."""
+        """The metrics as one JSON object, None where a value does not exist; curves and error analysis are separate."""
         at_gap, at_precision = self.at_gap, self.at_precision
         content = {
             **asdict(self.accuracy),
@@ -165,7 +165,7 @@ def evaluate(
         baselines=measure_baselines(answers.neighbours, folder.rows, truths, queries.image_id, folder.rule.k),
         curves=curves(held) if held else None,
         reliability=reliability(held) if held and calibration else None,
-        mistakes=find_mistakes(judged),
+        error_analysis=analyse_errors(judged),
         landmarks=landmark_figures(judged, shown),
         confusion=confusion_matrix(judged, shown),
         trade=tuple(_asked_here(judged, row) for row in (calibration.trade if calibration else ())),

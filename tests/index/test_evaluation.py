@@ -164,7 +164,7 @@ def test_the_json_is_valid_and_has_the_documented_keys(folder, queries):
 
 def test_unreadable_queries_count_as_blank(folder, queries):
     whole = run(folder, queries)
-    wrong = {error.query for error in whole.mistakes.errors}
+    wrong = {error.query for error in whole.error_analysis.errors}
     was_right = next(i for i, label in enumerate(LABELS) if label and i not in wrong)
     state = np.full(8, DONE, dtype=np.uint8)
     state[[was_right, 2]] = UNREADABLE
@@ -177,7 +177,7 @@ def test_unreadable_queries_count_as_blank(folder, queries):
 def test_all_queries_unreadable_scores_zero(folder, queries):
     evaluation = run(folder, replace(queries, state=np.full(8, UNREADABLE, dtype=np.uint8)))
     assert (evaluation.accuracy.gap, evaluation.accuracy.top1, evaluation.curves) == (0.0, 0.0, None)
-    assert evaluation.mistakes.errors == ()
+    assert evaluation.error_analysis.errors == ()
 
 
 def test_queries_without_a_landmark_are_a_clear_error(folder, make_store):
@@ -192,7 +192,7 @@ def test_landmarks_that_the_index_lacks_count_as_wrong(folder, make_store):
     content = evaluation.to_json()
     assert (content["gap"], content["top10"], content["n_landmark_queries"]) == (0.0, 0.0, 2)
     assert (content["map_at_100"], content["n_retrieval_queries"]) == (None, 0)
-    assert [(b.first, b.last, b.n_queries, b.top1) for b in evaluation.mistakes.by_count] == [(0, 0, 2, 0.0)]
+    assert [(b.first, b.last, b.n_queries, b.top1) for b in evaluation.error_analysis.by_count] == [(0, 0, 2, 0.0)]
 
 
 def test_any_of_several_true_landmarks_is_right(folder, queries):
@@ -214,18 +214,18 @@ def test_mistakes_name_the_confused_pairs_and_the_most_confident_errors(folder, 
     wrong = make_store(["oslo", "oslo", "oslo", "rome", ""], seed=6)
     vectors = folder.index.vectors(np.array([0, 1, 2, 5, 9]))
     evaluation = run(folder, replace(wrong, vectors=vectors))
-    assert [(c.true, c.predicted, c.n_queries) for c in evaluation.mistakes.confusions] == [
+    assert [(c.true, c.predicted, c.n_queries) for c in evaluation.error_analysis.confusions] == [
         ("oslo", "rome", 3),
         ("rome", "paris", 1),
     ]
-    errors = evaluation.mistakes.errors
+    errors = evaluation.error_analysis.errors
     assert [error.logit for error in errors] == sorted((error.logit for error in errors), reverse=True)
     by_query = {error.query: error for error in errors}
     assert sorted(by_query) == [0, 1, 2, 3, 4]
     assert (by_query[4].true, by_query[4].predicted, by_query[4].rows[0]) == ((), "oslo", 9)
     assert (by_query[3].true, by_query[3].confidence) == (("rome",), None)
     assert by_query[3].scores[0] == pytest.approx(1.0)
-    assert [(b.first, b.last, b.n_queries, b.top1) for b in evaluation.mistakes.by_count] == [
+    assert [(b.first, b.last, b.n_queries, b.top1) for b in evaluation.error_analysis.by_count] == [
         (3, 4, 3, 0.0),
         (5, 9, 1, 0.0),
     ]
