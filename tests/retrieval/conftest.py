@@ -49,3 +49,16 @@ def make_manifest(tmp_path: Path) -> Callable[..., tuple[Manifest, PictureSource
         return manifest, PictureSource(manifest, images)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped."""
+    from tiny_training import trained
+
+    folder = tmp_path_factory.mktemp("whole")
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("retrieval.train.state.fast_dtype", lambda _: torch.float32)
+        trained(folder)
+    return folder
