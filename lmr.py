@@ -609,7 +609,7 @@ class _Given:
 
     def read(self, i: int) -> bytes:
         """Encoded image i. Raises UnreadableError."""
-        from retrieval.images.source import QueryPicture
+        from retrieval.data.image_source import QueryPicture
 
         picture = self.pictures[i]
         if isinstance(picture, bytes):

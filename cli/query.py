@@ -125,7 +125,7 @@ def _ask(
 ) -> "tuple[Landmarks, list[Answer], Saving | None]":
     """The opened index, its answers and how they are saved; what cannot be saved is refused before."""
     from cli.report.answers import Saving
-    from retrieval.images.source import query_images
+    from retrieval.data.image_source import query_images
     from retrieval.parallel import count_workers
 
     saving = None if values["save"] is None else Saving(values["save"], overwrite=values["overwrite"])

@@ -139,8 +139,8 @@ def _describe_calibration(calibration: "Calibration") -> dict[str, Any]:
 def _describe_manifest(path: Path, progress: "Progress") -> dict[str, Any]:
     import numpy as np
 
+    from retrieval.data.image_source import index_tars
     from retrieval.data.overview import load_manifest
-    from retrieval.images.source import index_tars
 
     index_tars(path, progress)
     manifest = load_manifest(path, progress)

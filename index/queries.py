@@ -67,9 +67,9 @@ def embed_queries(path: Path, folder: "IndexFolder", job: QueriesJob) -> "tuple[
     Rows whose Usage is Ignored are left out. Raises LmrError where the queries and the index have no landmark in
     common, or would have more if they were spelt alike.
     """
+    from retrieval.data.image_source import images_folder, index_tars
     from retrieval.data.overview import load_manifest
     from retrieval.embed.load import open_card
-    from retrieval.images.source import images_folder, index_tars
     from retrieval.store.store import read_store
 
     if path.suffix in (".h5", ".hdf5"):

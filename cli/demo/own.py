@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from cli.demo.scenes import DemoSet
+from retrieval.data.image_source import PictureSource
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.data.near_duplicates import NEAR_BITS
 from retrieval.data.request import FACTS
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_text
-from retrieval.images.source import PictureSource
 from retrieval.progress import SILENT, Progress
 from retrieval.split.folder import NAMES
 from retrieval.split.groups import groups_of_images

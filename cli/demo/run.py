@@ -101,7 +101,7 @@ def run_demo(job: DemoJob) -> Outcome:
 
     Raises LmrError for a directory that holds something else, and for images that are too few.
     """
-    from retrieval.images.source import images_place, index_tars
+    from retrieval.data.image_source import images_place, index_tars
 
     outputs = (job.directory, *(job.directory / name for name in OUTPUTS))
     with output_locks(*outputs, wait=job.wait, progress=job.progress):

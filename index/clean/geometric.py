@@ -14,9 +14,9 @@ import numpy as np
 
 from index.clean.config import CleaningRule
 from retrieval.arrays import FloatArray, IntArray, LongArray
+from retrieval.data.image_source import PictureSource
 from retrieval.errors import UnreadableError
 from retrieval.files.atomic import write_error
-from retrieval.images.source import PictureSource
 from retrieval.progress import SILENT, Progress
 
 _REMEMBERED_IMAGES = 512  # whose local features, about 0.5 MB each, are kept in memory

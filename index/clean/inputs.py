@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.arrays import FloatArray, IntArray, LongArray, read_only
+from retrieval.data.image_source import PictureSource
+from retrieval.data.locate import LocatedImages
 from retrieval.data.manifest import Manifest
 from retrieval.data.quality_cache import FactsTable, measure_manifest
 from retrieval.errors import LmrError
-from retrieval.images.locate import LocatedImages
-from retrieval.images.source import PictureSource
 from retrieval.progress import Progress
 from retrieval.store.store import Descriptors, to_unit
 from retrieval.words import agreeing, counted

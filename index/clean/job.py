@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from index.clean.inputs import CleaningInputs
     from index.clean.neighbours import Block
     from index.clean.plan import Verify
+    from retrieval.data.locate import LocatedImages
     from retrieval.data.manifest import Manifest
-    from retrieval.images.locate import LocatedImages
     from retrieval.store.store import Descriptors
 
 State = Literal["written", "reviewed", "unchanged", "dry run"]
@@ -167,8 +167,8 @@ def _apply_review(job: CleanJob, review: Path) -> CleanReport:
 
 def _locate(job: CleanJob) -> "LocatedImages":
     """The manifest, which has to be labelled, with where its images are."""
+    from retrieval.data.locate import locate_images
     from retrieval.data.overview import load_manifest
-    from retrieval.images.locate import locate_images
 
     manifest = load_manifest(job.manifest, job.progress)
     if not manifest.has_labels or not (manifest.landmark >= 0).any():
@@ -201,7 +201,7 @@ def _look_around(inputs: "CleaningInputs", work: Path | None, job: CleanJob) -> 
 def _verifier(inputs: "CleaningInputs", located: "LocatedImages", work: Path | None, job: CleanJob) -> "Verify":
     """Counts the neighbours that show the same place, of rows that are given later."""
     from index.clean.geometric import count_verified, local_matcher
-    from retrieval.images.source import PictureSource
+    from retrieval.data.image_source import PictureSource
 
     if located.folder is None:
         raise LmrError("`verify` needs the pictures, which were not found; give `images`")

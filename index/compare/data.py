@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval.arrays import LongArray
+from retrieval.data.image_source import images_folder
 from retrieval.data.labels import require_meeting
 from retrieval.data.overview import load_manifest
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.digest import sha256_file
-from retrieval.images.source import images_folder
 from retrieval.progress import Progress
 
 if TYPE_CHECKING:
@@ -118,8 +118,8 @@ def file_digest(path: Path) -> str:
 
 def _digest(path: Path, images: Path) -> str:
     """sha256 (hex) of a manifest and some of its images; one that cannot be read counts as empty."""
+    from retrieval.data.image_source import PictureSource
     from retrieval.data.manifest import read_manifest
-    from retrieval.images.source import PictureSource
 
     digest, manifest = hashlib.sha256(file_digest(path).encode()), read_manifest(path)
     source = PictureSource(manifest, images)

@@ -16,9 +16,9 @@ from index.compare.folders import Workshop, backgrounds, store_path
 from index.compare.steps import run_step, step_job, tell_step
 from index.queries import QueriesJob, embed_queries
 from retrieval.arrays import LongArray
+from retrieval.data.image_source import PictureSource
 from retrieval.embed.job import EmbedJob
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.images.source import PictureSource
 from retrieval.models.card import EmbedSettings
 from retrieval.parallel import count_workers
 from retrieval.train.recipe import Recipe

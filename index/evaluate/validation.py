@@ -9,10 +9,10 @@ from index.metrics import gap
 from index.search.flat import FlatIndex
 from index.vote import VoteRule, best, vote
 from retrieval.arrays import FloatArray, IntArray, LongArray
+from retrieval.data.image_source import PictureSource, images_folder, index_tars
 from retrieval.data.labels import require_meeting
 from retrieval.data.overview import load_manifest
 from retrieval.errors import LmrError
-from retrieval.images.source import PictureSource, images_folder, index_tars
 
 if TYPE_CHECKING:
     import torch

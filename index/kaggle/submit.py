@@ -88,9 +88,9 @@ def submit(job: SubmitJob) -> SubmitReport:
 
 def _embed_test(folder: "IndexFolder", job: SubmitJob) -> "Descriptors":
     """The store of the images, made or completed where it is not there yet."""
+    from retrieval.data.image_source import images_folder, index_tars
     from retrieval.data.overview import load_manifest
     from retrieval.embed.load import open_card
-    from retrieval.images.source import images_folder, index_tars
 
     index_tars(job.test, job.progress)
     manifest = load_manifest(job.test, job.progress)

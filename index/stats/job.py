@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from index.stats.data import Data
     from index.stats.measured import Measured
     from retrieval.arrays import ObjArray
+    from retrieval.data.image_source import PictureSource
     from retrieval.data.manifest import Manifest
-    from retrieval.images.source import PictureSource
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class ImageFinder:
 
     def read(self, image_id: str, of_test: bool = False) -> bytes:
         """The encoded image. UnreadableError with the reason."""
-        from retrieval.images.source import read_picture
+        from retrieval.data.image_source import read_picture
 
         source, rows = self.test if of_test else self.own
         if source is not None:
@@ -151,7 +151,7 @@ def stats(job: StatsJob) -> Statistics:
 
 def _source(manifest: "Manifest", images: Path | None, path: Path, job: StatsJob) -> "PictureSource | None":
     """Source of images: the folder that was given, the manifest itself, or none."""
-    from retrieval.images.source import PictureSource, images_folder
+    from retrieval.data.image_source import PictureSource, images_folder
 
     if images is None and not path.is_dir() and manifest.content is None:
         return None

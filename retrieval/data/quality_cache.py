@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.arrays import LongArray, ObjArray
+from retrieval.data.image_source import PictureSource, picture_state
 from retrieval.data.near_duplicates import HashArray
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.json_file import convert
 from retrieval.images.quality import PictureFacts, measure_picture
 from retrieval.images.signatures import is_text_name
-from retrieval.images.source import PictureSource, picture_state
 from retrieval.parallel import run_tasks
 from retrieval.progress import SILENT, Progress
 

@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 
 from retrieval.arrays import LongArray
+from retrieval.data.image_source import PictureSource
 from retrieval.data.manifest import Manifest
 from retrieval.embed.embedder import Embedder
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_lock
-from retrieval.images.source import PictureSource
 from retrieval.models.card import Card
 from retrieval.progress import SILENT, Progress
 from retrieval.store.changes import Changes, Check, WatchedSource, find_changes

@@ -77,9 +77,9 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
 
     Raises LmrError for what cannot be used, a store that was made of something else, and where no image is readable.
     """
+    from retrieval.data.image_source import images_folder, index_tars
     from retrieval.data.overview import load_manifest
     from retrieval.embed.fill import require_same_job
-    from retrieval.images.source import images_folder, index_tars
 
     named = store_name(job.manifest, "output")
     with output_locks(job.output or named, job.model if job.network else None, wait=job.wait, progress=job.progress):
@@ -109,9 +109,9 @@ def embed_manifest(
     job: StoreFilling,
 ) -> "FillReport":
     """Fills the store `output`, and tells of images that changed or cannot be read."""
+    from retrieval.data.image_source import PictureSource
     from retrieval.embed.fill import fill_store
     from retrieval.embed.load import plan_embedder
-    from retrieval.images.source import PictureSource
     from retrieval.parallel import count_workers
 
     progress = job.progress

@@ -12,8 +12,8 @@ from retrieval.progress import Progress
 from retrieval.words import agreeing, counted, shortened
 
 if TYPE_CHECKING:
+    from retrieval.data.image_source import PictureSource
     from retrieval.data.manifest import Manifest
-    from retrieval.images.source import PictureSource
 
 _N_SHOWN = 5  # unreadable images named
 

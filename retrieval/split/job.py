@@ -16,8 +16,8 @@ from retrieval.jobs import WritingJob, option, told
 from retrieval.split.stratify import SHARE, Count, Quota, Share
 
 if TYPE_CHECKING:
+    from retrieval.data.locate import LocatedImages
     from retrieval.data.manifest import Manifest
-    from retrieval.images.locate import LocatedImages
     from retrieval.split.class_folders import Tree
     from retrieval.split.groups import Grouping
     from retrieval.split.report import SplitReport, TreeCounts
@@ -152,8 +152,8 @@ def split(job: SplitJob) -> "SplitReport":
 def _split(job: SplitJob, rule: "SplitRule") -> "SplitReport":
     from importlib.metadata import version
 
+    from retrieval.data.locate import locate_images
     from retrieval.data.overview import load_manifest
-    from retrieval.images.locate import locate_images
     from retrieval.split.folder import is_finished, require_place, write_split
     from retrieval.split.parts import files_of, part_manifests
     from retrieval.split.report import SplitReport, count_split
@@ -197,7 +197,7 @@ def _find_groups(given: "Manifest", located: "LocatedImages", job: SplitJob) -> 
 
     given: the manifest as it was read, by whose paths unreadable images are named.
     """
-    from retrieval.images.source import PictureSource
+    from retrieval.data.image_source import PictureSource
     from retrieval.parallel import count_workers
     from retrieval.split.groups import groups_of_descriptors, groups_of_images, no_groups
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from retrieval.arrays import IntArray, LongArray
+from retrieval.data.image_source import PictureSource, images_folder, index_tars
 from retrieval.data.overview import load_manifest
 from retrieval.data.seen import record_seen
 from retrieval.errors import LmrError
 from retrieval.images.bytes_source import JoinedSource, Source
-from retrieval.images.source import PictureSource, images_folder, index_tars
 from retrieval.progress import SILENT, Progress
 from retrieval.split.roles import without_rare
 from retrieval.train.config import BalanceConfig

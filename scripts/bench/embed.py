@@ -24,9 +24,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from retrieval.data.image_source import list_pictures
 from retrieval.embed.torch_embedder import TorchEmbedder
 from retrieval.images.preprocess import ImageSpec, prepare
-from retrieval.images.source import list_pictures
 from retrieval.models.config import ModelConfig
 from retrieval.models.network import build_model
 

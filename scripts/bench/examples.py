@@ -13,10 +13,10 @@ from PIL import Image, features
 
 from cli.main import main as lmr
 from index.folder.folder import open_folder
+from retrieval.data.image_source import PictureSource
 from retrieval.data.manifest import read_manifest
 from retrieval.errors import UnreadableError
 from retrieval.images.decode import decode
-from retrieval.images.source import PictureSource
 from retrieval.models.card import read_any_card, require_weights
 from retrieval.store.blocks import open_blocks
 from retrieval.store.store import read_store

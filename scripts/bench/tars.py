@@ -38,7 +38,7 @@ SOURCE = """
 import numpy as np
 from pathlib import Path
 from retrieval.data.manifest import Manifest
-from retrieval.images.source import PictureSource
+from retrieval.data.image_source import PictureSource
 manifest = Manifest("none", np.array(ids, dtype=object), np.full(len(ids), -1, np.int32), ())
 source = PictureSource(manifest, Path(folder) / "{images}")
 source.read(0)

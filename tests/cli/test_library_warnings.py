@@ -90,7 +90,7 @@ def test_importing_changes_nothing_for_the_whole_process() -> None:
         "def state(): return (warnings.showwarning, len(warnings.filters), logging.getLogger().handlers[:], "
         "dict(os.environ), Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)\n"
         "before = state()\n"
-        "import retrieval.images.source, retrieval.images.decode, retrieval.images.preprocess, cli.main\n"
+        "import retrieval.data.image_source, retrieval.images.decode, retrieval.images.preprocess, cli.main\n"
         "assert state() == before"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -29,9 +29,9 @@ from tiny_set import (
 
 import lmr
 from index.kaggle.submission import read_solution
+from retrieval.data.image_source import PictureSource
 from retrieval.data.manifest import read_manifest
 from retrieval.errors import WordsError
-from retrieval.images.source import PictureSource
 from retrieval.progress import SILENT
 from retrieval.store.store import StoreInfo, create_store
 

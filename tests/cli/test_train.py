@@ -39,8 +39,8 @@ def test_training_leaves_a_model_its_log_and_curves(pictures):
 def test_a_linear_head_is_validated_by_its_own_answers(pictures):
     import torch
 
+    from retrieval.data.image_source import PictureSource
     from retrieval.data.manifest import read_manifest
-    from retrieval.images.source import PictureSource
     from retrieval.train.classifier import open_classifier
 
     done(*TRAIN, "--epochs", "1", "--loss", "linear", "--head-rate", "1e-9", "--val", "val.csv")

@@ -20,9 +20,9 @@ from index.queries import queries_of
 from index.recognition import answer_store
 from index.vote import VoteRule
 from retrieval.arrays import object_array
+from retrieval.data.image_source import read_picture
 from retrieval.data.seen import record_seen
 from retrieval.errors import LmrError
-from retrieval.images.source import read_picture
 from retrieval.progress import Recorder
 
 LABELS = ["rome"] * 6 + ["paris"] * 6

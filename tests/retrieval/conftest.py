@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_world import LABELS, jpeg
 
+from retrieval.data.image_source import PictureSource
 from retrieval.data.manifest import Manifest, read_manifest
-from retrieval.images.source import PictureSource
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retrieval.data.image_source import PictureSource
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images import walk
-from retrieval.images.source import PictureSource
 from retrieval.progress import Recorder
 
 COMPOSED, DECOMPOSED = "Caf\u00e9", "Cafe\u0301"

@@ -11,11 +11,11 @@ import pytest
 from made_pictures import encoded, smooth
 from PIL import Image, ImageFilter
 
+from retrieval.data.image_source import PictureSource
 from retrieval.data.manifest import read_manifest
 from retrieval.data.quality_cache import measure_manifest
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.quality import measure_picture, perceptual_hash
-from retrieval.images.source import PictureSource
 from retrieval.progress import Recorder, Silent
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from tiny_world import CPU, SPEC, jpeg, tiny_model
 
+from retrieval.data.image_source import PictureSource
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.embed.embedder import Embedder
 from retrieval.embed.fill import FillReport, FillRun, fill_store, require_same_job, store_info
 from retrieval.embed.torch_embedder import TorchEmbedder, make_embedder
 from retrieval.errors import LmrError
-from retrieval.images.source import PictureSource
 from retrieval.models.checkpoint import ModelCard, weights_digest
 from retrieval.models.network import DescriptorModel
 from retrieval.progress import Recorder

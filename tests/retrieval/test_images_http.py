@@ -11,13 +11,13 @@ from functools import partial
 
 import pytest
 
+from retrieval.data.image_source import QueryPicture
 from retrieval.errors import UnreadableError
 from retrieval.images import addresses
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.http import fetch, fetch_picture, open_session
 from retrieval.images.http_body import FetchError
 from retrieval.images.limits import Limits
-from retrieval.images.source import QueryPicture
 
 CONTENT = b"\xff\xd8 content"
 LOCAL = FetchRules(timeout_s=30, idle_s=30, allow_private=True)

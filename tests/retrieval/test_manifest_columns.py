@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from retrieval.data.image_source import PictureSource
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.errors import LmrError
-from retrieval.images.source import PictureSource
 from retrieval.progress import Recorder
 
 

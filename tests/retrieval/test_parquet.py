@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retrieval.data.image_source import PictureSource
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.data.parquet import ParquetTable, longest_in_dictionaries
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
-from retrieval.images.source import PictureSource
 from retrieval.progress import Recorder
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retrieval.data.image_source import PictureSource, list_pictures, read_picture
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.limits import Limits
-from retrieval.images.source import PictureSource, list_pictures, read_picture
 from retrieval.progress import Recorder
 
 

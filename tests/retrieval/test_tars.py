@@ -16,11 +16,11 @@ import pytest
 from made_tars import add, make_tar
 from tiny_world import jpeg
 
+from retrieval.data.image_source import PictureSource, list_pictures, picture_exists, read_picture
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.data.quality_cache import measure_manifest
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.limits import Limits
-from retrieval.images.source import PictureSource, list_pictures, picture_exists, read_picture
 from retrieval.images.tars.archive import TarSet, list_tars, open_tar
 from retrieval.images.tars.build_index import INDEX_NAME
 from retrieval.progress import Recorder

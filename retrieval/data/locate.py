@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.arrays import ObjArray
+from retrieval.data.image_source import PictureSource, images_folder
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
 from retrieval.files.utf8_path import is_utf8
-from retrieval.images.source import PictureSource, images_folder
 from retrieval.progress import Progress
 
 _N_PROBED = 200  # images looked for, spread over the manifest, before all are
