@@ -149,6 +149,7 @@ def download_tars(job: ArchiveJob) -> ArchiveReport:
 def clean(job: CleanJob) -> CleanReport:
     """Finds mislabelled, duplicate, low-quality and non-landmark images, and writes the decisions; what it came to.
 
+    `gallery` renders a page of what is left out, which is written with the decisions.
     Raises WordsError for words that contradict each other, LmrError for what cannot be used.
 
     >>> report = lmr.clean("train.csv", store="train.h5", background=["background.h5"])  # doctest: +SKIP

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from retrieval.data.request import ImagesJob
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import ComputingJob, WritingJob, from_text, option, told
@@ -25,7 +26,7 @@ _OF_ALL = {"workers": int, "threads": int, "device": str}  # words of the compar
 
 
 @dataclass(frozen=True)
-class CompareJob(ComputingJob, WritingJob):
+class CompareJob(ImagesJob, ComputingJob, WritingJob):
     """Train and score recipes on the same data. changes: KEY=VALUE for all recipes."""
 
     recipes: tuple[str, ...] = field(metadata=told(is_argument=True))
@@ -39,12 +40,6 @@ class CompareJob(ComputingJob, WritingJob):
     weights: Path | None = option(None, help="State dict for `backbone`.")
     changes: tuple[str, ...] = option(
         (), name="set", metavar="KEY=VALUE", help="Override in all recipes; may be repeated."
-    )
-    images: Path | None = option(
-        None,
-        default_text="images/ beside the manifest",
-        help="Folder of the images: <id>.jpg, Google's a/b/c/<id>.jpg, tars that hold them, or what a path column is "
-        "relative to; or one tar.",
     )
 
 

@@ -9,8 +9,8 @@ FACTS = Path("picture-facts.sqlite")  # beside all that is made of the same imag
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasuringJob(DecodingJob):
-    """A job for which images are looked up and measured."""
+class ImagesJob(DecodingJob):
+    """A job for which the images of a manifest are looked up."""
 
     images: Path | None = option(
         None,
@@ -18,4 +18,10 @@ class MeasuringJob(DecodingJob):
         help="Folder of the images: <id>.jpg, Google's a/b/c/<id>.jpg, tars that hold them, or what a path column is "
         "relative to; or one tar.",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuringJob(ImagesJob):
+    """A job for which they are measured too."""
+
     facts: Path = option(FACTS, help="File that keeps what was measured.")

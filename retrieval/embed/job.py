@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from retrieval.data.pipes import STDIN, folder_beside
+from retrieval.data.request import ImagesJob
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_json
 from retrieval.files.lock import output_locks
@@ -39,15 +40,9 @@ class UntrainedNetwork(NetworkRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoreFilling(ComputingJob):
+class StoreFilling(ImagesJob, ComputingJob):
     """Fill a store from images, or find it filled from the same ones."""
 
-    images: Path | None = option(
-        None,
-        default_text="images/ beside the manifest",
-        help="Folder of the images: <id>.jpg, Google's a/b/c/<id>.jpg, tars that hold them, or what a path column is "
-        "relative to; or one tar.",
-    )
     check: Literal["size", "content"] = option(
         "size",
         help="Images of a store that is there are unchanged by size and modification time, or only by content (reads "

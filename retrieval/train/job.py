@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrieval.data.request import ImagesJob
 from retrieval.embed.job import MODEL, list_unreadable
 from retrieval.errors import DamageError, LmrError
 from retrieval.files.lock import output_locks
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TrainJob(ComputingJob, WritingJob):
+class TrainJob(ImagesJob, ComputingJob, WritingJob):
     """Train a network on the labelled images of a manifest.
 
     later: the stages that follow, each trained from the weights of the one before; of theirs the manifests, the
@@ -45,12 +46,6 @@ class TrainJob(ComputingJob, WritingJob):
     output: Path = option(MODEL, help="Model folder to write.")
     allow_disjoint: bool = option(
         False, help="Go on where the labels of the two sides have nothing in common, or would if they were spelt alike."
-    )
-    images: Path | None = option(
-        None,
-        default_text="images/ beside the manifest",
-        help="Folder of the images: <id>.jpg, Google's a/b/c/<id>.jpg, tars that hold them, or what a path column is "
-        "relative to; or one tar.",
     )
     network: NetworkRequest = field(default_factory=NetworkRequest)
     preparation: PreparationRequest = field(default_factory=PreparationRequest)
