@@ -141,5 +141,5 @@ def _configuration(row: Row) -> str:
         heading = "[[stage]]" if name.startswith("stage.") else f"[{name}]"
         parts.append(f"{heading}\n{to_toml(table)}")
     for member in row.recipe.members:
-        parts.append("[[member]]\n" + to_toml({f'"{key}"' if "." in key else key: v for key, v in member.items()}))
+        parts.append("[[member]]\n" + to_toml(member))
     return "\n".join(parts)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from retrieval.words import counted
 
 PAGE = "README.md"
@@ -101,27 +103,18 @@ def _stage(stage: Mapping[str, Any], heading: str) -> list[str]:
     if "teacher" in stage:
         lines.append(f"It learned to imitate the descriptors of the model `{stage['teacher']}` (fingerprint).")
     size = {"size": stage["size"]} if "size" in stage else {}
-    lines += ["", f"{heading} Recipe", "", "```toml", *_toml(size | stage["training"]), "```", ""]
+    recipe = tomli_w.dumps(_plain(size | stage["training"]))
+    lines += ["", f"{heading} Recipe", "", "```toml", *recipe.splitlines(), "```", ""]
     return lines + _numbers(stage.get("log") or [], heading)
 
 
-def _toml(values: Mapping[str, Any]) -> list[str]:
-    """Plain values first, then a table for each inner mapping; what has no value is left out."""
-    plain = {key: value for key, value in values.items() if not isinstance(value, Mapping | list | tuple)}
-    lines = [f"{key.replace('_', '-')} = {_literal(value)}" for key, value in plain.items() if value is not None]
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            lines += ["", f"[{key}]", *_toml(value)]
-        elif isinstance(value, list | tuple):
-            for item in value:
-                lines += ["", f"[[{key}]]", *_toml(item)] if isinstance(item, Mapping) else [f"# {key}: {item}"]
-    return lines
-
-
-def _literal(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by their options' names; what has no value is left out."""
+    return {
+        key.replace("_", "-"): _plain(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if value is not None
+    }
 
 
 def _numbers(log: list[Mapping[str, float]], heading: str) -> list[str]:

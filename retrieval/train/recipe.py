@@ -14,6 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import tomli_w
+
 from retrieval.errors import LmrError
 from retrieval.words import counted
 
@@ -227,10 +229,9 @@ def texts(value: Any) -> list[str]:
 
 def to_toml(table: Mapping[str, Any], stages: Iterable[Mapping[str, Any]] = ()) -> str:
     """Text that TOML reads back as this table and these `[[stage]]` tables."""
-    lines = [f"{key} = {_literal(value)}" for key, value in table.items()]
-    for stage in stages:
-        lines += ["", "[[stage]]", *(f"{key} = {_literal(value)}" for key, value in stage.items())]
-    return "\n".join([*lines, ""])
+    written = {key: _plain(value) for key, value in table.items()}
+    tables = [{key: _plain(value) for key, value in stage.items()} for stage in stages]
+    return tomli_w.dumps(written | ({"stage": tables} if tables else {}))
 
 
 def _shipped() -> Any:
@@ -345,12 +346,8 @@ def _value(text: str) -> Any:
     return value if isinstance(value, bool | int | float) else text
 
 
-def _literal(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
+def _plain(value: Any) -> Any:
+    """A value as TOML has it; what it has no form for as text."""
     if isinstance(value, list):
-        return f"[{', '.join(_literal(item) for item in value)}]"
-    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+        return [_plain(item) for item in value]
+    return value if isinstance(value, bool | int | float) else str(value)
