@@ -1,7 +1,7 @@
 """Facts of a store, model, index folder, calibration or manifest, and whether it is as it was written."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ class InfoJob(Job):
     """Tell what a path is."""
 
     path: Path | None = option(None, is_argument=True)
+    _: KW_ONLY
     verify: bool = option(False, help="Read everything and compare it with its digests; exit 1 if it differs.")
 
 
