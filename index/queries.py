@@ -69,7 +69,6 @@ def embed_queries(path: Path, folder: "IndexFolder", job: QueriesJob) -> "tuple[
     """
     from retrieval.data.image_source import images_folder, index_tars
     from retrieval.data.overview import load_manifest
-    from retrieval.embed.load import open_card
     from retrieval.store.store import read_store
 
     if path.suffix in (".h5", ".hdf5"):
@@ -85,8 +84,7 @@ def embed_queries(path: Path, folder: "IndexFolder", job: QueriesJob) -> "tuple[
     _require_meeting(path, manifest.landmarks, folder, job)
     output = job.store or find_store(path, "store", job.progress)
     images = images_folder(job.images, path, job.progress)
-    model = (folder.model_path, open_card(folder.model_path))
-    store = complete_store(manifest, images, model, output, job, overwrite=job.overwrite, wait=job.wait)
+    store = complete_store(manifest, images, folder.model_path, output, job=job, overwrite=job.overwrite, wait=job.wait)
     truths = [tuple(manifest.landmarks[code] for code in manifest.truths(i)) for i in range(len(manifest))]
     return store, Queries(store.image_id, object_array(truths), store.path, store.kind)
 

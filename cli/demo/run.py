@@ -242,7 +242,7 @@ def _index(demo: "DemoSet", model: Path, spec: "ImageSpec", folder: Path, job: D
         if manifest.exists():
             stores.append(folder / f"{manifest.stem}.h5")
             run = FillRun(overwrite=job.overwrite)
-            embed_manifest(read_manifest(manifest), demo.images, (model, card), stores[-1], run, asked)
+            embed_manifest(read_manifest(manifest), demo.images, model, card, stores[-1], run=run, job=asked)
     background = tuple(stores[1:])
     lmr.build_index(
         tuple(stores[:1]),

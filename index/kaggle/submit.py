@@ -90,14 +90,12 @@ def _embed_test(folder: "IndexFolder", job: SubmitJob) -> "Descriptors":
     """The store of the images, made or completed where it is not there yet."""
     from retrieval.data.image_source import images_folder, index_tars
     from retrieval.data.overview import load_manifest
-    from retrieval.embed.load import open_card
 
     index_tars(job.test, job.progress)
     manifest = load_manifest(job.test, job.progress)
     output = job.store or find_store(job.test, "store", job.progress)
-    model = (folder.model_path, open_card(folder.model_path))
     images = images_folder(job.images, job.test, job.progress)
-    return complete_store(manifest, images, model, output, job, overwrite=job.overwrite, wait=job.wait)
+    return complete_store(manifest, images, folder.model_path, output, job=job, overwrite=job.overwrite, wait=job.wait)
 
 
 def _threshold_logit(folder: "IndexFolder", asked: float | None, progress: "Progress") -> float:

@@ -71,27 +71,30 @@ def fill_store(
     path: Path,
     manifest: Manifest,
     source: PictureSource,
-    model: tuple[Card, Callable[[], Embedder]],
+    card: Card,
+    load: Callable[[], Embedder],
+    *,
     run: FillRun,
 ) -> FillReport:
     """Descriptors of every image of the manifest, in its order.
 
-    model: its card, and a function that loads its embedder; it is called only when there is something to do.
+    card: of the model. load: loads its embedder; it is called only when there is something to do.
     Raises LmrError when the store that is there, finished or not, was begun for something else.
     """
     with output_lock(path):
-        return _fill_store(path, manifest, source, model, run)
+        return _fill_store(path, manifest, source, card, load, run=run)
 
 
 def _fill_store(
     path: Path,
     manifest: Manifest,
     source: PictureSource,
-    model: tuple[Card, Callable[[], Embedder]],
+    card: Card,
+    load: Callable[[], Embedder],
+    *,
     run: FillRun,
 ) -> FillReport:
     """Fills the store whose lock is held."""
-    card, load = model
     require_same_job(path, manifest, card, run)
     there = [] if run.overwrite else [place for place in (path, partial_path(path)) if place.exists()]
     changes, again = Changes(), np.zeros(0, np.int64)
@@ -111,7 +114,8 @@ def _fill_store(
     else:
         places = [os.path.abspath(place) if place else "" for place in map(source.where, range(len(manifest)))]
         writer = create_store(path, manifest, places, store_info(card, manifest, run.dtype, embedder.d))
-    unreadable = _fill(writer, np.flatnonzero(writer.state == TODO), (manifest, source), embedder, run)
+    rows = np.flatnonzero(writer.state == TODO)
+    unreadable = _fill(writer, rows, manifest, source, embedder, progress=run.progress)
     n_unreadable = int((writer.state == UNREADABLE).sum())
     how: Literal["made", "resumed", "updated"] = "made" if not there else "updated" if there[0] == path else "resumed"
     return FillReport(how, len(manifest), n_unreadable, unreadable, changes)
@@ -158,20 +162,25 @@ def store_info(card: Card, manifest: Manifest, dtype: StoreDtype, d: int) -> Sto
 
 
 def _fill(
-    writer: StoreWriter, rows: LongArray, pictures: tuple[Manifest, PictureSource], embedder: Embedder, run: FillRun
+    writer: StoreWriter,
+    rows: LongArray,
+    manifest: Manifest,
+    source: PictureSource,
+    embedder: Embedder,
+    *,
+    progress: Progress,
 ) -> dict[str, str]:
-    """Describes these rows and finishes the store. Returns the unreadable ones: image_id -> reason."""
-    manifest, source = pictures
+    """Embeds these rows and finishes the store. Returns the unreadable ones: image_id -> reason."""
     unreadable: dict[str, str] = {}
     watched = WatchedSource(source)
     with writer:
-        run.progress.begin("embedding", len(rows))
+        progress.begin("embedding", len(rows))
         for batch in embedder.embed(watched, rows):
             writer.write(batch.rows, batch.vectors, watched.take(batch.rows))
             for row, reason in batch.unreadable.items():
                 writer.write_unreadable(row, reason, watched.take(np.array([row])))
                 unreadable[manifest.image_id[row]] = reason
-            run.progress.add(len(batch.rows) + len(batch.unreadable))
-        run.progress.end()
+            progress.add(len(batch.rows) + len(batch.unreadable))
+        progress.end()
         writer.finish()
     return unreadable

@@ -87,7 +87,7 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
             require_same_job(output, rows, card, fill_run(job))
 
         card = _find_card(job) if job.network is None else _make_card(job, job.network, check)
-        report = embed_manifest(rows, images, (job.model, card), output, fill_run(job), job)
+        report = embed_manifest(rows, images, job.model, card, output, run=fill_run(job), job=job)
     if report.n_unreadable > len(report.unreadable):
         job.progress.warn(
             "`retry_unreadable` tries the unreadable ones again; pictures that changed are tried without it"
@@ -98,12 +98,14 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
 def embed_manifest(
     manifest: "Manifest",
     images: Path,
-    model: "tuple[Path, Card]",
+    model: Path,
+    card: "Card",
     output: Path,
+    *,
     run: "FillRun",
     job: StoreFilling,
 ) -> "FillReport":
-    """Fills the store `output`, and tells of images that changed or cannot be read."""
+    """Fills the store `output` by a model and its card, and tells of images that changed or cannot be read."""
     from retrieval.data.image_source import PictureSource
     from retrieval.embed.fill import fill_store
     from retrieval.embed.load import plan_embedder
@@ -111,9 +113,9 @@ def embed_manifest(
 
     progress = job.progress
     workers = max(1, count_workers(job.workers, progress))
-    load = plan_embedder(*model, device=job.device, threads=job.threads, n_workers=workers)
+    load = plan_embedder(model, card, device=job.device, threads=job.threads, n_workers=workers)
     run = replace(run, n_workers=workers, progress=progress)
-    report = fill_store(output, manifest, PictureSource(manifest, images), (model[1], load), run)
+    report = fill_store(output, manifest, PictureSource(manifest, images), card, load, run=run)
     _tell_changes(report.changes, manifest, output, progress)
     row = {image_id: row for row, image_id in enumerate(manifest.image_id)} if report.unreadable else {}
     told = {manifest.name_unreadable(row[image_id], why): why for image_id, why in report.unreadable.items()}
@@ -129,24 +131,25 @@ def embed_manifest(
 def complete_store(
     manifest: "Manifest",
     images: Path,
-    model: "tuple[Path, Card]",
+    model: Path,
     output: Path,
-    job: StoreFilling,
     *,
+    job: StoreFilling,
     overwrite: bool,
     wait: bool,
 ) -> "Descriptors":
     """The store of a manifest, made, completed or found. overwrite: one that is of something else is replaced."""
     from retrieval.embed.fill import FillRun, require_same_job
+    from retrieval.embed.load import open_card
     from retrieval.store.store import read_store
 
     with output_locks(output, wait=wait, progress=job.progress):
-        run = FillRun(check=job.check)
+        card, run = open_card(model), FillRun(check=job.check)
         try:
-            require_same_job(output, manifest, model[1], run)
+            require_same_job(output, manifest, card, run)
         except LmrError:
             run = replace(run, overwrite=overwrite)
-        embed_manifest(manifest, images, model, output, run, job)
+        embed_manifest(manifest, images, model, card, output, run=run, job=job)
         return read_store(output)
 
 

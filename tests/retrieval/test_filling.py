@@ -54,9 +54,9 @@ def not_to_be_loaded() -> Embedder:
     raise AssertionError("the network was loaded")
 
 
-def message(call: Callable[..., object], *arguments: object) -> str:
+def message(call: Callable[..., object], *arguments: object, **named: object) -> str:
     with pytest.raises(LmrError) as caught:
-        call(*arguments)
+        call(*arguments, **named)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -69,7 +69,7 @@ def test_a_store_holds_every_picture_in_the_order_of_the_manifest(tmp_path: Path
     begun: list[int] = []
     done: list[int] = []
     run = dataclasses.replace(RUN, progress=Recorder(begun=begun, added=done))
-    report = fill_store(tmp_path / "x.h5", manifest, source, model_of(), run)
+    report = fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=run)
     assert (report.state, report.n_pictures, report.n_unreadable) == ("made", 11, 2)
     assert set(report.unreadable) == {"p4", "p7"}
     assert report.unreadable["p4"] == "not a picture in a known format"
@@ -98,8 +98,8 @@ def test_a_store_holds_every_picture_in_the_order_of_the_manifest(tmp_path: Path
 
 def test_float16_is_the_rounding_of_float32(tmp_path: Path, make_manifest: Made) -> None:
     manifest, source = make_manifest()
-    fill_store(tmp_path / "a.h5", manifest, source, model_of(), RUN)
-    fill_store(tmp_path / "b.h5", manifest, source, model_of(), dataclasses.replace(RUN, dtype="float16"))
+    fill_store(tmp_path / "a.h5", manifest, source, *model_of(), run=RUN)
+    fill_store(tmp_path / "b.h5", manifest, source, *model_of(), run=dataclasses.replace(RUN, dtype="float16"))
     full, half = read_store(tmp_path / "a.h5").vectors, read_store(tmp_path / "b.h5").vectors
     assert half.dtype == np.float16
     assert np.array_equal(full.astype(np.float16), half)
@@ -109,10 +109,10 @@ def test_a_finished_job_does_nothing_again(tmp_path: Path, make_manifest: Made) 
     manifest, source = make_manifest()
     path = tmp_path / "x.h5"
     (tmp_path / "images" / "p4.jpg").unlink()
-    fill_store(path, manifest, source, model_of(), RUN)
+    fill_store(path, manifest, source, *model_of(), run=RUN)
     before = path.read_bytes()
     card, _ = model_of()
-    assert fill_store(path, manifest, source, (card, not_to_be_loaded), RUN) == FillReport("unchanged", 12, 1, {})
+    assert fill_store(path, manifest, source, card, not_to_be_loaded, run=RUN) == FillReport("unchanged", 12, 1, {})
     assert path.read_bytes() == before
     assert not partial_path(path).exists()
 
@@ -122,7 +122,7 @@ def test_a_job_of_something_else_is_refused_by_name(tmp_path: Path, make_manifes
     manifest, source = make_manifest()
     path = tmp_path / "x.h5"
     if finished:
-        fill_store(path, manifest, source, model_of(), RUN)
+        fill_store(path, manifest, source, *model_of(), run=RUN)
     else:
         interrupt(path, manifest, source, 2)
     place = path if finished else partial_path(path)
@@ -131,7 +131,7 @@ def test_a_job_of_something_else_is_refused_by_name(tmp_path: Path, make_manifes
     mine, theirs = model_of()[0], model_of(1)[0]
 
     def said(manifest: Manifest, card: ModelCard, run: FillRun = RUN) -> str:
-        return message(fill_store, path, manifest, source, (card, not_to_be_loaded), run)
+        return message(fill_store, path, manifest, source, card, not_to_be_loaded, run=run)
 
     advice = "give `overwrite` or another"
     for text, what in (
@@ -154,12 +154,12 @@ def test_a_job_of_something_else_is_refused_by_name(tmp_path: Path, make_manifes
 def test_overwrite_replaces_a_store_once_the_new_one_is_whole(tmp_path: Path, make_manifest: Made) -> None:
     manifest, source = make_manifest()
     path = tmp_path / "x.h5"
-    fill_store(path, manifest, source, model_of(), RUN)
+    fill_store(path, manifest, source, *model_of(), run=RUN)
     old = path.read_bytes()
     again = dataclasses.replace(RUN, overwrite=True)
     interrupt(path, manifest, source, 1, model=model_of(1), run=again)
     assert path.read_bytes() == old
-    report = fill_store(path, manifest, source, model_of(1), again)
+    report = fill_store(path, manifest, source, *model_of(1), run=again)
     assert report.state == "made"
     assert read_store(path).info.fingerprint == model_of(1)[0].fingerprint
 
@@ -182,7 +182,9 @@ def interrupt(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fill_store(path, manifest, source, model or model_of(), dataclasses.replace(run, progress=Stopping(stop)))
+        fill_store(
+            path, manifest, source, *(model or model_of()), run=dataclasses.replace(run, progress=Stopping(stop))
+        )
 
 
 def content(path: Path) -> dict[str, Any]:
@@ -196,13 +198,15 @@ def test_a_resumed_job_ends_with_the_same_file(tmp_path: Path, make_manifest: Ma
     (tmp_path / "images" / "p1.jpg").write_bytes(b"no picture")
     (tmp_path / "images" / "p9.jpg").unlink()
     whole, stopped = tmp_path / "whole.h5", tmp_path / "stopped.h5"
-    fill_store(whole, manifest, source, model_of(), RUN)
+    fill_store(whole, manifest, source, *model_of(), run=RUN)
     interrupt(stopped, manifest, source, n_batches)
     assert not stopped.exists()
     todo = int((read_store_info(partial_path(stopped))[1] == TODO).sum())
     assert todo == max(0, 11 - 3 * n_batches)
     begun: list[int] = []
-    report = fill_store(stopped, manifest, source, model_of(), dataclasses.replace(RUN, progress=Recorder(begun=begun)))
+    report = fill_store(
+        stopped, manifest, source, *model_of(), run=dataclasses.replace(RUN, progress=Recorder(begun=begun))
+    )
     assert report.state == "resumed"
     assert report.n_unreadable == 2
     assert begun == [todo]
@@ -215,11 +219,11 @@ def test_unreadable_pictures_of_a_finished_store_are_tried_again(tmp_path: Path,
     good = picture.read_bytes()
     picture.write_bytes(b"no picture")
     (tmp_path / "images" / "p8.jpg").unlink()
-    fill_store(path, manifest, source, model_of(), RUN)
+    fill_store(path, manifest, source, *model_of(), run=RUN)
     picture.write_bytes(good)
     begun: list[int] = []
     retry = dataclasses.replace(RUN, retry_unreadable=True, progress=Recorder(begun=begun))
-    report = fill_store(path, manifest, source, model_of(), retry)
+    report = fill_store(path, manifest, source, *model_of(), run=retry)
     assert begun == [2]
     assert (report.state, report.n_unreadable, list(report.unreadable)) == ("updated", 1, ["p8"])
     store = read_store(path)
@@ -244,12 +248,12 @@ def test_a_full_disk_in_the_middle_is_resumed(
         put(self, name, position, data)
 
     monkeypatch.setattr(StoreWriter, "_put", put_or_full)
-    assert message(fill_store, path, manifest, source, model_of(), RUN) == (
+    assert message(fill_store, path, manifest, source, *model_of(), run=RUN) == (
         f"{path}.partial: writing failed: No space left on device; make room and run the same command again"
     )
     monkeypatch.undo()
     begun: list[int] = []
-    fill_store(path, manifest, source, model_of(), dataclasses.replace(RUN, progress=Recorder(begun=begun)))
+    fill_store(path, manifest, source, *model_of(), run=dataclasses.replace(RUN, progress=Recorder(begun=begun)))
     assert begun == [6]
     assert read_store(path).done.all()
 
@@ -260,7 +264,7 @@ def test_a_damaged_store_is_one_line_and_overwritten_on_request(
 ) -> None:
     manifest, source = make_manifest()
     path = tmp_path / "x.h5"
-    fill_store(path, manifest, source, model_of(), RUN)
+    fill_store(path, manifest, source, *model_of(), run=RUN)
     size = path.stat().st_size
     if damage == "version":
         with h5py.File(path, "r+") as file:
@@ -275,21 +279,21 @@ def test_a_damaged_store_is_one_line_and_overwritten_on_request(
         "version": f"{path} has format_version 2, this program reads 1; use the lmr that made it, "
         "or embed into another file",
     }[damage]
-    assert message(fill_store, path, manifest, source, model_of(), RUN) == expected
-    assert fill_store(path, manifest, source, model_of(), dataclasses.replace(RUN, overwrite=True)).state == "made"
+    assert message(fill_store, path, manifest, source, *model_of(), run=RUN) == expected
+    assert fill_store(path, manifest, source, *model_of(), run=dataclasses.replace(RUN, overwrite=True)).state == "made"
 
 
 def test_all_pictures_unreadable_is_a_store_all_the_same(tmp_path: Path, make_manifest: Made) -> None:
     manifest, _ = make_manifest()
     source = PictureSource(manifest, tmp_path / "nowhere")
-    report = fill_store(tmp_path / "x.h5", manifest, source, model_of(), RUN)
+    report = fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=RUN)
     assert (report.n_pictures, report.n_unreadable, len(report.unreadable)) == (12, 12, 12)
     assert not read_store(tmp_path / "x.h5").done.any()
 
 
 def test_a_flipped_store_comes_from_a_flipped_card(tmp_path: Path, make_manifest: Made) -> None:
     manifest, source = make_manifest()
-    fill_store(tmp_path / "x.h5", manifest, source, model_of(flip=True), RUN)
+    fill_store(tmp_path / "x.h5", manifest, source, *model_of(flip=True), run=RUN)
     embedder = TorchEmbedder(tiny_model(), SPEC, CPU, flip=True)
     expected = embedder.embed_all(source, np.arange(12))[1]
     assert read_store(tmp_path / "x.h5").vectors == pytest.approx(expected, abs=1e-6)
@@ -300,7 +304,7 @@ def test_a_flipped_store_comes_from_a_flipped_card(tmp_path: Path, make_manifest
 def test_pictures_larger_than_the_input_are_scaled_once(tmp_path: Path, make_manifest: Made) -> None:
     manifest, source = make_manifest()
     (tmp_path / "images" / "p2.jpg").write_bytes(jpeg(1, 2, side=333))
-    assert fill_store(tmp_path / "x.h5", manifest, source, model_of(), RUN).n_unreadable == 0
+    assert fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=RUN).n_unreadable == 0
 
 
 def test_a_changed_manifest_is_said_in_images(tmp_path: Path) -> None:

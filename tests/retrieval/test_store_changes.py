@@ -34,7 +34,7 @@ def filled(tmp_path: Path, make_manifest: Made) -> Callable[[FillRun], FillRepor
     manifest, source = make_manifest()
 
     def fill(run: FillRun) -> FillReport:
-        return fill_store(tmp_path / "x.h5", manifest, source, model_of(), run)
+        return fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=run)
 
     fill(RUN)
     return fill
@@ -93,12 +93,12 @@ def test_a_replaced_picture_is_embedded_again_and_no_other(
 
 def test_a_touched_picture_is_not_embedded_again(tmp_path: Path, make_manifest: Made) -> None:
     manifest, source = make_manifest()
-    fill_store(tmp_path / "x.h5", manifest, source, model_of(), RUN)
+    fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=RUN)
     for path in (tmp_path / "images").iterdir():
         os.utime(path, ns=(5, 5))
     card, _ = model_of()
     for run in (RUN, CONTENT):
-        report = fill_store(tmp_path / "x.h5", manifest, source, (card, not_to_be_loaded), run)
+        report = fill_store(tmp_path / "x.h5", manifest, source, card, not_to_be_loaded, run=run)
         assert report.state == "unchanged"
         assert rows(report.changes) == {"replaced": [], "returned": [], "gone": []}
 
@@ -107,10 +107,10 @@ def test_a_picture_of_the_same_size_and_time_is_told_by_its_content(tmp_path: Pa
     manifest, source = make_manifest()
     picture = tmp_path / "images/p4.jpg"
     enlarged(picture)
-    fill_store(tmp_path / "x.h5", manifest, source, model_of(), RUN)
+    fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=RUN)
     replace(picture, another(picture), same_time=True)
-    assert fill_store(tmp_path / "x.h5", manifest, source, model_of(), RUN).state == "unchanged"
-    report = fill_store(tmp_path / "x.h5", manifest, source, model_of(), CONTENT)
+    assert fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=RUN).state == "unchanged"
+    report = fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=CONTENT)
     assert rows(report.changes) == {"replaced": [4], "returned": [], "gone": []}
 
 
@@ -120,9 +120,9 @@ def test_a_picture_of_the_same_size_and_another_time_is_told_by_its_content(
     manifest, source = make_manifest()
     picture = tmp_path / "images/p4.jpg"
     enlarged(picture)
-    fill_store(tmp_path / "x.h5", manifest, source, model_of(), RUN)
+    fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=RUN)
     replace(picture, another(picture))
-    report = fill_store(tmp_path / "x.h5", manifest, source, model_of(), RUN)
+    report = fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=RUN)
     assert rows(report.changes) == {"replaced": [4], "returned": [], "gone": []}
 
 
@@ -143,12 +143,12 @@ def test_a_picture_that_came_back_or_was_mended_is_embedded(tmp_path: Path, make
     whole = gone.read_bytes()
     gone.unlink()
     broken.write_bytes(b"no picture")
-    report = fill_store(tmp_path / "x.h5", manifest, source, model_of(), RUN)
+    report = fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=RUN)
     assert report.n_unreadable == 2
-    assert fill_store(tmp_path / "x.h5", manifest, source, model_of(), RUN).state == "unchanged"
+    assert fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=RUN).state == "unchanged"
     gone.write_bytes(whole)
     replace(broken, whole)
-    report = fill_store(tmp_path / "x.h5", manifest, source, model_of(), RUN)
+    report = fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=RUN)
     assert (report.state, report.n_unreadable) == ("updated", 0)
     assert rows(report.changes) == {"replaced": [7], "returned": [4], "gone": []}
 
@@ -171,12 +171,14 @@ def test_a_picture_replaced_while_a_run_was_stopped_is_embedded_again(tmp_path: 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fill_store(path, manifest, source, model_of(), dataclasses.replace(RUN, progress=Stopping(stop)))
+        fill_store(path, manifest, source, *model_of(), run=dataclasses.replace(RUN, progress=Stopping(stop)))
     done = np.flatnonzero(read_store_info(partial_path(path))[1] != TODO)
     assert done.tolist() == [0, 1, 2]
     replace(tmp_path / "images/p1.jpg", jpeg(2, 99))
     begun: list[int] = []
-    report = fill_store(path, manifest, source, model_of(), dataclasses.replace(RUN, progress=Recorder(begun=begun)))
+    report = fill_store(
+        path, manifest, source, *model_of(), run=dataclasses.replace(RUN, progress=Recorder(begun=begun))
+    )
     assert (report.state, begun) == ("resumed", [10])
     assert rows(report.changes) == {"replaced": [1], "returned": [], "gone": []}
 
@@ -208,10 +210,10 @@ def test_a_picture_in_a_tar_is_told_by_its_own_size_and_the_time_of_the_tar(
                 file.add(picture, picture.name)
         return PictureSource(manifest, tmp_path / "packed")
 
-    fill_store(tmp_path / "x.h5", manifest, pack(), model_of(), RUN)
+    fill_store(tmp_path / "x.h5", manifest, pack(), *model_of(), run=RUN)
     replace(tmp_path / "images/p4.jpg", jpeg(2, 99))
     source = pack()
     os.utime(tmp_path / "packed/all.tar", ns=(7, 7))
     source = PictureSource(manifest, tmp_path / "packed")
-    report = fill_store(tmp_path / "x.h5", manifest, source, model_of(), RUN)
+    report = fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=RUN)
     assert rows(report.changes) == {"replaced": [4], "returned": [], "gone": []}
