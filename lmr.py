@@ -126,9 +126,9 @@ def download(job: DownloadJob) -> "DownloadReport | DownloadPlan":
 
     >>> report = lmr.download("train.csv", "images", size=288, per_host=4)  # doctest: +SKIP
     """
-    from retrieval.download import job as flow
+    from retrieval.download.job import download as run
 
-    return flow.download(job)
+    return run(job)
 
 
 @_takes(ArchiveJob)
@@ -140,9 +140,9 @@ def download_tars(job: ArchiveJob) -> ArchiveReport:
 
     >>> report = lmr.download_tars("index", "google-index", numbers="0-9")  # doctest: +SKIP
     """
-    from retrieval.download import job as flow
+    from retrieval.download.job import download_tars as run
 
-    return flow.download_tars(job)
+    return run(job)
 
 
 @_takes(CleanJob)
@@ -158,9 +158,9 @@ def clean(job: CleanJob) -> CleanReport:
     >>> lmr.clean("train.csv", review="cleaned/decisions.csv").state                     # doctest: +SKIP
     'reviewed'
     """
-    from index.clean import job as flow
+    from index.clean.job import clean as run
 
-    return flow.clean(job)
+    return run(job)
 
 
 @_takes(StatsJob)
@@ -173,9 +173,9 @@ def stats(job: StatsJob) -> Statistics:
     >>> found.document["leakage"]["same_look"]["test_pictures"]           # doctest: +SKIP
     3
     """
-    from index.stats import job as flow
+    from index.stats.job import stats as run
 
-    return flow.stats(job)
+    return run(job)
 
 
 @_takes(InfoJob)
@@ -187,9 +187,9 @@ def info(job: InfoJob) -> Info:
     >>> lmr.info("train.h5", verify=True).verified  # doctest: +SKIP
     'every byte is as it was written'
     """
-    from index import info as flow
+    from index.info import info as run
 
-    return flow.info(job)
+    return run(job)
 
 
 @_takes(SplitJob)
@@ -202,9 +202,9 @@ def split(job: SplitJob) -> "SplitReport":
     >>> report.counts.parts["val"].landmarks                    # doctest: +SKIP
     11
     """
-    from retrieval.split import job as flow
+    from retrieval.split.job import split as run
 
-    return flow.split(job)
+    return run(job)
 
 
 @_takes(EmbedJob)
@@ -215,9 +215,9 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
 
     >>> store, report = lmr.embed("train.csv", model="model", flip=True)  # doctest: +SKIP
     """
-    from retrieval.embed import job as flow
+    from retrieval.embed.job import embed as run
 
-    return flow.embed(job)
+    return run(job)
 
 
 @_takes(BuildJob)
@@ -229,9 +229,9 @@ def build_index(job: BuildJob) -> "BuildReport":
 
     >>> report = lmr.build_index(["train.h5"], background=["background.h5"], dimensions=256)  # doctest: +SKIP
     """
-    from index import build_index as flow
+    from index.build_index import build_index as run
 
-    return flow.build_index(job)
+    return run(job)
 
 
 def train(manifest: str | Path, *, stages: Sequence[Mapping[str, Any]] = (), **words: Any) -> "Trained":
@@ -245,9 +245,10 @@ def train(manifest: str | Path, *, stages: Sequence[Mapping[str, Any]] = (), **w
     >>> trained = lmr.train("train.csv", stages=[{"size": 112}, {"size": 224}])           # doctest: +SKIP
     """
     from index.evaluate.validation import make_validation
-    from retrieval.train import job as flow
+    from retrieval.train.job import train as run
+    from retrieval.train.job import training_job
 
-    return flow.train(flow.training_job({"manifest": manifest, **words}, stages), make_validation)
+    return run(training_job({"manifest": manifest, **words}, stages), make_validation)
 
 
 def find_rate(manifest: str | Path, *, stages: Sequence[Mapping[str, Any]] = (), **words: Any) -> "RateTest":
@@ -258,9 +259,10 @@ def find_rate(manifest: str | Path, *, stages: Sequence[Mapping[str, Any]] = (),
     >>> lmr.find_rate("train.csv", backbone="resnet50").best  # doctest: +SKIP
     0.42
     """
-    from retrieval.train import job as flow
+    from retrieval.train.job import find_rate as run
+    from retrieval.train.job import training_job
 
-    return flow.find_rate(flow.training_job({"manifest": manifest, **words}, stages))
+    return run(training_job({"manifest": manifest, **words}, stages))
 
 
 def first_batch(manifest: str | Path, *, stages: Sequence[Mapping[str, Any]] = (), **words: Any) -> "list[SeenImage]":
@@ -271,9 +273,10 @@ def first_batch(manifest: str | Path, *, stages: Sequence[Mapping[str, Any]] = (
     >>> lmr.first_batch("train.csv", batch_size=8)[0].labels  # doctest: +SKIP
     ('Hawa_Mahal',)
     """
-    from retrieval.train import job as flow
+    from retrieval.train.job import first_batch as run
+    from retrieval.train.job import training_job
 
-    return flow.first_batch(flow.training_job({"manifest": manifest, **words}, stages))
+    return run(training_job({"manifest": manifest, **words}, stages))
 
 
 def summarise(**words: Any) -> "tuple[list[Layer], DescriptorModel]":
@@ -299,9 +302,9 @@ def ensemble(job: EnsembleJob) -> "tuple[Literal['made', 'unchanged'], EnsembleC
 
     >>> state, card = lmr.ensemble(["model-a", "model-b"], output="both", weight=(1, 0.5))  # doctest: +SKIP
     """
-    from retrieval.models import ensemble as flow
+    from retrieval.models.ensemble import ensemble as run
 
-    return flow.ensemble(job)
+    return run(job)
 
 
 @_takes(ExportJob)
@@ -312,9 +315,9 @@ def export(job: ExportJob) -> "Exported | None":
 
     >>> exported = lmr.export("model", "model.onnx", flip=True)  # doctest: +SKIP
     """
-    from retrieval.embed import export as flow
+    from retrieval.embed.export import export as run
 
-    return flow.export(job)
+    return run(job)
 
 
 @_takes(CalibrateJob)
@@ -328,9 +331,9 @@ def calibrate(job: CalibrateJob) -> Calibration:
     >>> calibration.threshold_precision.confidence                                # doctest: +SKIP
     0.71
     """
-    from index.calibrate import job as flow
+    from index.calibrate.job import calibrate as run
 
-    return flow.calibrate(job)
+    return run(job)
 
 
 @_takes(EvaluateJob)
@@ -343,9 +346,9 @@ def evaluate(job: EvaluateJob) -> "EvaluationResult":
     >>> result.evaluation.accuracy.gap                        # doctest: +SKIP
     0.83
     """
-    from index.evaluate import job as flow
+    from index.evaluate.job import evaluate as run
 
-    return flow.evaluate(job)
+    return run(job)
 
 
 @_takes(SubmitJob)
@@ -356,9 +359,9 @@ def submit(job: SubmitJob) -> SubmitReport:
 
     >>> report = lmr.submit("test.csv", index="landmarks", output="submission.csv")  # doctest: +SKIP
     """
-    from index.kaggle import submit as flow
+    from index.kaggle.submit import submit as run
 
-    return flow.submit(job)
+    return run(job)
 
 
 def score(
@@ -397,9 +400,9 @@ def compare(job: CompareJob) -> "Comparison":
 
     >>> comparison = lmr.compare(["knn-imagenet", "arcface"], data="parts", seeds="0,1,2")  # doctest: +SKIP
     """
-    from index.compare import job as flow
+    from index.compare.job import compare as run
 
-    return flow.compare(job)
+    return run(job)
 
 
 def recipes() -> dict[str, str]:
@@ -571,9 +574,9 @@ def undo_moves(folder: str | Path, *, progress: Progress = PYTHON_WARNINGS) -> i
 
     Raises LmrError where nothing was moved, or where some cannot be moved back.
     """
-    from index import sort_into as flow
+    from index.sort_into import undo_moves as run
 
-    return flow.undo_moves(Path(folder), progress)
+    return run(Path(folder), progress)
 
 
 def open_index(path: str | Path, *, device: str = "auto", threads: int | None = None, workers: int = 2) -> Landmarks:
