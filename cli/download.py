@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 import lmr
-from cli.options import PATH, job_options, json_option
+from cli.config_file import PATH
+from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
 from cli.terminal import say, say_json, say_result, shown, with_options
 from retrieval.download.google import Part

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import lmr
-from cli.options import PATH, job_options, json_option
+from cli.config_file import PATH
+from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
 from cli.terminal import say_result, shown
 from index.evaluate.job import EvaluateJob

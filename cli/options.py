@@ -1,11 +1,9 @@
-"""Options that several commands share, and the TOML file that may give any of them."""
+"""Options: those that a command's job is made of, and those that several commands share."""
 
 import contextlib
-import difflib
 import functools
 import math
 import re
-import tomllib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import MISSING, Field
@@ -16,6 +14,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 import click
 from click.core import ParameterSource
 
+from cli.config_file import PATH, STAGE_NAMES, config_option
 from cli.progress import TerminalProgress
 from cli.terminal import warn as warn
 from cli.terminal import with_options
@@ -27,10 +26,7 @@ from retrieval.threads import require_threads
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-PATH = click.Path(path_type=Path)
-
-_STAGES, _WAIT = "cli.options.stages", "cli.options.wait"  # in the context's meta
-_STAGE_NAMES = {"manifest": "data"}  # what a stage calls it
+_WAIT = "cli.options.wait"  # in the context's meta
 
 
 class Share(click.FloatRange):
@@ -122,27 +118,6 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
 
 
-def config_option(command: F) -> F:
-    """--config, a TOML file with the same names as the options; the command line wins over it."""
-    return _config_option(frozenset())(command)
-
-
-def read_stages() -> list[dict[str, Any]]:
-    """Of each [[stage]] of the --config of the command that runs, the values of its options."""
-    return list(click.get_current_context().meta.get(_STAGES, []))
-
-
-def _config_option(stage_keys: AbstractSet[str]) -> Callable[[F], F]:
-    return click.option(
-        "--config",
-        type=PATH,
-        is_eager=True,
-        expose_value=False,
-        callback=functools.partial(_read_config, stage_keys=stage_keys),
-        help="TOML file with the same names as the options.",
-    )
-
-
 def given_options() -> frozenset[str]:
     """The parameters that the command line or --config gave to the command that runs."""
     context = click.get_current_context()
@@ -177,75 +152,6 @@ def _note_wait(ctx: click.Context, _: click.Parameter, wait: bool) -> None:
     ctx.meta[_WAIT] = wait
 
 
-def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None, stage_keys: AbstractSet[str]) -> None:
-    if path is None:
-        return
-    try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LmrError(f"--config {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise LmrError(f"--config {path}: not TOML: {error}") from error
-    known = {long_name(parameter): parameter for parameter in ctx.command.params if parameter.name != "config"}
-    stages = given.pop("stage", []) if stage_keys else []
-    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
-        raise LmrError(f"--config {path}: stage is a list of tables; begin each with [[stage]]")
-    values = _read_table(given, known, f"--config {path}", str(ctx.info_name))
-    known = {_STAGE_NAMES.get(name, name): parameter for name, parameter in known.items()}
-    known = {name: parameter for name, parameter in known.items() if name in stage_keys}
-    ctx.meta[_STAGES] = [
-        {
-            parameter.name: parameter.type_cast_value(ctx, stage[parameter.name])
-            for parameter in known.values()
-            if parameter.name in stage
-        }
-        for stage in (
-            _read_table(table, known, f"--config {path}: stage {number}", "a stage")
-            for number, table in enumerate(stages, start=1)
-        )
-    ]
-    ctx.default_map = {**(ctx.default_map or {}), **values}
-
-
-def _read_table(table: Mapping[str, Any], known: Mapping[str, click.Parameter], where: str, of: str) -> dict[str, Any]:
-    """The values of a TOML table as they would be typed, by the names of their parameters."""
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        name = key.replace("_", "-")
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known))}"
-            raise LmrError(f"{where}: {key} is not an option of {of}{hint}")
-        try:
-            values[str(known[name].name)] = _as_typed(known[name], value)
-        except ValueError as error:
-            raise LmrError(f"{where}: {key} {error}") from error
-    return values
-
-
-def _as_typed(parameter: click.Parameter, value: Any) -> Any:
-    """A value from TOML as it would be typed. Raises ValueError with what is wrong."""
-    if isinstance(value, dict):
-        raise ValueError("is a table; give options as name = value")
-    if isinstance(parameter, click.Option) and parameter.is_flag:
-        if not isinstance(value, bool):
-            raise ValueError(f"is true or false, got {value!r}")
-        return value
-    takes_many = parameter.nargs == -1 or (isinstance(parameter, click.Option) and parameter.multiple)
-    parts = value if isinstance(value, list) else [value]
-    if isinstance(value, list) and not takes_many:
-        raise ValueError(f"takes one value, got {value!r}")
-    if any(isinstance(part, bool | list | dict) for part in parts):
-        raise ValueError(f"takes text or a number, got {value!r}")
-    return [str(part) for part in parts] if takes_many else str(value)
-
-
-def long_name(parameter: click.Parameter) -> str:
-    """`--backbone-rate` as `backbone-rate`; an argument by its own name."""
-    longest = max(parameter.opts, key=len)
-    return longest.removeprefix("--").lower().replace("_", "-")
-
-
 def job_options(
     *kinds: type, but: Container[str] = (), stage_words: AbstractSet[str] = frozenset()
 ) -> Callable[[F], F]:
@@ -258,7 +164,7 @@ def job_options(
     first = {word: (word, hint, item) for kind in reversed(kinds) for word, hint, item in words_of(kind)}
     order = dict.fromkeys(word for kind in kinds for word, _, _ in words_of(kind))
     words = [first[word] for word in order if word not in but]
-    stage_keys = {_STAGE_NAMES.get(word, word).replace("_", "-") for word in stage_words}
+    stage_keys = {STAGE_NAMES.get(word, word).replace("_", "-") for word in stage_words}
 
     def decorate(command: F) -> F:
         @functools.wraps(command)
@@ -270,7 +176,7 @@ def job_options(
             except WordsError as error:
                 raise click.UsageError(with_options(str(error))) from error
 
-        wrapped: Any = _config_option(stage_keys)(with_words)
+        wrapped: Any = config_option(stage_keys)(with_words)
         for word, hint, item in reversed(words):
             wrapped = _job_parameter(word, hint, item)(wrapped)
         return cast(F, wrapped)

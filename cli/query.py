@@ -7,6 +7,7 @@ import click
 
 import lmr
 from cli import options
+from cli.config_file import PATH, config_option
 from cli.progress import TerminalProgress
 from cli.report.answer_text import to_csv, to_text
 from cli.terminal import say, say_csv, say_json, say_lines, shown
@@ -31,21 +32,21 @@ _HELP = {
 
 @click.command(name="query")
 @click.argument("pictures", nargs=-1)
-@click.option("--index", "index_path", type=options.PATH, default=INDEX_FOLDER, show_default=True, help="Index folder.")
+@click.option("--index", "index_path", type=PATH, default=INDEX_FOLDER, show_default=True, help="Index folder.")
 @click.option("--threshold", type=options.Share(0, 1), default=None, help=_HELP["threshold"])
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Landmarks listed for an image.")
 @options.json_option
 @click.option("--csv", "as_csv", is_flag=True, help=_HELP["csv"])
-@click.option("--save", type=options.PATH, default=None, help=_HELP["save"])
-@click.option("--sort-into", type=options.PATH, default=None, help="Put the images into a folder, by landmark.")
+@click.option("--save", type=PATH, default=None, help=_HELP["save"])
+@click.option("--sort-into", type=PATH, default=None, help="Put the images into a folder, by landmark.")
 @click.option(
     "--mode", type=click.Choice(["link", "copy", "move"]), default="link", show_default=True, help=_HELP["mode"]
 )
-@click.option("--undo-moves", type=options.PATH, default=None, help=_HELP["undo"])
+@click.option("--undo-moves", type=PATH, default=None, help=_HELP["undo"])
 @click.option("--allow-private", is_flag=True, help=_HELP["private"])
 @options.workers_option
 @options.device_option
-@options.config_option
+@config_option()
 @options.overwrite_option
 @options.writes(lambda given: [given["save"], given["sort_into"], given["undo_moves"]])
 def command(pictures: tuple[str, ...], as_json: bool, as_csv: bool, **values: Any) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 import lmr
-from cli.options import PATH, job_options, json_option, overwrite_option, warn, writing
+from cli.config_file import PATH
+from cli.options import job_options, json_option, overwrite_option, warn, writing
 from cli.progress import TerminalProgress
 from cli.terminal import say_result
 from index.stats.job import StatsJob

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import lmr
-from cli.options import PATH, job_options, read_stages
+from cli.config_file import PATH, read_stages
+from cli.options import job_options
 from cli.progress import TerminalProgress
 from cli.terminal import say, say_lines
 from retrieval.errors import LmrError
