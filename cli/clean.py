@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import lmr
-from cli.options import job_options, json_option, warn
+from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
-from cli.terminal import command_line, say_result, shown
+from cli.terminal import command_line, say_result, shown, warn
 from index.clean.job import CleanJob
 from retrieval.words import counted
 

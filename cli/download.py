@@ -109,10 +109,8 @@ def _tell(report: "DownloadReport", as_json: bool) -> None:
         say_json(_content(report), indent=2)
         return
     done = report.tally.n_done
-    there = (
-        f"{counted(done, 'picture', of=report.n_rows)} {agreeing(done, 'is', 'are')} there, "
-        f"{report.tally.n_bytes / 1e6:,.2f} MB"
-    )
+    there = f"{counted(done, 'picture', of=report.n_rows)} {agreeing(done, 'is', 'are')} there"
+    there += f", {report.tally.n_bytes / 1e6:,.2f} MB"
     if not report.was_anything:
         say(f"{report.images}: {there}, nothing to do")
     else:

@@ -1,10 +1,8 @@
 """Options: those that a command's job is made of, and those that several commands share."""
 
-import contextlib
 import functools
 import math
-import re
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container
 from collections.abc import Set as AbstractSet
 from dataclasses import MISSING, Field
 from pathlib import Path
@@ -15,18 +13,11 @@ import click
 from click.core import ParameterSource
 
 from cli.config_file import PATH, STAGE_NAMES, config_option
-from cli.progress import TerminalProgress
-from cli.terminal import warn as warn
 from cli.terminal import with_options
-from retrieval.errors import LmrError, WordsError
-from retrieval.files.lock import output_locks
+from retrieval.errors import WordsError
 from retrieval.jobs import Option, option_of, words_of
-from retrieval.threads import require_threads
 
 F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T")
-
-_WAIT = "cli.options.wait"  # in the context's meta
 
 
 class Share(click.FloatRange):
@@ -40,68 +31,6 @@ class Share(click.FloatRange):
         if math.isnan(number):
             self.fail(f"{value} is not a number", param, ctx)
         return number
-
-
-def device_option(command: F) -> F:
-    """--device and --threads, on everything that computes."""
-    device = click.option(
-        "--device",
-        default="auto",
-        show_default=True,
-        metavar="auto|cpu|cuda[:N]|mps",
-        callback=_check_device,
-        help="Device to compute on.",
-    )
-    threads = click.option(
-        "--threads", type=int, default=None, callback=_check_threads, help="CPU threads. [default: all cores]"
-    )
-    return device(threads(command))
-
-
-def _check_device(_: click.Context, __: click.Parameter, name: str) -> str:
-    """Whether it can be one. Whether it is there is asked when it is needed, since torch must be asked."""
-    if not re.fullmatch(r"auto|(cpu|cuda|mps)(:[0-9]+)?", name):
-        raise LmrError(f"--device {name}: not a device; use auto, cpu, cuda, cuda:N or mps")
-    return name
-
-
-def _check_threads(_: click.Context, __: click.Parameter, n_threads: int | None) -> int | None:
-    if n_threads is not None:
-        require_threads(n_threads)
-    return n_threads
-
-
-def workers_option(command: F) -> F:
-    """--workers, how many pictures are decoded at once."""
-    return click.option(
-        "--workers", type=click.IntRange(0), default=None, help="Pictures decoded at once. [default: the cores]"
-    )(command)
-
-
-def overwrite_option(command: F) -> F:
-    """--overwrite and --wait, on everything that writes."""
-    overwrite = click.option("--overwrite", is_flag=True, callback=_note_overwrite, help="Replace what is there.")
-    wait = click.option(
-        "--wait",
-        is_flag=True,
-        expose_value=False,
-        callback=_note_wait,
-        help="Wait for another run that writes the same output, instead of stopping.",
-    )
-    return overwrite(wait(command))
-
-
-def is_waiting() -> bool:
-    """Whether the command that runs was given --wait."""
-    context = click.get_current_context(silent=True)
-    return context is not None and bool(context.meta.get(_WAIT))
-
-
-@contextlib.contextmanager
-def writing(*outputs: Path | None) -> Iterator[None]:
-    """As `retrieval.files.lock.output_locks`, told in the terminal; --wait says whether it waits."""
-    with output_locks(*outputs, wait=is_waiting(), progress=TerminalProgress()):
-        yield
 
 
 def allow_disjoint_option(command: F) -> F:
@@ -125,31 +54,10 @@ def given_options() -> frozenset[str]:
     return frozenset(name for name, source in sources.items() if source not in (None, ParameterSource.DEFAULT))
 
 
-def writes(outputs: Callable[[Mapping[str, Any]], Iterable[Path | None]]) -> Callable[[F], F]:
-    """A command that runs while it holds the locks of its outputs, as `writing` does.
-
-    outputs: from the values of its options to what it writes, None or none of them where it writes nothing.
-    """
-
-    def decorate(command: F) -> F:
-        @functools.wraps(command)
-        def locked(*args: Any, **values: Any) -> Any:
-            with writing(*outputs(values)):
-                return command(*args, **values)
-
-        return cast(F, locked)
-
-    return decorate
-
-
 def _note_overwrite(ctx: click.Context, _: click.Parameter, overwrite: bool) -> bool:
     """For the message after Ctrl-C: a command that overwrites does not go on, it begins anew."""
     ctx.meta["overwrite"] = overwrite
     return overwrite
-
-
-def _note_wait(ctx: click.Context, _: click.Parameter, wait: bool) -> None:
-    ctx.meta[_WAIT] = wait
 
 
 def job_options(

@@ -8,29 +8,29 @@ import click
 
 import lmr
 from cli.config_file import PATH
-from cli.options import job_options, json_option, overwrite_option, warn, writing
+from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
-from cli.terminal import say_result
+from cli.terminal import say_result, warn
 from index.stats.job import StatsJob
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint, missing, require_report
+from retrieval.files.lock import output_locks
+from retrieval.jobs import WritingJob
 
 REPORT = Path("stats.html")
 
 
 @click.command(name="stats")
-@job_options(StatsJob)
+@job_options(StatsJob, WritingJob)
 @click.option("--report", type=PATH, default=None, help="HTML report. [default: stats.html; with --json none]")
 @click.option("--pictures-csv", type=PATH, default=None, help="CSV file of all images, best resolution first.")
 @click.option("--clusters-csv", type=PATH, default=None, help="CSV file of each image's cluster.")
 @json_option
-@overwrite_option
 def command(
     report: Path | None,
     pictures_csv: Path | None,
     clusters_csv: Path | None,
     as_json: bool,
-    overwrite: bool,
     **words: Any,
 ) -> None:
     """Tell what is in the data that CSV lists: a manifest, a folder of folders, labels of Open Images.
@@ -49,10 +49,11 @@ def command(
     from cli.report.statistics_text import to_text
     from retrieval.files.made_of import require_place
 
+    overwrite, wait = words.pop("overwrite", False), words.pop("wait", False)
     files = [report or (None if as_json else REPORT), pictures_csv, clusters_csv]
     for path in filter(None, files):
         require_place(path)
-    with writing(*files), TerminalProgress() as progress:
+    with TerminalProgress() as progress, output_locks(*files, wait=wait, progress=progress):
         if clusters_csv is not None and words.get("clusters") is None:
             raise click.UsageError("--clusters-csv needs --clusters")
         page = _report_path(report, as_json)

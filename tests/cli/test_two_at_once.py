@@ -10,9 +10,9 @@ import pytest
 from tiny_set import HERE, NETWORK, another_process, done, listing, refused, run_there
 
 from cli.main import COMMANDS, LmrGroup
-from cli.options import writing
+from cli.progress import TerminalProgress
 from retrieval.errors import LmrError
-from retrieval.files.lock import output_lock
+from retrieval.files.lock import output_lock, output_locks
 from retrieval.store.store import TODO, read_store
 
 NETWORK_OF_DEMO = ("--backbone", "plain-cnn", "--size", "32", "--epochs", "1")
@@ -96,7 +96,8 @@ def test_every_command_that_writes_can_wait():
 
 def test_two_outputs_that_are_one_file_are_refused(tmp_path):
     (tmp_path / "link.csv").symlink_to(tmp_path / "x.csv")
-    with pytest.raises(LmrError) as caught, writing(tmp_path / "x.csv", None, tmp_path / "link.csv"):
+    outputs = (tmp_path / "x.csv", None, tmp_path / "link.csv")
+    with pytest.raises(LmrError) as caught, output_locks(*outputs, wait=False, progress=TerminalProgress()):
         pass
     assert str(caught.value) == (
         f"{tmp_path / 'x.csv'} and {tmp_path / 'link.csv'} are one file, and both would be written; give them two names"
