@@ -98,7 +98,7 @@ class JoinedEmbedder(Embedder):
         ]
 
     def embed_batch(self, *images: UInt8Array) -> FloatArray:
-        """As of an Embedder; each member is given the images in its own preparations."""
+        """Joined descriptors of a batch; each member is given the images in its own preparations."""
         parts = [root * member.embed_batch(*(images[i] for i in own)) for member, root, own in self._members]
         return np.concatenate(parts, axis=1)
 

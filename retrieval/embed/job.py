@@ -180,7 +180,7 @@ def _bare_name(manifest: Path) -> str:
 
 
 def find_store(manifest: Path, word: str, progress: "Progress") -> Path:
-    """As `store_name`; warns when the store is made anew although one of its name lies in the working folder."""
+    """The path that `store_name` gives; warns where one of its name lies in the working folder instead."""
     store, other = store_name(manifest, word), Path(_bare_name(manifest) + ".h5")
     made = (store, store.with_name(store.name + ".partial"))
     if other.exists() and not any(path.exists() for path in made):

@@ -74,7 +74,7 @@ class OnnxEmbedder(Embedder):
         )
 
     def embed_batch(self, *images: UInt8Array) -> FloatArray:
-        """As of an Embedder."""
+        """Descriptors of a batch, as the file gives them."""
         (vectors,) = self._session.run([OUTPUT], dict(zip(self._names, images, strict=True)))
         return require_finite(np.asarray(vectors, dtype=np.float32))
 

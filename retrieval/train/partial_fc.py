@@ -48,7 +48,7 @@ class ClassBank(nn.Module):
         comes after the next sample was drawn.
         """
         if not self._is_attached:
-            raise ValueError("attach the optimiser first: without it what a step takes out is not put back")
+            raise ValueError("attach the optimizer first: without it what a step takes out is not put back")
         self.chosen = self._choose(torch.unique(wanted))
         grad, self.active.grad = self.active.grad, None
         self.active.data = self.rows[self.chosen]

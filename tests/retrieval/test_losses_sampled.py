@@ -186,7 +186,7 @@ def test_a_batch_of_non_landmarks_alone_is_pushed_from_a_sample() -> None:
 
 def test_sampling_without_its_optimiser_is_refused() -> None:
     loss = LandmarkLoss(LossConfig(class_share=0.5), D, np.ones(N, dtype=np.int64))
-    with pytest.raises(ValueError, match=r"^attach the optimiser first"):
+    with pytest.raises(ValueError, match=r"^attach the optimizer first"):
         loss(*batch(0))
 
 
