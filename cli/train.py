@@ -68,7 +68,7 @@ def command(show_batch: Path | None, summary: bool, find_rate: Path | None, **wo
 
 def draw_curves(output: Path, trained: "Trained", progress: "Progress") -> None:
     """Draws the curves of a training into its model folder, unless they are there."""
-    from cli.report.curves import save_training_curves
+    from cli.report.plots import save_training_curves
 
     if trained.state == "unchanged" and (output / CURVES).is_file():
         return
@@ -110,8 +110,7 @@ def _print_summary(words: Mapping[str, Any]) -> None:
 
 def _show_batch(path: Path, asked: Mapping[str, Any]) -> None:
     """A sheet of the first batch."""
-    from cli.report.batch_sheet import save_batch_sheet
-    from cli.report.sheet import sheet_format
+    from cli.report.sheet import save_batch_sheet, sheet_format
 
     sheet_format(path)
     with output_locks(path, wait=asked.get("wait", False), progress=asked["progress"]):

@@ -198,7 +198,7 @@ class Calibration:
     """Everything that turns neighbours into answers with a confidence, and how it was found.
 
     trade: what each precision costs. choice: why the constants are what they are. query_names, query_sketches: digests
-    of the names of the queries (`retrieval.data.seen`) and sketches of their descriptors (`index.copies`), by both of
+    of the names of the queries (`retrieval.models.seen`) and sketches of their descriptors (`index.copies`), by both of
     which an evaluation on the same ones is told. A calibration from before these were kept has none.
     """
 

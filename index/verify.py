@@ -108,8 +108,8 @@ def _check_of(path: Path) -> Callable[[Path], str] | None:
 
 def _verify_store(path: Path) -> str:
     from retrieval.store.file import PARTIAL, require_whole
-    from retrieval.store.rows import require_rows
     from retrieval.store.store import read_store
+    from retrieval.store.writer import require_rows
 
     has_digests = require_whole(path)
     if path.name.endswith(PARTIAL):

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from cli.report import statistics_plots as plots
+from cli.report import statistics as plots
 from cli.report.lettering import draw_text, elide
 from cli.report.plots import BLUE, INK, ORANGE, new_figure, to_png
 

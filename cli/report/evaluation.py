@@ -79,7 +79,7 @@ def landmarks_path(report: Path) -> Path:
 
 
 def landmark_rows(folder: "IndexFolder", evaluation: "Evaluation") -> list[dict[str, Any]]:
-    """A line for each landmark: the figures of `index.evaluate.per_landmark`, with names for people."""
+    """A line for each landmark: the figures of `index.evaluate.errors`, with names for people."""
     lines = []
     for figures in evaluation.landmarks:
         line = asdict(figures) | {"name": _name(folder, figures.landmark_id)}

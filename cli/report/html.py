@@ -75,7 +75,7 @@ class EvaluationReport:
     where nothing was answered; without calibration it has no `confidence`. reliability, by_count: bins, as in
     `cli.report.plots`. facts: lines about what was measured, name -> text. warnings: lines to read first.
     landmarks: lines of `cli.report.evaluation.landmark_rows`, of n_landmarks; landmarks_table: name of the file
-    that has all. confusion: the matrix of `index.evaluate.per_landmark` with names. leaked: queries known to the
+    that has all. confusion: the matrix of `index.evaluate.errors` with names. leaked: queries known to the
     index. trade: a line for each precision, of the calibration's own queries and of these, as in the JSON. folder:
     of the report, which links to images begin from.
     """

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
+from pathlib import Path
+
+from retrieval.files.atomic import write_bytes
+from retrieval.train.log import read_log
+
 BLUE, ORANGE, GREEN, PINK, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"  # Okabe and Ito
 INK = "#7f7f7e"  # readable on white and on black; a colour of its own, so that SVG can exchange it
 _SIZE_IN = (5.2, 3.5)
@@ -210,3 +216,12 @@ def percent(axes: "Axes") -> None:
 def legend(axes: "Axes") -> None:
     """Names of what is drawn, in the ink colour."""
     axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+
+
+def save_training_curves(log_path: Path, picture_path: Path) -> None:
+    """Draws a training log (a row an epoch, with `epoch` and `loss`) into a PNG file.
+
+    Raises LmrError without matplotlib, for a log that is missing or has no such rows, or a folder that cannot be
+    written.
+    """
+    write_bytes(picture_path, to_png(plot_training(read_log(log_path))))

@@ -1,4 +1,4 @@
-"""A contact sheet: each query image beside the neighbours that voted, as one image file."""
+"""Contact sheets: query images beside the neighbours that voted, and training batches as the network sees them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +19,14 @@ from retrieval.words import counted
 if TYPE_CHECKING:
     from index.folder.thumbnails import Kept
 
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from retrieval.train.first_batch import SeenImage
+
+
 Colour = tuple[int, int, int]
 
 MAX_ROWS = 180  # a JPEG ends at 65,535 pixels
@@ -28,6 +36,8 @@ QUERY_PX, NEIGHBOUR_PX, GAP_PX, MARGIN_PX, TEXT_PX = 232, 168, 14, 22, 86
 TITLE_SIZE, TEXT_SIZE = 17, 13
 PAPER, INK, FAINT, EMPTY = (255, 255, 255), (28, 32, 38), (104, 110, 118), (224, 226, 230)
 VOTED, OTHER = (0, 114, 178), (150, 150, 150)  # blue and grey differ for every kind of colour vision
+MIN_TILE_PX = 160  # smaller pictures are enlarged by a whole number, so that there is room to read what is under them
+LINE_PX = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,3 +194,28 @@ def _read(picture: str | None, kept: "Kept | None") -> bytes:
     except UnreadableError as error:
         is_url = (picture or "").startswith(("http://", "https://"))
         raise UnreadableError("on the web" if is_url else str(error)) from error
+
+
+def save_batch_sheet(path: Path, pictures: Sequence["SeenImage"]) -> None:
+    """Writes the sheet. Raises LmrError for a suffix that Pillow cannot write or a file that cannot be written."""
+    save_image(path, draw_batch(pictures))
+
+
+def draw_batch(pictures: Sequence["SeenImage"]) -> Image.Image:
+    """The pictures of a batch, at least one, in rows from the left, as an RGB picture that is about square."""
+    size = len(pictures[0].pixels)
+    side = size * -(-MIN_TILE_PX // size)
+    n_columns = math.ceil(math.sqrt(len(pictures)))
+    n_rows = -(-len(pictures) // n_columns)
+    text_px = LINE_PX * (1 + max(max(1, len(picture.labels)) for picture in pictures)) + 6
+    cell = side + GAP_PX, side + text_px + GAP_PX
+    width, height = (2 * MARGIN_PX - GAP_PX + n * px for n, px in zip((n_columns, n_rows), cell, strict=True))
+    sheet = Image.new("RGB", (width, height), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for i, picture in enumerate(pictures):
+        left, top = MARGIN_PX + i % n_columns * cell[0], MARGIN_PX + i // n_columns * cell[1]
+        sheet.paste(Image.fromarray(picture.pixels).resize((side, side), Image.Resampling.NEAREST), (left, top))
+        lines = [(text, INK) for text in picture.labels] or [(NO_LANDMARK, FAINT)]
+        for k, (text, colour) in enumerate([*lines, (picture.image_id, FAINT)]):
+            write_line(pen, (left, top + side + 6 + k * LINE_PX), text, side, colour)
+    return sheet

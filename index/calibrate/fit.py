@@ -6,8 +6,7 @@ import numpy as np
 
 from index.calibrate.precision import precision_threshold, trade_offs
 from index.calibrate.queries import CalibrationQueries
-from index.calibrate.selection import Answered
-from index.calibrate.tune import MAX_TUNED, Grid, Tuned, tune
+from index.calibrate.selection import MAX_TUNED, Answered, Grid, Tuned, tune
 from index.calibration import (
     BeforeAfter,
     Calibration,

@@ -8,8 +8,15 @@ import numpy as np
 
 from index.calibration import Curves, ReliabilityBin, Threshold, TradeOff
 from index.evaluate.baselines import Accuracy, measure_baselines, measure_votes
-from index.evaluate.errors import ErrorAnalysis, Judged, analyse_errors
-from index.evaluate.per_landmark import ConfusionMatrix, LandmarkFigures, confusion_matrix, landmark_figures
+from index.evaluate.errors import (
+    ConfusionMatrix,
+    ErrorAnalysis,
+    Judged,
+    LandmarkFigures,
+    analyse_errors,
+    confusion_matrix,
+    landmark_figures,
+)
 from index.folder.folder import IndexFolder
 from index.kaggle.scoring import PRECISION_AT
 from index.metrics import (

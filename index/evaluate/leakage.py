@@ -15,9 +15,9 @@ from index.recognition import Answers, check_store, to_index_space
 from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray
 from retrieval.data.image_source import read_picture
 from retrieval.data.near_duplicates import NEAR_BITS, near_pairs
-from retrieval.data.seen import record_seen, was_seen
 from retrieval.errors import UnreadableError
 from retrieval.files.json_file import read_json
+from retrieval.models.seen import record_seen, was_seen
 from retrieval.parallel import run_tasks
 from retrieval.progress import SILENT, Progress
 from retrieval.store.store import Descriptors

@@ -1,4 +1,4 @@
-"""Distribution of images over landmarks: counts, percentiles, the long tail, what is rolled up a hierarchy."""
+"""Distribution of images over landmarks and hosts, labels and boxes of Open Images, and what a hierarchy rolls up."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,10 +9,13 @@ import numpy as np
 
 from retrieval.arrays import FloatArray, LongArray, ObjArray, read_only
 from retrieval.data.manifest import Manifest
+from retrieval.data.open_images import LabelRows
 
 PERCENTS = tuple(range(10, 100, 10))
 BIGGEST = (1, 10, 100, 1_000, 10_000, 100_000)
 N_CURVE = 200  # points of a curve at most
+N_TOP = 40
+N_COMPARED = 10  # labels whose shares are set side by side for the subsets
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -187,3 +190,104 @@ def _host(place: str) -> str:
     """`user@Host:80?x` -> `host`; an address of version 6 keeps its brackets."""
     host = place.partition("?")[0].partition("#")[0].rpartition("@")[2].lower()
     return host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+
+
+def labelling_of_rows(rows: LabelRows, image_id: ObjArray, min_confidence: float) -> Labelling:
+    """Labels of at least this confidence on these images (n,), each pair once; labels in the order of their text.
+
+    Rows of other images are left out.
+    """
+    order = sorted(range(len(rows.labels)), key=rows.labels.__getitem__)
+    sorted_code = np.empty(len(order) + 1, dtype=np.int64)
+    sorted_code[order] = np.arange(len(order))
+    sorted_code[-1] = -1
+    picture, label = _places(rows, image_id), sorted_code[rows.label]
+    kept = (rows.confidence >= np.float32(min_confidence)) & (label >= 0) & (picture >= 0)
+    pairs = np.unique(picture[kept] * max(1, len(order)) + label[kept])
+    names = tuple(rows.labels[code] for code in order)
+    return Labelling(len(image_id), names, *np.divmod(pairs, max(1, len(order))))
+
+
+def describe_labels(rows: LabelRows, labelling: Labelling, min_confidence: float) -> dict[str, Any]:
+    """Rows by confidence, images without a label, labels per image and the 40 most frequent, as a JSON object.
+
+    rejected: rows of confidence 0, which say that the label was looked for and is not there.
+    """
+    rejected = int((rows.confidence == 0).sum())
+    kept = int(((rows.confidence >= np.float32(min_confidence)) & (rows.label >= 0)).sum())
+    counts = labelling.counts
+    return {
+        "min_label_confidence": min_confidence,
+        "rows": len(rows.image),
+        "kept": kept,
+        "rejected": rejected,
+        "blank": int((rows.label < 0).sum()),
+        "pictures_without_label": labelling.n_pictures - labelling.n_labelled,
+        "labels_per_picture": spread(np.bincount(labelling.picture, minlength=labelling.n_pictures)),
+        "top_labels": top_labels(counts, labelling.names, labelling.n_pictures),
+    }
+
+
+def describe_boxes(rows: LabelRows, image_id: ObjArray) -> dict[str, Any]:
+    """Boxes per image (of all these images), their areas, flags and labels, as a JSON object."""
+    picture = _places(rows, image_id)
+    counts = np.bincount(rows.label[rows.label >= 0], minlength=len(rows.labels)).astype(np.int64)
+    return {
+        "boxes": len(rows.image),
+        "pictures_with_boxes": len(rows.image_id),
+        "on_other_pictures": int((picture < 0).sum()),
+        "boxes_per_picture": spread(np.bincount(picture[picture >= 0], minlength=len(image_id))),
+        "area": None if rows.area is None else spread(rows.area.astype(np.float64)),
+        "flags": {name: float(values.mean()) for name, values in rows.flags.items()},
+        "top_labels": top_labels(counts, rows.labels, len(rows.image)),
+    }
+
+
+def top_labels(counts: LongArray, names: tuple[str, ...], n_of: int) -> list[dict[str, Any]]:
+    """The 40 most frequent labels with their share of n_of."""
+    shown = most_frequent(counts, N_TOP).tolist()
+    return [{"landmark_id": names[i], "count": int(counts[i]), "share": float(counts[i] / n_of)} for i in shown]
+
+
+def compare_subsets(labelling: Labelling, subset: ObjArray, boxes: LongArray | None) -> list[dict[str, Any]]:
+    """For each subset its images, labels and boxes, and its shares of the ten most frequent labels of all.
+
+    subset: (n_pictures,) str. boxes: (n_pictures,) boxes of each. Largest subset first.
+    """
+    names, code = np.unique(subset.astype(str), return_inverse=True)
+    sizes = np.bincount(code)
+    labelled = np.zeros(labelling.n_pictures, dtype=np.bool_)
+    labelled[labelling.picture] = True
+    top = most_frequent(labelling.counts, N_COMPARED).tolist()
+    found = []
+    for number in np.argsort(-sizes, kind="stable").tolist():
+        inside = code == number
+        pairs = inside[labelling.picture]
+        counts = np.bincount(labelling.landmark[pairs], minlength=len(labelling.names))
+        shares: Mapping[str, float] = {labelling.names[i]: float(counts[i] / sizes[number]) for i in top}
+        found.append(
+            {
+                "subset": str(names[number]),
+                "pictures": int(sizes[number]),
+                "labelled": int(labelled[inside].sum()),
+                "labels_per_picture": float(pairs.sum() / sizes[number]),
+                "boxes_per_picture": None if boxes is None else float(boxes[inside].mean()),
+                "top_labels": shares,
+            }
+        )
+    return found
+
+
+def boxes_per_picture(rows: LabelRows, image_id: ObjArray) -> LongArray:
+    """(n,) boxes of each of these images."""
+    picture = _places(rows, image_id)
+    return np.bincount(picture[picture >= 0], minlength=len(image_id)).astype(np.int64)
+
+
+def _places(rows: LabelRows, image_id: ObjArray) -> LongArray:
+    """(m,) for each row where its image is in image_id, -1 where it is not."""
+    if image_id is rows.image_id:
+        return rows.image.astype(np.int64)
+    place = {name: row for row, name in enumerate(image_id.tolist())}
+    of_image = np.array([place.get(name, -1) for name in rows.image_id.tolist()], dtype=np.int64)
+    return np.asarray(of_image[rows.image])

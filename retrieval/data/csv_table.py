@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from retrieval.data.pipes import Place, place_of
-from retrieval.data.table_file import MAX_LINE_BYTES, open_text, place_of_broken_text
+from retrieval.data.pipes import MAX_LINE_BYTES, Place, open_text, place_of, place_of_broken_text
 from retrieval.errors import LmrError
 from retrieval.progress import SILENT, Progress
 from retrieval.words import counted

@@ -1,22 +1,39 @@
-"""Tables that come through a pipe: kept in a temporary file, as they are read more than once."""
+"""Files of tables as text: kept where they come through a pipe, unpacked within limits, and decoded."""
 
 import contextlib
+import gzip
+import io
 import os
+import re
 import stat
 import sys
 import tempfile
 import weakref
+import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TextIO
 
 from retrieval.errors import LmrError
+from retrieval.progress import SILENT, Progress
+from retrieval.words import counted
 
 STDIN = "-"
 MAX_BYTES = 1 << 33  # that a pipe may hold; the train.csv of four million images is 0.6 GB
 _CHUNK_BYTES = 1 << 20
 
 _kept: dict[str, "Place"] | None = None
+# How JSON files of these kinds begin.
+_COCO = re.compile(rb'\{\s*"(info|licenses|images|annotations|categories)"\s*:\s*[\[{]')
+_HIERARCHY = re.compile(rb'\{\s*"(LabelName|Subcategory)"\s*:(?![^\n]*\}\s*\n\s*\{)')
+_NEXT_RECORD = re.compile(rb"\}\s*\n\s*\{")
+MAX_LINE_BYTES = 1 << 26  # 64 MiB: a landmark's images in train_clean.csv take 0.2 MB
+_FREE_INFLATED_BYTES = 1 << 24
+_MAX_INFLATION = 40  # a table of ids and labels shrinks to a quarter, one of like paths to a tenth
+_BUFFER_BYTES = 1 << 17
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip"}
+_NOT_TEXT = {b"\x89HDF": "an HDF5 file", b"SQLi": "an SQLite database", b"%PDF": "a PDF"}
 
 
 class Place:
@@ -99,3 +116,124 @@ def _open(name: str) -> Iterator[IO[bytes]]:
 def _remove(path: str) -> None:
     with contextlib.suppress(OSError):
         os.unlink(path)
+
+
+class _WatchedFile(io.FileIO):
+    """A file that tells how much is read of it."""
+
+    def __init__(self, path: str, progress: Progress) -> None:
+        super().__init__(path)
+        self._progress = progress
+
+    def readinto(self, buffer: Any) -> int:
+        n = super().readinto(buffer)
+        self._progress.add(n)
+        return n
+
+
+class _Limited(io.RawIOBase):
+    """Yields what a stream gives, up to a number of bytes in all and to the longest line. LmrError beyond."""
+
+    def __init__(self, stream: IO[bytes], source: str, max_bytes: int | None) -> None:
+        self._stream, self._source, self._max_bytes = stream, source, max_bytes
+        self._n_bytes = self._line_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        chunk = self._stream.read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        self._n_bytes += len(chunk)
+        if self._max_bytes is not None and self._n_bytes > self._max_bytes:
+            raise LmrError(
+                f"{self._source} unpacks to more than {_MAX_INFLATION} times its size; "
+                "if it really is a table, unpack it and give that"
+            )
+        end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))
+        self._line_bytes = len(chunk) - end - 1 + (self._line_bytes if end < 0 else 0)
+        if self._line_bytes > MAX_LINE_BYTES:
+            raise LmrError(f"{self._source} has a line of more than {MAX_LINE_BYTES >> 20} MiB; it is no table")
+        return len(chunk)
+
+
+@contextmanager
+def open_text(path: str, source: str, progress: Progress = SILENT) -> Iterator[TextIO]:
+    """The text of a file: UTF-8 or UTF-16, plain, gzip or zip of one file.
+
+    source: what messages call it. progress: is told of the bytes of the file.
+    """
+    with open_unpacked(path, source, progress) as file:
+        head = file.peek(1024)[:1024]
+        for start, kind in _NOT_TEXT.items():
+            if head.startswith(start):
+                raise LmrError(f"{source} is {kind}, not a manifest; give a csv file, a Parquet file or a folder")
+        _refuse_json(head, source)
+        encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+        if encoding != "utf-16" and b"\0" in head:
+            raise LmrError(f"{source} is not a text file; give a csv file, a Parquet file or a folder")
+        with io.TextIOWrapper(file, encoding=encoding, newline="") as text:
+            yield text
+
+
+@contextmanager
+def open_unpacked(path: str, source: str, progress: Progress = SILENT) -> Iterator[io.BufferedReader]:
+    """The file's bytes, unpacked when it is gzip or a zip archive of one file."""
+    with io.BufferedReader(_WatchedFile(path, progress), _BUFFER_BYTES) as file:
+        head = file.peek(4)[:4]
+        kind = next((kind for start, kind in _COMPRESSED.items() if head.startswith(start)), "")
+        max_bytes = _FREE_INFLATED_BYTES + _MAX_INFLATION * os.fstat(file.fileno()).st_size if kind else None
+        with _unpacked(file, kind, source) as stream:
+            yield io.BufferedReader(_Limited(stream, source, max_bytes), _BUFFER_BYTES)
+
+
+@contextmanager
+def _unpacked(file: IO[bytes], kind: str, source: str) -> Iterator[IO[bytes]]:
+    if kind == "gzip":
+        with gzip.open(file) as unpacked:
+            yield unpacked  # type: ignore[misc]  # a GzipFile serves as IO[bytes]
+    elif kind == "zip":
+        with _zip_archive(file) as archive:
+            members = [name for name in archive.namelist() if not name.endswith("/")]
+            if len(members) != 1:
+                raise LmrError(
+                    f"{source} holds {counted(len(members), 'file')}; give a zip archive of one csv, or unpack it"
+                )
+            with archive.open(members[0]) as unpacked_member:
+                yield unpacked_member
+    else:
+        yield file
+
+
+def _zip_archive(file: IO[bytes]) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except UnicodeDecodeError as error:  # of a name in it, not of the text that is looked for
+        raise zipfile.BadZipFile(f"a name in it is not UTF-8: {error.object[:40]!r}") from error
+
+
+def _refuse_json(head: bytes, source: str) -> None:
+    """Raises LmrError for JSON, with what to write instead. head: the first bytes of the text."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not text.startswith((b"{", b"[")):
+        return
+    if _COCO.match(text):
+        kind = "JSON in the form of COCO"
+    elif _HIERARCHY.match(text):
+        raise LmrError(f"{source} is JSON, Open Images' class hierarchy; give the csv file of labels as the table")
+    else:
+        kind = "JSON Lines" if text.startswith(b"{") and _NEXT_RECORD.search(text) else "JSON"
+    raise LmrError(
+        f"{source} is {kind}, not a table; write its records as a csv file with a header such as path,landmark_id"
+    )
+
+
+def place_of_broken_text(path: str, source: str) -> str:
+    """`source:line` of the first line that is not UTF-8."""
+    with open_unpacked(path, source) as file:
+        for line, content in enumerate(file, start=1):
+            try:
+                content.decode("utf-8-sig")
+            except UnicodeDecodeError:
+                return f"{source}:{line}"
+    return source

@@ -11,9 +11,9 @@ import numpy as np
 from retrieval.arrays import IntArray, LongArray
 from retrieval.data.image_source import PictureSource, images_folder, index_tars
 from retrieval.data.overview import load_manifest
-from retrieval.data.seen import record_seen
 from retrieval.errors import LmrError
 from retrieval.images.bytes_source import JoinedSource, Source
+from retrieval.models.seen import record_seen
 from retrieval.progress import SILENT, Progress
 from retrieval.split.roles import without_rare
 from retrieval.train.config import BalanceConfig
@@ -25,7 +25,7 @@ class TrainingData:
     """Images to train on.
 
     landmark: (n,) int32 into labels, -1 = non-landmark. image_id: (n,), for messages. teacher: descriptors to imitate.
-    record: of `retrieval.data.seen`, by which an evaluation on these images is told later; None = none is kept.
+    record: of `retrieval.models.seen`, by which an evaluation on these images is told later; None = none is kept.
     """
 
     source: Source

@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 
 from index.calibrate.fit import calibrate, held_out_queries, leave_one_out_evidence
-from index.calibrate.selection import NONE, Contest, Judge, answered
-from index.calibrate.tune import Grid, Tuned, make_folds, tune
+from index.calibrate.selection import NONE, Contest, Grid, Judge, Tuned, answered, make_folds, tune
 from index.calibration import Calibration, CalibrationSettings, Origin
 from index.evaluate.leave_one_out import leave_one_out
 from index.folder.build import build_folder

@@ -25,7 +25,7 @@ from calibrate import Drawn, build, mean, pooled, select
 
 from index.calibrate.fit import calibrate, held_out_queries, leave_one_out_evidence
 from index.calibrate.precision import precision_threshold
-from index.calibrate.tune import Grid, tune
+from index.calibrate.selection import Grid, tune
 from index.calibration import CalibrationSettings, Origin
 from index.confidence import logit_of, sigmoid
 from index.queries import queries_of

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from cli.report.comparison_plots import plot_precision_recalls
+from cli.report.comparison import plot_precision_recalls
 
 
 def test_variants_of_one_recipe_have_different_names_in_a_figure():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_set import HERE, done, picture
 
-from cli.report.comparison_plots import (
+from cli.report.comparison import (
     plot_confusion,
     plot_landmark_accuracies,
     plot_precision_recalls,
@@ -17,7 +17,7 @@ from cli.report.comparison_plots import (
 )
 from cli.report.plots import plot_false_answers, to_png, to_svg
 from cli.report.sheet import SheetEntry, draw_sheet
-from cli.report.statistics_plots import plot_shares
+from cli.report.statistics import plot_shares
 
 LABELS = (
     "<img_src=x_onerror=alert(1)>",

@@ -17,7 +17,6 @@ import pytest
 from PIL import Image
 
 from cli.report import plots
-from cli.report.curves import save_training_curves
 from cli.report.html import (
     THUMBNAIL_PX,
     EvaluationReport,
@@ -27,6 +26,7 @@ from cli.report.html import (
     ReportPicture,
     render_evaluation_report,
 )
+from cli.report.plots import save_training_curves
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
 from retrieval.train.log import read_log

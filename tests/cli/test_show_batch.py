@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 from tiny_set import NETWORK, done, listing, refused
 
-from cli.report.batch_sheet import LINE_PX, MIN_TILE_PX, draw_batch
-from cli.report.sheet import GAP_PX, MARGIN_PX
+from cli.report.sheet import GAP_PX, LINE_PX, MARGIN_PX, MIN_TILE_PX, draw_batch
 from retrieval.images.preprocess import ImageSpec
 from retrieval.train.config import AugmentConfig, BalanceConfig, LossConfig, TrainConfig
 from retrieval.train.data import read_training_data

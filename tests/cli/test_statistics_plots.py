@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cli.report import statistics_plots as plots
+from cli.report import statistics as plots
 from cli.report.plots import to_svg
 
 BINS = [{"first": 1, "last": 1, "landmarks": 7}, {"first": 2, "last": 3, "landmarks": 0}]

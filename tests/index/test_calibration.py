@@ -8,7 +8,7 @@ import pytest
 from calibration_world import make_queries
 
 from index.calibrate.fit import Evidence, calibrate
-from index.calibrate.tune import Grid, tune
+from index.calibrate.selection import Grid, tune
 from index.calibration import Calibration, CalibrationSettings, Origin
 from index.confidence import sigmoid
 from index.metrics import gap, make_truths

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from index.calibrate.fit import calibrate
-from index.calibrate.tune import CalibrationQueries, Grid
+from index.calibrate.selection import CalibrationQueries, Grid
 from index.calibration import CalibrationSettings, Origin
 from index.folder import build as building
 from index.folder import folder as folder_module

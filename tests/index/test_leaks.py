@@ -21,8 +21,8 @@ from index.recognition import answer_store
 from index.vote import VoteRule
 from retrieval.arrays import object_array
 from retrieval.data.image_source import read_picture
-from retrieval.data.seen import record_seen
 from retrieval.errors import LmrError
+from retrieval.models.seen import record_seen
 from retrieval.progress import Recorder
 
 LABELS = ["rome"] * 6 + ["paris"] * 6

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from index.stats.open_images import (
+from index.stats.labels import (
     boxes_per_picture,
     compare_subsets,
     describe_boxes,

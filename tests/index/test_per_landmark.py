@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from index.evaluate.errors import Judged
-from index.evaluate.per_landmark import confusion_matrix, landmark_figures
+from index.evaluate.errors import Judged, confusion_matrix, landmark_figures
 from index.metrics import make_truths, wilson_interval
 
 NAMES = ("arch", "bridge", "castle", "dome")

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from calibration_world import make_queries
 
-from index.calibrate import tune as tuning
+from index.calibrate import selection as tuning
 from index.calibrate.queries import CalibrationQueries
-from index.calibrate.selection import NONE, Contest, Judge
-from index.calibrate.tune import Grid, make_folds, tune
+from index.calibrate.selection import NONE, Contest, Grid, Judge, make_folds, tune
 from index.confidence import fit_confidence
 from index.metrics import Truths, gap, make_truths
 from index.search.flat import Neighbours

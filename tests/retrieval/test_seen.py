@@ -2,9 +2,9 @@
 
 import pytest
 
-from retrieval.data import seen
-from retrieval.data.seen import record_seen, was_seen
 from retrieval.errors import LmrError
+from retrieval.models import seen
+from retrieval.models.seen import record_seen, was_seen
 
 
 def test_a_record_knows_its_pictures_by_name_and_label():
