@@ -286,12 +286,12 @@ def summarise(**words: Any) -> "tuple[list[Layer], DescriptorModel]":
 
     >>> layers, model = lmr.summarise(backbone="resnet18", size=64)  # doctest: +SKIP
     """
-    from retrieval.models import summary
     from retrieval.models.request import SummaryJob
+    from retrieval.models.summary import summarise as run
 
     job = build(SummaryJob, words)
     model, spec = job.network.build(job.preparation)
-    return summary.summarise(model, spec.size), model
+    return run(model, spec.size), model
 
 
 @_takes(EnsembleJob)
@@ -412,7 +412,7 @@ def recipes() -> dict[str, str]:
     True
     """
     from index.compare.steps import step_options
-    from retrieval.train.recipe import read_recipe, recipe_names
+    from retrieval.train.recipes.recipe import read_recipe, recipe_names
 
     options = step_options()
     return {name: read_recipe(name, options).about for name in recipe_names()}

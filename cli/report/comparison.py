@@ -10,8 +10,8 @@ from cli.report.comparison_table import cells, headings
 from cli.report.html import Figure, figure, fill_template
 from index.compare.results import Row
 from retrieval.files.atomic import write_text
-from retrieval.train.log import read_log
-from retrieval.train.recipe import Recipe, to_toml
+from retrieval.train.recipes.recipe import Recipe, to_toml
+from retrieval.train.record import read_log
 
 if TYPE_CHECKING:
     from index.compare.measure import Confusion

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 from pathlib import Path
 
 from retrieval.files.atomic import write_bytes
-from retrieval.train.log import read_log
+from retrieval.train.record import read_log
 
 BLUE, ORANGE, GREEN, PINK, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"  # Okabe and Ito
 INK = "#7f7f7e"  # readable on white and on black; a colour of its own, so that SVG can exchange it

@@ -200,7 +200,7 @@ def _look_around(inputs: "CleaningInputs", work: Path | None, job: CleanJob) -> 
 
 def _verifier(inputs: "CleaningInputs", located: "LocatedImages", work: Path | None, job: CleanJob) -> "Verify":
     """Counts the neighbours that show the same place, of rows that are given later."""
-    from index.clean.geometric import count_verified, local_matcher
+    from index.clean.labels import count_verified, local_matcher
     from retrieval.data.image_source import PictureSource
 
     if located.folder is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from index.compare.data import ComparisonData, file_digest
 from retrieval.errors import LmrError
-from retrieval.train.recipe import Recipe, texts
+from retrieval.train.recipes.recipe import Recipe, texts
 
 if TYPE_CHECKING:
     from index.compare.job import CompareJob

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from index.compare.folders import Workshop
     from index.compare.plan import Entry
     from index.compare.results import Comparison, Row
-    from retrieval.train.recipe import Options, Recipe
+    from retrieval.train.recipes.recipe import Options, Recipe
 
 BASELINES = {
     "random": "Landmarks at random, with random certainty.",
@@ -102,7 +102,7 @@ def _row(shop: "Workshop", entry: "Entry", options: "Options", seeds: Sequence[i
     from index.compare.make import make_system
     from index.compare.measure import measure
     from index.compare.results import Row, Run
-    from retrieval.train.recipe import members, settle
+    from retrieval.train.recipes.recipe import members, settle
 
     recipe, part = entry.recipe, shop.job.part
     tried: list[dict[str, Any]] = []
@@ -124,7 +124,7 @@ def _search(shop: "Workshop", entry: "Entry", options: "Options", seed: int) -> 
     """The recipe with the combination of listed values that has the largest GAP on val, and all that were tried."""
     from index.compare.make import make_system
     from index.compare.measure import measure
-    from retrieval.train.recipe import change, choices, draw, members
+    from retrieval.train.recipes.recipe import change, choices, draw, members
 
     if not choices(entry.recipe, options):
         return entry.recipe, []
@@ -157,7 +157,7 @@ def _baselines(shop: "Workshop") -> "list[Row]":
 
 def _changes(job: CompareJob) -> dict[str, Any]:
     """Overrides for all recipes."""
-    from retrieval.train.recipe import parse_values
+    from retrieval.train.recipes.recipe import parse_values
 
     changes = parse_values("`set`", job.changes)
     if job.weights is not None:

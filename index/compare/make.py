@@ -15,8 +15,8 @@ from index.compare.plan import Entry
 from index.compare.ready import Ready, calibration_settings, classifier, index_system
 from index.compare.steps import run_step
 from retrieval.errors import LmrError
-from retrieval.train.log import read_log
-from retrieval.train.recipe import Options, Recipe, members, settle
+from retrieval.train.recipes.recipe import Options, Recipe, members, settle
+from retrieval.train.record import read_log
 
 if TYPE_CHECKING:
     from index.compare.measure import Answered

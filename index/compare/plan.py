@@ -10,7 +10,7 @@ from index.compare.steps import JOBS, step_job
 from retrieval.embed.job import EmbedJob
 from retrieval.errors import LmrError
 from retrieval.train.job import TrainJob
-from retrieval.train.recipe import (
+from retrieval.train.recipes.recipe import (
     NETWORK_KEYS,
     Options,
     Recipe,

@@ -21,7 +21,7 @@ from retrieval.embed.job import EmbedJob
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.models.card import EmbedSettings
 from retrieval.parallel import count_workers
-from retrieval.train.recipe import Recipe
+from retrieval.train.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from index.compare.systems import System
@@ -118,7 +118,7 @@ def _prepare(recipe: Recipe, model: Path, copy: Path) -> None:
     from retrieval.embed.load import adjusted_card, open_card
     from retrieval.files.atomic import write_text
     from retrieval.models.card import write_card
-    from retrieval.train.recipe import to_toml
+    from retrieval.train.recipes.recipe import to_toml
 
     card, table = open_card(model), recipe.tables.get("embed", {})
     copy.mkdir(exist_ok=True)

@@ -12,7 +12,7 @@ from retrieval.data.csv_cells import csv_line
 if TYPE_CHECKING:
     from index.compare.measure import Measured
     from retrieval.arrays import FloatArray
-    from retrieval.train.recipe import Recipe
+    from retrieval.train.recipes.recipe import Recipe
 
 FIGURES = ("gap", "top1", "top5", "top10", "mean_landmark_accuracy", "turned_away")  # of `Measured`
 FACTS = ("training_s", "pictures_per_s", "descriptor_bytes")

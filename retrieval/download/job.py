@@ -6,8 +6,8 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retrieval.download.archives import MIRROR, Archives, Part, parse_numbers
 from retrieval.download.config import Form
-from retrieval.download.google import MIRROR, Archives, Part, parse_numbers
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
 from retrieval.images.fetch_rules import FetchRules
@@ -139,9 +139,9 @@ def _run(job: DownloadJob, manifest: "Manifest", places: "Places") -> "DownloadR
 def _plan(job: DownloadJob, manifest: "Manifest", places: "Places") -> "DownloadPlan":
     import numpy as np
 
-    from retrieval.download import survey
     from retrieval.download.ledger import LEDGER_NAME, Ledger
     from retrieval.download.summary import DownloadPlan, host_of
+    from retrieval.download.survey import BAD_ID, EXCLUDED, FAILED, NO_URL, THERE, TO_FETCH, TO_VERIFY
 
     assert manifest.url is not None
     path = job.folder / LEDGER_NAME
@@ -150,19 +150,19 @@ def _plan(job: DownloadJob, manifest: "Manifest", places: "Places") -> "Download
             ledger.require_form(job.kept)
         states = _look(job, manifest, ledger, places)
     if job.overwrite:
-        states[states == survey.TO_VERIFY] = survey.TO_FETCH
+        states[states == TO_VERIFY] = TO_FETCH
     n_in = Counter(states.tolist())
-    hosts = Counter(host_of(manifest.url[row]) for row in np.flatnonzero(states == survey.TO_FETCH))
+    hosts = Counter(host_of(manifest.url[row]) for row in np.flatnonzero(states == TO_FETCH))
     return DownloadPlan(
         job.folder,
         len(manifest),
-        n_there=n_in[survey.THERE],
-        n_failed_before=n_in[survey.FAILED],
-        n_excluded_before=n_in[survey.EXCLUDED],
-        n_to_fetch=n_in[survey.TO_FETCH],
-        n_to_verify=n_in[survey.TO_VERIFY],
-        n_without_url=n_in[survey.NO_URL],
-        n_bad_id=n_in[survey.BAD_ID],
+        n_there=n_in[THERE],
+        n_failed_before=n_in[FAILED],
+        n_excluded_before=n_in[EXCLUDED],
+        n_to_fetch=n_in[TO_FETCH],
+        n_to_verify=n_in[TO_VERIFY],
+        n_without_url=n_in[NO_URL],
+        n_bad_id=n_in[BAD_ID],
         hosts=dict(hosts.most_common()),
     )
 

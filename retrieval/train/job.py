@@ -122,7 +122,7 @@ def train(job: TrainJob, make_validation: "MakeValidation") -> "Trained":
 def find_rate(job: TrainJob) -> "RateTest":
     """The learning rate range test with the first stage of a job; nothing is written. Raises LmrError."""
     from retrieval.models.device import limit_threads, resolve_device
-    from retrieval.train import lr_finder
+    from retrieval.train.lr_finder import find_rate as run_test
     from retrieval.train.run import Run
 
     job.network.require()
@@ -130,7 +130,7 @@ def find_rate(job: TrainJob) -> "RateTest":
     model, spec = _make_network(job)
     limit_threads(job.threads)
     run = Run(Path(), resolve_device(job.device), count_workers(job.workers, job.progress), progress=job.progress)
-    return lr_finder.find_rate(model, data, spec, job.training, run)
+    return run_test(model, data, spec, job.training, run)
 
 
 def first_batch(job: TrainJob) -> "list[SeenImage]":

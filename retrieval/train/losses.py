@@ -21,9 +21,15 @@ from torch.nn import functional as F
 
 from retrieval.arrays import LongArray
 from retrieval.train.config import PAIR_LOSSES, DistillationConfig, LossConfig
-from retrieval.train.heads import CosineHead, LinearHead
-from retrieval.train.margins import AdaptiveArcFace, ClampedArcFace, ClassCosFace, class_margins
-from retrieval.train.partial_fc import ClassBank
+from retrieval.train.heads import (
+    AdaptiveArcFace,
+    ClampedArcFace,
+    ClassBank,
+    ClassCosFace,
+    CosineHead,
+    LinearHead,
+    class_margins,
+)
 
 PROXY_ANCHOR = {"margin": 0.1, "alpha": 32.0}  # Kim et al. 2020, section 4
 MULTI_SIMILARITY = {"alpha": 2.0, "beta": 50.0, "base": 0.5}  # Wang et al. 2019 and their code

@@ -1,4 +1,4 @@
-"""The record of a finished training in its model folder, by which the same request is answered without torch."""
+"""Record and log of a training in its model folder, by which the same request is answered without torch."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +15,9 @@ from retrieval.models.card import CARD, CLASSIFIER, STATE_NAME, read_card, requi
 if TYPE_CHECKING:
     from retrieval.train.data import TrainingData
     from retrieval.train.job import TrainJob
+
+
+import csv
 
 RECORD = "trained.json"
 _FORMAT_VERSION = 1
@@ -101,3 +104,21 @@ def _plain(value: Any) -> Any:
 
 def _digests(output: Path, names: Sequence[str]) -> dict[str, str]:
     return {name: sha256_file(output / name) for name in names}
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The epochs of a training log; a cell that is empty is no key. Raises LmrError with the line."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise LmrError(f"{path} cannot be read: {error.strerror or error}; lmr train writes it") from error
+    log = []
+    for line, row in enumerate(rows, start=2):
+        try:
+            log.append({name: float(value) for name, value in row.items() if value})
+        except (TypeError, ValueError):
+            raise LmrError(f"{path}:{line}: not a row of numbers; the log of lmr train has nothing else") from None
+    if not log or not all({"epoch", "loss"} <= row.keys() for row in log):
+        raise LmrError(f"{path}: no rows with epoch and loss; is it the log of lmr train?")
+    return log

@@ -15,10 +15,10 @@ from retrieval.models.device import explained
 from retrieval.models.network import DescriptorModel, to_input
 from retrieval.train.augment import Batch, mix
 from retrieval.train.config import TrainConfig
+from retrieval.train.data import Teacher
 from retrieval.train.distributed import Processes
 from retrieval.train.optim import train_mode
 from retrieval.train.state import Parts, network_dtype
-from retrieval.train.teacher import Teacher
 
 _SEEDS_APART, _RANKS_APART = 1_000_000_000_039, 1_000_000_007_000_003  # of batches of one step, and of processes
 

@@ -15,7 +15,7 @@ from tiny_set import done, misused, refused, run
 from index.compare import steps
 from index.compare.plan import read_entries
 from index.compare.steps import step_options
-from retrieval.train.recipe import recipe_names
+from retrieval.train.recipes.recipe import recipe_names
 
 HERE = ("--workers", "0", "--threads", "1", "--device", "cpu")
 KNN = """

@@ -11,7 +11,7 @@ from index.compare.data import ComparisonData
 from index.compare.plan import left_out, read_entries
 from index.compare.steps import step_options
 from retrieval.errors import LmrError
-from retrieval.train.recipe import members
+from retrieval.train.recipes.recipe import members
 
 SMALL = """
 [answer]

@@ -1,7 +1,7 @@
 """The page of a comparison: what it says of the settings that ran, numbers, and links."""
 
 from cli.report.comparison import in_words
-from retrieval.train.recipe import Recipe
+from retrieval.train.recipes.recipe import Recipe
 
 
 def recipe(**tables) -> Recipe:

@@ -29,7 +29,7 @@ from cli.report.html import (
 from cli.report.plots import save_training_curves
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
-from retrieval.train.log import read_log
+from retrieval.train.record import read_log
 
 CURVES = {
     "logit": [2.0, 0.0, -2.0],

@@ -223,7 +223,7 @@ def _refusal(arguments: list[str]) -> str:
 def test_the_page_on_comparing_lists_the_recipes_and_its_own_can_be_read(tmp_path: Path) -> None:
     from index.compare.plan import read_entries
     from index.compare.steps import step_options
-    from retrieval.train.recipe import recipe_names
+    from retrieval.train.recipes.recipe import recipe_names
 
     assert first_column(COMPARE, "tells them in a line each") == set(recipe_names())
     (text,) = [block.text for block in blocks(COMPARE) if block.mark == ("file", "mine.toml")]

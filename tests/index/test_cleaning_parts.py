@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.clean.config import CleaningRule
-from index.clean.geometric import count_verified
 from index.clean.inputs import CleaningInputs
-from index.clean.labels import Consistency
+from index.clean.labels import Consistency, count_verified
 from index.clean.neighbours import CentredSpace, look_around
 from index.clean.plan import copies_to_leave_out, decide, equal_files, equal_looks, outside_largest, picture_fault
 from index.search.flat import FlatIndex

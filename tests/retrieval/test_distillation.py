@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from retrieval.errors import LmrError
 from retrieval.store.store import DONE, UNREADABLE, Descriptors, StoreInfo
 from retrieval.train.config import DistillationConfig
+from retrieval.train.data import Teacher, open_teacher
 from retrieval.train.losses import Distillation, relation_loss
-from retrieval.train.teacher import Teacher, open_teacher
 
 
 def names(*given: str) -> np.ndarray:

@@ -12,12 +12,11 @@ from retrieval.errors import LmrError
 from retrieval.models.checkpoint import read_card, weights_digest
 from retrieval.store.store import DONE, Descriptors, StoreInfo
 from retrieval.train.config import AugmentConfig, DistillationConfig, LossConfig, TrainConfig
-from retrieval.train.data import TrainingData
+from retrieval.train.data import TrainingData, open_teacher
 from retrieval.train.loop import train
 from retrieval.train.lr_finder import find_rate
 from retrieval.train.run import Run, Step
 from retrieval.train.state import TrainingState
-from retrieval.train.teacher import open_teacher
 
 NAMES = np.array(list("abcdefghi"), dtype=object)
 LANDMARK = np.array([0, 1, 2] * 3, dtype=np.int32)

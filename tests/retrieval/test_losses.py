@@ -9,8 +9,8 @@ from pytorch_metric_learning.losses import ArcFaceLoss
 from torch.nn import functional as F
 
 from retrieval.train.config import LossConfig
+from retrieval.train.heads import COSINE_LIMIT, class_margins
 from retrieval.train.losses import LandmarkLoss
-from retrieval.train.margins import COSINE_LIMIT, class_margins
 
 EQUAL = np.array([5, 5, 5])
 PLAIN = LossConfig(margin_rad=0.3, margin_rare_rad=0.3, scale=10.0)

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from retrieval.train.config import LossConfig
+from retrieval.train.heads import AdaptiveArcFace, class_margins
 from retrieval.train.losses import LandmarkLoss
-from retrieval.train.margins import AdaptiveArcFace, class_margins
 
 N, D = 4, 6
 

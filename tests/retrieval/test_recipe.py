@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from retrieval.errors import LmrError
-from retrieval.train.recipe import (
+from retrieval.train.recipes.recipe import (
     Recipe,
     change,
     choices,

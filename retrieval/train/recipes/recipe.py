@@ -235,7 +235,7 @@ def to_toml(table: Mapping[str, Any], stages: Iterable[Mapping[str, Any]] = ()) 
 
 
 def _shipped() -> Any:
-    return files("retrieval.train").joinpath("recipes")
+    return files("retrieval.train.recipes")
 
 
 def _parse(name: str, source: str, given: Mapping[str, Any]) -> Recipe:

@@ -1,0 +1,1 @@
+"""Recipes of training: whole procedures as TOML files."""
