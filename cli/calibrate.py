@@ -7,7 +7,7 @@ import click
 import lmr
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
-from cli.report.calibration import to_text
+from cli.report.text import calibration_text
 from cli.terminal import say_result
 from index.calibrate.job import CalibrateJob
 from index.folder.config import INDEX_FOLDER
@@ -36,4 +36,4 @@ def command(as_json: bool, **words: Any) -> None:
         calibration = lmr.calibrate(**words, progress=progress)
         for text in calibration.warnings:
             progress.warn(f"warning: {text}")
-    say_result(calibration.to_json(), to_text(words.get("index", INDEX_FOLDER), calibration), as_json=as_json)
+    say_result(calibration.to_json(), calibration_text(words.get("index", INDEX_FOLDER), calibration), as_json=as_json)

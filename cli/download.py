@@ -11,7 +11,7 @@ from cli.config_file import PATH
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
 from cli.terminal import say, say_json, say_result, shown, with_options
-from retrieval.download.archives import Part
+from retrieval.download.google import Part
 from retrieval.download.job import ArchiveJob, DownloadJob
 from retrieval.jobs import InvalidValueError, words_of
 from retrieval.words import agreeing, counted

@@ -10,12 +10,12 @@ import lmr
 from cli.config_file import PATH
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
-from cli.terminal import say_result, shown
+from cli.report.text import evaluation_text
+from cli.terminal import say_result
 from index.evaluate.job import EvaluateJob
 from index.folder.config import INDEX_FOLDER
 from retrieval.extras import require_report
 from retrieval.files.lock import output_locks
-from retrieval.words import counted
 
 if TYPE_CHECKING:
     from index.evaluate.result import EvaluationResult
@@ -60,7 +60,7 @@ def command(as_json: bool, report: Path | None, **words: Any) -> None:
         for text in result.warnings:
             progress.warn(f"warning: {text}")
         content = result.to_json()
-        say_result(content, to_text(content), as_json=as_json)
+        say_result(content, evaluation_text(content), as_json=as_json)
         if is_there:
             progress.warn(f"{report}: finished already, nothing to do")
         elif report is not None:
@@ -87,42 +87,3 @@ def is_reported(report: Path, made_of: dict[str, Any]) -> bool:
 
     there = [is_made_of(path, made_of, "give `overwrite` or another name") for path in (report, landmarks_path(report))]
     return all(there)
-
-
-def to_text(content: dict[str, Any]) -> str:
-    """The table for people: ours beside the baselines, then what stands alone."""
-    header = f"{'':24}{'GAP':>8}{'top-1':>8}{'top-5':>8}{'top-10':>8}"
-    rows = {"lmr": content, **content["baselines"]}
-    lines = [header] + [
-        f"{name.replace('_', ' '):24}" + "".join(_cell(row.get(key)) for key in ("gap", "top1", "top5", "top10"))
-        for name, row in rows.items()
-    ]
-    low, high = content["gap_interval"]
-    if content["without_leaked"] is not None:
-        n, row = content["leaked"]["n"], content["without_leaked"]
-        cells = "".join(_cell(row[key]) for key in ("gap", "top1", "top5", "top10"))
-        lines.insert(2, f"{f'  without the {n} leaked':24}{cells}")
-    elif content["leaked"]["n"]:
-        lines.insert(2, f"  no landmark query is left without the {content['leaked']['n']:,} leaked")
-    lines += [
-        "",
-        f"measured on {shown(content['measured']['source'])}, lmr {content['measured']['lmr_version']}",
-        f"95 % interval of GAP: {_cell(low).strip()} to {_cell(high).strip()}",
-        f"{counted(content['n_queries'], 'query')}, {content['n_landmark_queries']:,} of them with a landmark"
-        + (f", {content['n_unreadable']} unreadable" if content["n_unreadable"] else ""),
-        f"mAP@100 {_cell(content['map_at_100']).strip()}, mean landmark accuracy "
-        f"{_cell(content['mean_landmark_accuracy']).strip()}",
-    ]
-    if content["threshold_precision"] is not None:
-        precision, recall = (_cell(content[key]).strip() for key in ("precision_at_threshold", "recall_at_precision"))
-        threshold = content["threshold_precision"]
-        lines.append(
-            f"named from a confidence of {threshold:.3f} on, as calibrated: precision {precision}, recall {recall}"
-        )
-        for kind, rate in (content["false_answer_rate"] or {}).items():
-            lines.append(f"  {shown(kind)}: {1 - rate:.1%} of non-landmarks turned away")
-    return "\n".join(lines)
-
-
-def _cell(value: float | None) -> str:
-    return f"{'-':>8}" if value is None else f"{value:8.3f}"

@@ -1,5 +1,6 @@
 """`lmr`: the group of commands. A command's module is imported when the command runs, so that --help is quick."""
 
+import codecs
 import difflib
 import importlib
 import os
@@ -8,7 +9,7 @@ from collections.abc import Mapping
 
 import click
 
-from cli.terminal import shown_line, shown_lines, warn, with_options
+from cli.terminal import lacking, shown_line, shown_lines, warn, with_options
 from retrieval.errors import LmrError
 from retrieval.images.noise import told_once
 
@@ -90,36 +91,12 @@ class LmrGroup(click.Group):
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(shown_line(f"{where}{error.strerror}")) from error
         except (MemoryError, RuntimeError, ImportError) as error:
-            if not (text := _lacking(error)):
+            if not (text := lacking(error)):
                 raise
             raise click.ClickException(text) from error
         except KeyboardInterrupt as error:
             after = "begins anew" if ctx.meta.get("overwrite") else "goes on from what is saved"
             raise click.ClickException(f"interrupted; the same command {after}") from error
-
-
-_UNMAPPED = ("failed to map segment", "cannot allocate memory", "Cannot allocate memory")  # as loaders of libraries say
-
-
-def _lacking(error: Exception) -> str:
-    """A line on what this machine has too little of for the command; blank where the error says nothing of it."""
-    if isinstance(error, MemoryError) or _is_of_torch(error):
-        return "not enough memory here; use fewer --workers, smaller pictures or smaller batches"
-    if isinstance(error, ImportError) and any(text in str(error) for text in _UNMAPPED):
-        library = str(error).partition(":")[0]
-        return f"not enough memory here to load {library}; raise the limit (ulimit -v), or use a larger machine"
-    if "can't start new thread" in str(error):
-        return "no more threads can be started here; use fewer --workers, or raise the limit on processes (ulimit -u)"
-    return ""
-
-
-def _is_of_torch(error: Exception) -> bool:
-    """True where torch says with it that there is too little memory."""
-    if not isinstance(error, RuntimeError) or "torch" not in sys.modules:
-        return False
-    from retrieval.models.device import lacks_memory
-
-    return lacks_memory(error)
 
 
 @click.group(cls=LmrGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -136,3 +113,36 @@ def main() -> None:
     or, in a folder with train.csv, test.csv and images/:
       lmr train train.csv && lmr embed && lmr build-index && lmr submit test.csv
     """
+
+
+def program() -> None:
+    """Runs the command of the command line."""
+    _open_streams()
+    _begin_in_utf8()
+    main()
+
+
+def _open_streams() -> None:
+    """Opens what the caller has closed of stdin, stdout and stderr, on nothing.
+
+    Otherwise the next file that is opened gets the number of the stream, and what a library prints lands in it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8"))
+
+
+def _begin_in_utf8() -> None:
+    """Starts Python anew in its UTF-8 mode where the locale gives file names another encoding.
+
+    Names are bytes on disk, and ids and labels are made of them: they must be the same text in every locale. Processes
+    that this one starts read the mode from the environment. What is printed keeps the encoding of the terminal.
+    """
+    if os.name != "posix" or codecs.lookup(sys.getfilesystemencoding()).name == "utf-8" or not sys.executable:
+        return
+    environment = {**os.environ, "PYTHONUTF8": "1"}
+    if sys.stdout is not None:
+        environment.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:backslashreplace")
+    os.execve(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]], environment)

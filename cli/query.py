@@ -9,18 +9,17 @@ import click
 import lmr
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
-from cli.report.answer_text import to_csv, to_text
+from cli.report.text import answer_text, answers_csv, warn_of_unreadable
 from cli.terminal import say, say_csv, say_json, say_lines, shown
 from index.folder.config import INDEX_FOLDER
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import ComputingJob, WritingJob, build, option
-from retrieval.words import agreeing, counted, none_can
+from retrieval.words import counted
 
 if TYPE_CHECKING:
     from cli.report.answers import Saving
     from lmr import Answer, Landmarks
-    from retrieval.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,11 @@ class QueryJob(ComputingJob, WritingJob):
     )
     top: int = option(5, low=1, help="Landmarks listed for an image.")
     save: Path | None = option(
-        None, help="Write a sheet (.jpg, .png) or a page (.html): images beside the neighbours that voted."
+        None, help="Write a sheet (.jpg, .png) or page (.html): images beside voting neighbours."
     )
     sort_into: Path | None = option(None, help="Put the images into a folder, by landmark.")
     mode: Literal["link", "copy", "move"] = option("link", help="How `sort_into` does that; images in tars are copied.")
-    undo_moves: Path | None = option(
-        None, help="Put back what `sort_into` with `mode` move put into this folder, and end."
-    )
+    undo_moves: Path | None = option(None, help="Put back what `sort_into` with `mode` move put into this folder.")
     allow_private: bool = option(False, help="Also fetch URLs from loopback, private and link-local addresses.")
 
 
@@ -88,9 +85,9 @@ def _query(job: QueryJob, as_json: bool, as_csv: bool) -> None:
         if as_json:
             say_json([answer.to_json() for answer in answers])
         elif as_csv:
-            say_csv(to_csv(answers))
+            say_csv(answers_csv(answers))
         else:
-            say_lines("\n\n".join(to_text(answer) for answer in answers))
+            say_lines("\n\n".join(answer_text(answer) for answer in answers))
         if not landmarks.is_calibrated:
             job.progress.warn(
                 f"{job.index} is not calibrated: scores instead of confidences, no threshold; lmr calibrate makes one"
@@ -101,7 +98,7 @@ def _query(job: QueryJob, as_json: bool, as_csv: bool) -> None:
             answers = done.follow(answers)  # a page links to where its images are then
         if saving is not None:
             job.progress.warn(saving.save(answers, job.index))
-        _report_unreadable(answers, job.progress)
+        warn_of_unreadable(answers, job.progress)
 
 
 def _check_words(job: QueryJob, is_json_and_csv: bool) -> None:
@@ -152,13 +149,3 @@ def _ask(job: QueryJob) -> "tuple[Landmarks, list[Answer], Saving | None]":
     if saving is not None:
         saving.find(landmarks.folder, answers, {"--threshold": threshold, "--top": top})
     return landmarks, answers, saving
-
-
-def _report_unreadable(answers: "list[Answer]", progress: "Progress") -> None:
-    unreadable = [answer for answer in answers if answer.unreadable is not None]
-    n = len(unreadable)
-    if n and n == len(answers):
-        first = unreadable[0]
-        raise LmrError(f"{none_can(n, 'picture')} be read: {shown(first.image)}: {shown(first.unreadable)}")
-    if n:
-        progress.warn(f"{counted(n, 'picture', of=len(answers))} {agreeing(n, 'is', 'are')} unreadable")

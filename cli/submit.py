@@ -7,12 +7,12 @@ import click
 import lmr
 from cli.options import job_options
 from cli.progress import TerminalProgress
+from cli.report.text import submission_text
 from cli.terminal import say
 from index.kaggle.submit import SubmitJob
-from retrieval.words import counted
 
 if TYPE_CHECKING:
-    from index.kaggle.submit import SubmitReport
+    pass
 
 
 @click.command(name="submit")
@@ -29,13 +29,4 @@ def command(**words: Any) -> None:
     """
     with TerminalProgress() as progress:
         report = lmr.submit(**words, progress=progress)
-    say(to_text(report))
-
-
-def to_text(report: "SubmitReport") -> str:
-    """A line that says what was written."""
-    lines = counted(report.n_lines, "line")
-    if report.n_answered is None:
-        return f"{report.output}: finished already, nothing to do ({lines})"
-    n_blank = report.n_lines - report.n_answered
-    return f"{report.output}: {lines}, {report.n_answered} with a landmark, {n_blank} blank"
+    say(submission_text(report))

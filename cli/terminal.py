@@ -12,9 +12,11 @@ from retrieval.errors import LmrError
 from retrieval.words import shortened, visible
 
 # A parameter within a message of the library; not a field or type, which the reader of JSON quotes in the same way.
-_WORD = re.compile(r"(?<![^\s('])(?<!field )(?<!Expected )(?<!got )`([a-z][a-z0-9_]*)`(?!\w)")
+_TYPES = "object|array|str|int|float|bool|null"
+_WORD = re.compile(rf"(?<![^\s(])(?<!field )`(?!(?:{_TYPES})`)([a-z][a-z0-9_]*)`(?!\w)")
 _LINE_CHARACTERS = 4000
 _TAIL_CHARACTERS = 1000  # of a line that is cut: what to do is said at the end
+_UNMAPPED = ("failed to map segment", "cannot allocate memory", "Cannot allocate memory")  # as loaders of libraries say
 
 
 def shown(value: object) -> str:
@@ -110,3 +112,24 @@ def _cut(line: str) -> str:
         return line
     start, end = line[: _LINE_CHARACTERS - _TAIL_CHARACTERS], line[-_TAIL_CHARACTERS:]
     return f"{start}… ({len(line):,} characters) …{end}"
+
+
+def lacking(error: Exception) -> str:
+    """A line on what this machine has too little of for the command; blank where the error says nothing of it."""
+    if isinstance(error, MemoryError) or _is_of_torch(error):
+        return "not enough memory here; use fewer --workers, smaller pictures or smaller batches"
+    if isinstance(error, ImportError) and any(text in str(error) for text in _UNMAPPED):
+        library = str(error).partition(":")[0]
+        return f"not enough memory here to load {library}; raise the limit (ulimit -v), or use a larger machine"
+    if "can't start new thread" in str(error):
+        return "no more threads can be started here; use fewer --workers, or raise the limit on processes (ulimit -u)"
+    return ""
+
+
+def _is_of_torch(error: Exception) -> bool:
+    """True where torch says with it that there is too little memory."""
+    if not isinstance(error, RuntimeError) or "torch" not in sys.modules:
+        return False
+    from retrieval.models.device import lacks_memory
+
+    return lacks_memory(error)

@@ -21,10 +21,8 @@ from retrieval.train.job import STAGE_WORDS, TrainJob
 from retrieval.words import counted
 
 if TYPE_CHECKING:
-    from retrieval.progress import Progress
     from retrieval.train.record import Trained
 
-CURVES = "training.png"
 _RATE_HEADER = "backbone_rate,head_rate,loss"
 
 
@@ -62,22 +60,10 @@ def command(show_batch: Path | None, summary: bool, find_rate: Path | None, **wo
             output: Path = words.get("output", TrainJob.output)
             trained = lmr.train(**asked)
             if is_first():
+                from cli.report.plots import draw_curves
+
                 draw_curves(output, trained, progress)
                 say(_end_line(output, trained))
-
-
-def draw_curves(output: Path, trained: "Trained", progress: "Progress") -> None:
-    """Draws the curves of a training into its model folder, unless they are there."""
-    from cli.report.plots import save_training_curves
-
-    if trained.state == "unchanged" and (output / CURVES).is_file():
-        return
-    from retrieval.train.state import LOG_NAME
-
-    try:
-        save_training_curves(output / LOG_NAME, output / CURVES)
-    except LmrError as error:
-        progress.warn(f"no picture of the curves: {error}")
 
 
 def _end_line(output: Path, trained: "Trained") -> str:

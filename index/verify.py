@@ -185,14 +185,14 @@ def _verify_download(folder: Path) -> str:
 
 
 def _verify_answers(path: Path) -> str:
-    from index.compare.kept import read_answers
+    from index.compare.make import read_answers
 
     read_answers(path)
     return "it is as it was written"
 
 
 def _verify_facts(path: Path) -> str:
-    from index.compare.kept import read_facts
+    from index.compare.make import read_facts
 
     read_facts(path)
     return "it is as it was written"

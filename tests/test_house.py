@@ -13,8 +13,6 @@ NOT_OURS = {"--sparse", "--no-python", "--nproc-per-node"}
 AS_THEY_ARE = {
     "--allow-private (allow_private=True) lets it pass",
     "--threshold",  # a key in the records of submissions
-    "`lmr embed --model` and `lmr info` take this folder.",
-    "lmr/0.1 (downloads the pictures of a data set; no contact given, --user-agent sets one)",
 }
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

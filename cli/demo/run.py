@@ -139,11 +139,9 @@ def prepare_images(job: DemoJob) -> "DemoSet":
 
 def walk(demo: "DemoSet", job: DemoJob) -> Outcome:
     """Trains to submission in the working folder."""
-    from cli.evaluate import to_text
-    from cli.report.answer_text import to_text as answer_text
     from cli.report.answers import save_answers
     from cli.report.evaluation import write_report
-    from cli.submit import to_text as submission_text
+    from cli.report.text import answer_text, evaluation_text, submission_text
 
     report, sheet, submission = Path("report.html"), Path("sheet.jpg"), Path("submission.csv")
     job.step("training a network from scratch" if job.network.is_from_scratch else "training")
@@ -156,7 +154,7 @@ def walk(demo: "DemoSet", job: DemoJob) -> Outcome:
     measured = _evaluate(demo, index, Path("test_solution.h5"), job)
     for text in measured.warnings:
         job.progress.tell(f"warning: {text}")
-    warn_lines(to_text(measured.to_json()))
+    warn_lines(evaluation_text(measured.to_json()))
     write_report(report, measured)
     job.step("asking about pictures, and writing a submission")
     asked = [str(measured.queries.path[row]) for row in across_landmarks(measured.queries.landmarks.tolist(), N_SHOWN)]
@@ -186,7 +184,7 @@ def across_landmarks(labels: "Sequence[tuple[str, ...]]", n: int) -> list[int]:
 
 def _train(demo: "DemoSet", job: DemoJob) -> "ImageSpec":
     """Trains a network; returns how images are prepared when it embeds them."""
-    from cli.train import draw_curves
+    from cli.report.plots import draw_curves
     from retrieval.models.checkpoint import load_model
 
     config = FROM_SCRATCH if job.network.is_from_scratch else TrainConfig()

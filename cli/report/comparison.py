@@ -8,18 +8,11 @@ import numpy as np
 
 from cli.report.comparison_table import cells, headings
 from cli.report.html import Figure, figure, fill_template
+from cli.report.plots import BLUE, GREEN, INK, ORANGE, PINK, SKY, drawable, legend, name_axes, new_figure
 from index.compare.results import Row
 from retrieval.files.atomic import write_text
 from retrieval.train.recipes.recipe import Recipe, to_toml
 from retrieval.train.record import read_log
-
-if TYPE_CHECKING:
-    from index.compare.measure import Confusion
-
-
-from typing import TYPE_CHECKING
-
-from cli.report.plots import BLUE, GREEN, INK, ORANGE, PINK, SKY, drawable, legend, name_axes, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Plot

@@ -8,25 +8,27 @@ colour of the page in SVG, so that both are readable on light and on dark.
 import warnings
 from collections.abc import Mapping, Sequence
 from io import BytesIO, StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from xml.sax.saxutils import escape
 
 from cli.terminal import shown
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
+from retrieval.files.atomic import write_bytes
+from retrieval.train.record import read_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from retrieval.progress import Progress
+    from retrieval.train.record import Trained
 
-from pathlib import Path
-
-from retrieval.files.atomic import write_bytes
-from retrieval.train.record import read_log
 
 BLUE, ORANGE, GREEN, PINK, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"  # Okabe and Ito
 INK = "#7f7f7e"  # readable on white and on black; a colour of its own, so that SVG can exchange it
+TRAINING_CURVES = "training.png"  # in a model folder
 _SIZE_IN = (5.2, 3.5)
 _PNG_DPI = 130
 
@@ -225,3 +227,15 @@ def save_training_curves(log_path: Path, picture_path: Path) -> None:
     written.
     """
     write_bytes(picture_path, to_png(plot_training(read_log(log_path))))
+
+
+def draw_curves(output: Path, trained: "Trained", progress: "Progress") -> None:
+    """Draws the curves of a training into its model folder, unless they are there."""
+    if trained.state == "unchanged" and (output / TRAINING_CURVES).is_file():
+        return
+    from retrieval.train.state import LOG_NAME
+
+    try:
+        save_training_curves(output / LOG_NAME, output / TRAINING_CURVES)
+    except LmrError as error:
+        progress.warn(f"no picture of the curves: {error}")

@@ -1,5 +1,6 @@
 """Contact sheets: query images beside the neighbours that voted, and training batches as the network sees them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -18,12 +19,6 @@ from retrieval.words import counted
 
 if TYPE_CHECKING:
     from index.folder.thumbnails import Kept
-
-
-import math
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
     from retrieval.train.first_batch import SeenImage
 
 

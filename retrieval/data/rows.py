@@ -143,8 +143,8 @@ def ids_of_paths(paths: Iterable[str]) -> list[str]:
     return stems if len(set(map(compose, stems))) == len(stems) else paths
 
 
-# Columns of tables that lmr guards for spreadsheets and that may be given back to it: failed.csv, --pictures-csv,
-# and the table of near-duplicates.
+# Columns of tables that lmr guards for spreadsheets and that may be given back to it: failed.csv, the table of
+# images of `lmr stats`, and that of near-duplicates.
 _GUARDED_BY = frozenset(("cause", "copy_of", "cluster"))
 
 

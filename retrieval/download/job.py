@@ -6,8 +6,8 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrieval.download.archives import MIRROR, Archives, Part, parse_numbers
 from retrieval.download.config import Form
+from retrieval.download.google import MIRROR, Archives, Part, parse_numbers
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
 from retrieval.images.fetch_rules import FetchRules

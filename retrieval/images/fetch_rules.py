@@ -8,7 +8,7 @@ from retrieval.jobs import option
 from retrieval.progress import Progress
 from retrieval.words import shortened
 
-USER_AGENT = "lmr/0.1 (downloads the pictures of a data set; no contact given, --user-agent sets one)"
+USER_AGENT = "lmr/0.1 (downloads the pictures of a data set; no contact given)"
 
 
 @dataclass(frozen=True, slots=True)

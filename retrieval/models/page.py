@@ -23,7 +23,7 @@ def model_page(card: Mapping[str, Any]) -> str:
         f"{_BEGINNING}{name}",
         "",
         "It turns a picture into a descriptor; pictures of one landmark have descriptors that are near to each other.",
-        "`lmr embed --model` and `lmr info` take this folder.",
+        "`lmr embed` and `lmr info` take this folder.",
         "",
         f"Fingerprint: `{card['fingerprint']}`.",
         "",

@@ -1,5 +1,6 @@
 """Record and log of a training in its model folder, by which the same request is answered without torch."""
 
+import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from retrieval.train.data import TrainingData
     from retrieval.train.job import TrainJob
 
-
-import csv
 
 RECORD = "trained.json"
 _FORMAT_VERSION = 1

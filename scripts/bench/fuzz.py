@@ -181,7 +181,7 @@ def command_line(words: list[str], is_new: bool) -> tuple[str, str]:
     code: Any = 0
     if is_new:
         os.environ["PYTHONPATH"] = str(ROOT)
-        begin = "from cli.program import program; program()"
+        begin = "from cli.main import program; program()"
         code = os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", begin, *words])
     else:
         try:

@@ -10,7 +10,7 @@ import h5py
 import pytest
 from tiny_set import HERE, picture
 
-PROGRAM = "import sys; from cli.program import program; sys.argv[0] = 'lmr'; program()"
+PROGRAM = "import sys; from cli.main import program; sys.argv[0] = 'lmr'; program()"
 NAMED = ("image_id", "path", "mtime_ns", "landmarks", "landmark", "state", "vectors")
 NO_HELP = {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 LOCALES = {

@@ -19,7 +19,7 @@ from PIL import Image
 from tiny_set import HERE, LABELS, done, listing, misused, picture, refused
 
 import lmr
-from cli.report.answer_text import CSV_COLUMNS
+from cli.report.text import CSV_COLUMNS
 from index.sort_into import group_names
 from retrieval.data.names import Name, shown_name
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from tiny_set import hear, write_csv
 
-from cli import reading
 from cli.progress import TerminalProgress
 from retrieval.data import overview
 from retrieval.data.manifest import read_manifest
@@ -27,7 +26,7 @@ def test_a_large_manifest_is_read_with_a_bar_over_its_bytes(tmp_path, monkeypatc
     path.write_text(ROWS)
     monkeypatch.setattr(overview, "_SHOWN_BYTES", len(ROWS))
     begun, added = watch(monkeypatch)
-    assert reading.load_manifest(path).digest == read_manifest(path).digest
+    assert overview.load_manifest(path, TerminalProgress()).digest == read_manifest(path).digest
     assert begun == [len(ROWS)]
     assert len(added) > 3
     assert sum(added) == len(ROWS)
@@ -39,8 +38,8 @@ def test_a_small_one_and_a_folder_have_none(tmp_path, monkeypatch):
     path = tmp_path / "train.csv"
     path.write_text(ROWS[:1000].rsplit("\n", 1)[0])
     begun, _ = watch(monkeypatch)
-    assert len(reading.load_manifest(path)) > 10
-    assert len(reading.load_manifest(tmp_path / "a")) == 1
+    assert len(overview.load_manifest(path, TerminalProgress())) > 10
+    assert len(overview.load_manifest(tmp_path / "a", TerminalProgress())) == 1
     assert begun == []
 
 

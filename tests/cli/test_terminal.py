@@ -172,7 +172,7 @@ def test_several_lines_beside_the_result_stay_several_lines(capsys: pytest.Captu
     assert capsys.readouterr().err == "one\n  two\\x1b[2J\none\\x0a  two\n"
 
 
-PROGRAM = f"exec {sys.executable} -c 'from cli.program import program; program()'"
+PROGRAM = f"exec {sys.executable} -c 'from cli.main import program; program()'"
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&-", ">&-", "<&- >&- 2>&-"])

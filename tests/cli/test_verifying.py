@@ -102,7 +102,7 @@ def test_a_submission_and_the_facts_of_pictures_are_verified(tiny_set):
 
 
 def test_what_a_comparison_keeps_is_verified(tiny_set):
-    from index.compare.kept import read_answers, write_answers, write_facts
+    from index.compare.make import read_answers, write_answers, write_facts
     from index.compare.measure import Answered
     from index.vote import Votes
 

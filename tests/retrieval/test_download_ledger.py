@@ -10,8 +10,8 @@ from email.utils import format_datetime
 
 import pytest
 
-from retrieval.download.archives import Archives, parse_numbers
 from retrieval.download.config import Form
+from retrieval.download.google import Archives, parse_numbers
 from retrieval.download.ledger import Archive, Entry, Ledger
 from retrieval.download.resize import Decoders
 from retrieval.errors import LmrError, UnreadableError
