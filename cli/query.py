@@ -37,9 +37,7 @@ class QueryJob(ComputingJob, WritingJob):
         help="Confidence below which there is no known landmark.",
     )
     top: int = option(5, low=1, help="Landmarks listed for an image.")
-    save: Path | None = option(
-        None, help="Write a sheet (.jpg, .png) or page (.html): images beside voting neighbours."
-    )
+    save: Path | None = option(None, help="Write a sheet (.jpg, .png) or a page (.html): images beside neighbours.")
     sort_into: Path | None = option(None, help="Put the images into a folder, by landmark.")
     mode: Literal["link", "copy", "move"] = option("link", help="How `sort_into` does that; images in tars are copied.")
     undo_moves: Path | None = option(None, help="Put back what `sort_into` with `mode` move put into this folder.")
