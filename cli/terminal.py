@@ -13,7 +13,7 @@ from retrieval.words import shortened, visible
 
 # A parameter within a message of the library; not a field or type, which the reader of JSON quotes in the same way.
 _TYPES = "object|array|str|int|float|bool|null"
-_WORD = re.compile(rf"(?<![^\s(])(?<!field )`(?!(?:{_TYPES})`)([a-z][a-z0-9_]*)`(?!\w)")
+_WORD = re.compile(rf"(?<![^\s('])(?<!field )`(?!(?:{_TYPES})`)([a-z][a-z0-9_]*)`(?!\w)")
 _LINE_CHARACTERS = 4000
 _TAIL_CHARACTERS = 1000  # of a line that is cut: what to do is said at the end
 _UNMAPPED = ("failed to map segment", "cannot allocate memory", "Cannot allocate memory")  # as loaders of libraries say

@@ -1,9 +1,11 @@
 """The Python API: an index folder asked about pictures of every kind."""
 
+import doctest
 import io
 import os
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ from PIL import Image
 from tiny_set import HERE, LABELS, done, make_set, picture
 
 import lmr
+from cli.main import COMMANDS
 from retrieval.errors import LmrError
 
+NAMED_AFTER_COMMANDS = {name.replace("-", "_") for name in COMMANDS}
 ARCH = "images/test-arch-0.jpg"
 OTHER = "images/test-other-5.jpg"
 
@@ -228,3 +232,19 @@ def test_importing_the_api_loads_nothing_heavy():
     code = "import lmr, sys; print([m for m in ('torch', 'faiss', 'h5py', 'sklearn', 'pandas') if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "[]\n"
+
+
+def test_the_examples_of_the_docstrings_run(tmp_path, monkeypatch):
+    """One after the other, as they stand in the file, in a folder with a finished set."""
+    monkeypatch.setattr("os.fsync", lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    make_set(tmp_path)
+    examples = [found for found in doctest.DocTestFinder().find(lmr, globs={"lmr": lmr}) if found.examples]
+    said: list[str] = []
+    text = Path(lmr.__file__).read_text(encoding="utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for example in sorted(examples, key=lambda found: text.find(f"def {found.name.removeprefix('lmr.')}(")):
+            doctest.DocTestRunner(verbose=False).run(example, out=said.append)
+    assert not said, "".join(said)
+    assert {found.name.removeprefix("lmr.") for found in examples} >= set(lmr.__all__) & NAMED_AFTER_COMMANDS
