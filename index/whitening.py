@@ -65,7 +65,7 @@ class Whitening:
 
 
 def load_whitening(path: str | Path) -> Whitening:
-    """What `Whitening.save` wrote. Raises LmrError for a file that is missing, damaged or of another version."""
+    """Reads what `Whitening.save` wrote. Raises LmrError for a file that is missing, damaged or of another version."""
     with open_hdf5(Path(path), "a whitening", "run lmr build-index again") as file:
         version = file.attrs.get("format_version")
         if version != FORMAT_VERSION:

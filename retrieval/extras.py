@@ -1,4 +1,4 @@
-"""How what is not installed is installed: the extras of pyproject.toml."""
+"""Extras of pyproject.toml: how to install what is missing."""
 
 import os
 from importlib.util import find_spec

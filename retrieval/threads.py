@@ -1,4 +1,4 @@
-"""How many threads may compute; no torch."""
+"""Number of threads that may compute; no torch."""
 
 from retrieval.errors import LmrError
 

@@ -80,7 +80,7 @@ def elide(text: str, size: int, width: float) -> str:
 
 
 def has_letters(font: Font, text: str) -> bool:
-    """Whether the font draws each letter otherwise than a code point that no font has."""
+    """True where the font draws each letter otherwise than a code point that no font has."""
     if not isinstance(font, ImageFont.FreeTypeFont):
         return text.isascii()
     letters = {letter for letter in text if not letter.isspace()}

@@ -166,15 +166,15 @@ class FlatIndex:
         queries = self._checked(queries)
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
-        self._set_faiss()
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         n_found = min(k, len(self))
         if n_found:
             step = _step(min(n_found + MARGIN, len(self)) * self.d)
-            for start in range(0, len(queries), step):
-                part = slice(start, start + step)
-                rows[part, :n_found], scores[part, :n_found] = self._widen(queries[part], n_found)
+            with self._switches():
+                for start in range(0, len(queries), step):
+                    part = slice(start, start + step)
+                    rows[part, :n_found], scores[part, :n_found] = self._widen(queries[part], n_found)
         return Neighbours(rows, scores)
 
     def _widen(self, queries: FloatArray, k: int) -> tuple[LongArray, FloatArray]:
@@ -225,14 +225,19 @@ class FlatIndex:
             raise ValueError(f"queries[{bad[0]}] holds NaN or infinity")
         return np.ascontiguousarray(queries, dtype=np.float32)
 
-    def _set_faiss(self) -> None:
-        """Process-wide switches of FAISS; only speed depends on them."""
+    @contextlib.contextmanager
+    def _switches(self) -> Iterator[None]:
+        """Process-wide switches of FAISS, put back at the end; only speed depends on them."""
         import faiss
 
-        threshold = BLAS_FROM_QUERIES * (self.d if counts_products() else 1)
-        faiss.cvar.distance_compute_blas_threshold = threshold
-        if self.threads is not None:
-            faiss.omp_set_num_threads(self.threads)
+        before = faiss.cvar.distance_compute_blas_threshold, faiss.omp_get_max_threads()
+        faiss.cvar.distance_compute_blas_threshold = BLAS_FROM_QUERIES * (self.d if counts_products() else 1)
+        faiss.omp_set_num_threads(before[1] if self.threads is None else self.threads)
+        try:
+            yield
+        finally:
+            faiss.cvar.distance_compute_blas_threshold = before[0]
+            faiss.omp_set_num_threads(before[1])
 
     def _on_device(self, device: str) -> Any:
         """The index that searches: this one itself, or a float32 copy of it on a GPU."""
@@ -252,7 +257,7 @@ class FlatIndex:
 
 @functools.cache
 def counts_products() -> bool:
-    """Whether FAISS compares its own threshold, before it is set here, with queries * d.
+    """True where FAISS compares its own threshold, before it is set here, with queries * d.
 
     Newer versions do (128,000); older ones compare theirs (20) with the number of queries.
     """

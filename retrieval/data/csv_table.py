@@ -4,6 +4,7 @@ import csv
 import itertools
 import lzma
 import re
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +26,8 @@ _NAMES = {";": "semicolons", "\t": "tabs", "|": "bars"}
 _TOLD = re.compile(r"sep=(.?)")  # what Excel understands in a first line, and writes there
 _MAX_LINES = 64  # of a header, whose names may hold line breaks
 _MAX_LETTERS = 1 << 20
+_guard = threading.Lock()
+_limits: list[int] = []  # of csv, as each table that is open found it
 
 
 class BadRows:
@@ -143,9 +146,7 @@ class CsvTable:
 
     @contextmanager
     def _text(self, progress: Progress = SILENT) -> Iterator[TextIO]:
-        # csv stops at 131,072 characters, less than the images of one landmark in train_clean.csv.
-        csv.field_size_limit(MAX_LINE_BYTES)
-        with _file_errors(self.source):
+        with _long_fields(), _file_errors(self.source):
             try:
                 with open_text(self._place.path, self.source, progress) as text:
                     yield text
@@ -154,6 +155,24 @@ class CsvTable:
                     f"{place_of_broken_text(self._place.path, self.source)}: not UTF-8 "
                     f"(byte 0x{error.object[error.start]:02x}); save the file as UTF-8"
                 ) from error
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Lets csv read long fields while any table is open; this limit of its own is the whole process's.
+
+    It stops at 131,072 characters, less than the images of one landmark in train_clean.csv.
+    """
+    with _guard:
+        _limits.append(csv.field_size_limit(MAX_LINE_BYTES))
+    try:
+        yield
+    finally:
+        with _guard:
+            before = _limits[0]
+            _limits.pop()
+            if not _limits:
+                csv.field_size_limit(before)
 
 
 @contextmanager

@@ -232,3 +232,13 @@ def test_neighbours_cannot_be_written_to():
 def test_neighbours_of_unequal_shapes_are_refused():
     with pytest.raises(ValueError, match=re.escape("rows (1, 2) and scores (1, 3) must be equal (q, k)")):
         Neighbours(np.zeros((1, 2), np.int64), np.zeros((1, 3), np.float32))
+
+
+def test_a_search_puts_the_switches_of_faiss_back():
+    def switches():
+        return faiss.cvar.distance_compute_blas_threshold, faiss.omp_get_max_threads()
+
+    before = switches()
+    vectors = np.eye(3, dtype=np.float32)
+    FlatIndex.build(vectors, threads=before[1] + 1).search(vectors, 2)
+    assert switches() == before

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.arrays import ObjArray
+from retrieval.data.csv_table import CsvTable
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.errors import LmrError
 from retrieval.progress import Recorder
@@ -413,3 +414,15 @@ def test_a_header_with_commas_and_others_is_not_guessed_at(tmp_path: Path) -> No
         "train.csv: no known manifest has the header 'id;landmark_id,url'; the nearest is 'id,url,landmark_id' "
         "(GLDv2 train.csv)"
     )
+
+
+def test_the_limit_of_csv_is_put_back_when_the_last_table_is_closed(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    first, second = (CsvTable(write(tmp_path, "id,landmark_id\na,1\nb,2\n", name)) for name in ("1.csv", "2.csv"))
+    one, other = first.batches(), second.batches()
+    next(one), next(other)
+    assert csv.field_size_limit() > before
+    one.close()
+    assert csv.field_size_limit() > before
+    other.close()
+    assert csv.field_size_limit() == before
