@@ -180,7 +180,11 @@ def open_folder(
             info = read_info(folder)
             check_files(folder, info, verify)
             calibration = read_calibration(folder, info) if calibrated else None
-            return _load(folder, info, calibration, device=device, threads=threads)
+            opened = _load(folder, info, calibration, device=device, threads=threads)
+            # An equal index.json is no proof: another one may have come and gone, and left its files in this one.
+            if _identity(folder) != identity or read_info(folder) != info:
+                raise LmrError(f"{folder} was replaced while it was read; run the command again")
+            return opened
         except (LmrError, OSError):
             # The folder may have been replaced while it was read; then the new one is read.
             is_the_same = current_folder(path) == folder and _identity(folder) == identity
@@ -300,8 +304,6 @@ def _load(
         thumbnails=Thumbnails(folder / THUMBNAILS, info.inputs_digest) if THUMBNAILS in info.files else None,
     )
     _require_fit(opened)
-    if read_info(folder) != info:
-        raise LmrError(f"{folder} was replaced while it was read; run the command again")
     return opened
 
 

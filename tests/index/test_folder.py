@@ -21,6 +21,7 @@ from index.folder.folder import open_folder, read_calibration, read_info, replac
 from index.folder.inputs import BuildInputs
 from index.metrics import make_truths
 from index.rerank.config import Refinement
+from index.search.flat import FlatIndex
 from retrieval.arrays import object_array
 from retrieval.data.names import Name
 from retrieval.errors import LmrError
@@ -452,6 +453,29 @@ def test_who_opens_a_folder_while_it_is_replaced_gets_the_old_one_or_the_new_one
         assert not (path / folders.CURRENT).exists()
     else:
         assert {p.name for p in path.iterdir()} == {folders.CURRENT, folders.current_folder(path).name}
+
+
+def test_an_index_that_comes_and_goes_while_a_folder_is_read_leaves_none_of_its_files_in_it(
+    tmp_path, model, monkeypatch
+):
+    path, other = tmp_path / "l", tmp_path / "other"
+    build(path, model)
+    build(other, model, options=replace(PLAIN, storage="float16"))
+    load, n_loaded = FlatIndex.load, [0]
+
+    def load_while_another_is_there(*args):
+        n_loaded[0] += 1
+        if n_loaded[0] > 1:
+            return load(*args)
+        folders.exchange(path, other)
+        try:
+            return load(*args)
+        finally:
+            folders.exchange(path, other)
+
+    monkeypatch.setattr(FlatIndex, "load", load_while_another_is_there)
+    assert open_folder(path, device="cpu").index.storage == "float32"
+    assert n_loaded == [2]
 
 
 def test_a_folder_that_is_replaced_by_an_equal_one_again_and_again_is_opened(tmp_path, model, monkeypatch):
