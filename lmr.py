@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from retrieval.train.lr_finder import RateTest
     from retrieval.train.record import Trained
 
-    Picture = str | Path | bytes | Image
+    ImageLike = str | Path | bytes | Image
 
 P = ParamSpec("P")
 J = TypeVar("J")
@@ -451,7 +451,7 @@ class Landmarks:
         return self.folder.calibration is not None
 
     def embed(
-        self, pictures: Sequence["Picture"], *, allow_private: bool = False
+        self, images: Sequence["ImageLike"], *, allow_private: bool = False
     ) -> "tuple[FloatArray, dict[int, str]]":
         """Unit descriptors (b, d) of the readable images in their order, and position -> reason of the others.
 
@@ -459,14 +459,14 @@ class Landmarks:
         """
         unreadable: dict[int, str] = {}
         vectors = []
-        for batch in self.embedder.embed(_Given(pictures, allow_private), range(len(pictures))):
+        for batch in self.embedder.embed(_Given(images, allow_private), range(len(images))):
             vectors.append(batch.vectors)
             unreadable |= batch.unreadable
         return np.concatenate(vectors) if vectors else np.zeros((0, self.embedder.d), np.float32), unreadable
 
     def query(
         self,
-        pictures: Sequence["Picture"],
+        images: Sequence["ImageLike"],
         *,
         threshold: float | None = None,
         n_landmarks: int = N_LANDMARKS,
@@ -481,13 +481,13 @@ class Landmarks:
         from index.recognition import answer
 
         cut, shown_threshold = self._threshold(threshold)
-        descriptors, unreadable = self.embed(pictures, allow_private=allow_private)
+        descriptors, unreadable = self.embed(images, allow_private=allow_private)
         found = answer(self.folder, descriptors)
         told = (
             replace(self._answer(found, row, cut, n_landmarks), threshold=shown_threshold, in_index=self._row_id(same))
             for row, same in enumerate(found.same_picture)
         )
-        names = map(_name_of, pictures)
+        names = map(_name_of, images)
         return [
             _unreadable(name, unreadable[i]) if i in unreadable else replace(next(told), image=name)
             for i, name in enumerate(names)
@@ -615,53 +615,51 @@ def open_index(path: str | Path, *, device: str = "auto", threads: int | None = 
 class _Given:
     """The images of one question as a source of bytes."""
 
-    def __init__(self, pictures: Sequence["Picture"], allow_private: bool) -> None:
-        _require_pictures(pictures)
-        self.pictures, self.allow_private = pictures, allow_private
+    def __init__(self, images: Sequence["ImageLike"], allow_private: bool) -> None:
+        _require_images(images)
+        self.images, self.allow_private = images, allow_private
         self._lock = threading.Lock()  # two threads cannot load one PIL image
 
     def read(self, i: int) -> bytes:
         """Encoded image i. Raises UnreadableError."""
-        from retrieval.data.image_source import QueryPicture
+        from retrieval.data.image_source import QueryImage
 
-        picture = self.pictures[i]
-        if isinstance(picture, bytes):
-            return picture
-        if isinstance(picture, str | Path):
-            return QueryPicture(str(picture), self.allow_private).read()
+        image = self.images[i]
+        if isinstance(image, bytes):
+            return image
+        if isinstance(image, str | Path):
+            return QueryImage(str(image), self.allow_private).read()
         with self._lock:
-            return _encoded(picture)
+            return _encoded(image)
 
 
-def _require_pictures(pictures: Sequence["Picture"]) -> None:
+def _require_images(images: Sequence["ImageLike"]) -> None:
     from PIL.Image import Image
 
-    if isinstance(pictures, str | bytes | Path | Image):
-        raise TypeError(f"pictures must be a list of pictures, got one {type(pictures).__name__}")
-    for i, picture in enumerate(pictures):
-        if not isinstance(picture, str | bytes | Path | Image):
-            raise TypeError(
-                f"pictures[{i}] must be a path, URL, encoded bytes or PIL picture, got {type(picture).__name__}"
-            )
+    if isinstance(images, str | bytes | Path | Image):
+        raise TypeError(f"images must be a list of images, got one {type(images).__name__}")
+    for i, image in enumerate(images):
+        if not isinstance(image, str | bytes | Path | Image):
+            raise TypeError(f"images[{i}] must be a path, URL, encoded bytes or PIL image, got {type(image).__name__}")
 
 
-def _encoded(picture: "Image") -> bytes:
+def _encoded(image: "Image") -> bytes:
     """A PIL image without loss and with its EXIF. Raises UnreadableError for a file that PIL cannot load."""
     from retrieval.errors import UnreadableError
 
     buffer = io.BytesIO()
     try:
-        exif = picture.getexif()
-        if picture.mode not in _PNG_MODES + _TIFF_MODES:
-            picture = picture.convert("RGBA" if picture.mode in ("La", "PA", "RGBa") else "RGB")
-        picture.save(buffer, "TIFF" if picture.mode in _TIFF_MODES else "PNG", exif=exif)
+        exif = image.getexif()
+        if image.mode not in _PNG_MODES + _TIFF_MODES:
+            image = image.convert("RGBA" if image.mode in ("La", "PA", "RGBa") else "RGB")
+        image.save(buffer, "TIFF" if image.mode in _TIFF_MODES else "PNG", exif=exif)
     except Exception as error:  # Pillow opens lazily, and raises almost anything for a broken file
         raise UnreadableError(f"broken picture: {' '.join(str(error).split()) or type(error).__name__}") from error
     return buffer.getvalue()
 
 
-def _name_of(picture: "Picture") -> str:
-    return str(picture) if isinstance(picture, str | Path) else type(picture).__name__
+def _name_of(image: "ImageLike") -> str:
+    return str(image) if isinstance(image, str | Path) else type(image).__name__
 
 
 def _unreadable(image: str, reason: str) -> Answer:

@@ -105,14 +105,14 @@ def _show_batch(path: Path, asked: Mapping[str, Any]) -> None:
     say(f"{path}: {counted(len(images), 'picture')} of the first batch; nothing was trained")
 
 
-def _find_rate(picture: Path, asked: Mapping[str, Any]) -> None:
+def _find_rate(image: Path, asked: Mapping[str, Any]) -> None:
     """The loss at rising learning rates as an image, with a CSV of the same name beside, and the suggestion."""
-    table = _rate_table(picture)  # refused now, not after the search
-    require_extra(f"--find-rate {picture}", "report", "matplotlib")
+    table = _rate_table(image)  # refused now, not after the search
+    require_extra(f"--find-rate {image}", "report", "matplotlib")
     from cli.report.plots import plot_rates, to_png
     from retrieval.files.atomic import write_bytes
 
-    with output_locks(picture, table, wait=asked.get("wait", False), progress=asked["progress"]):
+    with output_locks(image, table, wait=asked.get("wait", False), progress=asked["progress"]):
         found = lmr.find_rate(**asked)
         lines = [
             f"{share * found.backbone_rate:g},{share * found.head_rate:g},{loss:g}"
@@ -120,16 +120,16 @@ def _find_rate(picture: Path, asked: Mapping[str, Any]) -> None:
         ]
         write_bytes(table, ("\n".join([_RATE_HEADER, *lines]) + "\n").encode())
         head_rates = (found.share * found.head_rate).tolist()
-        write_bytes(picture, to_png(plot_rates(head_rates, found.loss.tolist(), found.best * found.head_rate)))
+        write_bytes(image, to_png(plot_rates(head_rates, found.loss.tolist(), found.best * found.head_rate)))
     backbone, head = found.best * found.backbone_rate, found.best * found.head_rate
-    say(f"{picture}, {table}: --backbone-rate {backbone:.2g} --head-rate {head:.2g}")
+    say(f"{image}, {table}: --backbone-rate {backbone:.2g} --head-rate {head:.2g}")
 
 
-def _rate_table(picture: Path) -> Path:
+def _rate_table(image: Path) -> Path:
     """The CSV beside the image of a search for a rate. LmrError: not a PNG, or something else has that name."""
-    if picture.suffix.lower() != ".png":
-        raise LmrError(f"--find-rate {picture}: it is drawn as a PNG; give a name that ends in .png")
-    table = picture.with_suffix(".csv")
+    if image.suffix.lower() != ".png":
+        raise LmrError(f"--find-rate {image}: it is drawn as a PNG; give a name that ends in .png")
+    table = image.with_suffix(".csv")
     if table.exists() and not table.read_bytes().startswith(_RATE_HEADER.encode()):
-        raise LmrError(f"--find-rate {picture}: its table would replace {table}; give another name")
+        raise LmrError(f"--find-rate {image}: its table would replace {table}; give another name")
     return table

@@ -139,11 +139,11 @@ def certainty(confidence: float | None, score: float) -> str:
 
 def to_html(answer: Answer) -> str:
     """The image, the answer and the neighbours that voted, everything escaped, images inside."""
-    cells = [_CELL.format(_picture(answer.image), f"<b>{_shown(headline(answer))}</b><br>{_shown(answer.image)}")]
+    cells = [_CELL.format(_image(answer.image), f"<b>{_shown(headline(answer))}</b><br>{_shown(answer.image)}")]
     for near in answer.neighbours[:N_NEIGHBOURS]:
         name = shown_name(near.landmark_id, near.name)
         cells.append(
-            _CELL.format(_picture(near.path, near.kept), f"{_shown(name)} {near.score:.3f}<br>{_shown(near.image_id)}")
+            _CELL.format(_image(near.path, near.kept), f"{_shown(name)} {near.score:.3f}<br>{_shown(near.image_id)}")
         )
     return f"<table><tr>{''.join(cells)}</tr></table>"
 
@@ -153,7 +153,7 @@ def _shown(text: str) -> str:
     return escape(visible(text))
 
 
-def _picture(path: str, kept: "Kept | None" = None) -> str:
+def _image(path: str, kept: "Kept | None" = None) -> str:
     """An <img> of the image at a path, or of what the index keeps of it; '' where there is neither."""
     from index.folder.thumbnails import read_shown
     from retrieval.images.decode import decode

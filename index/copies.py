@@ -12,7 +12,7 @@ from retrieval.data.near_duplicates import HashArray
 from retrieval.errors import LmrError
 from retrieval.words import agreeing, counted
 
-SAME_PICTURE = 0.999  # similarity above which two descriptors are of one image
+SAME_IMAGE = 0.999  # similarity above which two descriptors are of one image
 # The same where the names agree too. An image embedded in bfloat16 and in float32 is at 0.998 after whitening.
 SAME_NAME_TOO = 0.99
 BLOCK_ROWS = 8192
@@ -71,14 +71,14 @@ def leave_out_copies(image_id: ObjArray, nearest: FloatArray) -> tuple[BoolArray
     A network that is trained on few landmarks makes images alike that are not copies, so these are left out one by
     one, and it is an LmrError only where nothing is left.
     """
-    copies: BoolArray = np.asarray(nearest > SAME_PICTURE)
+    copies: BoolArray = np.asarray(nearest > SAME_IMAGE)
     names = [str(name) for name in image_id[copies]]
     if not names:
         return ~copies, ()
     text = (
         f"{counted(len(names), 'query', of=len(image_id))} {agreeing(len(names), 'is a copy', 'are copies')} of "
         f"pictures in the "
-        f"index or its background (similarity > {SAME_PICTURE}) and {agreeing(len(names), 'was', 'were')} left out: "
+        f"index or its background (similarity > {SAME_IMAGE}) and {agreeing(len(names), 'was', 'were')} left out: "
         f"{_first(names)}"
     )
     if copies.all():

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from index.calibration import Calibration
 from index.confidence import sigmoid
-from index.copies import SAME_PICTURE
+from index.copies import SAME_IMAGE
 from index.folder.folder import IndexFolder, tell_difference
 from index.search.flat import Neighbours
 from index.vote import Votes, background_similarity, best, vote
@@ -177,7 +177,7 @@ def judge(
         logit=np.where(landmark >= 0, _ranking_key(folder.calibration, score, background), -np.inf),
         landmarks=folder.rows.landmarks,
         calibration=folder.calibration,
-        same_picture=_same_picture(neighbours if nearest is None else nearest),
+        same_picture=_same_image(neighbours if nearest is None else nearest),
     )
 
 
@@ -214,10 +214,10 @@ def select_answers(answers: Answers, rows: LongArray) -> Answers:
     )
 
 
-def _same_picture(nearest: Neighbours) -> LongArray:
+def _same_image(nearest: Neighbours) -> LongArray:
     if nearest.k == 0:
         return np.full(nearest.n_queries, -1, dtype=np.int64)
-    return np.where(nearest.scores[:, 0] > SAME_PICTURE, nearest.rows[:, 0], -1)
+    return np.where(nearest.scores[:, 0] > SAME_IMAGE, nearest.rows[:, 0], -1)
 
 
 def _ranking_key(calibration: Calibration | None, score: FloatArray, background: FloatArray | None) -> FloatArray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from retrieval.data.image_source import list_pictures, picture_exists, read_picture
+from retrieval.data.image_source import image_exists, list_images, read_image
 from retrieval.data.names import shown_name
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import write_bytes
@@ -64,7 +64,7 @@ def sort_into(folder: Path, answers: "Sequence[Answer]", names: Mapping[str, str
         journal.finish()
         for answer in answers:
             source = Path(os.path.abspath(answer.image))
-            if answer.unreadable is not None or not picture_exists(str(source)) or _is_own_link(source, folder):
+            if answer.unreadable is not None or not image_exists(str(source)) or _is_own_link(source, folder):
                 continue
             group = folder / (names[answer.landmark_id] if answer.landmark_id else UNKNOWN)
             if source.parent == Path(os.path.abspath(group)):  # put there by an earlier run
@@ -105,7 +105,7 @@ def count_moved(images: Sequence[str], folder: Path) -> int:
 def _holds_images(place: str) -> bool:
     """True for an image, and for a folder with some."""
     try:
-        return bool(list_pictures([place]))
+        return bool(list_images([place]))
     except LmrError:
         return False
 
@@ -157,7 +157,7 @@ def _link(group: Path, source: Path) -> None:
 def _copy(group: Path, source: Path) -> bool:
     """A copy of an image, named like a link; False when it can no longer be read."""
     try:
-        content = read_picture(str(source))
+        content = read_image(str(source))
     except UnreadableError:
         return False
     for copy in _names(group, source):

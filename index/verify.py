@@ -179,9 +179,9 @@ def _verify_split(folder: Path) -> str:
 
 
 def _verify_download(folder: Path) -> str:
-    from retrieval.download.survey import verify_pictures
+    from retrieval.download.survey import verify_images
 
-    return f"{counted(verify_pictures(folder), 'picture')} compared with the ledger, none differs"
+    return f"{counted(verify_images(folder), 'picture')} compared with the ledger, none differs"
 
 
 def _verify_answers(path: Path) -> str:

@@ -1,1 +1,1 @@
-"""Pictures in, descriptors out: manifests, decoding, the network and its training, the descriptor store."""
+"""Images in, descriptors out: manifests, decoding, the network and its training, the descriptor store."""

@@ -1,4 +1,4 @@
-"""The exceptions of the project: what the user can act on, and a picture that cannot be read."""
+"""The exceptions of the project: what the user can act on, and a image that cannot be read."""
 
 
 class LmrError(Exception):
@@ -29,8 +29,8 @@ class DamageError(LmrError):
 
 
 class UnreadableError(Exception):
-    """One picture cannot be read; the message is the reason. Work on the other pictures goes on."""
+    """One image cannot be read; the message is the reason. Work on the other images goes on."""
 
 
 class RefusedError(UnreadableError):
-    """A picture that no decoder is asked about: it is over a limit, or plainly something else."""
+    """A image that no decoder is asked about: it is over a limit, or plainly something else."""

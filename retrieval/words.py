@@ -8,7 +8,7 @@ _ESCAPED = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
 def counted(n: int, noun: str, *, of: int | None = None) -> str:
-    """`1 picture`, `2,000 pictures`, `0 queries`; with `of`: `1 of 2 pictures`, where the second number decides."""
+    """`1 image`, `2,000 images`, `0 queries`; with `of`: `1 of 2 images`, where the second number decides."""
     last = n if of is None else of
     before = "" if of is None else f"{n:,} of "
     return f"{before}{last:,} {noun if last == 1 else plural(noun)}"
@@ -22,7 +22,7 @@ def plural(noun: str) -> str:
 
 
 def none_can(n: int, noun: str, *, can: str = "can", whose: str = "the") -> str:
-    """`none of the 3 pictures can`, `the only picture cannot`; with `could`: `the only picture could not`."""
+    """`none of the 3 images can`, `the only image cannot`; with `could`: `the only image could not`."""
     if n == 1:
         return f"{whose} only {noun} {'cannot' if can == 'can' else f'{can} not'}"
     return f"none of {whose} {counted(n, noun)} {can}"

@@ -1,4 +1,4 @@
-"""The Python API: an index folder asked about pictures of every kind."""
+"""The Python API: an index folder asked about images of every kind."""
 
 import doctest
 import io
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_set import HERE, LABELS, done, make_set, picture
+from tiny_set import HERE, LABELS, done, image, make_set
 
 import lmr
 from cli.main import COMMANDS
@@ -39,7 +39,7 @@ def landmarks(folder) -> lmr.Landmarks:
     return lmr.open_index("landmarks", device="cpu", threads=1, workers=1)
 
 
-def test_a_picture_is_named_with_its_confidence_and_neighbours(landmarks):
+def test_a_image_is_named_with_its_confidence_and_neighbours(landmarks):
     known, unknown = landmarks.query([ARCH, Path(OTHER)])
     assert (known.image, known.landmark_id, known.name) == (ARCH, "arch", "The Great Arch")
     assert known.confidence >= known.threshold > unknown.confidence
@@ -56,15 +56,15 @@ def test_the_command_prints_what_the_api_answers(landmarks):
     assert json.loads(done("query", ARCH, "--json", *HERE).stdout) == [json.loads(json.dumps(answer.to_json()))]
 
 
-def test_paths_bytes_and_pil_pictures_get_the_same_answer(landmarks):
+def test_paths_bytes_and_pil_images_get_the_same_answer(landmarks):
     answers = landmarks.query([ARCH, Path(ARCH), Path(ARCH).read_bytes(), Image.open(ARCH)])
     assert [answer.image for answer in answers] == [ARCH, ARCH, "bytes", "JpegImageFile"]
     assert len({answer.landmarks for answer in answers}) == 1
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "HSV", "I", "F"])
-def test_a_pil_picture_of_any_mode_is_described_as_its_rgb_or_grey_values(landmarks, mode):
-    shown = picture(LABELS.index("arch"), 200)
+def test_a_pil_image_of_any_mode_is_described_as_its_rgb_or_grey_values(landmarks, mode):
+    shown = image(LABELS.index("arch"), 200)
     given = shown.convert("RGBA").convert("RGBa") if mode == "RGBa" else shown.convert(mode)
     expected = shown if mode not in ("1", "L", "LA", "I", "F") else given.convert("L")
     vectors, unreadable = landmarks.embed([given, expected])
@@ -76,7 +76,7 @@ def test_a_pil_picture_of_any_mode_is_described_as_its_rgb_or_grey_values(landma
     assert vectors[0] @ vectors[1] > 0.98
 
 
-def test_a_pil_picture_is_turned_as_its_exif_says(landmarks, tmp_path):
+def test_a_pil_image_is_turned_as_its_exif_says(landmarks, tmp_path):
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.open(ARCH).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "p.png", exif=turned)
@@ -85,13 +85,13 @@ def test_a_pil_picture_is_turned_as_its_exif_says(landmarks, tmp_path):
     assert vectors[2] @ vectors[0] > 0.999
 
 
-def test_one_pil_picture_given_twice_is_loaded_once_at_a_time(folder):
+def test_one_pil_image_given_twice_is_loaded_once_at_a_time(folder):
     shown = Image.open(ARCH)
     answers = lmr.open_index("landmarks", device="cpu", threads=1, workers=4).query([shown] * 12)
     assert len({answer.landmarks for answer in answers}) == 1
 
 
-def test_unreadable_pictures_have_a_reason_and_no_landmark(landmarks):
+def test_unreadable_images_have_a_reason_and_no_landmark(landmarks):
     whole = Path(ARCH).read_bytes()
     cut = Image.open(io.BytesIO(whole[: len(whole) // 2]))
     answers = landmarks.query([b"", "no.jpg", ARCH, "images", cut])
@@ -104,7 +104,7 @@ def test_unreadable_pictures_have_a_reason_and_no_landmark(landmarks):
     assert unreadable == {0: "empty file"}
 
 
-def test_no_pictures_have_no_answers(landmarks):
+def test_no_images_have_no_answers(landmarks):
     assert landmarks.query([]) == []
     vectors, unreadable = landmarks.embed([])
     assert (vectors.shape, unreadable) == ((0, 1024), {})
@@ -126,7 +126,7 @@ def test_descriptors_are_of_unit_length_and_float32(landmarks):
         ([ARCH, np.zeros((4, 4))], r"pictures\[1\] must be a path, URL, encoded bytes or PIL picture, got ndarray"),
     ],
 )
-def test_what_is_no_list_of_pictures_is_a_callers_bug(landmarks, given, message):
+def test_what_is_no_list_of_images_is_a_callers_bug(landmarks, given, message):
     with pytest.raises(TypeError, match=f"^{message}$"):
         landmarks.query(given)
 
@@ -154,7 +154,7 @@ def test_an_index_without_calibration_gives_scores_alone(folder, tmp_path):
     assert str(error.value) == (f"{tmp_path / 'l'} is not calibrated, so a threshold has no meaning; run lmr calibrate")
 
 
-def test_a_picture_of_the_index_is_told(landmarks):
+def test_a_image_of_the_index_is_told(landmarks):
     assert landmarks.query(["images/train-dome-1.jpg"])[0].in_index == "train-dome-1"
 
 

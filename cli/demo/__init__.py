@@ -1,1 +1,1 @@
-"""The demo: rendered landmarks, and the whole path from pictures to a report over them."""
+"""The demo: rendered landmarks, and the whole path from images to a report over them."""

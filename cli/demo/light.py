@@ -1,4 +1,4 @@
-"""Light and weather: sun, sky, shadows, haze, night, and how a camera turns them into a picture."""
+"""Light and weather: sun, sky, shadows, haze, night, and how a camera turns them into a image."""
 
 from dataclasses import dataclass
 
@@ -206,8 +206,8 @@ def expose(linear: FloatArray, gain: FloatArray, rng: np.random.Generator, n_lev
     """Film: gain per channel, soft shoulder, sensor noise of n_levels, gamma; (h, w, 3) uint8."""
     bright = linear * gain
     bright = bright / (1 + 0.25 * bright) * 1.2
-    picture = _CURVE[np.clip(bright * 4096, 0, 4096).astype(np.int16)]
+    image = _CURVE[np.clip(bright * 4096, 0, 4096).astype(np.int16)]
     if n_levels <= 0:
-        return picture
-    grain = rng.normal(0, n_levels, picture.shape[:2])[..., None]
-    return np.clip(picture + grain, 0, 255).astype(np.uint8)
+        return image
+    grain = rng.normal(0, n_levels, image.shape[:2])[..., None]
+    return np.clip(image + grain, 0, 255).astype(np.uint8)

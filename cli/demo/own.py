@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from cli.demo.scenes import DemoSet
-from retrieval.data.image_source import PictureSource
+from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.data.near_duplicates import NEAR_BITS
 from retrieval.data.request import FACTS
@@ -19,23 +19,23 @@ from retrieval.split.split import SplitRule, split
 from retrieval.split.stratify import Share
 from retrieval.words import agreeing, counted
 
-HELD_OUT = Share(0.2)  # of a landmark's pictures, in val and in test each
-FEWEST = 3  # pictures of a landmark from which one goes to val and one to test
+HELD_OUT = Share(0.2)  # of a landmark's images, in val and in test each
+FEWEST = 3  # images of a landmark from which one goes to val and one to test
 FEWEST_QUERIES = 2
 
 
 def split_own(images: Path, folder: Path, seed: int, n_workers: int = 1, progress: Progress = SILENT) -> DemoSet:
     """Writes the manifests of a split of `images` into `folder`.
 
-    Of each landmark with at least 3 pictures a fifth goes to val and a fifth to test, one at least; near-duplicates
-    stay together. Pictures without a label are shared between background, val and test; without any there is no
+    Of each landmark with at least 3 images a fifth goes to val and a fifth to test, one at least; near-duplicates
+    stay together. Images without a label are shared between background, val and test; without any there is no
     background.csv. Raises LmrError for a folder with fewer than 2 such landmarks.
     """
     manifest = read_manifest(images)
     counts = np.bincount(manifest.landmark[manifest.landmark >= 0])
     _refuse_few(images, int((counts >= FEWEST).sum()), f"{FEWEST} pictures or more")
     folder.mkdir(parents=True, exist_ok=True)
-    source = PictureSource(manifest, images)
+    source = ImageSource(manifest, images)
     cache = folder / FACTS
     group = groups_of_images(manifest, source, cache, NEAR_BITS, n_workers=n_workers, progress=progress).group
     n_others = int((manifest.landmark < 0).sum())

@@ -1,4 +1,4 @@
-"""What stands about in a picture besides the landmark: trees, people, cars, lamp posts, plain houses."""
+"""What stands about in a image besides the landmark: trees, people, cars, lamp posts, plain houses."""
 
 from dataclasses import dataclass, replace
 
@@ -19,7 +19,7 @@ N_HOUSES = 10
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sprite:
-    """A cut-out picture and its size in metres."""
+    """A cut-out image and its size in metres."""
 
     skin: Texture
     width: float

@@ -18,7 +18,7 @@ SMALLEST_LEVEL_PX = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texture:
-    """A picture for a surface at halving sizes.
+    """A image for a surface at halving sizes.
 
     levels: (h, w, 4) uint8 each; the last channel is 0 for a hole, 1 to 250 for a pane of glass (a number of
     its own, so that panes light up one by one), 255 for everything else.
@@ -113,7 +113,7 @@ class Camera:
 def look_at(
     position: FloatArray, target: FloatArray, focal: float, size: tuple[int, int], roll_rad: float = 0.0
 ) -> Camera:
-    """A camera at a position that has the target in the middle of the picture."""
+    """A camera at a position that has the target in the middle of the image."""
     forward = (target - position) / np.linalg.norm(target - position)
     right = np.cross(forward, (0.0, 1.0, 0.0))
     right /= np.linalg.norm(right)

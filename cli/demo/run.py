@@ -203,7 +203,7 @@ def _train(demo: "DemoSet", job: DemoJob) -> "ImageSpec":
     draw_curves(folder, trained, job.progress)
     model, card = load_model(folder)
     spec = card.image_spec
-    return spec if model.picture_size else replace(spec, size=round(EMBEDDED_LARGER * spec.size))
+    return spec if model.image_size else replace(spec, size=round(EMBEDDED_LARGER * spec.size))
 
 
 def _measure_untrained(demo: "DemoSet", spec: "ImageSpec", job: DemoJob) -> float:

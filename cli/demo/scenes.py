@@ -1,6 +1,6 @@
 """A small set of rendered landmarks with manifests: what `lmr demo` trains and tests on.
 
-Every picture has a seed of its own, so the number of workers and their order change nothing.
+Every image has a seed of its own, so the number of workers and their order change nothing.
 """
 
 import csv
@@ -31,16 +31,16 @@ from retrieval.parallel import run_tasks
 FORMAT_VERSION = 1
 RECORD = "scenes.json"
 JPEG_QUALITY = 88
-_PICTURES_A_TASK = 25
+_IMAGES_A_TASK = 25
 
 
 @dataclass(frozen=True, slots=True)
 class SceneSpec:
-    """How many pictures there are, and how hard they are.
+    """How many images there are, and how hard they are.
 
-    n_train, n_val, n_test, n_background: pictures. n_families: silhouettes; landmarks beyond that many are siblings
+    n_train, n_val, n_test, n_background: images. n_families: silhouettes; landmarks beyond that many are siblings
     of the first ones, with the same silhouette, material, wall colour and roof. non_landmark_share: of val and
-    test. fewest_train: pictures of the rarest landmark in train. generic_share: of the non-landmarks, those that
+    test. fewest_train: images of the rarest landmark in train. generic_share: of the non-landmarks, those that
     show an unknown building.
     """
 
@@ -81,7 +81,7 @@ class DemoSet:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One picture to render. landmark: its number, -1 = none."""
+    """One image to render. landmark: its number, -1 = none."""
 
     split: str
     image_id: str
@@ -114,7 +114,7 @@ def render_demo(
 ) -> DemoSet:
     """Render the set into a folder, or take it as it is when it was finished before.
 
-    on_done is called with the number of finished pictures and of all pictures. An interrupted set is rendered
+    on_done is called with the number of finished images and of all images. An interrupted set is rendered
     again from its start. Raises LmrError if the folder holds another set or somebody's own manifests.
     """
     spec = spec or SceneSpec()
@@ -138,7 +138,7 @@ def render_demo(
 
 
 def plan(spec: SceneSpec, seed: int) -> list[Shot]:
-    """Every picture of the set, in the order of the manifests."""
+    """Every image of the set, in the order of the manifests."""
     rng = np.random.default_rng([seed, 11])
     extra = spec.n_train - spec.n_landmarks * spec.fewest_train
     counts = spec.fewest_train + rng.multinomial(extra, rng.dirichlet(np.full(spec.n_landmarks, 1.5)))
@@ -182,16 +182,16 @@ def _building(look: Look, family: str) -> Building:
 
 
 def render_shot(shot: Shot, seed: int, spec: SceneSpec) -> bytes:
-    """The picture of a shot as JPEG bytes."""
+    """The image of a shot as JPEG bytes."""
     scene = world(seed, spec.n_landmarks, spec.n_families)
     rng = np.random.default_rng(shot.seed)
     if shot.landmark >= 0:
         building = _building(scene.looks[shot.landmark], scene.families[shot.landmark])
-        picture = render_building(building, scene.stock, spec.view, rng)
+        image = render_building(building, scene.stock, spec.view, rng)
     else:
-        picture = render_other(shot.kind, scene.stock, spec.view, rng)
+        image = render_other(shot.kind, scene.stock, spec.view, rng)
     out = BytesIO()
-    picture.save(out, "JPEG", quality=JPEG_QUALITY)
+    image.save(out, "JPEG", quality=JPEG_QUALITY)
     return out.getvalue()
 
 
@@ -205,7 +205,7 @@ def _render_task(shots: list[Shot], place: tuple[str, int, SceneSpec]) -> int:
 def _render_all(shots: list[Shot], place: tuple[str, int, SceneSpec], threads: int) -> Iterator[int]:
     """How many are done after each task; tasks are sorted by landmark, so that a worker builds few buildings."""
     ordered = sorted(shots, key=lambda shot: shot.landmark)
-    tasks = [ordered[i : i + _PICTURES_A_TASK] for i in range(0, len(ordered), _PICTURES_A_TASK)]
+    tasks = [ordered[i : i + _IMAGES_A_TASK] for i in range(0, len(ordered), _IMAGES_A_TASK)]
     yield from accumulate(run_tasks(_render_task, tasks, place, threads))
 
 

@@ -101,28 +101,28 @@ class Wall:
     def __init__(self, kind: str, colour: Colour, size_m: tuple[float, float], rng: np.random.Generator) -> None:
         shape, self.scale = _shape(size_m)
         self.size_m = size_m
-        self.picture = Image.fromarray(_opaque(material(kind, colour, shape, rng))[..., :3])
-        self.panes = Image.new("L", self.picture.size, MATTE)
+        self.image = Image.fromarray(_opaque(material(kind, colour, shape, rng))[..., :3])
+        self.panes = Image.new("L", self.image.size, MATTE)
         self._pane = int(rng.integers(1, FEW_PANES))
 
     def bar(self, box_m: tuple[float, float, float, float], colour: Colour, gain: float = 1.0) -> None:
         """A filled rectangle x0, y0, x1, y1 with a shadow line under it."""
         x0, y1, x1, y0 = self._pixels(box_m)
-        pen = ImageDraw.Draw(self.picture)
+        pen = ImageDraw.Draw(self.image)
         pen.rectangle([x0, y0, x1, y1], fill=fill(colour, gain))
         pen.line([(x0, y1 + 1), (x1, y1 + 1)], fill=fill(colour, 0.45 * gain))
 
     def polygon(self, points_m: list[tuple[float, float]], colour: Colour) -> None:
         """A filled polygon."""
-        h = self.picture.height
+        h = self.image.height
         points = [(x * self.scale, h - y * self.scale) for x, y in points_m]
-        ImageDraw.Draw(self.picture).polygon(points, fill=fill(colour))
+        ImageDraw.Draw(self.image).polygon(points, fill=fill(colour))
 
     def disc(self, centre_m: tuple[float, float], radius_m: float, colour: Colour) -> None:
         """A filled disc."""
-        x, y = centre_m[0] * self.scale, self.picture.height - centre_m[1] * self.scale
+        x, y = centre_m[0] * self.scale, self.image.height - centre_m[1] * self.scale
         r = radius_m * self.scale
-        ImageDraw.Draw(self.picture).ellipse([x - r, y - r, x + r, y + r], fill=fill(colour))
+        ImageDraw.Draw(self.image).ellipse([x - r, y - r, x + r, y + r], fill=fill(colour))
 
     def window(self, box_m: tuple[float, float, float, float], look: Look, shape: str | None = None) -> None:
         """A window or door opening x0, y0, x1, y1 with its frame, sill and glass."""
@@ -131,22 +131,22 @@ class Wall:
         frame, glass, opening = stamp(look, shape or look.window, (width, height))
         corner = (x0 - (frame.width - width) // 2, y0 - (frame.height - height) // 2)
         self._pane = self._pane * 97 % FEW_PANES + 1
-        self.picture.paste(frame, corner, opening)
+        self.image.paste(frame, corner, opening)
         self.panes.paste(self._pane, corner, glass)
 
     def hole(self, points_m: list[tuple[float, float]]) -> None:
         """An opening one can see through."""
-        h = self.picture.height
+        h = self.image.height
         points = [(x * self.scale, h - y * self.scale) for x, y in points_m]
         ImageDraw.Draw(self.panes).polygon(points, fill=0)
 
     def done(self) -> Texture:
         """The painted wall as a texture."""
-        return texture(np.dstack([np.asarray(self.picture), np.asarray(self.panes)]))
+        return texture(np.dstack([np.asarray(self.image), np.asarray(self.panes)]))
 
     def _pixels(self, box_m: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
         x0, y0, x1, y1 = (round(v * self.scale) for v in box_m)
-        h = self.picture.height
+        h = self.image.height
         return x0, h - y0, x1, h - y1
 
 

@@ -1,4 +1,4 @@
-"""One picture: where the camera stands, what stands about, which light and weather."""
+"""One image: where the camera stands, what stands about, which light and weather."""
 
 from dataclasses import dataclass
 
@@ -19,10 +19,10 @@ NON_LANDMARK_KINDS = ("generic-building", "street", "landscape", "object")
 
 @dataclass(frozen=True, slots=True)
 class ViewSpec:
-    """How much pictures of one landmark differ.
+    """How much images of one landmark differ.
 
-    size_px: longest side. supersampling: rendered pixels per picture pixel, along a side. azimuth_deg: the
-    camera stands within this angle of the front. fill: how much of the picture the landmark takes, from far
+    size_px: longest side. supersampling: rendered pixels per image pixel, along a side. azimuth_deg: the
+    camera stands within this angle of the front. fill: how much of the image the landmark takes, from far
     to near. colour_cast, exposure_ev: standard deviations of the white balance (log gain) and the exposure.
     times: share of day, golden hour, overcast, dusk and night. occluders: mean number in front.
     """
@@ -54,7 +54,7 @@ class Stage:
 def render_building(
     building: Building | None, stock: tuple[Props, FloatArray], spec: ViewSpec, rng: np.random.Generator
 ) -> Image.Image:
-    """A picture of a building, or of one that nobody saw before when it is None."""
+    """A image of a building, or of one that nobody saw before when it is None."""
     props, clouds = stock
     if building is None:
         building = build(str(rng.choice(list(FAMILIES))), draw_look(rng))
@@ -63,7 +63,7 @@ def render_building(
 
 
 def render_other(kind: str, stock: tuple[Props, FloatArray], spec: ViewSpec, rng: np.random.Generator) -> Image.Image:
-    """A picture that shows no landmark, of one of NON_LANDMARK_KINDS."""
+    """A image that shows no landmark, of one of NON_LANDMARK_KINDS."""
     props, clouds = stock
     if kind == "generic-building":
         return render_building(None, stock, spec, rng)
@@ -210,7 +210,7 @@ def _colour(rng: np.random.Generator) -> tuple[float, float, float]:
 
 
 def _photograph(stage: Stage, clouds: FloatArray, spec: ViewSpec, rng: np.random.Generator) -> Image.Image:
-    """Light the stage, render it, and take the picture with an imperfect camera."""
+    """Light the stage, render it, and take the image with an imperfect camera."""
     light = draw_light(rng, str(rng.choice(TIMES, p=spec.times)), stage.camera)
     ground = draw_ground(rng, clouds)
     frame = Frame(stage.camera, light.sun)
@@ -232,10 +232,10 @@ def _film(linear: FloatArray, light: Light, spec: ViewSpec, rng: np.random.Gener
     grey = linear.mean(axis=2, keepdims=True)
     linear = np.maximum(grey + saturation * (linear - grey), 0)
     grain = float(rng.choice([0, 3, 8], p=[0.5, 0.35, 0.15]))
-    picture = expose(linear, gain, rng, grain)
-    h, w = picture.shape[:2]
+    pixels = expose(linear, gain, rng, grain)
+    h, w = pixels.shape[:2]
     size = (round(w / spec.supersampling), round(h / spec.supersampling))
-    image = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)
     if rng.random() < 0.08:
         image = _precipitation(image, rng)
     if rng.random() < 0.12:
@@ -244,7 +244,7 @@ def _film(linear: FloatArray, light: Light, spec: ViewSpec, rng: np.random.Gener
 
 
 def _precipitation(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Rain or snow over the finished picture."""
+    """Rain or snow over the finished image."""
     pen = ImageDraw.Draw(image, "RGBA")
     w, h = image.size
     snow, slant = rng.random() < 0.5, float(rng.uniform(-3, 3))

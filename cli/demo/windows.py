@@ -41,7 +41,7 @@ def fill(colour: Colour, gain: float = 1.0) -> tuple[int, int, int]:
 
 @lru_cache(maxsize=256)
 def stamp(look: Look, shape: str, size: tuple[int, int]) -> tuple[Image.Image, Image.Image, Image.Image]:
-    """A window of size (w, h) pixels: its picture, where its glass is and where it covers the wall."""
+    """A window of size (w, h) pixels: its image, where its glass is and where it covers the wall."""
     width, height = size
     margin = max(width // 4, 2)
     k = 3  # drawn larger, for smooth edges

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.report.html import ReportPicture, fill_template
+from cli.report.html import ReportImage, fill_template
 from cli.report.lettering import missing_letters
 from cli.report.sheet import MAX_ROWS, SheetEntry, SheetNeighbour, sheet_bytes, sheet_format
 from index.answer import NO_LANDMARK, certainty, headline
@@ -61,8 +61,8 @@ class Card:
     landmark: str
     headline: str
     text: str
-    picture: ReportPicture
-    neighbours: tuple[tuple[ReportPicture, bool], ...]
+    image: ReportImage
+    neighbours: tuple[tuple[ReportImage, bool], ...]
 
 
 class Saving:
@@ -176,10 +176,10 @@ def _card(answer: "Answer") -> Card:
         landmark=name,
         headline=said,
         text=f"{answer.image} {said}",
-        picture=ReportPicture(answer.image, _file_name(answer.image)),
+        image=ReportImage(answer.image, _file_name(answer.image)),
         neighbours=tuple(
             (
-                ReportPicture(near.path, _caption(near), near.score, near.kept),
+                ReportImage(near.path, _caption(near), near.score, near.kept),
                 answer.landmark_id is not None and near.landmark_id == answer.landmark_id,
             )
             for near in answer.neighbours[:N_BESIDE]
@@ -195,7 +195,7 @@ def _entry(answer: "Answer") -> SheetEntry:
         rejected = (f"nearest: {shown_name(best.landmark_id, best.name)}", f"{sure}, below {answer.threshold or 0:.3f}")
         details = rejected if answer.landmark_id is None else (sure,)
     return SheetEntry(
-        picture=answer.image,
+        image=answer.image,
         label=shown_name(answer.landmark_id, answer.name) if answer.landmark_id else None,
         details=details,
         landmark_id=answer.landmark_id,

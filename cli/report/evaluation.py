@@ -9,8 +9,8 @@ from cli.report.html import (
     EvaluationReport,
     ReportError,
     ReportExample,
+    ReportImage,
     ReportPair,
-    ReportPicture,
     render_evaluation_report,
 )
 from retrieval.data.csv_cells import csv_line
@@ -129,17 +129,17 @@ def _error(measured: "EvaluationResult", error: "ConfidentError") -> ReportError
     return ReportError(query, true, _name(folder, error.predicted), error.confidence, neighbours)
 
 
-def _query(measured: "EvaluationResult", i: int) -> ReportPicture:
+def _query(measured: "EvaluationResult", i: int) -> ReportImage:
     """A query; of one that is left out of the index, what that keeps of it."""
     folder = measured.folder
     is_row = measured.is_left_out and i < len(folder.rows)
     kept = folder.kept(i) if is_row else None
-    return ReportPicture(str(measured.queries.path[i]), str(measured.queries.image_id[i]), kept=kept)
+    return ReportImage(str(measured.queries.path[i]), str(measured.queries.image_id[i]), kept=kept)
 
 
-def _row(folder: "IndexFolder", row: int, label: str, score: float | None = None) -> ReportPicture:
+def _row(folder: "IndexFolder", row: int, label: str, score: float | None = None) -> ReportImage:
     """An image of the index."""
-    return ReportPicture(str(folder.rows.path[row]), label, score, folder.kept(row))
+    return ReportImage(str(folder.rows.path[row]), label, score, folder.kept(row))
 
 
 def _facts(measured: "EvaluationResult") -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cli.report.html import ReportPicture, fill_template
+from cli.report.html import ReportImage, fill_template
 from cli.terminal import command_line
 from index.clean.decisions import REASONS
 from index.clean.folder import DECISIONS
@@ -24,14 +24,14 @@ N_NEIGHBOURS = 4  # shown beside each image
 
 
 @dataclass(frozen=True, slots=True)
-class GalleryPicture:
+class GalleryImage:
     """An image that is not kept. action: what happens to it."""
 
-    picture: ReportPicture
+    image: ReportImage
     landmark: str
     action: str
     evidence: str
-    neighbours: tuple[ReportPicture, ...]
+    neighbours: tuple[ReportImage, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class GallerySection:
     reason: str
     about: str
     n_pictures: int
-    pictures: Sequence[GalleryPicture]
+    images: Sequence[GalleryImage]
 
 
 def require_jinja() -> None:
@@ -77,8 +77,8 @@ def _sections(manifest: "Manifest", decisions: "Decisions", n_shown: int) -> lis
         rows = np.flatnonzero((decisions.decision != "keep") & (decisions.reason == reason))
         if len(rows):
             shown = _clearest(rows, decisions)[:n_shown]
-            pictures = [_picture(manifest, decisions, row_of, int(row)) for row in shown]
-            sections.append(GallerySection(reason, about, len(rows), pictures))
+            images = [_image(manifest, decisions, row_of, int(row)) for row in shown]
+            sections.append(GallerySection(reason, about, len(rows), images))
     return sections
 
 
@@ -88,17 +88,17 @@ def _clearest(rows: "LongArray", decisions: "Decisions") -> "LongArray":
     return ordered
 
 
-def _picture(manifest: "Manifest", decisions: "Decisions", row_of: dict[str, int], row: int) -> GalleryPicture:
+def _image(manifest: "Manifest", decisions: "Decisions", row_of: dict[str, int], row: int) -> GalleryImage:
     changed = decisions.decision[row] == "relabel"
     near = [row_of[name] for name in decisions.neighbours[row].split("|") if name in row_of]
     path = _path(manifest, row)
-    return GalleryPicture(
-        picture=ReportPicture(path, Path(path).name or str(decisions.image_id[row])),
+    return GalleryImage(
+        image=ReportImage(path, Path(path).name or str(decisions.image_id[row])),
         landmark=str(decisions.landmark[row]),
         action=f"becomes {decisions.suggested[row]}" if changed else "left out",
         evidence=str(decisions.evidence[row]),
         neighbours=tuple(
-            ReportPicture(_path(manifest, other), str(decisions.landmark[other] or "no landmark"))
+            ReportImage(_path(manifest, other), str(decisions.landmark[other] or "no landmark"))
             for other in near[:N_NEIGHBOURS]
         ),
     )

@@ -26,7 +26,7 @@ TEMPLATE = "evaluation.html"
 
 
 @dataclass(frozen=True, slots=True)
-class ReportPicture:
+class ReportImage:
     """An image to show small. path: '' = not known where. score: to the query, None for the query itself.
 
     kept: reads what an index keeps of it, shown where the image is not there.
@@ -42,8 +42,8 @@ class ReportPicture:
 class ReportExample:
     """A query and the image of the index that won it."""
 
-    query: ReportPicture
-    won: ReportPicture
+    query: ReportImage
+    won: ReportImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,11 @@ class ReportPair:
 class ReportError:
     """A wrong answer. true: '' = no known landmark. confidence: None where the index is not calibrated."""
 
-    query: ReportPicture
+    query: ReportImage
     true: str
     predicted: str
     confidence: float | None
-    neighbours: tuple[ReportPicture, ...]
+    neighbours: tuple[ReportImage, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class EvaluationReport:
     n_landmarks: int = 0
     landmarks_table: str = ""
     confusion: Mapping[str, Any] | None = None
-    leaked: Sequence[ReportPicture] = ()
+    leaked: Sequence[ReportImage] = ()
     trade: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = ()
     folder: Path = Path()
 
@@ -124,8 +124,8 @@ def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
         lstrip_blocks=True,
     )
 
-    def link(picture: ReportPicture) -> str:
-        return file_link(picture.path, values["folder"]) if "folder" in values else ""
+    def link(image: ReportImage) -> str:
+        return file_link(image.path, values["folder"]) if "folder" in values else ""
 
     if "script" in values:
         values |= _allowed(values["script"])
@@ -233,15 +233,15 @@ def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
-def thumbnail(picture: ReportPicture) -> str:
+def thumbnail(image: ReportImage) -> str:
     """The image as a data: address with a small JPEG; '' when it cannot be read."""
     try:
-        return small_picture(read_shown(picture.path, picture.kept), THUMBNAIL_PX, THUMBNAIL_QUALITY)
+        return small_image(read_shown(image.path, image.kept), THUMBNAIL_PX, THUMBNAIL_QUALITY)
     except UnreadableError:
         return ""
 
 
-def small_picture(data: bytes, side: int, quality: int) -> str:
+def small_image(data: bytes, side: int, quality: int) -> str:
     """An encoded image as a data: address with a JPEG of at most side x side. UnreadableError with the reason."""
     buffer = BytesIO()
     contain(decode(data, side), side).save(buffer, "JPEG", quality=quality)

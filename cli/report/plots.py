@@ -220,13 +220,13 @@ def legend(axes: "Axes") -> None:
     axes.legend(frameon=False, labelcolor=INK, fontsize=9)
 
 
-def save_training_curves(log_path: Path, picture_path: Path) -> None:
+def save_training_curves(log_path: Path, image_path: Path) -> None:
     """Draws a training log (a row an epoch, with `epoch` and `loss`) into a PNG file.
 
     Raises LmrError without matplotlib, for a log that is missing or has no such rows, or a folder that cannot be
     written.
     """
-    write_bytes(picture_path, to_png(plot_training(read_log(log_path))))
+    write_bytes(image_path, to_png(plot_training(read_log(log_path))))
 
 
 def draw_curves(output: Path, trained: "Trained", progress: "Progress") -> None:

@@ -31,18 +31,18 @@ QUERY_PX, NEIGHBOUR_PX, GAP_PX, MARGIN_PX, TEXT_PX = 232, 168, 14, 22, 86
 TITLE_SIZE, TEXT_SIZE = 17, 13
 PAPER, INK, FAINT, EMPTY = (255, 255, 255), (28, 32, 38), (104, 110, 118), (224, 226, 230)
 VOTED, OTHER = (0, 114, 178), (150, 150, 150)  # blue and grey differ for every kind of colour vision
-MIN_TILE_PX = 160  # smaller pictures are enlarged by a whole number, so that there is room to read what is under them
+MIN_TILE_PX = 160  # smaller images are enlarged by a whole number, so that there is room to read what is under them
 LINE_PX = 20
 
 
 @dataclass(frozen=True, slots=True)
 class SheetNeighbour:
-    """A labelled image beside the query. picture: its path, '' or None = not known where.
+    """A labelled image beside the query. image: its path, '' or None = not known where.
 
     kept: reads what the index keeps of it, shown where the image is not there.
     """
 
-    picture: str | None
+    image: str | None
     label: str
     landmark_id: str
     score: float
@@ -56,7 +56,7 @@ class SheetEntry:
     details: lines below it, such as the confidence, or what was nearest and how far.
     """
 
-    picture: str
+    image: str
     label: str | None
     details: tuple[str, ...]
     landmark_id: str | None
@@ -117,24 +117,24 @@ def draw_sheet(entries: Sequence[SheetEntry]) -> Image.Image:
 
 
 def _draw_row(sheet: Image.Image, pen: ImageDraw.ImageDraw, entry: SheetEntry, top: int) -> None:
-    sheet.paste(_tile(entry.picture, QUERY_PX), (MARGIN_PX, top))
+    sheet.paste(_tile(entry.image, QUERY_PX), (MARGIN_PX, top))
     under = top + QUERY_PX + 6
     known = entry.landmark_id is not None
     title = (entry.label or entry.landmark_id or "") if known else NO_LANDMARK
     write_line(pen, (MARGIN_PX, under), title, QUERY_PX, INK if known else FAINT, TITLE_SIZE)
-    for i, line in enumerate((*entry.details, _file_name(entry.picture))):
+    for i, line in enumerate((*entry.details, _file_name(entry.image))):
         write_line(pen, (MARGIN_PX, under + 22 + 19 * i), line, QUERY_PX, FAINT)
     left, low = MARGIN_PX + QUERY_PX + 2 * GAP_PX, top + QUERY_PX - NEIGHBOUR_PX
     for i, neighbour in enumerate(entry.neighbours):
         x = left + i * (NEIGHBOUR_PX + GAP_PX)
         voted = known and neighbour.landmark_id == entry.landmark_id
-        sheet.paste(_tile(neighbour.picture, NEIGHBOUR_PX, neighbour.kept), (x, low))
+        sheet.paste(_tile(neighbour.image, NEIGHBOUR_PX, neighbour.kept), (x, low))
         frame = (x - 2, low - 2, x + NEIGHBOUR_PX + 1, low + NEIGHBOUR_PX + 1)
         pen.rectangle(frame, outline=VOTED if voted else OTHER, width=3 if voted else 1)
         _mark(sheet, (x + NEIGHBOUR_PX - 15, low + 15), voted)
         write_line(pen, (x, under), neighbour.label, NEIGHBOUR_PX, INK if voted else FAINT)
         write_line(pen, (x, under + 19), f"score {neighbour.score:.3f}", NEIGHBOUR_PX, FAINT)
-        write_line(pen, (x, under + 38), _file_name(neighbour.picture), NEIGHBOUR_PX, FAINT)
+        write_line(pen, (x, under + 38), _file_name(neighbour.image), NEIGHBOUR_PX, FAINT)
 
 
 def write_line(
@@ -163,54 +163,54 @@ def _mark(sheet: Image.Image, centre: tuple[int, int], voted: bool) -> None:
     sheet.paste(badge.resize((side, side), Image.Resampling.BOX), at, mask.resize((side, side), Image.Resampling.BOX))
 
 
-def _tile(picture: str | None, side: int, kept: "Kept | None" = None) -> Image.Image:
+def _tile(image: str | None, side: int, kept: "Kept | None" = None) -> Image.Image:
     """The whole image in a square, or a grey square that says why not."""
     tile = Image.new("RGB", (side, side), EMPTY)
     try:
-        fitted = contain(decode(_read(picture, kept), side), side)
+        fitted = contain(decode(_read(image, kept), side), side)
     except UnreadableError as error:
         pen = ImageDraw.Draw(tile)
-        write_line(pen, (8, side // 2 - 18), _file_name(picture) or "picture", side - 16, FAINT)
+        write_line(pen, (8, side // 2 - 18), _file_name(image) or "picture", side - 16, FAINT)
         write_line(pen, (8, side // 2), str(error), side - 16, FAINT)
         return tile
     tile.paste(fitted, ((side - fitted.width) // 2, (side - fitted.height) // 2))
     return tile
 
 
-def _file_name(picture: str | None) -> str:
-    return (picture or "").rstrip("/").rsplit("/", 1)[-1]
+def _file_name(image: str | None) -> str:
+    return (image or "").rstrip("/").rsplit("/", 1)[-1]
 
 
-def _read(picture: str | None, kept: "Kept | None") -> bytes:
+def _read(image: str | None, kept: "Kept | None") -> bytes:
     from index.folder.thumbnails import read_shown
 
     try:
-        return read_shown(picture or "", kept)
+        return read_shown(image or "", kept)
     except UnreadableError as error:
-        is_url = (picture or "").startswith(("http://", "https://"))
+        is_url = (image or "").startswith(("http://", "https://"))
         raise UnreadableError("on the web" if is_url else str(error)) from error
 
 
-def save_batch_sheet(path: Path, pictures: Sequence["SeenImage"]) -> None:
+def save_batch_sheet(path: Path, images: Sequence["SeenImage"]) -> None:
     """Writes the sheet. Raises LmrError for a suffix that Pillow cannot write or a file that cannot be written."""
-    save_image(path, draw_batch(pictures))
+    save_image(path, draw_batch(images))
 
 
-def draw_batch(pictures: Sequence["SeenImage"]) -> Image.Image:
-    """The pictures of a batch, at least one, in rows from the left, as an RGB picture that is about square."""
-    size = len(pictures[0].pixels)
+def draw_batch(images: Sequence["SeenImage"]) -> Image.Image:
+    """The images of a batch, at least one, in rows from the left, as an RGB image that is about square."""
+    size = len(images[0].pixels)
     side = size * -(-MIN_TILE_PX // size)
-    n_columns = math.ceil(math.sqrt(len(pictures)))
-    n_rows = -(-len(pictures) // n_columns)
-    text_px = LINE_PX * (1 + max(max(1, len(picture.labels)) for picture in pictures)) + 6
+    n_columns = math.ceil(math.sqrt(len(images)))
+    n_rows = -(-len(images) // n_columns)
+    text_px = LINE_PX * (1 + max(max(1, len(image.labels)) for image in images)) + 6
     cell = side + GAP_PX, side + text_px + GAP_PX
     width, height = (2 * MARGIN_PX - GAP_PX + n * px for n, px in zip((n_columns, n_rows), cell, strict=True))
     sheet = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(sheet)
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         left, top = MARGIN_PX + i % n_columns * cell[0], MARGIN_PX + i // n_columns * cell[1]
-        sheet.paste(Image.fromarray(picture.pixels).resize((side, side), Image.Resampling.NEAREST), (left, top))
-        lines = [(text, INK) for text in picture.labels] or [(NO_LANDMARK, FAINT)]
-        for k, (text, colour) in enumerate([*lines, (picture.image_id, FAINT)]):
+        sheet.paste(Image.fromarray(image.pixels).resize((side, side), Image.Resampling.NEAREST), (left, top))
+        lines = [(text, INK) for text in image.labels] or [(NO_LANDMARK, FAINT)]
+        for k, (text, colour) in enumerate([*lines, (image.image_id, FAINT)]):
             write_line(pen, (left, top + side + 6 + k * LINE_PX), text, side, colour)
     return sheet

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cli.report import statistics as plots
-from cli.report.html import Figure, figure, file_link, fill_template, small_picture
+from cli.report.html import Figure, figure, file_link, fill_template, small_image
 from cli.report.plots import BLUE, GREEN, INK, ORANGE, PINK, SKY, drawable, legend, name_axes, new_figure, percent
 from retrieval.errors import UnreadableError
 from retrieval.words import agreeing, counted
@@ -32,7 +32,7 @@ _ABREAST = 45  # letters of all names of bins that stand beside each other
 MAPPED = len(_MARKS)  # landmarks that the map colours
 
 
-class PicturesById(Protocol):
+class ImagesById(Protocol):
     """Source of a report's images; of the test set if that is asked for."""
 
     def read(self, image_id: str, of_test: bool = False) -> bytes:
@@ -44,7 +44,7 @@ class PicturesById(Protocol):
         ...
 
 
-def render_statistics_report(document: Mapping[str, Any], pictures: PicturesById, folder: Path) -> str:
+def render_statistics_report(document: Mapping[str, Any], images: ImagesById, folder: Path) -> str:
     """The report as HTML text; everything that is data is escaped.
 
     document: of `lmr stats`. folder: where the page will be, for links.
@@ -53,22 +53,22 @@ def render_statistics_report(document: Mapping[str, Any], pictures: PicturesById
 
     def thumbnail(image_id: str, of_test: bool = False) -> str:
         try:
-            return small_picture(pictures.read(image_id, of_test), THUMBNAIL_PX, THUMBNAIL_QUALITY)
+            return small_image(images.read(image_id, of_test), THUMBNAIL_PX, THUMBNAIL_QUALITY)
         except UnreadableError:
             return ""
 
     def link(image_id: str, of_test: bool = False) -> str:
-        return file_link(pictures.where(image_id, of_test), folder)
+        return file_link(images.where(image_id, of_test), folder)
 
     def file_name(image_id: str, of_test: bool = False) -> str:
-        return os.path.basename(pictures.where(image_id, of_test)) or image_id
+        return os.path.basename(images.where(image_id, of_test)) or image_id
 
     limits = {"outliers": N_OUTLIERS, "groups": N_GROUPS, "in_group": N_IN_GROUP, "clusters": N_CLUSTERS}
     filters = {"number": _number, "thumbnail": thumbnail, "words": _words, "link": link, "file_name": file_name}
-    has_pictures = document["measured"] is not None or document["store"] is not None
-    figures = {"landmarks": _of_landmarks(document), "beside": _of_labels(document), "pictures": _of_pictures(document)}
+    has_images = document["measured"] is not None or document["store"] is not None
+    figures = {"landmarks": _of_landmarks(document), "beside": _of_labels(document), "pictures": _of_images(document)}
     return fill_template(
-        TEMPLATE, filters, d=document, limits=limits, figures=figures, map=_map(document), has_pictures=has_pictures
+        TEMPLATE, filters, d=document, limits=limits, figures=figures, map=_map(document), has_images=has_images
     )
 
 
@@ -105,7 +105,7 @@ def _of_labels(d: Mapping[str, Any]) -> list[Figure]:
     return found
 
 
-def _of_pictures(d: Mapping[str, Any]) -> list[Figure]:
+def _of_images(d: Mapping[str, Any]) -> list[Figure]:
     found = (d["measured"] or {}).get("histograms") or {}
     texts: Sequence[tuple[str, str, str, str, str]] = (
         ("megapixels", "Sizes", "Width times height.", "megapixels", "log"),

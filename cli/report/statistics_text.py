@@ -9,7 +9,7 @@ from retrieval.words import agreeing, counted
 
 def to_text(document: dict[str, Any]) -> str:
     """The summary that is printed."""
-    parts = [_about(document), _landmarks(document), _beside(document), _pictures(document), _copies(document)]
+    parts = [_about(document), _landmarks(document), _beside(document), _images(document), _copies(document)]
     return "\n".join(line for part in parts for line in part)
 
 
@@ -69,7 +69,7 @@ def _beside(d: dict[str, Any]) -> Iterator[str]:
         yield f"with all kinds of it: {_named(d['hierarchy'][:8])}"
 
 
-def _pictures(d: dict[str, Any]) -> Iterator[str]:
+def _images(d: dict[str, Any]) -> Iterator[str]:
     found = d["measured"]
     if found is None:
         return

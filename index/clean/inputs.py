@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.arrays import FloatArray, IntArray, LongArray, read_only
-from retrieval.data.image_source import PictureSource
+from retrieval.data.image_source import ImageSource
 from retrieval.data.locate import LocatedImages
 from retrieval.data.manifest import Manifest
 from retrieval.data.quality_cache import FactsTable, measure_manifest
@@ -79,7 +79,7 @@ def measure_images(
     if located.folder is None:
         progress.warn("quality and copies were not looked at in the pictures, which were not found; give `images`")
         return None
-    source = PictureSource(located.manifest, located.folder)
+    source = ImageSource(located.manifest, located.folder)
     return measure_manifest(source, cache, n_workers=n_workers, progress=progress)
 
 

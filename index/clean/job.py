@@ -201,11 +201,11 @@ def _look_around(inputs: "CleaningInputs", work: Path | None, job: CleanJob) -> 
 def _verifier(inputs: "CleaningInputs", located: "LocatedImages", work: Path | None, job: CleanJob) -> "Verify":
     """Counts the neighbours that show the same place, of rows that are given later."""
     from index.clean.labels import count_verified, local_matcher
-    from retrieval.data.image_source import PictureSource
+    from retrieval.data.image_source import ImageSource
 
     if located.folder is None:
         raise LmrError("`verify` needs the pictures, which were not found; give `images`")
-    inliers = local_matcher(PictureSource(inputs.manifest, located.folder))
+    inliers = local_matcher(ImageSource(inputs.manifest, located.folder))
     saved = None if work is None else work / "verified.jsonl"
     return lambda rows: count_verified(
         rows, inputs.manifest.landmark, inputs.vectors, job.rule, inliers, saved=saved, progress=job.progress

@@ -18,7 +18,7 @@ import numpy as np
 from index.clean.config import CleaningRule
 from index.search.flat import Neighbours
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, read_only
-from retrieval.data.image_source import PictureSource
+from retrieval.data.image_source import ImageSource
 from retrieval.errors import UnreadableError
 from retrieval.files.atomic import write_error
 from retrieval.progress import SILENT, Progress
@@ -182,7 +182,7 @@ def _log_softmax(logits: FloatArray, row: LongArray, start: LongArray) -> FloatA
     return result
 
 
-def local_matcher(source: PictureSource) -> Inliers:
+def local_matcher(source: ImageSource) -> Inliers:
     """Counts the inliers of two rows' images; an image that cannot be read matches nothing."""
     from retrieval.local.sift import LocalFeatures, local_features, n_inliers
 

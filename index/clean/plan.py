@@ -14,7 +14,7 @@ from index.clean.neighbours import Block
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray
 from retrieval.data.manifest import Manifest
 from retrieval.data.near_duplicates import HashArray, components, near_pairs
-from retrieval.images.quality import PictureFacts, pixels_per_inch
+from retrieval.images.quality import ImageFacts, pixels_per_inch
 from retrieval.words import counted
 
 _MOST_ODDS = 1e6  # above, a number says no more
@@ -82,8 +82,8 @@ def _find_unreadable(findings: _Findings, inputs: CleaningInputs) -> None:
 
 def _find_faults(findings: _Findings, inputs: CleaningInputs, rule: CleaningRule) -> None:
     for row, facts in enumerate(inputs.facts.rows if inputs.facts else ()):
-        if isinstance(facts, PictureFacts):
-            if fault := picture_fault(facts, rule):
+        if isinstance(facts, ImageFacts):
+            if fault := image_fault(facts, rule):
                 findings.add(row, "quality", fault)
         else:
             findings.add(row, "unreadable", facts)
@@ -277,7 +277,7 @@ def outside_largest(pairs: LongArray, landmark: IntArray, share: float) -> tuple
     return outside, size.astype(np.int64)
 
 
-def picture_fault(facts: PictureFacts, rule: CleaningRule) -> str:
+def image_fault(facts: ImageFacts, rule: CleaningRule) -> str:
     """The first fault in words, '' for none."""
     ppi = round(float(pixels_per_inch(facts.width, facts.height, rule.diagonal_in)), 1)  # 224 x 224 is 18, not 17.999
     low, high = rule.ppi_low, rule.ppi_high

@@ -118,11 +118,11 @@ def file_digest(path: Path) -> str:
 
 def _digest(path: Path, images: Path) -> str:
     """sha256 (hex) of a manifest and some of its images; one that cannot be read counts as empty."""
-    from retrieval.data.image_source import PictureSource
+    from retrieval.data.image_source import ImageSource
     from retrieval.data.manifest import read_manifest
 
     digest, manifest = hashlib.sha256(file_digest(path).encode()), read_manifest(path)
-    source = PictureSource(manifest, images)
+    source = ImageSource(manifest, images)
     for row in np.unique(np.linspace(0, len(manifest) - 1, N_SAMPLED).round().astype(np.int64)).tolist():
         try:
             image = source.read(row)

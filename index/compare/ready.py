@@ -16,7 +16,7 @@ from index.compare.folders import Workshop, backgrounds, store_path
 from index.compare.steps import run_step, step_job, tell_step
 from index.queries import QueriesJob, embed_queries
 from retrieval.arrays import LongArray
-from retrieval.data.image_source import PictureSource
+from retrieval.data.image_source import ImageSource
 from retrieval.embed.job import EmbedJob
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.models.card import EmbedSettings
@@ -195,8 +195,8 @@ def _measure_rate(shop: Workshop, embed: Callable[[LongArray], object]) -> float
     return len(rows) / (time.monotonic() - began)
 
 
-def _source(shop: Workshop, part: str) -> PictureSource:
-    return PictureSource(shop.queries[part][0], shop.data.images)
+def _source(shop: Workshop, part: str) -> ImageSource:
+    return ImageSource(shop.queries[part][0], shop.data.images)
 
 
 def classifier(shop: Workshop, recipe: Recipe, model: Path | None) -> Ready:

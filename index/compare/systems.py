@@ -139,9 +139,9 @@ class Majority:
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """System that answers without looking: landmarks at random, or those with the most pictures.
+    """System that answers without looking: landmarks at random, or those with the most images.
 
-    counts: (n_landmarks,) training pictures of each landmark, in the codes of the queries.
+    counts: (n_landmarks,) training images of each landmark, in the codes of the queries.
     """
 
     counts: LongArray

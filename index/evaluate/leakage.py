@@ -13,7 +13,7 @@ from index.folder.thumbnails import Thumbnails
 from index.queries import Queries
 from index.recognition import Answers, check_store, to_index_space
 from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray
-from retrieval.data.image_source import read_picture
+from retrieval.data.image_source import read_image
 from retrieval.data.near_duplicates import NEAR_BITS, near_pairs
 from retrieval.errors import UnreadableError
 from retrieval.files.json_file import read_json
@@ -31,7 +31,7 @@ KINDS = ("same_picture", "near_duplicate", "calibrated_on", "trained_on")
 # them have 18 between them and more. Below so many pixels on the shorter side it says too little (up to 26 bits).
 _THUMBNAIL_BITS = 8
 _THUMBNAIL_PX = 64
-_PICTURES_A_TASK = 64  # fewer are done before other processes are there
+_IMAGES_A_TASK = 64  # fewer are done before other processes are there
 _Looked = tuple[str, int]  # the path of an image, and the row whose thumbnail does in its place, -1 = none
 
 
@@ -189,7 +189,7 @@ def _hashes(
     """The hash of each image once, by its path; None where it cannot be read."""
     paths = list(dict.fromkeys(path for group in groups for path in group))
     asked = [(path, thumbnail_of.get(path, -1)) for path in paths]
-    tasks = [asked[i : i + _PICTURES_A_TASK] for i in range(0, len(asked), _PICTURES_A_TASK)]
+    tasks = [asked[i : i + _IMAGES_A_TASK] for i in range(0, len(asked), _IMAGES_A_TASK)]
     found: list[int | None] = []
     if tasks:
         progress.begin("looking for copies", len(paths))
@@ -205,13 +205,13 @@ def _look(asked: list[_Looked], thumbnails: Thumbnails | None) -> list[int | Non
 
 
 def _hash(path: str, row: int, thumbnails: Thumbnails | None) -> int | None:
-    from retrieval.images.decode import picture_size
-    from retrieval.images.quality import hash_picture  # scipy waits until there are images to compare
+    from retrieval.images.decode import image_size
+    from retrieval.images.quality import hash_image  # scipy waits until there are images to compare
 
     small = thumbnails.read(row) if thumbnails is not None and row >= 0 else None
     try:
-        if small is not None and (min(picture_size(small)) >= _THUMBNAIL_PX or not os.path.exists(path)):
-            return hash_picture(small)
-        return hash_picture(read_picture(path)) if path else None
+        if small is not None and (min(image_size(small)) >= _THUMBNAIL_PX or not os.path.exists(path)):
+            return hash_image(small)
+        return hash_image(read_image(path)) if path else None
     except UnreadableError:
         return None

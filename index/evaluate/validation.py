@@ -9,7 +9,7 @@ from index.metrics import gap
 from index.search.flat import FlatIndex
 from index.vote import VoteRule, best, vote
 from retrieval.arrays import FloatArray, IntArray, LongArray
-from retrieval.data.image_source import PictureSource, images_folder, index_tars
+from retrieval.data.image_source import ImageSource, images_folder, index_tars
 from retrieval.data.labels import require_meeting
 from retrieval.data.overview import load_manifest
 from retrieval.errors import LmrError
@@ -40,7 +40,7 @@ def make_validation(
     assert job.val is not None
     index_tars(job.val, job.progress)
     manifest = load_manifest(job.val, job.progress)
-    queries = PictureSource(manifest, images_folder(job.images, job.val, job.progress))
+    queries = ImageSource(manifest, images_folder(job.images, job.val, job.progress))
     truth = [frozenset(manifest.landmarks[code] for code in manifest.truths(i)) for i in range(len(manifest))]
     n_landmark_queries = sum(map(bool, truth))
     if not n_landmark_queries:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from index.folder.config import ThumbnailPlan
-from retrieval.data.image_source import read_picture
+from retrieval.data.image_source import read_image
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import write_error
 from retrieval.files.hdf5 import new_hdf5, open_hdf5
@@ -48,10 +48,10 @@ class Thumbnails:
 def read_shown(image: str, kept: Kept | None) -> bytes:
     """The encoded image at a path, or the thumbnail of it where it cannot be read.
 
-    Raises UnreadableError as `read_picture` where there is neither.
+    Raises UnreadableError as `read_image` where there is neither.
     """
     try:
-        return read_picture(image)
+        return read_image(image)
     except UnreadableError:
         small = None if kept is None else kept()
         if small is None:
@@ -94,7 +94,7 @@ def make_thumbnail(image: str, side_px: int) -> bytes:
     if not image:
         return b""
     try:
-        small = decode(read_picture(image), side_px, measured="longer")
+        small = decode(read_image(image), side_px, measured="longer")
     except UnreadableError:
         return b""
     if max(small.size) > side_px:

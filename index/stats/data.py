@@ -35,12 +35,12 @@ class Beside:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Data:
-    """A manifest, read. pictures: all of them; their landmarks are in labelling. blanks: None for a folder.
+    """A manifest, read. images: all of them; their landmarks are in labelling. blanks: None for a folder.
 
     label_rows: of Open Images labels, None for other manifests. subset: (n,) str of each image.
     """
 
-    pictures: Manifest
+    images: Manifest
     labelling: Labelling
     blanks: Blanks | None = None
     label_rows: LabelRows | None = None
@@ -68,24 +68,22 @@ def _read_data(path: Path, beside: Beside, names: Mapping[str, str], progress: P
     if table is None or layout is None or layout.format != "open_images":
         if beside.image_list is not None:
             raise LmrError(f"`image_list` goes with the labels of Open Images, {path} holds none; give it as CSV")
-        pictures = load_manifest(path, progress)
+        images = load_manifest(path, progress)
         blanks = None if table is None else _count_blanks(path, progress)
-        is_a_row_a_picture = layout is not None and layout.format == "pictures"
-        subset = read_column(table, "Subset") if table is not None and is_a_row_a_picture else None
-        return Data(
-            pictures, labelling_of(pictures), blanks, None, boxes, subset, hierarchy, {**pictures.names, **names}
-        )
+        is_a_row_a_image = layout is not None and layout.format == "pictures"
+        subset = read_column(table, "Subset") if table is not None and is_a_row_a_image else None
+        return Data(images, labelling_of(images), blanks, None, boxes, subset, hierarchy, {**images.names, **names})
     rows = _read_label_rows(path, layout, progress)
-    pictures, subset = rows.pictures(), rows.subset
+    images, subset = rows.images(), rows.subset
     if beside.image_list is not None:
-        pictures, subset = _read_image_list(beside.image_list, progress)
-    labelling = labelling_of_rows(rows, pictures.image_id, beside.min_label_confidence)
-    n, n_landmarks, n_without = len(pictures), int((labelling.counts > 0).sum()), len(pictures) - labelling.n_labelled
+        images, subset = _read_image_list(beside.image_list, progress)
+    labelling = labelling_of_rows(rows, images.image_id, beside.min_label_confidence)
+    n, n_landmarks, n_without = len(images), int((labelling.counts > 0).sum()), len(images) - labelling.n_labelled
     progress.warn(overview_line(str(path), n, n_landmarks=n_landmarks, n_without=n_without))
     is_boxes = rows.area is not None
     boxes = rows if is_boxes and boxes is None else boxes
     least = beside.min_label_confidence
-    return Data(pictures, labelling, _count_blanks(path, progress), rows, boxes, subset, hierarchy, names, least)
+    return Data(images, labelling, _count_blanks(path, progress), rows, boxes, subset, hierarchy, names, least)
 
 
 def _read_boxes(path: Path, progress: Progress) -> LabelRows:
@@ -133,14 +131,14 @@ N_HOSTS = 20
 
 def describe_data(data: Data, source: str) -> dict[str, Any]:
     """Everything that needs no image, as a JSON object."""
-    pictures, labelling = data.pictures, data.labelling
+    images, labelling = data.images, data.labelling
     counts = labelling.counts
     return {
         "source": source,
-        "rows": data.blanks.n_rows if data.blanks else len(pictures),
-        "pictures": len(pictures),
+        "rows": data.blanks.n_rows if data.blanks else len(images),
+        "pictures": len(images),
         "labelled": labelling.n_labelled,
-        "without_landmark": len(pictures) - labelling.n_labelled,
+        "without_landmark": len(images) - labelling.n_labelled,
         **labels.describe_counts(counts),
         "most_frequent": _landmarks(data, labels.most_frequent(counts, N_SHOWN)),
         "least_frequent": _landmarks(data, labels.least_frequent(counts, N_SHOWN)),
@@ -148,9 +146,9 @@ def describe_data(data: Data, source: str) -> dict[str, Any]:
         "density": labels.density(counts),
         "long_tail": labels.long_tail(counts),
         "blanks": dict(data.blanks.blanks) if data.blanks else {},
-        "kinds": _counted(pictures.kind),
-        "usages": _counted(pictures.usage),
-        "hosts": None if pictures.url is None else describe_hosts(pictures.url, N_HOSTS),
+        "kinds": _counted(images.kind),
+        "usages": _counted(images.usage),
+        "hosts": None if images.url is None else describe_hosts(images.url, N_HOSTS),
         "subsets": _subsets(data),
         "hierarchy": _rolled_up(data),
         "open_images": _open_images(data),
@@ -159,7 +157,7 @@ def describe_data(data: Data, source: str) -> dict[str, Any]:
 
 
 def _landmarks(data: Data, shown: Any) -> list[dict[str, Any]]:
-    counts, image_id = data.labelling.counts, data.pictures.image_id
+    counts, image_id = data.labelling.counts, data.images.image_id
     return [
         {
             "landmark_id": data.labelling.names[code],
@@ -179,8 +177,8 @@ def _subsets(data: Data) -> list[dict[str, Any]] | None:
     if data.subset is None:
         return None
     boxes = data.box_rows
-    per_picture = None if boxes is None else labels.boxes_per_picture(boxes, data.pictures.image_id)
-    compared = labels.compare_subsets(data.labelling, data.subset, per_picture)
+    per_image = None if boxes is None else labels.boxes_per_picture(boxes, data.images.image_id)
+    compared = labels.compare_subsets(data.labelling, data.subset, per_image)
     return [{**row, "top_labels": _named_shares(data, row["top_labels"])} for row in compared]
 
 
@@ -218,7 +216,7 @@ def _open_images(data: Data) -> dict[str, Any] | None:
 def _boxes(data: Data) -> dict[str, Any] | None:
     if data.box_rows is None:
         return None
-    content = labels.describe_boxes(data.box_rows, data.pictures.image_id)
+    content = labels.describe_boxes(data.box_rows, data.images.image_id)
     return {**content, "top_labels": _named(data, content["top_labels"])}
 
 

@@ -64,8 +64,8 @@ def on_both_sides(groups: Groups, n_first: int) -> Groups:
 
 def describe_groups(groups: Groups) -> dict[str, Any]:
     """Number of groups, of images in them, and of those that could go, as a JSON object."""
-    pictures = sum(map(len, groups))
-    return {"groups": len(groups), "pictures": pictures, "surplus": pictures - len(groups)}
+    images = sum(map(len, groups))
+    return {"groups": len(groups), "pictures": images, "surplus": images - len(groups)}
 
 
 def _groups(number: LongArray) -> Groups:

@@ -1,4 +1,4 @@
-"""Sizes, shapes, resolution, light and sharpness of pictures: spreads, rankings, and what falls out of the common."""
+"""Sizes, shapes, resolution, light and sharpness of images: spreads, rankings, and what falls out of the common."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -106,7 +106,7 @@ def _below(values: FloatArray) -> LongArray:
 
 
 def _histogram(values: FloatArray, *, logarithmic: bool) -> dict[str, list[float]]:
-    """Histogram as a JSON object: edges (bins + 1) and pictures (bins)."""
+    """Histogram as a JSON object: edges (bins + 1) and images (bins)."""
     scale = np.log10 if logarithmic else np.asarray
     counts, edges = np.histogram(scale(values), bins=N_BINS)
     return {"edges": (10**edges if logarithmic else edges).tolist(), "pictures": counts.tolist()}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from index.stats.data import Data
     from index.stats.measured import Measured
     from retrieval.arrays import ObjArray
-    from retrieval.data.image_source import PictureSource
+    from retrieval.data.image_source import ImageSource
     from retrieval.data.manifest import Manifest
 
 
@@ -39,7 +39,7 @@ class StatsJob(MeasuringJob):
     names: Path | None = option(None, help="Names of the landmarks, as for build-index.")
     diagonal_in: float = option(SCREEN_DIAGONAL_IN, low=1, high=1000, help="Diagonal of the screen, inches.")
     n_clusters: int | None = option(None, low=1, help="Clusters to find in the store (k-means).")
-    map_pictures: int = option(2000, low=0, high=10_000, help="Images on the map.")
+    map_images: int = option(2000, low=0, high=10_000, help="Images on the map.")
     near_similarity: float = option(
         NEAR_SIMILARITY, low=0.5, high=1, help="With `store`: similarity of descriptors from which images are copies."
     )
@@ -64,19 +64,19 @@ class StatsJob(MeasuringJob):
 class ImageFinder:
     """Images by their image_id. own, test: a source, and the row of each id. stored: paths that a store knows."""
 
-    own: "tuple[PictureSource | None, Mapping[str, int]]"
-    test: "tuple[PictureSource | None, Mapping[str, int]]"
+    own: "tuple[ImageSource | None, Mapping[str, int]]"
+    test: "tuple[ImageSource | None, Mapping[str, int]]"
     stored: Mapping[str, str]
 
     def read(self, image_id: str, of_test: bool = False) -> bytes:
         """The encoded image. UnreadableError with the reason."""
-        from retrieval.data.image_source import read_picture
+        from retrieval.data.image_source import read_image
 
         source, rows = self.test if of_test else self.own
         if source is not None:
             return source.read(rows[image_id])
         if not of_test and self.stored.get(image_id):
-            return read_picture(self.stored[image_id])
+            return read_image(self.stored[image_id])
         raise UnreadableError("not found")
 
     def where(self, image_id: str, of_test: bool = False) -> str:
@@ -121,7 +121,7 @@ def stats(job: StatsJob) -> Statistics:
     Raises WordsError for words that need another one, LmrError for what is not usable.
     """
     from index.stats.data import Beside, describe_data, read_data
-    from index.stats.measured import describe_duplicates, describe_leakage, describe_pictures
+    from index.stats.measured import describe_duplicates, describe_images, describe_leakage
     from retrieval.data.overview import load_manifest
     from retrieval.files.made_of import require_place
 
@@ -129,12 +129,12 @@ def stats(job: StatsJob) -> Statistics:
     beside = Beside(job.image_list, job.boxes, job.hierarchy, job.names, job.min_label_confidence)
     data = read_data(job.manifest, beside, job.progress)
     document = describe_data(data, str(job.manifest))
-    source = _source(data.pictures, job.images, job.manifest, job)
+    source = _source(data.images, job.images, job.manifest, job)
     test = None if job.test is None else load_manifest(job.test, job.progress)
     test_images = job.test_images or job.images
     test_source = None if test is None or job.test is None else _source(test, test_images, job.test, job)
-    measured = None if source is None else _measure(data.pictures, _first_labels(data), source, job)
-    document["measured"] = None if measured is None else describe_pictures(measured)
+    measured = None if source is None else _measure(data.images, _first_labels(data), source, job)
+    document["measured"] = None if measured is None else describe_images(measured)
     document["duplicates"] = None if measured is None else describe_duplicates(measured)
     document["leakage"] = None
     if test is not None:
@@ -142,20 +142,20 @@ def stats(job: StatsJob) -> Statistics:
         if measured is not None and test_source is not None:
             labels = np.array((*test.landmarks, ""), dtype=object)[test.landmark]
             both = (measured, _measure(test, labels, test_source, job))
-        document["leakage"] = describe_leakage(data.pictures, test, both)
+        document["leakage"] = describe_leakage(data.images, test, both)
     stored, clusters = _describe_store(data, job, document)
     paths = {} if stored is None else dict(zip(stored.image_id, stored.store.path[stored.row], strict=True))
-    finder = ImageFinder(_by_id(data.pictures, source), _by_id(test, test_source), paths)
+    finder = ImageFinder(_by_id(data.images, source), _by_id(test, test_source), paths)
     return Statistics(document, finder, measured, stored, clusters)
 
 
-def _source(manifest: "Manifest", images: Path | None, path: Path, job: StatsJob) -> "PictureSource | None":
+def _source(manifest: "Manifest", images: Path | None, path: Path, job: StatsJob) -> "ImageSource | None":
     """Source of images: the folder that was given, the manifest itself, or none."""
-    from retrieval.data.image_source import PictureSource, images_folder
+    from retrieval.data.image_source import ImageSource, images_folder
 
     if images is None and not path.is_dir() and manifest.content is None:
         return None
-    return PictureSource(manifest, images_folder(images, path, job.progress))
+    return ImageSource(manifest, images_folder(images, path, job.progress))
 
 
 def _first_labels(data: "Data") -> "ObjArray":
@@ -163,7 +163,7 @@ def _first_labels(data: "Data") -> "ObjArray":
     return labels
 
 
-def _measure(manifest: "Manifest", landmark: "ObjArray", source: "PictureSource", job: StatsJob) -> "Measured":
+def _measure(manifest: "Manifest", landmark: "ObjArray", source: "ImageSource", job: StatsJob) -> "Measured":
     """LmrError when none of the images can be read: the folder is most likely another one."""
     from index.stats.images import measures_of
     from index.stats.measured import Measured
@@ -191,11 +191,11 @@ def _describe_store(
     from index.stats.clusters import describe_alike, describe_clusters, describe_map, find_clusters, open_stored
 
     labelling = data.labelling
-    stored = open_stored(job.store, data.pictures.image_id, labelling.first_landmark(), labelling.names)
-    document["store"] = {"source": str(job.store), "pictures": len(stored.row), "of": len(data.pictures)}
+    stored = open_stored(job.store, data.images.image_id, labelling.first_landmark(), labelling.names)
+    document["store"] = {"source": str(job.store), "pictures": len(stored.row), "of": len(data.images)}
     document["alike"] = describe_alike(stored, job.near_similarity, job.seed, job.progress)
-    if job.map_pictures:
-        document["map"] = describe_map(stored, job.map_pictures, job.seed, job.progress)
+    if job.map_images:
+        document["map"] = describe_map(stored, job.map_images, job.seed, job.progress)
     if job.n_clusters is None:
         return stored, None
     clusters = find_clusters(stored.store, stored.row, job.n_clusters, job.seed, job.progress)
@@ -203,7 +203,5 @@ def _describe_store(
     return stored, clusters
 
 
-def _by_id(
-    manifest: "Manifest | None", source: "PictureSource | None"
-) -> "tuple[PictureSource | None, Mapping[str, int]]":
+def _by_id(manifest: "Manifest | None", source: "ImageSource | None") -> "tuple[ImageSource | None, Mapping[str, int]]":
     return source, {} if manifest is None else {name: row for row, name in enumerate(manifest.image_id.tolist())}

@@ -22,18 +22,18 @@ N_COMPARED = 10  # labels whose shares are set side by side for the subsets
 class Labelling:
     """Landmarks that each image shows.
 
-    picture, landmark: (m,) int64, pairs, each once, ordered by picture: rows of images below n_pictures and
+    image, landmark: (m,) int64, pairs, each once, ordered by image: rows of images below n_pictures and
     numbers of names. names: landmark ids, in the order of their text.
     """
 
     n_pictures: int
     names: tuple[str, ...]
-    picture: LongArray
+    image: LongArray
     landmark: LongArray
 
     def __post_init__(self) -> None:
-        if self.picture.shape != self.landmark.shape or self.picture.ndim != 1:
-            raise ValueError(f"pairs must be (m,), got {self.picture.shape} and {self.landmark.shape}")
+        if self.image.shape != self.landmark.shape or self.image.ndim != 1:
+            raise ValueError(f"pairs must be (m,), got {self.image.shape} and {self.landmark.shape}")
         for name, limit in (("picture", self.n_pictures), ("landmark", len(self.names))):
             values = getattr(self, name)
             if len(values) and not (values.min() >= 0 and values.max() < limit):
@@ -48,12 +48,12 @@ class Labelling:
     @property
     def n_labelled(self) -> int:
         """Images that show a landmark."""
-        return len(np.unique(self.picture))
+        return len(np.unique(self.image))
 
     def first_landmark(self) -> LongArray:
         """(n_pictures,) the first landmark of each, -1 = none."""
         first = np.full(self.n_pictures, -1, dtype=np.int64)
-        first[self.picture[::-1]] = self.landmark[::-1]
+        first[self.image[::-1]] = self.landmark[::-1]
         return first
 
 
@@ -62,10 +62,10 @@ def labelling_of(manifest: Manifest) -> Labelling:
     rows = np.flatnonzero(manifest.landmark >= 0)
     more = [(row, code) for row, codes in manifest.more_landmarks.items() for code in codes]
     further = np.array(more, dtype=np.int64).reshape(-1, 2)
-    picture = np.concatenate([rows, further[:, 0]])
+    image = np.concatenate([rows, further[:, 0]])
     landmark = np.concatenate([manifest.landmark[rows].astype(np.int64), further[:, 1]])
-    order = np.argsort(picture, kind="stable")
-    return Labelling(len(manifest), manifest.landmarks, picture[order], landmark[order])
+    order = np.argsort(image, kind="stable")
+    return Labelling(len(manifest), manifest.landmarks, image[order], landmark[order])
 
 
 def describe_counts(counts: LongArray) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def spread(values: FloatArray | LongArray) -> dict[str, Any]:
 
 
 def histogram(counts: LongArray) -> list[dict[str, int]]:
-    """Landmarks by number of pictures: 1, 2 to 3, 4 to 7 and so on by doubling."""
+    """Landmarks by number of images: 1, 2 to 3, 4 to 7 and so on by doubling."""
     counts = counts[counts > 0]
     if not len(counts):
         return []
@@ -146,7 +146,7 @@ def least_frequent(counts: LongArray, n: int) -> LongArray:
 
 def samples(labelling: Labelling, landmark: int, n: int) -> list[int]:
     """At most n images of a landmark, spread evenly over all of its images."""
-    rows = labelling.picture[labelling.landmark == landmark]
+    rows = labelling.image[labelling.landmark == landmark]
     return [int(rows[i]) for i in np.unique(np.linspace(0, len(rows) - 1, n).round().astype(int))] if len(rows) else []
 
 
@@ -158,7 +158,7 @@ def rolled_up(labelling: Labelling, below: Mapping[str, Iterable[str]]) -> dict[
     order = np.argsort(labelling.landmark, kind="stable")
     ends = np.cumsum(labelling.counts)
     code = {name: number for number, name in enumerate(labelling.names)}
-    of_label = [labelling.picture[order[start:end]] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    of_label = [labelling.image[order[start:end]] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
     total = {}
     for label, kinds in below.items():
         found: Sequence[LongArray] = [of_label[code[kind]] for kind in kinds if kind in code]
@@ -201,9 +201,9 @@ def labelling_of_rows(rows: LabelRows, image_id: ObjArray, min_confidence: float
     sorted_code = np.empty(len(order) + 1, dtype=np.int64)
     sorted_code[order] = np.arange(len(order))
     sorted_code[-1] = -1
-    picture, label = _places(rows, image_id), sorted_code[rows.label]
-    kept = (rows.confidence >= np.float32(min_confidence)) & (label >= 0) & (picture >= 0)
-    pairs = np.unique(picture[kept] * max(1, len(order)) + label[kept])
+    image, label = _places(rows, image_id), sorted_code[rows.label]
+    kept = (rows.confidence >= np.float32(min_confidence)) & (label >= 0) & (image >= 0)
+    pairs = np.unique(image[kept] * max(1, len(order)) + label[kept])
     names = tuple(rows.labels[code] for code in order)
     return Labelling(len(image_id), names, *np.divmod(pairs, max(1, len(order))))
 
@@ -223,20 +223,20 @@ def describe_labels(rows: LabelRows, labelling: Labelling, min_confidence: float
         "rejected": rejected,
         "blank": int((rows.label < 0).sum()),
         "pictures_without_label": labelling.n_pictures - labelling.n_labelled,
-        "labels_per_picture": spread(np.bincount(labelling.picture, minlength=labelling.n_pictures)),
+        "labels_per_picture": spread(np.bincount(labelling.image, minlength=labelling.n_pictures)),
         "top_labels": top_labels(counts, labelling.names, labelling.n_pictures),
     }
 
 
 def describe_boxes(rows: LabelRows, image_id: ObjArray) -> dict[str, Any]:
     """Boxes per image (of all these images), their areas, flags and labels, as a JSON object."""
-    picture = _places(rows, image_id)
+    image = _places(rows, image_id)
     counts = np.bincount(rows.label[rows.label >= 0], minlength=len(rows.labels)).astype(np.int64)
     return {
         "boxes": len(rows.image),
         "pictures_with_boxes": len(rows.image_id),
-        "on_other_pictures": int((picture < 0).sum()),
-        "boxes_per_picture": spread(np.bincount(picture[picture >= 0], minlength=len(image_id))),
+        "on_other_pictures": int((image < 0).sum()),
+        "boxes_per_picture": spread(np.bincount(image[image >= 0], minlength=len(image_id))),
         "area": None if rows.area is None else spread(rows.area.astype(np.float64)),
         "flags": {name: float(values.mean()) for name, values in rows.flags.items()},
         "top_labels": top_labels(counts, rows.labels, len(rows.image)),
@@ -257,12 +257,12 @@ def compare_subsets(labelling: Labelling, subset: ObjArray, boxes: LongArray | N
     names, code = np.unique(subset.astype(str), return_inverse=True)
     sizes = np.bincount(code)
     labelled = np.zeros(labelling.n_pictures, dtype=np.bool_)
-    labelled[labelling.picture] = True
+    labelled[labelling.image] = True
     top = most_frequent(labelling.counts, N_COMPARED).tolist()
     found = []
     for number in np.argsort(-sizes, kind="stable").tolist():
         inside = code == number
-        pairs = inside[labelling.picture]
+        pairs = inside[labelling.image]
         counts = np.bincount(labelling.landmark[pairs], minlength=len(labelling.names))
         shares: Mapping[str, float] = {labelling.names[i]: float(counts[i] / sizes[number]) for i in top}
         found.append(
@@ -280,8 +280,8 @@ def compare_subsets(labelling: Labelling, subset: ObjArray, boxes: LongArray | N
 
 def boxes_per_picture(rows: LabelRows, image_id: ObjArray) -> LongArray:
     """(n,) boxes of each of these images."""
-    picture = _places(rows, image_id)
-    return np.bincount(picture[picture >= 0], minlength=len(image_id)).astype(np.int64)
+    image = _places(rows, image_id)
+    return np.bincount(image[image >= 0], minlength=len(image_id)).astype(np.int64)
 
 
 def _places(rows: LabelRows, image_id: ObjArray) -> LongArray:

@@ -31,7 +31,7 @@ class Measured:
     measures: statistics.Measures
 
 
-def describe_pictures(measured: Measured) -> dict[str, Any]:
+def describe_images(measured: Measured) -> dict[str, Any]:
     """Sizes, measures, rankings, outliers and unreadable images, as a JSON object."""
     measures, unreadable = measured.measures, measured.table.unreadable
     reasons = {measured.image_id[row]: reason for row, reason in list(unreadable.items())[:N_REASONS]}

@@ -34,8 +34,8 @@ def count_blanks(table: Table) -> Blanks:
         for position, cells in enumerate(zip(*rows, strict=True)):
             counts[position] += sum(map(_BLANKS.__contains__, cells))
     named = dict(zip(table.header, counts, strict=True))
-    for pictures in table.picture_columns:
-        del named[pictures]
+    for images in table.image_columns:
+        del named[images]
     return Blanks(n_rows, named)
 
 

@@ -65,7 +65,7 @@ class Table(Protocol):
     def header(self) -> list[str]: ...
 
     @property
-    def picture_columns(self) -> frozenset[str]: ...  # names of the columns that hold encoded images
+    def image_columns(self) -> frozenset[str]: ...  # names of the columns that hold encoded images
 
     @property
     def notes(self) -> list[str]: ...  # lines on how the table is read, where that is not as usual
@@ -105,7 +105,7 @@ class CsvTable:
             raise LmrError(f"{self.source} is empty; a manifest begins with a header such as id,landmark_id")
 
     @property
-    def picture_columns(self) -> frozenset[str]:
+    def image_columns(self) -> frozenset[str]:
         """None: a CSV file holds text."""
         return frozenset()
 

@@ -120,14 +120,14 @@ class Layout:
         return [f"{source}: {line}" for line in lines if line]
 
 
-def recognise(header: Sequence[str], source: str, pictures: AbstractSet[str] = frozenset()) -> Layout:
-    """The layout of a file by its header. pictures: the columns that hold encoded images.
+def recognise(header: Sequence[str], source: str, images: AbstractSet[str] = frozenset()) -> Layout:
+    """The layout of a file by its header. images: the columns that hold encoded images.
 
     Raises LmrError on a header that no known format has, and on one that can be understood in two ways.
     """
     if len(header) == 2 and has_no_header(header):
         return Layout("names", {"label_name": 0, "name": 1}, ())
-    columns, ignored = _columns(header, source, pictures)
+    columns, ignored = _columns(header, source, images)
     file_format = _format(set(columns))
     if file_format is None:
         raise LmrError(_unknown_header(header, source))
@@ -142,9 +142,9 @@ def recognise(header: Sequence[str], source: str, pictures: AbstractSet[str] = f
     return Layout(file_format, columns, ignored, taken if file_format == "pictures" else ())
 
 
-def recognise_manifest(header: Sequence[str], source: str, pictures: AbstractSet[str] = frozenset()) -> Layout:
+def recognise_manifest(header: Sequence[str], source: str, images: AbstractSet[str] = frozenset()) -> Layout:
     """Like `recognise`, and refuses the known files that are no manifests by naming what they are for."""
-    layout = recognise(header, source, pictures)
+    layout = recognise(header, source, images)
     if layout.format in _REFUSED:
         raise LmrError(_REFUSED[layout.format].format(source))
     return layout
@@ -152,7 +152,7 @@ def recognise_manifest(header: Sequence[str], source: str, pictures: AbstractSet
 
 def read_layout(table: Table) -> Layout:
     """As `recognise_manifest`, of a table."""
-    return recognise_manifest(table.header, table.source, table.picture_columns)
+    return recognise_manifest(table.header, table.source, table.image_columns)
 
 
 def has_no_header(header: Sequence[str]) -> bool:
@@ -178,9 +178,9 @@ def _format(held: set[str]) -> Format | None:
     return "submission" if "landmarks" in held and "usage" not in held else "pictures"
 
 
-def _columns(header: Sequence[str], source: str, pictures: AbstractSet[str]) -> tuple[dict[str, int], tuple[str, ...]]:
+def _columns(header: Sequence[str], source: str, images: AbstractSet[str]) -> tuple[dict[str, int], tuple[str, ...]]:
     """Positions by what the columns hold, and the names of those that are not used."""
-    roles = [_role(name, pictures) for name in header]
+    roles = [_role(name, images) for name in header]
     columns: dict[str, int] = {}
     for position, role in enumerate(roles):
         if role is not None and role in columns:
@@ -198,15 +198,15 @@ def _columns(header: Sequence[str], source: str, pictures: AbstractSet[str]) -> 
     return columns, tuple(name for name in ignored if _key(name) not in _UNUSED)
 
 
-def _role(name: str, pictures: AbstractSet[str]) -> str | None:
+def _role(name: str, images: AbstractSet[str]) -> str | None:
     """Content of a column of one of lmr's own names; None for another name."""
-    return "content" if name in pictures else _ROLES.get(_key(name))
+    return "content" if name in images else _ROLES.get(_key(name))
 
 
 def _take(name: str, columns: dict[str, int], header: Sequence[str], source: str) -> bool:
     """Puts a column of an alias where it belongs. False where a column of lmr's own name says the same already."""
     role = _ALIASES[_key(name)]
-    if _key(name) == "category" and not _has_pictures(header, columns):
+    if _key(name) == "category" and not _has_images(header, columns):
         role = "name"
     if role == "landmark" and columns.keys() & {"landmarks", "label_name"}:
         return False
@@ -222,7 +222,7 @@ def _take(name: str, columns: dict[str, int], header: Sequence[str], source: str
     return False
 
 
-def _has_pictures(header: Sequence[str], columns: Mapping[str, int]) -> bool:
+def _has_images(header: Sequence[str], columns: Mapping[str, int]) -> bool:
     """Tells whether there is a column that names one image; without, a category is the name of a landmark."""
     return bool(columns.keys() & {"image_id", "path", "content"}) or any(
         _ALIASES.get(_key(name)) in ("image_id", "path") for name in header

@@ -26,9 +26,9 @@ from retrieval.images.candidates import (
 )
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
-from retrieval.images.signatures import PICTURE_SUFFIXES
+from retrieval.images.signatures import IMAGE_SUFFIXES
 from retrieval.images.tars.archive import Found, TarSet, find_member, is_tar, is_tar_name, list_tars, open_tar
-from retrieval.images.walk import walk_pictures
+from retrieval.images.walk import walk_images
 from retrieval.progress import SILENT, Progress
 
 URL_TIMEOUT_S = 20.0  # for a whole image of a query
@@ -38,7 +38,7 @@ _NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _WANTING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what is wrong is not the image
 
 
-class PictureSource:
+class ImageSource:
     """The encoded images of a manifest. Can be pickled for worker processes.
 
     images: folder of `<image_id>.jpg` (or another suffix of images), flat or as Google's `a/b/c/abc….jpg`, and of
@@ -72,7 +72,7 @@ class PictureSource:
         if isinstance(place, Found):
             return place.read(self._limits)
         if place:
-            return read_picture(place, self._limits)
+            return read_image(place, self._limits)
         candidates = self._candidates(row)
         others, n_tars = len(candidates) - 1, sum(map(len, self._tars))
         tried = f"{candidates[0]} and {others} other {'places' if others > 1 else 'place'}" if others else candidates[0]
@@ -149,16 +149,16 @@ class PictureSource:
     def _names_itself(self, image_id: str) -> bool:
         """True where a file may be named like the id, without a further suffix: not x.jpg where x is an id too."""
         stem, suffix = os.path.splitext(image_id)
-        if suffix.lower() not in PICTURE_SUFFIXES:
+        if suffix.lower() not in IMAGE_SUFFIXES:
             return False
         if self._bare_ids is None:
             ids = self._image_id.tolist()
-            self._bare_ids = frozenset(name for name in ids if not name.lower().endswith(tuple(PICTURE_SUFFIXES)))
+            self._bare_ids = frozenset(name for name in ids if not name.lower().endswith(tuple(IMAGE_SUFFIXES)))
         return stem not in self._bare_ids
 
 
 @dataclass(frozen=True, slots=True)
-class QueryPicture:
+class QueryImage:
     """An image named on the command line.
 
     where: its path or URL. allow_private: whether a URL may lead to loopback, private and link-local addresses.
@@ -175,32 +175,32 @@ class QueryPicture:
     def read(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
         """The encoded image. Raises UnreadableError with the reason."""
         if not self.is_url:
-            return read_picture(self.where, limits)
-        from retrieval.images.http import fetch_picture
+            return read_image(self.where, limits)
+        from retrieval.images.http import fetch_image
 
         rules = FetchRules(
             timeout_s=URL_TIMEOUT_S, allow_private=self.allow_private, user_agent=QUERY_AGENT, limits=limits
         )
-        return fetch_picture(self.where, rules)
+        return fetch_image(self.where, rules)
 
 
-def list_pictures(paths: Sequence[str], progress: Progress = SILENT) -> list[QueryPicture]:
+def list_images(paths: Sequence[str], progress: Progress = SILENT) -> list[QueryImage]:
     """The images that paths of images, folders and tars (all images in them) and URLs name, in their order.
 
     progress: is warned of each kind of thing that was passed over in a folder.
     Raises LmrError on a path that does not exist, a folder or tar without images, a tar that cannot be used, and a
     URL that is not http or https.
     """
-    return [picture for path in paths for picture in _pictures_of(path, progress)]
+    return [image for path in paths for image in _images_of(path, progress)]
 
 
 def query_images(paths: Sequence[str], progress: Progress = SILENT) -> list[str]:
-    """Places of the images of `list_pictures`. Tars are indexed; `progress` is warned of what is wrong with them."""
+    """Places of the images of `list_images`. Tars are indexed; `progress` is warned of what is wrong with them."""
     for place in map(Path, paths):
         tars = index_tars(place, progress)
         for line in tars.warnings() if tars and not place.is_dir() else ():
             progress.warn(line)
-    return [picture.where for picture in list_pictures(paths, progress)]
+    return [image.where for image in list_images(paths, progress)]
 
 
 def images_folder(images: Path | None, manifest_path: Path, progress: Progress = SILENT) -> Path:
@@ -239,7 +239,7 @@ def index_tars(place: Path, progress: Progress = SILENT) -> TarSet | None:
     return open_tar(place, progress) if is_tar(place) else None
 
 
-def read_picture(path: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
+def read_image(path: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
     """The bytes of a file, or of `<tar>/<path in it>`.
 
     Raises UnreadableError with the reason when it is no file or too large.
@@ -267,12 +267,12 @@ def read_picture(path: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
         raise UnreadableError(getattr(error, "strerror", None) or str(error)) from error
 
 
-def picture_exists(path: str) -> bool:
+def image_exists(path: str) -> bool:
     """True where there is a file, or an image in a tar, at a path."""
-    return bool(picture_state(path))
+    return bool(image_state(path))
 
 
-def picture_state(path: str) -> str:
+def image_state(path: str) -> str:
     """Size and time of change of a file, of an image in a tar those of the tar; '' when it is not there."""
     try:
         status = os.stat(path)
@@ -287,19 +287,19 @@ def picture_state(path: str) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _pictures_of(path: str, progress: Progress) -> Iterator[QueryPicture]:
+def _images_of(path: str, progress: Progress) -> Iterator[QueryImage]:
     if "://" in path and not os.path.exists(path):
         if not _is_url(path):
             raise LmrError(f"{path}: only http and https are fetched; give such a URL or a file")
-        yield QueryPicture(path)
+        yield QueryImage(path)
     elif os.path.isdir(path) or is_tar(path):
         kind = "folder" if os.path.isdir(path) else "tar"
-        paths = [found.path for found in walk_pictures(Path(path), progress if kind == "folder" else SILENT)]
+        paths = [found.path for found in walk_images(Path(path), progress if kind == "folder" else SILENT)]
         if not paths:
             raise LmrError(f"{path}: no pictures in this {kind}; give a picture or a {kind} that holds some")
-        yield from (QueryPicture(os.path.join(path, name)) for name in paths)
-    elif picture_exists(path):
-        yield QueryPicture(path)
+        yield from (QueryImage(os.path.join(path, name)) for name in paths)
+    elif image_exists(path):
+        yield QueryImage(path)
     else:
         raise LmrError(f"{path}: there is no such file or folder; give pictures, folders or URLs")
 
@@ -315,7 +315,7 @@ def _holds_only_tars(root: str) -> bool:
     try:
         with os.scandir(root) as entries:
             return all(
-                is_tar_name(e.name) or not (e.is_dir() or os.path.splitext(e.name)[1].lower() in PICTURE_SUFFIXES)
+                is_tar_name(e.name) or not (e.is_dir() or os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES)
                 for e in entries
             )
     except OSError:

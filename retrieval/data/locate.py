@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.arrays import ObjArray
-from retrieval.data.image_source import PictureSource, images_folder
+from retrieval.data.image_source import ImageSource, images_folder
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
 from retrieval.files.utf8_path import is_utf8
@@ -37,7 +37,7 @@ def locate_images(manifest: Manifest, images: Path | None, progress: Progress) -
         )
     folder = images_folder(images, Path(manifest.source), progress)
     _require_utf8(folder)
-    source = PictureSource(manifest, folder)
+    source = ImageSource(manifest, folder)
     probed = np.unique(np.linspace(0, len(manifest) - 1, min(_N_PROBED, len(manifest))).astype(np.int64))
     if not any(source.where(row) for row in probed.tolist()):
         if images is not None:

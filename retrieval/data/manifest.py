@@ -14,11 +14,11 @@ from retrieval.data.folder import read_folder, read_single
 from retrieval.data.formats import Layout, read_layout
 from retrieval.data.names import Name as Name  # names of landmarks are read beside manifests
 from retrieval.data.names import read_names as read_names
-from retrieval.data.parquet import EmbeddedPictures, ParquetTable
+from retrieval.data.parquet import EmbeddedImages, ParquetTable
 from retrieval.data.pipes import place_of
-from retrieval.data.rows import Columns, read_clean, read_open_images, read_pictures
+from retrieval.data.rows import Columns, read_clean, read_images, read_open_images
 from retrieval.errors import LmrError
-from retrieval.images.signatures import HEAD_BYTES, is_picture
+from retrieval.images.signatures import HEAD_BYTES, is_image
 from retrieval.images.tars.headers import is_tar
 from retrieval.progress import SILENT, Progress
 
@@ -49,7 +49,7 @@ class Manifest:
     usage: ObjArray | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     has_labels: bool = True
-    content: EmbeddedPictures | None = None
+    content: EmbeddedImages | None = None
 
     def __post_init__(self) -> None:
         n = len(self.image_id)
@@ -143,7 +143,7 @@ def open_table(path: str | Path, progress: Progress = SILENT) -> Table | None:
         raise LmrError(f"{path}: there is no such file or folder") from error
     except OSError as error:
         raise LmrError(f"{path} cannot be read: {error.strerror}") from error
-    if is_folder or is_picture(head):
+    if is_folder or is_image(head):
         return None
     return ParquetTable(path, place) if head.startswith(b"PAR1") else CsvTable(path, progress, place)
 
@@ -158,13 +158,13 @@ def _read_table(table: Table, layout: Layout, progress: Progress) -> Columns:
         if "box" in layout.columns:
             progress.warn(f"{table.source}: of the boxes only their labels are used")
     else:
-        columns = read_pictures(table, layout)
+        columns = read_images(table, layout)
     if not columns.image_id:
         raise LmrError(f"{table.source} holds a header and no pictures; add a row for each picture")
     for line in columns.spell_out(table.source):
         progress.warn(line)
     if isinstance(table, ParquetTable) and layout.format == "pictures" and "content" in layout.columns:
-        columns.content = table.pictures(table.header[layout.columns["content"]])
+        columns.content = table.images(table.header[layout.columns["content"]])
     return columns
 
 

@@ -56,7 +56,7 @@ class LabelRows:
                 raise ValueError(f"{name} must have {m} rows, got {values.shape}")
             object.__setattr__(self, name, read_only(values))
 
-    def pictures(self) -> Manifest:
+    def images(self) -> Manifest:
         """All images of the file, without their labels."""
         landmark = np.full(len(self.image_id), -1, dtype=np.int32)
         return Manifest(self.source, self.image_id, landmark, (), has_labels=False)

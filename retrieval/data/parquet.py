@@ -18,10 +18,10 @@ from retrieval.data.csv_table import BadRows
 from retrieval.data.pipes import Place, place_of
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
-from retrieval.images.signatures import PICTURE_SUFFIXES
+from retrieval.images.signatures import IMAGE_SUFFIXES
 from retrieval.words import counted
 
-_PICTURE_NAMES = frozenset(("image", "img", "picture", "photo", "bytes", "content"))
+_IMAGE_NAMES = frozenset(("image", "img", "picture", "photo", "bytes", "content"))
 _BATCH_ROWS = 512  # as in csv_rows: few enough that Python's search for garbage does not set in
 _FREE_ROWS = 1 << 20  # beyond these a file has a row for at most so many bits:
 _ROWS_A_BYTE = 8
@@ -37,7 +37,7 @@ _DICTIONARY_BUFFER_BYTES = 1 << 24  # of a column that is read at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class EmbeddedPictures:
+class EmbeddedImages:
     """Encoded images inside a Parquet file, read when asked for.
 
     column: of bytes, or of {bytes, path} as Hugging Face writes it. rows: (n,) int64 rows of the file.
@@ -51,9 +51,9 @@ class EmbeddedPictures:
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", read_only(self.rows))
 
-    def select(self, rows: LongArray | BoolArray) -> "EmbeddedPictures":
+    def select(self, rows: LongArray | BoolArray) -> "EmbeddedImages":
         """The images of the given rows."""
-        return EmbeddedPictures(self.source, self.column, self.rows[rows], self.place)
+        return EmbeddedImages(self.source, self.column, self.rows[rows], self.place)
 
     def read(self, row: int) -> bytes:
         """Raises UnreadableError when there is no image, LmrError when the file is not the one it was."""
@@ -91,7 +91,7 @@ class ParquetTable:
         if twice := [name for name in self.header if self.header.count(name) > 1]:
             raise LmrError(f"{self.source} has two columns {twice[0]!r}; keep one of them")
         with _told(self.source):
-            self.picture_columns = frozenset(name for name in self.header if self._holds_pictures(name))
+            self.image_columns = frozenset(name for name in self.header if self._holds_images(name))
 
     @property
     def notes(self) -> list[str]:
@@ -100,7 +100,7 @@ class ParquetTable:
 
     def batches(self) -> Iterator[list[list[str]]]:
         """Rows as text; numbers as they are written, null as blank, lists separated by spaces, images blank."""
-        names = [name for name in self.header if name not in self.picture_columns]
+        names = [name for name in self.header if name not in self.image_columns]
         if not names:
             yield from ([[""] * len(self.header)] * n for n in _counts(self._n_rows))
             return
@@ -126,10 +126,10 @@ class ParquetTable:
         """Rows counted from 1; none can have another number of fields."""
         return enumerate(itertools.chain.from_iterable(self.batches()), start=1)
 
-    def pictures(self, column: str) -> EmbeddedPictures:
+    def images(self, column: str) -> EmbeddedImages:
         """The embedded images of all rows."""
         rows = np.arange(self._n_rows, dtype=np.int64)
-        return EmbeddedPictures(self._place.path, column, rows, self._place)
+        return EmbeddedImages(self._place.path, column, rows, self._place)
 
     def _batch_rows(self, names: list[str]) -> int:
         """Number of rows that are read at once: few where one value, repeated, may be huge.
@@ -159,7 +159,7 @@ class ParquetTable:
                 "if it really is a table, give it as a csv file"
             )
 
-    def _holds_pictures(self, column: str) -> bool:
+    def _holds_images(self, column: str) -> bool:
         """Tells whether it is of bytes that are no text. Some programs write text without saying that it is text."""
         column_type = self._schema.field(column).type
         if not _is_binary(column_type):
@@ -170,7 +170,7 @@ class ParquetTable:
         if types.is_struct(column_type) or not values or not all(map(_is_text, values)):
             return True
         suffixes = {os.path.splitext(value.decode())[1].lower() for value in values}
-        return column.lower() in _PICTURE_NAMES and not suffixes <= PICTURE_SUFFIXES
+        return column.lower() in _IMAGE_NAMES and not suffixes <= IMAGE_SUFFIXES
 
     def _first_values(self, column: str) -> list[bytes]:
         """Values of the first rows, those that are there."""

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.arrays import LongArray, ObjArray
-from retrieval.data.image_source import PictureSource, picture_state
+from retrieval.data.image_source import ImageSource, image_state
 from retrieval.data.near_duplicates import HashArray
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.json_file import convert
-from retrieval.images.quality import PictureFacts, measure_picture
+from retrieval.images.quality import ImageFacts, measure_image
 from retrieval.images.signatures import is_text_name
 from retrieval.parallel import run_tasks
 from retrieval.progress import SILENT, Progress
@@ -23,11 +23,11 @@ from retrieval.progress import SILENT, Progress
 FORMAT_VERSION = 1
 _REMEDY = "move it away or name another"
 _REASON_CHARACTERS = 160  # of what SQLite says
-_PICTURES_A_TASK = 64
+_IMAGES_A_TASK = 64
 _WAIT_S = 60.0  # for another command that saves what it measured into the same file
 _TABLE = "CREATE TABLE IF NOT EXISTS facts (path TEXT PRIMARY KEY, state TEXT, facts TEXT)"
 
-Measured = PictureFacts | str  # or why it is unreadable
+Measured = ImageFacts | str  # or why it is unreadable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +42,7 @@ class FactsTable:
     @property
     def readable(self) -> LongArray:
         """The rows that have facts."""
-        return np.array([i for i, row in enumerate(self.rows) if isinstance(row, PictureFacts)], dtype=np.int64)
+        return np.array([i for i, row in enumerate(self.rows) if isinstance(row, ImageFacts)], dtype=np.int64)
 
     @property
     def unreadable(self) -> dict[int, str]:
@@ -51,7 +51,7 @@ class FactsTable:
 
     def column(self, name: str) -> ObjArray:
         """One of the facts, of the readable rows."""
-        return np.array([getattr(row, name) for row in self.rows if isinstance(row, PictureFacts)], dtype=object)
+        return np.array([getattr(row, name) for row in self.rows if isinstance(row, ImageFacts)], dtype=object)
 
     @property
     def hashes(self) -> HashArray:
@@ -60,7 +60,7 @@ class FactsTable:
 
 
 def measure_manifest(
-    source: PictureSource, cache: Path | None, *, n_workers: int = 1, progress: Progress = SILENT
+    source: ImageSource, cache: Path | None, *, n_workers: int = 1, progress: Progress = SILENT
 ) -> FactsTable:
     """Facts of every image of a source, those in the cache (a file of SQLite) taken from there.
 
@@ -70,7 +70,7 @@ def measure_manifest(
     Raises LmrError for a cache that is none or cannot be written.
     """
     paths = [source.where(row) for row in range(len(source))]
-    states = [picture_state(path) for path in paths]
+    states = [image_state(path) for path in paths]
     places = list(map(_place, paths))
     found: list[Measured | None] = [None] * len(places)
     with closing(_open_cache(cache)) as connection:
@@ -80,11 +80,11 @@ def measure_manifest(
                 found[row] = known[place][1]
         todo = [row for row, facts in enumerate(found) if facts is None]
         progress.begin("measuring", len(todo))
-        tasks = [todo[i : i + _PICTURES_A_TASK] for i in range(0, len(todo), _PICTURES_A_TASK)]
+        tasks = [todo[i : i + _IMAGES_A_TASK] for i in range(0, len(todo), _IMAGES_A_TASK)]
         for task, measured in zip(tasks, run_tasks(_measure, tasks, source, n_workers), strict=True):
             for row, facts in zip(task, measured, strict=True):
                 found[row] = facts
-            done = [(row, facts) for row, facts in zip(task, measured, strict=True) if isinstance(facts, PictureFacts)]
+            done = [(row, facts) for row, facts in zip(task, measured, strict=True) if isinstance(facts, ImageFacts)]
             _save(connection, cache, [(places[row], states[row], facts) for row, facts in done if states[row]])
             progress.add(len(task))
         progress.end()
@@ -104,14 +104,14 @@ def require_sound(cache: Path) -> None:
         raise _cache_error(cache, error) from error
 
 
-def _measure(rows: list[int], source: PictureSource) -> list[Measured]:
+def _measure(rows: list[int], source: ImageSource) -> list[Measured]:
     return list(_measured(rows, source))
 
 
-def _measured(rows: list[int], source: PictureSource) -> Iterator[Measured]:
+def _measured(rows: list[int], source: ImageSource) -> Iterator[Measured]:
     for row in rows:
         try:
-            yield measure_picture(source.read(row))
+            yield measure_image(source.read(row))
         except UnreadableError as error:
             yield str(error)
 
@@ -141,11 +141,11 @@ def _place(path: str) -> str | bytes:
     return path if is_text_name(path) else os.fsencode(path)
 
 
-def _known(connection: sqlite3.Connection, cache: Path | None) -> dict[str | bytes, tuple[str, PictureFacts]]:
+def _known(connection: sqlite3.Connection, cache: Path | None) -> dict[str | bytes, tuple[str, ImageFacts]]:
     try:
         rows = [(path, state, json.loads(text)) for path, state, text in connection.execute("SELECT * FROM facts")]
         return {
-            path: (state, convert(content, PictureFacts, str(cache), _REMEDY))
+            path: (state, convert(content, ImageFacts, str(cache), _REMEDY))
             for path, state, content in rows
             if not isinstance(content, str)  # a reason, which an earlier lmr kept
         }
@@ -153,9 +153,7 @@ def _known(connection: sqlite3.Connection, cache: Path | None) -> dict[str | byt
         raise _cache_error(cache, error) from error
 
 
-def _save(
-    connection: sqlite3.Connection, cache: Path | None, rows: list[tuple[str | bytes, str, PictureFacts]]
-) -> None:
+def _save(connection: sqlite3.Connection, cache: Path | None, rows: list[tuple[str | bytes, str, ImageFacts]]) -> None:
     try:
         with connection:
             texts = [(path, state, json.dumps(asdict(facts))) for path, state, facts in rows]

@@ -10,7 +10,7 @@ from retrieval.data.csv_cells import unguard
 from retrieval.data.csv_table import BadRows, Table
 from retrieval.data.formats import Layout
 from retrieval.data.labels import compose, require_apart, spelling_of
-from retrieval.data.parquet import EmbeddedPictures
+from retrieval.data.parquet import EmbeddedImages
 
 USAGES = ("Public", "Private", "Ignored")
 
@@ -36,7 +36,7 @@ class Columns:
     kind: list[str] | None = None
     usage: list[str] | None = None
     names: Mapping[str, str] = field(default_factory=dict)
-    content: EmbeddedPictures | None = None
+    content: EmbeddedImages | None = None
 
     def spell_out(self, source: str) -> list[str]:
         """Reads the labels as they are meant; a line for each kind that is read otherwise than it is written."""
@@ -77,7 +77,7 @@ class Codes(dict[str, int]):
         return list(self)[1:]
 
 
-def read_pictures(table: Table, layout: Layout) -> Columns:
+def read_images(table: Table, layout: Layout) -> Columns:
     """One image a row. Raises LmrError with the bad rows."""
     columns = _read_quickly(table, layout)
     if columns is None:

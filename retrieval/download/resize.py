@@ -16,7 +16,7 @@ from PIL import Image
 from retrieval.download.config import Form, Resize
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images import noise
-from retrieval.images.decode import decode, picture_size
+from retrieval.images.decode import decode, image_size
 from retrieval.images.limits import Limits, scaled_size
 from retrieval.parallel import KilledError, Worker, Workers, start_worker, start_workers
 from retrieval.progress import SILENT, Progress
@@ -52,11 +52,11 @@ class Order:
     limits: Limits
 
 
-def store_picture(content: bytes | Path, order: Order) -> Stored:
+def store_image(content: bytes | Path, order: Order) -> Stored:
     """Stores a body and tells of it. Raises UnreadableError for what is no image, OSError from the disk."""
     noise.reading(os.path.basename(order.partial))
     data = content.read_bytes() if isinstance(content, Path) else content
-    size = picture_size(data, order.limits)
+    size = image_size(data, order.limits)
     kept = data if order.form.resize is None else resized(data, size, order.form, order.limits)
     stored = measure(kept, order.limits)
     with open(order.partial, "wb") as file:
@@ -71,17 +71,17 @@ def store_picture(content: bytes | Path, order: Order) -> Stored:
     )
 
 
-def verify_picture(path: str, limits: Limits) -> Stored:
+def verify_image(path: str, limits: Limits) -> Stored:
     """Tells of a file that is there already. Raises UnreadableError when it is not a whole image."""
     return measure(Path(path).read_bytes(), limits)
 
 
 def measure(data: bytes, limits: Limits) -> Stored:
     """The facts of a file. Raises UnreadableError."""
-    from retrieval.images.quality import hash_picture  # it needs scipy, of which only workers should hold a copy
+    from retrieval.images.quality import hash_image  # it needs scipy, of which only workers should hold a copy
 
-    digest = hash_picture(data, limits)
-    width, height = picture_size(data, limits)
+    digest = hash_image(data, limits)
+    width, height = image_size(data, limits)
     return Stored(len(data), hashlib.sha256(data).hexdigest(), width, height, digest)
 
 
@@ -94,19 +94,19 @@ def resized(data: bytes, size: tuple[int, int], form: Form, limits: Limits) -> b
     return file.getvalue()
 
 
-def resize(picture: Image.Image, how: Resize, size: int) -> Image.Image:
+def resize(image: Image.Image, how: Resize, size: int) -> Image.Image:
     """The RGB image at a size, as `Form` says."""
-    width, height = picture.size
+    width, height = image.size
     if how == "center-crop":
         short = min(width, height)
         left, top = (width - short) / 2, (height - short) / 2
-        return picture.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short))
+        return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short))
     scale = size / (min(width, height) if how == "shorter" else max(width, height))
     if how != "square-pad":
         scale = min(scale, 1.0)
-    inner = picture
+    inner = image
     if scale != 1:
-        inner = picture.resize(scaled_size(picture.size, scale), Image.Resampling.BICUBIC)
+        inner = image.resize(scaled_size(image.size, scale), Image.Resampling.BICUBIC)
     if how != "square-pad":
         return inner
     ground = Image.new("RGB", (size, size), _WHITE)

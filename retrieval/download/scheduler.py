@@ -19,7 +19,7 @@ from retrieval.data.manifest import Manifest
 from retrieval.download.config import Form
 from retrieval.download.host_queue import HostQueue, Job
 from retrieval.download.ledger import Entry, Ledger, Saver, as_columns
-from retrieval.download.resize import Decoders, Order, Stored, cause_of, store_picture, verify_picture
+from retrieval.download.resize import Decoders, Order, Stored, cause_of, store_image, verify_image
 from retrieval.download.robots_tag import ROBOTS_TAG, heed_robots_tag
 from retrieval.download.survey import BAD_ID, EXCLUDED, NO_URL, TO_FETCH, TO_VERIFY, Places
 from retrieval.errors import LmrError, UnreadableError
@@ -225,7 +225,7 @@ class _Run:
         partial = str(places.work / f"picture-{next(self._number)}")
         try:
             order = Order(partial, form, self._rules.limits)
-            stored = await self._decoders.run(store_picture, body.content, order)
+            stored = await self._decoders.run(store_image, body.content, order)
             self._saver.keep(_done(job, stored, body.http_code), partial, places.path(job.image_id))
         except UnreadableError as error:
             self._fail(job, cause_of(error), str(error), body.http_code)
@@ -238,7 +238,7 @@ class _Run:
         """A file that the ledger does not know counts when it is a whole image."""
         try:
             path = self._task.places.path(image_id)
-            stored = await self._decoders.run(verify_picture, path, self._rules.limits)
+            stored = await self._decoders.run(verify_image, path, self._rules.limits)
             self._saver.keep(_done(Job(image_id, url, ""), stored, None))
         except (UnreadableError, OSError):
             self._add(image_id, url)

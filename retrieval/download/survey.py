@@ -119,7 +119,7 @@ def _size(path: str) -> int:
         return -1
 
 
-def verify_pictures(folder: Path) -> int:
+def verify_images(folder: Path) -> int:
     """Reads every image that the ledger of a folder says is there; how many they are.
 
     Raises LmrError that names the first one that is missing or was changed, and for a ledger that is damaged.
@@ -137,11 +137,11 @@ def verify_pictures(folder: Path) -> int:
     except sqlite3.DatabaseError as error:
         raise LmrError(f"{path} is damaged ({error}); move it away, or choose another folder") from error
     for image_id, written in rows:
-        picture = _find(folder, image_id)
-        if picture is None:
+        image = _find(folder, image_id)
+        if image is None:
             raise LmrError(f"{folder}: the picture {image_id} is missing; {_REMEDY}")
-        if written is not None and sha256_file(picture) != written:
-            raise LmrError(f"{picture} was changed since it was written; remove it: {_REMEDY}")
+        if written is not None and sha256_file(image) != written:
+            raise LmrError(f"{image} was changed since it was written; remove it: {_REMEDY}")
     return len(rows)
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from retrieval.arrays import LongArray
-from retrieval.data.image_source import PictureSource
+from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest
 from retrieval.embed.embedder import Embedder
 from retrieval.errors import LmrError
@@ -70,7 +70,7 @@ class FillReport:
 def fill_store(
     path: Path,
     manifest: Manifest,
-    source: PictureSource,
+    source: ImageSource,
     card: Card,
     load: Callable[[], Embedder],
     *,
@@ -88,7 +88,7 @@ def fill_store(
 def _fill_store(
     path: Path,
     manifest: Manifest,
-    source: PictureSource,
+    source: ImageSource,
     card: Card,
     load: Callable[[], Embedder],
     *,
@@ -165,7 +165,7 @@ def _fill(
     writer: StoreWriter,
     rows: LongArray,
     manifest: Manifest,
-    source: PictureSource,
+    source: ImageSource,
     embedder: Embedder,
     *,
     progress: Progress,

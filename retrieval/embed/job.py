@@ -106,7 +106,7 @@ def embed_manifest(
     job: StoreFilling,
 ) -> "FillReport":
     """Fills the store `output` by a model and its card, and tells of images that changed or cannot be read."""
-    from retrieval.data.image_source import PictureSource
+    from retrieval.data.image_source import ImageSource
     from retrieval.embed.fill import fill_store
     from retrieval.embed.load import plan_embedder
     from retrieval.parallel import count_workers
@@ -115,7 +115,7 @@ def embed_manifest(
     workers = max(1, count_workers(job.workers, progress))
     load = plan_embedder(model, card, device=job.device, threads=job.threads, n_workers=workers)
     run = replace(run, n_workers=workers, progress=progress)
-    report = fill_store(output, manifest, PictureSource(manifest, images), card, load, run=run)
+    report = fill_store(output, manifest, ImageSource(manifest, images), card, load, run=run)
     _tell_changes(report.changes, manifest, output, progress)
     row = {image_id: row for row, image_id in enumerate(manifest.image_id)} if report.unreadable else {}
     told = {manifest.name_unreadable(row[image_id], why): why for image_id, why in report.unreadable.items()}

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from retrieval.errors import UnreadableError
-from retrieval.images.signatures import PICTURE_SUFFIXES
+from retrieval.images.signatures import IMAGE_SUFFIXES
 
 _COMMON = (".jpg", ".jpeg", ".png", ".webp")
 _QUICK = (*_COMMON, *(s.upper() for s in _COMMON), *(s.title() for s in _COMMON))  # tried before a folder is listed
@@ -27,7 +27,7 @@ def forms(name: str) -> list[str]:
 def places_of_path(path: str, roots: Sequence[str]) -> list[str]:
     """Places where an image with a path may be: there, and under the common suffixes where it has no image's suffix."""
     names = forms(path)
-    if not has_picture_suffix(path):
+    if not has_image_suffix(path):
         names += [name + suffix for name in names for suffix in _QUICK]
     return [os.path.join(root, name) for name in names for root in roots]
 
@@ -51,9 +51,9 @@ def find_listed(image_id: str, roots: Sequence[str]) -> str:
     return ""
 
 
-def has_picture_suffix(name: str) -> bool:
+def has_image_suffix(name: str) -> bool:
     """True for a name that ends as those of images do, in letters of any size."""
-    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def _folders(image_id: str, roots: Sequence[str]) -> list[str]:
@@ -76,7 +76,7 @@ def _listing(folder: str, _changed_ns: int) -> dict[str, str]:
         names = sorted(os.listdir(folder), reverse=True)
     except (OSError, ValueError):
         return {}
-    rare = (name for name in names if has_picture_suffix(name) and not name.endswith(_QUICK))
+    rare = (name for name in names if has_image_suffix(name) and not name.endswith(_QUICK))
     return {unicodedata.normalize("NFC", os.path.splitext(name)[0]): name for name in rare}
 
 
@@ -117,7 +117,7 @@ def others_of_path(
 
 def other_letters(name: str) -> list[str]:
     """The name with its image's suffix in small and in capital letters, where it has one."""
-    if not has_picture_suffix(name):
+    if not has_image_suffix(name):
         return []
     stem, suffix = os.path.splitext(name)
     return [stem + other for other in (suffix.lower(), suffix.upper(), suffix.title()) if other != suffix]

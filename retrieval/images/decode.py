@@ -15,7 +15,7 @@ from retrieval.images.codecs.pillow import (
     Opened,
     decode_opened,
     memory_to_decode,
-    open_picture,
+    open_image,
     reduce_scale,
 )
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
@@ -47,7 +47,7 @@ def decode(
     with noise.decoding():
         opened = _open_here(data, how)
         if opened is not None and not opened.is_doubtful:
-            reduce_scale(opened.picture, how)
+            reduce_scale(opened.image, how)
             if memory_to_decode(opened, shrunk=False) <= _MAX_MEMORY_HERE:
                 try:
                     return decode_opened(opened, how, shrink=False)
@@ -58,7 +58,7 @@ def decode(
         return decode_in_worker(data, how)
 
 
-def picture_size(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
+def image_size(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
     """Width and height, upright, as `decode` gives them at full scale. Raises UnreadableError with the reason."""
     limits.require_file(len(data))
     how = How(limits=limits)
@@ -72,7 +72,7 @@ def _open_here(data: bytes, how: How) -> Opened | None:
     if len(data) > _MAX_BYTES_HERE or (data.startswith(JPEG_START) and not is_ended(data)):
         return None
     try:
-        opened = open_picture(data, how, PREDICTABLE)
+        opened = open_image(data, how, PREDICTABLE)
     except RefusedError:
         raise
     except UnreadableError:

@@ -45,7 +45,7 @@ _DNS_CACHE_S = 300
 Headers = CIMultiDictProxy[str]
 
 
-def fetch_picture(url: str, rules: FetchRules) -> bytes:
+def fetch_image(url: str, rules: FetchRules) -> bytes:
     """Body that a server sends for one URL. Raises UnreadableError with the reason."""
 
     async def get() -> bytes:

@@ -57,16 +57,16 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-def memory_of(picture: Image.Image, *, shrunk: bool) -> int:
+def memory_of(image: Image.Image, *, shrunk: bool) -> int:
     """Bytes that the image and its way to RGB take, at the size at which it will be decoded.
 
     shrunk: it is made much smaller before it becomes RGB.
     """
-    has_alpha = picture.has_transparency_data or picture.mode not in _FLAT
-    a_pixel = _FLAT_WITH_ALPHA if has_alpha else _FLAT[picture.mode]
-    if not shrunk and (picture.mode in _GREY_OR_INK_WHEN_FLAT or picture.mode.startswith("I;16")):
+    has_alpha = image.has_transparency_data or image.mode not in _FLAT
+    a_pixel = _FLAT_WITH_ALPHA if has_alpha else _FLAT[image.mode]
+    if not shrunk and (image.mode in _GREY_OR_INK_WHEN_FLAT or image.mode.startswith("I;16")):
         a_pixel += _RGB
-    return picture.width * picture.height * a_pixel
+    return image.width * image.height * a_pixel
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -74,6 +74,6 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def contain(picture: Image.Image, side: int, resample: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
+def contain(image: Image.Image, side: int, resample: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
     """The whole image, made smaller or larger until its longer side is `side`."""
-    return picture.resize(scaled_size(picture.size, side / max(picture.size)), resample)
+    return image.resize(scaled_size(image.size, side / max(image.size)), resample)

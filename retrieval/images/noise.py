@@ -22,7 +22,7 @@ _caught_by = 0  # process id
 _said: set[str] = set()  # remarks that this process made since warnings were caught
 
 
-class PictureWarning(UserWarning):
+class ImageWarning(UserWarning):
     """Remark of a library about an image that it decodes all the same."""
 
 
@@ -48,7 +48,7 @@ def decoding() -> Iterator[None]:
 
 def note(text: str) -> None:
     """Warns of what another process was told about the image that is being decoded."""
-    warnings.warn(text, PictureWarning, stacklevel=2)
+    warnings.warn(text, ImageWarning, stacklevel=2)
 
 
 def say(text: str) -> None:
@@ -87,7 +87,7 @@ def _caught(path: str) -> Iterator[None]:
     global _caught_by
     book, root, before = _Book(path), logging.getLogger(), _caught_by
     with warnings.catch_warnings():
-        warnings.simplefilter("always", PictureWarning)
+        warnings.simplefilter("always", ImageWarning)
         warnings.simplefilter("always", Remark)
         _said.clear()
         warnings.filterwarnings("always", module=r"PIL\b")  # one image's warning is no other's
@@ -109,8 +109,8 @@ class _Book(logging.Handler):
 
     def show(self, message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         """Takes the place of warnings.showwarning."""
-        of_picture = getattr(_thread, "decoding", False) or issubclass(category, Remark)
-        text = str(message) if of_picture else f"{category.__name__}: {message}"
+        of_image = getattr(_thread, "decoding", False) or issubclass(category, Remark)
+        text = str(message) if of_image else f"{category.__name__}: {message}"
         self._write(text, is_remark=issubclass(category, Remark))
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -121,8 +121,8 @@ class _Book(logging.Handler):
         self._n_lines += 1
         if self._n_lines > _MAX_LINES:
             return
-        of_picture = getattr(_thread, "decoding", False)
-        name = getattr(_thread, "name", "a picture") if of_picture else None
+        of_image = getattr(_thread, "decoding", False)
+        name = getattr(_thread, "name", "a picture") if of_image else None
         line = json.dumps(["", text] if is_remark else [name and _shown(name), _shown(text)]) + "\n"
         # One write to the end of the file, so that lines of several processes stay whole.
         with contextlib.suppress(OSError), open(self._path, "ab", buffering=0) as file:
@@ -135,7 +135,7 @@ def _shown(text: str) -> str:
 
 
 def _summary(path: str) -> Iterator[str]:
-    pictures: dict[str, str] = {}
+    images: dict[str, str] = {}
     others: dict[str, None] = {}
     remarks: dict[str, None] = {}
     try:
@@ -149,12 +149,12 @@ def _summary(path: str) -> Iterator[str]:
                 elif name is None:
                     others.setdefault(text)
                 else:
-                    pictures.setdefault(name, text)
+                    images.setdefault(name, text)
     except FileNotFoundError:
         return
     yield from remarks
-    for name, text in list(pictures.items())[:1]:
-        n = len(pictures)
+    for name, text in list(images.items())[:1]:
+        n = len(images)
         many = f"{counted(n, 'picture')} gave warnings while {agreeing(n, 'it was', 'they were')}"
         yield f"{many} decoded, the first: {name}: {text}"
     for text in list(others)[:1]:

@@ -83,18 +83,18 @@ def prepare(data: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -> UI
     return np.array(fit(decode(data, spec.size, limits, measured=measured, colors=spec.colors), spec))
 
 
-def fit(picture: Image.Image, spec: ImageSpec) -> Image.Image:
+def fit(image: Image.Image, spec: ImageSpec) -> Image.Image:
     """The RGB image at the spec's size, by the spec's fit."""
     side, resample = spec.size, _RESAMPLING[spec.resample]
-    width, height = picture.size
+    width, height = image.size
     if spec.fit == "squash":
-        return picture.resize((side, side), resample)
+        return image.resize((side, side), resample)
     if spec.fit == "crop":
         short = min(width, height)
         left, top = (width - short) / 2, (height - short) / 2
-        return picture.resize((side, side), resample, box=(left, top, left + short, top + short))
+        return image.resize((side, side), resample, box=(left, top, left + short, top + short))
     scale = side / max(width, height)
-    inner = picture.resize(scaled_size(picture.size, scale), resample)
+    inner = image.resize(scaled_size(image.size, scale), resample)
     ground = Image.new("RGB", (side, side), tuple(round(255 * value) for value in spec.mean))
     ground.paste(inner, ((side - inner.width) // 2, (side - inner.height) // 2))
     return ground

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from retrieval.arrays import FloatArray, LongArray
-from retrieval.images.decode import decode, picture_size
+from retrieval.images.decode import decode, image_size
 from retrieval.images.limits import DEFAULT_LIMITS, Limits, scaled_size
 
 MEASURED_PX = 256  # the shorter side at which light and sharpness are measured, so that they compare across sizes
@@ -18,7 +18,7 @@ SCREEN_DIAGONAL_IN = 17.6  # inches: a laptop of 2019, on which 224 x 224 pixels
 
 
 @dataclass(frozen=True, slots=True)
-class PictureFacts:
+class ImageFacts:
     """width, height: pixels, upright. n_bytes: of the file. sha256: hex, of the file. perceptual_hash: 64 bits.
 
     brightness, contrast: mean and standard deviation of the luma, 0 to 255. sharpness: variance of its Laplacian.
@@ -44,14 +44,14 @@ class PictureFacts:
             raise ValueError("what was measured of a picture must be numbers from 0 on")
 
 
-def measure_picture(data: bytes, limits: Limits = DEFAULT_LIMITS) -> PictureFacts:
+def measure_image(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageFacts:
     """The facts of an encoded image. Raises UnreadableError with the reason."""
     grey = _grey(data, limits)
-    width, height = picture_size(data, limits)
+    width, height = image_size(data, limits)
     luma = np.asarray(grey, dtype=np.float32)
     share = np.bincount(np.asarray(grey).ravel(), minlength=256) / grey.width / grey.height
     seen = share[share > 0]
-    return PictureFacts(
+    return ImageFacts(
         width=width,
         height=height,
         n_bytes=len(data),
@@ -65,18 +65,18 @@ def measure_picture(data: bytes, limits: Limits = DEFAULT_LIMITS) -> PictureFact
     )
 
 
-def hash_picture(data: bytes, limits: Limits = DEFAULT_LIMITS) -> int:
-    """The perceptual hash that `measure_picture` gives, alone. Raises UnreadableError with the reason."""
+def hash_image(data: bytes, limits: Limits = DEFAULT_LIMITS) -> int:
+    """The perceptual hash that `measure_image` gives, alone. Raises UnreadableError with the reason."""
     return perceptual_hash(_grey(data, limits))
 
 
-def perceptual_hash(picture: Image.Image) -> int:
+def perceptual_hash(image: Image.Image) -> int:
     """64 bits that stay nearly the same under resizing, recompression and small changes of light.
 
     The signs of the 8 x 8 lowest frequencies of the discrete cosine transform of the image at 32 x 32, about their
     median (Zauner, Implementation and benchmarking of perceptual image hash functions, 2010, section 3.2.1).
     """
-    grey = picture.convert("L").resize((_HASH_PX, _HASH_PX), Image.Resampling.BILINEAR)
+    grey = image.convert("L").resize((_HASH_PX, _HASH_PX), Image.Resampling.BILINEAR)
     n = _HASH_BITS_A_SIDE
     from scipy import fft  # here, so that a mistake is told without it
 

@@ -2,7 +2,7 @@
 
 import re
 
-PICTURE_SUFFIXES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     (
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".heic", ".heif"),
         *(".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".hdr"),
@@ -12,7 +12,7 @@ HEAD_BYTES = 64  # of a file that the functions below want to see
 
 _NOT_DATA = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini"))
 _HEIC_BRANDS = frozenset((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"))
-_PICTURE_STARTS = (
+_IMAGE_STARTS = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*"),
     *(b"\0\0\0\x0cjP  ", b"#?RADIANCE", b"#?RGBE"),
 )
@@ -26,10 +26,10 @@ def is_heic(head: bytes) -> bool:
     return bool(brands & _HEIC_BRANDS) and not brands & {b"avif", b"avis"}
 
 
-def is_picture(head: bytes) -> bool:
+def is_image(head: bytes) -> bool:
     """One of the common image formats."""
     in_box = (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or head[4:8] == b"ftyp"
-    return in_box or head.startswith(_PICTURE_STARTS)
+    return in_box or head.startswith(_IMAGE_STARTS)
 
 
 def is_web_page(head: bytes) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retrieval.errors import LmrError
-from retrieval.images.signatures import PICTURE_SUFFIXES, is_hidden, is_text_name
+from retrieval.images.signatures import IMAGE_SUFFIXES, is_hidden, is_text_name
 from retrieval.images.tars.archive import TarSet, is_tar_name, open_tar
 from retrieval.progress import Progress
 from retrieval.words import agreeing, counted
@@ -17,7 +17,7 @@ _DEEPEST = 200  # levels of folders
 
 
 @dataclass(frozen=True, slots=True)
-class PicturePath:
+class ImagePath:
     """Path of an image within the place that was walked through.
 
     path: with `/`; `<tar>/<path in it>` for one in a tar of a folder. unpacked: the same without the tar, as if that
@@ -28,7 +28,7 @@ class PicturePath:
     unpacked: str
 
 
-def walk_pictures(place: Path, progress: Progress) -> Iterator[PicturePath]:
+def walk_images(place: Path, progress: Progress) -> Iterator[ImagePath]:
     """The images below a folder or in a tar, told by their suffix and sorted; hidden files left out.
 
     What has an image's name and is none, such as a link that leads nowhere, is among them. progress: is warned of
@@ -37,14 +37,14 @@ def walk_pictures(place: Path, progress: Progress) -> Iterator[PicturePath]:
     """
     passed = _Passed()
     if place.is_dir():
-        walk = _walk(str(place), PicturePath("", ""), frozenset(), (progress, passed))
+        walk = _walk(str(place), ImagePath("", ""), frozenset(), (progress, passed))
     else:
         walk = _walk_tar(place, progress, passed)
     for found in walk:
         suffix = os.path.splitext(found.path)[1].lower()
         if not is_text_name(found.path):
             passed.nameless.append(found.path)
-        elif suffix not in PICTURE_SUFFIXES:
+        elif suffix not in IMAGE_SUFFIXES:
             passed.suffixes[suffix] += 1
         else:
             yield found
@@ -95,8 +95,8 @@ def _escaped(path: str) -> str:
 
 
 def _walk(
-    folder: str, above: PicturePath, identities: frozenset[tuple[int, int]], told: tuple[Progress, _Passed]
-) -> Iterator[PicturePath]:
+    folder: str, above: ImagePath, identities: frozenset[tuple[int, int]], told: tuple[Progress, _Passed]
+) -> Iterator[ImagePath]:
     """Files below, links to folders followed but not in circles. above: what the paths begin with."""
     if above.path.count("/") > _DEEPEST:
         told[1].shut.append((folder, f"below more than {_DEEPEST} folders"))
@@ -117,13 +117,13 @@ def _walk(
     for entry in entries:
         path, unpacked, kind = above.path + entry.name, above.unpacked + entry.name, _kind(entry)
         if kind == "folder":
-            yield from _walk(entry.path, PicturePath(f"{path}/", f"{unpacked}/"), identities | {identity}, told)
-        elif kind and os.path.splitext(entry.name)[1].lower() not in PICTURE_SUFFIXES:
+            yield from _walk(entry.path, ImagePath(f"{path}/", f"{unpacked}/"), identities | {identity}, told)
+        elif kind and os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES:
             told[1].shut.append((entry.path, kind))
         elif tars is not None and is_tar_name(entry.name):
-            yield from (PicturePath(f"{path}/{name}", above.unpacked + name) for name in tars.names(entry.path))
+            yield from (ImagePath(f"{path}/{name}", above.unpacked + name) for name in tars.names(entry.path))
         else:
-            yield PicturePath(path, unpacked)
+            yield ImagePath(path, unpacked)
 
 
 def _kind(entry: "os.DirEntry[str]") -> str:
@@ -136,7 +136,7 @@ def _kind(entry: "os.DirEntry[str]") -> str:
         return str(error.strerror)
 
 
-def _walk_tar(tar: Path, progress: Progress, passed: _Passed) -> Iterator[PicturePath]:
+def _walk_tar(tar: Path, progress: Progress, passed: _Passed) -> Iterator[ImagePath]:
     """Its images. One folder around all others, as `tar cf photos.tar photos` makes, is left out of `unpacked`."""
     tars = open_tar(tar, progress)
     for line in tars.warnings():
@@ -146,9 +146,9 @@ def _walk_tar(tar: Path, progress: Progress, passed: _Passed) -> Iterator[Pictur
     tops = {name.split("/", 1)[0] for name in names}
     if len(tops) == 1 and all(name.count("/") >= 2 for name in names):
         progress.warn(f"{tar}: all pictures are below {tops.pop()}/; the folders in that are taken for the landmarks")
-        yield from (PicturePath(name, name.split("/", 1)[1]) for name in names)
+        yield from (ImagePath(name, name.split("/", 1)[1]) for name in names)
     else:
-        yield from (PicturePath(name, name) for name in names)
+        yield from (ImagePath(name, name) for name in names)
 
 
 def _open(paths: list[Path], progress: Progress, passed: _Passed) -> TarSet | None:

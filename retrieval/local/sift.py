@@ -58,11 +58,11 @@ def local_features(data: bytes, limits: Limits = DEFAULT_LIMITS) -> LocalFeature
     Raises UnreadableError with the reason.
     """
     cv2 = require_opencv()
-    picture = decode(data, LONG_SIDE_PX, limits).convert("L")
-    scale = LONG_SIDE_PX / max(picture.size)
+    image = decode(data, LONG_SIDE_PX, limits).convert("L")
+    scale = LONG_SIDE_PX / max(image.size)
     if scale < 1:
-        picture = picture.resize(scaled_size(picture.size, scale))
-    found, descriptors = cv2.SIFT_create(nfeatures=MAX_FEATURES).detectAndCompute(np.asarray(picture), None)
+        image = image.resize(scaled_size(image.size, scale))
+    found, descriptors = cv2.SIFT_create(nfeatures=MAX_FEATURES).detectAndCompute(np.asarray(image), None)
     if descriptors is None:
         return LocalFeatures(np.zeros((0, 2), dtype=np.float32), np.zeros((0, 128), dtype=np.float32))
     points = np.array([point.pt for point in found], dtype=np.float32).reshape(-1, 2)

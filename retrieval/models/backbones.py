@@ -32,7 +32,7 @@ class Backbone:
     heads: name prefixes of the weights that a state dict of the whole network holds besides: of its classifier and of
     layers after the last one.
     mean, std: per channel, of images in [0, 1], that the library's own weights expect.
-    picture_size: side in pixels of the only images that it takes; None = any.
+    image_size: side in pixels of the only images that it takes; None = any.
     licence: what the library says of the terms of its own weights.
     """
 
@@ -42,7 +42,7 @@ class Backbone:
     heads: tuple[str, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    picture_size: int | None = None
+    image_size: int | None = None
     licence: str = TORCHVISION_LICENCE
 
 
@@ -214,13 +214,13 @@ def _torchvision_backbone(
     normalisation = (IMAGENET_MEAN, IMAGENET_STD)
     if name.startswith("vit"):
         tokens = VisionTransformerFeatures(network)
-        return Backbone(tokens, network.hidden_dim, 1, _HEADS, *normalisation, picture_size=network.image_size)
+        return Backbone(tokens, network.hidden_dim, 1, _HEADS, *normalisation, image_size=network.image_size)
     features = ConvolutionalFeatures(network)
     removed = features.end_at(last_layer) if last_layer is not None else []
     # MaxViT keeps no record of its size; its weights are for 224 pixels.
     only_size = options.get("input_size", (224, 224))[0] if name.startswith("maxvit") else None
     n_features = _channels(features, only_size or image_size)
-    return Backbone(features, n_features, 0, (*_HEADS, *removed), *normalisation, picture_size=only_size)
+    return Backbone(features, n_features, 0, (*_HEADS, *removed), *normalisation, image_size=only_size)
 
 
 def _build_network(models: Any, name: str, pretrained: bool, options: dict[str, Any]) -> Any:
@@ -259,7 +259,7 @@ def _timm_backbone(name: str, options: dict[str, Any], pretrained: bool, image_s
         tuple({heads} if isinstance(heads, str) else set(heads)),
         tuple(configuration.get("mean", IMAGENET_MEAN)),
         tuple(configuration.get("std", IMAGENET_STD)),
-        picture_size=own_size if configuration.get("fixed_input_size") else None,
+        image_size=own_size if configuration.get("fixed_input_size") else None,
         licence=configuration.get("license") or "timm names none",
     )
 

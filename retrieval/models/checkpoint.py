@@ -79,9 +79,9 @@ def load_network(folder: Path, card: ModelCard) -> DescriptorModel:
         with utf8_path(path) as place:
             model.load_state_dict(load_file(place), strict=True)
     except RuntimeError as error:
-        if model.picture_size is not None:
+        if model.image_size is not None:
             raise LmrError(
-                f"{path} does not fit {card.config.backbone} for pictures of {model.picture_size} pixels; "
+                f"{path} does not fit {card.config.backbone} for pictures of {model.image_size} pixels; "
                 "leave out `size`, or train at the size you want"
             ) from error
         raise LmrError(

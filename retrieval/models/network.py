@@ -45,7 +45,7 @@ class DescriptorModel(nn.Module):
         self.config = config
         self.backbone = backbone.features
         self.n_prefix_tokens = backbone.n_prefix_tokens
-        self.picture_size = backbone.picture_size
+        self.image_size = backbone.image_size
         self.heads = backbone.heads
         self.mean, self.std = backbone.mean, backbone.std
         self.started_from: Mapping[str, str] = {}
@@ -96,10 +96,10 @@ class DescriptorModel(nn.Module):
 
     def require_size(self, size: int) -> None:
         """LmrError when the network takes only images of another size (transformers with learned positions)."""
-        if self.picture_size not in (None, size):
+        if self.image_size not in (None, size):
             raise LmrError(
-                f"{self.config.backbone} takes pictures of {self.picture_size} pixels here, not of {size}; "
-                f"give `size` {self.picture_size}, or train at the size you want"
+                f"{self.config.backbone} takes pictures of {self.image_size} pixels here, not of {size}; "
+                f"give `size` {self.image_size}, or train at the size you want"
             )
 
     def _pool(self, features: Tensor) -> Tensor:

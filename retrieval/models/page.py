@@ -98,8 +98,8 @@ def _stage(stage: Mapping[str, Any], heading: str) -> list[str]:
     """heading: the marks before the headings."""
     lines = [f"{heading} Data", "", f"Manifests with the digest `{stage.get('data', '')}` (sha256)."]
     if "n_pictures" in stage:
-        pictures, landmarks = counted(stage["n_pictures"], "picture"), counted(stage["n_landmarks"], "landmark")
-        lines.append(f"{pictures}, of {landmarks} and {stage['n_non_landmarks']:,} of none.")
+        images, landmarks = counted(stage["n_pictures"], "picture"), counted(stage["n_landmarks"], "landmark")
+        lines.append(f"{images}, of {landmarks} and {stage['n_non_landmarks']:,} of none.")
     if "teacher" in stage:
         lines.append(f"It learned to imitate the descriptors of the model `{stage['teacher']}` (fingerprint).")
     size = {"size": stage["size"]} if "size" in stage else {}

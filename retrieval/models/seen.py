@@ -15,7 +15,7 @@ _BITS = 48
 
 
 def record_seen(image_id: Iterable[str], landmark_id: Iterable[str]) -> dict[str, Any]:
-    """The record of pictures: n, and 6 bytes of the sha256 of each name and label that is below `below`.
+    """The record of images: n, and 6 bytes of the sha256 of each name and label that is below `below`.
 
     landmark_id: '' = none. With at most 50,000 images all are below.
     """

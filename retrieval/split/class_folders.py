@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from retrieval.data.image_source import read_picture
+from retrieval.data.image_source import read_image
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import private_path, written_for
@@ -100,7 +100,7 @@ def make_class_folders(tree: Tree, how: How, progress: Progress) -> int:
     An image in a tar, where no link can lead, is copied, which is said.
     """
     folder, n_new = tree.folder, 0
-    n_in_tars = sum(not os.path.exists(picture) for picture in tree.links.values())
+    n_in_tars = sum(not os.path.exists(image) for image in tree.links.values())
     if n_in_tars and how != "copy":
         progress.warn(
             f"{folder}: {counted(n_in_tars, 'picture')} {agreeing(n_in_tars, 'is in a tar', 'are in tars')}, "
@@ -117,8 +117,8 @@ def make_class_folders(tree: Tree, how: How, progress: Progress) -> int:
             (folder / path).unlink()  # of a run that was killed
         _write_record(folder, tree.identity, "unfinished")
         progress.begin("linking", len(tree.links))
-        for done, (link, picture) in enumerate(tree.links.items(), start=1):
-            n_new += _link(folder / link, picture, how)
+        for done, (link, image) in enumerate(tree.links.items(), start=1):
+            n_new += _link(folder / link, image, how)
             if done % _LINKS_A_STEP == 0:
                 progress.add(_LINKS_A_STEP)
         progress.add(len(tree.links) % _LINKS_A_STEP)
@@ -132,51 +132,51 @@ def make_class_folders(tree: Tree, how: How, progress: Progress) -> int:
     return n_new
 
 
-def _link(place: Path, picture: str, how: How) -> bool:
+def _link(place: Path, image: str, how: How) -> bool:
     """Makes a link that is missing; returns whether it was."""
-    if not os.path.exists(picture):
+    if not os.path.exists(image):
         how = "copy"
-    if _is_there(place, picture, how):
+    if _is_there(place, image, how):
         return False
     place.parent.mkdir(parents=True, exist_ok=True)
     if how == "symbolic":
-        place.symlink_to(picture)
+        place.symlink_to(image)
         return True
     private = private_path(place)
     if how == "hard":
-        os.link(os.path.realpath(picture), private)
-    elif os.path.exists(picture):
-        shutil.copyfile(picture, private)
+        os.link(os.path.realpath(image), private)
+    elif os.path.exists(image):
+        shutil.copyfile(image, private)
     else:
-        private.write_bytes(_from_tar(picture))
+        private.write_bytes(_from_tar(image))
     os.replace(private, place)
     return True
 
 
-def _is_there(place: Path, picture: str, how: How) -> bool:
+def _is_there(place: Path, image: str, how: How) -> bool:
     if how == "symbolic":
-        return place.is_symlink() and os.readlink(place) == picture
+        return place.is_symlink() and os.readlink(place) == image
     if how == "hard":
-        return place.exists() and os.path.samefile(place, picture)
-    return place.exists() and place.stat().st_size == _n_bytes(picture)
+        return place.exists() and os.path.samefile(place, image)
+    return place.exists() and place.stat().st_size == _n_bytes(image)
 
 
-def _n_bytes(picture: str) -> int:
+def _n_bytes(image: str) -> int:
     """Size of a file, or of an image in a tar; -1 when it is not there."""
-    if os.path.exists(picture):
-        return os.stat(picture).st_size
+    if os.path.exists(image):
+        return os.stat(image).st_size
     try:
-        found = find_member(picture)
+        found = find_member(image)
     except UnreadableError:
         return -1
     return found.member.size if found else -1
 
 
-def _from_tar(picture: str) -> bytes:
+def _from_tar(image: str) -> bytes:
     try:
-        return read_picture(picture)
+        return read_image(image)
     except UnreadableError as error:
-        raise LmrError(f"{picture}: {error}; put a whole picture of that name beside the tar") from error
+        raise LmrError(f"{image}: {error}; put a whole picture of that name beside the tar") from error
 
 
 def _write_record(folder: Path, identity: Mapping[str, str], state: str) -> None:

@@ -12,7 +12,7 @@ from retrieval.progress import Progress
 from retrieval.words import agreeing, counted, shortened
 
 if TYPE_CHECKING:
-    from retrieval.data.image_source import PictureSource
+    from retrieval.data.image_source import ImageSource
     from retrieval.data.manifest import Manifest
 
 _N_SHOWN = 5  # unreadable images named
@@ -35,7 +35,7 @@ def no_groups(n: int) -> Grouping:
 
 def groups_of_images(
     manifest: "Manifest",
-    source: "PictureSource",
+    source: "ImageSource",
     cache: Path | None,
     max_bits: int,
     *,

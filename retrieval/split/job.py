@@ -197,7 +197,7 @@ def _find_groups(given: "Manifest", located: "LocatedImages", job: SplitJob) -> 
 
     given: the manifest as it was read, by whose paths unreadable images are named.
     """
-    from retrieval.data.image_source import PictureSource
+    from retrieval.data.image_source import ImageSource
     from retrieval.parallel import count_workers
     from retrieval.split.groups import groups_of_descriptors, groups_of_images, no_groups
 
@@ -210,7 +210,7 @@ def _find_groups(given: "Manifest", located: "LocatedImages", job: SplitJob) -> 
         return no_groups(len(given))
     return groups_of_images(
         given,
-        PictureSource(located.manifest, located.folder),
+        ImageSource(located.manifest, located.folder),
         job.facts,
         job.near_bits,
         n_workers=max(1, count_workers(job.workers, job.progress)),

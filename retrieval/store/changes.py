@@ -11,7 +11,7 @@ import numpy as np
 from retrieval.arrays import LongArray, UInt8Array, read_only
 from retrieval.errors import UnreadableError
 from retrieval.images.bytes_source import Source
-from retrieval.store.layout import DONE, SHA256_BYTES, UNREADABLE, PictureFacts
+from retrieval.store.layout import DONE, SHA256_BYTES, UNREADABLE, ImageFacts
 
 Check = Literal["size", "content"]
 
@@ -69,10 +69,10 @@ class WatchedSource:
         self._seen[row] = size, mtime_ns, sha256(data).digest()
         return data
 
-    def take(self, rows: LongArray) -> PictureFacts:
+    def take(self, rows: LongArray) -> ImageFacts:
         """State of these rows' files, which is then forgotten."""
         seen = [self._seen.pop(int(row)) for row in rows]
-        return PictureFacts(
+        return ImageFacts(
             np.array([size for size, _, _ in seen], dtype=np.int64),
             np.array([mtime_ns for _, mtime_ns, _ in seen], dtype=np.int64),
             np.array([list(digest) for _, _, digest in seen], dtype=np.uint8).reshape(-1, SHA256_BYTES),
@@ -80,7 +80,7 @@ class WatchedSource:
 
 
 def find_changes(
-    state: UInt8Array, facts: PictureFacts | None, source: KnownSource, check: Check, n_workers: int
+    state: UInt8Array, facts: ImageFacts | None, source: KnownSource, check: Check, n_workers: int
 ) -> Changes:
     """Compares the images with what they were.
 
@@ -105,7 +105,7 @@ _KINDS: tuple[_Kind, ...] = ("replaced", "returned", "gone")
 @dataclass(frozen=True, slots=True)
 class _Comparison:
     state: UInt8Array
-    facts: PictureFacts
+    facts: ImageFacts
     source: KnownSource
     check: Check
 

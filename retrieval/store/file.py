@@ -27,7 +27,7 @@ from retrieval.store.layout import (
     ROW_DIGEST,
     UNREADABLE,
     Columns,
-    PictureFacts,
+    ImageFacts,
     has_facts,
     make_layout,
     places_filled,
@@ -154,9 +154,9 @@ def read_reasons(file: Any) -> ObjArray:
     return texts
 
 
-def read_facts(file: Any) -> PictureFacts | None:
+def read_facts(file: Any) -> ImageFacts | None:
     """State of the images' files; None in a store from before that was written down."""
-    return PictureFacts(*(file[name][:] for name in FACTS)) if has_facts(file) else None
+    return ImageFacts(*(file[name][:] for name in FACTS)) if has_facts(file) else None
 
 
 def _require_utf8(partial: Path, columns: Columns) -> None:

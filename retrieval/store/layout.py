@@ -27,7 +27,7 @@ _ATTRIBUTES = ("fingerprint", "model", "image_spec", "program_version", "manifes
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Columns that are known before rows have descriptors. with_facts: there is room for PictureFacts."""
+    """Columns that are known before rows have descriptors. with_facts: there is room for ImageFacts."""
 
     image_id: Iterable[str]
     landmark: IntArray
@@ -39,7 +39,7 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureFacts:
+class ImageFacts:
     """State of each image's file when it was read, by which an image that was replaced is noticed.
 
     size: (n,) int64 bytes. mtime_ns: (n,) int64, time of change. Both 0 where there was no image, or where that is
@@ -60,9 +60,9 @@ class PictureFacts:
     def __len__(self) -> int:
         return len(self.size)
 
-    def select(self, rows: LongArray | BoolArray) -> "PictureFacts":
+    def select(self, rows: LongArray | BoolArray) -> "ImageFacts":
         """Those of the given rows."""
-        return PictureFacts(self.size[rows], self.mtime_ns[rows], self.sha256[rows])
+        return ImageFacts(self.size[rows], self.mtime_ns[rows], self.sha256[rows])
 
 
 def make_layout(file: Any, columns: Columns, info: StoreInfo) -> None:

@@ -33,7 +33,7 @@ from retrieval.store.info import StoreInfo as StoreInfo
 from retrieval.store.layout import DONE as DONE
 from retrieval.store.layout import TODO as TODO
 from retrieval.store.layout import UNREADABLE as UNREADABLE
-from retrieval.store.layout import Columns, PictureFacts
+from retrieval.store.layout import Columns, ImageFacts
 from retrieval.store.writer import StoreWriter as StoreWriter
 
 _CHECKED_ROWS = 8192  # at a time, in float32
@@ -58,7 +58,7 @@ class Descriptors:
     source: str
     names: Mapping[str, str] = field(default_factory=dict)
     reason: ObjArray | None = None
-    facts: PictureFacts | None = None
+    facts: ImageFacts | None = None
 
     def __post_init__(self) -> None:
         n = len(self.image_id)
@@ -83,7 +83,7 @@ class Descriptors:
 
     @property
     def digest(self) -> str:
-        """sha256 (hex) over what is said of which picture: the model, ids, states and descriptors."""
+        """sha256 (hex) over what is said of which image: the model, ids, states and descriptors."""
         total = hashlib.sha256(self.info.fingerprint.encode())
         total.update(self.state.tobytes())
         total.update("\0".join(self.image_id.tolist()).encode(errors="surrogateescape"))
@@ -183,7 +183,7 @@ def read_store_info(path: str | Path) -> tuple[StoreInfo, UInt8Array]:
         return read_info(file), file["state"][:]
 
 
-def read_store_facts(path: Path) -> tuple[UInt8Array, PictureFacts | None]:
+def read_store_facts(path: Path) -> tuple[UInt8Array, ImageFacts | None]:
     """The (n,) state, and what the images' files were; None in a store from before that was written down."""
     with open_store(path) as (file, _):
         return file["state"][:], read_facts(file)

@@ -26,7 +26,7 @@ from retrieval.store.layout import (
     SHA256_BYTES,
     TODO,
     UNREADABLE,
-    PictureFacts,
+    ImageFacts,
     has_facts,
     places_filled,
 )
@@ -66,7 +66,7 @@ class StoreWriter:
         with contextlib.suppress(OSError):
             self._file.close()
 
-    def write(self, rows: LongArray, vectors: FloatArray, facts: PictureFacts | None = None) -> None:
+    def write(self, rows: LongArray, vectors: FloatArray, facts: ImageFacts | None = None) -> None:
         """Stores descriptors (len(rows), d) of these rows and marks them DONE.
 
         facts: what the files of these images were, None = not known.
@@ -77,7 +77,7 @@ class StoreWriter:
             raise ValueError(f"vectors must be ({len(rows)}, {self._d}), got {packed.shape}")
         self._write(rows, DONE, "vectors", [row.tobytes() for row in packed], facts)
 
-    def write_unreadable(self, row: int, reason: str, fact: PictureFacts | None = None) -> None:
+    def write_unreadable(self, row: int, reason: str, fact: ImageFacts | None = None) -> None:
         """Marks one row UNREADABLE, with the reason. fact: of its file, one row."""
         text = reason.encode(errors="replace")[:REASON_BYTES].decode(errors="ignore").encode()
         self._write(np.array([row]), UNREADABLE, "reason", [text.ljust(REASON_BYTES, b"\0")], fact)
@@ -128,7 +128,7 @@ class StoreWriter:
         with damage_named(self._partial):
             return require_outline(self._partial)
 
-    def _write(self, rows: LongArray, state: int, name: str, contents: list[bytes], facts: PictureFacts | None) -> None:
+    def _write(self, rows: LongArray, state: int, name: str, contents: list[bytes], facts: ImageFacts | None) -> None:
         """Content and facts of these rows, then their digests, then their state."""
         told = _packed(facts, len(rows)) if self._facts else [{} for _ in rows]
         states = np.full(len(rows), state, np.uint8)
@@ -162,7 +162,7 @@ class StoreWriter:
             ) from error
 
 
-def _packed(facts: PictureFacts | None, n: int) -> list[dict[str, bytes]]:
+def _packed(facts: ImageFacts | None, n: int) -> list[dict[str, bytes]]:
     """State of the files of n images, by the names of FACTS; zeros where nothing is known."""
     if facts is None:
         return [{"size": bytes(8), "mtime_ns": bytes(8), "sha256": bytes(SHA256_BYTES)} for _ in range(n)]

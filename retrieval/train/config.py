@@ -21,7 +21,7 @@ MOST_JITTER = 10  # how far a factor of brightness, contrast or saturation goes
 MOST_BALANCE = 10  # beyond it, the weights of frequent landmarks are too small for a number
 MOST_EPOCHS = 1_000_000
 MOST_AT_ONCE = 1_000_000  # images of a step, or of a landmark
-MOST_PICTURES = 100_000_000  # of an epoch
+MOST_IMAGES = 100_000_000  # of an epoch
 COSINE_SOFTMAX = ("arcface", "cosface", "softmax")  # a softmax over the cosines to class directions
 PAIR_LOSSES = ("contrastive", "triplet", "multi-similarity")  # of images against each other: without classes
 _SOFTMAXES = (*COSINE_SOFTMAX, "linear")
@@ -299,7 +299,7 @@ class TrainConfig:
         for word, value, most in (
             ("`epochs`", self.epochs, MOST_EPOCHS),
             ("`batch_size` times `accumulate`", self.batch_size * self.accumulate, MOST_AT_ONCE),
-            ("`epoch_size`", self.epoch_size or 0, MOST_PICTURES),
+            ("`epoch_size`", self.epoch_size or 0, MOST_IMAGES),
         ):
             if value > most:
                 raise LmrError(f"{word} must be {most:,} or less, got {value}")

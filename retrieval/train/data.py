@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray, read_only
-from retrieval.data.image_source import PictureSource, images_folder, index_tars
+from retrieval.data.image_source import ImageSource, images_folder, index_tars
 from retrieval.data.overview import load_manifest
 from retrieval.errors import LmrError
 from retrieval.images.bytes_source import JoinedSource, Source
@@ -178,7 +178,7 @@ def read_training_data(
     codes = np.where(landmark >= 0, np.searchsorted(used, landmark), -1).astype(np.int32)
     labels = tuple(np.array(parts[0].landmarks, dtype=object)[used])
     image_id = tuple(name for part in parts for name in part.image_id)
-    sources = [PictureSource(part, folder) for part, folder in zip(parts, folders, strict=True)]
+    sources = [ImageSource(part, folder) for part, folder in zip(parts, folders, strict=True)]
     return TrainingData(
         JoinedSource(sources, [len(part) for part in parts]),
         codes,

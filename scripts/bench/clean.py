@@ -145,7 +145,7 @@ def whitened(stores: dict[str, Descriptors]) -> tuple[Any, Any, Any]:
 
 
 def leave_one_out(white: Any, given: Any) -> tuple[Any, Any]:
-    """The landmark that lmr's vote gives each picture without itself, and how far it is above the label."""
+    """The landmark that lmr's vote gives each image without itself, and how far it is above the label."""
     rule = VoteRule()
     found = FlatIndex.build(white, device="cpu").search(white, rule.k + 1)
     own = found.rows == np.arange(len(white))[:, None]

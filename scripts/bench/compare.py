@@ -24,7 +24,7 @@ BEST = "arcface-best"
 SAME = [
     "knn-imagenet",
     "kapoor:epochs=12",
-    "kapoor:epochs=12,backbone-rate=1e-4,head-rate=1e-3",  # its own rates are slow on so few pictures
+    "kapoor:epochs=12,backbone-rate=1e-4,head-rate=1e-3",  # its own rates are slow on so few images
     "widholm-vgg16-delf:stage.1.epochs=12,stage.2.epochs=12",
     "slides:epochs=6",
     "data603-mobilenet:epochs=6",

@@ -22,30 +22,30 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from retrieval.arrays import UInt8Array
 from retrieval.images.preprocess import ImageSpec, prepare
-from retrieval.images.signatures import PICTURE_SUFFIXES
+from retrieval.images.signatures import IMAGE_SUFFIXES
 
 
 def main() -> None:
-    """Reads the pictures, measures, prints."""
+    """Reads the images, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("../shared/photos/originals"))
     parser.add_argument("--size", type=int, default=224, help="side of the result in pixels (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="passes over the pictures (default %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for the second measurement")
     given = parser.parse_args()
-    paths = sorted(path for path in given.folder.glob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    paths = sorted(path for path in given.folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         sys.exit(f"{given.folder} holds no pictures; give a folder of photographs")
-    pictures = [path.read_bytes() for path in paths]
+    images = [path.read_bytes() for path in paths]
     spec = ImageSpec(size=given.size)
     ways: dict[str, Callable[[bytes], UInt8Array]] = {
         "lmr": lambda data: prepare(data, spec),
         "full_pillow": lambda data: prepare_in_full(data, given.size),
         **other_decoders(given.size),
     }
-    summary: dict[str, object] = {"pictures": len(pictures), "size": given.size, "load_average": os.getloadavg()[0]}
+    summary: dict[str, object] = {"pictures": len(images), "size": given.size, "load_average": os.getloadavg()[0]}
     for n_threads in (1, given.threads):
-        rates = {name: best_rate(way, pictures, n_threads, given.rounds) for name, way in ways.items()}
+        rates = {name: best_rate(way, images, n_threads, given.rounds) for name, way in ways.items()}
         ratios = {name: round(rates["lmr"]["per_cpu_s"] / rate["per_cpu_s"], 2) for name, rate in rates.items()}
         summary[f"threads_{n_threads}"] = {**rates, "ratio_per_cpu_s": ratios}
     print(json.dumps(summary, indent=2))
@@ -53,8 +53,8 @@ def main() -> None:
 
 def prepare_in_full(data: bytes, size: int) -> UInt8Array:
     """The obvious way: decode all pixels, then resize."""
-    with Image.open(io.BytesIO(data)) as picture:
-        upright = ImageOps.exif_transpose(picture).convert("RGB")
+    with Image.open(io.BytesIO(data)) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGB")
     return np.array(upright.resize((size, size), Image.Resampling.BILINEAR))
 
 
@@ -80,18 +80,16 @@ def other_decoders(size: int) -> dict[str, Callable[[bytes], UInt8Array]]:
     return ways
 
 
-def best_rate(
-    way: Callable[[bytes], UInt8Array], pictures: list[bytes], n_threads: int, rounds: int
-) -> dict[str, float]:
-    """Pictures per second of the fastest pass, by the clock and by processor time."""
+def best_rate(way: Callable[[bytes], UInt8Array], images: list[bytes], n_threads: int, rounds: int) -> dict[str, float]:
+    """Images per second of the fastest pass, by the clock and by processor time."""
     with ThreadPoolExecutor(n_threads) as pool:
         walls, cpus = [], []
         for _ in range(rounds):
             wall, cpu = time.perf_counter(), time.process_time()
-            list(pool.map(way, pictures))
+            list(pool.map(way, images))
             walls.append(time.perf_counter() - wall)
             cpus.append(time.process_time() - cpu)
-    return {"per_s": round(len(pictures) / min(walls), 1), "per_cpu_s": round(len(pictures) / min(cpus), 1)}
+    return {"per_s": round(len(images) / min(walls), 1), "per_cpu_s": round(len(images) / min(cpus), 1)}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Downloads 5,000 pictures from a server on loopback with `lmr download` and with img2dataset, and compares them.
+"""Downloads 5,000 images from a server on loopback with `lmr download` and with img2dataset, and compares them.
 
-The server runs in a process of its own, waits 50 ms before each answer and sends pictures that this script draws. Both
+The server runs in a process of its own, waits 50 ms before each answer and sends images that this script draws. Both
 programs resize to the same size, mode and quality in the same number of processes; img2dataset gets the number of
-threads with which it is fastest. It is installed into an environment of its own. Prints one JSON document with pictures
+threads with which it is fastest. It is installed into an environment of its own. Prints one JSON document with images
 a second, processor seconds, the peak of the proportional memory of all processes of each, and the ratios.
 
 With --bad a tenth of the rows are dead links, refused connections, slow-loris servers and truncated bodies.
@@ -71,8 +71,8 @@ def main() -> None:
 def compare(given: argparse.Namespace, folder: Path, base: str, img2dataset: Path) -> dict[str, Any]:
     """Medians of both and their ratios."""
     few, all_rows = folder / "few.csv", folder / "all.csv"
-    write_rows(few, base, min(1000, given.pictures), bad=False)
-    write_rows(all_rows, base, given.pictures, bad=given.bad)
+    write_rows(few, base, min(1000, given.images), bad=False)
+    write_rows(all_rows, base, given.images, bad=given.bad)
     lmr = Path(sys.executable).with_name("lmr")
 
     def ours(path: Path) -> list[str]:
@@ -106,7 +106,7 @@ def compare(given: argparse.Namespace, folder: Path, base: str, img2dataset: Pat
             "encode_quality": QUALITY,
             "timeout": TIMEOUT_S,
             "retries": 0,
-            "number_sample_per_shard": max(1, given.pictures // (2 * N_PROCESSES)),
+            "number_sample_per_shard": max(1, given.images // (2 * N_PROCESSES)),
         }
         return [str(img2dataset), *(f"--{name}={value}" for name, value in options.items())]
 
@@ -119,7 +119,7 @@ def compare(given: argparse.Namespace, folder: Path, base: str, img2dataset: Pat
         runs["img2dataset"].append(measure(theirs(all_rows, n_threads), folder))
     found = {name: {key: median(run[key] for run in of) for key in of[0]} for name, of in runs.items()}
     return {
-        "pictures": given.pictures,
+        "pictures": given.images,
         "latency_ms": given.latency_ms,
         "bad_rows": given.bad,
         "img2dataset_threads": n_threads,
@@ -193,11 +193,11 @@ def write_rows(path: Path, base: str, n: int, *, bad: bool) -> None:
 
 def serve(latency_s: float, port: Any) -> None:
     """Serves until it is killed; tells its port."""
-    pictures = [draw(seed) for seed in range(N_DRAWN)]
+    images = [draw(seed) for seed in range(N_DRAWN)]
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Answering(loop, pictures, latency_s), "127.0.0.1", 0, backlog=1024)
+        server = await loop.create_server(lambda: Answering(loop, images, latency_s), "127.0.0.1", 0, backlog=1024)
         port.put(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
@@ -207,8 +207,8 @@ def serve(latency_s: float, port: Any) -> None:
 class Answering(asyncio.Protocol):
     """One connection: a request, a wait, an answer; and again, as long as the client stays."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, pictures: list[bytes], latency_s: float) -> None:
-        self._loop, self._pictures, self._latency_s = loop, pictures, latency_s
+    def __init__(self, loop: asyncio.AbstractEventLoop, images: list[bytes], latency_s: float) -> None:
+        self._loop, self._images, self._latency_s = loop, images, latency_s
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -229,7 +229,7 @@ class Answering(asyncio.Protocol):
         if kind == b"missing":
             self._transport.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno")
         else:
-            body = self._pictures[row % len(self._pictures)]
+            body = self._images[row % len(self._images)]
             self._transport.write(
                 b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(body)
             )

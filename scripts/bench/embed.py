@@ -1,6 +1,6 @@
-"""Pictures a second of `lmr embed`'s path against a plain torchvision loop, in one run, on the same pictures.
+"""Images a second of `lmr embed`'s path against a plain torchvision loop, in one run, on the same images.
 
-The plain loop is what a first script does: a torchvision Dataset that opens pictures with Pillow, a DataLoader with two
+The plain loop is what a first script does: a torchvision Dataset that opens images with Pillow, a DataLoader with two
 workers, the eager network in float32. Both use the same random ResNet-50 weights. Prints JSON; also the share reached
 of 1 / (1 / r_model + 1 / (cores * r_decode)), where decoding and computing share the cores and nothing is lost.
 
@@ -24,7 +24,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from retrieval.data.image_source import list_pictures
+from retrieval.data.image_source import list_images
 from retrieval.embed.torch_embedder import TorchEmbedder
 from retrieval.images.preprocess import ImageSpec, prepare
 from retrieval.models.config import ModelConfig
@@ -32,13 +32,13 @@ from retrieval.models.network import build_model
 
 
 class Folder:
-    """Pictures of a folder, over and over, as a source of bytes."""
+    """Images of a folder, over and over, as a source of bytes."""
 
     def __init__(self, folder: Path) -> None:
-        self.paths = [Path(picture.where) for picture in list_pictures([str(folder)])]
+        self.paths = [Path(image.where) for image in list_images([str(folder)])]
 
     def read(self, i: int) -> bytes:
-        """Encoded picture i."""
+        """Encoded image i."""
         return self.paths[i % len(self.paths)].read_bytes()
 
 
@@ -54,12 +54,12 @@ class PlainDataset(Dataset[torch.Tensor]):
         return len(self.paths)
 
     def __getitem__(self, i: int) -> torch.Tensor:
-        with Image.open(self.paths[i]) as picture:
-            return self.transform(picture.convert("RGB"))
+        with Image.open(self.paths[i]) as image:
+            return self.transform(image.convert("RGB"))
 
 
 def rate(run: Callable[[], int], seconds: float) -> float:
-    """Pictures a second of repeated runs, after one that is not counted."""
+    """Images a second of repeated runs, after one that is not counted."""
     run()
     n, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
@@ -100,7 +100,7 @@ def main() -> None:
     def theirs() -> int:
         loader = DataLoader(PlainDataset(folder.paths * 2, args.size), batch_size=32, num_workers=2)
         with torch.inference_mode():
-            return sum(len(plain(pictures)) for pictures in loader)
+            return sum(len(plain(images)) for images in loader)
 
     measured: dict[str, list[float]] = {"decode_per_core": [], "model": [], "lmr": [], "plain_loop": []}
     for _ in range(3):

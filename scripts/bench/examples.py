@@ -13,7 +13,7 @@ from PIL import Image, features
 
 from cli.main import main as lmr
 from index.folder.folder import open_folder
-from retrieval.data.image_source import PictureSource
+from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import read_manifest
 from retrieval.errors import UnreadableError
 from retrieval.images.decode import decode
@@ -21,7 +21,7 @@ from retrieval.models.card import read_any_card, require_weights
 from retrieval.store.blocks import open_blocks
 from retrieval.store.store import read_store
 
-N_PICTURES = 24
+N_IMAGES = 24
 HERE = "--workers 1 --threads 1 --device cpu"
 ASK = f"query images/val0.jpg {HERE}"
 
@@ -53,7 +53,7 @@ def make_kinds() -> list[Kind]:
     texts = [path for path in index if path.suffix == ".json"]
     model = [Path("model/model.json"), next(Path("model").glob("weights-*.safetensors"))]
     records = [Path("cleaned/clean.json"), Path("split/split.json"), Path(".submission.csv.made-of.json")]
-    pictures, manifests = list(make_pictures()), list(make_manifests())
+    images, manifests = list(make_images()), list(make_manifests())
     of_store = ("info PATH --verify", "build-index PATH --output built --device cpu")
     of_index = ("info landmarks --verify", ASK, f"{ASK} --save sheet.html", f"evaluate val.csv {HERE}")
     of_model = ("info MODEL", f"embed train.csv --model MODEL --output new.h5 {HERE}")
@@ -74,7 +74,7 @@ def make_kinds() -> list[Kind]:
              change=forge_json),
         Kind("record", records, read_nothing, of_record),
         Kind("forged record", records, read_nothing, of_record, change=forge_json),
-        Kind("picture", pictures, lambda path: decode(path.read_bytes(), 64), (f"query PATH {HERE}",
+        Kind("picture", images, lambda path: decode(path.read_bytes(), 64), (f"query PATH {HERE}",
              f"query PATH --save sheet.html {HERE}", "stats pictures --json --workers 1")),
         Kind("manifest", manifests, read_rows, of_table),
     ]  # fmt: skip
@@ -88,7 +88,7 @@ def read_any_store(path: Path) -> None:
 
 
 def open_index(path: Path) -> None:
-    """Opens the index, reads its small pictures."""
+    """Opens the index, reads its small images."""
     opened = open_folder("landmarks", device="cpu")
     for row in range(len(opened.rows) if opened.thumbnails else 0):
         opened.thumbnails.read(row)  # type: ignore[union-attr]
@@ -99,11 +99,11 @@ def read_nothing(path: Path) -> None:
 
 
 def read_rows(path: Path) -> None:
-    """A manifest and the pictures that are in it."""
+    """A manifest and the images that are in it."""
     manifest = read_manifest(path)
     for row in range(0 if manifest.content is None else len(manifest)):
         with contextlib.suppress(UnreadableError):
-            PictureSource(manifest, None).read(row)
+            ImageSource(manifest, None).read(row)
 
 
 def read_model(path: Path) -> None:
@@ -114,10 +114,10 @@ def read_model(path: Path) -> None:
 
 
 def make_set() -> None:
-    """Small coloured pictures of three landmarks, embedded, indexed and calibrated by lmr."""
+    """Small coloured images of three landmarks, embedded, indexed and calibrated by lmr."""
     rng = np.random.default_rng(0)
     Path("images").mkdir()
-    for part, n in (("train", N_PICTURES), ("val", N_PICTURES)):
+    for part, n in (("train", N_IMAGES), ("val", N_IMAGES)):
         lines = ["id,landmark_id"]
         for i in range(n):
             label = i % 4
@@ -149,8 +149,8 @@ def make_old_store(store: Path, path: Path) -> None:
     path.write_bytes(bytes(room) + path.read_bytes()[room:])
 
 
-def make_pictures() -> Iterator[Path]:
-    """The same picture in every format that Pillow writes here."""
+def make_images() -> Iterator[Path]:
+    """The same image in every format that Pillow writes here."""
     Path("pictures").mkdir()
     whole = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
     formats = ["JPEG", "PNG", "GIF", "TIFF", "BMP", "PPM", "TGA", "PCX", "ICO"]

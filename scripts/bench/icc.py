@@ -25,7 +25,7 @@ from made_profiles import ADOBE_RGB, DISPLAY_P3, PROPHOTO, SRGB, Matrix, rgb_pro
 from retrieval.embed.torch_embedder import TorchEmbedder
 from retrieval.images.decode import decode
 from retrieval.images.preprocess import ImageSpec, prepare
-from retrieval.images.signatures import PICTURE_SUFFIXES
+from retrieval.images.signatures import IMAGE_SUFFIXES
 from retrieval.models.config import ModelConfig
 from retrieval.models.network import build_model
 
@@ -45,18 +45,18 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=20, help="how many (default %(default)s)")
     parser.add_argument("--size", type=int, default=224, help="side of the input in pixels (default %(default)s)")
     given = parser.parse_args()
-    paths = sorted(path for path in given.folder.glob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    paths = sorted(path for path in given.folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         sys.exit(f"{given.folder} holds no pictures; give a folder of photographs")
-    photographs = [decode(path.read_bytes(), 2 * given.size) for path in paths[: given.pictures]]
+    photographs = [decode(path.read_bytes(), 2 * given.size) for path in paths[: given.images]]
     config = ModelConfig(given.backbone, n_dimensions=0)
     model = build_model(config, pretrained=given.weights is None, weights_path=given.weights, image_size=given.size)
     new = ImageSpec(size=given.size, mean=model.mean, std=model.std)
     old = replace(new, colors="as-stored")
     embedder = TorchEmbedder(model, new, torch.device("cpu"))
 
-    def describe(pictures: list[bytes], spec: ImageSpec) -> Any:
-        return embedder.embed_batch(np.stack([prepare(data, spec) for data in pictures]))
+    def describe(images: list[bytes], spec: ImageSpec) -> Any:
+        return embedder.embed_batch(np.stack([prepare(data, spec) for data in images]))
 
     truth = describe([encoded(photograph) for photograph in photographs], new)
     summary: dict[str, object] = {"pictures": len(photographs), "backbone": given.backbone}
@@ -77,10 +77,10 @@ def in_space(photograph: Image.Image, primaries: Matrix, gamma: float | None) ->
     return encoded(Image.fromarray(curved), icc_profile=rgb_profile(primaries, gamma))
 
 
-def encoded(picture: Image.Image, **options: Any) -> bytes:
+def encoded(image: Image.Image, **options: Any) -> bytes:
     """As a PNG."""
     file = io.BytesIO()
-    picture.save(file, "PNG", **options)
+    image.save(file, "PNG", **options)
     return file.getvalue()
 
 

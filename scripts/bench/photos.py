@@ -5,7 +5,7 @@ goes through the same steps (without training) in the same run, as the reference
 
     python scripts/bench/photos.py --data ../shared/photos --weights ../shared/weights --work /tmp/photos
 
-lite0-whole is lite0 with all of it trained, on smaller pictures. With --network ensemble the three trained networks
+lite0-whole is lite0 with all of it trained, on smaller images. With --network ensemble the three trained networks
 that are in --work answer together.
 """
 

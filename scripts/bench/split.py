@@ -6,8 +6,8 @@ Made-up rows whose landmarks are as unequal in size as in Google Landmarks; a te
 groups of two to six, and one row in two thousand is grouped with any other row. `command` is `lmr split` on the file,
 in a process of its own. `large` compares the arithmetic with GroupShuffleSplit, `small` also with StratifiedGroupKFold
 (a table of groups by landmarks, too large for all rows) and with train_test_split, which knows no groups. Quality of
-each: groups that straddle, the share that val and test have of the rows, landmarks in val or test without a picture in
-train, and how far a landmark of 20 pictures or more is from its tenth on average, in pictures.
+each: groups that straddle, the share that val and test have of the rows, landmarks in val or test without a image in
+train, and how far a landmark of 20 images or more is from its tenth on average, in images.
 """
 
 import argparse
@@ -127,7 +127,7 @@ def stratified_rows(landmark: Any, _: Any) -> Any:
 
     def run() -> Any:
         part = np.full(len(landmark), TRAIN)
-        rows = np.flatnonzero(np.bincount(landmark)[landmark] >= 20)  # it refuses landmarks of one picture
+        rows = np.flatnonzero(np.bincount(landmark)[landmark] >= 20)  # it refuses landmarks of one image
         rest, held = train_test_split(rows, test_size=SHARE, stratify=landmark[rows], random_state=0)
         part[held] = TEST
         part[train_test_split(rest, test_size=SHARE / (1 - SHARE), stratify=landmark[rest], random_state=0)[1]] = VAL

@@ -1,9 +1,9 @@
-"""`lmr stats` on 1.2 million rows without pictures, and the same counts with pandas; and measuring pictures.
+"""`lmr stats` on 1.2 million rows without images, and the same counts with pandas; and measuring images.
 
 Rows are as long as those of Google Landmarks, landmarks have a long tail. Both run in a process of their own, one
-after the other. With --photos, a folder of pictures, `lmr stats --images` is also timed against the same facts by
+after the other. With --photos, a folder of images, `lmr stats --images` is also timed against the same facts by
 Pillow, ImageHash and numpy, one process each (pip install ImageHash). Prints one JSON document: wall and processor
-seconds, peak memory of the process (MB, the interpreter and all imports included), pictures a second, ratios.
+seconds, peak memory of the process (MB, the interpreter and all imports included), images a second, ratios.
 """
 
 import argparse
@@ -72,7 +72,7 @@ print(json.dumps({{**figures, "peak_mb": used.ru_maxrss / 1024, "found": json.lo
 
 
 def main() -> None:
-    """Writes the table to a temporary folder, counts both ways, measures pictures both ways, prints the figures."""
+    """Writes the table to a temporary folder, counts both ways, measures images both ways, prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=N_ROWS, help="rows of the table (default %(default)s)")
     parser.add_argument("--photos", type=Path, default=None, help="folder of pictures to measure")
@@ -93,12 +93,12 @@ def main() -> None:
             "within_limit": ours["wall_s"] < LIMIT_S,
         }
         if given.photos is not None:
-            summary["pictures"] = compare_pictures(given.photos, Path(folder))
+            summary["pictures"] = compare_images(given.photos, Path(folder))
     print(json.dumps(summary, indent=2))
 
 
-def compare_pictures(photos: Path, folder: Path) -> dict[str, object]:
-    """Pictures a second of both, and their ratio in processor time."""
+def compare_images(photos: Path, folder: Path) -> dict[str, object]:
+    """Images a second of both, and their ratio in processor time."""
     if find_spec("imagehash") is None:
         raise SystemExit("--photos compares with ImageHash; pip install ImageHash")
     path = folder / "pictures.csv"

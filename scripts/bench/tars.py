@@ -1,12 +1,12 @@
-"""Pictures in tars: random reads against plain files and against Python's tarfile, and the making of the index.
+"""Images in tars: random reads against plain files and against Python's tarfile, and the making of the index.
 
     python scripts/bench/tars.py
     python scripts/bench/tars.py --members 4132914 --tars 500
 
-The tars hold random bytes, of the sizes of pictures for the reads and small ones for the index. Each of the three reads
-the same pictures in the same random order, in a process of its own; so do both ways to go through all headers (scan)
+The tars hold random bytes, of the sizes of images for the reads and small ones for the index. Each of the three reads
+the same images in the same random order, in a process of its own; so do both ways to go through all headers (scan)
 and to index. Prints one JSON
-document: pictures a second, seconds, peak memory of the process (MB, the interpreter and all imports included), ratios.
+document: images a second, seconds, peak memory of the process (MB, the interpreter and all imports included), ratios.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-READ_BYTES = 60_000  # about a picture of Google Landmarks at 500 px
+READ_BYTES = 60_000  # about a image of Google Landmarks at 500 px
 INDEX_BYTES = 700  # only the headers are read
 
 BEGIN = """
@@ -38,9 +38,9 @@ SOURCE = """
 import numpy as np
 from pathlib import Path
 from retrieval.data.manifest import Manifest
-from retrieval.data.image_source import PictureSource
+from retrieval.data.image_source import ImageSource
 manifest = Manifest("none", np.array(ids, dtype=object), np.full(len(ids), -1, np.int32), ())
-source = PictureSource(manifest, Path(folder) / "{images}")
+source = ImageSource(manifest, Path(folder) / "{images}")
 source.read(0)
 began, cpu_began = time.perf_counter(), time.process_time()
 count = sum(len(source.read(i)) > 0 for i in range(len(ids)))
@@ -128,9 +128,9 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)
-        make_tars(folder / "read", given.pictures, given.tars, READ_BYTES, plain=True)
+        make_tars(folder / "read", given.images, given.tars, READ_BYTES, plain=True)
         rounds = [
-            {key: run(code, folder / "read", given.pictures) for key, code in READERS.items()}
+            {key: run(code, folder / "read", given.images) for key, code in READERS.items()}
             for _ in range(given.rounds)
         ]
         make_tars(folder / "index", given.members, given.tars, INDEX_BYTES, plain=False)
@@ -155,7 +155,7 @@ def main() -> None:
 
 
 def median(runs: list[dict[str, float]]) -> dict[str, float]:
-    """Of each figure by itself, and the pictures a second of wall and processor time."""
+    """Of each figure by itself, and the images a second of wall and processor time."""
     middle = {name: sorted(run[name] for run in runs)[len(runs) // 2] for name in runs[0]}
     return middle | {f"pictures_per_{kind}": round(middle["n"] / middle[kind]) for kind in ("wall_s", "cpu_s")}
 

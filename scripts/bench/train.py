@@ -1,9 +1,9 @@
-"""Training steps a second, ours against a plain PyTorch loop, on the same random pictures.
+"""Training steps a second, ours against a plain PyTorch loop, on the same random images.
 
 The plain loop is what a first script does: the eager network in float32 with its tensors as torch makes them, and
 pytorch-metric-learning's ArcFaceLoss. Ours: channels last, bfloat16 where the processor has it, freed memory kept, one
 fused kernel for AdamW.
-Each runs in a process of its own, in turns. Pictures are made beforehand: only the steps are timed. Prints JSON.
+Each runs in a process of its own, in turns. Images are made beforehand: only the steps are timed. Prints JSON.
 
     python scripts/bench/train.py [--backbone resnet50] [--size 224] [--steps 6]
 """
@@ -68,15 +68,15 @@ def main() -> None:
 
 
 def measure(name: str, backbone: str, size: int, n_steps: int) -> dict[str, float]:
-    """Pictures a second over n_steps after two that are not counted, and the most memory held, MB."""
+    """Images a second over n_steps after two that are not counted, and the most memory held, MB."""
     torch.manual_seed(0)
     model = build_model(ModelConfig(backbone=backbone), image_size=size).train()
-    pictures = torch.randn(BATCH, 3, size, size)
+    images = torch.randn(BATCH, 3, size, size)
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
     if name == "lmr":
         keep_freed_memory()
         place(model, CPU)
-        pictures = pictures.contiguous(memory_format=memory_format(CPU))
+        images = images.contiguous(memory_format=memory_format(CPU))
         loss: nn.Module = LandmarkLoss(LossConfig(), model.d, np.full(N_CLASSES, 10))
         if fast_dtype(CPU) != torch.float32:
             autocast = partial(torch.autocast, "cpu", fast_dtype(CPU))
@@ -89,7 +89,7 @@ def measure(name: str, backbone: str, size: int, n_steps: int) -> dict[str, floa
         if step == 2:
             began = time.perf_counter()
         with autocast():
-            descriptors = model(pictures)
+            descriptors = model(images)
         optimizer.zero_grad()
         loss(descriptors, labels).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)

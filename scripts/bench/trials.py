@@ -167,7 +167,7 @@ def watch_files(on_operation: Callable[[int], object]) -> None:
 
 
 def make_set(folder: Path, port: int) -> Path:
-    """Pictures, manifests and what is made of them before the trials, by `PREPARED`."""
+    """Images, manifests and what is made of them before the trials, by `PREPARED`."""
     (folder / "images").mkdir(parents=True)
     for first, part in enumerate(("train", "val", "test")):
         rows = []
@@ -213,9 +213,9 @@ def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]])
 
 
 def serve(folder: Path) -> tuple[int, int]:
-    """Serves the pictures of a set on loopback, in a child; its id and the port."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pictures)
-    Pictures.folder = folder / "images"
+    """Serves the images of a set on loopback, in a child; its id and the port."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Images)
+    Images.folder = folder / "images"
     pid = os.fork()
     if not pid:
         server.serve_forever()
@@ -225,8 +225,8 @@ def serve(folder: Path) -> tuple[int, int]:
     return pid, port
 
 
-class Pictures(http.server.BaseHTTPRequestHandler):
-    """Answers with the picture of that name."""
+class Images(http.server.BaseHTTPRequestHandler):
+    """Answers with the image of that name."""
 
     folder: Path
 
@@ -313,7 +313,7 @@ def submission(path: Path) -> dict[str, Any]:
 
 
 def ledger(folder: Path) -> dict[str, Any]:
-    """The rows of a download's ledger without times and numbers of tries, and the pictures.
+    """The rows of a download's ledger without times and numbers of tries, and the images.
 
     One without a version is only begun: SQLite makes the file before its tables, in one step that a kill may precede.
     """

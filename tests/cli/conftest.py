@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_set import make_pictures, make_set
+from tiny_set import make_images, make_set
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +16,7 @@ def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def finished_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures, model, stores, index and calibration; not to be changed."""
+    """Images, model, stores, index and calibration; not to be changed."""
     import torch
 
     torch.set_num_threads(1)
@@ -40,17 +40,17 @@ def tiny_set(finished_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture(scope="session")
-def bare_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures and manifests alone; not to be changed."""
+def bare_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images and manifests alone; not to be changed."""
     folder = tmp_path_factory.mktemp("pictures")
-    make_pictures(folder)
+    make_images(folder)
     return folder
 
 
 @pytest.fixture
-def pictures(bare_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the pictures and manifests that is the working folder."""
+def images(bare_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the images and manifests that is the working folder."""
     folder = tmp_path / "set"
-    shutil.copytree(bare_pictures, folder)
+    shutil.copytree(bare_images, folder)
     monkeypatch.chdir(folder)
     return folder

@@ -1,4 +1,4 @@
-"""A web server on loopback, in a thread, that serves pictures and misbehaves in every way asked for."""
+"""A web server on loopback, in a thread, that serves images and misbehaves in every way asked for."""
 
 import gzip
 import io
@@ -39,7 +39,7 @@ def bomb() -> bytes:
 
 @cache
 def vast() -> bytes:
-    """A picture of 4,000 x 4,000 pixels in few bytes."""
+    """A image of 4,000 x 4,000 pixels in few bytes."""
     file = io.BytesIO()
     Image.new("1", (4000, 4000)).save(file, "PNG")
     return file.getvalue()
@@ -144,11 +144,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(body[start:], 206, Content_Range=f"bytes {start}-{len(body) - 1}/{len(body)}")
 
     def photo(self, seed: str) -> None:
-        """A picture."""
+        """A image."""
         self.answer(photo(int(seed)), Content_Type="image/jpeg")
 
     def tagged(self, detail: str) -> None:
-        """`value/seed`: a picture with this X-Robots-Tag."""
+        """`value/seed`: a image with this X-Robots-Tag."""
         value, seed = detail.split("/")
         self.answer(photo(int(seed)), X_Robots_Tag=unquote(value))
 
@@ -161,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(b"" if code in ("204", "304") else b"no", int(code))
 
     def flaky(self, detail: str) -> None:
-        """`code/n/seed`: the code n times, then the picture."""
+        """`code/n/seed`: the code n times, then the image."""
         code, n, seed = detail.split("/")
         if self.server.world.n_asked[f"flaky/{detail}"] <= int(n):
             self.answer(b"later", int(code))
@@ -169,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.photo(seed)
 
     def wait(self, detail: str) -> None:
-        """`seconds/seed`: 429 with Retry-After once, then the picture."""
+        """`seconds/seed`: 429 with Retry-After once, then the image."""
         seconds, seed = detail.split("/")
         if self.server.world.n_asked[f"wait/{detail}"] <= 1:
             self.answer(b"later", 429, Retry_After=seconds)
@@ -181,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(b"later", 429, Retry_After=detail.partition("/")[0])
 
     def endless(self, _: str) -> None:
-        """Bytes that look like a picture's, as long as anybody takes them."""
+        """Bytes that look like a image's, as long as anybody takes them."""
         self.send_response(200)
         self.send_header("Content-Type", "image/jpeg")
         self.send_header("Connection", "close")
@@ -204,7 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(0.05)
 
     def silence(self, _: str) -> None:
-        """Half a picture, then nothing."""
+        """Half a image, then nothing."""
         body = photo(0)
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -223,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def half(self, _: str) -> None:
-        """Half a picture as if it were all."""
+        """Half a image as if it were all."""
         body = photo(0)
         self.answer(body[: len(body) // 2], Content_Type="image/jpeg")
 
@@ -241,11 +241,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def page(self, _: str) -> None:
-        """An error page that says it is a picture."""
+        """An error page that says it is a image."""
         self.answer(PAGE, Content_Type="image/jpeg")
 
     def mislabelled(self, seed: str) -> None:
-        """A picture that says it is a page."""
+        """A image that says it is a page."""
         self.answer(photo(int(seed)), Content_Type="text/html")
 
     def text(self, _: str) -> None:
@@ -257,7 +257,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(b"")
 
     def packed(self, seed: str) -> None:
-        """A picture in gzip, which nobody asked for."""
+        """A image in gzip, which nobody asked for."""
         self.answer(gzip.compress(photo(int(seed))), Content_Encoding="gzip")
 
     def bomb(self, _: str) -> None:
@@ -265,7 +265,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(bomb(), Content_Encoding="gzip")
 
     def padded(self, _: str) -> None:
-        """A packed picture, and after its end bytes as long as anybody takes them."""
+        """A packed image, and after its end bytes as long as anybody takes them."""
         self.send_response(200)
         self.send_header("Content-Encoding", "gzip")
         self.send_header("Connection", "close")

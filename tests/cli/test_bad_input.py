@@ -383,7 +383,7 @@ def test_a_model_card_that_was_changed_by_hand_is_named(tiny_set):
         assert refused(*arguments).startswith("model/model.json was changed by hand: its fingerprint is ")
 
 
-def test_pictures_that_cannot_be_read_are_no_model_and_no_calibration(tiny_set):
+def test_images_that_cannot_be_read_are_no_model_and_no_calibration(tiny_set):
     write_csv(Path("gone.csv"), "id,landmark_id", ["gone-1,arch", "gone-2,dome"])
     tried = "not found: tried images/gone-1.jpg and 23 other places"
     result = run("train", "gone.csv", "--output", "m", *NETWORK, *HERE_TRAIN)
@@ -467,7 +467,7 @@ def test_a_full_disk_keeps_the_calibration_that_is_there(tiny_set, small_disk):
     ],
     ids=["query", "evaluate"],
 )
-def test_a_full_disk_leaves_no_part_of_a_picture_or_report(tiny_set, small_disk, arguments, name):
+def test_a_full_disk_leaves_no_part_of_a_image_or_report(tiny_set, small_disk, arguments, name):
     disk = small_disk(4)
     assert refused(*(a.format(disk=disk) for a in arguments)) == (
         f"{disk}/{name} cannot be written: {FULL}; choose another place or make room"
@@ -475,7 +475,7 @@ def test_a_full_disk_leaves_no_part_of_a_picture_or_report(tiny_set, small_disk,
     assert list(disk.iterdir()) == []
 
 
-def test_a_full_disk_leaves_no_part_of_a_model(pictures, small_disk):
+def test_a_full_disk_leaves_no_part_of_a_model(images, small_disk):
     disk = small_disk(1000)
     message = (
         rf"{disk}/m/weights-[0-9a-f]{{12}}\.safetensors cannot be written: {FULL}; choose another place or make room"
@@ -510,7 +510,7 @@ def test_a_disk_that_cannot_be_written_is_named_and_can_be_asked(tiny_set, small
     assert listing(disk) == before
 
 
-def test_a_folder_that_cannot_be_written_takes_no_download(pictures, small_disk):
+def test_a_folder_that_cannot_be_written_takes_no_download(images, small_disk):
     disk = small_disk(4096)
     (disk / "images").mkdir()
     write_csv(Path("urls.csv"), "id,url", ["a,http://127.0.0.1:9/a.jpg"])
@@ -520,13 +520,13 @@ def test_a_folder_that_cannot_be_written_takes_no_download(pictures, small_disk)
     assert refused("download", "urls.csv", disk / "images") == message
 
 
-def test_a_limit_on_the_size_of_files_ends_embed_with_one_line(pictures):
+def test_a_limit_on_the_size_of_files_ends_embed_with_one_line(images):
     done("embed", *NETWORK, *HERE)
     Path("train.h5").unlink()
-    code, text = run_apart(pictures, ["embed", *HERE], file_bytes=20_000)
+    code, text = run_apart(images, ["embed", *HERE], file_bytes=20_000)
     reason = os.strerror(errno.EFBIG)
     assert text.splitlines()[1:] == [
         f"Error: train.h5.partial: cannot be written: {reason}; choose another place or make room"
     ]
     assert code == 1
-    assert not list(pictures.glob("train.h5*"))
+    assert not list(images.glob("train.h5*"))

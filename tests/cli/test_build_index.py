@@ -1,4 +1,4 @@
-"""`lmr build-index`: from stores to an index folder, of any number of pictures."""
+"""`lmr build-index`: from stores to an index folder, of any number of images."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ def embedded(name: str, rows: list[str]) -> str:
     return f"{name}.h5"
 
 
-def test_one_picture_is_an_index_without_whitening(tiny_set):
+def test_one_image_is_an_index_without_whitening(tiny_set):
     store = embedded("one", ["train-arch-0,arch"])
     assert refused("build-index", store, "--output", "one") == (
         "whitening needs descriptors that differ, the 1 given does not; give --whitening-power 0"
@@ -45,7 +45,7 @@ def test_one_picture_is_an_index_without_whitening(tiny_set):
     assert done("submit", "--index", "one", *HERE).stdout == "submission.csv: 22 lines, 22 with a landmark, 0 blank\n"
 
 
-def test_copies_of_a_picture_are_an_index(tiny_set):
+def test_copies_of_a_image_are_an_index(tiny_set):
     shutil.copy("images/train-arch-0.jpg", "images/copy.jpg")
     store = embedded("copies", ["train-arch-0,arch", "copy,dome"])
     assert refused("build-index", store, "--output", "l") == (
@@ -132,7 +132,7 @@ def test_names_must_be_names(tiny_set):
     )
 
 
-def test_the_folder_keeps_small_pictures_and_says_of_which_rows_it_could_not(tiny_set):
+def test_the_folder_keeps_small_images_and_says_of_which_rows_it_could_not(tiny_set):
     store = embedded("few", ["train-arch-0,arch", "train-arch-1,arch", "train-dome-1,dome"])
     done("build-index", store, "--output", "all", "--device", "cpu")
     assert info("all")["thumbnails"] == {"side_px": 160, "n": 3}

@@ -86,7 +86,7 @@ def test_queries_of_the_index_or_background_are_refused(tiny_set):
     assert files.items() <= listing(tiny_set).items()
 
 
-def test_a_query_named_as_another_picture_of_the_index_is_no_copy_of_it(tiny_set):
+def test_a_query_named_as_another_image_of_the_index_is_no_copy_of_it(tiny_set):
     rows = ["train-arch-0,val-arch-0.jpg,arch", "train-other-0,val-other-0.jpg,"]
     write_csv(Path("numbered.csv"), "id,path,landmark_id", rows)
     result = done("calibrate", "numbered.csv", "--overwrite", *HERE)

@@ -39,7 +39,7 @@ def test_very_long_names_stay_different():
     assert len(one.encode()) <= 255
 
 
-def test_pictures_of_one_name_get_numbers_and_those_without_a_place_are_left_out():
+def test_images_of_one_name_get_numbers_and_those_without_a_place_are_left_out():
     paths = ["x/1.jpg", "y/1.jpg", "z/1.jpg", "", "n/1.jpg", "w/1-2.jpg"]
     manifest = Manifest(
         source="m.csv",

@@ -17,10 +17,10 @@ from tiny_set import (
     cut_short,
     done,
     drop_digests,
+    image,
     listing,
     misused,
     n_file_operations,
-    picture,
     read_rows,
     refused,
     run_and_die,
@@ -270,7 +270,7 @@ def test_a_review_of_another_manifest_is_refused(dirty):
     )
 
 
-def test_copies_broken_pictures_and_dark_ones_are_left_out(dirty):
+def test_copies_broken_images_and_dark_ones_are_left_out(dirty):
     images = dirty / "images"
     shutil.copy(images / "train-dome-0.jpg", images / "train-dome-1.jpg")
     shutil.copy(images / "train-arch-1.jpg", images / "train-other-0.jpg")
@@ -300,8 +300,8 @@ def test_copies_broken_pictures_and_dark_ones_are_left_out(dirty):
     assert result.stdout.splitlines()[0] == "7 pictures: 3 kept, 4 left out, 0 with another label"
 
 
-def test_pictures_outside_a_range_of_pixels_per_inch_are_left_out(dirty):
-    picture(0, 0, side=224).save("images/train-arch-0.jpg")
+def test_images_outside_a_range_of_pixels_per_inch_are_left_out(dirty):
+    image(0, 0, side=224).save("images/train-arch-0.jpg")
     arguments = [*CLEAN[:-1], "quality", "--ppi-range", "18,"]
     done(*arguments)
     assert [row["image_id"] for row in read_rows(Path("cleaned/kept.csv"))] == ["train-arch-0"]
@@ -310,7 +310,7 @@ def test_pictures_outside_a_range_of_pixels_per_inch_are_left_out(dirty):
     assert len(read_rows(Path("phone/kept.csv"))) == 44
 
 
-def test_landmarks_with_few_pictures_left_are_left_out(dirty):
+def test_landmarks_with_few_images_left_are_left_out(dirty):
     rows = [row for row in read_rows(Path("dirty.csv")) if row["id"] not in ("train-dome-0", "train-dome-1")]
     write_csv(Path("dirty.csv"), "id,landmark_id", [f"{row['id']},{row['landmark_id']}" for row in rows])
     done(*CLEAN, "--min-per-landmark", "7")
@@ -320,7 +320,7 @@ def test_landmarks_with_few_pictures_left_are_left_out(dirty):
     assert evidence["train-dome-2"] == "6 pictures left, 7 are asked"
 
 
-def test_a_background_finds_labelled_pictures_of_no_landmark(dirty):
+def test_a_background_finds_labelled_images_of_no_landmark(dirty):
     rows = read_rows(Path("train.csv"))
     rows = [(row["id"], "arch" if row["id"] == "train-other-0" else row["landmark_id"]) for row in rows]
     write_csv(Path("dirty.csv"), "id,landmark_id", [f"{image_id},{label}" for image_id, label in rows])
@@ -367,7 +367,7 @@ def test_verification_keeps_what_enough_neighbours_match(dirty, monkeypatch):
     assert evidence == "0 neighbours of its landmark with 30 inliers, 3 are asked"
 
 
-def test_without_pictures_labels_are_still_judged(dirty):
+def test_without_images_labels_are_still_judged(dirty):
     shutil.rmtree("images")
     result = done(*CLEAN[:-1], "labels,quality,duplicates")
     assert result.stderr.splitlines() == [
@@ -519,7 +519,7 @@ def test_another_version_and_a_damaged_state_are_refused(dirty):
     assert done(*CLEAN, "--overwrite").stdout.splitlines()[-1] == "cleaned: written"
 
 
-def test_one_picture_and_one_landmark_are_kept(dirty):
+def test_one_image_and_one_landmark_are_kept(dirty):
     write_csv(Path("dirty.csv"), "id,landmark_id", ["train-arch-0,arch"])
     assert done(*CLEAN).stdout.splitlines()[0] == "1 picture: 1 kept, 0 left out, 0 with another label"
     write_csv(Path("dirty.csv"), "id,landmark_id", [f"train-{label}-0,arch" for label in LABELS])

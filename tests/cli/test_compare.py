@@ -44,11 +44,11 @@ negatives = "background.csv"
 
 
 @pytest.fixture
-def recipes(pictures: Path) -> Path:
+def recipes(images: Path) -> Path:
     """The working folder, with knn.toml and trained.toml."""
     Path("knn.toml").write_text(KNN)
     Path("trained.toml").write_text(TRAINED)
-    return pictures
+    return images
 
 
 @pytest.fixture
@@ -294,12 +294,12 @@ def test_systems_over_the_same_descriptors_share_them(recipes):
     assert len(list(Path("compare/systems").iterdir())) == 3
 
 
-def test_other_pictures_of_the_same_manifests_are_another_system(recipes):
+def test_other_images_of_the_same_manifests_are_another_system(recipes):
     compare("knn.toml", "--images", "images")
     shutil.copytree("images", "smaller")
     for path in Path("smaller").iterdir():
-        with Image.open(path) as picture:
-            smaller = picture.resize((16, 16))
+        with Image.open(path) as image:
+            smaller = image.resize((16, 16))
         smaller.save(path)
     compare("knn.toml", "--images", "smaller")
     assert len(list(Path("compare/systems").iterdir())) == 2
@@ -308,7 +308,7 @@ def test_other_pictures_of_the_same_manifests_are_another_system(recipes):
     assert len(list(Path("compare/systems").iterdir())) == 2
 
 
-def test_pictures_of_test_that_come_later_are_asked(recipes):
+def test_images_of_test_that_come_later_are_asked(recipes):
     def answers():
         done("compare", "knn.toml", "--part", "test", "--solution", "solution.csv", *HERE)
         return len(list(Path("compare/systems").glob("*/answers-test-*")))

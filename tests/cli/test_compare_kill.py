@@ -37,13 +37,13 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in (folder / "compare").rglob("*")}
 
 
-def test_a_comparison_killed_at_any_write_ends_with_the_same_figures(pictures, monkeypatch):
+def test_a_comparison_killed_at_any_write_ends_with_the_same_figures(images, monkeypatch):
     Path("small.toml").write_text(RECIPE)
-    whole = Path(shutil.copytree(pictures, pictures.parent / "whole"))
+    whole = Path(shutil.copytree(images, images.parent / "whole"))
     n = n_file_operations(whole, COMPARE)
     was_there = []
     for at in [1 + i * (n - 1) // N_MOMENTS for i in range(1, N_MOMENTS + 1)]:
-        folder = Path(shutil.copytree(pictures, pictures.parent / f"killed-{at}"))
+        folder = Path(shutil.copytree(images, images.parent / f"killed-{at}"))
         run_and_die(folder, COMPARE, at)
         was_there.append((folder / "compare/comparison-val.html").exists())
         monkeypatch.chdir(folder)

@@ -89,7 +89,7 @@ def test_an_override_of_an_ensemble_is_for_all_its_members() -> None:
 @pytest.mark.parametrize(
     ("rows", "n"), [(["val-other-0,"], 0), (["val-other-0,", "val-arch-0,arhc", "val-arch-1,arch"], 1)]
 )
-def test_queries_that_show_no_landmark_of_train_are_found_before_anything_is_trained(pictures, rows, n):
+def test_queries_that_show_no_landmark_of_train_are_found_before_anything_is_trained(images, rows, n):
     Path("small.toml").write_text(SMALL)
     write_csv(Path("val.csv"), "id,landmark_id", rows)
     assert refused("compare", "small.toml") == (

@@ -45,7 +45,7 @@ def test_a_fifth_of_each_landmark_goes_to_val_and_a_fifth_to_test(tmp_path):
     assert {row["landmark_id"]: row["name"] for row in read_rows(demo.names)}["Old_Mill"] == "Old Mill"
 
 
-def test_every_path_leads_to_its_picture_from_any_folder(tmp_path, monkeypatch):
+def test_every_path_leads_to_its_image_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_own(Path("own"), {"mill": 5, "tower": 5}, 3)
     demo = split_own(Path("own"), Path("demo"), seed=0)
@@ -62,7 +62,7 @@ def test_the_same_seed_gives_the_same_split(tmp_path):
     assert listing(tmp_path / "a") == listing(tmp_path / "b") != listing(tmp_path / "c")
 
 
-def test_without_other_pictures_there_is_no_background(tmp_path):
+def test_without_other_images_there_is_no_background(tmp_path):
     own = make_own(tmp_path / "own", {"mill": 4, "tower": 4})
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo/background.csv").write_text("image_id,path,landmark_id\nold,,\n")
@@ -89,16 +89,16 @@ def test_near_duplicates_stay_together(tmp_path):
         (tmp_path / "own" / label).mkdir(parents=True)
         for i in range(9):
             coarse = np.random.default_rng(10 * number + i).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-            picture = Image.fromarray(coarse).resize((64, 48), Image.Resampling.BICUBIC)
-            picture.save(tmp_path / "own" / label / f"{label} {i}.png")
-            picture.save(tmp_path / "own" / label / f"{label} {i} again.jpg", quality=80)
+            image = Image.fromarray(coarse).resize((64, 48), Image.Resampling.BICUBIC)
+            image.save(tmp_path / "own" / label / f"{label} {i}.png")
+            image.save(tmp_path / "own" / label / f"{label} {i} again.jpg", quality=80)
     demo = split_own(tmp_path / "own", tmp_path / "demo", seed=0)
     parts = [{row["image_id"].removesuffix(" again") for row in read_rows(path)} for path in (demo.train, demo.val)]
     parts.append({row["id"].removesuffix(" again") for row in read_rows(demo.test_solution)})
     assert sum(map(len, parts)) == 18 == len(set().union(*parts))
 
 
-def test_landmarks_of_one_picture_again_and_again_are_refused(tmp_path):
+def test_landmarks_of_one_image_again_and_again_are_refused(tmp_path):
     for label in ("mill", "tower"):
         (tmp_path / "own" / label).mkdir(parents=True)
         for i in range(4):

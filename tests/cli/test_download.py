@@ -59,7 +59,7 @@ def causes(images: str = "images") -> dict[str, str]:
     return {row["image_id"]: row["cause"] for row in read_rows(Path(images) / "failed.csv")}
 
 
-def test_pictures_are_fetched_resized_and_written_down(server):
+def test_images_are_fetched_resized_and_written_down(server):
     manifest(server, "photo/1", "png/2")
     content = summary("train.csv")
     size = sum(path.stat().st_size for path in Path("images").glob("*.jpg"))
@@ -77,8 +77,8 @@ def test_pictures_are_fetched_resized_and_written_down(server):
         "n_new": 2,
         "hosts_left": {},
     }
-    with Image.open("images/p1.jpg") as picture:
-        assert (picture.format, picture.size) == ("JPEG", (256, 192))
+    with Image.open("images/p1.jpg") as image:
+        assert (image.format, image.size) == ("JPEG", (256, 192))
     entry = ledger()["p0"]
     assert (entry["status"], entry["http_code"], entry["n_tries"]) == ("done", 200, 1)
     assert (entry["width"], entry["height"], entry["original_width"], entry["original_height"]) == (256, 192, 320, 240)
@@ -158,7 +158,7 @@ def test_every_row_of_a_hostile_server_is_accounted_for(server):
     assert {i for i, entry in ledger().items() if entry["n_tries"] == 2} >= {"p1", "p2", "p3", "p17", "refused"}
 
 
-def test_a_folder_in_the_place_of_a_picture_stops_no_other(server):
+def test_a_folder_in_the_place_of_a_image_stops_no_other(server):
     manifest(server, "photo/1", "photo/2")
     Path("images/p0.jpg").mkdir(parents=True)
     assert summary("train.csv")["n_done"] == 1
@@ -210,7 +210,7 @@ def test_a_host_that_goes_on_asking_for_too_long_is_left_for_a_later_run(server)
 
 
 @pytest.mark.parametrize("seconds", ["999999999", "9" * 400])
-def test_one_picture_that_asks_to_wait_for_ever_holds_up_no_other(server, seconds):
+def test_one_image_that_asks_to_wait_for_ever_holds_up_no_other(server, seconds):
     manifest(server, f"busy/{seconds}", *(f"photo/{i}" for i in range(5)))
     result = done("download", "train.csv", *QUICK, "--per-host", "1", "--max-wait-s", "0.05", "--retries", "1")
     assert result.stderr.count("asks to wait") == 1
@@ -225,7 +225,7 @@ def test_a_rest_that_cannot_be_is_none(server, seconds):
     assert (result.stderr, result.stdout.split(";")[0][:34]) == ("", "images: 2 of 2 pictures are there,")
 
 
-def test_no_more_pictures_at_once_than_asked_for(server):
+def test_no_more_images_at_once_than_asked_for(server):
     server.latency_s = 0.03
     manifest(server, *(f"photo/{i}" for i in range(12)))
     assert summary("train.csv", "--per-host", "3")["n_done"] == 12
@@ -345,8 +345,8 @@ def test_another_form_or_another_url_is_refused_by_name(server):
     )
     assert listing(Path("images")) == before
     assert summary("other.csv", "--size", "64", "--overwrite")["n_new"] == 1
-    with Image.open("images/p0.jpg") as picture:
-        assert picture.size == (64, 48)
+    with Image.open("images/p0.jpg") as image:
+        assert image.size == (64, 48)
 
 
 def test_a_corrected_url_is_tried_without_being_asked(server):
@@ -471,7 +471,7 @@ def test_a_kill_at_any_file_operation_loses_no_column_of_the_ledger(server, tmp_
         assert {path.name for path in Path("images").iterdir()} == {path.name for path in (whole / "images").iterdir()}
 
 
-def test_an_old_file_of_the_same_size_is_not_taken_for_a_picture_whose_name_a_kill_prevented(server, monkeypatch):
+def test_an_old_file_of_the_same_size_is_not_taken_for_a_image_whose_name_a_kill_prevented(server, monkeypatch):
     from retrieval.download import ledger as saving
 
     manifest(server, "photo/1")

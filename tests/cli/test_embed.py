@@ -1,4 +1,4 @@
-"""`lmr embed`: what a store holds, what is resumed, and what an unreadable picture does to it."""
+"""`lmr embed`: what a store holds, what is resumed, and what an unreadable image does to it."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from retrieval.errors import LmrError
 from retrieval.store.store import read_store
 
 
-def test_without_a_model_the_way_to_one_is_named(pictures):
+def test_without_a_model_the_way_to_one_is_named(images):
     assert refused("embed") == (
         "model: there is no model; make one with lmr train train.csv, or use lmr embed --backbone resnet50 --pretrained"
     )
@@ -43,7 +43,7 @@ def test_a_finished_store_is_left_alone_and_said_so(tiny_set):
     assert np.array_equal(read_store("train.h5").vectors, before.vectors)
 
 
-def test_unreadable_pictures_are_listed_and_can_be_tried_again(tiny_set):
+def test_unreadable_images_are_listed_and_can_be_tried_again(tiny_set):
     Path("images/train-arch-0.jpg").unlink()
     cut_short(Path("images/train-dome-3.jpg"))
     result = done("embed", "--output", "x.h5", *HERE)
@@ -73,7 +73,7 @@ def test_unreadable_pictures_are_listed_and_can_be_tried_again(tiny_set):
     assert again.stdout == "x.h5: 43 descriptors, 1 unreadable\n"
 
 
-def test_an_unreadable_picture_of_a_folder_is_named_by_its_path(tiny_set):
+def test_an_unreadable_image_of_a_folder_is_named_by_its_path(tiny_set):
     for label in ("Old Mill", "Red Barn"):
         Path("photos", label).mkdir(parents=True)
         shutil.copy("images/train-arch-1.jpg", Path("photos", label, f"{label}.jpg"))
@@ -83,7 +83,7 @@ def test_an_unreadable_picture_of_a_folder_is_named_by_its_path(tiny_set):
     assert f"unreadable: empty ({path}): empty file" in result.stderr.splitlines()
 
 
-def test_a_replaced_picture_is_said_and_embedded_again(tiny_set):
+def test_a_replaced_image_is_said_and_embedded_again(tiny_set):
     before = read_store("train.h5")
     shutil.copy("images/train-dome-0.jpg", "images/train-arch-0.jpg")
     Path("images/train-dome-1.jpg").unlink()
@@ -98,7 +98,7 @@ def test_a_replaced_picture_is_said_and_embedded_again(tiny_set):
     assert after.image_id[changed].tolist() == ["train-arch-0"]
 
 
-def test_a_store_that_does_not_say_what_its_pictures_were_is_taken_as_it_is(tiny_set):
+def test_a_store_that_does_not_say_what_its_images_were_is_taken_as_it_is(tiny_set):
     drop_digests(Path("train.h5"))
     with h5py.File("train.h5", "r+") as file:
         for name in ("size", "mtime_ns", "sha256"):
@@ -112,7 +112,7 @@ def test_a_store_that_does_not_say_what_its_pictures_were_is_taken_as_it_is(tiny
 
 
 @pytest.mark.parametrize("n", [1, 16, 17])
-def test_any_number_of_pictures_is_embedded(tiny_set, n):
+def test_any_number_of_images_is_embedded(tiny_set, n):
     rows = Path("train.csv").read_text().splitlines()[1 : n + 1]
     write_csv(Path("few.csv"), "id,landmark_id", rows)
     assert done("embed", "few.csv", *HERE).stdout == f"few.h5: {n} descriptor{'s' if n > 1 else ''}, 0 unreadable\n"
@@ -248,12 +248,12 @@ def test_a_descriptor_of_neck_and_pooled_features_goes_all_the_way(tiny_set):
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )  # fmt: skip
-def test_a_network_that_cannot_be_made_leaves_nothing(pictures, options, message):
+def test_a_network_that_cannot_be_made_leaves_nothing(images, options, message):
     import torch
 
-    files = listing(pictures)
+    files = listing(images)
     assert refused("embed", *options) == message.format(n_gpus=torch.cuda.device_count())
-    assert {name: digest for name, digest in listing(pictures).items() if not name.startswith("model/")} == files
+    assert {name: digest for name, digest in listing(images).items() if not name.startswith("model/")} == files
 
 
 def test_a_network_is_not_saved_when_its_store_would_be_refused(tiny_set):
@@ -264,7 +264,7 @@ def test_a_network_is_not_saved_when_its_store_would_be_refused(tiny_set):
     assert listing(tiny_set) == files
 
 
-def test_a_misspelt_option_names_the_right_one(pictures):
+def test_a_misspelt_option_names_the_right_one(images):
     said = misused("embed", "--flipp")  # and perhaps others, as click's release has it
     assert said.startswith("No such option '--flipp'.")
     assert "'--flip'" in said

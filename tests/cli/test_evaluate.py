@@ -45,7 +45,7 @@ def test_evaluate_and_score_agree_on_a_submission_without_a_threshold(tiny_set):
         assert scored["All"][key] == pytest.approx(content[key])
 
 
-def test_without_queries_each_picture_is_asked_against_the_others(tiny_set):
+def test_without_queries_each_image_is_asked_against_the_others(tiny_set):
     content = measured("--leave-one-out")
     assert content["n_landmark_queries"] == 32
     assert misused("evaluate") == "give QUERIES or --leave-one-out, one of them"
@@ -60,7 +60,7 @@ def test_an_index_without_calibration_has_no_thresholds(tiny_set):
     assert result.stderr.splitlines()[0] == "landmarks is not calibrated: no thresholds; lmr calibrate makes them"
 
 
-def test_queries_that_are_pictures_of_the_index_are_warned_of(tiny_set):
+def test_queries_that_are_images_of_the_index_are_warned_of(tiny_set):
     shutil.copy("images/train-arch-1.jpg", "images/copy.jpg")
     write_csv(Path("q.csv"), "id,landmark_id", ["copy,arch", "val-dome-0,dome"])
     result = done("evaluate", "q.csv", *HERE)
@@ -69,7 +69,7 @@ def test_queries_that_are_pictures_of_the_index_are_warned_of(tiny_set):
     )
     content = measured("q.csv")
     assert content["leaked"]["same_picture"] == {"n": 1, "images": ["copy"]}
-    # The other one has the same stripes as a picture of the index.
+    # The other one has the same stripes as a image of the index.
     assert content["leaked"]["near_duplicate"]["images"] == ["val-dome-0"]
     assert "  no landmark query is left without the 2 leaked" in result.stdout.splitlines()
 
@@ -94,7 +94,7 @@ def test_queries_of_the_calibration_are_warned_of_beside_what_cross_validation_s
     assert measured("solution.csv")["leaked"]["calibrated_on"]["n"] == 0
 
 
-def test_leaving_one_out_says_that_the_network_was_trained_on_the_pictures(tiny_set):
+def test_leaving_one_out_says_that_the_network_was_trained_on_the_images(tiny_set):
     done("train", "train.csv", "--output", "trained", *NETWORK, "--epochs", "1", *HERE)
     done("embed", "--model", "trained", "--output", "t.h5", *HERE)
     done("build-index", "t.h5", "--model", "trained", "--output", "t", "--device", "cpu")

@@ -39,20 +39,20 @@ def test_models_are_trained_exported_and_described_with(place):
 
 
 def test_an_index_is_built_calibrated_measured_and_asked(place):
-    index, pictures = ("--index", place / "built"), ("--images", place / "images")
+    index, images = ("--index", place / "built"), ("--images", place / "images")
     built = ("build-index", place / "train.h5", "--model", place / "model", "--output", place / "built")
     done(*built, "--workers", "1")
-    done("calibrate", place / "val.csv", *index, *pictures, *HERE)
+    done("calibrate", place / "val.csv", *index, *images, *HERE)
     assert read_json(place / "built" / "calibration.json", "")["origin"]["source"] == str(place / "val.h5")
-    done("evaluate", place / "val.csv", *index, *pictures, "--report", place / "report.html", *HERE)
+    done("evaluate", place / "val.csv", *index, *images, "--report", place / "report.html", *HERE)
     done("query", place / "images" / "val-dome-0.jpg", *index, "--save", place / "a.html", *HERE)
-    done("submit", place / "test.csv", *index, *pictures, "--output", place / "submission.csv", *HERE)
+    done("submit", place / "test.csv", *index, *images, "--output", place / "submission.csv", *HERE)
     done("score", place / "submission.csv", place / "solution.csv")
     done("info", place / "built", "--verify")
 
 
 @pytest.mark.parametrize("command", ["split", "clean"])
-def test_manifests_that_could_not_name_their_pictures_are_refused_before_the_work(place, command):
+def test_manifests_that_could_not_name_their_images_are_refused_before_the_work(place, command):
     store = ("--store", place / "train.h5") if command == "clean" else ()
     told = refused(command, place / "train.csv", *store, "--images", place / "images", "--output", place / "written")
     assert told == (

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny_set import HERE, done, picture
+from tiny_set import HERE, done, image
 
 from cli.report.comparison import (
     plot_confusion,
@@ -33,7 +33,7 @@ NETWORK = ("--backbone", "plain-cnn", "--size", "16")
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, str]:
-    """Every HTML page that is made of such pictures."""
+    """Every HTML page that is made of such images."""
     folder = tmp_path_factory.mktemp("hostile")
     before = os.getcwd()
     os.chdir(folder)
@@ -41,7 +41,7 @@ def pages(tmp_path_factory) -> dict[str, str]:
         for number, label in enumerate(LABELS):
             (folder / "photos" / label).mkdir(parents=True)
             for k in range(3):
-                picture(number % 4, k + 10 * number).save(folder / "photos" / label / NAME.format(k))
+                image(number % 4, k + 10 * number).save(folder / "photos" / label / NAME.format(k))
         done("stats", "photos", "--report", "stats.html", "--workers", "1")
         done("embed", "photos", "--output", "all.h5", *NETWORK, *HERE)
         done("build-index", "all.h5", "--model", "model", "--device", "cpu")
@@ -94,6 +94,6 @@ def test_names_of_any_characters_can_be_drawn_in_every_figure():
 
 
 def test_a_sheet_with_names_of_any_characters_can_be_drawn(tmp_path):
-    picture(0, 1).save(tmp_path / "a.png")
+    image(0, 1).save(tmp_path / "a.png")
     entry = SheetEntry(str(tmp_path / "a.png"), HOSTILE, (HOSTILE,), HOSTILE, ())
     assert draw_sheet([entry]).size[0] > 100

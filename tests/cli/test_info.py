@@ -41,7 +41,7 @@ def test_one_fingerprint_goes_through_all(tiny_set):
     assert len({told(path)["fingerprint"] for path in ("model", "train.h5", "val.h5", "landmarks")}) == 1
 
 
-def test_a_manifest_tells_how_many_pictures_of_what(tiny_set):
+def test_a_manifest_tells_how_many_images_of_what(tiny_set):
     assert told("train.csv") == {
         "what": "manifest",
         "pictures": 44,

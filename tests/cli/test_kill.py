@@ -42,10 +42,10 @@ def moments(n: int, how_many: int) -> list[int]:
     return sorted({1, n, *rng.sample(range(2, n), min(how_many, n - 2))})
 
 
-def test_embed_killed_at_any_write_ends_as_if_it_had_not_been(pictures, monkeypatch):
+def test_embed_killed_at_any_write_ends_as_if_it_had_not_been(images, monkeypatch):
     done(*EMBED)
     whole = read_store("train.h5")
-    fresh = copied(pictures, "fresh")
+    fresh = copied(images, "fresh")
     for path in (fresh / "train.h5", *(fresh / "model").iterdir()):
         path.unlink()
     n = n_file_operations(copied(fresh, "counted"), EMBED)
@@ -90,13 +90,13 @@ def test_build_index_killed_at_any_write_leaves_the_old_index_or_the_new_one(tin
 
 
 @pytest.mark.parametrize("further", [[], ["--val", "val.csv"]], ids=["saved once", "saved after better epochs"])
-def test_train_killed_at_any_write_ends_with_the_same_weights(pictures, monkeypatch, further):
+def test_train_killed_at_any_write_ends_with_the_same_weights(images, monkeypatch, further):
     arguments = [*TRAIN, *further]
-    n = n_file_operations(copied(pictures, "counted"), arguments)
-    model = pictures.parent / "counted/model"
+    n = n_file_operations(copied(images, "counted"), arguments)
+    model = images.parent / "counted/model"
     whole = {path.name for path in model.glob("weights-*")}
     for at in moments(n, 2):
-        folder = copied(pictures, f"killed-{at}")
+        folder = copied(images, f"killed-{at}")
         run_and_die(folder, arguments, at)
         monkeypatch.chdir(folder)
         done(*arguments)
@@ -149,7 +149,7 @@ def test_a_report_killed_at_any_write_ends_with_page_and_table(tiny_set, monkeyp
     assert (was_there[0], was_there[-1]) == (False, True)
 
 
-def test_embed_killed_at_a_random_moment_is_resumed(pictures):
+def test_embed_killed_at_a_random_moment_is_resumed(images):
     rows = [f"train-arch-{i % 8},arch" for i in range(8)]
     for i in range(200):
         shutil.copy("images/train-dome-1.jpg", f"images/copy-{i}.jpg")
@@ -157,7 +157,7 @@ def test_embed_killed_at_a_random_moment_is_resumed(pictures):
     write_csv(Path("many.csv"), "id,landmark_id", rows)
     arguments = ["embed", "many.csv", *NETWORK, *HERE]
     rng = random.Random(time.time_ns())
-    with another_process(run_there, str(pictures), [str(a) for a in arguments], {}) as process:
+    with another_process(run_there, str(images), [str(a) for a in arguments], {}) as process:
         while process.is_alive() and not Path("many.h5.partial").exists():
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.3))
@@ -175,10 +175,10 @@ def test_embed_killed_at_a_random_moment_is_resumed(pictures):
     [([], "goes on from what is saved"), (["--overwrite"], "begins anew")],
     ids=["plain", "overwrite"],
 )
-def test_ctrl_c_is_one_line_and_the_same_command_goes_on(pictures, option, after):
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(images, option, after):
     arguments = [*EMBED, *option]
-    n = n_file_operations(copied(pictures, "counted"), arguments)
-    code, text = run_apart(pictures, arguments, at=n - 3, signal=int(signal.SIGINT))
+    n = n_file_operations(copied(images, "counted"), arguments)
+    code, text = run_apart(images, arguments, at=n - 3, signal=int(signal.SIGINT))
     overview = "train.csv: 44 images of 4 landmarks, 12 without\n"
     assert (code, text) == (1, f"{overview}Error: interrupted; the same command {after}\n")
     state = json.loads(done("info", "train.h5.partial", "--json").stdout)

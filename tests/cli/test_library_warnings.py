@@ -38,7 +38,7 @@ def test_nothing_is_told_of_nothing() -> None:
     assert told(lambda: None) == []
 
 
-def test_pictures_are_counted_once_and_the_first_is_named() -> None:
+def test_images_are_counted_once_and_the_first_is_named() -> None:
     def work() -> None:
         warn_of("a.jpg", "Corrupt EXIF data", "and more")
         warn_of("b.jpg", "Corrupt EXIF data")

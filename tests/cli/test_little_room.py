@@ -48,7 +48,7 @@ def shared_memory() -> list[str]:
 
 
 @pytest.mark.parametrize("frozen", [(), FROZEN])
-def test_training_needs_no_shared_memory(pictures: Path, shared_memory: list[str], frozen: tuple[str, ...]) -> None:
+def test_training_needs_no_shared_memory(images: Path, shared_memory: list[str], frozen: tuple[str, ...]) -> None:
     done(*TRAIN, *frozen, "--workers", "0", "--output", "whole")
     program = [*LMR, *TRAIN, *frozen, "--workers", "2"]
     said = subprocess.run(
@@ -59,7 +59,7 @@ def test_training_needs_no_shared_memory(pictures: Path, shared_memory: list[str
     assert digest() == read_card(Path("whole")).weights_sha256
 
 
-def test_training_passes_no_tensor_through_shared_memory(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_passes_no_tensor_through_shared_memory(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same, where nothing can be mounted."""
 
     def full(*_: object, **__: object) -> None:
@@ -74,7 +74,7 @@ def test_training_passes_no_tensor_through_shared_memory(pictures: Path, monkeyp
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
-def test_few_open_files_mean_fewer_workers(pictures: Path) -> None:
+def test_few_open_files_mean_fewer_workers(images: Path) -> None:
     words = shlex.join([*LMR, *TRAIN, "--workers", "2"])
     said = subprocess.run(
         ["sh", "-c", f"ulimit -n 16; exec {words}"],
@@ -109,7 +109,7 @@ def test_few_open_files_mean_fewer_workers(pictures: Path) -> None:
     ids=["memory", "torch", "threads", "library"],
 )
 def test_want_of_memory_and_threads_is_one_line(
-    pictures: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+    images: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
     def fail(*_: object) -> None:
         raise error
@@ -119,6 +119,6 @@ def test_want_of_memory_and_threads_is_one_line(
 
 
 @pytest.mark.parametrize("command", ["train", "embed", "demo"])
-def test_a_size_over_the_limit_is_refused(pictures: Path, command: str) -> None:
+def test_a_size_over_the_limit_is_refused(images: Path, command: str) -> None:
     arguments = () if command == "demo" else ("train.csv",)
     assert "100000 is not in the range 16<=x<=8192" in misused(command, *arguments, "--size", "100000")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from tiny_set import HERE, picture
+from tiny_set import HERE, image
 
 PROGRAM = "import sys; from cli.main import program; sys.argv[0] = 'lmr'; program()"
 NAMED = ("image_id", "path", "mtime_ns", "landmarks", "landmark", "state", "vectors")
@@ -52,7 +52,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         place = folder / PHOTOS / name
         place.mkdir(parents=True)
         for i in range(3):
-            picture(label, i).save(place / f"Größe {i}.png")
+            image(label, i).save(place / f"Größe {i}.png")
     return folder
 
 

@@ -55,13 +55,13 @@ def test_the_fingerprint_of_an_old_model_is_computed_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("name", ["photos", "queries"])
-def test_an_old_model_describes_pictures_as_it_did(name: str) -> None:
+def test_an_old_model_describes_images_as_it_did(name: str) -> None:
     done("embed", name, "--model", "index/model", "--output", "again.h5", *HERE)
     assert info("again.h5")["fingerprint"] == MODEL
     assert vectors("again.h5") == pytest.approx(vectors(f"{name}.h5"), abs=2e-3)
 
 
-def test_an_old_ensemble_describes_pictures() -> None:
+def test_an_old_ensemble_describes_images() -> None:
     done("embed", "photos", "--model", "both", "--output", "both.h5", *HERE)
     assert info("both.h5")["fingerprint"] == BOTH
     joined, alone = vectors("both.h5"), vectors("photos.h5")

@@ -32,8 +32,8 @@ def test_the_command_line_wins_over_the_config(tiny_set):
 
 
 def test_arguments_and_options_that_repeat_are_lists_or_one_value(tiny_set):
-    for pictures in ('["images/test-arch-0.jpg"]', '"images/test-arch-0.jpg"'):
-        given = configured(f'pictures = {pictures}\njson = true\nworkers = 1\nthreads = 1\ndevice = "cpu"\n')
+    for images in ('["images/test-arch-0.jpg"]', '"images/test-arch-0.jpg"'):
+        given = configured(f'pictures = {images}\njson = true\nworkers = 1\nthreads = 1\ndevice = "cpu"\n')
         (answer,) = json.loads(done("query", *given).stdout)
         assert answer["image"] == "images/test-arch-0.jpg"
     for option in ('"a=b"', '["a=b"]'):

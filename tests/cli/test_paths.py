@@ -14,7 +14,7 @@ LETTERS = "t.csv: suffixes are read in capital or small letters, as the files ha
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "images", "said"),
+    ("start", "end", "options", "said"),
     [
         ("images/", ".jpg", ("--images", "images"), FROM_ELSEWHERE),
         ("./images/", ".jpg", ("--images", "images"), FROM_ELSEWHERE),
@@ -26,10 +26,10 @@ LETTERS = "t.csv: suffixes are read in capital or small letters, as the files ha
         ("./", ".jpg", ("--images", "images"), None),
     ],
 )
-def test_pictures_are_found_by_paths_of_other_programs(pictures, start, end, images, said):
+def test_images_are_found_by_paths_of_other_programs(images, start, end, options, said):
     names = [f"train-{label}-{n}" for label in ("arch", "dome") for n in range(2)]
     write_csv(Path("t.csv"), "path,landmark_id", [f"{start}{name}{end},{name.split('-')[1]}" for name in names])
-    result = hear("embed", "t.csv", *images, *NETWORK)
+    result = hear("embed", "t.csv", *options, *NETWORK)
     assert result.exit_code == 0, result.output
     own = [line for line in result.stderr.splitlines() if " read " in line or "are read" in line]
     assert own == ([said] if said else [])
@@ -38,7 +38,7 @@ def test_pictures_are_found_by_paths_of_other_programs(pictures, start, end, ima
         assert store["state"][:].tolist() == [1] * 4
 
 
-def test_ids_with_their_suffix_in_other_letters_are_found(pictures):
+def test_ids_with_their_suffix_in_other_letters_are_found(images):
     write_csv(Path("t.csv"), "id,landmark_id", ["train-arch-0.JPG,arch", "train-dome-0.jpg,dome"])
     result = hear("embed", "t.csv", "--images", "images", *NETWORK)
     assert (result.exit_code, LETTERS in result.stderr.splitlines()) == (0, True), result.output
@@ -52,14 +52,14 @@ def test_ids_with_their_suffix_in_other_letters_are_found(pictures):
         ("other/train-arch-0.jpg", "images/other/train-arch-0.jpg"),  # a name alone is no proof
     ],
 )
-def test_what_is_not_there_is_named_with_a_place_that_was_tried(pictures, path, tried):
+def test_what_is_not_there_is_named_with_a_place_that_was_tried(images, path, tried):
     write_csv(Path("t.csv"), "path,landmark_id", [f"{path},arch"])
     result = hear("embed", "t.csv", "--images", "images", *NETWORK)
     assert result.exit_code == 1
     assert f"unreadable: train-arch-0: not found: tried {tried}" in result.stderr.splitlines()
 
 
-def test_two_pictures_that_a_path_may_be_are_not_chosen_from(pictures):
+def test_two_images_that_a_path_may_be_are_not_chosen_from(images):
     Path("images/images").mkdir()
     shutil.move("images/train-arch-0.jpg", "images/images/a.jpg")
     shutil.copytree("images/images", "set/images")
@@ -76,7 +76,7 @@ def test_two_pictures_that_a_path_may_be_are_not_chosen_from(pictures):
     assert "unreadable: b: may be images/b.jpg or set/images/b.jpg; give its whole path" in said
 
 
-def test_a_file_that_another_row_names_is_not_taken_for_its_like(pictures):
+def test_a_file_that_another_row_names_is_not_taken_for_its_like(images):
     write_csv(Path("t.csv"), "id,landmark_id", ["train-arch-0.jpg,arch", "train-arch-0.JPG,dome"])
     said = hear("embed", "t.csv", "--images", "images", *NETWORK).stderr
     assert "unreadable: train-arch-0.JPG: not found: tried images/train-arch-0.JPG" in said

@@ -1,4 +1,4 @@
-"""`lmr query`: what it prints, writes and links, of any picture from anywhere."""
+"""`lmr query`: what it prints, writes and links, of any image from anywhere."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_set import HERE, LABELS, done, listing, misused, picture, refused
+from tiny_set import HERE, LABELS, done, image, listing, misused, refused
 
 import lmr
 from cli.report.text import CSV_COLUMNS
@@ -78,13 +78,13 @@ def test_below_the_threshold_there_is_no_known_landmark(tiny_set):
     assert asked(ARCH, "--threshold", "1")[0]["landmark_id"] is None
 
 
-def test_a_picture_of_the_index_itself_is_reported(tiny_set):
+def test_a_image_of_the_index_itself_is_reported(tiny_set):
     shutil.copy("images/train-dome-1.jpg", "copy.jpg")
     assert [answer["in_index"] for answer in asked("copy.jpg", ARCH)] == ["train-dome-1", None]
     assert "  this very picture is in the index: train-dome-1\n" in done("query", "copy.jpg", *HERE).stdout
 
 
-def test_csv_has_a_line_for_each_picture(tiny_set):
+def test_csv_has_a_line_for_each_image(tiny_set):
     Path("broken.jpg").write_bytes(b"nothing")
     result = done("query", ARCH, "broken.jpg", OTHER, "--csv", *HERE)
     rows = list(csv.DictReader(io.StringIO(result.stdout)))
@@ -126,8 +126,8 @@ def test_an_index_without_calibration_gives_scores_and_names_lmr_calibrate(tiny_
 
 
 def variants() -> dict[str, tuple[Image.Image, str, dict]]:
-    """One picture of an arch in many forms: file name -> picture, format, how it is saved."""
-    arch = picture(LABELS.index("arch"), 200)
+    """One image of an arch in many forms: file name -> image, format, how it is saved."""
+    arch = image(LABELS.index("arch"), 200)
     turned = Image.Exif()
     turned[0x0112] = 6
     return {
@@ -136,7 +136,7 @@ def variants() -> dict[str, tuple[Image.Image, str, dict]]:
         "alpha.png": (arch.convert("RGBA"), "PNG", {}),
         "palette.png": (arch.quantize(64), "PNG", {}),
         "turned.jpg": (arch.transpose(Image.Transpose.ROTATE_90), "JPEG", {"exif": turned, "quality": 95}),
-        "animated.gif": (arch, "GIF", {"save_all": True, "append_images": [picture(-1, 1)]}),
+        "animated.gif": (arch, "GIF", {"save_all": True, "append_images": [image(-1, 1)]}),
         "flat.webp": (arch, "WEBP", {"lossless": True}),
         "scan.tiff": (arch, "TIFF", {}),
         "plain.bmp": (arch, "BMP", {}),
@@ -145,14 +145,14 @@ def variants() -> dict[str, tuple[Image.Image, str, dict]]:
 
 
 @pytest.mark.parametrize("name", variants())
-def test_a_picture_is_known_in_every_form(tiny_set, name):
+def test_a_image_is_known_in_every_form(tiny_set, name):
     shown, form, how = variants()[name]
     shown.save(name, form, **how)
     assert asked(name)[0]["landmark_id"] == "arch"
 
 
-def test_grey_and_sixteen_bit_pictures_get_the_same_answer(tiny_set):
-    grey = picture(LABELS.index("arch"), 200).convert("L")
+def test_grey_and_sixteen_bit_images_get_the_same_answer(tiny_set):
+    grey = image(LABELS.index("arch"), 200).convert("L")
     grey.save("grey.png")
     grey.convert("RGB").save("rgb.png")
     Image.fromarray(np.asarray(grey).astype("uint16") * 257).save("deep.png")
@@ -160,7 +160,7 @@ def test_grey_and_sixteen_bit_pictures_get_the_same_answer(tiny_set):
     assert len({json.dumps(answer["landmarks"]) for answer in answers}) == 1
 
 
-def test_broken_pictures_are_told_why_and_do_not_stop_the_others(tiny_set):
+def test_broken_images_are_told_why_and_do_not_stop_the_others(tiny_set):
     whole = Path(ARCH).read_bytes()
     bomb = bytearray(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (60000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0")
     bomb += zlib.crc32(bytes(bomb[12:])).to_bytes(4, "big") + b"\0\0\0\0IDAT" + zlib.crc32(b"IDAT").to_bytes(4, "big")
@@ -202,7 +202,7 @@ def test_answers_do_not_depend_on_order_or_company(tiny_set):
     assert [answer["image"] for answer in asked(*reversed(paths))] == paths[::-1]
 
 
-def test_a_folder_is_all_pictures_below_it(tiny_set):
+def test_a_folder_is_all_images_below_it(tiny_set):
     os.makedirs("trip/day 1")
     shutil.copy(ARCH, "trip/day 1/a.JPG")
     shutil.copy(OTHER, "trip/b.jpg")
@@ -299,7 +299,7 @@ def links(folder: str) -> dict[str, str]:
     }
 
 
-def test_sorting_links_pictures_by_landmark_once(tiny_set):
+def test_sorting_links_images_by_landmark_once(tiny_set):
     for place in ("a", "b"):
         Path(place).mkdir()
     shutil.copy("images/test-arch-0.jpg", "a/p.jpg")
@@ -320,7 +320,7 @@ def test_sorting_a_folder_into_itself_again_makes_no_doubles(tiny_set):
         assert links("trip/sorted") == {"arch/p.jpg": "trip/p.jpg"}
 
 
-def test_pictures_are_copied_or_moved_and_moves_are_undone(tiny_set):
+def test_images_are_copied_or_moved_and_moves_are_undone(tiny_set):
     Path("trip").mkdir()
     for name in ("p.jpg", "q.jpg"):
         shutil.copy("images/test-arch-0.jpg" if name == "p.jpg" else OTHER, f"trip/{name}")

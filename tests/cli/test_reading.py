@@ -70,7 +70,7 @@ LINE = "train.csv: 44 images of 4 landmarks, 12 without"
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_what_a_manifest_holds_is_said_once(pictures, arguments):
+def test_what_a_manifest_holds_is_said_once(images, arguments):
     result = hear(*arguments)
     assert (result.exit_code, result.stderr.splitlines().count(LINE)) == (0, 1), result.output
 

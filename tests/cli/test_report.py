@@ -22,8 +22,8 @@ from cli.report.html import (
     EvaluationReport,
     ReportError,
     ReportExample,
+    ReportImage,
     ReportPair,
-    ReportPicture,
     render_evaluation_report,
 )
 from cli.report.plots import save_training_curves
@@ -116,8 +116,8 @@ def test_every_figure_is_well_formed_svg_and_png_without_a_background(name: str)
     assert (root.get("role"), root.get("aria-label")) == ("img", "what & why")
     assert "currentColor" in svg
     assert "#ffffff" not in svg.lower()
-    with Image.open(BytesIO(plots.to_png(DRAWN[name]()))) as picture:
-        assert picture.getpixel((1, 1))[3] == 0  # type: ignore[index]
+    with Image.open(BytesIO(plots.to_png(DRAWN[name]()))) as image:
+        assert image.getpixel((1, 1))[3] == 0  # type: ignore[index]
 
 
 def test_the_same_figure_gives_the_same_text() -> None:
@@ -162,7 +162,7 @@ def test_curves_without_confidences_are_drawn_against_the_ranking_score() -> Non
     assert list(axes.lines[0].get_xdata()) == [2.0, 0.0, -2.0]  # type: ignore[arg-type]
 
 
-def test_numbers_of_pictures_are_named_as_spans() -> None:
+def test_numbers_of_images_are_named_as_spans() -> None:
     shown = texts(plots.to_svg(plots.plot_accuracy_by_count(COUNTS), "a"))
     assert {"1", "(4)", "100+", "(9)", "0.25", "1.00"} <= set(shown)
 
@@ -218,7 +218,7 @@ HERE = {"asked": 0.95, "threshold": 0.81, "named": 0.5, "n_answers": 1200, "n_wr
 
 def full_report(tmp_path: Path, label: str = "The Tower") -> EvaluationReport:
     Image.new("RGB", (640, 320), (200, 30, 40)).save(tmp_path / "red.png")
-    red, gone = ReportPicture(str(tmp_path / "red.png"), label, 0.75), ReportPicture("gone.jpg", label, 0.5)
+    red, gone = ReportImage(str(tmp_path / "red.png"), label, 0.75), ReportImage("gone.jpg", label, 0.5)
     return report(
         title=label,
         curves=CURVES,
@@ -299,11 +299,11 @@ def test_where_every_query_is_known_no_figures_without_them_are_promised(tmp_pat
     assert "the figures without them stand" not in text
 
 
-def test_pictures_are_small_and_inside_and_described(full_text: str) -> None:
+def test_images_are_small_and_inside_and_described(full_text: str) -> None:
     page = Page(full_text)
-    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(pictures) == 3
-    for attributes in pictures:
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == 3
+    for attributes in images:
         assert attributes["alt"] == "The Tower"
         content = base64.b64decode((attributes["src"] or "").removeprefix("data:image/jpeg;base64,"))
         with Image.open(BytesIO(content)) as small:
@@ -338,7 +338,7 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     assert "\n" not in message
 
 
-def test_a_training_log_becomes_a_picture(tmp_path: Path) -> None:
+def test_a_training_log_becomes_a_image(tmp_path: Path) -> None:
     log = tmp_path / "training.csv"
     log.write_text("epoch,loss,rate,gap\n1,3.5,0.001,\n2,2.5,0.0005,0.4\n")
     assert read_log(log) == [
@@ -346,8 +346,8 @@ def test_a_training_log_becomes_a_picture(tmp_path: Path) -> None:
         {"epoch": 2.0, "loss": 2.5, "rate": 0.0005, "gap": 0.4},
     ]
     save_training_curves(log, tmp_path / "training.png")
-    with Image.open(tmp_path / "training.png") as picture:
-        assert picture.format == "PNG"
+    with Image.open(tmp_path / "training.png") as image:
+        assert image.format == "PNG"
 
 
 @pytest.mark.parametrize(

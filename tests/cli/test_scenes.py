@@ -55,16 +55,16 @@ def test_the_manifests_have_the_columns_and_rows_that_were_asked_for(demo: DemoS
         assert (len(rows(path)), list(rows(path)[0])) == (n, columns), path.name
 
 
-def test_every_row_has_one_picture_and_every_picture_one_row(demo: DemoSet) -> None:
+def test_every_row_has_one_image_and_every_image_one_row(demo: DemoSet) -> None:
     ids = [row["image_id"] for path in (demo.train, demo.val, demo.test, demo.background) for row in rows(path)]
     assert sorted(f"{image_id}.jpg" for image_id in ids) == sorted(path.name for path in demo.images.iterdir())
     assert len(set(ids)) == len(ids) == demo.n_pictures
     for path in demo.images.iterdir():
-        with Image.open(path) as picture:
-            assert max(picture.size) == 48
+        with Image.open(path) as image:
+            assert max(image.size) == 48
 
 
-def test_every_landmark_is_named_and_has_its_fewest_training_pictures(demo: DemoSet) -> None:
+def test_every_landmark_is_named_and_has_its_fewest_training_images(demo: DemoSet) -> None:
     names = {row["landmark_id"]: row["name"] for row in rows(demo.names)}
     counts = Counter(row["landmark_id"] for row in rows(demo.train))
     assert counts.keys() == names.keys()
@@ -117,7 +117,7 @@ def test_an_interrupted_set_is_rendered_to_its_end(demo: DemoSet, tmp_path: Path
 def test_a_killed_renderer_is_one_line_and_the_set_is_rendered_to_its_end(
     demo: DemoSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cli.demo.scenes._PICTURES_A_TASK", 1)
+    monkeypatch.setattr("cli.demo.scenes._IMAGES_A_TASK", 1)
 
     def kill(*_: int) -> None:
         for child in multiprocessing.active_children():
@@ -132,7 +132,7 @@ def test_a_killed_renderer_is_one_line_and_the_set_is_rendered_to_its_end(
     assert content(render_demo(tmp_path, seed=0, spec=SMALL)) == content(demo)
 
 
-def test_progress_counts_up_to_all_pictures(tmp_path: Path) -> None:
+def test_progress_counts_up_to_all_images(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     spec = replace(SMALL, n_background=0, n_val=0, n_test=0)
     render_demo(tmp_path, seed=0, spec=spec, on_done=lambda done, total: seen.append((done, total)))

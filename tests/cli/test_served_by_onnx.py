@@ -20,7 +20,7 @@ def done_without_torch(*arguments: str) -> str:
     return result.stdout
 
 
-def test_the_whole_way_needs_no_torch(pictures):
+def test_the_whole_way_needs_no_torch(images):
     write_means(Path("m.onnx"))
     done_without_torch("embed", "train.csv", "--model", "m.onnx", *HERE)
     done_without_torch("build-index", "--model", "m.onnx", "--device", "cpu")
@@ -35,7 +35,7 @@ def test_the_whole_way_needs_no_torch(pictures):
     assert json.loads(done_without_torch("info", "landmarks", "--json"))["fingerprint"] == MEANS.fingerprint
 
 
-def test_what_needs_torch_says_so_in_one_line(pictures):
+def test_what_needs_torch_says_so_in_one_line(images):
     command = [sys.executable, "-c", WITHOUT_TORCH, "train", "train.csv", "--backbone", "plain-cnn"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [
@@ -45,7 +45,7 @@ def test_what_needs_torch_says_so_in_one_line(pictures):
     assert (result.returncode, result.stderr.splitlines()) == (1, lines)
 
 
-def test_options_that_an_exported_model_cannot_follow_are_refused(pictures):
+def test_options_that_an_exported_model_cannot_follow_are_refused(images):
     write_means(Path("m.onnx"))
     expected = "m.onnx describes pictures as it was exported; run lmr export with the same options"
     assert refused("embed", "--model", "m.onnx", "--flip", *HERE) == expected
@@ -56,7 +56,7 @@ def test_options_that_an_exported_model_cannot_follow_are_refused(pictures):
     )
 
 
-def test_an_index_says_that_its_exported_model_was_changed(pictures):
+def test_an_index_says_that_its_exported_model_was_changed(images):
     write_means(Path("m.onnx"))
     done("embed", "--model", "m.onnx", *HERE)
     done("build-index", "--model", "m.onnx", "--device", "cpu")

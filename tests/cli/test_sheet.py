@@ -1,4 +1,4 @@
-"""The sheet of query pictures beside their neighbours, looked at pixel by pixel."""
+"""The sheet of query images beside their neighbours, looked at pixel by pixel."""
 
 from pathlib import Path
 
@@ -28,19 +28,19 @@ from retrieval.files.atomic import write_bytes
 RED, GREEN = (220, 20, 30), (10, 180, 40)
 
 
-def picture(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (40, 40)) -> str:
+def image(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (40, 40)) -> str:
     Image.new("RGB", size, colour).save(path)
     return str(path)
 
 
 @pytest.fixture
 def red(tmp_path: Path) -> str:
-    return picture(tmp_path / "red.png", RED)
+    return image(tmp_path / "red.png", RED)
 
 
 @pytest.fixture
 def green(tmp_path: Path) -> str:
-    return picture(tmp_path / "green.png", GREEN)
+    return image(tmp_path / "green.png", GREEN)
 
 
 def entry(query: str, *neighbours: SheetNeighbour, landmark_id: str | None = "tower") -> SheetEntry:
@@ -97,7 +97,7 @@ def test_the_title_says_the_label_or_no_known_landmark(red: str) -> None:
     assert len(titles) == 3, "the label of a query without a landmark is not printed"
 
 
-def test_a_wide_picture_is_shown_whole(tmp_path: Path) -> None:
+def test_a_wide_image_is_shown_whole(tmp_path: Path) -> None:
     wide = Image.new("RGB", (400, 100), RED)
     wide.paste(GREEN, (380, 0, 400, 100))
     wide.save(tmp_path / "wide.png")
@@ -108,7 +108,7 @@ def test_a_wide_picture_is_shown_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["", None, "gone/away.jpg", "https://example.org/a.jpg", "a\0b.jpg"])
-def test_a_neighbour_without_a_picture_is_a_grey_tile(red: str, where: str | None) -> None:
+def test_a_neighbour_without_a_image_is_a_grey_tile(red: str, where: str | None) -> None:
     sheet = draw_sheet([entry(red, SheetNeighbour(where, "a", "tower", 0.8))])
     x, y = neighbour_corner(0)
     tile = np.asarray(sheet.crop((x, y, x + NEIGHBOUR_PX, y + NEIGHBOUR_PX)))
@@ -116,7 +116,7 @@ def test_a_neighbour_without_a_picture_is_a_grey_tile(red: str, where: str | Non
     assert len(np.unique(tile[50:120].reshape(-1, 3), axis=0)) > 3, "the tile says why"
 
 
-def test_a_broken_picture_is_a_grey_tile_too(tmp_path: Path, red: str) -> None:
+def test_a_broken_image_is_a_grey_tile_too(tmp_path: Path, red: str) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"<html>")
     sheet = draw_sheet([entry(red, SheetNeighbour(str(tmp_path / "broken.jpg"), "a", "tower", 0.8))])
     x, y = neighbour_corner(0)
@@ -156,7 +156,7 @@ def test_a_suffix_that_pillow_cannot_write_is_refused(tmp_path: Path, red: str, 
     assert str(error.value) == expected
 
 
-def test_a_sheet_without_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_sheet_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LmrError) as error:
         sheet_bytes(tmp_path / "sheet.jpg", [])
     assert str(error.value) == f"{tmp_path / 'sheet.jpg'}: there is no readable picture to put on a sheet"
@@ -195,9 +195,9 @@ def test_a_font_is_chosen_that_has_the_letters() -> None:
 
 
 def drawn(text: str) -> Image.Image:
-    picture = Image.new("RGB", (400, 30), "white")
-    draw_text(ImageDraw.Draw(picture), (2, 2), text, 16, (0, 0, 0))
-    return picture
+    image = Image.new("RGB", (400, 30), "white")
+    draw_text(ImageDraw.Draw(image), (2, 2), text, 16, (0, 0, 0))
+    return image
 
 
 def test_what_no_font_has_is_a_box_and_leaves_what_is_beside_it_as_it_is() -> None:

@@ -22,12 +22,12 @@ SHOW = ("train", "train.csv", *NETWORK, "--batch-size", "8", "--show-batch", "sh
 RED, BLUE = (220, 20, 30), (10, 40, 180)
 
 
-def picture(colour: tuple[int, int, int], *labels: str, side: int = 32) -> SeenImage:
+def image(colour: tuple[int, int, int], *labels: str, side: int = 32) -> SeenImage:
     return SeenImage(np.full((side, side, 3), colour, dtype=np.uint8), labels, "id-1")
 
 
 def under(sheet: Image.Image, line: int) -> bytes:
-    """The pixels of a line of text under the first picture, whose tile is of the smallest size."""
+    """The pixels of a line of text under the first image, whose tile is of the smallest size."""
     top = MARGIN_PX + MIN_TILE_PX + 6 + line * LINE_PX
     return sheet.crop((MARGIN_PX, top, MARGIN_PX + MIN_TILE_PX, top + LINE_PX)).tobytes()
 
@@ -35,8 +35,8 @@ def under(sheet: Image.Image, line: int) -> bytes:
 # The drawing
 
 
-def test_pictures_stand_in_rows_as_they_are_with_their_labels_below() -> None:
-    sheet = draw_batch([picture(RED, "arch"), picture(BLUE), picture(BLUE, "bridge"), picture(RED, "arch")])
+def test_images_stand_in_rows_as_they_are_with_their_labels_below() -> None:
+    sheet = draw_batch([image(RED, "arch"), image(BLUE), image(BLUE, "bridge"), image(RED, "arch")])
     step_x = MIN_TILE_PX + GAP_PX
     step_y = MIN_TILE_PX + 2 * LINE_PX + 6 + GAP_PX
     corners = [(MARGIN_PX + x * step_x, MARGIN_PX + y * step_y) for y in range(2) for x in range(2)]
@@ -55,10 +55,8 @@ def test_pixels_are_enlarged_by_a_whole_number_or_not_at_all() -> None:
     assert draw_batch([SeenImage(large, (), "x")]).width == 300 + 2 * MARGIN_PX
 
 
-def test_a_mixed_picture_has_both_labels_and_a_non_landmark_says_so() -> None:
-    one, both, none = (
-        draw_batch([picture(RED, *labels)]) for labels in (("70% arch",), ("70% arch", "30% bridge"), ())
-    )
+def test_a_mixed_image_has_both_labels_and_a_non_landmark_says_so() -> None:
+    one, both, none = (draw_batch([image(RED, *labels)]) for labels in (("70% arch",), ("70% arch", "30% bridge"), ()))
     assert under(one, 0) == under(both, 0) != under(none, 0)
     assert under(one, 1) == under(none, 1) == under(both, 2) != under(both, 1), "the id is the last line"
     assert both.height == one.height + LINE_PX
@@ -67,7 +65,7 @@ def test_a_mixed_picture_has_both_labels_and_a_non_landmark_says_so() -> None:
 # The batch
 
 
-def test_what_is_shown_is_what_the_first_step_gets(pictures, monkeypatch):
+def test_what_is_shown_is_what_the_first_step_gets(images, monkeypatch):
     config = TrainConfig(
         epochs=1,
         batch_size=8,
@@ -100,7 +98,7 @@ def test_what_is_shown_is_what_the_first_step_gets(pictures, monkeypatch):
     assert (as_seen(shown, spec) == shown.images.permute(0, 2, 3, 1).numpy()).all()
 
 
-def test_plain_pictures_are_shown_plain_and_of_several_batches_the_first(pictures):
+def test_plain_images_are_shown_plain_and_of_several_batches_the_first(images):
     config = TrainConfig(batch_size=4, accumulate=2, plain_pictures=True)
     data, spec = read_training_data(Path("train.csv"), None, None), ImageSpec(size=32)
     shown = first_batch(data, spec, config)
@@ -112,11 +110,11 @@ def test_plain_pictures_are_shown_plain_and_of_several_batches_the_first(picture
 # The command
 
 
-def test_the_sheet_is_written_and_nothing_is_trained(pictures):
-    before = set(listing(pictures))
+def test_the_sheet_is_written_and_nothing_is_trained(images):
+    before = set(listing(images))
     result = done(*SHOW, "--cap", "2", "--floor", "2")
     assert result.stdout == "sheet.png: 8 pictures of the first batch; nothing was trained\n"
-    assert {path for path in listing(pictures) if path not in before} == {"sheet.png"}
+    assert {path for path in listing(images) if path not in before} == {"sheet.png"}
     with Image.open("sheet.png") as sheet:
         assert sheet.width == 3 * MIN_TILE_PX + 2 * GAP_PX + 2 * MARGIN_PX
     first = Path("sheet.png").read_bytes()
@@ -126,13 +124,13 @@ def test_the_sheet_is_written_and_nothing_is_trained(pictures):
     assert Path("sheet.png").read_bytes() != first
 
 
-def test_a_suffix_that_is_no_picture_is_refused(pictures):
+def test_a_suffix_that_is_no_image_is_refused(images):
     assert refused("train", "train.csv", *NETWORK, "--show-batch", "sheet.txt") == (
         "sheet.txt: a sheet cannot have the suffix .txt; use .jpg, .png or .webp"
     )
 
 
-def test_a_batch_without_a_readable_picture_is_one_line(pictures):
+def test_a_batch_without_a_readable_image_is_one_line(images):
     for path in Path("images").iterdir():
         path.write_bytes(b"")
     message = refused(*SHOW)

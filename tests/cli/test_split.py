@@ -29,7 +29,7 @@ from tiny_set import (
 
 import lmr
 from index.kaggle.submission import read_solution
-from retrieval.data.image_source import PictureSource
+from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import read_manifest
 from retrieval.errors import WordsError
 from retrieval.progress import SILENT
@@ -45,7 +45,7 @@ def speckled(seed: int) -> Image.Image:
     return Image.fromarray(coarse).resize((64, 48), Image.Resampling.BICUBIC)
 
 
-def make_pictures(n_each: int = 6, n_copies: int = 4) -> None:
+def make_images(n_each: int = 6, n_copies: int = 4) -> None:
     """images/ and all.csv: landmarks mill and tower and non-landmarks, of each the first ones with a copy."""
     Path("images").mkdir()
     rows = []
@@ -62,7 +62,7 @@ def make_pictures(n_each: int = 6, n_copies: int = 4) -> None:
 
 
 def make_rows(counts: dict[str, int], path: str = "all.csv") -> Path:
-    """A manifest without pictures; '' = non-landmarks."""
+    """A manifest without images; '' = non-landmarks."""
     rows = [f"{label or 'other'}{i},http://x/{i},{label}" for label, n in counts.items() for i in range(n)]
     return write_csv(Path(path), "id,url,landmark_id", rows)
 
@@ -80,8 +80,8 @@ def in_folder(tmp_path, monkeypatch):
     return folder
 
 
-def test_near_duplicates_stay_together_and_every_manifest_finds_its_pictures(in_folder, monkeypatch):
-    make_pictures()
+def test_near_duplicates_stay_together_and_every_manifest_finds_its_images(in_folder, monkeypatch):
+    make_images()
     files = listing(in_folder)
     result = done("split", "all.csv", "--val", "0.3", "--test", "0.3", "--workers", "1")
     assert result.stdout.splitlines()[-2:] == [
@@ -101,7 +101,7 @@ def test_near_duplicates_stay_together_and_every_manifest_finds_its_pictures(in_
     monkeypatch.chdir("/")
     for name in (*PARTS, "test_solution"):
         manifest = read_manifest(split / f"{name}.csv")
-        source = PictureSource(manifest, None)
+        source = ImageSource(manifest, None)
         assert all(Path(source.where(row)).is_file() for row in range(len(manifest)))
 
 
@@ -223,8 +223,8 @@ def test_near_duplicates_are_told_by_descriptors(in_folder):
     assert refused(*arguments) == f"d.h5: the descriptor of {name} is zero or not finite; embed it again"
 
 
-def test_unreadable_pictures_are_named_and_split_all_the_same(in_folder):
-    make_pictures()
+def test_unreadable_images_are_named_and_split_all_the_same(in_folder):
+    make_images()
     Path("images/mill-5.png").write_bytes(Path("images/mill-5.png").read_bytes()[:100])
     Path("images/tower-5.png").unlink()
     result = done("split", "all.csv", "--workers", "1")
@@ -277,8 +277,8 @@ def test_another_split_is_refused_by_name_and_replaced_when_asked(in_folder):
     }
 
 
-def test_other_pictures_are_other_near_duplicates(in_folder):
-    make_pictures()
+def test_other_images_are_other_near_duplicates(in_folder):
+    make_images()
     done("split", "all.csv", "--workers", "1")
     shutil.copy("images/mill-0.png", "images/tower-5.png")
     assert refused("split", "all.csv", "--workers", "1") == (
@@ -398,7 +398,7 @@ def test_options_that_contradict_each_other_are_a_matter_of_usage(in_folder, arg
     assert misused("split", "all.csv", *arguments).startswith(message.partition(" (Possible")[0])
 
 
-def test_one_picture_goes_to_train_and_empty_parts_are_said(in_folder):
+def test_one_image_goes_to_train_and_empty_parts_are_said(in_folder):
     write_csv(Path("one.csv"), "id,landmark_id", ["a,x"])
     result = done("split", "one.csv", ALONE)
     assert {path.name for path in Path("split").iterdir()} == {"train.csv", "split.json"}
@@ -451,7 +451,7 @@ def test_a_split_cut_off_at_any_step_looks_unfinished_or_is_the_old_one(in_folde
 
 
 def test_a_split_that_is_killed_ends_as_if_it_had_not_been(in_folder, tmp_path, monkeypatch):
-    make_pictures()
+    make_images()
     arguments = ["split", "all.csv", "--workers", "1"]
     killed = shutil.copytree(in_folder, tmp_path / "killed")
     done(*arguments)
@@ -476,8 +476,8 @@ def test_a_full_disk_is_one_line_and_the_old_split_stays(in_folder):
     assert listing(in_folder) == files
 
 
-def test_class_folders_hold_a_link_for_each_picture(in_folder):
-    make_pictures()
+def test_class_folders_hold_a_link_for_each_image(in_folder):
+    make_images()
     result = done("split", "all.csv", "--class-folders", "tree", "--workers", "1")
     assert result.stdout.splitlines()[-1] == "tree: 30 links, 30 of them new"
     links = [path for path in Path("tree").rglob("*") if path.is_symlink()]
@@ -506,7 +506,7 @@ def read_manifest_rows(part: str) -> list[tuple[str, str]]:
 
 
 def test_class_folders_with_other_things_in_them_are_refused(in_folder):
-    make_pictures()
+    make_images()
     arguments = ("split", "all.csv", "--workers", "1", "--class-folders")
     Path("tree").mkdir()
     Path("tree/notes.txt").write_text("of the user")
@@ -530,7 +530,7 @@ def test_class_folders_with_other_things_in_them_are_refused(in_folder):
 
 
 def test_class_folders_that_were_cut_off_go_on_and_a_place_without_links_is_one_line(in_folder, monkeypatch):
-    make_pictures()
+    make_images()
     arguments = ("split", "all.csv", "--workers", "1", "--class-folders", "tree")
     symlink_to, made = Path.symlink_to, []
 
@@ -553,7 +553,7 @@ def test_class_folders_that_were_cut_off_go_on_and_a_place_without_links_is_one_
     assert json.loads(Path("tree/split.json").read_text())["state"] == "finished"
 
 
-def test_pictures_in_folders_by_the_first_characters_of_their_id_are_found(in_folder):
+def test_images_in_folders_by_the_first_characters_of_their_id_are_found(in_folder):
     for i, image_id in enumerate(("abc1", "abd2", "xyz3")):
         Path("pictures", *image_id[:3]).mkdir(parents=True)
         speckled(i).save(Path("pictures", *image_id[:3], f"{image_id}.jpg"))
@@ -566,7 +566,7 @@ def test_pictures_in_folders_by_the_first_characters_of_their_id_are_found(in_fo
 
 @pytest.mark.parametrize("how", ["hard", "copy"])
 def test_class_folders_of_hard_links_and_copies(in_folder, how):
-    make_pictures()
+    make_images()
     arguments = ("split", "all.csv", "--workers", "1", "--class-folders", "tree", "--links", how)
     done(*arguments)
     found = {path.name: path for path in Path("tree").rglob("*.*") if path.name != "split.json"}
@@ -580,12 +580,12 @@ def test_class_folders_of_hard_links_and_copies(in_folder, how):
 
 
 @pytest.mark.parametrize("how", ["symbolic", "hard", "copy"])
-def test_class_folders_of_pictures_in_tars_hold_copies_of_them(in_folder, how, monkeypatch):
+def test_class_folders_of_images_in_tars_hold_copies_of_them(in_folder, how, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(in_folder / "cache"))
-    make_pictures()
-    pictures = {path.name: path.read_bytes() for path in Path("images").iterdir()}
+    make_images()
+    images = {path.name: path.read_bytes() for path in Path("images").iterdir()}
     with tarfile.open("images.tar", "w") as tar:
-        for name in pictures:
+        for name in images:
             tar.add(f"images/{name}", name)
     shutil.rmtree("images")
     arguments = ("split", "all.csv", "--images", "images.tar", "--workers", "1", "--class-folders", "tree")
@@ -594,13 +594,13 @@ def test_class_folders_of_pictures_in_tars_hold_copies_of_them(in_folder, how, m
     said = "tree: 30 pictures are in tars, where no link can lead; they are copied\n"
     assert (said in result.stderr) == (how != "copy")
     found = {path.name: path for path in Path("tree").rglob("*.*") if path.name != "split.json"}
-    assert {name: path.read_bytes() for name, path in found.items()} == pictures
+    assert {name: path.read_bytes() for name, path in found.items()} == images
     next(iter(found.values())).write_bytes(b"half")
     assert done(*arguments).stdout.splitlines()[-1] == "tree: 30 links, 1 of them new"
-    assert {path.name: path.read_bytes() for path in found.values()} == pictures
+    assert {path.name: path.read_bytes() for path in found.values()} == images
 
 
-def test_in_the_folder_of_a_split_every_command_runs_at_once(pictures):
+def test_in_the_folder_of_a_split_every_command_runs_at_once(images):
     done("split", "train.csv", ALONE, "--val", "0.3", "--test", "0.3", "--output", "parts")
     os.chdir("parts")
     done("embed", *NETWORK, *HERE)
@@ -616,7 +616,7 @@ def test_in_the_folder_of_a_split_every_command_runs_at_once(pictures):
     done("train", "train.csv", "--negatives", "background.csv", "--val", "val.csv", "--output", "m", *NETWORK, *train)
 
 
-def test_a_manifest_from_a_pipe_is_split_as_its_file(pictures):
+def test_a_manifest_from_a_pipe_is_split_as_its_file(images):
     os.mkfifo("pipe")
     writer = threading.Thread(target=lambda: Path("pipe").write_text(Path("train.csv").read_text()))
     writer.start()

@@ -112,15 +112,15 @@ def test_another_manifest_is_refused_by_name(tiny_set, before, command, manifest
     assert listing(tiny_set) == files
 
 
-def test_other_training_data_or_settings_are_refused_by_name(pictures):
+def test_other_training_data_or_settings_are_refused_by_name(images):
     done(*TRAIN, *SMALL)
-    files = listing(pictures)
+    files = listing(images)
     again = done(*TRAIN, *SMALL)
     assert again.stderr.splitlines()[0] == "model is trained already; nothing to do"
     assert {name: files[name] for name in files if not name.endswith(".png")} == {
-        name: digest for name, digest in listing(pictures).items() if not name.endswith(".png")
+        name: digest for name, digest in listing(images).items() if not name.endswith(".png")
     }
-    files = listing(pictures)
+    files = listing(images)
     tail = "; go on with that one, or give --overwrite"
     assert refused(*TRAIN, *SMALL, "--seed", "1") == (
         f"model holds a run with another training configuration (seed was 0, is 1){tail}"
@@ -135,12 +135,12 @@ def test_other_training_data_or_settings_are_refused_by_name(pictures):
     Path("train.csv").write_text("\n".join(lines[:-1]) + "\n")
     assert refused(*TRAIN, *SMALL) == f"model holds a run with another data{tail}"
     Path("train.csv").write_text("\n".join(lines) + "\n")
-    assert listing(pictures) == files
+    assert listing(images) == files
     assert done(*TRAIN, *SMALL, "--seed", "1", "--overwrite").stderr.count("epoch 1") == 1
 
 
 @pytest.mark.parametrize("what", ["is missing", "was changed since it was written"])
-def test_a_finished_training_whose_classifier_is_not_whole_is_told(pictures, what):
+def test_a_finished_training_whose_classifier_is_not_whole_is_told(images, what):
     done(*TRAIN, *SMALL)
     path = Path("model/classifier.safetensors")
     if what == "is missing":
@@ -153,7 +153,7 @@ def test_a_finished_training_whose_classifier_is_not_whole_is_told(pictures, wha
 
 
 @pytest.mark.parametrize("name", ["README.md", "training.csv", "training.png", "classifier.safetensors"])
-def test_a_model_replaces_no_file_of_somebody_else(pictures, name):
+def test_a_model_replaces_no_file_of_somebody_else(images, name):
     Path(name).write_text("mine")
     message = f"{name} exists and is of no model; give another folder, or --overwrite"
     assert refused(*TRAIN, *SMALL, "--output", ".") == message
@@ -163,16 +163,16 @@ def test_a_model_replaces_no_file_of_somebody_else(pictures, name):
     assert not Path("model.json").exists()
 
 
-def test_an_overwriting_run_that_cannot_begin_keeps_the_run_that_is_there(pictures):
+def test_an_overwriting_run_that_cannot_begin_keeps_the_run_that_is_there(images):
     done(*TRAIN, *SMALL)
-    files = listing(pictures)
+    files = listing(images)
     assert refused(*TRAIN, *SMALL, "--overwrite", "--val", "no.csv") == "no.csv: there is no such file or folder"
     assert refused(*TRAIN, *SMALL, "--overwrite", "--device", "cuda:9").startswith("--device cuda:9: ")
     assert refused("embed", "no.csv", *NETWORK, "--overwrite") == "no.csv: there is no such file or folder"
-    assert listing(pictures) == files
+    assert listing(images) == files
 
 
-def test_a_finished_training_that_lost_its_weights_is_not_called_finished(pictures):
+def test_a_finished_training_that_lost_its_weights_is_not_called_finished(images):
     arguments = [*TRAIN, *SMALL]
     done(*arguments)
     assert "model is trained already; nothing to do" in done(*arguments).stderr

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tiny_set import cut_short, done, listing, misused, picture, refused, run, write_csv
+from tiny_set import cut_short, done, image, listing, misused, refused, run, write_csv
 
 import lmr
 from retrieval.extras import install_hint
-from retrieval.images.quality import PictureFacts, measure_picture
+from retrieval.images.quality import ImageFacts, measure_image
 from retrieval.progress import SILENT
 
 ONE = ("--workers", "1")
@@ -27,22 +27,22 @@ def found(*arguments: object) -> dict:
 
 
 @pytest.fixture
-def doubled(pictures: Path) -> Path:
-    """The pictures with a copy under another label, a smaller copy in the test set, a dark one and a broken one."""
+def doubled(images: Path) -> Path:
+    """The images with a copy under another label, a smaller copy in the test set, a dark one and a broken one."""
     shutil.copy("images/train-arch-0.jpg", "images/copy.jpg")
     with Image.open("images/train-dome-1.jpg") as dome:
         dome.resize((40, 40)).save("images/smaller.jpg", quality=90)
-    picture(0, 999).point(lambda value: value // 30).save("images/dark.jpg")
+    image(0, 999).point(lambda value: value // 30).save("images/dark.jpg")
     shutil.copy("images/train-arch-1.jpg", "images/broken.jpg")
     cut_short(Path("images/broken.jpg"))
     with Path("train.csv").open("a") as file:
         file.write("copy,dome\ndark,arch\nbroken,arch\n")
     with Path("test.csv").open("a") as file:
         file.write("smaller\ntrain-arch-3\n")
-    return pictures
+    return images
 
 
-def test_without_pictures_everything_of_the_table_is_told(pictures):
+def test_without_images_everything_of_the_table_is_told(images):
     document = found("train.csv")
     assert (document["rows"], document["pictures"], document["landmarks"]) == (44, 44, 4)
     assert (document["labelled"], document["without_landmark"]) == (32, 12)
@@ -51,17 +51,17 @@ def test_without_pictures_everything_of_the_table_is_told(pictures):
     assert [row["landmark_id"] for row in document["most_frequent"]] == ["arch", "bridge", "castle", "dome"]
     assert document["most_frequent"][0]["samples"][0] == "train-arch-0"
     assert document["measured"] is None
-    assert listing(pictures).keys() & {"stats.html", "picture-facts.sqlite"} == set()
+    assert listing(images).keys() & {"stats.html", "picture-facts.sqlite"} == set()
 
 
-def test_the_keys_are_those_that_the_page_lists(pictures):
+def test_the_keys_are_those_that_the_page_lists(images):
     page = Path(__file__).parents[2] / "docs" / "stats.md"
     _, _, table = page.read_text().partition("<!-- keys: stats -->")
     listed = {key for line in table.splitlines()[4:] for key in re.findall(r"`(\w+)`", line.split("|")[1])}
     assert set(found("train.csv")) == listed
 
 
-def test_the_summary_and_the_report_are_the_default(pictures):
+def test_the_summary_and_the_report_are_the_default(images):
     result = done("stats", "train.csv", "--names", "names.csv")
     assert result.stdout.splitlines()[:4] == [
         "train.csv: 44 rows, 44 pictures, 4 landmarks",
@@ -74,7 +74,7 @@ def test_the_summary_and_the_report_are_the_default(pictures):
     assert Path("stats.html").read_text().startswith("<!DOCTYPE html>")
 
 
-def test_pictures_are_measured_and_faults_are_found(doubled):
+def test_images_are_measured_and_faults_are_found(doubled):
     document = found("train.csv", *WITH, "--test", "test.csv")
     measured = document["measured"]
     assert (measured["readable"], measured["unreadable"]) == (46, 1)
@@ -93,7 +93,7 @@ def test_pictures_are_measured_and_faults_are_found(doubled):
     assert any("train-dome-1" in g["train"] and "smaller" in g["test"] for g in leaks["same_look"]["examples"])
 
 
-def test_the_report_shows_pictures_and_asks_for_nothing_from_outside(doubled):
+def test_the_report_shows_images_and_asks_for_nothing_from_outside(doubled):
     done("stats", "train.csv", *WITH, "--test", "test.csv")
     text = Path("stats.html").read_text()
     assert len(re.findall(r"<img ", text)) > 60
@@ -112,18 +112,18 @@ def test_a_second_time_nothing_is_measured_and_the_report_stays(doubled, monkeyp
     first = done("stats", "train.csv", *WITH)
     measured: list[bytes] = []
 
-    def measure(data: bytes) -> PictureFacts:
+    def measure(data: bytes) -> ImageFacts:
         measured.append(data)
-        return measure_picture(data)
+        return measure_image(data)
 
-    monkeypatch.setattr("retrieval.data.quality_cache.measure_picture", measure)
+    monkeypatch.setattr("retrieval.data.quality_cache.measure_image", measure)
     again = done("stats", "train.csv", *WITH)
     assert measured == [Path("images/broken.jpg").read_bytes()]
     assert again.stdout == first.stdout
     assert (first.stderr, again.stderr) == ("stats.html: written\n", "stats.html: unchanged\n")
 
 
-def test_another_report_is_not_replaced_without_being_asked(pictures):
+def test_another_report_is_not_replaced_without_being_asked(images):
     done("stats", "train.csv")
     before = Path("stats.html").read_bytes()
     assert refused("stats", "val.csv") == (
@@ -139,7 +139,7 @@ def test_workers_and_order_change_nothing(doubled):
     assert found("train.csv", "--images", "images", "--workers", "2", "--facts", "other.sqlite") == one
 
 
-def test_the_table_of_pictures_has_the_best_first_and_the_unreadable_last(doubled):
+def test_the_table_of_images_has_the_best_first_and_the_unreadable_last(doubled):
     with Image.open("images/train-arch-2.jpg") as arch:
         arch.resize((96, 96)).save("images/train-arch-2.jpg")
     result = done("stats", "train.csv", *WITH, "--json", "--pictures-csv", "p.csv")
@@ -155,7 +155,7 @@ def test_the_table_of_pictures_has_the_best_first_and_the_unreadable_last(double
     assert by_id["dark"]["outlier"] == "blurred"
 
 
-def test_a_folder_of_folders_is_measured_without_being_asked(pictures):
+def test_a_folder_of_folders_is_measured_without_being_asked(images):
     for label in ("arch", "dome"):
         Path("photos", label).mkdir(parents=True)
         for i in range(3):
@@ -165,7 +165,7 @@ def test_a_folder_of_folders_is_measured_without_being_asked(pictures):
     assert document["blanks"] == {}
 
 
-def test_pictures_inside_a_parquet_file_are_measured_and_shown(pictures):
+def test_images_inside_a_parquet_file_are_measured_and_shown(images):
     import pyarrow
     import pyarrow.parquet
 
@@ -196,7 +196,7 @@ def test_a_store_gives_a_map_copies_and_clusters(tiny_set):
     assert found("train.csv", "--store", "train.h5", "--clusters", "3") == document
 
 
-def test_the_report_of_a_store_shows_its_pictures(tiny_set):
+def test_the_report_of_a_store_shows_its_images(tiny_set):
     done("stats", "train.csv", "--store", "train.h5", "--clusters", "2", "--map-pictures", "20")
     text = Path("stats.html").read_text()
     assert "<img " in text
@@ -204,7 +204,7 @@ def test_the_report_of_a_store_shows_its_pictures(tiny_set):
     assert "20 of 44 descriptors, drawn with seed 0, laid out by t-SNE" in " ".join(text.split())
 
 
-def test_a_store_of_other_pictures_is_refused(tiny_set):
+def test_a_store_of_other_images_is_refused(tiny_set):
     assert refused("stats", "test.csv", "--store", "train.h5") == (
         "train.h5 describes none of the pictures of the manifest; give the store that was made from it"
     )
@@ -225,7 +225,7 @@ def open_images() -> None:
 BESIDE = ("--image-list", "list.csv", "--boxes", "boxes.csv", "--hierarchy", "h.json", "--names", "classes.csv")
 
 
-def test_open_images_are_counted_by_label_subset_box_and_kind(pictures):
+def test_open_images_are_counted_by_label_subset_box_and_kind(images):
     open_images()
     document = found("labels.csv", *BESIDE)
     assert (document["rows"], document["pictures"], document["without_landmark"]) == (5, 4, 2)
@@ -249,14 +249,14 @@ def test_open_images_are_counted_by_label_subset_box_and_kind(pictures):
     assert "Rolled up the hierarchy" in Path("stats.html").read_text()
 
 
-def test_a_list_of_pictures_without_landmarks_is_told_too(pictures):
+def test_a_list_of_images_without_landmarks_is_told_too(images):
     open_images()
     result = done("stats", "list.csv")
     assert "without a landmark: 4 (100.0%)" in result.stdout
     assert "Pictures per landmark" not in Path("stats.html").read_text()
 
 
-def test_everything_from_the_data_stays_text_in_the_report(pictures):
+def test_everything_from_the_data_stays_text_in_the_report(images):
     label = "<script>alert(1)</script>{{7*7}}"
     write_csv(Path("odd.csv"), "id,url,landmark_id", [f'"a<b>",http://<i>/x,{label}', f"c,,{label}", "d,,$x^2$"])
     done("stats", "odd.csv")
@@ -266,13 +266,13 @@ def test_everything_from_the_data_stays_text_in_the_report(pictures):
     assert "{{7*7}}" in text
 
 
-def test_one_picture_is_enough(pictures):
+def test_one_image_is_enough(images):
     document = found("images/train-arch-0.jpg", *WITH)
     assert (document["pictures"], document["landmarks"], document["measured"]["readable"]) == (1, 0, 1)
     assert done("stats", "images/train-arch-0.jpg", *WITH).exit_code == 0
 
 
-def test_without_the_extra_the_summary_is_printed_and_said_why_there_is_no_report(pictures, monkeypatch):
+def test_without_the_extra_the_summary_is_printed_and_said_why_there_is_no_report(images, monkeypatch):
     import importlib.util
 
     real = importlib.util.find_spec
@@ -313,11 +313,11 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=[" ".join(a)[:45] for a, _ in REFUSED])
-def test_what_cannot_be_used_is_named_and_nothing_is_left(pictures, arguments, message):
+def test_what_cannot_be_used_is_named_and_nothing_is_left(images, arguments, message):
     Path("empty").mkdir()
-    before = listing(pictures)
+    before = listing(images)
     assert refused("stats", *arguments) == message
-    after = listing(pictures)
+    after = listing(images)
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) <= {"picture-facts.sqlite"}
 
@@ -332,11 +332,11 @@ def test_what_cannot_be_used_is_named_and_nothing_is_left(pictures, arguments, m
         (["--diagonal-in", "nan"], "Invalid value for '--diagonal-in': nan is not a number"),
     ],
 )
-def test_options_that_make_no_sense_are_a_usage_error(pictures, arguments, message):
+def test_options_that_make_no_sense_are_a_usage_error(images, arguments, message):
     assert misused("stats", "train.csv", *arguments).startswith(message.partition(" Did")[0].rstrip("."))
 
 
-def test_bad_rows_are_named_by_line(pictures):
+def test_bad_rows_are_named_by_line(images):
     write_csv(Path("bad.csv"), "id,landmark_id", ["a,x", "a,y"])
     said = run("stats", "bad.csv").stderr.splitlines()
     assert said == [
@@ -345,7 +345,7 @@ def test_bad_rows_are_named_by_line(pictures):
     ]
 
 
-def test_facts_of_another_version_are_refused(pictures):
+def test_facts_of_another_version_are_refused(images):
     with sqlite3.connect("picture-facts.sqlite") as connection:
         connection.execute("PRAGMA user_version = 7")
     assert refused("stats", "train.csv", *WITH) == (
@@ -353,23 +353,23 @@ def test_facts_of_another_version_are_refused(pictures):
     )
 
 
-def test_a_full_disk_leaves_no_half_report(pictures):
+def test_a_full_disk_leaves_no_half_report(images):
     from tiny_set import run_apart
 
-    code, said = run_apart(pictures, ["stats", "train.csv"], file_bytes=4096)
+    code, said = run_apart(images, ["stats", "train.csv"], file_bytes=4096)
     assert code == 1, said
     assert said.splitlines()[-1] == (
         "Error: stats.html cannot be written: File too large; choose another place or make room"
     )
-    assert {path.name for path in pictures.iterdir()} & {"stats.html", "stats.html.partial"} == set()
+    assert {path.name for path in images.iterdir()} & {"stats.html", "stats.html.partial"} == set()
 
 
-def test_killed_at_any_write_the_same_command_ends_as_if_it_had_not_been(pictures, monkeypatch):
+def test_killed_at_any_write_the_same_command_ends_as_if_it_had_not_been(images, monkeypatch):
     from tiny_set import n_file_operations, run_and_die
 
     arguments = ["stats", "train.csv", *WITH, "--pictures-csv", "p.csv"]
     whole = done(*arguments)
-    fresh = Path(shutil.copytree(pictures, pictures.parent / "fresh"))
+    fresh = Path(shutil.copytree(images, images.parent / "fresh"))
     for name in ("stats.html", "p.csv", "picture-facts.sqlite"):
         (fresh / name).unlink()
     n = n_file_operations(Path(shutil.copytree(fresh, fresh.parent / "counted")), arguments)
@@ -378,18 +378,18 @@ def test_killed_at_any_write_the_same_command_ends_as_if_it_had_not_been(picture
         run_and_die(folder, arguments, at)
         monkeypatch.chdir(folder)
         assert done(*arguments).stdout == whole.stdout
-        assert listing(folder).keys() == listing(pictures).keys()
-        assert Path("stats.html").read_bytes() == (pictures / "stats.html").read_bytes()
+        assert listing(folder).keys() == listing(images).keys()
+        assert Path("stats.html").read_bytes() == (images / "stats.html").read_bytes()
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(pictures):
+def test_a_folder_that_cannot_be_written_is_one_line(images):
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere")
     Path("locked").mkdir(mode=0o500)
     assert refused("stats", "train.csv", "--report", "locked/r.html").startswith("locked/r.html cannot be written")
 
 
-def test_the_library_finds_what_the_command_finds(pictures):
+def test_the_library_finds_what_the_command_finds(images):
     statistics = lmr.stats("train.csv", images="images", workers=1, progress=SILENT)
     assert json.loads(json.dumps(statistics.document)) == found("train.csv", *WITH)
     assert next(statistics.image_lines()).startswith("image_id,landmark_id,width,height,")

@@ -28,7 +28,7 @@ def test_every_id_is_there_once_and_in_order(tiny_set):
         assert 0 <= float(score) <= 1
 
 
-def test_unreadable_and_missing_pictures_are_blank_lines_and_counted(tiny_set):
+def test_unreadable_and_missing_images_are_blank_lines_and_counted(tiny_set):
     Path("images/test-arch-0.jpg").unlink()
     cut_short(Path("images/test-dome-0.jpg"))
     result = done("submit", "--threshold", "0", *HERE)
@@ -137,7 +137,7 @@ def test_a_submission_that_is_not_as_it_was_written_is_refused(tiny_set):
     )
 
 
-def test_an_index_of_one_picture_gives_its_landmark_to_all(tiny_set):
+def test_an_index_of_one_image_gives_its_landmark_to_all(tiny_set):
     write_csv(Path("one.csv"), "id,landmark_id", ["train-arch-0,arch"])
     done("embed", "one.csv", *HERE)
     done("build-index", "one.h5", "--whitening-power", "0", "--output", "one", "--device", "cpu")

@@ -1,4 +1,4 @@
-"""Commands on pictures in tars: the same answers as on plain files."""
+"""Commands on images in tars: the same answers as on plain files."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def test_every_command_answers_from_tars_as_from_plain_files(tiny_set):
     assert answers("images/test.tar/test-arch-0.jpg", "tarred") == {**plain, "folders": {"train.tar"}}
 
 
-def test_query_asks_about_every_picture_in_a_tar_and_sorts_copies_of_them(tiny_set):
+def test_query_asks_about_every_image_in_a_tar_and_sorts_copies_of_them(tiny_set):
     tar = pack(Path("images"), Path("trip.tar"), *(f"test-{label}-0.jpg" for label in LABELS))
     before = listing(tiny_set)
     for _ in range(2):
@@ -86,7 +86,7 @@ def test_sorting_a_folder_with_tars_into_itself_again_makes_no_doubles(tiny_set)
         assert [str(path) for path in Path("trip/sorted").rglob("*.jpg")] == ["trip/sorted/arch/test-arch-0.jpg"]
 
 
-def test_a_tar_of_folders_is_trained_on_embedded_and_told_about_as_the_folder(pictures):
+def test_a_tar_of_folders_is_trained_on_embedded_and_told_about_as_the_folder(images):
     for label in LABELS[:2]:
         Path("photos", label).mkdir(parents=True)
         for i in range(4):
@@ -102,7 +102,7 @@ def test_a_tar_of_folders_is_trained_on_embedded_and_told_about_as_the_folder(pi
     assert trained.stdout.startswith("new: trained 1 epoch")
 
 
-def test_a_store_goes_on_after_a_tar_came_with_what_was_missing(pictures):
+def test_a_store_goes_on_after_a_tar_came_with_what_was_missing(images):
     pack_images()
     shutil.move("images/val.tar", "val.tar")
     missing = run("embed", "val.csv", *NETWORK, *HERE)
@@ -114,7 +114,7 @@ def test_a_store_goes_on_after_a_tar_came_with_what_was_missing(pictures):
     assert told.stdout == "val.h5: 22 descriptors, 0 unreadable\n"
 
 
-def test_what_is_wrong_with_tars_is_said_once_in_a_line_each(pictures):
+def test_what_is_wrong_with_tars_is_said_once_in_a_line_each(images):
     pack_images()
     data = Path("images/val.tar").read_bytes()
     Path("images/val.tar").write_bytes(data[: len(data) // 2])
@@ -134,13 +134,13 @@ def test_what_is_wrong_with_tars_is_said_once_in_a_line_each(pictures):
         assert refused(*words, *HERE) == named
 
 
-def test_images_is_a_folder_or_a_tar(pictures):
+def test_images_is_a_folder_or_a_tar(images):
     assert refused("embed", "--images", "train.csv", *NETWORK, *HERE) == (
         "--images train.csv: neither a folder nor a tar; give what the pictures are in"
     )
 
 
-def test_demo_takes_a_tar(pictures, tmp_path):
+def test_demo_takes_a_tar(images, tmp_path):
     assert refused("demo", "new", "--images", "train.csv") == (
         f"--images {os.path.abspath('train.csv')}: neither a folder nor a tar; give what the pictures are in"
     )
@@ -151,7 +151,7 @@ def test_demo_takes_a_tar(pictures, tmp_path):
     )
 
 
-def test_indexing_much_is_said_where_no_bar_is_shown(pictures, monkeypatch):
+def test_indexing_much_is_said_where_no_bar_is_shown(images, monkeypatch):
     monkeypatch.setattr("retrieval.images.tars.build_index._LARGE_BYTES", 1)
     pack(Path("images"), Path("flat.tar"))
     told = [done("info", "flat.tar").stderr for _ in range(2)]

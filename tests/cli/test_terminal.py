@@ -56,7 +56,7 @@ def hostile_name(tiny_set) -> str:
     return name
 
 
-def test_the_name_of_a_picture_reaches_no_terminal_unescaped(hostile_name):
+def test_the_name_of_a_image_reaches_no_terminal_unescaped(hostile_name):
     text = done("query", hostile_name, *HERE).stdout
     assert text.splitlines()[0] == f"photo\\x0a{ESCAPED}.jpg"
     assert not CONTROL.search(text)
@@ -77,7 +77,7 @@ def test_a_name_in_an_error_or_a_usage_error_is_escaped(tiny_set):
     assert not CONTROL.search(result.stderr)
 
 
-def test_ids_in_lists_of_bad_rows_and_unreadable_pictures_are_escaped_and_cut(tiny_set):
+def test_ids_in_lists_of_bad_rows_and_unreadable_images_are_escaped_and_cut(tiny_set):
     Path("broken.jpg").write_text("no picture")
     long = "x" * 100_000
     write_csv(Path("rows.csv"), "id,path,landmark_id", ["\x1b[2J,broken.jpg,arch", f"{long},broken.jpg,arch"])

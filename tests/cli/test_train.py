@@ -19,7 +19,7 @@ def log() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_training_leaves_a_model_its_log_and_curves(pictures):
+def test_training_leaves_a_model_its_log_and_curves(images):
     result = done(*TRAIN, *SMALL, "--val", "val.csv")
     assert result.stdout.startswith("model: trained 2 epochs in ")
     assert [line.split()[:2] for line in result.stderr.splitlines()] == [["epoch", "1"], ["epoch", "2"]]
@@ -36,16 +36,16 @@ def test_training_leaves_a_model_its_log_and_curves(pictures):
     assert any(f"{float(row['gap']):g}" == best["gap"] for row in facts["made_by"]["log"])
 
 
-def test_a_linear_head_is_validated_by_its_own_answers(pictures):
+def test_a_linear_head_is_validated_by_its_own_answers(images):
     import torch
 
-    from retrieval.data.image_source import PictureSource
+    from retrieval.data.image_source import ImageSource
     from retrieval.data.manifest import read_manifest
     from retrieval.train.classifier import open_classifier
 
     done(*TRAIN, "--epochs", "1", "--loss", "linear", "--head-rate", "1e-9", "--val", "val.csv")
     val = read_manifest(Path("val.csv"))
-    source, everything = PictureSource(val, Path("images")), range(len(val))
+    source, everything = ImageSource(val, Path("images")), range(len(val))
     opened = open_classifier(Path("model"), device=torch.device("cpu"), n_workers=1)
     found = opened.classify(source, everything, k=1)
     right = sum(
@@ -53,10 +53,10 @@ def test_a_linear_head_is_validated_by_its_own_answers(pictures):
         for row, (label,) in zip(found.row.tolist(), found.label.tolist(), strict=True)
     )
     assert float(log()[0]["top1"]) == pytest.approx(right / 16)
-    assert right < 12  # the features of these pictures tell them apart, an untrained head does not
+    assert right < 12  # the features of these images tell them apart, an untrained head does not
 
 
-def test_validation_on_other_landmarks_is_only_done_when_told(pictures):
+def test_validation_on_other_landmarks_is_only_done_when_told(images):
     rows = [line.split(",")[0] for line in Path("val.csv").read_text().splitlines()[1:]]
     write_csv(Path("other.csv"), "id,landmark_id", [f"{image_id},elsewhere" for image_id in rows])
     said = refused(*TRAIN, *SMALL, "--val", "other.csv")
@@ -68,7 +68,7 @@ def test_validation_on_other_landmarks_is_only_done_when_told(pictures):
     assert {float(row["top1"]) for row in log()} == {0.0}
 
 
-def test_the_same_training_twice_gives_the_same_weights(pictures):
+def test_the_same_training_twice_gives_the_same_weights(images):
     names = []
     for output in ("a", "b"):
         done(*TRAIN, *SMALL, "--output", output)
@@ -78,7 +78,7 @@ def test_the_same_training_twice_gives_the_same_weights(pictures):
     assert {path.name for path in Path("c").glob("weights-*")} != names[0]
 
 
-def test_a_run_stopped_just_after_its_first_model_goes_on(pictures, monkeypatch):
+def test_a_run_stopped_just_after_its_first_model_goes_on(images, monkeypatch):
     done(*TRAIN, *SMALL, "--output", "whole")
 
     def stop(*arguments):
@@ -95,8 +95,8 @@ def test_a_run_stopped_just_after_its_first_model_goes_on(pictures, monkeypatch)
     assert weights[0] == weights[1]
 
 
-def test_a_hundred_steps_on_the_same_pictures_more_than_halve_the_loss(pictures):
-    """All pictures in each step, unaltered, and a backbone that stays: nothing is left to chance."""
+def test_a_hundred_steps_on_the_same_images_more_than_halve_the_loss(images):
+    """All images in each step, unaltered, and a backbone that stays: nothing is left to chance."""
     still = ("--freeze", "all", "--plain-pictures", "--loss", "softmax", "--negative-weight", "0", "--balance", "0")
     done(*TRAIN, *still, "--negative-share", "0", "--batch-size", "64", "--epochs", "100", "--head-rate", "0.02")
     losses = [float(row["loss"]) for row in log()]
@@ -104,12 +104,12 @@ def test_a_hundred_steps_on_the_same_pictures_more_than_halve_the_loss(pictures)
     assert losses[-1] < losses[0] / 2
 
 
-def test_softmax_needs_no_negatives(pictures):
+def test_softmax_needs_no_negatives(images):
     result = done(*TRAIN, *SMALL, "--loss", "softmax", "--negative-weight", "0")
     assert result.stdout.startswith("model: trained 2 epochs")
 
 
-def test_a_teacher_cannot_tell_pictures_of_one_id_apart(pictures):
+def test_a_teacher_cannot_tell_images_of_one_id_apart(images):
     write_csv(Path("others.csv"), "id", ["train-arch-0"])
     words = ["--negatives", "others.csv", "--teacher", "teacher.h5"]
     assert refused("train", "train.csv", *words, *SMALL) == (
@@ -118,7 +118,7 @@ def test_a_teacher_cannot_tell_pictures_of_one_id_apart(pictures):
     )
 
 
-def test_unreadable_pictures_are_counted_and_left_out(pictures):
+def test_unreadable_images_are_counted_and_left_out(images):
     Path("images/train-arch-0.jpg").write_bytes(b"nothing")
     result = done(*TRAIN, "--epochs", "1", "--balance", "0", "--negative-weight", "0")
     assert "not a picture in a known format" in result.stderr
@@ -153,10 +153,10 @@ def test_unreadable_pictures_are_counted_and_left_out(pictures):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_value_that_cannot_be_is_one_line_and_leaves_nothing(pictures, options, message):
-    files = listing(pictures)
+def test_a_value_that_cannot_be_is_one_line_and_leaves_nothing(images, options, message):
+    files = listing(images)
     assert refused(*TRAIN, *options) == message
-    assert listing(pictures) == files
+    assert listing(images) == files
     assert not Path("model").exists()
 
 
@@ -175,7 +175,7 @@ optimizer = "sgd"
 """
 
 
-def test_a_config_may_train_in_stages(pictures):
+def test_a_config_may_train_in_stages(images):
     lines = Path("train.csv").read_text().splitlines()
     Path("part.csv").write_text("\n".join(line for line in lines if not line.endswith("-7,arch")) + "\n")
     Path("c.toml").write_text(STAGES)
@@ -189,9 +189,9 @@ def test_a_config_may_train_in_stages(pictures):
     assert [one["optimizer"] for one in used] == ["adamw", "sgd"]
     assert used[0]["epochs"] == used[1]["epochs"] == 1
     assert first["made_by"]["data"] != last["made_by"]["data"]
-    files = listing(pictures)
+    files = listing(images)
     assert "nothing to do" in done(*TRAIN, "--config", "c.toml").stderr
-    assert listing(pictures) == files
+    assert listing(images) == files
     Path("c.toml").write_text(STAGES.replace('"softmax"', '"arcface"'))
     assert refused(*TRAIN, "--config", "c.toml") == (
         "model/stage-1 holds a run with another training configuration (loss name was softmax, is arcface); go on with "
@@ -209,13 +209,13 @@ def test_a_config_may_train_in_stages(pictures):
         ("stage = 3", "stage is a list of tables; begin each with [[stage]]"),
     ],
 )
-def test_a_stage_that_cannot_be_is_one_line_that_names_it(pictures, text, message):
+def test_a_stage_that_cannot_be_is_one_line_that_names_it(images, text, message):
     Path("c.toml").write_text(text)
     assert refused(*TRAIN, "--config", "c.toml") == f"--config c.toml: {message}"
     assert not Path("model").exists()
 
 
-def test_what_a_stage_gives_in_vain_is_refused_and_what_stands_above_all_is_not(pictures):
+def test_what_a_stage_gives_in_vain_is_refused_and_what_stands_above_all_is_not(images):
     Path("c.toml").write_text('margin-rad = 0.2\nepochs = 1\n[[stage]]\nloss = "softmax"\nmargin-cos = 0.1\n')
     expected = "--margin-cos goes with --loss cosface, not with softmax"
     assert refused(*TRAIN, *SMALL, "--config", "c.toml") == expected
@@ -225,7 +225,7 @@ def test_what_a_stage_gives_in_vain_is_refused_and_what_stands_above_all_is_not(
     assert refused(*TRAIN, "--config", "c.toml") == "--margin-rad goes with --loss arcface, not with softmax"
 
 
-def test_overwriting_describes_the_pictures_of_a_frozen_backbone_anew(pictures):
+def test_overwriting_describes_the_images_of_a_frozen_backbone_anew(images):
     frozen = (*TRAIN, *SMALL, "--freeze", "all", "--plain-pictures")
     done(*frozen)
     (features,) = Path("model").glob("features-*.npy")
@@ -235,7 +235,7 @@ def test_overwriting_describes_the_pictures_of_a_frozen_backbone_anew(pictures):
     assert features.read_bytes() != before
 
 
-def test_the_network_is_the_same_in_all_stages(pictures):
+def test_the_network_is_the_same_in_all_stages(images):
     Path("c.toml").write_text('[[stage]]\nbackbone = "resnet18"\n')
     assert refused(*TRAIN, "--config", "c.toml").startswith(
         "--config c.toml: stage 1: backbone is not an option of a stage; did you mean backbone-rate?"
@@ -244,7 +244,7 @@ def test_the_network_is_the_same_in_all_stages(pictures):
     assert misused(*TRAIN, "--config", "c.toml").endswith("'three' is not a valid integer.")
 
 
-def test_a_search_for_the_rate_draws_it_and_trains_nothing(pictures):
+def test_a_search_for_the_rate_draws_it_and_trains_nothing(images):
     result = done(*TRAIN, "--loss", "softmax", "--find-rate", "rates.png")
     assert result.stdout.startswith("rates.png, rates.csv: --backbone-rate ")
     assert Path("rates.png").read_bytes().startswith(b"\x89PNG")
@@ -264,22 +264,22 @@ def test_a_search_for_the_rate_draws_it_and_trains_nothing(pictures):
         ("rates.csv", "--find-rate rates.csv: it is drawn as a PNG; give a name that ends in .png"),
     ],
 )
-def test_a_search_for_the_rate_replaces_nothing_else(pictures, picture, message):
-    before = listing(pictures)
-    assert refused(*TRAIN, "--find-rate", picture) == message
-    assert listing(pictures) == before
+def test_a_search_for_the_rate_replaces_nothing_else(images, image, message):
+    before = listing(images)
+    assert refused(*TRAIN, "--find-rate", image) == message
+    assert listing(images) == before
 
 
-def test_one_landmark_is_not_enough(pictures):
+def test_one_landmark_is_not_enough(images):
     write_csv(Path("one.csv"), "id,landmark_id", ["train-arch-0,arch", "train-arch-1,arch"])
     assert refused("train", "one.csv") == "training needs pictures of at least 2 landmarks, got 1; add labelled rows"
 
 
-def test_a_manifest_must_be_given(pictures):
+def test_a_manifest_must_be_given(images):
     assert misused("train") == "Missing argument 'MANIFEST'."
 
 
-def test_the_epoch_whose_weights_are_kept_is_said_with_its_figures(pictures, monkeypatch):
+def test_the_epoch_whose_weights_are_kept_is_said_with_its_figures(images, monkeypatch):
     figures = iter([{"gap": 0.5, "top1": 0.6}, {"gap": 0.75, "top1": 0.7}, {"gap": 0.25, "top1": 0.8}])
     validation = (lambda *_: next(figures)), "digest"
     monkeypatch.setattr("index.evaluate.validation.make_validation", lambda *_: validation)
@@ -291,7 +291,7 @@ def test_the_epoch_whose_weights_are_kept_is_said_with_its_figures(pictures, mon
     assert "The weights are those after epoch 3.\n" in Path("model/last/README.md").read_text()
 
 
-def test_a_finished_training_is_known_by_what_was_asked_for(pictures):
+def test_a_finished_training_is_known_by_what_was_asked_for(images):
     first = done(*TRAIN, *SMALL)
     again = done(*TRAIN, *SMALL)
     assert again.stderr == "model is trained already; nothing to do\n"
@@ -301,7 +301,7 @@ def test_a_finished_training_is_known_by_what_was_asked_for(pictures):
     assert refused(*TRAIN, *SMALL).startswith("model holds a run with another data; go on with that one")
 
 
-def test_a_finished_training_whose_record_is_gone_or_of_other_files_is_found_all_the_same(pictures):
+def test_a_finished_training_whose_record_is_gone_or_of_other_files_is_found_all_the_same(images):
     done(*TRAIN, *SMALL)
     record = Path("model/trained.json")
     whole = record.read_bytes()
@@ -313,7 +313,7 @@ def test_a_finished_training_whose_record_is_gone_or_of_other_files_is_found_all
         assert record.read_bytes() == whole
 
 
-def test_a_training_begun_anew_forgets_that_the_old_one_was_finished(pictures, monkeypatch):
+def test_a_training_begun_anew_forgets_that_the_old_one_was_finished(images, monkeypatch):
     done(*TRAIN, *SMALL)
 
     def stop(*arguments):

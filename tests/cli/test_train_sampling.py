@@ -23,7 +23,7 @@ def weights(folder: str) -> set[str]:
     return {path.name for path in Path(folder).glob("weights-*")}
 
 
-def test_a_stopped_run_with_everything_on_goes_on_to_the_same_weights(pictures, monkeypatch):
+def test_a_stopped_run_with_everything_on_goes_on_to_the_same_weights(images, monkeypatch):
     done(*TRAIN, *EVERYTHING, "--output", "whole")
     done(*TRAIN, *EVERYTHING, "--output", "other", "--member", "2")
     saved = []
@@ -43,7 +43,7 @@ def test_a_stopped_run_with_everything_on_goes_on_to_the_same_weights(pictures, 
     assert weights("model") == weights("whole") != weights("other")
 
 
-def test_a_minimum_takes_rare_landmarks_out_as_split_does(pictures):
+def test_a_minimum_takes_rare_landmarks_out_as_split_does(images):
     with Path("train.csv").open(newline="") as file:
         rows = [f"{row['id']},{row['landmark_id']}" for row in csv.DictReader(file)]
     few = [row for row in rows if not row.endswith("castle") or row.startswith("train-castle-3,")]
@@ -78,6 +78,6 @@ def test_a_minimum_takes_rare_landmarks_out_as_split_does(pictures):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_is_one_line_and_leaves_nothing(pictures, options, message):
+def test_what_cannot_be_is_one_line_and_leaves_nothing(images, options, message):
     assert refused(*TRAIN, *options) == message
     assert not Path("model").exists()

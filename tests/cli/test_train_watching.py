@@ -14,17 +14,17 @@ TRAIN = ("train", "train.csv", *NETWORK, "--workers", "0", "--threads", "1", "--
 SMALL = ("--epochs", "2", "--epoch-size", "8")
 
 
-def test_a_summary_is_printed_and_nothing_trained(pictures):
-    files = listing(pictures)
+def test_a_summary_is_printed_and_nothing_trained(images):
+    files = listing(images)
     lines = done(*TRAIN, "--summary", "--dimensions", "8").stdout.splitlines()
     assert lines[0].split() == ["layer", "kind", "gives", "parameters"]
     assert lines[1].split()[:3] == ["backbone.conv1.0", "Conv2d", "24"]
     assert lines[-3].split() == ["neck.0", "Linear", "8", "8,192"]
     assert lines[-1].endswith(" of them trained")
-    assert listing(pictures) == files
+    assert listing(images) == files
 
 
-def test_a_model_has_a_page_that_says_what_it_is(pictures):
+def test_a_model_has_a_page_that_says_what_it_is(images):
     done(*TRAIN, *SMALL, "--val", "val.csv")
     page = Path("model/README.md").read_text()
     assert "# A model of lmr: shufflenet_v2_x0_5\n" in page
@@ -36,7 +36,7 @@ def test_a_model_has_a_page_that_says_what_it_is(pictures):
     assert Path("model/last/README.md").is_file()
 
 
-def test_a_page_names_the_file_that_the_weights_come_from(pictures):
+def test_a_page_names_the_file_that_the_weights_come_from(images):
     import torch
     import torchvision
 
@@ -47,7 +47,7 @@ def test_a_page_names_the_file_that_the_weights_come_from(pictures):
     assert "## Training\n\nNone by lmr.\n" in page
 
 
-def test_each_epoch_is_written_for_tensorboard(pictures, monkeypatch):
+def test_each_epoch_is_written_for_tensorboard(images, monkeypatch):
     written: list[tuple[object, ...]] = []
 
     class SummaryWriter:
@@ -71,7 +71,7 @@ def test_each_epoch_is_written_for_tensorboard(pictures, monkeypatch):
     ]
 
 
-def test_without_its_package_tensorboard_is_refused_before_training(pictures, monkeypatch):
+def test_without_its_package_tensorboard_is_refused_before_training(images, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     message = refused(*TRAIN, *SMALL, "--tensorboard")
     assert message.startswith("--tensorboard needs tensorboard (")
@@ -80,7 +80,7 @@ def test_without_its_package_tensorboard_is_refused_before_training(pictures, mo
 
 
 @pytest.mark.parametrize("name", ["plain-mlp", "plain-cnn"])
-def test_the_plain_networks_train(pictures, name):
+def test_the_plain_networks_train(images, name):
     words = ("train", "train.csv", "--backbone", name, "--size", "16", "--workers", "0", "--threads", "1")
     done(*words, "--device", "cpu", "--batch-size", "4", "--epochs", "1", "--epoch-size", "8", "--pooling", "avg")
     facts = json.loads(done("info", "model", "--json").stdout)

@@ -124,11 +124,11 @@ def test_two_submissions_at_once_that_wait_are_the_same_whole_one(tiny_set):
     assert not (read_store("test.h5").state == TODO).any()
 
 
-def test_two_embeds_at_once_leave_a_whole_store(pictures):
+def test_two_embeds_at_once_leave_a_whole_store(images):
     done("embed", "--model", "model", "--output", "alone.h5", *NETWORK, *HERE)
     arguments = ["embed", *HERE]
-    codes = both_at_once(pictures, arguments, arguments)
+    codes = both_at_once(images, arguments, arguments)
     assert sorted(codes) in ([0, 0], [0, 1])
     assert (read_store("train.h5").vectors == read_store("alone.h5").vectors).all()
-    left = {path.name for path in pictures.iterdir() if path.name.startswith(("train.h5", ".train.h5"))}
+    left = {path.name for path in images.iterdir() if path.name.startswith(("train.h5", ".train.h5"))}
     assert left == {"train.h5"}

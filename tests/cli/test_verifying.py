@@ -85,7 +85,7 @@ def test_a_cleaning_a_split_and_a_tree_are_verified(tiny_set):
     )
 
 
-def test_a_submission_and_the_facts_of_pictures_are_verified(tiny_set):
+def test_a_submission_and_the_facts_of_images_are_verified(tiny_set):
     done("submit", "test.csv", "--images", "images", *HERE)
     done("stats", "train.csv", "--images", "images", "--workers", "1")
     assert verified("submission.csv") == "it is as it was written"
@@ -127,7 +127,7 @@ def test_what_a_comparison_keeps_is_verified(tiny_set):
     )
 
 
-def test_pictures_of_a_download_are_compared_with_its_ledger(tiny_set):
+def test_images_of_a_download_are_compared_with_its_ledger(tiny_set):
     from retrieval.download.ledger import Entry, Ledger
     from retrieval.files.digest import sha256_file
 

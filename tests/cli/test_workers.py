@@ -1,4 +1,4 @@
-"""How many processes decode pictures."""
+"""How many processes decode images."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A tiny set of pictures with its manifests, and runs of `lmr` in this process or in one that can be killed."""
+"""A tiny set of images with its manifests, and runs of `lmr` in this process or in one that can be killed."""
 
 import csv
 import hashlib
@@ -68,7 +68,7 @@ def misused(*arguments: object) -> str:
     return result.stderr.splitlines()[-1].removeprefix("Error: ")
 
 
-def picture(label: int, seed: int, side: int = SIDE) -> Image.Image:
+def image(label: int, seed: int, side: int = SIDE) -> Image.Image:
     """Stripes of the label's own colour and slant, with noise; -1 is noise alone."""
     rng = np.random.default_rng([label + 1, seed])
     y, x = np.mgrid[:side, :side] / side
@@ -87,7 +87,7 @@ def write_csv(path: Path, header: str, rows: list[str]) -> Path:
     return path
 
 
-def make_pictures(folder: Path) -> None:
+def make_images(folder: Path) -> None:
     """images/, train.csv, val.csv, test.csv, solution.csv and names.csv."""
     images = folder / "images"
     images.mkdir()
@@ -101,7 +101,7 @@ def make_pictures(folder: Path) -> None:
         for label in range(-1, len(LABELS)):
             for i in range(n_others if label < 0 else n):
                 image_id = f"{part}-{LABELS[label] if label >= 0 else 'other'}-{i}"
-                picture(label, first + i).save(images / f"{image_id}.jpg", quality=92)
+                image(label, first + i).save(images / f"{image_id}.jpg", quality=92)
                 rows[part].append((image_id, LABELS[label] if label >= 0 else ""))
     write_csv(folder / "train.csv", "id,landmark_id", [f"{i},{label}" for i, label in rows["train"]])
     kinds = [f"{i},{label},{'landmark' if label else 'noise'}" for i, label in rows["val"]]
@@ -112,8 +112,8 @@ def make_pictures(folder: Path) -> None:
 
 
 def make_set(folder: Path) -> None:
-    """The pictures, and everything that the commands make of them with an untrained network."""
-    make_pictures(folder)
+    """The images, and everything that the commands make of them with an untrained network."""
+    make_images(folder)
     done("embed", *NETWORK, *HERE)
     done("build-index", "--names", "names.csv", "--device", "cpu")
     done("calibrate", "val.csv", *HERE)

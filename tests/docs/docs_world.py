@@ -1,4 +1,4 @@
-"""Tiny sets of pictures for the walks of the documentation, and its commands made small enough for a test.
+"""Tiny sets of images for the walks of the documentation, and its commands made small enough for a test.
 
 What is changed in a command, and nothing else:
     --pretrained               left out: it needs the internet

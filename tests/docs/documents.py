@@ -78,7 +78,7 @@ def spans_in(cell: str) -> set[str]:
 
 
 def links(document: Path) -> list[str]:
-    """Targets of the links and pictures of a document."""
+    """Targets of the links and images of a document."""
     return re.findall(r"\]\(([^)\s]+)\)", _FENCE.sub("", document.read_text(encoding="utf-8")))
 
 

@@ -61,11 +61,11 @@ def test_every_benchmark_is_documented_with_options_that_it_takes() -> None:
             assert not words or '"folder", nargs="?"' in source, line
 
 
-def test_every_picture_in_the_documents_is_there_and_drawn_by_the_script() -> None:
+def test_every_image_in_the_documents_is_there_and_drawn_by_the_script() -> None:
     shown = {
         name for path in DOCUMENTS for name in re.findall(r"!\[[^]]+\]\((?:docs/)?(\S+)\)", path.read_text("utf-8"))
     }
-    script = (ROOT / "scripts" / "pictures.py").read_text(encoding="utf-8")
+    script = (ROOT / "scripts" / "images.py").read_text(encoding="utf-8")
     assert shown == set(re.findall(r'DOCS / "(\S+)"', script))
     assert shown == {path.name for path in (ROOT / "docs").iterdir() if path.suffix != ".md"}
     assert [name for name in shown if (ROOT / "docs" / name).stat().st_size > 150_000] == []

@@ -82,12 +82,12 @@ def test_the_walk_through_photos_leaves_what_it_says(photos: Walk) -> None:
     assert len(photos.output("query", "inbox", "--csv")[0].splitlines()) == 1 + len(LANDMARKS)
 
 
-def test_the_demo_on_ones_own_pictures_reads_all_of_them(photos: Walk) -> None:
+def test_the_demo_on_ones_own_images_reads_all_of_them(photos: Walk) -> None:
     (said,) = photos.output("demo")
     assert "unreadable" not in said
     assert "Try next:" in said
     submission = (photos.folder / "my-demo" / "submission.csv").read_text().splitlines()
-    assert len(submission) == 1 + len(LANDMARKS) + 1  # a header, a picture of each landmark, a street
+    assert len(submission) == 1 + len(LANDMARKS) + 1  # a header, a image of each landmark, a street
     assert {path.parent.name for path in (photos.folder / "photos").rglob("*.csv")} == set()
 
 
@@ -107,7 +107,7 @@ def test_the_python_example_runs(photos: Walk, capsys: pytest.CaptureFixture[str
     assert len(lines) == 2 + 2 * 3
 
 
-def test_the_split_of_the_google_page_keeps_every_picture_once(kaggle: Walk) -> None:
+def test_the_split_of_the_google_page_keeps_every_image_once(kaggle: Walk) -> None:
     with chdir(kaggle.folder):
         (arguments,) = lmr_commands(marked(GOOGLE, "run", "split"))
         run(arguments)

@@ -97,7 +97,7 @@ def test_whitened_queries_are_compared_in_the_space_of_the_index(make_folder, tr
     assert answers.same_picture.tolist() == [3]
 
 
-def test_only_a_copy_of_a_row_is_the_same_picture(folder, train, queries):
+def test_only_a_copy_of_a_row_is_the_same_image(folder, train, queries):
     queries = np.concatenate([train.vectors[[6]], queries.vectors[[0]]])
     assert answer(folder, queries).same_picture.tolist() == [6, -1]
 

@@ -60,7 +60,7 @@ def test_vectors_of_another_dimension_are_refused():
         background_similarity(unit(2, 4), unit(3, 5), 3)
 
 
-def test_a_background_of_one_picture_is_not_compared_with_itself():
+def test_a_background_of_one_image_is_not_compared_with_itself():
     with pytest.raises(LmrError) as error:
         background_similarity(unit(1, 4), unit(1, 4), 3, own_row=np.array([0]))
     expected = "the only background picture cannot be compared with itself; add pictures without a landmark"

@@ -90,7 +90,7 @@ def test_wrong_labels_are_found_and_the_true_ones_suggested():
     assert (judged.own[~wrong] > 0.5).all()
 
 
-def test_the_only_picture_of_a_landmark_is_not_judged():
+def test_the_only_image_of_a_landmark_is_not_judged():
     vectors, landmark, _, _ = made()
     landmark[5] = 6
     judged = judge_labels(found_support(vectors, landmark, 30), landmark)
@@ -107,8 +107,8 @@ def test_with_one_landmark_there_is_nothing_to_suggest():
     assert (judged.own == 1).all()
 
 
-def test_confidence_is_the_mean_of_what_a_landmark_gives_its_own_pictures():
-    """Two landmarks, four pictures; the two estimates agree, so temperatures only scale them."""
+def test_confidence_is_the_mean_of_what_a_landmark_gives_its_own_images():
+    """Two landmarks, four images; the two estimates agree, so temperatures only scale them."""
     logits = np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
     landmark = np.array([0, 0, 1, 1], dtype=np.int32)
     flat = logits.ravel()
@@ -172,7 +172,7 @@ def test_likeness_is_the_mean_of_the_three_nearest_of_a_kind():
     assert block.nearest[0].tolist() == [1, 2, 3, 4, 5]
 
 
-def test_pictures_that_are_not_found_count_as_the_last_that_is():
+def test_images_that_are_not_found_count_as_the_last_that_is():
     """Three of its landmark, of which one is found among two neighbours: the other counts as the second one."""
     angles = np.deg2rad([0, 10, 20, 90])
     vectors = np.column_stack([np.cos(angles), np.sin(angles)]).astype(np.float32)

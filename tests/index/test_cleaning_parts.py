@@ -1,4 +1,4 @@
-"""Components, copies, verification and faults of pictures, on cases that can be drawn."""
+"""Components, copies, verification and faults of images, on cases that can be drawn."""
 
 import re
 import tracemalloc
@@ -12,16 +12,16 @@ from index.clean.config import CleaningRule
 from index.clean.inputs import CleaningInputs
 from index.clean.labels import Consistency, count_verified
 from index.clean.neighbours import CentredSpace, look_around
-from index.clean.plan import copies_to_leave_out, decide, equal_files, equal_looks, outside_largest, picture_fault
+from index.clean.plan import copies_to_leave_out, decide, equal_files, equal_looks, image_fault, outside_largest
 from index.search.flat import FlatIndex
 from retrieval.data.manifest import Manifest
 from retrieval.data.quality_cache import FactsTable
 from retrieval.errors import LmrError, WordsError
-from retrieval.images.quality import PictureFacts
+from retrieval.images.quality import ImageFacts
 from retrieval.progress import Recorder
 
 NONE = np.zeros((0, 2), dtype=np.int64)
-GOOD = PictureFacts(224, 224, 9000, "a" * 64, 1, 120.0, 50.0, 300.0, 10.0, 7.0)
+GOOD = ImageFacts(224, 224, 9000, "a" * 64, 1, 120.0, 50.0, 300.0, 10.0, 7.0)
 
 
 def pairs(*of_two):
@@ -43,7 +43,7 @@ def test_a_part_of_the_share_asked_for_stays():
     assert outside_largest(joined, landmark, 1.0)[0].sum() == 2
 
 
-def test_pictures_that_all_stand_alone_stay():
+def test_images_that_all_stand_alone_stay():
     assert not outside_largest(NONE, np.zeros(4, dtype=np.int32), 1.0)[0].any()
     assert outside_largest(NONE, np.zeros(0, dtype=np.int32), 0.5)[0].shape == (0,)
 
@@ -52,7 +52,7 @@ def test_equal_files_are_paired_with_the_first():
     assert equal_files(np.array(["x", "y", "x", "x"], dtype=object)).tolist() == [[0, 2], [0, 3]]
 
 
-def test_pictures_of_equal_hash_and_other_descriptors_are_no_copies():
+def test_images_of_equal_hash_and_other_descriptors_are_no_copies():
     hashes = np.array([0, 0, 1, 2**64 - 1], dtype=np.uint64)
     vectors = np.array([[1, 0], [0, 1], [1, 0], [1, 0]], dtype=np.float32)
     assert equal_looks(hashes, 4, vectors).tolist() == [[0, 2]]
@@ -111,7 +111,7 @@ def counted(inliers, rule, rows=(0, 1, 2, 3, 4), **further):
     return count_verified(np.array(rows), landmark, vectors, rule, inliers, **further).tolist()
 
 
-def test_a_picture_counts_neighbours_of_its_landmark_with_enough_inliers():
+def test_a_image_counts_neighbours_of_its_landmark_with_enough_inliers():
     asked = []
 
     def inliers(one, other):
@@ -126,7 +126,7 @@ def test_a_picture_counts_neighbours_of_its_landmark_with_enough_inliers():
 def test_counting_stops_when_enough_are_found():
     asked = []
     counted(lambda one, other: asked.append((one, other)) or 99, CleaningRule(min_verified=1))
-    assert len(asked) == 4 - 1  # of the four pictures the first one is found by all others
+    assert len(asked) == 4 - 1  # of the four images the first one is found by all others
 
 
 def test_only_the_nearest_are_asked():
@@ -145,7 +145,7 @@ def test_counts_on_disk_are_taken_and_a_cut_line_is_counted_again(tmp_path):
     assert sum(done) == 5
 
 
-def test_each_count_is_on_disk_before_the_next_picture_is_looked_at(tmp_path):
+def test_each_count_is_on_disk_before_the_next_image_is_looked_at(tmp_path):
     saved = tmp_path / "verified.jsonl"
 
     def inliers(one, other):
@@ -188,8 +188,8 @@ def changed(**values):
         (GOOD, CleaningRule(ppi_low=5.0, ppi_high=17.0), "18.0 pixels per inch, not 5 to 17"),
     ],
 )
-def test_faults_of_pictures(facts, rule, fault):
-    assert picture_fault(facts, rule) == fault
+def test_faults_of_images(facts, rule, fault):
+    assert image_fault(facts, rule) == fault
 
 
 @pytest.mark.parametrize(

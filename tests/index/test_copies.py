@@ -1,4 +1,4 @@
-"""Pictures that are there twice: refused by name and descriptor, left out by descriptor alone."""
+"""Images that are there twice: refused by name and descriptor, left out by descriptor alone."""
 
 import numpy as np
 import pytest
@@ -31,18 +31,18 @@ def test_queries_that_are_in_the_index_are_an_error():
     )
 
 
-def test_another_picture_of_the_same_name_passes():
+def test_another_image_of_the_same_name_passes():
     assert same_named(names("001", "002"), AXES[:2], names("001", "002"), AXES[2:4].__getitem__) == []
     near = AXES[:1] + np.float32(0.2) * AXES[1:2]  # cosine 0.981
     assert same_named(names("001"), near, names("001"), AXES.__getitem__) == []
 
 
-def test_the_same_picture_described_on_another_device_is_known():
+def test_the_same_image_described_on_another_device_is_known():
     near = AXES[:1] + np.float32(0.06) * AXES[1:2]  # cosine 0.9982
     assert refusal(names("001"), near, names("001"), AXES).startswith("1 of 1 calibration queries are also in")
 
 
-def test_every_picture_of_a_name_is_looked_at(monkeypatch):
+def test_every_image_of_a_name_is_looked_at(monkeypatch):
     monkeypatch.setattr("index.copies.BLOCK_ROWS", 2)
     known = names("001", "002", "001", "001")
     for row in (0, 2, 3):
@@ -59,7 +59,7 @@ def test_only_the_first_of_many_queries_are_named():
     )
 
 
-def test_copies_of_pictures_in_the_index_are_left_out_and_named():
+def test_copies_of_images_in_the_index_are_left_out_and_named():
     kept, warnings = leave_out_copies(names("a", "b", "c"), np.array([0.2, 0.9995, 0.999]))
     assert kept.tolist() == [True, False, True]
     assert warnings == (

@@ -167,7 +167,7 @@ def test_an_image_id_in_two_stores_is_refused(tmp_path, model):
     )
 
 
-def test_a_background_picture_may_be_named_as_another_is(tmp_path, model):
+def test_a_background_image_may_be_named_as_another_is(tmp_path, model):
     numbered = store(["a", "b"], ["", ""], seed=3, source="street.h5")
     build(tmp_path / "landmarks", model, background=[numbered, EMPTY_STREET])
     assert open_folder(tmp_path / "landmarks", device="cpu").background.image_id.tolist()[:3] == ["d", "a", "b"]
@@ -180,7 +180,7 @@ def test_a_background_picture_may_be_named_as_another_is(tmp_path, model):
     )
 
 
-def test_a_background_picture_of_a_landmark_of_the_index_is_refused(tmp_path, model):
+def test_a_background_image_of_a_landmark_of_the_index_is_refused(tmp_path, model):
     wrong = store(["x", "y"], ["", "rome"], source="background.h5")
     assert refusal(build, tmp_path / "l", model, background=[wrong]) == (
         "background.h5: background picture y shows rome, a landmark of the index; "
@@ -188,7 +188,7 @@ def test_a_background_picture_of_a_landmark_of_the_index_is_refused(tmp_path, mo
     )
 
 
-def test_no_labelled_picture_is_an_error(tmp_path, model):
+def test_no_labelled_image_is_an_error(tmp_path, model):
     assert refusal(build, tmp_path / "l", model, [EMPTY_STREET], background=()) == (
         "background.h5: no row has a landmark_id and a descriptor; an index needs labelled pictures"
     )

@@ -1,4 +1,4 @@
-"""Counts of pictures per landmark and everything that is told of them."""
+"""Counts of images per landmark and everything that is told of them."""
 
 import numpy as np
 import pytest
@@ -30,17 +30,17 @@ def labelling(pairs, n_pictures, names):
     return Labelling(n_pictures, tuple(names), array[:, 0], array[:, 1])
 
 
-def test_every_landmark_of_a_picture_counts():
+def test_every_landmark_of_a_image_counts():
     ids = object_array(["a", "b", "c", "d"])
     manifest = Manifest("m.csv", ids, np.array([1, -1, 0, 1], np.int32), ("x", "y"), more_landmarks={0: (0,)})
     found = labelling_of(manifest)
-    assert list(zip(found.picture.tolist(), found.landmark.tolist(), strict=True)) == [(0, 1), (0, 0), (2, 0), (3, 1)]
+    assert list(zip(found.image.tolist(), found.landmark.tolist(), strict=True)) == [(0, 1), (0, 0), (2, 0), (3, 1)]
     assert found.counts.tolist() == [2, 2]
     assert found.n_labelled == 3
     assert found.first_landmark().tolist() == [1, -1, 0, 1]
 
 
-def test_pairs_outside_of_the_pictures_are_a_callers_mistake():
+def test_pairs_outside_of_the_images_are_a_callers_mistake():
     with pytest.raises(ValueError, match=r"^picture must lie in \[0, 1\)$"):
         labelling([(1, 0)], 1, "x")
     with pytest.raises(ValueError, match=r"^landmark must lie in \[0, 1\)$"):
@@ -121,13 +121,13 @@ def test_equal_landmarks_come_in_their_order():
     assert least_frequent(counts, 3).tolist() == [5, 0, 3]
 
 
-def test_samples_are_spread_over_the_pictures():
+def test_samples_are_spread_over_the_images():
     found = labelling([(i, 0) for i in range(10)], 11, "x")
     assert samples(found, 0, 4) == [0, 3, 6, 9]
     assert samples(labelling([(5, 0)], 6, "x"), 0, 4) == [5]
 
 
-def test_a_picture_of_two_kinds_counts_once_for_what_they_are_kinds_of():
+def test_a_image_of_two_kinds_counts_once_for_what_they_are_kinds_of():
     pairs = [(0, 0), (0, 1), (1, 1), (2, 2)]
     found = labelling(pairs, 4, ["cat", "dog", "tree"])
     below = {"animal": {"animal", "cat", "dog"}, "dog": {"dog"}, "stone": {"stone"}}

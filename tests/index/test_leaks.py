@@ -1,4 +1,4 @@
-"""What an index knows of its queries: rows, look-alikes, calibration queries, pictures of the training."""
+"""What an index knows of its queries: rows, look-alikes, calibration queries, images of the training."""
 
 import json
 from dataclasses import replace
@@ -20,7 +20,7 @@ from index.queries import queries_of
 from index.recognition import answer_store
 from index.vote import VoteRule
 from retrieval.arrays import object_array
-from retrieval.data.image_source import read_picture
+from retrieval.data.image_source import read_image
 from retrieval.errors import LmrError
 from retrieval.models.seen import record_seen
 from retrieval.progress import Recorder
@@ -84,7 +84,7 @@ def test_rows_of_the_index_are_told_and_left_out_of_the_figures_beside(folder, q
         assert content["without_leaked"][name] == pytest.approx(expected[name])
 
 
-def test_a_picture_that_looks_the_same_as_a_near_row_is_told(folder, queries, train, tmp_path):
+def test_a_image_that_looks_the_same_as_a_near_row_is_told(folder, queries, train, tmp_path):
     rng = np.random.default_rng(0)
     pixels = Image.fromarray(rng.integers(0, 255, (12, 12, 3), dtype=np.uint8)).resize((96, 96))
     pixels.save(tmp_path / "row.png")
@@ -122,14 +122,14 @@ PAIRS = np.array([[0, 0], [0, 5], [1, 1], [2, 1], [3, 2]])
 def test_thumbnails_of_rows_rule_out_and_only_likely_pairs_are_read(pictured, monkeypatch):
     folder, paths = pictured
     read = []
-    monkeypatch.setattr("index.evaluate.leakage.read_picture", lambda path: read.append(path) or read_picture(path))
+    monkeypatch.setattr("index.evaluate.leakage.read_image", lambda path: read.append(path) or read_image(path))
     told = Recorder()
     assert look_the_same(folder, paths, PAIRS, progress=told).tolist() == [True, False, True, False, False]
     assert read == [*paths, folder.rows.path[0], folder.rows.path[1]]
     assert (told.begun, told.added) == ([8, 2], [8, 2])
 
 
-def test_rows_whose_pictures_are_gone_are_compared_by_their_thumbnails(pictured):
+def test_rows_whose_images_are_gone_are_compared_by_their_thumbnails(pictured):
     folder, paths = pictured
     for path in folder.rows.path:
         Path(path).unlink()
@@ -147,7 +147,7 @@ def test_thumbnails_too_small_to_tell_are_passed_over(pictured, tmp_path):
 
 def test_several_processes_compare_as_one_does(pictured, monkeypatch):
     folder, paths = pictured
-    monkeypatch.setattr("index.evaluate.leakage._PICTURES_A_TASK", 3)
+    monkeypatch.setattr("index.evaluate.leakage._IMAGES_A_TASK", 3)
     assert look_the_same(folder, paths, PAIRS, n_workers=2).tolist() == [True, False, True, False, False]
 
 
@@ -170,7 +170,7 @@ def test_the_queries_of_the_calibration_are_told_by_name_and_descriptor(folder, 
     assert not leaks_of(opened, other).calibrated_on.any()
 
 
-def test_pictures_that_the_network_was_trained_on_are_told_by_name_and_label(folder, queries):
+def test_images_that_the_network_was_trained_on_are_told_by_name_and_label(folder, queries):
     names = list(queries.image_id)
     record = record_seen(names[:3], ["rome", "rome", "rome"])
     note_training(folder, made_by={"training": {"epochs": 1}, "trained_on": record})
@@ -184,7 +184,7 @@ def test_pictures_that_the_network_was_trained_on_are_told_by_name_and_label(fol
     assert leaks_of(folder, queries).trained_on.sum() == 2
 
 
-def test_leaving_one_out_of_pictures_of_the_training_says_so_and_is_no_evidence(folder, train):
+def test_leaving_one_out_of_images_of_the_training_says_so_and_is_no_evidence(folder, train):
     note_training(folder, made_by={"training": {}, "earlier_stages": [], "trained_on": record_seen([], [])})
     assert leave_one_out_evidence(folder, 0).why_not is None
     record = record_seen(train.image_id, LABELS)
@@ -203,7 +203,7 @@ def test_leaving_one_out_of_pictures_of_the_training_says_so_and_is_no_evidence(
     )
 
 
-def test_an_index_of_one_picture_is_calibrated_without_leaving_it_out(make_folder, make_store, queries):
+def test_an_index_of_one_image_is_calibrated_without_leaving_it_out(make_folder, make_store, queries):
     folder = make_folder(make_store(["rome"], seed=0))
     choice = calibrate_folder(folder, queries, queries_of(queries), CalibrationSettings()).choice
     assert (choice.leave_one_out, choice.why_not) == (None, "since the index has one picture")
@@ -218,7 +218,7 @@ def test_constants_that_leaving_one_out_helped_to_choose_are_told(folder, querie
     assert (said in measured.warnings) == is_said
 
 
-def test_a_copy_in_the_index_is_told_when_pictures_are_left_out(make_folder, train):
+def test_a_copy_in_the_index_is_told_when_images_are_left_out(make_folder, train):
     vectors = train.vectors.copy()
     vectors[3] = vectors[2]
     measured = evaluate_left_out(make_folder(replace(train, vectors=vectors)))

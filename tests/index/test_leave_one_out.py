@@ -45,7 +45,7 @@ def test_each_row_is_answered_as_by_an_index_without_it(folder, calibration):
         assert found.answers.votes.landmark[mine].tolist() == votes.landmark.tolist()
 
 
-def test_background_pictures_are_asked_without_themselves(folder):
+def test_background_images_are_asked_without_themselves(folder):
     found = leave_one_out(folder)
     n = len(folder.rows)
     assert found.queries.landmarks[n:].tolist() == [()] * 7
@@ -57,7 +57,7 @@ def test_background_pictures_are_asked_without_themselves(folder):
         assert found.answers.background[n + i] == pytest.approx(expected[0], abs=1e-6)
 
 
-def test_a_landmark_with_one_picture_cannot_be_right_and_is_reported(folder):
+def test_a_landmark_with_one_image_cannot_be_right_and_is_reported(folder):
     found = leave_one_out(folder)
     assert found.n_single == 1
     assert found.answers.landmark[12] != 12
@@ -87,12 +87,12 @@ def test_many_equal_rows_still_leave_out_the_right_number(make_folder, make_stor
     assert found.evaluation.retrieval["map_at_100"] > 0.97
 
 
-def test_one_picture_in_the_whole_index_is_answered_with_nothing(make_folder, make_store):
+def test_one_image_in_the_whole_index_is_answered_with_nothing(make_folder, make_store):
     found = leave_one_out(make_folder(make_store(["rome"], seed=0)))
     assert (found.n_single, found.evaluation.accuracy.gap) == (1, 0.0)
     assert found.answers.landmark.tolist() == [-1]
 
 
-def test_a_background_of_one_picture_is_not_asked(make_folder, make_store):
+def test_a_background_of_one_image_is_not_asked(make_folder, make_store):
     folder = make_folder(make_store(LABELS, seed=0), [make_store([""], seed=1, source="background.h5")])
     assert leave_one_out(folder).evaluation.n_queries == len(LABELS)

@@ -33,14 +33,14 @@ def rows():
 def test_labels_count_from_the_confidence_on_and_once(rows):
     labelling = labelling_of_rows(rows, rows.image_id, 0.99)
     assert labelling.names == ("x", "y")
-    assert list(zip(labelling.picture.tolist(), labelling.landmark.tolist(), strict=True)) == [(0, 1), (1, 0)]
+    assert list(zip(labelling.image.tolist(), labelling.landmark.tolist(), strict=True)) == [(0, 1), (1, 0)]
     all_of_them = labelling_of_rows(rows, rows.image_id, 0.5)
     assert all_of_them.counts.tolist() == [2, 1]
 
 
-def test_only_pictures_of_the_list_count_and_they_count_without_labels_too(rows):
+def test_only_images_of_the_list_count_and_they_count_without_labels_too(rows):
     labelling = labelling_of_rows(rows, object_array(["z", "a"]), 0.99)
-    assert (labelling.n_pictures, labelling.picture.tolist()) == (2, [1])
+    assert (labelling.n_pictures, labelling.image.tolist()) == (2, [1])
 
 
 def test_labels_are_described(rows):
@@ -61,7 +61,7 @@ def test_labels_are_described(rows):
     }
 
 
-def test_boxes_are_counted_for_all_pictures_of_the_list(rows):
+def test_boxes_are_counted_for_all_images_of_the_list(rows):
     listed = object_array(["a", "b", "z"])
     assert boxes_per_picture(rows, listed).tolist() == [1, 3, 0]
     found = describe_boxes(rows, listed)

@@ -7,7 +7,7 @@ import pytest
 
 from index.calibrate.fit import calibration_of
 from index.calibration import CalibrationSettings
-from index.copies import SAME_PICTURE
+from index.copies import SAME_IMAGE
 from index.evaluate.leave_one_out import leave_one_out
 from index.folder.build import BuildOptions
 from index.queries import queries_of
@@ -152,9 +152,9 @@ def test_a_folder_keeps_how_it_is_searched_and_needs_nothing_else(refined, train
     assert (answers.neighbours.rows[:, :13] >= 0).all()
 
 
-def test_a_picture_of_the_index_is_known_by_its_own_descriptor(refined, train):
+def test_a_image_of_the_index_is_known_by_its_own_descriptor(refined, train):
     answers = answer(refined, train.vectors[[6]])
-    assert answers.neighbours.scores[0, 0] < SAME_PICTURE
+    assert answers.neighbours.scores[0, 0] < SAME_IMAGE
     assert answers.same_picture.tolist() == [6]
     store = replace(train, source="val.h5")
     with pytest.raises(LmrError, match="calibration queries are also in the index"):

@@ -217,11 +217,11 @@ def test_ten_bad_rows_are_named_and_the_rest_counted(tmp_path):
     assert problem(read_submission, path) == bad_rows(*(f"FILE:{n}: `x` is not `label score`" for n in range(2, 15)))
 
 
-def test_a_missing_file_a_folder_and_a_picture_are_clear_errors(tmp_path):
+def test_a_missing_file_a_folder_and_a_image_are_clear_errors(tmp_path):
     assert problem(read_submission, tmp_path / "no.csv") == "FILE: there is no such file"
     assert problem(read_submission, tmp_path) == "FILE cannot be read: Is a directory"
-    picture = write(tmp_path / "p.jpg", b"\xff\xd8\xff\xe0")
-    assert problem(read_submission, picture) == "FILE:1: not UTF-8 (byte 0xff); save the file as UTF-8"
+    image = write(tmp_path / "p.jpg", b"\xff\xd8\xff\xe0")
+    assert problem(read_submission, image) == "FILE:1: not UTF-8 (byte 0xff); save the file as UTF-8"
 
 
 def test_a_recognition_solution_reads_with_several_landmarks_and_further_columns(tmp_path):

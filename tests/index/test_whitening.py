@@ -175,7 +175,7 @@ def labelled(counts, d=4, seed=0):
 
 
 def slow_covariance(vectors, landmark):
-    """Mean outer product of pair differences: each picture with each of its partners, each picture counted once."""
+    """Mean outer product of pair differences: each image with each of its partners, each image counted once."""
     total, n = np.zeros((vectors.shape[1],) * 2), 0
     for i in np.flatnonzero(landmark >= 0):
         partners = [j for j in np.flatnonzero(landmark == landmark[i]) if j != i]

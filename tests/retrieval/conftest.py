@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_world import LABELS, jpeg
 
-from retrieval.data.image_source import PictureSource
+from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest, read_manifest
 
 
@@ -32,10 +32,10 @@ def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def make_manifest(tmp_path: Path) -> Callable[..., tuple[Manifest, PictureSource]]:
-    """Writes `n` pictures of three landmarks and non-landmarks in turn, and their manifest, to a folder."""
+def make_manifest(tmp_path: Path) -> Callable[..., tuple[Manifest, ImageSource]]:
+    """Writes `n` images of three landmarks and non-landmarks in turn, and their manifest, to a folder."""
 
-    def make(n: int = 12, *, name: str = "train.csv") -> tuple[Manifest, PictureSource]:
+    def make(n: int = 12, *, name: str = "train.csv") -> tuple[Manifest, ImageSource]:
         images = tmp_path / "images"
         images.mkdir(exist_ok=True)
         lines = ["id,landmark_id,kind"]
@@ -46,7 +46,7 @@ def make_manifest(tmp_path: Path) -> Callable[..., tuple[Manifest, PictureSource
         path = tmp_path / name
         path.write_text("\n".join(lines) + "\n")
         manifest = read_manifest(path)
-        return manifest, PictureSource(manifest, images)
+        return manifest, ImageSource(manifest, images)
 
     return make
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tiny_world import CPU, SPEC, Pictures, jpeg
+from tiny_world import CPU, SPEC, Images, jpeg
 from torchvision.transforms import v2
 
 from retrieval.errors import LmrError
@@ -21,38 +21,38 @@ from retrieval.train.config import AugmentConfig, LossConfig, TrainConfig
 STILL = AugmentConfig(min_area=1.0, flip=0, brightness=0, contrast=0, saturation=0, hue=0, greyscale=0)
 
 
-def pictures(n: int = 3, config: AugmentConfig | None = None) -> TrainingImages:
-    source = Pictures([jpeg(i, i) for i in range(n)] + [None])
+def images(n: int = 3, config: AugmentConfig | None = None) -> TrainingImages:
+    source = Images([jpeg(i, i) for i in range(n)] + [None])
     return TrainingImages(source, SPEC, config or AugmentConfig())
 
 
-def picture(key: tuple[int, int], config: AugmentConfig | None = None) -> torch.Tensor:
-    item = pictures(config=config)[key][1]
+def image(key: tuple[int, int], config: AugmentConfig | None = None) -> torch.Tensor:
+    item = images(config=config)[key][1]
     assert isinstance(item, torch.Tensor)
     return item
 
 
-def test_a_picture_is_a_function_of_row_and_seed() -> None:
+def test_a_image_is_a_function_of_row_and_seed() -> None:
     torch.manual_seed(1)
-    first = picture((0, 5))
+    first = image((0, 5))
     torch.manual_seed(2)
-    assert torch.equal(picture((0, 5)), first)
-    assert not torch.equal(picture((0, 6)), first)
-    assert not torch.equal(picture((1, 5)), first)
+    assert torch.equal(image((0, 5)), first)
+    assert not torch.equal(image((0, 6)), first)
+    assert not torch.equal(image((1, 5)), first)
     assert first.shape == (3, 16, 16)
     assert first.dtype == torch.uint8
 
 
-def test_drawing_a_picture_leaves_the_generator_alone() -> None:
+def test_drawing_a_image_leaves_the_generator_alone() -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    picture((0, 5))
+    image((0, 5))
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_an_unreadable_picture_is_its_reason() -> None:
-    assert pictures()[(3, 0)] == (3, "picture 3 is gone")
+def test_an_unreadable_image_is_its_reason() -> None:
+    assert images()[(3, 0)] == (3, "picture 3 is gone")
 
 
 @pytest.mark.parametrize(
@@ -73,28 +73,28 @@ def test_an_unreadable_picture_is_its_reason() -> None:
         {"erasing": 1.0},
     ],
 )
-def test_every_strength_changes_pictures(change: dict[str, float]) -> None:
-    still = picture((1, 7), STILL)
-    assert not torch.equal(picture((1, 7), dataclasses.replace(STILL, **change)), still)
+def test_every_strength_changes_images(change: dict[str, float]) -> None:
+    still = image((1, 7), STILL)
+    assert not torch.equal(image((1, 7), dataclasses.replace(STILL, **change)), still)
 
 
-def test_a_mirrored_picture_is_mirrored() -> None:
+def test_a_mirrored_image_is_mirrored() -> None:
     gradient = Image.fromarray(np.tile(np.arange(0, 256, 16, dtype=np.uint8)[None, :, None], (16, 1, 3)))
     buffer = io.BytesIO()
     gradient.save(buffer, "PNG")
-    made = TrainingImages(Pictures([buffer.getvalue()]), SPEC, AugmentConfig(1.0, 1.0, 0, 0, 0, 0, 0))[(0, 0)][1]
+    made = TrainingImages(Images([buffer.getvalue()]), SPEC, AugmentConfig(1.0, 1.0, 0, 0, 0, 0, 0))[(0, 0)][1]
     assert isinstance(made, torch.Tensor)
     rows = made[0, :, :].float()
     assert (rows.diff(dim=1) <= 0).all()
     assert rows[0, 0] > rows[0, -1]
 
 
-def test_a_picture_is_decoded_as_large_as_its_smallest_crop_needs() -> None:
-    assert TrainingImages(Pictures([]), SPEC, AugmentConfig(min_area=0.25)).min_side == 32
+def test_a_image_is_decoded_as_large_as_its_smallest_crop_needs() -> None:
+    assert TrainingImages(Images([]), SPEC, AugmentConfig(min_area=0.25)).min_side == 32
 
 
-def test_unreadable_pictures_are_left_out_of_the_batch() -> None:
-    made = pictures()
+def test_unreadable_images_are_left_out_of_the_batch() -> None:
+    made = images()
     batch = Collate(np.array([0, 1, -1, 2], dtype=np.int32))([made[(2, 0)], made[(3, 0)], made[(1, 0)]])
     assert batch.labels.tolist() == [-1, 1]
     assert batch.labels.dtype == torch.int64
@@ -102,7 +102,7 @@ def test_unreadable_pictures_are_left_out_of_the_batch() -> None:
     assert torch.equal(batch.images, torch.stack([made[(2, 0)][1], made[(1, 0)][1]]))  # type: ignore[list-item]
 
 
-def test_a_batch_of_unreadable_pictures_is_empty() -> None:
+def test_a_batch_of_unreadable_images_is_empty() -> None:
     batch = Collate(np.array([0], dtype=np.int32))([(0, "gone")])
     assert len(batch.labels) == len(batch.images) == 0
     assert batch.unreadable == {0: "gone"}
@@ -123,7 +123,7 @@ def test_the_input_is_normalised_as_the_spec_says() -> None:
 
 
 def test_what_is_off_draws_no_random_number() -> None:
-    """The steps of earlier versions, one after the other: pictures of the same seed stay the same, bit by bit."""
+    """The steps of earlier versions, one after the other: images of the same seed stay the same, bit by bit."""
     config = AugmentConfig()
     before = v2.Compose(
         [
@@ -137,14 +137,14 @@ def test_what_is_off_draws_no_random_number() -> None:
     whole = decode(jpeg(1, 1), int(SPEC.size / config.min_area**0.5))
     for seed in (0, 1, 2**40 + 7, 2**62 - 1):
         torch.manual_seed(seed)
-        assert torch.equal(picture((1, seed)), before(whole))
+        assert torch.equal(image((1, seed)), before(whole))
 
 
 def white(config: AugmentConfig, seed: int = 0, side: int = 64) -> torch.Tensor:
-    """A white picture after it."""
+    """A white image after it."""
     buffer = io.BytesIO()
     Image.new("RGB", (side, side), (255, 255, 255)).save(buffer, "PNG")
-    item = TrainingImages(Pictures([buffer.getvalue()]), ImageSpec(size=side), config)[(0, seed)][1]
+    item = TrainingImages(Images([buffer.getvalue()]), ImageSpec(size=side), config)[(0, seed)][1]
     assert isinstance(item, torch.Tensor)
     return item
 
@@ -173,8 +173,8 @@ def test_a_shift_moves_by_no_more_than_its_share() -> None:
     assert 12 <= widest <= 16
 
 
-def test_an_erased_rectangle_is_no_more_than_a_third_of_the_picture() -> None:
-    """Zhong et al. 2020: 2 to 33 % of the picture."""
+def test_an_erased_rectangle_is_no_more_than_a_third_of_the_image() -> None:
+    """Zhong et al. 2020: 2 to 33 % of the image."""
     for seed in range(20):
         made = white(dataclasses.replace(STILL, erasing=1.0), seed)
         share = (made[0] != 255).float().mean().item()
@@ -184,28 +184,28 @@ def test_an_erased_rectangle_is_no_more_than_a_third_of_the_picture() -> None:
 @pytest.mark.parametrize("name", ["blur", "jpeg", "erasing"])
 def test_a_probability_is_how_often_it_happens(name: str) -> None:
     """A half of 60: 30 with a standard deviation of 3.9."""
-    still = [picture((1, seed), STILL) for seed in range(60)]
+    still = [image((1, seed), STILL) for seed in range(60)]
     half = dataclasses.replace(STILL, **{name: 0.5})
-    changed = sum(not torch.equal(picture((1, seed), half), still[seed]) for seed in range(60))
+    changed = sum(not torch.equal(image((1, seed), half), still[seed]) for seed in range(60))
     assert 12 < changed < 48
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", ["blur", "jpeg", "erasing"])
-def test_what_damages_pictures_warns_of_nothing(name: str) -> None:
-    assert picture((0, 5), dataclasses.replace(STILL, **{name: 1.0})).shape == (3, 16, 16)
+def test_what_damages_images_warns_of_nothing(name: str) -> None:
+    assert image((0, 5), dataclasses.replace(STILL, **{name: 1.0})).shape == (3, 16, 16)
 
 
 def test_a_pinned_batch_is_the_same_in_other_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pinning itself needs a GPU."""
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
-    batch = Collate(np.zeros(3, dtype=np.int32))([pictures()[(0, 1)], pictures()[(1, 2)]])
+    batch = Collate(np.zeros(3, dtype=np.int32))([images()[(0, 1)], images()[(1, 2)]])
     pinned = batch.pin_memory()
     assert torch.equal(pinned.images, batch.images + 1)
     assert pinned.rows == batch.rows == (0, 1)
 
 
-# Repeats of a picture in an epoch
+# Repeats of a image in an epoch
 
 
 @given(first=st.integers(-(2**63), 2**63), n=st.integers(1, 200))
@@ -218,13 +218,13 @@ def test_consecutive_seeds_lie_evenly(first: int, n: int) -> None:
     assert gaps.min() >= 0.38 / n
 
 
-def test_repeats_of_a_picture_differ_and_show_from_little_to_all_of_it() -> None:
+def test_repeats_of_a_image_differ_and_show_from_little_to_all_of_it() -> None:
     """Red says how far to the right a pixel comes from and green how far down, so that crops can be measured."""
     y, x = np.mgrid[:64, :64]
     buffer = io.BytesIO()
     Image.fromarray(np.dstack([2 * x + 64, 2 * y + 64, 0 * x]).astype(np.uint8)).save(buffer, "PNG")
     config = dataclasses.replace(STILL, min_area=0.2)
-    made = TrainingImages(Pictures([buffer.getvalue()]), ImageSpec(size=64), config)
+    made = TrainingImages(Images([buffer.getvalue()]), ImageSpec(size=64), config)
     places, crops = [], []
     for seed in range(-1000, -984):
         item = made[(0, seed)][1]
@@ -232,7 +232,7 @@ def test_repeats_of_a_picture_differ_and_show_from_little_to_all_of_it() -> None
         width, height = ((int(channel.max()) - int(channel.min())) / 2 + 1 for channel in item[:2])
         places.append(repeat_place(seed))
         crops.append(item.numpy().tobytes())
-        if places[-1] < 0.6:  # crops of nearly all of a picture may not fit with their sides, and then are all of it
+        if places[-1] < 0.6:  # crops of nearly all of a image may not fit with their sides, and then are all of it
             assert width * height / 64**2 == pytest.approx(0.2 + 0.8 * places[-1], abs=0.06)
     assert len(set(crops)) == 16
     assert min(places) < 0.12
@@ -244,7 +244,7 @@ def test_repeats_of_a_picture_differ_and_show_from_little_to_all_of_it() -> None
 
 
 def batch_of(labels: list[int]) -> Batch:
-    """Each picture of one colour, its place in the batch."""
+    """Each image of one colour, its place in the batch."""
     colours = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None]
     return Batch(tuple(range(len(labels))), colours.expand(-1, 3, 16, 16).clone(), torch.tensor(labels), {})
 
@@ -253,7 +253,7 @@ CUT = AugmentConfig(cutmix=1.0)
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_cutmix_says_whose_rectangle_is_in_a_picture_and_how_large(seed: int) -> None:
+def test_cutmix_says_whose_rectangle_is_in_a_image_and_how_large(seed: int) -> None:
     given = batch_of([5, -1, 6, 7, -1, 5])
     made = mix(given, CUT, torch.Generator().manual_seed(seed))
     assert made.mixed is not None
@@ -290,7 +290,7 @@ def test_cutmix_is_a_function_of_its_generator_alone() -> None:
     assert made[0].mixed[1] == made[1].mixed[1]
 
 
-def test_cutmix_happens_as_often_as_asked_and_needs_two_landmark_pictures() -> None:
+def test_cutmix_happens_as_often_as_asked_and_needs_two_landmark_images() -> None:
     generator = torch.Generator().manual_seed(0)
     half = AugmentConfig(cutmix=0.5)
     mixed = sum(mix(batch_of([0, 1]), half, generator).mixed is not None for _ in range(100))

@@ -18,7 +18,7 @@ from retrieval.models.network import build_model, load_backbone_weights
 torchvision_models = pytest.importorskip("torchvision.models")
 
 
-def picture(size: int) -> Tensor:
+def image(size: int) -> Tensor:
     return torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
@@ -50,9 +50,9 @@ def test_the_features_with_the_original_classifier_are_the_network(name: str, mo
     monkeypatch.setattr(torchvision_models, "get_model", lambda *_, **__: network)
     backbone = build_backbone(name, {}, image_size=32)
     with torch.inference_mode():
-        features = backbone.features(picture(64))
+        features = backbone.features(image(64))
         assert features.shape[1] == backbone.n_features
-        assert torch.allclose(FAMILIES[name](network, features), network(picture(64)), atol=1e-5)
+        assert torch.allclose(FAMILIES[name](network, features), network(image(64)), atol=1e-5)
 
 
 def test_a_vision_transformer_gives_its_class_token_first() -> None:
@@ -62,9 +62,9 @@ def test_a_vision_transformer_gives_its_class_token_first() -> None:
 
     with torch.inference_mode():
         nn.init.normal_(network.heads.head.weight)
-        tokens = VisionTransformerFeatures(network)(picture(32))
+        tokens = VisionTransformerFeatures(network)(image(32))
         assert tokens.shape == (2, 5, 8)
-        assert torch.allclose(network.heads(tokens[:, 0]), network(picture(32)), atol=1e-6)
+        assert torch.allclose(network.heads(tokens[:, 0]), network(image(32)), atol=1e-6)
 
 
 def test_weights_of_the_whole_network_fit_the_backbone(tmp_path: Path) -> None:
@@ -88,11 +88,11 @@ def test_a_network_can_end_earlier() -> None:
     assert cut.n_features == 256
     assert not any(name.startswith("layer4") for name in cut.features.state_dict())
     with torch.inference_mode():
-        x = picture(32)
+        x = image(32)
         for name, child in whole.named_children():
             if name != "layer4":
                 x = child(x)
-        assert torch.equal(cut.features.eval()(picture(32)), x)
+        assert torch.equal(cut.features.eval()(image(32)), x)
     inner = build_backbone("mobilenet_v3_small", {}, last_layer="features.3", image_size=32)
     assert list(dict(inner.features.features.named_children())) == ["0", "1", "2", "3"]  # type: ignore[union-attr, arg-type]
     assert inner.n_features == 24
@@ -189,7 +189,7 @@ def test_an_option_reaches_the_constructor() -> None:
     assert backbone.n_features == 288
 
 
-def test_pictures_that_are_too_small_for_a_network_are_one_line() -> None:
+def test_images_that_are_too_small_for_a_network_are_one_line() -> None:
     assert message(lambda: build_backbone("squeezenet1_1", {}, image_size=16)) == (
         "pictures of 16 pixels are too small for this network; give a larger `size`"
     )
@@ -199,7 +199,7 @@ SMALL = {"hidden_dim": 8, "mlp_dim": 8, "num_heads": 2, "num_layers": 1, "patch_
 
 
 class TestOfOneSize:
-    """A transformer with learned positions takes pictures of one size."""
+    """A transformer with learned positions takes images of one size."""
 
     @pytest.fixture(autouse=True)
     def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ class TestOfOneSize:
 
     def test_random_weights_are_made_for_the_size_asked_for(self) -> None:
         model = build_model(ModelConfig("vit_b_16", pooling="cls", n_dimensions=0), image_size=48)
-        assert model(picture(48)).shape == (2, 8)
+        assert model(image(48)).shape == (2, 8)
 
     def test_pretrained_weights_are_refused_at_another_size(self) -> None:
         config = ModelConfig("vit_b_16", pooling="cls", n_dimensions=0)
@@ -232,8 +232,8 @@ class TestOfOneSize:
 
     def test_it_can_be_embedded(self) -> None:
         model = build_model(ModelConfig("vit_b_16", pooling="cls", n_dimensions=0), image_size=32)
-        pictures = (picture(32).permute(0, 2, 3, 1) * 255).byte().numpy()
-        assert TorchEmbedder(model, ImageSpec(size=32), torch.device("cpu")).embed_batch(pictures).shape == (2, 8)
+        images = (image(32).permute(0, 2, 3, 1) * 255).byte().numpy()
+        assert TorchEmbedder(model, ImageSpec(size=32), torch.device("cpu")).embed_batch(images).shape == (2, 8)
 
 
 def test_timm_networks_are_built_and_take_their_own_weights(tmp_path: Path) -> None:
@@ -246,8 +246,8 @@ def test_timm_networks_are_built_and_take_their_own_weights(tmp_path: Path) -> N
     torch.save(network.state_dict(), path)
     load_backbone_weights(model, path)
     with torch.inference_mode():
-        expected = F.normalize(network.eval().forward_features(picture(32))[:, 0])
-        assert torch.allclose(model.eval()(picture(32)), expected, atol=1e-6)
+        expected = F.normalize(network.eval().forward_features(image(32))[:, 0])
+        assert torch.allclose(model.eval()(image(32)), expected, atol=1e-6)
     assert model.n_prefix_tokens == 1
     assert "timm:vit_tiny_patch16_224 takes pictures of 32 pixels here, not of 48" in message(
         lambda: build_model(config, image_size=48)
@@ -269,10 +269,10 @@ def test_without_timm_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("pool", ["max", "avg"])
-def test_the_plain_convolutions_halve_the_picture_in_each_block(pool: str) -> None:
+def test_the_plain_convolutions_halve_the_image_in_each_block(pool: str) -> None:
     torch.manual_seed(0)
     backbone = build_backbone("plain-cnn", {"pool": pool, "widths": [4, 6]})
-    x = picture(16)
+    x = image(16)
     features = backbone.features(x)
     assert features.shape == (2, 6, 4, 4)
     assert backbone.n_features == 6
@@ -285,10 +285,10 @@ def test_the_plain_convolutions_halve_the_picture_in_each_block(pool: str) -> No
 def test_the_plain_perceptron_sees_the_pixels_of_any_size_as_a_grid() -> None:
     backbone = build_backbone("plain-mlp", {"grid": 4, "width": 5, "n_layers": 1})
     backbone.features.eval()
-    x = picture(8)
+    x = image(8)
     by_hand = torch.relu(backbone.features[2](F.avg_pool2d(x, 2).flatten(1)))  # type: ignore[index]
     assert torch.allclose(backbone.features(x), by_hand[:, :, None, None], atol=1e-6)
-    assert backbone.features(picture(32)).shape == (2, 5, 1, 1)
+    assert backbone.features(image(32)).shape == (2, 5, 1, 1)
 
 
 def test_a_network_without_published_weights_is_refused_and_a_plain_one_names_its_options() -> None:

@@ -1,4 +1,4 @@
-"""Pictures found by their ids under any suffix and in either form of their letters, and what a walk meets besides."""
+"""Images found by their ids under any suffix and in either form of their letters, and what a walk meets besides."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.data.image_source import PictureSource
+from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images import walk
@@ -15,16 +15,16 @@ from retrieval.progress import Recorder
 COMPOSED, DECOMPOSED = "Caf\u00e9", "Cafe\u0301"
 
 
-def source_of(folder: Path, image_id: str, path: str = "") -> PictureSource:
+def source_of(folder: Path, image_id: str, path: str = "") -> ImageSource:
     given = np.array([image_id], dtype=object)
     paths = np.array([path], dtype=object)
     manifest = Manifest(str(folder / "t.csv"), given, np.array([-1], dtype=np.int32), (), path=paths)
-    return PictureSource(manifest, folder)
+    return ImageSource(manifest, folder)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".jPg", ".JPEG", ".heic", ".AVIF", ".gif", ".tif", ".TIFF", ".bmp", ".jp2"])
 @pytest.mark.parametrize("folder", ["", "a/b/c/"])
-def test_an_id_is_found_under_any_suffix_of_pictures(tmp_path: Path, suffix: str, folder: str) -> None:
+def test_an_id_is_found_under_any_suffix_of_images(tmp_path: Path, suffix: str, folder: str) -> None:
     (tmp_path / folder).mkdir(parents=True, exist_ok=True)
     (tmp_path / folder / f"abcd{suffix}").write_bytes(b"picture")
     assert source_of(tmp_path, "abcd").read(0) == b"picture"
@@ -49,7 +49,7 @@ def test_two_folders_that_are_one_name_are_refused(tmp_path: Path) -> None:
     )
 
 
-def test_links_in_circles_and_pipes_are_unreadable_pictures(tmp_path: Path) -> None:
+def test_links_in_circles_and_pipes_are_unreadable_images(tmp_path: Path) -> None:
     folder = tmp_path / "A"
     folder.mkdir()
     (folder / "good.jpg").write_bytes(b"picture")
@@ -71,14 +71,14 @@ def test_folders_in_folders_without_end_are_passed_over(tmp_path: Path, monkeypa
     for place in (tmp_path / "top.jpg", deep / "low.jpg", deep / "4" / "lower.jpg"):
         place.write_bytes(b"picture")
     said: list[str] = []
-    assert [found.path for found in walk.walk_pictures(tmp_path, Recorder(said))] == ["1/2/3/low.jpg", "top.jpg"]
+    assert [found.path for found in walk.walk_images(tmp_path, Recorder(said))] == ["1/2/3/low.jpg", "top.jpg"]
     assert said == [f"{tmp_path}: 1 unreadable folder or link was passed over: {deep / '4'}: below more than 3 folders"]
 
 
 def test_what_cannot_be_looked_at_is_told_as_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
     (tmp_path / "t.csv").write_text("id\nloop\ngone\n")
-    source = PictureSource(read_manifest(tmp_path / "t.csv"), tmp_path)
+    source = ImageSource(read_manifest(tmp_path / "t.csv"), tmp_path)
     with pytest.raises(UnreadableError) as caught:
         source.read(0)
     assert str(caught.value) == "Too many levels of symbolic links"

@@ -84,17 +84,17 @@ def test_weights_that_do_not_fit_the_network_are_one_line(tmp_path: Path, monkey
     )
 
 
-def test_pictures_of_another_size_than_the_weights_are_for_are_one_line(
+def test_images_of_another_size_than_the_weights_are_for_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def sized(_: ModelConfig, image_size: int) -> DescriptorModel:
         model = tiny_model(n_dimensions=image_size)  # as many weights as a transformer has places
-        model.picture_size = image_size
+        model.image_size = image_size
         return model
 
     monkeypatch.setattr("retrieval.models.checkpoint.build_model", sized)
     card = save_model(tmp_path, sized(ModelConfig("tiny"), SPEC.size), SPEC, made_by={})
-    assert load_network(tmp_path, card).picture_size == SPEC.size
+    assert load_network(tmp_path, card).image_size == SPEC.size
     larger = card.adjusted(EmbedSettings(size=SPEC.size + 8))
     assert message(load_network, tmp_path, larger) == (
         f"{tmp_path}/{card.weights_name} does not fit tiny for pictures of {SPEC.size + 8} pixels; "

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_world import CPU, LABELS, SIZE, SPEC, Pictures, jpeg, tiny_model
+from tiny_world import CPU, LABELS, SIZE, SPEC, Images, jpeg, tiny_model
 
 from retrieval.errors import LmrError
 from retrieval.images.preprocess import prepare
@@ -85,15 +85,15 @@ def test_very_sure_answers_differ_in_how_sure_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("config", [LossConfig(), LINEAR], ids=lambda config: config.name)
 @pytest.mark.usefixtures("in_float32")
-def test_pictures_are_classified_as_by_hand(tmp_path: Path, config: LossConfig) -> None:
+def test_images_are_classified_as_by_hand(tmp_path: Path, config: LossConfig) -> None:
     model, loss = saved(tmp_path, config)
     encoded = [jpeg(label, 0) for label in (0, 1, 2)]
-    source = Pictures([encoded[0], None, encoded[1], encoded[2]])
+    source = Images([encoded[0], None, encoded[1], encoded[2]])
     found = open_classifier(tmp_path, device=CPU, n_workers=1).classify(source, [3, 1, 0], k=2)
     assert found.row.tolist() == [3, 0]
     assert found.unreadable == {1: "picture 1 is gone"}
-    pictures = np.stack([prepare(encoded[i], SPEC) for i in (2, 0)])
-    x = to_input(torch.from_numpy(pictures).permute(0, 3, 1, 2), SPEC, CPU)
+    images = np.stack([prepare(encoded[i], SPEC) for i in (2, 0)])
+    x = to_input(torch.from_numpy(images).permute(0, 3, 1, 2), SPEC, CPU)
     assert x.shape == (2, 3, SIZE, SIZE)
     features = model.raw(x) if config.name == "linear" else model(x)
     head = loss.eval().head()
@@ -123,9 +123,9 @@ def test_raw_features_are_descriptors_of_another_length() -> None:
     assert torch.equal(torch.nn.functional.normalize(raw, dim=1), model(x))
 
 
-def test_no_pictures_are_classified_as_none(tmp_path: Path) -> None:
+def test_no_images_are_classified_as_none(tmp_path: Path) -> None:
     saved(tmp_path, LossConfig())
-    found = open_classifier(tmp_path, device=CPU, n_workers=1).classify(Pictures([]), [], k=9)
+    found = open_classifier(tmp_path, device=CPU, n_workers=1).classify(Images([]), [], k=9)
     assert (found.row.shape, found.label.shape, found.probability.shape) == ((0,), (0, 3), (0, 3))
 
 

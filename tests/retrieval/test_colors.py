@@ -1,4 +1,4 @@
-"""Colours are those that a picture's profile means; models made before see them as they saw them then."""
+"""Colours are those that a image's profile means; models made before see them as they saw them then."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_pictures import encoded, smooth
+from made_images import encoded, smooth
 from made_profiles import ADOBE_RGB, DISPLAY_P3, PROPHOTO, SRGB, Matrix, grey_profile, rgb_profile
 from PIL import Image, ImageCms
 
@@ -32,9 +32,9 @@ def as_seen(data: bytes, **options: Any) -> UInt8Array:
     return np.asarray(decode(data, **options))
 
 
-def in_space(picture: Image.Image, primaries: Matrix, gamma: float | None) -> UInt8Array:
+def in_space(image: Image.Image, primaries: Matrix, gamma: float | None) -> UInt8Array:
     """The same colours in another space, by the definition: sRGB to linear, to XYZ, to the space, to its curve."""
-    values = np.asarray(picture) / 255
+    values = np.asarray(image) / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     there = linear @ np.array(SRGB) @ np.linalg.inv(np.array(primaries))
     there = np.clip(there, 0, 1)
@@ -48,17 +48,17 @@ def in_space(picture: Image.Image, primaries: Matrix, gamma: float | None) -> UI
 
 @pytest.mark.parametrize(("primaries", "gamma"), PROFILES)
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "JPEG", "WEBP", "AVIF"])
-def test_a_picture_in_another_space_has_the_colours_of_the_same_in_srgb(
+def test_a_image_in_another_space_has_the_colours_of_the_same_in_srgb(
     primaries: Matrix, gamma: float | None, file_format: str
 ) -> None:
-    picture = smooth(64, 48)
-    stored = Image.fromarray(in_space(picture, primaries, gamma))
+    image = smooth(64, 48)
+    stored = Image.fromarray(in_space(image, primaries, gamma))
     options = {"quality": 100} | ({"lossless": True} if file_format == "WEBP" else {})
     options |= {"subsampling": "4:4:4"} if file_format in ("JPEG", "AVIF") else {}
     data = encoded(stored, file_format, icc_profile=rgb_profile(primaries, gamma), **options)
-    assert mean_difference(as_seen(data), np.asarray(picture)) < 2
+    assert mean_difference(as_seen(data), np.asarray(image)) < 2
     assert mean_difference(as_seen(data, colors="as-stored"), np.asarray(stored)) < 2
-    assert mean_difference(np.asarray(stored), np.asarray(picture)) > 4
+    assert mean_difference(np.asarray(stored), np.asarray(image)) > 4
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_picture_in_another_space_has_the_colours_of_the_same_in_srgb(
     [
         b"no profile",
         rgb_profile(ADOBE_RGB, 2.2)[:200],
-        grey_profile(1.0),  # of grey, in a picture of colours
+        grey_profile(1.0),  # of grey, in a image of colours
         rgb_profile(SRGB, None),
         ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
     ],

@@ -31,7 +31,7 @@ def test_the_same_number_of_each_landmark():
     assert targets_of([50, 5], Quotas(Count(2), Count(1), n_kept=1)) == [[2, 1], [2, 1]]
 
 
-def test_landmarks_that_are_too_small_share_what_there_is_and_one_picture_stays_in_train():
+def test_landmarks_that_are_too_small_share_what_there_is_and_one_image_stays_in_train():
     found = targets_of([1, 2, 3, 4, 5], Quotas(Count(2), Count(2), n_kept=1))
     assert found == [[0, 0], [1, 0], [1, 1], [2, 1], [2, 2]]
 
@@ -55,7 +55,7 @@ def test_every_target_is_the_wanted_number_rounded_down_or_up(counts, val, test,
     found = np.array(targets_of(counts, Quotas(Share(val), Share(test), n_kept=n_kept), seed))
     wanted = np.array(counts)[:, None] * [val, test]
     assert (found <= np.ceil(wanted.round(9))).all()
-    assert (found >= np.floor(wanted.round(9)) - n_kept).all()  # one picture may stay in train instead
+    assert (found >= np.floor(wanted.round(9)) - n_kept).all()  # one image may stay in train instead
     assert (found.sum(axis=1) <= np.maximum(np.array(counts) - n_kept, 0)).all()
 
 

@@ -1,4 +1,4 @@
-"""No picture takes more memory than it may, and no decoder that crashes or hangs takes lmr with it."""
+"""No image takes more memory than it may, and no decoder that crashes or hangs takes lmr with it."""
 
 import os
 import signal
@@ -6,12 +6,12 @@ import struct
 from pathlib import Path
 
 import pytest
-from made_pictures import encoded, smooth
+from made_images import encoded, smooth
 from PIL import Image
 
 from retrieval.errors import UnreadableError
 from retrieval.images.codecs import limited
-from retrieval.images.decode import decode, picture_size
+from retrieval.images.decode import decode, image_size
 from retrieval.images.limits import Limits
 
 SMALL = Limits(max_memory=5_000_000)
@@ -68,7 +68,7 @@ def test_a_decoder_that_takes_more_than_its_header_says_is_stopped_by_the_system
 
 def test_a_process_that_has_gone_meanwhile_is_replaced() -> None:
     data = encoded(smooth(60, 40), "TIFF")
-    assert picture_size(data) == (60, 40)
+    assert image_size(data) == (60, 40)
     for worker in limited._idle[os.getpid()]:
         os.kill(worker.process.pid, signal.SIGKILL)
         worker.process.wait()
@@ -88,7 +88,7 @@ def test_a_process_that_another_thread_took_first_is_not_waited_for(monkeypatch:
     mine.pop().end()
 
 
-def test_a_picture_that_kills_its_decoder_is_unreadable_and_the_next_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_that_kills_its_decoder_is_unreadable_and_the_next_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     def kill(worker: limited._Worker, *_: object) -> None:
         os.kill(worker.process.pid, signal.SIGKILL)
         worker.process.wait()

@@ -18,7 +18,7 @@ def names(*given: str) -> np.ndarray:
 
 
 def store(path: Path, image_ids: list[str], *, fingerprint: str = "ab" * 32, d: int = 3, unreadable: str = "") -> Path:
-    """Unit descriptors: picture i points along axis i mod d."""
+    """Unit descriptors: image i points along axis i mod d."""
     n = len(image_ids)
     state = np.array([UNREADABLE if name == unreadable else DONE for name in image_ids], dtype=np.uint8)
     vectors = np.eye(d, dtype=np.float32)[np.arange(n) % d]
@@ -37,7 +37,7 @@ def refused(paths: list[Path], *image_ids: str) -> str:
     return str(caught.value)
 
 
-def test_each_training_picture_has_the_descriptor_of_its_name(tmp_path: Path) -> None:
+def test_each_training_image_has_the_descriptor_of_its_name(tmp_path: Path) -> None:
     paths = [store(tmp_path / "a.h5", ["x", "y", "z"], unreadable="y"), store(tmp_path / "b.h5", ["v", "w"])]
     teacher = open_teacher(paths, names("w", "z", "y", "x", "x"))
     targets, known = teacher.targets(np.array([0, 1, 2, 3, 0]))
@@ -124,13 +124,13 @@ def test_a_batch_with_hardly_a_target_is_finite_with_all_its_gradients(n_known: 
 
 def test_descending_the_loss_brings_a_network_to_its_teacher() -> None:
     torch.manual_seed(0)
-    pictures, targets = torch.randn(40, 10), F.normalize(torch.randn(40, 7), dim=1)
+    images, targets = torch.randn(40, 10), F.normalize(torch.randn(40, 7), dim=1)
     network = torch.nn.Linear(10, 8)
     distillation = Distillation(DistillationConfig(distill_cosine=1.0, distill_relations=1.0), 8, 7)
     optimizer = torch.optim.Adam([*network.parameters(), *distillation.parameters()], lr=0.03)
     losses = []
     for _ in range(120):
-        loss = distillation(F.normalize(network(pictures), dim=1), targets, torch.ones(40, dtype=torch.bool))
+        loss = distillation(F.normalize(network(images), dim=1), targets, torch.ones(40, dtype=torch.bool))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_stores import write_store
-from tiny_world import CPU, SPEC, Pictures, jpeg, tiny_model
+from tiny_world import CPU, SPEC, Images, jpeg, tiny_model
 
 from retrieval.errors import LmrError
 from retrieval.models.checkpoint import read_card, weights_digest
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("in_float32")
 
 
 def data_of(folder: Path, seed: int | None) -> TrainingData:
-    """Nine pictures; the teacher finds those of a landmark alike, and its directions are those of the seed."""
+    """Nine images; the teacher finds those of a landmark alike, and its directions are those of the seed."""
     teacher = None
     if seed is not None:
         directions = np.linalg.qr(np.random.default_rng(seed).normal(size=(5, 5)))[0].astype(np.float32)
@@ -46,7 +46,7 @@ def data_of(folder: Path, seed: int | None) -> TrainingData:
         write_store(path, given)
         teacher = open_teacher([path], NAMES)
     encoded: list[bytes | None] = [jpeg(int(label), i) for i, label in enumerate(LANDMARK)]
-    return TrainingData(Pictures(encoded), LANDMARK, ("x", "y", "z"), "digest", tuple(NAMES), teacher)
+    return TrainingData(Images(encoded), LANDMARK, ("x", "y", "z"), "digest", tuple(NAMES), teacher)
 
 
 def trained(
@@ -104,7 +104,7 @@ def test_the_card_names_the_teacher(tmp_path: Path) -> None:
         assert (line in (folder / "README.md").read_text()) == (seed is not None)
 
 
-def test_mixed_pictures_have_no_teacher(tmp_path: Path) -> None:
+def test_mixed_images_have_no_teacher(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, loss=LossConfig("softmax"), augment=AugmentConfig(cutmix=1.0))
     with pytest.raises(LmrError) as caught:
         trained(tmp_path / "run", data_of(tmp_path, 0), config)

@@ -1,4 +1,4 @@
-"""Which picture is fetched next."""
+"""Which image is fetched next."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

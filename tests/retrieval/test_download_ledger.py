@@ -64,7 +64,7 @@ def test_size_and_quality_do_not_matter_for_originals(path):
         assert list(ledger.find(["a"])) == ["a"]
 
 
-def test_to_begin_anew_forgets_pictures_and_distrusts_files(path):
+def test_to_begin_anew_forgets_images_and_distrusts_files(path):
     with Ledger(path) as ledger:
         ledger.put([DONE])
         assert not ledger.only_listed

@@ -1,4 +1,4 @@
-"""The form in which pictures are kept."""
+"""The form in which images are kept."""
 
 import hashlib
 import io
@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_pictures import encoded, smooth
+from made_images import encoded, smooth
 from PIL import Image
 
 from retrieval.download.config import Form
-from retrieval.download.resize import Order, cause_of, resize, resized, store_picture, verify_picture
+from retrieval.download.resize import Order, cause_of, resize, resized, store_image, verify_image
 from retrieval.download.survey import Places
 from retrieval.errors import UnreadableError
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
-from retrieval.images.quality import measure_picture
+from retrieval.images.quality import measure_image
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,9 @@ def test_each_way_gives_its_size(how, size, expected):
 
 
 def test_a_crop_keeps_the_middle():
-    picture = Image.new("RGB", (90, 30), "red")
-    picture.paste("blue", (30, 0, 60, 30))
-    assert resize(picture, "center-crop", 30).getcolors() == [(900, (0, 0, 255))]
+    image = Image.new("RGB", (90, 30), "red")
+    image.paste("blue", (30, 0, 60, 30))
+    assert resize(image, "center-crop", 30).getcolors() == [(900, (0, 0, 255))]
 
 
 def test_a_pad_keeps_everything_on_white():
@@ -62,7 +62,7 @@ def test_nothing_is_enlarged_and_the_shape_stays(width, height, size, how):
 
 
 @pytest.mark.parametrize("how", ["shorter", "longer", "center-crop", "square-pad"])
-def test_reduced_decoding_gives_the_same_picture(how):
+def test_reduced_decoding_gives_the_same_image(how):
     data = encoded(smooth(1600, 1200), "JPEG", quality=95)
     form = Form(resize=how, size=64, quality=95)
     quick = np.asarray(Image.open(io.BytesIO(resized(data, (1600, 1200), form, DEFAULT_LIMITS))), dtype=int)
@@ -77,7 +77,7 @@ def store(tmp_path):
     path = str(tmp_path / "picture")
 
     def put(content, limits=DEFAULT_LIMITS, **form):
-        return store_picture(content, Order(path, Form(**form), limits)), path
+        return store_image(content, Order(path, Form(**form), limits)), path
 
     return put
 
@@ -88,12 +88,12 @@ def test_the_facts_are_those_of_the_stored_file(store, tmp_path):
     data = encoded(smooth(640, 480), "JPEG", exif=exif)
     stored, path = store(data)
     kept = Path(path).read_bytes()
-    facts = measure_picture(kept)
+    facts = measure_image(kept)
     assert (stored.width, stored.height) == (facts.width, facts.height) == (192, 256)
     assert (stored.n_bytes, stored.sha256) == (len(kept), hashlib.sha256(kept).hexdigest())
     assert stored.perceptual_hash == facts.perceptual_hash
     assert (stored.original_width, stored.original_height, stored.n_original_bytes) == (480, 640, len(data))
-    assert verify_picture(path, DEFAULT_LIMITS).sha256 == stored.sha256
+    assert verify_image(path, DEFAULT_LIMITS).sha256 == stored.sha256
     assert os.listdir(tmp_path) == ["picture"]
 
 
@@ -122,7 +122,7 @@ def test_a_body_in_a_file_is_stored(store, tmp_path):
         (encoded(smooth(64, 48), "JPEG"), Limits(max_bytes=100), "too many bytes"),
     ],
 )
-def test_what_is_no_picture_leaves_nothing_and_has_a_cause(store, tmp_path, data, limits, cause):
+def test_what_is_no_image_leaves_nothing_and_has_a_cause(store, tmp_path, data, limits, cause):
     with pytest.raises(UnreadableError) as error:
         store(data, limits, resize=None)
     assert cause_of(error.value) == cause
@@ -143,7 +143,7 @@ def test_an_id_that_leads_elsewhere_has_no_place(tmp_path, image_id):
         Places(tmp_path, "flat").path(image_id)
 
 
-def test_both_layouts_are_where_pictures_are_looked_for(tmp_path):
+def test_both_layouts_are_where_images_are_looked_for(tmp_path):
     assert Places(tmp_path, "flat").path("abcd") == f"{tmp_path}/abcd.jpg"
     assert Places(tmp_path, "google").path("abcd") == f"{tmp_path}/a/b/c/abcd.jpg"
     assert Places(tmp_path, "google").path("ab") == f"{tmp_path}/ab.jpg"

@@ -38,7 +38,7 @@ def heed(*values: str, user_agent: str = "landmarks/1 (me@example.org)") -> str:
         (["unavailable_after: 25 Jun 2030 15:00:00 PST, noindex"], "noindex"),
     ],
 )
-def test_a_picture_is_excluded(values, directive):
+def test_a_image_is_excluded(values, directive):
     assert heed(*values) == directive
 
 
@@ -57,7 +57,7 @@ def test_a_picture_is_excluded(values, directive):
         [":::,,,"],
     ],
 )
-def test_a_picture_is_not_excluded(values):
+def test_a_image_is_not_excluded(values):
     assert heed(*values) == ""
 
 

@@ -4,7 +4,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from tiny_world import CPU, SIZE, SPEC, Pictures, jpeg, tiny_model
+from tiny_world import CPU, SIZE, SPEC, Images, jpeg, tiny_model
 from torch import Tensor, nn
 
 from retrieval.embed.torch_embedder import TorchEmbedder, make_embedder
@@ -19,21 +19,21 @@ N = 37
 
 
 @pytest.fixture
-def source() -> Pictures:
+def source() -> Images:
     encoded: list[bytes | None] = [jpeg(i % 3, i) for i in range(N)]
     encoded[4] = None
     encoded[20] = b"no picture"
-    return Pictures(encoded)
+    return Images(encoded)
 
 
 def pixels(n: int = 5) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, SIZE, SIZE, 3), dtype=np.uint8)
 
 
-def original(model: DescriptorModel, pictures: np.ndarray) -> np.ndarray:
-    """The network as it was trained, one picture at a time."""
+def original(model: DescriptorModel, images: np.ndarray) -> np.ndarray:
+    """The network as it was trained, one image at a time."""
     with torch.inference_mode():
-        inputs = [to_input(torch.from_numpy(p[None]).permute(0, 3, 1, 2), SPEC, CPU) for p in pictures]
+        inputs = [to_input(torch.from_numpy(p[None]).permute(0, 3, 1, 2), SPEC, CPU) for p in images]
         return torch.cat([model.eval()(x) for x in inputs]).numpy()
 
 
@@ -71,7 +71,7 @@ def test_a_network_that_cannot_be_traced_is_used_as_it_is() -> None:
 
 @pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("layer", [nn.MaxPool2d(SIZE + 1), nn.Conv2d(3, 3, SIZE + 1)], ids=["pooling", "convolution"])
-def test_pictures_that_are_too_small_for_the_network_are_one_line(layer: nn.Module) -> None:
+def test_images_that_are_too_small_for_the_network_are_one_line(layer: nn.Module) -> None:
     backbone = Backbone(nn.Sequential(layer), 3, 0, (), IMAGENET_MEAN, IMAGENET_STD)
     embedder = TorchEmbedder(DescriptorModel(ModelConfig("x", n_dimensions=0), backbone), SPEC, CPU)
     with pytest.raises(LmrError) as caught:
@@ -104,7 +104,7 @@ def test_the_given_network_stays_as_it_was() -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-3)])
 def test_batch_size_and_workers_do_not_change_descriptors(
-    source: Pictures, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tolerance: float
+    source: Images, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tolerance: float
 ) -> None:
     monkeypatch.setattr("retrieval.embed.torch_embedder.fast_dtype", lambda _: dtype)
     results = []
@@ -128,7 +128,7 @@ def test_bfloat16_stays_near_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("in_float32")
-def test_flip_is_the_unit_mean_of_picture_and_mirror_image() -> None:
+def test_flip_is_the_unit_mean_of_image_and_mirror_image() -> None:
     model = tiny_model()
     both = original(model, pixels()) + original(model, np.ascontiguousarray(pixels()[:, :, ::-1]))
     expected = both / np.linalg.norm(both, axis=1, keepdims=True)
@@ -149,7 +149,7 @@ def test_scales_and_flip_are_the_unit_mean_over_all_views() -> None:
 
 
 @pytest.mark.usefixtures("in_float32")
-def test_each_scale_is_the_picture_prepared_at_that_size(source: Pictures) -> None:
+def test_each_scale_is_the_image_prepared_at_that_size(source: Images) -> None:
     card = ModelCard(tiny_model().config, SPEC, "w", scales=(2, 1, 0.5))
     assert [spec.size for spec in card.specs] == [SIZE // 2, SIZE, 2 * SIZE]
     embedder = make_embedder(tiny_model(), card, CPU, n_workers=1)
@@ -187,20 +187,20 @@ def test_a_part_that_the_network_does_not_have_is_refused(part: DescriptorPart) 
 
 
 @pytest.mark.usefixtures("in_float32")
-def test_rows_come_in_the_order_asked_for_with_their_own_picture(source: Pictures) -> None:
+def test_rows_come_in_the_order_asked_for_with_their_own_image(source: Images) -> None:
     embedder = TorchEmbedder(tiny_model(), SPEC, CPU)
     rows, vectors = embedder.embed_all(source, [30, 4, 2, 30])
     assert rows.tolist() == [30, 2, 30]
-    pictures = np.stack([prepare(source.read(i), SPEC) for i in (30, 2, 30)])
-    assert vectors == pytest.approx(original(tiny_model(), pictures), abs=1e-5)
+    images = np.stack([prepare(source.read(i), SPEC) for i in (30, 2, 30)])
+    assert vectors == pytest.approx(original(tiny_model(), images), abs=1e-5)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_unreadable_pictures_are_reported_with_their_batch(source: Pictures, device: str) -> None:
-    """On an accelerator pictures are decoded some batches ahead."""
+def test_unreadable_images_are_reported_with_their_batch(source: Images, device: str) -> None:
+    """On an accelerator images are decoded some batches ahead."""
     embedder = TorchEmbedder(tiny_model(), SPEC, CPU)
     embedder.batch_size, embedder.device = 5, torch.device(device)
-    embedder.embed_batch = lambda pictures: pictures.mean(axis=(1, 2, 3))[:, None]  # type: ignore[method-assign]
+    embedder.embed_batch = lambda images: images.mean(axis=(1, 2, 3))[:, None]  # type: ignore[method-assign]
     batches = list(embedder.embed(source, np.arange(N)))
     assert [len(b.rows) + len(b.unreadable) for b in batches] == [5] * 7 + [2]
     assert [list(b.unreadable.items()) for b in batches if b.unreadable] == [
@@ -213,8 +213,8 @@ def test_unreadable_pictures_are_reported_with_their_batch(source: Pictures, dev
     assert np.concatenate([b.vectors for b in batches])[:, 0] == pytest.approx(expected)
 
 
-def test_a_batch_without_readable_pictures_has_no_rows() -> None:
-    (batch,) = TorchEmbedder(tiny_model(), SPEC, CPU).embed(Pictures([None, None]), [0, 1])
+def test_a_batch_without_readable_images_has_no_rows() -> None:
+    (batch,) = TorchEmbedder(tiny_model(), SPEC, CPU).embed(Images([None, None]), [0, 1])
     assert batch.rows.shape == (0,)
     assert batch.vectors.shape == (0, 8)
     assert len(batch.unreadable) == 2
@@ -233,12 +233,12 @@ def test_a_network_that_diverged_is_one_line() -> None:
 
 
 def test_no_rows_give_no_descriptors() -> None:
-    rows, vectors = TorchEmbedder(tiny_model(), SPEC, CPU).embed_all(Pictures([]), [])
+    rows, vectors = TorchEmbedder(tiny_model(), SPEC, CPU).embed_all(Images([]), [])
     assert rows.shape == (0,)
     assert vectors.shape == (0, 8)
 
 
-def test_an_iteration_that_is_given_up_ends_its_threads(source: Pictures) -> None:
+def test_an_iteration_that_is_given_up_ends_its_threads(source: Images) -> None:
     import threading
 
     before = threading.active_count()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_world import CPU, SIZE, SPEC, Pictures, jpeg, tiny_model
+from tiny_world import CPU, SIZE, SPEC, Images, jpeg, tiny_model
 
 from retrieval.arrays import FloatArray, UInt8Array
 from retrieval.embed.embedder import Embedder, JoinedEmbedder
@@ -37,14 +37,14 @@ def card_of(name: str, **changes: Any) -> ModelCard:
 
 
 class Fixed(Embedder):
-    """Gives these descriptors, and notes how large the pictures were."""
+    """Gives these descriptors, and notes how large the images were."""
 
     def __init__(self, vectors: FloatArray, *specs: ImageSpec) -> None:
         super().__init__(specs, vectors.shape[1], batch_size=5)
         self.vectors, self.seen = vectors, ()
 
-    def embed_batch(self, *pictures: UInt8Array) -> FloatArray:
-        self.seen = tuple(given.shape[1] for given in pictures)
+    def embed_batch(self, *images: UInt8Array) -> FloatArray:
+        self.seen = tuple(given.shape[1] for given in images)
         return self.vectors
 
 
@@ -171,7 +171,7 @@ def test_an_ensemble_folder_describes_as_its_members_do(
     weights = sorted(m.card.weights_name for m in card.members)
     assert sorted(os.listdir(tmp_path / "both")) == ["README.md", "model.json", *weights]
     monkeypatch.setattr("retrieval.models.checkpoint.build_model", lambda *_, **__: tiny_model())
-    source = Pictures([jpeg(i, i) for i in range(3)])
+    source = Images([jpeg(i, i) for i in range(3)])
     joined = load_embedder(tmp_path / "both", card, CPU, n_workers=1)
     rows, vectors = joined.embed_all(source, [0, 1, 2])
     large = dataclasses.replace(SMALL, size=SIZE)

@@ -1,4 +1,4 @@
-"""Facts of pictures, and the file that keeps them."""
+"""Facts of images, and the file that keeps them."""
 
 import hashlib
 import io
@@ -8,19 +8,19 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from made_pictures import encoded, smooth
+from made_images import encoded, smooth
 from PIL import Image, ImageFilter
 
-from retrieval.data.image_source import PictureSource
+from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import read_manifest
 from retrieval.data.quality_cache import measure_manifest
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.images.quality import measure_picture, perceptual_hash
+from retrieval.images.quality import measure_image, perceptual_hash
 from retrieval.progress import Recorder, Silent
 
 
 def speckled(seed: int, width: int = 96, height: int = 64) -> Image.Image:
-    """A picture with structure at every scale."""
+    """A image with structure at every scale."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
     return coarse.resize((width, height), Image.Resampling.BICUBIC)
@@ -37,7 +37,7 @@ def folder(tmp_path):
 
 def facts_of(folder, cache=None, **options):
     manifest = read_manifest(folder)
-    return measure_manifest(PictureSource(manifest, folder), cache, **options)
+    return measure_manifest(ImageSource(manifest, folder), cache, **options)
 
 
 def test_facts_of_a_folder_whose_name_is_not_utf_8_are_kept_and_found_again(folder):
@@ -49,7 +49,7 @@ def test_facts_of_a_folder_whose_name_is_not_utf_8_are_kept_and_found_again(fold
 
 def test_facts_of_plain_grey():
     data = encoded(Image.new("L", (40, 20), 100), "PNG")
-    facts = measure_picture(data)
+    facts = measure_image(data)
     assert (facts.width, facts.height, facts.n_bytes) == (40, 20, len(data))
     assert facts.sha256 == hashlib.sha256(data).hexdigest()
     assert (facts.brightness, facts.contrast, facts.sharpness, facts.gradient, facts.entropy) == (100, 0, 0, 0, 0)
@@ -58,45 +58,45 @@ def test_facts_of_plain_grey():
 
 def test_facts_of_a_checkerboard():
     board = np.indices((4, 4)).sum(axis=0) % 2 * 200
-    facts = measure_picture(encoded(Image.fromarray(board.astype(np.uint8)), "PNG"))
+    facts = measure_image(encoded(Image.fromarray(board.astype(np.uint8)), "PNG"))
     assert (facts.brightness, facts.contrast, facts.entropy) == (100, 100, 1)
     assert facts.gradient == pytest.approx(200 * 2**0.5)
     assert facts.sharpness == 800**2  # every Laplacian is 800 or -800
 
 
 def test_a_single_pixel_has_facts():
-    facts = measure_picture(encoded(Image.new("RGB", (1, 1), "red"), "PNG"))
+    facts = measure_image(encoded(Image.new("RGB", (1, 1), "red"), "PNG"))
     assert (facts.width, facts.height, facts.sharpness, facts.gradient) == (1, 1, 0, 0)
 
 
-def test_width_and_height_are_those_of_the_upright_picture_before_reduction():
-    picture = smooth(1200, 800)
+def test_width_and_height_are_those_of_the_upright_image_before_reduction():
+    image = smooth(1200, 800)
     exif = Image.Exif()
     exif[0x0112] = 6
-    facts = measure_picture(encoded(picture, "JPEG", exif=exif))
+    facts = measure_image(encoded(image, "JPEG", exif=exif))
     assert (facts.width, facts.height) == (800, 1200)
 
 
-def test_a_blurred_picture_is_less_sharp():
+def test_a_blurred_image_is_less_sharp():
     sharp = speckled(1).filter(ImageFilter.FIND_EDGES)
     blurred = sharp.filter(ImageFilter.GaussianBlur(2))
-    assert measure_picture(encoded(blurred, "PNG")).sharpness < measure_picture(encoded(sharp, "PNG")).sharpness / 4
+    assert measure_image(encoded(blurred, "PNG")).sharpness < measure_image(encoded(sharp, "PNG")).sharpness / 4
 
 
-def test_copies_have_near_hashes_and_other_pictures_far_ones():
+def test_copies_have_near_hashes_and_other_images_far_ones():
     for seed in range(5):
-        picture = speckled(seed, 600, 400)
-        copy = Image.open(io.BytesIO(encoded(picture.resize((300, 200)), "JPEG", quality=60)))
-        assert (perceptual_hash(picture) ^ perceptual_hash(copy)).bit_count() <= 4
-        assert (perceptual_hash(picture) ^ perceptual_hash(speckled(seed + 50))).bit_count() > 12
+        image = speckled(seed, 600, 400)
+        copy = Image.open(io.BytesIO(encoded(image.resize((300, 200)), "JPEG", quality=60)))
+        assert (perceptual_hash(image) ^ perceptual_hash(copy)).bit_count() <= 4
+        assert (perceptual_hash(image) ^ perceptual_hash(speckled(seed + 50))).bit_count() > 12
 
 
-def test_an_unreadable_picture_is_refused_with_its_reason():
+def test_an_unreadable_image_is_refused_with_its_reason():
     with pytest.raises(UnreadableError, match=r"^a web page, not a picture$"):
-        measure_picture(b"<html><body>404</body></html>")
+        measure_image(b"<html><body>404</body></html>")
 
 
-def test_unreadable_pictures_are_rows_with_a_reason(folder):
+def test_unreadable_images_are_rows_with_a_reason(folder):
     table = facts_of(folder)
     assert table.readable.tolist() == [0, 2, 3]
     assert list(table.unreadable) == [1]
@@ -106,11 +106,11 @@ def test_unreadable_pictures_are_rows_with_a_reason(folder):
 
 
 def test_workers_change_nothing(folder, monkeypatch):
-    monkeypatch.setattr("retrieval.data.quality_cache._PICTURES_A_TASK", 2)
+    monkeypatch.setattr("retrieval.data.quality_cache._IMAGES_A_TASK", 2)
     assert facts_of(folder, n_workers=2).rows == facts_of(folder).rows
 
 
-def test_a_second_time_only_changed_pictures_are_measured(folder, tmp_path):
+def test_a_second_time_only_changed_images_are_measured(folder, tmp_path):
     cache = tmp_path / "facts.sqlite"
     first = facts_of(folder, cache)
     asked: list[int] = []
@@ -122,7 +122,7 @@ def test_a_second_time_only_changed_pictures_are_measured(folder, tmp_path):
 
 
 def test_what_was_measured_before_a_stop_is_kept(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("retrieval.data.quality_cache._PICTURES_A_TASK", 1)
+    monkeypatch.setattr("retrieval.data.quality_cache._IMAGES_A_TASK", 1)
 
     class Stop(Silent):
         def add(self, n):
@@ -180,14 +180,14 @@ def test_facts_that_cannot_be_are_one_line(folder, tmp_path, change, said):
     assert str(error.value).endswith("; move it away or name another")
 
 
-def test_a_picture_that_could_not_be_read_is_tried_again(folder, tmp_path, monkeypatch):
+def test_a_image_that_could_not_be_read_is_tried_again(folder, tmp_path, monkeypatch):
     cache = tmp_path / "facts.sqlite"
 
     def refuse(data):
         raise UnreadableError("Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr("retrieval.data.quality_cache.measure_picture", refuse)
+        patch.setattr("retrieval.data.quality_cache.measure_image", refuse)
         assert facts_of(folder, cache).rows == ("Permission denied",) * 4
     assert facts_of(folder, cache).rows == facts_of(folder).rows
 

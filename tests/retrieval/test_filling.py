@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_world import CPU, SPEC, jpeg, tiny_model
 
-from retrieval.data.image_source import PictureSource
+from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.embed.embedder import Embedder
 from retrieval.embed.fill import FillReport, FillRun, fill_store, require_same_job, store_info
@@ -21,7 +21,7 @@ from retrieval.progress import Recorder
 from retrieval.store.store import DONE, TODO, UNREADABLE, create_store, partial_path, read_store, read_store_info
 
 RUN = FillRun(dtype="float32")
-Made = Callable[..., tuple[Manifest, PictureSource]]
+Made = Callable[..., tuple[Manifest, ImageSource]]
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def message(call: Callable[..., object], *arguments: object, **named: object) ->
 
 
 @pytest.mark.usefixtures("in_float32")
-def test_a_store_holds_every_picture_in_the_order_of_the_manifest(tmp_path: Path, make_manifest: Made) -> None:
+def test_a_store_holds_every_image_in_the_order_of_the_manifest(tmp_path: Path, make_manifest: Made) -> None:
     manifest, source = make_manifest(11)
     (tmp_path / "images" / "p4.jpg").write_bytes(b"no picture")
     (tmp_path / "images" / "p7.jpg").unlink()
@@ -167,7 +167,7 @@ def test_overwrite_replaces_a_store_once_the_new_one_is_whole(tmp_path: Path, ma
 def interrupt(
     path: Path,
     manifest: Manifest,
-    source: PictureSource,
+    source: ImageSource,
     n_batches: int,
     *,
     model: tuple[ModelCard, Callable[[], Embedder]] | None = None,
@@ -213,14 +213,14 @@ def test_a_resumed_job_ends_with_the_same_file(tmp_path: Path, make_manifest: Ma
     assert content(stopped) == content(whole)
 
 
-def test_unreadable_pictures_of_a_finished_store_are_tried_again(tmp_path: Path, make_manifest: Made) -> None:
+def test_unreadable_images_of_a_finished_store_are_tried_again(tmp_path: Path, make_manifest: Made) -> None:
     manifest, source = make_manifest()
-    path, picture = tmp_path / "x.h5", tmp_path / "images" / "p4.jpg"
-    good = picture.read_bytes()
-    picture.write_bytes(b"no picture")
+    path, image = tmp_path / "x.h5", tmp_path / "images" / "p4.jpg"
+    good = image.read_bytes()
+    image.write_bytes(b"no picture")
     (tmp_path / "images" / "p8.jpg").unlink()
     fill_store(path, manifest, source, *model_of(), run=RUN)
-    picture.write_bytes(good)
+    image.write_bytes(good)
     begun: list[int] = []
     retry = dataclasses.replace(RUN, retry_unreadable=True, progress=Recorder(begun=begun))
     report = fill_store(path, manifest, source, *model_of(), run=retry)
@@ -283,9 +283,9 @@ def test_a_damaged_store_is_one_line_and_overwritten_on_request(
     assert fill_store(path, manifest, source, *model_of(), run=dataclasses.replace(RUN, overwrite=True)).state == "made"
 
 
-def test_all_pictures_unreadable_is_a_store_all_the_same(tmp_path: Path, make_manifest: Made) -> None:
+def test_all_images_unreadable_is_a_store_all_the_same(tmp_path: Path, make_manifest: Made) -> None:
     manifest, _ = make_manifest()
-    source = PictureSource(manifest, tmp_path / "nowhere")
+    source = ImageSource(manifest, tmp_path / "nowhere")
     report = fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=RUN)
     assert (report.n_pictures, report.n_unreadable, len(report.unreadable)) == (12, 12, 12)
     assert not read_store(tmp_path / "x.h5").done.any()
@@ -301,7 +301,7 @@ def test_a_flipped_store_comes_from_a_flipped_card(tmp_path: Path, make_manifest
     assert np.abs(plain - expected).max() > 1e-3
 
 
-def test_pictures_larger_than_the_input_are_scaled_once(tmp_path: Path, make_manifest: Made) -> None:
+def test_images_larger_than_the_input_are_scaled_once(tmp_path: Path, make_manifest: Made) -> None:
     manifest, source = make_manifest()
     (tmp_path / "images" / "p2.jpg").write_bytes(jpeg(1, 2, side=333))
     assert fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=RUN).n_unreadable == 0

@@ -7,7 +7,7 @@ import zlib
 from typing import Any
 
 import pytest
-from made_pictures import encoded, smooth
+from made_images import encoded, smooth
 from PIL import Image
 
 from retrieval.errors import UnreadableError
@@ -38,7 +38,7 @@ def reason(data: bytes, **options: Any) -> str:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not a picture in a known format"),
     ],
 )
-def test_what_is_no_picture_is_unreadable_with_its_reason(data: bytes, expected: str) -> None:
+def test_what_is_no_image_is_unreadable_with_its_reason(data: bytes, expected: str) -> None:
     assert reason(data) == expected
 
 

@@ -1,4 +1,4 @@
-"""Decoding of every kind of picture and its preparation, against pixels known beforehand."""
+"""Decoding of every kind of image and its preparation, against pixels known beforehand."""
 
 import io
 import struct
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_pictures import encoded, smooth
+from made_images import encoded, smooth
 from PIL import Image, ImageOps
 
 from retrieval.arrays import UInt8Array
@@ -54,11 +54,11 @@ def smooth_jpeg(width: int, height: int) -> bytes:
         ("JPEG2000", {"irreversible": False}, 0),
     ],
 )
-def test_every_format_gives_the_picture_back(file_format: str, options: dict[str, Any], tolerance: int) -> None:
-    picture = smooth(64, 48)
-    result = decode(encoded(picture, file_format, **options))
+def test_every_format_gives_the_image_back(file_format: str, options: dict[str, Any], tolerance: int) -> None:
+    image = smooth(64, 48)
+    result = decode(encoded(image, file_format, **options))
     assert (result.mode, result.size) == ("RGB", (64, 48))
-    assert np.abs(np.asarray(result).astype(int) - np.asarray(picture)).max() <= tolerance
+    assert np.abs(np.asarray(result).astype(int) - np.asarray(image)).max() <= tolerance
 
 
 def test_an_animation_gives_its_first_frame() -> None:
@@ -68,7 +68,7 @@ def test_an_animation_gives_its_first_frame() -> None:
         assert (pixels(data) == RED).all(), file_format
 
 
-def test_a_jpeg_with_further_pictures_in_it_gives_the_first() -> None:
+def test_a_jpeg_with_further_images_in_it_gives_the_first() -> None:
     data = encoded(smooth(300, 200), "MPO", save_all=True, append_images=[smooth(300, 200).rotate(180)], quality=95)
     assert np.abs(pixels(data).astype(int) - np.asarray(smooth(300, 200))).max() <= 6
     assert decode(data, min_side=50).size == (75, 50)
@@ -137,12 +137,12 @@ def test_transparency_becomes_white() -> None:
 
 
 def test_palettes_are_resolved_with_and_without_a_transparent_colour() -> None:
-    picture = Image.new("P", (2, 1))
-    picture.putpalette([*RED, *GREEN])
-    picture.putpixel((1, 0), 1)
-    assert pixels(encoded(picture, "PNG"))[0].tolist() == [list(RED), list(GREEN)]
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, *GREEN])
+    image.putpixel((1, 0), 1)
+    assert pixels(encoded(image, "PNG"))[0].tolist() == [list(RED), list(GREEN)]
     for file_format in ("PNG", "GIF"):
-        data = encoded(picture, file_format, transparency=1)
+        data = encoded(image, file_format, transparency=1)
         assert pixels(data)[0].tolist() == [list(RED), list(WHITE)], file_format
 
 
@@ -173,7 +173,7 @@ def test_exif_orientation_is_applied(orientation: int, file_format: str) -> None
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_reduced_scale_looks_at_the_shorter_side_of_rotated_pictures_too(orientation: int) -> None:
+def test_reduced_scale_looks_at_the_shorter_side_of_rotated_images_too(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(smooth(800, 400), "JPEG", exif=exif)
@@ -181,7 +181,7 @@ def test_reduced_scale_looks_at_the_shorter_side_of_rotated_pictures_too(orienta
     assert sorted(decode(data, min_side=101).size) == [200, 400]
 
 
-def test_broken_exif_does_not_make_a_picture_unreadable() -> None:
+def test_broken_exif_does_not_make_a_image_unreadable() -> None:
     data = encoded(smooth(64, 48), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + bytes(20))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -190,7 +190,7 @@ def test_broken_exif_does_not_make_a_picture_unreadable() -> None:
 
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 300))
 @settings(max_examples=40, deadline=None)
-def test_reduced_scale_leaves_at_least_what_is_needed_and_at_least_the_picture(w: int, h: int, side: int) -> None:
+def test_reduced_scale_leaves_at_least_what_is_needed_and_at_least_the_image(w: int, h: int, side: int) -> None:
     result = decode(smooth_jpeg(w, h), min_side=side)
     assert min(result.size) >= min(side, min(w, h))
     scale = next(s for s in (8, 4, 2, 1) if s == 1 or min(w, h) // side >= s)
@@ -206,7 +206,7 @@ def test_every_fit_gives_the_spec_s_size(fitting: Any, size: tuple[int, int]) ->
     assert result.flags.writeable
 
 
-def test_reduced_scale_changes_the_prepared_picture_little() -> None:
+def test_reduced_scale_changes_the_prepared_image_little() -> None:
     fits: tuple[Literal["squash", "crop", "pad"], ...] = ("squash", "crop", "pad")
     for fitting in fits:
         spec = ImageSpec(size=32, fit=fitting)
@@ -216,14 +216,14 @@ def test_reduced_scale_changes_the_prepared_picture_little() -> None:
 
 
 def test_crop_takes_the_middle_square() -> None:
-    picture = Image.new("RGB", (90, 30), RED)
-    picture.paste(GREEN, (30, 0, 60, 30))
-    assert (prepare(encoded(picture, "PNG"), ImageSpec(size=30, fit="crop")) == GREEN).all()
+    image = Image.new("RGB", (90, 30), RED)
+    image.paste(GREEN, (30, 0, 60, 30))
+    assert (prepare(encoded(image, "PNG"), ImageSpec(size=30, fit="crop")) == GREEN).all()
 
 
 def test_pad_keeps_everything_on_the_mean_colour() -> None:
-    picture = Image.new("RGB", (40, 20), RED)
-    result = prepare(encoded(picture, "PNG"), ImageSpec(size=40, fit="pad", mean=(0.0, 1.0, 0.2)))
+    image = Image.new("RGB", (40, 20), RED)
+    result = prepare(encoded(image, "PNG"), ImageSpec(size=40, fit="pad", mean=(0.0, 1.0, 0.2)))
     assert (result[10:30] == RED).all()
     assert (result[:10] == (0, 255, 51)).all()
     assert (result[30:] == (0, 255, 51)).all()
@@ -236,9 +236,9 @@ def test_each_fit_decodes_at_the_scale_that_it_needs(fitting: Any, min_side: int
 
 
 def test_squash_fills_the_square() -> None:
-    picture = Image.new("RGB", (40, 20), RED)
-    picture.paste(GREEN, (20, 0, 40, 20))
-    result = prepare(encoded(picture, "PNG"), ImageSpec(size=20))
+    image = Image.new("RGB", (40, 20), RED)
+    image.paste(GREEN, (20, 0, 40, 20))
+    result = prepare(encoded(image, "PNG"), ImageSpec(size=20))
     assert (result[:, :9] == RED).all()
     assert (result[:, 11:] == GREEN).all()
 

@@ -11,11 +11,11 @@ from functools import partial
 
 import pytest
 
-from retrieval.data.image_source import QueryPicture
+from retrieval.data.image_source import QueryImage
 from retrieval.errors import UnreadableError
 from retrieval.images import addresses
 from retrieval.images.fetch_rules import FetchRules
-from retrieval.images.http import fetch, fetch_picture, open_session
+from retrieval.images.http import fetch, fetch_image, open_session
 from retrieval.images.http_body import FetchError
 from retrieval.images.limits import Limits
 
@@ -90,7 +90,7 @@ def repeating(start: bytes, part: bytes, pause_s: float = 0.0) -> Answer:
 
 def reason(url: str, rules: FetchRules = LOCAL) -> str:
     with pytest.raises(UnreadableError) as caught:
-        fetch_picture(url, rules)
+        fetch_image(url, rules)
     return str(caught.value)
 
 
@@ -99,16 +99,16 @@ def reason_of(answer: Answer, rules: FetchRules = LOCAL) -> str:
         return reason(server.url, rules)
 
 
-def test_a_picture_is_fetched_also_when_it_has_moved() -> None:
+def test_a_image_is_fetched_also_when_it_has_moved() -> None:
     with answering(ok(CONTENT)) as server, answering(moved(server.url)) as other:
-        assert fetch_picture(server.url, LOCAL) == CONTENT
-        assert fetch_picture(other.url, LOCAL) == CONTENT
-        assert QueryPicture(server.url, allow_private=True).read() == CONTENT
+        assert fetch_image(server.url, LOCAL) == CONTENT
+        assert fetch_image(other.url, LOCAL) == CONTENT
+        assert QueryImage(server.url, allow_private=True).read() == CONTENT
 
 
-def test_a_picture_is_fetched_within_a_loop_that_runs() -> None:
+def test_a_image_is_fetched_within_a_loop_that_runs() -> None:
     async def ask(url: str) -> bytes:
-        return fetch_picture(url, LOCAL)
+        return fetch_image(url, LOCAL)
 
     with answering(ok(CONTENT)) as server:
         assert asyncio.run(ask(server.url)) == CONTENT
@@ -209,7 +209,7 @@ def test_no_password_cookie_or_proxy_is_used(monkeypatch: pytest.MonkeyPatch) ->
         (setting if len(server.asked) == 1 else ok(CONTENT))(connection, is_over)
 
     with answering(once) as server:
-        assert fetch_picture(server.url.replace("//", "//me:secret@"), LOCAL) == CONTENT
+        assert fetch_image(server.url.replace("//", "//me:secret@"), LOCAL) == CONTENT
     sent = b"".join(server.asked).lower()
     assert len(server.asked) == 2
     assert not any(word in sent for word in (b"cookie", b"authorization", b"secret", b"referer"))

@@ -26,7 +26,7 @@ class Frame:
 class PaintJob(ComputingJob, WritingJob):
     """A job with an argument, a part that is always there and one that may be."""
 
-    picture: Path = field(metadata=told(is_argument=True))
+    image: Path = field(metadata=told(is_argument=True))
     others: tuple[Path, ...] = option((), is_argument=True)
     _: KW_ONLY
     frame: Frame = field(default_factory=Frame)
@@ -50,7 +50,7 @@ def test_words_of_a_job_are_its_own_and_those_of_its_parts() -> None:
 
 def test_what_no_word_says_has_its_default_and_text_becomes_a_path() -> None:
     job = build(PaintJob, {"picture": "a.jpg", "others": ["b.jpg"], "layers": 2})
-    assert (job.picture, job.others, job.layers) == (Path("a.jpg"), (Path("b.jpg"),), 2)
+    assert (job.image, job.others, job.layers) == (Path("a.jpg"), (Path("b.jpg"),), 2)
     assert (job.frame, job.second, job.workers, job.overwrite) == (Frame(), None, None, False)
 
 

@@ -22,17 +22,17 @@ def texture(seed, side=320):
     return Image.fromarray(np.mean(layers, axis=0).clip(0, 255).astype(np.uint8))
 
 
-def encoded(picture, quality=90):
+def encoded(image, quality=90):
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=quality)
+    image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 
-def from_the_side(picture):
-    """Another view: the quadrilateral of the picture that becomes its frame."""
-    w, h = picture.size
+def from_the_side(image):
+    """Another view: the quadrilateral of the image that becomes its frame."""
+    w, h = image.size
     corners = (0.05 * w, 0.1 * h, 0.0, 0.95 * h, 0.9 * w, 0.85 * h, w, 0.0)
-    return picture.transform(picture.size, Image.Transform.QUAD, corners, Image.Resampling.BILINEAR)
+    return image.transform(image.size, Image.Transform.QUAD, corners, Image.Resampling.BILINEAR)
 
 
 def test_two_views_of_a_place_have_many_inliers_and_another_place_few():
@@ -43,15 +43,15 @@ def test_two_views_of_a_place_have_many_inliers_and_another_place_few():
     assert n_inliers(one, local_features(encoded(texture(1)))) < 15
 
 
-def test_the_same_pictures_always_have_the_same_inliers():
+def test_the_same_images_always_have_the_same_inliers():
     pytest.importorskip("cv2", reason="needs the extra local")
-    one, other = (local_features(encoded(picture)) for picture in (texture(2), from_the_side(texture(2))))
+    one, other = (local_features(encoded(image)) for image in (texture(2), from_the_side(texture(2))))
     counts = {n_inliers(one, other) for _ in range(3)}
     assert len(counts) == 1
 
 
 @pytest.mark.parametrize("side", [1, 3, 64])
-def test_pictures_without_features_match_nothing(side):
+def test_images_without_features_match_nothing(side):
     pytest.importorskip("cv2", reason="needs the extra local")
     plain = local_features(encoded(Image.new("L", (side, side), 90)))
     assert len(plain) == 0
@@ -66,7 +66,7 @@ def test_points_on_one_spot_match_nothing():
     assert n_inliers(spot, spot) in (0, 20)
 
 
-def test_a_broken_picture_is_unreadable():
+def test_a_broken_image_is_unreadable():
     pytest.importorskip("cv2", reason="needs the extra local")
     with pytest.raises(UnreadableError):
         local_features(encoded(texture(0))[:400])

@@ -92,7 +92,7 @@ def test_equal_counts_have_the_common_margin() -> None:
     assert class_margins(np.array([7, 7]), LossConfig(margin_rad=0.2, margin_rare_rad=0.9)).tolist() == [0.2, 0.2]
 
 
-def test_a_class_without_pictures_counts_as_the_rarest() -> None:
+def test_a_class_without_images_counts_as_the_rarest() -> None:
     assert class_margins(np.array([0, 16]), LossConfig(margin_rad=0.2, margin_rare_rad=0.9)) == pytest.approx(
         [0.9, 0.2]
     )

@@ -51,7 +51,7 @@ def value(loss: LandmarkLoss, x: Tensor, labels: Tensor) -> float:
 
 def test_dynamic_margins_are_those_of_the_third_place() -> None:
     config = LossConfig(margin="dynamic", margin_rad=1.0, margin_rare_rad=1.1)
-    # t = 1, 1/2, 1/3 for 1, 16 and 81 pictures
+    # t = 1, 1/2, 1/3 for 1, 16 and 81 images
     assert class_margins(np.array([1, 16, 81]), config) == pytest.approx([0.5, 0.05 + 0.45 * (1 / 6) / (2 / 3), 0.05])
 
 
@@ -118,7 +118,7 @@ def test_adaptive_margins_follow_the_length_of_the_features() -> None:
     assert head.length_std.item() == pytest.approx(std + 0.01 * (2 * std - std))
 
 
-def test_a_poor_picture_has_the_margin_of_arcface() -> None:
+def test_a_poor_image_has_the_margin_of_arcface() -> None:
     head = made(LossConfig(margin="adaptive", margin_rad=0.4)).classifier
     head.margin = torch.tensor([0.4, 0.4])
     head.quality = torch.tensor([-1.0, 0.0])
@@ -144,7 +144,7 @@ def test_a_poor_picture_has_the_margin_of_arcface() -> None:
 def test_gradients_are_finite_where_cosines_are_one_and_minus_one(config: LossConfig) -> None:
     loss = made(config)
     x = torch.eye(D)[:1].repeat(4, 1)
-    x[2:] *= -1  # cosines of +1 and -1 between pictures of one landmark and of two
+    x[2:] *= -1  # cosines of +1 and -1 between images of one landmark and of two
     labels = torch.tensor([0, 0, 0, 1])
     if config.name not in ("contrastive", "triplet", "multi-similarity"):
         w = loss.classifier.proxies.data.T if config.name == "proxy-anchor" else loss.classifier.W.data

@@ -1,4 +1,4 @@
-"""Losses of pictures against each other, against slow, obvious versions."""
+"""Losses of images against each other, against slow, obvious versions."""
 
 import math
 
@@ -25,7 +25,7 @@ def made(config: LossConfig) -> LandmarkLoss:
 
 
 def pairs(*, alike: bool, with_unknown: bool = True) -> list[tuple[int, int]]:
-    """Ordered pairs of different pictures of one landmark, or not; non-landmarks are unlike everything."""
+    """Ordered pairs of different images of one landmark, or not; non-landmarks are unlike everything."""
     labels = LABELS.tolist()
     rows = [i for i in range(len(labels)) if with_unknown or labels[i] >= 0]
     found = [(i, j) for i in rows for j in rows if i != j]

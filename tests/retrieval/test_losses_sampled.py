@@ -109,7 +109,7 @@ def test_each_class_keeps_its_margin_among_the_chosen() -> None:
             loss, _ = made(0.4, margin=kind, margin_rad=0.1, margin_rare_rad=0.4)
             torch.manual_seed(3)
             values[kind] = loss(x, torch.tensor([label])).item()
-        assert (values["count"] > values["fixed"] + 1e-3) == (label == 0)  # the first has 1 picture, the last 20
+        assert (values["count"] > values["fixed"] + 1e-3) == (label == 0)  # the first has 1 image, the last 20
 
 
 def test_a_batch_with_more_classes_than_the_share_has_them_all() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.data.image_source import PictureSource
+from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.errors import LmrError
 from retrieval.progress import Recorder
@@ -44,7 +44,7 @@ def test_file_names_and_labels_are_found_under_their_usual_names(tmp_path: Path,
     (tmp_path / "b.jpg").write_bytes(b"picture b")
     assert manifest.image_id.tolist() == ["b", "a"]
     assert labels(manifest) == ["B", "A"]
-    assert [PictureSource(manifest, None).read(row) for row in range(2)] == [b"picture b", b"picture a"]
+    assert [ImageSource(manifest, None).read(row) for row in range(2)] == [b"picture b", b"picture a"]
     taken = [f"{column} taken as path"] if column != "path" else []
     taken += [f"{label} taken as landmark_id"] if label != "landmark_id" else []
     assert said == ([f"t.csv: {', '.join(taken)}"] if taken else [])
@@ -54,7 +54,7 @@ def test_file_names_without_a_suffix_are_found_under_the_common_ones(tmp_path: P
     manifest, _ = read(tmp_path, "image,label\nx/b,B\n")
     (tmp_path / "images" / "x").mkdir(parents=True)
     (tmp_path / "images" / "x" / "b.png").write_bytes(b"picture b")
-    assert PictureSource(manifest, None).read(0) == b"picture b"
+    assert ImageSource(manifest, None).read(0) == b"picture b"
 
 
 @pytest.mark.parametrize("header", [",id,label", "Unnamed: 0,id,label"])

@@ -1,4 +1,4 @@
-"""Folders of pictures and single pictures as manifests."""
+"""Folders of images and single images as manifests."""
 
 import errno
 import os
@@ -56,7 +56,7 @@ def test_two_folders_that_become_one_landmark_are_refused(tmp_path: Path) -> Non
     assert error_of(tmp_path) == f"{tmp_path.name}: {message}"
 
 
-def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     message = f"{tmp_path.name}: no pictures in this folder; give one that holds <landmark>/<picture>"
     assert error_of(tmp_path) == message
@@ -82,7 +82,7 @@ def test_a_moved_folder_keeps_its_digest(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "there").digest == before
 
 
-def test_one_picture_is_a_manifest_of_one(tmp_path: Path) -> None:
+def test_one_image_is_a_manifest_of_one(tmp_path: Path) -> None:
     (tmp_path / "photo.of.me.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(20))
     manifest = read_manifest(tmp_path / "photo.of.me.jpg")
     assert manifest.image_id.tolist() == ["photo.of.me"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.data.manifest import Manifest, manifest_lines, read_manifest, solution_lines
-from retrieval.data.parquet import EmbeddedPictures
+from retrieval.data.parquet import EmbeddedImages
 
 COLUMNS = ("path", "url", "kind", "usage")
 
@@ -19,7 +19,7 @@ def objects(*values: str) -> np.ndarray:
 
 
 def small(**parts: object) -> Manifest:
-    """Two pictures of landmarks and one of none."""
+    """Two images of landmarks and one of none."""
     landmark = np.array([1, -1, 0], dtype=np.int32)
     given = {"image_id": objects("a", "b", "c"), "landmark": landmark, "landmarks": ("mill", "tower"), **parts}
     return Manifest(source="small.csv", **given)
@@ -81,8 +81,8 @@ def test_a_solution_without_usage_is_a_callers_mistake():
 
 
 @pytest.mark.parametrize("lines", [manifest_lines, solution_lines])
-def test_pictures_inside_another_file_cannot_be_named(lines):
-    held = EmbeddedPictures("pictures.parquet", "image", np.arange(3))
+def test_images_inside_another_file_cannot_be_named(lines):
+    held = EmbeddedImages("pictures.parquet", "image", np.arange(3))
     with pytest.raises(ValueError, match="holds the pictures themselves"):
         "".join(lines(small(content=held)))
 

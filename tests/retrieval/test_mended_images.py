@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from made_pictures import encoded, smooth
+from made_images import encoded, smooth
 from made_profiles import SRGB, rgb_profile
 from PIL import Image
 
@@ -18,7 +18,7 @@ from retrieval.images.codecs.how import How
 from retrieval.images.codecs.opencv import open_with_opencv
 from retrieval.images.codecs.orientation import ORIENTATION
 from retrieval.images.codecs.pillow import decode_opened
-from retrieval.images.decode import decode, picture_size
+from retrieval.images.decode import decode, image_size
 
 PNG = encoded(smooth(60, 40), "PNG")
 EOI = b"\xff\xd9"
@@ -80,7 +80,7 @@ def test_what_describes_a_png_does_not_make_it_unreadable(name: str, sound: bool
     kind, content = VARIANTS[name]
     data = with_chunk(kind, content, sound=sound)
     assert np.array_equal(pixels(data), np.asarray(smooth(60, 40)))
-    assert picture_size(data) == (60, 40)
+    assert image_size(data) == (60, 40)
 
 
 def test_a_png_is_read_that_ends_before_its_end_chunk() -> None:
@@ -93,7 +93,7 @@ def test_what_can_be_read_around_a_broken_chunk_of_a_png_counts() -> None:
     exif[0x0112] = 6
     assert decode(with_chunk(b"eXIf", exif.tobytes()[6:], data=broken)).size == (40, 60)
     xmp = b"XML:com.adobe.xmp\0\0\0\0\0" + b'<x tiff:Orientation="8"/>' + LARGE
-    assert decode(with_chunk(b"iTXt", xmp)).size == picture_size(with_chunk(b"iTXt", xmp)) == (40, 60)
+    assert decode(with_chunk(b"iTXt", xmp)).size == image_size(with_chunk(b"iTXt", xmp)) == (40, 60)
     packed = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"<tiff:Orientation>6</tiff:Orientation>" + LARGE)
     assert decode(with_chunk(b"iTXt", packed)).size == (40, 60)
     linear = b"a\0\0" + zlib.compress(rgb_profile(SRGB, 1.0))
@@ -117,7 +117,7 @@ def test_a_jpeg_without_its_end_marker_is_read(name: str, grey: bool) -> None:
     for end in (b"", b"\xff", bytes(5000), b"\xff" * 300, b"appended text", b"\xff\xd8\xff\xe0 another"):
         data = whole[:-2] + end
         assert np.array_equal(pixels(data), pixels(whole)), end[:4]
-        assert picture_size(data) == (150, 101)
+        assert image_size(data) == (150, 101)
 
 
 @pytest.mark.parametrize("name", JPEGS)
@@ -150,7 +150,7 @@ def test_a_jpeg_whose_scan_is_cut_short_before_its_end_marker_is_not_filled_up_w
     assert name == "restarts" or reason(missing) == "broken JPEG: cut short"
 
 
-def test_a_jpeg_with_another_picture_behind_it_is_read() -> None:
+def test_a_jpeg_with_another_image_behind_it_is_read() -> None:
     whole = encoded(smooth(150, 101), "JPEG")
     for end in (b"appended text", whole, EOI, b"\xff\xda"):
         assert np.array_equal(pixels(whole + end), pixels(whole))
@@ -168,7 +168,7 @@ def test_a_progressive_jpeg_may_lack_the_end_of_its_last_bits_but_no_scan(name: 
         assert np.abs(without_last_bits - pixels(whole)).max() <= 16
 
 
-def test_the_first_of_several_pictures_is_read_that_lacks_its_end_marker() -> None:
+def test_the_first_of_several_images_is_read_that_lacks_its_end_marker() -> None:
     several = encoded(smooth(150, 101), "MPO", save_all=True, append_images=[smooth(150, 101).rotate(180)])
     second = several.index(b"\xff\xd8\xff", 2)
     assert several[second - 2 : second] == EOI
@@ -182,7 +182,7 @@ def test_a_jpeg_without_its_end_marker_is_turned_and_coloured_as_it_says() -> No
     data = encoded(grey, "JPEG", exif=exif, icc_profile=rgb_profile(SRGB, 1.0))[:-2]
     assert pixels(data).shape == (60, 40, 3)
     assert np.abs(pixels(data).astype(int) - 137).max() <= 1
-    assert picture_size(data) == (40, 60)
+    assert image_size(data) == (40, 60)
     assert decode(encoded(smooth(800, 400), "JPEG")[:-2], min_side=100).size == (200, 100)
 
 
@@ -200,7 +200,7 @@ def test_a_bmp_with_colours_in_an_order_of_its_own_is_read_and_one_that_is_cut_s
         Image.open(io.BytesIO(data))
     # Rows are stored from below.
     assert pixels(data).tolist() == [[[0, 0, 255], [17, 34, 51]], [[255, 0, 0], [0, 255, 0]]]
-    assert picture_size(data) == (2, 2)
+    assert image_size(data) == (2, 2)
     assert reason(data[:-3]) == "broken BMP: Unsupported BMP bitfields layout"
     few = struct.pack("<III", 0xC000, 0x3800, 0x0007)  # 2 bits of red, 3 of green and of blue
     assert pixels(bmp(16, 3, struct.pack("<4H", 0xC000, 0x3800, 7, 0x4801), few)).tolist() == [
@@ -226,6 +226,6 @@ def test_a_format_that_only_opencv_knows_the_header_of_is_read_and_no_file_that_
     with pytest.raises(OSError, match="Unsupported BMP header type"):
         Image.open(io.BytesIO(odd))
     assert np.array_equal(pixels(odd), np.asarray(smooth(60, 40)))
-    assert picture_size(odd) == (60, 40)
+    assert image_size(odd) == (60, 40)
     for cut in (1, 100, 5000):
         assert reason(odd[:-cut]) == "broken BMP: Unsupported BMP header type (48)"

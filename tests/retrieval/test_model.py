@@ -18,15 +18,15 @@ from retrieval.models.network import DescriptorModel, GeM, build_model, load_bac
 class Tokens(nn.Module):
     """A transformer of one class token and four places."""
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """(b, 5, 2)."""
-        return torch.tensor([[9.0, 9.0], [1, 2], [3, 4], [5, 6], [7, 8]]).expand(len(pictures), -1, -1)
+        return torch.tensor([[9.0, 9.0], [1, 2], [3, 4], [5, 6], [7, 8]]).expand(len(images), -1, -1)
 
 
 NOT_OF_TORCH = "torch.save did not write it, it is cut short, or it holds more than tensors (no code in it is run)"
 
 
-def pictures(n: int = 3, seed: int = 0) -> Tensor:
+def images(n: int = 3, seed: int = 0) -> Tensor:
     return torch.tensor(np.random.default_rng(seed).normal(size=(n, 3, SIZE, SIZE)), dtype=torch.float32)
 
 
@@ -65,7 +65,7 @@ def test_gem_computes_in_float32_under_autocast() -> None:
 
 def test_the_gem_exponent_is_trained() -> None:
     model = tiny_model()
-    model(pictures())[:, 0].sum().backward()
+    model(images())[:, 0].sum().backward()
     assert model.gem is not None
     assert model.gem.p.item() == 3.0
     assert model.gem.p.grad is not None
@@ -98,7 +98,7 @@ def test_tokens_are_pooled_without_the_class_token(pooling: str, expected: list[
     backbone = Backbone(Tokens(), 2, 1, (), IMAGENET_MEAN, IMAGENET_STD)
     model = DescriptorModel(ModelConfig("tokens", pooling=pooling, n_dimensions=0), backbone)  # type: ignore[arg-type]
     unit = np.array(expected) / np.linalg.norm(expected)
-    assert model(pictures(1)).detach().numpy() == pytest.approx(unit[None], rel=1e-5)
+    assert model(images(1)).detach().numpy() == pytest.approx(unit[None], rel=1e-5)
 
 
 def test_cls_pooling_needs_a_class_token() -> None:
@@ -114,7 +114,7 @@ def test_cls_pooling_needs_a_class_token() -> None:
 @pytest.mark.parametrize("prelu", [False, True])
 def test_a_descriptor_is_the_neck_of_the_pooled_features_at_length_one(prelu: bool) -> None:
     model = tiny_model(prelu=prelu)
-    x = pictures()
+    x = images()
     linear, norm = model.neck[0], model.neck[1]  # type: ignore[index]
     with torch.no_grad():
         norm.weight.uniform_(0.5, 2)
@@ -130,15 +130,15 @@ def test_a_descriptor_is_the_neck_of_the_pooled_features_at_length_one(prelu: bo
 
 def test_without_a_neck_the_descriptor_is_the_pooled_features() -> None:
     model = tiny_model(n_dimensions=0, pooling="avg")
-    pooled = model.backbone(pictures()).mean(dim=(2, 3)).detach()
+    pooled = model.backbone(images()).mean(dim=(2, 3)).detach()
     assert model.d == 8
     assert not list(model.neck.parameters())
-    assert model(pictures()).detach().numpy() == pytest.approx(nn.functional.normalize(pooled).numpy(), abs=1e-6)
+    assert model(images()).detach().numpy() == pytest.approx(nn.functional.normalize(pooled).numpy(), abs=1e-6)
 
 
 def test_descriptors_are_float32_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        given = tiny_model()(pictures())
+        given = tiny_model()(images())
     assert given.dtype == torch.float32
     assert given.detach().norm(dim=1).numpy() == pytest.approx(np.ones(3), abs=1e-6)
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from made_onnx import MEANS, write_means
-from tiny_world import SIZE, SPEC, Pictures, jpeg, tiny_model
+from tiny_world import SIZE, SPEC, Images, jpeg, tiny_model
 
 from retrieval.embed import onnx_export
 from retrieval.embed.load import adjusted_card, model_files, onnx_path, open_card, plan_embedder
@@ -34,13 +34,13 @@ def message(call: Any, *arguments: Any, **more: Any) -> str:
     return str(caught.value)
 
 
-def test_an_onnx_file_describes_pictures(tmp_path: Path) -> None:
+def test_an_onnx_file_describes_images(tmp_path: Path) -> None:
     path = write_means(tmp_path / "m.onnx")
     assert read_onnx_card(path) == MEANS
     embedder = plan_embedder(path, open_card(path), device="cpu", threads=1, n_workers=2)()
     encoded: list[bytes | None] = [jpeg(i % 3, i) for i in range(20)]
     encoded[4] = None
-    source = Pictures(encoded)
+    source = Images(encoded)
     rows, vectors = embedder.embed_all(source, np.arange(20))
     assert rows.tolist() == [i for i in range(20) if i != 4]
     means = np.stack([prepare(source.read(i), SPEC).mean(axis=(0, 1)) for i in rows])
@@ -66,7 +66,7 @@ def test_a_folder_without_weights_is_served_by_its_onnx_file(tmp_path: Path) -> 
     assert onnx_path(tmp_path / "other.onnx") == tmp_path / "other.onnx"
 
 
-def test_an_exported_model_describes_pictures_in_one_way(tmp_path: Path) -> None:
+def test_an_exported_model_describes_images_in_one_way(tmp_path: Path) -> None:
     path = write_means(tmp_path / "m.onnx")
     assert adjusted_card(path, MEANS, EmbedSettings(size=SIZE, flip=False)) == MEANS
     assert message(adjusted_card, path, MEANS, EmbedSettings(flip=True)) == (
@@ -148,7 +148,7 @@ def test_what_is_exported_gives_the_descriptors_of_torch(
     assert 0 <= difference < 1e-5
     assert open_card(folder / "m.onnx") == card
     embedder = plan_embedder(folder / "m.onnx", card, device="cpu", threads=1, n_workers=1)()
-    source = Pictures([jpeg(i % 3, i) for i in range(21)])
+    source = Images([jpeg(i % 3, i) for i in range(21)])
     expected = load_embedder(folder, card, torch.device("cpu"), n_workers=1).embed_all(source, np.arange(21))[1]
     assert [spec.size for spec in embedder.specs] == [SIZE, SIZE - 4, 18]
     for batch_size in (1, 3, 16, 21):
@@ -158,7 +158,7 @@ def test_what_is_exported_gives_the_descriptors_of_torch(
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(21), abs=1e-5)
 
 
-def test_the_file_says_how_pictures_are_prepared_and_nothing_of_this_machine(
+def test_the_file_says_how_images_are_prepared_and_nothing_of_this_machine(
     exported: tuple[Path, Card, float],
 ) -> None:
     folder, card, _ = exported
@@ -212,7 +212,7 @@ def test_a_file_that_differs_from_torch_is_not_written(
 def test_scales_of_a_network_for_one_size_are_not_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def sized(*_: Any, **__: Any) -> DescriptorModel:
         model = tiny_model()
-        model.picture_size = SIZE
+        model.image_size = SIZE
         return model
 
     card = save_model(tmp_path / "a", tiny_model(), SPEC, scales=(1, 2), made_by={})

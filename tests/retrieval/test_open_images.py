@@ -30,7 +30,7 @@ def test_rows_are_kept_as_they_are(tmp_path):
     assert rows.label.tolist() == [0, 1, -1, 1]
     assert rows.confidence.tolist() == [1, 0.5, 1, 0]
     assert (rows.area, rows.flags, rows.subset) == (None, {}, None)
-    assert rows.pictures().image_id.tolist() == ["b", "a"]
+    assert rows.images().image_id.tolist() == ["b", "a"]
 
 
 def test_a_blank_label_does_not_move_the_others(tmp_path):
@@ -49,7 +49,7 @@ def test_boxes_have_areas_and_flags(tmp_path):
     }
 
 
-def test_the_subset_of_a_picture_is_that_of_its_first_row(tmp_path):
+def test_the_subset_of_a_image_is_that_of_its_first_row(tmp_path):
     rows = rows_of(tmp_path, "ImageID,LabelName,Confidence,Subset\na,x,1,train\nb,x,1,test\na,y,1,test\n")
     assert rows.subset is not None
     assert rows.subset.tolist() == ["train", "test"]

@@ -1,4 +1,4 @@
-"""Parquet manifests and embedded pictures; skipped where pyarrow is not installed."""
+"""Parquet manifests and embedded images; skipped where pyarrow is not installed."""
 
 import random
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.data.image_source import PictureSource
+from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.data.parquet import ParquetTable, longest_in_dictionaries
 from retrieval.errors import LmrError, UnreadableError
@@ -52,14 +52,14 @@ def test_lists_and_numbers_with_gaps_are_read_as_text(tmp_path: Path) -> None:
     assert labels(manifest) == ["7", "7", "2"]
 
 
-def test_embedded_pictures_are_read_by_row(tmp_path: Path) -> None:
+def test_embedded_images_are_read_by_row(tmp_path: Path) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    pictures = [{"bytes": bytes([i]) if i else None, "path": None} for i in range(5)]
-    pq.write_table(pa.table({"image": pictures, "label": [0, 1, 2, 3, 4]}), tmp_path / "t.parquet", row_group_size=2)
+    images = [{"bytes": bytes([i]) if i else None, "path": None} for i in range(5)]
+    pq.write_table(pa.table({"image": images, "label": [0, 1, 2, 3, 4]}), tmp_path / "t.parquet", row_group_size=2)
     manifest = read_manifest(tmp_path / "t.parquet").select(np.array([4, 1, 0]))
     assert manifest.image_id.tolist() == ["00000004", "00000001", "00000000"]
     assert labels(manifest) == ["4", "1", "0"]
-    source = PictureSource(manifest, None)
+    source = ImageSource(manifest, None)
     assert [source.read(row) for row in range(2)] == [b"\4", b"\1"]
     assert source.where(0) == ""
     with pytest.raises(UnreadableError) as caught:
@@ -67,7 +67,7 @@ def test_embedded_pictures_are_read_by_row(tmp_path: Path) -> None:
     assert str(caught.value) == f"no picture in row 1 of {tmp_path / 't.parquet'}"
 
 
-def test_a_file_of_nothing_but_pictures_is_a_manifest(tmp_path: Path) -> None:
+def test_a_file_of_nothing_but_images_is_a_manifest(tmp_path: Path) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     pq.write_table(pa.table({"image": [b"x"] * 1500}), tmp_path / "t.parquet")
     manifest = read_manifest(tmp_path / "t.parquet")
@@ -83,7 +83,7 @@ def test_bad_rows_are_counted_from_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["string", "binary"])
-def test_an_image_column_of_file_names_is_the_path_of_each_picture(tmp_path: Path, kind: str) -> None:
+def test_an_image_column_of_file_names_is_the_path_of_each_image(tmp_path: Path, kind: str) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     names = pa.array(["b.jpg", "a.jpg"]).cast(getattr(pa, kind)())
     pq.write_table(pa.table({"image": names, "label": [7.0, float("nan")]}), tmp_path / "t.parquet")
@@ -92,7 +92,7 @@ def test_an_image_column_of_file_names_is_the_path_of_each_picture(tmp_path: Pat
     said: list[str] = []
     manifest = read_manifest(tmp_path / "t.parquet", Recorder(said))
     assert (manifest.image_id.tolist(), labels(manifest)) == (["b", "a"], ["7", ""])
-    assert [PictureSource(manifest, None).read(row) for row in range(2)] == [b"B", b"A"]
+    assert [ImageSource(manifest, None).read(row) for row in range(2)] == [b"B", b"A"]
     assert said == [f"{tmp_path / 't.parquet'}: image taken as path, label taken as landmark_id"]
 
 
@@ -157,7 +157,7 @@ def test_a_changed_letter_is_noticed_where_pages_have_checksums(tmp_path: Path) 
     assert error_of(path).startswith("t.parquet is not a Parquet file that can be read: ")
 
 
-def test_pictures_of_damaged_pages_are_unreadable_alone(tmp_path: Path) -> None:
+def test_images_of_damaged_pages_are_unreadable_alone(tmp_path: Path) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "t.parquet"
     table = pa.table({"id": ["a", "b"], "image": [b"\xff" * 100, b"\xfe" * 100]})
@@ -167,7 +167,7 @@ def test_pictures_of_damaged_pages_are_unreadable_alone(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[chunk.data_page_offset : chunk.data_page_offset + 8] = b"\xff" * 8
     path.write_bytes(data)
-    source = PictureSource(manifest, None)
+    source = ImageSource(manifest, None)
     assert source.read(0) == b"\xff" * 100
     with pytest.raises(UnreadableError) as caught:
         source.read(1)
@@ -179,7 +179,7 @@ def test_a_file_that_became_shorter_is_told(tmp_path: Path) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"id": ["a", "b"], "image": [b"\xff", b"\xfe"]}), path)
-    source = PictureSource(read_manifest(path), None)
+    source = ImageSource(read_manifest(path), None)
     pq.write_table(pa.table({"id": ["a"], "image": [b"\xff"]}), path)
     with pytest.raises(LmrError) as caught:
         source.read(1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_world import CPU, SPEC, Pictures, digest_of, jpeg, tiny_model, weights_of
+from tiny_world import CPU, SPEC, Images, digest_of, jpeg, tiny_model, weights_of
 
 from retrieval.errors import LmrError
 from retrieval.models.backbones import build_backbone
@@ -45,7 +45,7 @@ pytestmark = [
 def data_of(unreadable: tuple[int, ...] = ()) -> TrainingData:
     landmark = np.array([0, 1, 2] * 3 + [-1] * 3, dtype=np.int32)
     encoded = [None if i in unreadable else jpeg(int(label), i) for i, label in enumerate(landmark)]
-    return TrainingData(Pictures(encoded), landmark, ("a", "b", "c"), "digest")
+    return TrainingData(Images(encoded), landmark, ("a", "b", "c"), "digest")
 
 
 def train_as(processes: Processes, folder: Path, config: TrainConfig, data: TrainingData) -> TrainingState:
@@ -152,11 +152,11 @@ def test_a_batch_must_be_enough_for_all_processes(tmp_path: Path) -> None:
 def test_norms_that_are_shared_compute_the_same(name: str) -> None:
     """With the activations that timm's norms hold."""
     backbone = build_backbone(name, {}, image_size=64).features.eval()
-    pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = backbone(pictures)
+        expected = backbone(images)
         shared = with_shared_norms(backbone, name)
-        found = shared(pictures)
+        found = shared(images)
     norms = [layer for layer in shared.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
     assert norms
     assert all(isinstance(norm, torch.nn.SyncBatchNorm) for norm in norms)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_world import CPU, SPEC, Pictures, jpeg, tiny_model
+from tiny_world import CPU, SPEC, Images, jpeg, tiny_model
 
 from retrieval.errors import LmrError
 from retrieval.train.config import AugmentConfig, LossConfig, TrainConfig
@@ -31,7 +31,7 @@ def test_a_loss_that_does_not_fall_suggests_nothing(loss: list[float]) -> None:
 def test_the_search_rises_until_the_loss_diverges_and_writes_nothing(tmp_path: Path) -> None:
     landmark = np.array([0, 1, 2] * 3, dtype=np.int32)
     data = TrainingData(
-        Pictures([jpeg(int(label), i) for i, label in enumerate(landmark)]), landmark, ("a", "b", "c"), "digest"
+        Images([jpeg(int(label), i) for i, label in enumerate(landmark)]), landmark, ("a", "b", "c"), "digest"
     )
     config = TrainConfig(
         batch_size=4,

@@ -103,7 +103,7 @@ def test_a_large_share_leaves_room_for_a_landmark() -> None:
     assert sorted(rows.tolist()[0] for rows in plan.rows) == [0, 1]
 
 
-def test_fewer_pictures_than_a_batch_make_one_batch() -> None:
+def test_fewer_images_than_a_batch_make_one_batch() -> None:
     plan = sampler([0, 1, 1], batch_size=32).plan(0)
     assert [sorted(rows.tolist()) for rows in plan.rows] == [[0, 1, 2]]
 
@@ -113,13 +113,13 @@ def test_a_few_negatives_are_used_again() -> None:
     assert [rows.tolist()[-1] for rows in plan.rows] == [6, 6]
 
 
-def test_the_pictures_over_a_whole_number_of_batches_wait_for_another_epoch() -> None:
+def test_the_images_over_a_whole_number_of_batches_wait_for_another_epoch() -> None:
     plan = sampler([0, 1] * 5).plan(0)
     assert [len(rows) for rows in plan.rows] == [4, 4]
     assert len(set(np.concatenate(plan.rows).tolist())) == 8
 
 
-def test_epoch_size_counts_landmark_pictures() -> None:
+def test_epoch_size_counts_landmark_images() -> None:
     plan = sampler([0, 1, 2] * 10 + [-1] * 10, epoch_size=12).plan(0)
     assert [len(rows) for rows in plan.rows] == [4] * 4
     assert (np.concatenate(plan.rows) < 30).sum() == 12
@@ -127,14 +127,14 @@ def test_epoch_size_counts_landmark_pictures() -> None:
 
 @pytest.mark.parametrize(("balance", "n_rare"), [(0.0, 2), (1.0, 10), (0.5, 5)])
 def test_balance_draws_rare_landmarks_more_often(balance: float, n_rare: int) -> None:
-    """18 pictures of one landmark, 2 of another; the rare one's share at 0.5: sqrt(2) / (sqrt(2) + sqrt(18)) = 1/4."""
+    """18 images of one landmark, 2 of another; the rare one's share at 0.5: sqrt(2) / (sqrt(2) + sqrt(18)) = 1/4."""
     landmark = [0] * 18 + [1] * 2
     rows = np.concatenate(sampler(landmark, balance=balance, batch_size=20).plan(0).rows)
     assert (rows >= 18).sum() == n_rare
     assert len(rows) == 20
 
 
-def test_two_appearances_of_a_picture_differ_in_their_seeds() -> None:
+def test_two_appearances_of_a_image_differ_in_their_seeds() -> None:
     plan = sampler([0] * 18 + [1] * 2, balance=1.0, batch_size=20).plan(0)
     seeds = plan.seeds[0][plan.rows[0] == 19]
     assert len(seeds) == 5
@@ -142,7 +142,7 @@ def test_two_appearances_of_a_picture_differ_in_their_seeds() -> None:
 
 
 def test_without_a_rule_an_epoch_draws_its_random_numbers_in_this_order() -> None:
-    """The landmark pictures, the non-landmarks round by round, the seeds: runs of earlier versions stay the same."""
+    """The landmark images, the non-landmarks round by round, the seeds: runs of earlier versions stay the same."""
     landmark = np.array([0] * 9 + [1] * 4 + [2] * 2 + [-1] * 2, dtype=np.int32)
     made = sampler(landmark.tolist(), balance=0.5, negative_share=0.5, epoch_size=12).plan(7)
     rng = np.random.default_rng([3, 7])
@@ -154,7 +154,7 @@ def test_without_a_rule_an_epoch_draws_its_random_numbers_in_this_order() -> Non
     assert listed(made) == expected
 
 
-# A cap: fewer pictures of landmarks that have many
+# A cap: fewer images of landmarks that have many
 
 
 def test_a_cap_leaves_a_random_subset_of_each_larger_landmark() -> None:
@@ -184,7 +184,7 @@ def test_members_and_seeds_have_subsets_of_their_own() -> None:
     assert len(subsets) == 15
 
 
-def test_every_picture_is_as_likely_to_be_kept() -> None:
+def test_every_image_is_as_likely_to_be_kept() -> None:
     """10 of 40 in each of 400 subsets: 100 times each, with a standard deviation of 8.7."""
     landmark = [0] * 40
     kept = Counter(int(row) for member in range(400) for row in sampler(landmark, cap=10, member=member).kept())
@@ -193,7 +193,7 @@ def test_every_picture_is_as_likely_to_be_kept() -> None:
 
 
 def test_the_weights_count_what_the_cap_leaves() -> None:
-    """16 pictures capped at 4 beside 1: shares 4 ** 0.5 to 1 of 30 draws are 20 and 10."""
+    """16 images capped at 4 beside 1: shares 4 ** 0.5 to 1 of 30 draws are 20 and 10."""
     rows = drawn(sampler([0] * 16 + [1], batch_size=5, balance=0.5, epoch_size=30, cap=4))
     assert (rows == 16).sum() == 10
 
@@ -201,8 +201,8 @@ def test_the_weights_count_what_the_cap_leaves() -> None:
 # A floor: more of landmarks that have few
 
 
-def test_a_floor_repeats_rare_pictures_evenly() -> None:
-    """5 = 2 + 2 + 1 from three pictures, 5 from one, and landmarks at or above the floor as they are."""
+def test_a_floor_repeats_rare_images_evenly() -> None:
+    """5 = 2 + 2 + 1 from three images, 5 from one, and landmarks at or above the floor as they are."""
     landmark = [0] * 3 + [1] * 6 + [2] + [3] * 5
     for epoch in range(5):
         found = times(sampler(landmark, batch_size=7, floor=5), epoch)
@@ -236,7 +236,7 @@ def test_an_epoch_has_each_landmark_as_often_as_cap_and_floor_say(
         assert of_kept.max() - of_kept.min() <= 1
 
 
-def test_no_two_repeats_of_a_picture_share_a_seed_and_single_ones_keep_theirs() -> None:
+def test_no_two_repeats_of_a_image_share_a_seed_and_single_ones_keep_theirs() -> None:
     landmark = [0] * 2 + [1] * 30 + [-1] * 3
     plan = sampler(landmark, batch_size=8, floor=20).plan(2)
     rows, seeds = np.concatenate(plan.rows), np.concatenate(plan.seeds)
@@ -257,7 +257,7 @@ def test_seeds_of_repeats_by_hand() -> None:
     assert largest.tolist() == [-(2**62), -(2**62) - 1, -(2**62) - 2]
 
 
-# P landmarks with K pictures each
+# P landmarks with K images each
 
 
 def groups_of(made: Sampler, epoch: int = 0) -> list[list[LongArray]]:
@@ -267,7 +267,7 @@ def groups_of(made: Sampler, epoch: int = 0) -> list[list[LongArray]]:
     return [[rows[i : i + k] for i in range(0, len(rows), k)] for rows in batches]
 
 
-def test_a_batch_is_made_of_landmarks_with_so_many_different_pictures() -> None:
+def test_a_batch_is_made_of_landmarks_with_so_many_different_images() -> None:
     made = sampler([0] * 8 + [1] * 8 + [2] * 8 + [3] * 8 + [-1] * 6, batch_size=10, per_landmark=4)
     plan = made.plan(0)
     assert [len(rows) for rows in plan.rows] == [10] * 4, "8 of 10 are of landmarks: 2 groups; 32 pictures in all"
@@ -285,7 +285,7 @@ def test_room_for_a_part_of_a_group_stays_empty() -> None:
     assert {len(rows) for rows in made.plan(0).rows} == {8}, "2 non-landmarks and 2 x 3 of the other 8"
 
 
-def test_a_landmark_with_fewer_pictures_repeats_them_in_its_group() -> None:
+def test_a_landmark_with_fewer_images_repeats_them_in_its_group() -> None:
     made = sampler([0] * 2 + [1] * 10, batch_size=8, per_landmark=4, epoch_size=40, balance=1.0)
     rare = [group for batch in groups_of(made) for group in batch if group[0] < 2]
     assert len(rare) == 5
@@ -293,7 +293,7 @@ def test_a_landmark_with_fewer_pictures_repeats_them_in_its_group() -> None:
 
 
 def test_a_floor_gives_rare_landmarks_more_groups() -> None:
-    """12 and 2 pictures, the latter drawn as if they were 12: 24 in groups of 2, six groups each."""
+    """12 and 2 images, the latter drawn as if they were 12: 24 in groups of 2, six groups each."""
     made = sampler([0] * 12 + [1] * 2, per_landmark=2, floor=12)
     groups = [int(made.landmark[group[0]]) for batch in groups_of(made) for group in batch]
     assert sorted(groups) == [0] * 6 + [1] * 6
@@ -306,7 +306,7 @@ def test_a_floor_gives_rare_landmarks_more_groups() -> None:
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=150, deadline=None)
-def test_landmarks_are_drawn_in_groups_as_often_as_their_pictures(
+def test_landmarks_are_drawn_in_groups_as_often_as_their_images(
     counts: list[int], k: int, balance: float, seed: int
 ) -> None:
     landmark = np.repeat(np.arange(len(counts)), counts)
@@ -322,8 +322,8 @@ def test_landmarks_are_drawn_in_groups_as_often_as_their_pictures(
     for code, n in enumerate(counts):
         in_batches = (codes == code).sum(axis=1)
         assert in_batches.max() <= -(-found[code] // len(batches)), "no more often in a batch than it must be"
-        pictures = np.array(times(made))[landmark == code]
-        assert pictures.max() - pictures.min() <= 1
+        images = np.array(times(made))[landmark == code]
+        assert images.max() - images.min() <= 1
         assert all(len(set(g.tolist())) == min(n, k) for b in batches for g in b if landmark[g[0]] == code)
 
 
@@ -378,11 +378,11 @@ def test_repeats_that_nothing_tells_apart_are_refused() -> None:
     TrainConfig(augment=still)
 
 
-# Landmarks with too few pictures
+# Landmarks with too few images
 
 
 def manifest() -> Manifest:
-    """Three pictures of a, two of b (one of them of a too), one of c, one of none."""
+    """Three images of a, two of b (one of them of a too), one of c, one of none."""
     ids = np.array(["a0", "a1", "ab", "b0", "b1", "c0", "n"], dtype=object)
     return Manifest("x.csv", ids, np.array([0, 0, 0, 1, 1, 2, -1], dtype=np.int32), ("a", "b", "c"), {2: (1,)})
 
@@ -395,7 +395,7 @@ def test_rare_landmarks_become_non_landmarks() -> None:
     assert without_rare(manifest(), 3, "non-landmark").landmark.tolist() == [0, 0, 0, 1, 1, -1, -1]
 
 
-def test_or_their_pictures_are_left_out() -> None:
+def test_or_their_images_are_left_out() -> None:
     made = without_rare(manifest(), 2, "drop")
     assert made.image_id.tolist() == ["a0", "a1", "ab", "b0", "b1", "n"]
     assert made.landmark.tolist() == [0, 0, 0, 1, 1, -1]

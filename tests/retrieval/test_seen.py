@@ -1,4 +1,4 @@
-"""The record of pictures that were seen: what it knows again, how large it gets."""
+"""The record of images that were seen: what it knows again, how large it gets."""
 
 import pytest
 
@@ -7,13 +7,13 @@ from retrieval.models import seen
 from retrieval.models.seen import record_seen, was_seen
 
 
-def test_a_record_knows_its_pictures_by_name_and_label():
+def test_a_record_knows_its_images_by_name_and_label():
     record = record_seen(["a", "b", "b"], ["rome", "", ""])
     assert record["n"] == 2
     assert was_seen(record, ["a", "b", "a", "c"], ["rome", "", "paris", "rome"]).tolist() == [True, True, False, False]
 
 
-def test_a_record_is_six_bytes_a_picture_and_of_very_many_a_sample(monkeypatch):
+def test_a_record_is_six_bytes_a_image_and_of_very_many_a_sample(monkeypatch):
     monkeypatch.setattr(seen, "MOST", 100)
     names = [str(i) for i in range(1000)]
     record = record_seen(names, ["x"] * 1000)

@@ -1,17 +1,17 @@
-"""Scaled pictures have no side of 0, whatever their shape."""
+"""Scaled images have no side of 0, whatever their shape."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_pictures import encoded
+from made_images import encoded
 from PIL import Image
 
-from cli.report.html import small_picture
+from cli.report.html import small_image
 from cli.report.sheet import SheetEntry, draw_sheet
 from retrieval.images.limits import contain, scaled_size
 from retrieval.images.preprocess import ImageSpec, prepare
-from retrieval.images.quality import measure_picture
+from retrieval.images.quality import measure_image
 from retrieval.local.sift import local_features
 
 THREADS = [(1, 30_000), (30_000, 1), (2, 9_000), (1, 1)]
@@ -33,17 +33,17 @@ def test_sides_are_rounded() -> None:
 @pytest.mark.parametrize(
     ("size", "expected"), [((1, 30_000), (1, 96)), ((30_000, 1), (96, 1)), ((40, 20), (96, 48)), ((1, 1), (96, 96))]
 )
-def test_a_contained_picture_is_whole_at_any_shape(size: tuple[int, int], expected: tuple[int, int]) -> None:
+def test_a_contained_image_is_whole_at_any_shape(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert contain(Image.new("RGB", size), 96).size == expected
 
 
 @pytest.mark.parametrize("size", THREADS)
-def test_threads_of_pictures_are_prepared_measured_and_shown(size: tuple[int, int], tmp_path: str) -> None:
+def test_threads_of_images_are_prepared_measured_and_shown(size: tuple[int, int], tmp_path: str) -> None:
     data = thread(size)
     assert prepare(data, ImageSpec(size=32, fit="pad")).shape == (32, 32, 3)
-    facts = measure_picture(data)
+    facts = measure_image(data)
     assert (facts.width, facts.height, facts.sharpness) == (*size, 0.0)
-    assert small_picture(data, 96, 80).startswith("data:image/jpeg;base64,/9j/")
+    assert small_image(data, 96, 80).startswith("data:image/jpeg;base64,/9j/")
     path = f"{tmp_path}/thread.png"
     with open(path, "wb") as file:
         file.write(data)
@@ -52,6 +52,6 @@ def test_threads_of_pictures_are_prepared_measured_and_shown(size: tuple[int, in
 
 
 @pytest.mark.parametrize("size", THREADS)
-def test_threads_of_pictures_have_no_local_features(size: tuple[int, int]) -> None:
+def test_threads_of_images_have_no_local_features(size: tuple[int, int]) -> None:
     pytest.importorskip("cv2")
     assert len(local_features(thread(size))) == 0

@@ -1,12 +1,12 @@
 import pytest
-from tiny_world import Pictures
+from tiny_world import Images
 
 from retrieval.errors import UnreadableError
 from retrieval.images.bytes_source import JoinedSource
 
 
-def test_pictures_of_several_sources_follow_each_other() -> None:
-    parts = [Pictures([b"a", b"b"]), Pictures([]), Pictures([b"c"]), Pictures([None, b"d"])]
+def test_images_of_several_sources_follow_each_other() -> None:
+    parts = [Images([b"a", b"b"]), Images([]), Images([b"c"]), Images([None, b"d"])]
     joined = JoinedSource(parts, [2, 0, 1, 2])
     assert [joined.read(i) for i in (0, 1, 2, 4)] == [b"a", b"b", b"c", b"d"]
     with pytest.raises(UnreadableError, match=r"^picture 0 is gone$"):

@@ -15,7 +15,7 @@ from retrieval.split.stratify import TEST, TRAIN, VAL, Count, Share
 
 
 def made(labels: str, **parts: object) -> Manifest:
-    """A picture for each word; `-` = none, `a+b` = both."""
+    """A image for each word; `-` = none, `a+b` = both."""
     truths = [[] if word == "-" else word.split("+") for word in labels.split()]
     names = sorted({name for names in truths for name in names})
     codes = [[names.index(name) for name in names_of] for names_of in truths]
@@ -116,7 +116,7 @@ def test_landmarks_are_picked_by_chance():
     assert seen == {"ab", "ac", "ad", "bc", "bd", "cd"}
 
 
-def test_landmarks_are_picked_by_their_number_of_pictures():
+def test_landmarks_are_picked_by_their_number_of_images():
     manifest = made("a b b c c c d d d d")
     found = split(manifest, alone(manifest), SplitRule(choice=Choice(low=2, high=3), val=Share(0), test=Share(0)))
     assert labels_of(found, TRAIN) == ["b", "b", "c", "c", "c"]
@@ -139,7 +139,7 @@ def test_a_fraction_of_the_landmarks_is_held_out_and_all_go_to_test_where_there_
     assert kinds_of(found, TEST)["unknown-landmark"] == 10
 
 
-def test_landmarks_that_share_pictures_or_near_duplicates_are_not_held_out():
+def test_landmarks_that_share_images_or_near_duplicates_are_not_held_out():
     manifest = made("a a b b c c+d d e e -")
     group = np.array([0, 1, 1, 3, 4, 5, 6, 7, 8, 8])  # a and b share a group; e shares one with a non-landmark
     for seed in range(5):

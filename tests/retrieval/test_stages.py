@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_world import CPU, SPEC, Pictures, digest_of, jpeg, tiny_model, weights_of
+from tiny_world import CPU, SPEC, Images, digest_of, jpeg, tiny_model, weights_of
 
 from retrieval.errors import LmrError
 from retrieval.models.checkpoint import read_card, weights_digest
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("in_float32")
 
 def data_of(labels: tuple[str, ...] = ("a", "b", "c")) -> TrainingData:
     landmark = np.array([0, 1, 2] * 3 + [-1] * 3, dtype=np.int32)
-    return TrainingData(Pictures([jpeg(int(label), i) for i, label in enumerate(landmark)]), landmark, labels, "digest")
+    return TrainingData(Images([jpeg(int(label), i) for i, label in enumerate(landmark)]), landmark, labels, "digest")
 
 
 def trained(

@@ -22,7 +22,7 @@ from made_stores import write_store
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
 from retrieval.store.blocks import open_blocks
-from retrieval.store.layout import PictureFacts
+from retrieval.store.layout import ImageFacts
 from retrieval.store.store import (
     DONE,
     TODO,
@@ -42,7 +42,7 @@ INFO = StoreInfo("f" * 64, {"config": {"backbone": "tiny"}}, {"size": 16}, "0.1.
 
 
 def manifest_of(n: int, *, kinds: bool = False) -> Manifest:
-    """Every third picture is a non-landmark."""
+    """Every third image is a non-landmark."""
     ids = np.array([f"id{i}" for i in range(n)], dtype=object)
     landmark = np.array([i % 3 - 1 for i in range(n)], dtype=np.int32)
     kind = np.array([f"kind{i % 2}" for i in range(n)], dtype=object) if kinds else None
@@ -414,7 +414,7 @@ def largest_file(n_bytes: int) -> Iterator[None]:
 
 
 def write_until_killed(path: Path, vectors: np.ndarray, begun: int) -> None:
-    """Goes on with a store, or begins it; every seventh picture is unreadable. begun: written to when it is open."""
+    """Goes on with a store, or begins it; every seventh image is unreadable. begun: written to when it is open."""
     n = len(vectors)
     goes_on = partial_path(path).exists()
     writer = resume_store(path) if goes_on else create_store(path, manifest_of(n), [""] * n, INFO)
@@ -645,7 +645,7 @@ def test_a_store_of_which_the_structure_changed_while_it_was_filled_is_not_finis
 
 def half_done(path: Path) -> bytes:
     """Of six rows two are done, one is unreadable and three are to do; returns the content of the file."""
-    facts = PictureFacts(np.array([10, 20]), np.array([5, 6]), np.arange(64, dtype=np.uint8).reshape(2, 32))
+    facts = ImageFacts(np.array([10, 20]), np.array([5, 6]), np.arange(64, dtype=np.uint8).reshape(2, 32))
     with create_store(path, manifest_of(6), [""] * 6, INFO) as writer:
         writer.write(np.array([0, 1]), vectors_of(6)[:2], facts)
         writer.write_unreadable(2, "cut short")
@@ -844,11 +844,9 @@ def test_an_unfinished_store_may_have_rows_to_do_but_nothing_impossible(tmp_path
     )
 
 
-def test_facts_of_pictures_come_back(tmp_path: Path) -> None:
+def test_facts_of_images_come_back(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
-    facts = PictureFacts(
-        np.array([10, 20, 30]), np.array([-5, 0, 1 << 60]), np.arange(96, dtype=np.uint8).reshape(3, 32)
-    )
+    facts = ImageFacts(np.array([10, 20, 30]), np.array([-5, 0, 1 << 60]), np.arange(96, dtype=np.uint8).reshape(3, 32))
     with create_store(path, manifest_of(4), [""] * 4, INFO) as writer:
         writer.write(np.array([0, 1, 3]), vectors_of(3), facts)
         writer.write_unreadable(2, "cut short", facts.select(np.array([1])))

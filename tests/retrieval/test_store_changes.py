@@ -1,4 +1,4 @@
-"""Pictures that were replaced, went away or came back since a store was made."""
+"""Images that were replaced, went away or came back since a store was made."""
 
 import dataclasses
 import os
@@ -12,14 +12,14 @@ import pytest
 from test_filling import RUN, model_of, not_to_be_loaded
 from tiny_world import jpeg
 
-from retrieval.data.image_source import PictureSource
+from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest
 from retrieval.embed.fill import FillReport, FillRun, fill_store
 from retrieval.progress import Recorder
 from retrieval.store.changes import Changes
 from retrieval.store.store import DONE, TODO, UNREADABLE, partial_path, read_store, read_store_info
 
-Made = Callable[..., tuple[Manifest, PictureSource]]
+Made = Callable[..., tuple[Manifest, ImageSource]]
 CONTENT = dataclasses.replace(RUN, check="content")
 
 
@@ -30,7 +30,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def filled(tmp_path: Path, make_manifest: Made) -> Callable[[FillRun], FillReport]:
-    """A finished store x.h5 of the pictures images/p0.jpg … p11.jpg, and a function that fills it again."""
+    """A finished store x.h5 of the images images/p0.jpg … p11.jpg, and a function that fills it again."""
     manifest, source = make_manifest()
 
     def fill(run: FillRun) -> FillReport:
@@ -62,21 +62,21 @@ def replace(path: Path, data: bytes, *, same_time: bool = False) -> None:
     os.utime(path, ns=(times.st_atime_ns, later))
 
 
-def another(picture: Path) -> bytes:
-    """Another picture in as many bytes: a comment is as long as it must be."""
-    size, other = picture.stat().st_size, jpeg(2, 99)
+def another(image: Path) -> bytes:
+    """Another image in as many bytes: a comment is as long as it must be."""
+    size, other = image.stat().st_size, jpeg(2, 99)
     room = size - len(other) - 4
     assert room >= 0
     return other[:2] + b"\xff\xfe" + (room + 2).to_bytes(2, "big") + bytes(room) + other[2:]
 
 
-def enlarged(picture: Path) -> None:
-    """The same picture with a comment, before any store is made."""
-    data = picture.read_bytes()
-    picture.write_bytes(data[:2] + b"\xff\xfe" + (2002).to_bytes(2, "big") + bytes(2000) + data[2:])
+def enlarged(image: Path) -> None:
+    """The same image with a comment, before any store is made."""
+    data = image.read_bytes()
+    image.write_bytes(data[:2] + b"\xff\xfe" + (2002).to_bytes(2, "big") + bytes(2000) + data[2:])
 
 
-def test_a_replaced_picture_is_embedded_again_and_no_other(
+def test_a_replaced_image_is_embedded_again_and_no_other(
     tmp_path: Path, filled: Callable[[FillRun], FillReport]
 ) -> None:
     before = read_store(tmp_path / "x.h5").vectors
@@ -91,7 +91,7 @@ def test_a_replaced_picture_is_embedded_again_and_no_other(
     assert filled(RUN).state == "unchanged"
 
 
-def test_a_touched_picture_is_not_embedded_again(tmp_path: Path, make_manifest: Made) -> None:
+def test_a_touched_image_is_not_embedded_again(tmp_path: Path, make_manifest: Made) -> None:
     manifest, source = make_manifest()
     fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=RUN)
     for path in (tmp_path / "images").iterdir():
@@ -103,32 +103,28 @@ def test_a_touched_picture_is_not_embedded_again(tmp_path: Path, make_manifest: 
         assert rows(report.changes) == {"replaced": [], "returned": [], "gone": []}
 
 
-def test_a_picture_of_the_same_size_and_time_is_told_by_its_content(tmp_path: Path, make_manifest: Made) -> None:
+def test_a_image_of_the_same_size_and_time_is_told_by_its_content(tmp_path: Path, make_manifest: Made) -> None:
     manifest, source = make_manifest()
-    picture = tmp_path / "images/p4.jpg"
-    enlarged(picture)
+    image = tmp_path / "images/p4.jpg"
+    enlarged(image)
     fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=RUN)
-    replace(picture, another(picture), same_time=True)
+    replace(image, another(image), same_time=True)
     assert fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=RUN).state == "unchanged"
     report = fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=CONTENT)
     assert rows(report.changes) == {"replaced": [4], "returned": [], "gone": []}
 
 
-def test_a_picture_of_the_same_size_and_another_time_is_told_by_its_content(
-    tmp_path: Path, make_manifest: Made
-) -> None:
+def test_a_image_of_the_same_size_and_another_time_is_told_by_its_content(tmp_path: Path, make_manifest: Made) -> None:
     manifest, source = make_manifest()
-    picture = tmp_path / "images/p4.jpg"
-    enlarged(picture)
+    image = tmp_path / "images/p4.jpg"
+    enlarged(image)
     fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=RUN)
-    replace(picture, another(picture))
+    replace(image, another(image))
     report = fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=RUN)
     assert rows(report.changes) == {"replaced": [4], "returned": [], "gone": []}
 
 
-def test_the_descriptor_of_a_picture_that_is_gone_stays(
-    tmp_path: Path, filled: Callable[[FillRun], FillReport]
-) -> None:
+def test_the_descriptor_of_a_image_that_is_gone_stays(tmp_path: Path, filled: Callable[[FillRun], FillReport]) -> None:
     before = (tmp_path / "x.h5").read_bytes()
     (tmp_path / "images/p4.jpg").unlink()
     report = filled(RUN)
@@ -137,7 +133,7 @@ def test_the_descriptor_of_a_picture_that_is_gone_stays(
     assert (tmp_path / "x.h5").read_bytes() == before
 
 
-def test_a_picture_that_came_back_or_was_mended_is_embedded(tmp_path: Path, make_manifest: Made) -> None:
+def test_a_image_that_came_back_or_was_mended_is_embedded(tmp_path: Path, make_manifest: Made) -> None:
     manifest, source = make_manifest()
     gone, broken = tmp_path / "images/p4.jpg", tmp_path / "images/p7.jpg"
     whole = gone.read_bytes()
@@ -153,7 +149,7 @@ def test_a_picture_that_came_back_or_was_mended_is_embedded(tmp_path: Path, make
     assert rows(report.changes) == {"replaced": [7], "returned": [4], "gone": []}
 
 
-def test_a_picture_replaced_by_one_that_cannot_be_read_loses_its_descriptor(
+def test_a_image_replaced_by_one_that_cannot_be_read_loses_its_descriptor(
     tmp_path: Path, filled: Callable[[FillRun], FillReport]
 ) -> None:
     replace(tmp_path / "images/p4.jpg", b"no picture")
@@ -163,7 +159,7 @@ def test_a_picture_replaced_by_one_that_cannot_be_read_loses_its_descriptor(
     assert store.state.tolist() == [UNREADABLE if row == 4 else DONE for row in range(12)]
 
 
-def test_a_picture_replaced_while_a_run_was_stopped_is_embedded_again(tmp_path: Path, make_manifest: Made) -> None:
+def test_a_image_replaced_while_a_run_was_stopped_is_embedded_again(tmp_path: Path, make_manifest: Made) -> None:
     manifest, source = make_manifest()
     path = tmp_path / "x.h5"
 
@@ -183,7 +179,7 @@ def test_a_picture_replaced_while_a_run_was_stopped_is_embedded_again(tmp_path: 
     assert rows(report.changes) == {"replaced": [1], "returned": [], "gone": []}
 
 
-def test_a_store_that_does_not_say_what_its_pictures_were_counts_as_unchanged(
+def test_a_store_that_does_not_say_what_its_images_were_counts_as_unchanged(
     tmp_path: Path, filled: Callable[[FillRun], FillReport]
 ) -> None:
     path = tmp_path / "x.h5"
@@ -197,23 +193,21 @@ def test_a_store_that_does_not_say_what_its_pictures_were_counts_as_unchanged(
     assert (report.state, report.changes.is_known) == ("unchanged", False)
 
 
-def test_a_picture_in_a_tar_is_told_by_its_own_size_and_the_time_of_the_tar(
-    tmp_path: Path, make_manifest: Made
-) -> None:
+def test_a_image_in_a_tar_is_told_by_its_own_size_and_the_time_of_the_tar(tmp_path: Path, make_manifest: Made) -> None:
     manifest, _ = make_manifest()
 
-    def pack() -> PictureSource:
+    def pack() -> ImageSource:
         tar = tmp_path / "packed" / "all.tar"
         tar.parent.mkdir(exist_ok=True)
         with tarfile.open(tar, "w") as file:
-            for picture in sorted((tmp_path / "images").iterdir()):
-                file.add(picture, picture.name)
-        return PictureSource(manifest, tmp_path / "packed")
+            for image in sorted((tmp_path / "images").iterdir()):
+                file.add(image, image.name)
+        return ImageSource(manifest, tmp_path / "packed")
 
     fill_store(tmp_path / "x.h5", manifest, pack(), *model_of(), run=RUN)
     replace(tmp_path / "images/p4.jpg", jpeg(2, 99))
     source = pack()
     os.utime(tmp_path / "packed/all.tar", ns=(7, 7))
-    source = PictureSource(manifest, tmp_path / "packed")
+    source = ImageSource(manifest, tmp_path / "packed")
     report = fill_store(tmp_path / "x.h5", manifest, source, *model_of(), run=RUN)
     assert rows(report.changes) == {"replaced": [4], "returned": [], "gone": []}

@@ -89,7 +89,7 @@ def test_the_system_s_tar_is_read_in_each_of_its_formats(tmp_path: Path) -> None
         assert contents(path) == {"a/b/one.jpg": b"1" * 700, "two.jpg": b"2"}, name
 
 
-def test_what_is_no_picture_or_not_safe_is_counted_and_never_yielded(tmp_path: Path) -> None:
+def test_what_is_no_image_or_not_safe_is_counted_and_never_yielded(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as tar:
         add(tar, "folder", type=tarfile.DIRTYPE)
@@ -197,7 +197,7 @@ def test_compressed_files_and_other_files_are_refused(tmp_path: Path) -> None:
         assert refusal(path) == reason
 
 
-def test_a_sparse_picture_is_refused_and_another_sparse_file_is_not(tmp_path: Path) -> None:
+def test_a_sparse_image_is_refused_and_another_sparse_file_is_not(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for name in ("a.jpg", "disk.img"):

@@ -1,4 +1,4 @@
-"""Pictures in tars: found, read, and indexed once."""
+"""Images in tars: found, read, and indexed once."""
 
 import os
 import pickle
@@ -16,7 +16,7 @@ import pytest
 from made_tars import add, make_tar
 from tiny_world import jpeg
 
-from retrieval.data.image_source import PictureSource, list_pictures, picture_exists, read_picture
+from retrieval.data.image_source import ImageSource, image_exists, list_images, read_image
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.data.quality_cache import measure_manifest
 from retrieval.errors import LmrError, UnreadableError
@@ -33,7 +33,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A folder of pictures of three tars."""
+    """A folder of images of three tars."""
     folder = tmp_path / "images"
     make_tar(folder / "images_000.tar", [("0/0/0/000aa.jpg", b"first"), ("./0/0/1/001bb.jpg", b"second")])
     make_tar(folder / "images_001.tar", [("abcd.JPG", b"third"), ("deep/er/wxyz.png", b"fourth")])
@@ -47,7 +47,7 @@ def manifest_of(*ids: str, paths: list[str] | None = None) -> Manifest:
     return Manifest("nowhere/train.csv", ids_array, np.full(len(ids), -1, dtype=np.int32), (), path=path)
 
 
-def reason(source: PictureSource, row: int = 0) -> str:
+def reason(source: ImageSource, row: int = 0) -> str:
     with pytest.raises(UnreadableError) as caught:
         source.read(row)
     return str(caught.value)
@@ -55,7 +55,7 @@ def reason(source: PictureSource, row: int = 0) -> str:
 
 def why_unreadable(path: object) -> str:
     with pytest.raises(UnreadableError) as caught:
-        read_picture(str(path))
+        read_image(str(path))
     return str(caught.value)
 
 
@@ -71,16 +71,16 @@ def why_unreadable(path: object) -> str:
         ("arch/1.jpg", "images_002.tar/arch/1.jpg", b"sixth"),
     ],
 )
-def test_a_picture_in_a_tar_is_found_by_its_id(images: Path, image_id: str, place: str, content: bytes) -> None:
-    source = PictureSource(manifest_of(image_id), images)
+def test_a_image_in_a_tar_is_found_by_its_id(images: Path, image_id: str, place: str, content: bytes) -> None:
+    source = ImageSource(manifest_of(image_id), images)
     assert source.read(0) == content
     assert source.where(0) == f"{images}/{place}"
-    assert read_picture(source.where(0)) == content
-    assert picture_exists(source.where(0))
+    assert read_image(source.where(0)) == content
+    assert image_exists(source.where(0))
 
 
 def test_one_tar_may_be_the_images_folder(images: Path) -> None:
-    source = PictureSource(manifest_of("000aa", "abcd"), images / "images_000.tar")
+    source = ImageSource(manifest_of("000aa", "abcd"), images / "images_000.tar")
     assert source.read(0) == b"first"
     tar = images / "images_000.tar"
     assert reason(source, 1) == f"not found: tried {tar}/abcd.jpg and 23 other places, and looked into 1 tar"
@@ -89,7 +89,7 @@ def test_one_tar_may_be_the_images_folder(images: Path) -> None:
 def test_tars_beside_the_manifest_or_in_its_images_folder_are_used(images: Path) -> None:
     for source in ("train.csv", "images/train.csv"):
         manifest = Manifest(str(images.parent / source), *_one("000aa"))
-        assert PictureSource(manifest, None).read(0) == b"first"
+        assert ImageSource(manifest, None).read(0) == b"first"
 
 
 def _one(image_id: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -100,13 +100,13 @@ def test_plain_files_and_tars_mix_and_a_plain_file_goes_first(images: Path) -> N
     (images / "plain.jpg").write_bytes(b"plain")
     (images / "0/0/0").mkdir(parents=True)
     (images / "0/0/0/000aa.jpg").write_bytes(b"repaired")
-    source = PictureSource(manifest_of("plain", "000aa", "001bb"), images)
+    source = ImageSource(manifest_of("plain", "000aa", "001bb"), images)
     assert [source.read(i) for i in range(3)] == [b"plain", b"repaired", b"second"]
 
 
 def test_a_path_leads_into_tars_as_if_they_were_unpacked_or_by_the_tar_s_name(images: Path) -> None:
     paths = ["0/0/1/001bb.jpg", "images_001.tar/abcd.JPG", str(images / "images_002.tar/arch/1.jpg"), "1.jpg", "0/0/x"]
-    source = PictureSource(manifest_of(*"abcde", paths=paths), images)
+    source = ImageSource(manifest_of(*"abcde", paths=paths), images)
     assert [source.read(i) for i in range(3)] == [b"second", b"third", b"sixth"]
     assert source.where(0) == f"{images}/images_000.tar/0/0/1/001bb.jpg"
     tried = [f"not found: tried {images}/1.jpg, and looked into 3 tars"]
@@ -114,9 +114,9 @@ def test_a_path_leads_into_tars_as_if_they_were_unpacked_or_by_the_tar_s_name(im
     assert [reason(source, i) for i in (3, 4)] == tried
 
 
-def test_an_id_that_several_pictures_have_is_unreadable_and_names_them(images: Path) -> None:
+def test_an_id_that_several_images_have_is_unreadable_and_names_them(images: Path) -> None:
     make_tar(images / "copy.tar", [("0/0/0/000aa.jpg", b"other")])
-    source = PictureSource(manifest_of("000aa", "1"), images)
+    source = ImageSource(manifest_of("000aa", "1"), images)
     assert [source.where(i) for i in range(2)] == ["", ""]
     assert reason(source, 0) == (
         f"it is there more than once: {images}/copy.tar/0/0/0/000aa.jpg, {images}/images_000.tar/0/0/0/000aa.jpg; "
@@ -128,28 +128,28 @@ def test_an_id_that_several_pictures_have_is_unreadable_and_names_them(images: P
     )
 
 
-def test_a_picture_at_the_top_goes_before_one_deeper_in(tmp_path: Path) -> None:
+def test_a_image_at_the_top_goes_before_one_deeper_in(tmp_path: Path) -> None:
     make_tar(tmp_path / "a.tar", [("small/abcd.jpg", b"small"), ("a/b/c/abcd.jpg", b"large")])
-    assert PictureSource(manifest_of("abcd"), tmp_path).read(0) == b"large"
+    assert ImageSource(manifest_of("abcd"), tmp_path).read(0) == b"large"
 
 
 def test_of_one_name_twice_in_a_tar_the_last_counts(tmp_path: Path) -> None:
     tar = make_tar(tmp_path / "a.tar", [("a/b/c/abcd.jpg", b"old"), ("x.jpg", b"x"), ("./a/b/c/abcd.jpg", b"new")])
-    assert PictureSource(manifest_of("abcd"), tmp_path).read(0) == b"new"
-    assert [picture.read() for picture in list_pictures([str(tar)])] == [b"new", b"x"]
+    assert ImageSource(manifest_of("abcd"), tmp_path).read(0) == b"new"
+    assert [image.read() for image in list_images([str(tar)])] == [b"new", b"x"]
 
 
 def test_ids_never_lead_out_of_a_tar(images: Path) -> None:
     (images.parent / "secret.jpg").write_bytes(b"secret")
     for image_id in ("../secret", "a/../../secret", "/etc/passwd"):
-        assert reason(PictureSource(manifest_of(image_id), images)) == (
+        assert reason(ImageSource(manifest_of(image_id), images)) == (
             f"image_id {image_id!r} leads out of the images folder"
         )
     assert why_unreadable(images / "images_000.tar/../../secret.jpg") == "not found"
 
 
 def test_limits_hold_in_tars(images: Path) -> None:
-    source = PictureSource(manifest_of("000aa", "001bb"), images, Limits(max_bytes=5))
+    source = ImageSource(manifest_of("000aa", "001bb"), images, Limits(max_bytes=5))
     assert (source.read(0), reason(source, 1)) == (b"first", "6 bytes, over the limit of 5")
 
 
@@ -157,15 +157,15 @@ def test_what_is_not_in_a_tar_is_not_found(images: Path) -> None:
     (images / "list.csv").write_text("id\n1\n")
     for path in ("images_000.tar/no.jpg", "images_000.tar/0", "no.tar/a.jpg", "list.csv/a.jpg", "images_000.tar/a\0b"):
         assert why_unreadable(images / path) in ("not found", "embedded null byte"), path
-        assert not picture_exists(str(images / path))
+        assert not image_exists(str(images / path))
 
 
-def test_a_picture_that_is_cut_short_is_unreadable_and_those_before_it_are_not(images: Path) -> None:
+def test_a_image_that_is_cut_short_is_unreadable_and_those_before_it_are_not(images: Path) -> None:
     tar = images / "images_001.tar"
     tar.write_bytes(tar.read_bytes()[: 3 * 512 + 3])
     tars = TarSet(list_tars(images))
     assert tars.warnings() == [f"{tar} is cut short in 'deep/er/wxyz.png'; of its pictures the 2 up to there are used"]
-    source = PictureSource(manifest_of("abcd", "wxyz"), images)
+    source = ImageSource(manifest_of("abcd", "wxyz"), images)
     assert (source.read(0), reason(source, 1)) == (b"third", f"{tar} ends within it")
 
 
@@ -174,7 +174,7 @@ def test_unusable_tars_in_a_folder_are_passed_over_with_a_word_and_refused_by_na
     tars = TarSet(list_tars(images))
     told = f"{images}/weights.pth.tar is no tar; fetch or pack it again"
     assert tars.warnings() == [f"{told}; it is passed over"]
-    assert PictureSource(manifest_of("000aa"), images).read(0) == b"first"
+    assert ImageSource(manifest_of("000aa"), images).read(0) == b"first"
     with pytest.raises(LmrError) as caught:
         open_tar(images / "weights.pth.tar")
     assert str(caught.value) == told
@@ -211,12 +211,12 @@ def test_tars_are_indexed_once_and_a_replaced_one_anew(images: Path) -> None:
     tars = TarSet(list_tars(images), third)
     assert third.begun == [(images / "images_001.tar").stat().st_size]
     assert tars.n_pictures == 7
-    source = PictureSource(manifest_of("abcd", "wxyz", "000aa"), images)
+    source = ImageSource(manifest_of("abcd", "wxyz", "000aa"), images)
     assert (source.read(0), source.where(1), source.read(2)) == (b"new", "", b"first")
 
 
 def test_a_tar_that_changes_while_it_is_used_is_never_misread(images: Path) -> None:
-    source = PictureSource(manifest_of("abcd"), images)
+    source = ImageSource(manifest_of("abcd"), images)
     assert source.read(0) == b"third"
     tar = make_tar(images / "images_001.tar", [("abcd.jpg", b"longer content")])
     assert reason(source) == f"{tar} was changed meanwhile; run the same command again"
@@ -224,7 +224,7 @@ def test_a_tar_that_changes_while_it_is_used_is_never_misread(images: Path) -> N
     assert reason(source) == f"{tar}: No such file or directory"
     assert why_unreadable(f"{tar}/abcd.jpg") == "not found"
     aside.rename(tar)
-    assert read_picture(f"{tar}/abcd.jpg") == b"longer content"
+    assert read_image(f"{tar}/abcd.jpg") == b"longer content"
 
 
 def test_a_tar_that_went_away_is_forgotten(images: Path) -> None:
@@ -303,7 +303,7 @@ def test_an_index_that_is_damaged_while_it_is_used_is_named(images: Path) -> Non
     "change",
     ["key = key + 1 WHERE name = 'abcd.JPG'", "name = 'abce.JPG', key = key + 1 WHERE name = 'abcd.JPG'"],
 )
-def test_a_picture_that_a_damaged_index_would_miss_is_not_missed_without_a_word(images: Path, change: str) -> None:
+def test_a_image_that_a_damaged_index_would_miss_is_not_missed_without_a_word(images: Path, change: str) -> None:
     TarSet(list_tars(images))
     with sqlite3.connect(images / INDEX_NAME) as connection:
         connection.execute(f"UPDATE members SET {change}")
@@ -318,7 +318,7 @@ def test_a_picture_that_a_damaged_index_would_miss_is_not_missed_without_a_word(
         assert str(caught.value) == message
 
 
-def test_no_flipped_byte_of_the_index_hides_a_picture_without_a_word(images: Path) -> None:
+def test_no_flipped_byte_of_the_index_hides_a_image_without_a_word(images: Path) -> None:
     TarSet(list_tars(images))
     whole = (images / INDEX_NAME).read_bytes()
     for at in range(0, len(whole), 61):
@@ -372,12 +372,12 @@ def test_several_may_index_at_once(images: Path) -> None:
         assert connection.execute("SELECT count(*) FROM members").fetchone() == (1006,)
 
 
-def _read_there(source: PictureSource, queue: object) -> None:
+def _read_there(source: ImageSource, queue: object) -> None:
     queue.put(source.read(0))  # type: ignore[attr-defined]
 
 
 def test_a_source_is_used_by_threads_and_goes_to_other_processes(images: Path) -> None:
-    source = PictureSource(manifest_of("000aa", "abcd"), images)
+    source = ImageSource(manifest_of("000aa", "abcd"), images)
     assert source.read(0) == b"first"
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(source.read, [0, 1] * 100)) == {b"first", b"third"}
@@ -399,9 +399,9 @@ def test_many_tars_take_few_file_descriptors(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 40, hard))
     try:
-        source = PictureSource(manifest_of(*ids), tmp_path / "images")
+        source = ImageSource(manifest_of(*ids), tmp_path / "images")
         assert [source.read(i).decode() for i in range(100)] == ids
-        assert [read_picture(source.where(i)).decode() for i in range(100)] == ids
+        assert [read_image(source.where(i)).decode() for i in range(100)] == ids
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -411,26 +411,26 @@ def test_tars_in_many_folders_take_few_file_descriptors(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 50, hard))
     try:
-        assert [int(read_picture(f"{tar}/a.jpg")) for tar in tars * 2] == list(range(60)) * 2
+        assert [int(read_image(f"{tar}/a.jpg")) for tar in tars * 2] == list(range(60)) * 2
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_paths_of_tars_name_all_their_pictures(images: Path) -> None:
+def test_paths_of_tars_name_all_their_images(images: Path) -> None:
     (images / "plain.jpg").write_bytes(b"plain")
-    shown = [picture.where for picture in list_pictures([str(images / "images_002.tar"), str(images)])]
+    shown = [image.where for image in list_images([str(images / "images_002.tar"), str(images)])]
     names = ["images_002.tar/Hawa_Mahal/1.jpg", "images_002.tar/arch/1.jpg"]
     more = ["images_000.tar/0/0/0/000aa.jpg", "images_000.tar/0/0/1/001bb.jpg", "images_001.tar/abcd.JPG"]
     expected = [*names, *more, "images_001.tar/deep/er/wxyz.png", *names, "plain.jpg"]
     assert shown == [f"{images}/{name}" for name in expected]
     inside = f"{images}/images_001.tar/abcd.JPG"
-    assert [picture.read() for picture in list_pictures([inside])] == [b"third"]
+    assert [image.read() for image in list_images([inside])] == [b"third"]
 
 
-def test_a_tar_without_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_tar_without_images_is_refused(tmp_path: Path) -> None:
     tar = make_tar(tmp_path / "a.tar", [("notes.txt", b"1")])
     with pytest.raises(LmrError) as caught:
-        list_pictures([str(tar)])
+        list_images([str(tar)])
     assert str(caught.value) == f"{tar}: no pictures in this tar; give a picture or a tar that holds some"
     with pytest.raises(LmrError) as caught:
         read_manifest(tar)
@@ -455,7 +455,7 @@ def test_a_tar_is_the_manifest_that_its_folder_would_be(tmp_path: Path) -> None:
     assert of_tar.landmark.tolist() == of_folder.landmark.tolist() == [0, 0, 1, -1]
     assert of_tar.landmarks == of_folder.landmarks == ("arch", "b_c")
     assert of_tar.digest == of_folder.digest
-    source = PictureSource(of_tar, tar)
+    source = ImageSource(of_tar, tar)
     assert [source.read(i) for i in range(4)] == [b"2", b"3", b"1", b"4"]
     moved = tar.rename(tmp_path / "moved.tar")
     assert read_manifest(moved).digest == of_folder.digest
@@ -470,7 +470,7 @@ def test_tars_in_a_folder_count_as_unpacked_there(tmp_path: Path) -> None:
     assert [manifest.truths(i) for i in range(4)] == [(1,), (1,), (0,), ()]
     assert manifest.landmarks == ("arch", "dome")
     assert warnings == [f"{tmp_path}/in: 1 file that is not a picture by its suffix was passed over: 1 in tars"]
-    source = PictureSource(manifest, tmp_path / "in")
+    source = ImageSource(manifest, tmp_path / "in")
     assert [source.read(i) for i in range(4)] == [b"4", b"3", b"1", b"2"]
 
 
@@ -479,11 +479,11 @@ def test_one_folder_around_all_landmarks_of_a_tar_is_passed_over(tmp_path: Path)
     warnings: list[str] = []
     manifest = read_manifest(tar, Recorder(warnings))
     assert manifest.landmarks == ("arch", "dome")
-    assert PictureSource(manifest, tar).read(1) == b"2"
+    assert ImageSource(manifest, tar).read(1) == b"2"
     assert warnings == [f"{tar}: all pictures are below photos/; the folders in that are taken for the landmarks"]
 
 
-def test_a_picture_that_two_tars_of_a_folder_hold_is_refused(tmp_path: Path) -> None:
+def test_a_image_that_two_tars_of_a_folder_hold_is_refused(tmp_path: Path) -> None:
     for name in ("one", "two"):
         make_tar(tmp_path / f"{name}.tar", [("arch/x.jpg", b"1")])
     with pytest.raises(LmrError) as caught:
@@ -492,12 +492,12 @@ def test_a_picture_that_two_tars_of_a_folder_hold_is_refused(tmp_path: Path) -> 
     assert str(caught.value) == f"{tmp_path}: {told}"
 
 
-def test_facts_of_pictures_in_tars_are_kept_until_the_tar_changes(tmp_path: Path) -> None:
+def test_facts_of_images_in_tars_are_kept_until_the_tar_changes(tmp_path: Path) -> None:
     tar = make_tar(tmp_path / "a.tar", [("arch/x.jpg", jpeg(0, 0)), ("arch/y.jpg", b"broken")])
     n_measured: list[int] = []
 
     def measure() -> list[str]:
-        source = PictureSource(read_manifest(tar), tar)
+        source = ImageSource(read_manifest(tar), tar)
         table = measure_manifest(source, tmp_path / "facts.sqlite", progress=Recorder(begun=n_measured))
         return [getattr(row, "sha256", row)[:8] for row in table.rows]
 

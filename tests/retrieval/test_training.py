@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_training import CONFIG, N_STEPS, VARIATIONS, data_of, falling_gap, message, run_of, stop_after, trained
-from tiny_world import SPEC, Pictures, digest_of, tiny_model
+from tiny_world import SPEC, Images, digest_of, tiny_model
 
 from retrieval.models.checkpoint import read_card, weights_digest
 from retrieval.models.network import DescriptorModel
@@ -173,7 +173,7 @@ def test_the_average_is_validated_and_saved(tmp_path: Path) -> None:
 def test_accumulated_batches_are_as_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int, unreadable: tuple[int, ...]
 ) -> None:
-    """Up to batch norm, left in evaluation mode here. Each picture counts alike, also one in a smaller batch."""
+    """Up to batch norm, left in evaluation mode here. Each image counts alike, also one in a smaller batch."""
     data = data_of(unreadable)
     monkeypatch.setattr("retrieval.train.loop.train_mode", lambda model: model.eval())
     config = dataclasses.replace(CONFIG, batch_size=8, optimizer="sgd")
@@ -198,10 +198,10 @@ def test_patience_stops_training_and_needs_validation(tmp_path: Path) -> None:
 
 
 def test_features_of_a_frozen_backbone_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And train as the pictures themselves do."""
+    """And train as the images themselves do."""
     from retrieval.train import loop as training
 
-    class Counted(Pictures):
+    class Counted(Images):
         n = 0
 
         def read(self, i: int) -> bytes:
@@ -215,7 +215,7 @@ def test_features_of_a_frozen_backbone_are_computed_once(tmp_path: Path, monkeyp
     state = trained(tmp_path / "cached", config, data=data, model=cached)
     assert Counted.n == 12
     assert state.unreadable == {4: "picture 4 is gone"}
-    monkeypatch.setattr(training, "frozen_features", lambda parts, setting, pictures, cache: pictures)
+    monkeypatch.setattr(training, "frozen_features", lambda parts, setting, images, cache: images)
     direct = tiny_model()
     trained(tmp_path / "direct", config, data=data, model=direct)
     assert Counted.n > 12 + 3 * 6
@@ -225,7 +225,7 @@ def test_features_of_a_frozen_backbone_are_computed_once(tmp_path: Path, monkeyp
     assert changed == {"neck.0.weight", "neck.1.weight", "neck.1.bias"}
 
 
-def test_features_of_other_pictures_are_not_taken(tmp_path: Path) -> None:
+def test_features_of_other_images_are_not_taken(tmp_path: Path) -> None:
     trained(tmp_path, VARIATIONS["features"])
     (before,) = tmp_path.glob("features-*.npy")
     (tmp_path / STATE_NAME).unlink()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_training import CONFIG, N_STEPS, VARIATIONS, data_of, message, trained
-from tiny_world import CPU, SPEC, Pictures, digest_of, tiny_model
+from tiny_world import CPU, SPEC, Images, digest_of, tiny_model
 
 from retrieval.files.atomic import write_error
 from retrieval.train.config import LossConfig
@@ -122,8 +122,8 @@ def test_a_step_that_fp16_skips_leaves_sampled_classes_at_rest(tmp_path: Path) -
     data = data_of()
     parts = make_parts(tiny_model(), data.counts, config, CPU)
     parts = dataclasses.replace(parts, scaler=torch.amp.GradScaler("cpu", init_scale=2.0**127))
-    pictures = TrainingImages(data.source, SPEC, config.augment)
-    batch = Collate(data.landmark)([pictures[(row, row)] for row in range(6)])
+    images = TrainingImages(data.source, SPEC, config.augment)
+    batch = Collate(data.landmark)([images[(row, row)] for row in range(6)])
     before = [p.detach().clone() for p in parts.model.parameters()]
     for seed in range(2):
         learn(parts, [batch], Setting(SPEC, config, CPU), seed)
@@ -152,7 +152,7 @@ def test_a_run_goes_on_in_another_number_format(tmp_path: Path) -> None:
 
 
 def test_an_error_in_a_decoding_process_is_not_told_as_its_death(tmp_path: Path) -> None:
-    class Broken(Pictures):
+    class Broken(Images):
         def read(self, i: int) -> bytes:
             raise RuntimeError("a mistake of ours")
 
@@ -160,18 +160,18 @@ def test_an_error_in_a_decoding_process_is_not_told_as_its_death(tmp_path: Path)
         trained(tmp_path, data=dataclasses.replace(data_of(), source=Broken([])), n_workers=1)
 
 
-def test_unreadable_pictures_are_left_out_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A black picture in their place would be -mean / std everywhere."""
+def test_unreadable_images_are_left_out_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A black image in their place would be -mean / std everywhere."""
     from retrieval.train import step as training
 
     shapes: list[int] = []
     black: list[bool] = []
     to_input = training.to_input
 
-    def watched(pictures: torch.Tensor, *arguments: Any) -> torch.Tensor:
-        shapes.append(len(pictures))
-        black.extend((picture == 0).all().item() for picture in pictures)
-        return to_input(pictures, *arguments)
+    def watched(images: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        shapes.append(len(images))
+        black.extend((image == 0).all().item() for image in images)
+        return to_input(images, *arguments)
 
     monkeypatch.setattr(training, "to_input", watched)
     state = trained(tmp_path, data=data_of(unreadable=(1, 4, 9)))
@@ -196,7 +196,7 @@ def test_the_mean_loss_is_that_of_the_batches_that_were_read(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("epoch_size", [None, 6])
-def test_no_readable_picture_is_an_error(tmp_path: Path, epoch_size: int | None) -> None:
+def test_no_readable_image_is_an_error(tmp_path: Path, epoch_size: int | None) -> None:
     data = data_of(unreadable=tuple(range(12)))
     text = message(trained, tmp_path, dataclasses.replace(CONFIG, epoch_size=epoch_size), data=data)
     assert text.startswith("no batch of epoch 1 held two pictures that can be read (picture ")
@@ -207,7 +207,7 @@ def test_no_readable_picture_is_an_error(tmp_path: Path, epoch_size: int | None)
 @pytest.mark.parametrize("landmark", [[], [-1, -1], [0, 0, -1]])
 def test_fewer_than_two_landmarks_are_refused(landmark: list[int]) -> None:
     n = len({label for label in landmark if label >= 0})
-    assert message(TrainingData, Pictures([]), np.array(landmark, dtype=np.int32), ("a", "b"), "") == (
+    assert message(TrainingData, Images([]), np.array(landmark, dtype=np.int32), ("a", "b"), "") == (
         f"training needs pictures of at least 2 landmarks, got {n}; add labelled rows"
     )
 
@@ -224,7 +224,7 @@ def test_an_unreadable_first_batch_warns_of_nothing(tmp_path: Path) -> None:
 
 def test_a_label_without_a_name_is_a_bug() -> None:
     with pytest.raises(ValueError, match=r"^landmark must lie in \[-1, 2\), got 2$"):
-        TrainingData(Pictures([]), np.array([0, 2], dtype=np.int32), ("a", "b"), "")
+        TrainingData(Images([]), np.array([0, 2], dtype=np.int32), ("a", "b"), "")
 
 
 def test_a_folder_that_cannot_be_made_is_found_out_first(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_full_disk_is_one_line_and_resumed(tmp_path: Path, whole: Path, monkey
 
 @pytest.mark.parametrize("name", ["pictures", "features"])
 def test_a_killed_decoding_process_is_one_line(tmp_path: Path, name: str) -> None:
-    class Deadly(Pictures):
+    class Deadly(Images):
         def read(self, i: int) -> bytes:
             os.kill(os.getpid(), signal.SIGKILL)
             return b""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_world import CPU, SPEC, Pictures, jpeg, tiny_model
+from tiny_world import CPU, SPEC, Images, jpeg, tiny_model
 
 from retrieval.errors import LmrError
 from retrieval.models.checkpoint import weights_digest
@@ -27,16 +27,16 @@ CONFIG = TrainConfig(
     loss=LossConfig(scale=8.0),
     augment=AugmentConfig(min_area=0.8, hue=0),
 )
-N_STEPS = 3  # of an epoch: 9 landmark pictures, 3 in a batch of 4 with a negative
+N_STEPS = 3  # of an epoch: 9 landmark images, 3 in a batch of 4 with a negative
 
 
 def data_of(unreadable: tuple[int, ...] = (), *, negatives: bool = True) -> TrainingData:
-    """Nine pictures of three landmarks and three non-landmarks."""
+    """Nine images of three landmarks and three non-landmarks."""
     landmark = np.array([0, 1, 2] * 3 + [-1] * 3 * negatives, dtype=np.int32)
     encoded: list[bytes | None] = [jpeg(int(label), i) for i, label in enumerate(landmark)]
     for row in unreadable:
         encoded[row] = None
-    return TrainingData(Pictures(encoded), landmark, ("a", "b", "c"), "digest", "abcdefghijkl")
+    return TrainingData(Images(encoded), landmark, ("a", "b", "c"), "digest", "abcdefghijkl")
 
 
 def run_of(folder: Path, **changes: Any) -> Run:

@@ -1,4 +1,4 @@
-"""Tiny seeded pictures and an 8-dimension network, for the tests of this room."""
+"""Tiny seeded images and an 8-dimension network, for the tests of this room."""
 
 import hashlib
 import io
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 def jpeg(label: int, seed: int, side: int = 24) -> bytes:
-    """A picture that is told from those of other labels by its colours; label -1 is grey noise."""
+    """A image that is told from those of other labels by its colours; label -1 is grey noise."""
     rng = np.random.default_rng([label + 1, seed])
     ground = np.zeros(3) + 128 if label < 0 else np.eye(3)[label % 3] * 200 + 20
     pixels = np.clip(ground + rng.normal(0, 25, (side, side, 3)), 0, 255).astype(np.uint8)
@@ -54,14 +54,14 @@ def tiny_model(seed: int = 0, *, n_dimensions: int = 8, pooling: str = "gem", pr
     return model.eval()
 
 
-class Pictures:
-    """A source in memory: encoded pictures, None = unreadable."""
+class Images:
+    """A source in memory: encoded images, None = unreadable."""
 
     def __init__(self, encoded: list[bytes | None]) -> None:
         self.encoded = encoded
 
     def read(self, i: int) -> bytes:
-        """Encoded picture i."""
+        """Encoded image i."""
         data = self.encoded[i]
         if data is None:
             raise UnreadableError(f"picture {i} is gone")

@@ -16,24 +16,24 @@ _SAME = 3  # of 255: the most by which sRGB profiles of different makers differ
 _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 
-def to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
+def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """An image of mode RGB, L or CMYK in sRGB, by its profile; the same where that is sRGB, broken or of another kind.
 
     Relative colorimetric, the black point adapted, as photo programs do.
     """
-    if picture.mode == "L" and _transform(profile, "RGB") is not None:  # grey pixels may have a profile of colours
-        picture = picture.convert("RGB")
-    transform = _transform(profile, picture.mode)
-    return picture if transform is None else _applied(transform, picture)
+    if image.mode == "L" and _transform(profile, "RGB") is not None:  # grey pixels may have a profile of colours
+        image = image.convert("RGB")
+    transform = _transform(profile, image.mode)
+    return image if transform is None else _applied(transform, image)
 
 
-def from_lab(picture: Image.Image) -> Image.Image:
+def from_lab(image: Image.Image) -> Image.Image:
     """An image of mode LAB as RGB."""
-    return _applied(_lab(), picture)
+    return _applied(_lab(), image)
 
 
-def _applied(transform: Any, picture: Image.Image) -> Image.Image:
-    converted = transform.apply(picture)
+def _applied(transform: Any, image: Image.Image) -> Image.Image:
+    converted = transform.apply(image)
     assert isinstance(converted, Image.Image)
     converted.info.clear()  # the profile of sRGB, which needs no saying
     return converted

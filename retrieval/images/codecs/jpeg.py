@@ -79,36 +79,36 @@ class MendedJpeg:
     profile: bytes
 
 
-def scans_and_memory(picture: Jpeg, data: bytes) -> tuple[int, int]:
+def scans_and_memory(image: Jpeg, data: bytes) -> tuple[int, int]:
     """Number of scans of a JPEG, and the bytes that libjpeg keeps of its coefficients where there are several."""
-    layers = picture.layer
-    if _only_scan(picture, data):
+    layers = image.layer
+    if _only_scan(image, data):
         return 1, 0
     shares = [max(1, layer[1]) * max(1, layer[2]) for layer in layers] or [1]
-    return data.count(b"\xff\xda"), 2 * picture.width * picture.height * sum(shares) // max(shares)
+    return data.count(b"\xff\xda"), 2 * image.width * image.height * sum(shares) // max(shares)
 
 
-def _only_scan(picture: Jpeg, data: bytes) -> int:
+def _only_scan(image: Jpeg, data: bytes) -> int:
     """Offset of the header of the scan that holds all components; 0 where there are several scans.
 
     The image's header is read, and nothing behind it.
     """
-    assert picture.fp is not None
-    start = picture.fp.tell() - 8 - 2 * len(picture.layer)
-    return start if "progressive" not in picture.info and data[start : start + 2] == b"\xff\xda" else 0
+    assert image.fp is not None
+    start = image.fp.tell() - 8 - 2 * len(image.layer)
+    return start if "progressive" not in image.info and data[start : start + 2] == b"\xff\xda" else 0
 
 
-def require_whole(picture: Jpeg, data: bytes) -> bool:
+def require_whole(image: Jpeg, data: bytes) -> bool:
     """Has the decoder refuse a scan that ends before its last block, where it would fill in grey without a word.
 
     The decoder is shown the scan without the end marker, so that one which lacks blocks asks for more.
     False where there are several scans, or a code that is not Huffman's: `mend_jpeg` tells whether those are whole.
     """
-    start = _only_scan(picture, data)
+    start = _only_scan(image, data)
     end = data.find(_EOI, start)
     if not start or end < 0 or _ARITHMETIC in data[:start]:
         return False
-    picture.fp = io.BytesIO(data[:end] + _READ_AHEAD)
+    image.fp = io.BytesIO(data[:end] + _READ_AHEAD)
     return True
 
 
@@ -228,8 +228,8 @@ def _is_whole(body: bytes) -> bool:
 
 def _digest(data: bytes) -> bytes:
     try:
-        with Jpeg(io.BytesIO(data), "") as picture:
-            picture.load()
-            return hashlib.sha256(picture.tobytes()).digest()
+        with Jpeg(io.BytesIO(data), "") as image:
+            image.load()
+            return hashlib.sha256(image.tobytes()).digest()
     except Exception as error:  # of any kind, from a hostile file
         raise UnreadableError("broken JPEG: cut short") from error

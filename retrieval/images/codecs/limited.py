@@ -24,9 +24,9 @@ _idle: defaultdict[int, list["_Worker"]] = defaultdict(list)  # by process: a fo
 
 def decode_in_worker(data: bytes, how: How) -> Image.Image:
     """The image in RGB. Raises UnreadableError with the reason, LmrError when no process can be started."""
-    picture = _do(data, how, only_size=False)
-    assert isinstance(picture, Image.Image)
-    return picture
+    image = _do(data, how, only_size=False)
+    assert isinstance(image, Image.Image)
+    return image
 
 
 def measure_in_worker(data: bytes, how: How) -> tuple[int, int]:
@@ -67,7 +67,7 @@ class _Worker:
         for text in said["warnings"]:
             noise.note(text)
         width, height = said["size"]
-        return (width, height) if job["only_size"] else self._read_picture(width, height)
+        return (width, height) if job["only_size"] else self._read_image(width, height)
 
     def send(self, data: bytes, job: dict[str, Any]) -> None:
         """Hands a file to the process. Raises BrokenPipeError when that has ended."""
@@ -76,17 +76,17 @@ class _Worker:
         self.process.stdin.write(data)
         self.process.stdin.flush()
 
-    def _read_picture(self, width: int, height: int) -> Image.Image:
+    def _read_image(self, width: int, height: int) -> Image.Image:
         assert self.process.stdout is not None
-        picture = Image.new("RGB", (width, height))
+        image = Image.new("RGB", (width, height))
         n_rows = max(1, _STRIP_BYTES // (3 * width))
         for top in range(0, height, n_rows):
             size = width, min(n_rows, height - top)
             strip = self.process.stdout.read(3 * size[0] * size[1])
             if len(strip) < 3 * size[0] * size[1]:
                 raise UnreadableError(self._why_ended())
-            picture.paste(Image.frombuffer("RGB", size, strip, "raw", "RGB", 0, 1), (0, top))
-        return picture
+            image.paste(Image.frombuffer("RGB", size, strip, "raw", "RGB", 0, 1), (0, top))
+        return image
 
     def end(self) -> None:
         """Ends the process."""

@@ -63,7 +63,7 @@ def open_with_opencv(data: bytes, how: How, printed: Callable[[], str]) -> Opene
             raise UnreadableError(f"broken {kind}: cut short")
     printed()
     how.limits.require_size(pixels.shape[1], pixels.shape[0])
-    return Opened(_as_picture(pixels), 1)  # OpenCV turns a TIFF upright; what else it is asked about has no EXIF
+    return Opened(_as_image(pixels), 1)  # OpenCV turns a TIFF upright; what else it is asked about has no EXIF
 
 
 def _decoded(cv2: Any, data: bytes, kind: str) -> Any:
@@ -80,7 +80,7 @@ def _decoded(cv2: Any, data: bytes, kind: str) -> Any:
     return pixels
 
 
-def _as_picture(pixels: Any) -> Image.Image:
+def _as_image(pixels: Any) -> Image.Image:
     """uint8 as it is, 16 bits scaled, and other numbers stretched from their least to their greatest."""
     if pixels.dtype == np.uint16:
         pixels = scaled_16_bit(pixels)

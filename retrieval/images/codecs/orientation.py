@@ -23,11 +23,11 @@ _FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 11: 
 _RATIONALS = {5: "II", 10: "ii"}
 
 
-def orientation_of(picture: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """1 to 8, how the stored pixels are turned; 1 also where nothing is said or what is said is broken."""
-    if picture.format == "TIFF":
-        return _of_tiff(picture)
-    info = picture.info
+    if image.format == "TIFF":
+        return _of_tiff(image)
+    info = image.info
     exif = info.get("exif") or _raw_profile(info.get("Raw profile type exif"))
     told = orientation_in(exif) if isinstance(exif, bytes) else 0
     return told or orientation_in_xmp(info.get("XML:com.adobe.xmp") or info.get("xmp")) or 1
@@ -59,9 +59,9 @@ def orientation_in_xmp(xmp: object) -> int:
     return int(found[1]) if found else 0
 
 
-def _of_tiff(picture: Image.Image) -> int:
+def _of_tiff(image: Image.Image) -> int:
     """Pillow turns a TIFF itself where its orientation is one plain number, and has the upright size from the start."""
-    told = getattr(picture, "tag_v2", {}).get(ORIENTATION)
+    told = getattr(image, "tag_v2", {}).get(ORIENTATION)
     if told is None or told in TRANSPOSE:
         return 1
     if isinstance(told, bytes):

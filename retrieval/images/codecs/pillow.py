@@ -41,7 +41,7 @@ class Opened:
     decoder takes at any scale. is_doubtful: it would be decoded without a word although it is cut short.
     """
 
-    picture: Image.Image
+    image: Image.Image
     orientation: int
     n_scans: int = 1
     fixed_memory: int = 0
@@ -50,11 +50,11 @@ class Opened:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height, upright."""
-        width, height = self.picture.size
+        width, height = self.image.size
         return (height, width) if self.orientation in SIDEWAYS else (width, height)
 
 
-def open_picture(data: bytes, how: How, only: frozenset[str] = frozenset(PLUGINS)) -> Opened:
+def open_image(data: bytes, how: How, only: frozenset[str] = frozenset(PLUGINS)) -> Opened:
     """The image with its header read and its size within the limits. only: the plugins that are asked.
 
     Pillow's plugins are called directly: Image.open would warn and raise by a global pixel limit of its own. A few
@@ -76,13 +76,13 @@ def open_picture(data: bytes, how: How, only: frozenset[str] = frozenset(PLUGINS
         try:
             if name == "WEBP":
                 _require_webp(data, how)
-            picture = Jpeg(io.BytesIO(data), "") if name == "JPEG" else factory(io.BytesIO(data), "")
+            image = Jpeg(io.BytesIO(data), "") if name == "JPEG" else factory(io.BytesIO(data), "")
         except RefusedError:
             raise
         except Exception as error:  # a hostile header, or the data is of another format
             broken = broken or (f"broken {name}: {reason_of(error)}" if accepts is not None else "")
             continue
-        return _sized(picture, how, data)
+        return _sized(image, how, data)
     raise UnreadableError(broken or UNKNOWN)
 
 
@@ -91,30 +91,30 @@ def decode_opened(opened: Opened, how: How, *, shrink: bool) -> Image.Image:
 
     Raises UnreadableError with the reason.
     """
-    picture = opened.picture
+    image = opened.image
     try:
-        reduce_scale(picture, how)
-        factor = how.factor(picture.size) if shrink else 1
+        reduce_scale(image, how)
+        factor = how.factor(image.size) if shrink else 1
         how.limits.require_memory(opened.size, memory_to_decode(opened, shrunk=factor > 1))
-        picture.load()
-        return to_rgb(picture, opened.orientation, how.colors, factor)
+        image.load()
+        return to_rgb(image, opened.orientation, how.colors, factor)
     except RefusedError:
         raise
     # Pillow raises almost anything for a hostile file: struct.error, SyntaxError, OverflowError, MemoryError.
     except Exception as error:
-        raise UnreadableError(f"broken {picture.format or 'picture'}: {reason_of(error)}") from error
+        raise UnreadableError(f"broken {image.format or 'picture'}: {reason_of(error)}") from error
 
 
-def reduce_scale(picture: Image.Image, how: How) -> None:
+def reduce_scale(image: Image.Image, how: How) -> None:
     """Has a JPEG decoded at 1/2, 1/4 or 1/8 of its scale where that leaves enough."""
-    needed = how.shorter_side(picture.size)
+    needed = how.shorter_side(image.size)
     if needed is not None:
-        picture.draft(None, (needed, needed))
+        image.draft(None, (needed, needed))
 
 
 def memory_to_decode(opened: Opened, *, shrunk: bool) -> int:
     """Bytes that decoding takes at the scale that is set, as far as the header tells."""
-    return memory_of(opened.picture, shrunk=shrunk) + opened.fixed_memory
+    return memory_of(opened.image, shrunk=shrunk) + opened.fixed_memory
 
 
 def reason_of(error: Exception) -> str:
@@ -135,15 +135,15 @@ def _accepted(accepts: Callable[[bytes], bool | str] | None, start: bytes) -> bo
         return False
 
 
-def _sized(picture: Image.Image, how: How, data: bytes) -> Opened:
-    how.limits.require_size(*picture.size)
+def _sized(image: Image.Image, how: How, data: bytes) -> Opened:
+    how.limits.require_size(*image.size)
     n_scans, fixed, is_doubtful = 1, 0, False
-    if isinstance(picture, Jpeg):
-        n_scans, fixed = scans_and_memory(picture, data)
-        is_doubtful = not (require_whole(picture, data) or is_refined(data))
-    elif picture.format == "WEBP":
-        fixed = picture.width * picture.height * _WEBP_BYTES_A_PIXEL
-    return Opened(picture, orientation_of(picture), n_scans, fixed, is_doubtful)
+    if isinstance(image, Jpeg):
+        n_scans, fixed = scans_and_memory(image, data)
+        is_doubtful = not (require_whole(image, data) or is_refined(data))
+    elif image.format == "WEBP":
+        fixed = image.width * image.height * _WEBP_BYTES_A_PIXEL
+    return Opened(image, orientation_of(image), n_scans, fixed, is_doubtful)
 
 
 def _require_webp(data: bytes, how: How) -> None:
@@ -174,7 +174,7 @@ def _open_heic(data: bytes) -> Image.Image:
     except ImportError as error:
         raise RefusedError(f"HEIC needs {install_hint('heic')}") from error
     try:
-        picture: Image.Image = pillow_heif.HeifImageFile(io.BytesIO(data))
+        image: Image.Image = pillow_heif.HeifImageFile(io.BytesIO(data))
     except Exception as error:
         raise UnreadableError(f"broken HEIF: {reason_of(error)}") from error
-    return picture
+    return image

@@ -15,13 +15,13 @@ _GREY = frozenset(("1", "L", "LA", "La"))
 _8_BIT = frozenset(("L", "RGB", "CMYK"))
 
 
-def to_rgb(picture: Image.Image, orientation: int, colors: Colors, factor: int = 1) -> Image.Image:
+def to_rgb(image: Image.Image, orientation: int, colors: Colors, factor: int = 1) -> Image.Image:
     """The loaded image in RGB, turned upright.
 
     orientation: 1 to 8. factor: both sides are divided by it, pixels averaged.
     """
-    profile = picture.info.get("icc_profile")
-    flat = _flat(picture)
+    profile = image.info.get("icc_profile")
+    flat = _flat(image)
     if factor > 1:
         flat = flat.reduce(factor)
     if colors == "srgb" and isinstance(profile, bytes):
@@ -37,34 +37,34 @@ def scaled_16_bit(values: Any) -> UInt8Array:
     return scaled
 
 
-def _flat(picture: Image.Image) -> Image.Image:
+def _flat(image: Image.Image) -> Image.Image:
     """Without transparency and of 8 bits a channel: L, RGB or CMYK."""
-    mode = picture.mode
+    mode = image.mode
     if mode.startswith("I;16"):
-        return _from_16_bit(picture)
+        return _from_16_bit(image)
     if mode in ("I", "F"):
-        return _stretched(picture)
-    if mode == "CMYK" and picture.format in ("JPEG", "MPO") and "adobe" not in picture.info:
+        return _stretched(image)
+    if mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
         # Pillow takes every CMYK JPEG for one of Adobe's, which are stored inverted.
-        return Image.fromarray(255 - np.asarray(picture), mode="CMYK")
-    if picture.has_transparency_data or mode in ("La", "RGBa"):
-        return _on_white(picture)
+        return Image.fromarray(255 - np.asarray(image), mode="CMYK")
+    if image.has_transparency_data or mode in ("La", "RGBa"):
+        return _on_white(image)
     if mode == "LAB":
-        return from_lab(picture)
-    return picture if mode in _8_BIT else picture.convert("L" if mode == "1" else "RGB")
+        return from_lab(image)
+    return image if mode in _8_BIT else image.convert("L" if mode == "1" else "RGB")
 
 
-def _on_white(picture: Image.Image) -> Image.Image:
-    ground = Image.new("L" if picture.mode in _GREY else "RGB", picture.size, "white")
-    for top, strip in _strips(picture):
+def _on_white(image: Image.Image) -> Image.Image:
+    ground = Image.new("L" if image.mode in _GREY else "RGB", image.size, "white")
+    for top, strip in _strips(image):
         layer = strip.convert("RGBA")
         ground.paste(layer.convert(ground.mode), (0, top), layer.getchannel("A"))
     return ground
 
 
-def _from_16_bit(picture: Image.Image) -> Image.Image:
+def _from_16_bit(image: Image.Image) -> Image.Image:
     """Grey of 16 bits; the transparent value, if there is one, white."""
-    transparent = picture.info.get("transparency")
+    transparent = image.info.get("transparency")
 
     def scaled(values: Any) -> UInt8Array:
         grey = scaled_16_bit(values)
@@ -72,12 +72,12 @@ def _from_16_bit(picture: Image.Image) -> Image.Image:
             grey[values == transparent] = 255
         return grey
 
-    return _by_strips(picture, scaled)
+    return _by_strips(image, scaled)
 
 
-def _stretched(picture: Image.Image) -> Image.Image:
+def _stretched(image: Image.Image) -> Image.Image:
     """Numbers without a defined white: from their smallest finite one, which becomes black, to their largest."""
-    strips = (np.asarray(strip) for _, strip in _strips(picture))
+    strips = (np.asarray(strip) for _, strip in _strips(image))
     ends = [(found.min(), found.max()) for v in strips if (found := v[np.isfinite(v)]).size]
     low, high = (float(min(lo for lo, _ in ends)), float(max(hi for _, hi in ends))) if ends else (0.0, 0.0)
     scale = 255 / (high - low) if high > low else 0.0
@@ -86,18 +86,18 @@ def _stretched(picture: Image.Image) -> Image.Image:
         deep = values.astype(np.float64)
         return np.rint((np.where(np.isfinite(deep), deep, low) - low) * scale).astype(np.uint8)
 
-    return _by_strips(picture, scaled)
+    return _by_strips(image, scaled)
 
 
-def _by_strips(picture: Image.Image, scaled: Callable[[Any], UInt8Array]) -> Image.Image:
-    grey = Image.new("L", picture.size)
-    for top, strip in _strips(picture):
+def _by_strips(image: Image.Image, scaled: Callable[[Any], UInt8Array]) -> Image.Image:
+    grey = Image.new("L", image.size)
+    for top, strip in _strips(image):
         grey.paste(Image.fromarray(scaled(np.asarray(strip))), (0, top))
     return grey
 
 
-def _strips(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
     """The first row and the pixels of one strip after the other."""
-    n_rows = max(1, _STRIP_PIXELS // picture.width)
-    for top in range(0, picture.height, n_rows):
-        yield top, picture.crop((0, top, picture.width, min(picture.height, top + n_rows)))
+    n_rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, n_rows):
+        yield top, image.crop((0, top, image.width, min(image.height, top + n_rows)))

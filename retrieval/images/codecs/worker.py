@@ -26,7 +26,7 @@ from retrieval.images.codecs.jpeg import JPEG_START, is_ended, mend_jpeg
 from retrieval.images.codecs.limited import READY
 from retrieval.images.codecs.opencv import kind_of, load_opencv, open_with_opencv
 from retrieval.images.codecs.orientation import orientation_in, orientation_in_xmp
-from retrieval.images.codecs.pillow import UNKNOWN, Opened, decode_opened, open_picture, reason_of
+from retrieval.images.codecs.pillow import UNKNOWN, Opened, decode_opened, open_image, reason_of
 from retrieval.images.limits import DECODE_TIMEOUT_S, Limits
 from retrieval.own_process import limit_memory
 
@@ -80,7 +80,7 @@ def main() -> None:
 
 def _answer(job: Mapping[str, Any], data: bytes, answers: BinaryIO, printed: _Printed) -> None:
     how = How(job["side"], job["measured"], Limits(**job["limits"]), job["colors"])
-    picture: Image.Image | None = None
+    image: Image.Image | None = None
     said: dict[str, Any] = {}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -91,8 +91,8 @@ def _answer(job: Mapping[str, Any], data: bytes, answers: BinaryIO, printed: _Pr
             if job["only_size"]:
                 said = {"size": measure_thoroughly(data, how, printed)}
             else:
-                picture = decode_thoroughly(data, how, printed)
-                said = {"size": picture.size}
+                image = decode_thoroughly(data, how, printed)
+                said = {"size": image.size}
         except UnreadableError as error:
             said = {"reason": str(error)}
         except Exception as error:  # what a library raises of a kind that nobody foresaw
@@ -101,10 +101,10 @@ def _answer(job: Mapping[str, Any], data: bytes, answers: BinaryIO, printed: _Pr
             limit_memory(None)
     said["warnings"] = [" ".join(str(warning.message).split()) for warning in caught] + printed().splitlines()[:1]
     answers.write(json.dumps(said).encode() + b"\n")
-    if picture is not None:
-        n_rows = max(1, _STRIP_BYTES // (3 * picture.width))
-        for top in range(0, picture.height, n_rows):
-            answers.write(picture.crop((0, top, picture.width, min(picture.height, top + n_rows))).tobytes())
+    if image is not None:
+        n_rows = max(1, _STRIP_BYTES // (3 * image.width))
+        for top in range(0, image.height, n_rows):
+            answers.write(image.crop((0, top, image.width, min(image.height, top + n_rows))).tobytes())
     answers.flush()
 
 
@@ -136,7 +136,7 @@ def decode_thoroughly(data: bytes, how: How, printed: Callable[[], str]) -> Imag
 def measure_thoroughly(data: bytes, how: How, printed: Callable[[], str]) -> tuple[int, int]:
     """Width and height, upright, of what `decode_thoroughly` gives at full scale."""
     try:
-        opened = open_picture(data, how)
+        opened = open_image(data, how)
     except RefusedError:
         raise
     except UnreadableError as error:
@@ -144,7 +144,7 @@ def measure_thoroughly(data: bytes, how: How, printed: Callable[[], str]) -> tup
             return _opened_otherwise(data, how, printed).size
         except UnreadableError as other:
             raise (other if str(error) == UNKNOWN else error) from None
-    if opened.picture.format in _SIZED_BY_HEADER:
+    if opened.image.format in _SIZED_BY_HEADER:
         return opened.size
     return decode_opened(opened, how, shrink=False).size
 
@@ -152,7 +152,7 @@ def measure_thoroughly(data: bytes, how: How, printed: Callable[[], str]) -> tup
 def _open(data: bytes, how: How) -> Opened:
     if data.startswith(JPEG_START) and not is_ended(data):
         return _mended_jpeg(data, how)
-    opened = open_picture(data, how)
+    opened = open_image(data, how)
     return _mended_jpeg(data, how) if opened.is_doubtful else opened
 
 
@@ -168,18 +168,18 @@ def _opened_otherwise(data: bytes, how: How, printed: Callable[[], str]) -> Open
 
 def _mended_jpeg(data: bytes, how: How) -> Opened:
     mended = mend_jpeg(data)
-    opened = open_picture(mended.data, how)
+    opened = open_image(mended.data, how)
     if mended.profile:
-        opened.picture.info["icc_profile"] = mended.profile
-    return Opened(opened.picture, orientation_in(mended.exif) or 1, opened.n_scans, opened.fixed_memory)
+        opened.image.info["icc_profile"] = mended.profile
+    return Opened(opened.image, orientation_in(mended.exif) or 1, opened.n_scans, opened.fixed_memory)
 
 
 def _mended_png(data: bytes, how: How) -> Opened:
     mended = mend_png(data)
-    opened = open_picture(mended.data, how)
+    opened = open_image(mended.data, how)
     if mended.profile:
-        opened.picture.info["icc_profile"] = mended.profile
-    return Opened(opened.picture, mended.orientation)
+        opened.image.info["icc_profile"] = mended.profile
+    return Opened(opened.image, mended.orientation)
 
 
 def has_bitfields(data: bytes) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
-from retrieval.images.signatures import PICTURE_SUFFIXES, is_hidden
+from retrieval.images.signatures import IMAGE_SUFFIXES, is_hidden
 from retrieval.images.tars.build_index import open_index
 from retrieval.images.tars.headers import Member
 from retrieval.images.tars.headers import is_tar as is_tar
@@ -204,7 +204,7 @@ def _single(found: Sequence[Found]) -> Found | None:
 
 def _stem(name: str) -> str:
     stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in PICTURE_SUFFIXES else name
+    return stem if suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def _warnings(path: str, entry: TarEntry) -> Iterator[str]:

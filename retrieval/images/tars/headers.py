@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from retrieval.errors import LmrError
-from retrieval.images.signatures import PICTURE_SUFFIXES, is_hidden, is_text_name
+from retrieval.images.signatures import IMAGE_SUFFIXES, is_hidden, is_text_name
 
 BLOCK_BYTES = 512  # POSIX.1-1988, ustar: headers and contents fill whole blocks
 _MAGIC_AT = 257
@@ -69,7 +69,7 @@ class TarScan:
                     told = offset
                 if kind == "file" and _PLAIN_NAME.fullmatch(name):
                     yield Member(name, offset, size)
-                elif self._is_picture(name, kind):
+                elif self._is_image(name, kind):
                     yield Member(_normal(name), offset, size)
                 if offset + size > n_bytes:
                     self.problem = f"is cut short in {name!r}"
@@ -78,7 +78,7 @@ class TarScan:
                 self.problem = headers.problem
             self._on_bytes(n_bytes - told)
 
-    def _is_picture(self, name: str, kind: str) -> bool:
+    def _is_image(self, name: str, kind: str) -> bool:
         if kind == "folder":
             return False
         parts = name.split("/")
@@ -87,7 +87,7 @@ class TarScan:
             return False
         if any(is_hidden(part) and part != "." for part in parts):
             return False
-        if os.path.splitext(parts[-1])[1].lower() not in PICTURE_SUFFIXES:
+        if os.path.splitext(parts[-1])[1].lower() not in IMAGE_SUFFIXES:
             self.n_other += 1
             return False
         if kind == "sparse":

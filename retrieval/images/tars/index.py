@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from retrieval.errors import LmrError
-from retrieval.images.signatures import PICTURE_SUFFIXES
+from retrieval.images.signatures import IMAGE_SUFFIXES
 from retrieval.images.tars.headers import Member
 
 ENTRY_COLUMNS = "path, id, size, mtime_ns, first_row, end_row, problem, is_refused, n_other, n_unsafe, digest"
@@ -164,7 +164,7 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 def key_of(name: str) -> int:
     """Key by which an image is looked up: a checksum of its file name without suffix."""
     stem, suffix = os.path.splitext(os.path.basename(name))
-    return _checksum(stem if suffix.lower() in PICTURE_SUFFIXES else name)
+    return _checksum(stem if suffix.lower() in IMAGE_SUFFIXES else name)
 
 
 def _checksum(name: str) -> int:

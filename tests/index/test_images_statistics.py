@@ -1,4 +1,4 @@
-"""Measures of pictures, their ranking and what falls out of the common."""
+"""Measures of images, their ranking and what falls out of the common."""
 
 from dataclasses import replace
 
@@ -7,9 +7,9 @@ import pytest
 
 from index.stats.images import describe_measures, measures_of, outliers, ranking
 from retrieval.data.quality_cache import FactsTable
-from retrieval.images.quality import PictureFacts, pixels_per_inch
+from retrieval.images.quality import ImageFacts, pixels_per_inch
 
-FACTS = PictureFacts(400, 300, 1000, "a" * 64, 0, 128.0, 50.0, 900.0, 10.0, 7.0)
+FACTS = ImageFacts(400, 300, 1000, "a" * 64, 0, 128.0, 50.0, 900.0, 10.0, 7.0)
 
 
 def table(*changes):
@@ -21,7 +21,7 @@ def test_224_x_224_are_18_pixels_per_inch():
     assert pixels_per_inch(np.array([300]), np.array([400]), 10).tolist() == [50.0]
 
 
-def test_unreadable_pictures_are_left_out_and_rows_stay_those_of_the_manifest():
+def test_unreadable_images_are_left_out_and_rows_stay_those_of_the_manifest():
     measures = measures_of(table({"width": 100, "height": 200}, "cut short", {"n_bytes": 7}))
     assert measures.row.tolist() == [0, 2]
     assert measures.values["aspect_ratio"].tolist() == [0.5, 400 / 300]
@@ -44,7 +44,7 @@ def test_sizes_are_counted_and_measures_spread():
     assert len(found["histograms"]["megapixels"]["edges"]) == len(found["histograms"]["megapixels"]["pictures"]) + 1
 
 
-def test_one_picture_is_described_too():
+def test_one_image_is_described_too():
     found = describe_measures(measures_of(table({"sharpness": 0.0})))
     assert found["measures"]["sharpness"]["percentiles"]["50"] == 0
     assert sum(found["histograms"]["sharpness"]["pictures"]) == 1
@@ -67,12 +67,12 @@ def test_outliers_lie_beyond_tukeys_fences():
     }
 
 
-def test_pictures_that_are_all_alike_have_no_outliers():
+def test_images_that_are_all_alike_have_no_outliers():
     found = outliers(measures_of(table({}, {}, {})))
     assert [len(at) for at in found.values()] == [0, 0, 0, 0]
 
 
-def test_no_readable_picture_is_no_error():
+def test_no_readable_image_is_no_error():
     measures = measures_of(table("cut short"))
     assert len(measures) == 0
     assert [len(at) for at in outliers(measures).values()] == [0, 0, 0, 0]

@@ -1,4 +1,4 @@
-"""The size that is told of a picture is that of its decoded pixels, upright, in every format and orientation."""
+"""The size that is told of a image is that of its decoded pixels, upright, in every format and orientation."""
 
 import io
 import struct
@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_pictures import encoded, smooth
+from made_images import encoded, smooth
 from PIL import Image
 
 from retrieval.images.codecs.pillow import NOT_ASKED, PLUGINS
-from retrieval.images.decode import decode, picture_size
+from retrieval.images.decode import decode, image_size
 
 FORMATS = [
     *("JPEG", "MPO", "PNG", "WEBP", "TIFF", "AVIF", "GIF", "BMP", "PPM", "TGA", "JPEG2000", "ICO", "PCX", "SGI"),
@@ -33,21 +33,21 @@ def test_orientation(file_format: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(smooth(64, 40), file_format, exif=exif)
-    assert picture_size(data) == decode(data).size == ((64, 40) if orientation < 5 else (40, 64))
+    assert image_size(data) == decode(data).size == ((64, 40) if orientation < 5 else (40, 64))
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("size", [(64, 40), (1, 1), (3, 500)])
 def test_formats(file_format: str, size: tuple[int, int]) -> None:
-    picture = smooth(*size)
+    image = smooth(*size)
     if file_format in ("MSP", "XBM"):
-        picture = picture.convert("1")
+        image = image.convert("1")
     elif file_format == "SPIDER":
-        picture = picture.convert("F")
+        image = image.convert("F")
     elif file_format == "BLP":
-        picture = picture.quantize(16)
-    data = encoded(picture, file_format, **({"sizes": [(size[0], min(size[1], 200))]} if file_format == "ICO" else {}))
-    assert picture_size(data) == decode(data).size
+        image = image.quantize(16)
+    data = encoded(image, file_format, **({"sizes": [(size[0], min(size[1], 200))]} if file_format == "ICO" else {}))
+    assert image_size(data) == decode(data).size
 
 
 def test_heic() -> None:
@@ -56,7 +56,7 @@ def test_heic() -> None:
         exif, file = Image.Exif(), io.BytesIO()
         exif[0x0112] = orientation
         pillow_heif.from_pillow(smooth(64, 40)).save(file, exif=exif.tobytes())
-        assert picture_size(file.getvalue()) == decode(file.getvalue()).size
+        assert image_size(file.getvalue()) == decode(file.getvalue()).size
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -81,13 +81,13 @@ def test_an_orientation_of_another_number_type_is_followed(kind: int, count: int
     data = encoded(
         smooth(64, 40), "JPEG", exif=exif_block(value or struct.pack(order + "HH", 6, 6), kind, count, order)
     )
-    assert picture_size(data) == decode(data).size == (40, 64)
+    assert image_size(data) == decode(data).size == (40, 64)
 
 
 @pytest.mark.parametrize("value", [0, 9, 77, 255])
 def test_an_orientation_that_is_none_turns_nothing(value: int) -> None:
     data = encoded(smooth(64, 40), "JPEG", exif=exif_block(bytes([value]), 1, 1))
-    assert picture_size(data) == decode(data).size == (64, 40)
+    assert image_size(data) == decode(data).size == (64, 40)
 
 
 @pytest.mark.parametrize("kind", [1, 2, 3, 4])
@@ -100,13 +100,13 @@ def test_a_tiff_whose_orientation_is_of_another_number_type_is_turned_once(kind:
     value = {1: b"\6\0\0\0", 2: b"6\0\0\0", 3: b"\6\0\0\0", 4: b"\6\0\0\0"}[kind]
     at = data.index(entry)
     data = data[:at] + struct.pack("<HHI", 0x0112, kind, 2 if kind == 2 else 1) + value + data[at + 12 :]
-    assert picture_size(data) == (40, 64)
+    assert image_size(data) == (40, 64)
     assert np.array_equal(np.asarray(decode(data)), np.asarray(smooth(64, 40).transpose(Image.Transpose.ROTATE_270)))
 
 
 def test_an_orientation_in_xmp_is_followed() -> None:
     data = encoded(smooth(64, 40), "JPEG", xmp=b'<x:xmpmeta tiff:Orientation="6"/>')
-    assert picture_size(data) == decode(data).size == (40, 64)
+    assert image_size(data) == decode(data).size == (40, 64)
 
 
 def test_every_plugin_of_pillow_is_either_asked_or_not_for_a_reason() -> None:

@@ -1,4 +1,4 @@
-"""What is shown and found where pictures are gone, were moved, or lie where nothing can be written."""
+"""What is shown and found where images are gone, were moved, or lie where nothing can be written."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ from tiny_set import HERE, done
 from retrieval.embed.job import store_name
 
 
-def test_a_report_shows_what_the_index_keeps_where_its_pictures_are_gone(tiny_set):
+def test_a_report_shows_what_the_index_keeps_where_its_images_are_gone(tiny_set):
     Path("images").rename("away")
     done("evaluate", "--leave-one-out", "--report", "left.html", "--device", "cpu")
     page = Path("left.html").read_text()
@@ -18,7 +18,7 @@ def test_a_report_shows_what_the_index_keeps_where_its_pictures_are_gone(tiny_se
     assert errors.count("picture not found</div>") == errors.count("shows no known landmark</p>")
 
 
-def test_a_page_links_to_pictures_where_they_are_after_they_were_moved(tiny_set):
+def test_a_page_links_to_images_where_they_are_after_they_were_moved(tiny_set):
     Path("trip").mkdir()
     shutil.copy("images/test-arch-0.jpg", "trip/p.jpg")
     done("query", "trip", "--save", "a.html", "--sort-into", "sorted", "--mode", "move", *HERE)

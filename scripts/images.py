@@ -1,9 +1,9 @@
-"""Draws the pictures of the documentation, from the landmarks that `lmr demo` renders and a table that is made up.
+"""Draws the images of the documentation, from the landmarks that `lmr demo` renders and a table that is made up.
 
 Runs the demo in --work (it goes on where it was; a quarter of an hour on two cores) and then the commands that the
 pages show. Pages are photographed with Chromium, whose program --browser names.
 
-    python scripts/pictures.py
+    python scripts/images.py
 """
 
 import argparse
@@ -31,7 +31,7 @@ GALLERY_PX = (1280, 860)
 TILE_PX, GAP_PX, MARGIN_PX, LABEL_PX, HEAD_PX = 84, 8, 18, 170, 46
 FRAME_PX = 4
 PARTS = ("train", "val", "test", "background")
-N_SPLIT_LANDMARKS, N_SPLIT_PICTURES = 4, 9
+N_SPLIT_LANDMARKS, N_SPLIT_IMAGES = 4, 9
 NON_LANDMARKS = "no landmark"
 VARIED = ("--size", "96", "--rotation", "15", "--blur", "0.3", "--erasing", "0.3", "--backbone", "resnet18")
 COMPARED = ("knn-imagenet", "slides:epochs=6", "arcface:epochs=6")
@@ -40,7 +40,7 @@ INK_RGB = (28, 32, 38)
 
 
 def main() -> None:
-    """Draws all pictures into docs/."""
+    """Draws all images into docs/."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--work", type=Path, default=Path("docs-pictures"), help="Folder for the demo and what it makes."
@@ -59,8 +59,8 @@ def main() -> None:
     draw_download(DOCS / "download.png")
 
 
-def draw_query(demo: Path, picture: Path) -> None:
-    """Two test pictures that are answered, of different landmarks, and one that is turned away."""
+def draw_query(demo: Path, image: Path) -> None:
+    """Two test images that are answered, of different landmarks, and one that is turned away."""
     solution = {row["id"]: row["landmarks"] for row in read_rows(demo / "test_solution.csv")}
     said = {row["id"]: row["landmarks"].split() for row in read_rows(demo / "submission.csv")}
     calibration = json.loads((demo / "landmarks" / "calibration.json").read_text(encoding="utf-8"))
@@ -71,10 +71,10 @@ def draw_query(demo: Path, picture: Path) -> None:
     away = next(name for name, true in solution.items() if not true and name not in answered)
     shown = [f"images/{name}.jpg" for name in (right[0], other, away)]
     lmr(demo, "query", *shown, "--save", "asked.png", "--overwrite")
-    save(Image.open(demo / "asked.png"), picture)
+    save(Image.open(demo / "asked.png"), image)
 
 
-def draw_gallery(demo: Path, browser: str, picture: Path) -> None:
+def draw_gallery(demo: Path, browser: str, image: Path) -> None:
     """The beginning of the gallery, where a tenth of the labels was exchanged."""
     rows, rng = read_rows(demo / "train.csv"), np.random.default_rng(0)
     landmarks = sorted({row["landmark_id"] for row in rows})
@@ -83,19 +83,19 @@ def draw_gallery(demo: Path, browser: str, picture: Path) -> None:
         rows[row]["landmark_id"] = str(rng.choice(others))
     write_rows(demo / "mixed.csv", rows)
     lmr(demo, "clean", "mixed.csv", "--store", "train.h5", "--checks", "labels", "--overwrite")
-    save(photograph(demo / "cleaned" / "gallery.html", browser), picture)
+    save(photograph(demo / "cleaned" / "gallery.html", browser), image)
 
 
-def draw_batch(demo: Path, picture: Path) -> None:
+def draw_batch(demo: Path, image: Path) -> None:
     """A batch as the network sees it."""
     lmr(demo, "train", "train.csv", "--batch-size", "8", *VARIED, "--show-batch", "batch.png", "--overwrite")
-    save(Image.open(demo / "batch.png").convert("RGB"), picture)
+    save(Image.open(demo / "batch.png").convert("RGB"), image)
 
 
-def draw_comparison(demo: Path, browser: str, picture: Path) -> None:
+def draw_comparison(demo: Path, browser: str, image: Path) -> None:
     """The beginning of the page of a comparison of small networks, trained from random weights."""
     lmr(demo, "compare", *COMPARED, "--data", ".", *SMALL)
-    save(photograph(demo / "compare" / "comparison-val.html", browser), picture)
+    save(photograph(demo / "compare" / "comparison-val.html", browser), image)
 
 
 def photograph(page: Path, browser: str) -> Image.Image:
@@ -107,8 +107,8 @@ def photograph(page: Path, browser: str) -> Image.Image:
     return Image.open(shot).convert("RGB")
 
 
-def draw_split(demo: Path, work: Path, picture: Path) -> None:
-    """Which pictures of a few landmarks go to which part; near-duplicates are framed."""
+def draw_split(demo: Path, work: Path, image: Path) -> None:
+    """Which images of a few landmarks go to which part; near-duplicates are framed."""
     if work.exists():
         shutil.rmtree(work)
     twins = dict(make_small_set(demo, work / "photos"))
@@ -118,17 +118,17 @@ def draw_split(demo: Path, work: Path, picture: Path) -> None:
         for row in read_rows(work / "parts" / f"{'test_solution' if part == 'test' else part}.csv"):
             label = row["landmarks" if part == "test" else "landmark_id"]
             cells.setdefault((label or NON_LANDMARKS, part), []).append(Path(row["path"]))
-    save(grid_of_parts(cells, twins), picture)
+    save(grid_of_parts(cells, twins), image)
 
 
 def make_small_set(demo: Path, folder: Path) -> Iterator[tuple[str, str]]:
-    """A folder of folders; of each third picture a smaller, darker copy. Yields copy and original."""
+    """A folder of folders; of each third image a smaller, darker copy. Yields copy and original."""
     rows = read_rows(demo / "train.csv")
     landmarks = sorted({row["landmark_id"] for row in rows})[:N_SPLIT_LANDMARKS]
     chosen = []
     for name in landmarks:
-        chosen += [(name, row["id"]) for row in rows if row["landmark_id"] == name][:N_SPLIT_PICTURES]
-    chosen += [("", row["id"]) for row in read_rows(demo / "background.csv")[:N_SPLIT_PICTURES]]
+        chosen += [(name, row["id"]) for row in rows if row["landmark_id"] == name][:N_SPLIT_IMAGES]
+    chosen += [("", row["id"]) for row in read_rows(demo / "background.csv")[:N_SPLIT_IMAGES]]
     for i, (name, image_id) in enumerate(chosen):
         (folder / name).mkdir(parents=True, exist_ok=True)
         original = Image.open(demo / "images" / f"{image_id}.jpg").convert("RGB")
@@ -141,7 +141,7 @@ def make_small_set(demo: Path, folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def grid_of_parts(cells: dict[tuple[str, str], list[Path]], twins: dict[str, str]) -> Image.Image:
-    """A line for each landmark, a column for each part; a picture and its near copy stand in one frame."""
+    """A line for each landmark, a column for each part; a image and its near copy stand in one frame."""
     lines = sorted({label for label, _ in cells}, key=lambda label: (label == NON_LANDMARKS, label))
     ordered = {key: beside_twins(paths, twins) for key, paths in cells.items()}
     across = {part: min(4, max(2, *(len(ordered.get((line, part), [])) for line in lines))) for part in PARTS}
@@ -168,17 +168,17 @@ def grid_of_parts(cells: dict[tuple[str, str], list[Path]], twins: dict[str, str
 
 
 def beside_twins(paths: Sequence[Path], twins: dict[str, str]) -> list[Path]:
-    """The pictures, each copy after its original, pairs first."""
+    """The images, each copy after its original, pairs first."""
     return sorted(paths, key=lambda path: (original_of(path, twins) not in twins.values(), path.name))
 
 
 def original_of(path: Path, twins: dict[str, str]) -> str:
-    """The name of the picture that this one is, or is a copy of."""
+    """The name of the image that this one is, or is a copy of."""
     return twins.get(path.name, path.name)
 
 
 def put(sheet: Image.Image, path: Path, at: tuple[int, int], *, framed: bool) -> None:
-    """A square of the picture, in a frame where it has a near copy."""
+    """A square of the image, in a frame where it has a near copy."""
     tile = ImageOps.fit(Image.open(path).convert("RGB"), (TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
     sheet.paste(tile, at)
     if framed:
@@ -186,7 +186,7 @@ def put(sheet: Image.Image, path: Path, at: tuple[int, int], *, framed: bool) ->
         ImageDraw.Draw(sheet).rectangle(box, outline=ORANGE, width=FRAME_PX)
 
 
-def draw_statistics(work: Path, picture: Path) -> None:
+def draw_statistics(work: Path, image: Path) -> None:
     """Histogram, density and long tail of the table that scripts/bench/stats.py writes."""
     spec = importlib.util.spec_from_file_location("stats", ROOT / "scripts" / "bench" / "stats.py")
     assert spec is not None
@@ -200,10 +200,10 @@ def draw_statistics(work: Path, picture: Path) -> None:
         plots.plot_density(found["density"]),
         plots.plot_long_tail(found["long_tail"], found["half"], "labelled pictures"),
     ]
-    save(in_a_row([on_white(figure) for figure in drawn]), picture)
+    save(in_a_row([on_white(figure) for figure in drawn]), image)
 
 
-def draw_download(picture: Path) -> None:
+def draw_download(image: Path) -> None:
     """What becomes of a row, from the CSV file to the ledger."""
     figure = new_figure((9.6, 4.1))
     figure.set_layout_engine("none")
@@ -248,7 +248,7 @@ def draw_download(picture: Path) -> None:
     )
     for x, y, text, side in notes:
         axes.text(x, y, text, ha=side, va="center", color="#646b75", fontsize=8)
-    save(on_white(figure), picture)
+    save(on_white(figure), image)
 
 
 def rounded(x: float, y: float, colour: str) -> Any:
@@ -259,19 +259,19 @@ def rounded(x: float, y: float, colour: str) -> Any:
 
 
 def on_white(figure: Any) -> Image.Image:
-    """The figure as an RGB picture."""
+    """The figure as an RGB image."""
     drawn = Image.open(BytesIO(to_png(figure)))
     return Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn.convert("RGBA")).convert("RGB")
 
 
-def in_a_row(pictures: Sequence[Image.Image]) -> Image.Image:
-    """The pictures beside each other."""
-    height = max(picture.height for picture in pictures)
-    sheet = Image.new("RGB", (sum(picture.width for picture in pictures), height), "white")
+def in_a_row(images: Sequence[Image.Image]) -> Image.Image:
+    """The images beside each other."""
+    height = max(image.height for image in images)
+    sheet = Image.new("RGB", (sum(image.width for image in images), height), "white")
     left = 0
-    for picture in pictures:
-        sheet.paste(picture, (left, 0))
-        left += picture.width
+    for image in images:
+        sheet.paste(image, (left, 0))
+        left += image.width
     return sheet
 
 
@@ -280,13 +280,13 @@ def write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int, 
     draw_text(pen, at, elide(text.replace("_", " "), size, width), size, INK_RGB)
 
 
-def save(picture: Image.Image, path: Path) -> None:
-    """The picture in the format of its suffix, small; says its size."""
+def save(image: Image.Image, path: Path) -> None:
+    """The image in the format of its suffix, small; says its size."""
     if path.suffix == ".png":
-        picture.quantize(128).save(path, optimize=True)
+        image.quantize(128).save(path, optimize=True)
     else:
-        picture.save(path, quality=76, optimize=True)
-    print(f"{path}: {picture.width} x {picture.height}, {path.stat().st_size // 1000} kB")
+        image.save(path, quality=76, optimize=True)
+    print(f"{path}: {image.width} x {image.height}, {path.stat().st_size // 1000} kB")
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
