@@ -119,11 +119,11 @@ def test_descriptors_are_of_unit_length_and_float32(landmarks):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (ARCH, "pictures must be a list of pictures, got one str"),
-        (Path(ARCH), "pictures must be a list of pictures, got one PosixPath"),
-        (b"x", "pictures must be a list of pictures, got one bytes"),
-        ([None], r"pictures\[0\] must be a path, URL, encoded bytes or PIL picture, got NoneType"),
-        ([ARCH, np.zeros((4, 4))], r"pictures\[1\] must be a path, URL, encoded bytes or PIL picture, got ndarray"),
+        (ARCH, "images must be a list of images, got one str"),
+        (Path(ARCH), "images must be a list of images, got one PosixPath"),
+        (b"x", "images must be a list of images, got one bytes"),
+        ([None], r"images\[0\] must be a path, URL, encoded bytes or PIL image, got NoneType"),
+        ([ARCH, np.zeros((4, 4))], r"images\[1\] must be a path, URL, encoded bytes or PIL image, got ndarray"),
     ],
 )
 def test_what_is_no_list_of_images_is_a_callers_bug(landmarks, given, message):

@@ -39,7 +39,7 @@ class StatsJob(MeasuringJob):
     names: Path | None = option(None, help="Names of the landmarks, as for build-index.")
     diagonal_in: float = option(SCREEN_DIAGONAL_IN, low=1, high=1000, help="Diagonal of the screen, inches.")
     n_clusters: int | None = option(None, low=1, help="Clusters to find in the store (k-means).")
-    map_images: int = option(2000, low=0, high=10_000, help="Images on the map.")
+    map_pictures: int = option(2000, low=0, high=10_000, help="Images on the map.")
     near_similarity: float = option(
         NEAR_SIMILARITY, low=0.5, high=1, help="With `store`: similarity of descriptors from which images are copies."
     )
@@ -194,8 +194,8 @@ def _describe_store(
     stored = open_stored(job.store, data.images.image_id, labelling.first_landmark(), labelling.names)
     document["store"] = {"source": str(job.store), "pictures": len(stored.row), "of": len(data.images)}
     document["alike"] = describe_alike(stored, job.near_similarity, job.seed, job.progress)
-    if job.map_images:
-        document["map"] = describe_map(stored, job.map_images, job.seed, job.progress)
+    if job.map_pictures:
+        document["map"] = describe_map(stored, job.map_pictures, job.seed, job.progress)
     if job.n_clusters is None:
         return stored, None
     clusters = find_clusters(stored.store, stored.row, job.n_clusters, job.seed, job.progress)

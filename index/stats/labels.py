@@ -34,7 +34,7 @@ class Labelling:
     def __post_init__(self) -> None:
         if self.image.shape != self.landmark.shape or self.image.ndim != 1:
             raise ValueError(f"pairs must be (m,), got {self.image.shape} and {self.landmark.shape}")
-        for name, limit in (("picture", self.n_pictures), ("landmark", len(self.names))):
+        for name, limit in (("image", self.n_pictures), ("landmark", len(self.names))):
             values = getattr(self, name)
             if len(values) and not (values.min() >= 0 and values.max() < limit):
                 raise ValueError(f"{name} must lie in [0, {limit})")

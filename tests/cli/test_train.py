@@ -258,7 +258,7 @@ def test_a_search_for_the_rate_draws_it_and_trains_nothing(images):
 
 
 @pytest.mark.parametrize(
-    ("picture", "message"),
+    ("image", "message"),
     [
         ("train.png", "--find-rate train.png: its table would replace train.csv; give another name"),
         ("rates.csv", "--find-rate rates.csv: it is drawn as a PNG; give a name that ends in .png"),

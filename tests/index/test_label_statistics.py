@@ -41,7 +41,7 @@ def test_every_landmark_of_a_image_counts():
 
 
 def test_pairs_outside_of_the_images_are_a_callers_mistake():
-    with pytest.raises(ValueError, match=r"^picture must lie in \[0, 1\)$"):
+    with pytest.raises(ValueError, match=r"^image must lie in \[0, 1\)$"):
         labelling([(1, 0)], 1, "x")
     with pytest.raises(ValueError, match=r"^landmark must lie in \[0, 1\)$"):
         labelling([(0, -1)], 1, "x")

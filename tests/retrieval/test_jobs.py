@@ -38,37 +38,37 @@ class PaintJob(ComputingJob, WritingJob):
 
 def message(**words: object) -> str:
     with pytest.raises(LmrError) as caught:
-        build(PaintJob, {"picture": "a.jpg", **words})
+        build(PaintJob, {"image": "a.jpg", **words})
     return str(caught.value)
 
 
 def test_words_of_a_job_are_its_own_and_those_of_its_parts() -> None:
     words = [word for word, _, _ in words_of(PaintJob)]
-    assert words[:5] == ["picture", "others", "sides", "colour", "sides"]
+    assert words[:5] == ["image", "others", "sides", "colour", "sides"]
     assert words[-5:] == ["device", "threads", "workers", "overwrite", "wait"]
 
 
 def test_what_no_word_says_has_its_default_and_text_becomes_a_path() -> None:
-    job = build(PaintJob, {"picture": "a.jpg", "others": ["b.jpg"], "layers": 2})
+    job = build(PaintJob, {"image": "a.jpg", "others": ["b.jpg"], "layers": 2})
     assert (job.image, job.others, job.layers) == (Path("a.jpg"), (Path("b.jpg"),), 2)
     assert (job.frame, job.second, job.workers, job.overwrite) == (Frame(), None, None, False)
 
 
 def test_words_of_a_part_make_the_part_also_where_it_may_be_none() -> None:
-    job = build(PaintJob, {"picture": "a.jpg", "sides": 5})
+    job = build(PaintJob, {"image": "a.jpg", "sides": 5})
     assert (job.frame, job.second) == (Frame(n_sides=5), Frame(n_sides=5))
 
 
 def test_a_part_may_be_given_whole() -> None:
     frame = Frame(colour="red")
-    assert build(PaintJob, {"picture": "a.jpg", "frame": frame}).frame is frame
+    assert build(PaintJob, {"image": "a.jpg", "frame": frame}).frame is frame
 
 
 def test_a_misspelt_word_names_the_right_one() -> None:
     with pytest.raises(TypeError, match=r"^color is no word of PaintJob; did you mean colour\?$"):
-        build(PaintJob, {"picture": "a.jpg", "color": "red"})
+        build(PaintJob, {"image": "a.jpg", "color": "red"})
     with pytest.raises(TypeError, match=r"^n_sides is no word of PaintJob; did you mean sides\?$"):
-        build(PaintJob, {"picture": "a.jpg", "n_sides": 3})
+        build(PaintJob, {"image": "a.jpg", "n_sides": 3})
 
 
 def test_a_value_that_cannot_be_is_named_by_its_word() -> None:
@@ -81,12 +81,12 @@ def test_a_value_that_cannot_be_is_named_by_its_word() -> None:
     assert message(share=float("nan")) == "`share` must be above 0 and at most 1, got nan"
     assert message(share=0) == "`share` must be above 0 and at most 1, got 0"
     assert message(finish="shiny") == "`finish` must be matt or gloss, got 'shiny'"
-    assert build(PaintJob, {"picture": "a.jpg", "share": 1, "finish": "gloss"}).share == 1
+    assert build(PaintJob, {"image": "a.jpg", "share": 1, "finish": "gloss"}).share == 1
 
 
 def test_values_without_a_name_are_neither_dropped_nor_given_twice() -> None:
-    assert named_arguments(PaintJob, ("a.jpg", ["b.jpg"]), {}) == {"picture": "a.jpg", "others": ["b.jpg"]}
+    assert named_arguments(PaintJob, ("a.jpg", ["b.jpg"]), {}) == {"image": "a.jpg", "others": ["b.jpg"]}
     with pytest.raises(TypeError, match=r"^PaintJob takes 2 values without a name, got 3$"):
         named_arguments(PaintJob, ("a.jpg", [], 1), {})
-    with pytest.raises(TypeError, match=r"^PaintJob: picture is given twice$"):
-        named_arguments(PaintJob, ("a.jpg",), {"picture": "b.jpg"})
+    with pytest.raises(TypeError, match=r"^PaintJob: image is given twice$"):
+        named_arguments(PaintJob, ("a.jpg",), {"image": "b.jpg"})
