@@ -8,15 +8,9 @@
 
 import functools
 import inspect
-import io
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
-
-import numpy as np
 
 from index.answer import Answer, LandmarkScore, Neighbour
 from index.build_index import BuildJob
@@ -27,6 +21,7 @@ from index.compare.job import CompareJob
 from index.evaluate.job import EvaluateJob
 from index.info import Info, InfoJob
 from index.kaggle.submit import SubmitJob, SubmitReport
+from index.landmarks import Landmarks, open_landmarks
 from index.stats.job import Statistics, StatsJob
 from retrieval.download.job import ArchiveJob, ArchiveReport, DownloadJob
 from retrieval.embed.export import ExportJob
@@ -35,7 +30,6 @@ from retrieval.jobs import build, named_arguments
 from retrieval.models.ensemble import EnsembleJob
 from retrieval.progress import PYTHON_WARNINGS, Progress
 from retrieval.split.job import SplitJob
-from retrieval.words import counted, visible
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,12 +37,7 @@ if TYPE_CHECKING:
     from index.compare.results import Comparison
     from index.evaluate.result import EvaluationResult
     from index.folder.build import BuildReport
-    from index.folder.folder import IndexFolder
-    from index.recognition import Answers
-    from index.sort_into import Mode, Sorted
-    from retrieval.arrays import FloatArray
     from retrieval.download.summary import DownloadPlan, DownloadReport
-    from retrieval.embed.embedder import Embedder
     from retrieval.embed.fill import FillReport
     from retrieval.embed.onnx_export import Exported
     from retrieval.models.card import EnsembleCard
@@ -93,11 +82,6 @@ __all__ = [
     "train",
     "undo_moves",
 ]
-
-N_LANDMARKS = 5  # landmarks listed with an answer
-
-_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # of PIL images, kept as they are
-_TIFF_MODES = ("I", "F")  # which PNG cannot hold
 
 
 def _takes(kind: Callable[P, J]) -> Callable[[Callable[[J], R]], Callable[P, R]]:
@@ -427,157 +411,6 @@ def recipes() -> dict[str, str]:
     return {name: read_recipe(name, options).about for name in recipe_names()}
 
 
-class Landmarks:
-    """An opened index folder with its network: ask it what images show."""
-
-    def __init__(self, folder: "IndexFolder", embedder: "Embedder") -> None:
-        self.folder = folder
-        self.embedder = embedder
-
-    def __repr__(self) -> str:
-        rows = self.folder.rows
-        state = "calibrated" if self.is_calibrated else "not calibrated"
-        return (
-            f"<Landmarks '{visible(str(self.folder.path))}': {counted(len(rows), 'picture')} of "
-            f"{counted(len(rows.landmarks), 'landmark')}, {state}>"
-        )
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(repr(self)[1:-1])}</p>"
-
-    @property
-    def is_calibrated(self) -> bool:
-        """True where answers carry a confidence; `lmr calibrate` makes it so."""
-        return self.folder.calibration is not None
-
-    def embed(
-        self, images: Sequence["ImageLike"], *, allow_private: bool = False
-    ) -> "tuple[FloatArray, dict[int, str]]":
-        """Unit descriptors (b, d) of the readable images in their order, and position -> reason of the others.
-
-        allow_private: whether URLs may lead to loopback, private and link-local addresses.
-        """
-        unreadable: dict[int, str] = {}
-        vectors = []
-        for batch in self.embedder.embed(_Given(images, allow_private), range(len(images))):
-            vectors.append(batch.vectors)
-            unreadable |= batch.unreadable
-        return np.concatenate(vectors) if vectors else np.zeros((0, self.embedder.d), np.float32), unreadable
-
-    def query(
-        self,
-        images: Sequence["ImageLike"],
-        *,
-        threshold: float | None = None,
-        n_landmarks: int = N_LANDMARKS,
-        allow_private: bool = False,
-    ) -> list[Answer]:
-        """One answer for each image (paths, URLs, encoded bytes or PIL images), in their order.
-
-        threshold: confidence below which an image shows no known landmark; None = the calibrated one for precision.
-        allow_private: whether URLs may lead to loopback, private and link-local addresses.
-        Raises LmrError for a threshold on an index that is not calibrated, TypeError for what is no image.
-        """
-        from index.recognition import answer
-
-        cut, shown_threshold = self._threshold(threshold)
-        descriptors, unreadable = self.embed(images, allow_private=allow_private)
-        found = answer(self.folder, descriptors)
-        told = (
-            replace(self._answer(found, row, cut, n_landmarks), threshold=shown_threshold, in_index=self._row_id(same))
-            for row, same in enumerate(found.same_picture)
-        )
-        names = map(_name_of, images)
-        return [
-            _unreadable(name, unreadable[i]) if i in unreadable else replace(next(told), image=name)
-            for i, name in enumerate(names)
-        ]
-
-    def sort_into(self, folder: str | Path, answers: Sequence[Answer], *, mode: "Mode" = "link") -> "Sorted":
-        """Links, copies or moves the images of answers into `folder/<name of the landmark>/`; what was done.
-
-        Images in tars are copied. Moves are undone by `lmr.undo_moves`. Raises LmrError where the folder cannot be
-        written.
-        """
-        from index.sort_into import group_names, sort_into
-
-        return sort_into(Path(folder), answers, group_names(self.folder), mode)
-
-    def _threshold(self, asked: float | None) -> tuple[float, float | None]:
-        """The ranking key from which on an image is answered, and the confidence to show for it."""
-        from index.confidence import logit_of
-        from retrieval.errors import LmrError
-
-        calibration = self.folder.calibration
-        if asked is not None:
-            if calibration is None:
-                raise LmrError(
-                    f"{self.folder.path} is not calibrated, so a threshold has no meaning; run lmr calibrate"
-                )
-            if not 0 <= asked <= 1:
-                raise LmrError(f"threshold must lie in [0, 1], got {asked}")
-            return logit_of(asked), asked
-        if calibration is None:
-            return float("-inf"), None
-        return calibration.threshold_precision.logit, calibration.threshold_precision.confidence
-
-    def _answer(self, found: "Answers", row: int, cut: float, n_landmarks: int) -> Answer:
-        """The answer to one query, without its image. cut: ranking key from which on it is answered."""
-        votes = found.votes
-        shown = range(*np.searchsorted(votes.query, [row, row + 1]))[:n_landmarks]
-        landmarks = tuple(
-            LandmarkScore(
-                label := found.landmarks[votes.landmark[i]],
-                self._name(label)[0],
-                self._confidence(found.vote_logit[i]),
-                float(votes.score[i]),
-            )
-            for i in shown
-        )
-        answered = found.landmark[row] >= 0 and found.logit[row] >= cut
-        label = found.landmarks[found.landmark[row]] if answered else None
-        name, address = self._name(label) if label else ("", "")
-        return Answer(
-            image="",
-            landmark_id=label,
-            name=name,
-            address=address,
-            confidence=self._confidence(found.logit[row]),
-            threshold=None,
-            landmarks=landmarks,
-            neighbours=self._neighbours(found, row),
-        )
-
-    def _confidence(self, logit: float) -> float | None:
-        from index.confidence import sigmoid
-
-        return float(sigmoid(np.asarray(logit))) if self.is_calibrated else None
-
-    def _row_id(self, row: int) -> str | None:
-        return str(self.folder.rows.image_id[row]) if row >= 0 else None
-
-    def _neighbours(self, found: "Answers", row: int) -> tuple[Neighbour, ...]:
-        rows = self.folder.rows
-        pairs = zip(found.neighbours.rows[row], found.neighbours.scores[row], strict=True)
-        return tuple(
-            Neighbour(
-                str(rows.image_id[i]),
-                label,
-                float(score),
-                str(rows.path[i]),
-                self._name(label)[0],
-                self.folder.kept(int(i)),
-            )
-            for i, score in pairs
-            if i >= 0
-            for label in (rows.landmarks[rows.landmark[i]],)
-        )
-
-    def _name(self, label: str) -> tuple[str, str]:
-        known = self.folder.names.get(label)
-        return (known.name, known.address) if known else (label, "")
-
-
 def undo_moves(folder: str | Path, *, progress: Progress = PYTHON_WARNINGS) -> int:
     """Moves images that `Landmarks.sort_into` moved into a folder back to where they were; how many.
 
@@ -593,74 +426,4 @@ def open_index(path: str | Path, *, device: str = "auto", threads: int | None = 
 
     Raises LmrError when the folder is missing, damaged or of another version, or the device is not there.
     """
-    from index.folder.folder import N_TRIES, is_current, open_folder
-    from retrieval.embed.load import open_card, plan_embedder
-    from retrieval.errors import LmrError
-
-    for tries_left in reversed(range(N_TRIES)):
-        folder = open_folder(path, device=device, threads=threads)
-        model = folder.model_path
-        try:
-            load = plan_embedder(model, open_card(model), device=device, threads=threads, n_workers=workers)
-            landmarks = Landmarks(folder, load())
-        except (LmrError, OSError):
-            if not tries_left or is_current(folder):
-                raise
-            continue
-        if is_current(folder):
-            return landmarks
-    raise LmrError(f"{path} was replaced each time while it was read; run this again")
-
-
-class _Given:
-    """The images of one question as a source of bytes."""
-
-    def __init__(self, images: Sequence["ImageLike"], allow_private: bool) -> None:
-        _require_images(images)
-        self.images, self.allow_private = images, allow_private
-        self._lock = threading.Lock()  # two threads cannot load one PIL image
-
-    def read(self, i: int) -> bytes:
-        """Encoded image i. Raises UnreadableError."""
-        from retrieval.data.image_source import QueryImage
-
-        image = self.images[i]
-        if isinstance(image, bytes):
-            return image
-        if isinstance(image, str | Path):
-            return QueryImage(str(image), self.allow_private).read()
-        with self._lock:
-            return _encoded(image)
-
-
-def _require_images(images: Sequence["ImageLike"]) -> None:
-    from PIL.Image import Image
-
-    if isinstance(images, str | bytes | Path | Image):
-        raise TypeError(f"images must be a list of images, got one {type(images).__name__}")
-    for i, image in enumerate(images):
-        if not isinstance(image, str | bytes | Path | Image):
-            raise TypeError(f"images[{i}] must be a path, URL, encoded bytes or PIL image, got {type(image).__name__}")
-
-
-def _encoded(image: "Image") -> bytes:
-    """A PIL image without loss and with its EXIF. Raises UnreadableError for a file that PIL cannot load."""
-    from retrieval.errors import UnreadableError
-
-    buffer = io.BytesIO()
-    try:
-        exif = image.getexif()
-        if image.mode not in _PNG_MODES + _TIFF_MODES:
-            image = image.convert("RGBA" if image.mode in ("La", "PA", "RGBa") else "RGB")
-        image.save(buffer, "TIFF" if image.mode in _TIFF_MODES else "PNG", exif=exif)
-    except Exception as error:  # Pillow opens lazily, and raises almost anything for a broken file
-        raise UnreadableError(f"broken picture: {' '.join(str(error).split()) or type(error).__name__}") from error
-    return buffer.getvalue()
-
-
-def _name_of(image: "ImageLike") -> str:
-    return str(image) if isinstance(image, str | Path) else type(image).__name__
-
-
-def _unreadable(image: str, reason: str) -> Answer:
-    return Answer(image, None, "", "", None, None, (), (), None, reason)
+    return open_landmarks(path, device=device, threads=threads, n_workers=workers)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from retrieval.data.image_source import image_exists, list_images, read_image
 from retrieval.data.names import shown_name
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import write_bytes
 from retrieval.files.folder_names import UNKNOWN, folder_name
 from retrieval.files.moves import JOURNAL, MoveJournal
+from retrieval.images.given import image_exists, list_images, read_image
 from retrieval.words import agreeing
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from index.folder.thumbnails import Thumbnails
 from index.queries import Queries
 from index.recognition import Answers, check_store, to_index_space
 from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray
-from retrieval.data.image_source import read_image
 from retrieval.data.near_duplicates import NEAR_BITS, near_pairs
 from retrieval.errors import UnreadableError
 from retrieval.files.json_file import read_json
+from retrieval.images.given import read_image
 from retrieval.models.seen import record_seen, was_seen
 from retrieval.parallel import run_tasks
 from retrieval.progress import SILENT, Progress

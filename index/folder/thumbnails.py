@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from index.folder.config import ThumbnailPlan
-from retrieval.data.image_source import read_image
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import write_error
 from retrieval.files.hdf5 import new_hdf5, open_hdf5
 from retrieval.images.decode import decode
+from retrieval.images.given import read_image
 from retrieval.images.limits import contain
 from retrieval.parallel import run_tasks
 from retrieval.progress import SILENT, Progress

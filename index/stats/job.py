@@ -70,7 +70,7 @@ class ImageFinder:
 
     def read(self, image_id: str, of_test: bool = False) -> bytes:
         """The encoded image. UnreadableError with the reason."""
-        from retrieval.data.image_source import read_image
+        from retrieval.images.given import read_image
 
         source, rows = self.test if of_test else self.own
         if source is not None:

@@ -1,11 +1,9 @@
-"""Sources of images: an images folder, tars in it, a manifest's own paths, the command line, a URL."""
+"""Images of a manifest as a source: an images folder, tars in it, the manifest's own paths."""
 
 import errno
 import itertools
 import os
-import stat
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from retrieval.data.manifest import Manifest
@@ -24,18 +22,13 @@ from retrieval.images.candidates import (
     places_of_path,
     the_only,
 )
-from retrieval.images.fetch_rules import FetchRules
+from retrieval.images.given import list_images, read_image
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
 from retrieval.images.signatures import IMAGE_SUFFIXES
 from retrieval.images.tars.archive import Found, TarSet, find_member, is_tar, is_tar_name, list_tars, open_tar
-from retrieval.images.walk import walk_images
 from retrieval.progress import SILENT, Progress
 
-URL_TIMEOUT_S = 20.0  # for a whole image of a query
-QUERY_AGENT = "lmr/0.1 (looks at one picture for a person)"
-
 _NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
-_WANTING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what is wrong is not the image
 
 
 class ImageSource:
@@ -157,43 +150,6 @@ class ImageSource:
         return stem not in self._bare_ids
 
 
-@dataclass(frozen=True, slots=True)
-class QueryImage:
-    """An image named on the command line.
-
-    where: its path or URL. allow_private: whether a URL may lead to loopback, private and link-local addresses.
-    """
-
-    where: str
-    allow_private: bool = False
-
-    @property
-    def is_url(self) -> bool:
-        """True for one that has to be fetched."""
-        return _is_url(self.where)
-
-    def read(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
-        """The encoded image. Raises UnreadableError with the reason."""
-        if not self.is_url:
-            return read_image(self.where, limits)
-        from retrieval.images.http import fetch_image
-
-        rules = FetchRules(
-            timeout_s=URL_TIMEOUT_S, allow_private=self.allow_private, user_agent=QUERY_AGENT, limits=limits
-        )
-        return fetch_image(self.where, rules)
-
-
-def list_images(paths: Sequence[str], progress: Progress = SILENT) -> list[QueryImage]:
-    """The images that paths of images, folders and tars (all images in them) and URLs name, in their order.
-
-    progress: is warned of each kind of thing that was passed over in a folder.
-    Raises LmrError on a path that does not exist, a folder or tar without images, a tar that cannot be used, and a
-    URL that is not http or https.
-    """
-    return [image for path in paths for image in _images_of(path, progress)]
-
-
 def query_images(paths: Sequence[str], progress: Progress = SILENT) -> list[str]:
     """Places of the images of `list_images`. Tars are indexed; `progress` is warned of what is wrong with them."""
     for place in map(Path, paths):
@@ -239,71 +195,6 @@ def index_tars(place: Path, progress: Progress = SILENT) -> TarSet | None:
     return open_tar(place, progress) if is_tar(place) else None
 
 
-def read_image(path: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """The bytes of a file, or of `<tar>/<path in it>`.
-
-    Raises UnreadableError with the reason when it is no file or too large.
-    """
-    noise.reading(path)
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise UnreadableError("not a file")
-            if status.st_size > limits.max_bytes:
-                raise UnreadableError(f"{status.st_size:,} bytes, over the limit of {limits.max_bytes:,}")
-            return file.read()
-    except IsADirectoryError as error:
-        raise UnreadableError("a folder, not a picture") from error
-    except FileNotFoundError as error:
-        raise UnreadableError("not found") from error
-    except NotADirectoryError as error:
-        if (found := find_member(path)) is None:
-            raise UnreadableError("not found") from error
-        return found.read(limits)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        if isinstance(error, OSError) and error.errno in _WANTING:
-            raise LmrError(f"{path}: {error.strerror}; run the same command again with fewer `workers`") from error
-        raise UnreadableError(getattr(error, "strerror", None) or str(error)) from error
-
-
-def image_exists(path: str) -> bool:
-    """True where there is a file, or an image in a tar, at a path."""
-    return bool(image_state(path))
-
-
-def image_state(path: str) -> str:
-    """Size and time of change of a file, of an image in a tar those of the tar; '' when it is not there."""
-    try:
-        status = os.stat(path)
-    except NotADirectoryError:
-        try:
-            found = find_member(path)
-        except UnreadableError:
-            return ""
-        return f"{found.entry.size} {found.entry.mtime_ns}" if found else ""
-    except (OSError, ValueError):
-        return ""
-    return f"{status.st_size} {status.st_mtime_ns}"
-
-
-def _images_of(path: str, progress: Progress) -> Iterator[QueryImage]:
-    if "://" in path and not os.path.exists(path):
-        if not _is_url(path):
-            raise LmrError(f"{path}: only http and https are fetched; give such a URL or a file")
-        yield QueryImage(path)
-    elif os.path.isdir(path) or is_tar(path):
-        kind = "folder" if os.path.isdir(path) else "tar"
-        paths = [found.path for found in walk_images(Path(path), progress if kind == "folder" else SILENT)]
-        if not paths:
-            raise LmrError(f"{path}: no pictures in this {kind}; give a picture or a {kind} that holds some")
-        yield from (QueryImage(os.path.join(path, name)) for name in paths)
-    elif image_exists(path):
-        yield QueryImage(path)
-    else:
-        raise LmrError(f"{path}: there is no such file or folder; give pictures, folders or URLs")
-
-
 def _open_tars(roots: Sequence[str]) -> list[TarSet]:
     """The tars that are roots or lie directly in them."""
     sets = [open_tar(root) for root in roots if os.path.isfile(root)]
@@ -338,7 +229,3 @@ def _inside(image_id: str) -> str:
     if "\0" in image_id or image_id.startswith("/") or not {"", ".", ".."}.isdisjoint(image_id.split("/")):
         raise UnreadableError(f"image_id {image_id!r} leads out of the images folder")
     return image_id
-
-
-def _is_url(text: str) -> bool:
-    return text.lower().startswith(("http://", "https://"))

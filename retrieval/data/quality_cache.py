@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.arrays import LongArray, ObjArray
-from retrieval.data.image_source import ImageSource, image_state
+from retrieval.data.image_source import ImageSource
 from retrieval.data.near_duplicates import HashArray
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.json_file import convert
+from retrieval.images.given import image_state
 from retrieval.images.quality import ImageFacts, measure_image
 from retrieval.images.signatures import is_text_name
 from retrieval.parallel import run_tasks

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from retrieval.data.image_source import read_image
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import private_path, written_for
 from retrieval.files.folder_names import UNKNOWN, folder_name
 from retrieval.files.folders import flush_tree
 from retrieval.files.json_file import read_json, require_signed, require_version, signed, write_json
+from retrieval.images.given import read_image
 from retrieval.images.tars.archive import find_member
 from retrieval.progress import Progress
 from retrieval.words import agreeing, counted

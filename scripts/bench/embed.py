@@ -24,8 +24,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from retrieval.data.image_source import list_images
 from retrieval.embed.torch_embedder import TorchEmbedder
+from retrieval.images.given import list_images
 from retrieval.images.preprocess import ImageSpec, prepare
 from retrieval.models.config import ModelConfig
 from retrieval.models.network import build_model

@@ -20,8 +20,8 @@ from index.queries import queries_of
 from index.recognition import answer_store
 from index.vote import VoteRule
 from retrieval.arrays import object_array
-from retrieval.data.image_source import read_image
 from retrieval.errors import LmrError
+from retrieval.images.given import read_image
 from retrieval.models.seen import record_seen
 from retrieval.progress import Recorder
 

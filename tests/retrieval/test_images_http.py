@@ -11,10 +11,10 @@ from functools import partial
 
 import pytest
 
-from retrieval.data.image_source import QueryImage
 from retrieval.errors import UnreadableError
 from retrieval.images import addresses
 from retrieval.images.fetch_rules import FetchRules
+from retrieval.images.given import QueryImage
 from retrieval.images.http import fetch, fetch_image, open_session
 from retrieval.images.http_body import FetchError
 from retrieval.images.limits import Limits

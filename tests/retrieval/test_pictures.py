@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.data.image_source import ImageSource, list_images, read_image
+from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.images.given import list_images, read_image
 from retrieval.images.limits import Limits
 from retrieval.progress import Recorder
 

@@ -16,10 +16,11 @@ import pytest
 from made_tars import add, make_tar
 from tiny_world import jpeg
 
-from retrieval.data.image_source import ImageSource, image_exists, list_images, read_image
+from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.data.quality_cache import measure_manifest
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.images.given import image_exists, list_images, read_image
 from retrieval.images.limits import Limits
 from retrieval.images.tars.archive import TarSet, list_tars, open_tar
 from retrieval.images.tars.build_index import INDEX_NAME
