@@ -1,11 +1,12 @@
 """A calibration: vote, confidence and thresholds of an index, with what they are worth; and its JSON."""
 
 import math
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, get_args, get_origin
+
+import msgspec
 
 from index.confidence import ConfidenceModel
 from index.vote import VoteRule
@@ -13,8 +14,6 @@ from retrieval.errors import LmrError
 from retrieval.jobs import option
 
 FORMAT_VERSION = 1
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,89 +234,55 @@ class Calibration:
                 "use the lmr that made it"
             )
         values = {key: value for key, value in document.items() if key != "format_version"}
-        read = _Reader(source)
-        parts: dict[str, Callable[[Any, str], Any]] = {
-            "rule": read.one(VoteRule),
-            "confidence": read.one(ConfidenceModel),
-            "threshold_gap": read.one(Threshold, kinds=read.many(KindFigures)),
-            "threshold_precision": read.one(Threshold, kinds=read.many(KindFigures)),
-            "curves": read.one(Curves, kinds=read.many(KindCurves)),
-            "reliability": read.many(ReliabilityBin),
-            "cross_validated": read.one(CrossValidated),
-            "settings": read.one(CalibrationSettings),
-            "origin": read.one(Origin),
-            "trade": read.many(TradeOff),
-            "choice": read.optional(
-                read.one(
-                    Choice,
-                    tried=read.one(VoteRule),
-                    held_out=read.one(BeforeAfter),
-                    leave_one_out=read.optional(read.one(BeforeAfter)),
-                )
-            ),
-        }
-        return read.one(cls, **parts)(values, "")
+        try:
+            made: Calibration = _read(cls, values, "")
+        except ValueError as error:
+            raise LmrError(f"{source}: {error}; run lmr calibrate again") from None
+        return made
 
 
-class _Reader:
-    """Reads frozen dataclasses from JSON strictly; every error names the file and the place in it."""
+def _read(kind: Any, document: Any, place: str) -> Any:
+    """A JSON value as this type: a dataclass, a tuple of one, one or None, or plain values.
 
-    def __init__(self, source: str) -> None:
-        self._source = source
-
-    def one(self, kind: type[T], **parts: Callable[[Any, str], Any]) -> Callable[[Any, str], T]:
-        """A function that reads one `kind`; parts: how to read those of its fields that are no plain values."""
-
-        def read(document: Any, where: str) -> T:
-            names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-            needed = [field.name for field in fields(kind) if field.default is MISSING]  # type: ignore[arg-type]
-            if not isinstance(document, Mapping):
-                raise self._damaged(f"{where} is not an object")
-            for key in (*(name for name in needed if name not in document), *(k for k in document if k not in names)):
-                raise self._damaged(f"{where}{'.' if where else ''}{key} is {'missing' if key in names else 'unknown'}")
-            values = {}
-            for field in fields(kind):  # type: ignore[arg-type]
-                if field.name not in document:
-                    continue
-                value, place = document[field.name], f"{where}{'.' if where else ''}{field.name}"
-                if field.name in parts:
-                    values[field.name] = parts[field.name](value, place)
-                elif _fits(value, field.type):
-                    values[field.name] = tuple(value) if isinstance(value, list) else value
-                else:
-                    raise self._damaged(f"{place} cannot be {value!r:.40}")
-            try:
-                return kind(**values)
-            except ValueError as error:
-                raise self._damaged(f"{where}: {error}") from None
-
-        return read
-
-    def many(self, kind: type[T]) -> Callable[[Any, str], tuple[T, ...]]:
-        """A function that reads a list of one `kind`."""
-
-        def read(document: Any, where: str) -> tuple[T, ...]:
-            if not isinstance(document, list | tuple):
-                raise self._damaged(f"{where} is not a list")
-            one = self.one(kind)
-            return tuple(one(item, f"{where}[{i}]") for i, item in enumerate(document))
-
-        return read
-
-    def optional(self, read: Callable[[Any, str], T]) -> Callable[[Any, str], T | None]:
-        """The same function, which lets null be None."""
-        return lambda document, where: None if document is None else read(document, where)
-
-    def _damaged(self, what: str) -> LmrError:
-        return LmrError(f"{self._source}: {what}; run lmr calibrate again")
+    place: where in the document it stands. Raises ValueError that names the place of what does not fit.
+    """
+    part = next((part for part in get_args(kind) or (kind,) if is_dataclass(part)), None)
+    if part is None:
+        return _read_plain(kind, document, place)
+    if get_origin(kind) is tuple:
+        if not isinstance(document, list | tuple):
+            raise ValueError(f"{place} is not a list")
+        return tuple(_read(part, item, f"{place}[{i}]") for i, item in enumerate(document))
+    if isinstance(kind, UnionType) and document is None:
+        return None
+    return _read_object(part, document, place)
 
 
-def _fits(value: Any, expected: Any) -> bool:
-    """True for a JSON value of this plain type: bool, int, float (finite), str, tuple[...] of one, or one or None."""
-    if get_origin(expected) is tuple:
-        return isinstance(value, list | tuple) and all(_fits(item, get_args(expected)[0]) for item in value)
-    if isinstance(expected, UnionType):
-        return any(_fits(value, one) for one in get_args(expected))
-    if expected is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-    return isinstance(value, expected) and isinstance(value, bool) == (expected is bool)
+def _read_object(kind: Any, document: Any, place: str) -> Any:
+    if not isinstance(document, Mapping):
+        raise ValueError(f"{place} is not an object")
+    start = f"{place}." if place else ""
+    of_name = {field.name: field for field in fields(kind)}
+    for name, field in of_name.items():
+        if field.default is MISSING and name not in document:
+            raise ValueError(f"{start}{name} is missing")
+    for name in document:
+        if name not in of_name:
+            raise ValueError(f"{start}{name} is unknown")
+    values = {
+        name: _read(field.type, document[name], f"{start}{name}") for name, field in of_name.items() if name in document
+    }
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
+def _read_plain(kind: Any, value: Any, place: str) -> Any:
+    numbers = value if isinstance(value, list | tuple) else (value,)
+    try:
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise ValueError
+        return msgspec.convert(value, kind)
+    except ValueError:  # msgspec's too
+        raise ValueError(f"{place} cannot be {value!r:.40}") from None
