@@ -190,7 +190,6 @@ def bootstrap_interval(
     n_queries: int,
     seed: int,
     n_resamples: int = N_RESAMPLES,
-    level: float = LEVEL,
 ) -> tuple[float, float]:
     """Percentile interval of a measure over queries drawn with replacement (Efron 1979).
 
@@ -202,7 +201,7 @@ def bootstrap_interval(
     values = values[~np.isnan(values)]
     if len(values) == 0:
         return float("nan"), float("nan")
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

@@ -213,19 +213,19 @@ def curves(held: HeldOut, max_points: int = MAX_POINTS) -> Curves:
     )
 
 
-def reliability(held: HeldOut, n_bins: int = N_BINS) -> tuple[ReliabilityBin, ...]:
+def reliability(held: HeldOut) -> tuple[ReliabilityBin, ...]:
     """Confidence against the share of right answers, in bins of equal width; non-landmarks count by their weight."""
     answered = held.logit > -np.inf
     confidence = sigmoid(held.logit[answered])
     right, weight = held.correct[answered].astype(np.float64), held.weights[answered]
-    number = np.minimum((confidence * n_bins).astype(np.int64), n_bins - 1)
-    n_queries = np.bincount(number, minlength=n_bins)
-    total = np.bincount(number, weight, n_bins)
-    sums = [np.bincount(number, weight * values, n_bins) for values in (confidence, right)]
+    number = np.minimum((confidence * N_BINS).astype(np.int64), N_BINS - 1)
+    n_queries = np.bincount(number, minlength=N_BINS)
+    total = np.bincount(number, weight, N_BINS)
+    sums = [np.bincount(number, weight * values, N_BINS) for values in (confidence, right)]
     bins = []
-    for i in range(n_bins):
+    for i in range(N_BINS):
         means = [float(values[i] / total[i]) if total[i] > 0 else None for values in sums]
-        bins.append(ReliabilityBin(i / n_bins, (i + 1) / n_bins, int(n_queries[i]), *means))
+        bins.append(ReliabilityBin(i / N_BINS, (i + 1) / N_BINS, int(n_queries[i]), *means))
     return tuple(bins)
 
 

@@ -19,7 +19,6 @@ KINDS = {  # of folders, by the file in them that tells
     "comparison-test.json": "comparison",
 }
 _FACTS = ("facts.json", "finished.json")  # that lmr compare keeps
-_RECORD = ".made-of.json"
 
 
 def is_store(path: Path) -> bool:

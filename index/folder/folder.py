@@ -160,16 +160,15 @@ class IndexFolder:
 def open_folder(
     path: str | Path,
     *,
-    verify: Literal["full", "size"] = "full",
     device: str = "auto",
     threads: int | None = None,
     calibrated: bool = True,
 ) -> IndexFolder:
     """Opens an index folder; one that is replaced meanwhile is the old one or the new one.
 
-    verify: `full` compares sizes and sha256 of all files (about a second per GB with SHA instructions, and the
-    file is then in the page cache for loading); `size` compares sizes only. device, threads: of the search.
-    calibrated: False leaves the calibration out, also a damaged one.
+    Sizes and sha256 of all files are compared: about a second per GB with SHA instructions, and the file is then in
+    the page cache for loading. device, threads: of the search. calibrated: False leaves the calibration out, also a
+    damaged one.
     Raises LmrError that names the file: missing, damaged, of another format version or of another model.
     """
     path = Path(path)
@@ -178,7 +177,7 @@ def open_folder(
         identity = _identity(folder)
         try:
             info = read_info(folder)
-            check_files(folder, info, verify)
+            check_files(folder, info, "full")
             calibration = read_calibration(folder, info) if calibrated else None
             opened = _load(folder, info, calibration, device=device, threads=threads)
             # An equal index.json is no proof: another one may have come and gone, and left its files in this one.
@@ -244,7 +243,10 @@ def read_info(folder: Path) -> FolderInfo:
 
 
 def check_files(folder: Path, info: FolderInfo, verify: Literal["full", "size"]) -> None:
-    """Compares the files with index.json. Raises LmrError that names the first one that differs."""
+    """Compares the files with index.json. verify: `full` compares their sha256 too, `size` their sizes only.
+
+    Raises LmrError that names the first one that differs.
+    """
     for name, listed in info.files.items():
         path = folder / name
         if not path.is_file():

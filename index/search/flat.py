@@ -27,6 +27,7 @@ MARGIN = 10  # rows fetched beyond k; on 200,000 random rows none of 256 queries
 WIDEN = 4  # factor between one width and the next
 MAX_WIDTH = 2048  # FAISS on a GPU selects at most this many; wider queries are compared with every row
 BLOCK_BYTES = 1 << 26  # working memory of one step
+KMEANS_ITERATIONS = 20
 BLAS_FROM_QUERIES = 8  # batches from this size use BLAS: scripts/bench/search_threshold.py
 
 
@@ -324,7 +325,7 @@ def _best(rows: LongArray, scores: FloatArray, k: int) -> tuple[LongArray, Float
     return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
-def train_centroids(vectors: FloatArray, k: int, seed: int, n_iterations: int = 20) -> FloatArray:
+def train_centroids(vectors: FloatArray, k: int, seed: int) -> FloatArray:
     """(k, d) float32 centroids of unit length: spherical k-means over all these rows, on the CPU.
 
     vectors: (n, d) of unit length, n >= k. The same seed gives the same centroids.
@@ -333,6 +334,6 @@ def train_centroids(vectors: FloatArray, k: int, seed: int, n_iterations: int = 
 
     n, d = vectors.shape
     limits = {"min_points_per_centroid": 1, "max_points_per_centroid": -(-n // k)}
-    kmeans = faiss.Kmeans(d, k, niter=n_iterations, seed=seed, spherical=True, **limits)
+    kmeans = faiss.Kmeans(d, k, niter=KMEANS_ITERATIONS, seed=seed, spherical=True, **limits)
     kmeans.train(np.ascontiguousarray(vectors, dtype=np.float32))
     return np.asarray(kmeans.centroids, dtype=np.float32)

@@ -74,6 +74,6 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def contain(image: Image.Image, side: int, resample: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
+def contain(image: Image.Image, side: int) -> Image.Image:
     """The whole image, made smaller or larger until its longer side is `side`."""
-    return image.resize(scaled_size(image.size, side / max(image.size)), resample)
+    return image.resize(scaled_size(image.size, side / max(image.size)), Image.Resampling.LANCZOS)

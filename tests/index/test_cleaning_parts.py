@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recorder import Recorder
 
 from index.clean.config import CleaningRule
 from index.clean.inputs import CleaningInputs
@@ -18,7 +19,6 @@ from retrieval.data.manifest import Manifest
 from retrieval.data.quality_cache import FactsTable
 from retrieval.errors import LmrError, WordsError
 from retrieval.images.quality import ImageFacts
-from retrieval.progress import Recorder
 
 NONE = np.zeros((0, 2), dtype=np.int64)
 GOOD = ImageFacts(224, 224, 9000, "a" * 64, 1, 120.0, 50.0, 300.0, 10.0, 7.0)

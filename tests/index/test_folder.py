@@ -17,7 +17,7 @@ from index.calibration import CalibrationSettings, Origin
 from index.folder import build as building
 from index.folder import folder as folder_module
 from index.folder.build import BuildOptions, build_folder
-from index.folder.folder import open_folder, read_calibration, read_info, replace_calibration, write_info
+from index.folder.folder import check_files, open_folder, read_calibration, read_info, replace_calibration, write_info
 from index.folder.inputs import BuildInputs
 from index.metrics import make_truths
 from index.rerank.config import Refinement
@@ -302,7 +302,7 @@ def test_a_changed_a_shortened_and_a_missing_file_are_named(tmp_path, model, nam
         "copy the folder again or run lmr build-index again"
     )
     (folder / name).write_bytes(content[:-1])
-    assert refusal(open_folder, folder, verify="size") == (
+    assert refusal(check_files, folder, read_info(folder), "size") == (
         f"{folder / name} has {len(content) - 1} bytes, index.json says {len(content)}; "
         "copy the folder again or run lmr build-index again"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from recorder import Recorder
 
 from index.calibrate.fit import calibrate_folder, leave_one_out_evidence
 from index.calibration import CalibrationSettings
@@ -23,7 +24,6 @@ from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 from retrieval.images.given import read_image
 from retrieval.models.seen import record_seen
-from retrieval.progress import Recorder
 
 LABELS = ["rome"] * 6 + ["paris"] * 6
 

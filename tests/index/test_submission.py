@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorder import Recorder
 
 from index.kaggle.submission import (
     RecognitionSolution,
@@ -20,7 +21,6 @@ from index.kaggle.submission import (
 from index.recognition import Predictions
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
-from retrieval.progress import Recorder
 
 SUBMISSION = "a submission has id,landmarks (recognition) or id,images (retrieval)"
 SOLUTION = "a solution has id,landmarks,Usage (recognition) or id,images,Usage (retrieval)"

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from recorder import Recorder
 
 from index.folder import thumbnails as module
 from index.folder.build import BuildOptions, build_folder
@@ -17,7 +18,6 @@ from index.folder.inputs import BuildInputs
 from index.folder.thumbnails import Thumbnails, make_thumbnail, write_thumbnails
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
-from retrieval.progress import Recorder
 
 COLOURS = {"red.png": (220, 20, 30), "green.png": (10, 180, 40), "blue.png": (20, 30, 200)}
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recorder import Recorder
 
 from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images import walk
-from retrieval.progress import Recorder
 
 COMPOSED, DECOMPOSED = "Caf\u00e9", "Cafe\u0301"
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from recorder import Recorder
 
 from retrieval.download.config import Form
 from retrieval.download.google import Archives, parse_numbers
@@ -17,7 +18,6 @@ from retrieval.download.resize import Decoders
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.http import retry_after_s
-from retrieval.progress import Recorder
 
 DONE = Entry("a", "http://x/a", "done", "2024-01-01T00:00:00+00:00", 200, bytes=5, sha256="00", width=1, height=1)
 FAILED = Entry("b", "http://x/b", "failed", "2024-01-01T00:00:00+00:00", 404, "HTTP 404", "Not Found", 1)

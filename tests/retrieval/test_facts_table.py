@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from made_images import encoded, smooth
 from PIL import Image, ImageFilter
+from recorder import Recorder
 
 from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import read_manifest
 from retrieval.data.quality_cache import measure_manifest
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.quality import measure_image, perceptual_hash
-from retrieval.progress import Recorder, Silent
+from retrieval.progress import Silent
 
 
 def speckled(seed: int, width: int = 96, height: int = 64) -> Image.Image:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from recorder import Recorder
 
 from retrieval.errors import LmrError
 from retrieval.files import lock
 from retrieval.files.lock import lock_path, output_lock, weak_locks
-from retrieval.progress import Recorder
 
 HOLDER = """
     import sys

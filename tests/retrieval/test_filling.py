@@ -7,6 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from recorder import Recorder
 from tiny_world import CPU, SPEC, jpeg, tiny_model
 
 from retrieval.data.image_source import ImageSource
@@ -17,7 +18,6 @@ from retrieval.embed.torch_embedder import TorchEmbedder, make_embedder
 from retrieval.errors import LmrError
 from retrieval.models.checkpoint import ModelCard, weights_digest
 from retrieval.models.network import DescriptorModel
-from retrieval.progress import Recorder
 from retrieval.store.store import DONE, TODO, UNREADABLE, create_store, partial_path, read_store, read_store_info
 
 RUN = FillRun(dtype="float32")

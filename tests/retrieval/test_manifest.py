@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recorder import Recorder
 
 from retrieval.arrays import ObjArray
 from retrieval.data.csv_table import CsvTable
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.errors import LmrError
-from retrieval.progress import Recorder
 
 LINES_OF_BAD_FILE = "1 bad row; correct or remove, nothing of the file was used"
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
+from recorder import Recorder
 
 from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.errors import LmrError
-from retrieval.progress import Recorder
 
 
 def write(folder: Path, text: str) -> Path:

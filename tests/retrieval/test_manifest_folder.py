@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recorder import Recorder
 
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.errors import LmrError
-from retrieval.progress import Recorder
 
 
 def labels(manifest: Manifest) -> list[str]:

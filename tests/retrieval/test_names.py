@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from recorder import Recorder
 
 from retrieval.data.names import Name, of_no_landmark, read_names, shown_name
 from retrieval.errors import LmrError
-from retrieval.progress import Recorder
 
 ADDRESS = "http://commons.wikimedia.org/wiki/Category:"
 

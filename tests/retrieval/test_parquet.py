@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recorder import Recorder
 
 from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.data.parquet import ParquetTable, longest_in_dictionaries
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
-from retrieval.progress import Recorder
 
 
 def labels(manifest: Manifest) -> list[str]:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recorder import Recorder
 
 from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.given import list_images, read_image
 from retrieval.images.limits import Limits
-from retrieval.progress import Recorder
 
 
 def manifest_of(*ids: str, paths: list[str] | None = None, source: str = "nowhere/train.csv") -> Manifest:

@@ -10,13 +10,15 @@ from itertools import count, islice
 from pathlib import Path
 
 import pytest
+from recorder import Recorder
 
 from retrieval import parallel as pool
 from retrieval.errors import LmrError
 from retrieval.parallel import Workers, run_tasks, work_apart
-from retrieval.progress import Recorder
 
 MANY_BYTES = 1_000_000  # more than a pipe holds
+PLACES = (Path(__file__).parents[2], Path(__file__).parent)
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, PLACES))}
 
 
 def slow_task(number: int, folder: str) -> int:
@@ -78,8 +80,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     )
     script = tmp_path / "parent.py"
     script.write_text(program)
-    root = str(Path(__file__).parents[2])
-    parent = subprocess.Popen([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": root})
+    parent = subprocess.Popen([sys.executable, str(script)], env=ENVIRONMENT)
     try:
         assert wait_for(
             lambda: all((tmp_path / f"{n}.pid").exists() and (tmp_path / f"{n}.pid").read_text() for n in (0, 1))
@@ -219,15 +220,14 @@ def test_no_process_is_started_when_its_work_could_open_no_file(forked: Workers)
         resource.setrlimit(resource.RLIMIT_NOFILE, (14, 14))
 
     program = (
-        "from retrieval.parallel import Workers, work_apart; from retrieval.progress import Recorder\n"
+        "from retrieval.parallel import Workers, work_apart; from recorder import Recorder\n"
         "from tests.retrieval.test_pool import square\n"
         "heard = Recorder()\n"
         "found = list(work_apart(square, range(3), 0, Workers(2, 'fork', progress=heard)))\n"
         "print(*heard.warnings, found, sep='\\n')"
     )
-    root = str(Path(__file__).parents[2])
     said = subprocess.run(
-        [sys.executable, "-c", program], cwd=root, preexec_fn=limit, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], env=ENVIRONMENT, preexec_fn=limit, capture_output=True, text=True, check=True
     )
     assert said.stdout.splitlines() == [
         "0 of 2 processes for the pictures can be started here (Too many open files); "

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from made_stores import write_store
+from recorder import Recorder
 
 from retrieval.arrays import object_array
 from retrieval.data.near_duplicates import components
-from retrieval.progress import Recorder
 from retrieval.store import near_duplicates as similar_descriptors
 from retrieval.store.blocks import open_blocks
 from retrieval.store.near_duplicates import similar_groups

@@ -9,13 +9,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from recorder import Recorder
 from test_filling import RUN, model_of, not_to_be_loaded
 from tiny_world import jpeg
 
 from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest
 from retrieval.embed.fill import FillReport, FillRun, fill_store
-from retrieval.progress import Recorder
 from retrieval.store.changes import Changes
 from retrieval.store.store import DONE, TODO, UNREADABLE, partial_path, read_store, read_store_info
 

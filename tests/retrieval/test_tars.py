@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_tars import add, make_tar
+from recorder import Recorder
 from tiny_world import jpeg
 
 from retrieval.data.image_source import ImageSource
@@ -24,7 +25,6 @@ from retrieval.images.given import image_exists, list_images, read_image
 from retrieval.images.limits import Limits
 from retrieval.images.tars.archive import TarSet, list_tars, open_tar
 from retrieval.images.tars.build_index import INDEX_NAME
-from retrieval.progress import Recorder
 
 
 @pytest.fixture(autouse=True)

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from recorder import Recorder
 from safetensors.torch import load_file
 from tiny_training import CONFIG, N_STEPS, VARIATIONS, data_of, falling_gap, message, run_of, stop_after, trained
 from tiny_world import SPEC, Images, digest_of, tiny_model
 
 from retrieval.models.checkpoint import read_card, weights_digest
 from retrieval.models.network import DescriptorModel
-from retrieval.progress import Recorder
 from retrieval.train.config import LossConfig
 from retrieval.train.losses import LandmarkLoss
 from retrieval.train.run import Step

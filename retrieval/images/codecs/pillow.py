@@ -17,14 +17,13 @@ from retrieval.images.codecs.pixels import to_rgb
 from retrieval.images.limits import memory_of
 from retrieval.images.signatures import HEAD_BYTES, is_heic, is_web_page
 
-# What is common comes first, what cannot tell its own files last.
+# What is common comes first, what cannot tell its own files last. Not asked: EPS, which runs Ghostscript on the file,
+# WMF, which has Windows draw it, and BUFR, GRIB, HDF5 and MPEG, of which Pillow knows only the name.
 PLUGINS = (
     *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM", "ICO", "QOI", "PSD", "DDS", "ICNS"),
     *("SGI", "SUN", "DIB", "CUR", "PCX", "DCX", "BLP", "FITS", "FLI", "FTEX", "GBR", "MCIDAS", "MSP", "PIXAR"),
     *("XBM", "XPM", "XVTHUMB", "IM", "IMT", "IPTC", "PCD", "SPIDER", "TGA"),
 )
-# EPS runs Ghostscript on the file, WMF has Windows draw it, and of the others Pillow knows only the name.
-NOT_ASKED = frozenset(("EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"))
 # Decoded by C code whose memory and time follow from the header.
 PREDICTABLE = frozenset(("JPEG", "PNG", "WEBP", "BMP"))
 UNKNOWN = "not a picture in a known format"
