@@ -142,9 +142,20 @@ def test_only_the_command_line_spells_its_options() -> None:
 
 
 def test_the_diagram_of_the_rooms_is_that_of_their_imports() -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
     (drawn,) = re.findall(r"```mermaid\n(.*?)\n```", page, flags=re.DOTALL)
     assert drawn == diagram()
+
+
+def test_a_way_through_the_house_is_short() -> None:
+    page = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
+    ways = re.findall(r"of `lmr (\w+)` passes [^\n]*\n\n((?: +\d+  [^\n]*\n)+)", page)
+    files = {name: re.findall(r"^ +(\d+)  (\S+\.py) ", way, flags=re.MULTILINE) for name, way in ways}
+    most = {"query": 9, "embed": 12, "train": 20}
+    assert files.keys() == most.keys()
+    for name, listed in files.items():
+        assert [int(number) for number, _ in listed] == list(range(1, len({file for _, file in listed}) + 1))
+        assert len(listed) <= most[name]
 
 
 def test_files_that_documents_name_are_there_and_hold_what_is_named() -> None:
