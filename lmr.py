@@ -1,16 +1,18 @@
 """The Python API: what the commands do, by the same words, and an index folder that answers questions.
 
+A function takes the options of its command as keyword arguments: `help(lmr.embed)` shows them with their defaults,
+`lmr embed --help` says what they mean, `index/keywords.py` has their types. TypeError is raised for a word that a
+function does not have, LmrError for a value that cannot be.
+
 >>> import lmr
 >>> landmarks = lmr.open_index("landmarks")
 >>> landmarks.query(["images/test-arch-0.jpg"])[0].landmark_id
 'arch'
 """
 
-import functools
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from index.answer import Answer, LandmarkScore, Neighbour
 from index.build_index import BuildJob
@@ -26,17 +28,19 @@ from index.stats.job import Statistics, StatsJob
 from retrieval.download.job import ArchiveJob, ArchiveReport, DownloadJob
 from retrieval.embed.export import ExportJob
 from retrieval.embed.job import EmbedJob
-from retrieval.jobs import build, named_arguments
+from retrieval.jobs import build, shows_words_of
 from retrieval.models.ensemble import EnsembleJob
+from retrieval.models.request import SummaryJob
 from retrieval.progress import PYTHON_WARNINGS, Progress
 from retrieval.split.job import SplitJob
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
+    from index import keywords
     from index.compare.results import Comparison
     from index.evaluate.result import EvaluationResult
     from index.folder.build import BuildReport
+    from index.keywords import Place
+    from retrieval.download.google import Part
     from retrieval.download.summary import DownloadPlan, DownloadReport
     from retrieval.embed.fill import FillReport
     from retrieval.embed.onnx_export import Exported
@@ -47,12 +51,6 @@ if TYPE_CHECKING:
     from retrieval.train.first_batch import SeenImage
     from retrieval.train.lr_finder import RateTest
     from retrieval.train.record import Trained
-
-    ImageLike = str | Path | bytes | Image
-
-P = ParamSpec("P")
-J = TypeVar("J")
-R = TypeVar("R")
 
 __all__ = [
     "Answer",
@@ -84,25 +82,10 @@ __all__ = [
 ]
 
 
-def _takes(kind: Callable[P, J]) -> Callable[[Callable[[J], R]], Callable[P, R]]:
-    """A function of a job as one of the words that make the job, those of its parts among them.
-
-    Raises TypeError for a word that the job does not have, LmrError for a value that cannot be.
-    """
-
-    def decorate(run: Callable[[J], R]) -> Callable[P, R]:
-        @functools.wraps(run)
-        def call(*args: P.args, **words: P.kwargs) -> R:
-            return run(build(kind, words | named_arguments(kind, args, words)))
-
-        call.__signature__ = inspect.signature(kind)  # type: ignore[attr-defined]
-        return call
-
-    return decorate
-
-
-@_takes(DownloadJob)
-def download(job: DownloadJob) -> "DownloadReport | DownloadPlan":
+@shows_words_of(DownloadJob)
+def download(
+    manifest: "Place", images: "Place | None" = DownloadJob.images, **words: "Unpack[keywords.DownloadWords]"
+) -> "DownloadReport | DownloadPlan":
     """Downloads the images of a manifest, resized on arrival; what is there then, or in a dry run what would be done.
 
     Raises LmrError for what cannot be used or written. Images that cannot be had are counted in the report; its
@@ -112,11 +95,13 @@ def download(job: DownloadJob) -> "DownloadReport | DownloadPlan":
     """
     from retrieval.download.job import download as run
 
-    return run(job)
+    return run(build(DownloadJob, {"manifest": manifest, "images": images, **words}))
 
 
-@_takes(ArchiveJob)
-def download_tars(job: ArchiveJob) -> ArchiveReport:
+@shows_words_of(ArchiveJob)
+def download_tars(
+    tars: "Part", folder: "Place" = ArchiveJob.folder, **words: "Unpack[keywords.ArchiveWords]"
+) -> ArchiveReport:
     """Downloads tar files of Google Landmarks, checked against their md5; what is there then.
 
     Raises LmrError for a folder that holds another part's or cannot be written. Files that cannot be had are in the
@@ -126,11 +111,11 @@ def download_tars(job: ArchiveJob) -> ArchiveReport:
     """
     from retrieval.download.job import download_tars as run
 
-    return run(job)
+    return run(build(ArchiveJob, {"tars": tars, "folder": folder, **words}))
 
 
-@_takes(CleanJob)
-def clean(job: CleanJob) -> CleanReport:
+@shows_words_of(CleanJob)
+def clean(manifest: "Place", **words: "Unpack[keywords.CleanWords]") -> CleanReport:
     """Finds mislabelled, duplicate, low-quality and non-landmark images, and writes the decisions; what it came to.
 
     `gallery` renders a page of what is left out, which is written with the decisions.
@@ -143,11 +128,11 @@ def clean(job: CleanJob) -> CleanReport:
     """
     from index.clean.job import clean as run
 
-    return run(job)
+    return run(build(CleanJob, {"manifest": manifest, **words}))
 
 
-@_takes(StatsJob)
-def stats(job: StatsJob) -> Statistics:
+@shows_words_of(StatsJob)
+def stats(manifest: "Place", **words: "Unpack[keywords.StatsWords]") -> Statistics:
     """Counts and measures what is in a data set: landmarks, images, descriptors, duplicates, leakage.
 
     Raises WordsError for words that need another one, LmrError for what cannot be used.
@@ -158,11 +143,11 @@ def stats(job: StatsJob) -> Statistics:
     """
     from index.stats.job import stats as run
 
-    return run(job)
+    return run(build(StatsJob, {"manifest": manifest, **words}))
 
 
-@_takes(InfoJob)
-def info(job: InfoJob) -> Info:
+@shows_words_of(InfoJob)
+def info(path: "Place | None" = InfoJob.path, **words: "Unpack[keywords.InfoWords]") -> Info:
     """Tells what a store, model, index folder, calibration or manifest is, and with `verify` whether it is whole.
 
     Raises LmrError for what is none of them, or is not as it was written.
@@ -172,11 +157,11 @@ def info(job: InfoJob) -> Info:
     """
     from index.info import info as run
 
-    return run(job)
+    return run(build(InfoJob, {"path": path, **words}))
 
 
-@_takes(SplitJob)
-def split(job: SplitJob) -> "SplitReport":
+@shows_words_of(SplitJob)
+def split(manifest: "Place", **words: "Unpack[keywords.SplitWords]") -> "SplitReport":
     """Splits a manifest into train, val, test and background, and writes their manifests; what it came to.
 
     Raises WordsError for words that contradict each other, LmrError for what cannot be used.
@@ -187,11 +172,11 @@ def split(job: SplitJob) -> "SplitReport":
     """
     from retrieval.split.job import split as run
 
-    return run(job)
+    return run(build(SplitJob, {"manifest": manifest, **words}))
 
 
-@_takes(EmbedJob)
-def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
+@shows_words_of(EmbedJob)
+def embed(manifest: "Place" = EmbedJob.manifest, **words: "Unpack[keywords.EmbedWords]") -> "tuple[Path, FillReport]":
     """Embeds the images of a manifest into a descriptor store; its path, and what was done.
 
     Raises LmrError.
@@ -202,11 +187,11 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
     """
     from retrieval.embed.job import embed as run
 
-    return run(job)
+    return run(build(EmbedJob, {"manifest": manifest, **words}))
 
 
-@_takes(BuildJob)
-def build_index(job: BuildJob) -> "BuildReport":
+@shows_words_of(BuildJob)
+def build_index(stores: "Sequence[Place]" = BuildJob.stores, **words: "Unpack[keywords.BuildWords]") -> "BuildReport":
     """Builds an index folder from descriptor stores; what was done, and what became of its calibration.
 
     Raises LmrError for stores that do not fit each other or the model, and for a folder that was made from something
@@ -218,14 +203,15 @@ def build_index(job: BuildJob) -> "BuildReport":
     """
     from index.build_index import build_index as run
 
-    return run(job)
+    return run(build(BuildJob, {"stores": stores, **words}))
 
 
-def train(manifest: str | Path, *, stages: Sequence[Mapping[str, Any]] = (), **words: Any) -> "Trained":
+def train(
+    manifest: "Place", *, stages: "Sequence[keywords.StageWords]" = (), **words: "Unpack[keywords.TrainWords]"
+) -> "Trained":
     """Trains a network on the labelled images of a manifest into a model folder; its epochs, and unreadable images.
 
-    words: those of `retrieval.train.job.TrainJob` and of its parts. stages: for each stage of training the words that
-    it has of its own, `manifest`, `negatives`, `size`, `fit` and those of the training.
+    words: as `index.keywords.TrainWords`. stages: for each stage of training the words that it has of its own.
     A training that was stopped goes on where it was. Raises LmrError, TypeError for a word that there is not.
 
     >>> trained = lmr.train("train.csv", output="trained", backbone="plain-cnn", size=32, epochs=1)
@@ -240,7 +226,9 @@ def train(manifest: str | Path, *, stages: Sequence[Mapping[str, Any]] = (), **w
     return run(training_job({"manifest": manifest, **words}, stages), make_validation)
 
 
-def find_rate(manifest: str | Path, *, stages: Sequence[Mapping[str, Any]] = (), **words: Any) -> "RateTest":
+def find_rate(
+    manifest: "Place", *, stages: "Sequence[keywords.StageWords]" = (), **words: "Unpack[keywords.TrainWords]"
+) -> "RateTest":
     """The learning rate range test: the loss at rising learning rates, and a suggestion. Takes the words of `train`.
 
     Trains the first stage only, for a few steps; nothing is written. Raises LmrError.
@@ -254,7 +242,9 @@ def find_rate(manifest: str | Path, *, stages: Sequence[Mapping[str, Any]] = (),
     return run(training_job({"manifest": manifest, **words}, stages))
 
 
-def first_batch(manifest: str | Path, *, stages: Sequence[Mapping[str, Any]] = (), **words: Any) -> "list[SeenImage]":
+def first_batch(
+    manifest: "Place", *, stages: "Sequence[keywords.StageWords]" = (), **words: "Unpack[keywords.TrainWords]"
+) -> "list[SeenImage]":
     """The first batch of a training as the network would see it, with its labels. Takes the words of `train`.
 
     Nothing is trained or written. Raises LmrError.
@@ -268,14 +258,14 @@ def first_batch(manifest: str | Path, *, stages: Sequence[Mapping[str, Any]] = (
     return run(training_job({"manifest": manifest, **words}, stages))
 
 
-def summarise(**words: Any) -> "tuple[list[Layer], DescriptorModel]":
+@shows_words_of(SummaryJob)
+def summarise(**words: "Unpack[keywords.SummaryWords]") -> "tuple[list[Layer], DescriptorModel]":
     """The layers of a network with shapes and parameters, and the network itself.
 
-    words: those of `retrieval.models.request.NetworkRequest` and PreparationRequest. Raises LmrError.
+    Raises LmrError.
 
     >>> layers, model = lmr.summarise(backbone="plain-cnn", size=64)
     """
-    from retrieval.models.request import SummaryJob
     from retrieval.models.summary import summarise as run
 
     job = build(SummaryJob, words)
@@ -283,8 +273,10 @@ def summarise(**words: Any) -> "tuple[list[Layer], DescriptorModel]":
     return run(model, spec.size), model
 
 
-@_takes(EnsembleJob)
-def ensemble(job: EnsembleJob) -> "tuple[Literal['made', 'unchanged'], EnsembleCard]":
+@shows_words_of(EnsembleJob)
+def ensemble(
+    models: "Sequence[Place]", **words: "Unpack[keywords.EnsembleWords]"
+) -> "tuple[Literal['made', 'unchanged'], EnsembleCard]":
     """Joins several model folders into one; whether that was there already, and its card.
 
     Raises LmrError.
@@ -295,11 +287,13 @@ def ensemble(job: EnsembleJob) -> "tuple[Literal['made', 'unchanged'], EnsembleC
     """
     from retrieval.models.ensemble import ensemble as run
 
-    return run(job)
+    return run(build(EnsembleJob, {"models": models, **words}))
 
 
-@_takes(ExportJob)
-def export(job: ExportJob) -> "Exported | None":
+@shows_words_of(ExportJob)
+def export(
+    model: "Place" = ExportJob.model, output: "Place" = ExportJob.output, **words: "Unpack[keywords.ExportWords]"
+) -> "Exported | None":
     """Writes a model as one ONNX file, checked against torch; None where it is there already.
 
     Raises LmrError.
@@ -308,11 +302,11 @@ def export(job: ExportJob) -> "Exported | None":
     """
     from retrieval.embed.export import export as run
 
-    return run(job)
+    return run(build(ExportJob, {"model": model, "output": output, **words}))
 
 
-@_takes(CalibrateJob)
-def calibrate(job: CalibrateJob) -> Calibration:
+@shows_words_of(CalibrateJob)
+def calibrate(queries: "Place", **words: "Unpack[keywords.CalibrateWords]") -> Calibration:
     """Tunes the vote of an index folder and fits its confidence and thresholds on labelled queries.
 
     The queries are not in the index, and include images without a landmark as they come in use.
@@ -324,11 +318,13 @@ def calibrate(job: CalibrateJob) -> Calibration:
     """
     from index.calibrate.job import calibrate as run
 
-    return run(job)
+    return run(build(CalibrateJob, {"queries": queries, **words}))
 
 
-@_takes(EvaluateJob)
-def evaluate(job: EvaluateJob) -> "EvaluationResult":
+@shows_words_of(EvaluateJob)
+def evaluate(
+    queries: "Place | None" = EvaluateJob.queries, **words: "Unpack[keywords.EvaluateWords]"
+) -> "EvaluationResult":
     """Evaluates an index folder on labelled queries, or with `leave_one_out` on its own images.
 
     Raises LmrError for queries that cannot be used.
@@ -339,11 +335,11 @@ def evaluate(job: EvaluateJob) -> "EvaluationResult":
     """
     from index.evaluate.job import evaluate as run
 
-    return run(job)
+    return run(build(EvaluateJob, {"queries": queries, **words}))
 
 
-@_takes(SubmitJob)
-def submit(job: SubmitJob) -> SubmitReport:
+@shows_words_of(SubmitJob)
+def submit(test: "Place" = SubmitJob.test, **words: "Unpack[keywords.SubmitWords]") -> SubmitReport:
     """Writes a Kaggle submission (id,landmarks) for the images of a manifest; how many lines and answers it has.
 
     Raises LmrError for a manifest or an index that cannot be used, and for another file in the submission's place.
@@ -354,7 +350,7 @@ def submit(job: SubmitJob) -> SubmitReport:
     """
     from index.kaggle.submit import submit as run
 
-    return run(job)
+    return run(build(SubmitJob, {"test": test, **words}))
 
 
 def score(
@@ -385,8 +381,8 @@ def score(
     )
 
 
-@_takes(CompareJob)
-def compare(job: CompareJob) -> "Comparison":
+@shows_words_of(CompareJob)
+def compare(recipes: Sequence[str], **words: "Unpack[keywords.CompareWords]") -> "Comparison":
     """Trains and scores the systems of several recipes on the same data; their figures, which are also written.
 
     Raises LmrError, also for a recipe that is none.
@@ -395,7 +391,7 @@ def compare(job: CompareJob) -> "Comparison":
     """
     from index.compare.job import compare as run
 
-    return run(job)
+    return run(build(CompareJob, {"recipes": recipes, **words}))
 
 
 def recipes() -> dict[str, str]:

@@ -5,11 +5,12 @@ fields, so that a job is built from flat words however it is put together.
 """
 
 import difflib
+import inspect
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from inspect import get_annotations
+from inspect import Parameter, get_annotations
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -18,6 +19,7 @@ from retrieval.errors import LmrError
 from retrieval.progress import PYTHON_WARNINGS, Progress
 from retrieval.threads import require_threads
 
+F = TypeVar("F", bound=Callable[..., Any])
 J = TypeVar("J")
 _DEVICE = re.compile(r"auto|(cpu|cuda|mps)(:[0-9]+)?")
 _KEY = "option"  # in the metadata of a field
@@ -82,11 +84,16 @@ class Job:
         """Takes text where a path is meant."""
         hints = get_type_hints(type(self))
         for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, str) and Path in (hints[item.name], *get_args(hints[item.name])):
-                object.__setattr__(self, item.name, Path(value))
-            elif isinstance(value, list | tuple) and hints[item.name] == tuple[Path, ...]:
-                object.__setattr__(self, item.name, tuple(map(Path, value)))
+            object.__setattr__(self, item.name, _with_paths(getattr(self, item.name), hints[item.name]))
+
+
+def _with_paths(value: Any, hint: Any) -> Any:
+    """The same value, as a path where text was given for one."""
+    if isinstance(value, str) and Path in (hint, *get_args(hint)):
+        return Path(value)
+    if isinstance(value, list | tuple) and hint == tuple[Path, ...]:
+        return tuple(map(Path, value))
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,18 +160,21 @@ def settings_of(job: Any) -> "Iterator[tuple[Field[Any], Any]]":
             yield from settings_of(value)
 
 
-def named_arguments(kind: Callable[..., Any], args: Sequence[Any], words: Mapping[str, Any]) -> dict[str, Any]:
-    """Values given without their names, by the fields of the job that may be given so.
+def shows_words_of(kind: type) -> Callable[[F], F]:
+    """Decorator of a function of **words: its signature shows the words of a job with their defaults."""
 
-    Raises TypeError for more than the job takes, and for what is among the words too.
-    """
-    names = [item.name for item in fields(cast(Any, kind)) if item.init and not item.kw_only]
-    if len(args) > len(names):
-        raise TypeError(f"{kind.__name__} takes {len(names)} values without a name, got {len(args)}")
-    named = dict(zip(names, args, strict=False))
-    if twice := named.keys() & words.keys():
-        raise TypeError(f"{kind.__name__}: {min(twice)} is given twice")
-    return named
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+        shown = [item for item in signature.parameters.values() if item.kind is not Parameter.VAR_KEYWORD]
+        own = {item.name for item in shown}
+        for word, hint, item in words_of(kind):
+            if word not in own:
+                default = Parameter.empty if item.default is MISSING else item.default
+                shown.append(Parameter(word, Parameter.KEYWORD_ONLY, default=default, annotation=hint))
+        function.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
 
 
 def words_from_text(kind: type, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
@@ -267,8 +277,8 @@ def _build(kind: type, words: Mapping[str, Any], parts: Mapping[str, Any]) -> An
             continue
         if option_of(item) is not None:
             if word_of(item) in words:
-                values[item.name] = words[word_of(item)]
-                _require(values[item.name], hints[item.name], item)
+                _require(words[word_of(item)], hints[item.name], item)
+                values[item.name] = _with_paths(words[word_of(item)], hints[item.name])
         elif (part := part_of(hints[item.name])) is not None:
             own = {word: words[word] for word, _, _ in words_of(part) if word in words}
             if own:

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from retrieval.errors import LmrError
-from retrieval.jobs import ComputingJob, WritingJob, build, named_arguments, option, told, words_of
+from retrieval.jobs import ComputingJob, WritingJob, build, option, told, words_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +82,3 @@ def test_a_value_that_cannot_be_is_named_by_its_word() -> None:
     assert message(share=0) == "`share` must be above 0 and at most 1, got 0"
     assert message(finish="shiny") == "`finish` must be matt or gloss, got 'shiny'"
     assert build(PaintJob, {"image": "a.jpg", "share": 1, "finish": "gloss"}).share == 1
-
-
-def test_values_without_a_name_are_neither_dropped_nor_given_twice() -> None:
-    assert named_arguments(PaintJob, ("a.jpg", ["b.jpg"]), {}) == {"image": "a.jpg", "others": ["b.jpg"]}
-    with pytest.raises(TypeError, match=r"^PaintJob takes 2 values without a name, got 3$"):
-        named_arguments(PaintJob, ("a.jpg", [], 1), {})
-    with pytest.raises(TypeError, match=r"^PaintJob: image is given twice$"):
-        named_arguments(PaintJob, ("a.jpg",), {"image": "b.jpg"})
