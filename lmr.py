@@ -1,7 +1,7 @@
 """The Python API: what the commands do, by the same words, and an index folder that answers questions.
 
 A function takes the options of its command as keyword arguments: `help(lmr.embed)` shows them with their defaults,
-`lmr embed --help` says what they mean, `index/keywords.py` has their types. TypeError is raised for a word that a
+the help of `lmr embed` says what they mean, `index/keywords.py` has their types. TypeError is raised for a word that a
 function does not have, LmrError for a value that cannot be.
 
 >>> import lmr
