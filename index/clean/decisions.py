@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.arrays import FloatArray, ObjArray, read_only
-from retrieval.data.csv_cells import csv_line, unguard
+from retrieval.data.csv_cells import table_lines, unguard
 from retrieval.data.csv_table import BadRows, CsvTable
 from retrieval.data.labels import spelling_of
 from retrieval.data.manifest import Manifest
@@ -31,7 +31,6 @@ HEADER = (
     *("label_probability", "log_odds", "neighbours"),
 )
 _NEEDED = HEADER[:4]
-_LINES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +101,10 @@ def apply_decisions(manifest: Manifest, decisions: Decisions) -> Manifest:
 
 def decision_lines(decisions: Decisions) -> Iterator[str]:
     """The table as CSV text."""
-    lines = [csv_line(HEADER)]
-    columns = [getattr(decisions, name).tolist() for name in decisions.__slots__]
-    for image_id, landmark, decision, suggested, reason, evidence, probability, odds, neighbours in zip(
-        *columns, strict=True
-    ):
-        numbers = [f"{value:.4f}" if math.isfinite(value) else "" for value in (probability, odds)]
-        lines.append(csv_line([image_id, landmark, decision, suggested, reason, evidence, *numbers, neighbours]))
-        if len(lines) == _LINES_AT_ONCE:
-            yield "".join(lines)
-            lines.clear()
-    yield "".join(lines)
+    columns = dict(zip(HEADER, (getattr(decisions, name) for name in decisions.__slots__), strict=True))
+    for name in ("label_probability", "log_odds"):
+        columns[name] = np.where(np.isfinite(columns[name]), columns[name], np.nan)
+    return table_lines(columns, "%.4f")
 
 
 def read_decisions(path: Path, manifest: Manifest) -> Decisions:

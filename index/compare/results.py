@@ -1,13 +1,13 @@
 """Results of a comparison: rows with means and spreads, as CSV and JSON."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retrieval.data.csv_cells import csv_line
+from retrieval.data.csv_cells import table_lines
 
 if TYPE_CHECKING:
     from index.compare.measure import Measured
@@ -84,13 +84,11 @@ class Comparison:
 
 def to_csv(rows: Sequence[Row]) -> str:
     """A line for each system: mean and standard deviation of every figure, empty where there is none."""
-    names = [name for key in (*FIGURES, *FACTS) for name in (key, f"{key}_sd")]
-    lines: list[list[Any]] = [["system", "n_seeds", *names, "gap_low", "gap_high"]]
-    for row in rows:
-        figures = [value for key in (*FIGURES, *FACTS) for value in row.figure(key)]
-        figures += row.gap_interval
-        lines.append([row.label, len(row.runs), *("" if value is None else repr(value) for value in figures)])
-    return _csv(lines)
+    columns: dict[str, list[Any]] = {"system": [row.label for row in rows], "n_seeds": [len(row.runs) for row in rows]}
+    for key in (*FIGURES, *FACTS):
+        columns[key], columns[f"{key}_sd"] = map(list, zip(*(row.figure(key) for row in rows), strict=True))
+    columns["gap_low"], columns["gap_high"] = map(list, zip(*(row.gap_interval for row in rows), strict=True))
+    return "".join(table_lines({name: np.array(values, dtype=object) for name, values in columns.items()}))
 
 
 def landmarks_to_csv(rows: Sequence[Row]) -> str:
@@ -99,13 +97,8 @@ def landmarks_to_csv(rows: Sequence[Row]) -> str:
     Of several seeds the mean.
     """
     asked = rows[0].runs[0].measured.by_landmark
-    shares = [row.landmark_accuracy.tolist() for row in rows]
-    lines = zip(asked.landmarks, asked.n_queries.tolist(), *shares, strict=True)
-    return _csv([["landmark_id", "n_queries", *(row.label for row in rows)], *lines])
-
-
-def _csv(lines: Iterable[Iterable[Any]]) -> str:
-    return "".join(map(csv_line, lines))
+    columns = {"landmark_id": np.array(asked.landmarks, dtype=object), "n_queries": asked.n_queries}
+    return "".join(table_lines({**columns, **{row.label: row.landmark_accuracy for row in rows}}))
 
 
 def _system_json(row: Row) -> dict[str, Any]:

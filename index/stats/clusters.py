@@ -11,7 +11,7 @@ from index.search.flat import FlatIndex, train_centroids
 from index.stats.duplicates import same_descriptor
 from index.stats.measured import describe_groups
 from retrieval.arrays import FloatArray, IntArray, LongArray, ObjArray, read_only
-from retrieval.data.csv_cells import csv_line
+from retrieval.data.csv_cells import table_lines
 from retrieval.errors import LmrError
 from retrieval.progress import SILENT, Progress
 from retrieval.store.blocks import StoreBlocks, open_blocks
@@ -211,7 +211,10 @@ def describe_clusters(stored: StoredImages, clusters: Clusters, seed: int) -> di
 
 def cluster_lines(stored: StoredImages, clusters: Clusters) -> Iterator[str]:
     """CSV lines of the images of the store, in its order."""
-    yield csv_line(["image_id", "landmark_id", "cluster", "similarity"])
-    columns = (stored.image_id, stored.label, clusters.cluster, clusters.similarity)
-    for name, label, number, similarity in zip(*columns, strict=True):
-        yield csv_line([name, label, int(number), f"{similarity:.4f}"])
+    columns = {
+        "image_id": stored.image_id,
+        "landmark_id": stored.label,
+        "cluster": clusters.cluster,
+        "similarity": clusters.similarity,
+    }
+    return table_lines(columns, "%.4f")

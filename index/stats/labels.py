@@ -254,28 +254,30 @@ def compare_subsets(labelling: Labelling, subset: ObjArray, boxes: LongArray | N
 
     subset: (n_pictures,) str. boxes: (n_pictures,) boxes of each. Largest subset first.
     """
+    import pandas as pd  # slow to import
+
     names, code = np.unique(subset.astype(str), return_inverse=True)
-    sizes = np.bincount(code)
-    labelled = np.zeros(labelling.n_pictures, dtype=np.bool_)
-    labelled[labelling.image] = True
-    top = most_frequent(labelling.counts, N_COMPARED).tolist()
-    found = []
-    for number in np.argsort(-sizes, kind="stable").tolist():
-        inside = code == number
-        pairs = inside[labelling.image]
-        counts = np.bincount(labelling.landmark[pairs], minlength=len(labelling.names))
-        shares: Mapping[str, float] = {labelling.names[i]: float(counts[i] / sizes[number]) for i in top}
-        found.append(
-            {
-                "subset": str(names[number]),
-                "pictures": int(sizes[number]),
-                "labelled": int(labelled[inside].sum()),
-                "labels_per_picture": float(pairs.sum() / sizes[number]),
-                "boxes_per_picture": None if boxes is None else float(boxes[inside].mean()),
-                "top_labels": shares,
-            }
-        )
-    return found
+    n_labels = np.bincount(labelling.image, minlength=labelling.n_pictures)
+    columns = {"labels": n_labels, "labelled": n_labels > 0, "boxes": np.nan if boxes is None else boxes}
+    by_subset = pd.DataFrame(columns).groupby(code)
+    table = by_subset.mean().assign(pictures=by_subset.size(), labelled=by_subset["labelled"].sum())
+    top = most_frequent(labelling.counts, N_COMPARED)
+    shown = np.isin(labelling.landmark, top)
+    counts = pd.crosstab(code[labelling.image[shown]], labelling.landmark[shown])
+    shares = counts.reindex(index=table.index, columns=top, fill_value=0).div(table["pictures"], axis=0)
+    top_labels = shares.set_axis([labelling.names[i] for i in top.tolist()], axis=1).to_dict("index")
+    table = table.sort_values("pictures", ascending=False, kind="stable")
+    return [
+        {
+            "subset": str(names[number]),
+            "pictures": int(row["pictures"]),
+            "labelled": int(row["labelled"]),
+            "labels_per_picture": float(row["labels"]),
+            "boxes_per_picture": None if boxes is None else float(row["boxes"]),
+            "top_labels": top_labels[number],
+        }
+        for number, row in zip(table.index.tolist(), table.to_dict("records"), strict=True)
+    ]
 
 
 def boxes_per_picture(rows: LabelRows, image_id: ObjArray) -> LongArray:
@@ -288,6 +290,7 @@ def _places(rows: LabelRows, image_id: ObjArray) -> LongArray:
     """(m,) for each row where its image is in image_id, -1 where it is not."""
     if image_id is rows.image_id:
         return rows.image.astype(np.int64)
-    place = {name: row for row, name in enumerate(image_id.tolist())}
-    of_image = np.array([place.get(name, -1) for name in rows.image_id.tolist()], dtype=np.int64)
-    return np.asarray(of_image[rows.image])
+    import pandas as pd  # slow to import
+
+    listed, named = pd.Index(image_id, dtype=object), pd.Index(rows.image_id, dtype=object)
+    return np.asarray(listed.get_indexer(named).astype(np.int64)[rows.image])
