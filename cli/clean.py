@@ -69,11 +69,13 @@ class _Gallery:
     output: Path
 
     def require(self) -> None:
+        """Raises LmrError where jinja2 is missing."""
         from cli.report.gallery import require_jinja
 
         require_jinja()
 
     def render(self, manifest: "Manifest", decisions: "Decisions") -> str:
+        """HTML of the page."""
         from cli.report.gallery import render_gallery
 
         return render_gallery(manifest, decisions, self.n_shown, self.output)

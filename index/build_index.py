@@ -74,7 +74,7 @@ def _read_inputs(job: BuildJob, model: Path) -> "BuildInputs":
     from index.folder.inputs import BuildInputs
     from retrieval.data.names import of_no_landmark, read_names
     from retrieval.embed.load import card_of_store, model_files
-    from retrieval.models.card import write_card
+    from retrieval.models.folder import write_card
     from retrieval.store.store import read_store
 
     read = [read_store(path) for path in job.stores]
@@ -100,7 +100,8 @@ def _link(source: Path, target: Path) -> None:
 
 def _require_queries(output: Path) -> None:
     """Refuses, before anything is replaced, a calibration that could not be made again."""
-    from index.folder.folder import read_calibration, read_info
+    from index.folder.folder import read_calibration
+    from index.folder.info import read_info
 
     calibration = read_calibration(output, read_info(output)) if output.exists() else None
     if calibration is None:

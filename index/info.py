@@ -112,7 +112,8 @@ def _describe_model(path: Path) -> dict[str, Any]:
 
 
 def _describe_index(path: Path) -> dict[str, Any]:
-    from index.folder.folder import check_files, read_calibration, read_info
+    from index.folder.folder import read_calibration
+    from index.folder.info import check_files, read_info
 
     info = read_info(path)
     check_files(path, info, "size")
@@ -124,7 +125,8 @@ def _describe_index(path: Path) -> dict[str, Any]:
 
 
 def _describe_calibration_file(path: Path) -> dict[str, Any]:
-    from index.folder.folder import read_calibration, read_info
+    from index.folder.folder import read_calibration
+    from index.folder.info import read_info
 
     calibration = read_calibration(path.parent, read_info(path.parent))
     assert calibration is not None, f"{path} was there a moment ago"

@@ -24,16 +24,8 @@ from retrieval.progress import Progress
 from retrieval.split.class_folders import How
 from retrieval.split.roles import Rare
 from retrieval.store.changes import Check
-from retrieval.train.config import (
-    BackgroundKind,
-    LossName,
-    MarginKind,
-    MinerName,
-    OptimizerName,
-    PrecisionName,
-    ScheduleName,
-    TrainConfig,
-)
+from retrieval.train.config import OptimizerName, PrecisionName, ScheduleName, TrainConfig
+from retrieval.train.loss_config import BackgroundKind, LossName, MarginKind, MinerName
 
 Place = str | Path
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval.arrays import LongArray, ObjArray, object_array, read_only
-from retrieval.embed.job import StoreFilling, complete_store, find_store
+from retrieval.embed.job import StoreFilling, complete_store
+from retrieval.embed.store_name import find_store
 from retrieval.errors import LmrError
 from retrieval.jobs import WritingJob, option
 

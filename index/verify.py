@@ -132,7 +132,7 @@ def _verify_index(path: Path) -> str:
 def _verify_model(path: Path) -> str:
     from retrieval.embed.load import model_files, onnx_path, open_card
     from retrieval.embed.onnx_digest import require_as_written
-    from retrieval.models.card import CARD, CLASSIFIER, STATE_NAME
+    from retrieval.models.folder import CARD, CLASSIFIER, STATE_NAME
 
     files = sorted(model_files(path, open_card(path)))
     exported = onnx_path(path)

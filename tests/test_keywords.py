@@ -13,7 +13,8 @@ import pytest
 
 import lmr
 from index import keywords
-from retrieval.jobs import option_of, words_of
+from retrieval.jobs import build, option_of, words_of
+from retrieval.models.request import SummaryJob
 from retrieval.train.job import STAGE_WORDS, TrainJob
 
 ROOT = Path(__file__).parents[1]
@@ -133,7 +134,7 @@ def test_values_are_neither_too_many_nor_given_twice() -> None:
 def test_mypy_knows_each_keyword_and_its_type(tmp_path: Path) -> None:
     place = tmp_path / "snippet.py"
     place.write_text(SNIPPET)
-    read = (place, "lmr.py", "index/keywords.py", "retrieval/jobs.py", "retrieval/train/config.py")  # others are Any
+    read = (place, "lmr.py", "index/keywords.py", "retrieval/jobs.py", "retrieval/train/loss_config.py")  # others: Any
     mypy = [
         sys.executable,
         "-m",
@@ -145,3 +146,7 @@ def test_mypy_knows_each_keyword_and_its_type(tmp_path: Path) -> None:
     shown = subprocess.run([*mypy, *read], cwd=ROOT, capture_output=True, text=True, check=False).stdout
     found = dict(re.findall(r"snippet\.py:(\d+): error: .*\[([\w-]+)\]", shown))
     assert found == WRONG, shown
+
+
+def test_text_does_for_a_path_in_a_part_too() -> None:
+    assert build(SummaryJob, {"weights": "w.pth"}).network.weights == Path("w.pth")

@@ -8,6 +8,7 @@ from cli.demo.textures import Wall, blank, facade
 
 
 def campanile(kit: Kit) -> Built:
+    """A bell tower beside a low house, some with a clock on each side."""
     rng, parts = kit.rng, Parts()
     w, h = float(rng.uniform(5, 7.5)), float(rng.uniform(20, 30))
     parts.box((0, 0, 0), (w * 1.5, 3.5, w * 1.5), facade(kit.look, (w * 1.5, 3.5), door="arch"), lid=kit.roof)
@@ -22,6 +23,7 @@ def campanile(kit: Kit) -> Built:
 
 
 def lighthouse(kit: Kit) -> Built:
+    """A lighthouse."""
     rng, parts = kit.rng, Parts()
     r, h = float(rng.uniform(2.6, 4)), float(rng.uniform(16, 26))
     look = kit.look
@@ -55,6 +57,7 @@ def lighthouse(kit: Kit) -> Built:
 
 
 def palace(kit: Kit) -> Built:
+    """A palace."""
     rng, parts = kit.rng, Parts()
     w, h, d = float(rng.uniform(26, 38)), float(rng.uniform(9, 14)), float(rng.uniform(10, 14))
     door = str(rng.choice(["arcade", "arch", "plain"]))
@@ -86,6 +89,7 @@ def palace(kit: Kit) -> Built:
 
 
 def castle(kit: Kit) -> Built:
+    """A castle."""
     rng, parts = kit.rng, Parts()
     w, h, d = float(rng.uniform(18, 28)), float(rng.uniform(7, 10)), float(rng.uniform(14, 20))
     gate = facade(kit.look, (w, h), door="arch")

@@ -166,6 +166,7 @@ def add_tower(parts: Parts, kit: Kit, foot: tuple[float, float, float], size: tu
 
 
 def merlons(kit: Kit, length: float) -> Texture:
+    """Battlements on a wall of this length in metres."""
     wall = Wall(kit.look.material, kit.look.wall, (length, 1.4), kit.rng)
     for i in range(int(length / 1.8)):
         wall.hole([(i * 1.8, 0.7), (i * 1.8 + 0.9, 0.7), (i * 1.8 + 0.9, 1.5), (i * 1.8, 1.5)])

@@ -6,6 +6,7 @@ from cli.demo.textures import Wall, blank, facade, plain
 
 
 def cathedral(kit: Kit) -> Built:
+    """A cathedral."""
     rng, parts = kit.rng, Parts()
     w, h, d = float(rng.uniform(10, 15)), float(rng.uniform(10, 15)), float(rng.uniform(20, 30))
     side = facade(blank(kit.look), (d, h), storeys=2)
@@ -28,6 +29,7 @@ def cathedral(kit: Kit) -> Built:
 
 
 def temple(kit: Kit) -> Built:
+    """A temple on steps."""
     rng, parts = kit.rng, Parts()
     w, h, d = float(rng.uniform(16, 24)), float(rng.uniform(7, 10)), float(rng.uniform(14, 20))
     for i in range(3):
@@ -130,6 +132,7 @@ def monument(kit: Kit) -> Built:
 
 
 def pagoda(kit: Kit) -> Built:
+    """A pagoda of several storeys."""
     rng, parts = kit.rng, Parts()
     n, w, step = int(rng.integers(3, 7)), float(rng.uniform(9, 13)), float(rng.uniform(3, 4.2))
     shrink, eaves = float(rng.uniform(0.78, 0.9)), float(rng.uniform(1.25, 1.6))

@@ -12,7 +12,8 @@ from retrieval.images.preprocess import MOST_PIXELS
 from retrieval.jobs import ComputingJob, WritingJob, option
 from retrieval.models.request import NetworkRequest, PreparationRequest
 from retrieval.parallel import count_workers
-from retrieval.train.config import AugmentConfig, LossConfig, TrainConfig
+from retrieval.train.config import AugmentConfig, TrainConfig
+from retrieval.train.loss_config import LossConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,8 @@ from cli.report.html import Figure, figure, fill_template
 from cli.report.plots import BLUE, GREEN, INK, ORANGE, PINK, SKY, drawable, legend, name_axes, new_figure
 from index.compare.results import Row
 from retrieval.files.atomic import write_text
-from retrieval.train.recipes.recipe import Recipe, to_toml
+from retrieval.train.recipes.recipe import Recipe
+from retrieval.train.recipes.values import to_toml
 from retrieval.train.record import read_log
 
 if TYPE_CHECKING:

@@ -32,7 +32,8 @@ def calibrate(job: CalibrateJob) -> Calibration:
     Raises LmrError for queries that cannot be used, and for another calibration that is there.
     """
     from index.calibrate.fit import calibration_of
-    from index.folder.folder import CALIBRATION, open_folder, replace_calibration
+    from index.folder.folder import open_folder, replace_calibration
+    from index.folder.info import CALIBRATION
     from retrieval.data.overview import require_there
 
     with output_locks(job.index, wait=job.wait, progress=job.progress):

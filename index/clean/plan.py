@@ -37,11 +37,13 @@ class _Findings:
         self.relabelled = np.zeros(len(self.reason), dtype=np.bool_)
 
     def add(self, row: int, reason: str, evidence: str) -> None:
+        """Notes why an image is left out, unless a reason is noted already."""
         if not self.reason[row]:
             self.reason[row], self.evidence[row] = reason, evidence
 
     @property
     def kept(self) -> BoolArray:
+        """(n,) True where an image has no reason to be left out."""
         return np.asarray(self.reason == "", dtype=np.bool_)
 
 

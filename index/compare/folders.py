@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from index.compare.data import ComparisonData, file_digest
 from retrieval.errors import LmrError
-from retrieval.train.recipes.recipe import Recipe, texts
+from retrieval.train.recipes.recipe import Recipe
+from retrieval.train.recipes.values import texts
 
 if TYPE_CHECKING:
     from index.compare.job import CompareJob

@@ -157,7 +157,7 @@ def _baselines(shop: "Workshop") -> "list[Row]":
 
 def _changes(job: CompareJob) -> dict[str, Any]:
     """Overrides for all recipes."""
-    from retrieval.train.recipes.recipe import parse_values
+    from retrieval.train.recipes.values import parse_values
 
     changes = parse_values("`set`", job.changes)
     if job.weights is not None:

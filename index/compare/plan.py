@@ -19,11 +19,10 @@ from retrieval.train.recipes.recipe import (
     members,
     on_network,
     override,
-    parse_spec,
     read_recipe,
     settle,
-    texts,
 )
+from retrieval.train.recipes.values import parse_spec, texts
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,8 +117,8 @@ def _prepare(recipe: Recipe, model: Path, copy: Path) -> None:
     """A copy of a model folder that embeds images as the recipe's [embed] says, without being told."""
     from retrieval.embed.load import adjusted_card, open_card
     from retrieval.files.atomic import write_text
-    from retrieval.models.card import write_card
-    from retrieval.train.recipes.recipe import to_toml
+    from retrieval.models.folder import write_card
+    from retrieval.train.recipes.values import to_toml
 
     card, table = open_card(model), recipe.tables.get("embed", {})
     copy.mkdir(exist_ok=True)

@@ -11,7 +11,8 @@ from index.calibrate.job import CalibrateJob, calibrate
 from retrieval.embed.job import EmbedJob, embed
 from retrieval.jobs import InvalidValueError, Job, build, words_from_text, words_of
 from retrieval.train.job import STAGE_WORDS, TrainJob, train, training_job
-from retrieval.train.recipes.recipe import Options, to_toml
+from retrieval.train.recipes.recipe import Options
+from retrieval.train.recipes.values import to_toml
 from retrieval.words import counted
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from index.copies import sketches, unpack_sketches
-from index.folder.folder import MODEL, MODEL_CARD, IndexFolder
+from index.folder.folder import IndexFolder
+from index.folder.info import MODEL, MODEL_CARD
 from index.folder.thumbnails import Thumbnails
 from index.queries import Queries
 from index.recognition import Answers, check_store, to_index_space

@@ -14,7 +14,8 @@ import numpy as np
 
 from index.calibration import Calibration
 from index.folder.config import BuildOptions, ThumbnailPlan
-from index.folder.folder import (
+from index.folder.folder import read_calibration, replace_calibration
+from index.folder.info import (
     AUGMENTED,
     BACKGROUND,
     FORMAT_VERSION,
@@ -30,9 +31,7 @@ from index.folder.folder import (
     check_files,
     is_index_folder,
     list_files,
-    read_calibration,
     read_info,
-    replace_calibration,
     write_info,
 )
 from index.folder.inputs import BuildInputs, Gathered, gather

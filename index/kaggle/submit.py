@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from index.folder.config import INDEX_FOLDER
-from retrieval.embed.job import StoreFilling, complete_store, find_store
+from retrieval.embed.job import StoreFilling, complete_store
+from retrieval.embed.store_name import find_store
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import WritingJob, option

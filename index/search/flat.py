@@ -51,10 +51,12 @@ class Neighbours:
 
     @property
     def n_queries(self) -> int:
+        """Number of queries, q."""
         return len(self.rows)
 
     @property
     def k(self) -> int:
+        """Neighbours of each query, padding among them."""
         return int(self.rows.shape[1])
 
 
@@ -149,10 +151,12 @@ class FlatIndex:
 
     @property
     def d(self) -> int:
+        """Length of a descriptor."""
         return int(self._flat.d)
 
     @property
     def storage(self) -> Storage:
+        """Storage dtype of the descriptors."""
         return "float16" if self._vectors.dtype == np.float16 else "float32"
 
     def vectors(self, rows: LongArray) -> FloatArray:

@@ -144,6 +144,7 @@ class StoredImages:
 
     @property
     def image_id(self) -> ObjArray:
+        """(n,) ids of the images."""
         return self.store.image_id[self.row]
 
     @property

@@ -59,20 +59,23 @@ class Table(Protocol):
     """Rows of text under a header, wherever they are kept."""
 
     @property
-    def source(self) -> str: ...  # the path as given, for messages
+    def source(self) -> str:
+        """Path as given, for messages."""
 
     @property
-    def header(self) -> list[str]: ...
+    def header(self) -> list[str]:
+        """Names of the columns."""
 
     @property
-    def image_columns(self) -> frozenset[str]: ...  # names of the columns that hold encoded images
+    def image_columns(self) -> frozenset[str]:
+        """Names of the columns that hold encoded images."""
 
     @property
-    def notes(self) -> list[str]: ...  # lines on how the table is read, where that is not as usual
+    def notes(self) -> list[str]:
+        """Lines on how the table is read, where that is not as usual."""
 
     def batches(self) -> Iterator[list[list[str]]]:
         """All rows but the blank ones. Raises csv.Error where the quoting is broken."""
-        ...
 
     def numbered(self, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
         """Each row with the line that it begins on; rows without the header's number of fields go to `bad`."""

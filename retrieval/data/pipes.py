@@ -126,6 +126,7 @@ class _WatchedFile(io.FileIO):
         self._progress = progress
 
     def readinto(self, buffer: Any) -> int:
+        """Reads into the buffer and tells the progress how many bytes."""
         n = super().readinto(buffer)
         self._progress.add(n)
         return n
@@ -139,9 +140,11 @@ class _Limited(io.RawIOBase):
         self._n_bytes = self._line_bytes = 0
 
     def readable(self) -> bool:
+        """True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Reads into the buffer. Raises LmrError beyond the limits."""
         chunk = self._stream.read(len(buffer))
         buffer[: len(chunk)] = chunk
         self._n_bytes += len(chunk)

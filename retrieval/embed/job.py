@@ -1,14 +1,12 @@
 """Embedding a manifest: its images, a model and how it embeds them, to a descriptor store."""
 
-import os
-import re
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from retrieval.data.pipes import STDIN, folder_beside
 from retrieval.data.request import ImagesJob
+from retrieval.embed.store_name import find_store, store_name
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_json
 from retrieval.files.lock import output_locks
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
 MODEL = Path("model")
 N_NAMED = 5  # changed images that a line names
 N_LISTED = 20  # unreadable images that are listed with their reasons
-# What follows the name of a manifest. `a.1.csv` and `a.2.csv` are two names, as are folders that hold a point.
-_ENDINGS = re.compile(r"(?<=.)(\.(csv|tsv|txt|parquet|pq|tar|tgz|zip|gz))+\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,36 +156,6 @@ def fill_run(job: EmbedJob) -> "FillRun":
     return FillRun(job.dtype, job.overwrite, job.retry_unreadable, job.check)
 
 
-def store_name(manifest: Path, word: str) -> Path:
-    """The store of a manifest, beside it: `data/val.csv` -> `data/val.h5`, `data/photos/` -> `data/photos.h5`.
-
-    Of standard input and other open files `stdin.h5` in the working folder.
-    LmrError that names `word`, which gives another, where it is not there and nothing can be written.
-    """
-    folder, name = folder_beside(manifest), _bare_name(manifest)
-    is_open_file = str(manifest) == STDIN or str(manifest).startswith(("/dev/", "/proc/"))
-    store = folder / ("stdin.h5" if is_open_file else f"{name}.h5")
-    if folder.is_dir() and not os.access(folder, os.W_OK) and not store.exists():
-        raise LmrError(f"{folder}: nothing can be written beside {manifest.name}; give `{word}` STORE.h5")
-    return store
-
-
-def _bare_name(manifest: Path) -> str:
-    name = os.path.basename(os.path.abspath(manifest))
-    return name if manifest.is_dir() else _ENDINGS.sub("", name)
-
-
-def find_store(manifest: Path, word: str, progress: "Progress") -> Path:
-    """The path that `store_name` gives; warns where one of its name lies in the working folder instead."""
-    store, other = store_name(manifest, word), Path(_bare_name(manifest) + ".h5")
-    made = (store, store.with_name(store.name + ".partial"))
-    if other.exists() and not any(path.exists() for path in made):
-        progress.warn(
-            f"{other} is there, but stores lie beside their manifests: {store} is made; `{word}` {other} takes it"
-        )
-    return store
-
-
 def list_unreadable(unreadable: dict[str, str], n_unreadable: int, n_pictures: int, progress: "Progress") -> None:
     """Warns of the unreadable images: the first ones with their reasons, then a count."""
     for image_id, reason in list(unreadable.items())[:N_LISTED]:
@@ -224,7 +190,7 @@ def _tell_changes(changes: "Changes", manifest: "Manifest", output: Path, progre
 def _find_card(job: EmbedJob) -> "Card":
     """The card of the model, with the preparation that was asked for."""
     from retrieval.embed.load import adjusted_card, open_card
-    from retrieval.models.card import CARD
+    from retrieval.models.folder import CARD
 
     if job.model.suffix != ".onnx" and not (job.model / CARD).exists():
         raise LmrError(
@@ -260,9 +226,10 @@ def _make_card(job: EmbedJob, network: NetworkRequest, check: "Callable[[Card], 
         return made
     import torch
 
-    from retrieval.models.card import CARD, STATE_NAME, ModelCard, read_card, require_no_strangers
+    from retrieval.models.card import ModelCard
     from retrieval.models.checkpoint import save_model, weights_digest
     from retrieval.models.device import resolve_device
+    from retrieval.models.folder import CARD, STATE_NAME, read_card, require_no_strangers
 
     resolve_device(job.device)
     torch.manual_seed(0)
@@ -298,7 +265,7 @@ def _make_card(job: EmbedJob, network: NetworkRequest, check: "Callable[[Card], 
 
 def _made_already(model: Path, request: str) -> "Card | None":
     """The card of the model that the same request made, where it is whole: known without making it again."""
-    from retrieval.models.card import CARD, read_card, require_weights
+    from retrieval.models.folder import CARD, read_card, require_weights
 
     if not (model / CARD).exists():
         return None

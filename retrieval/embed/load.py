@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from retrieval.embed.embedder import Embedder
 from retrieval.errors import LmrError
-from retrieval.models.card import CARD, Card, EmbedSettings, read_any_card, require_weights
+from retrieval.models.card import Card, EmbedSettings
+from retrieval.models.folder import CARD, read_any_card, require_weights
 from retrieval.words import counted
 
 if TYPE_CHECKING:

@@ -45,10 +45,12 @@ class _Place:
 
     @property
     def numbers(self) -> bytes:
+        """The layout as it is stored."""
         return _NUMBERS.pack(self.room, self.n_bytes, self.begin, self.end, self.block_bytes)
 
     @property
     def n_digests(self) -> int:
+        """Number of digests: one of what surrounds the bulk, one of each of its blocks."""
         return 1 + -(-(self.end - self.begin) // self.block_bytes)
 
 

@@ -12,13 +12,13 @@ from retrieval.errors import LmrError
 from retrieval.files.atomic import write_bytes
 from retrieval.files.utf8_path import utf8_path
 from retrieval.images.preprocess import ImageSpec
-from retrieval.models.card import CARD as CARD
 from retrieval.models.card import PLAIN_SCALES
 from retrieval.models.card import ModelCard as ModelCard
-from retrieval.models.card import read_card as read_card
-from retrieval.models.card import require_weights as require_weights
-from retrieval.models.card import write_card as write_card
 from retrieval.models.config import DescriptorPart
+from retrieval.models.folder import CARD as CARD
+from retrieval.models.folder import read_card as read_card
+from retrieval.models.folder import require_weights as require_weights
+from retrieval.models.folder import write_card as write_card
 from retrieval.models.network import DescriptorModel, build_model
 from retrieval.models.page import PAGE, model_page
 

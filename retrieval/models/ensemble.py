@@ -10,16 +10,8 @@ from retrieval.errors import LmrError
 from retrieval.files.atomic import replacing, write_bytes
 from retrieval.files.lock import output_locks
 from retrieval.jobs import WritingJob, option, told
-from retrieval.models.card import (
-    CARD,
-    STATE_NAME,
-    EnsembleCard,
-    join,
-    read_any_card,
-    require_no_strangers,
-    require_weights,
-    write_card,
-)
+from retrieval.models.card import EnsembleCard, join
+from retrieval.models.folder import CARD, STATE_NAME, read_any_card, require_no_strangers, require_weights, write_card
 from retrieval.models.page import PAGE, model_page
 from retrieval.words import counted
 

@@ -22,11 +22,11 @@ from retrieval.files.json_file import convert
 from retrieval.files.utf8_path import utf8_path
 from retrieval.images.bytes_source import Source
 from retrieval.images.preprocess import ImageSpec
-from retrieval.models.card import CLASSIFIER
 from retrieval.models.checkpoint import load_model, read_card
+from retrieval.models.folder import CLASSIFIER
 from retrieval.models.network import DescriptorModel
-from retrieval.train.config import LossConfig
 from retrieval.train.heads import CosineHead, LinearHead
+from retrieval.train.loss_config import LossConfig
 from retrieval.train.losses import LandmarkLoss
 
 FORMAT_VERSION = 1

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrieval.arrays import FloatArray, LongArray
-from retrieval.train.config import LossConfig
+from retrieval.train.loss_config import LossConfig
 
 COSINE_LIMIT = 1.0 - 1e-6  # acos has an infinite gradient at +-1
 DYNAMIC_MARGINS_RAD = (0.05, 0.5)  # 3rd place, Google Landmark Recognition 2020 (Ha et al., arXiv:2010.05350)

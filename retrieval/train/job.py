@@ -233,7 +233,7 @@ def _make_stages(
 
 def _make_way(output: Path, *, overwrite: bool) -> None:
     """Refuses a model that another run made; with `overwrite` the training starts afresh."""
-    from retrieval.models.card import CARD, STATE_NAME, require_no_strangers
+    from retrieval.models.folder import CARD, STATE_NAME, require_no_strangers
     from retrieval.train.record import forget_trained
 
     if overwrite:

@@ -116,6 +116,7 @@ class _Training:
 
     @property
     def writes(self) -> bool:
+        """True in the one process that writes files."""
         return self.run.processes.rank == 0
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrieval.arrays import LongArray
-from retrieval.train.config import PAIR_LOSSES, DistillationConfig, LossConfig
+from retrieval.train.config import DistillationConfig
 from retrieval.train.heads import (
     AdaptiveArcFace,
     ClampedArcFace,
@@ -30,6 +30,7 @@ from retrieval.train.heads import (
     LinearHead,
     class_margins,
 )
+from retrieval.train.loss_config import PAIR_LOSSES, LossConfig
 
 PROXY_ANCHOR = {"margin": 0.1, "alpha": 32.0}  # Kim et al. 2020, section 4
 MULTI_SIMILARITY = {"alpha": 2.0, "beta": 50.0, "base": 0.5}  # Wang et al. 2019 and their code

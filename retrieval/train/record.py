@@ -11,7 +11,7 @@ from retrieval.errors import DamageError, LmrError
 from retrieval.files.digest import sha256_file, sha256_json
 from retrieval.files.json_file import convert, read_signed_json, write_signed_json
 from retrieval.jobs import settings_of
-from retrieval.models.card import CARD, CLASSIFIER, STATE_NAME, read_card, require_weights
+from retrieval.models.folder import CARD, CLASSIFIER, STATE_NAME, read_card, require_weights
 
 if TYPE_CHECKING:
     from retrieval.train.data import TrainingData

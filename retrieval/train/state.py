@@ -16,8 +16,8 @@ from retrieval.errors import LmrError
 from retrieval.files.atomic import write_bytes
 from retrieval.files.json_file import convert, require_type
 from retrieval.files.sealed_zip import require_sealed, seal
-from retrieval.models.card import STATE_NAME as STATE_NAME
 from retrieval.models.device import DTYPES, fast_dtype, place
+from retrieval.models.folder import STATE_NAME as STATE_NAME
 from retrieval.models.network import DescriptorModel
 from retrieval.train.config import TrainConfig
 from retrieval.train.losses import Distillation, LandmarkLoss

@@ -17,7 +17,7 @@ from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import read_manifest
 from retrieval.errors import UnreadableError
 from retrieval.images.decode import decode
-from retrieval.models.card import read_any_card, require_weights
+from retrieval.models.folder import read_any_card, require_weights
 from retrieval.store.blocks import open_blocks
 from retrieval.store.store import read_store
 

@@ -26,7 +26,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from retrieval.models.device import keep_freed_memory
-from retrieval.train.config import COSINE_SOFTMAX, LossConfig
+from retrieval.train.loss_config import COSINE_SOFTMAX, LossConfig
 from retrieval.train.losses import LandmarkLoss
 
 N_WARM_UP = 2

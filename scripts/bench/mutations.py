@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from index.folder.folder import INFO, list_files
+from index.folder.info import INFO, list_files
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_json
 from retrieval.files.hdf5_digests import write_digests

@@ -29,7 +29,7 @@ from torch import nn
 from retrieval.models.config import ModelConfig
 from retrieval.models.device import fast_dtype, keep_freed_memory, memory_format, place
 from retrieval.models.network import build_model
-from retrieval.train.config import LossConfig
+from retrieval.train.loss_config import LossConfig
 from retrieval.train.losses import LandmarkLoss
 
 CPU = torch.device("cpu")

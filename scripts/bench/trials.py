@@ -291,7 +291,7 @@ def index(path: Path) -> dict[str, Any]:
 
 def model(path: Path) -> dict[str, Any]:
     """A model folder, after its weights were checked."""
-    from retrieval.models.card import read_any_card, require_weights
+    from retrieval.models.folder import read_any_card, require_weights
 
     card = read_any_card(path)
     for member in card.members:

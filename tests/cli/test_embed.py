@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_set import HERE, NETWORK, cut_short, done, drop_digests, listing, misused, refused, write_csv
 
-from retrieval.embed.job import store_name
+from retrieval.embed.store_name import store_name
 from retrieval.errors import LmrError
 from retrieval.store.store import read_store
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tiny_set import HERE, done
 
-from retrieval.embed.job import store_name
+from retrieval.embed.store_name import store_name
 
 
 def test_a_report_shows_what_the_index_keeps_where_its_images_are_gone(tiny_set):

@@ -44,7 +44,8 @@ def test_an_old_file_keeps_its_fingerprint(path: str, fingerprint: str) -> None:
 
 
 def test_the_fingerprint_of_an_old_model_is_computed_as_it_was() -> None:
-    from retrieval.models.card import EnsembleCard, ModelCard, read_any_card
+    from retrieval.models.card import EnsembleCard, ModelCard
+    from retrieval.models.folder import read_any_card
 
     single, both = read_any_card(Path("index/model")), read_any_card(Path("both"))
     assert isinstance(single, ModelCard)

@@ -80,7 +80,7 @@ def test_an_export_that_cannot_be_is_one_line(tiny_set, arguments, message):
 
 
 def test_an_export_that_is_there_is_nothing_to_do_and_anything_else_is_refused(tiny_set):
-    from retrieval.models.card import read_card
+    from retrieval.models.folder import read_card
 
     write_means(Path("m.onnx"), read_card(Path("model")))
     data = Path("m.onnx").read_bytes()
@@ -98,7 +98,7 @@ def test_an_export_that_is_there_is_nothing_to_do_and_anything_else_is_refused(t
 
 def test_an_export_with_a_flipped_bit_is_neither_unchanged_nor_used(tiny_set):
     from retrieval.embed.onnx_digest import with_digest
-    from retrieval.models.card import read_card
+    from retrieval.models.folder import read_card
 
     path = write_means(Path("m.onnx"), read_card(Path("model")))
     path.write_bytes(with_digest(path.read_bytes()))

@@ -10,11 +10,12 @@ from tiny_set import NETWORK, done, listing, refused
 
 from cli.report.sheet import GAP_PX, LINE_PX, MARGIN_PX, MIN_TILE_PX, draw_batch
 from retrieval.images.preprocess import ImageSpec
-from retrieval.train.config import AugmentConfig, BalanceConfig, LossConfig, TrainConfig
+from retrieval.train.config import AugmentConfig, BalanceConfig, TrainConfig
 from retrieval.train.data import read_training_data
 from retrieval.train.first_batch import SeenImage, as_seen, first_batch
 from retrieval.train.loader import PlainImages
 from retrieval.train.loop import train
+from retrieval.train.loss_config import LossConfig
 from retrieval.train.run import Run
 from retrieval.train.sampler import training_sampler
 

@@ -17,7 +17,8 @@ from index.calibration import CalibrationSettings, Origin
 from index.folder import build as building
 from index.folder import folder as folder_module
 from index.folder.build import BuildOptions, build_folder
-from index.folder.folder import check_files, open_folder, read_calibration, read_info, replace_calibration, write_info
+from index.folder.folder import open_folder, read_calibration, replace_calibration
+from index.folder.info import check_files, read_info, write_info
 from index.folder.inputs import BuildInputs
 from index.metrics import make_truths
 from index.rerank.config import Refinement

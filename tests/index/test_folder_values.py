@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from test_folder import EMPTY_STREET, TRAIN, build, refusal, store, write_model
 
-from index.folder.folder import list_files, open_folder, read_info
+from index.folder.folder import open_folder
+from index.folder.info import list_files, read_info
 from index.folder.rows import Rows, write_rows
 from index.recognition import answer_store
 from retrieval.arrays import object_array

@@ -13,7 +13,8 @@ from recorder import Recorder
 from index.folder import thumbnails as module
 from index.folder.build import BuildOptions, build_folder
 from index.folder.config import ThumbnailPlan
-from index.folder.folder import open_folder, read_info, write_info
+from index.folder.folder import open_folder
+from index.folder.info import read_info, write_info
 from index.folder.inputs import BuildInputs
 from index.folder.thumbnails import Thumbnails, make_thumbnail, write_thumbnails
 from retrieval.arrays import object_array

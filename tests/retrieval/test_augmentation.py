@@ -16,7 +16,8 @@ from retrieval.images.decode import decode
 from retrieval.images.preprocess import ImageSpec
 from retrieval.models.network import to_input
 from retrieval.train.augment import Batch, Collate, TrainingImages, mix, repeat_place
-from retrieval.train.config import AugmentConfig, LossConfig, TrainConfig
+from retrieval.train.config import AugmentConfig, TrainConfig
+from retrieval.train.loss_config import LossConfig
 
 STILL = AugmentConfig(min_area=1.0, flip=0, brightness=0, contrast=0, saturation=0, hue=0, greyscale=0)
 

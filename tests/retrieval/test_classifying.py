@@ -16,7 +16,7 @@ from retrieval.models.checkpoint import save_model
 from retrieval.models.network import DescriptorModel, to_input
 from retrieval.train import classifier as classifying
 from retrieval.train.classifier import CLASSIFIER, load_classifier, most_probable, open_classifier, save_classifier
-from retrieval.train.config import LossConfig
+from retrieval.train.loss_config import LossConfig
 from retrieval.train.losses import LandmarkLoss
 
 D = 8

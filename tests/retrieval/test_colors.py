@@ -14,8 +14,9 @@ from PIL import Image, ImageCms
 from retrieval.arrays import UInt8Array
 from retrieval.images.decode import decode
 from retrieval.images.preprocess import ImageSpec, prepare
-from retrieval.models.card import ModelCard, read_card
+from retrieval.models.card import ModelCard
 from retrieval.models.config import ModelConfig
+from retrieval.models.folder import read_card
 
 PROFILES = [(ADOBE_RGB, 2.19921875), (DISPLAY_P3, None), (PROPHOTO, 1.8)]
 

@@ -4,7 +4,8 @@ import pytest
 
 from retrieval.errors import LmrError
 from retrieval.models.config import ModelConfig
-from retrieval.train.config import AugmentConfig, BalanceConfig, LossConfig, TrainConfig
+from retrieval.train.config import AugmentConfig, BalanceConfig, TrainConfig
+from retrieval.train.loss_config import LossConfig
 
 
 def test_a_model_configuration_comes_back_from_json() -> None:

@@ -11,9 +11,10 @@ from tiny_world import CPU, SPEC, Images, jpeg, tiny_model
 from retrieval.errors import LmrError
 from retrieval.models.checkpoint import read_card, weights_digest
 from retrieval.store.store import DONE, Descriptors, StoreInfo
-from retrieval.train.config import AugmentConfig, DistillationConfig, LossConfig, TrainConfig
+from retrieval.train.config import AugmentConfig, DistillationConfig, TrainConfig
 from retrieval.train.data import TrainingData, open_teacher
 from retrieval.train.loop import train
+from retrieval.train.loss_config import LossConfig
 from retrieval.train.lr_finder import find_rate
 from retrieval.train.run import Run, Step
 from retrieval.train.state import TrainingState

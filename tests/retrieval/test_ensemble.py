@@ -14,19 +14,11 @@ from retrieval.embed.embedder import Embedder, JoinedEmbedder
 from retrieval.embed.torch_embedder import TorchEmbedder, load_embedder
 from retrieval.errors import LmrError
 from retrieval.images.preprocess import ImageSpec
-from retrieval.models.card import (
-    EmbedSettings,
-    EnsembleCard,
-    Member,
-    ModelCard,
-    join,
-    read_any_card,
-    read_card,
-    require_no_strangers,
-)
+from retrieval.models.card import EmbedSettings, EnsembleCard, Member, ModelCard, join
 from retrieval.models.checkpoint import save_model
 from retrieval.models.config import ModelConfig
 from retrieval.models.ensemble import save_ensemble
+from retrieval.models.folder import read_any_card, read_card, require_no_strangers
 from retrieval.store.file import StoreInfo
 
 SMALL = dataclasses.replace(SPEC, size=SIZE // 2, mean=(0.5, 0.5, 0.5))

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from pytorch_metric_learning.losses import ArcFaceLoss
 from torch.nn import functional as F
 
-from retrieval.train.config import LossConfig
 from retrieval.train.heads import COSINE_LIMIT, class_margins
+from retrieval.train.loss_config import LossConfig
 from retrieval.train.losses import LandmarkLoss
 
 EQUAL = np.array([5, 5, 5])

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from retrieval.train.config import LossConfig
 from retrieval.train.heads import AdaptiveArcFace, class_margins
+from retrieval.train.loss_config import LossConfig
 from retrieval.train.losses import LandmarkLoss
 
 N, D = 4, 6

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from retrieval.train.config import LossConfig
+from retrieval.train.loss_config import LossConfig
 from retrieval.train.losses import LandmarkLoss
 
 ROUNDING = 1e-6  # of a few float32 cosines, each to 6e-8; a loss near zero is not nearer for it

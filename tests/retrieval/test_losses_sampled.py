@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retrieval.train.config import LossConfig
+from retrieval.train.loss_config import LossConfig
 from retrieval.train.losses import LandmarkLoss
 from retrieval.train.state import take_over
 

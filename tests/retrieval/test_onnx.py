@@ -20,8 +20,9 @@ from retrieval.embed.torch_embedder import load_embedder
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
 from retrieval.images.preprocess import prepare
-from retrieval.models.card import Card, EmbedSettings, join, write_card
+from retrieval.models.card import Card, EmbedSettings, join
 from retrieval.models.checkpoint import save_model
+from retrieval.models.folder import write_card
 from retrieval.models.network import DescriptorModel
 
 ON_CPU = ["CPUExecutionProvider"]

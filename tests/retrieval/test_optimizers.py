@@ -4,7 +4,8 @@ import torch
 from tiny_world import tiny_model
 
 from retrieval.errors import LmrError
-from retrieval.train.config import BalanceConfig, LossConfig, TrainConfig
+from retrieval.train.config import BalanceConfig, TrainConfig
+from retrieval.train.loss_config import LossConfig
 from retrieval.train.losses import LandmarkLoss
 from retrieval.train.optim import freeze, make_optimizer, rates, set_rates
 

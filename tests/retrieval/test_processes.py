@@ -17,10 +17,11 @@ from retrieval.models.backbones import build_backbone
 from retrieval.models.checkpoint import weights_digest
 from retrieval.models.device import place
 from retrieval.models.network import DescriptorModel
-from retrieval.train.config import AugmentConfig, LossConfig, TrainConfig
+from retrieval.train.config import AugmentConfig, TrainConfig
 from retrieval.train.data import TrainingData
 from retrieval.train.distributed import Processes, joined_processes, with_shared_norms
 from retrieval.train.loop import train
+from retrieval.train.loss_config import LossConfig
 from retrieval.train.losses import LandmarkLoss
 from retrieval.train.run import Run
 from retrieval.train.state import LOG_NAME, TrainingState, read_state

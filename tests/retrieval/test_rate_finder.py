@@ -5,8 +5,9 @@ import pytest
 from tiny_world import CPU, SPEC, Images, jpeg, tiny_model
 
 from retrieval.errors import LmrError
-from retrieval.train.config import AugmentConfig, LossConfig, TrainConfig
+from retrieval.train.config import AugmentConfig, TrainConfig
 from retrieval.train.data import TrainingData
+from retrieval.train.loss_config import LossConfig
 from retrieval.train.lr_finder import find_rate, steepest
 from retrieval.train.run import Run
 

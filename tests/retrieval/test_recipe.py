@@ -15,12 +15,11 @@ from retrieval.train.recipes.recipe import (
     members,
     on_network,
     override,
-    parse_spec,
     read_recipe,
     recipe_names,
     settle,
-    to_toml,
 )
+from retrieval.train.recipes.values import parse_spec, to_toml
 
 OPTIONS = {
     "train": dict.fromkeys(("backbone", "pretrained", "weights", "size", "epochs", "optimizer", "cap", "seed"), False)

@@ -9,7 +9,8 @@ from retrieval.arrays import LongArray
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
 from retrieval.split.roles import without_rare
-from retrieval.train.config import AugmentConfig, BalanceConfig, LossConfig, TrainConfig
+from retrieval.train.config import AugmentConfig, BalanceConfig, TrainConfig
+from retrieval.train.loss_config import LossConfig
 from retrieval.train.sampler import EpochPlan, Sampler, spread_seeds, systematic_sample, training_sampler
 
 

@@ -11,9 +11,10 @@ from tiny_world import CPU, SPEC, Images, digest_of, jpeg, tiny_model, weights_o
 from retrieval.errors import LmrError
 from retrieval.models.checkpoint import read_card, weights_digest
 from retrieval.models.network import DescriptorModel
-from retrieval.train.config import AugmentConfig, LossConfig, TrainConfig
+from retrieval.train.config import AugmentConfig, TrainConfig
 from retrieval.train.data import TrainingData
 from retrieval.train.loop import Stage, stage_folder, train_stages
+from retrieval.train.loss_config import LossConfig
 from retrieval.train.run import Run, Step
 from retrieval.train.state import TrainingState, read_head, read_state
 

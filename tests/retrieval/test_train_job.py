@@ -8,8 +8,9 @@ import pytest
 from retrieval.errors import LmrError
 from retrieval.jobs import words_of
 from retrieval.models.config import ModelConfig
-from retrieval.train.config import AugmentConfig, BalanceConfig, DistillationConfig, LossConfig, TrainConfig
+from retrieval.train.config import AugmentConfig, BalanceConfig, DistillationConfig, TrainConfig
 from retrieval.train.job import STAGE_WORDS, TrainJob, training_job
+from retrieval.train.loss_config import LossConfig
 from retrieval.train.record import _options
 
 CONFIGS = (LossConfig, AugmentConfig, BalanceConfig, DistillationConfig, TrainConfig)

@@ -16,7 +16,7 @@ from tiny_world import SPEC, Images, digest_of, tiny_model
 
 from retrieval.models.checkpoint import read_card, weights_digest
 from retrieval.models.network import DescriptorModel
-from retrieval.train.config import LossConfig
+from retrieval.train.loss_config import LossConfig
 from retrieval.train.losses import LandmarkLoss
 from retrieval.train.run import Step
 from retrieval.train.state import LOG_NAME, STATE_NAME, read_state

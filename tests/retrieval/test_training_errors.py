@@ -14,8 +14,8 @@ from tiny_training import CONFIG, N_STEPS, VARIATIONS, data_of, message, trained
 from tiny_world import CPU, SPEC, Images, digest_of, tiny_model
 
 from retrieval.files.atomic import write_error
-from retrieval.train.config import LossConfig
 from retrieval.train.data import TrainingData
+from retrieval.train.loss_config import LossConfig
 from retrieval.train.losses import LandmarkLoss
 from retrieval.train.run import Step
 from retrieval.train.sampler import Sampler

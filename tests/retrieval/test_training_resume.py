@@ -16,8 +16,8 @@ from tiny_training import CONFIG, N_STEPS, VARIATIONS, data_of, falling_gap, mes
 from tiny_world import SPEC, digest_of, tiny_model
 
 from retrieval.models.checkpoint import read_card, weights_digest
-from retrieval.train.config import LossConfig
 from retrieval.train.loop import train
+from retrieval.train.loss_config import LossConfig
 from retrieval.train.run import Step
 from retrieval.train.state import LOG_NAME, read_state
 

@@ -12,9 +12,10 @@ from tiny_world import CPU, SPEC, Images, jpeg, tiny_model
 from retrieval.errors import LmrError
 from retrieval.models.checkpoint import weights_digest
 from retrieval.models.network import DescriptorModel
-from retrieval.train.config import AugmentConfig, LossConfig, TrainConfig
+from retrieval.train.config import AugmentConfig, TrainConfig
 from retrieval.train.data import TrainingData
 from retrieval.train.loop import train
+from retrieval.train.loss_config import LossConfig
 from retrieval.train.losses import LandmarkLoss
 from retrieval.train.run import Run, Step
 from retrieval.train.state import TrainingState

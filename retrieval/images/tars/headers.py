@@ -176,6 +176,7 @@ class _Bounded:
         self.tell, self.seek, self._file = file.tell, file.seek, file
 
     def read(self, size: int) -> bytes:
+        """Reads as a file does. Raises tarfile.ReadError for more than headers have."""
         if not 0 <= size <= _LONGEST_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {size} bytes")
         return self._file.read(size)

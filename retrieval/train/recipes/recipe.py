@@ -8,13 +8,11 @@ import difflib
 import math
 import random
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
-
-import tomli_w
 
 from retrieval.errors import LmrError
 from retrieval.words import counted
@@ -110,32 +108,6 @@ def read_recipe(name: str, options: Options) -> Recipe:
     return _check(_parse(path.stem, source, given), options)
 
 
-def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
-    """`slides:backbone=resnet101,optimizer=sgd` -> the name or path of a recipe, and values by key.
-
-    A part without `=` belongs to the value before it: `knn-imagenet:mean=0.5,0.5,0.5`.
-    """
-    name, _, rest = text.partition(":")
-    return name, parse_values(text, rest.split(",")) if rest else {}
-
-
-def parse_values(where: str, parts: Iterable[str]) -> dict[str, Any]:
-    """KEY=VALUE each -> values by key, a list for a key that is there more than once. where: for messages."""
-    texts: dict[str, list[str]] = {}
-    last: list[str] = []
-    for part in parts:
-        key, equals, value = part.partition("=")
-        if equals and key.strip():
-            last = texts.setdefault(key.strip(), [])
-            last.append(value.strip())
-        elif last and not equals:
-            last[-1] += f",{part.strip()}"
-        else:
-            raise LmrError(f"{where}: {part} is not KEY=VALUE, such as backbone=resnet50")
-    values = {key: [_value(text) for text in found] for key, found in texts.items()}
-    return {key: found if len(found) > 1 else found[0] for key, found in values.items()}
-
-
 def override(recipe: Recipe, values: Mapping[str, Any], options: Options) -> Recipe:
     """The recipe with values that `parse_values` read, for all its members alike.
 
@@ -220,18 +192,6 @@ def members(recipe: Recipe, seed: int, options: Options) -> list[Recipe]:
             member = change(member, {"train.seed": seed * n + i}, options)
         found.append(replace(member, members=()))
     return found
-
-
-def texts(value: Any) -> list[str]:
-    """A text, or all of those in lists of texts: what a key that takes one or several was given."""
-    return [text for item in value for text in texts(item)] if isinstance(value, list) else [str(value)]
-
-
-def to_toml(table: Mapping[str, Any], stages: Iterable[Mapping[str, Any]] = ()) -> str:
-    """Text that TOML reads back as this table and these `[[stage]]` tables."""
-    written = {key: _plain(value) for key, value in table.items()}
-    tables = [{key: _plain(value) for key, value in stage.items()} for stage in stages]
-    return tomli_w.dumps(written | ({"stage": tables} if tables else {}))
 
 
 def _shipped() -> Any:
@@ -335,19 +295,3 @@ def _combination(lists: Mapping[str, list[Any]], number: int) -> dict[str, Any]:
         number, i = divmod(number, len(values))
         found[key] = values[i]
     return dict(reversed(list(found.items())))
-
-
-def _value(text: str) -> Any:
-    """A number or true or false as TOML writes them, else the text."""
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, KeyError):
-        return text
-    return value if isinstance(value, bool | int | float) else text
-
-
-def _plain(value: Any) -> Any:
-    """A value as TOML has it; what it has no form for as text."""
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, bool | int | float) else str(value)

@@ -1,0 +1,125 @@
+"""The files of an index folder: their names, and index.json, which lists them and says what the folder is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypedDict, get_args
+
+from index.search.flat import Storage
+from index.vote import MOST_NEIGHBOURS
+from retrieval.errors import DamageError, LmrError
+from retrieval.files.digest import sha256_file
+from retrieval.files.folders import current_folder
+from retrieval.files.json_file import convert, read_signed_json, write_signed_json
+
+FORMAT_VERSION = 1
+REBUILD = "run lmr build-index again"  # what to do with a damaged folder
+INDEX, ROWS, BACKGROUND, WHITENING = "index.faiss", "rows.h5", "background.h5", "whiten.h5"
+AUGMENTED, THUMBNAILS = "augmented.faiss", "thumbnails.h5"
+MODEL, NAMES, CALIBRATION, INFO = "model", "names.json", "calibration.json", "index.json"
+MODEL_CARD, MODEL_FILES = "model.json", ("weights-*.safetensors", "model.onnx")  # of retrieval
+
+
+class Listed(TypedDict):
+    """A file as index.json lists it."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class FolderInfo:
+    """The content of index.json.
+
+    inputs_digest: sha256 (hex) over everything the folder was built from, and how. answers_digest: over what changes
+    answers alone, so without names and places; '' in a folder from before it was kept. files: path in the folder ->
+    sha256 and size in bytes. recall: share of the exact float32 neighbours that the stored index finds.
+    thumbnails: `side_px`, 0 = none were asked for, and how many rows have one (`n`); {} in a folder from before them.
+    """
+
+    fingerprint: str
+    inputs_digest: str
+    options: Mapping[str, Any]
+    n_rows: int
+    n_landmarks: int
+    n_background: int
+    d: int
+    recall: float
+    program_version: str
+    built_at: str
+    files: Mapping[str, Listed]
+    thumbnails: Mapping[str, int] = field(default_factory=dict)
+    answers_digest: str = ""
+
+    def __post_init__(self) -> None:
+        if min(self.n_rows, self.n_landmarks, self.d) < 1 or self.n_background < 0 or not 0 <= self.recall <= 1:
+            raise ValueError("n_rows, n_landmarks, n_background, d or recall is out of its range")
+        m = self.options.get("m")
+        if type(m) is not int or not 1 <= m <= MOST_NEIGHBOURS:
+            raise ValueError(f"options.m must lie in [1, {MOST_NEIGHBOURS:,}], got {m!s:.20}")
+        if self.options.get("storage") not in get_args(Storage):
+            raise ValueError(f"options.storage must be one of {', '.join(get_args(Storage))}")
+        for name in (INDEX, ROWS, f"{MODEL}/{MODEL_CARD}"):
+            if name not in self.files:
+                raise ValueError(f"files does not list {name}")
+        for name in self.files:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"files lists {name[:100]!r}, which is not in the folder")
+        if self.thumbnails and set(self.thumbnails) != {"side_px", "n"}:
+            raise ValueError("thumbnails must be side_px and n")
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object; `read_info` gives it back."""
+        return {"format_version": FORMAT_VERSION} | {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def write_info(folder: Path, info: FolderInfo) -> None:
+    """Writes index.json. Raises LmrError when the folder cannot be written."""
+    write_signed_json(folder / INFO, info.to_json())
+
+
+def read_info(folder: Path) -> FolderInfo:
+    """Reads index.json. Raises LmrError: not an index folder, damaged, of another format version."""
+    path = current_folder(folder) / INFO
+    if not path.is_file():
+        what = "there is no such index folder" if not folder.exists() else f"not an index folder (no {INFO})"
+        raise LmrError(f"{folder}: {what}; lmr build-index makes one")
+    content = read_signed_json(path, FORMAT_VERSION, REBUILD)
+    return convert(content, FolderInfo, str(path), REBUILD)
+
+
+def check_files(folder: Path, info: FolderInfo, verify: Literal["full", "size"]) -> None:
+    """Compares the files with index.json. verify: `full` compares their sha256 too, `size` their sizes only.
+
+    Raises LmrError that names the first one that differs.
+    """
+    for name, listed in info.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise DamageError(f"{path} is missing; copy the whole folder or run lmr build-index again")
+        size = path.stat().st_size
+        if size != listed["size"]:
+            raise DamageError(
+                f"{path} has {size} bytes, {INFO} says {listed['size']}; "
+                "copy the folder again or run lmr build-index again"
+            )
+        if verify == "full" and sha256_file(path) != listed["sha256"]:
+            raise DamageError(
+                f"{path} was changed or damaged: its sha256 is not that of {INFO}; "
+                "copy the folder again or run lmr build-index again"
+            )
+
+
+def list_files(folder: Path) -> dict[str, Listed]:
+    """sha256 and size of every file of a folder that is being built."""
+    return {
+        path.relative_to(folder).as_posix(): {"sha256": sha256_file(path), "size": path.stat().st_size}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def is_index_folder(path: Path) -> bool:
+    """True for an index folder, perhaps a damaged one; another program's index.json does not make one."""
+    folder = current_folder(path)
+    return (folder / INFO).is_file() and ((folder / INDEX).is_file() or (folder / ROWS).is_file())
