@@ -22,7 +22,7 @@ def change(path: Path, old: bytes, new: bytes) -> None:
 
 
 def test_a_plain_look_at_an_index_reads_no_descriptors(tiny_set, monkeypatch):
-    monkeypatch.setattr("index.folder.folder.sha256_file", None)
+    monkeypatch.setattr("index.folder.info.sha256_file", None)
     monkeypatch.setattr("index.folder.folder.FlatIndex", None)
     assert json.loads(done("info", "landmarks", "--json").stdout)["what"] == "index folder"
     Path("landmarks/rows.h5").write_bytes(b"")
