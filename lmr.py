@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 from index.answer import Answer, LandmarkScore, Neighbour
 from index.build_index import BuildJob
 from index.calibrate.job import CalibrateJob
-from index.calibration import Calibration
 from index.clean.job import CleanJob, CleanReport
 from index.compare.job import CompareJob
 from index.evaluate.job import EvaluateJob
@@ -36,6 +35,7 @@ from retrieval.split.job import SplitJob
 
 if TYPE_CHECKING:
     from index import keywords
+    from index.calibration import Calibration
     from index.compare.results import Comparison
     from index.evaluate.result import EvaluationResult
     from index.folder.build import BuildReport
@@ -306,7 +306,7 @@ def export(
 
 
 @shows_words_of(CalibrateJob)
-def calibrate(queries: "Place", **words: "Unpack[keywords.CalibrateWords]") -> Calibration:
+def calibrate(queries: "Place", **words: "Unpack[keywords.CalibrateWords]") -> "Calibration":
     """Tunes the vote of an index folder and fits its confidence and thresholds on labelled queries.
 
     The queries are not in the index, and include images without a landmark as they come in use.

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import lmr
 from cli.options import job_options
 from cli.progress import TerminalProgress
 from cli.terminal import command_line, say
@@ -34,6 +33,8 @@ def command(**words: Any) -> None:
       lmr build-index train.h5 --background background.h5 --names names.csv
       lmr build-index train.h5 --dimensions 256 --overwrite --recalibrate
     """
+    import lmr
+
     output: Path = words.get("output", INDEX_FOLDER)
     with TerminalProgress() as progress:
         report = lmr.build_index(**words, progress=progress)

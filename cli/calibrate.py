@@ -4,7 +4,6 @@ from typing import Any
 
 import click
 
-import lmr
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
 from cli.report.text import calibration_text
@@ -32,6 +31,8 @@ def command(as_json: bool, **words: Any) -> None:
       lmr calibrate val.csv --images images
       lmr calibrate val.csv --precision 0.9 --overwrite    # more named, more of them wrong
     """
+    import lmr
+
     with TerminalProgress() as progress:
         calibration = lmr.calibrate(**words, progress=progress)
         for text in calibration.warnings:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import lmr
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
 from cli.terminal import command_line, say_result, shown, warn
@@ -50,6 +49,8 @@ def command(n_shown: int, as_json: bool, **words: Any) -> None:
       lmr clean train.csv --store train.h5 --background background.h5
       lmr clean train.csv --review cleaned/decisions.csv
     """
+    import lmr
+
     gallery = _Gallery(n_shown, words.get("output", CleanJob.output)) if n_shown else None
     with TerminalProgress() as progress:
         report = lmr.clean(**words, gallery=gallery, progress=progress)

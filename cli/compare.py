@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import lmr
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
 from cli.terminal import say, say_result, warn
@@ -33,6 +32,7 @@ def command(recipes: tuple[str, ...], list_only: bool, as_json: bool, **words: A
       lmr compare knn-imagenet arcface --data parts
       lmr compare slides:backbone=resnet101,optimizer=rmsprop kapoor --data parts --seeds 0,1,2
     """
+    import lmr
     from cli.report.comparison_table import to_text
 
     if list_only:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-import lmr
 from cli.config_file import PATH
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
@@ -56,6 +55,8 @@ def command(manifest: Path | None, images: Path | None, tars: str | None, as_jso
 
 
 def _download_tars(words: dict[str, Any], as_json: bool) -> None:
+    import lmr
+
     with TerminalProgress() as progress:
         report = lmr.download_tars(**_own(ArchiveJob, words), progress=progress)
     n, place = report.n_archives, shown(report.folder)
@@ -72,6 +73,7 @@ def _download_tars(words: dict[str, Any], as_json: bool) -> None:
 
 
 def _download(words: dict[str, Any], as_json: bool) -> None:
+    import lmr
     from retrieval.download.summary import DownloadPlan
 
     with TerminalProgress() as progress:

@@ -4,7 +4,6 @@ from typing import Any
 
 import click
 
-import lmr
 from cli.options import job_options
 from cli.progress import TerminalProgress
 from cli.terminal import say
@@ -25,6 +24,8 @@ def command(**words: Any) -> None:
       lmr embed train.csv --backbone resnet50 --pretrained
       lmr embed train.csv --flip --size 288
     """
+    import lmr
+
     with TerminalProgress() as progress:
         output, report = lmr.embed(**words, progress=progress)
     if report.state == "unchanged":

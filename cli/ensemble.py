@@ -4,7 +4,6 @@ from typing import Any
 
 import click
 
-import lmr
 from cli.options import job_options
 from cli.progress import TerminalProgress
 from cli.terminal import say
@@ -25,6 +24,8 @@ def command(**words: Any) -> None:
     Example:
       lmr ensemble model-a model-b --weight 1 --weight 0.5 --output both
     """
+    import lmr
+
     with TerminalProgress() as progress:
         state, card = lmr.ensemble(**words, progress=progress)
     if state == "unchanged":

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import lmr
 from cli.config_file import PATH
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
@@ -42,6 +41,8 @@ def command(as_json: bool, report: Path | None, **words: Any) -> None:
       lmr evaluate val.csv --images images --report report.html
       lmr evaluate --leave-one-out
     """
+    import lmr
+
     queries = words.get("queries")
     if (queries is None) != words.get("leave_one_out", False):
         raise click.UsageError("give QUERIES or --leave-one-out, one of them")

@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-import lmr
 from cli.options import job_options
 from cli.progress import TerminalProgress
 from cli.terminal import say
@@ -26,6 +25,8 @@ def command(**words: Any) -> None:
       lmr export model model.onnx --flip
       lmr export both both.onnx --scales 0.707,1,1.414
     """
+    import lmr
+
     with TerminalProgress() as progress:
         exported = lmr.export(**words, progress=progress)
     output: Path = words.get("output", ExportJob.output)

@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-import lmr
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
 from cli.terminal import say_result, shown
@@ -26,6 +25,8 @@ def command(as_json: bool, **words: Any) -> None:
       lmr info landmarks
       lmr info --verify train.h5
     """
+    import lmr
+
     with TerminalProgress() as progress:
         facts = lmr.info(**words, progress=progress).to_json()
     say_result(facts, _lines(facts), as_json=as_json, default=str)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-import lmr
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
 from cli.report.text import answer_text, answers_csv, warn_of_unreadable
@@ -73,6 +72,8 @@ def command(as_json: bool, as_csv: bool, **words: Any) -> None:
 
 
 def _query(job: QueryJob, as_json: bool, as_csv: bool) -> None:
+    import lmr
+
     if job.undo_moves is not None:
         n_back = lmr.undo_moves(job.undo_moves, progress=job.progress)
         say(f"{job.undo_moves}: {counted(n_back, 'picture')} moved back")
@@ -134,6 +135,7 @@ def _moved_already(job: QueryJob) -> str:
 
 def _ask(job: QueryJob) -> "tuple[Landmarks, list[Answer], Saving | None]":
     """The opened index, its answers and how they are saved; what cannot be saved is refused before."""
+    import lmr
     from cli.report.answers import Saving
     from retrieval.data.image_source import query_images
     from retrieval.parallel import count_workers

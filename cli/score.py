@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-import lmr
 from cli.options import allow_disjoint_option
 from cli.progress import TerminalProgress
 from cli.terminal import say_result
@@ -34,6 +33,8 @@ def command(submission: Path, solution: Path, as_json: bool, ignore_unknown: boo
       lmr score submission.csv recognition_solution_v2.1.csv
       lmr score submission.csv test_solution_public.csv --ignore-unknown --json
     """
+    import lmr
+
     with TerminalProgress() as progress:
         scores = lmr.score(
             submission, solution, ignore_unknown=ignore_unknown, allow_disjoint=allow_disjoint, progress=progress

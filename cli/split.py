@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import lmr
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
 from cli.terminal import say_result, shown
@@ -35,6 +34,8 @@ def command(as_json: bool, **words: Any) -> None:
       lmr split train.csv --images images --output parts
       lmr split train.csv --val-per-landmark 2 --test 0 --landmarks 100 --pick count:500-550 --ignore-duplicates
     """
+    import lmr
+
     with TerminalProgress() as progress:
         report = lmr.split(**words, progress=progress)
     say_result(report.to_json(), _to_text(report), as_json=as_json)

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-import lmr
 from cli.config_file import PATH
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
@@ -46,6 +45,7 @@ def command(
       lmr stats train.csv --store train.h5 --clusters 40
       lmr stats train.csv --json
     """
+    import lmr
     from cli.report.statistics_text import to_text
     from retrieval.files.made_of import require_place
 

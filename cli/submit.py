@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import lmr
 from cli.options import job_options
 from cli.progress import TerminalProgress
 from cli.report.text import submission_text
@@ -27,6 +26,8 @@ def command(**words: Any) -> None:
     Example:
       lmr submit test.csv --images images --output submission.csv
     """
+    import lmr
+
     with TerminalProgress() as progress:
         report = lmr.submit(**words, progress=progress)
     say(submission_text(report))

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import lmr
 from cli.config_file import PATH, read_stages
 from cli.options import job_options
 from cli.progress import TerminalProgress
@@ -48,6 +47,8 @@ def command(show_batch: Path | None, summary: bool, find_rate: Path | None, **wo
     Example:
       lmr train train.csv --images images --backbone mobilenet_v3_small --epochs 2 --size 96
     """
+    import lmr
+
     with TerminalProgress() as progress:
         asked = {**words, "stages": read_stages(), "progress": progress}
         if summary:
@@ -87,6 +88,8 @@ def _figures(row: Mapping[str, float]) -> str:
 
 def _print_summary(words: Mapping[str, Any]) -> None:
     """The layers of the network that would be trained."""
+    import lmr
+
     known = {word for word, _, _ in words_of(SummaryJob)}
     layers, model = lmr.summarise(**{word: value for word, value in words.items() if word in known})
     from retrieval.models.summary import to_text
@@ -96,6 +99,7 @@ def _print_summary(words: Mapping[str, Any]) -> None:
 
 def _show_batch(path: Path, asked: Mapping[str, Any]) -> None:
     """A sheet of the first batch."""
+    import lmr
     from cli.report.sheet import save_batch_sheet, sheet_format
 
     sheet_format(path)
@@ -107,6 +111,8 @@ def _show_batch(path: Path, asked: Mapping[str, Any]) -> None:
 
 def _find_rate(image: Path, asked: Mapping[str, Any]) -> None:
     """The loss at rising learning rates as an image, with a CSV of the same name beside, and the suggestion."""
+    import lmr
+
     table = _rate_table(image)  # refused now, not after the search
     require_extra(f"--find-rate {image}", "report", "matplotlib")
     from cli.report.plots import plot_rates, to_png

@@ -8,10 +8,10 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 
+from index.calibrate.config import CalibrationSettings
 from index.confidence import ConfidenceModel
-from index.vote import VoteRule
+from index.vote_rule import VoteRule
 from retrieval.errors import LmrError
-from retrieval.jobs import option
 
 FORMAT_VERSION = 1
 
@@ -109,29 +109,6 @@ class TradeOff:
     precision: float | None
     precision_bound: float
     expected_precision: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationSettings:
-    """Settings of a calibration. non_landmark_share: None = as among the queries."""
-
-    precision: float = option(
-        0.95,
-        low=0,
-        high=1,
-        low_open=True,
-        high_open=True,
-        help="Share of right answers that the threshold of query is for; the output tells what each costs.",
-    )
-    non_landmark_share: float | None = option(
-        None,
-        low=0,
-        high=1,
-        high_open=True,
-        default_text="as in QUERIES",
-        help="Share of non-landmarks to expect; Google's tests had about 0.99.",
-    )
-    seed: int = option(0, low=0, help="Random seed of the folds of cross-validation.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Required, TypedDict
 
-from index.calibration import CalibrationSettings
+from index.calibrate.config import CalibrationSettings
 from index.clean.config import CleaningRule
 from index.clean.job import Gallery
 from index.folder.config import BuildOptions
@@ -16,13 +16,13 @@ from index.search.flat import Storage
 from retrieval.download.config import Form, Layout, Resize
 from retrieval.embed.fill import StoreDtype
 from retrieval.embed.job import UntrainedNetwork
-from retrieval.images.codecs.color import Colors
 from retrieval.images.fetch_rules import FetchRules
+from retrieval.images.spec import Colors
 from retrieval.models.config import DescriptorPart, Pooling
 from retrieval.models.request import EmbedRequest, NetworkRequest, PreparationRequest
 from retrieval.progress import Progress
 from retrieval.split.class_folders import How
-from retrieval.split.roles import Rare
+from retrieval.split.quotas import Rare
 from retrieval.store.changes import Check
 from retrieval.train.config import OptimizerName, PrecisionName, ScheduleName, TrainConfig
 from retrieval.train.loss_config import BackgroundKind, LossName, MarginKind, MinerName

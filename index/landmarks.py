@@ -6,8 +6,6 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from index.answer import Answer, LandmarkScore, Neighbour
 from retrieval.words import counted, visible
 
@@ -52,6 +50,8 @@ class Landmarks:
 
         allow_private: whether URLs may lead to loopback, private and link-local addresses.
         """
+        import numpy as np
+
         from retrieval.images.given import GivenImages
 
         unreadable: dict[int, str] = {}
@@ -121,7 +121,7 @@ class Landmarks:
     def _answer(self, found: "Answers", row: int, cut: float, n_landmarks: int) -> Answer:
         """The answer to one query, without its image. cut: ranking key from which on it is answered."""
         votes = found.votes
-        shown = range(*np.searchsorted(votes.query, [row, row + 1]))[:n_landmarks]
+        shown = range(*votes.query.searchsorted([row, row + 1]))[:n_landmarks]
         landmarks = tuple(
             LandmarkScore(
                 label := found.landmarks[votes.landmark[i]],
@@ -146,6 +146,8 @@ class Landmarks:
         )
 
     def _confidence(self, logit: float) -> float | None:
+        import numpy as np
+
         from index.confidence import sigmoid
 
         return float(sigmoid(np.asarray(logit))) if self.is_calibrated else None

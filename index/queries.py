@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrieval.arrays import LongArray, ObjArray, object_array, read_only
 from retrieval.embed.job import StoreFilling, complete_store
 from retrieval.embed.store_name import find_store
 from retrieval.errors import LmrError
@@ -13,6 +12,7 @@ from retrieval.jobs import WritingJob, option
 
 if TYPE_CHECKING:
     from index.folder.folder import IndexFolder
+    from retrieval.arrays import LongArray, ObjArray
     from retrieval.store.store import Descriptors
 
 
@@ -23,12 +23,14 @@ class Queries:
     image_id, path: (q,) str; landmarks: (q,) of tuples of landmark_ids, empty for a non-landmark; kind: (q,) or None.
     """
 
-    image_id: ObjArray
-    landmarks: ObjArray
-    path: ObjArray
-    kind: ObjArray | None = None
+    image_id: "ObjArray"
+    landmarks: "ObjArray"
+    path: "ObjArray"
+    kind: "ObjArray | None" = None
 
     def __post_init__(self) -> None:
+        from retrieval.arrays import read_only
+
         for name in ("image_id", "landmarks", "path", "kind"):
             array = getattr(self, name)
             if array is not None and array.shape != self.image_id.shape:
@@ -39,7 +41,7 @@ class Queries:
     def __len__(self) -> int:
         return len(self.image_id)
 
-    def select(self, rows: LongArray) -> "Queries":
+    def select(self, rows: "LongArray") -> "Queries":
         """Only these queries, in this order."""
         kind = None if self.kind is None else self.kind[rows]
         return Queries(self.image_id[rows], self.landmarks[rows], self.path[rows], kind)
@@ -58,6 +60,8 @@ class QueriesJob(StoreFilling, WritingJob):
 
 def queries_of(store: "Descriptors") -> Queries:
     """The rows of a store as queries, unreadable ones too."""
+    from retrieval.arrays import object_array
+
     labels = [(store.landmarks[code],) if code >= 0 else () for code in store.landmark]
     return Queries(store.image_id, object_array(labels), store.path, store.kind)
 
@@ -68,6 +72,7 @@ def embed_queries(path: Path, folder: "IndexFolder", job: QueriesJob) -> "tuple[
     Rows whose Usage is Ignored are left out. Raises LmrError where the queries and the index have no landmark in
     common, or would have more if they were spelt alike.
     """
+    from retrieval.arrays import object_array
     from retrieval.data.image_source import images_folder, index_tars
     from retrieval.data.overview import load_manifest
     from retrieval.store.store import read_store

@@ -5,35 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from index.search.flat import Neighbours
+from index.vote_rule import VoteRule
 from retrieval.arrays import FloatArray, IntArray, LongArray, read_only
 from retrieval.errors import LmrError
 
-MOST_NEIGHBOURS = 10_000  # of one query: 100,000 queries' rows and scores are then 12 GB
 BLOCK_BYTES = 1 << 26  # of similarities held at once
-
-
-@dataclass(frozen=True, slots=True)
-class VoteRule:
-    """The constants of the vote, with defaults that did best on a mean of three descriptor sets.
-
-    k: neighbours that vote. tau: width of the soft maximum, in units of the score. r: how far a landmark with
-    many rows is held back, 0 not at all, 1 the mean over its rows. beta: weight of a row's background similarity.
-    m: how many background rows that similarity is the mean of.
-    """
-
-    k: int = 20
-    tau: float = 0.05
-    r: float = 0.5
-    beta: float = 0.0
-    m: int = 3
-
-    def __post_init__(self) -> None:
-        if not (1 <= self.k <= MOST_NEIGHBOURS and 1 <= self.m <= MOST_NEIGHBOURS):
-            raise ValueError(f"k and m must lie in [1, {MOST_NEIGHBOURS:,}], not {self.k!s:.20} and {self.m!s:.20}")
-        if not 0 < self.tau < np.inf:
-            raise ValueError(f"tau must be positive, not {self.tau}")
-        if not (0 <= self.r < np.inf and 0 <= self.beta < np.inf):
-            raise ValueError(f"r and beta must not be negative, not {self.r} and {self.beta}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,15 @@ import numpy as np
 from cli.demo.scenes import DemoSet
 from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest, read_manifest
-from retrieval.data.near_duplicates import NEAR_BITS
-from retrieval.data.request import FACTS
+from retrieval.data.request import FACTS, NEAR_BITS
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_text
 from retrieval.progress import SILENT, Progress
 from retrieval.split.folder import NAMES
 from retrieval.split.groups import groups_of_images
 from retrieval.split.parts import files_of, name_lines, part_manifests
+from retrieval.split.quotas import Share
 from retrieval.split.split import SplitRule, split
-from retrieval.split.stratify import Share
 from retrieval.words import agreeing, counted
 
 HELD_OUT = Share(0.2)  # of a landmark's images, in val and in test each

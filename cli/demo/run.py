@@ -5,10 +5,9 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lmr
 from cli.terminal import warn_lines
 from retrieval.files.lock import output_locks
-from retrieval.images.preprocess import MOST_PIXELS
+from retrieval.images.spec import MOST_PIXELS
 from retrieval.jobs import ComputingJob, WritingJob, option
 from retrieval.models.request import NetworkRequest, PreparationRequest
 from retrieval.parallel import count_workers
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from cli.demo.scenes import DemoSet
     from index.evaluate.result import EvaluationResult
-    from retrieval.images.preprocess import ImageSpec
+    from retrieval.images.spec import ImageSpec
 
 SIZE = 64  # pixels: the rendered details survive it, and training takes one to four minutes on two cores
 EPOCHS = 26
@@ -140,6 +139,7 @@ def prepare_images(job: DemoJob) -> "DemoSet":
 
 def walk(demo: "DemoSet", job: DemoJob) -> Outcome:
     """Trains to submission in the working folder."""
+    import lmr
     from cli.report.answers import save_answers
     from cli.report.evaluation import write_report
     from cli.report.text import answer_text, evaluation_text, submission_text
@@ -185,6 +185,7 @@ def across_landmarks(labels: "Sequence[tuple[str, ...]]", n: int) -> list[int]:
 
 def _train(demo: "DemoSet", job: DemoJob) -> "ImageSpec":
     """Trains a network; returns how images are prepared when it embeds them."""
+    import lmr
     from cli.report.plots import draw_curves
     from retrieval.models.checkpoint import load_model
 
@@ -225,8 +226,9 @@ def _measure_untrained(demo: "DemoSet", spec: "ImageSpec", job: DemoJob) -> floa
 
 def _index(demo: "DemoSet", model: Path, spec: "ImageSpec", folder: Path, job: DemoJob) -> Path:
     """The calibrated index of a model and a preparation in a folder, with the stores that it is built from."""
+    import lmr
+    from index.calibrate.config import CalibrationSettings
     from index.calibrate.fit import calibrate_folder
-    from index.calibration import CalibrationSettings
     from index.folder.folder import open_folder
     from index.queries import QueriesJob, embed_queries
     from retrieval.data.manifest import read_manifest
@@ -261,6 +263,8 @@ def _index(demo: "DemoSet", model: Path, spec: "ImageSpec", folder: Path, job: D
 
 def _evaluate(demo: "DemoSet", index: Path, store: Path, job: DemoJob) -> "EvaluationResult":
     """Evaluation on the test queries, which the store keeps embedded."""
+    import lmr
+
     return lmr.evaluate(
         demo.test_solution, index=index, images=demo.images, store=store, overwrite=job.overwrite, **job.computing
     )

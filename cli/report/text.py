@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from index.answer import Answer, LandmarkScore, Neighbour
     from index.calibration import Calibration, KindFigures, Threshold
     from index.kaggle.submit import SubmitReport
-    from index.vote import VoteRule
+    from index.vote_rule import VoteRule
     from retrieval.progress import Progress
 
 SHOWN_NEIGHBOURS = 5  # in the text for people; --json lists all that voted
@@ -121,7 +121,7 @@ def _constants(rule: "VoteRule") -> str:
 
 def _reason(calibration: "Calibration") -> str:
     """Why the vote is this one, in brackets."""
-    from index.vote import VoteRule
+    from index.vote_rule import VoteRule
 
     choice = calibration.choice
     if choice is None:

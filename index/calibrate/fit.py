@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from index.calibrate.config import CalibrationSettings
 from index.calibrate.precision import precision_threshold, trade_offs
 from index.calibrate.queries import CalibrationQueries
 from index.calibrate.selection import MAX_TUNED, Answered, Grid, Tuned, tune
 from index.calibration import (
     BeforeAfter,
     Calibration,
-    CalibrationSettings,
     Choice,
     CrossValidated,
     Origin,

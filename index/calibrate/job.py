@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from index.calibration import Calibration, CalibrationSettings
+from index.calibrate.config import CalibrationSettings
 from index.folder.config import INDEX_FOLDER
 from index.queries import QueriesJob, embed_queries
 from retrieval.errors import DamageError, LmrError
@@ -13,6 +13,7 @@ from retrieval.files.lock import output_locks
 from retrieval.jobs import option, told
 
 if TYPE_CHECKING:
+    from index.calibration import Calibration
     from index.folder.folder import IndexFolder
 
 
@@ -26,7 +27,7 @@ class CalibrateJob(QueriesJob):
     settings: CalibrationSettings = field(default_factory=CalibrationSettings)
 
 
-def calibrate(job: CalibrateJob) -> Calibration:
+def calibrate(job: CalibrateJob) -> "Calibration":
     """Tunes the vote and fits the confidence, and writes both into the index folder unless they are there already.
 
     Raises LmrError for queries that cannot be used, and for another calibration that is there.
@@ -54,7 +55,7 @@ def calibrate(job: CalibrateJob) -> Calibration:
     return calibration
 
 
-def _calibration_of(folder: "IndexFolder") -> Calibration | None:
+def _calibration_of(folder: "IndexFolder") -> "Calibration | None":
     """The calibration that is there; None without one, or where it is damaged and has to be made again.
 
     Raises LmrError for one that cannot be read, or is of another version.
@@ -67,5 +68,5 @@ def _calibration_of(folder: "IndexFolder") -> Calibration | None:
         return None
 
 
-def _content(calibration: Calibration) -> str:
+def _content(calibration: "Calibration") -> str:
     return json.dumps(calibration.to_json())

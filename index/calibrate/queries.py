@@ -7,7 +7,8 @@ import numpy as np
 from index.confidence import ConfidenceModel, fit_confidences
 from index.metrics import Truths
 from index.search.flat import Neighbours
-from index.vote import VoteRule, best, one_row_less, vote
+from index.vote import best, one_row_less, vote
+from index.vote_rule import VoteRule
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray
 from retrieval.errors import LmrError
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from index.calibrate.queries import CalibrationQueries
 from index.confidence import ConfidenceModel
-from index.vote import VoteRule
+from index.vote_rule import VoteRule
 from retrieval.arrays import BoolArray, FloatArray, LongArray, read_only
 
 N_RESAMPLES = 200  # of the standard error of a difference; its own error is then 5 %

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass, fields
 
-from retrieval.data.near_duplicates import NEAR_BITS
+from retrieval.data.request import NEAR_BITS
 from retrieval.errors import WordsError
-from retrieval.images.quality import SCREEN_DIAGONAL_IN
+from retrieval.images.screen import SCREEN_DIAGONAL_IN
 from retrieval.jobs import option
 
 CHECKS = ("quality", "duplicates", "background", "labels", "components")

@@ -14,7 +14,8 @@ from index.clean.neighbours import Block
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray
 from retrieval.data.manifest import Manifest
 from retrieval.data.near_duplicates import HashArray, components, near_pairs
-from retrieval.images.quality import ImageFacts, pixels_per_inch
+from retrieval.images.quality import ImageFacts
+from retrieval.images.screen import pixels_per_inch
 from retrieval.words import counted
 
 _MOST_ODDS = 1e6  # above, a number says no more

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from index.calibrate.config import CalibrationSettings
 from index.calibrate.job import CalibrateJob
-from index.calibration import CalibrationSettings
 from index.compare.folders import Workshop, backgrounds, store_path
 from index.compare.steps import run_step, step_job, tell_step
 from index.queries import QueriesJob, embed_queries

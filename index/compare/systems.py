@@ -6,14 +6,15 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from index.calibrate.config import CalibrationSettings
 from index.calibrate.fit import calibration_of
-from index.calibration import CalibrationSettings
 from index.compare.measure import Answered, Asked, Probabilities, find_threshold, folds, join, vote_of_members, votes_of
 from index.evaluate.baselines import NEAREST_TAU, frequent_votes, random_votes
 from index.folder.folder import IndexFolder
 from index.metrics import LIST_LENGTH
 from index.recognition import answer_store
-from index.vote import VoteRule, Votes, best, vote, vote_majority
+from index.vote import Votes, best, vote, vote_majority
+from index.vote_rule import VoteRule
 from retrieval.arrays import FloatArray, IntArray, LongArray
 from retrieval.store.store import Descriptors
 

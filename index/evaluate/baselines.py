@@ -7,7 +7,8 @@ import numpy as np
 from index.folder.rows import Rows
 from index.metrics import Truths, first_right_rank, gap, top_k_accuracy
 from index.search.flat import Neighbours
-from index.vote import VoteRule, Votes, best, vote, vote_majority
+from index.vote import Votes, best, vote, vote_majority
+from index.vote_rule import VoteRule
 from retrieval.arrays import FloatArray, LongArray, ObjArray
 
 TOP = (1, 5, 10)

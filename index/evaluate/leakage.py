@@ -14,7 +14,8 @@ from index.folder.thumbnails import Thumbnails
 from index.queries import Queries
 from index.recognition import Answers, check_store, to_index_space
 from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray
-from retrieval.data.near_duplicates import NEAR_BITS, near_pairs
+from retrieval.data.near_duplicates import near_pairs
+from retrieval.data.request import NEAR_BITS
 from retrieval.errors import UnreadableError
 from retrieval.files.json_file import read_json
 from retrieval.images.given import read_image

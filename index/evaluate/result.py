@@ -15,7 +15,7 @@ from index.folder.folder import IndexFolder
 from index.metrics import LIST_LENGTH
 from index.queries import Queries
 from index.recognition import Answers, answer_store, select_answers
-from index.vote import VoteRule
+from index.vote_rule import VoteRule
 from retrieval.files.digest import sha256_json
 from retrieval.progress import SILENT, Progress
 from retrieval.store.store import Descriptors

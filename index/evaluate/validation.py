@@ -7,7 +7,8 @@ import numpy as np
 
 from index.metrics import gap
 from index.search.flat import FlatIndex
-from index.vote import VoteRule, best, vote
+from index.vote import best, vote
+from index.vote_rule import VoteRule
 from retrieval.arrays import FloatArray, IntArray, LongArray
 from retrieval.data.image_source import ImageSource, images_folder, index_tars
 from retrieval.data.labels import require_meeting
@@ -17,7 +18,7 @@ from retrieval.errors import LmrError
 if TYPE_CHECKING:
     import torch
 
-    from retrieval.images.preprocess import ImageSpec
+    from retrieval.images.spec import ImageSpec
     from retrieval.models.network import DescriptorModel
     from retrieval.train.data import TrainingData
     from retrieval.train.job import TrainJob

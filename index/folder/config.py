@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from index.rerank.config import Refinement
-from index.search.flat import Storage
-from index.vote import VoteRule
+from index.vote_rule import VoteRule
 from retrieval.errors import LmrError
 from retrieval.jobs import option
 
@@ -23,7 +22,7 @@ class BuildOptions:
     with neighbours beyond one search. m: background neighbours of b(i).
     """
 
-    storage: Storage = option("float32", help="Storage dtype of the descriptors in the index.")
+    storage: Literal["float32", "float16"] = option("float32", help="Storage dtype of the descriptors in the index.")
     whitening: Literal["pca", "supervised"] = option(
         "pca", help="Learn the whitening from all descriptors, or from the differences of images of one landmark."
     )

@@ -42,7 +42,7 @@ from index.folder.thumbnails import Kept, Thumbnails
 from index.rerank.config import Refinement
 from index.rerank.expansion import refined_search
 from index.search.flat import FlatIndex, Neighbours
-from index.vote import VoteRule
+from index.vote_rule import VoteRule
 from index.whitening import Whitening, load_whitening
 from retrieval.arrays import FloatArray
 from retrieval.data.names import Name

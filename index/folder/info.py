@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
 from index.search.flat import Storage
-from index.vote import MOST_NEIGHBOURS
+from index.vote_rule import MOST_NEIGHBOURS
 from retrieval.errors import DamageError, LmrError
 from retrieval.files.digest import sha256_file
 from retrieval.files.folders import current_folder

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from retrieval.arrays import LongArray, ObjArray
-from retrieval.data.near_duplicates import NEAR_BITS, HashArray, components, near_pairs
+from retrieval.data.near_duplicates import HashArray, components, near_pairs
+from retrieval.data.request import NEAR_BITS
 from retrieval.progress import SILENT, Progress
 from retrieval.store.blocks import StoreBlocks
 from retrieval.store.near_duplicates import similar_groups

@@ -9,7 +9,7 @@ import numpy as np
 from index.stats.labels import spread
 from retrieval.arrays import FloatArray, LongArray, read_only
 from retrieval.data.quality_cache import FactsTable
-from retrieval.images.quality import SCREEN_DIAGONAL_IN, pixels_per_inch
+from retrieval.images.screen import SCREEN_DIAGONAL_IN, pixels_per_inch
 
 FENCE = 1.5  # interquartile ranges beyond the quartiles (Tukey, Exploratory Data Analysis, 1977, chapter 2)
 N_BINS = 30

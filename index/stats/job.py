@@ -1,16 +1,13 @@
 """Statistics of a data set: manifest, images, descriptors and test set, counted and measured."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from retrieval.data.near_duplicates import NEAR_SIMILARITY
-from retrieval.data.request import MeasuringJob
+from retrieval.data.request import NEAR_SIMILARITY, MeasuringJob
 from retrieval.errors import LmrError, UnreadableError, WordsError
-from retrieval.images.quality import SCREEN_DIAGONAL_IN
+from retrieval.images.screen import SCREEN_DIAGONAL_IN
 from retrieval.jobs import option, told
 from retrieval.words import none_can
 
@@ -18,7 +15,7 @@ if TYPE_CHECKING:
     from index.stats.clusters import Clusters, StoredImages
     from index.stats.data import Data
     from index.stats.measured import Measured
-    from retrieval.arrays import ObjArray
+    from retrieval.arrays import IntArray, LongArray, ObjArray
     from retrieval.data.image_source import ImageSource
     from retrieval.data.manifest import Manifest
 
@@ -133,14 +130,18 @@ def stats(job: StatsJob) -> Statistics:
     test = None if job.test is None else load_manifest(job.test, job.progress)
     test_images = job.test_images or job.images
     test_source = None if test is None or job.test is None else _source(test, test_images, job.test, job)
-    measured = None if source is None else _measure(data.images, _first_labels(data), source, job)
+    measured = (
+        None
+        if source is None
+        else _measure(data.images, _texts(data.labelling.names, data.labelling.first_landmark()), source, job)
+    )
     document["measured"] = None if measured is None else describe_images(measured)
     document["duplicates"] = None if measured is None else describe_duplicates(measured)
     document["leakage"] = None
     if test is not None:
         both = None
         if measured is not None and test_source is not None:
-            labels = np.array((*test.landmarks, ""), dtype=object)[test.landmark]
+            labels = _texts(test.landmarks, test.landmark)
             both = (measured, _measure(test, labels, test_source, job))
         document["leakage"] = describe_leakage(data.images, test, both)
     stored, clusters = _describe_store(data, job, document)
@@ -158,9 +159,12 @@ def _source(manifest: "Manifest", images: Path | None, path: Path, job: StatsJob
     return ImageSource(manifest, images_folder(images, path, job.progress))
 
 
-def _first_labels(data: "Data") -> "ObjArray":
-    labels: ObjArray = np.array((*data.labelling.names, ""), dtype=object)[data.labelling.first_landmark()]
-    return labels
+def _texts(names: Sequence[str], numbers: "IntArray | LongArray") -> "ObjArray":
+    """(n,) the name of each number, '' for -1."""
+    import numpy as np
+
+    texts: ObjArray = np.array((*names, ""), dtype=object)[numbers]
+    return texts
 
 
 def _measure(manifest: "Manifest", landmark: "ObjArray", source: "ImageSource", job: StatsJob) -> "Measured":

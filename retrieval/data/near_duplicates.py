@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.arrays import LongArray
+from retrieval.data.request import NEAR_BITS
 
-NEAR_BITS = 4  # of 64 that may differ between two copies of an image; a copy at half size and quality 60 has 0 to 2
-NEAR_SIMILARITY = 0.95  # cosine, of the descriptors of two copies
 HASH_BITS = 64
 _PAIRS_AT_ONCE = 1 << 22
 

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from retrieval.jobs import DecodingJob, option
 
+NEAR_BITS = 4  # of 64 that may differ between two copies of an image; a copy at half size and quality 60 has 0 to 2
+NEAR_SIMILARITY = 0.95  # cosine, of the descriptors of two copies
+
 FACTS = Path("picture-facts.sqlite")  # beside all that is made of the same images
 
 

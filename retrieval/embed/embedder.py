@@ -11,7 +11,8 @@ import numpy as np
 from retrieval.arrays import FloatArray, LongArray, UInt8Array
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.bytes_source import Source
-from retrieval.images.preprocess import ImageSpec, prepare
+from retrieval.images.preprocess import prepare
+from retrieval.images.spec import ImageSpec
 
 _Prepared = tuple[UInt8Array, ...]
 

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrieval.embed.embedder import Embedder
 from retrieval.errors import LmrError
 from retrieval.models.card import Card, EmbedSettings
 from retrieval.models.folder import CARD, read_any_card, require_weights
 from retrieval.words import counted
 
 if TYPE_CHECKING:
+    from retrieval.embed.embedder import Embedder
     from retrieval.store.store import Descriptors
 
 ONNX_NAME = "model.onnx"  # of an exported network that stands in a model folder in place of weights
@@ -61,13 +61,13 @@ def card_of_store(model: Path, store: "Descriptors") -> "Card":
 
 def plan_embedder(
     model: Path, card: Card, *, device: str, threads: int | None, n_workers: int
-) -> Callable[[], Embedder]:
+) -> "Callable[[], Embedder]":
     """A function that loads the embedder of a card; it raises LmrError for a device that is not there.
 
     Nothing is imported for it before it is called.
     """
 
-    def load() -> Embedder:
+    def load() -> "Embedder":
         onnx = onnx_path(model)
         if onnx is not None:
             from retrieval.embed.onnx_embedder import OnnxEmbedder, providers_of

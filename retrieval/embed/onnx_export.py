@@ -19,7 +19,7 @@ from retrieval.embed.onnx_embedder import CARD_KEY, INPUTS_KEY, OUTPUT, OnnxEmbe
 from retrieval.errors import LmrError
 from retrieval.extras import require_extra
 from retrieval.files.atomic import replacing, write_error
-from retrieval.images.preprocess import ImageSpec
+from retrieval.images.spec import ImageSpec
 from retrieval.models.card import Card, Member
 from retrieval.models.checkpoint import load_network
 from retrieval.models.network import DescriptorModel, mean_descriptor, to_input

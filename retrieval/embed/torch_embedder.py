@@ -12,7 +12,7 @@ from torch.fx.experimental.optimization import fuse
 
 from retrieval.arrays import FloatArray, UInt8Array
 from retrieval.embed.embedder import Embedder, JoinedEmbedder, require_finite
-from retrieval.images.preprocess import ImageSpec
+from retrieval.images.spec import ImageSpec
 from retrieval.models.card import Card, ModelCard
 from retrieval.models.checkpoint import load_network
 from retrieval.models.config import DescriptorPart

@@ -6,7 +6,6 @@ from PIL import Image
 
 from retrieval.errors import RefusedError, UnreadableError
 from retrieval.images import noise
-from retrieval.images.codecs.color import Colors
 from retrieval.images.codecs.how import How
 from retrieval.images.codecs.jpeg import JPEG_START, is_ended
 from retrieval.images.codecs.limited import decode_in_worker, measure_in_worker
@@ -19,6 +18,7 @@ from retrieval.images.codecs.pillow import (
     reduce_scale,
 )
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
+from retrieval.images.spec import Colors
 
 # What is decoded in this process: the other images, by far the fewest, go to one whose memory and time are limited.
 _MAX_BYTES_HERE = 16_000_000  # of a file; headers with millions of segments take their time

@@ -1,11 +1,13 @@
 """Limits on an image: its file, its pixels, the memory that decoding takes; and sizes of which no side becomes 0."""
 
 from dataclasses import dataclass, fields
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from retrieval.errors import RefusedError
 from retrieval.jobs import option
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 DECODE_TIMEOUT_S = 50  # for one image in a process of its own
 # Bytes a pixel of what is decoded, and of what it becomes without transparency in 8 bits a channel. Pillow keeps 1 byte
@@ -57,7 +59,7 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-def memory_of(image: Image.Image, *, shrunk: bool) -> int:
+def memory_of(image: "Image", *, shrunk: bool) -> int:
     """Bytes that the image and its way to RGB take, at the size at which it will be decoded.
 
     shrunk: it is made much smaller before it becomes RGB.
@@ -74,6 +76,8 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def contain(image: Image.Image, side: int) -> Image.Image:
+def contain(image: "Image", side: int) -> "Image":
     """The whole image, made smaller or larger until its longer side is `side`."""
-    return image.resize(scaled_size(image.size, side / max(image.size)), Image.Resampling.LANCZOS)
+    from PIL.Image import Resampling
+
+    return image.resize(scaled_size(image.size, side / max(image.size)), Resampling.LANCZOS)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from retrieval.arrays import FloatArray, LongArray
+from retrieval.arrays import FloatArray
 from retrieval.images.decode import decode, image_size
 from retrieval.images.limits import DEFAULT_LIMITS, Limits, scaled_size
 
 MEASURED_PX = 256  # the shorter side at which light and sharpness are measured, so that they compare across sizes
 _HASH_PX = 32
 _HASH_BITS_A_SIDE = 8
-SCREEN_DIAGONAL_IN = 17.6  # inches: a laptop of 2019, on which 224 x 224 pixels are 18 pixels per inch
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +105,3 @@ def _gradient(luma: FloatArray) -> float:
     if min(luma.shape) < 2:
         return 0.0
     return float(np.hypot(np.diff(luma, axis=1)[:-1], np.diff(luma, axis=0)[:, :-1]).mean())
-
-
-def pixels_per_inch(
-    width: int | LongArray, height: int | LongArray, diagonal_in: float = SCREEN_DIAGONAL_IN
-) -> FloatArray:
-    """sqrt(w^2 + h^2) / diagonal. width, height: of one image, or (n,)."""
-    return np.asarray(np.hypot(width, height) / diagonal_in)

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 from retrieval.errors import DamageError, LmrError
 from retrieval.files.digest import sha256_json
 from retrieval.files.json_file import convert
-from retrieval.images.preprocess import MOST_PIXELS, ImageSpec
+from retrieval.images.spec import MOST_PIXELS, ImageSpec
 from retrieval.models.config import DescriptorPart, ModelConfig
 
 FORMAT_VERSION = 1

@@ -11,7 +11,7 @@ from torch import nn
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_bytes
 from retrieval.files.utf8_path import utf8_path
-from retrieval.images.preprocess import ImageSpec
+from retrieval.images.spec import ImageSpec
 from retrieval.models.card import PLAIN_SCALES
 from retrieval.models.card import ModelCard as ModelCard
 from retrieval.models.config import DescriptorPart

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from retrieval.errors import LmrError
 from retrieval.files.utf8_path import utf8_path
-from retrieval.images.preprocess import ImageSpec
+from retrieval.images.spec import ImageSpec
 from retrieval.models.backbones import Backbone, build_backbone
 from retrieval.models.config import DescriptorPart, ModelConfig
 from retrieval.models.device import memory_format

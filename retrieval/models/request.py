@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_file
-from retrieval.images.codecs.color import Colors
-from retrieval.images.preprocess import MOST_PIXELS, ImageSpec
+from retrieval.images.spec import MOST_PIXELS, Colors, ImageSpec
 from retrieval.jobs import Job, option
 from retrieval.models.card import EmbedSettings
 from retrieval.models.config import DescriptorPart, ModelConfig, Pooling

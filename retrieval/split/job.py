@@ -8,12 +8,11 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from retrieval.data.near_duplicates import NEAR_BITS, NEAR_SIMILARITY
-from retrieval.data.request import MeasuringJob
+from retrieval.data.request import NEAR_BITS, NEAR_SIMILARITY, MeasuringJob
 from retrieval.errors import LmrError, WordsError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import WritingJob, option, told
-from retrieval.split.stratify import SHARE, Count, Quota, Share
+from retrieval.split.quotas import SHARE, Count, Quota, Share
 
 if TYPE_CHECKING:
     from retrieval.data.locate import LocatedImages

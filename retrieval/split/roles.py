@@ -9,12 +9,12 @@ import numpy as np
 from retrieval.arrays import BoolArray, IntArray, LongArray, UInt8Array
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
+from retrieval.split.quotas import Rare
 from retrieval.words import agreeing, counted
 
 KNOWN, UNKNOWN, RARE, RARE_DROPPED, UNPICKED, NO_LANDMARK, IGNORED = range(7)
 
 PickBy = Literal["biggest", "random"]
-Rare = Literal["non-landmark", "drop"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ import numpy as np
 from retrieval.arrays import IntArray, LongArray, ObjArray, UInt8Array, read_only
 from retrieval.data.manifest import Manifest
 from retrieval.data.near_duplicates import components
+from retrieval.split.quotas import SHARE, Quota, Quotas, Share
 from retrieval.split.roles import IGNORED, KNOWN, RARE, RARE_DROPPED, UNKNOWN, UNPICKED, Choice, Roles
 from retrieval.split.roles import choose_landmarks as choose_landmarks
-from retrieval.split.stratify import SHARE, TEST, VAL, Quota, Quotas, Share, deal, targets
+from retrieval.split.stratify import TEST, VAL, deal, targets
 
 DROPPED = 3
 KINDS = {KNOWN: "landmark", UNKNOWN: "unknown-landmark", RARE: "rare-landmark"}

@@ -2,64 +2,15 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from retrieval.arrays import BoolArray, FloatArray, LongArray, UInt8Array
+from retrieval.arrays import BoolArray, LongArray, UInt8Array
+from retrieval.split.quotas import Quotas
 
 TRAIN, VAL, TEST = 0, 1, 2
-SHARE = 0.1  # of a landmark's images in val and in test, where nothing else is asked for
 
 _GOLDEN = (5**0.5 - 1) / 2  # its multiples, without their whole parts, are spread evenly wherever one begins
-_DECIMALS = 9  # to which wanted counts are rounded: 0.29 * 100 is 29
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A fraction of the rows of each stratum, in [0, 1]."""
-
-    fraction: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.fraction <= 1:
-            raise ValueError(f"fraction must lie in [0, 1], got {self.fraction}")
-
-    def wanted(self, counts: LongArray) -> FloatArray:
-        """Rows wanted of strata of these sizes, not yet whole numbers."""
-        return np.asarray((counts * self.fraction).round(_DECIMALS), dtype=np.float64)
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """The same number of rows of each stratum."""
-
-    n: int
-
-    def __post_init__(self) -> None:
-        if self.n < 0:
-            raise ValueError(f"n must not be negative, got {self.n}")
-
-    def wanted(self, counts: LongArray) -> FloatArray:
-        """n of each, also of strata that have fewer."""
-        return np.full(len(counts), self.n, dtype=np.float64)
-
-
-Quota = Share | Count
-
-
-@dataclass(frozen=True, slots=True)
-class Quotas:
-    """Quotas of val and test in each stratum. n_kept: rows that stay in train at least.
-
-    at_least: rows in val and in test each (where anything is asked for) of every stratum that is large enough for
-    that; smaller ones stay in train. 0 leaves it to the quotas.
-    """
-
-    val: Quota
-    test: Quota
-    n_kept: int = 0
-    at_least: int = 0
 
 
 def targets(counts: LongArray, quotas: Quotas, rng: np.random.Generator) -> LongArray:

@@ -11,7 +11,7 @@ from retrieval.arrays import IntArray
 from retrieval.errors import UnreadableError
 from retrieval.images.bytes_source import Source
 from retrieval.images.decode import decode
-from retrieval.images.preprocess import ImageSpec
+from retrieval.images.spec import ImageSpec
 from retrieval.train.config import AugmentConfig
 
 BLUR_SIGMA_PX = (0.1, 2.0)  # Chen et al., SimCLR, 2020, appendix A

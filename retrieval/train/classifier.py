@@ -21,7 +21,7 @@ from retrieval.files.digest import sha256_json
 from retrieval.files.json_file import convert
 from retrieval.files.utf8_path import utf8_path
 from retrieval.images.bytes_source import Source
-from retrieval.images.preprocess import ImageSpec
+from retrieval.images.spec import ImageSpec
 from retrieval.models.checkpoint import load_model, read_card
 from retrieval.models.folder import CLASSIFIER
 from retrieval.models.network import DescriptorModel

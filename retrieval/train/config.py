@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from retrieval.errors import LmrError
 from retrieval.jobs import option
-from retrieval.split.roles import Rare
+from retrieval.split.quotas import Rare
 from retrieval.train.loss_config import PAIR_LOSSES, LossConfig
 
 MOST_JITTER = 10  # how far a factor of brightness, contrast or saturation goes

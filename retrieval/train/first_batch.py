@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from retrieval.arrays import UInt8Array
-from retrieval.images.preprocess import ImageSpec
+from retrieval.images.spec import ImageSpec
 from retrieval.models.network import to_input
 from retrieval.train.augment import Batch, mix
 from retrieval.train.config import TrainConfig

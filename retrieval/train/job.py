@@ -17,7 +17,7 @@ from retrieval.train.config import DistillationConfig, TrainConfig
 if TYPE_CHECKING:
     import torch
 
-    from retrieval.images.preprocess import ImageSpec
+    from retrieval.images.spec import ImageSpec
     from retrieval.models.network import DescriptorModel
     from retrieval.train.data import TrainingData
     from retrieval.train.distributed import Processes

@@ -19,7 +19,8 @@ from retrieval.errors import UnreadableError
 from retrieval.files.atomic import replacing, write_bytes
 from retrieval.files.json_file import convert, read_json
 from retrieval.images.bytes_source import Source
-from retrieval.images.preprocess import ImageSpec, prepare
+from retrieval.images.preprocess import prepare
+from retrieval.images.spec import ImageSpec
 from retrieval.models.device import lacks_memory
 from retrieval.models.network import DescriptorModel
 from retrieval.parallel import Workers, start_workers, work_with

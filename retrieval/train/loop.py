@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save
 
 from retrieval.errors import LmrError
-from retrieval.images.preprocess import ImageSpec
+from retrieval.images.spec import ImageSpec
 from retrieval.models.checkpoint import save_model, weights_digest
 from retrieval.models.device import keep_freed_memory
 from retrieval.models.network import DescriptorModel

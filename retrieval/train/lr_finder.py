@@ -10,7 +10,7 @@ import torch
 
 from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError
-from retrieval.images.preprocess import ImageSpec
+from retrieval.images.spec import ImageSpec
 from retrieval.models.device import keep_freed_memory
 from retrieval.models.network import DescriptorModel
 from retrieval.train.augment import Batch

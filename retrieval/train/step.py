@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retrieval.images.preprocess import ImageSpec
+from retrieval.images.spec import ImageSpec
 from retrieval.models.device import explained
 from retrieval.models.network import DescriptorModel, to_input
 from retrieval.train.augment import Batch, mix

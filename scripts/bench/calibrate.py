@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
+from index.calibrate.config import CalibrationSettings
 from index.calibrate.fit import calibrate, held_out_queries, leave_one_out_evidence
 from index.calibrate.selection import NONE, Contest, Grid, Judge, Tuned, answered, make_folds, tune
-from index.calibration import Calibration, CalibrationSettings, Origin
+from index.calibration import Calibration, Origin
 from index.evaluate.leave_one_out import leave_one_out
 from index.folder.build import build_folder
 from index.folder.folder import IndexFolder, open_folder

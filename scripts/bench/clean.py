@@ -21,7 +21,8 @@ import numpy as np
 
 from index.metrics import gap
 from index.search.flat import FlatIndex, Neighbours
-from index.vote import VoteRule, background_similarity, best, vote
+from index.vote import background_similarity, best, vote
+from index.vote_rule import VoteRule
 from index.whitening import fit_whitening
 from retrieval.store.store import Descriptors, read_store
 

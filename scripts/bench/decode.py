@@ -21,8 +21,9 @@ from PIL import Image, ImageOps
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from retrieval.arrays import UInt8Array
-from retrieval.images.preprocess import ImageSpec, prepare
+from retrieval.images.preprocess import prepare
 from retrieval.images.signatures import IMAGE_SUFFIXES
+from retrieval.images.spec import ImageSpec
 
 
 def main() -> None:

@@ -26,7 +26,8 @@ from torchvision.transforms import v2
 
 from retrieval.embed.torch_embedder import TorchEmbedder
 from retrieval.images.given import list_images
-from retrieval.images.preprocess import ImageSpec, prepare
+from retrieval.images.preprocess import prepare
+from retrieval.images.spec import ImageSpec
 from retrieval.models.config import ModelConfig
 from retrieval.models.network import build_model
 

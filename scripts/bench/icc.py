@@ -24,8 +24,9 @@ from made_profiles import ADOBE_RGB, DISPLAY_P3, PROPHOTO, SRGB, Matrix, rgb_pro
 
 from retrieval.embed.torch_embedder import TorchEmbedder
 from retrieval.images.decode import decode
-from retrieval.images.preprocess import ImageSpec, prepare
+from retrieval.images.preprocess import prepare
 from retrieval.images.signatures import IMAGE_SUFFIXES
+from retrieval.images.spec import ImageSpec
 from retrieval.models.config import ModelConfig
 from retrieval.models.network import build_model
 

@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 from calibrate import Drawn, build, mean, pooled, select
 
+from index.calibrate.config import CalibrationSettings
 from index.calibrate.fit import calibrate, held_out_queries, leave_one_out_evidence
 from index.calibrate.precision import precision_threshold
 from index.calibrate.selection import Grid, tune
-from index.calibration import CalibrationSettings, Origin
+from index.calibration import Origin
 from index.confidence import logit_of, sigmoid
 from index.queries import queries_of
 from index.recognition import answer_store

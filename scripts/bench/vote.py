@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from index.metrics import gap
 from index.search.flat import Neighbours
-from index.vote import VoteRule, best, vote
+from index.vote import best, vote
+from index.vote_rule import VoteRule
 
 N_QUERIES, K, N_LANDMARKS, N_ROWS = 117_703, 10, 203_094, 4_132_914
 N_LANDMARK_QUERIES = 1_972  # of GLDv2's test set

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ HEAVY = (
     *("torch", "torchvision", "timm", "pytorch_metric_learning", "onnx", "onnxruntime", "safetensors", "cv2"),
     *("faiss", "h5py", "pandas", "sklearn", "scipy", "pyarrow", "matplotlib", "jinja2", "aiohttp", "tqdm"),
 )
+# Packages and modules that work needs, and its help does not.
+OF_WORK = (*HEAVY, "numpy", "PIL", "lmr")
 PROGRAM = """
 import sys
 from cli.main import main
@@ -38,25 +41,39 @@ ANSWERS = INDEX | {"scipy"}
 NET = STORE | {"torch", "torchvision", "safetensors", "tqdm"}
 
 
-def imported(folder: Path, *lines: str) -> list[tuple[int, set[str]]]:
-    """The exit code of `lmr` with each line of arguments, one after the other in one new process, and the heavy
-    libraries in it then."""
+def imported(folder: Path, libraries: Sequence[str], *lines: str) -> list[tuple[int, set[str]]]:
+    """The exit code of `lmr` with each line of arguments, one after the other in one new process, and which of the
+    libraries are in it then."""
     said = folder.parent / "imported.txt"
-    words = [sys.executable, "-c", PROGRAM, str(said), "\n".join(lines), *HEAVY]
+    words = [sys.executable, "-c", PROGRAM, str(said), "\n".join(lines), *libraries]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     subprocess.run(words, cwd=folder, env=environment, capture_output=True, check=True)
     found = [line.split() for line in said.read_text().splitlines()]
     return [(int(code), set(names)) for code, *names in found]
 
 
-def require_no_more(folder: Path, code: int, used: frozenset[str], *lines: str) -> None:
-    """Each of the lines ends with this exit code, and none of them imports what is not in `used`."""
-    for line, (found, libraries) in zip(lines, imported(folder, *lines), strict=True):
-        assert (line, found, libraries - used) == (line, code, set())
+def modules_after(line: str) -> str:
+    """The names of the modules of a new process after a line of Python."""
+    words = [sys.executable, "-c", f"{line}; import sys; print(sorted(sys.modules))"]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+
+
+def require_no_more(
+    folder: Path, code: int, used: frozenset[str], *lines: str, libraries: Sequence[str] = HEAVY
+) -> None:
+    """Each of the lines ends with this exit code, and imports none of the libraries that are not in `used`."""
+    for line, (found, imports) in zip(lines, imported(folder, libraries, *lines), strict=True):
+        assert (line, found, imports - used) == (line, code, set())
 
 
 def test_help_waits_for_nothing(tmp_path: Path) -> None:
-    require_no_more(tmp_path, 0, NOTHING, "--help", "--version", *(f"{name} --help" for name in COMMANDS))
+    lines = ("--help", "--version", *(f"{name} --help" for name in COMMANDS))
+    require_no_more(tmp_path, 0, NOTHING, *lines, libraries=OF_WORK)
+
+
+def test_the_functions_of_the_package_wait_for_no_library() -> None:
+    found = [name for name in OF_WORK[:-1] if f"'{name}'" in modules_after("import lmr")]
+    assert found == []
 
 
 def test_a_mistake_in_an_option_is_told_without_any_library(tiny_set: Path) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from tiny_set import NETWORK, done, listing, refused
 
 from cli.report.sheet import GAP_PX, LINE_PX, MARGIN_PX, MIN_TILE_PX, draw_batch
-from retrieval.images.preprocess import ImageSpec
+from retrieval.images.spec import ImageSpec
 from retrieval.train.config import AugmentConfig, BalanceConfig, TrainConfig
 from retrieval.train.data import read_training_data
 from retrieval.train.first_batch import SeenImage, as_seen, first_batch

@@ -8,7 +8,8 @@ import pytest
 from index.confidence import ConfidenceModel
 from index.folder.build import BuildOptions
 from index.recognition import answer, answer_store, predict
-from index.vote import VoteRule, background_similarity, best, vote
+from index.vote import background_similarity, best, vote
+from index.vote_rule import VoteRule
 from retrieval.errors import LmrError
 from retrieval.store.store import DONE, UNREADABLE
 

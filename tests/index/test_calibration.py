@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from calibration_world import make_queries
 
+from index.calibrate.config import CalibrationSettings
 from index.calibrate.fit import Evidence, calibrate
 from index.calibrate.selection import Grid, tune
-from index.calibration import Calibration, CalibrationSettings, Origin
+from index.calibration import Calibration, Origin
 from index.confidence import sigmoid
 from index.metrics import gap, make_truths
 from retrieval.errors import LmrError

@@ -15,7 +15,7 @@ from index.metrics import make_truths
 from index.queries import Queries, queries_of
 from index.recognition import answer_store
 from index.search.flat import Neighbours
-from index.vote import VoteRule
+from index.vote_rule import VoteRule
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 from retrieval.store.store import DONE, UNREADABLE

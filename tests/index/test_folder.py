@@ -11,9 +11,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from index.calibrate.config import CalibrationSettings
 from index.calibrate.fit import calibrate
 from index.calibrate.selection import CalibrationQueries, Grid
-from index.calibration import CalibrationSettings, Origin
+from index.calibration import Origin
 from index.folder import build as building
 from index.folder import folder as folder_module
 from index.folder.build import BuildOptions, build_folder

@@ -7,7 +7,8 @@ import pytest
 
 from index.stats.images import describe_measures, measures_of, outliers, ranking
 from retrieval.data.quality_cache import FactsTable
-from retrieval.images.quality import ImageFacts, pixels_per_inch
+from retrieval.images.quality import ImageFacts
+from retrieval.images.screen import pixels_per_inch
 
 FACTS = ImageFacts(400, 300, 1000, "a" * 64, 0, 128.0, 50.0, 900.0, 10.0, 7.0)
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from recorder import Recorder
 
+from index.calibrate.config import CalibrationSettings
 from index.calibrate.fit import calibrate_folder, leave_one_out_evidence
-from index.calibration import CalibrationSettings
 from index.copies import pack_sketches, sketches, unpack_sketches
 from index.evaluate.leakage import find_leaks, look_the_same
 from index.evaluate.result import evaluate_left_out, evaluate_store
@@ -19,7 +19,7 @@ from index.folder.folder import open_folder
 from index.folder.thumbnails import Thumbnails, write_thumbnails
 from index.queries import queries_of
 from index.recognition import answer_store
-from index.vote import VoteRule
+from index.vote_rule import VoteRule
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 from retrieval.images.given import read_image

@@ -8,7 +8,8 @@ import pytest
 from index.confidence import ConfidenceModel
 from index.evaluate.leave_one_out import leave_one_out
 from index.search.flat import FlatIndex
-from index.vote import VoteRule, background_similarity, best, vote
+from index.vote import background_similarity, best, vote
+from index.vote_rule import VoteRule
 
 LABELS = ["rome"] * 5 + ["paris"] * 4 + ["oslo"] * 3 + ["atlantis"]
 

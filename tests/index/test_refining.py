@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from index.calibrate.config import CalibrationSettings
 from index.calibrate.fit import calibration_of
-from index.calibration import CalibrationSettings
 from index.copies import SAME_IMAGE
 from index.evaluate.leave_one_out import leave_one_out
 from index.folder.build import BuildOptions

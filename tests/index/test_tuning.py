@@ -13,7 +13,7 @@ from index.calibrate.selection import NONE, Contest, Grid, Judge, make_folds, tu
 from index.confidence import fit_confidence
 from index.metrics import Truths, gap, make_truths
 from index.search.flat import Neighbours
-from index.vote import VoteRule
+from index.vote_rule import VoteRule
 from retrieval.errors import LmrError
 
 SMALL = Grid(k=(1, 20), tau=(0.05, 0.2), r=(0.5,), beta=(0.0, 1.0))

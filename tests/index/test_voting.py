@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.search.flat import Neighbours
-from index.vote import VoteRule, Votes, best, vote, vote_majority
+from index.vote import Votes, best, vote, vote_majority
+from index.vote_rule import VoteRule
 
 
 def neighbours(rows, scores):

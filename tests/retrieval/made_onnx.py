@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from retrieval.embed.onnx_embedder import CARD_KEY
-from retrieval.images.preprocess import ImageSpec
+from retrieval.images.spec import ImageSpec
 from retrieval.models.card import Card, ModelCard
 from retrieval.models.config import ModelConfig
 

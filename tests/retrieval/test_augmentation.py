@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from retrieval.errors import LmrError
 from retrieval.images.decode import decode
-from retrieval.images.preprocess import ImageSpec
+from retrieval.images.spec import ImageSpec
 from retrieval.models.network import to_input
 from retrieval.train.augment import Batch, Collate, TrainingImages, mix, repeat_place
 from retrieval.train.config import AugmentConfig, TrainConfig

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from retrieval.embed.torch_embedder import TorchEmbedder
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
-from retrieval.images.preprocess import ImageSpec
+from retrieval.images.spec import ImageSpec
 from retrieval.models.backbones import build_backbone
 from retrieval.models.config import ModelConfig
 from retrieval.models.network import build_model, load_backbone_weights

@@ -13,7 +13,8 @@ from PIL import Image, ImageCms
 
 from retrieval.arrays import UInt8Array
 from retrieval.images.decode import decode
-from retrieval.images.preprocess import ImageSpec, prepare
+from retrieval.images.preprocess import prepare
+from retrieval.images.spec import ImageSpec
 from retrieval.models.card import ModelCard
 from retrieval.models.config import ModelConfig
 from retrieval.models.folder import read_card

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.split.stratify import TEST, TRAIN, VAL, Count, Quotas, Share, deal, targets
+from retrieval.split.quotas import Count, Quotas, Share
+from retrieval.split.stratify import TEST, TRAIN, VAL, deal, targets
 
 
 def long(*values: int) -> np.ndarray:

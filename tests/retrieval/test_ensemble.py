@@ -13,7 +13,7 @@ from retrieval.arrays import FloatArray, UInt8Array
 from retrieval.embed.embedder import Embedder, JoinedEmbedder
 from retrieval.embed.torch_embedder import TorchEmbedder, load_embedder
 from retrieval.errors import LmrError
-from retrieval.images.preprocess import ImageSpec
+from retrieval.images.spec import ImageSpec
 from retrieval.models.card import EmbedSettings, EnsembleCard, Member, ModelCard, join
 from retrieval.models.checkpoint import save_model
 from retrieval.models.config import ModelConfig

@@ -18,7 +18,8 @@ from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
 from retrieval.images.decode import decode
 from retrieval.images.limits import Limits
-from retrieval.images.preprocess import ImageSpec, fit, prepare
+from retrieval.images.preprocess import fit, prepare
+from retrieval.images.spec import ImageSpec
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

@@ -10,8 +10,9 @@ from PIL import Image
 from cli.report.html import small_image
 from cli.report.sheet import SheetEntry, draw_sheet
 from retrieval.images.limits import contain, scaled_size
-from retrieval.images.preprocess import ImageSpec, prepare
+from retrieval.images.preprocess import prepare
 from retrieval.images.quality import measure_image
+from retrieval.images.spec import ImageSpec
 from retrieval.local.sift import local_features
 
 THREADS = [(1, 30_000), (30_000, 1), (2, 9_000), (1, 1)]

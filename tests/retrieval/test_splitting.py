@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
+from retrieval.split.quotas import Count, Share
 from retrieval.split.roles import Choice, choose_landmarks, mixed_groups
 from retrieval.split.split import DROPPED, SplitRule, split
-from retrieval.split.stratify import TEST, TRAIN, VAL, Count, Share
+from retrieval.split.stratify import TEST, TRAIN, VAL
 
 
 def made(labels: str, **parts: object) -> Manifest:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from retrieval.errors import UnreadableError
-from retrieval.images.preprocess import ImageSpec
+from retrieval.images.spec import ImageSpec
 from retrieval.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from retrieval.models.config import ModelConfig
 from retrieval.models.network import DescriptorModel

@@ -2,12 +2,10 @@
 
 import io
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
-
-Colors = Literal["srgb", "as-stored"]
 
 _KEPT = 64  # profiles whose conversion is kept; a camera has one or two
 _STEPS = 9  # of each channel, in the colours by which a profile is told from sRGB

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from retrieval.images.codecs.color import Colors
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
+from retrieval.images.spec import Colors
 
 _AMPLE = 2  # times the side that is asked for; what is made smaller by averaging keeps as much
 

@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image
 
 from retrieval.arrays import UInt8Array
-from retrieval.images.codecs.color import Colors, from_lab, to_srgb
+from retrieval.images.codecs.color import from_lab, to_srgb
 from retrieval.images.codecs.orientation import TRANSPOSE
+from retrieval.images.spec import Colors
 
 _STRIP_PIXELS = 1 << 20  # that are changed at once
 _GREY = frozenset(("1", "L", "LA", "La"))
