@@ -4,9 +4,10 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet runs, perhaps guarded already
 _GUARDED = re.compile(r"'+[=+\-@\t\r]")
@@ -21,14 +22,14 @@ def csv_line(cells: Iterable[object]) -> str:
     return text.getvalue()
 
 
-def table_lines(columns: Mapping[str, NDArray[Any]], float_format: str | None = None) -> Iterator[str]:
+def table_lines(columns: "Mapping[str, NDArray[Any]]", float_format: str | None = None) -> Iterator[str]:
     """A CSV table with these columns (n,), its header first, in pieces.
 
     Texts are guarded as by `csv_line`, missing numbers are blank. float_format: as `%.4f`, None for all digits.
     """
     import pandas as pd  # slow to import
 
-    def series(values: NDArray[Any]) -> "pd.Series[Any]":
+    def series(values: "NDArray[Any]") -> "pd.Series[Any]":
         # Texts stay objects: those of pandas hold UTF-8 alone, and names of files may be other bytes.
         return pd.Series([*map(_guard_text, values)], dtype=object) if values.dtype == object else pd.Series(values)
 
