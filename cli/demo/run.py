@@ -210,15 +210,14 @@ def _train(demo: "DemoSet", job: DemoJob) -> "ImageSpec":
 
 def _measure_untrained(demo: "DemoSet", spec: "ImageSpec", job: DemoJob) -> float:
     """GAP on the test queries of the network that training began with, through the same steps."""
-    import torch
-
     from retrieval.models.checkpoint import CARD, save_model
+    from retrieval.models.device import seeded
 
     folder = Path("untrained")
     folder.mkdir(exist_ok=True)
     if job.overwrite or not (folder / "model" / CARD).exists():
-        torch.manual_seed(job.seed)
-        model, made_for = job.network.for_size(job.size).build(PreparationRequest(size=job.size))
+        with seeded(job.seed):
+            model, made_for = job.network.for_size(job.size).build(PreparationRequest(size=job.size))
         save_model(folder / "model", model, made_for, made_by={"training": None})
     index = _index(demo, folder / "model", spec, folder, job)
     return _evaluate(demo, index, folder / "test.h5", job).evaluation.accuracy.gap

@@ -3,6 +3,7 @@
 import difflib
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -93,7 +94,12 @@ def clean(job: CleanJob) -> CleanReport:
         if job.review is not None:
             return _apply_review(job, job.review)
         assert job.store is not None
-        return _clean(job, job.store)
+        with ExitStack() as limits:
+            if job.threads is not None:
+                from retrieval.models.device import limit_threads
+
+                limits.enter_context(limit_threads(job.threads))
+            return _clean(job, job.store)
 
 
 def _clean(job: CleanJob, store: Path) -> CleanReport:
@@ -105,10 +111,6 @@ def _clean(job: CleanJob, store: Path) -> CleanReport:
     from retrieval.store.store import read_store
 
     rule, output, progress = job.rule, job.output, job.progress
-    if job.threads is not None:
-        from retrieval.models.device import limit_threads
-
-        limit_threads(job.threads)
     if rule.verify:
         from retrieval.local.sift import require_opencv
 

@@ -201,14 +201,20 @@ def _source(shop: Workshop, part: str) -> ImageSource:
 
 def classifier(shop: Workshop, recipe: Recipe, model: Path | None) -> Ready:
     """The probabilities of a network's classes for every part. model: None is a caller's bug."""
-    from index.compare.measure import Probabilities
-    from index.compare.systems import Classes
-    from retrieval.models.device import limit_threads, resolve_device
-    from retrieval.train.classifier import open_classifier
+    from retrieval.models.device import limit_threads
 
     if model is None:
         raise ValueError("a classifier has a trained model")
-    limit_threads(shop.job.threads)
+    with limit_threads(shop.job.threads):
+        return _classify(shop, recipe, model)
+
+
+def _classify(shop: Workshop, recipe: Recipe, model: Path) -> Ready:
+    from index.compare.measure import Probabilities
+    from index.compare.systems import Classes
+    from retrieval.models.device import resolve_device
+    from retrieval.train.classifier import open_classifier
+
     n_workers = max(1, count_workers(shop.job.workers, shop.job.progress))
     opened = open_classifier(model / "model", device=resolve_device(shop.job.device), n_workers=n_workers)
     code = {name: i for i, name in enumerate(shop.data.landmarks)}

@@ -224,16 +224,14 @@ def _make_card(job: EmbedJob, network: NetworkRequest, check: "Callable[[Card], 
     )
     if not job.overwrite and (made := _made_already(model, request)) is not None:
         return made
-    import torch
-
     from retrieval.models.card import ModelCard
     from retrieval.models.checkpoint import save_model, weights_digest
-    from retrieval.models.device import resolve_device
+    from retrieval.models.device import resolve_device, seeded
     from retrieval.models.folder import CARD, STATE_NAME, read_card, require_no_strangers
 
     resolve_device(job.device)
-    torch.manual_seed(0)
-    made_network, spec = network.build(asked)
+    with seeded(0):
+        made_network, spec = network.build(asked)
     card = ModelCard(made_network.config, spec, weights_digest(made_network)).adjusted(asked.settings())
     made_network.length(card.descriptor)  # refuses what the network does not have
     if (model / CARD).exists() and not job.overwrite:

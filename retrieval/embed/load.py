@@ -76,8 +76,8 @@ def plan_embedder(
         from retrieval.embed.torch_embedder import load_embedder
         from retrieval.models.device import limit_threads, resolve_device
 
-        limit_threads(threads)
-        return load_embedder(model, card, resolve_device(device), n_workers=n_workers)
+        with limit_threads(threads):
+            return load_embedder(model, card, resolve_device(device), n_workers=n_workers, threads=threads)
 
     return load
 

@@ -16,7 +16,7 @@ from retrieval.images.spec import ImageSpec
 from retrieval.models.card import Card, ModelCard
 from retrieval.models.checkpoint import load_network
 from retrieval.models.config import DescriptorPart
-from retrieval.models.device import explained, fast_dtype, place
+from retrieval.models.device import explained, fast_dtype, limit_threads, place
 from retrieval.models.network import DescriptorModel, mean_descriptor, to_input
 
 CPU_BATCH = 16  # images; measured: ResNet-50 in bf16 on 2 cores is slower in batches of 32 and more (cache)
@@ -29,7 +29,8 @@ class TorchEmbedder(Embedder):
     """A network made ready to embed images on one device.
 
     spec: preparation of an image, or several, over which descriptors are averaged as over scales. flip: also over the
-    image and its mirror image. part: of the network. LmrError: a network for images of another size.
+    image and its mirror image. part: of the network. threads: of the CPU, None = as torch has them.
+    LmrError: a network for images of another size.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class TorchEmbedder(Embedder):
         flip: bool = False,
         part: DescriptorPart = "neck",
         n_workers: int = 2,
+        threads: int | None = None,
     ) -> None:
         specs = [spec] if isinstance(spec, ImageSpec) else spec
         for each in specs:
@@ -48,13 +50,13 @@ class TorchEmbedder(Embedder):
         on_cpu = device.type == "cpu"
         batch_size, ahead = (CPU_BATCH, 0) if on_cpu else (GPU_BATCH, GPU_AHEAD)
         super().__init__(specs, model.length(part), batch_size=batch_size, ahead=ahead, n_workers=n_workers)
-        self.device, self.flip, self.part = device, flip, part
+        self.device, self.flip, self.part, self.threads = device, flip, part, threads
         self.dtype = fast_dtype(device)
         self._model = _ready(model, device, self.dtype)
 
     def embed_batch(self, *images: UInt8Array) -> FloatArray:
         """(b, size, size, 3) uint8 for each spec -> (b, d) float32 unit descriptors. LmrError: NaN."""
-        with torch.inference_mode():
+        with limit_threads(self.threads), torch.inference_mode():
             views = [
                 to_input(torch.from_numpy(given).permute(0, 3, 1, 2), spec, self.device)
                 for given, spec in zip(images, self.specs, strict=True)
@@ -75,17 +77,25 @@ class TorchEmbedder(Embedder):
         return descriptors
 
 
-def load_embedder(folder: Path, card: Card, device: torch.device, *, n_workers: int) -> Embedder:
+def load_embedder(
+    folder: Path, card: Card, device: torch.device, *, n_workers: int, threads: int | None = None
+) -> Embedder:
     """The embedder of a card, with the weights in that folder. LmrError: missing or damaged."""
-    members = [make_embedder(load_network(folder, m.card), m.card, device, n_workers=n_workers) for m in card.members]
+    members = [
+        make_embedder(load_network(folder, member.card), member.card, device, n_workers=n_workers, threads=threads)
+        for member in card.members
+    ]
     if isinstance(card, ModelCard):
         return members[0]
     return JoinedEmbedder(members, [member.weight for member in card.members], n_workers=n_workers)
 
 
-def make_embedder(model: DescriptorModel, card: ModelCard, device: torch.device, *, n_workers: int) -> TorchEmbedder:
+def make_embedder(
+    model: DescriptorModel, card: ModelCard, device: torch.device, *, n_workers: int, threads: int | None = None
+) -> TorchEmbedder:
     """The embedder of a network and its card."""
-    return TorchEmbedder(model, card.specs, device, flip=card.flip, part=card.descriptor, n_workers=n_workers)
+    how: dict[str, Any] = {"flip": card.flip, "part": card.descriptor, "n_workers": n_workers, "threads": threads}
+    return TorchEmbedder(model, card.specs, device, **how)
 
 
 def _ready(model: DescriptorModel, device: torch.device, dtype: torch.dtype) -> DescriptorModel:

@@ -118,8 +118,24 @@ def _cpu_has_bfloat16() -> bool:
     return bool(ask()) if ask is not None else False
 
 
-def limit_threads(n_threads: int | None) -> None:
-    """Bounds the CPU threads of torch; None leaves them as they are."""
-    if n_threads is not None:
-        require_threads(n_threads)
-        torch.set_num_threads(n_threads)
+@contextmanager
+def limit_threads(n_threads: int | None) -> Iterator[None]:
+    """Bounds the CPU threads of torch within; None leaves them as they are. Raises LmrError for a wrong number."""
+    if n_threads is None:
+        yield
+        return
+    require_threads(n_threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers of torch that depend on the seed within; those of the caller, on the CPU, go on after it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -121,16 +121,16 @@ def train(job: TrainJob, make_validation: "MakeValidation") -> "Trained":
 
 def find_rate(job: TrainJob) -> "RateTest":
     """The learning rate range test with the first stage of a job; nothing is written. Raises LmrError."""
-    from retrieval.models.device import limit_threads, resolve_device
+    from retrieval.models.device import limit_threads, resolve_device, seeded
     from retrieval.train.lr_finder import find_rate as run_test
     from retrieval.train.run import Run
 
     job.network.require()
     data = _read(job)[0]
-    model, spec = _make_network(job)
-    limit_threads(job.threads)
-    run = Run(Path(), resolve_device(job.device), count_workers(job.workers, job.progress), progress=job.progress)
-    return run_test(model, data, spec, job.training, run)
+    with seeded(job.training.seed), limit_threads(job.threads):
+        model, spec = _make_network(job)
+        run = Run(Path(), resolve_device(job.device), count_workers(job.workers, job.progress), progress=job.progress)
+        return run_test(model, data, spec, job.training, run)
 
 
 def first_batch(job: TrainJob) -> "list[SeenImage]":
@@ -165,15 +165,15 @@ def _read(job: TrainJob) -> "list[TrainingData]":
 
 def _make_network(job: TrainJob) -> "tuple[DescriptorModel, ImageSpec]":
     """The network to begin with, of random numbers that depend on the seed, and how images are prepared for it."""
-    import torch
+    from retrieval.models.device import seeded
 
-    torch.manual_seed(job.training.seed)
-    return job.network.build(job.preparation)
+    with seeded(job.training.seed):
+        return job.network.build(job.preparation)
 
 
 def _train(job: TrainJob, data: "Sequence[TrainingData]", make_validation: "MakeValidation") -> "TrainingState":
     """Trains through the stages, or goes on where the training in the folder stopped."""
-    from retrieval.models.device import limit_threads, resolve_device
+    from retrieval.models.device import limit_threads, resolve_device, seeded
     from retrieval.train.distributed import joined_processes
     from retrieval.train.loop import train_stages
     from retrieval.train.run import summary_writer
@@ -182,8 +182,8 @@ def _train(job: TrainJob, data: "Sequence[TrainingData]", make_validation: "Make
     model, spec = _make_network(job)
     if job.tensorboard:
         summary_writer()  # refused now, not after the first epoch
-    limit_threads(job.threads)
-    with joined_processes(resolve_device(job.device)) as processes:
+    random = seeded(job.training.seed)  # the stages seed again
+    with limit_threads(job.threads), random, joined_processes(resolve_device(job.device)) as processes:
         specs = [stage.preparation.adjusted(spec) for stage in job.stages]
         stages = list(_make_stages(job, data, specs, processes, make_validation))
         if is_first():

@@ -6,7 +6,15 @@ import torch
 from torch import nn
 
 from retrieval.errors import LmrError
-from retrieval.models.device import fast_dtype, keep_freed_memory, limit_threads, memory_format, place, resolve_device
+from retrieval.models.device import (
+    fast_dtype,
+    keep_freed_memory,
+    limit_threads,
+    memory_format,
+    place,
+    resolve_device,
+    seeded,
+)
 
 CPU = torch.device("cpu")
 
@@ -127,15 +135,24 @@ def test_another_allocator_is_left_alone(monkeypatch: pytest.MonkeyPatch, error:
     assert keep_freed_memory.__wrapped__() is False
 
 
+def test_random_numbers_of_the_caller_go_on_after_a_seed_of_ours() -> None:
+    before = torch.get_rng_state()
+    with seeded(3):
+        first = torch.rand(2)
+    with seeded(3):
+        assert torch.equal(torch.rand(2), first)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_threads_are_bounded() -> None:
-    limit_threads(None)
+    with limit_threads(None):
+        assert torch.get_num_threads() == 1
+    with limit_threads(2):
+        assert torch.get_num_threads() == 2
     assert torch.get_num_threads() == 1
-    limit_threads(2)
-    assert torch.get_num_threads() == 2
-    limit_threads(1)
-    with pytest.raises(LmrError) as caught:
-        limit_threads(0)
+    with pytest.raises(LmrError) as caught, limit_threads(0):
+        pass
     assert str(caught.value) == "`threads` must be at least 1, got 0"
-    with pytest.raises(LmrError) as caught:
-        limit_threads(100_000)
+    with pytest.raises(LmrError) as caught, limit_threads(100_000):
+        pass
     assert str(caught.value) == "`threads` must be at most 1,024, got 100000; more than the cores gain nothing"
