@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from retrieval.train.first_batch import SeenImage
 
 
-Colour = tuple[int, int, int]
-
 MAX_ROWS = 180  # a JPEG ends at 65,535 pixels
 JPEG_QUALITY = 90
 
