@@ -34,7 +34,7 @@ from retrieval.progress import PYTHON_WARNINGS, Progress
 from retrieval.split.job import SplitJob
 
 if TYPE_CHECKING:
-    from index import keywords
+    import index.keywords as keywords
     from index.calibration import Calibration
     from index.compare.results import Comparison
     from index.evaluate.result import EvaluationResult

@@ -11,6 +11,7 @@ from retrieval.words import counted, visible
 
 if TYPE_CHECKING:
     from index.folder.folder import IndexFolder
+    from index.keywords import Place
     from index.recognition import Answers
     from index.sort_into import Mode, Sorted
     from retrieval.arrays import FloatArray
@@ -90,7 +91,7 @@ class Landmarks:
             for i, name in enumerate(names)
         ]
 
-    def sort_into(self, folder: str | Path, answers: Sequence[Answer], *, mode: "Mode" = "link") -> "Sorted":
+    def sort_into(self, folder: "Place", answers: Sequence[Answer], *, mode: "Mode" = "link") -> "Sorted":
         """Links, copies or moves the images of answers into `folder/<name of the landmark>/`; what was done.
 
         Images in tars are copied. Moves are undone by `lmr.undo_moves`. Raises LmrError where the folder cannot be
@@ -177,7 +178,7 @@ class Landmarks:
         return (known.name, known.address) if known else (label, "")
 
 
-def open_landmarks(path: str | Path, *, device: str, threads: int | None, n_workers: int) -> Landmarks:
+def open_landmarks(path: "Place", *, device: str, threads: int | None, n_workers: int) -> Landmarks:
     """Opens an index folder and its network.
 
     Raises LmrError when the folder is missing, damaged or of another version, or the device is not there.

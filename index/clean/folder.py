@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from index.clean.decisions import Decisions, apply_decisions, decision_lines
-from retrieval.data.manifest import Manifest, manifest_lines
+from retrieval.data.manifest import Manifest
+from retrieval.data.manifest_lines import manifest_lines
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_error, write_text
 from retrieval.files.digest import sha256_file

@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,21 +11,20 @@ import numpy as np
 
 from retrieval.arrays import BoolArray, IntArray, LongArray, ObjArray, read_only
 from retrieval.data.csv_table import CsvTable, Table
-from retrieval.data.folder import read_folder, read_single
 from retrieval.data.formats import Layout, read_layout
+from retrieval.data.labels import compose
 from retrieval.data.names import Name as Name  # names of landmarks are read beside manifests
 from retrieval.data.names import read_names as read_names
 from retrieval.data.parquet import EmbeddedImages, ParquetTable
 from retrieval.data.pipes import place_of
-from retrieval.data.rows import Columns, read_clean, read_images, read_open_images
+from retrieval.data.rows import Codes, Columns, ids_of_paths, read_clean, read_images, read_open_images
 from retrieval.errors import LmrError
 from retrieval.images.signatures import HEAD_BYTES, is_image
 from retrieval.images.tars.headers import is_tar
+from retrieval.images.walk import ImagePath, walk_images
 from retrieval.progress import SILENT, Progress
 
 _DIGEST_ROWS = 65536  # texts joined at a time
-_ROWS_AT_ONCE = 1 << 14
-_TO_QUOTE = (",", '"', "\r", "\n")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -218,74 +218,57 @@ def _add_texts(update: Callable[[bytes], None], texts: Iterable[str]) -> None:
         update(b"".join(part))
 
 
-def manifest_lines(manifest: Manifest) -> Iterator[str]:
-    """The text of a CSV file, in pieces: image_id, landmark_id, path, url, kind and Usage, as far as there are any.
+def read_folder(folder: Path, progress: Progress) -> Columns:
+    """`<label>/.../<image>`: the topmost folder is the landmark; images directly in the folder have none.
 
-    Where a row has several landmarks the column is `landmarks` and holds all of them, separated by spaces; a column
-    Usage is then there too (Public, if the manifest has none), as it tells such a file from a submission.
-    ValueError for images that are held inside another file, which no CSV file can name.
+    folder: may be a tar; tars in a folder count as unpacked where they lie. White space in a folder's name
+    becomes `_` and the name as it was is kept for people. An image id is the file's name without suffix where all of
+    them differ, else the path within the folder. Ordered by path.
+    Raises LmrError when there is no image, one is there twice, or two folders get one name.
     """
-    _refuse_content(manifest)
-    columns: list[tuple[str, ObjArray | None]] = [("image_id", manifest.image_id)]
-    usage = manifest.usage
-    if manifest.has_labels and manifest.more_landmarks:
-        columns.append(("landmarks", _all_labels(manifest)))
-        usage = np.full(len(manifest), "Public", dtype=object) if usage is None else usage
-    elif manifest.has_labels:
-        columns.append(("landmark_id", _first_labels(manifest)))
-    yield from csv_lines([*columns, *_further(manifest), ("Usage", usage)])
-
-
-def solution_lines(manifest: Manifest) -> Iterator[str]:
-    """The text of a recognition solution: id, landmarks, Usage, then path, url and kind as far as there are any.
-
-    ValueError for a manifest without usage, or with images held inside another file.
-    """
-    _refuse_content(manifest)
-    if manifest.usage is None:
-        raise ValueError("a solution needs the usage of each row")
-    labels = _all_labels(manifest)
-    yield from csv_lines(
-        [("id", manifest.image_id), ("landmarks", labels), ("Usage", manifest.usage), *_further(manifest)]
+    found = list(walk_images(folder, progress))
+    if not found:
+        kind = "folder" if folder.is_dir() else "tar"
+        raise LmrError(f"{folder}: no pictures in this {kind}; give one that holds <landmark>/<picture>")
+    paths = [image.unpacked for image in found]
+    if len(set(map(compose, paths))) < len(paths):
+        _refuse_doubles(folder, found)
+    label_of = _labels(folder, sorted({path.split("/", 1)[0] for path in paths if "/" in path}))
+    codes = Codes()
+    label = [codes[label_of[path.split("/", 1)[0]]] if "/" in path else -1 for path in paths]
+    root = os.path.abspath(folder)
+    return Columns(
+        ids_of_paths(paths),
+        label,
+        codes.names(),
+        has_labels=bool(label_of),
+        path=[os.path.join(root, image.path) for image in found],
+        names={label: name for name, label in label_of.items() if label != name},
     )
 
 
-def csv_lines(columns: Sequence[tuple[str, ObjArray | None]]) -> Iterator[str]:
-    """The text of a CSV file with these columns (n,) of str, in pieces; those that are None are left out."""
-    there = [(name, values) for name, values in columns if values is not None]
-    yield ",".join(name for name, _ in there) + "\n"
-    for start in range(0, len(there[0][1]), _ROWS_AT_ONCE):
-        cells = [_cells(values[start : start + _ROWS_AT_ONCE].tolist()) for _, values in there]
-        yield "\n".join(map(",".join, zip(*cells, strict=True))) + "\n"
+def read_single(path: Path) -> Columns:
+    """One image, without a landmark."""
+    return Columns([path.stem], [-1], [], has_labels=False, path=[os.path.abspath(path)])
 
 
-def _refuse_content(manifest: Manifest) -> None:
-    if manifest.content is not None:
-        raise ValueError(f"{manifest.source} holds the pictures themselves; a CSV file cannot name them")
+def _labels(folder: Path, names: list[str]) -> dict[str, str]:
+    """From folder name to landmark_id."""
+    label_of: dict[str, str] = {}
+    folder_of: dict[str, str] = {}
+    for name in names:
+        label = compose(re.sub(r"\s+", "_", name.strip()))
+        if label in folder_of:
+            raise LmrError(
+                f"{folder}: the folders {folder_of[label]!r} and {name!r} are both the landmark {label}; rename one"
+            )
+        folder_of[label], label_of[name] = name, label
+    return label_of
 
 
-def _further(manifest: Manifest) -> list[tuple[str, ObjArray | None]]:
-    return [("path", manifest.path), ("url", manifest.url), ("kind", manifest.kind)]
-
-
-def _first_labels(manifest: Manifest) -> ObjArray:
-    names: ObjArray = np.array((*manifest.landmarks, ""), dtype=object)
-    return names[manifest.landmark]  # the code -1 finds the last one
-
-
-def _all_labels(manifest: Manifest) -> ObjArray:
-    labels = _first_labels(manifest)
-    for row in manifest.more_landmarks:
-        labels[row] = " ".join(manifest.landmarks[code] for code in manifest.truths(row))
-    return labels
-
-
-def _cells(values: list[str]) -> list[str]:
-    """Quoted as RFC 4180 asks for, which few columns need."""
-    if not _needs_quotes("".join(values)):
-        return values
-    return ['"' + value.replace('"', '""') + '"' if _needs_quotes(value) else value for value in values]
-
-
-def _needs_quotes(text: str) -> bool:
-    return any(mark in text for mark in _TO_QUOTE)
+def _refuse_doubles(folder: Path, found: list[ImagePath]) -> None:
+    """Names two images that would lie in one place if the tars were unpacked."""
+    first: dict[str, str] = {}
+    for image in found:
+        if (other := first.setdefault(compose(image.unpacked), image.path)) != image.path:
+            raise LmrError(f"{folder}: {other} and {image.path} are both {image.unpacked}; keep one of them")

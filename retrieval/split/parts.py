@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from retrieval.arrays import LongArray, ObjArray
-from retrieval.data.manifest import Manifest, csv_lines, manifest_lines, solution_lines
+from retrieval.data.manifest import Manifest
+from retrieval.data.manifest_lines import csv_lines, manifest_lines, solution_lines
 from retrieval.split.split import Split
 from retrieval.split.stratify import TEST, TRAIN, VAL
 

@@ -7,7 +7,7 @@ a second, processor seconds, the peak of the proportional memory of all processe
 
 With --bad a tenth of the rows are dead links, refused connections, slow-loris servers and truncated bodies.
 
-python scripts/bench/download.py [--pictures 5000] [--bad]
+python scripts/bench/download.py [--images 5000] [--bad]
 """
 
 import argparse
@@ -42,7 +42,7 @@ KINDS = ("missing", "refused", "loris", "truncated")  # of the bad rows, in turn
 def main() -> None:
     """Starts the server, runs both in turn, prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=5000, help="rows (default %(default)s)")
+    parser.add_argument("--images", type=int, default=5000, help="rows (default %(default)s)")
     parser.add_argument("--latency-ms", type=float, default=50, help="before each answer (default %(default)s)")
     parser.add_argument("--connections", type=int, default=64, help="of lmr, at once (default %(default)s)")
     parser.add_argument("--threads", type=int, nargs="+", default=[16, 32, 64], help="to try for img2dataset")

@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=Path("../shared/photos/originals"))
     parser.add_argument("--backbone", default="timm:tf_efficientnet_lite0")
     parser.add_argument("--weights", type=Path, default=None, help="state dict; without it the library's weights")
-    parser.add_argument("--pictures", type=int, default=20, help="how many (default %(default)s)")
+    parser.add_argument("--images", type=int, default=20, help="how many (default %(default)s)")
     parser.add_argument("--size", type=int, default=224, help="side of the input in pixels (default %(default)s)")
     given = parser.parse_args()
     paths = sorted(path for path in given.folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)

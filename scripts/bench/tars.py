@@ -120,7 +120,7 @@ count = len(members)
 def main() -> None:
     """Writes the tars to a temporary folder, measures, prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=4000, help="to read (default %(default)s)")
+    parser.add_argument("--images", type=int, default=4000, help="to read (default %(default)s)")
     parser.add_argument("--members", type=int, default=200_000, help="to index (default %(default)s)")
     parser.add_argument("--tars", type=int, default=25, help="that they are in (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="of reading, the median counts (default %(default)s)")

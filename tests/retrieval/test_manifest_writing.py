@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.data.manifest import Manifest, manifest_lines, read_manifest, solution_lines
+from retrieval.data.manifest import Manifest, read_manifest
+from retrieval.data.manifest_lines import manifest_lines, solution_lines
 from retrieval.data.parquet import EmbeddedImages
 
 COLUMNS = ("path", "url", "kind", "usage")
