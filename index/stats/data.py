@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from index.stats import labels
-from index.stats.labels import Labelling, describe_hosts, labelling_of, labelling_of_rows
+from index.stats import labels, open_images
+from index.stats.labels import Labelling, describe_hosts, labelling_of
+from index.stats.open_images import labelling_of_rows
 from retrieval.data.columns import Blanks, count_blanks, read_column
 from retrieval.data.formats import Layout, read_layout
 from retrieval.data.manifest import Manifest, open_table, read_names
@@ -177,8 +178,8 @@ def _subsets(data: Data) -> list[dict[str, Any]] | None:
     if data.subset is None:
         return None
     boxes = data.box_rows
-    per_image = None if boxes is None else labels.boxes_per_picture(boxes, data.images.image_id)
-    compared = labels.compare_subsets(data.labelling, data.subset, per_image)
+    per_image = None if boxes is None else open_images.boxes_per_picture(boxes, data.images.image_id)
+    compared = open_images.compare_subsets(data.labelling, data.subset, per_image)
     return [{**row, "top_labels": _named_shares(data, row["top_labels"])} for row in compared]
 
 
@@ -191,9 +192,9 @@ def _rolled_up(data: Data) -> list[dict[str, Any]] | None:
     if data.hierarchy is None:
         return None
     below = {label: data.hierarchy.below(label) for label in data.hierarchy.children}
-    total = labels.rolled_up(data.labelling, below)
+    total = open_images.rolled_up(data.labelling, below)
     own = dict(zip(data.labelling.names, data.labelling.counts.tolist(), strict=True))
-    shown = sorted(total, key=lambda label: (-total[label], -len(below[label]), label))[: labels.N_TOP]
+    shown = sorted(total, key=lambda label: (-total[label], -len(below[label]), label))[: open_images.N_TOP]
     return [
         {
             "landmark_id": label,
@@ -209,14 +210,14 @@ def _rolled_up(data: Data) -> list[dict[str, Any]] | None:
 def _open_images(data: Data) -> dict[str, Any] | None:
     if data.label_rows is None:
         return None
-    content = labels.describe_labels(data.label_rows, data.labelling, data.min_label_confidence)
+    content = open_images.describe_labels(data.label_rows, data.labelling, data.min_label_confidence)
     return {**content, "top_labels": _named(data, content["top_labels"])}
 
 
 def _boxes(data: Data) -> dict[str, Any] | None:
     if data.box_rows is None:
         return None
-    content = labels.describe_boxes(data.box_rows, data.images.image_id)
+    content = open_images.describe_boxes(data.box_rows, data.images.image_id)
     return {**content, "top_labels": _named(data, content["top_labels"])}
 
 

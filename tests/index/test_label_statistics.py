@@ -16,9 +16,9 @@ from index.stats.labels import (
     least_frequent,
     long_tail,
     most_frequent,
-    rolled_up,
     samples,
 )
+from index.stats.open_images import rolled_up
 from retrieval.arrays import object_array
 from retrieval.data.manifest import Manifest
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from index.stats.labels import (
+from index.stats.open_images import (
     boxes_per_picture,
     compare_subsets,
     describe_boxes,

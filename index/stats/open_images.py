@@ -1,0 +1,133 @@
+"""Labels, boxes and subsets of Open Images, and what a hierarchy rolls up."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from index.stats.labels import Labelling, most_frequent, spread
+from retrieval.arrays import LongArray, ObjArray
+from retrieval.data.open_images import LabelRows
+
+N_TOP = 40
+N_COMPARED = 10  # labels whose shares are set side by side for the subsets
+
+
+def labelling_of_rows(rows: LabelRows, image_id: ObjArray, min_confidence: float) -> Labelling:
+    """Labels of at least this confidence on these images (n,), each pair once; labels in the order of their text.
+
+    Rows of other images are left out.
+    """
+    order = sorted(range(len(rows.labels)), key=rows.labels.__getitem__)
+    sorted_code = np.empty(len(order) + 1, dtype=np.int64)
+    sorted_code[order] = np.arange(len(order))
+    sorted_code[-1] = -1
+    image, label = _places(rows, image_id), sorted_code[rows.label]
+    kept = (rows.confidence >= np.float32(min_confidence)) & (label >= 0) & (image >= 0)
+    pairs = np.unique(image[kept] * max(1, len(order)) + label[kept])
+    names = tuple(rows.labels[code] for code in order)
+    return Labelling(len(image_id), names, *np.divmod(pairs, max(1, len(order))))
+
+
+def describe_labels(rows: LabelRows, labelling: Labelling, min_confidence: float) -> dict[str, Any]:
+    """Rows by confidence, images without a label, labels per image and the 40 most frequent, as a JSON object.
+
+    rejected: rows of confidence 0, which say that the label was looked for and is not there.
+    """
+    rejected = int((rows.confidence == 0).sum())
+    kept = int(((rows.confidence >= np.float32(min_confidence)) & (rows.label >= 0)).sum())
+    counts = labelling.counts
+    return {
+        "min_label_confidence": min_confidence,
+        "rows": len(rows.image),
+        "kept": kept,
+        "rejected": rejected,
+        "blank": int((rows.label < 0).sum()),
+        "pictures_without_label": labelling.n_pictures - labelling.n_labelled,
+        "labels_per_picture": spread(np.bincount(labelling.image, minlength=labelling.n_pictures)),
+        "top_labels": top_labels(counts, labelling.names, labelling.n_pictures),
+    }
+
+
+def describe_boxes(rows: LabelRows, image_id: ObjArray) -> dict[str, Any]:
+    """Boxes per image (of all these images), their areas, flags and labels, as a JSON object."""
+    image = _places(rows, image_id)
+    counts = np.bincount(rows.label[rows.label >= 0], minlength=len(rows.labels)).astype(np.int64)
+    return {
+        "boxes": len(rows.image),
+        "pictures_with_boxes": len(rows.image_id),
+        "on_other_pictures": int((image < 0).sum()),
+        "boxes_per_picture": spread(np.bincount(image[image >= 0], minlength=len(image_id))),
+        "area": None if rows.area is None else spread(rows.area.astype(np.float64)),
+        "flags": {name: float(values.mean()) for name, values in rows.flags.items()},
+        "top_labels": top_labels(counts, rows.labels, len(rows.image)),
+    }
+
+
+def top_labels(counts: LongArray, names: tuple[str, ...], n_of: int) -> list[dict[str, Any]]:
+    """The 40 most frequent labels with their share of n_of."""
+    shown = most_frequent(counts, N_TOP).tolist()
+    return [{"landmark_id": names[i], "count": int(counts[i]), "share": float(counts[i] / n_of)} for i in shown]
+
+
+def compare_subsets(labelling: Labelling, subset: ObjArray, boxes: LongArray | None) -> list[dict[str, Any]]:
+    """For each subset its images, labels and boxes, and its shares of the ten most frequent labels of all.
+
+    subset: (n_pictures,) str. boxes: (n_pictures,) boxes of each. Largest subset first.
+    """
+    import pandas as pd  # slow to import
+
+    names, code = np.unique(subset.astype(str), return_inverse=True)
+    n_labels = np.bincount(labelling.image, minlength=labelling.n_pictures)
+    columns = {"labels": n_labels, "labelled": n_labels > 0, "boxes": np.nan if boxes is None else boxes}
+    by_subset = pd.DataFrame(columns).groupby(code)
+    table = by_subset.mean().assign(pictures=by_subset.size(), labelled=by_subset["labelled"].sum())
+    top = most_frequent(labelling.counts, N_COMPARED)
+    shown = np.isin(labelling.landmark, top)
+    counts = pd.crosstab(code[labelling.image[shown]], labelling.landmark[shown])
+    shares = counts.reindex(index=table.index, columns=top, fill_value=0).div(table["pictures"], axis=0)
+    top_labels = shares.set_axis([labelling.names[i] for i in top.tolist()], axis=1).to_dict("index")
+    table = table.sort_values("pictures", ascending=False, kind="stable")
+    return [
+        {
+            "subset": str(names[number]),
+            "pictures": int(row["pictures"]),
+            "labelled": int(row["labelled"]),
+            "labels_per_picture": float(row["labels"]),
+            "boxes_per_picture": None if boxes is None else float(row["boxes"]),
+            "top_labels": top_labels[number],
+        }
+        for number, row in zip(table.index.tolist(), table.to_dict("records"), strict=True)
+    ]
+
+
+def rolled_up(labelling: Labelling, below: Mapping[str, Iterable[str]]) -> dict[str, int]:
+    """Images that show a label or any kind of it, each counted once for each label above it.
+
+    below: label -> itself and all kinds of it.
+    """
+    order = np.argsort(labelling.landmark, kind="stable")
+    ends = np.cumsum(labelling.counts)
+    code = {name: number for number, name in enumerate(labelling.names)}
+    of_label = [labelling.image[order[start:end]] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    total = {}
+    for label, kinds in below.items():
+        found: Sequence[LongArray] = [of_label[code[kind]] for kind in kinds if kind in code]
+        total[label] = len(np.unique(np.concatenate(found))) if found else 0
+    return total
+
+
+def boxes_per_picture(rows: LabelRows, image_id: ObjArray) -> LongArray:
+    """(n,) boxes of each of these images."""
+    image = _places(rows, image_id)
+    return np.bincount(image[image >= 0], minlength=len(image_id)).astype(np.int64)
+
+
+def _places(rows: LabelRows, image_id: ObjArray) -> LongArray:
+    """(m,) for each row where its image is in image_id, -1 where it is not."""
+    if image_id is rows.image_id:
+        return rows.image.astype(np.int64)
+    import pandas as pd  # slow to import
+
+    listed, named = pd.Index(image_id, dtype=object), pd.Index(rows.image_id, dtype=object)
+    return np.asarray(listed.get_indexer(named).astype(np.int64)[rows.image])
