@@ -138,7 +138,7 @@ def stats(manifest: "Place", **words: "Unpack[keywords.StatsWords]") -> Statisti
     Raises WordsError for words that need another one, LmrError for what cannot be used.
 
     >>> found = lmr.stats("train.csv", images="images", test="test.csv")
-    >>> found.document["leakage"]["same_look"]["test_pictures"]
+    >>> found.leakage.same_look.test_pictures
     5
     """
     from index.stats.job import stats as run

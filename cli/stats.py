@@ -60,7 +60,7 @@ def command(
         found = lmr.stats(**words, progress=progress)
         if pictures_csv is not None and found.measured is None:
             raise LmrError("--pictures-csv is a table of measured pictures; give --images too")
-        say_result(found.document, to_text(found.document), as_json=as_json)
+        say_result(found.to_json(), to_text(found), as_json=as_json)
         if pictures_csv is not None:
             warn(_save(pictures_csv, found.image_lines(), overwrite=overwrite))
         if clusters_csv is not None:
@@ -68,8 +68,7 @@ def command(
         if page is not None:
             from cli.report.statistics import render_statistics_report
 
-            text = render_statistics_report(found.document, found.images, page.parent)
-            warn(_save(page, [text], overwrite=overwrite))
+            warn(_save(page, [render_statistics_report(found, page.parent)], overwrite=overwrite))
 
 
 def _report_path(given: Path | None, as_json: bool) -> Path | None:

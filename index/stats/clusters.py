@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from index.search.flat import FlatIndex, train_centroids
 from index.stats.duplicates import same_descriptor
-from index.stats.measured import describe_groups
+from index.stats.measured import ImageGroups, name_groups
 from retrieval.arrays import FloatArray, IntArray, LongArray, ObjArray, read_only
 from retrieval.data.csv_cells import table_lines
 from retrieval.errors import LmrError
@@ -66,21 +65,43 @@ def find_clusters(
     return Clusters(n_clusters, place[cluster], np.concatenate([nearest.scores[:, 0] for nearest in found]))
 
 
-def describe_cluster(clusters: Clusters, number: int, landmark: LongArray, names: tuple[str, ...]) -> dict[str, Any]:
-    """Size, purity (share of its labelled images that the biggest landmark has) and biggest landmarks.
+@dataclass(frozen=True, slots=True)
+class ClusterLandmark:
+    """A landmark with its images in a cluster."""
 
-    landmark: (n,) numbers of names, -1 = none.
+    landmark_id: str
+    pictures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster by its number, 0 is the largest.
+
+    purity: share of its labelled images that the biggest landmark has, None without any. landmarks: the five biggest.
+    examples: ids of the images nearest to its centroid.
     """
-    inside = landmark[clusters.cluster == number]
+
+    cluster: int
+    pictures: int
+    labelled: int
+    purity: float | None
+    landmarks: tuple[ClusterLandmark, ...]
+    examples: tuple[str, ...]
+
+
+def count_cluster(stored: "StoredImages", clusters: Clusters, number: int) -> Cluster:
+    """Size, purity, biggest landmarks and most central images of a cluster."""
+    inside = stored.landmark[clusters.cluster == number]
     labels, counts = np.unique(inside[inside >= 0], return_counts=True)
     top = np.argsort(-counts, kind="stable")[:5]
-    return {
-        "cluster": number,
-        "pictures": len(inside),
-        "labelled": int(counts.sum()),
-        "purity": float(counts.max() / counts.sum()) if len(counts) else None,
-        "landmarks": [{"landmark_id": names[labels[i]], "pictures": int(counts[i])} for i in top],
-    }
+    return Cluster(
+        cluster=number,
+        pictures=len(inside),
+        labelled=int(counts.sum()),
+        purity=float(counts.max() / counts.sum()) if len(counts) else None,
+        landmarks=tuple(ClusterLandmark(stored.names[labels[i]], int(counts[i])) for i in top),
+        examples=tuple(stored.image_id[central(clusters, number, N_EXAMPLES)]),
+    )
 
 
 def purity(clusters: Clusters, landmark: LongArray) -> float | None:
@@ -163,19 +184,50 @@ def open_stored(path: Path, image_id: ObjArray, landmark: LongArray, names: tupl
     return StoredImages(store, store.done[of_row >= 0], landmark[of_row[of_row >= 0]], names)
 
 
-def describe_alike(stored: StoredImages, near_similarity: float, seed: int, progress: Progress) -> dict[str, Any]:
-    """Groups of images with near descriptors, as a JSON object."""
+@dataclass(frozen=True, slots=True)
+class StoreCounts:
+    """A descriptor store, the images of the manifest that it describes, and of how many."""
+
+    source: str
+    pictures: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class AlikeImages:
+    """Groups of images whose descriptors have at least this cosine similarity. compared: images, with all others."""
+
+    near_similarity: float
+    compared: int
+    groups: ImageGroups
+
+
+def find_alike(stored: StoredImages, near_similarity: float, seed: int, progress: Progress) -> AlikeImages:
+    """Groups of images with near descriptors."""
     rng = np.random.default_rng(seed)
     alike = same_descriptor(stored.store, stored.row, near_similarity, rng, progress)
-    return {
-        "near_similarity": near_similarity,
-        "compared": alike.n_compared,
-        **describe_groups(alike.groups, stored.image_id, stored.label),
-    }
+    return AlikeImages(near_similarity, alike.n_compared, name_groups(alike.groups, stored.image_id, stored.label))
 
 
-def describe_map(stored: StoredImages, n_images: int, seed: int, progress: Progress) -> dict[str, Any]:
-    """Places in the plane of the descriptors of at most n_images, drawn by the seed, as a JSON object."""
+@dataclass(frozen=True, slots=True)
+class DescriptorMap:
+    """Places of descriptors in the plane.
+
+    pictures, of: images on the map, of so many in the store. seed: that drew them. image_id, landmark_id, x, y:
+    (pictures,) of each; landmark_id None = none, x and y in [-1, 1].
+    """
+
+    pictures: int
+    of: int
+    seed: int
+    image_id: tuple[str, ...]
+    landmark_id: tuple[str | None, ...]
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+def draw_map(stored: StoredImages, n_images: int, seed: int, progress: Progress) -> DescriptorMap:
+    """Places in the plane of the descriptors of at most n_images, drawn by the seed."""
     at = np.arange(len(stored.row))
     if len(at) > n_images:
         at = np.sort(np.random.default_rng(seed).choice(at, n_images, replace=False))
@@ -183,31 +235,30 @@ def describe_map(stored: StoredImages, n_images: int, seed: int, progress: Progr
     points = map_descriptors(stored.store.vectors(stored.row[at]), seed)
     progress.add(len(at))
     progress.end()
-    return {
-        "pictures": len(at),
-        "of": len(stored.row),
-        "seed": seed,
-        "image_id": stored.image_id[at].tolist(),
-        "landmark_id": [label or None for label in stored.label[at]],
-        "x": points[:, 0].astype(float).round(4).tolist(),
-        "y": points[:, 1].astype(float).round(4).tolist(),
-    }
+    return DescriptorMap(
+        pictures=len(at),
+        of=len(stored.row),
+        seed=seed,
+        image_id=tuple(stored.image_id[at]),
+        landmark_id=tuple(label or None for label in stored.label[at]),
+        x=tuple(points[:, 0].astype(float).round(4).tolist()),
+        y=tuple(points[:, 1].astype(float).round(4).tolist()),
+    )
 
 
-def describe_clusters(stored: StoredImages, clusters: Clusters, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class ClusterCounts:
+    """Clusters, the largest first, found with this seed, and their purity as that of `purity`."""
+
+    seed: int
+    purity: float | None
+    clusters: tuple[Cluster, ...]
+
+
+def count_clusters(stored: StoredImages, clusters: Clusters, seed: int) -> ClusterCounts:
     """All clusters with their landmarks and the images nearest to their centroids."""
-    landmark, image_id = stored.landmark, stored.image_id
-    return {
-        "seed": seed,
-        "purity": purity(clusters, landmark),
-        "clusters": [
-            {
-                **describe_cluster(clusters, number, landmark, stored.names),
-                "examples": image_id[central(clusters, number, N_EXAMPLES)].tolist(),
-            }
-            for number in range(clusters.n_clusters)
-        ],
-    }
+    counted = tuple(count_cluster(stored, clusters, number) for number in range(clusters.n_clusters))
+    return ClusterCounts(seed, purity(clusters, stored.landmark), counted)
 
 
 def cluster_lines(stored: StoredImages, clusters: Clusters) -> Iterator[str]:

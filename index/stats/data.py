@@ -4,11 +4,22 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from index.stats import labels, open_images
-from index.stats.labels import Labelling, describe_hosts, labelling_of
-from index.stats.open_images import labelling_of_rows
+from index.stats import labels
+from index.stats.labels import Density, Hosts, Labelling, LandmarkCounts, LongTail, SizeBin, labelling_of
+from index.stats.open_images import (
+    BoxCounts,
+    LabelCounts,
+    RolledUp,
+    Subset,
+    boxes_per_picture,
+    compare_subsets,
+    count_boxes,
+    count_labels,
+    labelling_of_rows,
+    roll_up,
+)
 from retrieval.data.columns import Blanks, count_blanks, read_column
 from retrieval.data.formats import Layout, read_layout
 from retrieval.data.manifest import Manifest, open_table, read_names
@@ -19,7 +30,7 @@ from retrieval.errors import LmrError
 from retrieval.progress import Progress
 
 if TYPE_CHECKING:
-    from retrieval.arrays import ObjArray
+    from retrieval.arrays import LongArray, ObjArray
     from retrieval.data.csv_table import Table
 
 
@@ -130,96 +141,92 @@ N_SAMPLES = 4
 N_HOSTS = 20
 
 
-def describe_data(data: Data, source: str) -> dict[str, Any]:
-    """Everything that needs no image, as a JSON object."""
-    images, labelling = data.images, data.labelling
-    counts = labelling.counts
-    return {
-        "source": source,
-        "rows": data.blanks.n_rows if data.blanks else len(images),
-        "pictures": len(images),
-        "labelled": labelling.n_labelled,
-        "without_landmark": len(images) - labelling.n_labelled,
-        **labels.describe_counts(counts),
-        "most_frequent": _landmarks(data, labels.most_frequent(counts, N_SHOWN)),
-        "least_frequent": _landmarks(data, labels.least_frequent(counts, N_SHOWN)),
-        "histogram": labels.histogram(counts),
-        "density": labels.density(counts),
-        "long_tail": labels.long_tail(counts),
-        "blanks": dict(data.blanks.blanks) if data.blanks else {},
-        "kinds": _counted(images.kind),
-        "usages": _counted(images.usage),
-        "hosts": None if images.url is None else describe_hosts(images.url, N_HOSTS),
-        "subsets": _subsets(data),
-        "hierarchy": _rolled_up(data),
-        "open_images": _open_images(data),
-        "boxes": _boxes(data),
-    }
+@dataclass(frozen=True, slots=True)
+class LandmarkImages:
+    """A landmark with its number of images, and the ids of some of them. name: for people, None where it has none."""
+
+    landmark_id: str
+    name: str | None
+    pictures: int
+    samples: tuple[str, ...]
 
 
-def _landmarks(data: Data, shown: Any) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class DataCounts:
+    """All that is counted without looking at an image; None for what a manifest does not tell.
+
+    rows: of the manifest. labelled: images that show a landmark. blanks: blank cells by column. kinds, usages: images
+    by kind and `Usage`, most first. hierarchy: labels with all kinds of them.
+    """
+
+    source: str
+    rows: int
+    pictures: int
+    labelled: int
+    without_landmark: int
+    counts: LandmarkCounts
+    most_frequent: tuple[LandmarkImages, ...]
+    least_frequent: tuple[LandmarkImages, ...]
+    histogram: tuple[SizeBin, ...]
+    density: Density | None
+    long_tail: LongTail
+    blanks: Mapping[str, int]
+    kinds: Mapping[str, int] | None
+    usages: Mapping[str, int] | None
+    hosts: Hosts | None
+    subsets: tuple[Subset, ...] | None
+    hierarchy: tuple[RolledUp, ...] | None
+    open_images: LabelCounts | None
+    boxes: BoxCounts | None
+
+
+def count_data(data: Data, source: str) -> DataCounts:
+    """Everything that needs no image. source: name of the manifest."""
+    images, labelling, names = data.images, data.labelling, data.names
+    counts, rows, boxes = labelling.counts, data.label_rows, data.box_rows
+    return DataCounts(
+        source=source,
+        rows=data.blanks.n_rows if data.blanks else len(images),
+        pictures=len(images),
+        labelled=labelling.n_labelled,
+        without_landmark=len(images) - labelling.n_labelled,
+        counts=labels.count_landmarks(counts),
+        most_frequent=_landmarks(data, labels.most_frequent(counts, N_SHOWN)),
+        least_frequent=_landmarks(data, labels.least_frequent(counts, N_SHOWN)),
+        histogram=labels.histogram(counts),
+        density=labels.density(counts),
+        long_tail=labels.long_tail(counts),
+        blanks=dict(data.blanks.blanks) if data.blanks else {},
+        kinds=_counted(images.kind),
+        usages=_counted(images.usage),
+        hosts=None if images.url is None else labels.rank_hosts(images.url, N_HOSTS),
+        subsets=_subsets(data),
+        hierarchy=None if data.hierarchy is None else roll_up(labelling, data.hierarchy, names),
+        open_images=None if rows is None else count_labels(rows, labelling, data.min_label_confidence, names),
+        boxes=None if boxes is None else count_boxes(boxes, images.image_id, names),
+    )
+
+
+def _landmarks(data: Data, shown: "LongArray") -> tuple[LandmarkImages, ...]:
     counts, image_id = data.labelling.counts, data.images.image_id
-    return [
-        {
-            "landmark_id": data.labelling.names[code],
-            "name": data.names.get(data.labelling.names[code]),
-            "pictures": int(counts[code]),
-            "samples": [image_id[row] for row in labels.samples(data.labelling, code, N_SAMPLES)],
-        }
+    return tuple(
+        LandmarkImages(
+            landmark_id=data.labelling.names[code],
+            name=data.names.get(data.labelling.names[code]),
+            pictures=int(counts[code]),
+            samples=tuple(image_id[row] for row in labels.samples(data.labelling, code, N_SAMPLES)),
+        )
         for code in shown.tolist()
-    ]
+    )
 
 
-def _counted(values: Any) -> dict[str, int] | None:
+def _counted(values: "ObjArray | None") -> dict[str, int] | None:
     return None if values is None else dict(Counter(values.tolist()).most_common())
 
 
-def _subsets(data: Data) -> list[dict[str, Any]] | None:
+def _subsets(data: Data) -> tuple[Subset, ...] | None:
     if data.subset is None:
         return None
     boxes = data.box_rows
-    per_image = None if boxes is None else open_images.boxes_per_picture(boxes, data.images.image_id)
-    compared = open_images.compare_subsets(data.labelling, data.subset, per_image)
-    return [{**row, "top_labels": _named_shares(data, row["top_labels"])} for row in compared]
-
-
-def _named_shares(data: Data, shares: dict[str, float]) -> list[dict[str, Any]]:
-    return [{"landmark_id": label, "name": data.names.get(label), "share": share} for label, share in shares.items()]
-
-
-def _rolled_up(data: Data) -> list[dict[str, Any]] | None:
-    """The labels of the hierarchy with most images, kinds included."""
-    if data.hierarchy is None:
-        return None
-    below = {label: data.hierarchy.below(label) for label in data.hierarchy.children}
-    total = open_images.rolled_up(data.labelling, below)
-    own = dict(zip(data.labelling.names, data.labelling.counts.tolist(), strict=True))
-    shown = sorted(total, key=lambda label: (-total[label], -len(below[label]), label))[: open_images.N_TOP]
-    return [
-        {
-            "landmark_id": label,
-            "name": data.names.get(label),
-            "pictures": total[label],
-            "own": own.get(label, 0),
-            "kinds": len(below[label]) - 1,
-        }
-        for label in shown
-    ]
-
-
-def _open_images(data: Data) -> dict[str, Any] | None:
-    if data.label_rows is None:
-        return None
-    content = open_images.describe_labels(data.label_rows, data.labelling, data.min_label_confidence)
-    return {**content, "top_labels": _named(data, content["top_labels"])}
-
-
-def _boxes(data: Data) -> dict[str, Any] | None:
-    if data.box_rows is None:
-        return None
-    content = open_images.describe_boxes(data.box_rows, data.images.image_id)
-    return {**content, "top_labels": _named(data, content["top_labels"])}
-
-
-def _named(data: Data, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{**row, "name": data.names.get(row["landmark_id"])} for row in rows]
+    per_image = None if boxes is None else boxes_per_picture(boxes, data.images.image_id)
+    return compare_subsets(data.labelling, data.subset, per_image, data.names)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -63,10 +62,19 @@ def on_both_sides(groups: Groups, n_first: int) -> Groups:
     return tuple(group for group in groups if group[0] < n_first <= group[-1])
 
 
-def describe_groups(groups: Groups) -> dict[str, Any]:
-    """Number of groups, of images in them, and of those that could go, as a JSON object."""
+@dataclass(frozen=True, slots=True)
+class GroupCounts:
+    """Number of groups, of images in them, and of those that could go."""
+
+    groups: int
+    pictures: int
+    surplus: int
+
+
+def count_groups(groups: Groups) -> GroupCounts:
+    """Counts groups and what is in them."""
     images = sum(map(len, groups))
-    return {"groups": len(groups), "pictures": images, "surplus": images - len(groups)}
+    return GroupCounts(len(groups), images, images - len(groups))
 
 
 def _groups(number: LongArray) -> Groups:

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from index.stats.labels import spread
+from index.stats.labels import Spread, spread
 from retrieval.arrays import FloatArray, LongArray, read_only
 from retrieval.data.quality_cache import FactsTable
 from retrieval.images.screen import SCREEN_DIAGONAL_IN, pixels_per_inch
@@ -58,25 +57,54 @@ def measures_of(table: FactsTable, diagonal_in: float = SCREEN_DIAGONAL_IN) -> M
     return Measures(table.readable, width, height, {name: values[name] for name in MEASURES})
 
 
-def describe_measures(measures: Measures) -> dict[str, Any]:
-    """The spread of every measure, and the most common sizes, as a JSON object; needs at least one image."""
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A size in pixels, the images that have it, and their share of all that can be read."""
+
+    width: int
+    height: int
+    pictures: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Number of distinct sizes, and the ten most common ones."""
+
+    distinct: int
+    top: tuple[Size, ...]
+
+
+def count_sizes(measures: Measures) -> Sizes:
+    """The most common sizes; needs at least one image."""
     import pandas as pd  # slow to import
 
     pairs = pd.DataFrame({"width": measures.width, "height": measures.height})
     sizes = pairs.groupby(["width", "height"], as_index=False).size()
     top = sizes.sort_values("size", ascending=False, kind="stable").head(10).to_numpy().tolist()
+    return Sizes(len(sizes), tuple(Size(w, h, n, n / len(measures)) for w, h, n in top))
+
+
+def spreads(measures: Measures) -> dict[str, Spread]:
+    """The spread of every measure; needs at least one image."""
+    return {name: spread(values) for name, values in measures.values.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Images by a measure. edges: (bins + 1,) in the unit of the measure. pictures: (bins,)."""
+
+    edges: tuple[float, ...]
+    pictures: tuple[int, ...]
+
+
+def histograms(measures: Measures) -> dict[str, Histogram]:
+    """Histograms of four measures, that of sharpness of sharpness + 1; needs at least one image."""
     return {
-        "sizes": {
-            "distinct": len(sizes),
-            "top": [{"width": w, "height": h, "pictures": n, "share": n / len(measures)} for w, h, n in top],
-        },
-        "measures": {name: spread(values) for name, values in measures.values.items()},
-        "histograms": {
-            "megapixels": _histogram(measures.values["megapixels"], logarithmic=True),
-            "aspect_ratio": _histogram(measures.values["aspect_ratio"], logarithmic=True),
-            "brightness": _histogram(measures.values["brightness"], logarithmic=False),
-            "sharpness": _histogram(measures.values["sharpness"] + 1, logarithmic=True),
-        },
+        "megapixels": _histogram(measures.values["megapixels"], logarithmic=True),
+        "aspect_ratio": _histogram(measures.values["aspect_ratio"], logarithmic=True),
+        "brightness": _histogram(measures.values["brightness"], logarithmic=False),
+        "sharpness": _histogram(measures.values["sharpness"] + 1, logarithmic=True),
     }
 
 
@@ -107,8 +135,7 @@ def _below(values: FloatArray) -> LongArray:
     return np.asarray(order[values[order] < low - FENCE * (high - low)])
 
 
-def _histogram(values: FloatArray, *, logarithmic: bool) -> dict[str, list[float]]:
-    """Histogram as a JSON object: edges (bins + 1) and images (bins)."""
+def _histogram(values: FloatArray, *, logarithmic: bool) -> Histogram:
     scale = np.log10 if logarithmic else np.asarray
     counts, edges = np.histogram(scale(values), bins=N_BINS)
-    return {"edges": (10**edges if logarithmic else edges).tolist(), "pictures": counts.tolist()}
+    return Histogram(tuple((10**edges if logarithmic else edges).tolist()), tuple(counts.tolist()))

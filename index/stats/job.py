@@ -1,7 +1,7 @@
 """Statistics of a data set: manifest, images, descriptors and test set, counted and measured."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,9 @@ from retrieval.jobs import option, told
 from retrieval.words import none_can
 
 if TYPE_CHECKING:
-    from index.stats.clusters import Clusters, StoredImages
-    from index.stats.data import Data
-    from index.stats.measured import Measured
+    from index.stats.clusters import AlikeImages, ClusterCounts, Clusters, DescriptorMap, StoreCounts, StoredImages
+    from index.stats.data import Data, DataCounts
+    from index.stats.measured import Duplicates, ImageCounts, Leakage, Measured
     from retrieval.arrays import IntArray, LongArray, ObjArray
     from retrieval.data.image_source import ImageSource
     from retrieval.data.manifest import Manifest
@@ -86,30 +86,61 @@ class ImageFinder:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Statistics:
-    """document: all that was found, as JSON has it. images: to show in a report. measured, stored, clusters: None where
-    images, a store or clusters were not asked for."""
+    """All that was found; None for what was not asked for.
 
-    document: dict[str, Any]
+    data: of the manifest alone. measured, duplicates: of its images. leakage: of the test set. store, alike, map,
+    clusters: of the descriptors. images: to show in a report. facts, stored, assigned: of each image, for tables.
+    """
+
+    data: "DataCounts"
     images: ImageFinder
-    measured: "Measured | None"
-    stored: "StoredImages | None"
-    clusters: "Clusters | None"
+    measured: "ImageCounts | None" = None
+    duplicates: "Duplicates | None" = None
+    leakage: "Leakage | None" = None
+    store: "StoreCounts | None" = None
+    alike: "AlikeImages | None" = None
+    map: "DescriptorMap | None" = None
+    clusters: "ClusterCounts | None" = None
+    facts: "Measured | None" = None
+    stored: "StoredImages | None" = None
+    assigned: "Clusters | None" = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As one JSON object, which `lmr stats --json` prints."""
+        return {
+            **_to_json(self.data, flat="counts"),
+            "measured": None if self.measured is None else asdict(self.measured),
+            "duplicates": None if self.duplicates is None else asdict(self.duplicates),
+            "leakage": None if self.leakage is None else asdict(self.leakage),
+            "store": None if self.store is None else asdict(self.store),
+            "alike": None if self.alike is None else _to_json(self.alike, flat="groups"),
+            "map": None if self.map is None else asdict(self.map),
+            "clusters": None if self.clusters is None else asdict(self.clusters),
+        }
 
     def image_lines(self) -> Iterator[str]:
         """CSV lines of the images, best resolution first, unreadable ones last. LmrError where none were measured."""
         from index.stats.measured import image_lines
 
-        if self.measured is None:
+        if self.facts is None:
             raise LmrError("a table of measured pictures needs `images`")
-        return image_lines(self.measured)
+        return image_lines(self.facts)
 
     def cluster_lines(self) -> Iterator[str]:
         """CSV lines of the images that the store describes, in its order. LmrError where there are no clusters."""
         from index.stats.clusters import cluster_lines
 
-        if self.stored is None or self.clusters is None:
+        if self.stored is None or self.assigned is None:
             raise LmrError("a table of clusters needs `clusters`")
-        return cluster_lines(self.stored, self.clusters)
+        return cluster_lines(self.stored, self.assigned)
+
+
+def _to_json(part: "DataCounts | AlikeImages", flat: str) -> dict[str, Any]:
+    """A part as a JSON object, in which what the field `flat` holds stands in its place."""
+    content: dict[str, Any] = {}
+    for name, value in asdict(part).items():
+        content.update(value if name == flat else {name: value})
+    return content
 
 
 def stats(job: StatsJob) -> Statistics:
@@ -117,37 +148,36 @@ def stats(job: StatsJob) -> Statistics:
 
     Raises WordsError for words that need another one, LmrError for what is not usable.
     """
-    from index.stats.data import Beside, describe_data, read_data
-    from index.stats.measured import describe_duplicates, describe_images, describe_leakage
+    from index.stats.data import Beside, count_data, read_data
+    from index.stats.measured import count_duplicates, count_images, find_leakage
     from retrieval.data.overview import load_manifest
     from retrieval.files.made_of import require_place
 
     require_place(job.facts)
     beside = Beside(job.image_list, job.boxes, job.hierarchy, job.names, job.min_label_confidence)
     data = read_data(job.manifest, beside, job.progress)
-    document = describe_data(data, str(job.manifest))
+    counts = count_data(data, str(job.manifest))
     source = _source(data.images, job.images, job.manifest, job)
     test = None if job.test is None else load_manifest(job.test, job.progress)
     test_images = job.test_images or job.images
     test_source = None if test is None or job.test is None else _source(test, test_images, job.test, job)
-    measured = (
+    facts = (
         None
         if source is None
         else _measure(data.images, _texts(data.labelling.names, data.labelling.first_landmark()), source, job)
     )
-    document["measured"] = None if measured is None else describe_images(measured)
-    document["duplicates"] = None if measured is None else describe_duplicates(measured)
-    document["leakage"] = None
+    measured = None if facts is None else count_images(facts)
+    duplicates = None if facts is None else count_duplicates(facts)
+    leakage = None
     if test is not None:
         both = None
-        if measured is not None and test_source is not None:
+        if facts is not None and test_source is not None:
             labels = _texts(test.landmarks, test.landmark)
-            both = (measured, _measure(test, labels, test_source, job))
-        document["leakage"] = describe_leakage(data.images, test, both)
-    stored, clusters = _describe_store(data, job, document)
-    paths = {} if stored is None else dict(zip(stored.image_id, stored.store.path[stored.row], strict=True))
-    finder = ImageFinder(_by_id(data.images, source), _by_id(test, test_source), paths)
-    return Statistics(document, finder, measured, stored, clusters)
+            both = (facts, _measure(test, labels, test_source, job))
+        leakage = find_leakage(data.images, test, both)
+    finder = ImageFinder(_by_id(data.images, source), _by_id(test, test_source), {})
+    found = Statistics(counts, finder, measured, duplicates, leakage, facts=facts)
+    return found if job.store is None else _with_store(found, data, job.store, job)
 
 
 def _source(manifest: "Manifest", images: Path | None, path: Path, job: StatsJob) -> "ImageSource | None":
@@ -185,26 +215,28 @@ def _measure(manifest: "Manifest", landmark: "ObjArray", source: "ImageSource", 
     return Measured(manifest.image_id, landmark, table, measures_of(table, job.diagonal_in))
 
 
-def _describe_store(
-    data: "Data", job: StatsJob, document: dict[str, Any]
-) -> "tuple[StoredImages | None, Clusters | None]":
-    """Adds what the store tells to the document."""
-    document.update(store=None, alike=None, map=None, clusters=None)
-    if job.store is None:
-        return None, None
-    from index.stats.clusters import describe_alike, describe_clusters, describe_map, find_clusters, open_stored
+def _with_store(found: Statistics, data: "Data", path: Path, job: StatsJob) -> Statistics:
+    """Adds what the store tells."""
+    from index.stats.clusters import StoreCounts, count_clusters, draw_map, find_alike, find_clusters, open_stored
 
     labelling = data.labelling
-    stored = open_stored(job.store, data.images.image_id, labelling.first_landmark(), labelling.names)
-    document["store"] = {"source": str(job.store), "pictures": len(stored.row), "of": len(data.images)}
-    document["alike"] = describe_alike(stored, job.near_similarity, job.seed, job.progress)
-    if job.map_pictures:
-        document["map"] = describe_map(stored, job.map_pictures, job.seed, job.progress)
-    if job.n_clusters is None:
-        return stored, None
-    clusters = find_clusters(stored.store, stored.row, job.n_clusters, job.seed, job.progress)
-    document["clusters"] = describe_clusters(stored, clusters, job.seed)
-    return stored, clusters
+    stored = open_stored(path, data.images.image_id, labelling.first_landmark(), labelling.names)
+    alike = find_alike(stored, job.near_similarity, job.seed, job.progress)
+    drawn = draw_map(stored, job.map_pictures, job.seed, job.progress) if job.map_pictures else None
+    clusters, assigned = None, None
+    if job.n_clusters is not None:
+        assigned = find_clusters(stored.store, stored.row, job.n_clusters, job.seed, job.progress)
+        clusters = count_clusters(stored, assigned, job.seed)
+    return replace(
+        found,
+        images=replace(found.images, stored=dict(zip(stored.image_id, stored.store.path[stored.row], strict=True))),
+        store=StoreCounts(str(path), len(stored.row), len(data.images)),
+        alike=alike,
+        map=drawn,
+        clusters=clusters,
+        stored=stored,
+        assigned=assigned,
+    )
 
 
 def _by_id(manifest: "Manifest | None", source: "ImageSource | None") -> "tuple[ImageSource | None, Mapping[str, int]]":

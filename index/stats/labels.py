@@ -1,9 +1,8 @@
 """Distribution of images over landmarks and hosts."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -65,47 +64,103 @@ def labelling_of(manifest: Manifest) -> Labelling:
     return Labelling(len(manifest), manifest.landmarks, image[order], landmark[order])
 
 
-def describe_counts(counts: LongArray) -> dict[str, Any]:
-    """Statistics of the images per landmark, as a JSON object; None where there are no landmarks.
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Spread of values, in their unit. percentiles: the 10th to the 90th by their number, linear between two values."""
 
-    counts: (landmarks,). Landmarks without an image do not count. biggest: the share of the labels (images, where
-    each has one) in the k biggest landmarks. half: how many of the biggest landmarks hold half of the labels.
+    mean: float
+    min: float
+    max: float
+    percentiles: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class LandmarkSizes(Spread):
+    """Spread of the images per landmark. single: landmarks with one image."""
+
+    single: int
+
+
+@dataclass(frozen=True, slots=True)
+class Biggest:
+    """The k biggest landmarks: their labels, and the share of all labels that these are."""
+
+    k: int
+    labels: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class LandmarkCounts:
+    """Landmarks that have an image, and their labels, which are pairs of an image and a landmark.
+
+    half: how many of the biggest landmarks hold half of the labels. None where there are no landmarks.
     """
+
+    landmarks: int
+    labels: int
+    pictures_per_landmark: LandmarkSizes | None
+    biggest: tuple[Biggest, ...]
+    half: int | None
+
+
+def count_landmarks(counts: LongArray) -> LandmarkCounts:
+    """Counts and spread of the images per landmark. counts: (landmarks,); those without an image are left out."""
     counts = np.sort(counts[counts > 0])[::-1]
     if not len(counts):
-        return {"landmarks": 0, "labels": 0, "pictures_per_landmark": None, "biggest": [], "half": None}
+        return LandmarkCounts(0, 0, None, (), None)
     total = np.cumsum(counts)
     ks = sorted({k for k in BIGGEST if k < len(counts)} | {len(counts)})
-    return {
-        "landmarks": len(counts),
-        "labels": int(total[-1]),
-        "pictures_per_landmark": {**spread(counts), "single": int((counts == 1).sum())},
-        "biggest": [{"k": k, "labels": int(total[k - 1]), "share": float(total[k - 1] / total[-1])} for k in ks],
-        "half": int(np.searchsorted(total, total[-1] / 2) + 1),
-    }
+    sizes = spread(counts)
+    return LandmarkCounts(
+        landmarks=len(counts),
+        labels=int(total[-1]),
+        pictures_per_landmark=LandmarkSizes(
+            sizes.mean, sizes.min, sizes.max, sizes.percentiles, single=int((counts == 1).sum())
+        ),
+        biggest=tuple(Biggest(k, int(total[k - 1]), float(total[k - 1] / total[-1])) for k in ks),
+        half=int(np.searchsorted(total, total[-1] / 2) + 1),
+    )
 
 
-def spread(values: FloatArray | LongArray) -> dict[str, Any]:
-    """Mean, smallest, largest and the 10th to 90th percentile (linear between two values), as a JSON object."""
+def spread(values: FloatArray | LongArray) -> Spread:
+    """Mean, smallest, largest and the 10th to 90th percentile. values: (n,), at least one."""
     table = np.percentile(values, PERCENTS)
-    return {
-        "mean": float(values.mean()),
-        "min": values.min().item(),
-        "max": values.max().item(),
-        "percentiles": {str(percent): float(value) for percent, value in zip(PERCENTS, table, strict=True)},
-    }
+    return Spread(
+        mean=float(values.mean()),
+        min=values.min().item(),
+        max=values.max().item(),
+        percentiles={str(percent): float(value) for percent, value in zip(PERCENTS, table, strict=True)},
+    )
 
 
-def histogram(counts: LongArray) -> list[dict[str, int]]:
+@dataclass(frozen=True, slots=True)
+class SizeBin:
+    """Number of landmarks that have from `first` to `last` images."""
+
+    first: int
+    last: int
+    landmarks: int
+
+
+def histogram(counts: LongArray) -> tuple[SizeBin, ...]:
     """Landmarks by number of images: 1, 2 to 3, 4 to 7 and so on by doubling."""
     counts = counts[counts > 0]
     if not len(counts):
-        return []
+        return ()
     doubling = np.bincount(np.frexp(counts.astype(np.float64))[1] - 1)
-    return [{"first": 1 << i, "last": (2 << i) - 1, "landmarks": int(n)} for i, n in enumerate(doubling)]
+    return tuple(SizeBin(1 << i, (2 << i) - 1, int(n)) for i, n in enumerate(doubling))
 
 
-def density(counts: LongArray) -> dict[str, list[float]] | None:
+@dataclass(frozen=True, slots=True)
+class Density:
+    """Curve of (n,) points: numbers of images, and the density of landmarks there, by decimal logarithm."""
+
+    pictures: tuple[float, ...]
+    density: tuple[float, ...]
+
+
+def density(counts: LongArray) -> Density | None:
     """Density of the decimal logarithm of the images per landmark: Gaussian kernels, Scott's rule.
 
     None where all landmarks have equally many images, or there are fewer than three.
@@ -117,16 +172,24 @@ def density(counts: LongArray) -> dict[str, list[float]] | None:
         return None
     kernels = gaussian_kde(np.log10(values), weights=weights)
     at = np.linspace(0, np.log10(values[-1]) + 0.4, N_CURVE)
-    return {"pictures": (10**at).tolist(), "density": kernels(at).tolist()}
+    return Density(tuple((10**at).tolist()), tuple(kernels(at).tolist()))
 
 
-def long_tail(counts: LongArray) -> dict[str, list[float]]:
+@dataclass(frozen=True, slots=True)
+class LongTail:
+    """Curve of (n,) points: numbers of the biggest landmarks, and the share of all labels that they hold."""
+
+    landmarks: tuple[int, ...]
+    share: tuple[float, ...]
+
+
+def long_tail(counts: LongArray) -> LongTail:
     """Share of the labels in the k biggest landmarks, for at most 200 values of k on a logarithmic scale."""
     counts = np.sort(counts[counts > 0])[::-1]
     if not len(counts):
-        return {"landmarks": [], "share": []}
+        return LongTail((), ())
     k = np.unique(np.geomspace(1, len(counts), N_CURVE).round().astype(np.int64))
-    return {"landmarks": k.tolist(), "share": (np.cumsum(counts)[k - 1] / counts.sum()).tolist()}
+    return LongTail(tuple(k.tolist()), tuple((np.cumsum(counts)[k - 1] / counts.sum()).tolist()))
 
 
 def most_frequent(counts: LongArray, n: int) -> LongArray:
@@ -147,16 +210,30 @@ def samples(labelling: Labelling, landmark: int, n: int) -> list[int]:
     return [int(rows[i]) for i in np.unique(np.linspace(0, len(rows) - 1, n).round().astype(int))] if len(rows) else []
 
 
-def describe_hosts(url: ObjArray, n_shown: int) -> dict[str, Any]:
-    """Number of hosts, and the n_shown with most images, as a JSON object. url: (n,) str, '' = none."""
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A host with its images. share: of all images of the manifest."""
+
+    host: str
+    pictures: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """Number of hosts, images without one, and the hosts with most images."""
+
+    hosts: int
+    without: int
+    top: tuple[Host, ...]
+
+
+def rank_hosts(url: ObjArray, n_shown: int) -> Hosts:
+    """Number of hosts, and the n_shown with most images. url: (n,) str, '' = none."""
     counts = count_hosts(url)
     without = counts.pop("", 0)
     top = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:n_shown]
-    return {
-        "hosts": len(counts),
-        "without": without,
-        "top": [{"host": host, "pictures": n, "share": n / len(url)} for host, n in top],
-    }
+    return Hosts(len(counts), without, tuple(Host(host, n, n / len(url)) for host, n in top))
 
 
 def count_hosts(urls: Iterable[str]) -> Counter[str]:

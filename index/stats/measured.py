@@ -1,13 +1,16 @@
 """Statistics that need images: what was measured, duplicates, leakage."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from index.stats import duplicates
 from index.stats import images as statistics
+from index.stats.duplicates import GroupCounts
+from index.stats.images import Histogram, Sizes
+from index.stats.labels import Spread
 from retrieval.arrays import LongArray, ObjArray
 from retrieval.data.csv_cells import csv_line
 
@@ -31,62 +34,176 @@ class Measured:
     measures: statistics.Measures
 
 
-def describe_images(measured: Measured) -> dict[str, Any]:
-    """Sizes, measures, rankings, outliers and unreadable images, as a JSON object."""
+@dataclass(frozen=True, slots=True)
+class ValuedImage:
+    """An image with its value of a measure, in the unit of the measure."""
+
+    image_id: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The images with the largest and the smallest values of a measure, the most extreme first."""
+
+    highest: tuple[ValuedImage, ...]
+    lowest: tuple[ValuedImage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outliers:
+    """Number of images beyond Tukey's fences of a measure, and the hundred most extreme of them."""
+
+    pictures: int
+    measure: str
+    examples: tuple[ValuedImage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCounts:
+    """All that was measured. sizes is None, and nothing is in the mappings but reasons, where no image can be read.
+
+    reasons: why the first hundred images cannot be read, by image_id. measures, histograms, ranking: by measure.
+    outliers: by kind.
+    """
+
+    readable: int
+    unreadable: int
+    reasons: Mapping[str, str]
+    sizes: Sizes | None
+    measures: Mapping[str, Spread]
+    histograms: Mapping[str, Histogram]
+    ranking: Mapping[str, Ends]
+    outliers: Mapping[str, Outliers]
+
+
+def count_images(measured: Measured) -> ImageCounts:
+    """Sizes, measures, rankings, outliers and unreadable images."""
     measures, unreadable = measured.measures, measured.table.unreadable
     reasons = {measured.image_id[row]: reason for row, reason in list(unreadable.items())[:N_REASONS]}
-    content: dict[str, Any] = {"readable": len(measures), "unreadable": len(unreadable), "reasons": reasons}
     if not len(measures):
-        return {**content, "sizes": None, "measures": {}, "histograms": {}, "ranking": {}, "outliers": {}}
-    return {
-        **content,
-        **statistics.describe_measures(measures),
-        "ranking": {name: _ends(measured, name) for name in statistics.RANKED},
-        "outliers": {kind: _outliers(measured, kind, at) for kind, at in statistics.outliers(measures).items()},
-    }
+        return ImageCounts(0, len(unreadable), reasons, None, {}, {}, {}, {})
+    return ImageCounts(
+        readable=len(measures),
+        unreadable=len(unreadable),
+        reasons=reasons,
+        sizes=statistics.count_sizes(measures),
+        measures=statistics.spreads(measures),
+        histograms=statistics.histograms(measures),
+        ranking={name: _ends(measured, name) for name in statistics.RANKED},
+        outliers={kind: _outliers(measured, kind, at) for kind, at in statistics.outliers(measures).items()},
+    )
 
 
-def describe_duplicates(measured: Measured) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """An image with its first landmark, None where it has none."""
+
+    image_id: str
+    landmark_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageGroups(GroupCounts):
+    """Groups of images that are alike.
+
+    across_landmarks: groups of several landmarks. examples: the first hundred groups, those of several landmarks first,
+    with at most a hundred images each.
+    """
+
+    across_landmarks: int
+    examples: tuple[tuple[LabelledImage, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """Groups of images of the same bytes, and of the same look."""
+
+    same_bytes: ImageGroups
+    same_look: ImageGroups
+
+
+def count_duplicates(measured: Measured) -> Duplicates:
     """Images of the same bytes, and of the same look; those of several landmarks apart."""
     row = measured.measures.row
-    found = {
-        "same_bytes": duplicates.same_bytes(measured.table.column("sha256")),
-        "same_look": duplicates.same_look(measured.table.hashes),
-    }
-    return {
-        name: describe_groups([row[group] for group in groups], measured.image_id, measured.landmark)
-        for name, groups in found.items()
-    }
+
+    def counted(groups: duplicates.Groups) -> ImageGroups:
+        return name_groups([row[group] for group in groups], measured.image_id, measured.landmark)
+
+    return Duplicates(
+        counted(duplicates.same_bytes(measured.table.column("sha256"))),
+        counted(duplicates.same_look(measured.table.hashes)),
+    )
 
 
-def describe_groups(groups: Sequence[LongArray], image_id: ObjArray, landmark: ObjArray) -> dict[str, Any]:
+def name_groups(groups: Sequence[LongArray], image_id: ObjArray, landmark: ObjArray) -> ImageGroups:
     """Counts, and the first groups with their images. groups: rows of image_id and landmark (n,)."""
     codes = np.unique(landmark.astype(str), return_inverse=True)[1] - int("" in set(landmark.tolist()))
     across = duplicates.across(tuple(groups), codes)
-    return {
-        **duplicates.describe_groups(tuple(groups)),
-        "across_landmarks": len(across),
-        "examples": [_group(group, image_id, landmark) for group in _first(across, groups)],
-    }
+    counts = duplicates.count_groups(tuple(groups))
+    return ImageGroups(
+        groups=counts.groups,
+        pictures=counts.pictures,
+        surplus=counts.surplus,
+        across_landmarks=len(across),
+        examples=tuple(_group(group, image_id, landmark) for group in _first(across, groups)),
+    )
 
 
-def describe_leakage(train: "Manifest", test: "Manifest", measured: tuple[Measured, Measured] | None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class SharedNames:
+    """Number of ids or addresses that both sets have, and the first hundred of them in order."""
+
+    pictures: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SharedGroup:
+    """Images that are alike: ids of the training set, and of the test set."""
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SharedImages:
+    """Groups of images that lie in both sets, the images of each set in them, and the first hundred groups."""
+
+    groups: int
+    test_pictures: int
+    train_pictures: int
+    examples: tuple[SharedGroup, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Leakage:
+    """Images of a test set that the training set has too. same_bytes, same_look: None where none were measured."""
+
+    test_pictures: int
+    same_id: SharedNames
+    same_url: SharedNames
+    same_bytes: SharedImages | None
+    same_look: SharedImages | None
+
+
+def find_leakage(train: "Manifest", test: "Manifest", measured: tuple[Measured, Measured] | None) -> Leakage:
     """Images of a test set that the training set has too: by id, by address and, where measured, by look."""
     shared = sorted(set(train.image_id.tolist()) & set(test.image_id.tolist()))
     urls = sorted(_urls(train) & _urls(test))
-    content: dict[str, Any] = {
-        "test_pictures": len(test),
-        "same_id": {"pictures": len(shared), "examples": shared[:N_GROUPS]},
-        "same_url": {"pictures": len(urls), "examples": urls[:N_GROUPS]},
-        "same_bytes": None,
-        "same_look": None,
-    }
+    same_bytes = same_look = None
     if measured is not None:
         sides = [measured[0].table.column("sha256"), measured[1].table.column("sha256")]
-        content["same_bytes"] = _leaks(duplicates.same_bytes(np.concatenate(sides)), measured)
+        same_bytes = _shared(duplicates.same_bytes(np.concatenate(sides)), measured)
         hashes = np.concatenate([measured[0].table.hashes, measured[1].table.hashes])
-        content["same_look"] = _leaks(duplicates.same_look(hashes), measured)
-    return content
+        same_look = _shared(duplicates.same_look(hashes), measured)
+    return Leakage(
+        test_pictures=len(test),
+        same_id=SharedNames(len(shared), tuple(shared[:N_GROUPS])),
+        same_url=SharedNames(len(urls), tuple(urls[:N_GROUPS])),
+        same_bytes=same_bytes,
+        same_look=same_look,
+    )
 
 
 def image_lines(measured: Measured) -> Iterator[str]:
@@ -116,40 +233,35 @@ def _number(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else f"{value:.6g}"
 
 
-def _leaks(groups: Iterable[LongArray], measured: tuple[Measured, Measured]) -> dict[str, Any]:
+def _shared(groups: Iterable[LongArray], measured: tuple[Measured, Measured]) -> SharedImages:
     n_train = len(measured[0].measures)
     both = duplicates.on_both_sides(tuple(groups), n_train)
     ids = [side.image_id[side.measures.row] for side in measured]
     parts = [(ids[0][group[group < n_train]], ids[1][group[group >= n_train] - n_train]) for group in both]
-    return {
-        "groups": len(both),
-        "test_pictures": sum(len(test) for _, test in parts),
-        "train_pictures": sum(len(train) for train, _ in parts),
-        "examples": [{"train": train.tolist(), "test": test.tolist()} for train, test in parts[:N_GROUPS]],
-    }
+    return SharedImages(
+        groups=len(both),
+        test_pictures=sum(len(test) for _, test in parts),
+        train_pictures=sum(len(train) for train, _ in parts),
+        examples=tuple(SharedGroup(tuple(train), tuple(test)) for train, test in parts[:N_GROUPS]),
+    )
 
 
-def _ends(measured: Measured, name: str) -> dict[str, list[dict[str, Any]]]:
-    """The images with the largest and the smallest values."""
+def _ends(measured: Measured, name: str) -> Ends:
     order = statistics.ranking(measured.measures, name)
-    return {
-        "highest": [_valued(measured, name, at) for at in order[:N_RANKED].tolist()],
-        "lowest": [_valued(measured, name, at) for at in order[::-1][:N_RANKED].tolist()],
-    }
+    return Ends(_valued(measured, name, order[:N_RANKED]), _valued(measured, name, order[::-1][:N_RANKED]))
 
 
 _OUTLIER_MEASURE = {"dark": "brightness", "bright": "brightness", "flat": "contrast", "blurred": "sharpness"}
 
 
-def _outliers(measured: Measured, kind: str, at: LongArray) -> dict[str, Any]:
+def _outliers(measured: Measured, kind: str, at: LongArray) -> Outliers:
     name = _OUTLIER_MEASURE[kind]
-    shown = [_valued(measured, name, position) for position in at[:N_OUTLIERS].tolist()]
-    return {"pictures": len(at), "measure": name, "examples": shown}
+    return Outliers(len(at), name, _valued(measured, name, at[:N_OUTLIERS]))
 
 
-def _valued(measured: Measured, name: str, at: int) -> dict[str, Any]:
-    row, value = measured.measures.row[at], float(measured.measures.values[name][at])
-    return {"image_id": measured.image_id[row], "value": value}
+def _valued(measured: Measured, name: str, at: LongArray) -> tuple[ValuedImage, ...]:
+    image_id, values = measured.image_id[measured.measures.row[at]], measured.measures.values[name][at]
+    return tuple(ValuedImage(*pair) for pair in zip(image_id.tolist(), values.tolist(), strict=True))
 
 
 def _first(across: Sequence[LongArray], groups: Sequence[LongArray]) -> list[LongArray]:
@@ -158,8 +270,8 @@ def _first(across: Sequence[LongArray], groups: Sequence[LongArray]) -> list[Lon
     return [*across, *(group for group in groups if int(group[0]) not in begun)][:N_GROUPS]
 
 
-def _group(group: LongArray, image_id: ObjArray, landmark: ObjArray) -> list[dict[str, str | None]]:
-    return [{"image_id": image_id[row], "landmark_id": landmark[row] or None} for row in group[:N_GROUPS].tolist()]
+def _group(group: LongArray, image_id: ObjArray, landmark: ObjArray) -> tuple[LabelledImage, ...]:
+    return tuple(LabelledImage(image_id[row], landmark[row] or None) for row in group[:N_GROUPS].tolist())
 
 
 def _urls(manifest: "Manifest") -> set[str]:

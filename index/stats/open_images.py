@@ -1,13 +1,13 @@
 """Labels, boxes and subsets of Open Images, and what a hierarchy rolls up."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from index.stats.labels import Labelling, most_frequent, spread
+from index.stats.labels import Labelling, Spread, most_frequent, spread
 from retrieval.arrays import LongArray, ObjArray
-from retrieval.data.open_images import LabelRows
+from retrieval.data.open_images import Hierarchy, LabelRows
 
 N_TOP = 40
 N_COMPARED = 10  # labels whose shares are set side by side for the subsets
@@ -29,55 +29,121 @@ def labelling_of_rows(rows: LabelRows, image_id: ObjArray, min_confidence: float
     return Labelling(len(image_id), names, *np.divmod(pairs, max(1, len(order))))
 
 
-def describe_labels(rows: LabelRows, labelling: Labelling, min_confidence: float) -> dict[str, Any]:
-    """Rows by confidence, images without a label, labels per image and the 40 most frequent, as a JSON object.
+@dataclass(frozen=True, slots=True)
+class TopLabel:
+    """A frequent label. share: of all images, or of all boxes. name: for people, None where it has none."""
 
-    rejected: rows of confidence 0, which say that the label was looked for and is not there.
+    landmark_id: str
+    count: int
+    share: float
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCounts:
+    """Rows of labels by what they say.
+
+    kept: rows of at least min_label_confidence, which count. rejected: rows of confidence 0, which say that the label
+    was looked for and is not there. blank: rows without a label. labels_per_picture: of the labels that count.
     """
+
+    min_label_confidence: float
+    rows: int
+    kept: int
+    rejected: int
+    blank: int
+    pictures_without_label: int
+    labels_per_picture: Spread
+    top_labels: tuple[TopLabel, ...]
+
+
+def count_labels(rows: LabelRows, labelling: Labelling, min_confidence: float, names: Mapping[str, str]) -> LabelCounts:
+    """Rows by confidence, images without a label, labels per image and the 40 most frequent. names: of labels."""
     rejected = int((rows.confidence == 0).sum())
     kept = int(((rows.confidence >= np.float32(min_confidence)) & (rows.label >= 0)).sum())
-    counts = labelling.counts
-    return {
-        "min_label_confidence": min_confidence,
-        "rows": len(rows.image),
-        "kept": kept,
-        "rejected": rejected,
-        "blank": int((rows.label < 0).sum()),
-        "pictures_without_label": labelling.n_pictures - labelling.n_labelled,
-        "labels_per_picture": spread(np.bincount(labelling.image, minlength=labelling.n_pictures)),
-        "top_labels": top_labels(counts, labelling.names, labelling.n_pictures),
-    }
+    return LabelCounts(
+        min_label_confidence=min_confidence,
+        rows=len(rows.image),
+        kept=kept,
+        rejected=rejected,
+        blank=int((rows.label < 0).sum()),
+        pictures_without_label=labelling.n_pictures - labelling.n_labelled,
+        labels_per_picture=spread(np.bincount(labelling.image, minlength=labelling.n_pictures)),
+        top_labels=_top_labels(labelling.counts, labelling.names, labelling.n_pictures, names),
+    )
 
 
-def describe_boxes(rows: LabelRows, image_id: ObjArray) -> dict[str, Any]:
-    """Boxes per image (of all these images), their areas, flags and labels, as a JSON object."""
+@dataclass(frozen=True, slots=True)
+class BoxCounts:
+    """Boxes and the images that they are on.
+
+    on_other_pictures: boxes on images that are not listed. boxes_per_picture: of all listed images. area: share of
+    the image that a box covers, None where it is not known. flags: share of the boxes that have each.
+    """
+
+    boxes: int
+    pictures_with_boxes: int
+    on_other_pictures: int
+    boxes_per_picture: Spread
+    area: Spread | None
+    flags: Mapping[str, float]
+    top_labels: tuple[TopLabel, ...]
+
+
+def count_boxes(rows: LabelRows, image_id: ObjArray, names: Mapping[str, str]) -> BoxCounts:
+    """Boxes per image, their areas, flags and labels. image_id: (n,) the listed images. names: of labels."""
     image = _places(rows, image_id)
     counts = np.bincount(rows.label[rows.label >= 0], minlength=len(rows.labels)).astype(np.int64)
-    return {
-        "boxes": len(rows.image),
-        "pictures_with_boxes": len(rows.image_id),
-        "on_other_pictures": int((image < 0).sum()),
-        "boxes_per_picture": spread(np.bincount(image[image >= 0], minlength=len(image_id))),
-        "area": None if rows.area is None else spread(rows.area.astype(np.float64)),
-        "flags": {name: float(values.mean()) for name, values in rows.flags.items()},
-        "top_labels": top_labels(counts, rows.labels, len(rows.image)),
-    }
+    return BoxCounts(
+        boxes=len(rows.image),
+        pictures_with_boxes=len(rows.image_id),
+        on_other_pictures=int((image < 0).sum()),
+        boxes_per_picture=spread(np.bincount(image[image >= 0], minlength=len(image_id))),
+        area=None if rows.area is None else spread(rows.area.astype(np.float64)),
+        flags={name: float(values.mean()) for name, values in rows.flags.items()},
+        top_labels=_top_labels(counts, rows.labels, len(rows.image), names),
+    )
 
 
-def top_labels(counts: LongArray, names: tuple[str, ...], n_of: int) -> list[dict[str, Any]]:
+def _top_labels(
+    counts: LongArray, labels: tuple[str, ...], n_of: int, names: Mapping[str, str]
+) -> tuple[TopLabel, ...]:
     """The 40 most frequent labels with their share of n_of."""
     shown = most_frequent(counts, N_TOP).tolist()
-    return [{"landmark_id": names[i], "count": int(counts[i]), "share": float(counts[i] / n_of)} for i in shown]
+    return tuple(TopLabel(labels[i], int(counts[i]), float(counts[i] / n_of), names.get(labels[i])) for i in shown)
 
 
-def compare_subsets(labelling: Labelling, subset: ObjArray, boxes: LongArray | None) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class LabelShare:
+    """Share of a subset's images that have a label. name: for people, None where it has none."""
+
+    landmark_id: str
+    name: str | None
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """Images of a subset. labelled: those with a label. top_labels: the ten most frequent of all subsets."""
+
+    subset: str
+    pictures: int
+    labelled: int
+    labels_per_picture: float
+    boxes_per_picture: float | None
+    top_labels: tuple[LabelShare, ...]
+
+
+def compare_subsets(
+    labelling: Labelling, subset: ObjArray, boxes: LongArray | None, names: Mapping[str, str]
+) -> tuple[Subset, ...]:
     """For each subset its images, labels and boxes, and its shares of the ten most frequent labels of all.
 
-    subset: (n_pictures,) str. boxes: (n_pictures,) boxes of each. Largest subset first.
+    subset: (n_pictures,) str. boxes: (n_pictures,) boxes of each. names: of labels. Largest subset first.
     """
     import pandas as pd  # slow to import
 
-    names, code = np.unique(subset.astype(str), return_inverse=True)
+    subsets, code = np.unique(subset.astype(str), return_inverse=True)
     n_labels = np.bincount(labelling.image, minlength=labelling.n_pictures)
     columns = {"labels": n_labels, "labelled": n_labels > 0, "boxes": np.nan if boxes is None else boxes}
     by_subset = pd.DataFrame(columns).groupby(code)
@@ -86,19 +152,47 @@ def compare_subsets(labelling: Labelling, subset: ObjArray, boxes: LongArray | N
     shown = np.isin(labelling.landmark, top)
     counts = pd.crosstab(code[labelling.image[shown]], labelling.landmark[shown])
     shares = counts.reindex(index=table.index, columns=top, fill_value=0).div(table["pictures"], axis=0)
-    top_labels = shares.set_axis([labelling.names[i] for i in top.tolist()], axis=1).to_dict("index")
+    of_label, top_labels = shares.to_numpy().tolist(), [labelling.names[i] for i in top.tolist()]
     table = table.sort_values("pictures", ascending=False, kind="stable")
-    return [
-        {
-            "subset": str(names[number]),
-            "pictures": int(row["pictures"]),
-            "labelled": int(row["labelled"]),
-            "labels_per_picture": float(row["labels"]),
-            "boxes_per_picture": None if boxes is None else float(row["boxes"]),
-            "top_labels": top_labels[number],
-        }
+    return tuple(
+        Subset(
+            subset=str(subsets[number]),
+            pictures=int(row["pictures"]),
+            labelled=int(row["labelled"]),
+            labels_per_picture=float(row["labels"]),
+            boxes_per_picture=None if boxes is None else float(row["boxes"]),
+            top_labels=tuple(
+                LabelShare(label, names.get(label), share)
+                for label, share in zip(top_labels, of_label[number], strict=True)
+            ),
+        )
         for number, row in zip(table.index.tolist(), table.to_dict("records"), strict=True)
-    ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RolledUp:
+    """A label of a hierarchy.
+
+    pictures: images with it or any kind of it, each counted once. own: with the label itself. kinds: labels below it.
+    """
+
+    landmark_id: str
+    name: str | None
+    pictures: int
+    own: int
+    kinds: int
+
+
+def roll_up(labelling: Labelling, hierarchy: Hierarchy, names: Mapping[str, str]) -> tuple[RolledUp, ...]:
+    """The 40 labels of the hierarchy with most images, kinds included. names: of labels."""
+    below = {label: hierarchy.below(label) for label in hierarchy.children}
+    total = rolled_up(labelling, below)
+    own = dict(zip(labelling.names, labelling.counts.tolist(), strict=True))
+    shown = sorted(total, key=lambda label: (-total[label], -len(below[label]), label))[:N_TOP]
+    return tuple(
+        RolledUp(label, names.get(label), total[label], own.get(label, 0), len(below[label]) - 1) for label in shown
+    )
 
 
 def rolled_up(labelling: Labelling, below: Mapping[str, Iterable[str]]) -> dict[str, int]:

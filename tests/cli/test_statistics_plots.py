@@ -8,25 +8,28 @@ import pytest
 
 from cli.report import statistics as plots
 from cli.report.plots import to_svg
+from index.stats.clusters import DescriptorMap
+from index.stats.images import Histogram
+from index.stats.labels import Density, LongTail, SizeBin
+from index.stats.open_images import LabelShare, Subset
 
-BINS = [{"first": 1, "last": 1, "landmarks": 7}, {"first": 2, "last": 3, "landmarks": 0}]
-CURVE = {"landmarks": [1, 2, 30], "share": [0.25, 0.5, 1.0]}
+BINS = [SizeBin(1, 1, 7), SizeBin(2, 3, 0)]
+CURVE = LongTail((1, 2, 30), (0.25, 0.5, 1.0))
 SUBSETS = [
-    {"subset": name, "top_labels": [{"landmark_id": "/m/1", "name": "Cat", "share": share}]}
-    for name, share in (("train", 0.5), ("", 0.25))
+    Subset(name, 4, 2, 1.0, None, (LabelShare("/m/1", "Cat", share),)) for name, share in (("train", 0.5), ("", 0.25))
 ]
-MAP = {"x": [0.0, 0.5, 1.0, -1.0], "y": [0.0, 1.0, 0.0, 0.0], "landmark_id": ["a", "b", None, "c"]}
+MAP = DescriptorMap(
+    4, 4, 0, ("p", "q", "r", "s"), ("a", "b", None, "c"), x=(0.0, 0.5, 1.0, -1.0), y=(0.0, 1.0, 0.0, 0.0)
+)
 DRAWN: dict[str, Callable[[], Any]] = {
     "histogram": lambda: plots.plot_histogram(BINS),
-    "many bins": lambda: plots.plot_histogram(
-        [{"first": 1 << i, "last": (2 << i) - 1, "landmarks": i} for i in range(17)]
-    ),
-    "density": lambda: plots.plot_density({"pictures": [1.0, 10.0], "density": [0.1, 0.2]}),
+    "many bins": lambda: plots.plot_histogram([SizeBin(1 << i, (2 << i) - 1, i) for i in range(17)]),
+    "density": lambda: plots.plot_density(Density((1.0, 10.0), (0.1, 0.2))),
     "long tail": lambda: plots.plot_long_tail(CURVE, 2, "labels"),
-    "one landmark": lambda: plots.plot_long_tail({"landmarks": [1], "share": [1.0]}, 1, "labels"),
+    "one landmark": lambda: plots.plot_long_tail(LongTail((1,), (1.0,)), 1, "labels"),
     "shares": lambda: plots.plot_shares(["a.org", "$x^2$" * 20], [0.9, 0.1], "share"),
     "subsets": lambda: plots.plot_subsets(SUBSETS),
-    "measure": lambda: plots.plot_measure({"edges": [0.1, 1.0, 10.0], "pictures": [3, 4]}, "megapixels", scale="log"),
+    "measure": lambda: plots.plot_measure(Histogram((0.1, 1.0, 10.0), (3, 4)), "megapixels", scale="log"),
     "map": lambda: plots.plot_map(MAP, [("a", "The A"), ("b", "_b")]),
 }
 
@@ -80,7 +83,7 @@ def test_subsets_have_a_bar_for_each_label() -> None:
 
 
 def test_the_histogram_begins_where_landmarks_begin_and_turns_names_that_would_touch() -> None:
-    bins = [{"first": 1 << i, "last": (2 << i) - 1, "landmarks": int(i > 4)} for i in range(12)]
+    bins = [SizeBin(1 << i, (2 << i) - 1, int(i > 4)) for i in range(12)]
     labels = plots.plot_histogram(bins).axes[0].get_xticklabels()
     assert [label.get_text() for label in labels[:2]] == ["32-63", "64-127"]
     assert {label.get_rotation() for label in labels} == {90}

@@ -391,5 +391,5 @@ def test_a_folder_that_cannot_be_written_is_one_line(images):
 
 def test_the_library_finds_what_the_command_finds(images):
     statistics = lmr.stats("train.csv", images="images", workers=1, progress=SILENT)
-    assert json.loads(json.dumps(statistics.document)) == found("train.csv", *WITH)
+    assert json.loads(json.dumps(statistics.to_json())) == found("train.csv", *WITH)
     assert next(statistics.image_lines()).startswith("image_id,landmark_id,width,height,")

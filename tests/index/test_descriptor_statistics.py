@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from made_stores import write_store
 
 from index.stats import duplicates
-from index.stats.clusters import central, describe_cluster, find_clusters, map_descriptors, purity
+from index.stats.clusters import (
+    Cluster,
+    ClusterLandmark,
+    StoredImages,
+    central,
+    count_cluster,
+    find_clusters,
+    map_descriptors,
+    purity,
+)
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 from retrieval.store.blocks import open_blocks
@@ -50,7 +59,7 @@ def test_groups_of_several_landmarks_and_of_both_sides_are_told():
     assert len(duplicates.across(groups, np.array([7, -1, 1, 1, 7]))) == 0
     assert duplicates.across(groups, np.array([7, 8, 1, 1, 7]))[0].tolist() == [0, 1, 4]
     assert [group.tolist() for group in duplicates.on_both_sides(groups, 2)] == [[0, 1, 4]]
-    assert duplicates.describe_groups(groups) == {"groups": 2, "pictures": 5, "surplus": 3}
+    assert duplicates.count_groups(groups) == duplicates.GroupCounts(groups=2, pictures=5, surplus=3)
 
 
 def test_a_store_is_read_in_blocks_of_unit_vectors(tmp_path, monkeypatch):
@@ -107,16 +116,18 @@ def test_purity_by_hand(tmp_path):
     store = store_of(tmp_path, around(1, 4, 3))
     found = find_clusters(store, store.done, 2, seed=0)
     landmark = np.array([0, 0, 1, -1, 1, 1, 2])
-    assert describe_cluster(found, 0, landmark, ("x", "y", "z")) == {
-        "cluster": 0,
-        "pictures": 4,
-        "labelled": 3,
-        "purity": 2 / 3,
-        "landmarks": [{"landmark_id": "x", "pictures": 2}, {"landmark_id": "y", "pictures": 1}],
-    }
+    stored = StoredImages(store, store.done, landmark, ("x", "y", "z"))
+    assert count_cluster(stored, found, 0) == Cluster(
+        cluster=0,
+        pictures=4,
+        labelled=3,
+        purity=2 / 3,
+        landmarks=(ClusterLandmark("x", 2), ClusterLandmark("y", 1)),
+        examples=tuple(f"p{i}" for i in central(found, 0, 4)),
+    )
     assert purity(found, landmark) == (2 + 2) / 6
     assert purity(found, np.full(7, -1)) is None
-    assert describe_cluster(found, 1, np.full(7, -1), ())["purity"] is None
+    assert count_cluster(StoredImages(store, store.done, np.full(7, -1), ()), found, 1).purity is None
     nearest = central(found, 0, 2)
     assert set(nearest.tolist()) <= {0, 1, 2, 3}
     assert found.similarity[nearest[0]] == found.similarity[:4].max()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from index.stats.images import describe_measures, measures_of, outliers, ranking
+from index.stats.images import Size, Sizes, count_sizes, histograms, measures_of, outliers, ranking, spreads
 from retrieval.data.quality_cache import FactsTable
 from retrieval.images.quality import ImageFacts
 from retrieval.images.screen import pixels_per_inch
@@ -32,23 +32,17 @@ def test_unreadable_images_are_left_out_and_rows_stay_those_of_the_manifest():
 
 def test_sizes_are_counted_and_measures_spread():
     measures = measures_of(table({}, {}, {"width": 10, "height": 10}))
-    found = describe_measures(measures)
-    assert found["sizes"] == {
-        "distinct": 2,
-        "top": [
-            {"width": 400, "height": 300, "pictures": 2, "share": 2 / 3},
-            {"width": 10, "height": 10, "pictures": 1, "share": 1 / 3},
-        ],
-    }
-    assert found["measures"]["aspect_ratio"]["min"] == 1
-    assert sum(found["histograms"]["megapixels"]["pictures"]) == 3
-    assert len(found["histograms"]["megapixels"]["edges"]) == len(found["histograms"]["megapixels"]["pictures"]) + 1
+    assert count_sizes(measures) == Sizes(2, (Size(400, 300, 2, 2 / 3), Size(10, 10, 1, 1 / 3)))
+    assert spreads(measures)["aspect_ratio"].min == 1
+    found = histograms(measures)["megapixels"]
+    assert sum(found.pictures) == 3
+    assert len(found.edges) == len(found.pictures) + 1
 
 
 def test_one_image_is_described_too():
-    found = describe_measures(measures_of(table({"sharpness": 0.0})))
-    assert found["measures"]["sharpness"]["percentiles"]["50"] == 0
-    assert sum(found["histograms"]["sharpness"]["pictures"]) == 1
+    measures = measures_of(table({"sharpness": 0.0}))
+    assert spreads(measures)["sharpness"].percentiles["50"] == 0
+    assert sum(histograms(measures)["sharpness"].pictures) == 1
 
 
 def test_the_ranking_is_from_high_to_low_and_equal_ones_stay_in_order():

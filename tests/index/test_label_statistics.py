@@ -6,16 +6,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.stats.labels import (
+    Biggest,
+    Host,
+    Hosts,
     Labelling,
+    LandmarkCounts,
+    LandmarkSizes,
+    LongTail,
+    SizeBin,
     count_hosts,
+    count_landmarks,
     density,
-    describe_counts,
-    describe_hosts,
     histogram,
     labelling_of,
     least_frequent,
     long_tail,
     most_frequent,
+    rank_hosts,
     samples,
 )
 from index.stats.open_images import rolled_up
@@ -48,70 +55,59 @@ def test_pairs_outside_of_the_images_are_a_callers_mistake():
 
 
 def test_the_table_of_percentiles_by_hand():
-    found = describe_counts(np.arange(1, 12))  # 1 to 11: the percentiles are 2 to 10
-    assert found["pictures_per_landmark"] == {
-        "mean": 6.0,
-        "min": 1,
-        "max": 11,
-        "percentiles": {str(10 * i): i + 1.0 for i in range(1, 10)},
-        "single": 1,
-    }
-    assert found["biggest"] == [
-        {"k": 1, "labels": 11, "share": 11 / 66},
-        {"k": 10, "labels": 65, "share": 65 / 66},
-        {"k": 11, "labels": 66, "share": 1.0},
-    ]
-    assert found["half"] == 4  # 11 + 10 + 9 = 30 is less than 33
+    found = count_landmarks(np.arange(1, 12))  # 1 to 11: the percentiles are 2 to 10
+    assert found.pictures_per_landmark == LandmarkSizes(
+        mean=6.0, min=1, max=11, percentiles={str(10 * i): i + 1.0 for i in range(1, 10)}, single=1
+    )
+    assert found.biggest == (Biggest(1, 11, 11 / 66), Biggest(10, 65, 65 / 66), Biggest(11, 66, 1.0))
+    assert found.half == 4  # 11 + 10 + 9 = 30 is less than 33
 
 
 def test_without_landmarks_there_is_nothing_to_tell():
     none = np.zeros(3, dtype=np.int64)
-    assert describe_counts(none) == {
-        "landmarks": 0,
-        "labels": 0,
-        "pictures_per_landmark": None,
-        "biggest": [],
-        "half": None,
-    }
-    assert histogram(none) == []
+    assert count_landmarks(none) == LandmarkCounts(
+        landmarks=0, labels=0, pictures_per_landmark=None, biggest=(), half=None
+    )
+    assert histogram(none) == ()
     assert density(none) is None
-    assert long_tail(none) == {"landmarks": [], "share": []}
+    assert long_tail(none) == LongTail(landmarks=(), share=())
     assert most_frequent(none, 10).tolist() == least_frequent(none, 10).tolist() == []
 
 
 def test_bins_double():
-    assert histogram(np.array([1, 1, 2, 3, 8])) == [
-        {"first": 1, "last": 1, "landmarks": 2},
-        {"first": 2, "last": 3, "landmarks": 2},
-        {"first": 4, "last": 7, "landmarks": 0},
-        {"first": 8, "last": 15, "landmarks": 1},
-    ]
+    assert histogram(np.array([1, 1, 2, 3, 8])) == (
+        SizeBin(first=1, last=1, landmarks=2),
+        SizeBin(first=2, last=3, landmarks=2),
+        SizeBin(first=4, last=7, landmarks=0),
+        SizeBin(first=8, last=15, landmarks=1),
+    )
 
 
 @given(COUNTS)
 def test_every_landmark_is_in_the_bin_of_its_count(counts):
     bins = histogram(counts)
     for b in bins:
-        assert b["landmarks"] == sum(b["first"] <= c <= b["last"] for c in counts.tolist())
-    assert sum(b["landmarks"] for b in bins) == (counts > 0).sum()
+        assert b.landmarks == sum(b.first <= c <= b.last for c in counts.tolist())
+    assert sum(b.landmarks for b in bins) == (counts > 0).sum()
 
 
 @given(COUNTS)
 def test_the_biggest_hold_as_much_as_the_slow_way_says(counts):
     ordered = sorted((c for c in counts.tolist() if c), reverse=True)
-    for row in describe_counts(counts)["biggest"]:
-        assert row["labels"] == sum(ordered[: row["k"]])
-    half = describe_counts(counts)["half"]
+    found = count_landmarks(counts)
+    for row in found.biggest:
+        assert row.labels == sum(ordered[: row.k])
+    half = found.half
     if ordered:
         assert 2 * sum(ordered[:half]) >= sum(ordered) > 2 * sum(ordered[: half - 1])
-        assert long_tail(counts)["share"][-1] == pytest.approx(1)
+        assert long_tail(counts).share[-1] == pytest.approx(1)
 
 
 def test_the_density_is_one_below_its_curve():
     counts = np.array([3, 5, 8, 13, 21, 30, 44])
     curve = density(counts)
     assert curve is not None
-    assert np.trapezoid(curve["density"], np.log10(curve["pictures"])) == pytest.approx(1, abs=0.1)
+    assert np.trapezoid(curve.density, np.log10(curve.pictures)) == pytest.approx(1, abs=0.1)
     assert density(np.array([4, 4, 4])) is None
 
 
@@ -145,8 +141,4 @@ def test_hosts_are_without_user_port_and_capitals():
         "http://a.org?q=1",
     ]
     assert count_hosts(urls) == {"a.org": 3, "b.org": 1, "[::1]": 1, "": 2}
-    assert describe_hosts(object_array(urls), 1) == {
-        "hosts": 3,
-        "without": 2,
-        "top": [{"host": "a.org", "pictures": 3, "share": 3 / 7}],
-    }
+    assert rank_hosts(object_array(urls), 1) == Hosts(hosts=3, without=2, top=(Host("a.org", 3, 3 / 7),))
