@@ -106,7 +106,7 @@ class Statistics:
     assigned: "Clusters | None" = None
 
     def to_json(self) -> dict[str, Any]:
-        """As one JSON object, which `lmr stats --json` prints."""
+        """As one JSON object, which `lmr stats` prints."""
         return {
             **_to_json(self.data, flat="counts"),
             "measured": None if self.measured is None else asdict(self.measured),

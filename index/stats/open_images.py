@@ -201,9 +201,8 @@ def rolled_up(labelling: Labelling, below: Mapping[str, Iterable[str]]) -> dict[
     below: label -> itself and all kinds of it.
     """
     order = np.argsort(labelling.landmark, kind="stable")
-    ends = np.cumsum(labelling.counts)
     code = {name: number for number, name in enumerate(labelling.names)}
-    of_label = [labelling.image[order[start:end]] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    of_label = np.split(labelling.image[order], np.cumsum(labelling.counts)[:-1])
     total = {}
     for label, kinds in below.items():
         found: Sequence[LongArray] = [of_label[code[kind]] for kind in kinds if kind in code]

@@ -128,6 +128,7 @@ def test_a_image_of_two_kinds_counts_once_for_what_they_are_kinds_of():
     found = labelling(pairs, 4, ["cat", "dog", "tree"])
     below = {"animal": {"animal", "cat", "dog"}, "dog": {"dog"}, "stone": {"stone"}}
     assert rolled_up(found, below) == {"animal": 2, "dog": 2, "stone": 0}
+    assert rolled_up(labelling([], 4, []), below) == {"animal": 0, "dog": 0, "stone": 0}
 
 
 def test_hosts_are_without_user_port_and_capitals():
