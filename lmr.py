@@ -12,7 +12,7 @@ function does not have, LmrError for a value that cannot be.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 from index.answer import Answer, LandmarkScore, Neighbour
 from index.build_index import BuildJob
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from index.compare.results import Comparison
     from index.evaluate.result import EvaluationResult
     from index.folder.build import BuildReport
+    from index.kaggle.scoring import Scores
     from index.keywords import Place
     from retrieval.download.google import Part
     from retrieval.download.summary import DownloadPlan, DownloadReport
@@ -360,14 +361,14 @@ def score(
     ignore_unknown: bool = False,
     allow_disjoint: bool = False,
     progress: Progress = PYTHON_WARNINGS,
-) -> dict[str, dict[str, Any]]:
+) -> "Scores":
     """Scores a submission file against a solution file: the metrics of `All`, and of `Public` and `Private`.
 
     ignore_unknown: leave out ids that the solution lacks. allow_disjoint: go on where their labels have nothing in
     common. Raises LmrError for files that are not these, or that do not fit each other.
 
     >>> scores = lmr.score("submission.csv", "solution.csv")
-    >>> scores["All"]["gap"] > 0.5
+    >>> scores["All"].gap > 0.5
     True
     """
     from index.kaggle.scoring import score_files

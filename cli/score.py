@@ -1,5 +1,6 @@
 """`lmr score`: scores a submission file, ours or another's, against a solution file."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def command(submission: Path, solution: Path, as_json: bool, ignore_unknown: boo
         scores = lmr.score(
             submission, solution, ignore_unknown=ignore_unknown, allow_disjoint=allow_disjoint, progress=progress
         )
-    say_result(scores, _table(scores), as_json=as_json, indent=2)
+    content = {str(half): asdict(metrics) for half, metrics in scores.items()}
+    say_result(content, _table(content), as_json=as_json, indent=2)
 
 
 def _table(scores: dict[str, dict[str, Any]]) -> str:

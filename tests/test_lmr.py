@@ -189,7 +189,7 @@ def test_a_set_goes_from_stores_to_scores_by_the_words_of_the_commands(folder, t
     assert result.evaluation.accuracy.gap == pytest.approx(calibration.choice.held_out.gap, abs=0.2)
     scores = lmr.score(tmp_path / "s.csv", "solution.csv")
     assert list(scores) == ["All", "Public"]
-    assert scores["All"]["n_queries"] == 22
+    assert scores["All"].n_queries == 22
 
 
 def test_a_calibration_that_ends_is_in_the_report_or_made_again(folder, tmp_path):

@@ -1,7 +1,9 @@
 """Scores a submission against a solution file as the Google Landmarks challenges do, by their halves."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
@@ -23,9 +25,45 @@ from retrieval.progress import Progress
 from retrieval.words import agreeing, counted
 
 PRECISION_AT = (1, 5, 10, 20, 50, 100)
-HALVES = {"All": ("Public", "Private"), "Public": ("Public",), "Private": ("Private",)}
 
-Scores = dict[str, dict[str, Any]]
+Half = Literal["All", "Public", "Private"]
+HALVES: Mapping[Half, tuple[str, ...]] = {
+    "All": ("Public", "Private"),
+    "Public": ("Public",),
+    "Private": ("Private",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RecognitionScores:
+    """Metrics of recognition, None in a half without landmark queries.
+
+    gap_ignoring_non_landmarks: predictions of queries that show no landmark are dropped before ranking. top1: share of
+    the landmark queries whose prediction is right.
+    """
+
+    gap: float | None
+    gap_ignoring_non_landmarks: float | None
+    top1: float | None
+    n_queries: int
+    n_landmark_queries: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalScores:
+    """Metrics of retrieval.
+
+    precision_at: by number of images as text. mean_position, median_position: of the first right image, 1 to 101.
+    """
+
+    map_at_100: float
+    precision_at: Mapping[str, float]
+    mean_position: float
+    median_position: float
+    n_queries: int
+
+
+Scores = dict[Half, RecognitionScores] | dict[Half, RetrievalScores]
 
 
 def score_files(
@@ -47,9 +85,6 @@ def score_files(
 def score(submission: Submission, solution: Solution) -> Scores:
     """`All`, `Public` and `Private` -> metrics; halves without rows are absent, Ignored rows are left out.
 
-    Recognition: gap, gap_ignoring_non_landmarks (predictions of queries that show no landmark are dropped
-    before ranking), top1, n_queries, n_landmark_queries; the first three are None in a half without landmark
-    queries. Retrieval: map_at_100, precision_at (k -> value), mean_position, median_position, n_queries.
     Raises LmrError: recognition against retrieval, an id that the solution lacks (with its line), a solution
     without rows that count or, for recognition, without landmark queries.
     """
@@ -108,27 +143,29 @@ def _unknown(submission: Submission, solution: Solution) -> BoolArray:
     return np.array([image_id not in known for image_id in submission.image_id], dtype=np.bool_)
 
 
-def _recognition(submission: RecognitionSubmission, solution: RecognitionSolution, kept: BoolArray) -> dict[str, Any]:
+def _recognition(
+    submission: RecognitionSubmission, solution: RecognitionSolution, kept: BoolArray
+) -> RecognitionScores:
     truths = dict(zip(solution.image_id[kept], solution.landmarks[kept], strict=True))
     n_landmark_queries = sum(1 for truth in truths.values() if truth)
-    counts = {"n_queries": len(truths), "n_landmark_queries": n_landmark_queries}
     if n_landmark_queries == 0:
-        return {"gap": None, "gap_ignoring_non_landmarks": None, "top1": None, **counts}
+        return RecognitionScores(None, None, None, len(truths), n_landmark_queries)
     pairs = zip(submission.image_id, submission.landmark, strict=True)
     answered = np.array([i in truths and label != "" for i, label in pairs], dtype=np.bool_)
     ids, labels = submission.image_id[answered], submission.landmark[answered]
     scores = submission.score[answered]
     right = np.array([c in truths[i] for i, c in zip(ids, labels, strict=True)], dtype=np.bool_)
     known = np.array([bool(truths[i]) for i in ids], dtype=np.bool_)
-    return {
-        "gap": gap(scores, right, n_landmark_queries, ids),
-        "gap_ignoring_non_landmarks": gap(scores[known], right[known], n_landmark_queries, ids[known]),
-        "top1": int(right.sum()) / n_landmark_queries,
-        **counts,
-    }
+    return RecognitionScores(
+        gap=gap(scores, right, n_landmark_queries, ids),
+        gap_ignoring_non_landmarks=gap(scores[known], right[known], n_landmark_queries, ids[known]),
+        top1=int(right.sum()) / n_landmark_queries,
+        n_queries=len(truths),
+        n_landmark_queries=n_landmark_queries,
+    )
 
 
-def _retrieval(submission: RetrievalSubmission, solution: RetrievalSolution, kept: BoolArray) -> dict[str, Any]:
+def _retrieval(submission: RetrievalSubmission, solution: RetrievalSolution, kept: BoolArray) -> RetrievalScores:
     """Queries in the solution's order; those the submission lacks have an empty list."""
     lists = dict(zip(submission.image_id, submission.images, strict=True))
     found = [lists.get(image_id, ())[:LIST_LENGTH] for image_id in solution.image_id[kept]]
@@ -141,10 +178,10 @@ def _retrieval(submission: RetrievalSubmission, solution: RetrievalSolution, kep
         relevant[row, : len(images)] = [image in truth for image in images]
     hits = list_hits(retrieved, relevant)
     position = first_hit_position(hits)
-    return {
-        "map_at_100": map_at_100(hits, np.array([len(truth) for truth in true], dtype=np.int64)),
-        "precision_at": {str(k): precision_at_k(hits, k) for k in PRECISION_AT},
-        "mean_position": float(position.mean()),
-        "median_position": float(np.median(position)),
-        "n_queries": len(found),
-    }
+    return RetrievalScores(
+        map_at_100=map_at_100(hits, np.array([len(truth) for truth in true], dtype=np.int64)),
+        precision_at={str(k): precision_at_k(hits, k) for k in PRECISION_AT},
+        mean_position=float(position.mean()),
+        median_position=float(np.median(position)),
+        n_queries=len(found),
+    )

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.kaggle.scoring import score, without_unknown
+from index.kaggle.scoring import RecognitionScores, RetrievalScores, score, without_unknown
 from index.kaggle.submission import (
     RecognitionSolution,
     RecognitionSubmission,
@@ -69,27 +69,27 @@ def test_recognition_equals_the_hand_computed_scores():
     # Ranking of All: c (wrong, no landmark), a (right), b (wrong). e is not answered, d is ignored.
     answers = {"a": ("london", 0.8), "b": ("oslo", 0.7), "c": ("rome", 0.9), "d": ("rome", 1.0)}
     assert score(recognition(answers), recognition_truth(TRUTH)) == {
-        "All": {
-            "gap": pytest.approx((1 / 2) / 3),
-            "gap_ignoring_non_landmarks": pytest.approx(1 / 3),
-            "top1": pytest.approx(1 / 3),
-            "n_queries": 4,
-            "n_landmark_queries": 3,
-        },
-        "Public": {
-            "gap": pytest.approx((1 / 2) / 2),
-            "gap_ignoring_non_landmarks": pytest.approx(1 / 2),
-            "top1": pytest.approx(1 / 2),
-            "n_queries": 3,
-            "n_landmark_queries": 2,
-        },
-        "Private": {
-            "gap": 0.0,
-            "gap_ignoring_non_landmarks": 0.0,
-            "top1": 0.0,
-            "n_queries": 1,
-            "n_landmark_queries": 1,
-        },
+        "All": RecognitionScores(
+            gap=pytest.approx((1 / 2) / 3),
+            gap_ignoring_non_landmarks=pytest.approx(1 / 3),
+            top1=pytest.approx(1 / 3),
+            n_queries=4,
+            n_landmark_queries=3,
+        ),
+        "Public": RecognitionScores(
+            gap=pytest.approx((1 / 2) / 2),
+            gap_ignoring_non_landmarks=pytest.approx(1 / 2),
+            top1=pytest.approx(1 / 2),
+            n_queries=3,
+            n_landmark_queries=2,
+        ),
+        "Private": RecognitionScores(
+            gap=0.0,
+            gap_ignoring_non_landmarks=0.0,
+            top1=0.0,
+            n_queries=1,
+            n_landmark_queries=1,
+        ),
     }
 
 
@@ -101,14 +101,14 @@ def test_halves_without_rows_are_absent():
 def test_a_half_without_landmarks_has_no_gap_but_is_counted():
     truths = {"a": ("paris", "Public"), "b": ("", "Private")}
     scores = score(recognition({"a": ("paris", 1.0), "b": ("paris", 2.0)}), recognition_truth(truths))
-    assert scores["Private"] == {
-        "gap": None,
-        "gap_ignoring_non_landmarks": None,
-        "top1": None,
-        "n_queries": 1,
-        "n_landmark_queries": 0,
-    }
-    assert (scores["All"]["gap"], scores["Public"]["gap"]) == (0.5, 1.0)
+    assert scores["Private"] == RecognitionScores(
+        gap=None,
+        gap_ignoring_non_landmarks=None,
+        top1=None,
+        n_queries=1,
+        n_landmark_queries=0,
+    )
+    assert (scores["All"].gap, scores["Public"].gap) == (0.5, 1.0)
 
 
 def test_a_solution_without_landmarks_is_a_clear_error():
@@ -160,9 +160,9 @@ def test_retrieval_equals_the_hand_computed_scores():
     # q: places 1 (right), 2 (repeats place 1), 3 (right): (1 + 2/3) / 2. r: first right at 4. s: not there.
     lists = {"q": ["1", "1", "2"], "r": ["7", "8", "9", "3"], "t": ["None"]}
     scores = score(retrieval(lists), retrieval_truth(truths))
-    assert scores["All"] == {
-        "map_at_100": pytest.approx(((1 + 2 / 3) / 2 + 1 / 4 + 0) / 3),
-        "precision_at": {
+    assert scores["All"] == RetrievalScores(
+        map_at_100=pytest.approx(((1 + 2 / 3) / 2 + 1 / 4 + 0) / 3),
+        precision_at={
             "1": pytest.approx(1 / 3),
             "5": pytest.approx((2 / 5 + 1 / 5) / 3),
             "10": pytest.approx((2 / 10 + 1 / 10) / 3),
@@ -170,18 +170,18 @@ def test_retrieval_equals_the_hand_computed_scores():
             "50": pytest.approx((2 / 50 + 1 / 50) / 3),
             "100": pytest.approx((2 / 100 + 1 / 100) / 3),
         },
-        "mean_position": pytest.approx((1 + 4 + 101) / 3),
-        "median_position": 4.0,
-        "n_queries": 3,
-    }
-    assert scores["Public"]["map_at_100"] == pytest.approx((1 + 2 / 3) / 2)
-    assert scores["Private"]["median_position"] == (4 + 101) / 2
+        mean_position=pytest.approx((1 + 4 + 101) / 3),
+        median_position=4.0,
+        n_queries=3,
+    )
+    assert scores["Public"].map_at_100 == pytest.approx((1 + 2 / 3) / 2)
+    assert scores["Private"].median_position == (4 + 101) / 2
 
 
 def test_images_beyond_the_hundredth_do_not_count():
     lists = {"q": [f"x{i}" for i in range(100)] + ["1"]}
     scores = score(retrieval(lists), retrieval_truth({"q": (["1"], "Public")}))["All"]
-    assert (scores["map_at_100"], scores["mean_position"]) == (0.0, 101.0)
+    assert (scores.map_at_100, scores.mean_position) == (0.0, 101.0)
 
 
 def literal_gap(answers, truths, drop_non_landmarks):
@@ -214,8 +214,8 @@ def test_recognition_equals_the_literal_version_in_every_half(answers, truths):
         rows = {i: landmarks.split() for i, (landmarks, usage) in truths.items() if usage in usages}
         assert (half in scores) == bool(rows)
         if any(rows.values()):
-            assert scores[half]["gap"] == pytest.approx(literal_gap(answers, rows, False))
-            ignoring = scores[half]["gap_ignoring_non_landmarks"]
+            assert scores[half].gap == pytest.approx(literal_gap(answers, rows, False))
+            ignoring = scores[half].gap_ignoring_non_landmarks
             assert ignoring == pytest.approx(literal_gap(answers, rows, True))
             right = [bool(answers.get(i)) and answers[i][0] in rows[i] for i in rows if rows[i]]
-            assert scores[half]["top1"] == pytest.approx(np.mean(right))
+            assert scores[half].top1 == pytest.approx(np.mean(right))
