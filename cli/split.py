@@ -51,7 +51,7 @@ def _to_text(report: "SplitReport") -> str:
     unknown = report.counts.unknown_landmarks
     if any(unknown.values()):
         lines.append(f"unknown landmarks held out: {unknown['val']} in val, {unknown['test']} in test")
-    if report.near_duplicates["by"] != "none":
+    if report.near_duplicates.by != "none":
         groups = report.counts.groups
         lines.append(
             f"near-duplicates: {counted(groups.n_groups, 'group')} of {counted(groups.n_pictures, 'picture')}, "

@@ -67,16 +67,28 @@ class AskedHere:
 
 
 @dataclass(frozen=True, slots=True)
+class RetrievalFigures:
+    """The index's rows as a list of images, for landmark queries whose landmark the index holds; NaN without any.
+
+    precision_at: by number of rows as text. mean_position, median_position: of the first right row, 1 to 101.
+    """
+
+    map_at_100: float
+    precision_at: Mapping[str, float]
+    mean_position: float
+    median_position: float
+    n_retrieval_queries: int
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """The measures of an index on labelled queries. Intervals are 95 % bootstrap intervals over queries.
 
-    accuracy: of the answers without a threshold. retrieval: mAP@100 and its relatives of the index's rows, for
-    landmark queries whose landmark the index holds; NaN without such queries. at_gap, at_precision: at the
-    calibrated thresholds, None without calibration. n_unreadable: queries without a descriptor, counted as blank.
-    curves: None where nothing was answered; without calibration their logit is the ranking key and their confidence
-    says nothing. reliability: None without calibration. trade: at the thresholds of the precisions that the
-    calibration lists, none where it lists none. landmarks, confusion: of the answers at the calibrated
-    threshold for precision, of all without calibration.
+    accuracy: of the answers without a threshold. at_gap, at_precision: at the calibrated thresholds, None without
+    calibration. n_unreadable: queries without a descriptor, counted as blank. curves: None where nothing was answered;
+    without calibration their logit is the ranking key and their confidence says nothing. reliability: None without
+    calibration. trade: at the thresholds of the precisions that the calibration lists, none where it lists none.
+    landmarks, confusion: of the answers at the calibrated threshold for precision, of all without calibration.
     """
 
     n_queries: int
@@ -88,7 +100,7 @@ class Evaluation:
     gap_interval: tuple[float, float]
     top1_interval: tuple[float, float]
     mean_landmark_accuracy: float
-    retrieval: Mapping[str, Any]
+    retrieval: RetrievalFigures
     at_gap: AtThreshold | None
     at_precision: AtThreshold | None
     baselines: Mapping[str, Accuracy]
@@ -108,7 +120,7 @@ class Evaluation:
             "gap_interval": list(self.gap_interval),
             "top1_interval": list(self.top1_interval),
             "mean_landmark_accuracy": self.mean_landmark_accuracy,
-            **self.retrieval,
+            **asdict(self.retrieval),
             "n_queries": self.n_queries,
             "n_landmark_queries": self.n_landmark_queries,
             "n_unreadable": self.n_unreadable,
@@ -217,20 +229,20 @@ def _intervals(judged: Judged, seed: int) -> tuple[tuple[float, float], tuple[fl
     return gap_interval(key, correct, known, judged.image_id, seed), bootstrap_interval(top1_of, len(known), seed)
 
 
-def _measure_retrieval(folder: IndexFolder, judged: Judged) -> dict[str, Any]:
-    """The index's rows as a list of images; queries whose landmark has no row are no retrieval queries."""
+def _measure_retrieval(folder: IndexFolder, judged: Judged) -> RetrievalFigures:
+    """Figures of the index's rows; queries whose landmark has no row are no retrieval queries."""
     asked = np.flatnonzero(judged.n_true > 0)
     rows = judged.answers.neighbours.rows[asked, :LIST_LENGTH]
     landmark = np.where(rows >= 0, folder.rows.landmark[rows], -1)
     hits = judged.truths.holds(np.repeat(asked, rows.shape[1]), landmark.ravel()).reshape(rows.shape)
     position = first_hit_position(hits)
-    return {
-        "map_at_100": map_at_100(hits, judged.n_true[asked]),
-        "precision_at": {str(k): precision_at_k(hits, k) for k in PRECISION_AT},
-        "mean_position": float(position.mean()) if len(position) else float("nan"),
-        "median_position": float(np.median(position)) if len(position) else float("nan"),
-        "n_retrieval_queries": len(asked),
-    }
+    return RetrievalFigures(
+        map_at_100=map_at_100(hits, judged.n_true[asked]),
+        precision_at={str(k): precision_at_k(hits, k) for k in PRECISION_AT},
+        mean_position=float(position.mean()) if len(position) else float("nan"),
+        median_position=float(np.median(position)) if len(position) else float("nan"),
+        n_retrieval_queries=len(asked),
+    )
 
 
 def _at_threshold(judged: Judged, kind: ObjArray | None, threshold: Threshold | None) -> AtThreshold | None:

@@ -155,7 +155,7 @@ def _split(job: SplitJob, rule: "SplitRule") -> "SplitReport":
     from retrieval.data.overview import load_manifest
     from retrieval.split.folder import is_finished, require_place, write_split
     from retrieval.split.parts import files_of, part_manifests
-    from retrieval.split.report import SplitReport, count_split
+    from retrieval.split.report import NearDuplicates, SplitReport, count_split
     from retrieval.split.split import split as split_rows
 
     path, output, overwrite = job.manifest, job.output, job.overwrite or job.dry_run
@@ -176,7 +176,13 @@ def _split(job: SplitJob, rule: "SplitRule") -> "SplitReport":
     parts = part_manifests(found, with_kind=given.kind is not None)
     _warn_of_empty_parts(parts, rule, job)
     counts = count_split(found, parts, grouping.group, given)
-    report = SplitReport(output, "dry run", _how_grouped(grouping, job), counts)
+    near_duplicates = NearDuplicates(
+        by=grouping.by,
+        near_bits=job.near_bits if grouping.by == "pictures" else None,
+        near_similarity=job.near_similarity if grouping.by == "descriptors" else None,
+        n_compared=grouping.n_compared,
+    )
+    report = SplitReport(output, "dry run", near_duplicates, counts)
     if job.dry_run:
         return report
 
@@ -188,7 +194,7 @@ def _split(job: SplitJob, rule: "SplitRule") -> "SplitReport":
         write_split(output, files_of(parts), record)
     links = None if tree is None else _make_tree(tree, job)
     state: Literal["written", "unchanged"] = "unchanged" if is_there else "written"
-    return SplitReport(output, state, report.near_duplicates, counts, links)
+    return SplitReport(output, state, near_duplicates, counts, links)
 
 
 def _find_groups(given: "Manifest", located: "LocatedImages", job: SplitJob) -> "Grouping":
@@ -215,16 +221,6 @@ def _find_groups(given: "Manifest", located: "LocatedImages", job: SplitJob) -> 
         n_workers=max(1, count_workers(job.workers, job.progress)),
         progress=job.progress,
     )
-
-
-def _how_grouped(grouping: "Grouping", job: SplitJob) -> dict[str, Any]:
-    """Says how near-duplicates were found, for a record."""
-    limits: dict[str, Any] = {
-        "pictures": {"near_bits": job.near_bits},
-        "descriptors": {"near_similarity": job.near_similarity},
-        "none": {},
-    }
-    return {"by": grouping.by, **limits[grouping.by], "n_compared": grouping.n_compared}
 
 
 def _warn_of_empty_parts(parts: "Mapping[str, Manifest]", rule: "SplitRule", job: SplitJob) -> None:

@@ -54,12 +54,25 @@ class TreeCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class NearDuplicates:
+    """How near-duplicates were found, and among how many images.
+
+    near_bits: of hashes that differ, None unless by pictures. near_similarity: None unless by descriptors.
+    """
+
+    by: Literal["pictures", "descriptors", "none"]
+    near_bits: int | None
+    near_similarity: float | None
+    n_compared: int
+
+
+@dataclass(frozen=True, slots=True)
 class SplitReport:
-    """output: the folder. near_duplicates: how they were found, by which limit and among how many images."""
+    """output: the folder."""
 
     output: Path
     state: Literal["written", "unchanged", "dry run"]
-    near_duplicates: Mapping[str, Any]
+    near_duplicates: NearDuplicates
     counts: SplitCounts
     class_folders: TreeCounts | None = None
 
@@ -69,7 +82,7 @@ class SplitReport:
         return {
             "output": str(self.output),
             "state": self.state,
-            "near_duplicates": dict(self.near_duplicates),
+            "near_duplicates": {k: v for k, v in asdict(self.near_duplicates).items() if v is not None},
             **asdict(self.counts),
             **tree,
         }

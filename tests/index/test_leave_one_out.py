@@ -62,7 +62,7 @@ def test_a_landmark_with_one_image_cannot_be_right_and_is_reported(folder):
     found = leave_one_out(folder)
     assert found.n_single == 1
     assert found.answers.landmark[12] != 12
-    assert found.evaluation.retrieval["n_retrieval_queries"] == 12
+    assert found.evaluation.retrieval.n_retrieval_queries == 12
     # 12 of 13 at most.
     assert found.evaluation.accuracy.top10 == pytest.approx(12 / 13)
 
@@ -85,7 +85,7 @@ def test_many_equal_rows_still_leave_out_the_right_number(make_folder, make_stor
     assert found.answers.neighbours.rows.shape == (152, 100)
     own = found.answers.neighbours.rows == np.arange(152)[:, None]
     assert not own.any()
-    assert found.evaluation.retrieval["map_at_100"] > 0.97
+    assert found.evaluation.retrieval.map_at_100 > 0.97
 
 
 def test_one_image_in_the_whole_index_is_answered_with_nothing(make_folder, make_store):
