@@ -12,7 +12,7 @@ from index.calibrate.config import CalibrationSettings
 from index.clean.config import CleaningRule
 from index.clean.job import Gallery
 from index.folder.config import BuildOptions
-from index.search.flat import Storage
+from index.search.base import Storage
 from retrieval.download.config import Form, Layout, Resize
 from retrieval.embed.fill import StoreDtype
 from retrieval.embed.job import UntrainedNetwork

@@ -10,7 +10,7 @@ from index.calibration import Calibration
 from index.confidence import sigmoid
 from index.copies import SAME_IMAGE
 from index.folder.folder import IndexFolder, tell_difference
-from index.search.flat import Neighbours
+from index.search.base import Neighbours
 from index.vote import Votes, background_similarity, best, vote
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray, read_only
 from retrieval.errors import LmrError

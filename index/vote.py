@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from index.search.flat import Neighbours
+from index.search.base import Neighbours
 from index.vote_rule import VoteRule
 from retrieval.arrays import FloatArray, IntArray, LongArray, read_only
 from retrieval.errors import LmrError

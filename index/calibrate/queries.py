@@ -6,7 +6,7 @@ import numpy as np
 
 from index.confidence import ConfidenceModel, fit_confidences
 from index.metrics import Truths
-from index.search.flat import Neighbours
+from index.search.base import Neighbours
 from index.vote import best, one_row_less, vote
 from index.vote_rule import VoteRule
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from index.clean.config import CleaningRule
-from index.search.flat import Neighbours
+from index.search.base import Neighbours
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, read_only
 from retrieval.data.image_source import ImageSource
 from retrieval.errors import UnreadableError

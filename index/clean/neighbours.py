@@ -9,7 +9,8 @@ import numpy as np
 
 from index.clean.config import CleaningRule
 from index.clean.labels import Support, support
-from index.search.flat import FlatIndex, Neighbours
+from index.search.base import Neighbours
+from index.search.flat import FlatIndex
 from index.vote import background_similarity
 from index.whitening import fit_whitening
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray

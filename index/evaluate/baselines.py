@@ -6,7 +6,7 @@ import numpy as np
 
 from index.folder.rows import Rows
 from index.metrics import Truths, first_right_rank, gap, top_k_accuracy
-from index.search.flat import Neighbours
+from index.search.base import Neighbours
 from index.vote import Votes, best, vote, vote_majority
 from index.vote_rule import VoteRule
 from retrieval.arrays import FloatArray, LongArray, ObjArray

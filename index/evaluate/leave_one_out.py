@@ -9,7 +9,7 @@ from index.folder.folder import IndexFolder
 from index.metrics import LIST_LENGTH
 from index.queries import Queries
 from index.recognition import Answers, judge
-from index.search.flat import Neighbours
+from index.search.base import Neighbours
 from index.vote import background_similarity, one_row_less, vote
 from retrieval.arrays import FloatArray, LongArray, object_array
 from retrieval.errors import LmrError

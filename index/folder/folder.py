@@ -41,7 +41,8 @@ from index.folder.rows import Background, Rows, read_background, read_rows
 from index.folder.thumbnails import Kept, Thumbnails
 from index.rerank.config import Refinement
 from index.rerank.expansion import refined_search
-from index.search.flat import FlatIndex, Neighbours
+from index.search.base import Neighbours
+from index.search.flat import FlatIndex
 from index.vote_rule import VoteRule
 from index.whitening import Whitening, load_whitening
 from retrieval.arrays import FloatArray

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
-from index.search.flat import Storage
+from index.search.base import Storage
 from index.vote_rule import MOST_NEIGHBOURS
 from retrieval.errors import DamageError, LmrError
 from retrieval.files.digest import sha256_file

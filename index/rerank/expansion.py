@@ -3,7 +3,8 @@
 import numpy as np
 
 from index.rerank.config import Refinement
-from index.search.flat import FlatIndex, Neighbours
+from index.search.base import Neighbours
+from index.search.flat import FlatIndex
 from retrieval.arrays import FloatArray, LongArray
 
 BLOCK_BYTES = 1 << 26  # of neighbours' vectors held at once

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from index.search.flat import FlatIndex, train_centroids
+from index.search.flat import FlatIndex
+from index.search.kmeans import train_centroids
 from index.stats.duplicates import same_descriptor
 from index.stats.measured import ImageGroups, name_groups
 from retrieval.arrays import FloatArray, IntArray, LongArray, ObjArray, read_only

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from index.metrics import gap
-from index.search.flat import FlatIndex, Neighbours
+from index.search.base import Neighbours
+from index.search.flat import FlatIndex
 from index.vote import background_similarity, best, vote
 from index.vote_rule import VoteRule
 from index.whitening import fit_whitening

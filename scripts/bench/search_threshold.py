@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from index.search import flat as search
+from index.search import faiss_io
 
 D = 512
 K = 30
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None)
     threads = parser.parse_args().threads
     default = faiss.cvar.distance_compute_blas_threshold
-    ours = search.BLAS_FROM_QUERIES * (D if search.counts_products() else 1)
+    ours = faiss_io.BLAS_FROM_QUERIES * (D if faiss_io.counts_products() else 1)
     if threads is not None:
         faiss.omp_set_num_threads(threads)
     rng = np.random.default_rng(0)

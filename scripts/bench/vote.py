@@ -22,7 +22,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from index.metrics import gap
-from index.search.flat import Neighbours
+from index.search.base import Neighbours
 from index.vote import best, vote
 from index.vote_rule import VoteRule
 

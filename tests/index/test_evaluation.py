@@ -14,7 +14,7 @@ from index.folder.rows import Rows
 from index.metrics import make_truths
 from index.queries import Queries, queries_of
 from index.recognition import answer_store
-from index.search.flat import Neighbours
+from index.search.base import Neighbours
 from index.vote_rule import VoteRule
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError

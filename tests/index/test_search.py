@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from index.search import flat as search
-from index.search.flat import FlatIndex, Neighbours
+from index.search.base import Neighbours
+from index.search.flat import FlatIndex
 from retrieval.errors import LmrError
 
 

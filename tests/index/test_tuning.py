@@ -12,7 +12,7 @@ from index.calibrate.queries import CalibrationQueries
 from index.calibrate.selection import NONE, Contest, Grid, Judge, make_folds, tune
 from index.confidence import fit_confidence
 from index.metrics import Truths, gap, make_truths
-from index.search.flat import Neighbours
+from index.search.base import Neighbours
 from index.vote_rule import VoteRule
 from retrieval.errors import LmrError
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.search.flat import Neighbours
+from index.search.base import Neighbours
 from index.vote import Votes, best, vote, vote_majority
 from index.vote_rule import VoteRule
 

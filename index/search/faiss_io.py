@@ -1,0 +1,114 @@
+"""FAISS as a tool: its files, its devices and its process-wide switches."""
+
+import contextlib
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from retrieval.errors import LmrError
+from retrieval.files.atomic import write_error
+from retrieval.files.utf8_path import utf8_path
+
+BLAS_FROM_QUERIES = 8  # batches from this size use BLAS: scripts/bench/search_threshold.py
+
+
+def read_faiss(path: Path, *, is_mapped: bool) -> Any:
+    """A FAISS index. is_mapped: its codes stay in the file, which several processes then share.
+
+    FAISS reads beyond the end of a mapped file that was cut short: the size must be known to be right.
+    Raises LmrError for a file that is missing or damaged.
+    """
+    if not path.is_file():
+        raise LmrError(f"{path}: there is no such file; run lmr build-index")
+    import faiss
+
+    try:
+        with utf8_path(path) as place:
+            return faiss.read_index(place, faiss.IO_FLAG_MMAP_IFC if is_mapped else 0)
+    except MemoryError:
+        raise LmrError(
+            f"{path}: there is not enough memory for it, or it is damaged; lmr info `verify` tells"
+        ) from None
+    except (OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError), path.open("rb"):
+            raise LmrError(f"{path}: damaged or cut short; run lmr build-index again") from None
+        raise LmrError(f"{path} cannot be read; the file itself may be whole") from error
+
+
+def write_faiss(index: Any, path: Path) -> None:
+    """Writes a FAISS index. Raises LmrError where that is not possible."""
+    import faiss
+
+    try:
+        with utf8_path(path, is_new=True) as place:
+            faiss.write_index(index, place)
+    except OSError as error:
+        raise write_error(path, error) from error
+    except RuntimeError as error:
+        reason = str(error).rsplit(": ", 1)[-1].strip()
+        raise LmrError(f"{path}: the index cannot be written ({reason}); free space or choose another folder") from None
+
+
+def is_inner_product(index: Any) -> bool:
+    """Tells whether larger is nearer in this FAISS index."""
+    import faiss
+
+    return bool(index.metric_type == faiss.METRIC_INNER_PRODUCT)
+
+
+def gpu_number(device: str) -> int | None:
+    """The number of the GPU that `device` means, None for the CPU. Raises LmrError for one that is not there."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise LmrError(f"`device` {device}: not a device; use auto, cpu, cuda, cuda:N or mps")
+    import faiss
+
+    n_gpus = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
+    if device in ("cpu", "mps") or (device == "auto" and n_gpus == 0):
+        return None
+    number = int(device.partition(":")[2] or 0)
+    if number >= n_gpus:
+        raise LmrError(f"`device` {device}: FAISS sees {n_gpus} GPUs; give `device` cpu or auto")
+    return number
+
+
+@contextlib.contextmanager
+def faiss_switches(d: int, threads: int | None) -> Iterator[None]:
+    """Process-wide switches of FAISS, put back at the end; only speed depends on them.
+
+    d: length of the vectors. threads: of the CPU, None = FAISS's own choice.
+    """
+    import faiss
+
+    before = faiss.cvar.distance_compute_blas_threshold, faiss.omp_get_max_threads()
+    faiss.cvar.distance_compute_blas_threshold = BLAS_FROM_QUERIES * (d if counts_products() else 1)
+    faiss.omp_set_num_threads(before[1] if threads is None else threads)
+    try:
+        yield
+    finally:
+        faiss.cvar.distance_compute_blas_threshold = before[0]
+        faiss.omp_set_num_threads(before[1])
+
+
+@contextlib.contextmanager
+def limited_blas(threads: int | None) -> Iterator[None]:
+    """At most that many threads for matrix products of numpy, None = its own choice; put back at the end."""
+    if threads is None:
+        yield
+        return
+    import threadpoolctl
+
+    with threadpoolctl.threadpool_limits(threads, user_api="blas"):
+        yield
+
+
+@functools.cache
+def counts_products() -> bool:
+    """True where FAISS compares its own threshold, before it is set here, with queries * d.
+
+    Newer versions do (128,000); older ones compare theirs (20) with the number of queries.
+    """
+    import faiss
+
+    return bool(faiss.cvar.distance_compute_blas_threshold > 1000)

@@ -1,0 +1,209 @@
+"""Approximate search: an inverted file proposes rows, which are then scored by the rows themselves.
+
+Jegou, Douze, Schmid: Product quantization for nearest neighbor search, 2011; the 4-bit codes are those of Andre et al.,
+Cache locality is not enough, 2015, as FAISS scans them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from index.search.base import MARGIN, Neighbours, Storage, best, checked_queries, scores_of, step_of
+from index.search.faiss_io import faiss_switches, is_inner_product, read_faiss, write_faiss
+from index.search.flat import BLOCK_BYTES, FlatIndex
+from index.search.kmeans import nearest_centroid, train_centroids
+from index.search.plan import MOST_TRAINING_BYTES, ROWS_PER_LIST, IndexPlan, n_sub_quantisers
+from retrieval.arrays import FloatArray, LongArray
+from retrieval.errors import LmrError
+
+TRAINING_ROUNDS = 6  # of k-means of the lists
+CODE_ROUNDS = 8  # of k-means of each part of the codes
+CODE_ROWS_PER_CENTROID = 256  # rows that codes are trained on, for each of the 16 centroids of a part
+_CODES = {"ivf-flat": "QT_fp16", "ivf-sq8": "QT_8bit"}
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSettings:
+    """How thoroughly an inverted file is searched.
+
+    n_probe: lists that are read for a query. n_candidates: rows scored again for each neighbour asked for.
+    """
+
+    n_probe: int = 16
+    n_candidates: int = 10
+
+    def __post_init__(self) -> None:
+        if min(self.n_probe, self.n_candidates) < 1:
+            raise ValueError(f"n_probe and n_candidates must be at least 1, got {self.n_probe}, {self.n_candidates}")
+
+
+class IvfIndex:
+    """An inverted file over rows that are kept beside it; made by `build` or `load`.
+
+    rows: the stored rows, which score what is proposed. settings: of the search. threads: of the CPU, None = FAISS's
+    own choice.
+    """
+
+    __slots__ = ("_ivf", "_refined", "rows", "settings", "threads")
+
+    def __init__(self, ivf: Any, rows: FlatIndex, settings: SearchSettings, threads: int | None = None) -> None:
+        import faiss
+
+        if int(ivf.ntotal) != len(rows) or int(ivf.d) != rows.d:
+            raise ValueError(f"an inverted file of {ivf.ntotal} x {ivf.d} does not fit {len(rows)} x {rows.d} rows")
+        self._ivf, self.rows, self.settings, self.threads = ivf, rows, settings, threads
+        self._refined = faiss.IndexRefine(ivf, rows.faiss_rows)
+
+    @classmethod
+    def load(cls, path: Path, rows: FlatIndex, settings: SearchSettings, threads: int | None = None) -> Self:
+        """The inverted file that `save` wrote. Raises LmrError: missing, damaged, or of other rows."""
+        ivf = read_faiss(path, is_mapped=True)
+        try:
+            if not is_inner_product(ivf) or not hasattr(ivf, "invlists"):
+                raise ValueError("not an inverted file")
+            return cls(ivf, rows, settings, threads)
+        except ValueError as error:
+            raise LmrError(f"{path}: {error}; run lmr build-index again") from None
+
+    def save(self, path: Path) -> None:
+        """Writes the inverted file, without the rows. Raises LmrError where that is not possible."""
+        write_faiss(self._ivf, path)
+
+    def with_settings(self, settings: SearchSettings) -> "IvfIndex":
+        """The same inverted file, searched otherwise."""
+        return IvfIndex(self._ivf, self.rows, settings, self.threads)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def d(self) -> int:
+        return self.rows.d
+
+    @property
+    def storage(self) -> Storage:
+        return self.rows.storage
+
+    @property
+    def n_lists(self) -> int:
+        """Lists of the inverted file."""
+        return int(self._ivf.nlist)
+
+    def vectors(self, rows: LongArray) -> FloatArray:
+        """The stored vectors of these rows, (..., d) float32."""
+        return self.rows.vectors(rows)
+
+    def search(self, queries: FloatArray, k: int) -> Neighbours:
+        """The k rows with the largest inner product for each query, of those that the inverted file proposes.
+
+        queries: (q, d) float. A query whose lists hold fewer than k rows is compared with every row. Raises ValueError
+        for another d, NaN or infinity, or k < 1.
+        """
+        queries = checked_queries(queries, self.d, k)
+        n_found = min(k, len(self))
+        rows = np.full((len(queries), k), -1, dtype=np.int64)
+        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        step = step_of((n_found + MARGIN) * self.d, BLOCK_BYTES)
+        with faiss_switches(self.d, self.threads):
+            for start in range(0, len(queries), step):
+                part = slice(start, start + step)
+                rows[part, :n_found], scores[part, :n_found] = self._search(queries[part], n_found)
+        lacking = np.flatnonzero(rows[:, n_found - 1] < 0) if n_found else np.empty(0, np.int64)
+        if len(lacking):
+            found = self.rows.search(queries[lacking], n_found)
+            rows[lacking, :n_found], scores[lacking, :n_found] = found.rows, found.scores
+        return Neighbours(rows, scores)
+
+    def propose(self, queries: FloatArray, width: int) -> LongArray:
+        """(q, width) int64: the rows that the inverted file itself finds nearest, best first, -1 = none."""
+        with faiss_switches(self.d, self.threads):
+            _, rows = self._ivf.search(queries, width, params=self._of_lists())
+        return np.asarray(rows, dtype=np.int64)
+
+    def _search(self, queries: FloatArray, k: int) -> tuple[LongArray, FloatArray]:
+        """The best k of the proposed rows; where the last may be tied with one that was dropped, of all of them."""
+        width = min(max(k * self.settings.n_candidates, k + MARGIN), len(self))
+        kept = min(k + MARGIN, width)
+        near, proposed = self._refined.search(queries, kept, params=self._of_refined(width / kept))
+        rows, scores = self._score(queries, np.asarray(proposed, dtype=np.int64), k)
+        slack = self.rows.tolerance * np.linalg.norm(queries, axis=1)
+        tied = np.flatnonzero((scores[:, -1] <= near[:, -1] + slack) & (proposed[:, -1] >= 0)) if kept < width else ()
+        for i in tied:
+            one = slice(i, i + 1)
+            rows[one], scores[one] = self._score(queries[one], self.propose(queries[one], width), k)
+        return rows, scores
+
+    def _score(self, queries: FloatArray, proposed: LongArray, k: int) -> tuple[LongArray, FloatArray]:
+        scores = np.where(proposed >= 0, scores_of(queries, self.vectors(proposed)), np.float32(-np.inf))
+        return best(proposed, scores, k)
+
+    def _of_lists(self) -> Any:
+        import faiss
+
+        parameters: Any = faiss.SearchParametersIVF
+        return parameters(nprobe=min(self.settings.n_probe, self.n_lists))
+
+    def _of_refined(self, factor: float) -> Any:
+        import faiss
+
+        parameters: Any = faiss.IndexRefineSearchParameters
+        return parameters(k_factor=factor, base_index_params=self._of_lists())
+
+
+class IvfBuilder:
+    """An inverted file that rows are added to in blocks, after it has learnt from a sample of them."""
+
+    def __init__(self, plan: IndexPlan, sample: FloatArray, seed: int = 0) -> None:
+        """sample: (s, d) float32 rows, at least as many as lists; `n_training_rows` says how many are enough."""
+        import faiss
+
+        self._centroids = train_centroids(sample, plan.n_lists, seed, TRAINING_ROUNDS)
+        self._quantiser = faiss.IndexFlatIP(plan.d)  # kept here: the inverted file does not own it
+        self._quantiser.add(self._centroids)
+        ivf: Any
+        if plan.kind == "ivf-pq":
+            ivf = faiss.IndexIVFPQ(
+                self._quantiser, plan.d, plan.n_lists, n_sub_quantisers(plan.d), 4, faiss.METRIC_INNER_PRODUCT
+            )
+            ivf.pq.cp.seed, ivf.pq.cp.niter = seed, CODE_ROUNDS
+        else:
+            code = getattr(faiss.ScalarQuantizer, _CODES[plan.kind])
+            ivf = faiss.IndexIVFScalarQuantizer(self._quantiser, plan.d, plan.n_lists, code, faiss.METRIC_INNER_PRODUCT)
+        step = max(1, len(sample) // (16 * CODE_ROWS_PER_CENTROID))
+        with faiss_switches(plan.d, threads=1):  # the parts are so small that threads wait for each other
+            ivf.train(np.ascontiguousarray(sample[::step], dtype=np.float32))
+        self._plan, self._ivf = plan, ivf
+
+    def add(self, vectors: FloatArray) -> None:
+        """Adds the next rows, (n, d) float."""
+        import faiss
+
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        lists = nearest_centroid(vectors, self._centroids)
+        self._ivf.add_core(len(vectors), faiss.swig_ptr(vectors), None, faiss.swig_ptr(lists))
+
+    def finish(self, rows: FlatIndex, settings: SearchSettings, threads: int | None = None) -> IvfIndex:
+        """The inverted file over these rows, all of which were added in their order."""
+        import faiss
+
+        ivf: Any = faiss.IndexIVFPQFastScan(self._ivf) if self._plan.kind == "ivf-pq" else self._ivf
+        ivf.referenced_objects = [self._quantiser]
+        return IvfIndex(ivf, rows, settings, threads)
+
+
+def build_ivf(rows: FlatIndex, plan: IndexPlan, seed: int = 0, threads: int | None = None) -> IvfIndex:
+    """An inverted file over stored rows, which are read in blocks."""
+    sample = np.sort(np.random.default_rng(seed).permutation(len(rows))[: n_training_rows(plan)])
+    with faiss_switches(plan.d, threads):
+        builder = IvfBuilder(plan, rows.vectors(sample), seed)
+        for block in rows.blocks():
+            builder.add(block)
+        return builder.finish(rows, SearchSettings(n_probe=min(16, plan.n_lists)), threads)
+
+
+def n_training_rows(plan: IndexPlan) -> int:
+    """Rows of a sample that centroids and codes are trained on."""
+    wanted = max(plan.n_lists * ROWS_PER_LIST, 16 * CODE_ROWS_PER_CENTROID)
+    return min(plan.n, wanted, max(plan.n_lists, MOST_TRAINING_BYTES // (4 * plan.d)))

@@ -1,0 +1,134 @@
+"""Kinds of index: what each needs, and which one fits a number of rows, a memory and a recall."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from index.search.base import Storage
+from retrieval.errors import LmrError
+from retrieval.words import counted
+
+Kind = Literal["auto", "flat", "ivf-flat", "ivf-sq8", "ivf-pq"]
+BuiltKind = Literal["flat", "ivf-flat", "ivf-sq8", "ivf-pq"]
+
+RECALL_K = 10  # neighbours that the recall is of
+DEFAULT_RECALL = 0.99  # of the exact RECALL_K nearest
+EXACT_NUMBERS = 25_000_000  # rows * d up to which one exact query takes a few milliseconds: scripts/bench/search.py
+LISTS_PER_ROOT = 4  # lists for each square root of the rows, as FAISS's guidelines advise
+ROWS_PER_LIST = 32  # for training, at least; FAISS warns below 39, and more changed no recall here
+MOST_TRAINING_BYTES = 1 << 30  # of the sample that centroids are trained on
+
+
+@dataclass(frozen=True, slots=True)
+class IndexPlan:
+    """A kind of index for n rows of d numbers. n_lists: lists of an inverted file, 0 for flat."""
+
+    kind: BuiltKind
+    n: int
+    d: int
+    storage: Storage
+    n_lists: int = 0
+
+    @property
+    def n_code_bytes(self) -> int:
+        """Bytes that a row takes in memory beside its row in the file, its number included."""
+        if self.kind == "flat":
+            return 0
+        return 8 + {"ivf-flat": 2 * self.d, "ivf-sq8": self.d, "ivf-pq": -(-n_sub_quantisers(self.d) // 2)}[self.kind]
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of a search: what is read for every query, so that it should stay there."""
+        if self.kind == "flat":
+            return self.n * self.d * (4 if self.storage == "float32" else 2)
+        return self.n * self.n_code_bytes + 4 * self.n_lists * self.d
+
+    @property
+    def name(self) -> str:
+        """Name in the words of FAISS (`IVF4096,SQ8`)."""
+        code = {
+            "ivf-flat": "Flat16",
+            "ivf-sq8": "SQ8",
+            "ivf-pq": f"PQ{n_sub_quantisers(self.d)}x4fs",
+        }
+        return "Flat" if self.kind == "flat" else f"IVF{self.n_lists},{code[self.kind]}"
+
+
+def make_plan(
+    kind: Kind,
+    n: int,
+    d: int,
+    *,
+    storage: Storage | None = None,
+    memory_bytes: int | None = None,
+    n_lists: int | None = None,
+    recall: float = DEFAULT_RECALL,
+) -> IndexPlan:
+    """The kind that is asked for, or the one that fits.
+
+    `auto` is exact search while one query takes a few milliseconds, above that the inverted file with 4-bit codes of
+    half the dimensions, and exact search again where only that reaches a recall of 1. storage: None = float32 for exact
+    search and float16 for the others. n_lists: None = 4 sqrt(n).
+    Raises LmrError, with what would do, for a recall of 1 by an approximate kind, more lists than rows, dimensions
+    that cannot be split, and a memory that is too small.
+    """
+    if not 0 < recall <= 1:
+        raise LmrError(f"`recall` must lie in (0, 1], got {recall}")
+    chosen = _choose(n, d, recall, memory_bytes) if kind == "auto" else kind
+    if chosen == "flat":
+        if n_lists is not None:
+            raise LmrError(
+                f"`n_lists` {n_lists}: exact search has no lists; give a `kind` that begins with ivf, or none"
+            )
+        plan = IndexPlan("flat", n, d, storage or "float32")
+    else:
+        if recall == 1:
+            raise LmrError(
+                f"`recall` 1 is exact search, which `kind` {chosen} is not; give `kind` flat or `recall` 0.99"
+            )
+        if chosen == "ivf-pq" and n_sub_quantisers(d) < 2:
+            raise LmrError(f"`kind` ivf-pq cannot split {counted(d, 'dimension')}; give `kind` ivf-sq8")
+        if n_lists is not None and n_lists * 2 > n:
+            most = max(1, n // ROWS_PER_LIST)
+            raise LmrError(
+                f"`n_lists` {n_lists:,} is too many for {counted(n, 'row')}; give at most {most:,}, or `kind` flat"
+            )
+        plan = IndexPlan(chosen, n, d, storage or "float16", n_lists or default_lists(n))
+    if memory_bytes is not None and plan.memory_bytes > memory_bytes:
+        raise LmrError(_too_little(plan, memory_bytes))
+    return plan
+
+
+def default_lists(n: int) -> int:
+    """4 sqrt(n), at most one for ROWS_PER_LIST rows."""
+    return max(1, min(round(LISTS_PER_ROOT * math.sqrt(n)), n // ROWS_PER_LIST))
+
+
+def n_sub_quantisers(d: int) -> int:
+    """Parts that a vector of d numbers is split into: pairs of numbers, or larger equal parts where d is odd."""
+    return next((m for m in range(d // 2, 0, -1) if d % m == 0), 1)
+
+
+def _choose(n: int, d: int, recall: float, memory_bytes: int | None) -> BuiltKind:
+    """Exact search where it is quick enough and fits, else the smallest kind that d allows."""
+    flat = IndexPlan("flat", n, d, "float32")
+    fits = memory_bytes is None or flat.memory_bytes <= memory_bytes
+    if recall == 1 or (n * d <= EXACT_NUMBERS and fits) or default_lists(n) < 2:
+        return "flat"
+    return "ivf-pq" if n_sub_quantisers(d) * 8 >= d else "ivf-sq8"
+
+
+def _too_little(plan: IndexPlan, memory_bytes: int) -> str:
+    """What a plan needs, and what would fit."""
+    others = (IndexPlan(kind, plan.n, plan.d, "float16", default_lists(plan.n)) for kind in ("ivf-sq8", "ivf-pq"))
+    fitting = [other for other in others if other.memory_bytes <= memory_bytes]
+    remedy = f"`kind` {fitting[0].kind} needs {gigabytes(fitting[0].memory_bytes)}" if fitting else "give more memory"
+    return (
+        f"`memory` {gigabytes(memory_bytes)} is too little for {plan.name} over {plan.n:,} x {plan.d}, which needs "
+        f"{gigabytes(plan.memory_bytes)}; {remedy}"
+    )
+
+
+def gigabytes(n_bytes: float) -> str:
+    """`0.7 GB`, `12 MB`; 10^9 and 10^6 bytes."""
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.1f} MB"

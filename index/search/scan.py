@@ -1,0 +1,54 @@
+"""Exact proposals for a batch of queries: matrix products with all rows, of which the maximum of each group is kept.
+
+A group is GROUP rows of one block, and its maximum one number a query: so the products of a block are read once and
+forgotten, and what is selected from is small. The rows of the groups with the largest maxima are proposed; no row of
+another group scores above the bound that is given with them.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from retrieval.arrays import FloatArray, LongArray
+
+GROUP = 32  # rows whose maximum is kept together
+ROWS = 1 << 13  # of a block, a multiple of GROUP: its products with 1,024 queries are 32 MiB
+QUERIES = 1 << 10  # asked together
+
+
+def propose(
+    queries: FloatArray, n_rows: int, blocks: Callable[[int], Iterator[tuple[int, FloatArray]]], n_groups: int
+) -> tuple[LongArray, FloatArray]:
+    """Rows (q, n_groups * GROUP), -1 = none, and (q,) float32 the most that any other row scores, before rounding.
+
+    queries: (q, d) float32. blocks: gives (first row, vectors float32) of successive blocks of that many rows.
+    """
+    n_of_block = -(-min(ROWS, n_rows) // GROUP)
+    n_all = sum(-(-min(ROWS, n_rows - start) // GROUP) for start in range(0, n_rows, ROWS))
+    maxima = np.empty((len(queries), n_all), dtype=np.float32)
+    products = np.empty((len(queries), n_of_block * GROUP), dtype=np.float32)
+    done = 0
+    for _, block in blocks(ROWS):
+        n = -(-len(block) // GROUP)
+        found = products[:, : n * GROUP]
+        found[:, len(block) :] = -np.inf
+        np.matmul(queries, block.T, out=found[:, : len(block)])
+        np.max(found.reshape(len(queries), GROUP, n), axis=1, out=maxima[:, done : done + n])
+        done += n
+    if n_groups >= n_all:
+        chosen, bound = np.broadcast_to(np.arange(n_all), (len(queries), n_all)), np.full(len(queries), -np.inf)
+    else:
+        order = np.argpartition(-maxima, n_groups, axis=1)[:, : n_groups + 1]
+        bound = np.take_along_axis(maxima, order[:, n_groups:], axis=1)[:, 0]
+        chosen = order[:, :n_groups]
+    return _rows_of(chosen, n_rows), bound.astype(np.float32)
+
+
+def _rows_of(groups: LongArray, n_rows: int) -> LongArray:
+    """Rows (q, g * GROUP) of groups (q, g), -1 beyond the end: member i of group j of a block is row j + i * n."""
+    per_block = ROWS // GROUP
+    start = groups // per_block * ROWS
+    n = np.minimum(-(-(n_rows - start) // GROUP), per_block)
+    rows = (start + groups % per_block)[..., None] + np.arange(GROUP) * n[..., None]
+    inside = rows < np.minimum(start + ROWS, n_rows)[..., None]
+    return np.where(inside, rows, -1).reshape(len(groups), -1)
