@@ -93,7 +93,8 @@ def without_own(rows: LongArray, own: LongArray) -> LongArray:
     """(q, k - 1): neighbours without the query's own row, or without the last where that is not among them."""
     is_own = rows == own[:, None]
     is_own[~is_own.any(axis=1), -1] = True
-    return rows[~is_own].reshape(len(rows), -1)
+    others: LongArray = rows[~is_own].reshape(len(rows), -1)
+    return others
 
 
 def _recall(proposed: LongArray, sample: Sample) -> float:
