@@ -48,6 +48,7 @@ def build_index(job: BuildJob) -> "BuildReport":
     Raises LmrError for stores that do not fit each other or the model, for a folder that was made from something else,
     and for a calibration that could not be made again.
     """
+    from index.evaluate.leave_one_out import agreement
     from index.folder.build import build_folder
     from retrieval.parallel import count_workers
 
@@ -62,6 +63,7 @@ def build_index(job: BuildJob) -> "BuildReport":
                 overwrite=job.overwrite,
                 device=job.device,
                 thumbnails=ThumbnailPlan(job.thumbnails, max(1, count_workers(job.workers, job.progress))),
+                agreement=agreement,
                 progress=job.progress,
             )
         if report.lost is not None and job.recalibrate:

@@ -12,7 +12,7 @@ from index.calibrate.config import CalibrationSettings
 from index.clean.config import CleaningRule
 from index.clean.job import Gallery
 from index.folder.config import BuildOptions
-from index.search.base import Storage
+from index.search.config import Kind, Storage
 from retrieval.download.config import Form, Layout, Resize
 from retrieval.embed.fill import StoreDtype
 from retrieval.embed.job import UntrainedNetwork
@@ -318,10 +318,14 @@ class BuildWords(_Computing, _Writing, total=False):
     model: Place
     background: Sequence[Place]
     names: Place | None
-    storage: Storage
+    storage: Storage | None
     whitening: Literal["pca", "supervised"]
     whitening_power: float | None
     dimensions: int | None
+    kind: Kind
+    recall: float
+    memory: float | None
+    lists: int | None
     augment: int
     augment_alpha: float
     expand: int

@@ -110,7 +110,7 @@ def answer(folder: IndexFolder, descriptors: FloatArray, *, n_neighbours: int = 
     """
     vectors = to_index_space(folder, descriptors)
     rule, rows = folder.rule, folder.rows
-    nearest = None if folder.refinement.is_off else folder.index.search(vectors, 1)
+    nearest = None if folder.refinement.is_off else folder.nearest(vectors, 1)
     neighbours, vectors = folder.search(vectors, max(rule.k, n_neighbours))
     votes = vote(neighbours, rows.landmark, rule, counts=rows.counts, row_background=rows.background)
     background = None

@@ -83,7 +83,7 @@ def held_out_queries(
     image_id = store.image_id[rows]
     m = int(folder.info.options["m"])
     refuse_known(image_id, vectors, folder.rows.image_id, folder.index.vectors, "the index")
-    nearest = folder.index.search(vectors, 1).scores[:, 0]
+    nearest = folder.nearest(vectors, 1).scores[:, 0]
     if folder.background is not None:
         known = folder.background
         refuse_known(image_id, vectors, known.image_id, known.vectors.__getitem__, "the background")
@@ -140,7 +140,7 @@ def left_out_queries(folder: IndexFolder, k: int, n_most: int, seed: int) -> Cal
     own = np.where(own_row >= 0, rows.landmark[own_row], -1).astype(np.int32)
     image_id = np.concatenate([rows.image_id, [] if folder.background is None else folder.background.image_id])
     return CalibrationQueries(
-        neighbours=without_own(folder.index.search(vectors[drawn], k + 1), own_row),
+        neighbours=without_own(folder.nearest(vectors[drawn], k + 1), own_row),
         landmark=rows.landmark,
         truths=make_truths([code] for code in own.tolist()),
         image_id=image_id[drawn].astype(object),

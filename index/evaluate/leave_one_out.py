@@ -14,6 +14,9 @@ from index.vote import background_similarity, one_row_less, vote
 from retrieval.arrays import FloatArray, LongArray, object_array
 from retrieval.errors import LmrError
 
+N_COMPARED = 1_000  # rows that two indexes are compared on
+SAME_CONFIDENCE = 0.01
+
 
 @dataclass(frozen=True, slots=True)
 class LeaveOneOut:
@@ -47,7 +50,7 @@ def leave_one_out(folder: IndexFolder, *, seed: int = 0) -> LeaveOneOut:
     own_row[: len(rows)] = np.arange(len(rows))
     landmark = np.full(len(vectors), -1, dtype=np.int32)
     landmark[: len(rows)] = rows.landmark
-    found = folder.index.search(vectors, max(rule.k, LIST_LENGTH) + 1)
+    found = folder.nearest(vectors, max(rule.k, LIST_LENGTH) + 1)
     neighbours = without_own(found, own_row)
     votes = vote(neighbours, rows.landmark, rule, counts=rows.counts, row_background=rows.background)
     votes = one_row_less(votes, landmark, rows.counts, rule)
@@ -55,6 +58,35 @@ def leave_one_out(folder: IndexFolder, *, seed: int = 0) -> LeaveOneOut:
     queries = _queries(folder, len(vectors))
     n_single = int((rows.counts[rows.landmark] == 1).sum())
     return LeaveOneOut(evaluate(folder, answers, queries, n_left_out=1, seed=seed), answers, queries, n_single)
+
+
+def agreement(one: IndexFolder, other: IndexFolder) -> float:
+    """Share of a sample of rows, each left out, that two indexes over the same rows answer alike.
+
+    Alike means the same landmark, with confidences that differ by less than SAME_CONFIDENCE.
+    """
+    n = len(one.rows)
+    own = np.sort(np.random.default_rng(0).permutation(n)[:N_COMPARED])
+    seen = [_answers_without_own(folder, one.index.vectors(own), own) for folder in (one, other)]
+    is_same = seen[0].landmark == seen[1].landmark
+    is_near = np.abs(_confidence(seen[0]) - _confidence(seen[1])) < SAME_CONFIDENCE
+    return float(np.mean(is_same & is_near))
+
+
+def _answers_without_own(folder: IndexFolder, vectors: FloatArray, own: LongArray) -> Answers:
+    found, vectors = folder.search(vectors, folder.rule.k + 1)
+    neighbours, rows = without_own(found, own), folder.rows
+    votes = vote(neighbours, rows.landmark, folder.rule, counts=rows.counts, row_background=rows.background)
+    background = None
+    if folder.background is not None:
+        background = background_similarity(vectors, folder.background.vectors, folder.rule.m)
+    return judge(folder, neighbours, votes, background)
+
+
+def _confidence(answers: Answers) -> FloatArray:
+    """(q,) float64: the confidence, or the score of an index without a calibration."""
+    confidence = answers.score if answers.confidence is None else answers.confidence
+    return np.where(np.isfinite(confidence), confidence, 0.0)
 
 
 def asked_rows(folder: IndexFolder) -> tuple[FloatArray, FloatArray | None]:

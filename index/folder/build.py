@@ -4,17 +4,17 @@ import hashlib
 import importlib.metadata
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from index.calibration import Calibration
 from index.folder.config import BuildOptions, ThumbnailPlan
-from index.folder.folder import read_calibration, replace_calibration
+from index.folder.folder import IndexFolder, open_folder, read_calibration, replace_calibration
 from index.folder.info import (
     AUGMENTED,
     BACKGROUND,
@@ -25,6 +25,7 @@ from index.folder.info import (
     MODEL_FILES,
     NAMES,
     ROWS,
+    SEARCH,
     THUMBNAILS,
     WHITENING,
     FolderInfo,
@@ -38,9 +39,11 @@ from index.folder.inputs import BuildInputs, Gathered, gather
 from index.folder.rows import Background, Rows, write_background, write_rows
 from index.folder.thumbnails import write_thumbnails
 from index.rerank.expansion import augment
+from index.search.choose import build_search, plan_search
 from index.search.flat import FlatIndex
+from index.search.plan import IndexPlan
 from index.vote import background_similarity
-from index.whitening import Whitening, fit_supervised_whitening, fit_whitening
+from index.whitening import MAX_DIMENSIONS, Whitening, fit_supervised_whitening, fit_whitening
 from retrieval.arrays import FloatArray
 from retrieval.data.names import Name
 from retrieval.errors import DamageError, LmrError
@@ -50,6 +53,7 @@ from retrieval.files.lock import lock_path, output_lock
 from retrieval.progress import SILENT, Progress
 
 RECALL_K = 20  # neighbours compared; as many as vote by default
+LEAST_AGREEMENT = 0.99  # share of answers that must be alike for a calibration to be kept by another kind of index
 N_RECALL_QUERIES = 200  # rows; the standard error of the recall is then below 0.01
 
 
@@ -79,10 +83,13 @@ def build_folder(
     overwrite: bool = False,
     device: str = "auto",
     thumbnails: ThumbnailPlan | None = None,
+    agreement: Callable[[IndexFolder, IndexFolder], float] | None = None,
     progress: Progress = SILENT,
 ) -> BuildReport:
     """Builds an index folder, or does nothing where the same inputs and options made the one that is there.
 
+    agreement: measures which share of answers two kinds of index over the same rows have in common; without it a
+    calibration is not kept for another kind.
     thumbnails: of the rows, kept in the folder, None = none; they are no part of what makes answers.
     A kill at any moment leaves the old folder or the new one; leftovers are removed by the next build.
     Raises LmrError: stores of different models, an image twice, no labelled row, a folder that exists and was
@@ -90,7 +97,8 @@ def build_folder(
     """
     path, options, thumbnails = Path(path), options or BuildOptions(), thumbnails or ThumbnailPlan()
     gathered = gather(inputs)
-    digest = _inputs_digest(gathered, inputs, options)
+    plan = plan_search(options.search, options.storage, len(gathered.vectors), _n_dimensions(gathered, options))
+    digest = _inputs_digest(gathered, inputs, stated_options(options, plan))
     n_unreadable = sum(int((~store.done).sum()) for store in (*inputs.stores, *inputs.background))
     with output_lock(path):
         found = None if overwrite else _find_same(path, digest, thumbnails.side_px)
@@ -105,12 +113,17 @@ def build_folder(
                 gathered,
                 inputs,
                 options,
+                plan,
                 digest=digest,
                 device=device,
                 thumbnails=thumbnails,
                 progress=progress,
             )
-            keeps = calibration is not None and before is not None and _answers_alike(before, info)
+            keeps = (
+                calibration is not None
+                and before is not None
+                and (_answers_alike(before, info) or _kinds_agree(path, before, folder, info, agreement))
+            )
             if calibration is not None and keeps:
                 origin = replace(calibration.origin, index_digest=digest)
                 replace_calibration(folder, replace(calibration, origin=origin))
@@ -135,6 +148,21 @@ def _answers_alike(one: FolderInfo, other: FolderInfo) -> bool:
     return one.inputs_digest == other.inputs_digest or one.answers_digest == other.answers_digest != ""
 
 
+def _kinds_agree(
+    old: Path,
+    before: FolderInfo,
+    new: Path,
+    info: FolderInfo,
+    agreement: Callable[[IndexFolder, IndexFolder], float] | None,
+) -> bool:
+    """Tells whether two kinds of index over the same rows answer nearly all of a sample of questions alike."""
+    if agreement is None or not before.rows_digest == info.rows_digest != "":
+        return False
+    calibrated = open_folder(old, device="cpu")
+    other = replace(open_folder(new, device="cpu"), calibration=calibrated.calibration)
+    return agreement(calibrated, other) >= LEAST_AGREEMENT
+
+
 def _hash_vectors(gathered: Gathered) -> "hashlib._Hash":
     """The bytes of all vectors, hashed where they lie: a copy of them may have no room in memory."""
     total = hashlib.sha256()
@@ -143,11 +171,26 @@ def _hash_vectors(gathered: Gathered) -> "hashlib._Hash":
     return total
 
 
-def _answers_digest(gathered: Gathered, options: BuildOptions) -> str:
-    """sha256 (hex) over everything that changes an answer."""
+def stated_options(options: BuildOptions, plan: IndexPlan) -> dict[str, Any]:
+    """The options as index.json and digests have them: those of the search where it is not exact."""
+    stated = {**asdict(options), "storage": plan.storage}
+    del stated["search"]
+    if plan.kind == "flat":
+        return stated
+    return stated | {"search": {"kind": plan.kind, "n_lists": plan.n_lists, "recall": options.search.recall}}
+
+
+def _n_dimensions(gathered: Gathered, options: BuildOptions) -> int:
+    """Length of the vectors of the index, at most."""
+    d = int(gathered.vectors.shape[1])
+    return d if options.whitening_power is None else min(d, options.n_dimensions or MAX_DIMENSIONS)
+
+
+def _answers_digest(gathered: Gathered, options: Mapping[str, Any]) -> str:
+    """sha256 (hex) over everything that changes an answer. options: as they are stated."""
     total = _hash_vectors(gathered)
     rows = [gathered.landmark.tolist(), gathered.landmarks]
-    content = {"fingerprint": gathered.fingerprint, "rows": rows, "options": asdict(options)}
+    content = {"fingerprint": gathered.fingerprint, "rows": rows, "options": options}
     total.update(json.dumps(content, sort_keys=True).encode())
     return total.hexdigest()
 
@@ -157,8 +200,8 @@ def _is_empty(path: Path) -> bool:
     return path.is_dir() and all(place == lock_path(path) for place in path.iterdir())
 
 
-def _inputs_digest(gathered: Gathered, inputs: BuildInputs, options: BuildOptions) -> str:
-    """sha256 (hex) over everything that shows in the folder."""
+def _inputs_digest(gathered: Gathered, inputs: BuildInputs, options: Mapping[str, Any]) -> str:
+    """sha256 (hex) over everything that shows in the folder. options: as they are stated."""
     total = _hash_vectors(gathered)
     content = {
         "format_version": FORMAT_VERSION,
@@ -166,7 +209,7 @@ def _inputs_digest(gathered: Gathered, inputs: BuildInputs, options: BuildOption
         "rows": [list(gathered.image_id), gathered.landmark.tolist(), gathered.landmarks, list(gathered.path)],
         "background": list(gathered.background_id),
         "names": [dict(gathered.names), {label: asdict(name) for label, name in inputs.names.items()}],
-        "options": asdict(options),
+        "options": options,
     }
     total.update(json.dumps(content, sort_keys=True).encode())
     return total.hexdigest()
@@ -199,6 +242,7 @@ def _write_folder(
     gathered: Gathered,
     inputs: BuildInputs,
     options: BuildOptions,
+    plan: IndexPlan,
     *,
     digest: str,
     device: str,
@@ -206,18 +250,25 @@ def _write_folder(
     progress: Progress,
 ) -> FolderInfo:
     """Writes every file into an empty folder, index.json last. digest: of the inputs."""
+    stated = stated_options(options, plan)
     _copy_model(inputs.model_path, folder / MODEL)
     whitening = _fit(gathered, options)
     vectors, background = gathered.vectors, gathered.background
     if whitening:
         whitening.save(folder / WHITENING)
         vectors, background = whitening.apply(vectors), whitening.apply(background)
-    index = FlatIndex.build(vectors, options.storage, device)
+    index = FlatIndex.build(vectors, plan.storage, device)
     index.save(folder / INDEX)
     recall = _measure_recall(index, vectors, device)
+    augmented = None
     if options.refinement.n_augment:
         vectors = augment(index, options.refinement.n_augment, options.refinement.augment_alpha)
-        FlatIndex.build(vectors, options.storage, "cpu").save(folder / AUGMENTED)
+        augmented = FlatIndex.build(vectors, plan.storage, "cpu")
+        augmented.save(folder / AUGMENTED)
+    searched = index if augmented is None else augmented
+    found = build_search(searched, replace(plan, d=index.d), options.search, progress)
+    if found:
+        found[0].save(folder / SEARCH)
     similarity = background_similarity(vectors, background, options.m) if len(background) else None
     rows = Rows(gathered.image_id, gathered.landmark, gathered.landmarks, gathered.path, similarity)
     write_rows(folder / ROWS, rows)
@@ -230,17 +281,21 @@ def _write_folder(
     info = FolderInfo(
         fingerprint=gathered.fingerprint,
         inputs_digest=digest,
-        options=asdict(options),
+        options=stated,
         n_rows=len(rows),
         n_landmarks=len(rows.landmarks),
         n_background=len(background),
         d=index.d,
-        recall=recall,
+        recall=found[1].recall if found else recall,
         program_version=importlib.metadata.version("lmr"),
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         files=list_files(folder),
         thumbnails={"side_px": thumbnails.side_px, "n": n_small},
-        answers_digest=_answers_digest(gathered, options),
+        answers_digest=_answers_digest(gathered, stated),
+        rows_digest=_answers_digest(gathered, {k: v for k, v in stated.items() if k not in ("storage", "search")}),
+        search=found[1] if found else None,
+        largest_norm=index.largest_norm,
+        largest_augmented_norm=0.0 if augmented is None else augmented.largest_norm,
     )
     write_info(folder, info)
     return info

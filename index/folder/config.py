@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from index.rerank.config import Refinement
+from index.search.config import SearchOptions, Storage
 from index.vote_rule import VoteRule
 from retrieval.errors import LmrError
 from retrieval.jobs import option
@@ -18,11 +19,16 @@ MOST_PX = 1024
 class BuildOptions:
     """Options of turning descriptors into an index.
 
-    whitening_power: None or 0 = not whitened, kept as None. n_dimensions: None = min(512, d). refinement: what is done
-    with neighbours beyond one search. m: background neighbours of b(i).
+    storage: None = float32 for exact search, float16 for other kinds. whitening_power: None or 0 = not whitened, kept
+    as None. n_dimensions: None = min(512, d). m: background neighbours of b(i). refinement: what is done with
+    neighbours beyond one search. search: the kind of index.
     """
 
-    storage: Literal["float32", "float16"] = option("float32", help="Storage dtype of the descriptors in the index.")
+    storage: Storage | None = option(
+        None,
+        default_text="float32 for exact search, else float16",
+        help="Storage dtype of the descriptors in the index.",
+    )
     whitening: Literal["pca", "supervised"] = option(
         "pca", help="Learn the whitening from all descriptors, or from the differences of images of one landmark."
     )
@@ -37,6 +43,7 @@ class BuildOptions:
     )
     m: int = VoteRule().m
     refinement: Refinement = field(default_factory=Refinement)
+    search: SearchOptions = field(default_factory=SearchOptions)
 
     def __post_init__(self) -> None:
         if self.whitening_power == 0:

@@ -4,7 +4,7 @@
     background.h5   descriptors of non-landmarks         whiten.h5      mean and matrix
     model/          what makes a descriptor              names.json     names of landmarks for people
     augmented.faiss the rows with what they borrow       thumbnails.h5  thumbnails of the rows
-    calibration.json
+    search.faiss    which rows may be the nearest        calibration.json
     index.json      what the folder is, sha256 of each file
 
 index.json carries its own sha256. calibration.json is the one file that is replaced later. It carries its own
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from index.calibration import FORMAT_VERSION as CALIBRATION_VERSION
 from index.calibration import Calibration
@@ -31,6 +31,7 @@ from index.folder.info import (
     NAMES,
     REBUILD,
     ROWS,
+    SEARCH,
     THUMBNAILS,
     WHITENING,
     FolderInfo,
@@ -41,8 +42,9 @@ from index.folder.rows import Background, Rows, read_background, read_rows
 from index.folder.thumbnails import Kept, Thumbnails
 from index.rerank.config import Refinement
 from index.rerank.expansion import refined_search
-from index.search.base import Neighbours
+from index.search.base import Neighbours, SearchIndex
 from index.search.flat import FlatIndex
+from index.search.ivf import IvfIndex, SearchSettings
 from index.vote_rule import VoteRule
 from index.whitening import Whitening, load_whitening
 from retrieval.arrays import FloatArray
@@ -54,6 +56,7 @@ from retrieval.files.json_file import convert, read_json, read_signed_json, writ
 from retrieval.store.info import StoreInfo, model_difference
 from retrieval.words import counted
 
+N_OF_AUGMENTED = 20  # augmented rows among which the one nearest by its own descriptor is
 N_TRIES = 100  # readings of a folder that is replaced meanwhile, before that is an error
 
 
@@ -63,6 +66,7 @@ class IndexFolder:
     folder has none.
 
     index: the images' own descriptors, which tell copies. augmented: the rows that are searched in its place.
+    ivf: the inverted file over the rows that are searched, None where all are compared.
     """
 
     path: Path
@@ -76,6 +80,7 @@ class IndexFolder:
     refinement: Refinement = field(default_factory=Refinement)
     augmented: FlatIndex | None = None
     thumbnails: Thumbnails | None = None
+    ivf: IvfIndex | None = None
 
     def __post_init__(self) -> None:
         if len(self.index) != len(self.rows):
@@ -113,7 +118,20 @@ class IndexFolder:
 
     def search(self, vectors: FloatArray, k: int) -> tuple[Neighbours, FloatArray]:
         """As `refined_search` over the rows of this folder; vectors: (q, d) in the index's space."""
-        return refined_search(self.index if self.augmented is None else self.augmented, vectors, k, self.refinement)
+        return refined_search(self.searched, vectors, k, self.refinement)
+
+    @property
+    def searched(self) -> SearchIndex:
+        """What answers are found in: of augmented rows where there are any, by the inverted file where there is one."""
+        return next(one for one in (self.ivf, self.augmented, self.index) if one is not None)
+
+    def nearest(self, vectors: FloatArray, k: int) -> Neighbours:
+        """The k rows nearest by the images' own descriptors, whatever else answers are found by; vectors: (q, d)."""
+        if self.ivf is None:
+            return self.index.search(vectors, k)
+        if self.ivf.rows is self.index:
+            return self.ivf.search(vectors, k)
+        return self.index.choose(vectors, self.ivf.search(vectors, k * N_OF_AUGMENTED).rows, k)
 
 
 def open_folder(
@@ -122,12 +140,13 @@ def open_folder(
     device: str = "auto",
     threads: int | None = None,
     calibrated: bool = True,
+    verify: Literal["full", "small"] = "small",
 ) -> IndexFolder:
     """Opens an index folder; one that is replaced meanwhile is the old one or the new one.
 
-    Sizes and sha256 of all files are compared: about a second per GB with SHA instructions, and the file is then in
-    the page cache for loading. device, threads: of the search. calibrated: False leaves the calibration out, also a
-    damaged one.
+    Rows stay in their files, which processes share. The sizes of all files are compared with index.json, and the sha256
+    of small ones; verify: `full` compares it of all, which takes about a second per GB. device, threads: of the search.
+    calibrated: False leaves the calibration out, also a damaged one.
     Raises LmrError that names the file: missing, damaged, of another format version or of another model.
     """
     path = Path(path)
@@ -136,7 +155,7 @@ def open_folder(
         identity = _identity(folder)
         try:
             info = read_info(folder)
-            check_files(folder, info, "full")
+            check_files(folder, info, verify)
             calibration = read_calibration(folder, info) if calibrated else None
             opened = _load(folder, info, calibration, device=device, threads=threads)
             # An equal index.json is no proof: another one may have come and gone, and left its files in this one.
@@ -196,9 +215,17 @@ def _load(
             "run lmr build-index again"
         )
     background, whitening = folder / BACKGROUND, folder / WHITENING
-    index, rows = FlatIndex.load(folder / INDEX, device, threads), read_rows(folder / ROWS)
+    index = FlatIndex.load(folder / INDEX, device, threads, info.largest_norm or None)
+    rows = read_rows(folder / ROWS)
     if len(index) != len(rows):
         raise LmrError(f"{folder / ROWS} has {counted(len(rows), 'row')}, {folder / INDEX} has {len(index)}; {REBUILD}")
+    augmented = ivf = None
+    if AUGMENTED in info.files:
+        augmented = FlatIndex.load(folder / AUGMENTED, device, threads, info.largest_augmented_norm or None)
+    if info.search:
+        settings = SearchSettings(info.search.n_probe, info.search.n_candidates)
+        rows_searched = index if augmented is None else augmented
+        ivf = IvfIndex.load(folder / SEARCH, rows_searched, settings, threads)
     opened = IndexFolder(
         path=folder,
         index=index,
@@ -209,7 +236,8 @@ def _load(
         names=_read_names(folder / NAMES) if NAMES in info.files else {},
         info=info,
         refinement=_read_refinement(folder, info),
-        augmented=FlatIndex.load(folder / AUGMENTED, device, threads) if AUGMENTED in info.files else None,
+        augmented=augmented,
+        ivf=ivf,
         thumbnails=Thumbnails(folder / THUMBNAILS, info.inputs_digest) if THUMBNAILS in info.files else None,
     )
     _require_fit(opened)

@@ -1,11 +1,11 @@
 """The files of an index folder: their names, and index.json, which lists them and says what the folder is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
-from index.search.base import Storage
+from index.search.config import SearchInfo, Storage
 from index.vote_rule import MOST_NEIGHBOURS
 from retrieval.errors import DamageError, LmrError
 from retrieval.files.digest import sha256_file
@@ -15,8 +15,9 @@ from retrieval.files.json_file import convert, read_signed_json, write_signed_js
 FORMAT_VERSION = 1
 REBUILD = "run lmr build-index again"  # what to do with a damaged folder
 INDEX, ROWS, BACKGROUND, WHITENING = "index.faiss", "rows.h5", "background.h5", "whiten.h5"
-AUGMENTED, THUMBNAILS = "augmented.faiss", "thumbnails.h5"
+AUGMENTED, SEARCH, THUMBNAILS = "augmented.faiss", "search.faiss", "thumbnails.h5"
 MODEL, NAMES, CALIBRATION, INFO = "model", "names.json", "calibration.json", "index.json"
+HASHED_BYTES = 1 << 24  # files up to this size are compared by sha256 whenever a folder is opened
 MODEL_CARD, MODEL_FILES = "model.json", ("weights-*.safetensors", "model.onnx")  # of retrieval
 
 
@@ -35,6 +36,9 @@ class FolderInfo:
     answers alone, so without names and places; '' in a folder from before it was kept. files: path in the folder ->
     sha256 and size in bytes. recall: share of the exact float32 neighbours that the stored index finds.
     thumbnails: `side_px`, 0 = none were asked for, and how many rows have one (`n`); {} in a folder from before them.
+    search: the inverted file that proposes rows, None = exact search. largest_norm: length of the longest row, and of
+    the longest augmented one; 0 in a folder from before they were kept. rows_digest: as answers_digest, whatever the
+    kind of index and the storage of its rows.
     """
 
     fingerprint: str
@@ -50,6 +54,10 @@ class FolderInfo:
     files: Mapping[str, Listed]
     thumbnails: Mapping[str, int] = field(default_factory=dict)
     answers_digest: str = ""
+    rows_digest: str = ""
+    search: SearchInfo | None = None
+    largest_norm: float = 0.0
+    largest_augmented_norm: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.n_rows, self.n_landmarks, self.d) < 1 or self.n_background < 0 or not 0 <= self.recall <= 1:
@@ -59,7 +67,7 @@ class FolderInfo:
             raise ValueError(f"options.m must lie in [1, {MOST_NEIGHBOURS:,}], got {m!s:.20}")
         if self.options.get("storage") not in get_args(Storage):
             raise ValueError(f"options.storage must be one of {', '.join(get_args(Storage))}")
-        for name in (INDEX, ROWS, f"{MODEL}/{MODEL_CARD}"):
+        for name in (INDEX, ROWS, f"{MODEL}/{MODEL_CARD}", *((SEARCH,) if self.search else ())):
             if name not in self.files:
                 raise ValueError(f"files does not list {name}")
         for name in self.files:
@@ -70,7 +78,9 @@ class FolderInfo:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; `read_info` gives it back."""
-        return {"format_version": FORMAT_VERSION} | {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        search = None if self.search is None else asdict(self.search)
+        return {"format_version": FORMAT_VERSION} | values | {"search": search}
 
 
 def write_info(folder: Path, info: FolderInfo) -> None:
@@ -88,8 +98,10 @@ def read_info(folder: Path) -> FolderInfo:
     return convert(content, FolderInfo, str(path), REBUILD)
 
 
-def check_files(folder: Path, info: FolderInfo, verify: Literal["full", "size"]) -> None:
-    """Compares the files with index.json. verify: `full` compares their sha256 too, `size` their sizes only.
+def check_files(folder: Path, info: FolderInfo, verify: Literal["full", "small", "size"]) -> None:
+    """Compares the sizes of the files with index.json, and their sha256 too.
+
+    verify: `full` compares the sha256 of all, `small` of those that take no time (HASHED_BYTES), `size` of none.
 
     Raises LmrError that names the first one that differs.
     """
@@ -103,7 +115,7 @@ def check_files(folder: Path, info: FolderInfo, verify: Literal["full", "size"])
                 f"{path} has {size} bytes, {INFO} says {listed['size']}; "
                 "copy the folder again or run lmr build-index again"
             )
-        if verify == "full" and sha256_file(path) != listed["sha256"]:
+        if (verify == "full" or (verify == "small" and size <= HASHED_BYTES)) and sha256_file(path) != listed["sha256"]:
             raise DamageError(
                 f"{path} was changed or damaged: its sha256 is not that of {INFO}; "
                 "copy the folder again or run lmr build-index again"

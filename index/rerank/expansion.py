@@ -3,15 +3,14 @@
 import numpy as np
 
 from index.rerank.config import Refinement
-from index.search.base import Neighbours
-from index.search.flat import FlatIndex
+from index.search.base import Neighbours, SearchIndex
 from retrieval.arrays import FloatArray, LongArray
 
 BLOCK_BYTES = 1 << 26  # of neighbours' vectors held at once
 
 
 def refined_search(
-    index: FlatIndex, queries: FloatArray, k: int, refinement: Refinement
+    index: SearchIndex, queries: FloatArray, k: int, refinement: Refinement
 ) -> tuple[Neighbours, FloatArray]:
     """The best k rows of each query, and the queries (q, d) that were asked, expanded where that is on.
 
@@ -24,7 +23,7 @@ def refined_search(
     return index.search(queries, k), queries
 
 
-def expand(index: FlatIndex, queries: FloatArray, n: int, alpha: float) -> FloatArray:
+def expand(index: SearchIndex, queries: FloatArray, n: int, alpha: float) -> FloatArray:
     """alpha-QE: unit (query + sum over its n nearest rows i of max(s_i, 0)^alpha x_i), (q, d) float32.
 
     Radenovic, Tolias, Chum: Fine-tuning CNN image retrieval with no human annotation, 2018.
@@ -33,7 +32,7 @@ def expand(index: FlatIndex, queries: FloatArray, n: int, alpha: float) -> Float
     return _borrow(index, queries, found.rows, _weights(found, alpha))
 
 
-def augment(index: FlatIndex, n: int, alpha: float) -> FloatArray:
+def augment(index: SearchIndex, n: int, alpha: float) -> FloatArray:
     """Database augmentation: each row expanded as a query by its n nearest other rows, (n_rows, d) float32.
 
     Turcot and Lowe 2009; the weights of alpha-QE as Gordo et al. 2017 use them.
@@ -48,7 +47,7 @@ def augment(index: FlatIndex, n: int, alpha: float) -> FloatArray:
     return _borrow(index, vectors, found.rows, weights)
 
 
-def rerank(index: FlatIndex, queries: FloatArray, k: int, refinement: Refinement) -> Neighbours:
+def rerank(index: SearchIndex, queries: FloatArray, k: int, refinement: Refinement) -> Neighbours:
     """The n_rerank best rows scored again from what they have in common, the best k of them.
 
     After SuperGlobal (Shao et al. 2023). Each of the rows x_i becomes the mean of itself and, with weight
@@ -93,7 +92,7 @@ def _weights(found: Neighbours, alpha: float) -> FloatArray:
     return np.where(found.scores > 0, np.maximum(found.scores, 0) ** np.float32(alpha), np.float32(0))
 
 
-def _borrow(index: FlatIndex, vectors: FloatArray, rows: LongArray, weights: FloatArray) -> FloatArray:
+def _borrow(index: SearchIndex, vectors: FloatArray, rows: LongArray, weights: FloatArray) -> FloatArray:
     """Unit (vector + weighted sum of these rows), (n, d) float32, in blocks; a sum of 0 leaves the vector."""
     out = np.empty((len(vectors), index.d), dtype=np.float32)
     step = max(1, BLOCK_BYTES // (4 * index.d * max(1, rows.shape[1])))

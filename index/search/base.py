@@ -1,13 +1,12 @@
 """Neighbours and the protocol of everything that finds them."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from index.search.config import Storage
 from retrieval.arrays import FloatArray, LongArray, read_only
-
-Storage = Literal["float32", "float16"]
 
 MARGIN = 10  # rows fetched beyond k; on 200,000 random rows none of 256 queries then needs a second search
 

@@ -12,10 +12,18 @@ from typing import Any, Self
 
 import numpy as np
 
-from index.search import scan
-from index.search.base import MARGIN, Neighbours, Storage, best, checked_queries, scores_of, step_of
-from index.search.faiss_file import is_whole
-from index.search.faiss_io import faiss_switches, gpu_number, is_inner_product, limited_blas, read_faiss, write_faiss
+from index.search.base import MARGIN, Neighbours, best, checked_queries, scores_of, step_of
+from index.search.config import Storage
+from index.search.faiss_io import (
+    faiss_switches,
+    gpu_number,
+    is_inner_product,
+    is_whole,
+    limited_blas,
+    read_faiss,
+    write_faiss,
+)
+from index.search.scan import QUERIES, propose_groups
 from retrieval.arrays import FloatArray, LongArray, read_only
 from retrieval.errors import LmrError
 
@@ -142,6 +150,10 @@ class FlatIndex:
                     rows[part, :n_found], scores[part, :n_found] = self._widen(queries[part], n_found)
         return Neighbours(rows, scores)
 
+    def choose(self, queries: FloatArray, proposed: LongArray, k: int) -> Neighbours:
+        """The best k of the rows that are proposed for each query, (q, c) with -1 = none and c >= k."""
+        return Neighbours(*best(proposed, self._scores(queries, proposed), k))
+
     def _is_scanned(self, queries: FloatArray) -> bool:
         """Tells whether a batch is large enough for matrix products, and the rows are not on a GPU."""
         is_large = len(queries) >= SCAN_FROM_QUERIES and len(self) >= SCAN_FROM_ROWS
@@ -151,9 +163,9 @@ class FlatIndex:
         """Fills in the best k of all rows; gives the queries whose last one may be tied with a row not proposed."""
         unsure = []
         with limited_blas(self.threads):
-            for start in range(0, len(queries), scan.QUERIES):
-                some = queries[start : start + scan.QUERIES]
-                proposed, bound = scan.propose(some, len(self), self._blocks_of, k + MARGIN)
+            for start in range(0, len(queries), QUERIES):
+                some = queries[start : start + QUERIES]
+                proposed, bound = propose_groups(some, len(self), self._blocks_of, k + MARGIN)
                 slack = self.tolerance * np.linalg.norm(some, axis=1)
                 for chunk in np.array_split(np.arange(len(some)), -(-len(some) // _step(proposed.shape[1] * self.d))):
                     found_rows, found = best(proposed[chunk], self._scores(some[chunk], proposed[chunk]), k)

@@ -10,13 +10,16 @@ from typing import Any, Self
 
 import numpy as np
 
-from index.search.base import MARGIN, Neighbours, Storage, best, checked_queries, scores_of, step_of
-from index.search.faiss_io import faiss_switches, is_inner_product, read_faiss, write_faiss
+from index.search.base import MARGIN, Neighbours, best, checked_queries, scores_of, step_of
+from index.search.config import Storage
+from index.search.faiss_io import faiss_switches, is_inner_product, limited_blas, read_faiss, write_faiss
 from index.search.flat import BLOCK_BYTES, FlatIndex
-from index.search.kmeans import nearest_centroid, train_centroids
+from index.search.kmeans import train_centroids
 from index.search.plan import MOST_TRAINING_BYTES, ROWS_PER_LIST, IndexPlan, n_sub_quantisers
+from index.search.scan import nearest_centroid
 from retrieval.arrays import FloatArray, LongArray
 from retrieval.errors import LmrError
+from retrieval.progress import SILENT, Progress
 
 TRAINING_ROUNDS = 6  # of k-means of the lists
 CODE_ROUNDS = 8  # of k-means of each part of the codes
@@ -193,14 +196,15 @@ class IvfBuilder:
         return IvfIndex(ivf, rows, settings, threads)
 
 
-def build_ivf(rows: FlatIndex, plan: IndexPlan, seed: int = 0, threads: int | None = None) -> IvfIndex:
+def build_ivf(rows: FlatIndex, plan: IndexPlan, seed: int = 0, progress: Progress = SILENT) -> IvfIndex:
     """An inverted file over stored rows, which are read in blocks."""
     sample = np.sort(np.random.default_rng(seed).permutation(len(rows))[: n_training_rows(plan)])
-    with faiss_switches(plan.d, threads):
+    with faiss_switches(plan.d, rows.threads), limited_blas(rows.threads):
         builder = IvfBuilder(plan, rows.vectors(sample), seed)
         for block in rows.blocks():
             builder.add(block)
-        return builder.finish(rows, SearchSettings(n_probe=min(16, plan.n_lists)), threads)
+            progress.add(len(block))
+        return builder.finish(rows, SearchSettings(), rows.threads)
 
 
 def n_training_rows(plan: IndexPlan) -> int:

@@ -2,17 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
-from index.search.base import Storage
+from index.search.config import BuiltKind, Kind, Storage, gigabytes
 from retrieval.errors import LmrError
 from retrieval.words import counted
 
-Kind = Literal["auto", "flat", "ivf-flat", "ivf-sq8", "ivf-pq"]
-BuiltKind = Literal["flat", "ivf-flat", "ivf-sq8", "ivf-pq"]
-
 RECALL_K = 10  # neighbours that the recall is of
-DEFAULT_RECALL = 0.99  # of the exact RECALL_K nearest
 EXACT_NUMBERS = 25_000_000  # rows * d up to which one exact query takes a few milliseconds: scripts/bench/search.py
 LISTS_PER_ROOT = 4  # lists for each square root of the rows, as FAISS's guidelines advise
 ROWS_PER_LIST = 32  # for training, at least; FAISS warns below 39, and more changed no recall here
@@ -62,7 +57,7 @@ def make_plan(
     storage: Storage | None = None,
     memory_bytes: int | None = None,
     n_lists: int | None = None,
-    recall: float = DEFAULT_RECALL,
+    recall: float,
 ) -> IndexPlan:
     """The kind that is asked for, or the one that fits.
 
@@ -72,8 +67,6 @@ def make_plan(
     Raises LmrError, with what would do, for a recall of 1 by an approximate kind, more lists than rows, dimensions
     that cannot be split, and a memory that is too small.
     """
-    if not 0 < recall <= 1:
-        raise LmrError(f"`recall` must lie in (0, 1], got {recall}")
     chosen = _choose(n, d, recall, memory_bytes) if kind == "auto" else kind
     if chosen == "flat":
         if n_lists is not None:
@@ -127,8 +120,3 @@ def _too_little(plan: IndexPlan, memory_bytes: int) -> str:
         f"`memory` {gigabytes(memory_bytes)} is too little for {plan.name} over {plan.n:,} x {plan.d}, which needs "
         f"{gigabytes(plan.memory_bytes)}; {remedy}"
     )
-
-
-def gigabytes(n_bytes: float) -> str:
-    """`0.7 GB`, `12 MB`; 10^9 and 10^6 bytes."""
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.1f} MB"

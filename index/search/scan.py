@@ -1,8 +1,8 @@
-"""Exact proposals for a batch of queries: matrix products with all rows, of which the maximum of each group is kept.
+"""Batches of vectors compared with many others by matrix products.
 
-A group is GROUP rows of one block, and its maximum one number a query: so the products of a block are read once and
-forgotten, and what is selected from is small. The rows of the groups with the largest maxima are proposed; no row of
-another group scores above the bound that is given with them.
+Exact search keeps the maximum of each group of GROUP rows of a block, one number a query: so the products of a block
+are read once and forgotten, and what is selected from is small. The rows of the groups with the largest maxima are
+proposed; no row of another group scores above the bound that is given with them.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ ROWS = 1 << 13  # of a block, a multiple of GROUP: its products with 1,024 queri
 QUERIES = 1 << 10  # asked together
 
 
-def propose(
+def propose_groups(
     queries: FloatArray, n_rows: int, blocks: Callable[[int], Iterator[tuple[int, FloatArray]]], n_groups: int
 ) -> tuple[LongArray, FloatArray]:
     """Rows (q, n_groups * GROUP), -1 = none, and (q,) float32 the most that any other row scores, before rounding.
@@ -52,3 +52,12 @@ def _rows_of(groups: LongArray, n_rows: int) -> LongArray:
     rows = (start + groups % per_block)[..., None] + np.arange(GROUP) * n[..., None]
     inside = rows < np.minimum(start + ROWS, n_rows)[..., None]
     return np.where(inside, rows, -1).reshape(len(groups), -1)
+
+
+def nearest_centroid(vectors: FloatArray, centroids: FloatArray) -> LongArray:
+    """(n,) int64: the centroid with the largest inner product, the first of equal ones; vectors: (n, d)."""
+    nearest = np.empty(len(vectors), dtype=np.int64)
+    for start in range(0, len(vectors), ROWS):
+        part = slice(start, start + ROWS)
+        nearest[part] = np.argmax(vectors[part].astype(np.float32, copy=False) @ centroids.T, axis=1)
+    return nearest

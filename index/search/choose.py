@@ -1,20 +1,23 @@
-"""The fewest lists and candidates that reach a recall, measured against exact search."""
+"""The kind of index that rows get: planned, built, tuned and measured."""
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from index.search.config import BuiltKind, SearchInfo, SearchOptions, Storage, gigabytes
 from index.search.flat import FlatIndex
-from index.search.ivf import IvfIndex, SearchSettings
-from index.search.plan import RECALL_K
+from index.search.ivf import IvfIndex, SearchSettings, build_ivf
+from index.search.plan import RECALL_K, IndexPlan, make_plan
 from retrieval.arrays import FloatArray, LongArray
+from retrieval.progress import Progress
 
 N_QUERIES = 1_000  # rows asked for their neighbours; the standard error of a recall of 0.99 is then about 0.001
 MOST_PRODUCTS = 2 * 10**12  # numbers multiplied for the exact answers: fewer queries are asked of more rows
 CANDIDATES = (2, 5, 10, 20, 50)  # for each neighbour
 SEED = 1
+_LARGER: dict[BuiltKind, BuiltKind] = {"ivf-pq": "ivf-sq8", "ivf-sq8": "ivf-flat", "ivf-flat": "flat"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,90 @@ class Sample:
     seconds: float
 
 
+def plan_search(options: SearchOptions, storage: Storage | None, n: int, d: int) -> IndexPlan:
+    """The kind for n rows of d numbers. storage: None = as the kind has it.
+
+    Raises LmrError for options that cannot be, with what would do.
+    """
+    memory = None if options.memory_gb is None else round(options.memory_gb * 1e9)
+    return make_plan(
+        options.kind, n, d, storage=storage, memory_bytes=memory, n_lists=options.n_lists, recall=options.recall
+    )
+
+
+def build_search(
+    rows: FlatIndex, plan: IndexPlan, options: SearchOptions, progress: Progress
+) -> tuple[IvfIndex, SearchInfo] | None:
+    """The inverted file of a plan, tuned to the recall; None where exact search is planned, or is quicker.
+
+    With `auto` a kind that does not reach the recall is followed by the next larger one that fits into the memory.
+    """
+    if plan.kind == "flat":
+        return None
+    sample, best = take_sample(rows), None
+    for candidate in _candidates(plan, options):
+        progress.begin(f"building {candidate.name}", len(rows), "rows")
+        built = build_ivf(rows, candidate, progress=progress)
+        progress.end()
+        index, measured = tune(built, options.recall, sample)
+        if best is None or measured.recall > best[1].recall:
+            best = index, measured, candidate
+        if measured.recall >= options.recall:
+            break
+    if best is None:
+        raise AssertionError("there is a plan")
+    index, measured, chosen = best
+    if options.kind == "auto" and measured.speedup < 1 and _is_exact_allowed(plan, options):
+        return None
+    if measured.recall < options.recall:
+        progress.warn(f"warning: {_not_reached(chosen, measured, options)}")
+    return index, _info(chosen, index, measured, options)
+
+
+def _candidates(plan: IndexPlan, options: SearchOptions) -> list[IndexPlan]:
+    """The plan, and with `auto` the larger kinds that fit."""
+    if options.kind != "auto":
+        return [plan]
+    kinds: tuple[BuiltKind, ...] = ("ivf-pq", "ivf-sq8", "ivf-flat")
+    larger = [replace(plan, kind=kind) for kind in kinds[kinds.index(plan.kind) + 1 :]]
+    return [plan, *(one for one in larger if _fits(one, options))]
+
+
+def _fits(plan: IndexPlan, options: SearchOptions) -> bool:
+    return options.memory_gb is None or plan.memory_bytes <= options.memory_gb * 1e9
+
+
+def _is_exact_allowed(plan: IndexPlan, options: SearchOptions) -> bool:
+    return _fits(replace(plan, kind="flat", n_lists=0), options)
+
+
+def _not_reached(plan: IndexPlan, measured: Measured, options: SearchOptions) -> str:
+    """That the recall was not reached, and what would reach it."""
+    larger = _LARGER[plan.kind]
+    n_lists = plan.n_lists if larger != "flat" else 0
+    needs = gigabytes(replace(plan, kind=larger, n_lists=n_lists).memory_bytes)
+    return (
+        f"{plan.name} finds {measured.recall:.3f} of the 10 nearest, `recall` asks for {options.recall:g}; "
+        f"`kind` {larger} finds more and needs {needs}"
+    )
+
+
+def _info(plan: IndexPlan, index: IvfIndex, measured: Measured, options: SearchOptions) -> SearchInfo:
+    return SearchInfo(
+        kind=plan.kind,
+        name=plan.name,
+        n_probe=index.settings.n_probe,
+        n_candidates=index.settings.n_candidates,
+        target=options.recall,
+        recall=measured.recall,
+        top1=measured.top1,
+        queries_per_s=round(measured.queries_per_s, 1),
+        speedup=round(measured.speedup, 2),
+        n_queries=measured.n_queries,
+        memory_bytes=plan.memory_bytes,
+    )
+
+
 def take_sample(rows: FlatIndex) -> Sample:
     """A sample of the rows, and the exact answers to them."""
     n = max(1, min(N_QUERIES, len(rows), MOST_PRODUCTS // max(1, len(rows) * rows.d)))
@@ -54,9 +141,8 @@ def take_sample(rows: FlatIndex) -> Sample:
     return Sample(queries, own, without_own(found, own), seconds)
 
 
-def tune(index: IvfIndex, target: float) -> tuple[IvfIndex, Measured, Sample]:
+def tune(index: IvfIndex, target: float, sample: Sample) -> tuple[IvfIndex, Measured]:
     """The index with the quickest settings whose recall reaches the target, else with those of the largest recall."""
-    sample = take_sample(index.rows)
     tried = []
     for n_probe in _steps(index.n_lists):
         proposed = index.with_settings(SearchSettings(n_probe)).propose(
@@ -72,7 +158,7 @@ def tune(index: IvfIndex, target: float) -> tuple[IvfIndex, Measured, Sample]:
     measured = [(index.with_settings(one), measure(index.with_settings(one), sample)) for one in settings]
     sound = [pair for pair in measured if pair[1].recall >= target] or measured
     chosen, figures = max(sound, key=lambda pair: pair[1].queries_per_s)
-    return chosen, figures, sample
+    return chosen, figures
 
 
 def measure(index: IvfIndex, sample: Sample) -> Measured:
