@@ -124,7 +124,7 @@ def _verify_index(path: Path) -> str:
     from index.folder.folder import open_folder
     from retrieval.embed.load import model_files, open_card
 
-    folder = open_folder(current_folder(path), device="cpu")
+    folder = open_folder(current_folder(path), device="cpu", verify="full")
     model_files(folder.model_path, open_card(folder.model_path))
     return f"{counted(len(folder.info.files), 'file')} are as they were written, and fit each other"
 
