@@ -189,8 +189,8 @@ def _recall(proposed: LongArray, sample: Sample) -> float:
 
 
 def _steps(n_lists: int) -> list[int]:
-    """Numbers of lists to try: powers of 2 and all."""
-    return [*(2**i for i in range((n_lists - 1).bit_length())), n_lists]
+    """Numbers of lists to try: powers of the root of 2, and all."""
+    return [*sorted({round(2 ** (i / 2)) for i in range(2 * n_lists.bit_length()) if 2 ** (i / 2) < n_lists}), n_lists]
 
 
 def _timed(work: Callable[[], LongArray]) -> tuple[LongArray, float]:

@@ -21,6 +21,7 @@ from retrieval.arrays import FloatArray, LongArray
 from retrieval.errors import LmrError
 from retrieval.progress import SILENT, Progress
 
+REFINED_MARGIN = 2  # rows kept beyond k of those that FAISS scored by the rows: the rest is its rounding
 TRAINING_ROUNDS = 6  # of k-means of the lists
 CODE_ROUNDS = 8  # of k-means of each part of the codes
 CODE_ROWS_PER_CENTROID = 256  # rows that codes are trained on, for each of the 16 centroids of a part
@@ -108,7 +109,7 @@ class IvfIndex:
         n_found = min(k, len(self))
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        step = step_of((n_found + MARGIN) * self.d, BLOCK_BYTES)
+        step = step_of((n_found + REFINED_MARGIN) * self.d, BLOCK_BYTES)
         with faiss_switches(self.d, self.threads):
             for start in range(0, len(queries), step):
                 part = slice(start, start + step)
@@ -128,7 +129,7 @@ class IvfIndex:
     def _search(self, queries: FloatArray, k: int) -> tuple[LongArray, FloatArray]:
         """The best k of the proposed rows; where the last may be tied with one that was dropped, of all of them."""
         width = min(max(k * self.settings.n_candidates, k + MARGIN), len(self))
-        kept = min(k + MARGIN, width)
+        kept = min(k + REFINED_MARGIN, width)
         near, proposed = self._refined.search(queries, kept, params=self._of_refined(width / kept))
         rows, scores = self._score(queries, np.asarray(proposed, dtype=np.int64), k)
         slack = self.rows.tolerance * np.linalg.norm(queries, axis=1)

@@ -18,6 +18,7 @@ from documents import ROOT, first_column, lmr_commands, marked, spans_in, table_
 from made_stores import write_store
 from PIL import Image
 
+import lmr
 from retrieval.data.manifest import read_manifest
 from retrieval.store.store import read_store
 
@@ -155,6 +156,17 @@ def test_the_keys_of_the_index_and_the_model_are_those_listed(photos: Walk) -> N
     assert set(_paths({**content, "made_by": None})) == first_column(FORMATS, "<!-- keys: model.json -->")
 
 
+def test_the_keys_of_an_inverted_file_are_those_listed(photos: Walk, tmp_path: Path) -> None:
+    built = tmp_path / "landmarks"
+    model, store = photos.folder / "model", photos.folder / "photos.h5"
+    lmr.build_index(store, model=model, output=built, kind="ivf-sq8", lists=2, recall=0.5)
+    assert (built / "search.faiss").is_file()
+    paths = set(_paths(json.loads((built / "index.json").read_text()), {"files": "<file>"}))
+    exact = first_column(FORMATS, "<!-- keys: index.json -->")
+    assert paths - exact == first_column(FORMATS, "<!-- keys: search -->")
+    assert exact - paths == {"search"}
+
+
 def test_the_files_of_the_model_folder_are_those_listed(photos: Walk) -> None:
     there = {f"{path.name}/" if path.is_dir() else path.name for path in (photos.folder / "trained").iterdir()}
     named = {re.sub(r"weights-\w+", "weights-<hash>", name) for name in there}
@@ -167,7 +179,10 @@ def test_the_files_of_the_model_folder_are_those_listed(photos: Walk) -> None:
 def test_the_files_of_the_index_folder_are_those_listed(photos: Walk) -> None:
     there = {f"{path.name}/" if path.is_dir() else path.name for path in (photos.folder / "landmarks").iterdir()}
     listed = dict(table_after(FORMATS, "### Index folder"))
-    assert there == {name.strip("`") for name in listed} - {"augmented.faiss"}  # of build-index --augment
+    assert there == {name.strip("`") for name in listed} - {
+        "augmented.faiss",
+        "search.faiss",
+    }  # of build-index --augment, --kind
     for name in ("rows.h5", "background.h5", "whiten.h5"):
         with h5py.File(photos.folder / "landmarks" / name) as file:
             assert spans_in(listed[f"`{name}`"]) == set(file)
