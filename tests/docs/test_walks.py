@@ -159,7 +159,7 @@ def test_the_keys_of_the_index_and_the_model_are_those_listed(photos: Walk) -> N
 def test_the_keys_of_an_inverted_file_are_those_listed(photos: Walk, tmp_path: Path) -> None:
     built = tmp_path / "landmarks"
     model, store = photos.folder / "model", photos.folder / "photos.h5"
-    lmr.build_index(store, model=model, output=built, kind="ivf-sq8", lists=2, recall=0.5)
+    lmr.build_index([store], model=model, output=built, kind="ivf-sq8", lists=2, recall=0.5)
     assert (built / "search.faiss").is_file()
     paths = set(_paths(json.loads((built / "index.json").read_text()), {"files": "<file>"}))
     exact = first_column(FORMATS, "<!-- keys: index.json -->")
