@@ -77,9 +77,9 @@ def _read_inputs(job: BuildJob, model: Path) -> "BuildInputs":
     from retrieval.data.names import of_no_landmark, read_names
     from retrieval.embed.load import card_of_store, model_files
     from retrieval.models.folder import write_card
-    from retrieval.store.store import read_store
+    from retrieval.store.store import open_descriptors
 
-    read = [read_store(path) for path in job.stores]
+    read = [open_descriptors(path) for path in job.stores]
     card = card_of_store(job.model, read[0])
     names = read_names(job.names, job.progress) if job.names else {}
     landmarks = (label for store in read for label in store.landmarks)
@@ -89,7 +89,7 @@ def _read_inputs(job: BuildJob, model: Path) -> "BuildInputs":
     for name, path in model_files(job.model, card).items():
         _link(path.resolve(), model / name)
     write_card(model, card)
-    return BuildInputs(read, model, [read_store(path) for path in job.background], names)
+    return BuildInputs(read, model, [open_descriptors(path) for path in job.background], names)
 
 
 def _link(source: Path, target: Path) -> None:

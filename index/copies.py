@@ -3,13 +3,13 @@
 import base64
 import binascii
 from collections.abc import Callable
-from itertools import islice
 
 import numpy as np
 
 from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray
 from retrieval.data.near_duplicates import HashArray
 from retrieval.errors import LmrError
+from retrieval.texts import Texts, equal_pairs, to_texts
 from retrieval.words import agreeing, counted
 
 SAME_IMAGE = 0.999  # similarity above which two descriptors are of one image
@@ -22,23 +22,20 @@ MOST_SKETCHES = 50_000  # sketches kept; of more a sample
 
 
 def same_named(
-    image_id: ObjArray, vectors: FloatArray, known_id: ObjArray, known_vectors: Callable[[LongArray], FloatArray]
+    image_id: Texts | ObjArray,
+    vectors: Callable[[LongArray], FloatArray],
+    known_id: Texts | ObjArray,
+    known_vectors: Callable[[LongArray], FloatArray],
 ) -> list[str]:
     """Names of the images that are among the known ones: the same image_id, and a descriptor as of one image.
 
     The same image_id with another descriptor is another image: folders number their images alike.
-    image_id: (n,), vectors: (n, d); known_id: (k,) of the known ones, a name perhaps several times; known_vectors:
-    from rows of them to their (rows, d) vectors. Vectors need not have unit length, but none is zero.
+    image_id: (n,); known_id: (k,) of the known ones, a name perhaps several times; vectors, known_vectors: from rows
+    of them to their (rows, d) vectors. These need not have unit length, but none is zero.
     """
-    shared = set(image_id.tolist()) & set(known_id.tolist())
-    rows_of: dict[str, list[int]] = {name: [] for name in shared}
-    for row, name in enumerate(known_id.tolist() if shared else ()):
-        if name in shared:
-            rows_of[name].append(row)
-    pairs = ((i, row) for i, name in enumerate(image_id.tolist()) for row in rows_of.get(name, ()))
     found: list[str] = []
-    while len(block := np.array(list(islice(pairs, BLOCK_ROWS)), dtype=np.int64)):
-        one, other = vectors[block[:, 0]].astype(np.float32), known_vectors(block[:, 1]).astype(np.float32)
+    for block in equal_pairs(to_texts(image_id), to_texts(known_id), BLOCK_ROWS):
+        one, other = vectors(block[:, 0]).astype(np.float32), known_vectors(block[:, 1]).astype(np.float32)
         lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
         same = np.einsum("nd,nd->n", one, other) > SAME_NAME_TOO * lengths
         found += [str(name) for name in image_id[block[same, 0]]]
@@ -46,9 +43,9 @@ def same_named(
 
 
 def refuse_known(
-    image_id: ObjArray,
+    image_id: Texts | ObjArray,
     vectors: FloatArray,
-    known_id: ObjArray,
+    known_id: Texts | ObjArray,
     known_vectors: Callable[[LongArray], FloatArray],
     where: str,
 ) -> None:
@@ -56,7 +53,7 @@ def refuse_known(
 
     As `same_named`. where: "the index" or "the background", for the message. Raises LmrError.
     """
-    names = same_named(image_id, vectors, known_id, known_vectors)
+    names = same_named(image_id, vectors.__getitem__, known_id, known_vectors)
     if names:
         raise LmrError(
             f"{len(names)} of {len(image_id)} calibration queries are also in {where}: {_first(names)}; "

@@ -63,7 +63,7 @@ def queries_of(store: "Descriptors") -> Queries:
     from retrieval.arrays import object_array
 
     labels = [(store.landmarks[code],) if code >= 0 else () for code in store.landmark]
-    return Queries(store.image_id, object_array(labels), store.path, store.kind)
+    return Queries(store.image_id[:], object_array(labels), store.path[:], store.kind)
 
 
 def embed_queries(path: Path, folder: "IndexFolder", job: QueriesJob) -> "tuple[Descriptors, Queries]":
@@ -75,10 +75,10 @@ def embed_queries(path: Path, folder: "IndexFolder", job: QueriesJob) -> "tuple[
     from retrieval.arrays import object_array
     from retrieval.data.image_source import images_folder, index_tars
     from retrieval.data.overview import load_manifest
-    from retrieval.store.store import read_store
+    from retrieval.store.store import open_descriptors
 
     if path.suffix in (".h5", ".hdf5"):
-        store = read_store(path)
+        store = open_descriptors(path)
         _require_meeting(path, store.landmarks, folder, job)
         return store, queries_of(store)
     index_tars(path, job.progress)
@@ -92,7 +92,7 @@ def embed_queries(path: Path, folder: "IndexFolder", job: QueriesJob) -> "tuple[
     images = images_folder(job.images, path, job.progress)
     store = complete_store(manifest, images, folder.model_path, output, job=job, overwrite=job.overwrite, wait=job.wait)
     truths = [tuple(manifest.landmarks[code] for code in manifest.truths(i)) for i in range(len(manifest))]
-    return store, Queries(store.image_id, object_array(truths), store.path, store.kind)
+    return store, Queries(store.image_id[:], object_array(truths), store.path[:], store.kind)
 
 
 def _require_meeting(path: Path, landmarks: Sequence[str], folder: "IndexFolder", job: QueriesJob) -> None:

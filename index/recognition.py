@@ -15,6 +15,7 @@ from index.vote import Votes, background_similarity, best, vote
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray, read_only
 from retrieval.errors import LmrError
 from retrieval.store.store import Descriptors
+from retrieval.texts import Texts
 from retrieval.words import counted
 
 N = TypeVar("N", bound=np.generic)
@@ -181,7 +182,7 @@ def judge(
     )
 
 
-def predict(answers: Answers, image_id: ObjArray, threshold_logit: float = -np.inf) -> Predictions:
+def predict(answers: Answers, image_id: Texts | ObjArray, threshold_logit: float = -np.inf) -> Predictions:
     """One prediction per query: its best landmark where the ranking key reaches the threshold, else none.
 
     image_id: (q,). Confidences are NaN where the index is not calibrated.
@@ -191,7 +192,7 @@ def predict(answers: Answers, image_id: ObjArray, threshold_logit: float = -np.i
     confidence = answers.confidence
     if confidence is None:
         confidence = np.full(len(answers), np.nan)
-    return Predictions(image_id, named, answers.logit, confidence)
+    return Predictions(image_id[:], named, answers.logit, confidence)
 
 
 def select_answers(answers: Answers, rows: LongArray) -> Answers:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval.arrays import FloatArray, IntArray, read_only
+from retrieval.arrays import FloatArray, IntArray, Matrix, read_only
 from retrieval.errors import LmrError
 from retrieval.files.hdf5 import new_hdf5, numbers, open_hdf5
 from retrieval.words import agreeing, counted
@@ -76,22 +76,22 @@ def load_whitening(path: str | Path) -> Whitening:
         return Whitening(mean[:], numbers(file, "matrix", ("float64",), (len(mean), None))[:])
 
 
-def fit_whitening(vectors: FloatArray, power: float = 0.5, n_dimensions: int | None = None) -> Whitening:
+def fit_whitening(vectors: Matrix, power: float = 0.5, n_dimensions: int | None = None) -> Whitening:
     """Principal components of these vectors, each divided by its standard deviation to the power `power`.
 
     vectors: (n, d). n_dimensions: how many of the largest components to keep, min(512, d) where None; never more
     than n - 1, and none whose variance is rounding. The largest entry of each component is made positive, so that
     the same vectors always give the same signs. Raises LmrError where no component is left.
     """
-    if vectors.ndim != 2 or not 0 <= power <= 1:
+    if len(vectors.shape) != 2 or not 0 <= power <= 1:
         raise ValueError(f"vectors must be (n, d) and power in [0, 1], not {vectors.shape} and {power}")
     mean, covariance = _moments(vectors)
-    variance, components = _principal(covariance, len(vectors), n_dimensions)
+    variance, components = _principal(covariance, vectors.shape[0], n_dimensions)
     return Whitening(mean, components * variance ** (-power / 2))
 
 
 def fit_supervised_whitening(
-    vectors: FloatArray, landmark: IntArray, power: float = 0.5, n_dimensions: int | None = None
+    vectors: Matrix, landmark: IntArray, power: float = 0.5, n_dimensions: int | None = None
 ) -> Whitening:
     """x -> S^(-power / 2) (x - mean), then its principal components; S = covariance of matching pairs' differences.
 
@@ -101,7 +101,7 @@ def fit_supervised_whitening(
     (2004) estimate, at least by 1 / (1 + degrees of freedom), so that few pairs do not blow up what they never saw.
     n_dimensions: as for `fit_whitening`. Raises LmrError without matching pairs that differ.
     """
-    if vectors.ndim != 2 or landmark.shape != (len(vectors),) or not 0 <= power <= 1:
+    if len(vectors.shape) != 2 or landmark.shape != vectors.shape[:1] or not 0 <= power <= 1:
         raise ValueError(
             f"vectors {vectors.shape}, landmark {landmark.shape} must be (n, d), (n,), power {power} a share"
         )
@@ -109,7 +109,7 @@ def fit_supervised_whitening(
     within = _shrunk_within(vectors, landmark)
     variance, directions = np.linalg.eigh(within / (np.trace(within) / len(within)))
     projection = (directions * variance ** (-power / 2)) @ directions.T
-    _, components = _principal(projection @ covariance @ projection, len(vectors), n_dimensions)
+    _, components = _principal(projection @ covariance @ projection, vectors.shape[0], n_dimensions)
     return Whitening(mean, projection @ components)
 
 
@@ -134,7 +134,7 @@ def _principal(covariance: FloatArray, n: int, n_dimensions: int | None) -> tupl
     return variance, components * np.sign(largest)
 
 
-def _shrunk_within(vectors: FloatArray, landmark: IntArray) -> FloatArray:
+def _shrunk_within(vectors: Matrix, landmark: IntArray) -> FloatArray:
     """(d, d) covariance of the differences of matching pairs, shrunk so that it can be inverted."""
     d = vectors.shape[1]
     n, n_free, fourth, covariance = 0, 0, 0.0, np.zeros((d, d))
@@ -161,7 +161,7 @@ def _shrunk_within(vectors: FloatArray, landmark: IntArray) -> FloatArray:
     return covariance
 
 
-def _differences(vectors: FloatArray, landmark: IntArray) -> Iterator[tuple[FloatArray, int]]:
+def _differences(vectors: Matrix, landmark: IntArray) -> Iterator[tuple[FloatArray, int]]:
     """Blocks of whole landmarks with two images or more, and how many landmarks are in each.
 
     (rows, d) float64: each image less its landmark's mean, times sqrt(2 n_c / (n_c - 1)). The mean of their outer
@@ -181,7 +181,7 @@ def _differences(vectors: FloatArray, landmark: IntArray) -> Iterator[tuple[Floa
         yield (x - np.repeat(mean, n_c, axis=0)) * np.repeat(factor, n_c)[:, None], len(part)
 
 
-def _moments(vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _moments(vectors: Matrix) -> tuple[FloatArray, FloatArray]:
     """Mean (d,) and covariance (d, d) in float64, in blocks of rows."""
     n, d = vectors.shape
     mean = np.zeros(d)

@@ -17,11 +17,14 @@ from itertools import islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from retrieval.errors import LmrError
 from retrieval.images import noise
 from retrieval.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from retrieval.texts import Texts
 
 T = TypeVar("T")
 
@@ -55,7 +58,7 @@ class Workers:
     progress: Progress = SILENT
 
 
-def run_tasks(function: Callable[..., T], tasks: Sequence[Any], fixed: Any, n_workers: int) -> Iterator[T]:
+def run_tasks(function: Callable[..., T], tasks: "Sequence[Any] | Texts", fixed: Any, n_workers: int) -> Iterator[T]:
     """function(task, fixed) for each task, in order; with one worker or none in this process.
 
     function is one of a module, and tasks and fixed can be pickled. Raises what `work_apart` raises.

@@ -27,6 +27,7 @@ from index.thresholds import HeldOut, curves, gap_threshold, non_landmark_weight
 from index.vote import background_similarity
 from retrieval.errors import LmrError
 from retrieval.store.store import Descriptors
+from retrieval.texts import Texts
 from retrieval.words import agreeing, counted
 
 MOST_TRAINED_ON = 0.05  # share of the index that the network may have been trained on and still find new
@@ -80,16 +81,16 @@ def held_out_queries(
     if not len(rows):
         raise LmrError(f"{store.source}: none of the {counted(len(store), 'calibration query')} has a descriptor")
     vectors = to_index_space(folder, store.vectors[rows])
-    image_id = store.image_id[rows]
+    names = store.image_id.select(rows)
     m = int(folder.info.options["m"])
-    refuse_known(image_id, vectors, folder.rows.image_id, folder.index.vectors, "the index")
+    refuse_known(names, vectors, folder.rows.image_id, folder.index.vectors, "the index")
     nearest = folder.nearest(vectors, 1).scores[:, 0]
     if folder.background is not None:
         known = folder.background
-        refuse_known(image_id, vectors, known.image_id, known.vectors.__getitem__, "the background")
+        refuse_known(names, vectors, known.image_id, known.vectors.__getitem__, "the background")
         nearest = np.maximum(nearest, background_similarity(vectors, folder.background.vectors, 1))
-    kept, left_out = leave_out_copies(image_id, nearest)
-    rows, vectors, image_id = rows[kept], vectors[kept], image_id[kept]
+    kept, left_out = leave_out_copies(names[:], nearest)
+    rows, vectors, image_id = rows[kept], vectors[kept], names[kept]
     neighbours, vectors = folder.search(vectors, max(Grid().k))
     background = None
     if folder.background is not None:
@@ -138,12 +139,12 @@ def left_out_queries(folder: IndexFolder, k: int, n_most: int, seed: int) -> Cal
     drawn = np.sort(np.concatenate([rng.permutation(part)[:n_most] for part in parts]))
     own_row = np.where(drawn < len(rows), drawn, -1)
     own = np.where(own_row >= 0, rows.landmark[own_row], -1).astype(np.int32)
-    image_id = np.concatenate([rows.image_id, [] if folder.background is None else folder.background.image_id])
+    image_id = Texts.joined([part.image_id for part in (rows, folder.background) if part is not None])
     return CalibrationQueries(
         neighbours=without_own(folder.nearest(vectors[drawn], k + 1), own_row),
         landmark=rows.landmark,
         truths=make_truths([code] for code in own.tolist()),
-        image_id=image_id[drawn].astype(object),
+        image_id=image_id[drawn],
         background=None if similarity is None else similarity[drawn],
         row_background=rows.background,
         m=folder.rule.m,

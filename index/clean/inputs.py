@@ -13,7 +13,8 @@ from retrieval.data.manifest import Manifest
 from retrieval.data.quality_cache import FactsTable, measure_manifest
 from retrieval.errors import LmrError
 from retrieval.progress import Progress
-from retrieval.store.store import Descriptors, to_unit
+from retrieval.store.store import Descriptors
+from retrieval.store.stored import to_unit
 from retrieval.words import agreeing, counted
 
 

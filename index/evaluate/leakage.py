@@ -23,6 +23,7 @@ from retrieval.models.seen import record_seen, was_seen
 from retrieval.parallel import run_tasks
 from retrieval.progress import SILENT, Progress
 from retrieval.store.store import Descriptors
+from retrieval.texts import Texts
 
 # Similarity in the index's space from which on two images are looked at: of 80 photographs, 95 in 100 copies of half
 # the size at JPEG quality 60 have more (EfficientNet-Lite0 untrained, half whitened), and a quarter of other queries.
@@ -92,7 +93,7 @@ def trained_on_rows(folder: IndexFolder) -> tuple[BoolArray, bool]:
     return trained_on(folder, rows.image_id, [rows.landmarks[code] for code in rows.landmark])
 
 
-def trained_on(folder: IndexFolder, image_id: ObjArray, label: Sequence[str]) -> tuple[BoolArray, bool]:
+def trained_on(folder: IndexFolder, image_id: ObjArray | Texts, label: Sequence[str]) -> tuple[BoolArray, bool]:
     """(n,) bool: images with the name and label of some that the network was trained on.
 
     And whether the network was trained on images of which there is no record.

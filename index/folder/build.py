@@ -10,16 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from index.calibration import Calibration
 from index.folder.config import BuildOptions, ThumbnailPlan
 from index.folder.folder import IndexFolder, open_folder, read_calibration, replace_calibration
 from index.folder.info import (
-    AUGMENTED,
     BACKGROUND,
     FORMAT_VERSION,
-    INDEX,
     MODEL,
     MODEL_CARD,
     MODEL_FILES,
@@ -27,7 +23,6 @@ from index.folder.info import (
     ROWS,
     SEARCH,
     THUMBNAILS,
-    WHITENING,
     FolderInfo,
     check_files,
     is_index_folder,
@@ -38,23 +33,19 @@ from index.folder.info import (
 from index.folder.inputs import BuildInputs, Gathered, gather
 from index.folder.rows import Background, Rows, write_background, write_rows
 from index.folder.thumbnails import write_thumbnails
-from index.rerank.expansion import augment
+from index.folder.vectors import measure_recall, store_vectors
 from index.search.choose import build_search, plan_search
-from index.search.flat import FlatIndex
 from index.search.plan import IndexPlan
-from index.vote import background_similarity
-from index.whitening import MAX_DIMENSIONS, Whitening, fit_supervised_whitening, fit_whitening
-from retrieval.arrays import FloatArray
+from index.whitening import MAX_DIMENSIONS
 from retrieval.data.names import Name
 from retrieval.errors import DamageError, LmrError
 from retrieval.files.atomic import write_text
+from retrieval.files.digest import update_json
 from retrieval.files.folders import current_folder, replacing_folder
 from retrieval.files.lock import lock_path, output_lock
 from retrieval.progress import SILENT, Progress
 
-RECALL_K = 20  # neighbours compared; as many as vote by default
 LEAST_AGREEMENT = 0.99  # share of answers that must be alike for a calibration to be kept by another kind of index
-N_RECALL_QUERIES = 200  # rows; the standard error of the recall is then below 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +89,8 @@ def build_folder(
     path, options, thumbnails = Path(path), options or BuildOptions(), thumbnails or ThumbnailPlan()
     gathered = gather(inputs)
     plan = plan_search(options.search, options.storage, len(gathered.vectors), _n_dimensions(gathered, options))
-    digest = _inputs_digest(gathered, inputs, stated_options(options, plan))
+    hashed = _hash_vectors(gathered, progress)
+    digest = _inputs_digest(gathered, hashed, inputs, stated_options(options, plan))
     n_unreadable = sum(int((~store.done).sum()) for store in (*inputs.stores, *inputs.background))
     with output_lock(path):
         found = None if overwrite else _find_same(path, digest, thumbnails.side_px)
@@ -114,6 +106,7 @@ def build_folder(
                 inputs,
                 options,
                 plan,
+                hashed=hashed,
                 digest=digest,
                 device=device,
                 thumbnails=thumbnails,
@@ -163,11 +156,14 @@ def _kinds_agree(
     return agreement(calibrated, other) >= LEAST_AGREEMENT
 
 
-def _hash_vectors(gathered: Gathered) -> "hashlib._Hash":
-    """The bytes of all vectors, hashed where they lie: a copy of them may have no room in memory."""
+def _hash_vectors(gathered: Gathered, progress: Progress) -> "hashlib._Hash":
+    """The bytes of all vectors, hashed block by block."""
     total = hashlib.sha256()
-    for vectors in (gathered.vectors, gathered.background):
-        total.update(np.ascontiguousarray(vectors).reshape(-1).data)
+    progress.begin("reading", len(gathered.both), "descriptors")
+    for block in gathered.both.blocks():
+        total.update(block.reshape(-1).data)
+        progress.add(len(block))
+    progress.end()
     return total
 
 
@@ -182,16 +178,15 @@ def stated_options(options: BuildOptions, plan: IndexPlan) -> dict[str, Any]:
 
 def _n_dimensions(gathered: Gathered, options: BuildOptions) -> int:
     """Length of the vectors of the index, at most."""
-    d = int(gathered.vectors.shape[1])
+    d = gathered.vectors.shape[1]
     return d if options.whitening_power is None else min(d, options.n_dimensions or MAX_DIMENSIONS)
 
 
-def _answers_digest(gathered: Gathered, options: Mapping[str, Any]) -> str:
-    """sha256 (hex) over everything that changes an answer. options: as they are stated."""
-    total = _hash_vectors(gathered)
-    rows = [gathered.landmark.tolist(), gathered.landmarks]
-    content = {"fingerprint": gathered.fingerprint, "rows": rows, "options": options}
-    total.update(json.dumps(content, sort_keys=True).encode())
+def _answers_digest(gathered: Gathered, hashed: "hashlib._Hash", options: Mapping[str, Any]) -> str:
+    """sha256 (hex) over everything that changes an answer. hashed: the vectors. options: as they are stated."""
+    total = hashed.copy()
+    rows = [gathered.landmark, gathered.landmarks]
+    update_json(total, {"fingerprint": gathered.fingerprint, "rows": rows, "options": options})
     return total.hexdigest()
 
 
@@ -200,18 +195,18 @@ def _is_empty(path: Path) -> bool:
     return path.is_dir() and all(place == lock_path(path) for place in path.iterdir())
 
 
-def _inputs_digest(gathered: Gathered, inputs: BuildInputs, options: Mapping[str, Any]) -> str:
-    """sha256 (hex) over everything that shows in the folder. options: as they are stated."""
-    total = _hash_vectors(gathered)
+def _inputs_digest(gathered: Gathered, hashed: "hashlib._Hash", inputs: BuildInputs, options: Mapping[str, Any]) -> str:
+    """sha256 (hex) over everything that shows in the folder. hashed: the vectors. options: as they are stated."""
+    total = hashed.copy()
     content = {
         "format_version": FORMAT_VERSION,
         "fingerprint": gathered.fingerprint,
-        "rows": [list(gathered.image_id), gathered.landmark.tolist(), gathered.landmarks, list(gathered.path)],
-        "background": list(gathered.background_id),
+        "rows": [gathered.image_id, gathered.landmark, gathered.landmarks, gathered.path],
+        "background": gathered.background_id,
         "names": [dict(gathered.names), {label: asdict(name) for label, name in inputs.names.items()}],
         "options": options,
     }
-    total.update(json.dumps(content, sort_keys=True).encode())
+    update_json(total, content)
     return total.hexdigest()
 
 
@@ -244,58 +239,46 @@ def _write_folder(
     options: BuildOptions,
     plan: IndexPlan,
     *,
+    hashed: "hashlib._Hash",
     digest: str,
     device: str,
     thumbnails: ThumbnailPlan,
     progress: Progress,
 ) -> FolderInfo:
-    """Writes every file into an empty folder, index.json last. digest: of the inputs."""
+    """Writes every file into an empty folder, index.json last. hashed: the vectors; digest: of the inputs."""
     stated = stated_options(options, plan)
+    of_rows = {name: value for name, value in stated.items() if name not in ("storage", "search")}
     _copy_model(inputs.model_path, folder / MODEL)
-    whitening = _fit(gathered, options)
-    vectors, background = gathered.vectors, gathered.background
-    if whitening:
-        whitening.save(folder / WHITENING)
-        vectors, background = whitening.apply(vectors), whitening.apply(background)
-    index = FlatIndex.build(vectors, plan.storage, device)
-    index.save(folder / INDEX)
-    recall = _measure_recall(index, vectors, device)
-    augmented = None
-    if options.refinement.n_augment:
-        vectors = augment(index, options.refinement.n_augment, options.refinement.augment_alpha)
-        augmented = FlatIndex.build(vectors, plan.storage, "cpu")
-        augmented.save(folder / AUGMENTED)
-    searched = index if augmented is None else augmented
-    found = build_search(searched, replace(plan, d=index.d), options.search, progress)
+    stored = store_vectors(folder, gathered, options, plan.storage, device, progress)
+    found = build_search(stored.searched, replace(plan, d=stored.index.d), options.search, progress)
     if found:
         found[0].save(folder / SEARCH)
-    similarity = background_similarity(vectors, background, options.m) if len(background) else None
-    rows = Rows(gathered.image_id, gathered.landmark, gathered.landmarks, gathered.path, similarity)
+    rows = Rows(gathered.image_id, gathered.landmark, gathered.landmarks, gathered.path, stored.similarity)
     write_rows(folder / ROWS, rows)
-    if len(background):
-        write_background(folder / BACKGROUND, Background(background, gathered.background_id))
+    if len(stored.background):
+        write_background(folder / BACKGROUND, Background(stored.background, gathered.background_id))
     _write_names(folder / NAMES, gathered, inputs.names)
     n_small = 0
     if thumbnails.side_px:
-        n_small = write_thumbnails(folder / THUMBNAILS, gathered.path.tolist(), thumbnails, digest, progress)
+        n_small = write_thumbnails(folder / THUMBNAILS, gathered.path, thumbnails, digest, progress)
     info = FolderInfo(
         fingerprint=gathered.fingerprint,
         inputs_digest=digest,
         options=stated,
         n_rows=len(rows),
         n_landmarks=len(rows.landmarks),
-        n_background=len(background),
-        d=index.d,
-        recall=found[1].recall if found else recall,
+        n_background=len(stored.background),
+        d=stored.index.d,
+        recall=found[1].recall if found else measure_recall(gathered, stored, device),
         program_version=importlib.metadata.version("lmr"),
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         files=list_files(folder),
         thumbnails={"side_px": thumbnails.side_px, "n": n_small},
-        answers_digest=_answers_digest(gathered, stated),
-        rows_digest=_answers_digest(gathered, {k: v for k, v in stated.items() if k not in ("storage", "search")}),
+        answers_digest=_answers_digest(gathered, hashed, stated),
+        rows_digest=_answers_digest(gathered, hashed, of_rows),
         search=found[1] if found else None,
-        largest_norm=index.largest_norm,
-        largest_augmented_norm=0.0 if augmented is None else augmented.largest_norm,
+        largest_norm=stored.index.largest_norm,
+        largest_augmented_norm=0.0 if stored.augmented is None else stored.augmented.largest_norm,
     )
     write_info(folder, info)
     return info
@@ -308,31 +291,9 @@ def _copy_model(source: Path, target: Path) -> None:
         shutil.copyfile(path, target / path.name)
 
 
-def _fit(gathered: Gathered, options: BuildOptions) -> Whitening | None:
-    if options.whitening_power is None:
-        return None
-    both = np.concatenate([gathered.vectors, gathered.background])
-    if options.whitening == "pca":
-        return fit_whitening(both, options.whitening_power, options.n_dimensions)
-    landmark = np.full(len(both), -1, dtype=np.int32)
-    landmark[: len(gathered.landmark)] = gathered.landmark
-    return fit_supervised_whitening(both, landmark, options.whitening_power, options.n_dimensions)
-
-
 def _write_names(path: Path, gathered: Gathered, names: Mapping[str, Name]) -> None:
     """names.json: the names given, else those of the stores, of the landmarks that the index holds."""
     known = {label: Name(name, "") for label, name in gathered.names.items()} | dict(names)
     kept = {label: asdict(known[label]) for label in gathered.landmarks if label in known}
     if kept:
         write_text(path, [json.dumps(kept, indent=1, ensure_ascii=False), "\n"])
-
-
-def _measure_recall(index: FlatIndex, vectors: FloatArray, device: str) -> float:
-    """Share of the exact float32 neighbours of a sample of rows that the stored index finds."""
-    if index.storage == "float32":
-        return 1.0
-    sample = np.random.default_rng(0).permutation(len(vectors))[:N_RECALL_QUERIES]
-    k = min(RECALL_K, len(vectors))
-    exact = FlatIndex.build(vectors, "float32", device).search(vectors[sample], k).rows
-    found = index.search(vectors[sample], k).rows
-    return float(np.mean([np.isin(e, f).mean() for e, f in zip(exact, found, strict=True)]))

@@ -1,7 +1,6 @@
 """Descriptor stores to the images of an index: checked against each other, index rows and background apart."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,11 +8,13 @@ import numpy as np
 
 from index.copies import same_named
 from index.folder.folder import model_fingerprint, tell_difference
-from retrieval.arrays import FloatArray, IntArray, ObjArray
+from retrieval.arrays import FloatArray, IntArray, LongArray, row_numbers
 from retrieval.data.names import Name
 from retrieval.errors import LmrError
 from retrieval.store.info import model_difference
-from retrieval.store.store import Descriptors, to_unit
+from retrieval.store.store import Descriptors
+from retrieval.store.stored import BLOCK_ROWS, to_unit
+from retrieval.texts import Texts, repeated
 from retrieval.words import counted
 
 
@@ -31,17 +32,51 @@ class BuildInputs:
     names: Mapping[str, Name] = field(default_factory=dict)
 
 
+class UnitRows:
+    """Descriptors of several stores one behind the other, (n, d) float32 of unit length; read where they are asked for.
+
+    stores: at least one; every row has a descriptor.
+    """
+
+    def __init__(self, stores: Sequence[Descriptors]) -> None:
+        self._stores = stores
+        self._ends = np.cumsum([len(store) for store in stores])
+        self.shape = (int(self._ends[-1]), stores[0].info.d)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, at: slice | LongArray) -> FloatArray:
+        """Those of these rows, in memory of their own. Raises LmrError as `to_unit` and StoredVectors."""
+        rows = row_numbers(at, len(self))
+        out = np.empty((len(rows), self.shape[1]), dtype=np.float32)
+        part = np.searchsorted(self._ends, rows, side="right")
+        for i in np.unique(part):
+            store, here = self._stores[i], part == i
+            own = rows[here] - (self._ends[i] - len(store))
+            out[here] = to_unit(store.vectors[own], store.image_id.select(own), store.source)
+        return out
+
+    def blocks(self) -> Iterator[FloatArray]:
+        """Successive rows, at most BLOCK_ROWS at a time."""
+        return (self[start : start + BLOCK_ROWS] for start in range(0, len(self), BLOCK_ROWS))
+
+
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """The descriptors of all stores: those of the index rows and those of the background, unit float32."""
+    """The descriptors of all stores: those of the index rows, which stay there, and those of the background.
 
-    vectors: FloatArray
-    image_id: ObjArray
+    All are float32 of unit length. both: the rows, then the background.
+    """
+
+    vectors: UnitRows
+    both: UnitRows
+    image_id: Texts
     landmark: IntArray
     landmarks: tuple[str, ...]
-    path: ObjArray
+    path: Texts
     background: FloatArray
-    background_id: ObjArray
+    background_id: Texts
     fingerprint: str
     names: Mapping[str, str]
 
@@ -58,22 +93,23 @@ def gather(inputs: BuildInputs) -> Gathered:
     rows = [store.select(store.done & (store.landmark >= 0)) for store in inputs.stores]
     others = [store.select(store.done & (store.landmark < 0)) for store in inputs.stores]
     others += [store.select(store.done) for store in inputs.background]
-    labels = [np.array((*store.landmarks, ""), dtype=object)[store.landmark] for store in rows]
-    label = np.concatenate(labels)
-    if len(label) == 0:
+    landmarks = sorted({store.landmarks[code] for store in rows for code in np.unique(store.landmark)})
+    if not landmarks:
         sources = ", ".join(store.source for store in inputs.stores)
         raise LmrError(f"{sources}: no row has a landmark_id and a descriptor; an index needs labelled pictures")
-    landmarks, codes = np.unique(label.astype(str), return_inverse=True)
+    code_of = {label: code for code, label in enumerate(landmarks)}
+    codes = [np.array([code_of.get(label, -1) for label in store.landmarks], np.int32) for store in rows]
     _refuse_repeated(rows, others)
-    _refuse_labelled_background(inputs.background, set(landmarks.tolist()))
+    _refuse_labelled_background(inputs.background, set(landmarks))
     return Gathered(
-        vectors=np.concatenate([to_unit(store.vectors, store.image_id, store.source) for store in rows]),
-        image_id=np.concatenate([store.image_id for store in rows]),
-        landmark=codes.astype(np.int32),
-        landmarks=tuple(landmarks.tolist()),
-        path=np.concatenate([store.path for store in rows]),
-        background=np.concatenate([to_unit(store.vectors, store.image_id, store.source) for store in others]),
-        background_id=np.concatenate([store.image_id for store in others]),
+        vectors=UnitRows(rows),
+        both=UnitRows([*rows, *others]),
+        image_id=Texts.joined([store.image_id for store in rows]),
+        landmark=np.concatenate([code[store.landmark] for code, store in zip(codes, rows, strict=True)]),
+        landmarks=tuple(landmarks),
+        path=Texts.joined([store.path for store in rows]),
+        background=UnitRows(others)[:],
+        background_id=Texts.joined([store.image_id for store in others]),
         fingerprint=fingerprint,
         names={label: name for store in inputs.stores for label, name in store.names.items()},
     )
@@ -100,17 +136,16 @@ def _common_fingerprint(inputs: BuildInputs) -> str:
 
 def _refuse_repeated(rows: Sequence[Descriptors], others: Sequence[Descriptors]) -> None:
     """Refuses an image_id that two index rows have, and a background image that is there under the same name."""
-    counts = Counter(image_id for store in rows for image_id in store.image_id)
-    repeated = sorted(image_id for image_id, n in counts.items() if n > 1)
-    for i, store in enumerate(others if not repeated else ()):
+    twice = repeated(Texts.joined([store.image_id for store in rows]))
+    for i, store in enumerate(others if not twice else ()):
         for before in (*rows, *others[:i]):
-            repeated += same_named(store.image_id, store.vectors, before.image_id, before.vectors.__getitem__)
-    if repeated:
-        first = min(repeated)
+            twice += same_named(store.image_id, store.vectors.__getitem__, before.image_id, before.vectors.__getitem__)
+    if twice:
+        first = min(twice)
         where = [store.source for store in (*rows, *others) if first in set(store.image_id)]
         raise LmrError(
             f"image_id {first} is there {counted(len(where), 'time')} ({', '.join(sorted(set(where)))}), "
-            f"{counted(len(set(repeated)), 'such id')} in all; give each picture once"
+            f"{counted(len(set(twice)), 'such id')} in all; give each picture once"
         )
 
 

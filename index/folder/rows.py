@@ -9,9 +9,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from retrieval.arrays import FloatArray, IntArray, LongArray, ObjArray, read_only
+from retrieval.arrays import FloatArray, IntArray, LongArray, read_only
 from retrieval.files.atomic import write_error
-from retrieval.files.hdf5 import new_hdf5, numbers, open_hdf5, read_paths, read_texts, texts
+from retrieval.files.hdf5 import mapped, new_hdf5, numbers, open_hdf5, read_column, read_texts, texts, write_column
+from retrieval.texts import Texts, to_texts
 
 REMEDY = "run lmr build-index again"  # for a file that is proven to be damaged
 
@@ -22,25 +23,29 @@ _TEXT = h5py.string_dtype("utf-8")
 class Rows:
     """The labels of the index's rows.
 
-    image_id, path: (n,) str, path '' where unknown. landmark: (n,) int32 into landmarks, never -1.
+    image_id, path: (n,) columns, or arrays of strings to pack; path '' where unknown.
+    landmark: (n,) int32 into landmarks, never -1.
     background: (n,) float32, b(i), the mean of the row's largest similarities to the background; None without one.
     """
 
-    image_id: ObjArray
+    image_id: Texts
     landmark: IntArray
     landmarks: tuple[str, ...]
-    path: ObjArray
+    path: Texts
     background: FloatArray | None
 
     def __post_init__(self) -> None:
         n = len(self.image_id)
+        for name in ("image_id", "path"):
+            object.__setattr__(self, name, to_texts(getattr(self, name)))
         for name in ("image_id", "landmark", "path", "background"):
             array = getattr(self, name)
             if array is None:
                 continue
             if array.shape != (n,):
                 raise ValueError(f"{name} must be ({n},), got {array.shape}")
-            object.__setattr__(self, name, read_only(array))
+            if not isinstance(array, Texts):
+                object.__setattr__(self, name, read_only(array))
         if n and not (self.landmark.min() >= 0 and self.landmark.max() < len(self.landmarks)):
             raise ValueError(f"landmark must lie in [0, {len(self.landmarks)})")
         if self.background is not None and not np.isfinite(self.background).all():
@@ -60,7 +65,7 @@ class Background:
     """Descriptors of images without a landmark, in the index's space: vectors (b, d) float32, image_id (b,)."""
 
     vectors: FloatArray
-    image_id: ObjArray
+    image_id: Texts
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or len(self.vectors) != len(self.image_id):
@@ -69,7 +74,7 @@ class Background:
             row = int(np.flatnonzero(~np.isfinite(self.vectors).all(axis=1))[0])
             raise ValueError(f"vectors of row {row:,} hold NaN or infinity")
         object.__setattr__(self, "vectors", read_only(self.vectors))
-        object.__setattr__(self, "image_id", read_only(self.image_id))
+        object.__setattr__(self, "image_id", to_texts(self.image_id))
 
     def __len__(self) -> int:
         return len(self.image_id)
@@ -78,24 +83,25 @@ class Background:
 def write_rows(path: Path, rows: Rows) -> None:
     """Writes rows.h5. Raises LmrError when that is not possible."""
     with _new_file(path) as file:
-        _put_texts(file, "image_id", rows.image_id)
+        write_column(file, "image_id", rows.image_id)
         file["landmark"] = rows.landmark
-        _put_texts(file, "landmarks", np.array(rows.landmarks, dtype=object))
-        _put_texts(file, "path", rows.path)
+        file.create_dataset("landmarks", data=rows.landmarks, dtype=_TEXT, shape=(len(rows.landmarks),))
+        write_column(file, "path", rows.path)
         if rows.background is not None:
             file["background"] = np.asarray(rows.background, dtype=np.float32)
 
 
 def read_rows(path: Path) -> Rows:
-    """Reads rows.h5. Raises LmrError when it is missing or damaged."""
+    """Opens rows.h5: what it says of the rows stays in it. Raises LmrError when it is missing or damaged."""
     with open_hdf5(path, "the rows of an index", REMEDY) as file:
-        n = len(texts(file, "image_id"))
+        image_id = read_column(file, "image_id", is_utf8=True)
+        n = len(image_id)
         return Rows(
-            image_id=read_texts(file["image_id"]),
-            landmark=numbers(file, "landmark", ("int32", "int64"), (n,))[:].astype(np.int32),
+            image_id=image_id,
+            landmark=mapped(numbers(file, "landmark", ("int32", "int64"), (n,))).astype(np.int32, copy=False),
             landmarks=tuple(read_texts(texts(file, "landmarks"))),
-            path=read_paths(texts(file, "path", n)),
-            background=numbers(file, "background", ("float32",), (n,))[:] if "background" in file else None,
+            path=read_column(file, "path", n),
+            background=mapped(numbers(file, "background", ("float32",), (n,))) if "background" in file else None,
         )
 
 
@@ -103,14 +109,14 @@ def write_background(path: Path, background: Background) -> None:
     """Writes background.h5. Raises LmrError when that is not possible."""
     with _new_file(path) as file:
         file["vectors"] = np.asarray(background.vectors, dtype=np.float32)
-        _put_texts(file, "image_id", background.image_id)
+        write_column(file, "image_id", background.image_id)
 
 
 def read_background(path: Path) -> Background:
     """Reads background.h5. Raises LmrError when it is missing or damaged."""
     with open_hdf5(path, "the background of an index", REMEDY) as file:
         vectors = numbers(file, "vectors", ("float32",), (None, None))
-        return Background(vectors[:], read_texts(texts(file, "image_id", len(vectors))))
+        return Background(vectors[:], read_column(file, "image_id", len(vectors), is_utf8=True))
 
 
 @contextmanager
@@ -120,8 +126,3 @@ def _new_file(path: Path) -> Iterator[Any]:
             yield file
     except OSError as error:
         raise write_error(path, error) from error
-
-
-def _put_texts(file: Any, name: str, texts: ObjArray) -> None:
-    packed = [text.encode(errors="surrogateescape") for text in texts]
-    file.create_dataset(name, data=packed, dtype=_TEXT, shape=(len(packed),))

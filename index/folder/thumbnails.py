@@ -17,6 +17,7 @@ from retrieval.images.given import read_image
 from retrieval.images.limits import contain
 from retrieval.parallel import run_tasks
 from retrieval.progress import SILENT, Progress
+from retrieval.texts import Texts
 
 _QUALITY = 78  # of the JPEGs
 _BLOCK_BYTES = 1 << 20  # of JPEGs, gathered before they are written
@@ -60,7 +61,7 @@ def read_shown(image: str, kept: Kept | None) -> bytes:
 
 
 def write_thumbnails(
-    path: Path, images: Sequence[str], plan: ThumbnailPlan, digest: str, progress: Progress = SILENT
+    path: Path, images: Sequence[str] | Texts, plan: ThumbnailPlan, digest: str, progress: Progress = SILENT
 ) -> int:
     """Writes the thumbnails of images by their paths, one after the other; returns how many could be made.
 

@@ -83,7 +83,7 @@ def submit(job: SubmitJob) -> SubmitReport:
         if is_there(made_with):
             return SubmitReport(job.output, "unchanged", len(store))
         predictions = predict(answer_store(folder, store), store.image_id, threshold)
-        write_with_record(job.output, submission_lines(store.image_id, predictions), made_with)
+        write_with_record(job.output, submission_lines(store.image_id[:], predictions), made_with)
     return SubmitReport(job.output, "written", len(store), int(predictions.answered.sum()))
 
 

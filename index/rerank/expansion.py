@@ -32,12 +32,13 @@ def expand(index: SearchIndex, queries: FloatArray, n: int, alpha: float) -> Flo
     return _borrow(index, queries, found.rows, _weights(found, alpha))
 
 
-def augment(index: SearchIndex, n: int, alpha: float) -> FloatArray:
-    """Database augmentation: each row expanded as a query by its n nearest other rows, (n_rows, d) float32.
+def augment(index: SearchIndex, n: int, alpha: float, own: LongArray | None = None) -> FloatArray:
+    """Database augmentation: each row expanded as a query by its n nearest other rows, (m, d) float32.
 
+    own: (m,) the rows that are asked for, None = all.
     Turcot and Lowe 2009; the weights of alpha-QE as Gordo et al. 2017 use them.
     """
-    own = np.arange(len(index))
+    own = np.arange(len(index)) if own is None else own
     vectors = index.vectors(own)
     found = index.search(vectors, n + 1)
     weights = _weights(found, alpha)

@@ -148,10 +148,12 @@ class RowsFile:
     """A file of rows that is written in blocks, in the format that FAISS gives them.
 
     The number of rows is written at the end: a file that was left before it is one of no rows.
+    largest_norm: length of the longest row so far, as it is stored.
     """
 
     def __init__(self, file: BinaryIO, d: int, storage: Storage) -> None:
         self._file, self._d, self._storage, self._n = file, d, storage, 0
+        self.largest_norm = 0.0
         file.write(_header(0, d, storage))
 
     def write(self, vectors: FloatArray) -> None:
@@ -165,12 +167,20 @@ class RowsFile:
             raise ValueError(f"vectors[{row}] holds NaN or infinity")
         self._file.write(stored.reshape(-1).data)
         self._n += len(vectors)
+        if len(stored):
+            self.largest_norm = max(self.largest_norm, largest_norm(stored))
 
     def finish(self) -> None:
         """Writes the number of rows."""
         self._file.seek(0)
         self._file.write(_header(self._n, self._d, self._storage))
         self._file.flush()
+
+
+def largest_norm(vectors: FloatArray) -> float:
+    """Length of the longest of these rows, n > 0."""
+    rows = vectors.astype(np.float32, copy=False)
+    return float(np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64)).max())
 
 
 def read_outline(path: Path) -> Outline | None:

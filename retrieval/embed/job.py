@@ -137,7 +137,7 @@ def complete_store(
     """The store of a manifest, made, completed or found. overwrite: one that is of something else is replaced."""
     from retrieval.embed.fill import FillRun, require_same_job
     from retrieval.embed.load import open_card
-    from retrieval.store.store import read_store
+    from retrieval.store.store import open_descriptors
 
     with output_locks(output, wait=wait, progress=job.progress):
         card, run = open_card(model), FillRun(check=job.check)
@@ -146,7 +146,7 @@ def complete_store(
         except LmrError:
             run = replace(run, overwrite=overwrite)
         embed_manifest(manifest, images, model, card, output, run=run, job=job)
-        return read_store(output)
+        return open_descriptors(output)
 
 
 def fill_run(job: EmbedJob) -> "FillRun":

@@ -2,8 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from retrieval.texts import BLOCK, Texts
 
 
 def sha256_file(path: Path) -> str:
@@ -16,3 +21,27 @@ def sha256_json(content: Any) -> str:
     """sha256 (hex) of a JSON value as it reads back from a file, the same for any order of keys."""
     read_back = json.loads(json.dumps(content))
     return hashlib.sha256(json.dumps(read_back, sort_keys=True).encode()).hexdigest()
+
+
+def update_json(total: "hashlib._Hash", content: Any) -> None:
+    """Hashes json.dumps(content, sort_keys=True); in it arrays and columns of texts stand for the lists of them.
+
+    These are taken in parts, so that the text of millions of values is never held whole.
+    """
+    if isinstance(content, Mapping):
+        for i, key in enumerate(sorted(content)):
+            total.update(f"{', ' if i else '{'}{json.dumps(key)}: ".encode())
+            update_json(total, content[key])
+        total.update(b"}" if content else b"{}")
+    elif isinstance(content, list | tuple):
+        for i, value in enumerate(content):
+            total.update(b", " if i else b"[")
+            update_json(total, value)
+        total.update(b"]" if content else b"[]")
+    elif isinstance(content, Texts | np.ndarray):
+        for start in range(0, len(content), BLOCK):
+            part = json.dumps(content[start : start + BLOCK].tolist())
+            total.update((", " if start else "[").encode() + part[1:-1].encode())
+        total.update(b"]" if len(content) else b"[]")
+    else:
+        total.update(json.dumps(content).encode())

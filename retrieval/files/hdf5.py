@@ -13,12 +13,15 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
-from retrieval.arrays import ObjArray
+from retrieval.arrays import ObjArray, read_only
 from retrieval.errors import LmrError
+from retrieval.texts import BLOCK, Texts
 from retrieval.words import counted
 
 _TEXT_REFERENCE = np.dtype([("length", "<u4"), ("heap", "<u8"), ("index", "<u4")])  # of a text in a file: HDF5, IV.B
+ENDS = "_ends"  # after the name of a column: where each of its texts ends
 _SMALLEST_BYTES = 512  # fewer than any whole file has
 _REASON_CHARACTERS = 200  # of what the library says
 
@@ -110,18 +113,44 @@ def texts(file: Any, name: str, n: int | None = None) -> Any:
 
 def read_texts(dataset: Any) -> ObjArray:
     """(n,) str. Raises ValueError that names the row of one that is no UTF-8."""
-    try:
-        return np.asarray(dataset.asstr()[:], dtype=object)
-    except UnicodeDecodeError:
-        found = read_paths(dataset)
-        row = next(i for i, text in enumerate(found) if not text.isascii() and not _is_utf8(text))
-        name = dataset.name.lstrip("/")
-        raise ValueError(f"{name} of row {row} is not UTF-8: {os.fsencode(found[row])[:40]!r}") from None
+    return pack_texts(dataset, is_utf8=True)[:]
 
 
-def read_paths(dataset: Any) -> ObjArray:
-    """(n,) str, names of files; bytes that are no UTF-8 come back as they were given."""
-    return np.asarray(dataset.asstr(errors="surrogateescape")[:], dtype=object)
+def write_column(file: Any, name: str, column: Texts) -> None:
+    """Puts a column of texts into a file, as the two arrays that it is."""
+    file.create_dataset(name, data=column.data)
+    file.create_dataset(name + ENDS, data=column.ends.astype("<i8", copy=False))
+
+
+def read_column(file: Any, name: str, n: int | None = None, *, is_utf8: bool = False) -> Texts:
+    """A column of n texts, None = any number: one that `write_column` wrote stays in the file, others are packed.
+
+    is_utf8: of those that are packed, as `pack_texts`. Raises ValueError as `texts`.
+    """
+    if _dataset(file, name).dtype != np.uint8:
+        return pack_texts(texts(file, name, n), is_utf8=is_utf8)
+    return Texts(mapped(numbers(file, name, ("uint8",), (None,))), mapped(numbers(file, name + ENDS, ("int64",), (n,))))
+
+
+def pack_texts(dataset: Any, *, is_utf8: bool = False) -> Texts:
+    """A dataset of texts as a column. is_utf8: raises ValueError that names the row of one that is no UTF-8."""
+
+    def pieces() -> Iterator[bytes]:
+        for start in range(0, len(dataset), BLOCK):
+            block = dataset[start : start + BLOCK].tolist()
+            if is_utf8:
+                _require_utf8(block, dataset.name.lstrip("/"), start)
+            yield from block
+
+    return Texts.of_bytes(pieces())
+
+
+def mapped(dataset: Any) -> NDArray[Any]:
+    """The numbers of a contiguous dataset, read-only; they stay in the file, which processes share."""
+    if not dataset.size:
+        return np.zeros(dataset.shape, dataset.dtype)
+    found = np.memmap(dataset.file.filename, dataset.dtype, "r", dataset.id.get_offset(), dataset.shape)
+    return read_only(np.asarray(found))
 
 
 def read_error(path: Path, error: Any) -> LmrError:
@@ -158,14 +187,27 @@ def _require_space(file: Any, name: str, dataset: Any, itemsize: int) -> None:
         raise ValueError(f"{name} ends {offset + n_bytes - size:,} bytes behind the end of the file")
 
 
+def _require_utf8(block: list[bytes], name: str, first: int) -> None:
+    """Raises ValueError that names the row of a text that is no UTF-8. first: row of the block's first text."""
+    try:
+        b"\n".join(block).decode()
+    except UnicodeDecodeError:
+        row = next(i for i, text in enumerate(block) if not _is_utf8(text))
+        raise ValueError(f"{name} of row {first + row} is not UTF-8: {block[row][:40]!r}") from None
+
+
 def _shown(shape: tuple[int | None, ...]) -> str:
     if len(shape) == 1:
         return "rows" if shape[0] is None else counted(shape[0], "row")
     return "the shape (" + ", ".join("any" if size is None else f"{size:,}" for size in shape) + ")"
 
 
-def _is_utf8(text: str) -> bool:
-    return not any("\udc80" <= character <= "\udcff" for character in text)
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _opening_error(path: Path, error: OSError, remedy: str, another_kind: str) -> LmrError:

@@ -14,7 +14,7 @@ import numpy as np
 from retrieval.arrays import ObjArray
 from retrieval.errors import LmrError
 from retrieval.files.atomic import private_path, remove_leftovers
-from retrieval.files.hdf5 import new_hdf5, open_hdf5, read_paths, read_texts
+from retrieval.files.hdf5 import new_hdf5, open_hdf5, pack_texts
 from retrieval.files.hdf5_digests import Digests, read_digests, room_for_digests
 from retrieval.files.hdf5_outline import require_outline, write_outline
 from retrieval.files.json_file import parse_json
@@ -101,8 +101,8 @@ def read_without_digests(path: Path) -> None:
         read_facts(file)
         for name in ("landmarks", "landmark_name", "image_id", "kind"):
             if name in file:
-                read_texts(file[name])
-        read_paths(file["path"])
+                pack_texts(file[name], is_utf8=True)
+        pack_texts(file["path"])
 
 
 @contextlib.contextmanager

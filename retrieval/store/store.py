@@ -9,7 +9,7 @@ known at the beginning, and of each row that is written. The finished one is rea
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,9 @@ from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArra
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_error
-from retrieval.files.hdf5 import read_paths, read_texts
+from retrieval.files.hdf5 import pack_texts, read_texts
 from retrieval.store.file import (
     PARTIAL,
-    damage_named,
     lay_out,
     open_store,
     read_facts,
@@ -34,25 +33,27 @@ from retrieval.store.layout import DONE as DONE
 from retrieval.store.layout import TODO as TODO
 from retrieval.store.layout import UNREADABLE as UNREADABLE
 from retrieval.store.layout import Columns, ImageFacts
+from retrieval.store.stored import BLOCK_ROWS, StoredVectors, open_vectors
 from retrieval.store.writer import StoreWriter as StoreWriter
-
-_CHECKED_ROWS = 8192  # at a time, in float32
+from retrieval.texts import Texts, to_texts
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptors:
-    """The content of a store in memory, read-only.
+    """The content of a store, read-only.
 
-    vectors: (n, d) float16 or float32, rows not DONE are zero. image_id, path, reason: (n,) str. landmark: (n,) int32
-    into landmarks, -1 = none. state: (n,) uint8. kind: (n,) str or None. facts: None where the store has none.
+    vectors: (n, d) float16 or float32, in memory or in the file; rows not DONE are zero. image_id, path: (n,) columns,
+    or arrays of strings to pack.
+    reason: (n,) str. landmark: (n,) int32 into landmarks, -1 = none. state: (n,) uint8. kind: (n,) str or None.
+    facts: None where the store has none.
     """
 
-    vectors: FloatArray
-    image_id: ObjArray
+    vectors: FloatArray | StoredVectors
+    image_id: Texts
     landmark: IntArray
     landmarks: tuple[str, ...]
     state: UInt8Array
-    path: ObjArray
+    path: Texts
     kind: ObjArray | None
     info: StoreInfo
     source: str
@@ -64,13 +65,15 @@ class Descriptors:
         n = len(self.image_id)
         if self.vectors.shape != (n, self.info.d):
             raise ValueError(f"vectors must be ({n}, {self.info.d}), got {self.vectors.shape}")
+        for name in ("image_id", "path"):
+            object.__setattr__(self, name, to_texts(getattr(self, name)))
         for name in ("image_id", "landmark", "state", "path", "kind", "reason", "vectors", "facts"):
             array = getattr(self, name)
             if array is None:
                 continue
             if len(array) != n:
                 raise ValueError(f"{name} must have {n} rows, got {len(array)}")
-            if name != "facts":
+            if isinstance(array, np.ndarray):
                 object.__setattr__(self, name, read_only(array))
 
     def __len__(self) -> int:
@@ -86,19 +89,22 @@ class Descriptors:
         """sha256 (hex) over what is said of which image: the model, ids, states and descriptors."""
         total = hashlib.sha256(self.info.fingerprint.encode())
         total.update(self.state.tobytes())
-        total.update("\0".join(self.image_id.tolist()).encode(errors="surrogateescape"))
-        total.update(np.ascontiguousarray(self.vectors).data)
+        for i, name in enumerate(self.image_id):
+            total.update((b"\0" if i else b"") + name.encode(errors="surrogateescape"))
+        for start in range(0, len(self), BLOCK_ROWS):
+            total.update(np.ascontiguousarray(self.vectors[start : start + BLOCK_ROWS]).reshape(-1).data)
         return total.hexdigest()
 
     def select(self, rows: LongArray | BoolArray) -> "Descriptors":
         """The given rows, with the same landmarks."""
+        vectors = self.vectors
         return Descriptors(
-            vectors=self.vectors[rows],
-            image_id=self.image_id[rows],
+            vectors=vectors.select(rows) if isinstance(vectors, StoredVectors) else vectors[rows],
+            image_id=self.image_id.select(rows),
             landmark=self.landmark[rows],
             landmarks=self.landmarks,
             state=self.state[rows],
-            path=self.path[rows],
+            path=self.path.select(rows),
             kind=None if self.kind is None else self.kind[rows],
             info=self.info,
             source=self.source,
@@ -119,21 +125,32 @@ def read_store(path: str | Path) -> Descriptors:
     Raises LmrError when the file is missing, unfinished, not a store, of another format version, or damaged: cut
     short, changed since it was written, with values that cannot be, with a descriptor that is zero or not finite.
     """
+    opened = open_descriptors(path)
+    blocks = opened.vectors.blocks() if isinstance(opened.vectors, StoredVectors) else [opened.vectors]
+    vectors = np.empty(opened.vectors.shape, opened.vectors.dtype)
+    for i, block in enumerate(blocks):
+        vectors[i * BLOCK_ROWS : i * BLOCK_ROWS + len(block)] = block
+    return replace(opened, vectors=vectors)
+
+
+def open_descriptors(path: str | Path) -> Descriptors:
+    """A finished store whose descriptors stay in its file, and are checked where they are read.
+
+    Raises LmrError as `read_store`.
+    """
     path = Path(path)
     require_finished(path)
     with open_store(path) as (file, digests):
-        if digests is not None:
-            with damage_named(path):
-                digests.require_bulk()
         landmarks = tuple(read_texts(file["landmarks"]))
         shown = read_texts(file["landmark_name"])
-        store = Descriptors(
-            vectors=file["vectors"][:],
-            image_id=read_texts(file["image_id"]),
+        vectors = open_vectors(path, file, digests)
+        return Descriptors(
+            vectors=vectors,
+            image_id=vectors.image_id,
             landmark=file["landmark"][:],
             landmarks=landmarks,
-            state=file["state"][:],
-            path=read_paths(file["path"]),
+            state=vectors.state,
+            path=pack_texts(file["path"]),
             kind=read_texts(file["kind"]) if "kind" in file else None,
             info=read_info(file),
             source=str(path),
@@ -141,11 +158,6 @@ def read_store(path: str | Path) -> Descriptors:
             reason=read_reasons(file),
             facts=read_facts(file),
         )
-    for start in range(0, len(store), _CHECKED_ROWS):
-        part = slice(start, start + _CHECKED_ROWS)
-        rows = np.flatnonzero(store.state[part] == DONE) + start
-        to_unit(store.vectors[rows], store.image_id[rows], store.source)
-    return store
 
 
 def require_finished(path: Path) -> None:
@@ -154,27 +166,12 @@ def require_finished(path: Path) -> None:
         raise LmrError(f"{path} is unfinished ({partial_path(path).name} is there); run the same lmr embed again")
 
 
-def to_unit(vectors: FloatArray, image_id: ObjArray, source: str) -> FloatArray:
-    """The descriptors (n, d) of these images (n,) in float32 and of unit length, in memory of their own.
-
-    Raises LmrError for zero, NaN or infinity. source: the store, for the message.
-    """
-    unit = np.array(vectors, dtype=np.float32)
-    norms = np.sqrt(np.einsum("nd,nd->n", unit, unit))
-    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
-    if len(bad):
-        raise LmrError(f"{source}: the descriptor of {image_id[bad[0]]} is zero or not finite; embed it again")
-    unit /= norms[:, None]
-    return unit
-
-
 def read_labels(path: str | Path) -> dict[str, str]:
     """The landmark of each image_id of a store, finished or not; '' = none."""
     with open_store(Path(path)) as (file, _):
         labels = [*read_texts(file["landmarks"]), ""]
-        return {
-            name: labels[code] for name, code in zip(read_texts(file["image_id"]), file["landmark"][:], strict=True)
-        }
+        image_id = pack_texts(file["image_id"], is_utf8=True)
+        return {name: labels[code] for name, code in zip(image_id, file["landmark"][:], strict=True)}
 
 
 def read_store_info(path: str | Path) -> tuple[StoreInfo, UInt8Array]:

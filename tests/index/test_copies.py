@@ -20,8 +20,8 @@ def refusal(image_id, vectors, known_id, known, where="the index"):
 
 
 def test_queries_that_are_new_pass():
-    assert same_named(names("a", "b"), AXES[:2], names("c"), AXES[:1].__getitem__) == []
-    assert same_named(names("a"), AXES[:1], names(), AXES[:0].__getitem__) == []
+    assert same_named(names("a", "b"), AXES[:2].__getitem__, names("c"), AXES[:1].__getitem__) == []
+    assert same_named(names("a"), AXES[:1].__getitem__, names(), AXES[:0].__getitem__) == []
     assert refuse_known(names("a"), AXES[:1], names("c"), AXES[:1].__getitem__, "the index") is None
 
 
@@ -32,9 +32,9 @@ def test_queries_that_are_in_the_index_are_an_error():
 
 
 def test_another_image_of_the_same_name_passes():
-    assert same_named(names("001", "002"), AXES[:2], names("001", "002"), AXES[2:4].__getitem__) == []
+    assert same_named(names("001", "002"), AXES[:2].__getitem__, names("001", "002"), AXES[2:4].__getitem__) == []
     near = AXES[:1] + np.float32(0.2) * AXES[1:2]  # cosine 0.981
-    assert same_named(names("001"), near, names("001"), AXES.__getitem__) == []
+    assert same_named(names("001"), near.__getitem__, names("001"), AXES.__getitem__) == []
 
 
 def test_the_same_image_described_on_another_device_is_known():
@@ -46,9 +46,9 @@ def test_every_image_of_a_name_is_looked_at(monkeypatch):
     monkeypatch.setattr("index.copies.BLOCK_ROWS", 2)
     known = names("001", "002", "001", "001")
     for row in (0, 2, 3):
-        assert same_named(names("x", "001"), AXES[[5, row]], known, AXES.__getitem__) == ["001"]
-    assert same_named(names("001", "001"), AXES[[0, 3]], known, AXES.__getitem__) == ["001"]
-    assert same_named(names("001"), AXES[[1]], known, AXES.__getitem__) == []
+        assert same_named(names("x", "001"), AXES[[5, row]].__getitem__, known, AXES.__getitem__) == ["001"]
+    assert same_named(names("001", "001"), AXES[[0, 3]].__getitem__, known, AXES.__getitem__) == ["001"]
+    assert same_named(names("001"), AXES[[1]].__getitem__, known, AXES.__getitem__) == []
 
 
 def test_only_the_first_of_many_queries_are_named():

@@ -197,7 +197,7 @@ def test_landmarks_that_the_index_lacks_count_as_wrong(folder, make_store):
 
 def test_any_of_several_true_landmarks_is_right(folder, queries):
     every = tuple(folder.rows.landmarks)
-    asked = Queries(queries.image_id, object_array([every] * 8), queries.path)
+    asked = Queries(queries.image_id[:], object_array([every] * 8), queries.path[:])
     answers = answer_store(folder, queries, n_neighbours=100)
     assert evaluate(folder, answers, asked).accuracy.top1 == 1.0
 

@@ -30,12 +30,14 @@ from retrieval.store.store import (
     Descriptors,
     StoreInfo,
     create_store,
+    open_descriptors,
     partial_path,
     read_store,
     read_store_info,
     reopen_store,
     resume_store,
 )
+from retrieval.store.stored import StoredVectors
 
 D = 4
 INFO = StoreInfo("f" * 64, {"config": {"backbone": "tiny"}}, {"size": 16}, "0.1.0", "m" * 64, "float16", D)
@@ -571,6 +573,34 @@ def test_a_changed_descriptor_names_its_block(tmp_path: Path) -> None:
     blocks = open_blocks(path)
     assert blocks.vectors(np.array([0, 2999])).shape == (2, 256)
     assert message(blocks.vectors, np.array([0, 1500])) == expected
+
+
+def test_descriptors_stay_in_the_file_until_they_are_asked_for(tmp_path: Path) -> None:
+    path = a_large_store(tmp_path / "x.h5")
+    whole, opened = read_store(path), open_descriptors(path)
+    assert isinstance(whole.vectors, np.ndarray)
+    assert isinstance(opened.vectors, StoredVectors)
+    assert opened.digest == whole.digest
+    chosen = np.array([7, 2999, 7, 0])
+    for rows in (chosen, slice(5, 2000), np.arange(3000) % 7 == 0):
+        assert np.array_equal(opened.vectors[rows], whole.vectors[rows])
+    some = opened.select(chosen)
+    assert np.array_equal(some.vectors[np.array([1, 0])], whole.vectors[[2999, 7]])
+    assert some.vectors.shape == (4, 256)
+    assert some.image_id.tolist() == whole.image_id[chosen].tolist()
+
+
+def test_descriptors_that_change_under_a_reader_are_told(tmp_path: Path) -> None:
+    path = a_large_store(tmp_path / "x.h5")
+    opened = open_descriptors(path).vectors
+    flip(path, begin_of(path, "vectors") + 2999 * 512 + 1)
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**9))
+    assert message(opened.__getitem__, slice(0, 1)) == f"{path} was changed while it was read; run the command again"
+    again = open_descriptors(path).vectors
+    assert len(again[:100]) == 100
+    assert message(again.__getitem__, np.array([2999])).startswith(f"{path} is damaged (its bytes ")
+    path.unlink()
+    assert message(again.__getitem__, slice(0, 1)).startswith(f"{path} cannot be read: No such file or directory")
 
 
 def test_a_block_is_read_once_for_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

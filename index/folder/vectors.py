@@ -1,0 +1,141 @@
+"""The vectors of an index: whitened, compared with the background and stored, block by block."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from index.folder.config import BuildOptions
+from index.folder.info import AUGMENTED, INDEX, WHITENING
+from index.folder.inputs import Gathered, UnitRows
+from index.rerank.expansion import augment
+from index.search.config import Storage
+from index.search.faiss_io import RowsFile
+from index.search.flat import FlatIndex
+from index.vote import background_similarity
+from index.whitening import Whitening, fit_supervised_whitening, fit_whitening
+from retrieval.arrays import FloatArray
+from retrieval.files.atomic import write_error
+from retrieval.progress import Progress
+from retrieval.store.stored import BLOCK_ROWS
+
+RECALL_K = 20  # neighbours compared; as many as vote by default
+N_RECALL_QUERIES = 200  # rows; the standard error of the recall is then below 0.01
+N_RECALL_ROWS = 50_000  # among which they are found
+
+
+@dataclass(frozen=True, slots=True)
+class StoredIndex:
+    """What was stored of the rows, which stay in their files, and the background in the space of the index.
+
+    similarity: (n,) float32 b(i) of the rows that are searched, None without a background.
+    """
+
+    index: FlatIndex
+    augmented: FlatIndex | None
+    whitening: Whitening | None
+    background: FloatArray
+    similarity: FloatArray | None
+
+    @property
+    def searched(self) -> FlatIndex:
+        """The rows that answers are found in."""
+        return self.index if self.augmented is None else self.augmented
+
+
+class _Compared:
+    """b(i) of rows that pass by in blocks; similarity: (n,) of those that have, None without a background."""
+
+    def __init__(self, background: FloatArray, m: int) -> None:
+        self._background, self._m = background, m
+        self._found: list[FloatArray] = []
+
+    def passing(self, blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
+        for block in blocks:
+            if len(self._background):
+                self._found.append(background_similarity(block, self._background, self._m))
+            yield block
+
+    @property
+    def similarity(self) -> FloatArray | None:
+        return np.concatenate(self._found) if self._found else None
+
+
+def store_vectors(
+    folder: Path, gathered: Gathered, options: BuildOptions, storage: Storage, device: str, progress: Progress
+) -> StoredIndex:
+    """Writes the whitening and the rows into a folder. Raises LmrError where they cannot be written or whitened."""
+    whitening = _fit(gathered, options)
+    if whitening:
+        whitening.save(folder / WHITENING)
+    background = _white(whitening, gathered.background)
+    compared = _Compared(background, options.m)
+    progress.begin("writing", len(gathered.vectors), "rows")
+    blocks = compared.passing(_whitened(gathered.vectors, whitening, progress))
+    index = _store_rows(folder / INDEX, blocks, storage, device)
+    progress.end()
+    augmented = None
+    if options.refinement.n_augment:
+        compared = _Compared(background, options.m)
+        blocks = compared.passing(_augmented(index, options))
+        augmented = _store_rows(folder / AUGMENTED, blocks, storage, "cpu")
+    return StoredIndex(index, augmented, whitening, background, compared.similarity)
+
+
+def measure_recall(gathered: Gathered, stored: StoredIndex, device: str) -> float:
+    """Share of the exact float32 neighbours that the stored rows find, among a sample of them."""
+    storage = stored.index.storage
+    if storage == "float32":
+        return 1.0
+    drawn = np.random.default_rng(0).permutation(len(gathered.vectors))
+    rows = np.sort(drawn[:N_RECALL_ROWS])
+    vectors = _white(stored.whitening, gathered.vectors[rows])
+    queries = vectors[np.searchsorted(rows, drawn[:N_RECALL_QUERIES])]
+    k = min(RECALL_K, len(rows))
+    exact = FlatIndex.build(vectors, "float32", device).search(queries, k).rows
+    found = FlatIndex.build(vectors, storage, device).search(queries, k).rows
+    return float(np.mean([np.isin(e, f).mean() for e, f in zip(exact, found, strict=True)]))
+
+
+def _fit(gathered: Gathered, options: BuildOptions) -> Whitening | None:
+    if options.whitening_power is None:
+        return None
+    both = gathered.both
+    if options.whitening == "pca":
+        return fit_whitening(both, options.whitening_power, options.n_dimensions)
+    landmark = np.full(len(both), -1, dtype=np.int32)
+    landmark[: len(gathered.landmark)] = gathered.landmark
+    return fit_supervised_whitening(both, landmark, options.whitening_power, options.n_dimensions)
+
+
+def _white(whitening: Whitening | None, vectors: FloatArray) -> FloatArray:
+    return whitening.apply(vectors) if whitening else vectors
+
+
+def _whitened(vectors: UnitRows, whitening: Whitening | None, progress: Progress) -> Iterator[FloatArray]:
+    for block in vectors.blocks():
+        yield _white(whitening, block)
+        progress.add(len(block))
+
+
+def _augmented(index: FlatIndex, options: BuildOptions) -> Iterator[FloatArray]:
+    """Successive rows with what they borrow from their neighbours."""
+    for start in range(0, len(index), BLOCK_ROWS):
+        own = np.arange(start, min(start + BLOCK_ROWS, len(index)))
+        yield augment(index, options.refinement.n_augment, options.refinement.augment_alpha, own)
+
+
+def _store_rows(path: Path, blocks: Iterator[FloatArray], storage: Storage, device: str) -> FlatIndex:
+    """Writes rows as they come, and opens them where they lie. blocks: at least one."""
+    first = next(blocks)
+    try:
+        with path.open("wb") as file:
+            rows = RowsFile(file, first.shape[1], storage)
+            for block in chain([first], blocks):
+                rows.write(block)
+            rows.finish()
+    except OSError as error:
+        raise write_error(path, error) from error
+    return FlatIndex.load(path, device, largest_norm=rows.largest_norm)

@@ -1,0 +1,174 @@
+"""Columns of texts: their bytes one after the other and where each ends, two arrays that may lie in a file.
+
+Millions of Python strings take gigabytes; here a text takes its bytes and eight more, and becomes a string where it is
+asked for. Names of files that are no UTF-8 come back as they were given.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.arrays import BoolArray, LongArray, ObjArray, UInt8Array, is_run, read_only, row_numbers
+
+BLOCK = 1 << 16  # texts taken at once
+Places = LongArray | BoolArray | slice | Sequence[int]
+
+
+class Texts:
+    """A read-only column of texts that is indexed as an array of strings is.
+
+    data: (b,) uint8, the UTF-8 of all of them; ends: (n,) int64 in it. Raises ValueError where they do not fit.
+    """
+
+    __slots__ = ("data", "ends")
+
+    def __init__(self, data: UInt8Array, ends: LongArray) -> None:
+        if data.dtype != np.uint8 or ends.dtype != np.int64 or data.ndim != 1 or ends.ndim != 1:
+            raise ValueError(f"data {data.dtype} {data.shape}, ends {ends.dtype} {ends.shape} must be uint8, int64")
+        last = 0
+        for start in range(0, len(ends), BLOCK):
+            block = ends[start : start + BLOCK]
+            if block[0] < last or (np.diff(block) < 0).any():
+                raise ValueError("a text ends before it begins")
+            last = int(block[-1])
+        if last != len(data):
+            raise ValueError(f"the last text ends at byte {last:,} of {len(data):,}")
+        self.data, self.ends = read_only(data), read_only(ends)
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Self:
+        """Packs these texts."""
+        return cls.of_bytes(text.encode(errors="surrogateescape") for text in texts)
+
+    @classmethod
+    def of_bytes(cls, texts: Iterable[bytes]) -> Self:
+        """Packs texts that are UTF-8 already."""
+        data, ends = bytearray(), array("q")
+        for text in texts:
+            data += text
+            ends.append(len(data))
+        return cls(np.frombuffer(data, np.uint8), np.frombuffer(ends, np.int64))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Texts"]) -> Self:
+        """Columns one behind the other."""
+        if len(parts) == 1:
+            return cls(parts[0].data, parts[0].ends)
+        begins = np.cumsum([0, *(len(part.data) for part in parts)])
+        ends = [part.ends + begin for part, begin in zip(parts, begins, strict=False)]
+        data = [part.data for part in parts]
+        return cls(np.concatenate([np.zeros(0, np.uint8), *data]), np.concatenate([np.zeros(0, np.int64), *ends]))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(n,), as that of an array."""
+        return (len(self),)
+
+    @overload
+    def __getitem__(self, at: int | np.integer[Any]) -> str: ...
+
+    @overload
+    def __getitem__(self, at: Places) -> ObjArray: ...
+
+    def __getitem__(self, at: Any) -> str | ObjArray:
+        """A text, or those of several rows as an array of strings. Raises IndexError."""
+        if isinstance(at, int | np.integer):
+            row = range(len(self))[at]
+            start = self.ends[row - 1] if row else 0
+            return _decoded(self.data[start : self.ends[row]].tobytes())
+        chosen = self.select(at)
+        return np.fromiter(chosen, dtype=object, count=len(chosen))
+
+    def __iter__(self) -> Iterator[str]:
+        return map(_decoded, self._pieces())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to a column of the same texts in the same order."""
+        if not isinstance(other, Texts):
+            return NotImplemented
+        return np.array_equal(self.ends, other.ends) and np.array_equal(self.data, other.data)
+
+    def __repr__(self) -> str:
+        return f"Texts({', '.join(repr(text) for text in self[:3])}{', ...' if len(self) > 3 else ''})"
+
+    def tolist(self) -> list[str]:
+        """All of them as strings."""
+        return list(self)
+
+    def select(self, rows: Places) -> "Texts":
+        """The texts of these rows; of successive ones without a copy."""
+        numbers = row_numbers(rows, len(self))
+        if is_run(numbers):
+            return self._run(int(numbers[0]), int(numbers[-1]) + 1)
+        return Texts.joined([self._gather(numbers[start : start + BLOCK]) for start in range(0, len(numbers), BLOCK)])
+
+    def _run(self, start: int, stop: int) -> "Texts":
+        ends = self.ends[start:stop]
+        begin = int(self.ends[start - 1]) if start else 0
+        return Texts(self.data[begin : ends[-1]], ends - begin if begin else ends)
+
+    def _gather(self, rows: LongArray) -> "Texts":
+        ends = self.ends[rows]
+        starts = np.where(rows > 0, self.ends[rows - 1], 0)
+        found = np.cumsum(ends - starts)
+        shift = np.repeat(starts - (found - (ends - starts)), ends - starts)
+        return Texts(self.data[shift + np.arange(len(shift))], found)
+
+    def _pieces(self) -> Iterator[bytes]:
+        """The UTF-8 of each."""
+        begin = 0
+        for start in range(0, len(self), BLOCK):
+            ends = (self.ends[start : start + BLOCK] - begin).tolist()
+            block = self.data[begin : begin + ends[-1]].tobytes()
+            last = 0
+            for end in ends:
+                yield block[last:end]
+                last = end
+            begin += last
+
+    def _hashes(self) -> LongArray:
+        """(n,) a number for each, equal where texts are; of this process only."""
+        return np.fromiter(map(hash, self._pieces()), np.int64, len(self))
+
+
+def to_texts(values: Texts | ObjArray) -> Texts:
+    """An array of strings as a column; a column as it is."""
+    return values if isinstance(values, Texts) else Texts.of(values)
+
+
+def repeated(texts: Texts) -> list[str]:
+    """The texts that are there twice or more, sorted."""
+    hashes = texts._hashes()
+    order = np.argsort(hashes, kind="stable")
+    same = hashes[order[1:]] == hashes[order[:-1]]
+    rows = np.union1d(order[1:][same], order[:-1][same])
+    return sorted(text for text, n in Counter(texts.select(rows)).items() if n > 1)
+
+
+def equal_pairs(one: Texts, other: Texts, n: int = BLOCK) -> Iterator[LongArray]:
+    """Rows of equal texts in two columns, at most n pairs (p, 2) at a time, by rows of the first, then of the other."""
+    asked, known = one._hashes(), other._hashes()
+    order = np.argsort(known, kind="stable")
+    known = known[order]
+    first = np.searchsorted(known, asked, side="left")
+    ends = np.cumsum(np.searchsorted(known, asked, side="right") - first)
+    for start in range(0, int(ends[-1]) if len(ends) else 0, n):
+        places = np.arange(start, min(start + n, ends[-1]))
+        rows = np.searchsorted(ends, places, side="right")
+        begins = np.where(rows > 0, ends[rows - 1], 0)
+        pairs = np.stack([rows, order[first[rows] + places - begins]], axis=1)
+        yield pairs[one[pairs[:, 0]] == other[pairs[:, 1]]]
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode(errors="surrogateescape")
