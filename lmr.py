@@ -21,9 +21,12 @@ from index.clean.job import CleanJob, CleanReport
 from index.compare.job import CompareJob
 from index.evaluate.job import EvaluateJob
 from index.info import Info, InfoJob
+from index.join import JoinJob, JoinReport
 from index.kaggle.submit import SubmitJob, SubmitReport
 from index.landmarks import Landmarks, open_landmarks
+from index.queries import EmbedQueriesJob
 from index.stats.job import Statistics, StatsJob
+from index.stats.measure import MeasureJob, MeasureReport
 from retrieval.download.job import ArchiveJob, ArchiveReport, DownloadJob
 from retrieval.embed.export import ExportJob
 from retrieval.embed.job import EmbedJob
@@ -65,12 +68,15 @@ __all__ = [
     "download",
     "download_tars",
     "embed",
+    "embed_queries",
     "ensemble",
     "evaluate",
     "export",
     "find_rate",
     "first_batch",
     "info",
+    "join",
+    "measure",
     "open_index",
     "recipes",
     "score",
@@ -147,6 +153,20 @@ def stats(manifest: "Place", **words: "Unpack[keywords.StatsWords]") -> Statisti
     return run(build(StatsJob, {"manifest": manifest, **words}))
 
 
+@shows_words_of(MeasureJob)
+def measure(manifest: "Place", **words: "Unpack[keywords.MeasureWords]") -> MeasureReport:
+    """Measures the images of a data set, or a share of them, into a file that `stats` and `clean` take them from.
+
+    Raises LmrError for what cannot be used.
+
+    >>> lmr.measure("train.csv", images="images", facts="facts.sqlite", shard="1/2").facts.name
+    'facts-1-of-2.sqlite'
+    """
+    from index.stats.measure import measure as run
+
+    return run(build(MeasureJob, {"manifest": manifest, **words}))
+
+
 @shows_words_of(InfoJob)
 def info(path: "Place | None" = InfoJob.path, **words: "Unpack[keywords.InfoWords]") -> Info:
     """Tells what a store, model, index folder, calibration or manifest is, and with `verify` whether it is whole.
@@ -189,6 +209,21 @@ def embed(manifest: "Place" = EmbedJob.manifest, **words: "Unpack[keywords.Embed
     from retrieval.embed.job import embed as run
 
     return run(build(EmbedJob, {"manifest": manifest, **words}))
+
+
+@shows_words_of(JoinJob)
+def join(parts: "Sequence[Place]", **words: "Unpack[keywords.JoinWords]") -> JoinReport:
+    """Joins the stores, submissions or picture facts that the shares of one job made; equal to the job without shares.
+
+    Raises LmrError for parts that are not all shares of one job, each once.
+
+    >>> shares = [lmr.embed("train.csv", output="shared.h5", shard=f"{i}/2")[0] for i in (1, 2)]
+    >>> lmr.join(shares, output="shared.h5").n_rows
+    44
+    """
+    from index.join import join as run
+
+    return run(build(JoinJob, {"parts": parts, **words}))
 
 
 @shows_words_of(BuildJob)
@@ -337,6 +372,21 @@ def evaluate(
     from index.evaluate.job import evaluate as run
 
     return run(build(EvaluateJob, {"queries": queries, **words}))
+
+
+@shows_words_of(EmbedQueriesJob)
+def embed_queries(queries: "Place", **words: "Unpack[keywords.EmbedQueriesWords]") -> "tuple[Path, FillReport]":
+    """Embeds labelled queries by the model of an index, or a share of them, before they are evaluated.
+
+    Raises LmrError for queries that cannot be used.
+
+    >>> store, report = lmr.embed_queries("val.csv", index="landmarks", store="asked.h5", shard="1/2")
+    >>> store.name
+    'asked-1-of-2.h5'
+    """
+    from index.queries import fill_queries as run
+
+    return run(build(EmbedQueriesJob, {"queries": queries, **words}))
 
 
 @shows_words_of(SubmitJob)

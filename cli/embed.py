@@ -6,9 +6,9 @@ import click
 
 from cli.options import job_options
 from cli.progress import TerminalProgress
+from cli.report.text import embedding_text
 from cli.terminal import say
 from retrieval.embed.job import EmbedJob
-from retrieval.words import counted
 
 
 @click.command(name="embed")
@@ -23,15 +23,10 @@ def command(**words: Any) -> None:
     Example:
       lmr embed train.csv --backbone resnet50 --pretrained
       lmr embed train.csv --flip --size 288
+      lmr embed train.csv --shard 1/4
     """
     import lmr
 
     with TerminalProgress() as progress:
         output, report = lmr.embed(**words, progress=progress)
-    if report.state == "unchanged":
-        say(f"{output}: finished already, nothing to do ({counted(report.n_pictures, 'picture')})")
-    else:
-        say(
-            f"{output}: {counted(report.n_pictures - report.n_unreadable, 'descriptor')}, "
-            f"{report.n_unreadable:,} unreadable"
-        )
+    say(embedding_text(output, report))

@@ -9,10 +9,11 @@ import click
 from cli.config_file import PATH
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
-from cli.report.text import evaluation_text
-from cli.terminal import say_result
+from cli.report.text import embedding_text, evaluation_text
+from cli.terminal import say, say_result
 from index.evaluate.job import EvaluateJob
 from index.folder.config import INDEX_FOLDER
+from index.queries import EmbedQueriesJob
 from retrieval.extras import require_report
 from retrieval.files.lock import output_locks
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="evaluate")
-@job_options(EvaluateJob)
+@job_options(EvaluateJob, EmbedQueriesJob)
 @click.option(
     "--report",
     type=PATH,
@@ -34,13 +35,22 @@ def command(as_json: bool, report: Path | None, **words: Any) -> None:
 
     GAP, top-1/5/10, mAP@100 and more, beside baselines on the same queries. With --leave-one-out no queries are
     needed: for one labelled folder without a split. Queries that the index, its calibration or its network have seen
-    are named, and the figures without them are given too.
+    are named, and the figures without them are given too. With --shard a share of the queries is embedded and nothing
+    measured: lmr join joins the stores, and the same command without --shard measures all.
 
     \b
     Example:
       lmr evaluate val.csv --images images --report report.html
       lmr evaluate --leave-one-out
+      lmr evaluate val.csv --images images --shard 1/4
     """
+    if "shard" in words:
+        _embed_share(words, report)
+    else:
+        _evaluate(words, report, as_json=as_json)
+
+
+def _evaluate(words: dict[str, Any], report: Path | None, *, as_json: bool) -> None:
     import lmr
 
     queries = words.get("queries")
@@ -69,6 +79,19 @@ def command(as_json: bool, report: Path | None, **words: Any) -> None:
 
             table = write_report(report, result, made_of(queries, result))
             progress.warn(f"{report}: report written; {table} has its landmarks")
+
+
+def _embed_share(words: dict[str, Any], report: Path | None) -> None:
+    """Embeds a share of the queries."""
+    import lmr
+
+    if words.pop("leave_one_out", False) or words.get("queries") is None:
+        raise click.UsageError("--shard shares the embedding of QUERIES; give them")
+    if report is not None:
+        raise click.UsageError("--report needs all queries; join the shares first, by lmr join")
+    with TerminalProgress() as progress:
+        store, filled = lmr.embed_queries(**words, progress=progress)
+    say(embedding_text(store, filled))
 
 
 def made_of(queries: Path | None, result: "EvaluationResult | None" = None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "train": ("cli.train", "Train a network on labelled images."),
     "ensemble": ("cli.ensemble", "Join several models into one."),
     "embed": ("cli.embed", "Turn images into descriptors."),
+    "join": ("cli.join", "Join what the shares of a job made, by --shard I/N."),
     "export": ("cli.export", "Write a model as ONNX, which needs no torch."),
     "build-index": ("cli.build_index", "Turn descriptors into an index folder."),
     "calibrate": ("cli.calibrate", "Tune votes, confidence and thresholds on held-out queries."),

@@ -9,18 +9,20 @@ import click
 from cli.config_file import PATH
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
-from cli.terminal import say_result, warn
+from cli.terminal import say, say_result, warn
 from index.stats.job import StatsJob
+from index.stats.measure import MeasureJob
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint, missing, require_report
 from retrieval.files.lock import output_locks
 from retrieval.jobs import WritingJob
+from retrieval.words import counted
 
 REPORT = Path("stats.html")
 
 
 @click.command(name="stats")
-@job_options(StatsJob, WritingJob)
+@job_options(StatsJob, MeasureJob, WritingJob)
 @click.option("--report", type=PATH, default=None, help="HTML report. [default: stats.html; with --json none]")
 @click.option("--pictures-csv", type=PATH, default=None, help="CSV file of all images, best resolution first.")
 @click.option("--clusters-csv", type=PATH, default=None, help="CSV file of each image's cluster.")
@@ -36,7 +38,8 @@ def command(
 
     Landmarks and how many images each has, blank cells, hosts. With --images also sizes, resolution, light, sharpness,
     unreadable images and duplicates; a folder's own images are measured without it. What was measured is kept: the
-    same command goes on after a stop, and measures only new images.
+    same command goes on after a stop, and measures only new images. With --shard a share of the images is measured and
+    nothing more: lmr join joins the facts, and the same command without --shard tells of all.
 
     \b
     Example:
@@ -44,7 +47,17 @@ def command(
       lmr stats train.csv --images images --test test.csv --report report.html
       lmr stats train.csv --store train.h5 --clusters 40
       lmr stats train.csv --json
+      lmr stats train.csv --images images --shard 1/4
     """
+    if "shard" in words:
+        _measure_share(words, [report, pictures_csv, clusters_csv])
+    else:
+        _tell(words, report, pictures_csv, clusters_csv, as_json=as_json)
+
+
+def _tell(
+    words: dict[str, Any], report: Path | None, pictures_csv: Path | None, clusters_csv: Path | None, *, as_json: bool
+) -> None:
     import lmr
     from cli.report.statistics_text import to_text
     from retrieval.files.made_of import require_place
@@ -69,6 +82,20 @@ def command(
             from cli.report.statistics import render_statistics_report
 
             warn(_save(page, [render_statistics_report(found, page.parent)], overwrite=overwrite))
+
+
+def _measure_share(words: dict[str, Any], files: list[Path | None]) -> None:
+    """Measures a share of the images."""
+    import lmr
+    from retrieval.jobs import words_of
+
+    if any(files):
+        raise click.UsageError("--report and tables need all images; join the shares first, by lmr join")
+    own = {word for word, _, _ in words_of(MeasureJob)}
+    with TerminalProgress() as progress:
+        done = lmr.measure(**{word: value for word, value in words.items() if word in own}, progress=progress)
+    n_measured = done.n_images - done.n_unreadable
+    say(f"{done.facts}: {counted(n_measured, 'image')} measured, {done.n_unreadable:,} unreadable")
 
 
 def _report_path(given: Path | None, as_json: bool) -> Path | None:

@@ -1,6 +1,6 @@
 """lmr submit: a Kaggle submission for test.csv."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -10,9 +10,6 @@ from cli.report.text import submission_text
 from cli.terminal import say
 from index.kaggle.submit import SubmitJob
 
-if TYPE_CHECKING:
-    pass
-
 
 @click.command(name="submit")
 @job_options(SubmitJob)
@@ -20,11 +17,13 @@ def command(**words: Any) -> None:
     """Write a submission (id,landmarks) for the images of TEST: one line an id, in its order.
 
     Images that have no descriptor yet are embedded first, with the index's model; a stopped run goes on where it
-    was. Unreadable and missing images get a blank line.
+    was. Unreadable and missing images get a blank line. With --shard the answers of a share are written, of which
+    lmr join makes the submission.
 
     \b
     Example:
       lmr submit test.csv --images images --output submission.csv
+      lmr submit test.csv --images images --shard 1/4
     """
     import lmr
 

@@ -94,10 +94,11 @@ def _describe_store(path: Path) -> dict[str, Any]:
         "image_spec": dict(info.image_spec),
         "program_version": info.program_version,
         "manifest_digest": info.manifest_digest,
+        **({} if info.shard is None else {"shard": str(info.shard)}),
         "digests": "of every block" if has_digests(path) else NO_DIGESTS,
     }
     if facts["unreadable"] and not facts["to do"]:
-        store = read_store(path)
+        store = read_store(path, info.shard)
         assert store.reason is not None
         rows = (state == UNREADABLE).nonzero()[0]
         facts["unreadable pictures"] = {store.image_id[row]: store.reason[row] for row in rows}

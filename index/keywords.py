@@ -68,6 +68,12 @@ class _Measuring(_Images, total=False):
     facts: Place
 
 
+class _Sharded(TypedDict, total=False):
+    """Word of jobs that can be done by shares."""
+
+    shard: str | None
+
+
 class _Filling(_Images, _Computing, total=False):
     """Words of jobs that fill a store."""
 
@@ -268,6 +274,13 @@ class StatsWords(_Measuring, _Decoding, total=False):
     min_label_confidence: float
 
 
+class MeasureWords(_Measuring, _Decoding, _Sharded, total=False):
+    """Words of `lmr.measure`."""
+
+    test: Place | None
+    test_images: Place | None
+
+
 class InfoWords(_Telling, total=False):
     """Words of `lmr.info`."""
 
@@ -300,7 +313,7 @@ class SplitWords(_Measuring, _Decoding, _Writing, total=False):
     dry_run: bool
 
 
-class EmbedWords(_Filling, _Writing, _Network, _Embedding, total=False):
+class EmbedWords(_Filling, _Sharded, _Writing, _Network, _Embedding, total=False):
     """Words of `lmr.embed`."""
 
     model: Place
@@ -309,6 +322,12 @@ class EmbedWords(_Filling, _Writing, _Network, _Embedding, total=False):
     retry_unreadable: bool
     embedding: EmbedRequest
     network: UntrainedNetwork | None
+
+
+class JoinWords(_Telling, _Writing, total=False):
+    """Words of `lmr.join`."""
+
+    output: Required[Place]
 
 
 class BuildWords(_Computing, _Writing, total=False):
@@ -393,6 +412,12 @@ class CalibrateWords(_Queries, total=False):
     settings: CalibrationSettings
 
 
+class EmbedQueriesWords(_Queries, _Sharded, total=False):
+    """Words of `lmr.embed_queries`."""
+
+    index: Place
+
+
 class EvaluateWords(_Queries, total=False):
     """Words of `lmr.evaluate`."""
 
@@ -400,7 +425,7 @@ class EvaluateWords(_Queries, total=False):
     leave_one_out: bool
 
 
-class SubmitWords(_Filling, _Writing, total=False):
+class SubmitWords(_Filling, _Sharded, _Writing, total=False):
     """Words of `lmr.submit`."""
 
     index: Place

@@ -1,18 +1,22 @@
 """Labelled queries: a manifest or a store, to descriptors by the model of an index and what each query shows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrieval.embed.job import StoreFilling, complete_store
+from index.folder.config import INDEX_FOLDER
+from retrieval.embed.job import StoreFilling, complete, complete_store, of_share
 from retrieval.embed.store_name import find_store
 from retrieval.errors import LmrError
-from retrieval.jobs import WritingJob, option
+from retrieval.jobs import WritingJob, option, told
+from retrieval.shard import ShardedJob
 
 if TYPE_CHECKING:
     from index.folder.folder import IndexFolder
     from retrieval.arrays import LongArray, ObjArray
+    from retrieval.data.manifest import Manifest
+    from retrieval.embed.fill import FillReport
     from retrieval.store.store import Descriptors
 
 
@@ -58,6 +62,15 @@ class QueriesJob(StoreFilling, WritingJob):
     )
 
 
+@dataclass(frozen=True)
+class EmbedQueriesJob(QueriesJob, ShardedJob):
+    """Embed labelled queries by the model of an index, or a share of them."""
+
+    queries: Path = field(metadata=told(is_argument=True))
+    _: KW_ONLY
+    index: Path = option(INDEX_FOLDER, help="Index folder.")
+
+
 def queries_of(store: "Descriptors") -> Queries:
     """The rows of a store as queries, unreadable ones too."""
     from retrieval.arrays import object_array
@@ -73,14 +86,45 @@ def embed_queries(path: Path, folder: "IndexFolder", job: QueriesJob) -> "tuple[
     common, or would have more if they were spelt alike.
     """
     from retrieval.arrays import object_array
-    from retrieval.data.image_source import images_folder, index_tars
-    from retrieval.data.overview import load_manifest
+    from retrieval.data.image_source import images_folder
     from retrieval.store.store import open_descriptors
 
     if path.suffix in (".h5", ".hdf5"):
         store = open_descriptors(path)
         _require_meeting(path, store.landmarks, folder, job)
         return store, queries_of(store)
+    manifest = _read_queries(path, folder, job)
+    output = job.store or find_store(path, "store", job.progress)
+    images = images_folder(job.images, path, job.progress)
+    store = complete_store(manifest, images, folder.model_path, output, job=job, overwrite=job.overwrite, wait=job.wait)
+    truths = [tuple(manifest.landmarks[code] for code in manifest.truths(i)) for i in range(len(manifest))]
+    return store, Queries(store.image_id[:], object_array(truths), store.path[:], store.kind)
+
+
+def fill_queries(job: EmbedQueriesJob) -> "tuple[Path, FillReport]":
+    """Makes, completes or finds the store of labelled queries, or of a share of them; where it is, what was done.
+
+    Raises LmrError as `embed_queries`.
+    """
+    from index.folder.folder import open_folder
+    from retrieval.data.image_source import images_folder
+
+    path, share = job.queries, job.share
+    folder = open_folder(job.index, device=job.device, threads=job.threads)
+    if path.suffix in (".h5", ".hdf5"):
+        raise LmrError(f"{path} is a store, its pictures are embedded; give their manifest")
+    manifest = _read_queries(path, folder, job).share(share)
+    output = of_share(job.store or find_store(path, "store", job.progress), share)
+    images = images_folder(job.images, path, job.progress)
+    model, overwrite = folder.model_path, job.overwrite
+    return output, complete(manifest, images, model, output, job=job, overwrite=overwrite, wait=job.wait)
+
+
+def _read_queries(path: Path, folder: "IndexFolder", job: QueriesJob) -> "Manifest":
+    """The manifest of labelled queries without rows whose Usage is Ignored."""
+    from retrieval.data.image_source import index_tars
+    from retrieval.data.overview import load_manifest
+
     index_tars(path, job.progress)
     manifest = load_manifest(path, job.progress)
     if not manifest.has_labels:
@@ -88,11 +132,7 @@ def embed_queries(path: Path, folder: "IndexFolder", job: QueriesJob) -> "tuple[
     if manifest.usage is not None:
         manifest = manifest.select((manifest.usage != "Ignored").nonzero()[0])
     _require_meeting(path, manifest.landmarks, folder, job)
-    output = job.store or find_store(path, "store", job.progress)
-    images = images_folder(job.images, path, job.progress)
-    store = complete_store(manifest, images, folder.model_path, output, job=job, overwrite=job.overwrite, wait=job.wait)
-    truths = [tuple(manifest.landmarks[code] for code in manifest.truths(i)) for i in range(len(manifest))]
-    return store, Queries(store.image_id[:], object_array(truths), store.path[:], store.kind)
+    return manifest
 
 
 def _require_meeting(path: Path, landmarks: Sequence[str], folder: "IndexFolder", job: QueriesJob) -> None:

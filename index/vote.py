@@ -1,5 +1,6 @@
 """Neighbours to votes, and the background similarity that holds them back."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from index.vote_rule import VoteRule
 from retrieval.arrays import FloatArray, IntArray, LongArray, read_only
 from retrieval.errors import LmrError
 
-BLOCK_BYTES = 1 << 26  # of similarities held at once
+BLOCK_ROWS = 64  # compared with the background at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +155,20 @@ def background_similarity(
         raise LmrError("the only background picture cannot be compared with itself; add pictures without a landmark")
     columns = np.ascontiguousarray(background, dtype=np.float32).T
     mean = np.empty(len(vectors), dtype=np.float32)
-    step = max(1, BLOCK_BYTES // (4 * len(background)))
-    for start in range(0, len(vectors), step):
-        part = slice(start, start + step)
+    for part in _equal_blocks(len(vectors)):
         similarity = vectors[part].astype(np.float32, copy=False) @ columns
         mean[part] = _mean_of_largest(similarity, m, None if own_row is None else own_row[part])
     return mean
+
+
+def _equal_blocks(n: int) -> Iterator[slice]:
+    """Slices of BLOCK_ROWS over n rows, of which the last may overlap the one before; one slice of fewer rows.
+
+    BLAS sums in an order that depends on the shape, so equal blocks give a row the same sums among any others.
+    """
+    for start in range(0, n, BLOCK_ROWS):
+        first = max(0, min(start, n - BLOCK_ROWS))
+        yield slice(first, min(n, first + BLOCK_ROWS))
 
 
 def _mean_of_largest(similarity: FloatArray, m: int, own_row: LongArray | None) -> FloatArray:

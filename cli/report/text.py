@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from index.calibration import Calibration, KindFigures, Threshold
     from index.kaggle.submit import SubmitReport
     from index.vote_rule import VoteRule
+    from retrieval.embed.fill import FillReport
     from retrieval.progress import Progress
 
 SHOWN_NEIGHBOURS = 5  # in the text for people; --json lists all that voted
@@ -217,6 +218,14 @@ def evaluation_text(content: dict[str, Any]) -> str:
 
 def _column(value: float | None) -> str:
     return f"{'-':>8}" if value is None else f"{value:8.3f}"
+
+
+def embedding_text(store: Path, report: "FillReport") -> str:
+    """A line that says what was embedded."""
+    if report.state == "unchanged":
+        return f"{store}: finished already, nothing to do ({counted(report.n_pictures, 'picture')})"
+    n_done = report.n_pictures - report.n_unreadable
+    return f"{store}: {counted(n_done, 'descriptor')}, {report.n_unreadable:,} unreadable"
 
 
 def submission_text(report: "SubmitReport") -> str:

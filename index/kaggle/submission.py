@@ -22,6 +22,7 @@ from retrieval.progress import SILENT, Progress
 if TYPE_CHECKING:
     from index.recognition import Predictions
 
+SHARE_HEAD = b'{"format_version": 1, "shard": '  # first bytes of the answers of a share
 USAGES = ("Public", "Private", "Ignored")
 
 
@@ -129,6 +130,7 @@ def read_submission(path: str | Path, progress: Progress = SILENT) -> Submission
     infinite, a line with missing or surplus cells; and for a missing file, one without rows or of another header.
     progress: is warned of each spelling of labels that is read as another.
     """
+    _refuse_share(Path(path))
     table = IdTable(path)
     _tell(table.notes, progress)
     if table.columns == {"id", "landmarks"}:
@@ -213,6 +215,14 @@ def _plain_truths(truths: list[tuple[str, ...]], source: str, progress: Progress
     if not spelling.read_as:
         return truths
     return [tuple(meant for label in truth if (meant := spelling.of(label))) for truth in truths]
+
+
+def _refuse_share(path: Path) -> None:
+    """Raises LmrError for the answers of a share, which are no submission yet."""
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(SHARE_HEAD)) == SHARE_HEAD:
+                raise LmrError(f"{path} holds a share of a submission; join all shares with lmr join, and give that")
 
 
 def _tell(lines: list[str], progress: Progress) -> None:

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from index.folder.config import INDEX_FOLDER
-from retrieval.embed.job import StoreFilling, complete_store
+from retrieval.embed.job import StoreFilling, complete_store, of_share
 from retrieval.embed.store_name import find_store
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import WritingJob, option
+from retrieval.shard import ShardedJob
 from retrieval.words import agreeing
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ _THRESHOLD = "--threshold"  # its name in the records of submissions
 
 
 @dataclass(frozen=True)
-class SubmitJob(StoreFilling, WritingJob):
-    """Write a submission for the images of a manifest."""
+class SubmitJob(StoreFilling, ShardedJob, WritingJob):
+    """Write a submission for the images of a manifest, or a share of them."""
 
     test: Path = option(Path("test.csv"), is_argument=True)
     _: KW_ONLY
@@ -56,21 +57,27 @@ def submit(job: SubmitJob) -> SubmitReport:
     Raises LmrError for a manifest or an index that cannot be used, and for another file in the submission's place.
     """
     from index.folder.folder import open_folder
+    from index.kaggle.shares import share_lines, share_path
     from index.kaggle.submission import submission_lines
     from index.recognition import answer_store, predict
     from retrieval.data.overview import require_there
     from retrieval.files.made_of import is_made_of, require_no_folder, write_with_record
 
-    def is_there(inputs: dict[str, Any]) -> bool:
-        return not job.overwrite and is_made_of(job.output, inputs, "give `overwrite` or another `output`")
+    share = job.share
+    output = job.output if share is None else share_path(job.output, share)
 
-    with output_locks(job.output, wait=job.wait, progress=job.progress):
-        require_no_folder(job.output)
+    def is_there(inputs: dict[str, Any]) -> bool:
+        return not job.overwrite and is_made_of(output, inputs, "give `overwrite` or another `output`")
+
+    with output_locks(output, wait=job.wait, progress=job.progress):
+        require_no_folder(output)
         is_there({})  # refused now, not after the images were embedded
         require_there(job.test)
         folder = open_folder(job.index, device=job.device, threads=job.threads)
         threshold = _threshold_logit(folder, job.threshold, job.progress)
         made_with: dict[str, Any] = {**folder.made_of, _THRESHOLD: job.threshold}
+        if share is not None:
+            made_with["shard"] = str(share)
         is_there(made_with)
         store = _embed_test(folder, job)
         made_with["set of descriptors"] = store.digest
@@ -81,10 +88,14 @@ def submit(job: SubmitJob) -> SubmitReport:
                 f"{agreeing(n_missing, 'is a picture that is', 'are pictures that are')} missing or unreadable"
             )
         if is_there(made_with):
-            return SubmitReport(job.output, "unchanged", len(store))
+            return SubmitReport(output, "unchanged", len(store))
         predictions = predict(answer_store(folder, store), store.image_id, threshold)
-        write_with_record(job.output, submission_lines(store.image_id[:], predictions), made_with)
-    return SubmitReport(job.output, "written", len(store), int(predictions.answered.sum()))
+        if share is None:
+            lines = submission_lines(store.image_id[:], predictions)
+        else:
+            lines = share_lines(share, predictions, store.info.manifest_digest, made_with)
+        write_with_record(output, lines, made_with)
+    return SubmitReport(output, "written", len(store), int(predictions.answered.sum()))
 
 
 def _embed_test(folder: "IndexFolder", job: SubmitJob) -> "Descriptors":
@@ -93,8 +104,8 @@ def _embed_test(folder: "IndexFolder", job: SubmitJob) -> "Descriptors":
     from retrieval.data.overview import load_manifest
 
     index_tars(job.test, job.progress)
-    manifest = load_manifest(job.test, job.progress)
-    output = job.store or find_store(job.test, "store", job.progress)
+    manifest = load_manifest(job.test, job.progress).share(job.share)
+    output = of_share(job.store or find_store(job.test, "store", job.progress), job.share)
     images = images_folder(job.images, job.test, job.progress)
     return complete_store(manifest, images, folder.model_path, output, job=job, overwrite=job.overwrite, wait=job.wait)
 

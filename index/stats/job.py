@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from index.stats.measure import source_of
 from retrieval.data.request import NEAR_SIMILARITY, MeasuringJob
 from retrieval.errors import LmrError, UnreadableError, WordsError
 from retrieval.images.screen import SCREEN_DIAGONAL_IN
@@ -157,10 +158,10 @@ def stats(job: StatsJob) -> Statistics:
     beside = Beside(job.image_list, job.boxes, job.hierarchy, job.names, job.min_label_confidence)
     data = read_data(job.manifest, beside, job.progress)
     counts = count_data(data, str(job.manifest))
-    source = _source(data.images, job.images, job.manifest, job)
+    source = source_of(data.images, job.images, job.manifest, job.progress)
     test = None if job.test is None else load_manifest(job.test, job.progress)
     test_images = job.test_images or job.images
-    test_source = None if test is None or job.test is None else _source(test, test_images, job.test, job)
+    test_source = None if test is None or job.test is None else source_of(test, test_images, job.test, job.progress)
     facts = (
         None
         if source is None
@@ -178,15 +179,6 @@ def stats(job: StatsJob) -> Statistics:
     finder = ImageFinder(_by_id(data.images, source), _by_id(test, test_source), {})
     found = Statistics(counts, finder, measured, duplicates, leakage, facts=facts)
     return found if job.store is None else _with_store(found, data, job.store, job)
-
-
-def _source(manifest: "Manifest", images: Path | None, path: Path, job: StatsJob) -> "ImageSource | None":
-    """Source of images: the folder that was given, the manifest itself, or none."""
-    from retrieval.data.image_source import ImageSource, images_folder
-
-    if images is None and not path.is_dir() and manifest.content is None:
-        return None
-    return ImageSource(manifest, images_folder(images, path, job.progress))
 
 
 def _texts(names: Sequence[str], numbers: "IntArray | LongArray") -> "ObjArray":

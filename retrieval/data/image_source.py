@@ -43,6 +43,8 @@ class ImageSource:
 
     def __init__(self, manifest: Manifest, images: Path | None, limits: Limits = DEFAULT_LIMITS) -> None:
         self._source = manifest.source
+        whole = manifest.whole or manifest
+        self._all = whole.image_id, whole.path  # by which it is told which name is whose, also of a share
         self._image_id, self._path, self._content = manifest.image_id, manifest.path, manifest.content
         beside = folder_beside(manifest.source)
         self._given, self._beside = None if images is None else str(images), str(beside)
@@ -119,7 +121,8 @@ class ImageSource:
         """The file by another reading of the path or id, which is said; '' = none."""
         name = path or self._image_id[row]
         if self._named is None:
-            self._named = frozenset((*self._image_id.tolist(), *(() if self._path is None else self._path.tolist())))
+            ids, paths = self._all
+            self._named = frozenset((*ids.tolist(), *(() if paths is None else paths.tolist())))
         names = [other for other in other_letters(name) if other not in self._named]
         if path:
             others = others_of_path(path, self._roots, self._given, self._beside, names)
@@ -145,7 +148,7 @@ class ImageSource:
         if suffix.lower() not in IMAGE_SUFFIXES:
             return False
         if self._bare_ids is None:
-            ids = self._image_id.tolist()
+            ids = self._all[0].tolist()
             self._bare_ids = frozenset(name for name in ids if not name.lower().endswith(tuple(IMAGE_SUFFIXES)))
         return stem not in self._bare_ids
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,8 @@ from retrieval.images.signatures import HEAD_BYTES, is_image
 from retrieval.images.tars.headers import is_tar
 from retrieval.images.walk import ImagePath, walk_images
 from retrieval.progress import SILENT, Progress
+from retrieval.shard import Shard
+from retrieval.words import counted
 
 _DIGEST_ROWS = 65536  # texts joined at a time
 
@@ -35,7 +37,8 @@ class Manifest:
     -1 = none. landmarks: sorted as text. more_landmarks: row -> further codes, of the few rows that have several.
     path: (n,) str, absolute or within the images folder, '' = none. url, kind, usage: (n,) str; None = no such column.
     names: landmark_id -> what people call it, where that differs. has_labels: whether there was a place for labels.
-    content: encoded images, where the file itself holds them.
+    content: encoded images, where the file itself holds them. shard, whole: where these are a share of the rows, which
+    one, and all rows.
     """
 
     source: str
@@ -50,6 +53,8 @@ class Manifest:
     names: Mapping[str, str] = field(default_factory=dict)
     has_labels: bool = True
     content: EmbeddedImages | None = None
+    shard: Shard | None = None
+    whole: "Manifest | None" = None
 
     def __post_init__(self) -> None:
         n = len(self.image_id)
@@ -84,7 +89,6 @@ class Manifest:
         """The given rows in the given order, with the same landmarks."""
         rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else np.asarray(rows, dtype=np.int64)
         more = {i: self.more_landmarks[row] for i, row in enumerate(rows.tolist()) if row in self.more_landmarks}
-        parts = {name: _taken(getattr(self, name), rows) for name in ("path", "url", "kind", "usage")}
         return Manifest(
             source=self.source,
             image_id=self.image_id[rows],
@@ -94,15 +98,31 @@ class Manifest:
             names=self.names,
             has_labels=self.has_labels,
             content=None if self.content is None else self.content.select(rows),
-            **parts,
+            path=_taken(self.path, rows),
+            url=_taken(self.url, rows),
+            kind=_taken(self.kind, rows),
+            usage=_taken(self.usage, rows),
         )
+
+    def share(self, shard: Shard | None) -> "Manifest":
+        """The rows of a share, which know the whole; all of them for None. LmrError for more shares than rows."""
+        if shard is None:
+            return self
+        if len(self) < shard.n:
+            raise LmrError(
+                f"`shard` {shard}: {self.source} has {counted(len(self), 'image')}, fewer than shares; give at most "
+                f"{counted(len(self), 'share')}"
+            )
+        return replace(self.select(np.array(shard.rows(len(self)))), shard=shard, whole=self)
 
     @property
     def digest(self) -> str:
-        """sha256 (hex) over what embed depends on: ids, landmarks, paths and kinds, in order.
+        """sha256 (hex) over what embed depends on: ids, landmarks, paths and kinds, in order; of a share the whole's.
 
         Paths below a folder that was read count from that folder, so that it can be moved.
         """
+        if self.whole is not None:
+            return self.whole.digest
         total = hashlib.sha256()
         _add_texts(total.update, self.image_id)
         total.update(self.landmark.tobytes())

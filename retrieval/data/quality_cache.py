@@ -4,7 +4,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def measure_manifest(
     states = [image_state(path) for path in paths]
     places = list(map(_place, paths))
     found: list[Measured | None] = [None] * len(places)
-    with closing(_open_cache(cache)) as connection:
+    with closing(open_cache(cache)) as connection:
         known = _known(connection, cache)
         for row, (place, state) in enumerate(zip(places, states, strict=True)):
             if state and place in known and known[place][0] == state:
@@ -117,8 +117,18 @@ def _measured(rows: list[int], source: ImageSource) -> Iterator[Measured]:
             yield str(error)
 
 
-def _open_cache(cache: Path | None) -> sqlite3.Connection:
+@contextmanager
+def cache_errors(cache: Path | None) -> Iterator[None]:
+    """A block in which what SQLite says of the file is an LmrError."""
     try:
+        yield
+    except sqlite3.Error as error:
+        raise _cache_error(cache, error) from error
+
+
+def open_cache(cache: Path | None) -> sqlite3.Connection:
+    """A file of facts, made where it is not there; None = one in memory. LmrError for what is none."""
+    with cache_errors(cache):
         connection = sqlite3.connect(":memory:" if cache is None else cache, timeout=_WAIT_S)
         tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         if tables and "facts" not in tables:
@@ -132,8 +142,6 @@ def _open_cache(cache: Path | None) -> sqlite3.Connection:
         connection.execute(_TABLE)
         connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
         connection.commit()
-    except sqlite3.Error as error:
-        raise _cache_error(cache, error) from error
     return connection
 
 
@@ -155,12 +163,9 @@ def _known(connection: sqlite3.Connection, cache: Path | None) -> dict[str | byt
 
 
 def _save(connection: sqlite3.Connection, cache: Path | None, rows: list[tuple[str | bytes, str, ImageFacts]]) -> None:
-    try:
-        with connection:
-            texts = [(path, state, json.dumps(asdict(facts))) for path, state, facts in rows]
-            connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", texts)
-    except sqlite3.Error as error:
-        raise _cache_error(cache, error) from error
+    with cache_errors(cache), connection:
+        texts = [(path, state, json.dumps(asdict(facts))) for path, state, facts in rows]
+        connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", texts)
 
 
 def _cache_error(cache: Path | None, error: Exception) -> LmrError:

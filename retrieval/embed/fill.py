@@ -131,7 +131,8 @@ def require_same_job(path: Path, manifest: Manifest, card: Card, run: FillRun) -
             found, _ = read_store_info(place)
             difference = found.difference(info)
             if difference:
-                changed = _rows_changed(place, manifest) if found.fingerprint == info.fingerprint else ""
+                is_alike = (found.fingerprint, found.shard) == (info.fingerprint, info.shard)
+                changed = _rows_changed(place, manifest) if is_alike else ""
                 raise LmrError(f"{place} was made with {difference}{changed}; give `overwrite` or another file name")
 
 
@@ -158,6 +159,7 @@ def store_info(card: Card, manifest: Manifest, dtype: StoreDtype, d: int) -> Sto
         manifest_digest=manifest.digest,
         dtype=dtype,
         d=d,
+        shard=manifest.shard,
     )
 
 

@@ -9,9 +9,10 @@ from retrieval.data.request import ImagesJob
 from retrieval.embed.store_name import find_store, store_name
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_json
-from retrieval.files.lock import output_locks
+from retrieval.files.lock import output_lock, output_locks
 from retrieval.jobs import ComputingJob, WritingJob, option, word_of
 from retrieval.models.request import EmbedRequest, NetworkRequest
+from retrieval.shard import Shard, ShardedJob
 from retrieval.words import agreeing, counted, none_can, shortened
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ class StoreFilling(ImagesJob, ComputingJob):
 
 
 @dataclass(frozen=True)
-class EmbedJob(StoreFilling, WritingJob):
-    """Embed the images of a manifest.
+class EmbedJob(StoreFilling, ShardedJob, WritingJob):
+    """Embed the images of a manifest, or a share of them.
 
     network: made here and saved to `model`; None = the one that is in `model`.
     """
@@ -72,23 +73,34 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
     from retrieval.data.overview import load_manifest
     from retrieval.embed.fill import require_same_job
 
-    named = store_name(job.manifest, "output")
-    with output_locks(job.output or named, job.model if job.network else None, wait=job.wait, progress=job.progress):
-        output = job.output or find_store(job.manifest, "output", job.progress)
+    share = job.share
+    named = of_share(job.output or store_name(job.manifest, "output"), share)
+    model = job.model if job.network and share is None else None  # shares make it one after the other, then go on
+    with output_locks(named, model, wait=job.wait, progress=job.progress):
+        output = of_share(job.output or find_store(job.manifest, "output", job.progress), share)
         index_tars(job.manifest, job.progress)
-        rows = load_manifest(job.manifest, job.progress)
+        rows = load_manifest(job.manifest, job.progress).share(share)
         images = images_folder(job.images, job.manifest, job.progress)
 
         def check(card: "Card") -> None:
             require_same_job(output, rows, card, fill_run(job))
 
-        card = _find_card(job) if job.network is None else _make_card(job, job.network, check)
+        if job.network is None:
+            card = _find_card(job)
+        else:
+            with output_lock(job.model, wait=job.wait or share is not None, progress=job.progress):
+                card = _make_card(job, job.network, check)
         report = embed_manifest(rows, images, job.model, card, output, run=fill_run(job), job=job)
     if report.n_unreadable > len(report.unreadable):
         job.progress.warn(
             "`retry_unreadable` tries the unreadable ones again; pictures that changed are tried without it"
         )
     return output, report
+
+
+def of_share(path: Path, share: Shard | None) -> Path:
+    """The path of an output, that of a share by a name of its own."""
+    return path if share is None else share.beside(path)
 
 
 def embed_manifest(
@@ -135,9 +147,26 @@ def complete_store(
     wait: bool,
 ) -> "Descriptors":
     """The store of a manifest, made, completed or found. overwrite: one that is of something else is replaced."""
+    from retrieval.store.store import open_descriptors
+
+    with output_locks(output, wait=wait, progress=job.progress):
+        complete(manifest, images, model, output, job=job, overwrite=overwrite, wait=wait)
+        return open_descriptors(output, manifest.shard)
+
+
+def complete(
+    manifest: "Manifest",
+    images: Path,
+    model: Path,
+    output: Path,
+    *,
+    job: StoreFilling,
+    overwrite: bool,
+    wait: bool,
+) -> "FillReport":
+    """Makes, completes or finds the store of a manifest; what was done. overwrite: as of `complete_store`."""
     from retrieval.embed.fill import FillRun, require_same_job
     from retrieval.embed.load import open_card
-    from retrieval.store.store import open_descriptors
 
     with output_locks(output, wait=wait, progress=job.progress):
         card, run = open_card(model), FillRun(check=job.check)
@@ -145,8 +174,7 @@ def complete_store(
             require_same_job(output, manifest, card, run)
         except LmrError:
             run = replace(run, overwrite=overwrite)
-        embed_manifest(manifest, images, model, card, output, run=run, job=job)
-        return open_descriptors(output)
+        return embed_manifest(manifest, images, model, card, output, run=run, job=job)
 
 
 def fill_run(job: EmbedJob) -> "FillRun":

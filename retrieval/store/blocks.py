@@ -11,7 +11,7 @@ from retrieval.files.hdf5 import pack_texts
 from retrieval.store.file import open_store, read_info
 from retrieval.store.info import StoreInfo
 from retrieval.store.layout import DONE
-from retrieval.store.store import require_finished
+from retrieval.store.store import require_finished, require_share
 from retrieval.store.stored import BLOCK_ROWS, StoredVectors, open_vectors, to_unit
 from retrieval.texts import Texts
 
@@ -60,5 +60,6 @@ def open_blocks(path: str | Path) -> StoreBlocks:
     path = Path(path)
     require_finished(path)
     with open_store(path) as (file, digests):
+        require_share(path, info := read_info(file))
         stored = open_vectors(path, file, digests)
-        return StoreBlocks(str(path), stored.image_id, pack_texts(file["path"]), stored.state, read_info(file), stored)
+        return StoreBlocks(str(path), stored.image_id, pack_texts(file["path"]), stored.state, info, stored)

@@ -19,12 +19,14 @@ from retrieval.files.hdf5_digests import Digests, read_digests, room_for_digests
 from retrieval.files.hdf5_outline import require_outline, write_outline
 from retrieval.files.json_file import parse_json
 from retrieval.own_process import limit_computing, limit_memory, start_environment, start_words
+from retrieval.shard import Shard, parse_shard
 from retrieval.store.info import StoreInfo
 from retrieval.store.layout import (
     DIGESTS,
     FACTS,
     FORMAT_VERSION,
     ROW_DIGEST,
+    SHARD,
     UNREADABLE,
     Columns,
     ImageFacts,
@@ -140,7 +142,16 @@ def read_info(file: Any) -> StoreInfo:
         manifest_digest=str(file.attrs["manifest_digest"]),
         dtype=vectors.dtype.name,
         d=vectors.shape[1],
+        shard=_read_shard(file),
     )
+
+
+def _read_shard(file: Any) -> Shard | None:
+    text = file.attrs.get(SHARD)
+    try:
+        return None if text is None else parse_shard(text)
+    except LmrError as error:
+        raise ValueError(f"its attribute {SHARD} is {text!r:.40}, which is no share") from error
 
 
 def read_reasons(file: Any) -> ObjArray:

@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from retrieval.shard import Shard
 from retrieval.words import counted
 
 
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
-    """Origin of the descriptors of a store: everything that must agree before two stores are used together."""
+    """Origin of the descriptors of a store: everything that must agree before two stores are used together.
+
+    manifest_digest: of the whole manifest. shard: the share of its rows that the store is of, None = all of them.
+    """
 
     fingerprint: str
     model: Mapping[str, Any]
@@ -18,6 +22,7 @@ class StoreInfo:
     manifest_digest: str
     dtype: Literal["float16", "float32"]
     d: int
+    shard: Shard | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float16", "float32"):
@@ -38,6 +43,8 @@ class StoreInfo:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 return f"another {what} ({mine[:8]}, now {theirs[:8]})"
+        if self.shard != other.shard:
+            return f"another shard ({self.shard or 'all rows'}, now {other.shard or 'all rows'})"
         return ""
 
     def _preparation_difference(self, other: "StoreInfo") -> str:

@@ -17,6 +17,7 @@ TODO, DONE, UNREADABLE = 0, 1, 2
 REASON_BYTES = 120  # of UTF-8 kept of the reason why an image is unreadable
 SHA256_BYTES = 32
 DIGESTS = "digests"  # attribute of stores that carry digests once they are finished
+SHARD = "shard"  # attribute of stores of a share of the rows
 FACTS = ("size", "mtime_ns", "sha256")
 ROW_DIGEST, ROW_DIGEST_BYTES = "row_digest", 8  # of sha256, by which a row that changed is found
 FILLED = ("vectors", "state", "reason", ROW_DIGEST, *FACTS)  # after the file was begun
@@ -73,6 +74,8 @@ def make_layout(file: Any, columns: Columns, info: StoreInfo) -> None:
         file.attrs[name] = getattr(info, name)
     file.attrs["model"] = json.dumps(dict(info.model))
     file.attrs["image_spec"] = json.dumps(dict(info.image_spec))
+    if info.shard is not None:
+        file.attrs[SHARD] = str(info.shard)
     file.attrs[DIGESTS] = "sha256"
     _reserve(file, "vectors", (n, info.d), np.dtype(info.dtype).newbyteorder("<"))
     _reserve(file, "state", (n,), np.dtype("u1"))
@@ -100,6 +103,8 @@ def require_layout(file: Any, *, unfinished: bool) -> None:
     for name in _ATTRIBUTES:
         if not isinstance(file.attrs.get(name), str):
             raise ValueError(f"it has no attribute {name} of text")
+    if not isinstance(file.attrs.get(SHARD, ""), str):
+        raise ValueError(f"its attribute {SHARD} is no text")
     n, d = numbers(file, "vectors", ("float16", "float32"), (None, None)).shape
     if d < 1:
         raise ValueError("vectors must have columns, got none")
@@ -151,5 +156,6 @@ def _reserve(file: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any])
     settings.set_layout(h5py.h5d.CONTIGUOUS)
     settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    settings.set_obj_track_times(False)  # the same descriptors are the same bytes, whenever they are written
     space = h5py.h5s.create_simple(shape)
     h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype, logical=True), space, settings)

@@ -19,6 +19,7 @@ from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_error
 from retrieval.files.hdf5 import pack_texts, read_texts
+from retrieval.shard import Shard
 from retrieval.store.file import (
     PARTIAL,
     lay_out,
@@ -119,13 +120,13 @@ def partial_path(path: Path) -> Path:
     return path.with_name(path.name + PARTIAL)
 
 
-def read_store(path: str | Path) -> Descriptors:
-    """Reads a finished store whole.
+def read_store(path: str | Path, shard: Shard | None = None) -> Descriptors:
+    """Reads a finished store whole. shard: the share of the rows that it must be of, None = all of them.
 
     Raises LmrError when the file is missing, unfinished, not a store, of another format version, or damaged: cut
     short, changed since it was written, with values that cannot be, with a descriptor that is zero or not finite.
     """
-    opened = open_descriptors(path)
+    opened = open_descriptors(path, shard)
     blocks = opened.vectors.blocks() if isinstance(opened.vectors, StoredVectors) else [opened.vectors]
     vectors = np.empty(opened.vectors.shape, opened.vectors.dtype)
     for i, block in enumerate(blocks):
@@ -133,16 +134,17 @@ def read_store(path: str | Path) -> Descriptors:
     return replace(opened, vectors=vectors)
 
 
-def open_descriptors(path: str | Path) -> Descriptors:
+def open_descriptors(path: str | Path, shard: Shard | None = None) -> Descriptors:
     """A finished store whose descriptors stay in its file, and are checked where they are read.
 
-    Raises LmrError as `read_store`.
+    shard: as of `read_store`. Raises LmrError as `read_store`.
     """
     path = Path(path)
     require_finished(path)
     with open_store(path) as (file, digests):
         landmarks = tuple(read_texts(file["landmarks"]))
         shown = read_texts(file["landmark_name"])
+        require_share(path, info := read_info(file), shard)
         vectors = open_vectors(path, file, digests)
         return Descriptors(
             vectors=vectors,
@@ -152,7 +154,7 @@ def open_descriptors(path: str | Path) -> Descriptors:
             state=vectors.state,
             path=pack_texts(file["path"]),
             kind=read_texts(file["kind"]) if "kind" in file else None,
-            info=read_info(file),
+            info=info,
             source=str(path),
             names={label: name for label, name in zip(landmarks, shown, strict=True) if name},
             reason=read_reasons(file),
@@ -164,6 +166,18 @@ def require_finished(path: Path) -> None:
     """Raises LmrError where only the unfinished store of that name is there."""
     if not path.exists() and partial_path(path).exists():
         raise LmrError(f"{path} is unfinished ({partial_path(path).name} is there); run the same lmr embed again")
+
+
+def require_share(path: Path, info: StoreInfo, shard: Shard | None = None) -> None:
+    """Raises LmrError for a store that is not of this share of the rows, None = of all of them."""
+    if info.shard == shard:
+        return
+    if info.shard is not None:
+        raise LmrError(
+            f"{path} holds share {info.shard} of the rows alone; join all {info.shard.n} shares with lmr join, and "
+            "give what that makes"
+        )
+    raise LmrError(f"{path} holds all rows, not share {shard}; give another name")
 
 
 def read_labels(path: str | Path) -> dict[str, str]:

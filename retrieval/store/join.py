@@ -1,0 +1,161 @@
+"""Joins the stores of all shares of a manifest into the store that one run over all of its rows would have made."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from retrieval.arrays import LongArray, UInt8Array
+from retrieval.errors import LmrError
+from retrieval.files.hdf5 import pack_texts, read_texts
+from retrieval.files.hdf5_digests import Digests
+from retrieval.progress import Progress
+from retrieval.shard import require_all, require_lengths
+from retrieval.store.file import damage_named, lay_out, open_store
+from retrieval.store.info import StoreInfo
+from retrieval.store.layout import DONE, FACTS, TODO, Columns, ImageFacts, has_facts
+from retrieval.store.store import partial_path, read_store_info, require_finished, resume_store
+from retrieval.store.writer import StoreWriter
+from retrieval.texts import Texts
+
+_ROWS = 4096  # copied at a time
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One share's store, open. begin: its first row in the whole."""
+
+    path: Path
+    file: Any
+    digests: Digests | None
+    begin: int
+    state: UInt8Array
+
+    def vectors(self, rows: LongArray) -> Any:
+        """The descriptors of these of its rows as they are stored. LmrError where they are not as they were written."""
+        if self.digests is not None:
+            data = self.file["vectors"]
+            with damage_named(self.path):
+                self.digests.require_rows(rows, data.dtype.itemsize * data.shape[1])
+        return self.file["vectors"][rows]
+
+    def facts(self, rows: LongArray) -> ImageFacts | None:
+        """What the files of their images were."""
+        return ImageFacts(*(self.file[name][rows] for name in FACTS)) if has_facts(self.file) else None
+
+
+def join_stores(
+    paths: Sequence[Path], output: Path, *, overwrite: bool, progress: Progress
+) -> tuple[Literal["joined", "unchanged"], int]:
+    """Writes the store of all rows; what was done, and how many rows it has.
+
+    A join that was stopped goes on. Raises LmrError for parts that are not all shares of one store, each once, and
+    for another store in the place of the output.
+    """
+    with ExitStack() as opened:
+        parts, info = _open(paths, opened)
+        n = sum(len(part.state) for part in parts)
+        places = [] if overwrite else [place for place in (output, partial_path(output)) if place.exists()]
+        for place in places:
+            if difference := read_store_info(place)[0].difference(info):
+                raise LmrError(f"{place} was made with {difference}; give `overwrite` or another `output`")
+        if places and places[0] == output:
+            if not _holds(output, parts):
+                raise LmrError(f"{output} holds other descriptors; give `overwrite` or another `output`")
+            return "unchanged", n
+        if not places:
+            lay_out(partial_path(output), _columns(parts), info)
+        with resume_store(output) as writer:
+            progress.begin("joining", n)
+            for part in parts:
+                for rows in _blocks(part):
+                    _copy(part, rows[writer.state[rows + part.begin] == TODO], writer)
+                    progress.add(len(rows))
+            progress.end()
+            writer.finish()
+    return "joined", n
+
+
+def _open(paths: Sequence[Path], opened: ExitStack) -> tuple[list[_Part], StoreInfo]:
+    """The parts in the order of their shares, and the account that the whole gives of itself."""
+    infos, states = [], []
+    for path in paths:
+        require_finished(path)
+        info, state = read_store_info(path)
+        if info.shard is None:
+            raise LmrError(f"{path} is no share, it holds all rows; give what was made with `shard`")
+        infos.append(info)
+        states.append(state)
+    shares = [(path, info.shard) for path, info in zip(paths, infos, strict=True) if info.shard is not None]
+    whole = replace(infos[0], shard=None)
+    for path, info in zip(paths, infos, strict=True):
+        if (difference := replace(info, shard=None).difference(whole)) or info.d != whole.d:
+            told = difference or f"another length of descriptors ({info.d}, not {whole.d})"
+            raise LmrError(f"{path} was made with {told} than {paths[0]}; give shares of one manifest by one model")
+    order = require_all(shares)
+    require_lengths(shares, [len(state) for state in states])
+    parts, begin = [], 0
+    for at in order:
+        file, digests = opened.enter_context(open_store(paths[at]))
+        parts.append(_Part(paths[at], file, digests, begin, states[at]))
+        begin += len(states[at])
+    return parts, whole
+
+
+def _columns(parts: Sequence[_Part]) -> Columns:
+    """Everything of the rows but descriptors. LmrError where parts know different landmarks, or an image twice."""
+    first = parts[0].file
+    landmarks, shown = read_texts(first["landmarks"]).tolist(), read_texts(first["landmark_name"]).tolist()
+    for part in parts:
+        if read_texts(part.file["landmarks"]).tolist() != landmarks:
+            raise LmrError(f"{part.path} has other landmarks than {parts[0].path}; give shares of one manifest")
+    image_id = _joined(parts, "image_id")
+    if len(set(image_id)) < len(image_id):
+        raise LmrError(f"{parts[0].path} and other shares hold the same images; make them again from one manifest")
+    return Columns(
+        image_id=image_id,
+        landmark=np.concatenate([part.file["landmark"][:] for part in parts]),
+        landmarks=tuple(landmarks),
+        path=_joined(parts, "path"),
+        kind=_joined(parts, "kind") if "kind" in first else None,
+        names={label: name for label, name in zip(landmarks, shown, strict=True) if name},
+        with_facts=has_facts(first),
+    )
+
+
+def _joined(parts: Sequence[_Part], name: str) -> Texts:
+    """A column of texts of all parts."""
+    return Texts.joined([pack_texts(part.file[name]) for part in parts])
+
+
+def _copy(part: _Part, rows: LongArray, writer: StoreWriter) -> None:
+    """Writes these rows of a part to their places in the whole."""
+    done = rows[part.state[rows] == DONE]
+    if len(done):
+        writer.write(done + part.begin, part.vectors(done), part.facts(done))
+    for row in rows[part.state[rows] != DONE]:
+        reason = part.file["reason"][int(row)].decode()
+        writer.write_unreadable(int(row) + part.begin, reason, part.facts(np.array([row])))
+
+
+def _holds(output: Path, parts: Sequence[_Part]) -> bool:
+    """Tells whether a finished store holds the same images and descriptors as the parts."""
+    with open_store(output) as (file, digests):
+        whole = _Part(output, file, digests, 0, file["state"][:])
+        if not np.array_equal(whole.state, np.concatenate([part.state for part in parts])):
+            return False
+        if list(pack_texts(file["image_id"])) != list(_joined(parts, "image_id")):
+            return False
+        return all(
+            np.array_equal(whole.vectors(rows + part.begin), part.vectors(rows))
+            for part in parts
+            for rows in _blocks(part)
+        )
+
+
+def _blocks(part: _Part) -> Iterator[LongArray]:
+    for start in range(0, len(part.state), _ROWS):
+        yield np.arange(start, min(start + _ROWS, len(part.state)))
