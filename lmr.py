@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack
 
 from index.answer import Answer, LandmarkScore, Neighbour
+from index.bench import BenchJob
 from index.build_index import BuildJob
 from index.calibrate.job import CalibrateJob
 from index.clean.job import CleanJob, CleanReport
@@ -38,6 +39,7 @@ from retrieval.split.job import SplitJob
 
 if TYPE_CHECKING:
     import index.keywords as keywords
+    from index.bench import Benchmark
     from index.calibration import Calibration
     from index.compare.results import Comparison
     from index.evaluate.result import EvaluationResult
@@ -61,6 +63,7 @@ __all__ = [
     "LandmarkScore",
     "Landmarks",
     "Neighbour",
+    "bench",
     "build_index",
     "calibrate",
     "clean",
@@ -339,6 +342,19 @@ def export(
     from retrieval.embed.export import export as run
 
     return run(build(ExportJob, {"model": model, "output": output, **words}))
+
+
+@shows_words_of(BenchJob)
+def bench(index: "Place" = BenchJob.index, **words: "Unpack[keywords.BenchWords]") -> "Benchmark":
+    """Measures kinds of index on the rows of an index folder: recall, speed, memory and building time of each.
+
+    Nothing is written. Raises LmrError for a folder that cannot be read, or has fewer than 1,000 rows.
+
+    >>> lmr.bench("landmarks").rows  # doctest: +SKIP
+    """
+    from index.bench import bench as run
+
+    return run(build(BenchJob, {"index": index, **words}))
 
 
 @shows_words_of(CalibrateJob)

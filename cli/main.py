@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "join": ("cli.join", "Join what the shares of a job made, by --shard I/N."),
     "export": ("cli.export", "Write a model as ONNX, which needs no torch."),
     "build-index": ("cli.build_index", "Turn descriptors into an index folder."),
+    "bench": ("cli.bench", "Measure kinds of index on your rows: recall, speed, memory."),
     "calibrate": ("cli.calibrate", "Tune votes, confidence and thresholds on held-out queries."),
     "evaluate": ("cli.evaluate", "Measure the answers to labelled queries; write a report."),
     "query": ("cli.query", "Name the landmark in images."),

@@ -330,6 +330,14 @@ class JoinWords(_Telling, _Writing, total=False):
     output: Required[Place]
 
 
+class BenchWords(_Telling, total=False):
+    """Words of `lmr.bench`."""
+
+    rows: int | None
+    memory: float | None
+    threads: int | None
+
+
 class BuildWords(_Computing, _Writing, total=False):
     """Words of `lmr.build_index`."""
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from index.bench import BenchRow
     from retrieval.progress import Progress
     from retrieval.train.record import Trained
 
@@ -143,6 +144,24 @@ def plot_thresholds(curves: Mapping[str, Any], marks: Mapping[str, float]) -> "F
         axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.03)
     name_axes(axes, "threshold" if unit == "confidence" else "threshold (ranking score)", "")
+    legend(axes)
+    return figure
+
+
+def plot_kinds(rows: Sequence["BenchRow"]) -> "Figure":
+    """Queries a second against recall@10, a line for each kind of index; exact search as a level."""
+    figure = new_figure()
+    axes = figure.add_subplot()
+    styles = {"ivf-pq": (BLUE, "o-"), "ivf-sq8": (ORANGE, "s--"), "ivf-flat": (GREEN, "^-.")}
+    for kind, (colour, style) in styles.items():
+        own = sorted((row.recall, row.queries_per_s) for row in rows if row.kind == kind)
+        if own:
+            axes.plot([x for x, _ in own], [y for _, y in own], style, color=colour, label=kind)
+    for row in rows:
+        if row.kind == "flat":
+            axes.axhline(row.queries_per_s, color=INK, linestyle=":", label="exact")
+    axes.set_yscale("log")
+    name_axes(axes, "recall@10", "queries a second")
     legend(axes)
     return figure
 

@@ -108,6 +108,12 @@ class FlatIndex:
         """Write the rows as one FAISS file. Raises LmrError where that is not possible."""
         write_faiss(self._flat, Path(path))
 
+    def first(self, n: int) -> "FlatIndex":
+        """Exact search of the first n rows."""
+        if n == len(self):
+            return self
+        return FlatIndex.build(self._vectors[:n], self.storage, "cpu", self.threads)
+
     @property
     def faiss_rows(self) -> Any:
         """The FAISS index that holds the rows, for kinds that score what they propose by them."""

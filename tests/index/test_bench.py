@@ -1,0 +1,76 @@
+"""lmr bench: every kind on the rows of an index folder, as table, JSON and curve."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import lmr
+from cli.main import main
+from index import bench as bench_module
+from retrieval.errors import LmrError
+
+
+@pytest.fixture
+def folder(make_store, make_folder):
+    return make_folder(make_store([f"l{i % 40}" for i in range(1500)], seed=0)).path
+
+
+def run(*words: object):
+    return CliRunner().invoke(main, ["bench", *map(str, words)])
+
+
+def test_every_kind_is_measured_at_the_recalls_that_it_reaches_and_nothing_is_written(folder, monkeypatch):
+    before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+    found = lmr.bench(folder, threads=1)
+    assert found.rows[0].kind == "flat"
+    assert {row.kind for row in found.rows} == {"flat", "ivf-pq", "ivf-sq8", "ivf-flat"}
+    assert (found.n, found.d, found.n_queries) == (1500, 8, 1000)
+    for kind in ("ivf-pq", "ivf-sq8", "ivf-flat"):
+        own = [row for row in found.rows if row.kind == kind]
+        assert [row.recall for row in own] == sorted(row.recall for row in own)
+        assert all(0 < row.recall <= 1 and row.queries_per_s > 0 and row.memory_bytes > 0 for row in own)
+        assert own[-1].recall > 0.9
+    assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
+
+
+def test_the_table_and_the_json_say_the_same(folder, monkeypatch, tmp_path):
+    fixed = lmr.bench(folder, threads=1)
+    monkeypatch.setattr(bench_module, "bench", lambda job: fixed)
+    content = json.loads(run(folder, "--json").stdout)
+    lines = run(folder).stdout.splitlines()
+    assert content == json.loads(json.dumps(fixed.to_json()))
+    assert lines[0] == f"{folder}: 1,500 x 8, 1,000 rows asked"
+    assert lines[1].split()[:4] == ["kind", "recall@10", "top-1", "queries/s"]
+    assert len(lines) == 2 + len(content["rows"])
+    assert lines[2].split()[:3] == ["flat", "1.0000", "1.0000"]
+    assert lines[3].split()[:2] == [content["rows"][1]["kind"], f"{content['rows'][1]['recall']:.4f}"]
+
+
+def test_the_curve_is_drawn_and_what_could_not_be_is_refused_before_the_work(folder, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    fixed = lmr.bench(folder, threads=1)
+    monkeypatch.setattr(bench_module, "bench", lambda job: fixed)
+    plot = tmp_path / "kinds.png"
+    assert run(folder, "--plot", plot).exit_code == 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(bench_module, "bench", lambda job: pytest.fail("it was measured"))
+    refused = run(folder, "--plot", tmp_path / "kinds.jpg")
+    assert (refused.exit_code, Path(tmp_path / "kinds.jpg").exists()) == (1, False)
+
+
+def test_kinds_that_need_more_memory_are_left_out_and_said(folder):
+    with pytest.warns(UserWarning, match="ivf-flat is left out: `memory` 0.0 MB is too little for IVF46,Flat16"):
+        found = lmr.bench(folder, memory=0.00003, threads=1)
+    assert {row.kind for row in found.rows} == {"flat", "ivf-pq", "ivf-sq8"}
+
+
+def test_too_few_rows_are_nothing_to_choose_from(make_store, make_folder):
+    small = make_folder(make_store(["a", "b"] * 20, seed=0)).path
+    with pytest.raises(LmrError, match="has 40 rows; below 1,000 exact search takes less than a millisecond"):
+        lmr.bench(small)
+
+
+def test_the_first_rows_can_be_measured(folder):
+    assert lmr.bench(folder, rows=1000, threads=1).n == 1000
