@@ -161,9 +161,12 @@ class FlatIndex:
         return Neighbours(*best(proposed, self._scores(queries, proposed), k))
 
     def _is_scanned(self, queries: FloatArray) -> bool:
-        """Tells whether a batch is large enough for matrix products, and the rows are not on a GPU."""
+        """Tells whether a batch is large enough for matrix products of float16 rows, made float32 once for all of it.
+
+        FAISS converts them for every query. Over float32 rows its own products are as quick.
+        """
         is_large = len(queries) >= SCAN_FROM_QUERIES and len(self) >= SCAN_FROM_ROWS
-        return is_large and self._fast is self._flat
+        return is_large and self.storage == "float16" and self._fast is self._flat
 
     def _scan(self, queries: FloatArray, k: int, rows: LongArray, scores: FloatArray) -> LongArray:
         """Fills in the best k of all rows; gives the queries whose last one may be tied with a row not proposed."""

@@ -135,12 +135,11 @@ def test_the_same_rows_give_the_same_inverted_file(rows, tmp_path):
 # Exact search by matrix products
 
 
-@pytest.mark.parametrize("storage", ["float32", "float16"])
 @pytest.mark.parametrize("n", [40, 100, 257, 1000])
-def test_batches_are_compared_with_all_rows_as_single_queries_are(monkeypatch, storage, n):
+def test_batches_are_compared_with_all_rows_as_single_queries_are(monkeypatch, n):
     monkeypatch.setattr(scan, "ROWS", 128)
     vectors, queries = clustered(n), clustered(50, seed=1)
-    index = FlatIndex.build(vectors, storage, "cpu")
+    index = FlatIndex.build(vectors, "float16", "cpu")
     single = index.search(queries, 9)
     monkeypatch.setattr(flat_module, "SCAN_FROM_ROWS", 1)
     asked = []
@@ -158,7 +157,7 @@ def test_ties_at_the_end_of_a_batch_are_searched_wider(monkeypatch):
     monkeypatch.setattr(scan, "GROUP", 2)
     monkeypatch.setattr(scan, "ROWS", 64)
     vectors = np.repeat(clustered(4), 100, axis=0)[np.random.default_rng(0).permutation(400)]
-    index, queries = FlatIndex.build(vectors, device="cpu"), clustered(40, seed=1)
+    index, queries = FlatIndex.build(vectors, "float16", "cpu"), clustered(40, seed=1)
     found = index.search(queries, 5)
     assert found.rows.tolist() == np.concatenate([index.search(query[None], 5).rows for query in queries]).tolist()
 
