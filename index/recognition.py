@@ -1,5 +1,6 @@
 """From descriptors to answers: the one path of query, submit and evaluate."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from index.vote import Votes, background_similarity, best, vote
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray, read_only
 from retrieval.errors import LmrError
 from retrieval.store.store import Descriptors
+from retrieval.store.stored import StoredVectors
 from retrieval.texts import Texts
 from retrieval.words import counted
 
@@ -22,6 +24,7 @@ N = TypeVar("N", bound=np.generic)
 
 # How much c(q) counts against S(q, c), in units of the score, where no calibration has fitted it.
 UNCALIBRATED_BACKGROUND_WEIGHT = 0.75
+BLOCK_QUERIES = 8192  # of a store, answered at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +128,29 @@ def answer_store(folder: IndexFolder, store: Descriptors, *, n_neighbours: int =
 
     Raises LmrError when the store was made by another model, or a descriptor is not finite.
     """
+    return join_answers([answers for _, answers in answer_blocks(folder, store, n_neighbours=n_neighbours)])
+
+
+def answer_blocks(folder: IndexFolder, store: Descriptors, *, n_neighbours: int = 0) -> Iterator[tuple[slice, Answers]]:
+    """As `answer_store`, at most BLOCK_QUERIES successive rows at a time, at least once."""
     check_store(folder, store)
-    rows = np.flatnonzero(store.done)
-    return _spread(answer(folder, store.vectors[rows], n_neighbours=n_neighbours), rows, len(store))
+    for start in range(0, max(1, len(store)), BLOCK_QUERIES):
+        part = slice(start, min(start + BLOCK_QUERIES, len(store)))
+        done = np.flatnonzero(store.done[part])
+        answers = answer(folder, store.vectors[start + done], n_neighbours=n_neighbours)
+        yield part, _spread(answers, done, part.stop - start)
+
+
+def predict_store(folder: IndexFolder, store: Descriptors, threshold_logit: float = -np.inf) -> Predictions:
+    """As `predict`, of every row of a store; nothing else of the answers is kept.
+
+    Raises LmrError as `answer_store`.
+    """
+    found = [
+        predict(answers, store.image_id.select(part), threshold_logit) for part, answers in answer_blocks(folder, store)
+    ]
+    columns = ("image_id", "landmark", "logit", "confidence")
+    return Predictions(*(np.concatenate([getattr(one, name) for one in found]) for name in columns))
 
 
 def check_store(folder: IndexFolder, store: Descriptors) -> None:
@@ -141,6 +164,8 @@ def check_store(folder: IndexFolder, store: Descriptors) -> None:
             f"{folder.n_columns}; "
             "embed with the model of the index"
         )
+    if isinstance(store.vectors, StoredVectors):  # which are checked where they are read
+        return
     bad = np.flatnonzero(store.done & ~np.isfinite(store.vectors).all(axis=1))
     if len(bad):
         raise LmrError(f"{store.source}: the descriptor of {store.image_id[bad[0]]} is not finite; embed it again")
@@ -245,6 +270,31 @@ def _spread(answers: Answers, rows: LongArray, n_queries: int) -> Answers:
         landmarks=answers.landmarks,
         calibration=answers.calibration,
         same_picture=_placed(answers.same_picture, rows, n_queries, -1),
+    )
+
+
+def join_answers(parts: Sequence[Answers]) -> Answers:
+    """The answers to queries one behind the other; at least one part."""
+    begins = np.cumsum([0, *(len(part) for part in parts)])
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("vote_logit", "landmark", "score", "logit", "same_picture")
+    }
+    background = [part.background for part in parts if part.background is not None]
+    return Answers(
+        neighbours=Neighbours(
+            np.concatenate([part.neighbours.rows for part in parts]),
+            np.concatenate([part.neighbours.scores for part in parts]),
+        ),
+        background=np.concatenate(background) if background else None,
+        votes=Votes(
+            np.concatenate([part.votes.query + begin for part, begin in zip(parts, begins, strict=False)]),
+            np.concatenate([part.votes.landmark for part in parts]),
+            np.concatenate([part.votes.score for part in parts]),
+        ),
+        landmarks=parts[0].landmarks,
+        calibration=parts[0].calibration,
+        **columns,
     )
 
 

@@ -18,7 +18,7 @@ from index.calibration import (
 )
 from index.copies import leave_out_copies, pack_sketches, refuse_known, sketches
 from index.evaluate.leakage import seen_names, trained_on_rows
-from index.evaluate.leave_one_out import asked_rows, without_own
+from index.evaluate.leave_one_out import asked_rows, n_asked, without_own
 from index.folder.folder import IndexFolder, replace_calibration
 from index.metrics import gap, make_truths
 from index.queries import Queries
@@ -134,18 +134,18 @@ def left_out_queries(folder: IndexFolder, k: int, n_most: int, seed: int) -> Cal
     n_most: rows, and as many background images, that are drawn where there are more. The folder borrows nothing.
     """
     rows, rng = folder.rows, np.random.default_rng(seed)
-    vectors, similarity = asked_rows(folder)
-    parts = (np.arange(len(rows)), np.arange(len(rows), len(vectors)))
+    parts = (np.arange(len(rows)), np.arange(len(rows), n_asked(folder)))
     drawn = np.sort(np.concatenate([rng.permutation(part)[:n_most] for part in parts]))
+    vectors, similarity = asked_rows(folder, drawn)
     own_row = np.where(drawn < len(rows), drawn, -1)
     own = np.where(own_row >= 0, rows.landmark[own_row], -1).astype(np.int32)
     image_id = Texts.joined([part.image_id for part in (rows, folder.background) if part is not None])
     return CalibrationQueries(
-        neighbours=without_own(folder.nearest(vectors[drawn], k + 1), own_row),
+        neighbours=without_own(folder.nearest(vectors, k + 1), own_row),
         landmark=rows.landmark,
         truths=make_truths([code] for code in own.tolist()),
         image_id=image_id[drawn],
-        background=None if similarity is None else similarity[drawn],
+        background=similarity,
         row_background=rows.background,
         m=folder.rule.m,
         own=own,

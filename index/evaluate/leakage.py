@@ -12,8 +12,8 @@ from index.folder.folder import IndexFolder
 from index.folder.info import MODEL, MODEL_CARD
 from index.folder.thumbnails import Thumbnails
 from index.queries import Queries
-from index.recognition import Answers, check_store, to_index_space
-from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray
+from index.recognition import BLOCK_QUERIES, Answers, check_store, to_index_space
+from retrieval.arrays import BoolArray, LongArray, ObjArray
 from retrieval.data.near_duplicates import near_pairs
 from retrieval.data.request import NEAR_BITS
 from retrieval.errors import UnreadableError
@@ -81,8 +81,7 @@ def find_leaks(
     if store is not None:
         check_store(folder, store)
         rows = np.flatnonzero(store.done)
-        vectors = to_index_space(folder, store.vectors[rows])
-        calibrated_on[rows] = _calibrated_on(folder, store.image_id[rows], vectors)
+        calibrated_on[rows] = _calibrated_on(folder, store, rows)
     near = _near_duplicates(folder, answers, queries, ~same, n_workers, progress)
     return Leaks(same, near, calibrated_on, trained, unknown)
 
@@ -112,19 +111,22 @@ def seen_names(image_id: ObjArray) -> str:
     return str(record_seen(image_id, [""] * len(image_id))["sha256_48"])
 
 
-def _calibrated_on(folder: IndexFolder, image_id: ObjArray, vectors: FloatArray) -> BoolArray:
-    """(n,) bool: the calibration was fitted on an image of this name and descriptor, by its sketch.
+def _calibrated_on(folder: IndexFolder, store: Descriptors, rows: LongArray) -> BoolArray:
+    """(len(rows),) bool: the calibration was fitted on an image of this name and descriptor, by its sketch.
 
     The sketch alone does not tell: a network that was trained on few landmarks makes images alike. Nor does the name:
-    folders number their images alike. vectors: in the index's space.
+    folders number their images alike. rows: of the store, that have a descriptor.
     """
     calibration = folder.calibration
     if calibration is None or calibration.query_names is None or calibration.query_sketches is None:
-        return np.zeros(len(vectors), dtype=np.bool_)
+        return np.zeros(len(rows), dtype=np.bool_)
+    image_id = store.image_id.select(rows)
     named = was_seen({"sha256_48": calibration.query_names}, image_id, [""] * len(image_id))
     known = unpack_sketches(calibration.query_sketches)
-    own = sketches(vectors)
-    joined = np.concatenate([known, own])
+    own = [np.zeros(0, np.uint64)]
+    for start in range(0, len(rows), BLOCK_QUERIES):
+        own.append(sketches(to_index_space(folder, store.vectors[rows[start : start + BLOCK_QUERIES]])))
+    joined = np.concatenate([known, *own])
     values, group = np.unique(joined, return_inverse=True)
     is_known = np.zeros(len(values), dtype=np.bool_)
     is_known[group[: len(known)]] = True

@@ -8,7 +8,7 @@ from index.evaluate.evaluation import Evaluation, evaluate
 from index.folder.folder import IndexFolder
 from index.metrics import LIST_LENGTH
 from index.queries import Queries
-from index.recognition import Answers, judge
+from index.recognition import BLOCK_QUERIES, Answers, join_answers, judge
 from index.search.base import Neighbours
 from index.vote import background_similarity, one_row_less, vote
 from retrieval.arrays import FloatArray, LongArray, object_array
@@ -44,20 +44,23 @@ def leave_one_out(folder: IndexFolder, *, seed: int = 0) -> LeaveOneOut:
             f"{folder.path} was built with `augment`, `expand` or `rerank`, by which pictures borrow from each other, "
             "so that none can be left out; evaluate queries, or an index without these"
         )
+    rows, n = folder.rows, n_asked(folder)
+    answers = join_answers([_ask(folder, np.arange(i, min(i + BLOCK_QUERIES, n))) for i in range(0, n, BLOCK_QUERIES)])
+    queries = _queries(folder, n)
+    n_single = int((rows.counts[rows.landmark] == 1).sum())
+    return LeaveOneOut(evaluate(folder, answers, queries, n_left_out=1, seed=seed), answers, queries, n_single)
+
+
+def _ask(folder: IndexFolder, chosen: LongArray) -> Answers:
+    """Answers to some of the rows and the background, each without itself."""
     rows, rule = folder.rows, folder.rule
-    vectors, similarity = asked_rows(folder)
-    own_row = np.full(len(vectors), -1, dtype=np.int64)
-    own_row[: len(rows)] = np.arange(len(rows))
-    landmark = np.full(len(vectors), -1, dtype=np.int32)
-    landmark[: len(rows)] = rows.landmark
+    vectors, similarity = asked_rows(folder, chosen)
+    own_row = np.where(chosen < len(rows), chosen, -1)
+    landmark = np.where(own_row >= 0, rows.landmark[own_row], -1).astype(np.int32)
     found = folder.nearest(vectors, max(rule.k, LIST_LENGTH) + 1)
     neighbours = without_own(found, own_row)
     votes = vote(neighbours, rows.landmark, rule, counts=rows.counts, row_background=rows.background)
-    votes = one_row_less(votes, landmark, rows.counts, rule)
-    answers = judge(folder, neighbours, votes, similarity)
-    queries = _queries(folder, len(vectors))
-    n_single = int((rows.counts[rows.landmark] == 1).sum())
-    return LeaveOneOut(evaluate(folder, answers, queries, n_left_out=1, seed=seed), answers, queries, n_single)
+    return judge(folder, neighbours, one_row_less(votes, landmark, rows.counts, rule), similarity)
 
 
 def agreement(one: IndexFolder, other: IndexFolder) -> float:
@@ -89,16 +92,21 @@ def _confidence(answers: Answers) -> FloatArray:
     return np.where(np.isfinite(confidence), confidence, 0.0)
 
 
-def asked_rows(folder: IndexFolder) -> tuple[FloatArray, FloatArray | None]:
-    """Descriptors of the rows, then of the background, and c(q) of each without the image itself."""
+def n_asked(folder: IndexFolder) -> int:
+    """Number of rows and background images that can be asked; one such image has nothing to be compared with."""
+    n_background = 0 if folder.background is None else len(folder.background)
+    return len(folder.rows) + (n_background if n_background > 1 else 0)
+
+
+def asked_rows(folder: IndexFolder, chosen: LongArray) -> tuple[FloatArray, FloatArray | None]:
+    """Descriptors of these, ascending, of the rows and then the background, and c(q) of each without the image."""
     n, background = len(folder.rows), folder.background
-    rows = folder.index.vectors(np.arange(n))
+    vectors = folder.index.vectors(chosen[chosen < n])
     if background is None:
-        return rows, None
-    # A background of one image has nothing to compare that image with.
-    others = background.vectors if len(background) > 1 else background.vectors[:0]
-    vectors = np.concatenate([rows, others])
-    own_row = np.concatenate([np.full(n, -1, dtype=np.int64), np.arange(len(others))])
+        return vectors, None
+    others = chosen[chosen >= n] - n
+    vectors = np.concatenate([vectors, background.vectors[others]])
+    own_row = np.concatenate([np.full(len(vectors) - len(others), -1, dtype=np.int64), others])
     return vectors, background_similarity(vectors, background.vectors, folder.rule.m, own_row=own_row)
 
 

@@ -1,14 +1,14 @@
 """Descriptor stores to the images of an index: checked against each other, index rows and background apart."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from index.copies import same_named
 from index.folder.folder import model_fingerprint, tell_difference
-from retrieval.arrays import FloatArray, IntArray, LongArray, row_numbers
+from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, row_numbers
 from retrieval.data.names import Name
 from retrieval.errors import LmrError
 from retrieval.store.info import model_difference
@@ -90,9 +90,9 @@ def gather(inputs: BuildInputs) -> Gathered:
     if not inputs.stores:
         raise ValueError("stores is empty")
     fingerprint = _common_fingerprint(inputs)
-    rows = [store.select(store.done & (store.landmark >= 0)) for store in inputs.stores]
-    others = [store.select(store.done & (store.landmark < 0)) for store in inputs.stores]
-    others += [store.select(store.done) for store in inputs.background]
+    rows = [_select(store, store.done & (store.landmark >= 0)) for store in inputs.stores]
+    others = [_select(store, store.done & (store.landmark < 0)) for store in inputs.stores]
+    others += [_select(store, store.done) for store in inputs.background]
     landmarks = sorted({store.landmarks[code] for store in rows for code in np.unique(store.landmark)})
     if not landmarks:
         sources = ", ".join(store.source for store in inputs.stores)
@@ -113,6 +113,11 @@ def gather(inputs: BuildInputs) -> Gathered:
         fingerprint=fingerprint,
         names={label: name for store in inputs.stores for label, name in store.names.items()},
     )
+
+
+def _select(store: Descriptors, rows: BoolArray) -> Descriptors:
+    """Rows of a store with what an index keeps of them."""
+    return replace(store, kind=None, reason=None, facts=None).select(rows)
 
 
 def _common_fingerprint(inputs: BuildInputs) -> str:

@@ -23,7 +23,7 @@ from retrieval.store.stored import BLOCK_ROWS
 
 RECALL_K = 20  # neighbours compared; as many as vote by default
 N_RECALL_QUERIES = 200  # rows; the standard error of the recall is then below 0.01
-N_RECALL_ROWS = 50_000  # among which they are found
+N_RECALL_ROWS = 20_000  # among which they are found
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ def submit(job: SubmitJob) -> SubmitReport:
     from index.folder.folder import open_folder
     from index.kaggle.shares import share_lines, share_path
     from index.kaggle.submission import submission_lines
-    from index.recognition import answer_store, predict
+    from index.recognition import predict_store
     from retrieval.data.overview import require_there
     from retrieval.files.made_of import is_made_of, require_no_folder, write_with_record
 
@@ -89,9 +89,9 @@ def submit(job: SubmitJob) -> SubmitReport:
             )
         if is_there(made_with):
             return SubmitReport(output, "unchanged", len(store))
-        predictions = predict(answer_store(folder, store), store.image_id, threshold)
+        predictions = predict_store(folder, store, threshold)
         if share is None:
-            lines = submission_lines(store.image_id[:], predictions)
+            lines = submission_lines(predictions.image_id, predictions)
         else:
             lines = share_lines(share, predictions, store.info.manifest_digest, made_with)
         write_with_record(output, lines, made_with)

@@ -14,7 +14,7 @@ import numpy as np
 from retrieval.arrays import ObjArray
 from retrieval.errors import LmrError
 from retrieval.files.atomic import private_path, remove_leftovers
-from retrieval.files.hdf5 import new_hdf5, open_hdf5, pack_texts
+from retrieval.files.hdf5 import mapped, new_hdf5, open_hdf5, pack_texts
 from retrieval.files.hdf5_digests import Digests, read_digests, room_for_digests
 from retrieval.files.hdf5_outline import require_outline, write_outline
 from retrieval.files.json_file import parse_json
@@ -166,8 +166,8 @@ def read_reasons(file: Any) -> ObjArray:
 
 
 def read_facts(file: Any) -> ImageFacts | None:
-    """State of the images' files; None in a store from before that was written down."""
-    return ImageFacts(*(file[name][:] for name in FACTS)) if has_facts(file) else None
+    """State of the images' files, which stays in the store; None in one from before that was written down."""
+    return ImageFacts(*(mapped(file[name]) for name in FACTS)) if has_facts(file) else None
 
 
 def _require_utf8(partial: Path, columns: Columns) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from index.confidence import ConfidenceModel
 from index.folder.build import BuildOptions
-from index.recognition import answer, answer_store, predict
+from index.recognition import answer, answer_store, predict, predict_store
 from index.vote import background_similarity, best, vote
 from index.vote_rule import VoteRule
 from retrieval.errors import LmrError
@@ -126,6 +126,30 @@ def test_unreadable_queries_of_a_store_have_no_answer_and_keep_their_place(folde
     assert answers.confidence[[1, 3]].tolist() == [0.0, 0.0]
     assert answers.neighbours.rows[1].tolist() == [-1] * 4
     assert set(answers.votes.query) == {0, 2, 4}
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_a_store_is_answered_in_parts_as_it_is_whole(make_folder, train, streets, make_store, monkeypatch, background):
+    folder = make_folder(train, [streets] if background else [])
+    state = np.array([UNREADABLE, UNREADABLE, *[DONE] * 5, UNREADABLE], dtype=np.uint8)
+    store = replace(make_store(["rome"] * 8, seed=4, source="queries.h5"), state=state)
+    whole = answer_store(folder, store, n_neighbours=6)
+    predictions = predict(whole, store.image_id, 0.2)
+    monkeypatch.setattr("index.recognition.BLOCK_QUERIES", 2)
+    parts = answer_store(folder, store, n_neighbours=6)
+    assert np.array_equal(parts.neighbours.rows, whole.neighbours.rows)
+    assert np.array_equal(parts.votes.query, whole.votes.query)
+    assert np.array_equal(parts.votes.landmark, whole.votes.landmark)
+    assert parts.logit == pytest.approx(whole.logit, abs=1e-5)
+    assert (parts.background is None) is not background
+    told = predict_store(folder, store, 0.2)
+    assert told.image_id.tolist() == store.image_id.tolist()
+    assert told.landmark.tolist() == predictions.landmark.tolist()
+    assert told.logit == pytest.approx(predictions.logit, abs=1e-5)
+
+
+def test_a_store_without_rows_has_no_predictions(folder, make_store):
+    assert len(predict_store(folder, make_store([], seed=4))) == 0
 
 
 def test_queries_of_another_model_are_refused(make_store, folder, queries):

@@ -28,8 +28,10 @@ def folder(make_folder, make_store):
     return make_folder(make_store(LABELS, seed=0), [background])
 
 
+@pytest.mark.parametrize("n_at_once", [3, 8192])
 @pytest.mark.parametrize("calibration", [None, Calibrated()])
-def test_each_row_is_answered_as_by_an_index_without_it(folder, calibration):
+def test_each_row_is_answered_as_by_an_index_without_it(folder, calibration, n_at_once, monkeypatch):
+    monkeypatch.setattr("index.evaluate.leave_one_out.BLOCK_QUERIES", n_at_once)
     folder = replace(folder, calibration=calibration)
     found = leave_one_out(folder)
     rows, rule = folder.rows, folder.rule

@@ -1,0 +1,176 @@
+"""Memory of building an index folder from a store, and of opening it for one query, beside the size of the index.
+
+    python scripts/bench/memory.py --rows 200000 [--kind auto] [--storage float16] [--work DIR]
+
+Descriptors are made as vectors.py makes them, with ids and paths as long as those of Google Landmarks, and a
+background of one image for a hundred rows. Building and asking are processes of their own. Of each the peak of its
+resident set is told, less that of a process that imported the same modules, and of it what is its own: pages of mapped
+files are shared with others and given back when memory is short. 10^6 bytes a MB. Prints JSON.
+"""
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from vectors import make_world
+
+FINGERPRINT = "ab" * 32
+ROOM_MB = 1000  # beyond the index, that building may take
+SAMPLED_S = 0.02  # between two looks at what a process has of its own
+MB = 1e6
+
+
+def main() -> None:
+    """Makes the store, then measures the processes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=200_000, help="(default %(default)s)")
+    parser.add_argument("--landmarks", type=int, default=30_000, help="(default %(default)s)")
+    parser.add_argument("--dimensions", type=int, default=512, help="(default %(default)s)")
+    parser.add_argument("--kind", default="auto", help="(default %(default)s)")
+    parser.add_argument("--storage", choices=("float16", "float32"))
+    parser.add_argument("--work", type=Path, help="folder for the store and the index; a temporary one by default")
+    parser.add_argument("--part", choices=tuple(PARTS), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.part:
+        print(json.dumps(watched(args)))
+        return
+    with tempfile.TemporaryDirectory(dir=args.work) as scratch:
+        args.work = Path(scratch)
+        make_store(args)
+        empty, built, asked = (run(part, args) for part in PARTS)
+        index = sum(path.stat().st_size for path in (args.work / "index").rglob("*")) / MB
+        store = (args.work / "train.h5").stat().st_size / MB
+    report = {
+        "rows": args.rows,
+        "d": args.dimensions,
+        "store_mb": round(store),
+        "index_mb": round(index),
+        "search": built.pop("search"),
+        "empty_process_mb": round(empty["peak_mb"]),
+        "build": beyond(built, empty),
+        "open_and_one_query": beyond(asked, empty),
+    }
+    report["build_is_within_index_and_room"] = report["build"]["peak_mb"] <= index + ROOM_MB
+    print(json.dumps(report, indent=1))
+
+
+def beyond(found: dict[str, Any], empty: dict[str, Any]) -> dict[str, Any]:
+    """What a process took beyond the empty one."""
+    return {name: round(value - (empty[name] if name.endswith("_mb") else 0), 2) for name, value in found.items()}
+
+
+def make_store(args: argparse.Namespace) -> None:
+    """A finished store, row by row, and the card of a model."""
+    from retrieval.store.file import lay_out
+    from retrieval.store.layout import Columns
+    from retrieval.store.store import StoreInfo, partial_path, resume_store
+
+    world = make_world(args.landmarks, args.dimensions)
+    n_background = args.rows // 100
+    n = args.rows + n_background
+    labels = tuple(f"landmark_{i:06}" for i in range(args.landmarks))
+    landmark = np.concatenate([of_block for _, of_block in world.rows(args.rows)])
+    landmark = np.concatenate([landmark, np.full(n_background, -1)]).astype(np.int32)
+    info = StoreInfo(FINGERPRINT, {}, {}, "0", "made", "float16", args.dimensions)
+    ids = [f"{i:016x}" for i in range(n)]
+    paths = (f"images/{name[-3]}/{name[-2]}/{name[-1]}/{name}.jpg" for name in ids)
+    store = args.work / "train.h5"
+    lay_out(partial_path(store), Columns(ids, landmark, labels, paths, None, {}), info)
+    with resume_store(store) as writer:
+        start = 0
+        for vectors in of_store(world, args.rows, n_background):
+            writer.write(np.arange(start, start + len(vectors)), vectors)
+            start += len(vectors)
+        writer.finish()
+    np.save(args.work / "query.npy", world.block(0, 1)[0])
+    model = args.work / "model"
+    model.mkdir()
+    (model / "model.json").write_text(json.dumps({"fingerprint": FINGERPRINT}))
+
+
+def of_store(world: Any, n: int, n_background: int) -> Iterator[np.ndarray]:
+    yield from (vectors for vectors, _ in world.rows(n))
+    yield world.background(n_background)
+
+
+def run(part: str, args: argparse.Namespace) -> dict[str, Any]:
+    """What a part says of itself, in a process of its own."""
+    words = ["--part", part, "--work", str(args.work), "--kind", args.kind]
+    words += ["--storage", args.storage] if args.storage else []
+    found = subprocess.run([sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE)
+    said: dict[str, Any] = json.loads(found.stdout)
+    return said
+
+
+def watched(args: argparse.Namespace) -> dict[str, Any]:
+    """Runs a part. peak_mb: of the resident set; own_mb: of what is not mapped from files, looked at in steps."""
+    for name in ("faiss", "index.folder.build", "index.recognition"):
+        importlib.import_module(name)
+    own, is_done, begun = [0], threading.Event(), time.perf_counter()
+
+    def look() -> None:
+        while not is_done.wait(SAMPLED_S):
+            own.append(status("RssAnon"))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        told = PARTS[args.part](args)
+    finally:
+        is_done.set()
+        watcher.join()
+    seconds = time.perf_counter() - begun
+    figures = {"peak_mb": status("VmHWM") / 1000, "own_mb": max(*own, status("RssAnon")) / 1000, "seconds": seconds}
+    return {**figures, **told}
+
+
+def status(name: str) -> float:
+    """A figure of this process, 1000 bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1.024 for line in lines if line.startswith(name))
+
+
+def build(args: argparse.Namespace) -> dict[str, Any]:
+    from index.folder.build import build_folder
+    from index.folder.config import BuildOptions
+    from index.folder.inputs import BuildInputs
+    from index.search.config import SearchOptions
+    from retrieval.store.store import open_descriptors
+
+    inputs = BuildInputs([open_descriptors(args.work / "train.h5")], args.work / "model")
+    options = BuildOptions(storage=args.storage, search=SearchOptions(kind=args.kind))
+    info = build_folder(args.work / "index", inputs, options, device="cpu").info
+    return {"search": info.search.name if info.search else "exact"}
+
+
+def ask(args: argparse.Namespace) -> dict[str, Any]:
+    from index.folder.folder import open_folder
+    from index.recognition import answer
+
+    query = np.load(args.work / "query.npy")
+    begun = time.perf_counter()
+    folder = open_folder(args.work / "index", device="cpu")
+    opened = time.perf_counter()
+    near = answer(folder, query).neighbours.rows[0]
+    _ = [(folder.rows.image_id[row], folder.rows.path[row]) for row in near]
+    asked = time.perf_counter()
+    return {"open_s": opened - begun, "query_s": asked - opened}
+
+
+PARTS = {"nothing": lambda args: {}, "build": build, "ask": ask}
+
+if __name__ == "__main__":
+    main()
