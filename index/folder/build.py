@@ -251,8 +251,10 @@ def _write_folder(
     _copy_model(inputs.model_path, folder / MODEL)
     stored = store_vectors(folder, gathered, options, plan.storage, device, progress)
     found = build_search(stored.searched, replace(plan, d=stored.index.d), options.search, progress)
+    searched_by = None
     if found:
         found[0].save(folder / SEARCH)
+        searched_by = replace(found[1], memory_bytes=(folder / SEARCH).stat().st_size)
     rows = Rows(gathered.image_id, gathered.landmark, gathered.landmarks, gathered.path, stored.similarity)
     write_rows(folder / ROWS, rows)
     if len(stored.background):
@@ -269,14 +271,14 @@ def _write_folder(
         n_landmarks=len(rows.landmarks),
         n_background=len(stored.background),
         d=stored.index.d,
-        recall=found[1].recall if found else measure_recall(gathered, stored, device),
+        recall=searched_by.recall if searched_by else measure_recall(gathered, stored, device),
         program_version=importlib.metadata.version("lmr"),
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         files=list_files(folder),
         thumbnails={"side_px": thumbnails.side_px, "n": n_small},
         answers_digest=_answers_digest(gathered, hashed, stated),
         rows_digest=_answers_digest(gathered, hashed, of_rows),
-        search=found[1] if found else None,
+        search=searched_by,
         largest_norm=stored.index.largest_norm,
         largest_augmented_norm=0.0 if stored.augmented is None else stored.augmented.largest_norm,
     )

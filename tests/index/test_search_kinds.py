@@ -218,13 +218,13 @@ def test_a_recall_of_one_is_exact_search():
             1_000_000,
             512,
             "`memory` 0.5 GB is too little for Flat over 1,000,000 x 512, which needs 2.0 GB; "
-            "`kind` ivf-pq needs 0.1 GB",
+            "`kind` ivf-pq needs 0.2 GB",
         ),
         (
             SearchOptions(memory_gb=0.01),
             1_000_000,
             512,
-            "`memory` 10.0 MB is too little for IVF4000,PQ256x4fs over 1,000,000 x 512, which needs 0.1 GB; "
+            "`memory` 10.0 MB is too little for IVF4000,PQ256x4fs over 1,000,000 x 512, which needs 0.2 GB; "
             "give more memory",
         ),
     ],
