@@ -10,9 +10,9 @@ function does not have, LmrError for a value that cannot be.
 'arch'
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from index.answer import Answer, LandmarkScore, Neighbour
 from index.bench import BenchJob
@@ -28,6 +28,9 @@ from index.landmarks import Landmarks, open_landmarks
 from index.queries import EmbedQueriesJob
 from index.stats.job import Statistics, StatsJob
 from index.stats.measure import MeasureJob, MeasureReport
+from index.update.compact import Compacted, IndexCompactJob
+from index.update.inspect import IndexExported, IndexExportJob, IndexInfoJob, IndexVerified, IndexVerifyJob
+from index.update.job import IndexAddJob, IndexChange, IndexMergeJob, IndexRelabelJob, IndexRemoveJob
 from retrieval.download.job import ArchiveJob, ArchiveReport, DownloadJob
 from retrieval.embed.export import ExportJob
 from retrieval.embed.job import EmbedJob
@@ -77,6 +80,14 @@ __all__ = [
     "export",
     "find_rate",
     "first_batch",
+    "index_add",
+    "index_compact",
+    "index_export",
+    "index_info",
+    "index_merge",
+    "index_relabel",
+    "index_remove",
+    "index_verify",
     "info",
     "join",
     "measure",
@@ -243,6 +254,116 @@ def build_index(stores: "Sequence[Place]" = BuildJob.stores, **words: "Unpack[ke
     from index.build_index import build_index as run
 
     return run(build(BuildJob, {"stores": stores, **words}))
+
+
+@shows_words_of(IndexAddJob)
+def index_add(stores: "Sequence[Place]", **words: "Unpack[keywords.IndexAddWords]") -> IndexChange:
+    """Adds the labelled images of descriptor stores to an index folder; what was done.
+
+    Images that it has already, with the same label and descriptor, are left as they are. Raises LmrError for stores of
+    another model and for an image that the index has with another label or descriptor.
+
+    >>> lmr.index_remove(["train-arch-0"], index="smaller").info.n_rows
+    31
+    >>> lmr.index_add(["train.h5"], index="smaller").n_added
+    1
+    """
+    from index.update.job import add as run
+
+    return run(build(IndexAddJob, {"stores": stores, **words}))
+
+
+@shows_words_of(IndexRemoveJob)
+def index_remove(ids: Sequence[str] = IndexRemoveJob.ids, **words: "Unpack[keywords.IndexRemoveWords]") -> IndexChange:
+    """Removes images by their image_id from an index folder and its background; what was done.
+
+    Raises LmrError for ids that are not there or given twice, and where nothing would be left.
+    """
+    from index.update.job import remove as run
+
+    return run(build(IndexRemoveJob, {"ids": tuple(ids), **words}))
+
+
+@shows_words_of(IndexMergeJob)
+def index_merge(folders: "Sequence[Place]", **words: "Unpack[keywords.IndexMergeWords]") -> IndexChange:
+    """Adds the rows of other index folders of the same model and whitening to one; what was done.
+
+    Raises LmrError as `index_add`, and for folders that were whitened otherwise.
+
+    >>> lmr.index_merge(["other"], index="landmarks").n_added  # doctest: +SKIP
+    """
+    from index.update.job import merge as run
+
+    return run(build(IndexMergeJob, {"folders": folders, **words}))
+
+
+@shows_words_of(IndexRelabelJob)
+def index_relabel(labels: "Place", **words: "Unpack[keywords.IndexRelabelWords]") -> IndexChange:
+    """Gives landmarks (landmark_id,new_landmark_id) or images (image_id,landmark_id) other labels, by a CSV file.
+
+    Raises LmrError for another table, and for landmarks and images that the index does not have.
+
+    >>> lmr.index_relabel("labels.csv").n_relabelled  # doctest: +SKIP
+    """
+    from index.update.job import relabel as run
+
+    return run(build(IndexRelabelJob, {"labels": labels, **words}))
+
+
+@shows_words_of(IndexCompactJob)
+def index_compact(**words: "Unpack[keywords.IndexCompactWords]") -> Compacted:
+    """Trains the inverted file of an index folder anew over its rows, or makes another kind of it; what was done.
+
+    Raises LmrError for a kind that cannot be.
+
+    >>> lmr.index_compact(index="smaller").state
+    'unchanged'
+    """
+    from index.update.compact import compact as run
+
+    return run(build(IndexCompactJob, words))
+
+
+@shows_words_of(IndexInfoJob)
+def index_info(index: "Place" = IndexInfoJob.index, **words: "Unpack[keywords.IndexInfoWords]") -> Mapping[str, Any]:
+    """Tells what an index folder is, what was changed in it, and what to do about that.
+
+    Raises LmrError.
+
+    >>> lmr.index_info("smaller")["changes"]["added"]
+    1
+    """
+    from index.update.inspect import info as run
+
+    return run(build(IndexInfoJob, {"index": index, **words}))
+
+
+@shows_words_of(IndexVerifyJob)
+def index_verify(index: "Place" = IndexVerifyJob.index, **words: "Unpack[keywords.IndexVerifyWords]") -> IndexVerified:
+    """Reads an index folder whole, and asks it for a sample of its own rows.
+
+    Raises LmrError that names what is not as it was written.
+
+    >>> lmr.index_verify("smaller").self_recall
+    1.0
+    """
+    from index.update.inspect import verify as run
+
+    return run(build(IndexVerifyJob, {"index": index, **words}))
+
+
+@shows_words_of(IndexExportJob)
+def index_export(output: "Place", **words: "Unpack[keywords.IndexExportWords]") -> IndexExported:
+    """Writes image_id, landmark_id and path of the images of an index folder as a CSV manifest.
+
+    Raises LmrError for another file in its place, which `overwrite` replaces.
+
+    >>> lmr.index_export("rows.csv", index="smaller").n_images
+    32
+    """
+    from index.update.inspect import export as run
+
+    return run(build(IndexExportJob, {"output": output, **words}))
 
 
 def train(

@@ -29,15 +29,16 @@ def command(as_json: bool, **words: Any) -> None:
 
     with TerminalProgress() as progress:
         facts = lmr.info(**words, progress=progress).to_json()
-    say_result(facts, _lines(facts), as_json=as_json, default=str)
+    say_result(facts, fact_lines(facts), as_json=as_json, default=str)
 
 
-def _lines(facts: Mapping[str, Any], indent: str = "") -> str:
+def fact_lines(facts: Mapping[str, Any], indent: str = "") -> str:
+    """Facts for people, a line each, those of a part indented."""
     width = max(map(len, facts), default=0)
     lines = []
     for name, value in facts.items():
         if isinstance(value, dict) and value:
-            lines += [f"{indent}{shown(name)}", _lines(value, indent + "  ")]
+            lines += [f"{indent}{shown(name)}", fact_lines(value, indent + "  ")]
         else:
             lines.append(f"{indent}{shown(name).ljust(width)}  {shown(value)}")
     return "\n".join(lines)

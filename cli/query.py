@@ -144,6 +144,8 @@ def _ask(job: QueryJob) -> "tuple[Landmarks, list[Answer], Saving | None]":
     images = query_images(job.pictures, job.progress)
     n_workers = max(1, count_workers(job.workers, job.progress))
     landmarks = lmr.open_index(job.index, device=job.device, threads=job.threads, workers=n_workers)
+    for line in landmarks.warnings:
+        job.progress.warn(f"warning: {line}")
     threshold, top = job.threshold, job.top
     answers = landmarks.query(images, threshold=threshold, n_landmarks=top, allow_private=job.allow_private)
     if saving is not None:

@@ -365,6 +365,60 @@ class BuildWords(_Computing, _Writing, total=False):
     options: BuildOptions
 
 
+class _Changing(_Decoding, total=False):
+    """Words of functions that change an index."""
+
+    index: Place
+    threads: int | None
+    wait: bool
+
+
+class IndexAddWords(_Changing, total=False):
+    """Words of `lmr.index_add`."""
+
+    background: bool
+    names: Place | None
+
+
+class IndexRemoveWords(_Changing, total=False):
+    """Words of `lmr.index_remove`."""
+
+    ids_file: Place | None
+
+
+class IndexMergeWords(_Changing, total=False):
+    """Words of `lmr.index_merge`."""
+
+    background: bool
+
+
+class IndexRelabelWords(_Changing, total=False):
+    """Words of `lmr.index_relabel`."""
+
+
+class IndexCompactWords(_Changing, total=False):
+    """Words of `lmr.index_compact`."""
+
+    kind: Kind | None
+    recall: float | None
+
+
+class IndexInfoWords(_Telling, total=False):
+    """Words of `lmr.index_info`."""
+
+
+class IndexVerifyWords(_Telling, total=False):
+    """Words of `lmr.index_verify`."""
+
+    threads: int | None
+
+
+class IndexExportWords(_Telling, _Writing, total=False):
+    """Words of `lmr.index_export`."""
+
+    index: Place
+
+
 class TrainWords(_Images, _Computing, _Writing, _Network, _Preparation, _Training, total=False):
     """Words of `lmr.train`, `lmr.find_rate` and `lmr.first_batch`."""
 

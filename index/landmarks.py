@@ -44,6 +44,13 @@ class Landmarks:
         """True where answers carry a confidence; `lmr calibrate` makes it so."""
         return self.folder.calibration is not None
 
+    @property
+    def warnings(self) -> list[str]:
+        """Lines on an index that has changed since its calibration or its inverted file was made."""
+        from index.folder.changes import tell_changed
+
+        return tell_changed(self.folder)
+
     def embed(
         self, images: Sequence["ImageLike"], *, allow_private: bool = False
     ) -> "tuple[FloatArray, dict[int, str]]":

@@ -98,7 +98,7 @@ def test_arguments_of_a_function_have_the_types_and_defaults_of_its_job(name: st
             annotation = item.annotation
             if isinstance(annotation, str):
                 annotation = eval(annotation, {**vars(keywords), **vars(lmr), "Part": hints.get("tars")})
-            assert annotation == (Sequence[str] if item.name == "recipes" else hints[item.name])
+            assert annotation == (Sequence[str] if item.name in ("recipes", "ids") else hints[item.name])
 
 
 def test_words_of_a_stage_are_typed_too() -> None:

@@ -35,6 +35,7 @@ def evaluate(job: EvaluateJob) -> "EvaluationResult":
     Raises LmrError for queries that cannot be used, and for an index that cannot be read.
     """
     from index.evaluate.result import evaluate_left_out, evaluate_store
+    from index.folder.changes import tell_changed
     from index.folder.folder import open_folder
     from retrieval.data.overview import require_there
     from retrieval.parallel import count_workers
@@ -42,6 +43,8 @@ def evaluate(job: EvaluateJob) -> "EvaluationResult":
     if job.queries is not None:
         require_there(job.queries)
     folder = open_folder(job.index, device=job.device, threads=job.threads)
+    for line in tell_changed(folder):
+        job.progress.warn(f"warning: {line}")
     embedded = None if job.queries is None else embed_queries(job.queries, folder, job)
     n_workers = max(1, count_workers(job.workers, job.progress))
     if embedded is None:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
+from index.folder.changes import Changes
 from index.search.config import SearchInfo, Storage
 from index.vote_rule import MOST_NEIGHBOURS
 from retrieval.errors import DamageError, LmrError
@@ -38,7 +39,7 @@ class FolderInfo:
     thumbnails: `side_px`, 0 = none were asked for, and how many rows have one (`n`); {} in a folder from before them.
     search: the inverted file that proposes rows, None = exact search. largest_norm: length of the longest row, and of
     the longest augmented one; 0 in a folder from before they were kept. rows_digest: as answers_digest, whatever the
-    kind of index and the storage of its rows.
+    kind of index and the storage of its rows. changes: of its rows since it was built, None = there was none.
     """
 
     fingerprint: str
@@ -58,6 +59,7 @@ class FolderInfo:
     search: SearchInfo | None = None
     largest_norm: float = 0.0
     largest_augmented_norm: float = 0.0
+    changes: Changes | None = None
 
     def __post_init__(self) -> None:
         if min(self.n_rows, self.n_landmarks, self.d) < 1 or self.n_background < 0 or not 0 <= self.recall <= 1:
@@ -79,8 +81,9 @@ class FolderInfo:
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; `read_info` gives it back."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        search = None if self.search is None else asdict(self.search)
-        return {"format_version": FORMAT_VERSION} | values | {"search": search}
+        for name in ("search", "changes"):
+            values[name] = None if values[name] is None else asdict(values[name])
+        return {"format_version": FORMAT_VERSION} | values
 
 
 def write_info(folder: Path, info: FolderInfo) -> None:

@@ -1,14 +1,16 @@
 """Thumbnails of an index's rows, so that a folder copied elsewhere still shows them: the file thumbnails.h5."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from index.folder.config import ThumbnailPlan
+from retrieval.arrays import BoolArray, LongArray, UInt8Array
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.atomic import write_error
 from retrieval.files.hdf5 import new_hdf5, open_hdf5
@@ -90,6 +92,41 @@ def write_thumbnails(
     return n_made
 
 
+def change_thumbnails(old: Path, new: Path, kept: BoolArray, added: Iterable[bytes], digest: str) -> int:
+    """Writes the thumbnails of the rows of a file that stay, then further ones; returns how many there are now.
+
+    kept: (n,) of the rows of the old file. added: JPEGs, b"" = none. Raises LmrError where one cannot be read or
+    written.
+    """
+    with open_hdf5(old, "a file of thumbnails", "run lmr build-index again") as source:
+        size = np.diff(source["offset"][:])
+        try:
+            with new_hdf5(new) as file:
+                file.attrs[_DIGEST] = digest
+                file.create_dataset("jpeg", (0,), np.uint8, maxshape=(None,), chunks=(_CHUNK_BYTES,))
+                start = 0
+                for part in _blocks(size):
+                    n_bytes = int(size[part].sum())
+                    block = source["jpeg"][start : start + n_bytes]
+                    _append(file["jpeg"], block if kept[part].all() else block[np.repeat(kept[part], size[part])])
+                    start += n_bytes
+                sizes = [*size[kept].tolist()]
+                for jpeg in added:
+                    sizes.append(len(jpeg))
+                    _append(file["jpeg"], jpeg)
+                file["offset"] = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        except OSError as error:
+            raise write_error(new, error) from error
+    return int(np.count_nonzero(sizes))
+
+
+def _blocks(size: LongArray) -> list[slice]:
+    """Successive rows whose thumbnails are about as large as a block."""
+    number = np.cumsum(size) // (_BLOCK_BYTES << 4)
+    cuts = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(size)]
+    return [slice(one, other) for one, other in pairwise(cuts) if other > one]
+
+
 def make_thumbnail(image: str, side_px: int) -> bytes:
     """A JPEG of the image at a path, its longer side at most side_px; b"" where that cannot be read."""
     if not image:
@@ -105,7 +142,7 @@ def make_thumbnail(image: str, side_px: int) -> bytes:
     return jpeg.getvalue()
 
 
-def _append(dataset: Any, block: bytearray) -> None:
+def _append(dataset: Any, block: bytes | bytearray | UInt8Array) -> None:
     n = dataset.shape[0]
     dataset.resize((n + len(block),))
     dataset[n:] = np.frombuffer(block, dtype=np.uint8)

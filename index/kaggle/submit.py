@@ -56,6 +56,7 @@ def submit(job: SubmitJob) -> SubmitReport:
 
     Raises LmrError for a manifest or an index that cannot be used, and for another file in the submission's place.
     """
+    from index.folder.changes import tell_changed
     from index.folder.folder import open_folder
     from index.kaggle.shares import share_lines, share_path
     from index.kaggle.submission import submission_lines
@@ -74,6 +75,8 @@ def submit(job: SubmitJob) -> SubmitReport:
         is_there({})  # refused now, not after the images were embedded
         require_there(job.test)
         folder = open_folder(job.index, device=job.device, threads=job.threads)
+        for line in tell_changed(folder):
+            job.progress.warn(f"warning: {line}")
         threshold = _threshold_logit(folder, job.threshold, job.progress)
         made_with: dict[str, Any] = {**folder.made_of, _THRESHOLD: job.threshold}
         if share is not None:

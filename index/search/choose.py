@@ -132,9 +132,9 @@ def _info(plan: IndexPlan, index: IvfIndex, measured: Measured, options: SearchO
     )
 
 
-def take_sample(rows: FlatIndex) -> Sample:
-    """A sample of the rows, and the exact answers to them."""
-    n = max(1, min(N_QUERIES, len(rows), MOST_PRODUCTS // max(1, len(rows) * rows.d)))
+def take_sample(rows: FlatIndex, most: int = N_QUERIES) -> Sample:
+    """A sample of at most so many of the rows, and the exact answers to them."""
+    n = max(1, min(most, len(rows), MOST_PRODUCTS // max(1, len(rows) * rows.d)))
     own = np.sort(np.random.default_rng(SEED).permutation(len(rows))[:n])
     queries = rows.vectors(own)
     found, seconds = _timed(lambda: rows.search(queries, RECALL_K + 1).rows)

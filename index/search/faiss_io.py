@@ -170,6 +170,13 @@ class RowsFile:
         if len(stored):
             self.largest_norm = max(self.largest_norm, largest_norm(stored))
 
+    def copy(self, stored: FloatArray) -> None:
+        """Appends rows (n, d) of another file of the same storage as they are."""
+        if stored.ndim != 2 or stored.shape[1] != self._d or stored.dtype != np.dtype(self._storage):
+            raise ValueError(f"rows must be (n, {self._d}) {self._storage}, not {stored.shape} {stored.dtype}")
+        self._file.write(np.ascontiguousarray(stored).reshape(-1).data)
+        self._n += len(stored)
+
     def finish(self) -> None:
         """Writes the number of rows."""
         self._file.seek(0)

@@ -132,6 +132,11 @@ class FlatIndex:
         """Storage dtype of the descriptors."""
         return "float16" if self._vectors.dtype == np.float16 else "float32"
 
+    @property
+    def stored(self) -> FloatArray:
+        """The rows as they are stored, (n, d) in the stored type, read-only."""
+        return self._vectors
+
     def vectors(self, rows: LongArray) -> FloatArray:
         """The stored vectors of these rows, (..., d) float32."""
         return self._vectors[rows].astype(np.float32, copy=False)

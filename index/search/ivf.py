@@ -25,6 +25,7 @@ REFINED_MARGIN = 2  # rows kept beyond k of those that FAISS scored by the rows:
 TRAINING_ROUNDS = 6  # of k-means of the lists
 CODE_ROUNDS = 8  # of k-means of each part of the codes
 CODE_ROWS_PER_CENTROID = 256  # rows that codes are trained on, for each of the 16 centroids of a part
+ADDED_ROWS = 1 << 13  # at a time, to an inverted file that is there
 _CODES = {"ivf-flat": "QT_fp16", "ivf-sq8": "QT_8bit"}
 
 
@@ -70,6 +71,29 @@ class IvfIndex:
             return cls(ivf, rows, settings, threads)
         except ValueError as error:
             raise LmrError(f"{path}: {error}; run lmr build-index again") from None
+
+    @classmethod
+    def changed(
+        cls,
+        path: Path,
+        rows: FlatIndex,
+        settings: SearchSettings,
+        kept: LongArray | None = None,
+        progress: Progress = SILENT,
+    ) -> Self:
+        """The inverted file that `save` wrote, for other rows: without some, and with further ones.
+
+        kept: those of before that stay, ascending, None = all. rows: these, in their order, then the new ones. Lists
+        and codes stay as they were trained. Raises LmrError as `load`.
+        """
+        ivf = read_faiss(path, is_mapped=False)
+        if kept is not None:
+            _keep(ivf, kept)
+        with faiss_switches(rows.d, rows.threads):
+            for start in range(int(ivf.ntotal), len(rows), ADDED_ROWS):
+                ivf.add(rows.vectors(np.arange(start, min(start + ADDED_ROWS, len(rows)))))
+                progress.add(min(ADDED_ROWS, len(rows) - start))
+        return cls(ivf, rows, settings, rows.threads)
 
     def save(self, path: Path) -> None:
         """Writes the inverted file, without the rows. Raises LmrError where that is not possible."""
@@ -212,3 +236,40 @@ def n_training_rows(plan: IndexPlan) -> int:
     """Rows of a sample that centroids and codes are trained on."""
     wanted = max(plan.n_lists * ROWS_PER_LIST, 16 * CODE_ROWS_PER_CENTROID)
     return min(plan.n, wanted, max(plan.n_lists, MOST_TRAINING_BYTES // (4 * plan.d)))
+
+
+def _keep(ivf: Any, kept: LongArray) -> None:
+    """Removes the other rows from an inverted file and numbers the ones that stay anew."""
+    import faiss
+
+    library: Any = faiss
+    number = np.full(int(ivf.ntotal), -1, dtype=np.int64)
+    number[kept] = np.arange(len(kept))
+    ivf.remove_ids(library.IDSelectorBitmap(np.packbits(number < 0, bitorder="little")))
+    lists = faiss.downcast_InvertedLists(ivf.invlists)
+    for i in range(int(ivf.nlist)):
+        size = int(lists.list_size(i))
+        if size:
+            ids = faiss.rev_swig_ptr(lists.get_ids(i), size)
+            ids[:] = number[ids]
+        if size and isinstance(lists, library.BlockInvertedLists):
+            _clear_rest(lists, i, size)
+
+
+def _clear_rest(lists: Any, i: int, size: int) -> None:
+    """Empties the places of a list's last block that hold nothing.
+
+    FAISS 1.15 leaves the codes of removed rows there, and adds those of new rows by OR: a fifth of them got lost.
+    """
+    import faiss
+
+    n_in_block, block_bytes = int(lists.n_per_block), int(lists.block_size)
+    used = size % n_in_block
+    if not used:
+        return
+    n_blocks = -(-size // n_in_block)
+    codes = faiss.rev_swig_ptr(lists.get_codes(i), n_blocks * block_bytes)
+    last = codes.reshape(n_blocks, block_bytes)[-1:]
+    nothing = np.zeros(lists.packer.code_size, dtype=np.uint8)
+    for place in range(used, n_in_block):
+        lists.packer.pack_1(nothing, place, last)

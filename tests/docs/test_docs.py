@@ -204,14 +204,22 @@ def _command(name: str) -> click.Command:
 
 
 def _options(name: str) -> set[str]:
-    names = (opt for parameter in _command(name).params for opt in (*parameter.opts, *parameter.secondary_opts))
-    return {*names, "--help"}
+    command = _command(name)
+    within = command.commands.values() if isinstance(command, click.Group) else ()
+    parameters = (parameter for one in (command, *within) for parameter in one.params)
+    return {*(opt for parameter in parameters for opt in (*parameter.opts, *parameter.secondary_opts)), "--help"}
 
 
 def _refusal(arguments: list[str]) -> str:
     """What click says against the command: unknown options, values out of range, arguments missing; '' = nothing."""
     try:
-        _command(arguments[0]).make_context(arguments[0], list(arguments[1:]), parent=click.Context(main))
+        command, parent = _command(arguments[0]), click.Context(main)
+        name, *rest = arguments
+        while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+            parent = click.Context(command, info_name=name, parent=parent)
+            name, command, rest = command.resolve_command(parent, rest)
+            assert command is not None
+        command.make_context(name, list(rest), parent=parent)
     except click.exceptions.Exit as end:
         if end.exit_code:
             return f"lmr {' '.join(arguments)}: exit code {end.exit_code}"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import chdir
 from dataclasses import dataclass, replace
@@ -167,6 +168,16 @@ def test_the_keys_of_an_inverted_file_are_those_listed(photos: Walk, tmp_path: P
     assert exact - paths == {"search"}
 
 
+def test_the_keys_of_a_changed_index_are_those_listed(photos: Walk, tmp_path: Path) -> None:
+    changed = Path(shutil.copytree(photos.folder / "landmarks", tmp_path / "landmarks"))
+    lmr.index_remove([lmr.open_index(changed).folder.rows.image_id[0]], index=changed)
+    paths = set(_paths(json.loads((changed / "index.json").read_text()), {"files": "<file>"}))
+    fresh = first_column(FORMATS, "<!-- keys: index.json -->")
+    assert paths - fresh == first_column(FORMATS, "<!-- keys: changes -->")
+    assert fresh - paths == {"changes"}
+    assert (changed / "changes.jsonl").is_file()
+
+
 def test_the_files_of_the_model_folder_are_those_listed(photos: Walk) -> None:
     there = {f"{path.name}/" if path.is_dir() else path.name for path in (photos.folder / "trained").iterdir()}
     named = {re.sub(r"weights-\w+", "weights-<hash>", name) for name in there}
@@ -182,7 +193,8 @@ def test_the_files_of_the_index_folder_are_those_listed(photos: Walk) -> None:
     assert there == {name.strip("`") for name in listed} - {
         "augmented.faiss",
         "search.faiss",
-    }  # of build-index --augment, --kind
+        "changes.jsonl",
+    }  # of build-index --augment, --kind, and of lmr index
     for name in ("rows.h5", "background.h5", "whiten.h5"):
         with h5py.File(photos.folder / "landmarks" / name) as file:
             assert spans_in(listed[f"`{name}`"]) == set(file)

@@ -1,0 +1,238 @@
+"""`lmr index`: changes to an index folder without building it again."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.info import fact_lines
+from cli.options import job_options, json_option
+from cli.progress import TerminalProgress
+from cli.terminal import command_line, say, say_result
+from index.folder.config import INDEX_FOLDER
+from index.search.config import search_line
+from index.update.compact import IndexCompactJob
+from index.update.inspect import IndexExportJob, IndexInfoJob, IndexVerifyJob
+from index.update.job import IndexAddJob, IndexMergeJob, IndexRelabelJob, IndexRemoveJob
+from retrieval.words import agreeing, counted
+
+if TYPE_CHECKING:
+    from index.update.job import IndexChange
+    from retrieval.progress import Progress
+
+
+@click.group(name="index")
+def command() -> None:
+    """Change an index folder without building it again, and look after it.
+
+    Every change makes the next version of the folder beside it and then takes its place, so that a query finds the old
+    one or the new one at any moment. changes.jsonl in the folder tells what was done.
+
+    \b
+    Example:
+      lmr index add more.h5
+      lmr index remove wrong-1 wrong-2
+      lmr index relabel labels.csv
+      lmr index info
+    """
+
+
+@command.command("add")
+@job_options(IndexAddJob)
+@json_option
+def add(as_json: bool, **words: Any) -> None:
+    """Add the images of STORES, made by the model of the index.
+
+    Images that the index has already, with the same label and descriptor, are left as they are. The whitening and the
+    inverted file stay as they were trained; lmr index compact trains the latter anew.
+
+    \b
+    Example:
+      lmr index add more.h5 --names names.csv
+    """
+    import lmr
+
+    with TerminalProgress() as progress:
+        _tell(words, lmr.index_add(**words, progress=progress), progress, as_json=as_json)
+
+
+@command.command("remove")
+@job_options(IndexRemoveJob)
+@json_option
+def remove(as_json: bool, **words: Any) -> None:
+    """Remove the images with these IDS from the index and its background.
+
+    \b
+    Example:
+      lmr index remove wrong-1 wrong-2
+      lmr index remove --ids-file wrong.csv
+    """
+    import lmr
+
+    with TerminalProgress() as progress:
+        _tell(words, lmr.index_remove(**words, progress=progress), progress, as_json=as_json)
+
+
+@command.command("merge")
+@job_options(IndexMergeJob)
+@json_option
+def merge(as_json: bool, **words: Any) -> None:
+    """Add the rows of other index FOLDERS, of the same model and whitening.
+
+    \b
+    Example:
+      lmr index merge other/landmarks --index landmarks
+    """
+    import lmr
+
+    with TerminalProgress() as progress:
+        _tell(words, lmr.index_merge(**words, progress=progress), progress, as_json=as_json)
+
+
+@command.command("relabel")
+@job_options(IndexRelabelJob)
+@json_option
+def relabel(as_json: bool, **words: Any) -> None:
+    """Rename or merge landmarks, or relabel images, by the table LABELS.
+
+    Its header says which: landmark_id,new_landmark_id gives all images of a landmark another label, so that two
+    landmarks with one new label become one; image_id,landmark_id gives images another one.
+
+    \b
+    Example:
+      lmr index relabel labels.csv
+    """
+    import lmr
+
+    with TerminalProgress() as progress:
+        _tell(words, lmr.index_relabel(**words, progress=progress), progress, as_json=as_json)
+
+
+@command.command("compact")
+@job_options(IndexCompactJob)
+def compact(**words: Any) -> None:
+    """Train the inverted file anew over the rows that there are now, tune and measure it; or make another kind.
+
+    Rows, labels and whitening stay. A calibration is kept where 99 % of the answers are alike.
+
+    \b
+    Example:
+      lmr index compact
+      lmr index compact --kind flat
+    """
+    import lmr
+
+    index: Path = words.get("index", INDEX_FOLDER)
+    with TerminalProgress() as progress:
+        done = lmr.index_compact(**words, progress=progress)
+        info = done.info
+        if done.state == "unchanged":
+            say(f"{index}: nothing to do: nothing was added or removed since it was made")
+        else:
+            kind = "flat, exact" if info.search is None else search_line(info.search, info.n_rows, info.d)
+            say(f"{index}: {kind}")
+        if done.lost:
+            progress.warn(f"warning: {index} answers otherwise now and is not calibrated any more; run lmr calibrate")
+
+
+@command.command("info")
+@job_options(IndexInfoJob)
+@json_option
+def info(as_json: bool, **words: Any) -> None:
+    """Tell what INDEX (landmarks when none is given) is, and what was changed in it.
+
+    \b
+    Example:
+      lmr index info landmarks
+    """
+    import lmr
+
+    with TerminalProgress() as progress:
+        facts = lmr.index_info(**words, progress=progress)
+    shown = {name: value for name, value in facts.items() if name not in ("last_changes", "warnings")}
+    lines = [f"{one['at']}  {_done(one)}  {', '.join(one['sources'])}" for one in facts["last_changes"]]
+    lines += [f"warning: {line}" for line in facts["warnings"]]
+    say_result(facts, "\n".join([fact_lines(shown), *lines]), as_json=as_json)
+
+
+@command.command("verify")
+@job_options(IndexVerifyJob)
+@json_option
+def verify(as_json: bool, **words: Any) -> None:
+    """Read INDEX whole: digests of all files, counts, its journal; and ask it for a sample of its own rows.
+
+    \b
+    Example:
+      lmr index verify landmarks
+    """
+    from dataclasses import asdict
+
+    import lmr
+
+    index: Path = words.get("index", INDEX_FOLDER)
+    with TerminalProgress() as progress:
+        found = lmr.index_verify(**words, progress=progress)
+    text = (
+        f"{index}: whole: {counted(found.n_files, 'file')} of {found.n_bytes / 1e6:,.1f} MB, "
+        f"{counted(found.n_rows, 'image')} of {counted(found.n_landmarks, 'landmark')}, "
+        f"{counted(found.n_changes, 'change')}; {found.self_recall:.1%} of {found.n_asked:,} rows find themselves"
+    )
+    say_result(asdict(found), text, as_json=as_json)
+
+
+@command.command("export")
+@job_options(IndexExportJob)
+def export(**words: Any) -> None:
+    """Write image_id, landmark_id and path of the images of an index as the CSV manifest OUTPUT.
+
+    \b
+    Example:
+      lmr index export rows.csv
+    """
+    import lmr
+
+    with TerminalProgress() as progress:
+        done = lmr.index_export(**words, progress=progress)
+    there = "" if done.state == "written" else "written already, nothing to do: "
+    say(f"{words['output']}: {there}{counted(done.n_images, 'image')}")
+
+
+def _tell(words: Mapping[str, Any], change: "IndexChange", progress: "Progress", *, as_json: bool) -> None:
+    """Says what a change came to."""
+    index: Path = words.get("index", INDEX_FOLDER)
+    info = change.info
+    counts = {
+        "added": change.n_added,
+        "removed": change.n_removed,
+        "relabelled": change.n_relabelled,
+        "there_already": change.n_there,
+        "without_landmark": change.n_unlabelled,
+        "without_descriptor": change.n_unreadable,
+        "background": change.n_background,
+    }
+    has_changed = change.state == "changed"
+    what = _done(counts) if has_changed else "nothing to do"
+    text = f"{index}: {what}: {counted(info.n_rows, 'image')} of {counted(info.n_landmarks, 'landmark')} now"
+    if has_changed and info.search is not None:
+        text += f"\n{index}: {search_line(info.search, info.n_rows, info.d)}"
+    say_result({"state": change.state, **counts, "images": info.n_rows}, text, as_json=as_json)
+    n = change.n_unlabelled
+    if n:
+        again = command_line("lmr", "index", "add", *words["stores"]) if "stores" in words else "lmr index merge"
+        progress.warn(
+            f"{counted(n, 'image')} without a landmark {agreeing(n, 'was', 'were')} left out; {again} with "
+            "`background` puts them into the background"
+        )
+    if change.n_unreadable:
+        progress.warn(f"{counted(change.n_unreadable, 'row')} without a descriptor left out")
+    for line in change.warnings:
+        progress.warn(f"warning: {line}")
+
+
+def _done(counts: Mapping[str, Any]) -> str:
+    """`2 added, 1 removed`."""
+    parts = [f"{counts[name]:,} {name}" for name in ("added", "removed", "relabelled") if counts.get(name)]
+    if counts.get("background"):
+        parts.append(f"{counts['background']:,} of the background")
+    return ", ".join(parts) or str(counts.get("kind", "changed"))

@@ -1,0 +1,262 @@
+"""Plan of an addition to an index: which of the images that are given it does not have yet, and their rows."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from index.copies import SAME_NAME_TOO, same_named
+from index.folder.changes import Kind
+from index.folder.folder import IndexFolder
+from index.folder.rows import Background
+from index.folder.thumbnails import make_thumbnail
+from index.recognition import check_store, to_index_space
+from index.update.change import Change, NewRows, join_labels, named, refuse_augmented
+from index.vote import background_similarity
+from retrieval.arrays import FloatArray, IntArray, LongArray
+from retrieval.data.names import Name
+from retrieval.errors import LmrError
+from retrieval.files.digest import update_json
+from retrieval.parallel import run_tasks
+from retrieval.store.store import open_descriptors
+from retrieval.texts import Texts, equal_pairs, repeated
+
+BLOCK_ROWS = 8192  # read at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Images that may come into an index: rows of a store, or of another index folder.
+
+    source: for messages. image_id, path: (n,) columns; landmark: (n,) int32 into landmarks, -1 = none. vectors: from
+    rows to their vectors in the space of the index, float32. kept: the JPEG of a row's thumbnail, None = it has to be
+    made of the image at its path. n_unreadable: rows that have no descriptor and are none of these.
+    """
+
+    source: str
+    image_id: Texts
+    path: Texts
+    landmark: IntArray
+    landmarks: tuple[str, ...]
+    vectors: Callable[[LongArray], FloatArray]
+    names: Mapping[str, Name] = field(default_factory=dict)
+    kept: Callable[[int], bytes | None] | None = None
+    n_unreadable: int = 0
+
+    def labels(self, rows: LongArray) -> list[str]:
+        """Labels of these rows, '' = none."""
+        return [self.landmarks[code] if code >= 0 else "" for code in self.landmark[rows].tolist()]
+
+
+def images_of_store(folder: IndexFolder, path: Path) -> Images:
+    """The images of a store. Raises LmrError for one of another model."""
+    store = open_descriptors(path)
+    check_store(folder, store)
+    done = store.select(store.done)
+    return Images(
+        source=str(path),
+        image_id=done.image_id,
+        path=done.path,
+        landmark=done.landmark,
+        landmarks=done.landmarks,
+        vectors=lambda rows: to_index_space(folder, done.vectors[rows]),
+        names={label: Name(name, "") for label, name in done.names.items()},
+        n_unreadable=len(store) - len(done),
+    )
+
+
+def images_of_folder(folder: IndexFolder, other: IndexFolder) -> list[Images]:
+    """The rows and the background of another index folder. Raises LmrError for one of another model or whitening."""
+    if other.path.resolve() == folder.path.resolve():
+        raise LmrError(f"{folder.path} is the index itself; give another folder")
+    if other.fingerprint != folder.fingerprint:
+        raise LmrError(
+            f"{other.path} was made by model {other.fingerprint[:8]}, {folder.path} by {folder.fingerprint[:8]}; embed "
+            "its images by the model of the index, and lmr index add takes them"
+        )
+    one, two = folder.whitening, other.whitening
+    is_same = one is two or (
+        one is not None
+        and two is not None
+        and np.array_equal(one.mean, two.mean)
+        and np.array_equal(one.matrix, two.matrix)
+    )
+    if not is_same:
+        raise LmrError(
+            f"{other.path} was whitened otherwise than {folder.path}, so that their rows cannot be compared; lmr index "
+            "add takes the stores that it was built from"
+        )
+    side_px = folder.info.thumbnails.get("side_px")
+    keeps = other.thumbnails is not None and other.info.thumbnails.get("side_px") == side_px
+    rows = Images(
+        source=str(other.path),
+        image_id=other.rows.image_id,
+        path=other.rows.path,
+        landmark=other.rows.landmark,
+        landmarks=other.rows.landmarks,
+        vectors=other.index.vectors,
+        names=other.names,
+        kept=other.thumbnails.read if keeps and other.thumbnails is not None else None,
+    )
+    behind = other.background
+    if behind is None:
+        return [rows]
+    n = len(behind)
+    nothing = Texts.of([""] * n)
+    none = np.full(n, -1, dtype=np.int32)
+    return [rows, Images(str(other.path), behind.image_id, nothing, none, (), behind.vectors.__getitem__)]
+
+
+def plan_addition(
+    folder: IndexFolder, kind: Kind, given: Sequence[Images], names: Mapping[str, Name], *, to_background: bool
+) -> Change:
+    """The images that are not in the index yet, with what else is to be done with those given.
+
+    to_background: images without a landmark go into the background, instead of being left out.
+    Raises LmrError: an image twice among those given, one that the index has with another descriptor or label, or has
+    in its background, and an index whose rows borrow from each other.
+    """
+    refuse_augmented(folder, kind)
+    _refuse_twice(given)
+    new = [_not_there(folder, images) for images in given]
+    others = [np.flatnonzero(images.landmark < 0) for images in given]
+    background = _grown_background(folder, given, others) if to_background else None
+    n_new = sum(map(len, new))
+    n_before = 0 if folder.background is None else len(folder.background)
+    added = _new_rows(folder, given, new, background or folder.background) if n_new else None
+    labels = {images.landmarks[code] for images, rows in zip(given, new, strict=True) for code in images.landmark[rows]}
+    known = {label: name for images in given for label, name in images.names.items()} | dict(names)
+    return Change(
+        kind=kind,
+        sources=tuple(images.source for images in given),
+        digest=_digest_of(kind, given, new, background),
+        landmark=folder.rows.landmark,
+        landmarks=folder.rows.landmarks,
+        added=added,
+        background=background,
+        names={label: name for label, name in known.items() if label in labels or label in names},
+        n_there=sum(int((images.landmark >= 0).sum()) for images in given) - n_new,
+        n_unlabelled=0 if to_background else sum(map(len, others)),
+        n_unreadable=sum(images.n_unreadable for images in given),
+        n_background=0 if background is None else len(background) - n_before,
+    )
+
+
+def _refuse_twice(given: Sequence[Images]) -> None:
+    """An image may be given once, in one of the sources."""
+    labelled = [images.image_id.select(images.landmark >= 0) for images in given]
+    twice = repeated(Texts.joined(labelled))
+    if twice:
+        where = {images.source: None for images, ids in zip(given, labelled, strict=True) if twice[0] in ids.tolist()}
+        raise LmrError(f"image_id {twice[0]} is there twice ({' and '.join(where)}); give each picture once")
+
+
+def _not_there(folder: IndexFolder, images: Images) -> LongArray:
+    """The labelled rows that the index does not have. Raises LmrError for one that it has otherwise."""
+    rows = np.flatnonzero(images.landmark >= 0)
+    pairs = np.concatenate(
+        [np.zeros((0, 2), np.int64), *equal_pairs(images.image_id.select(rows), folder.rows.image_id)]
+    )
+    _refuse_other(folder, images, rows[pairs[:, 0]], pairs[:, 1])
+    rows = np.delete(rows, pairs[:, 0])
+    if folder.background is None:
+        return rows
+    known = folder.background
+    same = same_named(
+        images.image_id.select(rows), lambda some: images.vectors(rows[some]), known.image_id, known.vectors.__getitem__
+    )
+    if same:
+        raise LmrError(
+            f"{images.source}: {named(same)}: in the background of {folder.path}; lmr index remove takes out of it"
+        )
+    return rows
+
+
+def _refuse_other(folder: IndexFolder, images: Images, mine: LongArray, there: LongArray) -> None:
+    """Refuses images that the index has with another label or another descriptor."""
+    for start in range(0, len(mine), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        labels = [folder.rows.landmarks[code] for code in folder.rows.landmark[there[part]].tolist()]
+        for row, label, known in zip(mine[part].tolist(), images.labels(mine[part]), labels, strict=True):
+            if label != known:
+                raise LmrError(
+                    f"{images.source}: image_id {images.image_id[row]} is {label}, in {folder.path} it is {known}; lmr "
+                    "index relabel changes that, or leave it out"
+                )
+        one, other = images.vectors(mine[part]), folder.index.vectors(there[part])
+        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+        for i in np.flatnonzero(np.einsum("nd,nd->n", one, other) <= SAME_NAME_TOO * lengths)[:1]:
+            raise LmrError(
+                f"{images.source}: image_id {images.image_id[mine[part][i]]} is in {folder.path} already, with another "
+                "descriptor; lmr index remove takes that one out first"
+            )
+
+
+def _grown_background(folder: IndexFolder, given: Sequence[Images], others: Sequence[LongArray]) -> Background | None:
+    """The background with the images without a landmark that it does not have; None where there are none."""
+    known = folder.background or Background(np.zeros((0, folder.index.d), np.float32), Texts.of(()))
+    vectors, image_id = [known.vectors], [known.image_id]
+    for images, rows in zip(given, others, strict=True):
+        ids, found = images.image_id.select(rows), images.vectors(rows)
+        same = set(same_named(ids, found.__getitem__, known.image_id, known.vectors.__getitem__))
+        new = np.array([one not in same for one in ids], dtype=np.bool_)
+        vectors.append(found[new])
+        image_id.append(ids.select(new))
+    grown = Background(np.concatenate(vectors), Texts.joined(image_id))
+    return grown if len(grown) > len(known) else None
+
+
+def _new_rows(
+    folder: IndexFolder, given: Sequence[Images], new: Sequence[LongArray], background: Background | None
+) -> NewRows:
+    """The rows that come, in their order; their vectors are read in blocks and kept as the index stores them."""
+    landmark, landmarks = join_labels(
+        [(images.landmark[rows], images.landmarks) for images, rows in zip(given, new, strict=True)]
+    )
+    vectors = np.empty((len(landmark), folder.index.d), dtype=folder.index.storage)
+    similarity = None if background is None else np.empty(len(landmark), dtype=np.float32)
+    start = 0
+    for block in _blocks(given, new):
+        part = slice(start, start + len(block))
+        vectors[part] = block
+        if similarity is not None and background is not None:
+            similarity[part] = background_similarity(block, background.vectors, folder.info.options["m"])
+        start += len(block)
+    return NewRows(
+        vectors=vectors,
+        image_id=Texts.joined([images.image_id.select(rows) for images, rows in zip(given, new, strict=True)]),
+        path=Texts.joined([images.path.select(rows) for images, rows in zip(given, new, strict=True)]),
+        landmark=landmark,
+        landmarks=landmarks,
+        background=similarity,
+        thumbnails=lambda side_px, n_workers: _thumbnails(given, new, side_px, n_workers),
+    )
+
+
+def _blocks(given: Sequence[Images], new: Sequence[LongArray]) -> Iterator[FloatArray]:
+    for images, rows in zip(given, new, strict=True):
+        for start in range(0, len(rows), BLOCK_ROWS):
+            yield images.vectors(rows[start : start + BLOCK_ROWS])
+
+
+def _thumbnails(given: Sequence[Images], new: Sequence[LongArray], side_px: int, n_workers: int) -> Iterator[bytes]:
+    """The JPEGs of the rows that come: those that their source keeps, else made from the images."""
+    for images, rows in zip(given, new, strict=True):
+        if images.kept is not None:
+            yield from (images.kept(row) or b"" for row in rows.tolist())
+        else:
+            yield from run_tasks(make_thumbnail, images.path.select(rows), side_px, n_workers)
+
+
+def _digest_of(kind: Kind, given: Sequence[Images], new: Sequence[LongArray], background: Background | None) -> str:
+    """sha256 (hex) of what comes: ids, labels and descriptors."""
+    total = hashlib.sha256(kind.encode())
+    for images, rows in zip(given, new, strict=True):
+        update_json(total, [images.image_id.select(rows), images.landmark[rows], images.landmarks])
+    for block in _blocks(given, new):
+        total.update(np.ascontiguousarray(block).reshape(-1).data)
+    if background is not None:
+        total.update(np.ascontiguousarray(background.vectors).reshape(-1).data)
+    return total.hexdigest()

@@ -1,0 +1,123 @@
+"""Training the inverted file of an index anew over the rows that it has now, or making another kind of it."""
+
+from dataclasses import KW_ONLY, dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+
+from index.search.config import Kind, SearchOptions
+from index.update.job import ChangingJob
+from retrieval.files.lock import output_locks
+from retrieval.jobs import option
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from index.folder.folder import IndexFolder
+    from index.folder.info import FolderInfo
+
+
+@dataclass(frozen=True)
+class IndexCompactJob(ChangingJob):
+    """Train the inverted file of an index anew."""
+
+    _: KW_ONLY
+    kind: Kind | None = option(None, default_text="as it is", help="Kind of index to make of the rows.")
+    recall: float | None = option(
+        None, low=0, high=1, low_open=True, default_text="as it is", help="Share of the exact 10 nearest to find."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What was done. lost: there was a calibration, and the answers are no longer those that it was made for."""
+
+    state: Literal["changed", "unchanged"]
+    info: "FolderInfo"
+    lost: bool = False
+
+
+def compact(job: IndexCompactJob) -> Compacted:
+    """Trains the inverted file of an index anew over its rows, tunes and measures it; what was done.
+
+    The rows, their labels and the whitening stay. Raises LmrError for a kind that cannot be, and for damage.
+    """
+    from index.folder.folder import open_folder
+    from retrieval.files.folders import remove_leftovers, replacing_folder
+
+    with output_locks(job.index, wait=job.wait, progress=job.progress):
+        remove_leftovers(job.index.resolve())
+        folder = open_folder(job.index, device="cpu", threads=job.threads)
+        options = _options(job, folder.info)
+        if _is_as_asked(folder.info, options):
+            return Compacted("unchanged", folder.info)
+        with replacing_folder(job.index) as target:
+            info = _write(folder, options, target, job)
+            lost = folder.calibration is not None and not _keep_calibration(folder, info, target)
+    return Compacted("changed", info, lost)
+
+
+def _options(job: IndexCompactJob, info: "FolderInfo") -> SearchOptions:
+    """The kind and recall that are asked for, else those of the index."""
+    search, plain = info.search, SearchOptions()
+    kind = job.kind or ("flat" if search is None else search.kind)
+    return SearchOptions(kind, job.recall or (plain.recall if search is None else search.target))
+
+
+def _is_as_asked(info: "FolderInfo", options: SearchOptions) -> bool:
+    """True for an index that was trained over the rows that it has, and is of that kind."""
+    if info.search is None:
+        return options.kind == "flat"
+    changes = info.changes
+    is_trained = changes is None or not changes.added + changes.removed
+    return is_trained and (options.kind, options.recall) == (info.search.kind, info.search.target)
+
+
+def _write(folder: "IndexFolder", options: SearchOptions, target: "Path", job: IndexCompactJob) -> "FolderInfo":
+    """Writes the new version of the folder, without the calibration."""
+    from index.folder.changes import Entry, count_changes
+    from index.folder.info import SEARCH
+    from index.search.choose import build_search, plan_search
+    from index.update.write import finish_version, link_files, next_digest
+    from retrieval.files.digest import sha256_json
+
+    rows = folder.index if folder.augmented is None else folder.augmented
+    plan = plan_search(options, rows.storage, len(rows), rows.d)
+    link_files(folder, target, without={SEARCH})
+    found = build_search(rows, plan, options, job.progress)
+    if found:
+        found[0].save(target / SEARCH)
+    stated = {name: value for name, value in folder.info.options.items() if name != "search"}
+    if found:
+        stated["search"] = {"kind": found[1].kind, "n_lists": found[0].n_lists, "recall": options.recall}
+    digest = sha256_json(["compact", stated])
+    counts = count_changes(
+        folder.info.changes, len(rows), folder.calibration, {"added": 0, "removed": 0, "relabelled": 0}
+    )
+    info = replace(
+        folder.info,
+        options=stated,
+        search=found[1] if found else None,
+        recall=found[1].recall if found else folder.info.recall,
+        inputs_digest=next_digest(folder.info.inputs_digest, digest),
+        answers_digest=next_digest(folder.info.answers_digest, digest),
+        changes=replace(counts, n_trained=len(rows), added=0, removed=0, relabelled=0),
+    )
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    kind = "flat" if info.search is None else info.search.name
+    entry = Entry(at, "compact", (kind,), digest, info.inputs_digest, len(rows))
+    return finish_version(replace(folder, calibration=None), info, target, entry)
+
+
+def _keep_calibration(folder: "IndexFolder", info: "FolderInfo", target: "Path") -> bool:
+    """Takes the calibration over where nearly all of a sample of questions are answered alike."""
+    from index.evaluate.leave_one_out import agreement
+    from index.folder.build import LEAST_AGREEMENT
+    from index.folder.folder import open_folder, replace_calibration
+
+    assert folder.calibration is not None
+    other = replace(open_folder(target, device="cpu"), calibration=folder.calibration)
+    if agreement(folder, other) < LEAST_AGREEMENT:
+        return False
+    origin = replace(folder.calibration.origin, index_digest=info.inputs_digest)
+    replace_calibration(target, replace(folder.calibration, origin=origin))
+    return True

@@ -1,0 +1,244 @@
+"""Writes the changed version of an index folder beside it: what stays is linked, the rows are copied and added to."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from index.folder.changes import JOURNAL, Entry, count_changes
+from index.folder.folder import IndexFolder, replace_calibration
+from index.folder.info import (
+    BACKGROUND,
+    INDEX,
+    NAMES,
+    ROWS,
+    SEARCH,
+    THUMBNAILS,
+    FolderInfo,
+    Listed,
+    check_files,
+    write_info,
+)
+from index.folder.rows import Rows, write_background, write_rows
+from index.folder.thumbnails import change_thumbnails
+from index.search.choose import measure, take_sample
+from index.search.config import SearchInfo
+from index.search.faiss_io import RowsFile, largest_norm
+from index.search.flat import FlatIndex
+from index.search.ivf import IvfIndex, SearchSettings
+from index.search.plan import IndexPlan
+from index.update.change import Change, join_labels, kept_rows
+from index.vote import background_similarity
+from retrieval.arrays import BoolArray, FloatArray
+from retrieval.files.atomic import replacing, write_text
+from retrieval.files.digest import sha256_file, sha256_json
+from retrieval.progress import SILENT, Progress
+from retrieval.texts import Texts
+
+COPIED_ROWS = 1 << 14  # at a time
+N_RECALL_QUERIES = 100  # rows asked after a change; the standard error of a recall of 0.99 is then about 0.003
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """The writing of a changed version. n_workers: thumbnails made at once."""
+
+    n_workers: int = 1
+    progress: Progress = field(default=SILENT)
+
+
+def write_changed(folder: IndexFolder, change: Change, target: Path, writing: Writing = Writing()) -> FolderInfo:
+    """Writes the changed version of an opened folder into an empty one, index.json last.
+
+    Raises LmrError for what cannot be written.
+    """
+    kept = kept_rows(len(folder.rows), change.removed)
+    moves = bool(len(change.removed)) or change.added is not None
+    new = {ROWS, NAMES, THUMBNAILS, *((INDEX, SEARCH) if moves else ())}
+    link_files(folder, target, without=new if change.background is None else {*new, BACKGROUND})
+    digest = next_digest(folder.info.inputs_digest, change.digest)
+    if moves:
+        writing.progress.begin("copying rows", int(kept.sum()), "rows")
+        _write_vectors(folder, change, kept, target / INDEX, writing.progress)
+        writing.progress.end()
+    rows = _write_rows(folder, change, kept, target)
+    largest = max([folder.index.largest_norm, *(() if change.added is None else (largest_norm(change.added.vectors),))])
+    search = folder.info.search
+    if moves and search is not None:
+        search = _write_search(folder, search, kept, target, largest, writing.progress)
+    if change.background is not None:
+        write_background(target / BACKGROUND, change.background)
+    _write_names(target / NAMES, folder, change, rows.landmarks)
+    n_small = _write_thumbnails(folder, change, kept, target, digest, writing)
+    info = replace(
+        folder.info,
+        inputs_digest=digest,
+        answers_digest=next_digest(folder.info.answers_digest, change.digest),
+        rows_digest=next_digest(folder.info.rows_digest, change.digest),
+        n_rows=len(rows),
+        n_landmarks=len(rows.landmarks),
+        n_background=len(change.background) if change.background is not None else folder.info.n_background,
+        recall=folder.info.recall if search is None else search.recall,
+        thumbnails=folder.info.thumbnails and {**folder.info.thumbnails, "n": n_small},
+        search=search,
+        largest_norm=largest,
+        changes=count_changes(folder.info.changes, len(folder.rows), folder.calibration, change.counts),
+    )
+    return finish_version(folder, info, target, entry_of(change, info))
+
+
+def finish_version(folder: IndexFolder, info: FolderInfo, target: Path, entry: Entry) -> FolderInfo:
+    """Adds the journal and the calibration of the folder, then index.json; gives what it says.
+
+    A calibration goes with the new version: `replace(folder, calibration=None)` leaves it behind.
+    """
+    journal = folder.path / JOURNAL
+    lines = journal.read_text(encoding="utf-8") if journal.is_file() else ""
+    (target / JOURNAL).unlink(missing_ok=True)
+    write_text(target / JOURNAL, [lines, entry.to_line()])
+    info = replace(info, files=_listed(folder, target))
+    write_info(target, info)
+    if folder.calibration is not None:
+        origin = replace(folder.calibration.origin, index_digest=info.inputs_digest)
+        replace_calibration(target, replace(folder.calibration, origin=origin))
+    check_files(target, info, "size")
+    return info
+
+
+def link_files(folder: IndexFolder, target: Path, without: Iterable[str]) -> None:
+    """Links what stays of a folder into its next version, or copies it where there are no links."""
+    for name in folder.info.files:
+        if name in without:
+            continue
+        place = target / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(folder.path / name, place)
+        except OSError:
+            shutil.copyfile(folder.path / name, place)
+
+
+def next_digest(before: str, of_change: str) -> str:
+    """Digest of what a change made of an index with this digest; '' where that has none."""
+    return before and sha256_json([before, of_change])
+
+
+def entry_of(change: Change, info: FolderInfo) -> Entry:
+    """The line of a change in the journal."""
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    return Entry(at, change.kind, change.sources, change.digest, info.inputs_digest, info.n_rows, **change.counts)
+
+
+def _listed(folder: IndexFolder, target: Path) -> dict[str, Listed]:
+    """sha256 and size of every file; linked ones are as they were listed."""
+    found: dict[str, Listed] = {}
+    for path in sorted(path for path in target.rglob("*") if path.is_file()):
+        name = path.relative_to(target).as_posix()
+        known = folder.info.files.get(name)
+        with contextlib.suppress(OSError):
+            if known is not None and path.samefile(folder.path / name):
+                found[name] = known
+                continue
+        found[name] = {"sha256": sha256_file(path), "size": path.stat().st_size}
+    return found
+
+
+def _write_vectors(folder: IndexFolder, change: Change, kept: BoolArray, path: Path, progress: Progress) -> None:
+    """The rows that stay as they are stored, then the new ones."""
+    stored = folder.index.stored
+    with replacing(path) as file:
+        rows = RowsFile(file, folder.index.d, folder.index.storage)
+        for start in range(0, len(stored), COPIED_ROWS):
+            part = slice(start, start + COPIED_ROWS)
+            rows.copy(stored[part] if kept[part].all() else stored[part][kept[part]])
+            progress.add(int(kept[part].sum()))
+        if change.added is not None:
+            rows.copy(change.added.vectors)
+        rows.finish()
+
+
+def _write_rows(folder: IndexFolder, change: Change, kept: BoolArray, target: Path) -> Rows:
+    """rows.h5: labels in the order of their names, of the landmarks that have rows."""
+    rows, added = folder.rows, change.added
+    parts = [(change.landmark[kept], change.landmarks)]
+    stays = np.flatnonzero(kept)
+    image_id, path = [rows.image_id.select(stays)], [rows.path.select(stays)]
+    if added is not None:
+        parts.append((added.landmark, added.landmarks))
+        image_id.append(added.image_id)
+        path.append(added.path)
+    landmark, landmarks = join_labels(parts)
+    changed = Rows(
+        Texts.joined(image_id), landmark, landmarks, Texts.joined(path), _row_background(folder, change, kept)
+    )
+    write_rows(target / ROWS, changed)
+    return changed
+
+
+def _row_background(folder: IndexFolder, change: Change, kept: BoolArray) -> FloatArray | None:
+    """b(i) of all rows; computed anew where the background changes."""
+    added, before = change.added, folder.rows.background
+    if change.background is not None:
+        m, known = folder.info.options["m"], change.background.vectors
+        parts = [background_similarity(block, known, m) for block in folder.index.blocks()]
+        similarity = np.concatenate(parts)[kept]
+    elif before is None:
+        return None
+    else:
+        similarity = before[kept]
+    new = None if added is None else added.background
+    return similarity if new is None else np.concatenate([similarity, new]).astype(np.float32)
+
+
+def _write_search(
+    folder: IndexFolder, before: SearchInfo, kept: BoolArray, target: Path, largest: float, progress: Progress
+) -> SearchInfo:
+    """The inverted file without the rows that go and with those that come, as it was trained; measured again."""
+    rows = FlatIndex.load(target / INDEX, "cpu", folder.index.threads, largest)
+    settings = SearchSettings(before.n_probe, before.n_candidates)
+    numbers = None if kept.all() else np.flatnonzero(kept)
+    progress.begin("adding rows", len(rows) - int(kept.sum()), "rows")
+    ivf = IvfIndex.changed(folder.path / SEARCH, rows, settings, numbers, progress)
+    progress.end()
+    ivf.save(target / SEARCH)
+    return measured_again(before, ivf)
+
+
+def measured_again(before: SearchInfo, ivf: IvfIndex) -> SearchInfo:
+    """What is found of a small sample of the rows of an index that has changed."""
+    found = measure(ivf, take_sample(ivf.rows, N_RECALL_QUERIES))
+    plan = IndexPlan(before.kind, len(ivf), ivf.d, ivf.storage, ivf.n_lists)
+    return replace(
+        before,
+        recall=found.recall,
+        top1=found.top1,
+        queries_per_s=round(found.queries_per_s, 1),
+        speedup=round(found.speedup, 2),
+        n_queries=found.n_queries,
+        memory_bytes=plan.memory_bytes,
+    )
+
+
+def _write_names(path: Path, folder: IndexFolder, change: Change, landmarks: Sequence[str]) -> None:
+    """names.json: of the landmarks that have rows; names that are given win."""
+    known = {**folder.names, **change.names}
+    kept = {label: asdict(known[label]) for label in landmarks if label in known}
+    if kept:
+        write_text(path, [json.dumps(kept, indent=1, ensure_ascii=False), "\n"])
+
+
+def _write_thumbnails(
+    folder: IndexFolder, change: Change, kept: BoolArray, target: Path, digest: str, writing: Writing
+) -> int:
+    """thumbnails.h5 of the rows that there are now; how many have one."""
+    if THUMBNAILS not in folder.info.files:
+        return 0
+    side_px, added = folder.info.thumbnails["side_px"], change.added
+    new = () if added is None else added.thumbnails(side_px, writing.n_workers)
+    return change_thumbnails(folder.path / THUMBNAILS, target / THUMBNAILS, kept, new, digest)

@@ -1,0 +1,121 @@
+"""`lmr index`: what its commands print, and that a kill leaves an index with which the same command ends well."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_set import HERE, done, flip_byte, n_file_operations, refused, run_and_die, write_csv
+
+
+def test_images_go_and_come_back(tiny_set):
+    assert done("index", "remove", "train-arch-0", "train-dome-1").stdout == (
+        "landmarks: 2 removed: 30 images of 4 landmarks now\n"
+    )
+    assert done("index", "remove", "train-arch-0", "train-dome-1").stdout == (
+        "landmarks: nothing to do: 30 images of 4 landmarks now\n"
+    )
+    told = done("index", "add", "train.h5")
+    assert told.stdout == "landmarks: 2 added: 32 images of 4 landmarks now\n"
+    assert told.stderr.splitlines()[-1] == (
+        "12 images without a landmark were left out; lmr index add train.h5 with --background puts them into the "
+        "background"
+    )
+    assert done("index", "add", "train.h5").stdout == "landmarks: nothing to do: 32 images of 4 landmarks now\n"
+    facts = json.loads(done("index", "info", "--json").stdout)
+    assert [(one["kind"], one["added"], one["removed"]) for one in facts["last_changes"]] == [
+        ("remove", 0, 2),
+        ("add", 2, 0),
+    ]
+    assert (facts["images"], facts["calibrated_on"]) == (32, "val.h5")
+    assert "2 added  train.h5" in done("index", "info").stdout
+
+
+def test_a_changed_index_answers_and_says_that_it_has_changed(tiny_set):
+    done("index", "remove", "train-arch-0", "train-dome-1")
+    told = done("query", "images/test-arch-0.jpg", "--json", *HERE)
+    (answer,) = json.loads(told.stdout)
+    assert answer["landmark_id"] == "arch"
+    assert "train-arch-0" not in {one["image_id"] for one in answer["neighbours"]}
+    warning = (
+        "warning: landmarks: 7% of its rows changed since it was calibrated; lmr calibrate makes its confidences right "
+        "again"
+    )
+    assert warning in told.stderr.splitlines()
+    assert warning in done("submit", *HERE).stderr.splitlines()
+    assert warning in done("evaluate", "solution.csv", *HERE).stderr.splitlines()
+    done("calibrate", "val.csv", "--overwrite", *HERE)
+    assert "warning" not in done("query", "images/test-arch-0.jpg", *HERE).stderr
+
+
+def test_landmarks_are_renamed_and_merged(tiny_set):
+    write_csv(Path("labels.csv"), "landmark_id,new_landmark_id", ["arch,gate", "dome,gate"])
+    assert done("index", "relabel", "labels.csv").stdout == ("landmarks: 16 relabelled: 32 images of 3 landmarks now\n")
+    assert "nothing to do" in done("index", "relabel", "labels.csv").stdout
+    (answer,) = json.loads(done("query", "images/test-arch-0.jpg", "--json", *HERE).stdout)
+    assert (answer["landmark_id"], answer["name"]) == ("gate", "Old Dome")
+
+
+def test_two_names_that_change_places_do_so_once(tiny_set):
+    write_csv(Path("labels.csv"), "landmark_id,new_landmark_id", ["arch,dome", "dome,arch"])
+    assert "16 relabelled" in done("index", "relabel", "labels.csv").stdout
+    assert "nothing to do" in done("index", "relabel", "labels.csv").stdout
+    done("index", "export", "rows.csv")
+    assert "train-arch-0,dome," in Path("rows.csv").read_text()
+
+
+def test_an_index_is_read_whole_and_listed(tiny_set):
+    told = done("index", "verify").stdout
+    assert told.startswith("landmarks: whole: ")
+    assert told.endswith(" 32 images of 4 landmarks, 0 changes; 100.0% of 32 rows find themselves\n")
+    assert done("index", "export", "rows.csv").stdout == "rows.csv: 32 images\n"
+    assert done("index", "export", "rows.csv").stdout == "rows.csv: written already, nothing to do: 32 images\n"
+    flip_byte(Path("landmarks/rows.h5"))
+    assert refused("index", "verify").startswith("landmarks/rows.h5 was changed or damaged: ")
+
+
+def test_what_cannot_be_is_one_line(tiny_set):
+    assert refused("index", "remove", "--", "-5") == (
+        "-5: landmarks has no such image, nothing was removed; lmr index export lists those that it has"
+    )
+    done("embed", "train.csv", "--output", "flipped.h5", "--flip", *HERE)
+    assert refused("index", "add", "flipped.h5").startswith("flipped.h5 does not fit landmarks: ")
+    write_csv(Path("labels.csv"), "a,b", ["1,2"])
+    assert refused("index", "relabel", "labels.csv") == (
+        "labels.csv has the columns a,b; lmr index relabel takes landmark_id,new_landmark_id or image_id,landmark_id"
+    )
+    write_csv(Path("labels.csv"), "landmark_id,new_landmark_id", ["mosque,gate"])
+    assert refused("index", "relabel", "labels.csv") == (
+        "labels.csv: mosque: landmarks has no such landmark; correct the landmark_id"
+    )
+    assert refused("index", "merge", "landmarks") == ("landmarks is the index itself; give another folder")
+
+
+CHANGES = {
+    "add": ["index", "add", "train.h5", "--workers", "1", "--background"],
+    "remove": ["index", "remove", "train-arch-1", "train-other-3", "--workers", "1"],
+    "relabel": ["index", "relabel", "labels.csv", "--workers", "1"],
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_change_killed_at_any_write_ends_as_if_it_had_not_been(tiny_set, monkeypatch, kind):
+    arguments = CHANGES[kind]
+    write_csv(Path("labels.csv"), "landmark_id,new_landmark_id", ["arch,gate"])
+    done("index", "remove", "train-arch-0", "train-other-0")
+    n = n_file_operations(Path(shutil.copytree(tiny_set, tiny_set.parent / "counted")), arguments)
+    new = json.loads((tiny_set.parent / "counted/landmarks/index.json").read_text())
+    old = json.loads(Path("landmarks/index.json").read_text())
+    for at in sorted({1, n, *random.Random(0).sample(range(2, n), 2)}):
+        folder = Path(shutil.copytree(tiny_set, tiny_set.parent / f"killed-{at}"))
+        run_and_die(folder, arguments, at)
+        monkeypatch.chdir(folder)
+        left = json.loads(Path("landmarks/index.json").read_text())["inputs_digest"]
+        assert left in (old["inputs_digest"], new["inputs_digest"])
+        done("index", "verify")
+        done(*arguments)
+        done("index", "verify")
+        now = json.loads(Path("landmarks/index.json").read_text())
+        assert now["inputs_digest"] == new["inputs_digest"]
+        assert [path.name for path in folder.iterdir() if "landmarks" in path.name] == ["landmarks"]
