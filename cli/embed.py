@@ -4,16 +4,17 @@ from typing import Any
 
 import click
 
-from cli.options import job_options
+from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
-from cli.report.text import embedding_text
-from cli.terminal import say
+from cli.report.text import embedding_text, profile_text
+from cli.terminal import say_result
 from retrieval.embed.job import EmbedJob
 
 
 @click.command(name="embed")
 @job_options(EmbedJob)
-def command(**words: Any) -> None:
+@json_option
+def command(as_json: bool, **words: Any) -> None:
     """Turn the images of MANIFEST into a store of descriptors (HDF5), in the manifest's order.
 
     MANIFEST is a CSV or Parquet file, a folder or a tar; train.csv when it is not given. The network is that of
@@ -24,9 +25,20 @@ def command(**words: Any) -> None:
       lmr embed train.csv --backbone resnet50 --pretrained
       lmr embed train.csv --flip --size 288
       lmr embed train.csv --shard 1/4
+      lmr embed train.csv --profile
     """
     import lmr
 
     with TerminalProgress() as progress:
         output, report = lmr.embed(**words, progress=progress)
-    say(embedding_text(output, report))
+    document = {
+        "store": str(output),
+        "state": report.state,
+        "pictures": report.n_pictures,
+        "unreadable": report.n_unreadable,
+        "profile": None if report.profile is None else report.profile.to_json(),
+    }
+    text = embedding_text(output, report)
+    if report.profile is not None:
+        text += "\n" + profile_text(report.profile)
+    say_result(document, text, as_json=as_json)

@@ -320,6 +320,7 @@ class EmbedWords(_Filling, _Sharded, _Writing, _Network, _Embedding, total=False
     output: Place | None
     dtype: StoreDtype
     retry_unreadable: bool
+    profile: bool
     embedding: EmbedRequest
     network: UntrainedNetwork | None
 

@@ -4,6 +4,7 @@ Tasks and results go through pipes. Shared memory and semaphores live in /dev/sh
 none, and a result that finds no room there is lost without a word.
 """
 
+import math
 import os
 import pickle
 import signal
@@ -17,6 +18,7 @@ from itertools import islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from retrieval.errors import LmrError
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _Outcome = tuple[bool, Any]  # whether it is an error; the error or the result
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of a period, and the period
 MOST_A_CORE = 16  # where files come slowly, over a network, several may be waited for at once; more only take memory
 _AHEAD = 2  # tasks a worker that are begun before their results are needed
 _SPARE_FILES = 16  # that the work itself may open, here and in a worker
@@ -251,12 +254,33 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def count_cores() -> int:
+    """Cores that this process may use: of those that it may run on as many as its container is given time for."""
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return n_cores if (quota := _quota()) is None else max(1, min(n_cores, quota))
+
+
+def threads_within_quota() -> int | None:
+    """Threads that compute where a container is given less time than it has cores; None where all cores can be used."""
+    n_cores = count_cores()
+    return n_cores if _quota() == n_cores else None
+
+
+def _quota() -> int | None:
+    """Whole cores for which this process's control group (Linux) is given time; None where it is not bounded."""
+    try:
+        quota, period = CPU_MAX.read_text(encoding="ascii").split()
+        return max(1, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError, ZeroDivisionError):  # not Linux, or `max`
+        return None
+
+
 def count_workers(asked: int | None, progress: Progress) -> int:
     """Number of images decoded at once: as many as asked for, else one for each core, shared among torchrun's.
 
     Never more than MOST_A_CORE for each core, of which `progress` is warned.
     """
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n_cores = count_cores()
     if asked is None:
         return max(1, n_cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     most: int = MOST_A_CORE * n_cores

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from index.kaggle.submit import SubmitReport
     from index.vote_rule import VoteRule
     from retrieval.embed.fill import FillReport
+    from retrieval.embed.profile import Profile
     from retrieval.progress import Progress
 
 SHOWN_NEIGHBOURS = 5  # in the text for people; --json lists all that voted
@@ -226,6 +227,16 @@ def embedding_text(store: Path, report: "FillReport") -> str:
         return f"{store}: finished already, nothing to do ({counted(report.n_pictures, 'picture')})"
     n_done = report.n_pictures - report.n_unreadable
     return f"{store}: {counted(n_done, 'descriptor')}, {report.n_unreadable:,} unreadable"
+
+
+def profile_text(profile: "Profile") -> str:
+    """A table of where the time went, and what decided the rate."""
+    lines = [f"{'stage':<10}{'threads':>9}{'seconds':>10}{'share':>8}{'images/s':>10}"]
+    for stage in profile.stages:
+        rate = "" if stage.rate is None else f"{stage.rate:,.1f}"
+        lines.append(f"{stage.name:<10}{stage.n_threads:>9}{stage.seconds:>10.2f}{stage.share:>8.0%}{rate:>10}")
+    lines.append(f"{'all':<10}{'':>9}{profile.wall_s:>10.2f}{'':>8}{profile.rate:>10,.1f}")
+    return "\n".join([*lines, f"bound by: {profile.bound}"])
 
 
 def submission_text(report: "SubmitReport") -> str:

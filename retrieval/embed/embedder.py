@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval.arrays import FloatArray, LongArray, UInt8Array
+from retrieval.embed.profile import WAIT
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.bytes_source import Source
-from retrieval.images.preprocess import prepare
+from retrieval.images.preprocess import decode_for, fit
 from retrieval.images.spec import ImageSpec
+from retrieval.stopwatch import OFF, Stopwatch
 
 _Prepared = tuple[UInt8Array, ...]
 
@@ -30,14 +32,22 @@ class Embedder(ABC):
     """Turns images into descriptors, whatever computes them.
 
     specs: preparations of an image, one input for each. d: length of a descriptor. batch_size: images at once. ahead:
-    batches prepared while one is embedded. n_workers: decoding threads, at least one.
+    batches prepared while one is embedded. n_workers: decoding threads, at least one. watch: is told of its stages.
+    about: what it computes with, for people.
     """
+
+    watch: Stopwatch = OFF
+    about: str = ""
 
     def __init__(
         self, specs: Sequence[ImageSpec], d: int, *, batch_size: int, ahead: int = 0, n_workers: int = 2
     ) -> None:
         self.specs, self.d = tuple(specs), d
         self.batch_size, self.ahead, self.n_workers = batch_size, ahead, max(1, n_workers)
+
+    def measure_with(self, watch: Stopwatch) -> None:
+        """Tells a stopwatch of all stages from now on."""
+        self.watch = watch
 
     @abstractmethod
     def embed_batch(self, *images: UInt8Array) -> FloatArray:
@@ -51,7 +61,8 @@ class Embedder(ABC):
             waiting: deque[tuple[LongArray, list[Future[_Prepared | str]]]] = deque()
             try:
                 for batch in batches:
-                    waiting.append((batch, [pool.submit(_prepare, source, int(row), self.specs) for row in batch]))
+                    given = (source, self.specs, self.watch)
+                    waiting.append((batch, [pool.submit(_prepare, int(row), *given) for row in batch]))
                     if len(waiting) > self.ahead:
                         yield self._embedded(*waiting.popleft())
                 while waiting:
@@ -67,7 +78,8 @@ class Embedder(ABC):
         return np.concatenate([b.rows for b in batches]), np.concatenate([b.vectors for b in batches])
 
     def _embedded(self, rows: LongArray, futures: list[Future[_Prepared | str]]) -> EmbeddedBatch:
-        read = [future.result() for future in futures]
+        with self.watch.at(WAIT):
+            read = [future.result() for future in futures]
         unreadable = {int(row): item for row, item in zip(rows, read, strict=True) if isinstance(item, str)}
         images = [item for item in read if not isinstance(item, str)]
         vectors = np.zeros((0, self.d), np.float32)
@@ -97,6 +109,13 @@ class JoinedEmbedder(Embedder):
             (member, np.float32(np.sqrt(weight)), [specs.index(spec) for spec in member.specs])
             for member, weight in zip(members, weights, strict=True)
         ]
+        self.about = members[0].about
+
+    def measure_with(self, watch: Stopwatch) -> None:
+        """As of one network, of each of them."""
+        super().measure_with(watch)
+        for member, _, _ in self._members:
+            member.measure_with(watch)
 
     def embed_batch(self, *images: UInt8Array) -> FloatArray:
         """Joined descriptors of a batch; each member is given the images in its own preparations."""
@@ -114,9 +133,17 @@ def require_finite(vectors: FloatArray) -> FloatArray:
     return vectors
 
 
-def _prepare(source: Source, row: int, specs: Sequence[ImageSpec]) -> _Prepared | str:
+def _prepare(row: int, source: Source, specs: Sequence[ImageSpec], watch: Stopwatch) -> _Prepared | str:
     try:
-        data = source.read(row)
-        return tuple(prepare(data, spec) for spec in specs)
+        with watch.at("read"):
+            data = source.read(row)
+        return tuple(_prepared(data, spec, watch) for spec in specs)
     except UnreadableError as error:
         return str(error)
+
+
+def _prepared(data: bytes, spec: ImageSpec, watch: Stopwatch) -> UInt8Array:
+    with watch.at("decode"):
+        image = decode_for(data, spec)
+    with watch.at("resize"):
+        return np.array(fit(image, spec))

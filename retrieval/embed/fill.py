@@ -1,6 +1,7 @@
 """Fills a descriptor store from a manifest: begins it, goes on with it, or finds it finished."""
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -13,10 +14,12 @@ from retrieval.arrays import LongArray
 from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest
 from retrieval.embed.embedder import Embedder
+from retrieval.embed.profile import Profile, profile_of
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_lock
 from retrieval.models.card import Card
 from retrieval.progress import SILENT, Progress
+from retrieval.stopwatch import Running
 from retrieval.store.changes import Changes, Check, WatchedSource, find_changes
 from retrieval.store.store import (
     TODO,
@@ -41,7 +44,8 @@ class FillRun:
     """The filling of a store, and who is told of it.
 
     retry_unreadable: also tries the unreadable images of a finished store again. check: what of an image must be the
-    same for it to count as unchanged. n_workers: threads that look at the images of a store that is there.
+    same for it to count as unchanged. n_workers: threads that look at the images of a store that is there. profile:
+    also measures where the time goes.
     """
 
     dtype: StoreDtype = "float16"
@@ -50,6 +54,7 @@ class FillRun:
     check: Check = "size"
     n_workers: int = 2
     progress: Progress = SILENT
+    profile: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class FillReport:
     """Outcome of a filling. unreadable: image_id -> reason, of the images met in this run.
 
     changes: of the images since the store that was there was made. `updated`: a finished store of which some rows
-    were done anew.
+    were done anew. profile: where it was asked for and something was done.
     """
 
     state: Literal["made", "resumed", "updated", "unchanged"]
@@ -65,6 +70,7 @@ class FillReport:
     n_unreadable: int
     unreadable: Mapping[str, str] = field(default_factory=dict)
     changes: Changes = field(default_factory=Changes, compare=False)
+    profile: Profile | None = field(default=None, compare=False)
 
 
 def fill_store(
@@ -115,10 +121,22 @@ def _fill_store(
         places = [os.path.abspath(place) if place else "" for place in map(source.where, range(len(manifest)))]
         writer = create_store(path, manifest, places, store_info(card, manifest, run.dtype, embedder.d))
     rows = np.flatnonzero(writer.state == TODO)
+    watch, began = Running(), time.perf_counter()
+    if run.profile:
+        embedder.measure_with(watch)
     unreadable = _fill(writer, rows, manifest, source, embedder, progress=run.progress)
+    profile = None
+    if run.profile:
+        profile = profile_of(
+            watch.seconds,
+            n_images=len(rows),
+            wall_s=time.perf_counter() - began,
+            n_workers=embedder.n_workers,
+            is_ahead=embedder.ahead > 0,
+        )
     n_unreadable = int((writer.state == UNREADABLE).sum())
     how: Literal["made", "resumed", "updated"] = "made" if not there else "updated" if there[0] == path else "resumed"
-    return FillReport(how, len(manifest), n_unreadable, unreadable, changes)
+    return FillReport(how, len(manifest), n_unreadable, unreadable, changes, profile)
 
 
 def require_same_job(path: Path, manifest: Manifest, card: Card, run: FillRun) -> None:
@@ -178,11 +196,13 @@ def _fill(
     with writer:
         progress.begin("embedding", len(rows))
         for batch in embedder.embed(watched, rows):
-            writer.write(batch.rows, batch.vectors, watched.take(batch.rows))
-            for row, reason in batch.unreadable.items():
-                writer.write_unreadable(row, reason, watched.take(np.array([row])))
-                unreadable[manifest.image_id[row]] = reason
+            with embedder.watch.at("write"):
+                writer.write(batch.rows, batch.vectors, watched.take(batch.rows))
+                for row, reason in batch.unreadable.items():
+                    writer.write_unreadable(row, reason, watched.take(np.array([row])))
+                    unreadable[manifest.image_id[row]] = reason
             progress.add(len(batch.rows) + len(batch.unreadable))
         progress.end()
-        writer.finish()
+        with embedder.watch.at("write"):
+            writer.finish()
     return unreadable

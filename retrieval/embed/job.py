@@ -17,6 +17,7 @@ from retrieval.words import agreeing, counted, none_can, shortened
 
 if TYPE_CHECKING:
     from retrieval.data.manifest import Manifest
+    from retrieval.embed.embedder import Embedder
     from retrieval.embed.fill import FillReport, FillRun
     from retrieval.models.card import Card
     from retrieval.progress import Progress
@@ -61,6 +62,7 @@ class EmbedJob(StoreFilling, ShardedJob, WritingJob):
     embedding: EmbedRequest = field(default_factory=EmbedRequest)
     dtype: Literal["float16", "float32"] = option("float16", help="Storage dtype of the descriptors.")
     retry_unreadable: bool = option(False, help="Try the unreadable images of a finished store again.")
+    profile: bool = option(False, help="Tell where the time went: reading, decoding, the network, writing.")
     network: UntrainedNetwork | None = None
 
 
@@ -121,8 +123,15 @@ def embed_manifest(
 
     progress = job.progress
     workers = max(1, count_workers(job.workers, progress))
-    load = plan_embedder(model, card, device=job.device, threads=job.threads, n_workers=workers)
+    plan = plan_embedder(model, card, device=job.device, threads=job.threads, n_workers=workers)
     run = replace(run, n_workers=workers, progress=progress)
+
+    def load() -> "Embedder":
+        embedder = plan()
+        why = "one for each core" if job.workers is None else "as asked"
+        progress.tell(f"computing in {embedder.about}; decoding with {counted(workers, 'thread')} ({why})")
+        return embedder
+
     report = fill_store(output, manifest, ImageSource(manifest, images), card, load, run=run)
     _tell_changes(report.changes, manifest, output, progress)
     row = {image_id: row for row, image_id in enumerate(manifest.image_id)} if report.unreadable else {}
@@ -181,7 +190,7 @@ def fill_run(job: EmbedJob) -> "FillRun":
     """The filling of the store of a job."""
     from retrieval.embed.fill import FillRun
 
-    return FillRun(job.dtype, job.overwrite, job.retry_unreadable, job.check)
+    return FillRun(job.dtype, job.overwrite, job.retry_unreadable, job.check, profile=job.profile)
 
 
 def list_unreadable(unreadable: dict[str, str], n_unreadable: int, n_pictures: int, progress: "Progress") -> None:

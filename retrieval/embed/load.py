@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from retrieval.errors import LmrError
 from retrieval.models.card import Card, EmbedSettings
 from retrieval.models.folder import CARD, read_any_card, require_weights
+from retrieval.parallel import threads_within_quota
 from retrieval.words import counted
 
 if TYPE_CHECKING:
@@ -67,17 +68,19 @@ def plan_embedder(
     Nothing is imported for it before it is called.
     """
 
+    n_threads = threads_within_quota() if threads is None else threads
+
     def load() -> "Embedder":
         onnx = onnx_path(model)
         if onnx is not None:
             from retrieval.embed.onnx_embedder import OnnxEmbedder, providers_of
 
-            return OnnxEmbedder(onnx, card, providers_of(device), threads, n_workers)
+            return OnnxEmbedder(onnx, card, providers_of(device), n_threads, n_workers)
         from retrieval.embed.torch_embedder import load_embedder
         from retrieval.models.device import limit_threads, resolve_device
 
-        with limit_threads(threads):
-            return load_embedder(model, card, resolve_device(device), n_workers=n_workers, threads=threads)
+        with limit_threads(n_threads):
+            return load_embedder(model, card, resolve_device(device), n_workers=n_workers, threads=n_threads)
 
     return load
 

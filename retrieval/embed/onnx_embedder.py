@@ -19,6 +19,7 @@ from retrieval.extras import install_hint
 from retrieval.files.utf8_path import utf8_path
 from retrieval.models.card import Card, parse_card
 from retrieval.threads import require_threads
+from retrieval.words import counted
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -72,10 +73,13 @@ class OnnxEmbedder(Embedder):
             ahead=0 if on_cpu else GPU_AHEAD,
             n_workers=n_workers,
         )
+        with_threads = f" with {counted(threads, 'thread')}" if threads else ""
+        self.about = f"onnxruntime on {'cpu' if on_cpu else 'cuda'}{with_threads}, {self.batch_size} images at once"
 
     def embed_batch(self, *images: UInt8Array) -> FloatArray:
         """Descriptors of a batch, as the file gives them."""
-        (vectors,) = self._session.run([OUTPUT], dict(zip(self._names, images, strict=True)))
+        with self.watch.at("forward"):
+            (vectors,) = self._session.run([OUTPUT], dict(zip(self._names, images, strict=True)))
         return require_finite(np.asarray(vectors, dtype=np.float32))
 
 

@@ -15,8 +15,13 @@ _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamplin
 
 def prepare(data: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -> UInt8Array:
     """The image as (size, size, 3) uint8, resized with antialiasing. Raises UnreadableError with the reason."""
+    return np.array(fit(decode_for(data, spec, limits), spec))
+
+
+def decode_for(data: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
+    """The image in RGB with at least the pixels that the spec needs. Raises UnreadableError with the reason."""
     measured: Literal["shorter", "longer"] = "longer" if spec.fit == "pad" else "shorter"
-    return np.array(fit(decode(data, spec.size, limits, measured=measured, colors=spec.colors), spec))
+    return decode(data, spec.size, limits, measured=measured, colors=spec.colors)
 
 
 def fit(image: Image.Image, spec: ImageSpec) -> Image.Image:

@@ -1,16 +1,19 @@
 """`lmr embed`: what a store holds, what is resumed, and what an unreadable image does to it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from tiny_set import HERE, NETWORK, cut_short, done, drop_digests, listing, misused, refused, write_csv
+from tiny_set import HERE, NETWORK, cut_short, done, drop_digests, hear, listing, misused, refused, write_csv
 
 from retrieval.embed.store_name import store_name
 from retrieval.errors import LmrError
+from retrieval.parallel import count_workers
+from retrieval.progress import SILENT
 from retrieval.store.store import read_store
 
 
@@ -276,3 +279,42 @@ def test_a_store_holds_what_made_it(tiny_set):
         assert file.attrs["format_version"] == 1
         assert json.loads(file.attrs["model"])["config"]["backbone"] == "shufflenet_v2_x0_5"
         assert json.loads(file.attrs["image_spec"])["size"] == 32
+
+
+def test_a_profile_tells_where_the_time_went(tiny_set):
+    result = done("embed", "--output", "x.h5", "--profile", "--json", "--workers", "2", "--threads", "1")
+    document = json.loads(result.stdout)
+    profile = document.pop("profile")
+    assert document == {"store": "x.h5", "state": "made", "pictures": 44, "unreadable": 0}
+    assert list(profile["stages"]) == ["read", "decode", "resize", "wait", "transfer", "forward", "write"]
+    assert [stage["threads"] for stage in profile["stages"].values()] == [2, 2, 2, 1, 1, 1, 1]
+    assert profile["images"] == 44
+    assert profile["images_per_s"] == pytest.approx(44 / profile["seconds"])
+    for name, stage in profile["stages"].items():
+        assert 0 < stage["seconds"] <= stage["threads"] * profile["seconds"], name
+        assert stage["share"] == pytest.approx(stage["seconds"] / (stage["threads"] * profile["seconds"]))
+        if name != "wait":
+            assert stage["images_per_s"] == pytest.approx(stage["threads"] * 44 / stage["seconds"])
+    batches = ("wait", "transfer", "forward", "write")
+    assert sum(profile["stages"][name]["seconds"] for name in batches) <= profile["seconds"]
+    assert np.array_equal(read_store("x.h5").vectors, read_store("train.h5").vectors)
+    text = done("embed", "--output", "y.h5", "--profile", *HERE).stdout.splitlines()
+    assert text[0] == "y.h5: 44 descriptors, 0 unreadable"
+    assert text[1].split() == ["stage", "threads", "seconds", "share", "images/s"]
+    assert [line.split()[0] for line in text[2:-1]] == [*profile["stages"], "all"]
+    assert text[-1].startswith("bound by: ")
+    again = done("embed", "--output", "y.h5", "--profile", *HERE).stdout
+    assert again == "y.h5: finished already, nothing to do (44 pictures)\n"
+
+
+def test_what_is_chosen_from_the_machine_is_said_once(tiny_set):
+    said = hear("embed", "--output", "x.h5", "--device", "cpu", "--threads", "1").stderr.splitlines()
+    told = [line for line in said if line.startswith("computing in ")]
+    n = count_workers(None, SILENT)
+    assert len(told) == 1
+    assert re.fullmatch(
+        r"computing in (float32|bfloat16) on cpu with 1 thread, 16 images at once; "
+        rf"decoding with {n} threads? \(one for each core\)",
+        told[0],
+    )
+    assert not [line for line in hear("embed", "--output", "x.h5").stderr.splitlines() if "computing" in line]
