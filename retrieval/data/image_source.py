@@ -24,6 +24,7 @@ from retrieval.images.candidates import (
 )
 from retrieval.images.given import list_images, read_image
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
+from retrieval.images.remote import RemoteImages, remote_url
 from retrieval.images.signatures import IMAGE_SUFFIXES
 from retrieval.images.tars.archive import Found, TarSet, find_member, is_tar, is_tar_name, list_tars, open_tar
 from retrieval.progress import SILENT, Progress
@@ -35,7 +36,8 @@ class ImageSource:
     """The encoded images of a manifest. Can be pickled for worker processes.
 
     images: folder of `<image_id>.jpg` (or another suffix of images), flat or as Google's `a/b/c/abc….jpg`, and of
-    tars that hold images by such names; or one tar; None = the manifest's own folder and `images` in it. Where the
+    tars that hold images by such names; one tar; or a URL of a folder that fsspec opens, whose tars are not looked
+    into; None = the manifest's own folder and `images` in it. Where the
     manifest gives a path, that is the image's only place; when relative it counts from the same folders and from
     within the tars. An image that lies beside the tars goes before one in them. Raises LmrError when a tar cannot be
     read.
@@ -48,8 +50,12 @@ class ImageSource:
         self._image_id, self._path, self._content = manifest.image_id, manifest.path, manifest.content
         beside = folder_beside(manifest.source)
         self._given, self._beside = None if images is None else str(images), str(beside)
+        url = None if images is None else remote_url(str(images))
+        self._remote = None if url is None else RemoteImages(url)
         self._roots = [str(images)] if images is not None else [str(beside), str(beside / "images")]
-        self._tars = _open_tars(self._roots) if manifest.content is None else []
+        if self._remote is not None:
+            self._roots = [self._remote.root]
+        self._tars = _open_tars(self._roots) if manifest.content is None and self._remote is None else []
         self._only_tars = bool(self._tars) and all(map(_holds_only_tars, self._roots))
         self._limits = limits
         self._bare_ids: frozenset[str] | None = None  # ids without an image's suffix, once they are asked for
@@ -95,6 +101,8 @@ class ImageSource:
             place = self._find(row)
             if isinstance(place, Found):
                 return place.member.size, place.entry.mtime_ns
+            if self._remote is not None:
+                return self._remote.status(place)
             found = os.stat(place)
         except (OSError, ValueError, UnreadableError):
             return None
@@ -103,6 +111,8 @@ class ImageSource:
     def _find(self, row: int) -> str | Found:
         """A file, or an image in a tar; '' = neither. Raises UnreadableError when it cannot be told which."""
         path: str = "" if self._path is None else self._path[row]
+        if self._remote is not None:
+            return self._remote.find(path, self._candidates(row))
         if path or not self._only_tars:
             for candidate in self._candidates(row):  # in their order: one of two is the same one whatever came before
                 if _is_there(candidate):
@@ -169,6 +179,8 @@ def images_folder(images: Path | None, manifest_path: Path, progress: Progress =
     """
     if images is None and (manifest_path.is_dir() or is_tar(manifest_path)):
         return manifest_path
+    if images is not None and remote_url(str(images)):
+        return images
     above = folder_beside(manifest_path)
     beside = above / "images"
     folder = images_place(images) if images is not None else beside if beside.is_dir() else above

@@ -19,7 +19,7 @@ class ImagesJob(DecodingJob):
         None,
         default_text="images/ beside the manifest",
         help="Folder of the images: <id>.jpg, Google's a/b/c/<id>.jpg, tars that hold them, or what a path column is "
-        "relative to; or one tar.",
+        "relative to; one tar; or a URL, as s3://bucket/folder.",
     )
 
 

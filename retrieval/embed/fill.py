@@ -17,6 +17,7 @@ from retrieval.embed.embedder import Embedder
 from retrieval.embed.profile import Profile, profile_of
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_lock
+from retrieval.images.remote import remote_url
 from retrieval.models.card import Card
 from retrieval.progress import SILENT, Progress
 from retrieval.stopwatch import Running
@@ -118,7 +119,7 @@ def _fill_store(
         writer.write_todo(again)
         changes = replace(changes, damaged=writer.damaged)
     else:
-        places = [os.path.abspath(place) if place else "" for place in map(source.where, range(len(manifest)))]
+        places = [_whole_path(place) for place in map(source.where, range(len(manifest)))]
         writer = create_store(path, manifest, places, store_info(card, manifest, run.dtype, embedder.d))
     rows = np.flatnonzero(writer.state == TODO)
     watch, began = Running(), time.perf_counter()
@@ -137,6 +138,11 @@ def _fill_store(
     n_unreadable = int((writer.state == UNREADABLE).sum())
     how: Literal["made", "resumed", "updated"] = "made" if not there else "updated" if there[0] == path else "resumed"
     return FillReport(how, len(manifest), n_unreadable, unreadable, changes, profile)
+
+
+def _whole_path(place: str) -> str:
+    """A path that holds in other working folders; '' and URLs as they are."""
+    return place if not place or remote_url(place) == place else os.path.abspath(place)
 
 
 def require_same_job(path: Path, manifest: Manifest, card: Card, run: FillRun) -> None:

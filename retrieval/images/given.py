@@ -14,6 +14,7 @@ from retrieval.errors import LmrError, UnreadableError
 from retrieval.images import noise
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
+from retrieval.images.remote import read_remote, remote_url
 from retrieval.images.tars.archive import find_member, is_tar
 from retrieval.images.walk import walk_images
 from retrieval.progress import SILENT, Progress
@@ -92,11 +93,13 @@ def list_images(paths: Sequence[str], progress: Progress = SILENT) -> list[Query
 
 
 def read_image(path: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """The bytes of a file, or of `<tar>/<path in it>`.
+    """The bytes of a file, of `<tar>/<path in it>`, or of a URL of fsspec.
 
     Raises UnreadableError with the reason when it is no file or too large.
     """
     noise.reading(path)
+    if "://" in path and remote_url(path) == path:
+        return read_remote(path, limits)
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)), "rb") as file:
             status = os.fstat(file.fileno())

@@ -1,0 +1,121 @@
+"""Images in object stores and other file systems, by URLs that fsspec knows: s3://, gs://, hf://, memory:// …"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.extras import install_hint
+from retrieval.images.limits import DEFAULT_LIMITS, Limits
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]+):(/{1,3})(?=[^/])", re.IGNORECASE)
+_WEB = ("http", "https")  # which lmr download fetches, with manners
+_REASON_CHARACTERS = 160
+
+
+def remote_url(text: str) -> str | None:
+    """The URL that a text is, also where a path made one slash of two; None for anything else, and for the web."""
+    found = _URL.match(text)
+    if found is None or found[1].lower() in _WEB:
+        return None
+    slashes = "///" if found[1].lower() in ("file", "local") else "//"
+    return f"{found[1].lower()}:{slashes}{text[found.end() :]}"
+
+
+class RemoteImages:
+    """The files below a URL, listed once. Can be pickled. Raises LmrError where they cannot be listed."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        system, self.root = _opened(self.url)
+        with _explained(self.url):
+            found: Mapping[str, Mapping[str, Any]] = system.find(self.root, detail=True)
+        self._status = {
+            self._url_of(name): (int(about.get("size") or 0), _changed_ns(about)) for name, about in found.items()
+        }
+        if not self._status:
+            raise LmrError(f"`images` {self.url}: there is no file below it; check the address")
+
+    def find(self, path: str, candidates: list[str]) -> str:
+        """The URL of the first that is there: a path that is a URL itself, then paths below `root`; '' = none."""
+        urls = (remote_url(path) or "", *map(self._url_of, candidates))
+        return next((url for url in urls if url in self._status), "")
+
+    def status(self, place: str) -> tuple[int, int] | None:
+        """Size in bytes and time of change (ns, 0 where it has none) of a file by its URL; None where there is none."""
+        return self._status.get(place)
+
+    def _url_of(self, path: str) -> str:
+        """The URL of a path in the file system."""
+        return remote_url(f"{self.url.partition('://')[0]}://{path.lstrip('/')}") or ""
+
+
+def read_remote(url: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of a file. Raises UnreadableError with the reason, LmrError where there is no such file system."""
+    system, path = _opened(url)
+    try:
+        size = system.size(path)
+        if size is not None and size > limits.max_bytes:
+            raise UnreadableError(f"{size:,} bytes, over the limit of {limits.max_bytes:,}")
+        data: bytes = system.cat_file(path)
+    except FileNotFoundError as error:
+        raise UnreadableError("not found") from error
+    except UnreadableError:
+        raise
+    except Exception as error:  # of the libraries of many file systems, which have no common base
+        raise UnreadableError(_reason(error)) from error
+    return data
+
+
+@cache
+def _file_system(scheme: str) -> Any:
+    try:
+        import fsspec
+    except ImportError as error:
+        raise LmrError(f"{scheme}:// needs fsspec; {install_hint('remote')}") from error
+    try:
+        return fsspec.filesystem(scheme)
+    except ImportError as error:
+        library = str(error).split("\n")[0][:_REASON_CHARACTERS]
+        raise LmrError(
+            f"{scheme}:// needs a library of its own: {library}; {install_hint('remote')}, and that"
+        ) from error
+    except ValueError as error:
+        known = "such as s3://, gs://, hf:// or az://"
+        raise LmrError(f"{scheme}:// is no file system that fsspec knows; give a folder or a URL {known}") from error
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it."""
+    system = _file_system(url.partition("://")[0])
+    return system, str(system._strip_protocol(url))
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    try:
+        yield
+    except LmrError:
+        raise
+    except Exception as error:
+        raise LmrError(
+            f"`images` {url} cannot be listed: {_reason(error)}; check the address and your access"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).split("\n")[0] or type(error).__name__)[:_REASON_CHARACTERS]
+
+
+def _changed_ns(about: Mapping[str, Any]) -> int:
+    """Time of change, by whichever name the file system gives it; 0 where it gives none."""
+    for name in ("mtime", "LastModified", "last_modified", "updated", "created"):
+        when = about.get(name)
+        if isinstance(when, datetime):
+            return int(when.timestamp() * 1e9)
+        if isinstance(when, int | float):
+            return int(when * 1e9)
+    return 0

@@ -1,0 +1,122 @@
+"""`--images URL`: images of an object store, here fsspec's file systems in memory and on disk."""
+
+import shutil
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from tiny_set import HERE, done, refused, write_csv
+
+from retrieval.errors import LmrError
+from retrieval.images.remote import RemoteImages, read_remote, remote_url
+from retrieval.store.store import read_store
+
+
+@pytest.fixture
+def bucket(tiny_set):
+    """The images in memory://bucket/images, and none on disk."""
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    for path in Path("images").iterdir():
+        system.pipe_file(f"/bucket/images/{path.name}", path.read_bytes())
+    shutil.rmtree("images")
+    yield system
+    system.store.clear()
+
+
+def test_images_of_a_url_give_the_descriptors_of_the_same_files(bucket):
+    words = ("embed", "--images", "memory://bucket/images", "--output", "x.h5", *HERE)
+    assert done(*words).stdout == "x.h5: 44 descriptors, 0 unreadable\n"
+    store = read_store("x.h5")
+    assert np.array_equal(store.vectors, read_store("train.h5").vectors)
+    assert store.path[0] == "memory://bucket/images/train-other-0.jpg"
+    assert done(*words).stdout == "x.h5: finished already, nothing to do (44 pictures)\n"
+
+
+def test_an_image_that_was_replaced_gone_or_is_broken_is_told(bucket):
+    words = ("embed", "--images", "memory://bucket/images/", "--output", "x.h5", *HERE)
+    bucket.pipe_file("/bucket/images/train-dome-3.jpg", b"no picture")
+    bucket.rm("/bucket/images/train-arch-0.jpg")
+    result = done(*words)
+    assert result.stdout == "x.h5: 42 descriptors, 2 unreadable\n"
+    assert "unreadable: train-dome-3: not a picture in a known format\n" in result.stderr
+    assert "unreadable: train-arch-0: not found: tried /bucket/images/train-arch-0.jpg and " in result.stderr
+    bucket.pipe_file("/bucket/images/train-arch-1.jpg", bucket.cat_file("/bucket/images/train-dome-1.jpg"))
+    again = done(*words)
+    assert "1 of 44 pictures replaced since they were embedded, embedded again: train-arch-1" in again.stderr
+
+
+def test_a_path_column_may_hold_paths_or_urls_below_the_folder(bucket):
+    rows = ["a,arch,images/train-arch-0.jpg", "d,dome,memory://bucket/images/train-dome-0.jpg", "o,,elsewhere.jpg"]
+    write_csv(Path("p.csv"), "id,landmark_id,path", rows)
+    assert done("embed", "p.csv", "--images", "memory://bucket", *HERE).stdout == "p.h5: 2 descriptors, 1 unreadable\n"
+
+
+def test_shares_and_thumbnails_take_images_from_a_url(bucket):
+    for i in (1, 2):
+        done("embed", "--images", "memory://bucket/images", "--output", "x.h5", "--shard", f"{i}/2", *HERE)
+    done("join", "x-1-of-2.h5", "x-2-of-2.h5", "--output", "x.h5")
+    done("build-index", "x.h5", "--output", "remote", "--device", "cpu", "--workers", "1")
+    assert (Path("remote") / "index.json").exists()
+
+
+def test_a_folder_on_disk_by_its_url(tiny_set):
+    url = f"file://{tiny_set}/images"
+    assert done("embed", "--images", url, "--output", "x.h5", *HERE).stdout == "x.h5: 44 descriptors, 0 unreadable\n"
+    assert np.array_equal(read_store("x.h5").vectors, read_store("train.h5").vectors)
+
+
+def test_addresses_that_cannot_be_used_are_one_line(bucket, monkeypatch):
+    assert refused("embed", "--images", "memory://nothing", "--output", "x.h5", *HERE) == (
+        "--images memory://nothing: there is no file below it; check the address"
+    )
+    assert refused("embed", "--images", "nosuch://x", "--output", "x.h5", *HERE) == (
+        "nosuch:// is no file system that fsspec knows; give a folder or a URL such as s3://, gs://, hf:// or az://"
+    )
+
+    def lacking(_: str) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr("fsspec.filesystem", lacking)
+    said = refused("embed", "--images", "s3://bucket/x", "--output", "x.h5", *HERE)
+    assert said.startswith("s3:// needs a library of its own: Install s3fs to access S3; pip install ")
+    assert "[remote]" in said
+    assert not Path("x.h5").exists()
+
+
+def test_without_fsspec_the_extra_is_named(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(LmrError, match=r"gs:// needs fsspec; pip install .*\[remote\]"):
+        RemoteImages("gs://bucket/x")
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("s3://b/x", "s3://b/x"),
+        ("s3:/b/x", "s3://b/x"),  # as a path has it
+        ("S3://b/x", "s3://b/x"),
+        ("file:///tmp/x", "file:///tmp/x"),
+        ("file:/tmp/x", "file:///tmp/x"),
+        ("memory://b", "memory://b"),
+        ("http://host/x", None),
+        ("https:/host/x", None),
+        ("C:/photos/x", None),
+        ("photos/x.jpg", None),
+        ("/photos/s3://x", None),
+        ("", None),
+    ],
+)
+def test_urls_are_told_from_paths(text, url):
+    assert remote_url(text) == url
+
+
+def test_a_file_over_the_limit_is_not_read(bucket):
+    from retrieval.errors import UnreadableError
+    from retrieval.images.limits import Limits
+
+    with pytest.raises(UnreadableError, match="over the limit of 10"):
+        read_remote("memory://bucket/images/train-arch-0.jpg", Limits(max_bytes=10))
