@@ -2,21 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from retrieval.arrays import FloatArray, IntArray, LongArray, read_only
 from retrieval.files.atomic import write_error
-from retrieval.files.hdf5 import mapped, new_hdf5, numbers, open_hdf5, read_column, read_texts, texts, write_column
+from retrieval.files.hdf5 import mapped, new_hdf5, numbers, open_hdf5, read_column, write_column
 from retrieval.texts import Texts, to_texts
 
 REMEDY = "run lmr build-index again"  # for a file that is proven to be damaged
-
-_TEXT = h5py.string_dtype("utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +23,7 @@ class Rows:
     image_id, path: (n,) columns, or arrays of strings to pack; path '' where unknown.
     landmark: (n,) int32 into landmarks, never -1.
     background: (n,) float32, b(i), the mean of the row's largest similarities to the background; None without one.
+    counts: (n_landmarks,) int64, rows of each landmark, n_c in the vote.
     """
 
     image_id: Texts
@@ -33,6 +31,7 @@ class Rows:
     landmarks: tuple[str, ...]
     path: Texts
     background: FloatArray | None
+    counts: LongArray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         n = len(self.image_id)
@@ -50,14 +49,11 @@ class Rows:
             raise ValueError(f"landmark must lie in [0, {len(self.landmarks)})")
         if self.background is not None and not np.isfinite(self.background).all():
             raise ValueError("background holds NaN or infinity")
+        counts = np.bincount(self.landmark, minlength=len(self.landmarks)).astype(np.int64)
+        object.__setattr__(self, "counts", read_only(counts))
 
     def __len__(self) -> int:
         return len(self.image_id)
-
-    @property
-    def counts(self) -> LongArray:
-        """(n_landmarks,) int64: rows of each landmark, n_c in the vote."""
-        return np.bincount(self.landmark, minlength=len(self.landmarks)).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +81,7 @@ def write_rows(path: Path, rows: Rows) -> None:
     with _new_file(path) as file:
         write_column(file, "image_id", rows.image_id)
         file["landmark"] = rows.landmark
-        file.create_dataset("landmarks", data=rows.landmarks, dtype=_TEXT, shape=(len(rows.landmarks),))
+        write_column(file, "landmarks", Texts.of(rows.landmarks))
         write_column(file, "path", rows.path)
         if rows.background is not None:
             file["background"] = np.asarray(rows.background, dtype=np.float32)
@@ -99,7 +95,7 @@ def read_rows(path: Path) -> Rows:
         return Rows(
             image_id=image_id,
             landmark=mapped(numbers(file, "landmark", ("int32", "int64"), (n,))).astype(np.int32, copy=False),
-            landmarks=tuple(read_texts(texts(file, "landmarks"))),
+            landmarks=tuple(read_column(file, "landmarks", is_utf8=True)),
             path=read_column(file, "path", n),
             background=mapped(numbers(file, "background", ("float32",), (n,))) if "background" in file else None,
         )
