@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import signal
+import sqlite3
 import time
 from pathlib import Path
 
@@ -185,3 +186,35 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(images, option, after):
     assert state["done"] in (16, 32)  # whole batches
     assert state["done"] + state["to do"] == 44
     assert done(*arguments).stdout == "train.h5: 44 descriptors, 0 unreadable\n"
+
+
+def content_of(path: Path) -> object:
+    """The bytes of a file; of SQLite, which counts how often it was opened to write, what it holds."""
+    if path.suffix != ".sqlite":
+        return path.read_bytes()
+    with sqlite3.connect(path) as connection:
+        return list(connection.iterdump())
+
+
+def test_joins_killed_at_any_write_end_as_if_they_had_not_been(tiny_set, monkeypatch):
+    for i in (1, 2):
+        share = ("--shard", f"{i}/2", *HERE)
+        done("embed", *share)
+        done("submit", *share)
+        done("stats", "train.csv", "--images", "images", "--shard", f"{i}/2", "--workers", "1")
+    for stem, ending, output in (
+        ("train", "h5", "joined.h5"),
+        ("submission", "json", "joined.csv"),
+        ("picture-facts", "sqlite", "joined.sqlite"),
+    ):
+        words = ["join", f"{stem}-1-of-2.{ending}", f"{stem}-2-of-2.{ending}", "--output", output]
+        whole = copied(tiny_set, f"whole-{stem}")
+        n = n_file_operations(whole, words)
+        for at in moments(n, 2):
+            folder = copied(tiny_set, f"killed-{stem}-{at}")
+            run_and_die(folder, words, at)
+            monkeypatch.chdir(folder)
+            done(*words)
+            assert content_of(folder / output) == content_of(whole / output), (output, at)
+            assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
+        monkeypatch.chdir(tiny_set)

@@ -1,5 +1,6 @@
 """Similarity to the background against the mean of a sorted list."""
 
+import itertools
 import re
 
 import numpy as np
@@ -29,7 +30,7 @@ def test_small_blocks_give_the_same(monkeypatch):
     vectors, rows = unit(50, 5), unit(12, 5, seed=1)
     own = np.arange(50) % 13 - 1
     whole = background_similarity(vectors, rows, 3, own_row=own)
-    monkeypatch.setattr(background, "BLOCK_BYTES", 4 * 12 * 7)
+    monkeypatch.setattr(background, "BLOCK_ROWS", 7)
     assert background_similarity(vectors, rows, 3, own_row=own) == pytest.approx(whole, abs=1e-6)
 
 
@@ -65,3 +66,15 @@ def test_a_background_of_one_image_is_not_compared_with_itself():
         background_similarity(unit(1, 4), unit(1, 4), 3, own_row=np.array([0]))
     expected = "the only background picture cannot be compared with itself; add pictures without a landmark"
     assert str(error.value) == expected
+
+
+@pytest.mark.parametrize("n_background", [3, 40, 1000])
+def test_a_query_has_the_same_bits_among_any_others(n_background: int) -> None:
+    rng = np.random.default_rng(0)
+    queries, background = (rng.standard_normal((n, 256)).astype(np.float32) for n in (300, n_background))
+    together = background_similarity(queries, background, 3)
+    for cuts in ([0, 128, 300], [0, 64, 130, 300], [0, 236, 300]):
+        apart = [background_similarity(queries[a:b], background, 3) for a, b in itertools.pairwise(cuts)]
+        assert np.array_equal(np.concatenate(apart), together)
+    shuffled = rng.permutation(300)
+    assert np.array_equal(background_similarity(queries[shuffled], background, 3), together[shuffled])
