@@ -131,26 +131,16 @@ def answer_store(folder: IndexFolder, store: Descriptors, *, n_neighbours: int =
     return join_answers([answers for _, answers in answer_blocks(folder, store, n_neighbours=n_neighbours)])
 
 
-def answer_blocks(folder: IndexFolder, store: Descriptors, *, n_neighbours: int = 0) -> Iterator[tuple[slice, Answers]]:
-    """As `answer_store`, at most BLOCK_QUERIES successive rows at a time, at least once."""
+def answer_blocks(
+    folder: IndexFolder, store: Descriptors, first: int = 0, *, n_neighbours: int = 0
+) -> Iterator[tuple[slice, Answers]]:
+    """As `answer_store`, of the rows from the first on, at most BLOCK_QUERIES at a time; of none in one block."""
     check_store(folder, store)
-    for start in range(0, max(1, len(store)), BLOCK_QUERIES):
+    for start in range(first, max(1, len(store)), BLOCK_QUERIES):
         part = slice(start, min(start + BLOCK_QUERIES, len(store)))
         done = np.flatnonzero(store.done[part])
         answers = answer(folder, store.vectors[start + done], n_neighbours=n_neighbours)
         yield part, _spread(answers, done, part.stop - start)
-
-
-def predict_store(folder: IndexFolder, store: Descriptors, threshold_logit: float = -np.inf) -> Predictions:
-    """As `predict`, of every row of a store; nothing else of the answers is kept.
-
-    Raises LmrError as `answer_store`.
-    """
-    found = [
-        predict(answers, store.image_id.select(part), threshold_logit) for part, answers in answer_blocks(folder, store)
-    ]
-    columns = ("image_id", "landmark", "logit", "confidence")
-    return Predictions(*(np.concatenate([getattr(one, name) for one in found]) for name in columns))
 
 
 def check_store(folder: IndexFolder, store: Descriptors) -> None:

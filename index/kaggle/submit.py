@@ -58,9 +58,9 @@ def submit(job: SubmitJob) -> SubmitReport:
     """
     from index.folder.changes import tell_changed
     from index.folder.folder import open_folder
+    from index.kaggle.answered import Answered, predict_store
     from index.kaggle.shares import share_lines, share_path
     from index.kaggle.submission import submission_lines
-    from index.recognition import predict_store
     from retrieval.data.overview import require_there
     from retrieval.files.made_of import is_made_of, require_no_folder, write_with_record
 
@@ -90,14 +90,17 @@ def submit(job: SubmitJob) -> SubmitReport:
                 f"{n_missing:,} of the blank lines "
                 f"{agreeing(n_missing, 'is a picture that is', 'are pictures that are')} missing or unreadable"
             )
+        answered = Answered(output, made_with)
         if is_there(made_with):
+            answered.remove()
             return SubmitReport(output, "unchanged", len(store))
-        predictions = predict_store(folder, store, threshold)
+        predictions = predict_store(folder, store, threshold, answered, job.progress)
         if share is None:
             lines = submission_lines(predictions.image_id, predictions)
         else:
             lines = share_lines(share, predictions, store.info.manifest_digest, made_with)
         write_with_record(output, lines, made_with)
+        answered.remove()
     return SubmitReport(output, "written", len(store), int(predictions.answered.sum()))
 
 
