@@ -31,6 +31,7 @@ from index.stats.measure import MeasureJob, MeasureReport
 from index.update.compact import Compacted, IndexCompactJob
 from index.update.inspect import IndexExported, IndexExportJob, IndexInfoJob, IndexVerified, IndexVerifyJob
 from index.update.job import IndexAddJob, IndexChange, IndexMergeJob, IndexRelabelJob, IndexRemoveJob
+from index.update.sync import Synced, SyncJob
 from retrieval.download.job import ArchiveJob, ArchiveReport, DownloadJob
 from retrieval.embed.export import ExportJob
 from retrieval.embed.job import EmbedJob
@@ -98,6 +99,7 @@ __all__ = [
     "stats",
     "submit",
     "summarise",
+    "sync",
     "train",
     "undo_moves",
 ]
@@ -308,6 +310,19 @@ def index_relabel(labels: "Place", **words: "Unpack[keywords.IndexRelabelWords]"
     from index.update.job import relabel as run
 
     return run(build(IndexRelabelJob, {"labels": labels, **words}))
+
+
+@shows_words_of(SyncJob)
+def sync(folder: "Place", **words: "Unpack[keywords.SyncWords]") -> Synced:
+    """Brings an index folder to what a folder of images holds now; only images that are new are embedded.
+
+    Raises LmrError as `embed` and `index_add`.
+
+    >>> lmr.sync("photos", index="landmarks").change.n_added  # doctest: +SKIP
+    """
+    from index.update.sync import sync as run
+
+    return run(build(SyncJob, {"folder": folder, **words}))
 
 
 @shows_words_of(IndexCompactJob)

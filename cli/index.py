@@ -54,7 +54,7 @@ def add(as_json: bool, **words: Any) -> None:
     import lmr
 
     with TerminalProgress() as progress:
-        _tell(words, lmr.index_add(**words, progress=progress), progress, as_json=as_json)
+        tell_change(words, lmr.index_add(**words, progress=progress), progress, as_json=as_json)
 
 
 @command.command("remove")
@@ -71,7 +71,7 @@ def remove(as_json: bool, **words: Any) -> None:
     import lmr
 
     with TerminalProgress() as progress:
-        _tell(words, lmr.index_remove(**words, progress=progress), progress, as_json=as_json)
+        tell_change(words, lmr.index_remove(**words, progress=progress), progress, as_json=as_json)
 
 
 @command.command("merge")
@@ -87,7 +87,7 @@ def merge(as_json: bool, **words: Any) -> None:
     import lmr
 
     with TerminalProgress() as progress:
-        _tell(words, lmr.index_merge(**words, progress=progress), progress, as_json=as_json)
+        tell_change(words, lmr.index_merge(**words, progress=progress), progress, as_json=as_json)
 
 
 @command.command("relabel")
@@ -106,7 +106,7 @@ def relabel(as_json: bool, **words: Any) -> None:
     import lmr
 
     with TerminalProgress() as progress:
-        _tell(words, lmr.index_relabel(**words, progress=progress), progress, as_json=as_json)
+        tell_change(words, lmr.index_relabel(**words, progress=progress), progress, as_json=as_json)
 
 
 @command.command("compact")
@@ -198,7 +198,7 @@ def export(**words: Any) -> None:
     say(f"{words['output']}: {there}{counted(done.n_images, 'image')}")
 
 
-def _tell(words: Mapping[str, Any], change: "IndexChange", progress: "Progress", *, as_json: bool) -> None:
+def tell_change(words: Mapping[str, Any], change: "IndexChange", progress: "Progress", *, as_json: bool) -> None:
     """Says what a change came to."""
     index: Path = words.get("index", INDEX_FOLDER)
     info = change.info

@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "build-index": ("cli.build_index", "Turn descriptors into an index folder."),
     "bench": ("cli.bench", "Measure kinds of index on your rows: recall, speed, memory."),
     "index": ("cli.index", "Add to an index, remove from it, merge, relabel and verify it."),
+    "sync": ("cli.sync", "Bring an index to what a folder of images holds now."),
     "calibrate": ("cli.calibrate", "Tune votes, confidence and thresholds on held-out queries."),
     "evaluate": ("cli.evaluate", "Measure the answers to labelled queries; write a report."),
     "query": ("cli.query", "Name the landmark in images."),

@@ -404,6 +404,13 @@ class IndexCompactWords(_Changing, total=False):
     recall: float | None
 
 
+class SyncWords(_Filling, _Changing, total=False):
+    """Words of `lmr.sync`."""
+
+    store: Place | None
+    background: bool
+
+
 class IndexInfoWords(_Telling, total=False):
     """Words of `lmr.index_info`."""
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 JOURNAL = "changes.jsonl"
 MOST_CHANGED = 0.05  # share of the rows from which on an index says that it has changed
 
-Kind = Literal["add", "remove", "merge", "relabel", "compact"]
+Kind = Literal["add", "remove", "merge", "relabel", "compact", "sync"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from index.folder.thumbnails import make_thumbnail
 from index.recognition import check_store, to_index_space
 from index.update.change import Change, NewRows, join_labels, named, refuse_augmented
 from index.vote import background_similarity
-from retrieval.arrays import FloatArray, IntArray, LongArray
+from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray
 from retrieval.data.names import Name
 from retrieval.errors import LmrError
 from retrieval.files.digest import update_json
@@ -122,16 +122,16 @@ def plan_addition(
     _refuse_twice(given)
     new = [_not_there(folder, images) for images in given]
     others = [np.flatnonzero(images.landmark < 0) for images in given]
-    background = _grown_background(folder, given, others) if to_background else None
+    background = grown_background(folder, given, others) if to_background else None
     n_new = sum(map(len, new))
     n_before = 0 if folder.background is None else len(folder.background)
-    added = _new_rows(folder, given, new, background or folder.background) if n_new else None
+    added = new_rows(folder, given, new, background or folder.background) if n_new else None
     labels = {images.landmarks[code] for images, rows in zip(given, new, strict=True) for code in images.landmark[rows]}
     known = {label: name for images in given for label, name in images.names.items()} | dict(names)
     return Change(
         kind=kind,
         sources=tuple(images.source for images in given),
-        digest=_digest_of(kind, given, new, background),
+        digest=digest_of(kind, given, new, background),
         landmark=folder.rows.landmark,
         landmarks=folder.rows.landmarks,
         added=added,
@@ -159,7 +159,7 @@ def _not_there(folder: IndexFolder, images: Images) -> LongArray:
     pairs = np.concatenate(
         [np.zeros((0, 2), np.int64), *equal_pairs(images.image_id.select(rows), folder.rows.image_id)]
     )
-    _refuse_other(folder, images, rows[pairs[:, 0]], pairs[:, 1])
+    refuse_other(folder, images, rows[pairs[:, 0]], pairs[:, 1])
     rows = np.delete(rows, pairs[:, 0])
     if folder.background is None:
         return rows
@@ -174,8 +174,8 @@ def _not_there(folder: IndexFolder, images: Images) -> LongArray:
     return rows
 
 
-def _refuse_other(folder: IndexFolder, images: Images, mine: LongArray, there: LongArray) -> None:
-    """Refuses images that the index has with another label or another descriptor."""
+def refuse_other(folder: IndexFolder, images: Images, mine: LongArray, there: LongArray) -> None:
+    """Refuses images that the index has with another label or another descriptor. there: their rows in it."""
     for start in range(0, len(mine), BLOCK_ROWS):
         part = slice(start, start + BLOCK_ROWS)
         labels = [folder.rows.landmarks[code] for code in folder.rows.landmark[there[part]].tolist()]
@@ -185,16 +185,25 @@ def _refuse_other(folder: IndexFolder, images: Images, mine: LongArray, there: L
                     f"{images.source}: image_id {images.image_id[row]} is {label}, in {folder.path} it is {known}; lmr "
                     "index relabel changes that, or leave it out"
                 )
+    for row in mine[~are_same(folder, images, mine, there)][:1]:
+        raise LmrError(
+            f"{images.source}: image_id {images.image_id[row]} is in {folder.path} already, with another descriptor; "
+            "lmr index remove takes that one out first"
+        )
+
+
+def are_same(folder: IndexFolder, images: Images, mine: LongArray, there: LongArray) -> BoolArray:
+    """(len(mine),) True where an image and its row in the index have a descriptor as of one image."""
+    same = np.ones(len(mine), dtype=np.bool_)
+    for start in range(0, len(mine), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
         one, other = images.vectors(mine[part]), folder.index.vectors(there[part])
         lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-        for i in np.flatnonzero(np.einsum("nd,nd->n", one, other) <= SAME_NAME_TOO * lengths)[:1]:
-            raise LmrError(
-                f"{images.source}: image_id {images.image_id[mine[part][i]]} is in {folder.path} already, with another "
-                "descriptor; lmr index remove takes that one out first"
-            )
+        same[part] = np.einsum("nd,nd->n", one, other) > SAME_NAME_TOO * lengths
+    return same
 
 
-def _grown_background(folder: IndexFolder, given: Sequence[Images], others: Sequence[LongArray]) -> Background | None:
+def grown_background(folder: IndexFolder, given: Sequence[Images], others: Sequence[LongArray]) -> Background | None:
     """The background with the images without a landmark that it does not have; None where there are none."""
     known = folder.background or Background(np.zeros((0, folder.index.d), np.float32), Texts.of(()))
     vectors, image_id = [known.vectors], [known.image_id]
@@ -208,7 +217,7 @@ def _grown_background(folder: IndexFolder, given: Sequence[Images], others: Sequ
     return grown if len(grown) > len(known) else None
 
 
-def _new_rows(
+def new_rows(
     folder: IndexFolder, given: Sequence[Images], new: Sequence[LongArray], background: Background | None
 ) -> NewRows:
     """The rows that come, in their order; their vectors are read in blocks and kept as the index stores them."""
@@ -250,7 +259,7 @@ def _thumbnails(given: Sequence[Images], new: Sequence[LongArray], side_px: int,
             yield from run_tasks(make_thumbnail, images.path.select(rows), side_px, n_workers)
 
 
-def _digest_of(kind: Kind, given: Sequence[Images], new: Sequence[LongArray], background: Background | None) -> str:
+def digest_of(kind: Kind, given: Sequence[Images], new: Sequence[LongArray], background: Background | None) -> str:
     """sha256 (hex) of what comes: ids, labels and descriptors."""
     total = hashlib.sha256(kind.encode())
     for images, rows in zip(given, new, strict=True):

@@ -98,7 +98,7 @@ def add(job: IndexAddJob) -> IndexChange:
         given = [images_of_store(folder, store) for store in job.stores]
         return plan_addition(folder, "add", given, names, to_background=job.background)
 
-    return _change(job, plan)
+    return change_folder(job, plan)
 
 
 def remove(job: IndexRemoveJob) -> IndexChange:
@@ -111,7 +111,7 @@ def remove(job: IndexRemoveJob) -> IndexChange:
     with output_locks(job.index, wait=job.wait, progress=job.progress):
         ids = [*job.ids, *(read_ids(job.ids_file) if job.ids_file else ())]
         source = str(job.ids_file) if job.ids_file else f"{len(ids)} given"
-        return _change(job, lambda folder: plan_removal(folder, ids, source), removal_digest(ids))
+        return change_folder(job, lambda folder: plan_removal(folder, ids, source), removal_digest(ids))
 
 
 def merge(job: IndexMergeJob) -> IndexChange:
@@ -127,7 +127,7 @@ def merge(job: IndexMergeJob) -> IndexChange:
         given = [images for other in others for images in images_of_folder(folder, other)]
         return plan_addition(folder, "merge", given, {}, to_background=job.background)
 
-    return _change(job, plan)
+    return change_folder(job, plan)
 
 
 def relabel(job: IndexRelabelJob) -> IndexChange:
@@ -140,14 +140,14 @@ def relabel(job: IndexRelabelJob) -> IndexChange:
 
     with output_locks(job.index, wait=job.wait, progress=job.progress):
         of_landmark, of_image = read_new_labels(job.labels)
-        return _change(
+        return change_folder(
             job,
             lambda folder: plan_relabelling(folder, of_landmark, of_image, job.labels),
             relabelling_digest(of_landmark, of_image),
         )
 
 
-def _change(job: ChangingJob, plan: "Callable[[IndexFolder], Change]", digest: str | None = None) -> IndexChange:
+def change_folder(job: ChangingJob, plan: "Callable[[IndexFolder], Change]", digest: str | None = None) -> IndexChange:
     """Makes a change, unless the last one was the same; the folder is the old one or the new one at any moment.
 
     digest: of what is asked for, where that tells whether it was done already.

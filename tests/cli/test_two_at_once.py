@@ -34,6 +34,8 @@ WRITERS: list[tuple[str, list[object]]] = [
     ("landmarks", ["index", "relabel", "labels.csv"]),
     ("landmarks", ["index", "compact"]),
     ("rows.csv", ["index", "export", "rows.csv"]),
+    ("landmarks", ["sync", "images"]),
+    ("images.h5", ["sync", "images"]),
     ("landmarks", ["calibrate", "val.csv", *HERE]),
     ("val.h5", ["calibrate", "val.csv", *HERE]),
     ("solution.h5", ["evaluate", "solution.csv", *HERE]),

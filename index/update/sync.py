@@ -1,0 +1,230 @@
+"""A folder of images that has changed, brought into an index: only images that are new are embedded."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from index.update.job import ChangingJob, IndexChange, change_folder
+from retrieval.embed.job import StoreFilling
+from retrieval.embed.store_name import find_store
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.files.lock import output_locks
+from retrieval.jobs import option
+
+if TYPE_CHECKING:
+    from index.folder.folder import IndexFolder
+    from index.update.addition import Images
+    from index.update.change import Change
+    from retrieval.arrays import LongArray
+    from retrieval.data.image_source import ImageSource
+    from retrieval.data.manifest import Manifest
+    from retrieval.store.store import Descriptors
+    from retrieval.texts import Texts
+
+BLOCK_ROWS = 4096  # copied from one store into the next at a time
+
+
+@dataclass(frozen=True)
+class SyncJob(StoreFilling, ChangingJob):
+    """Bring a folder of images that has changed into an index."""
+
+    folder: Path = option(is_argument=True)
+    _: KW_ONLY
+    store: Path | None = option(
+        None, default_text="FOLDER with .h5, beside it", help="Descriptors of the folder, which are used again."
+    )
+    background: bool = option(
+        False, help="Put images without a landmark into the background, instead of leaving them out."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What was done. n_embedded: images that had to be; n_reused: those whose descriptors were there."""
+
+    change: IndexChange
+    n_embedded: int
+    n_reused: int
+
+
+def sync(job: SyncJob) -> Synced:
+    """Brings an index to what a folder of images holds now: new, replaced, renamed, relabelled and removed images.
+
+    Images of the folder are the rows whose path lies in it, or that its store has. Descriptors of images that are the
+    same, by name, size and time or by content, are taken from that store. Raises LmrError as `embed` and
+    `lmr.index_add`.
+    """
+    from index.folder.folder import open_folder
+    from index.update.addition import images_of_store
+    from retrieval.data.image_source import ImageSource, images_folder, index_tars
+    from retrieval.data.overview import load_manifest
+    from retrieval.embed.job import complete_store
+    from retrieval.store.store import open_descriptors
+    from retrieval.texts import Texts
+
+    store = job.store or find_store(job.folder, "store", job.progress)
+    with output_locks(job.index, store, wait=job.wait, progress=job.progress):
+        model = open_folder(job.index, device="cpu").model_path
+        index_tars(job.folder, job.progress)
+        manifest = load_manifest(job.folder, job.progress)
+        images = images_folder(job.images, job.folder, job.progress)
+        staged = store.with_name(f"{store.stem}.sync{store.suffix}")
+        n_reused = _reuse(store, staged, manifest, ImageSource(manifest, images), model, job)
+        complete_store(manifest, images, model, staged, job=job, overwrite=True, wait=job.wait)
+
+        def plan(folder: "IndexFolder") -> "Change":
+            now = images_of_store(folder, staged)
+            before = open_descriptors(store).image_id if store.exists() else Texts.of(())
+            return plan_sync(folder, now, manifest, job.folder, before, to_background=job.background)
+
+        change = change_folder(job, plan)
+        os.replace(staged, store)
+    return Synced(change, len(manifest) - n_reused, n_reused)
+
+
+def plan_sync(
+    folder: "IndexFolder",
+    images: "Images",
+    manifest: "Manifest",
+    root: Path,
+    before: "Texts",
+    *,
+    to_background: bool,
+) -> "Change":
+    """What makes the rows of a folder of images those that it holds now.
+
+    images: of its store. manifest: all of its images, unreadable ones too, whose rows stay. before: image_ids that
+    its store had. Raises LmrError for an image that the index has from elsewhere with another descriptor or label.
+    """
+    import numpy as np
+
+    from index.update.addition import are_same, digest_of, grown_background, new_rows, refuse_other
+    from index.update.change import Change, refuse_augmented
+    from retrieval.texts import Texts, equal_pairs
+
+    refuse_augmented(folder, "sync")
+    rows = folder.rows
+    inside = np.array([path.startswith(os.path.abspath(root) + os.sep) for path in rows.path], dtype=np.bool_)
+    for block in equal_pairs(before, rows.image_id):
+        inside[block[:, 1]] = True
+    labelled = np.flatnonzero(images.landmark >= 0)
+    found = equal_pairs(images.image_id.select(labelled), rows.image_id)
+    pairs = np.concatenate([np.zeros((0, 2), np.int64), *found])
+    mine, there = labelled[pairs[:, 0]], pairs[:, 1]
+    refuse_other(folder, images, mine[~inside[there]], there[~inside[there]])
+    replaced = ~are_same(folder, images, mine, there)
+    names = {name: code for code, name in enumerate(dict.fromkeys((*rows.landmarks, *images.landmarks)))}
+    landmark = np.array(rows.landmark)
+    of_image = np.array([names[name] for name in images.landmarks], dtype=np.int32)
+    landmark[there[~replaced]] = of_image[images.landmark[mine[~replaced]]]
+    named = Texts.of(manifest.image_id[manifest.landmark >= 0])
+    stays = ~inside
+    for block in equal_pairs(named, rows.image_id):
+        stays[block[:, 1]] = True
+    stays[there[replaced]] = False
+    new = [np.union1d(np.setdiff1d(labelled, mine), mine[replaced])]
+    others = [np.flatnonzero(images.landmark < 0)]
+    background = grown_background(folder, [images], others) if to_background else None
+    n_before = 0 if folder.background is None else len(folder.background)
+    added = new_rows(folder, [images], new, background or folder.background) if len(new[0]) else None
+    if not stays.any() and added is None:
+        raise LmrError(f"{folder.path} would have no image left; give the folder that holds its images")
+    relabelled = int((landmark != rows.landmark)[stays].sum())
+    return Change(
+        kind="sync",
+        sources=(str(root),),
+        digest=digest_of("sync", [images], new, background),
+        landmark=landmark,
+        landmarks=tuple(names),
+        removed=np.flatnonzero(~stays),
+        added=added,
+        background=background,
+        names=images.names,
+        n_relabelled=relabelled,
+        n_there=int((~replaced).sum()) - relabelled,
+        n_unlabelled=0 if to_background else len(others[0]),
+        n_unreadable=images.n_unreadable,
+        n_background=0 if background is None else len(background) - n_before,
+    )
+
+
+def _reuse(store: Path, staged: Path, manifest: "Manifest", source: "ImageSource", model: Path, job: SyncJob) -> int:
+    """Begins the store of the images as they are now with the descriptors that are there; how many.
+
+    One that was begun already, by a run that was killed, goes on as it is.
+    """
+    import numpy as np
+
+    from retrieval.embed.fill import FillRun, require_same_job, store_info
+    from retrieval.embed.load import open_card
+    from retrieval.store.store import DONE, create_store, open_descriptors, partial_path, read_store_info
+
+    card = open_card(model)
+    begun = [place for place in (staged, partial_path(staged)) if place.exists()]
+    try:
+        require_same_job(staged, manifest, card, FillRun())
+        if begun:
+            return int((read_store_info(begun[0])[1] == DONE).sum())
+    except LmrError:
+        for place in begun:
+            place.unlink()
+    if not store.exists():
+        return 0
+    old = open_descriptors(store)
+    if old.info.fingerprint != card.fingerprint:
+        job.progress.warn(f"{store} was made by another model than that of {job.index}; all images are embedded again")
+        return 0
+    rows, known = _same_images(old, manifest, source, by_content=job.check == "content")
+    if not len(rows) or old.facts is None:
+        return 0
+    places = [os.path.abspath(place) if place else "" for place in map(source.where, range(len(manifest)))]
+    with create_store(staged, manifest, places, store_info(card, manifest, "float16", old.info.d)) as writer:
+        for start in range(0, len(rows), BLOCK_ROWS):
+            part = slice(start, start + BLOCK_ROWS)
+            now = [source.status(row) or (0, 0) for row in rows[part].tolist()]
+            facts = replace(
+                old.facts.select(known[part]),
+                size=np.array([size for size, _ in now], dtype=np.int64),
+                mtime_ns=np.array([mtime_ns for _, mtime_ns in now], dtype=np.int64),
+            )
+            writer.write(rows[part], old.vectors[known[part]], facts)
+        if len(rows) == len(manifest):
+            writer.finish()
+    return len(rows)
+
+
+def _same_images(
+    old: "Descriptors", manifest: "Manifest", source: "ImageSource", *, by_content: bool
+) -> "tuple[LongArray, LongArray]":
+    """Rows of the manifest whose images a store has, and those of the store.
+
+    An image is the same by its name, size and time of change, or by its content, under whatever name.
+    """
+    import numpy as np
+
+    facts, done = old.facts, np.flatnonzero(old.done)
+    if facts is None:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    of_id = dict(zip(old.image_id.select(done), done.tolist(), strict=True))
+    sizes = set(facts.size[done].tolist())
+    of_content = {facts.sha256[row].tobytes(): row for row in done.tolist()}
+    pairs: list[Sequence[int]] = []
+    for row, image_id in enumerate(manifest.image_id):
+        status, known = source.status(row), of_id.get(image_id)
+        if status is None:
+            continue
+        is_known = known is not None and status == (int(facts.size[known]), int(facts.mtime_ns[known]))
+        if known is not None and is_known and not by_content:
+            pairs.append((row, known))
+        elif status[0] in sizes:
+            try:
+                same = of_content.get(sha256(source.read(row)).digest())
+            except UnreadableError:
+                continue
+            if same is not None:
+                pairs.append((row, same))
+    found = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
