@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tiny_set import HERE, done, flip_byte, n_file_operations, refused, run_and_die, write_csv
 
+import lmr
+
 
 def test_images_go_and_come_back(tiny_set):
     assert done("index", "remove", "train-arch-0", "train-dome-1").stdout == (
@@ -119,3 +121,15 @@ def test_a_change_killed_at_any_write_ends_as_if_it_had_not_been(tiny_set, monke
         now = json.loads(Path("landmarks/index.json").read_text())
         assert now["inputs_digest"] == new["inputs_digest"]
         assert [path.name for path in folder.iterdir() if "landmarks" in path.name] == ["landmarks"]
+
+
+def test_thumbnails_stay_with_their_images(tiny_set):
+    before = lmr.open_index("landmarks").folder
+    shown = {name: before.thumbnails.read(row) for row, name in enumerate(before.rows.image_id)}
+    done("index", "remove", "train-arch-0", "train-dome-1")
+    done("index", "add", "train.h5")
+    after = lmr.open_index("landmarks").folder
+    assert after.rows.image_id.tolist() != before.rows.image_id.tolist()
+    assert {name: after.thumbnails.read(row) for row, name in enumerate(after.rows.image_id)} == shown
+    assert all(shown.values())
+    assert after.info.thumbnails == before.info.thumbnails
