@@ -14,7 +14,7 @@ from retrieval.data.quality_cache import FactsTable, measure_manifest
 from retrieval.errors import LmrError
 from retrieval.progress import Progress
 from retrieval.store.store import Descriptors
-from retrieval.store.stored import to_unit
+from retrieval.store.stored import BLOCK_ROWS, to_unit
 from retrieval.words import agreeing, counted
 
 
@@ -60,7 +60,9 @@ def join_inputs(manifest: Manifest, stores: Sequence[Descriptors], facts: FactsT
         _require_same_model(store, other)
     has_one = store.done[rows]
     vectors = np.zeros((len(rows), store.info.d), dtype=np.float32)
-    vectors[has_one] = _unit(store, rows[has_one])
+    for start in range(0, len(rows), BLOCK_ROWS):
+        part = start + np.flatnonzero(has_one[start : start + BLOCK_ROWS])
+        vectors[part] = _unit(store, rows[part])
     reasons = store.reason
     unreadable = {
         int(i): "no descriptor" if reasons is None or not reasons[rows[i]] else str(reasons[rows[i]])
@@ -106,4 +108,4 @@ def _require_same_model(store: Descriptors, other: Descriptors) -> None:
 
 
 def _unit(store: Descriptors, rows: LongArray) -> FloatArray:
-    return to_unit(store.vectors[rows], store.image_id[rows], store.source)
+    return to_unit(store.vectors[rows], store.image_id.select(rows), store.source)

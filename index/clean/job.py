@@ -108,7 +108,7 @@ def _clean(job: CleanJob, store: Path) -> CleanReport:
     from index.clean.inputs import join_inputs, measure_images
     from index.clean.plan import decide
     from retrieval.parallel import count_workers
-    from retrieval.store.store import read_store
+    from retrieval.store.store import open_descriptors
 
     rule, output, progress = job.rule, job.output, job.progress
     if rule.verify:
@@ -119,7 +119,7 @@ def _clean(job: CleanJob, store: Path) -> CleanReport:
         job.gallery.require()
     located = _locate(job)
     manifest = located.manifest
-    stores = [read_store(place) for place in (store, *job.background)]
+    stores = [open_descriptors(place) for place in (store, *job.background)]
     identity = _identity(located, stores, rule)
 
     place = "new" if job.dry_run else require_place(output, identity, overwrite=job.overwrite)
