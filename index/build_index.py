@@ -122,8 +122,8 @@ def _recalibrate(job: BuildJob, lost: "Calibration") -> "Calibration":
     from index.calibrate.fit import calibrate_folder
     from index.folder.folder import open_folder
     from index.queries import queries_of
-    from retrieval.store.store import read_store
+    from retrieval.store.store import open_descriptors
 
     folder = open_folder(job.output, device=job.device, threads=job.threads, calibrated=False)
-    store = read_store(Path(lost.origin.source))
+    store = open_descriptors(Path(lost.origin.source))
     return calibrate_folder(folder, store, queries_of(store), lost.settings)

@@ -78,7 +78,7 @@ def _describe(path: Path, progress: "Progress", *, verify: bool) -> dict[str, An
 
 def _describe_store(path: Path) -> dict[str, Any]:
     from retrieval.store.file import has_digests
-    from retrieval.store.store import DONE, TODO, UNREADABLE, read_store, read_store_info
+    from retrieval.store.store import DONE, TODO, UNREADABLE, open_descriptors, read_store_info
 
     info, state = read_store_info(path)
     facts = {
@@ -98,7 +98,7 @@ def _describe_store(path: Path) -> dict[str, Any]:
         "digests": "of every block" if has_digests(path) else NO_DIGESTS,
     }
     if facts["unreadable"] and not facts["to do"]:
-        store = read_store(path, info.shard)
+        store = open_descriptors(path, info.shard)
         assert store.reason is not None
         rows = (state == UNREADABLE).nonzero()[0]
         facts["unreadable pictures"] = {store.image_id[row]: store.reason[row] for row in rows}

@@ -112,7 +112,7 @@ def read_background(path: Path) -> Background:
     """Reads background.h5. Raises LmrError when it is missing or damaged."""
     with open_hdf5(path, "the background of an index", REMEDY) as file:
         vectors = numbers(file, "vectors", ("float32",), (None, None))
-        return Background(vectors[:], read_column(file, "image_id", len(vectors), is_utf8=True))
+        return Background(mapped(vectors), read_column(file, "image_id", len(vectors), is_utf8=True))
 
 
 @contextmanager

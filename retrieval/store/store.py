@@ -8,7 +8,7 @@ known at the beginning, and of each row that is written. The finished one is rea
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -92,9 +92,13 @@ class Descriptors:
         total.update(self.state.tobytes())
         for i, name in enumerate(self.image_id):
             total.update((b"\0" if i else b"") + name.encode(errors="surrogateescape"))
-        for start in range(0, len(self), BLOCK_ROWS):
-            total.update(np.ascontiguousarray(self.vectors[start : start + BLOCK_ROWS]).reshape(-1).data)
+        for block in self.blocks():
+            total.update(np.ascontiguousarray(block).reshape(-1).data)
         return total.hexdigest()
+
+    def blocks(self) -> Iterator[FloatArray]:
+        """Descriptors of successive rows, at most BLOCK_ROWS at a time. Raises LmrError as `read_store`."""
+        return (self.vectors[start : start + BLOCK_ROWS] for start in range(0, len(self), BLOCK_ROWS))
 
     def select(self, rows: LongArray | BoolArray) -> "Descriptors":
         """The given rows, with the same landmarks."""
@@ -127,9 +131,8 @@ def read_store(path: str | Path, shard: Shard | None = None) -> Descriptors:
     short, changed since it was written, with values that cannot be, with a descriptor that is zero or not finite.
     """
     opened = open_descriptors(path, shard)
-    blocks = opened.vectors.blocks() if isinstance(opened.vectors, StoredVectors) else [opened.vectors]
     vectors = np.empty(opened.vectors.shape, opened.vectors.dtype)
-    for i, block in enumerate(blocks):
+    for i, block in enumerate(opened.blocks()):
         vectors[i * BLOCK_ROWS : i * BLOCK_ROWS + len(block)] = block
     return replace(opened, vectors=vectors)
 

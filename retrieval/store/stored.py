@@ -1,6 +1,5 @@
 """Descriptors of a store that stay in its file: read where they are asked for, and compared with their digests."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,10 +55,6 @@ class StoredVectors:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return self[:] if dtype is None else self[:].astype(dtype)
-
-    def blocks(self) -> Iterator[FloatArray]:
-        """Successive rows, at most BLOCK_ROWS at a time."""
-        return (self[start : start + BLOCK_ROWS] for start in range(0, len(self), BLOCK_ROWS))
 
     def select(self, rows: LongArray | BoolArray) -> "StoredVectors":
         """Those of some of the rows."""
