@@ -6,10 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from retrieval.texts import BLOCK, Texts
-
 
 def sha256_file(path: Path) -> str:
     """sha256 (hex) of a file's content."""
@@ -28,6 +24,10 @@ def update_json(total: "hashlib._Hash", content: Any) -> None:
 
     These are taken in parts, so that the text of millions of values is never held whole.
     """
+    import numpy as np  # not at the top: commands that only print help import this module
+
+    from retrieval.texts import BLOCK, Texts
+
     if isinstance(content, Mapping):
         for i, key in enumerate(sorted(content)):
             total.update(f"{', ' if i else '{'}{json.dumps(key)}: ".encode())
