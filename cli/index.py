@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.info import fact_lines
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
+from cli.report.text import fact_lines
 from cli.terminal import command_line, say, say_result
 from index.folder.config import INDEX_FOLDER
 from index.search.config import search_line

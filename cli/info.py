@@ -1,13 +1,13 @@
 """lmr info: what a store, model, index folder, calibration or manifest is."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
-from cli.terminal import say_result, shown
+from cli.report.text import fact_lines
+from cli.terminal import say_result
 from index.info import InfoJob
 
 
@@ -30,15 +30,3 @@ def command(as_json: bool, **words: Any) -> None:
     with TerminalProgress() as progress:
         facts = lmr.info(**words, progress=progress).to_json()
     say_result(facts, fact_lines(facts), as_json=as_json, default=str)
-
-
-def fact_lines(facts: Mapping[str, Any], indent: str = "") -> str:
-    """Facts for people, a line each, those of a part indented."""
-    width = max(map(len, facts), default=0)
-    lines = []
-    for name, value in facts.items():
-        if isinstance(value, dict) and value:
-            lines += [f"{indent}{shown(name)}", fact_lines(value, indent + "  ")]
-        else:
-            lines.append(f"{indent}{shown(name).ljust(width)}  {shown(value)}")
-    return "\n".join(lines)

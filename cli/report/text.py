@@ -1,6 +1,6 @@
 """Results as text: lines for people, CSV for programs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -246,3 +246,15 @@ def submission_text(report: "SubmitReport") -> str:
         return f"{report.output}: finished already, nothing to do ({lines})"
     n_blank = report.n_lines - report.n_answered
     return f"{report.output}: {lines}, {report.n_answered} with a landmark, {n_blank} blank"
+
+
+def fact_lines(facts: Mapping[str, Any], indent: str = "") -> str:
+    """Facts for people, a line each, those of a part indented."""
+    width = max(map(len, facts), default=0)
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{shown(name)}", fact_lines(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{shown(name).ljust(width)}  {shown(value)}")
+    return "\n".join(lines)
