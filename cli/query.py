@@ -46,12 +46,7 @@ class QueryJob(ComputingJob, WritingJob):
 @click.command(name="query")
 @job_options(QueryJob)
 @json_option
-@click.option(
-    "--csv",
-    "as_csv",
-    is_flag=True,
-    help="Print a CSV line for each image, with the best guess and why it was not enough.",
-)
+@click.option("--csv", "as_csv", is_flag=True, help="Print a CSV line for each image, and why a guess was not enough.")
 def command(as_json: bool, as_csv: bool, **words: Any) -> None:
     """Name the landmark in PICTURES: files, folders, tars and URLs.
 
@@ -146,8 +141,7 @@ def _ask(job: QueryJob) -> "tuple[Landmarks, list[Answer], Saving | None]":
     landmarks = lmr.open_index(job.index, device=job.device, threads=job.threads, workers=n_workers)
     for line in landmarks.warnings:
         job.progress.warn(f"warning: {line}")
-    threshold, top = job.threshold, job.top
-    answers = landmarks.query(images, threshold=threshold, n_landmarks=top, allow_private=job.allow_private)
+    answers = landmarks.query(images, threshold=job.threshold, n_landmarks=job.top, allow_private=job.allow_private)
     if saving is not None:
-        saving.find(landmarks.folder, answers, {"--threshold": threshold, "--top": top})
+        saving.find(landmarks.folder, answers, {"--threshold": job.threshold, "--top": job.top})
     return landmarks, answers, saving
