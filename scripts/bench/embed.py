@@ -4,7 +4,7 @@ The plain loop is what a first script does: a torchvision Dataset that opens ima
 workers, the eager network in float32. Both use the same random ResNet-50 weights. Prints JSON; also the share reached
 of 1 / (1 / r_model + 1 / (cores * r_decode)), where decoding and computing share the cores and nothing is lost.
 
-    python scripts/bench/embed.py --images FOLDER [--size 224] [--seconds 20]
+    python scripts/bench/embed.py --images FOLDER [--size 224] [--seconds 20] [--rounds 3]
 """
 
 import argparse
@@ -69,11 +69,12 @@ def rate(run: Callable[[], int], seconds: float) -> float:
 
 
 def main() -> None:
-    """Measures the parts and both loops in turn, three times each, and prints the medians."""
+    """Measures the parts and both loops in turn, and prints the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, default=Path("../shared/photos/originals"))
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--rounds", type=int, default=3, help="Of which medians are given.")
     args = parser.parse_args()
     if not args.images.is_dir():
         sys.exit(f"{args.images}: there is no such folder of pictures; give --images")
@@ -104,7 +105,7 @@ def main() -> None:
             return sum(len(plain(images)) for images in loader)
 
     measured: dict[str, list[float]] = {"decode_per_core": [], "model": [], "lmr": [], "plain_loop": []}
-    for _ in range(3):
+    for _ in range(args.rounds):
         for name, run in (("decode_per_core", decode), ("model", compute), ("lmr", ours), ("plain_loop", theirs)):
             measured[name].append(rate(run, args.seconds / (1 if name in ("lmr", "plain_loop") else 3)))
     median = {name: statistics.median(values) for name, values in measured.items()}
