@@ -114,7 +114,7 @@ def test_want_of_memory_and_threads_is_one_line(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("retrieval.embed.embedder.prepare", fail)
+    monkeypatch.setattr("retrieval.embed.embedder.decode_for", fail)
     assert refused("embed", "train.csv", "--backbone", "plain-cnn", "--size", "32", "--workers", "0") == message
 
 
