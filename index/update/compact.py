@@ -74,15 +74,18 @@ def _is_as_asked(info: "FolderInfo", options: SearchOptions) -> bool:
 
 def _write(folder: "IndexFolder", options: SearchOptions, target: "Path", job: IndexCompactJob) -> "FolderInfo":
     """Writes the new version of the folder, without the calibration."""
+    import numpy as np
+
     from index.folder.changes import Entry, count_changes
-    from index.folder.info import SEARCH
+    from index.folder.info import SEARCH, THUMBNAILS
+    from index.folder.thumbnails import change_thumbnails
     from index.search.choose import build_search, plan_search
-    from index.update.write import finish_version, link_files, next_digest
+    from index.update.write import finish_version, link_files, list_version, next_digest
     from retrieval.files.digest import sha256_json
 
     rows = folder.index if folder.augmented is None else folder.augmented
     plan = plan_search(options, rows.storage, len(rows), rows.d)
-    link_files(folder, target, without={SEARCH})
+    link_files(folder, target, without={SEARCH, THUMBNAILS})
     found = build_search(rows, plan, options, job.progress)
     if found:
         found[0].save(target / SEARCH)
@@ -96,12 +99,16 @@ def _write(folder: "IndexFolder", options: SearchOptions, target: "Path", job: I
     info = replace(
         folder.info,
         options=stated,
+        files=list_version(folder, target),
         search=found[1] if found else None,
         recall=found[1].recall if found else folder.info.recall,
         inputs_digest=next_digest(folder.info.inputs_digest, digest),
         answers_digest=next_digest(folder.info.answers_digest, digest),
         changes=replace(counts, n_trained=len(rows), added=0, removed=0, relabelled=0),
     )
+    if THUMBNAILS in folder.info.files:  # which say what index they are of
+        stays = np.ones(len(rows), dtype=np.bool_)
+        change_thumbnails(folder.path / THUMBNAILS, target / THUMBNAILS, stays, (), info.inputs_digest)
     at = datetime.now(UTC).isoformat(timespec="seconds")
     kind = "flat" if info.search is None else info.search.name
     entry = Entry(at, "compact", (kind,), digest, info.inputs_digest, len(rows))

@@ -102,7 +102,7 @@ def finish_version(folder: IndexFolder, info: FolderInfo, target: Path, entry: E
     lines = journal.read_text(encoding="utf-8") if journal.is_file() else ""
     (target / JOURNAL).unlink(missing_ok=True)
     write_text(target / JOURNAL, [lines, entry.to_line()])
-    info = replace(info, files=_listed(folder, target))
+    info = replace(info, files=list_version(folder, target))
     write_info(target, info)
     if folder.calibration is not None:
         origin = replace(folder.calibration.origin, index_digest=info.inputs_digest)
@@ -135,7 +135,7 @@ def entry_of(change: Change, info: FolderInfo) -> Entry:
     return Entry(at, change.kind, change.sources, change.digest, info.inputs_digest, info.n_rows, **change.counts)
 
 
-def _listed(folder: IndexFolder, target: Path) -> dict[str, Listed]:
+def list_version(folder: IndexFolder, target: Path) -> dict[str, Listed]:
     """sha256 and size of every file; linked ones are as they were listed."""
     found: dict[str, Listed] = {}
     for path in sorted(path for path in target.rglob("*") if path.is_file()):

@@ -98,14 +98,27 @@ CHANGES = {
     "add": ["index", "add", "train.h5", "--workers", "1", "--background"],
     "remove": ["index", "remove", "train-arch-1", "train-other-3", "--workers", "1"],
     "relabel": ["index", "relabel", "labels.csv", "--workers", "1"],
+    "merge": ["index", "merge", "other", "--workers", "1"],
+    "compact": ["index", "compact", "--workers", "1"],
 }
+PLAIN = ("--overwrite", "--whitening-power", "0", "--device", "cpu")
+
+
+def prepare(kind: str) -> None:
+    """An index that the change has something to do with."""
+    write_csv(Path("labels.csv"), "landmark_id,new_landmark_id", ["arch,gate"])
+    if kind == "merge":
+        done("build-index", *PLAIN)
+        done("build-index", "val.h5", "--output", "other", *PLAIN)
+    if kind == "compact":
+        done("build-index", "--kind", "ivf-sq8", "--lists", "2", "--recall", "0.5", *PLAIN)
+    done("index", "remove", "train-arch-0", "train-other-0")
 
 
 @pytest.mark.parametrize("kind", CHANGES)
 def test_a_change_killed_at_any_write_ends_as_if_it_had_not_been(tiny_set, monkeypatch, kind):
     arguments = CHANGES[kind]
-    write_csv(Path("labels.csv"), "landmark_id,new_landmark_id", ["arch,gate"])
-    done("index", "remove", "train-arch-0", "train-other-0")
+    prepare(kind)
     n = n_file_operations(Path(shutil.copytree(tiny_set, tiny_set.parent / "counted")), arguments)
     new = json.loads((tiny_set.parent / "counted/landmarks/index.json").read_text())
     old = json.loads(Path("landmarks/index.json").read_text())
@@ -128,6 +141,7 @@ def test_thumbnails_stay_with_their_images(tiny_set):
     shown = {name: before.thumbnails.read(row) for row, name in enumerate(before.rows.image_id)}
     done("index", "remove", "train-arch-0", "train-dome-1")
     done("index", "add", "train.h5")
+    done("index", "compact", "--kind", "ivf-sq8", "--recall", "0.5")
     after = lmr.open_index("landmarks").folder
     assert after.rows.image_id.tolist() != before.rows.image_id.tolist()
     assert {name: after.thumbnails.read(row) for row, name in enumerate(after.rows.image_id)} == shown
