@@ -116,8 +116,7 @@ def _tell(report: "DownloadReport", as_json: bool) -> None:
     if not report.was_anything:
         say(f"{report.images}: {there}, nothing to do")
     else:
-        rate = report.n_new / max(report.seconds, 1e-3)
-        say(f"{report.images}: {there}; {report.n_new:,} new, {rate:.1f} a second")
+        say(f"{report.images}: {there}; {report.n_new:,} new, {report.n_new / max(report.seconds, 1e-3):.1f} a second")
     if report.tally.n_missing:
         _table("not there, by cause", report.causes)
         _table("not there, by host", {name: host.n_missing for name, host in report.hosts.items()})

@@ -87,10 +87,8 @@ class LmrGroup(click.Group):
             if error.name != "torch":
                 raise
             raise click.ClickException("torch is not installed; without it only models of lmr export work") from error
-        except BrokenPipeError:
-            raise
         except OSError as error:
-            if error.strerror is None:
+            if isinstance(error, BrokenPipeError) or error.strerror is None:
                 raise
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(shown_line(f"{where}{error.strerror}")) from error
