@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from cli.index import tell_change
+from cli.index_changes import tell_change
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
 from index.update.sync import SyncJob

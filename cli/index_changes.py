@@ -1,0 +1,54 @@
+"""What a change to an index came to, for people or as JSON."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli.terminal import command_line, say_result
+from index.folder.config import INDEX_FOLDER
+from index.search.config import search_line
+from retrieval.words import agreeing, counted
+
+if TYPE_CHECKING:
+    from index.update.job import IndexChange
+    from retrieval.progress import Progress
+
+
+def tell_change(words: Mapping[str, Any], change: "IndexChange", progress: "Progress", *, as_json: bool) -> None:
+    """Says what a change came to."""
+    index: Path = words.get("index", INDEX_FOLDER)
+    info = change.info
+    counts = {
+        "added": change.n_added,
+        "removed": change.n_removed,
+        "relabelled": change.n_relabelled,
+        "there_already": change.n_there,
+        "without_landmark": change.n_unlabelled,
+        "without_descriptor": change.n_unreadable,
+        "background": change.n_background,
+    }
+    has_changed = change.state == "changed"
+    what = done_text(counts) if has_changed else "nothing to do"
+    text = f"{index}: {what}: {counted(info.n_rows, 'image')} of {counted(info.n_landmarks, 'landmark')} now"
+    if has_changed and info.search is not None:
+        text += f"\n{index}: {search_line(info.search, info.n_rows, info.d)}"
+    say_result({"state": change.state, **counts, "images": info.n_rows}, text, as_json=as_json)
+    n = change.n_unlabelled
+    if n:
+        again = command_line("lmr", "index", "add", *words["stores"]) if "stores" in words else "lmr index merge"
+        progress.warn(
+            f"{counted(n, 'image')} without a landmark {agreeing(n, 'was', 'were')} left out; {again} with "
+            "`background` puts them into the background"
+        )
+    if change.n_unreadable:
+        progress.warn(f"{counted(change.n_unreadable, 'row')} without a descriptor left out")
+    for line in change.warnings:
+        progress.warn(f"warning: {line}")
+
+
+def done_text(counts: Mapping[str, Any]) -> str:
+    """`2 added, 1 removed`."""
+    parts = [f"{counts[name]:,} {name}" for name in ("added", "removed", "relabelled") if counts.get(name)]
+    if counts.get("background"):
+        parts.append(f"{counts['background']:,} of the background")
+    return ", ".join(parts) or str(counts.get("kind", "changed"))
