@@ -131,11 +131,14 @@ def _moved_already(job: QueryJob) -> str:
 def _ask(job: QueryJob) -> "tuple[Landmarks, list[Answer], Saving | None]":
     """The opened index, its answers and how they are saved; what cannot be saved is refused before."""
     import lmr
-    from cli.report.answers import Saving
     from retrieval.data.image_source import query_images
     from retrieval.parallel import count_workers
 
-    saving = None if job.save is None else Saving(job.save, overwrite=job.overwrite)
+    saving = None
+    if job.save is not None:
+        from cli.report.answers import Saving
+
+        saving = Saving(job.save, overwrite=job.overwrite)
     images = query_images(job.pictures, job.progress)
     n_workers = max(1, count_workers(job.workers, job.progress))
     landmarks = lmr.open_index(job.index, device=job.device, threads=job.threads, workers=n_workers)

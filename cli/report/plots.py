@@ -16,7 +16,6 @@ from cli.terminal import shown
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
 from retrieval.files.atomic import write_bytes
-from retrieval.train.record import read_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -245,6 +244,8 @@ def save_training_curves(log_path: Path, image_path: Path) -> None:
     Raises LmrError without matplotlib, for a log that is missing or has no such rows, or a folder that cannot be
     written.
     """
+    from retrieval.train.record import read_log
+
     write_bytes(image_path, to_png(plot_training(read_log(log_path))))
 
 
