@@ -1,5 +1,6 @@
 """Progress bars on stderr, with rate and time left; silent when stderr is not a terminal."""
 
+import sys
 from typing import Any
 
 import click
@@ -22,17 +23,18 @@ class TerminalProgress:
         self.end()
 
     def begin(self, what: str, n: int, unit: str = "images") -> None:
-        """Shows a bar, below the last one."""
+        """Shows a bar, below the last one, where somebody can see it."""
+        self.end()
+        if not sys.stderr.isatty():
+            return
         from tqdm import tqdm
 
-        self.end()
         is_bytes = unit == "B"
         self._bar = tqdm(
             total=n,
             desc=shown(what),
             unit=unit if is_bytes else f" {unit}",
             unit_scale=is_bytes,
-            disable=None,
             dynamic_ncols=True,
         )
 

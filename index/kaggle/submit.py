@@ -58,8 +58,7 @@ def submit(job: SubmitJob) -> SubmitReport:
     """
     from index.folder.changes import tell_changed
     from index.folder.folder import open_folder
-    from index.kaggle.answered import Answered, predict_store
-    from index.kaggle.shares import share_lines, share_path
+    from index.kaggle.shares import Answered, predict_store, share_lines, share_path
     from index.kaggle.submission import submission_lines
     from retrieval.data.overview import require_there
     from retrieval.files.made_of import is_made_of, require_no_folder, write_with_record

@@ -7,7 +7,7 @@ import pytest
 
 from index.confidence import ConfidenceModel
 from index.folder.build import BuildOptions
-from index.kaggle.answered import Answered, predict_store
+from index.kaggle.shares import Answered, predict_store
 from index.recognition import answer, answer_store, predict
 from index.vote import background_similarity, best, vote
 from index.vote_rule import VoteRule
