@@ -99,7 +99,7 @@ def test_a_column_of_another_length_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("block", [1, 2, 100])
 def test_columns_are_hashed_as_the_json_of_their_lists(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.files.digest.BLOCK", block)
+    monkeypatch.setattr("retrieval.texts.BLOCK", block)
     numbers = np.arange(5, dtype=np.int32)
     content = {
         "b": [to_texts(object_array(WORDS)), numbers, ("x", None)],
