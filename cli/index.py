@@ -122,7 +122,8 @@ def compact(**words: Any) -> None:
         done = lmr.index_compact(**words, progress=progress)
         info = done.info
         if done.state == "unchanged":
-            say(f"{index}: nothing to do: nothing was added or removed since it was made")
+            why = "search is exact" if info.search is None else "nothing was added or removed since it was made"
+            say(f"{index}: nothing to do: {why}")
         else:
             kind = "flat, exact" if info.search is None else search_line(info.search, info.n_rows, info.d)
             say(f"{index}: {kind}")
