@@ -13,11 +13,11 @@ from index.copies import SAME_IMAGE
 from index.folder.folder import IndexFolder, tell_difference
 from index.search.base import Neighbours
 from index.vote import Votes, background_similarity, best, vote
-from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray, read_only
+from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, read_only
 from retrieval.errors import LmrError
 from retrieval.store.store import Descriptors
 from retrieval.store.stored import StoredVectors
-from retrieval.texts import Texts
+from retrieval.texts import Texts, to_texts
 from retrieval.words import counted
 
 N = TypeVar("N", bound=np.generic)
@@ -73,22 +73,25 @@ class Answers:
 class Predictions:
     """One answer per query, in the order of the queries.
 
-    image_id: (q,) str; landmark: (q,) str landmark_id, '' = none; logit: (q,) float64, the key that predictions
-    are ranked by, -inf where nothing was found; confidence: (q,) float64 in [0, 1], for people, NaN where the
-    index is not calibrated.
+    image_id, landmark: (q,) columns, or arrays of strings to pack; landmark: landmark_ids, '' = none. logit: (q,)
+    float64, the key that predictions are ranked by, -inf where nothing was found; confidence: (q,) float64 in [0, 1],
+    for people, NaN where the index is not calibrated.
     """
 
-    image_id: ObjArray
-    landmark: ObjArray
+    image_id: Texts
+    landmark: Texts
     logit: FloatArray
     confidence: FloatArray
 
     def __post_init__(self) -> None:
-        for name in ("image_id", "landmark", "logit", "confidence"):
+        for name in ("image_id", "landmark"):
+            object.__setattr__(self, name, to_texts(getattr(self, name)))
+        for name in ("landmark", "logit", "confidence"):
             values = getattr(self, name)
             if values.shape != (len(self.image_id),):
                 raise ValueError(f"{name} has shape {values.shape}, image_id {self.image_id.shape}")
-            object.__setattr__(self, name, read_only(values))
+        for name in ("logit", "confidence"):
+            object.__setattr__(self, name, read_only(getattr(self, name)))
         if self.logit.dtype != np.float64 or self.confidence.dtype != np.float64:
             raise ValueError(f"logit and confidence must be float64, not {self.logit.dtype}, {self.confidence.dtype}")
         if np.isnan(self.logit).any():
@@ -102,8 +105,7 @@ class Predictions:
     @property
     def answered(self) -> BoolArray:
         """(q,) bool: the query was given a landmark."""
-        answered: BoolArray = (self.landmark != "").astype(np.bool_)
-        return answered
+        return np.asarray(self.landmark.n_bytes > 0)
 
 
 def answer(folder: IndexFolder, descriptors: FloatArray, *, n_neighbours: int = 0) -> Answers:
@@ -197,17 +199,24 @@ def judge(
     )
 
 
-def predict(answers: Answers, image_id: Texts | ObjArray, threshold_logit: float = -np.inf) -> Predictions:
+def predict(answers: Answers, image_id: Texts, threshold_logit: float = -np.inf) -> Predictions:
     """One prediction per query: its best landmark where the ranking key reaches the threshold, else none.
 
     image_id: (q,). Confidences are NaN where the index is not calibrated.
     """
+    named = Texts.of([*answers.landmarks, ""]).select(named_at(answers, threshold_logit))
+    return Predictions(image_id, named, answers.logit, confidence_or_nan(answers))
+
+
+def named_at(answers: Answers, threshold_logit: float) -> IntArray:
+    """(q,) int32: the best landmark of queries whose ranking key reaches the threshold, -1 of the others."""
     answered = (answers.landmark >= 0) & (answers.logit >= threshold_logit)
-    named = np.array([*answers.landmarks, ""], dtype=object)[np.where(answered, answers.landmark, -1)]
-    confidence = answers.confidence
-    if confidence is None:
-        confidence = np.full(len(answers), np.nan)
-    return Predictions(image_id[:], named, answers.logit, confidence)
+    return np.where(answered, answers.landmark, -1).astype(np.int32)
+
+
+def confidence_or_nan(answers: Answers) -> FloatArray:
+    """(q,) float64: the confidences, NaN where the index is not calibrated."""
+    return np.full(len(answers), np.nan) if answers.confidence is None else answers.confidence
 
 
 def select_answers(answers: Answers, rows: LongArray) -> Answers:

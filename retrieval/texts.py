@@ -12,10 +12,10 @@ from typing import Any, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.arrays import BoolArray, LongArray, ObjArray, UInt8Array, is_run, read_only, row_numbers
+from retrieval.arrays import BoolArray, IntArray, LongArray, ObjArray, UInt8Array, is_run, read_only, row_numbers
 
 BLOCK = 1 << 16  # texts taken at once
-Places = LongArray | BoolArray | slice | Sequence[int]
+Places = LongArray | IntArray | BoolArray | slice | Sequence[int]
 
 
 class Texts:
@@ -85,6 +85,11 @@ class Texts:
             return _decoded(self.data[start : self.ends[row]].tobytes())
         chosen = self.select(at)
         return np.fromiter(chosen, dtype=object, count=len(chosen))
+
+    @property
+    def n_bytes(self) -> LongArray:
+        """(n,) bytes of each."""
+        return np.diff(self.ends, prepend=0)
 
     def __iter__(self) -> Iterator[str]:
         return map(_decoded, self._pieces())

@@ -155,7 +155,7 @@ def _write(path: Path, data: bytes, made_of: Inputs | None) -> None:
     if made_of is None:
         write_bytes(path, data)
     else:
-        write_bytes_with_record(path, data, made_of)
+        write_bytes_with_record(path, [data], made_of)
 
 
 def _first(limit: int, n: int) -> str:

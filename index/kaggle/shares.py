@@ -21,20 +21,28 @@ from numpy.typing import NDArray
 
 from index.folder.folder import IndexFolder
 from index.kaggle.submission import submission_lines
-from index.recognition import Answers, Predictions, answer_blocks, predict
-from retrieval.arrays import FloatArray, ObjArray, object_array
+from index.recognition import Answers, Predictions, answer_blocks, confidence_or_nan, named_at
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_error
 from retrieval.files.digest import sha256_json
 from retrieval.files.json_file import convert, read_signed_json, signed
-from retrieval.files.made_of import Inputs, is_made_of, require_no_folder, write_with_record
+from retrieval.files.made_of import (
+    Inputs,
+    holds_text,
+    is_made_of,
+    recorded_inputs,
+    require_no_folder,
+    write_with_record,
+)
 from retrieval.progress import Progress
-from retrieval.shard import Shard, parse_shard, require_all, require_lengths
+from retrieval.shard import MOST_SHARES, Shard, parse_shard, require_all, require_lengths
 from retrieval.store.store import Descriptors
+from retrieval.texts import Texts
 
 FORMAT_VERSION = 1
 _REMEDY = "make this share again with lmr submit `overwrite`"
-_OWN = ("shard", "set of descriptors")  # inputs that differ between shares
+_SET = "set of descriptors"
+_OWN = ("shard", _SET)  # inputs that differ between shares
 
 
 class _Row(TypedDict):
@@ -56,9 +64,13 @@ class _Content(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class _Share:
+    """A share that was read. made_with: all that its answers depend on."""
+
     path: Path
     shard: Shard
-    content: _Content
+    manifest: str
+    made_with: Inputs
+    predictions: Predictions
 
 
 def share_path(output: Path, shard: Shard) -> Path:
@@ -103,36 +115,60 @@ def join_submissions(
     shares = [(share.path, share.shard) for share in read]
     _require_alike(read)
     read = [read[at] for at in require_all(shares)]
-    require_lengths([(share.path, share.shard) for share in read], [len(share.content["answers"]) for share in read])
-    inputs = {name: value for name, value in read[0].content["made_with"].items() if name not in _OWN}
-    inputs["set of descriptors"] = sha256_json([share.content["made_with"]["set of descriptors"] for share in read])
-    rows = [row for share in read for row in share.content["answers"]]
-    if not overwrite and is_made_of(output, inputs, "give `overwrite` or another `output`"):
-        return "unchanged", len(rows)
-    predictions = Predictions(
-        object_array([row["id"] for row in rows]),
-        object_array([row["landmark"] for row in rows]),
-        np.array([-np.inf if row["logit"] is None else row["logit"] for row in rows], np.float64),
-        np.array([np.nan if row["confidence"] is None else row["confidence"] for row in rows], np.float64),
+    require_lengths([(share.path, share.shard) for share in read], [len(share.predictions) for share in read])
+    inputs = {name: value for name, value in read[0].made_with.items() if name not in _OWN}
+    inputs |= {"shares": len(read), "set of descriptors": sha256_json([share.made_with[_SET] for share in read])}
+    predictions = _joined([share.predictions for share in read])
+    if not overwrite and (
+        holds_text(output, submission_lines(predictions))
+        or is_made_of(output, inputs, "give `overwrite` or another `output`")
+    ):
+        return "unchanged", len(predictions)
+    write_with_record(output, submission_lines(predictions), inputs)
+    return "joined", len(predictions)
+
+
+def inputs_of(output: Path, made_with: Inputs, store: Descriptors) -> dict[str, Any]:
+    """Everything that a submission is made of, as the file that is there tells it: its descriptors whole, or by shares.
+
+    So one that was joined is found finished. Raises LmrError as `Descriptors.digest`.
+    """
+    n = recorded_inputs(output).get("shares")
+    if not isinstance(n, int) or not 1 <= n <= MOST_SHARES:
+        return {**made_with, _SET: store.digest}
+    parts = [store.select(np.array(Shard(i + 1, n).rows(len(store)), np.int64)) for i in range(n)]
+    return {**made_with, "shares": n, _SET: sha256_json([part.digest for part in parts])}
+
+
+def _joined(parts: Sequence[Predictions]) -> Predictions:
+    return Predictions(
+        Texts.joined([part.image_id for part in parts]),
+        Texts.joined([part.landmark for part in parts]),
+        np.concatenate([part.logit for part in parts]),
+        np.concatenate([part.confidence for part in parts]),
     )
-    write_with_record(output, submission_lines(predictions.image_id, predictions), inputs)
-    return "joined", len(rows)
 
 
 def _read(path: Path) -> _Share:
     content: _Content = convert(read_signed_json(path, FORMAT_VERSION, _REMEDY), _Content, str(path), _REMEDY)
-    return _Share(path, parse_shard(content["shard"]), content)
+    rows = content["answers"]
+    predictions = Predictions(
+        Texts.of(row["id"] for row in rows),
+        Texts.of(row["landmark"] for row in rows),
+        np.array([-np.inf if row["logit"] is None else row["logit"] for row in rows], np.float64),
+        np.array([np.nan if row["confidence"] is None else row["confidence"] for row in rows], np.float64),
+    )
+    return _Share(path, parse_shard(content["shard"]), content["manifest"], content["made_with"], predictions)
 
 
 def _require_alike(shares: Sequence[_Share]) -> None:
     """Raises LmrError where shares are of another manifest, index or threshold than the first."""
     first = shares[0]
     for share in shares:
-        if share.content["manifest"] != first.content["manifest"]:
+        if share.manifest != first.manifest:
             raise LmrError(f"{share.path} is of another manifest than {first.path}; give shares of one test set")
-        mine, others = share.content["made_with"], first.content["made_with"]
-        for name in mine.keys() | others.keys():
-            if name not in _OWN and mine.get(name) != others.get(name):
+        for name in share.made_with.keys() | first.made_with.keys():
+            if name not in _OWN and share.made_with.get(name) != first.made_with.get(name):
                 raise LmrError(f"{share.path} was made with another {name} than {first.path}; make it again")
 
 
@@ -214,24 +250,17 @@ def predict_store(
             answered.append(blocks[-1])
         progress.add(part.stop - part.start)
     progress.end()
-    found = np.concatenate(blocks)
-    names = np.array([*folder.rows.landmarks, ""], dtype=object)
-    return Predictions(
-        store.image_id[:], names[found["landmark"]], _column(found, "logit"), _column(found, "confidence")
-    )
+    landmark, logit, confidence = (_column(blocks, name) for name in _ANSWER.names or ())
+    named = Texts.of([*folder.rows.landmarks, ""]).select(landmark)
+    return Predictions(store.image_id, named, logit, confidence)
 
 
 def _packed(answers: Answers, threshold_logit: float) -> NDArray[np.void]:
-    told = predict(answers, _nameless(len(answers)), threshold_logit)
     block = np.empty(len(answers), _ANSWER)
-    block["landmark"] = np.where(told.answered, answers.landmark, -1)
-    block["logit"], block["confidence"] = told.logit, told.confidence
+    block["landmark"], block["logit"] = named_at(answers, threshold_logit), answers.logit
+    block["confidence"] = confidence_or_nan(answers)
     return block
 
 
-def _nameless(n: int) -> ObjArray:
-    return np.full(n, "", dtype=object)
-
-
-def _column(found: NDArray[np.void], name: str) -> FloatArray:
-    return np.ascontiguousarray(found[name], dtype=np.float64)
+def _column(blocks: Sequence[NDArray[np.void]], name: str) -> NDArray[Any]:
+    return np.concatenate([block[name] for block in blocks])

@@ -18,6 +18,7 @@ from retrieval.data.columns import IdTable
 from retrieval.data.labels import BLANK_WORDS, spelling_of
 from retrieval.errors import LmrError
 from retrieval.progress import SILENT, Progress
+from retrieval.texts import BLOCK, repeated
 
 if TYPE_CHECKING:
     from index.recognition import Predictions
@@ -93,18 +94,17 @@ Submission = RecognitionSubmission | RetrievalSubmission
 Solution = RecognitionSolution | RetrievalSolution
 
 
-def submission_lines(image_ids: ObjArray, predictions: "Predictions") -> Iterator[str]:
-    """`id,landmarks`, one line per image_id in that order; blank where there is no answer.
+def submission_lines(predictions: "Predictions") -> Iterator[str]:
+    """`id,landmarks` and a line for each prediction in their order, blank where there is no answer; many at a time.
 
-    image_ids: (n,) of the test manifest; those without a prediction are blank.
+    An index without calibration has no confidence; the score is then what its answers are ranked by.
     """
     for label in predictions.landmark:
         if label and label.split() != [label]:
             raise ValueError(f"a landmark_id holds no white space: {label!r}")
-    cells = _prediction_cells(predictions)
-    if len(set(image_ids)) != len(image_ids) or not set(cells) <= set(image_ids):
-        raise ValueError("image_ids must be unique and hold those of all predictions")
-    return _csv_lines(image_ids, cells)
+    if twice := repeated(predictions.image_id):
+        raise ValueError(f"an image_id has two predictions: {twice[0]!r}")
+    return _csv_lines(predictions, _scores(predictions))
 
 
 def distinct_scores(logit: FloatArray, confidence: FloatArray) -> FloatArray:
@@ -170,26 +170,22 @@ def read_solution(path: str | Path, progress: Progress = SILENT) -> Solution:
     )
 
 
-def _prediction_cells(predictions: "Predictions") -> dict[str, str]:
-    """image_id -> `label score` of every prediction that names a landmark.
-
-    An index without calibration has no confidence; the score is then what its answers are ranked by.
-    """
-    answered = predictions.answered
-    score, confidence = predictions.logit[answered], predictions.confidence[answered]
-    if not np.isnan(confidence).all():
-        score = distinct_scores(score, confidence)
-    labels, ids = predictions.landmark[answered], predictions.image_id[answered]
-    if len(set(ids)) != len(ids):
-        raise ValueError("an image_id has two predictions")
-    # repr of a float64 is the shortest text that reads back as the same number.
-    return {i: f"{label} {value!r}" for i, label, value in zip(ids, labels, score.tolist(), strict=True)}
+def _scores(predictions: "Predictions") -> FloatArray:
+    """(n,) float64, of those that name a landmark."""
+    answered, score = predictions.answered, predictions.logit.copy()
+    if not np.isnan(predictions.confidence[answered]).all():
+        score[answered] = distinct_scores(score[answered], predictions.confidence[answered])
+    return score
 
 
-def _csv_lines(image_ids: ObjArray, cells: dict[str, str]) -> Iterator[str]:
+def _csv_lines(predictions: "Predictions", score: FloatArray) -> Iterator[str]:
     yield "id,landmarks\n"
-    for image_id in image_ids:
-        yield f"{_quoted(image_id)},{_quoted(cells.get(image_id, ''))}\n"
+    for start in range(0, len(predictions), BLOCK):
+        part = slice(start, start + BLOCK)
+        ids, labels = predictions.image_id.select(part), predictions.landmark.select(part)
+        # repr of a float64 is the shortest text that reads back as the same number.
+        cells = zip(ids, labels, score[part].tolist(), strict=True)
+        yield "".join(f"{_quoted(i)},{_quoted(f'{label} {value!r}' if label else '')}\n" for i, label, value in cells)
 
 
 def _quoted(cell: str) -> str:

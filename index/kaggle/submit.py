@@ -58,7 +58,7 @@ def submit(job: SubmitJob) -> SubmitReport:
     """
     from index.folder.changes import tell_changed
     from index.folder.folder import open_folder
-    from index.kaggle.shares import Answered, predict_store, share_lines, share_path
+    from index.kaggle.shares import Answered, inputs_of, predict_store, share_lines, share_path
     from index.kaggle.submission import submission_lines
     from retrieval.data.overview import require_there
     from retrieval.files.made_of import is_made_of, require_no_folder, write_with_record
@@ -82,20 +82,20 @@ def submit(job: SubmitJob) -> SubmitReport:
             made_with["shard"] = str(share)
         is_there(made_with)
         store = _embed_test(folder, job)
-        made_with["set of descriptors"] = store.digest
         n_missing = int((~store.done).sum())
         if n_missing:
             job.progress.warn(
                 f"{n_missing:,} of the blank lines "
                 f"{agreeing(n_missing, 'is a picture that is', 'are pictures that are')} missing or unreadable"
             )
+        made_with = inputs_of(output, made_with, store)
         answered = Answered(output, made_with)
         if is_there(made_with):
             answered.remove()
             return SubmitReport(output, "unchanged", len(store))
         predictions = predict_store(folder, store, threshold, answered, job.progress)
         if share is None:
-            lines = submission_lines(predictions.image_id, predictions)
+            lines = submission_lines(predictions)
         else:
             lines = share_lines(share, predictions, store.info.manifest_digest, made_with)
         write_with_record(output, lines, made_with)

@@ -23,20 +23,23 @@ def record_path(path: Path) -> Path:
 
 
 def write_with_record(path: Path, text: Iterable[str], inputs: Inputs) -> None:
-    """Writes a text and what it was made of.
+    """Writes a text, part by part, and what it was made of.
 
     A kill leaves the file that was there, known by what it was made of, or the new one, or none.
 
     Raises LmrError as `write_text`.
     """
-    write_bytes_with_record(path, "".join(text).encode(), inputs)
+    write_bytes_with_record(path, (part.encode() for part in text), inputs)
 
 
-def write_bytes_with_record(path: Path, data: bytes, inputs: Inputs) -> None:
+def write_bytes_with_record(path: Path, data: Iterable[bytes], inputs: Inputs) -> None:
     """As `write_with_record`."""
-    digest = hashlib.sha256(data).hexdigest()
+    content = hashlib.sha256()
     with replacing(path) as file:
-        file.write(data)
+        for part in data:
+            file.write(part)
+            content.update(part)
+        digest = content.hexdigest()
         file.flush()  # a full disk leaves the old file and its record
         # Before the file has its name: a record without its file is none.
         # It also tells the file that it replaces, which is known by it until then.
@@ -44,6 +47,16 @@ def write_bytes_with_record(path: Path, data: bytes, inputs: Inputs) -> None:
         replaced = {} if before is None or before["content"] == digest else {"replaced": before}
         record = {"format_version": FORMAT_VERSION, "of": dict(inputs), "content": digest, **replaced}
         write_signed_json(record_path(path), record)
+
+
+def holds_text(path: Path, text: Iterable[str]) -> bool:
+    """Tells whether a file is there and holds this text."""
+    if not path.is_file():
+        return False
+    content = hashlib.sha256()
+    for part in text:
+        content.update(part.encode())
+    return sha256_file(path) == content.hexdigest()
 
 
 def require_no_folder(path: Path) -> None:
@@ -81,6 +94,12 @@ def is_made_of(path: Path, inputs: Inputs, other: str) -> bool:
         if before.get(name) != value:
             raise LmrError(f"{path} was made with another {name}{_told(before.get(name), value)}; {other}")
     return True
+
+
+def recorded_inputs(path: Path) -> Inputs:
+    """The inputs that the record of a file tells; none where it has no record that can be trusted."""
+    record = _read_record(path)
+    return {} if record is None else record["of"]
 
 
 def _record_of_content(path: Path) -> dict[str, Any] | None:

@@ -175,6 +175,14 @@ def test_joined_submissions_are_the_submission_of_one_run(tiny_set, calibrated):
     assert done("join", *parts, "--output", "s.csv").stdout == "s.csv: finished already, nothing to do (352 lines)\n"
     done("join", "t-1-of-2.h5", "t-2-of-2.h5", "--output", "t.h5")
     assert Path("t.h5").read_bytes() == Path("test.h5").read_bytes()
+    whole = ("submit", "--output", "s.csv", "--store", "t.h5")
+    assert done(*whole, *HERE).stdout == "s.csv: finished already, nothing to do (352 lines)\n"
+    assert refused(*whole, "--threshold", "0.3", *HERE).startswith("s.csv was made with another ") or not calibrated
+    done(*whole, "--overwrite", *HERE)
+    assert done(*whole, *HERE).stdout == "s.csv: finished already, nothing to do (352 lines)\n"
+    told = "submission.csv: finished already, nothing to do (352 lines)\n"
+    assert done("join", *parts, "--output", "submission.csv").stdout == told
+    done("submit", *HERE)
     again = done("submit", "--output", "s.csv", "--store", "t.h5", "--shard", "1/2", *HERE)
     assert "finished already" in again.stdout
 

@@ -51,8 +51,8 @@ def write(path, text):
     return path
 
 
-def write_submission(path, image_ids, answers):
-    return write(path, "".join(submission_lines(image_ids, answers)))
+def write_submission(path, answers):
+    return write(path, "".join(submission_lines(answers)))
 
 
 def problem(reader, path):
@@ -68,17 +68,19 @@ def bad_rows(*problems):
     return "\n".join(lines + ([f"and {len(problems) - 10} more"] if len(problems) > 10 else []))
 
 
-def test_lines_follow_the_test_manifest_and_blank_means_no_landmark(tmp_path):
+@pytest.mark.parametrize("n_at_once", [2, 1 << 16])
+def test_lines_follow_the_predictions_and_blank_means_no_landmark(tmp_path, monkeypatch, n_at_once):
+    monkeypatch.setattr("index.kaggle.submission.BLOCK", n_at_once)
     path = tmp_path / "submission.csv"
-    answers = {"c": ("rome", 0.0), "a": ("", 3.0), "b": ("paris", np.log(3))}
-    write_submission(path, ids("a", "b", "x", "c"), predictions(answers))
+    answers = {"a": ("", 3.0), "b": ("paris", np.log(3)), "x": ("", -np.inf), "c": ("rome", 0.0)}
+    write_submission(path, predictions(answers))
     assert path.read_text() == "id,landmarks\na,\nb,paris 0.75\nx,\nc,rome 0.5\n"
 
 
 def test_logits_beyond_the_sigmoid_stay_in_order(tmp_path):
     path = tmp_path / "submission.csv"
     logits = {"a": 50.0, "b": 60.0, "c": 60.0, "d": -800.0, "e": -900.0, "f": 0.0, "g": np.nextafter(0.0, 1)}
-    write_submission(path, ids(*logits), predictions({i: ("x", value) for i, value in logits.items()}))
+    write_submission(path, predictions({i: ("x", value) for i, value in logits.items()}))
     read = dict(zip(read_submission(path).image_id, read_submission(path).score, strict=True))
     assert read["b"] == read["c"] == 1.0
     assert read["b"] > read["a"] > read["g"] > read["f"] > read["d"] > read["e"]
@@ -98,7 +100,7 @@ def test_without_calibration_the_ranking_key_is_the_score(tmp_path):
     path = tmp_path / "submission.csv"
     key = np.array([0.25, 1 / 3, -np.inf])
     answers = Predictions(ids("a", "b", "c"), ids("x", "y", ""), key, np.full(3, np.nan))
-    write_submission(path, ids("a", "b", "c"), answers)
+    write_submission(path, answers)
     assert path.read_text() == "id,landmarks\na,x 0.25\nb,y 0.3333333333333333\nc,\n"
 
 
@@ -110,23 +112,24 @@ def test_scores_must_be_finite():
 @pytest.mark.parametrize("label", ["hawa mahal", "a\tb", "a\u00a0b"])
 def test_a_label_that_would_break_the_cell_is_a_bug_of_the_caller(label):
     with pytest.raises(ValueError, match="a landmark_id holds no white space"):
-        submission_lines(ids("a"), predictions({"a": (label, 0.0)}))
+        submission_lines(predictions({"a": (label, 0.0)}))
 
 
-def test_a_prediction_of_another_image_is_a_bug_of_the_caller():
-    with pytest.raises(ValueError, match="image_ids must be unique and hold those of all predictions"):
-        submission_lines(ids("a"), predictions({"b": ("x", 0.0)}))
+def test_two_predictions_of_an_image_are_a_bug_of_the_caller():
+    twice = Predictions(ids("a", "a"), ids("x", ""), np.zeros(2), np.full(2, 0.5))
+    with pytest.raises(ValueError, match="an image_id has two predictions: 'a'"):
+        submission_lines(twice)
 
 
 def test_an_id_with_a_comma_reads_back(tmp_path):
     path = tmp_path / "s.csv"
-    write_submission(path, ids('a,"b'), predictions({'a,"b': ("x", 0.0)}))
+    write_submission(path, predictions({'a,"b': ("x", 0.0)}))
     assert read_submission(path).image_id.tolist() == ['a,"b']
 
 
 def test_a_label_with_a_comma_and_a_quote_reads_back(tmp_path):
     path = tmp_path / "s.csv"
-    write_submission(path, ids("a", "b"), predictions({"a": ('Paris,_"Louvre"', 0.0)}))
+    write_submission(path, predictions({"a": ('Paris,_"Louvre"', 0.0), "b": ("", 0.0)}))
     assert read_submission(path).landmark.tolist() == ['Paris,_"Louvre"', ""]
 
 
