@@ -15,42 +15,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from index.answer import Answer, LandmarkScore, Neighbour
-from index.bench import BenchJob
-from index.build_index import BuildJob
-from index.calibrate.job import CalibrateJob
-from index.clean.job import CleanJob, CleanReport
-from index.compare.job import CompareJob
-from index.evaluate.job import EvaluateJob
-from index.info import Info, InfoJob
-from index.join import JoinJob, JoinReport
-from index.kaggle.submit import SubmitJob, SubmitReport
 from index.landmarks import Landmarks, open_landmarks
-from index.queries import EmbedQueriesJob
-from index.stats.job import Statistics, StatsJob
-from index.stats.measure import MeasureJob, MeasureReport
-from index.update.compact import Compacted, IndexCompactJob
-from index.update.inspect import IndexExported, IndexExportJob, IndexInfoJob, IndexVerified, IndexVerifyJob
-from index.update.job import IndexAddJob, IndexChange, IndexMergeJob, IndexRelabelJob, IndexRemoveJob
-from index.update.sync import Synced, SyncJob
-from retrieval.download.job import ArchiveJob, ArchiveReport, DownloadJob
-from retrieval.embed.export import ExportJob
-from retrieval.embed.job import EmbedJob
 from retrieval.jobs import build, shows_words_of
-from retrieval.models.ensemble import EnsembleJob
-from retrieval.models.request import SummaryJob
 from retrieval.progress import PYTHON_WARNINGS, Progress
-from retrieval.split.job import SplitJob
 
 if TYPE_CHECKING:
     import index.keywords as keywords
     from index.bench import Benchmark
     from index.calibration import Calibration
+    from index.clean.job import CleanReport
     from index.compare.results import Comparison
     from index.evaluate.result import EvaluationResult
     from index.folder.build import BuildReport
+    from index.info import Info
+    from index.join import JoinReport
     from index.kaggle.scoring import Scores
+    from index.kaggle.submit import SubmitReport
     from index.keywords import Place
+    from index.stats.job import Statistics
+    from index.stats.measure import MeasureReport
+    from index.update.compact import Compacted
+    from index.update.inspect import IndexExported, IndexVerified
+    from index.update.job import IndexChange
+    from index.update.sync import Synced
     from retrieval.download.google import Part
+    from retrieval.download.job import ArchiveReport
     from retrieval.download.summary import DownloadPlan, DownloadReport
     from retrieval.embed.fill import FillReport
     from retrieval.embed.onnx_export import Exported
@@ -105,9 +94,9 @@ __all__ = [
 ]
 
 
-@shows_words_of(DownloadJob)
+@shows_words_of("retrieval.download.job", "DownloadJob")
 def download(
-    manifest: "Place", images: "Place | None" = DownloadJob.images, **words: "Unpack[keywords.DownloadWords]"
+    manifest: "Place", images: "Place | None" = None, **words: "Unpack[keywords.DownloadWords]"
 ) -> "DownloadReport | DownloadPlan":
     """Downloads the images of a manifest, resized on arrival; what is there then, or in a dry run what would be done.
 
@@ -116,15 +105,16 @@ def download(
 
     >>> report = lmr.download("train.csv", "images", size=288, per_host=4)  # doctest: +SKIP
     """
+    from retrieval.download.job import DownloadJob
     from retrieval.download.job import download as run
 
     return run(build(DownloadJob, {"manifest": manifest, "images": images, **words}))
 
 
-@shows_words_of(ArchiveJob)
+@shows_words_of("retrieval.download.job", "ArchiveJob")
 def download_tars(
-    tars: "Part", folder: "Place" = ArchiveJob.folder, **words: "Unpack[keywords.ArchiveWords]"
-) -> ArchiveReport:
+    tars: "Part", folder: "Place" = "images", **words: "Unpack[keywords.ArchiveWords]"
+) -> "ArchiveReport":
     """Downloads tar files of Google Landmarks, checked against their md5; what is there then.
 
     Raises LmrError for a folder that holds another part's or cannot be written. Files that cannot be had are in the
@@ -132,13 +122,14 @@ def download_tars(
 
     >>> report = lmr.download_tars("index", "google-index", numbers="0-9")  # doctest: +SKIP
     """
+    from retrieval.download.job import ArchiveJob
     from retrieval.download.job import download_tars as run
 
     return run(build(ArchiveJob, {"tars": tars, "folder": folder, **words}))
 
 
-@shows_words_of(CleanJob)
-def clean(manifest: "Place", **words: "Unpack[keywords.CleanWords]") -> CleanReport:
+@shows_words_of("index.clean.job", "CleanJob")
+def clean(manifest: "Place", **words: "Unpack[keywords.CleanWords]") -> "CleanReport":
     """Finds mislabelled, duplicate, low-quality and non-landmark images, and writes the decisions; what it came to.
 
     `gallery` renders a page of what is left out, which is written with the decisions.
@@ -149,13 +140,14 @@ def clean(manifest: "Place", **words: "Unpack[keywords.CleanWords]") -> CleanRep
     >>> lmr.clean("train.csv", review="cleaned/decisions.csv", output="cleaned").state
     'reviewed'
     """
+    from index.clean.job import CleanJob
     from index.clean.job import clean as run
 
     return run(build(CleanJob, {"manifest": manifest, **words}))
 
 
-@shows_words_of(StatsJob)
-def stats(manifest: "Place", **words: "Unpack[keywords.StatsWords]") -> Statistics:
+@shows_words_of("index.stats.job", "StatsJob")
+def stats(manifest: "Place", **words: "Unpack[keywords.StatsWords]") -> "Statistics":
     """Counts and measures what is in a data set: landmarks, images, descriptors, duplicates, leakage.
 
     Raises WordsError for words that need another one, LmrError for what cannot be used.
@@ -164,13 +156,14 @@ def stats(manifest: "Place", **words: "Unpack[keywords.StatsWords]") -> Statisti
     >>> found.leakage.same_look.test_pictures
     5
     """
+    from index.stats.job import StatsJob
     from index.stats.job import stats as run
 
     return run(build(StatsJob, {"manifest": manifest, **words}))
 
 
-@shows_words_of(MeasureJob)
-def measure(manifest: "Place", **words: "Unpack[keywords.MeasureWords]") -> MeasureReport:
+@shows_words_of("index.stats.measure", "MeasureJob")
+def measure(manifest: "Place", **words: "Unpack[keywords.MeasureWords]") -> "MeasureReport":
     """Measures the images of a data set, or a share of them, into a file that `stats` and `clean` take them from.
 
     Raises LmrError for what cannot be used.
@@ -178,13 +171,14 @@ def measure(manifest: "Place", **words: "Unpack[keywords.MeasureWords]") -> Meas
     >>> lmr.measure("train.csv", images="images", facts="facts.sqlite", shard="1/2").facts.name
     'facts-1-of-2.sqlite'
     """
+    from index.stats.measure import MeasureJob
     from index.stats.measure import measure as run
 
     return run(build(MeasureJob, {"manifest": manifest, **words}))
 
 
-@shows_words_of(InfoJob)
-def info(path: "Place | None" = InfoJob.path, **words: "Unpack[keywords.InfoWords]") -> Info:
+@shows_words_of("index.info", "InfoJob")
+def info(path: "Place | None" = None, **words: "Unpack[keywords.InfoWords]") -> "Info":
     """Tells what a store, model, index folder, calibration or manifest is, and with `verify` whether it is whole.
 
     Raises LmrError for what is none of them, or is not as it was written.
@@ -192,12 +186,13 @@ def info(path: "Place | None" = InfoJob.path, **words: "Unpack[keywords.InfoWord
     >>> lmr.info("train.h5", verify=True).verified
     'every byte is as it was written'
     """
+    from index.info import InfoJob
     from index.info import info as run
 
     return run(build(InfoJob, {"path": path, **words}))
 
 
-@shows_words_of(SplitJob)
+@shows_words_of("retrieval.split.job", "SplitJob")
 def split(manifest: "Place", **words: "Unpack[keywords.SplitWords]") -> "SplitReport":
     """Splits a manifest into train, val, test and background, and writes their manifests; what it came to.
 
@@ -207,13 +202,14 @@ def split(manifest: "Place", **words: "Unpack[keywords.SplitWords]") -> "SplitRe
     >>> report.counts.parts["val"].landmarks
     4
     """
+    from retrieval.split.job import SplitJob
     from retrieval.split.job import split as run
 
     return run(build(SplitJob, {"manifest": manifest, **words}))
 
 
-@shows_words_of(EmbedJob)
-def embed(manifest: "Place" = EmbedJob.manifest, **words: "Unpack[keywords.EmbedWords]") -> "tuple[Path, FillReport]":
+@shows_words_of("retrieval.embed.job", "EmbedJob")
+def embed(manifest: "Place" = "train.csv", **words: "Unpack[keywords.EmbedWords]") -> "tuple[Path, FillReport]":
     """Embeds the images of a manifest into a descriptor store; its path, and what was done.
 
     Raises LmrError.
@@ -222,13 +218,14 @@ def embed(manifest: "Place" = EmbedJob.manifest, **words: "Unpack[keywords.Embed
     >>> report.n_pictures, report.n_unreadable
     (44, 0)
     """
+    from retrieval.embed.job import EmbedJob
     from retrieval.embed.job import embed as run
 
     return run(build(EmbedJob, {"manifest": manifest, **words}))
 
 
-@shows_words_of(JoinJob)
-def join(parts: "Sequence[Place]", **words: "Unpack[keywords.JoinWords]") -> JoinReport:
+@shows_words_of("index.join", "JoinJob")
+def join(parts: "Sequence[Place]", **words: "Unpack[keywords.JoinWords]") -> "JoinReport":
     """Joins the stores, submissions or picture facts that the shares of one job made; equal to the job without shares.
 
     Raises LmrError for parts that are not all shares of one job, each once.
@@ -237,13 +234,14 @@ def join(parts: "Sequence[Place]", **words: "Unpack[keywords.JoinWords]") -> Joi
     >>> lmr.join(shares, output="shared.h5").n_rows
     44
     """
+    from index.join import JoinJob
     from index.join import join as run
 
     return run(build(JoinJob, {"parts": parts, **words}))
 
 
-@shows_words_of(BuildJob)
-def build_index(stores: "Sequence[Place]" = BuildJob.stores, **words: "Unpack[keywords.BuildWords]") -> "BuildReport":
+@shows_words_of("index.build_index", "BuildJob")
+def build_index(stores: "Sequence[Place]" = ("train.h5",), **words: "Unpack[keywords.BuildWords]") -> "BuildReport":
     """Builds an index folder from descriptor stores; what was done, and what became of its calibration.
 
     Raises LmrError for stores that do not fit each other or the model, and for a folder that was made from something
@@ -253,13 +251,14 @@ def build_index(stores: "Sequence[Place]" = BuildJob.stores, **words: "Unpack[ke
     >>> report.info.n_rows, report.info.d
     (32, 4)
     """
+    from index.build_index import BuildJob
     from index.build_index import build_index as run
 
     return run(build(BuildJob, {"stores": stores, **words}))
 
 
-@shows_words_of(IndexAddJob)
-def index_add(stores: "Sequence[Place]", **words: "Unpack[keywords.IndexAddWords]") -> IndexChange:
+@shows_words_of("index.update.job", "IndexAddJob")
+def index_add(stores: "Sequence[Place]", **words: "Unpack[keywords.IndexAddWords]") -> "IndexChange":
     """Adds the labelled images of descriptor stores to an index folder; what was done.
 
     Images that it has already, with the same label and descriptor, are left as they are. Raises LmrError for stores of
@@ -270,63 +269,68 @@ def index_add(stores: "Sequence[Place]", **words: "Unpack[keywords.IndexAddWords
     >>> lmr.index_add(["train.h5"], index="smaller").n_added
     1
     """
+    from index.update.job import IndexAddJob
     from index.update.job import add as run
 
     return run(build(IndexAddJob, {"stores": stores, **words}))
 
 
-@shows_words_of(IndexRemoveJob)
-def index_remove(ids: Sequence[str] = IndexRemoveJob.ids, **words: "Unpack[keywords.IndexRemoveWords]") -> IndexChange:
+@shows_words_of("index.update.job", "IndexRemoveJob")
+def index_remove(ids: Sequence[str] = (), **words: "Unpack[keywords.IndexRemoveWords]") -> "IndexChange":
     """Removes images by their image_id from an index folder and its background; what was done.
 
     Raises LmrError for ids that are not there or given twice, and where nothing would be left.
     """
+    from index.update.job import IndexRemoveJob
     from index.update.job import remove as run
 
     return run(build(IndexRemoveJob, {"ids": tuple(ids), **words}))
 
 
-@shows_words_of(IndexMergeJob)
-def index_merge(folders: "Sequence[Place]", **words: "Unpack[keywords.IndexMergeWords]") -> IndexChange:
+@shows_words_of("index.update.job", "IndexMergeJob")
+def index_merge(folders: "Sequence[Place]", **words: "Unpack[keywords.IndexMergeWords]") -> "IndexChange":
     """Adds the rows of other index folders of the same model and whitening to one; what was done.
 
     Raises LmrError as `index_add`, and for folders that were whitened otherwise.
 
     >>> lmr.index_merge(["other"], index="landmarks").n_added  # doctest: +SKIP
     """
+    from index.update.job import IndexMergeJob
     from index.update.job import merge as run
 
     return run(build(IndexMergeJob, {"folders": folders, **words}))
 
 
-@shows_words_of(IndexRelabelJob)
-def index_relabel(labels: "Place", **words: "Unpack[keywords.IndexRelabelWords]") -> IndexChange:
+@shows_words_of("index.update.job", "IndexRelabelJob")
+def index_relabel(labels: "Place", **words: "Unpack[keywords.IndexRelabelWords]") -> "IndexChange":
     """Gives landmarks (landmark_id,new_landmark_id) or images (image_id,landmark_id) other labels, by a CSV file.
 
     Raises LmrError for another table, and for landmarks and images that the index does not have.
 
     >>> lmr.index_relabel("labels.csv").n_relabelled  # doctest: +SKIP
     """
+    from index.update.job import IndexRelabelJob
     from index.update.job import relabel as run
 
     return run(build(IndexRelabelJob, {"labels": labels, **words}))
 
 
-@shows_words_of(SyncJob)
-def sync(folder: "Place", **words: "Unpack[keywords.SyncWords]") -> Synced:
+@shows_words_of("index.update.sync", "SyncJob")
+def sync(folder: "Place", **words: "Unpack[keywords.SyncWords]") -> "Synced":
     """Brings an index folder to what a folder of images holds now; only images that are new are embedded.
 
     Raises LmrError as `embed` and `index_add`.
 
     >>> lmr.sync("photos", index="landmarks").change.n_added  # doctest: +SKIP
     """
+    from index.update.sync import SyncJob
     from index.update.sync import sync as run
 
     return run(build(SyncJob, {"folder": folder, **words}))
 
 
-@shows_words_of(IndexCompactJob)
-def index_compact(**words: "Unpack[keywords.IndexCompactWords]") -> Compacted:
+@shows_words_of("index.update.compact", "IndexCompactJob")
+def index_compact(**words: "Unpack[keywords.IndexCompactWords]") -> "Compacted":
     """Trains the inverted file of an index folder anew over its rows, or makes another kind of it; what was done.
 
     Raises LmrError for a kind that cannot be.
@@ -334,13 +338,14 @@ def index_compact(**words: "Unpack[keywords.IndexCompactWords]") -> Compacted:
     >>> lmr.index_compact(index="smaller").state
     'unchanged'
     """
+    from index.update.compact import IndexCompactJob
     from index.update.compact import compact as run
 
     return run(build(IndexCompactJob, words))
 
 
-@shows_words_of(IndexInfoJob)
-def index_info(index: "Place" = IndexInfoJob.index, **words: "Unpack[keywords.IndexInfoWords]") -> Mapping[str, Any]:
+@shows_words_of("index.update.inspect", "IndexInfoJob")
+def index_info(index: "Place" = "landmarks", **words: "Unpack[keywords.IndexInfoWords]") -> Mapping[str, Any]:
     """Tells what an index folder is, what was changed in it, and what to do about that.
 
     Raises LmrError.
@@ -348,13 +353,14 @@ def index_info(index: "Place" = IndexInfoJob.index, **words: "Unpack[keywords.In
     >>> lmr.index_info("smaller")["changes"]["added"]
     1
     """
+    from index.update.inspect import IndexInfoJob
     from index.update.inspect import info as run
 
     return run(build(IndexInfoJob, {"index": index, **words}))
 
 
-@shows_words_of(IndexVerifyJob)
-def index_verify(index: "Place" = IndexVerifyJob.index, **words: "Unpack[keywords.IndexVerifyWords]") -> IndexVerified:
+@shows_words_of("index.update.inspect", "IndexVerifyJob")
+def index_verify(index: "Place" = "landmarks", **words: "Unpack[keywords.IndexVerifyWords]") -> "IndexVerified":
     """Reads an index folder whole, and asks it for a sample of its own rows.
 
     Raises LmrError that names what is not as it was written.
@@ -362,13 +368,14 @@ def index_verify(index: "Place" = IndexVerifyJob.index, **words: "Unpack[keyword
     >>> lmr.index_verify("smaller").self_recall
     1.0
     """
+    from index.update.inspect import IndexVerifyJob
     from index.update.inspect import verify as run
 
     return run(build(IndexVerifyJob, {"index": index, **words}))
 
 
-@shows_words_of(IndexExportJob)
-def index_export(output: "Place", **words: "Unpack[keywords.IndexExportWords]") -> IndexExported:
+@shows_words_of("index.update.inspect", "IndexExportJob")
+def index_export(output: "Place", **words: "Unpack[keywords.IndexExportWords]") -> "IndexExported":
     """Writes image_id, landmark_id and path of the images of an index folder as a CSV manifest.
 
     Raises LmrError for another file in its place, which `overwrite` replaces.
@@ -376,6 +383,7 @@ def index_export(output: "Place", **words: "Unpack[keywords.IndexExportWords]") 
     >>> lmr.index_export("rows.csv", index="smaller").n_images
     32
     """
+    from index.update.inspect import IndexExportJob
     from index.update.inspect import export as run
 
     return run(build(IndexExportJob, {"output": output, **words}))
@@ -433,7 +441,7 @@ def first_batch(
     return run(training_job({"manifest": manifest, **words}, stages))
 
 
-@shows_words_of(SummaryJob)
+@shows_words_of("retrieval.models.request", "SummaryJob")
 def summarise(**words: "Unpack[keywords.SummaryWords]") -> "tuple[list[Layer], DescriptorModel]":
     """The layers of a network with shapes and parameters, and the network itself.
 
@@ -441,6 +449,7 @@ def summarise(**words: "Unpack[keywords.SummaryWords]") -> "tuple[list[Layer], D
 
     >>> layers, model = lmr.summarise(backbone="plain-cnn", size=64)
     """
+    from retrieval.models.request import SummaryJob
     from retrieval.models.summary import summarise as run
 
     job = build(SummaryJob, words)
@@ -448,7 +457,7 @@ def summarise(**words: "Unpack[keywords.SummaryWords]") -> "tuple[list[Layer], D
     return run(model, spec.size), model
 
 
-@shows_words_of(EnsembleJob)
+@shows_words_of("retrieval.models.ensemble", "EnsembleJob")
 def ensemble(
     models: "Sequence[Place]", **words: "Unpack[keywords.EnsembleWords]"
 ) -> "tuple[Literal['made', 'unchanged'], EnsembleCard]":
@@ -460,14 +469,15 @@ def ensemble(
     >>> state, len(card.members)
     ('made', 2)
     """
+    from retrieval.models.ensemble import EnsembleJob
     from retrieval.models.ensemble import ensemble as run
 
     return run(build(EnsembleJob, {"models": models, **words}))
 
 
-@shows_words_of(ExportJob)
+@shows_words_of("retrieval.embed.export", "ExportJob")
 def export(
-    model: "Place" = ExportJob.model, output: "Place" = ExportJob.output, **words: "Unpack[keywords.ExportWords]"
+    model: "Place" = "model", output: "Place" = "model.onnx", **words: "Unpack[keywords.ExportWords]"
 ) -> "Exported | None":
     """Writes a model as one ONNX file, checked against torch; None where it is there already.
 
@@ -475,25 +485,27 @@ def export(
 
     >>> exported = lmr.export("model", "model.onnx", flip=True)  # doctest: +SKIP
     """
+    from retrieval.embed.export import ExportJob
     from retrieval.embed.export import export as run
 
     return run(build(ExportJob, {"model": model, "output": output, **words}))
 
 
-@shows_words_of(BenchJob)
-def bench(index: "Place" = BenchJob.index, **words: "Unpack[keywords.BenchWords]") -> "Benchmark":
+@shows_words_of("index.bench", "BenchJob")
+def bench(index: "Place" = "landmarks", **words: "Unpack[keywords.BenchWords]") -> "Benchmark":
     """Measures kinds of index on the rows of an index folder: recall, speed, memory and building time of each.
 
     Nothing is written. Raises LmrError for a folder that cannot be read, or has fewer than 1,000 rows.
 
     >>> lmr.bench("landmarks").rows  # doctest: +SKIP
     """
+    from index.bench import BenchJob
     from index.bench import bench as run
 
     return run(build(BenchJob, {"index": index, **words}))
 
 
-@shows_words_of(CalibrateJob)
+@shows_words_of("index.calibrate.job", "CalibrateJob")
 def calibrate(queries: "Place", **words: "Unpack[keywords.CalibrateWords]") -> "Calibration":
     """Tunes the vote of an index folder and fits its confidence and thresholds on labelled queries.
 
@@ -504,15 +516,14 @@ def calibrate(queries: "Place", **words: "Unpack[keywords.CalibrateWords]") -> "
     >>> 0 < calibration.threshold_precision.confidence <= 1
     True
     """
+    from index.calibrate.job import CalibrateJob
     from index.calibrate.job import calibrate as run
 
     return run(build(CalibrateJob, {"queries": queries, **words}))
 
 
-@shows_words_of(EvaluateJob)
-def evaluate(
-    queries: "Place | None" = EvaluateJob.queries, **words: "Unpack[keywords.EvaluateWords]"
-) -> "EvaluationResult":
+@shows_words_of("index.evaluate.job", "EvaluateJob")
+def evaluate(queries: "Place | None" = None, **words: "Unpack[keywords.EvaluateWords]") -> "EvaluationResult":
     """Evaluates an index folder on labelled queries, or with `leave_one_out` on its own images.
 
     Raises LmrError for queries that cannot be used.
@@ -521,12 +532,13 @@ def evaluate(
     >>> result.evaluation.accuracy.gap > 0.5
     True
     """
+    from index.evaluate.job import EvaluateJob
     from index.evaluate.job import evaluate as run
 
     return run(build(EvaluateJob, {"queries": queries, **words}))
 
 
-@shows_words_of(EmbedQueriesJob)
+@shows_words_of("index.queries", "EmbedQueriesJob")
 def embed_queries(queries: "Place", **words: "Unpack[keywords.EmbedQueriesWords]") -> "tuple[Path, FillReport]":
     """Embeds labelled queries by the model of an index, or a share of them, before they are evaluated.
 
@@ -536,13 +548,14 @@ def embed_queries(queries: "Place", **words: "Unpack[keywords.EmbedQueriesWords]
     >>> store.name
     'asked-1-of-2.h5'
     """
+    from index.queries import EmbedQueriesJob
     from index.queries import fill_queries as run
 
     return run(build(EmbedQueriesJob, {"queries": queries, **words}))
 
 
-@shows_words_of(SubmitJob)
-def submit(test: "Place" = SubmitJob.test, **words: "Unpack[keywords.SubmitWords]") -> SubmitReport:
+@shows_words_of("index.kaggle.submit", "SubmitJob")
+def submit(test: "Place" = "test.csv", **words: "Unpack[keywords.SubmitWords]") -> "SubmitReport":
     """Writes a Kaggle submission (id,landmarks) for the images of a manifest; how many lines and answers it has.
 
     Raises LmrError for a manifest or an index that cannot be used, and for another file in the submission's place.
@@ -551,6 +564,7 @@ def submit(test: "Place" = SubmitJob.test, **words: "Unpack[keywords.SubmitWords
     >>> report.n_lines
     22
     """
+    from index.kaggle.submit import SubmitJob
     from index.kaggle.submit import submit as run
 
     return run(build(SubmitJob, {"test": test, **words}))
@@ -584,7 +598,7 @@ def score(
     )
 
 
-@shows_words_of(CompareJob)
+@shows_words_of("index.compare.job", "CompareJob")
 def compare(recipes: Sequence[str], **words: "Unpack[keywords.CompareWords]") -> "Comparison":
     """Trains and scores the systems of several recipes on the same data; their figures, which are also written.
 
@@ -592,6 +606,7 @@ def compare(recipes: Sequence[str], **words: "Unpack[keywords.CompareWords]") ->
 
     >>> comparison = lmr.compare(["knn-imagenet", "arcface"], data="parts", seeds="0,1,2")  # doctest: +SKIP
     """
+    from index.compare.job import CompareJob
     from index.compare.job import compare as run
 
     return run(build(CompareJob, {"recipes": recipes, **words}))

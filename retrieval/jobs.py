@@ -10,9 +10,11 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from functools import cached_property
+from importlib import import_module
 from inspect import Parameter, get_annotations
 from pathlib import Path
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from retrieval.errors import LmrError
@@ -160,18 +162,49 @@ def settings_of(job: Any) -> "Iterator[tuple[Field[Any], Any]]":
             yield from settings_of(value)
 
 
-def shows_words_of(kind: type) -> Callable[[F], F]:
-    """Decorator of a function of **words: its signature shows the words of a job with their defaults."""
+class _LateSignature(inspect.Signature):
+    """The signature of a function of **words with the words of its job, whose module is imported when it is read."""
+
+    def __init__(self, function: Callable[..., Any], module: str, job: str) -> None:
+        self._own, self._module, self._job = inspect.signature(function), module, job
+
+    @cached_property
+    def _whole(self) -> inspect.Signature:
+        return _with_words(self._own, getattr(import_module(self._module), self._job))
+
+    @property
+    def parameters(self) -> MappingProxyType[str, Parameter]:
+        """The function's own parameters, and the words as keywords."""
+        return self._whole.parameters
+
+    @property
+    def return_annotation(self) -> Any:
+        """The type of what the function returns."""
+        return self._whole.return_annotation
+
+    def replace(self, **changes: Any) -> Any:
+        """A copy with other parameters or another return_annotation."""
+        return self._whole.replace(**changes)
+
+
+def _with_words(signature: inspect.Signature, kind: type) -> inspect.Signature:
+    shown = [item for item in signature.parameters.values() if item.kind is not Parameter.VAR_KEYWORD]
+    own = {item.name for item in shown}
+    for word, hint, item in words_of(kind):
+        if word not in own:
+            default = Parameter.empty if item.default is MISSING else item.default
+            shown.append(Parameter(word, Parameter.KEYWORD_ONLY, default=default, annotation=hint))
+    return signature.replace(parameters=shown)
+
+
+def shows_words_of(module: str, job: str) -> Callable[[F], F]:
+    """Decorator of a function of **words: its signature shows the words of a job of a module with their defaults.
+
+    The module is imported when the signature is read, so that a function costs nothing before it is called.
+    """
 
     def decorate(function: F) -> F:
-        signature = inspect.signature(function)
-        shown = [item for item in signature.parameters.values() if item.kind is not Parameter.VAR_KEYWORD]
-        own = {item.name for item in shown}
-        for word, hint, item in words_of(kind):
-            if word not in own:
-                default = Parameter.empty if item.default is MISSING else item.default
-                shown.append(Parameter(word, Parameter.KEYWORD_ONLY, default=default, annotation=hint))
-        function.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
+        function.__signature__ = _LateSignature(function, module, job)  # type: ignore[attr-defined]
         return function
 
     return decorate

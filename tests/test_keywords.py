@@ -1,11 +1,13 @@
 """Keyword arguments of lmr's functions: for type checkers the words of the jobs, all of them and of the same types."""
 
+import ast
 import inspect
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Union, get_args, get_type_hints
 
@@ -51,9 +53,17 @@ WRONG = {  # line of the snippet: kind of error
 }
 
 
+JOBS = {
+    node.args[1].value: node.args[0].value
+    for node in ast.walk(ast.parse(inspect.getsource(lmr)))
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "shows_words_of"
+}
+
+
 def job_of(name: str) -> type:
     """The job of a function, by the name of its keywords."""
-    return {**vars(lmr), "TrainJob": TrainJob}[name.replace("Words", "Job")]
+    job = name.replace("Words", "Job")
+    return TrainJob if job == "TrainJob" else getattr(import_module(JOBS[job]), job)
 
 
 def expected(hint: Any) -> Any:
@@ -62,6 +72,11 @@ def expected(hint: Any) -> Any:
         return Sequence[keywords.Place]
     kinds = get_args(hint) if type(None) in get_args(hint) else (hint,)
     return Union[tuple(keywords.Place if kind is Path else kind for kind in kinds)]  # noqa: UP007
+
+
+def as_text(value: Any) -> str:
+    """A default as it is shown: paths are texts."""
+    return str(tuple(map(str, value))) if isinstance(value, tuple) else str(value)
 
 
 def words_with_types(kind: type) -> dict[str, Any]:
@@ -93,8 +108,10 @@ def test_arguments_of_a_function_have_the_types_and_defaults_of_its_job(name: st
     defaults = {item.name: item.default for item in fields(kind)}
     for item in inspect.signature(FUNCTIONS[name]).parameters.values():
         if item.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            default = MISSING if item.default is inspect.Parameter.empty else item.default
-            assert default == defaults[item.name]
+            if item.default is inspect.Parameter.empty:
+                assert defaults[item.name] is MISSING
+            else:
+                assert str(item.default) == as_text(defaults[item.name])
             annotation = item.annotation
             if isinstance(annotation, str):
                 annotation = eval(annotation, {**vars(keywords), **vars(lmr), "Part": hints.get("tars")})
@@ -120,7 +137,10 @@ def test_no_function_takes_words_without_types() -> None:
 def test_help_shows_the_words_of_a_function_with_their_defaults(name: str) -> None:
     shown = inspect.signature(FUNCTIONS[name]).parameters
     for word, _, item in words_of(job_of(KEYWORDS[name])):
-        assert shown[word].default == (inspect.Parameter.empty if item.default is MISSING else item.default)
+        default = shown[word].default
+        assert (
+            default is inspect.Parameter.empty if item.default is MISSING else as_text(default) == as_text(item.default)
+        )
 
 
 def test_values_are_neither_too_many_nor_given_twice() -> None:

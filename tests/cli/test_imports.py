@@ -76,6 +76,12 @@ def test_the_functions_of_the_package_wait_for_no_library() -> None:
     assert found == []
 
 
+def test_a_function_is_imported_without_the_jobs_of_the_others() -> None:
+    after = modules_after("import lmr")
+    assert "'index.landmarks'" in after
+    assert [name for name in ("index.stats.job", "retrieval.embed.job", "index.compare.job") if name in after] == []
+
+
 def test_a_mistake_in_an_option_is_told_without_any_library(tiny_set: Path) -> None:
     require_no_more(
         tiny_set,
