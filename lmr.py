@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from index.calibration import Calibration
     from index.clean.job import CleanReport
     from index.compare.results import Comparison
+    from index.evaluate.job import ShareReport
     from index.evaluate.result import EvaluationResult
     from index.folder.build import BuildReport
     from index.info import Info
@@ -64,9 +65,9 @@ __all__ = [
     "download",
     "download_tars",
     "embed",
-    "embed_queries",
     "ensemble",
     "evaluate",
+    "evaluate_share",
     "export",
     "find_rate",
     "first_batch",
@@ -538,20 +539,20 @@ def evaluate(queries: "Place | None" = None, **words: "Unpack[keywords.EvaluateW
     return run(build(EvaluateJob, {"queries": queries, **words}))
 
 
-@shows_words_of("index.queries", "EmbedQueriesJob")
-def embed_queries(queries: "Place", **words: "Unpack[keywords.EmbedQueriesWords]") -> "tuple[Path, FillReport]":
-    """Embeds labelled queries by the model of an index, or a share of them, before they are evaluated.
+@shows_words_of("index.evaluate.job", "EvaluateShareJob")
+def evaluate_share(queries: "Place | None" = None, **words: "Unpack[keywords.EvaluateShareWords]") -> "ShareReport":
+    """Embeds labelled queries and asks them, or a share of them, and keeps what comes of it for `lmr.evaluate`.
 
     Raises LmrError for queries that cannot be used.
 
-    >>> store, report = lmr.embed_queries("val.csv", index="landmarks", store="asked.h5", shard="1/2")
-    >>> store.name
-    'asked-1-of-2.h5'
+    >>> report = lmr.evaluate_share("val.csv", index="landmarks", store="asked.h5", shard="1/2")
+    >>> report.output.name
+    'asked-1-of-2.outcomes'
     """
-    from index.queries import EmbedQueriesJob
-    from index.queries import fill_queries as run
+    from index.evaluate.job import EvaluateShareJob
+    from index.evaluate.job import evaluate_share as run
 
-    return run(build(EmbedQueriesJob, {"queries": queries, **words}))
+    return run(build(EvaluateShareJob, {"queries": queries, **words}))
 
 
 @shows_words_of("index.kaggle.submit", "SubmitJob")

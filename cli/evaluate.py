@@ -9,20 +9,20 @@ import click
 from cli.config_file import PATH
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
-from cli.report.text import embedding_text, evaluation_text
+from cli.report.text import evaluation_text
 from cli.terminal import say, say_result
-from index.evaluate.job import EvaluateJob
+from index.evaluate.job import EvaluateShareJob
 from index.folder.config import INDEX_FOLDER
-from index.queries import EmbedQueriesJob
 from retrieval.extras import require_report
 from retrieval.files.lock import output_locks
+from retrieval.words import counted
 
 if TYPE_CHECKING:
     from index.evaluate.result import EvaluationResult
 
 
 @click.command(name="evaluate")
-@job_options(EvaluateJob, EmbedQueriesJob)
+@job_options(EvaluateShareJob)
 @click.option(
     "--report",
     type=PATH,
@@ -35,8 +35,9 @@ def command(as_json: bool, report: Path | None, **words: Any) -> None:
 
     GAP, top-1/5/10, mAP@100 and more, beside baselines on the same queries. With --leave-one-out no queries are
     needed: for one labelled folder without a split. Queries that the index, its calibration or its network have seen
-    are named, and the figures without them are given too. With --shard a share of the queries is embedded and nothing
-    measured: lmr join joins the stores, and the same command without --shard measures all.
+    are named, and the figures without them are given too. With --shard a share of the queries is embedded and
+    asked, and what comes of it kept: lmr join joins it, and the same command without --shard makes the figures of it.
+    A run over many queries that was stopped goes on where it was.
 
     \b
     Example:
@@ -45,7 +46,7 @@ def command(as_json: bool, report: Path | None, **words: Any) -> None:
       lmr evaluate val.csv --images images --shard 1/4
     """
     if "shard" in words:
-        _embed_share(words, report)
+        _ask_share(words, report)
     else:
         _evaluate(words, report, as_json=as_json)
 
@@ -53,9 +54,8 @@ def command(as_json: bool, report: Path | None, **words: Any) -> None:
 def _evaluate(words: dict[str, Any], report: Path | None, *, as_json: bool) -> None:
     import lmr
 
+    _require_queries(words)
     queries = words.get("queries")
-    if (queries is None) != words.get("leave_one_out", False):
-        raise click.UsageError("give QUERIES or --leave-one-out, one of them")
     overwrite = words.get("overwrite", False)
     with TerminalProgress() as progress, output_locks(report, wait=words.get("wait", False), progress=progress):
         if report is not None:
@@ -81,17 +81,22 @@ def _evaluate(words: dict[str, Any], report: Path | None, *, as_json: bool) -> N
             progress.warn(f"{report}: report written; {table} has its landmarks")
 
 
-def _embed_share(words: dict[str, Any], report: Path | None) -> None:
-    """Embeds a share of the queries."""
+def _ask_share(words: dict[str, Any], report: Path | None) -> None:
+    """Embeds and asks a share of the queries."""
     import lmr
 
-    if words.pop("leave_one_out", False) or words.get("queries") is None:
-        raise click.UsageError("--shard shares the embedding of QUERIES; give them")
+    _require_queries(words)
     if report is not None:
         raise click.UsageError("--report needs all queries; join the shares first, by lmr join")
     with TerminalProgress() as progress:
-        store, filled = lmr.embed_queries(**words, progress=progress)
-    say(embedding_text(store, filled))
+        done = lmr.evaluate_share(**words, progress=progress)
+    n = counted(done.n_queries, "query")
+    say(f"{done.output}: {'finished already, nothing to do' if done.state == 'unchanged' else 'written'} ({n})")
+
+
+def _require_queries(words: dict[str, Any]) -> None:
+    if (words.get("queries") is None) != words.get("leave_one_out", False):
+        raise click.UsageError("give QUERIES or --leave-one-out, one of them")
 
 
 def made_of(queries: Path | None, result: "EvaluationResult | None" = None) -> dict[str, Any]:

@@ -11,11 +11,16 @@ from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import WritingJob, option, told
 
-Kind = Literal["store", "submission", "facts"]
+Kind = Literal["store", "submission", "evaluation", "facts"]
 _Join = Callable[[Sequence[Path], Path], tuple[Literal["joined", "unchanged"], int]]
 
 _SQLITE = b"SQLite format 3\0"
-_WHAT = {"store": "stores", "submission": "shares of a submission", "facts": "files of picture facts"}
+_WHAT = {
+    "store": "stores",
+    "submission": "shares of a submission",
+    "evaluation": "outcomes of queries",
+    "facts": "files of picture facts",
+}
 
 
 @dataclass(frozen=True)
@@ -24,12 +29,14 @@ class JoinJob(WritingJob):
 
     parts: tuple[Path, ...] = field(metadata=told(is_argument=True, metavar="PARTS..."))
     _: KW_ONLY
-    output: Path = option(help="File to write: a store, a submission or a file of picture facts, as the parts are.")
+    output: Path = option(
+        help="File to write: a store, a submission, outcomes of queries or picture facts, as the parts are."
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class JoinReport:
-    """What was joined. n_rows: images of the whole; of facts those that could be measured."""
+    """What was joined. n_rows: images or queries of the whole; of facts those that could be measured."""
 
     output: Path
     kind: Kind
@@ -39,7 +46,7 @@ class JoinReport:
 
 
 def join(job: JoinJob) -> JoinReport:
-    """Joins stores, submissions or picture facts of all shares, each once, of one manifest and one model.
+    """Joins stores, submissions, outcomes or picture facts of all shares, each once, of one manifest and one model.
 
     The result is equal to that of the job without shares. Raises LmrError for parts that do not belong together, and
     for something else in the place of the output.
@@ -58,6 +65,8 @@ def join(job: JoinJob) -> JoinReport:
 
 
 def _kind_of(path: Path) -> Kind:
+    from index.evaluate.shares import HEAD
+
     if path.suffix in STORES:
         return "store"
     if not path.is_file():
@@ -68,7 +77,9 @@ def _kind_of(path: Path) -> Kind:
         return "facts"
     if head.startswith(b"{"):
         return "submission"
-    raise LmrError(f"{path} was not made with `shard`; give stores, shares of a submission or picture facts")
+    if head.startswith(HEAD):
+        return "evaluation"
+    raise LmrError(f"{path} was not made with `shard`; give stores, shares of a submission, outcomes or picture facts")
 
 
 def _join_of(kind: Kind, job: JoinJob) -> _Join:
@@ -80,6 +91,10 @@ def _join_of(kind: Kind, job: JoinJob) -> _Join:
         from index.kaggle.shares import join_submissions
 
         return partial(join_submissions, overwrite=job.overwrite)
+    if kind == "evaluation":
+        from index.evaluate.shares import join_evaluations
+
+        return partial(join_evaluations, overwrite=job.overwrite)
     from retrieval.data.facts_shares import join_facts
 
     return partial(join_facts, overwrite=job.overwrite)

@@ -482,17 +482,15 @@ class CalibrateWords(_Queries, total=False):
     settings: CalibrationSettings
 
 
-class EmbedQueriesWords(_Queries, _Sharded, total=False):
-    """Words of `lmr.embed_queries`."""
-
-    index: Place
-
-
 class EvaluateWords(_Queries, total=False):
     """Words of `lmr.evaluate`."""
 
     index: Place
     leave_one_out: bool
+
+
+class EvaluateShareWords(EvaluateWords, _Sharded, total=False):
+    """Words of `lmr.evaluate_share`."""
 
 
 class SubmitWords(_Filling, _Sharded, _Writing, total=False):

@@ -4,13 +4,15 @@ GAP, mAP@100, precision@k and the first position are those of the Google Landmar
 "Google Landmarks Dataset v2", CVPR 2020, section 5, and the metrics code published with it).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray, read_only
 from retrieval.errors import LmrError
+from retrieval.shown import Labels
+from retrieval.texts import Texts
 
 LIST_LENGTH = 100  # images of a retrieval list that count; the challenge's limit
 N_RESAMPLES = 1000  # the Monte Carlo error of a 95 % bound is then about a twelfth of the interval's width
@@ -52,6 +54,11 @@ class Truths:
         first[self.query[::-1]] = self.landmark[::-1]
         return first
 
+    def between(self, start: int, stop: int) -> "Truths":
+        """Those of successive queries, numbered from 0."""
+        part = slice(*np.searchsorted(self.query, [start, stop]))
+        return Truths(self.query[part] - start, self.landmark[part], stop - start)
+
     def holds(self, query: LongArray, landmark: IntArray) -> BoolArray:
         """For each pair, whether that landmark is one of that query's; False for landmark -1."""
         width = 1 + max(int(self.landmark.max(initial=0)), int(np.max(landmark, initial=0)))
@@ -68,7 +75,13 @@ def make_truths(landmarks: Iterable[Iterable[int]]) -> Truths:
     return Truths(np.repeat(np.arange(len(lists), dtype=np.int64), counts), flat, len(lists))
 
 
-def ranking(confidence: FloatArray, image_id: ObjArray) -> LongArray:
+def truths_of(labels: Labels, landmarks: Sequence[str]) -> tuple[Truths, tuple[str, ...]]:
+    """Truths in the codes of these landmarks, and what all codes mean, those of further landmarks too."""
+    query, code, names = labels.coded(landmarks)
+    return Truths(query, code, len(labels)), names
+
+
+def ranking(confidence: FloatArray, image_id: Texts | ObjArray) -> LongArray:
     """Order of predictions: confidence descending, equal ones by image_id ascending as text.
 
     confidence: (n,) any key that grows with the confidence, such as its logit. Raises ValueError for NaN.
@@ -82,12 +95,13 @@ def ranking(confidence: FloatArray, image_id: ObjArray) -> LongArray:
         return order
     tied = np.concatenate([same, [False]]) | np.concatenate([[False], same])
     # Only tied predictions are compared by name: sorting 117,703 names takes longer than all the rest.
-    members = sorted(order[tied].tolist(), key=lambda i: (-key[i], image_id[i]))
-    order[tied] = members
+    members = order[tied]
+    members = members[np.argsort(image_id[members], kind="stable")]
+    order[tied] = members[np.argsort(-key[members], kind="stable")]
     return order
 
 
-def gap(confidence: FloatArray, correct: BoolArray, n_landmark_queries: int, image_id: ObjArray) -> float:
+def gap(confidence: FloatArray, correct: BoolArray, n_landmark_queries: int, image_id: Texts | ObjArray) -> float:
     """Global average precision (micro average precision) of the answered predictions.
 
     confidence, correct, image_id: (n,), one entry per answered query; blank predictions are left out by the
@@ -116,7 +130,7 @@ def first_right_rank(query: LongArray, landmark: IntArray, truths: Truths) -> Lo
     return rank
 
 
-def top_k_accuracy(first_rank: LongArray, truths: Truths, k: int) -> float:
+def top_k_accuracy(first_rank: LongArray | IntArray, truths: Truths, k: int) -> float:
     """Share of the landmark queries with a right landmark among their k best; a blank answer is wrong.
 
     first_rank: (n_queries,) as `first_right_rank` gives. NaN without landmark queries.
@@ -162,14 +176,19 @@ def list_hits(retrieved: LongArray, relevant: BoolArray) -> BoolArray:
 
 
 def map_at_100(hits: BoolArray, n_true: LongArray) -> float:
-    """Mean average precision of lists of at most 100 images; a query without true images counts 0.
+    """Mean average precision of lists of at most 100 images, as of `average_precision`."""
+    return _mean(average_precision(hits, n_true))
+
+
+def average_precision(hits: BoolArray, n_true: LongArray) -> FloatArray:
+    """(q,) float64: average precision of lists of at most 100 images; a query without true images counts 0.
 
     hits: (q, k) as `list_hits` gives; n_true: (q,) true images of each query, the divisor up to 100.
     """
     hits = hits[:, :LIST_LENGTH]
     precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
-    divisor = np.clip(n_true, 1, LIST_LENGTH)
-    return _mean(np.sum(precision * hits, axis=1) / divisor)
+    found: FloatArray = np.sum(precision * hits, axis=1) / np.clip(n_true, 1, LIST_LENGTH)
+    return found
 
 
 def precision_at_k(hits: BoolArray, k: int) -> float:
@@ -217,14 +236,14 @@ def wilson_interval(n_right: int, n: int) -> tuple[float, float] | None:
 
 
 def gap_interval(
-    confidence: FloatArray, correct: BoolArray, known: BoolArray, image_id: ObjArray, seed: int
+    confidence: FloatArray, correct: BoolArray, known: BoolArray, image_id: Texts, seed: int
 ) -> tuple[float, float]:
     """95 % bootstrap interval of `gap` over queries; the order of the ranks is the same in every resample.
 
     confidence, correct, known, image_id: (q,) of all queries; confidence -inf = not answered.
     """
     answered = np.flatnonzero(confidence > -np.inf)
-    ranked = answered[ranking(confidence[answered], image_id[answered])]
+    ranked = answered[ranking(confidence[answered], image_id.select(answered))]
 
     def gap_of(drawn: LongArray) -> float:
         right = np.repeat(correct[ranked], np.bincount(drawn, minlength=len(known))[ranked])

@@ -1,46 +1,54 @@
 """Labelled queries: a manifest or a store, to descriptors by the model of an index and what each query shows."""
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from index.folder.config import INDEX_FOLDER
-from retrieval.embed.job import StoreFilling, complete, complete_store, of_share
+from retrieval.embed.job import StoreFilling, complete_store, of_share
 from retrieval.embed.store_name import find_store
 from retrieval.errors import LmrError
-from retrieval.jobs import WritingJob, option, told
-from retrieval.shard import ShardedJob
+from retrieval.jobs import WritingJob, option
 
 if TYPE_CHECKING:
     from index.folder.folder import IndexFolder
     from retrieval.arrays import LongArray, ObjArray
     from retrieval.data.manifest import Manifest
-    from retrieval.embed.fill import FillReport
+    from retrieval.shard import Shard
+    from retrieval.shown import Labels
     from retrieval.store.store import Descriptors
+    from retrieval.texts import Texts
+
+
+STORES = (".h5", ".hdf5")  # endings of their names
 
 
 @dataclass(frozen=True, slots=True)
 class Queries:
     """Labelled queries.
 
-    image_id, path: (q,) str; landmarks: (q,) of tuples of landmark_ids, empty for a non-landmark; kind: (q,) or None.
+    image_id, path: (q,) columns, or arrays of strings to pack; landmarks: (q,) landmark_ids, none of a non-landmark,
+    or an array of tuples of them to pack; kind: (q,) or None.
     """
 
-    image_id: "ObjArray"
-    landmarks: "ObjArray"
-    path: "ObjArray"
+    image_id: "Texts"
+    landmarks: "Labels"
+    path: "Texts"
     kind: "ObjArray | None" = None
 
     def __post_init__(self) -> None:
         from retrieval.arrays import read_only
+        from retrieval.shown import to_labels
+        from retrieval.texts import to_texts
 
-        for name in ("image_id", "landmarks", "path", "kind"):
-            array = getattr(self, name)
-            if array is not None and array.shape != self.image_id.shape:
-                raise ValueError(f"{name} must be {self.image_id.shape}, got {array.shape}")
-            if array is not None:
-                object.__setattr__(self, name, read_only(array))
+        for name, packed in (("image_id", to_texts), ("landmarks", to_labels), ("path", to_texts), ("kind", read_only)):
+            column = getattr(self, name)
+            if column is not None:
+                object.__setattr__(self, name, packed(column))
+        for name in ("landmarks", "path", "kind"):
+            column = getattr(self, name)
+            if column is not None and column.shape != self.image_id.shape:
+                raise ValueError(f"{name} must be {self.image_id.shape}, got {column.shape}")
 
     def __len__(self) -> int:
         return len(self.image_id)
@@ -48,7 +56,18 @@ class Queries:
     def select(self, rows: "LongArray") -> "Queries":
         """Only these queries, in this order."""
         kind = None if self.kind is None else self.kind[rows]
-        return Queries(self.image_id[rows], self.landmarks[rows], self.path[rows], kind)
+        return Queries(self.image_id.select(rows), self.landmarks.select(rows), self.path.select(rows), kind)
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) over all that is known of them, as of JSON."""
+        import hashlib
+
+        from retrieval.files.digest import update_json
+
+        total = hashlib.sha256()
+        update_json(total, [self.image_id, self.path, self.landmarks, self.kind])
+        return total.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,62 +81,44 @@ class QueriesJob(StoreFilling, WritingJob):
     )
 
 
-@dataclass(frozen=True)
-class EmbedQueriesJob(QueriesJob, ShardedJob):
-    """Embed labelled queries by the model of an index, or a share of them."""
-
-    queries: Path = field(metadata=told(is_argument=True))
-    _: KW_ONLY
-    index: Path = option(INDEX_FOLDER, help="Index folder.")
-
-
 def queries_of(store: "Descriptors") -> Queries:
     """The rows of a store as queries, unreadable ones too."""
-    from retrieval.arrays import object_array
+    from retrieval.shown import Labels
 
-    labels = [(store.landmarks[code],) if code >= 0 else () for code in store.landmark]
-    return Queries(store.image_id[:], object_array(labels), store.path[:], store.kind)
+    return Queries(store.image_id, Labels.of_codes(store.landmarks, store.landmark), store.path, store.kind)
 
 
-def embed_queries(path: Path, folder: "IndexFolder", job: QueriesJob) -> "tuple[Descriptors, Queries]":
-    """The labelled queries of a manifest or a store (.h5), embedded by the model of an index folder.
+def embed_queries(
+    path: Path, folder: "IndexFolder", job: QueriesJob, share: "Shard | None" = None
+) -> "tuple[Descriptors, Queries]":
+    """The labelled queries of a manifest or a store (.h5), or a share of them, embedded by the model of an index.
 
     Rows whose Usage is Ignored are left out. Raises LmrError where the queries and the index have no landmark in
     common, or would have more if they were spelt alike.
     """
-    from retrieval.arrays import object_array
+    import numpy as np
+
     from retrieval.data.image_source import images_folder
+    from retrieval.shown import Labels
     from retrieval.store.store import open_descriptors
 
-    if path.suffix in (".h5", ".hdf5"):
+    if path.suffix in STORES:
         store = open_descriptors(path)
         _require_meeting(path, store.landmarks, folder, job)
+        if share is not None:
+            store = store.select(np.array(share.rows(len(store)), np.int64))
         return store, queries_of(store)
-    manifest = _read_queries(path, folder, job)
-    output = job.store or find_store(path, "store", job.progress)
+    manifest = _read_queries(path, folder, job).share(share)
+    output = of_share(store_of(path, job), share)
     images = images_folder(job.images, path, job.progress)
     store = complete_store(manifest, images, folder.model_path, output, job=job, overwrite=job.overwrite, wait=job.wait)
-    truths = [tuple(manifest.landmarks[code] for code in manifest.truths(i)) for i in range(len(manifest))]
-    return store, Queries(store.image_id[:], object_array(truths), store.path[:], store.kind)
+    shown = Labels.of_codes(manifest.landmarks, manifest.landmark, manifest.more_landmarks)
+    return store, Queries(store.image_id, shown, store.path, store.kind)
 
 
-def fill_queries(job: EmbedQueriesJob) -> "tuple[Path, FillReport]":
-    """Makes, completes or finds the store of labelled queries, or of a share of them; where it is, what was done.
-
-    Raises LmrError as `embed_queries`.
-    """
-    from index.folder.folder import open_folder
-    from retrieval.data.image_source import images_folder
-
-    path, share = job.queries, job.share
-    folder = open_folder(job.index, device=job.device, threads=job.threads)
-    if path.suffix in (".h5", ".hdf5"):
-        raise LmrError(f"{path} is a store, its pictures are embedded; give their manifest")
-    manifest = _read_queries(path, folder, job).share(share)
-    output = of_share(job.store or find_store(path, "store", job.progress), share)
-    images = images_folder(job.images, path, job.progress)
-    model, overwrite = folder.model_path, job.overwrite
-    return output, complete(manifest, images, model, output, job=job, overwrite=overwrite, wait=job.wait)
+def store_of(path: Path, job: QueriesJob) -> Path:
+    """The store of queries: the one that is given as such, or that of their manifest."""
+    return path if path.suffix in STORES else job.store or find_store(path, "store", job.progress)
 
 
 def _read_queries(path: Path, folder: "IndexFolder", job: QueriesJob) -> "Manifest":

@@ -140,9 +140,14 @@ def answer_blocks(
     check_store(folder, store)
     for start in range(first, max(1, len(store)), BLOCK_QUERIES):
         part = slice(start, min(start + BLOCK_QUERIES, len(store)))
-        done = np.flatnonzero(store.done[part])
-        answers = answer(folder, store.vectors[start + done], n_neighbours=n_neighbours)
-        yield part, _spread(answers, done, part.stop - start)
+        yield part, answer_rows(folder, store, np.arange(part.start, part.stop), n_neighbours=n_neighbours)
+
+
+def answer_rows(folder: IndexFolder, store: Descriptors, rows: LongArray, *, n_neighbours: int = 0) -> Answers:
+    """As `answer_store`, of these rows at once, of a store that `check_store` has passed."""
+    done = np.flatnonzero(store.done[rows])
+    answers = answer(folder, store.vectors[rows[done]], n_neighbours=n_neighbours)
+    return _spread(answers, done, len(rows))
 
 
 def check_store(folder: IndexFolder, store: Descriptors) -> None:
@@ -217,26 +222,6 @@ def named_at(answers: Answers, threshold_logit: float) -> IntArray:
 def confidence_or_nan(answers: Answers) -> FloatArray:
     """(q,) float64: the confidences, NaN where the index is not calibrated."""
     return np.full(len(answers), np.nan) if answers.confidence is None else answers.confidence
-
-
-def select_answers(answers: Answers, rows: LongArray) -> Answers:
-    """The answers to some of the queries, ascending."""
-    place = np.full(len(answers), -1, dtype=np.int64)
-    place[rows] = np.arange(len(rows))
-    votes = answers.votes
-    kept = place[votes.query] >= 0
-    return Answers(
-        neighbours=Neighbours(answers.neighbours.rows[rows], answers.neighbours.scores[rows]),
-        background=None if answers.background is None else answers.background[rows],
-        votes=Votes(place[votes.query[kept]], votes.landmark[kept], votes.score[kept]),
-        vote_logit=answers.vote_logit[kept],
-        landmark=answers.landmark[rows],
-        score=answers.score[rows],
-        logit=answers.logit[rows],
-        landmarks=answers.landmarks,
-        calibration=answers.calibration,
-        same_picture=answers.same_picture[rows],
-    )
 
 
 def _same_image(nearest: Neighbours) -> LongArray:

@@ -10,6 +10,7 @@ from index.confidence import sigmoid
 from index.metrics import ranking
 from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray, read_only
 from retrieval.errors import LmrError
+from retrieval.texts import Texts, to_texts
 
 BOUND_LEVEL = 0.9  # one-sided confidence of a bound on the precision
 KEPT_GAP = 0.999  # share of the GAP without a threshold
@@ -22,24 +23,27 @@ class HeldOut:
     """The answers to held-out queries.
 
     logit: (n,) float64, -inf = no answer. correct: (n,) bool, False for every non-landmark. known: (n,) bool, the
-    query shows a landmark, whether or not the index holds it. kind: (n,) str or None. weight: how often a
+    query shows a landmark, whether or not the index holds it. image_id: a column, or an array of strings to pack.
+    kind: (n,) str or None. weight: how often a
     non-landmark counts, for another share of them than here (see `non_landmark_weight`), None = as it is.
     """
 
     logit: FloatArray
     correct: BoolArray
     known: BoolArray
-    image_id: ObjArray
+    image_id: Texts
     kind: ObjArray | None = None
     weight: float | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "image_id", to_texts(self.image_id))
         for name in ("logit", "correct", "known", "image_id", "kind"):
             values = getattr(self, name)
             if values is not None:
                 if values.shape != (len(self.logit),):
                     raise ValueError(f"{name} has shape {values.shape}, logit {self.logit.shape}")
-                object.__setattr__(self, name, read_only(values))
+                if name != "image_id":
+                    object.__setattr__(self, name, read_only(values))
         if np.any(self.correct & ~self.known):
             raise ValueError("a non-landmark query cannot be answered rightly")
         if not self.known.any():
@@ -152,7 +156,7 @@ def weighted_gap(held: HeldOut) -> float:
 def _gap_by_rank(held: HeldOut) -> tuple[LongArray, FloatArray]:
     """Answered queries in the order of their confidence, and the GAP of answering up to each."""
     answered = np.flatnonzero(held.logit > -np.inf)
-    order = answered[ranking(held.logit[answered], held.image_id[answered])]
+    order = answered[ranking(held.logit[answered], held.image_id.select(answered))]
     right = held.correct[order]
     answers = np.cumsum(held.weights[order])
     precision = np.divide(np.cumsum(right), answers, out=np.zeros(len(order)), where=right)

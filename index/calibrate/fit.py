@@ -20,14 +20,14 @@ from index.copies import leave_out_copies, pack_sketches, refuse_known, sketches
 from index.evaluate.leakage import seen_names, trained_on_rows
 from index.evaluate.leave_one_out import asked_rows, n_asked, without_own
 from index.folder.folder import IndexFolder, replace_calibration
-from index.metrics import gap, make_truths
+from index.metrics import gap, make_truths, truths_of
 from index.queries import Queries
 from index.recognition import check_store, to_index_space
 from index.thresholds import HeldOut, curves, gap_threshold, non_landmark_weight, reliability, weighted_gap
 from index.vote import background_similarity
 from retrieval.errors import LmrError
 from retrieval.store.store import Descriptors
-from retrieval.texts import Texts
+from retrieval.texts import Texts, to_texts
 from retrieval.words import agreeing, counted
 
 MOST_TRAINED_ON = 0.05  # share of the index that the network may have been trained on and still find new
@@ -95,8 +95,7 @@ def held_out_queries(
     background = None
     if folder.background is not None:
         background = background_similarity(vectors, folder.background.vectors, m)
-    code = {label: i for i, label in enumerate(folder.rows.landmarks)}
-    truths = make_truths([code.setdefault(label, len(code)) for label in labels] for labels in queries.landmarks[rows])
+    truths, _ = truths_of(queries.landmarks.select(rows), folder.rows.landmarks)
     held_out = CalibrationQueries(
         neighbours=neighbours,
         landmark=folder.rows.landmark,
@@ -172,7 +171,9 @@ def calibrate(
     share = settings.non_landmark_share
     weight = None if share is None else non_landmark_weight(n_known, n_other, share)
     tuned = tune(queries, grid, weight, settings.seed, evidence.queries)
-    held = HeldOut(tuned.answered.logit, tuned.answered.correct, known, queries.image_id, queries.kind, weight)
+    held = HeldOut(
+        tuned.answered.logit, tuned.answered.correct, known, to_texts(queries.image_id), queries.kind, weight
+    )
     reachable = queries.truths.query[np.isin(queries.truths.landmark, queries.landmark)]
     choice = _choice(tuned, queries, evidence)
     figures = CrossValidated(

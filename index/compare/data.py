@@ -86,7 +86,8 @@ def read_queries(data: ComparisonData, part: str, progress: Progress) -> "tuple[
     """
     from index.compare.measure import ask
     from index.queries import Queries
-    from retrieval.arrays import object_array
+    from retrieval.shown import Labels
+    from retrieval.texts import Texts
 
     path = data.parts[part]
     manifest = load_manifest(path, progress)
@@ -103,8 +104,8 @@ def read_queries(data: ComparisonData, part: str, progress: Progress) -> "tuple[
             f"{path}: pictures that show a landmark of {data.train}: {n_taught:,} of {len(manifest):,}; "
             f"comparing needs {N_NEEDED[part]} or more"
         )
-    paths = np.full(len(manifest), "", dtype=object)
-    queries = Queries(manifest.image_id, object_array(truths), paths, manifest.kind)
+    paths = [""] * len(manifest)
+    queries = Queries(Texts.of(manifest.image_id), Labels.of(truths), Texts.of(paths), manifest.kind)
     return manifest, queries, ask(queries, data.landmarks)
 
 

@@ -10,7 +10,7 @@ from index.calibrate.precision import precision_threshold
 from index.calibration import Curves
 from index.confidence import fit_confidence
 from index.evaluate.baselines import Accuracy, measure_votes
-from index.metrics import Truths, gap_interval, landmark_accuracies, make_truths
+from index.metrics import Truths, gap_interval, landmark_accuracies, truths_of
 from index.queries import Queries
 from index.thresholds import HeldOut, curves
 from index.vote import Votes, best
@@ -34,10 +34,7 @@ class Asked:
 
     def select(self, rows: LongArray) -> "Asked":
         """These queries alone."""
-        queries = self.queries
-        kind = None if queries.kind is None else queries.kind[rows]
-        part = Queries(queries.image_id[rows], queries.landmarks[rows], queries.path[rows], kind)
-        return ask(part, self.landmarks)
+        return ask(self.queries.select(rows), self.landmarks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +111,8 @@ class Measured:
 
 def ask(queries: Queries, landmarks: Sequence[str]) -> Asked:
     """Queries in the codes of these landmarks; one that is not among them gets a code of its own."""
-    code = {name: i for i, name in enumerate(landmarks)}
-    truths = make_truths([code.setdefault(label, len(code)) for label in labels] for labels in queries.landmarks)
-    return Asked(queries, tuple(code), truths)
+    truths, known = truths_of(queries.landmarks, landmarks)
+    return Asked(queries, known, truths)
 
 
 def find_threshold(votes: Votes, key: FloatArray, asked: Asked, precision: float) -> float:

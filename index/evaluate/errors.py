@@ -1,12 +1,16 @@
 """Error analysis: confused landmarks, figures of each landmark, the confusion matrix, the most confident errors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from index.confidence import sigmoid
 from index.metrics import Truths, ranking, wilson_interval
 from index.recognition import Answers
-from retrieval.arrays import BoolArray, IntArray, LongArray, ObjArray
+from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray
+from retrieval.shown import Labels
+from retrieval.texts import Texts
 
 N_CONFUSIONS = 20
 N_ERRORS = 24  # a gallery of two screens
@@ -72,56 +76,74 @@ class ErrorAnalysis:
 class Judged:
     """Answers with what they should have been.
 
-    landmarks: names of the codes in truths, those of the index first. counts: (n_landmarks of the index,) rows of
-    each; row_landmark: (n_rows,) the landmark of each. n_true: (n_queries,) rows of the index that show a landmark of
-    the query. true: (n_queries,) of tuples of landmark_ids.
+    landmark: (n_queries,) int32 the best vote's, -1 = none; logit: (n_queries,) its ranking key. ask: the answers to
+    some of the queries, for those that are shown. landmarks: names of the codes in truths, those of the index first.
+    counts: (n_landmarks of the index,) rows of each; row_landmark: (n_rows,) the landmark of each. n_true:
+    (n_queries,) rows of the index that show a landmark of the query. true: (n_queries,) landmark_ids.
     """
 
-    answers: Answers
+    landmark: IntArray
+    logit: FloatArray
+    ask: Callable[[LongArray], Answers]
     truths: Truths
     correct: BoolArray
+    is_calibrated: bool
     landmarks: tuple[str, ...]
     counts: LongArray
     row_landmark: IntArray
     n_true: LongArray
-    image_id: ObjArray
-    true: ObjArray
+    image_id: Texts
+    true: Labels
 
 
 def analyse_errors(judged: Judged) -> ErrorAnalysis:
     """The most confused pairs, accuracy by number of images, and the most confident errors."""
-    return ErrorAnalysis(_confusions(judged), _by_count(judged), _confident_errors(judged))
+    confused, worst = _confused(judged), _most_confident_errors(judged)
+    asked = np.unique(np.concatenate([worst, *(queries for _, _, queries in confused)]))
+    shown = _won_first(judged, asked)
+    names = judged.landmarks
+    confusions = tuple(
+        Confusion(names[true], names[predicted], n, tuple((q, int(shown[q][0][0])) for q in queries.tolist()))
+        for (true, predicted), n, queries in confused
+    )
+    return ErrorAnalysis(confusions, _by_count(judged), tuple(_error(judged, q, shown[q]) for q in worst.tolist()))
 
 
-def _confusions(judged: Judged) -> tuple[Confusion, ...]:
-    answers, first = judged.answers, judged.truths.first
-    wrong = (answers.landmark >= 0) & (first >= 0) & ~judged.correct
-    pairs = np.stack([first[wrong], answers.landmark[wrong]], axis=1)
+def _confused(judged: Judged) -> list[tuple[tuple[int, int], int, LongArray]]:
+    """The most confused pairs (true, predicted), how many queries each has, and the most confident of these."""
+    first = judged.truths.first
+    wrong = (judged.landmark >= 0) & (first >= 0) & ~judged.correct
+    pairs = np.stack([first[wrong], judged.landmark[wrong]], axis=1)
     kinds, n_queries = np.unique(pairs, axis=0, return_counts=True)
     order = np.argsort(-n_queries, kind="stable")[:N_CONFUSIONS]
-    names, queries = judged.landmarks, np.flatnonzero(wrong)
-    return tuple(
-        Confusion(
-            names[kinds[i, 0]],
-            names[kinds[i, 1]],
-            int(n_queries[i]),
-            _examples(judged, queries[(pairs == kinds[i]).all(axis=1)]),
-        )
-        for i in order
-    )
+    queries = np.flatnonzero(wrong)
+    examples = [_ranked(judged, queries[(pairs == kinds[i]).all(axis=1)])[:N_EXAMPLES] for i in order]
+    codes, counts = kinds[order].tolist(), n_queries[order].tolist()
+    return [((true, said), n, found) for (true, said), n, found in zip(codes, counts, examples, strict=True)]
 
 
-def _examples(judged: Judged, queries: LongArray) -> tuple[tuple[int, int], ...]:
-    """The most confident of these queries, each with the row that won it."""
-    ranked = queries[ranking(judged.answers.logit[queries], judged.image_id[queries])]
-    return tuple((int(query), _won(judged, query)) for query in ranked[:N_EXAMPLES])
+def _ranked(judged: Judged, queries: LongArray) -> LongArray:
+    return queries[ranking(judged.logit[queries], judged.image_id.select(queries))]
 
 
-def _won(judged: Judged, query: int) -> int:
-    """The nearest row of the landmark that a query is answered with."""
-    rows = judged.answers.neighbours.rows[query]
-    rows = rows[rows >= 0]
-    return int(rows[judged.row_landmark[rows] == judged.answers.landmark[query]][0])
+def _most_confident_errors(judged: Judged) -> LongArray:
+    return _ranked(judged, np.flatnonzero((judged.landmark >= 0) & ~judged.correct))[:N_ERRORS]
+
+
+def _won_first(judged: Judged, queries: LongArray) -> dict[int, tuple[LongArray, FloatArray]]:
+    """Rows that were found for each of these queries and their scores, first the nearest of the landmark that won."""
+    found: dict[int, tuple[LongArray, FloatArray]] = {}
+    if not len(queries):
+        return found
+    neighbours = judged.ask(queries).neighbours
+    for i, query in enumerate(queries.tolist()):
+        real = neighbours.rows[i] >= 0
+        rows, scores = neighbours.rows[i][real], neighbours.scores[i][real]
+        # A stable sort: the row that won first, the others as they are.
+        won = np.argmax(judged.row_landmark[rows] == judged.landmark[query])
+        order = np.argsort(np.arange(len(rows)) != won, kind="stable")[:N_SHOWN]
+        found[query] = rows[order], scores[order]
+    return found
 
 
 def _by_count(judged: Judged) -> tuple[CountBin, ...]:
@@ -135,29 +157,16 @@ def _by_count(judged: Judged) -> tuple[CountBin, ...]:
     )
 
 
-def _confident_errors(judged: Judged) -> tuple[ConfidentError, ...]:
-    answers = judged.answers
-    wrong = np.flatnonzero((answers.landmark >= 0) & ~judged.correct)
-    worst = wrong[ranking(answers.logit[wrong], judged.image_id[wrong])][:N_ERRORS]
-    confidence = answers.confidence
-    return tuple(_error(judged, query, None if confidence is None else confidence[query]) for query in worst)
-
-
-def _error(judged: Judged, query: int, confidence: float | None) -> ConfidentError:
-    answers = judged.answers
-    rows, scores = answers.neighbours.rows[query], answers.neighbours.scores[query]
-    # A stable sort: the row that won first, the others as they are.
-    order = np.argsort(rows != _won(judged, query), kind="stable")[:N_SHOWN]
-    order = order[rows[order] >= 0]
+def _error(judged: Judged, query: int, shown: tuple[LongArray, FloatArray]) -> ConfidentError:
     return ConfidentError(
-        query=int(query),
+        query=query,
         image_id=judged.image_id[query],
         true=judged.true[query],
-        predicted=judged.landmarks[answers.landmark[query]],
-        logit=float(answers.logit[query]),
-        confidence=None if confidence is None else float(confidence),
-        rows=tuple(rows[order].tolist()),
-        scores=tuple(scores[order].tolist()),
+        predicted=judged.landmarks[judged.landmark[query]],
+        logit=float(judged.logit[query]),
+        confidence=float(sigmoid(judged.logit[query : query + 1])[0]) if judged.is_calibrated else None,
+        rows=tuple(shown[0].tolist()),
+        scores=tuple(shown[1].tolist()),
     )
 
 
@@ -259,7 +268,7 @@ def _most_confused(true: IntArray, named: IntArray) -> dict[int, tuple[int, int]
 
 def _pairs(judged: Judged, answered: BoolArray) -> tuple[IntArray, IntArray]:
     """The first landmark of each query and the landmark it is named, -1 = none; (n_queries,) each."""
-    return judged.truths.first, np.where(answered, judged.answers.landmark, -1).astype(np.int32)
+    return judged.truths.first, np.where(answered, judged.landmark, -1).astype(np.int32)
 
 
 def _count(codes: IntArray, n: int) -> LongArray:

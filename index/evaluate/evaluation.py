@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from index.calibration import Curves, ReliabilityBin, Threshold, TradeOff
-from index.evaluate.baselines import Accuracy, measure_baselines, measure_votes
+from index.evaluate.baselines import Accuracy, measure_baselines, measure_ranks
 from index.evaluate.errors import (
     ConfusionMatrix,
     ErrorAnalysis,
@@ -17,23 +17,16 @@ from index.evaluate.errors import (
     confusion_matrix,
     landmark_figures,
 )
-from index.folder.folder import IndexFolder
+from index.evaluate.outcome import Outcomes, Questions, n_true_rows
 from index.kaggle.scoring import PRECISION_AT
 from index.metrics import (
-    LIST_LENGTH,
     bootstrap_interval,
-    first_hit_position,
     gap,
     gap_interval,
-    make_truths,
-    map_at_100,
     mean_landmark_accuracy,
-    precision_at_k,
 )
-from index.queries import Queries
-from index.recognition import Answers
 from index.thresholds import HeldOut, curves, reliability
-from retrieval.arrays import BoolArray, LongArray, ObjArray
+from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,49 +132,46 @@ class Evaluation:
         return {name: _without_nan(value) for name, value in content.items()}
 
 
-def evaluate(
-    folder: IndexFolder, answers: Answers, queries: Queries, *, n_left_out: int = 0, seed: int = 0
-) -> Evaluation:
-    """Measures answers against what the queries show.
+def evaluate(questions: Questions, outcomes: Outcomes, *, seed: int = 0) -> Evaluation:
+    """Measures what the answers to queries come to.
 
-    answers: of these queries in their order, with at least 100 neighbours each (`answer_store` with
-    n_neighbours = LIST_LENGTH). n_left_out: rows of each query's own landmark that the search left out, 1 where
-    the query is itself a row. seed: of the bootstrap. Raises LmrError without a landmark query.
+    seed: of the bootstrap. Raises LmrError without a landmark query.
     """
-    if len(answers) != len(queries) or answers.neighbours.k < min(LIST_LENGTH, len(folder.rows) - n_left_out):
-        raise ValueError(f"{len(answers)} answers with {answers.neighbours.k} neighbours for {len(queries)} queries")
-    judged = _judge(folder, answers, queries, n_left_out)
+    folder, queries = questions.folder, questions.queries
+    if len(outcomes) != len(queries):
+        raise ValueError(f"{len(outcomes)} outcomes for {len(queries)} queries")
+    judged = _judge(questions, outcomes)
     truths, correct = judged.truths, judged.correct
-    known, answered = truths.known, answers.landmark >= 0
+    known, answered = truths.known, outcomes.landmark >= 0
     n_landmark_queries = int(known.sum())
-    accuracy = measure_votes(answers.votes, answers.logit, truths, queries.image_id)
+    accuracy = measure_ranks(outcomes.rank, answered, outcomes.logit, truths, queries.image_id)
     both = answered & known
-    ignoring = gap(answers.logit[both], correct[both], n_landmark_queries, queries.image_id[both])
+    ignoring = gap(outcomes.logit[both], correct[both], n_landmark_queries, queries.image_id.select(both))
     intervals = _intervals(judged, seed)
-    calibration = answers.calibration
+    calibration = folder.calibration
     held = None
     if answered.any():
-        held = HeldOut(answers.logit, correct, known, queries.image_id, queries.kind)
+        held = HeldOut(outcomes.logit, correct, known, queries.image_id, queries.kind)
     at_gap, at_precision = (
         _at_threshold(judged, queries.kind, threshold)
         for threshold in ((calibration.threshold_gap, calibration.threshold_precision) if calibration else (None, None))
     )
     threshold = calibration.threshold_precision if calibration else None
-    shown = answered & (answers.logit >= threshold.logit) if threshold else answered
+    shown = answered & (outcomes.logit >= threshold.logit) if threshold else answered
     return Evaluation(
         n_queries=len(queries),
         n_landmark_queries=n_landmark_queries,
-        n_unreadable=int((answers.neighbours.rows < 0).all(axis=1).sum()),
-        n_same_picture=int((answers.same_picture >= 0).sum()),
+        n_unreadable=int((~outcomes.is_found).sum()),
+        n_same_picture=int(outcomes.is_row.sum()),
         accuracy=accuracy,
         gap_ignoring_non_landmarks=ignoring,
         gap_interval=intervals[0],
         top1_interval=intervals[1],
         mean_landmark_accuracy=mean_landmark_accuracy(truths.first, correct),
-        retrieval=_measure_retrieval(folder, judged),
+        retrieval=_measure_retrieval(outcomes, judged.n_true > 0),
         at_gap=at_gap,
         at_precision=at_precision,
-        baselines=measure_baselines(answers.neighbours, folder.rows, truths, queries.image_id, folder.rule.k),
+        baselines=measure_baselines(outcomes.plain, folder.rows, truths, queries.image_id),
         curves=curves(held) if held else None,
         reliability=reliability(held) if held and calibration else None,
         error_analysis=analyse_errors(judged),
@@ -191,27 +181,21 @@ def evaluate(
     )
 
 
-def _judge(folder: IndexFolder, answers: Answers, queries: Queries, n_left_out: int) -> Judged:
+def _judge(questions: Questions, outcomes: Outcomes) -> Judged:
     """Truths in the codes of the index, with further codes for landmarks that the index lacks."""
-    names = list(folder.rows.landmarks)
-    code = {name: i for i, name in enumerate(names)}
-    for labels in queries.landmarks:
-        for label in labels:
-            if label not in code:
-                code[label] = len(names)
-                names.append(label)
-    truths = make_truths([code[label] for label in labels] for labels in queries.landmarks)
-    counts = np.zeros(len(names) + 1, dtype=np.int64)
-    counts[: len(folder.rows.landmarks)] = folder.rows.counts
-    n_true = np.bincount(truths.query, weights=counts[truths.landmark], minlength=len(queries)).astype(np.int64)
+    folder, queries = questions.folder, questions.queries
+    truths, names = questions.truths
     return Judged(
-        answers=answers,
+        landmark=outcomes.landmark,
+        logit=outcomes.logit,
+        ask=questions.ask,
         truths=truths,
-        correct=truths.holds(np.arange(len(queries)), answers.landmark),
-        landmarks=tuple(names),
+        correct=truths.holds(np.arange(len(queries)), outcomes.landmark),
+        is_calibrated=folder.calibration is not None,
+        landmarks=names,
         counts=folder.rows.counts,
         row_landmark=folder.rows.landmark,
-        n_true=np.maximum(n_true - n_left_out, 0),
+        n_true=n_true_rows(folder, truths, questions.n_left_out),
         image_id=queries.image_id,
         true=queries.landmarks,
     )
@@ -219,37 +203,38 @@ def _judge(folder: IndexFolder, answers: Answers, queries: Queries, n_left_out: 
 
 def _intervals(judged: Judged, seed: int) -> tuple[tuple[float, float], tuple[float, float]]:
     """Bootstrap intervals of GAP and top-1."""
-    answers, correct, known = judged.answers, judged.correct, judged.truths.known
+    correct, known = judged.correct, judged.truths.known
 
     def top1_of(drawn: LongArray) -> float:
         drawn = drawn[known[drawn]]
         return float(correct[drawn].mean()) if len(drawn) else float("nan")
 
-    key = np.where(answers.landmark >= 0, answers.logit, -np.inf)
-    return gap_interval(key, correct, known, judged.image_id, seed), bootstrap_interval(top1_of, len(known), seed)
+    return gap_interval(judged.logit, correct, known, judged.image_id, seed), bootstrap_interval(
+        top1_of, len(known), seed
+    )
 
 
-def _measure_retrieval(folder: IndexFolder, judged: Judged) -> RetrievalFigures:
-    """Figures of the index's rows; queries whose landmark has no row are no retrieval queries."""
-    asked = np.flatnonzero(judged.n_true > 0)
-    rows = judged.answers.neighbours.rows[asked, :LIST_LENGTH]
-    landmark = np.where(rows >= 0, folder.rows.landmark[rows], -1)
-    hits = judged.truths.holds(np.repeat(asked, rows.shape[1]), landmark.ravel()).reshape(rows.shape)
-    position = first_hit_position(hits)
+def _measure_retrieval(outcomes: Outcomes, asked: BoolArray) -> RetrievalFigures:
+    """Figures of the index's rows. asked: (q,) the retrieval queries, those whose landmark has a row."""
+
+    def mean(values: FloatArray | LongArray) -> float:
+        return float(np.mean(values)) if len(values) else float("nan")
+
+    position = outcomes.position[asked].astype(np.int64)
     return RetrievalFigures(
-        map_at_100=map_at_100(hits, judged.n_true[asked]),
-        precision_at={str(k): precision_at_k(hits, k) for k in PRECISION_AT},
-        mean_position=float(position.mean()) if len(position) else float("nan"),
+        map_at_100=mean(outcomes.precision[asked]),
+        precision_at={str(k): mean(outcomes.hits[asked, i] / k) for i, k in enumerate(PRECISION_AT)},
+        mean_position=mean(position),
         median_position=float(np.median(position)) if len(position) else float("nan"),
-        n_retrieval_queries=len(asked),
+        n_retrieval_queries=len(position),
     )
 
 
 def _at_threshold(judged: Judged, kind: ObjArray | None, threshold: Threshold | None) -> AtThreshold | None:
     if threshold is None:
         return None
-    answers, known = judged.answers, judged.truths.known
-    answered = (answers.landmark >= 0) & (answers.logit >= threshold.logit)
+    known = judged.truths.known
+    answered = (judged.landmark >= 0) & (judged.logit >= threshold.logit)
     n_answers, n_right = int(answered.sum()), int((answered & judged.correct).sum())
     return AtThreshold(
         threshold=threshold.confidence,
@@ -261,7 +246,7 @@ def _at_threshold(judged: Judged, kind: ObjArray | None, threshold: Threshold | 
 
 def _asked_here(judged: Judged, row: TradeOff) -> AskedHere:
     known = judged.truths.known
-    answered = (judged.answers.landmark >= 0) & (judged.answers.logit >= row.logit)
+    answered = (judged.landmark >= 0) & (judged.logit >= row.logit)
     n_answers, n_right = int(answered.sum()), int((answered & judged.correct).sum())
     return AskedHere(
         asked=row.asked,

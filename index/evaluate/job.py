@@ -1,16 +1,22 @@
 """Evaluating an index folder on labelled queries, or leaving one out."""
 
+import os
+from contextlib import ExitStack
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from index.folder.config import INDEX_FOLDER
-from index.queries import QueriesJob, embed_queries
+from index.queries import QueriesJob, embed_queries, store_of
 from retrieval.errors import LmrError
+from retrieval.files.lock import output_locks
 from retrieval.jobs import option
+from retrieval.shard import ShardedJob
 
 if TYPE_CHECKING:
     from index.evaluate.result import EvaluationResult
+    from index.evaluate.shares import Asking
+    from retrieval.shard import Shard
 
 
 @dataclass(frozen=True)
@@ -29,24 +35,97 @@ class EvaluateJob(QueriesJob):
             raise LmrError("give `queries` or `leave_one_out`, one of them")
 
 
+@dataclass(frozen=True)
+class EvaluateShareJob(EvaluateJob, ShardedJob):
+    """Embed and ask the queries of an evaluation, or a share of them, and keep what comes of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShareReport:
+    """A file of what the answers to queries come to. state: `unchanged` where the same one was there already."""
+
+    output: Path
+    state: Literal["written", "unchanged"]
+    n_queries: int
+
+
 def evaluate(job: EvaluateJob) -> "EvaluationResult":
     """Evaluates the answers to queries, embedded where they are not yet, or to the images of the index itself.
 
+    Of more than one block of queries what is known stays beside their store while it goes on, for another run to go on
+    with; what shares found and `lmr join` joined is taken from there.
     Raises LmrError for queries that cannot be used, and for an index that cannot be read.
     """
-    from index.evaluate.result import evaluate_left_out, evaluate_store
+    from index.evaluate.outcome import find_outcomes
+    from index.evaluate.result import measure
+    from index.evaluate.shares import kept_outcomes, outcomes_path
+    from index.recognition import BLOCK_QUERIES
+
+    asking, source, place = _asking(job)
+    n = len(asking.questions.queries)
+    with ExitStack() as held:
+        kept, is_joined = None, False
+        if outcomes_path(place).is_file() or (n > BLOCK_QUERIES and os.access(place.absolute().parent, os.W_OK)):
+            kept, is_joined = kept_outcomes(asking, place, job.progress)
+            if not is_joined:
+                held.enter_context(output_locks(kept.path, wait=job.wait, progress=job.progress))
+        outcomes = find_outcomes(asking.questions, kept, n_workers=_n_workers(job), progress=job.progress)
+        result = measure(asking, outcomes, source)
+        if kept is not None and not is_joined:
+            kept.remove()
+    return result
+
+
+def evaluate_share(job: EvaluateShareJob) -> ShareReport:
+    """Embeds and asks a share of the queries, and writes what comes of it, beside the store of the queries.
+
+    Raises LmrError as `evaluate`, and for another file in the output's place.
+    """
+    from index.evaluate.outcome import find_outcomes
+    from index.evaluate.shares import is_finished, outcomes_path, unfinished
+
+    place = job.index if job.queries is None else store_of(job.queries, job)
+    output = outcomes_path(place, job.share)
+    with output_locks(output, wait=job.wait, progress=job.progress):
+        asking, _, _ = _asking(job, job.share)
+        content = asking.content()
+        kept = unfinished(output, content)
+        if not job.overwrite and is_finished(output, content):
+            kept.remove()
+            return ShareReport(output, "unchanged", content["n"])
+        find_outcomes(asking.questions, kept, n_workers=_n_workers(job), progress=job.progress)
+        kept.finish(output)
+    return ShareReport(output, "written", content["n"])
+
+
+def _n_workers(job: EvaluateJob) -> int:
+    from retrieval.parallel import count_workers
+
+    return max(1, count_workers(job.workers, job.progress))
+
+
+def _asking(job: EvaluateJob, share: "Shard | None" = None) -> "tuple[Asking, str, Path]":
+    """The queries, or a share of them, what they are called, and beside what their outcomes are kept."""
+    import numpy as np
+
+    from index.evaluate.leave_one_out import ask_left_out
+    from index.evaluate.outcome import ask_store
+    from index.evaluate.result import LEAVE_ONE_OUT
+    from index.evaluate.shares import Asking
     from index.folder.changes import tell_changed
     from index.folder.folder import open_folder
     from retrieval.data.overview import require_there
-    from retrieval.parallel import count_workers
 
     if job.queries is not None:
         require_there(job.queries)
     folder = open_folder(job.index, device=job.device, threads=job.threads)
     for line in tell_changed(folder):
         job.progress.warn(f"warning: {line}")
-    embedded = None if job.queries is None else embed_queries(job.queries, folder, job)
-    n_workers = max(1, count_workers(job.workers, job.progress))
-    if embedded is None:
-        return evaluate_left_out(folder, n_workers=n_workers, progress=job.progress)
-    return evaluate_store(folder, *embedded, n_workers=n_workers, progress=job.progress)
+    if job.queries is None:
+        questions = ask_left_out(folder)
+        if share is not None:
+            questions = questions.select(np.array(share.rows(len(questions.queries)), np.int64))
+        return Asking(questions, folder.info.inputs_digest, shard=share), LEAVE_ONE_OUT, job.index
+    store, queries = embed_queries(job.queries, folder, job, share)
+    asking = Asking(ask_store(folder, store, queries), store.info.manifest_digest, store, share)
+    return asking, store.source, store_of(job.queries, job)

@@ -1,7 +1,7 @@
 """Leakage: queries that an index knows too well for its answers to them to count as those to new images."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ from index.copies import sketches, unpack_sketches
 from index.folder.folder import IndexFolder
 from index.folder.info import MODEL, MODEL_CARD
 from index.folder.thumbnails import Thumbnails
-from index.queries import Queries
-from index.recognition import BLOCK_QUERIES, Answers, check_store, to_index_space
+from index.recognition import BLOCK_QUERIES, to_index_space
+from index.search.base import Neighbours
 from retrieval.arrays import BoolArray, LongArray, ObjArray
 from retrieval.data.near_duplicates import near_pairs
 from retrieval.data.request import NEAR_BITS
@@ -23,7 +23,7 @@ from retrieval.models.seen import record_seen, was_seen
 from retrieval.parallel import run_tasks
 from retrieval.progress import SILENT, Progress
 from retrieval.store.store import Descriptors
-from retrieval.texts import Texts
+from retrieval.texts import Texts, equal_pairs
 
 # Similarity in the index's space from which on two images are looked at: of 80 photographs, 95 in 100 copies of half
 # the size at JPEG quality 60 have more (EfficientNet-Lite0 untrained, half whitened), and a quarter of other queries.
@@ -60,39 +60,13 @@ class Leaks:
         return found
 
 
-def find_leaks(
-    folder: IndexFolder,
-    answers: Answers,
-    queries: Queries,
-    store: Descriptors | None = None,
-    *,
-    n_workers: int = 1,
-    progress: Progress = SILENT,
-) -> Leaks:
-    """Finds queries that the index, its calibration or its network know already.
-
-    store: of the queries; None where they are the index's own rows and background, each asked without itself.
-    n_workers: processes that compare images; those that cannot be read are left out. Raises LmrError as `run_tasks`.
-    """
-    labels = [" ".join(labels) for labels in queries.landmarks]
-    trained, unknown = trained_on(folder, queries.image_id, labels)
-    same = answers.same_picture >= 0
-    calibrated_on = np.zeros(len(queries), dtype=np.bool_)
-    if store is not None:
-        check_store(folder, store)
-        rows = np.flatnonzero(store.done)
-        calibrated_on[rows] = _calibrated_on(folder, store, rows)
-    near = _near_duplicates(folder, answers, queries, ~same, n_workers, progress)
-    return Leaks(same, near, calibrated_on, trained, unknown)
-
-
 def trained_on_rows(folder: IndexFolder) -> tuple[BoolArray, bool]:
     """As `trained_on`, of the rows of the index."""
     rows = folder.rows
     return trained_on(folder, rows.image_id, [rows.landmarks[code] for code in rows.landmark])
 
 
-def trained_on(folder: IndexFolder, image_id: ObjArray | Texts, label: Sequence[str]) -> tuple[BoolArray, bool]:
+def trained_on(folder: IndexFolder, image_id: Texts, label: Iterable[str]) -> tuple[BoolArray, bool]:
     """(n,) bool: images with the name and label of some that the network was trained on.
 
     And whether the network was trained on images of which there is no record.
@@ -111,15 +85,17 @@ def seen_names(image_id: ObjArray) -> str:
     return str(record_seen(image_id, [""] * len(image_id))["sha256_48"])
 
 
-def _calibrated_on(folder: IndexFolder, store: Descriptors, rows: LongArray) -> BoolArray:
+def find_calibrated_on(folder: IndexFolder, store: Descriptors, rows: LongArray) -> BoolArray:
     """(len(rows),) bool: the calibration was fitted on an image of this name and descriptor, by its sketch.
 
     The sketch alone does not tell: a network that was trained on few landmarks makes images alike. Nor does the name:
-    folders number their images alike. rows: of the store, that have a descriptor.
+    folders number their images alike. rows: of the store; False for those that have no descriptor.
     """
-    calibration = folder.calibration
+    calibration, found = folder.calibration, np.zeros(len(rows), dtype=np.bool_)
     if calibration is None or calibration.query_names is None or calibration.query_sketches is None:
-        return np.zeros(len(rows), dtype=np.bool_)
+        return found
+    done = np.flatnonzero(store.done[rows])
+    rows = rows[done]
     image_id = store.image_id.select(rows)
     named = was_seen({"sha256_48": calibration.query_names}, image_id, [""] * len(image_id))
     known = unpack_sketches(calibration.query_sketches)
@@ -134,7 +110,8 @@ def _calibrated_on(folder: IndexFolder, store: Descriptors, rows: LongArray) -> 
     near = is_known.copy()
     near[first] |= is_known[second]
     near[second] |= is_known[first]
-    return named & near[group[len(known) :]]
+    found[done] = named & near[group[len(known) :]]
+    return found
 
 
 def _trainings(card: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
@@ -147,20 +124,29 @@ def _trainings(card: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
         yield from _trainings(member)
 
 
-def _near_duplicates(
-    folder: IndexFolder, answers: Answers, queries: Queries, asked: BoolArray, n_workers: int, progress: Progress
+def find_near_duplicates(
+    folder: IndexFolder,
+    neighbours: Neighbours,
+    path: Texts,
+    asked: BoolArray,
+    n_workers: int = 1,
+    progress: Progress = SILENT,
 ) -> BoolArray:
-    """(q,) bool: of the queries asked, those that look the same as a near row's image."""
-    rows, scores = answers.neighbours.rows[:, :N_COMPARED], answers.neighbours.scores[:, :N_COMPARED]
+    """(q,) bool: of the queries asked, those that look the same as a near row's image.
+
+    path: (q,) of the queries, "" = none. n_workers: processes that compare images; those that cannot be read are left
+    out. Raises LmrError as `run_tasks`.
+    """
+    rows, scores = neighbours.rows[:, :N_COMPARED], neighbours.scores[:, :N_COMPARED]
     compared = np.argwhere((rows >= 0) & (scores >= COMPARED_FROM) & asked[:, None])
     pairs = np.stack([compared[:, 0], rows[compared[:, 0], compared[:, 1]]], axis=1)
-    near = np.zeros(len(queries), dtype=np.bool_)
-    near[pairs[look_the_same(folder, queries.path, pairs, n_workers=n_workers, progress=progress), 0]] = True
+    near = np.zeros(len(path), dtype=np.bool_)
+    near[pairs[look_the_same(folder, path, pairs, n_workers=n_workers, progress=progress), 0]] = True
     return near
 
 
 def look_the_same(
-    folder: IndexFolder, path: ObjArray, pairs: LongArray, *, n_workers: int = 1, progress: Progress = SILENT
+    folder: IndexFolder, path: Texts, pairs: LongArray, *, n_workers: int = 1, progress: Progress = SILENT
 ) -> BoolArray:
     """(p,) bool: whether the perceptual hashes of the two images of a pair are those of copies.
 
@@ -168,41 +154,46 @@ def look_the_same(
     rule out most; images that are left are read themselves, where they can be, by
     n_workers processes. False where there is neither.
     """
-    thumbnail_of = {} if folder.thumbnails is None else {name: row for row, name in enumerate(folder.rows.path)}
-    both = [(str(path[query]), str(folder.rows.path[row])) for query, row in pairs.tolist()]
-    rough = _hashes(both, thumbnail_of, folder.thumbnails, n_workers, progress)
+    both = _looked_at(folder, path, pairs)
+    rough = _hashes(both, folder.thumbnails, n_workers, progress)
     left = [pair for pair in both if _bits(rough, pair) <= NEAR_BITS + _THUMBNAIL_BITS]
-    again = [tuple(name for name in pair if name in thumbnail_of) for pair in left]
-    exact = {name: found for name, found in _hashes(again, {}, None, n_workers, progress).items() if found is not None}
+    again = [tuple(image for image in pair if image[1] >= 0) for pair in left]
+    exact = {image: found for image, found in _hashes(again, None, n_workers, progress).items() if found is not None}
     hashes = rough | exact
     return np.array([_bits(hashes, pair) <= NEAR_BITS for pair in both], dtype=np.bool_)
 
 
-def _bits(hashes: dict[str, int | None], pair: tuple[str, str]) -> int:
+def _looked_at(folder: IndexFolder, path: Texts, pairs: LongArray) -> list[tuple[_Looked, _Looked]]:
+    """The two images of each pair; where thumbnails are kept, those of rows, and of queries that are files of rows."""
+    rows, no_row = folder.rows, np.full(len(path), -1, dtype=np.int64)
+    if folder.thumbnails is None:
+        return [((path[query], -1), (rows.path[row], -1)) for query, row in pairs.tolist()]
+    asked = np.unique(pairs[:, 0])
+    for same in equal_pairs(path.select(asked), rows.path):
+        no_row[asked[same[:, 0]]] = same[:, 1]
+    return [((path[query], int(no_row[query])), (rows.path[row], row)) for query, row in pairs.tolist()]
+
+
+def _bits(hashes: dict[_Looked, int | None], pair: tuple[_Looked, _Looked]) -> int:
     """Number of bits that differ; more than there are where one has no hash."""
-    one, other = (hashes[path] for path in pair)
+    one, other = (hashes[image] for image in pair)
     return 65 if one is None or other is None else (one ^ other).bit_count()
 
 
 def _hashes(
-    groups: Iterable[tuple[str, ...]],
-    thumbnail_of: dict[str, int],
-    thumbnails: Thumbnails | None,
-    n_workers: int,
-    progress: Progress,
-) -> dict[str, int | None]:
-    """The hash of each image once, by its path; None where it cannot be read."""
-    paths = list(dict.fromkeys(path for group in groups for path in group))
-    asked = [(path, thumbnail_of.get(path, -1)) for path in paths]
+    groups: Iterable[tuple[_Looked, ...]], thumbnails: Thumbnails | None, n_workers: int, progress: Progress
+) -> dict[_Looked, int | None]:
+    """The hash of each image once; None where it cannot be read."""
+    asked = list(dict.fromkeys(image for group in groups for image in group))
     tasks = [asked[i : i + _IMAGES_A_TASK] for i in range(0, len(asked), _IMAGES_A_TASK)]
     found: list[int | None] = []
     if tasks:
-        progress.begin("looking for copies", len(paths))
+        progress.begin("looking for copies", len(asked))
     for hashes in run_tasks(_look, tasks, thumbnails, n_workers):
         found += hashes
         progress.add(len(hashes))
     progress.end()
-    return dict(zip(paths, found, strict=True))
+    return dict(zip(asked, found, strict=True))
 
 
 def _look(asked: list[_Looked], thumbnails: Thumbnails | None) -> list[int | None]:

@@ -1,39 +1,25 @@
 """Leave-one-out: every row of an index is asked against the others, for people with one labelled folder."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from index.evaluate.evaluation import Evaluation, evaluate
+from index.evaluate.outcome import Questions
 from index.folder.folder import IndexFolder
 from index.metrics import LIST_LENGTH
 from index.queries import Queries
-from index.recognition import BLOCK_QUERIES, Answers, join_answers, judge
+from index.recognition import Answers, judge
 from index.search.base import Neighbours
 from index.vote import background_similarity, one_row_less, vote
-from retrieval.arrays import FloatArray, LongArray, object_array
+from retrieval.arrays import FloatArray, LongArray
 from retrieval.errors import LmrError
+from retrieval.shown import Labels
+from retrieval.texts import Texts
 
 N_COMPARED = 1_000  # rows that two indexes are compared on
 SAME_CONFIDENCE = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class LeaveOneOut:
-    """evaluation: of the rows, and of the background images as non-landmarks, each asked against the others.
-
-    n_single: landmark rows that are their landmark's only image and cannot be answered rightly; evaluation counts
-    them as wrong. Rows with a copy of themselves in the index are `evaluation.n_same_picture`: easy questions.
-    """
-
-    evaluation: Evaluation
-    answers: Answers
-    queries: Queries
-    n_single: int
-
-
-def leave_one_out(folder: IndexFolder, *, seed: int = 0) -> LeaveOneOut:
-    """Asks every row and every background image, each one without itself.
+def ask_left_out(folder: IndexFolder) -> Questions:
+    """Every row, and every background image as a non-landmark, each one without itself.
 
     The row itself is no neighbour, its landmark counts one row less, and a background image is not compared with
     itself. Its share in the whitening stays: leaving that out too would mean an index per row.
@@ -44,11 +30,13 @@ def leave_one_out(folder: IndexFolder, *, seed: int = 0) -> LeaveOneOut:
             f"{folder.path} was built with `augment`, `expand` or `rerank`, by which pictures borrow from each other, "
             "so that none can be left out; evaluate queries, or an index without these"
         )
-    rows, n = folder.rows, n_asked(folder)
-    answers = join_answers([_ask(folder, np.arange(i, min(i + BLOCK_QUERIES, n))) for i in range(0, n, BLOCK_QUERIES)])
-    queries = _queries(folder, n)
-    n_single = int((rows.counts[rows.landmark] == 1).sum())
-    return LeaveOneOut(evaluate(folder, answers, queries, n_left_out=1, seed=seed), answers, queries, n_single)
+    return Questions(
+        folder=folder,
+        queries=_queries(folder, n_asked(folder)),
+        ask=lambda chosen: _ask(folder, chosen),
+        calibrated_on=lambda chosen: np.zeros(len(chosen), dtype=np.bool_),
+        n_left_out=1,
+    )
 
 
 def _ask(folder: IndexFolder, chosen: LongArray) -> Answers:
@@ -121,11 +109,12 @@ def without_own(neighbours: Neighbours, own_row: LongArray) -> Neighbours:
 
 def _queries(folder: IndexFolder, n_queries: int) -> Queries:
     """The rows with their landmarks, then the background images as non-landmarks."""
-    rows, background = folder.rows, folder.background
-    labels: list[tuple[str, ...]] = [(rows.landmarks[code],) for code in rows.landmark]
-    image_id, path = list(rows.image_id), list(rows.path)
-    if background is not None and n_queries > len(rows):
-        labels += [()] * len(background)
-        image_id += list(background.image_id)
-        path += [""] * len(background)
-    return Queries(object_array(image_id), object_array(labels), object_array(path))
+    rows, others = folder.rows, n_queries - len(folder.rows)
+    if folder.background is None or not others:
+        return Queries(rows.image_id, Labels.of_codes(rows.landmarks, rows.landmark), rows.path)
+    landmark = np.concatenate([rows.landmark, np.full(others, -1, dtype=np.int32)])
+    return Queries(
+        Texts.joined([rows.image_id, folder.background.image_id]),
+        Labels.of_codes(rows.landmarks, landmark),
+        Texts.joined([rows.path, Texts.of([""] * others)]),
+    )

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 
 from index.evaluate.evaluation import Evaluation, evaluate
-from index.evaluate.leakage import KINDS, Leaks, find_leaks
-from index.evaluate.leave_one_out import leave_one_out
+from index.evaluate.leakage import KINDS, Leaks, trained_on
+from index.evaluate.leave_one_out import ask_left_out
+from index.evaluate.outcome import Outcomes, Questions, ask_store, find_outcomes
+from index.evaluate.shares import Asking
 from index.folder.folder import IndexFolder
-from index.metrics import LIST_LENGTH
 from index.queries import Queries
-from index.recognition import Answers, answer_store, select_answers
 from index.vote_rule import VoteRule
 from retrieval.files.digest import sha256_json
-from retrieval.progress import SILENT, Progress
 from retrieval.store.store import Descriptors
 from retrieval.words import agreeing, counted
 
@@ -33,14 +32,14 @@ class EvaluationResult:
     """The measures of an index on queries.
 
     source: file of the queries, or `leave-one-out`. without: on the queries that do not leak, None where all do or
-    none does, or where no landmark query is left. n_single: rows that are their landmark's only image. measured_at:
+    none does, or where no landmark query is left. measured_at:
     ISO 8601, UTC. lmr_version: of this program. inputs: digests of the queries, by what they are for people.
     """
 
     folder: IndexFolder
     source: str
     evaluation: Evaluation
-    answers: Answers
+    outcomes: Outcomes
     queries: Queries
     leaks: Leaks
     without: Evaluation | None
@@ -59,7 +58,7 @@ class EvaluationResult:
         leaked: dict[str, Any] = {"n": int(self.leaks.any.sum()), "training_unknown": self.leaks.training_unknown}
         for kind in KINDS:
             found = getattr(self.leaks, kind)
-            leaked[kind] = {"n": int(found.sum()), "images": [str(name) for name in self.queries.image_id[found]]}
+            leaked[kind] = {"n": int(found.sum()), "images": self.queries.image_id.select(found).tolist()}
         without = None
         if self.without is not None:
             content = self.without.to_json()
@@ -74,71 +73,56 @@ class EvaluationResult:
         }
 
 
-def evaluate_store(
-    folder: IndexFolder, store: Descriptors, queries: Queries, *, n_workers: int = 1, progress: Progress = SILENT
-) -> EvaluationResult:
+def evaluate_store(folder: IndexFolder, store: Descriptors, queries: Queries) -> EvaluationResult:
     """Evaluates the answers to a store's rows. queries: of the rows in their order.
 
-    n_workers, progress: as `find_leaks`. LmrError as `evaluate` and `find_leaks`.
+    LmrError as `evaluate` and `ask_store`.
     """
-    answers = answer_store(folder, store, n_neighbours=LIST_LENGTH)
-    evaluation = evaluate(folder, answers, queries)
-    leaks = find_leaks(folder, answers, queries, store, n_workers=n_workers, progress=progress)
-    return _measured(folder, store.source, evaluation, answers, queries, leaks, store=store)
+    questions = ask_store(folder, store, queries)
+    return measure(Asking(questions, store.info.manifest_digest, store), find_outcomes(questions), store.source)
 
 
-def evaluate_left_out(folder: IndexFolder, *, n_workers: int = 1, progress: Progress = SILENT) -> EvaluationResult:
-    """Every row and background image, asked against the others and measured. n_workers, progress: as `find_leaks`.
-
-    LmrError as `leave_one_out` and `find_leaks`.
-    """
-    left = leave_one_out(folder)
-    leaks = find_leaks(folder, left.answers, left.queries, n_workers=n_workers, progress=progress)
-    return _measured(folder, LEAVE_ONE_OUT, left.evaluation, left.answers, left.queries, leaks, n_single=left.n_single)
+def evaluate_left_out(folder: IndexFolder) -> EvaluationResult:
+    """Every row and background image, asked against the others and measured. LmrError as `ask_left_out`."""
+    questions = ask_left_out(folder)
+    return measure(Asking(questions, folder.info.inputs_digest), find_outcomes(questions), LEAVE_ONE_OUT)
 
 
-def _measured(
-    folder: IndexFolder,
-    source: str,
-    evaluation: Evaluation,
-    answers: Answers,
-    queries: Queries,
-    leaks: Leaks,
-    *,
-    n_single: int = 0,
-    store: Descriptors | None = None,
-) -> EvaluationResult:
+def measure(asking: Asking, outcomes: Outcomes, source: str) -> EvaluationResult:
+    """Measures what the answers to queries come to. source: what these are called. LmrError as `evaluate`."""
+    questions, store = asking.questions, asking.store
+    queries = questions.queries
+    leaks = _leaks(questions, outcomes)
     kept = np.flatnonzero(~leaks.any)
     without = None
-    if len(kept) < len(queries) and any(len(labels) for labels in queries.landmarks[kept]):
-        n_left_out = 1 if source == LEAVE_ONE_OUT else 0
-        without = evaluate(folder, select_answers(answers, kept), queries.select(kept), n_left_out=n_left_out)
+    if len(kept) < len(queries) and queries.landmarks.n_shown[kept].any():
+        without = evaluate(questions.select(kept), outcomes.select(kept))
     return EvaluationResult(
-        folder=folder,
+        folder=questions.folder,
         source=source,
-        evaluation=evaluation,
-        answers=answers,
+        evaluation=evaluate(questions, outcomes),
+        outcomes=outcomes,
         queries=queries,
         leaks=leaks,
         without=without,
-        warnings=tuple(_warnings(folder, source, queries, leaks, n_single)),
+        warnings=tuple(_warnings(questions.folder, source, queries, leaks)),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         lmr_version=importlib.metadata.version("lmr"),
-        inputs=_digests(queries, store),
+        inputs={
+            "set of queries": queries.digest,
+            "set of descriptors": sha256_json(None) if store is None else store.digest,
+        },
     )
 
 
-def _digests(queries: Queries, store: Descriptors | None) -> dict[str, str]:
-    labels = [list(names) for names in queries.landmarks]
-    kinds = None if queries.kind is None else queries.kind.tolist()
-    content = [queries.image_id.tolist(), queries.path.tolist(), labels, kinds]
-    return {
-        "set of queries": sha256_json(content),
-        "set of descriptors": sha256_json(None) if store is None else store.digest,
-    }
+def _leaks(questions: Questions, outcomes: Outcomes) -> Leaks:
+    queries = questions.queries
+    labels = (" ".join(labels) for labels in queries.landmarks)
+    trained, unknown = trained_on(questions.folder, queries.image_id, labels)
+    return Leaks(outcomes.is_row, outcomes.is_near, outcomes.is_calibrated_on, trained, unknown)
 
 
-def _warnings(folder: IndexFolder, source: str, queries: Queries, leaks: Leaks, n_single: int) -> list[str]:
+def _warnings(folder: IndexFolder, source: str, queries: Queries, leaks: Leaks) -> list[str]:
     """Warnings of what makes the figures too good, or too bad, a line each."""
     left_out, n = source == LEAVE_ONE_OUT, len(queries)
     what = "picture" if left_out else "query"
@@ -160,7 +144,7 @@ def _warnings(folder: IndexFolder, source: str, queries: Queries, leaks: Leaks, 
     }
     lines = []
     for kind in KINDS:
-        names = [str(name) for name in queries.image_id[getattr(leaks, kind)]]
+        names = queries.image_id.select(getattr(leaks, kind)).tolist()
         if names:
             lines.append(
                 f"{counted(len(names), what, of=n)} {said[kind][len(names) > 1]}: {_first(names)}; the figures "
@@ -185,7 +169,8 @@ def _warnings(folder: IndexFolder, source: str, queries: Queries, leaks: Leaks, 
             f"whitening, which knows them: "
             "what is left out scores lower than a new picture would, and the figures at a threshold are too bad"
         )
-    if n_single:
+    rows = folder.rows
+    if left_out and (n_single := int((rows.counts[rows.landmark] == 1).sum())):
         lines.append(
             f"{counted(n_single, 'picture')} {agreeing(n_single, 'is', 'are')} the only one of "
             f"{agreeing(n_single, 'its landmark and counts', 'their landmark and count')} as wrong"

@@ -2,15 +2,10 @@
 
 The scores of a submission are told apart among all of its answers, so a share cannot know them: it holds what they
 are ranked by, and all shares make one submission. Answers of an unfinished one are kept block by block, so that the
-next run goes on:
-
-sha256 of what they are made of | n | n answers | sha256 of all before, and so on for each block
+next run goes on.
 """
 
-import hashlib
 import json
-import os
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +18,9 @@ from index.folder.folder import IndexFolder
 from index.kaggle.submission import submission_lines
 from index.recognition import Answers, Predictions, answer_blocks, confidence_or_nan, named_at
 from retrieval.errors import LmrError
-from retrieval.files.atomic import write_error
 from retrieval.files.digest import sha256_json
 from retrieval.files.json_file import convert, read_signed_json, signed
+from retrieval.files.kept import Kept
 from retrieval.files.made_of import (
     Inputs,
     holds_text,
@@ -177,63 +172,16 @@ def _finite(value: float) -> float | None:
 
 
 _ANSWER = np.dtype([("landmark", "<i4"), ("logit", "<f8"), ("confidence", "<f8")])  # landmark: -1 = none
-_LENGTH = struct.Struct("<I")
-_DIGEST_BYTES = 32
 
 
-class Answered:
-    """The answers kept for one submission. inputs: what they are made of; those of others count for nothing."""
-
-    def __init__(self, output: Path, inputs: Inputs) -> None:
-        self.path = output.with_name(f".{output.name}.answered")
-        self._head = bytes.fromhex(sha256_json(dict(inputs)))
-        self._known = hashlib.sha256(self._head)
-        self._end = 0
-
-    def read(self) -> list[NDArray[np.void]]:
-        """The blocks that are there and whole, up to the first that is not."""
-        data = self.path.read_bytes() if self.path.is_file() else b""
-        blocks: list[NDArray[np.void]] = []
-        if not data.startswith(self._head):
-            return blocks
-        self._end = len(self._head)
-        while len(data) >= self._end + _LENGTH.size:
-            (n,) = _LENGTH.unpack_from(data, self._end)
-            end = self._end + _LENGTH.size + n * _ANSWER.itemsize
-            known = self._known.copy()
-            known.update(data[self._end : end])
-            if len(data) < end or data[end : end + _DIGEST_BYTES] != known.digest():
-                break
-            blocks.append(np.frombuffer(data, _ANSWER, n, self._end + _LENGTH.size))
-            self._known, self._end = known, end + _DIGEST_BYTES
-        return blocks
-
-    def append(self, block: NDArray[np.void]) -> None:
-        """Keeps one more block behind those that were read or kept. Raises LmrError where that is not possible."""
-        begun = b"" if self._end else self._head
-        content = _LENGTH.pack(len(block)) + block.tobytes()
-        self._known.update(content)
-        try:
-            with self.path.open("r+b" if self._end else "wb") as file:
-                file.seek(self._end)
-                file.truncate()
-                file.write(begun + content + self._known.digest())
-                file.flush()
-                os.fsync(file.fileno())
-                self._end = file.tell()
-        except OSError as error:
-            raise write_error(self.path, error) from error
-
-    def remove(self) -> None:
-        """Forgets the answers. Raises LmrError where that is not possible."""
-        try:
-            self.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise LmrError(f"{self.path} cannot be removed: {error.strerror}; remove it") from error
+def answered_beside(output: Path, inputs: Inputs) -> Kept:
+    """The answers kept for one submission. inputs: what they are made of."""
+    head = bytes.fromhex(sha256_json(dict(inputs)))
+    return Kept(output.with_name(f".{output.name}.answered"), head, _ANSWER)
 
 
 def predict_store(
-    folder: IndexFolder, store: Descriptors, threshold_logit: float, answered: Answered, progress: Progress
+    folder: IndexFolder, store: Descriptors, threshold_logit: float, answered: Kept, progress: Progress
 ) -> Predictions:
     """One prediction for each row of a store, as `predict`; nothing else of the answers is kept.
 

@@ -58,7 +58,7 @@ def submit(job: SubmitJob) -> SubmitReport:
     """
     from index.folder.changes import tell_changed
     from index.folder.folder import open_folder
-    from index.kaggle.shares import Answered, inputs_of, predict_store, share_lines, share_path
+    from index.kaggle.shares import answered_beside, inputs_of, predict_store, share_lines, share_path
     from index.kaggle.submission import submission_lines
     from retrieval.data.overview import require_there
     from retrieval.files.made_of import is_made_of, require_no_folder, write_with_record
@@ -89,7 +89,7 @@ def submit(job: SubmitJob) -> SubmitReport:
                 f"{agreeing(n_missing, 'is a picture that is', 'are pictures that are')} missing or unreadable"
             )
         made_with = inputs_of(output, made_with, store)
-        answered = Answered(output, made_with)
+        answered = answered_beside(output, made_with)
         if is_there(made_with):
             answered.remove()
             return SubmitReport(output, "unchanged", len(store))

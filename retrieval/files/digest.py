@@ -20,13 +20,11 @@ def sha256_json(content: Any) -> str:
 
 
 def update_json(total: "hashlib._Hash", content: Any) -> None:
-    """Hashes json.dumps(content, sort_keys=True); in it arrays and columns of texts stand for the lists of them.
+    """Hashes json.dumps(content, sort_keys=True); in it arrays and columns stand for the lists of them.
 
     These are taken in parts, so that the text of millions of values is never held whole.
     """
-    import numpy as np  # not at the top: commands that only print help import this module
-
-    from retrieval.texts import BLOCK, Texts
+    from retrieval.texts import BLOCK  # not at the top: it imports numpy, which help does not need
 
     if isinstance(content, Mapping):
         for i, key in enumerate(sorted(content)):
@@ -38,7 +36,7 @@ def update_json(total: "hashlib._Hash", content: Any) -> None:
             total.update(b", " if i else b"[")
             update_json(total, value)
         total.update(b"]" if content else b"[]")
-    elif isinstance(content, Texts | np.ndarray):
+    elif hasattr(content, "tolist"):
         for start in range(0, len(content), BLOCK):
             part = json.dumps(content[start : start + BLOCK].tolist())
             total.update((", " if start else "[").encode() + part[1:-1].encode())

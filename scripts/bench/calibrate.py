@@ -27,7 +27,7 @@ from index.calibrate.config import CalibrationSettings
 from index.calibrate.fit import calibrate, held_out_queries, leave_one_out_evidence
 from index.calibrate.selection import NONE, Contest, Grid, Judge, Tuned, answered, make_folds, tune
 from index.calibration import Calibration, Origin
-from index.evaluate.leave_one_out import leave_one_out
+from index.evaluate.result import evaluate_left_out
 from index.folder.build import build_folder
 from index.folder.folder import IndexFolder, open_folder
 from index.folder.inputs import BuildInputs
@@ -212,7 +212,7 @@ def judged(way: Way, folder: IndexFolder, unseen: Descriptors) -> dict[str, floa
         "gap": gap(answers.logit, correct, int(known.sum()), unseen.image_id),
         "top1": float(correct[known].mean()),
     }
-    left = leave_one_out(folder).evaluation.accuracy
+    left = evaluate_left_out(folder).evaluation.accuracy
     figures |= {"gap_leave_one_out": left.gap, "top1_leave_one_out": left.top1}
     for precision, logit in way.thresholds.items():
         figures |= at(answers.logit >= logit, known, correct, f"at_{precision:g}")

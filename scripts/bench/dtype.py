@@ -17,9 +17,10 @@ import numpy as np
 
 import lmr
 from index.evaluate.result import EvaluationResult
+from index.recognition import answer_store
 from retrieval.store.file import lay_out
 from retrieval.store.layout import Columns
-from retrieval.store.store import StoreWriter, partial_path, read_store
+from retrieval.store.store import StoreWriter, open_descriptors, partial_path, read_store
 
 PARTS = ("train", "val", "background")
 TOP = 10
@@ -62,14 +63,15 @@ def ask(stores: Path, model: Path, index: Path) -> EvaluationResult:
 
 def compared(full: EvaluationResult, half: EvaluationResult) -> dict[str, object]:
     """How the answers of the two differ."""
-    rows = [result.answers.neighbours.rows[:, :TOP] for result in (full, half)]
+    answers = [answer_store(result.folder, open_descriptors(result.source)) for result in (full, half)]
+    rows = [each.neighbours.rows[:, :TOP] for each in answers]
     accuracy = [result.evaluation.accuracy for result in (full, half)]
     return {
-        "queries": len(full.answers),
-        "same_landmark": int((full.answers.landmark == half.answers.landmark).sum()),
+        "queries": len(answers[0]),
+        "same_landmark": int((answers[0].landmark == answers[1].landmark).sum()),
         "same_nearest": int((rows[0][:, 0] == rows[1][:, 0]).sum()),
         f"same_nearest_{TOP}": int((rows[0] == rows[1]).all(axis=1).sum()),
-        "largest_difference_of_a_score": float(np.abs(full.answers.score - half.answers.score).max()),
+        "largest_difference_of_a_score": float(np.abs(answers[0].score - answers[1].score).max()),
         "gap": [each.gap for each in accuracy],
         "top1": [each.top1 for each in accuracy],
     }

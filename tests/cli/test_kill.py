@@ -151,6 +151,26 @@ def test_a_report_killed_at_any_write_ends_with_page_and_table(tiny_set, monkeyp
     assert (was_there[0], was_there[-1]) == (False, True)
 
 
+@pytest.mark.parametrize("words", [["val.csv", "--shard", "1/2"], ["--leave-one-out", "--shard", "2/2"]])
+def test_a_share_of_an_evaluation_killed_at_any_write_ends_as_if_it_had_not_been(tiny_set, monkeypatch, words):
+    arguments = ["evaluate", *words, *HERE]
+    if words[0] == "val.csv":
+        done(*arguments)  # the queries' descriptors are there
+        Path("val-1-of-2.outcomes").unlink()
+    n = n_file_operations(copied(tiny_set, "counted"), arguments)
+    (whole,) = (tiny_set.parent / "counted").glob("*.outcomes")
+    was_there = []
+    for at in moments(n, 3):
+        folder = copied(tiny_set, f"killed-{at}")
+        run_and_die(folder, arguments, at)
+        was_there.append((folder / whole.name).exists())
+        monkeypatch.chdir(folder)
+        assert ("finished already, nothing to do" in done(*arguments).stdout) == was_there[-1]
+        assert Path(whole.name).read_bytes() == whole.read_bytes()
+        assert not list(folder.glob(".*answered"))
+    assert (was_there[0], was_there[-1]) == (False, True)
+
+
 def test_embed_killed_at_a_random_moment_is_resumed(images):
     rows = [f"train-arch-{i % 8},arch" for i in range(8)]
     for i in range(200):

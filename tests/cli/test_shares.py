@@ -1,6 +1,7 @@
 """`--shard I/N` and `lmr join`: shares side by side, joined to what one run makes, byte for byte."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -202,21 +203,86 @@ def test_shares_of_different_submissions_are_not_joined(tiny_set):
     assert "lmr join" in refused("score", parts[0], "solution.csv")
 
 
-def test_queries_are_embedded_by_shares_and_evaluated_together(tiny_set):
+def figures(*words: object) -> dict:
+    """The document of evaluate, without when it was measured."""
+    content: dict = json.loads(done("evaluate", *words, "--json", *HERE).stdout)
+    del content["measured"]
+    return content
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_an_evaluation_by_shares_is_that_of_one_run(tiny_set, monkeypatch, n):
     Path("val.h5").unlink()  # its paths are those of another folder
-    whole = json.loads(done("evaluate", "val.csv", "--json", *HERE).stdout)
-    store = Path("val.h5").read_bytes()
+    enlarged("val.csv", 3)
+    Path("images/val-dome-0-1.jpg").unlink()
+    write_report = ("evaluate", "val.csv", "--report")
+    done(*write_report, "whole.html", *HERE)
+    whole, store = figures("val.csv"), Path("val.h5").read_bytes()
     Path("val.h5").unlink()
-    for i in (1, 2):
-        assert done("evaluate", "val.csv", "--shard", f"{i}/2", *HERE).stdout.startswith(f"val-{i}-of-2.h5: 11 ")
-    done("join", "val-1-of-2.h5", "val-2-of-2.h5", "--output", "val.h5")
+    parts = [f"val-{i}-of-{n}" for i in range(1, n + 1)]
+    for i, part in enumerate(parts, start=1):
+        told = done("evaluate", "val.csv", "--shard", f"{i}/{n}", *HERE).stdout
+        assert told == f"{part}.outcomes: written ({len(Shard(i, n).rows(66))} queries)\n"
+        assert "finished already, nothing to do" in done("evaluate", "val.csv", "--shard", f"{i}/{n}", *HERE).stdout
+    done("join", *(f"{part}.h5" for part in parts), "--output", "val.h5")
+    outcomes = [f"{part}.outcomes" for part in parts]
+    assert done("join", *outcomes, "--output", "val.outcomes").stdout == f"val.outcomes: 66 queries of {n} shares\n"
+    assert "nothing to do (66 queries)" in done("join", *outcomes[::-1], "--output", "val.outcomes").stdout
     assert Path("val.h5").read_bytes() == store
-    joined = json.loads(done("evaluate", "val.csv", "--json", *HERE).stdout)
-    del whole["measured"], joined["measured"]
-    assert joined == whole
+    with monkeypatch.context() as patch:
+        patch.setattr("index.evaluate.outcome._outcome", lambda *_: 1 / 0)  # no query is asked again
+        assert figures("val.csv") == whole
+        done(*write_report, "joined.html", *HERE)
+    for name in ("{}.html", "{}-landmarks.csv"):
+        pages = [Path(name.format(of)).read_text().replace(of, "") for of in ("whole", "joined")]
+        assert re.sub(r"20\d\d-\d\d-\d\dT[0-9:+]+", "", pages[0]) == re.sub(r"20\d\d-\d\d-\d\dT[0-9:+]+", "", pages[1])
+    again = done(*write_report, "whole.html", *HERE).stderr.splitlines()[-1]
+    assert again == "whole.html: finished already, nothing to do"
+    assert not list(tiny_set.glob(".*answered"))
+
+
+def test_leaving_one_out_by_shares_is_that_of_one_run(tiny_set):
+    whole = figures("--leave-one-out")
+    for i in (1, 2):
+        told = done("evaluate", "--leave-one-out", "--shard", f"{i}/2", *HERE).stdout
+        assert told.startswith(f"landmarks-{i}-of-2.outcomes: written (")
+    parts = ["landmarks-1-of-2.outcomes", "landmarks-2-of-2.outcomes"]
+    done("join", *parts, "--output", "landmarks.outcomes")
+    assert figures("--leave-one-out") == whole
+
+
+def test_outcomes_of_another_index_or_of_other_queries_are_not_used(tiny_set):
+    for i in (1, 2):
+        done("evaluate", "val.csv", "--shard", f"{i}/2", *HERE)
+    parts = ["val-1-of-2.outcomes", "val-2-of-2.outcomes"]
+    done("join", *parts, "--output", "val.outcomes")
+    done("calibrate", "val.csv", "--precision", "0.5", "--overwrite", *HERE)
+    told = done("evaluate", "val.csv", *HERE).stderr
+    assert "val.outcomes is not of these queries and this index as they are: all are asked again" in told
+    assert refused("evaluate", "val.csv", "--shard", "1/2", *HERE) == (
+        "val-1-of-2.outcomes was made with another calibration; give --overwrite or another name"
+    )
+    done("evaluate", "val.csv", "--shard", "1/2", "--overwrite", *HERE)
+    assert refused("join", *parts, "--output", "j.outcomes") == (
+        "val-2-of-2.outcomes was made with another calibration than val-1-of-2.outcomes; make it again"
+    )
+    assert refused("join", parts[0], "--output", "j.outcomes").startswith("share 2/2 is missing")
+    assert refused("join", parts[0], "val.outcomes", "--output", "j.outcomes").startswith("val.outcomes is no share")
+    done("evaluate", "val.csv", "--shard", "2/2", "--overwrite", *HERE)
+    data = Path(parts[1]).read_bytes()
+    Path(parts[1]).write_bytes(data[:-1])
+    assert "was changed or is cut short" in refused("join", *parts, "--output", "j.outcomes")
+    assert not Path("j.outcomes").exists()
+    Path(parts[1]).write_bytes(b"lmr outcomes 1\n{")
+    assert "is damaged" in refused("join", *parts, "--output", "j.outcomes")
+
+
+def test_a_share_of_an_evaluation_needs_queries_and_makes_no_report(tiny_set):
     share = ("evaluate", "--shard", "1/2")
     assert misused(*share, "val.csv", "--report", "r.html").startswith("--report needs all queries")
-    assert misused(*share, "--leave-one-out").startswith("--shard shares the embedding of QUERIES")
+    assert misused(*share) == "give QUERIES or --leave-one-out, one of them"
+    done(*share, "val.h5", *HERE)
+    assert Path("val-1-of-2.outcomes").exists()
 
 
 def test_images_are_measured_by_shares_and_told_of_together(tiny_set):

@@ -7,7 +7,7 @@ import pytest
 
 from index.confidence import ConfidenceModel
 from index.folder.build import BuildOptions
-from index.kaggle.shares import Answered, predict_store
+from index.kaggle.shares import answered_beside, predict_store
 from index.recognition import answer, answer_store, predict
 from index.vote import background_similarity, best, vote
 from index.vote_rule import VoteRule
@@ -144,21 +144,21 @@ def test_a_store_is_answered_in_parts_as_it_is_whole(make_folder, train, streets
     assert np.array_equal(parts.votes.landmark, whole.votes.landmark)
     assert parts.logit == pytest.approx(whole.logit, abs=1e-5)
     assert (parts.background is None) is not background
-    told = predict_store(folder, store, 0.2, Answered(folder.path.with_name("s.csv"), {}), SILENT)
+    told = predict_store(folder, store, 0.2, answered_beside(folder.path.with_name("s.csv"), {}), SILENT)
     assert told.image_id.tolist() == store.image_id.tolist()
     assert told.landmark.tolist() == predictions.landmark.tolist()
     assert told.logit == pytest.approx(predictions.logit, abs=1e-5)
 
 
 def test_a_store_without_rows_has_no_predictions(folder, make_store, tmp_path):
-    answered = Answered(tmp_path / "s.csv", {})
+    answered = answered_beside(tmp_path / "s.csv", {})
     assert len(predict_store(folder, make_store([], seed=4), 0.2, answered, SILENT)) == 0
     assert not answered.path.exists()
 
 
 def test_answers_that_were_kept_are_not_asked_again(folder, make_store, tmp_path, monkeypatch):
     store = make_store(["rome"] * 7, seed=4, source="queries.h5")
-    whole = predict_store(folder, store, 0.2, Answered(tmp_path / "whole.csv", {"a": 1}), SILENT)
+    whole = predict_store(folder, store, 0.2, answered_beside(tmp_path / "whole.csv", {"a": 1}), SILENT)
     monkeypatch.setattr("index.recognition.BLOCK_QUERIES", 2)
     asked = []
 
@@ -171,25 +171,25 @@ def test_answers_that_were_kept_are_not_asked_again(folder, make_store, tmp_path
     monkeypatch.setattr("index.recognition.answer", ask)
     output = tmp_path / "s.csv"
     with pytest.raises(KeyboardInterrupt):
-        predict_store(folder, store, 0.2, Answered(output, {"a": 1}), SILENT)
-    kept = Answered(output, {"a": 1})
+        predict_store(folder, store, 0.2, answered_beside(output, {"a": 1}), SILENT)
+    kept = answered_beside(output, {"a": 1})
     assert [len(block) for block in kept.read()] == [2, 2]
     content = kept.path.read_bytes()
     for cut, n_left in ((1, 5), (70, 5), (len(content) // 2 + 20, 7)):  # in the second block, and in the first
         kept.path.write_bytes(content[:-cut])
         asked[:] = [0, 0, 0]
-        found = predict_store(folder, store, 0.2, Answered(output, {"a": 1}), SILENT)
+        found = predict_store(folder, store, 0.2, answered_beside(output, {"a": 1}), SILENT)
         assert sum(asked) == n_left
         assert found.landmark.tolist() == whole.landmark.tolist()
         assert found.logit == pytest.approx(whole.logit, abs=1e-5)
     kept.path.write_bytes(content[:40] + bytes([content[40] ^ 1]) + content[41:])
-    assert Answered(output, {"a": 1}).read() == []
+    assert answered_beside(output, {"a": 1}).read() == []
     kept.path.write_bytes(content)
-    assert Answered(output, {"a": 2}).read() == []
+    assert answered_beside(output, {"a": 2}).read() == []
     asked[:] = [0, 0, 0]
-    predict_store(folder, store, 0.2, Answered(output, {"a": 2}), SILENT)
+    predict_store(folder, store, 0.2, answered_beside(output, {"a": 2}), SILENT)
     assert sum(asked) == 7
-    assert [len(block) for block in Answered(output, {"a": 2}).read()] == [2, 2, 2, 1]
+    assert [len(block) for block in answered_beside(output, {"a": 2}).read()] == [2, 2, 2, 1]
     kept.remove()
     assert not kept.path.exists()
 

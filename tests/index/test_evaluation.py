@@ -1,15 +1,16 @@
 """Evaluation: its metrics against literal versions, its baselines, thresholds and mistakes by hand."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from index.confidence import ConfidenceModel
-from index.evaluate.baselines import measure_baselines
+from index.evaluate.baselines import measure_baselines, plain_votes
 from index.evaluate.evaluation import evaluate
+from index.evaluate.outcome import OUTCOME, ask_store, find_outcomes
 from index.folder.rows import Rows
 from index.metrics import make_truths
 from index.queries import Queries, queries_of
@@ -18,7 +19,9 @@ from index.search.base import Neighbours
 from index.vote_rule import VoteRule
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
+from retrieval.files.kept import Kept
 from retrieval.store.store import DONE, UNREADABLE
+from retrieval.texts import Texts
 
 LABELS = ["rome", "paris", "", "oslo", "rome", "", "atlantis", "paris"]
 KINDS = ["landmark", "landmark", "street", "landmark", "landmark", "food", "other", "landmark"]
@@ -53,17 +56,19 @@ def calibrated(folder, threshold_logit, trade=()):
         threshold_gap=threshold,
         threshold_precision=threshold,
         trade=trade,
+        query_names=None,
     )
     return replace(folder, calibration=parts)
 
 
-def run(folder, store):
-    return evaluate(folder, answer_store(folder, store, n_neighbours=100), queries_of(store))
+def run(folder, store, queries=None):
+    questions = ask_store(folder, store, queries or queries_of(store))
+    return evaluate(questions, find_outcomes(questions))
 
 
 def test_metrics_equal_a_literal_version(folder, queries):
     answers = answer_store(folder, queries, n_neighbours=100)
-    content = evaluate(folder, answers, queries_of(queries)).to_json()
+    content = run(folder, queries).to_json()
     named = [folder.rows.landmarks[code] for code in answers.landmark]
     right = [name == label for name, label in zip(named, LABELS, strict=True)]
     order = np.argsort(-answers.logit)
@@ -84,7 +89,7 @@ def test_metrics_equal_a_literal_version(folder, queries):
 
 def test_retrieval_measures_equal_a_literal_version(folder, queries):
     answers = answer_store(folder, queries, n_neighbours=100)
-    content = evaluate(folder, answers, queries_of(queries)).to_json()
+    content = run(folder, queries).to_json()
     precisions, firsts = [], []
     for i, label in enumerate(LABELS):
         if label in folder.rows.landmarks:
@@ -198,15 +203,15 @@ def test_landmarks_that_the_index_lacks_count_as_wrong(folder, make_store):
 def test_any_of_several_true_landmarks_is_right(folder, queries):
     every = tuple(folder.rows.landmarks)
     asked = Queries(queries.image_id[:], object_array([every] * 8), queries.path[:])
-    answers = answer_store(folder, queries, n_neighbours=100)
-    assert evaluate(folder, answers, asked).accuracy.top1 == 1.0
+    assert run(folder, queries, asked).accuracy.top1 == 1.0
 
 
 def test_too_few_neighbours_are_refused(folder, queries):
     answers = answer_store(folder, queries)
     cut = Neighbours(answers.neighbours.rows[:, :5], answers.neighbours.scores[:, :5])
-    with pytest.raises(ValueError, match="8 answers with 5 neighbours for 8 queries"):
-        evaluate(folder, replace(answers, neighbours=cut), queries_of(queries))
+    questions = replace(ask_store(folder, queries, queries_of(queries)), ask=lambda _: replace(answers, neighbours=cut))
+    with pytest.raises(ValueError, match="answers with 5 neighbours; a list of rows has 100"):
+        find_outcomes(questions)
 
 
 def test_mistakes_name_the_confused_pairs_and_the_most_confident_errors(folder, make_store):
@@ -247,7 +252,7 @@ def test_baselines_equal_the_hand_computed_ones():
         np.array([[0.9, 0.8, 0.7], [0.8, 0.7, 0.6], [0.95, 0.2, 0.1], [-np.inf] * 3], dtype=np.float32),
     )
     truths = make_truths([[0], [2], [], [1]])
-    found = measure_baselines(neighbours, rows, truths, object_array(list("abcd")), k=3)
+    found = measure_baselines(plain_votes(neighbours, rows, truths, k=3), rows, truths, Texts.of("abcd"))
     nearest = found["nearest_neighbour"]
     # Ranks: query 2 (wrong), 0 (right), 1 (wrong).
     assert nearest.gap == pytest.approx((1 / 2) / 3)
@@ -272,8 +277,48 @@ def test_random_guesses_find_each_landmark_equally_often():
     )
     neighbours = Neighbours(np.zeros((n, 1), dtype=np.int64), np.ones((n, 1), dtype=np.float32))
     truths = make_truths([[i % n_landmarks] for i in range(n)])
-    random = measure_baselines(neighbours, rows, truths, object_array([str(i) for i in range(n)]), k=1)["random"]
+    plain = plain_votes(neighbours, rows, truths, k=1)
+    random = measure_baselines(plain, rows, truths, Texts.of(str(i) for i in range(n)))["random"]
     # Shares of 4,000 queries; three standard errors.
     assert random.top1 == pytest.approx(1 / 40, abs=3 * np.sqrt(1 / 40 / n))
     assert random.top5 == pytest.approx(5 / 40, abs=3 * np.sqrt(5 / 40 / n))
     assert random.top10 == pytest.approx(10 / 40, abs=3 * np.sqrt(10 / 40 / n))
+
+
+def kept_at(path, head=b"of this"):
+    return Kept(path, head, OUTCOME)
+
+
+@pytest.mark.parametrize("how", ["whole", "cut", "changed", "of another"])
+def test_queries_whose_outcome_was_kept_are_not_asked_again(folder, queries, tmp_path, monkeypatch, how):
+    monkeypatch.setattr("index.evaluate.outcome.BLOCK_QUERIES", 3)
+    questions = ask_store(folder, queries, queries_of(queries))
+    whole = find_outcomes(questions)
+    path = tmp_path / ".answered"
+    asked = []
+
+    def ask(rows):
+        asked.append(rows[0])
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return questions.ask(rows)
+
+    watched = replace(questions, ask=ask)
+    with pytest.raises(KeyboardInterrupt):
+        find_outcomes(watched, kept_at(path))
+    if how != "whole":
+        data = bytearray(path.read_bytes())
+        data[-1] ^= how == "changed"
+        path.write_bytes(data[:-1] if how == "cut" else data)
+    again = find_outcomes(watched, kept_at(path, b"of that" if how == "of another" else b"of this"))
+    left = {"whole": [6], "cut": [3, 6], "changed": [3, 6], "of another": [0, 3, 6]}[how]
+    assert asked == [0, 3, 6, *left]
+    for item in fields(whole):
+        np.testing.assert_array_equal(getattr(again, item.name), getattr(whole, item.name))
+    assert evaluate(questions, again).to_json() == evaluate(questions, whole).to_json()
+
+
+def test_random_guesses_are_ranked_in_blocks_as_at_once(folder, queries, monkeypatch):
+    whole = run(folder, queries).baselines
+    monkeypatch.setattr("index.evaluate.baselines._QUERIES_AT_ONCE", 3)
+    assert run(folder, queries).baselines == whole

@@ -12,18 +12,18 @@ from recorder import Recorder
 from index.calibrate.config import CalibrationSettings
 from index.calibrate.fit import calibrate_folder, leave_one_out_evidence
 from index.copies import pack_sketches, sketches, unpack_sketches
-from index.evaluate.leakage import find_leaks, look_the_same
+from index.evaluate.leakage import look_the_same
 from index.evaluate.result import evaluate_left_out, evaluate_store
 from index.folder.config import ThumbnailPlan
 from index.folder.folder import open_folder
 from index.folder.thumbnails import Thumbnails, write_thumbnails
 from index.queries import queries_of
-from index.recognition import answer_store
 from index.vote_rule import VoteRule
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 from retrieval.images.given import read_image
 from retrieval.models.seen import record_seen
+from retrieval.texts import Texts
 
 LABELS = ["rome"] * 6 + ["paris"] * 6
 
@@ -49,8 +49,7 @@ def note_training(folder, **made_by):
 
 
 def leaks_of(folder, store):
-    queries = queries_of(store)
-    return find_leaks(folder, answer_store(folder, store, n_neighbours=100), queries, store)
+    return evaluate_store(folder, store, queries_of(store)).leaks
 
 
 def test_new_queries_of_an_untrained_network_do_not_leak(folder, queries):
@@ -113,7 +112,7 @@ def pictured(tmp_path, folder):
     write_thumbnails(tmp_path / "thumbnails.h5", paths, ThumbnailPlan(160), "digest")
     rows = replace(folder.rows, path=object_array(paths))
     asked = [photo(tmp_path / f"query-{i}.jpg", seed=i, size=(160, 120)) for i in (0, 1, 90, 91)]
-    return replace(folder, rows=rows, thumbnails=Thumbnails(tmp_path / "thumbnails.h5", "digest")), object_array(asked)
+    return replace(folder, rows=rows, thumbnails=Thumbnails(tmp_path / "thumbnails.h5", "digest")), Texts.of(asked)
 
 
 PAIRS = np.array([[0, 0], [0, 5], [1, 1], [2, 1], [3, 2]])

@@ -5,13 +5,10 @@ import pytest
 
 from index.evaluate.errors import Judged, confusion_matrix, landmark_figures
 from index.metrics import make_truths, wilson_interval
+from retrieval.shown import Labels
+from retrieval.texts import Texts
 
 NAMES = ("arch", "bridge", "castle", "dome")
-
-
-class Named:
-    def __init__(self, landmark):
-        self.landmark = np.array(landmark, dtype=np.int32)
 
 
 def judged(true, named):
@@ -20,15 +17,18 @@ def judged(true, named):
     named = np.array(named, dtype=np.int32)
     n = len(named)
     return Judged(
-        answers=Named(named),
+        landmark=named,
+        logit=np.zeros(n),
+        ask=None,
         truths=truths,
         correct=truths.holds(np.arange(n), named),
+        is_calibrated=False,
         landmarks=NAMES,
         counts=np.array([5, 3, 2]),
         row_landmark=np.repeat(np.arange(3, dtype=np.int32), [5, 3, 2]),
         n_true=np.zeros(n, dtype=np.int64),
-        image_id=np.array([str(i) for i in range(n)], dtype=object),
-        true=np.zeros(n, dtype=object),
+        image_id=Texts.of(str(i) for i in range(n)),
+        true=Labels.of([()] * n),
     )
 
 

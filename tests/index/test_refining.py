@@ -8,7 +8,7 @@ import pytest
 from index.calibrate.config import CalibrationSettings
 from index.calibrate.fit import calibration_of
 from index.copies import SAME_IMAGE
-from index.evaluate.leave_one_out import leave_one_out
+from index.evaluate.leave_one_out import ask_left_out
 from index.folder.build import BuildOptions
 from index.queries import queries_of
 from index.recognition import answer
@@ -163,7 +163,7 @@ def test_a_image_of_the_index_is_known_by_its_own_descriptor(refined, train):
 
 def test_no_row_can_be_left_out_where_rows_borrow_from_each_other(refined):
     with pytest.raises(LmrError) as error:
-        leave_one_out(refined)
+        ask_left_out(refined)
     assert str(error.value) == (
         f"{refined.path} was built with `augment`, `expand` or `rerank`, by which pictures borrow from each other, "
         "so that none can be left out; evaluate queries, or an index without these"

@@ -1,0 +1,195 @@
+"""What the answer to each query comes to: figures small enough to be kept of millions of queries, block by block."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.evaluate.baselines import PlainVotes, plain_votes
+from index.evaluate.leakage import find_calibrated_on, find_near_duplicates
+from index.folder.folder import IndexFolder
+from index.kaggle.scoring import PRECISION_AT
+from index.metrics import LIST_LENGTH, Truths, average_precision, first_hit_position, first_right_rank, truths_of
+from index.queries import Queries
+from index.recognition import BLOCK_QUERIES, Answers, answer_rows, check_store
+from index.search.base import Neighbours
+from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, read_only
+from retrieval.files.kept import Kept
+from retrieval.progress import SILENT, Progress
+from retrieval.store.store import Descriptors
+
+# One query. landmark: -1 = none. rank: of the first right vote, 0 = none; precision: of the list of rows, averaged.
+OUTCOME = np.dtype(
+    [
+        *(("landmark", "<i4"), ("logit", "<f8"), ("rank", "<i4")),
+        *(("nearest", "<f8"), ("nearest_rank", "<i4"), ("majority", "<f8"), ("majority_rank", "<i4")),
+        *(("precision", "<f8"), ("position", "<i2"), ("hits", "u1", (len(PRECISION_AT),))),
+        *(("is_found", "?"), ("is_row", "?"), ("is_near", "?"), ("is_calibrated_on", "?")),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What the answers to queries come to, (q,) each.
+
+    landmark: int32 the best vote's, -1 where nothing was found; logit: what it is ranked by, -inf there. rank, and
+    nearest_rank and majority_rank of two baselines: int32, of the first right vote, 0 = none; nearest, majority: what
+    these are ranked by. precision, position, hits: of the list of rows, its average precision, its first right row and
+    how many right rows are among the first of PRECISION_AT (q, 6). is_found: a row was found. is_row: the query is a
+    row of the index, is_near: it looks the same as one, is_calibrated_on: the calibration was fitted on it.
+    """
+
+    landmark: IntArray
+    logit: FloatArray
+    rank: IntArray
+    nearest: FloatArray
+    nearest_rank: IntArray
+    majority: FloatArray
+    majority_rank: IntArray
+    precision: FloatArray
+    position: NDArray[np.int16]
+    hits: NDArray[np.uint8]
+    is_found: BoolArray
+    is_row: BoolArray
+    is_near: BoolArray
+    is_calibrated_on: BoolArray
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            array = getattr(self, item.name)
+            if len(array) != len(self.landmark):
+                raise ValueError(f"{item.name} has {len(array)} rows, landmark {len(self.landmark)}")
+            object.__setattr__(self, item.name, read_only(array))
+
+    @classmethod
+    def of(cls, blocks: Sequence[NDArray[np.void]]) -> "Outcomes":
+        """Those of successive blocks of queries."""
+        return cls(*(np.concatenate([block[item.name] for block in blocks]) for item in fields(cls)))
+
+    def __len__(self) -> int:
+        return len(self.landmark)
+
+    def select(self, rows: LongArray) -> "Outcomes":
+        """Those of some of the queries."""
+        return Outcomes(*(getattr(self, item.name)[rows] for item in fields(self)))
+
+    @property
+    def plain(self) -> PlainVotes:
+        """The baselines that vote in another way."""
+        return PlainVotes(self.is_found, self.nearest, self.nearest_rank, self.majority, self.majority_rank)
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Labelled queries, and how an index is asked them.
+
+    ask: the answers to some of them by their numbers, ascending, with at least 100 neighbours each where there are so
+    many. n_left_out: rows of each query's own landmark that the search leaves out, 1 where the query is itself a row.
+    calibrated_on: whether the calibration was fitted on these of them.
+    """
+
+    folder: IndexFolder
+    queries: Queries
+    ask: Callable[[LongArray], Answers]
+    calibrated_on: Callable[[LongArray], BoolArray]
+    n_left_out: int = 0
+
+    @property
+    def truths(self) -> tuple[Truths, tuple[str, ...]]:
+        """In the codes of the index, with further ones for landmarks that it lacks; and what all codes mean."""
+        return truths_of(self.queries.landmarks, self.folder.rows.landmarks)
+
+    def select(self, rows: LongArray) -> "Questions":
+        """Only these queries, ascending."""
+        return replace(
+            self,
+            queries=self.queries.select(rows),
+            ask=lambda some: self.ask(rows[some]),
+            calibrated_on=lambda some: self.calibrated_on(rows[some]),
+        )
+
+
+def ask_store(folder: IndexFolder, store: Descriptors, queries: Queries) -> Questions:
+    """The rows of a store. queries: of the rows in their order. LmrError as `check_store`."""
+    check_store(folder, store)
+    return Questions(
+        folder=folder,
+        queries=queries,
+        ask=lambda rows: answer_rows(folder, store, rows, n_neighbours=LIST_LENGTH),
+        calibrated_on=lambda rows: find_calibrated_on(folder, store, rows),
+    )
+
+
+def n_true_rows(folder: IndexFolder, truths: Truths, n_left_out: int) -> LongArray:
+    """(q,) rows of the index that show a landmark of each query, without those left out."""
+    counts = np.zeros(max(len(folder.rows.landmarks), int(truths.landmark.max(initial=0)) + 1), dtype=np.int64)
+    counts[: len(folder.rows.landmarks)] = folder.rows.counts
+    n = np.bincount(truths.query, weights=counts[truths.landmark], minlength=truths.n_queries).astype(np.int64)
+    return np.maximum(n - n_left_out, 0)
+
+
+def find_outcomes(
+    questions: Questions, kept: Kept | None = None, *, n_workers: int = 1, progress: Progress = SILENT
+) -> Outcomes:
+    """Asks all queries, at most BLOCK_QUERIES at a time.
+
+    kept: blocks that it has are not asked again, and new ones are kept there. n_workers: processes that compare
+    images. Raises LmrError as `run_tasks`.
+    """
+    blocks = [] if kept is None else kept.read()
+    done, n = sum(map(len, blocks)), len(questions.queries)
+    truths, _ = questions.truths
+    if n > BLOCK_QUERIES:
+        progress.begin("answering", n)
+        progress.add(done)
+    for start in range(done, n, BLOCK_QUERIES):
+        rows = np.arange(start, min(start + BLOCK_QUERIES, n))
+        looking = progress if n <= BLOCK_QUERIES else SILENT
+        block = _outcome(questions, rows, truths.between(start, start + len(rows)), n_workers, looking)
+        blocks.append(block)
+        if kept is not None:
+            kept.append(block)
+        if n > BLOCK_QUERIES:
+            progress.add(len(rows))
+    if n > BLOCK_QUERIES:
+        progress.end()
+    return Outcomes.of([np.empty(0, OUTCOME), *blocks])
+
+
+def _outcome(
+    questions: Questions, rows: LongArray, truths: Truths, n_workers: int, progress: Progress
+) -> NDArray[np.void]:
+    folder, answers = questions.folder, questions.ask(rows)
+    if answers.neighbours.k < min(LIST_LENGTH, len(folder.rows) - questions.n_left_out):
+        raise ValueError(f"answers with {answers.neighbours.k} neighbours; a list of rows has {LIST_LENGTH}")
+    block = np.empty(len(rows), OUTCOME)
+    block["landmark"], block["logit"] = answers.landmark, np.where(answers.landmark >= 0, answers.logit, -np.inf)
+    block["rank"] = first_right_rank(answers.votes.query, answers.votes.landmark, truths)
+    plain = plain_votes(answers.neighbours, folder.rows, truths, folder.rule.k)
+    for item in fields(plain):
+        block[item.name] = getattr(plain, item.name)
+    for name, values in _list_figures(folder, answers.neighbours, truths, questions.n_left_out).items():
+        block[name] = values
+    block["is_row"] = answers.same_picture >= 0
+    block["is_calibrated_on"] = questions.calibrated_on(rows)
+    paths = questions.queries.path.select(rows)
+    block["is_near"] = find_near_duplicates(folder, answers.neighbours, paths, ~block["is_row"], n_workers, progress)
+    return block
+
+
+def _list_figures(
+    folder: IndexFolder, neighbours: Neighbours, truths: Truths, n_left_out: int
+) -> dict[str, NDArray[Any]]:
+    """Figures of the lists of rows."""
+    rows = neighbours.rows[:, :LIST_LENGTH]
+    landmark = np.where(rows >= 0, folder.rows.landmark[rows], -1)
+    queries = np.repeat(np.arange(len(rows)), rows.shape[1])
+    hits = truths.holds(queries, landmark.ravel()).reshape(rows.shape)
+    return {
+        "precision": average_precision(hits, n_true_rows(folder, truths, n_left_out)),
+        "position": first_hit_position(hits),
+        "hits": np.stack([hits[:, :k].sum(axis=1) for k in PRECISION_AT], axis=1),
+    }

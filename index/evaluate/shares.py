@@ -1,0 +1,184 @@
+"""What the answers to queries come to, kept in files: of a share of them, of all, and of an evaluation that goes on.
+
+A share of queries is asked and compared alone, and what its answers come to lies in a file of its own. Joined, they are
+taken from there by the evaluation of all, which asks nothing.
+"""
+
+import importlib.metadata
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.evaluate.outcome import OUTCOME, Questions
+from retrieval.errors import LmrError
+from retrieval.files.atomic import replacing
+from retrieval.files.digest import sha256_json
+from retrieval.files.json_file import convert
+from retrieval.files.kept import Kept, kept_bytes
+from retrieval.shard import MOST_SHARES, Shard, parse_shard, require_all, require_lengths
+
+if TYPE_CHECKING:
+    from retrieval.progress import Progress
+    from retrieval.store.store import Descriptors
+
+HEAD = b"lmr outcomes 1\n"
+MOST_HEAD_BYTES = 1 << 20
+ENDING = ".outcomes"
+_REMEDY = "make it again with lmr evaluate `shard` `overwrite`"
+_SETS = ("set of queries", "set of descriptors")  # inputs that differ between shares
+
+
+class _Content(TypedDict):
+    """What a file says of itself. shares: how many it was joined of. n: queries. made_of: all that they depend on."""
+
+    shard: str | None
+    shares: int | None
+    n: int
+    made_of: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Queries that are asked, all or a share, and what tells them from others.
+
+    store: of their descriptors, None where they are the index's own. source: digest of the manifest or store of all.
+    """
+
+    questions: Questions
+    source: str
+    store: "Descriptors | None" = None
+    shard: Shard | None = None
+
+    def content(self, shares: int | None = None) -> _Content:
+        """What a file of them says of itself. shares: as if it was joined of so many."""
+        n = len(self.questions.queries)
+        parts = [slice(0, n)] if shares is None else [_slice(Shard(i + 1, shares), n) for i in range(shares)]
+        told = [self._digests(np.arange(part.start, part.stop)) for part in parts]
+        sets = told[0] if shares is None else {name: sha256_json([one[name] for one in told]) for name in _SETS}
+        made_of = {
+            **self.questions.folder.made_of,
+            "manifest": self.source,
+            "version of lmr": importlib.metadata.version("lmr"),
+            **sets,
+        }
+        return _Content(shard=None if self.shard is None else str(self.shard), shares=shares, n=n, made_of=made_of)
+
+    def _digests(self, rows: "NDArray[np.int64]") -> dict[str, str]:
+        queries = self.questions.queries.select(rows).digest
+        vectors = sha256_json(None) if self.store is None else self.store.select(rows).digest
+        return dict(zip(_SETS, (queries, vectors), strict=True))
+
+
+def outcomes_path(place: Path, shard: Shard | None = None) -> Path:
+    """The file of outcomes beside a store or an index: `val.h5` -> `val.outcomes`, `val-1-of-4.outcomes`."""
+    place = place if place.name else place.resolve()
+    path = place.with_name((place.stem if place.suffix in (".h5", ".hdf5") else place.name) + ENDING)
+    return path if shard is None else shard.beside(path)
+
+
+def kept_outcomes(asking: Asking, place: Path, progress: "Progress") -> tuple[Kept, bool]:
+    """The file of outcomes to go on with, and whether it is a joined one that stays.
+
+    place: of the store or the index. A joined file of other queries or of another index is told of and left alone.
+    """
+    joined = outcomes_path(place)
+    if joined.is_file():
+        try:
+            shares = read_content(joined)["shares"]
+            if shares is not None and shares <= MOST_SHARES and is_finished(joined, content := asking.content(shares)):
+                return Kept(joined, _head(content), OUTCOME), True
+        except LmrError:  # of another index, or an earlier one
+            progress.warn(f"{joined} is not of these queries and this index as they are: all are asked again")
+    content = asking.content()
+    name = f".{joined.name}.{sha256_json(content)[:8]}.answered"
+    return Kept(joined.with_name(name), _head(content), OUTCOME), False
+
+
+def is_finished(output: Path, content: _Content) -> bool:
+    """Tells whether a file of outcomes is there, whole and of this. LmrError for another one, by what differs."""
+    if not output.exists():
+        return False
+    before = read_content(output)
+    for name, value in content["made_of"].items():
+        if before["made_of"].get(name) != value:
+            raise LmrError(f"{output} was made with another {name}; give `overwrite` or another name")
+    if before != content or sum(map(len, Kept(output, _head(content), OUTCOME).read())) != content["n"]:
+        raise LmrError(f"{output} is of other queries, or was changed; give `overwrite` or another name")
+    return True
+
+
+def unfinished(output: Path, content: _Content) -> Kept:
+    """The file of outcomes that becomes the output when all are there."""
+    return Kept(output.with_name(f".{output.name}.answered"), _head(content), OUTCOME)
+
+
+def read_content(path: Path) -> _Content:
+    """What a file of outcomes says of itself. Raises LmrError for another file, and for a damaged one."""
+    with path.open("rb") as file:
+        if file.read(len(HEAD)) != HEAD:
+            raise LmrError(f"{path} holds no outcomes of queries; {_REMEDY}")
+        line = file.readline(MOST_HEAD_BYTES)
+    try:
+        content: _Content = convert(json.loads(line), _Content, str(path), _REMEDY)
+    except ValueError as error:
+        raise LmrError(f"{path} is damaged; {_REMEDY}") from error
+    return content
+
+
+def join_evaluations(
+    paths: Sequence[Path], output: Path, *, overwrite: bool
+) -> tuple[Literal["joined", "unchanged"], int]:
+    """Writes the outcomes of all shares; what was done, and of how many queries they are.
+
+    Raises LmrError for files that are not all shares of one evaluation, each once and whole, and for another file in
+    the place of the output.
+    """
+    contents = [read_content(path) for path in paths]
+    _require_alike(paths, contents)
+    shares = [(path, parse_shard(content["shard"] or "")) for path, content in zip(paths, contents, strict=True)]
+    order = require_all(shares)
+    require_lengths(shares, [content["n"] for content in contents])
+    made_of = dict(contents[0]["made_of"])
+    for name in _SETS:
+        made_of[name] = sha256_json([contents[at]["made_of"][name] for at in order])
+    n = sum(content["n"] for content in contents)
+    whole = _Content(shard=None, shares=len(paths), n=n, made_of=made_of)
+    if not overwrite and is_finished(output, whole):
+        return "unchanged", n
+    with replacing(output) as file:
+        for part in kept_bytes(_head(whole), _blocks([(paths[at], contents[at]) for at in order])):
+            file.write(part)
+    return "joined", n
+
+
+def _blocks(parts: Sequence[tuple[Path, _Content]]) -> Iterator[NDArray[np.void]]:
+    for path, content in parts:
+        blocks = Kept(path, _head(content), OUTCOME).read()
+        if sum(map(len, blocks)) != content["n"]:
+            raise LmrError(f"{path} was changed or is cut short; {_REMEDY}")
+        yield from blocks
+
+
+def _require_alike(paths: Sequence[Path], contents: Sequence[_Content]) -> None:
+    """Raises LmrError where one is no share, or of other queries or another index than the first."""
+    first = contents[0]["made_of"]
+    for path, content in zip(paths, contents, strict=True):
+        if content["shard"] is None:
+            raise LmrError(f"{path} is no share, it holds all queries; give what was made with `shard`")
+        for name in content["made_of"].keys() | first.keys():
+            if name not in _SETS and content["made_of"].get(name) != first.get(name):
+                raise LmrError(f"{path} was made with another {name} than {paths[0]}; make it again")
+
+
+def _head(content: _Content) -> bytes:
+    return HEAD + json.dumps(content, sort_keys=True).encode() + b"\n"
+
+
+def _slice(shard: Shard, n: int) -> slice:
+    rows = shard.rows(n)
+    return slice(rows.start, rows.stop)
