@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval.arrays import FloatArray, IntArray, LongArray, read_only
+from retrieval.arrays import FloatArray, IntArray, LongArray
 from retrieval.data.image_source import ImageSource
 from retrieval.data.locate import LocatedImages
 from retrieval.data.manifest import Manifest
@@ -14,33 +14,60 @@ from retrieval.data.quality_cache import FactsTable, measure_manifest
 from retrieval.errors import LmrError
 from retrieval.progress import Progress
 from retrieval.store.store import Descriptors
-from retrieval.store.stored import BLOCK_ROWS, to_unit
+from retrieval.store.stored import to_unit
 from retrieval.words import agreeing, counted
+
+
+@dataclass(frozen=True, slots=True)
+class ImageVectors:
+    """Descriptors of images, (n, d) float32 unit, zeros where an image has none; read where they are asked for.
+
+    rows: (n,) of the store.
+    """
+
+    store: Descriptors
+    rows: LongArray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, d)."""
+        return len(self.rows), self.store.info.d
+
+    def __getitem__(self, at: slice | LongArray) -> FloatArray:
+        """Those of these images, in memory of their own. Raises LmrError as `to_unit` and StoredVectors."""
+        rows = self.rows[at]
+        found = np.zeros((len(rows), self.store.info.d), dtype=np.float32)
+        has_one = self.store.done[rows]
+        found[has_one] = _unit(self.store, rows[has_one])
+        return found
+
+    def select(self, at: LongArray) -> "ImageVectors":
+        """Those of some of the images."""
+        return ImageVectors(self.store, self.rows[at])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CleaningInputs:
-    """manifest: what is cleaned. vectors: (n, d) float32 unit, zeros where an image has none. unreadable: row -> why.
+    """manifest: what is cleaned. vectors: (n, d) of its images. unreadable: row -> why there is no descriptor.
 
     background: (b, d) unit, of non-landmarks. facts: of the manifest's images, None = not measured.
     """
 
     manifest: Manifest
-    vectors: FloatArray
+    vectors: ImageVectors
     unreadable: dict[int, str]
     background: FloatArray
     facts: FactsTable | None = None
 
     def __post_init__(self) -> None:
-        if len(self.vectors) != len(self.manifest) or self.vectors.ndim != 2:
+        if self.vectors.shape[0] != len(self.manifest):
             raise ValueError(f"vectors must be ({len(self.manifest)}, d), got {self.vectors.shape}")
-        object.__setattr__(self, "vectors", read_only(self.vectors))
 
     @property
     def judged(self) -> LongArray:
         """The rows whose label can be judged: a descriptor and one landmark."""
-        one = (self.manifest.landmark >= 0) & self.vectors.any(axis=1)
-        one[list(self.manifest.more_landmarks)] = False
+        one = self.manifest.landmark >= 0
+        one[[*self.unreadable, *self.manifest.more_landmarks]] = False
         return np.flatnonzero(one)
 
     @property
@@ -59,20 +86,16 @@ def join_inputs(manifest: Manifest, stores: Sequence[Descriptors], facts: FactsT
     for other in stores[1:]:
         _require_same_model(store, other)
     has_one = store.done[rows]
-    vectors = np.zeros((len(rows), store.info.d), dtype=np.float32)
-    for start in range(0, len(rows), BLOCK_ROWS):
-        part = start + np.flatnonzero(has_one[start : start + BLOCK_ROWS])
-        vectors[part] = _unit(store, rows[part])
     reasons = store.reason
     unreadable = {
         int(i): "no descriptor" if reasons is None or not reasons[rows[i]] else str(reasons[rows[i]])
         for i in np.flatnonzero(~has_one)
     }
-    others = [vectors[(manifest.landmark < 0) & vectors.any(axis=1)]]
+    others = [_unit(store, rows[(manifest.landmark < 0) & has_one])]
     others += [
         _unit(other, np.flatnonzero(other.done & ~np.isin(other.image_id, manifest.image_id))) for other in stores[1:]
     ]
-    return CleaningInputs(manifest, vectors, unreadable, np.concatenate(others), facts)
+    return CleaningInputs(manifest, ImageVectors(store, rows), unreadable, np.concatenate(others), facts)
 
 
 def measure_images(

@@ -196,7 +196,7 @@ def _look_around(inputs: "CleaningInputs", work: Path | None, job: CleanJob) -> 
     judged = inputs.judged
     if len(judged) < 2:
         return None
-    space = centre(inputs.vectors[judged], inputs.background)
+    space = centre(inputs.vectors.select(judged), inputs.background)
     return look_around_all(space, inputs.codes, job.rule, work, device=job.device, progress=job.progress)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from index.clean.config import CleaningRule
 from index.search.base import Neighbours
-from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, read_only
+from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, Matrix, read_only
 from retrieval.data.image_source import ImageSource
 from retrieval.errors import UnreadableError
 from retrieval.files.atomic import write_error
@@ -78,7 +78,7 @@ class Consistency:
             object.__setattr__(self, name, read_only(array))
 
 
-def support(neighbours: Neighbours, vectors: FloatArray, landmark: IntArray, rows: LongArray) -> Support:
+def support(neighbours: Neighbours, vectors: Matrix, landmark: IntArray, rows: LongArray) -> Support:
     """Support of landmarks by the neighbours of these rows.
 
     neighbours: (len(rows), k) of the rows, without themselves. vectors: (n, d) unit; landmark: (n,) int32, none -1.
@@ -145,7 +145,7 @@ def _first_of_each(row: LongArray, vote: FloatArray) -> BoolArray:
     return kept
 
 
-def _ridge_weights(neighbours: Neighbours, vectors: FloatArray) -> FloatArray:
+def _ridge_weights(neighbours: Neighbours, vectors: Matrix) -> FloatArray:
     """(q, k): how much the ridge regression takes from the label of each neighbour; 0 for padding."""
     weights = np.empty(neighbours.rows.shape)
     for start in range(0, len(weights), SOLVED_AT_ONCE):
@@ -203,7 +203,7 @@ def local_matcher(source: ImageSource) -> Inliers:
 def count_verified(
     rows: LongArray,
     landmark: IntArray,
-    vectors: FloatArray,
+    vectors: Matrix,
     rule: CleaningRule,
     inliers: Inliers,
     *,
@@ -222,9 +222,9 @@ def count_verified(
     for group in _groups(landmark[rows]):
         members = rows[group]
         near, pairs = vectors[members], dict[tuple[int, int], int]()
-        for at, row in zip(group.tolist(), members.tolist(), strict=True):
+        for at, row, own in zip(group.tolist(), members.tolist(), near, strict=True):
             if row not in known:
-                similarity = np.where(members == row, -np.inf, near @ vectors[row])
+                similarity = np.where(members == row, -np.inf, near @ own)
                 order = np.lexsort((members, -similarity))[: min(rule.n_verified_neighbours, len(members) - 1)]
                 counts[at] = _count(row, members[order].tolist(), rule, _remembering(inliers, pairs))
                 _append(saved, row, int(counts[at]))

@@ -1,7 +1,9 @@
 """The nearest other images of every labelled image, and what they say: block by block, in bounded memory."""
 
 import io
+import tempfile
 import zipfile
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -9,14 +11,16 @@ import numpy as np
 
 from index.clean.config import CleaningRule
 from index.clean.labels import Support, support
+from index.folder.vectors import store_rows
 from index.search.base import Neighbours
 from index.search.flat import FlatIndex
 from index.vote import background_similarity
-from index.whitening import fit_whitening
-from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray
+from index.whitening import Whitening, fit_whitening
+from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, Matrix
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_bytes
 from retrieval.progress import SILENT, Progress
+from retrieval.store.stored import BLOCK_ROWS as READ_ROWS
 
 # Of the whitening. Of the labels that were flipped in real photographs (seeds 3 to 12), at a precision of 90 %, 0.933
 # are found with 0.25, 0.927 with 0.5, 0.918 with 0; with 50 neighbours instead of 100 between 0.90 and 0.92.
@@ -31,8 +35,55 @@ BLOCK_ROWS = 4096
 class CentredSpace:
     """labelled: (n, d) and background: (b, d) unit vectors, centred together."""
 
-    labelled: FloatArray
+    labelled: Matrix
     background: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class _WhiteRows:
+    """Rows as the whitening makes them, where they are asked for."""
+
+    rows: Matrix
+    whitening: Whitening
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows.shape[0], self.whitening.matrix.shape[1]
+
+    def __getitem__(self, at: slice | LongArray) -> FloatArray:
+        return self.whitening.apply(self.rows[at])
+
+
+@dataclass(frozen=True, slots=True)
+class _Both:
+    """Rows and those of the background behind them, in slices."""
+
+    rows: Matrix
+    background: FloatArray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows.shape[0] + len(self.background), self.rows.shape[1]
+
+    def __getitem__(self, at: slice) -> FloatArray:
+        n = self.rows.shape[0]
+        start, stop, _ = at.indices(self.shape[0])
+        others = self.background[max(start - n, 0) : max(stop - n, 0)]
+        return np.concatenate([self.rows[min(start, n) : min(stop, n)], others])
+
+
+@dataclass(frozen=True, slots=True)
+class _IndexRows:
+    """The rows of an index."""
+
+    index: FlatIndex
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.index), self.index.d
+
+    def __getitem__(self, at: LongArray) -> FloatArray:
+        return self.index.vectors(at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +104,17 @@ class Block:
     copies: LongArray
 
 
-def centre(labelled: FloatArray, background: FloatArray) -> CentredSpace:
+def centre(labelled: Matrix, background: FloatArray) -> CentredSpace:
     """Subtracts the mean of all and keeps the largest components, a little evened out; then unit length.
 
     Networks without training give descriptors that all point the same way; centred, a similarity of 0 means nothing in
     common whatever the network. Where all descriptors are equal they stay as they are.
     """
     try:
-        whitening = fit_whitening(np.concatenate([labelled, background]), POWER)
+        whitening = fit_whitening(_Both(labelled, background), POWER)
     except LmrError:
-        return CentredSpace(labelled.astype(np.float32), background.astype(np.float32))
-    return CentredSpace(whitening.apply(labelled), whitening.apply(background))
+        return CentredSpace(labelled, background)
+    return CentredSpace(_WhiteRows(labelled, whitening), whitening.apply(background))
 
 
 def n_blocks(n: int) -> int:
@@ -72,7 +123,7 @@ def n_blocks(n: int) -> int:
 
 
 def look_around(index: FlatIndex, space: CentredSpace, landmark: IntArray, number: int, rule: CleaningRule) -> Block:
-    """One block of rows. index: over space.labelled; landmark: (n,) int32, none -1; number: of the block."""
+    """One block of rows. index: of space.labelled; landmark: (n,) int32, none -1; number: of the block."""
     rows = np.arange(number * BLOCK_ROWS, min((number + 1) * BLOCK_ROWS, len(landmark)), dtype=np.int64)
     found = nearest_others(index, rows, rule.n_neighbours)
     real = found.rows >= 0
@@ -86,11 +137,11 @@ def look_around(index: FlatIndex, space: CentredSpace, landmark: IntArray, numbe
     shown[:, : min(SHOWN, found.k)] = found.rows[:, :SHOWN]
     near = same & (np.cumsum(same, axis=1) <= JOINED) & (found.scores >= rule.component_similarity)
     return Block(
-        support=support(found, space.labelled, landmark, rows),
+        support=support(found, _IndexRows(index), landmark, rows),
         nearest=shown,
         own_similarity=own,
         other_similarity=other,
-        background_similarity=_to_background(space, rows),
+        background_similarity=_to_background(index.vectors(rows), space.background),
         joined=_pairs(rows, found, near),
         copies=_pairs(rows, found, real & (found.scores >= rule.near_similarity)),
     )
@@ -132,10 +183,10 @@ def _mean_of_largest(scores: FloatArray, last: FloatArray, n_there: LongArray) -
     return mean.astype(np.float32)
 
 
-def _to_background(space: CentredSpace, rows: LongArray) -> FloatArray:
-    if not len(space.background):
-        return np.full(len(rows), np.nan, dtype=np.float32)
-    return background_similarity(space.labelled[rows], space.background, MEAN_OF)
+def _to_background(vectors: FloatArray, background: FloatArray) -> FloatArray:
+    if not len(background):
+        return np.full(len(vectors), np.nan, dtype=np.float32)
+    return background_similarity(vectors, background, MEAN_OF)
 
 
 def _pairs(rows: LongArray, found: Neighbours, chosen: BoolArray) -> LongArray:
@@ -155,23 +206,32 @@ def look_around_all(
 ) -> Block:
     """All blocks of the labelled rows, those in the folder `work` taken from there and new ones put there.
 
-    landmark: (n,) int32, none -1.
+    The centred rows lie in a file there, or in a temporary one, while they are compared. landmark: (n,) int32, none -1.
     Raises LmrError when the folder cannot be written or the disk is full; what was written before stays.
     """
     blocks: list[Block] = []
     index: FlatIndex | None = None
     progress.begin("comparing", len(landmark))
-    for number in range(n_blocks(len(landmark))):
-        path = None if work is None else work / f"block-{number:06d}.npz"
-        block = _read(path)
-        if block is None:
-            index = index or FlatIndex.build(space.labelled, device=device)
-            block = look_around(index, space, landmark, number, rule)
-            _write(path, block)
-        blocks.append(block)
-        progress.add(len(block.nearest))
+    with ExitStack() as held:
+        for number in range(n_blocks(len(landmark))):
+            path = None if work is None else work / f"block-{number:06d}.npz"
+            block = _read(path)
+            if block is None:
+                index = index or _store(space.labelled, work, device, held)
+                block = look_around(index, space, landmark, number, rule)
+                _write(path, block)
+            blocks.append(block)
+            progress.add(len(block.nearest))
     progress.end()
     return join_blocks(blocks)
+
+
+def _store(rows: Matrix, work: Path | None, device: str, held: ExitStack) -> FlatIndex:
+    """An index of these rows, which lie in a file until `held` ends."""
+    path = (work or Path(held.enter_context(tempfile.TemporaryDirectory()))) / "rows.faiss"
+    held.callback(path.unlink, missing_ok=True)
+    starts = range(0, rows.shape[0], READ_ROWS)
+    return store_rows(path, (rows[start : start + READ_ROWS] for start in starts), "float32", device)
 
 
 def _read(path: Path | None) -> Block | None:

@@ -11,7 +11,7 @@ from index.clean.decisions import Decisions, first_labels
 from index.clean.inputs import CleaningInputs
 from index.clean.labels import Consistency, judge_labels
 from index.clean.neighbours import Block
-from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, ObjArray
+from retrieval.arrays import BoolArray, IntArray, LongArray, Matrix, ObjArray
 from retrieval.data.manifest import Manifest
 from retrieval.data.near_duplicates import HashArray, components, near_pairs
 from retrieval.images.quality import ImageFacts
@@ -112,7 +112,7 @@ def _find_copies(
     if inputs.facts is not None:
         readable = inputs.facts.readable
         pairs.append(readable[equal_files(inputs.facts.column("sha256"))])
-        pairs.append(readable[equal_looks(inputs.facts.hashes, rule.near_bits, inputs.vectors[readable])])
+        pairs.append(readable[equal_looks(inputs.facts.hashes, rule.near_bits, inputs.vectors.select(readable))])
         sizes = inputs.facts.column("width") * inputs.facts.column("height")
         n_pixels[readable] = sizes.astype(np.float64)
     both = np.concatenate(pairs)
@@ -232,7 +232,7 @@ def equal_files(sha256: ObjArray) -> LongArray:
     return np.stack([first[group][others], rows[others]], axis=1).astype(np.int64)
 
 
-def equal_looks(hashes: HashArray, max_bits: int, vectors: FloatArray) -> LongArray:
+def equal_looks(hashes: HashArray, max_bits: int, vectors: Matrix) -> LongArray:
     """Pairs of rows (m, 2) whose hashes (n,) nearly agree, and their descriptors (n, d) too where both have one.
 
     A descriptor of zeros stands for none.
@@ -256,11 +256,11 @@ def copies_to_leave_out(pairs: LongArray, preference: LongArray) -> LongArray:
     return np.where(kept == np.arange(n), -1, kept).astype(np.int64)
 
 
-def _agree(vectors: FloatArray, pairs: LongArray) -> BoolArray:
+def _agree(vectors: Matrix, pairs: LongArray) -> BoolArray:
     """(m,) whether the descriptors of the pairs (m, 2) agree, or one has none."""
     one, other = vectors[pairs[:, 0]], vectors[pairs[:, 1]]
     alike: BoolArray = np.einsum("md,md->m", one, other) >= HASH_SIMILARITY
-    return alike | ~one.any(axis=1) | ~other.any(axis=1)
+    return np.asarray(alike | ~one.any(axis=1) | ~other.any(axis=1))
 
 
 def outside_largest(pairs: LongArray, landmark: IntArray, share: float) -> tuple[BoolArray, LongArray]:

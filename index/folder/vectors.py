@@ -74,13 +74,13 @@ def store_vectors(
     compared = _Compared(background, options.m)
     progress.begin("writing", len(gathered.vectors), "rows")
     blocks = compared.passing(_whitened(gathered.vectors, whitening, progress))
-    index = _store_rows(folder / INDEX, blocks, storage, device)
+    index = store_rows(folder / INDEX, blocks, storage, device)
     progress.end()
     augmented = None
     if options.refinement.n_augment:
         compared = _Compared(background, options.m)
         blocks = compared.passing(_augmented(index, options))
-        augmented = _store_rows(folder / AUGMENTED, blocks, storage, "cpu")
+        augmented = store_rows(folder / AUGMENTED, blocks, storage, "cpu")
     return StoredIndex(index, augmented, whitening, background, compared.similarity)
 
 
@@ -127,7 +127,7 @@ def _augmented(index: FlatIndex, options: BuildOptions) -> Iterator[FloatArray]:
         yield augment(index, options.refinement.n_augment, options.refinement.augment_alpha, own)
 
 
-def _store_rows(path: Path, blocks: Iterator[FloatArray], storage: Storage, device: str) -> FlatIndex:
+def store_rows(path: Path, blocks: Iterator[FloatArray], storage: Storage, device: str) -> FlatIndex:
     """Writes rows as they come, and opens them where they lie. blocks: at least one."""
     first = next(blocks)
     try:

@@ -1,15 +1,18 @@
-"""Memory of building an index folder from a store, and of opening it for one query, beside the size of the index.
+"""Memory of building an index folder from a store, of one query, and of submitting and evaluating many queries.
 
-    python scripts/bench/memory.py --rows 200000 [--kind auto] [--storage float16] [--work DIR]
+    python scripts/bench/memory.py --rows 200000 [--kind auto] [--storage float16] [--queries 50000,200000] [--work DIR]
 
 Descriptors are made as vectors.py makes them, with ids and paths as long as those of Google Landmarks, and a
 background of one image for a hundred rows. Building and asking are processes of their own. Of each the peak of its
 resident set is told, less that of a process that imported the same modules, and of it what is its own: pages of mapped
-files are shared with others and given back when memory is short. 10^6 bytes a MB. Prints JSON.
+files are shared with others and given back when memory is short. 10^6 bytes a MB. Prints JSON. Of each number of
+--queries the answering of their store to a submission, and to the figures of evaluate, are processes too; bytes_a_query
+is by how much the own memory grows from the first number to the last, for each query.
 """
 
 import argparse
 import importlib
+import itertools
 import json
 import subprocess
 import sys
@@ -25,7 +28,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from vectors import make_world
+from vectors import BLOCK, make_world
 
 FINGERPRINT = "ab" * 32
 ROOM_MB = 1000  # beyond the index, that building may take
@@ -41,6 +44,7 @@ def main() -> None:
     parser.add_argument("--dimensions", type=int, default=512, help="(default %(default)s)")
     parser.add_argument("--kind", default="auto", help="(default %(default)s)")
     parser.add_argument("--storage", choices=("float16", "float32"))
+    parser.add_argument("--queries", default="", help="numbers of queries, separated by commas")
     parser.add_argument("--work", type=Path, help="folder for the store and the index; a temporary one by default")
     parser.add_argument("--part", choices=tuple(PARTS), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -50,7 +54,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.work) as scratch:
         args.work = Path(scratch)
         make_store(args)
-        empty, built, asked = (run(part, args) for part in PARTS)
+        empty, built, asked = (run(part, args) for part in PARTS if part not in MANY)
+        many = measure_many(args, empty)
         index = sum(path.stat().st_size for path in (args.work / "index").rglob("*")) / MB
         store = (args.work / "train.h5").stat().st_size / MB
     report = {
@@ -63,6 +68,7 @@ def main() -> None:
         "build": beyond(built, empty),
         "open_and_one_query": beyond(asked, empty),
     }
+    report |= many
     report["build_is_within_index_and_room"] = report["build"]["peak_mb"] <= index + ROOM_MB
     print(json.dumps(report, indent=1))
 
@@ -72,38 +78,58 @@ def beyond(found: dict[str, Any], empty: dict[str, Any]) -> dict[str, Any]:
     return {name: round(value - (empty[name] if name.endswith("_mb") else 0), 2) for name, value in found.items()}
 
 
+def measure_many(args: argparse.Namespace, empty: dict[str, Any]) -> dict[str, Any]:
+    """What many queries took, of each number of them, and how it grows."""
+    sizes = [int(text) for text in args.queries.split(",") if text]
+    found: dict[str, Any] = {part: {} for part in MANY} if sizes else {}
+    world = make_world(args.landmarks, args.dimensions)
+    for n in sizes:
+        own = (world.block(i, min(BLOCK, n - start), of_queries=True) for i, start in enumerate(range(0, n, BLOCK)))
+        write_store(args, "queries.h5", n, own, prefix="q")
+        for part in found:
+            found[part][n] = beyond(run(part, args), empty)
+        (args.work / "queries.h5").unlink()
+    for part in found if len(sizes) > 1 else ():
+        few, many = found[part][sizes[0]], found[part][sizes[-1]]
+        growth = (many["own_mb"] - few["own_mb"]) * MB / (sizes[-1] - sizes[0])
+        found[part]["bytes_a_query"] = round(growth)
+    return found
+
+
 def make_store(args: argparse.Namespace) -> None:
     """A finished store, row by row, and the card of a model."""
-    from retrieval.store.file import lay_out
-    from retrieval.store.layout import Columns
-    from retrieval.store.store import StoreInfo, partial_path, resume_store
-
     world = make_world(args.landmarks, args.dimensions)
     n_background = args.rows // 100
-    n = args.rows + n_background
-    labels = tuple(f"landmark_{i:06}" for i in range(args.landmarks))
-    landmark = np.concatenate([of_block for _, of_block in world.rows(args.rows)])
-    landmark = np.concatenate([landmark, np.full(n_background, -1)]).astype(np.int32)
-    info = StoreInfo(FINGERPRINT, {}, {}, "0", "made", "float16", args.dimensions)
-    ids = [f"{i:016x}" for i in range(n)]
-    paths = (f"images/{name[-3]}/{name[-2]}/{name[-1]}/{name}.jpg" for name in ids)
-    store = args.work / "train.h5"
-    lay_out(partial_path(store), Columns(ids, landmark, labels, paths, None, {}), info)
-    with resume_store(store) as writer:
-        start = 0
-        for vectors in of_store(world, args.rows, n_background):
-            writer.write(np.arange(start, start + len(vectors)), vectors)
-            start += len(vectors)
-        writer.finish()
+    background = world.background(n_background), np.full(n_background, -1)
+    write_store(args, "train.h5", args.rows + n_background, itertools.chain(world.rows(args.rows), [background]))
     np.save(args.work / "query.npy", world.block(0, 1)[0])
     model = args.work / "model"
     model.mkdir()
     (model / "model.json").write_text(json.dumps({"fingerprint": FINGERPRINT}))
 
 
-def of_store(world: Any, n: int, n_background: int) -> Iterator[np.ndarray]:
-    yield from (vectors for vectors, _ in world.rows(n))
-    yield world.background(n_background)
+def write_store(
+    args: argparse.Namespace, name: str, n: int, blocks: Iterator[tuple[np.ndarray, np.ndarray]], prefix: str = ""
+) -> None:
+    """A finished store of n rows: vectors and landmarks, -1 = none. prefix: of the image_ids."""
+    from retrieval.store.file import lay_out
+    from retrieval.store.layout import Columns
+    from retrieval.store.store import StoreInfo, partial_path, resume_store
+
+    made = [(vectors.astype(np.float16), landmark) for vectors, landmark in blocks]
+    labels = tuple(f"landmark_{i:06}" for i in range(args.landmarks))
+    landmark = np.concatenate([of_block for _, of_block in made]).astype(np.int32)
+    info = StoreInfo(FINGERPRINT, {}, {}, "0", "made", "float16", args.dimensions)
+    ids = [f"{prefix}{i:0{16 - len(prefix)}x}" for i in range(n)]
+    paths = (f"images/{name[-3]}/{name[-2]}/{name[-1]}/{name}.jpg" for name in ids)
+    store = args.work / name
+    lay_out(partial_path(store), Columns(ids, landmark, labels, paths, None, {}), info)
+    with resume_store(store) as writer:
+        start = 0
+        for vectors, _ in made:
+            writer.write(np.arange(start, start + len(vectors)), vectors)
+            start += len(vectors)
+        writer.finish()
 
 
 def run(part: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -170,7 +196,31 @@ def ask(args: argparse.Namespace) -> dict[str, Any]:
     return {"open_s": opened - begun, "query_s": asked - opened}
 
 
-PARTS = {"nothing": lambda args: {}, "build": build, "ask": ask}
+def submit(args: argparse.Namespace) -> dict[str, Any]:
+    from index.folder.folder import open_folder
+    from index.kaggle.shares import answered_beside, predict_store
+    from index.kaggle.submission import submission_lines
+    from retrieval.files.made_of import write_with_record
+    from retrieval.progress import SILENT
+    from retrieval.store.store import open_descriptors
+
+    folder, store = open_folder(args.work / "index", device="cpu"), open_descriptors(args.work / "queries.h5")
+    output = args.work / "submission.csv"
+    kept = answered_beside(output, {"set of descriptors": store.digest})
+    write_with_record(output, submission_lines(predict_store(folder, store, -np.inf, kept, SILENT)), {})
+    kept.remove()
+    return {}
+
+
+def evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    import lmr
+
+    found = lmr.evaluate(args.work / "queries.h5", index=args.work / "index", device="cpu", workers=1)
+    return {"gap": found.evaluation.accuracy.gap}
+
+
+MANY = ("submit", "evaluate")
+PARTS = {"nothing": lambda args: {}, "build": build, "ask": ask, "submit": submit, "evaluate": evaluate}
 
 if __name__ == "__main__":
     main()

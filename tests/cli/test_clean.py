@@ -546,7 +546,7 @@ def test_killed_at_any_file_operation_the_same_command_ends_alike(dirty, monkeyp
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(dirty):
     code, text = run_apart(dirty, CLEAN, file_bytes=2000)
     assert code == 1, text
-    assert text.splitlines()[-1].startswith("Error: cleaned/unfinished/block-000000.npz cannot be written: ")
+    assert text.splitlines()[-1].startswith("Error: cleaned/unfinished/rows.faiss cannot be written: ")
     assert refused(*CLEAN, "--odds", "50") == (
         "cleaned holds an unfinished cleaning of other inputs (odds was 200.0, is 50.0); "
         "give --overwrite or another --output"

@@ -1,11 +1,14 @@
 """Labels against neighbours: both estimates by a slow, obvious version, and what they find on made descriptors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.clean.config import CleaningRule
+from index.clean.inputs import ImageVectors
 from index.clean.labels import COUNT_POWER, RIDGE, TAU, Support, judge_labels, support
 from index.clean.neighbours import (
     BLOCK_ROWS,
@@ -124,7 +127,7 @@ def test_blocks_say_the_same_as_all_rows_at_once(monkeypatch, tmp_path):
     vectors, landmark, _, _ = made()
     space = centre(vectors, vectors[:0])
     rule = CleaningRule(n_neighbours=9)
-    index = FlatIndex.build(space.labelled, device="cpu")
+    index = FlatIndex.build(space.labelled[:], device="cpu")
     assert n_blocks(len(landmark)) == 1
     whole = look_around(index, space, landmark, 0, rule)
     monkeypatch.setattr("index.clean.neighbours.BLOCK_ROWS", 10)
@@ -155,6 +158,27 @@ def test_blocks_on_disk_are_taken_and_damaged_ones_made_again(monkeypatch, tmp_p
     assert made_again == [1, 2]
     np.testing.assert_array_equal(again.support.vote, first.support.vote)
     np.testing.assert_array_equal(again.background_similarity, first.background_similarity)
+
+
+@pytest.mark.parametrize("n_at_once", [7, 8192])
+def test_rows_that_are_read_from_a_store_in_blocks_have_the_same_surroundings(make_store, monkeypatch, n_at_once):
+    """Some images of the store have no descriptor, and its rows lie in another order than the images."""
+    monkeypatch.setattr("index.clean.neighbours.READ_ROWS", n_at_once)
+    store = make_store([f"l{i % 4}" for i in range(40)], seed=0)
+    state = store.state.copy()
+    state[3] = 0
+    store = replace(store, state=state)
+    rows = np.random.default_rng(1).permutation(np.flatnonzero(store.done))
+    images = ImageVectors(store, np.append(rows, 3))
+    assert not images[np.array([39])].any()
+    landmark, rule = (rows % 4).astype(np.int32), CleaningRule(n_neighbours=9)
+    unit = store.vectors[rows] / np.linalg.norm(store.vectors[rows], axis=1, keepdims=True)
+    background = unit[:5]
+    found = look_around_all(centre(images.select(np.arange(39)), background), landmark, rule, None, device="cpu")
+    whole = look_around_all(centre(unit, background), landmark, rule, None, device="cpu")
+    np.testing.assert_array_equal(found.nearest, whole.nearest)
+    np.testing.assert_allclose(found.support.ridge, whole.support.ridge, atol=1e-5)
+    np.testing.assert_allclose(found.background_similarity, whole.background_similarity, atol=1e-6)
 
 
 def test_likeness_is_the_mean_of_the_three_nearest_of_a_kind():
@@ -190,4 +214,4 @@ def test_equal_descriptors_have_each_other_as_neighbours_and_never_themselves():
     index = FlatIndex.build(vectors, device="cpu")
     found = nearest_others(index, np.arange(7), 3)
     assert all(row not in found.rows[row] for row in range(7))
-    assert centre(vectors, vectors[:0]).labelled.tolist() == vectors.tolist()
+    assert centre(vectors, vectors[:0]).labelled[:].tolist() == vectors.tolist()

@@ -2,6 +2,7 @@
 
 import re
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from recorder import Recorder
 
 from index.clean.config import CleaningRule
-from index.clean.inputs import CleaningInputs
+from index.clean.inputs import CleaningInputs, ImageVectors
 from index.clean.labels import Consistency, count_verified
 from index.clean.neighbours import CentredSpace, look_around
 from index.clean.plan import copies_to_leave_out, decide, equal_files, equal_looks, image_fault, outside_largest
@@ -70,7 +71,7 @@ def test_comparing_looks_takes_less_memory_than_the_descriptors_have():
     assert peak < vectors.nbytes
 
 
-def test_of_two_copies_the_one_stays_whose_label_is_not_found_wrong(monkeypatch):
+def test_of_two_copies_the_one_stays_whose_label_is_not_found_wrong(make_store, monkeypatch):
     names = np.array(["large", "small", "other"], dtype=object)
     judged = Consistency(
         log_odds=np.array([6.0, -1.0, -9.0]),
@@ -81,9 +82,12 @@ def test_of_two_copies_the_one_stays_whose_label_is_not_found_wrong(monkeypatch)
     monkeypatch.setattr("index.clean.plan.judge_labels", lambda *_: judged)
     manifest = Manifest("m.csv", names, np.array([0, 1, 1], dtype=np.int32), ("arch", "dome"))
     facts = FactsTable((changed(width=900), GOOD, changed(sha256="b" * 64, perceptual_hash=2**64 - 1)))
-    inputs = CleaningInputs(manifest, np.eye(3, dtype=np.float32), {}, np.zeros((0, 3), dtype=np.float32), facts)
+    vectors = np.eye(3, dtype=np.float32)
+    store = make_store(["arch", "dome", "dome"], seed=0)
+    store = replace(store, vectors=vectors, info=replace(store.info, d=3))
+    inputs = CleaningInputs(manifest, ImageVectors(store, np.arange(3)), {}, vectors[:0], facts)
     space, rule = CentredSpace(inputs.vectors, inputs.background), CleaningRule(checks=("duplicates", "labels"))
-    around = look_around(FlatIndex.build(space.labelled, device="cpu"), space, inputs.codes, 0, rule)
+    around = look_around(FlatIndex.build(vectors, device="cpu"), space, inputs.codes, 0, rule)
     decisions = decide(inputs, rule, around)
     assert decisions.reason.tolist() == ["duplicate", "", ""]
     assert decisions.evidence[0] == "copy of small, which is labelled dome"
@@ -168,8 +172,6 @@ def test_counts_that_cannot_be_written_are_one_line(tmp_path):
 
 
 def changed(**values):
-    from dataclasses import replace
-
     return replace(GOOD, **values)
 
 
