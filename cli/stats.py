@@ -39,7 +39,7 @@ def command(
     Landmarks and how many images each has, blank cells, hosts. With --images also sizes, resolution, light, sharpness,
     unreadable images and duplicates; a folder's own images are measured without it. What was measured is kept: the
     same command goes on after a stop, and measures only new images. With --shard a share of the images is measured and
-    nothing more: lmr join joins the facts, and the same command without --shard tells of all.
+    of the descriptors of --store compared: lmr join joins the facts, and the same command without --shard tells of all.
 
     \b
     Example:

@@ -256,25 +256,30 @@ class CleanWords(_Measuring, _Computing, _Writing, total=False):
     gallery: Gallery | None
 
 
-class StatsWords(_Measuring, _Decoding, total=False):
-    """Words of `lmr.stats`."""
+class _Comparing(_Measuring, _Decoding, total=False):
+    """Words of jobs that measure images and compare their descriptors."""
 
     store: Place | None
+    clusters: int | None
+    near_similarity: float
+    seed: int
+
+
+class StatsWords(_Comparing, total=False):
+    """Words of `lmr.stats`."""
+
     test: Place | None
     test_images: Place | None
     names: Place | None
     diagonal_in: float
-    clusters: int | None
     map_pictures: int
-    near_similarity: float
-    seed: int
     image_list: Place | None
     boxes: Place | None
     hierarchy: Place | None
     min_label_confidence: float
 
 
-class MeasureWords(_Measuring, _Decoding, _Sharded, total=False):
+class MeasureWords(_Comparing, _Sharded, total=False):
     """Words of `lmr.measure`."""
 
     test: Place | None

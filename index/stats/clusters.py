@@ -1,24 +1,33 @@
 """Descriptors gathered into clusters, and how far clusters and landmarks agree; memory does not grow with the store."""
 
+import hashlib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index.search.flat import FlatIndex
 from index.search.kmeans import train_centroids
-from index.stats.duplicates import same_descriptor
+from index.stats.duplicates import asked_rows, same_descriptor
 from index.stats.measured import ImageGroups, name_groups
 from retrieval.arrays import FloatArray, IntArray, LongArray, ObjArray, read_only
 from retrieval.data.csv_cells import table_lines
+from retrieval.data.facts_shares import Pieces
 from retrieval.errors import LmrError
 from retrieval.progress import SILENT, Progress
+from retrieval.shard import Shard
 from retrieval.store.blocks import StoreBlocks, open_blocks
+from retrieval.store.near_duplicates import compared, n_blocks
+from retrieval.store.store import open_descriptors
+from retrieval.store.stored import BLOCK_ROWS
 from retrieval.words import counted
 
 TRAINING_ROWS = 256  # descriptors for each centroid that are trained on at most; FAISS's own limit
 PERPLEXITY = 30.0  # neighbours that count for each point, roughly; the value of the paper
+_ASSIGNED = np.dtype([("cluster", "<i4"), ("similarity", "<f4")])
 _FEW = 5  # below that many points there are no neighbourhoods to keep
 _SAME = 1e-6  # largest difference of coordinates from their mean at which all points are one
 
@@ -39,31 +48,62 @@ class Clusters:
 
 
 def find_clusters(
-    store: StoreBlocks, rows: LongArray, n_clusters: int, seed: int, progress: Progress = SILENT
+    store: StoreBlocks,
+    rows: LongArray,
+    n_clusters: int,
+    seed: int,
+    progress: Progress = SILENT,
+    pieces: Pieces | None = None,
 ) -> Clusters:
     """Spherical k-means on a bounded sample of these rows, then the nearest centroid of every one, in blocks.
 
-    Raises LmrError when there are fewer rows than clusters.
+    pieces: blocks that it has are not compared again. Raises LmrError when there are fewer rows than clusters.
     """
     if n_clusters > len(rows):
         raise LmrError(
             f"{counted(n_clusters, 'cluster')} of {counted(len(rows), 'descriptor')} in {store.source}; ask for fewer"
         )
-    sample, limit = rows, n_clusters * TRAINING_ROWS
-    if len(rows) > limit:
-        sample = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
-    index = FlatIndex.build(train_centroids(store.vectors(sample), n_clusters, seed), device="cpu")
-    found = []
-    progress.begin("clustering", len(rows), "descriptors")
-    for part, vectors in store.blocks(rows):
-        found.append(index.search(vectors, 1))
-        progress.add(len(part))
-    progress.end()
-    cluster = np.concatenate([nearest.rows[:, 0] for nearest in found])
+    numbers = range(-(-len(rows) // BLOCK_ROWS))
+    found = np.concatenate(list(assigned(store, rows, n_clusters, seed, numbers, progress, pieces)))
+    cluster = found["cluster"].astype(np.int64)
     order = np.argsort(-np.bincount(cluster, minlength=n_clusters), kind="stable")
     place = np.empty(n_clusters, dtype=np.int32)
     place[order] = np.arange(n_clusters, dtype=np.int32)
-    return Clusters(n_clusters, place[cluster], np.concatenate([nearest.scores[:, 0] for nearest in found]))
+    return Clusters(n_clusters, place[cluster], np.ascontiguousarray(found["similarity"]))
+
+
+def assigned(
+    store: StoreBlocks,
+    rows: LongArray,
+    n_clusters: int,
+    seed: int,
+    numbers: range,
+    progress: Progress = SILENT,
+    pieces: Pieces | None = None,
+) -> Iterator[NDArray[np.void]]:
+    """The nearest centroid of the rows of some blocks, and how near it is, as of `find_clusters`."""
+    parts = [rows[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS] for number in numbers]
+    index: FlatIndex | None = None
+    progress.begin("clustering", sum(map(len, parts)), "descriptors")
+    for number, part in zip(numbers, parts, strict=True):
+        known = None if pieces is None else pieces.read(number)
+        block = np.empty(len(part), _ASSIGNED) if known is None else np.frombuffer(known, _ASSIGNED)
+        if known is None:
+            index = index or FlatIndex.build(_centroids(store, rows, n_clusters, seed), device="cpu")
+            nearest = index.search(store.vectors(part), 1)
+            block["cluster"], block["similarity"] = nearest.rows[:, 0], nearest.scores[:, 0]
+            if pieces is not None:
+                pieces.write(number, block.tobytes())
+        yield block
+        progress.add(len(part))
+    progress.end()
+
+
+def _centroids(store: StoreBlocks, rows: LongArray, n_clusters: int, seed: int) -> FloatArray:
+    sample, limit = rows, n_clusters * TRAINING_ROWS
+    if len(rows) > limit:
+        sample = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
+    return train_centroids(store.vectors(sample), n_clusters, seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +243,46 @@ class AlikeImages:
     groups: ImageGroups
 
 
-def find_alike(stored: StoredImages, near_similarity: float, seed: int, progress: Progress) -> AlikeImages:
+@dataclass(frozen=True, slots=True)
+class Comparing:
+    """The costly part of what a store tells, in blocks of which a file of facts keeps what they found.
+
+    n_clusters: None = none are looked for. facts: None = nothing is kept.
+    """
+
+    stored: StoredImages
+    near_similarity: float
+    n_clusters: int | None
+    seed: int
+    facts: Path | None
+
+    def work(self, what: str) -> Pieces:
+        """What is known of the pairs (`alike`) or of the clusters (`clusters`)."""
+        stored, facts = self.stored, self.facts
+        if facts is None:
+            return Pieces(None, {})
+        rows = hashlib.sha256(np.ascontiguousarray(stored.row, dtype="<i8").tobytes()).hexdigest()
+        own = {"alike": self.near_similarity, "clusters": self.n_clusters}[what]
+        digest = open_descriptors(stored.store.source).digest
+        return Pieces(facts, {"what": what, "of": own, "seed": self.seed, "store": digest, "rows": rows})
+
+    def do_share(self, shard: Shard, progress: Progress) -> None:
+        """Does a share of the blocks, which the file of facts then has."""
+        stored, rows = self.stored, self.stored.row
+        asked = asked_rows(len(rows), np.random.default_rng(self.seed))
+        numbers = shard.rows(n_blocks(len(rows) if asked is None else len(asked)))
+        pairs = compared(stored.store, rows, self.near_similarity, asked, numbers, progress, self.work("alike"))
+        deque(pairs, maxlen=0)
+        if self.n_clusters is not None:
+            numbers, pieces = shard.rows(-(-len(rows) // BLOCK_ROWS)), self.work("clusters")
+            deque(assigned(stored.store, rows, self.n_clusters, self.seed, numbers, progress, pieces), maxlen=0)
+
+
+def find_alike(comparing: Comparing, progress: Progress) -> AlikeImages:
     """Groups of images with near descriptors."""
-    rng = np.random.default_rng(seed)
-    alike = same_descriptor(stored.store, stored.row, near_similarity, rng, progress)
+    stored, near_similarity = comparing.stored, comparing.near_similarity
+    rng = np.random.default_rng(comparing.seed)
+    alike = same_descriptor(stored.store, stored.row, near_similarity, rng, progress, comparing.work("alike"))
     return AlikeImages(near_similarity, alike.n_compared, name_groups(alike.groups, stored.image_id, stored.label))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval.arrays import LongArray, ObjArray
+from retrieval.data.facts_shares import Pieces
 from retrieval.data.near_duplicates import HashArray, components, near_pairs
 from retrieval.data.request import NEAR_BITS
 from retrieval.progress import SILENT, Progress
@@ -41,15 +42,21 @@ def same_descriptor(
     min_similarity: float,
     rng: np.random.Generator,
     progress: Progress = SILENT,
+    pieces: Pieces | None = None,
 ) -> Alike:
     """Groups of rows that are joined by cosine similarities of at least min_similarity.
 
     At most N_COMPARED of the rows, drawn by rng, are compared with all of them. Groups are positions in rows.
+    pieces: as of `similar_groups`.
     """
-    if len(rows) <= N_COMPARED:
-        return Alike(_groups(similar_groups(store, rows, min_similarity, progress=progress)), len(rows))
-    asked = np.sort(rng.choice(len(rows), N_COMPARED, replace=False))
-    return Alike(_groups(similar_groups(store, rows, min_similarity, asked, progress)), len(asked))
+    asked = asked_rows(len(rows), rng)
+    groups = _groups(similar_groups(store, rows, min_similarity, asked, progress, pieces))
+    return Alike(groups, len(rows) if asked is None else len(asked))
+
+
+def asked_rows(n: int, rng: np.random.Generator) -> LongArray | None:
+    """Positions of n rows that are compared with all others; None = all of them."""
+    return None if n <= N_COMPARED else np.sort(rng.choice(n, N_COMPARED, replace=False))
 
 
 def across(groups: Groups, label: LongArray) -> Groups:

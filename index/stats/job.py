@@ -5,8 +5,7 @@ from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from index.stats.measure import source_of
-from retrieval.data.request import NEAR_SIMILARITY, MeasuringJob
+from index.stats.measure import ComparingJob, source_of
 from retrieval.errors import LmrError, UnreadableError, WordsError
 from retrieval.images.screen import SCREEN_DIAGONAL_IN
 from retrieval.jobs import option, told
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class StatsJob(MeasuringJob):
+class StatsJob(ComparingJob):
     """Count and measure what is in a data set."""
 
     manifest: Path = field(metadata=told(is_argument=True, metavar="CSV"))
@@ -31,17 +30,11 @@ class StatsJob(MeasuringJob):
         None,
         help="Folder of images to measure: <id>.jpg, Google's a/b/c/<id>.jpg, or what a path column is relative to.",
     )
-    store: Path | None = option(None, help="Descriptors of the images: a map, copies, clusters.")
     test: Path | None = option(None, help="Manifest of a test set: images that it shares with CSV.")
     test_images: Path | None = option(None, default_text="`images`", help="Folder of the test set's images.")
     names: Path | None = option(None, help="Names of the landmarks, as for build-index.")
     diagonal_in: float = option(SCREEN_DIAGONAL_IN, low=1, high=1000, help="Diagonal of the screen, inches.")
-    n_clusters: int | None = option(None, low=1, help="Clusters to find in the store (k-means).")
     map_pictures: int = option(2000, low=0, high=10_000, help="Images on the map.")
-    near_similarity: float = option(
-        NEAR_SIMILARITY, low=0.5, high=1, help="With `store`: similarity of descriptors from which images are copies."
-    )
-    seed: int = option(0, low=0, high=2**31 - 1, help="Random seed.")
     image_list: Path | None = option(None, help="Open Images: the list of images, with their Subset.")
     boxes: Path | None = option(None, help="Open Images: the file of boxes.")
     hierarchy: Path | None = option(None, help="Hierarchy of labels (Open Images' JSON).")
@@ -52,8 +45,6 @@ class StatsJob(MeasuringJob):
     def __post_init__(self) -> None:
         """Raises WordsError for words that need another one."""
         super().__post_init__()
-        if self.n_clusters is not None and self.store is None:
-            raise WordsError("`clusters` needs `store`")
         if self.test_images is not None and self.test is None:
             raise WordsError("`test_images` needs `test`")
 
@@ -209,15 +200,26 @@ def _measure(manifest: "Manifest", landmark: "ObjArray", source: "ImageSource", 
 
 def _with_store(found: Statistics, data: "Data", path: Path, job: StatsJob) -> Statistics:
     """Adds what the store tells."""
-    from index.stats.clusters import StoreCounts, count_clusters, draw_map, find_alike, find_clusters, open_stored
+    from index.stats.clusters import (
+        Comparing,
+        StoreCounts,
+        count_clusters,
+        draw_map,
+        find_alike,
+        find_clusters,
+        open_stored,
+    )
 
     labelling = data.labelling
     stored = open_stored(path, data.images.image_id, labelling.first_landmark(), labelling.names)
-    alike = find_alike(stored, job.near_similarity, job.seed, job.progress)
+    facts = job.facts if job.facts.exists() else None
+    comparing = Comparing(stored, job.near_similarity, job.n_clusters, job.seed, facts)
+    alike = find_alike(comparing, job.progress)
     drawn = draw_map(stored, job.map_pictures, job.seed, job.progress) if job.map_pictures else None
     clusters, assigned = None, None
     if job.n_clusters is not None:
-        assigned = find_clusters(stored.store, stored.row, job.n_clusters, job.seed, job.progress)
+        pieces = comparing.work("clusters")
+        assigned = find_clusters(stored.store, stored.row, job.n_clusters, job.seed, job.progress, pieces)
         clusters = count_clusters(stored, assigned, job.seed)
     return replace(
         found,

@@ -307,6 +307,53 @@ def test_images_are_measured_by_shares_and_told_of_together(tiny_set):
     assert misused(*words, "--shard", "1/2", "--report", "r.html").startswith("--report and tables need all images")
 
 
+def test_descriptors_are_compared_by_shares_and_told_of_together(tiny_set, monkeypatch):
+    monkeypatch.setattr("retrieval.store.near_duplicates._QUERIES_AT_ONCE", 7)
+    monkeypatch.setattr("index.stats.clusters.BLOCK_ROWS", 9)
+    words = ("stats", "train.csv", "--store", "train.h5", "--clusters", "3", "--near-similarity", "0.9")
+    whole = json.loads(done(*words, "--json").stdout)
+    assert whole["alike"]["groups"]
+    done(*words, "--clusters-csv", "whole.csv", "--json")
+    for i in (1, 2, 3):
+        told = done(*words, "--shard", f"{i}/3").stdout
+        assert told == f"picture-facts-{i}-of-3.sqlite: 0 images measured, 0 unreadable\n"
+    parts = [f"picture-facts-{i}-of-3.sqlite" for i in (1, 2, 3)]
+    done("join", *parts, "--output", "picture-facts.sqlite")
+    assert "nothing to do" in done("join", *parts[::-1], "--output", "picture-facts.sqlite").stdout
+    with monkeypatch.context() as patch:
+        patch.setattr("retrieval.store.near_duplicates._compare", lambda *_: 1 / 0)
+        patch.setattr("index.stats.clusters._centroids", lambda *_: 1 / 0)
+        assert json.loads(done(*words, "--json").stdout) == whole
+        done(*words, "--clusters-csv", "joined.csv", "--json")
+        assert Path("joined.csv").read_bytes() == Path("whole.csv").read_bytes()
+        with pytest.raises(ZeroDivisionError):  # pairs of another similarity are others
+            done(*words, "--near-similarity", "0.95", "--json")
+    done(*words, "--near-similarity", "0.8", "--shard", "3/3")
+    assert "another manifest" in refused("join", *parts, "--output", "j.sqlite")
+
+
+def test_comparing_that_was_stopped_goes_on(tiny_set, monkeypatch):
+    monkeypatch.setattr("retrieval.store.near_duplicates._QUERIES_AT_ONCE", 7)
+    from retrieval.store import near_duplicates
+
+    words = ("stats", "train.csv", "--images", "images", "--store", "train.h5", "--near-similarity", "0.9", "--json")
+    whole = done(*words, "--facts", "whole.sqlite").stdout
+    compare, n_asked = near_duplicates._compare, []
+
+    def stopping(*of):
+        n_asked.append(len(of[3]))
+        if len(n_asked) == 4:
+            raise KeyboardInterrupt
+        return compare(*of)
+
+    monkeypatch.setattr(near_duplicates, "_compare", stopping)
+    assert "interrupted" in refused(*words)
+    assert done(*words).stdout == whole
+    assert len(n_asked) == 4 + (7 - 3)
+    assert done(*words).stdout == whole
+    assert len(n_asked) == 8
+
+
 def test_shares_that_make_the_model_at_once_make_one(images):
     from tiny_set import NETWORK
 
