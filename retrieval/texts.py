@@ -151,6 +151,12 @@ def to_texts(values: Texts | ObjArray) -> Texts:
     return values if isinstance(values, Texts) else Texts.of(values)
 
 
+def shared(texts: Texts) -> ObjArray:
+    """A column of few different texts as an array of strings, of which equal ones are one."""
+    known: dict[str, str] = {}
+    return np.fromiter((known.setdefault(text, text) for text in texts), dtype=object, count=len(texts))
+
+
 def repeated(texts: Texts) -> list[str]:
     """The texts that are there twice or more, sorted."""
     hashes = texts._hashes()

@@ -36,7 +36,7 @@ from retrieval.store.layout import UNREADABLE as UNREADABLE
 from retrieval.store.layout import Columns, ImageFacts
 from retrieval.store.stored import BLOCK_ROWS, StoredVectors, open_vectors
 from retrieval.store.writer import StoreWriter as StoreWriter
-from retrieval.texts import Texts, to_texts
+from retrieval.texts import Texts, shared, to_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def open_descriptors(path: str | Path, shard: Shard | None = None) -> Descriptor
             landmarks=landmarks,
             state=vectors.state,
             path=pack_texts(file["path"]),
-            kind=read_texts(file["kind"]) if "kind" in file else None,
+            kind=shared(pack_texts(file["kind"], is_utf8=True)) if "kind" in file else None,
             info=info,
             source=str(path),
             names={label: name for label, name in zip(landmarks, shown, strict=True) if name},

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from retrieval.arrays import object_array
 from retrieval.files.digest import update_json
 from retrieval.files.hdf5 import open_hdf5, read_column, write_column
-from retrieval.texts import Texts, equal_pairs, repeated, to_texts
+from retrieval.texts import Texts, equal_pairs, repeated, shared, to_texts
 
 WORDS = ["rome", "", "a", "Sacr\u00e9-C\u0153ur", "b\udcff.jpg", "a"]
 SOME = st.lists(st.text(alphabet="ab\u00e9", max_size=3), max_size=20)
@@ -112,3 +112,13 @@ def test_columns_are_hashed_as_the_json_of_their_lists(block: int, monkeypatch: 
     total = hashlib.sha256()
     update_json(total, content)
     assert total.hexdigest() == hashlib.sha256(json.dumps(lists, sort_keys=True).encode()).hexdigest()
+
+
+def test_equal_texts_of_a_shared_column_are_one():
+    words = shared(Texts.of(["street", "food", "".join(["str", "eet"])]))
+    assert words.tolist() == ["street", "food", "street"]
+    assert words[0] is words[2]
+
+
+def test_the_bytes_of_texts_are_counted():
+    assert Texts.of(["", "a", "\u00e9t\u00e9"]).n_bytes.tolist() == [0, 1, 5]
