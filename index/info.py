@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from index.verify import NO_DIGESTS, can_verify, is_store, kind_of, verify_whole
+from index.verify import NO_DIGESTS, OUTCOMES, can_verify, is_store, kind_of, verify_whole
 from retrieval.errors import LmrError, WordsError
 from retrieval.files.folders import current_folder
 from retrieval.jobs import Job, option
@@ -59,6 +59,8 @@ def _describe(path: Path, progress: "Progress", *, verify: bool) -> dict[str, An
         return _describe_store(path)
     if path.name in ("index.json", "model.json"):
         path = path.parent
+    if path.suffix == OUTCOMES:
+        return _describe_outcomes(path)
     if path.name == "calibration.json":
         return _describe_calibration_file(path)
     if (path / "index.json").is_file():
@@ -103,6 +105,14 @@ def _describe_store(path: Path) -> dict[str, Any]:
         rows = (state == UNREADABLE).nonzero()[0]
         facts["unreadable pictures"] = {store.image_id[row]: store.reason[row] for row in rows}
     return facts
+
+
+def _describe_outcomes(path: Path) -> dict[str, Any]:
+    from index.evaluate.shares import read_content
+
+    content = read_content(path)
+    which = {"shard": content["shard"]} if content["shard"] else {"joined shares": content["shares"]}
+    return {"what": "outcomes of queries", "queries": content["n"], **which, **content["made_of"]}
 
 
 def _describe_model(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from index.verify import STORES
 from retrieval.embed.job import StoreFilling, complete_store, of_share
 from retrieval.embed.store_name import find_store
 from retrieval.errors import LmrError
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from retrieval.shown import Labels
     from retrieval.store.store import Descriptors
     from retrieval.texts import Texts
-
-
-STORES = (".h5", ".hdf5")  # endings of their names
 
 
 @dataclass(frozen=True, slots=True)

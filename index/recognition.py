@@ -204,15 +204,6 @@ def judge(
     )
 
 
-def predict(answers: Answers, image_id: Texts, threshold_logit: float = -np.inf) -> Predictions:
-    """One prediction per query: its best landmark where the ranking key reaches the threshold, else none.
-
-    image_id: (q,). Confidences are NaN where the index is not calibrated.
-    """
-    named = Texts.of([*answers.landmarks, ""]).select(named_at(answers, threshold_logit))
-    return Predictions(image_id, named, answers.logit, confidence_or_nan(answers))
-
-
 def named_at(answers: Answers, threshold_logit: float) -> IntArray:
     """(q,) int32: the best landmark of queries whose ranking key reaches the threshold, -1 of the others."""
     answered = (answers.landmark >= 0) & (answers.logit >= threshold_logit)

@@ -11,6 +11,7 @@ from retrieval.words import counted
 
 NO_DIGESTS = "none: it is unfinished, or of an earlier lmr"
 STORES = (".h5", ".hdf5")
+OUTCOMES = ".outcomes"
 KINDS = {  # of folders, by the file in them that tells
     "clean.json": "cleaning",
     "split.json": "split",
@@ -98,6 +99,8 @@ def _check_of(path: Path) -> Callable[[Path], str] | None:
         return _verify_answers
     if path.name in _FACTS:
         return _verify_facts
+    if path.suffix == OUTCOMES:
+        return _verify_outcomes
     if path.name == ".lmr-moves.jsonl":
         return _verify_moves
     if path.suffix == ".sqlite" and path.name != "download.sqlite":
@@ -196,6 +199,13 @@ def _verify_facts(path: Path) -> str:
 
     read_facts(path)
     return "it is as it was written"
+
+
+def _verify_outcomes(path: Path) -> str:
+    from index.evaluate.shares import require_outcomes
+
+    require_outcomes(path)
+    return "every block is as it was written"
 
 
 def _verify_moves(path: Path) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.evaluate.outcome import OUTCOME, Questions
+from index.verify import OUTCOMES, STORES
 from retrieval.errors import LmrError
 from retrieval.files.atomic import replacing
 from retrieval.files.digest import sha256_json
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 HEAD = b"lmr outcomes 1\n"
 MOST_HEAD_BYTES = 1 << 20
-ENDING = ".outcomes"
 _REMEDY = "make it again with lmr evaluate `shard` `overwrite`"
 _SETS = ("set of queries", "set of descriptors")  # inputs that differ between shares
 
@@ -77,7 +77,7 @@ class Asking:
 def outcomes_path(place: Path, shard: Shard | None = None) -> Path:
     """The file of outcomes beside a store or an index: `val.h5` -> `val.outcomes`, `val-1-of-4.outcomes`."""
     place = place if place.name else place.resolve()
-    path = place.with_name((place.stem if place.suffix in (".h5", ".hdf5") else place.name) + ENDING)
+    path = place.with_name((place.stem if place.suffix in STORES else place.name) + OUTCOMES)
     return path if shard is None else shard.beside(path)
 
 
@@ -127,6 +127,14 @@ def read_content(path: Path) -> _Content:
         content: _Content = convert(json.loads(line), _Content, str(path), _REMEDY)
     except ValueError as error:
         raise LmrError(f"{path} is damaged; {_REMEDY}") from error
+    return content
+
+
+def require_outcomes(path: Path) -> _Content:
+    """What a whole file of outcomes says of itself. Raises LmrError where it is not as it was written."""
+    content = read_content(path)
+    for _ in _blocks([(path, content)]):
+        pass  # each is compared with its digest when it is read
     return content
 
 

@@ -1,7 +1,5 @@
 """Descriptors gathered into clusters, and how far clusters and landmarks agree; memory does not grow with the store."""
 
-import hashlib
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +9,12 @@ from numpy.typing import NDArray
 
 from index.search.flat import FlatIndex
 from index.search.kmeans import train_centroids
-from index.stats.duplicates import asked_rows, same_descriptor
-from index.stats.measured import ImageGroups, name_groups
 from retrieval.arrays import FloatArray, IntArray, LongArray, ObjArray, read_only
 from retrieval.data.csv_cells import table_lines
 from retrieval.data.facts_shares import Pieces
 from retrieval.errors import LmrError
 from retrieval.progress import SILENT, Progress
-from retrieval.shard import Shard
 from retrieval.store.blocks import StoreBlocks, open_blocks
-from retrieval.store.near_duplicates import compared, n_blocks
-from retrieval.store.store import open_descriptors
 from retrieval.store.stored import BLOCK_ROWS
 from retrieval.words import counted
 
@@ -63,13 +56,18 @@ def find_clusters(
         raise LmrError(
             f"{counted(n_clusters, 'cluster')} of {counted(len(rows), 'descriptor')} in {store.source}; ask for fewer"
         )
-    numbers = range(-(-len(rows) // BLOCK_ROWS))
+    numbers = range(n_clustered_blocks(len(rows)))
     found = np.concatenate(list(assigned(store, rows, n_clusters, seed, numbers, progress, pieces)))
     cluster = found["cluster"].astype(np.int64)
     order = np.argsort(-np.bincount(cluster, minlength=n_clusters), kind="stable")
     place = np.empty(n_clusters, dtype=np.int32)
     place[order] = np.arange(n_clusters, dtype=np.int32)
     return Clusters(n_clusters, place[cluster], np.ascontiguousarray(found["similarity"]))
+
+
+def n_clustered_blocks(n: int) -> int:
+    """Blocks in which so many rows are given their clusters."""
+    return -(-n // BLOCK_ROWS)
 
 
 def assigned(
@@ -232,58 +230,6 @@ class StoreCounts:
     source: str
     pictures: int
     of: int
-
-
-@dataclass(frozen=True, slots=True)
-class AlikeImages:
-    """Groups of images whose descriptors have at least this cosine similarity. compared: images, with all others."""
-
-    near_similarity: float
-    compared: int
-    groups: ImageGroups
-
-
-@dataclass(frozen=True, slots=True)
-class Comparing:
-    """The costly part of what a store tells, in blocks of which a file of facts keeps what they found.
-
-    n_clusters: None = none are looked for. facts: None = nothing is kept.
-    """
-
-    stored: StoredImages
-    near_similarity: float
-    n_clusters: int | None
-    seed: int
-    facts: Path | None
-
-    def work(self, what: str) -> Pieces:
-        """What is known of the pairs (`alike`) or of the clusters (`clusters`)."""
-        stored, facts = self.stored, self.facts
-        if facts is None:
-            return Pieces(None, {})
-        rows = hashlib.sha256(np.ascontiguousarray(stored.row, dtype="<i8").tobytes()).hexdigest()
-        own = {"alike": self.near_similarity, "clusters": self.n_clusters}[what]
-        digest = open_descriptors(stored.store.source).digest
-        return Pieces(facts, {"what": what, "of": own, "seed": self.seed, "store": digest, "rows": rows})
-
-    def do_share(self, shard: Shard, progress: Progress) -> None:
-        """Does a share of the blocks, which the file of facts then has."""
-        stored, rows = self.stored, self.stored.row
-        asked = asked_rows(len(rows), np.random.default_rng(self.seed))
-        numbers = shard.rows(n_blocks(len(rows) if asked is None else len(asked)))
-        pairs = compared(stored.store, rows, self.near_similarity, asked, numbers, progress, self.work("alike"))
-        deque(pairs, maxlen=0)
-        if self.n_clusters is not None:
-            numbers, pieces = shard.rows(-(-len(rows) // BLOCK_ROWS)), self.work("clusters")
-            deque(assigned(stored.store, rows, self.n_clusters, self.seed, numbers, progress, pieces), maxlen=0)
-
-
-def find_alike(comparing: Comparing, progress: Progress) -> AlikeImages:
-    """Groups of images with near descriptors."""
-    stored, near_similarity = comparing.stored, comparing.near_similarity
-    rng = np.random.default_rng(comparing.seed)
-    alike = same_descriptor(stored.store, stored.row, near_similarity, rng, progress, comparing.work("alike"))
-    return AlikeImages(near_similarity, alike.n_compared, name_groups(alike.groups, stored.image_id, stored.label))
 
 
 @dataclass(frozen=True, slots=True)

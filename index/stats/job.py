@@ -12,7 +12,8 @@ from retrieval.jobs import option, told
 from retrieval.words import none_can
 
 if TYPE_CHECKING:
-    from index.stats.clusters import AlikeImages, ClusterCounts, Clusters, DescriptorMap, StoreCounts, StoredImages
+    from index.stats.clusters import ClusterCounts, Clusters, DescriptorMap, StoreCounts, StoredImages
+    from index.stats.comparing import AlikeImages
     from index.stats.data import Data, DataCounts
     from index.stats.measured import Duplicates, ImageCounts, Leakage, Measured
     from retrieval.arrays import IntArray, LongArray, ObjArray
@@ -200,27 +201,17 @@ def _measure(manifest: "Manifest", landmark: "ObjArray", source: "ImageSource", 
 
 def _with_store(found: Statistics, data: "Data", path: Path, job: StatsJob) -> Statistics:
     """Adds what the store tells."""
-    from index.stats.clusters import (
-        Comparing,
-        StoreCounts,
-        count_clusters,
-        draw_map,
-        find_alike,
-        find_clusters,
-        open_stored,
-    )
+    from index.stats.clusters import StoreCounts, count_clusters, draw_map, open_stored
+    from index.stats.comparing import Comparing
 
     labelling = data.labelling
     stored = open_stored(path, data.images.image_id, labelling.first_landmark(), labelling.names)
     facts = job.facts if job.facts.exists() else None
     comparing = Comparing(stored, job.near_similarity, job.n_clusters, job.seed, facts)
-    alike = find_alike(comparing, job.progress)
+    alike = comparing.find_alike(job.progress)
     drawn = draw_map(stored, job.map_pictures, job.seed, job.progress) if job.map_pictures else None
-    clusters, assigned = None, None
-    if job.n_clusters is not None:
-        pieces = comparing.work("clusters")
-        assigned = find_clusters(stored.store, stored.row, job.n_clusters, job.seed, job.progress, pieces)
-        clusters = count_clusters(stored, assigned, job.seed)
+    assigned = comparing.find_clusters(job.progress)
+    clusters = None if assigned is None else count_clusters(stored, assigned, job.seed)
     return replace(
         found,
         images=replace(found.images, stored=dict(zip(stored.image_id, stored.store.path[stored.row], strict=True))),

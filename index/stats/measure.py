@@ -91,7 +91,8 @@ def measure(job: MeasureJob) -> MeasureReport:
 
 def _compare(job: MeasureJob, store: Path, manifest: "Manifest", facts: Path) -> list[Any]:
     """Compares the descriptors; what tells the comparison from another one."""
-    from index.stats.clusters import Comparing, open_stored
+    from index.stats.clusters import open_stored
+    from index.stats.comparing import Comparing
 
     stored = open_stored(store, manifest.image_id, manifest.landmark.astype("int64"), manifest.landmarks)
     comparing = Comparing(stored, job.near_similarity, job.n_clusters, job.seed, facts)

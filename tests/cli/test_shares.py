@@ -256,6 +256,9 @@ def test_outcomes_of_another_index_or_of_other_queries_are_not_used(tiny_set):
         done("evaluate", "val.csv", "--shard", f"{i}/2", *HERE)
     parts = ["val-1-of-2.outcomes", "val-2-of-2.outcomes"]
     done("join", *parts, "--output", "val.outcomes")
+    told = json.loads(done("info", "val.outcomes", "--json", "--verify").stdout)
+    assert (told["queries"], told["joined shares"], told["verified"]) == (22, 2, "every block is as it was written")
+    assert json.loads(done("info", parts[1], "--json").stdout)["shard"] == "2/2"
     done("calibrate", "val.csv", "--precision", "0.5", "--overwrite", *HERE)
     told = done("evaluate", "val.csv", *HERE).stderr
     assert "val.outcomes is not of these queries and this index as they are: all are asked again" in told
@@ -272,6 +275,7 @@ def test_outcomes_of_another_index_or_of_other_queries_are_not_used(tiny_set):
     data = Path(parts[1]).read_bytes()
     Path(parts[1]).write_bytes(data[:-1])
     assert "was changed or is cut short" in refused("join", *parts, "--output", "j.outcomes")
+    assert "was changed or is cut short" in refused("info", parts[1], "--verify")
     assert not Path("j.outcomes").exists()
     Path(parts[1]).write_bytes(b"lmr outcomes 1\n{")
     assert "is damaged" in refused("join", *parts, "--output", "j.outcomes")

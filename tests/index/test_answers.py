@@ -8,7 +8,7 @@ import pytest
 from index.confidence import ConfidenceModel
 from index.folder.build import BuildOptions
 from index.kaggle.shares import answered_beside, predict_store
-from index.recognition import answer, answer_store, predict
+from index.recognition import answer, answer_store, confidence_or_nan, named_at
 from index.vote import background_similarity, best, vote
 from index.vote_rule import VoteRule
 from retrieval.errors import LmrError
@@ -136,7 +136,6 @@ def test_a_store_is_answered_in_parts_as_it_is_whole(make_folder, train, streets
     state = np.array([UNREADABLE, UNREADABLE, *[DONE] * 5, UNREADABLE], dtype=np.uint8)
     store = replace(make_store(["rome"] * 8, seed=4, source="queries.h5"), state=state)
     whole = answer_store(folder, store, n_neighbours=6)
-    predictions = predict(whole, store.image_id, 0.2)
     monkeypatch.setattr("index.recognition.BLOCK_QUERIES", 2)
     parts = answer_store(folder, store, n_neighbours=6)
     assert np.array_equal(parts.neighbours.rows, whole.neighbours.rows)
@@ -146,8 +145,9 @@ def test_a_store_is_answered_in_parts_as_it_is_whole(make_folder, train, streets
     assert (parts.background is None) is not background
     told = predict_store(folder, store, 0.2, answered_beside(folder.path.with_name("s.csv"), {}), SILENT)
     assert told.image_id.tolist() == store.image_id.tolist()
-    assert told.landmark.tolist() == predictions.landmark.tolist()
-    assert told.logit == pytest.approx(predictions.logit, abs=1e-5)
+    names = [*folder.rows.landmarks, ""]
+    assert told.landmark.tolist() == [names[code] for code in named_at(whole, 0.2)]
+    assert told.logit == pytest.approx(whole.logit, abs=1e-5)
 
 
 def test_a_store_without_rows_has_no_predictions(folder, make_store, tmp_path):
@@ -207,13 +207,11 @@ def test_predictions_below_the_threshold_name_no_landmark(folder, queries):
     folder = replace(folder, calibration=Calibrated())
     answers = answer(folder, queries.vectors)
     middle = float(np.sort(answers.logit)[2])
-    predictions = predict(answers, queries.image_id, middle)
-    assert predictions.answered.tolist() == (answers.logit >= middle).tolist()
-    named = [folder.rows.landmarks[c] for c in answers.landmark]
-    assert [p or n for p, n in zip(predictions.landmark, named, strict=True)] == named
-    assert predictions.confidence.tolist() == answers.confidence.tolist()
-    assert predict(answers, queries.image_id).answered.all()
+    named = named_at(answers, middle)
+    assert named.tolist() == np.where(answers.logit >= middle, answers.landmark, -1).tolist()
+    assert confidence_or_nan(answers).tolist() == answers.confidence.tolist()
+    assert (named_at(answers, -np.inf) >= 0).all()
 
 
 def test_predictions_of_an_uncalibrated_index_have_no_confidence(folder, queries):
-    assert np.isnan(predict(answer(folder, queries.vectors), queries.image_id).confidence).all()
+    assert np.isnan(confidence_or_nan(answer(folder, queries.vectors))).all()
