@@ -2,7 +2,6 @@
 
 import difflib
 import functools
-import tomllib
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -41,6 +40,8 @@ def read_stages() -> list[dict[str, Any]]:
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None, stage_keys: AbstractSet[str]) -> None:
     if path is None:
         return
+    import tomllib
+
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

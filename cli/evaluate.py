@@ -1,6 +1,5 @@
 """lmr evaluate: measures the answers of an index folder on labelled queries, and writes a report."""
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from index.evaluate.job import EvaluateShareJob
 from index.folder.config import INDEX_FOLDER
 from retrieval.extras import require_report
 from retrieval.files.lock import output_locks
+from retrieval.version import program_version
 from retrieval.words import counted
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def made_of(queries: Path | None, result: "EvaluationResult | None" = None) -> d
     asked = {"queries": LEAVE_ONE_OUT if queries is None else str(queries)}
     if result is None:
         return asked
-    return {**asked, **result.folder.made_of, "version of lmr": version("lmr"), **result.inputs}
+    return {**asked, **result.folder.made_of, "version of lmr": program_version(), **result.inputs}
 
 
 def is_reported(report: Path, made_of: dict[str, Any]) -> bool:

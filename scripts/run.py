@@ -44,7 +44,8 @@ def install(extra: str) -> None:
         venv.create(VENV, with_pip=True)
     python = str(BIN / "python")
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "uv"], check=True)
-    subprocess.run([python, "-m", "uv", "pip", "install", "--python", python, "-e", f"{ROOT}[{extra}]"], check=True)
+    with_uv = [python, "-m", "uv", "pip", "install", "--compile-bytecode", "--python", python]
+    subprocess.run([*with_uv, "-e", f"{ROOT}[{extra}]"], check=True)
     done.write_text(wanted)
 
 

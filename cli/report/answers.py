@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from retrieval.extras import require_extra
 from retrieval.files.atomic import write_bytes
 from retrieval.files.digest import sha256_file, sha256_json
 from retrieval.files.made_of import Inputs, is_made_of, write_bytes_with_record
+from retrieval.version import program_version
 from retrieval.words import counted
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Saving:
         """Looks whether it is there, made of these answers. Raises LmrError for another one."""
         self._made_of = {
             **folder.made_of,
-            "version of lmr": version("lmr"),
+            "version of lmr": program_version(),
             "set of pictures": sha256_json([[answer.image, _digest_of(answer.image)] for answer in answers]),
             **words,
             "set of answers": sha256_json([answer.to_json() for answer in answers]),

@@ -1,6 +1,5 @@
 """The result of an evaluation: the figures, which queries leak, the figures without these, and what it was made of."""
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from index.queries import Queries
 from index.vote_rule import VoteRule
 from retrieval.files.digest import sha256_json
 from retrieval.store.store import Descriptors
+from retrieval.version import program_version
 from retrieval.words import agreeing, counted
 
 LEAVE_ONE_OUT = "leave-one-out"
@@ -107,7 +107,7 @@ def measure(asking: Asking, outcomes: Outcomes, source: str) -> EvaluationResult
         without=without,
         warnings=tuple(_warnings(questions.folder, source, queries, leaks)),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        lmr_version=importlib.metadata.version("lmr"),
+        lmr_version=program_version(),
         inputs={
             "set of queries": queries.digest,
             "set of descriptors": sha256_json(None) if store is None else store.digest,

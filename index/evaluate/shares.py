@@ -4,7 +4,6 @@ A share of queries is asked and compared alone, and what its answers come to lie
 taken from there by the evaluation of all, which asks nothing.
 """
 
-import importlib.metadata
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from retrieval.files.digest import sha256_json
 from retrieval.files.json_file import convert
 from retrieval.files.kept import Kept, kept_bytes
 from retrieval.shard import MOST_SHARES, Shard, parse_shard, require_all, require_lengths
+from retrieval.version import program_version
 
 if TYPE_CHECKING:
     from retrieval.progress import Progress
@@ -63,7 +63,7 @@ class Asking:
         made_of = {
             **self.questions.folder.made_of,
             "manifest": self.source,
-            "version of lmr": importlib.metadata.version("lmr"),
+            "version of lmr": program_version(),
             **sets,
         }
         return _Content(shard=None if self.shard is None else str(self.shard), shares=shares, n=n, made_of=made_of)

@@ -1,7 +1,6 @@
 """Builds an index folder from descriptor stores: beside the old one, whose place it then takes."""
 
 import hashlib
-import importlib.metadata
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -44,6 +43,7 @@ from retrieval.files.digest import update_json
 from retrieval.files.folders import current_folder, replacing_folder
 from retrieval.files.lock import lock_path, output_lock
 from retrieval.progress import SILENT, Progress
+from retrieval.version import program_version
 
 LEAST_AGREEMENT = 0.99  # share of answers that must be alike for a calibration to be kept by another kind of index
 
@@ -272,7 +272,7 @@ def _write_folder(
         n_background=len(stored.background),
         d=stored.index.d,
         recall=searched_by.recall if searched_by else measure_recall(gathered, stored, device),
-        program_version=importlib.metadata.version("lmr"),
+        program_version=program_version(),
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         files=list_files(folder),
         thumbnails={"side_px": thumbnails.side_px, "n": n_small},

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +34,7 @@ from retrieval.store.store import (
     reopen_store,
     resume_store,
 )
+from retrieval.version import program_version
 from retrieval.words import counted
 
 StoreDtype = Literal["float16", "float32"]
@@ -179,7 +179,7 @@ def store_info(card: Card, manifest: Manifest, dtype: StoreDtype, d: int) -> Sto
         fingerprint=card.fingerprint,
         model=model,
         image_spec=image_spec,
-        program_version=version("lmr"),
+        program_version=program_version(),
         manifest_digest=manifest.digest,
         dtype=dtype,
         d=d,

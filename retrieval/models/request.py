@@ -1,6 +1,5 @@
 """Requests for a network and the preparation of its images: the words of embed, train, export and compare."""
 
-import importlib.metadata
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -149,6 +148,8 @@ class NetworkRequest:
 
     def identity(self, **preparation: Any) -> dict[str, Any]:
         """All that a network and its preparation are made from, as JSON has it: the same makes the same network."""
+        import importlib.metadata
+
         libraries = {}
         for name in _LIBRARIES:
             try:

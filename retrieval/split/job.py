@@ -13,6 +13,7 @@ from retrieval.errors import LmrError, WordsError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import WritingJob, option, told
 from retrieval.split.quotas import SHARE, Count, Quota, Share
+from retrieval.version import program_version
 
 if TYPE_CHECKING:
     from retrieval.data.locate import LocatedImages
@@ -149,8 +150,6 @@ def split(job: SplitJob) -> "SplitReport":
 
 
 def _split(job: SplitJob, rule: "SplitRule") -> "SplitReport":
-    from importlib.metadata import version
-
     from retrieval.data.locate import locate_images
     from retrieval.data.overview import load_manifest
     from retrieval.split.folder import is_finished, require_place, write_split
@@ -190,7 +189,7 @@ def _split(job: SplitJob, rule: "SplitRule") -> "SplitReport":
     is_there = not overwrite and is_finished(output)
     if not is_there:
         content = {name: value for name, value in report.to_json().items() if name not in ("output", "state")}
-        record = {"program_version": version("lmr"), "input": str(path), **identity, **content}
+        record = {"program_version": program_version(), "input": str(path), **identity, **content}
         write_split(output, files_of(parts), record)
     links = None if tree is None else _make_tree(tree, job)
     state: Literal["written", "unchanged"] = "unchanged" if is_there else "written"
