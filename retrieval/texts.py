@@ -7,6 +7,7 @@ asked for. Names of files that are no UTF-8 come back as they were given.
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, islice
 from typing import Any, Self, overload
 
 import numpy as np
@@ -39,10 +40,13 @@ class Texts:
             raise ValueError(f"the last text ends at byte {last:,} of {len(data):,}")
         self.data, self.ends = read_only(data), read_only(ends)
 
-    @classmethod
-    def of(cls, texts: Iterable[str]) -> Self:
+    @staticmethod
+    def of(texts: Iterable[str]) -> "Texts":
         """Packs these texts."""
-        return cls.of_bytes(text.encode(errors="surrogateescape") for text in texts)
+        given, packed = iter(texts), TextsWriter()
+        while block := list(islice(given, BLOCK)):
+            packed.add(block)
+        return packed.texts()
 
     @classmethod
     def of_bytes(cls, texts: Iterable[bytes]) -> Self:
@@ -65,6 +69,11 @@ class Texts:
 
     def __len__(self) -> int:
         return len(self.ends)
+
+    @property
+    def is_ascii(self) -> bool:
+        """True where no text holds another letter."""
+        return self.data.tobytes().isascii()
 
     @property
     def shape(self) -> tuple[int]:
@@ -144,6 +153,28 @@ class Texts:
     def _hashes(self) -> LongArray:
         """(n,) a number for each, equal where texts are; of this process only."""
         return np.fromiter(map(hash, self._pieces()), np.int64, len(self))
+
+
+class TextsWriter:
+    """A column of texts that grows by blocks."""
+
+    def __init__(self) -> None:
+        self._data, self._ends = bytearray(), array("q")
+
+    def add(self, texts: Sequence[str]) -> None:
+        """Packs these texts behind those that are there."""
+        joined = "".join(texts)
+        if joined.isascii():
+            self._ends.extend(islice(accumulate(map(len, texts), initial=len(self._data)), 1, None))
+            self._data += joined.encode()
+            return
+        for text in texts:
+            self._data += text.encode(errors="surrogateescape")
+            self._ends.append(len(self._data))
+
+    def texts(self) -> Texts:
+        """All that was added; nothing can be added after it."""
+        return Texts(np.frombuffer(self._data, np.uint8), np.frombuffer(self._ends, np.int64))
 
 
 def to_texts(values: Texts | ObjArray) -> Texts:

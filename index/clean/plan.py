@@ -199,7 +199,7 @@ def _table(
             neighbours[judged[i]] = "|".join(inputs.manifest.image_id[judged[near[near >= 0]]])
     columns: dict[str, Any] = {"label_probability": probability, "log_odds": log_odds, "neighbours": neighbours}
     return Decisions(
-        image_id=inputs.manifest.image_id,
+        image_id=inputs.manifest.image_id[:],
         landmark=labels,
         decision=decision,
         suggested=suggested,

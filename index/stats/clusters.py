@@ -16,6 +16,7 @@ from retrieval.errors import LmrError
 from retrieval.progress import SILENT, Progress
 from retrieval.store.blocks import StoreBlocks, open_blocks
 from retrieval.store.stored import BLOCK_ROWS
+from retrieval.texts import Texts
 from retrieval.words import counted
 
 TRAINING_ROWS = 256  # descriptors for each centroid that are trained on at most; FAISS's own limit
@@ -213,10 +214,10 @@ class StoredImages:
         return np.array((*self.names, ""), dtype=object)[self.landmark]
 
 
-def open_stored(path: Path, image_id: ObjArray, landmark: LongArray, names: tuple[str, ...]) -> StoredImages:
+def open_stored(path: Path, image_id: Texts, landmark: LongArray, names: tuple[str, ...]) -> StoredImages:
     """Opens a store and finds the images of the manifest in it. LmrError when it describes none of them."""
     store = open_blocks(path)
-    place = {name: row for row, name in enumerate(image_id.tolist())}
+    place = {name: row for row, name in enumerate(image_id)}
     of_row = np.array([place.get(name, -1) for name in store.image_id[store.done].tolist()], dtype=np.int64)
     if not (of_row >= 0).any():
         raise LmrError(f"{path} describes none of the pictures of the manifest; give the store that was made from it")

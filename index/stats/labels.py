@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrieval.arrays import FloatArray, LongArray, ObjArray, read_only
+from retrieval.arrays import FloatArray, LongArray, read_only
 from retrieval.data.manifest import Manifest
+from retrieval.texts import Texts
 
 PERCENTS = tuple(range(10, 100, 10))
 BIGGEST = (1, 10, 100, 1_000, 10_000, 100_000)
@@ -228,8 +229,8 @@ class Hosts:
     top: tuple[Host, ...]
 
 
-def rank_hosts(url: ObjArray, n_shown: int) -> Hosts:
-    """Number of hosts, and the n_shown with most images. url: (n,) str, '' = none."""
+def rank_hosts(url: Texts, n_shown: int) -> Hosts:
+    """Number of hosts, and the n_shown with most images. url: (n,), '' = none."""
     counts = count_hosts(url)
     without = counts.pop("", 0)
     top = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:n_shown]

@@ -13,6 +13,7 @@ from index.stats.images import Histogram, Sizes
 from index.stats.labels import Spread
 from retrieval.arrays import LongArray, ObjArray
 from retrieval.data.csv_cells import csv_line
+from retrieval.texts import Texts
 
 if TYPE_CHECKING:
     from retrieval.data.manifest import Manifest
@@ -28,7 +29,7 @@ N_REASONS = 100
 class Measured:
     """Facts of the images of a manifest. landmark: (n,) the name of the first landmark of each, '' = none."""
 
-    image_id: ObjArray
+    image_id: Texts
     landmark: ObjArray
     table: "FactsTable"
     measures: statistics.Measures
@@ -136,7 +137,7 @@ def count_duplicates(measured: Measured) -> Duplicates:
     )
 
 
-def name_groups(groups: Sequence[LongArray], image_id: ObjArray, landmark: ObjArray) -> ImageGroups:
+def name_groups(groups: Sequence[LongArray], image_id: Texts | ObjArray, landmark: ObjArray) -> ImageGroups:
     """Counts, and the first groups with their images. groups: rows of image_id and landmark (n,)."""
     codes = np.unique(landmark.astype(str), return_inverse=True)[1] - int("" in set(landmark.tolist()))
     across = duplicates.across(tuple(groups), codes)
@@ -270,7 +271,7 @@ def _first(across: Sequence[LongArray], groups: Sequence[LongArray]) -> list[Lon
     return [*across, *(group for group in groups if int(group[0]) not in begun)][:N_GROUPS]
 
 
-def _group(group: LongArray, image_id: ObjArray, landmark: ObjArray) -> tuple[LabelledImage, ...]:
+def _group(group: LongArray, image_id: Texts | ObjArray, landmark: ObjArray) -> tuple[LabelledImage, ...]:
     return tuple(LabelledImage(image_id[row], landmark[row] or None) for row in group[:N_GROUPS].tolist())
 
 

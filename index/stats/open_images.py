@@ -8,12 +8,13 @@ import numpy as np
 from index.stats.labels import Labelling, Spread, most_frequent, spread
 from retrieval.arrays import LongArray, ObjArray
 from retrieval.data.open_images import Hierarchy, LabelRows
+from retrieval.texts import Texts
 
 N_TOP = 40
 N_COMPARED = 10  # labels whose shares are set side by side for the subsets
 
 
-def labelling_of_rows(rows: LabelRows, image_id: ObjArray, min_confidence: float) -> Labelling:
+def labelling_of_rows(rows: LabelRows, image_id: Texts, min_confidence: float) -> Labelling:
     """Labels of at least this confidence on these images (n,), each pair once; labels in the order of their text.
 
     Rows of other images are left out.
@@ -90,7 +91,7 @@ class BoxCounts:
     top_labels: tuple[TopLabel, ...]
 
 
-def count_boxes(rows: LabelRows, image_id: ObjArray, names: Mapping[str, str]) -> BoxCounts:
+def count_boxes(rows: LabelRows, image_id: Texts, names: Mapping[str, str]) -> BoxCounts:
     """Boxes per image, their areas, flags and labels. image_id: (n,) the listed images. names: of labels."""
     image = _places(rows, image_id)
     counts = np.bincount(rows.label[rows.label >= 0], minlength=len(rows.labels)).astype(np.int64)
@@ -210,17 +211,17 @@ def rolled_up(labelling: Labelling, below: Mapping[str, Iterable[str]]) -> dict[
     return total
 
 
-def boxes_per_picture(rows: LabelRows, image_id: ObjArray) -> LongArray:
+def boxes_per_picture(rows: LabelRows, image_id: Texts) -> LongArray:
     """(n,) boxes of each of these images."""
     image = _places(rows, image_id)
     return np.bincount(image[image >= 0], minlength=len(image_id)).astype(np.int64)
 
 
-def _places(rows: LabelRows, image_id: ObjArray) -> LongArray:
+def _places(rows: LabelRows, image_id: Texts) -> LongArray:
     """(m,) for each row where its image is in image_id, -1 where it is not."""
     if image_id is rows.image_id:
         return rows.image.astype(np.int64)
     import pandas as pd  # slow to import
 
-    listed, named = pd.Index(image_id, dtype=object), pd.Index(rows.image_id, dtype=object)
+    listed, named = pd.Index(image_id[:], dtype=object), pd.Index(rows.image_id[:], dtype=object)
     return np.asarray(listed.get_indexer(named).astype(np.int64)[rows.image])

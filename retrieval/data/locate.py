@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval.arrays import ObjArray
 from retrieval.data.image_source import ImageSource, images_folder
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
 from retrieval.files.utf8_path import is_utf8
 from retrieval.progress import Progress
+from retrieval.texts import Texts
 
 _N_PROBED = 200  # images looked for, spread over the manifest, before all are
 _ROWS_AT_ONCE = 4096
@@ -44,7 +44,7 @@ def locate_images(manifest: Manifest, images: Path | None, progress: Progress) -
             raise LmrError(f"`images` {images}: has none of the pictures of {manifest.source} ({len(probed)} tried)")
         return LocatedImages(replace(manifest, path=_absolute(manifest.path, folder)), None)
     given = _absolute(manifest.path, folder)
-    path = np.full(len(manifest), "", dtype=object) if given is None else given
+    path = [""] * len(manifest) if given is None else given.tolist()
     progress.begin("looking for images", len(manifest))
     for start in range(0, len(manifest), _ROWS_AT_ONCE):
         rows = range(start, min(start + _ROWS_AT_ONCE, len(manifest)))
@@ -53,7 +53,7 @@ def locate_images(manifest: Manifest, images: Path | None, progress: Progress) -
                 path[row] = os.path.abspath(place)
         progress.add(len(rows))
     progress.end()
-    return LocatedImages(replace(manifest, path=path), folder)
+    return LocatedImages(replace(manifest, path=Texts.of(path)), folder)
 
 
 def _require_utf8(folder: Path) -> None:
@@ -66,10 +66,8 @@ def _require_utf8(folder: Path) -> None:
         )
 
 
-def _absolute(path: ObjArray | None, folder: Path) -> ObjArray | None:
+def _absolute(path: Texts | None, folder: Path) -> Texts | None:
     if path is None:
         return None
     root = os.path.abspath(folder)
-    return np.array(
-        [os.path.normpath(os.path.join(root, place)) if place else "" for place in path.tolist()], dtype=object
-    )
+    return Texts.of(os.path.normpath(os.path.join(root, place)) if place else "" for place in path)

@@ -24,30 +24,33 @@ from retrieval.images.tars.headers import is_tar
 from retrieval.images.walk import ImagePath, walk_images
 from retrieval.progress import SILENT, Progress
 from retrieval.shard import Shard
+from retrieval.texts import Texts, repeated, to_texts
 from retrieval.words import counted
 
 _DIGEST_ROWS = 65536  # texts joined at a time
+_TEXTS = ("image_id", "path", "url")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Manifest:
     """Images, in order.
 
-    source: where it was read from, for messages. image_id: (n,) str, unique. landmark: (n,) int32 into landmarks,
+    source: where it was read from, for messages. image_id: (n,) texts, unique. landmark: (n,) int32 into landmarks,
     -1 = none. landmarks: sorted as text. more_landmarks: row -> further codes, of the few rows that have several.
-    path: (n,) str, absolute or within the images folder, '' = none. url, kind, usage: (n,) str; None = no such column.
+    path: (n,) texts, absolute or within the images folder, '' = none. url: (n,) texts; kind, usage: (n,) str; None = no
+    such column.
     names: landmark_id -> what people call it, where that differs. has_labels: whether there was a place for labels.
     content: encoded images, where the file itself holds them. shard, whole: where these are a share of the rows, which
     one, and all rows.
     """
 
     source: str
-    image_id: ObjArray
+    image_id: Texts
     landmark: IntArray
     landmarks: tuple[str, ...]
     more_landmarks: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-    path: ObjArray | None = None
-    url: ObjArray | None = None
+    path: Texts | None = None
+    url: Texts | None = None
     kind: ObjArray | None = None
     usage: ObjArray | None = None
     names: Mapping[str, str] = field(default_factory=dict)
@@ -64,8 +67,8 @@ class Manifest:
                 continue
             if array.shape != (n,):
                 raise ValueError(f"{name} must have {n} rows, got {array.shape}")
-            object.__setattr__(self, name, read_only(array))
-        if len(set(self.image_id.tolist())) < n:
+            object.__setattr__(self, name, to_texts(array) if name in _TEXTS else read_only(array))
+        if repeated(self.image_id):
             raise ValueError("image_id must be unique")
         if list(self.landmarks) != sorted(set(self.landmarks)):
             raise ValueError("landmarks must be unique and sorted")
@@ -91,17 +94,17 @@ class Manifest:
         more = {i: self.more_landmarks[row] for i, row in enumerate(rows.tolist()) if row in self.more_landmarks}
         return Manifest(
             source=self.source,
-            image_id=self.image_id[rows],
+            image_id=self.image_id.select(rows),
             landmark=self.landmark[rows],
             landmarks=self.landmarks,
             more_landmarks=more,
             names=self.names,
             has_labels=self.has_labels,
             content=None if self.content is None else self.content.select(rows),
-            path=_taken(self.path, rows),
-            url=_taken(self.url, rows),
-            kind=_taken(self.kind, rows),
-            usage=_taken(self.usage, rows),
+            path=None if self.path is None else self.path.select(rows),
+            url=None if self.url is None else self.url.select(rows),
+            kind=None if self.kind is None else self.kind[rows],
+            usage=None if self.usage is None else self.usage[rows],
         )
 
     def share(self, shard: Shard | None) -> "Manifest":
@@ -126,12 +129,13 @@ class Manifest:
         total = hashlib.sha256()
         _add_texts(total.update, self.image_id)
         total.update(self.landmark.tobytes())
-        _add_texts(total.update, self.landmarks)
+        _add_texts(total.update, Texts.of(self.landmarks))
         for row in sorted(self.more_landmarks):
             total.update(np.array([row, *self.more_landmarks[row]], dtype=np.int64).tobytes())
         root = os.path.join(os.path.abspath(self.source), "")
-        _add_texts(total.update, () if self.path is None else [path.removeprefix(root) for path in self.path])
-        _add_texts(total.update, () if self.kind is None else self.kind)
+        paths: Iterable[str] = () if self.path is None else self.path
+        _add_texts(total.update, Texts.of(path.removeprefix(root) for path in paths))
+        _add_texts(total.update, Texts.of(() if self.kind is None else self.kind))
         return total.hexdigest()
 
 
@@ -179,7 +183,7 @@ def _read_table(table: Table, layout: Layout, progress: Progress) -> Columns:
             progress.warn(f"{table.source}: of the boxes only their labels are used")
     else:
         columns = read_images(table, layout)
-    if not columns.image_id:
+    if not len(columns.image_id):
         raise LmrError(f"{table.source} holds a header and no pictures; add a row for each picture")
     for line in columns.spell_out(table.source):
         progress.warn(line)
@@ -196,12 +200,12 @@ def _manifest(source: str, columns: Columns) -> Manifest:
     sorted_code[-1] = -1  # the code -1 finds it
     return Manifest(
         source=source,
-        image_id=_objects(columns.image_id),
+        image_id=columns.image_id,
         landmark=sorted_code[np.array(columns.label, dtype=np.int32)],
         landmarks=tuple(columns.label_names[code] for code in order),
         more_landmarks={row: tuple(sorted_code[list(codes)].tolist()) for row, codes in columns.more.items()},
-        path=None if columns.path is None else _objects(columns.path),
-        url=None if columns.url is None else _without_none(_objects(columns.url)),
+        path=columns.path,
+        url=columns.url,
         kind=None if columns.kind is None else _objects(columns.kind),
         usage=None if columns.usage is None else _objects(columns.usage),
         names=dict(columns.names),
@@ -219,23 +223,13 @@ def _objects(values: list[str]) -> ObjArray:
     return np.array(values, dtype=object)
 
 
-def _without_none(url: ObjArray) -> ObjArray:
-    url[url == "None"] = ""  # as in Google's files of 2018
-    return url
-
-
-def _taken(array: ObjArray | None, rows: LongArray) -> ObjArray | None:
-    return None if array is None else array[rows]
-
-
-def _add_texts(update: Callable[[bytes], None], texts: Iterable[str]) -> None:
+def _add_texts(update: Callable[[bytes], None], texts: Texts) -> None:
     """Hashes texts so that no two lists of them look alike: count, lengths, content."""
-    values = list(texts)
-    update(len(values).to_bytes(8, "little"))
-    for start in range(0, len(values), _DIGEST_ROWS):
-        part = [text.encode(errors="surrogateescape") for text in values[start : start + _DIGEST_ROWS]]
-        update(np.array([len(text) for text in part], dtype=np.int64).tobytes())
-        update(b"".join(part))
+    update(len(texts).to_bytes(8, "little"))
+    for start in range(0, len(texts), _DIGEST_ROWS):
+        part = texts.select(slice(start, start + _DIGEST_ROWS))
+        update(part.n_bytes.tobytes())
+        update(part.data.tobytes())
 
 
 def read_folder(folder: Path, progress: Progress) -> Columns:
@@ -258,18 +252,19 @@ def read_folder(folder: Path, progress: Progress) -> Columns:
     label = [codes[label_of[path.split("/", 1)[0]]] if "/" in path else -1 for path in paths]
     root = os.path.abspath(folder)
     return Columns(
-        ids_of_paths(paths),
+        ids_of_paths(Texts.of(paths)),
         label,
         codes.names(),
         has_labels=bool(label_of),
-        path=[os.path.join(root, image.path) for image in found],
+        path=Texts.of(os.path.join(root, image.path) for image in found),
         names={label: name for name, label in label_of.items() if label != name},
     )
 
 
 def read_single(path: Path) -> Columns:
     """One image, without a landmark."""
-    return Columns([path.stem], [-1], [], has_labels=False, path=[os.path.abspath(path)])
+    path_of = Texts.of([os.path.abspath(path)])
+    return Columns(Texts.of([path.stem]), [-1], [], has_labels=False, path=path_of)
 
 
 def _labels(folder: Path, names: list[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from retrieval.arrays import ObjArray
 from retrieval.data.manifest import Manifest
+from retrieval.texts import Texts
 
 _ROWS_AT_ONCE = 1 << 14
 _TO_QUOTE = (",", '"', "\r", "\n")
@@ -19,7 +20,7 @@ def manifest_lines(manifest: Manifest) -> Iterator[str]:
     ValueError for images that are held inside another file, which no CSV file can name.
     """
     _refuse_content(manifest)
-    columns: list[tuple[str, ObjArray | None]] = [("image_id", manifest.image_id)]
+    columns: list[tuple[str, Texts | ObjArray | None]] = [("image_id", manifest.image_id)]
     usage = manifest.usage
     if manifest.has_labels and manifest.more_landmarks:
         columns.append(("landmarks", _all_labels(manifest)))
@@ -43,7 +44,7 @@ def solution_lines(manifest: Manifest) -> Iterator[str]:
     )
 
 
-def csv_lines(columns: Sequence[tuple[str, ObjArray | None]]) -> Iterator[str]:
+def csv_lines(columns: Sequence[tuple[str, Texts | ObjArray | None]]) -> Iterator[str]:
     """The text of a CSV file with these columns (n,) of str, in pieces; those that are None are left out."""
     there = [(name, values) for name, values in columns if values is not None]
     yield ",".join(name for name, _ in there) + "\n"
@@ -57,7 +58,7 @@ def _refuse_content(manifest: Manifest) -> None:
         raise ValueError(f"{manifest.source} holds the pictures themselves; a CSV file cannot name them")
 
 
-def _further(manifest: Manifest) -> list[tuple[str, ObjArray | None]]:
+def _further(manifest: Manifest) -> list[tuple[str, Texts | ObjArray | None]]:
     return [("path", manifest.path), ("url", manifest.url), ("kind", manifest.kind)]
 
 

@@ -18,6 +18,7 @@ from retrieval.data.formats import Layout
 from retrieval.data.manifest import Manifest
 from retrieval.data.rows import are_ids, label_problem, read_open_images, share_problem
 from retrieval.errors import LmrError
+from retrieval.texts import Texts
 
 EDGES = ("XMin", "XMax", "YMin", "YMax")
 FLAGS = ("IsOccluded", "IsTruncated", "IsGroupOf", "IsDepiction", "IsInside")
@@ -37,7 +38,7 @@ class LabelRows:
     """
 
     source: str
-    image_id: ObjArray
+    image_id: Texts
     labels: tuple[str, ...]
     image: IntArray
     label: IntArray
@@ -115,7 +116,7 @@ class _Gathering:
         image, flags = _ints(self._image), self._flags
         return LabelRows(
             source=self._table.source,
-            image_id=np.array(list(self.images), dtype=object),
+            image_id=Texts.of(self.images),
             labels=tuple(names),
             image=image,
             label=label,

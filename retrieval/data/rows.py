@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from retrieval.data.csv_cells import unguard
@@ -11,12 +11,15 @@ from retrieval.data.csv_table import BadRows, Table
 from retrieval.data.formats import Layout
 from retrieval.data.labels import compose, require_apart, spelling_of
 from retrieval.data.parquet import EmbeddedImages
+from retrieval.texts import Texts, TextsWriter, repeated
 
 USAGES = ("Public", "Private", "Ignored")
 
 _SPACE = re.compile(r"[\s\0]")
 _CONTROL = re.compile(r"[\0\t\r\n]")
-_ROLES = ("image_id", "path", "url", "kind", "usage")
+_TEXTS = ("image_id", "path", "url")
+_WORDS = ("kind", "usage")  # of which there are few
+_NO_URL = "None"  # as in Google's files of 2018
 
 
 @dataclass(slots=True)
@@ -26,13 +29,13 @@ class Columns:
     label: code of each row into label_names, which are in order of appearance; -1 = none. more: row -> further codes.
     """
 
-    image_id: list[str]
+    image_id: Texts
     label: list[int]
     label_names: list[str]
     has_labels: bool
     more: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    path: list[str] | None = None
-    url: list[str] | None = None
+    path: Texts | None = None
+    url: Texts | None = None
     kind: list[str] | None = None
     usage: list[str] | None = None
     names: Mapping[str, str] = field(default_factory=dict)
@@ -106,7 +109,7 @@ def read_clean(table: Table, layout: Layout) -> Columns:
                 line_of[image_id] = line
                 label.append(codes[name])
     bad.refuse_any()
-    return Columns(list(line_of), label, codes.names(), has_labels=True)
+    return Columns(Texts.of(line_of), label, codes.names(), has_labels=True)
 
 
 def read_open_images(table: Table, layout: Layout) -> Columns:
@@ -130,17 +133,21 @@ def read_open_images(table: Table, layout: Layout) -> Columns:
     bad.refuse_any()
     ranked = [sorted(of_image, key=lambda code: -of_image[code]) for of_image in labels.values()]
     more = {row: tuple(codes_of_row[1:]) for row, codes_of_row in enumerate(ranked) if len(codes_of_row) > 1}
-    return Columns(list(labels), [codes_of_row[0] for codes_of_row in ranked], codes.names(), True, more)
+    return Columns(Texts.of(labels), [codes_of_row[0] for codes_of_row in ranked], codes.names(), True, more)
 
 
-def ids_of_paths(paths: Iterable[str]) -> list[str]:
+def ids_of_paths(paths: Texts) -> Texts:
     """Image ids for images that have only a path: the file names without suffix where all differ, else the paths.
 
     Names in composed and decomposed letters (NFC, NFD) are one name.
     """
-    paths = list(paths)
-    stems = [re.sub(r"(?<=.)\.[^.]*$", "", path.replace("\\", "/").rsplit("/", 1)[-1]) for path in paths]
-    return stems if len(set(map(compose, stems))) == len(stems) else paths
+    stems = Texts.of(re.sub(r"(?<=.)\.[^.]*$", "", path.replace("\\", "/").rsplit("/", 1)[-1]) for path in paths)
+    return paths if _are_alike(stems) else stems
+
+
+def _are_alike(texts: Texts) -> bool:
+    """Tells whether one of them is there twice, in composed or decomposed letters."""
+    return bool(repeated(texts if texts.is_ascii else Texts.of(map(compose, texts))))
 
 
 # Columns of tables that lmr guards for spreadsheets and that may be given back to it: failed.csv, the table of
@@ -155,8 +162,10 @@ class _Gathering:
         at = layout.columns
         self._n_fields = len(header)
         self._is_guarded = _is_guarded(header)
-        self._lists: dict[str, list[str]] = {role: [] for role in _ROLES if role in at}
-        self._positions = [(values, at[role]) for role, values in self._lists.items()]
+        self._texts = {role: TextsWriter() for role in _TEXTS if role in at}
+        self._words: dict[str, list[str]] = {role: [] for role in _WORDS if role in at}
+        self._one_of_equal: dict[str, str] = {}
+        self._at = at
         self._key = next((role for role in ("image_id", "path") if role in at), "")
         self._key_at = at.get(self._key, -1)
         self._has_many = "landmarks" in at
@@ -175,8 +184,11 @@ class _Gathering:
         fields = list(zip(*rows, strict=True))
         if self._key and not are_ids(fields[self._key_at]):
             return False
-        for values, position in self._positions:
-            values += fields[position]
+        for role, texts in self._texts.items():
+            given = fields[self._at[role]]
+            texts.add([_real_url(url) for url in given] if role == "url" and _NO_URL in given else given)
+        for role, words in self._words.items():
+            words += map(self._one_of_equal.setdefault, fields[self._at[role]], fields[self._at[role]])
         if self._has_many:
             self._add_many(fields[self._label_at])
         elif self._label_at >= 0:
@@ -186,21 +198,18 @@ class _Gathering:
 
     def columns(self) -> Columns | None:
         """All that was added; None when the rows do not go together."""
-        names, usage = self._codes.names(), self._lists.get("usage")
+        names, usage = self._codes.names(), self._words.get("usage")
         if any(map(_landmark_problem, names)) or not set(usage or ()) <= set(USAGES):
             return None
-        key = self._lists.pop("image_id", None)
-        if key is None and "path" in self._lists:
-            key = ids_of_paths(self._lists["path"])
+        key, path, url = (
+            None if texts is None else texts.texts() for texts in map(self._texts.get, ("image_id", "path", "url"))
+        )
         if key is None:
-            key = [f"{row:08d}" for row in range(self._n)]
-        if len(set(key)) < len(key):
-            return None
-        if not all(map(str.isascii, key)) and len(set(map(compose, key))) < len(key):
+            key = Texts.of(f"{row:08d}" for row in range(self._n)) if path is None else ids_of_paths(path)
+        if _are_alike(key):
             return None
         label = self._label if self._label_at >= 0 else [-1] * self._n
-        path, url, kind, usage = (self._lists.get(role) for role in ("path", "url", "kind", "usage"))
-        return Columns(key, label, names, self._label_at >= 0, self._more, path, url, kind, usage)
+        return Columns(key, label, names, self._label_at >= 0, self._more, path, url, self._words.get("kind"), usage)
 
     def _add_many(self, cells: Sequence[str]) -> None:
         for row, cell in enumerate(cells, start=self._n):
@@ -208,6 +217,10 @@ class _Gathering:
             self._label.append(codes[0] if codes else -1)
             if len(codes) > 1:
                 self._more[row] = tuple(codes[1:])
+
+
+def _real_url(url: str) -> str:
+    return "" if url == _NO_URL else url
 
 
 def _is_guarded(header: Sequence[str]) -> bool:

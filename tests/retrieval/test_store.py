@@ -928,7 +928,7 @@ def test_what_the_system_refuses_is_told_as_what_it_is(
 
 def test_an_id_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
     manifest = manifest_of(2)
-    ids = manifest.image_id.copy()
+    ids = manifest.image_id[:]
     ids[1] = "x\udcff"
     manifest = dataclasses.replace(manifest, image_id=ids)
     path = tmp_path / "x.h5"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from retrieval.arrays import object_array
 from retrieval.files.digest import update_json
 from retrieval.files.hdf5 import open_hdf5, read_column, write_column
-from retrieval.texts import Texts, equal_pairs, repeated, shared, to_texts
+from retrieval.texts import Texts, TextsWriter, equal_pairs, repeated, shared, to_texts
 
 WORDS = ["rome", "", "a", "Sacr\u00e9-C\u0153ur", "b\udcff.jpg", "a"]
 SOME = st.lists(st.text(alphabet="ab\u00e9", max_size=3), max_size=20)
@@ -55,6 +55,17 @@ def test_equal_texts_are_found_as_strings_would_find_them(one: list[str], other:
     assert all(len(pair) <= 3 for pair in pairs)
     assert repeated(Texts.of(one)) == sorted({text for text in one if one.count(text) > 1})
     assert Texts.joined([Texts.of(one), Texts.of(other)]).tolist() == one + other
+
+
+@given(st.lists(SOME, max_size=5))
+def test_a_column_grows_by_blocks(blocks: list[list[str]]) -> None:
+    writer = TextsWriter()
+    for block in blocks:
+        writer.add(block)
+    together = [text for block in blocks for text in block]
+    assert writer.texts() == Texts.of(together)
+    assert writer.texts().tolist() == together
+    assert writer.texts().is_ascii == all(map(str.isascii, together))
 
 
 def test_texts_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
