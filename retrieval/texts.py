@@ -4,6 +4,7 @@ Millions of Python strings take gigabytes; here a text takes its bytes and eight
 asked for. Names of files that are no UTF-8 come back as they were given.
 """
 
+import secrets
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 from retrieval.arrays import BoolArray, IntArray, LongArray, ObjArray, UInt8Array, is_run, read_only, row_numbers
 
 BLOCK = 1 << 16  # texts taken at once
+_WORD = 8  # bytes
+_ALL = np.uint64(2**64 - 1)
+_KEY = np.uint64(secrets.randbits(64) | 1)
 Places = LongArray | IntArray | BoolArray | slice | Sequence[int]
 
 
@@ -150,9 +154,16 @@ class Texts:
                 last = end
             begin += last
 
-    def _hashes(self) -> LongArray:
-        """(n,) a number for each, equal where texts are; of this process only."""
-        return np.fromiter(map(hash, self._pieces()), np.int64, len(self))
+    def _hashes(self) -> NDArray[np.uint64]:
+        """(n,) a number for each, equal where texts are; of this process only, so that nobody can make equal ones."""
+        found = np.empty(len(self), np.uint64)
+        data = self.data if len(self.data) >= _WORD else np.concatenate([self.data, np.zeros(_WORD, np.uint8)])
+        words = np.ndarray(len(data) - _WORD + 1, "<u8", data, strides=(1,))  # the one that begins at each byte
+        for start in range(0, len(self), BLOCK):
+            ends = self.ends[start : start + BLOCK]
+            begin = np.diff(ends, prepend=self.ends[start - 1] if start else 0)
+            found[start : start + BLOCK] = _hash_block(words, ends - begin, begin)
+        return found
 
 
 class TextsWriter:
@@ -209,7 +220,33 @@ def equal_pairs(one: Texts, other: Texts, n: int = BLOCK) -> Iterator[LongArray]
         rows = np.searchsorted(ends, places, side="right")
         begins = np.where(rows > 0, ends[rows - 1], 0)
         pairs = np.stack([rows, order[first[rows] + places - begins]], axis=1)
-        yield pairs[one[pairs[:, 0]] == other[pairs[:, 1]]]
+        yield pairs[_are_equal(one.select(pairs[:, 0]), other.select(pairs[:, 1]))]
+
+
+def _are_equal(one: Texts, other: Texts) -> BoolArray:
+    """(n,) where two columns of n texts have the same."""
+    equal: BoolArray = one.n_bytes == other.n_bytes
+    rows = np.flatnonzero(equal)
+    one, other = one.select(rows), other.select(rows)
+    differ = np.flatnonzero(one.data != other.data)
+    equal[rows[np.searchsorted(one.ends, differ, side="right")]] = False
+    return equal
+
+
+def _hash_block(words: NDArray[np.uint64], at: LongArray, n_bytes: LongArray) -> NDArray[np.uint64]:
+    """Numbers of texts that begin at these bytes. words: the eight bytes from each byte on, little-endian."""
+    number = n_bytes.astype(np.uint64) * _KEY
+    rows = np.arange(len(at))
+    for done in range(0, int(n_bytes.max()), _WORD):
+        rows = rows[n_bytes[rows] > done]
+        place = at[rows] + done
+        early = np.maximum(place - (len(words) - 1), 0)  # bytes by which a word at the very end is read too early
+        beyond = np.maximum(_WORD - (n_bytes[rows] - done), 0)  # bytes of the word that are not of the text
+        word = words[place - early] >> (8 * early).astype(np.uint64)
+        word &= _ALL >> (8 * beyond).astype(np.uint64)
+        mixed = (number[rows] ^ word) * _KEY
+        number[rows] = mixed ^ (mixed >> np.uint64(32))
+    return number
 
 
 def _decoded(text: bytes) -> str:

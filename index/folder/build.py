@@ -20,6 +20,7 @@ from index.folder.info import (
     MODEL_FILES,
     NAMES,
     ROWS,
+    SAMPLE,
     SEARCH,
     THUMBNAILS,
     FolderInfo,
@@ -34,6 +35,7 @@ from index.folder.rows import Background, Rows, write_background, write_rows
 from index.folder.thumbnails import write_thumbnails
 from index.folder.vectors import measure_recall, store_vectors
 from index.search.choose import build_search, plan_search
+from index.search.kept_sample import write_sample
 from index.search.plan import IndexPlan
 from index.whitening import MAX_DIMENSIONS
 from retrieval.data.names import Name
@@ -254,6 +256,7 @@ def _write_folder(
     searched_by = None
     if found:
         found[0].save(folder / SEARCH)
+        write_sample(folder / SAMPLE, found[2])
         searched_by = replace(found[1], memory_bytes=(folder / SEARCH).stat().st_size)
     rows = Rows(gathered.image_id, gathered.landmark, gathered.landmarks, gathered.path, stored.similarity)
     write_rows(folder / ROWS, rows)

@@ -4,8 +4,8 @@
     background.h5   descriptors of non-landmarks         whiten.h5      mean and matrix
     model/          what makes a descriptor              names.json     names of landmarks for people
     augmented.faiss the rows with what they borrow       thumbnails.h5  thumbnails of the rows
-    search.faiss    which rows may be the nearest        calibration.json
-    index.json      what the folder is, sha256 of each file
+    search.faiss    which rows may be the nearest        sample.h5      rows that it is asked after a change
+    calibration.json                                     index.json     what the folder is, sha256 of each file
 
 index.json carries its own sha256. calibration.json is the one file that is replaced later. It carries its own
 sha256 too, and the inputs_digest of the index it was made for, and is not listed in index.json: so replacing it is

@@ -39,7 +39,7 @@ class Measured:
 class Sample:
     """Rows that are asked. queries: (q, d); own: (q,) their rows; exact: (q, RECALL_K) the exact answers.
 
-    seconds: that exact search took for all of them.
+    exact ends in -1 where fewer are known. seconds: that exact search took for all of them.
     """
 
     queries: FloatArray
@@ -61,8 +61,8 @@ def plan_search(options: SearchOptions, storage: Storage | None, n: int, d: int)
 
 def build_search(
     rows: FlatIndex, plan: IndexPlan, options: SearchOptions, progress: Progress
-) -> tuple[IvfIndex, SearchInfo] | None:
-    """The inverted file of a plan, tuned to the recall; None where exact search is planned, or is quicker.
+) -> tuple[IvfIndex, SearchInfo, Sample] | None:
+    """The inverted file of a plan, tuned on that sample; None where exact search is planned, or is quicker.
 
     With `auto` a kind that does not reach the recall is followed by the next larger one that fits into the memory.
     """
@@ -85,7 +85,7 @@ def build_search(
         return None
     if measured.recall < options.recall:
         progress.warn(f"warning: {_not_reached(chosen, measured, options)}")
-    return index, _info(chosen, index, measured, options)
+    return index, _info(chosen, index, measured, options), sample
 
 
 def _candidates(plan: IndexPlan, options: SearchOptions) -> list[IndexPlan]:
@@ -167,7 +167,7 @@ def measure(index: IvfIndex, sample: Sample) -> Measured:
     found, seconds = _timed(lambda: index.search(sample.queries, RECALL_K + 1).rows)
     rows = without_own(found, sample.own)
     return Measured(
-        recall=float(np.mean([np.isin(e, f).mean() for e, f in zip(sample.exact, rows, strict=True)])),
+        recall=float(np.mean([_found(e[e >= 0], f) for e, f in zip(sample.exact, rows, strict=True)])),
         top1=float(np.mean(rows[:, 0] == sample.exact[:, 0])),
         queries_per_s=len(rows) / seconds,
         speedup=sample.seconds / seconds,
@@ -181,6 +181,11 @@ def without_own(rows: LongArray, own: LongArray) -> LongArray:
     is_own[~is_own.any(axis=1), -1] = True
     others: LongArray = rows[~is_own].reshape(len(rows), -1)
     return others
+
+
+def _found(exact: LongArray, rows: LongArray) -> float:
+    """Share of the exact neighbours that are among as many found."""
+    return float(np.isin(exact, rows[: len(exact)]).mean()) if len(exact) else 1.0
 
 
 def _recall(proposed: LongArray, sample: Sample) -> float:

@@ -77,18 +77,20 @@ def _write(folder: "IndexFolder", options: SearchOptions, target: "Path", job: I
     import numpy as np
 
     from index.folder.changes import Entry, count_changes
-    from index.folder.info import SEARCH, THUMBNAILS
+    from index.folder.info import SAMPLE, SEARCH, THUMBNAILS
     from index.folder.thumbnails import change_thumbnails
     from index.search.choose import build_search, plan_search
+    from index.search.kept_sample import write_sample
     from index.update.write import finish_version, link_files, list_version, next_digest
     from retrieval.files.digest import sha256_json
 
     rows = folder.index if folder.augmented is None else folder.augmented
     plan = plan_search(options, rows.storage, len(rows), rows.d)
-    link_files(folder, target, without={SEARCH, THUMBNAILS})
+    link_files(folder, target, without={SEARCH, SAMPLE, THUMBNAILS})
     found = build_search(rows, plan, options, job.progress)
     if found:
         found[0].save(target / SEARCH)
+        write_sample(target / SAMPLE, found[2])
     stated = {name: value for name, value in folder.info.options.items() if name != "search"}
     if found:
         stated["search"] = {"kind": found[1].kind, "n_lists": found[0].n_lists, "recall": options.recall}

@@ -162,6 +162,8 @@ def test_the_keys_of_an_inverted_file_are_those_listed(photos: Walk, tmp_path: P
     model, store = photos.folder / "model", photos.folder / "photos.h5"
     lmr.build_index([store], model=model, output=built, kind="ivf-sq8", lists=2, recall=0.5)
     assert (built / "search.faiss").is_file()
+    with h5py.File(built / "sample.h5") as file:
+        assert spans_in(dict(table_after(FORMATS, "### Index folder"))["`sample.h5`"]) == set(file)
     paths = set(_paths(json.loads((built / "index.json").read_text()), {"files": "<file>"}))
     exact = first_column(FORMATS, "<!-- keys: index.json -->")
     assert paths - exact == first_column(FORMATS, "<!-- keys: search -->")
@@ -193,6 +195,7 @@ def test_the_files_of_the_index_folder_are_those_listed(photos: Walk) -> None:
     assert there == {name.strip("`") for name in listed} - {
         "augmented.faiss",
         "search.faiss",
+        "sample.h5",
         "changes.jsonl",
     }  # of build-index --augment, --kind, and of lmr index
     for name in ("rows.h5", "background.h5", "whiten.h5"):

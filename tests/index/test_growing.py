@@ -15,11 +15,12 @@ from index.calibration import Origin
 from index.folder.build import BuildOptions, build_folder
 from index.folder.changes import read_journal, tell_changed
 from index.folder.folder import open_folder, replace_calibration
-from index.folder.info import check_files
+from index.folder.info import SAMPLE, check_files, write_info
 from index.folder.inputs import BuildInputs
 from index.metrics import make_truths
 from index.rerank.config import Refinement
 from index.search.config import SearchOptions
+from index.search.kept_sample import read_sample
 from index.update import write
 from index.update.addition import Images, plan_addition
 from index.update.change import plan_relabelling, plan_removal
@@ -216,6 +217,19 @@ def test_an_inverted_file_finds_what_came_after_something_went(world, kind):
     assert (ids[0] == ids[1]).mean() > 0.98
 
 
+def test_an_index_without_a_sample_gets_one_when_it_changes(world):
+    folder = build(PATH, [MIDDLE], approximate("ivf-sq8"), background=())
+    before = read_sample(folder.path / SAMPLE, folder.index)
+    (folder.path / SAMPLE).unlink()
+    files = {name: listed for name, listed in folder.info.files.items() if name != SAMPLE}
+    write_info(folder.path, replace(folder.info, files=files))
+    folder = grown(open_folder(PATH, device="cpu"), NEW)
+    after = read_sample(folder.path / SAMPLE, folder.index)
+    assert (len(before.own), len(after.own)) == (200, 200)
+    assert (after.own >= 600).any()
+    assert folder.info.search.n_queries == 200
+
+
 def test_a_change_made_again_does_nothing(world):
     folder = build(PATH, [TRAIN])
     folder = grown(folder, MORE)
@@ -276,6 +290,7 @@ STEPS = {
     "rows": (write.RowsFile, "copy"),
     "labels": (write, "write_rows"),
     "inverted file": (write.IvfIndex, "save"),
+    "sample": (write, "write_sample"),
     "background": (write, "write_background"),
     "journal": (write, "write_text"),
     "index.json": (write, "write_info"),

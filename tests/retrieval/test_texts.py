@@ -74,6 +74,18 @@ def test_texts_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> No
     assert np.concatenate([*equal_pairs(Texts.of(["a", "x"]), Texts.of(WORDS))]).tolist() == [[0, 2], [0, 5]]
 
 
+def test_texts_of_any_length_are_found_wherever_they_lie() -> None:
+    long = ["x" * n + end for n in range(40) for end in ("", "a", "\0")]
+    different = sorted(set(long) | {text[:i] + "y" + text[i + 1 :] for text in ["x" * 23] for i in range(23)})
+    order = np.random.default_rng(0).permutation(2 * len(different))
+    twice = Texts.of(different * 2).select(order)
+    assert repeated(twice) == different
+    assert repeated(Texts.of(different)) == []
+    (pairs,) = equal_pairs(Texts.of(different), twice)
+    places = [[j for j, other in enumerate(twice) if one == other] for one in different]
+    assert pairs.tolist() == [[i, j] for i, found in enumerate(places) for j in found]
+
+
 def test_a_column_stays_in_its_file(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         write_column(file, "name", Texts.of(WORDS))
