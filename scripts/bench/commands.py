@@ -1,6 +1,8 @@
 """The commands that write, what each makes in the tiny set of trials.py, and how that is read."""
 
+import contextlib
 import os
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,32 @@ def there(folder: Path, **readers: tuple[str, Callable[[Path], dict[str, Any]]])
     return {name: read(folder / path) for name, (path, read) in readers.items() if (folder / path).exists()}
 
 
+def exported(path: Path) -> dict[str, Any]:
+    """The card of an exported model that can be loaded."""
+    from retrieval.embed.load import open_card
+    from retrieval.embed.onnx_embedder import OnnxEmbedder
+
+    card = open_card(path)
+    return {"fingerprint": card.fingerprint, "d": OnnxEmbedder(path, card, ["CPUExecutionProvider"], None, 1).d}
+
+
+def content(path: Path) -> dict[str, Any]:
+    """A file whose every byte is settled."""
+    return {"sha256": trials.digests(path.parent, path.name)[path.name]}
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """What an SQLite file says; its bytes tell how often it was opened to write, too."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return {"sql": list(connection.iterdump())}
+
+
+def grown(folder: Path) -> dict[str, Any]:
+    """The index that changes, and the store of the folder that it follows."""
+    return there(folder, index=("growing", trials.rows), store=("photos.h5", trials.store))
+
+
+ON_GROWING = ("--index", "growing", "--workers", "1", "--threads", "1")
 ASKED = ("images/test-arch-0.jpg", "images/test-castle-1.jpg")
 TRIALS = {
     "embed": Trial(("embed", "train.csv", *HERE), lambda f: there(f, store=("train.h5", trials.store)), ("train.h5",)),
@@ -98,17 +126,32 @@ TRIALS = {
         ("evaluate", "val.csv", "--report", "report.html", *HERE),
         lambda f: trials.digests(f, "report*.html", "report*.csv"),
     ),
+    "index add": Trial(("index", "add", "val.h5", "--background", *ON_GROWING), grown),
+    "index remove": Trial(("index", "remove", "train-arch-0", "train-other-2", *ON_GROWING), grown),
+    "index merge": Trial(
+        ("index", "merge", "second", "--background", "--index", "plain", *ON_GROWING[2:]),
+        lambda f: there(f, index=("plain", trials.rows)),
+    ),
+    "index relabel": Trial(("index", "relabel", "labels.csv", *ON_GROWING), grown),
+    "index compact": Trial(("index", "compact", *ON_GROWING), grown),
+    "index export": Trial(
+        ("index", "export", "rows.csv", "--index", "growing"), lambda f: trials.digests(f, "rows.csv"), share=0.4
+    ),
+    "sync": Trial(("sync", "photos", "--index", "growing", *HERE), grown),
+} | {
+    f"join {output}": Trial(
+        ("join", *(parts.format(i) for i in (1, 2)), "--output", output),
+        lambda f, output=output, read=read: there(f, joined=(output, read)),  # type: ignore[misc]
+        share=0.4,
+    )
+    for parts, output, read in (
+        ("part-{}-of-2.h5", "joined.h5", trials.store),
+        ("part-{}-of-2.json", "joined.csv", trials.submission),
+        ("asked-{}-of-2.outcomes", "joined.outcomes", content),
+        ("facts-{}-of-2.sqlite", "joined.sqlite", facts),
+    )
 }
 UNLIKE = ("picture-facts.sqlite", "picture-facts.sqlite-journal", "download.sqlite-journal")  # names left by SQLite
-
-
-def exported(path: Path) -> dict[str, Any]:
-    """The card of an exported model that can be loaded."""
-    from retrieval.embed.load import open_card
-    from retrieval.embed.onnx_embedder import OnnxEmbedder
-
-    card = open_card(path)
-    return {"fingerprint": card.fingerprint, "d": OnnxEmbedder(path, card, ["CPUExecutionProvider"], None, 1).d}
 
 
 def names_of(folder: Path) -> list[str]:

@@ -32,13 +32,26 @@ SIDE = 40  # pixels
 NETWORK = ("--backbone", "plain-cnn", "--size", "32")
 HERE = ("--workers", "1", "--threads", "1", "--device", "cpu")
 TRAINING = ("--epochs", "2", "--batch-size", "8", "--epoch-size", "16", "--workers", "0", "--threads", "1")
+INVERTED = ("--kind", "ivf-sq8", "--lists", "2", "--recall", "0.5", "--device", "cpu")
 PREPARED = (  # what the commands under trial read
     ("embed", "train.csv", *NETWORK, *HERE),
     ("embed", "val.csv", *HERE),
     ("embed", "test.csv", *HERE),
     ("build-index", "train.h5", "--output", "landmarks", "--device", "cpu"),
     ("embed", "train.csv", "--model", "other", "--output", "other.h5", *NETWORK, "--dimensions", "16", *HERE),
-)
+    ("embed", "photos", *HERE),
+    ("embed", "others.csv", *HERE),
+    ("build-index", "photos.h5", "--background", "others.h5", "--output", "growing", *INVERTED),
+    ("build-index", "train.h5", "--output", "plain", "--whitening-power", "0", *INVERTED),
+    ("build-index", "val.h5", "--output", "second", "--whitening-power", "0", *INVERTED),
+    ("calibrate", "val.csv", "--index", "growing", *HERE),
+    ("index", "remove", "train-arch-5", "train-castle-1", "--index", "growing"),
+    *(("embed", "val.csv", "--output", "part.h5", "--shard", f"{i}/2", *HERE) for i in (1, 2)),
+    *(("submit", "val.csv", "--output", "part.csv", "--store", "asked.h5", "--shard", f"{i}/2", *HERE) for i in (1, 2)),
+    *(("evaluate", "val.csv", "--store", "asked.h5", "--shard", f"{i}/2", *HERE) for i in (1, 2)),
+    *(("stats", "val.csv", "--images", "images", "--facts", "facts.sqlite", "--shard", f"{i}/2", "--workers", "1")
+      for i in (1, 2)),
+)  # fmt: skip
 RECIPE = """
 [answer]
 by = "nearest"
@@ -183,13 +196,28 @@ def make_set(folder: Path, port: int) -> Path:
         (folder / "own" / label).mkdir(parents=True)
         for path in sorted((folder / "images").glob(f"*-{label}-*.jpg")):
             shutil.copy(path, folder / "own" / label / path.name)
+    shutil.copytree(folder / "own", folder / "photos", ignore=shutil.ignore_patterns("val-*", "test-*"))
+    write_rows(folder / "others.csv", ("id", "landmark_id"), [(f"train-other-{i}", "") for i in range(N_OTHERS)])
+    write_rows(folder / "labels.csv", ("landmark_id", "new_landmark_id"), [("arch", "gate"), ("bridge", "gate")])
     (folder / "small.toml").write_text(RECIPE)
     (folder / "parts").mkdir()
     for name in ("train.csv", "val.csv"):
         shutil.copy(folder / name, folder / "parts" / name)
     for words in PREPARED:
         must(folder, words)
+    change_photos(folder / "photos")
     return folder
+
+
+def change_photos(folder: Path) -> None:
+    """A folder of images after its index was built: some new, gone, renamed, replaced, and in another landmark's."""
+    draw("arch", 300).save(folder / "arch" / "new-arch.jpg", quality=92)
+    (folder / "gate").mkdir()
+    draw("castle", 301).save(folder / "gate" / "new-gate.jpg", quality=92)
+    (folder / "arch" / "train-arch-1.jpg").rename(folder / "bridge" / "train-arch-1.jpg")
+    (folder / "arch" / "train-arch-2.jpg").rename(folder / "arch" / "renamed.jpg")
+    draw("arch", 302).save(folder / "arch" / "train-arch-3.jpg", quality=92)
+    (folder / "castle" / "train-castle-0.jpg").unlink()
 
 
 def draw(label: str, seed: int) -> Image.Image:
@@ -287,6 +315,23 @@ def index(path: Path) -> dict[str, Any]:
     opened = open_folder(path, device="cpu")
     rule = opened.calibration and opened.calibration.to_json()["rule"]
     return {"digest": opened.info.inputs_digest, "rows": len(opened.rows), "rule": rule}
+
+
+def rows(path: Path) -> dict[str, Any]:
+    """What an index folder is, its rows, and which of them its inverted file finds for each of them."""
+    from index.folder.changes import read_journal
+    from index.folder.folder import open_folder
+
+    opened = open_folder(path, device="cpu", verify="full")
+    vectors = opened.index.vectors(np.arange(len(opened.rows)))
+    return index(path) | {
+        "ids": opened.rows.image_id.tolist(),
+        "labels": [opened.rows.landmarks[code] for code in opened.rows.landmark.tolist()],
+        "vectors": vectors,
+        "background": None if opened.background is None else opened.background.image_id.tolist(),
+        "found": opened.searched.search(vectors, 3).scores,
+        "changes": [entry.kind for entry in read_journal(path)],
+    }
 
 
 def model(path: Path) -> dict[str, Any]:
