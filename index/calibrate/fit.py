@@ -96,6 +96,8 @@ def held_out_queries(
     if folder.background is not None:
         background = background_similarity(vectors, folder.background.vectors, m)
     truths, _ = truths_of(queries.landmarks.select(rows), folder.rows.landmarks)
+    if left_out and not truths.known.any():
+        raise LmrError(f"{left_out[0]}; none of the others has a landmark: calibrate on other images")
     held_out = CalibrationQueries(
         neighbours=neighbours,
         landmark=folder.rows.landmark,

@@ -10,7 +10,7 @@ from PIL import Image
 from recorder import Recorder
 
 from index.calibrate.config import CalibrationSettings
-from index.calibrate.fit import calibrate_folder, leave_one_out_evidence
+from index.calibrate.fit import calibrate_folder, held_out_queries, leave_one_out_evidence
 from index.copies import pack_sketches, sketches, unpack_sketches
 from index.evaluate.leakage import look_the_same
 from index.evaluate.result import evaluate_left_out, evaluate_store
@@ -225,6 +225,18 @@ def test_a_copy_in_the_index_is_told_when_images_are_left_out(make_folder, train
         "2 of 12 pictures have a copy in the index: train.h5-2, train.h5-3; the figures are too good",
     )
     assert measured.without.n_queries == 10
+
+
+def test_only_copies_and_non_landmarks_cannot_calibrate(folder, train, make_store):
+    store = make_store(["rome", "", "paris", ""], seed=2, source="queries.h5")
+    vectors = store.vectors.copy()
+    vectors[[0, 2]] = train.vectors[[0, 7]]
+    with pytest.raises(LmrError) as error:
+        held_out_queries(folder, replace(store, vectors=vectors), queries_of(store))
+    assert str(error.value) == (
+        "2 of 4 queries are copies of pictures in the index or its background (similarity > 0.999) and were left out: "
+        "queries.h5-0, queries.h5-2; none of the others has a landmark: calibrate on other images"
+    )
 
 
 def test_sketches_are_text_and_back():
