@@ -324,6 +324,7 @@ class EmbedWords(_Filling, _Sharded, _Writing, _Network, _Embedding, total=False
     model: Place
     output: Place | None
     dtype: StoreDtype
+    batch_size: int | None
     retry_unreadable: bool
     profile: bool
     embedding: EmbedRequest

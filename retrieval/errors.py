@@ -28,6 +28,10 @@ class DamageError(LmrError):
     """
 
 
+class NoMemoryError(LmrError):
+    """Too little memory for what was computed at once; less at once may do."""
+
+
 class UnreadableError(Exception):
     """One image cannot be read; the message is the reason. Work on the other images goes on."""
 

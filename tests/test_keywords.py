@@ -29,7 +29,7 @@ KEYWORDS = {
 SNIPPET = """
 import lmr
 
-lmr.embed("t.csv", model="m", output="t.h5", flip=True, backbone_option=("a=1",))
+lmr.embed("t.csv", model="m", output="t.h5", flip=True, batch_size=8, backbone_option=("a=1",))
 lmr.train("t.csv", epochs=2, loss="cosface", stages=[{"size": 112, "epochs": 1}])
 lmr.build_index(["t.h5"], dimensions=4)
 lmr.summarise(backbone="plain-cnn")
@@ -37,7 +37,7 @@ lmr.first_batch("t.csv", batch_size=8)
 lmr.train("t.csv", epochs="x")
 lmr.train("t.csv", stages=[{"workers": 1}])
 lmr.find_rate("t.csv", loss="arcfase")
-lmr.embed("t.csv", batch_size=8)
+lmr.embed("t.csv", epochs=8)
 lmr.build_index(dimensions="4")
 lmr.ensemble(["a", "b"])
 lmr.summarise(size="64")

@@ -1,5 +1,6 @@
 """Embedders: images in, descriptors out, read and prepared in threads, embedded in batches."""
 
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -10,11 +11,19 @@ import numpy as np
 
 from retrieval.arrays import FloatArray, LongArray, UInt8Array
 from retrieval.embed.profile import WAIT
-from retrieval.errors import LmrError, UnreadableError
+from retrieval.errors import LmrError, NoMemoryError, UnreadableError
+from retrieval.images import noise
 from retrieval.images.bytes_source import Source
 from retrieval.images.preprocess import decode_for, fit
 from retrieval.images.spec import ImageSpec
 from retrieval.stopwatch import OFF, Stopwatch
+from retrieval.words import counted
+
+TRIED = (2, 4, 8)  # batch sizes beside an embedder's own, as multiples of it
+N_RUNS = 3  # of each size: one to warm up, two that are timed
+TRIAL_SHARE = 0.02  # of the time that all images take may go into trying
+MOST_TRIAL_S = 30.0
+LEAST_GAIN = 1.05  # by which a larger batch must be faster to be taken
 
 _Prepared = tuple[UInt8Array, ...]
 
@@ -31,9 +40,10 @@ class EmbeddedBatch:
 class Embedder(ABC):
     """Turns images into descriptors, whatever computes them.
 
-    specs: preparations of an image, one input for each. d: length of a descriptor. batch_size: images at once. ahead:
-    batches prepared while one is embedded. n_workers: decoding threads, at least one. watch: is told of its stages.
-    about: what it computes with, for people.
+    specs: preparations of an image, one input for each. d: length of a descriptor. batch_size: images at once.
+    unit: images at once where a batch is not full; `batch_size` is a multiple of it. ahead: batches prepared while one
+    is embedded. n_workers: decoding threads, at least one. watch: is told of its stages. about: what it computes with,
+    for people.
     """
 
     watch: Stopwatch = OFF
@@ -43,7 +53,9 @@ class Embedder(ABC):
         self, specs: Sequence[ImageSpec], d: int, *, batch_size: int, ahead: int = 0, n_workers: int = 2
     ) -> None:
         self.specs, self.d = tuple(specs), d
-        self.batch_size, self.ahead, self.n_workers = batch_size, ahead, max(1, n_workers)
+        self.batch_size = self.unit = batch_size
+        self.ahead, self.n_workers = ahead, max(1, n_workers)
+        self._most: int | None = None  # images at once, once memory was found to be too little for more
 
     def measure_with(self, watch: Stopwatch) -> None:
         """Tells a stopwatch of all stages from now on."""
@@ -51,7 +63,75 @@ class Embedder(ABC):
 
     @abstractmethod
     def embed_batch(self, *images: UInt8Array) -> FloatArray:
-        """(b, size, size, 3) uint8 for each of `specs` -> (b, d) float32 unit descriptors. LmrError for NaN."""
+        """(b, size, size, 3) uint8 for each of `specs` -> (b, d) float32 unit descriptors.
+
+        Raises LmrError for NaN, NoMemoryError for too many images at once.
+        """
+
+    def describe(self, *images: UInt8Array) -> FloatArray:
+        """As `embed_batch`, by halves from then on where memory is too little, which the command says.
+
+        Raises NoMemoryError where it is too little for one image.
+        """
+        n = len(images[0])
+        if self._most is None or n <= self._most:
+            try:
+                return self.embed_batch(*images)
+            except NoMemoryError:
+                if n == 1:
+                    raise
+                self._most = n // 2
+                noise.say(
+                    f"not enough memory for {n} images at once: the others were computed by {self._most}, so that last "
+                    "bits of descriptors may differ from those of a run with more memory"
+                )
+        most = self._most
+        return np.concatenate([self.describe(*(of[i : i + most] for of in images)) for i in range(0, n, most)])
+
+    def settle_batches(self, n_images: int, *, asked: int | None = None) -> str:
+        """Sets how many images are computed at once, as asked or as is fastest here; what was settled, for people.
+
+        Sizes are tried on made images, where they take little of the time that `n_images` will. Only multiples of
+        `unit` that give the very same descriptors are taken, so that no store depends on what was found.
+        """
+        if asked is not None:
+            self.batch_size = self.unit = asked
+            return f"{counted(asked, 'image')} at once (as asked)"
+        is_worth_it = n_images * TRIAL_SHARE >= N_RUNS * self.unit * (1 + TRIED[0])
+        tried = self._try_sizes(n_images) if is_worth_it else [self.unit]
+        why = f" (fastest of {', '.join(map(str, tried))})" if len(tried) > 1 else ""
+        return f"{self.batch_size} images at once{why}"
+
+    def _try_sizes(self, n_images: int) -> list[int]:
+        """Sets the fastest size, and gives those that were tried."""
+        rng = np.random.default_rng(0)
+        made = [rng.integers(0, 256, (self.unit, spec.size, spec.size, 3), dtype=np.uint8) for spec in self.specs]
+        tried = [self.unit]
+        try:
+            expected, least_s = self._timed(made)
+            left_s = min(MOST_TRIAL_S, TRIAL_SHARE * n_images * least_s) - N_RUNS * self.unit * least_s
+            for times in TRIED:
+                left_s -= N_RUNS * times * self.unit * least_s
+                if left_s < 0:
+                    break
+                vectors, image_s = self._timed([np.tile(of, (times, 1, 1, 1)) for of in made])
+                if not np.array_equal(vectors, np.tile(expected, (times, 1))):
+                    continue
+                tried.append(times * self.unit)
+                if image_s < least_s / LEAST_GAIN:
+                    self.batch_size, least_s = tried[-1], image_s
+        except NoMemoryError:  # for more than was tried
+            pass
+        return tried
+
+    def _timed(self, images: Sequence[UInt8Array]) -> tuple[FloatArray, float]:
+        """Descriptors of a batch, and the seconds that an image of it takes once everything is warm."""
+        vectors, seconds = self.embed_batch(*images), []
+        for _ in range(N_RUNS - 1):
+            began = time.perf_counter()
+            self.embed_batch(*images)
+            seconds.append(time.perf_counter() - began)
+        return vectors, min(seconds) / len(vectors)
 
     def embed(self, source: Source, rows: Sequence[int] | LongArray) -> Iterator[EmbeddedBatch]:
         """Descriptors of these images, batch by batch in their order."""
@@ -81,13 +161,14 @@ class Embedder(ABC):
         with self.watch.at(WAIT):
             read = [future.result() for future in futures]
         unreadable = {int(row): item for row, item in zip(rows, read, strict=True) if isinstance(item, str)}
-        images = [item for item in read if not isinstance(item, str)]
-        vectors = np.zeros((0, self.d), np.float32)
-        if images:
-            vectors = self.embed_batch(*(np.stack(of_spec) for of_spec in zip(*images, strict=True)))
-        return EmbeddedBatch(
-            np.array([row for row in rows if int(row) not in unreadable], np.int64), vectors, unreadable
-        )
+        step = self.batch_size if len(read) == self.batch_size and not unreadable else self.unit
+        parts = []
+        for i in range(0, len(read), step):
+            if images := [item for item in read[i : i + step] if not isinstance(item, str)]:
+                parts.append(self.describe(*(np.stack(of_spec) for of_spec in zip(*images, strict=True))))
+        readable = np.array([row for row in rows if int(row) not in unreadable], np.int64)
+        vectors = np.concatenate(parts) if parts else np.zeros((0, self.d), np.float32)
+        return EmbeddedBatch(readable, vectors, unreadable)
 
 
 class JoinedEmbedder(Embedder):

@@ -79,13 +79,13 @@ def fill_store(
     manifest: Manifest,
     source: ImageSource,
     card: Card,
-    load: Callable[[], Embedder],
+    load: Callable[[int], Embedder],
     *,
     run: FillRun,
 ) -> FillReport:
     """Descriptors of every image of the manifest, in its order.
 
-    card: of the model. load: loads its embedder; it is called only when there is something to do.
+    card: of the model. load: loads its embedder for so many images; it is called only when there is something to do.
     Raises LmrError when the store that is there, finished or not, was begun for something else.
     """
     with output_lock(path):
@@ -97,14 +97,14 @@ def _fill_store(
     manifest: Manifest,
     source: ImageSource,
     card: Card,
-    load: Callable[[], Embedder],
+    load: Callable[[int], Embedder],
     *,
     run: FillRun,
 ) -> FillReport:
     """Fills the store whose lock is held."""
     require_same_job(path, manifest, card, run)
     there = [] if run.overwrite else [place for place in (path, partial_path(path)) if place.exists()]
-    changes, again = Changes(), np.zeros(0, np.int64)
+    changes, again, n_left = Changes(), np.zeros(0, np.int64), len(manifest)
     if there:
         state, facts = read_store_facts(there[0])
         changes = find_changes(state, facts, source, run.check, run.n_workers)
@@ -113,7 +113,8 @@ def _fill_store(
             again = np.union1d(again, np.flatnonzero(state == UNREADABLE))
         if there[0] == path and not len(again):
             return FillReport("unchanged", len(state), int((state == UNREADABLE).sum()), changes=changes)
-    embedder = load()
+        n_left = len(again) + int((state == TODO).sum())
+    embedder = load(n_left)
     if there:
         writer = reopen_store(path) if there[0] == path else resume_store(path)
         writer.write_todo(again)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MODEL = Path("model")
 N_NAMED = 5  # changed images that a line names
 N_LISTED = 20  # unreadable images that are listed with their reasons
+MOST_AT_ONCE = 65_536  # images; a batch of more fits into no memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,13 @@ class EmbedJob(StoreFilling, ShardedJob, WritingJob):
     output: Path | None = option(None, default_text="MANIFEST with .h5, beside it", help="Store to write.")
     embedding: EmbedRequest = field(default_factory=EmbedRequest)
     dtype: Literal["float16", "float32"] = option("float16", help="Storage dtype of the descriptors.")
+    batch_size: int | None = option(
+        None,
+        low=1,
+        high=MOST_AT_ONCE,
+        default_text="found by trying, where it changes no descriptor",
+        help="Images that the network is given at once.",
+    )
     retry_unreadable: bool = option(False, help="Try the unreadable images of a finished store again.")
     profile: bool = option(False, help="Tell where the time went: reading, decoding, the network, writing.")
     network: UntrainedNetwork | None = None
@@ -92,7 +100,8 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
         else:
             with output_lock(job.model, wait=job.wait or share is not None, progress=job.progress):
                 card = _make_card(job, job.network, check)
-        report = embed_manifest(rows, images, job.model, card, output, run=fill_run(job), job=job)
+        how = fill_run(job)
+        report = embed_manifest(rows, images, job.model, card, output, run=how, job=job, batch_size=job.batch_size)
     if report.n_unreadable > len(report.unreadable):
         job.progress.warn(
             "`retry_unreadable` tries the unreadable ones again; pictures that changed are tried without it"
@@ -114,8 +123,12 @@ def embed_manifest(
     *,
     run: "FillRun",
     job: StoreFilling,
+    batch_size: int | None = None,
 ) -> "FillReport":
-    """Fills the store `output` by a model and its card, and tells of images that changed or cannot be read."""
+    """Fills the store `output` by a model and its card, and tells of images that changed or cannot be read.
+
+    batch_size: None = found by trying.
+    """
     from retrieval.data.image_source import ImageSource
     from retrieval.embed.fill import fill_store
     from retrieval.embed.load import plan_embedder
@@ -126,10 +139,11 @@ def embed_manifest(
     plan = plan_embedder(model, card, device=job.device, threads=job.threads, n_workers=workers)
     run = replace(run, n_workers=workers, progress=progress)
 
-    def load() -> "Embedder":
+    def load(n_images: int) -> "Embedder":
         embedder = plan()
+        at_once = embedder.settle_batches(n_images, asked=batch_size)
         why = "one for each core" if job.workers is None else "as asked"
-        progress.tell(f"computing in {embedder.about}; decoding with {counted(workers, 'thread')} ({why})")
+        progress.tell(f"computing in {embedder.about}, {at_once}; decoding with {counted(workers, 'thread')} ({why})")
         return embedder
 
     report = fill_store(output, manifest, ImageSource(manifest, images), card, load, run=run)

@@ -14,7 +14,7 @@ import numpy as np
 from retrieval.arrays import FloatArray, UInt8Array
 from retrieval.embed.embedder import Embedder, require_finite
 from retrieval.embed.onnx_digest import require_as_written
-from retrieval.errors import LmrError
+from retrieval.errors import LmrError, NoMemoryError
 from retrieval.extras import install_hint
 from retrieval.files.utf8_path import utf8_path
 from retrieval.models.card import Card, parse_card
@@ -74,12 +74,19 @@ class OnnxEmbedder(Embedder):
             n_workers=n_workers,
         )
         with_threads = f" with {counted(threads, 'thread')}" if threads else ""
-        self.about = f"onnxruntime on {'cpu' if on_cpu else 'cuda'}{with_threads}, {self.batch_size} images at once"
+        self.about = f"onnxruntime on {'cpu' if on_cpu else 'cuda'}{with_threads}"
 
     def embed_batch(self, *images: UInt8Array) -> FloatArray:
-        """Descriptors of a batch, as the file gives them."""
-        with self.watch.at("forward"):
-            (vectors,) = self._session.run([OUTPUT], dict(zip(self._names, images, strict=True)))
+        """Descriptors of a batch, as the file gives them. LmrError: NaN, no memory."""
+        try:
+            with self.watch.at("forward"):
+                (vectors,) = self._session.run([OUTPUT], dict(zip(self._names, images, strict=True)))
+        except Exception as error:  # onnxruntime's errors have no common base
+            if "llocate memory" not in str(error):
+                raise
+            raise NoMemoryError(
+                f"not enough memory for batches of {counted(len(images[0]), 'picture')}; export at a lower `size`"
+            ) from error
         return require_finite(np.asarray(vectors, dtype=np.float32))
 
 

@@ -21,7 +21,7 @@ from retrieval.models.network import DescriptorModel, mean_descriptor, to_input
 from retrieval.stopwatch import OFF
 from retrieval.words import counted
 
-CPU_BATCH = 16  # images; measured: ResNet-50 in bf16 on 2 cores is slower in batches of 32 and more (cache)
+CPU_BATCH = 16  # images; measured: ResNet-50 in bf16 on 2 cores gains nothing in batches of 32 and more (cache)
 GPU_BATCH = 128
 REMEDY = "lower `size` or `scales`"  # for too little memory
 GPU_AHEAD = 4  # batches decoded while the accelerator computes; on a CPU decoding and computing share the cores
@@ -56,13 +56,14 @@ class TorchEmbedder(Embedder):
         self.dtype = fast_dtype(device)
         n_threads = threads or torch.get_num_threads()
         with_threads = f" with {counted(n_threads, 'thread')}" if on_cpu else ""
-        self.about = f"{str(self.dtype).removeprefix('torch.')} on {device}{with_threads}, {batch_size} images at once"
+        self.about = f"{str(self.dtype).removeprefix('torch.')} on {device}{with_threads}"
         self._model = _ready(model, device, self.dtype)
 
     def embed_batch(self, *images: UInt8Array) -> FloatArray:
-        """(b, size, size, 3) uint8 for each spec -> (b, d) float32 unit descriptors. LmrError: NaN."""
+        """(b, size, size, 3) uint8 for each spec -> (b, d) float32 unit descriptors. LmrError: NaN, no memory."""
+        largest = max(spec.size for spec in self.specs)
         with limit_threads(self.threads), torch.inference_mode():
-            with self.watch.at("transfer"):
+            with self.watch.at("transfer"), explained(self.device, len(images[0]), largest, REMEDY):
                 views = [
                     to_input(torch.from_numpy(given).permute(0, 3, 1, 2), spec, self.device)
                     for given, spec in zip(images, self.specs, strict=True)

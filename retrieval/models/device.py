@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import nn
 
-from retrieval.errors import LmrError
+from retrieval.errors import LmrError, NoMemoryError
 from retrieval.threads import require_threads
 from retrieval.words import counted
 
@@ -70,7 +70,7 @@ def place(model: nn.Module, device: torch.device) -> None:
 
 @contextmanager
 def explained(device: torch.device, n: int, size: int, remedy: str) -> Iterator[None]:
-    """LmrError for too little memory, and for images that are too small for the network.
+    """NoMemoryError for too little memory, LmrError for images that are too small for the network.
 
     n: images computed at once. size: of their sides, pixels. remedy: for too little memory.
     """
@@ -79,7 +79,7 @@ def explained(device: torch.device, n: int, size: int, remedy: str) -> Iterator[
     except RuntimeError as error:  # torch.OutOfMemoryError is one; on CPU and MPS it has no name of its own
         said = str(error)
         if lacks_memory(error):
-            raise LmrError(
+            raise NoMemoryError(
                 f"not enough memory on {device} for batches of {counted(n, 'picture')} of "
                 f"{counted(size, 'pixel')}; {remedy}"
             ) from error

@@ -79,19 +79,6 @@ def test_images_that_are_too_small_for_the_network_are_one_line(layer: nn.Module
     assert str(caught.value) == f"pictures of {SIZE} pixels are too small for this network; give a larger `size`"
 
 
-def test_too_little_memory_says_what_to_lower() -> None:
-    def fail(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-    embedder = TorchEmbedder(tiny_model(), SPEC, CPU)
-    embedder._model = fail  # type: ignore[assignment]
-    with pytest.raises(LmrError) as caught:
-        embedder.embed_batch(pixels(2))
-    assert str(caught.value) == (
-        f"not enough memory on cpu for batches of 2 pictures of {SIZE} pixels; lower `size` or `scales`"
-    )
-
-
 @pytest.mark.usefixtures("in_float32")
 def test_the_given_network_stays_as_it_was() -> None:
     model = tiny_model().train()

@@ -44,13 +44,13 @@ def card_of(model: DescriptorModel, **changes: Any) -> ModelCard:
     return dataclasses.replace(ModelCard(model.config, SPEC, weights_digest(model)), **changes)
 
 
-def model_of(seed: int = 0, **changes: Any) -> tuple[ModelCard, Callable[[], Embedder]]:
+def model_of(seed: int = 0, **changes: Any) -> tuple[ModelCard, Callable[[int], Embedder]]:
     model = tiny_model(seed)
     card = card_of(model, **changes)
-    return card, lambda: make_embedder(model, card, CPU, n_workers=2)
+    return card, lambda _: make_embedder(model, card, CPU, n_workers=2)
 
 
-def not_to_be_loaded() -> Embedder:
+def not_to_be_loaded(_: int) -> Embedder:
     raise AssertionError("the network was loaded")
 
 
@@ -170,7 +170,7 @@ def interrupt(
     source: ImageSource,
     n_batches: int,
     *,
-    model: tuple[ModelCard, Callable[[], Embedder]] | None = None,
+    model: tuple[ModelCard, Callable[[int], Embedder]] | None = None,
     run: FillRun = RUN,
 ) -> None:
     """Fills a store until its n-th batch, then is stopped by Ctrl-C."""
