@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from retrieval.errors import LmrError
 from retrieval.models.device import explained
-from retrieval.models.names import module_of, require_name
-from retrieval.models.timm_networks import timm_with
+from retrieval.models.libraries import timm_with, torchvision_maker
+from retrieval.models.names import TIMM, module_of, require_name
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's weights
 
 TORCHVISION_LICENCE = "none of their own; torchvision says that terms may follow from the data they were trained on"
-_WITHOUT_A_MAP = ("timm:", "vit", "swin", "plain-")  # networks whose layers give no (b, c, h, w), or hide them
+_WITHOUT_A_MAP = (TIMM, "vit", "swin", "plain-")  # networks whose layers give no (b, c, h, w), or hide them
 _HEADS = ("fc", "classifier", "heads", "head", "AuxLogits", "aux1", "aux2")
 
 
@@ -65,9 +65,9 @@ def build_backbone(
     try:
         if name in PLAIN:
             return _plain_backbone(name, dict(options))
-        if not name.startswith("timm:"):
+        if not name.startswith(TIMM):
             return _torchvision_backbone(name, dict(options), last_layer, pretrained, image_size)
-        return _timm_backbone(name.removeprefix("timm:"), dict(options), pretrained, image_size)
+        return _timm_backbone(name, dict(options), pretrained, image_size)
     except (TypeError, ValueError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise LmrError(f"`backbone` {name}: {reason}; check `backbone_option` {json.dumps(dict(options))}") from error
@@ -206,11 +206,9 @@ def _plain_backbone(name: str, options: dict[str, Any]) -> Backbone:
 def _torchvision_backbone(
     name: str, options: dict[str, Any], last_layer: str | None, pretrained: bool, image_size: int
 ) -> Backbone:
-    import torchvision.models as models
-
     if not pretrained:
         options = _random_network_options(name, image_size) | options
-    network = _build_network(models, name, pretrained, options)
+    network = _build_network(name, pretrained, options)
     normalisation = (IMAGENET_MEAN, IMAGENET_STD)
     if name.startswith("vit"):
         tokens = VisionTransformerFeatures(network)
@@ -223,10 +221,11 @@ def _torchvision_backbone(
     return Backbone(features, n_features, 0, (*_HEADS, *removed), *normalisation, image_size=only_size)
 
 
-def _build_network(models: Any, name: str, pretrained: bool, options: dict[str, Any]) -> Any:
+def _build_network(name: str, pretrained: bool, options: dict[str, Any]) -> Any:
     """OSError: a download that arrived damaged (torch calls it a RuntimeError)."""
+    make = torchvision_maker(module_of(name), name)
     try:
-        return models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
+        return make(weights="DEFAULT" if pretrained else None, **options)
     except RuntimeError as error:
         raise (OSError if pretrained else ValueError)(str(error)) from error
 
@@ -242,6 +241,7 @@ def _random_network_options(name: str, image_size: int) -> dict[str, Any]:
 
 def _timm_backbone(name: str, options: dict[str, Any], pretrained: bool, image_size: int) -> Backbone:
     timm = timm_with(module_of(name))
+    name = name.removeprefix(TIMM)
     known = timm.get_pretrained_cfg(name)
     if known is not None and known.fixed_input_size and image_size != known.input_size[-1]:
         options = {"img_size": image_size} | options

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
-from retrieval.models.timm_networks import timm_with
+from retrieval.models.libraries import timm_with
 
 PLAIN_NAMES = ("plain-mlp", "plain-cnn")
 TIMM = "timm:"
@@ -54,9 +54,9 @@ def renamed_names(package: str) -> frozenset[str]:
 
 
 def module_of(name: str) -> str:
-    """The module in `timm.models` of a network that timm has: `efficientnet` of `tf_efficientnet_lite0.in1k`."""
-    known, renamed = _modules("timm")
-    return (renamed | known)[_base(name)]
+    """The module that has a network: of `timm:tf_efficientnet_lite0.in1k` it is `efficientnet` of `timm.models`."""
+    known, renamed = _modules("timm" if name.startswith(TIMM) else "torchvision")
+    return (renamed | known)[_base(name.removeprefix(TIMM))]
 
 
 def _base(name: str) -> str:
@@ -88,8 +88,7 @@ def _is_published(name: str) -> bool:
     """True if there are weights of a known network; of one of timm only timm can tell."""
     if not name.startswith(TIMM):
         return name not in PLAIN_NAMES
-    its_name = name.removeprefix(TIMM)
-    return timm_with(module_of(its_name)).is_model_pretrained(its_name)
+    return timm_with(module_of(name)).is_model_pretrained(name.removeprefix(TIMM))
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

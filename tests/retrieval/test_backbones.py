@@ -47,7 +47,7 @@ FAMILIES: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
 def test_the_features_with_the_original_classifier_are_the_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     network = torchvision_models.get_model(name).eval()
-    monkeypatch.setattr(torchvision_models, "get_model", lambda *_, **__: network)
+    monkeypatch.setattr(torchvision_models.get_model_builder(name).__module__ + "." + name, lambda **_: network)
     backbone = build_backbone(name, {}, image_size=32)
     with torch.inference_mode():
         features = backbone.features(image(64))
@@ -160,7 +160,7 @@ def test_weights_that_cannot_be_fetched_are_one_line(
     def fail(*_: object, **__: object) -> object:
         raise error
 
-    monkeypatch.setattr(torchvision_models, "get_model", fail)
+    monkeypatch.setattr("torchvision.models.resnet.resnet18", fail)
     assert message(lambda: build_backbone("resnet18", {}, pretrained=True)) == (
         f"`backbone` resnet18: its pretrained weights cannot be fetched ({reason}); "
         "download them once and give `weights` FILE"
@@ -203,11 +203,11 @@ class TestOfOneSize:
 
     @pytest.fixture(autouse=True)
     def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def get_model(name: str, weights: object, **options: object) -> nn.Module:
+        def vit_b_16(weights: object, **options: object) -> nn.Module:
             network: nn.Module = torchvision_models.VisionTransformer(**(SMALL | {"image_size": 32} | options))
             return network
 
-        monkeypatch.setattr(torchvision_models, "get_model", get_model)
+        monkeypatch.setattr("torchvision.models.vision_transformer.vit_b_16", vit_b_16)
 
     def test_random_weights_are_made_for_the_size_asked_for(self) -> None:
         model = build_model(ModelConfig("vit_b_16", pooling="cls", n_dimensions=0), image_size=48)

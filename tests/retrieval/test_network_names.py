@@ -28,9 +28,17 @@ def test_the_names_of_timm_are_those_that_it_lists_and_takes() -> None:
 
 def test_the_module_of_a_network_is_the_one_that_timm_takes_it_from() -> None:
     timm = pytest.importorskip("timm", reason="the extra timm is not installed")
-    found = {name: f"timm.models.{module_of(name)}" for name in timm.list_models()}
+    found = {name: f"timm.models.{module_of(f'timm:{name}')}" for name in timm.list_models()}
     assert found == {name: timm.model_entrypoint(name).__module__ for name in timm.list_models()}
-    assert module_of("resnet18.a1_in1k") == "resnet"
+    assert module_of("timm:resnet18.a1_in1k") == "resnet"
+
+
+def test_the_module_of_a_network_is_the_one_that_torchvision_takes_it_from() -> None:
+    from torchvision import models
+
+    names = models.list_models(module=models)
+    found = {name: f"torchvision.models.{module_of(name)}" for name in names}
+    assert found == {name: models.get_model_builder(name).__module__ for name in names}
 
 
 def test_a_package_that_is_not_there_has_no_names() -> None:

@@ -1,4 +1,7 @@
-"""Networks of timm without its hundred other families: of its modules only the one that has the network is imported."""
+"""Networks of torchvision and timm without their hundred other families.
+
+Of their modules only the one that has the network is imported; all of torchvision takes as long as torch itself.
+"""
 
 import importlib
 import sys
@@ -42,6 +45,7 @@ class Timm(NamedTuple):
 def timm_with(module: str) -> Timm:
     """timm as far as it knows the networks of one of the modules in `timm.models`."""
     with _once:
+        _defer_torchvision()
         if "timm" not in sys.modules:
             package = _defer("timm")
             package.__version__ = importlib.import_module("timm.version").__version__  # type: ignore[attr-defined]
@@ -50,6 +54,22 @@ def timm_with(module: str) -> Timm:
     factory = importlib.import_module("timm.models._factory")
     registry = importlib.import_module("timm.models._registry")
     return Timm(factory.create_model, registry.get_pretrained_cfg, registry.is_model_pretrained)
+
+
+def torchvision_maker(module: str, name: str) -> Callable[..., Any]:
+    """The function that makes a network of torchvision, in one of the modules of `torchvision.models`."""
+    with _once:
+        _defer_torchvision()
+        maker: Callable[..., Any] = getattr(importlib.import_module(f"torchvision.models.{module}"), name)
+    return maker
+
+
+def _defer_torchvision() -> None:
+    """Most families need a layer or two of `torchvision.ops`; all of its operators bring in torch's compiler."""
+    if "torchvision" not in sys.modules:
+        package = _defer("torchvision")
+        for name in ("models", "ops"):
+            setattr(package, name, _defer(f"torchvision.{name}"))
 
 
 def _defer(name: str) -> ModuleType:
