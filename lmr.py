@@ -636,9 +636,16 @@ def undo_moves(folder: str | Path, *, progress: Progress = PYTHON_WARNINGS) -> i
     return run(Path(folder), progress)
 
 
-def open_index(path: str | Path, *, device: str = "auto", threads: int | None = None, workers: int = 2) -> Landmarks:
-    """Opens an index folder and its network.
+def open_index(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    workers: int = 2,
+    progress: Progress = PYTHON_WARNINGS,
+) -> Landmarks:
+    """Opens an index folder and its network. device: one that computes, of several GPUs (cuda:0,1) each a part.
 
     Raises LmrError when the folder is missing, damaged or of another version, or the device is not there.
     """
-    return open_landmarks(path, device=device, threads=threads, n_workers=workers)
+    return open_landmarks(path, device=device, threads=threads, n_workers=workers, progress=progress)

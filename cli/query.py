@@ -141,7 +141,9 @@ def _ask(job: QueryJob) -> "tuple[Landmarks, list[Answer], Saving | None]":
         saving = Saving(job.save, overwrite=job.overwrite)
     images = query_images(job.pictures, job.progress)
     n_workers = max(1, count_workers(job.workers, job.progress))
-    landmarks = lmr.open_index(job.index, device=job.device, threads=job.threads, workers=n_workers)
+    landmarks = lmr.open_index(
+        job.index, device=job.device, threads=job.threads, workers=n_workers, progress=job.progress
+    )
     for line in landmarks.warnings:
         job.progress.warn(f"warning: {line}")
     answers = landmarks.query(images, threshold=job.threshold, n_landmarks=job.top, allow_private=job.allow_private)

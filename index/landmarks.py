@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from retrieval.arrays import FloatArray
     from retrieval.embed.embedder import Embedder
     from retrieval.images.given import ImageLike
+    from retrieval.progress import Progress
 
 N_LANDMARKS = 5  # landmarks listed with an answer
 
@@ -185,7 +186,9 @@ class Landmarks:
         return (known.name, known.address) if known else (label, "")
 
 
-def open_landmarks(path: "Place", *, device: str, threads: int | None, n_workers: int) -> Landmarks:
+def open_landmarks(
+    path: "Place", *, device: str, threads: int | None, n_workers: int, progress: "Progress"
+) -> Landmarks:
     """Opens an index folder and its network.
 
     Raises LmrError when the folder is missing, damaged or of another version, or the device is not there.
@@ -195,7 +198,7 @@ def open_landmarks(path: "Place", *, device: str, threads: int | None, n_workers
     from retrieval.errors import LmrError
 
     for tries_left in reversed(range(N_TRIES)):
-        folder = open_folder(path, device=device, threads=threads)
+        folder = open_folder(path, device=device, threads=threads, progress=progress)
         model = folder.model_path
         try:
             load = plan_embedder(model, open_card(model), device=device, threads=threads, n_workers=n_workers)

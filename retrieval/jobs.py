@@ -7,7 +7,6 @@ fields, so that a job is built from flat words however it is put together.
 import difflib
 import inspect
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cached_property
@@ -17,13 +16,13 @@ from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from retrieval.device_name import FORM, parse_device
 from retrieval.errors import LmrError
 from retrieval.progress import PYTHON_WARNINGS, Progress
 from retrieval.threads import require_threads
 
 F = TypeVar("F", bound=Callable[..., Any])
 J = TypeVar("J")
-_DEVICE = re.compile(r"auto|(cpu|cuda|mps)(:[0-9]+)?")
 _KEY = "option"  # in the metadata of a field
 
 
@@ -109,14 +108,15 @@ class DecodingJob(Job):
 class ComputingJob(DecodingJob):
     """A job that decodes and computes. threads: None = all cores."""
 
-    device: str = option("auto", metavar="auto|cpu|cuda[:N]|mps", help="Device to compute on.")
+    device: str = option(
+        "auto", metavar=FORM, help="Device to compute on; of several GPUs each searches a part, and the first embeds."
+    )
     threads: int | None = option(None, default_text="all cores", help="CPU threads.")
 
     def __post_init__(self) -> None:
         """Raises LmrError for what cannot be a device; whether it is there is asked when it is needed."""
         super().__post_init__()
-        if not _DEVICE.fullmatch(self.device):
-            raise LmrError(f"`device` {self.device}: not a device; use auto, cpu, cuda, cuda:N or mps")
+        parse_device(self.device)
         if self.threads is not None:
             require_threads(self.threads)
 

@@ -168,7 +168,7 @@ def test_what_cannot_be_opened_is_named(folder):
         assert str(error.value) == message
     with pytest.raises(LmrError) as error:
         lmr.open_index("landmarks", device="abacus")
-    assert str(error.value) == "`device` abacus: not a device; use auto, cpu, cuda, cuda:N or mps"
+    assert str(error.value) == "`device` abacus: not a device; use auto, cpu, cuda, cuda:N, cuda:N,N or mps"
 
 
 def test_a_set_goes_from_stores_to_scores_by_the_words_of_the_commands(folder, tmp_path):

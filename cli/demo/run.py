@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.terminal import warn_lines
+from retrieval.device_name import require_one_device
 from retrieval.files.lock import output_locks
 from retrieval.images.spec import MOST_PIXELS
 from retrieval.jobs import ComputingJob, WritingJob, option
@@ -73,6 +74,11 @@ class DemoJob(ComputingJob, WritingJob):
     epochs: int = option(EPOCHS, low=1, help="Passes over the images.")
     size: int = option(SIZE, low=16, high=MOST_PIXELS, help="Side of the input in pixels.")
     network: DemoNetwork = field(default_factory=DemoNetwork)
+
+    def __post_init__(self) -> None:
+        """Raises LmrError for several GPUs at once."""
+        super().__post_init__()
+        require_one_device(self.device, "the demo trains too, so give it one")
 
     @property
     def computing(self) -> dict[str, Any]:

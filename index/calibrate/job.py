@@ -39,7 +39,7 @@ def calibrate(job: CalibrateJob) -> "Calibration":
 
     with output_locks(job.index, wait=job.wait, progress=job.progress):
         require_there(job.queries)
-        folder = open_folder(job.index, device=job.device, threads=job.threads, calibrated=False)
+        folder = open_folder(job.index, device=job.device, threads=job.threads, calibrated=False, progress=job.progress)
         store, queries = embed_queries(job.queries, folder, job)
         calibration = calibration_of(folder, store, queries, job.settings)
         before = _calibration_of(folder)

@@ -217,7 +217,7 @@ def look_around_all(
             path = None if work is None else work / f"block-{number:06d}.npz"
             block = _read(path)
             if block is None:
-                index = index or _store(space.labelled, work, device, held)
+                index = index or _store(space.labelled, work, device, held, progress)
                 block = look_around(index, space, landmark, number, rule)
                 _write(path, block)
             blocks.append(block)
@@ -226,12 +226,12 @@ def look_around_all(
     return join_blocks(blocks)
 
 
-def _store(rows: Matrix, work: Path | None, device: str, held: ExitStack) -> FlatIndex:
+def _store(rows: Matrix, work: Path | None, device: str, held: ExitStack, progress: Progress) -> FlatIndex:
     """An index of these rows, which lie in a file until `held` ends."""
     path = (work or Path(held.enter_context(tempfile.TemporaryDirectory()))) / "rows.faiss"
     held.callback(path.unlink, missing_ok=True)
     starts = range(0, rows.shape[0], READ_ROWS)
-    return store_rows(path, (rows[start : start + READ_ROWS] for start in starts), "float32", device)
+    return store_rows(path, (rows[start : start + READ_ROWS] for start in starts), "float32", device, progress)
 
 
 def _read(path: Path | None) -> Block | None:

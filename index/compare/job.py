@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from retrieval.data.request import ImagesJob
+from retrieval.device_name import require_one_device
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import ComputingJob, WritingJob, from_text, option, told
@@ -41,6 +42,11 @@ class CompareJob(ImagesJob, ComputingJob, WritingJob):
     changes: tuple[str, ...] = option(
         (), name="set", metavar="KEY=VALUE", help="Override in all recipes; may be repeated."
     )
+
+    def __post_init__(self) -> None:
+        """Raises LmrError for several GPUs at once."""
+        super().__post_init__()
+        require_one_device(self.device, "a comparison trains too, so give it one")
 
 
 def compare(job: CompareJob) -> "Comparison":

@@ -140,7 +140,7 @@ def _build(shop: Workshop, recipe: Recipe, network: Path, stores: Sequence[Path]
     own: dict[str, Any] = {"model": network, "background": tuple(others)}
     own |= {} if "thumbnails" in table else {"thumbnails": 0}  # nobody looks at them
     run_step(shop, "build-index", rows, config, table, **own, output=output)
-    return open_folder(output, device=shop.job.device, threads=shop.job.threads)
+    return open_folder(output, device=shop.job.device, threads=shop.job.threads, progress=shop.job.progress)
 
 
 def _embed_parts(shop: Workshop, index: "IndexFolder", stores: Path) -> "dict[str, Descriptors]":

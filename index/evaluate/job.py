@@ -118,7 +118,7 @@ def _asking(job: EvaluateJob, share: "Shard | None" = None) -> "tuple[Asking, st
 
     if job.queries is not None:
         require_there(job.queries)
-    folder = open_folder(job.index, device=job.device, threads=job.threads)
+    folder = open_folder(job.index, device=job.device, threads=job.threads, progress=job.progress)
     for line in tell_changed(folder):
         job.progress.warn(f"warning: {line}")
     if job.queries is None:

@@ -274,7 +274,7 @@ def _write_folder(
         n_landmarks=len(rows.landmarks),
         n_background=len(stored.background),
         d=stored.index.d,
-        recall=searched_by.recall if searched_by else measure_recall(gathered, stored, device),
+        recall=searched_by.recall if searched_by else measure_recall(gathered, stored),
         program_version=program_version(),
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         files=list_files(folder),

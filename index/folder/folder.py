@@ -53,6 +53,7 @@ from retrieval.errors import DamageError, LmrError
 from retrieval.files.digest import sha256_json
 from retrieval.files.folders import current_folder
 from retrieval.files.json_file import convert, read_json, read_signed_json, write_signed_json
+from retrieval.progress import PYTHON_WARNINGS, Progress
 from retrieval.store.info import StoreInfo, model_difference
 from retrieval.words import counted
 
@@ -141,11 +142,13 @@ def open_folder(
     threads: int | None = None,
     calibrated: bool = True,
     verify: Literal["full", "small"] = "small",
+    progress: Progress = PYTHON_WARNINGS,
 ) -> IndexFolder:
     """Opens an index folder; one that is replaced meanwhile is the old one or the new one.
 
     Rows stay in their files, which processes share. The sizes of all files are compared with index.json, and the sha256
-    of small ones; verify: `full` compares it of all, which takes about a second per GB. device, threads: of the search.
+    of small ones; verify: `full` compares it of all, which takes about a second per GB. device, threads: of the search;
+    progress: is told of GPUs that take rows, and of those that cannot.
     calibrated: False leaves the calibration out, also a damaged one.
     Raises LmrError that names the file: missing, damaged, of another format version or of another model.
     """
@@ -157,7 +160,7 @@ def open_folder(
             info = read_info(folder)
             check_files(folder, info, verify)
             calibration = read_calibration(folder, info) if calibrated else None
-            opened = _load(folder, info, calibration, device=device, threads=threads)
+            opened = _load(folder, info, calibration, device=device, threads=threads, progress=progress)
             # An equal index.json is no proof: another one may have come and gone, and left its files in this one.
             if _identity(folder) != identity or read_info(folder) != info:
                 raise LmrError(f"{folder} was replaced while it was read; run the command again")
@@ -206,7 +209,13 @@ def read_calibration(folder: Path, info: FolderInfo) -> Calibration | None:
 
 
 def _load(
-    folder: Path, info: FolderInfo, calibration: Calibration | None, *, device: str, threads: int | None
+    folder: Path,
+    info: FolderInfo,
+    calibration: Calibration | None,
+    *,
+    device: str,
+    threads: int | None,
+    progress: Progress,
 ) -> IndexFolder:
     made_by = model_fingerprint(folder / MODEL)
     if made_by != info.fingerprint:
@@ -215,13 +224,13 @@ def _load(
             "run lmr build-index again"
         )
     background, whitening = folder / BACKGROUND, folder / WHITENING
-    index = FlatIndex.load(folder / INDEX, device, threads, info.largest_norm or None)
+    index = FlatIndex.load(folder / INDEX, device, threads, info.largest_norm or None, progress)
     rows = read_rows(folder / ROWS)
     if len(index) != len(rows):
         raise LmrError(f"{folder / ROWS} has {counted(len(rows), 'row')}, {folder / INDEX} has {len(index)}; {REBUILD}")
     augmented = ivf = None
     if AUGMENTED in info.files:
-        augmented = FlatIndex.load(folder / AUGMENTED, device, threads, info.largest_augmented_norm or None)
+        augmented = FlatIndex.load(folder / AUGMENTED, device, threads, info.largest_augmented_norm or None, progress)
     if info.search:
         settings = SearchSettings(info.search.n_probe, info.search.n_candidates)
         rows_searched = index if augmented is None else augmented

@@ -74,17 +74,17 @@ def store_vectors(
     compared = _Compared(background, options.m)
     progress.begin("writing", len(gathered.vectors), "rows")
     blocks = compared.passing(_whitened(gathered.vectors, whitening, progress))
-    index = store_rows(folder / INDEX, blocks, storage, device)
+    index = store_rows(folder / INDEX, blocks, storage, device, progress)
     progress.end()
     augmented = None
     if options.refinement.n_augment:
         compared = _Compared(background, options.m)
         blocks = compared.passing(_augmented(index, options))
-        augmented = store_rows(folder / AUGMENTED, blocks, storage, "cpu")
+        augmented = store_rows(folder / AUGMENTED, blocks, storage, device, progress)
     return StoredIndex(index, augmented, whitening, background, compared.similarity)
 
 
-def measure_recall(gathered: Gathered, stored: StoredIndex, device: str) -> float:
+def measure_recall(gathered: Gathered, stored: StoredIndex) -> float:
     """Share of the exact float32 neighbours that the stored rows find, among a sample of them."""
     storage = stored.index.storage
     if storage == "float32":
@@ -94,8 +94,8 @@ def measure_recall(gathered: Gathered, stored: StoredIndex, device: str) -> floa
     vectors = _white(stored.whitening, gathered.vectors[rows])
     queries = vectors[np.searchsorted(rows, drawn[:N_RECALL_QUERIES])]
     k = min(RECALL_K, len(rows))
-    exact = FlatIndex.build(vectors, "float32", device).search(queries, k).rows
-    found = FlatIndex.build(vectors, storage, device).search(queries, k).rows
+    exact = FlatIndex.build(vectors, "float32", "cpu").search(queries, k).rows
+    found = FlatIndex.build(vectors, storage, "cpu").search(queries, k).rows
     return float(np.mean([np.isin(e, f).mean() for e, f in zip(exact, found, strict=True)]))
 
 
@@ -127,8 +127,10 @@ def _augmented(index: FlatIndex, options: BuildOptions) -> Iterator[FloatArray]:
         yield augment(index, options.refinement.n_augment, options.refinement.augment_alpha, own)
 
 
-def store_rows(path: Path, blocks: Iterator[FloatArray], storage: Storage, device: str) -> FlatIndex:
-    """Writes rows as they come, and opens them where they lie. blocks: at least one."""
+def store_rows(
+    path: Path, blocks: Iterator[FloatArray], storage: Storage, device: str, progress: Progress
+) -> FlatIndex:
+    """Writes rows as they come, and opens them where they lie. blocks: at least one. progress: is told of GPUs."""
     first = next(blocks)
     try:
         with path.open("wb") as file:
@@ -138,4 +140,4 @@ def store_rows(path: Path, blocks: Iterator[FloatArray], storage: Storage, devic
             rows.finish()
     except OSError as error:
         raise write_error(path, error) from error
-    return FlatIndex.load(path, device, largest_norm=rows.largest_norm)
+    return FlatIndex.load(path, device, largest_norm=rows.largest_norm, progress=progress)

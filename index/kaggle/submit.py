@@ -73,7 +73,7 @@ def submit(job: SubmitJob) -> SubmitReport:
         require_no_folder(output)
         is_there({})  # refused now, not after the images were embedded
         require_there(job.test)
-        folder = open_folder(job.index, device=job.device, threads=job.threads)
+        folder = open_folder(job.index, device=job.device, threads=job.threads, progress=job.progress)
         for line in tell_changed(folder):
             job.progress.warn(f"warning: {line}")
         threshold = _threshold_logit(folder, job.threshold, job.progress)

@@ -1,8 +1,7 @@
-"""FAISS as a tool: its files, its devices and its process-wide switches."""
+"""FAISS as a tool: its files and its process-wide switches."""
 
 import contextlib
 import functools
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,21 +70,6 @@ def is_inner_product(index: Any) -> bool:
     import faiss
 
     return bool(index.metric_type == faiss.METRIC_INNER_PRODUCT)
-
-
-def gpu_number(device: str) -> int | None:
-    """The number of the GPU that `device` means, None for the CPU. Raises LmrError for one that is not there."""
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-        raise LmrError(f"`device` {device}: not a device; use auto, cpu, cuda, cuda:N or mps")
-    import faiss
-
-    n_gpus = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
-    if device in ("cpu", "mps") or (device == "auto" and n_gpus == 0):
-        return None
-    number = int(device.partition(":")[2] or 0)
-    if number >= n_gpus:
-        raise LmrError(f"`device` {device}: FAISS sees {n_gpus} GPUs; give `device` cpu or auto")
-    return number
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """Exact nearest neighbours by inner product.
 
-FAISS and BLAS sum a score in an order that depends on the batch size and on the device. So they only propose rows,
-a few more than asked for; their scores are computed again in one float32 path and ordered by lower row where
-they are equal. A query whose last neighbour might be tied with a row that was not proposed is searched wider.
+FAISS and BLAS sum a score in an order that depends on the batch size, and on a GPU of float16 numbers. So they only
+propose rows, a few more than asked for; their scores are computed again in one float32 path and ordered by lower row
+where they are equal. A query whose last neighbour might be tied with a row that was not proposed is searched wider.
 FAISS is imported where it is used, since commands that refuse their input or find nothing to do import this module.
 """
 
@@ -16,42 +16,53 @@ from index.search.base import MARGIN, Neighbours, best, checked_queries, scores_
 from index.search.config import Storage
 from index.search.faiss_io import (
     faiss_switches,
-    gpu_number,
     is_inner_product,
     is_whole,
     limited_blas,
     read_faiss,
     write_faiss,
 )
+from index.search.gpu import MAX_WIDTH, ROWS_FROM, GpuRows, OnGpus, gpus_of
 from index.search.scan import QUERIES, propose_groups
 from retrieval.arrays import FloatArray, LongArray, read_only
 from retrieval.errors import LmrError
+from retrieval.progress import PYTHON_WARNINGS, Progress
 
 WIDEN = 4  # factor between one width and the next
-MAX_WIDTH = 2048  # FAISS on a GPU selects at most this many; wider queries are compared with every row
 BLOCK_BYTES = 1 << 26  # working memory of one step
 SCAN_FROM_QUERIES = 32  # batches from this size are compared with all rows by matrix products of numpy
 SCAN_FROM_ROWS = 1 << 14
+GPU_FROM_QUERIES = 32  # to put the rows on a GPU they are all read once, as to scan them
 
 
 class FlatIndex:
     """Every query compared with every row; the rows of a file that was loaded stay in the file.
 
-    Made by `build` or `load`. device: auto | cpu | cuda[:n]; mps is the CPU, FAISS has nothing for it.
+    Made by `build` or `load`. device: auto | cpu | cuda[:n[,n]]; mps is the CPU, FAISS has nothing for it.
     threads: CPU threads of a search, None for FAISS's own choice (all cores). largest_norm: length of the longest row
-    where it is known; without it all rows are read, and checked for NaN and infinity.
+    where it is known; without it all rows are read, and checked for NaN and infinity. progress: is told of GPUs.
     """
 
-    __slots__ = ("_fast", "_flat", "_vectors", "largest_norm", "threads", "tolerance")
+    __slots__ = ("_flat", "_on_gpus", "_vectors", "device", "gpus", "largest_norm", "progress", "threads", "tolerance")
 
-    def __init__(self, flat: Any, device: str, threads: int | None, largest_norm: float | None = None) -> None:
+    def __init__(
+        self,
+        flat: Any,
+        device: str,
+        threads: int | None,
+        largest_norm: float | None = None,
+        progress: Progress = PYTHON_WARNINGS,
+    ) -> None:
         self._flat = flat
         self._vectors = _stored_vectors(flat)
-        self.threads = threads
+        self.threads, self.progress = threads, progress
+        self.device, self.gpus = device, gpus_of(device, progress)
         self.largest_norm = self._measure_norms() if largest_norm is None else largest_norm
         # No order of summing d float32 products of one query with one row errs by more than this times |query|.
         self.tolerance = self.d * 2.0**-24 * self.largest_norm
-        self._fast = self._on_device(device)
+        self._on_gpus = OnGpus(
+            self.gpus if len(self) >= ROWS_FROM else (), self._copy_to, progress, pays_from=GPU_FROM_QUERIES
+        )
 
     def _measure_norms(self) -> float:
         """Length of the longest row. Raises ValueError for NaN or infinity."""
@@ -71,6 +82,7 @@ class FlatIndex:
         storage: Storage = "float32",
         device: str = "auto",
         threads: int | None = None,
+        progress: Progress = PYTHON_WARNINGS,
     ) -> Self:
         """An index over these rows.
 
@@ -82,7 +94,7 @@ class FlatIndex:
         flat = _empty(vectors.shape[1], storage)
         for start in range(0, len(vectors), 1 << 14):
             flat.add(np.ascontiguousarray(vectors[start : start + (1 << 14)], dtype=np.float32))
-        return cls(flat, device, threads)
+        return cls(flat, device, threads, progress=progress)
 
     @classmethod
     def load(
@@ -91,6 +103,7 @@ class FlatIndex:
         device: str = "auto",
         threads: int | None = None,
         largest_norm: float | None = None,
+        progress: Progress = PYTHON_WARNINGS,
     ) -> Self:
         """The index that `save` wrote, mapped.
 
@@ -100,7 +113,7 @@ class FlatIndex:
         if not is_inner_product(flat) or _storage(flat) is None or flat.codes.size() != flat.ntotal * flat.code_size:
             raise LmrError(f"{path}: not an index that lmr wrote; run lmr build-index")
         try:
-            return cls(flat, device, threads, largest_norm)
+            return cls(flat, device, threads, largest_norm, progress)
         except ValueError as error:
             raise LmrError(f"{path}: damaged: {error}; run lmr build-index again") from None
 
@@ -113,6 +126,10 @@ class FlatIndex:
         if n == len(self):
             return self
         return FlatIndex.build(self._vectors[:n], self.storage, "cpu", self.threads)
+
+    def on_cpu(self) -> "FlatIndex":
+        """The same rows, searched on the CPU."""
+        return FlatIndex(self._flat, "cpu", self.threads, self.largest_norm) if self.gpus else self
 
     @property
     def faiss_rows(self) -> Any:
@@ -147,6 +164,7 @@ class FlatIndex:
         queries: (q, d) float. Raises ValueError for another d, NaN or infinity, or k < 1.
         """
         queries = checked_queries(queries, self.d, k)
+        self._on_gpus.expect(len(queries))
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         n_found = min(k, len(self))
@@ -171,7 +189,7 @@ class FlatIndex:
         FAISS converts them for every query. Over float32 rows its own products are as quick.
         """
         is_large = len(queries) >= SCAN_FROM_QUERIES and len(self) >= SCAN_FROM_ROWS
-        return is_large and self.storage == "float16" and self._fast is self._flat
+        return is_large and self.storage == "float16" and not self._on_gpus.is_used
 
     def _scan(self, queries: FloatArray, k: int, rows: LongArray, scores: FloatArray) -> LongArray:
         """Fills in the best k of all rows; gives the queries whose last one may be tied with a row not proposed."""
@@ -210,13 +228,20 @@ class FlatIndex:
 
     def _fetch(self, queries: FloatArray, k: int, width: int) -> tuple[LongArray, FloatArray, Any]:
         """The best k of `width` proposed rows, and (q,) bool: no other row can be among them."""
-        index = self._flat if width > MAX_WIDTH else self._fast
-        proposed_scores, proposed = index.search(queries, width)
-        rows, scores = best(proposed.astype(np.int64), scores_of(queries, self.vectors(proposed)), k)
+        proposed, bound = self._propose(queries, width)
+        rows, scores = best(proposed, self._scores(queries, proposed), k)
         if width >= len(self):
             return rows, scores, np.ones(len(queries), dtype=np.bool_)
-        slack = self.tolerance * np.linalg.norm(queries, axis=1)
-        return rows, scores, scores[:, -1] > proposed_scores[:, -1] + slack
+        return rows, scores, scores[:, -1] > bound
+
+    def _propose(self, queries: FloatArray, width: int) -> tuple[LongArray, FloatArray]:
+        """Rows (q, width), and (q,) the most that any other row scores."""
+        if width <= MAX_WIDTH:
+            found = self._on_gpus.use(lambda rows: rows.propose(queries, width))
+            if found is not None:
+                return found
+        scores, proposed = self._flat.search(queries, width)
+        return proposed.astype(np.int64), scores[:, -1] + self.tolerance * np.linalg.norm(queries, axis=1)
 
     def _compare_all(self, query: FloatArray, k: int) -> tuple[LongArray, FloatArray]:
         """The best k of all rows for one query, (k,) each: for those with thousands of near-equal rows."""
@@ -237,20 +262,8 @@ class FlatIndex:
         for start in range(0, len(self), n):
             yield start, self._vectors[start : start + n].astype(np.float32, copy=False)
 
-    def _on_device(self, device: str) -> Any:
-        """The index that searches: this one itself, or a float32 copy of it on a GPU."""
-        number = gpu_number(device)
-        if number is None:
-            return self._flat
-        import faiss
-
-        resources = faiss.StandardGpuResources()
-        options = faiss.GpuIndexFlatConfig()
-        options.device = number
-        copy = faiss.GpuIndexFlatIP(resources, self.d, options)
-        for _, block in self._blocks():
-            copy.add(block)
-        return copy
+    def _copy_to(self, gpus: tuple[int, ...]) -> GpuRows:
+        return GpuRows(self._vectors, self.largest_norm, gpus, self.progress)
 
 
 def _empty(d: int, storage: Storage) -> Any:

@@ -5,6 +5,7 @@ Cache locality is not enough, 2015, as FAISS scans them.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from index.search.base import MARGIN, Neighbours, best, checked_queries, scores_
 from index.search.config import Storage
 from index.search.faiss_io import faiss_switches, is_inner_product, limited_blas, read_faiss, write_faiss
 from index.search.flat import BLOCK_BYTES, FlatIndex
+from index.search.gpu import MAX_WIDTH, ROWS_FROM, OnGpus, flat_on, ivf_on
 from index.search.kmeans import train_centroids
 from index.search.plan import MOST_TRAINING_BYTES, ROWS_PER_LIST, IndexPlan, n_sub_quantisers
 from index.search.scan import nearest_centroid
@@ -21,6 +23,7 @@ from retrieval.arrays import FloatArray, LongArray, UInt8Array
 from retrieval.errors import LmrError
 from retrieval.progress import SILENT, Progress
 
+GPU_FROM_QUERIES = 1_000  # to put the codes on a GPU takes as long as to search for about so many
 REFINED_MARGIN = 2  # rows kept beyond k of those that FAISS scored by the rows: the rest is its rounding
 TRAINING_ROUNDS = 6  # of k-means of the lists
 CODE_ROUNDS = 8  # of k-means of each part of the codes
@@ -51,7 +54,7 @@ class IvfIndex:
     own choice.
     """
 
-    __slots__ = ("_ivf", "_refined", "rows", "settings", "threads")
+    __slots__ = ("_ivf", "_on_gpus", "_refined", "rows", "settings", "threads")
 
     def __init__(self, ivf: Any, rows: FlatIndex, settings: SearchSettings, threads: int | None = None) -> None:
         import faiss
@@ -60,6 +63,8 @@ class IvfIndex:
             raise ValueError(f"an inverted file of {ivf.ntotal} x {ivf.d} does not fit {len(rows)} x {rows.d} rows")
         self._ivf, self.rows, self.settings, self.threads = ivf, rows, settings, threads
         self._refined = faiss.IndexRefine(ivf, rows.faiss_rows)
+        gpus = rows.gpus if self._has_gpu_form and len(rows) >= ROWS_FROM else ()
+        self._on_gpus = OnGpus(gpus, self._copy_to, rows.progress, pays_from=GPU_FROM_QUERIES)
 
     @classmethod
     def load(cls, path: Path, rows: FlatIndex, settings: SearchSettings, threads: int | None = None) -> Self:
@@ -68,9 +73,15 @@ class IvfIndex:
         try:
             if not is_inner_product(ivf) or not hasattr(ivf, "invlists"):
                 raise ValueError("not an inverted file")
-            return cls(ivf, rows, settings, threads)
+            index = cls(ivf, rows, settings, threads)
         except ValueError as error:
             raise LmrError(f"{path}: {error}; run lmr build-index again") from None
+        if rows.gpus and rows.device != "auto" and not index._has_gpu_form:
+            rows.progress.warn(
+                f"`device` {rows.device}: FAISS has no GPU form of this inverted file, which the CPU searches; "
+                "lmr build-index with `kind` flat or ivf-sq8 makes an index that a GPU searches"
+            )
+        return index
 
     @classmethod
     def changed(
@@ -130,6 +141,7 @@ class IvfIndex:
         for another d, NaN or infinity, or k < 1.
         """
         queries = checked_queries(queries, self.d, k)
+        self._on_gpus.expect(len(queries))
         n_found = min(k, len(self))
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
@@ -154,14 +166,39 @@ class IvfIndex:
         """The best k of the proposed rows; where the last may be tied with one that was dropped, of all of them."""
         width = min(max(k * self.settings.n_candidates, k + MARGIN), len(self))
         kept = min(k + REFINED_MARGIN, width)
-        near, proposed = self._refined.search(queries, kept, params=self._of_refined(width / kept))
-        rows, scores = self._score(queries, np.asarray(proposed, dtype=np.int64), k)
+        near, proposed = self._refine(queries, kept, width)
+        rows, scores = self._score(queries, proposed, k)
         slack = self.rows.tolerance * np.linalg.norm(queries, axis=1)
         tied = np.flatnonzero((scores[:, -1] <= near[:, -1] + slack) & (proposed[:, -1] >= 0)) if kept < width else ()
         for i in tied:
             one = slice(i, i + 1)
             rows[one], scores[one] = self._score(queries[one], self.propose(queries[one], width), k)
         return rows, scores
+
+    def _refine(self, queries: FloatArray, kept: int, width: int) -> tuple[FloatArray, LongArray]:
+        """Scores and rows (q, kept) that FAISS finds best by the rows, of `width` that the inverted file proposes."""
+
+        def search(refined: Any) -> tuple[FloatArray, LongArray]:
+            scores, rows = refined.search(queries, kept, params=self._of_refined(width / kept))
+            return scores, np.asarray(rows, dtype=np.int64)
+
+        found = self._on_gpus.use(search) if width <= MAX_WIDTH else None
+        return search(self._refined) if found is None else found
+
+    @property
+    def _n_probe(self) -> int:
+        return min(self.settings.n_probe, self.n_lists)
+
+    @property
+    def _has_gpu_form(self) -> bool:
+        import faiss
+
+        return isinstance(self._ivf, faiss.IndexIVFScalarQuantizer) and self._n_probe <= MAX_WIDTH
+
+    def _copy_to(self, gpus: tuple[int, ...]) -> Any:
+        import faiss
+
+        return faiss.IndexRefine(ivf_on(gpus, self._ivf), self.rows.faiss_rows)
 
     def _score(self, queries: FloatArray, proposed: LongArray, k: int) -> tuple[LongArray, FloatArray]:
         scores = np.where(proposed >= 0, scores_of(queries, self.vectors(proposed)), np.float32(-np.inf))
@@ -171,7 +208,7 @@ class IvfIndex:
         import faiss
 
         parameters: Any = faiss.SearchParametersIVF
-        return parameters(nprobe=min(self.settings.n_probe, self.n_lists))
+        return parameters(nprobe=self._n_probe)
 
     def _of_refined(self, factor: float) -> Any:
         import faiss
@@ -183,11 +220,24 @@ class IvfIndex:
 class IvfBuilder:
     """An inverted file that rows are added to in blocks, after it has learnt from a sample of them."""
 
-    def __init__(self, plan: IndexPlan, sample: FloatArray, seed: int = 0) -> None:
-        """sample: (s, d) float32 rows, at least as many as lists; `n_training_rows` says how many are enough."""
+    def __init__(
+        self,
+        plan: IndexPlan,
+        sample: FloatArray,
+        seed: int = 0,
+        gpus: tuple[int, ...] = (),
+        progress: Progress = SILENT,
+    ) -> None:
+        """sample: (s, d) float32 rows, at least as many as lists; `n_training_rows` says how many are enough.
+
+        gpus: the first one finds the centroids and the lists of the rows; progress is told where it cannot.
+        """
         import faiss
 
-        self._centroids = train_centroids(sample, plan.n_lists, seed, TRAINING_ROUNDS)
+        self._on_gpu = OnGpus(gpus[:1], lambda numbers: flat_on(numbers[0], plan.d), progress)
+        learn = partial(train_centroids, sample, plan.n_lists, seed, TRAINING_ROUNDS)
+        centroids = self._on_gpu.use(learn)
+        self._centroids = learn() if centroids is None else centroids
         self._quantiser = faiss.IndexFlatIP(plan.d)  # kept here: the inverted file does not own it
         self._quantiser.add(self._centroids)
         ivf: Any
@@ -209,7 +259,9 @@ class IvfBuilder:
         import faiss
 
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        lists = nearest_centroid(vectors, self._centroids)
+        lists = self._on_gpu.use(lambda centroids: np.ascontiguousarray(centroids.search(vectors, 1)[1][:, 0]))
+        if lists is None:
+            lists = nearest_centroid(vectors, self._centroids)
         self._ivf.add_core(len(vectors), faiss.swig_ptr(vectors), None, faiss.swig_ptr(lists))
 
     def finish(self, rows: FlatIndex, settings: SearchSettings, threads: int | None = None) -> IvfIndex:
@@ -222,14 +274,14 @@ class IvfBuilder:
 
 
 def build_ivf(rows: FlatIndex, plan: IndexPlan, seed: int = 0, progress: Progress = SILENT) -> IvfIndex:
-    """An inverted file over stored rows, which are read in blocks."""
+    """An inverted file over stored rows, which are read in blocks; it is searched on the CPU."""
     sample = np.sort(np.random.default_rng(seed).permutation(len(rows))[: n_training_rows(plan)])
     with faiss_switches(plan.d, rows.threads), limited_blas(rows.threads):
-        builder = IvfBuilder(plan, rows.vectors(sample), seed)
+        builder = IvfBuilder(plan, rows.vectors(sample), seed, rows.gpus, progress)
         for block in rows.blocks():
             builder.add(block)
             progress.add(len(block))
-        return builder.finish(rows, SearchSettings(), rows.threads)
+        return builder.finish(rows.on_cpu(), SearchSettings(), rows.threads)
 
 
 def n_training_rows(plan: IndexPlan) -> int:

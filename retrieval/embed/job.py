@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from retrieval.data.request import ImagesJob
+from retrieval.device_name import require_one_device
 from retrieval.embed.store_name import find_store, store_name
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_json
@@ -72,6 +73,11 @@ class EmbedJob(StoreFilling, ShardedJob, WritingJob):
     retry_unreadable: bool = option(False, help="Try the unreadable images of a finished store again.")
     profile: bool = option(False, help="Tell where the time went: reading, decoding, the network, writing.")
     network: UntrainedNetwork | None = None
+
+    def __post_init__(self) -> None:
+        """Raises LmrError for several GPUs at once."""
+        super().__post_init__()
+        require_one_device(self.device, "give each a share of the images, as with `shard` 1/2 and `shard` 2/2")
 
 
 def embed(job: EmbedJob) -> "tuple[Path, FillReport]":

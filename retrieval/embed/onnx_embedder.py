@@ -5,13 +5,13 @@ are prepared, and gives unit descriptors. Its metadata says what it is: the card
 """
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retrieval.arrays import FloatArray, UInt8Array
+from retrieval.device_name import parse_device
 from retrieval.embed.embedder import Embedder, require_finite
 from retrieval.embed.onnx_digest import require_as_written
 from retrieval.errors import LmrError, NoMemoryError
@@ -37,16 +37,17 @@ def read_onnx_card(path: Path) -> Card:
 
 
 def providers_of(device: str) -> list[Any]:
-    """Providers of onnxruntime for a device: auto | cpu | cuda[:n]. LmrError when it is not there."""
-    runtime = _runtime()
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+    """Providers of onnxruntime for the first device of a name. LmrError when it is not there."""
+    runtime, parsed = _runtime(), parse_device(device)
+    if parsed.kind == "mps":
         raise LmrError(f"`device` {device}: an ONNX file runs on auto, cpu, cuda or cuda:N")
     has_cuda = "CUDAExecutionProvider" in runtime.get_available_providers()
-    if device == "cpu" or (device == "auto" and not has_cuda):
+    if parsed.kind == "cpu" or (parsed.kind == "auto" and not has_cuda):
         return ["CPUExecutionProvider"]
     if not has_cuda:
         raise LmrError(f"`device` {device}: this onnxruntime has no CUDA; install onnxruntime-gpu or use `device` cpu")
-    return [("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)}), "CPUExecutionProvider"]
+    number = parsed.numbers[0] if parsed.numbers else 0
+    return [("CUDAExecutionProvider", {"device_id": number}), "CPUExecutionProvider"]
 
 
 class OnnxEmbedder(Embedder):

@@ -9,6 +9,7 @@ from functools import cache
 import torch
 from torch import nn
 
+from retrieval.device_name import parse_device
 from retrieval.errors import LmrError, NoMemoryError
 from retrieval.threads import require_threads
 from retrieval.words import counted
@@ -27,22 +28,17 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of mallopt(3)
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` (CUDA, else Apple's MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps`. LmrError when it is not there."""
-    if name == "auto":
+    """The first device of a name; auto is CUDA, else Apple's MPS, else the CPU. LmrError when one is not there."""
+    parsed = parse_device(name)
+    if parsed.kind == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise LmrError(f"`device` {name}: not a device; use auto, cpu, cuda, cuda:N or mps") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if parsed.kind == "cuda" and max(parsed.numbers, default=0) >= torch.cuda.device_count():
         raise LmrError(f"`device` {name}: this machine has {torch.cuda.device_count()} CUDA devices; use `device` cpu")
-    if device.type == "mps" and not torch.backends.mps.is_available():
+    if parsed.kind == "mps" and not torch.backends.mps.is_available():
         raise LmrError("`device` mps: not available here; use `device` cpu")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise LmrError(f"`device` {name}: not supported; use auto, cpu, cuda, cuda:N or mps")
-    return device
+    return torch.device(parsed.first)
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval.data.request import ImagesJob
+from retrieval.device_name import require_one_device
 from retrieval.embed.job import MODEL, list_unreadable
 from retrieval.errors import DamageError, LmrError
 from retrieval.files.lock import output_locks
@@ -56,6 +57,11 @@ class TrainJob(ImagesJob, ComputingJob, WritingJob):
     )
     tensorboard: bool = option(False, help="Also write the figures of each epoch for TensorBoard.")
     later: "tuple[TrainJob, ...]" = ()
+
+    def __post_init__(self) -> None:
+        """Raises LmrError for several GPUs in one process."""
+        super().__post_init__()
+        require_one_device(self.device, "torchrun --no-python --nproc-per-node 2 lmr train trains on two")
 
     @property
     def stages(self) -> "tuple[TrainJob, ...]":

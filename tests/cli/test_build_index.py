@@ -113,7 +113,7 @@ def test_more_dimensions_than_there_are_are_refused(tiny_set):
         "5,000 dimensions asked of whitening, the descriptors have 1024; give 1 to 1024"
     )
     assert refused("build-index", "--device", "abacus", "--output", "l") == (
-        "--device abacus: not a device; use auto, cpu, cuda, cuda:N or mps"
+        "--device abacus: not a device; use auto, cpu, cuda, cuda:N, cuda:N,N or mps"
     )
 
 

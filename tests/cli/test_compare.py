@@ -220,7 +220,10 @@ def test_an_option_of_the_comparison_may_stand_among_the_overrides(recipes):
             "--threads must be at most 1,024, got 100000; more than the cores gain nothing",
         ),
         (["knn.toml", "--set", "threads=0"], "--threads must be at least 1, got 0"),
-        (["knn.toml", "--set", "device=gpu"], "--device gpu: not a device; use auto, cpu, cuda, cuda:N or mps"),
+        (
+            ["knn.toml", "--set", "device=gpu"],
+            "--device gpu: not a device; use auto, cpu, cuda, cuda:N, cuda:N,N or mps",
+        ),
         (["knn.toml", "--set", "workers=many"], "--set workers=many: 'many' is not a valid integer range."),
         (["knn.toml", "knn.toml"], "knn.toml is asked for twice"),
         (["knn.toml", "--seeds", "1,1"], "--seeds 1,1: expected different numbers from 0 with commas, such as 0,1,2"),

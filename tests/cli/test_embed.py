@@ -246,7 +246,7 @@ def test_a_descriptor_of_neck_and_pooled_features_goes_all_the_way(tiny_set):
          "--pretrained and --weights exclude each other; give one (in a recipe: pretrained=false)"),
         ([*NETWORK, "--device", "cuda:99"],
          "--device cuda:99: this machine has {n_gpus} CUDA devices; use --device cpu"),
-        ([*NETWORK, "--device", "tpu"], "--device tpu: not a device; use auto, cpu, cuda, cuda:N or mps"),
+        ([*NETWORK, "--device", "tpu"], "--device tpu: not a device; use auto, cpu, cuda, cuda:N, cuda:N,N or mps"),
         ([*NETWORK, "--threads", "0"], "--threads must be at least 1, got 0"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",

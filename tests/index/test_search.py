@@ -215,7 +215,7 @@ def test_a_gpu_that_is_not_there_is_an_error_that_names_it(monkeypatch):
 def test_a_device_that_does_not_exist_is_an_error():
     with pytest.raises(LmrError) as error:
         FlatIndex.build(unit(4, 4), device="gpu")
-    expected = "`device` gpu: not a device; use auto, cpu, cuda, cuda:N or mps"
+    expected = "`device` gpu: not a device; use auto, cpu, cuda, cuda:N, cuda:N,N or mps"
     assert str(error.value) == expected
 
 

@@ -53,10 +53,10 @@ def test_auto_prefers_cuda_then_mps(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cuda", "`device` cuda: this machine has 0 CUDA devices; use `device` cpu"),
         ("cuda:1", "`device` cuda:1: this machine has 0 CUDA devices; use `device` cpu"),
         ("mps", "`device` mps: not available here; use `device` cpu"),
-        ("gpu", "`device` gpu: not a device; use auto, cpu, cuda, cuda:N or mps"),
-        ("cuda:x", "`device` cuda:x: not a device; use auto, cpu, cuda, cuda:N or mps"),
-        ("", "`device` : not a device; use auto, cpu, cuda, cuda:N or mps"),
-        ("meta", "`device` meta: not supported; use auto, cpu, cuda, cuda:N or mps"),
+        ("gpu", "`device` gpu: not a device; use auto, cpu, cuda, cuda:N, cuda:N,N or mps"),
+        ("cuda:x", "`device` cuda:x: not a device; use auto, cpu, cuda, cuda:N, cuda:N,N or mps"),
+        ("", "`device` : not a device; use auto, cpu, cuda, cuda:N, cuda:N,N or mps"),
+        ("meta", "`device` meta: not a device; use auto, cpu, cuda, cuda:N, cuda:N,N or mps"),
     ],
 )
 def test_a_device_that_is_not_there_is_one_line(name: str, message: str) -> None:

@@ -73,7 +73,7 @@ def test_a_misspelt_word_names_the_right_one() -> None:
 
 def test_a_value_that_cannot_be_is_named_by_its_word() -> None:
     assert message(sides=2) == "`sides` must be at least 3, got 2"
-    assert message(device="abacus") == "`device` abacus: not a device; use auto, cpu, cuda, cuda:N or mps"
+    assert message(device="abacus") == "`device` abacus: not a device; use auto, cpu, cuda, cuda:N, cuda:N,N or mps"
     assert message(threads=0) == "`threads` must be at least 1, got 0"
     assert message(workers=-1) == "`workers` must be at least 0, got -1"
     assert message(workers=True) == "`workers` must be int or NoneType, got True"
