@@ -150,7 +150,7 @@ def _exact(rows: "FlatIndex", sample: "Sample") -> BenchRow:
         n_candidates=0,
         recall=1.0,
         top1=1.0,
-        queries_per_s=round(len(sample.queries) / sample.seconds, 1),
+        queries_per_s=round(len(sample.queries) / sample.taken.wall_s, 1),
         speedup=1.0,
         memory_bytes=IndexPlan("flat", len(rows), rows.d, rows.storage).memory_bytes,
         build_s=0.0,

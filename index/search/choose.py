@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from index.search.base import SearchIndex
 from index.search.config import BuiltKind, SearchInfo, SearchOptions, Storage, gigabytes
 from index.search.flat import FlatIndex
 from index.search.ivf import IvfIndex, SearchSettings, build_ivf
@@ -15,7 +16,9 @@ from retrieval.progress import Progress
 
 N_QUERIES = 1_000  # rows asked for their neighbours; the standard error of a recall of 0.99 is then about 0.001
 MOST_PRODUCTS = 2 * 10**12  # numbers multiplied for the exact answers: fewer queries are asked of more rows
-CANDIDATES = (2, 5, 10, 20, 50)  # for each neighbour
+CANDIDATES = (2, 3, 5, 7, 10, 15, 20, 30, 50)  # for each neighbour
+TIMED_QUERIES = 256  # of the sample, asked for the time of settings
+TIMINGS = 3  # of which the median is taken
 SEED = 1
 _LARGER: dict[BuiltKind, BuiltKind] = {"ivf-pq": "ivf-sq8", "ivf-sq8": "ivf-flat", "ivf-flat": "flat"}
 
@@ -25,7 +28,8 @@ class Measured:
     """A search on a sample of the rows, each asked for the RECALL_K rows nearest to it besides itself.
 
     recall: share of the exact ones that it finds. top1: share of queries whose nearest row it finds.
-    queries_per_s: in batches, on the processors that it may use; speedup: that, over the same of exact search.
+    queries_per_s: in batches, by the clock, on the processors that it may use. speedup: processor time of exact search
+    over its own, which other work on the machine changes little.
     """
 
     recall: float
@@ -36,16 +40,24 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """Seconds that some work took: by the clock, and of all processors together."""
+
+    wall_s: float
+    cpu_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """Rows that are asked. queries: (q, d); own: (q,) their rows; exact: (q, RECALL_K) the exact answers.
 
-    exact ends in -1 where fewer are known. seconds: that exact search took for all of them.
+    exact ends in -1 where fewer are known. taken: by exact search, for all of them.
     """
 
     queries: FloatArray
     own: LongArray
     exact: LongArray
-    seconds: float
+    taken: Taken
 
 
 def plan_search(options: SearchOptions, storage: Storage | None, n: int, d: int) -> IndexPlan:
@@ -137,40 +149,81 @@ def take_sample(rows: FlatIndex, most: int = N_QUERIES) -> Sample:
     n = max(1, min(most, len(rows), MOST_PRODUCTS // max(1, len(rows) * rows.d)))
     own = np.sort(np.random.default_rng(SEED).permutation(len(rows))[:n])
     queries = rows.vectors(own)
-    found, seconds = _timed(lambda: rows.on_cpu().search(queries, RECALL_K + 1).rows)
-    return Sample(queries, own, without_own(found, own), seconds)
+    found, taken = _searched(rows.on_cpu(), queries)
+    return Sample(queries, own, without_own(found, own), taken)
 
 
 def tune(index: IvfIndex, target: float, sample: Sample) -> tuple[IvfIndex, Measured]:
-    """The index with the quickest settings whose recall reaches the target, else with those of the largest recall."""
-    tried = []
+    """The index with the settings that reach the recall in the least processor time, else with those of the largest.
+
+    What a number of lists and of candidates finds is counted; what it takes is measured, of those settings alone that
+    nothing else makes superfluous: the fewest candidates for each number of lists.
+    """
+    settings = _reaching(index, target, sample)
+    by_time = [settings[i] for i in np.argsort(_cpu_times(index, settings, sample), kind="stable")]
+    measured = []
+    for tuned in (index.with_settings(one) for one in by_time):
+        measured.append((tuned, measure(tuned, sample)))
+        if measured[-1][1].recall >= target:
+            return measured[-1]
+    return max(measured, key=lambda pair: pair[1].recall)
+
+
+def _reaching(index: IvfIndex, target: float, sample: Sample) -> list[SearchSettings]:
+    """Settings that reach the recall, one for each number of lists; the most thorough ones where none does.
+
+    Ends where the fewest candidates are enough, or reading the lists alone takes longer than all of a search before.
+    """
+    found: list[SearchSettings] = []
+    quickest = np.inf
     for n_probe in _steps(index.n_lists):
-        proposed = index.with_settings(SearchSettings(n_probe)).propose(
-            sample.queries, min(CANDIDATES[-1] * (RECALL_K + 1), len(index))
-        )
-        recalls = [_recall(proposed[:, : n * (RECALL_K + 1)], sample) for n in CANDIDATES]
-        reached = [n for n, recall in zip(CANDIDATES, recalls, strict=True) if recall >= target]
-        if reached:
-            tried.append(SearchSettings(n_probe, reached[0]))
-        if recalls[0] >= target or len(tried) == 3:  # more lists cost more than they save in candidates
+        recalls, reading_s = _recalls(index.with_settings(SearchSettings(n_probe)), sample)
+        if reading_s > quickest:
             break
-    settings = tried or [SearchSettings(index.n_lists, CANDIDATES[-1])]
-    measured = [(index.with_settings(one), measure(index.with_settings(one), sample)) for one in settings]
-    sound = [pair for pair in measured if pair[1].recall >= target] or measured
-    chosen, figures = max(sound, key=lambda pair: pair[1].queries_per_s)
-    return chosen, figures
+        reached = [n for n, recall in zip(CANDIDATES, recalls, strict=True) if recall >= target]
+        if not reached:
+            continue
+        found.append(SearchSettings(n_probe, reached[0]))
+        quickest = min(quickest, *_cpu_times(index, found[-1:], sample))
+        if reached[0] == CANDIDATES[0]:
+            break
+    return found or [SearchSettings(index.n_lists, CANDIDATES[-1])]
+
+
+def _recalls(index: IvfIndex, sample: Sample) -> tuple[list[float], float]:
+    """Recall with each of the CANDIDATES, and the processor time of a query that reads the lists for the most of them.
+
+    Scoring by the rows puts the exact neighbours first among those that are proposed.
+    """
+    width = RECALL_K + 1
+    proposed, taken = _timed(lambda: index.propose(sample.queries, min(CANDIDATES[-1] * width, len(index))))
+    n_found = np.full(len(CANDIDATES), np.count_nonzero(sample.exact < 0))
+    for exact, rows in zip(sample.exact, proposed, strict=True):
+        place = np.flatnonzero(np.isin(rows, exact) & (rows >= 0))
+        n_found += np.searchsorted(place, [n * width for n in CANDIDATES])
+    return (n_found / sample.exact.size).tolist(), taken.cpu_s / len(proposed)
+
+
+def _cpu_times(index: IvfIndex, settings: list[SearchSettings], sample: Sample) -> FloatArray:
+    """Processor seconds of a query with each of these settings: medians of TIMINGS, taken in turn."""
+    queries = sample.queries[:TIMED_QUERIES]
+    seconds = np.empty((TIMINGS, len(settings)))
+    for turn in seconds:
+        for i, tuned in enumerate(map(index.with_settings, settings)):
+            turn[i] = _searched(tuned, queries)[1].cpu_s
+    return np.median(seconds, axis=0) / len(queries)
 
 
 def measure(index: IvfIndex, sample: Sample) -> Measured:
     """Recall and speed of an index on a sample of its rows."""
     index.search(sample.queries[:10], RECALL_K + 1)  # what is read once is read now
-    found, seconds = _timed(lambda: index.search(sample.queries, RECALL_K + 1).rows)
-    rows = without_own(found, sample.own)
+    runs = [_searched(index, sample.queries) for _ in range(TIMINGS)]
+    rows = without_own(runs[0][0], sample.own)
     return Measured(
         recall=float(np.mean([_found(e[e >= 0], f) for e, f in zip(sample.exact, rows, strict=True)])),
         top1=float(np.mean(rows[:, 0] == sample.exact[:, 0])),
-        queries_per_s=len(rows) / seconds,
-        speedup=sample.seconds / seconds,
+        queries_per_s=len(rows) / float(np.median([taken.wall_s for _, taken in runs])),
+        speedup=sample.taken.cpu_s / float(np.median([taken.cpu_s for _, taken in runs])),
         n_queries=len(rows),
     )
 
@@ -188,16 +241,17 @@ def _found(exact: LongArray, rows: LongArray) -> float:
     return float(np.isin(exact, rows[: len(exact)]).mean()) if len(exact) else 1.0
 
 
-def _recall(proposed: LongArray, sample: Sample) -> float:
-    """Share of the exact neighbours among proposed rows, which scoring by the rows then puts first."""
-    return float(np.mean([np.isin(e, p).mean() for e, p in zip(sample.exact, proposed, strict=True)]))
-
-
 def _steps(n_lists: int) -> list[int]:
     """Numbers of lists to try: powers of the root of 2, and all."""
     return [*sorted({round(2 ** (i / 2)) for i in range(2 * n_lists.bit_length()) if 2 ** (i / 2) < n_lists}), n_lists]
 
 
-def _timed(work: Callable[[], LongArray]) -> tuple[LongArray, float]:
-    begun = time.perf_counter()
-    return work(), max(time.perf_counter() - begun, 1e-9)
+def _searched(index: SearchIndex, queries: FloatArray) -> tuple[LongArray, Taken]:
+    """The rows nearest to queries that are rows themselves, one more than RECALL_K."""
+    return _timed(lambda: index.search(queries, RECALL_K + 1).rows)
+
+
+def _timed(work: Callable[[], LongArray]) -> tuple[LongArray, Taken]:
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    found = work()
+    return found, Taken(max(time.perf_counter() - wall_s, 1e-9), max(time.process_time() - cpu_s, 1e-9))

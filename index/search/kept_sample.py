@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from index.search.base import best, scores_of
-from index.search.choose import SEED, Sample, take_sample, without_own
+from index.search.choose import SEED, Sample, Taken, take_sample, without_own
 from index.search.faiss_io import limited_blas
 from index.search.flat import FlatIndex
 from index.search.plan import RECALL_K
@@ -41,7 +41,7 @@ def read_sample(path: Path, rows: FlatIndex) -> Sample:
         for name, values, least in (("own", own, 0), ("exact", exact, -1)):
             if len(values) and not (values.min() >= least and values.max() < len(rows)):
                 raise ValueError(f"{name} must lie in [{least}, {len(rows)})")
-    return Sample(rows.vectors(own), own, exact, np.nan)
+    return Sample(rows.vectors(own), own, exact, Taken(np.nan, np.nan))
 
 
 def follow(sample: Sample, kept: BoolArray, rows: FlatIndex) -> Sample:
