@@ -4,6 +4,7 @@
     background.h5   descriptors of non-landmarks         whiten.h5      mean and matrix
     model/          what makes a descriptor              names.json     names of landmarks for people
     augmented.faiss the rows with what they borrow       thumbnails.h5  thumbnails of the rows
+    added.rows      those that came later, of a large index
     search.faiss    which rows may be the nearest        sample.h5      rows that it is asked after a change
     calibration.json                                     index.json     what the folder is, sha256 of each file
 
@@ -21,6 +22,7 @@ from typing import Any, Literal
 from index.calibration import FORMAT_VERSION as CALIBRATION_VERSION
 from index.calibration import Calibration
 from index.folder.info import (
+    ADDED,
     AUGMENTED,
     BACKGROUND,
     CALIBRATION,
@@ -224,7 +226,8 @@ def _load(
             "run lmr build-index again"
         )
     background, whitening = folder / BACKGROUND, folder / WHITENING
-    index = FlatIndex.load(folder / INDEX, device, threads, info.largest_norm or None, progress)
+    added = folder / ADDED if ADDED in info.files else None
+    index = FlatIndex.load(folder / INDEX, device, threads, info.largest_norm or None, progress, added=added)
     rows = read_rows(folder / ROWS)
     if len(index) != len(rows):
         raise LmrError(f"{folder / ROWS} has {counted(len(rows), 'row')}, {folder / INDEX} has {len(index)}; {REBUILD}")

@@ -15,7 +15,7 @@ from retrieval.files.json_file import convert, read_signed_json, write_signed_js
 
 FORMAT_VERSION = 1
 REBUILD = "run lmr build-index again"  # what to do with a damaged folder
-INDEX, ROWS, BACKGROUND, WHITENING = "index.faiss", "rows.h5", "background.h5", "whiten.h5"
+INDEX, ADDED, ROWS, BACKGROUND, WHITENING = "index.faiss", "added.rows", "rows.h5", "background.h5", "whiten.h5"
 AUGMENTED, SEARCH, SAMPLE, THUMBNAILS = "augmented.faiss", "search.faiss", "sample.h5", "thumbnails.h5"
 MODEL, NAMES, CALIBRATION, INFO = "model", "names.json", "calibration.json", "index.json"
 HASHED_BYTES = 1 << 24  # files up to this size are compared by sha256 whenever a folder is opened

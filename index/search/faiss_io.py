@@ -127,6 +127,11 @@ class Outline:
         """Size of the whole file."""
         return self.start + self.n * self.d * np.dtype(self.storage).itemsize
 
+    @property
+    def header(self) -> bytes:
+        """The bytes before the first row."""
+        return _header(self.n, self.d, self.storage)
+
 
 class RowsFile:
     """A file of rows that is written in blocks, in the format that FAISS gives them.

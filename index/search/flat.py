@@ -23,6 +23,7 @@ from index.search.faiss_io import (
     write_faiss,
 )
 from index.search.gpu import MAX_WIDTH, ROWS_FROM, GpuRows, OnGpus, gpus_of
+from index.search.joined_rows import read_joined
 from index.search.scan import QUERIES, propose_groups
 from retrieval.arrays import FloatArray, LongArray, read_only
 from retrieval.errors import LmrError
@@ -104,12 +105,16 @@ class FlatIndex:
         threads: int | None = None,
         largest_norm: float | None = None,
         progress: Progress = PYTHON_WARNINGS,
+        *,
+        added: Path | None = None,
     ) -> Self:
-        """The index that `save` wrote, mapped.
+        """The index that `save` wrote, mapped. added: the file of further rows, None = there is none.
 
         Raises LmrError for a file that is missing, damaged or of another kind.
         """
-        flat = read_faiss(Path(path), is_mapped=is_whole(Path(path)))
+        flat = (
+            read_faiss(Path(path), is_mapped=is_whole(Path(path))) if added is None else read_joined(Path(path), added)
+        )
         if not is_inner_product(flat) or _storage(flat) is None or flat.codes.size() != flat.ntotal * flat.code_size:
             raise LmrError(f"{path}: not an index that lmr wrote; run lmr build-index")
         try:

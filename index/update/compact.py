@@ -64,7 +64,11 @@ def _options(job: IndexCompactJob, info: "FolderInfo") -> SearchOptions:
 
 
 def _is_as_asked(info: "FolderInfo", options: SearchOptions) -> bool:
-    """True for an index that was trained over the rows that it has, and is of that kind."""
+    """True for an index that was trained over the rows that it has, is of that kind, and has its rows in one file."""
+    from index.folder.info import ADDED
+
+    if ADDED in info.files:
+        return False
     if info.search is None:
         return options.kind == "flat"
     changes = info.changes
@@ -77,16 +81,20 @@ def _write(folder: "IndexFolder", options: SearchOptions, target: "Path", job: I
     import numpy as np
 
     from index.folder.changes import Entry, count_changes
-    from index.folder.info import SAMPLE, SEARCH, THUMBNAILS
+    from index.folder.info import ADDED, INDEX, SAMPLE, SEARCH, THUMBNAILS
     from index.folder.thumbnails import change_thumbnails
     from index.search.choose import build_search, plan_search
     from index.search.kept_sample import write_sample
-    from index.update.write import finish_version, link_files, list_version, next_digest
+    from index.update.write import copy_rows, finish_version, link_files, list_version, next_digest
     from retrieval.files.digest import sha256_json
 
     rows = folder.index if folder.augmented is None else folder.augmented
     plan = plan_search(options, rows.storage, len(rows), rows.d)
-    link_files(folder, target, without={SEARCH, SAMPLE, THUMBNAILS})
+    stays = np.ones(len(rows), dtype=np.bool_)
+    in_two = {INDEX, ADDED} if ADDED in folder.info.files else set()
+    link_files(folder, target, without={SEARCH, SAMPLE, THUMBNAILS, *in_two})
+    if in_two:
+        copy_rows(target / INDEX, folder.index, stays, job.progress)
     found = build_search(rows, plan, options, job.progress)
     if found:
         found[0].save(target / SEARCH)
@@ -109,7 +117,6 @@ def _write(folder: "IndexFolder", options: SearchOptions, target: "Path", job: I
         changes=replace(counts, n_trained=len(rows), added=0, removed=0, relabelled=0),
     )
     if THUMBNAILS in folder.info.files:  # which say what index they are of
-        stays = np.ones(len(rows), dtype=np.bool_)
         change_thumbnails(folder.path / THUMBNAILS, target / THUMBNAILS, stays, (), info.inputs_digest)
     at = datetime.now(UTC).isoformat(timespec="seconds")
     kind = "flat" if info.search is None else info.search.name

@@ -14,6 +14,7 @@ import numpy as np
 from index.folder.changes import JOURNAL, Entry, count_changes
 from index.folder.folder import IndexFolder, replace_calibration
 from index.folder.info import (
+    ADDED,
     BACKGROUND,
     INDEX,
     NAMES,
@@ -33,9 +34,10 @@ from index.search.config import SearchInfo
 from index.search.faiss_io import RowsFile, largest_norm
 from index.search.flat import FlatIndex
 from index.search.ivf import IvfIndex, SearchSettings
+from index.search.joined_rows import is_linked, write_added
 from index.search.kept_sample import N_KEPT, follow, read_sample, write_sample
 from index.search.plan import IndexPlan
-from index.update.change import Change, join_labels, kept_rows
+from index.update.change import Change, NewRows, join_labels, kept_rows
 from index.vote import background_similarity
 from retrieval.arrays import BoolArray, FloatArray
 from retrieval.files.atomic import replacing, write_text
@@ -61,13 +63,11 @@ def write_changed(folder: IndexFolder, change: Change, target: Path, writing: Wr
     """
     kept = kept_rows(len(folder.rows), change.removed)
     moves = bool(len(change.removed)) or change.added is not None
-    new = {ROWS, NAMES, THUMBNAILS, *((INDEX, SEARCH, SAMPLE) if moves else ())}
+    new = {ROWS, NAMES, THUMBNAILS, *((INDEX, ADDED, SEARCH, SAMPLE) if moves else ())}
     link_files(folder, target, without=new if change.background is None else {*new, BACKGROUND})
     digest = next_digest(folder.info.inputs_digest, change.digest)
     if moves:
-        writing.progress.begin("copying rows", int(kept.sum()), "rows")
-        _write_vectors(folder, change, kept, target / INDEX, writing.progress)
-        writing.progress.end()
+        _write_vectors(folder, change, kept, target, writing.progress)
     rows = _write_rows(folder, change, kept, target)
     largest = max([folder.index.largest_norm, *(() if change.added is None else (largest_norm(change.added.vectors),))])
     search = folder.info.search
@@ -115,14 +115,17 @@ def finish_version(folder: IndexFolder, info: FolderInfo, target: Path, entry: E
 def link_files(folder: IndexFolder, target: Path, without: Iterable[str]) -> None:
     """Links what stays of a folder into its next version, or copies it where there are no links."""
     for name in folder.info.files:
-        if name in without:
-            continue
-        place = target / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(folder.path / name, place)
-        except OSError:
-            shutil.copyfile(folder.path / name, place)
+        if name not in without:
+            _link(folder.path / name, target / name)
+
+
+def _link(source: Path, place: Path) -> None:
+    """The same file under another name, or a copy of it."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, place)
+    except OSError:
+        shutil.copyfile(source, place)
 
 
 def next_digest(before: str, of_change: str) -> str:
@@ -150,18 +153,31 @@ def list_version(folder: IndexFolder, target: Path) -> dict[str, Listed]:
     return found
 
 
-def _write_vectors(folder: IndexFolder, change: Change, kept: BoolArray, path: Path, progress: Progress) -> None:
-    """The rows that stay as they are stored, then the new ones."""
-    stored = folder.index.stored
+def _write_vectors(folder: IndexFolder, change: Change, kept: BoolArray, target: Path, progress: Progress) -> None:
+    """The rows that stay as they are stored, then the new ones; those of a large file stay in it where none goes."""
+    new, before = change.added, folder.path / INDEX
+    if new is not None and kept.all() and is_linked(before, folder.path / ADDED, new.vectors.nbytes):
+        _link(before, target / INDEX)
+        with replacing(target / ADDED) as file:
+            write_added(file, before, folder.path / ADDED, new.vectors)
+        return
+    copy_rows(target / INDEX, folder.index, kept, progress, new)
+
+
+def copy_rows(path: Path, index: FlatIndex, kept: BoolArray, progress: Progress, new: NewRows | None = None) -> None:
+    """Writes the rows that stay, as they are stored, then new ones, into one file."""
+    stored = index.stored
+    progress.begin("copying rows", int(kept.sum()), "rows")
     with replacing(path) as file:
-        rows = RowsFile(file, folder.index.d, folder.index.storage)
+        rows = RowsFile(file, index.d, index.storage)
         for start in range(0, len(stored), COPIED_ROWS):
             part = slice(start, start + COPIED_ROWS)
             rows.copy(stored[part] if kept[part].all() else stored[part][kept[part]])
             progress.add(int(kept[part].sum()))
-        if change.added is not None:
-            rows.copy(change.added.vectors)
+        if new is not None:
+            rows.copy(new.vectors)
         rows.finish()
+    progress.end()
 
 
 def _write_rows(folder: IndexFolder, change: Change, kept: BoolArray, target: Path) -> Rows:
@@ -201,7 +217,8 @@ def _write_search(
     folder: IndexFolder, before: SearchInfo, kept: BoolArray, target: Path, largest: float, progress: Progress
 ) -> SearchInfo:
     """The inverted file without the rows that go and with those that come, as it was trained; measured again."""
-    rows = FlatIndex.load(target / INDEX, "cpu", folder.index.threads, largest)
+    added = target / ADDED if (target / ADDED).exists() else None
+    rows = FlatIndex.load(target / INDEX, "cpu", folder.index.threads, largest, added=added)
     settings = SearchSettings(before.n_probe, before.n_candidates)
     numbers = None if kept.all() else np.flatnonzero(kept)
     progress.begin("adding rows", len(rows) - int(kept.sum()), "rows")

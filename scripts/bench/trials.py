@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -312,26 +312,28 @@ def index(path: Path) -> dict[str, Any]:
     """What an index folder is, after all its files were checked."""
     from index.folder.folder import open_folder
 
-    opened = open_folder(path, device="cpu")
-    rule = opened.calibration and opened.calibration.to_json()["rule"]
-    return {"digest": opened.info.inputs_digest, "rows": len(opened.rows), "rule": rule}
+    return _outline(open_folder(path, device="cpu"))
 
 
 def rows(path: Path) -> dict[str, Any]:
-    """What an index folder is, its rows, and which of them its inverted file finds for each of them."""
-    from index.folder.changes import read_journal
+    """What an index folder is, its rows, and what is found for each of them."""
     from index.folder.folder import open_folder
 
     opened = open_folder(path, device="cpu", verify="full")
     vectors = opened.index.vectors(np.arange(len(opened.rows)))
-    return index(path) | {
+    return _outline(opened) | {
         "ids": opened.rows.image_id.tolist(),
         "labels": [opened.rows.landmarks[code] for code in opened.rows.landmark.tolist()],
         "vectors": vectors,
         "background": None if opened.background is None else opened.background.image_id.tolist(),
         "found": opened.searched.search(vectors, 3).scores,
-        "changes": [entry.kind for entry in read_journal(path)],
+        "changes": opened.info.changes and asdict(opened.info.changes),
     }
+
+
+def _outline(opened: Any) -> dict[str, Any]:
+    rule = opened.calibration and opened.calibration.to_json()["rule"]
+    return {"digest": opened.info.inputs_digest, "rows": len(opened.rows), "rule": rule}
 
 
 def model(path: Path) -> dict[str, Any]:

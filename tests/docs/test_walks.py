@@ -194,6 +194,7 @@ def test_the_files_of_the_index_folder_are_those_listed(photos: Walk) -> None:
     listed = dict(table_after(FORMATS, "### Index folder"))
     assert there == {name.strip("`") for name in listed} - {
         "augmented.faiss",
+        "added.rows",
         "search.faiss",
         "sample.h5",
         "changes.jsonl",
