@@ -1,16 +1,16 @@
 """Neighbours to votes, and the background similarity that holds them back."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from index.search.base import Neighbours
+from index.search.base import Neighbours, scores_of
 from index.vote_rule import VoteRule
 from retrieval.arrays import FloatArray, IntArray, LongArray, read_only
 from retrieval.errors import LmrError
 
-BLOCK_ROWS = 64  # compared with the background at once
+BLOCK_ROWS = 128  # compared with the background at once
+MARGIN = 4  # similarities computed again beyond the m largest: products of BLAS err in their last bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,32 +153,33 @@ def background_similarity(
         raise ValueError(f"vectors {vectors.shape} and background {background.shape} must be (n, d) and (b, d)")
     if own_row is not None and len(background) == 1 and np.any(own_row == 0):
         raise LmrError("the only background picture cannot be compared with itself; add pictures without a landmark")
-    columns = np.ascontiguousarray(background, dtype=np.float32).T
+    background = np.ascontiguousarray(background, dtype=np.float32)
     mean = np.empty(len(vectors), dtype=np.float32)
-    for part in _equal_blocks(len(vectors)):
-        similarity = vectors[part].astype(np.float32, copy=False) @ columns
-        mean[part] = _mean_of_largest(similarity, m, None if own_row is None else own_row[part])
+    for start in range(0, len(vectors), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        mean[part] = _mean_of_largest(
+            vectors[part].astype(np.float32, copy=False), background, m, None if own_row is None else own_row[part]
+        )
     return mean
 
 
-def _equal_blocks(n: int) -> Iterator[slice]:
-    """Slices of BLOCK_ROWS over n rows, of which the last may overlap the one before; one slice of fewer rows.
+def _mean_of_largest(vectors: FloatArray, background: FloatArray, m: int, own_row: LongArray | None) -> FloatArray:
+    """(n,) mean of the m largest similarities; own_row: (n,) row of the background that is left out, -1 = none.
 
-    BLAS sums in an order that depends on the shape, so equal blocks give a row the same sums among any others.
+    BLAS sums in an order that depends on the shape and on the place of a row in it, so that it only says which are the
+    largest; summed in one path, a vector has the same bits among any others.
     """
-    for start in range(0, n, BLOCK_ROWS):
-        first = max(0, min(start, n - BLOCK_ROWS))
-        yield slice(first, min(n, first + BLOCK_ROWS))
-
-
-def _mean_of_largest(similarity: FloatArray, m: int, own_row: LongArray | None) -> FloatArray:
-    """Mean of the m largest of each line of (n, b); own_row: (n,) column that is left out, -1 = none."""
-    n_there = np.full(len(similarity), similarity.shape[1])
+    similarity = vectors @ background.T
+    n_there = np.full(len(vectors), len(background))
     if own_row is not None:
         left_out = np.flatnonzero(own_row >= 0)
         similarity[left_out, own_row[left_out]] = -np.inf
         n_there[left_out] -= 1
-    m = min(m, similarity.shape[1])
-    largest = -np.partition(-similarity, m - 1, axis=1)[:, :m]
+    m, width = min(m, len(background)), min(m + MARGIN, len(background))
+    rows = np.argpartition(-similarity, width - 1, axis=1)[:, :width]
+    again = np.where(
+        np.isfinite(np.take_along_axis(similarity, rows, axis=1)), scores_of(vectors, background[rows]), -np.inf
+    )
+    largest = -np.sort(-again, axis=1)[:, :m]
     mean: FloatArray = np.where(np.isfinite(largest), largest, 0).sum(axis=1) / np.minimum(m, n_there)
     return mean
