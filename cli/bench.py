@@ -50,15 +50,19 @@ def command(as_json: bool, plot: Path | None, **words: Any) -> None:
 
 
 def _require_png(plot: Path) -> None:
-    """Refuses, before the work, a curve that could not be drawn."""
+    """Refuses, before the work, a curve that could not be drawn or kept."""
     if plot.suffix.lower() != ".png":
         raise LmrError(f"--plot {plot}: it is drawn as a PNG; give a name that ends in .png")
+    if not plot.absolute().parent.is_dir():
+        raise LmrError(f"--plot {plot}: there is no folder {plot.parent}; make it or choose another place")
     require_extra(f"--plot {plot}", "report", "matplotlib")
 
 
 def _table(found: "Benchmark") -> str:
-    """A line for each kind at each recall."""
-    head = f"{found.source}: {found.n:,} x {found.d}, {counted(found.n_queries, 'row')} asked"
+    """A line for each kind at each recall, and which kind is quickest."""
+    cores = "all cores" if found.threads is None else counted(found.threads, "thread")
+    asked = f"{counted(found.n_queries, 'row')} asked on {cores}, each without itself"
+    head = f"{found.source}: {found.n:,} x {found.d}, {asked}"
     columns = ("kind", "recall@10", "top-1", "queries/s", "x exact", "memory", "built in", "lists", "candidates")
     lines = [columns]
     lines += [
@@ -80,4 +84,12 @@ def _table(found: "Benchmark") -> str:
     for first, *others in lines:
         cells = (f"  {cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
         told.append(f"{first:{widths[0]}}{''.join(cells)}".rstrip())
-    return "\n".join([head, *told])
+    return "\n".join([head, *told, _quickest(found)])
+
+
+def _quickest(found: "Benchmark") -> str:
+    """`quickest: ivf-pq for recall 0.9 0.95, flat for recall 0.98 0.99 0.999`: kinds with the recalls they win."""
+    won: dict[str, list[str]] = {}
+    for target, row in found.quickest.items():
+        won.setdefault(row.kind, []).append(f"{target:g}")
+    return "quickest: " + ", ".join(f"{kind} for recall {' '.join(targets)}" for kind, targets in won.items())

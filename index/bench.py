@@ -1,5 +1,6 @@
 """Kinds of index on the rows of an index folder: recall, speed, memory and building time of each."""
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, asdict, dataclass
@@ -22,13 +23,18 @@ LEAST_ROWS = 1_000  # below, every kind takes less than a millisecond
 
 @dataclass(frozen=True)
 class BenchJob(Job):
-    """Measure kinds of index. n_rows: None = all. memory_gb: None = no limit."""
+    """Measure kinds of index. n_rows: None = all. memory_gb: None = what the machine has."""
 
     index: Path = option(INDEX_FOLDER, is_argument=True)
     _: KW_ONLY
     n_rows: int | None = option(None, low=LEAST_ROWS, default_text="all", help="Rows to measure on: the first of them.")
     memory_gb: float | None = option(
-        None, name="memory", low=0, low_open=True, default_text="no limit", help="Leave out kinds that need more GB."
+        None,
+        name="memory",
+        low=0,
+        low_open=True,
+        default_text="what the machine has",
+        help="Leave out kinds that need more GB.",
     )
     threads: int | None = option(None, default_text="all cores", help="CPU threads.")
 
@@ -58,17 +64,27 @@ class BenchRow:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Kinds on n rows of d numbers, exact search first. n_queries: rows that were asked, each without itself."""
+    """Kinds on n rows of d numbers, exact search first.
+
+    n_queries: rows that were asked, each without itself. threads: None = all cores.
+    """
 
     source: str
     n: int
     d: int
     n_queries: int
+    threads: int | None
     rows: tuple[BenchRow, ...]
+
+    @property
+    def quickest(self) -> dict[float, BenchRow]:
+        """For each recall the row that is quickest of those that reach it."""
+        reaching = {target: [row for row in self.rows if row.recall >= target] for target in RECALLS}
+        return {target: max(rows, key=lambda row: row.queries_per_s) for target, rows in reaching.items()}
 
     def to_json(self) -> dict[str, Any]:
         """As one JSON object."""
-        return asdict(self)
+        return asdict(self) | {"quickest": {f"{target:g}": row.kind for target, row in self.quickest.items()}}
 
 
 def bench(job: BenchJob) -> Benchmark:
@@ -93,19 +109,27 @@ def bench(job: BenchJob) -> Benchmark:
     measured = [_exact(rows, sample)]
     for plan in _plans(job, rows):
         measured += _measure(rows, plan, sample, job)
-    return Benchmark(str(job.index), n, rows.d, len(sample.queries), tuple(measured))
+    return Benchmark(str(job.index), n, rows.d, len(sample.queries), job.threads, tuple(measured))
 
 
 def _plans(job: BenchJob, rows: "FlatIndex") -> "Iterator[IndexPlan]":
     """The kinds that the dimensions and the memory allow, smallest first."""
-    from index.search.plan import make_plan
+    from index.search.plan import BY_SIZE, make_plan
 
-    memory = None if job.memory_gb is None else round(job.memory_gb * 1e9)
-    for kind in ("ivf-pq", "ivf-sq8", "ivf-flat"):
+    memory = _machine_bytes() if job.memory_gb is None else round(job.memory_gb * 1e9)
+    for kind in BY_SIZE:
         try:
             yield make_plan(kind, len(rows), rows.d, memory_bytes=memory, recall=RECALLS[0])
         except LmrError as error:
             job.progress.warn(f"{kind} is left out: {error}")
+
+
+def _machine_bytes() -> int | None:
+    """Memory of the machine, None where it does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def _measure(rows: "FlatIndex", plan: "IndexPlan", sample: "Sample", job: BenchJob) -> "Iterator[BenchRow]":
@@ -118,9 +142,12 @@ def _measure(rows: "FlatIndex", plan: "IndexPlan", sample: "Sample", job: BenchJ
     built = build_ivf(rows, plan, progress=job.progress)
     build_s = time.perf_counter() - begun
     job.progress.end()
-    seen = set()
+    reached, seen = 0.0, set()
     for target in RECALLS:
+        if target <= reached:
+            continue
         index, found = tune(built, target, sample)
+        reached = found.recall
         if index.settings in seen:
             continue
         seen.add(index.settings)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from xml.sax.saxutils import escape
 
 from cli.terminal import shown
+from index.search.config import gigabytes
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
 from retrieval.files.atomic import write_bytes
@@ -151,14 +152,21 @@ def plot_kinds(rows: Sequence["BenchRow"]) -> "Figure":
     """Queries a second against recall@10, a line for each kind of index; exact search as a level."""
     figure = new_figure()
     axes = figure.add_subplot()
-    styles = {"ivf-pq": (BLUE, "o-"), "ivf-sq8": (ORANGE, "s--"), "ivf-flat": (GREEN, "^-.")}
+    styles = {
+        "ivf-pq-small": (PINK, "v-"),
+        "ivf-pq": (BLUE, "o-"),
+        "ivf-sq8": (ORANGE, "s--"),
+        "ivf-flat": (GREEN, "^-."),
+    }
     for kind, (colour, style) in styles.items():
-        own = sorted((row.recall, row.queries_per_s) for row in rows if row.kind == kind)
+        own = sorted((row for row in rows if row.kind == kind), key=lambda row: row.recall)
         if own:
-            axes.plot([x for x, _ in own], [y for _, y in own], style, color=colour, label=kind)
+            label = f"{kind}, {gigabytes(own[0].memory_bytes)}, built in {own[0].build_s:.0f} s"
+            axes.plot([row.recall for row in own], [row.queries_per_s for row in own], style, color=colour, label=label)
     for row in rows:
         if row.kind == "flat":
-            axes.axhline(row.queries_per_s, color=INK, linestyle=":", label="exact")
+            label = f"exact, {gigabytes(row.memory_bytes)}"
+            axes.axhline(row.queries_per_s, color=INK, linestyle=":", label=label)
     axes.set_yscale("log")
     name_axes(axes, "recall@10", "queries a second")
     legend(axes)

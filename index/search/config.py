@@ -6,8 +6,8 @@ from typing import Literal
 from retrieval.jobs import option
 
 Storage = Literal["float32", "float16"]
-Kind = Literal["auto", "flat", "ivf-flat", "ivf-sq8", "ivf-pq"]
-BuiltKind = Literal["flat", "ivf-flat", "ivf-sq8", "ivf-pq"]
+Kind = Literal["auto", "flat", "ivf-flat", "ivf-sq8", "ivf-pq", "ivf-pq-small"]
+BuiltKind = Literal["flat", "ivf-flat", "ivf-sq8", "ivf-pq", "ivf-pq-small"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from index.search.faiss_io import faiss_switches, is_inner_product, limited_blas
 from index.search.flat import BLOCK_BYTES, FlatIndex
 from index.search.gpu import MAX_WIDTH, ROWS_FROM, OnGpus, flat_on, ivf_on
 from index.search.kmeans import train_centroids
-from index.search.plan import MOST_TRAINING_BYTES, ROWS_PER_LIST, IndexPlan, n_sub_quantisers
+from index.search.plan import MOST_TRAINING_BYTES, ROWS_PER_LIST, IndexPlan
 from index.search.scan import nearest_centroid
 from retrieval.arrays import FloatArray, LongArray, UInt8Array
 from retrieval.errors import LmrError
@@ -241,10 +241,8 @@ class IvfBuilder:
         self._quantiser = faiss.IndexFlatIP(plan.d)  # kept here: the inverted file does not own it
         self._quantiser.add(self._centroids)
         ivf: Any
-        if plan.kind == "ivf-pq":
-            ivf = faiss.IndexIVFPQ(
-                self._quantiser, plan.d, plan.n_lists, n_sub_quantisers(plan.d), 4, faiss.METRIC_INNER_PRODUCT
-            )
+        if plan.n_parts:
+            ivf = faiss.IndexIVFPQ(self._quantiser, plan.d, plan.n_lists, plan.n_parts, 4, faiss.METRIC_INNER_PRODUCT)
             ivf.pq.cp.seed, ivf.pq.cp.niter = seed, CODE_ROUNDS
         else:
             code = getattr(faiss.ScalarQuantizer, _CODES[plan.kind])
@@ -268,7 +266,7 @@ class IvfBuilder:
         """The inverted file over these rows, all of which were added in their order."""
         import faiss
 
-        ivf: Any = faiss.IndexIVFPQFastScan(self._ivf) if self._plan.kind == "ivf-pq" else self._ivf
+        ivf: Any = faiss.IndexIVFPQFastScan(self._ivf) if self._plan.n_parts else self._ivf
         ivf.referenced_objects = [self._quantiser]
         return IvfIndex(ivf, rows, settings, threads)
 

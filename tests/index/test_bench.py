@@ -9,6 +9,7 @@ from click.testing import CliRunner
 import lmr
 from cli.main import main
 from index import bench as bench_module
+from index.search.plan import BY_SIZE
 from retrieval.errors import LmrError
 
 
@@ -25,9 +26,9 @@ def test_every_kind_is_measured_at_the_recalls_that_it_reaches_and_nothing_is_wr
     before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
     found = lmr.bench(folder, threads=1)
     assert found.rows[0].kind == "flat"
-    assert {row.kind for row in found.rows} == {"flat", "ivf-pq", "ivf-sq8", "ivf-flat"}
+    assert {row.kind for row in found.rows} == {"flat", "ivf-pq-small", "ivf-pq", "ivf-sq8", "ivf-flat"}
     assert (found.n, found.d, found.n_queries) == (1500, 8, 1000)
-    for kind in ("ivf-pq", "ivf-sq8", "ivf-flat"):
+    for kind in BY_SIZE:
         own = [row for row in found.rows if row.kind == kind]
         assert [row.recall for row in own] == sorted(row.recall for row in own)
         assert all(0 < row.recall <= 1 and row.queries_per_s > 0 and row.memory_bytes > 0 for row in own)
@@ -41,9 +42,10 @@ def test_the_table_and_the_json_say_the_same(folder, monkeypatch, tmp_path):
     content = json.loads(run(folder, "--json").stdout)
     lines = run(folder).stdout.splitlines()
     assert content == json.loads(json.dumps(fixed.to_json()))
-    assert lines[0] == f"{folder}: 1,500 x 8, 1,000 rows asked"
+    assert lines[0] == f"{folder}: 1,500 x 8, 1,000 rows asked on 1 thread, each without itself"
     assert lines[1].split()[:4] == ["kind", "recall@10", "top-1", "queries/s"]
-    assert len(lines) == 2 + len(content["rows"])
+    assert len(lines) == 3 + len(content["rows"])
+    assert lines[-1].startswith("quickest: ")
     assert lines[2].split()[:3] == ["flat", "1.0000", "1.0000"]
     assert lines[3].split()[:2] == [content["rows"][1]["kind"], f"{content['rows'][1]['recall']:.4f}"]
 
@@ -58,12 +60,46 @@ def test_the_curve_is_drawn_and_what_could_not_be_is_refused_before_the_work(fol
     monkeypatch.setattr(bench_module, "bench", lambda job: pytest.fail("it was measured"))
     refused = run(folder, "--plot", tmp_path / "kinds.jpg")
     assert (refused.exit_code, Path(tmp_path / "kinds.jpg").exists()) == (1, False)
+    lost = tmp_path / "none" / "kinds.png"
+    said = f"Error: --plot {lost}: there is no folder {lost.parent}; make it or choose another place\n"
+    assert run(folder, "--plot", lost).stderr == said
 
 
 def test_kinds_that_need_more_memory_are_left_out_and_said(folder):
     with pytest.warns(UserWarning, match="ivf-flat is left out: `memory` 0.0 MB is too little for IVF46,Flat16"):
         found = lmr.bench(folder, memory=0.00003, threads=1)
-    assert {row.kind for row in found.rows} == {"flat", "ivf-pq", "ivf-sq8"}
+    assert {row.kind for row in found.rows} == {"flat", "ivf-pq-small", "ivf-pq", "ivf-sq8"}
+
+
+def test_the_quickest_kind_is_told_for_each_recall(monkeypatch):
+    def row(kind, recall, queries_per_s):
+        return bench_module.BenchRow(kind, kind, 0.9, 1, 2, recall, 1.0, queries_per_s, 1.0, 10, 0.0)
+
+    rows = (
+        row("flat", 1.0, 100.0),
+        row("ivf-pq", 0.96, 300.0),
+        row("ivf-sq8", 0.99, 200.0),
+        row("ivf-sq8", 0.9, 250.0),
+    )
+    found = bench_module.Benchmark("landmarks", 2000, 8, 1000, None, rows)
+    assert found.to_json()["quickest"] == {
+        "0.9": "ivf-pq",
+        "0.95": "ivf-pq",
+        "0.98": "ivf-sq8",
+        "0.99": "ivf-sq8",
+        "0.999": "flat",
+    }
+    monkeypatch.setattr(bench_module, "bench", lambda job: found)
+    lines = run().stdout.splitlines()
+    assert lines[0] == "landmarks: 2,000 x 8, 1,000 rows asked on all cores, each without itself"
+    assert lines[-1] == "quickest: ivf-pq for recall 0.9 0.95, ivf-sq8 for recall 0.98 0.99, flat for recall 0.999"
+
+
+def test_without_a_limit_kinds_that_the_machine_has_no_memory_for_are_left_out(folder, monkeypatch):
+    monkeypatch.setattr(bench_module.os, "sysconf", lambda name: {"SC_PHYS_PAGES": 8, "SC_PAGE_SIZE": 4096}[name])
+    with pytest.warns(UserWarning, match="ivf-flat is left out: `memory` 0.0 MB is too little for IVF46,Flat16"):
+        found = lmr.bench(folder, threads=1)
+    assert {row.kind for row in found.rows} == {"flat", "ivf-pq-small", "ivf-pq", "ivf-sq8"}
 
 
 def test_too_few_rows_are_nothing_to_choose_from(make_store, make_folder):

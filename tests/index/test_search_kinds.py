@@ -31,7 +31,7 @@ from retrieval.errors import LmrError
 from retrieval.progress import SILENT
 
 D = 16
-KINDS = ("ivf-flat", "ivf-sq8", "ivf-pq")
+KINDS = ("ivf-flat", "ivf-sq8", "ivf-pq", "ivf-pq-small")
 
 
 def clustered(n, d=D, seed=0, n_clusters=40):
@@ -174,6 +174,10 @@ def test_ties_at_the_end_of_a_batch_are_searched_wider(monkeypatch):
         (1_225_030, 509, None, "ivf-sq8"),
         (10_000_000, 2, None, "flat"),
         (40_000, 512, 0.03, "ivf-pq"),
+        (40_000, 512, 0.006, "ivf-pq-small"),
+        (4_132_914, 512, 0.6, "ivf-pq"),
+        (4_132_914, 512, 0.4, "ivf-pq-small"),
+        (20_000_000, 2, None, "ivf-sq8"),
     ],
 )
 def test_auto_chooses_by_rows_dimensions_and_memory(n, d, memory_gb, kind):
@@ -224,8 +228,22 @@ def test_a_recall_of_one_is_exact_search():
             SearchOptions(memory_gb=0.01),
             1_000_000,
             512,
-            "`memory` 10.0 MB is too little for IVF4000,PQ256x4fs over 1,000,000 x 512, which needs 0.2 GB; "
-            "give more memory",
+            "`memory` 10.0 MB is too little for IVF4000,PQ128x4fs over 1,000,000 x 512, which needs 84.8 MB; "
+            "give at least `memory` 0.09, which `kind` ivf-pq-small needs",
+        ),
+        (
+            SearchOptions(kind="ivf-sq8", memory_gb=0.2),
+            1_000_000,
+            512,
+            "`memory` 0.2 GB is too little for IVF4000,SQ8 over 1,000,000 x 512, which needs 0.5 GB; "
+            "`kind` ivf-pq needs 0.2 GB",
+        ),
+        (
+            SearchOptions(kind="ivf-flat", memory_gb=0.01),
+            1_000_000,
+            509,
+            "`memory` 10.0 MB is too little for IVF4000,Flat16 over 1,000,000 x 509, which needs 1.0 GB; "
+            "give at least `memory` 0.53, which `kind` ivf-sq8 needs",
         ),
     ],
 )
@@ -236,8 +254,11 @@ def test_settings_that_cannot_be_are_explained_with_one_that_can(options, n, d, 
 
 
 def test_rows_that_numbers_of_parts_do_not_divide_are_split_into_larger_ones():
-    assert [plan.n_sub_quantisers(d) for d in (512, 96, 15, 7, 2, 1)] == [256, 48, 5, 1, 1, 1]
+    assert [plan.n_parts("ivf-pq", d) for d in (512, 96, 15, 7, 2, 1)] == [256, 48, 5, 1, 1, 1]
+    assert [plan.n_parts("ivf-pq-small", d) for d in (512, 96, 15, 7, 2, 1)] == [128, 24, 3, 1, 1, 1]
+    assert plan.n_parts("ivf-sq8", 512) == 0
     assert make_plan("ivf-pq", 10_000, 512, recall=0.9).n_code_bytes == 136
+    assert make_plan("ivf-pq-small", 10_000, 512, recall=0.9).n_code_bytes == 72
 
 
 # Tuning
