@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Self, overload
 
 import numpy as np
@@ -46,12 +47,14 @@ class Labels:
     @classmethod
     def of_codes(cls, names: Shown, first: IntArray, more: Mapping[int, Sequence[int]] | None = None) -> Self:
         """first: (q,) int32 into names, -1 = none. more: the further ones of an image that has several."""
-        code, ends = first[first >= 0], np.cumsum(first >= 0, dtype=np.int64)
-        for row in sorted(more or ()):
-            at = int(ends[row])
-            code = np.insert(code, at, (more or {})[row])
-            ends[row:] += len((more or {})[row])
-        return cls(names, code.astype(np.int32, copy=False), ends)
+        if not more:
+            shown = first[first >= 0].astype(np.int32, copy=False)
+            return cls(names, shown, np.cumsum(first >= 0, dtype=np.int64))
+        rows = np.repeat(np.fromiter(more, np.int64), [len(codes) for codes in more.values()])
+        image = np.concatenate([np.flatnonzero(first >= 0), rows])
+        code = np.concatenate([first[first >= 0], np.fromiter(chain.from_iterable(more.values()), np.int32)])
+        ends = np.cumsum(np.bincount(image, minlength=len(first)), dtype=np.int64)
+        return cls(names, code[np.argsort(image, kind="stable")], ends)
 
     def __len__(self) -> int:
         return len(self.ends)

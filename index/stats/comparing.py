@@ -15,6 +15,7 @@ from retrieval.progress import Progress
 from retrieval.shard import Shard
 from retrieval.store.near_duplicates import compared, n_blocks
 from retrieval.store.store import open_descriptors
+from retrieval.version import program_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ class Comparing:
         rows = hashlib.sha256(np.ascontiguousarray(stored.row, dtype="<i8").tobytes()).hexdigest()
         own = {"alike": self.near_similarity, "clusters": self.n_clusters}[what]
         digest = open_descriptors(stored.store.source).digest
-        return Pieces(facts, {"what": what, "of": own, "seed": self.seed, "store": digest, "rows": rows})
+        made_of = {"what": what, "of": own, "seed": self.seed, "store": digest, "rows": rows}
+        return Pieces(facts, {**made_of, "version": program_version()})  # another one may have other blocks
 
     def do_share(self, shard: Shard, progress: Progress) -> None:
         """Does a share of the blocks, which the file of facts then has."""

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_stores import write_store
 
-from index.stats import duplicates
+from index.stats import comparing, duplicates
 from index.stats.clusters import (
     Cluster,
     ClusterLandmark,
@@ -19,6 +19,7 @@ from index.stats.clusters import (
 )
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
+from retrieval.progress import SILENT
 from retrieval.store.blocks import open_blocks
 from retrieval.store.store import DONE, UNREADABLE, Descriptors, StoreInfo
 
@@ -85,6 +86,17 @@ def test_near_descriptors_are_groups_whatever_the_block(tmp_path, monkeypatch):
         alike = duplicates.same_descriptor(store, store.done, 0.99, np.random.default_rng(0))
         assert [group.tolist() for group in alike.groups] == [[0, 2], [1, 3]]
         assert alike.n_compared == 5
+
+
+def test_what_another_lmr_kept_of_a_comparison_is_not_taken_for_this_ones(tmp_path, monkeypatch):
+    """Its blocks may be other ones. What this one kept is taken as it is, also where it says nothing."""
+    store = store_of(tmp_path, [[1, 0, 0, 0], [0, 1, 0, 0], [1, 0.05, 0, 0]])
+    stored = StoredImages(store, store.done, np.full(3, -1), ())
+    found = comparing.Comparing(stored, 0.99, None, 0, tmp_path / "facts.sqlite")
+    found.work("alike").write(0, b"")
+    assert found.find_alike(SILENT).groups.groups == 0
+    monkeypatch.setattr(comparing, "program_version", lambda: "0.2.0")
+    assert found.find_alike(SILENT).groups.groups == 1
 
 
 def test_at_most_so_many_are_compared_and_all_alike_are_one_group(tmp_path, monkeypatch):
