@@ -72,6 +72,8 @@ class ImageSource:
         place = self._find(row)
         if isinstance(place, Found):
             return place.read(self._limits)
+        if place and self._remote is not None:
+            return self._remote.read(place, self._limits)
         if place:
             return read_image(place, self._limits)
         candidates = self._candidates(row)

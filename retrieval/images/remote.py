@@ -1,6 +1,7 @@
 """Images in object stores and other file systems, by URLs that fsspec knows: s3://, gs://, hf://, memory:// …"""
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,6 +15,7 @@ from retrieval.images.limits import DEFAULT_LIMITS, Limits
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):(/{1,3})(?=[^/])", re.IGNORECASE)
 _WEB = ("http", "https")  # which lmr download fetches, with manners
 _REASON_CHARACTERS = 160
+_WAITS_S = (1.0, 4.0)  # before a file is read again that could not be read
 
 
 def remote_url(text: str) -> str | None:
@@ -32,7 +34,13 @@ class RemoteImages:
         self.url = url.rstrip("/")
         system, self.root = _opened(self.url)
         with _explained(self.url):
+            system.invalidate_cache()
             found: Mapping[str, Mapping[str, Any]] = system.find(self.root, detail=True)
+        if set(found) == {self.root}:
+            raise LmrError(
+                f"`images` {self.url}: a file, not a folder; give the folder of the images (tars are read from disk "
+                "alone)"
+            )
         self._status = {
             self._url_of(name): (int(about.get("size") or 0), _changed_ns(about)) for name, about in found.items()
         }
@@ -48,26 +56,51 @@ class RemoteImages:
         """Size in bytes and time of change (ns, 0 where it has none) of a file by its URL; None where there is none."""
         return self._status.get(place)
 
+    def read(self, place: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
+        """As `read_remote`, by the size that the listing gives, so that it is not asked for."""
+        return read_remote(place, limits, self._status[place][0])
+
     def _url_of(self, path: str) -> str:
         """The URL of a path in the file system."""
         return remote_url(f"{self.url.partition('://')[0]}://{path.lstrip('/')}") or ""
 
 
-def read_remote(url: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """The bytes of a file. Raises UnreadableError with the reason, LmrError where there is no such file system."""
+def read_remote(url: str, limits: Limits = DEFAULT_LIMITS, n_bytes: int | None = None) -> bytes:
+    """The bytes of a file, tried three times. n_bytes: of it, None = asked for.
+
+    Raises UnreadableError with the reason, LmrError where there is no such file system or it cannot be reached any
+    more: then the image is not to blame.
+    """
     system, path = _opened(url)
+    for wait_s in (*_WAITS_S, None):
+        try:
+            size = system.size(path) if n_bytes is None else n_bytes
+            if size is not None and size > limits.max_bytes:
+                raise UnreadableError(f"{size:,} bytes, over the limit of {limits.max_bytes:,}")
+            data: bytes = system.cat_file(path)
+            return data
+        except FileNotFoundError as error:
+            raise UnreadableError("not found") from error
+        except (PermissionError, IsADirectoryError) as error:
+            raise UnreadableError(_reason(error)) from error
+        except UnreadableError:
+            raise
+        except Exception as error:  # of the libraries of many file systems, which have no common base
+            if wait_s is None:
+                _require_reachable(system, path, url)
+                raise UnreadableError(_reason(error)) from error
+            time.sleep(wait_s)
+    raise AssertionError("the last try returns or raises")
+
+
+def _require_reachable(system: Any, path: str, url: str) -> None:
+    """LmrError where nothing can be asked of a file system any more."""
     try:
-        size = system.size(path)
-        if size is not None and size > limits.max_bytes:
-            raise UnreadableError(f"{size:,} bytes, over the limit of {limits.max_bytes:,}")
-        data: bytes = system.cat_file(path)
-    except FileNotFoundError as error:
-        raise UnreadableError("not found") from error
-    except UnreadableError:
-        raise
-    except Exception as error:  # of the libraries of many file systems, which have no common base
-        raise UnreadableError(_reason(error)) from error
-    return data
+        system.info(path)
+    except (FileNotFoundError, PermissionError):
+        pass
+    except Exception as error:
+        raise LmrError(f"{url} cannot be read: {_reason(error)}; once it can be, the same command goes on") from error
 
 
 @cache
@@ -79,13 +112,14 @@ def _file_system(scheme: str) -> Any:
     try:
         return fsspec.filesystem(scheme)
     except ImportError as error:
-        library = str(error).split("\n")[0][:_REASON_CHARACTERS]
         raise LmrError(
-            f"{scheme}:// needs a library of its own: {library}; {install_hint('remote')}, and that"
+            f"{scheme}:// needs a library of its own: {_reason(error)}; {install_hint('remote')}, and that"
         ) from error
-    except ValueError as error:
-        known = "such as s3://, gs://, hf:// or az://"
-        raise LmrError(f"{scheme}:// is no file system that fsspec knows; give a folder or a URL {known}") from error
+    except Exception as error:  # of the libraries of many file systems
+        why = "is no file system that fsspec knows"
+        if scheme in fsspec.available_protocols():
+            why = f"cannot be opened by an address alone ({_reason(error)})"
+        raise LmrError(f"{scheme}:// {why}; give a folder or a URL such as s3://, gs://, hf:// or az://") from error
 
 
 def _opened(url: str) -> tuple[Any, str]:

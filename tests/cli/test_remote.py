@@ -1,14 +1,18 @@
 """`--images URL`: images of an object store, here fsspec's file systems in memory and on disk."""
 
+import re
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from tiny_set import HERE, done, refused, write_csv
 
 from retrieval.errors import LmrError
+from retrieval.images import remote
 from retrieval.images.remote import RemoteImages, read_remote, remote_url
 from retrieval.store.store import read_store
 
@@ -120,3 +124,118 @@ def test_a_file_over_the_limit_is_not_read(bucket):
 
     with pytest.raises(UnreadableError, match="over the limit of 10"):
         read_remote("memory://bucket/images/train-arch-0.jpg", Limits(max_bytes=10))
+
+
+class Counting(MemoryFileSystem):
+    """A file system in memory that notes what it is asked for, and fails as often as is said by the name of a file."""
+
+    protocol = "counting"
+    asked: ClassVar[list[str]] = []
+    failures: ClassVar[dict[str, int]] = {}
+    is_down = False
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.replace("counting://", "memory://"))
+
+    def cat_file(self, path, *rest, **named):
+        """Fails where it is to fail."""
+        name = Path(path).name
+        self.asked.append(f"cat {name}")
+        left = self.failures.get(name, 0)
+        self.failures[name] = max(0, left - 1)
+        if self.is_down or left:
+            raise ConnectionError("connection reset by peer")
+        return super().cat_file(path, *rest, **named)
+
+    def info(self, path, **named):
+        """Cannot be asked either when all is down."""
+        self.asked.append(f"info {Path(path).name}")
+        if self.is_down:
+            raise ConnectionError("connection refused")
+        return super().info(path, **named)
+
+
+@pytest.fixture
+def counting(bucket, monkeypatch):
+    """The same images by counting://, which is asked three times without waiting."""
+    fsspec.register_implementation("counting", Counting, clobber=True)
+    remote._file_system.cache_clear()
+    monkeypatch.setattr(remote, "_WAITS_S", (0, 0))
+    monkeypatch.setattr(Counting, "asked", [])
+    monkeypatch.setattr(Counting, "failures", {})
+    return Counting
+
+
+def test_an_image_is_asked_for_once_and_nothing_else_of_it(counting):
+    images = RemoteImages("counting://bucket/images")
+    counting.asked.clear()
+    images.read("counting://bucket/images/train-arch-0.jpg")
+    assert counting.asked == ["cat train-arch-0.jpg"]
+
+
+def test_a_connection_that_fails_twice_is_tried_again(counting):
+    counting.failures.update({"train-arch-0.jpg": 2})
+    words = ("embed", "--images", "counting://bucket/images", "--output", "x.h5", *HERE)
+    assert done(*words).stdout == "x.h5: 44 descriptors, 0 unreadable\n"
+    assert np.array_equal(read_store("x.h5").vectors, read_store("train.h5").vectors)
+
+
+def test_an_image_that_cannot_be_read_again_and_again_is_unreadable(counting):
+    counting.failures.update({"train-arch-0.jpg": 9})
+    result = done("embed", "--images", "counting://bucket/images", "--output", "x.h5", *HERE)
+    assert result.stdout == "x.h5: 43 descriptors, 1 unreadable\n"
+    assert "unreadable: train-arch-0: connection reset by peer\n" in result.stderr
+    assert counting.asked.count("cat train-arch-0.jpg") == 3
+
+
+def test_a_file_system_that_cannot_be_reached_any_more_stops_the_run_which_then_goes_on(counting, monkeypatch):
+    words = ("embed", "--images", "counting://bucket/images", "--output", "x.h5", "--workers", "1", *HERE[:2])
+    listed = RemoteImages.__init__
+
+    def lists_and_goes_down(self, url):
+        listed(self, url)
+        counting.is_down = True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RemoteImages, "__init__", lists_and_goes_down)
+        patch.setattr(counting, "is_down", False)
+        said = refused(*words)
+        assert re.fullmatch(
+            r"counting://bucket/images/train-\w+-\d\.jpg cannot be read: connection refused; "
+            "once it can be, the same command goes on",
+            said,
+        )
+    assert not Path("x.h5").exists()
+    assert done(*words).stdout == "x.h5: 44 descriptors, 0 unreadable\n"
+    assert np.array_equal(read_store("x.h5").vectors, read_store("train.h5").vectors)
+
+
+def test_a_listing_is_made_anew(bucket, monkeypatch):
+    asked = []
+    monkeypatch.setattr(type(bucket), "invalidate_cache", lambda *_: asked.append("anew"))
+    RemoteImages("memory://bucket/images")
+    assert asked == ["anew"]
+
+
+def test_a_file_is_no_folder_of_images(bucket):
+    bucket.pipe_file("/bucket/images.tar", b"x")
+    with pytest.raises(LmrError) as caught:
+        RemoteImages("memory://bucket/images.tar")
+    assert str(caught.value) == (
+        "`images` memory://bucket/images.tar: a file, not a folder; give the folder of the images (tars are read from "
+        "disk alone)"
+    )
+
+
+def test_a_file_system_that_needs_more_than_an_address_is_one_line(monkeypatch):
+    def lacking(_: str) -> None:
+        raise TypeError("missing 1 required positional argument: 'host'")
+
+    monkeypatch.setattr("fsspec.filesystem", lacking)
+    with pytest.raises(LmrError) as caught:
+        RemoteImages("ftp://host/x")
+    assert str(caught.value) == (
+        "ftp:// cannot be opened by an address alone (missing 1 required positional argument: 'host'); "
+        "give a folder or a URL such as s3://, gs://, hf:// or az://"
+    )
