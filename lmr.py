@@ -227,9 +227,10 @@ def embed(manifest: "Place" = "train.csv", **words: "Unpack[keywords.EmbedWords]
 
 @shows_words_of("index.join", "JoinJob")
 def join(parts: "Sequence[Place]", **words: "Unpack[keywords.JoinWords]") -> "JoinReport":
-    """Joins the stores, submissions or picture facts that the shares of one job made; equal to the job without shares.
+    """Joins the stores, submissions, outcomes or picture facts that the shares of one job made.
 
-    Raises LmrError for parts that are not all shares of one job, each once.
+    The whole is equal to what the job makes without shares. Raises LmrError for parts that are not all shares of one
+    job, each once.
 
     >>> shares = [lmr.embed("train.csv", output="shared.h5", shard=f"{i}/2")[0] for i in (1, 2)]
     >>> lmr.join(shares, output="shared.h5").n_rows

@@ -104,7 +104,7 @@ def embed_queries(
         store = open_descriptors(path)
         _require_meeting(path, store.landmarks, folder, job)
         if share is not None:
-            store = store.select(np.array(share.rows(len(store)), np.int64))
+            store = store.select(np.array(share.rows_of(path, len(store)), np.int64))
         return store, queries_of(store)
     manifest = _read_queries(path, folder, job).share(share)
     output = of_share(store_of(path, job), share)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from retrieval.errors import LmrError
 from retrieval.jobs import Job, option
+from retrieval.words import counted
 
 MOST_SHARES = 100_000
 # A share ends where a batch of the whole run ends, so that every image is computed in the batch that it has there: the
@@ -39,6 +40,15 @@ class Shard:
         n_blocks = -(-n_rows // block)
         begin, end = (number * n_blocks // self.n * block for number in (self.i - 1, self.i))
         return range(min(begin, n_rows), min(end, n_rows))
+
+    def rows_of(self, source: object, n_rows: int) -> range:
+        """Its rows of a source that has so many. Raises LmrError where it has fewer than there are shares."""
+        if n_rows < self.n:
+            raise LmrError(
+                f"`shard` {self}: {source} has {counted(n_rows, 'image')}, fewer than shares; give at most "
+                f"{counted(n_rows, 'share')}"
+            )
+        return self.rows(n_rows)
 
     def beside(self, path: Path) -> Path:
         """The path of its output, by that of the whole: `train.h5` -> `train-02-of-16.h5`."""

@@ -124,7 +124,7 @@ def _asking(job: EvaluateJob, share: "Shard | None" = None) -> "tuple[Asking, st
     if job.queries is None:
         questions = ask_left_out(folder)
         if share is not None:
-            questions = questions.select(np.array(share.rows(len(questions.queries)), np.int64))
+            questions = questions.select(np.array(share.rows_of(job.index, len(questions.queries)), np.int64))
         return Asking(questions, folder.info.inputs_digest, shard=share), LEAVE_ONE_OUT, job.index
     store, queries = embed_queries(job.queries, folder, job, share)
     asking = Asking(ask_store(folder, store, queries), store.info.manifest_digest, store, share)

@@ -25,7 +25,6 @@ from retrieval.images.walk import ImagePath, walk_images
 from retrieval.progress import SILENT, Progress
 from retrieval.shard import Shard
 from retrieval.texts import Texts, repeated, to_texts
-from retrieval.words import counted
 
 _DIGEST_ROWS = 65536  # texts joined at a time
 _TEXTS = ("image_id", "path", "url")
@@ -111,12 +110,8 @@ class Manifest:
         """The rows of a share, which know the whole; all of them for None. LmrError for more shares than rows."""
         if shard is None:
             return self
-        if len(self) < shard.n:
-            raise LmrError(
-                f"`shard` {shard}: {self.source} has {counted(len(self), 'image')}, fewer than shares; give at most "
-                f"{counted(len(self), 'share')}"
-            )
-        return replace(self.select(np.array(shard.rows(len(self)))), shard=shard, whole=self)
+        rows = np.array(shard.rows_of(self.source, len(self)))
+        return replace(self.select(rows), shard=shard, whole=self)
 
     @property
     def digest(self) -> str:

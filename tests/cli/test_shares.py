@@ -251,6 +251,16 @@ def test_leaving_one_out_by_shares_is_that_of_one_run(tiny_set):
     assert figures("--leave-one-out") == whole
 
 
+def test_more_shares_than_queries_are_refused_whatever_holds_them(tiny_set):
+    asked = {"val.csv": ("val.csv",), "val.h5": ("val.h5",), "landmarks": ("--leave-one-out",)}
+    for source, words in asked.items():
+        n = 44 if source == "landmarks" else 22
+        assert refused("evaluate", *words, "--shard", "1/50", *HERE) == (
+            f"--shard 1/50: {source} has {n} images, fewer than shares; give at most {n} shares"
+        )
+    assert not list(tiny_set.glob("*.outcomes"))
+
+
 def test_outcomes_of_another_index_or_of_other_queries_are_not_used(tiny_set):
     for i in (1, 2):
         done("evaluate", "val.csv", "--shard", f"{i}/2", *HERE)
