@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from retrieval.download.google import Part
     from retrieval.download.job import ArchiveReport
     from retrieval.download.summary import DownloadPlan, DownloadReport
+    from retrieval.embed.engine import Engine
     from retrieval.embed.fill import FillReport
     from retrieval.embed.onnx_export import Exported
     from retrieval.models.card import EnsembleCard
@@ -643,10 +644,13 @@ def open_index(
     device: str = "auto",
     threads: int | None = None,
     workers: int = 2,
+    engine: "Engine" = "auto",
     progress: Progress = PYTHON_WARNINGS,
 ) -> Landmarks:
     """Opens an index folder and its network. device: one that computes, of several GPUs (cuda:0,1) each a part.
 
-    Raises LmrError when the folder is missing, damaged or of another version, or the device is not there.
+    engine: `torch`, `onnx` for the exported network beside the weights, `auto` for what starts fastest.
+    Raises LmrError when the folder is missing, damaged or of another version, or the device or engine is not there.
     """
-    return open_landmarks(path, device=device, threads=threads, n_workers=workers, progress=progress)
+    how: dict[str, Any] = {"device": device, "threads": threads, "n_workers": workers, "engine": engine}
+    return open_landmarks(path, progress=progress, **how)

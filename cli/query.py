@@ -11,6 +11,7 @@ from cli.progress import TerminalProgress
 from cli.report.text import answer_text, answers_csv, warn_of_unreadable
 from cli.terminal import say, say_csv, say_json, say_lines, shown
 from index.folder.config import INDEX_FOLDER
+from retrieval.embed.engine import EngineJob
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import ComputingJob, WritingJob, build, option
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class QueryJob(ComputingJob, WritingJob):
+class QueryJob(ComputingJob, EngineJob, WritingJob):
     """Name the landmark in images."""
 
     pictures: tuple[str, ...] = option((), is_argument=True)
@@ -141,9 +142,8 @@ def _ask(job: QueryJob) -> "tuple[Landmarks, list[Answer], Saving | None]":
         saving = Saving(job.save, overwrite=job.overwrite)
     images = query_images(job.pictures, job.progress)
     n_workers = max(1, count_workers(job.workers, job.progress))
-    landmarks = lmr.open_index(
-        job.index, device=job.device, threads=job.threads, workers=n_workers, progress=job.progress
-    )
+    how: dict[str, Any] = {"threads": job.threads, "workers": n_workers, "progress": job.progress}
+    landmarks = lmr.open_index(job.index, device=job.device, engine=job.engine, **how)
     for line in landmarks.warnings:
         job.progress.warn(f"warning: {line}")
     answers = landmarks.query(images, threshold=job.threshold, n_landmarks=job.top, allow_private=job.allow_private)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from index.folder.config import DEFAULT_PX, INDEX_FOLDER, MOST_PX, BuildOptions, ThumbnailPlan
+from retrieval.embed.engine import EngineJob, asked_engine
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import ComputingJob, WritingJob, option
@@ -15,13 +16,16 @@ from retrieval.jobs import ComputingJob, WritingJob, option
 if TYPE_CHECKING:
     from index.calibration import Calibration
     from index.folder.build import BuildReport
+    from index.folder.info import FolderInfo
     from index.folder.inputs import BuildInputs
+    from retrieval.arrays import FloatArray
 
 STORE = Path("train.h5")
+N_COMPARED = 16  # images whose descriptors by an exported network are compared with their rows
 
 
 @dataclass(frozen=True)
-class BuildJob(ComputingJob, WritingJob):
+class BuildJob(ComputingJob, EngineJob, WritingJob):
     """Build an index folder."""
 
     stores: tuple[Path, ...] = option((STORE,), is_argument=True)
@@ -46,19 +50,24 @@ def build_index(job: BuildJob) -> "BuildReport":
     """Builds an index folder, or finds it built already; what was done.
 
     Raises LmrError for stores that do not fit each other or the model, for a folder that was made from something else,
-    and for a calibration that could not be made again.
+    for a calibration that could not be made again, and for `engine` onnx without what makes an export.
     """
     from index.evaluate.leave_one_out import agreement
     from index.folder.build import build_folder
+    from retrieval.embed.export import PACKAGES
+    from retrieval.extras import require_extra
     from retrieval.parallel import count_workers
 
+    if asked_engine(job.engine) == "onnx":
+        require_extra("`engine` onnx", "onnx", *PACKAGES)
     with output_locks(job.output, wait=job.wait, progress=job.progress):
         if job.recalibrate:
             _require_queries(job.output)
         with tempfile.TemporaryDirectory() as scratch:
+            inputs = _read_inputs(job, Path(scratch) / "model")
             report = build_folder(
                 job.output,
-                _read_inputs(job, Path(scratch) / "model"),
+                inputs,
                 job.options,
                 overwrite=job.overwrite,
                 device=job.device,
@@ -66,6 +75,7 @@ def build_index(job: BuildJob) -> "BuildReport":
                 agreement=agreement,
                 progress=job.progress,
             )
+            report = replace(report, info=_with_export(job, report.info, inputs, Path(scratch)))
         if report.lost is not None and job.recalibrate:
             report = replace(report, recalibrated=_recalibrate(job, report.lost))
     return report
@@ -98,6 +108,55 @@ def _link(source: Path, target: Path) -> None:
         os.symlink(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def _with_export(job: BuildJob, info: "FolderInfo", inputs: "BuildInputs", scratch: Path) -> "FolderInfo":
+    """index.json of the built folder, to which the exported network is added, or why there is none.
+
+    A kill leaves the folder without one, which is whole; the next build of the same adds it.
+    """
+    from index.folder.info import EXPORT, MODEL, ExportInfo, Listed, write_info
+    from retrieval.embed.export import PACKAGES, export_like_rows
+    from retrieval.embed.load import onnx_path, open_card
+    from retrieval.extras import missing
+    from retrieval.files.atomic import write_bytes
+    from retrieval.files.digest import sha256_file
+    from retrieval.files.folders import current_folder
+
+    folder, asked = current_folder(job.output), asked_engine(job.engine)
+    if asked == "torch" or missing(*PACKAGES) or onnx_path(folder / MODEL) is not None:
+        return info
+    weights = tuple(member.card.weights_sha256 for member in open_card(folder / MODEL).members)
+    known = info.export
+    if known is not None and known.weights_sha256 == weights and not (known.refused and asked == "onnx"):
+        return info
+    from retrieval.embed.onnx_export import NotExportableError
+
+    job.progress.tell("exporting the network to ONNX, by which queries start sooner; `engine` torch leaves that out")
+    made, files = scratch / "model.onnx", {name: one for name, one in info.files.items() if name != EXPORT}
+    try:
+        exported, cosines = export_like_rows(folder / MODEL, made, *_some_rows(inputs))
+    except NotExportableError as error:
+        export = ExportInfo(weights, refused=str(error).replace(f"{made}: ", ""))
+    else:
+        write_bytes(folder / EXPORT, made.read_bytes())
+        files[EXPORT] = Listed(sha256=sha256_file(made), size=exported.n_bytes)
+        least = min(1.0, float(cosines.min())) if len(cosines) else None
+        export = ExportInfo(weights, exported.difference, exported.tolerance, len(cosines), least)
+    info = replace(info, files=files, export=export)
+    write_info(folder, info)
+    return info
+
+
+def _some_rows(inputs: "BuildInputs") -> "tuple[list[str], FloatArray]":
+    """Paths and descriptors of a few rows whose images are there, spread over the first store."""
+    import numpy as np
+
+    store = inputs.stores[0]
+    done = np.flatnonzero(store.done)
+    rows = done[np.unique(np.linspace(0, len(done) - 1, N_COMPARED).astype(np.int64))]
+    there = np.array([row for row in rows.tolist() if os.path.isfile(store.path[row])], dtype=np.int64)
+    return [store.path[row] for row in there.tolist()], np.asarray(store.vectors[there], dtype=np.float32)
 
 
 def _require_queries(output: Path) -> None:

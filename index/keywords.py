@@ -14,6 +14,7 @@ from index.clean.job import Gallery
 from index.folder.config import BuildOptions
 from index.search.config import Kind, Storage
 from retrieval.download.config import Form, Layout, Resize
+from retrieval.embed.engine import Engine
 from retrieval.embed.fill import StoreDtype
 from retrieval.embed.job import UntrainedNetwork
 from retrieval.images.fetch_rules import FetchRules
@@ -80,7 +81,13 @@ class _Filling(_Images, _Computing, total=False):
     check: Check
 
 
-class _Queries(_Filling, _Writing, total=False):
+class _Engine(TypedDict, total=False):
+    """Word of jobs that embed by the network of an index folder."""
+
+    engine: Engine
+
+
+class _Queries(_Filling, _Engine, _Writing, total=False):
     """Words of jobs that ask an index labelled queries."""
 
     store: Place | None
@@ -345,7 +352,7 @@ class BenchWords(_Telling, total=False):
     threads: int | None
 
 
-class BuildWords(_Computing, _Writing, total=False):
+class BuildWords(_Computing, _Engine, _Writing, total=False):
     """Words of `lmr.build_index`."""
 
     output: Place
@@ -410,7 +417,7 @@ class IndexCompactWords(_Changing, total=False):
     recall: float | None
 
 
-class SyncWords(_Filling, _Changing, total=False):
+class SyncWords(_Filling, _Engine, _Changing, total=False):
     """Words of `lmr.sync`."""
 
     store: Place | None
@@ -499,7 +506,7 @@ class EvaluateShareWords(EvaluateWords, _Sharded, total=False):
     """Words of `lmr.evaluate_share`."""
 
 
-class SubmitWords(_Filling, _Sharded, _Writing, total=False):
+class SubmitWords(_Filling, _Engine, _Sharded, _Writing, total=False):
     """Words of `lmr.submit`."""
 
     index: Place

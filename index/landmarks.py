@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from index.sort_into import Mode, Sorted
     from retrieval.arrays import FloatArray
     from retrieval.embed.embedder import Embedder
+    from retrieval.embed.engine import Engine
     from retrieval.images.given import ImageLike
     from retrieval.progress import Progress
 
@@ -47,10 +48,10 @@ class Landmarks:
 
     @property
     def warnings(self) -> list[str]:
-        """Lines on an index that has changed since its calibration or its inverted file was made."""
+        """Lines on an index that was changed since it was calibrated or trained, and on its exported network."""
         from index.folder.changes import tell_changed
 
-        return tell_changed(self.folder)
+        return [*tell_changed(self.folder), *filter(None, [self.embedder.note])]
 
     def embed(
         self, images: Sequence["ImageLike"], *, allow_private: bool = False
@@ -187,11 +188,17 @@ class Landmarks:
 
 
 def open_landmarks(
-    path: "Place", *, device: str, threads: int | None, n_workers: int, progress: "Progress"
+    path: "Place",
+    *,
+    device: str,
+    threads: int | None,
+    n_workers: int,
+    progress: "Progress",
+    engine: "Engine" = "auto",
 ) -> Landmarks:
     """Opens an index folder and its network.
 
-    Raises LmrError when the folder is missing, damaged or of another version, or the device is not there.
+    Raises LmrError when the folder is missing, damaged or of another version, or the device or engine is not there.
     """
     from index.folder.folder import N_TRIES, is_current, open_folder
     from retrieval.embed.load import open_card, plan_embedder
@@ -201,7 +208,8 @@ def open_landmarks(
         folder = open_folder(path, device=device, threads=threads, progress=progress)
         model = folder.model_path
         try:
-            load = plan_embedder(model, open_card(model), device=device, threads=threads, n_workers=n_workers)
+            card = open_card(model)
+            load = plan_embedder(model, card, device=device, threads=threads, n_workers=n_workers, engine=engine)
             landmarks = Landmarks(folder, load())
         except (LmrError, OSError):
             if not tries_left or is_current(folder):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from index.verify import STORES
-from retrieval.embed.job import StoreFilling, complete_store, of_share
+from retrieval.embed.job import AskingJob, complete_store, of_share
 from retrieval.embed.store_name import find_store
 from retrieval.errors import LmrError
 from retrieval.jobs import WritingJob, option
@@ -69,7 +69,7 @@ class Queries:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueriesJob(StoreFilling, WritingJob):
+class QueriesJob(AskingJob, WritingJob):
     """A job that asks an index labelled queries."""
 
     store: Path | None = option(None, default_text="QUERIES with .h5, beside it", help="Descriptors of the queries.")

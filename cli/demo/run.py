@@ -242,7 +242,9 @@ def _index(demo: "DemoSet", model: Path, spec: "ImageSpec", folder: Path, job: D
     from retrieval.models.checkpoint import read_card
 
     index, card = folder / "landmarks", replace(read_card(model), image_spec=spec)
-    asked = QueriesJob(images=demo.images, store=folder / "val.h5", overwrite=job.overwrite, **job.computing)
+    asked = QueriesJob(
+        images=demo.images, store=folder / "val.h5", engine="torch", overwrite=job.overwrite, **job.computing
+    )
     stores = []
     for manifest in (demo.train, demo.background):
         if manifest.exists():
@@ -256,6 +258,7 @@ def _index(demo: "DemoSet", model: Path, spec: "ImageSpec", folder: Path, job: D
         model=model,
         background=background,
         names=demo.names,
+        engine="torch",
         overwrite=True,
         **job.computing,
     )

@@ -151,6 +151,7 @@ def _embed_parts(shop: Workshop, index: "IndexFolder", stores: Path) -> "dict[st
             images=shop.data.images,
             store=store_path(shop, stores, path),
             allow_disjoint=True,
+            engine="torch",
             device=job.device,
             threads=job.threads,
             workers=job.workers,

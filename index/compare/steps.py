@@ -3,6 +3,7 @@
 import difflib
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ JOBS: Mapping[str, type[Job]] = {
 _TARGETS = {"train": "manifest", "embed": "manifest", "build-index": "stores", "calibrate": "queries"}
 # What a comparison gives the jobs itself.
 _OWN = {"output", "model", "images", "index", "store", "device", "threads", "workers", "overwrite", "wait"}
-_OWN |= {"retry_unreadable", "check", *_TARGETS.values()}
+_OWN |= {"retry_unreadable", "check", "engine", *_TARGETS.values()}
 
 
 def step_options() -> Options:
@@ -108,9 +109,9 @@ def run_job(job: Job) -> None:
         n_embedded = report.n_pictures - report.n_unreadable
         job.progress.tell(f"{store}: {counted(n_embedded, 'descriptor')}, {report.n_unreadable:,} unreadable")
     elif isinstance(job, BuildJob):
-        build_index(job)
+        build_index(replace(job, engine="torch"))  # nobody asks these indexes from cold
     elif isinstance(job, CalibrateJob):
-        for text in calibrate(job).warnings:
+        for text in calibrate(replace(job, engine="torch")).warnings:
             job.progress.warn(f"warning: {text}")
     else:
         raise TypeError(f"{type(job).__name__} is no job of a step")

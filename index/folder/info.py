@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
@@ -18,6 +19,7 @@ REBUILD = "run lmr build-index again"  # what to do with a damaged folder
 INDEX, ADDED, ROWS, BACKGROUND, WHITENING = "index.faiss", "added.rows", "rows.h5", "background.h5", "whiten.h5"
 AUGMENTED, SEARCH, SAMPLE, THUMBNAILS = "augmented.faiss", "search.faiss", "sample.h5", "thumbnails.h5"
 MODEL, NAMES, CALIBRATION, INFO = "model", "names.json", "calibration.json", "index.json"
+EXPORT = f"{MODEL}/model.onnx"
 HASHED_BYTES = 1 << 24  # files up to this size are compared by sha256 whenever a folder is opened
 MODEL_CARD, MODEL_FILES = "model.json", ("weights-*.safetensors", "model.onnx")  # of retrieval
 
@@ -30,6 +32,23 @@ class Listed(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
+class ExportInfo:
+    """The exported network beside the weights (model/model.onnx), or why there is none.
+
+    weights_sha256: of the weights that it was made of, one for each member of an ensemble. difference: the largest from
+    torch in float32 of any number of a descriptor; tolerance: what was allowed. n_rows: rows whose images were embedded
+    again; least_cosine: the least with their rows, None without any. refused: why there is none, '' where there is one.
+    """
+
+    weights_sha256: tuple[str, ...]
+    difference: float | None = None
+    tolerance: float | None = None
+    n_rows: int = 0
+    least_cosine: float | None = None
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class FolderInfo:
     """The content of index.json.
 
@@ -39,7 +58,8 @@ class FolderInfo:
     thumbnails: `side_px`, 0 = none were asked for, and how many rows have one (`n`); {} in a folder from before them.
     search: the inverted file that proposes rows, None = exact search. largest_norm: length of the longest row, and of
     the longest augmented one; 0 in a folder from before they were kept. rows_digest: as answers_digest, whatever the
-    kind of index and the storage of its rows. changes: of its rows since it was built, None = there was none.
+    kind of index and the storage of its rows. changes: of its rows since it was built, None = there was none. export:
+    of its network, None where none was tried.
     """
 
     fingerprint: str
@@ -60,6 +80,7 @@ class FolderInfo:
     largest_norm: float = 0.0
     largest_augmented_norm: float = 0.0
     changes: Changes | None = None
+    export: ExportInfo | None = None
 
     def __post_init__(self) -> None:
         if min(self.n_rows, self.n_landmarks, self.d) < 1 or self.n_background < 0 or not 0 <= self.recall <= 1:
@@ -69,7 +90,8 @@ class FolderInfo:
             raise ValueError(f"options.m must lie in [1, {MOST_NEIGHBOURS:,}], got {m!s:.20}")
         if self.options.get("storage") not in get_args(Storage):
             raise ValueError(f"options.storage must be one of {', '.join(get_args(Storage))}")
-        for name in (INDEX, ROWS, f"{MODEL}/{MODEL_CARD}", *((SEARCH,) if self.search else ())):
+        others = (*((SEARCH,) if self.search else ()), *((EXPORT,) if self.is_exported else ()))
+        for name in (INDEX, ROWS, f"{MODEL}/{MODEL_CARD}", *others):
             if name not in self.files:
                 raise ValueError(f"files does not list {name}")
         for name in self.files:
@@ -78,10 +100,15 @@ class FolderInfo:
         if self.thumbnails and set(self.thumbnails) != {"side_px", "n"}:
             raise ValueError("thumbnails must be side_px and n")
 
+    @property
+    def is_exported(self) -> bool:
+        """True where an exported network lies beside the weights."""
+        return self.export is not None and not self.export.refused
+
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; `read_info` gives it back."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name in ("search", "changes"):
+        for name in ("search", "changes", "export"):
             values[name] = None if values[name] is None else asdict(values[name])
         return {"format_version": FORMAT_VERSION} | values
 
@@ -104,7 +131,8 @@ def read_info(folder: Path) -> FolderInfo:
 def check_files(folder: Path, info: FolderInfo, verify: Literal["full", "small", "size"]) -> None:
     """Compares the sizes of the files with index.json, and their sha256 too.
 
-    verify: `full` compares the sha256 of all, `small` of those that take no time (HASHED_BYTES), `size` of none.
+    verify: `full` compares the sha256 of all, `small` of those that take no time (HASHED_BYTES), `size` of none. With
+    `small` a network is left to who loads it: of weights and an exported network beside them only one is read.
 
     Raises LmrError that names the first one that differs.
     """
@@ -118,7 +146,9 @@ def check_files(folder: Path, info: FolderInfo, verify: Literal["full", "small",
                 f"{path} has {size} bytes, {INFO} says {listed['size']}; "
                 "copy the folder again or run lmr build-index again"
             )
-        if (verify == "full" or (verify == "small" and size <= HASHED_BYTES)) and sha256_file(path) != listed["sha256"]:
+        is_left = fnmatch(name, f"{MODEL}/weights-*") or (name == EXPORT and info.is_exported)
+        is_small = size <= HASHED_BYTES and not is_left
+        if (verify == "full" or (verify == "small" and is_small)) and sha256_file(path) != listed["sha256"]:
             raise DamageError(
                 f"{path} was changed or damaged: its sha256 is not that of {INFO}; "
                 "copy the folder again or run lmr build-index again"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from index.folder.config import INDEX_FOLDER
-from retrieval.embed.job import StoreFilling, complete_store, of_share
+from retrieval.embed.job import AskingJob, complete_store, of_share
 from retrieval.embed.store_name import find_store
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
@@ -22,7 +22,7 @@ _THRESHOLD = "--threshold"  # its name in the records of submissions
 
 
 @dataclass(frozen=True)
-class SubmitJob(StoreFilling, ShardedJob, WritingJob):
+class SubmitJob(AskingJob, ShardedJob, WritingJob):
     """Write a submission for the images of a manifest, or a share of them."""
 
     test: Path = option(Path("test.csv"), is_argument=True)

@@ -68,6 +68,7 @@ def info(job: IndexInfoJob) -> Mapping[str, Any]:
     """Facts of an index, its changes and the last lines of its journal, as JSON has them. Raises LmrError."""
     from index.folder.changes import read_journal, tell_changed
     from index.folder.folder import open_folder
+    from retrieval.embed.load import told_engine
 
     folder = open_folder(job.index, device="cpu")
     known, search = folder.info, folder.info.search
@@ -78,6 +79,8 @@ def info(job: IndexInfoJob) -> Mapping[str, Any]:
         "d": known.d,
         "storage": folder.index.storage,
         "bytes": sum(listed["size"] for listed in known.files.values()),
+        "engine": told_engine(folder.model_path),
+        "export": None if known.export is None else asdict(known.export),
         "search": {"kind": "flat"} if search is None else asdict(search),
         "calibrated_on": None if folder.calibration is None else folder.calibration.origin.source,
         "changes": None if known.changes is None else asdict(known.changes),

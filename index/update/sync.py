@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from index.update.job import ChangingJob, IndexChange, change_folder
-from retrieval.embed.job import StoreFilling
+from retrieval.embed.job import AskingJob
 from retrieval.embed.store_name import find_store
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.lock import output_locks
@@ -28,7 +28,7 @@ BLOCK_ROWS = 4096  # copied from one store into the next at a time
 
 
 @dataclass(frozen=True)
-class SyncJob(StoreFilling, ChangingJob):
+class SyncJob(AskingJob, ChangingJob):
     """Bring a folder of images that has changed into an index."""
 
     folder: Path = option(is_argument=True)

@@ -43,11 +43,12 @@ class Embedder(ABC):
     specs: preparations of an image, one input for each. d: length of a descriptor. batch_size: images at once.
     unit: images at once where a batch is not full; `batch_size` is a multiple of it. ahead: batches prepared while one
     is embedded. n_workers: decoding threads, at least one. watch: is told of its stages. about: what it computes with,
-    for people.
+    for people. note: why an exported network was not taken, '' where that is not so.
     """
 
     watch: Stopwatch = OFF
     about: str = ""
+    note: str = ""
 
     def __init__(
         self, specs: Sequence[ImageSpec], d: int, *, batch_size: int, ahead: int = 0, n_workers: int = 2

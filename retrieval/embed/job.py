@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from retrieval.data.request import ImagesJob
 from retrieval.device_name import require_one_device
+from retrieval.embed.engine import Engine, EngineJob
 from retrieval.embed.store_name import find_store, store_name
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_json
@@ -48,6 +49,11 @@ class StoreFilling(ImagesJob, ComputingJob):
         help="Images of a store that is there are unchanged by size and modification time, or only by content (reads "
         "all). Changed ones are embedded again.",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskingJob(StoreFilling, EngineJob):
+    """Fill a store by the network of an index folder."""
 
 
 @dataclass(frozen=True)
@@ -130,10 +136,11 @@ def embed_manifest(
     run: "FillRun",
     job: StoreFilling,
     batch_size: int | None = None,
+    engine: Engine | None = None,
 ) -> "FillReport":
     """Fills the store `output` by a model and its card, and tells of images that changed or cannot be read.
 
-    batch_size: None = found by trying.
+    batch_size: None = found by trying. engine: as of `plan_embedder`.
     """
     from retrieval.data.image_source import ImageSource
     from retrieval.embed.fill import fill_store
@@ -142,11 +149,13 @@ def embed_manifest(
 
     progress = job.progress
     workers = max(1, count_workers(job.workers, progress))
-    plan = plan_embedder(model, card, device=job.device, threads=job.threads, n_workers=workers)
+    plan = plan_embedder(model, card, device=job.device, threads=job.threads, n_workers=workers, engine=engine)
     run = replace(run, n_workers=workers, progress=progress)
 
     def load(n_images: int) -> "Embedder":
         embedder = plan()
+        if embedder.note:
+            progress.warn(f"warning: {embedder.note}")
         at_once = embedder.settle_batches(n_images, asked=batch_size)
         why = "one for each core" if job.workers is None else "as asked"
         progress.tell(f"computing in {embedder.about}, {at_once}; decoding with {counted(workers, 'thread')} ({why})")
@@ -171,7 +180,7 @@ def complete_store(
     model: Path,
     output: Path,
     *,
-    job: StoreFilling,
+    job: AskingJob,
     overwrite: bool,
     wait: bool,
 ) -> "Descriptors":
@@ -189,7 +198,7 @@ def complete(
     model: Path,
     output: Path,
     *,
-    job: StoreFilling,
+    job: AskingJob,
     overwrite: bool,
     wait: bool,
 ) -> "FillReport":
@@ -203,7 +212,7 @@ def complete(
             require_same_job(output, manifest, card, run)
         except LmrError:
             run = replace(run, overwrite=overwrite)
-        return embed_manifest(manifest, images, model, card, output, run=run, job=job)
+        return embed_manifest(manifest, images, model, card, output, run=run, job=job, engine=job.engine)
 
 
 def fill_run(job: EmbedJob) -> "FillRun":

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retrieval.embed.engine import ONNX_NAME, Engine, asked_engine, exported_beside
 from retrieval.errors import LmrError
 from retrieval.models.card import Card, EmbedSettings
 from retrieval.models.folder import CARD, read_any_card, require_weights
@@ -13,8 +14,6 @@ from retrieval.words import counted
 if TYPE_CHECKING:
     from retrieval.embed.embedder import Embedder
     from retrieval.store.store import Descriptors
-
-ONNX_NAME = "model.onnx"  # of an exported network that stands in a model folder in place of weights
 
 
 def onnx_path(model: Path) -> Path | None:
@@ -61,28 +60,55 @@ def card_of_store(model: Path, store: "Descriptors") -> "Card":
 
 
 def plan_embedder(
-    model: Path, card: Card, *, device: str, threads: int | None, n_workers: int
+    model: Path, card: Card, *, device: str, threads: int | None, n_workers: int, engine: Engine | None = None
 ) -> "Callable[[], Embedder]":
-    """A function that loads the embedder of a card; it raises LmrError for a device that is not there.
+    """A function that loads the embedder of a card; it raises LmrError for a device or an engine that is not there.
 
-    Nothing is imported for it before it is called.
+    engine: of the network of an index folder, as `exported_beside`; None = torch for weights, onnxruntime for an
+    exported model. Nothing is imported for it before it is called.
     """
 
     n_threads = threads_within_quota() if threads is None else threads
 
-    def load() -> "Embedder":
-        onnx = onnx_path(model)
-        if onnx is not None:
-            from retrieval.embed.onnx_embedder import OnnxEmbedder, providers_of
+    def with_onnx(path: Path) -> "Embedder":
+        from retrieval.embed.onnx_embedder import OnnxEmbedder, providers_of
 
-            return OnnxEmbedder(onnx, card, providers_of(device), n_threads, n_workers)
+        return OnnxEmbedder(path, card, providers_of(device), n_threads, n_workers)
+
+    def with_torch() -> "Embedder":
         from retrieval.embed.torch_embedder import load_embedder
         from retrieval.models.device import limit_threads, resolve_device
 
         with limit_threads(n_threads):
             return load_embedder(model, card, resolve_device(device), n_workers=n_workers, threads=n_threads)
 
+    def load() -> "Embedder":
+        onnx = onnx_path(model)
+        if onnx is not None:
+            if engine == "torch":
+                raise LmrError(f"`engine` torch: {model} has no weights, it is of lmr export; use `engine` onnx")
+            return with_onnx(onnx)
+        beside = None if engine is None else exported_beside(model, engine, device)
+        if beside is None:
+            return with_torch()
+        try:
+            return with_onnx(beside)
+        except LmrError as error:
+            if asked_engine(engine) == "onnx":
+                raise
+            embedder = with_torch()
+            embedder.note = f"{error}; torch computes in its place"
+            return embedder
+
     return load
+
+
+def told_engine(model: Path) -> str:
+    """The engine that a model folder of an index is asked by on this machine, unless told otherwise: onnx or torch."""
+    try:
+        return "torch" if (onnx_path(model) or exported_beside(model, "auto", "auto")) is None else "onnx"
+    except LmrError as error:  # what LMR_ENGINE asks for is not there
+        return f"none: {error}"
 
 
 def model_files(model: Path, card: Card) -> dict[str, Path]:

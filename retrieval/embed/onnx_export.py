@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from retrieval.arrays import UInt8Array
 from retrieval.embed.onnx_digest import with_digest
 from retrieval.embed.onnx_embedder import CARD_KEY, INPUTS_KEY, OUTPUT, OnnxEmbedder
 from retrieval.errors import LmrError
@@ -29,6 +30,10 @@ TOLERANCE = 1e-4
 CHECKED_BATCHES = (1, 2, 5)  # images
 TRACED_BATCH = 2  # one that torch.export does not take for a constant
 CPU = torch.device("cpu")
+
+
+class NotExportableError(LmrError):
+    """A network that cannot be exported, or whose descriptors would not be torch's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ def export_onnx(model: Path, card: Card, output: Path) -> Exported:
         embedder = OnnxEmbedder(Path(file.name), card, ["CPUExecutionProvider"], None, 1)
         difference = largest_difference(embedder, whole)
         if not difference <= TOLERANCE:
-            raise LmrError(
+            raise NotExportableError(
                 f"{output}: not written: its descriptors would differ from torch's by up to {difference:.2g}, "
                 f"more than {TOLERANCE:g}; serve this network with torch"
             )
@@ -94,10 +99,9 @@ def export_onnx(model: Path, card: Card, output: Path) -> Exported:
 
 def largest_difference(embedder: OnnxEmbedder, whole: WholeNetwork) -> float:
     """The largest difference of any number of a descriptor, over batches of random images; NaN counts."""
-    rng = np.random.default_rng(0)
     differences = []
     for n in CHECKED_BATCHES:
-        images = [_images(spec, n, rng) for spec in whole.specs]
+        images = made_images(whole.specs, n)
         with torch.inference_mode():
             expected = whole(*map(torch.from_numpy, images)).numpy()
         differences.append(np.abs(embedder.embed_batch(*images) - expected).max())
@@ -108,7 +112,7 @@ def _to_onnx(whole: WholeNetwork, card: Card) -> bytes:
     """The file's bytes. torch's exporter traces with torch.export, which needs onnx and onnxscript."""
     import onnx
 
-    given = tuple(torch.from_numpy(_images(spec, TRACED_BATCH, np.random.default_rng(0))) for spec in whole.specs)
+    given = tuple(map(torch.from_numpy, made_images(whole.specs, TRACED_BATCH)))
     names = [f"pictures_{spec.size}" if len(given) == 1 else f"pictures_{i}" for i, spec in enumerate(whole.specs)]
     try:
         with _quiet():
@@ -125,7 +129,7 @@ def _to_onnx(whole: WholeNetwork, card: Card) -> bytes:
         proto: Any = program.model_proto
     except Exception as error:  # torch.export raises almost anything for what it cannot trace
         reason = (str(error) or type(error).__name__).strip().splitlines()[0][:160]
-        raise LmrError(f"this network cannot be exported to ONNX: {reason}; serve it with torch") from error
+        raise NotExportableError(f"this network cannot be exported to ONNX: {reason}; serve it with torch") from error
     _strip(proto.graph)
     del proto.metadata_props[:]
     specs = [spec.to_json() for spec in whole.specs]
@@ -140,8 +144,10 @@ def _strip(graph: Any) -> None:
         part.doc_string = ""
 
 
-def _images(spec: ImageSpec, n: int, rng: np.random.Generator) -> Any:
-    return rng.integers(0, 256, (n, spec.size, spec.size, 3), dtype=np.uint8)
+def made_images(specs: Sequence[ImageSpec], n: int = max(CHECKED_BATCHES)) -> list[UInt8Array]:
+    """n random images for each spec, (n, size, size, 3) uint8, the same ones whenever they are made."""
+    rng = np.random.default_rng(n)
+    return [rng.integers(0, 256, (n, spec.size, spec.size, 3), dtype=np.uint8) for spec in specs]
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from retrieval.files.json_file import convert
 Pooling = Literal["gem", "avg", "max", "cls"]
 DescriptorPart = Literal["neck", "pooled", "both"]
 
-
+PRECISION_VARIABLE = "LMR_PRECISION"  # of the environment, for a machine that must compute as another one does
 MOST_DIMENSIONS = 65_536  # of a descriptor
 
 

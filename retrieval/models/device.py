@@ -11,10 +11,10 @@ from torch import nn
 
 from retrieval.device_name import parse_device
 from retrieval.errors import LmrError, NoMemoryError
+from retrieval.models.config import PRECISION_VARIABLE
 from retrieval.threads import require_threads
 from retrieval.words import counted
 
-PRECISION_VARIABLE = "LMR_PRECISION"  # of the environment, for a machine that must compute as another one does
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _NO_MEMORY = (  # CUDA and MPS; CUDA's libraries; CPU on Linux; on Windows

@@ -47,12 +47,12 @@ def test_arguments_and_options_that_repeat_are_lists_or_one_value(tiny_set):
         ("train", "epohcs = 3", "epohcs is not an option of train; did you mean epochs?"),
         ("train", "batch_sizes = 3", "batch_sizes is not an option of train; did you mean batch-size?"),
         ("calibrate", "precison = 0.9", "precison is not an option of calibrate; did you mean precision?"),
-        ("query", "zzz = 1", "zzz is not an option of query; known are allow-private, csv, device, index, json, "
-         "mode, overwrite, pictures, save, sort-into, threads, threshold, top, undo-moves, wait, workers"),
+        ("query", "zzz = 1", "zzz is not an option of query; known are allow-private, csv, device, engine, index, "
+         "json, mode, overwrite, pictures, save, sort-into, threads, threshold, top, undo-moves, wait, workers"),
         ("embed", "[embed]\nsize = 3", "embed is not an option of embed; known are backbone, backbone-option, "
-         "check, colors, descriptor, device, dimensions, dtype, fit, flip, gem-p, images, json, last-layer, manifest, "
-         "mean, model, output, overwrite, pooling, prelu, pretrained, profile, retry-unreadable, scales, shard, size, "
-         "std, threads, wait, weights, workers"),
+         "batch-size, check, colors, descriptor, device, dimensions, dtype, fit, flip, gem-p, images, json, "
+         "last-layer, manifest, mean, model, output, overwrite, pooling, prelu, pretrained, profile, retry-unreadable, "
+         "scales, shard, size, std, threads, wait, weights, workers"),
         ("embed", "[size]\na = 3", "size is a table; give options as name = value"),
         ("embed", "size = [3]", "size takes one value, got [3]"),
         ("embed", "size = true", "size takes text or a number, got True"),

@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import chdir
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from made_stores import write_store
 from PIL import Image
 
 import lmr
+from index.folder.info import ExportInfo
 from retrieval.data.manifest import read_manifest
 from retrieval.store.store import read_store
 
@@ -167,6 +168,8 @@ def test_the_keys_of_an_inverted_file_are_those_listed(photos: Walk, tmp_path: P
     paths = set(_paths(json.loads((built / "index.json").read_text()), {"files": "<file>"}))
     exact = first_column(FORMATS, "<!-- keys: index.json -->")
     assert paths - exact == first_column(FORMATS, "<!-- keys: search -->")
+    exported = {f"export.{field.name}" for field in fields(ExportInfo)}
+    assert exported == first_column(FORMATS, "<!-- keys: export -->")
     assert exact - paths == {"search"}
 
 

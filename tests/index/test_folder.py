@@ -292,7 +292,21 @@ def test_a_copied_folder_opens_elsewhere(tmp_path, model):
     assert len(open_folder(tmp_path / "elsewhere", device="cpu").rows) == 4
 
 
-@pytest.mark.parametrize("name", ["index.faiss", "rows.h5", "background.h5", "model/weights-1.safetensors"])
+def test_weights_are_left_to_who_loads_them_and_verified_with_the_whole_folder(tmp_path, model):
+    folder = tmp_path / "l"
+    build(folder, model)
+    weights = folder / "model/weights-1.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert len(open_folder(folder, device="cpu").rows) == 4
+    assert refusal(open_folder, folder, verify="full") == (
+        f"{weights} was changed or damaged: its sha256 is not that of index.json; "
+        "copy the folder again or run lmr build-index again"
+    )
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert refusal(open_folder, folder).startswith(f"{weights} has ")
+
+
+@pytest.mark.parametrize("name", ["index.faiss", "rows.h5", "background.h5"])
 def test_a_changed_a_shortened_and_a_missing_file_are_named(tmp_path, model, name):
     folder = tmp_path / "l"
     build(folder, model)
