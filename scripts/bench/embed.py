@@ -1,8 +1,13 @@
-"""Images a second of `lmr embed`'s path against a plain torchvision loop, in one run, on the same images.
+"""Images a second of `lmr embed`'s path against other loops, in one run, on the same images.
 
-The plain loop is what a first script does: a torchvision Dataset that opens images with Pillow, a DataLoader with two
-workers, the eager network in float32. Both use the same random ResNet-50 weights. Prints JSON; also the share reached
-of 1 / (1 / r_model + 1 / (cores * r_decode)), where decoding and computing share the cores and nothing is lost.
+    plain_loop                  a first script: torchvision Dataset, Pillow, DataLoader with two workers, eager float32
+    open_metric_learning        its own `inference` and ImageBaseDataset, two workers; left out if not installed
+    sentence_transformers_style as its `encode` goes over images: decoding in turn with the network, in the one
+                                process, batches of 32, eager float32, unit vectors to numpy
+
+All use a ResNet-50 with random weights. Prints JSON with images a second by the clock and by processor time (that of
+worker processes too, and the one to trust on a machine with other work), ratios to each loop in both, and the share
+reached of 1 / (1 / r_model + 1 / (cores * r_decode)), where decoding and computing share the cores and nothing is lost.
 
     python scripts/bench/embed.py --images FOLDER [--size 224] [--seconds 20] [--rounds 3]
 """
@@ -11,10 +16,13 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +39,9 @@ from retrieval.images.spec import ImageSpec
 from retrieval.models.config import ModelConfig
 from retrieval.models.network import build_model
 
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+BATCH, N_WORKERS = 32, 2  # of the other loops
+
 
 class Folder:
     """Images of a folder, over and over, as a source of bytes."""
@@ -43,13 +54,18 @@ class Folder:
         return self.paths[i % len(self.paths)].read_bytes()
 
 
+def preparation(size: int) -> v2.Compose:
+    """What the plain loops do to an image that Pillow decoded."""
+    steps = [v2.Resize((size, size)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    return v2.Compose([*steps, v2.Normalize(*IMAGENET)])
+
+
 class PlainDataset(Dataset[torch.Tensor]):
     """Full Pillow decode, resize, normalise."""
 
     def __init__(self, paths: list[Path], size: int) -> None:
         self.paths = paths
-        steps = [v2.Resize((size, size)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
-        self.transform = v2.Compose([*steps, v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
+        self.transform = preparation(size)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -59,13 +75,71 @@ class PlainDataset(Dataset[torch.Tensor]):
             return self.transform(image.convert("RGB"))
 
 
-def rate(run: Callable[[], int], seconds: float) -> float:
-    """Images a second of repeated runs, after one that is not counted."""
+def one_by_one(paths: list[Path], size: int, network: torch.nn.Module) -> int:
+    """A loop in the one process, batch by batch."""
+    prepare_one = preparation(size)
+    with torch.inference_mode():
+        for i in range(0, len(paths), BATCH):
+            images = [Image.open(path).convert("RGB") for path in paths[i : i + BATCH]]
+            features = network(torch.stack([prepare_one(image) for image in images]))
+            torch.nn.functional.normalize(features, dim=1).numpy()
+    return len(paths)
+
+
+def open_metric_learning(paths: list[Path], size: int, network: torch.nn.Module) -> int:
+    """Its documented way: `inference` over an ImageBaseDataset with torchvision's transforms."""
+    from oml.datasets import ImageBaseDataset
+    from oml.inference import inference
+    from torchvision import transforms
+
+    steps = [transforms.Resize((size, size)), transforms.ToTensor(), transforms.Normalize(*IMAGENET)]
+    data = ImageBaseDataset(paths, transform=transforms.Compose(steps))
+    return len(inference(network, data, batch_size=BATCH, num_workers=N_WORKERS))
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Images a second, by the clock and of processor time, that of ended worker processes too."""
+
+    clock: float
+    processor: float
+
+
+def processor_s() -> float:
+    """Processor time of this process and of its processes that have ended."""
+    parts = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(part.ru_utime + part.ru_stime for part in parts)
+
+
+def rate(run: Callable[[], int], seconds: float) -> Rate:
+    """That of repeated runs, after one that is not counted."""
     run()
-    n, began = 0, time.perf_counter()
+    n, began, used = 0, time.perf_counter(), processor_s()
     while time.perf_counter() - began < seconds:
         n += run()
-    return n / (time.perf_counter() - began)
+    return Rate(n / (time.perf_counter() - began), n / (processor_s() - used))
+
+
+def summary(measured: dict[str, list[Rate]], cores: int) -> dict[str, object]:
+    """Medians, ratios and shares, by the clock and of processor time."""
+    result: dict[str, object] = {}
+    for kind in ("clock", "processor"):
+        runs = {name: [getattr(one, kind) for one in rates] for name, rates in measured.items()}
+        median = {name: statistics.median(values) for name, values in runs.items()}
+        decode = median["decode"] * (cores if kind == "clock" else 1)
+        ideal = 1 / (1 / median["model"] + 1 / decode)
+        result[kind] = {
+            "images_per_s": {name: round(value, 2) for name, value in median.items()},
+            "all_runs": {name: [round(value, 2) for value in values] for name, values in runs.items()},
+            "ratio_to": {
+                name: round(median["lmr"] / value, 2)
+                for name, value in median.items()
+                if name not in ("lmr", "decode", "model")
+            },
+            "ideal": round(ideal, 2),
+            "share_of_ideal": round(median["lmr"] / ideal, 3),
+        }
+    return result
 
 
 def main() -> None:
@@ -100,22 +174,20 @@ def main() -> None:
         return sum(len(described.rows) for described in embedder.embed(folder, range(n)))
 
     def theirs() -> int:
-        loader = DataLoader(PlainDataset(folder.paths * 2, args.size), batch_size=32, num_workers=2)
+        loader = DataLoader(PlainDataset(folder.paths * 2, args.size), batch_size=BATCH, num_workers=N_WORKERS)
         with torch.inference_mode():
             return sum(len(plain(images)) for images in loader)
 
-    measured: dict[str, list[float]] = {"decode_per_core": [], "model": [], "lmr": [], "plain_loop": []}
+    runs = {"decode": decode, "model": compute, "lmr": ours, "plain_loop": theirs}
+    runs["sentence_transformers_style"] = lambda: one_by_one(folder.paths, args.size, plain)
+    if find_spec("oml"):
+        runs["open_metric_learning"] = lambda: open_metric_learning(folder.paths * 2, args.size, plain)
+    measured: dict[str, list[Rate]] = {name: [] for name in runs}
     for _ in range(args.rounds):
-        for name, run in (("decode_per_core", decode), ("model", compute), ("lmr", ours), ("plain_loop", theirs)):
-            measured[name].append(rate(run, args.seconds / (1 if name in ("lmr", "plain_loop") else 3)))
-    median = {name: statistics.median(values) for name, values in measured.items()}
-    ideal = 1 / (1 / median["model"] + 1 / (cores * median["decode_per_core"]))
+        for name, run in runs.items():
+            measured[name].append(rate(run, args.seconds / (3 if name in ("decode", "model") else 1)))
     result = {
-        "pictures_per_s": {name: round(value, 1) for name, value in median.items()},
-        "all_runs": {name: [round(value, 1) for value in values] for name, values in measured.items()},
-        "ratio_to_plain_loop": round(median["lmr"] / median["plain_loop"], 2),
-        "ideal": round(ideal, 1),
-        "share_of_ideal": round(median["lmr"] / ideal, 3),
+        **summary(measured, cores),
         "dtype": str(embedder.dtype),
         "cores": cores,
         "machine": platform.processor() or platform.machine(),

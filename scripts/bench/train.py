@@ -5,7 +5,7 @@ pytorch-metric-learning's ArcFaceLoss. Ours: channels last, bfloat16 where the p
 fused kernel for AdamW.
 Each runs in a process of its own, in turns. Images are made beforehand: only the steps are timed. Prints JSON.
 
-    python scripts/bench/train.py [--backbone resnet50] [--size 224] [--steps 6]
+    python scripts/bench/train.py [--backbone resnet50] [--size 224] [--steps 6] [--device cuda]
 """
 
 import argparse
@@ -26,13 +26,13 @@ import torch
 from pytorch_metric_learning.losses import ArcFaceLoss
 from torch import nn
 
+from retrieval.errors import LmrError
 from retrieval.models.config import ModelConfig
-from retrieval.models.device import fast_dtype, keep_freed_memory, memory_format, place
+from retrieval.models.device import fast_dtype, keep_freed_memory, memory_format, place, resolve_device
 from retrieval.models.network import build_model
 from retrieval.train.loss_config import LossConfig
 from retrieval.train.losses import LandmarkLoss
 
-CPU = torch.device("cpu")
 BATCH, N_CLASSES = 32, 100
 
 
@@ -42,11 +42,16 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--device", default="cpu", help="Both run on it; on CUDA the memory is that of the card.")
     parser.add_argument("--only", choices=["lmr", "plain_loop"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:
-        print(json.dumps(measure(args.only, args.backbone, args.size, args.steps)))
+        print(json.dumps(measure(args.only, args.backbone, args.size, args.steps, resolve_device(args.device))))
         return
+    try:
+        device = resolve_device(args.device)
+    except LmrError as error:
+        sys.exit(str(error))
     runs: dict[str, list[dict[str, float]]] = {"lmr": [], "plain_loop": []}
     for _ in range(3):
         for name, done in runs.items():
@@ -59,7 +64,8 @@ def main() -> None:
         "ratio_to_plain_loop": round(rate["lmr"] / rate["plain_loop"], 2),
         "peak_mb": {name: max(run["peak_mb"] for run in done) for name, done in runs.items()},
         "all_runs": {name: [run["pictures_per_s"] for run in done] for name, done in runs.items()},
-        "dtype": str(fast_dtype(CPU)),
+        "dtype": str(fast_dtype(device)),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cores": len(os.sched_getaffinity(0)),
         "machine": platform.processor() or platform.machine(),
         "torch": torch.__version__,
@@ -67,26 +73,28 @@ def main() -> None:
     print(json.dumps(result, indent=1))
 
 
-def measure(name: str, backbone: str, size: int, n_steps: int) -> dict[str, float]:
+def measure(name: str, backbone: str, size: int, n_steps: int, device: torch.device) -> dict[str, float]:
     """Images a second over n_steps after two that are not counted, and the most memory held, MB."""
     torch.manual_seed(0)
-    model = build_model(ModelConfig(backbone=backbone), image_size=size).train()
-    images = torch.randn(BATCH, 3, size, size)
+    model = build_model(ModelConfig(backbone=backbone), image_size=size).train().to(device)
+    images = torch.randn(BATCH, 3, size, size, device=device)
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
     if name == "lmr":
         keep_freed_memory()
-        place(model, CPU)
-        images = images.contiguous(memory_format=memory_format(CPU))
+        place(model, device)
+        images = images.contiguous(memory_format=memory_format(device))
         loss: nn.Module = LandmarkLoss(LossConfig(), model.d, np.full(N_CLASSES, 10))
-        if fast_dtype(CPU) != torch.float32:
-            autocast = partial(torch.autocast, "cpu", fast_dtype(CPU))
+        if fast_dtype(device) != torch.float32:
+            autocast = partial(torch.autocast, device.type, fast_dtype(device))
     else:
         loss = ArcFaceLoss(N_CLASSES, model.d)
+    loss.to(device)
     optimizer = torch.optim.AdamW([*model.parameters(), *loss.parameters()], lr=1e-4, fused=name == "lmr")
-    labels = torch.arange(BATCH) % N_CLASSES
+    labels = torch.arange(BATCH, device=device) % N_CLASSES
     began = 0.0
     for step in range(n_steps + 2):
         if step == 2:
+            settle(device)
             began = time.perf_counter()
         with autocast():
             descriptors = model(images)
@@ -94,11 +102,18 @@ def measure(name: str, backbone: str, size: int, n_steps: int) -> dict[str, floa
         loss(descriptors, labels).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
+    settle(device)
     rate = BATCH * n_steps / (time.perf_counter() - began)
-    return {
-        "pictures_per_s": round(rate, 2),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-    }
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device)
+    return {"pictures_per_s": round(rate, 2), "peak_mb": round(peak / 1024**2)}
+
+
+def settle(device: torch.device) -> None:
+    """Waits for all that a GPU was given to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 if __name__ == "__main__":

@@ -233,3 +233,26 @@ def test_an_iteration_that_is_given_up_ends_its_threads(source: Images) -> None:
     next(batches)
     batches.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("gives_any", [True, False])
+def test_batches_for_cuda_lie_in_pinned_memory_where_there_is_any(
+    source: Images, monkeypatch: pytest.MonkeyPatch, gives_any: bool
+) -> None:
+    asked: list[bool] = []
+    empty = torch.empty
+
+    def fake(shape: tuple[int, ...], *, dtype: torch.dtype, pin_memory: bool) -> Tensor:
+        asked.append(pin_memory)
+        if not gives_any:
+            raise RuntimeError("CUDA error: out of memory")
+        return empty(shape, dtype=dtype)
+
+    embedder = TorchEmbedder(tiny_model(), SPEC, CPU)
+    _, expected = embedder.embed_all(source, np.arange(N))
+    assert asked == []
+    monkeypatch.setattr(torch, "empty", fake)
+    embedder._copies_from_pinned = True
+    _, given = embedder.embed_all(source, np.arange(N))
+    assert asked == [True] * 3  # batches
+    assert np.array_equal(given, expected)
