@@ -67,5 +67,6 @@ def test_several_gpus_are_refused_where_no_index_is_searched(tiny_set, command, 
 
 
 def test_a_kind_that_the_faiss_of_the_wheels_lacks_is_refused_with_those_that_it_has(tiny_set):
-    expected = "Invalid value for '--kind': 'cagra' is not one of 'auto', 'flat', 'ivf-flat', 'ivf-sq8', 'ivf-pq'."
+    kinds = "'auto', 'flat', 'ivf-flat', 'ivf-sq8', 'ivf-pq', 'ivf-pq-small'"
+    expected = f"Invalid value for '--kind': 'cagra' is not one of {kinds}."
     assert misused("build-index", "--kind", "cagra") == expected
