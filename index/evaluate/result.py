@@ -10,13 +10,12 @@ import numpy as np
 from index.evaluate.evaluation import Evaluation, evaluate
 from index.evaluate.leakage import KINDS, Leaks, trained_on
 from index.evaluate.leave_one_out import ask_left_out
-from index.evaluate.outcome import Outcomes, Questions, ask_store, find_outcomes
+from index.evaluate.outcome import Outcomes, Questions, find_outcomes
 from index.evaluate.shares import Asking
 from index.folder.folder import IndexFolder
 from index.queries import Queries
 from index.vote_rule import VoteRule
 from retrieval.files.digest import sha256_json
-from retrieval.store.store import Descriptors
 from retrieval.version import program_version
 from retrieval.words import agreeing, counted
 
@@ -71,15 +70,6 @@ class EvaluationResult:
             "without_leaked": without,
             "warnings": list(self.warnings),
         }
-
-
-def evaluate_store(folder: IndexFolder, store: Descriptors, queries: Queries) -> EvaluationResult:
-    """Evaluates the answers to a store's rows. queries: of the rows in their order.
-
-    LmrError as `evaluate` and `ask_store`.
-    """
-    questions = ask_store(folder, store, queries)
-    return measure(Asking(questions, store.info.manifest_digest, store), find_outcomes(questions), store.source)
 
 
 def evaluate_left_out(folder: IndexFolder) -> EvaluationResult:

@@ -13,7 +13,9 @@ from index.calibrate.config import CalibrationSettings
 from index.calibrate.fit import calibrate_folder, held_out_queries, leave_one_out_evidence
 from index.copies import pack_sketches, sketches, unpack_sketches
 from index.evaluate.leakage import look_the_same
-from index.evaluate.result import evaluate_left_out, evaluate_store
+from index.evaluate.outcome import ask_store, find_outcomes
+from index.evaluate.result import evaluate_left_out, measure
+from index.evaluate.shares import Asking
 from index.folder.config import ThumbnailPlan
 from index.folder.folder import open_folder
 from index.folder.thumbnails import Thumbnails, write_thumbnails
@@ -46,6 +48,12 @@ def queries(make_store, train):
 
 def note_training(folder, **made_by):
     (folder.path / "model" / "model.json").write_text(json.dumps({"fingerprint": folder.fingerprint, **made_by}))
+
+
+def evaluate_store(folder, store, queries):
+    """The answers to a store's rows measured, as `lmr evaluate` does. queries: of the rows in their order."""
+    questions = ask_store(folder, store, queries)
+    return measure(Asking(questions, store.info.manifest_digest, store), find_outcomes(questions), store.source)
 
 
 def leaks_of(folder, store):
