@@ -322,3 +322,24 @@ def test_kinds_are_compared_on_the_cpu_so_that_machines_choose_alike(monkeypatch
     rows = FlatIndex.build(close_rows(500), "float16", "cuda")
     sample = take_sample(rows, 50)
     assert (len(sample.queries), gpus.rows) == (50, {0: 0})
+
+
+@pytest.mark.skipif(not hasattr(faiss, "StandardGpuResources"), reason="this FAISS was built without GPUs")
+@pytest.mark.parametrize("kind", ["flat", "ivf-sq8"])
+def test_faiss_itself_takes_what_the_imitated_gpus_take(monkeypatch, kind):
+    """It searches where there is a GPU; where there is none it gets as far as looking for it, and the CPU answers."""
+    there = faiss.get_num_gpus()
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    told, rows, queries = Told(), close_rows(2000, spread=0.3), close_rows(50, seed=1, spread=0.3)
+    stored = FlatIndex.build(rows, "float16", "cuda", progress=told)
+    on_cpu = stored.on_cpu()
+    if kind == "flat":
+        found, exact = stored.search(queries, 5), on_cpu.search(queries, 5)
+    else:
+        made = build_ivf(on_cpu, make_plan(kind, 2000, 16, n_lists=20, recall=0.9))
+        found, exact = (
+            IvfIndex(made._ivf, index, SearchSettings(4, 3)).search(queries, 5) for index in (stored, on_cpu)
+        )
+    assert same(found, exact)
+    missing = "cuda:0 cannot be used (Invalid GPU device 0); the CPU searches, with the same answers"
+    assert told.warned == ([] if there else [missing])
