@@ -10,7 +10,7 @@ from index.search.base import SearchIndex
 from index.search.config import BuiltKind, SearchInfo, SearchOptions, Storage, gigabytes
 from index.search.flat import FlatIndex
 from index.search.ivf import IvfIndex, SearchSettings, build_ivf
-from index.search.plan import RECALL_K, IndexPlan, make_plan
+from index.search.plan import BY_SIZE, RECALL_K, IndexPlan, make_plan
 from retrieval.arrays import FloatArray, LongArray
 from retrieval.progress import Progress
 
@@ -20,7 +20,7 @@ CANDIDATES = (2, 3, 5, 7, 10, 15, 20, 30, 50)  # for each neighbour
 TIMED_QUERIES = 256  # of the sample, asked for the time of settings
 TIMINGS = 3  # of which the median is taken
 SEED = 1
-_LARGER: dict[BuiltKind, BuiltKind] = {"ivf-pq": "ivf-sq8", "ivf-sq8": "ivf-flat", "ivf-flat": "flat"}
+_LARGER: dict[BuiltKind, BuiltKind] = dict(zip(BY_SIZE, (*BY_SIZE[1:], "flat"), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,7 @@ def _candidates(plan: IndexPlan, options: SearchOptions) -> list[IndexPlan]:
     """The plan, and with `auto` the larger kinds that fit."""
     if options.kind != "auto":
         return [plan]
-    kinds: tuple[BuiltKind, ...] = ("ivf-pq", "ivf-sq8", "ivf-flat")
-    larger = [replace(plan, kind=kind) for kind in kinds[kinds.index(plan.kind) + 1 :]]
+    larger = [replace(plan, kind=kind) for kind in BY_SIZE[BY_SIZE.index(plan.kind) + 1 :]]
     return [plan, *(one for one in larger if _fits(one, options))]
 
 

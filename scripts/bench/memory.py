@@ -1,13 +1,15 @@
 """Memory of building an index folder from a store, of one query, and of submitting and evaluating many queries.
 
     python scripts/bench/memory.py --rows 200000 [--kind auto] [--storage float16] [--queries 50000,200000] [--work DIR]
+    python scripts/bench/memory.py --rows 4132914 --memory 0.6 --recall 0.9 --background 1000 --queries 2000
 
-Descriptors are made as vectors.py makes them, with ids and paths as long as those of Google Landmarks, and a
-background of one image for a hundred rows. Building and asking are processes of their own. Of each the peak of its
-resident set is told, less that of a process that imported the same modules, and of it what is its own: pages of mapped
-files are shared with others and given back when memory is short. 10^6 bytes a MB. Prints JSON. Of each number of
---queries the answering of their store to a submission, and to the figures of evaluate, are processes too; bytes_a_query
-is by how much the own memory grows from the first number to the last, for each query.
+Descriptors are made as vectors.py makes them and written in blocks, with ids and paths as long as those of Google
+Landmarks, and a background of one image for a hundred rows, or of --background. Building and asking are processes of
+their own. Of each the peak of its resident set is told, less that of a process that imported the same modules, and of
+it what is its own: pages of mapped files are shared with others and given back when memory is short. 10^6 bytes a MB.
+Of each number of --queries the answering of their store to a submission, and to the figures of evaluate, are processes
+too; bytes_a_query is by how much the own memory grows from the first number to the last, for each query. Prints JSON,
+and what each process found to stderr as it ends.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,10 @@ def main() -> None:
     parser.add_argument("--dimensions", type=int, default=512, help="(default %(default)s)")
     parser.add_argument("--kind", default="auto", help="(default %(default)s)")
     parser.add_argument("--storage", choices=("float16", "float32"))
+    parser.add_argument("--memory", type=float, help="GB of a search (default no limit)")
+    parser.add_argument("--recall", type=float, default=0.99, help="(default %(default)s)")
+    parser.add_argument("--whitening", type=float, default=0.5, help="power (default %(default)s)")
+    parser.add_argument("--background", type=int, help="(default one for a hundred rows)")
     parser.add_argument("--queries", default="", help="numbers of queries, separated by commas")
     parser.add_argument("--work", type=Path, help="folder for the store and the index; a temporary one by default")
     parser.add_argument("--part", choices=tuple(PARTS), help=argparse.SUPPRESS)
@@ -64,6 +71,8 @@ def main() -> None:
         "store_mb": round(store),
         "index_mb": round(index),
         "search": built.pop("search"),
+        "recall": built.pop("recall"),
+        "search_mb": built.pop("search_mb"),
         "empty_process_mb": round(empty["peak_mb"]),
         "build": beyond(built, empty),
         "open_and_one_query": beyond(asked, empty),
@@ -84,8 +93,8 @@ def measure_many(args: argparse.Namespace, empty: dict[str, Any]) -> dict[str, A
     found: dict[str, Any] = {part: {} for part in MANY} if sizes else {}
     world = make_world(args.landmarks, args.dimensions)
     for n in sizes:
-        own = (world.block(i, min(BLOCK, n - start), of_queries=True) for i, start in enumerate(range(0, n, BLOCK)))
-        write_store(args, "queries.h5", n, own, prefix="q")
+        own = (world.block(i, min(BLOCK, n - at), of_queries=True)[0] for i, at in enumerate(range(0, n, BLOCK)))
+        write_store(args, "queries.h5", world.landmarks(n, of_queries=True), own, prefix="q")
         for part in found:
             found[part][n] = beyond(run(part, args), empty)
         (args.work / "queries.h5").unlink()
@@ -99,9 +108,10 @@ def measure_many(args: argparse.Namespace, empty: dict[str, Any]) -> dict[str, A
 def make_store(args: argparse.Namespace) -> None:
     """A finished store, row by row, and the card of a model."""
     world = make_world(args.landmarks, args.dimensions)
-    n_background = args.rows // 100
-    background = world.background(n_background), np.full(n_background, -1)
-    write_store(args, "train.h5", args.rows + n_background, itertools.chain(world.rows(args.rows), [background]))
+    n_background = args.rows // 100 if args.background is None else args.background
+    landmark = np.concatenate([world.landmarks(args.rows), np.full(n_background, -1, np.int32)])
+    blocks = itertools.chain((vectors for vectors, _ in world.rows(args.rows)), [world.background(n_background)])
+    write_store(args, "train.h5", landmark, blocks)
     np.save(args.work / "query.npy", world.block(0, 1)[0])
     model = args.work / "model"
     model.mkdir()
@@ -109,25 +119,23 @@ def make_store(args: argparse.Namespace) -> None:
 
 
 def write_store(
-    args: argparse.Namespace, name: str, n: int, blocks: Iterator[tuple[np.ndarray, np.ndarray]], prefix: str = ""
+    args: argparse.Namespace, name: str, landmark: np.ndarray, blocks: Iterator[np.ndarray], prefix: str = ""
 ) -> None:
-    """A finished store of n rows: vectors and landmarks, -1 = none. prefix: of the image_ids."""
+    """A finished store. landmark: (n,) of each row, -1 = none; blocks: their vectors. prefix: of the image_ids."""
     from retrieval.store.file import lay_out
     from retrieval.store.layout import Columns
     from retrieval.store.store import StoreInfo, partial_path, resume_store
 
-    made = [(vectors.astype(np.float16), landmark) for vectors, landmark in blocks]
     labels = tuple(f"landmark_{i:06}" for i in range(args.landmarks))
-    landmark = np.concatenate([of_block for _, of_block in made]).astype(np.int32)
     info = StoreInfo(FINGERPRINT, {}, {}, "0", "made", "float16", args.dimensions)
-    ids = [f"{prefix}{i:0{16 - len(prefix)}x}" for i in range(n)]
+    ids = [f"{prefix}{i:0{16 - len(prefix)}x}" for i in range(len(landmark))]
     paths = (f"images/{name[-3]}/{name[-2]}/{name[-1]}/{name}.jpg" for name in ids)
     store = args.work / name
     lay_out(partial_path(store), Columns(ids, landmark, labels, paths, None, {}), info)
     with resume_store(store) as writer:
         start = 0
-        for vectors, _ in made:
-            writer.write(np.arange(start, start + len(vectors)), vectors)
+        for vectors in blocks:
+            writer.write(np.arange(start, start + len(vectors)), vectors.astype(np.float16))
             start += len(vectors)
         writer.finish()
 
@@ -135,9 +143,12 @@ def write_store(
 def run(part: str, args: argparse.Namespace) -> dict[str, Any]:
     """What a part says of itself, in a process of its own."""
     words = ["--part", part, "--work", str(args.work), "--kind", args.kind]
+    words += ["--recall", str(args.recall), "--whitening", str(args.whitening)]
     words += ["--storage", args.storage] if args.storage else []
+    words += ["--memory", str(args.memory)] if args.memory else []
     found = subprocess.run([sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE)
     said: dict[str, Any] = json.loads(found.stdout)
+    print(part, said, file=sys.stderr)
     return said
 
 
@@ -177,9 +188,15 @@ def build(args: argparse.Namespace) -> dict[str, Any]:
     from retrieval.store.store import open_descriptors
 
     inputs = BuildInputs([open_descriptors(args.work / "train.h5")], args.work / "model")
-    options = BuildOptions(storage=args.storage, search=SearchOptions(kind=args.kind))
+    search = SearchOptions(kind=args.kind, recall=args.recall, memory_gb=args.memory)
+    options = BuildOptions(storage=args.storage, whitening_power=args.whitening, search=search)
+    begun = time.process_time()
     info = build_folder(args.work / "index", inputs, options, device="cpu").info
-    return {"search": info.search.name if info.search else "exact"}
+    cpu_s = time.process_time() - begun
+    if info.search is None:
+        return {"cpu_s": cpu_s, "search": "exact", "recall": info.recall, "search_mb": 0}
+    found = asdict(info.search)
+    return {"cpu_s": cpu_s, "search": found, "recall": found["recall"], "search_mb": found["memory_bytes"] / MB}
 
 
 def ask(args: argparse.Namespace) -> dict[str, Any]:

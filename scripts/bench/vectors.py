@@ -45,8 +45,7 @@ class World:
 
     def block(self, number: int, n: int, *, of_queries: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Unit vectors (n, d) float32 and landmarks (n,) of one block of rows, or of queries of the same landmarks."""
-        rng = np.random.default_rng([self.seed, int(of_queries), number])
-        landmark = np.searchsorted(self.cumulative, rng.random(n), side="right")
+        rng, landmark = self._drawn(number, n, of_queries)
         return _unit(self.means[landmark] + rng.standard_normal((n, self.d), np.float32) @ self.within), landmark
 
     def background(self, n: int) -> np.ndarray:
@@ -56,10 +55,20 @@ class World:
         mixed = self.means[strangers[rng.integers(len(strangers), size=n)]][:, ::-1]
         return _unit(mixed + rng.standard_normal((n, self.d), np.float32) @ self.within)
 
+    def landmarks(self, n: int, *, of_queries: bool = False) -> np.ndarray:
+        """(n,) int32 landmarks of n rows in all, without their vectors."""
+        found = [self._drawn(i, min(BLOCK, n - at), of_queries)[1] for i, at in enumerate(range(0, n, BLOCK))]
+        return np.concatenate(found).astype(np.int32)
+
     def rows(self, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Successive blocks of n rows in all."""
         for number, start in enumerate(range(0, n, BLOCK)):
             yield self.block(number, min(BLOCK, n - start))
+
+    def _drawn(self, number: int, n: int, of_queries: bool) -> tuple[np.random.Generator, np.ndarray]:
+        """The generator of a block, and the landmarks that were drawn from it."""
+        rng = np.random.default_rng([self.seed, int(of_queries), number])
+        return rng, np.searchsorted(self.cumulative, rng.random(n), side="right")
 
 
 def make_world(n_landmarks: int, d: int, seed: int = 0, spectrum: Spectrum = Spectrum()) -> World:

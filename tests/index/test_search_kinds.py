@@ -303,6 +303,21 @@ def test_auto_takes_a_larger_kind_where_the_smaller_does_not_reach_the_recall(ro
     assert found[1].recall >= 0.99
 
 
+def test_auto_within_little_memory_takes_what_fits_and_says_what_would_find_more(rows, monkeypatch):
+    monkeypatch.setattr(choose, "CANDIDATES", (1,))
+    small, usual = (
+        replace(make_plan(kind, len(rows), D, recall=0.9), n_lists=50) for kind in ("ivf-pq-small", "ivf-pq")
+    )
+    options = SearchOptions(recall=0.999, n_lists=50, memory_gb=(small.memory_bytes + usual.memory_bytes) / 2e9)
+    planned, recorder = plan_search(options, None, len(rows), D), Recorder()
+    found = build_search(rows, planned, options, recorder)
+    assert found is not None
+    assert (planned.kind, found[1].kind, found[1].name) == ("ivf-pq-small", "ivf-pq-small", "IVF50,PQ4x4fs")
+    (said,) = recorder.warnings
+    assert said.startswith("warning: IVF50,PQ4x4fs finds 0.")
+    assert said.endswith("`recall` asks for 0.999; `kind` ivf-pq finds more and needs 0.1 MB")
+
+
 def test_auto_stays_exact_where_that_is_quicker(rows, monkeypatch):
     monkeypatch.setattr(plan, "EXACT_NUMBERS", 1)
     monkeypatch.setattr(choose, "measure", lambda index, sample: replace(measure(index, sample), speedup=0.9))
