@@ -140,13 +140,13 @@ def write_store(
         writer.finish()
 
 
-def run(part: str, args: argparse.Namespace) -> dict[str, Any]:
+def run(part: str, args: argparse.Namespace, script: str = __file__) -> dict[str, Any]:
     """What a part says of itself, in a process of its own."""
     words = ["--part", part, "--work", str(args.work), "--kind", args.kind]
     words += ["--recall", str(args.recall), "--whitening", str(args.whitening)]
     words += ["--storage", args.storage] if args.storage else []
     words += ["--memory", str(args.memory)] if args.memory else []
-    found = subprocess.run([sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE)
+    found = subprocess.run([sys.executable, script, *words], check=True, stdout=subprocess.PIPE)
     said: dict[str, Any] = json.loads(found.stdout)
     print(part, said, file=sys.stderr)
     return said
@@ -156,7 +156,8 @@ def watched(args: argparse.Namespace) -> dict[str, Any]:
     """Runs a part. peak_mb: of the resident set; own_mb: of what is not mapped from files, looked at in steps."""
     for name in ("faiss", "index.folder.build", "index.recognition"):
         importlib.import_module(name)
-    own, is_done, begun = [0], threading.Event(), time.perf_counter()
+    own, is_done = [0], threading.Event()
+    begun, cpu_begun = time.perf_counter(), time.process_time()
 
     def look() -> None:
         while not is_done.wait(SAMPLED_S):
@@ -169,9 +170,8 @@ def watched(args: argparse.Namespace) -> dict[str, Any]:
     finally:
         is_done.set()
         watcher.join()
-    seconds = time.perf_counter() - begun
-    figures = {"peak_mb": status("VmHWM") / 1000, "own_mb": max(*own, status("RssAnon")) / 1000, "seconds": seconds}
-    return {**figures, **told}
+    taken = {"seconds": time.perf_counter() - begun, "cpu_s": time.process_time() - cpu_begun}
+    return {"peak_mb": status("VmHWM") / 1000, "own_mb": max(*own, status("RssAnon")) / 1000, **taken, **told}
 
 
 def status(name: str) -> float:
@@ -190,13 +190,11 @@ def build(args: argparse.Namespace) -> dict[str, Any]:
     inputs = BuildInputs([open_descriptors(args.work / "train.h5")], args.work / "model")
     search = SearchOptions(kind=args.kind, recall=args.recall, memory_gb=args.memory)
     options = BuildOptions(storage=args.storage, whitening_power=args.whitening, search=search)
-    begun = time.process_time()
     info = build_folder(args.work / "index", inputs, options, device="cpu").info
-    cpu_s = time.process_time() - begun
     if info.search is None:
-        return {"cpu_s": cpu_s, "search": "exact", "recall": info.recall, "search_mb": 0}
+        return {"search": "exact", "recall": info.recall, "search_mb": 0}
     found = asdict(info.search)
-    return {"cpu_s": cpu_s, "search": found, "recall": found["recall"], "search_mb": found["memory_bytes"] / MB}
+    return {"search": found, "recall": found["recall"], "search_mb": found["memory_bytes"] / MB}
 
 
 def ask(args: argparse.Namespace) -> dict[str, Any]:
