@@ -49,7 +49,8 @@ def main() -> None:
     if args.part:
         print(json.dumps(memory.watched(args)))
         return
-    args.storage, args.memory, args.whitening, args.background, room = None, None, 0.0, 100, args.work
+    args.storage, args.memory, args.lists, args.whitening, args.background = None, None, None, 0.0, 100
+    room = args.work
     rows, images = {}, {}
     for sizes, found, measure in ((args.sizes, rows, measure_rows), (args.images, images, measure_images)):
         for n in [int(text) for text in sizes.split(",") if text]:

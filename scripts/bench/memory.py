@@ -13,6 +13,7 @@ and what each process found to stderr as it ends.
 """
 
 import argparse
+import contextlib
 import importlib
 import itertools
 import json
@@ -49,18 +50,20 @@ def main() -> None:
     parser.add_argument("--storage", choices=("float16", "float32"))
     parser.add_argument("--memory", type=float, help="GB of a search (default no limit)")
     parser.add_argument("--recall", type=float, default=0.99, help="(default %(default)s)")
+    parser.add_argument("--lists", type=int, help="of an inverted file (default 4 sqrt(rows))")
     parser.add_argument("--whitening", type=float, default=0.5, help="power (default %(default)s)")
     parser.add_argument("--background", type=int, help="(default one for a hundred rows)")
     parser.add_argument("--queries", default="", help="numbers of queries, separated by commas")
-    parser.add_argument("--work", type=Path, help="folder for the store and the index; a temporary one by default")
+    parser.add_argument("--work", type=Path, help="folder whose store is used, or made, and kept")
     parser.add_argument("--part", choices=tuple(PARTS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.part:
         print(json.dumps(watched(args)))
         return
-    with tempfile.TemporaryDirectory(dir=args.work) as scratch:
+    with contextlib.nullcontext(args.work) if args.work else tempfile.TemporaryDirectory() as scratch:
         args.work = Path(scratch)
-        make_store(args)
+        if not (args.work / "train.h5").exists():
+            make_store(args)
         empty, built, asked = (run(part, args) for part in PARTS if part not in MANY)
         many = measure_many(args, empty)
         index = sum(path.stat().st_size for path in (args.work / "index").rglob("*")) / MB
@@ -146,6 +149,7 @@ def run(part: str, args: argparse.Namespace, script: str = __file__) -> dict[str
     words += ["--recall", str(args.recall), "--whitening", str(args.whitening)]
     words += ["--storage", args.storage] if args.storage else []
     words += ["--memory", str(args.memory)] if args.memory else []
+    words += ["--lists", str(args.lists)] if args.lists else []
     found = subprocess.run([sys.executable, script, *words], check=True, stdout=subprocess.PIPE)
     said: dict[str, Any] = json.loads(found.stdout)
     print(part, said, file=sys.stderr)
@@ -188,9 +192,9 @@ def build(args: argparse.Namespace) -> dict[str, Any]:
     from retrieval.store.store import open_descriptors
 
     inputs = BuildInputs([open_descriptors(args.work / "train.h5")], args.work / "model")
-    search = SearchOptions(kind=args.kind, recall=args.recall, memory_gb=args.memory)
+    search = SearchOptions(kind=args.kind, recall=args.recall, memory_gb=args.memory, n_lists=args.lists)
     options = BuildOptions(storage=args.storage, whitening_power=args.whitening, search=search)
-    info = build_folder(args.work / "index", inputs, options, device="cpu").info
+    info = build_folder(args.work / "index", inputs, options, overwrite=True, device="cpu").info
     if info.search is None:
         return {"search": "exact", "recall": info.recall, "search_mb": 0}
     found = asdict(info.search)
