@@ -78,9 +78,9 @@ class Benchmark:
 
     @property
     def quickest(self) -> dict[float, BenchRow]:
-        """For each recall the row that is quickest of those that reach it."""
+        """For each recall the row that takes the least processor time of those that reach it, exact search if equal."""
         reaching = {target: [row for row in self.rows if row.recall >= target] for target in RECALLS}
-        return {target: max(rows, key=lambda row: row.queries_per_s) for target, rows in reaching.items()}
+        return {target: max(rows, key=lambda row: row.speedup) for target, rows in reaching.items()}
 
     def to_json(self) -> dict[str, Any]:
         """As one JSON object."""

@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from cli.report import statistics as plots
 from cli.report.lettering import draw_text, elide
-from cli.report.plots import BLUE, INK, ORANGE, new_figure, to_png
+from cli.report.plots import BLUE, INK, ORANGE, legend, name_axes, new_figure, to_png
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -57,6 +57,7 @@ def main() -> None:
     draw_comparison(demo, args.browser, DOCS / "compare.png")
     draw_statistics(work, DOCS / "stats.png")
     draw_download(DOCS / "download.png")
+    draw_growth(ROOT / "scripts" / "bench" / "growth.json", DOCS / "growth.png")
 
 
 def draw_query(demo: Path, image: Path) -> None:
@@ -201,6 +202,30 @@ def draw_statistics(work: Path, image: Path) -> None:
         plots.plot_long_tail(found["long_tail"], found["half"], "labelled pictures"),
     ]
     save(in_a_row([on_white(figure) for figure in drawn]), image)
+
+
+def draw_growth(measured: Path, image: Path) -> None:
+    """Processor time and memory against the number of rows, as scripts/bench/growth.py keeps them."""
+    found = json.loads(measured.read_text(encoding="utf-8"))
+    rows, images, exponents = found["rows"], found["images"], found["exponents"]
+    panels = (
+        ("processor seconds", (("embed_cpu_s", "embedding", images), ("build_cpu_s", "building", rows))),
+        ("ms a query", (("exact_cpu_ms", "exact", rows), ("search_cpu_ms", "inverted file", rows))),
+        ("MB of its own", (("build_own_mb", "building", rows), ("open_and_one_query_own_mb", "one query", rows))),
+    )
+    drawn = []
+    for unit, lines in panels:
+        figure = new_figure((4.2, 3.3))
+        axes = figure.add_subplot()
+        for (name, label, of), (colour, style) in zip(lines, ((ORANGE, "s--"), (BLUE, "o-")), strict=True):
+            n, y = [int(size) for size in of], [one[name] for one in of.values()]
+            axes.plot(n, y, style, color=colour, label=f"{label}: $n^{{{exponents[name]:.2f}}}$")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        name_axes(axes, "rows or images, n", unit)
+        legend(axes)
+        drawn.append(on_white(figure))
+    save(in_a_row(drawn), image)
 
 
 def draw_download(image: Path) -> None:

@@ -224,7 +224,7 @@ def name_axes(axes: "Axes", x: str, y: str, *, grid: Literal["both", "x", "y"] =
     """Axis titles; all that is not data in the ink colour. grid: the axes whose ticks have lines."""
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
-    axes.tick_params(colors=INK)
+    axes.tick_params(which="both", colors=INK)
     axes.grid(True, axis=grid, color=INK, alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.patch.set_alpha(0)

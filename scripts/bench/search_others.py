@@ -1,6 +1,6 @@
 """Search of made descriptors by lmr, FAISS, ScaNN, hnswlib, usearch and autofaiss, at equal recall, in one run.
 
-    python scripts/bench/search_others.py --environments DIR [--rows 200000] [--systems ScaNN hnswlib] [--limit 600]
+    python scripts/bench/search_others.py --environments DIR [--rows 200000] [--systems scann hnswlib] [--limit 600]
 
 The others are installed in environments of their own in DIR, which are made where they are missing: pinned versions,
 and autofaiss with the numpy, FAISS and pyarrow that it asks for. Every system is a process with one thread, gets the
@@ -34,7 +34,14 @@ from index.search.flat import FlatIndex
 
 HELPED = {"OPENBLAS_CORETYPE": "Haswell"}
 NEW = ("scann==1.4.2", "hnswlib==0.8.0", "usearch==2.26.6", "faiss-cpu==1.15.1", "numpy==2.4.6")
-OLD = ("faiss-cpu==1.7.4", "numpy==1.26.4", "pyarrow==17.0.0", "pandas==2.2.3", "embedding-reader==1.8.1", "fire")
+OLD = (
+    "faiss-cpu==1.7.4",
+    "numpy==1.26.4",
+    "pyarrow==17.0.0",
+    "pandas==2.2.3",
+    "embedding-reader==1.8.1",
+    "fire==0.7.1",
+)
 OLD_ALONE = "autofaiss==2.18.0"  # without what it asks for: its bound on fire shuts out every version to be had
 
 
@@ -53,9 +60,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         make_data(folder, world, args)
-        as_it_is = run("FAISS Flat", folder, args, {})
+        as_it_is = run("faiss-flat", folder, args, {})
         found = {
-            name: run(name, folder, args, environment_of(name)) for name in dict.fromkeys(["FAISS Flat", *args.systems])
+            name: run(name, folder, args, environment_of(name)) for name in dict.fromkeys(["faiss-flat", *args.systems])
         }
     add_ratios(found)
     report = {
@@ -88,7 +95,7 @@ def make_data(folder: Path, world: World, args: argparse.Namespace) -> None:
 
 
 def environment_of(name: str) -> dict[str, str]:
-    return HELPED if name.startswith(("FAISS", "autofaiss")) else {}
+    return HELPED if name.startswith(("faiss", "autofaiss")) else {}
 
 
 def run(name: str, folder: Path, args: argparse.Namespace, extra: dict[str, str]) -> dict[str, Any]:
@@ -135,11 +142,11 @@ def exact_ms(found: dict[str, Any]) -> float | None:
 
 def add_ratios(found: dict[str, dict[str, Any]]) -> None:
     """How many times less processor time than FAISS's exact search a query takes, and how many times that of lmr."""
-    exact = exact_ms(found["FAISS Flat"])
+    exact = exact_ms(found["faiss-flat"])
     for told in found.values():
         for target in [f"recall_{target}" for target in TARGETS if f"recall_{target}" in told]:
             ms = told[target]["cpu_ms_per_query"]
-            own = found.get("lmr ivf-pq", {}).get(target, {}).get("cpu_ms_per_query")
+            own = found.get("lmr-ivf-pq", {}).get(target, {}).get("cpu_ms_per_query")
             if exact:
                 told[target]["x_faiss_flat"] = round(exact / ms, 1)
             if own:

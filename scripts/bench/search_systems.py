@@ -221,21 +221,21 @@ def autofaiss(data: Data) -> Iterator[Setting]:
 
 
 SYSTEMS: dict[str, Callable[[Data], Iterator[Setting]]] = {
-    "lmr exact": lmr_exact,
-    "lmr ivf-pq": lmr,
-    "FAISS Flat": faiss_flat,
-    "FAISS IVF,Flat": faiss_ivf_flat,
-    "FAISS IVF,PQ": faiss_ivf_pq,
-    "FAISS HNSW": faiss_hnsw,
-    "ScaNN": scann,
+    "lmr-exact": lmr_exact,
+    "lmr-ivf-pq": lmr,
+    "faiss-flat": faiss_flat,
+    "faiss-ivf-flat": faiss_ivf_flat,
+    "faiss-ivf-pq": faiss_ivf_pq,
+    "faiss-hnsw": faiss_hnsw,
+    "scann": scann,
     "hnswlib": hnswlib,
     "usearch": usearch,
     "autofaiss": autofaiss,
 }
 MODULES = {
-    "lmr exact": "faiss",
-    "lmr ivf-pq": "faiss",
-    "ScaNN": "scann",
+    "lmr-exact": "faiss",
+    "lmr-ivf-pq": "faiss",
+    "scann": "scann",
     "hnswlib": "hnswlib",
     "usearch": "usearch.index",
 }
