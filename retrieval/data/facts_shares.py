@@ -76,7 +76,7 @@ def join_facts(paths: Sequence[Path], output: Path, *, overwrite: bool) -> tuple
     with (
         replacing(output) as file,
         cache_errors(output),
-        closing(open_cache(Path(file.name))) as connection,
+        closing(open_cache(Path(file.name), "MEMORY")) as connection,
         connection,
     ):
         connection.executemany("INSERT INTO facts VALUES (?, ?, ?)", rows.values())

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -126,10 +127,14 @@ def cache_errors(cache: Path | None) -> Iterator[None]:
         raise _cache_error(cache, error) from error
 
 
-def open_cache(cache: Path | None) -> sqlite3.Connection:
-    """A file of facts, made where it is not there; None = one in memory. LmrError for what is none."""
+def open_cache(cache: Path | None, journal: Literal["DELETE", "MEMORY"] = "DELETE") -> sqlite3.Connection:
+    """A file of facts, made where it is not there; None = one in memory. LmrError for what is none.
+
+    journal: what would undo a change, in a file beside it, or in memory where a file is thrown away after a kill.
+    """
     with cache_errors(cache):
         connection = sqlite3.connect(":memory:" if cache is None else cache, timeout=_WAIT_S)
+        connection.execute(f"PRAGMA journal_mode = {journal}")
         tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         if tables and "facts" not in tables:
             raise LmrError(f"{cache} is a database of something else (table {tables[0]}); name another")

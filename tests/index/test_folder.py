@@ -479,13 +479,13 @@ def test_an_index_that_comes_and_goes_while_a_folder_is_read_leaves_none_of_its_
     build(other, model, options=replace(PLAIN, storage="float16"))
     load, n_loaded = FlatIndex.load, [0]
 
-    def load_while_another_is_there(*args):
+    def load_while_another_is_there(*args, **more):
         n_loaded[0] += 1
         if n_loaded[0] > 1:
-            return load(*args)
+            return load(*args, **more)
         folders.exchange(path, other)
         try:
-            return load(*args)
+            return load(*args, **more)
         finally:
             folders.exchange(path, other)
 

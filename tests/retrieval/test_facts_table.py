@@ -5,6 +5,7 @@ import io
 import os
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from recorder import Recorder
 
 from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import read_manifest
-from retrieval.data.quality_cache import measure_manifest
+from retrieval.data.quality_cache import measure_manifest, open_cache
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.quality import measure_image, perceptual_hash
 from retrieval.progress import Silent
@@ -210,3 +211,13 @@ def test_a_database_of_something_else_is_refused_and_left_alone(folder, tmp_path
         facts_of(folder, cache)
     assert str(error.value) == f"{cache} is a database of something else (table pictures); name another"
     assert cache.read_bytes() == before
+
+
+def test_what_would_undo_a_change_is_kept_beside_a_file_or_in_memory(tmp_path: Path) -> None:
+    found = {}
+    for journal in ("DELETE", "MEMORY"):
+        path = tmp_path / journal
+        with closing(open_cache(path, journal)) as connection:  # type: ignore[arg-type]
+            connection.execute("INSERT INTO facts VALUES ('a', 'b', '{}')")
+            found[journal] = {place.name for place in tmp_path.glob(f"{journal}*")}
+    assert found == {"DELETE": {"DELETE", "DELETE-journal"}, "MEMORY": {"MEMORY"}}
