@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from retrieval.progress import Progress
 
 
+_COMMANDS = {"stores": ("index", "add"), "folders": ("index", "merge"), "folder": ("sync",)}  # by their argument
+
+
 def tell_change(words: Mapping[str, Any], change: "IndexChange", progress: "Progress", *, as_json: bool) -> None:
     """Says what a change came to."""
     index: Path = words.get("index", INDEX_FOLDER)
@@ -22,6 +25,7 @@ def tell_change(words: Mapping[str, Any], change: "IndexChange", progress: "Prog
         "added": change.n_added,
         "removed": change.n_removed,
         "relabelled": change.n_relabelled,
+        "moved": change.n_moved,
         "there_already": change.n_there,
         "without_landmark": change.n_unlabelled,
         "without_descriptor": change.n_unreadable,
@@ -35,9 +39,8 @@ def tell_change(words: Mapping[str, Any], change: "IndexChange", progress: "Prog
     say_result({"state": change.state, **counts, "images": info.n_rows}, text, as_json=as_json)
     n = change.n_unlabelled
     if n:
-        again = command_line("lmr", "index", "add", *words["stores"]) if "stores" in words else "lmr index merge"
         progress.warn(
-            f"{counted(n, 'image')} without a landmark {agreeing(n, 'was', 'were')} left out; {again} with "
+            f"{counted(n, 'image')} without a landmark {agreeing(n, 'was', 'were')} left out; {_again(words)} with "
             "`background` puts them into the background"
         )
     if change.n_unreadable:
@@ -46,9 +49,16 @@ def tell_change(words: Mapping[str, Any], change: "IndexChange", progress: "Prog
         progress.warn(f"warning: {line}")
 
 
+def _again(words: Mapping[str, Any]) -> str:
+    """The command that was given these words, to copy into a shell."""
+    name = next(name for name in _COMMANDS if name in words)
+    given = [words[name]] if isinstance(words[name], Path) else words[name]
+    return command_line("lmr", *_COMMANDS[name], *given, *(("--index", words["index"]) if "index" in words else ()))
+
+
 def done_text(counts: Mapping[str, Any]) -> str:
     """`2 added, 1 removed`."""
-    parts = [f"{counts[name]:,} {name}" for name in ("added", "removed", "relabelled") if counts.get(name)]
+    parts = [f"{counts[name]:,} {name}" for name in ("added", "removed", "relabelled", "moved") if counts.get(name)]
     if counts.get("background"):
         parts.append(f"{counts['background']:,} of the background")
     return ", ".join(parts) or str(counts.get("kind", "changed"))

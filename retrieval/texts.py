@@ -220,10 +220,10 @@ def equal_pairs(one: Texts, other: Texts, n: int = BLOCK) -> Iterator[LongArray]
         rows = np.searchsorted(ends, places, side="right")
         begins = np.where(rows > 0, ends[rows - 1], 0)
         pairs = np.stack([rows, order[first[rows] + places - begins]], axis=1)
-        yield pairs[_are_equal(one.select(pairs[:, 0]), other.select(pairs[:, 1]))]
+        yield pairs[equal_rows(one.select(pairs[:, 0]), other.select(pairs[:, 1]))]
 
 
-def _are_equal(one: Texts, other: Texts) -> BoolArray:
+def equal_rows(one: Texts, other: Texts) -> BoolArray:
     """(n,) where two columns of n texts have the same."""
     equal: BoolArray = one.n_bytes == other.n_bytes
     rows = np.flatnonzero(equal)

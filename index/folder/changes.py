@@ -44,7 +44,8 @@ class Changes:
 class Entry:
     """A line of the journal: one change of the folder.
 
-    digest: of what was asked for; index_digest: of the index that it made. n_rows: that this has.
+    digest: of what was asked for; index_digest: of the index that it made. n_rows: that this has. moved: rows that got
+    another name or place, and nothing else.
     """
 
     at: str
@@ -56,6 +57,7 @@ class Entry:
     added: int = 0
     removed: int = 0
     relabelled: int = 0
+    moved: int = 0
 
     def to_line(self) -> str:
         """As a line of JSON."""
@@ -92,11 +94,11 @@ def calibration_digest(calibration: "Calibration | None") -> str:
 def count_changes(
     before: Changes | None, n_rows: int, calibration: "Calibration | None", counts: Mapping[str, int]
 ) -> Changes:
-    """The counts after a change. n_rows: of the index before it. counts: rows added, removed and relabelled."""
+    """The counts after a change. n_rows: of the index before it. counts: rows added, removed, relabelled and moved."""
     digest = calibration_digest(calibration)
     old = before or Changes(n_rows)
     since = old.since_calibration if digest and digest == old.calibration else 0
-    n = sum(counts.values())
+    n = counts["added"] + counts["removed"] + counts["relabelled"]
     return Changes(
         n_trained=old.n_trained,
         added=old.added + counts["added"],

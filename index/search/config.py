@@ -61,5 +61,7 @@ def search_line(info: SearchInfo, n: int, d: int) -> str:
 
 
 def gigabytes(n_bytes: float) -> str:
-    """`0.7 GB`, `12 MB`; 10^9 and 10^6 bytes."""
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.1f} MB"
+    """`0.7 GB`, `12.0 MB`, `4.1 kB`; 10^9, 10^6 and 10^3 bytes."""
+    if n_bytes >= 1e8:
+        return f"{n_bytes / 1e9:.1f} GB"
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e5 else f"{n_bytes / 1e3:.1f} kB"

@@ -11,6 +11,7 @@ RECALL_K = 10  # neighbours that the recall is of
 EXACT_NUMBERS = 25_000_000  # rows * d up to which one exact query takes a few milliseconds: scripts/bench/search.py
 LISTS_PER_ROOT = 4  # lists for each square root of the rows, as FAISS's guidelines advise
 ROWS_PER_LIST = 32  # for training, at least; FAISS warns below 39, and more changed no recall here
+LEAST_LISTS = 2  # that can be asked for
 PADDED_ROWS = 16  # by which FastScan fills up a list to a multiple of 32, on average
 MOST_TRAINING_BYTES = 1 << 30  # of the sample that centroids are trained on
 BY_SIZE: tuple[BuiltKind, ...] = ("ivf-pq-small", "ivf-pq", "ivf-sq8", "ivf-flat")  # inverted files, smallest first
@@ -90,13 +91,12 @@ def make_plan(
         if n_parts(chosen, d) == 1:
             raise LmrError(f"`kind` {chosen} cannot split {counted(d, 'dimension')}; give `kind` ivf-sq8")
         if n_lists is not None and n_lists * 2 > n:
-            most = max(1, n // ROWS_PER_LIST)
-            raise LmrError(
-                f"`n_lists` {n_lists:,} is too many for {counted(n, 'row')}; give at most {most:,}, or `kind` flat"
-            )
+            most = n // ROWS_PER_LIST
+            fewer = f"give at most {most:,}, or `kind` flat" if most >= LEAST_LISTS else "give `kind` flat alone"
+            raise LmrError(f"`n_lists` {n_lists:,} is too many for {counted(n, 'row')}; {fewer}")
         plan = IndexPlan(chosen, n, d, storage or "float16", n_lists or default_lists(n))
     if memory_bytes is not None and plan.memory_bytes > memory_bytes:
-        raise LmrError(_too_little(plan, memory_bytes))
+        raise LmrError(_too_little(plan, memory_bytes, recall))
     return plan
 
 
@@ -133,7 +133,7 @@ def _splits_well(kind: BuiltKind, d: int) -> bool:
     return n_parts(kind, d) * 4 * _NUMBERS_OF_PART[kind] >= d and n_parts(kind, d) > 1
 
 
-def _too_little(plan: IndexPlan, memory_bytes: int) -> str:
+def _too_little(plan: IndexPlan, memory_bytes: int, recall: float) -> str:
     """What a plan needs, and what would do."""
     possible = [kind for kind in BY_SIZE if n_parts(kind, plan.d) != 1]
     others = [IndexPlan(kind, plan.n, plan.d, "float16", plan.n_lists or default_lists(plan.n)) for kind in possible]
@@ -143,6 +143,8 @@ def _too_little(plan: IndexPlan, memory_bytes: int) -> str:
     else:
         least = math.ceil(others[0].memory_bytes / 1e7) / 100
         remedy = f"give at least `memory` {least:g}, which `kind` {others[0].kind} needs"
+    if recall == 1:
+        remedy += ", with `recall` 0.99"
     return (
         f"`memory` {gigabytes(memory_bytes)} is too little for {plan.name} over {plan.n:,} x {plan.d}, which needs "
         f"{gigabytes(plan.memory_bytes)}; {remedy}"

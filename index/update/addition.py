@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -122,9 +123,9 @@ def plan_addition(
     _refuse_twice(given)
     new = [_not_there(folder, images) for images in given]
     others = [np.flatnonzero(images.landmark < 0) for images in given]
-    background = grown_background(folder, given, others) if to_background else None
-    n_new = sum(map(len, new))
-    n_before = 0 if folder.background is None else len(folder.background)
+    n_new, n_before = sum(map(len, new)), len(background_of(folder))
+    grown = grown_background(background_of(folder), given, others) if to_background else None
+    background = None if grown is None or len(grown) == n_before else grown
     added = new_rows(folder, given, new, background or folder.background) if n_new else None
     labels = {images.landmarks[code] for images, rows in zip(given, new, strict=True) for code in images.landmark[rows]}
     known = {label: name for images in given for label, name in images.names.items()} | dict(names)
@@ -203,9 +204,13 @@ def are_same(folder: IndexFolder, images: Images, mine: LongArray, there: LongAr
     return same
 
 
-def grown_background(folder: IndexFolder, given: Sequence[Images], others: Sequence[LongArray]) -> Background | None:
-    """The background with the images without a landmark that it does not have; None where there are none."""
-    known = folder.background or Background(np.zeros((0, folder.index.d), np.float32), Texts.of(()))
+def background_of(folder: IndexFolder) -> Background:
+    """The background of an index, an empty one where it has none."""
+    return folder.background or Background(np.zeros((0, folder.index.d), np.float32), Texts.of(()))
+
+
+def grown_background(known: Background, given: Sequence[Images], others: Sequence[LongArray]) -> Background:
+    """The background with the images without a landmark that it does not have."""
     vectors, image_id = [known.vectors], [known.image_id]
     for images, rows in zip(given, others, strict=True):
         ids, found = images.image_id.select(rows), images.vectors(rows)
@@ -213,8 +218,7 @@ def grown_background(folder: IndexFolder, given: Sequence[Images], others: Seque
         new = np.array([one not in same for one in ids], dtype=np.bool_)
         vectors.append(found[new])
         image_id.append(ids.select(new))
-    grown = Background(np.concatenate(vectors), Texts.joined(image_id))
-    return grown if len(grown) > len(known) else None
+    return Background(np.concatenate(vectors), Texts.joined(image_id))
 
 
 def new_rows(
@@ -259,9 +263,13 @@ def _thumbnails(given: Sequence[Images], new: Sequence[LongArray], side_px: int,
             yield from run_tasks(make_thumbnail, images.path.select(rows), side_px, n_workers)
 
 
-def digest_of(kind: Kind, given: Sequence[Images], new: Sequence[LongArray], background: Background | None) -> str:
-    """sha256 (hex) of what comes: ids, labels and descriptors."""
+def digest_of(
+    kind: Kind, given: Sequence[Images], new: Sequence[LongArray], background: Background | None, more: Any = None
+) -> str:
+    """sha256 (hex) of what comes: ids, labels and descriptors, and of more, which `update_json` takes."""
     total = hashlib.sha256(kind.encode())
+    if more is not None:
+        update_json(total, more)
     for images, rows in zip(given, new, strict=True):
         update_json(total, [images.image_id.select(rows), images.landmark[rows], images.landmarks])
     for block in _blocks(given, new):

@@ -43,8 +43,10 @@ class Change:
     """A change to an index.
 
     digest: of what is asked for. removed: rows that go, ascending. landmark, landmarks: the labels of all rows of
-    before, as they are to be. background: the whole of it, None = as it is. n_there: images asked for that are there
-    already; n_unlabelled: without a landmark, left out; n_background: that come into the background or go from it.
+    before, as they are to be; image_id, path: their names and places, None = as they are. background: the whole of it,
+    None = as it is. n_moved: rows that keep their label and get another name or place. n_there: images asked for that
+    are there already; n_unlabelled: without a landmark, left out; n_background: that come into the background or go
+    from it.
     """
 
     kind: Kind
@@ -52,11 +54,14 @@ class Change:
     digest: str
     landmark: IntArray
     landmarks: tuple[str, ...]
+    image_id: Texts | None = None
+    path: Texts | None = None
     removed: LongArray = field(default_factory=lambda: NONE)
     added: NewRows | None = None
     background: Background | None = None
     names: Mapping[str, Name] = field(default_factory=dict)
     n_relabelled: int = 0
+    n_moved: int = 0
     n_there: int = 0
     n_unlabelled: int = 0
     n_unreadable: int = 0
@@ -64,9 +69,10 @@ class Change:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Rows added, removed and relabelled."""
+        """Rows added, removed, relabelled and moved."""
         n_added = 0 if self.added is None else len(self.added)
-        return {"added": n_added, "removed": len(self.removed), "relabelled": self.n_relabelled}
+        counts = {"added": n_added, "removed": len(self.removed), "relabelled": self.n_relabelled}
+        return counts | {"moved": self.n_moved}
 
     @property
     def is_nothing(self) -> bool:

@@ -66,14 +66,18 @@ def _options(job: IndexCompactJob, info: "FolderInfo") -> SearchOptions:
 def _is_as_asked(info: "FolderInfo", options: SearchOptions) -> bool:
     """True for an index that was trained over the rows that it has, is of that kind, and has its rows in one file."""
     from index.folder.info import ADDED
+    from index.search.choose import plan_search
 
+    kind = options.kind
+    if kind == "auto":
+        kind = plan_search(options, info.options["storage"], info.n_rows, info.d).kind
     if ADDED in info.files:
         return False
     if info.search is None:
-        return options.kind == "flat"
+        return kind == "flat"
     changes = info.changes
     is_trained = changes is None or not changes.added + changes.removed
-    return is_trained and (options.kind, options.recall) == (info.search.kind, info.search.target)
+    return is_trained and (kind, options.recall) == (info.search.kind, info.search.target)
 
 
 def _write(folder: "IndexFolder", options: SearchOptions, target: "Path", job: IndexCompactJob) -> "FolderInfo":
@@ -104,7 +108,7 @@ def _write(folder: "IndexFolder", options: SearchOptions, target: "Path", job: I
         stated["search"] = {"kind": found[1].kind, "n_lists": found[0].n_lists, "recall": options.recall}
     digest = sha256_json(["compact", stated])
     counts = count_changes(
-        folder.info.changes, len(rows), folder.calibration, {"added": 0, "removed": 0, "relabelled": 0}
+        folder.info.changes, len(rows), folder.calibration, {"added": 0, "removed": 0, "relabelled": 0, "moved": 0}
     )
     info = replace(
         folder.info,

@@ -66,7 +66,8 @@ class IndexRelabelJob(ChangingJob):
 
 @dataclass(frozen=True, slots=True)
 class IndexChange:
-    """What was done. n_there: images asked for that are there already, or are called so already.
+    """What was done. n_moved: rows that got another name or place. n_there: images asked for that are there already, or
+    are called so already.
 
     n_unlabelled, n_unreadable: left out, as they have no landmark or no descriptor. n_background: images that came
     into the background or went from it. warnings: what to do next.
@@ -77,6 +78,7 @@ class IndexChange:
     n_added: int = 0
     n_removed: int = 0
     n_relabelled: int = 0
+    n_moved: int = 0
     n_there: int = 0
     n_unlabelled: int = 0
     n_unreadable: int = 0
@@ -121,8 +123,10 @@ def merge(job: IndexMergeJob) -> IndexChange:
     """
     from index.folder.folder import open_folder
     from index.update.addition import images_of_folder, plan_addition
+    from index.update.change import refuse_augmented
 
     def plan(folder: "IndexFolder") -> "Change":
+        refuse_augmented(folder, "merge")
         others = [open_folder(path, device="cpu", threads=job.threads, calibrated=False) for path in job.folders]
         given = [images for other in others for images in images_of_folder(folder, other)]
         return plan_addition(folder, "merge", given, {}, to_background=job.background)
@@ -183,6 +187,7 @@ def _report(
         n_added=counts["added"],
         n_removed=counts["removed"],
         n_relabelled=counts["relabelled"],
+        n_moved=counts["moved"],
         n_there=change.n_there,
         n_unlabelled=change.n_unlabelled,
         n_unreadable=change.n_unreadable,

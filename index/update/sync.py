@@ -15,14 +15,10 @@ from retrieval.files.lock import output_locks
 from retrieval.jobs import option
 
 if TYPE_CHECKING:
-    from index.folder.folder import IndexFolder
-    from index.update.addition import Images
-    from index.update.change import Change
     from retrieval.arrays import LongArray
     from retrieval.data.image_source import ImageSource
     from retrieval.data.manifest import Manifest
     from retrieval.store.store import Descriptors
-    from retrieval.texts import Texts
 
 BLOCK_ROWS = 4096  # copied from one store into the next at a time
 
@@ -58,12 +54,11 @@ def sync(job: SyncJob) -> Synced:
     `lmr.index_add`.
     """
     from index.folder.folder import open_folder
-    from index.update.addition import images_of_store
+    from index.update.follow import FolderNow, plan_sync
     from retrieval.data.image_source import ImageSource, images_folder, index_tars
     from retrieval.data.overview import load_manifest
     from retrieval.embed.job import complete_store
     from retrieval.store.store import open_descriptors
-    from retrieval.texts import Texts
 
     store = job.store or find_store(job.folder, "store", job.progress)
     with output_locks(job.index, store, wait=job.wait, progress=job.progress):
@@ -75,80 +70,12 @@ def sync(job: SyncJob) -> Synced:
         n_reused = _reuse(store, staged, manifest, ImageSource(manifest, images), model, job)
         complete_store(manifest, images, model, staged, job=job, overwrite=True, wait=job.wait)
 
-        def plan(folder: "IndexFolder") -> "Change":
-            now = images_of_store(folder, staged)
-            before = open_descriptors(store).image_id if store.exists() else Texts.of(())
-            return plan_sync(folder, now, manifest, job.folder, before, to_background=job.background)
-
-        change = change_folder(job, plan)
+        before = open_descriptors(store) if store.exists() else None
+        now = FolderNow(job.folder, manifest, staged, before)
+        change = change_folder(job, lambda folder: plan_sync(folder, now, to_background=job.background))
+        n_embedded = int(open_descriptors(staged).done.sum()) - n_reused
         os.replace(staged, store)
-    return Synced(change, len(manifest) - n_reused, n_reused)
-
-
-def plan_sync(
-    folder: "IndexFolder",
-    images: "Images",
-    manifest: "Manifest",
-    root: Path,
-    before: "Texts",
-    *,
-    to_background: bool,
-) -> "Change":
-    """What makes the rows of a folder of images those that it holds now.
-
-    images: of its store. manifest: all of its images, unreadable ones too, whose rows stay. before: image_ids that
-    its store had. Raises LmrError for an image that the index has from elsewhere with another descriptor or label.
-    """
-    import numpy as np
-
-    from index.update.addition import are_same, digest_of, grown_background, new_rows, refuse_other
-    from index.update.change import Change, refuse_augmented
-    from retrieval.texts import Texts, equal_pairs
-
-    refuse_augmented(folder, "sync")
-    rows = folder.rows
-    inside = np.array([path.startswith(os.path.abspath(root) + os.sep) for path in rows.path], dtype=np.bool_)
-    for block in equal_pairs(before, rows.image_id):
-        inside[block[:, 1]] = True
-    labelled = np.flatnonzero(images.landmark >= 0)
-    found = equal_pairs(images.image_id.select(labelled), rows.image_id)
-    pairs = np.concatenate([np.zeros((0, 2), np.int64), *found])
-    mine, there = labelled[pairs[:, 0]], pairs[:, 1]
-    refuse_other(folder, images, mine[~inside[there]], there[~inside[there]])
-    replaced = ~are_same(folder, images, mine, there)
-    names = {name: code for code, name in enumerate(dict.fromkeys((*rows.landmarks, *images.landmarks)))}
-    landmark = np.array(rows.landmark)
-    of_image = np.array([names[name] for name in images.landmarks], dtype=np.int32)
-    landmark[there[~replaced]] = of_image[images.landmark[mine[~replaced]]]
-    named = Texts.of(manifest.image_id[manifest.landmark >= 0])
-    stays = ~inside
-    for block in equal_pairs(named, rows.image_id):
-        stays[block[:, 1]] = True
-    stays[there[replaced]] = False
-    new = [np.union1d(np.setdiff1d(labelled, mine), mine[replaced])]
-    others = [np.flatnonzero(images.landmark < 0)]
-    background = grown_background(folder, [images], others) if to_background else None
-    n_before = 0 if folder.background is None else len(folder.background)
-    added = new_rows(folder, [images], new, background or folder.background) if len(new[0]) else None
-    if not stays.any() and added is None:
-        raise LmrError(f"{folder.path} would have no image left; give the folder that holds its images")
-    relabelled = int((landmark != rows.landmark)[stays].sum())
-    return Change(
-        kind="sync",
-        sources=(str(root),),
-        digest=digest_of("sync", [images], new, background),
-        landmark=landmark,
-        landmarks=tuple(names),
-        removed=np.flatnonzero(~stays),
-        added=added,
-        background=background,
-        names=images.names,
-        n_relabelled=relabelled,
-        n_there=int((~replaced).sum()) - relabelled,
-        n_unlabelled=0 if to_background else len(others[0]),
-        n_unreadable=images.n_unreadable,
-        n_background=0 if background is None else len(background) - n_before,
-    )
+    return Synced(change, n_embedded, n_reused)
 
 
 def _reuse(store: Path, staged: Path, manifest: "Manifest", source: "ImageSource", model: Path, job: SyncJob) -> int:

@@ -185,7 +185,8 @@ def _write_rows(folder: IndexFolder, change: Change, kept: BoolArray, target: Pa
     rows, added = folder.rows, change.added
     parts = [(change.landmark[kept], change.landmarks)]
     stays = np.flatnonzero(kept)
-    image_id, path = [rows.image_id.select(stays)], [rows.path.select(stays)]
+    image_id = [(rows.image_id if change.image_id is None else change.image_id).select(stays)]
+    path = [(rows.path if change.path is None else change.path).select(stays)]
     if added is not None:
         parts.append((added.landmark, added.landmarks))
         image_id.append(added.image_id)

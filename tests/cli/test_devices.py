@@ -34,7 +34,7 @@ def test_evaluate_says_on_two_gpus_what_it_says_on_the_cpu(tiny_set, gpus):
     assert figures(on_gpus) == figures(on_cpu)
     assert gpus.rows == {0: 16, 1: 16}
     told = [line for line in on_gpus.stderr.splitlines() if "cuda" in line]
-    assert told == ["32 x 43 rows are put on cuda:1,0 (0.0 MB)"]
+    assert told == ["32 x 43 rows are put on cuda:1,0 (2.8 kB)"]
 
 
 def test_a_gpu_without_room_is_said_on_one_line_and_changes_no_answer(tiny_set, gpus):

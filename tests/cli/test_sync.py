@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_set import HERE, done, image, n_file_operations, run_and_die
 
+import lmr
 from retrieval.store.store import read_store
 
 
@@ -24,11 +25,20 @@ def photos(tiny_set) -> Path:
     return Path("photos")
 
 
+def rows() -> list[list[str]]:
+    """image_id, label and path of the images of the index."""
+    done("index", "export", "rows.csv", "--overwrite")
+    return [line.split(",") for line in Path("rows.csv").read_text().splitlines()[1:]]
+
+
 def labels() -> dict[str, str]:
     """Labels of the images of the index."""
-    done("index", "export", "rows.csv", "--overwrite")
-    lines = [line.split(",") for line in Path("rows.csv").read_text().splitlines()[1:]]
-    return {image_id: label for image_id, label, _ in lines}
+    return {image_id: label for image_id, label, _ in rows()}
+
+
+def folder_of(label: str) -> set[str]:
+    """Paths of the images of a landmark."""
+    return {str(path.resolve()) for path in Path("photos", label).iterdir()}
 
 
 def change(photos: Path) -> None:
@@ -48,12 +58,14 @@ def test_an_index_follows_its_folder(photos):
     assert "nothing to do" in done("sync", "photos", *HERE).stdout
     change(photos)
     told = done("sync", "photos", *HERE)
-    assert told.stdout == ("landmarks: 4 added, 4 removed, 1 relabelled: 32 images of 5 landmarks now\n")
+    assert told.stdout == ("landmarks: 3 added, 3 removed, 1 relabelled, 1 moved: 32 images of 5 landmarks now\n")
     assert "3 images embedded, 41 the same as before" in told.stderr
     gone = {"train-arch-2", "train-arch-3", "train-dome-0"}
     expected = {name: label for name, label in before.items() if name not in gone}
     expected |= {"new-0": "arch", "new-1": "gate", "train-arch-1": "dome", "renamed": "arch"}
     assert labels() == expected
+    for label in ("arch", "dome", "gate"):
+        assert {path for _, name, path in rows() if name == label} == folder_of(label)
     assert "nothing to do" in done("sync", "photos", *HERE).stdout
     assert {path.name for path in Path().glob("photos*")} == {"photos", "photos.h5"}
     (entry,) = json.loads(done("index", "info", "--json").stdout)["last_changes"]
@@ -102,3 +114,64 @@ def test_a_sync_killed_at_any_write_ends_as_if_it_had_not_been(photos, monkeypat
         done("index", "verify")
         assert len(labels()) == 32
         assert {path.name for path in Path().glob("*photos*")} == {"photos", "photos.h5"}
+
+
+def test_images_under_other_names_keep_their_rows(photos):
+    before = lmr.open_index("landmarks").folder
+    shutil.copyfile("images/val-arch-0.jpg", photos / "dome" / "train-arch-0.jpg")  # now a name needs its folder
+    told = done("sync", "photos", *HERE)
+    assert told.stdout == "landmarks: 1 added, 44 moved: 33 images of 4 landmarks now\n"
+    assert "1 image embedded, 44 the same as before" in told.stderr
+    after = lmr.open_index("landmarks").folder
+    assert (after.index.stored[:32] == before.index.stored).all()
+    assert after.rows.image_id[:32].tolist() != before.rows.image_id[:].tolist()
+    assert {"arch/train-arch-0.jpg", "dome/train-arch-0.jpg"} < set(labels())
+    assert (after.background.vectors == before.background.vectors).all()
+    assert sorted(after.background.image_id)[0] == "train-other-0.jpg"
+    assert (after.info.changes.added, after.info.changes.removed) == (1, 0)
+
+
+def test_a_folder_that_moved_keeps_its_rows_and_their_images_are_found(photos):
+    store = Path("photos.h5").read_bytes()
+    Path("moved").mkdir()
+    photos.rename("moved/photos")
+    Path("moved/photos.h5").write_bytes(store)
+    told = done("sync", "moved/photos", *HERE)
+    assert told.stdout == "landmarks: 32 moved: 32 images of 4 landmarks now\n"
+    assert all(Path(path).is_file() for _, _, path in rows())
+    assert "nothing to do" in done("sync", "moved/photos", *HERE).stdout
+
+
+def test_the_background_follows_too(photos):
+    for i in range(3):
+        shutil.copyfile(f"images/val-other-{i}.jpg", photos / f"val-other-{i}.jpg")
+    assert "3 of the background" in done("sync", "photos", "--background", *HERE).stdout
+    (photos / "val-other-0.jpg").unlink()
+    (photos / "val-other-1.jpg").rename(photos / "arch" / "val-other-1.jpg")
+    told = done("sync", "photos", "--background", *HERE)
+    assert told.stdout == "landmarks: 1 added, 2 of the background: 33 images of 4 landmarks now\n"
+    folder = lmr.open_index("landmarks").folder
+    assert "val-other-2" in set(folder.background.image_id)
+    assert not {"val-other-0", "val-other-1"} & set(folder.background.image_id)
+    (entry,) = [one for one in rows() if one[0] == "val-other-1"]
+    assert entry[1:] == ["arch", str((photos / "arch" / "val-other-1.jpg").resolve())]
+
+
+def test_two_ways_in_which_a_folder_changed_make_two_indexes(photos):
+    digests = []
+    for name in ("train-arch-1", "train-arch-2"):
+        copy = Path(shutil.copytree(".", f"../{name}"))
+        path = copy / "photos" / "arch" / f"{name}.jpg"
+        path.rename(copy / "photos" / "dome" / f"{name}.jpg")
+        done("sync", copy / "photos", "--index", copy / "landmarks", *HERE)
+        digests.append(lmr.open_index(copy / "landmarks").folder.info.inputs_digest)
+    assert digests[0] != digests[1]
+
+
+def test_an_image_that_cannot_be_read_keeps_its_row_and_is_not_embedded(photos):
+    (photos / "arch" / "train-arch-0.jpg").write_bytes(b"no image")
+    for _ in range(2):
+        told = done("sync", "photos", *HERE)
+        assert told.stdout == "landmarks: nothing to do: 32 images of 4 landmarks now\n"
+        assert "0 images embedded, 43 the same as before" in told.stderr
+        assert "1 row without a descriptor left out" in told.stderr

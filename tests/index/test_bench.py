@@ -66,7 +66,7 @@ def test_the_curve_is_drawn_and_what_could_not_be_is_refused_before_the_work(fol
 
 
 def test_kinds_that_need_more_memory_are_left_out_and_said(folder):
-    with pytest.warns(UserWarning, match="ivf-flat is left out: `memory` 0.0 MB is too little for IVF46,Flat16"):
+    with pytest.warns(UserWarning, match="ivf-flat is left out: `memory` 30.0 kB is too little for IVF46,Flat16"):
         found = lmr.bench(folder, memory=0.00003, threads=1)
     assert {row.kind for row in found.rows} == {"flat", "ivf-pq-small", "ivf-pq", "ivf-sq8"}
 

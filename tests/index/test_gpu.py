@@ -82,7 +82,7 @@ def test_each_gpu_holds_a_part_of_the_rows_in_slabs_that_are_filled_at_once(monk
     assert gpus.rows == {0: 0, 1: 0, 2: 0, 3: 0}
     index.search(close_rows(4, seed=1), 3)
     assert gpus.rows == {3: 333, 1: 333, 0: 334, 2: 0}
-    assert told.told == ["1,000 x 16 rows are put on cuda:3,1,0 (0.0 MB)"]
+    assert told.told == ["1,000 x 16 rows are put on cuda:3,1,0 (32.0 kB)"]
     assert told.warned == []
 
 

@@ -438,3 +438,4 @@ def test_a_compacted_index_is_trained_over_the_rows_that_it_has(calibrated):
     report = compact(IndexCompactJob(index=Path(PATH), kind="flat"))
     assert (report.info.search, open_folder(PATH, device="cpu").ivf) == (None, None)
     assert compact(IndexCompactJob(index=Path(PATH))).state == "unchanged"
+    assert compact(IndexCompactJob(index=Path(PATH), kind="auto")).state == "unchanged"

@@ -1,6 +1,7 @@
 """Inverted files against exact search: proposals, scores, ties, settings, files; and which kind is chosen."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -245,12 +246,41 @@ def test_a_recall_of_one_is_exact_search():
             "`memory` 10.0 MB is too little for IVF4000,Flat16 over 1,000,000 x 509, which needs 1.0 GB; "
             "give at least `memory` 0.53, which `kind` ivf-sq8 needs",
         ),
+        (
+            SearchOptions(kind="ivf-sq8", n_lists=100),
+            24,
+            128,
+            "`n_lists` 100 is too many for 24 rows; give `kind` flat alone",
+        ),
+        (
+            SearchOptions(recall=1, memory_gb=0.5),
+            1_000_000,
+            512,
+            "`memory` 0.5 GB is too little for Flat over 1,000,000 x 512, which needs 2.0 GB; "
+            "`kind` ivf-pq needs 0.2 GB, with `recall` 0.99",
+        ),
+        (
+            SearchOptions(kind="flat", memory_gb=0.000001),
+            24,
+            127,
+            "`memory` 1.0 kB is too little for Flat over 24 x 127, which needs 12.2 kB; "
+            "give at least `memory` 0.01, which `kind` ivf-sq8 needs",
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_explained_with_one_that_can(options, n, d, said):
     with pytest.raises(LmrError) as error:
         plan_search(options, None, n, d)
     assert str(error.value) == said
+    advised = said.rpartition("; ")[2]
+    found = {name: re.search(f"`{name}` ([a-z0-9.-]+)", advised) for name in ("kind", "memory", "recall")}
+    kind, memory, recall = (None if one is None else one[1] for one in found.values())
+    followed = SearchOptions(
+        kind=options.kind if kind in (None, "that") else kind,
+        memory_gb=options.memory_gb if memory is None else float(memory),
+        recall=options.recall if recall is None else float(recall),
+    )
+    plan_search(followed if kind != "flat" or recall is None else replace(followed, recall=1.0), None, n, d)
 
 
 def test_rows_that_numbers_of_parts_do_not_divide_are_split_into_larger_ones():
@@ -289,7 +319,7 @@ def test_what_does_not_reach_the_recall_is_said_with_what_finds_more(rows, monke
     assert found[1].recall < 0.999
     (said,) = recorder.warnings
     assert said.startswith("warning: IVF50,PQ8x4fs finds 0.")
-    assert said.endswith("`recall` asks for 0.999; `kind` ivf-sq8 finds more and needs 0.1 MB")
+    assert said.endswith("`recall` asks for 0.999; `kind` ivf-sq8 finds more and needs 75.2 kB")
 
 
 def test_auto_takes_a_larger_kind_where_the_smaller_does_not_reach_the_recall(rows, monkeypatch):
@@ -343,7 +373,9 @@ def test_a_folder_with_an_inverted_file_opens_and_answers_as_it_was_measured(mak
     assert info.search.recall >= 0.9
     assert info.recall == info.search.recall
     assert SEARCH in info.files
-    assert search_line(info.search, info.n_rows, info.d).startswith("2,000 x 8: IVF20,SQ8 + re-scoring, 0.0 MB, recall")
+    assert search_line(info.search, info.n_rows, info.d).startswith(
+        "2,000 x 8: IVF20,SQ8 + re-scoring, 33.0 kB, recall"
+    )
     queries = np.random.default_rng(5).normal(size=(30, 8)).astype(np.float32)
     found, _ = folder.search(queries, 5)
     assert isinstance(found, Neighbours)
