@@ -52,7 +52,7 @@ class Lmr:
         self.command = (python, "-c", f"from {module} import {name}; {name}()")
         # Compiled modules are kept, as after an installation, but not beside the sources.
         own = {"PYTHONPATH": str(checkout.resolve()), "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
-        self.environment = {**os.environ, **own, "OMP_NUM_THREADS": "1"}
+        self.environment = {**os.environ, **own, "OMP_NUM_THREADS": "1", "LMR_ENGINE": "torch"}
         self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
         make_set(folder)
 

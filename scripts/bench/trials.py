@@ -24,6 +24,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+os.environ.setdefault("LMR_ENGINE", "torch")  # an export takes as long as all the rest of a trial
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; children are forked after that
 
 LABELS = ("arch", "bridge", "castle")
