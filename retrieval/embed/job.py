@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from retrieval.data.request import ImagesJob
 from retrieval.device_name import require_one_device
 from retrieval.embed.engine import Engine, EngineJob
 from retrieval.embed.store_name import find_store, store_name
 from retrieval.errors import LmrError
+from retrieval.extras import require_extra
 from retrieval.files.digest import sha256_json
 from retrieval.files.lock import output_lock, output_locks
 from retrieval.jobs import ComputingJob, WritingJob, option, word_of
@@ -76,6 +77,9 @@ class EmbedJob(StoreFilling, ShardedJob, WritingJob):
         default_text="found by trying, where it changes no descriptor",
         help="Images that the network is given at once.",
     )
+    engine: Literal["torch", "openvino"] = option(
+        "torch", help="What computes: torch, or on the CPU openvino, which may be faster there."
+    )
     retry_unreadable: bool = option(False, help="Try the unreadable images of a finished store again.")
     profile: bool = option(False, help="Tell where the time went: reading, decoding, the network, writing.")
     network: UntrainedNetwork | None = None
@@ -95,7 +99,9 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
     from retrieval.data.overview import load_manifest
     from retrieval.embed.fill import require_same_job
 
-    share = job.share
+    share, engine = job.share, None if job.engine == "torch" else job.engine
+    if engine == "openvino":
+        require_extra("`engine` openvino", "openvino", "openvino")
     named = of_share(job.output or store_name(job.manifest, "output"), share)
     model = job.model if job.network and share is None else None  # shares make it one after the other, then go on
     with output_locks(named, model, wait=job.wait, progress=job.progress):
@@ -112,8 +118,8 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
         else:
             with output_lock(job.model, wait=job.wait or share is not None, progress=job.progress):
                 card = _make_card(job, job.network, check)
-        how = fill_run(job)
-        report = embed_manifest(rows, images, job.model, card, output, run=how, job=job, batch_size=job.batch_size)
+        how: dict[str, Any] = {"batch_size": job.batch_size, "engine": engine}
+        report = embed_manifest(rows, images, job.model, card, output, run=fill_run(job), job=job, **how)
     if report.n_unreadable > len(report.unreadable):
         job.progress.warn(
             "`retry_unreadable` tries the unreadable ones again; pictures that changed are tried without it"
@@ -136,20 +142,23 @@ def embed_manifest(
     run: "FillRun",
     job: StoreFilling,
     batch_size: int | None = None,
-    engine: Engine | None = None,
+    engine: Engine | Literal["openvino"] | None = None,
 ) -> "FillReport":
     """Fills the store `output` by a model and its card, and tells of images that changed or cannot be read.
 
-    batch_size: None = found by trying. engine: as of `plan_embedder`.
+    batch_size: None = found by trying. engine: as of `plan_embedder`, or OpenVINO.
     """
     from retrieval.data.image_source import ImageSource
     from retrieval.embed.fill import fill_store
-    from retrieval.embed.load import plan_embedder
+    from retrieval.embed.load import plan_embedder, plan_openvino
     from retrieval.parallel import count_workers
 
     progress = job.progress
     workers = max(1, count_workers(job.workers, progress))
-    plan = plan_embedder(model, card, device=job.device, threads=job.threads, n_workers=workers, engine=engine)
+    how: dict[str, Any] = {"device": job.device, "threads": job.threads, "n_workers": workers}
+    plan = (
+        plan_openvino(model, card, **how) if engine == "openvino" else plan_embedder(model, card, engine=engine, **how)
+    )
     run = replace(run, n_workers=workers, progress=progress)
 
     def load(n_images: int) -> "Embedder":

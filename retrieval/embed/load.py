@@ -103,6 +103,22 @@ def plan_embedder(
     return load
 
 
+def plan_openvino(
+    model: Path, card: Card, *, device: str, threads: int | None, n_workers: int
+) -> "Callable[[], Embedder]":
+    """As `plan_embedder`, by OpenVINO. LmrError for an exported model."""
+    if onnx_path(model) is not None:
+        raise LmrError(f"`engine` openvino: {model} has no weights, it is of lmr export, which onnxruntime computes")
+    n_threads = threads_within_quota() if threads is None else threads
+
+    def load() -> "Embedder":
+        from retrieval.embed.openvino_embedder import OpenVinoEmbedder
+
+        return OpenVinoEmbedder(model, card, device=device, threads=n_threads, n_workers=n_workers)
+
+    return load
+
+
 def told_engine(model: Path) -> str:
     """The engine that a model folder of an index is asked by on this machine, unless told otherwise: onnx or torch."""
     try:

@@ -67,6 +67,15 @@ class WholeNetwork(nn.Module):
         return cast(Tensor, unit * member.weight**0.5)
 
 
+def whole_network(model: Path, card: Card) -> WholeNetwork:
+    """The network of a model folder as its card has it. LmrError: weights missing, or for images of another size."""
+    networks = [load_network(model, member.card) for member in card.members]
+    for network, member in zip(networks, card.members, strict=True):
+        for spec in member.card.specs:
+            network.require_size(spec.size)
+    return WholeNetwork(networks, card).eval()
+
+
 def export_onnx(model: Path, card: Card, output: Path) -> Exported:
     """Writes the model as ONNX, with any number of images at once, and its card in the metadata.
 
@@ -74,11 +83,7 @@ def export_onnx(model: Path, card: Card, output: Path) -> Exported:
     be exported, descriptors that differ from torch's by more than TOLERANCE; nothing is then left at `output`.
     """
     require_extra("lmr export", "onnx", "onnx", "onnxscript", "onnxruntime")
-    networks = [load_network(model, member.card) for member in card.members]
-    for network, member in zip(networks, card.members, strict=True):
-        for spec in member.card.specs:
-            network.require_size(spec.size)
-    whole = WholeNetwork(networks, card).eval()
+    whole = whole_network(model, card)
     data = _to_onnx(whole, card)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -5,9 +5,10 @@
     sentence_transformers_style as its `encode` goes over images: decoding in turn with the network, in the one
                                 process, batches of 32, eager float32, unit vectors to numpy
 
-All use a ResNet-50 with random weights. Prints JSON with images a second by the clock and by processor time (that of
-worker processes too, and the one to trust on a machine with other work), ratios to each loop in both, and the share
-reached of 1 / (1 / r_model + 1 / (cores * r_decode)), where decoding and computing share the cores and nothing is lost.
+All use a ResNet-50 with random weights; `lmr_openvino` is `lmr embed --engine openvino`, where that is installed.
+Prints JSON with images a second by the clock and by processor time (that of worker processes too, and the one to
+trust on a machine with other work), ratios to each loop in both, and the share reached of 1 / (1 / r_model + 1 /
+(cores * r_decode)), where decoding and computing share the cores and nothing is lost.
 
     python scripts/bench/embed.py --images FOLDER [--size 224] [--seconds 20] [--rounds 3]
 """
@@ -19,6 +20,7 @@ import platform
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,10 +34,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from retrieval.embed.embedder import Embedder
 from retrieval.embed.torch_embedder import TorchEmbedder
 from retrieval.images.given import list_images
 from retrieval.images.preprocess import prepare
 from retrieval.images.spec import ImageSpec
+from retrieval.models.checkpoint import save_model
 from retrieval.models.config import ModelConfig
 from retrieval.models.network import build_model
 
@@ -73,6 +77,15 @@ class PlainDataset(Dataset[torch.Tensor]):
     def __getitem__(self, i: int) -> torch.Tensor:
         with Image.open(self.paths[i]) as image:
             return self.transform(image.convert("RGB"))
+
+
+def by_openvino(model: torch.nn.Module, spec: ImageSpec, n_workers: int) -> Embedder:
+    """The embedder of `lmr embed --engine openvino`."""
+    from retrieval.embed.openvino_embedder import OpenVinoEmbedder
+
+    with tempfile.TemporaryDirectory() as folder:
+        card = save_model(Path(folder), model, spec, made_by={})
+        return OpenVinoEmbedder(Path(folder), card, device="cpu", threads=None, n_workers=n_workers)
 
 
 def one_by_one(paths: list[Path], size: int, network: torch.nn.Module) -> int:
@@ -128,13 +141,17 @@ def summary(measured: dict[str, list[Rate]], cores: int) -> dict[str, object]:
         median = {name: statistics.median(values) for name, values in runs.items()}
         decode = median["decode"] * (cores if kind == "clock" else 1)
         ideal = 1 / (1 / median["model"] + 1 / decode)
+        ours = [name for name in ("lmr", "lmr_openvino") if name in median]
         result[kind] = {
             "images_per_s": {name: round(value, 2) for name, value in median.items()},
             "all_runs": {name: [round(value, 2) for value in values] for name, values in runs.items()},
-            "ratio_to": {
-                name: round(median["lmr"] / value, 2)
-                for name, value in median.items()
-                if name not in ("lmr", "decode", "model")
+            "ratios": {
+                name: {
+                    other: round(median[name] / value, 2)
+                    for other, value in median.items()
+                    if other not in (*ours, "decode", "model")
+                }
+                for name in ours
             },
             "ideal": round(ideal, 2),
             "share_of_ideal": round(median["lmr"] / ideal, 3),
@@ -179,6 +196,9 @@ def main() -> None:
             return sum(len(plain(images)) for images in loader)
 
     runs = {"decode": decode, "model": compute, "lmr": ours, "plain_loop": theirs}
+    if find_spec("openvino"):
+        faster = by_openvino(model, spec, cores)
+        runs["lmr_openvino"] = lambda: sum(len(described.rows) for described in faster.embed(folder, range(n)))
     runs["sentence_transformers_style"] = lambda: one_by_one(folder.paths, args.size, plain)
     if find_spec("oml"):
         runs["open_metric_learning"] = lambda: open_metric_learning(folder.paths * 2, args.size, plain)

@@ -318,3 +318,29 @@ def test_what_is_chosen_from_the_machine_is_said_once(tiny_set):
         told[0],
     )
     assert not [line for line in hear("embed", "--output", "x.h5").stderr.splitlines() if "computing" in line]
+
+
+def test_openvino_computes_where_it_is_asked_for(tiny_set):
+    pytest.importorskip("openvino")
+    result = hear("embed", "--engine", "openvino", "--output", "x.h5", *HERE)
+    assert result.stdout == "x.h5: 44 descriptors, 0 unreadable\n"
+    assert re.search(r"computing in (float32|bfloat16) by OpenVINO on cpu with 1 thread, 16 images", result.stderr)
+    given, expected = read_store("x.h5"), read_store("train.h5")
+    assert given.info.fingerprint == expected.info.fingerprint
+    assert given.vectors == pytest.approx(expected.vectors, abs=0.02)
+
+
+def test_openvino_is_refused_where_it_cannot_be(tiny_set, monkeypatch):
+    pytest.importorskip("openvino")
+    done("export", "model", "x.onnx")
+    assert refused("embed", "--model", "x.onnx", "--engine", "openvino", "--output", "x.h5", *HERE) == (
+        "--engine openvino: x.onnx has no weights, it is of lmr export, which onnxruntime computes"
+    )
+    assert refused("embed", "--engine", "openvino", "--device", "mps", "--output", "x.h5") == (
+        "--engine openvino computes on the CPU, not on --device mps; leave one of them out"
+    )
+    monkeypatch.setattr("retrieval.extras.find_spec", lambda name: None)
+    said = refused("embed", "--engine", "openvino", "--output", "x.h5", *HERE)
+    assert said.startswith("--engine openvino needs openvino; pip install ")
+    assert "[openvino]" in said
+    assert not Path("x.h5").exists()
