@@ -74,7 +74,7 @@ def sheet_bytes(path: Path, entries: Sequence[SheetEntry]) -> bytes:
 
 
 def save_image(path: Path, sheet: Image.Image) -> None:
-    """Writes a sheet that is drawn, whole or not at all. Raises LmrError as `save_sheet` does."""
+    """Writes a sheet that is drawn, whole or not at all. Raises LmrError as `image_bytes` and `write_bytes`."""
     write_bytes(path, image_bytes(path, sheet))
 
 

@@ -183,10 +183,10 @@ def answered_beside(output: Path, inputs: Inputs) -> Kept:
 def predict_store(
     folder: IndexFolder, store: Descriptors, threshold_logit: float, answered: Kept, progress: Progress
 ) -> Predictions:
-    """One prediction for each row of a store, as `predict`; nothing else of the answers is kept.
+    """One prediction for each row of a store; nothing else of the answers is kept.
 
-    Those that `answered` has are not asked again, and those of more than one block are kept there. Raises LmrError as
-    `answer_store`.
+    It is the best landmark where the ranking key reaches the threshold, else none. Those that `answered` has are not
+    asked again, and those of more than one block are kept there. Raises LmrError as `answer_store`.
     """
     blocks = answered.read()
     n_before = sum(map(len, blocks))
