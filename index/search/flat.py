@@ -6,7 +6,8 @@ where they are equal. A query whose last neighbour might be tied with a row that
 FAISS is imported where it is used, since commands that refuse their input or find nothing to do import this module.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ from index.search.joined_rows import read_joined
 from index.search.scan import QUERIES, propose_groups
 from retrieval.arrays import FloatArray, LongArray, read_only
 from retrieval.errors import LmrError
+from retrieval.parallel import count_cores
 from retrieval.progress import PYTHON_WARNINGS, Progress
 
 WIDEN = 4  # factor between one width and the next
@@ -34,6 +36,8 @@ BLOCK_BYTES = 1 << 26  # working memory of one step
 SCAN_FROM_QUERIES = 32  # batches from this size are compared with all rows by matrix products of numpy
 SCAN_FROM_ROWS = 1 << 14
 GPU_FROM_QUERIES = 32  # to put the rows on a GPU they are all read once, as to scan them
+MOST_SCORING = 8  # threads, with about 100 MB each
+Found = tuple[LongArray, FloatArray]  # rows and scores (q, k)
 
 
 class FlatIndex:
@@ -179,14 +183,24 @@ class FlatIndex:
                 todo = (
                     self._scan(queries, n_found, rows, scores) if self._is_scanned(queries) else np.arange(len(queries))
                 )
-                for start in range(0, len(todo), step):
-                    part = todo[start : start + step]
-                    rows[part, :n_found], scores[part, :n_found] = self._widen(queries[part], n_found)
+                parts = [todo[start : start + step] for start in range(0, len(todo), step)]
+                found = self._in_turn(lambda part: self._widen(queries[part], n_found), parts)
+                for part, (found_rows, found_scores) in zip(parts, found, strict=True):
+                    rows[part, :n_found], scores[part, :n_found] = found_rows, found_scores
         return Neighbours(rows, scores)
 
     def choose(self, queries: FloatArray, proposed: LongArray, k: int) -> Neighbours:
         """The best k of the rows that are proposed for each query, (q, c) with -1 = none and c >= k."""
         return Neighbours(*best(proposed, self._scores(queries, proposed), k))
+
+    def _in_turn(self, work: Callable[[LongArray], Found], parts: list[LongArray]) -> Iterator[Found]:
+        """What work makes of each part; threads score what a GPU proposes, which takes longer than to propose it."""
+        n_threads = min(MOST_SCORING, self.threads or count_cores(), len(parts))
+        if not self._on_gpus.is_used or n_threads < 2:
+            yield from map(work, parts)
+            return
+        with ThreadPoolExecutor(n_threads) as pool:
+            yield from pool.map(work, parts)
 
     def _is_scanned(self, queries: FloatArray) -> bool:
         """Tells whether a batch is large enough for matrix products of float16 rows, made float32 once for all of it.

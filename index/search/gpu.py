@@ -81,17 +81,19 @@ class OnGpus(Generic[T]):
         """What it answers; None where that is left to the CPU."""
         if not self.is_used:
             return None
-        try:
-            with _ONE_AT_A_TIME:
+        with _ONE_AT_A_TIME:
+            if not self.is_used:  # it failed meanwhile
+                return None
+            try:
                 if self._made is None:
                     self._made = self._make(self._gpus)
                 return ask(self._made)
-        except (RuntimeError, MemoryError) as error:  # of FAISS
-            self._progress.warn(
-                f"{_named(self._gpus)} cannot be used ({_reason(error)}); the CPU searches, with the same answers"
-            )
-            self._gpus, self._made = (), None
-            return None
+            except (RuntimeError, MemoryError) as error:  # of FAISS
+                self._progress.warn(
+                    f"{_named(self._gpus)} cannot be used ({_reason(error)}); the CPU searches, with the same answers"
+                )
+                self._gpus, self._made = (), None
+                return None
 
 
 @dataclass(frozen=True, slots=True)

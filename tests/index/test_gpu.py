@@ -74,6 +74,8 @@ def test_gpus_answer_as_the_cpu_where_float16_alone_would_not(monkeypatch, stora
     assert (np.sort(rounded) != np.sort(exact.rows)).any(axis=1).mean() > 0.5
     assert same(FlatIndex.build(rows, storage, device).search(queries, 10), exact)
     assert gpus.n_searches > 0
+    monkeypatch.setattr(flat, "BLOCK_BYTES", 4 * 16 * 20 * 2)  # two queries at once, scored by threads
+    assert same(FlatIndex.build(rows, storage, device, 4).search(queries, 10), exact)
 
 
 def test_each_gpu_holds_a_part_of_the_rows_in_slabs_that_are_filled_at_once(monkeypatch):
@@ -108,7 +110,8 @@ def test_rows_stay_on_the_cpu_until_as_many_queries_have_been_asked_as_pay_for_t
 def test_a_gpu_without_room_is_told_once_and_the_cpu_answers(monkeypatch):
     gpus, told = FakeGpus(free_bytes=2 * 16 * 400).install(monkeypatch), Told()
     rows, queries = close_rows(1000), close_rows(20, seed=1)
-    index = FlatIndex.build(rows, device="cuda", progress=told)
+    monkeypatch.setattr(flat, "BLOCK_BYTES", 4 * 16 * 20 * 2)  # which several threads find out
+    index = FlatIndex.build(rows, device="cuda", threads=4, progress=told)
     exact = FlatIndex.build(rows, device="cpu").search(queries, 5)
     assert same(index.search(queries, 5), exact)
     gpus.free_bytes = 1 << 40
