@@ -36,7 +36,7 @@ def read_faiss(path: Path, *, is_mapped: bool) -> Any:
     """
     if not path.is_file():
         raise LmrError(f"{path}: there is no such file; run lmr build-index")
-    import faiss
+    from index.search.library import faiss
 
     try:
         with utf8_path(path) as place:
@@ -53,7 +53,7 @@ def read_faiss(path: Path, *, is_mapped: bool) -> Any:
 
 def write_faiss(index: Any, path: Path) -> None:
     """Writes a FAISS index. Raises LmrError where that is not possible."""
-    import faiss
+    from index.search.library import faiss
 
     try:
         with utf8_path(path, is_new=True) as place:
@@ -67,7 +67,7 @@ def write_faiss(index: Any, path: Path) -> None:
 
 def is_inner_product(index: Any) -> bool:
     """Tells whether larger is nearer in this FAISS index."""
-    import faiss
+    from index.search.library import faiss
 
     return bool(index.metric_type == faiss.METRIC_INNER_PRODUCT)
 
@@ -78,7 +78,7 @@ def faiss_switches(d: int, threads: int | None) -> Iterator[None]:
 
     d: length of the vectors. threads: of the CPU, None = FAISS's own choice.
     """
-    import faiss
+    from index.search.library import faiss
 
     before = faiss.cvar.distance_compute_blas_threshold, faiss.omp_get_max_threads()
     faiss.cvar.distance_compute_blas_threshold = BLAS_FROM_QUERIES * (d if counts_products() else 1)
@@ -108,7 +108,7 @@ def counts_products() -> bool:
 
     Newer versions do (128,000); older ones compare theirs (20) with the number of queries.
     """
-    import faiss
+    from index.search.library import faiss
 
     return bool(faiss.cvar.distance_compute_blas_threshold > 1000)
 

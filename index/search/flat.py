@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from index.search.base import MARGIN, Neighbours, best, checked_queries, scores_of, step_of
+from index.search.base import MARGIN, Neighbours, best, checked_queries, scores_of, step_of, to_float32
 from index.search.config import Storage
 from index.search.faiss_io import (
     faiss_switches,
@@ -25,7 +25,7 @@ from index.search.faiss_io import (
 )
 from index.search.gpu import MAX_WIDTH, ROWS_FROM, GpuRows, OnGpus, gpus_of
 from index.search.joined_rows import read_joined
-from index.search.scan import QUERIES, propose_groups
+from index.search.scan import MORE_GROUPS, QUERIES, propose_groups
 from retrieval.arrays import FloatArray, LongArray, read_only
 from retrieval.errors import LmrError
 from retrieval.parallel import count_cores
@@ -165,7 +165,7 @@ class FlatIndex:
 
     def vectors(self, rows: LongArray) -> FloatArray:
         """The stored vectors of these rows, (..., d) float32."""
-        return self._vectors[rows].astype(np.float32, copy=False)
+        return to_float32(self._vectors[rows])
 
     def search(self, queries: FloatArray, k: int) -> Neighbours:
         """The k rows with the largest inner product for each query.
@@ -216,7 +216,7 @@ class FlatIndex:
         with limited_blas(self.threads):
             for start in range(0, len(queries), QUERIES):
                 some = queries[start : start + QUERIES]
-                proposed, bound = propose_groups(some, len(self), self._blocks_of, k + MARGIN)
+                proposed, bound = propose_groups(some, len(self), self._blocks_of, k + MORE_GROUPS)
                 slack = self.tolerance * np.linalg.norm(some, axis=1)
                 for chunk in np.array_split(np.arange(len(some)), -(-len(some) // _step(proposed.shape[1] * self.d))):
                     found_rows, found = best(proposed[chunk], self._scores(some[chunk], proposed[chunk]), k)
@@ -279,14 +279,14 @@ class FlatIndex:
     def _blocks_of(self, n: int) -> Iterator[tuple[int, FloatArray]]:
         """(first row, vectors float32) of successive blocks of n rows."""
         for start in range(0, len(self), n):
-            yield start, self._vectors[start : start + n].astype(np.float32, copy=False)
+            yield start, to_float32(self._vectors[start : start + n])
 
     def _copy_to(self, gpus: tuple[int, ...]) -> GpuRows:
         return GpuRows(self._vectors, self.largest_norm, gpus, self.progress)
 
 
 def _empty(d: int, storage: Storage) -> Any:
-    import faiss
+    from index.search.library import faiss
 
     if storage == "float32":
         return faiss.IndexFlatIP(d)
@@ -297,7 +297,7 @@ def _empty(d: int, storage: Storage) -> Any:
 
 def _storage(flat: Any) -> Storage | None:
     """Storage dtype of the rows of this FAISS index, None if it is of another kind."""
-    import faiss
+    from index.search.library import faiss
 
     if isinstance(flat, faiss.IndexFlat):
         return "float32"
@@ -311,7 +311,7 @@ def _stored_vectors(flat: Any) -> FloatArray:
     dtype = np.dtype(_storage(flat))
     if flat.ntotal == 0:
         return np.empty((0, flat.d), dtype=dtype)
-    import faiss
+    from index.search.library import faiss
 
     codes = faiss.rev_swig_ptr(flat.codes.data(), flat.ntotal * flat.code_size)
     return read_only(codes.view(dtype).reshape(flat.ntotal, flat.d))

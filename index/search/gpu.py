@@ -40,7 +40,7 @@ def gpus_of(device: str, progress: Progress) -> tuple[int, ...]:
     name = parse_device(device)
     if name.kind in ("cpu", "mps"):
         return ()
-    import faiss
+    from index.search.library import faiss
 
     if not hasattr(faiss, "StandardGpuResources"):
         if name.kind == "cuda":
@@ -170,7 +170,7 @@ class GpuRows:
 
 def flat_on(number: int, d: int, *, is_float16: bool = False) -> Any:
     """An empty index of inner products on a GPU."""
-    import faiss
+    from index.search.library import faiss
 
     options: Any = faiss.GpuIndexFlatConfig()
     options.device, options.useFloat16 = number, is_float16
@@ -179,7 +179,7 @@ def flat_on(number: int, d: int, *, is_float16: bool = False) -> Any:
 
 def ivf_on(gpus: Sequence[int], ivf: Any) -> Any:
     """A copy of an inverted file of scalar codes on GPUs; each has a share of every list."""
-    import faiss
+    from index.search.library import faiss
 
     library: Any = faiss
     options = library.GpuMultipleClonerOptions()
@@ -190,7 +190,7 @@ def ivf_on(gpus: Sequence[int], ivf: Any) -> Any:
 @functools.cache
 def _resources(number: int) -> Any:
     """What FAISS needs of a GPU, one for all copies there."""
-    import faiss
+    from index.search.library import faiss
 
     resources: Any = faiss.StandardGpuResources()
     resources.setTempMemory(SCRATCH_BYTES)

@@ -57,7 +57,7 @@ class IvfIndex:
     __slots__ = ("_ivf", "_on_gpus", "_refined", "rows", "settings", "threads")
 
     def __init__(self, ivf: Any, rows: FlatIndex, settings: SearchSettings, threads: int | None = None) -> None:
-        import faiss
+        from index.search.library import faiss
 
         if int(ivf.ntotal) != len(rows) or int(ivf.d) != rows.d:
             raise ValueError(f"an inverted file of {ivf.ntotal} x {ivf.d} does not fit {len(rows)} x {rows.d} rows")
@@ -191,12 +191,12 @@ class IvfIndex:
 
     @property
     def _has_gpu_form(self) -> bool:
-        import faiss
+        from index.search.library import faiss
 
         return isinstance(self._ivf, faiss.IndexIVFScalarQuantizer) and self._n_probe <= MAX_WIDTH
 
     def _copy_to(self, gpus: tuple[int, ...]) -> Any:
-        import faiss
+        from index.search.library import faiss
 
         return faiss.IndexRefine(ivf_on(gpus, self._ivf), self.rows.faiss_rows)
 
@@ -205,13 +205,13 @@ class IvfIndex:
         return best(proposed, scores, k)
 
     def _of_lists(self) -> Any:
-        import faiss
+        from index.search.library import faiss
 
         parameters: Any = faiss.SearchParametersIVF
         return parameters(nprobe=self._n_probe)
 
     def _of_refined(self, factor: float) -> Any:
-        import faiss
+        from index.search.library import faiss
 
         parameters: Any = faiss.IndexRefineSearchParameters
         return parameters(k_factor=factor, base_index_params=self._of_lists())
@@ -232,7 +232,7 @@ class IvfBuilder:
 
         gpus: the first one finds the centroids and the lists of the rows; progress is told where it cannot.
         """
-        import faiss
+        from index.search.library import faiss
 
         self._on_gpu = OnGpus(gpus[:1], lambda numbers: flat_on(numbers[0], plan.d), progress)
         learn = partial(train_centroids, sample, plan.n_lists, seed, TRAINING_ROUNDS)
@@ -254,7 +254,7 @@ class IvfBuilder:
 
     def add(self, vectors: FloatArray) -> None:
         """Adds the next rows, (n, d) float."""
-        import faiss
+        from index.search.library import faiss
 
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         lists = self._on_gpu.use(lambda centroids: np.ascontiguousarray(centroids.search(vectors, 1)[1][:, 0]))
@@ -264,7 +264,7 @@ class IvfBuilder:
 
     def finish(self, rows: FlatIndex, settings: SearchSettings, threads: int | None = None) -> IvfIndex:
         """The inverted file over these rows, all of which were added in their order."""
-        import faiss
+        from index.search.library import faiss
 
         ivf: Any = faiss.IndexIVFPQFastScan(self._ivf) if self._plan.n_parts else self._ivf
         ivf.referenced_objects = [self._quantiser]
@@ -290,7 +290,7 @@ def n_training_rows(plan: IndexPlan) -> int:
 
 def _keep(ivf: Any, kept: LongArray) -> None:
     """Removes the other rows from an inverted file and numbers the ones that stay anew."""
-    import faiss
+    from index.search.library import faiss
 
     library: Any = faiss
     number = np.full(int(ivf.ntotal), -1, dtype=np.int64)

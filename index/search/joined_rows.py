@@ -43,7 +43,7 @@ def write_added(file: BinaryIO, rows: Path, added: Path, vectors: FloatArray) ->
 
 def read_joined(rows: Path, added: Path) -> Any:
     """The FAISS index of the rows of both files, which stay there. Raises LmrError where they do not fit."""
-    import faiss
+    from index.search.library import faiss
 
     outline, begin = read_outline(rows), _n_linked(rows.stat().st_size)
     n_bytes = begin + added.stat().st_size

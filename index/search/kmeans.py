@@ -13,7 +13,7 @@ def train_centroids(vectors: FloatArray, k: int, seed: int, n_iterations: int = 
     vectors: (n, d) of unit length, n >= k. The same seed gives the same centroids. index: an empty FAISS index of inner
     products that compares them, on a GPU say, and holds them in the end; None = one on the CPU.
     """
-    import faiss
+    from index.search.library import faiss
 
     n, d = vectors.shape
     limits = {"min_points_per_centroid": 1, "max_points_per_centroid": -(-n // k)}

@@ -12,6 +12,9 @@ import numpy as np
 from retrieval.arrays import FloatArray, LongArray
 
 GROUP = 32  # rows whose maximum is kept together
+MORE_GROUPS = (
+    4  # proposed beyond k: the k best rows lie in the k groups of the largest maxima, but for rounding and ties
+)
 ROWS = 1 << 13  # of a block, a multiple of GROUP: its products with 1,024 queries are 32 MiB
 QUERIES = 1 << 10  # asked together
 
