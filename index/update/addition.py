@@ -131,7 +131,7 @@ def plan_addition(
     known = {label: name for images in given for label, name in images.names.items()} | dict(names)
     return Change(
         kind=kind,
-        sources=tuple(images.source for images in given),
+        sources=tuple(dict.fromkeys(images.source for images in given)),
         digest=digest_of(kind, given, new, background),
         landmark=folder.rows.landmark,
         landmarks=folder.rows.landmarks,
@@ -139,7 +139,7 @@ def plan_addition(
         background=background,
         names={label: name for label, name in known.items() if label in labels or label in names},
         n_there=sum(int((images.landmark >= 0).sum()) for images in given) - n_new,
-        n_unlabelled=0 if to_background else sum(map(len, others)),
+        n_unlabelled=0 if to_background else n_unlabelled(folder, given),
         n_unreadable=sum(images.n_unreadable for images in given),
         n_background=0 if background is None else len(background) - n_before,
     )
@@ -219,6 +219,13 @@ def grown_background(known: Background, given: Sequence[Images], others: Sequenc
         vectors.append(found[new])
         image_id.append(ids.select(new))
     return Background(np.concatenate(vectors), Texts.joined(image_id))
+
+
+def n_unlabelled(folder: IndexFolder, given: Sequence[Images]) -> int:
+    """Images without a landmark that the background does not have by their name."""
+    known = background_of(folder).image_id
+    asked = Texts.joined([images.image_id.select(images.landmark < 0) for images in given])
+    return len(asked) - len({row for block in equal_pairs(asked, known) for row in block[:, 0].tolist()})
 
 
 def new_rows(

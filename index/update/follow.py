@@ -16,6 +16,7 @@ from index.update.addition import (
     digest_of,
     grown_background,
     images_of_store,
+    n_unlabelled,
     new_rows,
     refuse_other,
 )
@@ -82,7 +83,7 @@ def plan_sync(folder: IndexFolder, now: FolderNow, *, to_background: bool) -> Ch
         n_relabelled=n_relabelled,
         n_moved=int((is_moved & stays & ~relabelled).sum()) + n_renamed,
         n_there=len(kept.mine) - n_relabelled,
-        n_unlabelled=0 if to_background else int((images.landmark < 0).sum()),
+        n_unlabelled=0 if to_background else n_unlabelled(folder, [images]),
         n_unreadable=images.n_unreadable,
         n_background=n_background,
     )

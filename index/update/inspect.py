@@ -132,7 +132,7 @@ def export(job: IndexExportJob) -> IndexExported:
     with output_locks(job.output, wait=job.wait, progress=job.progress):
         folder = open_folder(job.index, device="cpu", calibrated=False)
         rows, inputs = folder.rows, {"index": folder.info.inputs_digest}
-        if not job.overwrite and is_made_of(job.output, inputs, "give `overwrite` or another `output`"):
+        if not job.overwrite and is_made_of(job.output, inputs, "give `overwrite` or another name"):
             return IndexExported("unchanged", len(rows))
         columns = zip(rows.image_id, rows.landmark.tolist(), rows.path, strict=True)
         lines = (csv_line((image_id, rows.landmarks[code], path)) for image_id, code, path in columns)

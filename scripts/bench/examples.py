@@ -12,7 +12,10 @@ from mutations import Change, as_bytes, forge_json, forge_store
 from PIL import Image, features
 
 from cli.main import main as lmr
+from index.folder.changes import read_journal
 from index.folder.folder import open_folder
+from index.folder.info import SAMPLE
+from index.search.kept_sample import read_sample
 from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import read_manifest
 from retrieval.errors import UnreadableError
@@ -49,13 +52,36 @@ def make_kinds() -> list[Kind]:
     Path("old").mkdir()
     stores, old = [Path("train.h5"), Path("val.h5")], [Path("old/train.h5")]
     make_old_store(stores[0], old[0])
-    index = [path for path in sorted(Path("landmarks").rglob("*")) if path.is_file()]
+    index = files_of("landmarks")
     texts = [path for path in index if path.suffix == ".json"]
     model = [Path("model/model.json"), next(Path("model").glob("weights-*.safetensors"))]
     records = [Path("cleaned/clean.json"), Path("split/split.json"), Path(".submission.csv.made-of.json")]
+    make_grown()
+    grown = files_of("grown")
+    shares = [path for pattern in ("part-*", "val-*-of-2.outcomes", "facts-*") for path in sorted(Path().glob(pattern))]
+    changes = [Path("labels.csv"), Path("ids.csv"), Path("ids.txt")]
     images, manifests = list(make_images()), list(make_manifests())
     of_store = ("info PATH --verify", "build-index PATH --output built --device cpu")
     of_index = ("info landmarks --verify", ASK, f"{ASK} --save sheet.html", f"evaluate val.csv {HERE}")
+    on_grown = "--index grown --workers 1 --threads 1"
+    of_grown = (
+        "index verify grown",
+        "index info grown",
+        f"index add val.h5 {on_grown}",
+        "index export rows.csv --index grown",
+        f"index remove train4 {on_grown}",
+        f"index relabel labels.csv {on_grown}",
+        f"index compact {on_grown}",
+        f"query images/val0.jpg --index grown {HERE}",
+    )
+    of_shares = (
+        "join part-1-of-2.h5 part-2-of-2.h5 --output j.h5",
+        "join part-1-of-2.json part-2-of-2.json --output j.csv",
+        "join val-1-of-2.outcomes val-2-of-2.outcomes --output j.outcomes",
+        "join facts-1-of-2.sqlite facts-2-of-2.sqlite --output j.sqlite",
+        "join PATH --output j.h5",
+    )
+    of_changes = (f"index relabel PATH {on_grown}", f"index remove --ids-file PATH {on_grown}")
     of_model = ("info MODEL", f"embed train.csv --model MODEL --output new.h5 {HERE}")
     of_record = (f"clean train.csv --store train.h5 {HERE}", "split train.csv --ignore-duplicates",
                  f"submit val.csv {HERE}")  # fmt: skip
@@ -69,6 +95,11 @@ def make_kinds() -> list[Kind]:
         Kind("index", index, open_index, of_index, sealed=True),
         Kind("forged index", [*texts, *texts, Path("landmarks/thumbnails.h5")], open_index, of_index,
              change=forge_json),
+        Kind("grown index", grown, open_grown, of_grown, sealed=True),
+        Kind("forged grown index", [path for path in grown if path.suffix in (".json", ".jsonl", ".h5")], open_grown,
+             of_grown, change=forge_json),
+        Kind("share", shares, read_nothing, of_shares),
+        Kind("table of changes", changes, read_nothing, of_changes),
         Kind("model", model, read_model, of_model),
         Kind("forged model", [Path("model/model.json"), Path("both/model.json")], read_model, of_model,
              change=forge_json),
@@ -78,6 +109,12 @@ def make_kinds() -> list[Kind]:
              f"query PATH --save sheet.html {HERE}", "stats pictures --json --workers 1")),
         Kind("manifest", manifests, read_rows, of_table),
     ]  # fmt: skip
+
+
+def files_of(folder: str) -> list[Path]:
+    """Files of an index folder that are compared when it is opened; a network is, when it is loaded."""
+    paths = [path for path in sorted(Path(folder).rglob("*")) if path.is_file()]
+    return [path for path in paths if path.parent.name != "model" or path.suffix == ".json"]
 
 
 def read_any_store(path: Path) -> None:
@@ -92,6 +129,13 @@ def open_index(path: Path) -> None:
     opened = open_folder("landmarks", device="cpu")
     for row in range(len(opened.rows) if opened.thumbnails else 0):
         opened.thumbnails.read(row)  # type: ignore[union-attr]
+
+
+def open_grown(path: Path) -> None:
+    """Opens the index that was changed, its journal and its sample."""
+    opened = open_folder("grown", device="cpu", verify="full")
+    read_journal(opened.path)
+    read_sample(opened.path / SAMPLE, opened.index)
 
 
 def read_nothing(path: Path) -> None:
@@ -133,6 +177,26 @@ def make_set() -> None:
         ["clean", "train.csv", "--store", "train.h5", "--device", "cpu"],
         ["split", "train.csv", "--ignore-duplicates"],
         ["submit", "val.csv", "--device", "cpu"],
+    ):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            lmr(words, standalone_mode=False)
+
+
+def make_grown() -> None:
+    """An index with an inverted file, a background and a journal of its changes; shares; tables of changes."""
+    Path("labels.csv").write_text("landmark_id,new_landmark_id\na,d\nb,d\n")
+    Path("ids.csv").write_text("image_id\ntrain5\ntrain6\n")
+    Path("ids.txt").write_text("train5\ntrain6\n")
+    shares = [["--shard", f"{i}/2", "--device", "cpu"] for i in (1, 2)]
+    kind = ["--kind", "ivf-sq8", "--lists", "2", "--recall", "0.5", "--device", "cpu"]
+    for words in (
+        ["build-index", "train.h5", "--output", "grown", *kind],
+        ["index", "remove", "train1", "train2", "--index", "grown"],
+        ["index", "add", "train.h5", "--index", "grown"],
+        *(["embed", "train.csv", "--output", "part.h5", *share] for share in shares),
+        *(["submit", "train.csv", "--output", "part.csv", "--store", "part.h5", *share] for share in shares),
+        *(["evaluate", "val.csv", *share] for share in shares),
+        *(["stats", "val.csv", "--images", "images", "--facts", "facts.sqlite", *share[:2]] for share in shares),
     ):
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             lmr(words, standalone_mode=False)

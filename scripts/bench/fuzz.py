@@ -42,7 +42,8 @@ COMPUTING_S = 60  # after which an input is said to hang
 WAITING_S = 300  # the same, on a machine with much other work
 PEAK_BYTES = 3 << 29  # 1.5 GB
 N_KEPT = 20  # failures whose words are in the report
-KINDS = ("store", "store of before", "forged store", "index", "forged index", "model", "forged model", "record",
+KINDS = ("store", "store of before", "forged store", "index", "forged index", "grown index", "forged grown index",
+         "share", "table of changes", "model", "forged model", "record",
          "forged record", "picture", "manifest")  # fmt: skip
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import trials
-from commands import TRIALS, exported, there
-from trials import HERE, NETWORK, TRAINING
+from commands import ON_GROWING, TRIALS, exported, grown, there
+from trials import HERE, INVERTED, NETWORK, TRAINING
 
 Words = tuple[str, ...]
 
@@ -67,6 +67,17 @@ CLEAN: Words = ("clean", "train.csv", "--store", "train.h5", "--output", "out", 
 OUT = files("out/*.csv", "out/clean.json", "out/split.json")
 SHEET: Words = ("query", "images/test-arch-0.jpg", "--save", "sheet.png", "--overwrite", *HERE)
 
+ADD: Words = ("index", "add", "val.h5", *ON_GROWING)
+REMOVE: Words = ("index", "remove", "train-arch-0", "train-bridge-0", *ON_GROWING)
+RELABEL: Words = ("index", "relabel", "labels.csv", *ON_GROWING)
+COMPACT: Words = ("index", "compact", *ON_GROWING)
+SYNC: Words = ("sync", "photos", "--index", "growing", *HERE)
+REMOVE_ASKED: Words = ("index", "remove", "train-arch-0", "--workers", "1")
+REBUILD: Words = (
+    *("build-index", "photos.h5", "--background", "others.h5", "--output", "growing", "--overwrite"),
+    *INVERTED,
+)
+
 TWICE = {
     f"{name} + {name}": Pair(trial.words, trial.words, trial.look, trial.outputs) for name, trial in TRIALS.items()
 }
@@ -92,6 +103,23 @@ MORE = {
     "split + clean": Pair(SPLIT, CLEAN, OUT),
     "split + split of others": Pair(SPLIT, (*SPLIT, "--seed", "1"), OUT),
     "query + query": Pair(SHEET, SHEET, files("sheet.png")),
+    "index add + index remove": Pair(ADD, REMOVE, grown),
+    "index add + index relabel": Pair(ADD, RELABEL, grown),
+    "index add + index compact": Pair(ADD, COMPACT, grown),
+    "index remove + index relabel": Pair(REMOVE, RELABEL, grown),
+    "index remove + index compact": Pair(REMOVE, COMPACT, grown),
+    "index add + build-index": Pair(ADD, REBUILD, grown),
+    "index remove + calibrate": Pair(REMOVE_ASKED, CALIBRATE, answers),
+    "index remove + submit": Pair(REMOVE_ASKED, SUBMIT, answers),
+    "sync + index add": Pair(SYNC, ADD, grown),
+    "sync + index remove": Pair(SYNC, REMOVE, grown),
+    "sync + index compact": Pair(SYNC, COMPACT, grown),
+    "sync + embed": Pair(SYNC, ("embed", "photos", "--overwrite", *HERE), grown),
+    "join + join of others": Pair(
+        ("join", "part-1-of-2.h5", "part-2-of-2.h5", "--output", "joined.h5"),
+        ("join", "asked-1-of-2.h5", "asked-2-of-2.h5", "--output", "joined.h5", "--overwrite"),
+        stores("joined.h5"),
+    ),
     "export + export of others": Pair(
         ("export", "model", "m.onnx"),
         ("export", "other", "m.onnx"),
