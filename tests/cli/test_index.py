@@ -38,8 +38,8 @@ def test_images_without_a_landmark_are_left_out_and_named(tiny_set):
     told = done("index", "add", "street.h5", "--index", "copy")
     assert told.stdout == "copy: nothing to do: 32 images of 4 landmarks now\n"
     assert told.stderr == (
-        "1 image without a landmark was left out; lmr index add street.h5 --index copy with --background puts them into "
-        "the background\n"
+        "1 image without a landmark was left out; lmr index add street.h5 --index copy with --background puts them "
+        "into the background\n"
     )
     told = done("index", "add", "street.h5", "--index", "copy", "--background")
     assert (told.stdout, told.stderr) == ("copy: 1 of the background: 32 images of 4 landmarks now\n", "")
