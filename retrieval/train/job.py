@@ -61,7 +61,7 @@ class TrainJob(ImagesJob, ComputingJob, WritingJob):
     def __post_init__(self) -> None:
         """Raises LmrError for several GPUs in one process."""
         super().__post_init__()
-        require_one_device(self.device, "torchrun --no-python --nproc-per-node 2 lmr train trains on two")
+        require_one_device(self.device, "start lmr train by torchrun, a process for each, as its help shows")
 
     @property
     def stages(self) -> "tuple[TrainJob, ...]":

@@ -56,7 +56,7 @@ def test_the_first_of_several_gpus_embeds(tiny_set, gpus, monkeypatch):
     ("command", "remedy"),
     [
         (("embed",), "give each a share of the images, as with --shard 1/2 and --shard 2/2"),
-        (("train", "train.csv"), "torchrun --no-python --nproc-per-node 2 lmr train trains on two"),
+        (("train", "train.csv"), "start lmr train by torchrun, a process for each, as its help shows"),
         (("compare", "knn.toml"), "a comparison trains too, so give it one"),
         (("demo", "here"), "the demo trains too, so give it one"),
     ],
