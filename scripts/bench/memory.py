@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--whitening", type=float, default=0.5, help="power (default %(default)s)")
     parser.add_argument("--background", type=int, help="(default one for a hundred rows)")
     parser.add_argument("--queries", default="", help="numbers of queries, separated by commas")
+    parser.add_argument("--many", nargs="+", choices=MANY, default=MANY, help="what is done with them (default both)")
     parser.add_argument("--work", type=Path, help="folder whose store is used, or made, and kept")
     parser.add_argument("--part", choices=tuple(PARTS), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -93,7 +94,7 @@ def beyond(found: dict[str, Any], empty: dict[str, Any]) -> dict[str, Any]:
 def measure_many(args: argparse.Namespace, empty: dict[str, Any]) -> dict[str, Any]:
     """What many queries took, of each number of them, and how it grows."""
     sizes = [int(text) for text in args.queries.split(",") if text]
-    found: dict[str, Any] = {part: {} for part in MANY} if sizes else {}
+    found: dict[str, Any] = {part: {} for part in args.many} if sizes else {}
     world = make_world(args.landmarks, args.dimensions)
     for n in sizes:
         own = (world.block(i, min(BLOCK, n - at), of_queries=True)[0] for i, at in enumerate(range(0, n, BLOCK)))
