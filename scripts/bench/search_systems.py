@@ -270,8 +270,10 @@ def measure(setting: Setting, data: Data, repeats: int) -> dict[str, Any]:
         told[f"top1_{name}"] = round(float(np.mean(rows[:, 0] == exact[:, 0])), 4)
     seconds = [cpu_s(lambda: setting.search(known)) for _ in range(repeats)]
     told["cpu_ms_per_query"] = round(1000 * float(np.median(seconds)) / len(known), 4)
-    singles = [cpu_s(lambda one=one: setting.search(one[None])) for one in known[:N_SINGLE]]
-    told["single_query_cpu_ms"] = round(1000 * float(np.median(singles)), 3)
+    singles = known[:N_SINGLE, None]
+    told["single_query_cpu_ms"] = round(
+        1000 * cpu_s(lambda: [setting.search(one) for one in singles]) / len(singles), 3
+    )
     return told
 
 
