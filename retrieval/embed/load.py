@@ -112,7 +112,7 @@ def plan_openvino(
     n_threads = threads_within_quota() if threads is None else threads
 
     def load() -> "Embedder":
-        from retrieval.embed.openvino_embedder import OpenVinoEmbedder
+        from retrieval.embed.torch_embedder import OpenVinoEmbedder
 
         return OpenVinoEmbedder(model, card, device=device, threads=n_threads, n_workers=n_workers)
 

@@ -81,7 +81,7 @@ class PlainDataset(Dataset[torch.Tensor]):
 
 def by_openvino(model: torch.nn.Module, spec: ImageSpec, n_workers: int) -> Embedder:
     """The embedder of `lmr embed --engine openvino`."""
-    from retrieval.embed.openvino_embedder import OpenVinoEmbedder
+    from retrieval.embed.torch_embedder import OpenVinoEmbedder
 
     with tempfile.TemporaryDirectory() as folder:
         card = save_model(Path(folder), model, spec, made_by={})

@@ -35,7 +35,7 @@ def source() -> Images:
 
 
 def by_openvino(folder: Path, card: Any, *, device: str = "cpu", threads: int | None = 1) -> Any:
-    from retrieval.embed.openvino_embedder import OpenVinoEmbedder
+    from retrieval.embed.torch_embedder import OpenVinoEmbedder
 
     return OpenVinoEmbedder(folder, card, device=device, threads=threads, n_workers=1)
 
@@ -63,7 +63,7 @@ def test_the_number_of_images_at_once_changes_nothing(model: tuple[Path, ModelCa
 def test_it_computes_in_the_format_that_torch_would_take(
     model: tuple[Path, ModelCard], monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, named: str
 ) -> None:
-    monkeypatch.setattr("retrieval.embed.openvino_embedder.fast_dtype", lambda _: dtype)
+    monkeypatch.setattr("retrieval.embed.torch_embedder.fast_dtype", lambda _: dtype)
     assert by_openvino(*model, threads=2).about == f"{named} by OpenVINO on cpu with 2 threads"
 
 
@@ -88,7 +88,7 @@ def test_a_network_whose_path_depends_on_the_values_is_refused(
 
         return Turning([load_network(*model)], model[1]).eval()
 
-    monkeypatch.setattr("retrieval.embed.openvino_embedder.whole_network", turning)
+    monkeypatch.setattr("retrieval.embed.torch_embedder.whole_network", turning)
     with pytest.raises(LmrError) as caught:
         by_openvino(*model)
     assert str(caught.value).startswith("`engine` openvino gives other descriptors than torch (cosine -1.0000 for batc")
@@ -103,7 +103,7 @@ def test_a_network_that_cannot_be_traced_is_one_line(
             raise TypeError("no tensor\nsecond line")
 
     monkeypatch.setattr(
-        "retrieval.embed.openvino_embedder.whole_network", lambda *_: Failing([build_model(CONFIG)], model[1])
+        "retrieval.embed.torch_embedder.whole_network", lambda *_: Failing([build_model(CONFIG)], model[1])
     )
     with pytest.raises(LmrError) as caught:
         by_openvino(*model)
