@@ -84,9 +84,9 @@ def test_a_row_of_which_fewer_neighbours_are_known_is_measured_by_those() -> Non
     assert measure(index, sample).recall == 1
     part = sample.exact.copy()
     part[:25, 6:] = -1
-    assert measure(index, Sample(sample.queries, sample.own, part, np.nan)).recall == 1
+    assert measure(index, Sample(sample.queries, sample.own, part, sample.taken)).recall == 1
     part[:25, :6] = np.roll(part[:25, :6], 1, axis=0)
-    assert measure(index, Sample(sample.queries, sample.own, part, np.nan)).recall < 0.6
+    assert measure(index, Sample(sample.queries, sample.own, part, sample.taken)).recall < 0.6
 
 
 def test_a_file_gives_back_what_was_kept(tmp_path: Path) -> None:
