@@ -256,5 +256,5 @@ def fact_lines(facts: Mapping[str, Any], indent: str = "") -> str:
         if isinstance(value, dict) and value:
             lines += [f"{indent}{shown(name)}", fact_lines(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{shown(name).ljust(width)}  {shown(value)}")
+            lines.append(f"{indent}{shown(name).ljust(width)}  {'none' if value in (None, '') else shown(value)}")
     return "\n".join(lines)
