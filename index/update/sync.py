@@ -81,23 +81,30 @@ def sync(job: SyncJob) -> Synced:
 def _reuse(store: Path, staged: Path, manifest: "Manifest", source: "ImageSource", model: Path, job: SyncJob) -> int:
     """Begins the store of the images as they are now with the descriptors that are there; how many.
 
-    One that was begun already, by a run that was killed, goes on as it is.
+    One that was begun already, by a run that was killed, gets those that it lacks.
     """
     import numpy as np
 
     from retrieval.embed.fill import FillRun, require_same_job, store_info
     from retrieval.embed.load import open_card
-    from retrieval.store.store import DONE, create_store, open_descriptors, partial_path, read_store_info
+    from retrieval.store.store import (
+        DONE,
+        TODO,
+        create_store,
+        open_descriptors,
+        partial_path,
+        read_store_info,
+        resume_store,
+    )
 
-    card = open_card(model)
-    begun = [place for place in (staged, partial_path(staged)) if place.exists()]
+    card, partial = open_card(model), partial_path(staged)
     try:
         require_same_job(staged, manifest, card, FillRun())
-        if begun:
-            return int((read_store_info(begun[0])[1] == DONE).sum())
+        if staged.exists():
+            return int((read_store_info(staged)[1] == DONE).sum())
     except LmrError:
-        for place in begun:
-            place.unlink()
+        for place in (staged, partial):
+            place.unlink(missing_ok=True)
     if not store.exists():
         return 0
     old = open_descriptors(store)
@@ -108,9 +115,11 @@ def _reuse(store: Path, staged: Path, manifest: "Manifest", source: "ImageSource
     if not len(rows) or old.facts is None:
         return 0
     places = [os.path.abspath(place) if place else "" for place in map(source.where, range(len(manifest)))]
-    with create_store(staged, manifest, places, store_info(card, manifest, "float16", old.info.d)) as writer:
-        for start in range(0, len(rows), BLOCK_ROWS):
-            part = slice(start, start + BLOCK_ROWS)
+    info = store_info(card, manifest, "float16", old.info.d)
+    with resume_store(staged) if partial.exists() else create_store(staged, manifest, places, info) as writer:
+        lacking = np.flatnonzero(writer.state[rows] == TODO)
+        for start in range(0, len(lacking), BLOCK_ROWS):
+            part = lacking[start : start + BLOCK_ROWS]
             now = [source.status(row) or (0, 0) for row in rows[part].tolist()]
             facts = replace(
                 old.facts.select(known[part]),
@@ -118,7 +127,7 @@ def _reuse(store: Path, staged: Path, manifest: "Manifest", source: "ImageSource
                 mtime_ns=np.array([mtime_ns for _, mtime_ns in now], dtype=np.int64),
             )
             writer.write(rows[part], old.vectors[known[part]], facts)
-        if len(rows) == len(manifest):
+        if not (writer.state == TODO).any():
             writer.finish()
     return len(rows)
 

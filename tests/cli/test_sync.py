@@ -116,6 +116,21 @@ def test_a_sync_killed_at_any_write_ends_as_if_it_had_not_been(photos, monkeypat
         assert {path.name for path in Path().glob("*photos*")} == {"photos", "photos.h5"}
 
 
+def test_a_store_that_was_begun_gets_the_descriptors_that_are_there(photos, monkeypatch):
+    """One that was killed before it copied them embeds new images only, when it is given again."""
+    change(photos)
+    with monkeypatch.context() as killed:
+        killed.setattr("retrieval.store.writer.StoreWriter.write", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            lmr.sync("photos", device="cpu", threads=1, workers=1)
+    assert Path("photos.sync.h5.partial").exists()
+    assert "3 images embedded" in done("sync", "photos", *HERE).stderr
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_images_under_other_names_keep_their_rows(photos):
     before = lmr.open_index("landmarks").folder
     shutil.copyfile("images/val-arch-0.jpg", photos / "dome" / "train-arch-0.jpg")  # now a name needs its folder
