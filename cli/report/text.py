@@ -249,12 +249,27 @@ def submission_text(report: "SubmitReport") -> str:
 
 
 def fact_lines(facts: Mapping[str, Any], indent: str = "") -> str:
-    """Facts for people, a line each, those of a part indented."""
+    """Facts for people, a line each; those of a part, and texts of a list, are indented."""
     width = max(map(len, facts), default=0)
     lines = []
     for name, value in facts.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, Mapping) and value:
             lines += [f"{indent}{shown(name)}", fact_lines(value, indent + "  ")]
+        elif isinstance(value, list | tuple) and any(isinstance(item, str) for item in value):
+            lines += [f"{indent}{shown(name)}", *(f"{indent}  {_fact(item)}" for item in value)]
         else:
-            lines.append(f"{indent}{shown(name).ljust(width)}  {'none' if value in (None, '') else shown(value)}")
+            lines.append(f"{indent}{shown(name).ljust(width)}  {_fact(value)}")
     return "\n".join(lines)
+
+
+def _fact(value: object) -> str:
+    """A fact for people: `none` for what there is not, yes or no, numbers to six digits."""
+    if value is None or value in ("", (), [], {}):
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_fact, value))
+    return shown(value)

@@ -1,12 +1,14 @@
 """`lmr info`: what anything is."""
 
 import json
+import re
 from pathlib import Path
 
 import h5py
 from tiny_set import HERE, cut_short, done, drop_digests, flip_byte, misused, refused
 
 import lmr
+from cli.report.text import fact_lines
 
 
 def told(path: str) -> dict:
@@ -55,6 +57,37 @@ def test_the_text_has_a_line_for_each_fact(tiny_set):
     lines = done("info", "train.h5").stdout.splitlines()
     assert lines[0].split() == ["what", "descriptor", "store"]
     assert "  size      32" in lines
+
+
+def test_the_text_is_for_people(tiny_set):
+    """What there is not is `none`; lists of numbers stand in a line, texts of a list in lines of their own."""
+    shown = fact_lines(
+        {
+            "changes": None,
+            "refused": "",
+            "options": {"flip": False, "prelu": True},
+            "mean": [0.485, 1, 4.470348358154297e-08],
+            "weights": ("0a", "1b"),
+            "shares": [],
+            "n": 0,
+        }
+    )
+    assert shown.splitlines() == [
+        "changes  none",
+        "refused  none",
+        "options",
+        "  flip   no",
+        "  prelu  yes",
+        "mean     0.485, 1, 4.47035e-08",
+        "weights",
+        "  0a",
+        "  1b",
+        "shares   none",
+        "n        0",
+    ]
+    for told_of in ("landmarks", "model", "train.h5"):
+        assert not re.search(r"None|True|False|\[|\(", done("info", told_of).stdout)
+    assert not re.search(r"None|True|False|\[|\(", done("index", "info").stdout)
 
 
 def test_what_is_nothing_of_ours_is_one_line(tiny_set):
