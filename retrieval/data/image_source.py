@@ -195,6 +195,9 @@ def images_folder(images: Path | None, manifest_path: Path, progress: Progress =
 def images_place(images: Path) -> Path:
     """The folder or tar of images that was asked for. LmrError when it is neither."""
     if not images.exists():
+        if str(images).lower().startswith(("http:", "https:")):
+            url = str(images).replace(":/", "://", 1)  # of which a path makes one slash
+            raise LmrError(f"`images` {url}: the web is not read in place; give the folder that lmr download makes")
         raise LmrError(f"`images` {images}: there is no such folder")
     if not images.is_dir() and not is_tar(images):
         raise LmrError(f"`images` {images}: neither a folder nor a tar; give what the pictures are in")

@@ -78,14 +78,17 @@ def test_addresses_that_cannot_be_used_are_one_line(bucket, monkeypatch):
     assert refused("embed", "--images", "nosuch://x", "--output", "x.h5", *HERE) == (
         "nosuch:// is no file system that fsspec knows; give a folder or a URL such as s3://, gs://, hf:// or az://"
     )
+    assert refused("embed", "--images", "https://example.com/x", "--output", "x.h5", *HERE) == (
+        "--images https://example.com/x: the web is not read in place; give the folder that lmr download makes"
+    )
 
     def lacking(_: str) -> None:
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr("fsspec.filesystem", lacking)
-    said = refused("embed", "--images", "s3://bucket/x", "--output", "x.h5", *HERE)
-    assert said.startswith("s3:// needs a library of its own: Install s3fs to access S3; pip install ")
-    assert "[remote]" in said
+    assert refused("embed", "--images", "s3://bucket/x", "--output", "x.h5", *HERE) == (
+        "s3:// needs a library beside fsspec: Install s3fs to access S3; pip installs it, then run this again"
+    )
     assert not Path("x.h5").exists()
 
 
