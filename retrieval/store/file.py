@@ -81,18 +81,43 @@ def open_store(path: Path) -> Iterator[tuple[Any, Digests | None]]:
     """
     if not path.is_file():
         raise LmrError(f"{path}: there is no such descriptor store; lmr embed makes one")
-    digests = _read_digests(path)  # before HDF5 meets a damaged structure, on which it may hang
-    is_outlined = False
-    if digests is None:
-        with damage_named(path):
-            is_outlined = require_outline(path)
-        if not is_outlined:
-            require_readable(path, REMEDY)
-    with _opened(path) as file:
-        needs = ROW_DIGEST if path.name.endswith(PARTIAL) else DIGESTS
-        if digests is None and not (is_outlined and needs == ROW_DIGEST) and (needs in file or needs in file.attrs):
-            raise ValueError("its digests are missing")
-        yield file, digests
+    with _replacement_named(path):
+        digests = _read_digests(path)  # before HDF5 meets a damaged structure, on which it may hang
+        is_outlined = False
+        if digests is None:
+            with damage_named(path):
+                is_outlined = require_outline(path)
+            if not is_outlined:
+                require_readable(path, REMEDY)
+        with _opened(path) as file:
+            needs = ROW_DIGEST if path.name.endswith(PARTIAL) else DIGESTS
+            if digests is None and not (is_outlined and needs == ROW_DIGEST) and (needs in file or needs in file.attrs):
+                raise ValueError("its digests are missing")
+            yield file, digests
+
+
+@contextlib.contextmanager
+def _replacement_named(path: Path) -> Iterator[None]:
+    """A block that reads a file in several steps; LmrError where another one of that name came between them."""
+    before = _identity(path)
+    replaced = LmrError(f"{path} was replaced while it was read; run the same command again")
+    try:
+        yield
+    except LmrError as error:
+        if _identity(path) == before:
+            raise
+        raise replaced from error
+    if _identity(path) not in (before, None):
+        raise replaced
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tells the file of this name from another one that takes its place; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def read_without_digests(path: Path) -> None:

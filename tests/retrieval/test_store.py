@@ -21,6 +21,7 @@ from made_stores import write_store
 
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
+from retrieval.store import file as store_file
 from retrieval.store.blocks import open_blocks
 from retrieval.store.layout import ImageFacts
 from retrieval.store.store import (
@@ -924,6 +925,23 @@ def test_what_the_system_refuses_is_told_as_what_it_is(
 
     monkeypatch.setattr("retrieval.files.hdf5.h5py.File", refuse)
     assert message(read_store, path) == f"{path} {expected}"
+
+
+def test_a_store_that_is_replaced_while_it_is_read_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = finished(tmp_path / "x.h5"), finished(tmp_path / "other.h5", 7)
+    read_digests = store_file._read_digests
+
+    def replaced_after(place: Path) -> object:
+        digests = read_digests(place)
+        if other.exists():
+            os.replace(other, place)
+        return digests
+
+    monkeypatch.setattr(store_file, "_read_digests", replaced_after)
+    assert message(read_store, path) == f"{path} was replaced while it was read; run the same command again"
+    assert len(read_store(path).image_id) == 7
 
 
 def test_an_id_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
