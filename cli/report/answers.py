@@ -17,7 +17,7 @@ from retrieval.files.atomic import write_bytes
 from retrieval.files.digest import sha256_file, sha256_json
 from retrieval.files.made_of import Inputs, is_made_of, write_bytes_with_record
 from retrieval.version import program_version
-from retrieval.words import counted
+from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
     from index.folder.folder import IndexFolder
@@ -125,13 +125,14 @@ def save_answers(path: Path, answers: "Sequence[Answer]", index: Path, made_of: 
         raise LmrError(f"{path}: there is no picture to show")
     if path.suffix.lower() in PAGE_SUFFIXES:
         _write(path, render_answers(answers, index, path.parent).encode(), made_of)
-        return f"{path}: {_first(MAX_CARDS, len(answers))} with their neighbours"
+        return f"{path}: {_first(MAX_CARDS, len(answers))} with {agreeing(len(answers), 'its', 'their')} neighbours"
     readable = [answer for answer in answers if answer.unreadable is None]
     _write(path, sheet_bytes(path, [_entry(answer) for answer in readable]), made_of)
     more = "; a name that ends in .html makes a page of all" if len(readable) > MAX_ROWS else ""
     missing = missing_letters("".join(answer.name for answer in readable[:MAX_ROWS]))
     boxes = f"; no font here has the letters {missing}: boxes stand for them, not so in a page (.html)"
-    return f"{path}: {_first(MAX_ROWS, len(readable))} beside their neighbours{more}{boxes if missing else ''}"
+    shown = f"{_first(MAX_ROWS, len(readable))} beside {agreeing(len(readable), 'its', 'their')} neighbours"
+    return f"{path}: {shown}{more}{boxes if missing else ''}"
 
 
 def render_answers(answers: "Sequence[Answer]", index: Path, folder: Path) -> str:

@@ -74,6 +74,13 @@ def test_what_does_not_fit_is_said(images: Path, monkeypatch: pytest.MonkeyPatch
     )
 
 
+def test_one_image_has_its_neighbours(images: Path) -> None:
+    one = [answer for answer in asked(images) if answer.unreadable is None][:1]
+    page, sheet = images / "answers.html", images / "answers.png"
+    assert save_answers(page, one, Path("landmarks")) == f"{page}: 1 picture with its neighbours"
+    assert save_answers(sheet, one, Path("landmarks")) == f"{sheet}: 1 picture beside its neighbours"
+
+
 def test_letters_that_no_font_has_are_said_of_a_sheet(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = lettering._font_of
     monkeypatch.setattr(lettering, "_font_of", lambda letter, size: None if letter in "故宫" else found(letter, size))
