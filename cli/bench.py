@@ -92,4 +92,5 @@ def _quickest(found: "Benchmark") -> str:
     won: dict[str, list[str]] = {}
     for target, row in found.quickest.items():
         won.setdefault(row.kind, []).append(f"{target:g}")
-    return "quickest: " + ", ".join(f"{kind} for recall {' '.join(targets)}" for kind, targets in won.items())
+    told = ", ".join(f"{kind} for recall {' '.join(targets)}" for kind, targets in won.items())
+    return f"quickest: {told or 'none fits into the memory'}"

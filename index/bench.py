@@ -64,9 +64,10 @@ class BenchRow:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Kinds on n rows of d numbers, exact search first.
+    """Kinds on n rows of d numbers, exact search first, with which the others are compared whether or not it fits.
 
-    n_queries: rows that were asked, each without itself. threads: None = all cores.
+    n_queries: rows that were asked, each without itself. threads: None = all cores. memory_bytes: that a kind may take,
+    None = any number.
     """
 
     source: str
@@ -74,13 +75,18 @@ class Benchmark:
     d: int
     n_queries: int
     threads: int | None
+    memory_bytes: int | None
     rows: tuple[BenchRow, ...]
 
     @property
     def quickest(self) -> dict[float, BenchRow]:
-        """For each recall the row that takes the least processor time of those that reach it, exact search if equal."""
-        reaching = {target: [row for row in self.rows if row.recall >= target] for target in RECALLS}
-        return {target: max(rows, key=lambda row: row.speedup) for target, rows in reaching.items()}
+        """For each recall the row that takes the least processor time of those that fit and reach it.
+
+        Exact search if equal; none for a recall that no kind reaches in the memory.
+        """
+        fitting = [row for row in self.rows if self.memory_bytes is None or row.memory_bytes <= self.memory_bytes]
+        reaching = {target: [row for row in fitting if row.recall >= target] for target in RECALLS}
+        return {target: max(rows, key=lambda row: row.speedup) for target, rows in reaching.items() if rows}
 
     def to_json(self) -> dict[str, Any]:
         """As one JSON object."""
@@ -106,17 +112,17 @@ def bench(job: BenchJob) -> Benchmark:
         )
     rows = rows.first(n)
     sample = take_sample(rows)
+    memory = _machine_bytes() if job.memory_gb is None else round(job.memory_gb * 1e9)
     measured = [_exact(rows, sample)]
-    for plan in _plans(job, rows):
+    for plan in _plans(job, rows, memory):
         measured += _measure(rows, plan, sample, job)
-    return Benchmark(str(job.index), n, rows.d, len(sample.queries), job.threads, tuple(measured))
+    return Benchmark(str(job.index), n, rows.d, len(sample.queries), job.threads, memory, tuple(measured))
 
 
-def _plans(job: BenchJob, rows: "FlatIndex") -> "Iterator[IndexPlan]":
+def _plans(job: BenchJob, rows: "FlatIndex", memory: int | None) -> "Iterator[IndexPlan]":
     """The kinds that the dimensions and the memory allow, smallest first."""
     from index.search.plan import BY_SIZE, make_plan
 
-    memory = _machine_bytes() if job.memory_gb is None else round(job.memory_gb * 1e9)
     for kind in BY_SIZE:
         try:
             yield make_plan(kind, len(rows), rows.d, memory_bytes=memory, recall=RECALLS[0])

@@ -76,7 +76,7 @@ def test_the_quickest_kind_is_told_for_each_recall(monkeypatch):
         return bench_module.BenchRow(kind, kind, 0.9, 1, 2, recall, 1.0, 100.0, speedup, 10, 0.0)
 
     rows = (row("flat", 1.0, 1.0), row("ivf-pq", 0.96, 3.0), row("ivf-sq8", 0.99, 2.0), row("ivf-sq8", 1.0, 0.5))
-    found = bench_module.Benchmark("landmarks", 2000, 8, 1000, None, rows)
+    found = bench_module.Benchmark("landmarks", 2000, 8, 1000, None, None, rows)
     assert found.to_json()["quickest"] == {
         "0.9": "ivf-pq",
         "0.95": "ivf-pq",
@@ -90,9 +90,23 @@ def test_the_quickest_kind_is_told_for_each_recall(monkeypatch):
     assert lines[-1] == "quickest: ivf-pq for recall 0.9 0.95, ivf-sq8 for recall 0.98 0.99, flat for recall 0.999"
 
 
+def test_a_kind_that_does_not_fit_is_not_called_the_quickest(monkeypatch):
+    def found(memory_bytes):
+        rows = tuple(
+            bench_module.BenchRow(kind, kind, 0.9, 1, 2, recall, 1.0, 100.0, speedup, n_bytes, 0.0)
+            for kind, recall, speedup, n_bytes in (("flat", 1.0, 1.0, 100), ("ivf-pq", 0.96, 0.5, 10))
+        )
+        return bench_module.Benchmark("landmarks", 2000, 8, 1000, None, memory_bytes, rows)
+
+    assert found(100).to_json()["quickest"]["0.9"] == "flat"
+    assert found(99).to_json()["quickest"] == {"0.9": "ivf-pq", "0.95": "ivf-pq"}
+    monkeypatch.setattr(bench_module, "bench", lambda job: found(9))
+    assert run().stdout.splitlines()[-1] == "quickest: none fits into the memory"
+
+
 def test_without_a_limit_kinds_that_the_machine_has_no_memory_for_are_left_out(folder, monkeypatch):
     monkeypatch.setattr(bench_module.os, "sysconf", lambda name: {"SC_PHYS_PAGES": 8, "SC_PAGE_SIZE": 4096}[name])
-    with pytest.warns(UserWarning, match="ivf-flat is left out: `memory` 0.0 MB is too little for IVF46,Flat16"):
+    with pytest.warns(UserWarning, match="ivf-flat is left out: `memory` 32.8 kB is too little for IVF46,Flat16"):
         found = lmr.bench(folder, threads=1)
     assert {row.kind for row in found.rows} == {"flat", "ivf-pq-small", "ivf-pq", "ivf-sq8"}
 
