@@ -63,6 +63,7 @@ def main() -> None:
         return
     with contextlib.nullcontext(args.work) if args.work else tempfile.TemporaryDirectory() as scratch:
         args.work = Path(scratch)
+        args.work.mkdir(parents=True, exist_ok=True)
         if not (args.work / "train.h5").exists():
             make_store(args)
         empty, built, asked = (run(part, args) for part in PARTS if part not in MANY)
