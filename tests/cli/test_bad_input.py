@@ -263,7 +263,7 @@ def test_a_store_with_a_descriptor_that_is_not_finite_is_named(tiny_set, bad):
     assert listing(tiny_set) == before
 
 
-FILES = ["index.faiss", "rows.h5", "background.h5", "whiten.h5", "names.json", "model/model.json", "model/weights-*"]
+FILES = ["index.faiss", "rows.h5", "background.h5", "whiten.h5", "names.json", "model/model.json"]
 ASK = ["query", "images/test-arch-0.jpg", *HERE]
 
 
@@ -287,6 +287,22 @@ def test_a_damaged_file_of_an_index_is_named(tiny_set, name):
     path.unlink()
     assert refused(*ASK) == f"{path} is missing; copy the whole folder or run lmr build-index again"
     assert {p.name for p in Path().iterdir()} >= {"landmarks", "model", "train.h5", "val.h5"}
+
+
+def test_damaged_weights_of_an_index_are_named_where_they_are_read(tiny_set):
+    (path,) = Path("landmarks/model").glob("weights-*")
+    flip_byte(path)
+    assert refused(*ASK) == f"{path} is damaged: its sha256 is not the one in model.json; restore it or train again"
+    changed = f"{path} was changed or damaged: its sha256 is not that of index.json; "
+    assert refused("info", "landmarks", "--verify") == changed + "copy the folder again or run lmr build-index again"
+    assert refused("build-index", "--names", "names.csv") == (
+        changed + "copy the folder again or run lmr build-index again; --overwrite replaces it"
+    )
+    path.write_bytes(path.read_bytes()[:-1])
+    for arguments in (ASK, ["calibrate", "val.csv"], ["submit"], ["evaluate", "val.csv"]):
+        assert refused(*arguments).startswith(f"{path} has {path.stat().st_size} bytes, index.json says")
+    path.unlink()
+    assert refused(*ASK) == f"{path} is missing; copy the whole folder or run lmr build-index again"
 
 
 def test_a_damaged_index_json_is_named_wherever_the_damage_is(tiny_set):

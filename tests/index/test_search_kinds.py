@@ -345,7 +345,7 @@ def test_auto_within_little_memory_takes_what_fits_and_says_what_would_find_more
     assert (planned.kind, found[1].kind, found[1].name) == ("ivf-pq-small", "ivf-pq-small", "IVF50,PQ4x4fs")
     (said,) = recorder.warnings
     assert said.startswith("warning: IVF50,PQ4x4fs finds 0.")
-    assert said.endswith("`recall` asks for 0.999; `kind` ivf-pq finds more and needs 0.0 MB")
+    assert said.endswith("`recall` asks for 0.999; `kind` ivf-pq finds more and needs 48.8 kB")
 
 
 def test_auto_stays_exact_where_that_is_quicker(rows, monkeypatch):
