@@ -113,7 +113,7 @@ def _file_system(scheme: str) -> Any:
         return fsspec.filesystem(scheme)
     except ImportError as error:
         raise LmrError(
-            f"{scheme}:// needs a library beside fsspec: {_reason(error)}; pip installs it, then run this again"
+            f"{scheme}:// needs a library beside fsspec: {_reason(error)}; install it, then run this again"
         ) from error
     except Exception as error:  # of the libraries of many file systems
         why = "is no file system that fsspec knows"

@@ -87,7 +87,7 @@ def test_addresses_that_cannot_be_used_are_one_line(bucket, monkeypatch):
 
     monkeypatch.setattr("fsspec.filesystem", lacking)
     assert refused("embed", "--images", "s3://bucket/x", "--output", "x.h5", *HERE) == (
-        "s3:// needs a library beside fsspec: Install s3fs to access S3; pip installs it, then run this again"
+        "s3:// needs a library beside fsspec: Install s3fs to access S3; install it, then run this again"
     )
     assert not Path("x.h5").exists()
 
