@@ -104,17 +104,19 @@ def make(args: argparse.Namespace) -> None:
     model.mkdir(exist_ok=True)
     (model / "model.json").write_text(json.dumps({"fingerprint": FINGERPRINT}))
     if not (args.work / "train.h5").exists():
-        write_store(args, "train.h5", args.rows, world.rows(args.rows))
+        write_store(args, "train.h5", world.landmarks(args.rows), (vectors for vectors, _ in world.rows(args.rows)))
     if not (args.work / "queries.h5").exists():
-        write_store(args, "queries.h5", args.queries, queries(world, args.queries), prefix="q")
+        n_known = args.queries // 2
+        none = np.full(args.queries - n_known, -1, np.int32)
+        landmark = np.concatenate([world.landmarks(n_known, of_queries=True), none])
+        write_store(args, "queries.h5", landmark, queries(world, n_known, len(none)), prefix="q")
 
 
-def queries(world: World, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Half of them of known landmarks, then as many of none."""
-    n_known = n // 2
+def queries(world: World, n_known: int, n_none: int) -> Iterator[np.ndarray]:
+    """Those of known landmarks, then those of none."""
     for number, start in enumerate(range(0, n_known, BLOCK)):
-        yield world.block(number, min(BLOCK, n_known - start), of_queries=True)
-    yield world.background(n - n_known), np.full(n - n_known, -1)
+        yield world.block(number, min(BLOCK, n_known - start), of_queries=True)[0]
+    yield world.background(n_none)
 
 
 def run(part: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -204,7 +206,7 @@ def flat_of(faiss: Any, args: argparse.Namespace) -> dict[str, Any]:
     begun = started()
     flat.search(vectors, VOTING)
     told = taken(begun)
-    return told | {"gflops_a_core": round(2e-9 * len(vectors) * flat.ntotal * flat.d / told["cpu_s"], 1)}
+    return told | {"gflops_a_core": round(2e-9 * len(vectors) * flat.ntotal * flat.d / max(told["cpu_s"], 0.01), 1)}
 
 
 def asked(args: argparse.Namespace) -> Any:
