@@ -38,7 +38,7 @@ from index.search.ivf import SearchSettings, build_ivf
 from index.search.plan import make_plan
 
 K = 10
-TARGETS = (0.95, 0.98, 0.99)
+TARGETS = (0.95, 0.98, 0.99, 0.995)
 WHITENED = Spectrum(between=0.57, within=0.65)
 N_SINGLE = 200
 
