@@ -12,9 +12,8 @@ HALVES = 1 << 15  # float16 numbers made float32 at a time: 128 KiB of those sta
 MARGIN = 10  # rows fetched beyond k; on 200,000 random rows none of 256 queries then needs a second search
 
 _EXPONENT = np.int16(0x7C00)  # bits of a float16
-_OF_HALF = np.int32(
-    -0x70002000
-)  # bits of a float32 that a float16 has: the sign, 5 of the exponent, 10 of the fraction
+# Bits of a float32 that a float16 has: the sign, 5 of the exponent, 10 of the fraction.
+_OF_HALF = np.int32(-0x70002000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from index.folder.info import (
 )
 from index.folder.rows import Rows, write_background, write_rows
 from index.folder.thumbnails import change_thumbnails
-from index.search.choose import measure, take_sample
+from index.search.choose import find_sample, take_sample
 from index.search.config import SearchInfo
 from index.search.faiss_io import RowsFile, largest_norm
 from index.search.flat import FlatIndex
@@ -231,11 +231,9 @@ def _write_search(
     else:
         sample = take_sample(rows, N_KEPT)
     write_sample(target / SAMPLE, sample)
-    found = measure(ivf, sample)
+    recall, top1 = find_sample(ivf, sample)
     plan = IndexPlan(before.kind, len(ivf), ivf.d, ivf.storage, ivf.n_lists)
-    return replace(
-        before, recall=found.recall, top1=found.top1, n_queries=found.n_queries, memory_bytes=plan.memory_bytes
-    )
+    return replace(before, recall=recall, top1=top1, n_queries=len(sample.own), memory_bytes=plan.memory_bytes)
 
 
 def _write_names(path: Path, folder: IndexFolder, change: Change, landmarks: Sequence[str]) -> None:
