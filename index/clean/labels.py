@@ -184,7 +184,11 @@ def _log_softmax(logits: FloatArray, row: LongArray, start: LongArray) -> FloatA
 
 def local_matcher(source: ImageSource) -> Inliers:
     """Counts the inliers of two rows' images; an image that cannot be read matches nothing."""
-    from retrieval.local.sift import LocalFeatures, local_features, n_inliers
+    from retrieval.local.features import LocalFeatures
+    from retrieval.local.sift import local_features
+    from retrieval.local.verifier import Verifier
+
+    verifier = Verifier()
 
     @lru_cache(maxsize=_REMEMBERED_IMAGES)
     def features(row: int) -> LocalFeatures | None:
@@ -195,7 +199,7 @@ def local_matcher(source: ImageSource) -> Inliers:
 
     def inliers(one: int, other: int) -> int:
         here, there = features(one), features(other)
-        return 0 if here is None or there is None else n_inliers(here, there)
+        return 0 if here is None or there is None else verifier.verify(here, [there])[0].n_inliers
 
     return inliers
 

@@ -9,7 +9,9 @@ from PIL import Image
 
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
-from retrieval.local.sift import LocalFeatures, local_features, n_inliers, require_opencv
+from retrieval.local.features import LocalFeatures
+from retrieval.local.sift import local_features, require_opencv
+from retrieval.local.verifier import Verifier
 
 
 def texture(seed, side=320):
@@ -33,6 +35,11 @@ def from_the_side(image):
     w, h = image.size
     corners = (0.05 * w, 0.1 * h, 0.0, 0.95 * h, 0.9 * w, 0.85 * h, w, 0.0)
     return image.transform(image.size, Image.Transform.QUAD, corners, Image.Resampling.BILINEAR)
+
+
+def n_inliers(one, other):
+    (match,) = Verifier().verify(one, [other])
+    return match.n_inliers
 
 
 def test_two_views_of_a_place_have_many_inliers_and_another_place_few():
@@ -62,7 +69,7 @@ def test_images_without_features_match_nothing(side):
 def test_points_on_one_spot_match_nothing():
     pytest.importorskip("cv2", reason="needs the extra local")
     descriptors = np.eye(20, 128, dtype=np.float32)
-    spot = LocalFeatures(np.ones((20, 2), dtype=np.float32), descriptors)
+    spot = LocalFeatures(np.ones((20, 2), dtype=np.float32), descriptors, (64, 64))
     assert n_inliers(spot, spot) in (0, 20)
 
 
@@ -83,4 +90,4 @@ def test_without_the_extra_the_error_names_it(monkeypatch):
 
 def test_points_and_descriptors_have_to_fit():
     with pytest.raises(ValueError, match=r"points \(3, 2\) and descriptors \(2, 128\) must be"):
-        LocalFeatures(np.zeros((3, 2), dtype=np.float32), np.zeros((2, 128), dtype=np.float32))
+        LocalFeatures(np.zeros((3, 2), dtype=np.float32), np.zeros((2, 128), dtype=np.float32), (8, 8))
