@@ -29,6 +29,7 @@ TRAINING_ROUNDS = 6  # of k-means of the lists
 CODE_ROUNDS = 8  # of k-means of each part of the codes
 CODE_ROWS_PER_CENTROID = 256  # rows that codes are trained on, for each of the 16 centroids of a part
 ADDED_ROWS = 1 << 13  # at a time, to an inverted file that is there
+PACKED_ROWS = 1 << 18  # whose codes are put in FAISS's order at a time, and held twice meanwhile
 _CODES = {"ivf-flat": "QT_fp16", "ivf-sq8": "QT_8bit"}
 
 
@@ -251,24 +252,66 @@ class IvfBuilder:
         with faiss_switches(plan.d, threads=1):  # the parts are so small that threads wait for each other
             ivf.train(np.ascontiguousarray(sample[::step], dtype=np.float32))
         self._plan, self._ivf = plan, ivf
+        self._lists = np.empty(plan.n if plan.n_parts else 0, dtype=np.int32)
+        self._codes = np.empty((len(self._lists), int(ivf.code_size)), dtype=np.uint8)
+        self._n_coded = 0
 
     def add(self, vectors: FloatArray) -> None:
-        """Adds the next rows, (n, d) float."""
+        """Adds the next rows, (n, d) float, of the plan's n."""
         from index.search.library import faiss
 
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         lists = self._on_gpu.use(lambda centroids: np.ascontiguousarray(centroids.search(vectors, 1)[1][:, 0]))
         if lists is None:
             lists = nearest_centroid(vectors, self._centroids)
-        self._ivf.add_core(len(vectors), faiss.swig_ptr(vectors), None, faiss.swig_ptr(lists))
+        if self._plan.n_parts:
+            part = slice(self._n_coded, self._n_coded + len(vectors))
+            self._lists[part] = lists
+            codes = self._codes[part]
+            self._ivf.encode_vectors(len(vectors), *map(faiss.swig_ptr, (vectors, lists, codes)))
+            self._n_coded += len(vectors)
+        else:
+            self._ivf.add_core(len(vectors), faiss.swig_ptr(vectors), None, faiss.swig_ptr(lists))
 
     def finish(self, rows: FlatIndex, settings: SearchSettings, threads: int | None = None) -> IvfIndex:
         """The inverted file over these rows, all of which were added in their order."""
-        from index.search.library import faiss
-
-        ivf: Any = faiss.IndexIVFPQFastScan(self._ivf) if self._plan.n_parts else self._ivf
+        ivf = self._packed() if self._plan.n_parts else self._ivf
         ivf.referenced_objects = [self._quantiser]
         return IvfIndex(ivf, rows, settings, threads)
+
+    def _packed(self) -> Any:
+        """The codes in the lists as FastScan reads them; some lists at a time, so that few codes are held twice."""
+        from index.search.library import faiss
+
+        packed: Any = faiss.IndexIVFPQFastScan(self._ivf)
+        order = np.argsort(self._lists, kind="stable")
+        ends = np.cumsum(np.bincount(self._lists, minlength=self._plan.n_lists))
+        first = 0
+        while first < len(ends):
+            start = int(ends[first - 1]) if first else 0
+            last = max(first + 1, int(np.searchsorted(ends, start + PACKED_ROWS, side="right")))
+            self._pack(packed, order[start : ends[last - 1]])
+            first = last
+        packed.ntotal = len(order)
+        return packed
+
+    def _pack(self, packed: Any, rows: LongArray) -> None:
+        """Puts the codes of these rows, which are all of their lists, where `packed` looks for them."""
+        from index.search.library import faiss
+
+        library: Any = faiss
+        lists, starts = np.unique(self._lists[rows], return_index=True)
+        unpacked = library.ArrayInvertedLists(self._plan.n_lists, self._codes.shape[1])
+        unpacked.this.disown()
+        self._ivf.replace_invlists(unpacked, True)
+        for number, own in zip(lists.tolist(), np.split(rows, starts[1:]), strict=True):
+            codes = self._codes[own]
+            unpacked.add_entries(number, len(own), faiss.swig_ptr(own), faiss.swig_ptr(codes))
+        self._ivf.ntotal = len(rows)
+        part = library.IndexIVFPQFastScan(self._ivf)
+        for number in lists.tolist():
+            one = part.invlists
+            packed.invlists.add_entries(number, one.list_size(number), one.get_ids(number), one.get_codes(number))
 
 
 def build_ivf(rows: FlatIndex, plan: IndexPlan, seed: int = 0, progress: Progress = SILENT) -> IvfIndex:

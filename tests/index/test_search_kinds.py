@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 
+import faiss
 import numpy as np
 import pytest
 from recorder import Recorder
@@ -25,8 +26,9 @@ from index.search.choose import build_search, measure, plan_search, take_sample,
 from index.search.config import SearchInfo, SearchOptions, search_line
 from index.search.faiss_io import RowsFile, is_whole, read_outline
 from index.search.flat import FlatIndex
-from index.search.ivf import IvfIndex, SearchSettings, build_ivf
+from index.search.ivf import IvfBuilder, IvfIndex, SearchSettings, build_ivf
 from index.search.plan import IndexPlan, make_plan
+from index.search.scan import nearest_centroid
 from retrieval.arrays import object_array
 from retrieval.errors import LmrError
 from retrieval.progress import SILENT
@@ -131,6 +133,23 @@ def test_the_same_rows_give_the_same_inverted_file(rows, tmp_path):
     for name in ("one", "other"):
         build_ivf(rows, IndexPlan("ivf-pq", len(rows), D, "float16", 20)).save(tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["ivf-pq", "ivf-pq-small"])
+def test_codes_that_are_put_in_order_some_lists_at_a_time_make_the_inverted_file_that_faiss_makes(
+    kind, rows, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ivf, "PACKED_ROWS", 100)  # of lists that hold 150 rows on average, so some are larger
+    builder = IvfBuilder(IndexPlan(kind, len(rows), D, "float16", 20), rows.vectors(np.arange(len(rows))))
+    for block in rows.blocks():
+        builder.add(block)
+    slow = faiss.clone_index(builder._ivf)
+    lists = nearest_centroid(rows.vectors(np.arange(len(rows))), builder._centroids)
+    vectors = rows.vectors(np.arange(len(rows)))
+    slow.add_core(len(rows), faiss.swig_ptr(vectors), None, faiss.swig_ptr(lists))
+    builder.finish(rows, SearchSettings()).save(tmp_path / "made")
+    faiss.write_index(faiss.IndexIVFPQFastScan(slow), str(tmp_path / "slow"))
+    assert (tmp_path / "made").read_bytes() == (tmp_path / "slow").read_bytes()
 
 
 # Exact search by matrix products
