@@ -112,7 +112,7 @@ def _clean(job: CleanJob, store: Path) -> CleanReport:
 
     rule, output, progress = job.rule, job.output, job.progress
     if rule.verify:
-        from retrieval.local.sift import require_opencv
+        from retrieval.local.rootsift import require_opencv
 
         require_opencv()
     if job.gallery is not None and not job.dry_run:

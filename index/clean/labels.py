@@ -184,16 +184,17 @@ def _log_softmax(logits: FloatArray, row: LongArray, start: LongArray) -> FloatA
 
 def local_matcher(source: ImageSource) -> Inliers:
     """Counts the inliers of two rows' images; an image that cannot be read matches nothing."""
+    from retrieval.local.config import LocalOptions
+    from retrieval.local.extractor import open_extractor
     from retrieval.local.features import LocalFeatures
-    from retrieval.local.sift import local_features
     from retrieval.local.verifier import Verifier
 
-    verifier = Verifier()
+    extractor, verifier = open_extractor(LocalOptions(kind="rootsift")), Verifier()
 
     @lru_cache(maxsize=_REMEMBERED_IMAGES)
     def features(row: int) -> LocalFeatures | None:
         try:
-            return local_features(source.read(row))
+            return extractor.extract(extractor.decode(source.read(row)))
         except UnreadableError:
             return None
 

@@ -7,7 +7,7 @@ import contextlib
 import errno
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def open_hdf5(path: Path, what: str, remedy: str, mistaken: str | None = None) -
             raise LmrError(f"{path} is damaged ({reason}); {remedy}") from error
 
 
-def numbers(file: Any, name: str, types: tuple[str, ...], shape: tuple[int | None, ...]) -> Any:
+def numbers(file: Any, name: str, types: Sequence[str | np.dtype[Any]], shape: tuple[int | None, ...]) -> Any:
     """A dataset of one of these types (`float16`, `S120`) and this shape, None = any length.
 
     Raises ValueError for another one, and for one of which the file does not hold every byte.
@@ -87,7 +87,7 @@ def numbers(file: Any, name: str, types: tuple[str, ...], shape: tuple[int | Non
     if not fits:
         raise ValueError(f"{name} must have {_shown(shape)}, got {_shown(sizes)}")
     if dataset.dtype not in [np.dtype(kind).newbyteorder("<") for kind in types]:
-        raise ValueError(f"{name} must be {' or '.join(types)}, got {dataset.dtype}")
+        raise ValueError(f"{name} must be {' or '.join(map(str, types))}, got {dataset.dtype}")
     _require_space(file, name, dataset, dataset.dtype.itemsize)
     return dataset
 

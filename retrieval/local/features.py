@@ -1,16 +1,23 @@
-"""Local features of an image: where its keypoints lie, and what they look like."""
+"""Local features of an image, as they are matched and as they are stored."""
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from retrieval.arrays import FloatArray, read_only
+
+STEPS_A_PIXEL = 16  # of a stored coordinate; a keypoint is then at most 1/32 pixel off
+MOST_PIXELS = 4096  # of a side: 65,536 steps
+POINT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFeatures:
-    """Keypoints of one image with their descriptors.
+    """points: (f, 2) float32, pixels (x, y) of the scaled image. descriptors: (f, d) float32 of unit length.
 
-    points: (f, 2) float32, pixels (x, y) of the scaled image. descriptors: (f, d) float32, unit length. size: width and
-    height of the scaled image.
+    size: width and height of the scaled image. The strongest keypoints come first.
     """
 
     points: FloatArray
@@ -27,3 +34,36 @@ class LocalFeatures:
 
     def __len__(self) -> int:
         return len(self.points)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedFeatures:
+    """points: (f, 2) uint16, sixteenths of a pixel. descriptors: (f, d) uint8 or float16, as the card says.
+
+    size: as of LocalFeatures.
+    """
+
+    points: NDArray[np.uint16]
+    descriptors: NDArray[Any]
+    size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if self.points.shape != (len(self.descriptors), 2) or self.descriptors.ndim != 2:
+            raise ValueError(
+                f"points {self.points.shape} and descriptors {self.descriptors.shape} must be (f, 2), (f, d)"
+            )
+        object.__setattr__(self, "points", read_only(self.points))
+        object.__setattr__(self, "descriptors", read_only(self.descriptors))
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+def pack_points(points: FloatArray) -> NDArray[np.uint16]:
+    """Pixels (f, 2) as they are stored."""
+    return np.rint(np.clip(points * STEPS_A_PIXEL, 0, STEPS_A_PIXEL * MOST_PIXELS - 1)).astype(np.uint16)
+
+
+def unpack_points(points: NDArray[np.uint16]) -> FloatArray:
+    """Stored points (f, 2) in pixels, float32."""
+    return points.astype(np.float32) / STEPS_A_PIXEL

@@ -10,7 +10,7 @@ import numpy as np
 
 from retrieval.arrays import FloatArray, LongArray, read_only
 from retrieval.local.features import LocalFeatures
-from retrieval.local.sift import require_opencv
+from retrieval.local.rootsift import require_opencv
 
 GeometryKind = Literal["homography", "fundamental", "none"]
 REPROJECTION_PX = 3.0

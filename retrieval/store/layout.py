@@ -77,15 +77,15 @@ def make_layout(file: Any, columns: Columns, info: StoreInfo) -> None:
     if info.shard is not None:
         file.attrs[SHARD] = str(info.shard)
     file.attrs[DIGESTS] = "sha256"
-    _reserve(file, "vectors", (n, info.d), np.dtype(info.dtype).newbyteorder("<"))
-    _reserve(file, "state", (n,), np.dtype("u1"))
+    reserve(file, "vectors", (n, info.d), np.dtype(info.dtype).newbyteorder("<"))
+    reserve(file, "state", (n,), np.dtype("u1"))
     file["state"][:] = TODO
-    _reserve(file, "reason", (n,), np.dtype(f"S{REASON_BYTES}"))
+    reserve(file, "reason", (n,), np.dtype(f"S{REASON_BYTES}"))
     for name in FACTS[:2] if columns.with_facts else ():
-        _reserve(file, name, (n,), np.dtype("<i8"))
+        reserve(file, name, (n,), np.dtype("<i8"))
     if columns.with_facts:
-        _reserve(file, "sha256", (n, SHA256_BYTES), np.dtype("u1"))
-    _reserve(file, ROW_DIGEST, (n, ROW_DIGEST_BYTES), np.dtype("u1"))
+        reserve(file, "sha256", (n, SHA256_BYTES), np.dtype("u1"))
+    reserve(file, ROW_DIGEST, (n, ROW_DIGEST_BYTES), np.dtype("u1"))
     file.create_dataset("landmark", data=np.asarray(columns.landmark, dtype="<i4"))
     for name in ("image_id", "path", "kind"):
         texts = getattr(columns, name)
@@ -150,7 +150,7 @@ def _put_texts(file: Any, name: str, texts: Iterable[str]) -> None:
     file.create_dataset(name, data=packed, dtype=_TEXT, shape=(len(packed),))
 
 
-def _reserve(file: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+def reserve(file: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """A contiguous dataset of zeros at an offset that is fixed from now on."""
     settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     settings.set_layout(h5py.h5d.CONTIGUOUS)

@@ -9,9 +9,16 @@ from PIL import Image
 
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
+from retrieval.local.config import LocalOptions
+from retrieval.local.extractor import open_extractor
 from retrieval.local.features import LocalFeatures
-from retrieval.local.sift import local_features, require_opencv
+from retrieval.local.rootsift import require_opencv
 from retrieval.local.verifier import Verifier
+
+
+def local_features(data):
+    extractor = open_extractor(LocalOptions(kind="rootsift"))
+    return extractor.extract(extractor.decode(data))
 
 
 def texture(seed, side=320):

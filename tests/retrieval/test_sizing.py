@@ -13,7 +13,8 @@ from retrieval.images.limits import contain, scaled_size
 from retrieval.images.preprocess import prepare
 from retrieval.images.quality import measure_image
 from retrieval.images.spec import ImageSpec
-from retrieval.local.sift import local_features
+from retrieval.local.config import LocalOptions
+from retrieval.local.extractor import open_extractor
 
 THREADS = [(1, 30_000), (30_000, 1), (2, 9_000), (1, 1)]
 
@@ -55,4 +56,5 @@ def test_threads_of_images_are_prepared_measured_and_shown(size: tuple[int, int]
 @pytest.mark.parametrize("size", THREADS)
 def test_threads_of_images_have_no_local_features(size: tuple[int, int]) -> None:
     pytest.importorskip("cv2")
-    assert len(local_features(thread(size))) == 0
+    extractor = open_extractor(LocalOptions(kind="rootsift"))
+    assert len(extractor.extract(extractor.decode(thread(size)))) == 0

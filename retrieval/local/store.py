@@ -1,0 +1,273 @@
+"""Stores of local features: an HDF5 file of one matrix with offsets, written at once and looked up by image.
+
+    user block with digests | card, image_id, state, offsets, ... | features
+
+A row of `features` is a keypoint and its descriptor, a row of `offsets` where those of an image begin. Every byte has a
+digest: of the features those of each block, which are compared where they are read.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.arrays import IntArray, LongArray, UInt8Array, read_only
+from retrieval.errors import LmrError
+from retrieval.files.atomic import flush_folder, private_path, remove_leftovers, write_error
+from retrieval.files.hdf5 import mapped, new_hdf5, numbers, open_hdf5, read_column, write_column
+from retrieval.files.hdf5_digests import Digests, read_digests, room_for_digests, write_digests
+from retrieval.files.json_file import parse_json
+from retrieval.local.config import LocalCard
+from retrieval.local.features import LocalFeatures, PackedFeatures
+from retrieval.local.packing import unpack
+from retrieval.shard import Shard, parse_shard
+from retrieval.store.layout import DONE, FACTS, SHA256_BYTES, TODO, UNREADABLE, ImageFacts, reserve
+from retrieval.texts import Texts
+
+ENDING = ".local.h5"
+FORMAT_VERSION = 1
+REMEDY = "make it again with lmr embed `local` `overwrite`"
+_VERSION = "local_format_version"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalColumns:
+    """Everything of the images but their features.
+
+    state: (n,) uint8, DONE, UNREADABLE or TODO. n_features: (n,) int64. size: (n, 2) int32 of the scaled image, 0 where
+    it was not read. reason: (n,) why an image is unreadable. facts: None = not known.
+    """
+
+    image_id: Texts
+    state: UInt8Array
+    n_features: LongArray
+    size: IntArray
+    reason: Texts
+    facts: ImageFacts | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.image_id)
+        shapes = {"state": (n,), "n_features": (n,), "size": (n, 2), "reason": (n,)}
+        for name, shape in shapes.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} must be {shape}, got {getattr(self, name).shape}")
+        if self.facts is not None and len(self.facts) != n:
+            raise ValueError(f"facts must have {n} rows, got {len(self.facts)}")
+        if (self.n_features[self.state != DONE] != 0).any():
+            raise ValueError("images that are not done have no features")
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalInfo:
+    """Origin of a local store. manifest_digest: of the whole manifest, '' = of none. shard: None = all of its rows."""
+
+    card: LocalCard
+    manifest_digest: str = ""
+    shard: Shard | None = None
+
+    def difference(self, other: "LocalInfo") -> str:
+        """The first thing in which two stores differ, for a person; '' when they agree."""
+        if told := self.card.difference(other.card):
+            return told
+        if self.manifest_digest != other.manifest_digest:
+            return f"another manifest ({self.manifest_digest[:8]}, now {other.manifest_digest[:8]})"
+        if self.shard != other.shard:
+            return f"another shard ({self.shard or 'all rows'}, now {other.shard or 'all rows'})"
+        return ""
+
+
+class LocalStore:
+    """A local store, open; its features stay in the file and are compared with their digests where they are read."""
+
+    def __init__(
+        self, path: Path, info: LocalInfo, columns: LocalColumns, features: NDArray[np.void], digests: Digests
+    ) -> None:
+        self.path, self.info, self.columns = path, info, columns
+        self.offsets = read_only(np.concatenate([np.zeros(1, np.int64), np.cumsum(columns.n_features)]))
+        self._features, self._digests = features, digests
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    @property
+    def card(self) -> LocalCard:
+        """Origin of the features."""
+        return self.info.card
+
+    @property
+    def image_id(self) -> Texts:
+        """(n,) the images."""
+        return self.columns.image_id
+
+    def find(self, image_ids: Iterable[str]) -> LongArray:
+        """The row of each image, -1 = it has none."""
+        return np.fromiter((self._row_of.get(name, -1) for name in image_ids), dtype=np.int64)
+
+    def features(self, row: int) -> LocalFeatures | None:
+        """The features of an image; None where it was not read. Raises LmrError where they are damaged."""
+        packed = self.packed(row)
+        return None if packed is None else unpack(self.card, packed)
+
+    def packed(self, row: int) -> PackedFeatures | None:
+        """As `features`, in the form that is stored."""
+        if self.columns.state[row] != DONE:
+            return None
+        begin, end = int(self.offsets[row]), int(self.offsets[row + 1])
+        with damage_named(self.path):
+            self._digests.require_rows(np.arange(begin, end), self._features.dtype.itemsize)
+        rows = np.array(self._features[begin:end])
+        width, height = self.columns.size[row].tolist()
+        return PackedFeatures(rows["point"], rows["descriptor"], (width, height))
+
+    def require_whole(self) -> None:
+        """Reads all of it. Raises LmrError where it is not as it was written."""
+        with damage_named(self.path):
+            self._digests.require_bulk()
+
+    @cached_property
+    def _row_of(self) -> Mapping[str, int]:
+        return {name: row for row, name in enumerate(self.image_id)}
+
+
+def features_dtype(card: LocalCard) -> np.dtype[Any]:
+    """The type of a row of `features`."""
+    kind = np.dtype(card.dtype).newbyteorder("<")
+    return np.dtype([("point", "<u2", (2,)), ("descriptor", kind, (card.d,))])
+
+
+def write_local(path: Path, info: LocalInfo, columns: LocalColumns, features: Iterable[PackedFeatures]) -> None:
+    """Writes a store under a private name, reads it back and renames it.
+
+    features: of the images that are DONE, in their order.
+    Raises LmrError when the disk is full, or what is read back is not what was written; what was there then stays.
+    """
+    dtype, total = features_dtype(info.card), int(columns.n_features.sum())
+    room = room_for_digests(total * dtype.itemsize)
+    private = private_path(path)
+    try:
+        remove_leftovers(path)
+        with new_hdf5(private, room) as file:
+            _make_layout(file, info, columns)
+            place = file["features"].id.get_offset()
+        with private.open("r+b") as raw:
+            place = raw.seek(0, os.SEEK_END) if place is None else raw.seek(place)
+            for packed in features:
+                raw.write(_rows_of(packed, dtype).tobytes())
+            if raw.tell() != place + total * dtype.itemsize:
+                raise ValueError(f"{(raw.tell() - place) / dtype.itemsize:g} features, the columns say {total}")
+            write_digests(raw, room, place, place + total * dtype.itemsize)
+            os.fsync(raw.fileno())
+        os.replace(private, path)
+        flush_folder(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):  # renamed, or in a folder that cannot be written
+            private.unlink()
+
+
+def open_local(path: Path) -> LocalStore:
+    """A finished local store.
+
+    Raises LmrError: missing, unfinished, not a local store, of another format version, or damaged, with what is wrong.
+    """
+    if not path.is_file():
+        raise LmrError(f"{path}: there is no such store of local features; lmr embed `local` makes one")
+    with damage_named(path):
+        digests = read_digests(path)
+        if digests is not None:
+            digests.require_rest()  # before HDF5 meets a damaged structure, on which it may hang
+    with open_hdf5(path, "a store of local features", REMEDY, "give the right file") as file:
+        _require_version(path, file)
+        if digests is None:
+            raise ValueError("its digests are missing")
+        info, columns = _read_info(file), _read_columns(file)
+        offsets = numbers(file, "offsets", ("int64",), (len(columns) + 1,))[:]
+        features = mapped(numbers(file, "features", (features_dtype(info.card),), (int(offsets[-1]),)))
+        return LocalStore(path, info, columns, features, digests)
+
+
+@contextlib.contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """A block in which what differs from the digests (ValueError) is an LmrError of this store."""
+    try:
+        yield
+    except ValueError as error:
+        raise LmrError(f"{path} is damaged ({error}); copy it again if it is a copy, else {REMEDY}") from error
+
+
+def _make_layout(file: Any, info: LocalInfo, columns: LocalColumns) -> None:
+    """Fills an empty file with everything but the features, and room for them behind it."""
+    file.attrs[_VERSION] = FORMAT_VERSION
+    file.attrs["fingerprint"] = info.card.fingerprint
+    file.attrs["manifest_digest"] = info.manifest_digest
+    if info.shard is not None:
+        file.attrs["shard"] = str(info.shard)
+    file.create_dataset("card", data=np.frombuffer(json.dumps(info.card.to_json()).encode(), np.uint8))
+    write_column(file, "image_id", columns.image_id)
+    write_column(file, "reason", columns.reason)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(columns.n_features)])
+    file.create_dataset("offsets", data=offsets.astype("<i8"))
+    file.create_dataset("state", data=columns.state)
+    file.create_dataset("image_size", data=columns.size.astype("<i4"))
+    if columns.facts is not None:
+        for name in FACTS[:2]:
+            file.create_dataset(name, data=getattr(columns.facts, name).astype("<i8"))
+        file.create_dataset("sha256", data=columns.facts.sha256)
+    reserve(file, "features", (int(offsets[-1]),), features_dtype(info.card))
+
+
+def _require_version(path: Path, file: Any) -> None:
+    version = file.attrs.get(_VERSION)
+    if version is None:
+        other = " but a descriptor store" if "vectors" in file else ""
+        raise LmrError(f"{path} is no store of local features{other}; lmr embed `local` makes one")
+    if version != FORMAT_VERSION:
+        raise LmrError(
+            f"{path} has {_VERSION} {version}, this program reads {FORMAT_VERSION}; use the lmr that made it, or make "
+            "it again into another file"
+        )
+
+
+def _read_info(file: Any) -> LocalInfo:
+    card = LocalCard.from_json(parse_json(numbers(file, "card", ("uint8",), (None,))[:].tobytes(), "its card", REMEDY))
+    if file.attrs["fingerprint"] != card.fingerprint:
+        raise ValueError("its fingerprint is not that of its card")
+    shard = file.attrs.get("shard")
+    return LocalInfo(card, str(file.attrs["manifest_digest"]), None if shard is None else parse_shard(str(shard)))
+
+
+def _read_columns(file: Any) -> LocalColumns:
+    image_id = read_column(file, "image_id", is_utf8=True)
+    n = len(image_id)
+    offsets = numbers(file, "offsets", ("int64",), (n + 1,))[:]
+    state = numbers(file, "state", ("uint8",), (n,))[:]
+    if offsets[0] != 0 or (np.diff(offsets) < 0).any():
+        raise ValueError("its offsets do not rise from 0")
+    if ((state == TODO) | (state > UNREADABLE)).any():
+        raise ValueError("the state of an image is neither done nor unreadable")
+    facts = None
+    if "sha256" in file:
+        facts = ImageFacts(
+            numbers(file, "size", ("int64",), (n,))[:],
+            numbers(file, "mtime_ns", ("int64",), (n,))[:],
+            numbers(file, "sha256", ("uint8",), (n, SHA256_BYTES))[:],
+        )
+    size = numbers(file, "image_size", ("int32",), (n, 2))[:]
+    return LocalColumns(image_id, state, np.diff(offsets), size, read_column(file, "reason", n), facts)
+
+
+def _rows_of(packed: PackedFeatures, dtype: np.dtype[Any]) -> NDArray[np.void]:
+    rows = np.zeros(len(packed), dtype)
+    rows["point"], rows["descriptor"] = packed.points, packed.descriptors
+    return rows
