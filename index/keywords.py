@@ -332,7 +332,7 @@ class EmbedWords(_Filling, _Sharded, _Writing, _Network, _Embedding, total=False
     output: Place | None
     dtype: StoreDtype
     batch_size: int | None
-    engine: Literal["torch", "openvino"]
+    engine: Literal["torch", "compiled", "openvino"]
     retry_unreadable: bool
     profile: bool
     embedding: EmbedRequest

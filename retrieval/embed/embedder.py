@@ -107,11 +107,18 @@ class Embedder(ABC):
         why = f" (fastest of {', '.join(map(str, tried))})" if len(tried) > 1 else ""
         return f"{self.batch_size} images at once{why}"
 
+    def compile(self, n_images: int) -> str:
+        """Has torch compile the network, where that pays for so many images; what came of it, for people."""
+        return "not compiled, as it is not torch that computes"
+
+    def _made_images(self, n: int) -> list[UInt8Array]:
+        """(n, size, size, 3) images for each spec, the same ones each time."""
+        rng = np.random.default_rng(0)
+        return [rng.integers(0, 256, (n, spec.size, spec.size, 3), dtype=np.uint8) for spec in self.specs]
+
     def _try_sizes(self, n_images: int) -> list[int]:
         """Sets the fastest size, and gives those that were tried."""
-        rng = np.random.default_rng(0)
-        made = [rng.integers(0, 256, (self.unit, spec.size, spec.size, 3), dtype=np.uint8) for spec in self.specs]
-        tried = [self.unit]
+        made, tried = self._made_images(self.unit), [self.unit]
         try:
             expected, least_s = self._timed(made)
             left_s = min(MOST_TRIAL_S, TRIAL_SHARE * n_images * least_s) - N_RUNS * self.unit * least_s
@@ -204,6 +211,10 @@ class JoinedEmbedder(Embedder):
         super().measure_with(watch)
         for member, _, _ in self._members:
             member.measure_with(watch)
+
+    def compile(self, n_images: int) -> str:
+        """As of one network, of each of them."""
+        return "; ".join(member.compile(n_images) for member, _, _ in self._members)
 
     def stacked(self, images: Sequence[UInt8Array]) -> UInt8Array:
         """As the members, which compute on one device, have it."""

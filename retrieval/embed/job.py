@@ -77,8 +77,9 @@ class EmbedJob(StoreFilling, ShardedJob, WritingJob):
         default_text="found by trying, where it changes no descriptor",
         help="Images that the network is given at once.",
     )
-    engine: Literal["torch", "openvino"] = option(
-        "torch", help="What computes: torch, or on the CPU openvino, which may be faster there."
+    engine: Literal["torch", "compiled", "openvino"] = option(
+        "torch",
+        help="What computes: torch, torch.compile where that pays, or on the CPU openvino, which may be faster there.",
     )
     retry_unreadable: bool = option(False, help="Try the unreadable images of a finished store again.")
     profile: bool = option(False, help="Tell where the time went: reading, decoding, the network, writing.")
@@ -142,7 +143,7 @@ def embed_manifest(
     run: "FillRun",
     job: StoreFilling,
     batch_size: int | None = None,
-    engine: Engine | Literal["openvino"] | None = None,
+    engine: Engine | Literal["compiled", "openvino"] | None = None,
 ) -> "FillReport":
     """Fills the store `output` by a model and its card, and tells of images that changed or cannot be read.
 
@@ -156,9 +157,10 @@ def embed_manifest(
     progress = job.progress
     workers = max(1, count_workers(job.workers, progress))
     how: dict[str, Any] = {"device": job.device, "threads": job.threads, "n_workers": workers}
-    plan = (
-        plan_openvino(model, card, **how) if engine == "openvino" else plan_embedder(model, card, engine=engine, **how)
-    )
+    if engine == "openvino":
+        plan = plan_openvino(model, card, **how)
+    else:
+        plan = plan_embedder(model, card, engine=None if engine == "compiled" else engine, **how)
     run = replace(run, n_workers=workers, progress=progress)
 
     def load(n_images: int) -> "Embedder":
@@ -166,6 +168,8 @@ def embed_manifest(
         if embedder.note:
             progress.warn(f"warning: {embedder.note}")
         at_once = embedder.settle_batches(n_images, asked=batch_size)
+        if engine == "compiled":
+            progress.tell(embedder.compile(n_images))
         why = "one for each core" if job.workers is None else "as asked"
         progress.tell(f"computing in {embedder.about}, {at_once}; decoding with {counted(workers, 'thread')} ({why})")
         return embedder

@@ -2,9 +2,10 @@
 
 import copy
 import logging
+import time
 import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.fx.experimental.optimization import fuse
 
 from retrieval.arrays import FloatArray, UInt8Array
 from retrieval.device_name import parse_device
-from retrieval.embed.embedder import Embedder, JoinedEmbedder, require_finite
+from retrieval.embed.embedder import LEAST_GAIN, Embedder, JoinedEmbedder, require_finite
 from retrieval.embed.onnx_export import CHECKED_BATCHES, WholeNetwork, made_images, whole_network
 from retrieval.errors import LmrError
 from retrieval.images.spec import ImageSpec
@@ -33,7 +34,9 @@ CPU_BATCH = 16  # images; measured: ResNet-50 in bf16 on 2 cores gains nothing i
 GPU_BATCH = 128
 REMEDY = "lower `size` or `scales`"  # for too little memory
 GPU_AHEAD = 4  # batches decoded while the accelerator computes; on a CPU decoding and computing share the cores
-LEAST_COSINE = 0.999  # of OpenVINO's descriptor with torch's in float32; bfloat16 of either gave 0.9999 and more
+LEAST_COSINE = 0.999  # of a compiled network's descriptor with that of torch; bfloat16 of either gave 0.9999 and more
+COMPILING_S = 10.0  # about what torch.compile takes, and its gain: scripts/bench/engines.py
+COMPILED_GAIN = 1.2
 _PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 
 
@@ -69,6 +72,34 @@ class TorchEmbedder(Embedder):
         with_threads = f" with {counted(n_threads, 'thread')}" if on_cpu else ""
         self.about = f"{str(self.dtype).removeprefix('torch.')} on {device}{with_threads}"
         self._model = _ready(model, device, self.dtype)
+        self._at_once: int | None = None  # images that a compiled network takes, no more and no fewer
+
+    def compile(self, n_images: int) -> str:
+        """Compiles the network by torch.compile where that pays for so many images; what came of it, for people.
+
+        Its descriptors of made images are compared with those of the network as it is, which goes on where they
+        differ, where it is not slower, and where the compiler fails.
+        """
+        made, eager_model = self._made_images(self.batch_size), self._model
+        expected, eager_s = self._timed(made)
+        if n_images * eager_s * (1 - 1 / COMPILED_GAIN) < COMPILING_S:
+            return f"not compiled, which takes longer than it gains for {counted(n_images, 'image')}"
+        began = time.perf_counter()
+        self._model, self._at_once = torch.compile(eager_model, dynamic=False), self.batch_size  # type: ignore[assignment]
+        try:
+            with _silenced():
+                vectors, image_s = self._timed(made)
+            least = float((vectors * expected).sum(axis=1).min())
+            gain = eager_s / image_s
+            why = "" if gain >= LEAST_GAIN else f"it is {gain:.2f} times as fast"
+            why = why if least >= LEAST_COSINE else f"it gives other descriptors, cosine {least:.4f}"
+        except Exception as error:  # of the compiler, without a common base
+            why = (str(error) or type(error).__name__).strip().splitlines()[0][:160]
+        seconds = time.perf_counter() - began
+        if why:
+            self._model, self._at_once = eager_model, None
+            return f"not compiled after a trial of {seconds:.1f} s: {why}"
+        return f"compiled in {seconds:.1f} s, {gain:.2f} times as fast"
 
     def stacked(self, images: Sequence[UInt8Array]) -> UInt8Array:
         """Images as one batch; for CUDA in pinned memory, from which it copies without a stop."""
@@ -107,7 +138,11 @@ class TorchEmbedder(Embedder):
 
     def _compute(self, x: Tensor) -> Tensor:
         with explained(self.device, len(x), x.shape[2], REMEDY):
-            return self._forward(x)
+            at_once = self._most or self._at_once
+            if self._at_once is None or at_once is None or len(x) >= at_once:
+                return self._forward(x)
+            repeated = x[-1:].expand(at_once - len(x), *x.shape[1:])
+            return self._forward(torch.cat([x, repeated]))[: len(x)]
 
     def _forward(self, x: Tensor) -> Tensor:
         autocast: Any = nullcontext()
@@ -193,17 +228,25 @@ def _compiled(whole: WholeNetwork, n_threads: int, precision: str) -> Any:
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,  # threads that decode share the cores
     }
-    before = logging.root.manager.disable
     try:
-        logging.disable(logging.WARNING)
-        with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")  # what tracing says of sizes that are fixed here
+        with _silenced(), torch.inference_mode():
             traced = torch.jit.trace(whole, given, check_trace=False)  # type: ignore[no-untyped-call]
             network = openvino.convert_model(traced, example_input=given, input=shapes)
         return openvino.Core().compile_model(network, "CPU", settings)
     except Exception as error:  # of the tracer and of OpenVINO, without a common base
         reason = (str(error) or type(error).__name__).strip().splitlines()[0][:160]
         raise LmrError(f"`engine` openvino cannot compute this network: {reason}; use `engine` torch") from error
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Without what tracers and compilers log and warn of: sizes that are fixed here, devices that are not there."""
+    before = logging.root.manager.disable
+    try:
+        logging.disable(logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(before)
 
