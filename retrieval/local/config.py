@@ -71,6 +71,11 @@ class LocalCard:
             raise ValueError("n_keypoints, long_side and d must be positive")
 
     @property
+    def has_frames(self) -> bool:
+        """Whether a keypoint has a diameter and a direction."""
+        return self.kind == "rootsift"
+
+    @property
     def fingerprint(self) -> str:
         """sha256 (hex) over all that changes the features."""
         content = asdict(self)

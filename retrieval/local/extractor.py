@@ -21,7 +21,10 @@ class Finder(Protocol):
     is_network: bool
 
     def find(self, image: "Image.Image") -> tuple[FloatArray, FloatArray]:
-        """Points (f, 2) in pixels and descriptors (f, d) of an RGB image, strongest first."""
+        """Points in pixels and descriptors (f, d) of an RGB image, strongest first.
+
+        Points are (f, 2), or (f, 4) with diameters and directions where the card has frames.
+        """
 
 
 class Extractor:

@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 
 from retrieval.arrays import FloatArray
 from retrieval.local.config import LocalCard
-from retrieval.local.features import LocalFeatures, PackedFeatures, pack_points, unpack_points
+from retrieval.local.features import (
+    LocalFeatures,
+    PackedFeatures,
+    pack_frames,
+    pack_points,
+    unpack_frames,
+    unpack_points,
+)
 
 _TINY = np.finfo(np.float32).tiny
 
@@ -17,11 +24,13 @@ _TINY = np.finfo(np.float32).tiny
 def pack(card: LocalCard, points: FloatArray, descriptors: FloatArray, size: tuple[int, int]) -> PackedFeatures:
     """Features as their card stores them; those without a direction are left out.
 
-    points: (f, 2) pixels. descriptors: (f, d) as the extractor finds them. size: of the scaled image.
+    points: (f, 2) pixels, or (f, 4) with frames, as the card has them. descriptors: (f, d) as the extractor finds them.
+    size: of the scaled image.
     """
     kept = np.flatnonzero(np.isfinite(descriptors).all(axis=1) & (descriptors != 0).any(axis=1))
     packed = _pack_descriptors(card, descriptors[kept])
-    return PackedFeatures(pack_points(points[kept]), packed, size)
+    frames = pack_frames(points[kept, 2:]) if card.has_frames else None
+    return PackedFeatures(pack_points(points[kept, :2]), packed, size, frames)
 
 
 def unpack(card: LocalCard, packed: PackedFeatures) -> LocalFeatures:
@@ -31,7 +40,8 @@ def unpack(card: LocalCard, packed: PackedFeatures) -> LocalFeatures:
         values = np.sqrt(values / np.maximum(values.sum(axis=1, keepdims=True), _TINY))
     else:
         values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), _TINY)
-    return LocalFeatures(unpack_points(packed.points), values, packed.size)
+    frames = None if packed.frames is None else unpack_frames(packed.frames)
+    return LocalFeatures(unpack_points(packed.points), values, packed.size, frames)
 
 
 def _pack_descriptors(card: LocalCard, descriptors: FloatArray) -> NDArray[np.uint8] | NDArray[np.float16]:

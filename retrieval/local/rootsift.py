@@ -4,6 +4,7 @@ D. Lowe: Distinctive image features from scale-invariant keypoints, IJCV 2004. R
 things everyone should know to improve object retrieval, CVPR 2012.
 """
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,11 +36,12 @@ class RootSift:
         self._n_keypoints = n_keypoints
 
     def find(self, image: "Image.Image") -> tuple[FloatArray, FloatArray]:
-        """Points (f, 2) in pixels and descriptors (f, 128) of length 0 to 512, strongest first."""
+        """Points (f, 4) with frames and descriptors (f, 128) of length 0 to 512, strongest first."""
         sift = self._cv2.SIFT_create(nfeatures=self._n_keypoints)  # not shared by threads
         found, descriptors = sift.detectAndCompute(np.asarray(image.convert("L")), None)
         if descriptors is None or not len(found):
-            return np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32)
+            return np.zeros((0, 4), np.float32), np.zeros((0, 128), np.float32)
         order = np.argsort([-point.response for point in found], kind="stable")[: self._n_keypoints]
-        points = np.array([found[i].pt for i in order], dtype=np.float32)
-        return points, descriptors[order]
+        strongest = [found[i] for i in order]
+        points = [(*point.pt, point.size, math.radians(point.angle)) for point in strongest]
+        return np.array(points, dtype=np.float32), descriptors[order]

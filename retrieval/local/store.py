@@ -127,7 +127,8 @@ class LocalStore:
             self._digests.require_rows(np.arange(begin, end), self._features.dtype.itemsize)
         rows = np.array(self._features[begin:end])
         width, height = self.columns.size[row].tolist()
-        return PackedFeatures(rows["point"], rows["descriptor"], (width, height))
+        frames = rows["frame"] if self.card.has_frames else None
+        return PackedFeatures(rows["point"], rows["descriptor"], (width, height), frames)
 
     def require_whole(self) -> None:
         """Reads all of it. Raises LmrError where it is not as it was written."""
@@ -142,7 +143,8 @@ class LocalStore:
 def features_dtype(card: LocalCard) -> np.dtype[Any]:
     """The type of a row of `features`."""
     kind = np.dtype(card.dtype).newbyteorder("<")
-    return np.dtype([("point", "<u2", (2,)), ("descriptor", kind, (card.d,))])
+    frame = [("frame", "<u2", (2,))] if card.has_frames else []
+    return np.dtype([("point", "<u2", (2,)), *frame, ("descriptor", kind, (card.d,))])
 
 
 def write_local(path: Path, info: LocalInfo, columns: LocalColumns, features: Iterable[PackedFeatures]) -> None:
@@ -270,4 +272,6 @@ def _read_columns(file: Any) -> LocalColumns:
 def _rows_of(packed: PackedFeatures, dtype: np.dtype[Any]) -> NDArray[np.void]:
     rows = np.zeros(len(packed), dtype)
     rows["point"], rows["descriptor"] = packed.points, packed.descriptors
+    if packed.frames is not None:
+        rows["frame"] = packed.frames
     return rows

@@ -11,7 +11,8 @@ from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
 from retrieval.local.config import LocalOptions
 from retrieval.local.extractor import open_extractor
-from retrieval.local.features import LocalFeatures
+from retrieval.local.features import LocalFeatures, pack_frames, unpack_frames
+from retrieval.local.match import NearestMatcher
 from retrieval.local.rootsift import require_opencv
 from retrieval.local.verifier import Verifier
 
@@ -98,3 +99,27 @@ def test_without_the_extra_the_error_names_it(monkeypatch):
 def test_points_and_descriptors_have_to_fit():
     with pytest.raises(ValueError, match=r"points \(3, 2\) and descriptors \(2, 128\) must be"):
         LocalFeatures(np.zeros((3, 2), dtype=np.float32), np.zeros((2, 128), dtype=np.float32), (8, 8))
+
+
+def test_frames_have_to_fit_the_points():
+    points, descriptors = np.zeros((3, 2), dtype=np.float32), np.zeros((3, 8), dtype=np.float32)
+    with pytest.raises(ValueError, match=r"^frames \(2, 2\) must be \(3, 2\), as the points$"):
+        LocalFeatures(points, descriptors, (8, 8), np.zeros((2, 2), dtype=np.float32))
+
+
+def test_frames_survive_packing():
+    frames = np.array([[1.6, 0.0], [33.25, 3.0], [900.0, 2 * np.pi - 1e-3], [5000.0, -1.0]], dtype=np.float32)
+    unpacked = unpack_frames(pack_frames(frames))
+    assert unpacked[:, 0] == pytest.approx([1.6, 33.25, 900.0, 65_535 / 64], abs=1 / 128)
+    assert unpacked[:, 1] == pytest.approx([0.0, 3.0, 2 * np.pi - 1e-3, 2 * np.pi - 1], abs=1e-4)
+
+
+def test_a_keypoint_turns_and_grows_with_its_image():
+    pytest.importorskip("cv2", reason="needs the extra local")
+    image = texture(0).crop((40, 40, 280, 280))
+    turned = local_features(encoded(image.resize((480, 480)).transpose(Image.Transpose.ROTATE_270)))
+    plain = local_features(encoded(image))
+    (pairs,) = NearestMatcher().match_many(plain, [turned])
+    here, there = plain.frames[pairs[:, 0]], turned.frames[pairs[:, 1]]
+    assert np.median(there[:, 0] / here[:, 0]) == pytest.approx(2, rel=0.1)
+    assert np.median((there[:, 1] - here[:, 1]) % (2 * np.pi)) == pytest.approx(np.pi / 2, abs=0.1)
