@@ -66,7 +66,10 @@ class DescriptorModel(nn.Module):
         part: what the neck gives; the pooled features before it, which keep more of what training on few landmarks
         makes the neck forget (Bordes et al., Guillotine Regularization, TMLR 2023); or both, one after the other.
         """
-        pooled = self.pooled(images)
+        return self.described(self.pooled(images), part)
+
+    def described(self, pooled: Tensor, part: DescriptorPart = "neck") -> Tensor:
+        """Unit descriptors (b, length(part)) of pooled features (b, n_features), float32."""
         with torch.autocast(pooled.device.type, enabled=False):
             if part == "pooled":
                 return F.normalize(pooled, dim=1)
@@ -83,7 +86,17 @@ class DescriptorModel(nn.Module):
 
     def pooled(self, images: Tensor) -> Tensor:
         """Input of the neck: the pooled features (b, n_features) in float32, of any length."""
-        return self._pool(self.backbone(images)).float()
+        return self.pool(self.backbone(images))
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Features of the backbone, a map or tokens as a `Backbone` gives them, to (b, n_features) in float32."""
+        if self.config.pooling == "cls":
+            return features[:, 0].float()
+        if features.ndim == 3:
+            features = features[:, self.n_prefix_tokens :].transpose(1, 2).unsqueeze(-1)
+        if self.gem is not None:
+            return cast(Tensor, self.gem(features)).float()
+        return (features.amax(dim=(2, 3)) if self.config.pooling == "max" else features.mean(dim=(2, 3))).float()
 
     def length(self, part: DescriptorPart) -> int:
         """Numbers in a descriptor. LmrError for another part than the neck where there is none: it is the same."""
@@ -101,15 +114,6 @@ class DescriptorModel(nn.Module):
                 f"{self.config.backbone} takes pictures of {self.image_size} pixels here, not of {size}; "
                 f"give `size` {self.image_size}, or train at the size you want"
             )
-
-    def _pool(self, features: Tensor) -> Tensor:
-        if self.config.pooling == "cls":
-            return features[:, 0]
-        if features.ndim == 3:
-            features = features[:, self.n_prefix_tokens :].transpose(1, 2).unsqueeze(-1)
-        if self.gem is not None:
-            return cast(Tensor, self.gem(features))
-        return features.amax(dim=(2, 3)) if self.config.pooling == "max" else features.mean(dim=(2, 3))
 
 
 def build_model(
