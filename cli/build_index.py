@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.index_changes import local_line
 from cli.options import job_options
 from cli.progress import TerminalProgress
 from cli.terminal import command_line, say
@@ -34,6 +35,9 @@ def command(**words: Any) -> None:
     With the extra onnx the network is exported beside its weights, which takes about 20 s of the processor, and queries
     on a CPU start by it in a third of the time: --engine torch leaves that out.
 
+    With --local the folder holds the local features of its rows too, which lmr embed --local made, so that answers can
+    be verified: those of train.h5 from train.local.h5. They are linked, or copied to another file system.
+
     --overwrite keeps the calibration where only names and places of images change; otherwise it ends, which is said.
 
     \b
@@ -41,6 +45,7 @@ def command(**words: Any) -> None:
       lmr build-index train.h5 --background background.h5 --names names.csv
       lmr build-index train.h5 --dimensions 256 --overwrite --recalibrate
       lmr build-index train.h5 --recall 0.95 --memory 2
+      lmr build-index train.h5 --local
     """
     import lmr
 
@@ -59,6 +64,13 @@ def command(**words: Any) -> None:
             say(f"{output}: {search_line(info.search, info.n_rows, info.d)}")
         if info.export:
             say(f"{output}: {export_line(info.export)}")
+        if info.local:
+            say(f"{output}: {local_line(info)}")
+        elif report.lost_local:
+            progress.warn(
+                f"warning: {output} has no local features any more, so that nothing verifies its answers; "
+                "`local` carries them along"
+            )
         _tell_thumbnails(output, report, progress)
         _tell_calibration(output, report, progress)
 

@@ -10,6 +10,7 @@ from index.search.config import search_line
 from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
+    from index.folder.info import FolderInfo
     from index.update.job import IndexChange
     from retrieval.progress import Progress
 
@@ -30,12 +31,15 @@ def tell_change(words: Mapping[str, Any], change: "IndexChange", progress: "Prog
         "without_landmark": change.n_unlabelled,
         "without_descriptor": change.n_unreadable,
         "background": change.n_background,
+        "local_features": change.n_local,
     }
     has_changed = change.state == "changed"
     what = done_text(counts) if has_changed else "nothing to do"
     text = f"{index}: {what}: {counted(info.n_rows, 'image')} of {counted(info.n_landmarks, 'landmark')} now"
     if has_changed and info.search is not None:
         text += f"\n{index}: {search_line(info.search, info.n_rows, info.d)}"
+    if has_changed and info.local is not None:
+        text += f"\n{index}: {local_line(info)}"
     say_result({"state": change.state, **counts, "images": info.n_rows}, text, as_json=as_json)
     n = change.n_unlabelled
     if n:
@@ -45,8 +49,21 @@ def tell_change(words: Mapping[str, Any], change: "IndexChange", progress: "Prog
         )
     if change.n_unreadable:
         progress.warn(f"{counted(change.n_unreadable, 'row')} without a descriptor left out")
+    if n := change.n_without_local:
+        progress.warn(
+            f"{counted(n, 'image')} without local features, whose answers nothing verifies; lmr embed `local` "
+            "makes them, and the same command again takes them"
+        )
     for line in change.warnings:
         progress.warn(f"warning: {line}")
+
+
+def local_line(info: "FolderInfo") -> str:
+    """What an index has of local features, in one line."""
+    local = info.local
+    assert local is not None
+    n_bytes = sum(info.files[name]["size"] for name in local.files)
+    return f"local features of {counted(local.n, 'image', of=info.n_rows)}: {local.kind}, {n_bytes / 1e6:,.1f} MB"
 
 
 def _again(words: Mapping[str, Any]) -> str:
@@ -59,6 +76,8 @@ def _again(words: Mapping[str, Any]) -> str:
 def done_text(counts: Mapping[str, Any]) -> str:
     """`2 added, 1 removed`."""
     parts = [f"{counts[name]:,} {name}" for name in ("added", "removed", "relabelled", "moved") if counts.get(name)]
+    if counts.get("local_features"):
+        parts.append(f"local features of {counted(counts['local_features'], 'image')} taken")
     if counts.get("background"):
         parts.append(f"{counts['background']:,} of the background")
     return ", ".join(parts) or str(counts.get("kind", "changed"))

@@ -41,6 +41,12 @@ class BuildJob(ComputingJob, EngineJob, WritingJob):
         high=MOST_PX,
         help="Longer side in pixels of the thumbnails that the folder keeps of its rows; 0 = none.",
     )
+    local: bool = option(
+        False,
+        help="Carry the local features of the rows, by which answers are verified: for each STORE.h5 those of "
+        "STORE.local.h5, beside it.",
+    )
+    local_store: tuple[Path, ...] = option((), help="Local store that lies elsewhere; looked into for every store.")
     recalibrate: bool = option(
         False, help="Where `overwrite` ends the calibration, make it again from the store of its queries."
     )
@@ -50,7 +56,8 @@ def build_index(job: BuildJob) -> "BuildReport":
     """Builds an index folder, or finds it built already; what was done.
 
     Raises LmrError for stores that do not fit each other or the model, for a folder that was made from something else,
-    for a calibration that could not be made again, and for `engine` onnx without what makes an export.
+    for a calibration that could not be made again, for `engine` onnx without what makes an export, and for `local`
+    without a local store.
     """
     from index.evaluate.leave_one_out import agreement
     from index.folder.build import build_folder
@@ -84,6 +91,7 @@ def build_index(job: BuildJob) -> "BuildReport":
 def _read_inputs(job: BuildJob, model: Path) -> "BuildInputs":
     """Reads everything the index is built from. model: folder to make, with the model as it made the stores."""
     from index.folder.inputs import BuildInputs
+    from index.folder.local import places_of_stores
     from retrieval.data.names import of_no_landmark, read_names
     from retrieval.embed.load import card_of_store, model_files
     from retrieval.models.folder import write_card
@@ -95,11 +103,12 @@ def _read_inputs(job: BuildJob, model: Path) -> "BuildInputs":
     landmarks = (label for store in read for label in store.landmarks)
     if job.names and (line := of_no_landmark(names, landmarks, job.names, job.stores[0])):
         job.progress.warn(line if len(read) == 1 else f"{line} and the other stores")
+    local = places_of_stores(read, job.local_store, lie_beside=job.local)
     model.mkdir()
     for name, path in model_files(job.model, card).items():
         _link(path.resolve(), model / name)
     write_card(model, card)
-    return BuildInputs(read, model, [open_descriptors(path) for path in job.background], names)
+    return BuildInputs(read, model, [open_descriptors(path) for path in job.background], names, local)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -376,6 +376,8 @@ class BuildWords(_Computing, _Engine, _Writing, total=False):
     rerank_neighbours: int
     rerank_weight: float
     thumbnails: int
+    local: bool
+    local_store: Sequence[Place]
     recalibrate: bool
     options: BuildOptions
 
@@ -393,6 +395,8 @@ class IndexAddWords(_Changing, total=False):
 
     background: bool
     names: Place | None
+    local: bool
+    local_store: Sequence[Place]
 
 
 class IndexRemoveWords(_Changing, total=False):

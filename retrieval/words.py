@@ -1,9 +1,11 @@
 """Text in messages: numbers with their nouns, and texts from data as people may see them."""
 
 import unicodedata
+from collections.abc import Sequence
 
-# Control characters, format characters (direction overrides, zero width, tags), lone surrogates, line separators.
+N_NAMED = 3  # things that a message names
 MOST_CHARACTERS = 300  # of a value from data that a message shows
+# Control characters, format characters (direction overrides, zero width, tags), lone surrogates, line separators.
 _ESCAPED = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
@@ -26,6 +28,12 @@ def none_can(n: int, noun: str, *, can: str = "can", whose: str = "the") -> str:
     if n == 1:
         return f"{whose} only {noun} {'cannot' if can == 'can' else f'{can} not'}"
     return f"none of {whose} {counted(n, noun)} {can}"
+
+
+def named(names: Sequence[str]) -> str:
+    """The first of these names, and how many more there are."""
+    more = f" and {len(names) - N_NAMED:,} more" if len(names) > N_NAMED else ""
+    return ", ".join(names[:N_NAMED]) + more
 
 
 def agreeing(n: int, one: str, many: str) -> str:

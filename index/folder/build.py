@@ -31,6 +31,7 @@ from index.folder.info import (
     write_info,
 )
 from index.folder.inputs import BuildInputs, Gathered, gather
+from index.folder.local import digest_of_local, write_local_rows
 from index.folder.rows import Background, Rows, write_background, write_rows
 from index.folder.thumbnails import write_thumbnails
 from index.folder.vectors import measure_recall, store_vectors
@@ -56,7 +57,8 @@ class BuildReport:
 
     kept, lost: the calibration of the index that was replaced, where the new one answers alike, and where it does not.
     not_read: why that index or its calibration could not be read, '' where it could or none was there.
-    recalibrated: what took the place of the lost calibration, where that was asked for.
+    recalibrated: what took the place of the lost calibration, where that was asked for. lost_local: the index that was
+    replaced had local features, and the new one has none.
     """
 
     state: Literal["built", "unchanged"]
@@ -66,6 +68,7 @@ class BuildReport:
     lost: Calibration | None = None
     not_read: str = ""
     recalibrated: Calibration | None = None
+    lost_local: bool = False
 
 
 def build_folder(
@@ -124,7 +127,8 @@ def build_folder(
                 replace_calibration(folder, replace(calibration, origin=origin))
             check_files(folder, info, "size")
     kept, lost = (calibration, None) if keeps else (None, calibration)
-    return BuildReport("built", info, n_unreadable, kept, lost, not_read)
+    lost_local = before is not None and before.local is not None and info.local is None
+    return BuildReport("built", info, n_unreadable, kept, lost, not_read, lost_local=lost_local)
 
 
 def _calibrated_before(path: Path) -> tuple[FolderInfo | None, Calibration | None, str]:
@@ -207,6 +211,7 @@ def _inputs_digest(gathered: Gathered, hashed: "hashlib._Hash", inputs: BuildInp
         "background": gathered.background_id,
         "names": [dict(gathered.names), {label: asdict(name) for label, name in inputs.names.items()}],
         "options": options,
+        **({} if gathered.local is None else {"local": digest_of_local(gathered.local)}),
     }
     update_json(total, content)
     return total.hexdigest()
@@ -266,6 +271,7 @@ def _write_folder(
     n_small = 0
     if thumbnails.side_px:
         n_small = write_thumbnails(folder / THUMBNAILS, gathered.path, thumbnails, digest, progress)
+    local, stores = (None, {}) if gathered.local is None else write_local_rows(folder, gathered.local)
     info = FolderInfo(
         fingerprint=gathered.fingerprint,
         inputs_digest=digest,
@@ -277,13 +283,14 @@ def _write_folder(
         recall=searched_by.recall if searched_by else measure_recall(gathered, stored),
         program_version=program_version(),
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        files=list_files(folder),
+        files=list_files(folder, stores),
         thumbnails={"side_px": thumbnails.side_px, "n": n_small},
         answers_digest=_answers_digest(gathered, hashed, stated),
         rows_digest=_answers_digest(gathered, hashed, of_rows),
         search=searched_by,
         largest_norm=stored.index.largest_norm,
         largest_augmented_norm=0.0 if stored.augmented is None else stored.augmented.largest_norm,
+        local=local,
     )
     write_info(folder, info)
     return info

@@ -6,6 +6,7 @@
     augmented.faiss the rows with what they borrow       thumbnails.h5  thumbnails of the rows
     added.rows      those that came later, of a large index
     search.faiss    which rows may be the nearest        sample.h5      rows that it is asked after a change
+    local.json, local-rows.h5, local-SHA256.h5, local/                  local features of the rows
     calibration.json                                     index.json     what the folder is, sha256 of each file
 
 index.json carries its own sha256. calibration.json is the one file that is replaced later. It carries its own
@@ -40,6 +41,7 @@ from index.folder.info import (
     check_files,
     read_info,
 )
+from index.folder.local import LocalRows
 from index.folder.rows import Background, Rows, read_background, read_rows
 from index.folder.thumbnails import Kept, Thumbnails
 from index.rerank.config import Refinement
@@ -65,11 +67,11 @@ N_TRIES = 100  # readings of a folder that is replaced meanwhile, before that is
 
 @dataclass(frozen=True, slots=True)
 class IndexFolder:
-    """An opened index folder. background, whitening, calibration, augmented and thumbnails are None where the
+    """An opened index folder. background, whitening, calibration, augmented, thumbnails and local are None where the
     folder has none.
 
     index: the images' own descriptors, which tell copies. augmented: the rows that are searched in its place.
-    ivf: the inverted file over the rows that are searched, None where all are compared.
+    ivf: the inverted file over the rows that are searched, None where all are compared. local: local features.
     """
 
     path: Path
@@ -84,6 +86,7 @@ class IndexFolder:
     augmented: FlatIndex | None = None
     thumbnails: Thumbnails | None = None
     ivf: IvfIndex | None = None
+    local: LocalRows | None = None
 
     def __post_init__(self) -> None:
         if len(self.index) != len(self.rows):
@@ -251,6 +254,7 @@ def _load(
         augmented=augmented,
         ivf=ivf,
         thumbnails=Thumbnails(folder / THUMBNAILS, info.inputs_digest) if THUMBNAILS in info.files else None,
+        local=None if info.local is None else LocalRows(folder, info),
     )
     _require_fit(opened)
     return opened

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fnmatch import fnmatch
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypedDict, get_args
 
 from index.folder.changes import Changes
@@ -19,9 +20,11 @@ REBUILD = "run lmr build-index again"  # what to do with a damaged folder
 INDEX, ADDED, ROWS, BACKGROUND, WHITENING = "index.faiss", "added.rows", "rows.h5", "background.h5", "whiten.h5"
 AUGMENTED, SEARCH, SAMPLE, THUMBNAILS = "augmented.faiss", "search.faiss", "sample.h5", "thumbnails.h5"
 MODEL, NAMES, CALIBRATION, INFO = "model", "names.json", "calibration.json", "index.json"
+LOCAL, LOCAL_ROWS, LOCAL_STORE, LOCAL_WEIGHTS = "local.json", "local-rows.h5", "local-", "local"
 EXPORT = f"{MODEL}/model.onnx"
 HASHED_BYTES = 1 << 24  # files up to this size are compared by sha256 whenever a folder is opened
 MODEL_CARD, MODEL_FILES = "model.json", ("weights-*.safetensors", "model.onnx")  # of retrieval
+_LEFT = (f"{MODEL}/weights-*", LOCAL, f"{LOCAL_STORE}*", f"{LOCAL_WEIGHTS}/*")  # to who loads them
 
 
 class Listed(TypedDict):
@@ -49,6 +52,21 @@ class ExportInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalSummary:
+    """Local features of the rows. kind: of features; fingerprint: of their settings; n: rows that have them.
+
+    files: local stores, as local-rows.h5 numbers them. n_gone: rows removed since these were written, whose features
+    are in them still.
+    """
+
+    kind: str
+    fingerprint: str
+    n: int
+    files: tuple[str, ...]
+    n_gone: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class FolderInfo:
     """The content of index.json.
 
@@ -59,7 +77,7 @@ class FolderInfo:
     search: the inverted file that proposes rows, None = exact search. largest_norm: length of the longest row, and of
     the longest augmented one; 0 in a folder from before they were kept. rows_digest: as answers_digest, whatever the
     kind of index and the storage of its rows. changes: of its rows since it was built, None = there was none. export:
-    of its network, None where none was tried.
+    of its network, None where none was tried. local: local features of its rows, None where it has none.
     """
 
     fingerprint: str
@@ -81,6 +99,7 @@ class FolderInfo:
     largest_augmented_norm: float = 0.0
     changes: Changes | None = None
     export: ExportInfo | None = None
+    local: LocalSummary | None = None
 
     def __post_init__(self) -> None:
         if min(self.n_rows, self.n_landmarks, self.d) < 1 or self.n_background < 0 or not 0 <= self.recall <= 1:
@@ -91,6 +110,7 @@ class FolderInfo:
         if self.options.get("storage") not in get_args(Storage):
             raise ValueError(f"options.storage must be one of {', '.join(get_args(Storage))}")
         others = (*((SEARCH,) if self.search else ()), *((EXPORT,) if self.is_exported else ()))
+        others += (LOCAL, LOCAL_ROWS, *self.local.files) if self.local else ()
         for name in (INDEX, ROWS, f"{MODEL}/{MODEL_CARD}", *others):
             if name not in self.files:
                 raise ValueError(f"files does not list {name}")
@@ -108,7 +128,7 @@ class FolderInfo:
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; `read_info` gives it back."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name in ("search", "changes", "export"):
+        for name in ("search", "changes", "export", "local"):
             values[name] = None if values[name] is None else asdict(values[name])
         return {"format_version": FORMAT_VERSION} | values
 
@@ -132,7 +152,8 @@ def check_files(folder: Path, info: FolderInfo, verify: Literal["full", "small",
     """Compares the sizes of the files with index.json, and their sha256 too.
 
     verify: `full` compares the sha256 of all, `small` of those that take no time (HASHED_BYTES), `size` of none. With
-    `small` a network is left to who loads it: of weights and an exported network beside them only one is read.
+    `small` a network is left to who loads it: of weights and an exported network beside them only one is read. So are
+    local features, which most queries do without.
 
     Raises LmrError that names the first one that differs.
     """
@@ -146,7 +167,7 @@ def check_files(folder: Path, info: FolderInfo, verify: Literal["full", "small",
                 f"{path} has {size} bytes, {INFO} says {listed['size']}; "
                 "copy the folder again or run lmr build-index again"
             )
-        is_left = fnmatch(name, f"{MODEL}/weights-*") or (name == EXPORT and info.is_exported)
+        is_left = any(fnmatch(name, one) for one in _LEFT) or (name == EXPORT and info.is_exported)
         is_small = size <= HASHED_BYTES and not is_left
         if (verify == "full" or (verify == "small" and is_small)) and sha256_file(path) != listed["sha256"]:
             raise DamageError(
@@ -155,13 +176,15 @@ def check_files(folder: Path, info: FolderInfo, verify: Literal["full", "small",
             )
 
 
-def list_files(folder: Path) -> dict[str, Listed]:
-    """sha256 and size of every file of a folder that is being built."""
-    return {
-        path.relative_to(folder).as_posix(): {"sha256": sha256_file(path), "size": path.stat().st_size}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+def list_files(folder: Path, known: Mapping[str, Listed] = MappingProxyType({})) -> dict[str, Listed]:
+    """sha256 and size of every file of a folder that is being written. known: files whose sha256 is known."""
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {name: known.get(name) or list_file(folder / name) for name in names}
+
+
+def list_file(path: Path) -> Listed:
+    """sha256 and size of a file."""
+    return {"sha256": sha256_file(path), "size": path.stat().st_size}
 
 
 def is_index_folder(path: Path) -> bool:

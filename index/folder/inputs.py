@@ -8,6 +8,7 @@ import numpy as np
 
 from index.copies import same_named
 from index.folder.folder import model_fingerprint, tell_difference
+from index.folder.local import LocalPlaces, joined
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, row_numbers
 from retrieval.data.names import Name
 from retrieval.errors import LmrError
@@ -24,12 +25,14 @@ class BuildInputs:
 
     stores: labelled rows become index rows, the others background. background: stores of non-landmarks.
     model_path: the model folder that made the descriptors; its model is copied. names: landmark_id -> name for people.
+    local: local features of the rows of each of the stores; () = the index has none.
     """
 
     stores: Sequence[Descriptors]
     model_path: Path
     background: Sequence[Descriptors] = ()
     names: Mapping[str, Name] = field(default_factory=dict)
+    local: Sequence[LocalPlaces] = ()
 
 
 class UnitRows:
@@ -79,6 +82,7 @@ class Gathered:
     background_id: Texts
     fingerprint: str
     names: Mapping[str, str]
+    local: LocalPlaces | None
 
 
 def gather(inputs: BuildInputs) -> Gathered:
@@ -90,7 +94,8 @@ def gather(inputs: BuildInputs) -> Gathered:
     if not inputs.stores:
         raise ValueError("stores is empty")
     fingerprint = _common_fingerprint(inputs)
-    rows = [_select(store, store.done & (store.landmark >= 0)) for store in inputs.stores]
+    is_row = [store.done & (store.landmark >= 0) for store in inputs.stores]
+    rows = [_select(store, chosen) for store, chosen in zip(inputs.stores, is_row, strict=True)]
     others = [_select(store, store.done & (store.landmark < 0)) for store in inputs.stores]
     others += [_select(store, store.done) for store in inputs.background]
     landmarks = sorted({store.landmarks[code] for store in rows for code in np.unique(store.landmark)})
@@ -112,6 +117,9 @@ def gather(inputs: BuildInputs) -> Gathered:
         background_id=Texts.joined([store.image_id for store in others]),
         fingerprint=fingerprint,
         names={label: name for store in inputs.stores for label, name in store.names.items()},
+        local=joined([p.select(chosen) for p, chosen in zip(inputs.local, is_row, strict=True)])
+        if inputs.local
+        else None,
     )
 
 

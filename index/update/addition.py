@@ -11,10 +11,12 @@ import numpy as np
 from index.copies import SAME_NAME_TOO, same_named
 from index.folder.changes import Kind
 from index.folder.folder import IndexFolder
+from index.folder.local import LocalPlaces, find_places
 from index.folder.rows import Background
 from index.folder.thumbnails import make_thumbnail
 from index.recognition import check_store, to_index_space
-from index.update.change import Change, NewRows, join_labels, named, refuse_augmented
+from index.update.change import Change, NewRows, join_labels, refuse_augmented
+from index.update.local import plan_local
 from index.vote import background_similarity
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray
 from retrieval.data.names import Name
@@ -23,6 +25,7 @@ from retrieval.files.digest import update_json
 from retrieval.parallel import run_tasks
 from retrieval.store.store import open_descriptors
 from retrieval.texts import Texts, equal_pairs, repeated
+from retrieval.words import named
 
 BLOCK_ROWS = 8192  # read at a time
 
@@ -33,7 +36,8 @@ class Images:
 
     source: for messages. image_id, path: (n,) columns; landmark: (n,) int32 into landmarks, -1 = none. vectors: from
     rows to their vectors in the space of the index, float32. kept: the JPEG of a row's thumbnail, None = it has to be
-    made of the image at its path. n_unreadable: rows that have no descriptor and are none of these.
+    made of the image at its path. n_unreadable: rows that have no descriptor and are none of these. local: of their
+    local features, None where there are none.
     """
 
     source: str
@@ -45,14 +49,18 @@ class Images:
     names: Mapping[str, Name] = field(default_factory=dict)
     kept: Callable[[int], bytes | None] | None = None
     n_unreadable: int = 0
+    local: LocalPlaces | None = None
 
     def labels(self, rows: LongArray) -> list[str]:
         """Labels of these rows, '' = none."""
         return [self.landmarks[code] if code >= 0 else "" for code in self.landmark[rows].tolist()]
 
 
-def images_of_store(folder: IndexFolder, path: Path) -> Images:
-    """The images of a store. Raises LmrError for one of another model."""
+def images_of_store(folder: IndexFolder, path: Path, local: Sequence[Path] = ()) -> Images:
+    """The images of a store. local: local stores that have their local features.
+
+    Raises LmrError for one of another model, and as `find_places`.
+    """
     store = open_descriptors(path)
     check_store(folder, store)
     done = store.select(store.done)
@@ -65,6 +73,7 @@ def images_of_store(folder: IndexFolder, path: Path) -> Images:
         vectors=lambda rows: to_index_space(folder, done.vectors[rows]),
         names={label: Name(name, "") for label, name in done.names.items()},
         n_unreadable=len(store) - len(done),
+        local=find_places(done, local) if local else None,
     )
 
 
@@ -100,6 +109,7 @@ def images_of_folder(folder: IndexFolder, other: IndexFolder) -> list[Images]:
         vectors=other.index.vectors,
         names=other.names,
         kept=other.thumbnails.read if keeps and other.thumbnails is not None else None,
+        local=None if other.local is None else other.local.places,
     )
     behind = other.background
     if behind is None:
@@ -126,17 +136,19 @@ def plan_addition(
     n_new, n_before = sum(map(len, new)), len(background_of(folder))
     grown = grown_background(background_of(folder), given, others) if to_background else None
     background = None if grown is None or len(grown) == n_before else grown
+    local = plan_local(folder, given, new)
     added = new_rows(folder, given, new, background or folder.background) if n_new else None
     labels = {images.landmarks[code] for images, rows in zip(given, new, strict=True) for code in images.landmark[rows]}
     known = {label: name for images in given for label, name in images.names.items()} | dict(names)
     return Change(
         kind=kind,
         sources=tuple(dict.fromkeys(images.source for images in given)),
-        digest=digest_of(kind, given, new, background),
+        digest=digest_of(kind, given, new, background, local.digests or None),
         landmark=folder.rows.landmark,
         landmarks=folder.rows.landmarks,
         added=added,
         background=background,
+        local=local,
         names={label: name for label, name in known.items() if label in labels or label in names},
         n_there=sum(int((images.landmark >= 0).sum()) for images in given) - n_new,
         n_unlabelled=0 if to_background else n_unlabelled(folder, given),

@@ -9,14 +9,15 @@ import numpy as np
 from index.folder.changes import Kind
 from index.folder.folder import IndexFolder
 from index.folder.rows import Background
+from index.update.local import LocalChange
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray
 from retrieval.data.names import Name
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_json
 from retrieval.texts import Texts, equal_pairs
+from retrieval.words import named
 
 NONE = np.zeros(0, dtype=np.int64)
-N_NAMED = 3  # images that an error names
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Change:
     removed: LongArray = field(default_factory=lambda: NONE)
     added: NewRows | None = None
     background: Background | None = None
+    local: LocalChange = field(default_factory=LocalChange)
     names: Mapping[str, Name] = field(default_factory=dict)
     n_relabelled: int = 0
     n_moved: int = 0
@@ -77,7 +79,7 @@ class Change:
     @property
     def is_nothing(self) -> bool:
         """True where the index stays as it is."""
-        return not any(self.counts.values()) and self.background is None
+        return not any(self.counts.values()) and self.background is None and not self.local.n_taken
 
 
 def plan_removal(folder: IndexFolder, ids: Sequence[str], source: str) -> Change:
@@ -189,12 +191,6 @@ def rows_named(image_id: Texts, names: Iterable[str]) -> dict[str, int]:
     wanted = list(names)
     pairs = (pair for block in equal_pairs(Texts.of(wanted), image_id) for pair in block.tolist())
     return {wanted[one]: row for one, row in pairs}
-
-
-def named(names: Sequence[str]) -> str:
-    """The first of these names, and how many more there are."""
-    more = f" and {len(names) - N_NAMED:,} more" if len(names) > N_NAMED else ""
-    return ", ".join(names[:N_NAMED]) + more
 
 
 def kept_rows(n: int, removed: LongArray) -> BoolArray:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from index.folder.folder import IndexFolder
-    from index.folder.info import FolderInfo
+    from index.folder.info import FolderInfo, LocalSummary
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,14 @@ def _options(job: IndexCompactJob, info: "FolderInfo") -> SearchOptions:
 
 
 def _is_as_asked(info: "FolderInfo", options: SearchOptions) -> bool:
-    """True for an index that was trained over the rows that it has, is of that kind, and has its rows in one file."""
+    """True for an index that was trained over the rows that it has, is of that kind, and has them in one file."""
     from index.folder.info import ADDED
     from index.search.choose import plan_search
 
     kind = options.kind
     if kind == "auto":
         kind = plan_search(options, info.options["storage"], info.n_rows, info.d).kind
-    if ADDED in info.files:
+    if ADDED in info.files or _is_scattered(info.local):
         return False
     if info.search is None:
         return kind == "flat"
@@ -80,12 +80,18 @@ def _is_as_asked(info: "FolderInfo", options: SearchOptions) -> bool:
     return is_trained and (kind, options.recall) == (info.search.kind, info.search.target)
 
 
+def _is_scattered(local: "LocalSummary | None") -> bool:
+    """True for local features in several files, or beside those of rows that are gone."""
+    return local is not None and (len(local.files) > 1 or local.n_gone > 0)
+
+
 def _write(folder: "IndexFolder", options: SearchOptions, target: "Path", job: IndexCompactJob) -> "FolderInfo":
     """Writes the new version of the folder, without the calibration."""
     import numpy as np
 
     from index.folder.changes import Entry, count_changes
-    from index.folder.info import ADDED, INDEX, SAMPLE, SEARCH, THUMBNAILS
+    from index.folder.info import ADDED, INDEX, LOCAL, LOCAL_ROWS, SAMPLE, SEARCH, THUMBNAILS, Listed
+    from index.folder.local import write_one_store
     from index.folder.thumbnails import change_thumbnails
     from index.search.choose import build_search, plan_search
     from index.search.kept_sample import write_sample
@@ -96,8 +102,12 @@ def _write(folder: "IndexFolder", options: SearchOptions, target: "Path", job: I
     plan = plan_search(options, rows.storage, len(rows), rows.d)
     stays = np.ones(len(rows), dtype=np.bool_)
     in_two = {INDEX, ADDED} if ADDED in folder.info.files else set()
+    local, stores = folder.info.local, dict[str, Listed]()
+    if folder.local is not None and _is_scattered(local):
+        in_two |= {LOCAL, LOCAL_ROWS, *folder.local.summary.files}
+        local, stores = write_one_store(target, folder.local, folder.rows.image_id)
     link_files(folder, target, without={SEARCH, SAMPLE, THUMBNAILS, *in_two})
-    if in_two:
+    if ADDED in folder.info.files:
         copy_rows(target / INDEX, folder.index, stays, job.progress)
     found = build_search(rows, plan, options, job.progress)
     if found:
@@ -113,19 +123,20 @@ def _write(folder: "IndexFolder", options: SearchOptions, target: "Path", job: I
     info = replace(
         folder.info,
         options=stated,
-        files=list_version(folder, target),
+        files=list_version(folder, target, stores),
         search=found[1] if found else None,
         recall=found[1].recall if found else folder.info.recall,
         inputs_digest=next_digest(folder.info.inputs_digest, digest),
         answers_digest=next_digest(folder.info.answers_digest, digest),
         changes=replace(counts, n_trained=len(rows), added=0, removed=0, relabelled=0),
+        local=local,
     )
     if THUMBNAILS in folder.info.files:  # which say what index they are of
         change_thumbnails(folder.path / THUMBNAILS, target / THUMBNAILS, stays, (), info.inputs_digest)
     at = datetime.now(UTC).isoformat(timespec="seconds")
     kind = "flat" if info.search is None else info.search.name
     entry = Entry(at, "compact", (kind,), digest, info.inputs_digest, len(rows))
-    return finish_version(replace(folder, calibration=None), info, target, entry)
+    return finish_version(replace(folder, calibration=None), info, target, entry, stores)
 
 
 def _keep_calibration(folder: "IndexFolder", info: "FolderInfo", target: "Path") -> bool:

@@ -37,6 +37,12 @@ class IndexAddJob(ChangingJob):
         False, help="Put images without a landmark into the background, instead of leaving them out."
     )
     names: Path | None = option(None, help="CSV that gives landmarks a name and an address.")
+    local: bool = option(
+        False,
+        help="Take the local features of STORE.h5 from STORE.local.h5, beside it; an index that has local features "
+        "takes them where they are.",
+    )
+    local_store: tuple[Path, ...] = option((), help="Local store that lies elsewhere; looked into for every store.")
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ class IndexChange:
     are called so already.
 
     n_unlabelled, n_unreadable: left out, as they have no landmark or no descriptor. n_background: images that came
-    into the background or went from it. warnings: what to do next.
+    into the background or went from it. n_local: images that were there and got local features; n_without_local: that
+    were given without, to an index that has them. warnings: what to do next.
     """
 
     state: Literal["changed", "unchanged"]
@@ -83,6 +90,8 @@ class IndexChange:
     n_unlabelled: int = 0
     n_unreadable: int = 0
     n_background: int = 0
+    n_local: int = 0
+    n_without_local: int = 0
     warnings: tuple[str, ...] = ()
 
 
@@ -97,10 +106,19 @@ def add(job: IndexAddJob) -> IndexChange:
 
     def plan(folder: "IndexFolder") -> "Change":
         names = read_names(job.names, job.progress) if job.names else {}
-        given = [images_of_store(folder, store) for store in job.stores]
+        given = [images_of_store(folder, store, _local_stores(folder, job, store)) for store in job.stores]
         return plan_addition(folder, "add", given, names, to_background=job.background)
 
     return change_folder(job, plan)
+
+
+def _local_stores(folder: "IndexFolder", job: IndexAddJob, store: Path) -> list[Path]:
+    """Local stores that may have local features of a store; its own is among them where it is there or asked for."""
+    from index.folder.local import beside
+
+    own = beside(store)
+    is_taken = job.local or (folder.local is not None and own.exists())
+    return [*([own] if is_taken else []), *job.local_store]
 
 
 def remove(job: IndexRemoveJob) -> IndexChange:
@@ -192,6 +210,8 @@ def _report(
         n_unlabelled=change.n_unlabelled,
         n_unreadable=change.n_unreadable,
         n_background=change.n_background,
+        n_local=change.local.n_taken,
+        n_without_local=change.local.n_without,
         warnings=tuple(warnings),
     )
 

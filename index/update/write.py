@@ -2,12 +2,11 @@
 
 import contextlib
 import json
-import os
-import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -17,6 +16,8 @@ from index.folder.info import (
     ADDED,
     BACKGROUND,
     INDEX,
+    LOCAL,
+    LOCAL_ROWS,
     NAMES,
     ROWS,
     SAMPLE,
@@ -24,9 +25,12 @@ from index.folder.info import (
     THUMBNAILS,
     FolderInfo,
     Listed,
+    LocalSummary,
     check_files,
+    list_files,
     write_info,
 )
+from index.folder.local import joined, nowhere, write_local_rows
 from index.folder.rows import Rows, write_background, write_rows
 from index.folder.thumbnails import change_thumbnails
 from index.search.choose import find_sample, take_sample
@@ -41,7 +45,8 @@ from index.update.change import Change, NewRows, join_labels, kept_rows
 from index.vote import background_similarity
 from retrieval.arrays import BoolArray, FloatArray
 from retrieval.files.atomic import replacing, write_text
-from retrieval.files.digest import sha256_file, sha256_json
+from retrieval.files.digest import sha256_json
+from retrieval.files.folders import link_or_copy
 from retrieval.progress import SILENT, Progress
 from retrieval.texts import Texts
 
@@ -64,6 +69,8 @@ def write_changed(folder: IndexFolder, change: Change, target: Path, writing: Wr
     kept = kept_rows(len(folder.rows), change.removed)
     moves = bool(len(change.removed)) or change.added is not None
     new = {ROWS, NAMES, THUMBNAILS, *((INDEX, ADDED, SEARCH, SAMPLE) if moves else ())}
+    if folder.info.local and _moves_local(change):
+        new |= {LOCAL, LOCAL_ROWS, *folder.info.local.files}
     link_files(folder, target, without=new if change.background is None else {*new, BACKGROUND})
     digest = next_digest(folder.info.inputs_digest, change.digest)
     if moves:
@@ -77,6 +84,7 @@ def write_changed(folder: IndexFolder, change: Change, target: Path, writing: Wr
         write_background(target / BACKGROUND, change.background)
     _write_names(target / NAMES, folder, change, rows.landmarks)
     n_small = _write_thumbnails(folder, change, kept, target, digest, writing)
+    local, listed = _write_local(folder, change, kept, target)
     info = replace(
         folder.info,
         inputs_digest=digest,
@@ -90,20 +98,28 @@ def write_changed(folder: IndexFolder, change: Change, target: Path, writing: Wr
         search=search,
         largest_norm=largest,
         changes=count_changes(folder.info.changes, len(folder.rows), folder.calibration, change.counts),
+        local=local,
     )
-    return finish_version(folder, info, target, entry_of(change, info))
+    return finish_version(folder, info, target, entry_of(change, info), listed)
 
 
-def finish_version(folder: IndexFolder, info: FolderInfo, target: Path, entry: Entry) -> FolderInfo:
+def finish_version(
+    folder: IndexFolder,
+    info: FolderInfo,
+    target: Path,
+    entry: Entry,
+    known: Mapping[str, Listed] = MappingProxyType({}),
+) -> FolderInfo:
     """Adds the journal and the calibration of the folder, then index.json; gives what it says.
 
-    A calibration goes with the new version: `replace(folder, calibration=None)` leaves it behind.
+    known: files whose sha256 is known, beside those that are linked. A calibration goes with the new version:
+    `replace(folder, calibration=None)` leaves it behind.
     """
     journal = folder.path / JOURNAL
     lines = journal.read_text(encoding="utf-8") if journal.is_file() else ""
     (target / JOURNAL).unlink(missing_ok=True)
     write_text(target / JOURNAL, [lines, entry.to_line()])
-    info = replace(info, files=list_version(folder, target))
+    info = replace(info, files=list_version(folder, target, known))
     write_info(target, info)
     if folder.calibration is not None:
         origin = replace(folder.calibration.origin, index_digest=info.inputs_digest)
@@ -116,16 +132,7 @@ def link_files(folder: IndexFolder, target: Path, without: Iterable[str]) -> Non
     """Links what stays of a folder into its next version, or copies it where there are no links."""
     for name in folder.info.files:
         if name not in without:
-            _link(folder.path / name, target / name)
-
-
-def _link(source: Path, place: Path) -> None:
-    """The same file under another name, or a copy of it."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, place)
-    except OSError:
-        shutil.copyfile(source, place)
+            link_or_copy(folder.path / name, target / name)
 
 
 def next_digest(before: str, of_change: str) -> str:
@@ -139,25 +146,23 @@ def entry_of(change: Change, info: FolderInfo) -> Entry:
     return Entry(at, change.kind, change.sources, change.digest, info.inputs_digest, info.n_rows, **change.counts)
 
 
-def list_version(folder: IndexFolder, target: Path) -> dict[str, Listed]:
-    """sha256 and size of every file; linked ones are as they were listed."""
-    found: dict[str, Listed] = {}
-    for path in sorted(path for path in target.rglob("*") if path.is_file()):
-        name = path.relative_to(target).as_posix()
-        known = folder.info.files.get(name)
+def list_version(
+    folder: IndexFolder, target: Path, known: Mapping[str, Listed] = MappingProxyType({})
+) -> dict[str, Listed]:
+    """sha256 and size of every file; linked ones are as they were listed. known: further ones whose sha256 is known."""
+    linked = dict(known)
+    for name, listed in folder.info.files.items():
         with contextlib.suppress(OSError):
-            if known is not None and path.samefile(folder.path / name):
-                found[name] = known
-                continue
-        found[name] = {"sha256": sha256_file(path), "size": path.stat().st_size}
-    return found
+            if (target / name).samefile(folder.path / name):
+                linked[name] = listed
+    return list_files(target, linked)
 
 
 def _write_vectors(folder: IndexFolder, change: Change, kept: BoolArray, target: Path, progress: Progress) -> None:
     """The rows that stay as they are stored, then the new ones; those of a large file stay in it where none goes."""
     new, before = change.added, folder.path / INDEX
     if new is not None and kept.all() and is_linked(before, folder.path / ADDED, new.vectors.nbytes):
-        _link(before, target / INDEX)
+        link_or_copy(before, target / INDEX)
         with replacing(target / ADDED) as file:
             write_added(file, before, folder.path / ADDED, new.vectors)
         return
@@ -253,3 +258,26 @@ def _write_thumbnails(
     side_px, added = folder.info.thumbnails["side_px"], change.added
     new = () if added is None else added.thumbnails(side_px, writing.n_workers)
     return change_thumbnails(folder.path / THUMBNAILS, target / THUMBNAILS, kept, new, digest)
+
+
+def _write_local(
+    folder: IndexFolder, change: Change, kept: BoolArray, target: Path
+) -> tuple[LocalSummary | None, dict[str, Listed]]:
+    """The local features of the rows that there are now, and how index.json lists their stores."""
+    before, coming = folder.info.local, change.local
+    places = coming.of_rows or (folder.local.places if folder.local else None)
+    if places is None and coming.of_added is not None:
+        places = nowhere(coming.of_added.card, len(kept))
+    if places is None or not _moves_local(change):
+        return before, {}
+    parts = [places.select(kept)]
+    if change.added is not None:
+        parts.append(coming.of_added or nowhere(places.card, len(change.added)))
+    summary, stores = write_local_rows(target, joined(parts))
+    n_gone = int((places.there & ~kept).sum()) + (0 if before is None else before.n_gone)
+    return replace(summary, n_gone=n_gone), stores
+
+
+def _moves_local(change: Change) -> bool:
+    """True where the local features of the rows have to be written down anew."""
+    return bool(len(change.removed)) or change.added is not None or change.local.of_rows is not None

@@ -84,6 +84,15 @@ def flush_tree(folder: Path) -> None:
         flush_folder(Path(place))
 
 
+def link_or_copy(source: Path, place: Path) -> None:
+    """The same file under another name, or a copy of it where the file system has no links. Raises OSError."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, place)
+    except OSError:
+        shutil.copyfile(source, place)
+
+
 def exchange(one: Path, other: Path) -> bool:
     """Exchanges what two names stand for, in one step; False where the system cannot. Raises OSError."""
     if os.name != "posix":

@@ -20,7 +20,7 @@ from made_stores import write_store
 from PIL import Image
 
 import lmr
-from index.folder.info import ExportInfo
+from index.folder.info import ExportInfo, LocalSummary
 from retrieval.data.manifest import read_manifest
 from retrieval.store.store import read_store
 
@@ -170,6 +170,8 @@ def test_the_keys_of_an_inverted_file_are_those_listed(photos: Walk, tmp_path: P
     assert paths - exact == first_column(FORMATS, "<!-- keys: search -->")
     exported = {f"export.{field.name}" for field in fields(ExportInfo)}
     assert exported == first_column(FORMATS, "<!-- keys: export -->")
+    local = {f"local.{field.name}" for field in fields(LocalSummary)}
+    assert local == first_column(FORMATS, "<!-- keys: local -->")
     assert exact - paths == {"search"}
 
 
@@ -201,7 +203,11 @@ def test_the_files_of_the_index_folder_are_those_listed(photos: Walk) -> None:
         "search.faiss",
         "sample.h5",
         "changes.jsonl",
-    }  # of build-index --augment, --kind, and of lmr index
+        "local.json",
+        "local-rows.h5",
+        "local-<digits>.h5",
+        "local/",
+    }  # of build-index --augment, --kind, --local, and of lmr index
     for name in ("rows.h5", "background.h5", "whiten.h5"):
         with h5py.File(photos.folder / "landmarks" / name) as file:
             assert spans_in(listed[f"`{name}`"]) == set(file)
