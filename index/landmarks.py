@@ -10,6 +10,7 @@ from index.answer import Answer, LandmarkScore, Neighbour
 from retrieval.words import counted, visible
 
 if TYPE_CHECKING:
+    from index.explain.explanation import Explanation, Explanations
     from index.folder.folder import IndexFolder
     from index.keywords import Place
     from index.recognition import Answers
@@ -85,6 +86,51 @@ class Landmarks:
         allow_private: whether URLs may lead to loopback, private and link-local addresses.
         Raises LmrError for a threshold on an index that is not calibrated, TypeError for what is no image.
         """
+        return self._ask(images, threshold, n_landmarks, allow_private)[0]
+
+    def explain(
+        self,
+        image: "ImageLike",
+        *,
+        threshold: float | None = None,
+        n_landmarks: int = N_LANDMARKS,
+        allow_private: bool = False,
+    ) -> "Explanation":
+        """Why an image gets its answer: the votes, the terms of the confidence, the image that decided.
+
+        Takes and raises what `query` does.
+        """
+        explained = self.explain_all([image], threshold=threshold, n_landmarks=n_landmarks, allow_private=allow_private)
+        return explained[0]
+
+    def explain_all(
+        self,
+        images: Sequence["ImageLike"],
+        *,
+        threshold: float | None = None,
+        n_landmarks: int = N_LANDMARKS,
+        allow_private: bool = False,
+    ) -> "Explanations":
+        """As `explain`, of images that are asked together: their `answers`, and an explanation when it is taken.
+
+        An image is read again for its explanation; what URLs lead to is fetched once and held. Takes and raises what
+        `query` does.
+        """
+        from index.explain.explanation import Explanations
+        from retrieval.images.given import GivenImages
+
+        given = GivenImages(images, allow_private)
+        held = GivenImages([given.fetched(i) for i in range(len(images))], allow_private)
+        answers, found, unreadable = self._ask(held.images, threshold, n_landmarks, allow_private)
+        answers = [replace(answer, image=_name_of(image)) for answer, image in zip(answers, images, strict=True)]
+        readable = [i for i in range(len(images)) if i not in unreadable]
+        queries = {i: query for query, i in enumerate(readable)}
+        return Explanations(self.folder, held, answers, found, queries)
+
+    def _ask(
+        self, images: Sequence["ImageLike"], threshold: float | None, n_landmarks: int, allow_private: bool
+    ) -> "tuple[list[Answer], Answers, dict[int, str]]":
+        """The answers to all images; what those to the readable ones, in their order, are made of; the unreadable."""
         from index.recognition import answer
 
         cut, shown_threshold = self._threshold(threshold)
@@ -95,10 +141,11 @@ class Landmarks:
             for row, same in enumerate(found.same_picture)
         )
         names = map(_name_of, images)
-        return [
+        answers = [
             _unreadable(name, unreadable[i]) if i in unreadable else replace(next(told), image=name)
             for i, name in enumerate(names)
         ]
+        return answers, found, unreadable
 
     def sort_into(self, folder: "Place", answers: Sequence[Answer], *, mode: "Mode" = "link") -> "Sorted":
         """Links, copies or moves the images of answers into `folder/<name of the landmark>/`; what was done.

@@ -54,6 +54,16 @@ class GivenImages:
         with self._lock:
             return _encoded(image)
 
+    def fetched(self, i: int) -> "ImageLike":
+        """Image i, a URL that can be fetched as the bytes that it leads to."""
+        image = self.images[i]
+        if not isinstance(image, str) or not _is_url(image):
+            return image
+        try:
+            return self.read(i)
+        except UnreadableError:
+            return image
+
 
 @dataclass(frozen=True, slots=True)
 class QueryImage:

@@ -1,0 +1,1 @@
+"""What an answer is made of: votes, confidence, the match with the image that decided."""

@@ -1,0 +1,128 @@
+"""Explanations of answers: the votes, the confidence, and the image that decided beside the query."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+from index.answer import Answer, Neighbour
+from index.explain.votes import VoteExplanation, explain_votes
+from retrieval.errors import UnreadableError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from index.folder.folder import IndexFolder
+    from index.recognition import Answers
+    from retrieval.images.given import GivenImages
+
+SHOWN_PX = 1024  # longer side at which images are compared and drawn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShownImage:
+    """An image of an explanation. pixels: RGB, upright; None where there is nothing to show.
+
+    note: what it is where that is not the image itself, or why there is none; else ''.
+    """
+
+    pixels: "Image | None"
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """Why an image got its answer; also why it was turned away.
+
+    votes: None of an unreadable image, and where there was nothing to compare it with. query, row: the image, and the
+    neighbour that gave most to the best landmark (`votes.decisive`); None without votes.
+    """
+
+    answer: Answer
+    votes: VoteExplanation | None
+    query: ShownImage | None = None
+    row: ShownImage | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines on what could not be shown, or not as it was."""
+        return [one.note for one in (self.query, self.row) if one is not None and one.note]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON object of `explanation.json`."""
+        return {
+            "answer": self.answer.to_json(),
+            "votes": None if self.votes is None else self.votes.to_json(),
+            "decided": None if self.votes is None else self.votes.decisive.neighbour.image_id,
+            "notes": self.notes,
+        }
+
+
+class Explanations(Sequence[Explanation]):
+    """The explanations of images that were asked together, each made when it is taken.
+
+    answers: to all of them, as `Landmarks.query` gives them. queries: the row in `found` of each readable image.
+    """
+
+    def __init__(
+        self,
+        folder: "IndexFolder",
+        images: "GivenImages",
+        answers: Sequence[Answer],
+        found: "Answers",
+        queries: Mapping[int, int],
+    ) -> None:
+        self.answers = answers
+        self._folder, self._images, self._found, self._queries = folder, images, found, queries
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    @overload
+    def __getitem__(self, i: int) -> Explanation: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> list[Explanation]: ...
+
+    def __getitem__(self, i: int | slice) -> Explanation | list[Explanation]:
+        """The explanation of image i, or those of several. Raises IndexError."""
+        if isinstance(i, slice):
+            return [self[place] for place in range(*i.indices(len(self)))]
+        i = range(len(self))[i]
+        answer, votes = self.answers[i], None
+        if i in self._queries:
+            votes = explain_votes(self._folder, self._found, self._queries[i], answer.neighbours)
+        if votes is None:
+            return Explanation(answer, None)
+        return Explanation(answer, votes, self._shown_query(i), _shown_row(votes.decisive.neighbour))
+
+    def _shown_query(self, i: int) -> ShownImage:
+        try:
+            return ShownImage(_pixels(self._images.read(i)))
+        except UnreadableError as error:  # it was there when it was asked
+            return ShownImage(None, f"{self.answers[i].image} cannot be shown: {error}")
+
+
+def _shown_row(near: Neighbour) -> ShownImage:
+    """The image of a neighbour, or what the index keeps of it."""
+    from retrieval.images.given import read_image
+
+    where = near.path or near.image_id
+    try:
+        return ShownImage(_pixels(read_image(near.path)))
+    except UnreadableError as error:
+        problem = f"{where} cannot be shown: {error if near.path else 'it is not known where it is'}"
+    try:
+        if (small := near.thumbnail) is not None:
+            return ShownImage(_pixels(small), f"{problem}; the index has kept this thumbnail of it")
+    except UnreadableError:
+        pass
+    return ShownImage(None, f"{problem}; the index has kept no thumbnail of it (lmr build-index keeps some)")
+
+
+def _pixels(data: bytes) -> "Image":
+    """An encoded image, its longer side at most SHOWN_PX. Raises UnreadableError."""
+    from retrieval.images.decode import decode
+    from retrieval.images.limits import contain
+
+    pixels = decode(data, SHOWN_PX, measured="longer")
+    return contain(pixels, SHOWN_PX) if max(pixels.size) > SHOWN_PX else pixels
