@@ -1,6 +1,9 @@
 """lmr query: names the landmark in images."""
 
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,6 +41,7 @@ class QueryJob(ComputingJob, EngineJob, WritingJob):
     )
     top: int = option(5, low=1, help="Landmarks listed for an image.")
     save: Path | None = option(None, help="Write a sheet (.jpg, .png) or a page (.html): images beside neighbours.")
+    explain: Path | None = option(None, help="Write a folder with a page for each image that explains its answer.")
     sort_into: Path | None = option(None, help="Put the images into a folder, by landmark.")
     mode: Literal["link", "copy", "move"] = option("link", help="How `sort_into` does that; images in tars are copied.")
     undo_moves: Path | None = option(None, help="Put back what `sort_into` with `mode` move put into this folder.")
@@ -57,13 +61,14 @@ def command(as_json: bool, as_csv: bool, **words: Any) -> None:
     \b
     Example:
       lmr query holiday.jpg --save sheet.jpg
+      lmr query holiday.jpg --explain why
       lmr query photos/ --csv
       lmr query photos/ --save answers.html --sort-into sorted --mode move
     """
     with TerminalProgress() as progress:
         job = build(QueryJob, {**words, "progress": progress})
         _check_words(job, as_json and as_csv)
-        with output_locks(job.save, job.sort_into, job.undo_moves, wait=job.wait, progress=progress):
+        with output_locks(job.save, job.explain, job.sort_into, job.undo_moves, wait=job.wait, progress=progress):
             _query(job, as_json, as_csv)
 
 
@@ -76,7 +81,7 @@ def _query(job: QueryJob, as_json: bool, as_csv: bool) -> None:
     elif job.mode == "move" and (told := _moved_already(job)):
         say(told)
     else:
-        landmarks, answers, saving = _ask(job)
+        landmarks, answers, explain, saving = _ask(job)
         if as_json:
             say_json([answer.to_json() for answer in answers])
         elif as_csv:
@@ -87,6 +92,8 @@ def _query(job: QueryJob, as_json: bool, as_csv: bool) -> None:
             job.progress.warn(
                 f"{job.index} is not calibrated: scores instead of confidences, no threshold; lmr calibrate makes one"
             )
+        if explain is not None:  # while the images are where they were
+            job.progress.warn(explain())
         if job.sort_into is not None:
             done = landmarks.sort_into(job.sort_into, answers, mode=job.mode)
             job.progress.warn(f"{job.sort_into}: {done.told()}")
@@ -114,39 +121,65 @@ def _check_words(job: QueryJob, is_json_and_csv: bool) -> None:
 def _moved_already(job: QueryJob) -> str:
     """A line where earlier runs moved all these images into the folder; '' where one is left or is unknown.
 
-    Raises LmrError where they ended before a sheet or page was saved.
+    Raises LmrError where they ended before a sheet, page or explanation was saved.
     """
     from index.sort_into import count_moved
 
-    folder, save = job.sort_into, job.save
+    folder = job.sort_into
     assert folder is not None
     n_moved = count_moved(job.pictures, folder)
     told = f"{shown(folder)}: {counted(n_moved, 'picture')} moved already"
-    if n_moved and save is not None and not save.exists():
+    missing = [output for output in (job.save, job.explain) if output is not None and not output.exists()]
+    if n_moved and missing:
         raise LmrError(
-            f"{told}, {shown(save)} is not there; give {shown(folder)} as the pictures, or --undo-moves first"
+            f"{told}, {shown(missing[0])} is not there; give {shown(folder)} as the pictures, or --undo-moves first"
         )
     return f"{told}, nothing to do" if n_moved else ""
 
 
-def _ask(job: QueryJob) -> "tuple[Landmarks, list[Answer], Saving | None]":
-    """The opened index, its answers and how they are saved; what cannot be saved is refused before."""
-    import lmr
-    from retrieval.data.image_source import query_images
-    from retrieval.parallel import count_workers
+def _ask(job: QueryJob) -> "tuple[Landmarks, Sequence[Answer], Callable[[], str] | None, Saving | None]":
+    """The opened index, its answers, what explains them and how they are saved.
 
-    saving = None
+    What cannot be saved is refused before they are asked.
+    """
+    import lmr
+
+    saving = explaining = None
     if job.save is not None:
         from cli.report.answers import Saving
 
         saving = Saving(job.save, overwrite=job.overwrite)
-    images = query_images(job.pictures, job.progress)
-    n_workers = max(1, count_workers(job.workers, job.progress))
+    if job.explain is not None:
+        from cli.report.answers import Explaining
+
+        explaining = Explaining(job.explain, overwrite=job.overwrite)
+    images, n_workers = _images(job)
     how: dict[str, Any] = {"threads": job.threads, "workers": n_workers, "progress": job.progress}
     landmarks = lmr.open_index(job.index, device=job.device, engine=job.engine, **how)
     for line in landmarks.warnings:
         job.progress.warn(f"warning: {line}")
-    answers = landmarks.query(images, threshold=job.threshold, n_landmarks=job.top, allow_private=job.allow_private)
+    asked: dict[str, Any] = {"threshold": job.threshold, "n_landmarks": job.top, "allow_private": job.allow_private}
+    words, explain = {"--threshold": job.threshold, "--top": job.top}, None
+    if explaining is None:
+        answers: Sequence[Answer] = landmarks.query(images, **asked)
+    else:
+        explanations = landmarks.explain_all(images, **asked)
+        answers = explanations.answers
+        explain = partial(explaining.explain, landmarks.folder, explanations, words, job.progress)
     if saving is not None:
-        saving.find(landmarks.folder, answers, {"--threshold": job.threshold, "--top": job.top})
-    return landmarks, answers, saving
+        saving.find(landmarks.folder, answers, words)
+    return landmarks, answers, explain, saving
+
+
+def _images(job: QueryJob) -> tuple[list[str], int]:
+    """The images that are asked, without those of earlier explanations, and how many are decoded at once."""
+    from retrieval.data.image_source import query_images
+    from retrieval.parallel import count_workers
+
+    images = query_images(job.pictures, job.progress)
+    if job.explain is not None:
+        own = os.path.abspath(job.explain)
+        images = [where for where in images if not Path(os.path.abspath(where)).is_relative_to(own)]
+        if not images:
+            raise LmrError(f"{job.explain} holds all of the pictures; explain them in another folder")
+    return images, max(1, count_workers(job.workers, job.progress))

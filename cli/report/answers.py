@@ -1,10 +1,12 @@
-"""Answers as something to look at: a sheet as one image, or a page with every image and filters."""
+"""Answers as something to look at: a sheet as one image, a page with all of them, a folder that explains each."""
 
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from cli.report.html import ReportImage, fill_template
 from cli.report.lettering import missing_letters
@@ -15,15 +17,27 @@ from retrieval.errors import LmrError
 from retrieval.extras import require_extra
 from retrieval.files.atomic import write_bytes
 from retrieval.files.digest import sha256_file, sha256_json
-from retrieval.files.made_of import Inputs, is_made_of, write_bytes_with_record
+from retrieval.files.folder_names import folder_name
+from retrieval.files.folders import current_folder, replacing_folder
+from retrieval.files.json_file import write_json
+from retrieval.files.made_of import (
+    Inputs,
+    is_folder_made_of,
+    is_made_of,
+    write_bytes_with_record,
+    write_folder_record,
+)
 from retrieval.version import program_version
-from retrieval.words import agreeing, counted
+from retrieval.words import agreeing, counted, visible
 
 if TYPE_CHECKING:
+    from index.explain.explanation import Explanations
     from index.folder.folder import IndexFolder
     from lmr import Answer, Neighbour
+    from retrieval.progress import Progress
 
 TEMPLATE = "answers.html"
+EXPLANATIONS = "explanations.json"  # in a folder of explanations: where that of each image is
 PAGE_SUFFIXES = (".html", ".htm")
 SHOWN_NEIGHBOURS = 5  # on a sheet
 N_BESIDE = 4  # on a page, in one row
@@ -79,13 +93,7 @@ class Saving:
 
     def find(self, folder: "IndexFolder", answers: "Sequence[Answer]", words: Inputs) -> None:
         """Looks whether it is there, made of these answers. Raises LmrError for another one."""
-        self._made_of = {
-            **folder.made_of,
-            "version of lmr": program_version(),
-            "set of pictures": sha256_json([[answer.image, _digest_of(answer.image)] for answer in answers]),
-            **words,
-            "set of answers": sha256_json([answer.to_json() for answer in answers]),
-        }
+        self._made_of = _inputs_of(folder, answers, words)
         self._is_there = self._look()
 
     def save(self, answers: "Sequence[Answer]", index: Path) -> str:
@@ -96,6 +104,88 @@ class Saving:
 
     def _look(self) -> bool:
         return not self.overwrite and is_made_of(self.path, self._made_of, "give --overwrite or another name")
+
+
+class Explaining:
+    """A folder of explanations that is to be written, unless the same one is there already.
+
+    Raises LmrError for a folder of somebody else, and without jinja2.
+    """
+
+    def __init__(self, folder: Path, *, overwrite: bool) -> None:
+        self.folder, self.overwrite = folder, overwrite
+        self._made_of: dict[str, Any] = {}
+        self._look()  # refused now, not after the images were embedded
+        require_extra(f"--explain {folder}", "report", "jinja2")
+
+    def explain(self, index: "IndexFolder", explanations: "Explanations", words: Inputs, progress: "Progress") -> str:
+        """Writes a folder for each readable image; a line that says where, or that it was there.
+
+        Raises LmrError as `is_folder_made_of`, and where something cannot be written.
+        """
+        from cli.report.explanation import PAGE
+
+        answers = explanations.answers
+        self._made_of = _inputs_of(index, answers, words)
+        if self._look():
+            return f"{self.folder}: finished already, nothing to do"
+        readable = [i for i, answer in enumerate(answers) if answer.unreadable is None]
+        if not readable:
+            return f"{self.folder}: nothing to explain, as no picture can be read"
+        names = dict(zip(readable, explanation_names([answers[i].image for i in readable]), strict=True))
+        progress.begin("explanations", len(readable))
+        with replacing_folder(self.folder) as folder:
+            self._write(folder, index.path, explanations, names, progress)
+        progress.end()
+        one = names[readable[0]] if len(readable) == 1 else "NAME"
+        page = current_folder(self.folder) / one / PAGE
+        return f"{self.folder}: {counted(len(readable), 'picture')} explained; open {page}"
+
+    def _write(
+        self, folder: Path, index: Path, explanations: "Explanations", names: Mapping[int, str], progress: "Progress"
+    ) -> None:
+        """Fills an empty folder. names: that of the folder of each readable image."""
+        from cli.report.explanation import write_explanation
+
+        for i, own in names.items():
+            (folder / own).mkdir()
+            write_explanation(folder / own, explanations[i], index, self.folder / own)
+            progress.add(1)
+        told = [
+            {"image": answer.image, "folder": names.get(i), "unreadable": answer.unreadable}
+            for i, answer in enumerate(explanations.answers)
+        ]
+        write_json(folder / EXPLANATIONS, {"explanations": told})
+        write_folder_record(folder, self._made_of)
+
+    def _look(self) -> bool:
+        other = "give --overwrite or another name"
+        return is_folder_made_of(self.folder, self._made_of, other, overwrite=self.overwrite)
+
+
+def explanation_names(images: Sequence[str]) -> Iterator[str]:
+    """The name of the folder of each image: that of its file without suffix, with a number where it is taken."""
+    taken: set[str] = set()
+    for image in images:
+        path = urlsplit(image).path if image.startswith(("http://", "https://")) else image
+        stem = visible(Path(path).stem) or "picture"
+        number, name = 1, folder_name(stem)
+        while (key := unicodedata.normalize("NFC", name).casefold()) in taken:
+            number += 1
+            name = folder_name(f"{stem}-{number}")
+        taken.add(key)
+        yield name
+
+
+def _inputs_of(folder: "IndexFolder", answers: "Sequence[Answer]", words: Inputs) -> dict[str, Any]:
+    """What a file or folder that shows these answers is made of."""
+    return {
+        **folder.made_of,
+        "version of lmr": program_version(),
+        "set of pictures": sha256_json([[answer.image, _digest_of(answer.image)] for answer in answers]),
+        **words,
+        "set of answers": sha256_json([answer.to_json() for answer in answers]),
+    }
 
 
 def _digest_of(image: str) -> str:

@@ -136,9 +136,9 @@ def explain_votes(
 ) -> VoteExplanation | None:
     """The votes of a query by their parts; None where it has no neighbours.
 
-    neighbours: of this query, in the order of `found`. The soft maximum tau * log(sum of exp(s' / tau)) is shared out by
-    its weights w = exp(s' / tau) / sum: as s' - tau * log(w) is the same for all neighbours, w times it is each one's
-    part, of its own score and of the gain by their number.
+    neighbours: of this query, in the order of `found`. The soft maximum tau * log(sum of exp(s' / tau)) is shared out
+    by its weights w = exp(s' / tau) / sum: as s' - tau * log(w) is the same for all neighbours, w times it is each
+    one's part, of its own score and of the gain by their number.
     """
     if not neighbours:
         return None

@@ -1,4 +1,4 @@
-"""Record of what a file was made of, kept beside it, so that the same command finds it finished."""
+"""Record of what a file was made of, kept beside it, or of a folder, kept in it: the same command finds it finished."""
 
 import errno
 import hashlib
@@ -10,9 +10,11 @@ from typing import Any
 from retrieval.errors import LmrError
 from retrieval.files.atomic import replacing, write_error
 from retrieval.files.digest import sha256_file
+from retrieval.files.folders import current_folder
 from retrieval.files.json_file import read_signed_json, write_signed_json
 
 FORMAT_VERSION = 1
+FOLDER_RECORD = "made-of.json"
 
 Inputs = Mapping[str, Any]  # by the words that tell them to people; values as JSON has them
 
@@ -90,10 +92,64 @@ def is_made_of(path: Path, inputs: Inputs, other: str) -> bool:
     before = record["of"]
     if before is None:  # a file of somebody else that was about to be replaced
         raise LmrError(f"{path} exists; {other}")
+    _require_same(path, before, inputs, other)
+    return True
+
+
+def is_folder_made_of(folder: Path, inputs: Inputs, other: str, *, overwrite: bool) -> bool:
+    """Tells whether a folder is there, whole, and made of these inputs; False where it may be written.
+
+    inputs, other: as of `is_made_of`. Raises LmrError as that, unless overwrite; and for a folder that holds what was
+    not written with it, which nothing replaces.
+    """
+    if not folder.exists():
+        return False
+    if not folder.is_dir():
+        raise LmrError(f"{folder} is not a folder; give another name")
+    place = current_folder(folder)
+    there = _files_below(place)
+    if not there:
+        return False
+    record = _folder_record(place)
+    if record is None:
+        raise LmrError(f"{folder} exists and holds other things; give another name")
+    if more := sorted(there - record["files"].keys()):
+        raise LmrError(f"{place / more[0]} was not written with {folder}; move it away or give another name")
+    if overwrite:
+        return False
+    for name, digest in record["files"].items():
+        if name not in there or sha256_file(place / name) != digest:
+            raise LmrError(f"{place / name} was changed since it was written; {other}")
+    _require_same(folder, record["of"], inputs, other)
+    return True
+
+
+def write_folder_record(folder: Path, inputs: Inputs) -> None:
+    """Writes into a folder that is complete what it was made of, and the digests of its files."""
+    files = {name: sha256_file(folder / name) for name in sorted(_files_below(folder))}
+    write_signed_json(folder / FOLDER_RECORD, {"format_version": FORMAT_VERSION, "of": dict(inputs), "files": files})
+
+
+def _folder_record(folder: Path) -> dict[str, Any] | None:
+    """None where there is none that can be trusted."""
+    try:
+        content = read_signed_json(folder / FOLDER_RECORD, FORMAT_VERSION, "")
+    except LmrError:
+        return None
+    return content if isinstance(content.get("of"), dict) and isinstance(content.get("files"), dict) else None
+
+
+def _files_below(folder: Path) -> set[str]:
+    """The files in a folder by their path in it, without its record and hidden ones."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+    shown = (path for path in paths if not any(part.startswith(".") for part in path.parts))
+    return {path.as_posix() for path in shown} - {FOLDER_RECORD}
+
+
+def _require_same(path: Path, before: Inputs, inputs: Inputs, other: str) -> None:
     for name, value in inputs.items():
         if before.get(name) != value:
             raise LmrError(f"{path} was made with another {name}{_told(before.get(name), value)}; {other}")
-    return True
 
 
 def recorded_inputs(path: Path) -> Inputs:

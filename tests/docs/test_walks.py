@@ -124,6 +124,15 @@ def test_the_keys_of_query_are_those_listed(photos: Walk) -> None:
     assert set(_paths(content)) == first_column(FORMATS, "<!-- keys: query -->")
 
 
+def test_the_keys_of_an_explanation_are_those_listed(photos: Walk, tmp_path: Path) -> None:
+    with chdir(photos.folder):
+        run(["query", "new-picture.jpg", "--explain", str(tmp_path / "why")])
+    content = json.loads((tmp_path / "why" / "new-picture" / "explanation.json").read_text())
+    found = set(_paths({**content, "answer": "", "notes": [{"": ""}]}))
+    listed = {path.removesuffix(".") for path in found} | {"votes"}
+    assert listed == first_column(FORMATS, "<!-- keys: explanation -->")
+
+
 def test_the_keys_of_evaluate_are_those_listed(photos: Walk) -> None:
     rates = {"false_answer_rate": "<kind>", "at_threshold_gap.false_answer_rate": "<kind>"}
     content = _json(photos, "evaluate", "held-out", "--json")

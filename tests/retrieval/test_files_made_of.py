@@ -10,7 +10,13 @@ import pytest
 
 from retrieval.errors import LmrError
 from retrieval.files import atomic, made_of
-from retrieval.files.made_of import is_made_of, record_path, write_with_record
+from retrieval.files.made_of import (
+    is_folder_made_of,
+    is_made_of,
+    record_path,
+    write_folder_record,
+    write_with_record,
+)
 
 INPUTS = {"index": "ab" * 32, "--threshold": None}
 OTHER = "give --overwrite"
@@ -147,3 +153,62 @@ def test_a_disk_too_full_for_the_record_leaves_the_old_file(tmp_path, monkeypatc
 def test_a_folder_in_the_place_of_a_file_is_refused_without_advice_to_replace_it(tmp_path):
     (tmp_path / "x.csv").mkdir()
     assert refusal(tmp_path / "x.csv", INPUTS) == f"{tmp_path}/x.csv is a folder; give the file another name"
+
+
+def folder_with_record(folder: Path) -> Path:
+    (folder / "one").mkdir(parents=True)
+    (folder / "one" / "page.html").write_text("a")
+    (folder / "list.json").write_text("b")
+    write_folder_record(folder, INPUTS)
+    return folder
+
+
+def folder_refusal(folder: Path, inputs: dict[str, object], *, overwrite: bool = False) -> str:
+    with pytest.raises(LmrError) as caught:
+        is_folder_made_of(folder, inputs, OTHER, overwrite=overwrite)
+    return str(caught.value)
+
+
+def test_a_folder_is_known_by_what_it_was_made_of(tmp_path):
+    folder = tmp_path / "why"
+    assert not is_folder_made_of(folder, INPUTS, OTHER, overwrite=False)
+    folder.mkdir()
+    assert not is_folder_made_of(folder, INPUTS, OTHER, overwrite=False)
+    folder_with_record(folder)
+    assert is_folder_made_of(folder, INPUTS, OTHER, overwrite=False)
+    assert not is_folder_made_of(folder, INPUTS, OTHER, overwrite=True)
+    assert folder_refusal(folder, {"--threshold": 0.5}) == (
+        f"{folder} was made with another --threshold (none, now 0.5); {OTHER}"
+    )
+    (folder / ".DS_Store").touch()
+    assert is_folder_made_of(folder, INPUTS, OTHER, overwrite=False)
+
+
+def test_a_folder_that_was_changed_is_refused_until_it_is_overwritten(tmp_path):
+    folder = folder_with_record(tmp_path / "why")
+    (folder / "one" / "page.html").write_text("changed")
+    assert folder_refusal(folder, INPUTS) == f"{folder}/one/page.html was changed since it was written; {OTHER}"
+    (folder / "one" / "page.html").unlink()
+    assert folder_refusal(folder, INPUTS) == f"{folder}/one/page.html was changed since it was written; {OTHER}"
+    assert not is_folder_made_of(folder, INPUTS, OTHER, overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_nothing_that_was_not_written_with_a_folder_is_ever_replaced(tmp_path, overwrite):
+    folder = folder_with_record(tmp_path / "why")
+    (folder / "one" / "notes.txt").write_text("mine")
+    assert folder_refusal(folder, INPUTS, overwrite=overwrite) == (
+        f"{folder}/one/notes.txt was not written with {folder}; move it away or give another name"
+    )
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "p.jpg").touch()
+    for text in (None, "", "{}", '{"files": {"p.jpg": ""}, "of": {}, "format_version": 1}'):
+        if text is not None:
+            (photos / "made-of.json").write_text(text)
+        assert folder_refusal(photos, INPUTS, overwrite=overwrite) == (
+            f"{photos} exists and holds other things; give another name"
+        )
+    assert folder_refusal(photos / "p.jpg", INPUTS, overwrite=overwrite) == (
+        f"{photos}/p.jpg is not a folder; give another name"
+    )

@@ -1,0 +1,201 @@
+"""The explanation of an answer for people: a page, its images, and a JSON file with the numbers."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from cli.report.bars import Bar, draw_bars, scale_of, shares_of, term_bars, vote_sections
+from cli.report.explanation_words import (
+    SHOWN_LANDMARKS,
+    TERM_NAMES,
+    confidence_words,
+    formula,
+    formulas,
+    landmark_name,
+    named_from,
+    nearest,
+    neighbour_file,
+    neighbour_name,
+    number,
+    signed,
+    threshold_words,
+    vote_words,
+)
+from cli.report.html import ReportImage, file_name, fill_template
+from index.answer import headline
+from retrieval.files.atomic import write_bytes, write_text
+
+if TYPE_CHECKING:
+    from index.explain.explanation import Explanation
+    from index.explain.votes import Contribution, LandmarkVotes, VoteExplanation
+
+TEMPLATE = "explanation.html"
+PAGE, NUMBERS, VOTES = "explanation.html", "explanation.json", "votes.png"
+SHOWN_NEIGHBOURS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class LandmarkLine:
+    """A line of the table of landmarks. bar: its begin and length in per cent."""
+
+    name: str
+    votes: "LandmarkVotes"
+    is_best: bool
+    is_named: bool
+    bar: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourLine:
+    """A line of the table of neighbours."""
+
+    name: str
+    file: str
+    image: ReportImage
+    contribution: "Contribution"
+    is_best: bool
+    is_named: bool
+    is_decisive: bool
+    bar: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TermLine:
+    """A line of the table of terms."""
+
+    name: str
+    formula: str
+    amount: float
+    bar: tuple[float, float]
+
+
+def write_explanation(folder: Path, explained: "Explanation", index: Path, home: Path) -> None:
+    """Writes the page, the images and the numbers into a folder. home: where the folder will be, for links.
+
+    Raises LmrError as `write_text`, and without jinja2.
+    """
+    text = json.dumps(explained.to_json(), indent=1, allow_nan=False)
+    write_text(folder / NUMBERS, [text, "\n"])
+    if explained.votes is not None:
+        write_bytes(folder / VOTES, _png(draw_bars(headline(explained.answer), vote_sections(explained))))
+    write_text(folder / PAGE, [render_explanation(explained, index, home)])
+
+
+def render_explanation(explained: "Explanation", index: Path, home: Path) -> str:
+    """The page as HTML text; everything that is data is escaped. home: folder that it will be in, for links."""
+    answer, votes = explained.answer, explained.votes
+    return fill_template(
+        TEMPLATE,
+        {"signed": signed, "number": number},
+        folder=home,
+        answer=answer,
+        asked=file_name(answer.image),
+        headline=headline(answer),
+        index=str(index),
+        notes=explained.notes,
+        figures=_figures(explained),
+        **({} if votes is None else _about_votes(explained, votes) | _about_confidence(explained, votes)),
+        has_votes=votes is not None,
+        pair=None,
+        maps=(),
+    )
+
+
+def _about_votes(explained: "Explanation", votes: "VoteExplanation") -> dict[str, Any]:
+    """What the part on the votes shows."""
+    near = nearest(votes)
+    landmarks = [votes.best, *votes.landmarks[1:SHOWN_LANDMARKS]]
+    return {
+        "about_votes": vote_words(votes),
+        "landmarks": _landmark_lines(explained, landmarks),
+        "n_landmarks": len(votes.landmarks),
+        "neighbours": _neighbour_lines(explained, near[:SHOWN_NEIGHBOURS]),
+        "n_neighbours": len(near),
+        "has_background": any(one.background for one in near),
+    }
+
+
+def _about_confidence(explained: "Explanation", votes: "VoteExplanation") -> dict[str, Any]:
+    """What the part on the confidence shows."""
+    mark = named_from(explained)
+    bars = term_bars(votes)
+    scale = scale_of(bars, mark)
+    lines = [
+        TermLine(TERM_NAMES[term.name], formula(term), term.amount, _per_cent(bar, scale))
+        for term, bar in zip(votes.terms, bars, strict=False)
+    ]
+    name = "logit of the confidence" if votes.is_calibrated else "what answers are ranked by"
+    sure = f"confidence {explained.answer.confidence:.4f}" if explained.answer.confidence is not None else ""
+    threshold = None
+    if mark is not None:
+        place = _per_cent(Bar(mark, mark), scale)[0]
+        threshold = {"place": place, "about": threshold_words(explained, mark)}
+    return {
+        "about_confidence": confidence_words(votes),
+        "is_calibrated": votes.is_calibrated,
+        "terms": lines,
+        "total": TermLine(name, sure, votes.logit, _per_cent(bars[-1], scale)),
+        "threshold": threshold,
+        "formulas": formulas(votes),
+    }
+
+
+def _figures(explained: "Explanation") -> list[tuple[str, str]]:
+    """The numbers at the head of the page, each with what it is."""
+    answer, votes = explained.answer, explained.votes
+    if votes is None:
+        return []
+    best, figures = votes.best, []
+    if answer.confidence is not None:
+        figures += [(f"{answer.confidence:.3f}", "confidence"), (f"{answer.threshold or 0:.3f}", "named from there on")]
+    figures.append((f"{best.score:.3f}", "score S of the votes"))
+    n_near = sum(len(one.contributions) for one in votes.landmarks)
+    figures.append((f"{len(best.contributions)} of {n_near}", f"neighbours show {landmark_name(best)}"))
+    return figures
+
+
+def _landmark_lines(explained: "Explanation", landmarks: "Sequence[LandmarkVotes]") -> list[LandmarkLine]:
+    bars = [Bar(0, one.score) for one in landmarks]
+    scale = scale_of(bars)
+    return [
+        LandmarkLine(
+            landmark_name(one), one, i == 0, one.landmark_id == explained.answer.landmark_id, _per_cent(bars[i], scale)
+        )
+        for i, one in enumerate(landmarks)
+    ]
+
+
+def _neighbour_lines(explained: "Explanation", near: "Sequence[Contribution]") -> list[NeighbourLine]:
+    votes = explained.votes
+    assert votes is not None
+    bars = [Bar(0, one.part) for one in near]
+    scale = scale_of(bars)
+    return [
+        NeighbourLine(
+            name=neighbour_name(one),
+            file=neighbour_file(one),
+            image=ReportImage(one.neighbour.path, neighbour_name(one), kept=one.neighbour.kept),
+            contribution=one,
+            is_best=one.neighbour.landmark_id == votes.best.landmark_id,
+            is_named=one.neighbour.landmark_id == explained.answer.landmark_id,
+            is_decisive=one is votes.decisive,
+            bar=_per_cent(bar, scale),
+        )
+        for one, bar in zip(near, bars, strict=True)
+    ]
+
+
+def _per_cent(bar: Bar, scale: tuple[float, float]) -> tuple[float, float]:
+    begin, length = shares_of(bar, scale)
+    return round(100 * begin, 3), round(100 * length, 3)
+
+
+def _png(drawn: Image.Image) -> bytes:
+    content = BytesIO()
+    drawn.save(content, "PNG", optimize=False)
+    return content.getvalue()

@@ -1,0 +1,242 @@
+"""`lmr query --explain`: a page for each image, the numbers behind it, and the folder that holds them."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tiny_set import HERE, SIDE, done, image, listing, refused, run, run_and_die
+
+import lmr
+from cli.report.answers import explanation_names
+from retrieval.errors import UnreadableError
+
+ARCH = "images/test-arch-0.jpg"
+OTHER = "images/test-other-5.jpg"
+HOSTILE = "<script>alert(1)<\u2044script>\u202e \"'&{{7*7}}.jpg"
+
+
+def explain(*images: object, to: str = "why") -> str:
+    """What is said of the folder."""
+    return done("query", *images, "--explain", to, *HERE).stderr.splitlines()[-1]
+
+
+def numbers(name: str, folder: str = "why") -> dict:
+    return json.loads(Path(folder, name, "explanation.json").read_text())
+
+
+def test_each_image_has_a_page_images_and_numbers(tiny_set):
+    assert explain(ARCH, OTHER) == "why: 2 pictures explained; open why/NAME/explanation.html"
+    files = {"explanation.html", "explanation.json", "votes.png"}
+    assert set(listing(Path("why"))) == {
+        *("explanations.json", "made-of.json"),
+        *(f"{name}/{file}" for name in ("test-arch-0", "test-other-5") for file in files),
+    }
+    listed = json.loads(Path("why/explanations.json").read_text())["explanations"]
+    assert listed == [
+        {"image": ARCH, "folder": "test-arch-0", "unreadable": None},
+        {"image": OTHER, "folder": "test-other-5", "unreadable": None},
+    ]
+    with Image.open("why/test-arch-0/votes.png") as votes:
+        assert votes.width > 400
+        assert len(votes.convert("RGB").getcolors(1 << 24)) > 50
+
+
+def test_the_numbers_are_those_of_the_answer_and_sum_to_its_logit(tiny_set):
+    explain(ARCH, OTHER)
+    answers = json.loads(done("query", ARCH, OTHER, "--json", *HERE).stdout)
+    for name, answer in zip(("test-arch-0", "test-other-5"), answers, strict=True):
+        told = numbers(name)
+        assert told["answer"] == answer
+        votes = told["votes"]
+        assert sum(term["amount"] for term in votes["terms"]) == votes["logit"] == votes["landmarks"][0]["logit"]
+        assert [one["landmark_id"] for one in votes["landmarks"]][:5] == [s["landmark_id"] for s in answer["landmarks"]]
+        near = [one for of in votes["landmarks"] for one in of["neighbours"]]
+        assert sorted(one["image_id"] for one in near) == sorted(n["image_id"] for n in answer["neighbours"])
+        best = votes["landmarks"][0]
+        assert told["decided"] == max(best["neighbours"], key=lambda one: one["part"])["image_id"]
+
+
+def test_the_page_says_what_was_answered_and_why(tiny_set):
+    explain(ARCH)
+    page, told = Path("why/test-arch-0/explanation.html").read_text(), numbers("test-arch-0")
+    answer, votes = told["answer"], told["votes"]
+    assert f"<h1>The Great Arch (arch), confidence {answer['confidence']:.3f}</h1>" in page
+    for of in votes["landmarks"]:
+        for one in of["neighbours"]:
+            assert f"<td>{one['part']:.4f}</td>".replace("-", "−") in page
+    for term in votes["terms"]:
+        assert f"<td>{term['amount']:+.4f}</td>".replace("-", "−") in page
+    assert f"A landmark is named from a confidence of {answer['threshold']:.3f} on" in page
+    assert "<script" not in page
+    assert re.findall(r'(?:src|href)="(?!data:|\.)', page) == []
+
+
+def test_an_image_that_is_turned_away_is_explained_by_what_came_nearest(tiny_set):
+    explain(OTHER)
+    page, told = Path("why/test-other-5/explanation.html").read_text(), numbers("test-other-5")
+    assert told["answer"]["landmark_id"] is None
+    assert "<h1>no known landmark; nearest was " in page
+    assert re.search(r"here it is \d\.\d{3} less than that", page)
+    assert told["decided"] in {n["image_id"] for n in told["answer"]["neighbours"]}
+
+
+def test_the_same_command_finds_it_finished_and_another_is_refused(tiny_set):
+    explain(ARCH)
+    before = listing(Path("why"))
+    assert explain(ARCH) == "why: finished already, nothing to do"
+    assert refused("query", ARCH, "--explain", "why", "--top", "3", *HERE) == (
+        "why was made with another --top (5, now 3); give --overwrite or another name"
+    )
+    assert refused("query", OTHER, "--explain", "why", *HERE) == (
+        "why was made with another set of pictures; give --overwrite or another name"
+    )
+    assert listing(Path("why")) == before
+    Path("why/test-arch-0/votes.png").write_bytes(b"")
+    assert refused("query", ARCH, "--explain", "why", *HERE) == (
+        "why/test-arch-0/votes.png was changed since it was written; give --overwrite or another name"
+    )
+    done("query", OTHER, "--explain", "why", "--overwrite", *HERE)
+    assert {path.name for path in Path("why").iterdir()} == {"explanations.json", "made-of.json", "test-other-5"}
+
+
+def test_a_folder_of_other_things_is_never_replaced(tiny_set):
+    before = listing(Path("images"))
+    assert refused("query", ARCH, "--explain", "images", "--overwrite", *HERE) == (
+        "images exists and holds other things; give another name"
+    )
+    assert listing(Path("images")) == before
+    assert refused("query", ARCH, "--explain", "train.csv", "--overwrite", *HERE) == (
+        "train.csv is not a folder; give another name"
+    )
+
+
+def test_images_of_one_name_and_odd_ones_have_folders_of_their_own(tiny_set):
+    for number, folder in enumerate(("a", "b", "A")):
+        Path(folder).mkdir()
+        image(number, 900).save(f"{folder}/p.jpg")
+    image(1, 903).save("a/P.png")
+    image(1, 904).save(f"a/{HOSTILE}")
+    explain("a", "b", "A")
+    listed = json.loads(Path("why/explanations.json").read_text())["explanations"]
+    folders = [one["folder"] for one in listed]
+    assert len({folder.casefold() for folder in folders}) == len(folders) == 5
+    assert all(Path("why", folder, "explanation.html").is_file() for folder in folders)
+    assert {path.name for path in Path("why").iterdir()} == {"explanations.json", "made-of.json", *folders}
+    (own,) = (one["folder"] for one in listed if "alert" in one["image"])
+    page = Path("why", own, "explanation.html").read_text()
+    assert own.isprintable()
+    assert "<script" not in page
+    assert "\u202e" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+@pytest.mark.parametrize(
+    ("images", "names"),
+    [
+        (["a/p.jpg", "b/p.png", "c/P-2.jpg", "d/p.jpg"], ["p", "p-2", "P-2-2", "p-3"]),
+        (["http://x.org/a/b.jpg?size=3#top", "https://x.org/", "https://x.org"], ["b", "picture", "picture-2"]),
+        (["/tmp/..", "..", "c.tar/../x.jpg", "a\udcff.jpg"], ["%2E%2E", "%2E.-2", "x", "a%5Cxff"]),
+        (["caf\u00e9.jpg", "cafe\u0301.jpg"], ["café", "cafe\u0301-2"]),
+    ],
+)
+def test_names_never_meet_and_never_lead_elsewhere(images, names):
+    assert list(explanation_names(images)) == names
+
+
+def test_what_cannot_be_read_is_said_and_the_others_are_explained(tiny_set):
+    Path("cut.jpg").write_bytes(Path(ARCH).read_bytes()[:300])
+    result = done("query", ARCH, "cut.jpg", "--explain", "why", *HERE)
+    assert result.stderr.splitlines() == [
+        "why: 1 picture explained; open why/test-arch-0/explanation.html",
+        "1 of 2 pictures is unreadable",
+    ]
+    (_, cut) = json.loads(Path("why/explanations.json").read_text())["explanations"]
+    assert (cut["image"], cut["folder"]) == ("cut.jpg", None)
+    assert cut["unreadable"]
+    result = run("query", "cut.jpg", "--explain", "none", *HERE)
+    assert result.exit_code == 1
+    assert "none: nothing to explain, as no picture can be read" in result.stderr.splitlines()
+    assert not Path("none").exists()
+
+
+def forget(monkeypatch: pytest.MonkeyPatch, gone: str) -> None:
+    """Makes one image, of those that all tests share, one that is not there."""
+
+    def read(path: str, *limits: object) -> bytes:
+        if path == gone:
+            raise UnreadableError("not found")
+        return Path(path).read_bytes()
+
+    monkeypatch.setattr("retrieval.images.given.read_image", read)
+
+
+def test_a_neighbour_that_is_gone_is_shown_as_the_index_kept_it(tiny_set, monkeypatch):
+    landmarks = lmr.open_index("landmarks", device="cpu", threads=1, workers=1)
+    told = landmarks.explain(ARCH)
+    path = told.votes.decisive.neighbour.path
+    assert told.notes == []
+    assert told.row.pixels.size == told.query.pixels.size == (SIDE, SIDE)
+    forget(monkeypatch, path)
+    told = landmarks.explain(ARCH)
+    assert told.notes == [f"{path} cannot be shown: not found; the index has kept this thumbnail of it"]
+    assert told.row.pixels.size == (SIDE, SIDE)
+    explain(ARCH)
+    assert told.notes[0] in Path("why/test-arch-0/explanation.html").read_text()
+
+
+def test_a_neighbour_that_is_gone_and_was_not_kept_is_told(tiny_set, monkeypatch):
+    done("build-index", "--thumbnails", "0", "--output", "bare", "--device", "cpu")
+    landmarks = lmr.open_index("bare", device="cpu", threads=1, workers=1)
+    path = landmarks.explain(ARCH).votes.decisive.neighbour.path
+    forget(monkeypatch, path)
+    told = landmarks.explain(ARCH)
+    assert told.row.pixels is None
+    assert told.notes == [
+        f"{path} cannot be shown: not found; the index has kept no thumbnail of it (lmr build-index keeps some)"
+    ]
+    assert told.votes.is_calibrated is False
+    assert sum(term.amount for term in told.votes.terms) == told.votes.logit
+    done("query", ARCH, "--index", "bare", "--explain", "why", *HERE)
+    page = Path("why/test-arch-0/explanation.html").read_text()
+    assert "What adds up to what answers are ranked by" in page
+    assert told.notes[0] in page
+
+
+def test_explanations_of_other_runs_are_no_queries(tiny_set):
+    Path("trip").mkdir()
+    shutil.copy(ARCH, "trip/p.jpg")
+    explain("trip", to="trip/why")
+    assert explain("trip", to="trip/why") == "trip/why: finished already, nothing to do"
+    assert refused("query", "trip/why", "--explain", "trip/why", *HERE) == (
+        "trip/why holds all of the pictures; explain them in another folder"
+    )
+
+
+def test_images_are_explained_before_they_are_moved(tiny_set):
+    Path("trip").mkdir()
+    shutil.copy(ARCH, "trip/p.jpg")
+    moved = ("query", "trip", "--explain", "why", "--sort-into", "sorted", "--mode", "move", *HERE)
+    done(*moved)
+    assert numbers("p")["notes"] == []
+    assert done(*moved).stdout == "sorted: 1 picture moved already, nothing to do\n"
+    shutil.rmtree("why")
+    assert refused(*moved) == (
+        "sorted: 1 picture moved already, why is not there; give sorted as the pictures, or --undo-moves first"
+    )
+
+
+def test_a_kill_leaves_no_folder_and_the_same_command_writes_it(tiny_set, monkeypatch):
+    run_and_die(tiny_set, ["query", ARCH, "--explain", "why", *HERE], 9)
+    monkeypatch.chdir(tiny_set)
+    assert not Path("why").exists()
+    assert explain(ARCH) == "why: 1 picture explained; open why/test-arch-0/explanation.html"
+    assert [path.name for path in tiny_set.iterdir() if "why" in path.name] == ["why"]
+
+
+def test_a_page_without_jinja2_is_refused_before_the_work(tiny_set, monkeypatch):
+    monkeypatch.setattr("retrieval.extras.find_spec", lambda name: None if name == "jinja2" else object())
+    assert refused("query", ARCH, "--explain", "why", *HERE).startswith("--explain why needs jinja2; pip install")
+    assert not Path("why").exists()
