@@ -96,15 +96,15 @@ def ensemble(work: Path, data: Path) -> dict[str, Any]:
 def answer(folder: Path, data: Path, embedding: list[str]) -> dict[str, Any]:
     """Descriptors, index, calibration on val, submission; the figures on the public half and on val."""
     began = time.perf_counter()
-    lmr(folder, "embed", data / "train.csv", *embedding)
-    lmr(folder, "embed", data / "background.csv", *embedding)
+    lmr(folder, "embed", data / "train.csv", *embedding, "--output", "train.h5")
+    lmr(folder, "embed", data / "background.csv", *embedding, "--output", "background.h5")
     lmr(folder, "build-index", "train.h5", "--background", "background.h5")
-    calibration = json.loads(lmr(folder, "calibrate", data / "val.csv", "--json"))
-    lmr(folder, "submit", data / "test.csv", "--images", data / "images")
+    calibration = json.loads(lmr(folder, "calibrate", data / "val.csv", "--store", "val.h5", "--json"))
+    lmr(folder, "submit", data / "test.csv", "--store", "test.h5", "--images", data / "images")
     answering_s = time.perf_counter() - began
     solution = data / "test_solution_public.csv"
     scores = json.loads(lmr(folder, "score", "submission.csv", solution, "--ignore-unknown", "--json"))["Public"]
-    report = ["--images", data / "images", "--json", "--report", "report.html", "--overwrite"]
+    report = ["--store", "solution.h5", "--images", data / "images", "--json", "--report", "report.html", "--overwrite"]
     measured = json.loads(lmr(folder, "evaluate", solution, *report))
     at_precision = calibration["threshold_precision"]
     return {
