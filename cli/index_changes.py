@@ -50,9 +50,12 @@ def tell_change(words: Mapping[str, Any], change: "IndexChange", progress: "Prog
     if change.n_unreadable:
         progress.warn(f"{counted(change.n_unreadable, 'row')} without a descriptor left out")
     if n := change.n_without_local:
+        later = "lmr index add with `local` gives them theirs"
+        if "stores" in words:
+            later = "lmr embed `local` makes them, and the same command again takes them"
         progress.warn(
-            f"{counted(n, 'image')} without local features, whose answers nothing verifies; lmr embed `local` "
-            "makes them, and the same command again takes them"
+            f"{counted(n, 'image')} without local features, so that nothing verifies {agreeing(n, 'it', 'them')}; "
+            f"{later}"
         )
     for line in change.warnings:
         progress.warn(f"warning: {line}")

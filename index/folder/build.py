@@ -31,7 +31,7 @@ from index.folder.info import (
     write_info,
 )
 from index.folder.inputs import BuildInputs, Gathered, gather
-from index.folder.local import digest_of_local, write_local_rows
+from index.folder.local import LocalPlaces, digest_of_local, write_local_rows
 from index.folder.rows import Background, Rows, write_background, write_rows
 from index.folder.thumbnails import write_thumbnails
 from index.folder.vectors import measure_recall, store_vectors
@@ -98,7 +98,7 @@ def build_folder(
     digest = _inputs_digest(gathered, hashed, inputs, stated_options(options, plan))
     n_unreadable = sum(int((~store.done).sum()) for store in (*inputs.stores, *inputs.background))
     with output_lock(path):
-        found = None if overwrite else _find_same(path, digest, thumbnails.side_px)
+        found = None if overwrite else _find_same(path, digest, thumbnails.side_px, gathered.local)
         if found:
             return BuildReport("unchanged", found, n_unreadable)
         if path.exists() and not is_index_folder(path) and not _is_empty(path):
@@ -217,7 +217,7 @@ def _inputs_digest(gathered: Gathered, hashed: "hashlib._Hash", inputs: BuildInp
     return total.hexdigest()
 
 
-def _find_same(path: Path, digest: str, thumbnail_px: int) -> FolderInfo | None:
+def _find_same(path: Path, digest: str, thumbnail_px: int, local: LocalPlaces | None) -> FolderInfo | None:
     """The finished folder of these inputs, None without a folder. Raises LmrError for any other folder."""
     if not is_index_folder(path):
         return None
@@ -236,6 +236,13 @@ def _find_same(path: Path, digest: str, thumbnail_px: int) -> FolderInfo | None:
             f"{path} exists and was built with thumbnails of {found} pixels, not {thumbnail_px}; "
             "`overwrite` replaces it"
         )
+    if info.local is None and local is not None:
+        raise LmrError(
+            f"{path} exists and has no local features; lmr index add with `local` gives it those of its rows, "
+            "`overwrite` replaces it"
+        )
+    if info.local is not None and (local is None or local.used().names != info.local.files):
+        raise LmrError(f"{path} exists and was built with other local features; `overwrite` replaces it")
     raise LmrError(f"{path} exists and was built from other descriptors or options; `overwrite` replaces it")
 
 

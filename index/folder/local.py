@@ -81,6 +81,11 @@ class LocalPlaces:
         """(n,) True for the rows that have local features."""
         return np.asarray(self.place[:, 0] != NOWHERE)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the files in an index folder."""
+        return tuple(f"{LOCAL_STORE}{file.listed['sha256'][:_DIGITS]}.h5" for file in self.files)
+
     def select(self, rows: LongArray | BoolArray) -> "LocalPlaces":
         """Those of the given rows."""
         return LocalPlaces(self.card, self.files, self.place[rows])
@@ -180,8 +185,8 @@ def require_alike(card: "LocalCard", source: str, other: "LocalCard", other_sour
     """Raises LmrError for local features of other settings, which cannot be matched with each other."""
     if card.fingerprint != other.fingerprint:
         raise LmrError(
-            f"{source} does not fit {other_source}: {other.difference(card)}; extract both with the same settings of "
-            "lmr embed `local`"
+            f"the local features of {source} do not fit those of {other_source}: {other.difference(card)}; make both "
+            "with the same settings of lmr embed `local`"
         )
 
 
@@ -275,7 +280,7 @@ def write_local_rows(target: Path, places: LocalPlaces) -> tuple[LocalSummary, d
     Raises LmrError where a file cannot be written, or was replaced since it was opened.
     """
     used, card = places.used(), places.card
-    listed = {f"{LOCAL_STORE}{file.listed['sha256'][:_DIGITS]}.h5": file.listed for file in used.files}
+    listed = {name: file.listed for name, file in zip(used.names, used.files, strict=True)}
     write_signed_json(target / LOCAL, {"format_version": FORMAT_VERSION, "card": card.to_json()})
     try:
         for name, file in zip(listed, used.files, strict=True):
@@ -286,7 +291,8 @@ def write_local_rows(target: Path, places: LocalPlaces) -> tuple[LocalSummary, d
             content["place"] = used.place
     except OSError as error:
         raise write_error(target / LOCAL, error) from error
-    return LocalSummary(card.kind, card.fingerprint, int(used.there.sum()), tuple(listed)), listed
+    listed |= {name: list_file(target / name) for name in (LOCAL, LOCAL_ROWS)}
+    return LocalSummary(card.kind, card.fingerprint, int(used.there.sum()), used.names), listed
 
 
 def write_one_store(target: Path, local: LocalRows, image_id: Texts) -> tuple[LocalSummary, dict[str, Listed]]:

@@ -45,7 +45,7 @@ def plan_local(folder: IndexFolder, given: Sequence["Images"], new: Sequence[Lon
         return LocalChange()
     first, card = known[0]
     for source, other in known[1:]:
-        require_alike(other, f"the local features of {source}", card, f"those of {first}")
+        require_alike(other, source, card, first)
     comes = [images.local or nowhere(card, len(images.image_id)) for images in given]
     of_added = joined([one.select(rows) for one, rows in zip(comes, new, strict=True)])
     of_rows = before or nowhere(card, len(folder.rows))

@@ -98,6 +98,7 @@ def write_changed(folder: IndexFolder, change: Change, target: Path, writing: Wr
         search=search,
         largest_norm=largest,
         changes=count_changes(folder.info.changes, len(folder.rows), folder.calibration, change.counts),
+        files={**folder.info.files, **listed},
         local=local,
     )
     return finish_version(folder, info, target, entry_of(change, info), listed)

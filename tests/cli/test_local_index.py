@@ -2,11 +2,12 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from local_world import CARD, expected, features_of, write_local_store
-from tiny_set import HERE, done, flip_byte, read_rows, refused
+from tiny_set import HERE, done, flip_byte, read_rows, refused, write_csv
 
 from index.folder.folder import open_folder
 from retrieval.store.store import open_descriptors
@@ -116,3 +117,152 @@ def test_local_stores_that_cannot_be_taken_are_one_line(tiny_set):
         "train.local.h5 was made of other images than train.h5: train-arch-3; lmr embed makes what is behind anew"
     )
     assert not Path("local").exists()
+
+
+def test_images_go_and_come_back_with_their_local_features(local_set):
+    done(*BUILT)
+    done("index", "remove", "train-arch-0", "train-dome-7", "--index", "local")
+    gone = opened()
+    assert features_of(gone) == {
+        name: one for name, one in expected(ROWS).items() if name in gone.rows.image_id.tolist()
+    }
+    assert (gone.info.local.n, gone.info.local.n_gone) == (30, 2)
+    told = done("index", "add", "train.h5", "--index", "local")
+    assert told.stderr == ""
+    assert told.stdout.splitlines()[-1] == "local: local features of 32 of 32 images: rootsift, 0.0 MB"
+    assert features_of(opened()) == expected(ROWS)
+    assert len(opened().info.local.files) == 1  # the same local store
+    done("index", "verify", "local")
+
+
+def test_an_image_that_took_the_name_of_another_has_not_its_local_features(local_set):
+    done(*BUILT)
+    done("index", "remove", "train-arch-0", "--index", "local")
+    shutil.copy("images/val-arch-0.jpg", "images/train-arch-0.jpg")
+    write_csv(Path("again.csv"), "id,landmark_id", ["train-arch-0,arch"])
+    done("embed", "again.csv", *HERE)
+    told = done("index", "add", "again.h5", "--index", "local")
+    assert told.stderr == (
+        "1 image without local features, so that nothing verifies it; lmr embed --local makes them, and the same "
+        "command again takes them\n"
+    )
+    assert features_of(opened()) == expected(ROWS) | {"train-arch-0": None}
+
+
+def test_added_images_bring_their_local_features_now_or_later(local_set):
+    done(*BUILT)
+    done("embed", "val.csv", *HERE)
+    told = done("index", "add", "val.h5", "--index", "local")
+    assert told.stderr.splitlines()[-1].startswith("16 images without local features, ")
+    assert features_of(opened()) == expected(ROWS) | dict.fromkeys(
+        name for name in image_ids("val.csv") if "other" not in name
+    )
+    write_local_store(Path("val.local.h5"), image_ids("val.csv"), sha256=sha256_of("val.h5"))
+    told = done("index", "add", "val.h5", "--index", "local")
+    assert told.stdout.splitlines() == [
+        "local: local features of 16 images taken: 48 images of 4 landmarks now",
+        "local: local features of 48 of 48 images: rootsift, 0.1 MB",
+    ]
+    folder = opened()
+    assert features_of(folder) == expected(folder.rows.image_id)
+    assert len(folder.info.local.files) == 2
+    told = done("index", "add", "val.h5", "--index", "local")
+    assert told.stdout == "local: nothing to do: 48 images of 4 landmarks now\n"
+    done("index", "verify", "local")
+
+
+def test_an_index_without_local_features_takes_them_when_it_is_asked_to(local_set):
+    Path("train.local.h5").rename("elsewhere.h5")
+    assert done("index", "add", "train.h5").stdout == "landmarks: nothing to do: 32 images of 4 landmarks now\n"
+    assert refused("index", "add", "train.h5", "--local") == (
+        "train.local.h5: there is no such store of local features; lmr embed --local makes one"
+    )
+    done("index", "add", "train.h5", "--local-store", "elsewhere.h5")
+    assert features_of(opened("landmarks")) == expected(ROWS)
+    assert opened("landmarks").calibration is not None
+
+
+def test_relabelled_images_keep_their_local_features(local_set):
+    done(*BUILT)
+    write_csv(Path("labels.csv"), "landmark_id,new_landmark_id", ["arch,zoo"])
+    done("index", "relabel", "labels.csv", "--index", "local")
+    assert features_of(opened()) == expected(ROWS)
+    assert opened().info.local.n == 32
+
+
+def test_merged_folders_have_the_local_features_of_both(local_set):
+    plain = ("--whitening-power", "0", "--device", "cpu", "--engine", "torch")
+    done("embed", "val.csv", *HERE)
+    write_local_store(Path("val.local.h5"), image_ids("val.csv"))
+    done("build-index", "train.h5", "--local", "--output", "local", *plain)
+    done("build-index", "val.h5", "--local", "--output", "second", *plain)
+    done("build-index", "val.h5", "--output", "bare", *plain)
+    done("build-index", "train.h5", "--output", "poor", *plain)
+    for index in ("with-bare", "with-second"):
+        shutil.copytree("local", index)
+    told = done("index", "merge", "bare", "--index", "with-bare")
+    assert told.stderr.splitlines()[-1] == (
+        "16 images without local features, so that nothing verifies them; lmr index add with --local gives them theirs"
+    )
+    assert features_of(opened("with-bare")) == expected(ROWS) | dict.fromkeys(opened("bare").rows.image_id)
+    done("index", "merge", "second", "--index", "with-second")
+    both = opened("with-second")
+    assert features_of(both) == expected(both.rows.image_id)
+    done("index", "merge", "second", "--index", "poor")
+    assert features_of(opened("poor")) == dict.fromkeys(ROWS) | expected(opened("second").rows.image_id)
+    done("index", "merge", "second", "--index", "with-bare")  # its images are there, without local features
+    assert features_of(opened("with-bare")) == expected(both.rows.image_id)
+
+    done("index", "compact", "--index", "with-second")
+    after = opened("with-second")
+    assert len(after.info.local.files) == 1
+    assert features_of(after) == expected(both.rows.image_id)
+    done("index", "verify", "with-second")
+    assert done("index", "compact", "--index", "with-second").stdout.startswith("with-second: nothing to do: ")
+
+
+def test_local_features_of_other_settings_are_refused_by_name(local_set):
+    done(*BUILT)
+    done("embed", "val.csv", *HERE)
+    write_local_store(Path("val.local.h5"), image_ids("val.csv"), card=replace(CARD, n_keypoints=500))
+    assert refused("index", "add", "val.h5", "--index", "local") == (
+        "the local features of val.h5 do not fit those of local: another n_keypoints (1000, now 500); make both with "
+        "the same settings of lmr embed --local"
+    )
+    assert refused("build-index", "train.h5", "val.h5", "--local", "--output", "both", "--device", "cpu") == (
+        "the local features of val.h5 do not fit those of train.h5: another n_keypoints (1000, now 500); make both "
+        "with the same settings of lmr embed --local"
+    )
+    write_local_store(Path("train.local.h5"), image_ids("train.csv"), card=replace(CARD, long_side=800))
+    assert refused(*BUILT) == ("local exists and was built with other local features; --overwrite replaces it")
+
+
+def test_compacting_leaves_the_features_of_removed_images_behind(local_set):
+    done(*BUILT)
+    before = opened().info.local.files
+    done("index", "remove", "train-arch-0", "--index", "local")
+    assert opened().info.local.files == before
+    done("index", "compact", "--index", "local")
+    after = opened()
+    assert after.info.local.files != before
+    assert (after.info.local.n, after.info.local.n_gone) == (31, 0)
+    assert features_of(after) == {name: one for name, one in expected(ROWS).items() if name != "train-arch-0"}
+    assert done("index", "compact", "--index", "local").stdout.startswith("local: nothing to do: ")
+
+
+def test_an_index_built_again_without_local_features_says_so(local_set):
+    done(*BUILT)
+    words = [word for word in BUILT if word != "--local"]
+    assert refused(*words) == "local exists and was built with other local features; --overwrite replaces it"
+    told = done(*words, "--overwrite")
+    assert told.stderr.splitlines()[-1] == (
+        "warning: local has no local features any more, so that nothing verifies its answers; --local carries them "
+        "along"
+    )
+
+
+def test_an_index_that_is_there_names_what_gives_it_local_features(local_set):
+    assert refused("build-index", "--names", "names.csv", "--local", "--device", "cpu") == (
+        "landmarks exists and has no local features; lmr index add with --local gives it those of its rows, "
+        "--overwrite replaces it"
+    )
