@@ -17,10 +17,10 @@ def counted(n: int, noun: str, *, of: int | None = None) -> str:
 
 
 def plural(noun: str) -> str:
-    """`query` -> `queries`, `box` -> `boxes`, `epoch` -> `epochs`."""
+    """`query` -> `queries`, `box` -> `boxes`, `match` -> `matches`, `epoch` -> `epochs`."""
     if noun.endswith("y") and noun[-2:-1] not in "aeou":
         return f"{noun[:-1]}ies"
-    return f"{noun}es" if noun.endswith(("s", "x", "sh")) else f"{noun}s"
+    return f"{noun}es" if noun.endswith(("s", "x", "sh", "tch")) else f"{noun}s"
 
 
 def none_can(n: int, noun: str, *, can: str = "can", whose: str = "the") -> str:

@@ -1,5 +1,6 @@
 """The explanation of an answer for people: a page, its images, and a JSON file with the numbers."""
 
+import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from cli.report.explanation_words import (
     vote_words,
 )
 from cli.report.html import ReportImage, file_name, fill_template
+from cli.report.pair import caption_of, draw_pair, with_caption
 from index.answer import headline
 from retrieval.files.atomic import write_bytes, write_text
 
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
     from index.explain.votes import Contribution, LandmarkVotes, VoteExplanation
 
 TEMPLATE = "explanation.html"
-PAGE, NUMBERS, VOTES = "explanation.html", "explanation.json", "votes.png"
+PAGE, NUMBERS, VOTES, MATCH = "explanation.html", "explanation.json", "votes.png", "match.png"
+PAIR_QUALITY = 85  # of the JPEGs in a page
 SHOWN_NEIGHBOURS = 20
 
 
@@ -83,6 +86,8 @@ def write_explanation(folder: Path, explained: "Explanation", index: Path, home:
     write_text(folder / NUMBERS, [text, "\n"])
     if explained.votes is not None:
         write_bytes(folder / VOTES, _png(draw_bars(headline(explained.answer), vote_sections(explained))))
+    if (pair := _pair(explained)) is not None:
+        write_bytes(folder / MATCH, _png(with_caption(pair, *_pair_caption(explained))))
     write_text(folder / PAGE, [render_explanation(explained, index, home)])
 
 
@@ -101,9 +106,46 @@ def render_explanation(explained: "Explanation", index: Path, home: Path) -> str
         figures=_figures(explained),
         **({} if votes is None else _about_votes(explained, votes) | _about_confidence(explained, votes)),
         has_votes=votes is not None,
-        pair=None,
+        pair=_about_pair(explained),
         maps=(),
     )
+
+
+def _pair(explained: "Explanation") -> Image.Image | None:
+    """The query beside the neighbour that decided; None where one of them cannot be shown."""
+    query, row = explained.query, explained.row
+    if query is None or row is None or query.pixels is None or row.pixels is None:
+        return None
+    return draw_pair(query.pixels, row.pixels, explained.match)
+
+
+def _pair_caption(explained: "Explanation") -> tuple[str, str]:
+    if explained.match is not None:
+        return caption_of(explained.match)
+    return "The picture that was asked, and the one that decided", explained.why_no_match
+
+
+def _about_pair(explained: "Explanation") -> dict[str, str] | None:
+    """What the part on the match shows; None where there is nothing to see."""
+    drawn, votes = _pair(explained), explained.votes
+    if drawn is None or votes is None:
+        return None
+    near = votes.decisive.neighbour
+    title, how = _pair_caption(explained)
+    joined = "" if explained.match is None else " Lines join what local features find in both."
+    content = BytesIO()
+    drawn.save(content, "WEBP", quality=PAIR_QUALITY)
+    return {
+        "heading": "The picture that decided" if explained.answer.landmark_id else "The picture that came nearest",
+        "about": (
+            f"{neighbour_file(votes.decisive)} of {neighbour_name(votes.decisive)} gave most to the votes, at a cosine "
+            f"of {near.score:.3f}.{joined}"
+        ),
+        "title": title,
+        "how": how,
+        "alt": f"{file_name(explained.answer.image)} beside {neighbour_file(votes.decisive)}: {title}",
+        "data": "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode("ascii"),
+    }
 
 
 def _about_votes(explained: "Explanation", votes: "VoteExplanation") -> dict[str, Any]:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 from index.answer import Answer, Neighbour
+from index.explain.match import ImageMatch, extractor_of, match_images
 from index.explain.votes import VoteExplanation, explain_votes
-from retrieval.errors import UnreadableError
+from retrieval.errors import LmrError, UnreadableError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,10 +23,12 @@ SHOWN_PX = 1024  # longer side at which images are compared and drawn
 class ShownImage:
     """An image of an explanation. pixels: RGB, upright; None where there is nothing to show.
 
-    note: what it is where that is not the image itself, or why there is none; else ''.
+    data: encoded, None where there is none. note: what it is where that is not the image itself, or why there is none;
+    else ''.
     """
 
     pixels: "Image | None"
+    data: bytes | None = None
     note: str = ""
 
 
@@ -34,18 +37,22 @@ class Explanation:
     """Why an image got its answer; also why it was turned away.
 
     votes: None of an unreadable image, and where there was nothing to compare it with. query, row: the image, and the
-    neighbour that gave most to the best landmark (`votes.decisive`); None without votes.
+    neighbour that gave most to the best landmark (`votes.decisive`); None without votes. match: what is found in both;
+    None, and why, where they could not be compared.
     """
 
     answer: Answer
     votes: VoteExplanation | None
     query: ShownImage | None = None
     row: ShownImage | None = None
+    match: ImageMatch | None = None
+    why_no_match: str = ""
 
     @property
     def notes(self) -> list[str]:
         """Lines on what could not be shown, or not as it was."""
-        return [one.note for one in (self.query, self.row) if one is not None and one.note]
+        shown = [one.note for one in (self.query, self.row) if one is not None]
+        return [note for note in (*shown, self.why_no_match) if note]
 
     def to_json(self) -> dict[str, Any]:
         """JSON object of `explanation.json`."""
@@ -53,6 +60,7 @@ class Explanation:
             "answer": self.answer.to_json(),
             "votes": None if self.votes is None else self.votes.to_json(),
             "decided": None if self.votes is None else self.votes.decisive.neighbour.image_id,
+            "match": None if self.match is None else self.match.to_json(),
             "notes": self.notes,
         }
 
@@ -93,13 +101,28 @@ class Explanations(Sequence[Explanation]):
             votes = explain_votes(self._folder, self._found, self._queries[i], answer.neighbours)
         if votes is None:
             return Explanation(answer, None)
-        return Explanation(answer, votes, self._shown_query(i), _shown_row(votes.decisive.neighbour))
+        query, row = self._shown_query(i), _shown_row(votes.decisive.neighbour)
+        match = self._match(votes.decisive.row, query, row)
+        if isinstance(match, str):
+            return Explanation(answer, votes, query, row, None, match)
+        return Explanation(answer, votes, query, row, match)
 
     def _shown_query(self, i: int) -> ShownImage:
         try:
-            return ShownImage(_pixels(self._images.read(i)))
+            data = self._images.read(i)
+            return ShownImage(_pixels(data), data)
         except UnreadableError as error:  # it was there when it was asked
-            return ShownImage(None, f"{self.answers[i].image} cannot be shown: {error}")
+            return ShownImage(None, None, f"{self.answers[i].image} cannot be shown: {error}")
+
+    def _match(self, row: int, query: ShownImage, other: ShownImage) -> ImageMatch | str:
+        """The match of two images, or why there is none."""
+        if query.data is None:
+            return ""
+        try:
+            extractor = extractor_of(self._folder)
+        except LmrError as error:
+            return f"the images are not matched: {error}"
+        return match_images(self._folder, row, query.data, other.data, extractor)
 
 
 def _shown_row(near: Neighbour) -> ShownImage:
@@ -108,15 +131,16 @@ def _shown_row(near: Neighbour) -> ShownImage:
 
     where = near.path or near.image_id
     try:
-        return ShownImage(_pixels(read_image(near.path)))
+        data = read_image(near.path)
+        return ShownImage(_pixels(data), data)
     except UnreadableError as error:
         problem = f"{where} cannot be shown: {error if near.path else 'it is not known where it is'}"
     try:
         if (small := near.thumbnail) is not None:
-            return ShownImage(_pixels(small), f"{problem}; the index has kept this thumbnail of it")
+            return ShownImage(_pixels(small), small, f"{problem}; the index has kept this thumbnail of it")
     except UnreadableError:
         pass
-    return ShownImage(None, f"{problem}; the index has kept no thumbnail of it (lmr build-index keeps some)")
+    return ShownImage(None, None, f"{problem}; the index has kept no thumbnail of it (lmr build-index keeps some)")
 
 
 def _pixels(data: bytes) -> "Image":

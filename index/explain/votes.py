@@ -18,11 +18,13 @@ from retrieval.arrays import FloatArray, LongArray
 class Contribution:
     """A neighbour's part in the score of its landmark.
 
-    background: beta * b(i), which is taken from its score. corrected: s'(q, i), what is left. share: its weight in the
-    soft maximum; those of a landmark sum to 1. part: what it gives; those of a landmark sum to its soft maximum.
+    row: of the index. background: beta * b(i), which is taken from its score. corrected: s'(q, i), what is left.
+    share: its weight in the soft maximum; those of a landmark sum to 1. part: what it gives; those of a landmark sum to
+    its soft maximum.
     """
 
     neighbour: Neighbour
+    row: int
     background: float
     corrected: float
     share: float
@@ -197,7 +199,13 @@ def _contributions(folder: IndexFolder, rows: LongArray, neighbours: list[Neighb
     weights = np.exp((corrected - top) / rule.tau)
     soft_maximum = top + rule.tau * np.log(weights.sum())
     shares = weights / weights.sum()
-    for near, *values in zip(
-        neighbours, taken.tolist(), corrected.tolist(), shares.tolist(), (shares * soft_maximum).tolist(), strict=True
+    for near, row, *values in zip(
+        neighbours,
+        rows.tolist(),
+        taken.tolist(),
+        corrected.tolist(),
+        shares.tolist(),
+        (shares * soft_maximum).tolist(),
+        strict=True,
     ):
-        yield Contribution(near, *values)
+        yield Contribution(near, row, *values)

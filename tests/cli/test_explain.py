@@ -3,8 +3,10 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from tiny_set import HERE, SIDE, done, image, listing, refused, run, run_and_die
@@ -12,6 +14,7 @@ from tiny_set import HERE, SIDE, done, image, listing, refused, run, run_and_die
 import lmr
 from cli.report.answers import explanation_names
 from retrieval.errors import UnreadableError
+from retrieval.extras import install_hint
 
 ARCH = "images/test-arch-0.jpg"
 OTHER = "images/test-other-5.jpg"
@@ -29,7 +32,7 @@ def numbers(name: str, folder: str = "why") -> dict:
 
 def test_each_image_has_a_page_images_and_numbers(tiny_set):
     assert explain(ARCH, OTHER) == "why: 2 pictures explained; open why/NAME/explanation.html"
-    files = {"explanation.html", "explanation.json", "votes.png"}
+    files = {"explanation.html", "explanation.json", "votes.png", "match.png"}
     assert set(listing(Path("why"))) == {
         *("explanations.json", "made-of.json"),
         *(f"{name}/{file}" for name in ("test-arch-0", "test-other-5") for file in files),
@@ -195,14 +198,79 @@ def test_a_neighbour_that_is_gone_and_was_not_kept_is_told(tiny_set, monkeypatch
     told = landmarks.explain(ARCH)
     assert told.row.pixels is None
     assert told.notes == [
-        f"{path} cannot be shown: not found; the index has kept no thumbnail of it (lmr build-index keeps some)"
+        f"{path} cannot be shown: not found; the index has kept no thumbnail of it (lmr build-index keeps some)",
+        "it could not be matched, as the index has no local features of it",
     ]
     assert told.votes.is_calibrated is False
     assert sum(term.amount for term in told.votes.terms) == told.votes.logit
     done("query", ARCH, "--index", "bare", "--explain", "why", *HERE)
     page = Path("why/test-arch-0/explanation.html").read_text()
+    assert not Path("why/test-arch-0/match.png").exists()
     assert "What adds up to what answers are ranked by" in page
     assert told.notes[0] in page
+
+
+def photo(side: int, shift: int) -> Image.Image:
+    """A part of one picture with corners to find, that begins so many pixels farther right."""
+    rng = np.random.default_rng(7)
+    blocks = rng.integers(0, 255, (24, 30, 3), dtype=np.uint8)
+    whole = Image.fromarray(blocks).resize((480, 384), Image.Resampling.NEAREST)
+    return whole.crop((shift, 20, shift + side, 20 + side))
+
+
+@pytest.fixture
+def with_photo(tiny_set):
+    """An index of photographs that have corners to find."""
+    Path("shown/block").mkdir(parents=True)
+    photo(300, 0).save("shown/block/one.png")
+    done("embed", "shown", "--model", "model", "--output", "shown.h5", *HERE)
+    done("build-index", "shown.h5", "--output", "blocks", "--whitening-power", "0", "--device", "cpu")
+    photo(300, 80).save("asked.png")
+    return tiny_set
+
+
+def test_the_match_says_where_the_image_lies_in_the_one_that_decided(with_photo):
+    said = done("query", "asked.png", "--index", "blocks", "--explain", "why", *HERE)
+    assert said.exit_code == 0
+    match = numbers("asked")["match"]
+    assert match["local"] == "rootsift"
+    assert match["sizes"] == [[300, 300], [300, 300]]
+    assert match["n_inliers"] == len(match["inliers"]) >= 35
+    moved = np.array(match["inliers"])
+    assert np.mean(np.abs(moved[:, 2:] - moved[:, :2] - [80, 0]).max(axis=1) < 3) > 0.9
+    page = Path("why/asked/explanation.html").read_text()
+    assert f"{match['n_inliers']} of {match['n_matches']} matches agree on one" in page
+    assert "<h2>The picture that decided</h2>" in page
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        Image.new("RGB", (300, 300), "white"),
+        Image.new("RGB", (1, 1), "black"),
+        Image.new("RGB", (1500, 3)),
+        photo(40, 0),
+    ],
+    ids=["blank", "one-pixel", "strip", "small"],
+)
+def test_images_without_keypoints_are_explained_too(with_photo, asked):
+    asked.save("asked.png")
+    done("query", "asked.png", "--index", "blocks", "--explain", "why", *HERE)
+    match = numbers("asked")["match"]
+    assert (match["n_inliers"], match["geometry"], match["model"]) == (0, "none", None)
+    assert Path("why/asked/match.png").is_file()
+    assert "nothing says that both show the same thing" in Path("why/asked/explanation.html").read_text()
+
+
+def test_without_opencv_the_images_are_shown_and_not_matched(with_photo, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    done("query", "asked.png", "--index", "blocks", "--explain", "why", *HERE)
+    told = numbers("asked")
+    assert told["match"] is None
+    (note,) = told["notes"]
+    assert note.startswith("the images are not matched: ")
+    assert note.endswith(install_hint("local"))
+    assert Path("why/asked/match.png").is_file()
 
 
 def test_explanations_of_other_runs_are_no_queries(tiny_set):

@@ -29,6 +29,7 @@ def test_of_a_share_the_whole_decides() -> None:
 
 def test_a_vowel_before_the_y_keeps_it() -> None:
     assert (plural("day"), plural("query")) == ("days", "queries")
+    assert (plural("epoch"), plural("match")) == ("epochs", "matches")
 
 
 def test_the_verb_goes_with_the_number() -> None:

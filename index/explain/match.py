@@ -1,0 +1,66 @@
+"""The match of an image with the neighbour that decided: local features that agree on one geometry."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from index.folder.folder import IndexFolder
+    from retrieval.local.config import LocalKind
+    from retrieval.local.extractor import Extractor
+    from retrieval.local.features import LocalFeatures
+    from retrieval.local.geometry import Match
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageMatch:
+    """What was found in common. kind: of the local features. query, row: of the two images; sizes are theirs."""
+
+    match: "Match"
+    kind: "LocalKind"
+    query: "LocalFeatures"
+    row: "LocalFeatures"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON object of `explanation.json`."""
+        match = self.match
+        return {
+            "local": self.kind,
+            "n_keypoints": [len(self.query), len(self.row)],
+            "n_matches": match.n_matches,
+            "n_inliers": match.n_inliers,
+            "geometry": match.kind,
+            "model": None if match.model is None else match.model.tolist(),
+            "sizes": [list(self.query.size), list(self.row.size)],
+            "inliers": [
+                [*here, *there]
+                for here, there in zip(match.points_query.tolist(), match.points_row.tolist(), strict=True)
+            ],
+        }
+
+
+def extractor_of(folder: "IndexFolder") -> "Extractor":
+    """What extracts local features as those of the index are, or RootSIFT where it has none. Raises LmrError."""
+    from retrieval.local.config import LocalOptions
+    from retrieval.local.extractor import open_extractor
+
+    return open_extractor(LocalOptions(kind="rootsift") if folder.local is None else folder.local.card)
+
+
+def match_images(
+    folder: "IndexFolder", row: int, query: bytes, other: bytes | None, extractor: "Extractor"
+) -> "ImageMatch | str":
+    """The match of an encoded image with a row of the index; or why there is none.
+
+    other: the encoded image of the row, or of a thumbnail, whose features are taken where the index has none of it.
+    Raises UnreadableError for an image that cannot be decoded.
+    """
+    from retrieval.local.verifier import Verifier
+
+    features = None if folder.local is None else folder.local.features(row)
+    if features is None and other is None:
+        return "it could not be matched, as the index has no local features of it"
+    if features is None:
+        assert other is not None
+        features = extractor.extract(extractor.decode(other))
+    own = extractor.extract(extractor.decode(query))
+    return ImageMatch(Verifier().verify(own, [features])[0], extractor.card.kind, own, features)
