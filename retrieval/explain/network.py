@@ -1,11 +1,12 @@
 """A network or ensemble with the space of an index behind it, taken apart: views, feature maps, the rest."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrieval.embed.torch_embedder import REMEDY
@@ -85,6 +86,47 @@ class ExplainedNetwork:
                     found.append(self.models[view.member].backbone(x.flip(3) if view.is_mirrored else x))
         return found
 
+    def late(self, tensors: Sequence[Tensor]) -> list[Tensor] | None:
+        """The last values of each view that have places and that the descriptor depends on.
+
+        They are the features, and of a network whose descriptor is its class token the tokens that enter its last
+        block; None where it has no row of blocks.
+        """
+        caught: list[Tensor] = []
+        with self._at_last_blocks(lambda tokens: caught.append(tokens)) as is_there:
+            features = self.features(tensors)
+        if not is_there:
+            return None
+        inside = iter(caught)
+        return [next(inside) if self._is_cls(view) else of for view, of in zip(self.views, features, strict=True)]
+
+    def features_of_late(self, tensors: Sequence[Tensor], late: Sequence[Tensor]) -> list[Tensor]:
+        """The features that follow from those of `late`. tensors: the images that they are of."""
+        if not any(map(self._is_cls, self.views)):
+            return list(late)
+        given = iter([of for view, of in zip(self.views, late, strict=True) if self._is_cls(view)])
+        with self._at_last_blocks(lambda _: next(given)):
+            features = self.features(tensors)
+        return [of if self._is_cls(view) else own for view, of, own in zip(self.views, features, late, strict=True)]
+
+    @contextmanager
+    def _at_last_blocks(self, replaced: Callable[[Tensor], Tensor | None]) -> Iterator[bool]:
+        """Calls a function with the tokens that enter the last blocks; what it returns enters in their place."""
+        blocks = [_last_block(m.backbone) for m in self.models if m.config.pooling == "cls"]
+        hooks = [
+            block.register_forward_pre_hook(lambda _, given: replaced(given[0]))
+            for block in blocks
+            if block is not None
+        ]
+        try:
+            yield None not in blocks
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _is_cls(self, view: View) -> bool:
+        return self.cards[view.member].config.pooling == "cls"
+
     def descriptors(self, features: Sequence[Tensor]) -> Tensor:
         """(b, d) unit descriptors in the space of the index, of the features of all views."""
         parts = []
@@ -97,3 +139,15 @@ class ExplainedNetwork:
         if self._mean is None or self._matrix is None:
             return joined
         return F.normalize((joined - self._mean) @ self._matrix, dim=1)
+
+
+def _last_block(backbone: nn.Module) -> nn.Module | None:
+    """The last of a transformer's blocks, as torchvision and timm name them; None where there is no row of them."""
+    for row in ("encoder.layers", "network.blocks"):
+        try:
+            blocks = list(backbone.get_submodule(row).children())
+        except AttributeError:
+            continue
+        if blocks:
+            return blocks[-1]
+    return None

@@ -10,7 +10,6 @@ sums over places: of x_i / n for the mean; of x_i for the maximum, where x_i is 
     f_c = f_c ** p / f_c ** (p - 1) = sum_i x_i ** p / (n * f_c ** (p - 1)).
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -74,7 +73,7 @@ class _Seen:
     """
 
     places: list[Tensor]
-    grids: list[tuple[int, int]]
+    grids: list[torch.Size]
     areas: list[Area]
     factors: "_Factors"
     unit: Tensor
@@ -116,7 +115,9 @@ def _see(network: ExplainedNetwork, data: bytes) -> _Seen:
     places = [_places(network.models[v.member], given) for v, given in zip(network.views, features, strict=True)]
     factors = _Factors()
     unit = _descriptor(network, [of.sum(dim=0) for of in places], factors)
-    grids = [_grid(network.models[v.member], given) for v, given in zip(network.views, features, strict=True)]
+    grids = [
+        network.models[v.member].as_map(given[None]).shape[2:] for v, given in zip(network.views, features, strict=True)
+    ]
     return _Seen(places, grids, [inputs.areas[view.spec][0] for view in network.views], factors, unit)
 
 
@@ -152,14 +153,6 @@ def _places(model: DescriptorModel, features: Tensor) -> Tensor:
         is_top = (x == x.amax(dim=0)).double()
         return x * is_top / is_top.sum(dim=0)
     return x / len(x)
-
-
-def _grid(model: DescriptorModel, features: Tensor) -> tuple[int, int]:
-    """Height and width of a map, or of the square that tokens are the places of."""
-    if features.ndim == 3:
-        return features.shape[1], features.shape[2]
-    side = math.isqrt(len(features) - model.n_prefix_tokens)
-    return side, side
 
 
 def _descriptor(network: ExplainedNetwork, pooled: Sequence[Tensor], factors: _Factors) -> Tensor:

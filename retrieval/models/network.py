@@ -1,5 +1,6 @@
 """The network that turns images into descriptors: backbone, pooling, neck."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -92,11 +93,18 @@ class DescriptorModel(nn.Module):
         """Features of the backbone, a map or tokens as a `Backbone` gives them, to (b, n_features) in float32."""
         if self.config.pooling == "cls":
             return features[:, 0].float()
-        if features.ndim == 3:
-            features = features[:, self.n_prefix_tokens :].transpose(1, 2).unsqueeze(-1)
+        features = self.as_map(features)
         if self.gem is not None:
             return cast(Tensor, self.gem(features)).float()
         return (features.amax(dim=(2, 3)) if self.config.pooling == "max" else features.mean(dim=(2, 3))).float()
+
+    def as_map(self, features: Tensor) -> Tensor:
+        """(b, c, h, w) of a map, or of the tokens (b, n, c) that belong to the places of a square."""
+        if features.ndim == 4:
+            return features
+        tokens = features[:, self.n_prefix_tokens :].transpose(1, 2)
+        side = math.isqrt(tokens.shape[2])
+        return tokens.reshape(*tokens.shape[:2], *((side, side) if side**2 == tokens.shape[2] else (-1, 1)))
 
     def length(self, part: DescriptorPart) -> int:
         """Numbers in a descriptor. LmrError for another part than the neck where there is none: it is the same."""
