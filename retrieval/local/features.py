@@ -36,6 +36,8 @@ class LocalFeatures:
             if self.frames.shape != self.points.shape:
                 raise ValueError(f"frames {self.frames.shape} must be {self.points.shape}, as the points")
             object.__setattr__(self, "frames", read_only(self.frames))
+        if not (np.isfinite(self.points).all() and np.isfinite(self.descriptors).all()):
+            raise ValueError("points and descriptors must be finite")
         object.__setattr__(self, "points", read_only(self.points))
         object.__setattr__(self, "descriptors", read_only(self.descriptors))
 
