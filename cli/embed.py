@@ -6,7 +6,7 @@ import click
 
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
-from cli.report.text import embedding_text, profile_text
+from cli.report.text import embedding_text, local_text, profile_text
 from cli.terminal import say_result
 from retrieval.embed.job import EmbedJob
 
@@ -18,11 +18,13 @@ def command(as_json: bool, **words: Any) -> None:
     """Turn the images of MANIFEST into a store of descriptors (HDF5), in the manifest's order.
 
     MANIFEST is a CSV or Parquet file, a folder or a tar; train.csv when it is not given. The network is that of
-    --model; with --backbone it is made here and saved to --model. A stopped run goes on where it was.
+    --model; with --backbone it is made here and saved to --model. With --local a store of local features is made
+    beside it (MANIFEST.local.h5). A stopped run goes on where it was.
 
     \b
     Example:
       lmr embed train.csv --backbone resnet50 --pretrained
+      lmr embed train.csv --local rootsift
       lmr embed train.csv --flip --size 288
       lmr embed train.csv --shard 1/4
       lmr embed train.csv --profile
@@ -37,8 +39,11 @@ def command(as_json: bool, **words: Any) -> None:
         "pictures": report.n_pictures,
         "unreadable": report.n_unreadable,
         "profile": None if report.profile is None else report.profile.to_json(),
+        "local": None if report.local is None else report.local.to_json(),
     }
     text = embedding_text(output, report)
+    if report.local is not None:
+        text += "\n" + local_text(report.local)
     if report.profile is not None:
         text += "\n" + profile_text(report.profile)
     say_result(document, text, as_json=as_json)

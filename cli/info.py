@@ -15,7 +15,8 @@ from index.info import InfoJob
 @job_options(InfoJob)
 @json_option
 def command(as_json: bool, **words: Any) -> None:
-    """Tell what PATH is: a descriptor store, a model folder, an index folder, its calibration.json, or a manifest.
+    """Tell what PATH is: a store of descriptors or local features, a model folder, an index folder, its
+    calibration.json, or a manifest.
 
     With --verify everything else that lmr writes is read too: exported models, cleanings, splits, downloads and
     comparisons, and all of them in a folder and below.

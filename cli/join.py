@@ -31,7 +31,9 @@ def command(**words: Any) -> None:
 
     with TerminalProgress() as progress:
         report = lmr.join(**words, progress=progress)
-    what = {"store": "image", "submission": "line", "evaluation": "query", "facts": "measured image"}[report.kind]
+    what = {"store": "image", "local": "image", "submission": "line", "evaluation": "query", "facts": "measured image"}[
+        report.kind
+    ]
     if report.state == "unchanged":
         say(f"{report.output}: finished already, nothing to do ({counted(report.n_rows, what)})")
     else:

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from index.verify import NO_DIGESTS, OUTCOMES, can_verify, is_store, kind_of, verify_whole
+from index.verify import LOCAL_STORE, NO_DIGESTS, OUTCOMES, can_verify, is_local_store, is_store, kind_of, verify_whole
 from retrieval.errors import LmrError, WordsError
 from retrieval.files.folders import current_folder
 from retrieval.jobs import Job, option
@@ -55,6 +55,8 @@ def _describe(path: Path, progress: "Progress", *, verify: bool) -> dict[str, An
     path = current_folder(path)
     if not path.exists():
         raise LmrError(f"{path}: there is no such file or folder")
+    if is_local_store(path):
+        return _describe_local(path)
     if is_store(path):
         return _describe_store(path)
     if path.name in ("index.json", "model.json"):
@@ -105,6 +107,37 @@ def _describe_store(path: Path) -> dict[str, Any]:
         rows = (state == UNREADABLE).nonzero()[0]
         facts["unreadable pictures"] = {store.image_id[row]: store.reason[row] for row in rows}
     return facts
+
+
+def _describe_local(path: Path) -> dict[str, Any]:
+    from retrieval.local.journal import open_journal
+    from retrieval.local.store import open_local
+    from retrieval.store.store import DONE, TODO, UNREADABLE
+
+    unreadable: dict[str, str] = {}
+    if path.name.endswith(LOCAL_STORE):
+        store = open_local(path)
+        info, state, n_features = store.info, store.columns.state, int(store.offsets[-1])
+        rows = (state == UNREADABLE).nonzero()[0]
+        unreadable = dict(zip(store.image_id[rows], store.columns.reason[rows], strict=True))
+    else:
+        journal = open_journal(path)
+        info, state, n_features = journal.head.info, journal.state, int(journal.entries["n_features"].sum())
+    card = info.card.to_json()
+    return {
+        "what": "store of local features",
+        "pictures": len(state),
+        "done": int((state == DONE).sum()),
+        "to do": int((state == TODO).sum()),
+        "unreadable": int((state == UNREADABLE).sum()),
+        "local features": n_features,
+        "fingerprint": info.card.fingerprint,
+        **card,
+        "projection": f"principal components, {card['d']} of a sample" if card["projection"] else "none",
+        "manifest_digest": info.manifest_digest,
+        **({} if info.shard is None else {"shard": str(info.shard)}),
+        **({"unreadable pictures": unreadable} if unreadable else {}),
+    }
 
 
 def _describe_outcomes(path: Path) -> dict[str, Any]:

@@ -6,17 +6,18 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from index.verify import STORES
+from index.verify import LOCAL_STORE, STORES
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import WritingJob, option, told
 
-Kind = Literal["store", "submission", "evaluation", "facts"]
+Kind = Literal["store", "local", "submission", "evaluation", "facts"]
 _Join = Callable[[Sequence[Path], Path], tuple[Literal["joined", "unchanged"], int]]
 
 _SQLITE = b"SQLite format 3\0"
 _WHAT = {
     "store": "stores",
+    "local": "stores of local features",
     "submission": "shares of a submission",
     "evaluation": "outcomes of queries",
     "facts": "files of picture facts",
@@ -48,6 +49,8 @@ class JoinReport:
 def join(job: JoinJob) -> JoinReport:
     """Joins stores, submissions, outcomes or picture facts of all shares, each once, of one manifest and one model.
 
+    Stores are of descriptors or of local features.
+
     The result is equal to that of the job without shares. Raises LmrError for parts that do not belong together, and
     for something else in the place of the output.
     """
@@ -67,6 +70,8 @@ def join(job: JoinJob) -> JoinReport:
 def _kind_of(path: Path) -> Kind:
     from index.evaluate.shares import HEAD
 
+    if path.name.endswith(LOCAL_STORE):
+        return "local"
     if path.suffix in STORES:
         return "store"
     if not path.is_file():
@@ -87,6 +92,10 @@ def _join_of(kind: Kind, job: JoinJob) -> _Join:
         from retrieval.store.join import join_stores
 
         return partial(join_stores, overwrite=job.overwrite, progress=job.progress)
+    if kind == "local":
+        from retrieval.local.join import join_local
+
+        return partial(join_local, overwrite=job.overwrite, progress=job.progress)
     if kind == "submission":
         from index.kaggle.shares import join_submissions
 

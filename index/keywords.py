@@ -19,6 +19,7 @@ from retrieval.embed.fill import StoreDtype
 from retrieval.embed.job import UntrainedNetwork
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.spec import Colors
+from retrieval.local.config import LocalKind, LocalOptions
 from retrieval.models.config import DescriptorPart, Pooling
 from retrieval.models.request import EmbedRequest, NetworkRequest, PreparationRequest
 from retrieval.progress import Progress
@@ -325,7 +326,17 @@ class SplitWords(_Measuring, _Decoding, _Writing, total=False):
     dry_run: bool
 
 
-class EmbedWords(_Filling, _Sharded, _Writing, _Network, _Embedding, total=False):
+class _Local(TypedDict, total=False):
+    """Words of jobs that find local features."""
+
+    local: LocalKind | None
+    keypoints: int
+    long_side: int
+    local_dimensions: int
+    local_weights: Place | None
+
+
+class EmbedWords(_Filling, _Sharded, _Writing, _Network, _Embedding, _Local, total=False):
     """Words of `lmr.embed`."""
 
     model: Place
@@ -337,6 +348,7 @@ class EmbedWords(_Filling, _Sharded, _Writing, _Network, _Embedding, total=False
     profile: bool
     embedding: EmbedRequest
     network: UntrainedNetwork | None
+    local_features: LocalOptions
 
 
 class JoinWords(_Telling, _Writing, total=False):

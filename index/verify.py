@@ -11,6 +11,7 @@ from retrieval.words import counted
 
 NO_DIGESTS = "none: it is unfinished, or of an earlier lmr"
 STORES = (".h5", ".hdf5")
+LOCAL_STORE = ".local.h5"
 OUTCOMES = ".outcomes"
 KINDS = {  # of folders, by the file in them that tells
     "clean.json": "cleaning",
@@ -23,8 +24,13 @@ _FACTS = ("facts.json", "finished.json")  # that lmr compare keeps
 
 
 def is_store(path: Path) -> bool:
-    """Tells whether this is the name of a store, finished or not."""
-    return path.suffix in STORES or path.name.endswith(".partial")
+    """Tells whether this is the name of a store of descriptors, finished or not."""
+    return not is_local_store(path) and (path.suffix in STORES or path.name.endswith(".partial"))
+
+
+def is_local_store(path: Path) -> bool:
+    """Tells whether this is the name of a store of local features, finished or not."""
+    return path.name.endswith((LOCAL_STORE, LOCAL_STORE + ".partial"))
 
 
 def verify_whole(path: Path, progress: Progress) -> str:
@@ -89,6 +95,8 @@ def _check_of(path: Path) -> Callable[[Path], str] | None:
     """Check of a file that is a thing of its own; None for one that is none."""
     from retrieval.files.made_of import record_path
 
+    if is_local_store(path):
+        return _verify_local
     if is_store(path):
         return _verify_store
     if path.suffix == ".onnx":
@@ -122,6 +130,18 @@ def _verify_store(path: Path) -> str:
             pass  # each is checked when it is read
         whole = "every byte is as it was written"
     return whole if has_digests else f"{NO_DIGESTS}; every value is possible"
+
+
+def _verify_local(path: Path) -> str:
+    from retrieval.local.journal import open_journal
+    from retrieval.local.store import open_local
+
+    if path.name.endswith(LOCAL_STORE):
+        open_local(path).require_whole()
+        return "every byte is as it was written"
+    n_bytes = open_journal(path).n_torn
+    torn = f", {n_bytes:,} bytes at its end count for nothing" if n_bytes else ""
+    return f"what was written of it is as it was written, the rest is to do{torn}"
 
 
 def _verify_index(path: Path) -> str:

@@ -17,6 +17,11 @@ def install_hint(extra: str, home: Path = _HOME) -> str:
     return f'pip install -e "{where}[{extra}]"'
 
 
+def package_hint(package: str) -> str:
+    """The command that installs a package which is no part of an extra, as those it asks for clash with ours."""
+    return f"pip install --no-deps {package}"
+
+
 def missing(*modules: str) -> list[str]:
     """Those of the modules that are not installed; none of them is imported."""
     return [name for name in modules if find_spec(name) is None]

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = ("retrieval", "index", "lmr", "cli")  # from the lowest; a module imports from its own floor and from below
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 # Options of other programs, and of ours in texts that leave the program as they are: in files, or to servers.
-NOT_OURS = {"--sparse", "--nproc-per-node"}
+NOT_OURS = {"--no-deps", "--nproc-per-node"}
 AS_THEY_ARE = {
     "--allow-private (allow_private=True) lets it pass",
     "--threshold",  # a key in the records of submissions

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from index.vote_rule import VoteRule
     from retrieval.embed.fill import FillReport
     from retrieval.embed.profile import Profile
+    from retrieval.local.job import LocalReport
     from retrieval.progress import Progress
 
 SHOWN_NEIGHBOURS = 5  # in the text for people; --json lists all that voted
@@ -227,6 +228,18 @@ def embedding_text(store: Path, report: "FillReport") -> str:
         return f"{store}: finished already, nothing to do ({counted(report.n_pictures, 'picture')})"
     n_done = report.n_pictures - report.n_unreadable
     return f"{store}: {counted(n_done, 'descriptor')}, {report.n_unreadable:,} unreadable"
+
+
+def local_text(report: "LocalReport") -> str:
+    """A line that says which local features were found."""
+    if report.state == "unchanged":
+        return f"{report.store}: finished already, nothing to do ({counted(report.n_images, 'picture')})"
+    n_done = report.n_images - report.n_unreadable
+    size = report.n_bytes / max(1, n_done) / 1000
+    return (
+        f"{report.store}: {counted(report.n_features, 'local feature')} of {counted(n_done, 'picture')}, "
+        f"{report.n_unreadable:,} unreadable; {size:,.0f} KB a picture"
+    )
 
 
 def profile_text(profile: "Profile") -> str:

@@ -17,6 +17,7 @@ from retrieval.embed.profile import Profile, profile_of
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_lock
 from retrieval.images.remote import remote_url
+from retrieval.local.job import LocalReport
 from retrieval.models.card import Card
 from retrieval.progress import SILENT, Progress
 from retrieval.stopwatch import Running
@@ -72,6 +73,7 @@ class FillReport:
     unreadable: Mapping[str, str] = field(default_factory=dict)
     changes: Changes = field(default_factory=Changes, compare=False)
     profile: Profile | None = field(default=None, compare=False)
+    local: LocalReport | None = None
 
 
 def fill_store(

@@ -14,6 +14,7 @@ from retrieval.extras import require_extra
 from retrieval.files.digest import sha256_json
 from retrieval.files.lock import output_lock, output_locks
 from retrieval.jobs import ComputingJob, WritingJob, option, word_of
+from retrieval.local.config import LocalOptions
 from retrieval.models.request import EmbedRequest, NetworkRequest
 from retrieval.shard import Shard, ShardedJob
 from retrieval.words import agreeing, counted, none_can, shortened
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from retrieval.data.manifest import Manifest
     from retrieval.embed.embedder import Embedder
     from retrieval.embed.fill import FillReport, FillRun
+    from retrieval.local.job import LocalReport
     from retrieval.models.card import Card
     from retrieval.progress import Progress
     from retrieval.store.changes import Changes
@@ -84,10 +86,13 @@ class EmbedJob(StoreFilling, ShardedJob, WritingJob):
     retry_unreadable: bool = option(False, help="Try the unreadable images of a finished store again.")
     profile: bool = option(False, help="Tell where the time went: reading, decoding, the network, writing.")
     network: UntrainedNetwork | None = None
+    local_features: LocalOptions = field(default_factory=LocalOptions)
 
     def __post_init__(self) -> None:
-        """Raises LmrError for several GPUs at once."""
+        """Raises LmrError for several GPUs at once, and for options of local features without their kind."""
         super().__post_init__()
+        if self.local_features != LocalOptions():
+            self.local_features.require_kind()
         require_one_device(self.device, "give each a share of the images, as with `shard` 1/2 and `shard` 2/2")
 
 
@@ -119,13 +124,34 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
         else:
             with output_lock(job.model, wait=job.wait or share is not None, progress=job.progress):
                 card = _make_card(job, job.network, check)
+        fill_local = _plan_local(rows, images, output, job)
         how: dict[str, Any] = {"batch_size": job.batch_size, "engine": engine}
         report = embed_manifest(rows, images, job.model, card, output, run=fill_run(job), job=job, **how)
+        report = replace(report, local=fill_local())
     if report.n_unreadable > len(report.unreadable):
         job.progress.warn(
             "`retry_unreadable` tries the unreadable ones again; pictures that changed are tried without it"
         )
     return output, report
+
+
+def _plan_local(manifest: "Manifest", images: Path, store: Path, job: EmbedJob) -> "Callable[[], LocalReport | None]":
+    """A function that fills the local store beside a store, where one is asked for.
+
+    Raises LmrError, before anything is embedded, for what is missing and for a local store of something else.
+    """
+    options = job.local_features
+    if options.kind is None:
+        return lambda: None
+    from retrieval.data.image_source import ImageSource
+    from retrieval.local.job import LocalRun, fill_local, require_local
+    from retrieval.local.store import local_path
+
+    run = LocalRun(job.overwrite, job.retry_unreadable, job.check, options.weights)
+    given: dict[str, Any] = {"job": job, "run": run}
+    filling = local_path(store), manifest, ImageSource(manifest, images), options
+    require_local(*filling, **given)
+    return lambda: fill_local(*filling, **given)
 
 
 def of_share(path: Path, share: Shard | None) -> Path:

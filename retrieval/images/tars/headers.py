@@ -91,7 +91,7 @@ class TarScan:
             self.n_other += 1
             return False
         if kind == "sparse":
-            reason = f"holds the sparse file {name}, which cannot be read in place; pack it without --sparse"
+            reason = f"holds the sparse file {name}, which cannot be read in place; pack it without -S"
             raise RefusedTarError(reason)
         return True
 
