@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from retrieval.arrays import BoolArray, IntArray, LongArray, UInt8Array, read_only
 from retrieval.errors import LmrError
 from retrieval.files.atomic import flush_folder, private_path, remove_leftovers, write_error
-from retrieval.files.hdf5 import mapped, new_hdf5, numbers, open_hdf5, read_column, write_column
+from retrieval.files.hdf5 import mapped, new_hdf5, numbers, open_hdf5, read_column, read_error, write_column
 from retrieval.files.hdf5_digests import Digests, read_digests, room_for_digests, write_digests
 from retrieval.files.json_file import parse_json
 from retrieval.local.config import LocalCard
@@ -29,6 +29,7 @@ from retrieval.local.features import LocalFeatures, PackedFeatures
 from retrieval.local.packing import features_dtype, from_rows, to_rows, unpack
 from retrieval.shard import Shard, parse_shard
 from retrieval.store.layout import DONE, FACTS, SHA256_BYTES, TODO, UNREADABLE, ImageFacts, reserve
+from retrieval.store.stored import file_identity
 from retrieval.texts import Texts
 
 ENDING = ".local.h5"  # in place of that of the store of descriptors beside it
@@ -117,7 +118,7 @@ class LocalStore:
     ) -> None:
         self.path, self.info, self.columns = path, info, columns
         self.offsets = read_only(np.concatenate([np.zeros(1, np.int64), np.cumsum(columns.n_features)]))
-        self._features, self._digests = features, digests
+        self._features, self._digests, self._file = features, digests, file_identity(path)
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -151,6 +152,12 @@ class LocalStore:
         if self.columns.state[row] != DONE:
             return None
         begin, end = int(self.offsets[row]), int(self.offsets[row + 1])
+        try:
+            is_same = file_identity(self.path) == self._file
+        except OSError as error:
+            raise read_error(self.path, error) from error
+        if not is_same:
+            raise LmrError(f"{self.path} was changed while it was read; run the command again")
         with damage_named(self.path):
             self._digests.require_rows(np.arange(begin, end), self._features.dtype.itemsize)
         return from_rows(np.array(self._features[begin:end]), self.columns.size[row])
