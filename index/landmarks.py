@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from retrieval.arrays import FloatArray
     from retrieval.embed.embedder import Embedder
     from retrieval.embed.engine import Engine
+    from retrieval.explain.network import ExplainedNetwork
     from retrieval.images.given import ImageLike
     from retrieval.progress import Progress
 
@@ -27,9 +29,12 @@ N_LANDMARKS = 5  # landmarks listed with an answer
 class Landmarks:
     """An opened index folder with its network: ask it what images show."""
 
-    def __init__(self, folder: "IndexFolder", embedder: "Embedder") -> None:
+    def __init__(
+        self, folder: "IndexFolder", embedder: "Embedder", *, device: str = "auto", threads: int | None = None
+    ) -> None:
         self.folder = folder
         self.embedder = embedder
+        self.device, self.threads = device, threads
 
     def __repr__(self) -> str:
         rows = self.folder.rows
@@ -125,7 +130,15 @@ class Landmarks:
         answers = [replace(answer, image=_name_of(image)) for answer, image in zip(answers, images, strict=True)]
         readable = [i for i in range(len(images)) if i not in unreadable]
         queries = {i: query for query, i in enumerate(readable)}
-        return Explanations(self.folder, held, answers, found, queries)
+        return Explanations(self.folder, held, answers, found, queries, lambda: self._explainer)
+
+    @cached_property
+    def _explainer(self) -> "ExplainedNetwork":
+        """The network of the index, ready to be explained. Raises LmrError."""
+        from retrieval.explain.maps import open_explainer
+
+        folder = self.folder
+        return open_explainer(folder.model_path, space=folder.whitening, device=self.device, threads=self.threads)
 
     def _ask(
         self, images: Sequence["ImageLike"], threshold: float | None, n_landmarks: int, allow_private: bool
@@ -257,7 +270,7 @@ def open_landmarks(
         try:
             card = open_card(model)
             load = plan_embedder(model, card, device=device, threads=threads, n_workers=n_workers, engine=engine)
-            landmarks = Landmarks(folder, load())
+            landmarks = Landmarks(folder, load(), device=device, threads=threads)
         except (LmrError, OSError):
             if not tries_left or is_current(folder):
                 raise

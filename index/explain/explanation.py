@@ -1,8 +1,10 @@
 """Explanations of answers: the votes, the confidence, and the image that decided beside the query."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
 
 from index.answer import Answer, Neighbour
 from index.explain.match import ImageMatch, extractor_of, match_images
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
     from index.folder.folder import IndexFolder
     from index.recognition import Answers
+    from retrieval.explain.maps import Maps
+    from retrieval.explain.network import ExplainedNetwork
     from retrieval.images.given import GivenImages
 
 SHOWN_PX = 1024  # longer side at which images are compared and drawn
@@ -23,12 +27,13 @@ SHOWN_PX = 1024  # longer side at which images are compared and drawn
 class ShownImage:
     """An image of an explanation. pixels: RGB, upright; None where there is nothing to show.
 
-    data: encoded, None where there is none. note: what it is where that is not the image itself, or why there is none;
-    else ''.
+    data: encoded, None where there is none. is_kept: it is a thumbnail that the index kept. note: where it is not the
+    image itself, or there is none, why; else ''.
     """
 
     pixels: "Image | None"
     data: bytes | None = None
+    is_kept: bool = False
     note: str = ""
 
 
@@ -38,7 +43,8 @@ class Explanation:
 
     votes: None of an unreadable image, and where there was nothing to compare it with. query, row: the image, and the
     neighbour that gave most to the best landmark (`votes.decisive`); None without votes. match: what is found in both;
-    None, and why, where they could not be compared.
+    None, and why, where they could not be compared. maps: what of the two images makes their similarity; None, and why,
+    where the network cannot be looked into.
     """
 
     answer: Answer
@@ -47,12 +53,15 @@ class Explanation:
     row: ShownImage | None = None
     match: ImageMatch | None = None
     why_no_match: str = ""
+    maps: "Maps | None" = None
+    why_no_maps: str = ""
 
     @property
     def notes(self) -> list[str]:
         """Lines on what could not be shown, or not as it was."""
         shown = [one.note for one in (self.query, self.row) if one is not None]
-        return [note for note in (*shown, self.why_no_match) if note]
+        of_maps = () if self.maps is None else self.maps.notes
+        return [note for note in (*shown, self.why_no_match, self.why_no_maps, *of_maps) if note]
 
     def to_json(self) -> dict[str, Any]:
         """JSON object of `explanation.json`."""
@@ -69,6 +78,7 @@ class Explanations(Sequence[Explanation]):
     """The explanations of images that were asked together, each made when it is taken.
 
     answers: to all of them, as `Landmarks.query` gives them. queries: the row in `found` of each readable image.
+    network: opens that of the index, or raises LmrError.
     """
 
     def __init__(
@@ -78,9 +88,11 @@ class Explanations(Sequence[Explanation]):
         answers: Sequence[Answer],
         found: "Answers",
         queries: Mapping[int, int],
+        network: "Callable[[], ExplainedNetwork]",
     ) -> None:
         self.answers = answers
         self._folder, self._images, self._found, self._queries = folder, images, found, queries
+        self._network = network
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -102,27 +114,46 @@ class Explanations(Sequence[Explanation]):
         if votes is None:
             return Explanation(answer, None)
         query, row = self._shown_query(i), _shown_row(votes.decisive.neighbour)
-        match = self._match(votes.decisive.row, query, row)
-        if isinstance(match, str):
-            return Explanation(answer, votes, query, row, None, match)
-        return Explanation(answer, votes, query, row, match)
+        if query.data is None:
+            return Explanation(answer, votes, query, row)
+        match, why_no_match = self._match(votes.decisive.row, query.data, row.data)
+        maps, why_no_maps = self._maps(votes.decisive.row, query.data, None if row.is_kept else row.data)
+        return Explanation(answer, votes, query, row, match, why_no_match, maps, why_no_maps)
 
     def _shown_query(self, i: int) -> ShownImage:
         try:
             data = self._images.read(i)
             return ShownImage(_pixels(data), data)
         except UnreadableError as error:  # it was there when it was asked
-            return ShownImage(None, None, f"{self.answers[i].image} cannot be shown: {error}")
+            return ShownImage(None, note=f"{self.answers[i].image} cannot be shown: {error}")
 
-    def _match(self, row: int, query: ShownImage, other: ShownImage) -> ImageMatch | str:
+    def _match(self, row: int, query: bytes, other: bytes | None) -> tuple[ImageMatch | None, str]:
         """The match of two images, or why there is none."""
-        if query.data is None:
-            return ""
         try:
             extractor = extractor_of(self._folder)
         except LmrError as error:
-            return f"the images are not matched: {error}"
-        return match_images(self._folder, row, query.data, other.data, extractor)
+            return None, f"the images are not matched: {error}"
+        match = match_images(self._folder, row, query, other, extractor)
+        return (None, match) if isinstance(match, str) else (match, "")
+
+    def _maps(self, row: int, query: bytes, other: bytes | None) -> "tuple[Maps | None, str]":
+        """The maps of two images, or why there are none."""
+        from retrieval.explain.maps import Maps, Pair
+
+        try:
+            network = self._network()
+            from retrieval.explain.saliency import saliency_maps
+
+            from retrieval.explain.similarity import similarity_maps
+
+            pair = Pair(query, other, self._folder.index.vectors(np.array([row]))[0])
+            similar = similarity_maps(network, pair)
+        except LmrError as error:
+            return None, f"there are no maps: {error}"
+        try:
+            return Maps(similar.score, (*similar.maps, *saliency_maps(network, pair)), similar.notes), ""
+        except LmrError as error:
+            return similar, f"there are no saliency maps: {error}"
 
 
 def _shown_row(near: Neighbour) -> ShownImage:
@@ -137,10 +168,10 @@ def _shown_row(near: Neighbour) -> ShownImage:
         problem = f"{where} cannot be shown: {error if near.path else 'it is not known where it is'}"
     try:
         if (small := near.thumbnail) is not None:
-            return ShownImage(_pixels(small), small, f"{problem}; the index has kept this thumbnail of it")
+            return ShownImage(_pixels(small), small, True, f"{problem}; the index has kept this thumbnail of it")
     except UnreadableError:
         pass
-    return ShownImage(None, None, f"{problem}; the index has kept no thumbnail of it (lmr build-index keeps some)")
+    return ShownImage(None, note=f"{problem}; the index has kept no thumbnail of it (lmr build-index keeps some)")
 
 
 def _pixels(data: bytes) -> "Image":
