@@ -1,16 +1,13 @@
 """The explanation of an answer for people: a page, its images, and a JSON file with the numbers."""
 
-import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from cli.report.bars import Bar, draw_bars, scale_of, shares_of, term_bars, vote_sections
+from cli.report.explanation_images import MATCH, DrawnImage, drawn_images, png
 from cli.report.explanation_words import (
     SHOWN_LANDMARKS,
     TERM_NAMES,
@@ -28,7 +25,6 @@ from cli.report.explanation_words import (
     vote_words,
 )
 from cli.report.html import ReportImage, file_name, fill_template
-from cli.report.pair import caption_of, draw_pair, with_caption
 from index.answer import headline
 from retrieval.files.atomic import write_bytes, write_text
 
@@ -37,8 +33,7 @@ if TYPE_CHECKING:
     from index.explain.votes import Contribution, LandmarkVotes, VoteExplanation
 
 TEMPLATE = "explanation.html"
-PAGE, NUMBERS, VOTES, MATCH = "explanation.html", "explanation.json", "votes.png", "match.png"
-PAIR_QUALITY = 85  # of the JPEGs in a page
+PAGE, NUMBERS, VOTES = "explanation.html", "explanation.json", "votes.png"
 SHOWN_NEIGHBOURS = 20
 
 
@@ -85,13 +80,14 @@ def write_explanation(folder: Path, explained: "Explanation", index: Path, home:
     text = json.dumps(explained.to_json(), indent=1, allow_nan=False)
     write_text(folder / NUMBERS, [text, "\n"])
     if explained.votes is not None:
-        write_bytes(folder / VOTES, _png(draw_bars(headline(explained.answer), vote_sections(explained))))
-    if (pair := _pair(explained)) is not None:
-        write_bytes(folder / MATCH, _png(with_caption(pair, *_pair_caption(explained))))
-    write_text(folder / PAGE, [render_explanation(explained, index, home)])
+        write_bytes(folder / VOTES, png(draw_bars(headline(explained.answer), vote_sections(explained))))
+    drawn = [*drawn_images(explained)]
+    for one in drawn:
+        write_bytes(folder / f"{one.name}.png", one.png)
+    write_text(folder / PAGE, [render_explanation(explained, drawn, index, home)])
 
 
-def render_explanation(explained: "Explanation", index: Path, home: Path) -> str:
+def render_explanation(explained: "Explanation", drawn: Sequence[DrawnImage], index: Path, home: Path) -> str:
     """The page as HTML text; everything that is data is escaped. home: folder that it will be in, for links."""
     answer, votes = explained.answer, explained.votes
     return fill_template(
@@ -106,46 +102,22 @@ def render_explanation(explained: "Explanation", index: Path, home: Path) -> str
         figures=_figures(explained),
         **({} if votes is None else _about_votes(explained, votes) | _about_confidence(explained, votes)),
         has_votes=votes is not None,
-        pair=_about_pair(explained),
-        maps=(),
+        pair=next((one for one in drawn if one.name == MATCH), None),
+        about_pair=_pair_words(explained),
+        maps=[one for one in drawn if one.name != MATCH],
     )
 
 
-def _pair(explained: "Explanation") -> Image.Image | None:
-    """The query beside the neighbour that decided; None where one of them cannot be shown."""
-    query, row = explained.query, explained.row
-    if query is None or row is None or query.pixels is None or row.pixels is None:
-        return None
-    return draw_pair(query.pixels, row.pixels, explained.match)
-
-
-def _pair_caption(explained: "Explanation") -> tuple[str, str]:
-    if explained.match is not None:
-        return caption_of(explained.match)
-    return "The picture that was asked, and the one that decided", explained.why_no_match
-
-
-def _about_pair(explained: "Explanation") -> dict[str, str] | None:
-    """What the part on the match shows; None where there is nothing to see."""
-    drawn, votes = _pair(explained), explained.votes
-    if drawn is None or votes is None:
-        return None
-    near = votes.decisive.neighbour
-    title, how = _pair_caption(explained)
-    joined = "" if explained.match is None else " Lines join what local features find in both."
-    content = BytesIO()
-    drawn.save(content, "WEBP", quality=PAIR_QUALITY)
-    return {
-        "heading": "The picture that decided" if explained.answer.landmark_id else "The picture that came nearest",
-        "about": (
-            f"{neighbour_file(votes.decisive)} of {neighbour_name(votes.decisive)} gave most to the votes, at a cosine "
-            f"of {near.score:.3f}.{joined}"
-        ),
-        "title": title,
-        "how": how,
-        "alt": f"{file_name(explained.answer.image)} beside {neighbour_file(votes.decisive)}: {title}",
-        "data": "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode("ascii"),
-    }
+def _pair_words(explained: "Explanation") -> str:
+    """A sentence on the image that decided."""
+    if explained.votes is None:
+        return ""
+    decisive = explained.votes.decisive
+    words = (
+        f"{neighbour_file(decisive)} of {neighbour_name(decisive)} gave most to the votes, at a cosine of "
+        f"{decisive.neighbour.score:.3f}."
+    )
+    return words if explained.match is None else f"{words} Lines join what local features find in both."
 
 
 def _about_votes(explained: "Explanation", votes: "VoteExplanation") -> dict[str, Any]:
@@ -235,9 +207,3 @@ def _neighbour_lines(explained: "Explanation", near: "Sequence[Contribution]") -
 def _per_cent(bar: Bar, scale: tuple[float, float]) -> tuple[float, float]:
     begin, length = shares_of(bar, scale)
     return round(100 * begin, 3), round(100 * length, 3)
-
-
-def _png(drawn: Image.Image) -> bytes:
-    content = BytesIO()
-    drawn.save(content, "PNG", optimize=False)
-    return content.getvalue()

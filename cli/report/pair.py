@@ -6,19 +6,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
+from cli.report.heat import draw_heat, heat_limit
+from cli.report.lettering import text_width
 from cli.report.sheet import FAINT, INK, PAPER, write_line
 from retrieval.arrays import FloatArray, LongArray
+from retrieval.images.limits import scaled_size
 from retrieval.words import counted
 
 if TYPE_CHECKING:
     from index.explain.match import ImageMatch
+    from retrieval.explain.maps import NamedMap
 
 LONGEST_PX, HIGHEST_PX = 1400, 720  # of the two images together
 GAP_PX = 12
 PREFERRED = 1.6  # how much larger it must be shown: lines are followed more easily from side to side
+MAP_HIGH_PX, MAP_WIDE_PX = 300, 420  # of an image under a map
 MAX_LINES = 60
 FINER = 2  # lines are drawn so many times larger, for smooth edges
-MARGIN_PX, CAPTION_PX, CAPTION_WIDTH_PX, CAPTION_SIZE = 16, 26, 640, 15
+MARGIN_PX, CAPTION_PX, CAPTION_WIDTH_PX, CAPTION_SIZE, ABOUT_SIZE = 16, 24, 640, 15, 13
 LINE_PX, HALO_PX, DOT_PX, FRAME_PX = 2.0, 4.5, 3.6, 3.0
 FRAME = (255, 255, 255)
 HALO = (0, 0, 0)
@@ -70,17 +75,56 @@ def draw_pair(query: Image.Image, row: Image.Image, match: "ImageMatch | None") 
     return Image.alpha_composite(sheet, smooth)
 
 
-def with_caption(drawn: Image.Image, title: str, about: str) -> Image.Image:
-    """The pair on white paper with its caption, RGB."""
-    sheet = Image.new(
-        "RGB", (max(drawn.width, 420) + 2 * MARGIN_PX, drawn.height + 2 * MARGIN_PX + 2 * CAPTION_PX), PAPER
-    )
-    sheet.paste(drawn, (MARGIN_PX, MARGIN_PX), drawn)
-    pen, width = ImageDraw.Draw(sheet), sheet.width - 2 * MARGIN_PX
-    top = MARGIN_PX + drawn.height + 8
-    write_line(pen, (MARGIN_PX, top), title, width, INK, CAPTION_SIZE)
-    write_line(pen, (MARGIN_PX, top + CAPTION_PX), about, width, FAINT, CAPTION_SIZE - 2)
+def draw_maps(query: Image.Image, row: Image.Image | None, of: "NamedMap") -> Image.Image:
+    """A map over the query, and over the image of the row beside it, RGBA; colours mean the same in both."""
+    limit = map_limit(of)
+    shown = [(query, of.query, of.query_area)]
+    if row is not None and of.row is not None:
+        shown.append((row, of.row, of.row_area))
+    drawn = []
+    for image, values, area in shown:
+        scale = min(MAP_HIGH_PX / image.height, MAP_WIDE_PX / image.width)
+        small = image.resize(scaled_size(image.size, scale), Image.Resampling.LANCZOS)
+        heat = draw_heat(small, values, is_signed=of.is_signed, area=area, limit=limit)
+        drawn.append(heat.crop((0, 0, small.width, small.height)))
+    width = sum(image.width for image in drawn) + GAP_PX * (len(drawn) - 1)
+    sheet = Image.new("RGBA", (width, max(image.height for image in drawn)))
+    left = 0
+    for image in drawn:
+        sheet.paste(image, (left, 0))
+        left += image.width + GAP_PX
     return sheet
+
+
+def map_limit(of: "NamedMap") -> float:
+    """The value that the strongest colour of both images stands for."""
+    return max(heat_limit(values) for values in (of.query, of.row) if values is not None)
+
+
+def with_caption(drawn: Image.Image, title: str, about: str) -> Image.Image:
+    """The pair on white paper with its caption in as many lines as it takes, RGB."""
+    width = max(drawn.width, CAPTION_WIDTH_PX)
+    lines = [(line, INK, CAPTION_SIZE) for line in wrapped(title, CAPTION_SIZE, width)]
+    lines += [(line, FAINT, ABOUT_SIZE) for line in wrapped(about, ABOUT_SIZE, width)]
+    height = drawn.height + CAPTION_PX * len(lines) + 8
+    sheet = Image.new("RGB", (width + 2 * MARGIN_PX, height + 2 * MARGIN_PX), PAPER)
+    sheet.paste(drawn, (MARGIN_PX, MARGIN_PX), drawn)
+    pen, top = ImageDraw.Draw(sheet), MARGIN_PX + drawn.height + 8
+    for i, (line, colour, size) in enumerate(lines):
+        write_line(pen, (MARGIN_PX, top + i * CAPTION_PX), line, width, colour, size)
+    return sheet
+
+
+def wrapped(text: str, size: int, width: float) -> list[str]:
+    """The text in lines of at most this width, broken between words; a word that is wider has a line of its own."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer, size) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def outline_of(match: "ImageMatch") -> FloatArray | None:

@@ -70,6 +70,7 @@ class Explanation:
             "votes": None if self.votes is None else self.votes.to_json(),
             "decided": None if self.votes is None else self.votes.decisive.neighbour.image_id,
             "match": None if self.match is None else self.match.to_json(),
+            "maps": None if self.maps is None else _maps_json(self.maps),
             "notes": self.notes,
         }
 
@@ -143,7 +144,6 @@ class Explanations(Sequence[Explanation]):
         try:
             network = self._network()
             from retrieval.explain.saliency import saliency_maps
-
             from retrieval.explain.similarity import similarity_maps
 
             pair = Pair(query, other, self._folder.index.vectors(np.array([row]))[0])
@@ -154,6 +154,28 @@ class Explanations(Sequence[Explanation]):
             return Maps(similar.score, (*similar.maps, *saliency_maps(network, pair)), similar.notes), ""
         except LmrError as error:
             return similar, f"there are no saliency maps: {error}"
+
+
+def _maps_json(maps: "Maps") -> dict[str, Any]:
+    """The sums of maps, and the values of those that sum to the score."""
+    return {
+        "score": maps.score,
+        "maps": [
+            {
+                "name": one.name,
+                "sides": [
+                    {
+                        "sum": float(values.sum(dtype=np.float64)),
+                        "rest": rest,
+                        "values": None if rest is None else values.tolist(),
+                    }
+                    for values, rest in ((one.query, one.query_rest), (one.row, one.row_rest))
+                    if values is not None
+                ],
+            }
+            for one in maps.maps
+        ],
+    }
 
 
 def _shown_row(near: Neighbour) -> ShownImage:
