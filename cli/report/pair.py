@@ -130,7 +130,7 @@ def wrapped(text: str, size: int, width: float) -> list[str]:
 def outline_of(match: "ImageMatch") -> FloatArray | None:
     """(n, 2) where the edge of the query lies in the image of the row, as shares of its width and height.
 
-    None where the geometry is no homography, or sends the edge to infinity or far away.
+    None where the geometry is no homography, or sends the edge to infinity, far away or past the image.
     """
     model = match.match.model
     if match.match.kind != "homography" or model is None:
@@ -143,7 +143,8 @@ def outline_of(match: "ImageMatch") -> FloatArray | None:
     if not (np.all(mapped[:, 2] > 0) or np.all(mapped[:, 2] < 0)):
         return None
     outline: FloatArray = mapped[:, :2] / mapped[:, 2:] / np.array(match.row.size, dtype=np.float64)
-    return outline if np.abs(outline).max() < _BEYOND else None
+    is_within = np.all((outline > 0) & (outline < 1), axis=1).any()
+    return outline if is_within and np.abs(outline).max() < _BEYOND else None
 
 
 def spread_out(points: FloatArray, n: int) -> LongArray:
@@ -166,8 +167,8 @@ def caption_of(match: "ImageMatch") -> tuple[str, str]:
     matches = counted(found.n_matches, "match")
     if not found.n_inliers:
         return f"No geometry fits the {matches}: nothing says that both show the same thing", how
-    kind = {"homography": "homography (one plane, seen from two places)", "fundamental": "geometry of two cameras"}
-    title = f"{found.n_inliers:,} of {matches} agree on one {kind[found.kind]}"
+    kind = {"homography": "homography", "fundamental": "geometry of two cameras"}[found.kind]
+    title = f"{found.n_inliers:,} of {matches} agree on one {kind}; by chance {found.n_chance:.1f} would"
     if found.n_inliers > MAX_LINES:
         how += f"; {MAX_LINES} of the {found.n_inliers:,} are drawn as lines, the others as dots"
     if outline_of(match) is not None:

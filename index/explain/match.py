@@ -28,6 +28,8 @@ class ImageMatch:
             "n_keypoints": [len(self.query), len(self.row)],
             "n_matches": match.n_matches,
             "n_inliers": match.n_inliers,
+            "n_chance": match.n_chance,
+            "surprise": match.surprise,
             "geometry": match.kind,
             "model": None if match.model is None else match.model.tolist(),
             "sizes": [list(self.query.size), list(self.row.size)],

@@ -13,12 +13,25 @@ from tiny_set import HERE, SIDE, done, image, listing, refused, run, run_and_die
 
 import lmr
 from cli.report.answers import explanation_names
-from retrieval.errors import UnreadableError
+from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
 
 ARCH = "images/test-arch-0.jpg"
 OTHER = "images/test-other-5.jpg"
+OF_SALIENCY = ("saliency", "grad-cam", "grad-cam-saliency")
+MAPS = ("similarity", *(f"{of}{form}" for of in OF_SALIENCY for form in ("", "-guided", "-rectified")))
 HOSTILE = "<script>alert(1)<\u2044script>\u202e \"'&{{7*7}}.jpg"
+
+
+@pytest.fixture
+def with_maps() -> None:
+    """Asks for maps, which other tests do without: they take most of the time."""
+
+
+@pytest.fixture(autouse=True)
+def without_maps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "with_maps" not in request.fixturenames:
+        monkeypatch.setattr("index.explain.explanation.Explanations._maps", lambda *_: (None, ""))
 
 
 def explain(*images: object, to: str = "why") -> str:
@@ -30,9 +43,9 @@ def numbers(name: str, folder: str = "why") -> dict:
     return json.loads(Path(folder, name, "explanation.json").read_text())
 
 
-def test_each_image_has_a_page_images_and_numbers(tiny_set):
+def test_each_image_has_a_page_images_and_numbers(tiny_set, with_maps):
     assert explain(ARCH, OTHER) == "why: 2 pictures explained; open why/NAME/explanation.html"
-    files = {"explanation.html", "explanation.json", "votes.png", "match.png"}
+    files = {"explanation.html", "explanation.json", "votes.png", "match.png", *(f"map-{name}.png" for name in MAPS)}
     assert set(listing(Path("why"))) == {
         *("explanations.json", "made-of.json"),
         *(f"{name}/{file}" for name in ("test-arch-0", "test-other-5") for file in files),
@@ -271,6 +284,48 @@ def test_without_opencv_the_images_are_shown_and_not_matched(with_photo, monkeyp
     assert note.startswith("the images are not matched: ")
     assert note.endswith(install_hint("local"))
     assert Path("why/asked/match.png").is_file()
+
+
+def test_the_places_of_both_images_sum_to_their_similarity(tiny_set, with_maps):
+    explain(ARCH)
+    told = numbers("test-arch-0")
+    score = told["votes"]["landmarks"][0]["neighbours"][0]["score"]
+    assert told["maps"]["score"] == pytest.approx(score, abs=0.01)  # which is of bfloat16 descriptors in float16
+    maps = {one["name"]: one["sides"] for one in told["maps"]["maps"]}
+    assert tuple(maps) == MAPS
+    for side in maps["similarity"]:
+        assert np.sum(side["values"]) == pytest.approx(side["sum"], abs=1e-5)
+        assert side["sum"] + side["rest"] == pytest.approx(told["maps"]["score"], abs=1e-5)
+    page = Path("why/test-arch-0/explanation.html").read_text()
+    assert page.count('<img src="data:image/webp') == 1 + len(MAPS)
+
+
+def test_a_gone_image_has_no_map_and_the_query_has(tiny_set, with_maps, monkeypatch):
+    landmarks = lmr.open_index("landmarks", device="cpu", threads=1, workers=1)
+    forget(monkeypatch, landmarks.explain(ARCH).votes.decisive.neighbour.path)
+    maps = landmarks.explain(ARCH).maps.maps
+    assert {one.name for one in maps} == set(MAPS)
+    assert all(one.row is None for one in maps)
+
+
+def test_without_captum_there_are_similarity_maps_alone(tiny_set, with_maps, monkeypatch):
+    monkeypatch.setattr("retrieval.extras.find_spec", lambda name: None if name == "captum" else object())
+    told = lmr.open_index("landmarks", device="cpu", threads=1, workers=1).explain(ARCH)
+    assert [one.name for one in told.maps.maps] == ["similarity"]
+    (note,) = told.notes
+    assert note == f"there are no saliency maps: saliency needs captum; {install_hint('explain')}"
+
+
+def test_a_network_that_cannot_be_looked_into_is_told(tiny_set, with_maps, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise LmrError("model has no weights")
+
+    monkeypatch.setattr("retrieval.explain.maps.open_explainer", refuse)
+    explain(ARCH)
+    told = numbers("test-arch-0")
+    assert told["maps"] is None
+    assert told["notes"] == ["there are no maps: model has no weights"]
+    assert "What makes them similar" not in Path("why/test-arch-0/explanation.html").read_text()
 
 
 def test_explanations_of_other_runs_are_no_queries(tiny_set):

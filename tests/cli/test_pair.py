@@ -7,15 +7,20 @@ from PIL import Image
 from cli.report.pair import (
     GAP_PX,
     LONGEST_PX,
+    MAP_HIGH_PX,
+    MAP_WIDE_PX,
     MAX_LINES,
     caption_of,
+    draw_maps,
     draw_pair,
     layout_of,
     outline_of,
     spread_out,
     with_caption,
+    wrapped,
 )
 from index.explain.match import ImageMatch
+from retrieval.explain.maps import NamedMap
 from retrieval.local.features import LocalFeatures
 from retrieval.local.geometry import Match, no_match
 
@@ -31,7 +36,10 @@ def matched(here: list, there: list, model: list | None = None, kind: str = "hom
     points = (np.array(points, np.float32).reshape(-1, 2) for points in (here, there))
     geometry = None if model is None else np.array(model, np.float64)
     return ImageMatch(
-        Match(*points, kind, geometry, n_matches or len(here), 0.5, 0.5), "rootsift", features(900), features(1)
+        Match(*points, kind, geometry, n_matches or len(here), 0.5, 0.5, 1.25, 9.0),
+        "rootsift",
+        features(900),
+        features(1),
     )
 
 
@@ -70,7 +78,8 @@ def test_the_outline_is_the_edge_of_the_query_as_the_homography_maps_it():
         (None, "none"),
         ([[1, 0, 0], [0, 1, 0], [0, 0, 1]], "fundamental"),
         ([[1, 0, 0], [0, 1, 0], [-0.01, 0, 1]], "homography"),  # the horizon is at x = 100
-        ([[100, 0, 0], [0, 100, 0], [0, 0, 1]], "homography"),  # a hundred times as large
+        ([[100, 0, -50], [0, 100, -50], [0, 0, 1]], "homography"),  # a hundred times as large
+        ([[1, 0, 300], [0, 1, 0], [0, 0, 1]], "homography"),  # beside the image
     ],
 )
 def test_there_is_no_outline_of_what_is_no_homography_or_leads_far_away(model, kind):
@@ -110,15 +119,15 @@ def test_of_hundreds_some_are_lines_and_all_are_dots():
     rng = np.random.default_rng(0)
     points = rng.uniform((0, 0), SIZE, (300, 2)).tolist()
     title, how = caption_of(matched(points, points, kind="fundamental", n_matches=310))
-    assert title == "300 of 310 matches agree on one geometry of two cameras"
+    assert title == "300 of 310 matches agree on one geometry of two cameras; by chance 1.2 would"
     assert how == (f"RootSIFT found 900 and 1 keypoint; {MAX_LINES} of the 300 are drawn as lines, the others as dots")
     image = Image.new("RGB", SIZE, (60, 60, 60))
     assert draw_pair(image, image, matched(points, points, kind="fundamental")).width > 600
 
 
 def test_captions_say_what_was_found():
-    title, how = caption_of(matched([(0, 0)] * 9, [(0, 0)] * 9, np.eye(3).tolist(), n_matches=9))
-    assert title == "9 of 9 matches agree on one homography (one plane, seen from two places)"
+    title, how = caption_of(matched([(0, 0)] * 9, [(0, 0)] * 9, [[0.9, 0, 1], [0, 0.9, 1], [0, 0, 1]]))
+    assert title == "9 of 9 matches agree on one homography; by chance 1.2 would"
     assert how == "RootSIFT found 900 and 1 keypoint; the white outline is the edge of the picture that was asked"
     nothing = ImageMatch(no_match(1), "aliked", features(0), features(2))
     assert caption_of(nothing) == (
@@ -131,7 +140,7 @@ def test_captions_say_what_was_found():
 def test_images_of_every_shape_are_drawn(size):
     image, other = Image.new("RGB", size, (60, 60, 60)), Image.new("RGB", SIZE, (60, 60, 60))
     match = ImageMatch(
-        Match(np.zeros((9, 2), np.float32), np.ones((9, 2), np.float32), "homography", np.eye(3), 9, 0, 0),
+        Match(np.zeros((9, 2), np.float32), np.ones((9, 2), np.float32), "homography", np.eye(3), 9, 0, 0, 0, 0),
         "xfeat",
         features(9, size),
         features(9),
@@ -139,3 +148,29 @@ def test_images_of_every_shape_are_drawn(size):
     drawn = draw_pair(image, other, match)
     assert max(drawn.size) <= LONGEST_PX + 1
     assert with_caption(drawn, *caption_of(match)).height > drawn.height
+
+
+def test_both_images_have_the_colours_of_one_scale():
+    image = Image.new("RGB", (300, 300), (128, 128, 128))
+    weak, strong = np.full((2, 2), 0.25, np.float32), np.full((2, 2), 1.0, np.float32)
+    drawn = draw_maps(image, image, NamedMap("saliency", "Saliency", weak, strong))
+    assert drawn.size == (2 * MAP_HIGH_PX + GAP_PX, MAP_HIGH_PX)
+    pixels = np.asarray(drawn, int)
+    of_weak, of_strong = (np.ptp(pixels[150, x, :3]) for x in (150, MAP_HIGH_PX + GAP_PX + 150))
+    assert 0 < of_weak < of_strong
+    assert pixels[150, MAP_HIGH_PX + GAP_PX // 2, 3] == 0
+
+
+def test_a_map_without_a_second_image_stands_alone():
+    image, values = Image.new("RGB", (900, 30)), np.ones((2, 2), np.float32)
+    assert draw_maps(image, None, NamedMap("a", "A", values)).size == (MAP_WIDE_PX, 14)
+    assert draw_maps(image, image, NamedMap("a", "A", values)).size == (MAP_WIDE_PX, 14)
+
+
+def test_captions_are_broken_between_words():
+    assert wrapped("", 13, 100) == []
+    text = "one two three four five six seven eight nine ten"
+    lines = wrapped(text, 13, 120)
+    assert len(lines) > 2
+    assert " ".join(lines) == text
+    assert wrapped("a verylongwordthatisalone b", 13, 30)[1] == "verylongwordthatisalone"
