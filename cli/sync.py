@@ -20,7 +20,7 @@ def command(as_json: bool, **words: Any) -> None:
     Images that are new or were replaced are embedded by the model of the index and added; images that are gone are
     removed, and images that lie in another landmark's folder get its label. Those of the folder are the rows of the
     index whose path lies in it or that its store has. Descriptors of images that are the same are taken from that
-    store, also where images were renamed.
+    store, also where images were renamed. Where the index has local features, those of new images are extracted too.
 
     \b
     Example:

@@ -47,6 +47,9 @@ class BuildJob(ComputingJob, EngineJob, WritingJob):
         "STORE.local.h5, beside it.",
     )
     local_store: tuple[Path, ...] = option((), help="Local store that lies elsewhere; looked into for every store.")
+    local_weights: Path | None = option(
+        None, default_text="those of its package", help="Weights of the network that made the local features."
+    )
     recalibrate: bool = option(
         False, help="Where `overwrite` ends the calibration, make it again from the store of its queries."
     )
@@ -103,7 +106,7 @@ def _read_inputs(job: BuildJob, model: Path) -> "BuildInputs":
     landmarks = (label for store in read for label in store.landmarks)
     if job.names and (line := of_no_landmark(names, landmarks, job.names, job.stores[0])):
         job.progress.warn(line if len(read) == 1 else f"{line} and the other stores")
-    local = places_of_stores(read, job.local_store, lie_beside=job.local)
+    local = places_of_stores(read, job.local_store, job.local_weights, lie_beside=job.local)
     model.mkdir()
     for name, path in model_files(job.model, card).items():
         _link(path.resolve(), model / name)

@@ -157,12 +157,14 @@ def _describe_model(path: Path) -> dict[str, Any]:
 
 def _describe_index(path: Path) -> dict[str, Any]:
     from index.folder.folder import read_calibration
-    from index.folder.info import MODEL, check_files, read_info
+    from index.folder.info import MODEL, check_files, local_facts, read_info
     from retrieval.embed.load import told_engine
 
     info = read_info(path)
     check_files(path, info, "size")
     facts = {"what": "index folder", **info.to_json()}
+    if info.local is not None:
+        facts["local features"] = local_facts(info)
     facts["engine"] = told_engine(current_folder(path) / MODEL)
     facts["files"] = {name: f"{listed['size']} bytes" for name, listed in info.files.items()}
     calibration = read_calibration(path, info)

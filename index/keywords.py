@@ -390,6 +390,7 @@ class BuildWords(_Computing, _Engine, _Writing, total=False):
     thumbnails: int
     local: bool
     local_store: Sequence[Place]
+    local_weights: Place | None
     recalibrate: bool
     options: BuildOptions
 
@@ -409,6 +410,7 @@ class IndexAddWords(_Changing, total=False):
     names: Place | None
     local: bool
     local_store: Sequence[Place]
+    local_weights: Place | None
 
 
 class IndexRemoveWords(_Changing, total=False):

@@ -150,6 +150,8 @@ def _verify_index(path: Path) -> str:
 
     folder = open_folder(current_folder(path), device="cpu", verify="full")
     model_files(folder.model_path, open_card(folder.model_path))
+    if folder.local is not None:
+        folder.local.require_whole()
     return f"{counted(len(folder.info.files), 'file')} are as they were written, and fit each other"
 
 

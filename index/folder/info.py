@@ -24,7 +24,8 @@ LOCAL, LOCAL_ROWS, LOCAL_STORE, LOCAL_WEIGHTS = "local.json", "local-rows.h5", "
 EXPORT = f"{MODEL}/model.onnx"
 HASHED_BYTES = 1 << 24  # files up to this size are compared by sha256 whenever a folder is opened
 MODEL_CARD, MODEL_FILES = "model.json", ("weights-*.safetensors", "model.onnx")  # of retrieval
-_LEFT = (f"{MODEL}/weights-*", LOCAL, f"{LOCAL_STORE}*", f"{LOCAL_WEIGHTS}/*")  # to who loads them
+_OF_LOCAL = (LOCAL, f"{LOCAL_STORE}*", f"{LOCAL_WEIGHTS}/*")
+_LEFT = (f"{MODEL}/weights-*", *_OF_LOCAL)  # to who loads them
 
 
 class Listed(TypedDict):
@@ -180,6 +181,19 @@ def list_files(folder: Path, known: Mapping[str, Listed] = MappingProxyType({}))
     """sha256 and size of every file of a folder that is being written. known: files whose sha256 is known."""
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
     return {name: known.get(name) or list_file(folder / name) for name in names}
+
+
+def files_of_local(info: FolderInfo) -> set[str]:
+    """Names of the files of local features."""
+    return {name for name in info.files if any(fnmatch(name, one) for one in _OF_LOCAL)}
+
+
+def local_facts(info: FolderInfo) -> dict[str, Any]:
+    """What an index has of local features, for people: kind, rows that have them, local stores and their bytes."""
+    local = info.local
+    assert local is not None
+    n_bytes = sum(info.files[name]["size"] for name in local.files)
+    return {"kind": local.kind, "images": local.n, "stores": len(local.files), "MB": round(n_bytes / 1e6, 1)}
 
 
 def list_file(path: Path) -> Listed:

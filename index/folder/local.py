@@ -6,8 +6,9 @@ local/              weights of a learned network
 """
 
 import hashlib
+import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from index.folder.info import (
     LOCAL,
     LOCAL_ROWS,
     LOCAL_STORE,
+    LOCAL_WEIGHTS,
     FolderInfo,
     Listed,
     LocalSummary,
@@ -36,6 +38,7 @@ from retrieval.words import named
 
 if TYPE_CHECKING:
     from retrieval.local.config import LocalCard
+    from retrieval.local.extractor import Extractor
     from retrieval.local.features import LocalFeatures, PackedFeatures
     from retrieval.local.store import LocalStore
 
@@ -59,12 +62,13 @@ class LocalPlaces:
     """Places of the local features of n rows.
 
     card: of all of the files. place: (n, 2) int32, number of a file and row in it, NOWHERE where a row has no local
-    features.
+    features. weights: of a learned network, None = those of its package.
     """
 
     card: "LocalCard"
     files: tuple[LocalFile, ...]
     place: IntArray
+    weights: Path | None = None
 
     def __post_init__(self) -> None:
         if self.place.ndim != 2 or self.place.shape[1] != 2:
@@ -88,13 +92,13 @@ class LocalPlaces:
 
     def select(self, rows: LongArray | BoolArray) -> "LocalPlaces":
         """Those of the given rows."""
-        return LocalPlaces(self.card, self.files, self.place[rows])
+        return replace(self, place=self.place[rows])
 
     def or_else(self, other: "LocalPlaces") -> "LocalPlaces":
         """Those of the same rows, of another one where this has none."""
         both = joined([self, other])
         mine, others = both.place[: len(self)], both.place[len(self) :]
-        return LocalPlaces(self.card, both.files, np.where(self.there[:, None], mine, others))
+        return replace(both, place=np.where(self.there[:, None], mine, others))
 
     def used(self) -> "LocalPlaces":
         """The same without the files that no row has its features in."""
@@ -102,7 +106,7 @@ class LocalPlaces:
         number = np.full(len(self.files) + 1, NOWHERE, dtype=np.int32)  # the last one stands for NOWHERE
         number[kept] = np.arange(len(kept))
         place = np.stack([number[self.place[:, 0]], self.place[:, 1]], axis=1)
-        return LocalPlaces(self.card, tuple(self.files[i] for i in kept.tolist()), place)
+        return replace(self, files=tuple(self.files[i] for i in kept.tolist()), place=place)
 
 
 def nowhere(card: "LocalCard", n: int) -> LocalPlaces:
@@ -111,17 +115,15 @@ def nowhere(card: "LocalCard", n: int) -> LocalPlaces:
 
 
 def joined(parts: Sequence[LocalPlaces]) -> LocalPlaces:
-    """The places of the rows of all parts, one part after the other; files of one content are one.
-
-    Raises LmrError for features of different settings.
-    """
+    """The places of the rows of all parts, of one card, one part after the other; files of one content are one."""
     files = {file.listed["sha256"]: file for part in parts for file in part.files}
     number = {digest: i for i, digest in enumerate(files)}
     places = []
     for part in parts:
         renumbered = np.array([*(number[file.listed["sha256"]] for file in part.files), NOWHERE], dtype=np.int32)
         places.append(np.stack([renumbered[part.place[:, 0]], part.place[:, 1]], axis=1))
-    return LocalPlaces(parts[0].card, tuple(files.values()), np.concatenate(places))
+    weights = next((part.weights for part in parts if part.weights is not None), None)
+    return LocalPlaces(parts[0].card, tuple(files.values()), np.concatenate(places), weights)
 
 
 def digest_of_local(places: LocalPlaces) -> str:
@@ -133,18 +135,19 @@ def digest_of_local(places: LocalPlaces) -> str:
 
 def beside(store: Path) -> Path:
     """The local store that lies beside a store: `data/train.local.h5` of `data/train.h5`."""
-    from retrieval.local.store import ENDING
+    from retrieval.local.store import local_path
 
-    return store.with_name(store.stem + ENDING)
+    return local_path(store)
 
 
 def places_of_stores(
-    stores: Sequence[Descriptors], named_stores: Sequence[Path], *, lie_beside: bool
+    stores: Sequence[Descriptors], named_stores: Sequence[Path], weights: Path | None, *, lie_beside: bool
 ) -> list[LocalPlaces]:
     """The places of the local features of the images of each store; none where neither is asked for.
 
-    named_stores: local stores to look into for each of them. lie_beside: so is the one beside a store, which must be
-    there. Raises LmrError as `find_places`.
+    named_stores: local stores to look into for each of them. weights: of their network, None = those of its package.
+    lie_beside: the one beside a store is looked into too, and must be there. Raises LmrError as `find_places`, and for
+    other weights.
     """
     if not lie_beside and not named_stores:
         return []
@@ -156,7 +159,15 @@ def places_of_stores(
     if not any(places.there.any() for places in found):
         sources = ", ".join(str(file.path) for file in joined(found).files)
         raise LmrError(f"{sources}: none of the images of {stores[0].source} is there; give the local store of it")
-    return found
+    require_network(found[0].card, weights)
+    return [replace(places, weights=weights) for places in found]
+
+
+def require_network(card: "LocalCard", weights: Path | None) -> Path | None:
+    """The weights of a card, None where it has no network. weights: given ones. Raises LmrError for other ones."""
+    from retrieval.local.extractor import require_weights
+
+    return require_weights(card, weights) if card.weights_sha256 else None
 
 
 def find_places(images: Descriptors, paths: Sequence[Path]) -> LocalPlaces:
@@ -234,9 +245,20 @@ class LocalRows:
         paths = [self._folder / name for name in self.summary.files]
         try:
             files = tuple(LocalFile(one, self._listed[one.name], _identity(one)) for one in paths)
-            return LocalPlaces(self.card, files, place)
+            return LocalPlaces(self.card, files, place, self.weights)
         except (OSError, ValueError) as error:
             raise DamageError(f"{path} is damaged ({error}); {_COPY_AGAIN}") from error
+
+    @property
+    def weights(self) -> Path | None:
+        """The weights of a learned network, in the folder."""
+        return next((self._folder / name for name in self._listed if name.startswith(f"{LOCAL_WEIGHTS}/")), None)
+
+    def open_extractor(self, device: str = "auto", threads: int | None = None) -> "Extractor":
+        """What makes such features of other images. Raises LmrError for what it needs and is not there."""
+        from retrieval.local.extractor import open_extractor
+
+        return open_extractor(self.card, device, threads, self.weights)
 
     def features(self, row: int) -> "LocalFeatures | None":
         """Those of a row; None where it has none. Raises LmrError as `places`, and for damage where it is read."""
@@ -249,6 +271,13 @@ class LocalRows:
             packed = self._stores[number].packed(place)
             assert packed is not None
             yield packed
+
+    def require_whole(self) -> None:
+        """Raises LmrError where a local store lacks the features of a row; its bytes are compared by `check_files`."""
+        for number, place in self.places.place[self.places.there].tolist():
+            store = self._stores[number]
+            if place >= len(store) or store.columns.state[place] != DONE:
+                raise DamageError(f"{store.path} lacks features that {LOCAL_ROWS} says it has; {_COPY_AGAIN}")
 
     @cached_property
     def _stores(self) -> "list[LocalStore]":
@@ -280,6 +309,7 @@ def write_local_rows(target: Path, places: LocalPlaces) -> tuple[LocalSummary, d
     Raises LmrError where a file cannot be written, or was replaced since it was opened.
     """
     used, card = places.used(), places.card
+    weights = require_network(card, places.weights)
     listed = {name: file.listed for name, file in zip(used.names, used.files, strict=True)}
     write_signed_json(target / LOCAL, {"format_version": FORMAT_VERSION, "card": card.to_json()})
     try:
@@ -289,6 +319,9 @@ def write_local_rows(target: Path, places: LocalPlaces) -> tuple[LocalSummary, d
                 raise LmrError(f"{file.path} was replaced while it was read; run the command again")
         with new_hdf5(target / LOCAL_ROWS) as content:
             content["place"] = used.place
+        if weights is not None:
+            (target / LOCAL_WEIGHTS).mkdir()
+            shutil.copyfile(weights, target / LOCAL_WEIGHTS / weights.name)
     except OSError as error:
         raise write_error(target / LOCAL, error) from error
     listed |= {name: list_file(target / name) for name in (LOCAL, LOCAL_ROWS)}
@@ -315,7 +348,7 @@ def write_one_store(target: Path, local: LocalRows, image_id: Texts) -> tuple[Lo
     write_local(private, LocalInfo(local.card), columns, local.packed(rows))
     place = np.full((len(local.places), 2), NOWHERE, dtype=np.int32)
     place[rows, 0], place[rows, 1] = 0, np.arange(len(rows))
-    found = write_local_rows(target, LocalPlaces(local.card, (_local_file(private),), place))
+    found = write_local_rows(target, LocalPlaces(local.card, (_local_file(private),), place, local.weights))
     private.unlink()
     return found
 

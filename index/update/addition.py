@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,8 @@ class Images:
         return [self.landmarks[code] if code >= 0 else "" for code in self.landmark[rows].tolist()]
 
 
-def images_of_store(folder: IndexFolder, path: Path, local: Sequence[Path] = ()) -> Images:
-    """The images of a store. local: local stores that have their local features.
+def images_of_store(folder: IndexFolder, path: Path, local: Sequence[Path] = (), weights: Path | None = None) -> Images:
+    """The images of a store. local: local stores that have their local features; weights: of a network that made them.
 
     Raises LmrError for one of another model, and as `find_places`.
     """
@@ -73,7 +73,7 @@ def images_of_store(folder: IndexFolder, path: Path, local: Sequence[Path] = ())
         vectors=lambda rows: to_index_space(folder, done.vectors[rows]),
         names={label: Name(name, "") for label, name in done.names.items()},
         n_unreadable=len(store) - len(done),
-        local=find_places(done, local) if local else None,
+        local=replace(find_places(done, local), weights=weights) if local else None,
     )
 
 

@@ -90,7 +90,7 @@ def _write(folder: "IndexFolder", options: SearchOptions, target: "Path", job: I
     import numpy as np
 
     from index.folder.changes import Entry, count_changes
-    from index.folder.info import ADDED, INDEX, LOCAL, LOCAL_ROWS, SAMPLE, SEARCH, THUMBNAILS, Listed
+    from index.folder.info import ADDED, INDEX, SAMPLE, SEARCH, THUMBNAILS, Listed, files_of_local
     from index.folder.local import write_one_store
     from index.folder.thumbnails import change_thumbnails
     from index.search.choose import build_search, plan_search
@@ -104,7 +104,7 @@ def _write(folder: "IndexFolder", options: SearchOptions, target: "Path", job: I
     in_two = {INDEX, ADDED} if ADDED in folder.info.files else set()
     local, stores = folder.info.local, dict[str, Listed]()
     if folder.local is not None and _is_scattered(local):
-        in_two |= {LOCAL, LOCAL_ROWS, *folder.local.summary.files}
+        in_two |= files_of_local(folder.info)
         local, stores = write_one_store(target, folder.local, folder.rows.image_id)
     link_files(folder, target, without={SEARCH, SAMPLE, THUMBNAILS, *in_two})
     if ADDED in folder.info.files:

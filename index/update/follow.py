@@ -1,13 +1,14 @@
 """Plan of the change that makes the rows of a folder of images those that it holds now."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from index.folder.folder import IndexFolder
+from index.folder.local import NOWHERE, find_places
 from index.folder.rows import Background
 from index.update.addition import (
     Images,
@@ -21,6 +22,7 @@ from index.update.addition import (
     refuse_other,
 )
 from index.update.change import Change, refuse_augmented
+from index.update.local import LocalChange, local_change
 from retrieval.arrays import BoolArray, LongArray
 from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
@@ -33,13 +35,15 @@ class FolderNow:
     """A folder of images as it is now.
 
     manifest: all of its images, unreadable ones too, whose rows stay. store: where the descriptors of the others are.
-    before: its store when the index followed it the last time, None = never.
+    before: its store when the index followed it the last time, None = never. extract: makes a local store of the images
+    of these names, as the index has them.
     """
 
     root: Path
     manifest: Manifest
     store: Path
     before: Descriptors | None
+    extract: Callable[[Texts], Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ def plan_sync(folder: IndexFolder, now: FolderNow, *, to_background: bool) -> Ch
     image_id, path, is_moved = _names(folder, images, kept)
     relabelled = np.array([*rows.landmarks], dtype=object)[rows.landmark] != np.array(landmarks, dtype=object)[landmark]
     new = np.setdiff1d(np.flatnonzero(images.landmark >= 0), kept.mine)
+    local = _local(folder, now, kept, new)
     background, n_background, n_renamed = _background(folder, images, now, grows=to_background)
     if not stays.any() and not len(new):
         raise LmrError(f"{folder.path} would have no image left; give the folder that holds its images")
@@ -71,7 +76,7 @@ def plan_sync(folder: IndexFolder, now: FolderNow, *, to_background: bool) -> Ch
     return Change(
         kind="sync",
         sources=(str(now.root),),
-        digest=digest_of("sync", [images], [new], background, asked),
+        digest=digest_of("sync", [images], [new], background, [*asked, *local.digests]),
         landmark=landmark,
         landmarks=landmarks,
         image_id=image_id,
@@ -79,6 +84,7 @@ def plan_sync(folder: IndexFolder, now: FolderNow, *, to_background: bool) -> Ch
         removed=removed,
         added=new_rows(folder, [images], [new], background or folder.background) if len(new) else None,
         background=background,
+        local=local,
         names=images.names,
         n_relabelled=n_relabelled,
         n_moved=int((is_moved & stays & ~relabelled).sum()) + n_renamed,
@@ -157,6 +163,23 @@ def _names(folder: IndexFolder, images: Images, kept: _Kept) -> tuple[Texts, Tex
     image_id = Texts.joined([rows.image_id, images.image_id]).select(where)
     path = Texts.joined([rows.path, images.path]).select(where)
     return image_id, path, ~(equal_rows(image_id, rows.image_id) & equal_rows(path, rows.path))
+
+
+def _local(folder: IndexFolder, now: FolderNow, kept: _Kept, new: LongArray) -> LocalChange:
+    """Local features of the rows that come, and of those that stay and have none; extracted here."""
+    if folder.local is None:
+        return LocalChange()
+    before = folder.local.places
+    bare = ~before.there[kept.there]
+    store = open_descriptors(now.store)
+    images = store.select(store.done)
+    wanted = np.union1d(new, kept.mine[bare])
+    if not len(wanted):
+        return LocalChange()
+    found = find_places(images, [now.extract(images.image_id.select(wanted))])
+    place = np.full((len(before), 2), NOWHERE, dtype=np.int32)
+    place[kept.there[bare]] = found.place[kept.mine[bare]]
+    return local_change(before, replace(found, place=place), found.select(new), is_given=kept.there)
 
 
 def _background(

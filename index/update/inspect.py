@@ -68,6 +68,7 @@ def info(job: IndexInfoJob) -> Mapping[str, Any]:
     """Facts of an index, its changes and the last lines of its journal, as JSON has them. Raises LmrError."""
     from index.folder.changes import read_journal, tell_changed
     from index.folder.folder import open_folder
+    from index.folder.info import local_facts
     from retrieval.embed.load import told_engine
 
     folder = open_folder(job.index, device="cpu")
@@ -82,6 +83,7 @@ def info(job: IndexInfoJob) -> Mapping[str, Any]:
         "engine": told_engine(folder.model_path),
         "export": None if known.export is None else asdict(known.export),
         "search": {"kind": "flat"} if search is None else asdict(search),
+        "local": None if known.local is None else local_facts(known),
         "calibrated_on": None if folder.calibration is None else folder.calibration.origin.source,
         "changes": None if known.changes is None else asdict(known.changes),
         "last_changes": [asdict(entry) for entry in read_journal(folder.path)[-N_TOLD:]],
@@ -103,6 +105,8 @@ def verify(job: IndexVerifyJob) -> IndexVerified:
     if journal and (journal[-1].index_digest, journal[-1].n_rows) != (known.inputs_digest, known.n_rows):
         raise DamageError(f"{folder.path / JOURNAL} does not end with this index; copy the folder again")
     _require_thumbnails(folder)
+    if folder.local is not None:
+        folder.local.require_whole()
     n_asked, found = _ask_own(folder)
     least = 1.0 if known.search is None else LEAST_SELF_RECALL
     if found < least:

@@ -43,6 +43,9 @@ class IndexAddJob(ChangingJob):
         "takes them where they are.",
     )
     local_store: tuple[Path, ...] = option((), help="Local store that lies elsewhere; looked into for every store.")
+    local_weights: Path | None = option(
+        None, default_text="those of its package", help="Weights of the network that made the local features."
+    )
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ def add(job: IndexAddJob) -> IndexChange:
 
     def plan(folder: "IndexFolder") -> "Change":
         names = read_names(job.names, job.progress) if job.names else {}
-        given = [images_of_store(folder, store, _local_stores(folder, job, store)) for store in job.stores]
+        local = [(_local_stores(folder, job, store), job.local_weights) for store in job.stores]
+        given = [images_of_store(folder, store, *one) for store, one in zip(job.stores, local, strict=True)]
         return plan_addition(folder, "add", given, names, to_background=job.background)
 
     return change_folder(job, plan)

@@ -57,6 +57,15 @@ def plan_local(folder: IndexFolder, given: Sequence["Images"], new: Sequence[Lon
             found[pairs[:, 1]] = one.place[pairs[:, 0]]
             is_given[pairs[:, 1]] = True
         of_rows = of_rows.or_else(LocalPlaces(card, one.files, found))
-    n_taken = int(of_rows.there.sum()) - (0 if before is None else int(before.there.sum()))
-    n_without = int((~of_added.there).sum()) + int((is_given & ~of_rows.there).sum())
+    return local_change(before or nowhere(card, len(folder.rows)), of_rows, of_added, np.flatnonzero(is_given))
+
+
+def local_change(before: LocalPlaces, given: LocalPlaces, of_added: LocalPlaces, is_given: LongArray) -> LocalChange:
+    """The change to rows of before that have no local features and are given some, and to those that come.
+
+    given: of the rows of before. is_given: which of these are asked for.
+    """
+    of_rows = before.or_else(given)
+    n_taken = int(of_rows.there.sum()) - int(before.there.sum())
+    n_without = int((~of_added.there).sum()) + int((~of_rows.there[is_given]).sum())
     return LocalChange(of_rows if n_taken else None, of_added if of_added.there.any() else None, n_taken, n_without)

@@ -15,10 +15,12 @@ from retrieval.files.lock import output_locks
 from retrieval.jobs import option
 
 if TYPE_CHECKING:
+    from index.folder.folder import IndexFolder
     from retrieval.arrays import LongArray
     from retrieval.data.image_source import ImageSource
     from retrieval.data.manifest import Manifest
     from retrieval.store.store import Descriptors
+    from retrieval.texts import Texts
 
 BLOCK_ROWS = 4096  # copied from one store into the next at a time
 
@@ -62,7 +64,8 @@ def sync(job: SyncJob) -> Synced:
 
     store = job.store or find_store(job.folder, "store", job.progress)
     with output_locks(job.index, store, wait=job.wait, progress=job.progress):
-        model = open_folder(job.index, device="cpu").model_path
+        index = open_folder(job.index, device="cpu")
+        model = index.model_path
         index_tars(job.folder, job.progress)
         manifest = load_manifest(job.folder, job.progress)
         images = images_folder(job.images, job.folder, job.progress)
@@ -71,11 +74,48 @@ def sync(job: SyncJob) -> Synced:
         complete_store(manifest, images, model, staged, job=job, overwrite=True, wait=job.wait)
 
         before = open_descriptors(store) if store.exists() else None
-        now = FolderNow(job.folder, manifest, staged, before)
+        local = _Local(index, manifest, images, staged, job)
+        now = FolderNow(job.folder, manifest, staged, before, local.extract)
         change = change_folder(job, lambda folder: plan_sync(folder, now, to_background=job.background))
         n_embedded = int(open_descriptors(staged).done.sum()) - n_reused
+        local.remove()
         os.replace(staged, store)
     return Synced(change, n_embedded, n_reused)
+
+
+@dataclass(frozen=True, slots=True)
+class _Local:
+    """Local features of images that come, in a local store beside theirs until the index has them."""
+
+    index: "IndexFolder"
+    manifest: "Manifest"
+    images: Path
+    staged: Path
+    job: SyncJob
+
+    def extract(self, image_ids: "Texts") -> Path:
+        """Makes a local store of the images of these names, as the index has them; its path."""
+        import numpy as np
+
+        from retrieval.local.job import LocalRun, complete_local
+        from retrieval.local.store import local_path
+        from retrieval.texts import equal_pairs
+
+        local, known = self.index.local, self.manifest.image_id
+        assert local is not None
+        rows = np.sort(np.concatenate([block[:, 1] for block in equal_pairs(image_ids, known)]))
+        part, output = self.manifest.select(rows), local_path(self.staged)
+        run = LocalRun(overwrite=True, check=self.job.check, weights=local.weights)
+        complete_local(part, self.images, local.card, output, job=self.job, run=run, wait=self.job.wait)
+        return output
+
+    def remove(self) -> None:
+        """Removes the local store, which is in the index by now, and what a run that was killed began of it."""
+        from retrieval.local.journal import journal_path
+        from retrieval.local.store import local_path
+
+        for place in (local_path(self.staged), journal_path(local_path(self.staged))):
+            place.unlink(missing_ok=True)
 
 
 def _reuse(store: Path, staged: Path, manifest: "Manifest", source: "ImageSource", model: Path, job: SyncJob) -> int:

@@ -16,8 +16,6 @@ from index.folder.info import (
     ADDED,
     BACKGROUND,
     INDEX,
-    LOCAL,
-    LOCAL_ROWS,
     NAMES,
     ROWS,
     SAMPLE,
@@ -27,6 +25,7 @@ from index.folder.info import (
     Listed,
     LocalSummary,
     check_files,
+    files_of_local,
     list_files,
     write_info,
 )
@@ -70,7 +69,7 @@ def write_changed(folder: IndexFolder, change: Change, target: Path, writing: Wr
     moves = bool(len(change.removed)) or change.added is not None
     new = {ROWS, NAMES, THUMBNAILS, *((INDEX, ADDED, SEARCH, SAMPLE) if moves else ())}
     if folder.info.local and _moves_local(change):
-        new |= {LOCAL, LOCAL_ROWS, *folder.info.local.files}
+        new |= files_of_local(folder.info)
     link_files(folder, target, without=new if change.background is None else {*new, BACKGROUND})
     digest = next_digest(folder.info.inputs_digest, change.digest)
     if moves:

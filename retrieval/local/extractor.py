@@ -90,16 +90,24 @@ def open_extractor(
         return Extractor(what if isinstance(what, LocalCard) else card_of(what, finder.d), finder)
     from retrieval.local.networks import open_aliked, open_xfeat
 
-    given = weights or (None if isinstance(what, LocalCard) else what.weights)
-    path, digest = find_weights(kind, given)
-    if isinstance(what, LocalCard) and digest != what.weights_sha256:
-        raise LmrError(
-            f"{path} has weights {digest:.8}, the local features were made with {what.weights_sha256:.8}; give those "
-            "as `local_weights`"
-        )
+    if isinstance(what, LocalCard):
+        path, digest = require_weights(what, weights), what.weights_sha256
+    else:
+        path, digest = find_weights(kind, weights or what.weights)
     open_network = open_aliked if kind == "aliked" else open_xfeat
     finder = open_network(path, what.n_keypoints, device, threads)
     return Extractor(what if isinstance(what, LocalCard) else card_of(what, finder.d, digest), finder)
+
+
+def require_weights(card: LocalCard, given: Path | None) -> Path:
+    """The weights of a card's network: those given, or those of its package. Raises LmrError for other ones."""
+    path, digest = find_weights(card.kind, given)
+    if digest != card.weights_sha256:
+        raise LmrError(
+            f"{path} has weights {digest:.8}, the local features were made with {card.weights_sha256:.8}; give those "
+            "as `local_weights`"
+        )
+    return path
 
 
 def find_weights(kind: LocalKind, given: Path | None) -> tuple[Path, str]:
