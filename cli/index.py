@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cli.index_changes import done_text, tell_change
+from cli.index_changes import done_text, local_line, tell_change
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
 from cli.report.text import fact_lines
@@ -130,6 +130,8 @@ def compact(**words: Any) -> None:
         else:
             kind = "flat, exact" if info.search is None else search_line(info.search, info.n_rows, info.d)
             say(f"{index}: {kind}")
+            if info.local is not None:
+                say(f"{index}: {local_line(info)}")
         if done.lost:
             progress.warn(f"warning: {index} answers otherwise now and is not calibrated any more; run lmr calibrate")
 

@@ -164,7 +164,7 @@ def _describe_index(path: Path) -> dict[str, Any]:
     check_files(path, info, "size")
     facts = {"what": "index folder", **info.to_json()}
     if info.local is not None:
-        facts["local features"] = local_facts(info)
+        facts["local"] = local_facts(info)
     facts["engine"] = told_engine(current_folder(path) / MODEL)
     facts["files"] = {name: f"{listed['size']} bytes" for name, listed in info.files.items()}
     calibration = read_calibration(path, info)

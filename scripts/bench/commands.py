@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import trials
-from trials import HERE, NETWORK, TRAINING
+from trials import HERE, LOCAL, NETWORK, TRAINING
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,18 @@ ON_GROWING = ("--index", "growing", "--workers", "1", "--threads", "1")
 ASKED = ("images/test-arch-0.jpg", "images/test-castle-1.jpg")
 TRIALS = {
     "embed": Trial(("embed", "train.csv", *HERE), lambda f: there(f, store=("train.h5", trials.store)), ("train.h5",)),
+    "embed --local": Trial(
+        ("embed", "train.csv", *LOCAL, *HERE),
+        lambda f: there(f, store=("train.h5", trials.store), local=("train.local.h5", trials.local_store)),
+        ("train.local.h5",),
+    ),
     "train": Trial(
         ("train", "train.csv", "--output", "trained", *NETWORK, *TRAINING, "--device", "cpu"),
         lambda f: there(f, model=("trained/model.json", lambda path: trials.model(path.parent))),
     ),
     "build-index": Trial(
-        ("build-index", "train.h5", "--overwrite", "--storage", "float16", "--device", "cpu"),
-        lambda f: there(f, index=("landmarks", trials.index)),
+        ("build-index", "train.h5", "--overwrite", "--storage", "float16", "--local", "--device", "cpu"),
+        lambda f: there(f, index=("landmarks", trials.rows)),
     ),
     "calibrate": Trial(
         ("calibrate", "val.csv", *HERE),

@@ -34,17 +34,18 @@ NETWORK = ("--backbone", "plain-cnn", "--size", "32")
 HERE = ("--workers", "1", "--threads", "1", "--device", "cpu")
 TRAINING = ("--epochs", "2", "--batch-size", "8", "--epoch-size", "16", "--workers", "0", "--threads", "1")
 INVERTED = ("--kind", "ivf-sq8", "--lists", "2", "--recall", "0.5", "--device", "cpu")
+LOCAL = ("--local", "rootsift", "--keypoints", "40")
 PREPARED = (  # what the commands under trial read
-    ("embed", "train.csv", *NETWORK, *HERE),
-    ("embed", "val.csv", *HERE),
+    ("embed", "train.csv", *LOCAL, *NETWORK, *HERE),
+    ("embed", "val.csv", *LOCAL, *HERE),
     ("embed", "test.csv", *HERE),
     ("build-index", "train.h5", "--output", "landmarks", "--device", "cpu"),
     ("embed", "train.csv", "--model", "other", "--output", "other.h5", *NETWORK, "--dimensions", "16", *HERE),
-    ("embed", "photos", *HERE),
+    ("embed", "photos", *LOCAL, *HERE),
     ("embed", "others.csv", *HERE),
-    ("build-index", "photos.h5", "--background", "others.h5", "--output", "growing", *INVERTED),
-    ("build-index", "train.h5", "--output", "plain", "--whitening-power", "0", *INVERTED),
-    ("build-index", "val.h5", "--output", "second", "--whitening-power", "0", *INVERTED),
+    ("build-index", "photos.h5", "--background", "others.h5", "--output", "growing", "--local", *INVERTED),
+    ("build-index", "train.h5", "--output", "plain", "--whitening-power", "0", "--local", *INVERTED),
+    ("build-index", "val.h5", "--output", "second", "--whitening-power", "0", "--local", *INVERTED),
     ("calibrate", "val.csv", "--index", "growing", *HERE),
     ("index", "remove", "train-arch-5", "train-castle-1", "--index", "growing"),
     *(("embed", "val.csv", "--output", "part.h5", "--shard", f"{i}/2", *HERE) for i in (1, 2)),
@@ -309,6 +310,25 @@ def store(path: Path) -> dict[str, Any]:
     }
 
 
+def local_store(path: Path) -> dict[str, Any]:
+    """What a local store holds; the file must be whole."""
+    from retrieval.local.store import open_local
+
+    opened = open_local(path)
+    opened.require_whole()
+    columns = opened.columns
+    return {"ids": columns.image_id.tolist(), "state": columns.state.tolist(), "n": columns.n_features.tolist()} | {
+        "features": [packed_digest(opened.packed(row)) for row in range(len(opened))]
+    }
+
+
+def packed_digest(packed: Any) -> str:
+    """sha256 of the local features of an image, '' without any."""
+    if packed is None:
+        return ""
+    return hashlib.sha256(packed.points.tobytes() + packed.descriptors.tobytes()).hexdigest()
+
+
 def index(path: Path) -> dict[str, Any]:
     """What an index folder is, after all its files were checked."""
     from index.folder.folder import open_folder
@@ -329,7 +349,14 @@ def rows(path: Path) -> dict[str, Any]:
         "background": None if opened.background is None else opened.background.image_id.tolist(),
         "found": opened.searched.search(vectors, 3).scores,
         "changes": opened.info.changes and asdict(opened.info.changes),
+        "local": None if opened.local is None else [_local(opened, row) for row in range(len(opened.rows))],
     }
+
+
+def _local(opened: Any, row: int) -> str:
+    """Digest of the local features of a row, '' where it has none."""
+    features = opened.local.features(row)
+    return "" if features is None else hashlib.sha256(features.descriptors.tobytes()).hexdigest()
 
 
 def _outline(opened: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Local stores of made-up features, for the tests of what an index keeps of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ def write_local_store(
 ) -> Path:
     """A local store of these images. sha256: of their files, by image_id; None = it does not know them."""
     features = [None if name in unreadable else made_features(name) for name in image_ids]
+    if not card.has_frames:
+        features = [None if one is None else replace(one, frames=None) for one in features]
     n = len(image_ids)
     facts = None
     if sha256 is not None:
@@ -34,13 +37,13 @@ def write_local_store(
         facts = ImageFacts(np.ones(n, np.int64), np.ones(n, np.int64), content)
     columns = LocalColumns(
         image_id=Texts.of(image_ids),
-        state=np.array([DONE if one else UNREADABLE for one in features], dtype=np.uint8),
-        n_features=np.array([len(one) if one else 0 for one in features], dtype=np.int64),
-        size=np.array([one.size if one else (0, 0) for one in features], dtype=np.int32).reshape(n, 2),
+        state=np.array([UNREADABLE if one is None else DONE for one in features], dtype=np.uint8),
+        n_features=np.array([0 if one is None else len(one) for one in features], dtype=np.int64),
+        size=np.array([(0, 0) if one is None else one.size for one in features], dtype=np.int32).reshape(n, 2),
         reason=Texts.of([""] * n),
         facts=facts,
     )
-    write_local(path, LocalInfo(card), columns, (one for one in features if one))
+    write_local(path, LocalInfo(card), columns, (one for one in features if one is not None))
     return path
 
 

@@ -226,12 +226,12 @@ def test_local_features_of_other_settings_are_refused_by_name(local_set):
     done("embed", "val.csv", *HERE)
     write_local_store(Path("val.local.h5"), image_ids("val.csv"), card=replace(CARD, n_keypoints=500))
     assert refused("index", "add", "val.h5", "--index", "local") == (
-        "the local features of val.h5 do not fit those of local: another n_keypoints (1000, now 500); make both with "
-        "the same settings of lmr embed --local"
+        "the local features of val.h5 do not fit those of local: another number of keypoints (1000, now 500); make "
+        "both with the same settings of lmr embed --local"
     )
     assert refused("build-index", "train.h5", "val.h5", "--local", "--output", "both", "--device", "cpu") == (
-        "the local features of val.h5 do not fit those of train.h5: another n_keypoints (1000, now 500); make both "
-        "with the same settings of lmr embed --local"
+        "the local features of val.h5 do not fit those of train.h5: another number of keypoints (1000, now 500); make "
+        "both with the same settings of lmr embed --local"
     )
     write_local_store(Path("train.local.h5"), image_ids("train.csv"), card=replace(CARD, long_side=800))
     assert refused(*BUILT) == ("local exists and was built with other local features; --overwrite replaces it")
