@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from index.compare.results import Comparison
     from index.evaluate.job import ShareReport
     from index.evaluate.result import EvaluationResult
+    from index.explain.job import LandmarkExplained
     from index.folder.build import BuildReport
     from index.info import Info
     from index.join import JoinReport
@@ -69,6 +70,7 @@ __all__ = [
     "ensemble",
     "evaluate",
     "evaluate_share",
+    "explain",
     "export",
     "find_rate",
     "first_batch",
@@ -555,6 +557,23 @@ def evaluate_share(queries: "Place | None" = None, **words: "Unpack[keywords.Eva
     from index.evaluate.job import evaluate_share as run
 
     return run(build(EvaluateShareJob, {"queries": queries, **words}))
+
+
+@shows_words_of("index.explain.job", "ExplainJob")
+def explain(landmark: str, **words: "Unpack[keywords.ExplainWords]") -> "LandmarkExplained":
+    """Tells what is typical of a landmark in an index, what deviates, and what it is confused with.
+
+    Its `maps` makes the similarity map of the two images by which it is confused.
+    Raises LmrError for a landmark that the index does not have.
+
+    >>> found = lmr.explain("arch", index="landmarks")
+    >>> found.n_images, found.confused[0].landmark_id
+    (8, 'castle')
+    """
+    from index.explain.job import ExplainJob
+    from index.explain.job import explain as run
+
+    return run(build(ExplainJob, {"landmark": landmark, **words}))
 
 
 @shows_words_of("index.kaggle.submit", "SubmitJob")

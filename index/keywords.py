@@ -300,6 +300,15 @@ class InfoWords(_Telling, total=False):
     verify: bool
 
 
+class ExplainWords(_Telling, total=False):
+    """Words of `lmr.explain`."""
+
+    index: Place
+    top: int
+    device: str
+    threads: int | None
+
+
 class SplitWords(_Measuring, _Decoding, _Writing, total=False):
     """Words of `lmr.split`."""
 

@@ -12,6 +12,7 @@ from retrieval.words import counted, visible
 
 if TYPE_CHECKING:
     from index.explain.explanation import Explanation, Explanations
+    from index.explain.job import LandmarkExplained
     from index.folder.folder import IndexFolder
     from index.keywords import Place
     from index.recognition import Answers
@@ -159,6 +160,15 @@ class Landmarks:
             for i, name in enumerate(names)
         ]
         return answers, found, unreadable
+
+    def explain_landmark(self, landmark: str) -> "LandmarkExplained":
+        """As `lmr.explain`: what is typical of the landmark of this landmark_id or name, and what it is confused with.
+
+        Raises LmrError for one that the index does not have.
+        """
+        from index.explain.landmark import explain_landmark
+
+        return explain_landmark(self.folder, landmark)
 
     def sort_into(self, folder: "Place", answers: Sequence[Answer], *, mode: "Mode" = "link") -> "Sorted":
         """Links, copies or moves the images of answers into `folder/<name of the landmark>/`; what was done.

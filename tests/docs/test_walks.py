@@ -135,6 +135,12 @@ def test_the_keys_of_an_explanation_are_those_listed(photos: Walk, tmp_path: Pat
     assert listed == first_column(FORMATS, "<!-- keys: explanation -->")
 
 
+def test_the_keys_of_explain_are_those_listed(photos: Walk) -> None:
+    content = {**_json(photos, "explain", LANDMARKS[0], "--json"), "notes": [{"": ""}]}
+    listed = {path.removesuffix(".") for path in _paths(content)}
+    assert listed == first_column(FORMATS, "<!-- keys: explain -->")
+
+
 def test_the_keys_of_evaluate_are_those_listed(photos: Walk) -> None:
     rates = {"false_answer_rate": "<kind>", "at_threshold_gap.false_answer_rate": "<kind>"}
     content = _json(photos, "evaluate", "held-out", "--json")
