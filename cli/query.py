@@ -14,6 +14,7 @@ from cli.progress import TerminalProgress
 from cli.report.text import answer_text, answers_csv, warn_of_unreadable
 from cli.terminal import say, say_csv, say_json, say_lines, shown
 from index.folder.config import INDEX_FOLDER
+from index.rerank.config import VerifyJob
 from retrieval.embed.engine import EngineJob
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class QueryJob(ComputingJob, EngineJob, WritingJob):
+class QueryJob(ComputingJob, EngineJob, VerifyJob, WritingJob):
     """Name the landmark in images."""
 
     pictures: tuple[str, ...] = option((), is_argument=True)
@@ -63,6 +64,7 @@ def command(as_json: bool, as_csv: bool, **words: Any) -> None:
       lmr query holiday.jpg --save sheet.jpg
       lmr query holiday.jpg --explain why
       lmr query photos/ --csv
+      lmr query holiday.jpg --verify
       lmr query photos/ --save answers.html --sort-into sorted --mode move
     """
     with TerminalProgress() as progress:
@@ -159,7 +161,11 @@ def _ask(job: QueryJob) -> "tuple[Landmarks, Sequence[Answer], Callable[[], str]
     for line in landmarks.warnings:
         job.progress.warn(f"warning: {line}")
     asked: dict[str, Any] = {"threshold": job.threshold, "n_landmarks": job.top, "allow_private": job.allow_private}
-    words, explain = {"--threshold": job.threshold, "--top": job.top}, None
+    asked |= {"verify": job.verify, "verify_top": job.n_verify_top, "progress": job.progress}
+    explain = None
+    words: dict[str, Any] = {"--threshold": job.threshold, "--top": job.top}
+    if job.verify:
+        words |= {"--verify": True, "--verify-top": job.n_verify_top}
     if explaining is None:
         answers: Sequence[Answer] = landmarks.query(images, **asked)
     else:

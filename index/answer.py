@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval.data.names import shown_name
 from retrieval.errors import UnreadableError
-from retrieval.words import visible
+from retrieval.words import counted, visible
 
 if TYPE_CHECKING:
     from index.folder.thumbnails import Kept
@@ -34,7 +34,8 @@ class LandmarkScore:
 class Neighbour:
     """A labelled image that voted. score: cosine in the index's space. path: where it was when it was indexed.
 
-    kept: reads its thumbnail in the index folder.
+    kept: reads its thumbnail in the index folder. inliers: local features that agree on one geometry with the image's,
+    None where it was not compared.
     """
 
     image_id: str
@@ -43,6 +44,7 @@ class Neighbour:
     path: str
     name: str = ""
     kept: "Kept | None" = field(default=None, repr=False, compare=False)
+    inliers: int | None = None
 
     @property
     def thumbnail(self) -> bytes | None:
@@ -56,6 +58,7 @@ class Answer:
 
     landmark_id: None = no known landmark, or an unreadable image. confidence: of the best landmark, also where it
     is below the threshold. in_index: the image_id of the index row that is this very image. unreadable: the reason.
+    n_enough: inliers from which on a neighbour is verified, None where none were to be.
     """
 
     image: str
@@ -68,6 +71,7 @@ class Answer:
     neighbours: tuple[Neighbour, ...]
     in_index: str | None = None
     unreadable: str | None = None
+    n_enough: int | None = None
 
     def __repr__(self) -> str:
         return f"<Answer '{visible(self.image)}': {visible(headline(self))}>"
@@ -79,6 +83,22 @@ class Answer:
     def best(self) -> LandmarkScore | None:
         """The landmark with the best vote, also where it is below the threshold; None without neighbours."""
         return self.landmarks[0] if self.landmarks else None
+
+    @property
+    def inliers(self) -> int | None:
+        """The most inliers of a neighbour of the best landmark; None where none was compared."""
+        best = self.best
+        found = [
+            n.inliers for n in self.neighbours if n.inliers is not None and best and n.landmark_id == best.landmark_id
+        ]
+        return max(found, default=None)
+
+    @property
+    def verified(self) -> bool | None:
+        """True where a neighbour of the best landmark is verified; None where none was to be, or none was compared."""
+        if self.n_enough is None or all(n.inliers is None for n in self.neighbours):
+            return None
+        return (self.inliers or 0) >= self.n_enough
 
     @property
     def reason(self) -> str:
@@ -111,9 +131,11 @@ class Answer:
                     "score": n.score,
                     "path": n.path,
                     "name": n.name,
+                    "inliers": n.inliers,
                 }
                 for n in self.neighbours
             ],
+            "verified": self.verified,
             "in_index": self.in_index,
             "unreadable": self.unreadable,
             "reason": self.reason,
@@ -132,9 +154,26 @@ def headline(answer: Answer) -> str:
     return f"{NO_LANDMARK}; nearest was {name}, {sure}, below {answer.threshold:.3f}"
 
 
+def likeness(near: Neighbour) -> str:
+    """How alike a neighbour is: its score, and its inliers where it was compared."""
+    inliers = "" if near.inliers is None else f", {counted(near.inliers, 'inlier')}"
+    return f"{near.score:.3f}{inliers}"
+
+
 def certainty(confidence: float | None, score: float) -> str:
     """A confidence, or the score where the index is not calibrated."""
     return f"score {score:.3f}" if confidence is None else f"confidence {confidence:.3f}"
+
+
+def verification(answer: Answer) -> str:
+    """The verification of the best landmark in words; '' where nothing was to be verified, or there is none."""
+    if answer.n_enough is None or answer.best is None:
+        return ""
+    if answer.verified is None:
+        return "not verified: no local features to compare"
+    if answer.inliers is None:
+        return "not verified: not compared"
+    return f"{'verified' if answer.verified else 'not verified'}: {counted(answer.inliers, 'inlier')}"
 
 
 def to_html(answer: Answer) -> str:
@@ -142,9 +181,8 @@ def to_html(answer: Answer) -> str:
     cells = [_CELL.format(_image(answer.image), f"<b>{_shown(headline(answer))}</b><br>{_shown(answer.image)}")]
     for near in answer.neighbours[:N_NEIGHBOURS]:
         name = shown_name(near.landmark_id, near.name)
-        cells.append(
-            _CELL.format(_image(near.path, near.kept), f"{_shown(name)} {near.score:.3f}<br>{_shown(near.image_id)}")
-        )
+        told = f"{_shown(name)} {_shown(likeness(near))}<br>{_shown(near.image_id)}"
+        cells.append(_CELL.format(_image(near.path, near.kept), told))
     return f"<table><tr>{''.join(cells)}</tr></table>"
 
 

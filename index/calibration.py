@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, get_args, get_origin
 
@@ -10,6 +10,7 @@ import msgspec
 
 from index.calibrate.config import CalibrationSettings
 from index.confidence import ConfidenceModel
+from index.rerank.evidence import EvidenceRule
 from index.vote_rule import VoteRule
 from retrieval.errors import LmrError
 
@@ -170,12 +171,94 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class AtPrecision:
+    """Cross-validated answers down to where just this share of them is still right, with and without verification.
+
+    recall: share of landmark queries named rightly. turned_away: share of non-landmarks that get no landmark, None
+    without non-landmarks. The figures without verification begin with `plain`. Where no answer is as sure, nothing is
+    answered: 0 and 1.
+    """
+
+    precision: float
+    plain_recall: float
+    recall: float
+    plain_turned_away: float | None
+    turned_away: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedChoice:
+    """Why the evidence counts as it does.
+
+    tried, tried_evidence: the constants that did best. gain: by how much constants chosen on other folds exceed the
+    default's GAP, gain_error: its standard error; the default is kept where the gain is not larger. from_plain,
+    from_plain_error: by how much the GAP exceeds that without verification, on the same queries. plain_gap, plain_top1:
+    those without.
+    """
+
+    tried: VoteRule
+    tried_evidence: EvidenceRule
+    gain: float
+    gain_error: float
+    from_plain: float
+    from_plain_error: float
+    plain_gap: float
+    plain_top1: float
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedBy:
+    """How neighbours were verified.
+
+    local: fingerprint of the local features. matcher: what paired them. top: neighbours of each query.
+    """
+
+    local: str
+    matcher: str
+    top: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The part of a calibration for answers whose best neighbours are verified.
+
+    evidence: what a verified neighbour is worth. n_inliers: from so many on a neighbour is called verified: so sure are
+    nearly all such neighbours of held-out queries right. gain: figures with and without. n_unverified: held-out queries
+    without local features. The others are as in `Calibration`.
+    """
+
+    by: VerifiedBy
+    evidence: EvidenceRule
+    n_inliers: int
+    rule: VoteRule
+    confidence: ConfidenceModel
+    threshold_gap: Threshold
+    threshold_precision: Threshold
+    curves: Curves
+    reliability: tuple[ReliabilityBin, ...]
+    cross_validated: CrossValidated
+    warnings: tuple[str, ...]
+    trade: tuple[TradeOff, ...]
+    choice: VerifiedChoice
+    gain: tuple[AtPrecision, ...]
+    n_unverified: int
+
+
+# What an answer with verified neighbours is judged by in place of the plain part of the same name.
+_IN_PLACE = (
+    *("rule", "confidence", "threshold_gap", "threshold_precision", "curves", "reliability", "cross_validated"),
+    *("warnings", "trade"),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """Everything that turns neighbours into answers with a confidence, and how it was found.
 
     trade: what each precision costs. choice: why the constants are what they are. query_names, query_sketches: digests
     of the names of the queries (`retrieval.models.seen`) and sketches of their descriptors (`index.copies`), by both of
-    which an evaluation on the same ones is told. A calibration from before these were kept has none.
+    which an evaluation on the same ones is told. A calibration from before these were kept has none. verified: the same
+    for answers with verified neighbours, None where `lmr calibrate` was not asked for it.
     """
 
     rule: VoteRule
@@ -192,10 +275,26 @@ class Calibration:
     choice: Choice | None = None
     query_names: str | None = None
     query_sketches: str | None = None
+    verified: Verified | None = None
+
+    @property
+    def plain(self) -> "Calibration":
+        """The calibration without its part for verified neighbours."""
+        return replace(self, verified=None)
+
+    @property
+    def of_verified(self) -> "Calibration":
+        """The calibration of answers whose best neighbours are verified, in the place of that of plain ones."""
+        if self.verified is None:
+            raise ValueError("the calibration has no part for verified neighbours")
+        return replace(self, **{name: getattr(self.verified, name) for name in _IN_PLACE})
 
     def to_json(self) -> dict[str, Any]:
         """A document of plain numbers, texts and lists, for `from_json`."""
-        return {"format_version": FORMAT_VERSION, **asdict(self)}
+        content = {"format_version": FORMAT_VERSION, **asdict(self)}
+        if self.verified is None:
+            del content["verified"]
+        return content
 
     @classmethod
     def from_json(cls, document: Any, source: str = "calibration.json") -> "Calibration":

@@ -17,10 +17,10 @@ TOLERANCE = 1e-8  # largest change of a slope, of a standardised feature, in the
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceModel:
-    """confidence = sigmoid(a * S - g * c + h * log1p(inliers) + e).
+    """confidence = sigmoid(a * S - g * c + h * v + e).
 
-    a: slope of the score, positive. g: of the background similarity, 0 where not fitted. h: of verified matches, which
-    nothing gives yet: 0.
+    a: slope of the score, positive. g: of the background similarity, 0 where not fitted. h: of v, the evidence of the
+    landmark's best verified neighbour (see `index.rerank.evidence`), 0 where neighbours are not verified.
     """
 
     a: float
@@ -34,16 +34,20 @@ class ConfidenceModel:
         if self.a <= 0 or self.g < 0 or self.h < 0:
             raise ValueError(f"a must be positive, g and h not negative, not {self.a}, {self.g}, {self.h}")
 
-    def logit(self, score: FloatArray, background: FloatArray | None = None) -> FloatArray:
+    def logit(
+        self, score: FloatArray, background: FloatArray | None = None, evidence: FloatArray | None = None
+    ) -> FloatArray:
         """The key that predictions are ranked by, (n,) float64; -inf where the score is -inf (nothing found).
 
-        score, background: (n,), S and c. Raises ValueError where g or h has nothing to multiply.
+        score, background, evidence: (n,), S, c and v. Raises ValueError where g or h has nothing to multiply.
         """
-        if (self.g and background is None) or self.h:
-            raise ValueError("the confidence model was fitted with a background or inliers that are not given")
+        if (self.g and background is None) or (self.h and evidence is None):
+            raise ValueError("the confidence model was fitted with a background or evidence that is not given")
         logit = self.a * np.asarray(score, dtype=np.float64) + self.e
         if background is not None:
             logit = logit - self.g * np.asarray(background, dtype=np.float64)
+        if evidence is not None:
+            logit = logit + self.h * np.asarray(evidence, dtype=np.float64)
         return logit
 
 
@@ -66,20 +70,27 @@ def fit_confidence(score: FloatArray, correct: BoolArray, background: FloatArray
 
 
 def fit_confidences(
-    score: FloatArray, correct: BoolArray, background: FloatArray | None = None, *, weights: FloatArray
+    score: FloatArray,
+    correct: BoolArray,
+    background: FloatArray | None = None,
+    evidence: FloatArray | None = None,
+    *,
+    weights: FloatArray,
 ) -> list[ConfidenceModel]:
-    """Logistic regressions of whether answers are right, with a > 0 and g >= 0: one for each line of weights.
+    """Logistic regressions of whether answers are right, with a > 0, g >= 0 and h >= 0: one for each line of weights.
 
-    score, correct, background: (n,), one entry per query; those with score -inf are left out. weights: (p, n), how
-    often each model counts each query. A feature whose coefficient has the wrong sign is taken out and the rest fitted
-    again, until none is left. Where S has no slope (constant, of the wrong sign, or all answers are right, or all
-    wrong), a is SMALLEST_SLOPE; where all are right or all wrong, or there are none, the confidence is
+    score, correct, background, evidence: (n,), one entry per query; those with score -inf are left out. weights:
+    (p, n), how often each model counts each query. A feature whose coefficient has the wrong sign is taken out and the
+    rest fitted again, until none is left. Where S has no slope (constant, of the wrong sign, or all answers are right,
+    or all wrong), a is SMALLEST_SLOPE; where all are right or all wrong, or there are none, the confidence is
     (right + 1) / (n + 2) at the mean score.
     """
     found = np.isfinite(score)
     columns = {"a": score}
     if background is not None:
         columns["g"] = -background
+    if evidence is not None:
+        columns["h"] = evidence
     features = np.column_stack([np.asarray(values, dtype=np.float64)[found] for values in columns.values()])
     weights = weights[:, found]
     slopes, intercepts = fit_logistic(features, correct[found], weights)
@@ -89,7 +100,7 @@ def fit_confidences(
         slope = dict(zip(columns, line, strict=True))
         a = max(slope["a"], SMALLEST_SLOPE)
         e += (slope["a"] - a) * centre
-        models.append(ConfidenceModel(a, slope.get("g", 0.0), 0.0, e))
+        models.append(ConfidenceModel(a, slope.get("g", 0.0), slope.get("h", 0.0), e))
     return models
 
 

@@ -184,6 +184,13 @@ def _describe_calibration_file(path: Path) -> dict[str, Any]:
 def _describe_calibration(calibration: "Calibration") -> dict[str, Any]:
     facts = {name: asdict(getattr(calibration, name)) for name in ("rule", "confidence", "cross_validated", "origin")}
     facts |= {name: getattr(calibration, name).confidence for name in ("threshold_precision", "threshold_gap")}
+    if calibration.verified is not None:
+        verified = calibration.verified
+        names = ("by", "evidence", "rule", "confidence", "cross_validated", "choice")
+        facts["verified"] = {name: asdict(getattr(verified, name)) for name in names}
+        facts["verified"]["inliers"] = verified.n_inliers
+        thresholds = ("threshold_precision", "threshold_gap")
+        facts["verified"] |= {name: getattr(verified, name).confidence for name in thresholds}
     return {**facts, "warnings": list(calibration.warnings)}
 
 

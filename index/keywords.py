@@ -88,7 +88,14 @@ class _Engine(TypedDict, total=False):
     engine: Engine
 
 
-class _Queries(_Filling, _Engine, _Writing, total=False):
+class _Verifying(TypedDict, total=False):
+    """Words of jobs whose answers may be verified."""
+
+    verify: bool
+    verify_top: int | None
+
+
+class _Queries(_Filling, _Engine, _Verifying, _Writing, total=False):
     """Words of jobs that ask an index labelled queries."""
 
     store: Place | None
@@ -534,7 +541,7 @@ class EvaluateShareWords(EvaluateWords, _Sharded, total=False):
     """Words of `lmr.evaluate_share`."""
 
 
-class SubmitWords(_Filling, _Engine, _Sharded, _Writing, total=False):
+class SubmitWords(_Filling, _Engine, _Verifying, _Sharded, _Writing, total=False):
     """Words of `lmr.submit`."""
 
     index: Place

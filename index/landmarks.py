@@ -1,19 +1,21 @@
 """An opened index folder with its network: images in, answers out."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from index.answer import Answer, LandmarkScore, Neighbour
+from retrieval.progress import PYTHON_WARNINGS, Progress
 from retrieval.words import counted, visible
 
 if TYPE_CHECKING:
     from index.explain.explanation import Explanation, Explanations
     from index.explain.job import LandmarkExplained
     from index.folder.folder import IndexFolder
+    from index.folder.verified import Verifying
     from index.keywords import Place
     from index.recognition import Answers
     from index.sort_into import Mode, Sorted
@@ -22,20 +24,50 @@ if TYPE_CHECKING:
     from retrieval.embed.engine import Engine
     from retrieval.explain.network import ExplainedNetwork
     from retrieval.images.given import ImageLike
-    from retrieval.progress import Progress
+    from retrieval.local.extractor import Extractor
 
 N_LANDMARKS = 5  # landmarks listed with an answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """What `Landmarks.query` is asked beside the images."""
+
+    threshold: float | None
+    n_landmarks: int
+    allow_private: bool
+    verify: bool
+    verify_top: int | None
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Answers to images, and what they are made of: those of `found`, of the readable ones, in their order."""
+
+    answers: list[Answer]
+    folder: "IndexFolder"
+    images: Sequence["ImageLike"]
+    found: "Answers"
+    readable: list[int]
 
 
 class Landmarks:
     """An opened index folder with its network: ask it what images show."""
 
     def __init__(
-        self, folder: "IndexFolder", embedder: "Embedder", *, device: str = "auto", threads: int | None = None
+        self,
+        folder: "IndexFolder",
+        embedder: "Embedder",
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        n_workers: int = 1,
     ) -> None:
+        """device, threads: of what explains and verifies. n_workers: images that are compared at once."""
         self.folder = folder
         self.embedder = embedder
-        self.device, self.threads = device, threads
+        self.device, self.threads, self.n_workers = device, threads, n_workers
 
     def __repr__(self) -> str:
         rows = self.folder.rows
@@ -85,14 +117,22 @@ class Landmarks:
         threshold: float | None = None,
         n_landmarks: int = N_LANDMARKS,
         allow_private: bool = False,
+        verify: bool = False,
+        verify_top: int | None = None,
+        progress: Progress = PYTHON_WARNINGS,
     ) -> list[Answer]:
         """One answer for each image (paths, URLs, encoded bytes or PIL images), in their order.
 
         threshold: confidence below which an image shows no known landmark; None = the calibrated one for precision.
-        allow_private: whether URLs may lead to loopback, private and link-local addresses.
-        Raises LmrError for a threshold on an index that is not calibrated, TypeError for what is no image.
+        allow_private: whether URLs may lead to loopback, private and link-local addresses. verify: the best
+        `verify_top` neighbours are compared with the image by local features, None = as calibrated, else 20. Those that
+        could not change the landmark, nor whether it is named, are spared, and the confidence is that of the others.
+        progress: is told how far that is, and of what could not be compared.
+        Raises LmrError for a threshold on an index that is not calibrated, and for `verify` on one without local
+        features; TypeError for what is no image.
         """
-        return self._ask(images, threshold, n_landmarks, allow_private)[0]
+        asking = _Asking(threshold, n_landmarks, allow_private, verify, verify_top, progress)
+        return self._ask(images, asking).answers
 
     def explain(
         self,
@@ -101,13 +141,16 @@ class Landmarks:
         threshold: float | None = None,
         n_landmarks: int = N_LANDMARKS,
         allow_private: bool = False,
+        verify: bool = False,
+        verify_top: int | None = None,
+        progress: Progress = PYTHON_WARNINGS,
     ) -> "Explanation":
         """Why an image gets its answer: the votes, the terms of the confidence, the image that decided.
 
         Takes and raises what `query` does.
         """
-        explained = self.explain_all([image], threshold=threshold, n_landmarks=n_landmarks, allow_private=allow_private)
-        return explained[0]
+        asking = _Asking(threshold, n_landmarks, allow_private, verify, verify_top, progress)
+        return self._explain([image], asking)[0]
 
     def explain_all(
         self,
@@ -116,22 +159,25 @@ class Landmarks:
         threshold: float | None = None,
         n_landmarks: int = N_LANDMARKS,
         allow_private: bool = False,
+        verify: bool = False,
+        verify_top: int | None = None,
+        progress: Progress = PYTHON_WARNINGS,
     ) -> "Explanations":
         """As `explain`, of images that are asked together: their `answers`, and an explanation when it is taken.
 
         An image is read again for its explanation; what URLs lead to is fetched once and held. Takes and raises what
         `query` does.
         """
+        return self._explain(images, _Asking(threshold, n_landmarks, allow_private, verify, verify_top, progress))
+
+    def _explain(self, images: Sequence["ImageLike"], asking: "_Asking") -> "Explanations":
         from index.explain.explanation import Explanations
         from retrieval.images.given import GivenImages
 
-        given = GivenImages(images, allow_private)
-        held = GivenImages([given.fetched(i) for i in range(len(images))], allow_private)
-        answers, found, unreadable = self._ask(held.images, threshold, n_landmarks, allow_private)
-        answers = [replace(answer, image=_name_of(image)) for answer, image in zip(answers, images, strict=True)]
-        readable = [i for i in range(len(images)) if i not in unreadable]
-        queries = {i: query for query, i in enumerate(readable)}
-        return Explanations(self.folder, held, answers, found, queries, lambda: self._explainer)
+        told = self._ask(images, asking, hold=True)
+        queries = {i: query for query, i in enumerate(told.readable)}
+        held = GivenImages(told.images, asking.allow_private)
+        return Explanations(told.folder, held, told.answers, told.found, queries, lambda: self._explainer)
 
     @cached_property
     def _explainer(self) -> "ExplainedNetwork":
@@ -141,25 +187,39 @@ class Landmarks:
         folder = self.folder
         return open_explainer(folder.model_path, space=folder.whitening, device=self.device, threads=self.threads)
 
-    def _ask(
-        self, images: Sequence["ImageLike"], threshold: float | None, n_landmarks: int, allow_private: bool
-    ) -> "tuple[list[Answer], Answers, dict[int, str]]":
-        """The answers to all images; what those to the readable ones, in their order, are made of; the unreadable."""
-        from index.recognition import answer
+    def _ask(self, images: Sequence["ImageLike"], asking: "_Asking", *, hold: bool = False) -> "_Told":
+        """The answers to images, and what they are made of.
 
-        cut, shown_threshold = self._threshold(threshold)
-        descriptors, unreadable = self.embed(images, allow_private=allow_private)
-        found = answer(self.folder, descriptors)
-        told = (
-            replace(self._answer(found, row, cut, n_landmarks), threshold=shown_threshold, in_index=self._row_id(same))
-            for row, same in enumerate(found.same_picture)
-        )
-        names = map(_name_of, images)
-        answers = [
-            _unreadable(name, unreadable[i]) if i in unreadable else replace(next(told), image=name)
-            for i, name in enumerate(names)
-        ]
-        return answers, found, unreadable
+        hold: what URLs lead to is held, so that it can be read again; as it is where neighbours are verified.
+        """
+        from index.recognition import answer
+        from retrieval.images.given import GivenImages
+
+        folder, verifying = self._verifying(asking) if asking.verify else (self.folder, None)
+        cut, shown_threshold = _threshold(folder, asking.threshold)
+        given = GivenImages(images, asking.allow_private)
+        names = list(map(_name_of, images))
+        if hold or verifying is not None:
+            images = [given.fetched(i) for i in range(len(images))]
+        descriptors, unreadable = self.embed(images, allow_private=asking.allow_private)
+        readable = [i for i in range(len(images)) if i not in unreadable]
+        if verifying is not None:
+            from index.folder.verified import extracted
+
+            read_again = GivenImages([images[i] for i in readable], asking.allow_private)
+            verifying = replace(verifying, queries=extracted(self._extractor, read_again), cut=cut)
+            asking.progress.begin("verifying", len(readable))
+        found = answer(folder, descriptors, verifying=verifying)
+        if verifying is not None:
+            asking.progress.end()
+            verifying.verification.ledger.tell(asking.progress)
+        n_enough = None if verifying is None else verifying.verification.n_inliers
+        answers = [_unreadable(name, unreadable.get(i, "")) for i, name in enumerate(names)]
+        for row, i in enumerate(readable):
+            told = self._answer(found, row, cut, asking.n_landmarks)
+            in_index = self._row_id(found.same_picture[row])
+            answers[i] = replace(told, image=names[i], threshold=shown_threshold, in_index=in_index, n_enough=n_enough)
+        return _Told(answers, folder, images, found, readable)
 
     def explain_landmark(self, landmark: str) -> "LandmarkExplained":
         """As `lmr.explain`: what is typical of the landmark of this landmark_id or name, and what it is confused with.
@@ -180,23 +240,27 @@ class Landmarks:
 
         return sort_into(Path(folder), answers, group_names(self.folder), mode)
 
-    def _threshold(self, asked: float | None) -> tuple[float, float | None]:
-        """The ranking key from which on an image is answered, and the confidence to show for it."""
-        from index.confidence import logit_of
-        from retrieval.errors import LmrError
+    def _verifying(self, asking: "_Asking") -> "tuple[IndexFolder, Verifying]":
+        """The folder as it answers by verified neighbours, and how these are verified, of no queries yet."""
+        from index.folder.verified import Verifying, open_verification
+        from index.rerank.config import VerifyJob
 
-        calibration = self.folder.calibration
-        if asked is not None:
-            if calibration is None:
-                raise LmrError(
-                    f"{self.folder.path} is not calibrated, so a threshold has no meaning; run lmr calibrate"
-                )
-            if not 0 <= asked <= 1:
-                raise LmrError(f"threshold must lie in [0, 1], got {asked}")
-            return logit_of(asked), asked
-        if calibration is None:
-            return float("-inf"), None
-        return calibration.threshold_precision.logit, calibration.threshold_precision.confidence
+        progress = asking.progress
+        job = VerifyJob(verify=True, n_verify_top=asking.verify_top, progress=progress)
+        folder, verification = open_verification(self.folder, job, self.n_workers)
+        if verification.rule is None:
+            progress.warn(
+                f"{self.folder.path} is not calibrated for verified answers: inliers are shown, and change no answer; "
+                "lmr calibrate `verify` makes them count"
+            )
+        return folder, Verifying(verification, lambda _: None, progress=progress)
+
+    @cached_property
+    def _extractor(self) -> "Extractor":
+        """The extractor that made the local features of the rows. Raises LmrError."""
+        from index.explain.match import extractor_of
+
+        return extractor_of(self.folder)
 
     def _answer(self, found: "Answers", row: int, cut: float, n_landmarks: int) -> Answer:
         """The answer to one query, without its image. cut: ranking key from which on it is answered."""
@@ -236,8 +300,11 @@ class Landmarks:
         return str(self.folder.rows.image_id[row]) if row >= 0 else None
 
     def _neighbours(self, found: "Answers", row: int) -> tuple[Neighbour, ...]:
-        rows = self.folder.rows
-        pairs = zip(found.neighbours.rows[row], found.neighbours.scores[row], strict=True)
+        import numpy as np
+
+        rows, near = self.folder.rows, found.neighbours
+        inliers = np.full(near.k, -1) if found.evidence is None else found.evidence.inliers[row]
+        pairs = zip(near.rows[row], near.scores[row], inliers.tolist(), strict=True)
         return tuple(
             Neighbour(
                 str(rows.image_id[i]),
@@ -246,8 +313,9 @@ class Landmarks:
                 str(rows.path[i]),
                 self._name(label)[0],
                 self.folder.kept(int(i)),
+                n if n >= 0 else None,
             )
-            for i, score in pairs
+            for i, score, n in pairs
             if i >= 0
             for label in (rows.landmarks[rows.landmark[i]],)
         )
@@ -257,13 +325,30 @@ class Landmarks:
         return (known.name, known.address) if known else (label, "")
 
 
+def _threshold(folder: "IndexFolder", asked: float | None) -> tuple[float, float | None]:
+    """The ranking key from which on an image is answered, and the confidence to show for it."""
+    from index.confidence import logit_of
+    from retrieval.errors import LmrError
+
+    calibration = folder.calibration
+    if asked is not None:
+        if calibration is None:
+            raise LmrError(f"{folder.path} is not calibrated, so a threshold has no meaning; run lmr calibrate")
+        if not 0 <= asked <= 1:
+            raise LmrError(f"threshold must lie in [0, 1], got {asked}")
+        return logit_of(asked), asked
+    if calibration is None:
+        return float("-inf"), None
+    return calibration.threshold_precision.logit, calibration.threshold_precision.confidence
+
+
 def open_landmarks(
     path: "Place",
     *,
     device: str,
     threads: int | None,
     n_workers: int,
-    progress: "Progress",
+    progress: Progress,
     engine: "Engine" = "auto",
 ) -> Landmarks:
     """Opens an index folder and its network.
@@ -280,7 +365,7 @@ def open_landmarks(
         try:
             card = open_card(model)
             load = plan_embedder(model, card, device=device, threads=threads, n_workers=n_workers, engine=engine)
-            landmarks = Landmarks(folder, load(), device=device, threads=threads)
+            landmarks = Landmarks(folder, load(), device=device, threads=threads, n_workers=n_workers)
         except (LmrError, OSError):
             if not tries_left or is_current(folder):
                 raise

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from index.rerank.config import VerifyJob
 from index.verify import STORES
 from retrieval.embed.job import AskingJob, complete_store, of_share
 from retrieval.embed.store_name import find_store
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from index.folder.folder import IndexFolder
     from retrieval.arrays import LongArray, ObjArray
     from retrieval.data.manifest import Manifest
+    from retrieval.local.store import LocalStore
+    from retrieval.progress import Progress
     from retrieval.shard import Shard
     from retrieval.shown import Labels
     from retrieval.store.store import Descriptors
@@ -69,7 +72,7 @@ class Queries:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueriesJob(AskingJob, WritingJob):
+class QueriesJob(AskingJob, VerifyJob, WritingJob):
     """A job that asks an index labelled queries."""
 
     store: Path | None = option(None, default_text="QUERIES with .h5, beside it", help="Descriptors of the queries.")
@@ -106,7 +109,7 @@ def embed_queries(
         if share is not None:
             store = store.select(np.array(share.rows_of(path, len(store)), np.int64))
         return store, queries_of(store)
-    manifest = _read_queries(path, folder, job).share(share)
+    manifest = _read_queries(path, folder, job, job.progress).share(share)
     output = of_share(store_of(path, job), share)
     images = images_folder(job.images, path, job.progress)
     store = complete_store(manifest, images, folder.model_path, output, job=job, overwrite=job.overwrite, wait=job.wait)
@@ -114,18 +117,39 @@ def embed_queries(
     return store, Queries(store.image_id, shown, store.path, store.kind)
 
 
+def local_queries(path: Path, folder: "IndexFolder", job: QueriesJob, share: "Shard | None" = None) -> "LocalStore":
+    """The local features of the queries that `embed_queries` embeds, extracted as those of the rows of an index.
+
+    Raises LmrError as that, and where a store (.h5) has no local store of such features beside it.
+    """
+    from index.folder.local import beside, require_alike
+    from index.folder.verified import complete_local_of
+    from retrieval.data.image_source import images_folder
+    from retrieval.local.store import open_local
+    from retrieval.progress import SILENT
+
+    assert folder.local is not None
+    if path.suffix in STORES:
+        local = open_local(beside(path))
+        require_alike(local.card, str(local.path), folder.local.card, str(folder.path))
+        return local
+    manifest = _read_queries(path, folder, job, SILENT).share(share)
+    images, output = images_folder(job.images, path, job.progress), of_share(store_of(path, job), share)
+    return complete_local_of(folder, manifest, images, output, job=job, overwrite=job.overwrite, wait=job.wait)
+
+
 def store_of(path: Path, job: QueriesJob) -> Path:
     """The store of queries: the one that is given as such, or that of their manifest."""
     return path if path.suffix in STORES else job.store or find_store(path, "store", job.progress)
 
 
-def _read_queries(path: Path, folder: "IndexFolder", job: QueriesJob) -> "Manifest":
+def _read_queries(path: Path, folder: "IndexFolder", job: QueriesJob, progress: "Progress") -> "Manifest":
     """The manifest of labelled queries without rows whose Usage is Ignored."""
     from retrieval.data.image_source import index_tars
     from retrieval.data.overview import load_manifest
 
-    index_tars(path, job.progress)
-    manifest = load_manifest(path, job.progress)
+    index_tars(path, progress)
+    manifest = load_manifest(path, progress)
     if not manifest.has_labels:
         raise LmrError(f"{path} has no landmark_id column, so there is nothing to compare answers with")
     if manifest.usage is not None:

@@ -1,7 +1,7 @@
 """From descriptors to answers: the one path of query, submit and evaluate."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -11,8 +11,10 @@ from index.calibration import Calibration
 from index.confidence import sigmoid
 from index.copies import SAME_IMAGE
 from index.folder.folder import IndexFolder, tell_difference
+from index.folder.verified import Verifying, cast_votes
+from index.rerank.evidence import UNVERIFIED, Evidence, rerank_verified
 from index.search.base import Neighbours
-from index.vote import Votes, background_similarity, best, vote
+from index.vote import Votes, background_similarity, best, best_evidence
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, read_only
 from retrieval.errors import LmrError
 from retrieval.store.store import Descriptors
@@ -25,6 +27,7 @@ N = TypeVar("N", bound=np.generic)
 # How much c(q) counts against S(q, c), in units of the score, where no calibration has fitted it.
 UNCALIBRATED_BACKGROUND_WEIGHT = 0.75
 BLOCK_QUERIES = 8192  # of a store, answered at once
+BLOCK_VERIFIED = 256  # the same where neighbours are verified, which takes up to a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class Answers:
     vote_logit: (v,) float64, their ranking key. landmark: (q,) int32 the best vote's, -1 where nothing was found.
     score: (q,) S of the best vote; logit: (q,) its ranking key, both float64 and -inf where nothing was found.
     same_picture: (q,) int64, the index row that is the query itself or a copy of it, -1 = none.
+    evidence: of the neighbours, None where they were not to be verified.
     The ranking key is the logit of the confidence, or S(q, c) - 0.75 * c(q) where the index is not calibrated.
     """
 
@@ -48,6 +52,7 @@ class Answers:
     landmarks: tuple[str, ...]
     calibration: Calibration | None
     same_picture: LongArray
+    evidence: Evidence | None = None
 
     def __post_init__(self) -> None:
         q, v = self.neighbours.n_queries, len(self.votes)
@@ -59,6 +64,10 @@ class Answers:
             if array.shape != (length,):
                 raise ValueError(f"{name} must be ({length},), got {array.shape}")
             object.__setattr__(self, name, read_only(array))
+        if self.evidence is not None and self.evidence.inliers.shape != self.neighbours.rows.shape:
+            raise ValueError(
+                f"evidence is of {self.evidence.inliers.shape}, neighbours of {self.neighbours.rows.shape}"
+            )
 
     def __len__(self) -> int:
         return self.neighbours.n_queries
@@ -108,21 +117,30 @@ class Predictions:
         return np.asarray(self.landmark.n_bytes > 0)
 
 
-def answer(folder: IndexFolder, descriptors: FloatArray, *, n_neighbours: int = 0) -> Answers:
+def answer(
+    folder: IndexFolder, descriptors: FloatArray, *, n_neighbours: int = 0, verifying: Verifying | None = None
+) -> Answers:
     """Neighbours, votes and confidences of queries.
 
     descriptors: (q, d) as the folder's model makes them. n_neighbours: how many neighbours to return where more
     than those that vote are wanted. Raises ValueError for another d, NaN or infinity.
     """
     vectors = to_index_space(folder, descriptors)
-    rule, rows = folder.rule, folder.rows
+    n_verified = 0 if verifying is None else verifying.verification.by.top
     nearest = None if folder.refinement.is_off else folder.nearest(vectors, 1)
-    neighbours, vectors = folder.search(vectors, max(rule.k, n_neighbours))
-    votes = vote(neighbours, rows.landmark, rule, counts=rows.counts, row_background=rows.background)
+    neighbours, vectors = folder.search(vectors, max(folder.rule.k, n_neighbours, n_verified))
     background = None
     if folder.background is not None:
-        background = background_similarity(vectors, folder.background.vectors, rule.m)
-    return judge(folder, neighbours, votes, background, nearest)
+        background = background_similarity(vectors, folder.background.vectors, folder.rule.m)
+    if verifying is None:
+        return judge(folder, neighbours, cast_votes(folder, neighbours), background, nearest)
+    evidence = verifying.verify(folder, neighbours, background)
+    rule, nearest = verifying.verification.rule, neighbours if nearest is None else nearest
+    if rule is None:
+        return judge(folder, neighbours, cast_votes(folder, neighbours), background, nearest, evidence)
+    ordered, worths, order = rerank_verified(neighbours, evidence.worth(rule), rule.weight)
+    votes = cast_votes(folder, ordered, None, worths, rule.weight)
+    return judge(folder, ordered, votes, background, nearest, evidence.ordered(order))
 
 
 def answer_store(folder: IndexFolder, store: Descriptors, *, n_neighbours: int = 0) -> Answers:
@@ -134,20 +152,43 @@ def answer_store(folder: IndexFolder, store: Descriptors, *, n_neighbours: int =
 
 
 def answer_blocks(
-    folder: IndexFolder, store: Descriptors, first: int = 0, *, n_neighbours: int = 0
+    folder: IndexFolder,
+    store: Descriptors,
+    first: int = 0,
+    *,
+    n_neighbours: int = 0,
+    verifying: Verifying | None = None,
 ) -> Iterator[tuple[slice, Answers]]:
-    """As `answer_store`, of the rows from the first on, at most BLOCK_QUERIES at a time; of none in one block."""
+    """As `answer_store`, of the rows from the first on, at most `block_size` at a time; of none in one block."""
     check_store(folder, store)
-    for start in range(first, max(1, len(store)), BLOCK_QUERIES):
-        part = slice(start, min(start + BLOCK_QUERIES, len(store)))
-        yield part, answer_rows(folder, store, np.arange(part.start, part.stop), n_neighbours=n_neighbours)
+    size = block_size(verifying)
+    for start in range(first, max(1, len(store)), size):
+        part = slice(start, min(start + size, len(store)))
+        rows = np.arange(part.start, part.stop)
+        yield part, answer_rows(folder, store, rows, n_neighbours=n_neighbours, verifying=verifying)
 
 
-def answer_rows(folder: IndexFolder, store: Descriptors, rows: LongArray, *, n_neighbours: int = 0) -> Answers:
-    """As `answer_store`, of these rows at once, of a store that `check_store` has passed."""
+def answer_rows(
+    folder: IndexFolder,
+    store: Descriptors,
+    rows: LongArray,
+    *,
+    n_neighbours: int = 0,
+    verifying: Verifying | None = None,
+) -> Answers:
+    """As `answer_store`, of these rows at once, of a store that `check_store` has passed.
+
+    verifying: by the rows of the store.
+    """
     done = np.flatnonzero(store.done[rows])
-    answers = answer(folder, store.vectors[rows[done]], n_neighbours=n_neighbours)
+    these = None if verifying is None else verifying.of(rows[done])
+    answers = answer(folder, store.vectors[rows[done]], n_neighbours=n_neighbours, verifying=these)
     return _spread(answers, done, len(rows))
+
+
+def block_size(verifying: Verifying | None) -> int:
+    """Number of queries that are answered at once, and kept together: fewer where each takes long."""
+    return BLOCK_QUERIES if verifying is None else BLOCK_VERIFIED
 
 
 def check_store(folder: IndexFolder, store: Descriptors) -> None:
@@ -182,25 +223,29 @@ def judge(
     votes: Votes,
     background: FloatArray | None,
     nearest: Neighbours | None = None,
+    evidence: Evidence | None = None,
 ) -> Answers:
     """The ranking key of every vote and the best vote of every query.
 
     background: (q,) c(q), None where the index has none. nearest: by the images' own descriptors, where neighbours
-    were found in another way.
+    were found or are ordered in another way. evidence: of the neighbours, where they were verified.
     """
     landmark, score = best(votes, neighbours.n_queries)
     of_vote = None if background is None else background[votes.query]
+    of_best = best_evidence(votes, neighbours.n_queries)
+    logit = _ranking_key(folder.calibration, score, background, of_best)
     return Answers(
         neighbours=neighbours,
         background=background,
         votes=votes,
-        vote_logit=_ranking_key(folder.calibration, votes.score, of_vote),
+        vote_logit=_ranking_key(folder.calibration, votes.score, of_vote, votes.evidence),
         landmark=landmark,
         score=score,
-        logit=np.where(landmark >= 0, _ranking_key(folder.calibration, score, background), -np.inf),
+        logit=np.where(landmark >= 0, logit, -np.inf),
         landmarks=folder.rows.landmarks,
         calibration=folder.calibration,
         same_picture=_same_image(neighbours if nearest is None else nearest),
+        evidence=evidence,
     )
 
 
@@ -221,10 +266,12 @@ def _same_image(nearest: Neighbours) -> LongArray:
     return np.where(nearest.scores[:, 0] > SAME_IMAGE, nearest.rows[:, 0], -1)
 
 
-def _ranking_key(calibration: Calibration | None, score: FloatArray, background: FloatArray | None) -> FloatArray:
-    """(n,) float64 of scores and the c(q) of their queries; -inf stays -inf."""
+def _ranking_key(
+    calibration: Calibration | None, score: FloatArray, background: FloatArray | None, evidence: FloatArray | None
+) -> FloatArray:
+    """(n,) float64 of scores, the c(q) of their queries and their evidence; -inf stays -inf."""
     if calibration is not None:
-        logit: FloatArray = calibration.confidence.logit(score, background)
+        logit: FloatArray = calibration.confidence.logit(score, background, evidence)
         return logit
     return score if background is None else score - UNCALIBRATED_BACKGROUND_WEIGHT * background.astype(np.float64)
 
@@ -237,7 +284,7 @@ def _spread(answers: Answers, rows: LongArray, n_queries: int) -> Answers:
             _placed(answers.neighbours.scores, rows, n_queries, -np.inf),
         ),
         background=None if answers.background is None else _placed(answers.background, rows, n_queries, np.nan),
-        votes=Votes(rows[answers.votes.query], answers.votes.landmark, answers.votes.score),
+        votes=replace(answers.votes, query=rows[answers.votes.query]),
         vote_logit=answers.vote_logit,
         landmark=_placed(answers.landmark, rows, n_queries, -1),
         score=_placed(answers.score, rows, n_queries, -np.inf),
@@ -245,6 +292,9 @@ def _spread(answers: Answers, rows: LongArray, n_queries: int) -> Answers:
         landmarks=answers.landmarks,
         calibration=answers.calibration,
         same_picture=_placed(answers.same_picture, rows, n_queries, -1),
+        evidence=None
+        if answers.evidence is None
+        else Evidence(_placed(answers.evidence.inliers, rows, n_queries, UNVERIFIED)),
     )
 
 
@@ -256,6 +306,8 @@ def join_answers(parts: Sequence[Answers]) -> Answers:
         for name in ("vote_logit", "landmark", "score", "logit", "same_picture")
     }
     background = [part.background for part in parts if part.background is not None]
+    evidence = [part.evidence for part in parts if part.evidence is not None]
+    of_votes = [part.votes.evidence for part in parts if part.votes.evidence is not None]
     return Answers(
         neighbours=Neighbours(
             np.concatenate([part.neighbours.rows for part in parts]),
@@ -266,9 +318,11 @@ def join_answers(parts: Sequence[Answers]) -> Answers:
             np.concatenate([part.votes.query + begin for part, begin in zip(parts, begins, strict=False)]),
             np.concatenate([part.votes.landmark for part in parts]),
             np.concatenate([part.votes.score for part in parts]),
+            np.concatenate(of_votes) if of_votes else None,
         ),
         landmarks=parts[0].landmarks,
         calibration=parts[0].calibration,
+        evidence=Evidence.joined(evidence) if evidence else None,
         **columns,
     )
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from index.calibration import Curves, KindCurves, KindFigures, ReliabilityBin, Threshold
+from index.calibration import AtPrecision, Curves, KindCurves, KindFigures, ReliabilityBin, Threshold
 from index.confidence import sigmoid
 from index.metrics import ranking
 from retrieval.arrays import BoolArray, FloatArray, LongArray, ObjArray, read_only
@@ -16,6 +16,7 @@ BOUND_LEVEL = 0.9  # one-sided confidence of a bound on the precision
 KEPT_GAP = 0.999  # share of the GAP without a threshold
 MAX_POINTS = 200  # of a stored curve
 N_BINS = 10  # of the reliability
+AT_PRECISION = (0.95, 0.99)  # at which it is told what verification turns away
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,25 @@ def threshold_at(held: HeldOut, found: Sweep, logit: float, *, reached: bool, **
         n_wrong=int((answered & ~held.correct).sum()),
         **told,
     )
+
+
+def with_and_without(verified: HeldOut, plain: HeldOut) -> tuple[AtPrecision, ...]:
+    """What verification gains at some precisions: at the lowest thresholds where the answers still have them."""
+    rows = []
+    for precision in AT_PRECISION:
+        (recall, away), (plain_recall, plain_away) = (_at_precision(held, precision) for held in (verified, plain))
+        rows.append(AtPrecision(precision, plain_recall, recall, plain_away, away))
+    return tuple(rows)
+
+
+def _at_precision(held: HeldOut, precision: float) -> tuple[float, float | None]:
+    """Recall, and the share of non-landmarks turned away, None without any."""
+    found = sweep(held)
+    enough = np.flatnonzero(found.precision >= precision)
+    answered = held.logit >= (found.logit[enough[-1]] if len(enough) else np.inf)
+    n_other = int((~held.known).sum())
+    recall = float((answered & held.correct).sum() / held.known.sum())
+    return recall, float((~answered & ~held.known).sum() / n_other) if n_other else None
 
 
 def curves(held: HeldOut, max_points: int = MAX_POINTS) -> Curves:

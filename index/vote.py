@@ -17,20 +17,25 @@ MARGIN = 4  # similarities computed again beyond the m largest: products of BLAS
 class Votes:
     """The landmarks that each query's neighbours name, flat: by query, then score descending, then lower label.
 
-    query: (v,) int64; landmark: (v,) int32; score: (v,) float64.
+    query: (v,) int64; landmark: (v,) int32; score: (v,) float64. evidence: (v,) float64, the largest e(q, i) among the
+    neighbours of the landmark, None where neighbours were not verified.
     """
 
     query: LongArray
     landmark: IntArray
     score: FloatArray
+    evidence: FloatArray | None = None
 
     def __post_init__(self) -> None:
         if not self.query.shape == self.landmark.shape == self.score.shape or self.query.ndim != 1:
             raise ValueError(
                 f"query {self.query.shape}, landmark {self.landmark.shape} and score {self.score.shape} must be equal"
             )
-        for name in ("query", "landmark", "score"):
-            object.__setattr__(self, name, read_only(getattr(self, name)))
+        if self.evidence is not None and self.evidence.shape != self.query.shape:
+            raise ValueError(f"evidence {self.evidence.shape} must be as query {self.query.shape}")
+        for name in ("query", "landmark", "score", "evidence"):
+            if (values := getattr(self, name)) is not None:
+                object.__setattr__(self, name, read_only(values))
 
     def __len__(self) -> int:
         return len(self.query)
@@ -43,14 +48,17 @@ def vote(
     *,
     counts: LongArray | None = None,
     row_background: FloatArray | None = None,
+    evidence: FloatArray | None = None,
+    weight: float = 0.0,
 ) -> Votes:
     """Soft maximum of each query's neighbour scores by landmark.
 
     S(q, c) = tau * log( sum over neighbours i of landmark c of exp(s'(q, i) / tau) / n_c ** r ) with
-    s'(q, i) = s(q, i) - beta * b(i).
+    s'(q, i) = s(q, i) - beta * b(i) + w * e(q, i).
 
     landmark: (n_rows,) int32, label of each index row. counts: (n_landmarks,) rows of each landmark, counted from
-    `landmark` where not given. row_background: (n_rows,) b(i), needed where beta is not 0.
+    `landmark` where not given. row_background: (n_rows,) b(i), needed where beta is not 0. evidence: (q, k) e(q, i) of
+    neighbours that were verified, 0 of others; weight: w.
     Padding rows do not vote; only the first rule.k neighbours do. Equal scores are ordered by lower label.
     Raises ValueError if a row lies outside `landmark` or has no label, or if beta has no row_background.
     """
@@ -59,6 +67,10 @@ def vote(
     query, row, score = _flat(neighbours, landmark, rule.k)
     if rule.beta and row_background is not None:
         score = score - rule.beta * row_background[row]
+    worth = None
+    if evidence is not None:
+        worth = evidence[:, : rule.k][neighbours.rows[:, : rule.k] >= 0]
+        score = score + weight * worth
     order, start, group_query, group_landmark = _groups(query, landmark[row], neighbours.n_queries)
     score = score[order]
     top = np.maximum.reduceat(score, start) if len(start) else score
@@ -67,7 +79,10 @@ def vote(
     if counts is None:
         counts = np.bincount(landmark[landmark >= 0])
     soft_maximum = top + rule.tau * (np.log(total) - rule.r * np.log(counts[group_landmark]))
-    return _ordered(group_query, group_landmark, soft_maximum)
+    most = None
+    if worth is not None:
+        most = np.maximum.reduceat(worth[order], start) if len(start) else worth
+    return _ordered(group_query, group_landmark, soft_maximum, most)
 
 
 def vote_majority(neighbours: Neighbours, landmark: IntArray, k: int) -> Votes:
@@ -88,6 +103,16 @@ def best(votes: Votes, n_queries: int) -> tuple[IntArray, FloatArray]:
     landmark[query] = votes.landmark[first]
     score[query] = votes.score[first]
     return landmark, score
+
+
+def best_evidence(votes: Votes, n_queries: int) -> FloatArray | None:
+    """(n_queries,) float64 evidence of the first vote of each query, 0 without one; None where none was verified."""
+    if votes.evidence is None:
+        return None
+    found = np.zeros(n_queries)
+    query, first = np.unique(votes.query, return_index=True)
+    found[query] = votes.evidence[first]
+    return found
 
 
 def one_row_less(votes: Votes, landmark: IntArray, counts: LongArray, rule: VoteRule) -> Votes:
@@ -126,10 +151,10 @@ def _groups(query: LongArray, landmark: IntArray, n_queries: int) -> tuple[LongA
     return order, start, group // width, (group % width).astype(np.int32)
 
 
-def _ordered(query: LongArray, landmark: IntArray, score: FloatArray) -> Votes:
+def _ordered(query: LongArray, landmark: IntArray, score: FloatArray, evidence: FloatArray | None = None) -> Votes:
     """Votes from groups that ascend by query, then landmark; the sort is stable, so equal scores keep that order."""
     order = np.lexsort((-score, query))
-    return Votes(query[order], landmark[order], score[order])
+    return Votes(query[order], landmark[order], score[order], None if evidence is None else evidence[order])
 
 
 def background_similarity(

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from cli.report.html import ReportImage, fill_template
 from cli.report.lettering import missing_letters
 from cli.report.sheet import MAX_ROWS, SheetEntry, SheetNeighbour, sheet_bytes, sheet_format
-from index.answer import NO_LANDMARK, certainty, headline
+from index.answer import NO_LANDMARK, certainty, headline, verification
 from retrieval.data.names import shown_name
 from retrieval.errors import LmrError
 from retrieval.extras import require_extra
@@ -261,7 +261,7 @@ def _state(answer: "Answer") -> str:
 
 def _card(answer: "Answer") -> Card:
     name = shown_name(answer.landmark_id, answer.name) if answer.landmark_id else ""
-    said = headline(answer)
+    said = "; ".join(filter(None, [headline(answer), verification(answer)]))
     return Card(
         state=_state(answer),
         landmark=name,
@@ -285,20 +285,29 @@ def _entry(answer: "Answer") -> SheetEntry:
         sure = certainty(answer.confidence, best.score)
         rejected = (f"nearest: {shown_name(best.landmark_id, best.name)}", f"{sure}, below {answer.threshold or 0:.3f}")
         details = rejected if answer.landmark_id is None else (sure,)
+        details += (told,) if (told := verification(answer)) else ()
     return SheetEntry(
         image=answer.image,
         label=shown_name(answer.landmark_id, answer.name) if answer.landmark_id else None,
         details=details,
         landmark_id=answer.landmark_id,
         neighbours=tuple(
-            SheetNeighbour(near.path, shown_name(near.landmark_id, near.name), near.landmark_id, near.score, near.kept)
+            SheetNeighbour(
+                near.path,
+                shown_name(near.landmark_id, near.name),
+                near.landmark_id,
+                near.score,
+                near.kept,
+                near.inliers,
+            )
             for near in answer.neighbours[:SHOWN_NEIGHBOURS]
         ),
     )
 
 
 def _caption(near: "Neighbour") -> str:
-    return f"{shown_name(near.landmark_id, near.name)}, {_file_name(near.path) or near.image_id}"
+    inliers = "" if near.inliers is None else f", {counted(near.inliers, 'inlier')}"
+    return f"{shown_name(near.landmark_id, near.name)}, {_file_name(near.path) or near.image_id}{inliers}"
 
 
 def _file_name(path: str) -> str:

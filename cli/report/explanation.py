@@ -131,6 +131,8 @@ def _about_votes(explained: "Explanation", votes: "VoteExplanation") -> dict[str
         "neighbours": _neighbour_lines(explained, near[:SHOWN_NEIGHBOURS]),
         "n_neighbours": len(near),
         "has_background": any(one.background for one in near),
+        "has_evidence": any(one.evidence for one in near),
+        "is_verified": any(one.neighbour.inliers is not None for one in near),
     }
 
 

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from index.explain.votes import Contribution, LandmarkVotes, Term, VoteExplanation
 
 SHOWN_LANDMARKS = 5
-TERM_NAMES = {"score": "the votes, a · S", "constant": "a constant, e", "background": "the background, −g · c(q)"}
+TERM_NAMES = {
+    "score": "the votes, a · S",
+    "constant": "a constant, e",
+    "background": "the background, −g · c(q)",
+    "evidence": "the inliers, h · v",
+}
 
 
 def vote_words(votes: "VoteExplanation") -> str:
@@ -30,6 +35,8 @@ def vote_words(votes: "VoteExplanation") -> str:
         words += f" {best.held_back:.4f} is held back, as the index has {counted(best.n_rows, 'picture')} of it."
     if rule.beta:
         words += " Before that, pictures of the index that resemble everything are held back by their background, βb."
+    if any(one.evidence for landmark in votes.landmarks for one in landmark.contributions):
+        words += " Neighbours whose local features agree with those of the picture gain by their inliers, w · e."
     return words
 
 
@@ -67,17 +74,19 @@ def threshold_words(explained: "Explanation", mark: float) -> str:
 def formulas(votes: "VoteExplanation") -> list[tuple[str, str]]:
     """The formulas of this answer and their constants, each with its name."""
     rule = votes.rule
+    is_verified = any(term.name == "evidence" for term in votes.terms)
+    score = "s(q, i)" + (" − β b(i)" if rule.beta else "") + (" + w e(q, i)" if is_verified else "")
     shown = [
-        ("score of a neighbour", "s′(q, i) = s(q, i) − β b(i)" if rule.beta else "s(q, i), the cosine"),
+        ("score of a neighbour", f"s′(q, i) = {score}" if rule.beta or is_verified else "s(q, i), the cosine"),
         ("score of a landmark", "S(q, c) = τ log( sum over its neighbours i of exp(s′(q, i) / τ) ) − τ r log(n_c)"),
         ("share of a neighbour", "w(i) = exp(s′(q, i) / τ) / sum over the neighbours of its landmark"),
         ("part of a neighbour", "w(i) · (s′(q, i) − τ log w(i)); the parts add up to S before anything is held back"),
     ]
     if votes.is_calibrated:
-        shown.append(("confidence", "sigmoid(a S − g c(q) + e)"))
+        shown.append(("confidence", f"sigmoid(a S − g c(q) + {'h v + ' if is_verified else ''}e)"))
     constants = f"k = {rule.k}, τ = {rule.tau:g}, r = {rule.r:g}, β = {rule.beta:g}, m = {rule.m}"
     if votes.is_calibrated:
-        names = {"score": "a", "background": "g", "constant": "e"}
+        names = {"score": "a", "background": "g", "constant": "e", "evidence": "h"}
         weights = {names[term.name]: -term.weight if term.name == "background" else term.weight for term in votes.terms}
         constants += "".join(f", {name} = {number(value)}" for name, value in weights.items())
     return [*shown, ("constants", constants)]

@@ -26,6 +26,7 @@ MAX_ROWS = 180  # a JPEG ends at 65,535 pixels
 JPEG_QUALITY = 90
 
 QUERY_PX, NEIGHBOUR_PX, GAP_PX, MARGIN_PX, TEXT_PX = 232, 168, 14, 22, 86
+N_DETAILS, DETAIL_PX = 2, 19  # that TEXT_PX has room for
 TITLE_SIZE, TEXT_SIZE = 17, 13
 PAPER, INK, FAINT, EMPTY = (255, 255, 255), (28, 32, 38), (104, 110, 118), (224, 226, 230)
 VOTED, OTHER = (0, 114, 178), (150, 150, 150)  # blue and grey differ for every kind of colour vision
@@ -37,7 +38,7 @@ LINE_PX = 20
 class SheetNeighbour:
     """A labelled image beside the query. image: its path, '' or None = not known where.
 
-    kept: reads what the index keeps of it, shown where the image is not there.
+    kept: reads what the index keeps of it, shown where the image is not there. inliers: None = it was not compared.
     """
 
     image: str | None
@@ -45,6 +46,7 @@ class SheetNeighbour:
     landmark_id: str
     score: float
     kept: "Kept | None" = None
+    inliers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ def draw_sheet(entries: Sequence[SheetEntry]) -> Image.Image:
     """The sheet as an RGB image."""
     shown = entries[:MAX_ROWS]
     n_beside = max(len(entry.neighbours) for entry in shown)
-    row_px = QUERY_PX + TEXT_PX + GAP_PX
+    n_more = max(0, max(len(entry.details) for entry in shown) - N_DETAILS)
+    row_px = QUERY_PX + TEXT_PX + n_more * DETAIL_PX + GAP_PX
     width = 2 * MARGIN_PX + QUERY_PX + n_beside * (NEIGHBOUR_PX + GAP_PX) + (GAP_PX if n_beside else 0)
     note_px = TEXT_PX if len(entries) > len(shown) else 0
     sheet = Image.new("RGB", (width, 2 * MARGIN_PX + len(shown) * row_px - GAP_PX + note_px), PAPER)
@@ -121,7 +124,7 @@ def _draw_row(sheet: Image.Image, pen: ImageDraw.ImageDraw, entry: SheetEntry, t
     title = (entry.label or entry.landmark_id or "") if known else NO_LANDMARK
     write_line(pen, (MARGIN_PX, under), title, QUERY_PX, INK if known else FAINT, TITLE_SIZE)
     for i, line in enumerate((*entry.details, _file_name(entry.image))):
-        write_line(pen, (MARGIN_PX, under + 22 + 19 * i), line, QUERY_PX, FAINT)
+        write_line(pen, (MARGIN_PX, under + 22 + DETAIL_PX * i), line, QUERY_PX, FAINT)
     left, low = MARGIN_PX + QUERY_PX + 2 * GAP_PX, top + QUERY_PX - NEIGHBOUR_PX
     for i, neighbour in enumerate(entry.neighbours):
         x = left + i * (NEIGHBOUR_PX + GAP_PX)
@@ -131,7 +134,8 @@ def _draw_row(sheet: Image.Image, pen: ImageDraw.ImageDraw, entry: SheetEntry, t
         pen.rectangle(frame, outline=VOTED if voted else OTHER, width=3 if voted else 1)
         _mark(sheet, (x + NEIGHBOUR_PX - 15, low + 15), voted)
         write_line(pen, (x, under), neighbour.label, NEIGHBOUR_PX, INK if voted else FAINT)
-        write_line(pen, (x, under + 19), f"score {neighbour.score:.3f}", NEIGHBOUR_PX, FAINT)
+        inliers = "" if neighbour.inliers is None else f", {counted(neighbour.inliers, 'inlier')}"
+        write_line(pen, (x, under + 19), f"score {neighbour.score:.3f}{inliers}", NEIGHBOUR_PX, FAINT)
         write_line(pen, (x, under + 38), _file_name(neighbour.image), NEIGHBOUR_PX, FAINT)
 
 

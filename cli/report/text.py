@@ -1,11 +1,12 @@
 """Results as text: lines for people, CSV for programs."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.terminal import shown
-from index.answer import certainty, headline
+from index.answer import certainty, headline, verification
 from retrieval.data.csv_cells import csv_line
 from retrieval.data.names import shown_name
 from retrieval.errors import LmrError
@@ -13,7 +14,7 @@ from retrieval.words import agreeing, counted, none_can
 
 if TYPE_CHECKING:
     from index.answer import Answer, LandmarkScore, Neighbour
-    from index.calibration import Calibration, KindFigures, Threshold
+    from index.calibration import Calibration, KindFigures, Threshold, Verified
     from index.kaggle.submit import SubmitReport
     from index.vote_rule import VoteRule
     from retrieval.embed.fill import FillReport
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 SHOWN_NEIGHBOURS = 5  # in the text for people; --json lists all that voted
 CSV_COLUMNS = (
     *("image", "landmark_id", "name", "confidence"),
-    *("best_landmark_id", "best_name", "best_confidence", "best_score", "reason"),
+    *("best_landmark_id", "best_name", "best_confidence", "best_score", "reason", "verified", "inliers"),
 )
 
 
@@ -39,8 +40,11 @@ def answer_text(answer: "Answer") -> str:
     if others := answer.landmarks[1:]:
         said = ", ".join(f"{_label(other)} {certainty(other.confidence, other.score)}" for other in others)
         lines.append(f"  other landmarks: {said}")
+    if told := verification(answer):
+        lines.append(f"  {told}")
     for n in answer.neighbours[:SHOWN_NEIGHBOURS]:
-        lines.append(f"  {n.score:6.3f}  {_label(n)}  {shown(n.path or n.image_id)}")
+        inliers = "" if n.inliers is None else f"  {counted(n.inliers, 'inlier')}"
+        lines.append(f"  {n.score:6.3f}  {_label(n)}  {shown(n.path or n.image_id)}{inliers}")
     return "\n".join(lines)
 
 
@@ -55,7 +59,9 @@ def answers_csv(answers: "Sequence[Answer]") -> str:
         if best is not None:
             guess = [best.landmark_id, best.name, _exact(best.confidence), _exact(best.score)]
         named = [answer.image, answer.landmark_id or "", answer.name, _exact(answer.confidence)]
-        lines.append(csv_line([*named, *guess, answer.reason]))
+        verified = "" if answer.verified is None else str(answer.verified).lower()
+        inliers = "" if answer.inliers is None else str(answer.inliers)
+        lines.append(csv_line([*named, *guess, answer.reason, verified, inliers]))
     return "".join(lines)
 
 
@@ -96,7 +102,41 @@ def calibration_text(index_path: Path, calibration: "Calibration") -> str:
     ]
     for kind in calibration.threshold_precision.kinds:
         lines.append(f"    {shown(kind.kind)}: {_kind(kind)}")
-    return "\n".join([*lines, *trade_table(calibration)])
+    lines += trade_table(calibration)
+    return "\n".join([*lines, *(_verified_lines(calibration.verified) if calibration.verified else ())])
+
+
+def _verified_lines(verified: "Verified") -> list[str]:
+    """The part of a calibration for verified answers: what verification is worth."""
+    choice, seen, evidence = verified.choice, verified.cross_validated, verified.evidence
+    is_default = choice.gain == 0 or (verified.rule, evidence) != (choice.tried, choice.tried_evidence)
+    gain = f"{choice.gain:+.4f} GAP, standard error {choice.gain_error:.4f}"
+    why = "the defaults; nothing was better by more than chance" if is_default else f"chosen: {gain}"
+    lines = [
+        f"with the best {counted(verified.by.top, 'neighbour')} verified (--verify):",
+        f"  vote: {_constants(verified.rule)}, weight {evidence.weight:g} of inliers above {evidence.chance:g} ({why})",
+        f"  a neighbour counts as verified from {counted(verified.n_inliers, 'inlier')} on",
+        f"  cross-validated: GAP {seen.gap:.3f}, {choice.plain_gap:.3f} without ({choice.from_plain:+.4f}, standard "
+        f"error {choice.from_plain_error:.4f}); top-1 {seen.top1:.3f}, {choice.plain_top1:.3f} without",
+        *gain_lines([asdict(row) for row in verified.gain]),
+        f"  pictures are named from a confidence of {verified.threshold_precision.confidence:.3f} on",
+        f"    there {_figures(verified.threshold_precision)}",
+    ]
+    if verified.n_unverified:
+        lines.append(f"  {counted(verified.n_unverified, 'query')} could not be verified")
+    return lines
+
+
+def gain_lines(rows: "Sequence[Mapping[str, Any]]") -> list[str]:
+    """What verification gains at some precisions."""
+    lines = []
+    for row in rows:
+        told = f"{row['recall']:.1%} of landmark queries are named rightly, {row['plain_recall']:.1%} without"
+        if row["turned_away"] is not None:
+            away, plain = row["turned_away"], row["plain_turned_away"]
+            told += f"; {away:.1%} of non-landmarks are turned away, {plain:.1%} without"
+        lines.append(f"  at a precision of {row['precision']:.0%}: {told}")
+    return lines
 
 
 def trade_table(calibration: "Calibration") -> list[str]:
@@ -198,8 +238,12 @@ def evaluation_text(content: dict[str, Any]) -> str:
         lines.insert(2, f"{f'  without the {n} leaked':24}{cells}")
     elif content["leaked"]["n"]:
         lines.insert(2, f"  no landmark query is left without the {content['leaked']['n']:,} leaked")
+    if (plain := content.get("without_verification")) is not None:
+        cells = "".join(_column(plain[key]) for key in ("gap", "top1", "top5", "top10"))
+        lines.insert(2, f"{'  without verification':24}{cells}")
     lines += [
         "",
+        *gain_lines(content.get("verification_at_precision", ())),
         f"measured on {shown(content['measured']['source'])}, lmr {content['measured']['lmr_version']}",
         f"95 % interval of GAP: {_column(low).strip()} to {_column(high).strip()}",
         f"{counted(content['n_queries'], 'query')}, {content['n_landmark_queries']:,} of them with a landmark"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from index.calibrate.config import CalibrationSettings
 from index.folder.config import INDEX_FOLDER
-from index.queries import QueriesJob, embed_queries
+from index.queries import QueriesJob, embed_queries, local_queries
 from retrieval.errors import DamageError, LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import option, told
@@ -15,6 +15,7 @@ from retrieval.jobs import option, told
 if TYPE_CHECKING:
     from index.calibration import Calibration
     from index.folder.folder import IndexFolder
+    from index.rerank.verification import Verification
 
 
 @dataclass(frozen=True)
@@ -30,29 +31,44 @@ class CalibrateJob(QueriesJob):
 def calibrate(job: CalibrateJob) -> "Calibration":
     """Tunes the vote and fits the confidence, and writes both into the index folder unless they are there already.
 
-    Raises LmrError for queries that cannot be used, and for another calibration that is there.
+    A part for verified answers is added to a calibration that is there, and stays where the same one is made without
+    it. Raises LmrError for queries that cannot be used, and for another calibration that is there.
     """
     from index.calibrate.fit import calibration_of
     from index.folder.folder import open_folder, replace_calibration
     from index.folder.info import CALIBRATION
+    from index.folder.verified import Verifying, described
     from retrieval.data.overview import require_there
 
     with output_locks(job.index, wait=job.wait, progress=job.progress):
         require_there(job.queries)
         folder = open_folder(job.index, device=job.device, threads=job.threads, calibrated=False, progress=job.progress)
+        verification = _verification(folder, job) if job.verify else None
         store, queries = embed_queries(job.queries, folder, job)
-        calibration = calibration_of(folder, store, queries, job.settings)
+        verifying = None
+        if verification is not None:
+            local = local_queries(job.queries, folder, job)
+            verifying = Verifying(verification, described(local, store.image_id), progress=job.progress)
+        calibration = calibration_of(folder, store, queries, job.settings, verifying)
         before = _calibration_of(folder)
-        if before is not None and _content(before) == _content(calibration):
+        is_same = before is not None and _content(before.plain) == _content(calibration.plain)
+        if before is not None and is_same and calibration.verified in (None, before.verified):
             job.progress.warn(f"{job.index}: calibrated already, nothing to do")
-        elif before is not None and not job.overwrite:
+            return before
+        if before is not None and not job.overwrite and not (is_same and before.verified is None):
             raise LmrError(
                 f"{job.index / CALIBRATION} was made from {before.origin.source} with other queries or settings; "
                 "give `overwrite` to replace it"
             )
-        else:
-            replace_calibration(folder.path, calibration)
+        replace_calibration(folder.path, calibration)
     return calibration
+
+
+def _verification(folder: "IndexFolder", job: CalibrateJob) -> "Verification":
+    from index.folder.verified import open_verification
+    from retrieval.parallel import count_workers
+
+    return open_verification(folder, job, max(1, count_workers(job.workers, job.progress)))[1]
 
 
 def _calibration_of(folder: "IndexFolder") -> "Calibration | None":

@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from index.calibrate.queries import CalibrationQueries
+from index.calibrate.queries import CalibrationQueries, Found, Rule, VerifiedRule
 from index.confidence import ConfidenceModel
+from index.rerank.evidence import EvidenceRule
 from index.vote_rule import VoteRule
 from retrieval.arrays import BoolArray, FloatArray, LongArray, read_only
+
+R = TypeVar("R", VoteRule, VerifiedRule)
 
 N_RESAMPLES = 200  # of the standard error of a difference; its own error is then 5 %
 
@@ -53,7 +57,7 @@ class Contest:
     the rule that does best without such a set.
     """
 
-    def __init__(self, judges: Sequence[Judge], rules: Sequence[VoteRule], n_folds: int) -> None:
+    def __init__(self, judges: Sequence[Judge], rules: Sequence[Rule], n_folds: int) -> None:
         self.judges, self.rules, self.n_folds = judges, rules, n_folds
         self._n_known = [int(judge.queries.truths.known.sum()) for judge in judges]
         self._sets = [set_ for size in range(2) for set_ in subsets(n_folds, size)]
@@ -70,18 +74,18 @@ class Contest:
         gains, errors = np.array(pairs).T
         return float(shares @ gains), float(np.sqrt(shares**2 @ errors**2))
 
-    def _gaps(self, rule: VoteRule) -> list[float]:
+    def _gaps(self, rule: Rule) -> list[float]:
         """The GAP of one rule with each of the sets left out, over all judges by their landmark queries."""
-        first, *_ = scores = [judge.queries.answer(rule) for judge in self.judges]
+        first, *_ = answers = [judge.queries.answer(rule) for judge in self.judges]
         models = fitted(self.judges[0], first, self.n_folds)
         gaps = []
         for left_out in self._sets:
             total = 0.0
-            for judge, n_known, (score, correct) in zip(self.judges, self._n_known, scores, strict=True):
+            for judge, n_known, found in zip(self.judges, self._n_known, answers, strict=True):
                 used = ~np.isin(judge.fold, list(left_out))
-                logit = unseen_logit(judge, score, models, left_out)
+                logit = unseen_logit(judge, found, models, left_out)
                 total += n_known * _gap(
-                    logit[used], correct[used], judge.weights[used], judge.queries.truths.known[used]
+                    logit[used], found.correct[used], judge.weights[used], judge.queries.truths.known[used]
                 )
             gaps.append(total / sum(self._n_known))
         return gaps
@@ -92,38 +96,34 @@ def subsets(n_folds: int, size: int) -> list[Folds]:
     return [frozenset(folds) for folds in combinations(range(n_folds), size)]
 
 
-def fitted(
-    judge: Judge, answers: tuple[FloatArray, BoolArray], n_folds: int, largest: int = 2
-) -> dict[Folds, ConfidenceModel]:
+def fitted(judge: Judge, found: Found, n_folds: int, largest: int = 2) -> dict[Folds, ConfidenceModel]:
     """The confidence model of a rule's answers without each set of one to `largest` folds."""
     sets = [left_out for size in range(1, largest + 1) for left_out in subsets(n_folds, size)]
     members = np.stack([~np.isin(judge.fold, list(left_out)) for left_out in sets])
-    return dict(zip(sets, judge.queries.fit(*answers, members, judge.weight), strict=True))
+    return dict(zip(sets, judge.queries.fit(found, members, judge.weight), strict=True))
 
 
-def unseen_logit(judge: Judge, score: FloatArray, models: dict[Folds, ConfidenceModel], left_out: Folds) -> FloatArray:
+def unseen_logit(judge: Judge, found: Found, models: dict[Folds, ConfidenceModel], left_out: Folds) -> FloatArray:
     """(q,) the logit of each query that is not left out, by the model without these folds and its own; else -inf."""
-    logit = np.full(len(score), -np.inf)
+    logit = np.full(len(found.score), -np.inf)
     for f in np.unique(judge.fold):
         if f not in left_out:
             here = judge.fold == f
-            background = judge.queries.background
-            model = models[left_out | {int(f)}]
-            logit[here] = model.logit(score[here], None if background is None else background[here])
+            logit[here] = judge.queries.logit(found, models[left_out | {int(f)}], here)
     return logit
 
 
-def answered(judges: Sequence[Judge], rules: Sequence[VoteRule], chosen: Sequence[int]) -> list[Answered]:
+def answered(judges: Sequence[Judge], rules: Sequence[Rule], chosen: Sequence[int]) -> list[Answered]:
     """Each judge's answers where fold f is answered with rule number chosen[f], by models that have not seen it."""
     logits = [np.full(len(judge.fold), -np.inf) for judge in judges]
     corrects = [np.zeros(len(judge.fold), dtype=np.bool_) for judge in judges]
     for number in sorted(set(chosen)):
         answers = [judge.queries.answer(rules[number]) for judge in judges]
         models = fitted(judges[0], answers[0], len(chosen), largest=1)
-        for i, (judge, (score, correct)) in enumerate(zip(judges, answers, strict=True)):
+        for i, (judge, found) in enumerate(zip(judges, answers, strict=True)):
             here = np.isin(judge.fold, np.flatnonzero(np.asarray(chosen) == number))
-            logits[i][here] = unseen_logit(judge, score, models, NONE)[here]
-            corrects[i][here] = correct[here]
+            logits[i][here] = unseen_logit(judge, found, models, NONE)[here]
+            corrects[i][here] = found.correct[here]
     return [Answered(logit, correct) for logit, correct in zip(logits, corrects, strict=True)]
 
 
@@ -175,23 +175,36 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
+class VerifiedGrid:
+    """The weights of evidence that are tried, with the default vote and with another one."""
+
+    weight: tuple[float, ...] = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.16, 0.2, 0.3)
+
+    def rules(self, default: VoteRule, chosen: VoteRule, chance: float) -> list[VerifiedRule]:
+        """Every weight with both votes; the default weight with the default vote is first."""
+        weights = dict.fromkeys((EvidenceRule().weight, *self.weight))
+        votes = dict.fromkeys((default, chosen))
+        return [VerifiedRule(vote, EvidenceRule(weight, chance)) for vote in votes for weight in weights]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned(Generic[R]):
     """The rule and confidence model to use, and cross-validated answers by rules so chosen and by the default one.
 
     tried: the rule that did best. gain: by how much the GAP of rules chosen on other folds exceeds the default's,
     gain_error: its standard error; rule is `tried` where the gain is larger, else the default, of which `answered` is
-    then. evidence, evidence_default: of the further queries, None without any.
+    then. further, further_default: of the further queries, None without any.
     """
 
-    rule: VoteRule
+    rule: R
     confidence: ConfidenceModel
     answered: Answered
     default: Answered
-    tried: VoteRule
+    tried: R
     gain: float
     gain_error: float
-    evidence: Answered | None
-    evidence_default: Answered | None
+    further: Answered | None
+    further_default: Answered | None
 
 
 def tune(
@@ -199,21 +212,32 @@ def tune(
     grid: Grid,
     weight: float | None,
     seed: int,
-    evidence: CalibrationQueries | None = None,
-) -> Tuned:
+    further: CalibrationQueries | None = None,
+) -> Tuned[VoteRule]:
+    """As `choose`, of the rules of a grid."""
+    rules = grid.rules(queries.neighbours.k, queries.m, queries.row_background is not None)
+    return choose(queries, rules, weight, seed, further)
+
+
+def choose(
+    queries: CalibrationQueries,
+    rules: Sequence[R],
+    weight: float | None,
+    seed: int,
+    further: CalibrationQueries | None = None,
+) -> Tuned[R]:
     """Choose the rule by cross-validated GAP and fit the confidence model; answer each fold from the others.
 
-    weight: how often a non-landmark counts, None = once. evidence: further queries that rules are judged by too, each
-    of the two by its number of landmark queries; no confidence model is fitted on them. Rules are compared on at most
-    2,000 landmark queries and 2,000 non-landmarks; confidence models are fitted on all. The order of the queries
-    changes nothing.
+    rules: the first one is the default. weight: how often a non-landmark counts, None = once. further: more queries
+    that rules are judged by too, each of the two by its number of landmark queries; no confidence model is fitted on
+    them. Rules are compared on at most 2,000 landmark queries and 2,000 non-landmarks; confidence models are fitted on
+    all. The order of the queries changes nothing.
     """
-    rules = grid.rules(queries.neighbours.k, queries.m, queries.row_background is not None)
     whole = _judge(queries, rules[0], weight, seed)
     n_folds = int(whole.fold.max()) + 1
-    further = [] if evidence is None else [_judge(evidence, rules[0], None, seed, n_folds)]
-    contest = Contest([_part(whole, seed), *further], rules, n_folds)
-    judges, default = [whole, *further], [0] * n_folds
+    others: list[Judge] = [] if further is None else [_judge(further, rules[0], None, seed, n_folds)]
+    contest = Contest([_part(whole, seed), *others], rules, n_folds)
+    judges, default = [whole, *others], [0] * n_folds
     chosen = [contest.best[frozenset({f})] for f in range(n_folds)]
     before, after = (answered(judges, rules, numbers) for numbers in (default, chosen))
     gain, error = contest.gain(*(answered(contest.judges, rules, numbers) for numbers in (chosen, default)))
@@ -221,25 +245,31 @@ def tune(
     number = tried if gain > error else 0
     if number == 0:
         after = before
-    score, correct = whole.queries.answer(rules[number])
-    everyone = np.ones((1, len(score)), dtype=np.bool_)
+    found = whole.queries.answer(rules[number])
+    everyone = np.ones((1, len(found.score)), dtype=np.bool_)
     return Tuned(
         rule=rules[number],
-        confidence=whole.queries.fit(score, correct, everyone, weight)[0],
+        confidence=whole.queries.fit(found, everyone, weight)[0],
         answered=_in_order(after[0], queries),
         default=_in_order(before[0], queries),
         tried=rules[tried],
         gain=gain,
         gain_error=error,
-        evidence=None if evidence is None else _in_order(after[1], evidence),
-        evidence_default=None if evidence is None else _in_order(before[1], evidence),
+        further=None if further is None else _in_order(after[1], further),
+        further_default=None if further is None else _in_order(before[1], further),
     )
 
 
-def make_folds(queries: CalibrationQueries, rule: VoteRule, seed: int, n_folds: int = N_FOLDS) -> LongArray:
+def gain_of(queries: CalibrationQueries, weight: float | None, new: Answered, old: Answered) -> tuple[float, float]:
+    """By how much the GAP of new answers to queries exceeds that of old ones, and its standard error."""
+    order = np.argsort(queries.image_id, kind="stable")
+    judge = Judge(queries.select(order), np.zeros(len(order), dtype=np.int64), weight)
+    return _difference(judge, *(Answered(found.logit[order], found.correct[order]) for found in (new, old)))
+
+
+def make_folds(queries: CalibrationQueries, rule: Rule, seed: int, n_folds: int = N_FOLDS) -> LongArray:
     """(q,) number of each query's fold: those answered rightly, those not, and non-landmarks are spread evenly."""
-    _, correct = queries.answer(rule)
-    stratum = np.where(queries.truths.known, correct, 2)
+    stratum = np.where(queries.truths.known, queries.answer(rule).correct, 2)
     shuffled = np.random.default_rng(seed).permutation(len(stratum))
     by_name = np.argsort(queries.image_id, kind="stable")[shuffled]
     by_stratum = by_name[np.argsort(stratum[by_name], kind="stable")]
@@ -248,9 +278,7 @@ def make_folds(queries: CalibrationQueries, rule: VoteRule, seed: int, n_folds: 
     return fold
 
 
-def _judge(
-    queries: CalibrationQueries, rule: VoteRule, weight: float | None, seed: int, n_folds: int = N_FOLDS
-) -> Judge:
+def _judge(queries: CalibrationQueries, rule: Rule, weight: float | None, seed: int, n_folds: int = N_FOLDS) -> Judge:
     """The queries in the order of their names, in folds."""
     ordered = queries.select(np.argsort(queries.image_id, kind="stable"))
     return Judge(ordered, make_folds(ordered, rule, seed, n_folds), weight)

@@ -2,18 +2,19 @@
 
 import os
 from contextlib import ExitStack
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from index.folder.config import INDEX_FOLDER
-from index.queries import QueriesJob, embed_queries, store_of
+from index.queries import QueriesJob, embed_queries, local_queries, store_of
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import option
 from retrieval.shard import ShardedJob
 
 if TYPE_CHECKING:
+    from index.evaluate.outcome import Outcomes
     from index.evaluate.result import EvaluationResult
     from index.evaluate.shares import Asking
     from retrieval.shard import Shard
@@ -33,6 +34,8 @@ class EvaluateJob(QueriesJob):
         super().__post_init__()
         if (self.queries is None) != self.leave_one_out:
             raise LmrError("give `queries` or `leave_one_out`, one of them")
+        if self.verify and self.queries is None:
+            raise LmrError("`verify` needs `queries`; images of the index are left out by their descriptors alone")
 
 
 @dataclass(frozen=True)
@@ -53,27 +56,39 @@ def evaluate(job: EvaluateJob) -> "EvaluationResult":
     """Evaluates the answers to queries, embedded where they are not yet, or to the images of the index itself.
 
     Of more than one block of queries what is known stays beside their store while it goes on, for another run to go on
-    with; what shares found and `lmr join` joined is taken from there.
+    with; what shares found and `lmr join` joined is taken from there. Verified answers are measured beside plain ones.
     Raises LmrError for queries that cannot be used, and for an index that cannot be read.
     """
-    from index.evaluate.outcome import find_outcomes
     from index.evaluate.result import measure
-    from index.evaluate.shares import kept_outcomes, outcomes_path
-    from index.recognition import BLOCK_QUERIES
 
     asking, source, place = _asking(job)
-    n = len(asking.questions.queries)
+    verified = _verified(asking, job) if job.verify else None
+    outcomes = _outcomes(asking, place, job)
+    if verified is None:
+        return measure(asking, outcomes, source)
+    return measure(verified, _outcomes(verified, place, job), source, (asking.questions, outcomes))
+
+
+def _outcomes(asking: "Asking", place: Path, job: EvaluateJob) -> "Outcomes":
+    """What the answers come to. place: beside what they are kept meanwhile."""
+    from index.evaluate.outcome import find_outcomes
+    from index.evaluate.shares import kept_outcomes, outcomes_path
+    from index.recognition import BLOCK_QUERIES, BLOCK_VERIFIED
+
+    n, most = len(asking.questions.queries), BLOCK_VERIFIED if asking.verification else BLOCK_QUERIES
+    joined = outcomes_path(place, verified=bool(asking.verification))
     with ExitStack() as held:
         kept, is_joined = None, False
-        if outcomes_path(place).is_file() or (n > BLOCK_QUERIES and os.access(place.absolute().parent, os.W_OK)):
+        if joined.is_file() or (n > most and os.access(place.absolute().parent, os.W_OK)):
             kept, is_joined = kept_outcomes(asking, place, job.progress)
             if not is_joined:
                 held.enter_context(output_locks(kept.path, wait=job.wait, progress=job.progress))
         outcomes = find_outcomes(asking.questions, kept, n_workers=_n_workers(job), progress=job.progress)
-        result = measure(asking, outcomes, source)
+        if asking.verifying is not None:
+            asking.verifying.verification.ledger.tell(job.progress)
         if kept is not None and not is_joined:
             kept.remove()
-    return result
+    return outcomes
 
 
 def evaluate_share(job: EvaluateShareJob) -> ShareReport:
@@ -85,17 +100,35 @@ def evaluate_share(job: EvaluateShareJob) -> ShareReport:
     from index.evaluate.shares import is_finished, outcomes_path, unfinished
 
     place = job.index if job.queries is None else store_of(job.queries, job)
-    output = outcomes_path(place, job.share)
+    output = outcomes_path(place, job.share, verified=job.verify)
     with output_locks(output, wait=job.wait, progress=job.progress):
         asking, _, _ = _asking(job, job.share)
+        if job.verify:
+            asking = _verified(asking, job, job.share)
         content = asking.content()
         kept = unfinished(output, content)
         if not job.overwrite and is_finished(output, content):
             kept.remove()
             return ShareReport(output, "unchanged", content["n"])
         find_outcomes(asking.questions, kept, n_workers=_n_workers(job), progress=job.progress)
+        if asking.verifying is not None:
+            asking.verifying.verification.ledger.tell(job.progress)
         kept.finish(output)
     return ShareReport(output, "written", content["n"])
+
+
+def _verified(asking: "Asking", job: EvaluateJob, share: "Shard | None" = None) -> "Asking":
+    """The same queries, asked with verified neighbours."""
+    from index.evaluate.outcome import ask_store
+    from index.folder.verified import Verifying, described, open_verification
+
+    assert job.queries is not None
+    assert asking.store is not None
+    folder, verification = open_verification(asking.questions.folder, job, _n_workers(job))
+    local = local_queries(job.queries, folder, job, share)
+    verifying = Verifying(verification, described(local, asking.store.image_id))
+    questions = ask_store(folder, asking.store, asking.questions.queries, verifying)
+    return replace(asking, questions=questions, verifying=verifying)
 
 
 def _n_workers(job: EvaluateJob) -> int:
@@ -114,6 +147,7 @@ def _asking(job: EvaluateJob, share: "Shard | None" = None) -> "tuple[Asking, st
     from index.evaluate.shares import Asking
     from index.folder.changes import tell_changed
     from index.folder.folder import open_folder
+    from index.folder.verified import open_verification, require_calibrated
     from retrieval.data.overview import require_there
 
     if job.queries is not None:
@@ -121,6 +155,9 @@ def _asking(job: EvaluateJob, share: "Shard | None" = None) -> "tuple[Asking, st
     folder = open_folder(job.index, device=job.device, threads=job.threads, progress=job.progress)
     for line in tell_changed(folder):
         job.progress.warn(f"warning: {line}")
+    if job.verify:
+        open_verification(folder, job, 1)  # refused now, not after the images were embedded
+        require_calibrated(folder)
     if job.queries is None:
         questions = ask_left_out(folder)
         if share is not None:

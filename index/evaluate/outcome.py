@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from index.evaluate.baselines import PlainVotes, plain_votes
 from index.evaluate.leakage import find_calibrated_on, find_near_duplicates
 from index.folder.folder import IndexFolder
+from index.folder.verified import Verifying
 from index.kaggle.scoring import PRECISION_AT
 from index.metrics import LIST_LENGTH, Truths, average_precision, first_hit_position, first_right_rank, truths_of
 from index.queries import Queries
-from index.recognition import BLOCK_QUERIES, Answers, answer_rows, check_store
+from index.recognition import BLOCK_QUERIES, BLOCK_VERIFIED, Answers, answer_rows, check_store
 from index.search.base import Neighbours
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, read_only
 from retrieval.files.kept import Kept
@@ -76,6 +77,11 @@ class Outcomes:
         """Those of some of the queries."""
         return Outcomes(*(getattr(self, item.name)[rows] for item in fields(self)))
 
+    def beside(self, plain: "Outcomes") -> "Outcomes":
+        """These of verified answers, with baselines and near duplicates as of plain answers to the same queries."""
+        names = ("nearest", "nearest_rank", "majority", "majority_rank", "is_near")
+        return replace(self, **{name: getattr(plain, name) for name in names})
+
     @property
     def plain(self) -> PlainVotes:
         """The baselines that vote in another way."""
@@ -88,7 +94,8 @@ class Questions:
 
     ask: the answers to some of them by their numbers, ascending, with at least 100 neighbours each where there are so
     many. n_left_out: rows of each query's own landmark that the search leaves out, 1 where the query is itself a row.
-    calibrated_on: whether the calibration was fitted on these of them.
+    calibrated_on: whether the calibration was fitted on these of them. is_verified: whether their best neighbours are
+    verified, so that an answer takes long; near duplicates and baselines are then left to the plain answers.
     """
 
     folder: IndexFolder
@@ -96,6 +103,7 @@ class Questions:
     ask: Callable[[LongArray], Answers]
     calibrated_on: Callable[[LongArray], BoolArray]
     n_left_out: int = 0
+    is_verified: bool = False
 
     @property
     def truths(self) -> tuple[Truths, tuple[str, ...]]:
@@ -112,14 +120,17 @@ class Questions:
         )
 
 
-def ask_store(folder: IndexFolder, store: Descriptors, queries: Queries) -> Questions:
+def ask_store(
+    folder: IndexFolder, store: Descriptors, queries: Queries, verifying: Verifying | None = None
+) -> Questions:
     """The rows of a store. queries: of the rows in their order. LmrError as `check_store`."""
     check_store(folder, store)
     return Questions(
         folder=folder,
         queries=queries,
-        ask=lambda rows: answer_rows(folder, store, rows, n_neighbours=LIST_LENGTH),
+        ask=lambda rows: answer_rows(folder, store, rows, n_neighbours=LIST_LENGTH, verifying=verifying),
         calibrated_on=lambda rows: find_calibrated_on(folder, store, rows),
+        is_verified=verifying is not None,
     )
 
 
@@ -134,7 +145,7 @@ def n_true_rows(folder: IndexFolder, truths: Truths, n_left_out: int) -> LongArr
 def find_outcomes(
     questions: Questions, kept: Kept | None = None, *, n_workers: int = 1, progress: Progress = SILENT
 ) -> Outcomes:
-    """Asks all queries, at most BLOCK_QUERIES at a time.
+    """Asks all queries, at most BLOCK_QUERIES at a time, or fewer where neighbours are verified.
 
     kept: blocks that it has are not asked again, and new ones are kept there. n_workers: processes that compare
     images. Raises LmrError as `run_tasks`.
@@ -142,19 +153,20 @@ def find_outcomes(
     blocks = [] if kept is None else kept.read()
     done, n = sum(map(len, blocks)), len(questions.queries)
     truths, _ = questions.truths
-    if n > BLOCK_QUERIES:
+    at_once = BLOCK_VERIFIED if questions.is_verified else BLOCK_QUERIES
+    if n > at_once:
         progress.begin("answering", n)
         progress.add(done)
-    for start in range(done, n, BLOCK_QUERIES):
-        rows = np.arange(start, min(start + BLOCK_QUERIES, n))
-        looking = progress if n <= BLOCK_QUERIES else SILENT
+    for start in range(done, n, at_once):
+        rows = np.arange(start, min(start + at_once, n))
+        looking = progress if n <= at_once else SILENT
         block = _outcome(questions, rows, truths.between(start, start + len(rows)), n_workers, looking)
         blocks.append(block)
         if kept is not None:
             kept.append(block)
-        if n > BLOCK_QUERIES:
+        if n > at_once:
             progress.add(len(rows))
-    if n > BLOCK_QUERIES:
+    if n > at_once:
         progress.end()
     return Outcomes.of([np.empty(0, OUTCOME), *blocks])
 
@@ -175,6 +187,9 @@ def _outcome(
         block[name] = values
     block["is_row"] = answers.same_picture >= 0
     block["is_calibrated_on"] = questions.calibrated_on(rows)
+    if questions.is_verified:
+        block["is_near"] = False
+        return block
     paths = questions.queries.path.select(rows)
     block["is_near"] = find_near_duplicates(folder, answers.neighbours, paths, ~block["is_row"], n_workers, progress)
     return block

@@ -1,12 +1,13 @@
 """The result of an evaluation: the figures, which queries leak, the figures without these, and what it was made of."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
+from index.calibration import AtPrecision
 from index.evaluate.evaluation import Evaluation, evaluate
 from index.evaluate.leakage import KINDS, Leaks, trained_on
 from index.evaluate.leave_one_out import ask_left_out
@@ -14,6 +15,7 @@ from index.evaluate.outcome import Outcomes, Questions, find_outcomes
 from index.evaluate.shares import Asking
 from index.folder.folder import IndexFolder
 from index.queries import Queries
+from index.thresholds import HeldOut, with_and_without
 from index.vote_rule import VoteRule
 from retrieval.files.digest import sha256_json
 from retrieval.version import program_version
@@ -23,6 +25,7 @@ LEAVE_ONE_OUT = "leave-one-out"
 FEW_ROWS = 3  # times the dimensions: fewer rows than that are nearly at right angles once they are whitened
 N_NAMED = 5  # images that a warning names
 _WITHOUT = ("gap", "top1", "top5", "top10", "n_queries", "n_landmark_queries")
+_UNVERIFIED = ("mean_landmark_accuracy", "map_at_100", "threshold_precision", "false_answer_rate", "trade")
 _WITHOUT_AT = ("precision_at_threshold", "recall_at_precision", "gap_interval", "top1_interval")
 
 
@@ -32,7 +35,8 @@ class EvaluationResult:
 
     source: file of the queries, or `leave-one-out`. without: on the queries that do not leak, None where all do or
     none does, or where no landmark query is left. measured_at:
-    ISO 8601, UTC. lmr_version: of this program. inputs: digests of the queries, by what they are for people.
+    ISO 8601, UTC. lmr_version: of this program. inputs: digests of the queries, by what they are for people. plain: the
+    figures without verification, and gain: what that gains; None and () where neighbours are not verified.
     """
 
     folder: IndexFolder
@@ -46,6 +50,8 @@ class EvaluationResult:
     measured_at: str
     lmr_version: str
     inputs: Mapping[str, str]
+    plain: Evaluation | None = None
+    gain: tuple[AtPrecision, ...] = ()
 
     @property
     def is_left_out(self) -> bool:
@@ -63,8 +69,15 @@ class EvaluationResult:
             content = self.without.to_json()
             without = {name: content[name] for name in (*_WITHOUT, *_WITHOUT_AT)}
         about = {"source": self.source, "at": self.measured_at, "lmr_version": self.lmr_version}
+        verification = {}
+        if self.plain is not None:
+            content = self.plain.to_json()
+            figures = {name: content[name] for name in (*_WITHOUT, *_WITHOUT_AT, *_UNVERIFIED)}
+            gain = [asdict(row) for row in self.gain]
+            verification = {"without_verification": figures, "verification_at_precision": gain}
         return {
             **self.evaluation.to_json(),
+            **verification,
             "measured": about,
             "leaked": leaked,
             "without_leaked": without,
@@ -78,10 +91,17 @@ def evaluate_left_out(folder: IndexFolder) -> EvaluationResult:
     return measure(Asking(questions, folder.info.inputs_digest), find_outcomes(questions), LEAVE_ONE_OUT)
 
 
-def measure(asking: Asking, outcomes: Outcomes, source: str) -> EvaluationResult:
-    """Measures what the answers to queries come to. source: what these are called. LmrError as `evaluate`."""
+def measure(
+    asking: Asking, outcomes: Outcomes, source: str, plain: tuple[Questions, Outcomes] | None = None
+) -> EvaluationResult:
+    """Measures what the answers to queries come to. source: what these are called. LmrError as `evaluate`.
+
+    plain: the same queries without verification, where neighbours are verified.
+    """
     questions, store = asking.questions, asking.store
     queries = questions.queries
+    if plain is not None:
+        outcomes = outcomes.beside(plain[1])
     leaks = _leaks(questions, outcomes)
     kept = np.flatnonzero(~leaks.any)
     without = None
@@ -101,8 +121,17 @@ def measure(asking: Asking, outcomes: Outcomes, source: str) -> EvaluationResult
         inputs={
             "set of queries": queries.digest,
             "set of descriptors": sha256_json(None) if store is None else store.digest,
+            **asking.verification,
         },
+        plain=None if plain is None else evaluate(*plain),
+        gain=() if plain is None else with_and_without(_held(questions, outcomes), _held(*plain)),
     )
+
+
+def _held(questions: Questions, outcomes: Outcomes) -> HeldOut:
+    truths, queries = questions.truths[0], questions.queries
+    correct = truths.holds(np.arange(len(queries)), outcomes.landmark)
+    return HeldOut(outcomes.logit, correct, truths.known, queries.image_id, queries.kind)
 
 
 def _leaks(questions: Questions, outcomes: Outcomes) -> Leaks:

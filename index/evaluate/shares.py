@@ -5,7 +5,7 @@ taken from there by the evaluation of all, which asks nothing.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.evaluate.outcome import OUTCOME, Questions
+from index.folder.verified import Verifying
 from index.verify import OUTCOMES, STORES
 from retrieval.errors import LmrError
 from retrieval.files.atomic import replacing
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 HEAD = b"lmr outcomes 1\n"
 MOST_HEAD_BYTES = 1 << 20
+VERIFIED = ".verified"  # in the name of a file of verified answers
 _REMEDY = "make it again with lmr evaluate `shard` `overwrite`"
 _SETS = ("set of queries", "set of descriptors")  # inputs that differ between shares
 
@@ -47,12 +49,19 @@ class Asking:
     """Queries that are asked, all or a share, and what tells them from others.
 
     store: of their descriptors, None where they are the index's own. source: digest of the manifest or store of all.
+    verifying: how their neighbours are verified, None where they are not.
     """
 
     questions: Questions
     source: str
     store: "Descriptors | None" = None
     shard: Shard | None = None
+    verifying: Verifying | None = None
+
+    @property
+    def verification(self) -> Mapping[str, str]:
+        """Digest of how neighbours are verified; none where they are not."""
+        return {} if self.verifying is None else self.verifying.verification.made_of
 
     def content(self, shares: int | None = None) -> _Content:
         """What a file of them says of itself. shares: as if it was joined of so many."""
@@ -64,6 +73,7 @@ class Asking:
             **self.questions.folder.made_of,
             "manifest": self.source,
             "version of lmr": program_version(),
+            **self.verification,
             **sets,
         }
         return _Content(shard=None if self.shard is None else str(self.shard), shares=shares, n=n, made_of=made_of)
@@ -74,10 +84,14 @@ class Asking:
         return dict(zip(_SETS, (queries, vectors), strict=True))
 
 
-def outcomes_path(place: Path, shard: Shard | None = None) -> Path:
-    """The file of outcomes beside a store or an index: `val.h5` -> `val.outcomes`, `val-1-of-4.outcomes`."""
+def outcomes_path(place: Path, shard: Shard | None = None, *, verified: bool = False) -> Path:
+    """The file of outcomes beside a store or an index: `val.h5` -> `val.outcomes`, `val-1-of-4.outcomes`.
+
+    verified: of verified answers, `val.verified.outcomes`.
+    """
     place = place if place.name else place.resolve()
-    path = place.with_name((place.stem if place.suffix in STORES else place.name) + OUTCOMES)
+    name = place.stem if place.suffix in STORES else place.name
+    path = place.with_name(f"{name}{VERIFIED if verified else ''}{OUTCOMES}")
     return path if shard is None else shard.beside(path)
 
 
@@ -86,7 +100,7 @@ def kept_outcomes(asking: Asking, place: Path, progress: "Progress") -> tuple[Ke
 
     place: of the store or the index. A joined file of other queries or of another index is told of and left alone.
     """
-    joined = outcomes_path(place)
+    joined = outcomes_path(place, verified=bool(asking.verification))
     if joined.is_file():
         try:
             shares = read_content(joined)["shares"]

@@ -18,14 +18,15 @@ from retrieval.arrays import FloatArray, LongArray
 class Contribution:
     """A neighbour's part in the score of its landmark.
 
-    row: of the index. background: beta * b(i), which is taken from its score. corrected: s'(q, i), what is left.
-    share: its weight in the soft maximum; those of a landmark sum to 1. part: what it gives; those of a landmark sum to
-    its soft maximum.
+    row: of the index. background: beta * b(i), which is taken from its score. evidence: w * e(q, i), which it gains by
+    being verified. corrected: s'(q, i), what it is then. share: its weight in the soft maximum; those of a landmark sum
+    to 1. part: what it gives; those of a landmark sum to its soft maximum.
     """
 
     neighbour: Neighbour
     row: int
     background: float
+    evidence: float
     corrected: float
     share: float
     part: float
@@ -38,7 +39,9 @@ class Contribution:
             "landmark_id": near.landmark_id,
             "path": near.path,
             "score": near.score,
+            "inliers": near.inliers,
             "background": self.background,
+            "evidence": self.evidence,
             "corrected": self.corrected,
             "share": self.share,
             "part": self.part,
@@ -82,7 +85,7 @@ class LandmarkVotes:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One summand of the logit: weight * value. name: score, constant or background."""
+    """One summand of the logit: weight * value. name: score, constant, background or evidence."""
 
     name: str
     weight: float
@@ -145,6 +148,7 @@ def explain_votes(
     if not neighbours:
         return None
     rule, rows = folder.rule, found.neighbours.rows[query][: len(neighbours)]
+    gained = _evidence(found, query)[: len(neighbours)]
     votes = range(*found.votes.query.searchsorted([query, query + 1]))
     of_landmark = folder.rows.landmark[rows]
     landmarks = []
@@ -157,25 +161,29 @@ def explain_votes(
                 landmark_id=found.landmarks[code],
                 name=neighbours[own[0]].name,
                 n_rows=n_rows,
-                contributions=tuple(_contributions(folder, rows[own], [neighbours[place] for place in own])),
+                contributions=tuple(
+                    _contributions(folder, rows[own], [neighbours[place] for place in own], gained[own])
+                ),
                 held_back=float(rule.tau * rule.r * np.log(n_rows)),
                 score=float(found.votes.score[i]),
                 logit=float(found.vote_logit[i]),
             )
         )
     background = None if found.background is None else float(found.background[query])
+    model = None if found.calibration is None else found.calibration.confidence
+    evidence = None if found.votes.evidence is None else float(found.votes.evidence[votes[0]])
     return VoteExplanation(
         rule=rule,
         landmarks=tuple(landmarks),
-        terms=confidence_terms(
-            None if found.calibration is None else found.calibration.confidence, float(found.score[query]), background
-        ),
+        terms=confidence_terms(model, float(found.score[query]), background, evidence),
         logit=float(found.logit[query]),
         is_calibrated=found.calibration is not None,
     )
 
 
-def confidence_terms(model: ConfidenceModel | None, score: float, background: float | None) -> tuple[Term, ...]:
+def confidence_terms(
+    model: ConfidenceModel | None, score: float, background: float | None, evidence: float | None = None
+) -> tuple[Term, ...]:
     """The summands of a logit, in the order in which it is added up. model: None = not calibrated."""
     if model is None:
         terms = [Term("score", 1.0, score)]
@@ -185,27 +193,34 @@ def confidence_terms(model: ConfidenceModel | None, score: float, background: fl
         slope = model.g
     if background is not None:
         terms.append(Term("background", -slope, background))
+    if model is not None and evidence is not None:
+        terms.append(Term("evidence", model.h, evidence))
     return tuple(terms)
 
 
-def _contributions(folder: IndexFolder, rows: LongArray, neighbours: list[Neighbour]) -> Iterator[Contribution]:
-    """The parts of one landmark's neighbours."""
+def _evidence(found: Answers, query: int) -> FloatArray:
+    """(k,) w * e(q, i) of the neighbours of a query; 0 where answers do not go by it."""
+    calibration = found.calibration
+    if found.evidence is None or found.votes.evidence is None or calibration is None or calibration.verified is None:
+        return np.zeros(found.neighbours.k)
+    rule = calibration.verified.evidence
+    gained: FloatArray = rule.weight * found.evidence.worth(rule)[query]
+    return gained
+
+
+def _contributions(
+    folder: IndexFolder, rows: LongArray, neighbours: list[Neighbour], gained: FloatArray
+) -> Iterator[Contribution]:
+    """The parts of one landmark's neighbours. gained: (n,) what they gain by being verified."""
     rule = folder.rule
     taken: FloatArray = np.zeros(len(rows))
     if rule.beta and folder.rows.background is not None:
         taken = (rule.beta * folder.rows.background[rows]).astype(np.float64)  # multiplied as the vote does
-    corrected = np.array([near.score for near in neighbours]) - taken
+    corrected = np.array([near.score for near in neighbours]) - taken + gained
     top = corrected.max()
     weights = np.exp((corrected - top) / rule.tau)
     soft_maximum = top + rule.tau * np.log(weights.sum())
     shares = weights / weights.sum()
-    for near, row, *values in zip(
-        neighbours,
-        rows.tolist(),
-        taken.tolist(),
-        corrected.tolist(),
-        shares.tolist(),
-        (shares * soft_maximum).tolist(),
-        strict=True,
-    ):
+    columns = (rows, taken, gained, corrected, shares, shares * soft_maximum)
+    for near, row, *values in zip(neighbours, *(column.tolist() for column in columns), strict=True):
         yield Contribution(near, row, *values)

@@ -114,7 +114,7 @@ class IndexFolder:
     @property
     def made_of(self) -> dict[str, str | None]:
         """Digests of what its answers depend on, for the records of files that are made of them."""
-        calibration = None if self.calibration is None else sha256_json(self.calibration.to_json())
+        calibration = None if self.calibration is None else sha256_json(self.calibration.plain.to_json())
         return {"index": self.info.inputs_digest, "calibration": calibration}
 
     @property
@@ -207,9 +207,11 @@ def read_calibration(folder: Path, info: FolderInfo) -> Calibration | None:
         raise DamageError(*error.lines) from error
     if calibration.origin.index_digest != info.inputs_digest:
         raise DamageError(f"{path} was made for another index; run lmr calibrate again")
-    if calibration.confidence.h or (calibration.confidence.g and not info.n_background):
-        what = "verified matches" if calibration.confidence.h else "a background"
-        raise DamageError(f"{path} weighs {what}, which this index has none of; run lmr calibrate again")
+    if calibration.confidence.h:
+        raise DamageError(f"{path} weighs verified neighbours in plain answers; run lmr calibrate again")
+    verified = calibration.verified
+    if (calibration.confidence.g or (verified and verified.confidence.g)) and not info.n_background:
+        raise DamageError(f"{path} weighs a background, which this index has none of; run lmr calibrate again")
     return calibration
 
 

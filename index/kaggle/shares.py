@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.folder.folder import IndexFolder
+from index.folder.verified import Verifying
 from index.kaggle.submission import submission_lines
 from index.recognition import Answers, Predictions, answer_blocks, confidence_or_nan, named_at
 from retrieval.errors import LmrError
@@ -181,7 +182,13 @@ def answered_beside(output: Path, inputs: Inputs) -> Kept:
 
 
 def predict_store(
-    folder: IndexFolder, store: Descriptors, threshold_logit: float, answered: Kept, progress: Progress
+    folder: IndexFolder,
+    store: Descriptors,
+    threshold_logit: float,
+    answered: Kept,
+    progress: Progress,
+    *,
+    verifying: Verifying | None = None,
 ) -> Predictions:
     """One prediction for each row of a store; nothing else of the answers is kept.
 
@@ -192,7 +199,7 @@ def predict_store(
     n_before = sum(map(len, blocks))
     progress.begin("answering", len(store))
     progress.add(n_before)
-    for part, answers in answer_blocks(folder, store, n_before):
+    for part, answers in answer_blocks(folder, store, n_before, verifying=verifying):
         blocks.append(_packed(answers, threshold_logit))
         if len(blocks[-1]) < len(store):
             answered.append(blocks[-1])

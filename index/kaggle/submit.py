@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from index.folder.config import INDEX_FOLDER
+from index.rerank.config import VerifyJob
 from retrieval.embed.job import AskingJob, complete_store, of_share
 from retrieval.embed.store_name import find_store
 from retrieval.errors import LmrError
@@ -15,6 +16,8 @@ from retrieval.words import agreeing
 
 if TYPE_CHECKING:
     from index.folder.folder import IndexFolder
+    from index.folder.verified import Verifying
+    from index.rerank.verification import Verification
     from retrieval.progress import Progress
     from retrieval.store.store import Descriptors
 
@@ -22,7 +25,7 @@ _THRESHOLD = "--threshold"  # its name in the records of submissions
 
 
 @dataclass(frozen=True)
-class SubmitJob(AskingJob, ShardedJob, WritingJob):
+class SubmitJob(AskingJob, VerifyJob, ShardedJob, WritingJob):
     """Write a submission for the images of a manifest, or a share of them."""
 
     test: Path = option(Path("test.csv"), is_argument=True)
@@ -54,57 +57,98 @@ class SubmitReport:
 def submit(job: SubmitJob) -> SubmitReport:
     """Embeds the images that have no descriptor yet, answers all of them, and writes the submission.
 
+    Verified answers compare all of the best neighbours, since every confidence counts.
     Raises LmrError for a manifest or an index that cannot be used, and for another file in the submission's place.
     """
     from index.folder.changes import tell_changed
     from index.folder.folder import open_folder
-    from index.kaggle.shares import answered_beside, inputs_of, predict_store, share_lines, share_path
-    from index.kaggle.submission import submission_lines
+    from index.kaggle.shares import share_path
     from retrieval.data.overview import require_there
-    from retrieval.files.made_of import is_made_of, require_no_folder, write_with_record
+    from retrieval.files.made_of import require_no_folder
 
     share = job.share
     output = job.output if share is None else share_path(job.output, share)
-
-    def is_there(inputs: dict[str, Any]) -> bool:
-        return not job.overwrite and is_made_of(output, inputs, "give `overwrite` or another `output`")
-
     with output_locks(output, wait=job.wait, progress=job.progress):
         require_no_folder(output)
-        is_there({})  # refused now, not after the images were embedded
+        _is_there(job, output, {})  # refused now, not after the images were embedded
         require_there(job.test)
         folder = open_folder(job.index, device=job.device, threads=job.threads, progress=job.progress)
         for line in tell_changed(folder):
             job.progress.warn(f"warning: {line}")
-        threshold = _threshold_logit(folder, job.threshold, job.progress)
+        verification = None
+        if job.verify:
+            folder, verification = _verification(folder, job)
         made_with: dict[str, Any] = {**folder.made_of, _THRESHOLD: job.threshold}
+        if verification is not None:
+            made_with = {**verification.made_of, **made_with}
+        threshold = _threshold_logit(folder, job.threshold, job.progress)
         if share is not None:
             made_with["shard"] = str(share)
-        is_there(made_with)
-        store = _embed_test(folder, job)
+        _is_there(job, output, made_with)
+        store, verifying = _embed_test(folder, verification, job)
         n_missing = int((~store.done).sum())
         if n_missing:
             job.progress.warn(
                 f"{n_missing:,} of the blank lines "
                 f"{agreeing(n_missing, 'is a picture that is', 'are pictures that are')} missing or unreadable"
             )
-        made_with = inputs_of(output, made_with, store)
-        answered = answered_beside(output, made_with)
-        if is_there(made_with):
-            answered.remove()
-            return SubmitReport(output, "unchanged", len(store))
-        predictions = predict_store(folder, store, threshold, answered, job.progress)
-        if share is None:
-            lines = submission_lines(predictions)
-        else:
-            lines = share_lines(share, predictions, store.info.manifest_digest, made_with)
-        write_with_record(output, lines, made_with)
+        return _answer(job, output, Asked(folder, store, threshold, verifying), made_with)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Images that a folder is asked. threshold: ranking key from which on they are answered."""
+
+    folder: "IndexFolder"
+    store: "Descriptors"
+    threshold: float
+    verifying: "Verifying | None"
+
+
+def _answer(job: SubmitJob, output: Path, asked: Asked, made_with: dict[str, Any]) -> SubmitReport:
+    """Answers the images and writes the file, unless it is there already."""
+    from index.kaggle.shares import answered_beside, inputs_of, predict_store, share_lines
+    from index.kaggle.submission import submission_lines
+    from retrieval.files.made_of import write_with_record
+
+    store = asked.store
+    made_with = inputs_of(output, made_with, store)
+    answered = answered_beside(output, made_with)
+    if _is_there(job, output, made_with):
         answered.remove()
+        return SubmitReport(output, "unchanged", len(store))
+    predictions = predict_store(asked.folder, store, asked.threshold, answered, job.progress, verifying=asked.verifying)
+    if job.share is None:
+        lines = submission_lines(predictions)
+    else:
+        lines = share_lines(job.share, predictions, store.info.manifest_digest, made_with)
+    write_with_record(output, lines, made_with)
+    answered.remove()
+    if asked.verifying is not None:
+        asked.verifying.verification.ledger.tell(job.progress)
     return SubmitReport(output, "written", len(store), int(predictions.answered.sum()))
 
 
-def _embed_test(folder: "IndexFolder", job: SubmitJob) -> "Descriptors":
-    """The store of the images, made or completed where it is not there yet."""
+def _is_there(job: SubmitJob, output: Path, inputs: dict[str, Any]) -> bool:
+    from retrieval.files.made_of import is_made_of
+
+    return not job.overwrite and is_made_of(output, inputs, "give `overwrite` or another `output`")
+
+
+def _verification(folder: "IndexFolder", job: SubmitJob) -> "tuple[IndexFolder, Verification]":
+    from index.folder.verified import open_verification, require_calibrated
+    from retrieval.parallel import count_workers
+
+    found = open_verification(folder, job, max(1, count_workers(job.workers, job.progress)))
+    require_calibrated(folder)
+    return found
+
+
+def _embed_test(
+    folder: "IndexFolder", verification: "Verification | None", job: SubmitJob
+) -> "tuple[Descriptors, Verifying | None]":
+    """The store of the images, made or completed where it is not there yet, and how they are verified."""
+    from index.folder.verified import Verifying, complete_local_of, described
     from retrieval.data.image_source import images_folder, index_tars
     from retrieval.data.overview import load_manifest
 
@@ -112,7 +156,12 @@ def _embed_test(folder: "IndexFolder", job: SubmitJob) -> "Descriptors":
     manifest = load_manifest(job.test, job.progress).share(job.share)
     output = of_share(job.store or find_store(job.test, "store", job.progress), job.share)
     images = images_folder(job.images, job.test, job.progress)
-    return complete_store(manifest, images, folder.model_path, output, job=job, overwrite=job.overwrite, wait=job.wait)
+    how: dict[str, Any] = {"job": job, "overwrite": job.overwrite, "wait": job.wait}
+    store = complete_store(manifest, images, folder.model_path, output, **how)
+    if verification is None:
+        return store, None
+    local = complete_local_of(folder, manifest, images, output, **how)
+    return store, Verifying(verification, described(local, store.image_id))
 
 
 def _threshold_logit(folder: "IndexFolder", asked: float | None, progress: "Progress") -> float:

@@ -1,15 +1,17 @@
-"""Options of query expansion, database augmentation and reranking.
+"""Options of query expansion, database augmentation and reranking, and of verification.
 
-All of it is off by default, and stored with the index, so that a query needs no option for it.
+Expansion, augmentation and reranking are off by default, and stored with the index, so that a query needs no option for
+them.
 """
 
 import math
 from dataclasses import dataclass
 
 from retrieval.errors import LmrError
-from retrieval.jobs import option
+from retrieval.jobs import Job, option
 
 MOST_REFINED = 10_000  # neighbours of one query or row
+VERIFY_TOP = 20  # neighbours that are verified
 FEWEST_RERANKED = 100  # rows; so many neighbours are listed when an index is evaluated
 
 
@@ -50,3 +52,21 @@ class Refinement:
     def is_off(self) -> bool:
         """True where nothing is done beyond a search."""
         return not (self.n_augment or self.n_expand or self.n_rerank)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyJob(Job):
+    """A job whose answers may be verified. n_verify_top: None = as the index was calibrated, else VERIFY_TOP."""
+
+    verify: bool = option(
+        False, help="Compare images with their best neighbours by local features (needs an index that has some)."
+    )
+    n_verify_top: int | None = option(
+        None, low=1, high=MOST_REFINED, default_text="as calibrated, else 20", help="Neighbours that are compared."
+    )
+
+    def __post_init__(self) -> None:
+        """Raises LmrError for settings of what is not asked for."""
+        super().__post_init__()
+        if self.n_verify_top is not None and not self.verify:
+            raise LmrError("`verify_top` needs `verify`")

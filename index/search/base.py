@@ -44,6 +44,10 @@ class Neighbours:
         """Neighbours of each query, padding among them."""
         return int(self.rows.shape[1])
 
+    def ordered(self, order: LongArray) -> "Neighbours":
+        """The same neighbours of each query in another order, (q, k) places."""
+        return Neighbours(np.take_along_axis(self.rows, order, axis=1), np.take_along_axis(self.scores, order, axis=1))
+
 
 class SearchIndex(Protocol):
     """Rows among which the nearest are found.

@@ -186,7 +186,7 @@ def best_of_grid(queries: Any) -> tuple[Tuned, HeldOut]:
     (found,) = answered([judge], rules, chosen)
     rule = rules[contest.best[NONE]]
     fixed = tune(queries, Grid((rule.k,), (rule.tau,), (rule.r,), (rule.beta,)), None, 0)
-    model = queries.fit(*queries.answer(rule), np.ones((1, len(judge.fold)), dtype=np.bool_), None)[0]
+    model = queries.fit(queries.answer(rule), np.ones((1, len(judge.fold)), dtype=np.bool_), None)[0]
     held = HeldOut(found.logit, found.correct, queries.truths.known, queries.image_id)
     return replace(fixed, rule=rule, confidence=model), held
 

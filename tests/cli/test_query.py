@@ -36,7 +36,7 @@ def asked(*arguments: object) -> list[dict]:
 def test_json_has_the_documented_keys(tiny_set):
     known, unknown = asked(ARCH, OTHER)
     keys = ["image", "landmark_id", "name", "address", "confidence", "threshold", "landmarks", "neighbours"]
-    assert list(known) == list(unknown) == [*keys, "in_index", "unreadable", "reason"]
+    assert list(known) == list(unknown) == [*keys, "verified", "in_index", "unreadable", "reason"]
     assert (known["reason"], unknown["reason"]) == ("", f"below the threshold {unknown['threshold']:.3f}")
     assert (known["image"], known["landmark_id"], known["name"]) == (ARCH, "arch", "The Great Arch")
     assert (
@@ -46,7 +46,9 @@ def test_json_has_the_documented_keys(tiny_set):
     assert known["confidence"] >= known["threshold"] > unknown["confidence"]
     assert known["landmarks"][0]["confidence"] == known["confidence"]
     assert list(known["landmarks"][0]) == ["landmark_id", "name", "confidence", "score"]
-    assert list(known["neighbours"][0]) == ["image_id", "landmark_id", "score", "path", "name"]
+    assert list(known["neighbours"][0]) == ["image_id", "landmark_id", "score", "path", "name", "inliers"]
+    assert known["verified"] is None
+    assert {neighbour["inliers"] for neighbour in known["neighbours"]} == {None}
     scores = [neighbour["score"] for neighbour in known["neighbours"]]
     assert scores == sorted(scores, reverse=True)
     assert Path(known["neighbours"][0]["path"]).is_file()
@@ -98,6 +100,7 @@ def test_csv_has_a_line_for_each_image(tiny_set):
     (answer,) = asked(OTHER)
     assert unknown["best_landmark_id"] == answer["landmarks"][0]["landmark_id"]
     assert float(unknown["best_score"]) == answer["landmarks"][0]["score"]
+    assert {(row["verified"], row["inliers"]) for row in rows} == {("", "")}
     assert [row["reason"] for row in rows] == ["", f"unreadable: {NOT_ONE}", answer["reason"]]
     assert result.stderr == "1 of 3 pictures is unreadable\n"
 

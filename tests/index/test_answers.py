@@ -162,7 +162,7 @@ def test_answers_that_were_kept_are_not_asked_again(folder, make_store, tmp_path
     monkeypatch.setattr("index.recognition.BLOCK_QUERIES", 2)
     asked = []
 
-    def ask(folder, vectors, *, n_neighbours):
+    def ask(folder, vectors, *, n_neighbours, verifying):
         asked.append(len(vectors))
         if len(asked) == 3:
             raise KeyboardInterrupt

@@ -8,7 +8,7 @@ import pytest
 from calibration_world import make_queries
 
 from index.calibrate.config import CalibrationSettings
-from index.calibrate.fit import Evidence, calibrate
+from index.calibrate.fit import Further, calibrate
 from index.calibrate.selection import Grid, tune
 from index.calibration import Calibration, Origin
 from index.confidence import sigmoid
@@ -147,11 +147,11 @@ def test_the_choice_tells_what_the_defaults_and_the_chosen_constants_are_worth(c
 
 
 def test_leave_one_out_is_told_beside_the_held_out_queries(calibration):
-    evidence = Evidence(make_queries(80, seed=5))
-    choice = calibrate(make_queries(), ORIGIN, CalibrationSettings(precision=0.8), SMALL, evidence).choice
+    further = Further(make_queries(80, seed=5))
+    choice = calibrate(make_queries(), ORIGIN, CalibrationSettings(precision=0.8), SMALL, further).choice
     assert (choice.leave_one_out.n_queries, choice.why_not) == (80, None)
     assert 0 < choice.leave_one_out.gap_default < 1
-    why = calibrate(make_queries(), ORIGIN, grid=SMALL, evidence=Evidence(None, "borrowed")).choice
+    why = calibrate(make_queries(), ORIGIN, grid=SMALL, further=Further(None, "borrowed")).choice
     assert (why.leave_one_out, why.why_not) == (None, "borrowed")
 
 

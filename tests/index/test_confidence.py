@@ -43,7 +43,7 @@ def test_the_sigmoid_of_large_logits_does_not_overflow():
 
 
 def test_a_background_that_was_fitted_must_be_given():
-    message = "the confidence model was fitted with a background or inliers that are not given"
+    message = "the confidence model was fitted with a background or evidence that is not given"
     with pytest.raises(ValueError, match=message):
         ConfidenceModel(1.0, 1.0, 0.0, 0.0).logit(np.array([0.5]))
     with pytest.raises(ValueError, match=message):

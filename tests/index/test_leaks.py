@@ -10,7 +10,7 @@ from PIL import Image
 from recorder import Recorder
 
 from index.calibrate.config import CalibrationSettings
-from index.calibrate.fit import calibrate_folder, held_out_queries, leave_one_out_evidence
+from index.calibrate.fit import calibrate_folder, held_out_queries, leave_one_out
 from index.copies import pack_sketches, sketches, unpack_sketches
 from index.evaluate.leakage import look_the_same
 from index.evaluate.outcome import ask_store, find_outcomes
@@ -193,7 +193,7 @@ def test_images_that_the_network_was_trained_on_are_told_by_name_and_label(folde
 
 def test_leaving_one_out_of_images_of_the_training_says_so_and_is_no_evidence(folder, train):
     note_training(folder, made_by={"training": {}, "earlier_stages": [], "trained_on": record_seen([], [])})
-    assert leave_one_out_evidence(folder, 0).why_not is None
+    assert leave_one_out(folder, 0).why_not is None
     record = record_seen(train.image_id, LABELS)
     note_training(folder, made_by={"training": {"epochs": 1}, "trained_on": record})
     measured = evaluate_left_out(folder)
@@ -201,11 +201,9 @@ def test_leaving_one_out_of_images_of_the_training_says_so_and_is_no_evidence(fo
         "12 of 12 pictures have the name and label of pictures that the network was trained on: train.h5-0, "
         "train.h5-1, train.h5-2, train.h5-3, train.h5-4 and 7 more; the figures are too good",
     )
-    assert leave_one_out_evidence(folder, 0).why_not == (
-        "since the network was trained on 12 of the 12 pictures of the index"
-    )
+    assert leave_one_out(folder, 0).why_not == ("since the network was trained on 12 of the 12 pictures of the index")
     note_training(folder, made_by={"training": {"epochs": 1}})
-    assert leave_one_out_evidence(folder, 0).why_not == (
+    assert leave_one_out(folder, 0).why_not == (
         "since the network may have been trained on pictures of the index: it kept no record"
     )
 

@@ -33,7 +33,7 @@ def test_beta_is_tried_only_where_rows_have_a_background():
 def test_folds_hold_equal_parts_of_right_wrong_and_non_landmark_queries():
     queries = make_queries(103)
     fold = make_folds(queries, VoteRule(), seed=0)
-    _, correct = queries.answer(VoteRule())
+    _, correct, _ = queries.answer(VoteRule())
     known = queries.truths.known
     for members in (correct, known & ~correct, ~known):
         assert np.ptp(np.bincount(fold[members], minlength=5)) <= 1
@@ -98,7 +98,7 @@ def test_the_rule_of_a_fold_is_chosen_without_it(monkeypatch):
     fold = make_folds(queries, rules[0], 0)
     assert (tuned.rule, tuned.tried) == (rules[4], rules[4])
     for f, rule in ((1, rules[0]), (2, rules[3])):
-        score, correct = queries.answer(rule)
+        score, correct, _ = queries.answer(rule)
         model = fit_confidence(score[fold != f], correct[fold != f], queries.background[fold != f])
         assert tuned.answered.logit[fold == f] == pytest.approx(model.logit(score, queries.background)[fold == f])
 
@@ -111,7 +111,7 @@ def test_a_rule_is_judged_by_models_that_saw_neither_the_folds_left_out_nor_the_
     for left_out in (NONE, frozenset({1}), frozenset({3})):
         gaps = []
         for rule in rules:
-            score, correct = queries.answer(rule)
+            score, correct, _ = queries.answer(rule)
             logit = np.empty(len(score))
             for j in range(5):
                 seen, here = ~np.isin(fold, [*left_out, j]), fold == j
@@ -145,13 +145,13 @@ def test_leave_one_out_can_speak_against_what_few_queries_say():
     assert tune(queries, grid, None, 0).rule.k == 1
     tuned = tune(queries, grid, None, 0, against)
     assert tuned.rule == VoteRule(k=5)
-    assert (tuned.evidence.correct.mean(), tuned.evidence_default.correct.mean()) == (1.0, 1.0)
+    assert (tuned.further.correct.mean(), tuned.further_default.correct.mean()) == (1.0, 1.0)
 
 
 def test_a_query_that_is_a_row_counts_its_landmark_one_row_less():
     queries = right_by_the_nearest(3)
-    score, _ = queries.answer(VoteRule(k=5, r=1.0))
-    own, _ = replace(queries, own=np.array([1, 1, -1], np.int32)).answer(VoteRule(k=5, r=1.0))
+    score, _, _ = queries.answer(VoteRule(k=5, r=1.0))
+    own, _, _ = replace(queries, own=np.array([1, 1, -1], np.int32)).answer(VoteRule(k=5, r=1.0))
     # S of landmark 1, of which all four rows are neighbours: tau log(4 exp(0.88 / tau) / n), n = 4, or 3 without one.
     assert score.tolist() == pytest.approx([0.9, 0.9, 0.9])
     assert own[0] == pytest.approx(max(0.9, 0.88 + 0.05 * np.log(4 / 3)))
@@ -190,7 +190,7 @@ def test_the_default_rule_wins_where_all_are_as_good():
 def test_the_final_model_is_fitted_on_all_queries():
     queries = make_queries()
     tuned = tune(queries, SMALL, None, 0)
-    score, correct = queries.answer(tuned.rule)
+    score, correct, _ = queries.answer(tuned.rule)
     assert tuned.confidence.a == pytest.approx(fit_confidence(score, correct, queries.background).a)
 
 
@@ -223,7 +223,7 @@ def test_queries_that_found_nothing_have_no_answer():
 def test_any_of_several_true_landmarks_is_right():
     queries = make_queries(30, share=0.0)
     truth = queries.truths.first
-    _, correct = queries.answer(VoteRule())
+    _, correct, _ = queries.answer(VoteRule())
     both = replace(queries, truths=make_truths([[99, code] for code in truth]))
     assert both.answer(VoteRule())[1].tolist() == correct.tolist()
     assert correct.any()

@@ -1,0 +1,292 @@
+"""Calibration of verified answers: what evidence is worth, what is kept beside the plain part, what is refused."""
+
+import json
+import re
+from dataclasses import asdict, replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from calibration_world import make_queries
+from verified_world import BY, Named, Table, verification
+
+from index.calibrate.config import CalibrationSettings
+from index.calibrate.fit import calibrate, calibrate_folder, calibration_of
+from index.calibrate.selection import Grid, VerifiedGrid, choose, tune
+from index.calibrate.verified import chance_level, fit_verified, verified_from
+from index.calibration import Calibration, Origin
+from index.confidence import ConfidenceModel, fit_confidence
+from index.folder.changes import calibration_digest
+from index.folder.folder import open_folder, read_calibration
+from index.folder.verified import Verifying, open_verification, require_calibrated
+from index.metrics import gap
+from index.queries import queries_of
+from index.recognition import answer
+from index.rerank.config import VerifyJob
+from index.rerank.evidence import UNVERIFIED, Evidence, EvidenceRule
+from index.vote_rule import VoteRule
+from retrieval.errors import DamageError, LmrError
+
+SMALL = Grid(k=(5, 20), tau=(0.05,), r=(0.5,), beta=(0.0,))
+ORIGIN = Origin(source="val.csv", fingerprint="3f9a", index_digest="71c2")
+SETTINGS = CalibrationSettings(precision=0.8)
+
+
+def make_verified(n=120, *, seed=0, top=10, telling=0.8):
+    """Queries whose neighbours of the right landmark have many inliers, at this share; others as many as by chance."""
+    queries = make_queries(n, seed=seed)
+    rng = np.random.default_rng(seed + 1)
+    rows = queries.neighbours.rows
+    query = np.repeat(np.arange(n), rows.shape[1])
+    right = queries.truths.holds(query, queries.landmark[rows.ravel()]).reshape(rows.shape)
+    many = right & (rng.uniform(size=rows.shape) < telling)
+    inliers = np.where(many, rng.integers(15, 80, rows.shape), rng.integers(0, 8, rows.shape)).astype(np.int32)
+    inliers[:, top:] = UNVERIFIED
+    return replace(queries, evidence=Evidence(inliers))
+
+
+@pytest.fixture(scope="module")
+def calibration():
+    return calibrate(make_verified(), ORIGIN, SETTINGS, SMALL, verified_by=BY)
+
+
+def document(calibration):
+    return json.loads(json.dumps(calibration.to_json(), allow_nan=False))
+
+
+def test_the_plain_part_is_that_of_a_calibration_without_verification(calibration):
+    plain = calibrate(make_queries(), ORIGIN, SETTINGS, SMALL)
+    assert calibration.plain == plain
+    assert "verified" not in plain.to_json()
+    assert json.dumps(calibration.plain.to_json()) == json.dumps(plain.to_json())
+
+
+def test_a_verified_calibration_is_the_same_after_writing_and_reading(calibration):
+    assert Calibration.from_json(document(calibration), "calibration.json") == calibration
+
+
+def test_a_verified_part_that_cannot_be_is_an_error_that_names_its_key(calibration):
+    content = document(calibration)
+    content["verified"]["evidence"]["weight"] = -1
+    with pytest.raises(LmrError, match=re.escape("calibration.json: verified.evidence: weight must not be negative")):
+        Calibration.from_json(content)
+
+
+def test_telling_evidence_gains_and_what_it_gains_is_told(calibration):
+    queries, verified = make_verified(), calibration.verified
+    choice, known = verified.choice, queries.truths.known
+    plain = tune(queries, SMALL, None, 0)
+    tuned = choose(queries, VerifiedGrid().rules(VoteRule(), plain.rule, 7.0), None, 0)
+    assert (verified.by, verified.evidence, verified.rule) == (BY, tuned.rule.evidence, tuned.rule.vote)
+    assert verified.confidence == tuned.confidence
+    assert verified.evidence.chance == 7.0
+    assert choice.plain_gap == calibration.cross_validated.gap
+    assert choice.from_plain == pytest.approx(verified.cross_validated.gap - calibration.cross_validated.gap)
+    assert choice.from_plain > 2 * choice.from_plain_error > 0
+    assert verified.cross_validated.gap == pytest.approx(
+        gap(tuned.answered.logit, tuned.answered.correct, int(known.sum()), queries.image_id)
+    )
+    assert verified.n_unverified == 0
+    for row in verified.gain:
+        assert row.recall > row.plain_recall
+        assert row.turned_away is not None
+
+
+def test_what_is_turned_away_at_a_precision_is_counted_down_to_where_it_still_holds(calibration):
+    queries = make_verified()
+    plain, known = tune(queries, SMALL, None, 0).answered, queries.truths.known
+    order = np.argsort(-plain.logit)
+    right = np.cumsum(plain.correct[order]) / np.arange(1, len(order) + 1)
+    n = int(np.flatnonzero(right >= 0.95).max()) + 1
+    answered = np.zeros(len(order), bool)
+    answered[order[:n]] = True
+    row = calibration.verified.gain[0]
+    assert row.precision == 0.95
+    assert row.plain_recall == pytest.approx((answered & plain.correct).sum() / known.sum())
+    assert row.plain_turned_away == pytest.approx((~answered & ~known).sum() / (~known).sum())
+
+
+def test_evidence_that_says_nothing_leaves_the_default_weight():
+    queries = make_verified(telling=0.0)
+    found = calibrate(queries, ORIGIN, SETTINGS, SMALL, verified_by=BY).verified
+    assert (found.evidence.weight, found.rule) == (EvidenceRule().weight, VoteRule())
+    assert found.choice.gain <= found.choice.gain_error
+
+
+def test_the_final_model_is_fitted_with_the_evidence_of_all_queries(calibration):
+    queries, verified = make_verified(), calibration.verified
+    rule = VerifiedGrid((verified.evidence.weight,)).rules(verified.rule, verified.rule, verified.evidence.chance)
+    found = queries.answer(next(one for one in rule if one.evidence == verified.evidence))
+    weights = np.ones((1, len(found.score)))
+    from index.confidence import fit_confidences
+
+    expected = fit_confidences(found.score, found.correct, queries.background, found.evidence, weights=weights)[0]
+    assert verified.confidence.h == pytest.approx(expected.h)
+    assert verified.confidence.e == pytest.approx(expected.e)
+
+
+def test_a_confidence_with_evidence_is_the_formula():
+    model = ConfidenceModel(a=2.0, g=1.0, h=0.5, e=-1.0)
+    logit = model.logit(np.array([0.5, -np.inf]), np.array([0.2, 0.2]), np.array([3.0, 3.0]))
+    assert logit.tolist() == [pytest.approx(2 * 0.5 - 0.2 + 0.5 * 3 - 1), -np.inf]
+
+
+def test_evidence_that_speaks_against_an_answer_is_left_out():
+    rng = np.random.default_rng(0)
+    score, correct = rng.normal(size=200), rng.uniform(size=200) < 0.5
+    from index.confidence import fit_confidences
+
+    weights = np.ones((1, 200))
+    against = fit_confidences(score, correct, None, np.where(correct, 0.0, 1.0), weights=weights)[0]
+    assert against.h == 0
+    assert against.a == pytest.approx(fit_confidence(score, correct).a)
+
+
+def test_chance_is_what_nearly_all_pairs_of_other_landmarks_stay_below():
+    queries = make_queries(8)
+    rows = queries.neighbours.rows[:, :5]
+    queries = replace(queries, neighbours=type(queries.neighbours)(rows, queries.neighbours.scores[:, :5]))
+    query = np.repeat(np.arange(8), 5)
+    right = queries.truths.holds(query, queries.landmark[rows.ravel()]).reshape(rows.shape)
+    inliers = np.full(rows.shape, UNVERIFIED, np.int32)
+    wrong = np.flatnonzero(~right.ravel())[:20]
+    inliers.ravel()[wrong] = np.arange(20)  # of these the 0.95 quantile is between 18 and 19
+    inliers.ravel()[np.flatnonzero(right.ravel())] = 99
+    assert chance_level(queries, Evidence(inliers)) == 19
+    assert chance_level(queries, Evidence(np.where(inliers == 19, 300, inliers).astype(np.int32))) == 50
+    assert verified_from(queries, Evidence(inliers)) == 99
+    assert verified_from(queries, Evidence(np.where(right, 0, inliers).astype(np.int32))) == 35
+
+
+def test_queries_without_any_evidence_are_counted_and_change_nothing():
+    queries = make_verified()
+    inliers = queries.evidence.inliers.copy()
+    inliers[:3] = UNVERIFIED
+    found = calibrate(replace(queries, evidence=Evidence(inliers)), ORIGIN, SETTINGS, SMALL, verified_by=BY)
+    assert found.verified.n_unverified == 3
+    blind = replace(queries, evidence=Evidence(np.full_like(inliers, UNVERIFIED)))
+    assert calibrate(blind, ORIGIN, SETTINGS, SMALL, verified_by=BY).verified.choice.from_plain == pytest.approx(
+        0, abs=0.05
+    )
+
+
+def test_a_rule_of_verified_neighbours_needs_evidence():
+    queries = make_queries()
+    with pytest.raises(ValueError, match="a rule of verified neighbours needs evidence"):
+        queries.answer(VerifiedGrid().rules(VoteRule(), VoteRule(), 5.0)[0])
+    with pytest.raises(ValueError, match="a calibration of verified answers needs evidence"):
+        fit_verified(queries, VoteRule(), tune(queries, SMALL, None, 0).answered, SETTINGS, BY)
+    with pytest.raises(ValueError, match=re.escape("evidence is of (120, 3), neighbours of (120, 20)")):
+        replace(queries, evidence=Evidence(np.zeros((120, 3), np.int32)))
+
+
+LABELS = ["rome"] * 6 + ["paris"] * 6
+
+
+@pytest.fixture
+def folder(make_folder, make_store):
+    return make_folder(make_store(LABELS, seed=0), [make_store([""] * 5, seed=1, source="background.h5")])
+
+
+def verified_folder(folder, make_store):
+    """The folder, calibrated with verified neighbours and opened again, and the table that they were verified by."""
+    store = make_store(["rome", "paris", ""] * 10, seed=3, source="val.h5")
+    table = Table(np.random.default_rng(5).integers(0, 50, (30, 12)))
+    verifying = Verifying(verification(table), Named)
+    calibrate_folder(folder, store, queries_of(store), SETTINGS, verifying)
+    return open_folder(folder.path, device="cpu"), table
+
+
+def local(fingerprint=BY.local):
+    """Stands in for the local features of rows."""
+    return SimpleNamespace(card=SimpleNamespace(fingerprint=fingerprint), features=Named)
+
+
+def test_a_folder_that_was_calibrated_with_verification_answers_without_it_as_before(folder, make_store):
+    vectors = make_store(["rome"] * 4, seed=8).vectors
+    store = make_store(["rome", "paris", ""] * 10, seed=3, source="val.h5")
+    plain = replace(folder, calibration=calibration_of(folder, store, queries_of(store), SETTINGS))
+    opened, _ = verified_folder(folder, make_store)
+    assert answer(opened, vectors).logit.tolist() == answer(plain, vectors).logit.tolist()
+    assert opened.made_of == plain.made_of
+    assert calibration_digest(opened.calibration) != calibration_digest(plain.calibration)
+
+
+def test_verified_answers_go_by_the_verified_part(folder, make_store):
+    opened, table = verified_folder(folder, make_store)
+    opened = replace(opened, local=local())
+    used, how = open_verification(opened, VerifyJob(verify=True), 2)
+    part = opened.calibration.verified
+    assert (how.rule, how.n_inliers, how.by, how.n_threads) == (part.evidence, part.n_inliers, BY, 2)
+    assert (used.rule, used.calibration.threshold_precision) == (part.rule, part.threshold_precision)
+    how = replace(how, verifier=table)
+    found = answer(used, make_store(["rome"] * 4, seed=8).vectors, verifying=Verifying(how, Named))
+    expected = part.confidence.logit(
+        found.score, found.background, found.votes.evidence[np.searchsorted(found.votes.query, np.arange(4))]
+    )
+    assert found.logit == pytest.approx(expected)
+    assert how.made_of != replace(how, rule=replace(how.rule, weight=9.0)).made_of
+
+
+def test_a_folder_without_a_verified_part_counts_inliers_only(folder):
+    opened = replace(folder, local=local())
+    used, how = open_verification(opened, VerifyJob(verify=True), 1)
+    assert used is opened
+    assert (how.rule, how.by.top, how.n_inliers) == (None, 20, 35)
+    assert open_verification(opened, VerifyJob(verify=True, n_verify_top=7), 1)[1].by.top == 7
+    with pytest.raises(
+        LmrError, match=re.escape(f"{folder.path} is not calibrated for verified answers; run lmr calibrate `verify`")
+    ):
+        require_calibrated(opened)
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "top", "message"),
+    [
+        ("other", None, "was calibrated with other local features than it has; run lmr calibrate `verify` again"),
+        (BY.local, 7, "was calibrated with `verify_top` 3, not 7; run lmr calibrate `verify` again"),
+    ],
+)
+def test_another_way_to_verify_than_that_of_the_calibration_is_refused(folder, make_store, fingerprint, top, message):
+    opened, _ = verified_folder(folder, make_store)
+    with pytest.raises(LmrError, match=re.escape(f"{folder.path} {message}")):
+        open_verification(replace(opened, local=local(fingerprint)), VerifyJob(verify=True, n_verify_top=top), 1)
+
+
+def test_a_folder_without_local_features_is_refused_with_what_makes_them(folder):
+    with pytest.raises(LmrError) as error:
+        open_verification(folder, VerifyJob(verify=True), 1)
+    assert str(error.value) == (
+        f"{folder.path} has no local features to verify by; make some with lmr embed `local`, then run "
+        "lmr build-index `local`"
+    )
+
+
+def test_settings_of_a_verification_that_is_not_asked_for_are_refused():
+    with pytest.raises(LmrError, match="`verify_top` needs `verify`"):
+        VerifyJob(n_verify_top=5)
+
+
+def test_a_calibration_that_weighs_evidence_in_plain_answers_is_damaged(folder, make_store):
+    opened, _ = verified_folder(folder, make_store)
+    path = folder.path / "calibration.json"
+    from retrieval.files.json_file import write_signed_json
+
+    content = opened.calibration.to_json()
+    content["confidence"]["h"] = 0.5
+    write_signed_json(path, content)
+    with pytest.raises(
+        DamageError, match=re.escape(f"{path} weighs verified neighbours in plain answers; run lmr calibrate again")
+    ):
+        read_calibration(folder.path, folder.info)
+
+
+def test_the_parts_of_a_verified_calibration_are_told(calibration):
+    from index.info import _describe_calibration
+
+    facts = _describe_calibration(calibration)["verified"]
+    assert facts["by"] == asdict(BY)
+    assert facts["evidence"] == asdict(calibration.verified.evidence)
+    assert facts["inliers"] == calibration.verified.n_inliers
+    assert facts["threshold_precision"] == calibration.verified.threshold_precision.confidence
+    assert "verified" not in _describe_calibration(calibration.plain)
