@@ -1,4 +1,4 @@
-"""Local features: milliseconds to find and to read them, and bytes an image, ours against a group of float arrays for each.
+"""Milliseconds to find and to read local features, and bytes an image, ours against a group of float arrays for each.
 
     python scripts/bench/local.py [PHOTOS] [--number 100] [--keypoints 1000] [--long-side 640]
 

@@ -7,8 +7,11 @@ import sys
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import click
+import h5py
+import numpy as np
 import pytest
 from documents import (
     DOCUMENTS,
@@ -26,6 +29,10 @@ from documents import (
 from cli.main import COMMANDS, main
 from lmr import Answer
 from retrieval.data.formats import recognise_manifest
+from retrieval.local.config import LocalCard
+from retrieval.local.store import LocalColumns, LocalInfo, unknown_facts, write_local
+from retrieval.shard import Shard
+from retrieval.texts import Texts
 
 FORMATS = ROOT / "docs" / "formats.md"
 README = ROOT / "README.md"
@@ -182,6 +189,18 @@ def test_the_manifests_that_the_formats_page_lists_are_recognised() -> None:
     assert len(headers) >= 6
     for header in headers:
         recognise_manifest(header.split(","), "listed.csv")
+
+
+def test_the_formats_page_lists_what_a_local_store_holds(tmp_path: Path) -> None:
+    card = LocalCard("rootsift", 2, 640, 4, "uint8")
+    none: dict[str, Any] = {"image_id": Texts.of([]), "reason": Texts.of([]), "facts": unknown_facts(0)}
+    numbers = {"state": np.zeros(0, np.uint8), "n_features": np.zeros(0, np.int64), "size": np.zeros((0, 2), np.int32)}
+    write_local(tmp_path / "x.local.h5", LocalInfo(card, "", Shard(1, 2)), LocalColumns(**none, **numbers), [])
+    with h5py.File(tmp_path / "x.local.h5") as file:
+        assert set(file) == first_column(FORMATS, "<!-- hdf5: local store -->")
+        assert set(file["features"].dtype.names) == first_column(FORMATS, "<!-- fields: features -->")
+        said = FORMATS.read_text(encoding="utf-8").partition("Attributes: `local_format_version`")[2]
+        assert set(file.attrs) - {"local_format_version"} <= spans_in(said.partition(". Digests")[0])
 
 
 def test_help_imports_nothing_heavy() -> None:
