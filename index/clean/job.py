@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from index.clean.plan import Verify
     from retrieval.data.locate import LocatedImages
     from retrieval.data.manifest import Manifest
+    from retrieval.local.config import LocalCard
+    from retrieval.local.store import LocalStore
     from retrieval.store.store import Descriptors
 
 State = Literal["written", "reviewed", "unchanged", "dry run"]
@@ -204,14 +206,41 @@ def _verifier(inputs: "CleaningInputs", located: "LocatedImages", work: Path | N
     """Counts the neighbours that show the same place, of rows that are given later."""
     from index.clean.labels import count_verified, local_matcher
     from retrieval.data.image_source import ImageSource
+    from retrieval.local.config import LocalOptions
+    from retrieval.local.extractor import open_extractor
+
+    assert job.store is not None
 
     if located.folder is None:
         raise LmrError("`verify` needs the pictures, which were not found; give `images`")
-    inliers = local_matcher(ImageSource(inputs.manifest, located.folder))
+    extractor = open_extractor(LocalOptions(kind="rootsift"))  # for which `min_inliers` is meant
+    known = _known_features(job.store, extractor.card, job)
+    inliers = local_matcher(ImageSource(inputs.manifest, located.folder), extractor, known, inputs.manifest.image_id)
     saved = None if work is None else work / "verified.jsonl"
     return lambda rows: count_verified(
         rows, inputs.manifest.landmark, inputs.vectors, job.rule, inliers, saved=saved, progress=job.progress
     )
+
+
+def _known_features(store: Path, card: "LocalCard", job: CleanJob) -> "LocalStore | None":
+    """The local store beside a store, where there is one of the same images and as features are compared here."""
+    from index.folder.local import beside, find_places
+    from retrieval.local.store import open_local
+    from retrieval.store.store import open_descriptors
+
+    place = beside(store)
+    if not place.exists():
+        return None
+    found = open_local(place)
+    try:
+        if difference := found.card.difference(card):
+            raise LmrError(f"{place} was made with {difference}")
+        find_places(open_descriptors(store), [place])
+    except LmrError as error:
+        job.progress.warn(f"local features are extracted anew: {error}")
+        return None
+    job.progress.warn(f"local features are those of {place}")
+    return found
 
 
 def _parse_checks(text: str) -> tuple[str, ...]:

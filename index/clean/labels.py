@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +23,12 @@ from retrieval.data.image_source import ImageSource
 from retrieval.errors import UnreadableError
 from retrieval.files.atomic import write_error
 from retrieval.progress import SILENT, Progress
+from retrieval.texts import Texts
+
+if TYPE_CHECKING:
+    from retrieval.local.extractor import Extractor
+    from retrieval.local.features import LocalFeatures
+    from retrieval.local.store import LocalStore
 
 # These and the odds of the rule were chosen on flipped labels: docs/benchmarks.md, Wrong labels.
 TAU = 0.1  # width of the soft maximum, in units of the centred similarity
@@ -182,17 +189,20 @@ def _log_softmax(logits: FloatArray, row: LongArray, start: LongArray) -> FloatA
     return result
 
 
-def local_matcher(source: ImageSource) -> Inliers:
-    """Counts the inliers of two rows' images; an image that cannot be read matches nothing."""
-    from retrieval.local.config import LocalOptions
-    from retrieval.local.extractor import open_extractor
-    from retrieval.local.features import LocalFeatures
+def local_matcher(source: ImageSource, extractor: "Extractor", known: "LocalStore | None", image_id: Texts) -> Inliers:
+    """Counts the inliers of two rows' images; an image that cannot be read matches nothing.
+
+    known: the local features of images that need not be extracted again. image_id: of all rows.
+    """
     from retrieval.local.verifier import Verifier
 
-    extractor, verifier = open_extractor(LocalOptions(kind="rootsift")), Verifier()
+    verifier = Verifier()
+    known_row = None if known is None else known.find(image_id)
 
     @lru_cache(maxsize=_REMEMBERED_IMAGES)
-    def features(row: int) -> LocalFeatures | None:
+    def features(row: int) -> "LocalFeatures | None":
+        if known is not None and known_row is not None and known_row[row] >= 0:
+            return known.features(int(known_row[row]))
         try:
             return extractor.extract(extractor.decode(source.read(row)))
         except UnreadableError:

@@ -146,6 +146,7 @@ def open_folder(
     device: str = "auto",
     threads: int | None = None,
     calibrated: bool = True,
+    with_local: bool = False,
     verify: Literal["full", "small"] = "small",
     progress: Progress = PYTHON_WARNINGS,
 ) -> IndexFolder:
@@ -154,7 +155,8 @@ def open_folder(
     Rows stay in their files, which processes share. The sizes of all files are compared with index.json, and the sha256
     of small ones; verify: `full` compares it of all, which takes about a second per GB. device, threads: of the search;
     progress: is told of GPUs that take rows, and of those that cannot.
-    calibrated: False leaves the calibration out, also a damaged one.
+    calibrated: False leaves the calibration out, also a damaged one. with_local: opens local features at once, not when
+    they are asked for, when another index may have taken the place.
     Raises LmrError that names the file: missing, damaged, of another format version or of another model.
     """
     path = Path(path)
@@ -166,6 +168,8 @@ def open_folder(
             check_files(folder, info, verify)
             calibration = read_calibration(folder, info) if calibrated else None
             opened = _load(folder, info, calibration, device=device, threads=threads, progress=progress)
+            if with_local and opened.local is not None:
+                opened.local.open()
             # An equal index.json is no proof: another one may have come and gone, and left its files in this one.
             if _identity(folder) != identity or read_info(folder) != info:
                 raise LmrError(f"{folder} was replaced while it was read; run the command again")

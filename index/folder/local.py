@@ -272,6 +272,10 @@ class LocalRows:
             assert packed is not None
             yield packed
 
+    def open(self) -> None:
+        """Opens all files, which stay those that they are, also when the folder is replaced. LmrError as `places`."""
+        assert self._stores is not None
+
     def require_whole(self) -> None:
         """Raises LmrError where a local store lacks the features of a row; its bytes are compared by `check_files`."""
         for number, place in self.places.place[self.places.there].tolist():

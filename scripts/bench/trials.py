@@ -340,7 +340,7 @@ def rows(path: Path) -> dict[str, Any]:
     """What an index folder is, its rows, and what is found for each of them."""
     from index.folder.folder import open_folder
 
-    opened = open_folder(path, device="cpu", verify="full")
+    opened = open_folder(path, device="cpu", with_local=True, verify="full")
     vectors = opened.index.vectors(np.arange(len(opened.rows)))
     return _outline(opened) | {
         "ids": opened.rows.image_id.tolist(),

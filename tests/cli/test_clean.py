@@ -13,6 +13,7 @@ import pytest
 from made_stores import write_store
 from PIL import Image
 from tiny_set import (
+    HERE,
     LABELS,
     cut_short,
     done,
@@ -365,6 +366,32 @@ def test_verification_keeps_what_enough_neighbours_match(dirty, monkeypatch):
     assert not_kept() == {"train-arch-4": "unverified", "train-arch-5": "unverified"}
     evidence = read_rows(Path("cleaned/decisions.csv"))[4]["evidence"]
     assert evidence == "0 neighbours of its landmark with 30 inliers, 3 are asked"
+
+
+def test_verification_takes_the_local_features_that_are_there(dirty, monkeypatch):
+    pytest.importorskip("cv2", reason="needs the extra local")
+    rng = np.random.default_rng(0)
+    scene = Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).resize((400, 400))
+    for i in range(4):
+        scene.crop((8 * i, 5 * i, 350 + 8 * i, 350 + 5 * i)).save(f"images/train-arch-{i}.jpg")
+    write_csv(Path("dirty.csv"), "id,landmark_id", [f"train-arch-{i},arch" for i in range(6)])
+    done("embed", "train.csv", "--local", "rootsift", *HERE)
+    Path("train.local.h5").rename("elsewhere.h5")
+    done(*CLEAN, "--verify", "--output", "extracted")
+    Path("elsewhere.h5").rename("train.local.h5")
+    with monkeypatch.context() as without:
+        without.setattr("retrieval.local.extractor.Extractor.extract", None)
+        told = done(*CLEAN, "--verify", "--output", "taken")
+    assert "local features are those of train.local.h5" in told.stderr.splitlines()
+    assert Path("taken/decisions.csv").read_text() == Path("extracted/decisions.csv").read_text()
+
+    Path("train.local.h5").unlink()
+    done("embed", "train.csv", "--local", "rootsift", "--keypoints", "50", *HERE)
+    told = done(*CLEAN, "--verify", "--output", "again")
+    assert (
+        "local features are extracted anew: train.local.h5 was made with another number of keypoints (50, now 1000)"
+    ) in told.stderr.splitlines()
+    assert Path("again/decisions.csv").read_text() == Path("extracted/decisions.csv").read_text()
 
 
 def test_without_images_labels_are_still_judged(dirty):
