@@ -182,6 +182,11 @@ def find_places(images: Descriptors, paths: Sequence[Path]) -> LocalPlaces:
     place = np.full((len(images), 2), NOWHERE, dtype=np.int32)
     for number, path in enumerate(paths):
         stores.append(store := open_local(path))
+        if (share := store.info.shard) is not None:
+            raise LmrError(
+                f"{path} holds share {share} of the rows alone; join all {share.n} shares with lmr join, and give what "
+                "that makes"
+            )
         files.append(_local_file(path))
         require_alike(store.card, str(path), stores[0].card, str(paths[0]))
         for block in equal_pairs(images.image_id, store.image_id):
