@@ -22,6 +22,7 @@ from tiny_set import (
 )
 
 from index.folder.folder import open_folder
+from retrieval.errors import LmrError
 from retrieval.local.features import LocalFeatures
 from retrieval.local.store import open_local
 
@@ -215,3 +216,35 @@ def test_two_processes_that_add_to_one_index_both_bring_their_local_features(pho
     assert found().keys() == {*before, "more-0", "more-1"}
     assert None not in found().values()
     done("index", "verify")
+
+
+def test_a_share_of_local_features_is_not_taken_for_all(photos):
+    done("embed", "photos", "--output", "part.h5", "--shard", "1/2", *LOCAL, *HERE)
+    given = ["build-index", "photos.h5", "--local-store", "part-1-of-2.local.h5", "--output", "other", *PLAIN]
+    assert refused(*given) == (
+        "part-1-of-2.local.h5 holds share 1/2 of the rows alone; join all 2 shares with lmr join, and give what that "
+        "makes"
+    )
+    done("embed", "photos", "--output", "part.h5", "--shard", "2/2", *LOCAL, *HERE)
+    done("join", "part-1-of-2.local.h5", "part-2-of-2.local.h5", "--output", "part.local.h5")
+    given[given.index("part-1-of-2.local.h5")] = "part.local.h5"
+    done(*given)
+    assert found("other") == found()
+
+
+def test_local_features_that_are_open_stay_those_of_their_index(photos):
+    before = found()
+    opened, lazy = (open_folder("landmarks", device="cpu", with_local=one) for one in (True, False))
+    shutil.rmtree("photos/arch")
+    draw("photos/arch/arch-0.jpg", 900)
+    done("sync", "photos", *HERE)
+    assert opened.local is not None
+    features = [opened.local.features(row) for row in range(8)]
+    assert [None if one is None else digest_of(one) for one in features] == list(before.values())
+    assert lazy.local is not None
+    with pytest.raises(LmrError) as caught:
+        lazy.local.features(0)
+    assert str(caught.value) == (
+        "landmarks/local-rows.h5 is not that of the index which was opened: that was replaced meanwhile, or this is "
+        "damaged; run the command again, then copy the whole folder or run lmr build-index again"
+    )
