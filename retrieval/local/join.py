@@ -12,6 +12,7 @@ from retrieval.local.features import PackedFeatures
 from retrieval.local.store import LocalColumns, LocalStore, open_local, unknown_facts, write_local
 from retrieval.progress import Progress
 from retrieval.shard import require_all, require_lengths
+from retrieval.store.join import shares_of
 from retrieval.store.layout import DONE, ImageFacts
 from retrieval.texts import Texts, repeated
 
@@ -41,16 +42,13 @@ def join_local(
 
 def _in_order(stores: Sequence[LocalStore]) -> list[LocalStore]:
     """The parts in the order of their shares."""
-    shares = []
+    shares = shares_of([store.path for store in stores], [store.info for store in stores])
     for store in stores:
-        if store.info.shard is None:
-            raise LmrError(f"{store.path} is no share, it holds all rows; give what was made with `shard`")
         if difference := replace(store.info, shard=stores[0].info.shard).difference(stores[0].info):
             raise LmrError(
                 f"{store.path} was made with {difference} than {stores[0].path}; give shares of one manifest with one "
                 "kind of local features"
             )
-        shares.append((store.path, store.info.shard))
     order = require_all(shares)
     require_lengths(shares, list(map(len, stores)))
     return [stores[at] for at in order]

@@ -18,6 +18,7 @@ from retrieval.errors import LmrError
 from retrieval.extras import require_extra
 from retrieval.local.config import LocalKind
 from retrieval.local.features import LocalFeatures
+from retrieval.local.networks import read_weights
 from retrieval.local.weights import packaged
 from retrieval.models.device import limit_threads, resolve_device
 
@@ -109,8 +110,7 @@ def _network(glue: GlueWeights, path: Path) -> torch.nn.Module:
     features: Any = None  # which would download weights of its own
     network: Any = LightGlue(features, **glue.network)
     own = network.state_dict()
-    stored = torch.load(path, map_location="cpu", weights_only=True)
-    given = {name.removeprefix("matcher."): value for name, value in stored.items()}  # of LighterGlue
+    given = {name.removeprefix("matcher."): value for name, value in read_weights(path).items()}  # of LighterGlue
     network.load_state_dict({name: own[name] if name == _THRESHOLDS else given[name] for name in own})
     module: torch.nn.Module = network.eval()
     return module

