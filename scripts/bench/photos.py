@@ -58,7 +58,7 @@ def main() -> None:
             )
         )
         return
-    network = [part.format(weights=args.weights.resolve()) for part in NETWORKS[args.network]] + NORMALISATION
+    network = network_of(args.network, args.weights)
     trained, untrained = args.work / f"{args.network}-trained", args.work / f"{args.network}-untrained"
     for folder in (trained, untrained):
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,12 +76,27 @@ def main() -> None:
     result = {
         "network": args.network,
         "training_s": float(log[-1]["seconds"]),  # a run that was stopped goes on: of all its parts
-        "trained": answer(trained, data, ["--size", SIZE[args.network], *TEST_TIME, *TRAINED_ONLY]),
-        "untrained": answer(untrained, data, [*network, "--dimensions", "0", "--size", UNTRAINED_SIZE, *TEST_TIME]),
+        "trained": answer(trained, data, trained_embedding(args.network)),
+        "untrained": answer(untrained, data, untrained_embedding(args.network, args.weights)),
         "cores": len(os.sched_getaffinity(0)),
     }
     result["gap_ratio"] = round(result["trained"]["gap"] / result["untrained"]["gap"], 3)
     print(json.dumps(result, indent=1))
+
+
+def network_of(name: str, weights: Path) -> list[str]:
+    """The options of lmr train and lmr embed that name a network and its weights."""
+    return [part.format(weights=weights.resolve()) for part in NETWORKS[name]] + NORMALISATION
+
+
+def trained_embedding(name: str) -> list[str]:
+    """The options of lmr embed after training."""
+    return ["--size", SIZE[name], *TEST_TIME, *TRAINED_ONLY]
+
+
+def untrained_embedding(name: str, weights: Path) -> list[str]:
+    """The options of lmr embed without training."""
+    return [*network_of(name, weights), "--dimensions", "0", "--size", UNTRAINED_SIZE, *TEST_TIME]
 
 
 def ensemble(work: Path, data: Path) -> dict[str, Any]:
