@@ -129,36 +129,37 @@ def score(bench: Bench, folder: Path, name: str, verify: list[str]) -> dict[str,
 def figures_of(calibration: dict[str, Any]) -> dict[str, Any]:
     """What the calibration says of val: cross-validated, with verification and without."""
     verified = calibration["verified"]
-    choice = verified["choice"]
+    choice, told = verified["choice"], {}
+    for name, part in (("plain", calibration), ("verified", verified)):
+        told[name] = {key: round(part["cross_validated"][key], 4) for key in ("gap", "top1")}
+    for precision in PRECISIONS:
+        places = [last_at(part["curves"], precision) for part in (calibration, verified)]
+        for (name, part), place in zip((("plain", calibration), ("verified", verified)), places, strict=True):
+            told[name][f"at_{precision}"] = None if place is None else at(part["curves"], place)
+        if places[0] is not None:
+            recall, recalls = calibration["curves"]["recall"][places[0]], verified["curves"]["recall"]
+            same = next((i for i, value in enumerate(recalls) if value >= recall), len(recalls) - 1)
+            told["verified"][f"at_the_plain_recall_of_{precision}"] = at(verified["curves"], same)
     return {
         "gap_gain": [round(choice["from_plain"], 4), round(choice["from_plain_error"], 4)],
-        "evidence": verified["evidence"],
-        "confidence": verified["confidence"],
-        "verified_from": verified["n_inliers"],
-        "plain": at_precisions(calibration),
-        "verified": at_precisions(verified),
+        **{key: verified[key] for key in ("rule", "evidence", "confidence", "n_inliers")},
+        **told,
     }
 
 
-def at_precisions(calibration: dict[str, Any]) -> dict[str, Any]:
-    """GAP, top-1, and recall and shares of non-landmarks turned away where 95 and 99 of 100 answers are right."""
-    curves, figures = calibration["curves"], calibration["cross_validated"]
-    told: dict[str, Any] = {name: round(figures[name], 4) for name in ("gap", "top1")}
-    for precision in PRECISIONS:
-        i = max(
-            (i for i, share in enumerate(curves["precision"]) if share is not None and share >= precision), default=-1
-        )
-        if i < 0:
-            told[f"at_{precision}"] = None
-            continue
-        away = {
-            kind["kind"]: round(1 - kind["false_answer_rate"][i], 3)
-            for kind in curves["kinds"]
-            if kind["false_answer_rate"] is not None
-        }
-        all_away = round(1 - curves["false_answer_rate"][i], 3)
-        told[f"at_{precision}"] = {"recall": round(curves["recall"][i], 4), "turned_away": {"all": all_away, **away}}
-    return told
+def last_at(curves: dict[str, Any], precision: float) -> int | None:
+    """The place of the lowest threshold at which this share of the answers is still right; None where there is none."""
+    return max(
+        (i for i, share in enumerate(curves["precision"]) if share is not None and share >= precision), default=None
+    )
+
+
+def at(curves: dict[str, Any], place: int) -> dict[str, Any]:
+    """Recall of landmarks, and the shares of non-landmarks turned away, at a threshold."""
+    away = {"all": curves["false_answer_rate"]}
+    away |= {kind["kind"]: kind["false_answer_rate"] for kind in curves["kinds"] if kind["false_answer_rate"]}
+    shares = {kind: round(1 - rates[place], 3) for kind, rates in away.items()}
+    return {"recall": round(curves["recall"][place], 4), "turned_away": shares}
 
 
 def link(source: Path, target: Path) -> None:
