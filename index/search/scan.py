@@ -17,6 +17,7 @@ MORE_GROUPS = (
 )
 ROWS = 1 << 13  # of a block, a multiple of GROUP: its products with 1,024 queries are 32 MiB
 QUERIES = 1 << 10  # asked together
+CHOSEN_FROM = 1 << 21  # maxima that are put in order together, which takes 12 bytes for each
 
 
 def propose_groups(
@@ -41,10 +42,21 @@ def propose_groups(
     if n_groups >= n_all:
         chosen, bound = np.broadcast_to(np.arange(n_all), (len(queries), n_all)), np.full(len(queries), -np.inf)
     else:
-        order = np.argpartition(-maxima, n_groups, axis=1)[:, : n_groups + 1]
-        bound = np.take_along_axis(maxima, order[:, n_groups:], axis=1)[:, 0]
-        chosen = order[:, :n_groups]
+        chosen, bound = _largest(maxima, n_groups)
     return _rows_of(chosen, n_rows), bound.astype(np.float32)
+
+
+def _largest(maxima: FloatArray, n: int) -> tuple[LongArray, FloatArray]:
+    """(q, n) places of the n largest of each line, in no order, and (q,) the next one; some lines at a time."""
+    chosen = np.empty((len(maxima), n), dtype=np.int64)
+    bound = np.empty(len(maxima), dtype=np.float32)
+    step = max(1, CHOSEN_FROM // maxima.shape[1])
+    for start in range(0, len(maxima), step):
+        part = maxima[start : start + step]
+        order = np.argpartition(-part, n, axis=1)[:, : n + 1]
+        bound[start : start + step] = np.take_along_axis(part, order[:, n:], axis=1)[:, 0]
+        chosen[start : start + step] = order[:, :n]
+    return chosen, bound
 
 
 def _rows_of(groups: LongArray, n_rows: int) -> LongArray:
