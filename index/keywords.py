@@ -12,6 +12,7 @@ from index.calibrate.config import CalibrationSettings
 from index.clean.config import CleaningRule
 from index.clean.job import Gallery
 from index.folder.config import BuildOptions
+from index.rerank.config import MatcherName
 from index.search.config import Kind, Storage
 from retrieval.download.config import Form, Layout, Resize
 from retrieval.embed.engine import Engine
@@ -93,6 +94,7 @@ class _Verifying(TypedDict, total=False):
 
     verify: bool
     verify_top: int | None
+    matcher: MatcherName | None
 
 
 class _Queries(_Filling, _Engine, _Verifying, _Writing, total=False):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from index.answer import Answer, LandmarkScore, Neighbour
+from index.rerank.config import MatcherName, VerifyJob
 from retrieval.progress import PYTHON_WARNINGS, Progress
 from retrieval.words import counted, visible
 
@@ -36,9 +37,12 @@ class _Asking:
     threshold: float | None
     n_landmarks: int
     allow_private: bool
-    verify: bool
-    verify_top: int | None
-    progress: Progress
+    verifying: VerifyJob
+
+    @property
+    def progress(self) -> Progress:
+        """What is told how far it is."""
+        return self.verifying.progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,7 @@ class Landmarks:
         allow_private: bool = False,
         verify: bool = False,
         verify_top: int | None = None,
+        matcher: MatcherName | None = None,
         progress: Progress = PYTHON_WARNINGS,
     ) -> list[Answer]:
         """One answer for each image (paths, URLs, encoded bytes or PIL images), in their order.
@@ -127,11 +132,13 @@ class Landmarks:
         allow_private: whether URLs may lead to loopback, private and link-local addresses. verify: the best
         `verify_top` neighbours are compared with the image by local features, None = as calibrated, else 20. Those that
         could not change the landmark, nor whether it is named, are spared, and the confidence is that of the others.
+        matcher: pairs local features, None = as calibrated, else by nearest neighbours.
         progress: is told how far that is, and of what could not be compared.
         Raises LmrError for a threshold on an index that is not calibrated, and for `verify` on one without local
         features; TypeError for what is no image.
         """
-        asking = _Asking(threshold, n_landmarks, allow_private, verify, verify_top, progress)
+        verifying = VerifyJob(verify=verify, n_verify_top=verify_top, matcher=matcher, progress=progress)
+        asking = _Asking(threshold, n_landmarks, allow_private, verifying)
         return self._ask(images, asking).answers
 
     def explain(
@@ -143,13 +150,15 @@ class Landmarks:
         allow_private: bool = False,
         verify: bool = False,
         verify_top: int | None = None,
+        matcher: MatcherName | None = None,
         progress: Progress = PYTHON_WARNINGS,
     ) -> "Explanation":
         """Why an image gets its answer: the votes, the terms of the confidence, the image that decided.
 
         Takes and raises what `query` does.
         """
-        asking = _Asking(threshold, n_landmarks, allow_private, verify, verify_top, progress)
+        verifying = VerifyJob(verify=verify, n_verify_top=verify_top, matcher=matcher, progress=progress)
+        asking = _Asking(threshold, n_landmarks, allow_private, verifying)
         return self._explain([image], asking)[0]
 
     def explain_all(
@@ -161,6 +170,7 @@ class Landmarks:
         allow_private: bool = False,
         verify: bool = False,
         verify_top: int | None = None,
+        matcher: MatcherName | None = None,
         progress: Progress = PYTHON_WARNINGS,
     ) -> "Explanations":
         """As `explain`, of images that are asked together: their `answers`, and an explanation when it is taken.
@@ -168,7 +178,8 @@ class Landmarks:
         An image is read again for its explanation; what URLs lead to is fetched once and held. Takes and raises what
         `query` does.
         """
-        return self._explain(images, _Asking(threshold, n_landmarks, allow_private, verify, verify_top, progress))
+        verifying = VerifyJob(verify=verify, n_verify_top=verify_top, matcher=matcher, progress=progress)
+        return self._explain(images, _Asking(threshold, n_landmarks, allow_private, verifying))
 
     def _explain(self, images: Sequence["ImageLike"], asking: "_Asking") -> "Explanations":
         from index.explain.explanation import Explanations
@@ -195,7 +206,7 @@ class Landmarks:
         from index.recognition import answer
         from retrieval.images.given import GivenImages
 
-        folder, verifying = self._verifying(asking) if asking.verify else (self.folder, None)
+        folder, verifying = self._verifying(asking.verifying) if asking.verifying.verify else (self.folder, None)
         cut, shown_threshold = _threshold(folder, asking.threshold)
         given = GivenImages(images, asking.allow_private)
         names = list(map(_name_of, images))
@@ -240,27 +251,24 @@ class Landmarks:
 
         return sort_into(Path(folder), answers, group_names(self.folder), mode)
 
-    def _verifying(self, asking: "_Asking") -> "tuple[IndexFolder, Verifying]":
+    def _verifying(self, job: VerifyJob) -> "tuple[IndexFolder, Verifying]":
         """The folder as it answers by verified neighbours, and how these are verified, of no queries yet."""
-        from index.folder.verified import Verifying, open_verification
-        from index.rerank.config import VerifyJob
+        from index.folder.verified import Computing, Verifying, open_verification
 
-        progress = asking.progress
-        job = VerifyJob(verify=True, n_verify_top=asking.verify_top, progress=progress)
-        folder, verification = open_verification(self.folder, job, self.n_workers)
+        how = Computing(self.device, self.threads, self.n_workers)
+        folder, verification = open_verification(self.folder, job, how)
         if verification.rule is None:
-            progress.warn(
+            job.progress.warn(
                 f"{self.folder.path} is not calibrated for verified answers: inliers are shown, and change no answer; "
                 "lmr calibrate `verify` makes them count"
             )
-        return folder, Verifying(verification, lambda _: None, progress=progress)
+        return folder, Verifying(verification, lambda _: None, progress=job.progress)
 
     @cached_property
     def _extractor(self) -> "Extractor":
-        """The extractor that made the local features of the rows. Raises LmrError."""
-        from index.explain.match import extractor_of
-
-        return extractor_of(self.folder)
+        """What makes local features as those of the rows are. Raises LmrError."""
+        assert self.folder.local is not None
+        return self.folder.local.open_extractor(self.device, self.threads)
 
     def _answer(self, found: "Answers", row: int, cut: float, n_landmarks: int) -> Answer:
         """The answer to one query, without its image. cut: ranking key from which on it is answered."""

@@ -12,7 +12,7 @@ from index.confidence import sigmoid
 from index.copies import SAME_IMAGE
 from index.folder.folder import IndexFolder, tell_difference
 from index.folder.verified import Verifying, cast_votes
-from index.rerank.evidence import UNVERIFIED, Evidence, rerank_verified
+from index.rerank.evidence import Evidence, rerank_verified
 from index.search.base import Neighbours
 from index.vote import Votes, background_similarity, best, best_evidence
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, read_only
@@ -292,9 +292,7 @@ def _spread(answers: Answers, rows: LongArray, n_queries: int) -> Answers:
         landmarks=answers.landmarks,
         calibration=answers.calibration,
         same_picture=_placed(answers.same_picture, rows, n_queries, -1),
-        evidence=None
-        if answers.evidence is None
-        else Evidence(_placed(answers.evidence.inliers, rows, n_queries, UNVERIFIED)),
+        evidence=None if answers.evidence is None else answers.evidence.placed(rows, n_queries),
     )
 
 

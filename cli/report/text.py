@@ -114,7 +114,7 @@ def _verified_lines(verified: "Verified") -> list[str]:
     why = "the defaults; nothing was better by more than chance" if is_default else f"chosen: {gain}"
     lines = [
         f"with the best {counted(verified.by.top, 'neighbour')} verified (--verify):",
-        f"  vote: {_constants(verified.rule)}, weight {evidence.weight:g} of inliers above {evidence.chance:g} ({why})",
+        f"  vote: {_constants(verified.rule)}, weight {evidence.weight:g} of the evidence ({why})",
         f"  a neighbour counts as verified from {counted(verified.n_inliers, 'inlier')} on",
         f"  cross-validated: GAP {seen.gap:.3f}, {choice.plain_gap:.3f} without ({choice.from_plain:+.4f}, standard "
         f"error {choice.from_plain_error:.4f}); top-1 {seen.top1:.3f}, {choice.plain_top1:.3f} without",

@@ -65,10 +65,9 @@ def calibrate(job: CalibrateJob) -> "Calibration":
 
 
 def _verification(folder: "IndexFolder", job: CalibrateJob) -> "Verification":
-    from index.folder.verified import open_verification
-    from retrieval.parallel import count_workers
+    from index.folder.verified import Computing, open_verification
 
-    return open_verification(folder, job, max(1, count_workers(job.workers, job.progress)))[1]
+    return open_verification(folder, job, Computing.of(job))[1]
 
 
 def _calibration_of(folder: "IndexFolder") -> "Calibration | None":

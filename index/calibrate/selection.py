@@ -1,7 +1,7 @@
 """Selection of the constants of the vote, nested in cross-validation, and whether they do better than by chance."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import Generic, TypeVar
 
@@ -176,15 +176,20 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedGrid:
-    """The weights of evidence that are tried, with the default vote and with another one."""
+    """The weights of evidence that are tried, and further votes: (k, tau) in the place of the default's."""
 
-    weight: tuple[float, ...] = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.16, 0.2, 0.3)
+    weight: tuple[float, ...] = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+    vote: tuple[tuple[int, float], ...] = ((20, 0.1), (10, 0.1))
 
-    def rules(self, default: VoteRule, chosen: VoteRule, chance: float) -> list[VerifiedRule]:
-        """Every weight with both votes; the default weight with the default vote is first."""
+    def rules(self, default: VoteRule, chosen: VoteRule) -> list[VerifiedRule]:
+        """Every weight with every vote: the default, the one chosen without verification, and the further ones.
+
+        The default weight with the default vote is first. A finer grid would be chosen from by chance.
+        """
+        further = [replace(default, k=min(k, default.k), tau=tau) for k, tau in self.vote]
         weights = dict.fromkeys((EvidenceRule().weight, *self.weight))
-        votes = dict.fromkeys((default, chosen))
-        return [VerifiedRule(vote, EvidenceRule(weight, chance)) for vote in votes for weight in weights]
+        votes = dict.fromkeys((default, chosen, *further))
+        return [VerifiedRule(vote, EvidenceRule(weight)) for vote in votes for weight in weights]
 
 
 @dataclass(frozen=True, slots=True)

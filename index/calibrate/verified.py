@@ -8,14 +8,12 @@ from index.calibrate.figures import figures_of, gap_and_top1, held_out, weight_o
 from index.calibrate.queries import CalibrationQueries
 from index.calibrate.selection import Answered, VerifiedGrid, choose, gain_of
 from index.calibration import Verified, VerifiedBy, VerifiedChoice
-from index.rerank.evidence import FIXED_INLIERS, UNVERIFIED, Evidence, EvidenceRule
+from index.rerank.evidence import FIXED_INLIERS, UNVERIFIED, Evidence
 from index.thresholds import with_and_without
 from index.vote_rule import VoteRule
 from retrieval.arrays import BoolArray
 
-CHANCE_QUANTILE = 0.95
 SURE_SHARE = 0.95
-MOST_CHANCE = 50.0  # inliers, half of what is enough
 
 
 def fit_verified(
@@ -35,7 +33,7 @@ def fit_verified(
         raise ValueError("a calibration of verified answers needs evidence")
     weight = weight_of(queries, settings)
     default = VoteRule(k=min(VoteRule().k, queries.neighbours.k), m=queries.m)
-    rules = (grid or VerifiedGrid()).rules(default, rule, chance_level(queries, queries.evidence))
+    rules = (grid or VerifiedGrid()).rules(default, rule)
     tuned = choose(queries, rules, weight, settings.seed)
     from_plain, error = gain_of(queries, weight, tuned.answered, plain)
     plain_gap, plain_top1 = gap_and_top1(queries, plain)
@@ -61,17 +59,6 @@ def fit_verified(
         n_unverified=int(is_blind.sum()),
         **figures_of(queries, tuned.answered, settings),
     )
-
-
-def chance_level(queries: CalibrationQueries, evidence: Evidence) -> float:
-    """The number of inliers that CHANCE_QUANTILE of the pairs of a query and a row of another landmark do not exceed.
-
-    It depends on what finds and matches keypoints: 4 to 8 for RootSIFT, 20 to 30 for ALIKED with LightGlue.
-    """
-    inliers, is_right = _pairs(queries, evidence)
-    if is_right.all():
-        return EvidenceRule().chance
-    return float(min(np.quantile(inliers[~is_right], CHANCE_QUANTILE, method="higher"), MOST_CHANCE))
 
 
 def verified_from(queries: CalibrationQueries, evidence: Evidence) -> int:

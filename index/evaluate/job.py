@@ -120,11 +120,11 @@ def evaluate_share(job: EvaluateShareJob) -> ShareReport:
 def _verified(asking: "Asking", job: EvaluateJob, share: "Shard | None" = None) -> "Asking":
     """The same queries, asked with verified neighbours."""
     from index.evaluate.outcome import ask_store
-    from index.folder.verified import Verifying, described, open_verification
+    from index.folder.verified import Computing, Verifying, described, open_verification
 
     assert job.queries is not None
     assert asking.store is not None
-    folder, verification = open_verification(asking.questions.folder, job, _n_workers(job))
+    folder, verification = open_verification(asking.questions.folder, job, Computing.of(job))
     local = local_queries(job.queries, folder, job, share)
     verifying = Verifying(verification, described(local, asking.store.image_id))
     questions = ask_store(folder, asking.store, asking.questions.queries, verifying)
@@ -147,7 +147,7 @@ def _asking(job: EvaluateJob, share: "Shard | None" = None) -> "tuple[Asking, st
     from index.evaluate.shares import Asking
     from index.folder.changes import tell_changed
     from index.folder.folder import open_folder
-    from index.folder.verified import open_verification, require_calibrated
+    from index.folder.verified import Computing, open_verification, require_calibrated
     from retrieval.data.overview import require_there
 
     if job.queries is not None:
@@ -156,7 +156,7 @@ def _asking(job: EvaluateJob, share: "Shard | None" = None) -> "tuple[Asking, st
     for line in tell_changed(folder):
         job.progress.warn(f"warning: {line}")
     if job.verify:
-        open_verification(folder, job, 1)  # refused now, not after the images were embedded
+        open_verification(folder, job, Computing.of(job))  # refused now, not after the images were embedded
         require_calibrated(folder)
     if job.queries is None:
         questions = ask_left_out(folder)

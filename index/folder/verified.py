@@ -20,7 +20,10 @@ from index.vote_rule import VoteRule
 from retrieval.arrays import FloatArray, LongArray
 from retrieval.embed.job import StoreFilling
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.jobs import ComputingJob
+from retrieval.local.config import LocalKind
 from retrieval.local.verifier import Verifier
+from retrieval.parallel import count_workers
 from retrieval.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -58,11 +61,25 @@ class Verifying:
         return self.verification.verify(self.queries, neighbours, settled, self.progress)
 
 
-def open_verification(folder: IndexFolder, job: VerifyJob, n_threads: int) -> tuple[IndexFolder, Verification]:
+@dataclass(frozen=True, slots=True)
+class Computing:
+    """What verification computes on. n_workers: pairs of images that are compared at once."""
+
+    device: str = "auto"
+    threads: int | None = None
+    n_workers: int = 1
+
+    @classmethod
+    def of(cls, job: ComputingJob) -> "Computing":
+        """What a job computes on."""
+        return cls(job.device, job.threads, max(1, count_workers(job.workers, job.progress)))
+
+
+def open_verification(folder: IndexFolder, job: VerifyJob, how: Computing) -> tuple[IndexFolder, Verification]:
     """The folder as it answers by verified neighbours, and how these are verified.
 
-    Without a calibration of verified answers there is no rule, and the folder is as it was. n_threads: pairs compared
-    at once. Raises LmrError for a folder without local features, and where it was calibrated with others.
+    Without a calibration of verified answers there is no rule, and the folder is as it was. Raises LmrError for a
+    folder without local features, and where it was calibrated with others.
     """
     if folder.local is None:
         raise LmrError(
@@ -71,11 +88,14 @@ def open_verification(folder: IndexFolder, job: VerifyJob, n_threads: int) -> tu
         )
     calibrated = None if folder.calibration is None else folder.calibration.verified
     top = job.n_verify_top or (VERIFY_TOP if calibrated is None else calibrated.by.top)
-    by = VerifiedBy(folder.local.card.fingerprint, NEAREST, top)
-    verification = Verification(folder.local.features, Verifier(), by, n_threads=n_threads)
+    matcher = job.matcher or (NEAREST if calibrated is None else calibrated.by.matcher)
+    by = VerifiedBy(folder.local.card.fingerprint, matcher, top)
+    if calibrated is not None:
+        _require_same(folder, by, calibrated.by)
+    verifier = Verifier() if matcher == NEAREST else _by_lightglue(folder.local.card.kind, how)
+    verification = Verification(folder.local.features, verifier, by, n_threads=how.n_workers)
     if calibrated is None or folder.calibration is None:
         return folder, verification
-    _require_same(folder, by, calibrated.by)
     verification = replace(verification, rule=calibrated.evidence, n_inliers=calibrated.n_inliers)
     return replace(folder, calibration=folder.calibration.of_verified), verification
 
@@ -118,7 +138,7 @@ def complete_local_of(
     from retrieval.local.job import LocalRun, complete_local
 
     assert folder.local is not None
-    run = LocalRun(overwrite=overwrite, check=job.check)
+    run = LocalRun(overwrite=overwrite, check=job.check, weights=folder.local.weights)
     return complete_local(manifest, images, folder.local.card, beside(store), job=job, run=run, wait=wait)
 
 
@@ -128,6 +148,12 @@ def require_calibrated(folder: IndexFolder) -> None:
         raise LmrError(f"{folder.path} is not calibrated for verified answers; run lmr calibrate `verify`")
 
 
+def _by_lightglue(kind: LocalKind, how: Computing) -> Verifier:
+    from retrieval.local.lightglue import open_lightglue
+
+    return Verifier(open_lightglue(kind, how.device, how.threads))
+
+
 def _require_same(folder: IndexFolder, now: VerifiedBy, before: VerifiedBy) -> None:
     """Raises LmrError where answers were calibrated with neighbours that were verified in another way."""
     problem = ""
@@ -135,6 +161,8 @@ def _require_same(folder: IndexFolder, now: VerifiedBy, before: VerifiedBy) -> N
         problem = "was calibrated with other local features than it has"
     elif now.top != before.top:
         problem = f"was calibrated with `verify_top` {before.top}, not {now.top}"
+    elif now.matcher != before.matcher:
+        problem = f"was calibrated with `matcher` {before.matcher}, not {now.matcher}"
     if problem:
         raise LmrError(f"{folder.path} {problem}; run lmr calibrate `verify` again")
 
@@ -161,7 +189,7 @@ def cast_votes(
 
 @dataclass(frozen=True, slots=True)
 class _Settling:
-    """Tells whether the inliers found so far settle the answer to a query.
+    """Tells whether the evidence found so far settles the answer to a query.
 
     Neighbours that are not compared are worth from 0 to `most`. S of a landmark is lowest where its own are worth 0 and
     all others `most`, and highest the other way round; the evidence of its best neighbour too. So the best landmark is
@@ -176,11 +204,11 @@ class _Settling:
     top: int
     cut: float
 
-    def __call__(self, query: int, inliers: NDArray[np.int32]) -> bool:
+    def __call__(self, query: int, found: Evidence) -> bool:
         one = slice(query, query + 1)
         neighbours = Neighbours(self.neighbours.rows[one], self.neighbours.scores[one])
-        known = Evidence(inliers[None]).worth(self.rule)
-        is_open = inliers[None] == UNVERIFIED
+        known = found.worth(self.rule)
+        is_open = found.inliers == UNVERIFIED
         is_open[:, self.top :] = False
         best = self._votes(neighbours, known).landmark[:1]
         if not len(best):

@@ -136,10 +136,9 @@ def _is_there(job: SubmitJob, output: Path, inputs: dict[str, Any]) -> bool:
 
 
 def _verification(folder: "IndexFolder", job: SubmitJob) -> "tuple[IndexFolder, Verification]":
-    from index.folder.verified import open_verification, require_calibrated
-    from retrieval.parallel import count_workers
+    from index.folder.verified import Computing, open_verification, require_calibrated
 
-    found = open_verification(folder, job, max(1, count_workers(job.workers, job.progress)))
+    found = open_verification(folder, job, Computing.of(job))
     require_calibrated(folder)
     return found
 

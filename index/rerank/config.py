@@ -6,9 +6,12 @@ them.
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from retrieval.errors import LmrError
 from retrieval.jobs import Job, option
+
+MatcherName = Literal["nearest", "lightglue"]
 
 MOST_REFINED = 10_000  # neighbours of one query or row
 VERIFY_TOP = 20  # neighbours that are verified
@@ -56,7 +59,10 @@ class Refinement:
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyJob(Job):
-    """A job whose answers may be verified. n_verify_top: None = as the index was calibrated, else VERIFY_TOP."""
+    """A job whose answers may be verified.
+
+    n_verify_top, matcher: None = as the index was calibrated, else VERIFY_TOP and `nearest`.
+    """
 
     verify: bool = option(
         False, help="Compare images with their best neighbours by local features (needs an index that has some)."
@@ -64,9 +70,16 @@ class VerifyJob(Job):
     n_verify_top: int | None = option(
         None, low=1, high=MOST_REFINED, default_text="as calibrated, else 20", help="Neighbours that are compared."
     )
+    matcher: MatcherName | None = option(
+        None,
+        default_text="as calibrated, else nearest",
+        help="Pair local features by mutual nearest neighbours, or ALIKED's and XFeat's by LightGlue.",
+    )
 
     def __post_init__(self) -> None:
         """Raises LmrError for settings of what is not asked for."""
         super().__post_init__()
-        if self.n_verify_top is not None and not self.verify:
-            raise LmrError("`verify_top` needs `verify`")
+        given = {"verify_top": self.n_verify_top, "matcher": self.matcher}
+        for name, value in given.items():
+            if value is not None and not self.verify:
+                raise LmrError(f"`{name}` needs `verify`")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 AT_ONCE = 4  # neighbours of a query that are compared before it is asked whether its answer is settled
 
 Describe = Callable[[int], "LocalFeatures | None"]  # of an image by its number; None = it has no local features
-Settled = Callable[[int, NDArray[np.int32]], bool]  # by the number of a query and the inliers (k,) found so far
+Settled = Callable[[int, Evidence], bool]  # by the number of a query and what (1, k) is found so far
 
 
 class Comparing(Protocol):
@@ -102,44 +102,61 @@ class Verification:
         settled: asked after every AT_ONCE neighbours whether the rest is spared. progress: told of every query.
         """
         n, k = neighbours.rows.shape
-        inliers = np.full((n, k), UNVERIFIED, np.int32)
+        inliers, surprise = np.full((n, k), UNVERIFIED, np.int32), np.zeros((n, k), np.float32)
         n_outer = max(1, min(self.n_threads, n))
         n_inner = self.n_threads // n_outer
         with ThreadPoolExecutor(n_outer) as outer, ThreadPoolExecutor(max(1, n_inner)) as inner:
 
-            def compare(query: "LocalFeatures", others: "list[LocalFeatures]") -> list[int]:
+            def compare(query: "LocalFeatures", others: "list[LocalFeatures]") -> "list[Match]":
                 if n_inner <= 1:
-                    return [match.n_inliers for match in self.verifier.verify(query, others)]
+                    return self.verifier.verify(query, others)
                 pairs = inner.map(lambda other: self.verifier.verify(query, [other]), others)
-                return [match.n_inliers for pair in pairs for match in pair]
+                return [match for pair in pairs for match in pair]
 
             def verify_one(query: int) -> None:
                 features = queries(query) if (neighbours.rows[query] >= 0).any() else None
                 if features is not None:
-                    self._verify_one(query, neighbours.rows[query], inliers[query], partial(compare, features), settled)
+                    found = _Found(neighbours.rows[query], inliers[query], surprise[query])
+                    self._verify_one(query, found, partial(compare, features), settled)
                 elif (neighbours.rows[query] >= 0).any():
                     self.ledger.note(n_blind=1)
 
             for _ in outer.map(verify_one, range(n)):
                 progress.add(1)
-        return Evidence(inliers)
+        return Evidence(inliers, surprise)
 
     def _verify_one(
         self,
         query: int,
-        rows: LongArray,
-        inliers: NDArray[np.int32],
-        compare: "Callable[[list[LocalFeatures]], list[int]]",
+        found: "_Found",
+        compare: "Callable[[list[LocalFeatures]], list[Match]]",
         settled: Settled | None,
     ) -> None:
-        """Fills the inliers (k,) of a query. compare: counts those of it and others."""
+        """Fills what is found of a query. compare: matches it with others."""
+        rows = found.rows
         places = np.flatnonzero(rows[: self.by.top] >= 0)
         for start in range(0, len(places), AT_ONCE):
             others = {int(place): self.rows(int(rows[place])) for place in places[start : start + AT_ONCE]}
             there = [place for place, other in others.items() if other is not None]
-            inliers[there] = compare([other for other in others.values() if other is not None])
+            matches = compare([other for other in others.values() if other is not None])
+            found.inliers[there] = [match.n_inliers for match in matches]
+            found.surprise[there] = [match.surprise for match in matches]
             without = [int(rows[place]) for place, other in others.items() if other is None]
             self.ledger.note(n_pairs=len(there), without=without)
-            if settled is not None and settled(query, inliers):
+            if settled is not None and settled(query, found.so_far):
                 self.ledger.note(n_spared=max(0, len(places) - start - AT_ONCE))
                 return
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is found of one query, (k,) each: rows are its neighbours, the others columns of Evidence to be filled."""
+
+    rows: LongArray
+    inliers: NDArray[np.int32]
+    surprise: NDArray[np.float32]
+
+    @property
+    def so_far(self) -> Evidence:
+        """What was found, (1, k)."""
+        return Evidence(self.inliers[None].copy(), self.surprise[None].copy())

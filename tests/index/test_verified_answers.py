@@ -15,26 +15,26 @@ from index.vote import best_evidence, vote
 from index.vote_rule import VoteRule
 
 
-def evidence(*inliers):
-    return Evidence(np.array(inliers, np.int32))
+def evidence(*surprise):
+    return Evidence(np.zeros((len(surprise), len(surprise[0])), np.int32), np.array(surprise, np.float32))
 
 
 def neighbours(rows, scores):
     return Neighbours(np.array(rows, np.int64), np.array(scores, np.float32))
 
 
-def test_inliers_above_chance_are_worth_their_logarithm_up_to_enough():
-    rule = EvidenceRule(chance=5, enough=50)
-    found = evidence([UNVERIFIED, 0, 5, 6, 50, 400]).worth(rule)
-    assert found[0].tolist() == pytest.approx([0, 0, 0, math.log(2), math.log(46), math.log(46)])
-    assert rule.most == pytest.approx(math.log(46))
+def test_surprising_inliers_are_worth_their_logarithm_up_to_enough():
+    rule = EvidenceRule(enough=5)
+    found = evidence([0, 1, 5, 400]).worth(rule)
+    assert found[0].tolist() == pytest.approx([0, math.log(2), math.log(6), math.log(6)])
+    assert rule.most == pytest.approx(math.log(6))
 
 
 @pytest.mark.parametrize(
     ("constants", "message"),
     [
         ({"weight": -0.1}, "weight must not be negative, not -0.1"),
-        ({"chance": 100.0}, r"chance must lie in \[0, enough\), not 100.0 with enough 100.0"),
+        ({"enough": 0.0}, "enough must be positive, not 0.0"),
     ],
 )
 def test_a_rule_that_cannot_be_is_refused(constants, message):
@@ -54,15 +54,15 @@ def test_neighbours_are_ordered_by_their_score_and_evidence_and_keep_their_score
 def test_a_verified_neighbour_outweighs_many_that_are_not():
     near = neighbours([[0, 1, 2, 3, 4]], [[0.7, 0.69, 0.68, 0.67, 0.5]])
     labels = np.array([0, 0, 0, 0, 1], np.int32)
-    worths = evidence([0, 3, 4, 1, 60]).worth(EvidenceRule(chance=5))
+    worths = evidence([0, 0.3, 0.4, 0.1, 6]).worth(EvidenceRule())
     plain = vote(near, labels, VoteRule())
-    votes = vote(near, labels, VoteRule(), evidence=worths, weight=0.1)
+    votes = vote(near, labels, VoteRule(), evidence=worths, weight=0.2)
     assert (plain.landmark.tolist(), plain.evidence) == ([0, 1], None)
     assert votes.landmark.tolist() == [1, 0]
     # One row of the landmark, so S is s' itself.
-    assert votes.score[0] == pytest.approx(0.5 + 0.1 * math.log(56))
-    assert votes.evidence.tolist() == pytest.approx([math.log(56), 0])
-    assert best_evidence(votes, 2).tolist() == pytest.approx([math.log(56), 0])
+    assert votes.score[0] == pytest.approx(0.5 + 0.2 * math.log(7))
+    assert votes.evidence.tolist() == pytest.approx([math.log(7), math.log(1.4)])
+    assert best_evidence(votes, 2).tolist() == pytest.approx([math.log(7), 0])
 
 
 def test_the_evidence_of_a_landmark_is_that_of_its_best_neighbour_that_votes():
@@ -144,7 +144,7 @@ def test_answers_by_evidence_are_those_of_the_formula(folder, make_store):
             (
                 (-(score + 0.2 * e), place, row, score, e)
                 for place, (row, score) in enumerate(pairs[:12])
-                for e in (math.log1p(max(0, min(inliers[q, row], 100) - 5)),)
+                for e in (math.log1p(min(inliers[q, row] / 10, 6.4)),)
             )
         )
         sums, most = {}, {}
@@ -187,7 +187,7 @@ def test_what_is_spared_changes_neither_the_landmark_nor_whether_it_is_named(fol
         rng = np.random.default_rng(seed)
         vectors = rng.normal(size=(4, 8)).astype(np.float32)
         inliers = rng.choice([0, 3, 7, 20, 200], (4, 12), p=[0.5, 0.2, 0.1, 0.1, 0.1])
-        rule = replace(Calibrated.evidence, enough=rng.choice([10.0, 100.0]))
+        rule = replace(Calibrated.evidence, enough=float(rng.choice([0.7, 6.4])))
         calibrated = type("Other", (Calibrated,), {"rule": replace(Calibrated.rule, k=int(rng.choice([3, 4, 12])))})
         verified, cut = replace(folder, calibration=calibrated), float(rng.uniform(-8, 8))
         whole, all_ = asked(verified, vectors, Table(inliers), rule=rule)
@@ -205,7 +205,7 @@ def test_an_answer_that_is_settled_spares_the_rest(folder, make_store):
     first = answer(folder, vectors).neighbours.rows[0]
     inliers = np.zeros((1, 12), int)
     inliers[0, first[:4]] = 500
-    rule = EvidenceRule(weight=0.2, chance=5, enough=20)
+    rule = EvidenceRule(weight=0.2, enough=2)
     found, ledger = asked(verified, vectors, Table(inliers), rule=rule, cut=-100.0)
     assert (ledger.n_pairs, ledger.n_spared) == (4, 8)
     assert (found.evidence.inliers != UNVERIFIED).sum() == 4

@@ -13,12 +13,12 @@ from verified_world import BY, Named, Table, verification
 from index.calibrate.config import CalibrationSettings
 from index.calibrate.fit import calibrate, calibrate_folder, calibration_of
 from index.calibrate.selection import Grid, VerifiedGrid, choose, tune
-from index.calibrate.verified import chance_level, fit_verified, verified_from
+from index.calibrate.verified import fit_verified, verified_from
 from index.calibration import Calibration, Origin
 from index.confidence import ConfidenceModel, fit_confidence
 from index.folder.changes import calibration_digest
 from index.folder.folder import open_folder, read_calibration
-from index.folder.verified import Verifying, open_verification, require_calibrated
+from index.folder.verified import Computing, Verifying, open_verification, require_calibrated
 from index.metrics import gap
 from index.queries import queries_of
 from index.recognition import answer
@@ -32,6 +32,11 @@ ORIGIN = Origin(source="val.csv", fingerprint="3f9a", index_digest="71c2")
 SETTINGS = CalibrationSettings(precision=0.8)
 
 
+def evidence_of(inliers):
+    """Evidence of inliers that surprise from eight on."""
+    return Evidence(inliers, (np.maximum(inliers - 8, 0) / 10).astype(np.float32))
+
+
 def make_verified(n=120, *, seed=0, top=10, telling=0.8):
     """Queries whose neighbours of the right landmark have many inliers, at this share; others as many as by chance."""
     queries = make_queries(n, seed=seed)
@@ -42,7 +47,7 @@ def make_verified(n=120, *, seed=0, top=10, telling=0.8):
     many = right & (rng.uniform(size=rows.shape) < telling)
     inliers = np.where(many, rng.integers(15, 80, rows.shape), rng.integers(0, 8, rows.shape)).astype(np.int32)
     inliers[:, top:] = UNVERIFIED
-    return replace(queries, evidence=Evidence(inliers))
+    return replace(queries, evidence=evidence_of(inliers))
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +81,9 @@ def test_telling_evidence_gains_and_what_it_gains_is_told(calibration):
     queries, verified = make_verified(), calibration.verified
     choice, known = verified.choice, queries.truths.known
     plain = tune(queries, SMALL, None, 0)
-    tuned = choose(queries, VerifiedGrid().rules(VoteRule(), plain.rule, 7.0), None, 0)
+    tuned = choose(queries, VerifiedGrid().rules(VoteRule(), plain.rule), None, 0)
     assert (verified.by, verified.evidence, verified.rule) == (BY, tuned.rule.evidence, tuned.rule.vote)
     assert verified.confidence == tuned.confidence
-    assert verified.evidence.chance == 7.0
     assert choice.plain_gap == calibration.cross_validated.gap
     assert choice.from_plain == pytest.approx(verified.cross_validated.gap - calibration.cross_validated.gap)
     assert choice.from_plain > 2 * choice.from_plain_error > 0
@@ -106,16 +110,17 @@ def test_what_is_turned_away_at_a_precision_is_counted_down_to_where_it_still_ho
     assert row.plain_turned_away == pytest.approx((~answered & ~known).sum() / (~known).sum())
 
 
-def test_evidence_that_says_nothing_leaves_the_default_weight():
+def test_evidence_that_says_nothing_changes_nothing():
     queries = make_verified(telling=0.0)
-    found = calibrate(queries, ORIGIN, SETTINGS, SMALL, verified_by=BY).verified
-    assert (found.evidence.weight, found.rule) == (EvidenceRule().weight, VoteRule())
-    assert found.choice.gain <= found.choice.gain_error
+    plain = tune(queries, SMALL, None, 0)
+    found = fit_verified(queries, plain.rule, plain.answered, SETTINGS, BY, VerifiedGrid(vote=()))
+    assert (found.evidence, found.rule, found.confidence) == (EvidenceRule(), plain.rule, plain.confidence)
+    assert (found.choice.gain, found.choice.from_plain) == (0, 0)
 
 
 def test_the_final_model_is_fitted_with_the_evidence_of_all_queries(calibration):
     queries, verified = make_verified(), calibration.verified
-    rule = VerifiedGrid((verified.evidence.weight,)).rules(verified.rule, verified.rule, verified.evidence.chance)
+    rule = VerifiedGrid((verified.evidence.weight,)).rules(verified.rule, verified.rule)
     found = queries.answer(next(one for one in rule if one.evidence == verified.evidence))
     weights = np.ones((1, len(found.score)))
     from index.confidence import fit_confidences
@@ -142,42 +147,44 @@ def test_evidence_that_speaks_against_an_answer_is_left_out():
     assert against.a == pytest.approx(fit_confidence(score, correct).a)
 
 
-def test_chance_is_what_nearly_all_pairs_of_other_landmarks_stay_below():
-    queries = make_queries(8)
-    rows = queries.neighbours.rows[:, :5]
-    queries = replace(queries, neighbours=type(queries.neighbours)(rows, queries.neighbours.scores[:, :5]))
-    query = np.repeat(np.arange(8), 5)
-    right = queries.truths.holds(query, queries.landmark[rows.ravel()]).reshape(rows.shape)
-    inliers = np.full(rows.shape, UNVERIFIED, np.int32)
-    wrong = np.flatnonzero(~right.ravel())[:20]
-    inliers.ravel()[wrong] = np.arange(20)  # of these the 0.95 quantile is between 18 and 19
-    inliers.ravel()[np.flatnonzero(right.ravel())] = 99
-    assert chance_level(queries, Evidence(inliers)) == 19
-    assert chance_level(queries, Evidence(np.where(inliers == 19, 300, inliers).astype(np.int32))) == 50
-    assert verified_from(queries, Evidence(inliers)) == 99
-    assert verified_from(queries, Evidence(np.where(right, 0, inliers).astype(np.int32))) == 35
+def test_a_neighbour_is_called_verified_from_where_nearly_all_are_right():
+    queries = make_queries(60, k=1)
+    right = queries.truths.holds(np.arange(60), queries.landmark[queries.neighbours.rows[:, 0]])
+    good, bad = np.flatnonzero(right)[:19], np.flatnonzero(~right)[:2]
+    inliers = np.full((60, 1), UNVERIFIED, np.int32)
+    inliers[good, 0] = np.arange(12, 31)
+    inliers[bad, 0] = (12, 5)  # of those with 12 or more 19 of 20 are right
+    assert verified_from(queries, evidence_of(inliers)) == 12
+    inliers[bad, 0] = (30, 13)
+    assert verified_from(queries, evidence_of(inliers)) == 35
+    assert verified_from(queries, evidence_of(np.full_like(inliers, UNVERIFIED))) == 35
 
 
-def test_queries_without_any_evidence_are_counted_and_change_nothing():
+def test_votes_and_weights_of_verified_answers_are_tried_together():
+    default, chosen = VoteRule(), VoteRule(k=3)
+    rules = VerifiedGrid((0.0, 0.2)).rules(default, chosen)
+    votes = [default, chosen, VoteRule(tau=0.1), VoteRule(k=10, tau=0.1)]
+    assert [(rule.vote, rule.evidence.weight) for rule in rules] == [
+        (vote, weight) for vote in votes for weight in (0.1, 0.0, 0.2)
+    ]
+
+
+def test_queries_without_any_evidence_are_counted():
     queries = make_verified()
     inliers = queries.evidence.inliers.copy()
     inliers[:3] = UNVERIFIED
-    found = calibrate(replace(queries, evidence=Evidence(inliers)), ORIGIN, SETTINGS, SMALL, verified_by=BY)
+    found = calibrate(replace(queries, evidence=evidence_of(inliers)), ORIGIN, SETTINGS, SMALL, verified_by=BY)
     assert found.verified.n_unverified == 3
-    blind = replace(queries, evidence=Evidence(np.full_like(inliers, UNVERIFIED)))
-    assert calibrate(blind, ORIGIN, SETTINGS, SMALL, verified_by=BY).verified.choice.from_plain == pytest.approx(
-        0, abs=0.05
-    )
 
 
 def test_a_rule_of_verified_neighbours_needs_evidence():
     queries = make_queries()
     with pytest.raises(ValueError, match="a rule of verified neighbours needs evidence"):
-        queries.answer(VerifiedGrid().rules(VoteRule(), VoteRule(), 5.0)[0])
+        queries.answer(VerifiedGrid().rules(VoteRule(), VoteRule())[0])
     with pytest.raises(ValueError, match="a calibration of verified answers needs evidence"):
         fit_verified(queries, VoteRule(), tune(queries, SMALL, None, 0).answered, SETTINGS, BY)
     with pytest.raises(ValueError, match=re.escape("evidence is of (120, 3), neighbours of (120, 20)")):
-        replace(queries, evidence=Evidence(np.zeros((120, 3), np.int32)))
+        replace(queries, evidence=evidence_of(np.zeros((120, 3), np.int32)))
 
 
 LABELS = ["rome"] * 6 + ["paris"] * 6
@@ -199,7 +206,7 @@ def verified_folder(folder, make_store):
 
 def local(fingerprint=BY.local):
     """Stands in for the local features of rows."""
-    return SimpleNamespace(card=SimpleNamespace(fingerprint=fingerprint), features=Named)
+    return SimpleNamespace(card=SimpleNamespace(fingerprint=fingerprint, kind="rootsift"), features=Named)
 
 
 def test_a_folder_that_was_calibrated_with_verification_answers_without_it_as_before(folder, make_store):
@@ -215,7 +222,7 @@ def test_a_folder_that_was_calibrated_with_verification_answers_without_it_as_be
 def test_verified_answers_go_by_the_verified_part(folder, make_store):
     opened, table = verified_folder(folder, make_store)
     opened = replace(opened, local=local())
-    used, how = open_verification(opened, VerifyJob(verify=True), 2)
+    used, how = open_verification(opened, VerifyJob(verify=True), Computing(n_workers=2))
     part = opened.calibration.verified
     assert (how.rule, how.n_inliers, how.by, how.n_threads) == (part.evidence, part.n_inliers, BY, 2)
     assert (used.rule, used.calibration.threshold_precision) == (part.rule, part.threshold_precision)
@@ -230,10 +237,10 @@ def test_verified_answers_go_by_the_verified_part(folder, make_store):
 
 def test_a_folder_without_a_verified_part_counts_inliers_only(folder):
     opened = replace(folder, local=local())
-    used, how = open_verification(opened, VerifyJob(verify=True), 1)
+    used, how = open_verification(opened, VerifyJob(verify=True), Computing(n_workers=1))
     assert used is opened
     assert (how.rule, how.by.top, how.n_inliers) == (None, 20, 35)
-    assert open_verification(opened, VerifyJob(verify=True, n_verify_top=7), 1)[1].by.top == 7
+    assert open_verification(opened, VerifyJob(verify=True, n_verify_top=7), Computing(n_workers=1))[1].by.top == 7
     with pytest.raises(
         LmrError, match=re.escape(f"{folder.path} is not calibrated for verified answers; run lmr calibrate `verify`")
     ):
@@ -241,21 +248,28 @@ def test_a_folder_without_a_verified_part_counts_inliers_only(folder):
 
 
 @pytest.mark.parametrize(
-    ("fingerprint", "top", "message"),
+    ("fingerprint", "words", "message"),
     [
-        ("other", None, "was calibrated with other local features than it has; run lmr calibrate `verify` again"),
-        (BY.local, 7, "was calibrated with `verify_top` 3, not 7; run lmr calibrate `verify` again"),
+        ("other", {}, "was calibrated with other local features than it has; run lmr calibrate `verify` again"),
+        (BY.local, {"n_verify_top": 7}, "was calibrated with `verify_top` 3, not 7; run lmr calibrate `verify` again"),
+        (
+            BY.local,
+            {"matcher": "lightglue"},
+            "was calibrated with `matcher` nearest, not lightglue; run lmr calibrate `verify` again",
+        ),
     ],
 )
-def test_another_way_to_verify_than_that_of_the_calibration_is_refused(folder, make_store, fingerprint, top, message):
+def test_another_way_to_verify_than_that_of_the_calibration_is_refused(folder, make_store, fingerprint, words, message):
     opened, _ = verified_folder(folder, make_store)
     with pytest.raises(LmrError, match=re.escape(f"{folder.path} {message}")):
-        open_verification(replace(opened, local=local(fingerprint)), VerifyJob(verify=True, n_verify_top=top), 1)
+        open_verification(
+            replace(opened, local=local(fingerprint)), VerifyJob(verify=True, **words), Computing(n_workers=1)
+        )
 
 
 def test_a_folder_without_local_features_is_refused_with_what_makes_them(folder):
     with pytest.raises(LmrError) as error:
-        open_verification(folder, VerifyJob(verify=True), 1)
+        open_verification(folder, VerifyJob(verify=True), Computing(n_workers=1))
     assert str(error.value) == (
         f"{folder.path} has no local features to verify by; make some with lmr embed `local`, then run "
         "lmr build-index `local`"
@@ -265,6 +279,8 @@ def test_a_folder_without_local_features_is_refused_with_what_makes_them(folder)
 def test_settings_of_a_verification_that_is_not_asked_for_are_refused():
     with pytest.raises(LmrError, match="`verify_top` needs `verify`"):
         VerifyJob(n_verify_top=5)
+    with pytest.raises(LmrError, match="`matcher` needs `verify`"):
+        VerifyJob(matcher="nearest")
 
 
 def test_a_calibration_that_weighs_evidence_in_plain_answers_is_damaged(folder, make_store):

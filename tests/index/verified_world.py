@@ -22,9 +22,13 @@ class Named:
 
 @dataclass(frozen=True)
 class Counted:
-    """A match that is nothing but its inliers."""
+    """A match that is nothing but its inliers, which surprise by a tenth of their number."""
 
     n_inliers: int
+
+    @property
+    def surprise(self):
+        return self.n_inliers / 10
 
 
 class Table:
@@ -55,4 +59,4 @@ class Calibrated:
 
     rule = VoteRule(k=4, tau=0.1, r=0.5)
     confidence = ConfidenceModel(a=10.0, g=0.0, h=0.7, e=-6.0)
-    evidence = EvidenceRule(weight=0.2, chance=5.0)
+    evidence = EvidenceRule(weight=0.2)
