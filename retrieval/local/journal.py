@@ -114,7 +114,8 @@ class Journal:
         self._kept = Kept(path, head.to_bytes(), np.dtype(np.uint8))
         self._dtype = features_dtype(head.info.card)
         self.entries: NDArray[np.void] = np.zeros(head.n, ENTRY)  # of each row, TODO where there is none
-        self._features: list[UInt8Array] = [np.zeros(0, np.uint8)] * head.n  # in the file
+        self._blocks: list[NDArray[Any]] = []  # in the file
+        self._place: LongArray = np.zeros((head.n, 2), np.int64)  # of the features of each row: block, byte in it
         for block in self._kept.read():
             self._take(block)
 
@@ -144,7 +145,9 @@ class Journal:
         """The features of a row; None where it is not DONE."""
         if self.entries["state"][row] != DONE:
             return None
-        return from_rows(self._features[row].view(self._dtype), self.entries["image_size"][row])
+        block, begin = self._place[row].tolist()
+        end = begin + int(self.entries["n_features"][row]) * self._dtype.itemsize
+        return from_rows(self._blocks[block][begin:end].view(self._dtype), self.entries["image_size"][row])
 
     def append(self, rows: LongArray, found: Sequence[PackedFeatures | str], facts: ImageFacts) -> None:
         """Keeps features of these rows, or why they cannot be read. Raises LmrError when the disk is full."""
@@ -170,8 +173,8 @@ class Journal:
         (n,) = _LENGTH.unpack(block[: _LENGTH.size].tobytes())
         begin = _LENGTH.size + n * ENTRY.itemsize
         entries = block[_LENGTH.size : begin].view(ENTRY)
+        ends = begin + np.cumsum(entries["n_features"].astype(np.int64)) * self._dtype.itemsize
         self.entries[entries["row"]] = entries
-        for row, n_features in zip(entries["row"].tolist(), entries["n_features"].tolist(), strict=True):
-            end = begin + n_features * self._dtype.itemsize
-            self._features[row] = block[begin:end]
-            begin = end
+        self._place[entries["row"], 0] = len(self._blocks)
+        self._place[entries["row"], 1] = np.concatenate([[begin], ends[:-1]])
+        self._blocks.append(block)
