@@ -120,6 +120,11 @@ def in_words(recipe: Recipe) -> str:
     if answering.by == "index" and "whitening-power" in build:
         said.append(f"Whitened with power {build['whitening-power']}.")
     said.append(_ANSWERED[answering.by].format(answering.neighbours))
+    if answering.comparisons:
+        said.append(
+            f"Withheld where none of {answering.comparisons} training images of the landmark has {answering.inliers} "
+            "inliers."
+        )
     if recipe.members:
         said.append(f"{len(recipe.members)} members, joined by {_JOINED[answering.combine]}.")
     return " ".join(said)

@@ -87,7 +87,10 @@ def left_out(data: ComparisonData, recipe: Recipe) -> list[str]:
 
 def require_values(recipe: Recipe) -> None:
     """LmrError where a job would not take the values that a recipe without lists has for it."""
-    _ = recipe.answering
+    if recipe.answering.comparisons:
+        from retrieval.local.rootsift import require_opencv
+
+        require_opencv(f"comparisons of {recipe.source}")
     for step in JOBS:
         if step not in recipe.tables:
             continue
@@ -113,6 +116,8 @@ def _require_values(step: str, table: Mapping[str, Any], stages: Sequence[Mappin
 def _require_alike(parts: Sequence[Recipe]) -> None:
     """LmrError where members whose mean is taken answer in different ways, or through different indexes."""
     first = parts[0]
+    if len(parts) > 1 and any(member.answering.comparisons for member in parts):
+        raise LmrError(f"{first.source}: [answer] comparisons is of one network, and it has {len(parts)} members")
     if first.answering.combine == "majority":
         return
     if any(member.answering != first.answering for member in parts):

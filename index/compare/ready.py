@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from retrieval.parallel import count_workers
 from retrieval.train.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
+    from index.compare.measure import Probabilities
     from index.compare.systems import System
     from index.folder.folder import IndexFolder
     from retrieval.store.store import Descriptors
@@ -233,6 +234,35 @@ def _classify(shop: Workshop, recipe: Recipe, model: Path) -> Ready:
             (table.doubt, found.doubt),
         ):
             whole[found.row] = np.take_along_axis(values, order, axis=1)
-        tables[name] = table
+        tables[name] = _confirmed(shop, name, table, recipe) if recipe.answering.comparisons else table
     rate = _measure_rate(shop, lambda rows: opened.classify(_source(shop, "val"), rows, k))
     return Ready(Classes(tables, calibration_settings(recipe).precision), rate, None)
+
+
+def _confirmed(shop: Workshop, part: str, table: "Probabilities", recipe: Recipe) -> "Probabilities":
+    """The answers that a training image of their landmark confirms by its local features; the others are withheld.
+
+    Those compared are spread evenly over the landmark's images. LmrError where no answer is left.
+    """
+    from retrieval.data.overview import load_manifest
+    from retrieval.local.verifier import compare_images
+    from retrieval.progress import SILENT
+
+    train, progress, answering = load_manifest(shop.data.train, SILENT), shop.job.progress, recipe.answering
+    inliers = compare_images(_source(shop, part), ImageSource(train, shop.data.images))
+    code = {name: i for i, name in enumerate(train.landmarks)}
+    confirmed = np.zeros(len(table.landmark), dtype=np.bool_)
+    progress.begin("confirming", len(confirmed))
+    for query, landmark in enumerate(table.landmark[:, 0].tolist()):
+        if landmark >= 0:
+            rows = np.flatnonzero(train.landmark == code[shop.data.landmarks[landmark]])
+            places = np.linspace(0, len(rows) - 1, min(answering.comparisons, len(rows))).astype(np.int64)
+            confirmed[query] = any(inliers(query, row) >= answering.inliers for row in rows[places].tolist())
+        progress.add(1)
+    progress.end()
+    if not confirmed.any():
+        raise LmrError(
+            f"{recipe.source}: [answer] no answer to {shop.data.parts[part]} has an image of its landmark with "
+            f"{answering.inliers} inliers; lower inliers, or set comparisons = 0"
+        )
+    return replace(table, landmark=np.where(confirmed[:, None], table.landmark, -1))

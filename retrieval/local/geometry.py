@@ -28,6 +28,7 @@ N_TRIED = 100  # best matches whose similarity is tried
 N_REFITS = 3
 HOMOGRAPHY_PX = 4.0
 EPIPOLAR_PX = 2.0
+FUNDAMENTAL_MORE = 8.0  # surprise asked of a fundamental matrix, whose inliers say less each
 CONFIDENCE = 0.999
 MAX_ITERATIONS = 2000
 MIN_INLIERS = {"frames": 4, "homography": 6, "fundamental": 9}  # at places of their own
@@ -42,7 +43,8 @@ class Match:
     points_query, points_row: (n, 2) float32, inliers, pixels of the two scaled images. model: (3, 3) float64 from query
     to row, None of kind "none". n_matches: pairs before geometry. spread, spread_row: share of each image's area that
     the inliers' convex hull covers. n_chance: inliers that matches at random would give. surprise: -log10 of the
-    number of models with so many inliers among matches at random, at least 0.
+    number of models with so many inliers among matches at random, of a fundamental matrix less FUNDAMENTAL_MORE; at
+    least 0.
     """
 
     points_query: FloatArray
@@ -126,10 +128,11 @@ def surprise(n_inliers: int, n_matches: int, n_sample: int, probability: float) 
 
 
 def _told_by(fit: _Fit, n_matches: int) -> float:
-    """Its surprise, 0 where it has too few inliers."""
+    """Its surprise beyond what is asked of its kind, 0 where it has too few inliers."""
     if len(fit.kept) < MIN_INLIERS["frames" if fit.n_sample == 1 else fit.kind]:
         return 0.0
-    return surprise(len(fit.kept), n_matches, fit.n_sample, fit.probability)
+    told = surprise(len(fit.kept), n_matches, fit.n_sample, fit.probability)
+    return max(told - FUNDAMENTAL_MORE, 0.0) if fit.kind == "fundamental" else told
 
 
 def _fit_frames(

@@ -1,14 +1,21 @@
 """Verification of images by local features: matched, and counted when they agree on one geometry."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
 
-from retrieval.local.config import LocalKind
+from retrieval.errors import UnreadableError
+from retrieval.local.config import LocalKind, LocalOptions
+from retrieval.local.extractor import open_extractor
 from retrieval.local.features import LocalFeatures
 from retrieval.local.geometry import Match, verify
 from retrieval.local.match import Matcher, NearestMatcher
 
+if TYPE_CHECKING:
+    from retrieval.data.image_source import ImageSource
+
+_REMEMBERED_IMAGES = 512  # whose local features, about 0.5 MB each, are kept in memory
 MatcherKind = Literal["nearest", "lightglue"]
 
 
@@ -34,3 +41,21 @@ def open_verifier(matcher: MatcherKind, kind: LocalKind, device: str = "auto", t
     from retrieval.local.lightglue import open_lightglue
 
     return Verifier(open_lightglue(kind, device, threads))
+
+
+def compare_images(source: "ImageSource", others: "ImageSource") -> Callable[[int, int], int]:
+    """Counts the inliers of two images by RootSIFT, by a row of each source; one that cannot be read matches nothing."""
+    extractor, verifier = open_extractor(LocalOptions(kind="rootsift")), Verifier()
+
+    @lru_cache(maxsize=_REMEMBERED_IMAGES)
+    def features(row: int, *, is_other: bool) -> LocalFeatures | None:
+        try:
+            return extractor.extract(extractor.decode((others if is_other else source).read(row)))
+        except UnreadableError:
+            return None
+
+    def inliers(one: int, other: int) -> int:
+        here, there = features(one, is_other=False), features(other, is_other=True)
+        return 0 if here is None or there is None else verifier.verify(here, [there])[0].n_inliers
+
+    return inliers

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -116,6 +117,39 @@ def test_systems_stand_in_one_table_beside_chance(recipes, classifying):
     assert f"{low:.3f}-{high:.3f}" in page
     assert page.count("<svg") == 6  # two of curves, one of landmarks, and a matrix of each recipe
     assert "knn.toml:by=majority" in page
+
+
+def test_answers_that_no_image_of_their_landmark_confirms_are_withheld(recipes, classifying, monkeypatch):
+    """With a fake that finds 35 inliers in the images of every second query."""
+    pytest.importorskip("cv2", reason="needs the extra local")
+    asked: list[tuple[int, int]] = []
+
+    def compare_images(source, others):
+        def inliers(one, other):
+            asked.append((one, other))
+            return 34 + (one % 2 == 0)
+
+        return inliers
+
+    monkeypatch.setattr("retrieval.local.verifier.compare_images", compare_images)
+    table = compare("trained.toml", "trained.toml:comparisons=3")
+    n = int(json.loads(Path("compare/comparison-val.json").read_text())["systems"][0]["runs"][0]["n_queries"])
+    plain, half = (float(row["top1"]) for row in list(table.values())[:2])
+    assert plain > half > 0
+    assert n < len(asked) <= 3 * n
+    assert max(Counter(one for one, _ in asked if one % 2).values()) == 3
+    assert max(Counter(one for one, _ in asked if one % 2 == 0).values()) == 1  # the first one confirms it
+    page = Path("compare/comparison-val.html").read_text()
+    assert "Withheld where none of 3 training images of the landmark has 35 inliers." in page
+
+
+def test_a_comparison_in_which_nothing_is_confirmed_says_so(recipes, classifying):
+    pytest.importorskip("cv2", reason="needs the extra local")
+    said = refused("compare", "trained.toml:comparisons=20,inliers=1000000", *HERE)
+    assert said == (
+        "trained.toml:comparisons=20,inliers=1000000: trained.toml: [answer] no answer to val.csv has an image of its "
+        "landmark with 1000000 inliers; lower inliers, or set comparisons = 0"
+    )
 
 
 def test_the_figures_are_those_of_evaluate(recipes):

@@ -81,6 +81,12 @@ def test_a_recipe_is_read_by_its_path(tmp_path: Path) -> None:
             "[answer]\nby = 'classifier'",
             "mine.toml: [answer] by = classifier needs training; add [train], or answer by index",
         ),
+        ("[answer]\ncomparisons = -1", "mine.toml: [answer] comparisons is a whole number from 0, got -1"),
+        ("[answer]\ninliers = 0", "mine.toml: [answer] inliers is a whole number from 1, got 0"),
+        (
+            "[answer]\ncomparisons = 20",
+            "mine.toml: [answer] comparisons are of answers by = classifier, not index",
+        ),
         ("[answer]\nneighbours = 0", "mine.toml: [answer] neighbours is a whole number from 1, got 0"),
         ("size = 3", "mine.toml: size stands in no table; put it under [train], [embed] or another command"),
         ("stage = 3", "mine.toml: stage is a list of tables; write [[stage]]"),

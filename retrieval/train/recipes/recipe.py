@@ -34,11 +34,15 @@ class Answering:
     the nearest `neighbours`; `classifier`: the most probable class of the network's own head.
     combine: of several members, `mean`: of their probabilities, or of the similarities of their descriptors;
     `majority`: of their answers, equal ones by the mean of their confidences.
+    comparisons: images of the answered landmark that the image is compared with by local features; where none of them
+    has `inliers` inliers of one geometry, the answer is withheld. 0 = no answer is.
     """
 
     by: AnswerBy = "index"
     combine: Combine = "mean"
     neighbours: int = 5
+    comparisons: int = 0
+    inliers: int = 35
 
     def __post_init__(self) -> None:
         for name, kind in (("by", AnswerBy), ("combine", Combine)):
@@ -46,6 +50,12 @@ class Answering:
                 raise LmrError(f"{name} is one of {', '.join(get_args(kind))}, got {getattr(self, name)}")
         if not isinstance(self.neighbours, int) or self.neighbours < 1:
             raise LmrError(f"neighbours is a whole number from 1, got {self.neighbours}")
+        for name, least in (("comparisons", 0), ("inliers", 1)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise LmrError(f"{name} is a whole number from {least}, got {value}")
+        if self.comparisons and self.by != "classifier":
+            raise LmrError(f"comparisons are of answers by = classifier, not {self.by}")
 
 
 @dataclass(frozen=True, slots=True)
