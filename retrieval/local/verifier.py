@@ -44,7 +44,7 @@ def open_verifier(matcher: MatcherKind, kind: LocalKind, device: str = "auto", t
 
 
 def compare_images(source: "ImageSource", others: "ImageSource") -> Callable[[int, int], int]:
-    """Counts the inliers of two images by RootSIFT, by a row of each source; one that cannot be read matches nothing."""
+    """Counts the inliers of two images by RootSIFT, by a row of each source; an unreadable one matches nothing."""
     extractor, verifier = open_extractor(LocalOptions(kind="rootsift")), Verifier()
 
     @lru_cache(maxsize=_REMEMBERED_IMAGES)
