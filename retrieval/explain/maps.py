@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Area = tuple[float, float, float, float]  # left, top, right, bottom, as shares of an upright image's width and height
 WHOLE: Area = (0.0, 0.0, 1.0, 1.0)
+SAME_FILE = 0.98  # cosine of a row's descriptor and that of its file, below which the file is another one now
 
 
 @dataclass(frozen=True, slots=True)

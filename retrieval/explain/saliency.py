@@ -30,8 +30,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from retrieval.arrays import FloatArray
-from retrieval.errors import LmrError
-from retrieval.explain.maps import WHOLE, Area, NamedMap, Pair, join_maps
+from retrieval.explain.maps import SAME_FILE, WHOLE, Area, NamedMap, Pair, join_maps
 from retrieval.explain.network import ExplainedNetwork, Inputs
 from retrieval.extras import require_extra
 from retrieval.models.card import PLAIN_SCALES, Member
@@ -57,15 +56,20 @@ Score = Callable[[list[Tensor]], Tensor]  # of the features of all views, (b,) f
 def saliency_maps(network: ExplainedNetwork, pair: Pair) -> tuple[NamedMap, ...]:
     """The nine maps of the similarity of two images, of each while the other stays as it is.
 
+    A row whose image is gone, or is another one than was indexed, has none.
     Raises UnreadableError; LmrError where captum is not installed.
     """
     require_captum()
     images = [pair.query] if pair.row is None else [pair.query, pair.row]
     inputs = network.inputs(images)
+    row = torch.tensor(np.asarray(pair.row_vector, np.float32)[None], device=network.device)
+    if pair.row is None:
+        return _nine(network, inputs, lambda features: (network.descriptors(features) * row).sum(dim=1))
     with torch.no_grad():
         seen = network.descriptors(network.features(inputs.tensors))
-    others = torch.tensor(np.asarray(pair.row_vector, np.float32)[None], device=network.device)
-    others = others if pair.row is None else seen.flip(0)
+    if float(seen[1] @ row[0]) < SAME_FILE:
+        return saliency_maps(network, replace(pair, row=None))
+    others = seen.flip(0)
     return _nine(network, inputs, lambda features: (network.descriptors(features) * others).sum(dim=1))
 
 
@@ -78,35 +82,44 @@ class ClassMaps:
     maps: tuple[NamedMap, ...]
 
 
-def class_maps(
-    model: Path, query: bytes, label: str | None = None, *, device: str = "auto", threads: int | None = None
-) -> ClassMaps:
-    """The nine maps of a class of the classifier beside a model. label: None = the most probable class.
+class ExplainedClassifier:
+    """The classifier beside a model, ready to be explained.
 
-    Raises UnreadableError; LmrError where there is no classifier, no such class, or captum is not installed.
+    LmrError: there is none, it or the model is damaged, captum is not installed.
     """
-    require_captum()
-    classifier = load_classifier(model)
-    if label is not None and label not in classifier.labels:
-        raise LmrError(f"{model}: its classifier knows no {label}; name a landmark that it was trained on")
-    net, card = load_model(model)
-    as_trained = Member(replace(card, flip=False, scales=PLAIN_SCALES, descriptor="neck"), 1.0)
-    network = ExplainedNetwork([(net, as_trained)], None, resolve_device(device), threads)
-    classifier.head.to(network.device)
 
-    def logits(features: list[Tensor]) -> Tensor:
-        given = net.neck(net.pool(features[0])) if classifier.wants == "raw" else network.descriptors(features)
-        return cast(Tensor, classifier.head(given))
+    def __init__(self, model: Path, *, device: str = "auto", threads: int | None = None) -> None:
+        require_captum()
+        self.model, self._classifier = model, load_classifier(model)
+        net, card = load_model(model)
+        as_trained = Member(replace(card, flip=False, scales=PLAIN_SCALES, descriptor="neck"), 1.0)
+        self._network = ExplainedNetwork([(net, as_trained)], None, resolve_device(device), threads)
+        self._classifier.head.to(self._network.device)
 
-    inputs = network.inputs([query])
-    with torch.no_grad():
-        probability = torch.softmax(logits(network.features(inputs.tensors))[0].cpu().double(), dim=0)
-    at = int(probability[: len(classifier.labels)].argmax()) if label is None else classifier.labels.index(label)
-    found = tuple(
-        replace(each, name=f"class-{each.name}", title=f"{each.title} of the class")
-        for each in _nine(network, inputs, lambda features: logits(features)[:, at])
-    )
-    return ClassMaps(classifier.labels[at], float(probability[at]), found)
+    def maps(self, query: bytes, label: str | None = None) -> ClassMaps:
+        """The nine maps of a class for an image. label: None, or one that it does not know, = the most probable class.
+
+        Raises UnreadableError.
+        """
+        labels, network = self._classifier.labels, self._network
+        inputs = network.inputs([query])
+        with torch.no_grad():
+            logits = self._logits(network.features(inputs.tensors))[0]
+            probability = torch.softmax(logits.cpu().double(), dim=0)[: len(labels)]
+        at = labels.index(label) if label in labels else int(probability.argmax())
+        about = f"of the class {labels[at]}, probability {float(probability[at]):.3f}"
+        found = tuple(
+            replace(one, name=f"class-{one.name}", title=f"{one.title}, class", about=f"{one.about}; {about}")
+            for one in _nine(network, inputs, lambda features: self._logits(features)[:, at])
+        )
+        return ClassMaps(labels[at], float(probability[at]), found)
+
+    def _logits(self, features: list[Tensor]) -> Tensor:
+        """(b, n_outputs) of the features of the one view."""
+        (model,) = self._network.models
+        raw = self._classifier.wants == "raw"
+        given = model.neck(model.pool(features[0])) if raw else self._network.descriptors(features)
+        return cast(Tensor, self._classifier.head(given))
 
 
 def require_captum() -> None:

@@ -18,13 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from retrieval.arrays import FloatArray
-from retrieval.explain.maps import WHOLE, Area, Maps, NamedMap, Pair, join_maps
+from retrieval.explain.maps import SAME_FILE, WHOLE, Area, Maps, NamedMap, Pair, join_maps
 from retrieval.explain.network import ExplainedNetwork
 from retrieval.models.config import DescriptorPart
 from retrieval.models.network import GEM_EPSILON, DescriptorModel
 
 SMALLEST_LENGTH = 1e-12  # of a vector, as in torch's normalize
-SAME_FILE = 0.98  # cosine of a row's descriptor and that of its file, below which the file is another one now
 CLASS_TOKEN = (
     "no similarity map: the descriptor is the class token of a transformer, which has no place in the image; the class "
     "activation maps show where it looks"

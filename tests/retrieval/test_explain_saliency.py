@@ -18,7 +18,7 @@ from torch.overrides import _len_torch_function_stack
 from retrieval.errors import LmrError
 from retrieval.explain.maps import NamedMap, Pair
 from retrieval.explain.network import ExplainedNetwork
-from retrieval.explain.saliency import FORMS, class_maps, saliency_maps
+from retrieval.explain.saliency import FORMS, ExplainedClassifier, saliency_maps
 from retrieval.images.preprocess import prepare
 from retrieval.images.spec import ImageSpec
 from retrieval.models import checkpoint
@@ -295,20 +295,32 @@ def test_maps_of_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config
     x = image(QUERY).requires_grad_()
     logits = head(model.raw(x) if config.name == "linear" else model(x))[0]
     best = int(logits.argmax())
-    found = class_maps(tmp_path, QUERY, device="cpu")
+    explained = ExplainedClassifier(tmp_path, device="cpu")
+    found = explained.maps(QUERY)
     assert found.label == LABELS[best]
     assert found.probability == pytest.approx(torch.softmax(logits, dim=0)[best].item(), rel=1e-4)
     assert [each.name for each in found.maps] == [f"class-{name}" for name in NAMES]
     assert all(each.row is None for each in found.maps)
+    assert found.maps[1].title == "Saliency, guided, class"
+    assert found.maps[1].about == (
+        f"how much the score changes with each pixel; of the class {found.label}, probability {found.probability:.3f}"
+    )
     other = (best + 1) % 3
     logits[other].backward()
     assert x.grad is not None
-    asked = class_maps(tmp_path, QUERY, LABELS[other], device="cpu")
+    asked = explained.maps(QUERY, LABELS[other])
     assert asked.label == LABELS[other]
     assert asked.maps[0].query == pytest.approx(x.grad[0].abs().amax(dim=0).numpy(), rel=1e-3, abs=1e-7)
-    with pytest.raises(LmrError) as caught:
-        class_maps(tmp_path, QUERY, "tower", device="cpu")
-    assert str(caught.value) == f"{tmp_path}: its classifier knows no tower; name a landmark that it was trained on"
+    assert explained.maps(QUERY, "tower").label == LABELS[best]
+
+
+def test_a_row_whose_file_is_another_image_now_has_no_maps() -> None:
+    network = one(tiny_model(0))
+    other = vector(network, jpeg(1, 1))
+    changed, gone = (saliency_maps(network, Pair(QUERY, row, other)) for row in (jpeg(2, 9), None))
+    assert all(each.row is None for each in changed)
+    for one_map, expected in zip(changed, gone, strict=True):
+        assert one_map.query == pytest.approx(expected.query)
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
