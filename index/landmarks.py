@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from retrieval.embed.embedder import Embedder
     from retrieval.embed.engine import Engine
     from retrieval.explain.network import ExplainedNetwork
+    from retrieval.explain.saliency import ClassMaps
     from retrieval.images.given import ImageLike
     from retrieval.local.extractor import Extractor
 
@@ -231,6 +232,20 @@ class Landmarks:
             in_index = self._row_id(found.same_picture[row])
             answers[i] = replace(told, image=names[i], threshold=shown_threshold, in_index=in_index, n_enough=n_enough)
         return _Told(answers, folder, images, found, readable)
+
+    def explain_class(
+        self, image: "ImageLike", model: "Place", landmark: str | None = None, *, allow_private: bool = False
+    ) -> "ClassMaps":
+        """The nine maps of what in an image speaks for a class of the classifier that was trained with a model.
+
+        model: its folder, which may be another model than that of the index. landmark: None = the most probable class.
+        Raises LmrError where there is no classifier, no such class or no captum, UnreadableError for the image.
+        """
+        from retrieval.explain.saliency import ExplainedClassifier
+        from retrieval.images.given import GivenImages
+
+        classifier = ExplainedClassifier(Path(model), device=self.device, threads=self.threads)
+        return classifier.maps(GivenImages([image], allow_private).read(0), landmark)
 
     def explain_landmark(self, landmark: str) -> "LandmarkExplained":
         """As `lmr.explain`: what is typical of the landmark of this landmark_id or name, and what it is confused with.

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from retrieval.arrays import FloatArray
+from retrieval.errors import LmrError
 from retrieval.explain.maps import SAME_FILE, WHOLE, Area, NamedMap, Pair, join_maps
 from retrieval.explain.network import ExplainedNetwork, Inputs
 from retrieval.extras import require_extra
@@ -97,16 +98,18 @@ class ExplainedClassifier:
         self._classifier.head.to(self._network.device)
 
     def maps(self, query: bytes, label: str | None = None) -> ClassMaps:
-        """The nine maps of a class for an image. label: None, or one that it does not know, = the most probable class.
+        """The nine maps of a class for an image. label: None = the most probable class.
 
-        Raises UnreadableError.
+        Raises UnreadableError; LmrError for a class that it does not know.
         """
         labels, network = self._classifier.labels, self._network
+        if label is not None and label not in labels:
+            raise LmrError(f"the classifier of {self.model} knows no {label}; name a landmark that it was trained on")
         inputs = network.inputs([query])
         with torch.no_grad():
             logits = self._logits(network.features(inputs.tensors))[0]
             probability = torch.softmax(logits.cpu().double(), dim=0)[: len(labels)]
-        at = labels.index(label) if label in labels else int(probability.argmax())
+        at = int(probability.argmax()) if label is None else labels.index(label)
         about = f"of the class {labels[at]}, probability {float(probability[at]):.3f}"
         found = tuple(
             replace(one, name=f"class-{one.name}", title=f"{one.title}, class", about=f"{one.about}; {about}")

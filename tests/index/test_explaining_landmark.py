@@ -10,6 +10,7 @@ from index.evaluate.leave_one_out import ask_left_out
 from index.explain import landmark as explaining
 from index.explain.landmark import explain_landmark
 from index.folder.build import BuildOptions
+from index.landmarks import Landmarks
 from index.rerank.config import Refinement
 from retrieval.data.names import Name
 from retrieval.errors import LmrError
@@ -174,3 +175,17 @@ def test_the_json_holds_all_that_is_told(folder):
     ]
     assert told["closest"]["similarity"] == found.closest[0].score
     assert told["typical"][0]["similarity"] == found.typical[0].similarity
+
+
+def test_a_class_is_explained_by_the_classifier_of_a_model(folder, monkeypatch):
+    class Classifier:
+        def __init__(self, model, *, device, threads):
+            self.opened = str(model), device, threads
+
+        def maps(self, query, label):
+            return *self.opened, query, label
+
+    monkeypatch.setattr("retrieval.explain.saliency.ExplainedClassifier", Classifier)
+    opened = Landmarks(folder, None, device="cpu", threads=2)
+    assert opened.explain_class(b"image", "model", "rome") == ("model", "cpu", 2, b"image", "rome")
+    assert opened.explain_class(b"image", "model")[-1] is None

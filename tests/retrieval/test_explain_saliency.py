@@ -311,7 +311,9 @@ def test_maps_of_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config
     asked = explained.maps(QUERY, LABELS[other])
     assert asked.label == LABELS[other]
     assert asked.maps[0].query == pytest.approx(x.grad[0].abs().amax(dim=0).numpy(), rel=1e-3, abs=1e-7)
-    assert explained.maps(QUERY, "tower").label == LABELS[best]
+    with pytest.raises(LmrError) as caught:
+        explained.maps(QUERY, "tower")
+    assert str(caught.value) == (f"the classifier of {tmp_path} knows no tower; name a landmark that it was trained on")
 
 
 def test_a_row_whose_file_is_another_image_now_has_no_maps() -> None:
