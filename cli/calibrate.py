@@ -26,9 +26,13 @@ def command(as_json: bool, **words: Any) -> None:
     and leaving one out of the index. With few queries the threshold is where the confidence expects the precision,
     with many where it is sure.
 
+    With --verify the best neighbours of each query are compared with it by local features, and a second calibration, of
+    verified answers, is kept beside the plain one; the output tells what verification gains.
+
     \b
     Example:
       lmr calibrate val.csv --images images
+      lmr calibrate val.csv --verify
       lmr calibrate val.csv --precision 0.9 --overwrite    # more named, more of them wrong
     """
     import lmr

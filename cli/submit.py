@@ -23,6 +23,7 @@ def command(**words: Any) -> None:
     \b
     Example:
       lmr submit test.csv --images images --output submission.csv
+      lmr submit test.csv --images images --verify
       lmr submit test.csv --images images --shard 1/4
     """
     import lmr
