@@ -37,8 +37,8 @@ def command(as_json: bool, report: Path | None, **words: Any) -> None:
     needed: for one labelled folder without a split. Queries that the index, its calibration or its network have seen
     are named, and the figures without them are given too. With --shard a share of the queries is embedded and
     asked, and what comes of it kept: lmr join joins it, and the same command without --shard makes the figures of it.
-    A run over many queries that was stopped goes on where it was. With --verify the figures are of verified answers, beside
-    those without.
+    A run over many queries that was stopped goes on where it was. With --verify the figures are of verified answers,
+    beside those without.
 
     \b
     Example:
