@@ -111,7 +111,8 @@ def relabel(as_json: bool, **words: Any) -> None:
 def compact(**words: Any) -> None:
     """Train the inverted file anew over the rows that there are now, tune and measure it; or make another kind.
 
-    Rows, labels and whitening stay. A calibration is kept where 99 % of the answers are alike.
+    Rows, labels and whitening stay. A calibration is kept where 99 % of the answers are alike. Local features are put
+    into one file, without those of rows that are gone.
 
     \b
     Example:

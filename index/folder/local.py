@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from retrieval.local.config import LocalCard
     from retrieval.local.extractor import Extractor
     from retrieval.local.features import LocalFeatures, PackedFeatures
-    from retrieval.local.store import LocalStore
+    from retrieval.local.store import LocalColumns, LocalStore
 
 FORMAT_VERSION = 1  # of local.json
 NOWHERE = -1
@@ -270,6 +270,19 @@ class LocalRows:
         number, place = self.places.place[row].tolist()
         return None if number == NOWHERE else self._stores[number].features(place)
 
+    def columns(self, rows: LongArray, image_id: Texts) -> "LocalColumns":
+        """What a local store of rows that have features says of them. image_id: their names."""
+        from retrieval.local.store import LocalColumns
+
+        place = self.places.place[rows]
+        n_features, size = np.zeros(len(rows), dtype=np.int64), np.zeros((len(rows), 2), dtype=np.int32)
+        for number, store in enumerate(self._stores):
+            here = place[:, 0] == number
+            n_features[here] = store.columns.n_features[place[here, 1]]
+            size[here] = store.columns.size[place[here, 1]]
+        state = np.full(len(rows), DONE, dtype=np.uint8)
+        return LocalColumns(image_id, state, n_features, size, Texts.of([""] * len(rows)))
+
     def packed(self, rows: LongArray) -> "Iterator[PackedFeatures]":
         """Those of rows that have some, in the form that is stored. Raises LmrError as `features`."""
         for number, place in self.places.place[rows].tolist():
@@ -342,18 +355,11 @@ def write_one_store(target: Path, local: LocalRows, image_id: Texts) -> tuple[Lo
 
     Raises LmrError for features that are damaged, too.
     """
-    from retrieval.local.store import LocalColumns, LocalInfo, write_local
+    from retrieval.local.store import LocalInfo, write_local
 
     rows = np.flatnonzero(local.places.there)
     private = target / f"{LOCAL_STORE}new.h5"
-    sizes = np.array([(len(packed), *packed.size) for packed in local.packed(rows)], dtype=np.int64).reshape(-1, 3)
-    columns = LocalColumns(
-        image_id=image_id.select(rows),
-        state=np.full(len(rows), DONE, dtype=np.uint8),
-        n_features=sizes[:, 0],
-        size=sizes[:, 1:].astype(np.int32),
-        reason=Texts.of([""] * len(rows)),
-    )
+    columns = local.columns(rows, image_id.select(rows))
     write_local(private, LocalInfo(local.card), columns, local.packed(rows))
     place = np.full((len(local.places), 2), NOWHERE, dtype=np.int32)
     place[rows, 0], place[rows, 1] = 0, np.arange(len(rows))
