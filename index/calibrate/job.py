@@ -3,7 +3,7 @@
 import json
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from index.calibrate.config import CalibrationSettings
 from index.folder.config import INDEX_FOLDER
@@ -42,7 +42,8 @@ def calibrate(job: CalibrateJob) -> "Calibration":
 
     with output_locks(job.index, wait=job.wait, progress=job.progress):
         require_there(job.queries)
-        folder = open_folder(job.index, device=job.device, threads=job.threads, calibrated=False, progress=job.progress)
+        how: dict[str, Any] = {"device": job.device, "threads": job.threads, "progress": job.progress}
+        folder = open_folder(job.index, calibrated=False, with_local=job.verify, **how)
         verification = _verification(folder, job) if job.verify else None
         store, queries = embed_queries(job.queries, folder, job)
         verifying = None

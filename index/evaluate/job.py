@@ -152,7 +152,9 @@ def _asking(job: EvaluateJob, share: "Shard | None" = None) -> "tuple[Asking, st
 
     if job.queries is not None:
         require_there(job.queries)
-    folder = open_folder(job.index, device=job.device, threads=job.threads, progress=job.progress)
+    folder = open_folder(
+        job.index, device=job.device, threads=job.threads, with_local=job.verify, progress=job.progress
+    )
     for line in tell_changed(folder):
         job.progress.warn(f"warning: {line}")
     if job.verify:

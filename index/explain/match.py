@@ -40,12 +40,14 @@ class ImageMatch:
         }
 
 
-def extractor_of(folder: "IndexFolder") -> "Extractor":
+def extractor_of(folder: "IndexFolder", device: str = "auto", threads: int | None = None) -> "Extractor":
     """What extracts local features as those of the index are, or RootSIFT where it has none. Raises LmrError."""
     from retrieval.local.config import LocalOptions
     from retrieval.local.extractor import open_extractor
 
-    return open_extractor(LocalOptions(kind="rootsift") if folder.local is None else folder.local.card)
+    if folder.local is not None:
+        return folder.local.open_extractor(device, threads)
+    return open_extractor(LocalOptions(kind="rootsift"), device, threads)
 
 
 def match_images(

@@ -86,6 +86,7 @@ def open_verification(folder: IndexFolder, job: VerifyJob, how: Computing) -> tu
             f"{folder.path} has no local features to verify by; make some with lmr embed `local`, then run "
             "lmr build-index `local`"
         )
+    folder.local.open()
     calibrated = None if folder.calibration is None else folder.calibration.verified
     top = job.n_verify_top or (VERIFY_TOP if calibrated is None else calibrated.by.top)
     matcher = job.matcher or (NEAREST if calibrated is None else calibrated.by.matcher)

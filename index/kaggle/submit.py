@@ -72,7 +72,9 @@ def submit(job: SubmitJob) -> SubmitReport:
         require_no_folder(output)
         _is_there(job, output, {})  # refused now, not after the images were embedded
         require_there(job.test)
-        folder = open_folder(job.index, device=job.device, threads=job.threads, progress=job.progress)
+        folder = open_folder(
+            job.index, device=job.device, threads=job.threads, with_local=job.verify, progress=job.progress
+        )
         for line in tell_changed(folder):
             job.progress.warn(f"warning: {line}")
         verification = None
