@@ -195,6 +195,10 @@ def _recalibrate(job: BuildJob, lost: "Calibration") -> "Calibration":
     from index.queries import queries_of
     from retrieval.store.store import open_descriptors
 
+    if lost.verified is not None:
+        job.progress.warn(
+            f"warning: {job.output} is not calibrated for verified answers any more; lmr calibrate `verify` does that"
+        )
     folder = open_folder(job.output, device=job.device, threads=job.threads, calibrated=False, progress=job.progress)
     store = open_descriptors(Path(lost.origin.source))
     return calibrate_folder(folder, store, queries_of(store), lost.settings)

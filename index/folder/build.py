@@ -31,7 +31,8 @@ from index.folder.info import (
     write_info,
 )
 from index.folder.inputs import BuildInputs, Gathered, gather
-from index.folder.local import LocalPlaces, digest_of_local, write_local_rows
+from index.folder.local import LocalPlaces, digest_of_local
+from index.folder.local_rows import write_local_rows
 from index.folder.rows import Background, Rows, write_background, write_rows
 from index.folder.thumbnails import write_thumbnails
 from index.folder.vectors import measure_recall, store_vectors

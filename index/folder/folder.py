@@ -41,7 +41,7 @@ from index.folder.info import (
     check_files,
     read_info,
 )
-from index.folder.local import LocalRows
+from index.folder.local_rows import LocalRows
 from index.folder.rows import Background, Rows, read_background, read_rows
 from index.folder.thumbnails import Kept, Thumbnails
 from index.rerank.config import Refinement

@@ -91,7 +91,7 @@ def _write(folder: "IndexFolder", options: SearchOptions, target: "Path", job: I
 
     from index.folder.changes import Entry, count_changes
     from index.folder.info import ADDED, INDEX, SAMPLE, SEARCH, THUMBNAILS, Listed, files_of_local
-    from index.folder.local import write_one_store
+    from index.folder.local_rows import write_one_store
     from index.folder.thumbnails import change_thumbnails
     from index.search.choose import build_search, plan_search
     from index.search.kept_sample import write_sample

@@ -29,7 +29,8 @@ from index.folder.info import (
     list_files,
     write_info,
 )
-from index.folder.local import joined, nowhere, write_local_rows
+from index.folder.local import joined, nowhere
+from index.folder.local_rows import write_local_rows
 from index.folder.rows import Rows, write_background, write_rows
 from index.folder.thumbnails import change_thumbnails
 from index.search.choose import find_sample, take_sample
