@@ -179,11 +179,14 @@ def find_places(images: Descriptors, paths: Sequence[Path]) -> LocalPlaces:
 
 def require_alike(card: "LocalCard", source: str, other: "LocalCard", other_source: str) -> None:
     """Raises LmrError for local features of other settings, which cannot be matched with each other."""
-    if card.fingerprint != other.fingerprint:
-        raise LmrError(
-            f"the local features of {source} do not fit those of {other_source}: {other.difference(card)}; make both "
-            "with the same settings of lmr embed `local`"
-        )
+    if card.fingerprint == other.fingerprint:
+        return
+    remedy = "make both with the same settings of lmr embed `local`"
+    if card.projection and other.projection:
+        remedy = "each manifest learns its own, so make them of one manifest, or without `local_dimensions`"
+    raise LmrError(
+        f"the local features of {source} do not fit those of {other_source}: {other.difference(card)}; {remedy}"
+    )
 
 
 def _refuse_replaced(images: Descriptors, store: "LocalStore", pairs: LongArray) -> None:

@@ -1,6 +1,7 @@
 """Local features from images to the index folder and through its changes, by RootSIFT; and kills on the way."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from hashlib import sha256
@@ -248,3 +249,18 @@ def test_local_features_that_are_open_stay_those_of_their_index(photos):
         "landmarks/local-rows.h5 is not that of the index which was opened: that was replaced meanwhile, or this is "
         "damaged; run the command again, then copy the whole folder or run lmr build-index again"
     )
+
+
+def test_projections_that_two_manifests_learnt_are_told_apart(photos):
+    short = ("--local-dimensions", "8")
+    done("embed", "photos", *LOCAL, *short, "--overwrite", *HERE)
+    done("build-index", "photos.h5", "--local", "--overwrite", *PLAIN)
+    done("embed", "more-0.csv", *LOCAL, *short, *HERE)
+    told = refused("index", "add", "more-0.h5")
+    assert re.sub(r"\(\S+, now \S+\)", "(one, now other)", told) == (
+        "the local features of more-0.h5 do not fit those of landmarks: another projection (one, now other); each "
+        "manifest learns its own, so make them of one manifest, or without --local-dimensions"
+    )
+    draw(photos / "arch" / "new.jpg", 900)
+    done("sync", "photos", *HERE)  # by the projection of the index
+    assert found() == extracted()
