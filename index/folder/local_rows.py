@@ -83,7 +83,7 @@ class LocalRows:
     def features(self, row: int) -> "LocalFeatures | None":
         """Those of a row; None where it has none. Raises LmrError as `places`, and for damage where it is read."""
         number, place = self.places.place[row].tolist()
-        return None if number == NOWHERE else self._stores[number].features(place)
+        return None if number == NOWHERE else self._store(number, place).features(place)
 
     def columns(self, rows: LongArray, image_id: Texts) -> "LocalColumns":
         """What a local store of rows that have features says of them. image_id: their names."""
@@ -101,9 +101,16 @@ class LocalRows:
     def packed(self, rows: LongArray) -> "Iterator[PackedFeatures]":
         """Those of rows that have some, in the form that is stored. Raises LmrError as `features`."""
         for number, place in self.places.place[rows].tolist():
-            packed = self._stores[number].packed(place)
+            packed = self._store(number, place).packed(place)
             assert packed is not None
             yield packed
+
+    def _store(self, number: int, place: int) -> "LocalStore":
+        """A local store that has features in this row. Raises LmrError for another one."""
+        store = self._stores[number]
+        if not 0 <= place < len(store) or store.columns.state[place] != DONE:
+            raise DamageError(f"{store.path} lacks features that {LOCAL_ROWS} says it has; {_COPY_AGAIN}")
+        return store
 
     def open(self) -> None:
         """Opens all files, which stay those that they are, also when the folder is replaced. LmrError as `places`."""
@@ -112,9 +119,7 @@ class LocalRows:
     def require_whole(self) -> None:
         """Raises LmrError where a local store lacks the features of a row; its bytes are compared by `check_files`."""
         for number, place in self.places.place[self.places.there].tolist():
-            store = self._stores[number]
-            if place >= len(store) or store.columns.state[place] != DONE:
-                raise DamageError(f"{store.path} lacks features that {LOCAL_ROWS} says it has; {_COPY_AGAIN}")
+            self._store(number, place)
 
     @cached_property
     def _stores(self) -> "list[LocalStore]":

@@ -5,11 +5,14 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import pytest
 from local_world import CARD, expected, features_of, write_local_store
 from tiny_set import HERE, done, flip_byte, read_rows, refused, write_csv
 
 from index.folder.folder import open_folder
+from index.folder.info import list_file, write_info
+from retrieval.errors import DamageError
 from retrieval.store.store import open_descriptors
 
 BUILT = ["build-index", "--local", "--output", "local", "--device", "cpu", "--engine", "torch"]
@@ -266,3 +269,26 @@ def test_an_index_that_is_there_names_what_gives_it_local_features(local_set):
         "landmarks exists and has no local features; lmr index add with --local gives it those of its rows, "
         "--overwrite replaces it"
     )
+
+
+PLACES = {"beyond": (0, 44), "before": (0, -1), "no store": (1, 0), "no number": (-2, 0)}
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_places_that_no_local_store_has_are_damage(local_set, place):
+    done(*BUILT)
+    folder, info = Path("local"), opened().info
+    with h5py.File(folder / "local-rows.h5", "r+") as file:
+        file["place"][3] = place
+    listed = {**info.files, "local-rows.h5": list_file(folder / "local-rows.h5")}
+    write_info(folder, replace(info, files=listed))
+    forged = opened()
+    assert forged.local is not None
+    with pytest.raises(DamageError) as caught:
+        [forged.local.features(row) for row in range(len(forged.rows))]
+    (name,) = info.local.files
+    told = f"local/{name} lacks features that local-rows.h5 says it has"
+    if place[0]:
+        told = "local/local-rows.h5 is damaged (place must name one of 1 files)"
+    assert str(caught.value) == f"{told}; copy the whole folder or run lmr build-index again"
+    assert refused("index", "verify", "local") == str(caught.value)
