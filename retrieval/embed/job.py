@@ -151,7 +151,7 @@ def _plan_local(manifest: "Manifest", images: Path, store: Path, job: EmbedJob) 
     given: dict[str, Any] = {"job": job, "run": run}
     filling = local_path(store), manifest, ImageSource(manifest, images), options
     require_local(*filling, **given)
-    return lambda: fill_local(*filling, **given)
+    return lambda: fill_local(*filling, **given, wait=job.wait)
 
 
 def of_share(path: Path, share: Shard | None) -> Path:

@@ -117,13 +117,14 @@ def fill_local(
     *,
     job: ComputingJob,
     run: LocalRun,
+    wait: bool = False,
 ) -> LocalReport:
     """Finds local features of every image of the manifest, in its order.
 
     what: a card, or options, of which a projection is learnt here. Raises OtherStoreError where the store that is
     there, finished or not, was begun for something else, and LmrError for a missing extra, device or weights.
     """
-    with output_lock(output):
+    with output_lock(output, wait=wait, progress=job.progress):
         return _Filling(output, manifest, source, job, run).fill(what)
 
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_set import HERE, NETWORK, done, flip_byte, n_file_operations, refused, run_and_die
+from tiny_set import HERE, NETWORK, done, flip_byte, n_file_operations, refused, run_and_die, run_apart
 
 pytest.importorskip("cv2", reason="needs the extra local")
 
@@ -53,15 +53,32 @@ def test_other_settings_are_refused_before_anything_is_embedded(tiny_set):
 
 
 def test_a_kill_at_any_write_ends_as_if_it_had_not_been(tiny_set, monkeypatch):
-    folders = [Path(shutil.copytree(tiny_set, tiny_set.parent / f"set-{i}")) for i in range(4)]
+    folders = [Path(shutil.copytree(tiny_set, tiny_set.parent / f"set-{i}")) for i in range(3)]
     n = n_file_operations(folders[0], EMBED)
     whole = (folders[0] / LOCAL).read_bytes()
-    for folder, at in zip(folders[1:], (n, n - 2, n // 2), strict=True):
+    for folder, at in zip(folders[1:], (n - 1, n // 2), strict=True):
         run_and_die(folder, EMBED, at)
         monkeypatch.chdir(folder)
         done(*EMBED)
         assert LOCAL.read_bytes() == whole
         assert not [path.name for path in folder.iterdir() if path.name.startswith(".") or "partial" in path.name]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.97])
+def test_a_full_disk_is_one_line_and_the_run_goes_on(tiny_set, share):
+    done(*EMBED)
+    whole = LOCAL.read_bytes()
+    LOCAL.unlink()
+    code, said = run_apart(tiny_set, EMBED, file_bytes=int(share * len(whole)))
+    assert code == 1
+    where = PARTIAL if share < 0.5 else LOCAL
+    assert said.splitlines()[-1] == (
+        f"Error: {where} cannot be written: File too large; choose another place or make room"
+    )
+    assert not LOCAL.exists()
+    done(*EMBED)
+    assert LOCAL.read_bytes() == whole
+    assert not [path.name for path in tiny_set.iterdir() if path.name.startswith(".") or "partial" in path.name]
 
 
 def test_an_unfinished_store_is_told_and_verified(tiny_set):
