@@ -27,6 +27,7 @@ MARGIN_PX, CAPTION_PX, CAPTION_WIDTH_PX, CAPTION_SIZE, ABOUT_SIZE = 16, 24, 640,
 LINE_PX, HALO_PX, DOT_PX, FRAME_PX = 2.0, 4.5, 3.6, 3.0
 FRAME = (255, 255, 255)
 HALO = (0, 0, 0)
+EDGE = (128, 128, 128, 255)  # of each image, so that a white one ends on white
 _FIRST, _LAST, _CURVE_STEPS = (255, 224, 64), (70, 200, 255), 40  # yellow to sky blue: light, and apart for every eye
 _BEYOND = 4.0  # images' sizes that an outline may lie outside; farther it says nothing
 
@@ -63,8 +64,10 @@ def draw_pair(query: Image.Image, row: Image.Image, match: "ImageMatch | None") 
     """The query and the image of a row, RGBA, with the inliers of their match as lines; transparent between them."""
     layout = layout_of(query.size, row.size)
     sheet = Image.new("RGBA", layout.size)
+    pen = ImageDraw.Draw(sheet)
     for image, (left, top, width, height) in ((query, layout.query), (row, layout.row)):
         sheet.paste(image.resize((width, height), Image.Resampling.LANCZOS), (left, top))
+        pen.rectangle((left, top, left + width - 1, top + height - 1), outline=EDGE)
     if match is None or not match.match.n_inliers:
         return sheet
     drawn = Image.new("RGBA", (FINER * sheet.width, FINER * sheet.height))
@@ -166,7 +169,8 @@ def caption_of(match: "ImageMatch") -> tuple[str, str]:
     how = f"{names[match.kind]} found {len(match.query):,} and {counted(len(match.row), 'keypoint')}"
     matches = counted(found.n_matches, "match")
     if not found.n_inliers:
-        return f"No geometry fits the {matches}: nothing says that both show the same thing", how
+        what = f"No geometry fits the {matches}" if found.n_matches else "Nothing matches"
+        return f"{what}: local features do not tell that both show the same thing", how
     kind = {"homography": "homography", "fundamental": "geometry of two cameras"}[found.kind]
     title = f"{found.n_inliers:,} of {matches} agree on one {kind}; by chance {found.n_chance:.1f} would"
     if found.n_inliers > MAX_LINES:

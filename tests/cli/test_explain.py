@@ -272,7 +272,7 @@ def test_images_without_keypoints_are_explained_too(with_photo, asked):
     match = numbers("asked")["match"]
     assert (match["n_inliers"], match["geometry"], match["model"]) == (0, "none", None)
     assert Path("why/asked/match.png").is_file()
-    assert "nothing says that both show the same thing" in Path("why/asked/explanation.html").read_text()
+    assert "local features do not tell that both show the same thing" in Path("why/asked/explanation.html").read_text()
 
 
 def test_without_opencv_the_images_are_shown_and_not_matched(with_photo, monkeypatch):

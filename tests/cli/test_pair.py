@@ -104,6 +104,12 @@ def test_lines_are_seen_on_every_ground(ground):
     assert (differs > 90).sum() >= 4
 
 
+def test_a_white_image_ends_somewhere_on_white():
+    image = Image.new("RGB", SIZE, (255, 255, 255))
+    pixels = np.asarray(with_caption(draw_pair(image, image, None), "a", "b"), int)
+    assert pixels[16].min() < 140
+
+
 def test_a_line_leads_from_a_point_to_its_match():
     image = Image.new("RGB", SIZE, (60, 60, 60))
     drawn = draw_pair(image, image, matched([(40, 20)], [(160, 90)], kind="fundamental"))
@@ -131,8 +137,13 @@ def test_captions_say_what_was_found():
     assert how == "RootSIFT found 900 and 1 keypoint; the white outline is the edge of the picture that was asked"
     nothing = ImageMatch(no_match(1), "aliked", features(0), features(2))
     assert caption_of(nothing) == (
-        "No geometry fits the 1 match: nothing says that both show the same thing",
+        "No geometry fits the 1 match: local features do not tell that both show the same thing",
         "ALIKED found 0 and 2 keypoints",
+    )
+    blank = ImageMatch(no_match(), "xfeat", features(0), features(0))
+    assert caption_of(blank) == (
+        "Nothing matches: local features do not tell that both show the same thing",
+        "XFeat found 0 and 0 keypoints",
     )
 
 
