@@ -27,7 +27,7 @@ from cli.report.plots import BLUE, INK, ORANGE, legend, name_axes, new_figure, t
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-GALLERY_PX = (1280, 860)
+GALLERY_PX, PAGE_PX = (1280, 860), (1280, 2400)
 TILE_PX, GAP_PX, MARGIN_PX, LABEL_PX, HEAD_PX = 84, 8, 18, 170, 46
 FRAME_PX = 4
 PARTS = ("train", "val", "test", "background")
@@ -51,6 +51,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     lmr(work, "demo", demo)
     draw_query(demo, DOCS / "query.jpg")
+    draw_explanations(demo, args.browser, DOCS)
     draw_gallery(demo, args.browser, DOCS / "clean.jpg")
     draw_split(demo, work / "split", DOCS / "split.jpg")
     draw_batch(demo, DOCS / "batch.jpg")
@@ -62,17 +63,43 @@ def main() -> None:
 
 def draw_query(demo: Path, image: Path) -> None:
     """Two test images that are answered, of different landmarks, and one that is turned away."""
+    right, away = answered_rightly(demo)
+    first, other = next(iter(right)), list(dict.fromkeys(right.values()))[1]
+    second = next(name for name, landmark in right.items() if landmark == other)
+    shown = [f"images/{name}.jpg" for name in (first, second, away[0])]
+    lmr(demo, "query", *shown, "--save", "asked.png", "--overwrite")
+    save(Image.open(demo / "asked.png"), image)
+
+
+def answered_rightly(demo: Path) -> tuple[dict[str, str], list[str]]:
+    """Test images that are answered rightly, each with its landmark, and non-landmarks that are turned away."""
     solution = {row["id"]: row["landmarks"] for row in read_rows(demo / "test_solution.csv")}
     said = {row["id"]: row["landmarks"].split() for row in read_rows(demo / "submission.csv")}
     calibration = json.loads((demo / "landmarks" / "calibration.json").read_text(encoding="utf-8"))
     threshold = calibration["threshold_precision"]["confidence"]
     answered = {name for name, words in said.items() if words and float(words[-1]) >= threshold}
-    right = [name for name, true in solution.items() if name in answered and said[name][0] == true]
-    other = next(name for name in right if solution[name] != solution[right[0]])
-    away = next(name for name, true in solution.items() if not true and name not in answered)
-    shown = [f"images/{name}.jpg" for name in (right[0], other, away)]
-    lmr(demo, "query", *shown, "--save", "asked.png", "--overwrite")
-    save(Image.open(demo / "asked.png"), image)
+    right = {name: true for name, true in solution.items() if name in answered and said[name][0] == true}
+    return right, [name for name, true in solution.items() if not true and name not in answered]
+
+
+def draw_explanations(demo: Path, browser: str, folder: Path) -> None:
+    """The explanation of the image with most inliers, and the page of one that is turned away, on light and on dark."""
+    right, away = answered_rightly(demo)
+    lmr(demo, "query", *(f"images/{name}.jpg" for name in (*right, away[0])), "--explain", "explained", "--overwrite")
+    told = {name: demo / "explained" / name for name in (*right, away[0])}
+    found = {name: json.loads((told[name] / "explanation.json").read_text(encoding="utf-8")) for name in right}
+    best = max(right, key=lambda name: found[name]["match"]["n_inliers"])
+    save(Image.open(told[best] / "match.png").convert("RGB"), folder / "explained-match.jpg")
+    save(Image.open(told[best] / "map-similarity.png").convert("RGB"), folder / "explained-similarity.jpg")
+    save(Image.open(told[best] / "votes.png").convert("RGB"), folder / "explained-votes.png")
+    pages = [
+        photograph(told[name] / "explanation.html", browser, PAGE_PX, dark)
+        for name, dark in ((best, False), (away[0], True))
+    ]
+    save(
+        in_a_row([page.resize((page.width // 2, page.height // 2), Image.Resampling.LANCZOS) for page in pages]),
+        folder / "explained.jpg",
+    )
 
 
 def draw_gallery(demo: Path, browser: str, image: Path) -> None:
@@ -99,11 +126,12 @@ def draw_comparison(demo: Path, browser: str, image: Path) -> None:
     save(photograph(demo / "compare" / "comparison-val.html", browser), image)
 
 
-def photograph(page: Path, browser: str) -> Image.Image:
+def photograph(page: Path, browser: str, size_px: tuple[int, int] = GALLERY_PX, is_dark: bool = False) -> Image.Image:
     """The beginning of an HTML page as a browser shows it."""
-    size = f"--window-size={GALLERY_PX[0]},{GALLERY_PX[1]}"
-    shot = page.with_suffix(".png")
+    size, shot = f"--window-size={size_px[0]},{size_px[1]}", page.with_suffix(".png")
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", size]
+    if is_dark:
+        command.append("--blink-settings=preferredColorScheme=0")
     subprocess.run([*command, f"--screenshot={shot}", page.resolve().as_uri()], check=True, stderr=subprocess.DEVNULL)
     return Image.open(shot).convert("RGB")
 

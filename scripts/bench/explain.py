@@ -1,8 +1,8 @@
 """How long the explanation of a query takes, part by part, once the model is loaded.
 
 Asks an index for images, explains each answer and writes its page, images and numbers. The first explanation, which
-loads what a process needs, is told apart from the others. The match and the bars are drawn with matplotlib too, as by
-plot_images, plot_keypoints and plot_matches do it. Prints one JSON document with processor and wall seconds.
+loads what a process needs, is told apart from the others. The match and the bars are drawn with matplotlib too, the
+match as hloc does. Prints one JSON document with processor and wall seconds.
 
     python scripts/bench/explain.py landmarks photo.jpg ... --threads 2
 """
