@@ -13,6 +13,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -92,14 +93,12 @@ def draw_explanations(demo: Path, browser: str, folder: Path) -> None:
     save(Image.open(told[best] / "match.png").convert("RGB"), folder / "explained-match.jpg")
     save(Image.open(told[best] / "map-similarity.png").convert("RGB"), folder / "explained-similarity.jpg")
     save(Image.open(told[best] / "votes.png").convert("RGB"), folder / "explained-votes.png")
-    pages = [
-        photograph(told[name] / "explanation.html", browser, PAGE_PX, dark)
-        for name, dark in ((best, False), (away[0], True))
+    shots = [
+        photograph(told[name] / "explanation.html", browser, PAGE_PX, is_dark)
+        for name, is_dark in ((best, False), (away[0], True))
     ]
-    save(
-        in_a_row([page.resize((page.width // 2, page.height // 2), Image.Resampling.LANCZOS) for page in pages]),
-        folder / "explained.jpg",
-    )
+    small = [shot.resize((shot.width // 2, shot.height // 2), Image.Resampling.LANCZOS) for shot in shots]
+    save(in_a_row(small), folder / "explained.jpg")
 
 
 def draw_gallery(demo: Path, browser: str, image: Path) -> None:
@@ -128,12 +127,15 @@ def draw_comparison(demo: Path, browser: str, image: Path) -> None:
 
 def photograph(page: Path, browser: str, size_px: tuple[int, int] = GALLERY_PX, is_dark: bool = False) -> Image.Image:
     """The beginning of an HTML page as a browser shows it."""
-    size, shot = f"--window-size={size_px[0]},{size_px[1]}", page.with_suffix(".png")
+    size = f"--window-size={size_px[0]},{size_px[1]}"
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", size]
     if is_dark:
         command.append("--blink-settings=preferredColorScheme=0")
-    subprocess.run([*command, f"--screenshot={shot}", page.resolve().as_uri()], check=True, stderr=subprocess.DEVNULL)
-    return Image.open(shot).convert("RGB")
+    with tempfile.TemporaryDirectory() as folder:
+        shot = Path(folder) / "shot.png"
+        command += [f"--screenshot={shot}", page.resolve().as_uri()]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        return Image.open(shot).convert("RGB")
 
 
 def draw_split(demo: Path, work: Path, image: Path) -> None:
