@@ -183,13 +183,14 @@ class Landmarks:
         return self._explain(images, _Asking(threshold, n_landmarks, allow_private, verifying))
 
     def _explain(self, images: Sequence["ImageLike"], asking: "_Asking") -> "Explanations":
-        from index.explain.explanation import Explanations
+        from index.explain.explanation import Explanations, Opened
         from retrieval.images.given import GivenImages
 
         told = self._ask(images, asking, hold=True)
         queries = {i: query for query, i in enumerate(told.readable)}
         held = GivenImages(told.images, asking.allow_private)
-        return Explanations(told.folder, held, told.answers, told.found, queries, lambda: self._explainer)
+        opened = Opened(lambda: self._explainer, lambda: self._extractor)
+        return Explanations(told.folder, held, told.answers, told.found, queries, opened)
 
     @cached_property
     def _explainer(self) -> "ExplainedNetwork":
@@ -281,9 +282,10 @@ class Landmarks:
 
     @cached_property
     def _extractor(self) -> "Extractor":
-        """What makes local features as those of the rows are. Raises LmrError."""
-        assert self.folder.local is not None
-        return self.folder.local.open_extractor(self.device, self.threads)
+        """The extractor that made the local features of the rows, or RootSIFT where there are none. Raises LmrError."""
+        from index.explain.match import extractor_of
+
+        return extractor_of(self.folder, self.device, self.threads)
 
     def _answer(self, found: "Answers", row: int, cut: float, n_landmarks: int) -> Answer:
         """The answer to one query, without its image. cut: ranking key from which on it is answered."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from index.answer import Answer, Neighbour
-from index.explain.match import ImageMatch, extractor_of, match_images
+from index.explain.match import ImageMatch, match_images
 from index.explain.votes import VoteExplanation, explain_votes
 from retrieval.errors import LmrError, UnreadableError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from retrieval.explain.maps import Maps
     from retrieval.explain.network import ExplainedNetwork
     from retrieval.images.given import GivenImages
+    from retrieval.local.extractor import Extractor
 
 SHOWN_PX = 1024  # longer side at which images are compared and drawn
 
@@ -75,11 +76,18 @@ class Explanation:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What explanations need of an opened index, each opened when it is asked for, or LmrError raised."""
+
+    network: "Callable[[], ExplainedNetwork]"
+    extractor: "Callable[[], Extractor]"
+
+
 class Explanations(Sequence[Explanation]):
     """The explanations of images that were asked together, each made when it is taken.
 
     answers: to all of them, as `Landmarks.query` gives them. queries: the row in `found` of each readable image.
-    network: opens that of the index, or raises LmrError.
     """
 
     def __init__(
@@ -89,11 +97,11 @@ class Explanations(Sequence[Explanation]):
         answers: Sequence[Answer],
         found: "Answers",
         queries: Mapping[int, int],
-        network: "Callable[[], ExplainedNetwork]",
+        opened: "Opened",
     ) -> None:
         self.answers = answers
         self._folder, self._images, self._found, self._queries = folder, images, found, queries
-        self._network = network
+        self._opened = opened
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -131,7 +139,7 @@ class Explanations(Sequence[Explanation]):
     def _match(self, row: int, query: bytes, other: bytes | None) -> tuple[ImageMatch | None, str]:
         """The match of two images, or why there is none."""
         try:
-            extractor = extractor_of(self._folder)
+            extractor = self._opened.extractor()
         except LmrError as error:
             return None, f"the images are not matched: {error}"
         match = match_images(self._folder, row, query, other, extractor)
@@ -142,7 +150,7 @@ class Explanations(Sequence[Explanation]):
         from retrieval.explain.maps import Maps, Pair
 
         try:
-            network = self._network()
+            network = self._opened.network()
             from retrieval.explain.saliency import saliency_maps
             from retrieval.explain.similarity import similarity_maps
 

@@ -42,11 +42,11 @@ class ImageMatch:
 
 def extractor_of(folder: "IndexFolder", device: str = "auto", threads: int | None = None) -> "Extractor":
     """What extracts local features as those of the index are, or RootSIFT where it has none. Raises LmrError."""
+    if folder.local is not None:
+        return folder.local.open_extractor(device, threads)
     from retrieval.local.config import LocalOptions
     from retrieval.local.extractor import open_extractor
 
-    if folder.local is not None:
-        return folder.local.open_extractor(device, threads)
     return open_extractor(LocalOptions(kind="rootsift"), device, threads)
 
 

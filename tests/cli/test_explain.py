@@ -256,6 +256,19 @@ def test_the_match_says_where_the_image_lies_in_the_one_that_decided(with_photo)
     assert "<h2>The picture that decided</h2>" in page
 
 
+def test_verified_neighbours_are_explained_by_the_features_of_the_index(with_photo):
+    done("embed", "shown", "--model", "model", "--output", "local.h5", "--local", "rootsift", *HERE)
+    built = ("--output", "local", "--local", "--whitening-power", "0", "--thumbnails", "0", "--device", "cpu")
+    done("build-index", "local.h5", *built)
+    Path("shown/block/one.png").unlink()
+    done("query", "asked.png", "--index", "local", "--verify", "--explain", "why", *HERE)
+    told = numbers("asked")
+    (near,) = told["votes"]["landmarks"][0]["neighbours"]
+    assert near["inliers"] == told["match"]["n_inliers"] == told["answer"]["neighbours"][0]["inliers"] >= 35
+    assert not Path("why/asked/match.png").exists()
+    assert f"<td>{near['inliers']}</td>" in Path("why/asked/explanation.html").read_text()
+
+
 @pytest.mark.parametrize(
     "asked",
     [

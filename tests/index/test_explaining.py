@@ -2,14 +2,18 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from verified_world import Named, Table, verification
 
 from index.answer import Neighbour
 from index.confidence import ConfidenceModel
 from index.explain.votes import confidence_terms, explain_votes
+from index.folder.verified import Verifying
 from index.recognition import answer
+from index.rerank.evidence import EvidenceRule
 from index.vote_rule import VoteRule
 
 
@@ -138,3 +142,32 @@ def test_terms_of_a_confidence_by_hand():
     uncalibrated = confidence_terms(None, 0.5, 0.25)
     assert [(term.name, term.amount) for term in uncalibrated] == [("score", 0.5), ("background", -0.1875)]
     assert np.sum([term.amount for term in uncalibrated]) == 0.3125
+
+
+class Verified:
+    """A calibration of verified answers, as a folder holds it while they are given."""
+
+    rule, confidence = Calibrated.rule, ConfidenceModel(a=20.0, g=15.0, h=0.7, e=-1.0)
+
+    @property
+    def verified(self):
+        return SimpleNamespace(evidence=EvidenceRule(weight=0.2, chance=5.0))
+
+
+def test_what_verified_neighbours_gain_is_told_and_summed(folder, queries):
+    folder = replace(folder, calibration=Verified())
+    inliers = np.random.default_rng(0).integers(0, 60, (len(queries), len(folder.rows)))
+    table = verification(Table(inliers), top=4, rule=EvidenceRule(weight=0.2, chance=5.0))
+    found = answer(folder, queries, verifying=Verifying(table, Named))
+    assert found.votes.evidence.max() > 0
+    for query in range(len(queries)):
+        near = neighbours_of(folder, found, query)
+        one = explain_votes(folder, found, query, near)
+        assert [term.name for term in one.terms] == ["score", "constant", "background", "evidence"]
+        assert sum(term.amount for term in one.terms) == one.logit == found.logit[query]
+        for of in one.landmarks:
+            assert sum(part.part for part in of.contributions) - of.held_back == pytest.approx(of.score, abs=1e-12)
+            for part in of.contributions:
+                compared = found.evidence.inliers[query][found.neighbours.rows[query] == part.row][0]
+                assert part.evidence == pytest.approx(0.2 * math.log1p(max(0, compared - 5)))
+                assert part.corrected == pytest.approx(part.neighbour.score - part.background + part.evidence)
