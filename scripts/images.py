@@ -52,7 +52,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     lmr(work, "demo", demo)
     draw_query(demo, DOCS / "query.jpg")
-    draw_explanations(demo, args.browser, DOCS)
+    draw_explanations(demo, args.browser)
     draw_gallery(demo, args.browser, DOCS / "clean.jpg")
     draw_split(demo, work / "split", DOCS / "split.jpg")
     draw_batch(demo, DOCS / "batch.jpg")
@@ -83,22 +83,22 @@ def answered_rightly(demo: Path) -> tuple[dict[str, str], list[str]]:
     return right, [name for name, true in solution.items() if not true and name not in answered]
 
 
-def draw_explanations(demo: Path, browser: str, folder: Path) -> None:
+def draw_explanations(demo: Path, browser: str) -> None:
     """The explanation of the image with most inliers, and the page of one that is turned away, on light and on dark."""
     right, away = answered_rightly(demo)
     lmr(demo, "query", *(f"images/{name}.jpg" for name in (*right, away[0])), "--explain", "explained", "--overwrite")
     told = {name: demo / "explained" / name for name in (*right, away[0])}
     found = {name: json.loads((told[name] / "explanation.json").read_text(encoding="utf-8")) for name in right}
     best = max(right, key=lambda name: found[name]["match"]["n_inliers"])
-    save(Image.open(told[best] / "match.png").convert("RGB"), folder / "explained-match.jpg")
-    save(Image.open(told[best] / "map-similarity.png").convert("RGB"), folder / "explained-similarity.jpg")
-    save(Image.open(told[best] / "votes.png").convert("RGB"), folder / "explained-votes.png")
+    save(Image.open(told[best] / "match.png").convert("RGB"), DOCS / "explained-match.jpg")
+    save(Image.open(told[best] / "map-similarity.png").convert("RGB"), DOCS / "explained-similarity.jpg")
+    save(Image.open(told[best] / "votes.png").convert("RGB"), DOCS / "explained-votes.png")
     shots = [
         photograph(told[name] / "explanation.html", browser, PAGE_PX, is_dark)
         for name, is_dark in ((best, False), (away[0], True))
     ]
     small = [shot.resize((shot.width // 2, shot.height // 2), Image.Resampling.LANCZOS) for shot in shots]
-    save(in_a_row(small), folder / "explained.jpg")
+    save(in_a_row(small), DOCS / "explained.jpg")
 
 
 def draw_gallery(demo: Path, browser: str, image: Path) -> None:

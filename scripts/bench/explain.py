@@ -4,7 +4,7 @@ Asks an index for images, explains each answer and writes its page, images and n
 loads what a process needs, is told apart from the others. The match and the bars are drawn with matplotlib too, the
 match as hloc does. Prints one JSON document with processor and wall seconds.
 
-    python scripts/bench/explain.py landmarks photo.jpg ... --threads 2
+    python scripts/bench/explain.py --index landmarks --images photos
 """
 
 import argparse
@@ -31,6 +31,7 @@ from cli.report.explanation_images import drawn_images
 from cli.report.pair import draw_pair, with_caption
 from index.explain import explanation
 from retrieval.explain import saliency, similarity
+from retrieval.images.given import list_images
 
 T = TypeVar("T")
 DPI = 130
@@ -64,16 +65,17 @@ class Clock:
 def main() -> None:
     """Explains, draws in both ways, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("index", type=Path, help="index folder")
-    parser.add_argument("images", nargs="+", help="images to ask")
+    parser.add_argument("--index", type=Path, required=True, help="index folder")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images to ask")
+    parser.add_argument("--count", type=int, default=10, help="how many of them (default %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of the processor (default %(default)s)")
     given = parser.parse_args()
-    clock = Clock()
+    clock, images = Clock(), [image.where for image in list_images([str(given.images)])[: given.count]]
     landmarks = clock.run("open", lambda: lmr.open_index(given.index, device="cpu", threads=given.threads, workers=1))
     for module, name in ((explanation, "match_images"), (similarity, "similarity_maps"), (saliency, "saliency_maps")):
         timed(clock, module, name)
     with tempfile.TemporaryDirectory() as folder:
-        for i, image in enumerate(given.images):
+        for i, image in enumerate(images):
             place = Path(folder) / str(i)
             place.mkdir()
             explained = clock.run("explain", partial(landmarks.explain, image))
@@ -83,7 +85,7 @@ def main() -> None:
     total = {name: round(of["explain"]["wall_s"] + of["write"]["wall_s"], 3) for name, of in seconds.items()}
     of = seconds["others"]
     ratio = of["matplotlib"]["cpu_s"] / (of["pair"]["cpu_s"] + of["bars"]["cpu_s"])
-    n = {"images": len(given.images), "threads": given.threads}
+    n = {"images": len(images), "threads": given.threads}
     print(json.dumps({**n, "explanation_wall_s": total, "matplotlib_over_ours": round(ratio, 2), **seconds}, indent=1))
 
 
