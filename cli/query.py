@@ -23,7 +23,8 @@ from retrieval.words import counted
 
 if TYPE_CHECKING:
     from cli.report.answers import Saving
-    from lmr import Answer, Landmarks
+    from index.landmarks import Landmarks
+    from lmr import Answer
 
 
 @dataclass(frozen=True)

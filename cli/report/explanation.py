@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.report.bars import Bar, draw_bars, scale_of, shares_of, term_bars, vote_sections
-from cli.report.explanation_images import MATCH, DrawnImage, drawn_images, png
 from cli.report.explanation_words import (
     SHOWN_LANDMARKS,
     TERM_NAMES,
@@ -25,6 +24,7 @@ from cli.report.explanation_words import (
     vote_words,
 )
 from cli.report.html import ReportImage, file_name, fill_template
+from cli.report.pair import MATCH, DrawnImage, drawn_images, png
 from index.answer import headline
 from retrieval.files.atomic import write_bytes, write_text
 

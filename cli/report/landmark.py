@@ -12,6 +12,7 @@ from PIL import Image
 
 from cli.report.heat import draw_heat
 from cli.report.html import ReportImage, fill_template
+from cli.report.pair import png
 from index.answer import Neighbour
 from index.folder.thumbnails import read_shown
 from retrieval.errors import LmrError, UnreadableError
@@ -61,7 +62,7 @@ def write_landmark(folder: Path, found: "LandmarkExplained", maps_on: Mapping[st
         drawn = _draw(found, maps)
         for name, (_, heat) in zip(MAPS, drawn, strict=False):
             if heat is not None:
-                write_bytes(private / name, _encoded(heat, "PNG"))
+                write_bytes(private / name, png(heat))
         write_text(private / PAGE, [render_landmark(found, maps, notes, drawn, folder)])
         write_folder_record(private, inputs)
     return f"{folder}: written; open {current_folder(folder) / PAGE}"
@@ -177,10 +178,6 @@ def _digest_of(path: str) -> str:
 def _data(image: Image.Image | None) -> str:
     if image is None:
         return ""
-    return "data:image/jpeg;base64," + base64.b64encode(_encoded(image, "JPEG")).decode("ascii")
-
-
-def _encoded(image: Image.Image, form: str) -> bytes:
     content = BytesIO()
-    image.save(content, form, **({"quality": 88} if form == "JPEG" else {}))
-    return content.getvalue()
+    image.save(content, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")

@@ -27,8 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import lmr
 from cli.report.bars import draw_bars, vote_sections
 from cli.report.explanation import render_explanation, write_explanation
-from cli.report.explanation_images import drawn_images
-from cli.report.pair import draw_pair, with_caption
+from cli.report.pair import draw_pair, drawn_images, png, with_caption
 from index.explain import explanation
 from retrieval.explain import saliency, similarity
 from retrieval.images.given import list_images
@@ -99,21 +98,14 @@ def parts(clock: Clock, explained: Any, index: Path, place: Path) -> None:
     """The parts of writing by themselves, and what matplotlib takes for two of them."""
     drawn = clock.run("all images", lambda: [*drawn_images(explained)])
     clock.run("page", lambda: render_explanation(explained, drawn, index, place))
-    clock.run("pair", lambda: save(with_caption(pair_of(explained), "title", "about")))
-    clock.run("bars", lambda: save(draw_bars("title", vote_sections(explained))))
+    clock.run("pair", lambda: png(with_caption(pair_of(explained), "title", "about")))
+    clock.run("bars", lambda: png(draw_bars("title", vote_sections(explained))))
     clock.run("matplotlib", lambda: (draw_matplotlib_pair(explained), draw_matplotlib_bars(explained)))
 
 
 def pair_of(explained: Any) -> Any:
     """The match as lmr draws it."""
     return draw_pair(explained.query.pixels, explained.row.pixels, explained.match)
-
-
-def save(image: Any) -> bytes:
-    """A PNG file in memory."""
-    content = BytesIO()
-    image.save(content, "PNG", compress_level=4)
-    return content.getvalue()
 
 
 def draw_matplotlib_pair(explained: Any) -> bytes:
