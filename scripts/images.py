@@ -28,7 +28,8 @@ from cli.report.plots import BLUE, INK, ORANGE, legend, name_axes, new_figure, t
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-GALLERY_PX, PAGE_PX = (1280, 860), (1280, 2400)
+GALLERY_PX, PAGE_PX = (1280, 860), (1280, 2100)
+PAGE_SHOWN_PX = 540  # width of a page in the documents
 TILE_PX, GAP_PX, MARGIN_PX, LABEL_PX, HEAD_PX = 84, 8, 18, 170, 46
 FRAME_PX = 4
 PARTS = ("train", "val", "test", "background")
@@ -97,7 +98,7 @@ def draw_explanations(demo: Path, browser: str) -> None:
         photograph(told[name] / "explanation.html", browser, PAGE_PX, is_dark)
         for name, is_dark in ((best, False), (away[0], True))
     ]
-    small = [shot.resize((shot.width // 2, shot.height // 2), Image.Resampling.LANCZOS) for shot in shots]
+    small = [ImageOps.contain(shot, (PAGE_SHOWN_PX, shot.height), Image.Resampling.LANCZOS) for shot in shots]
     save(in_a_row(small), DOCS / "explained.jpg")
 
 
