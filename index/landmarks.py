@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from index.folder.verified import Verifying
     from index.keywords import Place
     from index.recognition import Answers
+    from index.rerank.verification import Comparing
     from index.sort_into import Mode, Sorted
     from retrieval.arrays import FloatArray
     from retrieval.embed.embedder import Embedder
@@ -48,13 +49,17 @@ class _Asking:
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """Answers to images, and what they are made of: those of `found`, of the readable ones, in their order."""
+    """Answers to images, and what they are made of: those of `found`, of the readable ones, in their order.
+
+    verifier: what compared neighbours, None where none was.
+    """
 
     answers: list[Answer]
     folder: "IndexFolder"
     images: Sequence["ImageLike"]
     found: "Answers"
     readable: list[int]
+    verifier: "Comparing | None"
 
 
 class Landmarks:
@@ -189,7 +194,7 @@ class Landmarks:
         told = self._ask(images, asking, hold=True)
         queries = {i: query for query, i in enumerate(told.readable)}
         held = GivenImages(told.images, asking.allow_private)
-        opened = Opened(lambda: self._explainer, lambda: self._extractor)
+        opened = Opened(lambda: self._explainer, lambda: self._extractor, told.verifier)
         return Explanations(told.folder, held, told.answers, told.found, queries, opened)
 
     @cached_property
@@ -232,7 +237,8 @@ class Landmarks:
             told = self._answer(found, row, cut, asking.n_landmarks)
             in_index = self._row_id(found.same_picture[row])
             answers[i] = replace(told, image=names[i], threshold=shown_threshold, in_index=in_index, n_enough=n_enough)
-        return _Told(answers, folder, images, found, readable)
+        verifier = None if verifying is None else verifying.verification.verifier
+        return _Told(answers, folder, images, found, readable, verifier)
 
     def explain_class(
         self, image: "ImageLike", model: "Place", landmark: str | None = None, *, allow_private: bool = False

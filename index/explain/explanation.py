@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from index.folder.folder import IndexFolder
     from index.recognition import Answers
+    from index.rerank.verification import Comparing
     from retrieval.explain.maps import Maps
     from retrieval.explain.network import ExplainedNetwork
     from retrieval.images.given import GivenImages
@@ -78,10 +79,14 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What explanations need of an opened index, each opened when it is asked for, or LmrError raised."""
+    """What explanations need of an opened index, each opened when it is asked for, or LmrError raised.
+
+    verifier: what compared neighbours, None where none was.
+    """
 
     network: "Callable[[], ExplainedNetwork]"
     extractor: "Callable[[], Extractor]"
+    verifier: "Comparing | None" = None
 
 
 class Explanations(Sequence[Explanation]):
@@ -142,7 +147,7 @@ class Explanations(Sequence[Explanation]):
             extractor = self._opened.extractor()
         except LmrError as error:
             return None, f"the images are not matched: {error}"
-        match = match_images(self._folder, row, query, other, extractor)
+        match = match_images(self._folder, row, (query, other), extractor, self._opened.verifier)
         return (None, match) if isinstance(match, str) else (match, "")
 
     def _maps(self, row: int, query: bytes, other: bytes | None) -> "tuple[Maps | None, str]":

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from index.folder.folder import IndexFolder
+    from index.rerank.verification import Comparing
     from retrieval.local.config import LocalKind
     from retrieval.local.extractor import Extractor
     from retrieval.local.features import LocalFeatures
@@ -51,15 +52,20 @@ def extractor_of(folder: "IndexFolder", device: str = "auto", threads: int | Non
 
 
 def match_images(
-    folder: "IndexFolder", row: int, query: bytes, other: bytes | None, extractor: "Extractor"
+    folder: "IndexFolder",
+    row: int,
+    images: tuple[bytes, bytes | None],
+    extractor: "Extractor",
+    verifier: "Comparing | None" = None,
 ) -> "ImageMatch | str":
     """The match of an encoded image with a row of the index; or why there is none.
 
-    other: the encoded image of the row, or of a thumbnail, whose features are taken where the index has none of it.
-    Raises UnreadableError for an image that cannot be decoded.
+    images: the query; and the image of the row, or a thumbnail, whose features are taken where the index has none of
+    it. verifier: None = nearest neighbours are matched. Raises UnreadableError for an image that cannot be decoded.
     """
     from retrieval.local.verifier import Verifier
 
+    query, other = images
     features = None if folder.local is None else folder.local.features(row)
     if features is None and other is None:
         return "it could not be matched, as the index has no local features of it"
@@ -67,4 +73,5 @@ def match_images(
         assert other is not None
         features = extractor.extract(extractor.decode(other))
     own = extractor.extract(extractor.decode(query))
-    return ImageMatch(Verifier().verify(own, [features])[0], extractor.card.kind, own, features)
+    match = (verifier or Verifier()).verify(own, [features])[0]
+    return ImageMatch(match, extractor.card.kind, own, features)
