@@ -151,13 +151,13 @@ class Verified:
 
     @property
     def verified(self):
-        return SimpleNamespace(evidence=EvidenceRule(weight=0.2, chance=5.0))
+        return SimpleNamespace(evidence=EvidenceRule(weight=0.2, enough=4.0))
 
 
 def test_what_verified_neighbours_gain_is_told_and_summed(folder, queries):
     folder = replace(folder, calibration=Verified())
     inliers = np.random.default_rng(0).integers(0, 60, (len(queries), len(folder.rows)))
-    table = verification(Table(inliers), top=4, rule=EvidenceRule(weight=0.2, chance=5.0))
+    table = verification(Table(inliers), top=4, rule=EvidenceRule(weight=0.2, enough=4.0))
     found = answer(folder, queries, verifying=Verifying(table, Named))
     assert found.votes.evidence.max() > 0
     for query in range(len(queries)):
@@ -168,6 +168,6 @@ def test_what_verified_neighbours_gain_is_told_and_summed(folder, queries):
         for of in one.landmarks:
             assert sum(part.part for part in of.contributions) - of.held_back == pytest.approx(of.score, abs=1e-12)
             for part in of.contributions:
-                compared = found.evidence.inliers[query][found.neighbours.rows[query] == part.row][0]
-                assert part.evidence == pytest.approx(0.2 * math.log1p(max(0, compared - 5)))
+                surprise = float(found.evidence.surprise[query][found.neighbours.rows[query] == part.row][0])
+                assert part.evidence == pytest.approx(0.2 * math.log1p(min(surprise, 4.0)))
                 assert part.corrected == pytest.approx(part.neighbour.score - part.background + part.evidence)
