@@ -190,10 +190,10 @@ class AtPrecision:
 class VerifiedChoice:
     """Why the evidence counts as it does.
 
-    tried, tried_evidence: the constants that did best. gain: by how much constants chosen on other folds exceed the
-    default's GAP, gain_error: its standard error; the default is kept where the gain is not larger. from_plain,
-    from_plain_error: by how much the GAP exceeds that without verification, on the same queries. plain_gap, plain_top1:
-    those without.
+    tried, tried_evidence: the constants that did best. gain: by how much constants chosen on other folds exceed the GAP
+    of the vote without verification with the default weight, gain_error: its standard error; these are kept where the
+    gain is not larger. from_plain, from_plain_error: by how much the GAP exceeds that without verification, on the same
+    queries. plain_gap, plain_top1: those without.
     """
 
     tried: VoteRule

@@ -111,7 +111,9 @@ def _verified_lines(verified: "Verified") -> list[str]:
     choice, seen, evidence = verified.choice, verified.cross_validated, verified.evidence
     is_default = choice.gain == 0 or (verified.rule, evidence) != (choice.tried, choice.tried_evidence)
     gain = f"{choice.gain:+.4f} GAP, standard error {choice.gain_error:.4f}"
-    why = "the defaults; nothing was better by more than chance" if is_default else f"chosen: {gain}"
+    why = "the vote without and the default weight; nothing was better by more than chance"
+    if not is_default:
+        why = f"chosen: {gain}"
     lines = [
         f"with the best {counted(verified.by.top, 'neighbour')} verified (--verify):",
         f"  vote: {_constants(verified.rule)}, weight {evidence.weight:g} of the evidence ({why})",

@@ -182,13 +182,14 @@ class VerifiedGrid:
     vote: tuple[tuple[int, float], ...] = ((20, 0.1), (10, 0.1))
 
     def rules(self, default: VoteRule, chosen: VoteRule) -> list[VerifiedRule]:
-        """Every weight with every vote: the default, the one chosen without verification, and the further ones.
+        """Every weight with every vote: the one chosen without verification, the default, and the further ones.
 
-        The default weight with the default vote is first. A finer grid would be chosen from by chance.
+        The default weight with the vote that was chosen without verification is first: others have to do better, and
+        that vote has won its place already. A finer grid would be chosen from by chance.
         """
         further = [replace(default, k=min(k, default.k), tau=tau) for k, tau in self.vote]
         weights = dict.fromkeys((EvidenceRule().weight, *self.weight))
-        votes = dict.fromkeys((default, chosen, *further))
+        votes = dict.fromkeys((chosen, default, *further))
         return [VerifiedRule(vote, EvidenceRule(weight)) for vote in votes for weight in weights]
 
 

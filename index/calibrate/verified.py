@@ -27,7 +27,8 @@ def fit_verified(
     """The vote with evidence, its confidence model and thresholds, from held-out queries that have evidence.
 
     rule, plain: the vote without it, and its cross-validated answers. The constants are chosen as those of that vote
-    are: nested in cross-validation, and the default is kept where the gain is not above its standard error.
+    are: nested in cross-validation. Where the gain is not above its standard error, that vote and the default weight
+    are kept.
     """
     if queries.evidence is None:
         raise ValueError("a calibration of verified answers needs evidence")

@@ -163,7 +163,7 @@ def test_a_neighbour_is_called_verified_from_where_nearly_all_are_right():
 def test_votes_and_weights_of_verified_answers_are_tried_together():
     default, chosen = VoteRule(), VoteRule(k=3)
     rules = VerifiedGrid((0.0, 0.2)).rules(default, chosen)
-    votes = [default, chosen, VoteRule(tau=0.1), VoteRule(k=10, tau=0.1)]
+    votes = [chosen, default, VoteRule(tau=0.1), VoteRule(k=10, tau=0.1)]
     assert [(rule.vote, rule.evidence.weight) for rule in rules] == [
         (vote, weight) for vote in votes for weight in (0.1, 0.0, 0.2)
     ]
