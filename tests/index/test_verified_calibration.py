@@ -206,7 +206,8 @@ def verified_folder(folder, make_store):
 
 def local(fingerprint=BY.local):
     """Stands in for the local features of rows."""
-    return SimpleNamespace(card=SimpleNamespace(fingerprint=fingerprint, kind="rootsift"), features=Named)
+    card = SimpleNamespace(fingerprint=fingerprint, kind="rootsift")
+    return SimpleNamespace(card=card, features=Named, open=lambda: None)
 
 
 def test_a_folder_that_was_calibrated_with_verification_answers_without_it_as_before(folder, make_store):
