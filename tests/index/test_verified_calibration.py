@@ -11,9 +11,8 @@ from calibration_world import make_queries
 from verified_world import BY, Named, Table, verification
 
 from index.calibrate.config import CalibrationSettings
-from index.calibrate.fit import calibrate, calibrate_folder, calibration_of
+from index.calibrate.fit import calibrate, calibrate_folder, calibration_of, fit_verified, verified_from
 from index.calibrate.selection import Grid, VerifiedGrid, choose, tune
-from index.calibrate.verified import fit_verified, verified_from
 from index.calibration import Calibration, Origin
 from index.confidence import ConfidenceModel, fit_confidence
 from index.folder.changes import calibration_digest
