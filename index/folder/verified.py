@@ -22,6 +22,7 @@ from retrieval.embed.job import StoreFilling
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.jobs import ComputingJob
 from retrieval.local.config import LocalKind
+from retrieval.local.match import Matcher, NearestMatcher
 from retrieval.local.verifier import Verifier
 from retrieval.parallel import count_workers
 from retrieval.progress import SILENT, Progress
@@ -93,7 +94,7 @@ def open_verification(folder: IndexFolder, job: VerifyJob, how: Computing) -> tu
     by = VerifiedBy(folder.local.card.fingerprint, matcher, top)
     if calibrated is not None:
         _require_same(folder, by, calibrated.by)
-    verifier = Verifier() if matcher == NEAREST else _by_lightglue(folder.local.card.kind, how)
+    verifier = Verifier(NearestMatcher() if matcher == NEAREST else _lightglue(folder.local.card.kind, how))
     verification = Verification(folder.local.features, verifier, by, n_threads=how.n_workers)
     if calibrated is None or folder.calibration is None:
         return folder, verification
@@ -149,10 +150,10 @@ def require_calibrated(folder: IndexFolder) -> None:
         raise LmrError(f"{folder.path} is not calibrated for verified answers; run lmr calibrate `verify`")
 
 
-def _by_lightglue(kind: LocalKind, how: Computing) -> Verifier:
+def _lightglue(kind: LocalKind, how: Computing) -> Matcher:
     from retrieval.local.lightglue import open_lightglue
 
-    return Verifier(open_lightglue(kind, how.device, how.threads))
+    return open_lightglue(kind, how.device, how.threads)
 
 
 def _require_same(folder: IndexFolder, now: VerifiedBy, before: VerifiedBy) -> None:
