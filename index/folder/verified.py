@@ -22,8 +22,7 @@ from retrieval.embed.job import StoreFilling
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.jobs import ComputingJob
 from retrieval.local.config import LocalKind
-from retrieval.local.match import Matcher, NearestMatcher
-from retrieval.local.verifier import Verifier
+from retrieval.local.verifier import Matcher, NearestMatcher, Verifier
 from retrieval.parallel import count_workers
 from retrieval.progress import SILENT, Progress
 

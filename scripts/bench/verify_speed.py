@@ -31,8 +31,8 @@ from retrieval.local.config import LocalOptions
 from retrieval.local.extractor import Extractor, open_extractor
 from retrieval.local.features import LocalFeatures, PackedFeatures
 from retrieval.local.geometry import verify
-from retrieval.local.match import NearestMatcher
 from retrieval.local.packing import unpack
+from retrieval.local.verifier import NearestMatcher
 
 N_CANDIDATES = 20
 HLOC_RATIO = 0.8  # of hloc's configuration NN-ratio

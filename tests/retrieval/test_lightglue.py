@@ -9,8 +9,7 @@ import torch
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint, package_hint
 from retrieval.local.features import LocalFeatures
-from retrieval.local.match import NearestMatcher
-from retrieval.local.verifier import Verifier, open_verifier
+from retrieval.local.verifier import NearestMatcher, Verifier, open_verifier
 
 SIZE = (320, 240)
 

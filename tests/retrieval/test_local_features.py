@@ -12,9 +12,8 @@ from retrieval.extras import install_hint
 from retrieval.local.config import LocalOptions
 from retrieval.local.extractor import open_extractor
 from retrieval.local.features import LocalFeatures, pack_frames, unpack_frames
-from retrieval.local.match import NearestMatcher
 from retrieval.local.rootsift import require_opencv
-from retrieval.local.verifier import Verifier
+from retrieval.local.verifier import NearestMatcher, Verifier
 
 
 def local_features(data):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from retrieval.local.features import LocalFeatures
-from retrieval.local.match import FRAMED_RATIO, RATIO, STEPS, NearestMatcher
+from retrieval.local.verifier import FRAMED_RATIO, RATIO, STEPS, NearestMatcher
 
 SIZE = (640, 480)
 
