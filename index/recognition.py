@@ -230,15 +230,21 @@ def judge(
     background: (q,) c(q), None where the index has none. nearest: by the images' own descriptors, where neighbours
     were found or are ordered in another way. evidence: of the neighbours, where they were verified.
     """
-    landmark, score = best(votes, neighbours.n_queries)
     of_vote = None if background is None else background[votes.query]
+    vote_logit = _ranking_key(folder.calibration, votes.score, of_vote, votes.evidence)
+    if (
+        votes.evidence is not None
+    ):  # weighs in the key too, so that another landmark than that of the best score may lead
+        order = np.lexsort((-vote_logit, votes.query))
+        votes, vote_logit = votes.ordered(order), vote_logit[order]
+    landmark, score = best(votes, neighbours.n_queries)
     of_best = best_evidence(votes, neighbours.n_queries)
     logit = _ranking_key(folder.calibration, score, background, of_best)
     return Answers(
         neighbours=neighbours,
         background=background,
         votes=votes,
-        vote_logit=_ranking_key(folder.calibration, votes.score, of_vote, votes.evidence),
+        vote_logit=vote_logit,
         landmark=landmark,
         score=score,
         logit=np.where(landmark >= 0, logit, -np.inf),
