@@ -17,8 +17,10 @@ from index.folder.config import INDEX_FOLDER
 from index.rerank.config import VerifyJob
 from retrieval.embed.engine import EngineJob
 from retrieval.errors import LmrError
+from retrieval.files.digest import sha256_file
 from retrieval.files.lock import output_locks
 from retrieval.jobs import ComputingJob, WritingJob, build, option
+from retrieval.models.folder import CLASSIFIER
 from retrieval.words import counted
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class QueryJob(ComputingJob, EngineJob, VerifyJob, WritingJob):
     top: int = option(5, low=1, help="Landmarks listed for an image.")
     save: Path | None = option(None, help="Write a sheet (.jpg, .png) or a page (.html): images beside neighbours.")
     explain: Path | None = option(None, help="Write a folder with a page for each image that explains its answer.")
+    classifier: Path | None = option(None, help="Model folder of lmr train: `explain` its most probable class too.")
     sort_into: Path | None = option(None, help="Put the images into a folder, by landmark.")
     mode: Literal["link", "copy", "move"] = option("link", help="How `sort_into` does that; images in tars are copied.")
     undo_moves: Path | None = option(None, help="Put back what `sort_into` with `mode` move put into this folder.")
@@ -64,6 +67,7 @@ def command(as_json: bool, as_csv: bool, **words: Any) -> None:
     Example:
       lmr query holiday.jpg --save sheet.jpg
       lmr query holiday.jpg --explain why
+      lmr query holiday.jpg --explain why --classifier model
       lmr query photos/ --csv
       lmr query holiday.jpg --verify
       lmr query photos/ --save answers.html --sort-into sorted --mode move
@@ -117,6 +121,8 @@ def _check_words(job: QueryJob, is_json_and_csv: bool) -> None:
         problem = "--json and --csv exclude each other"
     elif job.mode != "link" and job.sort_into is None:
         problem = f"--mode {job.mode} needs --sort-into"
+    elif job.classifier is not None and job.explain is None:
+        problem = "--classifier needs --explain"
     if problem:
         raise click.UsageError(problem)
 
@@ -170,9 +176,10 @@ def _ask(job: QueryJob) -> "tuple[Landmarks, Sequence[Answer], Callable[[], str]
     if explaining is None:
         answers: Sequence[Answer] = landmarks.query(images, **asked)
     else:
-        explanations = landmarks.explain_all(images, **asked)
+        explanations = landmarks.explain_all(images, classifier=job.classifier, **asked)
         answers = explanations.answers
-        explain = partial(explaining.explain, landmarks.folder, explanations, words, job.progress)
+        known = {} if job.classifier is None else {"--classifier": sha256_file(job.classifier / CLASSIFIER)}
+        explain = partial(explaining.explain, landmarks.folder, explanations, {**words, **known}, job.progress)
     if saving is not None:
         saving.find(landmarks.folder, answers, words)
     return landmarks, answers, explain, saving

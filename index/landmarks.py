@@ -157,15 +157,17 @@ class Landmarks:
         verify: bool = False,
         verify_top: int | None = None,
         matcher: MatcherName | None = None,
+        classifier: "Place | None" = None,
         progress: Progress = PYTHON_WARNINGS,
     ) -> "Explanation":
         """Why an image gets its answer: the votes, the terms of the confidence, the image that decided.
 
-        Takes and raises what `query` does.
+        classifier: model folder of lmr train, whose most probable class is explained too; LmrError where it has none,
+        or the network of the index is another one. Takes and raises besides what `query` does.
         """
         verifying = VerifyJob(verify=verify, n_verify_top=verify_top, matcher=matcher, progress=progress)
         asking = _Asking(threshold, n_landmarks, allow_private, verifying)
-        return self._explain([image], asking)[0]
+        return self._explain([image], asking, classifier)[0]
 
     def explain_all(
         self,
@@ -177,24 +179,28 @@ class Landmarks:
         verify: bool = False,
         verify_top: int | None = None,
         matcher: MatcherName | None = None,
+        classifier: "Place | None" = None,
         progress: Progress = PYTHON_WARNINGS,
     ) -> "Explanations":
         """As `explain`, of images that are asked together: their `answers`, and an explanation when it is taken.
 
         An image is read again for its explanation; what URLs lead to is fetched once and held. Takes and raises what
-        `query` does.
+        `explain` does.
         """
         verifying = VerifyJob(verify=verify, n_verify_top=verify_top, matcher=matcher, progress=progress)
-        return self._explain(images, _Asking(threshold, n_landmarks, allow_private, verifying))
+        asking = _Asking(threshold, n_landmarks, allow_private, verifying)
+        return self._explain(images, asking, classifier)
 
-    def _explain(self, images: Sequence["ImageLike"], asking: "_Asking") -> "Explanations":
-        from index.explain.explanation import Explanations, Opened
+    def _explain(self, images: Sequence["ImageLike"], asking: "_Asking", classifier: "Place | None") -> "Explanations":
+        from index.explain.explanation import Explanations, Opened, open_classifier
         from retrieval.images.given import GivenImages
 
+        model = None if classifier is None else Path(classifier)
+        classes = None if model is None else open_classifier(self.folder, model, self.device, self.threads)
         told = self._ask(images, asking, hold=True)
         queries = {i: query for query, i in enumerate(told.readable)}
         held = GivenImages(told.images, asking.allow_private)
-        opened = Opened(lambda: self._explainer, lambda: self._extractor, told.verifier)
+        opened = Opened(lambda: self._explainer, lambda: self._extractor, told.verifier, classes)
         return Explanations(told.folder, held, told.answers, told.found, queries, opened)
 
     @cached_property

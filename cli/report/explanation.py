@@ -26,6 +26,7 @@ from cli.report.explanation_words import (
 from cli.report.html import ReportImage, file_name, fill_template
 from cli.report.pair import MATCH, DrawnImage, drawn_images, png
 from index.answer import headline
+from retrieval.data.names import shown_name
 from retrieval.files.atomic import write_bytes, write_text
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def write_explanation(folder: Path, explained: "Explanation", index: Path, home:
 
 def render_explanation(explained: "Explanation", drawn: Sequence[DrawnImage], index: Path, home: Path) -> str:
     """The page as HTML text; everything that is data is escaped. home: folder that it will be in, for links."""
-    answer, votes = explained.answer, explained.votes
+    answer, votes, of_class = explained.answer, explained.votes, explained.of_class
     return fill_template(
         TEMPLATE,
         {"signed": signed, "number": number},
@@ -104,7 +105,10 @@ def render_explanation(explained: "Explanation", drawn: Sequence[DrawnImage], in
         has_votes=votes is not None,
         pair=next((one for one in drawn if one.name == MATCH), None),
         about_pair=_pair_words(explained),
-        maps=[one for one in drawn if one.name != MATCH],
+        maps=[one for one in drawn if one.name != MATCH and not one.is_of_class],
+        class_maps=[one for one in drawn if one.is_of_class],
+        class_name="" if of_class is None else shown_name(of_class.label, explained.class_name),
+        probability=None if of_class is None else of_class.probability,
     )
 
 

@@ -237,7 +237,7 @@ def _on_sheet(points: FloatArray, size: tuple[int, int], place: tuple[int, int, 
 class DrawnImage:
     """An image with its caption. name: of its file, without suffix. alt: for those who do not see it.
 
-    is_sum: it is a map whose places sum to the score.
+    is_sum: it is a map whose places sum to the score. is_of_class: it is a map of a class.
     """
 
     name: str
@@ -246,6 +246,7 @@ class DrawnImage:
     alt: str
     image: Image.Image
     is_sum: bool = False
+    is_of_class: bool = False
 
     @property
     def data(self) -> str:
@@ -272,7 +273,8 @@ def drawn_images(explained: "Explanation") -> Iterator[DrawnImage]:
     query, row, votes = explained.query, explained.row, explained.votes
     if query is None or query.pixels is None or row is None or votes is None:
         return
-    names = f"{file_name(explained.answer.image)} beside {neighbour_file(votes.decisive)}"
+    asked = file_name(explained.answer.image)
+    names = f"{asked} beside {neighbour_file(votes.decisive)}"
     if row.pixels is not None:
         title, about = "The picture that was asked, and the one that decided", explained.why_no_match
         if explained.match is not None:
@@ -284,6 +286,9 @@ def drawn_images(explained: "Explanation") -> Iterator[DrawnImage]:
         yield DrawnImage(
             f"map-{one.name}", one.title, _map_words(one), f"{one.title} of {names}", image, one.query_rest is not None
         )
+    for one in () if explained.of_class is None else explained.of_class.maps:
+        image, alt = draw_maps(query.pixels, None, one), f"{one.title} of {asked}"
+        yield DrawnImage(f"map-{one.name}", one.title, _map_words(one), alt, image, is_of_class=True)
 
 
 def _map_words(one: "NamedMap") -> str:

@@ -1,7 +1,8 @@
 """Explanations of answers: the votes, the confidence, and the image that decided beside the query."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from index.folder.folder import IndexFolder
     from index.recognition import Answers
     from index.rerank.verification import Comparing
-    from retrieval.explain.maps import Maps
+    from retrieval.explain.maps import Maps, NamedMap
     from retrieval.explain.network import ExplainedNetwork
+    from retrieval.explain.saliency import ClassMaps, ExplainedClassifier
     from retrieval.images.given import GivenImages
     from retrieval.local.extractor import Extractor
 
@@ -46,7 +48,8 @@ class Explanation:
     votes: None of an unreadable image, and where there was nothing to compare it with. query, row: the image, and the
     neighbour that gave most to the best landmark (`votes.decisive`); None without votes. match: what is found in both;
     None, and why, where they could not be compared. maps: what of the two images makes their similarity; None, and why,
-    where the network cannot be looked into.
+    where the network cannot be looked into. of_class: what of the image makes its most probable class, called
+    `class_name`, by the classifier that was given; None without one.
     """
 
     answer: Answer
@@ -57,6 +60,8 @@ class Explanation:
     why_no_match: str = ""
     maps: "Maps | None" = None
     why_no_maps: str = ""
+    of_class: "ClassMaps | None" = None
+    class_name: str = ""
 
     @property
     def notes(self) -> list[str]:
@@ -72,8 +77,19 @@ class Explanation:
             "votes": None if self.votes is None else self.votes.to_json(),
             "decided": None if self.votes is None else self.votes.decisive.neighbour.image_id,
             "match": None if self.match is None else self.match.to_json(),
-            "maps": None if self.maps is None else _maps_json(self.maps),
+            "maps": None if self.maps is None else {"score": self.maps.score, "maps": _maps_json(self.maps.maps)},
+            "class": self._class_json(),
             "notes": self.notes,
+        }
+
+    def _class_json(self) -> dict[str, Any] | None:
+        if self.of_class is None:
+            return None
+        return {
+            "landmark_id": self.of_class.label,
+            "name": self.class_name,
+            "probability": self.of_class.probability,
+            "maps": _maps_json(self.of_class.maps),
         }
 
 
@@ -81,12 +97,13 @@ class Explanation:
 class Opened:
     """What explanations need of an opened index, each opened when it is asked for, or LmrError raised.
 
-    verifier: what compared neighbours, None where none was.
+    verifier: what compared neighbours, None where none was. classifier: what knows classes, None where none was given.
     """
 
     network: "Callable[[], ExplainedNetwork]"
     extractor: "Callable[[], Extractor]"
     verifier: "Comparing | None" = None
+    classifier: "ExplainedClassifier | None" = None
 
 
 class Explanations(Sequence[Explanation]):
@@ -132,7 +149,12 @@ class Explanations(Sequence[Explanation]):
             return Explanation(answer, votes, query, row)
         match, why_no_match = self._match(votes.decisive.row, query.data, row.data)
         maps, why_no_maps = self._maps(votes.decisive.row, query.data, None if row.is_kept else row.data)
-        return Explanation(answer, votes, query, row, match, why_no_match, maps, why_no_maps)
+        told = Explanation(answer, votes, query, row, match, why_no_match, maps, why_no_maps)
+        if self._opened.classifier is None:
+            return told
+        of_class = self._opened.classifier.maps(query.data)
+        known = self._folder.names.get(of_class.label)
+        return replace(told, of_class=of_class, class_name=known.name if known else of_class.label)
 
     def _shown_query(self, i: int) -> ShownImage:
         try:
@@ -169,26 +191,41 @@ class Explanations(Sequence[Explanation]):
             return similar, f"there are no saliency maps: {error}"
 
 
-def _maps_json(maps: "Maps") -> dict[str, Any]:
+def open_classifier(folder: "IndexFolder", model: Path, device: str, threads: int | None) -> "ExplainedClassifier":
+    """The classifier that was trained with the network of an index, or with one of its ensemble.
+
+    model: the folder that lmr train wrote. Raises LmrError: it has none, it is another network, captum is missing.
+    """
+    from retrieval.embed.load import open_card
+    from retrieval.explain.saliency import ExplainedClassifier
+    from retrieval.models.folder import read_card
+
+    own = {member.card.weights_sha256 for member in open_card(folder.model_path).members}
+    if read_card(model).weights_sha256 not in own:
+        raise LmrError(
+            f"{model} has another network than {folder.path}, so that its classes explain no answer of it; give the "
+            "model that the index was built with as `classifier`"
+        )
+    return ExplainedClassifier(model, device=device, threads=threads)
+
+
+def _maps_json(maps: "Sequence[NamedMap]") -> list[dict[str, Any]]:
     """The sums of maps, and the values of those that sum to the score."""
-    return {
-        "score": maps.score,
-        "maps": [
-            {
-                "name": one.name,
-                "sides": [
-                    {
-                        "sum": float(values.sum(dtype=np.float64)),
-                        "rest": rest,
-                        "values": None if rest is None else values.tolist(),
-                    }
-                    for values, rest in ((one.query, one.query_rest), (one.row, one.row_rest))
-                    if values is not None
-                ],
-            }
-            for one in maps.maps
-        ],
-    }
+    return [
+        {
+            "name": one.name,
+            "sides": [
+                {
+                    "sum": float(values.sum(dtype=np.float64)),
+                    "rest": rest,
+                    "values": None if rest is None else values.tolist(),
+                }
+                for values, rest in ((one.query, one.query_rest), (one.row, one.row_rest))
+                if values is not None
+            ],
+        }
+        for one in maps
+    ]
 
 
 def _shown_row(near: Neighbour) -> ShownImage:

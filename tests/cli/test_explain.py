@@ -5,16 +5,23 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from tiny_set import HERE, SIDE, done, image, listing, refused, run, run_and_die
+from tiny_set import HERE, LABELS, SIDE, done, image, listing, misused, refused, run, run_and_die
 
 import lmr
 from cli.report.answers import explanation_names
+from index.explain.explanation import open_classifier as open_explained
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
+from retrieval.models.checkpoint import load_model, save_model
+from retrieval.train.classifier import open_classifier, save_classifier
+from retrieval.train.loss_config import LossConfig
+from retrieval.train.losses import LandmarkLoss
 
 ARCH = "images/test-arch-0.jpg"
 OTHER = "images/test-other-5.jpg"
@@ -339,6 +346,86 @@ def test_a_network_that_cannot_be_looked_into_is_told(tiny_set, with_maps, monke
     assert told["maps"] is None
     assert told["notes"] == ["there are no maps: model has no weights"]
     assert "What makes them similar" not in Path("why/test-arch-0/explanation.html").read_text()
+
+
+def save_head(folder: str, seed: int) -> None:
+    """Writes a classifier of the set's landmarks beside a model, its head at random."""
+    torch.manual_seed(seed)
+    _, card = load_model(Path(folder))
+    assert card.d is not None
+    save_classifier(Path(folder), LandmarkLoss(LossConfig(), card.d, np.full(len(LABELS), 8)), LABELS)
+
+
+def test_the_most_probable_class_is_explained_by_the_classifier_that_is_given(tiny_set):
+    save_head("model", 1)
+    done("query", ARCH, "--explain", "why", "--classifier", "model", *HERE)
+    told = numbers("test-arch-0")["class"]
+    opened = open_classifier(Path("model"), device=torch.device("cpu"), n_workers=1)
+    with torch.no_grad():
+        vector = torch.from_numpy(lmr.open_index("landmarks", device="cpu", threads=1, workers=1).embed([ARCH])[0])
+    probability = opened.classifier.probabilities(vector)[0]
+    label = LABELS[int(probability.argmax())]
+    name = {"arch": "The Great Arch", "dome": "Old Dome"}.get(label, label)
+    assert (told["landmark_id"], told["name"]) == (label, name)
+    assert told["probability"] == pytest.approx(float(probability.max()), abs=0.03)  # of a descriptor in bfloat16
+    assert [one["name"] for one in told["maps"]] == [f"class-{name}" for name in MAPS[1:]]
+    for one in told["maps"]:
+        (side,) = one["sides"]
+        assert side["sum"] >= 0
+        assert (side["rest"], side["values"]) == (None, None)
+        assert Path(f"why/test-arch-0/map-{one['name']}.png").is_file()
+    assert max(one["sides"][0]["sum"] for one in told["maps"]) > 0
+    page = Path("why/test-arch-0/explanation.html").read_text()
+    shown = label if name == label else f"{name} ({label})"
+    assert f"<h2>What speaks for the class {shown}</h2>" in page
+    assert page.count(", class</b>") == len(MAPS[1:])
+    explain(ARCH, to="plain")
+    assert numbers("test-arch-0", "plain")["class"] is None
+    assert "What speaks for the class" not in Path("plain/test-arch-0/explanation.html").read_text()
+
+
+def test_an_explanation_by_another_classifier_is_another_one(tiny_set):
+    save_head("model", 1)
+    asked = ("query", ARCH, "--explain", "why", "--classifier", "model", *HERE)
+    done(*asked)
+    assert done(*asked).stderr.splitlines()[-1] == "why: finished already, nothing to do"
+    save_head("model", 2)
+    other = "why was made with another --classifier; give --overwrite or another name"
+    assert refused(*asked) == other
+
+
+def test_classifiers_that_cannot_explain_the_answers_are_refused_before_the_work(tiny_set, monkeypatch):
+    def refusal(model: str) -> str:
+        return refused("query", ARCH, "--explain", "why", "--classifier", model, *HERE)
+
+    assert misused("query", ARCH, "--classifier", "model", *HERE) == "--classifier needs --explain"
+    assert refusal("nowhere") == "nowhere: there is no model (no model.json); lmr train makes one"
+    assert refusal("model") == (
+        "model has no classifier.safetensors; lmr train writes one with every --loss that has classes, or use the "
+        "neighbours: lmr evaluate"
+    )
+    net, card = load_model(Path("model"))
+    with torch.no_grad():
+        next(net.parameters()).mul_(2)
+    save_model(Path("other"), net, card.image_spec, made_by={})
+    save_head("other", 1)
+    assert refusal("other") == (
+        "other has another network than landmarks, so that its classes explain no answer of it; give the model that "
+        "the index was built with as --classifier"
+    )
+    save_head("model", 1)
+    monkeypatch.setattr("retrieval.extras.find_spec", lambda name: None if name == "captum" else object())
+    assert refusal("model") == f"saliency needs captum; {install_hint('explain')}"
+    assert not Path("why").exists()
+
+
+def test_the_classifier_of_one_network_of_an_ensemble_explains_it(tiny_set):
+    net, card = load_model(Path("model"))
+    save_model(Path("other"), net, card.image_spec, made_by={})
+    done("ensemble", "model", "other", "--output", "both")
+    save_head("other", 1)
+    folder = SimpleNamespace(path=Path("index"), model_path=Path("both"))
+    assert open_explained(folder, Path("other"), "cpu", 1).maps(Path(ARCH).read_bytes()).label in LABELS
 
 
 def test_explanations_of_other_runs_are_no_queries(tiny_set):

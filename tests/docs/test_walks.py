@@ -126,12 +126,13 @@ def test_the_keys_of_query_are_those_listed(photos: Walk) -> None:
 
 def test_the_keys_of_an_explanation_are_those_listed(photos: Walk, tmp_path: Path) -> None:
     with chdir(photos.folder):
-        run(["query", "new-picture.jpg", "--explain", str(tmp_path / "why")])
+        by_class = ["--index", "trained-landmarks", "--classifier", "trained"]
+        run(["query", "new-picture.jpg", "--explain", str(tmp_path / "why"), *by_class])
     content = json.loads((tmp_path / "why" / "new-picture" / "explanation.json").read_text())
     lists = {name: [{"": ""}] for name in ("n_keypoints", "sizes", "model", "inliers")}
     content["maps"]["maps"][0]["sides"][0]["values"] = None
     content |= {"answer": "", "notes": [{"": ""}], "match": {**content["match"], **lists}}
-    listed = {path.removesuffix(".") for path in _paths(content)} | {"votes", "match", "maps"}
+    listed = {path.removesuffix(".") for path in _paths(content)} | {"votes", "match", "maps", "class"}
     assert listed == first_column(FORMATS, "<!-- keys: explanation -->")
 
 
