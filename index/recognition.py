@@ -228,18 +228,16 @@ def judge(
     """The ranking key of every vote and the best vote of every query.
 
     background: (q,) c(q), None where the index has none. nearest: by the images' own descriptors, where neighbours
-    were found or are ordered in another way. evidence: of the neighbours, where they were verified.
+    were found or are ordered in another way. evidence: of the neighbours, where they were verified. The best vote is
+    that of the best score, as it was for the calibration; no other one has a larger key, whatever its evidence.
     """
-    of_vote = None if background is None else background[votes.query]
-    vote_logit = _ranking_key(folder.calibration, votes.score, of_vote, votes.evidence)
-    if (
-        votes.evidence is not None
-    ):  # weighs in the key too, so that another landmark than that of the best score may lead
-        order = np.lexsort((-vote_logit, votes.query))
-        votes, vote_logit = votes.ordered(order), vote_logit[order]
     landmark, score = best(votes, neighbours.n_queries)
+    of_vote = None if background is None else background[votes.query]
     of_best = best_evidence(votes, neighbours.n_queries)
     logit = _ranking_key(folder.calibration, score, background, of_best)
+    vote_logit = _ranking_key(folder.calibration, votes.score, of_vote, votes.evidence)
+    if votes.evidence is not None:  # of a lower score, which the confidence was not fitted on
+        vote_logit = np.minimum(vote_logit, logit[votes.query])
     return Answers(
         neighbours=neighbours,
         background=background,

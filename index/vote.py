@@ -17,7 +17,6 @@ MARGIN = 4  # similarities computed again beyond the m largest: products of BLAS
 class Votes:
     """The landmarks that each query's neighbours name, flat: by query, then score descending, then lower label.
 
-    With evidence, a confidence model orders them once more (`ordered`), as it weighs that too.
     query: (v,) int64; landmark: (v,) int32; score: (v,) float64. evidence: (v,) float64, the largest e(q, i) among the
     neighbours of the landmark, None where neighbours were not verified.
     """
@@ -40,15 +39,6 @@ class Votes:
 
     def __len__(self) -> int:
         return len(self.query)
-
-    def ordered(self, order: LongArray) -> "Votes":
-        """The same votes in another order, (v,) places."""
-        return Votes(
-            self.query[order],
-            self.landmark[order],
-            self.score[order],
-            None if self.evidence is None else self.evidence[order],
-        )
 
 
 def vote(
@@ -163,7 +153,8 @@ def _groups(query: LongArray, landmark: IntArray, n_queries: int) -> tuple[LongA
 
 def _ordered(query: LongArray, landmark: IntArray, score: FloatArray, evidence: FloatArray | None = None) -> Votes:
     """Votes from groups that ascend by query, then landmark; the sort is stable, so equal scores keep that order."""
-    return Votes(query, landmark, score, evidence).ordered(np.lexsort((-score, query)))
+    order = np.lexsort((-score, query))
+    return Votes(query[order], landmark[order], score[order], None if evidence is None else evidence[order])
 
 
 def background_similarity(

@@ -7,6 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index.calibration import VerifiedBy
 from index.folder.folder import IndexFolder
@@ -191,9 +192,10 @@ def cast_votes(
 class _Settling:
     """Tells whether the evidence found so far settles the answer to a query.
 
-    Neighbours that are not compared are worth from 0 to `most`. The ranking key of a landmark is lowest where its own
-    are worth 0 and all others `most`, and highest the other way round. So the best landmark is settled where its lowest
-    key is above the highest of the others, and its answer where both ends are on one side of the cut.
+    Neighbours that are not compared are worth from 0 to `most`. S of a landmark is lowest where its own are worth 0 and
+    all others `most`, and highest the other way round; the evidence of its best neighbour too. So the best landmark is
+    settled where its lowest S is above the highest of the others, and its answer where both ends of its confidence are
+    on one side of the cut.
     """
 
     folder: IndexFolder
@@ -209,26 +211,27 @@ class _Settling:
         known = found.worth(self.rule)
         is_open = found.inliers == UNVERIFIED
         is_open[:, self.top :] = False
-        now = self._votes(neighbours, known)
-        if not len(now):
+        best = self._votes(neighbours, known).landmark[:1]
+        if not len(best):
             return True
-        best = now.landmark[self._key(query, now).argmax()]
         is_own = self.folder.rows.landmark[neighbours.rows] == best
         lowest = np.where(is_open & ~is_own, self.rule.most, known)
         highest = np.where(is_open & is_own, self.rule.most, known)
         low, high = (self._votes(neighbours, worths) for worths in (lowest, highest))
         others = self._votes(neighbours, lowest, replace(self.folder.rule, k=max(self.folder.rule.k, neighbours.k)))
-        least, most = (self._key(query, votes)[votes.landmark == best] for votes in (low, high))
-        if not len(least) or least[0] <= self._key(query, others)[others.landmark != best].max(initial=-np.inf):
+        score = low.score[low.landmark == best]
+        if not len(score) or score[0] <= others.score[others.landmark != best].max(initial=-np.inf):
             return False
-        return bool((least[0] >= self.cut) == (most[0] >= self.cut))
+        return self._is_answered(query, low, best) == self._is_answered(query, high, best)
 
     def _votes(self, neighbours: Neighbours, worths: FloatArray, rule: VoteRule | None = None) -> Votes:
         ordered, worths, _ = rerank_verified(neighbours, worths, self.rule.weight)
         return cast_votes(self.folder, ordered, rule, worths, self.rule.weight)
 
-    def _key(self, query: int, votes: Votes) -> FloatArray:
-        """(v,) ranking keys of votes."""
-        assert self.folder.calibration is not None
-        background = None if self.background is None else self.background[query]
-        return self.folder.calibration.confidence.logit(votes.score, background, votes.evidence)
+    def _is_answered(self, query: int, votes: Votes, landmark: NDArray[np.int32]) -> bool:
+        calibration, mine = self.folder.calibration, votes.landmark == landmark
+        assert calibration is not None
+        assert votes.evidence is not None
+        background = None if self.background is None else self.background[query : query + 1]
+        logit = calibration.confidence.logit(votes.score[mine], background, votes.evidence[mine])
+        return bool(logit[0] >= self.cut)
