@@ -539,7 +539,13 @@ def test_a_folder_that_is_not_whole_is_never_put_in_place(tmp_path, model, monke
     assert sorted(p.name for p in tmp_path.iterdir()) == ["l", "model"]
 
 
-@pytest.mark.parametrize(("weights", "what"), [({"h": 0.5}, "verified matches"), ({"g": 0.5}, "a background")])
+@pytest.mark.parametrize(
+    ("weights", "what"),
+    [
+        ({"h": 0.5}, "verified neighbours in plain answers"),
+        ({"g": 0.5}, "a background, which this index has none of"),
+    ],
+)
 def test_a_calibration_that_weighs_what_the_index_has_not_is_named(calibrated, weights, what):
     path, first, _ = calibrated
     content = first.to_json()
@@ -548,6 +554,4 @@ def test_a_calibration_that_weighs_what_the_index_has_not_is_named(calibrated, w
     without = replace(read_info(path), n_background=0)
     with pytest.raises(LmrError) as caught:
         read_calibration(path, without)
-    assert str(caught.value) == (
-        f"{path}/calibration.json weighs {what}, which this index has none of; run lmr calibrate again"
-    )
+    assert str(caught.value) == (f"{path}/calibration.json weighs {what}; run lmr calibrate again")
