@@ -3,9 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from index.verify import LOCAL_STORE, NO_DIGESTS, OUTCOMES, can_verify, is_local_store, is_store, kind_of, verify_whole
+from index.verify import (
+    EXPLAIN_AGAIN,
+    EXPLANATIONS,
+    LOCAL_STORE,
+    NO_DIGESTS,
+    OUTCOMES,
+    can_verify,
+    is_explained,
+    is_local_store,
+    is_store,
+    kind_of,
+    verify_whole,
+)
 from retrieval.errors import LmrError, WordsError
 from retrieval.files.folders import current_folder
 from retrieval.jobs import Job, option
@@ -38,6 +50,14 @@ class Info:
         return {"what": self.what, **self.facts, **verified}
 
 
+class _Explanation(TypedDict):
+    unreadable: str | None
+
+
+class _Explanations(TypedDict):
+    explanations: list[_Explanation]
+
+
 def info(job: InfoJob) -> Info:
     """Tells what is known of the thing at a path.
 
@@ -59,8 +79,10 @@ def _describe(path: Path, progress: "Progress", *, verify: bool) -> dict[str, An
         return _describe_local(path)
     if is_store(path):
         return _describe_store(path)
-    if path.name in ("index.json", "model.json"):
+    if path.name in ("index.json", "model.json", EXPLANATIONS):
         path = path.parent
+    if is_explained(path):
+        return _describe_explanations(path)
     if path.suffix == OUTCOMES:
         return _describe_outcomes(path)
     if path.name == "calibration.json":
@@ -138,6 +160,18 @@ def _describe_local(path: Path) -> dict[str, Any]:
         **({} if info.shard is None else {"shard": str(info.shard)}),
         **({"unreadable pictures": unreadable} if unreadable else {}),
     }
+
+
+def _describe_explanations(path: Path) -> dict[str, Any]:
+    from retrieval.files.json_file import read_json, require_type
+
+    listing = path / EXPLANATIONS
+    if not listing.is_file():
+        return {"what": "explanation of a landmark"}
+    content = require_type(read_json(listing, EXPLAIN_AGAIN), _Explanations, str(listing), EXPLAIN_AGAIN)
+    listed = content["explanations"]
+    n_unreadable = sum(one["unreadable"] is not None for one in listed)
+    return {"what": "folder of explanations", "pictures": len(listed) - n_unreadable, "unreadable": n_unreadable}
 
 
 def _describe_outcomes(path: Path) -> dict[str, Any]:

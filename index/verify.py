@@ -6,6 +6,7 @@ from pathlib import Path
 
 from retrieval.errors import LmrError
 from retrieval.files.folders import current_folder
+from retrieval.files.made_of import FOLDER_RECORD
 from retrieval.progress import Progress
 from retrieval.words import counted
 
@@ -13,6 +14,8 @@ NO_DIGESTS = "none: it is unfinished, or of an earlier lmr"
 STORES = (".h5", ".hdf5")
 LOCAL_STORE = ".local.h5"
 OUTCOMES = ".outcomes"
+EXPLANATIONS = "explanations.json"  # in a folder of explanations: where that of each image is
+EXPLAIN_AGAIN = "explain again with `overwrite`"
 KINDS = {  # of folders, by the file in them that tells
     "clean.json": "cleaning",
     "split.json": "split",
@@ -33,9 +36,14 @@ def is_local_store(path: Path) -> bool:
     return path.name.endswith((LOCAL_STORE, LOCAL_STORE + ".partial"))
 
 
+def is_explained(folder: Path) -> bool:
+    """Tells whether this is a folder of explanations, of images or of one landmark."""
+    return any((current_folder(folder) / name).is_file() for name in (FOLDER_RECORD, EXPLANATIONS))
+
+
 def verify_whole(path: Path, progress: Progress) -> str:
     """Reads all of the thing at this path; says what was compared. Raises LmrError that names what is wrong."""
-    if path.name in ("index.json", "model.json", "calibration.json", *KINDS):
+    if path.name in ("index.json", "model.json", "calibration.json", EXPLANATIONS, FOLDER_RECORD, *KINDS):
         path = path.parent
     if path.is_dir():
         return _verify_folder(path, progress)
@@ -74,6 +82,10 @@ def _things(folder: Path) -> Iterator[tuple[Path, Callable[[Path], str]]]:
     """Files and folders that lmr wrote in a folder and below, each with its check."""
     for place, folders, names in os.walk(folder):
         here = Path(place)
+        if is_explained(here):
+            folders.clear()
+            yield here, _verify_explanations
+            continue
         if "index.json" in names or "current" in names:
             folders.clear()
             yield here, _verify_index
@@ -153,6 +165,12 @@ def _verify_index(path: Path) -> str:
     if folder.local is not None:
         folder.local.require_whole()
     return f"{counted(len(folder.info.files), 'file')} are as they were written, and fit each other"
+
+
+def _verify_explanations(folder: Path) -> str:
+    from retrieval.files.made_of import require_folder
+
+    return f"{counted(require_folder(folder, EXPLAIN_AGAIN), 'file')} are as they were written"
 
 
 def _verify_model(path: Path) -> str:

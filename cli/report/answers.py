@@ -12,6 +12,7 @@ from cli.report.html import ReportImage, fill_template
 from cli.report.lettering import missing_letters
 from cli.report.sheet import MAX_ROWS, SheetEntry, SheetNeighbour, sheet_bytes, sheet_format
 from index.answer import NO_LANDMARK, certainty, headline, verification
+from index.verify import EXPLANATIONS
 from retrieval.data.names import shown_name
 from retrieval.errors import LmrError
 from retrieval.extras import require_extra
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from retrieval.progress import Progress
 
 TEMPLATE = "answers.html"
-EXPLANATIONS = "explanations.json"  # in a folder of explanations: where that of each image is
 PAGE_SUFFIXES = (".html", ".htm")
 SHOWN_NEIGHBOURS = 5  # on a sheet
 N_BESIDE = 4  # on a page, in one row

@@ -16,6 +16,7 @@ from index.folder.info import (
 from retrieval.arrays import BoolArray, IntArray, LongArray, read_only
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_json
+from retrieval.local.config import refuse_weights
 from retrieval.store.store import DONE, Descriptors
 from retrieval.texts import equal_pairs
 from retrieval.words import named
@@ -147,7 +148,10 @@ def require_network(card: "LocalCard", weights: Path | None) -> Path | None:
     """The weights of a card, None where it has no network. weights: given ones. Raises LmrError for other ones."""
     from retrieval.local.extractor import require_weights
 
-    return require_weights(card, weights) if card.weights_sha256 else None
+    if card.weights_sha256:
+        return require_weights(card, weights)
+    refuse_weights(weights)
+    return None
 
 
 def find_places(images: Descriptors, paths: Sequence[Path]) -> LocalPlaces:

@@ -22,6 +22,7 @@ from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray
 from retrieval.data.names import Name
 from retrieval.errors import LmrError
 from retrieval.files.digest import update_json
+from retrieval.local.config import refuse_weights
 from retrieval.parallel import run_tasks
 from retrieval.store.store import open_descriptors
 from retrieval.texts import Texts, equal_pairs, repeated
@@ -59,11 +60,14 @@ class Images:
 def images_of_store(folder: IndexFolder, path: Path, local: Sequence[Path] = (), weights: Path | None = None) -> Images:
     """The images of a store. local: local stores that have their local features; weights: of a network that made them.
 
-    Raises LmrError for one of another model, and as `find_places`.
+    Raises LmrError for one of another model, and as `find_places` and `refuse_weights`.
     """
     store = open_descriptors(path)
     check_store(folder, store)
     done = store.select(store.done)
+    places = replace(find_places(done, local), weights=weights) if local else None
+    if places is not None and not places.card.weights_sha256:
+        refuse_weights(weights)
     return Images(
         source=str(path),
         image_id=done.image_id,
@@ -73,7 +77,7 @@ def images_of_store(folder: IndexFolder, path: Path, local: Sequence[Path] = (),
         vectors=lambda rows: to_index_space(folder, done.vectors[rows]),
         names={label: Name(name, "") for label, name in done.names.items()},
         n_unreadable=len(store) - len(done),
-        local=replace(find_places(done, local), weights=weights) if local else None,
+        local=places,
     )
 
 

@@ -117,17 +117,34 @@ def is_folder_made_of(folder: Path, inputs: Inputs, other: str, *, overwrite: bo
         raise LmrError(f"{place / more[0]} was not written with {folder}; move it away or give another name")
     if overwrite:
         return False
-    for name, digest in record["files"].items():
-        if name not in there or sha256_file(place / name) != digest:
-            raise LmrError(f"{place / name} was changed since it was written; {other}")
+    _require_unchanged(place, record, other)
     _require_same(folder, record["of"], inputs, other)
     return True
+
+
+def require_folder(folder: Path, other: str) -> int:
+    """Number of files that were written into a folder with its record. other: as of `is_made_of`.
+
+    Raises LmrError where one of them, or the record, is missing or was changed.
+    """
+    place = current_folder(folder)
+    record = _folder_record(place)
+    if record is None:
+        raise LmrError(f"{place / FOLDER_RECORD} is missing or was changed since it was written; {other}")
+    _require_unchanged(place, record, other)
+    return len(record["files"])
 
 
 def write_folder_record(folder: Path, inputs: Inputs) -> None:
     """Writes into a folder that is complete what it was made of, and the digests of its files."""
     files = {name: sha256_file(folder / name) for name in sorted(_files_below(folder))}
     write_signed_json(folder / FOLDER_RECORD, {"format_version": FORMAT_VERSION, "of": dict(inputs), "files": files})
+
+
+def _require_unchanged(folder: Path, record: Mapping[str, Any], other: str) -> None:
+    for name, digest in record["files"].items():
+        if not (folder / name).is_file() or sha256_file(folder / name) != digest:
+            raise LmrError(f"{folder / name} was changed since it was written; {other}")
 
 
 def _folder_record(folder: Path) -> dict[str, Any] | None:

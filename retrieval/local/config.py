@@ -47,10 +47,18 @@ class LocalOptions:
     )
 
     def require_kind(self) -> LocalKind:
-        """The kind. LmrError where none was asked for."""
+        """The kind. LmrError where none was asked for, and for weights of one that has none."""
         if self.kind is None:
             raise LmrError("`local` is missing; give rootsift, aliked or xfeat")
+        if self.kind == "rootsift":
+            refuse_weights(self.weights)
         return self.kind
+
+
+def refuse_weights(given: Path | None) -> None:
+    """Raises LmrError for weights that were given to local features without a network."""
+    if given is not None:
+        raise LmrError(f"`local_weights` {given}: RootSIFT has no weights, only ALIKED and XFeat have; leave it out")
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,6 +125,30 @@ def test_the_same_command_finds_it_finished_and_another_is_refused(tiny_set):
     assert {path.name for path in Path("why").iterdir()} == {"explanations.json", "made-of.json", "test-other-5"}
 
 
+def test_info_tells_a_folder_of_explanations_and_names_a_file_in_it_that_was_changed(tiny_set):
+    Path("broken.jpg").write_bytes(b"")
+    done("query", ARCH, OTHER, "broken.jpg", "--explain", "why", *HERE)
+    told = {"what": "folder of explanations", "pictures": 2, "unreadable": 1}
+    whole = json.loads(done("info", "why", "--verify", "--json").stdout)
+    n_files = len(listing(Path("why"))) - 1
+    assert whole == {**told, "verified": f"{n_files} files are as they were written"}
+    votes = Path("why/test-arch-0/votes.png")
+    votes.write_bytes(votes.read_bytes() + b"x")
+    assert json.loads(done("info", "why", "--json").stdout) == told
+    changed = "why/test-arch-0/votes.png was changed since it was written; explain again with --overwrite"
+    assert refused("info", "why", "--verify") == changed
+    assert refused("info", ".", "--verify") == changed
+    Path("why/made-of.json").write_text("{}")
+    assert refused("info", "why", "--verify") == (
+        "why/made-of.json is missing or was changed since it was written; explain again with --overwrite"
+    )
+    Path("why/explanations.json").write_text("{}")
+    assert refused("info", "why") == (
+        "why/explanations.json is damaged or of another version (Object missing required field `explanations`); "
+        "explain again with --overwrite"
+    )
+
+
 def test_a_folder_of_other_things_is_never_replaced(tiny_set):
     before = listing(Path("images"))
     assert refused("query", ARCH, "--explain", "images", "--overwrite", *HERE) == (

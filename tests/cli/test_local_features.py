@@ -49,6 +49,9 @@ def test_other_settings_are_refused_before_anything_is_embedded(tiny_set):
         "train.local.h5 was made with another long side (640, now 64); give --overwrite or another file name"
     )
     assert refused("embed", *HERE, "--long-side", "64") == "--local is missing; give rootsift, aliked or xfeat"
+    assert refused(*EMBED, "--local-weights", "nope.pth", "--overwrite") == (
+        "--local-weights nope.pth: RootSIFT has no weights, only ALIKED and XFeat have; leave it out"
+    )
     assert not (tiny_set / "train.h5").exists()
 
 

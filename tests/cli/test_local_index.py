@@ -122,6 +122,17 @@ def test_local_stores_that_cannot_be_taken_are_one_line(tiny_set):
     assert not Path("local").exists()
 
 
+def test_weights_for_local_features_without_a_network_are_refused(local_set):
+    assert refused(*BUILT, "--local-weights", "nope.pth") == (
+        "--local-weights nope.pth: RootSIFT has no weights, only ALIKED and XFeat have; leave it out"
+    )
+    assert not Path("local").exists()
+    done(*BUILT)
+    assert refused("index", "add", "train.h5", "--index", "local", "--local-weights", "nope.pth") == (
+        "--local-weights nope.pth: RootSIFT has no weights, only ALIKED and XFeat have; leave it out"
+    )
+
+
 def test_images_go_and_come_back_with_their_local_features(local_set):
     done(*BUILT)
     done("index", "remove", "train-arch-0", "train-dome-7", "--index", "local")
