@@ -13,6 +13,7 @@ from index.confidence import ConfidenceModel
 from index.rerank.evidence import EvidenceRule
 from index.vote_rule import VoteRule
 from retrieval.errors import LmrError
+from retrieval.local.config import MatcherName
 
 FORMAT_VERSION = 1
 
@@ -214,7 +215,7 @@ class VerifiedBy:
     """
 
     local: str
-    matcher: str
+    matcher: MatcherName
     top: int
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from index.verify import (
     EXPLAIN_AGAIN,
     EXPLANATIONS,
-    LOCAL_STORE,
     NO_DIGESTS,
     OUTCOMES,
     can_verify,
@@ -21,6 +20,7 @@ from index.verify import (
 from retrieval.errors import LmrError, WordsError
 from retrieval.files.folders import current_folder
 from retrieval.jobs import Job, option
+from retrieval.local.config import LOCAL_STORE
 
 if TYPE_CHECKING:
     from index.calibration import Calibration

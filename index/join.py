@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from index.verify import LOCAL_STORE, STORES
+from index.verify import STORES
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import WritingJob, option, told
+from retrieval.local.config import LOCAL_STORE
 
 Kind = Literal["store", "local", "submission", "evaluation", "facts"]
 _Join = Callable[[Sequence[Path], Path], tuple[Literal["joined", "unchanged"], int]]

@@ -12,7 +12,6 @@ from index.calibrate.config import CalibrationSettings
 from index.clean.config import CleaningRule
 from index.clean.job import Gallery
 from index.folder.config import BuildOptions
-from index.rerank.config import MatcherName
 from index.search.config import Kind, Storage
 from retrieval.download.config import Form, Layout, Resize
 from retrieval.embed.engine import Engine
@@ -20,7 +19,7 @@ from retrieval.embed.fill import StoreDtype
 from retrieval.embed.job import UntrainedNetwork
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.spec import Colors
-from retrieval.local.config import LocalKind, LocalOptions
+from retrieval.local.config import LocalKind, LocalOptions, MatcherName
 from retrieval.models.config import DescriptorPart, Pooling
 from retrieval.models.request import EmbedRequest, NetworkRequest, PreparationRequest
 from retrieval.progress import Progress

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from index.answer import Answer, LandmarkScore, Neighbour
-from index.rerank.config import MatcherName, VerifyJob
+from index.rerank.config import VerifyJob
+from retrieval.local.config import MatcherName
 from retrieval.progress import PYTHON_WARNINGS, Progress
 from retrieval.words import counted, visible
 
@@ -339,8 +340,10 @@ class Landmarks:
     def _neighbours(self, found: "Answers", row: int) -> tuple[Neighbour, ...]:
         import numpy as np
 
+        from index.rerank.evidence import UNVERIFIED
+
         rows, near = self.folder.rows, found.neighbours
-        inliers = np.full(near.k, -1) if found.evidence is None else found.evidence.inliers[row]
+        inliers = np.full(near.k, UNVERIFIED) if found.evidence is None else found.evidence.inliers[row]
         pairs = zip(near.rows[row], near.scores[row], inliers.tolist(), strict=True)
         return tuple(
             Neighbour(
@@ -350,7 +353,7 @@ class Landmarks:
                 str(rows.path[i]),
                 self._name(label)[0],
                 self.folder.kept(int(i)),
-                n if n >= 0 else None,
+                None if n == UNVERIFIED else n,
             )
             for i, score, n in pairs
             if i >= 0

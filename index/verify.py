@@ -7,12 +7,12 @@ from pathlib import Path
 from retrieval.errors import LmrError
 from retrieval.files.folders import current_folder
 from retrieval.files.made_of import FOLDER_RECORD
+from retrieval.local.config import LOCAL_STORE
 from retrieval.progress import Progress
 from retrieval.words import counted
 
 NO_DIGESTS = "none: it is unfinished, or of an earlier lmr"
 STORES = (".h5", ".hdf5")
-LOCAL_STORE = ".local.h5"
 OUTCOMES = ".outcomes"
 EXPLANATIONS = "explanations.json"  # in a folder of explanations: where that of each image is
 EXPLAIN_AGAIN = "explain again with `overwrite`"

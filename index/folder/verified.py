@@ -21,8 +21,7 @@ from retrieval.arrays import FloatArray, LongArray
 from retrieval.embed.job import StoreFilling
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.jobs import ComputingJob
-from retrieval.local.config import LocalKind
-from retrieval.local.verifier import Matcher, NearestMatcher, Verifier
+from retrieval.local.verifier import open_verifier
 from retrieval.parallel import count_workers
 from retrieval.progress import SILENT, Progress
 
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from retrieval.local.extractor import Extractor
     from retrieval.local.features import LocalFeatures
     from retrieval.local.store import LocalStore
-
-NEAREST = "nearest"  # the matcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +86,11 @@ def open_verification(folder: IndexFolder, job: VerifyJob, how: Computing) -> tu
     folder.local.open()
     calibrated = None if folder.calibration is None else folder.calibration.verified
     top = job.n_verify_top or (VERIFY_TOP if calibrated is None else calibrated.by.top)
-    matcher = job.matcher or (NEAREST if calibrated is None else calibrated.by.matcher)
+    matcher = job.matcher or ("nearest" if calibrated is None else calibrated.by.matcher)
     by = VerifiedBy(folder.local.card.fingerprint, matcher, top)
     if calibrated is not None:
         _require_same(folder, by, calibrated.by)
-    verifier = Verifier(NearestMatcher() if matcher == NEAREST else _lightglue(folder.local.card.kind, how))
+    verifier = open_verifier(matcher, folder.local.card.kind, how.device, how.threads)
     verification = Verification(folder.local.features, verifier, by, n_threads=how.n_workers)
     if calibrated is None or folder.calibration is None:
         return folder, verification
@@ -147,12 +144,6 @@ def require_calibrated(folder: IndexFolder) -> None:
     """Raises LmrError for a folder that has no rule for verified answers."""
     if folder.calibration is None or folder.calibration.verified is None:
         raise LmrError(f"{folder.path} is not calibrated for verified answers; run lmr calibrate `verify`")
-
-
-def _lightglue(kind: LocalKind, how: Computing) -> Matcher:
-    from retrieval.local.lightglue import open_lightglue
-
-    return open_lightglue(kind, how.device, how.threads)
 
 
 def _require_same(folder: IndexFolder, now: VerifiedBy, before: VerifiedBy) -> None:

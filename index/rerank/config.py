@@ -6,12 +6,10 @@ them.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from retrieval.errors import LmrError
 from retrieval.jobs import Job, option
-
-MatcherName = Literal["nearest", "lightglue"]
+from retrieval.local.config import MatcherName
 
 MOST_REFINED = 10_000  # neighbours of one query or row
 VERIFY_TOP = 20  # neighbours that are verified

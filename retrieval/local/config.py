@@ -13,6 +13,8 @@ from retrieval.version import program_version
 
 LocalKind = Literal["rootsift", "aliked", "xfeat"]
 LocalDtype = Literal["uint8", "float16"]
+MatcherName = Literal["nearest", "lightglue"]
+LOCAL_STORE = ".local.h5"  # end of the name of a store, in place of that of the store of descriptors beside it
 LONG_SIDE_PX = 640
 N_KEYPOINTS = 1000
 MOST_KEYPOINTS = 8192

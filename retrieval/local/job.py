@@ -162,15 +162,16 @@ class _Filling:
         if info is None:
             assert isinstance(what, LocalOptions)
             info = self._info_of(self._learn(what))
-        journal = Journal(journal_path(self._output), JournalHead(info, len(self._manifest), self._identity))
-        if self._head is None:
-            journal.remove()  # of another store, or of one that is to be made anew
+        head = self._head or JournalHead(info, len(self._manifest), self._identity)
+        # without a head, what is there is of another store, or of one that is to be made anew
+        journal = Journal(journal_path(self._output), head, is_new=self._head is None)
         changes, rows = self._to_do(self._columns(journal), journal)
         if self._base is not None and not len(rows) and self._head is None:
             return self._report("unchanged", self._base, changes)
         if len(rows):
             self._extract(rows, journal, info.card)
-        self._finish(Journal(journal.path, journal.head))  # as it reads back
+        del journal  # which is as large as the one that reads it back
+        self._finish(head)
         state: _State = "updated" if self._base else "resumed" if self._head else "made"
         return self._report(state, open_local(self._output), changes)
 
@@ -269,8 +270,9 @@ class _Filling:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _finish(self, journal: Journal) -> None:
+    def _finish(self, head: JournalHead) -> None:
         """Writes the store of what is kept, and of the rest of the finished one; then nothing is kept any more."""
+        journal = Journal(journal_path(self._output), head)
         columns = self._columns(journal)
         n_left = int((columns.state == TODO).sum())
         if n_left:
@@ -287,7 +289,7 @@ class _Filling:
                 assert packed is not None, f"row {row} is done"
                 yield packed
 
-        write_local(self._output, journal.head.info, columns, features())
+        write_local(self._output, head.info, columns, features())
         journal.remove()
 
     def _report(self, state: _State, store: LocalStore, changes: Changes) -> LocalReport:

@@ -84,10 +84,8 @@ def _all(stores: Sequence[LocalStore], progress: Progress) -> Iterator[PackedFea
 
 
 def _is_alike(there: LocalStore, stores: Sequence[LocalStore], columns: LocalColumns) -> bool:
-    """Tells whether a store holds the same images and features as the parts."""
-    if list(there.image_id) != list(columns.image_id) or not np.array_equal(there.columns.state, columns.state):
-        return False
-    if not np.array_equal(there.columns.n_features, columns.n_features):
+    """Tells whether a store holds the same of the same images as the parts, their features and all else."""
+    if not there.columns.equals(columns):
         return False
     parts = (store.packed(row) for store in stores for row in np.flatnonzero(store.columns.state == DONE).tolist())
     mine = (there.packed(row) for row in np.flatnonzero(columns.state == DONE).tolist())
@@ -96,5 +94,6 @@ def _is_alike(there: LocalStore, stores: Sequence[LocalStore], columns: LocalCol
         and other is not None
         and np.array_equal(one.points, other.points)
         and np.array_equal(one.descriptors, other.descriptors)
+        and (one.frames is None or other.frames is None or np.array_equal(one.frames, other.frames))
         for one, other in zip(mine, parts, strict=True)
     )

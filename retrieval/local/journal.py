@@ -44,6 +44,7 @@ ENTRY = np.dtype(
         ("reason", f"S{REASON_BYTES}"),
     ]
 )
+_HELD = np.dtype([(name, ENTRY[name]) for name in ENTRY.names or () if name not in ("row", "reason")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +108,21 @@ def open_journal(path: Path) -> "Journal":
 
 
 class Journal:
-    """The features that were extracted so far, by row of the store; what is written of a row last counts."""
+    """The features that were extracted so far, by row of the store; what is written of a row last counts.
 
-    def __init__(self, path: Path, head: JournalHead) -> None:
+    is_new: what lies at the path is removed.
+    """
+
+    def __init__(self, path: Path, head: JournalHead, *, is_new: bool = False) -> None:
         self.path, self.head = path, head
         self._kept = Kept(path, head.to_bytes(), np.dtype(np.uint8))
         self._dtype = features_dtype(head.info.card)
-        self.entries: NDArray[np.void] = np.zeros(head.n, ENTRY)  # of each row, TODO where there is none
+        self.entries: NDArray[np.void] = np.zeros(head.n, _HELD)  # of each row, TODO where there is none
+        self._reasons: dict[int, bytes] = {}  # of rows that are UNREADABLE
         self._blocks: list[NDArray[Any]] = []  # in the file
         self._place: LongArray = np.zeros((head.n, 2), np.int64)  # of the features of each row: block, byte in it
+        if is_new:
+            self._kept.remove()
         for block in self._kept.read():
             self._take(block)
 
@@ -137,7 +144,7 @@ class Journal:
             state=entries["state"],
             n_features=entries["n_features"].astype(np.int64),
             size=entries["image_size"],
-            reason=Texts.of_bytes(entries["reason"].tolist()),
+            reason=Texts.of_bytes(self._reasons.get(row, b"") for row in range(len(entries))),
             facts=ImageFacts(entries["size"], entries["mtime_ns"], entries["sha256"]),
         )
 
@@ -174,7 +181,11 @@ class Journal:
         begin = _LENGTH.size + n * ENTRY.itemsize
         entries = block[_LENGTH.size : begin].view(ENTRY)
         ends = begin + np.cumsum(entries["n_features"].astype(np.int64)) * self._dtype.itemsize
-        self.entries[entries["row"]] = entries
+        self.entries[entries["row"]] = entries[list(_HELD.names or ())]
+        for row, state, reason in zip(*(entries[name].tolist() for name in ("row", "state", "reason")), strict=True):
+            self._reasons.pop(row, None)
+            if state == UNREADABLE:
+                self._reasons[row] = reason
         self._place[entries["row"], 0] = len(self._blocks)
         self._place[entries["row"], 1] = np.concatenate([[begin], ends[:-1]])
         self._blocks.append(block)

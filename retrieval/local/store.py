@@ -24,7 +24,7 @@ from retrieval.files.atomic import flush_folder, private_path, remove_leftovers,
 from retrieval.files.hdf5 import mapped, new_hdf5, numbers, open_hdf5, read_column, read_error, write_column
 from retrieval.files.hdf5_digests import Digests, read_digests, room_for_digests, write_digests
 from retrieval.files.json_file import parse_json
-from retrieval.local.config import LocalCard
+from retrieval.local.config import LOCAL_STORE, LocalCard
 from retrieval.local.features import LocalFeatures, PackedFeatures
 from retrieval.local.packing import features_dtype, from_rows, to_rows, unpack
 from retrieval.shard import Shard, parse_shard
@@ -32,7 +32,6 @@ from retrieval.store.layout import DONE, FACTS, SHA256_BYTES, TODO, UNREADABLE, 
 from retrieval.store.stored import file_identity
 from retrieval.texts import Texts
 
-ENDING = ".local.h5"  # in place of that of the store of descriptors beside it
 FORMAT_VERSION = 1
 REMEDY = "make it again with lmr embed `local` `overwrite`"
 _VERSION = "local_format_version"
@@ -66,6 +65,15 @@ class LocalColumns:
 
     def __len__(self) -> int:
         return len(self.image_id)
+
+    def equals(self, other: "LocalColumns") -> bool:
+        """Tells whether all of it is the same; facts that are not known count as blank ones."""
+        mine, theirs = (one.facts or unknown_facts(len(one)) for one in (self, other))
+        texts = all(list(getattr(self, name)) == list(getattr(other, name)) for name in ("image_id", "reason"))
+        numbers = ("state", "n_features", "size")
+        pairs = [(getattr(self, name), getattr(other, name)) for name in numbers]
+        pairs += [(getattr(mine, name), getattr(theirs, name)) for name in FACTS]
+        return texts and all(np.array_equal(one, another) for one, another in pairs)
 
     def overlaid(self, newer: "LocalColumns", is_new: BoolArray) -> "LocalColumns":
         """Those of the same images where (n,) is_new, and these elsewhere."""
@@ -174,7 +182,7 @@ class LocalStore:
 
 def local_path(store: Path) -> Path:
     """The local store that lies beside a store of descriptors: `train.h5` -> `train.local.h5`."""
-    return store.with_name(store.stem + ENDING)
+    return store.with_name(store.stem + LOCAL_STORE)
 
 
 def write_local(path: Path, info: LocalInfo, columns: LocalColumns, features: Iterable[PackedFeatures]) -> None:

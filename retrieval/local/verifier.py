@@ -8,13 +8,13 @@ library behind numpy, or on what is matched at the same time.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from retrieval.arrays import FloatArray, LongArray
 from retrieval.errors import UnreadableError
-from retrieval.local.config import LocalKind, LocalOptions
+from retrieval.local.config import LocalKind, LocalOptions, MatcherName
 from retrieval.local.extractor import open_extractor
 from retrieval.local.features import LocalFeatures
 from retrieval.local.geometry import Match, verify
@@ -26,7 +26,6 @@ RATIO = 0.9  # of the distances to the best and the second match (Lowe, IJCV 200
 FRAMED_RATIO = 0.93  # where frames tell wrong matches later: docs/benchmarks.md, Geometric verification
 STEPS = 2048  # of 1. A product of unit vectors is then below 2**23, and float32 holds whole numbers up to 2**24
 _REMEMBERED_IMAGES = 512  # whose local features, about 0.5 MB each, are kept in memory
-MatcherKind = Literal["nearest", "lightglue"]
 
 
 class Matcher(Protocol):
@@ -77,7 +76,7 @@ class Verifier:
         return [verify(query, other, pair) for other, pair in zip(others, pairs, strict=True)]
 
 
-def open_verifier(matcher: MatcherKind, kind: LocalKind, device: str = "auto", threads: int | None = None) -> Verifier:
+def open_verifier(matcher: MatcherName, kind: LocalKind, device: str = "auto", threads: int | None = None) -> Verifier:
     """The verifier of local features of a kind. device, threads: of the network of `lightglue`.
 
     Raises LmrError for what that network cannot match, and what it needs and is not there.

@@ -1,10 +1,12 @@
 """Local stores of manifests: made, gone on with, found finished, refused and made anew."""
 
+import hashlib
 import os
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,12 @@ from retrieval.jobs import ComputingJob
 from retrieval.local.config import LocalOptions
 from retrieval.local.extractor import open_extractor
 from retrieval.local.job import LocalReport, LocalRun, complete_local, fill_local, require_local
+from retrieval.local.join import join_local
 from retrieval.local.journal import journal_path, open_journal
 from retrieval.local.store import local_path, open_local
 from retrieval.shard import Shard
 from retrieval.store.layout import DONE, TODO, UNREADABLE
+from retrieval.texts import Texts
 
 cv2 = pytest.importorskip("cv2", reason="needs the extra local")
 
@@ -171,6 +175,53 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(tmp_path,
     assert begun == ([7 - n_kept] if n_kept < 7 else [])
     assert (tmp_path / "x.local.h5").read_bytes() == whole
     assert not journal.exists()
+
+
+def stopped(folder: Path, given: tuple[Manifest, ImageSource], job: ComputingJob, **how: Any) -> None:
+    """Fills a store and is stopped when all is extracted and nothing written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("retrieval.local.job.write_local", None)
+        with pytest.raises(TypeError):
+            filled(folder, given, job, **how)
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_store_is_made_anew_after_a_run_that_was_stopped(tmp_path, job, before, is_there):
+    """before: whether the run that was stopped made it anew too."""
+    given = seven(tmp_path)
+    filled(tmp_path, given, job)
+    whole = (tmp_path / "x.local.h5").read_bytes()
+    if not is_there:
+        (tmp_path / "x.local.h5").unlink()
+    elif not before:
+        blobs(50).save(tmp_path / "images/p1.png")  # else there is nothing to be stopped at
+    stopped(tmp_path, given, job, overwrite=before)
+    begun: list[int] = []
+    report = filled(tmp_path, given, replace(job, progress=Recorder(begun=begun)), overwrite=True)
+    assert (report.state, begun) == ("made", [7])
+    assert ((tmp_path / "x.local.h5").read_bytes() == whole) == (before or not is_there)
+    assert not journal_path(tmp_path / "x.local.h5").exists()
+
+
+def test_an_unfinished_store_of_another_version_is_gone_on_with(tmp_path, job, monkeypatch):
+    given = seven(tmp_path)
+    with monkeypatch.context() as earlier:
+        earlier.setattr("retrieval.local.config.program_version", lambda: "0.0.1")
+        stopped(tmp_path, given, job)
+    begun: list[int] = []
+    report = filled(tmp_path, given, replace(job, progress=Recorder(begun=begun)))
+    assert (report.state, begun) == ("resumed", [])
+    assert open_local(tmp_path / "x.local.h5").card.program_version == "0.0.1"
+
+
+def test_reasons_of_unreadable_images_outlive_a_stop_and_end_when_the_image_is_there(tmp_path, job):
+    given = photos(tmp_path, {"p0.png": b"no picture", "p1.png": blobs(1), "p2.png": b"no picture"})
+    stopped(tmp_path, given, job)
+    blobs(2).save(tmp_path / "images/p2.png")
+    assert filled(tmp_path, given, job).n_unreadable == 1
+    columns = open_local(tmp_path / "x.local.h5").columns
+    assert columns.reason.tolist() == ["not a picture in a known format", "", ""]
 
 
 def test_what_was_damaged_in_a_journal_is_done_again(tmp_path, job, monkeypatch):
@@ -392,6 +443,49 @@ def test_weights_that_are_none_are_named(tmp_path, job):
     assert refused(filled, tmp_path, given, job, what=options, weights=path) == (
         f"{path} cannot be read as weights of torch"
     )
+
+
+def test_shares_of_images_that_were_saved_anew_are_not_told_to_be_joined(tmp_path, job):
+    manifest, _ = seven(tmp_path)
+
+    def parts() -> list[Path]:
+        for i in (1, 2):
+            share = manifest.share(Shard(i, 2))
+            place = tmp_path / f"{i}.local.h5"
+            given = share, ImageSource(share, tmp_path / "images")
+            fill_local(place, *given, ROOTSIFT, job=job, run=LocalRun(check="content"))
+        return [tmp_path / "1.local.h5", tmp_path / "2.local.h5"]
+
+    output = tmp_path / "j.local.h5"
+    join = partial(join_local, output=output, progress=job.progress)
+    assert join(parts(), overwrite=False) == ("joined", 7)
+    assert join(parts(), overwrite=False) == ("unchanged", 7)
+    blobs(3).save(tmp_path / "images/p3.png", compress_level=0)  # the same pixels in another file
+    message = f"{output} holds other local features; give `overwrite` or another `output`"
+    assert refused(join, parts(), overwrite=False) == message
+    assert join(parts(), overwrite=True) == ("joined", 7)
+    sha256 = hashlib.sha256((tmp_path / "images/p3.png").read_bytes()).digest()
+    facts = open_local(output).columns.facts
+    assert facts is not None
+    assert facts.sha256[3].tobytes() == sha256
+
+
+@pytest.mark.parametrize("name", ["state", "n_features", "size", "reason", "image_id", "facts"])
+def test_columns_are_equal_only_in_all_they_hold(tmp_path, job, name):
+    filled(tmp_path, seven(tmp_path), job)
+    columns = open_local(tmp_path / "x.local.h5").columns
+    assert columns.facts is not None
+    assert columns.equals(replace(columns))
+    others = {
+        "state": np.where(np.arange(7) == 2, UNREADABLE, columns.state),
+        "n_features": columns.n_features + 1,
+        "size": columns.size + 1,
+        "reason": Texts.of(["why"] * 7),
+        "image_id": Texts.of([f"q{i}" for i in range(7)]),
+        "facts": replace(columns.facts, mtime_ns=columns.facts.mtime_ns + 1),
+    }
+    plain = replace(columns, n_features=np.zeros(7, np.int64)) if name == "state" else columns
+    assert not plain.equals(replace(plain, **{name: others[name]}))
 
 
 def test_a_folder_in_the_place_of_a_store_is_named(tmp_path, job):
