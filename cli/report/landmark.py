@@ -115,7 +115,7 @@ def _maps(found: "LandmarkExplained", maps_on: Mapping[str, Any]) -> tuple["Maps
         return None, []
     try:
         maps = found.maps(**maps_on)
-    except (LmrError, ImportError) as error:
+    except LmrError as error:
         return None, [f"no similarity map of the closest pair: {error}"]
     return maps, list(maps.notes)
 

@@ -152,10 +152,10 @@ class LandmarkExplained:
                 read.append(read_image(image.path))
             except UnreadableError as error:
                 raise LmrError(f"{image.path or image.image_id} cannot be read ({error})") from error
-        from retrieval.explain.similarity import similarity_maps
-
         space = self.folder.whitening
         network = open_explainer(self.folder.model_path, space=space, device=device, threads=threads)
+        from retrieval.explain.similarity import similarity_maps
+
         vector = self.folder.index.vectors(np.array([self.closest_row]))[0]
         try:
             return similarity_maps(network, Pair(read[0], read[1], vector))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MOST_ASKED = 1_000  # images of a landmark that are asked, evenly spread over them
 NEAR = 20  # images of other landmarks that are found for each
 BLOCK_ROWS = 4_096
+BLOCK_ASKED = 64  # queries at once, each of which finds all images of the landmark too
 N_CONFUSED = 5  # landmarks that are told
 N_HINTS = 3  # spellings named beside a landmark that is not there
 
@@ -34,6 +35,7 @@ def explain_landmark(folder: "IndexFolder", landmark: str, *, top: int = N_SHOWN
     asked = own[np.linspace(0, len(own) - 1, min(len(own), MOST_ASKED)).astype(np.int64)]
     notes = [] if len(asked) == len(own) else [f"of its {len(own):,} images {len(asked):,} were asked"]
     similarity, typical, deviant = _ends(folder, own, top)
+    shown = _own_images(folder, [*typical, *deviant], code)
     near = _nearest_others(folder, asked, code)
     answers = _answers(folder, code, asked, near, notes)
     confused = _confused(folder, code, answers, near)
@@ -45,8 +47,8 @@ def explain_landmark(folder: "IndexFolder", landmark: str, *, top: int = N_SHOWN
         name=_name(folder, folder.rows.landmarks[code]),
         n_images=len(own),
         similarity=similarity,
-        typical=tuple(_own_image(folder, row, mean, code) for row, mean in typical),
-        deviant=tuple(_own_image(folder, row, mean, code) for row, mean in deviant),
+        typical=tuple(shown[: len(typical)]),
+        deviant=tuple(shown[len(typical) :]),
         n_asked=len(asked),
         n_right=None if answers is None else answers.n_right,
         confused=confused,
@@ -104,6 +106,11 @@ def _ends(
 
 def _nearest_others(folder: "IndexFolder", rows: "LongArray", code: int, n: int = NEAR) -> Neighbours:
     """The nearest images of other landmarks for each of these rows of a landmark, (q, n)."""
+    parts = [_nearest_of(folder, rows[i : i + BLOCK_ASKED], code, n) for i in range(0, len(rows), BLOCK_ASKED)]
+    return Neighbours(np.concatenate([part.rows for part in parts]), np.concatenate([part.scores for part in parts]))
+
+
+def _nearest_of(folder: "IndexFolder", rows: "LongArray", code: int, n: int) -> Neighbours:
     k = min(len(folder.rows), int(folder.rows.counts[code]) + n)
     found = folder.nearest(folder.index.vectors(rows), k)
     is_other = (found.rows >= 0) & (folder.rows.landmark[found.rows] != code)
@@ -175,12 +182,15 @@ def _pair(folder: "IndexFolder", own: int, other: int, score: float) -> tuple[Ne
     return _image(folder, own, score), _image(folder, other, score)
 
 
-def _own_image(folder: "IndexFolder", row: int, similarity: float, code: int) -> OwnImage:
-    near = _nearest_others(folder, np.array([row]), code, 1)
-    found = None
-    if near.k and near.rows[0, 0] >= 0:
-        found = _image(folder, int(near.rows[0, 0]), float(near.scores[0, 0]))
-    return OwnImage(_image(folder, row, similarity), found)
+def _own_images(folder: "IndexFolder", shown: list[tuple[int, float]], code: int) -> list[OwnImage]:
+    """Rows of the landmark with their mean cosine, each with the nearest image of another landmark."""
+    if not shown:
+        return []
+    near = _nearest_others(folder, np.array([row for row, _ in shown]), code, 1)
+    return [
+        OwnImage(_image(folder, row, mean), _image(folder, other, score) if other >= 0 else None)
+        for (row, mean), other, score in zip(shown, near.rows[:, 0].tolist(), near.scores[:, 0].tolist(), strict=True)
+    ]
 
 
 def _image(folder: "IndexFolder", row: int, score: float) -> Neighbour:

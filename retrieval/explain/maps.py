@@ -9,6 +9,7 @@ import numpy as np
 
 from retrieval.arrays import FloatArray, read_only
 from retrieval.errors import LmrError
+from retrieval.extras import missing
 from retrieval.images.spec import ImageSpec
 
 if TYPE_CHECKING:
@@ -101,8 +102,10 @@ def open_explainer(
     """The network of a model folder, or of the one in an index folder, ready to be explained.
 
     space: of the index, None = it compares the descriptors themselves.
-    LmrError: no weights there (an exported model has none), damaged, a device that is not there.
+    LmrError: no weights there (an exported model has none), damaged, a device that is not there, torch missing.
     """
+    if missing("torch"):
+        raise LmrError("maps need torch, which is not installed; pip install torch")
     from retrieval.embed.load import onnx_path
     from retrieval.explain.network import ExplainedNetwork
     from retrieval.models.checkpoint import load_network

@@ -372,6 +372,15 @@ def test_a_network_that_cannot_be_looked_into_is_told(tiny_set, with_maps, monke
     assert "What makes them similar" not in Path("why/test-arch-0/explanation.html").read_text()
 
 
+def test_without_torch_there_are_no_maps(tiny_set, with_maps, monkeypatch):
+    landmarks = lmr.open_index("landmarks", device="cpu", threads=1, workers=1)
+    monkeypatch.setattr("retrieval.explain.maps.missing", lambda *names: [*names])
+    monkeypatch.setitem(sys.modules, "retrieval.explain.network", None)
+    assert landmarks.explain(ARCH).notes == [
+        "there are no maps: maps need torch, which is not installed; pip install torch"
+    ]
+
+
 def save_head(folder: str, seed: int) -> None:
     """Writes a classifier of the set's landmarks beside a model, its head at random."""
     torch.manual_seed(seed)

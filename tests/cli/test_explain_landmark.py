@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -106,6 +107,14 @@ def test_images_that_are_gone_are_shown_as_thumbnails_without_maps(of_own_images
     assert f'<p class="warn">{note}</p>' in page
     assert not Path("why/own-map.png").exists()
     assert page.count("data:image/jpeg") >= len(told["typical"]) + len(told["deviant"])
+
+
+def test_without_torch_the_page_has_no_maps(of_own_images, monkeypatch):
+    monkeypatch.setattr("retrieval.explain.maps.missing", lambda *names: [*names])
+    monkeypatch.setitem(sys.modules, "retrieval.explain.similarity", None)
+    done("explain", "arch", "--index", "few", "--output", "why", *ON)
+    (note,) = json.loads(Path("why/landmark.json").read_text())["notes"]
+    assert note == ("no similarity map of the closest pair: maps need torch, which is not installed; pip install torch")
 
 
 def test_an_image_that_was_replaced_since_has_no_map(of_own_images):

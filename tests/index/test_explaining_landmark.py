@@ -99,6 +99,21 @@ def test_the_closest_pair_is_the_most_similar_one(folder, monkeypatch, block):
     assert found.closest_row == other[j]
 
 
+def test_images_are_asked_in_blocks_and_those_shown_together(folder, monkeypatch):
+    whole = explain_landmark(folder, "rome", top=2).to_json()
+    asked = []
+
+    def nearest(self, vectors, k):
+        asked.append(len(vectors))
+        return original(self, vectors, k)
+
+    original = type(folder).nearest
+    monkeypatch.setattr(type(folder), "nearest", nearest)
+    monkeypatch.setattr(explaining, "BLOCK_ASKED", 4)
+    assert explain_landmark(folder, "rome", top=2).to_json() == whole
+    assert asked[:3] == [4, 4, 2]
+
+
 def test_of_many_images_some_are_asked(folder, monkeypatch):
     monkeypatch.setattr(explaining, "MOST_ASKED", 3)
     found = explain_landmark(folder, "rome", top=2)
