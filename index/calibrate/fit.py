@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from index.calibrate.config import CalibrationSettings
 from index.calibrate.precision import figures_of, gap_and_top1, held_out, weight_of
-from index.calibrate.queries import CalibrationQueries
+from index.calibrate.queries import CalibrationQueries, VerifiedRule
 from index.calibrate.selection import MAX_TUNED, Answered, Grid, Tuned, VerifiedGrid, choose, gain_of, tune
 from index.calibration import BeforeAfter, Calibration, Choice, Origin, Verified, VerifiedBy, VerifiedChoice
 from index.copies import leave_out_copies, pack_sketches, refuse_known, sketches
@@ -18,7 +18,7 @@ from index.folder.verified import Verifying
 from index.metrics import make_truths, truths_of
 from index.queries import Queries
 from index.recognition import check_store, to_index_space
-from index.rerank.evidence import FIXED_INLIERS, UNVERIFIED, Evidence
+from index.rerank.evidence import FIXED_INLIERS, UNVERIFIED, Evidence, EvidenceRule
 from index.thresholds import with_and_without
 from index.vote import background_similarity
 from index.vote_rule import VoteRule
@@ -230,7 +230,7 @@ def fit_verified(
 
     rule, plain: the vote without it, and its cross-validated answers. The constants are chosen as those of that vote
     are: nested in cross-validation. Where the gain is not above its standard error, that vote and the default weight
-    are kept.
+    are kept; where answers are then worse than without evidence, that vote with no weight.
     """
     if queries.evidence is None:
         raise ValueError("a calibration of verified answers needs evidence")
@@ -239,6 +239,9 @@ def fit_verified(
     rules = (grid or VerifiedGrid()).rules(default, rule)
     tuned = choose(queries, rules, weight, settings.seed)
     from_plain, error = gain_of(queries, weight, tuned.answered, plain)
+    if from_plain < 0:
+        tuned = choose(queries, [VerifiedRule(rule, EvidenceRule(weight=0.0))], weight, settings.seed)
+        from_plain, error = gain_of(queries, weight, tuned.answered, plain)
     plain_gap, plain_top1 = gap_and_top1(queries, plain)
     is_blind = (queries.evidence.inliers == UNVERIFIED).all(axis=1) & (queries.neighbours.rows >= 0).any(axis=1)
     choice = VerifiedChoice(

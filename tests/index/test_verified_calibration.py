@@ -117,6 +117,19 @@ def test_evidence_that_says_nothing_changes_nothing():
     assert (found.choice.gain, found.choice.from_plain) == (0, 0)
 
 
+def test_evidence_that_misleads_weighs_nothing():
+    queries = make_verified()
+    rows = queries.neighbours.rows
+    query = np.repeat(np.arange(len(rows)), rows.shape[1])
+    right = queries.truths.holds(query, queries.landmark[rows.ravel()]).reshape(rows.shape)
+    misled = replace(queries, evidence=evidence_of(np.where(right, 0, 80).astype(np.int32)))
+    plain = tune(misled, SMALL, None, 0)
+    only = VerifiedGrid(weight=(0.1,), vote=())
+    found = fit_verified(misled, plain.rule, plain.answered, SETTINGS, BY, only)
+    assert (found.evidence.weight, found.confidence.h, found.rule) == (0.0, 0.0, plain.rule)
+    assert found.choice.from_plain == 0.0
+
+
 def test_the_final_model_is_fitted_with_the_evidence_of_all_queries(calibration):
     queries, verified = make_verified(), calibration.verified
     rule = VerifiedGrid((verified.evidence.weight,)).rules(verified.rule, verified.rule)
