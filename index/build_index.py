@@ -191,14 +191,13 @@ def _require_queries(output: Path) -> None:
 def _recalibrate(job: BuildJob, lost: "Calibration") -> "Calibration":
     """Calibrates the index on the queries of its lost calibration, with the settings of that."""
     from index.calibrate.fit import calibrate_folder
+    from index.calibrate.job import warn_unverified
     from index.folder.folder import open_folder
     from index.queries import queries_of
     from retrieval.store.store import open_descriptors
 
     if lost.verified is not None:
-        job.progress.warn(
-            f"warning: {job.output} is not calibrated for verified answers any more; lmr calibrate `verify` does that"
-        )
+        warn_unverified(job.output, job.progress)
     folder = open_folder(job.output, device=job.device, threads=job.threads, calibrated=False, progress=job.progress)
     store = open_descriptors(Path(lost.origin.source))
     return calibrate_folder(folder, store, queries_of(store), lost.settings)

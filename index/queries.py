@@ -112,6 +112,8 @@ def embed_queries(
     manifest = _read_queries(path, folder, job, job.progress).share(share)
     output = of_share(store_of(path, job), share)
     images = images_folder(job.images, path, job.progress)
+    if job.verify:
+        require_local_of(folder, manifest, images, output, job=job, overwrite=job.overwrite)
     store = complete_store(manifest, images, folder.model_path, output, job=job, overwrite=job.overwrite, wait=job.wait)
     shown = Labels.of_codes(manifest.landmarks, manifest.landmark, manifest.more_landmarks)
     return store, Queries(store.image_id, shown, store.path, store.kind)
@@ -120,22 +122,37 @@ def embed_queries(
 def local_queries(path: Path, folder: "IndexFolder", job: QueriesJob, share: "Shard | None" = None) -> "LocalStore":
     """The local features of the queries that `embed_queries` embeds, extracted as those of the rows of an index.
 
-    Raises LmrError as that, and where a store (.h5) has no local store of such features beside it.
+    Raises LmrError as that, and where a store (.h5) has no local store of such features of the same files beside it.
     """
-    from index.folder.local import beside, require_alike
+    from index.folder.local import beside, find_places, require_alike
     from index.folder.verified import complete_local_of
     from retrieval.data.image_source import images_folder
     from retrieval.local.store import open_local
     from retrieval.progress import SILENT
+    from retrieval.store.store import open_descriptors
 
     assert folder.local is not None
     if path.suffix in STORES:
         local = open_local(beside(path))
         require_alike(local.card, str(local.path), folder.local.card, str(folder.path))
+        find_places(open_descriptors(path), [local.path])  # refuses those of other files
         return local
     manifest = _read_queries(path, folder, job, SILENT).share(share)
     images, output = images_folder(job.images, path, job.progress), of_share(store_of(path, job), share)
     return complete_local_of(folder, manifest, images, output, job=job, overwrite=job.overwrite, wait=job.wait)
+
+
+def require_local_of(
+    folder: "IndexFolder", manifest: "Manifest", images: Path, store: Path, *, job: AskingJob, overwrite: bool
+) -> None:
+    """Raises LmrError as `complete_local_of`, before anything is embedded."""
+    from index.folder.local import beside
+    from retrieval.data.image_source import ImageSource
+    from retrieval.local.job import LocalRun, require_local
+
+    assert folder.local is not None
+    run = LocalRun(overwrite, check=job.check, weights=folder.local.weights)
+    require_local(beside(store), manifest, ImageSource(manifest, images), folder.local.card, job=job, run=run)
 
 
 def store_of(path: Path, job: QueriesJob) -> Path:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from index.calibration import Calibration
     from index.folder.folder import IndexFolder
     from index.rerank.verification import Verification
+    from retrieval.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,15 @@ def calibrate(job: CalibrateJob) -> "Calibration":
                 f"{job.index / CALIBRATION} was made from {before.origin.source} with other queries or settings; "
                 "give `overwrite` to replace it"
             )
+        if before is not None and before.verified is not None and calibration.verified is None:
+            warn_unverified(job.index, job.progress)
         replace_calibration(folder.path, calibration)
     return calibration
+
+
+def warn_unverified(index: Path, progress: "Progress") -> None:
+    """Says that an index folder loses the part of its calibration for verified answers."""
+    progress.warn(f"warning: {index} is not calibrated for verified answers any more; lmr calibrate `verify` does that")
 
 
 def _verification(folder: "IndexFolder", job: CalibrateJob) -> "Verification":

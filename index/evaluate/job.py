@@ -120,13 +120,13 @@ def evaluate_share(job: EvaluateShareJob) -> ShareReport:
 def _verified(asking: "Asking", job: EvaluateJob, share: "Shard | None" = None) -> "Asking":
     """The same queries, asked with verified neighbours."""
     from index.evaluate.outcome import ask_store
-    from index.folder.verified import Computing, Verifying, described, open_verification
+    from index.folder.verified import Computing, Verifying, open_verification
 
     assert job.queries is not None
     assert asking.store is not None
     folder, verification = open_verification(asking.questions.folder, job, Computing.of(job))
     local = local_queries(job.queries, folder, job, share)
-    verifying = Verifying(verification, described(local, asking.store.image_id))
+    verifying = Verifying.of_store(verification, local, asking.store.image_id)
     questions = ask_store(folder, asking.store, asking.questions.queries, verifying)
     return replace(asking, questions=questions, verifying=verifying)
 

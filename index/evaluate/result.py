@@ -17,7 +17,6 @@ from index.folder.folder import IndexFolder
 from index.queries import Queries
 from index.thresholds import HeldOut, with_and_without
 from index.vote_rule import VoteRule
-from retrieval.files.digest import sha256_json
 from retrieval.version import program_version
 from retrieval.words import agreeing, counted
 
@@ -98,7 +97,7 @@ def measure(
 
     plain: the same queries without verification, where neighbours are verified.
     """
-    questions, store = asking.questions, asking.store
+    questions = asking.questions
     queries = questions.queries
     if plain is not None:
         outcomes = outcomes.beside(plain[1])
@@ -118,11 +117,7 @@ def measure(
         warnings=tuple(_warnings(questions.folder, source, queries, leaks)),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         lmr_version=program_version(),
-        inputs={
-            "set of queries": queries.digest,
-            "set of descriptors": sha256_json(None) if store is None else store.digest,
-            **asking.verification,
-        },
+        inputs={**asking.sets(slice(None)), **asking.verification},
         plain=None if plain is None else evaluate(*plain),
         gain=() if plain is None else with_and_without(_held(questions, outcomes), _held(*plain)),
     )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.evaluate.outcome import OUTCOME, Questions
-from index.folder.verified import Verifying
+from index.folder.verified import LOCAL_SET, Verifying
 from index.verify import OUTCOMES, STORES
 from retrieval.errors import LmrError
 from retrieval.files.atomic import replacing
@@ -32,7 +32,7 @@ HEAD = b"lmr outcomes 1\n"
 MOST_HEAD_BYTES = 1 << 20
 VERIFIED = ".verified"  # in the name of a file of verified answers
 _REMEDY = "make it again with lmr evaluate `shard` `overwrite`"
-_SETS = ("set of queries", "set of descriptors")  # inputs that differ between shares
+_SETS = ("set of queries", "set of descriptors", LOCAL_SET)  # inputs that differ between shares
 
 
 class _Content(TypedDict):
@@ -67,8 +67,8 @@ class Asking:
         """What a file of them says of itself. shares: as if it was joined of so many."""
         n = len(self.questions.queries)
         parts = [slice(0, n)] if shares is None else [_slice(Shard(i + 1, shares), n) for i in range(shares)]
-        told = [self._digests(np.arange(part.start, part.stop)) for part in parts]
-        sets = told[0] if shares is None else {name: sha256_json([one[name] for one in told]) for name in _SETS}
+        told = [self.sets(part) for part in parts]
+        sets = told[0] if shares is None else {name: sha256_json([one[name] for one in told]) for name in told[0]}
         made_of = {
             **self.questions.folder.made_of,
             "manifest": self.source,
@@ -78,10 +78,14 @@ class Asking:
         }
         return _Content(shard=None if self.shard is None else str(self.shard), shares=shares, n=n, made_of=made_of)
 
-    def _digests(self, rows: "NDArray[np.int64]") -> dict[str, str]:
-        queries = self.questions.queries.select(rows).digest
-        vectors = sha256_json(None) if self.store is None else self.store.select(rows).digest
-        return dict(zip(_SETS, (queries, vectors), strict=True))
+    def sets(self, part: slice) -> dict[str, str]:
+        """Digests of some of the queries and what is known of them, by what they are for people."""
+        rows = np.arange(len(self.questions.queries))[part]
+        digests = [self.questions.queries.select(rows).digest]
+        digests.append(sha256_json(None) if self.store is None else self.store.select(rows).digest)
+        if self.verifying is not None:
+            digests.append(self.verifying.digest(part))
+        return dict(zip(_SETS, digests, strict=False))
 
 
 def outcomes_path(place: Path, shard: Shard | None = None, *, verified: bool = False) -> Path:
@@ -166,7 +170,7 @@ def join_evaluations(
     order = require_all(shares)
     require_lengths(shares, [content["n"] for content in contents])
     made_of = dict(contents[0]["made_of"])
-    for name in _SETS:
+    for name in made_of.keys() & _SETS:
         made_of[name] = sha256_json([contents[at]["made_of"][name] for at in order])
     n = sum(content["n"] for content in contents)
     whole = _Content(shard=None, shares=len(paths), n=n, made_of=made_of)
@@ -193,7 +197,8 @@ def _require_alike(paths: Sequence[Path], contents: Sequence[_Content]) -> None:
         if content["shard"] is None:
             raise LmrError(f"{path} is no share, it holds all queries; give what was made with `shard`")
         for name in content["made_of"].keys() | first.keys():
-            if name not in _SETS and content["made_of"].get(name) != first.get(name):
+            here, there = content["made_of"].get(name), first.get(name)
+            if here != there and (name not in _SETS or None in (here, there)):
                 raise LmrError(f"{path} was made with another {name} than {paths[0]}; make it again")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from index.rerank.verification import Describe, Verification
 from index.search.base import Neighbours
 from index.vote import Votes, vote
 from index.vote_rule import VoteRule
-from retrieval.arrays import FloatArray, LongArray
+from retrieval.arrays import FloatArray, LongArray, UInt8Array
 from retrieval.embed.job import StoreFilling
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.jobs import ComputingJob
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from retrieval.local.features import LocalFeatures
     from retrieval.local.store import LocalStore
 
+LOCAL_SET = "set of local features"  # of queries, in the records of files made of verified answers
+
 
 @dataclass(frozen=True, slots=True)
 class Verifying:
@@ -39,16 +42,30 @@ class Verifying:
 
     queries: their local features, by their number. cut: the ranking key from which on they are answered; what can
     neither change the landmark nor whether it reaches the cut is spared. None = all best neighbours are compared.
+    told_apart: (q, b) bytes by which the local features are told from others, None where nothing is made of them.
     """
 
     verification: Verification
     queries: Describe
     cut: float | None = None
     progress: Progress = SILENT
+    told_apart: UInt8Array | None = None
+
+    @classmethod
+    def of_store(cls, verification: Verification, local: "LocalStore", names: Iterable[str]) -> "Verifying":
+        """The verification of queries of these names by a local store of them."""
+        names = list(names)
+        found = local.columns.told_apart(local.find(names))
+        return cls(verification, described(local, names), told_apart=found)
 
     def of(self, rows: LongArray) -> "Verifying":
         """The verification of some of the queries, by their place among these."""
-        return replace(self, queries=lambda i: self.queries(int(rows[i])))
+        told_apart = None if self.told_apart is None else self.told_apart[rows]
+        return replace(self, queries=lambda i: self.queries(int(rows[i])), told_apart=told_apart)
+
+    def digest(self, rows: slice) -> str:
+        """sha256 (hex) over the local features of some of the queries."""
+        return sha256(b"" if self.told_apart is None else self.told_apart[rows].tobytes()).hexdigest()
 
     def verify(self, folder: IndexFolder, neighbours: Neighbours, background: FloatArray | None) -> Evidence:
         """Evidence of the neighbours of all queries. background: (q,) c(q), None where the index has none."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.folder.folder import IndexFolder
-from index.folder.verified import Verifying
+from index.folder.verified import LOCAL_SET, Verifying
 from index.kaggle.submission import submission_lines
 from index.recognition import Answers, Predictions, answer_blocks, confidence_or_nan, named_at
 from retrieval.errors import LmrError
@@ -37,8 +37,8 @@ from retrieval.texts import Texts
 
 FORMAT_VERSION = 1
 _REMEDY = "make this share again with lmr submit `overwrite`"
-_SET = "set of descriptors"
-_OWN = ("shard", _SET)  # inputs that differ between shares
+_SETS = ("set of descriptors", LOCAL_SET)
+_OWN = ("shard", *_SETS)  # inputs that differ between shares
 
 
 class _Row(TypedDict):
@@ -113,7 +113,9 @@ def join_submissions(
     read = [read[at] for at in require_all(shares)]
     require_lengths([(share.path, share.shard) for share in read], [len(share.predictions) for share in read])
     inputs = {name: value for name, value in read[0].made_with.items() if name not in _OWN}
-    inputs |= {"shares": len(read), "set of descriptors": sha256_json([share.made_with[_SET] for share in read])}
+    inputs["shares"] = len(read)
+    for name in read[0].made_with.keys() & _SETS:
+        inputs[name] = sha256_json([share.made_with[name] for share in read])
     predictions = _joined([share.predictions for share in read])
     if not overwrite and (
         holds_text(output, submission_lines(predictions))
@@ -124,16 +126,23 @@ def join_submissions(
     return "joined", len(predictions)
 
 
-def inputs_of(output: Path, made_with: Inputs, store: Descriptors) -> dict[str, Any]:
+def inputs_of(output: Path, made_with: Inputs, store: Descriptors, verifying: Verifying | None) -> dict[str, Any]:
     """Everything that a submission is made of, as the file that is there tells it: its descriptors whole, or by shares.
 
     So one that was joined is found finished. Raises LmrError as `Descriptors.digest`.
     """
     n = recorded_inputs(output).get("shares")
     if not isinstance(n, int) or not 1 <= n <= MOST_SHARES:
-        return {**made_with, _SET: store.digest}
-    parts = [store.select(np.array(Shard(i + 1, n).rows(len(store)), np.int64)) for i in range(n)]
-    return {**made_with, "shares": n, _SET: sha256_json([part.digest for part in parts])}
+        return {**made_with, **_sets(store, verifying, range(len(store)))}
+    parts = [_sets(store, verifying, Shard(i + 1, n).rows(len(store))) for i in range(n)]
+    return {**made_with, "shares": n, **{name: sha256_json([part[name] for part in parts]) for name in parts[0]}}
+
+
+def _sets(store: Descriptors, verifying: Verifying | None, rows: range) -> dict[str, str]:
+    digests = [store.select(np.array(rows, np.int64)).digest]
+    if verifying is not None:
+        digests.append(verifying.digest(slice(rows.start, rows.stop)))
+    return dict(zip(_SETS, digests, strict=False))
 
 
 def _joined(parts: Sequence[Predictions]) -> Predictions:
@@ -164,7 +173,8 @@ def _require_alike(shares: Sequence[_Share]) -> None:
         if share.manifest != first.manifest:
             raise LmrError(f"{share.path} is of another manifest than {first.path}; give shares of one test set")
         for name in share.made_with.keys() | first.made_with.keys():
-            if name not in _OWN and share.made_with.get(name) != first.made_with.get(name):
+            here, there = share.made_with.get(name), first.made_with.get(name)
+            if here != there and (name not in _OWN or None in (here, there)):
                 raise LmrError(f"{share.path} was made with another {name} than {first.path}; make it again")
 
 

@@ -114,7 +114,7 @@ def _answer(job: SubmitJob, output: Path, asked: Asked, made_with: dict[str, Any
     from retrieval.files.made_of import write_with_record
 
     store = asked.store
-    made_with = inputs_of(output, made_with, store)
+    made_with = inputs_of(output, made_with, store, asked.verifying)
     answered = answered_beside(output, made_with)
     if _is_there(job, output, made_with):
         answered.remove()
@@ -149,7 +149,8 @@ def _embed_test(
     folder: "IndexFolder", verification: "Verification | None", job: SubmitJob
 ) -> "tuple[Descriptors, Verifying | None]":
     """The store of the images, made or completed where it is not there yet, and how they are verified."""
-    from index.folder.verified import Verifying, complete_local_of, described
+    from index.folder.verified import Verifying, complete_local_of
+    from index.queries import require_local_of
     from retrieval.data.image_source import images_folder, index_tars
     from retrieval.data.overview import load_manifest
 
@@ -158,11 +159,13 @@ def _embed_test(
     output = of_share(job.store or find_store(job.test, "store", job.progress), job.share)
     images = images_folder(job.images, job.test, job.progress)
     how: dict[str, Any] = {"job": job, "overwrite": job.overwrite, "wait": job.wait}
+    if verification is not None:
+        require_local_of(folder, manifest, images, output, job=job, overwrite=job.overwrite)
     store = complete_store(manifest, images, folder.model_path, output, **how)
     if verification is None:
         return store, None
     local = complete_local_of(folder, manifest, images, output, **how)
-    return store, Verifying(verification, described(local, store.image_id))
+    return store, Verifying.of_store(verification, local, store.image_id)
 
 
 def _threshold_logit(folder: "IndexFolder", asked: float | None, progress: "Progress") -> float:

@@ -129,12 +129,18 @@ def fill_local(
 
 
 def require_local(
-    output: Path, manifest: Manifest, source: ImageSource, options: LocalOptions, *, job: ComputingJob, run: LocalRun
+    output: Path,
+    manifest: Manifest,
+    source: ImageSource,
+    what: LocalOptions | LocalCard,
+    *,
+    job: ComputingJob,
+    run: LocalRun,
 ) -> None:
     """Raises LmrError as `fill_local` will, before anything is done."""
-    if options.kind == "rootsift":
+    if what.kind == "rootsift":
         require_opencv("RootSIFT")
-    _Filling(output, manifest, source, job, run).require_same(options)
+    _Filling(output, manifest, source, job, run).require_same(what)
 
 
 class _Filling:

@@ -75,6 +75,14 @@ class LocalColumns:
         pairs += [(getattr(mine, name), getattr(theirs, name)) for name in FACTS]
         return texts and all(np.array_equal(one, another) for one, another in pairs)
 
+    def told_apart(self, rows: LongArray) -> UInt8Array:
+        """(r, b) bytes that differ where the features of these rows do; -1 = of no row, which has none."""
+        facts = self.facts or unknown_facts(len(self))
+        counts = self.n_features.astype("<i8").view(np.uint8).reshape(len(self), 8)
+        of_rows = np.concatenate([self.state[:, None], counts, facts.sha256], axis=1)
+        of_none = np.zeros((1, of_rows.shape[1]), np.uint8)
+        return np.concatenate([of_rows, of_none])[rows]
+
     def overlaid(self, newer: "LocalColumns", is_new: BoolArray) -> "LocalColumns":
         """Those of the same images where (n,) is_new, and these elsewhere."""
         reason = np.where(is_new, newer.reason[:], self.reason[:])

@@ -198,6 +198,8 @@ def test_a_submission_of_verified_answers_is_told_from_a_plain_one_and_made_by_s
         done("submit", "test.csv", "--verify", "--output", "parts.csv", "--shard", share, *HERE)
     done("join", "parts-1-of-2.json", "parts-2-of-2.json", "--output", "parts.csv")
     assert Path("parts.csv").read_text() == Path("whole.csv").read_text()
+    again = done("submit", "test.csv", "--verify", "--output", "parts.csv", *HERE)
+    assert again.stdout == "parts.csv: finished already, nothing to do (12 lines)\n"
 
 
 def test_a_submission_that_was_killed_goes_on_to_the_same_one(facades):
@@ -238,9 +240,30 @@ def test_an_evaluation_measures_verified_answers_beside_plain_ones(facades):
         "--output",
         "asked.verified.outcomes",
     )
-    joined = json.loads(done("evaluate", "asked.csv", "--verify", "--json", *HERE).stdout)
+    joined = run("evaluate", "asked.csv", "--verify", "--json", *HERE)
+    assert "all are asked again" not in joined.stderr
+    joined = json.loads(joined.stdout)
     del joined["measured"], found["measured"]
     assert joined == found
+
+
+def test_outcomes_of_other_local_features_are_not_taken_for_these(facades):
+    rows = ["test-bank-0,bank", "test-dock-1,dock", "test-abbey-0,abbey", "test-other-0,"]
+    for name, n in (("asked", 4), ("fewer", 3)):
+        write_csv(Path(f"{name}.csv"), "id,landmark_id", rows[:n])
+        done("embed", f"{name}.csv", *HERE, "--local", "rootsift", "--keypoints", "300")
+    for share in ("1/2", "2/2"):
+        done("evaluate", "asked.h5", "--verify", "--shard", share, *HERE)
+    parts = ["asked.verified-1-of-2.outcomes", "asked.verified-2-of-2.outcomes"]
+    done("join", *parts, "--output", "asked.verified.outcomes")
+    assert "asked again" not in done("evaluate", "asked.h5", "--verify", *HERE).stderr
+    shutil.copy("fewer.local.h5", "asked.local.h5")
+    assert "finished already" in done("evaluate", "asked.h5", "--verify", "--shard", "1/2", *HERE).stdout
+    assert refused("evaluate", "asked.h5", "--verify", "--shard", "2/2", *HERE) == (
+        f"{parts[1]} was made with another set of local features; give --overwrite or another name"
+    )
+    told = done("evaluate", "asked.h5", "--verify", *HERE).stderr
+    assert "asked.verified.outcomes is not of these queries and this index as they are: all are asked again" in told
 
 
 def test_leaving_one_out_cannot_be_verified(facades):
@@ -257,6 +280,39 @@ def test_a_store_of_queries_needs_its_local_store_beside_it(facades):
     )
     shutil.copy("val.local.h5", "held.local.h5")
     done("calibrate", "held.h5", "--verify", "--overwrite", *HERE)
+
+
+def change_image(name: str) -> None:
+    facade(0, 999).save(f"images/{name}.png")
+
+
+def test_local_features_of_other_files_than_the_descriptors_are_refused(facades):
+    change_image("val-bank-1")
+    done("embed", "val.csv", *HERE)
+    for command in ("calibrate", "evaluate"):
+        assert refused(command, "val.h5", "--verify", *HERE) == (
+            "val.local.h5 was made of other images than val.h5: val-bank-1; lmr embed makes what is behind anew"
+        )
+
+
+def test_local_features_of_other_settings_are_refused_before_anything_is_embedded(facades):
+    write_csv(Path("asked.csv"), "id,landmark_id", ["test-bank-0,bank", "test-dock-1,dock"])
+    done("embed", "asked.csv", *HERE, "--local", "rootsift", "--keypoints", "20")
+    Path("asked.h5").unlink()
+    for command in ("calibrate", "evaluate", "submit"):
+        assert refused(command, "asked.csv", "--verify", *HERE) == (
+            "asked.local.h5 was made with another number of keypoints (20, now 300); give --overwrite or another "
+            "file name"
+        )
+        assert not Path("asked.h5").exists()
+
+
+def test_calibrating_without_verification_says_that_the_verified_part_goes(facades):
+    told = done("calibrate", "val.csv", "--precision", "0.9", "--overwrite", *HERE)
+    line = "warning: landmarks is not calibrated for verified answers any more; lmr calibrate --verify does that\n"
+    assert line in told.stderr
+    assert "verified" not in calibration()
+    assert line not in done("calibrate", "val.csv", "--precision", "0.8", "--overwrite", *HERE).stderr
 
 
 def test_rows_whose_local_features_are_gone_stay_unverified_and_are_counted(facades):

@@ -5,14 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from local_world import write_local_store
 from verified_world import Calibrated, Named, Table, verification
 
-from index.folder.verified import Verifying
+from index.folder.verified import LOCAL_SET, Verifying
+from index.kaggle.shares import inputs_of
 from index.recognition import answer, answer_blocks, join_answers, judge
 from index.rerank.evidence import UNVERIFIED, Evidence, EvidenceRule, rerank_verified
 from index.search.base import Neighbours
 from index.vote import best_evidence, vote
 from index.vote_rule import VoteRule
+from retrieval.local.store import open_local
 
 
 def evidence(*surprise):
@@ -228,6 +231,27 @@ def test_an_answer_that_is_settled_spares_the_rest(folder, make_store):
     found, ledger = asked(verified, vectors, Table(inliers), rule=rule, cut=-100.0)
     assert (ledger.n_pairs, ledger.n_spared) == (4, 8)
     assert (found.evidence.inliers != UNVERIFIED).sum() == 4
+
+
+def test_a_submission_is_told_by_the_local_features_of_its_images(make_store, tmp_path):
+    store = make_store(["rome"] * 5, seed=2)
+    names = [str(name) for name in store.image_id]
+    files = {name: bytes([i] * 32) for i, name in enumerate(names)}
+
+    def verifying(stored, sha256):
+        local = open_local(write_local_store(tmp_path / "x.local.h5", stored, sha256=sha256))
+        return Verifying.of_store(verification(Table([])), local, names)
+
+    def told(stored, sha256):
+        return inputs_of(tmp_path / "submission.csv", {}, store, verifying(stored, sha256))[LOCAL_SET]
+
+    whole = told(names, files)
+    assert told(names[::-1], files) == whole
+    others = told(names[:4], files), told(names, {**files, names[2]: bytes([9] * 32)}), told(names, None)
+    assert len({whole, *others}) == 4
+    found = verifying(names, files)
+    assert found.of(np.array([3, 1])).digest(slice(1, 2)) == found.digest(slice(1, 2)) != found.digest(slice(3, 4))
+    assert LOCAL_SET not in inputs_of(tmp_path / "submission.csv", {}, store, None)
 
 
 def test_evidence_of_other_neighbours_is_refused(folder, make_store):
