@@ -39,6 +39,6 @@ def command(as_json: bool, **words: Any) -> None:
 
     with TerminalProgress() as progress:
         calibration = lmr.calibrate(**words, progress=progress)
-        for text in calibration.warnings:
+        for text in calibration.told:
             progress.warn(f"warning: {text}")
     say_result(calibration.to_json(), calibration_text(words.get("index", INDEX_FOLDER), calibration), as_json=as_json)

@@ -47,6 +47,7 @@ def command(n_shown: int, as_json: bool, **words: Any) -> None:
     \b
     Example:
       lmr clean train.csv --store train.h5 --background background.h5
+      lmr clean train.csv --store train.h5 --verify --min-verified 1    # the default, 3, wants dozens of each view
       lmr clean train.csv --review cleaned/decisions.csv
     """
     import lmr
@@ -93,4 +94,6 @@ def _to_text(report: "CleanReport") -> str:
     for reason, about in REASONS.items():
         if n := counts[f"n_{reason.replace('-', '_')}"]:
             lines.append(f"{n:8}  {reason}: {about}")
+            if reason == "unverified":
+                lines.append("          --verify is strict; with a lower --min-verified or --min-inliers more stay")
     return "\n".join([*lines, f"{shown(report.output)}: {_STATES[report.state]}"])

@@ -290,6 +290,12 @@ class Calibration:
             raise ValueError("the calibration has no part for verified neighbours")
         return replace(self, **{name: getattr(self.verified, name) for name in _IN_PLACE})
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Warnings, also those that verified answers alone have, which say so."""
+        more = () if self.verified is None else self.verified.warnings
+        return (*self.warnings, *(f"of verified answers: {text}" for text in more if text not in self.warnings))
+
     def to_json(self) -> dict[str, Any]:
         """A document of plain numbers, texts and lists, for `from_json`."""
         content = {"format_version": FORMAT_VERSION, **asdict(self)}

@@ -225,7 +225,7 @@ def _describe_calibration(calibration: "Calibration") -> dict[str, Any]:
         facts["verified"]["inliers"] = verified.n_inliers
         thresholds = ("threshold_precision", "threshold_gap")
         facts["verified"] |= {name: getattr(verified, name).confidence for name in thresholds}
-    return {**facts, "warnings": list(calibration.warnings)}
+    return {**facts, "warnings": list(calibration.told)}
 
 
 def _describe_manifest(path: Path, progress: "Progress") -> dict[str, Any]:

@@ -29,6 +29,7 @@ from retrieval.texts import Texts
 from retrieval.words import counted
 
 SURE_SHARE = 0.95  # of pairs with as many inliers, from which on a neighbour is called verified
+LEAST_PAIRS = 20  # of which this can be told
 MOST_TRAINED_ON = 0.05  # share of the index that the network may have been trained on and still find new
 
 
@@ -263,20 +264,21 @@ def fit_verified(
         choice=choice,
         gain=with_and_without(*(held_out(queries, found, weight) for found in (tuned.answered, plain))),
         n_unverified=int(is_blind.sum()),
-        **figures_of(queries, tuned.answered, settings),
+        **figures_of(queries, tuned.answered, settings, "the thresholds and the inliers of a verified neighbour"),
     )
 
 
 def verified_from(queries: CalibrationQueries, evidence: Evidence) -> int:
     """The fewest inliers from which on nearly all pairs show the same landmark; FIXED_INLIERS where none do.
 
-    Nearly all: SURE_SHARE of them, of the pairs with at least so many inliers.
+    Nearly all: SURE_SHARE of them, of the pairs with at least so many inliers, LEAST_PAIRS or more.
     """
     inliers, is_right = _pairs(queries, evidence)
     order = np.argsort(-inliers, kind="stable")
-    share = np.cumsum(is_right[order]) / np.arange(1, len(order) + 1)
+    n_pairs = np.arange(1, len(order) + 1)
+    share = np.cumsum(is_right[order]) / n_pairs
     is_last = np.append(inliers[order][1:] != inliers[order][:-1], True)[: len(order)]
-    enough = np.flatnonzero(is_last & (share >= SURE_SHARE))
+    enough = np.flatnonzero(is_last & (share >= SURE_SHARE) & (n_pairs >= LEAST_PAIRS))
     return int(max(inliers[order][enough[-1]], 1)) if len(enough) else FIXED_INLIERS
 
 

@@ -139,8 +139,13 @@ def held_out(queries: CalibrationQueries, answered: Answered, weight: float | No
     return HeldOut(answered.logit, answered.correct, queries.truths.known, names, queries.kind, weight)
 
 
-def figures_of(queries: CalibrationQueries, answered: Answered, settings: CalibrationSettings) -> dict[str, Any]:
-    """The fields that a `Calibration` and its `Verified` part share, of their cross-validated answers."""
+def figures_of(
+    queries: CalibrationQueries, answered: Answered, settings: CalibrationSettings, rough: str = "the thresholds"
+) -> dict[str, Any]:
+    """The fields that a `Calibration` and its `Verified` part share, of their cross-validated answers.
+
+    rough: what few queries leave rough, for a warning.
+    """
     weight = weight_of(queries, settings)
     held = held_out(queries, answered, weight)
     at_precision = precision_threshold(held, settings.precision)
@@ -151,7 +156,7 @@ def figures_of(queries: CalibrationQueries, answered: Answered, settings: Calibr
         "curves": curves(held),
         "reliability": reliability(held),
         "cross_validated": figures,
-        "warnings": _warnings(figures, at_precision, settings.precision),
+        "warnings": _warnings(figures, at_precision, settings.precision, rough),
         "trade": trade_offs(held, settings.precision),
     }
 
@@ -181,13 +186,11 @@ def _cross_validated(
     )
 
 
-def _warnings(figures: CrossValidated, at_precision: Threshold, precision: float) -> tuple[str, ...]:
+def _warnings(figures: CrossValidated, at_precision: Threshold, precision: float, rough: str) -> tuple[str, ...]:
     """Warnings for a reader of the calibration, a line each."""
     warnings = []
     if figures.n_queries < FEW_QUERIES:
-        warnings.append(
-            f"only {counted(figures.n_queries, 'query')}, fewer than {FEW_QUERIES}: the thresholds are rough"
-        )
+        warnings.append(f"only {counted(figures.n_queries, 'query')}, fewer than {FEW_QUERIES}: {rough} are rough")
     if figures.n_non_landmarks == 0:
         warnings.append("no non-landmarks among the queries: pictures of no known landmark will be answered too often")
     if figures.n_not_in_index:

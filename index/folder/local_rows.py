@@ -125,7 +125,7 @@ class LocalRows:
     def _stores(self) -> "list[LocalStore]":
         from retrieval.local.store import open_local
 
-        stores = [open_local(file.path) for file in self.places.files]
+        stores = [open_local(file.path, _COPY_AGAIN) for file in self.places.files]
         for store in stores:
             if store.card.fingerprint != self.card.fingerprint:
                 raise DamageError(f"{store.path} has other features than {self._folder / LOCAL} says; {_COPY_AGAIN}")

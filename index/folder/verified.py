@@ -160,7 +160,9 @@ def complete_local_of(
 def require_calibrated(folder: IndexFolder) -> None:
     """Raises LmrError for a folder that has no rule for verified answers."""
     if folder.calibration is None or folder.calibration.verified is None:
-        raise LmrError(f"{folder.path} is not calibrated for verified answers; run lmr calibrate `verify`")
+        raise LmrError(
+            f"{folder.path} is not calibrated for verified answers; run lmr calibrate `index` {folder.path} `verify`"
+        )
 
 
 def _require_same(folder: IndexFolder, now: VerifiedBy, before: VerifiedBy) -> None:
@@ -173,7 +175,7 @@ def _require_same(folder: IndexFolder, now: VerifiedBy, before: VerifiedBy) -> N
     elif now.matcher != before.matcher:
         problem = f"was calibrated with `matcher` {before.matcher}, not {now.matcher}"
     if problem:
-        raise LmrError(f"{folder.path} {problem}; run lmr calibrate `verify` again")
+        raise LmrError(f"{folder.path} {problem}; run lmr calibrate `index` {folder.path} `verify` again")
 
 
 def cast_votes(

@@ -86,7 +86,7 @@ def submit(job: SubmitJob) -> SubmitReport:
         threshold = _threshold_logit(folder, job.threshold, job.progress)
         if share is not None:
             made_with["shard"] = str(share)
-        _is_there(job, output, made_with)
+        _is_there(job, output, {"verification": None, **made_with})  # named before the calibration that goes with it
         store, verifying = _embed_test(folder, verification, job)
         n_missing = int((~store.done).sum())
         if n_missing:

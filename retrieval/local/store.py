@@ -34,6 +34,7 @@ from retrieval.texts import Texts
 
 FORMAT_VERSION = 1
 REMEDY = "make it again with lmr embed `local` `overwrite`"
+_MEND = f"copy it again if it is a copy, else {REMEDY}"
 _VERSION = "local_format_version"
 
 
@@ -130,9 +131,16 @@ class LocalStore:
     """A local store, open; its features stay in the file and are compared with their digests where they are read."""
 
     def __init__(
-        self, path: Path, info: LocalInfo, columns: LocalColumns, features: NDArray[np.void], digests: Digests
+        self,
+        path: Path,
+        info: LocalInfo,
+        columns: LocalColumns,
+        features: NDArray[np.void],
+        digests: Digests,
+        *,
+        mend: str,
     ) -> None:
-        self.path, self.info, self.columns = path, info, columns
+        self.path, self.info, self.columns, self._mend = path, info, columns, mend
         self.offsets = read_only(np.concatenate([np.zeros(1, np.int64), np.cumsum(columns.n_features)]))
         self._features, self._digests, self._file = features, digests, file_identity(path)
 
@@ -174,13 +182,13 @@ class LocalStore:
             raise read_error(self.path, error) from error
         if not is_same:
             raise LmrError(f"{self.path} was changed while it was read; run the command again")
-        with damage_named(self.path):
+        with damage_named(self.path, self._mend):
             self._digests.require_rows(np.arange(begin, end), self._features.dtype.itemsize)
         return from_rows(np.array(self._features[begin:end]), self.columns.size[row])
 
     def require_whole(self) -> None:
         """Reads all of it. Raises LmrError where it is not as it was written."""
-        with damage_named(self.path):
+        with damage_named(self.path, self._mend):
             self._digests.require_bulk()
 
     @cached_property
@@ -223,14 +231,14 @@ def write_local(path: Path, info: LocalInfo, columns: LocalColumns, features: It
             private.unlink()
 
 
-def open_local(path: Path) -> LocalStore:
-    """A finished local store.
+def open_local(path: Path, mend: str = _MEND) -> LocalStore:
+    """A finished local store. mend: what to do where it is damaged.
 
     Raises LmrError: missing, unfinished, not a local store, of another format version, or damaged, with what is wrong.
     """
     if not path.is_file():
         raise LmrError(f"{path}: there is no such store of local features; lmr embed `local` makes one")
-    with damage_named(path):
+    with damage_named(path, mend):
         digests = read_digests(path)
         if digests is not None:
             digests.require_rest()  # before HDF5 meets a damaged structure, on which it may hang
@@ -241,16 +249,16 @@ def open_local(path: Path) -> LocalStore:
         info, columns = _read_info(file), _read_columns(file)
         offsets = numbers(file, "offsets", ("int64",), (len(columns) + 1,))[:]
         features = mapped(numbers(file, "features", (features_dtype(info.card),), (int(offsets[-1]),)))
-        return LocalStore(path, info, columns, features, digests)
+        return LocalStore(path, info, columns, features, digests, mend=mend)
 
 
 @contextlib.contextmanager
-def damage_named(path: Path) -> Iterator[None]:
+def damage_named(path: Path, mend: str) -> Iterator[None]:
     """A block in which what differs from the digests (ValueError) is an LmrError of this store."""
     try:
         yield
     except ValueError as error:
-        raise LmrError(f"{path} is damaged ({error}); copy it again if it is a copy, else {REMEDY}") from error
+        raise LmrError(f"{path} is damaged ({error}); {mend}") from error
 
 
 def _make_layout(file: Any, info: LocalInfo, columns: LocalColumns) -> None:

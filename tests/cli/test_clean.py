@@ -362,7 +362,11 @@ def test_verification_keeps_what_enough_neighbours_match(dirty, monkeypatch):
         scene.crop((8 * i, 5 * i, 350 + 8 * i, 350 + 5 * i)).save(f"images/train-arch-{i}.jpg")
     rows = [f"train-arch-{i},arch" for i in range(6)]
     write_csv(Path("dirty.csv"), "id,landmark_id", rows)
-    done(*CLEAN, "--verify")
+    said = done(*CLEAN, "--verify").stdout.splitlines()
+    assert said[1:3] == [
+        "       2  unverified: too few neighbours of its landmark that show the same place",
+        "          --verify is strict; with a lower --min-verified or --min-inliers more stay",
+    ]
     assert not_kept() == {"train-arch-4": "unverified", "train-arch-5": "unverified"}
     evidence = read_rows(Path("cleaned/decisions.csv"))[4]["evidence"]
     assert evidence == "0 neighbours of its landmark with 30 inliers, 3 are asked"

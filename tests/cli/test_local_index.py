@@ -97,7 +97,8 @@ def test_damaged_features_are_named_when_they_are_read(local_set):
     folder = opened()
     (name,) = folder.info.local.files
     flip_byte(Path("local", name), 0.999)
-    with pytest.raises(Exception, match=rf"^local/{name} is damaged \("):
+    again = "copy the whole folder or run lmr build-index again"
+    with pytest.raises(Exception, match=rf"^local/{name} is damaged \(.*\); {again}$"):
         [folder.local.features(row) for row in range(len(folder.rows))]
 
 

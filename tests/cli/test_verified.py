@@ -143,7 +143,7 @@ def test_an_index_calibrated_without_verification_shows_inliers_and_says_so(faca
     assert max(n["inliers"] for n in answer["neighbours"]) > 20
     for command in (("submit", "test.csv"), ("evaluate", "val.csv")):
         assert refused(*command, "--verify", *HERE) == (
-            "landmarks is not calibrated for verified answers; run lmr calibrate --verify"
+            "landmarks is not calibrated for verified answers; run lmr calibrate --index landmarks --verify"
         )
 
 
@@ -188,7 +188,7 @@ def test_a_submission_of_verified_answers_is_told_from_a_plain_one_and_made_by_s
         "whole.csv: finished already, nothing to do (12 lines)\n"
     )
     assert refused("submit", "test.csv", "--output", "whole.csv", *HERE) == (
-        "whole.csv was made with another calibration; give --overwrite or another --output"
+        "whole.csv was made with another verification; give --overwrite or another --output"
     )
     done("submit", "test.csv", "--output", "plain.csv", *HERE)
     assert refused("submit", "test.csv", "--verify", "--output", "plain.csv", *HERE) == (

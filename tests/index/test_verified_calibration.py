@@ -167,6 +167,9 @@ def test_a_neighbour_is_called_verified_from_where_nearly_all_are_right():
     inliers[good, 0] = np.arange(12, 31)
     inliers[bad, 0] = (12, 5)  # of those with 12 or more 19 of 20 are right
     assert verified_from(queries, evidence_of(inliers)) == 12
+    inliers[good[0], 0] = UNVERIFIED  # one pair fewer is too few
+    inliers[bad, 0] = UNVERIFIED
+    assert verified_from(queries, evidence_of(inliers)) == 35
     inliers[bad, 0] = (30, 13)
     assert verified_from(queries, evidence_of(inliers)) == 35
     assert verified_from(queries, evidence_of(np.full_like(inliers, UNVERIFIED))) == 35
@@ -179,6 +182,18 @@ def test_votes_and_weights_of_verified_answers_are_tried_together():
     assert [(rule.vote, rule.evidence.weight) for rule in rules] == [
         (vote, weight) for vote in votes for weight in (0.1, 0.0, 0.2)
     ]
+
+
+def test_warnings_of_verified_answers_say_that_they_are_of_these():
+    found = calibrate(make_verified(60), ORIGIN, CalibrationSettings(), SMALL, verified_by=BY)
+    assert found.told == (
+        *found.warnings,
+        "of verified answers: only 60 queries, fewer than 100: the thresholds and the inliers of a verified neighbour "
+        "are rough",
+        "of verified answers: a precision of 0.95, as asked, is not sure from a confidence of 0.794 on: 1.000 was "
+        "measured, 0.988 is expected, 0.936 is sure; about 63 more held-out queries would make it sure",
+    )
+    assert found.plain.told == found.warnings
 
 
 def test_queries_without_any_evidence_are_counted():
@@ -255,7 +270,10 @@ def test_a_folder_without_a_verified_part_counts_inliers_only(folder):
     assert (how.rule, how.by.top, how.n_inliers) == (None, 20, 35)
     assert open_verification(opened, VerifyJob(verify=True, n_verify_top=7), Computing(n_workers=1))[1].by.top == 7
     with pytest.raises(
-        LmrError, match=re.escape(f"{folder.path} is not calibrated for verified answers; run lmr calibrate `verify`")
+        LmrError,
+        match=re.escape(
+            f"{folder.path} is not calibrated for verified answers; run lmr calibrate `index` {folder.path} `verify`"
+        ),
     ):
         require_calibrated(opened)
 
@@ -263,18 +281,18 @@ def test_a_folder_without_a_verified_part_counts_inliers_only(folder):
 @pytest.mark.parametrize(
     ("fingerprint", "words", "message"),
     [
-        ("other", {}, "was calibrated with other local features than it has; run lmr calibrate `verify` again"),
-        (BY.local, {"n_verify_top": 7}, "was calibrated with `verify_top` 3, not 7; run lmr calibrate `verify` again"),
+        ("other", {}, "was calibrated with other local features than it has; run lmr calibrate `index` "),
+        (BY.local, {"n_verify_top": 7}, "was calibrated with `verify_top` 3, not 7; run lmr calibrate `index` "),
         (
             BY.local,
             {"matcher": "lightglue"},
-            "was calibrated with `matcher` nearest, not lightglue; run lmr calibrate `verify` again",
+            "was calibrated with `matcher` nearest, not lightglue; run lmr calibrate `index` ",
         ),
     ],
 )
 def test_another_way_to_verify_than_that_of_the_calibration_is_refused(folder, make_store, fingerprint, words, message):
     opened, _ = verified_folder(folder, make_store)
-    with pytest.raises(LmrError, match=re.escape(f"{folder.path} {message}")):
+    with pytest.raises(LmrError, match=re.escape(f"{folder.path} {message}{folder.path} `verify` again")):
         open_verification(
             replace(opened, local=local(fingerprint)), VerifyJob(verify=True, **words), Computing(n_workers=1)
         )
