@@ -10,6 +10,7 @@ from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
 from cli.terminal import say_result, shown, warn
 from index.explain.job import ExplainJob
+from retrieval.data.names import shown_name
 from retrieval.extras import require_extra
 from retrieval.files.lock import output_locks
 from retrieval.jobs import WritingJob
@@ -38,16 +39,17 @@ def command(output: Path | None, as_json: bool, **words: Any) -> None:
       lmr explain arch --json
     """
     import lmr
+    from cli.report.landmark import require_own_folder, write_landmark
 
     overwrite, wait = words.pop("overwrite", False), words.pop("wait", False)
     if output is not None:
         require_extra(f"--output {output}", "report", "jinja2")
     with TerminalProgress() as progress, output_locks(output, wait=wait, progress=progress):
+        if output is not None:
+            require_own_folder(output, overwrite=overwrite)
         found = lmr.explain(**words, progress=progress)
         say_result(found.to_json(), landmark_text(found), as_json=as_json)
         if output is not None:
-            from cli.report.landmark import write_landmark
-
             maps_on: dict[str, Any] = {name: words[name] for name in ("device", "threads") if name in words}
             warn(write_landmark(output, found, maps_on, overwrite=overwrite))
 
@@ -78,5 +80,6 @@ def landmark_text(found: "LandmarkExplained") -> str:
 
 def _line(one: "OwnImage") -> str:
     near = one.nearest
-    other = "" if near is None else f"  (nearest of another: {near.score:.3f} {shown(near.landmark_id)})"
+    name = "" if near is None else shown(shown_name(near.landmark_id, near.name))
+    other = "" if near is None else f"  (nearest of another: {near.score:.3f} {name})"
     return f"    {one.similarity:6.3f}  {shown(one.image.path or one.image.image_id)}{other}"

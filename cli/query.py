@@ -170,9 +170,9 @@ def _ask(job: QueryJob) -> "tuple[Landmarks, Sequence[Answer], Callable[[], str]
     asked: dict[str, Any] = {"threshold": job.threshold, "n_landmarks": job.top, "allow_private": job.allow_private}
     asked |= {"verify": job.verify, "verify_top": job.n_verify_top, "matcher": job.matcher, "progress": job.progress}
     explain = None
-    words: dict[str, Any] = {"--threshold": job.threshold, "--top": job.top}
+    words: dict[str, Any] = {"--threshold": job.threshold, "--top": job.top, "--verify": job.verify or None}
     if job.verify:
-        words |= {"--verify": True, "--verify-top": job.n_verify_top, "--matcher": job.matcher}
+        words |= {"--verify-top": job.n_verify_top, "--matcher": job.matcher}
     if explaining is None:
         answers: Sequence[Answer] = landmarks.query(images, **asked)
     else:

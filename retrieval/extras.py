@@ -1,6 +1,7 @@
 """Extras of pyproject.toml: how to install what is missing."""
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +16,11 @@ def install_hint(extra: str, home: Path = _HOME) -> str:
         return f"pip install 'lmr[{extra}]'"
     where = "." if os.path.samefile(home, os.curdir) else home
     return f'pip install -e "{where}[{extra}]"'
+
+
+def anywhere(message: object) -> str:
+    """A message for pages that are passed on: what it says to install, without the place of the checkout."""
+    return re.sub(r'pip install -e "[^"]*\[(\w+)\]"', r"pip install 'lmr[\1]'", str(message))
 
 
 def package_hint(package: str) -> str:

@@ -21,6 +21,7 @@ from cli.report.explanation_words import (
     number,
     signed,
     threshold_words,
+    verification_words,
     vote_words,
 )
 from cli.report.html import ReportImage, file_name, fill_template
@@ -98,6 +99,7 @@ def render_explanation(explained: "Explanation", drawn: Sequence[DrawnImage], in
         answer=answer,
         asked=file_name(answer.image),
         headline=headline(answer),
+        verification=verification_words(answer),
         index=str(index),
         notes=explained.notes,
         figures=_figures(explained),

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cli.report.html import file_name
+from index.answer import verification
 from index.confidence import logit_of, sigmoid
 from retrieval.data.names import shown_name
 from retrieval.words import counted
 
 if TYPE_CHECKING:
+    from index.answer import Answer
     from index.explain.explanation import Explanation
     from index.explain.votes import Contribution, LandmarkVotes, Term, VoteExplanation
 
@@ -38,6 +40,14 @@ def vote_words(votes: "VoteExplanation") -> str:
     if any(one.evidence for landmark in votes.landmarks for one in landmark.contributions):
         words += " Neighbours whose local features agree with those of the picture gain by their inliers, w · e."
     return words
+
+
+def verification_words(answer: "Answer") -> str:
+    """Whether an answer is verified, and from how many inliers on a neighbour is; '' where nothing was to be."""
+    told = verification(answer)
+    if not told or answer.n_enough is None:
+        return ""
+    return f"{told[0].upper()}{told[1:]}. A neighbour is verified from {counted(answer.n_enough, 'inlier')} on."
 
 
 def confidence_words(votes: "VoteExplanation") -> str:

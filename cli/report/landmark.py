@@ -15,7 +15,9 @@ from cli.report.html import ReportImage, fill_template
 from cli.report.pair import png
 from index.answer import Neighbour
 from index.folder.thumbnails import read_shown
+from retrieval.data.names import shown_name
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.extras import anywhere
 from retrieval.files.atomic import write_bytes, write_text
 from retrieval.files.digest import sha256_file, sha256_json
 from retrieval.files.folders import current_folder, replacing_folder
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 TEMPLATE = "landmark.html"
 PAGE, NUMBERS, MAPS = "landmark.html", "landmark.json", ("own-map.png", "other-map.png")
+OTHER_FOLDER = "give --overwrite or another name"
 MAP_PX = 480  # longer side of the closest pair
 
 
@@ -47,6 +50,11 @@ class PairImage:
     sums: tuple[float, float] | None
 
 
+def require_own_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raises LmrError, before the work, for a folder that holds other things."""
+    is_folder_made_of(folder, {}, OTHER_FOLDER, overwrite=overwrite)
+
+
 def write_landmark(folder: Path, found: "LandmarkExplained", maps_on: Mapping[str, Any], *, overwrite: bool) -> str:
     """Writes the page, the maps and the numbers; a line that says where, or that they were there.
 
@@ -54,7 +62,7 @@ def write_landmark(folder: Path, found: "LandmarkExplained", maps_on: Mapping[st
     Raises LmrError for a folder of somebody else or of another account, and where it cannot be written.
     """
     inputs = _inputs(found)
-    if is_folder_made_of(folder, inputs, "give --overwrite or another name", overwrite=overwrite):
+    if is_folder_made_of(folder, inputs, OTHER_FOLDER, overwrite=overwrite):
         return f"{folder}: finished already, nothing to do"
     maps, notes = _maps(found, maps_on)
     with replacing_folder(folder) as private:
@@ -91,7 +99,9 @@ def render_landmark(found: "LandmarkExplained", maps: "Maps | None", notes: list
 def _card(one: "OwnImage") -> tuple[ReportImage, ReportImage | None]:
     near = one.nearest
     own = ReportImage(one.image.path, one.image.image_id, one.similarity, one.image.kept)
-    return own, None if near is None else ReportImage(near.path, near.landmark_id, near.score, near.kept)
+    if near is None:
+        return own, None
+    return own, ReportImage(near.path, shown_name(near.landmark_id, near.name), near.score, near.kept)
 
 
 def _pair(found: "LandmarkExplained", maps: "Maps | None", drawn: Drawn) -> list[PairImage]:
@@ -104,7 +114,7 @@ def _pair(found: "LandmarkExplained", maps: "Maps | None", drawn: Drawn) -> list
             if values is not None and rest is not None:
                 sums[i] = float(values.sum()), rest
     return [
-        PairImage(image.landmark_id, image.image_id, _data(plain), _data(heat), own_sums)
+        PairImage(shown_name(image.landmark_id, image.name), image.image_id, _data(plain), _data(heat), own_sums)
         for image, (plain, heat), own_sums in zip(found.closest, drawn, sums, strict=True)
     ]
 
@@ -116,7 +126,7 @@ def _maps(found: "LandmarkExplained", maps_on: Mapping[str, Any]) -> tuple["Maps
     try:
         maps = found.maps(**maps_on)
     except LmrError as error:
-        return None, [f"no similarity map of the closest pair: {error}"]
+        return None, [f"no similarity map of the closest pair: {anywhere(error)}"]
     return maps, list(maps.notes)
 
 

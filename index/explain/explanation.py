@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from index.answer import Answer, Neighbour
+from index.answer import Answer, Neighbour, headline
 from index.explain.match import ImageMatch, match_images
 from index.explain.votes import VoteExplanation, explain_votes
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.extras import anywhere
+from retrieval.words import visible
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,7 +43,7 @@ class ShownImage:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Explanation:
     """Why an image got its answer; also why it was turned away.
 
@@ -62,6 +64,9 @@ class Explanation:
     why_no_maps: str = ""
     of_class: "ClassMaps | None" = None
     class_name: str = ""
+
+    def __repr__(self) -> str:
+        return f"<Explanation '{visible(self.answer.image)}': {visible(headline(self.answer))}>"
 
     @property
     def notes(self) -> list[str]:
@@ -168,7 +173,7 @@ class Explanations(Sequence[Explanation]):
         try:
             extractor = self._opened.extractor()
         except LmrError as error:
-            return None, f"the images are not matched: {error}"
+            return None, f"the images are not matched: {anywhere(error)}"
         match = match_images(self._folder, row, (query, other), extractor, self._opened.verifier)
         return (None, match) if isinstance(match, str) else (match, "")
 
@@ -184,11 +189,11 @@ class Explanations(Sequence[Explanation]):
             pair = Pair(query, other, self._folder.index.vectors(np.array([row]))[0])
             similar = similarity_maps(network, pair)
         except LmrError as error:
-            return None, f"there are no maps: {error}"
+            return None, f"there are no maps: {anywhere(error)}"
         try:
             return Maps(similar.score, (*similar.maps, *saliency_maps(network, pair)), similar.notes), ""
         except LmrError as error:
-            return similar, f"there are no saliency maps: {error}"
+            return similar, f"there are no saliency maps: {anywhere(error)}"
 
 
 def open_classifier(folder: "IndexFolder", model: Path, device: str, threads: int | None) -> "ExplainedClassifier":

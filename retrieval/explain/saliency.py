@@ -44,6 +44,7 @@ FORMS: tuple[Form, ...] = get_args(Form)
 _OF_TENSORS = (torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, torch.prelu)
 _OF_LAYERS = (F.relu, F.relu6, F.hardtanh, F.hardswish, F.silu, F.gelu, F.mish, F.elu, F.celu, F.selu, F.leaky_relu)
 ACTIVATIONS = frozenset((*_OF_TENSORS, *_OF_LAYERS))
+NO_GRADIENT = 1e-3  # length of the difference of two unit descriptors, below which it is their rounding
 ABOUT = {
     "saliency": "how much the score changes with each pixel",
     "grad-cam": "the places whose features raise the score",
@@ -58,16 +59,19 @@ def saliency_maps(network: ExplainedNetwork, pair: Pair) -> tuple[NamedMap, ...]
     """The nine maps of the similarity of two images, of each while the other stays as it is.
 
     A row whose image is gone, or is another one than was indexed, has none.
-    Raises UnreadableError; LmrError where captum is not installed.
+    Raises UnreadableError; LmrError where captum is not installed, and where the descriptors are the same: the gradient
+    of a cosine is the difference of the two along the sphere, so that nothing but its rounding would be left to show.
     """
     require_captum()
     images = [pair.query] if pair.row is None else [pair.query, pair.row]
     inputs = network.inputs(images)
     row = torch.tensor(np.asarray(pair.row_vector, np.float32)[None], device=network.device)
-    if pair.row is None:
-        return _nine(network, inputs, lambda features: (network.descriptors(features) * row).sum(dim=1))
     with torch.no_grad():
         seen = network.descriptors(network.features(inputs.tensors))
+    if float((seen[0] - (row if pair.row is None else seen[1])).norm()) < NO_GRADIENT:
+        raise LmrError("at a cosine of 1 there is no gradient")
+    if pair.row is None:
+        return _nine(network, inputs, lambda features: (network.descriptors(features) * row).sum(dim=1))
     if float(seen[1] @ row[0]) < SAME_FILE:
         return saliency_maps(network, replace(pair, row=None))
     others = seen.flip(0)

@@ -166,7 +166,7 @@ def _files_below(folder: Path) -> set[str]:
 def _require_same(path: Path, before: Inputs, inputs: Inputs, other: str) -> None:
     for name, value in inputs.items():
         if before.get(name) != value:
-            raise LmrError(f"{path} was made with another {name}{_told(before.get(name), value)}; {other}")
+            raise LmrError(f"{path} was made {_told(name, before.get(name), value)}; {other}")
 
 
 def recorded_inputs(path: Path) -> Inputs:
@@ -191,11 +191,13 @@ def _record_of_content(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _told(before: Any, now: Any) -> str:
-    """The two values, where they say something to people."""
+def _told(name: str, before: Any, now: Any) -> str:
+    """With or without which flag it was made, or with another what: the values where they say something to people."""
+    if name.startswith("--") and {type(before), type(now)} <= {bool, type(None)}:
+        return f"{'with' if before else 'without'} {name}"
     if any(isinstance(value, str) and len(value) == 64 for value in (before, now)):  # digests
-        return ""
-    return f" ({'none' if before is None else before}, now {'none' if now is None else now})"
+        return f"with another {name}"
+    return f"with another {name} ({'none' if before is None else before}, now {'none' if now is None else now})"
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:

@@ -225,6 +225,7 @@ def test_a_neighbour_that_is_gone_is_shown_as_the_index_kept_it(tiny_set, monkey
     told = landmarks.explain(ARCH)
     path = told.votes.decisive.neighbour.path
     assert told.notes == []
+    assert repr(told) == f"<Explanation '{ARCH}': The Great Arch (arch), confidence {told.answer.confidence:.3f}>"
     assert told.row.pixels.size == told.query.pixels.size == (SIDE, SIDE)
     forget(monkeypatch, path)
     told = landmarks.explain(ARCH)
@@ -297,7 +298,16 @@ def test_verified_neighbours_are_explained_by_the_features_of_the_index(with_pho
     (near,) = told["votes"]["landmarks"][0]["neighbours"]
     assert near["inliers"] == told["match"]["n_inliers"] == told["answer"]["neighbours"][0]["inliers"] >= 35
     assert not Path("why/asked/match.png").exists()
-    assert f"<td>{near['inliers']}</td>" in Path("why/asked/explanation.html").read_text()
+    page = Path("why/asked/explanation.html").read_text()
+    assert f"<td>{near['inliers']}</td>" in page
+    assert f"<p>Verified: {near['inliers']} inliers. A neighbour is verified from 35 inliers on.</p>" in page
+    asked = ("query", "asked.png", "--index", "local", *HERE)
+    assert refused(*asked, "--explain", "why") == "why was made with --verify; give --overwrite or another name"
+    done(*asked, "--explain", "plain")
+    assert "erified from" not in Path("plain/asked/explanation.html").read_text()
+    assert refused(*asked, "--explain", "plain", "--verify") == (
+        "plain was made without --verify; give --overwrite or another name"
+    )
 
 
 @pytest.mark.parametrize(
@@ -326,7 +336,7 @@ def test_without_opencv_the_images_are_shown_and_not_matched(with_photo, monkeyp
     assert told["match"] is None
     (note,) = told["notes"]
     assert note.startswith("the images are not matched: ")
-    assert note.endswith(install_hint("local"))
+    assert note.endswith("; pip install 'lmr[local]'")
     assert Path("why/asked/match.png").is_file()
 
 
@@ -357,7 +367,7 @@ def test_without_captum_there_are_similarity_maps_alone(tiny_set, with_maps, mon
     told = lmr.open_index("landmarks", device="cpu", threads=1, workers=1).explain(ARCH)
     assert [one.name for one in told.maps.maps] == ["similarity"]
     (note,) = told.notes
-    assert note == f"there are no saliency maps: saliency needs captum; {install_hint('explain')}"
+    assert note == "there are no saliency maps: saliency needs captum; pip install 'lmr[explain]'"
 
 
 def test_a_network_that_cannot_be_looked_into_is_told(tiny_set, with_maps, monkeypatch):

@@ -16,6 +16,7 @@ import lmr
 from cli.report.landmark import PAGE
 from retrieval.extras import install_hint
 
+NAMES = {"arch": "The Great Arch (arch)", "dome": "Old Dome (dome)"}
 ON = ("--device", "cpu", "--threads", "1")
 
 
@@ -30,11 +31,11 @@ def test_the_text_names_images_and_landmarks(tiny_set):
     near = found.typical[0].nearest
     assert lines[3] == (
         f"    {found.typical[0].similarity:6.3f}  {found.typical[0].image.path}  "
-        f"(nearest of another: {near.score:.3f} {near.landmark_id})"
+        f"(nearest of another: {near.score:.3f} {NAMES.get(near.landmark_id, near.landmark_id)})"
     )
     assert lines[5] == "  most deviant:"
     assert lines[8] == "  confused with:"
-    name = "Old Dome (dome)" if first.landmark_id == "dome" else first.landmark_id
+    name = NAMES.get(first.landmark_id, first.landmark_id)
     assert lines[9] == (
         f"    {name}: {first.n_taken} answered with it, {first.n_given} of its 8 the other way round, "
         f"nearest for {first.n_nearest}"
@@ -56,7 +57,8 @@ def test_the_page_shows_the_images_and_what_makes_them_alike(tiny_set):
     assert "<script" not in page
     assert re.findall(r'(?:src|href)="(?!data:|\.)', page) == []
     for one in (*told["typical"], *told["deviant"]):
-        assert f"{one['image_id']} <span" in page
+        assert f"<b>{one['similarity']:.3f}</b> {one['image_id']}</figcaption>" in page
+    assert '<p class="faint">Index folder landmarks</p>' in page
     maps = told["maps"]
     for side in ("own", "other"):
         total = np.sum(maps[side]["places"]) + maps[side]["rest"]
@@ -79,9 +81,9 @@ def test_what_is_finished_is_left_and_what_is_other_is_refused(tiny_set):
     assert json.loads(Path("why/landmark.json").read_text())["landmark_id"] == "dome"
     Path("mine").mkdir()
     Path("mine/letter.txt").write_text("dear")
-    assert refused("explain", "arch", "--output", "mine", "--overwrite", *ON) == (
-        "mine exists and holds other things; give another name"
-    )
+    result = run("explain", "arch", "--output", "mine", "--overwrite", *ON)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "Error: mine exists and holds other things; give another name\n"
     assert Path("mine/letter.txt").read_text() == "dear"
 
 

@@ -330,3 +330,10 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(LmrError) as caught:
         maps_of(one(tiny_model(0)))
     assert str(caught.value) == 'saliency needs captum; pip install -e ".[explain]"'
+
+
+@pytest.mark.parametrize("row", [QUERY, None], ids=["with its image", "by its descriptor"])
+def test_the_same_image_has_no_gradient_to_show(row: bytes | None) -> None:
+    network = one(small(nn.ReLU))
+    with pytest.raises(LmrError, match=r"^at a cosine of 1 there is no gradient$"):
+        saliency_maps(network, Pair(QUERY, row, vector(network, QUERY)))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.extras import install_hint
+from retrieval.extras import anywhere, install_hint
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +24,12 @@ def test_elsewhere_the_hint_names_the_checkout(monkeypatch: pytest.MonkeyPatch, 
     (tmp_path / "pyproject.toml").touch()
     monkeypatch.chdir("/")
     assert install_hint("heic", tmp_path) == f'pip install -e "{tmp_path}[heic]"'
+
+
+def test_a_message_that_is_passed_on_names_no_place(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    told = f"saliency needs captum; {install_hint('explain', tmp_path)}, or do without"
+    assert anywhere(told) == "saliency needs captum; pip install 'lmr[explain]', or do without"
 
 
 def test_every_hint_in_the_program_is_made_here_and_names_an_extra() -> None:

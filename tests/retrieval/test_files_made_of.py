@@ -212,3 +212,13 @@ def test_nothing_that_was_not_written_with_a_folder_is_ever_replaced(tmp_path, o
     assert folder_refusal(photos / "p.jpg", INPUTS, overwrite=overwrite) == (
         f"{photos}/p.jpg is not a folder; give another name"
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [(None, True, "without --verify"), (True, None, "with --verify"), (2, None, "with another --verify (2, now none)")],
+)
+def test_a_flag_was_given_or_was_not(tmp_path, before, now, said):
+    path = tmp_path / "x.csv"
+    write_with_record(path, ["a"], {"--verify": before})
+    assert refusal(path, {"--verify": now}) == f"{path} was made {said}; {OTHER}"
