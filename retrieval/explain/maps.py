@@ -105,7 +105,7 @@ def open_explainer(
     LmrError: no weights there (an exported model has none), damaged, a device that is not there, torch missing.
     """
     if missing("torch"):
-        raise LmrError("maps need torch, which is not installed; pip install torch")
+        raise LmrError("maps need torch, which is not installed; install it")
     from retrieval.embed.load import onnx_path
     from retrieval.explain.network import ExplainedNetwork
     from retrieval.models.checkpoint import load_network

@@ -386,9 +386,7 @@ def test_without_torch_there_are_no_maps(tiny_set, with_maps, monkeypatch):
     landmarks = lmr.open_index("landmarks", device="cpu", threads=1, workers=1)
     monkeypatch.setattr("retrieval.explain.maps.missing", lambda *names: [*names])
     monkeypatch.setitem(sys.modules, "retrieval.explain.network", None)
-    assert landmarks.explain(ARCH).notes == [
-        "there are no maps: maps need torch, which is not installed; pip install torch"
-    ]
+    assert landmarks.explain(ARCH).notes == ["there are no maps: maps need torch, which is not installed; install it"]
 
 
 def save_head(folder: str, seed: int) -> None:

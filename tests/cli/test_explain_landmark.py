@@ -116,7 +116,7 @@ def test_without_torch_the_page_has_no_maps(of_own_images, monkeypatch):
     monkeypatch.setitem(sys.modules, "retrieval.explain.similarity", None)
     done("explain", "arch", "--index", "few", "--output", "why", *ON)
     (note,) = json.loads(Path("why/landmark.json").read_text())["notes"]
-    assert note == ("no similarity map of the closest pair: maps need torch, which is not installed; pip install torch")
+    assert note == ("no similarity map of the closest pair: maps need torch, which is not installed; install it")
 
 
 def test_an_image_that_was_replaced_since_has_no_map(of_own_images):
