@@ -231,7 +231,7 @@ def fit_verified(
 
     rule, plain: the vote without it, and its cross-validated answers. The constants are chosen as those of that vote
     are: nested in cross-validation. Where the gain is not above its standard error, that vote and the default weight
-    are kept; where answers are then worse than without evidence, that vote with no weight.
+    are kept; where answers are then worse than without evidence, evidence counts nothing.
     """
     if queries.evidence is None:
         raise ValueError("a calibration of verified answers needs evidence")
@@ -241,7 +241,8 @@ def fit_verified(
     tuned = choose(queries, rules, weight, settings.seed)
     from_plain, error = gain_of(queries, weight, tuned.answered, plain)
     if from_plain < 0:
-        tuned = choose(queries, [VerifiedRule(rule, EvidenceRule(weight=0.0))], weight, settings.seed)
+        blind = replace(queries, evidence=Evidence.none(*queries.evidence.inliers.shape))
+        tuned = choose(blind, [VerifiedRule(rule, EvidenceRule(weight=0.0))], weight, settings.seed)
         from_plain, error = gain_of(queries, weight, tuned.answered, plain)
     plain_gap, plain_top1 = gap_and_top1(queries, plain)
     is_blind = (queries.evidence.inliers == UNVERIFIED).all(axis=1) & (queries.neighbours.rows >= 0).any(axis=1)
