@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "evaluate": ("cli.evaluate", "Measure the answers to labelled queries; write a report."),
     "query": ("cli.query", "Name the landmark in images."),
     "explain": ("cli.explain", "Tell what is typical of a landmark, and what it is confused with."),
+    "serve": ("cli.serve", "Serve an index as a web page and an HTTP API."),
     "submit": ("cli.submit", "Write a Kaggle submission for test.csv."),
     "compare": ("cli.compare", "Train and score several systems on the same data, in one table."),
     "score": ("cli.score", "Score any submission against a solution file."),

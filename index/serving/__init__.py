@@ -1,0 +1,1 @@
+"""An index folder that answers many at once: batches, neighbours page by page, feedback."""
