@@ -1,14 +1,21 @@
 """Errors as application/problem+json (RFC 9457), with the texts of the command line."""
 
+import difflib
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
-from cli.terminal import shown_line
+from cli.terminal import shown, shown_line
+from cli.web.shapes import ProblemShape
 from index.serving.service import BusyError
 from retrieval.errors import LmrError, UnreadableError
+
+PROBLEM_JSON = "application/problem+json"
 
 
 class ProblemError(Exception):
@@ -19,11 +26,33 @@ class ProblemError(Exception):
         self.status, self.detail, self.headers = status, detail, headers
 
 
-def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """A response of application/problem+json."""
     content: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
     content["detail"] = shown_line(detail)
-    return JSONResponse(content, status, headers, media_type="application/problem+json")
+    return JSONResponse(content, status, headers, media_type=PROBLEM_JSON)
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """These errors of a route, for its OpenAPI document."""
+    told = {"model": ProblemShape, "content": {PROBLEM_JSON: {}}}
+    return {status: {**told, "description": HTTPStatus(status).phrase} for status in statuses}
+
+
+def told_errors(errors: Sequence[Any], schema: Mapping[str, Any]) -> str:
+    """The first error of a validation in one line. schema: of what was validated, for the names that there are."""
+    error = errors[0]
+    place = [part for part in error["loc"] if part not in ("query", "body", "path")]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    if error["type"] == "extra_forbidden":
+        known = _names(schema)
+        close = difflib.get_close_matches(str(place[-1]), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"those that there are: {', '.join(known) or 'none'}"
+        return f"there is no parameter {where}; {hint}"
+    if error["type"] == "missing":
+        return f"`{where}` is missing; give it"
+    message = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"`{where or 'the body'}` must be {message}, got {shown(repr(error['input']))}"
 
 
 def add_problems(app: FastAPI) -> None:
@@ -44,3 +73,39 @@ def add_problems(app: FastAPI) -> None:
     @app.exception_handler(LmrError)
     async def failed(_: Request, error: LmrError) -> JSONResponse:
         return problem(422, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        names = {"properties": dict.fromkeys(_parameters(app, request))}
+        return problem(422, told_errors(error.errors(), names))
+
+    @app.exception_handler(HTTPException)
+    async def not_served(request: Request, error: HTTPException) -> JSONResponse:
+        return problem(error.status_code, _detail(request, error), error.headers)
+
+    @app.exception_handler(Exception)
+    async def broken(_: Request, __: Exception) -> JSONResponse:
+        return problem(500, "the server failed; its log says why")
+
+
+def _detail(request: Request, error: HTTPException) -> str:
+    path = request.url.path
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return f"there is nothing at {path}; /openapi.json lists what there is"
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "other methods")
+        return f"{path} does not take {request.method}; use {allowed}"
+    return str(error.detail)
+
+
+def _parameters(app: FastAPI, request: Request) -> list[str]:
+    """Names of the parameters of the route that a request met, as the OpenAPI document has them."""
+    route = request.scope.get("route")
+    told = app.openapi()["paths"].get(getattr(route, "path_format", ""), {}).get(request.method.lower(), {})
+    return [parameter["name"] for parameter in told.get("parameters", [])]
+
+
+def _names(schema: Mapping[str, Any]) -> list[str]:
+    """Names of the properties of a schema and of those that it refers to."""
+    own = [schema, *schema.get("$defs", {}).values()]
+    return list(dict.fromkeys(name for part in own for name in part.get("properties", {})))

@@ -22,5 +22,6 @@ class WebSettings:
     allow_changes: bool = option(False, help="Add images to the index and remove them, with the token.")
     max_upload_mb: float = option(20.0, low=0.1, high=1000, help="Largest request, megabytes.")
     max_pixels: int = option(50_000_000, low=1, help="Largest width times height of an image.")
+    max_pictures: int = option(16, low=1, high=1000, help="Most images of a request.")
     timeout_s: float = option(30.0, low=1, high=3600, help="Longest time for a request, seconds.")
     per_minute: int = option(600, low=0, help="Requests of one client in a minute; 0 = any number.")

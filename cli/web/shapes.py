@@ -1,0 +1,188 @@
+"""JSON that the API takes and gives, as its OpenAPI document describes it."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Side = Annotated[float, Field(ge=0, le=1)]
+Box = tuple[Side, Side, Side, Side]
+"""Left, top, right and bottom of a part, in [0, 1] of the upright image."""
+
+
+class Asked(BaseModel):
+    """Base of what a client may say: words that there are not are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class SentImage(Asked):
+    """An image in JSON: its bytes as base64, or its URL."""
+
+    data: str | None = Field(default=None, description="The encoded image as base64; a data: URL does too.")
+    url: str | None = Field(default=None, description="Where the image is, if the server fetches URLs (--allow-urls).")
+    name: str = Field(default="image", description="What its answer is called.")
+    box: Box | None = Field(
+        default=None, description="Left, top, right, bottom of a part, in [0, 1] of the upright image."
+    )
+
+
+class SentImages(Asked):
+    """Images in JSON."""
+
+    images: list[SentImage] = Field(description="One image or several; those of an answer keep their order.")
+
+
+class QueryWords(Asked):
+    """What a query may say in its URL."""
+
+    threshold: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Confidence below which there is no known landmark; else the calibrated one.",
+    )
+    top: int = Field(default=5, ge=1, le=1000, description="Landmarks listed for an image.")
+    verify: bool | None = Field(
+        default=None, description="Compare neighbours by local features; else as the server does."
+    )
+
+
+class SearchWords(Asked):
+    """What a search may say in its URL."""
+
+    image_id: str | None = Field(
+        default=None, description="An image of the index to search by, instead of one that is sent."
+    )
+    box: str | None = Field(
+        default=None,
+        description="Part to search by: left,top,right,bottom in [0, 1] of the upright image.",
+        examples=["0,0,1,1"],
+    )
+    landmark: str | None = Field(default=None, description="Only images of the landmark of this landmark_id.")
+    first: int = Field(default=0, ge=0, description="Neighbours passed over: those of the pages before.")
+    n: int = Field(default=20, ge=1, le=200, description="Neighbours of a page.")
+    sort: Literal["similarity", "megapixels", "pixels_per_inch"] = Field(
+        default="similarity", description="Best first by this."
+    )
+    fold: bool = Field(default=True, description="List near-duplicates under the best of them.")
+
+
+class ListWords(Asked):
+    """What a list of landmarks may say in its URL."""
+
+    search: str = Field(default="", max_length=200, description="Part of a name or landmark_id.")
+    first: int = Field(default=0, ge=0, description="Landmarks passed over.")
+    n: int = Field(default=50, ge=1, le=500, description="Landmarks of a page.")
+
+
+class ImageWords(Asked):
+    """What the request of an image may say in its URL."""
+
+    size: Literal["thumbnail", "original"] = Field(
+        default="thumbnail", description="The original only with --allow-originals."
+    )
+
+
+class NoWords(Asked):
+    """Of a request that may say nothing in its URL."""
+
+
+class LandmarkScoreShape(BaseModel):
+    """A landmark that got votes; without calibration its confidence is null."""
+
+    landmark_id: str
+    name: str
+    confidence: float | None
+    score: float
+
+
+class NeighbourShape(BaseModel):
+    """A labelled image that is near. score: cosine. inliers: null where it was not compared."""
+
+    image_id: str
+    landmark_id: str
+    score: float
+    path: str
+    name: str
+    inliers: int | None
+
+
+class AnswerShape(BaseModel):
+    """The answer to an image, as `lmr query --json` prints it; landmark_id is null for no known landmark."""
+
+    image: str
+    landmark_id: str | None
+    name: str
+    address: str
+    confidence: float | None
+    threshold: float | None
+    landmarks: list[LandmarkScoreShape]
+    neighbours: list[NeighbourShape]
+    verified: bool | None
+    in_index: str | None
+    unreadable: str | None
+    reason: str
+
+
+class DescriptorShape(BaseModel):
+    """The unit descriptor of an image, before the whitening of the index; null where the image cannot be read."""
+
+    image: str
+    descriptor: list[float] | None
+    unreadable: str | None
+
+
+class SimilarShape(NeighbourShape):
+    """A neighbour of a search.
+
+    rank: from 0, of all that are listed. votes: whether it would vote. folded: near-duplicates of it. Sizes are null
+    where the file is gone.
+    """
+
+    rank: int
+    votes: bool
+    width: int | None
+    height: int | None
+    megapixels: float | None
+    pixels_per_inch: float | None
+    folded: list[NeighbourShape]
+
+
+class PageShape(BaseModel):
+    """A page of neighbours. n_rows_looked_at: images of the index that were ranked for it."""
+
+    items: list[SimilarShape]
+    n_rows_looked_at: int
+    has_more: bool
+
+
+class LandmarkShape(BaseModel):
+    """A landmark of the index. image_id: of its most typical image."""
+
+    landmark_id: str
+    name: str
+    address: str
+    n_images: int
+    image_id: str
+
+
+class LandmarksShape(BaseModel):
+    """A page of the landmarks of the index."""
+
+    items: list[LandmarkShape]
+    has_more: bool
+
+
+class StateShape(BaseModel):
+    """The state of the server."""
+
+    status: Literal["ok", "ready"]
+
+
+class ProblemShape(BaseModel):
+    """An error (RFC 9457). detail: one line that says what, where, what was received and what to do."""
+
+    type: str
+    title: str
+    status: int
+    detail: str

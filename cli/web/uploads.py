@@ -1,0 +1,170 @@
+"""Images that a request sends: as raw bytes, in a form, or in JSON."""
+
+import base64
+import binascii
+from collections.abc import Container
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import FormData, UploadFile
+
+from cli.web.problems import ProblemError, told_errors
+from cli.web.settings import WebSettings
+from cli.web.shapes import Box, SentImage, SentImages
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.files.json_file import parse_json
+
+M = TypeVar("M", bound=BaseModel)
+
+FORM, JSON = "multipart/form-data", "application/json"
+MAX_FIELDS = 100  # of a form, beside its files
+MAX_FIELD_BYTES = 1 << 16
+NAME_CHARACTERS = 255  # of the name of a file
+
+_HOW = f"send it as the body (Content-Type: image/jpeg), as a file of a form ({FORM}), or in JSON ({JSON})"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An image that was sent. name: of its file. box: the part that is meant, in [0, 1] of the upright image."""
+
+    name: str
+    data: bytes
+    box: Box | None = None
+
+
+async def read_pictures(request: Request, settings: WebSettings, fields: Container[str] = ()) -> list[Upload]:
+    """The images of a request, at least one, in their order.
+
+    fields: names of a form that mean something else to the caller, who finds them by `request.form()`.
+    Raises ProblemError for a body that holds no image or cannot be understood, for too many images, and for a URL that
+    may not or cannot be fetched. Whether an image can be decoded is not looked at.
+    """
+    kind = _media_type(request)
+    if kind == FORM:
+        found = await _of_form(await _form(request, settings), settings, fields)
+    elif kind == JSON:
+        sent = await read_json(request, SentImages)
+        _require_number(len(sent.images), settings)
+        found = [await _of_json(image, i, settings) for i, image in enumerate(sent.images)]
+    elif kind in ("", "application/octet-stream") or kind.startswith("image/"):
+        body = await request.body()
+        found = [Upload("image", body)] if body else []
+    else:
+        raise ProblemError(415, f"Content-Type is {kind}, which is no image; {_HOW}")
+    if not found:
+        raise ProblemError(422, f"the request holds no image; {_HOW}")
+    return found
+
+
+async def read_json(request: Request, kind: type[M]) -> M:
+    """The JSON body of a request, read strictly. Raises ProblemError that names what does not fit."""
+    if (found := _media_type(request)) != JSON:
+        raise ProblemError(415, f"Content-Type is {found or 'missing'}; send {JSON}")
+    body = await request.body()
+    try:
+        return await run_in_threadpool(lambda: kind.model_validate(parse_json(body, "the body", "send valid JSON")))
+    except LmrError as error:
+        raise ProblemError(400, str(error)) from error
+    except ValidationError as error:
+        raise ProblemError(422, told_errors(error.errors(include_url=False), kind.model_json_schema())) from error
+
+
+def parse_box(text: str) -> Box:
+    """A part of an image from `left,top,right,bottom`. Raises ProblemError."""
+    try:
+        box = TypeAdapter(Box).validate_python(tuple(text.split(",")))
+    except ValidationError as error:
+        raise _no_box(text) from error
+    return _checked(box)
+
+
+async def _form(request: Request, settings: WebSettings) -> FormData:
+    """The form of a request. Raises ProblemError for one that ends too early, which the parser takes for shorter."""
+    _, given = parse_options_header(request.headers.get("Content-Type"))
+    end = b"--%b--" % given.get(b"boundary", b"")
+    if end not in (await request.body())[-len(end) - 4096 :]:
+        raise ProblemError(400, "the form ends too early: its last boundary is missing; send it again")
+    limits = {"max_files": settings.max_pictures, "max_fields": MAX_FIELDS, "max_part_size": MAX_FIELD_BYTES}
+    return await request.form(**limits)
+
+
+async def _of_form(form: FormData, settings: WebSettings, fields: Container[str]) -> list[Upload]:
+    found: list[Upload] = []
+    boxes: list[Box] = []
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            if data := await value.read():
+                found.append(Upload((value.filename or "image")[:NAME_CHARACTERS], data))
+            await value.close()
+        elif name == "url" and value:
+            _require_number(len(found) + 1, settings)
+            found.append(Upload(value, await _fetched(value, settings)))
+        elif name == "box" and value:
+            boxes.append(parse_box(value))
+        elif name not in ("url", "box") and name not in fields:
+            raise ProblemError(422, f"the form has a field {name}, which means nothing here; files, url and box do")
+    if boxes and len(boxes) != len(found):
+        raise ProblemError(
+            422, f"the form has {len(boxes)} of `box` for {len(found)} images; give one for each, or none"
+        )
+    return [replace(one, box=box) for one, box in zip(found, boxes, strict=True)] if boxes else found
+
+
+async def _of_json(image: SentImage, i: int, settings: WebSettings) -> Upload:
+    if (image.data is None) == (image.url is None):
+        raise ProblemError(422, f"images[{i}] must have either data (base64) or url")
+    box = None if image.box is None else _checked(image.box)
+    if image.url is not None:
+        name = image.name if "name" in image.model_fields_set else image.url
+        return Upload(name, await _fetched(image.url, settings), box)
+    text = image.data or ""
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        data = await run_in_threadpool(base64.b64decode, text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ProblemError(
+            422, f"images[{i}].data is not base64 ({error}); encode the file's bytes as base64"
+        ) from error
+    if not data:
+        raise ProblemError(422, f"images[{i}].data is empty; encode the file as base64")
+    return Upload(image.name[:NAME_CHARACTERS], data, box)
+
+
+async def _fetched(url: str, settings: WebSettings) -> bytes:
+    """The image at a URL. Raises ProblemError."""
+    from retrieval.images.given import QueryImage
+
+    if not settings.allow_urls:
+        raise ProblemError(403, "this server fetches no URLs; send the image itself, or start it with --allow-urls")
+    try:
+        return await run_in_threadpool(QueryImage(url).read)
+    except UnreadableError as error:
+        raise ProblemError(422, f"{url}: {error}") from error
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def _require_number(n: int, settings: WebSettings) -> None:
+    if n > settings.max_pictures:
+        raise ProblemError(413, f"a request may hold {settings.max_pictures} images, got {n}; send them in several")
+
+
+def _checked(box: Box) -> Box:
+    left, top, right, bottom = box
+    if not (left < right and top < bottom):
+        raise _no_box(",".join(f"{side:g}" for side in box))
+    return box
+
+
+def _no_box(text: str) -> ProblemError:
+    return ProblemError(
+        422, f"`box` must be left,top,right,bottom in [0, 1] with left < right, top < bottom, got {text}"
+    )
