@@ -45,10 +45,13 @@ def command(**words: Any) -> None:
 def _serve(job: ServeJob) -> None:
     import uvicorn
 
+    from cli.web.access import open_token, require_safe
     from cli.web.app import make_app
+    from cli.web.limits import server_words
     from index.serving.service import Service
 
+    require_safe(job.web, open_token(job.web))
     how: dict[str, Any] = {"device": job.device, "threads": job.threads, "engine": job.engine}
     service = Service(job.index, job.serving, progress=job.progress, **how)
     job.progress.warn(f"serving {job.index} on http://{job.web.host}:{job.web.port}/ (Ctrl-C ends it)")
-    uvicorn.run(make_app(service, job.web), host=job.web.host, port=job.web.port, log_level="warning")
+    uvicorn.run(make_app(service, job.web), host=job.web.host, port=job.web.port, **server_words())

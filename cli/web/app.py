@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from cli.web.api import api_routes
+from cli.web.guards import add_guards
 from cli.web.pages import page_routes
 from cli.web.problems import add_problems
 from cli.web.settings import WebSettings
@@ -25,4 +26,5 @@ def make_app(service: Service, settings: WebSettings) -> FastAPI:
     add_problems(app)
     app.include_router(api_routes(service, settings))
     app.include_router(page_routes(service, settings))
+    add_guards(app, settings)
     return app

@@ -10,7 +10,10 @@ from retrieval.jobs import option
 class WebSettings:
     """Settings of the page and the API.
 
-    token_file: holds the bearer token that all requests must carry, None = none is asked for.
+    token_file: holds the bearer token that all requests must carry, None = that of LMR_TOKEN, or none is asked for.
+    allowed_host: names by which the server may be asked beside addresses, localhost and `host`. trusted_proxy:
+    addresses and networks of proxies, whose X-Forwarded-For and -Proto are believed. per_minute: None = 600, or any
+    number where this machine alone can ask; reading costs a tenth of a request that computes.
     """
 
     host: str = option("127.0.0.1", help="Address to listen on.")
@@ -24,4 +27,16 @@ class WebSettings:
     max_pixels: int = option(50_000_000, low=1, help="Largest width times height of an image.")
     max_pictures: int = option(16, low=1, high=1000, help="Most images of a request.")
     timeout_s: float = option(30.0, low=1, high=3600, help="Longest time for a request, seconds.")
-    per_minute: int = option(600, low=0, help="Requests of one client in a minute; 0 = any number.")
+    per_minute: int | None = option(
+        None,
+        low=0,
+        default_text="600, any number where this machine alone can ask",
+        help="Requests of one client in a minute; 0 = any number.",
+    )
+    allowed_host: tuple[str, ...] = option((), metavar="NAME", help="Name of this server in URLs; repeat it for more.")
+    trusted_proxy: tuple[str, ...] = option(
+        (),
+        metavar="ADDRESS",
+        help="Proxy whose X-Forwarded-For and X-Forwarded-Proto are believed; repeat it for more.",
+    )
+    access_log: bool = option(False, help="Print a line for each request: client, method, path, status, bytes, time.")
