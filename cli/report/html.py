@@ -8,7 +8,7 @@ from hashlib import sha256
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cli.report import plots
@@ -20,9 +20,14 @@ from retrieval.images.decode import decode
 from retrieval.images.limits import contain
 from retrieval.words import counted
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 THUMBNAIL_PX = 168
 THUMBNAIL_QUALITY = 78
 TEMPLATE = "evaluation.html"
+
+_HERE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,34 +117,37 @@ def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
     are `folder`, where the page will be, for links to images; and `script`, the one script that the page may run.
     """
     try:
-        from jinja2 import Environment, FunctionLoader, StrictUndefined
+        environment = new_environment("report", "web/static")
     except ImportError as error:
         raise LmrError(f"reports need jinja2 ({error}); {install_hint('report')}") from error
-    environment = Environment(
-        loader=FunctionLoader(lambda part: files("cli.report").joinpath(part).read_text(encoding="utf-8")),
-        autoescape=True,
-        finalize=_visible,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
     def link(image: ReportImage) -> str:
         return file_link(image.path, values["folder"]) if "folder" in values else ""
 
     if "script" in values:
         values |= _allowed(values["script"])
-    own = {
-        "number": _number,
-        "count": _count,
-        "counted": counted,
-        "share": _share,
-        "thumbnail": thumbnail,
-        "link": link,
-        "file_name": file_name,
-    }
-    environment.filters |= own | dict(filters)
+    environment.filters |= {"thumbnail": thumbnail, "link": link} | dict(filters)
     return environment.get_template(name).render(**values)
+
+
+def new_environment(*folders: str) -> "Environment":
+    """Jinja for the templates in these folders of `cli`, the first before the others. Values are escaped.
+
+    Filters: `number`, `count`, `counted`, `share` and `file_name`. Raises ImportError without jinja2.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader([_HERE / folder for folder in folders]),
+        autoescape=True,
+        finalize=_visible,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    own = {"number": _number, "count": _count, "counted": counted, "share": _share, "file_name": file_name}
+    environment.filters |= own
+    return environment
 
 
 def _visible(value: Any) -> Any:
