@@ -96,6 +96,20 @@ class _Verifying(TypedDict, total=False):
     matcher: MatcherName | None
 
 
+class AskWords(_Telling, _Verifying, total=False):
+    """Words of `Landmarks.query`."""
+
+    threshold: float | None
+    n_landmarks: int
+    allow_private: bool
+
+
+class ExplainAskWords(AskWords, total=False):
+    """Words of `Landmarks.explain`."""
+
+    classifier: Place | None
+
+
 class _Queries(_Filling, _Engine, _Verifying, _Writing, total=False):
     """Words of jobs that ask an index labelled queries."""
 

@@ -5,62 +5,52 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
-from index.answer import Answer, LandmarkScore, Neighbour
+from index.answer import Answer
+from index.asking.job import N_LANDMARKS, AskJob, ExplainAskJob
 from index.rerank.config import VerifyJob
-from retrieval.local.config import MatcherName
-from retrieval.progress import PYTHON_WARNINGS, Progress
+from retrieval.jobs import build, shows_words_of
+from retrieval.progress import Progress
 from retrieval.words import counted, visible
 
 if TYPE_CHECKING:
+    from index.asking.answers import Threshold
     from index.explain.explanation import Explanation, Explanations
     from index.explain.job import LandmarkExplained
     from index.folder.folder import IndexFolder
     from index.folder.verified import Verifying
-    from index.keywords import Place
+    from index.keywords import AskWords, ExplainAskWords, Place
     from index.recognition import Answers
-    from index.rerank.verification import Comparing
     from index.sort_into import Mode, Sorted
     from retrieval.arrays import FloatArray
     from retrieval.embed.embedder import Embedder
     from retrieval.embed.engine import Engine
     from retrieval.explain.network import ExplainedNetwork
     from retrieval.explain.saliency import ClassMaps
-    from retrieval.images.given import ImageLike
+    from retrieval.images.given import GivenImages, ImageLike
     from retrieval.local.extractor import Extractor
-
-N_LANDMARKS = 5  # landmarks listed with an answer
+__all__ = ["N_LANDMARKS", "Landmarks", "open_landmarks"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Asking:
-    """What `Landmarks.query` is asked beside the images."""
+class _Way:
+    """How descriptors are answered. verifying: of no queries yet, None where neighbours are not verified."""
 
-    threshold: float | None
-    n_landmarks: int
-    allow_private: bool
-    verifying: VerifyJob
-
-    @property
-    def progress(self) -> Progress:
-        """What is told how far it is."""
-        return self.verifying.progress
+    folder: "IndexFolder"
+    threshold: "Threshold"
+    verifying: "Verifying | None"
+    job: AskJob
 
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """Answers to images, and what they are made of: those of `found`, of the readable ones, in their order.
-
-    verifier: what compared neighbours, None where none was.
-    """
+    """Answers to images, and what they are made of: those of `found`, of the readable ones, in their order."""
 
     answers: list[Answer]
-    folder: "IndexFolder"
     images: Sequence["ImageLike"]
     found: "Answers"
     readable: list[int]
-    verifier: "Comparing | None"
 
 
 class Landmarks:
@@ -121,18 +111,8 @@ class Landmarks:
             unreadable |= batch.unreadable
         return np.concatenate(vectors) if vectors else np.zeros((0, self.embedder.d), np.float32), unreadable
 
-    def query(
-        self,
-        images: Sequence["ImageLike"],
-        *,
-        threshold: float | None = None,
-        n_landmarks: int = N_LANDMARKS,
-        allow_private: bool = False,
-        verify: bool = False,
-        verify_top: int | None = None,
-        matcher: MatcherName | None = None,
-        progress: Progress = PYTHON_WARNINGS,
-    ) -> list[Answer]:
+    @shows_words_of("index.asking.job", "AskJob")
+    def query(self, images: Sequence["ImageLike"], **words: "Unpack[AskWords]") -> list[Answer]:
         """One answer for each image (paths, URLs, encoded bytes or PIL images), in their order.
 
         threshold: confidence below which an image shows no known landmark; None = the calibrated one for precision.
@@ -144,65 +124,58 @@ class Landmarks:
         Raises LmrError for a threshold on an index that is not calibrated, and for `verify` on one without local
         features; TypeError for what is no image.
         """
-        verifying = VerifyJob(verify=verify, n_verify_top=verify_top, matcher=matcher, progress=progress)
-        asking = _Asking(threshold, n_landmarks, allow_private, verifying)
-        return self._ask(images, asking).answers
+        return self._ask(images, self._way(build(AskJob, words))).answers
 
-    def explain(
+    @shows_words_of("index.asking.job", "AskJob")
+    def answer_descriptors(
         self,
-        image: "ImageLike",
-        *,
-        threshold: float | None = None,
-        n_landmarks: int = N_LANDMARKS,
-        allow_private: bool = False,
-        verify: bool = False,
-        verify_top: int | None = None,
-        matcher: MatcherName | None = None,
-        classifier: "Place | None" = None,
-        progress: Progress = PYTHON_WARNINGS,
-    ) -> "Explanation":
+        descriptors: "FloatArray",
+        names: Sequence[str],
+        images: Sequence["ImageLike"] = (),
+        **words: "Unpack[AskWords]",
+    ) -> list[Answer]:
+        """The answers to images by descriptors that `embed` gave, in their order; words and errors as of `query`.
+
+        descriptors: (q, d). names: of the q images, for people. images: themselves, which `verify` needs.
+        Raises ValueError for another number of them.
+        """
+        from retrieval.images.given import GivenImages
+
+        way = self._way(build(AskJob, words))
+        for name, given in {"names": names, "images": images if way.verifying else names}.items():
+            if len(given) != len(descriptors):
+                raise ValueError(f"{len(given)} {name} do not fit {len(descriptors)} descriptors")
+        return self._answers(way, descriptors, names, GivenImages(images, way.job.allow_private))[0]
+
+    @shows_words_of("index.asking.job", "ExplainAskJob")
+    def explain(self, image: "ImageLike", **words: "Unpack[ExplainAskWords]") -> "Explanation":
         """Why an image gets its answer: the votes, the terms of the confidence, the image that decided.
 
         classifier: model folder of lmr train, whose most probable class is explained too; LmrError where it has none,
         or the network of the index is another one. Takes and raises besides what `query` does.
         """
-        verifying = VerifyJob(verify=verify, n_verify_top=verify_top, matcher=matcher, progress=progress)
-        asking = _Asking(threshold, n_landmarks, allow_private, verifying)
-        return self._explain([image], asking, classifier)[0]
+        return self.explain_all([image], **words)[0]
 
-    def explain_all(
-        self,
-        images: Sequence["ImageLike"],
-        *,
-        threshold: float | None = None,
-        n_landmarks: int = N_LANDMARKS,
-        allow_private: bool = False,
-        verify: bool = False,
-        verify_top: int | None = None,
-        matcher: MatcherName | None = None,
-        classifier: "Place | None" = None,
-        progress: Progress = PYTHON_WARNINGS,
-    ) -> "Explanations":
+    @shows_words_of("index.asking.job", "ExplainAskJob")
+    def explain_all(self, images: Sequence["ImageLike"], **words: "Unpack[ExplainAskWords]") -> "Explanations":
         """As `explain`, of images that are asked together: their `answers`, and an explanation when it is taken.
 
         An image is read again for its explanation; what URLs lead to is fetched once and held. Takes and raises what
         `explain` does.
         """
-        verifying = VerifyJob(verify=verify, n_verify_top=verify_top, matcher=matcher, progress=progress)
-        asking = _Asking(threshold, n_landmarks, allow_private, verifying)
-        return self._explain(images, asking, classifier)
-
-    def _explain(self, images: Sequence["ImageLike"], asking: "_Asking", classifier: "Place | None") -> "Explanations":
         from index.explain.explanation import Explanations, Opened, open_classifier
         from retrieval.images.given import GivenImages
 
-        model = None if classifier is None else Path(classifier)
+        job = build(ExplainAskJob, words)
+        model = job.classifier
         classes = None if model is None else open_classifier(self.folder, model, self.device, self.threads)
-        told = self._ask(images, asking, hold=True)
+        way = self._way(job)
+        told = self._ask(images, way, hold=True)
         queries = {i: query for query, i in enumerate(told.readable)}
-        held = GivenImages(told.images, asking.allow_private)
-        opened = Opened(lambda: self._explainer, lambda: self._extractor, told.verifier, classes)
-        return Explanations(told.folder, held, told.answers, told.found, queries, opened)
+        held = GivenImages(told.images, job.allow_private)
+        verifier = None if way.verifying is None else way.verifying.verification.verifier
+        opened = Opened(lambda: self._explainer, lambda: self._extractor, verifier, classes)
+        return Explanations(way.folder, held, told.answers, told.found, queries, opened)
 
     @cached_property
     def _explainer(self) -> "ExplainedNetwork":
@@ -212,40 +185,55 @@ class Landmarks:
         folder = self.folder
         return open_explainer(folder.model_path, space=folder.whitening, device=self.device, threads=self.threads)
 
-    def _ask(self, images: Sequence["ImageLike"], asking: "_Asking", *, hold: bool = False) -> "_Told":
+    def _way(self, job: AskJob) -> _Way:
+        """How a job has descriptors answered. Raises LmrError for what this index cannot do."""
+        from index.asking.answers import threshold_of
+
+        folder, verifying = self._verifying(job) if job.verify else (self.folder, None)
+        return _Way(folder, threshold_of(folder, job.threshold), verifying, job)
+
+    def _ask(self, images: Sequence["ImageLike"], way: _Way, *, hold: bool = False) -> _Told:
         """The answers to images, and what they are made of.
 
         hold: what URLs lead to is held, so that it can be read again; as it is where neighbours are verified.
         """
-        from index.recognition import answer
+        from index.asking.answers import unreadable_answer
         from retrieval.images.given import GivenImages
 
-        folder, verifying = self._verifying(asking.verifying) if asking.verifying.verify else (self.folder, None)
-        cut, shown_threshold = _threshold(folder, asking.threshold)
-        given = GivenImages(images, asking.allow_private)
+        allow_private = way.job.allow_private
+        given = GivenImages(images, allow_private)
         names = list(map(_name_of, images))
-        if hold or verifying is not None:
+        if hold or way.verifying is not None:
             images = [given.fetched(i) for i in range(len(images))]
-        descriptors, unreadable = self.embed(images, allow_private=asking.allow_private)
+        descriptors, unreadable = self.embed(images, allow_private=allow_private)
         readable = [i for i in range(len(images)) if i not in unreadable]
+        read_again = GivenImages([images[i] for i in readable], allow_private)
+        told, found = self._answers(way, descriptors, [names[i] for i in readable], read_again)
+        answers = [unreadable_answer(name, unreadable.get(i, "")) for i, name in enumerate(names)]
+        for i, one in zip(readable, told, strict=True):
+            answers[i] = one
+        return _Told(answers, images, found, readable)
+
+    def _answers(
+        self, way: _Way, descriptors: "FloatArray", names: Sequence[str], images: "GivenImages"
+    ) -> "tuple[list[Answer], Answers]":
+        """The answers to descriptors, and what was found. images: read again where neighbours are verified."""
+        from index.asking.answers import answers_of
+        from index.recognition import answer
+
+        verifying, n_enough, progress = way.verifying, None, way.job.progress
         if verifying is not None:
             from index.folder.verified import extracted
 
-            read_again = GivenImages([images[i] for i in readable], asking.allow_private)
-            verifying = replace(verifying, queries=extracted(self._extractor, read_again), cut=cut)
-            asking.progress.begin("verifying", len(readable))
-        found = answer(folder, descriptors, verifying=verifying)
+            verifying = replace(verifying, queries=extracted(self._extractor, images), cut=way.threshold.logit)
+            n_enough = verifying.verification.n_inliers
+            progress.begin("verifying", len(names))
+        found = answer(way.folder, descriptors, verifying=verifying)
         if verifying is not None:
-            asking.progress.end()
-            verifying.verification.ledger.tell(asking.progress)
-        n_enough = None if verifying is None else verifying.verification.n_inliers
-        answers = [_unreadable(name, unreadable.get(i, "")) for i, name in enumerate(names)]
-        for row, i in enumerate(readable):
-            told = self._answer(found, row, cut, asking.n_landmarks)
-            in_index = self._row_id(found.same_picture[row])
-            answers[i] = replace(told, image=names[i], threshold=shown_threshold, in_index=in_index, n_enough=n_enough)
-        verifier = None if verifying is None else verifying.verification.verifier
-        return _Told(answers, folder, images, found, readable, verifier)
+            progress.end()
+            verifying.verification.ledger.tell(progress)
+        listed = way.job.n_landmarks
+        return answers_of(way.folder, found, names, way.threshold, n_landmarks=listed, n_enough=n_enough), found
 
     def explain_class(
         self, image: "ImageLike", model: "Place", landmark: str | None = None, *, allow_private: bool = False
@@ -300,87 +288,6 @@ class Landmarks:
 
         return extractor_of(self.folder, self.device, self.threads)
 
-    def _answer(self, found: "Answers", row: int, cut: float, n_landmarks: int) -> Answer:
-        """The answer to one query, without its image. cut: ranking key from which on it is answered."""
-        votes = found.votes
-        shown = range(*votes.query.searchsorted([row, row + 1]))[:n_landmarks]
-        landmarks = tuple(
-            LandmarkScore(
-                label := found.landmarks[votes.landmark[i]],
-                self._name(label)[0],
-                self._confidence(found.vote_logit[i]),
-                float(votes.score[i]),
-            )
-            for i in shown
-        )
-        answered = found.landmark[row] >= 0 and found.logit[row] >= cut
-        label = found.landmarks[found.landmark[row]] if answered else None
-        name, address = self._name(label) if label else ("", "")
-        return Answer(
-            image="",
-            landmark_id=label,
-            name=name,
-            address=address,
-            confidence=self._confidence(found.logit[row]),
-            threshold=None,
-            landmarks=landmarks,
-            neighbours=self._neighbours(found, row),
-        )
-
-    def _confidence(self, logit: float) -> float | None:
-        import numpy as np
-
-        from index.confidence import sigmoid
-
-        return float(sigmoid(np.asarray(logit))) if self.is_calibrated else None
-
-    def _row_id(self, row: int) -> str | None:
-        return str(self.folder.rows.image_id[row]) if row >= 0 else None
-
-    def _neighbours(self, found: "Answers", row: int) -> tuple[Neighbour, ...]:
-        import numpy as np
-
-        from index.rerank.evidence import UNVERIFIED
-
-        rows, near = self.folder.rows, found.neighbours
-        inliers = np.full(near.k, UNVERIFIED) if found.evidence is None else found.evidence.inliers[row]
-        pairs = zip(near.rows[row], near.scores[row], inliers.tolist(), strict=True)
-        return tuple(
-            Neighbour(
-                str(rows.image_id[i]),
-                label,
-                float(score),
-                str(rows.path[i]),
-                self._name(label)[0],
-                self.folder.kept(int(i)),
-                None if n == UNVERIFIED else n,
-            )
-            for i, score, n in pairs
-            if i >= 0
-            for label in (rows.landmarks[rows.landmark[i]],)
-        )
-
-    def _name(self, label: str) -> tuple[str, str]:
-        known = self.folder.names.get(label)
-        return (known.name, known.address) if known else (label, "")
-
-
-def _threshold(folder: "IndexFolder", asked: float | None) -> tuple[float, float | None]:
-    """The ranking key from which on an image is answered, and the confidence to show for it."""
-    from index.confidence import logit_of
-    from retrieval.errors import LmrError
-
-    calibration = folder.calibration
-    if asked is not None:
-        if calibration is None:
-            raise LmrError(f"{folder.path} is not calibrated, so a threshold has no meaning; run lmr calibrate")
-        if not 0 <= asked <= 1:
-            raise LmrError(f"threshold must lie in [0, 1], got {asked}")
-        return logit_of(asked), asked
-    if calibration is None:
-        return float("-inf"), None
-    return calibration.threshold_precision.logit, calibration.threshold_precision.confidence
-
 
 def open_landmarks(
     path: "Place",
@@ -417,7 +324,3 @@ def open_landmarks(
 
 def _name_of(image: "ImageLike") -> str:
     return str(image) if isinstance(image, str | Path) else type(image).__name__
-
-
-def _unreadable(image: str, reason: str) -> Answer:
-    return Answer(image, None, "", "", None, None, (), (), None, reason)

@@ -1,7 +1,9 @@
 """What holds for all tests: no limits of time, the engine, and the number format that `auto` means where one is asked
-for. No test but those of the export waits for one, and answers are the same with the extra onnx and without."""
+for. No test but those of the export waits for one, and answers are the same with the extra onnx and without. The tiny
+finished set, which several rooms ask."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,3 +23,18 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["LMR_ENGINE"] = "torch"
     if config.getoption("--precision"):
         os.environ["LMR_PRECISION"] = config.getoption("--precision")
+
+
+@pytest.fixture(scope="session")
+def finished_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images, model, stores, index and calibration; not to be changed."""
+    import torch
+    from tiny_set import make_set
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        patch.chdir(folder)
+        make_set(folder)
+    return folder

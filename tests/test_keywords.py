@@ -15,6 +15,7 @@ import pytest
 
 import lmr
 from index import keywords
+from index.asking.job import AskJob, ExplainAskJob
 from retrieval.jobs import build, option_of, words_of
 from retrieval.models.request import SummaryJob
 from retrieval.train.job import STAGE_WORDS, TrainJob
@@ -121,6 +122,11 @@ def test_arguments_of_a_function_have_the_types_and_defaults_of_its_job(name: st
 def test_words_of_a_stage_are_typed_too() -> None:
     hints = words_with_types(TrainJob)
     assert get_type_hints(keywords.StageWords) == {word: hints[word] for word in STAGE_WORDS}
+
+
+@pytest.mark.parametrize("kind", [AskJob, ExplainAskJob])
+def test_keywords_of_an_opened_index_are_the_words_of_its_jobs_with_their_types(kind: type) -> None:
+    assert get_type_hints(getattr(keywords, kind.__name__.replace("Job", "Words"))) == words_with_types(kind)
 
 
 def test_no_function_takes_words_without_types() -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,27 @@ def test_the_command_prints_what_the_api_answers(landmarks):
 
     (answer,) = landmarks.query([ARCH])
     assert json.loads(done("query", ARCH, "--json", *HERE).stdout) == [json.loads(json.dumps(answer.to_json()))]
+
+
+def test_descriptors_that_were_made_before_get_the_answers_of_their_images(landmarks):
+    images = [ARCH, OTHER, "images/train-dome-1.jpg"]
+    descriptors, unreadable = landmarks.embed(images)
+    assert unreadable == {}
+    assert landmarks.answer_descriptors(descriptors, images) == landmarks.query(images)
+    asked = {"threshold": 0.0, "n_landmarks": 2}
+    assert landmarks.answer_descriptors(descriptors[:1], ["a name"], **asked) == [
+        replace(landmarks.query([ARCH], **asked)[0], image="a name")
+    ]
+    assert landmarks.answer_descriptors(descriptors[:0], []) == []
+    with pytest.raises(ValueError, match=r"^2 names do not fit 3 descriptors$"):
+        landmarks.answer_descriptors(descriptors, images[:2])
+
+
+def test_a_word_that_asking_does_not_have_is_refused(landmarks):
+    with pytest.raises(TypeError, match=r"^treshold is no word of AskJob; did you mean threshold\?$"):
+        landmarks.query([ARCH], treshold=0.5)
+    with pytest.raises(LmrError, match=r"^`n_landmarks` must be at least 0, got -1$"):
+        landmarks.query([ARCH], n_landmarks=-1)
 
 
 def test_paths_bytes_and_pil_images_get_the_same_answer(landmarks):

@@ -5,29 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_set import make_images, make_set
+from tiny_set import make_images
 
 
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Surviving a power cut is not what these tests can see, and a busy disk takes a second for each file."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-@pytest.fixture(scope="session")
-def finished_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images, model, stores, index and calibration; not to be changed."""
-    import torch
-
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("finished")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        make_set(folder)
-    finally:
-        os.chdir(before)
-    return folder
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 from tiny_set import HERE, NETWORK, done, listing, n_file_operations, read_rows, refused, run, run_and_die, write_csv
 
+import lmr
+
 LABELS = ("abbey", "bank", "castle", "dock")
 SIDE = 160
 
@@ -72,6 +74,17 @@ def calibration() -> dict:
 
 def asked(*arguments: object) -> list[dict]:
     return json.loads(done("query", *arguments, "--json", *HERE).stdout)
+
+
+def test_descriptors_that_were_made_before_are_verified_by_their_images(facades):
+    landmarks = lmr.open_index("landmarks", device="cpu", threads=1, workers=1)
+    images = [Path(f"images/test-{label}-0.png").read_bytes() for label in ("abbey", "other")]
+    descriptors, _ = landmarks.embed(images)
+    assert landmarks.answer_descriptors(descriptors, ["bytes", "bytes"], images, verify=True) == landmarks.query(
+        images, verify=True
+    )
+    with pytest.raises(ValueError, match=r"^0 images do not fit 2 descriptors$"):
+        landmarks.answer_descriptors(descriptors, ["bytes", "bytes"], verify=True)
 
 
 def test_calibrating_with_verification_says_what_it_gains_and_keeps_the_plain_part(facades):

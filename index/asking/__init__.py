@@ -1,0 +1,1 @@
+"""What an opened index is asked, and how what it finds becomes answers."""
