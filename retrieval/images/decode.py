@@ -1,5 +1,8 @@
 """Encoded images to RGB pixels, within limits."""
 
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 from PIL import Image
@@ -13,6 +16,8 @@ from retrieval.images.codecs.pillow import (
     PREDICTABLE,
     Opened,
     decode_opened,
+    dpi_of,
+    header_of,
     memory_to_decode,
     open_image,
     reduce_scale,
@@ -23,6 +28,7 @@ from retrieval.images.spec import Colors
 # What is decoded in this process: the other images, by far the fewest, go to one whose memory and time are limited.
 _MAX_BYTES_HERE = 16_000_000  # of a file; headers with millions of segments take their time
 _MAX_MEMORY_HERE = 128_000_000
+_HEADS = (1 << 16, 1 << 20)  # bytes in which the header of nearly every image lies
 _MAX_SCANS_HERE = 64  # a progressive JPEG has ten or so; each goes over all pixels
 
 
@@ -65,6 +71,30 @@ def image_size(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
     with noise.decoding():
         opened = _open_here(data, how)
         return measure_in_worker(data, how) if opened is None else opened.size
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the header of an image says. width, height: upright. dpi: dots per inch, None where it says none."""
+
+    width: int
+    height: int
+    dpi: float | None
+
+
+def read_header(read: Callable[[int], bytes], limits: Limits = DEFAULT_LIMITS) -> Header:
+    """The header of an encoded image. read: gives its first n bytes; more are asked for only where they are needed.
+
+    Raises UnreadableError with the reason.
+    """
+    for n_bytes in _HEADS:
+        data = read(n_bytes)
+        with noise.decoding(), contextlib.suppress(UnreadableError):
+            found = header_of(data, How(limits=limits), PREDICTABLE)
+            return Header(*found.size, dpi_of(found.image))
+        if len(data) < n_bytes:
+            break
+    return Header(*image_size(read(limits.max_bytes), limits), None)
 
 
 def _open_here(data: bytes, how: How) -> Opened | None:

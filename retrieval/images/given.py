@@ -110,6 +110,18 @@ def read_image(path: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
     noise.reading(path)
     if "://" in path and remote_url(path) == path:
         return read_remote(path, limits)
+    return _read_local(path, limits, None)
+
+
+def read_head(path: str, n_bytes: int, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """As `read_image`, the first bytes alone; what lies elsewhere is read in full."""
+    if "://" in path and remote_url(path) == path:
+        return read_image(path, limits)
+    return _read_local(path, limits, n_bytes)
+
+
+def _read_local(path: str, limits: Limits, n_bytes: int | None) -> bytes:
+    """A file, or an image in a tar: all of it, or its first bytes. Raises UnreadableError with the reason."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)), "rb") as file:
             status = os.fstat(file.fileno())
@@ -117,7 +129,7 @@ def read_image(path: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
                 raise UnreadableError("not a file")
             if status.st_size > limits.max_bytes:
                 raise UnreadableError(f"{status.st_size:,} bytes, over the limit of {limits.max_bytes:,}")
-            return file.read()
+            return file.read(n_bytes)
     except IsADirectoryError as error:
         raise UnreadableError("a folder, not a picture") from error
     except FileNotFoundError as error:
@@ -125,7 +137,7 @@ def read_image(path: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
     except NotADirectoryError as error:
         if (found := find_member(path)) is None:
             raise UnreadableError("not found") from error
-        return found.read(limits)
+        return found.read(limits, n_bytes)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         if isinstance(error, OSError) and error.errno in _WANTING:
             raise LmrError(f"{path}: {error.strerror}; run the same command again with fewer `workers`") from error

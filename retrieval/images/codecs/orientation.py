@@ -1,11 +1,15 @@
-"""Orientation of an image, by its EXIF or XMP; read here, since Pillow warns of every tag that is broken."""
+"""Orientation and resolution of an image, by its EXIF or XMP; read here, as Pillow warns of every broken tag."""
 
+import math
 import re
 import struct
 
 from PIL import Image
 
 ORIENTATION = 0x0112  # EXIF 2.32, table 4
+_RESOLUTION = (0x011A, 0x011B)  # of x and y, rational
+_RESOLUTION_UNIT = 0x0128
+_PER_INCH = {2: 1.0, 3: 2.54}  # by the unit: inch, centimetre
 TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,20 +39,36 @@ def orientation_of(image: Image.Image) -> int:
 
 def orientation_in(exif: bytes) -> int:
     """Orientation of an EXIF block or a TIFF file; 0 where it says none."""
+    value = _first_numbers(exif, (ORIENTATION,)).get(ORIENTATION, 0)
+    return int(value) if value in range(1, 9) else 0
+
+
+def resolution_in(exif: bytes) -> tuple[float, float] | None:
+    """Dots per inch of an EXIF block, in x and y; None where it says none."""
+    found = _first_numbers(exif, (*_RESOLUTION, _RESOLUTION_UNIT))
+    factor = _PER_INCH.get(int(found.get(_RESOLUTION_UNIT, 2)))
+    if factor is None or not all(found.get(tag) for tag in _RESOLUTION):
+        return None
+    return found[_RESOLUTION[0]] * factor, found[_RESOLUTION[1]] * factor
+
+
+def _first_numbers(exif: bytes, tags: tuple[int, ...]) -> dict[int, float]:
+    """The first number of these entries of the first directory, of those that are there; 0 for what is none."""
     exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    found: dict[int, float] = {}
     if order is None:
-        return 0
+        return found
     try:
         start = struct.unpack_from(order + "I", exif, 4)[0]
         n_entries = struct.unpack_from(order + "H", exif, start)[0]
         for at in range(start + 2, start + 2 + 12 * n_entries, 12):
             tag, kind, count = struct.unpack_from(order + "HHI", exif, at)
-            if tag == ORIENTATION:
-                return _value(exif, order, kind, at + 8) if count else 0
+            if tag in tags and tag not in found:
+                found[tag] = _value(exif, order, kind, at + 8) if count else 0
     except struct.error:  # it ends before it should
         pass
-    return 0
+    return found
 
 
 def orientation_in_xmp(xmp: object) -> int:
@@ -72,8 +92,8 @@ def _of_tiff(image: Image.Image) -> int:
     return told if told in TRANSPOSE else 1
 
 
-def _value(exif: bytes, order: str, kind: int, at: int) -> int:
-    """The first number of an entry whose value field is at `at`; 0 for what is no orientation."""
+def _value(exif: bytes, order: str, kind: int, at: int) -> float:
+    """The first number of an entry whose value field is at `at`; 0 for what is no number."""
     if kind in _RATIONALS or kind in (12, 16, 17):
         at = struct.unpack_from(order + "I", exif, at)[0]
     if kind in _RATIONALS:
@@ -83,7 +103,7 @@ def _value(exif: bytes, order: str, kind: int, at: int) -> int:
         value = struct.unpack_from(order + _FORMATS.get(kind, "H"), exif, at)[0]
     if isinstance(value, bytes):
         value = int(value) if value.isdigit() else 0
-    return int(value) if value in range(1, 9) else 0
+    return float(value) if math.isfinite(value) else 0
 
 
 def _raw_profile(text: object) -> bytes:

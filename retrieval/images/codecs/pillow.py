@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from retrieval.errors import RefusedError, UnreadableError
 from retrieval.extras import install_hint
 from retrieval.images.codecs.how import How
 from retrieval.images.codecs.jpeg import Jpeg, is_refined, require_whole, scans_and_memory
-from retrieval.images.codecs.orientation import SIDEWAYS, orientation_of
+from retrieval.images.codecs.orientation import SIDEWAYS, orientation_of, resolution_in
 from retrieval.images.codecs.pixels import to_rgb
 from retrieval.images.limits import memory_of
 from retrieval.images.signatures import HEAD_BYTES, is_heic, is_web_page
@@ -30,6 +31,7 @@ UNKNOWN = "not a picture in a known format"
 _REASON_CHARACTERS = 100  # of what a library says about a broken file
 _WEBP_BYTES_A_PIXEL = 12  # two canvases of the decoder and what it hands over; of 60 megapixels 16.1 to 17.2 in all
 _RGB_BYTES_A_PIXEL = 4
+MOST_DPI = 100_000  # stated by a file; more is a mistake
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,33 @@ def open_image(data: bytes, how: How, only: frozenset[str] = frozenset(PLUGINS))
     plugins (TIFF, WebP) ask that limit too; what they raise is a reason like any other.
     Raises UnreadableError with the reason.
     """
+    return _sized(_opened(data, how, only), how, data)
+
+
+def header_of(data: bytes, how: How, only: frozenset[str]) -> Opened:
+    """As `open_image`, of the beginning of a file: it is not asked whether the image is whole."""
+    image = _opened(data, how, only)
+    how.limits.require_size(*image.size)
+    return Opened(image, orientation_of(image))
+
+
+def dpi_of(image: Image.Image) -> float | None:
+    """Dots per inch that a file states, the lower of both directions; None where it says nothing of use."""
+    stated = image.info.get("dpi")
+    if image.format == "JPEG" and stated is None and isinstance(exif := image.info.get("exif"), bytes):
+        stated = resolution_in(exif)
+    try:
+        dpi = min(map(float, stated)) if isinstance(stated, tuple) else math.nan
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return dpi if 1 <= dpi <= MOST_DPI else None
+
+
+def _opened(data: bytes, how: How, only: frozenset[str]) -> Image.Image:
     if is_web_page(data[:HEAD_BYTES]):
         raise RefusedError("a web page, not a picture")
     if is_heic(data[:HEAD_BYTES]):
-        return _sized(_open_heic(data), how, data)
+        return _open_heic(data)
     Image.init()
     broken = ""
     for name in PLUGINS:
@@ -81,7 +106,7 @@ def open_image(data: bytes, how: How, only: frozenset[str] = frozenset(PLUGINS))
         except Exception as error:  # a hostile header, or the data is of another format
             broken = broken or (f"broken {name}: {reason_of(error)}" if accepts is not None else "")
             continue
-        return _sized(image, how, data)
+        return image
     raise UnreadableError(broken or UNKNOWN)
 
 

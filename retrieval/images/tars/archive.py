@@ -39,11 +39,12 @@ class Found:
         """`<tar>/<path in it>`."""
         return f"{self.tar}/{self.member.name}"
 
-    def read(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
-        """The encoded image. Raises UnreadableError with the reason."""
+    def read(self, limits: Limits = DEFAULT_LIMITS, n_bytes: int | None = None) -> bytes:
+        """The encoded image, or its first bytes. Raises UnreadableError with the reason."""
         size = self.member.size
         if size > limits.max_bytes:
             raise UnreadableError(f"{size:,} bytes, over the limit of {limits.max_bytes:,}")
+        size = size if n_bytes is None else min(size, n_bytes)
         try:
             file = os.open(self.tar, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
             try:

@@ -1,0 +1,165 @@
+"""What there is to browse in an opened index: its landmarks, and what its confidences are worth."""
+
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from index.serving.gallery import code_of, kept_of
+from retrieval.errors import LmrError
+from retrieval.words import counted
+
+if TYPE_CHECKING:
+    from index.calibration import Calibration
+    from index.explain.job import LandmarkExplained
+    from index.landmarks import Landmarks
+
+MOST_LISTED = 1_000  # landmarks of a page
+MOST_COMPARED = 100  # images of a landmark, by which the typical one is found
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A landmark of a list. address: of a page about it, '' = none. image_id: of its most typical image."""
+
+    landmark_id: str
+    name: str
+    address: str
+    n_images: int
+    image_id: str
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON object of `GET /v1/landmarks`."""
+        return {
+            "landmark_id": self.landmark_id,
+            "name": self.name,
+            "address": self.address,
+            "n_images": self.n_images,
+            "image_id": self.image_id,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LandmarkList:
+    """Some landmarks of those that were found. n_found: all of them."""
+
+    items: tuple[Listed, ...]
+    n_found: int
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a confidence is worth. n_of_100: answers at least as sure that are right. n_answers: held-out ones."""
+
+    n_of_100: int
+    n_answers: int
+
+    @property
+    def text(self) -> str:
+        """A sentence for people."""
+        return (
+            f"of answers at least this sure, about {self.n_of_100} of 100 are right "
+            f"(measured on {counted(self.n_answers, 'held-out answer')})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """What answering from this confidence on comes to.
+
+    precision: share of the answers that are right. recall: share of landmark queries answered rightly.
+    false_answer_rate: share of non-landmarks that are answered, None where none were held out.
+    """
+
+    confidence: float
+    precision: float
+    recall: float
+    false_answer_rate: float | None
+
+
+def landmarks_of(landmarks: "Landmarks", search: str = "", *, first: int = 0, n: int = 50) -> LandmarkList:
+    """The landmarks whose name or landmark_id has this text in it, whatever the case and the accents, by name.
+
+    Those that begin with it come first. Raises LmrError for a page that cannot be.
+    """
+    if first < 0 or not 1 <= n <= MOST_LISTED:
+        raise LmrError(f"`first` must be at least 0 and `n` lie in [1, {MOST_LISTED:,}], got {first} and {n}")
+    spellings: tuple[str, ...] = kept_of(landmarks).lists.get("spellings", lambda: _spellings(landmarks))
+    asked = plain(search)
+    found = [code for code, spelling in enumerate(spellings) if asked in spelling]
+    found.sort(key=lambda code: (not spellings[code].startswith(asked), spellings[code], code))
+    return LandmarkList(tuple(_listed(landmarks, code) for code in found[first : first + n]), len(found))
+
+
+def landmark(landmarks: "Landmarks", landmark_id: str) -> "LandmarkExplained":
+    """The account of a landmark, as `lmr explain` gives it; made once. Raises UnknownError."""
+    code_of(landmarks, landmark_id)
+    found: LandmarkExplained = kept_of(landmarks).lists.get(
+        ("landmark", landmark_id), lambda: landmarks.explain_landmark(landmark_id)
+    )
+    return found
+
+
+def plain(text: str) -> str:
+    """A text without accents and case, as names are compared."""
+    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+
+
+def meaning(landmarks: "Landmarks", confidence: float | None, *, verified: bool = False) -> Meaning | None:
+    """How many of 100 answers at least this sure are right, by the held-out queries; None without a calibration.
+
+    verified: of answers whose neighbours were verified. Of few answers the share is held back as by one more that is
+    right and one that is wrong (the rule of succession of Laplace), so that it is never said that all are right.
+    """
+    calibration = _calibration(landmarks, verified)
+    if calibration is None or confidence is None or not calibration.curves.confidence:
+        return None
+    curves = calibration.curves
+    at_least = [i for i, sure in enumerate(curves.confidence) if sure >= confidence]
+    i = at_least[-1] if at_least else 0
+    n_right = curves.recall[i] * calibration.cross_validated.n_landmark_queries
+    n = n_right / curves.precision[i] if curves.precision[i] else 0.0
+    return Meaning(int(100 * (n_right + 1) / (n + 2)), round(n))
+
+
+def curve(landmarks: "Landmarks", *, verified: bool = False) -> tuple[CurvePoint, ...]:
+    """The stored precision curve, from the highest threshold to the lowest; empty without a calibration."""
+    calibration = _calibration(landmarks, verified)
+    if calibration is None:
+        return ()
+    curves = calibration.curves
+    false = curves.false_answer_rate or [None] * len(curves.confidence)
+    return tuple(map(CurvePoint, curves.confidence, curves.precision, curves.recall, false))
+
+
+def _calibration(landmarks: "Landmarks", verified: bool) -> "Calibration | None":
+    calibration = landmarks.folder.calibration
+    if calibration is None or not verified:
+        return calibration
+    return None if calibration.verified is None else calibration.of_verified
+
+
+def _spellings(landmarks: "Landmarks") -> tuple[str, ...]:
+    """Of each landmark the name and the landmark_id as they are compared."""
+    names = landmarks.folder.names
+    known = landmarks.folder.rows.landmarks
+    return tuple(plain(f"{names[label].name}\n{label}" if label in names else label) for label in known)
+
+
+def _listed(landmarks: "Landmarks", code: int) -> Listed:
+    folder = landmarks.folder
+    label = folder.rows.landmarks[code]
+    known = folder.names.get(label)
+    image_id: str = kept_of(landmarks).lists.get(("typical", code), lambda: _typical(landmarks, code))
+    name, address = (known.name, known.address) if known else (label, "")
+    return Listed(label, name, address, int(folder.rows.counts[code]), image_id)
+
+
+def _typical(landmarks: "Landmarks", code: int) -> str:
+    """The image that is most like the others of its landmark, of which a few are compared."""
+    folder = landmarks.folder
+    own = np.flatnonzero(folder.rows.landmark == code)
+    own = own[np.linspace(0, len(own) - 1, min(len(own), MOST_COMPARED)).astype(np.int64)]
+    vectors = folder.index.vectors(own)
+    return str(folder.rows.image_id[own[int(np.argmax(vectors @ vectors.sum(axis=0)))]])

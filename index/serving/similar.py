@@ -1,0 +1,327 @@
+"""Reverse image search: the images of an index by their similarity to an image, page by page, copies folded."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from index.answer import Neighbour
+from index.confidence import sigmoid
+from index.recognition import to_index_space
+from index.serving.gallery import Size, code_of, kept_of, neighbour_of, row_of, size_of
+from index.vote import background_similarity
+from retrieval.arrays import FloatArray, LongArray
+from retrieval.errors import LmrError
+
+if TYPE_CHECKING:
+    from index.folder.folder import IndexFolder
+    from index.landmarks import Landmarks
+
+Sort = Literal["similarity", "megapixels", "pixels_per_inch"]
+
+FOLD_FROM = 0.95  # similarity of two images from which on one is folded under the other
+BLOCK = 1_000  # rows by rank that are folded, sorted and filtered together
+MOST_ROWS = 10_000  # of an index that are looked at for one image; more takes seconds
+MOST_SHOWN = 1_000  # of a page
+_ROWS_AT_ONCE = 1 << 13
+
+
+@dataclass(frozen=True, slots=True)
+class Similar:
+    """An image of the index that is similar to the one that was asked.
+
+    neighbour: its score is the cosine of both descriptors in the index's space. rank: its place by similarity, from 1,
+    copies counted. votes: it is one of the neighbours that the answer is made of. size: None where its file is gone.
+    confidence: of an answer that had this neighbour alone, None where the index is not calibrated for that. folded:
+    other images that are nearly the same as it.
+    """
+
+    neighbour: Neighbour
+    rank: int
+    votes: bool
+    size: Size | None
+    confidence: float | None
+    folded: tuple[Neighbour, ...] = ()
+
+    @property
+    def width(self) -> int | None:
+        """Pixels, upright."""
+        return None if self.size is None else self.size.width
+
+    @property
+    def height(self) -> int | None:
+        """Pixels, upright."""
+        return None if self.size is None else self.size.height
+
+    @property
+    def megapixels(self) -> float | None:
+        """Width times height, in millions."""
+        return None if self.size is None else self.size.megapixels
+
+    @property
+    def pixels_per_inch(self) -> float | None:
+        """Pixels per inch of the image on the whole of a common screen."""
+        return None if self.size is None else self.size.pixels_per_inch
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON object of `POST /v1/search` and `lmr search`."""
+        near, size = self.neighbour, self.size
+        return {
+            "rank": self.rank,
+            "image_id": near.image_id,
+            "landmark_id": near.landmark_id,
+            "name": near.name,
+            "score": near.score,
+            "confidence": self.confidence,
+            "votes": self.votes,
+            "path": near.path,
+            "width": self.width,
+            "height": self.height,
+            "megapixels": self.megapixels,
+            "pixels_per_inch": self.pixels_per_inch,
+            "dpi": None if size is None else size.dpi,
+            "folded": [{"image_id": n.image_id, "landmark_id": n.landmark_id, "score": n.score} for n in self.folded],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some images of a list. n_rows_looked_at: images that are in order up to here. has_more: others follow."""
+
+    items: tuple[Similar, ...]
+    n_rows_looked_at: int
+    has_more: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON object of `POST /v1/search`."""
+        return {
+            "items": [item.to_json() for item in self.items],
+            "n_rows_looked_at": self.n_rows_looked_at,
+            "has_more": self.has_more,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """vector: (d,) in the index's space. left_out: a row, -1 = none. code: of the one landmark that is shown, or -1."""
+
+    vector: FloatArray
+    left_out: int
+    code: int
+
+    @property
+    def key(self) -> tuple[bytes, int, int]:
+        return self.vector.tobytes(), self.left_out, self.code
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """Rows of one image and its copies, the most similar first, with their ranks and scores."""
+
+    ranks: tuple[int, ...]
+    rows: tuple[int, ...]
+    scores: tuple[float, ...]
+
+    def led_by(self, place: int) -> "_Group":
+        """The same group with another image first."""
+        order = [place, *(i for i in range(len(self.rows)) if i != place)]
+        ranks, rows = (tuple(column[i] for i in order) for column in (self.ranks, self.rows))
+        return _Group(ranks, rows, tuple(self.scores[i] for i in order))
+
+
+def search(
+    landmarks: "Landmarks",
+    query: "FloatArray | str",
+    *,
+    first: int = 0,
+    n: int = 20,
+    leave_out: str | None = None,
+    landmark: str | None = None,
+    sort: Sort = "similarity",
+    fold: bool = True,
+    sure: bool = False,
+) -> Page:
+    """The n images from number `first` on in the list of those most similar to a query.
+
+    query: the (d,) descriptor of an image as the index's model makes it, or the image_id of an image of the index,
+    which is left out; leave_out: another one that is. landmark: only images of this landmark_id. sort: other orders
+    than by similarity are of the 1,000 most similar images. fold: images that are nearly the same become one. sure:
+    only images that alone would make an answer as sure as the threshold, of the 1,000 most similar.
+    The list is exact, whatever kind of index there is, so that pages neither repeat nor skip an image.
+    Raises LmrError: UnknownError for a name that the index does not have.
+    """
+    if first < 0 or not 1 <= n <= MOST_SHOWN:
+        raise LmrError(f"`first` must be at least 0 and `n` lie in [1, {MOST_SHOWN:,}], got {first} and {n}")
+    asked = _asked(landmarks, query, leave_out, landmark)
+    if sort == "similarity" and not sure:
+        groups = _groups(landmarks, asked, fold)
+        shown = list(islice(groups, first, first + n + 1))
+        looked_at = _n_looked_at(landmarks, asked, shown)
+    else:
+        block, looked_at = _block(landmarks, asked, 0, fold)
+        if sure:
+            block = _sure(landmarks, asked, block)
+        shown = _sorted(landmarks, block, sort)[first : first + n + 1]
+    return Page(tuple(_shown(landmarks, asked, shown[:n])), looked_at, len(shown) > n)
+
+
+def _asked(landmarks: "Landmarks", query: "FloatArray | str", leave_out: str | None, landmark: str | None) -> _Asked:
+    folder = landmarks.folder
+    code = -1 if landmark is None else code_of(landmarks, landmark)
+    if isinstance(query, str):
+        row = row_of(landmarks, query)
+        return _Asked(folder.index.vectors(np.array([row]))[0], row, code)
+    if query.shape != (folder.n_columns,):
+        raise LmrError(
+            f"the descriptor has shape {query.shape}, {folder.path} is of {folder.n_columns} columns; embed the image "
+            "with the model of the index"
+        )
+    left_out = -1 if leave_out is None else row_of(landmarks, leave_out)
+    return _Asked(to_index_space(folder, query[None])[0], left_out, code)
+
+
+def _groups(landmarks: "Landmarks", asked: _Asked, fold: bool) -> Iterator[_Group]:
+    """The groups of one block after the other."""
+    for number in range(MOST_ROWS // BLOCK):
+        block, looked_at = _block(landmarks, asked, number, fold)
+        yield from block
+        if looked_at < (number + 1) * BLOCK:
+            return
+
+
+def _n_looked_at(landmarks: "Landmarks", asked: _Asked, shown: list[_Group]) -> int:
+    last = max((max(group.ranks) for group in shown), default=1)
+    return _block(landmarks, asked, (last - 1) // BLOCK, False)[1]
+
+
+def _block(landmarks: "Landmarks", asked: _Asked, number: int, fold: bool) -> tuple[list[_Group], int]:
+    """The groups of a block of rows, and how many rows there are up to its end."""
+
+    def make() -> tuple[list[_Group], int]:
+        rows, scores = _ranked(landmarks, asked, (number + 1) * BLOCK)
+        part = slice(number * BLOCK, (number + 1) * BLOCK)
+        own, near = rows[part], scores[part]
+        leaders = _leaders(landmarks.folder.index.vectors(own)) if fold and len(own) else np.arange(len(own))
+        ranks = np.arange(part.start, part.start + len(own)) + 1
+        order = np.argsort(leaders, kind="stable")
+        cuts = np.flatnonzero(np.diff(leaders[order])) + 1
+        members = np.split(order, cuts) if len(order) else []
+        found = [
+            _Group(tuple(ranks[one].tolist()), tuple(own[one].tolist()), tuple(near[one].tolist())) for one in members
+        ]
+        return found, part.start + len(own)
+
+    return kept_of(landmarks).lists.get((asked.key, number, fold), make)
+
+
+def _ranked(landmarks: "Landmarks", asked: _Asked, n: int) -> tuple[LongArray, FloatArray]:
+    """Rows and scores, at least n of them where there are as many, the most similar first; none beyond MOST_ROWS."""
+    folder = landmarks.folder
+    depth = BLOCK if n <= BLOCK else MOST_ROWS
+
+    def make() -> tuple[LongArray, FloatArray]:
+        if asked.code >= 0:
+            rows, scores = _of_landmark(folder, asked)
+        else:
+            found = folder.index.search(asked.vector[None], min(depth + 1, len(folder.rows)))
+            rows, scores = found.rows[0], found.scores[0]
+        is_other = rows != asked.left_out
+        return rows[is_other][:depth], scores[is_other][:depth]
+
+    return kept_of(landmarks).lists.get((asked.key, depth), make)
+
+
+def _of_landmark(folder: "IndexFolder", asked: _Asked) -> tuple[LongArray, FloatArray]:
+    """All rows of the landmark, the most similar first."""
+    own = np.flatnonzero(folder.rows.landmark == asked.code)
+    parts = [own[start : start + _ROWS_AT_ONCE] for start in range(0, len(own), _ROWS_AT_ONCE)]
+    found = [folder.index.choose(asked.vector[None], part[None], len(part)) for part in parts]
+    rows = np.concatenate([one.rows[0] for one in found])
+    scores = np.concatenate([one.scores[0] for one in found])
+    order = np.lexsort((rows, -scores))
+    return rows[order], scores[order]
+
+
+def _leaders(vectors: FloatArray) -> LongArray:
+    """(n,) for each image in their order the first one that it is folded under; itself where there is none."""
+    same = vectors @ vectors.T >= FOLD_FROM
+    leaders = np.full(len(vectors), -1, dtype=np.int64)
+    for i in range(len(vectors)):
+        if leaders[i] < 0:
+            leaders[i:][same[i, i:] & (leaders[i:] < 0)] = i
+            leaders[i] = i
+    return leaders
+
+
+def _sorted(landmarks: "Landmarks", groups: list[_Group], sort: Sort) -> list[_Group]:
+    """Groups by the size of their largest image, which leads them; those of an unknown size last."""
+    if sort == "similarity":
+        return groups
+    keyed = []
+    for group in groups:
+        sizes = [_measure(size_of(landmarks, row), sort) for row in group.rows]
+        best = max(range(len(sizes)), key=lambda i: (sizes[i], -i))
+        keyed.append((-sizes[best], group.led_by(best)))
+    return [group for _, group in sorted(keyed, key=lambda one: one[0])]
+
+
+def _measure(size: Size | None, sort: Sort) -> float:
+    return -1.0 if size is None else size.megapixels if sort == "megapixels" else size.pixels_per_inch
+
+
+def _sure(landmarks: "Landmarks", asked: _Asked, groups: list[_Group]) -> list[_Group]:
+    """The groups whose first image alone would make an answer at the threshold."""
+    calibration = landmarks.folder.calibration
+    confidences = _confidences(landmarks, asked, groups)
+    if calibration is None or confidences is None:
+        raise LmrError(
+            f"{landmarks.folder.path} is not calibrated, so that no image is surely alike; run lmr calibrate"
+        )
+    enough = calibration.threshold_precision.confidence
+    return [group for group, sure in zip(groups, confidences.tolist(), strict=True) if sure >= enough]
+
+
+def _confidences(landmarks: "Landmarks", asked: _Asked, groups: list[_Group]) -> FloatArray | None:
+    """(g,) confidence of an answer that had the first image of a group as its only neighbour, of the only one of its
+    landmark: sigmoid(a * (s - beta * b(i)) - g * c(q) + e). None where the index has no such arithmetic.
+    """
+    folder = landmarks.folder
+    calibration = folder.calibration
+    if calibration is None or not folder.refinement.is_off:
+        return None
+    scores = np.array([group.scores[0] for group in groups])
+    if folder.rule.beta and folder.rows.background is not None:
+        scores = scores - folder.rule.beta * folder.rows.background[[group.rows[0] for group in groups]]
+    background = None
+    if folder.background is not None:
+        of_query = background_similarity(asked.vector[None], folder.background.vectors, folder.rule.m)
+        background = np.repeat(of_query, len(groups))
+    return sigmoid(calibration.confidence.logit(scores, background))
+
+
+def _voters(landmarks: "Landmarks", asked: _Asked) -> frozenset[int]:
+    """The rows that an answer is made of."""
+    folder = landmarks.folder
+
+    def make() -> frozenset[int]:
+        found, _ = folder.search(asked.vector[None], folder.rule.k + (asked.left_out >= 0))
+        rows = [row for row in found.rows[0].tolist() if row not in (-1, asked.left_out)]
+        return frozenset(rows[: folder.rule.k])
+
+    return kept_of(landmarks).lists.get((asked.vector.tobytes(), asked.left_out), make)
+
+
+def _shown(landmarks: "Landmarks", asked: _Asked, groups: list[_Group]) -> Iterator[Similar]:
+    voters, confidences = _voters(landmarks, asked), _confidences(landmarks, asked, groups)
+    for i, group in enumerate(groups):
+        leader, *others = (neighbour_of(landmarks, *one) for one in zip(group.rows, group.scores, strict=True))
+        yield Similar(
+            neighbour=leader,
+            rank=group.ranks[0],
+            votes=group.rows[0] in voters,
+            size=size_of(landmarks, group.rows[0]),
+            confidence=None if confidences is None else float(confidences[i]),
+            folded=tuple(others),
+        )
