@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from index.kaggle.scoring import Scores
     from index.kaggle.submit import SubmitReport
     from index.keywords import Place
+    from index.serving.config import ServingSettings
+    from index.serving.service import Service
     from index.stats.job import Statistics
     from index.stats.measure import MeasureReport
     from index.update.compact import Compacted
@@ -86,6 +88,7 @@ __all__ = [
     "join",
     "measure",
     "open_index",
+    "open_service",
     "recipes",
     "score",
     "split",
@@ -673,3 +676,29 @@ def open_index(
     """
     how: dict[str, Any] = {"device": device, "threads": threads, "n_workers": workers, "engine": engine}
     return open_landmarks(path, progress=progress, **how)
+
+
+def open_service(
+    path: str | Path,
+    settings: "ServingSettings | None" = None,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    engine: "Engine" = "auto",
+    progress: Progress = PYTHON_WARNINGS,
+) -> "Service":
+    """Opens an index folder that answers many at once, as `lmr serve` does; it is to be closed.
+
+    Another folder that is renamed into its place is opened beside it, and answers from then on. Takes and raises
+    besides what `open_index` does.
+
+    >>> service = lmr.open_service("landmarks", device="cpu")
+    >>> service.query(open("images/test-arch-0.jpg", "rb").read()).result().landmark_id
+    'arch'
+    >>> service.close()
+    """
+    from index.serving.config import ServingSettings
+    from index.serving.service import Service
+
+    how: dict[str, Any] = {"device": device, "threads": threads, "engine": engine, "progress": progress}
+    return Service(Path(path), settings or ServingSettings(), **how)
