@@ -2,6 +2,7 @@
 
 python3 scripts/run.py demo [OPTIONS]    install, then lmr demo
 python3 scripts/run.py test [OPTIONS]    install with the tools of development, then pytest on all cores
+python3 scripts/run.py page [OPTIONS]    install those of a browser's tests too, then pytest on what is served alone
 """
 
 import hashlib
@@ -14,11 +15,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
-EXTRAS = {"demo": "report", "test": "dev"}
+EXTRAS = {"demo": "report", "test": "dev", "page": "browser"}
+PAGE_TESTS = ("tests/browser", "tests/deploy", "tests/web")
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code of what was run; 2 for a call that is not one of the two."""
+    """Exit code of what was run; 2 for a call that is not one of these."""
     if not arguments or arguments[0] not in EXTRAS:
         print(__doc__, file=sys.stderr)
         return 2
@@ -29,7 +31,8 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "demo":
         command = [str(BIN / "lmr"), "demo", *arguments[1:]]
     else:
-        command = [str(BIN / "python"), "-m", "pytest", "-n", "auto", "--dist", "loadfile", *arguments[1:]]
+        tests = PAGE_TESTS if arguments[0] == "page" else ()
+        command = [str(BIN / "python"), "-m", "pytest", "-n", "auto", "--dist", "loadfile", *tests, *arguments[1:]]
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process of tests for each core
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
