@@ -1,0 +1,56 @@
+"""A served tiny set, and pages of Chromium that are watched: for errors, for what they load, and from where."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from served import BROWSERS, Served, find_program, served
+from tiny_set import make_set
+from watched import Watched
+
+CHROMIUM = find_program(*BROWSERS)
+QUIET = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",  # there is no other machine
+)
+
+
+@pytest.fixture(scope="session")
+def finished_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images, model, stores, index and calibration."""
+    folder, before = tmp_path_factory.mktemp("finished"), Path.cwd()
+    os.chdir(folder)
+    try:
+        make_set(folder)
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(finished_set: Path) -> Iterator[Served]:
+    """`lmr serve` with nothing but its index."""
+    with served(finished_set) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[object]:
+    """A Chromium without a window, that reaches nothing but this machine."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: scripts/run.py page")
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed: scripts/debian.py chromium")
+    with playwright.sync_playwright() as program:
+        browser = program.chromium.launch(executable_path=CHROMIUM, args=list(QUIET), chromium_sandbox=False)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium, server) -> Iterator[Watched]:
+    """A page of a browser that nobody used before; what it did is looked at when the test ends."""
+    watched = Watched(chromium.new_context(base_url=server.url), server)
+    yield watched
+    watched.close()
