@@ -1,12 +1,11 @@
 """A served tiny set, and pages of Chromium that are watched: for errors, for what they load, and from where."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from served import BROWSERS, Served, find_program, served
-from tiny_set import make_set
+from tiny_set import finish_set
 from watched import Watched
 
 CHROMIUM = find_program(*BROWSERS)
@@ -20,12 +19,8 @@ QUIET = (
 @pytest.fixture(scope="session")
 def finished_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images, model, stores, index and calibration."""
-    folder, before = tmp_path_factory.mktemp("finished"), Path.cwd()
-    os.chdir(folder)
-    try:
-        make_set(folder)
-    finally:
-        os.chdir(before)
+    folder = tmp_path_factory.mktemp("finished")
+    finish_set(folder)
     return folder
 
 

@@ -20,7 +20,8 @@ def test_a_dropped_picture_is_answered(visit, finished_set):
 def test_several_dropped_pictures_are_answered(visit, finished_set):
     page = visit.open()
     drop(page, "main", *sorted((finished_set / "images").glob("val-dome-*.jpg")))
-    page.wait_for_function("document.querySelectorAll('article.answer').length === 4")
+    page.locator("article.answer").nth(3).wait_for()
+    assert page.locator("article.answer").count() == 4
 
 
 def test_a_pasted_picture_is_answered(visit, finished_set):

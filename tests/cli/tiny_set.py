@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,12 @@ def make_set(folder: Path) -> None:
     done("embed", *NETWORK, *HERE)
     done("build-index", "--names", "names.csv", "--device", "cpu")
     done("calibrate", "val.csv", *HERE)
+
+
+def finish_set(folder: Path) -> None:
+    """As `make_set`, in a folder that need not be the working one."""
+    with chdir(folder):
+        make_set(folder)
 
 
 def listing(folder: Path) -> dict[str, str]:
