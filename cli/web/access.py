@@ -35,6 +35,8 @@ def open_token(settings: WebSettings) -> str | None:
         token, where = given.strip(), TOKEN_VARIABLE
     else:
         return None
+    if not token:
+        raise LmrError(f"{where}: there is no token in it; `openssl rand -hex 32` makes one")
     if not token.isascii() or not token.isprintable() or " " in token:
         raise LmrError(f"{where}: a token is one word of ASCII characters, this is none")
     if len(token) < _MIN_CHARACTERS:
@@ -140,10 +142,7 @@ def _read_token(path: Path) -> str:
         raise LmrError(f"{path}: others on this machine may read or change the token; chmod 600 {path}")
     if len(content) > _MAX_TOKEN_BYTES:
         raise LmrError(f"{path}: a token has at most {_MAX_TOKEN_BYTES:,} bytes, this file more")
-    token = content.decode("ascii", "replace").strip()
-    if not token:
-        raise LmrError(f"{path}: there is no token in it; `openssl rand -hex 32` makes one")
-    return token
+    return content.decode("ascii", "replace").strip()
 
 
 def _host_of(header: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -49,8 +50,8 @@ class ExactJson(Response):
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """The bytes of a document."""
-        return json.dumps(content, allow_nan=False).encode("ascii")
+        """The bytes of a document; of paths their last part, as a server's folders concern nobody."""
+        return json.dumps(without_folders(content), allow_nan=False).encode("ascii")
 
 
 def api_routes(service: Service, settings: WebSettings) -> APIRouter:
@@ -91,6 +92,18 @@ async def ask(service: Service, pictures: list[Upload], words: QueryWords) -> "l
     how["verify"] = service.settings.verify if words.verify is None else words.verify
     found = await asyncio.wrap_future(service.run(service.landmarks.query, [one.data for one in pictures], **how))
     return [replace(answer, image=one.name) for answer, one in zip(found, pictures, strict=True)]
+
+
+def without_folders(content: Any) -> Any:
+    """The same document, each `path` in it without its folders."""
+    if isinstance(content, list):
+        return [without_folders(one) for one in content]
+    if not isinstance(content, dict):
+        return content
+    return {
+        key: PurePath(value).name if key == "path" and isinstance(value, str) else without_folders(value)
+        for key, value in content.items()
+    }
 
 
 def _embedded(name: str, found: Any) -> dict[str, Any]:

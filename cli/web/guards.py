@@ -19,7 +19,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from cli.terminal import shown, warn
 from cli.web.access import COOKIE, SESSION_S, Access, is_local, open_token
-from cli.web.limits import Bodies, GoneError, Rate
+from cli.web.limits import Bodies, GoneError, Rate, require_headers
 from cli.web.problems import ProblemError, problem
 from cli.web.settings import WebSettings
 
@@ -84,7 +84,7 @@ class Guard:
             pass
         except Exception:
             if told.status is None:
-                await problem(500, "an error of the program; its log has it")(scope, receive, told)
+                await problem(500, "the server failed; its log says why")(scope, receive, told)
             raise
         finally:
             if self._settings.access_log:
@@ -92,6 +92,7 @@ class Guard:
 
     async def _answer(self, request: HTTPConnection, receive: Receive, told: "_Told") -> None:
         scope, client = request.scope, _client_of(request.scope)
+        require_headers(request)
         self._access.require_host(request)
         self._rate.take(client, READING_COST if scope["method"] in ("GET", "HEAD") else 1)
         self._access.require_origin(request)

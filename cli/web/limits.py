@@ -18,7 +18,7 @@ MIN_RATE = 16_000  # bytes a second of a body, on average
 HEADERS_S = 10.0  # for the headers of a request, and for the rest of a body that was refused
 KEEP_ALIVE_S = 5  # between the requests of a connection
 N_CONNECTIONS = 512  # at once; further ones are told to come again
-MAX_HEADER_BYTES = 16_384
+MAX_HEADER_BYTES = 16_384  # of a request
 
 _N_CLIENTS = 10_000  # whose requests are counted; those that asked longest ago are forgotten
 _HELD_BYTES = 256_000_000  # of bodies at once, or four of the largest
@@ -99,6 +99,12 @@ class Rate:
             wait_s = math.ceil((cost - left) / a_second)
             limit = f"more than {self._per_minute:,} requests a minute of one client"
             raise ProblemError(429, f"{limit}; try again in {wait_s} s", {"Retry-After": str(wait_s)})
+
+
+def require_headers(request: HTTPConnection) -> None:
+    """Refuses headers that are too long. Raises ProblemError."""
+    if sum(len(name) + len(value) for name, value in request.scope["headers"]) > MAX_HEADER_BYTES:
+        raise ProblemError(431, f"the headers have more than the {MAX_HEADER_BYTES:,} bytes that they may have")
 
 
 class GoneError(Exception):

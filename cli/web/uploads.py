@@ -12,10 +12,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 
+from cli.web.guards import fetch_picture
 from cli.web.problems import ProblemError, told_errors
 from cli.web.settings import WebSettings
 from cli.web.shapes import Box, SentImage, SentImages
-from retrieval.errors import LmrError, UnreadableError
+from retrieval.errors import LmrError
 from retrieval.files.json_file import parse_json
 
 M = TypeVar("M", bound=BaseModel)
@@ -103,7 +104,7 @@ async def _of_form(form: FormData, settings: WebSettings, fields: Container[str]
             await value.close()
         elif name == "url" and value:
             _require_number(len(found) + 1, settings)
-            found.append(Upload(value, await _fetched(value, settings)))
+            found.append(Upload(value, await fetch_picture(value, settings)))
         elif name == "box" and value:
             boxes.append(parse_box(value))
         elif name not in ("url", "box") and name not in fields:
@@ -121,7 +122,7 @@ async def _of_json(image: SentImage, i: int, settings: WebSettings) -> Upload:
     box = None if image.box is None else _checked(image.box)
     if image.url is not None:
         name = image.name if "name" in image.model_fields_set else image.url
-        return Upload(name, await _fetched(image.url, settings), box)
+        return Upload(name, await fetch_picture(image.url, settings), box)
     text = image.data or ""
     if text.startswith("data:"):
         text = text.partition(",")[2]
@@ -134,18 +135,6 @@ async def _of_json(image: SentImage, i: int, settings: WebSettings) -> Upload:
     if not data:
         raise ProblemError(422, f"images[{i}].data is empty; encode the file as base64")
     return Upload(image.name[:NAME_CHARACTERS], data, box)
-
-
-async def _fetched(url: str, settings: WebSettings) -> bytes:
-    """The image at a URL. Raises ProblemError."""
-    from retrieval.images.given import QueryImage
-
-    if not settings.allow_urls:
-        raise ProblemError(403, "this server fetches no URLs; send the image itself, or start it with --allow-urls")
-    try:
-        return await run_in_threadpool(QueryImage(url).read)
-    except UnreadableError as error:
-        raise ProblemError(422, f"{url}: {error}") from error
 
 
 def _media_type(request: Request) -> str:

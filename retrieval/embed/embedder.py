@@ -14,6 +14,7 @@ from retrieval.embed.profile import WAIT
 from retrieval.errors import LmrError, NoMemoryError, UnreadableError
 from retrieval.images import noise
 from retrieval.images.bytes_source import Source
+from retrieval.images.limits import DEFAULT_LIMITS, Limits
 from retrieval.images.preprocess import decode_for, fit
 from retrieval.images.spec import ImageSpec
 from retrieval.stopwatch import OFF, Stopwatch
@@ -42,10 +43,11 @@ class Embedder(ABC):
 
     specs: preparations of an image, one input for each. d: length of a descriptor. batch_size: images at once.
     unit: images at once where a batch is not full; `batch_size` is a multiple of it. ahead: batches prepared while one
-    is embedded. n_workers: decoding threads, at least one. watch: is told of its stages. about: what it computes with,
-    for people. note: why an exported network was not taken, '' where that is not so.
+    is embedded. n_workers: decoding threads, at least one. limits: of what is decoded. watch: is told of its stages.
+    about: what it computes with, for people. note: why an exported network was not taken, '' where that is not so.
     """
 
+    limits: Limits = DEFAULT_LIMITS
     watch: Stopwatch = OFF
     about: str = ""
     note: str = ""
@@ -153,7 +155,7 @@ class Embedder(ABC):
             waiting: deque[tuple[LongArray, list[Future[_Prepared | str]]]] = deque()
             try:
                 for batch in batches:
-                    given = (source, self.specs, self.watch)
+                    given = (source, self.specs, self.limits, self.watch)
                     waiting.append((batch, [pool.submit(_prepare, int(row), *given) for row in batch]))
                     if len(waiting) > self.ahead:
                         yield self._embedded(*waiting.popleft())
@@ -236,17 +238,17 @@ def require_finite(vectors: FloatArray) -> FloatArray:
     return vectors
 
 
-def _prepare(row: int, source: Source, specs: Sequence[ImageSpec], watch: Stopwatch) -> _Prepared | str:
+def _prepare(row: int, source: Source, specs: Sequence[ImageSpec], limits: Limits, watch: Stopwatch) -> _Prepared | str:
     try:
         with watch.at("read"):
             data = source.read(row)
-        return tuple(_prepared(data, spec, watch) for spec in specs)
+        return tuple(_prepared(data, spec, limits, watch) for spec in specs)
     except UnreadableError as error:
         return str(error)
 
 
-def _prepared(data: bytes, spec: ImageSpec, watch: Stopwatch) -> UInt8Array:
+def _prepared(data: bytes, spec: ImageSpec, limits: Limits, watch: Stopwatch) -> UInt8Array:
     with watch.at("decode"):
-        image = decode_for(data, spec)
+        image = decode_for(data, spec, limits)
     with watch.at("resize"):
         return np.array(fit(image, spec))

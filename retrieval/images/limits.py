@@ -9,7 +9,6 @@ from retrieval.jobs import option
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-DECODE_TIMEOUT_S = 50  # for one image in a process of its own
 # Bytes a pixel of what is decoded, and of what it becomes without transparency in 8 bits a channel. Pillow keeps 1 byte
 # a pixel of one channel of 8 bits, 2 of 16, and 4 of everything else.
 _FLAT = {"RGB": 4, "L": 1, "1": 2, "P": 5, "I;16": 3, "I": 5, "F": 5, "CMYK": 12, "YCbCr": 8, "LAB": 8, "HSV": 8}
@@ -23,12 +22,14 @@ class Limits:
     """Largest image that is decoded.
 
     max_bytes: of the file. max_pixels: width times height in the file, before any reduction; the default is where
-    Pillow stops too. max_memory: bytes that decoding may take, with every copy that it makes on the way.
+    Pillow stops too. max_memory: bytes that decoding may take, with every copy that it makes on the way. max_seconds:
+    for an image that is decoded in a process of its own, as those are that could take long.
     """
 
     max_bytes: int = option(100_000_000, help="Largest file that is fetched.")
     max_pixels: int = option(178_956_970, help="Largest width times height.")
     max_memory: int = 1_000_000_000
+    max_seconds: int = 50
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):

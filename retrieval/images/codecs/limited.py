@@ -14,7 +14,6 @@ from PIL import Image
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images import noise
 from retrieval.images.codecs.how import How
-from retrieval.images.limits import DECODE_TIMEOUT_S
 from retrieval.own_process import start_environment, start_words
 
 READY = b"ready\n"  # what a process says when it can do jobs
@@ -61,13 +60,13 @@ class _Worker:
         except BrokenPipeError:
             said = None
         if said is None:
-            raise UnreadableError(self._why_ended())
+            raise UnreadableError(self._why_ended(job["limits"]["max_seconds"]))
         if "reason" in said:
             raise UnreadableError(said["reason"])
         for text in said["warnings"]:
             noise.note(text)
         width, height = said["size"]
-        return (width, height) if job["only_size"] else self._read_image(width, height)
+        return (width, height) if job["only_size"] else self._read_image(width, height, job["limits"]["max_seconds"])
 
     def send(self, data: bytes, job: dict[str, Any]) -> None:
         """Hands a file to the process. Raises BrokenPipeError when that has ended."""
@@ -76,7 +75,7 @@ class _Worker:
         self.process.stdin.write(data)
         self.process.stdin.flush()
 
-    def _read_image(self, width: int, height: int) -> Image.Image:
+    def _read_image(self, width: int, height: int, max_seconds: int) -> Image.Image:
         assert self.process.stdout is not None
         image = Image.new("RGB", (width, height))
         n_rows = max(1, _STRIP_BYTES // (3 * width))
@@ -84,7 +83,7 @@ class _Worker:
             size = width, min(n_rows, height - top)
             strip = self.process.stdout.read(3 * size[0] * size[1])
             if len(strip) < 3 * size[0] * size[1]:
-                raise UnreadableError(self._why_ended())
+                raise UnreadableError(self._why_ended(max_seconds))
             image.paste(Image.frombuffer("RGB", size, strip, "raw", "RGB", 0, 1), (0, top))
         return image
 
@@ -97,11 +96,11 @@ class _Worker:
                 if pipe is not None:
                     pipe.close()
 
-    def _why_ended(self) -> str:
+    def _why_ended(self, max_seconds: int) -> str:
         """Why the process ended by itself."""
         code = self.process.wait()
         if code == -getattr(signal, "SIGALRM", 0):
-            return f"takes more than {DECODE_TIMEOUT_S} s to decode"
+            return f"takes more than {max_seconds} s to decode"
         return "broken picture: it kills the process that decodes it"
 
 

@@ -27,7 +27,7 @@ from retrieval.images.codecs.limited import READY
 from retrieval.images.codecs.opencv import kind_of, load_opencv, open_with_opencv
 from retrieval.images.codecs.orientation import orientation_in, orientation_in_xmp
 from retrieval.images.codecs.pillow import UNKNOWN, Opened, decode_opened, open_image, reason_of
-from retrieval.images.limits import DECODE_TIMEOUT_S, Limits
+from retrieval.images.limits import Limits
 from retrieval.own_process import limit_memory
 
 _STRIP_BYTES = 1 << 24  # of an answer that is made at once
@@ -73,7 +73,7 @@ def main() -> None:
     while line := jobs.readline():
         job = json.loads(line)
         data = jobs.read(job["n_bytes"])
-        _alarm(DECODE_TIMEOUT_S)
+        _alarm(job["limits"]["max_seconds"])
         _answer(job, data, answers, printed)
         _alarm(0)
 
