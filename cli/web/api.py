@@ -1,6 +1,7 @@
 """The HTTP API, version 1."""
 
 import asyncio
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import PurePath
@@ -11,37 +12,38 @@ from fastapi.responses import Response
 
 from cli.web.problems import ProblemError, problems
 from cli.web.settings import WebSettings
-from cli.web.shapes import AnswerShape, DescriptorShape, NoWords, QueryWords, SentImages, StateShape
-from cli.web.uploads import FORM, JSON, Upload, read_pictures
+from cli.web.shapes import (
+    BODY,
+    AnswerShape,
+    DescriptorShape,
+    ImageWords,
+    LandmarkListShape,
+    LandmarkShape,
+    ListWords,
+    NoWords,
+    PageShape,
+    QueryWords,
+    SearchWords,
+    StateShape,
+)
+from cli.web.uploads import Upload, parse_box, read_pictures
 from index.landmarks import N_LANDMARKS
+from index.serving.browse import landmark, landmarks_of
+from index.serving.gallery import crop, original, read_row, thumbnail
 from index.serving.service import Service
+from index.serving.similar import search as search_index
 from retrieval.errors import UnreadableError
 from retrieval.progress import SILENT
 
 if TYPE_CHECKING:
     from index.answer import Answer
+    from index.landmarks import Landmarks
+    from index.serving.similar import Page
+    from retrieval.arrays import FloatArray
 
-_IMAGE = {"type": "string", "format": "binary"}
-_FORM = {
-    "type": "object",
-    "properties": {
-        "image": {"type": "array", "items": _IMAGE, "description": "Files; any name of a field does."},
-        "url": {"type": "array", "items": {"type": "string"}},
-        "box": {"type": "array", "items": {"type": "string", "example": "0.1,0.2,0.9,0.8"}},
-    },
-}
-BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "image/*": {"schema": _IMAGE},
-            "application/octet-stream": {"schema": _IMAGE},
-            FORM: {"schema": _FORM},
-            JSON: {"schema": SentImages.model_json_schema(ref_template="#/components/schemas/{model}")},
-        },
-    }
-}
-"""The bodies that hold images, for the OpenAPI document."""
+CACHED_S = 3600  # that a browser shows an image of the index without asking again
+
+_OF_BODIES = (400, 403, 413, 415, 422, 503)
 
 
 class ExactJson(Response):
@@ -58,33 +60,80 @@ def api_routes(service: Service, settings: WebSettings) -> APIRouter:
     """The routes of the API over a service."""
     routes = APIRouter(default_response_class=ExactJson)
 
-    @routes.post("/v1/query", responses=_gives(list[AnswerShape], 400, 403, 413, 415, 422, 503), openapi_extra=BODY)
+    @routes.post("/v1/query", responses=_gives(list[AnswerShape], *_OF_BODIES), openapi_extra=BODY)
     async def query(request: Request, words: Annotated[QueryWords, Query()]) -> Response:
         """Names the landmark in images: an answer for each, in their order, as `lmr query --json` prints them."""
-        pictures = await read_pictures(request, settings)
-        if any(picture.box is not None for picture in pictures):
-            raise ProblemError(422, "`box` is a word of /v1/search; send the part itself to be named")
-        answers = await ask(service, pictures, words)
+        answers = await ask(service, await read_pictures(request, settings), words)
         return ExactJson([answer.to_json() for answer in answers])
 
-    @routes.post("/v1/embed", responses=_gives(list[DescriptorShape], 400, 403, 413, 415, 422, 503), openapi_extra=BODY)
+    @routes.post("/v1/search", responses=_gives(PageShape, *_OF_BODIES, 404), openapi_extra=BODY)
+    async def search(request: Request, words: Annotated[SearchWords, Query()]) -> Response:
+        """Finds the images of the index that are most similar to an image that is sent, or to one of them."""
+        if words.image_id is None:
+            pictures = await read_pictures(request, settings)
+            if len(pictures) != 1:
+                raise ProblemError(422, f"a search is by one image, got {len(pictures)}; send each by itself")
+            return ExactJson((await find(service, pictures[0], words)).to_json())
+        if await request.body():
+            raise ProblemError(422, "a search is by `image_id` or by an image that is sent, got both; leave one out")
+        return ExactJson((await find(service, None, words)).to_json())
+
+    @routes.post("/v1/embed", responses=_gives(list[DescriptorShape], *_OF_BODIES), openapi_extra=BODY)
     async def embed(request: Request, _: Annotated[NoWords, Query()]) -> Response:
         """Turns images into descriptors of the model of the index."""
-        pictures = await read_pictures(request, settings)
+        pictures = await cropped(service, await read_pictures(request, settings))
         asked = [asyncio.wrap_future(service.embed(picture.data)) for picture in pictures]
         found = await asyncio.gather(*asked, return_exceptions=True)
         return ExactJson([_embedded(picture.name, one) for picture, one in zip(pictures, found, strict=True)])
+
+    _add_browsing(routes, service, settings)
+    _add_states(routes, service)
+    return routes
+
+
+def _add_browsing(routes: APIRouter, service: Service, settings: WebSettings) -> None:
+    """The routes by which a client looks at what is in the index."""
+
+    @routes.get("/v1/landmarks", responses=_gives(LandmarkListShape, 422, 503))
+    async def landmark_list(words: Annotated[ListWords, Query()]) -> Response:
+        """Lists the landmarks of the index, by name."""
+        how = {"first": words.first, "n": words.n}
+        found = await asyncio.wrap_future(service.run(landmarks_of, service.landmarks, words.search, **how))
+        return ExactJson({"items": [one.to_json() for one in found.items], "n_found": found.n_found})
+
+    @routes.get("/v1/landmarks/{landmark_id:path}", responses=_gives(LandmarkShape, 404, 422, 503))
+    async def one_landmark(landmark_id: str, _: Annotated[NoWords, Query()]) -> Response:
+        """Tells what is typical of a landmark and what it is confused with, as `lmr explain --json` does."""
+        found = await asyncio.wrap_future(service.run(landmark, service.landmarks, landmark_id))
+        return ExactJson(found.to_json())
+
+    @routes.get("/v1/images/{image_id:path}", responses=_GIVES_IMAGE, response_class=Response)
+    async def image(request: Request, image_id: str, words: Annotated[ImageWords, Query()]) -> Response:
+        """Sends an image of the index as a JPEG without metadata: its thumbnail, or all of it where that is allowed."""
+        if words.size == "original":
+            if not settings.allow_originals:
+                raise ProblemError(403, "this server sends thumbnails alone; start lmr serve with --allow-originals")
+            found = await asyncio.wrap_future(service.run(original, service.landmarks, image_id))
+        else:
+            small = await asyncio.wrap_future(service.run(thumbnail, service.landmarks, image_id))
+            found = None if small is None else (small, "image/jpeg")
+        if found is None:
+            raise ProblemError(404, f"the file of {image_id} is gone, and the index keeps no thumbnail of it")
+        return image_response(request, *found)
+
+
+def _add_states(routes: APIRouter, service: Service) -> None:
+    """The routes by which the server is watched."""
 
     @routes.get("/healthz", responses=_gives(StateShape))
     async def healthz() -> Response:
         """Tells that the server runs."""
         return ExactJson({"status": "ok"})
 
-    return routes
-
 
 async def ask(service: Service, pictures: list[Upload], words: QueryWords) -> "list[Answer]":
     """The answers to images, in their order. Raises BusyError, and LmrError for words that the index cannot follow."""
+    pictures = await cropped(service, pictures)
     if words.verify is None and words.top == N_LANDMARKS:
         asked = [service.query(one.data, one.name, threshold=words.threshold) for one in pictures]
         return await asyncio.gather(*map(asyncio.wrap_future, asked))
@@ -106,18 +155,74 @@ def without_folders(content: Any) -> Any:
     }
 
 
+async def find(service: Service, picture: Upload | None, words: SearchWords) -> "Page":
+    """The neighbours of an image that was sent, or else of `words.image_id`; of a part of it where a box is given.
+
+    Raises BusyError, ProblemError, UnreadableError, and UnknownError for what the index does not have.
+    """
+    landmarks = service.landmarks
+    by: FloatArray | str | None = None if words.box is not None else words.image_id
+    if picture is None and by is None:
+        assert words.image_id is not None
+        data = await asyncio.wrap_future(service.run(read_row, landmarks, words.image_id))
+        picture = Upload(words.image_id, data)
+    if picture is not None:
+        if words.box is not None:
+            picture = replace(picture, box=parse_box(words.box))
+        (part,) = await cropped(service, [picture])
+        by = await asyncio.wrap_future(service.embed(part.data))
+        if service.landmarks is not landmarks:
+            raise ProblemError(503, "another index took the place of the one asked; try again", {"Retry-After": "1"})
+    assert by is not None
+    return await asyncio.wrap_future(service.run(_search, landmarks, by, words))
+
+
+def _search(landmarks: "Landmarks", by: "FloatArray | str", words: SearchWords) -> "Page":
+    how = words.model_dump(exclude={"image_id", "box"})
+    return search_index(landmarks, by, leave_out=words.image_id if not isinstance(by, str) else None, **how)
+
+
+async def cropped(service: Service, pictures: list[Upload]) -> list[Upload]:
+    """The images, in place of those that have a box the part in it. Raises LmrError for a box, BusyError."""
+    return list(await asyncio.gather(*(_cropped(service, picture) for picture in pictures)))
+
+
+async def _cropped(service: Service, picture: Upload) -> Upload:
+    if picture.box is None:
+        return picture
+    try:
+        part = await asyncio.wrap_future(service.run(crop, picture.data, picture.box))
+    except UnreadableError:  # which is told by what is asked of it
+        part = picture.data
+    return replace(picture, data=part, box=None)
+
+
+def image_response(request: Request, data: bytes, media_type: str) -> Response:
+    """An image that a browser may keep, or 304 where it has it already."""
+    tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": f"private, max-age={CACHED_S}"}
+    known = [one.strip().removeprefix("W/") for one in request.headers.get("If-None-Match", "").split(",")]
+    if tag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(data, headers=headers, media_type=media_type)
+
+
 def _embedded(name: str, found: Any) -> dict[str, Any]:
     """The JSON of a descriptor, or of the reason why there is none. Raises what else went wrong."""
-    if isinstance(found, BaseException) and not isinstance(found, UnreadableError):
+    if isinstance(found, UnreadableError):
+        return {"image": name, "descriptor": None, "unreadable": str(found)}
+    if isinstance(found, BaseException):
         raise found
-    is_read = not isinstance(found, UnreadableError)
-    return {
-        "image": name,
-        "descriptor": found.tolist() if is_read else None,
-        "unreadable": None if is_read else str(found),
-    }
+    return {"image": name, "descriptor": found.tolist(), "unreadable": None}
 
 
 def _gives(kind: Any, *statuses: int) -> dict[int | str, dict[str, Any]]:
     """What a route answers, for the OpenAPI document."""
     return {200: {"model": kind}, **problems(*statuses)}
+
+
+_GIVES_IMAGE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The image", "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
+    304: {"description": "It has not changed since"},
+    **problems(403, 404, 422, 503),
+}

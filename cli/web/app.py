@@ -2,16 +2,44 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 
 from cli.web.api import api_routes
 from cli.web.guards import add_guards
 from cli.web.pages import page_routes
-from cli.web.problems import add_problems
+from cli.web.problems import add_problems, problems
 from cli.web.settings import WebSettings
 from index.serving.service import Service
 from retrieval.version import program_version
+
+OF_ALL = (400, 401, 403, 421, 429, 500, 503)  # statuses of the guards, which any request can meet
+TITLE = "lmr: landmarks in images"
+
+
+class App(FastAPI):
+    """The app. Its OpenAPI document has examples that the index it serves now can answer."""
+
+    service: Service
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document; what bodies are made of is moved to its components."""
+        is_new = self.openapi_schema is None
+        document = super().openapi()
+        if is_new:
+            for route in document["paths"].values():
+                for operation in route.values():
+                    for body in operation.get("requestBody", {}).get("content", {}).values():
+                        document["components"]["schemas"].update(body["schema"].pop("$defs", {}))
+        rows = self.service.landmarks.folder.rows
+        self._show("/v1/images/{image_id}", str(rows.image_id[0]))
+        self._show("/v1/landmarks/{landmark_id}", rows.landmarks[0])
+        return document
+
+    def _show(self, path: str, example: str) -> None:
+        assert self.openapi_schema is not None
+        self.openapi_schema["paths"][path]["get"]["parameters"][0]["example"] = example
 
 
 def make_app(service: Service, settings: WebSettings) -> FastAPI:
@@ -22,8 +50,17 @@ def make_app(service: Service, settings: WebSettings) -> FastAPI:
         yield
         service.close()
 
-    app = FastAPI(title="lmr", version=program_version(), lifespan=lifespan, docs_url=None, redoc_url=None)
-    add_problems(app)
+    app = App(
+        title=TITLE,
+        version=program_version(),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=problems(*OF_ALL),
+    )
+    app.service = service
+    add_problems(app, service.path)
     app.include_router(api_routes(service, settings))
     app.include_router(page_routes(service, settings))
     add_guards(app, settings)

@@ -143,6 +143,8 @@ class _Told:
             if self.status is None:
                 detail = f"no answer within {self._timeout_s:g} s; try again later"
                 raise ProblemError(503, detail, {"Retry-After": "5"}) from error
+        finally:
+            self._clock = asyncio.timeout(None)  # what is sent of an error has no time of its own
 
     def line(self, scope: Scope) -> str:
         """The line of a request in the log: no query, no content."""

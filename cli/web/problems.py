@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from cli.terminal import shown, shown_line
 from cli.web.shapes import ProblemShape
+from index.serving.gallery import UnknownError
 from index.serving.service import BusyError
 from retrieval.errors import LmrError, UnreadableError
 
@@ -55,8 +57,11 @@ def told_errors(errors: Sequence[Any], schema: Mapping[str, Any]) -> str:
     return f"`{where or 'the body'}` must be {message}, got {shown(repr(error['input']))}"
 
 
-def add_problems(app: FastAPI) -> None:
-    """Has an app answer every error with a problem."""
+def add_problems(app: FastAPI, index: Path) -> None:
+    """Has an app answer every error with a problem. index: the folder it serves, of which no place on disk is told."""
+
+    def told(error: Exception) -> str:
+        return str(error).replace(str(index), index.name)
 
     @app.exception_handler(ProblemError)
     async def refused(_: Request, error: ProblemError) -> JSONResponse:
@@ -70,9 +75,13 @@ def add_problems(app: FastAPI) -> None:
     async def unreadable(_: Request, error: UnreadableError) -> JSONResponse:
         return problem(422, f"the image cannot be read: {error}")
 
+    @app.exception_handler(UnknownError)
+    async def unknown(_: Request, error: UnknownError) -> JSONResponse:
+        return problem(404, told(error))
+
     @app.exception_handler(LmrError)
     async def failed(_: Request, error: LmrError) -> JSONResponse:
-        return problem(422, str(error))
+        return problem(422, told(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

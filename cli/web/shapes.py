@@ -1,6 +1,6 @@
 """JSON that the API takes and gives, as its OpenAPI document describes it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,11 @@ class Asked(BaseModel):
     """Base of what a client may say: words that there are not are refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+def schema_of(kind: type[BaseModel]) -> dict[str, Any]:
+    """The schema of a body for the OpenAPI document, which moves what it is made of (`$defs`) to its components."""
+    return kind.model_json_schema(ref_template="#/components/schemas/{model}")
 
 
 class SentImage(Asked):
@@ -59,20 +64,21 @@ class SearchWords(Asked):
         examples=["0,0,1,1"],
     )
     landmark: str | None = Field(default=None, description="Only images of the landmark of this landmark_id.")
-    first: int = Field(default=0, ge=0, description="Neighbours passed over: those of the pages before.")
-    n: int = Field(default=20, ge=1, le=200, description="Neighbours of a page.")
+    first: int = Field(default=0, ge=0, le=10_000, description="Neighbours passed over: those of the pages before.")
+    n: int = Field(default=20, ge=1, le=1000, description="Neighbours of a page.")
     sort: Literal["similarity", "megapixels", "pixels_per_inch"] = Field(
         default="similarity", description="Best first by this."
     )
     fold: bool = Field(default=True, description="List near-duplicates under the best of them.")
+    sure: bool = Field(default=False, description="Only neighbours that alone would be answer enough.")
 
 
 class ListWords(Asked):
     """What a list of landmarks may say in its URL."""
 
     search: str = Field(default="", max_length=200, description="Part of a name or landmark_id.")
-    first: int = Field(default=0, ge=0, description="Landmarks passed over.")
-    n: int = Field(default=50, ge=1, le=500, description="Landmarks of a page.")
+    first: int = Field(default=0, ge=0, le=10_000_000, description="Landmarks passed over.")
+    n: int = Field(default=50, ge=1, le=1000, description="Landmarks of a page.")
 
 
 class ImageWords(Asked):
@@ -132,32 +138,43 @@ class DescriptorShape(BaseModel):
     unreadable: str | None
 
 
-class SimilarShape(NeighbourShape):
-    """A neighbour of a search.
+class FoldedShape(BaseModel):
+    """An image that is nearly the same as a neighbour."""
 
-    rank: from 0, of all that are listed. votes: whether it would vote. folded: near-duplicates of it. Sizes are null
-    where the file is gone.
-    """
+    image_id: str
+    landmark_id: str
+    score: float
+
+
+class SimilarShape(BaseModel):
+    """A neighbour. rank: by similarity, from 1, copies counted. score: cosine. Sizes: null where the file is gone."""
 
     rank: int
+    image_id: str
+    landmark_id: str
+    name: str
+    score: float
+    confidence: float | None
     votes: bool
+    path: str
     width: int | None
     height: int | None
     megapixels: float | None
     pixels_per_inch: float | None
-    folded: list[NeighbourShape]
+    dpi: float | None
+    folded: list[FoldedShape]
 
 
 class PageShape(BaseModel):
-    """A page of neighbours. n_rows_looked_at: images of the index that were ranked for it."""
+    """A page of neighbours. n_rows_looked_at: images of the index that are in order up to here."""
 
     items: list[SimilarShape]
     n_rows_looked_at: int
     has_more: bool
 
 
-class LandmarkShape(BaseModel):
-    """A landmark of the index. image_id: of its most typical image."""
+class ListedShape(BaseModel):
+    """A landmark of a list. image_id: of its most typical image."""
 
     landmark_id: str
     name: str
@@ -166,11 +183,65 @@ class LandmarkShape(BaseModel):
     image_id: str
 
 
-class LandmarksShape(BaseModel):
-    """A page of the landmarks of the index."""
+class LandmarkListShape(BaseModel):
+    """Some landmarks of those that were found. n_found: all of them."""
 
-    items: list[LandmarkShape]
-    has_more: bool
+    items: list[ListedShape]
+    n_found: int
+
+
+class NearShape(BaseModel):
+    """An image beside another one."""
+
+    image_id: str
+    landmark_id: str
+    name: str
+    path: str
+    score: float
+
+
+class OwnShape(BaseModel):
+    """An image of a landmark. similarity: mean cosine with its other images."""
+
+    image_id: str
+    path: str
+    similarity: float
+    nearest: NearShape | None
+
+
+class ConfusedShape(BaseModel):
+    """A landmark that another one is confused with, and how often in either direction."""
+
+    landmark_id: str
+    name: str
+    n_images: int
+    n_taken: int
+    n_given: int
+    n_nearest: int
+
+
+class ClosestShape(BaseModel):
+    """The two most similar images of two landmarks."""
+
+    own: NearShape
+    other: NearShape
+    similarity: float
+
+
+class LandmarkShape(BaseModel):
+    """What there is to say of a landmark, as `lmr explain --json` prints it."""
+
+    landmark_id: str
+    name: str
+    n_images: int
+    similarity: float | None
+    typical: list[OwnShape]
+    deviant: list[OwnShape]
+    n_asked: int
+    n_right: int | None
+    confused: list[ConfusedShape]
+    closest: ClosestShape | None
+    notes: list[str]
 
 
 class StateShape(BaseModel):
@@ -186,3 +257,35 @@ class ProblemShape(BaseModel):
     title: str
     status: int
     detail: str
+
+
+_IMAGE = {"type": "string", "format": "binary"}
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+_FORM = {
+    "type": "object",
+    "properties": {
+        "image": {"type": "array", "items": _IMAGE, "description": "Files; a field may have any name."},
+        "url": {**_TEXTS, "description": "Where further images are, if the server fetches URLs."},
+        "box": {**_TEXTS, "description": "left,top,right,bottom of a part of each image; none or one for each."},
+    },
+}
+_EXAMPLE = {
+    "images": [
+        {
+            "name": "dot.png",
+            "data": "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAIAAAD8GO2jAAAALUlEQVR4nGM8UaHBQEvARFPTRy0YtWDUglELRi0YtWDUglELRi"
+            "0YtWDUAioCAJv+Aai8/qzNAAAAAElFTkSuQmCC",
+        }
+    ]
+}
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "content": {
+            "application/json": {"schema": schema_of(SentImages), "example": _EXAMPLE},
+            "multipart/form-data": {"schema": _FORM},
+            "application/octet-stream": {"schema": _IMAGE},
+            "image/jpeg": {"schema": _IMAGE},
+        },
+    }
+}
+"""The bodies that hold images, for the OpenAPI document."""

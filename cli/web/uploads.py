@@ -110,9 +110,7 @@ async def _of_form(form: FormData, settings: WebSettings, fields: Container[str]
         elif name not in ("url", "box") and name not in fields:
             raise ProblemError(422, f"the form has a field {name}, which means nothing here; files, url and box do")
     if boxes and len(boxes) != len(found):
-        raise ProblemError(
-            422, f"the form has {len(boxes)} of `box` for {len(found)} images; give one for each, or none"
-        )
+        raise ProblemError(422, f"the form has {len(boxes)} `box` for {len(found)} images; give one for each, or none")
     return [replace(one, box=box) for one, box in zip(found, boxes, strict=True)] if boxes else found
 
 
@@ -129,9 +127,7 @@ async def _of_json(image: SentImage, i: int, settings: WebSettings) -> Upload:
     try:
         data = await run_in_threadpool(base64.b64decode, text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ProblemError(
-            422, f"images[{i}].data is not base64 ({error}); encode the file's bytes as base64"
-        ) from error
+        raise ProblemError(422, f"images[{i}].data is not base64 ({error}); encode the file as base64") from error
     if not data:
         raise ProblemError(422, f"images[{i}].data is empty; encode the file as base64")
     return Upload(image.name[:NAME_CHARACTERS], data, box)
@@ -155,5 +151,5 @@ def _checked(box: Box) -> Box:
 
 def _no_box(text: str) -> ProblemError:
     return ProblemError(
-        422, f"`box` must be left,top,right,bottom in [0, 1] with left < right, top < bottom, got {text}"
+        422, f"`box` must be left,top,right,bottom in [0, 1] with left < right and top < bottom, got {text}"
     )
