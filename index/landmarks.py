@@ -163,7 +163,8 @@ class Landmarks:
         An image is read again for its explanation; what URLs lead to is fetched once and held. Takes and raises what
         `explain` does.
         """
-        from index.explain.explanation import Explanations, Opened, open_classifier
+        from index.explain.comparison import Opened
+        from index.explain.explanation import Explanations, open_classifier
         from retrieval.images.given import GivenImages
 
         job = build(ExplainAskJob, words)
@@ -174,8 +175,8 @@ class Landmarks:
         queries = {i: query for query, i in enumerate(told.readable)}
         held = GivenImages(told.images, job.allow_private)
         verifier = None if way.verifying is None else way.verifying.verification.verifier
-        opened = Opened(lambda: self._explainer, lambda: self._extractor, verifier, classes)
-        return Explanations(way.folder, held, told.answers, told.found, queries, opened)
+        opened = Opened(lambda: self._explainer, lambda: self._extractor, verifier)
+        return Explanations(way.folder, held, told.answers, told.found, queries, opened, classes)
 
     @cached_property
     def _explainer(self) -> "ExplainedNetwork":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from index.asking.answers import name_of
 from index.serving.gallery import code_of, kept_of
 from retrieval.errors import LmrError
 from retrieval.words import counted
@@ -150,9 +151,8 @@ def _spellings(landmarks: "Landmarks") -> tuple[str, ...]:
 def _listed(landmarks: "Landmarks", code: int) -> Listed:
     folder = landmarks.folder
     label = folder.rows.landmarks[code]
-    known = folder.names.get(label)
     image_id: str = kept_of(landmarks).lists.get(("typical", code), lambda: _typical(landmarks, code))
-    name, address = (known.name, known.address) if known else (label, "")
+    name, address = name_of(folder, label)
     return Listed(label, name, address, int(folder.rows.counts[code]), image_id)
 
 

@@ -19,7 +19,6 @@ from retrieval.texts import Lookup
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from index.answer import Neighbour
     from index.landmarks import Landmarks
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, as shares of an upright image's width and height
@@ -108,18 +107,6 @@ def code_of(landmarks: "Landmarks", landmark_id: str) -> int:
             f"{landmarks.folder.path} has no landmark {landmark_id}; lmr index export lists those it has"
         )
     return code
-
-
-def neighbour_of(landmarks: "Landmarks", row: int, score: float) -> "Neighbour":
-    """A row as a neighbour with this score."""
-    from index.answer import Neighbour
-
-    folder = landmarks.folder
-    rows = folder.rows
-    label = rows.landmarks[rows.landmark[row]]
-    known = folder.names.get(label)
-    name = known.name if known else label
-    return Neighbour(str(rows.image_id[row]), label, score, str(rows.path[row]), name, folder.kept(row))
 
 
 def size_of(landmarks: "Landmarks", row: int) -> Size | None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from index.answer import Neighbour
+from index.asking.answers import neighbour_of
 from index.confidence import sigmoid
 from index.recognition import to_index_space
-from index.serving.gallery import Size, code_of, kept_of, neighbour_of, row_of, size_of
+from index.serving.gallery import Size, code_of, kept_of, row_of, size_of
 from index.vote import background_similarity
 from retrieval.arrays import FloatArray, LongArray
 from retrieval.errors import LmrError
@@ -316,7 +317,7 @@ def _voters(landmarks: "Landmarks", asked: _Asked) -> frozenset[int]:
 def _shown(landmarks: "Landmarks", asked: _Asked, groups: list[_Group]) -> Iterator[Similar]:
     voters, confidences = _voters(landmarks, asked), _confidences(landmarks, asked, groups)
     for i, group in enumerate(groups):
-        leader, *others = (neighbour_of(landmarks, *one) for one in zip(group.rows, group.scores, strict=True))
+        leader, *others = (neighbour_of(landmarks.folder, *one) for one in zip(group.rows, group.scores, strict=True))
         yield Similar(
             neighbour=leader,
             rank=group.ranks[0],

@@ -38,7 +38,7 @@ def with_maps() -> None:
 @pytest.fixture(autouse=True)
 def without_maps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "with_maps" not in request.fixturenames:
-        monkeypatch.setattr("index.explain.explanation.Explanations._maps", lambda *_: (None, ""))
+        monkeypatch.setattr("index.explain.comparison._maps", lambda *_: (None, ""))
 
 
 def explain(*images: object, to: str = "why") -> str:
