@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "calibrate": ("cli.calibrate", "Tune votes, confidence and thresholds on held-out queries."),
     "evaluate": ("cli.evaluate", "Measure the answers to labelled queries; write a report."),
     "query": ("cli.query", "Name the landmark in images."),
+    "search": ("cli.search", "Find the images of an index that are most similar to an image."),
     "explain": ("cli.explain", "Tell what is typical of a landmark, and what it is confused with."),
     "serve": ("cli.serve", "Serve an index as a web page and an HTTP API."),
     "submit": ("cli.submit", "Write a Kaggle submission for test.csv."),

@@ -110,6 +110,18 @@ class ExplainAskWords(AskWords, total=False):
     classifier: Place | None
 
 
+class SearchWords(_Telling, total=False):
+    """Words of `Landmarks.search`."""
+
+    first: int
+    n: int
+    leave_out: str | None
+    landmark: str | None
+    sort: Literal["similarity", "megapixels", "pixels_per_inch"]
+    fold: bool
+    sure: bool
+
+
 class _Queries(_Filling, _Engine, _Verifying, _Writing, total=False):
     """Words of jobs that ask an index labelled queries."""
 

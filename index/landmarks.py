@@ -16,12 +16,15 @@ from retrieval.words import counted, visible
 
 if TYPE_CHECKING:
     from index.asking.answers import Threshold
+    from index.explain.comparison import Compared, MapsWanted, Opened
     from index.explain.explanation import Explanation, Explanations
     from index.explain.job import LandmarkExplained
     from index.folder.folder import IndexFolder
     from index.folder.verified import Verifying
-    from index.keywords import AskWords, ExplainAskWords, Place
+    from index.keywords import AskWords, ExplainAskWords, Place, SearchWords
     from index.recognition import Answers
+    from index.serving.gallery import Box
+    from index.serving.similar import Page
     from index.sort_into import Mode, Sorted
     from retrieval.arrays import FloatArray
     from retrieval.embed.embedder import Embedder
@@ -163,7 +166,6 @@ class Landmarks:
         An image is read again for its explanation; what URLs lead to is fetched once and held. Takes and raises what
         `explain` does.
         """
-        from index.explain.comparison import Opened
         from index.explain.explanation import Explanations, open_classifier
         from retrieval.images.given import GivenImages
 
@@ -175,8 +177,66 @@ class Landmarks:
         queries = {i: query for query, i in enumerate(told.readable)}
         held = GivenImages(told.images, job.allow_private)
         verifier = None if way.verifying is None else way.verifying.verification.verifier
-        opened = Opened(lambda: self._explainer, lambda: self._extractor, verifier)
+        opened = replace(self.opened, verifier=verifier)
         return Explanations(way.folder, held, told.answers, told.found, queries, opened, classes)
+
+    @shows_words_of("index.serving.config", "SearchJob")
+    def search(
+        self,
+        image: "ImageLike | None" = None,
+        *,
+        image_id: str | None = None,
+        box: "Box | None" = None,
+        allow_private: bool = False,
+        **words: "Unpack[SearchWords]",
+    ) -> "Page":
+        """The images of the index that are most similar to an image, or to the one of it with this image_id.
+
+        box: only this part is searched for: left, top, right and bottom as shares of the upright image. landmark: only
+        images of this landmark_id. sort: `similarity`, or `megapixels` or `pixels_per_inch` among the 1,000 most
+        similar. fold: images that are nearly the same are listed as one. sure: only those that alone would make an
+        answer as sure as the threshold. first, n: the part of the list.
+        Raises LmrError for a box without an image, an image_id or landmark_id that is not there, an index that is not
+        calibrated where `sure` needs it; UnreadableError for the image; TypeError for what is no image.
+
+        >>> page = landmarks.search("images/test-arch-0.jpg", n=3)
+        >>> [item.neighbour.landmark_id for item in page.items]
+        ['arch', 'arch', 'arch']
+        """
+        from index.serving.similar import search_image
+
+        return search_image(self, image, image_id, box, allow_private=allow_private, **words)
+
+    def compare(
+        self,
+        image: "ImageLike",
+        image_id: str,
+        *,
+        box: "Box | None" = None,
+        maps: "MapsWanted" = "all",
+        allow_private: bool = False,
+    ) -> "Compared":
+        """An image beside the one of the index with this image_id: what is found in both, and what makes them similar.
+
+        box: as of `search`. maps: `none`, `similarity`, or `all`, which takes seconds and needs captum.
+        Raises LmrError for an image_id that is not there; UnreadableError for the image; TypeError for what is none.
+
+        >>> landmarks.compare("images/test-arch-0.jpg", "train-arch-0", maps="none").neighbour.landmark_id
+        'arch'
+        """
+        from index.serving.gallery import WHOLE
+        from index.serving.similar import compare
+        from retrieval.images.given import GivenImages
+
+        data = GivenImages([image], allow_private).read(0)
+        return compare(self, data, image_id, box=WHOLE if box is None else box, maps=maps)
+
+    @property
+    def opened(self) -> "Opened":
+        """What images are compared with, opened when it is asked for."""
+        from index.explain.comparison import Opened
+
+        return Opened(lambda: self._explainer, lambda: self._extractor)
 
     @cached_property
     def _explainer(self) -> "ExplainedNetwork":

@@ -16,6 +16,7 @@ import pytest
 import lmr
 from index import keywords
 from index.asking.job import AskJob, ExplainAskJob
+from index.serving.config import SearchJob
 from retrieval.jobs import build, option_of, words_of
 from retrieval.models.request import SummaryJob
 from retrieval.train.job import STAGE_WORDS, TrainJob
@@ -124,7 +125,7 @@ def test_words_of_a_stage_are_typed_too() -> None:
     assert get_type_hints(keywords.StageWords) == {word: hints[word] for word in STAGE_WORDS}
 
 
-@pytest.mark.parametrize("kind", [AskJob, ExplainAskJob])
+@pytest.mark.parametrize("kind", [AskJob, ExplainAskJob, SearchJob])
 def test_keywords_of_an_opened_index_are_the_words_of_its_jobs_with_their_types(kind: type) -> None:
     assert get_type_hints(getattr(keywords, kind.__name__.replace("Job", "Words"))) == words_with_types(kind)
 

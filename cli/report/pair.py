@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cli.report.explanation_words import neighbour_file, signed
+from cli.report.explanation_words import signed
 from cli.report.heat import draw_heat, heat_limit
 from cli.report.html import file_name
 from cli.report.lettering import text_width
@@ -19,6 +19,7 @@ from retrieval.images.limits import scaled_size
 from retrieval.words import counted
 
 if TYPE_CHECKING:
+    from index.explain.comparison import Compared
     from index.explain.explanation import Explanation
     from index.explain.match import ImageMatch
     from retrieval.explain.maps import NamedMap
@@ -249,11 +250,16 @@ class DrawnImage:
     is_of_class: bool = False
 
     @property
-    def data(self) -> str:
-        """The image alone as a data: address, for a page."""
+    def webp(self) -> bytes:
+        """The image alone as a WebP file."""
         content = BytesIO()
         self.image.save(content, "WEBP", quality=QUALITY)
-        return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode("ascii")
+        return content.getvalue()
+
+    @property
+    def data(self) -> str:
+        """The image alone as a data: address, for a page."""
+        return "data:image/webp;base64," + base64.b64encode(self.webp).decode("ascii")
 
     @property
     def png(self) -> bytes:
@@ -269,26 +275,37 @@ def png(image: Image.Image) -> bytes:
 
 
 def drawn_images(explained: "Explanation") -> Iterator[DrawnImage]:
-    """The match of the two images, where both can be shown, then the maps over them."""
-    query, row, votes = explained.query, explained.row, explained.votes
-    if query is None or query.pixels is None or row is None or votes is None:
+    """The match with the image that decided, where both can be shown, then the maps over them and those of a class."""
+    query, asked = explained.query, file_name(explained.answer.image)
+    yield from drawn_compared(explained, asked, "The picture that was asked, and the one that decided")
+    if explained.of_class is None or query is None or query.pixels is None:
         return
-    asked = file_name(explained.answer.image)
-    names = f"{asked} beside {neighbour_file(votes.decisive)}"
+    for one in explained.of_class.maps:
+        image, alt = draw_maps(query.pixels, None, one), f"{one.title} of {asked}"
+        yield DrawnImage(f"map-{one.name}", one.title, _map_words(one), alt, image, is_of_class=True)
+
+
+def drawn_compared(
+    compared: "Compared", asked: str, title: str = "The picture that was asked, and one of the index"
+) -> Iterator[DrawnImage]:
+    """The match of two images, where both can be shown, then the maps over them.
+
+    asked: what the one is called. title: where they could not be matched.
+    """
+    query, row, near = compared.query, compared.row, compared.neighbour
+    if query is None or query.pixels is None or row is None or near is None:
+        return
+    names = f"{asked} beside {file_name(near.path) or near.image_id}"
     if row.pixels is not None:
-        title, about = "The picture that was asked, and the one that decided", explained.why_no_match
-        if explained.match is not None:
-            title, about = caption_of(explained.match)
-        drawn = draw_pair(query.pixels, row.pixels, explained.match)
-        yield DrawnImage(MATCH, title, about, f"{names}: {title}", drawn)
-    for one in () if explained.maps is None else explained.maps.maps:
+        about = compared.why_no_match
+        if compared.match is not None:
+            title, about = caption_of(compared.match)
+        yield DrawnImage(MATCH, title, about, f"{names}: {title}", draw_pair(query.pixels, row.pixels, compared.match))
+    for one in () if compared.maps is None else compared.maps.maps:
         image = draw_maps(query.pixels, row.pixels, one)
         yield DrawnImage(
             f"map-{one.name}", one.title, _map_words(one), f"{one.title} of {names}", image, one.query_rest is not None
         )
-    for one in () if explained.of_class is None else explained.of_class.maps:
-        image, alt = draw_maps(query.pixels, None, one), f"{one.title} of {asked}"
-        yield DrawnImage(f"map-{one.name}", one.title, _map_words(one), alt, image, is_of_class=True)
 
 
 def _map_words(one: "NamedMap") -> str:

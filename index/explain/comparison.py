@@ -158,7 +158,8 @@ def _maps(
         from retrieval.explain.similarity import similarity_maps
 
         pair = Pair(*images, folder.index.vectors(np.array([row]))[0])
-        similar = similarity_maps(network, pair)
+        with network.lock:
+            similar = similarity_maps(network, pair)
     except LmrError as error:
         return None, f"there are no maps: {anywhere(error)}"
     if wanted == "similarity":
@@ -166,7 +167,8 @@ def _maps(
     try:
         from retrieval.explain.saliency import saliency_maps
 
-        return Maps(similar.score, (*similar.maps, *saliency_maps(network, pair)), similar.notes), ""
+        with network.lock:
+            return Maps(similar.score, (*similar.maps, *saliency_maps(network, pair)), similar.notes), ""
     except LmrError as error:
         return similar, f"there are no saliency maps: {anywhere(error)}"
 

@@ -13,6 +13,7 @@ from index.folder.thumbnails import make_thumbnail
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.decode import Header, decode, read_header
 from retrieval.images.given import read_head, read_image
+from retrieval.images.limits import scaled_size
 from retrieval.images.screen import SCREEN_DIAGONAL_IN, pixels_per_inch
 from retrieval.texts import Lookup
 
@@ -151,27 +152,47 @@ def read_row(landmarks: "Landmarks", image_id: str) -> bytes:
         return small
 
 
+def parse_box(text: str) -> Box:
+    """A box from `left,top,right,bottom`. Raises LmrError for another text, and as `crop`."""
+    try:
+        left, top, right, bottom = map(float, text.split(","))
+    except ValueError:
+        raise LmrError(f"`box` must be four numbers left,top,right,bottom, got {text!r:.60}") from None
+    _require_box((left, top, right, bottom))
+    return left, top, right, bottom
+
+
 def crop(image: bytes, box: Box) -> bytes:
     """The part of an encoded image within a box, upright, encoded without loss.
 
     Raises LmrError for a box that is empty, lies outside or holds less than 16 x 16 pixels; UnreadableError.
     """
+    _require_box(box)
     left, top, right, bottom = box
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise LmrError(f"box must be left,top,right,bottom with 0 <= left < right <= 1, likewise top and bottom: {box}")
     share = min(right - left, bottom - top)
-    upright = decode(image, None if share <= 0 else round(MOST_CROP_PX / share))
+    upright = decode(image, round(MOST_CROP_PX / share))
     edges = (left * upright.width, top * upright.height, right * upright.width, bottom * upright.height)
     x0, y0, x1, y1 = map(round, edges)
     part = upright.crop((x0, y0, x1, y1))
     if min(part.size) < LEAST_CROP_PX:
         raise LmrError(
-            f"box holds {part.width} x {part.height} pixels, fewer than {LEAST_CROP_PX} x {LEAST_CROP_PX}; "
+            f"`box` holds {part.width} x {part.height} pixels, fewer than {LEAST_CROP_PX} x {LEAST_CROP_PX}; "
             "draw a larger one"
         )
+    if min(part.size) > MOST_CROP_PX:
+        part = part.resize(scaled_size(part.size, MOST_CROP_PX / min(part.size)), reducing_gap=2)
     content = io.BytesIO()
     part.save(content, "BMP")  # which takes no time
     return content.getvalue()
+
+
+def _require_box(box: Box) -> None:
+    left, top, right, bottom = box
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise LmrError(
+            "`box` must be left,top,right,bottom within 0 and 1, left below right and top below bottom, got "
+            f"{','.join(f'{edge:g}' for edge in box)}"
+        )
 
 
 def kept_of(landmarks: "Landmarks") -> Kept:

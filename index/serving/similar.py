@@ -3,29 +3,33 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from index.answer import Neighbour
 from index.asking.answers import neighbour_of
 from index.confidence import sigmoid
+from index.explain.comparison import Compared, MapsWanted, compare_images, shown_image
 from index.recognition import to_index_space
-from index.serving.gallery import Size, code_of, kept_of, row_of, size_of
+from index.search.base import scores_of
+from index.serving.config import SearchJob
+from index.serving.gallery import WHOLE, Box, Size, code_of, crop, kept_of, read_row, row_of, size_of
 from index.vote import background_similarity
 from retrieval.arrays import FloatArray, LongArray
-from retrieval.errors import LmrError
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.images.given import GivenImages
+from retrieval.jobs import build, shows_words_of
 
 if TYPE_CHECKING:
     from index.folder.folder import IndexFolder
+    from index.keywords import SearchWords
     from index.landmarks import Landmarks
-
-Sort = Literal["similarity", "megapixels", "pixels_per_inch"]
+    from retrieval.images.given import ImageLike
 
 FOLD_FROM = 0.95  # similarity of two images from which on one is folded under the other
 BLOCK = 1_000  # rows by rank that are folded, sorted and filtered together
 MOST_ROWS = 10_000  # of an index that are looked at for one image; more takes seconds
-MOST_SHOWN = 1_000  # of a page
 _ROWS_AT_ONCE = 1 << 13
 
 
@@ -132,45 +136,81 @@ class _Group:
         return _Group(ranks, rows, tuple(self.scores[i] for i in order))
 
 
-def search(
-    landmarks: "Landmarks",
-    query: "FloatArray | str",
-    *,
-    first: int = 0,
-    n: int = 20,
-    leave_out: str | None = None,
-    landmark: str | None = None,
-    sort: Sort = "similarity",
-    fold: bool = True,
-    sure: bool = False,
-) -> Page:
+@shows_words_of("index.serving.config", "SearchJob")
+def search(landmarks: "Landmarks", query: "FloatArray | str", **words: "Unpack[SearchWords]") -> Page:
     """The n images from number `first` on in the list of those most similar to a query.
 
     query: the (d,) descriptor of an image as the index's model makes it, or the image_id of an image of the index,
-    which is left out; leave_out: another one that is. landmark: only images of this landmark_id. sort: other orders
-    than by similarity are of the 1,000 most similar images. fold: images that are nearly the same become one. sure:
-    only images that alone would make an answer as sure as the threshold, of the 1,000 most similar.
-    The list is exact, whatever kind of index there is, so that pages neither repeat nor skip an image.
-    Raises LmrError: UnknownError for a name that the index does not have.
+    which is left out. The words are those of SearchJob. The list is exact, whatever kind of index there is, so that
+    pages neither repeat nor skip an image.
+    Raises LmrError for words that cannot be; UnknownError for an image or a landmark that the index does not have.
     """
-    if first < 0 or not 1 <= n <= MOST_SHOWN:
-        raise LmrError(f"`first` must be at least 0 and `n` lie in [1, {MOST_SHOWN:,}], got {first} and {n}")
-    asked = _asked(landmarks, query, leave_out, landmark)
-    if sort == "similarity" and not sure:
-        groups = _groups(landmarks, asked, fold)
-        shown = list(islice(groups, first, first + n + 1))
+    job = build(SearchJob, words)
+    asked, end = _asked(landmarks, query, job), job.n_first + job.n
+    if job.sort == "similarity" and not job.sure:
+        groups = _groups(landmarks, asked, job.fold)
+        shown = list(islice(groups, job.n_first, end + 1))
         looked_at = _n_looked_at(landmarks, asked, shown)
     else:
-        block, looked_at = _block(landmarks, asked, 0, fold)
-        if sure:
+        block, looked_at = _block(landmarks, asked, 0, job.fold)
+        if job.sure:
             block = _sure(landmarks, asked, block)
-        shown = _sorted(landmarks, block, sort)[first : first + n + 1]
-    return Page(tuple(_shown(landmarks, asked, shown[:n])), looked_at, len(shown) > n)
+        shown = _sorted(landmarks, block, job.sort)[job.n_first : end + 1]
+    return Page(tuple(_shown(landmarks, asked, shown[: job.n])), looked_at, len(shown) > job.n)
 
 
-def _asked(landmarks: "Landmarks", query: "FloatArray | str", leave_out: str | None, landmark: str | None) -> _Asked:
+def search_image(
+    landmarks: "Landmarks",
+    image: "ImageLike | None",
+    image_id: str | None,
+    box: Box | None = None,
+    *,
+    allow_private: bool = False,
+    **words: "Unpack[SearchWords]",
+) -> Page:
+    """As `search`, by an image or an image_id, or the part of either within a box. Raises UnreadableError besides."""
+    if image is not None and image_id is None:
+        data = GivenImages([image], allow_private).read(0)
+    elif image_id is not None and image is None:
+        if box is None:
+            return search(landmarks, image_id, **words)
+        data, words = read_row(landmarks, image_id), {"leave_out": image_id, **words}
+    else:
+        raise LmrError("give an image or an `image_id`, one of them")
+    found, unreadable = landmarks.embed([data if box is None else crop(data, box)])
+    if unreadable:
+        raise UnreadableError(unreadable[0])
+    return search(landmarks, found[0], **words)
+
+
+def compare(
+    landmarks: "Landmarks",
+    query: bytes,
+    image_id: str,
+    *,
+    box: Box = WHOLE,
+    descriptor: "FloatArray | None" = None,
+    maps: MapsWanted = "similarity",
+) -> Compared:
+    """An encoded image, or the part of it within a box, beside an image of the index. maps: those that are made.
+
+    descriptor: (d,) of what is compared, None = it is embedded. Raises UnknownError, and as `crop`; UnreadableError.
+    """
+    folder, row = landmarks.folder, row_of(landmarks, image_id)
+    asked = shown_image(query if box == WHOLE else crop(query, box))
+    if descriptor is None:
+        found, unreadable = landmarks.embed([asked.data or b""])
+        if unreadable:
+            raise UnreadableError(unreadable[0])
+        descriptor = found[0]
+    score = float(scores_of(to_index_space(folder, descriptor[None]), folder.index.vectors(np.array([[row]])))[0, 0])
+    near = neighbour_of(folder, row, score)
+    return compare_images(folder, asked, row, landmarks.opened, neighbour=near, maps=maps)
+
+
+def _asked(landmarks: "Landmarks", query: "FloatArray | str", job: SearchJob) -> _Asked:
     folder = landmarks.folder
-    code = -1 if landmark is None else code_of(landmarks, landmark)
+    code = -1 if job.landmark is None else code_of(landmarks, job.landmark)
     if isinstance(query, str):
         row = row_of(landmarks, query)
         return _Asked(folder.index.vectors(np.array([row]))[0], row, code)
@@ -179,7 +219,7 @@ def _asked(landmarks: "Landmarks", query: "FloatArray | str", leave_out: str | N
             f"the descriptor has shape {query.shape}, {folder.path} is of {folder.n_columns} columns; embed the image "
             "with the model of the index"
         )
-    left_out = -1 if leave_out is None else row_of(landmarks, leave_out)
+    left_out = -1 if job.leave_out is None else row_of(landmarks, job.leave_out)
     return _Asked(to_index_space(folder, query[None])[0], left_out, code)
 
 
@@ -256,7 +296,7 @@ def _leaders(vectors: FloatArray) -> LongArray:
     return leaders
 
 
-def _sorted(landmarks: "Landmarks", groups: list[_Group], sort: Sort) -> list[_Group]:
+def _sorted(landmarks: "Landmarks", groups: list[_Group], sort: str) -> list[_Group]:
     """Groups by the size of their largest image, which leads them; those of an unknown size last."""
     if sort == "similarity":
         return groups
@@ -268,7 +308,7 @@ def _sorted(landmarks: "Landmarks", groups: list[_Group], sort: Sort) -> list[_G
     return [group for _, group in sorted(keyed, key=lambda one: one[0])]
 
 
-def _measure(size: Size | None, sort: Sort) -> float:
+def _measure(size: Size | None, sort: str) -> float:
     return -1.0 if size is None else size.megapixels if sort == "megapixels" else size.pixels_per_inch
 
 

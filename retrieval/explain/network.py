@@ -1,5 +1,6 @@
 """A network or ensemble with the space of an index behind it, taken apart: views, feature maps, the rest."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ class ExplainedNetwork:
     """Networks whose joined descriptors an index compares, in float32, differentiable, each part by itself.
 
     members: each network and its card. space: of the index. threads: of the CPU, None = as torch has them.
+    lock: is held by those who may share it with other threads.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class ExplainedNetwork:
         self.cards = [member.card for _, member in members]
         self.roots = [float(np.sqrt(member.weight)) for _, member in members]
         self.space, self.device, self.threads = space, device, threads
+        self.lock = threading.Lock()
         self.specs: list[ImageSpec] = list(dict.fromkeys(spec for card in self.cards for spec in card.specs))
         self.views = [
             View(m, self.specs.index(spec), is_mirrored)
