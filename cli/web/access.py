@@ -83,6 +83,8 @@ class Access:
     def require_host(self, request: HTTPConnection) -> None:
         """Refuses a request by a name that is not this server's: a page elsewhere that had its name lead here."""
         host = _host_of(request.headers.get("host", ""))
+        if not host:
+            raise ProblemError(421, "the request names no host; send a Host header")
         if not (is_local(host) or _is_address(host) or host in self._names or "*" in self._names):
             raise ProblemError(
                 421, f"the name {host!r} is not known to be this server's; lmr serve takes --allowed-host {host}"

@@ -115,7 +115,8 @@ class _Told:
 
     def __init__(self, send: Send, timeout_s: float) -> None:
         self._send, self._timeout_s = send, timeout_s
-        self._begun, self._clock = time.monotonic(), asyncio.timeout(None)
+        self._begun = time.monotonic()
+        self._clock: asyncio.Timeout | None = None
         self.status: int | None = None
         self.n_received = self.n_sent = 0
 
@@ -128,23 +129,23 @@ class _Told:
                 headers.setdefault(name, value)
         self.n_sent += len(message.get("body", b""))
         await self._send(message)
-        if self._clock.when() is not None:
+        if self._clock is not None and not self._clock.expired():
             self._clock.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
 
     async def within(self, work: Awaitable[None]) -> None:
         """Waits for work within the time. Raises ProblemError where that is over before the response has begun."""
-        self._clock = asyncio.timeout(self._timeout_s)
+        clock = self._clock = asyncio.timeout(self._timeout_s)
         try:
-            async with self._clock:
+            async with clock:
                 await work
         except TimeoutError as error:
-            if not self._clock.expired():
+            if not clock.expired():
                 raise
             if self.status is None:
                 detail = f"no answer within {self._timeout_s:g} s; try again later"
                 raise ProblemError(503, detail, {"Retry-After": "5"}) from error
         finally:
-            self._clock = asyncio.timeout(None)  # what is sent of an error has no time of its own
+            self._clock = None  # what is sent of an error has no time of its own
 
     def line(self, scope: Scope) -> str:
         """The line of a request in the log: no query, no content."""
