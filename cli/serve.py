@@ -70,12 +70,18 @@ def command(**words: Any) -> None:
       lmr serve --port 0 --processes 4 --threads 2
       lmr serve --host 0.0.0.0 --token-file token.txt
     """
-    require_extra("lmr serve", "web", "fastapi", "uvicorn", "jinja2", "python_multipart", "prometheus_client")
+    require_web("lmr serve")
     with TerminalProgress() as progress:
-        _serve(build(ServeJob, {**words, "progress": progress}))
+        serve(build(ServeJob, {**words, "progress": progress}))
 
 
-def _serve(job: ServeJob) -> None:
+def require_web(what: str) -> None:
+    """Asked for before the work that ends in a server. Raises LmrError that names what is not installed."""
+    require_extra(what, "web", "fastapi", "uvicorn", "jinja2", "python_multipart", "prometheus_client")
+
+
+def serve(job: ServeJob) -> None:
+    """Serves until a signal ends it. Raises LmrError where it must not, or cannot."""
     from cli.web.access import open_token, require_safe
 
     require_safe(job.web, open_token(job.web))

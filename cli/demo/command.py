@@ -1,5 +1,6 @@
 """lmr demo: the whole path on a small rendered set of landmarks, or on somebody's own folder."""
 
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import click
 from cli.demo.run import DemoJob, Outcome, run_demo
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
+from cli.serve import ServeJob, require_web, serve
 from cli.terminal import command_line, say_json, say_lines, shown
+from cli.web.settings import WebSettings
 from retrieval.extras import require_report
 from retrieval.jobs import build
 
@@ -27,17 +30,29 @@ def command(as_json: bool, **words: Any) -> None:
     \b
     Example:
       lmr demo
+      lmr demo --serve
       lmr demo my-demo --images holiday-photos --backbone resnet18 --pretrained --size 224
     """
+    if words.get("serve"):
+        require_web("--serve")
     require_report("the report of lmr demo")
     with TerminalProgress() as progress:
         job = build(DemoJob, {**words, "progress": progress})
         outcome = run_demo(job)
-    if as_json:
-        facts = {"gap": outcome.gap, "top1": outcome.top1, "untrained_gap": outcome.untrained_gap}
-        say_json(facts | {"report": str(job.directory / outcome.report)}, indent=None)
-    else:
-        say_lines(_summary(job.directory, outcome))
+        if as_json:
+            facts = {"gap": outcome.gap, "top1": outcome.top1, "untrained_gap": outcome.untrained_gap}
+            say_json(facts | {"report": str(job.directory / outcome.report)}, indent=None)
+        else:
+            say_lines(_summary(job.directory, outcome))
+        if job.serve:
+            _serve(job)
+
+
+def _serve(job: DemoJob) -> None:
+    """Serves what the demo made on any free port, so that another server does not spoil the end of a long walk."""
+    with chdir(job.directory):
+        web = WebSettings(port=0)
+        serve(ServeJob(web=web, device=job.device, threads=job.threads, progress=job.progress))
 
 
 def _summary(directory: Path, outcome: Outcome) -> str:
@@ -52,6 +67,7 @@ def _summary(directory: Path, outcome: Outcome) -> str:
             "Try next:",
             f"  {shown(command_line('cd', directory))}",
             "  lmr query images --csv" if (directory / "images").is_dir() else "  lmr query PICTURE",
+            "  lmr serve",
             "  lmr evaluate test_solution.csv --report again.html",
             "  lmr info landmarks",
             "  lmr demo my-demo --images FOLDER_OF_FOLDERS",

@@ -74,6 +74,7 @@ class DemoJob(ComputingJob, WritingJob):
     epochs: int = option(EPOCHS, low=1, help="Passes over the images.")
     size: int = option(SIZE, low=16, high=MOST_PIXELS, help="Side of the input in pixels.")
     network: DemoNetwork = field(default_factory=DemoNetwork)
+    serve: bool = option(False, help="Serve the page of what was made in the end, until Ctrl-C.")
 
     def __post_init__(self) -> None:
         """Raises LmrError for several GPUs at once."""

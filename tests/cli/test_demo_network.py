@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from tiny_set import HERE, done
 
-from cli.demo.run import DemoJob
+from cli.demo.run import DemoJob, Outcome
 from retrieval.jobs import build
 from retrieval.models.checkpoint import read_card
 
@@ -43,3 +43,18 @@ def test_overwriting_makes_the_untrained_network_anew(tmp_path, monkeypatch):
     done(*demo, "--size", "48", "--overwrite", *HERE)
     cards = [read_card(Path("d", folder)) for folder in ("model", "untrained/model")]
     assert [card.image_spec.size for card in cards] == [48, 48]
+
+
+def test_what_it_made_is_served_in_the_end_on_any_free_port(tmp_path, monkeypatch):
+    served = []
+    monkeypatch.chdir(tmp_path)
+    Path("d").mkdir()
+    outcome = Outcome(0.9, 0.8, 0.1, Path("report.html"), Path("sheet.jpg"), Path("submission.csv"))
+    monkeypatch.setattr("cli.demo.command.run_demo", lambda _: outcome)
+    monkeypatch.setattr("cli.demo.command.serve", lambda job: served.append((job, Path.cwd())))
+    assert done("demo", "d").stdout.startswith("GAP 0.900")
+    assert served == []
+    assert done("demo", "d", "--device", "cpu", "--serve").stdout.startswith("GAP 0.900")
+    ((job, folder),) = served
+    assert (folder, job.index, job.web.port, job.device) == (tmp_path / "d", Path("landmarks"), 0, "cpu")
+    assert Path.cwd() == tmp_path

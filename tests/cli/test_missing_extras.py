@@ -13,6 +13,8 @@ BEFORE = [
     (("evaluate", "val.csv", "--report", "r.html"), "--report r.html needs jinja2 and matplotlib", "report"),
     (("stats", "train.csv", "--report", "s.html"), "--report s.html needs jinja2 and matplotlib", "report"),
     (("demo", "shown"), "the report of lmr demo needs jinja2 and matplotlib", "report"),
+    (("demo", "shown", "--serve"), "--serve needs fastapi and uvicorn and jinja2", "web"),
+    (("serve",), "lmr serve needs fastapi and uvicorn and jinja2", "web"),
     (
         ("train", "train.csv", *NETWORK, "--find-rate", "r.png", "--output", "new"),
         "--find-rate r.png needs matplotlib",
@@ -25,7 +27,7 @@ BEFORE = [
 @pytest.fixture
 def bare(tiny_set, monkeypatch):
     """The tiny set, where nothing of the extras is installed, and no work may begin."""
-    extras = ("jinja2", "matplotlib", "onnx", "onnxscript", "onnxruntime")
+    extras = ("jinja2", "matplotlib", "onnx", "onnxscript", "onnxruntime", "fastapi", "uvicorn")
     monkeypatch.setattr("retrieval.extras.find_spec", lambda name: None if name in extras else find_spec(name))
     return tiny_set
 
@@ -37,6 +39,7 @@ def test_it_is_refused_before_the_work(bare, monkeypatch, line, what, extra):
 
     for work in (
         "lmr.open_index",
+        "lmr.open_service",
         "index.folder.folder.open_folder",
         "lmr.stats",
         "lmr.find_rate",

@@ -68,11 +68,12 @@ def replaced(text: str, old: str, new: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def nginx(guarded, tmp_path_factory) -> Iterator[Proxy]:
+def nginx(request, tmp_path_factory) -> Iterator[Proxy]:
     """nginx with the site of deploy/, whose ports and certificate are those of this test."""
     program, openssl = find_program("nginx"), find_program("openssl")
     if program is None or openssl is None:
         pytest.skip("nginx or openssl is not installed: scripts/debian.py nginx")
+    upstream = request.getfixturevalue("guarded").server
     folder, port, plain = tmp_path_factory.mktemp("nginx"), free_port(), free_port()
     make = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={SITE}"]
     subprocess.run([*make, "-keyout", folder / "key.pem", "-out", folder / "cert.pem"], check=True, capture_output=True)
@@ -82,7 +83,7 @@ def nginx(guarded, tmp_path_factory) -> Iterator[Proxy]:
         ("    listen [::]:443 ssl http2;\n", ""),
         ("listen 80;", f"listen 127.0.0.1:{plain};"),
         ("listen 443 ", f"listen 127.0.0.1:{port} "),
-        ("server 127.0.0.1:8080;", f"server 127.0.0.1:{guarded.server.port};"),
+        ("server 127.0.0.1:8080;", f"server 127.0.0.1:{upstream.port};"),
         (f"/etc/letsencrypt/live/{SITE}/fullchain.pem", str(folder / "cert.pem")),
         (f"/etc/letsencrypt/live/{SITE}/privkey.pem", str(folder / "key.pem")),
     ):
@@ -97,13 +98,14 @@ def nginx(guarded, tmp_path_factory) -> Iterator[Proxy]:
 
 
 @pytest.fixture(scope="session")
-def caddy(guarded, tmp_path_factory) -> Iterator[Proxy]:
+def caddy(request, tmp_path_factory) -> Iterator[Proxy]:
     """Caddy with the file of deploy/, without TLS, as it would ask for a certificate and have itself trusted here."""
     program = find_program("caddy")
     if program is None:
         pytest.skip("caddy is not installed: scripts/debian.py caddy")
+    upstream = request.getfixturevalue("guarded").server
     folder, port = tmp_path_factory.mktemp("caddy"), free_port()
-    more = {"LMR_SITE": f"http://{SITE}:{port}", "LMR_UPSTREAM": f"127.0.0.1:{guarded.server.port}"}
+    more = {"LMR_SITE": f"http://{SITE}:{port}", "LMR_UPSTREAM": f"127.0.0.1:{upstream.port}"}
     more |= {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     command = [program, "run", "--config", str(DEPLOY / "Caddyfile"), "--adapter", "caddyfile"]
     with running(command, folder, folder / "caddy.log", more) as process:
