@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from index.kaggle.submit import SubmitReport
     from index.keywords import Place
     from index.serving.config import ServingSettings
+    from index.serving.labels import FeedbackReport
     from index.serving.service import Service
     from index.stats.job import Statistics
     from index.stats.measure import MeasureReport
@@ -74,6 +75,7 @@ __all__ = [
     "evaluate_share",
     "explain",
     "export",
+    "feedback",
     "find_rate",
     "first_batch",
     "index_add",
@@ -335,6 +337,20 @@ def sync(folder: "Place", **words: "Unpack[keywords.SyncWords]") -> "Synced":
     from index.update.sync import sync as run
 
     return run(build(SyncJob, {"folder": folder, **words}))
+
+
+@shows_words_of("index.serving.labels", "FeedbackJob")
+def feedback(**words: "Unpack[keywords.FeedbackWords]") -> "FeedbackReport":
+    """Turns the feedback that `lmr serve` was given into manifests and tables of labels; what follows from it.
+
+    Raises LmrError where there is no feedback, or something else is in the place of the output.
+
+    >>> lmr.feedback(index="landmarks", manifest="train.csv").n_relabelled  # doctest: +SKIP
+    """
+    from index.serving.labels import FeedbackJob
+    from index.serving.labels import turn_into_labels as run
+
+    return run(build(FeedbackJob, words))
 
 
 @shows_words_of("index.update.compact", "IndexCompactJob")

@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "search": ("cli.search", "Find the images of an index that are most similar to an image."),
     "explain": ("cli.explain", "Tell what is typical of a landmark, and what it is confused with."),
     "serve": ("cli.serve", "Serve an index as a web page and an HTTP API."),
+    "feedback": ("cli.feedback", "Turn feedback on a served index into labels."),
     "submit": ("cli.submit", "Write a Kaggle submission for test.csv."),
     "compare": ("cli.compare", "Train and score several systems on the same data, in one table."),
     "score": ("cli.score", "Score any submission against a solution file."),

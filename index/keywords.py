@@ -486,6 +486,19 @@ class SyncWords(_Filling, _Engine, _Changing, total=False):
     background: bool
 
 
+class FeedbackWords(_Telling, _Writing, total=False):
+    """Words of `lmr.feedback`."""
+
+    index: Place
+    output: Place
+    feedback_folder: Place | None
+    manifest: Place | None
+    queries: Place | None
+    images: Place | None
+    held_out: float
+    at_least: int
+
+
 class IndexInfoWords(_Telling, total=False):
     """Words of `lmr.index_info`."""
 

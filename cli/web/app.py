@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from cli.web.api import api_routes
+from cli.web.changes import change_routes
 from cli.web.guards import add_guards
 from cli.web.pages import page_routes
 from cli.web.problems import add_problems, problems
@@ -62,6 +63,7 @@ def make_app(service: Service, settings: WebSettings) -> FastAPI:
     app.service = service
     add_problems(app, service.path)
     app.include_router(api_routes(service, settings))
+    app.include_router(change_routes(service, settings))
     app.include_router(page_routes(service, settings))
     add_guards(app, settings)
     return app

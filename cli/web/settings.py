@@ -22,6 +22,10 @@ class WebSettings:
     token_file: Path | None = option(None, help="File that holds the token which requests must carry.")
     allow_urls: bool = option(False, help="Fetch images by URL, from public addresses alone.")
     allow_originals: bool = option(False, help="Send the images of the index in full, not their thumbnails alone.")
+    feedback_folder: Path | None = option(
+        None, default_text="INDEX.feedback, beside the index", help="Folder of the table of feedback."
+    )
+    keep_mb: float = option(0.0, low=0, help="Megabytes of images that may be kept with feedback; 0 = none are.")
     allow_changes: bool = option(False, help="Add images to the index and remove them, with the token.")
     max_upload_mb: float = option(20.0, low=0.1, high=1000, help="Largest request, megabytes.")
     max_pixels: int = option(50_000_000, low=1, help="Largest width times height of an image.")

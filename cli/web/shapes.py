@@ -93,6 +93,38 @@ class NoWords(Asked):
     """Of a request that may say nothing in its URL."""
 
 
+class SentFeedback(Asked):
+    """A verdict on the answer to an image, or on the label of an image of the index."""
+
+    verdict: Literal["right", "wrong", "other", "none"] = Field(
+        description="right, wrong, other: it shows the landmark of landmark_id; none: it shows no landmark."
+    )
+    landmark_id: str = Field("", description="With other: a landmark of the index by its id or name, or a new one.")
+    answered: str | None = Field(None, description="The landmark_id that was answered, null or blank for none.")
+    confidence: float | None = Field(None, ge=0, le=1, description="The confidence of the answer.")
+    image_id: str = Field("", description="An image of the index, where the verdict is on its label.")
+    sha256: str = Field("", description="Of the image, where it is not sent: 64 small hexadecimal digits.")
+    keep: bool = Field(False, description="The image that is sent may be kept, where the server keeps any.")
+    id: str = Field("", description="One for each verdict, so that it counts once however often it is sent.")
+
+
+class FeedbackShape(BaseModel):
+    """A verdict as it was recorded.
+
+    state: unchanged where it was there already. kept: whether the image is. note: why not, where it might be.
+    """
+
+    id: str
+    state: Literal["recorded", "unchanged"]
+    verdict: Literal["right", "wrong", "other", "none"]
+    landmark_id: str | None
+    answered: str | None
+    image_id: str | None
+    sha256: str | None
+    kept: bool
+    note: str
+
+
 class LandmarkScoreShape(BaseModel):
     """A landmark that got votes; without calibration its confidence is null."""
 

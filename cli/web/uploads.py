@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Container
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
@@ -38,14 +38,17 @@ class Upload:
     box: Box | None = None
 
 
-async def read_pictures(request: Request, settings: WebSettings, fields: Container[str] = ()) -> list[Upload]:
-    """The images of a request, at least one, in their order.
+async def read_pictures(
+    request: Request, settings: WebSettings, fields: Container[str] = (), *, least: int = 1
+) -> list[Upload]:
+    """The images of a request, in their order.
 
-    fields: names of a form that mean something else to the caller, who finds them by `request.form()`.
+    fields: names of a form that mean something else to the caller, who finds them by `request.form()`. least: 0 = there
+    may be none.
     Raises ProblemError for a body that holds no image or cannot be understood, for too many images, and for a URL that
     may not or cannot be fetched. Whether an image can be decoded is not looked at.
     """
-    kind = _media_type(request)
+    kind = media_type(request)
     if kind == FORM:
         found = await _of_form(await _form(request, settings), settings, fields)
     elif kind == JSON:
@@ -57,20 +60,27 @@ async def read_pictures(request: Request, settings: WebSettings, fields: Contain
         found = [Upload("image", body)] if body else []
     else:
         raise ProblemError(415, f"Content-Type is {kind}, which is no image; {_HOW}")
-    if not found:
+    if len(found) < least:
         raise ProblemError(422, f"the request holds no image; {_HOW}")
     return found
 
 
 async def read_json(request: Request, kind: type[M]) -> M:
     """The JSON body of a request, read strictly. Raises ProblemError that names what does not fit."""
-    if (found := _media_type(request)) != JSON:
+    if (found := media_type(request)) != JSON:
         raise ProblemError(415, f"Content-Type is {found or 'missing'}; send {JSON}")
     body = await request.body()
     try:
-        return await run_in_threadpool(lambda: kind.model_validate(parse_json(body, "the body", "send valid JSON")))
+        content = await run_in_threadpool(parse_json, body, "the body", "send valid JSON")
     except LmrError as error:
         raise ProblemError(400, str(error)) from error
+    return validated(kind, content)
+
+
+def validated(kind: type[M], content: Any) -> M:
+    """What a client said, as a shape. Raises ProblemError that names what does not fit."""
+    try:
+        return kind.model_validate(content)
     except ValidationError as error:
         raise ProblemError(422, told_errors(error.errors(include_url=False), kind.model_json_schema())) from error
 
@@ -133,7 +143,8 @@ async def _of_json(image: SentImage, i: int, settings: WebSettings) -> Upload:
     return Upload(image.name[:NAME_CHARACTERS], data, box)
 
 
-def _media_type(request: Request) -> str:
+def media_type(request: Request) -> str:
+    """The Content-Type of a request without its parameters."""
     return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
