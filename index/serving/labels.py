@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from index.folder.config import INDEX_FOLDER
-from index.serving.feedback import Feedback, FeedbackFolder, feedback_folder, read_feedback
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_json
 from retrieval.files.lock import output_locks
@@ -16,6 +15,7 @@ from retrieval.jobs import WritingJob, option
 if TYPE_CHECKING:
     from index.clean.decisions import Decisions
     from index.folder.folder import IndexFolder
+    from index.serving.feedback import Feedback
     from retrieval.data.manifest import Manifest
 
 NEW, HELD_OUT, RELABEL, REMOVE, LEFT_OUT = "images.csv", "held-out.csv", "labels.csv", "remove.csv", "left-out.csv"
@@ -85,7 +85,7 @@ class _Image:
     """
 
     image_id: str
-    said: tuple[Feedback, ...]
+    said: "tuple[Feedback, ...]"
     place: Path | None
     before: str | None
 
@@ -112,6 +112,7 @@ def turn_into_labels(job: FeedbackJob) -> FeedbackReport:
     that show none. Raises LmrError: no feedback, damage, something else in the place of the output.
     """
     from index.folder.folder import open_folder
+    from index.serving.feedback import feedback_folder, read_feedback
 
     with output_locks(job.output, wait=job.wait, progress=job.progress):
         place = job.feedback_folder or feedback_folder(job.index)
@@ -176,7 +177,7 @@ def _name_of(sha256: str) -> str:
     return f"feedback-{sha256[:_ID_DIGITS]}"
 
 
-def _rows(said: Iterable[Feedback], folder: "IndexFolder") -> dict[str, int]:
+def _rows(said: "Iterable[Feedback]", folder: "IndexFolder") -> dict[str, int]:
     """The rows of the index that verdicts may be on, by image_id."""
     from index.update.change import rows_named
 
@@ -185,10 +186,11 @@ def _rows(said: Iterable[Feedback], folder: "IndexFolder") -> dict[str, int]:
 
 
 def _images(
-    said: Iterable[Feedback], folder: "IndexFolder", rows: Mapping[str, int], manifest: "Manifest | None", place: Path
+    said: "Iterable[Feedback]", folder: "IndexFolder", rows: Mapping[str, int], manifest: "Manifest | None", place: Path
 ) -> list[_Image]:
     """The images that verdicts are on, in the order of the first one on each."""
     from index.clean.decisions import first_labels
+    from index.serving.feedback import FeedbackFolder
 
     labels = {} if manifest is None else dict(zip(manifest.image_id, first_labels(manifest), strict=True))
     labels |= {image_id: folder.rows.landmarks[folder.rows.landmark[row]] for image_id, row in rows.items()}
@@ -243,7 +245,7 @@ def _majority(image: _Image, at_least: int) -> tuple[str | None, str, str]:
     return None, "", "the verdicts disagree"
 
 
-def _claim(said: Feedback) -> str:
+def _claim(said: "Feedback") -> str:
     """The landmark that a verdict says is shown; '' = none."""
     return {"right": said.answered, "other": said.landmark_id}.get(said.verdict, "")
 
