@@ -28,7 +28,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 def guarded(**settings: Any) -> FastAPI:
     """A small app behind the guards."""
     app = FastAPI(docs_url=None, redoc_url=None)
-    add_problems(app)
+    add_problems(app, Path("landmarks"))
 
     @app.get("/")
     async def start() -> PlainTextResponse:
