@@ -1,103 +1,350 @@
-"""The pages: HTML that the server renders, whole, or as a part where the page asks for one by X-Fragment."""
+"""The pages: HTML that the server renders, whole, or a part of a page where its script asks for one by X-Fragment."""
 
 import asyncio
+import base64
+import binascii
+import json
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request
+import numpy as np
+from fastapi import APIRouter, Form, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response
+from fastapi.routing import APIRoute
+from markupsafe import Markup, escape
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
 
 from cli.report.html import new_environment, small_image
 from cli.web.problems import ProblemError
 from cli.web.settings import WebSettings
-from index.answer import Answer
+from cli.web.uploads import Upload, parse_box, read_pictures
+from index.answer import Answer, verification
+from index.asking.answers import unreadable_answer
+from index.landmarks import Landmarks
+from index.serving.browse import curve, landmark, landmarks_of, meaning
+from index.serving.gallery import crop, neighbour_of, read_row, row_of, size_of
 from index.serving.service import Service
-from retrieval.errors import UnreadableError
+from index.serving.similar import Page, Similar, Sort, search
+from retrieval.arrays import FloatArray
+from retrieval.errors import LmrError, UnreadableError
+from retrieval.progress import SILENT
 
-PREVIEW_PX, PREVIEW_QUALITY = 640, 80  # of a picture that was asked, where no script shows it
-STATIC = {"app.css": "text/css", "icon.svg": "image/svg+xml", "ask.js": "text/javascript"}
+P = ParamSpec("P")
+R = TypeVar("R")
+
+N_TILES = 24  # images of a page of a gallery: whole rows of 2, 3, 4 and 6
+N_LANDMARKS = 48
+N_SHOWN_FIRST = 12  # landmarks on the first page
+N_TRIES = 5  # embeddings of an image, while one index takes the place of another
+LENGTH_TOLERANCE = 1e-3  # of a unit descriptor
+PREVIEW_PX, PREVIEW_QUALITY = 640, 80  # of an image that no script shows
 FOR_EVER = "public, max-age=31536000, immutable"  # as the address of a static file holds its digest
+TYPES = {".css": "text/css", ".svg": "image/svg+xml", ".js": "text/javascript"}
 WORDS = ((0.99, "as good as certain"), (0.9, "very likely"), (0.7, "likely"), (0.4, "a guess"), (0.0, "unlikely"))
+REPORTS = {"report.html": "Evaluation", "stats.html": "Statistics of the pictures"}  # beside the index folder
+# A report runs apart from the other pages, and reaches nothing. Its own policy allows no script but its own.
+REPORT_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+)
+
+
+class GalleryWords(BaseModel):
+    """What a gallery shows: of which landmark, in which order, from which image on; copies apart, sure ones alone."""
+
+    first: int = Field(default=0, ge=0, le=1_000_000)
+    landmark: str = ""
+    sort: Sort = "similarity"
+    apart: bool = False
+    sure: bool = False
+
+
+class AskedWords(GalleryWords):
+    """The gallery of an image that was asked before, by its descriptor."""
+
+    descriptor: str = Field(max_length=1 << 20)
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Images on a page. landmarks: (landmark_id, name) to choose from. action: where more of it is. asked: the
+    descriptor that is sent there, '' where the address says it. box: of a part of a row's image, ''.
+    """
+
+    page: Page
+    words: GalleryWords
+    landmarks: Sequence[tuple[str, str]]
+    action: str
+    asked: str = ""
+    box: str = ""
+
+    @property
+    def items(self) -> tuple[Similar, ...]:
+        """The images."""
+        return self.page.items
+
+    @property
+    def next(self) -> int:
+        """The number of the first image of the next page."""
+        return self.words.first + len(self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An answer on a page. preview: the image as a data: address, '' where the browser has it. meaning: a sentence."""
+
+    answer: Answer
+    preview: str = ""
+    meaning: str = ""
+    gallery: Gallery | None = None
 
 
 def page_routes(service: Service, settings: WebSettings) -> APIRouter:
     """The routes of the pages over a service."""
-    routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
     pages = _Pages(service, settings)
+    routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse, route_class=_route_class(pages))
     routes.add_api_route("/", pages.start)
     routes.add_api_route("/ask", pages.ask, methods=["POST"])
+    routes.add_api_route("/neighbours", pages.neighbours, methods=["POST"])
+    routes.add_api_route("/similar/{image_id:path}", pages.similar)
+    routes.add_api_route("/landmarks", pages.landmarks)
+    routes.add_api_route("/landmarks/{landmark_id:path}", pages.landmark)
+    routes.add_api_route("/reports", pages.reports)
+    routes.add_api_route("/reports/{name}", pages.report)
     routes.add_api_route("/static/{digest}/{name}", pages.static)
     return routes
+
+
+def _route_class(pages: "_Pages") -> type[APIRoute]:
+    """Routes whose errors are pages too, but for the script of a page, which shows their line."""
+
+    class PageRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def handle_or_tell(request: Request) -> Response:
+                try:
+                    return await handle(request)
+                except (ProblemError, LmrError, HTTPException, RequestValidationError) as error:
+                    if "x-fragment" in request.headers:
+                        raise
+                    return await pages.error(request, error)
+
+            return handle_or_tell
+
+    return PageRoute
 
 
 class _Pages:
     """The pages over a service."""
 
     def __init__(self, service: Service, settings: WebSettings) -> None:
-        self._service, self._settings = service, settings
-        folder = Path(__file__).parent / "static"
-        self._static = {name: (folder / name).read_bytes() for name in STATIC}
+        self._service, self._settings, self._beside = service, settings, service.path.absolute().parent
+        files = sorted((Path(__file__).parent / "static").iterdir())
+        self._static = {file.name: file.read_bytes() for file in files if file.suffix in TYPES}
         self._digest = sha256(b"".join(self._static.values())).hexdigest()[:16]
         self._environment = new_environment("web/templates")
-        self._environment.filters |= {"in_path": in_path, "in_words": in_words}
+        self._environment.filters |= {
+            "exact": exact,
+            "in_path": in_path,
+            "in_words": in_words,
+            "verification": verification,
+        }
 
     async def start(self) -> str:
-        """The page that asks for pictures."""
-        return self._render("ask.html", here="/", answers=(), warnings=self._service.landmarks.warnings)
+        """The page that asks for images."""
+        landmarks = self._service.landmarks
+        some = await self._run(landmarks_of, landmarks, n=N_SHOWN_FIRST)
+        return self._render("ask.html", here="/", shown=(), some=some, warnings=landmarks.warnings)
 
     async def ask(self, request: Request) -> str:
-        """The answers to pictures: a page of them, or one answer as a part of a page."""
-        async with request.form() as form:
-            sent = [
-                (part.filename or "image", await part.read())
-                for part in form.getlist("image")
-                if not isinstance(part, str)
-            ]
-        sent = [(name, data) for name, data in sent if data]
-        if not sent:
-            raise ProblemError(400, "no picture was sent; choose one")
-        answers = await asyncio.gather(*(asyncio.wrap_future(self._service.query(data, name)) for name, data in sent))
-        is_part = "x-fragment" in request.headers
-        previews = [
-            "" if is_part else await self._preview(answer, data)
-            for answer, (_, data) in zip(answers, sent, strict=True)
-        ]
-        shown = list(zip(answers, previews, strict=True))
-        return self._render("answers.html" if is_part else "ask.html", here="", answers=shown, warnings=())
+        """The answers to images: a page of them, or as parts of one."""
+        pictures = await read_pictures(request, self._settings)
+        has_script = "x-fragment" in request.headers
+        urls = (await request.form()).getlist("url")
+        asked = (
+            self._asked(one, preview=not has_script or one.name in urls or one.box is not None) for one in pictures
+        )
+        shown = await asyncio.gather(*asked)
+        if has_script:
+            return self._render("answers.html", shown=shown)
+        return self._render("ask.html", here="", shown=shown, some=None, warnings=())
+
+    async def neighbours(self, request: Request, words: Annotated[AskedWords, Form()]) -> str:
+        """More of the images that are like one that was asked, by its descriptor."""
+        landmarks = self._service.landmarks
+        vector = vector_of(landmarks, words.descriptor)
+        gallery = await self._run(_gallery, landmarks, vector, words, "/neighbours", asked=words.descriptor)
+        return self._render_gallery(request, gallery, "Pictures that are like it")
+
+    async def similar(
+        self, request: Request, image_id: str, words: Annotated[GalleryWords, Query()], box: str = ""
+    ) -> str:
+        """An image of the index and those that are like it, or like a part of it."""
+        landmarks = self._service.landmarks
+        row = await self._run(row_of, landmarks, image_id)
+        part: Shown | None = None
+        address = f"/similar/{in_path(image_id)}"
+        if box:
+            data = await self._run(read_row, landmarks, image_id)
+            part = await self._asked(Upload(image_id, data, parse_box(box)), preview=True)
+            gallery = part.gallery
+        else:
+            gallery = await self._run(_gallery, landmarks, image_id, words, address)
+        if "x-fragment" in request.headers and gallery is not None:
+            return self._render_gallery(request, gallery, image_id)
+        own = await self._run(neighbour_of, landmarks, row, 1.0)
+        size = await self._run(size_of, landmarks, row)
+        return self._render("similar.html", own=own, size=size, part=part, gallery=gallery, box=box)
+
+    async def landmarks(self, words: Annotated[GalleryWords, Query()], search: str = "") -> str:
+        """The landmarks of the index, by name."""
+        found = await self._run(landmarks_of, self._service.landmarks, search, first=words.first, n=N_LANDMARKS)
+        return self._render("landmarks.html", here="/landmarks", found=found, search=search, first=words.first)
+
+    async def landmark(self, landmark_id: str) -> str:
+        """A landmark: its typical images and its deviant ones, and what it is confused with."""
+        landmarks = self._service.landmarks
+        found = await self._run(landmark, landmarks, landmark_id)
+        known = landmarks.folder.names.get(landmark_id)
+        return self._render("landmark.html", found=found, address=known.address if known else "")
+
+    async def reports(self) -> str:
+        """What is known of the index and its answers."""
+        folder = self._service.landmarks.folder
+        files = [(name, title) for name, title in REPORTS.items() if (self._beside / name).is_file()]
+        points = curve(self._service.landmarks)
+        return self._render("reports.html", here="/reports", folder=folder, files=files, points=points)
+
+    async def report(self, name: str) -> Response:
+        """A report that lies beside the index folder."""
+        if name not in REPORTS:
+            raise ProblemError(404, f"there is no report {name}; /reports lists those that there are")
+        try:
+            content = await self._run((self._beside / name).read_bytes)
+        except OSError as error:
+            raise ProblemError(404, f"there is no report {name} beside the index folder") from error
+        return HTMLResponse(content, headers={"Content-Security-Policy": REPORT_POLICY})
 
     async def static(self, digest: str, name: str) -> Response:
         """A script, the stylesheet or the icon."""
         if name not in self._static:
             raise ProblemError(404, f"there is no file {name}")
         headers = {"Cache-Control": FOR_EVER if digest == self._digest else "no-cache"}
-        return Response(self._static[name], media_type=STATIC[name], headers=headers)
+        return Response(self._static[name], media_type=TYPES[Path(name).suffix], headers=headers)
 
-    async def _preview(self, answer: Answer, data: bytes) -> str:
-        if answer.unreadable is not None:
-            return ""
+    async def error(self, request: Request, error: Exception) -> Response:
+        """The page of an error, with the line and the status that programs get."""
+        handlers = request.app.exception_handlers
+        handler = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
+        told = await handler(request, error)
+        detail = json.loads(told.body)["detail"]
+        headers = {name: told.headers[name] for name in ("Retry-After", "Allow") if name in told.headers}
+        return HTMLResponse(self._render("error.html", detail=detail), told.status_code, headers)
+
+    async def _asked(self, picture: Upload, *, preview: bool) -> Shown:
+        """The answer to an image or a part of it, and the images that are like it."""
+        data = picture.data
         try:
-            return await asyncio.wrap_future(self._service.run(small_image, data, PREVIEW_PX, PREVIEW_QUALITY))
-        except UnreadableError:
-            return ""
+            if picture.box is not None:
+                data = await self._run(crop, data, picture.box)
+            landmarks, vector = await self._embedded(data)
+        except UnreadableError as error:
+            return Shown(unreadable_answer(picture.name, str(error)))
+        how = {"verify": self._service.settings.verify, "preview": preview}
+        return await self._run(_shown, landmarks, vector, replace(picture, data=data), **how)
 
-    def _render(self, name: str, **values: Any) -> str:
+    async def _embedded(self, data: bytes) -> tuple[Landmarks, FloatArray]:
+        """The descriptor of an image, and the index whose model made it."""
+        for _ in range(N_TRIES):
+            landmarks = self._service.landmarks
+            vector = await asyncio.wrap_future(self._service.embed(data))
+            if self._service.landmarks is landmarks:
+                return landmarks, vector
+        raise ProblemError(503, "the index is replaced again and again; try again later", {"Retry-After": "5"})
+
+    async def _run(self, function: Callable[P, R], *args: P.args, **words: P.kwargs) -> R:
+        return await asyncio.wrap_future(self._service.run(function, *args, **words))
+
+    def _render_gallery(self, request: Request, gallery: Gallery, title: str) -> str:
+        if "x-fragment" in request.headers:
+            return self._render("gallery.html", gallery=gallery)
+        return self._render("neighbours.html", gallery=gallery, title=title)
+
+    def _render(self, name: str, here: str = "", **values: Any) -> str:
         landmarks = self._service.landmarks
         rows = landmarks.folder.rows
         every = {
             "static": f"/static/{self._digest}",
+            "here": here,
             "n_images": len(rows),
             "n_landmarks": len(rows.landmarks),
             "calibrated": landmarks.is_calibrated,
             "allow_urls": self._settings.allow_urls,
+            "allow_originals": self._settings.allow_originals,
+            "points": curve(landmarks),
         }
-        return self._environment.get_template(name).render(**every, **values)
+        return self._environment.get_template(name).render({**every, **values})
+
+
+def _shown(landmarks: Landmarks, vector: FloatArray, picture: Upload, *, verify: bool, preview: bool) -> Shown:
+    how: dict[str, Any] = {"verify": verify, "progress": SILENT}
+    answer = landmarks.answer_descriptors(vector[None], [picture.name], [picture.data], **how)[0]
+    told = meaning(landmarks, answer.confidence, verified=verify)
+    asked = token_of(landmarks, vector)
+    return Shown(
+        answer,
+        small_image(picture.data, PREVIEW_PX, PREVIEW_QUALITY) if preview else "",
+        "" if told is None else told.text,
+        _gallery(landmarks, vector, GalleryWords(), "/neighbours", asked),
+    )
+
+
+def _gallery(
+    landmarks: Landmarks, query: FloatArray | str, words: GalleryWords, action: str, asked: str = ""
+) -> Gallery:
+    """Images that are like a descriptor or a row, and the landmarks of the first of them."""
+    label, sure = words.landmark or None, words.sure and landmarks.is_calibrated
+    how: dict[str, Any] = {"n": N_TILES, "fold": not words.apart}
+    page = search(landmarks, query, first=words.first, landmark=label, sort=words.sort, sure=sure, **how)
+    first = search(landmarks, query, **how).items
+    known = {item.neighbour.landmark_id: item.neighbour.name for item in (*first, *page.items)}
+    return Gallery(page, words, sorted(known.items(), key=lambda one: one[1]), action, asked)
+
+
+def token_of(landmarks: Landmarks, vector: FloatArray) -> str:
+    """A descriptor as text for a form, with the model that it is of."""
+    return f"{landmarks.folder.fingerprint[:16]}.{base64.b64encode(vector.astype('<f4').tobytes()).decode()}"
+
+
+def vector_of(landmarks: Landmarks, token: str) -> FloatArray:
+    """The unit descriptor (d,) in a text. Raises ProblemError for one of another model, and for no descriptor."""
+    fingerprint, _, text = token.partition(".")
+    if fingerprint != landmarks.folder.fingerprint[:16]:
+        raise ProblemError(409, "the index has another model by now; ask with the picture again")
+    try:
+        vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
+    except (binascii.Error, ValueError) as error:
+        raise ProblemError(422, "the descriptor is damaged; ask with the picture again") from error
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    if vector.shape != (landmarks.folder.n_columns,) or not abs(length - 1) < LENGTH_TOLERANCE:
+        raise ProblemError(422, "the descriptor is damaged; ask with the picture again")
+    return vector
+
+
+def exact(text: str) -> Markup:
+    """An id as the value of an attribute, from which a script and a form get it as it is."""
+    return Markup("".join(c if c.isprintable() else f"&#{ord(c)};" for c in escape(text)))
 
 
 def in_path(text: str) -> str:
     """An id as a part of an address."""
-    return quote(text, safe="")
+    return quote(text.encode(errors="surrogateescape"), safe="")
 
 
 def in_words(confidence: float) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from index.landmarks import Landmarks, open_landmarks
 from index.serving.config import ServingSettings
-from retrieval.errors import LmrError
+from retrieval.errors import LmrError, UnreadableError
 from retrieval.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Service:
 
     def embed(self, image: bytes) -> "Future[FloatArray]":
         """The unit descriptor (d,) of an encoded image; UnreadableError as the future's exception. Raises BusyError."""
-        return self.run(lambda: self._landmarks.embed([image])[0][0])
+        return self.run(self._embedded, image)
 
     def run(self, function: Callable[P, R], *args: P.args, **words: P.kwargs) -> "Future[R]":
         """Calls a function that takes long in a thread, as many at once as there are cores. Raises BusyError."""
@@ -69,6 +69,13 @@ class Service:
     def close(self, wait_s: float = 30.0) -> None:
         """Answers what is waiting, within this time, and takes nothing more."""
         self._pool.shutdown(wait=True)
+
+    def _embedded(self, image: bytes) -> "FloatArray":
+        vectors, unreadable = self._landmarks.embed([image])
+        if unreadable:
+            raise UnreadableError(unreadable[0])
+        vector: FloatArray = vectors[0]
+        return vector
 
     @staticmethod
     def _named(answer: "Answer", name: str) -> "Answer":
