@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -21,16 +21,18 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from cli.report.html import new_environment, small_image
+from cli.report.pair import DrawnImage, drawn_compared
 from cli.web.problems import ProblemError
 from cli.web.settings import WebSettings
 from cli.web.uploads import Upload, parse_box, read_pictures
 from index.answer import Answer, verification
-from index.asking.answers import unreadable_answer
+from index.asking.answers import neighbour_of, unreadable_answer
+from index.explain.comparison import Compared
 from index.landmarks import Landmarks
 from index.serving.browse import curve, landmark, landmarks_of, meaning
-from index.serving.gallery import crop, neighbour_of, read_row, row_of, size_of
+from index.serving.gallery import crop, read_row, row_of, size_of
 from index.serving.service import Service
-from index.serving.similar import Page, Similar, Sort, search
+from index.serving.similar import Page, Similar, compare, search
 from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.progress import SILENT
@@ -59,7 +61,7 @@ class GalleryWords(BaseModel):
 
     first: int = Field(default=0, ge=0, le=1_000_000)
     landmark: str = ""
-    sort: Sort = "similarity"
+    sort: Literal["similarity", "megapixels", "pixels_per_inch"] = "similarity"
     apart: bool = False
     sure: bool = False
 
@@ -72,16 +74,18 @@ class AskedWords(GalleryWords):
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """Images on a page. landmarks: (landmark_id, name) to choose from. action: where more of it is. asked: the
-    descriptor that is sent there, '' where the address says it. box: of a part of a row's image, ''.
+    """Images on a page.
+
+    landmarks: (landmark_id, name) to choose from. action: where more of them are. descriptor: what is sent there, ''
+    where the address says it. row: the image_id that they are like, '' = that of no row.
     """
 
     page: Page
     words: GalleryWords
     landmarks: Sequence[tuple[str, str]]
     action: str
-    asked: str = ""
-    box: str = ""
+    descriptor: str = ""
+    row: str = ""
 
     @property
     def items(self) -> tuple[Similar, ...]:
@@ -112,6 +116,8 @@ def page_routes(service: Service, settings: WebSettings) -> APIRouter:
     routes.add_api_route("/ask", pages.ask, methods=["POST"])
     routes.add_api_route("/neighbours", pages.neighbours, methods=["POST"])
     routes.add_api_route("/similar/{image_id:path}", pages.similar)
+    routes.add_api_route("/compare", pages.compare, methods=["POST"])
+    routes.add_api_route("/compare", pages.compare_rows)
     routes.add_api_route("/landmarks", pages.landmarks)
     routes.add_api_route("/landmarks/{landmark_id:path}", pages.landmark)
     routes.add_api_route("/reports", pages.reports)
@@ -179,7 +185,7 @@ class _Pages:
         """More of the images that are like one that was asked, by its descriptor."""
         landmarks = self._service.landmarks
         vector = vector_of(landmarks, words.descriptor)
-        gallery = await self._run(_gallery, landmarks, vector, words, "/neighbours", asked=words.descriptor)
+        gallery = await self._run(_gallery, landmarks, vector, words, "/neighbours", words.descriptor)
         return self._render_gallery(request, gallery, "Pictures that are like it")
 
     async def similar(
@@ -198,9 +204,26 @@ class _Pages:
             gallery = await self._run(_gallery, landmarks, image_id, words, address)
         if "x-fragment" in request.headers and gallery is not None:
             return self._render_gallery(request, gallery, image_id)
-        own = await self._run(neighbour_of, landmarks, row, 1.0)
+        own = neighbour_of(landmarks.folder, row, 1.0)
         size = await self._run(size_of, landmarks, row)
         return self._render("similar.html", own=own, size=size, part=part, gallery=gallery, box=box)
+
+    async def compare(self, request: Request, image_id: str) -> str:
+        """An image that is sent beside one of the index, with the lines of their match and their similarity map."""
+        picture, *_ = await read_pictures(request, self._settings)
+        data = picture.data if picture.box is None else await self._run(crop, picture.data, picture.box)
+        return await self._compared(picture.name, data, image_id, "pair.html")
+
+    async def compare_rows(self, request: Request, row: str, image_id: str) -> str:
+        """Two images of the index beside each other."""
+        data = await self._run(read_row, self._service.landmarks, row)
+        template = "pair.html" if "x-fragment" in request.headers else "comparison.html"
+        return await self._compared(row, data, image_id, template)
+
+    async def _compared(self, name: str, data: bytes, image_id: str, template: str) -> str:
+        landmarks = self._service.landmarks
+        found, drawn = await self._run(_drawn, landmarks, name, data, image_id)
+        return self._render(template, asked=name, found=found, drawn=drawn)
 
     async def landmarks(self, words: Annotated[GalleryWords, Query()], search: str = "") -> str:
         """The landmarks of the index, by name."""
@@ -296,17 +319,22 @@ def _shown(landmarks: Landmarks, vector: FloatArray, picture: Upload, *, verify:
     how: dict[str, Any] = {"verify": verify, "progress": SILENT}
     answer = landmarks.answer_descriptors(vector[None], [picture.name], [picture.data], **how)[0]
     told = meaning(landmarks, answer.confidence, verified=verify)
-    asked = token_of(landmarks, vector)
+    descriptor = token_of(landmarks, vector)
     return Shown(
         answer,
         small_image(picture.data, PREVIEW_PX, PREVIEW_QUALITY) if preview else "",
         "" if told is None else told.text,
-        _gallery(landmarks, vector, GalleryWords(), "/neighbours", asked),
+        _gallery(landmarks, vector, GalleryWords(), "/neighbours", descriptor),
     )
 
 
+def _drawn(landmarks: Landmarks, name: str, data: bytes, image_id: str) -> tuple[Compared, list[DrawnImage]]:
+    found = compare(landmarks, data, image_id)
+    return found, list(drawn_compared(found, name))
+
+
 def _gallery(
-    landmarks: Landmarks, query: FloatArray | str, words: GalleryWords, action: str, asked: str = ""
+    landmarks: Landmarks, query: FloatArray | str, words: GalleryWords, action: str, descriptor: str = ""
 ) -> Gallery:
     """Images that are like a descriptor or a row, and the landmarks of the first of them."""
     label, sure = words.landmark or None, words.sure and landmarks.is_calibrated
@@ -314,7 +342,8 @@ def _gallery(
     page = search(landmarks, query, first=words.first, landmark=label, sort=words.sort, sure=sure, **how)
     first = search(landmarks, query, **how).items
     known = {item.neighbour.landmark_id: item.neighbour.name for item in (*first, *page.items)}
-    return Gallery(page, words, sorted(known.items(), key=lambda one: one[1]), action, asked)
+    row = query if isinstance(query, str) else ""
+    return Gallery(page, words, sorted(known.items(), key=lambda one: one[1]), action, descriptor, row)
 
 
 def token_of(landmarks: Landmarks, vector: FloatArray) -> str:

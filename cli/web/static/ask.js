@@ -1,18 +1,9 @@
 // Pictures that are chosen, dropped, pasted or photographed, or their addresses: one request each, some at once.
 
 import { equipAnswer } from "./answer.js";
-import { make, post, problem } from "./server.js";
+import { fieldsOf, make, post, problem } from "./server.js";
 
 const AT_ONCE = 4;
-
-/** The form fields that stand for a picture. source: a `file`, a `url` or a `row` of the index; box: a part of it. */
-export function fieldsOf(source) {
-  const fields = new FormData();
-  if (source.file) fields.append("image", source.file, source.file.name);
-  if (source.url) fields.append("url", source.url);
-  if (source.box) fields.append("box", source.box.join(","));
-  return fields;
-}
 
 /** Asks what a picture shows, and puts the answer first. */
 export async function ask(source, name) {

@@ -55,10 +55,11 @@ export function equipGallery(form, source = null) {
     load(Number(event.submitter?.value ?? 0));
   });
   form.addEventListener("click", event => {
-    const picture = event.target.closest("a.pic");
-    if (!picture || !source || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    const asked = event.target.closest("a.pic, .compare");
+    if (!asked || !source || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    compare(source, picture.dataset.image, picture);
+    const picture = asked.matches(".pic") ? asked : asked.closest("li").querySelector("a.pic");
+    compare(source, picture.dataset.image);
   });
   watchEnd();
 }

@@ -26,6 +26,15 @@ export function lineOf(response, text) {
   }
 }
 
+/** The form fields that stand for a picture. source: a `file` or a `url`; box: a part of it. */
+export function fieldsOf(source) {
+  const fields = new FormData();
+  if (source.file) fields.append("image", source.file, source.file.name);
+  if (source.url) fields.append("url", source.url);
+  if (source.box) fields.append("box", source.box.join(","));
+  return fields;
+}
+
 export function make(name, className, text) {
   const made = document.createElement(name);
   made.className = className;
