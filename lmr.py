@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from index.bench import Benchmark
     from index.calibration import Calibration
     from index.clean.job import CleanReport
+    from index.client import Connection
     from index.compare.results import Comparison
     from index.evaluate.job import ShareReport
     from index.evaluate.result import EvaluationResult
@@ -67,6 +68,7 @@ __all__ = [
     "calibrate",
     "clean",
     "compare",
+    "connect",
     "download",
     "download_tars",
     "embed",
@@ -718,3 +720,17 @@ def open_service(
 
     how: dict[str, Any] = {"device": device, "threads": threads, "engine": engine, "progress": progress}
     return Service(Path(path), settings or ServingSettings(), **how)
+
+
+def connect(url: str, token: str | None = None, *, timeout_s: float = 60.0) -> "Connection":
+    """Connects to a server of `lmr serve`, which gives the same answers without an index and a network here.
+
+    timeout_s: for an image, with all waiting for a server that has too much to do. Raises LmrError for no URL.
+
+    >>> server = lmr.connect("http://127.0.0.1:8080")
+    >>> server.query(["holiday.jpg"])[0].landmark_id  # doctest: +SKIP
+    'arch'
+    """
+    from index.client import Connection
+
+    return Connection(url, token, timeout_s=timeout_s)

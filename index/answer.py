@@ -2,7 +2,8 @@
 
 import base64
 import io
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ NO_LANDMARK = "no known landmark"
 N_NEIGHBOURS = 5  # shown in a notebook
 THUMBNAIL_PX, THUMBNAIL_QUALITY = 140, 75
 
+_PLAIN = ("image", "landmark_id", "name", "address", "confidence", "threshold", "in_index", "unreadable")
+_OF_LANDMARK = ("landmark_id", "name", "confidence", "score")
+_OF_NEIGHBOUR = ("image_id", "landmark_id", "score", "path", "name", "inliers")
 _CELL = '<td style="text-align:left;vertical-align:top;padding:4px 8px">{}<br><small>{}</small></td>'
 
 
@@ -120,26 +124,31 @@ class Answer:
             "address": self.address,
             "confidence": self.confidence,
             "threshold": self.threshold,
-            "landmarks": [
-                {"landmark_id": s.landmark_id, "name": s.name, "confidence": s.confidence, "score": s.score}
-                for s in self.landmarks
-            ],
-            "neighbours": [
-                {
-                    "image_id": n.image_id,
-                    "landmark_id": n.landmark_id,
-                    "score": n.score,
-                    "path": n.path,
-                    "name": n.name,
-                    "inliers": n.inliers,
-                }
-                for n in self.neighbours
-            ],
+            "landmarks": [{key: getattr(s, key) for key in _OF_LANDMARK} for s in self.landmarks],
+            "neighbours": [{key: getattr(n, key) for key in _OF_NEIGHBOUR} for n in self.neighbours],
             "verified": self.verified,
             "in_index": self.in_index,
             "unreadable": self.unreadable,
             "reason": self.reason,
         }
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any], kept: "Callable[[str], Kept | None]" = lambda _: None) -> "Answer":
+        """The answer that `to_json` told. kept: reads the thumbnail of an image_id.
+
+        Raises KeyError, TypeError or ValueError for what is none.
+        """
+        landmarks = (LandmarkScore(**{key: one[key] for key in _OF_LANDMARK}) for one in told["landmarks"])
+        neighbours = (
+            Neighbour(**{key: one[key] for key in _OF_NEIGHBOUR}, kept=kept(one["image_id"]))
+            for one in told["neighbours"]
+        )
+        plain = {key: told[key] for key in _PLAIN}
+        answer = cls(**plain, landmarks=tuple(landmarks), neighbours=tuple(neighbours))
+        if told["verified"] is None:
+            return answer
+        n = answer.inliers or 0
+        return replace(answer, n_enough=n if told["verified"] else n + 1)  # which says the same of each neighbour told
 
 
 def headline(answer: Answer) -> str:

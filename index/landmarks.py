@@ -263,7 +263,7 @@ class Landmarks:
 
         allow_private = way.job.allow_private
         given = GivenImages(images, allow_private)
-        names = list(map(_name_of, images))
+        names = list(map(name_of, images))
         if hold or way.verifying is not None:
             images = [given.fetched(i) for i in range(len(images))]
         descriptors, unreadable = self.embed(images, allow_private=allow_private)
@@ -383,5 +383,6 @@ def open_landmarks(
     raise LmrError(f"{path} was replaced each time while it was read; run this again")
 
 
-def _name_of(image: "ImageLike") -> str:
+def name_of(image: "ImageLike") -> str:
+    """What the answer to an image is called: its path or URL, else what it is."""
     return str(image) if isinstance(image, str | Path) else type(image).__name__

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from typing import Any
 
 from fastapi import FastAPI
@@ -26,21 +27,19 @@ class App(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document; what bodies are made of is moved to its components."""
-        is_new = self.openapi_schema is None
-        document = super().openapi()
-        if is_new:
-            for route in document["paths"].values():
+        if self.openapi_schema is None:
+            self.openapi_schema = deepcopy(super().openapi())
+            for route in self.openapi_schema["paths"].values():
                 for operation in route.values():
                     for body in operation.get("requestBody", {}).get("content", {}).values():
-                        document["components"]["schemas"].update(body["schema"].pop("$defs", {}))
-        rows = self.service.landmarks.folder.rows
-        self._show("/v1/images/{image_id}", str(rows.image_id[0]))
-        self._show("/v1/landmarks/{landmark_id}", rows.landmarks[0])
-        return document
-
-    def _show(self, path: str, example: str) -> None:
-        assert self.openapi_schema is not None
-        self.openapi_schema["paths"][path]["get"]["parameters"][0]["example"] = example
+                        self.openapi_schema["components"]["schemas"].update(body["schema"].pop("$defs", {}))
+        rows, paths = self.service.landmarks.folder.rows, self.openapi_schema["paths"]
+        image_id, landmark_id = str(rows.image_id[0]), rows.landmarks[0]
+        paths["/v1/images/{image_id}"]["get"]["parameters"][0]["example"] = image_id
+        paths["/v1/landmarks/{landmark_id}"]["get"]["parameters"][0]["example"] = landmark_id
+        said = paths["/v1/feedback"]["post"]["requestBody"]["content"]["application/json"]
+        said["example"] = {"verdict": "other", "landmark_id": landmark_id, "image_id": image_id}
+        return self.openapi_schema
 
 
 def make_app(service: Service, settings: WebSettings) -> FastAPI:

@@ -34,7 +34,9 @@ class SentImage(Asked):
 class SentImages(Asked):
     """Images in JSON."""
 
-    images: list[SentImage] = Field(description="One image or several; those of an answer keep their order.")
+    images: list[SentImage] = Field(
+        min_length=1, description="One image or several; those of an answer keep their order."
+    )
 
 
 class QueryWords(Asked):

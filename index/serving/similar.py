@@ -22,7 +22,10 @@ from retrieval.images.given import GivenImages
 from retrieval.jobs import build, shows_words_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from index.folder.folder import IndexFolder
+    from index.folder.thumbnails import Kept
     from index.keywords import SearchWords
     from index.landmarks import Landmarks
     from retrieval.images.given import ImageLike
@@ -90,6 +93,26 @@ class Similar:
             "folded": [{"image_id": n.image_id, "landmark_id": n.landmark_id, "score": n.score} for n in self.folded],
         }
 
+    @classmethod
+    def from_json(cls, told: "Mapping[str, Any]", kept: "Callable[[str], Kept | None]" = lambda _: None) -> "Similar":
+        """What `to_json` told. kept: reads the thumbnail of an image_id.
+
+        Raises KeyError, TypeError or ValueError for what is none.
+        """
+        near, *folded = (
+            Neighbour(
+                one["image_id"],
+                one["landmark_id"],
+                one["score"],
+                one.get("path", ""),
+                one.get("name", ""),
+                kept(one["image_id"]),
+            )
+            for one in (told, *told["folded"])
+        )
+        size = None if told["width"] is None else Size(told["width"], told["height"], told["dpi"])
+        return cls(near, told["rank"], told["votes"], size, told["confidence"], tuple(folded))
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -106,6 +129,12 @@ class Page:
             "n_rows_looked_at": self.n_rows_looked_at,
             "has_more": self.has_more,
         }
+
+    @classmethod
+    def from_json(cls, told: "Mapping[str, Any]", kept: "Callable[[str], Kept | None]" = lambda _: None) -> "Page":
+        """As `Similar.from_json`."""
+        items = tuple(Similar.from_json(one, kept) for one in told["items"])
+        return cls(items, told["n_rows_looked_at"], told["has_more"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

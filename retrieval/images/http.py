@@ -8,12 +8,13 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
@@ -43,6 +44,7 @@ _TRANSIENT = frozenset((408, 425, 429))  # and 5xx
 _DNS_CACHE_S = 300
 
 Headers = CIMultiDictProxy[str]
+T = TypeVar("T")
 
 
 def fetch_image(url: str, rules: FetchRules) -> bytes:
@@ -55,12 +57,17 @@ def fetch_image(url: str, rules: FetchRules) -> bytes:
         return body.content
 
     try:
-        if not _is_in_loop():
-            return asyncio.run(get())
-        with ThreadPoolExecutor(1) as beside:  # a notebook has a loop of its own, which cannot be entered again
-            return beside.submit(asyncio.run, get()).result()
+        return run_here(get)
     except FetchError as error:
         raise UnreadableError(str(error)) from error
+
+
+def run_here(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Does asynchronous work, also for a caller that runs in a loop of its own, such as a notebook."""
+    if not _is_in_loop():
+        return asyncio.run(work())
+    with ThreadPoolExecutor(1) as beside:  # a loop cannot be entered again
+        return beside.submit(lambda: asyncio.run(work())).result()
 
 
 def open_session(rules: FetchRules, lookup: Lookup = look_up) -> aiohttp.ClientSession:
