@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from index.folder.verified import Verifying
     from index.keywords import AskWords, ExplainAskWords, Place, SearchWords
     from index.recognition import Answers
+    from index.rerank.verification import Verification
     from index.serving.gallery import Box
     from index.serving.similar import Page
     from index.sort_into import Mode, Sorted
@@ -72,6 +73,7 @@ class Landmarks:
         self.folder = folder
         self.embedder = embedder
         self.device, self.threads, self.n_workers = device, threads, n_workers
+        self._verifications: dict[tuple[int | None, str | None], tuple[IndexFolder, Verification]] = {}
 
     def __repr__(self) -> str:
         rows = self.folder.rows
@@ -332,14 +334,19 @@ class Landmarks:
     def _verifying(self, job: VerifyJob) -> "tuple[IndexFolder, Verifying]":
         """The folder as it answers by verified neighbours, and how these are verified, of no queries yet."""
         from index.folder.verified import Computing, Verifying, open_verification
+        from index.rerank.verification import Ledger
 
-        how = Computing(self.device, self.threads, self.n_workers)
-        folder, verification = open_verification(self.folder, job, how)
+        asked = job.n_verify_top, job.matcher
+        if asked not in self._verifications:
+            how = Computing(self.device, self.threads, self.n_workers)
+            self._verifications[asked] = open_verification(self.folder, job, how)
+        folder, verification = self._verifications[asked]
         if verification.rule is None:
             job.progress.warn(
                 f"{self.folder.path} is not calibrated for verified answers: inliers are shown, and change no answer; "
                 "lmr calibrate `verify` makes them count"
             )
+        verification = replace(verification, ledger=Ledger())
         return folder, Verifying(verification, lambda _: None, progress=job.progress)
 
     @cached_property

@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 
 from cli.terminal import shown, shown_line
 from cli.web.shapes import ProblemShape
+from index.serving.batches import BusyError
 from index.serving.gallery import UnknownError
-from index.serving.service import BusyError
 from retrieval.errors import LmrError, UnreadableError
 
 PROBLEM_JSON = "application/problem+json"

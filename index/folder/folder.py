@@ -187,6 +187,12 @@ def is_current(folder: IndexFolder) -> bool:
     return _info_or_none(folder.path) == folder.info
 
 
+def state_of(path: str | Path) -> tuple[tuple[int, int, int] | None, ...]:
+    """Tells the folder at a path from any other that takes its place, and from itself with another calibration."""
+    folder = current_folder(Path(path))
+    return tuple(_identity(place) for place in (folder, folder / INFO, folder / CALIBRATION))
+
+
 def replace_calibration(path: str | Path, calibration: Calibration) -> None:
     """Writes calibration.json; a kill at any moment leaves the folder with the old one or the new one.
 
@@ -323,7 +329,7 @@ def _read_names(path: Path) -> dict[str, Name]:
 
 
 def _identity(folder: Path) -> tuple[int, int, int] | None:
-    """Tells a folder from another one of its name, also from one with the same content; None without one."""
+    """Tells a folder or file from another one of its name, also from one with the same content; None without one."""
     try:
         known = folder.stat()
     except OSError:

@@ -24,9 +24,10 @@ TRIED = (2, 4, 8)  # batch sizes beside an embedder's own, as multiples of it
 N_RUNS = 3  # of each size: one to warm up, two that are timed
 TRIAL_SHARE = 0.02  # of the time that all images take may go into trying
 MOST_TRIAL_S = 30.0
+N_COMPARED = 4  # images of a batch whose descriptors are compared with those that they get alone
 LEAST_GAIN = 1.05  # by which a larger batch must be faster to be taken
 
-_Prepared = tuple[UInt8Array, ...]
+Prepared = tuple[UInt8Array, ...]  # (size, size, 3) for each of an embedder's specs
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,21 @@ class Embedder(ABC):
         why = f" (fastest of {', '.join(map(str, tried))})" if len(tried) > 1 else ""
         return f"{self.batch_size} images at once{why}"
 
+    def warm(self, n: int) -> int:
+        """Computes made images, so that the first ones wait for nothing; how many may be computed at once, n at most.
+
+        The most of n, n / 2 and n / 4 that get the very same descriptors as single images; n where none do, as on GPUs:
+        last bits of a descriptor then depend on how many images it is computed with.
+        """
+        made = self._made_images(n)
+        singles = [self.describe(*(of_spec[i : i + 1] for of_spec in made)) for i in range(min(n, N_COMPARED))]
+        single = np.concatenate(singles)
+        for size in dict.fromkeys((n, max(1, n // 2), max(1, n // 4))):
+            batch = self.describe(*(of_spec[:size] for of_spec in made))
+            if np.array_equal(batch[:N_COMPARED], single[:size]):
+                return size
+        return n
+
     def compile(self, n_images: int) -> str:
         """Has torch compile the network, where that pays for so many images; what came of it, for people."""
         return "not compiled, as it is not torch that computes"
@@ -152,11 +168,10 @@ class Embedder(ABC):
         rows = np.asarray(rows, dtype=np.int64)
         batches = (rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size))
         with ThreadPoolExecutor(self.n_workers) as pool:
-            waiting: deque[tuple[LongArray, list[Future[_Prepared | str]]]] = deque()
+            waiting: deque[tuple[LongArray, list[Future[Prepared | str]]]] = deque()
             try:
                 for batch in batches:
-                    given = (source, self.specs, self.limits, self.watch)
-                    waiting.append((batch, [pool.submit(_prepare, int(row), *given) for row in batch]))
+                    waiting.append((batch, [pool.submit(self._read, int(row), source) for row in batch]))
                     if len(waiting) > self.ahead:
                         yield self._embedded(*waiting.popleft())
                 while waiting:
@@ -171,7 +186,21 @@ class Embedder(ABC):
             return np.zeros(0, np.int64), np.zeros((0, self.d), np.float32)
         return np.concatenate([b.rows for b in batches]), np.concatenate([b.vectors for b in batches])
 
-    def _embedded(self, rows: LongArray, futures: list[Future[_Prepared | str]]) -> EmbeddedBatch:
+    def prepare(self, data: bytes, limits: Limits | None = None) -> Prepared:
+        """An encoded image as `describe` takes it. limits: None = the embedder's own. Raises UnreadableError."""
+        within = self.limits if limits is None else limits
+        return tuple(_prepared(data, spec, within, self.watch) for spec in self.specs)
+
+    def _read(self, row: int, source: Source) -> Prepared | str:
+        """A prepared image, or the reason why it cannot be read."""
+        try:
+            with self.watch.at("read"):
+                data = source.read(row)
+            return self.prepare(data)
+        except UnreadableError as error:
+            return str(error)
+
+    def _embedded(self, rows: LongArray, futures: list[Future[Prepared | str]]) -> EmbeddedBatch:
         with self.watch.at(WAIT):
             read = [future.result() for future in futures]
         unreadable = {int(row): item for row, item in zip(rows, read, strict=True) if isinstance(item, str)}
@@ -236,15 +265,6 @@ def require_finite(vectors: FloatArray) -> FloatArray:
             "train again with lower rates, or use `device` cpu if the device computes in float16"
         )
     return vectors
-
-
-def _prepare(row: int, source: Source, specs: Sequence[ImageSpec], limits: Limits, watch: Stopwatch) -> _Prepared | str:
-    try:
-        with watch.at("read"):
-            data = source.read(row)
-        return tuple(_prepared(data, spec, limits, watch) for spec in specs)
-    except UnreadableError as error:
-        return str(error)
 
 
 def _prepared(data: bytes, spec: ImageSpec, limits: Limits, watch: Stopwatch) -> UInt8Array:

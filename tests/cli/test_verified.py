@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from tiny_set import HERE, NETWORK, done, listing, n_file_operations, read_rows, refused, run, run_and_die, write_csv
 
 import lmr
+from index.serving.config import ServingSettings
 
 LABELS = ("abbey", "bank", "castle", "dock")
 SIDE = 160
@@ -85,6 +87,14 @@ def test_descriptors_that_were_made_before_are_verified_by_their_images(facades)
     )
     with pytest.raises(ValueError, match=r"^0 images do not fit 2 descriptors$"):
         landmarks.answer_descriptors(descriptors, ["bytes", "bytes"], verify=True)
+
+
+def test_a_service_verifies_as_the_index_does(facades):
+    image = Path("images/test-abbey-0.png").read_bytes()
+    with closing(lmr.open_service("landmarks", ServingSettings(verify=True), device="cpu", threads=1)) as service:
+        verified, plain = (service.query(image, "bytes", verify=verify).result(60) for verify in (None, False))
+        assert [verified] == service.landmarks.query([image], verify=True)
+        assert [plain] == service.landmarks.query([image])
 
 
 def test_calibrating_with_verification_says_what_it_gains_and_keeps_the_plain_part(facades):

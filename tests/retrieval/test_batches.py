@@ -44,6 +44,18 @@ def settled(embedder: Clockwork, monkeypatch: pytest.MonkeyPatch, n_images: int 
 
 
 @pytest.mark.parametrize(
+    ("differs", "size"),
+    [((), 16), ((16,), 8), ((16, 8), 4), ((16, 8, 4), 16)],
+    ids=["all", "half", "a quarter", "none"],
+)
+def test_a_warm_embedder_computes_as_many_at_once_as_get_the_descriptors_of_single_images(
+    differs: tuple[int, ...], size: int
+) -> None:
+    assert Clockwork({}, differs=differs).warm(16) == size
+    assert Clockwork({}, differs=(1,)).warm(1) == 1
+
+
+@pytest.mark.parametrize(
     ("seconds", "said"),
     [
         ({4: 1e-3, 8: 5e-4, 16: 4e-4, 32: 6e-4}, "16 images at once (fastest of 4, 8, 16, 32)"),
