@@ -21,11 +21,11 @@ _FIRST_S = 1.0  # what something takes, before anything was done
 
 
 class BusyError(LmrError):
-    """Nothing more may wait. retry_s: seconds after which it may be tried again."""
+    """Nothing more may wait. retry_s: whole seconds after which it may be tried again."""
 
     def __init__(self, retry_s: float, why: str = FULL) -> None:
-        super().__init__(f"{why}; try again in {math.ceil(max(1.0, retry_s))} s")
-        self.retry_s = retry_s
+        self.retry_s = math.ceil(max(1.0, retry_s))
+        super().__init__(f"{why}; try again in {self.retry_s} s")
 
 
 def ending() -> BusyError:

@@ -256,8 +256,8 @@ def test_a_service_that_is_busy_is_told_with_the_time_to_wait(
 
     monkeypatch.setattr(service, "query", busy)
     response = client.post("/v1/query", content=arch)
-    assert refused(response, 503) == "too many images are waiting; try again in 2 s"
-    assert response.headers["Retry-After"] == "2"
+    assert refused(response, 503) == "too many images are waiting; try again in 3 s"
+    assert response.headers["Retry-After"] == "3"
 
 
 def test_a_failure_of_the_server_is_told_without_its_inside(
