@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from html import escape
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from threading import BoundedSemaphore
+from typing import Any
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, FastAPI
@@ -19,7 +20,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from cli.terminal import shown, warn
 from cli.web.access import COOKIE, SESSION_S, Access, is_local, open_token
-from cli.web.limits import Bodies, GoneError, Rate, require_headers
+from cli.web.limits import Bodies, GoneError, Rate, image_limits, require_headers
 from cli.web.problems import ProblemError, problem
 from cli.web.settings import WebSettings
 
@@ -210,15 +211,14 @@ async def fetch_picture(url: str, settings: WebSettings) -> bytes:
     from retrieval.images.given import QUERY_AGENT
     from retrieval.images.http import fetch, open_session
     from retrieval.images.http_body import FetchError
-    from retrieval.images.limits import Limits
 
     if not settings.allow_urls:
         raise ProblemError(403, "this server fetches no URLs; send the image, or start lmr serve with --allow-urls")
     if not _FETCHES.acquire(blocking=False):
         raise ProblemError(503, f"{_N_FETCHES} URLs are being fetched; try again in 1 s", {"Retry-After": "1"})
     time_s = min(_FETCH_S, settings.timeout_s * 2 / 3)
-    limits = Limits(max_bytes=round(settings.max_upload_mb * 1e6), max_pixels=settings.max_pixels)
-    rules = FetchRules(timeout_s=time_s, idle_s=time_s, n_retries=0, user_agent=QUERY_AGENT, limits=limits)
+    how: dict[str, Any] = {"n_retries": 0, "user_agent": QUERY_AGENT, "limits": image_limits(settings)}
+    rules = FetchRules(timeout_s=time_s, idle_s=time_s, **how)
     try:
         async with open_session(rules) as session:
             body = await fetch(session, url, rules, None)

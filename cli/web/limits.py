@@ -12,6 +12,8 @@ from starlette.types import Message, Receive
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cli.web.problems import ProblemError
+from cli.web.settings import WebSettings
+from retrieval.images.limits import Limits
 
 GRACE_S = 10.0  # until a body must come at MIN_RATE; also the longest time without a byte of it
 MIN_RATE = 16_000  # bytes a second of a body, on average
@@ -37,6 +39,15 @@ def server_words() -> dict[str, Any]:
         "timeout_keep_alive": KEEP_ALIVE_S,
         "limit_concurrency": N_CONNECTIONS,
     }
+
+
+def image_limits(settings: WebSettings) -> Limits:
+    """Limits of what is decoded for a request: an image may take a third of its time."""
+    return Limits(
+        max_bytes=round(settings.max_upload_mb * 1e6),
+        max_pixels=settings.max_pixels,
+        max_seconds=max(1, round(settings.timeout_s / 3)),
+    )
 
 
 class Connection(H11Protocol):

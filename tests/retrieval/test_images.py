@@ -320,3 +320,14 @@ class TestImageSpec:
         with pytest.raises(LmrError) as caught:
             ImageSpec.from_json(content)
         assert str(caught.value) == "image_spec: std missing; it takes size, fit, mean, std, resample, colors"
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "GIF"])
+def test_what_is_made_of_the_pixels_carries_nothing_else_of_the_file(file_format: str) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "somewhere"
+    how = {"exif": exif} if file_format != "GIF" else {}
+    data = encoded(smooth(64, 48), file_format, comment=b"somewhere", description="somewhere", **how)
+    assert b"somewhere" in data
+    for other in ("JPEG", "PNG", "WEBP", "TIFF", "GIF"):
+        assert b"somewhere" not in encoded(decode(data), other)

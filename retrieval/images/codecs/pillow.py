@@ -121,7 +121,9 @@ def decode_opened(opened: Opened, how: How, *, shrink: bool) -> Image.Image:
         factor = how.factor(image.size) if shrink else 1
         how.limits.require_memory(opened.size, memory_to_decode(opened, shrunk=factor > 1))
         image.load()
-        return to_rgb(image, opened.orientation, how.colors, factor)
+        pixels = to_rgb(image, opened.orientation, how.colors, factor)
+        pixels.info.clear()  # Pillow would write comments of the file into what is made of its pixels
+        return pixels
     except RefusedError:
         raise
     # Pillow raises almost anything for a hostile file: struct.error, SyntaxError, OverflowError, MemoryError.
