@@ -176,9 +176,12 @@ def _serve_share(job: ServeJob, listener: socket.socket) -> None:
 
 def _open_service(job: ServeJob) -> "Service":
     import lmr
+    from cli.web.limits import image_limits
 
     how: dict[str, Any] = {"device": job.device, "threads": job.threads, "engine": job.engine}
-    return lmr.open_service(job.index, job.serving, progress=job.progress, **how)
+    service = lmr.open_service(job.index, job.serving, progress=job.progress, **how)
+    service.limits = image_limits(job.web)
+    return service
 
 
 def _config(app: Any, job: ServeJob) -> "Config":

@@ -191,7 +191,7 @@ async def _cropped(service: Service, picture: Upload) -> Upload:
     if picture.box is None:
         return picture
     try:
-        part = await asyncio.wrap_future(service.run(crop, picture.data, picture.box))
+        part = await asyncio.wrap_future(service.run(crop, picture.data, picture.box, service.limits))
     except UnreadableError:  # which is told by what is asked of it
         part = picture.data
     return replace(picture, data=part, box=None)

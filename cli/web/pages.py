@@ -35,6 +35,7 @@ from index.serving.service import Service
 from index.serving.similar import Page, Similar, compare, search
 from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.images.decode import image_size
 from retrieval.progress import SILENT
 
 P = ParamSpec("P")
@@ -211,6 +212,7 @@ class _Pages:
     async def compare(self, request: Request, image_id: str) -> str:
         """An image that is sent beside one of the index, with the lines of their match and their similarity map."""
         picture, *_ = await read_pictures(request, self._settings)
+        await self._run(image_size, picture.data, self._service.limits)
         data = picture.data if picture.box is None else await self._run(crop, picture.data, picture.box)
         return await self._compared(picture.name, data, image_id, "pair.html")
 
@@ -275,7 +277,7 @@ class _Pages:
         data = picture.data
         try:
             if picture.box is not None:
-                data = await self._run(crop, data, picture.box)
+                data = await self._run(crop, data, picture.box, self._service.limits)
             landmarks, vector = await self._embedded(data)
         except UnreadableError as error:
             return Shown(unreadable_answer(picture.name, str(error)))

@@ -13,7 +13,7 @@ from index.folder.thumbnails import make_thumbnail
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.decode import Header, decode, read_header
 from retrieval.images.given import read_head, read_image
-from retrieval.images.limits import scaled_size
+from retrieval.images.limits import DEFAULT_LIMITS, Limits, scaled_size
 from retrieval.images.screen import SCREEN_DIAGONAL_IN, pixels_per_inch
 from retrieval.texts import Lookup
 
@@ -162,7 +162,7 @@ def parse_box(text: str) -> Box:
     return left, top, right, bottom
 
 
-def crop(image: bytes, box: Box) -> bytes:
+def crop(image: bytes, box: Box, limits: Limits = DEFAULT_LIMITS) -> bytes:
     """The part of an encoded image within a box, upright, encoded without loss.
 
     Raises LmrError for a box that is empty, lies outside or holds less than 16 x 16 pixels; UnreadableError.
@@ -170,7 +170,7 @@ def crop(image: bytes, box: Box) -> bytes:
     _require_box(box)
     left, top, right, bottom = box
     share = min(right - left, bottom - top)
-    upright = decode(image, round(MOST_CROP_PX / share))
+    upright = decode(image, round(MOST_CROP_PX / share), limits)
     edges = (left * upright.width, top * upright.height, right * upright.width, bottom * upright.height)
     x0, y0, x1, y1 = map(round, edges)
     part = upright.crop((x0, y0, x1, y1))
