@@ -27,13 +27,11 @@ from cli.web.shapes import (
     StateShape,
 )
 from cli.web.uploads import Upload, parse_box, read_pictures
-from index.landmarks import N_LANDMARKS
 from index.serving.browse import landmark, landmarks_of
 from index.serving.gallery import crop, original, read_row, thumbnail
 from index.serving.service import Service
 from index.serving.similar import search as search_index
 from retrieval.errors import UnreadableError
-from retrieval.progress import SILENT
 
 if TYPE_CHECKING:
     from index.answer import Answer
@@ -134,13 +132,9 @@ def _add_states(routes: APIRouter, service: Service) -> None:
 async def ask(service: Service, pictures: list[Upload], words: QueryWords) -> "list[Answer]":
     """The answers to images, in their order. Raises BusyError, and LmrError for words that the index cannot follow."""
     pictures = await cropped(service, pictures)
-    if words.verify is None and words.top == N_LANDMARKS:
-        asked = [service.query(one.data, one.name, threshold=words.threshold) for one in pictures]
-        return await asyncio.gather(*map(asyncio.wrap_future, asked))
-    how: dict[str, Any] = {"threshold": words.threshold, "n_landmarks": words.top, "progress": SILENT}
-    how["verify"] = service.settings.verify if words.verify is None else words.verify
-    found = await asyncio.wrap_future(service.run(service.landmarks.query, [one.data for one in pictures], **how))
-    return [replace(answer, image=one.name) for answer, one in zip(found, pictures, strict=True)]
+    how: dict[str, Any] = {"threshold": words.threshold, "n_landmarks": words.top, "verify": words.verify}
+    asked = [service.query(one.data, one.name, **how) for one in pictures]
+    return await asyncio.gather(*map(asyncio.wrap_future, asked))
 
 
 def without_folders(content: Any) -> Any:

@@ -59,7 +59,7 @@ def asked(client: TestClient, data: bytes, kind: str = "image/jpeg") -> dict[str
     [
         (JPEG[:700], "broken JPEG: cut short"),
         (b"no image", "not a picture in a known format"),
-        (SVG, "not a picture in a known format"),
+        (SVG, "a web page, not a picture"),
         (PAGE, "a web page, not a picture"),
         (PAGE + JPEG, "a web page, not a picture"),
         (b"%PDF-1.7\n" + JPEG, "not a picture in a known format"),
