@@ -47,7 +47,8 @@ _FETCHES = BoundedSemaphore(_N_FETCHES)
 _FETCH_S = 20.0  # for one URL, or two thirds of the time for a request
 _LOGIN = (
     '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    '<title>lmr: token</title><link rel="stylesheet" href="/static/lmr.css"><main><h1>A token is needed</h1>{said}'
+    '<title>lmr: token</title><link rel="stylesheet" href="/static/login/app.css">'
+    '<body class="app"><main><h1>A token is needed</h1>{said}'
     '<form method="post" action="/login"><label>Token <input type="password" name="token" required autofocus '
     'autocomplete="current-password"></label> <button>Continue</button></form></main></html>'
 )

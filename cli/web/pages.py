@@ -45,6 +45,7 @@ N_TILES = 24  # images of a page of a gallery: whole rows of 2, 3, 4 and 6
 N_LANDMARKS = 48
 N_SHOWN_FIRST = 12  # landmarks on the first page
 N_TRIES = 5  # embeddings of an image, while one index takes the place of another
+NEARLY_ALL = 0.999  # what is said of a confidence beyond it
 LENGTH_TOLERANCE = 1e-3  # of a unit descriptor
 PREVIEW_PX, PREVIEW_QUALITY = 640, 80  # of an image that no script shows
 FOR_EVER = "public, max-age=31536000, immutable"  # as the address of a static file holds its digest
@@ -101,11 +102,16 @@ class Gallery:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """An answer on a page. preview: the image as a data: address, '' where the browser has it. meaning: a sentence."""
+    """An answer on a page.
+
+    preview: the image as a data: address, '' where the browser has it. meaning: a sentence on the confidence. sha256:
+    of the image, for a verdict on the answer; '' where it is of a part of one.
+    """
 
     answer: Answer
     preview: str = ""
     meaning: str = ""
+    sha256: str = ""
     gallery: Gallery | None = None
 
 
@@ -156,12 +162,7 @@ class _Pages:
         self._static = {file.name: file.read_bytes() for file in files if file.suffix in TYPES}
         self._digest = sha256(b"".join(self._static.values())).hexdigest()[:16]
         self._environment = new_environment("web/templates")
-        self._environment.filters |= {
-            "exact": exact,
-            "in_path": in_path,
-            "in_words": in_words,
-            "verification": verification,
-        }
+        self._environment.filters |= {one.__name__: one for one in (exact, in_path, in_words, sure, verification)}
 
     async def start(self) -> str:
         """The page that asks for images."""
@@ -311,6 +312,7 @@ class _Pages:
             "n_landmarks": len(rows.landmarks),
             "calibrated": landmarks.is_calibrated,
             "allow_urls": self._settings.allow_urls,
+            "keeps_images": self._settings.keep_mb > 0,
             "allow_originals": self._settings.allow_originals,
             "points": curve(landmarks),
         }
@@ -326,6 +328,7 @@ def _shown(landmarks: Landmarks, vector: FloatArray, picture: Upload, *, verify:
         answer,
         small_image(picture.data, PREVIEW_PX, PREVIEW_QUALITY) if preview else "",
         "" if told is None else told.text,
+        "" if picture.box is not None else sha256(picture.data).hexdigest(),
         _gallery(landmarks, vector, GalleryWords(), "/neighbours", descriptor),
     )
 
@@ -376,6 +379,11 @@ def exact(text: str) -> Markup:
 def in_path(text: str) -> str:
     """An id as a part of an address."""
     return quote(text.encode(errors="surrogateescape"), safe="")
+
+
+def sure(confidence: float) -> str:
+    """A confidence as a share, which is never all."""
+    return f"over {NEARLY_ALL:.1%}" if confidence > NEARLY_ALL else f"{confidence:.1%}"
 
 
 def in_words(confidence: float) -> str:

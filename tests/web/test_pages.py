@@ -1,5 +1,6 @@
 """The pages of `lmr serve`: what they say, without scripts too, and that nothing in data becomes part of them."""
 
+import hashlib
 import html
 import io
 import os
@@ -14,6 +15,7 @@ from fastapi.testclient import TestClient
 from tiny_set import HERE, done, image, write_csv
 
 from cli.web.app import make_app
+from cli.web.pages import in_words, sure
 from cli.web.settings import WebSettings
 from index.serving.config import ServingSettings
 from index.serving.service import Service
@@ -211,11 +213,36 @@ def test_a_form_without_scripts_is_answered_with_a_page(
     assert article["aria-label"] == "Answer to test-arch-0.jpg"
     assert article["data-confidence"] == str(answer.confidence)
     assert ("It would have been" in parsed.text) == (answer.landmark_id is None)
-    assert f"{answer.confidence:.1%} sure" in parsed.text
+    assert "over 99.9% sure: as good as certain." in parsed.text
     assert "Of answers at least this sure, about" in parsed.text
     assert parsed.of("img", **{"class": "own"})[0]["src"].startswith("data:image/jpeg;base64,")
     shown_ids = [told["data-image"] for told in parsed.of("a", **{"class": "pic"})]
     assert shown_ids[0] == answer.neighbours[0].image_id
+
+
+@pytest.mark.parametrize(
+    ("confidence", "share", "words"),
+    [
+        (1.0, "over 99.9%", "as good as certain"),
+        (0.98, "98.0%", "very likely"),
+        (0.7, "70.0%", "likely"),
+        (0.5, "50.0%", "a guess"),
+        (0.0, "0.0%", "unlikely"),
+    ],
+)
+def test_a_confidence_is_told_in_words_and_never_as_all(confidence: float, share: str, words: str) -> None:
+    assert (sure(confidence), in_words(confidence)) == (share, words)
+
+
+def test_a_verdict_is_sent_by_a_form_with_what_it_is_on(client: TestClient, finished_set: Path) -> None:
+    name, data, _ = picture(finished_set)[1]
+    parsed = shown(client.post("/ask", **form_of((name, data))))
+    assert parsed.of("form", action="/v1/feedback", method="post")
+    assert parsed.of("input", name="sha256")[0]["value"] == hashlib.sha256(data).hexdigest()
+    assert [told["value"] for told in parsed.of("button", name="verdict")] == ["right", "wrong", "none", "other"]
+    row = shown(client.get("/similar/train-dome-0"))
+    assert row.of("input", name="image_id")[0]["value"] == "train-dome-0"
+    assert row.of("input", name="answered")[0]["value"] == "dome"
 
 
 def test_several_pictures_are_answered_on_one_page_and_one_that_cannot_be_read_says_why(

@@ -2,6 +2,7 @@
 
 import { ask } from "./ask.js";
 import { drawCrop } from "./crop.js";
+import { equipFeedback } from "./feedback.js";
 import { equipGallery } from "./gallery.js";
 import { tellThreshold } from "./threshold.js";
 
@@ -11,6 +12,8 @@ export function equipAnswer(article, source) {
   tellThreshold(article);
   const gallery = article.querySelector("form.gallery");
   if (gallery) equipGallery(gallery, source);
+  const feedback = article.querySelector(".feedback");
+  if (feedback) equipFeedback(feedback, source);
   const button = article.querySelector("button.crop");
   if (!button) return;
   button.hidden = source === null;
