@@ -9,7 +9,7 @@ import numpy as np
 from index.asking.answers import name_of
 from index.serving.gallery import code_of, kept_of
 from retrieval.errors import LmrError
-from retrieval.words import counted
+from retrieval.words import agreeing, counted
 
 if TYPE_CHECKING:
     from index.calibration import Calibration
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from index.landmarks import Landmarks
 
 MOST_LISTED = 1_000  # landmarks of a page
+FEWEST_MEASURED = 10  # held-out answers as sure, from which on their share that is right is told
 MOST_COMPARED = 100  # images of a landmark, by which the typical one is found
 
 
@@ -51,18 +52,25 @@ class LandmarkList:
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a confidence is worth. n_of_100: answers at least as sure that are right. n_answers: held-out ones."""
+    """What a confidence is worth. n_of_100: answers as sure that are right.
+
+    low, high: the confidences of held-out answers as sure; n_answers: of those how many there were.
+    """
 
     n_of_100: int
+    low: float
+    high: float
     n_answers: int
 
     @property
     def text(self) -> str:
         """A sentence for people."""
-        return (
-            f"of answers at least this sure, about {self.n_of_100} of 100 are right "
-            f"(measured on {counted(self.n_answers, 'held-out answer')})"
+        between = f"{self.low:.0%} to {self.high:.0%} sure"
+        few = "only " if self.n_answers < FEWEST_MEASURED else ""
+        held_out = (
+            f"{few}{counted(self.n_answers, 'held-out answer')} {agreeing(self.n_answers, 'was', 'were')} {between}"
         )
+        return f"of answers this sure, about {self.n_of_100} of 100 are right ({held_out})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +116,21 @@ def plain(text: str) -> str:
 
 
 def meaning(landmarks: "Landmarks", confidence: float | None, *, verified: bool = False) -> Meaning | None:
-    """How many of 100 answers at least this sure are right, by the held-out queries; None without a calibration.
+    """How many of 100 answers about this sure are right, by the held-out queries; None without a calibration.
 
-    verified: of answers whose neighbours were verified. Of few answers the share is held back as by one more that is
-    right and one that is wrong (the rule of succession of Laplace), so that it is never said that all are right.
+    verified: of answers whose neighbours were verified. Answers whose confidence is in the same tenth are counted, with
+    one more that is right and one that is wrong (the rule of succession of Laplace), so that it is never said that all
+    are right; where they are few, the confidence itself says it.
     """
     calibration = _calibration(landmarks, verified)
-    if calibration is None or confidence is None or not calibration.curves.confidence:
+    if calibration is None or confidence is None:
         return None
-    curves = calibration.curves
-    at_least = [i for i, sure in enumerate(curves.confidence) if sure >= confidence]
-    i = at_least[-1] if at_least else 0
-    n_right = curves.recall[i] * calibration.cross_validated.n_landmark_queries
-    n = n_right / curves.precision[i] if curves.precision[i] else 0.0
-    return Meaning(int(100 * (n_right + 1) / (n + 2)), round(n))
+    bins = calibration.reliability
+    own = next((one for one in bins if confidence < one.high), bins[-1])
+    share = confidence
+    if own.share_right is not None and own.n_queries >= FEWEST_MEASURED:
+        share = (own.share_right * own.n_queries + 1) / (own.n_queries + 2)
+    return Meaning(min(99, round(100 * share)), own.low, own.high, own.n_queries)
 
 
 def curve(landmarks: "Landmarks", *, verified: bool = False) -> tuple[CurvePoint, ...]:
