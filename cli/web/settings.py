@@ -27,6 +27,7 @@ class WebSettings:
     )
     keep_mb: float = option(0.0, low=0, help="Megabytes of images that may be kept with feedback; 0 = none are.")
     allow_changes: bool = option(False, help="Add images to the index and remove them, with the token.")
+    added_mb: float = option(10_000.0, low=0, help="Megabytes that images added with `allow_changes` may take.")
     max_upload_mb: float = option(20.0, low=0.1, high=1000, help="Largest request, megabytes.")
     max_pixels: int = option(50_000_000, low=1, help="Largest width times height of an image.")
     max_pictures: int = option(16, low=1, high=1000, help="Most images of a request.")

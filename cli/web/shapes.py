@@ -127,6 +127,22 @@ class FeedbackShape(BaseModel):
     note: str
 
 
+class ChangeShape(BaseModel):
+    """A change of the index.
+
+    state: unchanged where all was so already. there: images that the index had already, as they were sent. images: of
+    the index now. served: whether this server answers by it already; others on the same index follow in a moment.
+    """
+
+    state: Literal["changed", "unchanged"]
+    added: int
+    removed: int
+    there: int
+    images: int
+    served: bool
+    warnings: list[str]
+
+
 class LandmarkScoreShape(BaseModel):
     """A landmark that got votes; without calibration its confidence is null."""
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
 
+from index.serving.gallery import row_of
 from index.serving.kept import FullError, KeptImages, side_folder
 from retrieval.data.csv_cells import csv_line, guard, unguard
 from retrieval.data.csv_table import BadRows, read_head
@@ -28,6 +29,7 @@ from retrieval.words import shortened, visible
 if TYPE_CHECKING:
     from index.answer import Answer
     from index.folder.folder import IndexFolder
+    from index.landmarks import Landmarks
 
 Verdict = Literal["right", "wrong", "other", "none"]
 VERDICTS: Mapping[str, str] = {
@@ -48,10 +50,6 @@ _ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{MAX_ID_CHARACTERS}}}")
 
 class TwiceError(LmrError):
     """An id is given a second time, with something else."""
-
-
-class NoRowError(LmrError):
-    """The index has no row of this image_id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,18 +146,15 @@ def said_landmark(text: str, folder: "IndexFolder") -> str:
     return label
 
 
-def completed(said: Feedback, folder: "IndexFolder", answer: "Answer | None", *, is_answered: bool) -> Feedback:
+def completed(said: Feedback, landmarks: "Landmarks", answer: "Answer | None", *, is_answered: bool) -> Feedback:
     """A verdict with what the index knows: the row that it is on and its label, the landmark that is meant.
 
-    answer: to the image, where it was sent. is_answered: the verdict says what was answered. Raises NoRowError for a
+    answer: to the image, where it was sent. is_answered: the verdict says what was answered. Raises UnknownError for a
     row that there is not, LmrError for a landmark that cannot be, and where it is not told what was answered.
     """
-    from index.update.change import rows_named
-
+    folder = landmarks.folder
     if said.image_id:
-        row = rows_named(folder.rows.image_id, [said.image_id]).get(said.image_id)
-        if row is None:
-            raise NoRowError(f"image_id {shortened(said.image_id)}: {folder.path.name} has no such image")
+        row = row_of(landmarks, said.image_id)
         said = replace(said, answered=folder.rows.landmarks[folder.rows.landmark[row]], confidence=None)
     elif answer is not None:
         said = replace(said, image_id=answer.in_index or "")

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from retrieval.errors import LmrError
@@ -14,6 +15,7 @@ from retrieval.progress import SILENT
 
 MAX_SIDE_PX = 4096  # longer side, of which no network or extractor of local features looks at more
 QUALITY = 95  # of the JPEGs
+_LEAVING = ".leaving"
 
 
 class FullError(LmrError):
@@ -48,15 +50,20 @@ class KeptImages:
         Raises UnreadableError for the image, FullError where there is no room for it, LmrError where it cannot be
         written.
         """
-        path = self.path_of(hashlib.sha256(image).hexdigest())
-        if path.is_file():
-            return path
-        data = _plain_jpeg(image, limits)
+        sha256 = hashlib.sha256(image).hexdigest()
+        path = self.path_of(sha256)
+        return path if path.is_file() else self.put(sha256, plain_jpeg(image, limits))
+
+    def put(self, sha256: str, jpeg: bytes) -> Path:
+        """Keeps an image that was made plain, unless it is kept already; its place. Raises LmrError as `keep`."""
+        path = self.path_of(sha256)
         with output_locks(self.folder / "images", wait=True, progress=SILENT):
-            n_bytes = self._n_bytes() + len(data)
-            if n_bytes > self.max_bytes:
+            if path.is_file():
+                return path
+            n_bytes = sum(kept.stat().st_size for kept in self.folder.glob("??/*.jpg"))
+            if n_bytes + len(jpeg) > self.max_bytes:
                 raise FullError(
-                    f"{self.folder}: no room for an image of {len(data) / 1e6:.1f} MB, it may hold "
+                    f"{self.folder}: no room for an image of {len(jpeg) / 1e6:.1f} MB, it may hold "
                     f"{self.max_bytes / 1e6:,.0f} MB in all"
                 )
             try:
@@ -64,19 +71,29 @@ class KeptImages:
                 flush_folder(self.folder)
             except OSError as error:
                 raise write_error(path, error) from error
-            write_bytes(path, data)
+            write_bytes(path, jpeg)
         return path
 
-    def remove(self, path: Path) -> None:
-        """Removes an image that is kept here, if it is there; nothing of another folder."""
-        if path.parent.parent == self.folder:
-            path.unlink(missing_ok=True)
+    def begin_removal(self, path: Path) -> None:
+        """Notes that an image is to go, if it is kept here; `end_removals` finishes it, also after a kill."""
+        if path.parent.parent == self.folder and path.is_file():
+            write_bytes(path.with_suffix(_LEAVING), b"")
 
-    def _n_bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.folder.glob("??/*.jpg"))
+    def end_removals(self, used: Callable[[], Container[str]]) -> None:
+        """Removes the images that were to go, but those that are still used, by their paths. Raises LmrError."""
+        notes = [*self.folder.glob(f"??/*{_LEAVING}")]
+        places = used() if notes else ()
+        for note in notes:
+            path = note.with_suffix(".jpg")
+            try:
+                if str(path) not in places:
+                    path.unlink(missing_ok=True)
+                note.unlink()
+            except OSError as error:
+                raise write_error(path, error) from error
 
 
-def _plain_jpeg(image: bytes, limits: Limits) -> bytes:
+def plain_jpeg(image: bytes, limits: Limits) -> bytes:
     """The image as a JPEG, upright, in sRGB, with nothing else in the file. Raises UnreadableError."""
     decoded = decode(image, MAX_SIDE_PX, limits, measured="longer")
     if max(decoded.size) > MAX_SIDE_PX:

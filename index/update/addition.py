@@ -15,7 +15,7 @@ from index.folder.local import LocalPlaces, find_places
 from index.folder.rows import Background
 from index.folder.thumbnails import make_thumbnail
 from index.recognition import check_store, to_index_space
-from index.update.change import Change, NewRows, join_labels, refuse_augmented
+from index.update.change import Change, ConflictError, NewRows, join_labels, refuse_augmented
 from index.update.local import plan_local
 from index.vote import background_similarity
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray
@@ -185,7 +185,7 @@ def _not_there(folder: IndexFolder, images: Images) -> LongArray:
         images.image_id.select(rows), lambda some: images.vectors(rows[some]), known.image_id, known.vectors.__getitem__
     )
     if same:
-        raise LmrError(
+        raise ConflictError(
             f"{images.source}: {named(same)}: in the background of {folder.path}; lmr index remove takes out of it"
         )
     return rows
@@ -198,12 +198,12 @@ def refuse_other(folder: IndexFolder, images: Images, mine: LongArray, there: Lo
         labels = [folder.rows.landmarks[code] for code in folder.rows.landmark[there[part]].tolist()]
         for row, label, known in zip(mine[part].tolist(), images.labels(mine[part]), labels, strict=True):
             if label != known:
-                raise LmrError(
+                raise ConflictError(
                     f"{images.source}: image_id {images.image_id[row]} is {label}, in {folder.path} it is {known}; lmr "
                     "index relabel changes that, or leave it out"
                 )
     for row in mine[~are_same(folder, images, mine, there)][:1]:
-        raise LmrError(
+        raise ConflictError(
             f"{images.source}: image_id {images.image_id[row]} is in {folder.path} already, with another descriptor; "
             "lmr index remove takes that one out first"
         )

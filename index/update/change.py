@@ -20,6 +20,10 @@ from retrieval.words import named
 NONE = np.zeros(0, dtype=np.int64)
 
 
+class ConflictError(LmrError):
+    """The index has something that a change contradicts, or is one that cannot be changed so."""
+
+
 @dataclass(frozen=True, slots=True)
 class NewRows:
     """Rows that come into an index: vectors (n, d) as they are stored, background (n,) b(i) or None.
@@ -104,11 +108,11 @@ def plan_removal(folder: IndexFolder, ids: Sequence[str], source: str) -> Change
             "that it has"
         )
     if len(removed) == len(folder.rows):
-        raise LmrError(f"{folder.path} would have no image left; delete the folder, or remove fewer")
+        raise ConflictError(f"{folder.path} would have no image left; delete the folder, or remove fewer")
     background = None
     if folder.background is not None and behind:
         if len(behind) == len(folder.background):
-            raise LmrError(f"{folder.path} would have no background left; lmr build-index makes one without it")
+            raise ConflictError(f"{folder.path} would have no background left; lmr build-index makes one without it")
         stays = np.ones(len(folder.background), dtype=np.bool_)
         stays[list(behind.values())] = False
         background = Background(folder.background.vectors[stays], folder.background.image_id.select(stays))
@@ -180,7 +184,7 @@ def relabelling_digest(of_landmark: Mapping[str, str], of_image: Mapping[str, st
 def refuse_augmented(folder: IndexFolder, kind: Kind) -> None:
     """An augmented row borrows from its neighbours, so that one that comes or goes changes others."""
     if folder.augmented is not None:
-        raise LmrError(
+        raise ConflictError(
             f"{folder.path} was built with `augment`, so that its rows borrow from each other and none can be changed "
             f"alone ({kind}); run lmr build-index again with all stores"
         )

@@ -39,6 +39,10 @@ _told: set[str] = set()  # folders whose lack of locks was told
 _guard = threading.Lock()
 
 
+class HeldError(LmrError):
+    """Another run writes the output."""
+
+
 @contextlib.contextmanager
 def output_lock(output: Path, *, wait: bool = False, progress: Progress = SILENT) -> Iterator[None]:
     """Holds the lock of an output (file or folder, there or not) while the block runs.
@@ -100,7 +104,7 @@ def _wait_for(path: Path, output: Path, *, wait: bool, progress: Progress) -> in
             return descriptor
         problem = f"{output} is being written by {_holder(path)}"
         if not wait:
-            raise LmrError(f"{problem}; run this again when that has ended, or with `wait`")
+            raise HeldError(f"{problem}; run this again when that has ended, or with `wait`")
         if not told:
             progress.warn(f"{problem}; waiting for it to end")
             told = True
