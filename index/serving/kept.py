@@ -100,5 +100,5 @@ def plain_jpeg(image: bytes, limits: Limits) -> bytes:
         decoded = contain(decoded, MAX_SIDE_PX)
     decoded.info.clear()  # Pillow writes a comment that it finds there
     jpeg = io.BytesIO()
-    decoded.save(jpeg, "JPEG", quality=QUALITY)
+    decoded.save(jpeg, "JPEG", quality=QUALITY, subsampling="4:4:4")
     return jpeg.getvalue()
