@@ -1,6 +1,7 @@
 """Errors as application/problem+json (RFC 9457), with the texts of the command line."""
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -61,11 +62,11 @@ def add_problems(app: FastAPI, index: Path) -> None:
     """Has an app answer every error with a problem. index: the folder it serves, of which no place on disk is told."""
 
     def told(error: Exception) -> str:
-        return str(error).replace(str(index), index.name)
+        return str(error).replace(os.path.abspath(index), index.name).replace(str(index), index.name)
 
     @app.exception_handler(ProblemError)
     async def refused(_: Request, error: ProblemError) -> JSONResponse:
-        return problem(error.status, error.detail, error.headers)
+        return problem(error.status, told(error), error.headers)
 
     @app.exception_handler(BusyError)
     async def busy(_: Request, error: BusyError) -> JSONResponse:

@@ -59,7 +59,7 @@ def test_a_verdict_on_a_row_tells_its_label(client: TestClient, tmp_path: Path) 
     assert (said.image_id, said.answered, said.landmark_id) == ("train-arch-0", "arch", "dome")
     refused = client.post("/v1/feedback", json={"verdict": "wrong", "image_id": "train-arch-99"})
     assert refused.status_code == 404
-    assert refused.json()["detail"] == "image_id train-arch-99: landmarks has no such image"
+    assert refused.json()["detail"] == "landmarks has no image train-arch-99; lmr index export lists those it has"
 
 
 def test_an_image_is_answered_again_and_kept_plain_where_that_is_asked(

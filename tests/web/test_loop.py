@@ -1,4 +1,4 @@
-"""The loop of feedback, by the commands of the documentation: a wrong answer becomes a label, and then a right answer."""
+"""The loop of feedback, by the documented commands: a wrong answer becomes a label, and then a right answer."""
 
 import os
 import shutil
