@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from index.serving.service import Service
 
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # of the environment: where processes put together what they count
 BACKLOG = 2048  # connections that wait to be taken
 WATCH_S = 0.5  # between two looks at the processes, and before one that died is replaced
 EXIT_UNSERVED = 3  # of a process that could not begin, and would not if it were started again
@@ -119,6 +118,7 @@ def _serve_in_processes(job: ServeJob, listener: socket.socket, where: str) -> N
     Raises LmrError where they cannot begin.
     """
     import lmr
+    from cli.web.metrics import METRICS_FOLDER
 
     info = lmr.index_info(job.index)
     _tell_warnings(info["warnings"], job.progress)

@@ -5,7 +5,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
@@ -34,10 +34,15 @@ from index.serving.similar import search as search_index
 from retrieval.errors import UnreadableError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from concurrent.futures import Future
+
     from index.answer import Answer
     from index.landmarks import Landmarks
     from index.serving.similar import Page
     from retrieval.arrays import FloatArray
+
+T = TypeVar("T")
 
 CACHED_S = 3600  # that a browser shows an image of the index without asking again
 
@@ -80,9 +85,8 @@ def api_routes(service: Service, settings: WebSettings) -> APIRouter:
     async def embed(request: Request, _: Annotated[NoWords, Query()]) -> Response:
         """Turns images into descriptors of the model of the index."""
         pictures = await cropped(service, await read_pictures(request, settings))
-        asked = [asyncio.wrap_future(service.embed(picture.data)) for picture in pictures]
-        found = await asyncio.gather(*asked, return_exceptions=True)
-        return ExactJson([_embedded(picture.name, one) for picture, one in zip(pictures, found, strict=True)])
+        found = await asyncio.gather(*[_embedded(service, picture) for picture in pictures])
+        return ExactJson(found)
 
     _add_browsing(routes, service, settings)
     _add_states(routes, service)
@@ -128,13 +132,31 @@ def _add_states(routes: APIRouter, service: Service) -> None:
         """Tells that the server runs."""
         return ExactJson({"status": "ok"})
 
+    @routes.get("/readyz", responses=_gives(StateShape, 503))
+    async def readyz() -> Response:
+        """Tells whether images are answered: not any more when the server is about to end."""
+        if not service.is_ready:
+            raise ProblemError(503, "the server is about to end; ask another one", {"Retry-After": "5"})
+        return ExactJson({"status": "ready"})
+
 
 async def ask(service: Service, pictures: list[Upload], words: QueryWords) -> "list[Answer]":
     """The answers to images, in their order. Raises BusyError, and LmrError for words that the index cannot follow."""
     pictures = await cropped(service, pictures)
     how: dict[str, Any] = {"threshold": words.threshold, "n_landmarks": words.top, "verify": words.verify}
-    asked = [service.query(one.data, one.name, **how) for one in pictures]
-    return await asyncio.gather(*map(asyncio.wrap_future, asked))
+    return await _gathered(service.query(picture.data, picture.name, **how) for picture in pictures)
+
+
+async def _gathered(asked: "Iterable[Future[T]]") -> list[T]:
+    """What comes of all that is asked; where one fails, what was not begun of the others is not done."""
+    begun: list[asyncio.Future[T]] = []
+    try:
+        for one in asked:
+            begun.append(asyncio.wrap_future(one))
+        return list(await asyncio.gather(*begun))
+    finally:
+        for other in begun:
+            other.cancel()
 
 
 def without_folders(content: Any) -> Any:
@@ -201,13 +223,13 @@ def image_response(request: Request, data: bytes, media_type: str) -> Response:
     return Response(data, headers=headers, media_type=media_type)
 
 
-def _embedded(name: str, found: Any) -> dict[str, Any]:
-    """The JSON of a descriptor, or of the reason why there is none. Raises what else went wrong."""
-    if isinstance(found, UnreadableError):
-        return {"image": name, "descriptor": None, "unreadable": str(found)}
-    if isinstance(found, BaseException):
-        raise found
-    return {"image": name, "descriptor": found.tolist(), "unreadable": None}
+async def _embedded(service: Service, picture: Upload) -> dict[str, Any]:
+    """The JSON of a descriptor, or of the reason why there is none. Raises BusyError."""
+    try:
+        vector = await asyncio.wrap_future(service.embed(picture.data))
+    except UnreadableError as error:
+        return {"image": picture.name, "descriptor": None, "unreadable": str(error)}
+    return {"image": picture.name, "descriptor": vector.tolist(), "unreadable": None}
 
 
 def _gives(kind: Any, *statuses: int) -> dict[int | str, dict[str, Any]]:

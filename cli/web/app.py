@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from cli.web.api import api_routes
 from cli.web.changes import change_routes
 from cli.web.guards import add_guards
+from cli.web.metrics import Counted, Metrics, metrics_routes
 from cli.web.pages import page_routes
 from cli.web.problems import add_problems, problems
 from cli.web.settings import WebSettings
@@ -65,4 +66,7 @@ def make_app(service: Service, settings: WebSettings) -> FastAPI:
     app.include_router(change_routes(service, settings))
     app.include_router(page_routes(service, settings))
     add_guards(app, settings)
+    service.observe = metrics = Metrics(service)
+    app.include_router(metrics_routes(metrics))
+    app.add_middleware(Counted, metrics=metrics)
     return app

@@ -20,6 +20,8 @@ from retrieval.errors import LmrError, UnreadableError
 
 PROBLEM_JSON = "application/problem+json"
 
+_MUST = "Input should be "  # as pydantic says it
+
 
 class ProblemError(Exception):
     """A request that is refused. status: of HTTP. detail: one line: what, where, received, what to do."""
@@ -54,8 +56,9 @@ def told_errors(errors: Sequence[Any], schema: Mapping[str, Any]) -> str:
         return f"there is no parameter {where}; {hint}"
     if error["type"] == "missing":
         return f"`{where}` is missing; give it"
-    message = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"`{where or 'the body'}` must be {message}, got {shown(repr(error['input']))}"
+    message = error["msg"]
+    told = f"must be {message.removeprefix(_MUST)}" if message.startswith(_MUST) else message[:1].lower() + message[1:]
+    return f"`{where or 'body'}` {told}, got {shown(repr(error['input']))}"
 
 
 def add_problems(app: FastAPI, index: Path) -> None:

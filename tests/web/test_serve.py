@@ -73,6 +73,9 @@ def test_several_processes_answer_on_one_port(finished_set: Path, tmp_path: Path
         for _ in range(4):
             status, content = ask(port, "POST", "/v1/query", image)
             assert (status, b'"arch"' in content) == (200, True)
+        counted = ask(port, "GET", "/metrics")[1].decode()  # by either of them
+        assert 'lmr_requests_total{method="POST",route="/v1/query",status="200"} 4.0' in counted
+        assert "lmr_index_images 32.0" in counted
         os.kill(process.pid, signal.SIGTERM)
         process.join(60)
         assert process.exitcode == 0
