@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 
 from cli.web.problems import ProblemError, problems
 from cli.web.settings import WebSettings
@@ -49,10 +49,8 @@ CACHED_S = 3600  # that a browser shows an image of the index without asking aga
 _OF_BODIES = (400, 403, 413, 415, 422, 503)
 
 
-class ExactJson(Response):
+class ExactJson(JSONResponse):
     """JSON with exact values, in ASCII as the command line prints it: names that are no UTF-8 keep their bytes."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """The bytes of a document; of paths their last part, as a server's folders concern nobody."""
