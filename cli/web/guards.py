@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Awaitable
 from datetime import UTC, datetime
-from html import escape
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from threading import BoundedSemaphore
 from typing import Any
@@ -18,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from cli.report.html import new_environment
 from cli.terminal import shown, warn
 from cli.web.access import COOKIE, SESSION_S, Access, is_local, open_token
 from cli.web.limits import Bodies, GoneError, Rate, image_limits, require_headers
@@ -42,16 +42,10 @@ PER_MINUTE = 600  # requests of one client
 READING_COST = 0.1  # of a request that computes nothing: a page asks for many images
 GUESS_COST = 20.0  # of a request with a wrong token
 
+_STATIC = "/static/now"  # the files of the page, whatever their digest
 _N_FETCHES = 8  # of URLs at once
 _FETCHES = BoundedSemaphore(_N_FETCHES)
 _FETCH_S = 20.0  # for one URL, or two thirds of the time for a request
-_LOGIN = (
-    '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    '<title>lmr: token</title><link rel="stylesheet" href="/static/login/app.css">'
-    '<body class="app"><main><h1>A token is needed</h1>{said}'
-    '<form method="post" action="/login"><label>Token <input type="password" name="token" required autofocus '
-    'autocomplete="current-password"></label> <button>Continue</button></form></main></html>'
-)
 
 
 def add_guards(app: FastAPI, settings: WebSettings) -> None:
@@ -184,17 +178,18 @@ def _client_of(scope: Scope) -> str:
 def _login_routes(access: Access, rate: Rate) -> APIRouter:
     """Where a person gives the token to the page."""
     routes = APIRouter(include_in_schema=False)
+    page = new_environment("web/templates").get_template("login.html")
 
     @routes.get("/login", response_class=HTMLResponse)
     async def ask() -> str:
-        return _LOGIN.format(said="")
+        return page.render(static=_STATIC, wrong=False)
 
     @routes.post("/login", response_class=HTMLResponse)
     async def login(request: Request) -> Response:
         given = parse_qs((await request.body()).decode("ascii", "replace"), max_num_fields=5).get("token", [""])[0]
         if not access.is_token(given.strip()):
             rate.take(_client_of(request.scope), GUESS_COST)
-            return HTMLResponse(_LOGIN.format(said=f"<p role=alert>{escape('This is not the token.')}</p>"), 401)
+            return HTMLResponse(page.render(static=_STATIC, wrong=True), 401)
         response = RedirectResponse("/", 303)
         is_secure = request.scope["scheme"] == "https"
         response.set_cookie(

@@ -216,7 +216,7 @@ def test_a_person_gives_the_token_to_the_page(token: str) -> None:
     client = asking()
     html = {"Accept": "text/html"}
     assert client.get("/", headers=html).headers["location"] == "/login"
-    assert '<input type="password" name="token"' in client.get("/login").text
+    assert 'name="token" type="password"' in client.get("/login").text
     wrong = client.post("/login", data={"token": "x" * 20})
     assert (wrong.status_code, "This is not the token." in wrong.text) == (401, True)
     given = client.post("/login", data={"token": f" {token} "})
