@@ -17,12 +17,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from cli.report.html import new_environment
 from cli.terminal import shown, warn
 from cli.web.access import COOKIE, SESSION_S, Access, is_local, open_token
 from cli.web.limits import Bodies, GoneError, Rate, image_limits, require_headers
 from cli.web.problems import ProblemError, problem
 from cli.web.settings import WebSettings
+from cli.web.views import views
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -42,7 +42,6 @@ PER_MINUTE = 600  # requests of one client
 READING_COST = 0.1  # of a request that computes nothing: a page asks for many images
 GUESS_COST = 20.0  # of a request with a wrong token
 
-_STATIC = "/static/now"  # the files of the page, whatever their digest
 _N_FETCHES = 8  # of URLs at once
 _FETCHES = BoundedSemaphore(_N_FETCHES)
 _FETCH_S = 20.0  # for one URL, or two thirds of the time for a request
@@ -178,18 +177,17 @@ def _client_of(scope: Scope) -> str:
 def _login_routes(access: Access, rate: Rate) -> APIRouter:
     """Where a person gives the token to the page."""
     routes = APIRouter(include_in_schema=False)
-    page = new_environment("web/templates").get_template("login.html")
 
     @routes.get("/login", response_class=HTMLResponse)
     async def ask() -> str:
-        return page.render(static=_STATIC, wrong=False)
+        return views().render("login.html", wrong=False)
 
     @routes.post("/login", response_class=HTMLResponse)
     async def login(request: Request) -> Response:
         given = parse_qs((await request.body()).decode("ascii", "replace"), max_num_fields=5).get("token", [""])[0]
         if not access.is_token(given.strip()):
             rate.take(_client_of(request.scope), GUESS_COST)
-            return HTMLResponse(page.render(static=_STATIC, wrong=True), 401)
+            return HTMLResponse(views().render("login.html", wrong=True), 401)
         response = RedirectResponse("/", 303)
         is_secure = request.scope["scheme"] == "https"
         response.set_cookie(

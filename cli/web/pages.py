@@ -6,31 +6,31 @@ import binascii
 import json
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
-from urllib.parse import quote
 
 import numpy as np
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response
 from fastapi.routing import APIRoute
-from markupsafe import Markup, escape
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from cli.report.html import new_environment, small_image
+from cli.report.html import small_image
 from cli.report.pair import DrawnImage, drawn_compared
 from cli.web.problems import ProblemError
 from cli.web.settings import WebSettings
 from cli.web.uploads import Upload, parse_box, read_pictures
-from index.answer import Answer, verification
+from cli.web.views import STATIC, TYPES, in_path, views
+from index.answer import Answer
 from index.asking.answers import neighbour_of, unreadable_answer
 from index.explain.comparison import Compared
 from index.landmarks import Landmarks
 from index.serving.browse import curve, landmark, landmarks_of, meaning
-from index.serving.gallery import crop, read_row, row_of, size_of
+from index.serving.gallery import crop, kept_of, read_row, row_of, size_of
 from index.serving.service import Service
 from index.serving.similar import Page, Similar, compare, search
 from retrieval.arrays import FloatArray
@@ -45,12 +45,8 @@ N_TILES = 24  # images of a page of a gallery: whole rows of 2, 3, 4 and 6
 N_LANDMARKS = 48
 N_SHOWN_FIRST = 12  # landmarks on the first page
 N_TRIES = 5  # embeddings of an image, while one index takes the place of another
-NEARLY_ALL = 0.999  # what is said of a confidence beyond it
 LENGTH_TOLERANCE = 1e-3  # of a unit descriptor
 PREVIEW_PX, PREVIEW_QUALITY = 640, 80  # of an image that no script shows
-FOR_EVER = "public, max-age=31536000, immutable"  # as the address of a static file holds its digest
-TYPES = {".css": "text/css", ".svg": "image/svg+xml", ".js": "text/javascript"}
-WORDS = ((0.99, "as good as certain"), (0.9, "very likely"), (0.7, "likely"), (0.4, "a guess"), (0.0, "unlikely"))
 REPORTS = {"report.html": "Evaluation", "stats.html": "Statistics of the pictures"}  # beside the index folder
 # A report runs apart from the other pages, and reaches nothing. Its own policy allows no script but its own.
 REPORT_POLICY = (
@@ -129,7 +125,7 @@ def page_routes(service: Service, settings: WebSettings) -> APIRouter:
     routes.add_api_route("/landmarks/{landmark_id:path}", pages.landmark)
     routes.add_api_route("/reports", pages.reports)
     routes.add_api_route("/reports/{name}", pages.report)
-    routes.add_api_route("/static/{digest}/{name}", pages.static)
+    routes.add_api_route(STATIC + "/{digest}/{name}", pages.static)
     return routes
 
 
@@ -158,16 +154,12 @@ class _Pages:
 
     def __init__(self, service: Service, settings: WebSettings) -> None:
         self._service, self._settings, self._beside = service, settings, service.path.absolute().parent
-        files = sorted((Path(__file__).parent / "static").iterdir())
-        self._static = {file.name: file.read_bytes() for file in files if file.suffix in TYPES}
-        self._digest = sha256(b"".join(self._static.values())).hexdigest()[:16]
-        self._environment = new_environment("web/templates")
-        self._environment.filters |= {one.__name__: one for one in (exact, in_path, in_words, sure, verification)}
 
     async def start(self) -> str:
         """The page that asks for images."""
         landmarks = self._service.landmarks
-        some = await self._run(landmarks_of, landmarks, n=N_SHOWN_FIRST)
+        make = partial(landmarks_of, landmarks, n=N_SHOWN_FIRST)
+        some = await self._run(kept_of(landmarks).lists.get, "first page", make)
         return self._render("ask.html", here="/", shown=(), some=some, warnings=landmarks.warnings)
 
     async def ask(self, request: Request) -> str:
@@ -228,10 +220,10 @@ class _Pages:
         found, drawn = await self._run(_drawn, landmarks, name, data, image_id)
         return self._render(template, asked=name, found=found, drawn=drawn)
 
-    async def landmarks(self, words: Annotated[GalleryWords, Query()], search: str = "") -> str:
+    async def landmarks(self, first: Annotated[int, Query(ge=0)] = 0, search: str = "") -> str:
         """The landmarks of the index, by name."""
-        found = await self._run(landmarks_of, self._service.landmarks, search, first=words.first, n=N_LANDMARKS)
-        return self._render("landmarks.html", here="/landmarks", found=found, search=search, first=words.first)
+        found = await self._run(landmarks_of, self._service.landmarks, search, first=first, n=N_LANDMARKS)
+        return self._render("landmarks.html", here="/landmarks", found=found, search=search, first=first)
 
     async def landmark(self, landmark_id: str) -> str:
         """A landmark: its typical images and its deviant ones, and what it is confused with."""
@@ -259,10 +251,10 @@ class _Pages:
 
     async def static(self, digest: str, name: str) -> Response:
         """A script, the stylesheet or the icon."""
-        if name not in self._static:
+        if name not in views().files:
             raise ProblemError(404, f"there is no file {name}")
-        headers = {"Cache-Control": FOR_EVER if digest == self._digest else "no-cache"}
-        return Response(self._static[name], media_type=TYPES[Path(name).suffix], headers=headers)
+        headers = {"Cache-Control": views().caching(digest)}
+        return Response(views().files[name], media_type=TYPES[Path(name).suffix], headers=headers)
 
     async def error(self, request: Request, error: Exception) -> Response:
         """The page of an error, with the line and the status that programs get."""
@@ -279,6 +271,7 @@ class _Pages:
         try:
             if picture.box is not None:
                 data = await self._run(crop, data, picture.box, self._service.limits)
+                picture = replace(picture, name=f"a part of {picture.name}")
             landmarks, vector = await self._embedded(data)
         except UnreadableError as error:
             return Shown(unreadable_answer(picture.name, str(error)))
@@ -306,7 +299,6 @@ class _Pages:
         landmarks = self._service.landmarks
         rows = landmarks.folder.rows
         every = {
-            "static": f"/static/{self._digest}",
             "here": here,
             "n_images": len(rows),
             "n_landmarks": len(rows.landmarks),
@@ -314,9 +306,9 @@ class _Pages:
             "allow_urls": self._settings.allow_urls,
             "keeps_images": self._settings.keep_mb > 0,
             "allow_originals": self._settings.allow_originals,
-            "points": curve(landmarks),
+            "points": curve(landmarks, verified=self._service.settings.verify),
         }
-        return self._environment.get_template(name).render({**every, **values})
+        return views().render(name, **{**every, **values})
 
 
 def _shown(landmarks: Landmarks, vector: FloatArray, picture: Upload, *, verify: bool, preview: bool) -> Shown:
@@ -369,23 +361,3 @@ def vector_of(landmarks: Landmarks, token: str) -> FloatArray:
     if vector.shape != (landmarks.folder.n_columns,) or not abs(length - 1) < LENGTH_TOLERANCE:
         raise ProblemError(422, "the descriptor is damaged; ask with the picture again")
     return vector
-
-
-def exact(text: str) -> Markup:
-    """An id as the value of an attribute, from which a script and a form get it as it is."""
-    return Markup("".join(c if c.isprintable() else f"&#{ord(c)};" for c in escape(text)))
-
-
-def in_path(text: str) -> str:
-    """An id as a part of an address."""
-    return quote(text.encode(errors="surrogateescape"), safe="")
-
-
-def sure(confidence: float) -> str:
-    """A confidence as a share, which is never all."""
-    return f"over {NEARLY_ALL:.1%}" if confidence > NEARLY_ALL else f"{confidence:.1%}"
-
-
-def in_words(confidence: float) -> str:
-    """A confidence in words."""
-    return next(words for least, words in WORDS if confidence >= least)

@@ -30,6 +30,7 @@ function showOwn(article, source) {
   const own = article.querySelector("img.own");
   if (!source?.file || !own || own.hasAttribute("src")) return;
   own.addEventListener("error", () => { own.alt = "This browser cannot show the picture"; });
+  own.addEventListener("load", () => URL.revokeObjectURL(own.src), { once: true });
   own.src = URL.createObjectURL(source.file);
 }
 
