@@ -178,7 +178,10 @@ class Lookup:
 
     def find(self, text: str) -> int:
         """The first row of this text; -1 = none."""
-        own = Texts.of([text])
+        try:
+            own = Texts.of([text])
+        except UnicodeEncodeError:  # half of a pair of UTF-16, which no column has
+            return -1
         asked = own._hashes()[0]
         first, last = (np.searchsorted(self._hashes, asked, side) for side in _BOTH)
         for row in self._rows[first:last].tolist():

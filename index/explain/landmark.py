@@ -17,35 +17,57 @@ if TYPE_CHECKING:
     from index.folder.folder import IndexFolder
     from retrieval.arrays import LongArray
 
-MOST_ASKED = 1_000  # images of a landmark that are asked, evenly spread over them
-NEAR = 20  # images of other landmarks that are found for each
 BLOCK_ROWS = 4_096
 BLOCK_ASKED = 64  # queries at once, each of which finds all images of the landmark too
 N_CONFUSED = 5  # landmarks that are told
 N_HINTS = 3  # spellings named beside a landmark that is not there
 
 
-def explain_landmark(folder: "IndexFolder", landmark: str, *, top: int = N_SHOWN) -> LandmarkExplained:
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much an account of a landmark may take.
+
+    n_compared, n_asked: its images that are compared with each other, and that are left out and asked, evenly spread
+    over them. n_near: images of other landmarks that are found for each of these, of its n_nearest nearest images,
+    None = as many as it takes.
+    """
+
+    n_compared: int | None = None
+    n_asked: int = 1_000
+    n_near: int = 20
+    n_nearest: int | None = None
+
+
+THOROUGH = Effort()
+QUICK = Effort(n_compared=1_000, n_asked=30, n_near=3, n_nearest=200)  # for a page that somebody waits for
+
+
+def explain_landmark(
+    folder: "IndexFolder", landmark: str, *, top: int = N_SHOWN, effort: Effort = THOROUGH
+) -> LandmarkExplained:
     """The account of the landmark of this landmark_id or name, with at most `top` images on either end.
 
     Raises LmrError for one that the index does not have, with the closest spellings.
     """
     code = _code_of(folder, landmark)
-    own = np.flatnonzero(folder.rows.landmark == code)
-    asked = own[np.linspace(0, len(own) - 1, min(len(own), MOST_ASKED)).astype(np.int64)]
-    notes = [] if len(asked) == len(own) else [f"of its {len(own):,} images {len(asked):,} were asked"]
+    own = _spread(np.flatnonzero(folder.rows.landmark == code), effort.n_compared)
+    n_images = int(folder.rows.counts[code])
+    asked = _spread(own, effort.n_asked)
+    notes = [] if len(asked) == n_images else [f"of its {n_images:,} images {len(asked):,} were asked"]
+    if len(own) < n_images:
+        notes.append(f"the most typical and deviant ones are those of {len(own):,} of them")
     similarity, typical, deviant = _ends(folder, own, top)
-    shown = _own_images(folder, [*typical, *deviant], code)
-    near = _nearest_others(folder, asked, code)
+    shown = _own_images(folder, [*typical, *deviant], code, effort)
+    near = _nearest_others(folder, asked, code, effort)
     answers = _answers(folder, code, asked, near, notes)
     confused = _confused(folder, code, answers, near)
-    closest = _closest(folder, own, confused[0].landmark_id) if confused else None
+    closest = _closest(folder, own, confused[0].landmark_id, effort) if confused else None
     if not confused:
         notes.append("the index has no other landmark, so there is nothing that it could be confused with")
     return LandmarkExplained(
         landmark_id=folder.rows.landmarks[code],
         name=_name(folder, folder.rows.landmarks[code]),
-        n_images=len(own),
+        n_images=n_images,
         similarity=similarity,
         typical=tuple(shown[: len(typical)]),
         deviant=tuple(shown[len(typical) :]),
@@ -104,14 +126,19 @@ def _ends(
     return float(means.mean()), ranked[: min(top, n - n_deviant)], ranked[::-1][:n_deviant]
 
 
-def _nearest_others(folder: "IndexFolder", rows: "LongArray", code: int, n: int = NEAR) -> Neighbours:
-    """The nearest images of other landmarks for each of these rows of a landmark, (q, n)."""
-    parts = [_nearest_of(folder, rows[i : i + BLOCK_ASKED], code, n) for i in range(0, len(rows), BLOCK_ASKED)]
+def _nearest_others(
+    folder: "IndexFolder", rows: "LongArray", code: int, effort: Effort, n: int | None = None
+) -> Neighbours:
+    """The n nearest images of other landmarks for each of these rows of a landmark, (q, n). n: None = n_near."""
+    k = int(folder.rows.counts[code]) + (n or effort.n_near)
+    k = min(len(folder.rows), k if effort.n_nearest is None else min(k, effort.n_nearest))
+    blocks = [rows[i : i + BLOCK_ASKED] for i in range(0, len(rows), BLOCK_ASKED)]
+    parts = [_nearest_of(folder, block, code, n or effort.n_near, k) for block in blocks]
     return Neighbours(np.concatenate([part.rows for part in parts]), np.concatenate([part.scores for part in parts]))
 
 
-def _nearest_of(folder: "IndexFolder", rows: "LongArray", code: int, n: int) -> Neighbours:
-    k = min(len(folder.rows), int(folder.rows.counts[code]) + n)
+def _nearest_of(folder: "IndexFolder", rows: "LongArray", code: int, n: int, k: int) -> Neighbours:
+    """The n nearest of other landmarks among the k nearest of all."""
     found = folder.nearest(folder.index.vectors(rows), k)
     is_other = (found.rows >= 0) & (folder.rows.landmark[found.rows] != code)
     first = np.argsort(~is_other, axis=1, kind="stable")[:, :n]
@@ -164,9 +191,9 @@ def _confused(folder: "IndexFolder", code: int, answers: _LeftOut | None, near: 
     )
 
 
-def _closest(folder: "IndexFolder", own: "LongArray", other: str) -> tuple[int, int, float]:
+def _closest(folder: "IndexFolder", own: "LongArray", other: str, effort: Effort) -> tuple[int, int, float]:
     """The rows of the two most similar images of a landmark and another one, and their cosine."""
-    theirs = np.flatnonzero(folder.rows.landmark == folder.rows.landmarks.index(other))
+    theirs = _spread(np.flatnonzero(folder.rows.landmark == folder.rows.landmarks.index(other)), effort.n_compared)
     best = (-1, -1, -np.inf)
     for start in range(0, len(own), BLOCK_ROWS):
         vectors = folder.index.vectors(own[start : start + BLOCK_ROWS])
@@ -178,15 +205,20 @@ def _closest(folder: "IndexFolder", own: "LongArray", other: str) -> tuple[int, 
     return best
 
 
+def _spread(rows: "LongArray", n: int | None) -> "LongArray":
+    """At most n of these rows, evenly spread over them; None = all."""
+    return rows if n is None else rows[np.linspace(0, len(rows) - 1, min(len(rows), n)).astype(np.int64)]
+
+
 def _pair(folder: "IndexFolder", own: int, other: int, score: float) -> tuple[Neighbour, Neighbour]:
     return _image(folder, own, score), _image(folder, other, score)
 
 
-def _own_images(folder: "IndexFolder", shown: list[tuple[int, float]], code: int) -> list[OwnImage]:
+def _own_images(folder: "IndexFolder", shown: list[tuple[int, float]], code: int, effort: Effort) -> list[OwnImage]:
     """Rows of the landmark with their mean cosine, each with the nearest image of another landmark."""
     if not shown:
         return []
-    near = _nearest_others(folder, np.array([row for row, _ in shown]), code, 1)
+    near = _nearest_others(folder, np.array([row for row, _ in shown]), code, effort, 1)
     return [
         OwnImage(_image(folder, row, mean), _image(folder, other, score) if other >= 0 else None)
         for (row, mean), other, score in zip(shown, near.rows[:, 0].tolist(), near.scores[:, 0].tolist(), strict=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from index.asking.answers import name_of
+from index.explain.landmark import QUICK, explain_landmark
 from index.serving.gallery import code_of, kept_of
 from retrieval.errors import LmrError
 from retrieval.words import agreeing, counted
@@ -102,10 +103,10 @@ def landmarks_of(landmarks: "Landmarks", search: str = "", *, first: int = 0, n:
 
 
 def landmark(landmarks: "Landmarks", landmark_id: str) -> "LandmarkExplained":
-    """The account of a landmark, as `lmr explain` gives it; made once. Raises UnknownError."""
+    """The account of a landmark, as `lmr explain` gives it but of fewer images; made once. Raises UnknownError."""
     code_of(landmarks, landmark_id)
     found: LandmarkExplained = kept_of(landmarks).lists.get(
-        ("landmark", landmark_id), lambda: landmarks.explain_landmark(landmark_id)
+        ("landmark", landmark_id), lambda: explain_landmark(landmarks.folder, landmark_id, effort=QUICK)
     )
     return found
 

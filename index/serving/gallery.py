@@ -28,7 +28,7 @@ LEAST_CROP_PX = 16  # of either side: less shows nothing that a network could te
 MOST_CROP_PX = 1024  # shorter side of what is embedded, which is more than any network takes
 ORIGINAL_QUALITY = 92  # of the JPEG of an original
 KEPT_SIZES = 1 << 17  # a few bytes each
-KEPT_LISTS = 1 << 9  # of up to 10,000 rows, about 100 kB each
+KEPT_LISTS = 1 << 9  # of up to 5,000 rows, about 60 kB each
 KEPT_THUMBNAILS = 1 << 12  # about 5 kB each
 
 T = TypeVar("T")

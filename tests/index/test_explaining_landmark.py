@@ -8,7 +8,7 @@ import pytest
 
 from index.evaluate.leave_one_out import ask_left_out
 from index.explain import landmark as explaining
-from index.explain.landmark import explain_landmark
+from index.explain.landmark import Effort, explain_landmark
 from index.folder.build import BuildOptions
 from index.landmarks import Landmarks
 from index.rerank.config import Refinement
@@ -114,13 +114,25 @@ def test_images_are_asked_in_blocks_and_those_shown_together(folder, monkeypatch
     assert asked[:3] == [4, 4, 2]
 
 
-def test_of_many_images_some_are_asked(folder, monkeypatch):
-    monkeypatch.setattr(explaining, "MOST_ASKED", 3)
-    found = explain_landmark(folder, "rome", top=2)
+def test_of_many_images_some_are_asked(folder):
+    found = explain_landmark(folder, "rome", top=2, effort=Effort(n_asked=3))
     assert found.n_asked == 3
     assert found.n_images == 6
     assert found.notes == ("of its 6 images 3 were asked",)
     assert len(found.typical) == 2
+
+
+def test_a_quick_account_is_of_few_images_and_says_so(folder):
+    effort = Effort(n_compared=4, n_asked=2, n_near=1, n_nearest=8)
+    found, whole = (explain_landmark(folder, "rome", top=2, effort=one) for one in (effort, Effort()))
+    assert (found.n_images, found.n_asked) == (6, 2)
+    assert found.notes == (
+        "of its 6 images 2 were asked",
+        "the most typical and deviant ones are those of 4 of them",
+    )
+    assert {one.image.image_id for one in found.typical} <= {f"train.h5-{i}" for i in (0, 1, 3, 5)}
+    assert len(found.typical) == len(found.deviant) == 2
+    assert {one.landmark_id for one in found.confused} <= {one.landmark_id for one in whole.confused}
 
 
 def test_a_single_image_has_neighbours_and_no_ends(make_folder, make_store):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from retrieval.arrays import object_array
 from retrieval.files.digest import update_json
 from retrieval.files.hdf5 import open_hdf5, read_column, write_column
-from retrieval.texts import Texts, TextsWriter, equal_pairs, repeated, shared, to_texts
+from retrieval.texts import Lookup, Texts, TextsWriter, equal_pairs, repeated, shared, to_texts
 
 WORDS = ["rome", "", "a", "Sacr\u00e9-C\u0153ur", "b\udcff.jpg", "a"]
 SOME = st.lists(st.text(alphabet="ab\u00e9", max_size=3), max_size=20)
@@ -84,6 +84,17 @@ def test_texts_of_any_length_are_found_wherever_they_lie() -> None:
     (pairs,) = equal_pairs(Texts.of(different), twice)
     places = [[j for j, other in enumerate(twice) if one == other] for one in different]
     assert pairs.tolist() == [[i, j] for i, found in enumerate(places) for j in found]
+
+
+def test_the_first_row_of_a_text_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["a", "", "ab", "Größe", "a", "x" * 40, "n\udce9"]
+    for clash in (False, True):
+        if clash:  # all hashes are one
+            monkeypatch.setattr(Texts, "_hashes", lambda self: np.zeros(len(self), np.uint64))
+        rows = Lookup(Texts.of(texts))
+        assert [rows.find(text) for text in texts] == [0, 1, 2, 3, 0, 5, 6]
+        assert [rows.find(text) for text in ("b", "A", "../a", "n\ud800", "x" * 41)] == [-1] * 5
+    assert Lookup(Texts.of([])).find("") == -1
 
 
 def test_a_column_stays_in_its_file(tmp_path: Path) -> None:
