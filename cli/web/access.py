@@ -5,7 +5,7 @@ import hmac
 import os
 import stat
 import time
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from starlette.requests import HTTPConnection
@@ -48,7 +48,18 @@ def open_token(settings: WebSettings) -> str | None:
 
 
 def require_safe(settings: WebSettings, token: str | None) -> None:
-    """Raises LmrError where everybody who reaches the address could ask, or change the index, unintended."""
+    """Raises LmrError where everybody who reaches the address could ask, or change the index, unintended.
+
+    Also for a name or an address of the settings that can be none, as nobody would be let in by it.
+    """
+    for name in settings.allowed_host:
+        if name != "*" and _host_of(name) != name.lower().rstrip("."):
+            raise LmrError(f"`allowed_host` must be a name without scheme and port, got {name}")
+    for proxy in settings.trusted_proxy:
+        try:
+            ip_network(proxy)
+        except ValueError as error:
+            raise LmrError(f"`trusted_proxy` must be an address or a network such as 10.0.0.0/8: {error}") from error
     if settings.allow_changes and token is None:
         raise LmrError(f"`allow_changes` needs a token: give `token_file`, or {TOKEN_VARIABLE}")
     if not is_local(settings.host) and token is None and not settings.public:

@@ -16,8 +16,8 @@ from cli.web.settings import WebSettings
 from retrieval.images.limits import Limits
 
 GRACE_S = 10.0  # until a body must come at MIN_RATE; also the longest time without a byte of it
-MIN_RATE = 16_000  # bytes a second of a body, on average
-HEADERS_S = 10.0  # for the headers of a request, and for the rest of a body that was refused
+MIN_RATE = 16_000  # bytes a second of a body, on average, and of an answer that is read
+HEADERS_S = 10.0  # for the headers of a request, the rest of a body that was refused, a part of an answer
 KEEP_ALIVE_S = 5  # between the requests of a connection
 N_CONNECTIONS = 512  # at once; further ones are told to come again
 MAX_HEADER_BYTES = 16_384  # of a request
@@ -51,9 +51,11 @@ def image_limits(settings: WebSettings) -> Limits:
 
 
 class Connection(H11Protocol):
-    """A connection that is closed where headers, or the rest of a refused body, take too long."""
+    """A connection that is closed where headers, the rest of a refused body, or reading the answer take too long."""
 
-    _clock: asyncio.TimerHandle | None = None
+    _clock: asyncio.TimerHandle | None = None  # for what the client sends
+    _reading: asyncio.TimerHandle | None = None  # for what it is sent
+    _n_unread = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the time for the first request."""
@@ -74,6 +76,31 @@ class Connection(H11Protocol):
         """Ends all of it."""
         super().connection_lost(exc)
         self._stop()
+        self._stop_reading()
+
+    def pause_writing(self) -> None:
+        """Starts to look whether the client reads, as much waits to be read."""
+        super().pause_writing()
+        self._n_unread = self.transport.get_write_buffer_size()
+        self._reading = self.loop.call_later(HEADERS_S, self._require_reading)
+
+    def resume_writing(self) -> None:
+        """Ends that, as most is read."""
+        super().resume_writing()
+        self._stop_reading()
+
+    def _require_reading(self) -> None:
+        n_unread = self.transport.get_write_buffer_size()
+        if self._n_unread - n_unread < MIN_RATE * HEADERS_S:
+            self.transport.abort()
+        else:
+            self._n_unread = n_unread
+            self._reading = self.loop.call_later(HEADERS_S, self._require_reading)
+
+    def _stop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
 
     def _watch(self) -> None:
         is_answering = self.cycle is not None and not self.cycle.response_complete

@@ -4,6 +4,7 @@ import os
 import signal
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_images import encoded, smooth
@@ -64,6 +65,21 @@ def test_a_decoder_that_takes_more_than_its_header_says_is_stopped_by_the_system
     for place in (at + 6, at + 22, data.index(b"ihdr") + 4):
         data[place : place + 8] = struct.pack(">II", 4000, 4000)
     assert reason(bytes(data), Limits(max_memory=70_000_000)) == "broken JPEG2000: not enough memory to decode it"
+
+
+def test_a_image_that_takes_too_long_to_decode_is_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not hasattr(signal, "SIGALRM"):
+        pytest.skip("only where a process can be ended at a time")
+    send = limited._Worker.send
+
+    def late(worker: limited._Worker, data: bytes, job: dict[str, Any]) -> None:
+        assert job["limits"]["max_seconds"] == 7
+        os.kill(worker.process.pid, signal.SIGALRM)
+        worker.process.wait()
+        send(worker, data, job)
+
+    monkeypatch.setattr(limited._Worker, "send", late)
+    assert reason(encoded(smooth(60, 40), "TIFF"), Limits(max_seconds=7)) == "takes more than 7 s to decode"
 
 
 def test_a_process_that_has_gone_meanwhile_is_replaced() -> None:

@@ -50,6 +50,10 @@ def guarded(**settings: Any) -> FastAPI:
     async def broken() -> None:
         raise ValueError("secret")
 
+    @app.get("/large")
+    async def large() -> PlainTextResponse:
+        return PlainTextResponse("x" * 30_000_000)
+
     @app.get("/slow")
     async def slow() -> None:
         await asyncio.Event().wait()
@@ -516,6 +520,25 @@ def test_changes_need_a_token_wherever_they_are_asked_from() -> None:
         require_safe(WebSettings(allow_changes=True, public=True), None)
     assert str(caught.value) == "`allow_changes` needs a token: give `token_file`, or LMR_TOKEN"
     require_safe(WebSettings(allow_changes=True), TOKEN)
+
+
+@pytest.mark.parametrize("name", ["https://lmr.example", "lmr.example:443", "[::1]"])
+def test_a_name_that_no_request_could_have_is_refused(name: str) -> None:
+    with pytest.raises(LmrError) as caught:
+        require_safe(WebSettings(allowed_host=("ok.example", name)), None)
+    assert str(caught.value) == f"`allowed_host` must be a name without scheme and port, got {name}"
+
+
+def test_a_proxy_that_is_no_address_is_refused() -> None:
+    require_safe(
+        WebSettings(trusted_proxy=("10.0.0.1", "10.0.0.0/8", "fd00::/8"), allowed_host=("*", "A.example.")), None
+    )
+    with pytest.raises(LmrError) as caught:
+        require_safe(WebSettings(trusted_proxy=("proxy.example",)), None)
+    assert str(caught.value) == (
+        "`trusted_proxy` must be an address or a network such as 10.0.0.0/8: 'proxy.example' does not appear to be an "
+        "IPv4 or IPv6 network"
+    )
 
 
 def test_a_problem_is_json_that_says_its_status() -> None:

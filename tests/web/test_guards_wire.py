@@ -5,7 +5,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -132,6 +132,27 @@ def test_who_goes_on_sending_what_was_refused_is_cut(hasty: int) -> None:
 def test_a_body_that_is_not_wanted_is_not_asked_for(port: int) -> None:
     lines = ("POST /take HTTP/1.1", "Content-Length: 3000000", "Expect: 100-continue", "Connection: close")
     assert exchange(port, head(*lines)).startswith(b"HTTP/1.1 413 ")
+
+
+def test_an_answer_that_is_not_read_is_cut(hasty: int) -> None:
+    n_bytes = 0
+    with socket.create_connection(("127.0.0.1", hasty)) as connection, suppress(ConnectionResetError):
+        connection.sendall(head("GET /large HTTP/1.1", "Connection: close"))
+        threading.Event().wait(4 * HASTY_S)
+        while part := connection.recv(1 << 20):
+            n_bytes += len(part)
+    assert n_bytes < 30_000_000
+
+
+def test_an_answer_that_is_read_slowly_comes_whole(hasty: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MIN_RATE", 1000)
+    n_bytes = 0
+    with socket.create_connection(("127.0.0.1", hasty)) as connection:
+        connection.sendall(head("GET /large HTTP/1.1", "Connection: close"))
+        while part := connection.recv(1 << 22):
+            n_bytes += len(part)
+            threading.Event().wait(HASTY_S / 20)
+    assert n_bytes > 30_000_000
 
 
 def test_who_leaves_in_the_middle_of_a_body_harms_nobody(port: int) -> None:
