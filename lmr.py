@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from index.bench import Benchmark
     from index.calibration import Calibration
     from index.clean.job import CleanReport
-    from index.client import Connection
     from index.compare.results import Comparison
     from index.evaluate.job import ShareReport
     from index.evaluate.result import EvaluationResult
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from index.kaggle.scoring import Scores
     from index.kaggle.submit import SubmitReport
     from index.keywords import Place
+    from index.serving.client import Connection
     from index.serving.config import ServingSettings
     from index.serving.labels import FeedbackReport
     from index.serving.service import Service
@@ -731,6 +731,6 @@ def connect(url: str, token: str | None = None, *, timeout_s: float = 60.0) -> "
     >>> server.query(["holiday.jpg"])[0].landmark_id  # doctest: +SKIP
     'arch'
     """
-    from index.client import Connection
+    from index.serving.client import Connection
 
     return Connection(url, token, timeout_s=timeout_s)

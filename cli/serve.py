@@ -84,6 +84,12 @@ def serve(job: ServeJob) -> None:
     from cli.web.access import open_token, require_safe
 
     require_safe(job.web, open_token(job.web))
+    n_room = job.serving.n_waiting + job.serving.n_batch
+    if job.web.max_pictures > n_room:
+        raise LmrError(
+            f"a request of {job.web.max_pictures} images (`max_pictures`) could never be answered: {n_room} may wait "
+            "(`waiting` and `batch`); lower the one or raise the others"
+        )
     with _listening(job.web.host, job.web.port) as listener:
         host = f"[{job.web.host}]" if ":" in job.web.host else job.web.host
         where = f"on http://{host}:{listener.getsockname()[1]}/; Ctrl-C ends it"

@@ -5,7 +5,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
@@ -34,7 +34,7 @@ from index.serving.similar import search as search_index
 from retrieval.errors import UnreadableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Future
 
     from index.answer import Answer
@@ -42,8 +42,10 @@ if TYPE_CHECKING:
     from index.serving.similar import Page
     from retrieval.arrays import FloatArray
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
+N_TRIES = 3  # of an image whose index is replaced while it is embedded
 CACHED_S = 3600  # that a browser shows an image of the index without asking again
 
 _OF_BODIES = (400, 403, 413, 415, 422, 503)
@@ -98,13 +100,13 @@ def _add_browsing(routes: APIRouter, service: Service, settings: WebSettings) ->
     async def landmark_list(words: Annotated[ListWords, Query()]) -> Response:
         """Lists the landmarks of the index, by name."""
         how = {"first": words.first, "n": words.n}
-        found = await asyncio.wrap_future(service.run(landmarks_of, service.landmarks, words.search, **how))
+        found = await run(service, landmarks_of, service.landmarks, words.search, **how)
         return ExactJson({"items": [one.to_json() for one in found.items], "n_found": found.n_found})
 
     @routes.get("/v1/landmarks/{landmark_id:path}", responses=_gives(LandmarkShape, 404, 422, 503))
     async def one_landmark(landmark_id: str, _: Annotated[NoWords, Query()]) -> Response:
         """Tells what is typical of a landmark and what it is confused with, as `lmr explain --json` does."""
-        found = await asyncio.wrap_future(service.run(landmark, service.landmarks, landmark_id))
+        found = await run(service, landmark, service.landmarks, landmark_id)
         return ExactJson(found.to_json())
 
     @routes.get("/v1/images/{image_id:path}", responses=_GIVES_IMAGE, response_class=Response)
@@ -113,9 +115,9 @@ def _add_browsing(routes: APIRouter, service: Service, settings: WebSettings) ->
         if words.size == "original":
             if not settings.allow_originals:
                 raise ProblemError(403, "this server sends thumbnails alone; start lmr serve with --allow-originals")
-            found = await asyncio.wrap_future(service.run(original, service.landmarks, image_id))
+            found = await run(service, original, service.landmarks, image_id)
         else:
-            small = await asyncio.wrap_future(service.run(thumbnail, service.landmarks, image_id))
+            small = await run(service, thumbnail, service.landmarks, image_id)
             found = None if small is None else (small, "image/jpeg")
         if found is None:
             raise ProblemError(404, f"the file of {image_id} is gone, and the index keeps no thumbnail of it")
@@ -175,20 +177,31 @@ async def find(service: Service, picture: Upload | None, words: SearchWords) -> 
     Raises BusyError, ProblemError, UnreadableError, and UnknownError for what the index does not have.
     """
     landmarks = service.landmarks
-    by: FloatArray | str | None = None if words.box is not None else words.image_id
-    if picture is None and by is None:
+    if picture is None:
         assert words.image_id is not None
-        data = await asyncio.wrap_future(service.run(read_row, landmarks, words.image_id))
-        picture = Upload(words.image_id, data)
-    if picture is not None:
-        if words.box is not None:
-            picture = replace(picture, box=parse_box(words.box))
-        (part,) = await cropped(service, [picture])
-        by = await asyncio.wrap_future(service.embed(part.data))
-        if service.landmarks is not landmarks:
-            raise ProblemError(503, "another index took the place of the one asked; try again", {"Retry-After": "1"})
-    assert by is not None
-    return await asyncio.wrap_future(service.run(_search, landmarks, by, words))
+        if words.box is None:
+            return await run(service, _search, landmarks, words.image_id, words)
+        picture = Upload(words.image_id, await run(service, read_row, landmarks, words.image_id))
+    if words.box is not None:
+        picture = replace(picture, box=parse_box(words.box))
+    (part,) = await cropped(service, [picture])
+    landmarks, vector = await embedded(service, part.data)
+    return await run(service, _search, landmarks, vector, words)
+
+
+async def embedded(service: Service, data: bytes) -> "tuple[Landmarks, FloatArray]":
+    """The descriptor of an image, and the index whose model made it. Raises BusyError, UnreadableError."""
+    for _ in range(N_TRIES):
+        landmarks = service.landmarks
+        vector = await asyncio.wrap_future(service.embed(data))
+        if service.landmarks is landmarks:
+            return landmarks, vector
+    raise ProblemError(503, "the index is replaced again and again; try again later", {"Retry-After": "5"})
+
+
+async def run(service: Service, function: "Callable[P, T]", *args: "P.args", **words: "P.kwargs") -> T:
+    """What a function that takes long gives. Raises BusyError."""
+    return await asyncio.wrap_future(service.run(function, *args, **words))
 
 
 def _search(landmarks: "Landmarks", by: "FloatArray | str", words: SearchWords) -> "Page":
@@ -205,7 +218,7 @@ async def _cropped(service: Service, picture: Upload) -> Upload:
     if picture.box is None:
         return picture
     try:
-        part = await asyncio.wrap_future(service.run(crop, picture.data, picture.box, service.limits))
+        part = await run(service, crop, picture.data, picture.box, service.limits)
     except UnreadableError:  # which is told by what is asked of it
         part = picture.data
     return replace(picture, data=part, box=None)

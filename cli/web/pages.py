@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 
 from cli.report.html import small_image
 from cli.report.pair import DrawnImage, drawn_compared
+from cli.web.api import embedded, run
 from cli.web.problems import ProblemError
 from cli.web.settings import WebSettings
 from cli.web.uploads import Upload, parse_box, read_pictures
@@ -44,7 +45,6 @@ R = TypeVar("R")
 N_TILES = 24  # images of a page of a gallery: whole rows of 2, 3, 4 and 6
 N_LANDMARKS = 48
 N_SHOWN_FIRST = 12  # landmarks on the first page
-N_TRIES = 5  # embeddings of an image, while one index takes the place of another
 LENGTH_TOLERANCE = 1e-3  # of a unit descriptor
 PREVIEW_PX, PREVIEW_QUALITY = 640, 80  # of an image that no script shows
 REPORTS = {"report.html": "Evaluation", "stats.html": "Statistics of the pictures"}  # beside the index folder
@@ -272,23 +272,14 @@ class _Pages:
             if picture.box is not None:
                 data = await self._run(crop, data, picture.box, self._service.limits)
                 picture = replace(picture, name=f"a part of {picture.name}")
-            landmarks, vector = await self._embedded(data)
+            landmarks, vector = await embedded(self._service, data)
         except UnreadableError as error:
             return Shown(unreadable_answer(picture.name, str(error)))
         how = {"verify": self._service.settings.verify, "preview": preview}
         return await self._run(_shown, landmarks, vector, replace(picture, data=data), **how)
 
-    async def _embedded(self, data: bytes) -> tuple[Landmarks, FloatArray]:
-        """The descriptor of an image, and the index whose model made it."""
-        for _ in range(N_TRIES):
-            landmarks = self._service.landmarks
-            vector = await asyncio.wrap_future(self._service.embed(data))
-            if self._service.landmarks is landmarks:
-                return landmarks, vector
-        raise ProblemError(503, "the index is replaced again and again; try again later", {"Retry-After": "5"})
-
     async def _run(self, function: Callable[P, R], *args: P.args, **words: P.kwargs) -> R:
-        return await asyncio.wrap_future(self._service.run(function, *args, **words))
+        return await run(self._service, function, *args, **words)
 
     def _render_gallery(self, request: Request, gallery: Gallery, title: str) -> str:
         if "x-fragment" in request.headers:

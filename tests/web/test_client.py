@@ -20,7 +20,7 @@ from starlette.routing import Route
 import lmr
 from cli.web.app import make_app
 from cli.web.settings import WebSettings
-from index.client import Connection
+from index.serving.client import Connection
 from index.serving.service import Service
 from retrieval.errors import LmrError, UnreadableError
 

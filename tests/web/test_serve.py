@@ -105,6 +105,14 @@ def test_an_index_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pyte
     assert refused("serve", "--port", 0, "--processes", 2) == detail
 
 
+def test_room_for_the_images_of_a_request_is_needed() -> None:
+    detail = (
+        "a request of 16 images (--max-pictures) could never be answered: 5 may wait (--waiting and --batch); "
+        "lower the one or raise the others"
+    )
+    assert refused("serve", "--waiting", 4, "--batch", 1) == detail
+
+
 def test_options_that_cannot_be_are_a_matter_of_usage() -> None:
     assert misused("serve", "--port", 70000) == "Invalid value for '--port': 70000 is not in the range 0<=x<=65535."
     assert misused("serve", "--processes", 0) == "Invalid value for '--processes': 0 is not in the range 1<=x<=256."
