@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from index.folder.folder import state_of
 from index.landmarks import N_LANDMARKS, Landmarks, open_landmarks
+from index.search.faiss_io import limited_blas
 from index.serving.batches import Batches, BusyError, Pool, Room, apart, ending
 from index.serving.config import ServingSettings
 from retrieval.errors import UnreadableError
@@ -110,6 +112,8 @@ class Service:
         n_threads = settings.n_decoding or count_cores()
         self._how: dict[str, Any] = {"device": device, "threads": threads, "engine": engine, "n_workers": n_threads}
         self._opened = self._open()
+        self._switches = ExitStack()
+        self._switches.enter_context(limited_blas(1))  # of a few rows: more would wait longer than compute
         self._room = Room(settings.n_waiting + settings.n_batch)
         self._decoding, self._pool = ThreadPoolExecutor(n_threads), Pool(n_threads, settings.n_waiting)
         self._batches: Batches[_Asked] = Batches(
@@ -172,6 +176,7 @@ class Service:
         self._decoding.shutdown(wait=False, cancel_futures=True)
         for asked in self._batches.end():
             self._fail(asked, ending())
+        self._switches.close()
 
     def _ask(self, image: bytes, name: str, words: _Words | None, opened: _Opened) -> "Future[Any]":
         asked = _Asked(image, name, words, opened, self._room.enter())
