@@ -90,7 +90,7 @@ def serve(job: ServeJob) -> None:
             f"a request of {job.web.max_pictures} images (`max_pictures`) could never be answered: {n_room} may wait "
             "(`waiting` and `batch`); lower the one or raise the others"
         )
-    with _listening(job.web.host, job.web.port) as listener:
+    with listening(job.web.host, job.web.port) as listener:
         host = f"[{job.web.host}]" if ":" in job.web.host else job.web.host
         where = f"on http://{host}:{listener.getsockname()[1]}/; Ctrl-C ends it"
         if job.processes == 1:
@@ -214,13 +214,14 @@ def _tell_warnings(lines: Sequence[str], progress: Progress) -> None:
 
 
 @contextmanager
-def _listening(host: str, port: int) -> "Iterator[socket.socket]":
+def listening(host: str, port: int) -> "Iterator[socket.socket]":
     """A socket that takes connections, which wait until they are served. Raises LmrError where there can be none."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError) as error:
         raise LmrError(f"`host` {host} is no address of this machine; give one, such as 127.0.0.1") from error
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
+    # Of a socket whose protocol is not named, asyncio does not turn off Nagle's algorithm: 40 ms for each answer.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)

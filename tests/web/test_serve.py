@@ -1,5 +1,6 @@
 """lmr serve: how it begins, what it refuses to begin with, and how it ends."""
 
+import asyncio
 import http.client
 import os
 import signal
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 from tiny_set import another_process, misused, refused, run, run_there
+
+from cli.serve import listening
 
 
 def free_port() -> int:
@@ -81,6 +84,24 @@ def test_several_processes_answer_on_one_port(finished_set: Path, tmp_path: Path
         assert process.exitcode == 0
     start = f"serving landmarks (32 images of 4 landmarks) by 2 processes on http://127.0.0.1:{port}/; Ctrl-C ends it\n"
     assert output.read_text() == start
+
+
+def test_each_part_of_an_answer_is_sent_at_once() -> None:
+    sent: list[int] = []
+
+    def taken(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sent.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async def connect() -> None:
+        with listening("127.0.0.1", 0) as listener:
+            async with await asyncio.start_server(taken, sock=listener):
+                reader, writer = await asyncio.open_connection(*listener.getsockname())
+                await reader.read()
+                writer.close()
+
+    asyncio.run(connect())
+    assert sent == [1]
 
 
 def test_a_port_that_is_taken_is_refused(finished_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
