@@ -46,6 +46,7 @@ N_TILES = 24  # images of a page of a gallery: whole rows of 2, 3, 4 and 6
 N_LANDMARKS = 48
 N_SHOWN_FIRST = 12  # landmarks on the first page
 LENGTH_TOLERANCE = 1e-3  # of a unit descriptor
+KEPT = "private, no-cache"  # a browser that goes back shows the answers that its script had put there
 PREVIEW_PX, PREVIEW_QUALITY = 640, 80  # of an image that no script shows
 REPORTS = {"report.html": "Evaluation", "stats.html": "Statistics of the pictures"}  # beside the index folder
 # A report runs apart from the other pages, and reaches nothing. Its own policy allows no script but its own.
@@ -155,12 +156,13 @@ class _Pages:
     def __init__(self, service: Service, settings: WebSettings) -> None:
         self._service, self._settings, self._beside = service, settings, service.path.absolute().parent
 
-    async def start(self) -> str:
+    async def start(self) -> Response:
         """The page that asks for images."""
         landmarks = self._service.landmarks
         make = partial(landmarks_of, landmarks, n=N_SHOWN_FIRST)
         some = await self._run(kept_of(landmarks).lists.get, "first page", make)
-        return self._render("ask.html", here="/", shown=(), some=some, warnings=landmarks.warnings)
+        page = self._render("ask.html", here="/", shown=(), some=some, warnings=landmarks.warnings)
+        return HTMLResponse(page, headers={"Cache-Control": KEPT})
 
     async def ask(self, request: Request) -> str:
         """The answers to images: a page of them, or as parts of one."""

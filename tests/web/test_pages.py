@@ -192,6 +192,7 @@ def test_the_first_page_is_light_and_strict(client: TestClient, service: Service
     assert "40 pictures" not in parsed.text
     assert f"{len(service.landmarks.folder.rows)} pictures of 4 landmarks" in parsed.text
     assert "Which landmark is this?" in parsed.text
+    assert response.headers["Cache-Control"] == "private, no-cache"
     assert [told["accept"] for told in parsed.of("input", type="file")] == ["image/*,.heic,.heif", "image/*"]
     assert not parsed.of("input", type="url")
     assert len(response.content) + sum(map(len, views().files.values())) < 100_000

@@ -5,17 +5,14 @@ import { fieldsOf, make, post, problem } from "./server.js";
 
 const AT_ONCE = 4;
 
-/** Asks what a picture shows, and puts the answer first. */
-export async function ask(source, name) {
-  const answers = document.getElementById("answers");
-  document.body.classList.add("asked");
-  const place = make("div", "waiting", `${name} is looked at`);
-  answers.prepend(place);
+/** Asks what a picture shows, and puts the answer first, or where it is waited for. */
+export async function ask(source, name, place = waitFor([name])[0]) {
   try {
     const article = await post("/ask", fieldsOf(source));
     place.replaceWith(article);
     equipAnswer(article, source);
-    document.getElementById("told").textContent = `${name}: ${article.querySelector(".told").innerText}`;
+    const words = [".verdict", ".verdict + p", ".sure"].map(part => article.querySelector(part)?.textContent);
+    document.getElementById("told").textContent = [name, ...words.filter(Boolean)].join(": ");
     return article;
   } catch (error) {
     place.replaceWith(problem(`${name}: ${error.message}`));
@@ -23,10 +20,23 @@ export async function ask(source, name) {
   }
 }
 
-async function askAll(files) {
-  const waiting = [...files];
+/** Lines in place of answers that are waited for, before all others. */
+function waitFor(names) {
+  document.body.classList.add("asked");
+  const places = names.map(name => make("div", "waiting", `${name} is looked at`));
+  document.getElementById("answers").prepend(...places);
+  return places;
+}
+
+async function askAll(chosen) {
+  const files = [...chosen];
+  const places = waitFor(files.map(file => file.name));
+  let next = 0;
   const work = async () => {
-    for (let file = waiting.shift(); file; file = waiting.shift()) await ask({ file }, file.name);
+    while (next < files.length) {
+      const i = next++;
+      await ask({ file: files[i] }, files[i].name, places[i]);
+    }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, work));
 }
