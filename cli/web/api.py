@@ -123,6 +123,8 @@ def _add_browsing(routes: APIRouter, service: Service, settings: WebSettings) ->
             raise ProblemError(404, f"the file of {image_id} is gone, and the index keeps no thumbnail of it")
         return image_response(request, *found)
 
+    routes.head("/v1/images/{image_id:path}", include_in_schema=False)(image)
+
 
 def _add_states(routes: APIRouter, service: Service) -> None:
     """The routes by which the server is watched."""
@@ -138,6 +140,9 @@ def _add_states(routes: APIRouter, service: Service) -> None:
         if not service.is_ready:
             raise ProblemError(503, "the server is about to end; ask another one", {"Retry-After": "5"})
         return ExactJson({"status": "ready"})
+
+    for path, state in (("/healthz", healthz), ("/readyz", readyz)):
+        routes.head(path, include_in_schema=False)(state)  # as balancers of load ask
 
 
 async def ask(service: Service, pictures: list[Upload], words: QueryWords) -> "list[Answer]":

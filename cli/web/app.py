@@ -30,6 +30,8 @@ class App(FastAPI):
         """The OpenAPI document; what bodies are made of is moved to its components."""
         if self.openapi_schema is None:
             self.openapi_schema = deepcopy(super().openapi())
+            self.openapi_schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            self.openapi_schema["security"] = [{}, {"token": []}]  # which a server may ask for or not
             for route in self.openapi_schema["paths"].values():
                 for operation in route.values():
                     for body in operation.get("requestBody", {}).get("content", {}).values():

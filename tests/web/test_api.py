@@ -281,6 +281,7 @@ def test_metrics_count_requests_stages_and_batches(client_of: Any, service: Serv
 def test_states_tell_whether_images_are_answered(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
+    assert [client.head(path).status_code for path in ("/healthz", "/readyz", "/v1/images/train-arch-0")] == [200] * 3
     monkeypatch.setattr(Service, "is_ready", False)
     assert refused(client.get("/readyz"), 503) == "the server is about to end; ask another one"
     assert client.get("/healthz").status_code == 200

@@ -38,7 +38,7 @@ def ask(cases: SearchStrategy[Any]) -> None:
     """Asks what is drawn, and compares each answer with the document: its status, type, headers and schema."""
 
     @settings(
-        max_examples=25,
+        max_examples=15,
         deadline=None,
         derandomize=True,
         database=None,
