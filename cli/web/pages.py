@@ -1,8 +1,6 @@
 """The pages: HTML that the server renders, whole, or a part of a page where its script asks for one by X-Fragment."""
 
 import asyncio
-import base64
-import binascii
 import json
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +9,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
-import numpy as np
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response
@@ -24,7 +21,7 @@ from cli.report.pair import DrawnImage, drawn_compared
 from cli.web.api import embedded, run
 from cli.web.problems import ProblemError
 from cli.web.settings import WebSettings
-from cli.web.uploads import Upload, parse_box, read_pictures
+from cli.web.uploads import Upload, parse_box, read_pictures, token_of, vector_of
 from cli.web.views import STATIC, TYPES, in_path, views
 from index.answer import Answer
 from index.asking.answers import neighbour_of, unreadable_answer
@@ -45,7 +42,6 @@ R = TypeVar("R")
 N_TILES = 24  # images of a page of a gallery: whole rows of 2, 3, 4 and 6
 N_LANDMARKS = 48
 N_SHOWN_FIRST = 12  # landmarks on the first page
-LENGTH_TOLERANCE = 1e-3  # of a unit descriptor
 KEPT = "private, no-cache"  # a browser that goes back shows the answers that its script had put there
 PREVIEW_PX, PREVIEW_QUALITY = 640, 80  # of an image that no script shows
 REPORTS = {"report.html": "Evaluation", "stats.html": "Statistics of the pictures"}  # beside the index folder
@@ -334,23 +330,3 @@ def _gallery(
     known = {item.neighbour.landmark_id: item.neighbour.name for item in (*first, *page.items)}
     row = query if isinstance(query, str) else ""
     return Gallery(page, words, sorted(known.items(), key=lambda one: one[1]), action, descriptor, row)
-
-
-def token_of(landmarks: Landmarks, vector: FloatArray) -> str:
-    """A descriptor as text for a form, with the model that it is of."""
-    return f"{landmarks.folder.fingerprint[:16]}.{base64.b64encode(vector.astype('<f4').tobytes()).decode()}"
-
-
-def vector_of(landmarks: Landmarks, token: str) -> FloatArray:
-    """The unit descriptor (d,) in a text. Raises ProblemError for one of another model, and for no descriptor."""
-    fingerprint, _, text = token.partition(".")
-    if fingerprint != landmarks.folder.fingerprint[:16]:
-        raise ProblemError(409, "the index has another model by now; ask with the picture again")
-    try:
-        vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
-    except (binascii.Error, ValueError) as error:
-        raise ProblemError(422, "the descriptor is damaged; ask with the picture again") from error
-    length = float(np.linalg.norm(vector.astype(np.float64)))
-    if vector.shape != (landmarks.folder.n_columns,) or not abs(length - 1) < LENGTH_TOLERANCE:
-        raise ProblemError(422, "the descriptor is damaged; ask with the picture again")
-    return vector

@@ -1,4 +1,4 @@
-"""Images that a request sends: as raw bytes, in a form, or in JSON."""
+"""Images that a request sends: as raw bytes, in a form, in JSON; and descriptors of those that were sent before."""
 
 import base64
 import binascii
@@ -6,6 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -16,6 +17,8 @@ from cli.web.guards import fetch_picture
 from cli.web.problems import ProblemError, told_errors
 from cli.web.settings import WebSettings
 from cli.web.shapes import Box, SentImage, SentImages
+from index.landmarks import Landmarks
+from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError
 from retrieval.files.json_file import parse_json
 
@@ -24,6 +27,7 @@ M = TypeVar("M", bound=BaseModel)
 FORM, JSON = "multipart/form-data", "application/json"
 MAX_FIELDS = 100  # of a form, beside its files
 MAX_FIELD_BYTES = 1 << 16
+LENGTH_TOLERANCE = 1e-3  # of a unit descriptor
 NAME_CHARACTERS = 255  # of the name of a file
 
 _HOW = f"send it as the body (Content-Type: image/jpeg), as a file of a form ({FORM}), or in JSON ({JSON})"
@@ -164,3 +168,23 @@ def _no_box(text: str) -> ProblemError:
     return ProblemError(
         422, f"`box` must be left,top,right,bottom in [0, 1] with left < right and top < bottom, got {text}"
     )
+
+
+def token_of(landmarks: Landmarks, vector: FloatArray) -> str:
+    """A descriptor as text for a form, with the model that it is of."""
+    return f"{landmarks.folder.fingerprint[:16]}.{base64.b64encode(vector.astype('<f4').tobytes()).decode()}"
+
+
+def vector_of(landmarks: Landmarks, token: str) -> FloatArray:
+    """The unit descriptor (d,) in a text. Raises ProblemError for one of another model, and for no descriptor."""
+    fingerprint, _, text = token.partition(".")
+    if fingerprint != landmarks.folder.fingerprint[:16]:
+        raise ProblemError(409, "the index has another model by now; ask with the picture again")
+    try:
+        vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
+    except (binascii.Error, ValueError) as error:
+        raise ProblemError(422, "the descriptor is damaged; ask with the picture again") from error
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    if vector.shape != (landmarks.folder.n_columns,) or not abs(length - 1) < LENGTH_TOLERANCE:
+        raise ProblemError(422, "the descriptor is damaged; ask with the picture again")
+    return vector
