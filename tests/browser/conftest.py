@@ -1,10 +1,10 @@
 """A served tiny set, and pages of Chromium that are watched: for errors, for what they load, and from where."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from served import BROWSERS, Served, find_program, served
+from served import BROWSERS, Guarded, Served, find_program, guarded_server, served
 from tiny_set import finish_set
 from watched import Watched
 
@@ -31,6 +31,20 @@ def server(finished_set: Path) -> Iterator[Served]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def fetching(finished_set: Path) -> Iterator[Served]:
+    """`lmr serve` that fetches pictures by their address."""
+    with served(finished_set, "--allow-urls") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def guarded(finished_set: Path) -> Iterator[Guarded]:
+    """`lmr serve` that asks for a token."""
+    with guarded_server(finished_set) as guarded:
+        yield guarded
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[object]:
     """A Chromium without a window, that reaches nothing but this machine."""
@@ -44,8 +58,29 @@ def chromium() -> Iterator[object]:
 
 
 @pytest.fixture
-def visit(chromium, server) -> Iterator[Watched]:
-    """A page of a browser that nobody used before; what it did is looked at when the test ends."""
-    watched = Watched(chromium.new_context(base_url=server.url), server)
-    yield watched
-    watched.close()
+def visits(chromium, request) -> Iterator[Callable[..., Watched]]:
+    """Pages of browsers that nobody used before, by how they are; what they did is looked at when the test ends."""
+    opened: list[Watched] = []
+
+    def begin(server: Served | None = None, **how: object) -> Watched:
+        there = server or request.getfixturevalue("server")
+        opened.append(Watched(chromium.new_context(base_url=there.url, **how), there))
+        return opened[-1]
+
+    yield begin
+    for watched in opened:
+        watched.close()
+
+
+@pytest.fixture
+def visit(visits) -> Watched:
+    """A page of a desktop's browser."""
+    watched: Watched = visits()
+    return watched
+
+
+@pytest.fixture
+def asked(visit, finished_set) -> Watched:
+    """A page on which a picture is answered."""
+    visit.ask(finished_set / "images" / "val-dome-0.jpg")
+    return visit

@@ -1,6 +1,7 @@
 """`lmr serve` in a process of its own, over a copy of the tiny set, and programs that are put in front of it."""
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 START_S, STOP_S = 120, 60  # the longest that a busy machine may take
+SITE = "landmarks.example.org"
 SYSTEM_FOLDERS = os.pathsep.join(("/usr/sbin", "/sbin"))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -31,6 +33,14 @@ class Served:
     def port(self) -> int:
         """The port that it listens on."""
         return int(self.url.rpartition(":")[2])
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A server that asks for a token, and the token."""
+
+    server: Served
+    token: str
 
 
 def find_program(*names: str) -> str | None:
@@ -56,6 +66,17 @@ def served(folder: Path, *options: str) -> Iterator[Served]:
         server = Served(f"http://127.0.0.1:{port}", folder, process, folder / f"serve-{port}.log")
         wait_for(f"{server.url}/readyz", process, server.log)
         yield server
+
+
+@contextmanager
+def guarded_server(folder: Path) -> Iterator[Guarded]:
+    """`lmr serve` as deploy/ starts it, in a folder with an index folder `landmarks`."""
+    token, path = secrets.token_hex(32), folder / "token"
+    path.touch(0o600)
+    path.write_text(token)
+    words = ("--token-file", str(path), "--allowed-host", SITE, "--trusted-proxy", "127.0.0.1", "--access-log")
+    with served(folder, *words) as server:
+        yield Guarded(server, token)
 
 
 @contextmanager

@@ -33,20 +33,34 @@ class Watched:
         self.page.goto(path)
         return self.page
 
+    def ask(self, *images: Path) -> Any:
+        """The first page with the answers to images that were chosen on it."""
+        page = self.open()
+        page.locator("#files").set_input_files(images)
+        page.locator("article.answer").nth(len(images) - 1).wait_for()
+        return page
+
     def close(self) -> None:
         """Closes it. Fails where the console has an error, or a request went elsewhere."""
         self.context.close()
         said = [line for line in self.said if not any(part in line for part in self.expected)]
-        assert said == [], "the console of the browser"
+        assert not said, f"the console of the browser: {said}"
         hosts = {urlsplit(url).netloc for url in self.asked if urlsplit(url).scheme not in ("data", "blob")}
-        assert hosts <= {urlsplit(self.server.url).netloc}, "requests that left for elsewhere"
+        assert hosts <= {urlsplit(self.server.url).netloc}, f"requests that left for elsewhere: {hosts}"
 
     def require_accessible(self) -> None:
         """Fails where axe-core finds a violation of WCAG 2.2 AA or of good practice in the page as it is now."""
         axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is missing")
         found = axe.Axe().run(self.page, options={"runOnly": {"type": "tag", "values": RULES}}).response["violations"]
         told = [f"{one['id']}: {one['help']}: {[node['html'][:120] for node in one['nodes'][:3]]}" for one in found]
-        assert told == []
+        assert not told, "\n".join(told)
+
+
+def settled(page: Any, selector: str, number: int) -> None:
+    """Waits until so many elements are there."""
+    import playwright.sync_api
+
+    playwright.sync_api.expect(page.locator(selector)).to_have_count(number, timeout=WAIT_MS)
 
 
 def drop(page: Any, selector: str, *paths: Path) -> None:

@@ -11,8 +11,7 @@ from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from pathlib import Path
 
 import pytest
-from conftest import SITE
-from served import find_program, free_port, running, wait_for
+from served import SITE, find_program, free_port, running, wait_for
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 OTHERS_ADDRESS = "203.0.113.9"  # of nobody (RFC 5737)
