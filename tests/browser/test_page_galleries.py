@@ -7,46 +7,53 @@ from tiny_set import image
 from watched import settled
 
 N_TILES, N_ROWS = 24, 32
+TILES = "form.gallery ul.tiles > li"
+
+
+def apart(asked):
+    """The page, on which near copies are not folded into one tile."""
+    asked.page.get_by_label("copies apart").check()
+    settled(asked.page, TILES, N_TILES)
+    return asked.page
 
 
 def first_names(page) -> list[str]:
     """The landmarks of the tiles, in their order."""
-    return [name.inner_text() for name in page.locator("ul.tiles .what a").all()]
+    return [name.inner_text() for name in page.locator(f"{TILES} .what a:not(.pic)").all()]
 
 
 def test_the_gallery_of_one_landmark_holds_no_other(asked):
-    page = asked.page
-    page.get_by_label("Landmark").select_option("castle")
-    settled(page, "ul.tiles > li", 8)
+    page = apart(asked)
+    page.locator("select[name=landmark]").select_option("castle")
+    settled(page, TILES, 8)
     assert set(first_names(page)) == {"castle"}
-    page.get_by_label("Order").select_option("megapixels")
+    page.locator("select[name=sort]").select_option("megapixels")
     page.locator("form.gallery:not([aria-busy])").wait_for()
-    settled(page, "ul.tiles > li", 8)
+    settled(page, TILES, 8)
 
 
 def test_scores_fall_from_picture_to_picture_and_go_on_as_one_scrolls(asked):
-    page = asked.page
-    settled(page, "ul.tiles > li", N_TILES)
+    page = apart(asked)
     page.mouse.wheel(0, 200)
     page.locator(".more").first.scroll_into_view_if_needed()
     page.mouse.wheel(0, 5000)
-    settled(page, "ul.tiles > li", N_ROWS)
-    shown = [tile.get_attribute("data-image") for tile in page.locator("ul.tiles > li > a.pic").all()]
+    settled(page, TILES, N_ROWS)
+    shown = [tile.get_attribute("data-image") for tile in page.locator(f"{TILES} > a.pic").all()]
     assert len(set(shown)) == N_ROWS
-    scores = [float(one.inner_text()) for one in page.locator("ul.tiles .what span").all()]
+    scores = [float(one.inner_text()) for one in page.locator(f"{TILES} .what > span").all()]
     assert scores == sorted(scores, reverse=True)
     asked.require_accessible()
 
 
 def test_more_comes_by_the_button_too(asked):
-    page = asked.page
+    page = apart(asked)
     page.get_by_role("button", name="More").press("Enter")
-    settled(page, "ul.tiles > li", N_ROWS)
+    settled(page, TILES, N_ROWS)
 
 
 def test_a_click_shows_both_pictures_side_by_side(asked):
     page = asked.page
-    page.locator("ul.tiles a.pic").first.click()
+    page.locator(f"{TILES} a.pic").first.click()
     dialog = page.get_by_role("dialog")
     dialog.locator("figure img").first.wait_for()
     assert "similarity" in dialog.inner_text()
@@ -61,7 +68,7 @@ def test_a_neighbour_is_searched_by(asked):
     page = asked.page
     page.get_by_role("link", name="Search by this").first.click()
     page.wait_for_url(re.compile("/similar/train-"))
-    settled(page, "ul.tiles > li", N_TILES)
+    settled(page, TILES, N_TILES)
     asked.require_accessible()
     page.locator("a.compare").first.click()
     page.get_by_role("dialog").locator("figure img").first.wait_for()
@@ -175,3 +182,20 @@ def test_what_there_is_not_is_said_so_on_a_page(visit, path):
     visit.expected = ["404"]
     response = visit.page.goto(path)
     assert response.status == 404
+
+
+@pytest.mark.parametrize(("button", "told"), [("Right", "Noted"), ("Wrong", "Noted"), ("No landmark", "Noted")])
+def test_a_verdict_is_noted(visit, finished_set, button, told):
+    page = visit.ask(finished_set / "images" / "train-dome-0.jpg")
+    page.locator("article.answer .feedback").get_by_role("button", name=button, exact=True).click()
+    page.locator(".feedback .noted", has_text=told).wait_for()
+    visit.require_accessible()
+
+
+def test_another_landmark_is_noted(asked, finished_set):
+    page = asked.page
+    page.get_by_label("It shows").fill("arch")
+    page.locator(".feedback").get_by_role("button", name="Send").click()
+    page.locator(".feedback .noted", has_text="Noted").wait_for()
+    table = finished_set / "landmarks.feedback" / "feedback.csv"
+    assert "arch" in table.read_text().splitlines()[-1]

@@ -4,6 +4,11 @@ import pytest
 from watched import settled
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "device_scale_factor": 3, "is_mobile": True, "has_touch": True}
+SEEN = """(() => {
+    const { id } = document.activeElement;
+    const shown = (id && document.querySelector(`label.button[for=${id}]`)) || document.activeElement;
+    return [getComputedStyle(shown).outlineStyle, getComputedStyle(shown).outlineWidth];
+})()"""
 PATHS = ("/", "/landmarks", "/landmarks/dome", "/reports", "/similar/train-dome-0")
 
 
@@ -27,11 +32,7 @@ def test_what_has_the_focus_is_seen(visit):
     page = visit.open()
     for _ in range(4):
         page.keyboard.press("Tab")
-        style = page.evaluate(
-            "(() => { const label = document.querySelector('label[for=' + (document.activeElement.id || 'x') + '].button');"
-            " const seen = getComputedStyle(label ?? document.activeElement);"
-            " return [seen.outlineStyle, seen.outlineWidth]; })()"
-        )
+        style = page.evaluate(SEEN)
         assert style[0] != "none"
         assert style[1] != "0px"
 
@@ -56,7 +57,7 @@ def test_the_dark_is_dark(visits, finished_set):
     visit = visits(color_scheme="dark")
     page = visit.ask(finished_set / "images" / "val-dome-0.jpg")
     red, green, blue = page.evaluate(
-        "getComputedStyle(document.body).backgroundColor.match(/\\\\d+/g).slice(0, 3).map(Number)"
+        r"getComputedStyle(document.body).backgroundColor.match(/\\\\d+/g).slice(0, 3).map(Number)"
     )
     assert max(red, green, blue) < 60
     visit.require_accessible()
@@ -70,9 +71,10 @@ def test_a_picture_is_answered_without_scripts(visits, finished_set):
     page.locator("article.answer h2").wait_for()
     assert page.locator("article.answer img.own").get_attribute("src").startswith("data:image/")
     page.locator("form.gallery select[name=landmark]").select_option("castle")
-    page.locator("form.gallery button[type=submit]").first.click()
-    settled(page, "ul.tiles > li", 8)
-    page.locator("ul.tiles a.pic").first.click()
+    page.get_by_label("copies apart").check()
+    page.get_by_role("button", name="Show").click()
+    settled(page, "form.gallery ul.tiles > li", 8)
+    page.locator("form.gallery ul.tiles a.pic").first.click()
     page.locator("h1.verdict").wait_for()
     page.locator("a.compare").first.click()
     page.locator(".pair figure img").first.wait_for()
@@ -86,10 +88,10 @@ def test_nothing_is_seen_without_the_token(visits, guarded):
     visit.require_accessible()
     page.get_by_label("Token").fill("wrong" * 8)
     page.keyboard.press("Enter")
-    page.get_by_text("another token").wait_for()
+    page.get_by_text("This is not the token.").wait_for()
     page.get_by_label("Token").fill(guarded.token)
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Which landmark is this?").wait_for()
     page.locator("#files").set_input_files(guarded.server.folder / "images" / "val-dome-0.jpg")
     page.locator("article.answer").wait_for()
-    assert "image" in page.locator("ul.tiles img").first.evaluate("image => image.naturalWidth ? 'image' : 'none'")
+    assert "image" in page.locator("form.gallery img").first.evaluate("image => image.naturalWidth ? 'image' : 'none'")
