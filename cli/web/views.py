@@ -28,6 +28,7 @@ class Views:
         self._environment = new_environment("web/templates")
         self._environment.filters |= {one.__name__: one for one in (exact, in_path, in_words, sure, verification)}
         self._environment.globals["static"] = f"{STATIC}/{self.digest}"
+        self._environment.globals["scripts"] = [name for name in self.files if name.endswith(".js")]
 
     def render(self, name: str, **values: Any) -> str:
         """A template as HTML; values are escaped."""

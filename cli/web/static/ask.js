@@ -45,10 +45,12 @@ export function watchAsking() {
   const form = document.getElementById("ask");
   if (!form) return;
   for (const input of form.querySelectorAll("input[type=file]")) {
-    input.addEventListener("change", () => {
+    const take = () => {
       askAll(input.files);
       input.value = "";
-    });
+    };
+    input.addEventListener("change", take);
+    if (input.files.length) take(); // chosen while this script was on its way
   }
   form.addEventListener("submit", event => {
     event.preventDefault();

@@ -12,6 +12,7 @@ export function equipGallery(form, source = null) {
   const tiles = () => form.querySelector(".tiles");
 
   const load = async first => {
+    if (first && form.hasAttribute("aria-busy")) return; // a first page on its way has other images before these
     const mine = ++asked;
     form.setAttribute("aria-busy", "true");
     form.querySelector(".problem")?.remove();
