@@ -1,7 +1,8 @@
 """Draws the images of the documentation, from the landmarks that `lmr demo` renders and a table that is made up.
 
 Runs the demo in --work (it goes on where it was; a quarter of an hour on two cores) and then the commands that the
-pages show. Pages are photographed with Chromium, whose program --browser names.
+pages show. Pages are photographed with Chromium, whose program --browser names; the page of lmr serve through
+Playwright (extra `browser`).
 
     python scripts/images.py
 """
@@ -30,6 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 GALLERY_PX, PAGE_PX = (1280, 860), (1280, 2100)
 PAGE_SHOWN_PX = 540  # width of a page in the documents
+PHONE = {"viewport": {"width": 390, "height": 780}, "device_scale_factor": 1.5, "is_mobile": True, "has_touch": True}
+SERVED_NUMBER, SERVED_LARGER = 7, 3  # which of the images that are answered rightly is asked on the page, and its size
 TILE_PX, GAP_PX, MARGIN_PX, LABEL_PX, HEAD_PX = 84, 8, 18, 170, 46
 FRAME_PX = 4
 PARTS = ("train", "val", "test", "background")
@@ -58,6 +61,7 @@ def main() -> None:
     draw_split(demo, work / "split", DOCS / "split.jpg")
     draw_batch(demo, DOCS / "batch.jpg")
     draw_comparison(demo, args.browser, DOCS / "compare.png")
+    draw_served(demo, work)
     draw_statistics(work, DOCS / "stats.png")
     draw_download(DOCS / "download.png")
     draw_growth(ROOT / "scripts" / "bench" / "growth.json", DOCS / "growth.png")
@@ -137,6 +141,59 @@ def photograph(page: Path, browser: str, size_px: tuple[int, int] = GALLERY_PX, 
         command += [f"--screenshot={shot}", page.resolve().as_uri()]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         return Image.open(shot).convert("RGB")
+
+
+def draw_served(demo: Path, work: Path) -> None:
+    """The page of `lmr serve`: an answer, a match, the landmarks; an answer and a part of a picture on a telephone."""
+    page_bench = load_bench("page")
+    right, _ = answered_rightly(demo)
+    asked = work / "holiday.jpg"
+    image = Image.open(demo / "images" / f"{sorted(right)[SERVED_NUMBER]}.jpg").convert("RGB")
+    image.resize((image.width * SERVED_LARGER, image.height * SERVED_LARGER), Image.Resampling.LANCZOS).save(asked)
+    with page_bench.served(demo / "landmarks", work) as url, page_bench.chromium() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 860}, base_url=url)
+        ask_page(page, asked)
+        save(shot(page), DOCS / "serve-answer.jpg")
+        page.locator("form.gallery a.pic").first.click()
+        page.locator("dialog figure img").last.wait_for()
+        save(shot(page), DOCS / "serve-match.jpg")
+        page.goto("/landmarks")
+        save(shot(page), DOCS / "serve-landmarks.jpg")
+        page.close()
+        phones = []
+        for scheme in ("light", "dark"):
+            phone = browser.new_page(base_url=url, color_scheme=scheme, **PHONE)
+            ask_page(phone, asked)
+            if phones:
+                phone.get_by_role("button", name="Search by a part").tap()
+                phone.locator(".veil").wait_for()
+            phone.evaluate("scrollTo(0, document.querySelector('article.answer').offsetTop - 16)")
+            phones.append(shot(phone))
+            phone.close()
+        save(in_a_row(phones), DOCS / "serve-phone.jpg")
+
+
+def ask_page(page: Any, image: Path) -> None:
+    """The first page with the answer to an image."""
+    page.goto("/")
+    page.locator("#files").set_input_files(image)
+    page.locator("article.answer").wait_for()
+
+
+def shot(page: Any) -> Image.Image:
+    """What is seen of a page, its images loaded."""
+    page.wait_for_load_state("networkidle")
+    return Image.open(BytesIO(page.screenshot())).convert("RGB")
+
+
+def load_bench(name: str) -> Any:
+    """A script of scripts/bench/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / "bench" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def draw_split(demo: Path, work: Path, image: Path) -> None:
@@ -220,11 +277,7 @@ def put(sheet: Image.Image, path: Path, at: tuple[int, int], *, framed: bool) ->
 
 def draw_statistics(work: Path, image: Path) -> None:
     """Histogram, density and long tail of the table that scripts/bench/stats.py writes."""
-    spec = importlib.util.spec_from_file_location("stats", ROOT / "scripts" / "bench" / "stats.py")
-    assert spec is not None
-    assert spec.loader is not None
-    bench = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bench)
+    bench = load_bench("stats")
     bench.write_table(work / "table.csv", bench.N_ROWS)
     found = json.loads(lmr(work, "stats", "table.csv", "--json"))
     drawn = [
