@@ -149,10 +149,11 @@ def _replace_dead(processes: "list[BaseProcess]", job: ServeJob, listener: socke
     """Waits a while, and starts another process for each that died. Raises LmrError for one that could not begin."""
     wait([process.sentinel for process in processes], timeout=WATCH_S)
     for i, process in enumerate(processes):
-        if process.exitcode == EXIT_UNSERVED:
+        code = process.exitcode
+        if code == EXIT_UNSERVED:
             raise LmrError(f"{job.index} is not served; the line above says why")
-        if process.exitcode is not None:
-            job.progress.tell(f"process {process.pid} died ({process.exitcode}); another one takes its place")
+        if code is not None:
+            job.progress.tell(f"process {process.pid} died ({code}); another one takes its place")
             time.sleep(WATCH_S)
             processes[i] = _start(job, listener)
 
