@@ -12,7 +12,7 @@ import click
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
 from cli.report.text import answer_text, answers_csv, warn_of_unreadable
-from cli.terminal import say, say_csv, say_json, say_lines, shown
+from cli.terminal import say, say_csv, say_json, say_lines, shown, with_options
 from index.folder.config import INDEX_FOLDER
 from index.rerank.config import VerifyJob
 from retrieval.embed.engine import EngineJob
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from cli.report.answers import Saving
     from index.landmarks import Landmarks
     from lmr import Answer
+
+_OF_SERVERS = {"pictures", "server", "threshold", "top", "verify", "allow_private"}  # words that a server is asked by
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ class QueryJob(ComputingJob, EngineJob, VerifyJob, WritingJob):
     sort_into: Path | None = option(None, help="Put the images into a folder, by landmark.")
     mode: Literal["link", "copy", "move"] = option("link", help="How `sort_into` does that; images in tars are copied.")
     undo_moves: Path | None = option(None, help="Put back what `sort_into` with `mode` move put into this folder.")
+    server: str | None = option(
+        None, metavar="URL", help="Ask a server of lmr serve, and no index here; LMR_TOKEN is its token."
+    )
     allow_private: bool = option(False, help="Also fetch URLs from loopback, private and link-local addresses.")
 
 
@@ -71,10 +76,13 @@ def command(as_json: bool, as_csv: bool, **words: Any) -> None:
       lmr query photos/ --csv
       lmr query holiday.jpg --verify
       lmr query photos/ --save answers.html --sort-into sorted --mode move
+      lmr query holiday.jpg --server http://127.0.0.1:8080
     """
     with TerminalProgress() as progress:
         job = build(QueryJob, {**words, "progress": progress})
         _check_words(job, as_json and as_csv)
+        if job.server is not None and (others := words.keys() - _OF_SERVERS):
+            raise click.UsageError(with_options(f"`server` does not take `{min(others)}`, which is for an index here"))
         with output_locks(job.save, job.explain, job.sort_into, job.undo_moves, wait=job.wait, progress=progress):
             _query(job, as_json, as_csv)
 
@@ -87,14 +95,17 @@ def _query(job: QueryJob, as_json: bool, as_csv: bool) -> None:
         say(f"{job.undo_moves}: {counted(n_back, 'picture')} moved back")
     elif job.mode == "move" and (told := _moved_already(job)):
         say(told)
+    elif job.server is not None:
+        from index.serving.client import TOKEN_VARIABLE
+
+        server = lmr.connect(job.server, os.environ.get(TOKEN_VARIABLE))
+        asked: dict[str, Any] = {"threshold": job.threshold, "n_landmarks": job.top, "verify": job.verify or None}
+        answers: Sequence[Answer] = server.query(_images(job)[0], allow_private=job.allow_private, **asked)
+        _say(answers, as_json, as_csv)
+        warn_of_unreadable(answers, job.progress)
     else:
         landmarks, answers, explain, saving = _ask(job)
-        if as_json:
-            say_json([answer.to_json() for answer in answers])
-        elif as_csv:
-            say_csv(answers_csv(answers))
-        else:
-            say_lines("\n\n".join(answer_text(answer) for answer in answers))
+        _say(answers, as_json, as_csv)
         if not landmarks.is_calibrated:
             job.progress.warn(
                 f"{job.index} is not calibrated: scores instead of confidences, no threshold; lmr calibrate makes one"
@@ -108,6 +119,15 @@ def _query(job: QueryJob, as_json: bool, as_csv: bool) -> None:
         if saving is not None:
             job.progress.warn(saving.save(answers, job.index))
         warn_of_unreadable(answers, job.progress)
+
+
+def _say(answers: "Sequence[Answer]", as_json: bool, as_csv: bool) -> None:
+    if as_json:
+        say_json([answer.to_json() for answer in answers])
+    elif as_csv:
+        say_csv(answers_csv(answers))
+    else:
+        say_lines("\n\n".join(answer_text(answer) for answer in answers))
 
 
 def _check_words(job: QueryJob, is_json_and_csv: bool) -> None:

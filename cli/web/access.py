@@ -12,9 +12,9 @@ from starlette.requests import HTTPConnection
 
 from cli.web.problems import ProblemError
 from cli.web.settings import WebSettings
+from index.serving.client import TOKEN_VARIABLE
 from retrieval.errors import LmrError
 
-TOKEN_VARIABLE = "LMR_TOKEN"
 COOKIE = "lmr_session"
 SESSION_S = 12 * 3600  # how long a person who gave the token is known
 OPEN_PATHS = ("/healthz", "/readyz", "/login", "/static/")  # that need no token

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from retrieval.arrays import FloatArray
     from retrieval.images.given import ImageLike
 
+TOKEN_VARIABLE = "LMR_TOKEN"  # of the environment: the token of a server
 N_AT_ONCE = 8  # requests; the server computes together what comes at the same time
 AGAIN_S = 1.0  # before a server is asked again that does not say when
 LATER = (429, 503)  # statuses of a server that answers later

@@ -1,6 +1,7 @@
 """A server asked from Python: the same answers as of the index, one line for each thing that goes wrong."""
 
 import asyncio
+import json
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
+from tiny_set import done, misused, refused
 
 import lmr
 from cli.web.app import make_app
@@ -143,6 +145,25 @@ def test_a_server_that_is_not_there_is_named() -> None:
         lmr.connect(f"http://127.0.0.1:{free}/").query([b"image"])
     with pytest.raises(LmrError, match=r"^landmarks is no URL of a server; give one such as http://127\.0\.0\.1:8080$"):
         lmr.connect("landmarks")
+
+
+def test_the_command_line_asks_a_server(
+    server: Connection, finished_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished_set)
+    monkeypatch.setenv("LMR_TOKEN", TOKEN)
+    asked = ("query", "images/test-arch-0.jpg", "images/test-other-1.jpg", "--json")
+    here = json.loads(done(*asked, "--device", "cpu", "--threads", 1).stdout)
+    told = json.loads(done(*asked, "--server", server.url).stdout)
+    keys = ("image", "landmark_id", "name", "threshold", "reason", "verified")
+    assert [[one[key] for key in keys] for one in told] == [[one[key] for key in keys] for one in here]
+    assert done(*asked[:2], "--server", server.url, "--threshold", 1).stdout.startswith("images/test-arch-0.jpg")
+    detail = "--server does not take --save, which is for an index here"
+    assert misused(*asked, "--server", server.url, "--save", "sheet.jpg") == detail
+    monkeypatch.delenv("LMR_TOKEN")
+    assert (
+        refused(*asked, "--server", server.url) == f"{server.url}: a token is needed: send Authorization: Bearer TOKEN"
+    )
 
 
 def test_it_works_within_the_loop_of_a_notebook(server: Connection, images: list[Any]) -> None:
