@@ -23,10 +23,14 @@ BLOCK_ROWS = 8192
 
 @dataclass(frozen=True, slots=True)
 class Whitening:
-    """x -> (x - mean) @ matrix, then unit length. mean: (d,), matrix: (d, d_out), float64."""
+    """x -> (x - mean) @ matrix, then unit length. mean: (d,), matrix: (d, d_out), float64.
+
+    n_fitted: vectors that it was fitted on, None = not known.
+    """
 
     mean: FloatArray
     matrix: FloatArray
+    n_fitted: int | None = None
 
     def __post_init__(self) -> None:
         if self.mean.ndim != 1 or self.matrix.ndim != 2 or len(self.mean) != len(self.matrix):
@@ -58,6 +62,8 @@ class Whitening:
             with new_hdf5(Path(path)) as file:
                 file.attrs["format_version"] = FORMAT_VERSION
                 file["mean"], file["matrix"] = self.mean, self.matrix
+                if self.n_fitted is not None:
+                    file.attrs["n_fitted"] = self.n_fitted
         except OSError as error:
             raise LmrError(
                 f"{path}: cannot be written ({error.strerror}); free space or choose another folder"
@@ -73,7 +79,9 @@ def load_whitening(path: str | Path) -> Whitening:
                 f"{path}: format_version {version}, this program reads {FORMAT_VERSION}; use the lmr that made it"
             )
         mean = numbers(file, "mean", ("float64",), (None,))
-        return Whitening(mean[:], numbers(file, "matrix", ("float64",), (len(mean), None))[:])
+        matrix = numbers(file, "matrix", ("float64",), (len(mean), None))
+        n_fitted = file.attrs.get("n_fitted")
+        return Whitening(mean[:], matrix[:], None if n_fitted is None else int(n_fitted))
 
 
 def fit_whitening(vectors: Matrix, power: float = 0.5, n_dimensions: int | None = None) -> Whitening:
@@ -87,7 +95,7 @@ def fit_whitening(vectors: Matrix, power: float = 0.5, n_dimensions: int | None 
         raise ValueError(f"vectors must be (n, d) and power in [0, 1], not {vectors.shape} and {power}")
     mean, covariance = _moments(vectors)
     variance, components = _principal(covariance, vectors.shape[0], n_dimensions)
-    return Whitening(mean, components * variance ** (-power / 2))
+    return Whitening(mean, components * variance ** (-power / 2), vectors.shape[0])
 
 
 def fit_supervised_whitening(
@@ -110,7 +118,7 @@ def fit_supervised_whitening(
     variance, directions = np.linalg.eigh(within / (np.trace(within) / len(within)))
     projection = (directions * variance ** (-power / 2)) @ directions.T
     _, components = _principal(projection @ covariance @ projection, vectors.shape[0], n_dimensions)
-    return Whitening(mean, projection @ components)
+    return Whitening(mean, projection @ components, vectors.shape[0])
 
 
 def _principal(covariance: FloatArray, n: int, n_dimensions: int | None) -> tuple[FloatArray, FloatArray]:

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Literal
 
 from retrieval.errors import DamageError
 from retrieval.files.digest import sha256_json
+from retrieval.words import counted
 
 if TYPE_CHECKING:
     from index.calibration import Calibration
     from index.folder.folder import IndexFolder
+    from index.folder.info import FolderInfo
+    from index.whitening import Whitening
 
 JOURNAL = "changes.jsonl"
 MOST_CHANGED = 0.05  # share of the rows from which on an index says that it has changed
+FEW_PER_DIMENSION = 2  # images for each dimension of a whitening below which it does not fit further ones
 
 Kind = Literal["add", "remove", "merge", "relabel", "compact", "sync"]
 
@@ -114,7 +118,7 @@ def tell_changed(folder: "IndexFolder") -> list[str]:
     changes, info = folder.info.changes, folder.info
     if changes is None:
         return []
-    lines = []
+    lines = tell_unwhitened(folder.path, info, folder.whitening)
     share = changes.since_calibration / max(1, info.n_rows)
     if share > MOST_CHANGED and changes.calibration == calibration_digest(folder.calibration) != "":
         lines.append(
@@ -128,3 +132,21 @@ def tell_changed(folder: "IndexFolder") -> list[str]:
             "trains it anew"
         )
     return lines
+
+
+def tell_unwhitened(path: Path, info: "FolderInfo", whitening: "Whitening | None") -> list[str]:
+    """A line where the whitening of an index was learnt from too few images for those that came since.
+
+    path: of the index, for the line.
+    """
+    if info.changes is None or whitening is None:
+        return []
+    n, d = whitening.n_fitted or info.changes.n_trained + info.n_background, whitening.matrix.shape[1]
+    n_since = info.n_rows + info.n_background - n
+    if n_since <= 0 or not (n < FEW_PER_DIMENSION * d or n_since > n):
+        return []
+    return [
+        f"{path}: its whitening to {d} dimensions was learnt from {counted(n, 'image')}, and {n_since:,} came since, "
+        "which it does not fit, so that answers are worse than they could be; lmr build-index with all stores learns "
+        "it anew"
+    ]

@@ -178,7 +178,7 @@ def change_folder(job: ChangingJob, plan: "Callable[[IndexFolder], Change]", dig
 
     digest: of what is asked for, where that tells whether it was done already.
     """
-    from index.folder.changes import read_journal
+    from index.folder.changes import read_journal, tell_unwhitened
     from index.folder.folder import open_folder
     from index.update.write import Writing, write_changed
     from retrieval.files.folders import remove_leftovers, replacing_folder
@@ -196,7 +196,10 @@ def change_folder(job: ChangingJob, plan: "Callable[[IndexFolder], Change]", dig
         n_workers = max(1, count_workers(job.workers, job.progress))
         with replacing_folder(job.index) as target:
             info = write_changed(folder, change, target, Writing(n_workers, job.progress))
-    return _report("changed", info, change, _lost_recall(job.index, info))
+    told = _lost_recall(job.index, info)
+    if change.added is not None:
+        told += tell_unwhitened(job.index, info, folder.whitening)
+    return _report("changed", info, change, told)
 
 
 def _report(

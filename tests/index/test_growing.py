@@ -13,7 +13,7 @@ from index.calibrate.queries import CalibrationQueries
 from index.calibrate.selection import Grid
 from index.calibration import Origin
 from index.folder.build import BuildOptions, build_folder
-from index.folder.changes import read_journal, tell_changed
+from index.folder.changes import read_journal, tell_changed, tell_unwhitened
 from index.folder.folder import open_folder, replace_calibration
 from index.folder.info import SAMPLE, check_files, write_info
 from index.folder.inputs import BuildInputs
@@ -132,6 +132,39 @@ def test_an_index_that_was_added_to_is_the_one_built_of_both(world, storage):
     folder = grown(build(PATH, [TRAIN], options), MORE)
     assert_same(folder, build("both", [TRAIN, MORE], options))
     assert (folder.info.changes.added, folder.info.changes.n_trained) == (20, 30)
+
+
+def told_of_whitening(folder):
+    """What an index says of its whitening, and that info says it too."""
+    lines = tell_unwhitened(folder.path, folder.info, folder.whitening)
+    assert [line for line in tell_changed(folder) if "whitening" in line] == lines
+    return lines
+
+
+def test_images_that_a_whitening_was_not_made_for_are_told_where_it_was_learnt_from_few(world):
+    small, more = store("a", 18, seed=0), store("b", 3, seed=1)  # 30 with the background, for 16 dimensions
+    before = build(PATH, [small], BuildOptions())
+    assert (before.whitening.n_fitted, before.whitening.matrix.shape) == (30, (16, 16))
+    assert told_of_whitening(before) == []
+    assert told_of_whitening(grown(before, more)) == [
+        f"{before.path}: its whitening to 16 dimensions was learnt from 30 images, and 3 came since, which it does not "
+        "fit, so that answers are worse than they could be; lmr build-index with all stores learns it anew"
+    ]
+    assert told_of_whitening(grown(build("plain", [small]), more)) == []
+
+
+def test_images_that_outnumber_those_of_a_whitening_are_told(world):
+    folder = build(PATH, [TRAIN], BuildOptions())  # 42 with the background
+    folder = grown(folder, store("b", 42, seed=1))
+    assert told_of_whitening(folder) == []
+    (line,) = told_of_whitening(grown(folder, store("c", 1, seed=2)))
+    assert "was learnt from 42 images, and 43 came since" in line
+
+
+def test_a_whitening_of_before_is_counted_by_the_rows_that_it_was_trained_with(world):
+    folder = grown(build(PATH, [store("a", 18, seed=0)], BuildOptions()), store("b", 3, seed=1))
+    old = replace(folder.whitening, n_fitted=None)
+    assert tell_unwhitened(folder.path, folder.info, old) == told_of_whitening(folder)
 
 
 def test_an_index_that_was_removed_from_is_the_one_built_without(world):
