@@ -175,7 +175,8 @@ class _Changing:
         end = clock.time() + SWAP_S
         while not (served := self._digest() == change.info.inputs_digest) and clock.time() < end:
             await asyncio.sleep(LOOK_S)
-        warnings = list(change.warnings)
+        index = self._service.path
+        warnings = [line.replace(str(index), index.name) for line in change.warnings]
         if change.n_without_local:
             warnings.append("images without local features, so that nothing verifies them; lmr index add takes those")
         content = {
