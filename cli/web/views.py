@@ -9,12 +9,13 @@ from urllib.parse import quote
 from markupsafe import Markup, escape
 
 from cli.report.html import new_environment
+from cli.terminal import escaped
 from index.answer import verification
 
 STATIC = "/static"  # where the files are
 TYPES = {".css": "text/css", ".svg": "image/svg+xml", ".js": "text/javascript"}
 FOR_EVER = "public, max-age=31536000, immutable"  # as the address of a file holds the digest of all
-NEARLY_ALL = 0.999  # what is said of a confidence beyond it
+NEARLY_ALL = 0.999  # what is said of a confidence beyond it, and likewise of one near 0
 WORDS = ((0.99, "as good as certain"), (0.9, "very likely"), (0.7, "likely"), (0.4, "a guess"), (0.0, "unlikely"))
 
 
@@ -26,7 +27,9 @@ class Views:
         self.files = {file.name: file.read_bytes() for file in files if file.suffix in TYPES}
         self.digest = sha256(b"".join(self.files.values())).hexdigest()[:16]
         self._environment = new_environment("web/templates")
-        self._environment.filters |= {one.__name__: one for one in (exact, in_path, in_words, sure, verification)}
+        self._environment.filters |= {
+            one.__name__: one for one in (breakable, exact, in_path, in_words, sure, verification)
+        }
         self._environment.globals["static"] = f"{STATIC}/{self.digest}"
         self._environment.globals["scripts"] = [name for name in self.files if name.endswith(".js")]
 
@@ -50,14 +53,21 @@ def exact(text: str) -> Markup:
     return Markup("".join(c if c.isprintable() else f"&#{ord(c)};" for c in escape(text)))
 
 
+def breakable(text: str) -> Markup:
+    """A name that may go on in the next line after each _."""
+    return Markup(escape(escaped(text)).replace("_", Markup("_<wbr>")))
+
+
 def in_path(text: str) -> str:
     """An id as a part of an address."""
     return quote(text.encode(errors="surrogateescape"), safe="")
 
 
 def sure(confidence: float) -> str:
-    """A confidence as a share, which is never all."""
-    return f"over {NEARLY_ALL:.1%}" if confidence > NEARLY_ALL else f"{confidence:.1%}"
+    """A confidence as a share, which is neither all nor nothing."""
+    if confidence > NEARLY_ALL:
+        return f"over {NEARLY_ALL:.1%}"
+    return f"{confidence:.1%}" if confidence >= 1 - NEARLY_ALL else f"under {1 - NEARLY_ALL:.1%}"
 
 
 def in_words(confidence: float) -> str:

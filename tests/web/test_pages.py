@@ -16,7 +16,7 @@ from tiny_set import HERE, done, image, write_csv
 
 from cli.web.app import make_app
 from cli.web.settings import WebSettings
-from cli.web.views import in_words, sure, views
+from cli.web.views import breakable, in_words, sure, views
 from index.serving.config import ServingSettings
 from index.serving.service import Service
 
@@ -226,11 +226,15 @@ def test_a_form_without_scripts_is_answered_with_a_page(
         (0.98, "98.0%", "very likely"),
         (0.7, "70.0%", "likely"),
         (0.5, "50.0%", "a guess"),
-        (0.0, "0.0%", "unlikely"),
+        (0.0, "under 0.1%", "unlikely"),
     ],
 )
-def test_a_confidence_is_told_in_words_and_never_as_all(confidence: float, share: str, words: str) -> None:
+def test_a_confidence_is_told_as_neither_all_nor_nothing(confidence: float, share: str, words: str) -> None:
     assert (sure(confidence), in_words(confidence)) == (share, words)
+
+
+def test_a_name_may_be_broken_where_its_words_end() -> None:
+    assert breakable("a_b<i>_\u202ec") == "a_<wbr>b&lt;i&gt;_<wbr>\\u202ec"
 
 
 def test_a_verdict_is_sent_by_a_form_with_what_it_is_on(client: TestClient, finished_set: Path) -> None:
