@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 
 from cli.terminal import with_options
 from cli.web.access import open_token
+from cli.web.limits import image_limits
 from cli.web.problems import ProblemError, problems
 from cli.web.settings import WebSettings
 from cli.web.shapes import ChangeShape, FeedbackShape, SentFeedback
@@ -83,7 +84,7 @@ def change_routes(service: Service, settings: WebSettings) -> APIRouter:
             answer = await wrap(service.query(image))
             if answer.unreadable is not None:
                 raise ProblemError(422, f"the image cannot be read: {answer.unreadable}")
-        recording = _Recording(service, folder, Limits(max_pixels=settings.max_pixels))
+        recording = _Recording(service, folder, image_limits(settings))
         said, is_new, note = await wrap(service.run(recording.record, sent, image, answer))
         return JSONResponse(_told(said, note, is_new=is_new), 201 if is_new else 200)
 
@@ -124,7 +125,7 @@ class _Changing:
         """Adds images, each with its image_id and landmark_id: parts of a form of these names, in the same order."""
         self._require_allowed()
         sent = await self._read(request)
-        limits = Limits(max_pixels=self._settings.max_pixels)
+        limits = image_limits(self._settings)
         run = self._service.run
         images = await asyncio.gather(*(wrap(run(new_image, *one, limits)) for one in sent))
         landmarks = self._service.landmarks

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+import h11
 from starlette.requests import HTTPConnection
 from starlette.types import Message, Receive
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -71,6 +72,16 @@ class Connection(H11Protocol):
         """Starts the time for the next request."""
         super().on_response_complete()
         self._watch()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what is no HTTP; an answer that was on its way is given up."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends all of it."""
