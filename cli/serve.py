@@ -83,6 +83,7 @@ def serve(job: ServeJob) -> None:
     """Serves until a signal ends it. Raises LmrError where it must not, or cannot."""
     from cli.web.access import open_token, require_safe
 
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave the cores to those that decode
     require_safe(job.web, open_token(job.web))
     n_room = job.serving.n_waiting + job.serving.n_batch
     if job.web.max_pictures > n_room:

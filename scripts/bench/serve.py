@@ -117,6 +117,7 @@ def main() -> None:
     if args.precision:
         os.environ["LMR_PRECISION"] = args.precision
     os.environ["LMR_ENGINE"] = "torch"  # as the plain server
+    os.environ["OMP_WAIT_POLICY"] = "passive"  # as lmr serve has it: of all processes, or other work spoils the others
     args.folder.mkdir(parents=True, exist_ok=True)
     make_index(args.folder, data, weights)
     names = [line.split(",")[0] for line in (data / "test.csv").read_text().splitlines()[1:]][:N_IMAGES]
@@ -239,9 +240,12 @@ def _apart(target: Any, *given: Any) -> Iterator[Connection]:
 
 def _here(tasks: Connection, index: Path, images: list[bytes]) -> None:
     """Decode, forward and search without a server: answers, and of an image the median and the processor's ms."""
+    import threadpoolctl
+
     import lmr as api
 
     landmarks = api.open_index(index)
+    threadpoolctl.threadpool_limits(1, user_api="blas")  # as lmr serve has it
     embedder = landmarks.embedder
     while True:
         what, seconds = tasks.recv()
