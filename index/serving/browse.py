@@ -95,7 +95,7 @@ def landmarks_of(landmarks: "Landmarks", search: str = "", *, first: int = 0, n:
     """
     if first < 0 or not 1 <= n <= MOST_LISTED:
         raise LmrError(f"`first` must be at least 0 and `n` lie in [1, {MOST_LISTED:,}], got {first} and {n}")
-    spellings: tuple[str, ...] = kept_of(landmarks).lists.get("spellings", lambda: _spellings(landmarks))
+    spellings: tuple[str, ...] = kept_of(landmarks).spellings.get("", lambda: _spellings(landmarks))
     asked = plain(search)
     found = [code for code, spelling in enumerate(spellings) if asked in spelling]
     found.sort(key=lambda code: (not spellings[code].startswith(asked), spellings[code], code))
@@ -105,8 +105,8 @@ def landmarks_of(landmarks: "Landmarks", search: str = "", *, first: int = 0, n:
 def landmark(landmarks: "Landmarks", landmark_id: str) -> "LandmarkExplained":
     """The account of a landmark, as `lmr explain` gives it but of fewer images; made once. Raises UnknownError."""
     code_of(landmarks, landmark_id)
-    found: LandmarkExplained = kept_of(landmarks).lists.get(
-        ("landmark", landmark_id), lambda: explain_landmark(landmarks.folder, landmark_id, effort=QUICK)
+    found: LandmarkExplained = kept_of(landmarks).accounts.get(
+        landmark_id, lambda: explain_landmark(landmarks.folder, landmark_id, effort=QUICK)
     )
     return found
 
@@ -161,7 +161,7 @@ def _spellings(landmarks: "Landmarks") -> tuple[str, ...]:
 def _listed(landmarks: "Landmarks", code: int) -> Listed:
     folder = landmarks.folder
     label = folder.rows.landmarks[code]
-    image_id: str = kept_of(landmarks).lists.get(("typical", code), lambda: _typical(landmarks, code))
+    image_id: str = kept_of(landmarks).typical.get(code, lambda: _typical(landmarks, code))
     name, address = name_of(folder, label)
     return Listed(label, name, address, int(folder.rows.counts[code]), image_id)
 

@@ -29,6 +29,7 @@ MOST_CROP_PX = 1024  # shorter side of what is embedded, which is more than any 
 ORIGINAL_QUALITY = 92  # of the JPEG of an original
 KEPT_SIZES = 1 << 17  # a few bytes each
 KEPT_LISTS = 1 << 9  # of up to 5,000 rows, about 60 kB each
+KEPT_ACCOUNTS = 1 << 8  # of landmarks, some kilobytes each
 KEPT_THUMBNAILS = 1 << 12  # about 5 kB each
 
 T = TypeVar("T")
@@ -38,35 +39,49 @@ class UnknownError(LmrError):
     """An image_id or landmark_id that the index does not have."""
 
 
+class _Once:
+    """What is made when it is first asked for, by one thread while others wait; anew after an exception."""
+
+    def __init__(self) -> None:
+        self._lock, self._made = threading.Lock(), list[Any]()
+
+    def get(self, make: Callable[[], T]) -> T:
+        """What was made, or is made now."""
+        with self._lock:
+            if not self._made:
+                self._made.append(make())
+            found: T = self._made[0]
+            return found
+
+
 class Recent:
-    """What was made last, at most n of it; for several threads."""
+    """What was asked for last, at most n of it; each is made once, also where several threads ask for it."""
 
     def __init__(self, n: int) -> None:
         self._n, self._lock = n, threading.Lock()
-        self._made: OrderedDict[Hashable, Any] = OrderedDict()
+        self._known: OrderedDict[Hashable, _Once] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What was made for a key, or is made now; two threads may make it at once."""
+        """What was made for a key, or is made now."""
         with self._lock:
-            if key in self._made:
-                self._made.move_to_end(key)
-                found: T = self._made[key]
-                return found
-        made = make()
-        with self._lock:
-            self._made[key] = made
-            while len(self._made) > self._n:
-                self._made.popitem(last=False)
-        return made
+            known = self._known.setdefault(key, _Once())
+            self._known.move_to_end(key)
+            while len(self._known) > self._n:
+                self._known.popitem(last=False)
+        return known.get(make)
 
 
 class Kept:
-    """What is kept of an opened index, as long as that is open."""
+    """What is kept of an opened index, as long as that is open.
+
+    rows: of image_ids. codes: of landmark_ids. lists: whatever is listed of it.
+    """
 
     def __init__(self, landmarks: "Landmarks") -> None:
         self.rows = Lookup(landmarks.folder.rows.image_id)
         self.codes = {label: code for code, label in enumerate(landmarks.folder.rows.landmarks)}
         self.headers, self.thumbnails, self.lists = Recent(KEPT_SIZES), Recent(KEPT_THUMBNAILS), Recent(KEPT_LISTS)
+        self.spellings, self.typical, self.accounts = Recent(1), Recent(KEPT_SIZES), Recent(KEPT_ACCOUNTS)
 
 
 _kept: "WeakKeyDictionary[Landmarks, Kept]" = WeakKeyDictionary()
