@@ -50,7 +50,7 @@ def command(no_fold: bool, as_json: bool, as_csv: bool, **words: Any) -> None:
     """Find the images of an index that are most similar to PICTURE, a file or a URL.
 
     The list goes on far beyond the images that vote. Those that are nearly the same are one line of it, and the
-    confidence is that of an answer which had this image alone.
+    confidence is that of the landmark in the answer to PICTURE.
 
     \b
     Example:

@@ -196,12 +196,12 @@ class Landmarks:
 
         box: only this part is searched for: left, top, right and bottom as shares of the upright image. landmark: only
         images of this landmark_id. sort: `similarity`, or `megapixels` or `pixels_per_inch` among the 1,000 most
-        similar. fold: images that are nearly the same are listed as one. sure: only those that alone would make an
-        answer as sure as the threshold. first, n: the part of the list.
+        similar. fold: images that are nearly the same are listed as one. sure: only those whose landmark reaches
+        the threshold in the answer. first, n: the part of the list.
         Raises LmrError for a box without an image, an image_id or landmark_id that is not there, an index that is not
         calibrated where `sure` needs it; UnreadableError for the image; TypeError for what is no image.
 
-        >>> page = landmarks.search("images/test-arch-0.jpg", n=3)
+        >>> page = lmr.open_index("landmarks").search("images/test-arch-0.jpg", n=3)
         >>> [item.neighbour.landmark_id for item in page.items]
         ['arch', 'arch', 'arch']
         """
@@ -223,6 +223,7 @@ class Landmarks:
         box: as of `search`. maps: `none`, `similarity`, or `all`, which takes seconds and needs captum.
         Raises LmrError for an image_id that is not there; UnreadableError for the image; TypeError for what is none.
 
+        >>> landmarks = lmr.open_index("landmarks")
         >>> landmarks.compare("images/test-arch-0.jpg", "train-arch-0", maps="none").neighbour.landmark_id
         'arch'
         """

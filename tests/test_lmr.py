@@ -16,11 +16,12 @@ from tiny_set import HERE, LABELS, done, image, make_set
 
 import lmr
 from cli.main import COMMANDS
-from retrieval.errors import LmrError
+from retrieval.errors import LmrError, UnreadableError
 
 NAMED_AFTER_COMMANDS = {name.replace("-", "_") for name in COMMANDS}
 ARCH = "images/test-arch-0.jpg"
 OTHER = "images/test-other-5.jpg"
+EXAMPLES = {lmr: "lmr", lmr.Landmarks: "lmr.Landmarks"}
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,50 @@ def test_the_command_prints_what_the_api_answers(landmarks):
 
     (answer,) = landmarks.query([ARCH])
     assert json.loads(done("query", ARCH, "--json", *HERE).stdout) == [json.loads(json.dumps(answer.to_json()))]
+
+
+def test_images_like_one_are_those_of_the_command(landmarks):
+    import json
+
+    page = landmarks.search(ARCH, n=4, box=(0, 0, 1, 0.9), landmark="arch")
+    shown = done("search", ARCH, "--n", 4, "--box", "0,0,1,0.9", "--landmark", "arch", "--json", *HERE[2:]).stdout
+    assert json.loads(shown) == json.loads(json.dumps(page.to_json()))
+    data = Path(ARCH).read_bytes()
+    assert [landmarks.search(one, n=2).items for one in (data, Path(ARCH))] == [landmarks.search(ARCH, n=2).items] * 2
+
+
+def test_a_part_of_an_image_of_the_index_does_not_find_that_image(landmarks):
+    page = landmarks.search(image_id="train-arch-0", box=(0, 0, 1, 0.9), n=100, fold=False)
+    assert len(page.items) == 31
+    assert "train-arch-0" not in [item.neighbour.image_id for item in page.items]
+
+
+def test_what_is_searched_for_is_one_image(landmarks):
+    for words in ({}, {"image": ARCH, "image_id": "train-arch-0"}):
+        with pytest.raises(LmrError) as error:
+            landmarks.search(**words)
+        assert str(error.value) == "give an image or an `image_id`, one of them"
+    with pytest.raises(UnreadableError, match=r"^not found$"):
+        landmarks.search("none.jpg")
+    with pytest.raises(UnreadableError, match=r"^not a picture in a known format$"):
+        landmarks.search(b"text", box=(0, 0, 1, 1))
+
+
+def test_any_image_of_the_index_is_compared_with_another_one(landmarks):
+    from cli.report.pair import drawn_compared
+
+    item = landmarks.search(ARCH, n=30, fold=False).items[-1]
+    compared = landmarks.compare(ARCH, item.neighbour.image_id, maps="similarity")
+    assert compared.neighbour == replace(item.neighbour, score=compared.neighbour.score)
+    assert compared.neighbour.score == pytest.approx(item.neighbour.score, abs=1e-5)
+    assert compared.maps.score == pytest.approx(item.neighbour.score, abs=0.02)  # which may be of bfloat16
+    drawn = list(drawn_compared(compared, "asked"))
+    assert [one.name for one in drawn] == ["match", "map-similarity"]
+    assert all(Image.open(io.BytesIO(one.webp)).format == "WEBP" for one in drawn)
+    part = landmarks.compare(ARCH, item.neighbour.image_id, box=(0, 0, 0.5, 1), maps="none")
+    assert (part.query.pixels.size, part.maps) == ((24, 48), None)
+    with pytest.raises(LmrError, match=r"^landmarks has no image nobody; lmr index export lists those it has$"):
+        landmarks.compare(ARCH, "nobody")
 
 
 def test_descriptors_that_were_made_before_get_the_answers_of_their_images(landmarks):
@@ -261,7 +306,8 @@ def test_the_examples_of_the_docstrings_run(tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", lambda _: None)
     monkeypatch.chdir(tmp_path)
     make_set(tmp_path)
-    examples = [found for found in doctest.DocTestFinder().find(lmr, globs={"lmr": lmr}) if found.examples]
+    found = [doctest.DocTestFinder().find(one, name, globs={"lmr": lmr}) for one, name in EXAMPLES.items()]
+    examples = [example for of_one in found for example in of_one if example.examples]
     said: list[str] = []
     text = Path(lmr.__file__).read_text(encoding="utf-8")
     with warnings.catch_warnings():
@@ -269,4 +315,5 @@ def test_the_examples_of_the_docstrings_run(tmp_path, monkeypatch):
         for example in sorted(examples, key=lambda found: text.find(f"def {found.name.removeprefix('lmr.')}(")):
             doctest.DocTestRunner(verbose=False).run(example, out=said.append)
     assert not said, "".join(said)
+    assert {"lmr.Landmarks.search", "lmr.Landmarks.compare"} <= {found.name for found in examples}
     assert {found.name.removeprefix("lmr.") for found in examples} >= set(lmr.__all__) & NAMED_AFTER_COMMANDS

@@ -72,7 +72,7 @@ class SearchWords(Asked):
         default="similarity", description="Best first by this."
     )
     fold: bool = Field(default=True, description="List near-duplicates under the best of them.")
-    sure: bool = Field(default=False, description="Only neighbours that alone would be answer enough.")
+    sure: bool = Field(default=False, description="Only neighbours whose landmark is surely that of the image.")
 
 
 class ListWords(Asked):

@@ -34,4 +34,4 @@ class SearchJob(Job):
         "similarity", help="What comes first; sizes are compared among the 1,000 most similar images."
     )
     fold: bool = option(True, help="List images that are nearly the same as one.")
-    sure: bool = option(False, help="Only images that alone would make an answer as sure as the threshold.")
+    sure: bool = option(False, help="Only images whose landmark reaches the threshold in the answer.")

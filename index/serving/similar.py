@@ -11,8 +11,9 @@ from index.answer import Neighbour
 from index.asking.answers import neighbour_of
 from index.confidence import sigmoid
 from index.explain.comparison import Compared, MapsWanted, compare_images, shown_image
-from index.recognition import to_index_space
-from index.search.base import SearchIndex, scores_of
+from index.folder.verified import cast_votes
+from index.recognition import judge, to_index_space
+from index.search.base import Neighbours, SearchIndex, scores_of
 from index.serving.config import SearchJob
 from index.serving.gallery import WHOLE, Box, Size, code_of, crop, kept_of, read_row, row_of, size_of
 from index.vote import background_similarity
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from index.landmarks import Landmarks
     from retrieval.images.given import ImageLike
 
-# Similarity from which on one image is folded under another. By three networks no two different photographs of the 1.6
-# million pairs of train and val reach it; of copies of half or a quarter of the pixels, or darker ones, 80 to 100 % do.
+# Similarity from which on one image is folded under another: no two different photographs of 1.6 million pairs reach
+# it, and of copies at 512 pixels and more, compressed again or brighter, 80 to 100 % do (docs/benchmarks.md).
 FOLD_FROM = 0.97
 BLOCK = 250  # rows by rank that are folded together
 MOST_SORTED = 1_000  # rows that are sorted by size, or filtered by confidence
@@ -45,8 +46,8 @@ class Similar:
 
     neighbour: its score is the cosine of both descriptors in the index's space. rank: its place by similarity, from 1,
     copies counted. votes: it is one of the neighbours that the answer is made of. size: None where its file is gone.
-    confidence: of an answer that had this neighbour alone, None where the index is not calibrated for that. folded:
-    other images that are nearly the same as it.
+    confidence: of its landmark in the answer, which is how sure it shows what the query shows; None where the index is
+    not calibrated, or nothing voted for its landmark. folded: other images that are nearly the same as it.
     """
 
     neighbour: Neighbour
@@ -278,12 +279,13 @@ def _block(landmarks: "Landmarks", asked: _Asked, number: int, fold: bool) -> tu
         part = slice(number * BLOCK, (number + 1) * BLOCK)
         own, near = rows[part], scores[part]
         leaders = _leaders(landmarks.folder.index.vectors(own)) if fold and len(own) else np.arange(len(own))
-        ranks = np.arange(part.start, part.start + len(own)) + 1
-        order = np.argsort(leaders, kind="stable")
-        cuts = np.flatnonzero(np.diff(leaders[order])) + 1
-        members = np.split(order, cuts) if len(order) else []
+        members: dict[int, list[int]] = {}
+        for place, leader in enumerate(leaders.tolist()):
+            members.setdefault(leader, []).append(place)
+        of_row, of_score, first = own.tolist(), near.tolist(), part.start + 1
         found = [
-            _Group(tuple(ranks[one].tolist()), tuple(own[one].tolist()), tuple(near[one].tolist())) for one in members
+            _Group(tuple(first + i for i in one), tuple(of_row[i] for i in one), tuple(of_score[i] for i in one))
+            for one in members.values()
         ]
         return found, part.start + len(own)
 
@@ -335,11 +337,11 @@ def _of_landmark(folder: "IndexFolder", asked: _Asked) -> tuple[LongArray, Float
 
 def _leaders(vectors: FloatArray) -> LongArray:
     """(n,) for each image in their order the first one that it is folded under; itself where there is none."""
-    same = vectors @ vectors.T >= FOLD_FROM
     leaders = np.full(len(vectors), -1, dtype=np.int64)
     for i in range(len(vectors)):
-        if leaders[i] < 0:
-            leaders[i:][same[i, i:] & (leaders[i:] < 0)] = i
+        if leaders[i] < 0:  # by einsum, as BLAS would have threads wait for each other over so little
+            is_same = np.einsum("nd,d->n", vectors[i:], vectors[i]) >= FOLD_FROM
+            leaders[i:][is_same & (leaders[i:] < 0)] = i
             leaders[i] = i
     return leaders
 
@@ -361,56 +363,53 @@ def _measure(size: Size | None, sort: str) -> float:
 
 
 def _sure(landmarks: "Landmarks", asked: _Asked, groups: list[_Group]) -> list[_Group]:
-    """The groups whose first image alone would make an answer at the threshold."""
-    calibration = landmarks.folder.calibration
-    confidences = _confidences(landmarks, asked, groups)
-    if calibration is None or confidences is None:
-        raise LmrError(
-            f"{landmarks.folder.path} is not calibrated, so that no image is surely alike; run lmr calibrate"
+    """The groups whose first image has a landmark that reaches the threshold in the answer to the query."""
+    folder = landmarks.folder
+    if folder.calibration is None:
+        raise LmrError(f"{folder.path} is not calibrated, so that no image is surely alike; run lmr calibrate")
+    enough, sure = folder.calibration.threshold_precision.confidence, _voted(landmarks, asked).confidence
+    return [group for group in groups if sure.get(int(folder.rows.landmark[group.rows[0]]), -1.0) >= enough]
+
+
+@dataclass(frozen=True, slots=True)
+class _Voted:
+    """The answer to a query. rows: those that vote. confidence: of each landmark that they vote for, if calibrated."""
+
+    rows: frozenset[int]
+    confidence: dict[int, float]
+
+
+def _voted(landmarks: "Landmarks", asked: _Asked) -> _Voted:
+    """The answer to the query, as `Landmarks.query` gives it but for the row that is left out."""
+    folder = landmarks.folder
+
+    def make() -> _Voted:
+        found, vectors = folder.search(asked.vector[None], folder.rule.k + (asked.left_out >= 0))
+        kept = found.rows[0] != asked.left_out
+        near = Neighbours(found.rows[:, kept][:, : folder.rule.k], found.scores[:, kept][:, : folder.rule.k])
+        background = None
+        if folder.background is not None:
+            background = background_similarity(vectors, folder.background.vectors, folder.rule.m)
+        answers = judge(folder, near, cast_votes(folder, near), background)
+        confidence = (
+            {}
+            if folder.calibration is None
+            else dict(zip(answers.votes.landmark.tolist(), sigmoid(answers.vote_logit).tolist(), strict=True))
         )
-    enough = calibration.threshold_precision.confidence
-    return [group for group, sure in zip(groups, confidences.tolist(), strict=True) if sure >= enough]
-
-
-def _confidences(landmarks: "Landmarks", asked: _Asked, groups: list[_Group]) -> FloatArray | None:
-    """(g,) confidence of an answer that had the first image of a group as its only neighbour, of the only one of its
-    landmark: sigmoid(a * (s - beta * b(i)) - g * c(q) + e). None where the index has no such arithmetic.
-    """
-    folder = landmarks.folder
-    calibration = folder.calibration
-    if calibration is None or not folder.refinement.is_off:
-        return None
-    scores = np.array([group.scores[0] for group in groups])
-    if folder.rule.beta and folder.rows.background is not None:
-        scores = scores - folder.rule.beta * folder.rows.background[[group.rows[0] for group in groups]]
-    background = None
-    if folder.background is not None:
-        of_query = background_similarity(asked.vector[None], folder.background.vectors, folder.rule.m)
-        background = np.repeat(of_query, len(groups))
-    return sigmoid(calibration.confidence.logit(scores, background))
-
-
-def _voters(landmarks: "Landmarks", asked: _Asked) -> frozenset[int]:
-    """The rows that an answer is made of."""
-    folder = landmarks.folder
-
-    def make() -> frozenset[int]:
-        found, _ = folder.search(asked.vector[None], folder.rule.k + (asked.left_out >= 0))
-        rows = [row for row in found.rows[0].tolist() if row not in (-1, asked.left_out)]
-        return frozenset(rows[: folder.rule.k])
+        return _Voted(frozenset(near.rows[near.rows >= 0].tolist()), confidence)
 
     return kept_of(landmarks).lists.get((asked.vector.tobytes(), asked.left_out), make)
 
 
 def _shown(landmarks: "Landmarks", asked: _Asked, groups: list[_Group]) -> Iterator[Similar]:
-    voters, confidences = _voters(landmarks, asked), _confidences(landmarks, asked, groups)
-    for i, group in enumerate(groups):
+    voted, landmark = _voted(landmarks, asked), landmarks.folder.rows.landmark
+    for group in groups:
         leader, *others = (neighbour_of(landmarks.folder, *one) for one in zip(group.rows, group.scores, strict=True))
         yield Similar(
             neighbour=leader,
             rank=group.ranks[0],
-            votes=group.rows[0] in voters,
+            votes=group.rows[0] in voted.rows,
             size=size_of(landmarks, group.rows[0]),
-            confidence=None if confidences is None else float(confidences[i]),
+            confidence=voted.confidence.get(int(landmark[group.rows[0]])),
             folded=tuple(others),
         )

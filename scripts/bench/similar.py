@@ -1,19 +1,21 @@
 """Reverse image search page by page, and neighbours kept by their confidence: prints JSON.
 
     python scripts/bench/similar.py --index landmarks
-    python scripts/bench/similar.py --index landmarks --val val.h5 --test test.h5
+    python scripts/bench/similar.py --index landmarks --val val.h5 --test test.h5 --solution test_solution_public.csv
 
 Pages of 20 at several offsets, of queries that are rows of the index: milliseconds of a page that nothing is kept of,
 and of the pages after it. Beside it the usual way, in the same run: the index's own search for all rows up to the end
 of the page, cut. An inverted file finds other rows then when it is asked for more, so the usual pages repeat and skip
 images; of both the repeated and skipped ones of pages 1 to 60 are counted against one long page.
 
-With stores of held-out queries (--val chooses, --test measures): of the neighbours that `sure` keeps the share that
-shows the landmark of the query, and the share of all such images among the 1,000 most similar ones that it keeps;
-beside a flat cutoff of the similarity that has the same precision on val.
+With stores of held-out queries (--val chooses, --test measures, by the labels of --solution), 250 of each: of the
+neighbours that `sure` keeps the share that shows the landmark of the query, and the share of all such images among the
+100 most similar ones that it keeps; beside a flat cutoff of the similarity that has the same precision on val, and one
+that keeps as many on test.
 """
 
 import argparse
+import csv
 import json
 import statistics
 import sys
@@ -34,7 +36,8 @@ from retrieval.store.store import read_store
 N = 20
 OFFSETS = (0, 100, 1_000, 4_000)
 N_PAGES = 60
-N_QUERIES = 10
+N_QUERIES = 5
+N_HELD_OUT = 250
 
 
 def main() -> None:
@@ -42,6 +45,7 @@ def main() -> None:
     parser.add_argument("--index", type=Path, required=True)
     parser.add_argument("--val", type=Path)
     parser.add_argument("--test", type=Path)
+    parser.add_argument("--solution", type=Path, help="Labels of the queries of --test: id,landmarks.")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     folder = open_folder(args.index, device="cpu", threads=args.threads)
@@ -53,11 +57,11 @@ def main() -> None:
         "kind": folder.info.search.name if folder.info.search else "flat",
         "n_landmarks": len(folder.rows.landmarks),
         "pages": [timed(landmarks, rows[i * N_QUERIES :][:N_QUERIES], offset) for i, offset in enumerate(OFFSETS)],
-        "walk": walk(landmarks, rows[-3:]),
+        "walk": walk(landmarks, rows[-2:]),
         "landmarks_ms": browsing(landmarks),
     }
-    if args.val and args.test:
-        result["kept"] = kept(landmarks, args.val, args.test)
+    if args.val and args.test and args.solution:
+        result["kept"] = kept(landmarks, args.val, args.test, args.solution)
     print(json.dumps(result, indent=1))
 
 
@@ -133,10 +137,15 @@ def browsing(landmarks: Landmarks) -> dict[str, float]:
     }
 
 
-def kept(landmarks: Landmarks, val: Path, test: Path) -> dict[str, Any]:
+def kept(landmarks: Landmarks, val: Path, test: Path, solution: Path) -> dict[str, Any]:
     """Precision and recall of the neighbours that are kept by confidence, and by a flat cutoff chosen on val."""
-    ours, of_val = sure_neighbours(landmarks, val)
-    measured, of_test = sure_neighbours(landmarks, test)
+    store = read_store(val)
+    known = zip(store.image_id, store.landmark.tolist(), strict=True)
+    of_code = {code: {label} for code, label in enumerate(store.landmarks)}
+    ours, of_val = sure_neighbours(landmarks, val, {str(i): of_code.get(code, set()) for i, code in known})
+    with solution.open(newline="") as file:
+        labels = {line["id"]: set(line["landmarks"].split()) for line in csv.DictReader(file)}
+    measured, of_test = sure_neighbours(landmarks, test, labels)
     similarity, is_right = of_val
     order = np.argsort(-similarity)
     precision = np.cumsum(is_right[order]) / np.arange(1, len(order) + 1)
@@ -144,23 +153,27 @@ def kept(landmarks: Landmarks, val: Path, test: Path) -> dict[str, Any]:
     flat = float(similarity[order[reached[-1]]]) if len(reached) else 1.0
     chosen = of_test[0] >= flat
     cutoff = {"similarity": round(flat, 4), **figures(chosen, of_test[1])}
-    return {"on_val": ours, "ours": measured, "flat": cutoff}
+    as_many = np.zeros(len(of_test[0]), np.bool_)
+    as_many[np.argsort(-of_test[0])[: measured["n_kept"]]] = True
+    return {"on_val": ours, "ours": measured, "flat": cutoff, "flat_as_many": figures(as_many, of_test[1])}
 
 
-def sure_neighbours(landmarks: Landmarks, path: Path) -> tuple[dict[str, Any], tuple[Any, Any]]:
-    """Figures of the neighbours that are kept, and the similarity of all 1,000 of each query, and if it is right."""
+def sure_neighbours(landmarks: Landmarks, path: Path, labels: dict[str, set[str]]) -> tuple[dict[str, Any], Any]:
+    """Figures of the neighbours that are kept, and of all 100 of each query the similarity and if it is right.
+
+    labels: of the queries; of none where it shows no landmark. Those that it does not have are not asked.
+    """
     assert landmarks.folder.calibration is not None
     enough = landmarks.folder.calibration.threshold_precision.confidence
     store = read_store(path)
-    similarity, confidence, right = [], [], []
-    for i in np.flatnonzero(store.done).tolist():
-        label = store.landmarks[store.landmark[i]] if store.landmark[i] >= 0 else None
-        for item in search(landmarks, np.asarray(store.vectors[i], np.float32), n=1_000, fold=False).items:
-            similarity.append(item.neighbour.score)
-            confidence.append(item.confidence or 0.0)
-            right.append(item.neighbour.landmark_id == label)
-    is_right = np.array(right)
-    return figures(np.array(confidence) >= enough, is_right), (np.array(similarity), is_right)
+    found: list[tuple[float, float, bool]] = []
+    known = [i for i in np.flatnonzero(store.done).tolist() if str(store.image_id[i]) in labels]
+    for i in np.random.default_rng(0).permutation(known)[:N_HELD_OUT].tolist():
+        own = labels[str(store.image_id[i])]
+        items = search(landmarks, np.asarray(store.vectors[i], np.float32), n=100, fold=False).items
+        found += [(one.neighbour.score, one.confidence or 0.0, one.neighbour.landmark_id in own) for one in items]
+    similarity, confidence, is_right = (np.array(column) for column in zip(*found, strict=True))
+    return figures(confidence >= enough, is_right), (similarity, is_right)
 
 
 def figures(chosen: Any, is_right: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from index.confidence import ConfidenceModel, sigmoid
 from index.landmarks import Landmarks
+from index.recognition import answer
 from index.search.base import Neighbours
 from index.serving import similar
 from index.serving.gallery import UnknownError
@@ -41,7 +42,7 @@ class Calibrated:
 
     rule = VoteRule(k=5, beta=0.5, m=2)
     confidence = ConfidenceModel(a=10.0, g=4.0, h=0.0, e=-1.0)
-    threshold_precision = SimpleNamespace(confidence=0.9)
+    threshold_precision = SimpleNamespace(confidence=0.85)
 
 
 @pytest.fixture
@@ -202,16 +203,16 @@ def test_sizes_are_compared_among_the_most_similar_images_alone(landmarks, small
     assert (page.n_rows_looked_at, page.has_more) == (14, False)
 
 
-def test_a_confidence_is_that_of_an_answer_which_had_the_image_alone(folder):
+def test_a_confidence_is_that_of_the_landmark_in_the_answer(folder):
     landmarks = Landmarks(replace(folder, calibration=Calibrated()), None)
-    order, scores = by_similarity(landmarks, query())
-    own = query() / np.linalg.norm(query())
-    background = np.sort(folder.background.vectors @ own)[-2:].mean()
-    expected = sigmoid(10.0 * (scores[order] - 0.5 * folder.rows.background[order]) - 4.0 * background - 1.0)
-    page = search(landmarks, query(), n=N, fold=False)
-    assert [item.confidence for item in page.items] == pytest.approx(expected.tolist(), abs=1e-5)
+    found = answer(landmarks.folder, query()[None])
+    of_landmark = dict(zip(found.votes.landmark.tolist(), sigmoid(found.vote_logit).tolist(), strict=True))
+    items = search(landmarks, query(), n=N, fold=False).items
+    codes = [landmarks.folder.rows.landmarks.index(item.neighbour.landmark_id) for item in items]
+    assert [item.confidence for item in items] == [of_landmark.get(code) for code in codes]
+    best = landmarks.folder.rows.landmarks[found.landmark[0]]
     sure = search(landmarks, query(), n=N, fold=False, sure=True)
-    assert ids(sure) == names(order[expected >= 0.9])
+    assert sure.items == tuple(item for item in items if item.neighbour.landmark_id == best)
     assert 0 < len(sure.items) < N
     assert (sure.n_rows_looked_at, sure.has_more) == (N, False)
 
