@@ -184,7 +184,7 @@ def test_a_second_host_is_refused(port: int) -> None:
 
 def test_a_body_of_two_lengths_is_not_read_as_two_requests(port: int) -> None:
     lines = ("POST /take HTTP/1.1", "Connection: close", "Content-Length: 4", "Transfer-Encoding: chunked")
-    told = exchange(port, head(*lines), b"0\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    told = exchange(port, head(*lines) + b"0\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert re.findall(rb"HTTP/1\.1 (\d+)", told) == [b"400"]
 
 
