@@ -42,6 +42,7 @@ NETWORKS = {  # Lighthouse's mobileSlow4G: latency of a request in ms, bytes a s
     "slow 4G, DevTools": (562.5, 1474.56 * KBIT, 675 * KBIT),
 }
 STARTED_S = 120.0
+POLLED_MS = 50
 SETTLED_MS = 700  # after the load, in which late scripts ask and paint
 OBSERVED = """
 window.paints = {};
@@ -111,6 +112,8 @@ def measure(browser: Any, url: str, latency_ms: float, down: float, up: float) -
             "Network.loadingFinished", lambda event: sizes.update({event["requestId"]: event["encodedDataLength"]})
         )
         page.goto(url, wait_until="load")
+        while not page.evaluate("'first-contentful-paint' in paints"):  # of a page that its scripts build
+            page.wait_for_timeout(POLLED_MS)
         page.wait_for_timeout(SETTLED_MS)
         paints, shift = page.evaluate("[paints, shift]")
         load = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
