@@ -247,12 +247,15 @@ class _Pages:
             raise ProblemError(404, f"there is no report {name} beside the index folder") from error
         return HTMLResponse(content, headers={"Content-Security-Policy": REPORT_POLICY})
 
-    async def static(self, digest: str, name: str) -> Response:
+    async def static(self, request: Request, digest: str, name: str) -> Response:
         """A script, the stylesheet or the icon."""
         if name not in views().files:
             raise ProblemError(404, f"there is no file {name}")
-        headers = {"Cache-Control": views().caching(digest)}
-        return Response(views().files[name], media_type=TYPES[Path(name).suffix], headers=headers)
+        headers = {"Cache-Control": views().caching(digest), "Vary": "Accept-Encoding"}
+        files = views().files
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            files, headers["Content-Encoding"] = views().packed, "gzip"
+        return Response(files[name], media_type=TYPES[Path(name).suffix], headers=headers)
 
     async def error(self, request: Request, error: Exception) -> Response:
         """The page of an error, with the line and the status that programs get."""

@@ -1,5 +1,6 @@
 """The look of the pages: their templates, and the files that these load."""
 
+import gzip
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -20,11 +21,12 @@ WORDS = ((0.99, "as good as certain"), (0.9, "very likely"), (0.7, "likely"), (0
 
 
 class Views:
-    """The templates of the pages, and the static files by their names."""
+    """The templates of the pages, and the static files by their names, as they are and packed by gzip."""
 
     def __init__(self) -> None:
         files = sorted((Path(__file__).parent / "static").iterdir())
         self.files = {file.name: file.read_bytes() for file in files if file.suffix in TYPES}
+        self.packed = {name: gzip.compress(data, mtime=0) for name, data in self.files.items()}
         self.digest = sha256(b"".join(self.files.values())).hexdigest()[:16]
         self._environment = new_environment("web/templates")
         self._environment.filters |= {

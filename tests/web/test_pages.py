@@ -402,6 +402,16 @@ def test_static_files_stay_in_the_cache_under_an_address_that_changes_with_them(
         assert client.get(f"/static/old/{name}").status_code == 404
 
 
+def test_static_files_are_packed_for_those_that_can_unpack_them(client: TestClient) -> None:
+    plain = client.get("/static/old/app.css", headers={"Accept-Encoding": "identity"})
+    packed = client.get("/static/old/app.css", headers={"Accept-Encoding": "gzip"})
+    assert "Content-Encoding" not in plain.headers
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert packed.content == plain.content
+    assert int(packed.headers["Content-Length"]) < len(plain.content) / 2
+    assert plain.headers["Vary"] == packed.headers["Vary"] == "Accept-Encoding"
+
+
 def test_no_file_of_the_page_asks_for_another_server() -> None:
     for file in (Path(__file__).parents[2] / "cli/web/static").iterdir():
         text = file.read_text(encoding="utf-8").replace('xmlns="http://www.w3.org/2000/svg"', "")
