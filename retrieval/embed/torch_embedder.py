@@ -4,9 +4,10 @@ import copy
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import Lock, get_ident
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ from retrieval.parallel import count_cores
 from retrieval.stopwatch import OFF
 from retrieval.threads import require_threads
 from retrieval.words import counted
+
+_tracing = Lock()
 
 CPU_BATCH = 16  # images; measured: ResNet-50 in bf16 on 2 cores gains nothing in batches of 32 and more (cache)
 GPU_BATCH = 128
@@ -178,13 +181,41 @@ def _ready(model: DescriptorModel, device: torch.device, dtype: torch.dtype) -> 
     """A frozen copy for inference: batch norms folded into convolutions, where the network can be traced."""
     ready = copy.deepcopy(model).eval().requires_grad_(False)
     try:
-        ready.backbone = fuse(ready.backbone)
+        ready.backbone = fuse(_traced(ready.backbone), no_trace=True)
     except (torch.fx.proxy.TraceError, TypeError, ValueError, NotImplementedError, RuntimeError):
         ready.backbone = copy.deepcopy(model.backbone).eval().requires_grad_(False)
     if dtype != torch.float32:
         ready.backbone.to(dtype)
     place(ready, device)
     return ready
+
+
+class _Tracer(torch.fx.Tracer):
+    """Traces what its own thread calls: torch has a tracer see the modules of all threads, which may be computing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = get_ident()
+
+    def call_module(
+        self, m: torch.nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Does as torch, in the thread that traces."""
+        if get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Does as torch, in the thread that traces."""
+        if get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
+def _traced(network: torch.nn.Module) -> torch.fx.GraphModule:
+    """A network as a graph; one thread at a time, as torch does not put back what two of them patch."""
+    with _tracing:
+        return torch.fx.GraphModule(network, _Tracer().trace(network))
 
 
 class OpenVinoEmbedder(Embedder):

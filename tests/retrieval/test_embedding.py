@@ -1,4 +1,5 @@
 import dataclasses
+import threading
 from typing import get_args
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from tiny_world import CPU, SIZE, SPEC, Images, jpeg, tiny_model
 from torch import Tensor, nn
 
-from retrieval.embed.torch_embedder import TorchEmbedder, make_embedder
+from retrieval.embed.torch_embedder import TorchEmbedder, _ready, make_embedder
 from retrieval.errors import LmrError
 from retrieval.images.preprocess import prepare
 from retrieval.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
@@ -256,3 +257,30 @@ def test_batches_for_cuda_lie_in_pinned_memory_where_there_is_any(
     _, given = embedder.embed_all(source, np.arange(N))
     assert asked == [True] * 3  # batches
     assert np.array_equal(given, expected)
+
+
+def test_a_network_is_made_ready_while_another_one_computes() -> None:
+    busy, begun, ended = tiny_model(), threading.Event(), threading.Event()
+    images = to_input(torch.from_numpy(pixels()).permute(0, 3, 1, 2), SPEC, CPU)
+    found: list[object] = []
+
+    def compute() -> None:
+        try:
+            with torch.inference_mode():
+                while not ended.is_set():
+                    busy.eval()(images)
+                    begun.set()
+        except BaseException as error:
+            found.append(error)
+        begun.set()
+
+    other = threading.Thread(target=compute)
+    other.start()
+    begun.wait(60)
+    try:
+        for _ in range(20):
+            _ready(tiny_model(), CPU, torch.float32)
+    finally:
+        ended.set()
+        other.join()
+    assert found == []
