@@ -92,9 +92,7 @@ def measure(bench: Bench, name: str, system: str) -> dict[str, Any]:
         link(bench.work / "features" / case.name / f"{part}.local.h5", folder / f"{part}.local.h5")
     embedding = trained_embedding(NETWORK) if system == "trained" else untrained_embedding(NETWORK, bench.weights)
     local = embed(bench, folder, "train", [*embedding, *case.features])
-    for part in (
-        part for part in bench.parts if part not in ("train", "background")
-    ):  # their features follow the index
+    for part in bench.parts[PARTS.index("val") :]:  # calibrate and submit make local features as those of the index
         embed(bench, folder, part, embedding)
     lmr(folder, "build-index", "train.h5", "--background", "background.h5", "--local")
     verify = ["--verify", *case.matching]
