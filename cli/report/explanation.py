@@ -89,8 +89,11 @@ def write_explanation(folder: Path, explained: "Explanation", index: Path, home:
     write_text(folder / PAGE, [render_explanation(explained, drawn, index, home)])
 
 
-def render_explanation(explained: "Explanation", drawn: Sequence[DrawnImage], index: Path, home: Path) -> str:
-    """The page as HTML text; everything that is data is escaped. home: folder that it will be in, for links."""
+def render_explanation(explained: "Explanation", drawn: Sequence[DrawnImage], index: Path, home: Path | None) -> str:
+    """The page as HTML text; everything that is data is escaped.
+
+    home: folder that it will be in, for links; None = a page that is sent, and tells no place on disk.
+    """
     answer, votes, of_class = explained.answer, explained.votes, explained.of_class
     return fill_template(
         TEMPLATE,

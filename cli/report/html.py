@@ -113,8 +113,9 @@ def render_evaluation_report(report: EvaluationReport) -> str:
 def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
     """A template of this package as HTML text; values are escaped. Raises LmrError without jinja2.
 
-    filters: besides `number`, `count`, `counted`, `share`, `thumbnail` and `link`, or in their place. Among the values
-    are `folder`, where the page will be, for links to images; and `script`, the one script that the page may run.
+    filters: besides `number`, `count`, `counted`, `share`, `thumbnail`, `link` and `place`, or in their place. Among the
+    values are `folder`, where the page will be, for links to images, None where it is sent and tells no place on disk;
+    and `script`, the one script that the page may run.
     """
     try:
         environment = new_environment("report", "web/static")
@@ -122,11 +123,14 @@ def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
         raise LmrError(f"reports need jinja2 ({error}); {install_hint('report')}") from error
 
     def link(image: ReportImage) -> str:
-        return file_link(image.path, values["folder"]) if "folder" in values else ""
+        return file_link(image.path, values["folder"]) if values.get("folder") is not None else ""
+
+    def place(image: ReportImage) -> str:
+        return image.path if values.get("folder", ".") is not None else file_name(image.path)
 
     if "script" in values:
         values |= _allowed(values["script"])
-    environment.filters |= {"thumbnail": thumbnail, "link": link} | dict(filters)
+    environment.filters |= {"thumbnail": thumbnail, "link": link, "place": place} | dict(filters)
     return environment.get_template(name).render(**values)
 
 

@@ -16,8 +16,9 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from cli.report.explanation import render_explanation
 from cli.report.html import small_image
-from cli.report.pair import DrawnImage, drawn_compared
+from cli.report.pair import DrawnImage, drawn_compared, drawn_images
 from cli.web.api import embedded, run
 from cli.web.problems import ProblemError
 from cli.web.settings import WebSettings
@@ -49,6 +50,9 @@ REPORTS = {"report.html": "Evaluation", "stats.html": "Statistics of the picture
 REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 )
+
+# An explanation is the page of `lmr query --explain`, which runs no script.
+EXPLANATION_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 class GalleryWords(BaseModel):
@@ -114,6 +118,7 @@ def page_routes(service: Service, settings: WebSettings) -> APIRouter:
     routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse, route_class=_route_class(pages))
     routes.add_api_route("/", pages.start)
     routes.add_api_route("/ask", pages.ask, methods=["POST"])
+    routes.add_api_route("/explain", pages.explain, methods=["POST"])
     routes.add_api_route("/neighbours", pages.neighbours, methods=["POST"])
     routes.add_api_route("/similar/{image_id:path}", pages.similar)
     routes.add_api_route("/compare", pages.compare, methods=["POST"])
@@ -172,6 +177,16 @@ class _Pages:
         if has_script:
             return self._render("answers.html", shown=shown)
         return self._render("ask.html", here="", shown=shown, some=None, warnings=())
+
+    async def explain(self, request: Request) -> Response:
+        """Why an image, the first that is sent, gets its answer: votes and terms that add up, the match, the maps."""
+        picture, *_ = await read_pictures(request, self._settings)
+        await self._run(image_size, picture.data, self._service.limits)
+        if picture.box is not None:
+            data = await self._run(crop, picture.data, picture.box, self._service.limits)
+            picture = replace(picture, name=f"a part of {picture.name}", data=data)
+        page = await self._run(_explained, self._service.landmarks, picture, self._service.settings.verify)
+        return HTMLResponse(page, headers={"Content-Security-Policy": EXPLANATION_POLICY})
 
     async def neighbours(self, request: Request, words: Annotated[AskedWords, Form()]) -> str:
         """More of the images that are like one that was asked, by its descriptor."""
@@ -315,6 +330,13 @@ def _shown(landmarks: Landmarks, vector: FloatArray, picture: Upload, *, verify:
         "" if picture.box is not None else sha256(picture.data).hexdigest(),
         _gallery(landmarks, vector, GalleryWords(), "/neighbours", descriptor),
     )
+
+
+def _explained(landmarks: Landmarks, picture: Upload, verify: bool) -> str:
+    explained = landmarks.explain(picture.data, verify=verify, progress=SILENT)
+    explained = replace(explained, answer=replace(explained.answer, image=picture.name))
+    page = render_explanation(explained, list(drawn_images(explained)), Path(landmarks.folder.path.name), None)
+    return without_folders(page, [near.path for near in explained.answer.neighbours])
 
 
 def _drawn(landmarks: Landmarks, name: str, data: bytes, image_id: str) -> tuple[Compared, list[DrawnImage]]:
