@@ -113,9 +113,9 @@ def render_evaluation_report(report: EvaluationReport) -> str:
 def fill_template(name: str, filters: Mapping[str, Any], **values: Any) -> str:
     """A template of this package as HTML text; values are escaped. Raises LmrError without jinja2.
 
-    filters: besides `number`, `count`, `counted`, `share`, `thumbnail`, `link` and `place`, or in their place. Among the
-    values are `folder`, where the page will be, for links to images, None where it is sent and tells no place on disk;
-    and `script`, the one script that the page may run.
+    filters: besides `number`, `count`, `counted`, `share`, `thumbnail`, `link` and `place`, or in place of them. Among
+    the values are `folder`, where the page will be, for links to images, None where it is sent and tells no place on
+    disk; and `script`, the one script that the page may run.
     """
     try:
         environment = new_environment("report", "web/static")

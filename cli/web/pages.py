@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from cli.report.explanation import render_explanation
-from cli.report.html import small_image
+from cli.report.html import file_name, small_image
 from cli.report.pair import DrawnImage, drawn_compared, drawn_images
 from cli.web.api import embedded, run
 from cli.web.problems import ProblemError
@@ -39,6 +39,7 @@ from retrieval.progress import SILENT
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C", bound=Compared)
 
 N_TILES = 24  # images of a page of a gallery: whole rows of 2, 3, 4 and 6
 N_LANDMARKS = 48
@@ -334,13 +335,20 @@ def _shown(landmarks: Landmarks, vector: FloatArray, picture: Upload, *, verify:
 
 def _explained(landmarks: Landmarks, picture: Upload, verify: bool) -> str:
     explained = landmarks.explain(picture.data, verify=verify, progress=SILENT)
-    explained = replace(explained, answer=replace(explained.answer, image=picture.name))
-    page = render_explanation(explained, list(drawn_images(explained)), Path(landmarks.folder.path.name), None)
-    return without_folders(page, [near.path for near in explained.answer.neighbours])
+    explained = _placeless(replace(explained, answer=replace(explained.answer, image=picture.name)))
+    return render_explanation(explained, list(drawn_images(explained)), Path(landmarks.folder.path.name), None)
+
+
+def _placeless(found: C) -> C:
+    """The same, without the place on disk of an image that cannot be shown."""
+    row, near = found.row, found.neighbour
+    if row is None or near is None or not near.path:
+        return found
+    return replace(found, row=replace(row, note=row.note.replace(near.path, file_name(near.path))))
 
 
 def _drawn(landmarks: Landmarks, name: str, data: bytes, image_id: str) -> tuple[Compared, list[DrawnImage]]:
-    found = compare(landmarks, data, image_id)
+    found = _placeless(compare(landmarks, data, image_id))
     return found, list(drawn_compared(found, name))
 
 

@@ -35,6 +35,14 @@ def test_noise_is_no_known_landmark(visit, finished_set):
     visit.require_accessible()
 
 
+def test_an_answer_is_explained_in_a_tab_of_its_own(visit, finished_set):
+    page = visit.ask(finished_set / "images" / "train-dome-0.jpg")
+    with page.context.expect_page() as opened:
+        page.get_by_role("button", name="Why this answer?").click()
+    opened.value.get_by_role("heading", name="The votes").wait_for()
+    assert opened.value.title() == "Why: train-dome-0.jpg"
+
+
 def test_several_pictures_are_answered_each_for_itself(visit, finished_set):
     images = sorted((finished_set / "images").glob("val-*-0.jpg"))
     page = visit.ask(*images)

@@ -19,6 +19,8 @@ from cli.web.settings import WebSettings
 from cli.web.views import breakable, in_words, sure, views
 from index.serving.config import ServingSettings
 from index.serving.service import Service
+from retrieval.errors import UnreadableError
+from retrieval.images import given
 
 LABELS = (
     "<img_src=x_onerror=alert(1)>",
@@ -355,6 +357,38 @@ def test_pictures_are_shown_side_by_side(client: TestClient, finished_set: Path)
     assert part.elements[0] == ("div", {"class": "pair"})
     refused = client.get("/compare", params={**two, "image_id": "nothing"}, headers=PART)
     assert refused.status_code == 404
+
+
+def test_an_answer_is_explained_on_a_page_that_runs_no_script_and_tells_no_place_on_disk(
+    client: TestClient, finished_set: Path
+) -> None:
+    data = (finished_set / "images" / "val-dome-0.jpg").read_bytes()
+    got = client.post("/explain", **form_of(("a dome.jpg", data)))
+    assert got.headers["content-security-policy"] == (
+        "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    )
+    read = Parsed(got.text)
+    assert read.of("script") == []
+    assert "The votes" in read.text
+    assert "What adds up to the logit of the confidence" in read.text
+    assert "Why: a dome.jpg" in read.text
+    assert str(finished_set) not in got.text
+    assert read.of("a") == []
+
+
+def test_an_image_that_has_gone_is_told_without_its_place_on_disk(
+    client: TestClient, service: Service, finished_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(path: str) -> bytes:
+        raise UnreadableError("not found")
+
+    monkeypatch.setattr(given, "read_image", gone)
+    data = (finished_set / "images" / "val-dome-0.jpg").read_bytes()
+    first = str(service.landmarks.folder.rows.image_id[0])
+    for address in ("/explain", f"/compare?image_id={quote(first)}"):
+        told = client.post(address, **form_of(("a.jpg", data)))
+        assert "cannot be shown: not found" in told.text
+        assert str(finished_set) not in told.text
 
 
 def test_landmarks_are_found_by_name(client: TestClient) -> None:

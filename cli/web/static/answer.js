@@ -4,6 +4,7 @@ import { ask } from "./ask.js";
 import { drawCrop } from "./crop.js";
 import { equipFeedback } from "./feedback.js";
 import { equipGallery } from "./gallery.js";
+import { fieldsOf, make } from "./server.js";
 import { tellThreshold } from "./threshold.js";
 
 /** Makes an answer work. source: what it is of, as of `fieldsOf`; null = not known here. */
@@ -14,6 +15,11 @@ export function equipAnswer(article, source) {
   if (gallery) equipGallery(gallery, source);
   const feedback = article.querySelector(".feedback");
   if (feedback) equipFeedback(feedback, source);
+  const why = article.querySelector("button.why");
+  if (why) {
+    why.hidden = !source?.file && !source?.url;
+    why.addEventListener("click", () => explain(source));
+  }
   const button = article.querySelector("button.crop");
   if (!button) return;
   button.hidden = source === null;
@@ -24,6 +30,28 @@ export function equipAnswer(article, source) {
     button.focus();
     if (drawn) searchBy(source, within(source.box, drawn));
   });
+}
+
+/** Opens the page that explains an answer, in a tab of its own. */
+function explain(source) {
+  const form = make("form", "", "");
+  Object.assign(form, { action: "/explain", method: "post", enctype: "multipart/form-data", target: "_blank", hidden: true });
+  for (const [name, value] of fieldsOf(source)) {
+    const field = make("input", "", "");
+    field.name = name;
+    if (value instanceof File) {
+      const held = new DataTransfer();
+      held.items.add(value);
+      field.type = "file";
+      field.files = held.files;
+    } else {
+      field.value = value;
+    }
+    form.append(field);
+  }
+  document.body.append(form);
+  form.submit();
+  form.remove();
 }
 
 function showOwn(article, source) {
