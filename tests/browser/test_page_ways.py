@@ -25,7 +25,8 @@ def test_everything_is_reached_by_keys(visit, finished_set):
     for _ in range(40):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.textContent.trim() || document.activeElement.name || ''"))
-    assert {"Search by a part", "Compare", "Search by this", "How sure must an answer be?"} <= reached
+    for name in ("Search by a part", "Compare", "Search by this", "How sure must an answer be?"):
+        assert any(text.startswith(name) for text in reached), name
 
 
 def test_what_has_the_focus_is_seen(visit):

@@ -5,7 +5,7 @@ import json
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from pathlib import Path
@@ -54,7 +54,8 @@ class Proxy:
             connection = HTTPSConnection("127.0.0.1", self.port, timeout=60, context=context)
         named = {"Host": self.host, **{name.replace("_", "-"): value for name, value in headers.items()}}
         try:
-            connection.request(method, path, body, named)
+            with suppress(BrokenPipeError):  # it was answered before all of the body was sent
+                connection.request(method, path, body, named)
             yield connection.getresponse()
         finally:
             connection.close()
