@@ -92,7 +92,7 @@ def _own(kind: type, words: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tell_plan(plan: "DownloadPlan", as_json: bool) -> None:
-    from retrieval.download.robots_tag import ROBOTS_TAG
+    from retrieval.download.hosts import ROBOTS_TAG
 
     if as_json:
         say_json(asdict(plan), indent=2, default=str)

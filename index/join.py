@@ -94,7 +94,7 @@ def _join_of(kind: Kind, job: JoinJob) -> _Join:
 
         return partial(join_stores, overwrite=job.overwrite, progress=job.progress)
     if kind == "local":
-        from retrieval.local.join import join_local
+        from retrieval.local.writer import join_local
 
         return partial(join_local, overwrite=job.overwrite, progress=job.progress)
     if kind == "submission":

@@ -9,8 +9,8 @@ import click
 from cli.demo.run import DemoJob, Outcome, run_demo
 from cli.options import job_options, json_option
 from cli.progress import TerminalProgress
-from cli.serve import ServeJob, require_web, serve
 from cli.terminal import command_line, say_json, say_lines, shown
+from cli.web.server import ServeJob, require_web, serve
 from cli.web.settings import WebSettings
 from retrieval.extras import require_report
 from retrieval.jobs import build

@@ -17,11 +17,10 @@ from cli.web.problems import ProblemError, problems
 from cli.web.settings import WebSettings
 from cli.web.shapes import ChangeShape, FeedbackShape, SentFeedback
 from cli.web.uploads import FORM, JSON, media_type, read_json, read_pictures, validated
-from index.serving.changes import ChangingError, ImageChanges, new_image
+from index.serving.changes import ImageChanges, new_image
 from index.serving.feedback import Feedback, FeedbackFolder, TwiceError, completed, feedback_folder
 from index.serving.kept import FullError
 from index.serving.service import Service
-from index.update.change import ConflictError
 from index.update.job import IndexChange
 from retrieval.errors import DamageError, LmrError
 from retrieval.images.limits import Limits
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 RETRY_S = 60  # after which a full or broken disk may be mended
-CHANGING_S = 5  # after which another change of the index has ended
 SWAP_S, LOOK_S = 15.0, 0.05  # how long is waited for the service to answer by the changed index, and looked
 
 _IMAGE = {"type": "string", "format": "binary"}
@@ -160,13 +158,9 @@ class _Changing:
         return [(upload.data, *of_one) for upload, *of_one in zip(uploads, *words, strict=True)]
 
     async def _change(self, function: Callable[P, IndexChange], *args: P.args, **words: P.kwargs) -> IndexChange:
-        """A change, made in a thread. Raises ProblemError for why it cannot be."""
+        """A change, made in a thread. Raises ProblemError where nothing can be written, and as the function does."""
         try:
             return await wrap(self._service.run(function, *args, **words))
-        except ChangingError as error:
-            raise ProblemError(503, str(error), {"Retry-After": str(CHANGING_S)}) from error
-        except ConflictError as error:
-            raise ProblemError(409, str(error)) from error
         except (FullError, DamageError) as error:
             raise ProblemError(503, str(error), {"Retry-After": str(RETRY_S)}) from error
 

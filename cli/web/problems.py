@@ -15,9 +15,12 @@ from starlette.exceptions import HTTPException
 from cli.terminal import shown, shown_line
 from cli.web.shapes import ProblemShape
 from index.serving.batches import BusyError
+from index.serving.changes import ChangingError
 from index.serving.gallery import UnknownError
+from index.update.change import ConflictError
 from retrieval.errors import LmrError, UnreadableError
 
+CHANGING_S = 5  # after which another change of the index has ended
 PROBLEM_JSON = "application/problem+json"
 
 _MUST = "Input should be "  # as pydantic says it
@@ -82,6 +85,14 @@ def add_problems(app: FastAPI, index: Path) -> None:
     @app.exception_handler(UnknownError)
     async def unknown(_: Request, error: UnknownError) -> JSONResponse:
         return problem(404, told(error))
+
+    @app.exception_handler(ChangingError)
+    async def changing(_: Request, error: ChangingError) -> JSONResponse:
+        return problem(503, told(error), {"Retry-After": str(CHANGING_S)})
+
+    @app.exception_handler(ConflictError)
+    async def contradicted(_: Request, error: ConflictError) -> JSONResponse:
+        return problem(409, told(error))
 
     @app.exception_handler(LmrError)
     async def failed(_: Request, error: LmrError) -> JSONResponse:

@@ -175,7 +175,8 @@ def write_one_store(target: Path, local: LocalRows, image_id: Texts) -> tuple[Lo
 
     Raises LmrError for features that are damaged, too.
     """
-    from retrieval.local.store import LocalInfo, write_local
+    from retrieval.local.store import LocalInfo
+    from retrieval.local.writer import write_local
 
     rows = np.flatnonzero(local.places.there)
     private = target / f"{LOCAL_STORE}new.h5"

@@ -169,7 +169,7 @@ def _plan(job: DownloadJob, manifest: "Manifest", places: "Places") -> "Download
 
 def _look(job: DownloadJob, manifest: "Manifest", ledger: "Ledger", places: "Places") -> "UInt8Array":
     """State of each row, by which it is to be fetched or not."""
-    from retrieval.download.robots_tag import ROBOTS_TAG
+    from retrieval.download.hosts import ROBOTS_TAG
     from retrieval.download.survey import survey
     from retrieval.images.addresses import PRIVATE
 

@@ -17,10 +17,9 @@ import aiohttp
 from retrieval.arrays import UInt8Array
 from retrieval.data.manifest import Manifest
 from retrieval.download.config import Form
-from retrieval.download.host_queue import HostQueue, Job
+from retrieval.download.hosts import ROBOTS_TAG, HostQueue, Job, heed_robots_tag
 from retrieval.download.ledger import Entry, Ledger, Saver, as_columns
 from retrieval.download.resize import Decoders, Order, Stored, cause_of, store_image, verify_image
-from retrieval.download.robots_tag import ROBOTS_TAG, heed_robots_tag
 from retrieval.download.survey import BAD_ID, EXCLUDED, NO_URL, TO_FETCH, TO_VERIFY, Places
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.addresses import RefusedUrlError, checked_url

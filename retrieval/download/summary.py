@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from retrieval.data.csv_cells import csv_line
 from retrieval.data.manifest import Manifest
+from retrieval.download.hosts import ROBOTS_TAG
 from retrieval.download.ledger import Entry, Ledger
-from retrieval.download.robots_tag import ROBOTS_TAG
 from retrieval.download.survey import ROWS_AT_ONCE
 from retrieval.errors import LmrError
 from retrieval.images.addresses import PRIVATE

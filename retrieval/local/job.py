@@ -22,7 +22,8 @@ from retrieval.local.features import PackedFeatures
 from retrieval.local.journal import Journal, JournalHead, journal_path, read_head
 from retrieval.local.packing import learn_projection, projected, unpack
 from retrieval.local.rootsift import RootSift, require_opencv
-from retrieval.local.store import LocalColumns, LocalInfo, LocalStore, open_local, write_local
+from retrieval.local.store import LocalColumns, LocalInfo, LocalStore, open_local
+from retrieval.local.writer import write_local
 from retrieval.parallel import count_workers
 from retrieval.store.changes import Changes, Check, WatchedSource, find_changes
 from retrieval.store.layout import DONE, TODO, UNREADABLE

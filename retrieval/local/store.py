@@ -7,8 +7,6 @@ digest: of the features those of each block, which are compared where they are r
 """
 
 import contextlib
-import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,22 +18,21 @@ from numpy.typing import NDArray
 
 from retrieval.arrays import BoolArray, IntArray, LongArray, UInt8Array, read_only
 from retrieval.errors import LmrError
-from retrieval.files.atomic import flush_folder, private_path, remove_leftovers, write_error
-from retrieval.files.hdf5 import mapped, new_hdf5, numbers, open_hdf5, read_column, read_error, write_column
-from retrieval.files.hdf5_digests import Digests, read_digests, room_for_digests, write_digests
+from retrieval.files.hdf5 import mapped, numbers, open_hdf5, read_column, read_error
+from retrieval.files.hdf5_digests import Digests, read_digests
 from retrieval.files.json_file import parse_json
 from retrieval.local.config import LOCAL_STORE, LocalCard
 from retrieval.local.features import LocalFeatures, PackedFeatures
-from retrieval.local.packing import features_dtype, from_rows, to_rows, unpack
+from retrieval.local.packing import features_dtype, from_rows, unpack
 from retrieval.shard import Shard, parse_shard
-from retrieval.store.layout import DONE, FACTS, SHA256_BYTES, TODO, UNREADABLE, ImageFacts, reserve
+from retrieval.store.layout import DONE, FACTS, SHA256_BYTES, TODO, UNREADABLE, ImageFacts
 from retrieval.store.stored import file_identity
 from retrieval.texts import Texts
 
 FORMAT_VERSION = 1
 REMEDY = "make it again with lmr embed `local` `overwrite`"
 _MEND = f"copy it again if it is a copy, else {REMEDY}"
-_VERSION = "local_format_version"
+VERSION = "local_format_version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,36 +198,6 @@ def local_path(store: Path) -> Path:
     return store.with_name(store.stem + LOCAL_STORE)
 
 
-def write_local(path: Path, info: LocalInfo, columns: LocalColumns, features: Iterable[PackedFeatures]) -> None:
-    """Writes a store under a private name, with digests of what is in it, and renames it.
-
-    features: of the images that are DONE, in their order. Raises LmrError when the disk is full; what was there stays.
-    """
-    dtype, total = features_dtype(info.card), int(columns.n_features.sum())
-    room = room_for_digests(total * dtype.itemsize)
-    private = private_path(path)
-    try:
-        remove_leftovers(path)
-        with new_hdf5(private, room) as file:
-            _make_layout(file, info, columns)
-            place = file["features"].id.get_offset()
-        with private.open("r+b") as raw:
-            place = raw.seek(0, os.SEEK_END) if place is None else raw.seek(place)
-            for packed in features:
-                raw.write(to_rows(packed, dtype).tobytes())
-            if raw.tell() != place + total * dtype.itemsize:
-                raise ValueError(f"{(raw.tell() - place) / dtype.itemsize:g} features, the columns say {total}")
-            write_digests(raw, room, place, place + total * dtype.itemsize)
-            os.fsync(raw.fileno())
-        os.replace(private, path)
-        flush_folder(path.parent)
-    except OSError as error:
-        raise write_error(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):  # renamed, or in a folder that cannot be written
-            private.unlink()
-
-
 def open_local(path: Path, mend: str = _MEND) -> LocalStore:
     """A finished local store. mend: what to do where it is damaged.
 
@@ -261,35 +228,14 @@ def damage_named(path: Path, mend: str) -> Iterator[None]:
         raise LmrError(f"{path} is damaged ({error}); {mend}") from error
 
 
-def _make_layout(file: Any, info: LocalInfo, columns: LocalColumns) -> None:
-    """Fills an empty file with everything but the features, and room for them behind it."""
-    file.attrs[_VERSION] = FORMAT_VERSION
-    file.attrs["fingerprint"] = info.card.fingerprint
-    file.attrs["manifest_digest"] = info.manifest_digest
-    if info.shard is not None:
-        file.attrs["shard"] = str(info.shard)
-    file.create_dataset("card", data=np.frombuffer(json.dumps(info.card.to_json()).encode(), np.uint8))
-    write_column(file, "image_id", columns.image_id)
-    write_column(file, "reason", columns.reason)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(columns.n_features)])
-    file.create_dataset("offsets", data=offsets.astype("<i8"))
-    file.create_dataset("state", data=columns.state)
-    file.create_dataset("image_size", data=columns.size.astype("<i4"))
-    if columns.facts is not None:
-        for name in FACTS[:2]:
-            file.create_dataset(name, data=getattr(columns.facts, name).astype("<i8"))
-        file.create_dataset("sha256", data=columns.facts.sha256)
-    reserve(file, "features", (int(offsets[-1]),), features_dtype(info.card))
-
-
 def _require_version(path: Path, file: Any) -> None:
-    version = file.attrs.get(_VERSION)
+    version = file.attrs.get(VERSION)
     if version is None:
         other = " but a descriptor store" if "vectors" in file else ""
         raise LmrError(f"{path} is no store of local features{other}; lmr embed `local` makes one")
     if version != FORMAT_VERSION:
         raise LmrError(
-            f"{path} has {_VERSION} {version}, this program reads {FORMAT_VERSION}; use the lmr that made it, or make "
+            f"{path} has {VERSION} {version}, this program reads {FORMAT_VERSION}; use the lmr that made it, or make "
             "it again into another file"
         )
 

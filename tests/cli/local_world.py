@@ -7,7 +7,8 @@ import numpy as np
 
 from retrieval.local.config import LocalCard
 from retrieval.local.features import PackedFeatures
-from retrieval.local.store import LocalColumns, LocalInfo, write_local
+from retrieval.local.store import LocalColumns, LocalInfo
+from retrieval.local.writer import write_local
 from retrieval.store.store import DONE, UNREADABLE, ImageFacts
 from retrieval.texts import Texts
 

@@ -30,7 +30,8 @@ from cli.main import COMMANDS, main
 from lmr import Answer
 from retrieval.data.formats import recognise_manifest
 from retrieval.local.config import LocalCard
-from retrieval.local.store import LocalColumns, LocalInfo, unknown_facts, write_local
+from retrieval.local.store import LocalColumns, LocalInfo, unknown_facts
+from retrieval.local.writer import write_local
 from retrieval.shard import Shard
 from retrieval.texts import Texts
 

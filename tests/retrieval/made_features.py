@@ -6,7 +6,8 @@ import numpy as np
 
 from retrieval.local.config import LocalCard
 from retrieval.local.features import PackedFeatures
-from retrieval.local.store import LocalColumns, LocalInfo, write_local
+from retrieval.local.store import LocalColumns, LocalInfo
+from retrieval.local.writer import write_local
 from retrieval.store.layout import DONE, UNREADABLE
 from retrieval.texts import Texts
 

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.download.host_queue import SILENT_ROUNDS, HostQueue, Job
+from retrieval.download.hosts import SILENT_ROUNDS, HostQueue, Job
 
 
 def job(host: str, number: int = 0) -> Job:

@@ -3,7 +3,7 @@
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from retrieval.download.robots_tag import heed_robots_tag
+from retrieval.download.hosts import heed_robots_tag
 from retrieval.images.http_body import FetchError
 
 

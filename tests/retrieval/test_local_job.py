@@ -24,9 +24,9 @@ from retrieval.jobs import ComputingJob
 from retrieval.local.config import LocalOptions
 from retrieval.local.extractor import open_extractor
 from retrieval.local.job import LocalReport, LocalRun, complete_local, fill_local, require_local
-from retrieval.local.join import join_local
 from retrieval.local.journal import journal_path, open_journal
 from retrieval.local.store import local_path, open_local
+from retrieval.local.writer import join_local
 from retrieval.shard import Shard
 from retrieval.store.layout import DONE, TODO, UNREADABLE
 from retrieval.texts import Texts

@@ -13,7 +13,8 @@ from retrieval.local.config import LocalCard, LocalOptions
 from retrieval.local.features import pack_points, unpack_points
 from retrieval.local.journal import Journal, JournalHead, journal_path, open_journal, read_head
 from retrieval.local.packing import learn_projection, pack, parse_projection, projected, unpack
-from retrieval.local.store import LocalColumns, LocalInfo, open_local, unknown_facts, write_local
+from retrieval.local.store import LocalColumns, LocalInfo, open_local, unknown_facts
+from retrieval.local.writer import write_local
 from retrieval.shard import Shard
 from retrieval.store.layout import DONE, TODO, UNREADABLE
 from retrieval.texts import Texts

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tiny_set import another_process, misused, refused, run, run_there
 
-from cli.serve import listening
+from cli.web.server import listening
 
 
 def free_port() -> int:

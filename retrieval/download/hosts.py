@@ -1,12 +1,28 @@
-"""Order of fetching: fair between hosts, few at a time from each, none from a host that asked for rest."""
+"""Hosts that images are fetched from: whose turn it is, and what they exclude by the header X-Robots-Tag.
+
+Fetching is fair between hosts: few at a time from each, none from a host that asked for rest. By the header a server
+says that its images are not for machines to learn from or to index.
+"""
 
 import heapq
 import itertools
+import re
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from retrieval.images.http import Headers
+from retrieval.images.http_body import FetchError
 
 SILENT_ROUNDS = 5  # of as many tries as a host gets at once, without any answer, after which it is left
 LONG_ROUNDS = 3  # of such tries, each answered by a longer rest than is waited for and none by an image
+ROBOTS_TAG = "X-Robots-Tag"  # the header, and the cause why there is no image
+
+# Those that img2dataset heeds, and `none`, which means noindex and nofollow.
+_EXCLUDING = frozenset(("noai", "noimageai", "noindex", "noimageindex", "none"))
+_WITH_VALUE = frozenset(("unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"))
+_OUR_NAME = "lmr"
+_PRODUCT = re.compile(r"[^\s/;(]*")  # landmarks of landmarks/1 (me@example.org)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +145,27 @@ class HostQueue:
         if host is not None and host.ready and not host.is_listed:
             host.is_listed = True
             self._turns.append(name)
+
+
+def heed_robots_tag(headers: Headers, user_agent: str) -> None:
+    """Raises FetchError when the server excludes what it sends, for everybody or for this program."""
+    names = {"*", _OUR_NAME, _PRODUCT.match(user_agent.strip())[0].lower()}  # type: ignore[index]
+    if directive := excluding(headers.getall(ROBOTS_TAG, []), names):
+        raise FetchError(ROBOTS_TAG, directive, http_code=200)
+
+
+def excluding(values: Iterable[str], names: set[str]) -> str:
+    """The first directive in the values of the header that excludes; '' when there is none.
+
+    A value is a list with commas, of directives for everybody until a name with a colon begins those for that one
+    program. names: of this program, in lower case.
+    """
+    for value in values:
+        concerns_us = True
+        for part in value.lower().split(","):
+            name, colon, rest = (text.strip() for text in part.partition(":"))
+            if colon and name not in _WITH_VALUE:
+                concerns_us, name = name in names, rest
+            if concerns_us and name in _EXCLUDING:
+                return name
+    return ""
