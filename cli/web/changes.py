@@ -83,7 +83,8 @@ def change_routes(service: Service, settings: WebSettings) -> APIRouter:
             if answer.unreadable is not None:
                 raise ProblemError(422, f"the image cannot be read: {answer.unreadable}")
         recording = _Recording(service, folder, image_limits(settings))
-        said, is_new, note = await wrap(service.run(recording.record, sent, image, answer))
+        recorded = wrap(service.run(recording.record, sent, image, answer))
+        said, is_new, note = await asyncio.shield(recorded)  # also where a person has left the page meanwhile
         return JSONResponse(_told(said, note, is_new=is_new), 201 if is_new else 200)
 
     changing = _Changing(service, settings)

@@ -19,7 +19,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from cli.terminal import shown, warn
 from cli.web.access import COOKIE, SESSION_S, Access, is_local, open_token
-from cli.web.limits import Bodies, GoneError, Rate, image_limits, require_headers
+from cli.web.limits import Bodies, Body, GoneError, Rate, image_limits, require_headers
 from cli.web.problems import ProblemError, problem
 from cli.web.settings import WebSettings
 from cli.web.views import views
@@ -100,19 +100,20 @@ class Guard:
         body = await self._bodies.read(request, receive)
         told.n_received = body.n_bytes
         try:
-            await told.within(self._app(scope, body.again, told))
+            await told.within(_while_asked(self._app(scope, body.again, told), body, told))
         finally:
             self._bodies.release(body)
 
 
 class _Told:
-    """What was sent of a response. status: None = nothing yet."""
+    """What was sent of a response. status: None = nothing yet. is_whole: all of it."""
 
     def __init__(self, send: Send, timeout_s: float) -> None:
         self._send, self._timeout_s = send, timeout_s
         self._begun = time.monotonic()
         self._clock: asyncio.Timeout | None = None
         self.status: int | None = None
+        self.is_whole = False
         self.n_received = self.n_sent = 0
 
     async def __call__(self, message: Message) -> None:
@@ -122,6 +123,8 @@ class _Told:
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
                 headers.setdefault(name, value)
+        else:
+            self.is_whole = not message.get("more_body", False)
         self.n_sent += len(message.get("body", b""))
         await self._send(message)
         if self._clock is not None and not self._clock.expired():
@@ -150,6 +153,23 @@ class _Told:
         status = "gone" if self.status is None else self.status
         counts = f"{self.n_received} bytes in, {self.n_sent} out, {took_ms:.0f} ms"
         return f"{now} {shown(client)} {shown(scope['method'])} {path} {status} {counts}"
+
+
+async def _while_asked(work: Awaitable[None], body: Body, told: _Told) -> None:
+    """Waits for work, which is given up where the client goes that had sent a body for it. Raises GoneError then."""
+    if not body.n_bytes:
+        await work
+        return
+    both = answering, leaving = asyncio.ensure_future(work), asyncio.ensure_future(body.gone())
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not (answering.done() or told.is_whole):
+            raise GoneError
+        await answering
+    finally:
+        answering.cancel()
+        leaving.cancel()
+        await asyncio.gather(*both, return_exceptions=True)
 
 
 def _refusal(request: HTTPConnection, error: ProblemError) -> Response:

@@ -157,7 +157,7 @@ def require_headers(request: HTTPConnection) -> None:
 
 
 class GoneError(Exception):
-    """Raised where a client has gone before its request was whole."""
+    """Raised where a client has gone before it was answered."""
 
 
 class Bodies:
@@ -236,3 +236,8 @@ class Body:
             return await self.receive()
         whole, self._chunks = b"".join(self._chunks), None
         return {"type": "http.request", "body": whole, "more_body": False}
+
+    async def gone(self) -> None:
+        """Waits until the client of a whole body has gone, or is answered."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass

@@ -219,8 +219,9 @@ class _Pages:
     async def compare(self, request: Request, image_id: str) -> str:
         """An image that is sent beside one of the index, with the lines of their match and their similarity map."""
         picture, *_ = await read_pictures(request, self._settings)
-        await self._run(image_size, picture.data, self._service.limits)
-        data = picture.data if picture.box is None else await self._run(crop, picture.data, picture.box)
+        limits = self._service.limits
+        await self._run(image_size, picture.data, limits)
+        data = picture.data if picture.box is None else await self._run(crop, picture.data, picture.box, limits)
         return await self._compared(picture.name, data, image_id, "pair.html")
 
     async def compare_rows(self, request: Request, row: str, image_id: str) -> str:

@@ -416,6 +416,34 @@ def test_an_answer_that_takes_too_long_is_given_up() -> None:
     assert response.headers["retry-after"] == "5"
 
 
+def test_work_that_nobody_waits_for_any_more_is_given_up() -> None:
+    begun, given_up = asyncio.Event(), asyncio.Event()
+    sent = [{"type": "http.request", "body": b"ab"}]
+
+    async def work(_: Any, receive: Any, __: Any) -> None:
+        assert (await receive())["body"] == b"ab"
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+
+    async def receive() -> dict[str, Any]:
+        if sent:
+            return sent.pop()
+        await begun.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(_: Any) -> None:
+        raise AssertionError
+
+    settings = WebSettings()
+    guard = guards.Guard(work, settings, Access(settings, None), Rate(0))
+    headers = [(b"host", b"localhost"), (b"content-length", b"2")]
+    asyncio.run(guard({"type": "http", "method": "POST", "path": "/", "headers": headers}, receive, send))
+    assert given_up.is_set()
+
+
 def test_an_error_of_the_program_says_nothing_of_it() -> None:
     assert refused(asking().get("/broken")) == (500, "the server failed; its log says why")
 
