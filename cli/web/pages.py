@@ -168,7 +168,9 @@ class _Pages:
 
     async def ask(self, request: Request) -> str:
         """The answers to images: a page of them, or as parts of one."""
-        pictures = await read_pictures(request, self._settings)
+        pictures = await read_pictures(request, self._settings, least=0)
+        if not pictures:
+            raise ProblemError(422, "there is no picture to look at; choose one")
         has_script = "x-fragment" in request.headers
         urls = (await request.form()).getlist("url")
         asked = (
@@ -186,7 +188,7 @@ class _Pages:
         if picture.box is not None:
             data = await self._run(crop, picture.data, picture.box, self._service.limits)
             picture = replace(picture, name=f"a part of {picture.name}", data=data)
-        page = await self._run(_explained, self._service.landmarks, picture, self._service.settings.verify)
+        page = await self._run(_explained, self._service.landmarks, picture, self._service.verifies)
         return HTMLResponse(page, headers={"Content-Security-Policy": EXPLANATION_POLICY})
 
     async def neighbours(self, request: Request, words: Annotated[AskedWords, Form()]) -> str:
@@ -249,10 +251,11 @@ class _Pages:
 
     async def reports(self) -> str:
         """What is known of the index and its answers."""
-        folder = self._service.landmarks.folder
+        folder, verified = self._service.landmarks.folder, self._service.verifies
+        if verified and folder.calibration is not None and folder.calibration.verified is not None:
+            folder = replace(folder, calibration=folder.calibration.of_verified)
         files = [(name, title) for name, title in REPORTS.items() if (self._beside / name).is_file()]
-        points = curve(self._service.landmarks)
-        return self._render("reports.html", here="/reports", folder=folder, files=files, points=points)
+        return self._render("reports.html", here="/reports", folder=folder, files=files)
 
     async def report(self, name: str) -> Response:
         """A report that lies beside the index folder."""
@@ -293,7 +296,7 @@ class _Pages:
             landmarks, vector = await embedded(self._service, data)
         except UnreadableError as error:
             return Shown(unreadable_answer(picture.name, str(error)))
-        how = {"verify": self._service.settings.verify, "preview": preview}
+        how = {"verify": self._service.verifies, "preview": preview}
         return await self._run(_shown, landmarks, vector, replace(picture, data=data), **how)
 
     async def _run(self, function: Callable[P, R], *args: P.args, **words: P.kwargs) -> R:
@@ -315,7 +318,7 @@ class _Pages:
             "allow_urls": self._settings.allow_urls,
             "keeps_images": self._settings.keep_mb > 0,
             "allow_originals": self._settings.allow_originals,
-            "points": curve(landmarks, verified=self._service.settings.verify),
+            "points": curve(landmarks, verified=self._service.verifies),
         }
         return views().render(name, **{**every, **values})
 

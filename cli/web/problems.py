@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -12,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from cli.terminal import shown, shown_line
+from cli.terminal import shown, shown_line, with_options
 from cli.web.shapes import ProblemShape
 from index.serving.batches import BusyError
 from index.serving.changes import ChangingError
@@ -23,6 +24,7 @@ from retrieval.errors import LmrError, UnreadableError
 CHANGING_S = 5  # after which another change of the index has ended
 PROBLEM_JSON = "application/problem+json"
 
+_COMMAND = re.compile(r"\blmr [a-z-]+ `[a-z_]+`")  # with an option, which is said as the command line has it
 _MUST = "Input should be "  # as pydantic says it
 
 
@@ -59,6 +61,8 @@ def told_errors(errors: Sequence[Any], schema: Mapping[str, Any]) -> str:
         return f"there is no parameter {where}; {hint}"
     if error["type"] == "missing":
         return f"`{where}` is missing; give it"
+    if error["type"] == "model_type":
+        return f"`{where or 'body'}` must be a JSON object, got {shown(repr(error['input']))}"
     message = error["msg"]
     told = f"must be {message.removeprefix(_MUST)}" if message.startswith(_MUST) else message[:1].lower() + message[1:]
     return f"`{where or 'body'}` {told}, got {shown(repr(error['input']))}"
@@ -68,7 +72,8 @@ def add_problems(app: FastAPI, index: Path) -> None:
     """Has an app answer every error with a problem. index: the folder it serves, of which no place on disk is told."""
 
     def told(error: Exception) -> str:
-        return str(error).replace(os.path.abspath(index), index.name).replace(str(index), index.name)
+        text = _COMMAND.sub(lambda found: with_options(found[0]), str(error))
+        return text.replace(os.path.abspath(index), index.name).replace(str(index), index.name)
 
     @app.exception_handler(ProblemError)
     async def refused(_: Request, error: ProblemError) -> JSONResponse:

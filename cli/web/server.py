@@ -62,6 +62,12 @@ def serve(job: ServeJob) -> None:
 
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave the cores to those that decode
     require_safe(job.web, open_token(job.web))
+    place = job.web.feedback_folder
+    if place is not None and place.resolve().is_relative_to(job.index.resolve()):
+        raise LmrError(
+            f"`feedback_folder` {place} lies in the index folder, which is replaced when the index changes; give one "
+            "beside it"
+        )
     n_room = job.serving.n_waiting + job.serving.n_batch
     if job.web.max_pictures > n_room:
         raise LmrError(

@@ -61,7 +61,7 @@ async def read_pictures(
         found = [await _of_json(image, i, settings) for i, image in enumerate(sent.images)]
     elif kind in ("", "application/octet-stream") or kind.startswith("image/"):
         body = await request.body()
-        found = [Upload("image", body)] if body else []
+        found = [Upload("image", body)] if body or kind else []
     else:
         raise ProblemError(415, f"Content-Type is {kind}, which is no image; {_HOW}")
     if len(found) < least:
@@ -113,7 +113,8 @@ async def _of_form(form: FormData, settings: WebSettings, fields: Container[str]
     boxes: list[Box] = []
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
-            if data := await value.read():
+            data = await value.read()
+            if data or value.filename:  # a browser sends an empty file without a name where none was chosen
                 found.append(Upload((value.filename or "image")[:NAME_CHARACTERS], data))
             await value.close()
         elif name == "url" and value:
@@ -121,6 +122,8 @@ async def _of_form(form: FormData, settings: WebSettings, fields: Container[str]
             found.append(Upload(value, await fetch_picture(value, settings)))
         elif name == "box" and value:
             boxes.append(parse_box(value))
+        elif name == "image" and "image" not in fields:
+            raise ProblemError(422, "the field image of the form is a text; send a file (curl -F image=@holiday.jpg)")
         elif name not in ("url", "box") and name not in fields:
             raise ProblemError(422, f"the form has a field {name}, which means nothing here; files, url and box do")
     if boxes and len(boxes) != len(found):

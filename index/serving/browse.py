@@ -135,13 +135,19 @@ def meaning(landmarks: "Landmarks", confidence: float | None, *, verified: bool 
 
 
 def curve(landmarks: "Landmarks", *, verified: bool = False) -> tuple[CurvePoint, ...]:
-    """The stored precision curve, from the highest threshold to the lowest; empty without a calibration."""
+    """The stored precision curve, from the highest threshold to the lowest; empty without a calibration.
+
+    The threshold from which a landmark is named is a point of it, though it lies between two confidences of queries.
+    """
     calibration = _calibration(landmarks, verified)
     if calibration is None:
         return ()
-    curves = calibration.curves
+    curves, own = calibration.curves, calibration.threshold_precision
     false = curves.false_answer_rate or [None] * len(curves.confidence)
-    return tuple(map(CurvePoint, curves.confidence, curves.precision, curves.recall, false))
+    points = list(map(CurvePoint, curves.confidence, curves.precision, curves.recall, false))
+    if own.precision is not None and own.confidence not in curves.confidence:
+        points.append(CurvePoint(own.confidence, own.precision, own.recall, own.false_answer_rate))
+    return tuple(sorted(points, key=lambda point: -point.confidence))
 
 
 def _calibration(landmarks: "Landmarks", verified: bool) -> "Calibration | None":

@@ -17,7 +17,7 @@ from index.landmarks import N_LANDMARKS, Landmarks, open_landmarks
 from index.search.faiss_io import limited_blas
 from index.serving.batches import Batches, BusyError, Pool, Room, apart, ending
 from index.serving.config import ServingSettings
-from retrieval.errors import UnreadableError
+from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
 from retrieval.parallel import count_cores
 from retrieval.progress import SILENT, Progress
@@ -93,7 +93,8 @@ class Service:
     """An index folder that answers many at once; another one that takes its place is opened beside it.
 
     limits: of what is decoded. observe: what is told of stages and batches; it may be set later, as limits may.
-    Raises LmrError when the folder is missing, damaged or of another version, or the device or engine is not there.
+    Raises LmrError when the folder is missing, damaged or of another version, has no local features where answers are
+    to be verified, or the device or engine is not there.
     """
 
     def __init__(
@@ -112,6 +113,11 @@ class Service:
         n_threads = settings.n_decoding or count_cores()
         self._how: dict[str, Any] = {"device": device, "threads": threads, "engine": engine, "n_workers": n_threads}
         self._opened = self._open()
+        if settings.verify and not self.verifies:
+            raise LmrError(
+                f"{path} has no local features to `verify` by; make some with lmr embed `local`, then run "
+                "lmr build-index `local`, or serve it without `verify`"
+            )
         self._switches = ExitStack()
         self._switches.enter_context(limited_blas(1))  # of a few rows: more would wait longer than compute
         self._room = Room(settings.n_waiting + settings.n_batch)
@@ -131,6 +137,11 @@ class Service:
     def is_ready(self) -> bool:
         """True while images are answered."""
         return self._room.is_open
+
+    @property
+    def verifies(self) -> bool:
+        """True where answers are verified unless it is said otherwise: as the settings say, by what the index has."""
+        return self.settings.verify and self.landmarks.folder.local is not None
 
     @property
     def n_waiting(self) -> int:
@@ -317,6 +328,8 @@ class Service:
             else:
                 failed = None
                 self.progress.tell(f"another index answers now: {self.landmarks!r}")
+                if self.settings.verify and not self.verifies:
+                    self.progress.warn("it has no local features: answers are not verified by now")
 
 
 def _answers(asked: "Sequence[_Asked]", vectors: "FloatArray") -> "list[Answer]":

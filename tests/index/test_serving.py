@@ -1,11 +1,13 @@
 """A service over the tiny index: answers in batches, errors of one image, another index in its place, its end."""
 
+import re
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from tiny_set import LABELS, flip_byte
 
 import lmr
 from index.serving.batches import Batches, BusyError, Room, apart
+from index.serving.browse import CurvePoint, curve
 from index.serving.config import ServingSettings
 from index.serving.service import Service
 from retrieval.errors import LmrError, NoMemoryError, UnreadableError
@@ -322,6 +325,26 @@ def test_what_is_not_answered_when_time_is_over_is_told_so(waiting, images):
 def test_what_cannot_be_served_is_refused_at_once(tmp_path):
     with pytest.raises(LmrError, match=f"^{tmp_path}/none: there is no such index folder; lmr build-index makes one$"):
         Service(tmp_path / "none", ServingSettings(), device="cpu")
+
+
+def test_an_index_without_local_features_cannot_be_asked_to_verify(make_service, finished_set):
+    detail = (
+        f"{finished_set}/landmarks has no local features to `verify` by; make some with lmr embed `local`, then run "
+        "lmr build-index `local`, or serve it without `verify`"
+    )
+    with pytest.raises(LmrError, match=f"^{re.escape(detail)}$"):
+        make_service(verify=True)
+
+
+def test_the_curve_has_the_threshold_as_a_point(make_service):
+    landmarks = make_service().landmarks
+    own = landmarks.folder.calibration.threshold_precision
+    lower = replace(own, confidence=0.123, precision=0.5, recall=0.25, false_answer_rate=None)
+    calibration = replace(landmarks.folder.calibration, threshold_precision=lower)
+    points = curve(SimpleNamespace(folder=SimpleNamespace(calibration=calibration)))
+    assert CurvePoint(0.123, 0.5, 0.25, None) in points
+    assert [point.confidence for point in points] == sorted((point.confidence for point in points), reverse=True)
+    assert len(points) == len(calibration.curves.confidence) + 1
 
 
 def test_a_batch_is_what_waits_and_goes_together_up_to_a_number():

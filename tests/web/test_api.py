@@ -17,6 +17,7 @@ from cli.web.problems import PROBLEM_JSON
 from index.serving.service import BusyError, Service
 from retrieval.images.limits import Limits
 
+NO_FILE = b'Content-Disposition: form-data; name="image"; filename=""\r\n\r\n'
 FORM = {"Content-Type": "multipart/form-data; boundary=X"}
 
 
@@ -198,6 +199,7 @@ HOW = (
             "images[0].data is not base64 (Only base64 data is allowed); encode the file as base64",
         ),
         ({"images": [{"data": ""}]}, 422, "images[0].data is empty; encode the file as base64"),
+        ({"images": ["AAAA"]}, 422, "`images[0]` must be a JSON object, got 'AAAA'"),
         ({"images": [{"data": 7}]}, 422, "`images[0].data` must be a valid string, got 7"),
         ({"images": [{"data": "AAAA"}] * 17}, 413, "a request may hold 16 images, got 17; send them in several"),
         (
@@ -221,8 +223,10 @@ def test_json_that_says_a_thing_twice_is_refused(client: TestClient) -> None:
 
 def test_bodies_that_hold_no_image_are_refused(client: TestClient, arch: bytes) -> None:
     assert refused(client.post("/v1/query"), 422) == f"the request holds no image; {HOW}"
-    empty = client.post("/v1/query", files={"image": ("a.jpg", b"")})
-    assert refused(empty, 422) == f"the request holds no image; {HOW}"
+    unchosen = client.post("/v1/query", content=b"--X\r\n" + NO_FILE + b"\r\n--X--\r\n", headers=FORM)
+    assert refused(unchosen, 422) == f"the request holds no image; {HOW}"
+    text = client.post("/v1/query", files={"other": arch}, data={"image": "holiday.jpg"})
+    assert refused(text, 422) == "the field image of the form is a text; send a file (curl -F image=@holiday.jpg)"
     as_text = client.post("/v1/query", content=arch, headers={"Content-Type": "text/plain; charset=utf-8"})
     assert refused(as_text, 415) == f"Content-Type is text/plain, which is no image; {HOW}"
     field = client.post("/v1/query", files={"image": arch}, data={"bxo": "1"})
@@ -233,6 +237,18 @@ def test_bodies_that_hold_no_image_are_refused(client: TestClient, arch: bytes) 
     assert refused(two, 422) == "a search is by one image, got 2; send each by itself"
     both = client.post("/v1/search?image_id=train-arch-0", content=arch)
     assert refused(both, 422) == "a search is by `image_id` or by an image that is sent, got both; leave one out"
+
+
+def test_an_empty_file_has_an_answer_of_its_own_place(client: TestClient, arch: bytes) -> None:
+    files = [("image", ("a.jpg", arch)), ("image", ("b.jpg", b"")), ("image", ("c.jpg", arch))]
+    told = client.post("/v1/query", files=files).json()
+    assert [(one["image"], one["unreadable"]) for one in told] == [
+        ("a.jpg", None),
+        ("b.jpg", "empty file"),
+        ("c.jpg", None),
+    ]
+    (raw,) = client.post("/v1/query", content=b"", headers={"Content-Type": "image/jpeg"}).json()
+    assert raw["unreadable"] == "empty file"
 
 
 def test_a_form_that_ends_too_early_is_no_shorter_form(client: TestClient) -> None:

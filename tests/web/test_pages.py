@@ -329,6 +329,7 @@ def test_errors_are_pages_for_people_and_problems_for_scripts(client: TestClient
     assert for_people.status_code == for_scripts.status_code == 422
     assert for_scripts.headers["Content-Type"] == "application/problem+json"
     assert Parsed(for_people.text).of("p", role="alert")
+    assert for_scripts.json()["detail"] == "there is no picture to look at; choose one"
     assert for_scripts.json()["detail"] in Parsed(for_people.text).text
     unknown = client.get("/similar/nowhere")
     assert "has no image nowhere" in Parsed(unknown.text).text

@@ -126,6 +126,15 @@ def test_an_index_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pyte
     assert refused("serve", "--port", 0, "--processes", 2) == detail
 
 
+def test_feedback_within_the_index_folder_is_refused(finished_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished_set)
+    detail = (
+        "--feedback-folder landmarks/said lies in the index folder, which is replaced when the index changes; give one "
+        "beside it"
+    )
+    assert refused("serve", "--feedback-folder", "landmarks/said", "--port", 0) == detail
+
+
 def test_room_for_the_images_of_a_request_is_needed() -> None:
     detail = (
         "a request of 16 images (--max-pictures) could never be answered: 5 may wait (--waiting and --batch); "
