@@ -26,9 +26,9 @@ from cli.web.shapes import (
     SearchWords,
     StateShape,
 )
-from cli.web.uploads import Upload, parse_box, read_pictures
+from cli.web.uploads import Upload, read_pictures
 from index.serving.browse import landmark, landmarks_of
-from index.serving.gallery import crop, original, read_row, thumbnail
+from index.serving.gallery import crop, original, parse_box, read_row, thumbnail
 from index.serving.service import Service
 from index.serving.similar import search as search_index
 from retrieval.errors import UnreadableError

@@ -16,7 +16,7 @@ from cli.web.limits import image_limits
 from cli.web.problems import ProblemError, problems
 from cli.web.settings import WebSettings
 from cli.web.shapes import ChangeShape, FeedbackShape, SentFeedback
-from cli.web.uploads import FORM, JSON, media_type, read_json, read_pictures, validated
+from cli.web.uploads import FORM, JSON, media_type, read_json, read_pictures, require_whole, validated
 from index.serving.changes import ImageChanges, new_image
 from index.serving.feedback import Feedback, FeedbackFolder, TwiceError, completed, feedback_folder
 from index.serving.kept import FullError
@@ -105,6 +105,7 @@ async def _read_feedback(request: Request, settings: WebSettings) -> tuple[SentF
     images = await read_pictures(request, settings, {*SentFeedback.model_fields}, least=0)
     if len(images) > 1:
         raise ProblemError(422, f"the form holds {len(images)} images; a verdict is on one, send one form for each")
+    require_whole(images, "a verdict")
     words = {name: text for name, text in (await request.form()).multi_items() if isinstance(text, str)}
     known = {name: text for name, text in words.items() if name in SentFeedback.model_fields}
     filled = {name: text for name, text in known.items() if text or name == "answered"}
@@ -146,6 +147,7 @@ class _Changing:
         if media_type(request) != FORM:
             raise ProblemError(415, f"Content-Type is {media_type(request) or 'missing'}; send a form ({FORM})")
         uploads = await read_pictures(request, self._settings, ("image_id", "landmark_id"))
+        require_whole(uploads, "a row of the index")
         form = await request.form()
         words = [[one for one in form.getlist(name) if isinstance(one, str)] for name in ("image_id", "landmark_id")]
         if {len(uploads)} != {*map(len, words)}:

@@ -22,14 +22,14 @@ from cli.report.pair import DrawnImage, drawn_compared, drawn_images
 from cli.web.api import embedded, run
 from cli.web.problems import ProblemError
 from cli.web.settings import WebSettings
-from cli.web.uploads import Upload, parse_box, read_pictures, token_of, vector_of
+from cli.web.uploads import Upload, read_pictures, token_of, vector_of
 from cli.web.views import STATIC, TYPES, in_path, views
 from index.answer import Answer
 from index.asking.answers import neighbour_of, unreadable_answer
 from index.explain.comparison import Compared
 from index.landmarks import Landmarks
 from index.serving.browse import curve, landmark, landmarks_of, meaning
-from index.serving.gallery import crop, kept_of, read_row, row_of, size_of
+from index.serving.gallery import crop, kept_of, parse_box, read_row, row_of, size_of
 from index.serving.service import Service
 from index.serving.similar import Page, Similar, compare, search
 from retrieval.arrays import FloatArray

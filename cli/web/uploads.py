@@ -2,22 +2,23 @@
 
 import base64
 import binascii
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 
 from cli.web.guards import fetch_picture
 from cli.web.problems import ProblemError, told_errors
 from cli.web.settings import WebSettings
-from cli.web.shapes import Box, SentImage, SentImages
+from cli.web.shapes import SentImage, SentImages
 from index.landmarks import Landmarks
+from index.serving.gallery import Box, parse_box
 from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError
 from retrieval.files.json_file import parse_json
@@ -69,6 +70,12 @@ async def read_pictures(
     return found
 
 
+def require_whole(uploads: Sequence[Upload], what: str) -> None:
+    """Refuses parts of images. what: what is about whole ones. Raises ProblemError."""
+    if any(upload.box is not None for upload in uploads):
+        raise ProblemError(422, f"{what} is of a whole image, and `box` means nothing here; send the part as an image")
+
+
 async def read_json(request: Request, kind: type[M]) -> M:
     """The JSON body of a request, read strictly. Raises ProblemError that names what does not fit."""
     if (found := media_type(request)) != JSON:
@@ -87,15 +94,6 @@ def validated(kind: type[M], content: Any) -> M:
         return kind.model_validate(content)
     except ValidationError as error:
         raise ProblemError(422, told_errors(error.errors(include_url=False), kind.model_json_schema())) from error
-
-
-def parse_box(text: str) -> Box:
-    """A part of an image from `left,top,right,bottom`. Raises ProblemError."""
-    try:
-        box = TypeAdapter(Box).validate_python(tuple(text.split(",")))
-    except ValidationError as error:
-        raise _no_box(text) from error
-    return _checked(box)
 
 
 async def _form(request: Request, settings: WebSettings) -> FormData:
@@ -134,10 +132,9 @@ async def _of_form(form: FormData, settings: WebSettings, fields: Container[str]
 async def _of_json(image: SentImage, i: int, settings: WebSettings) -> Upload:
     if (image.data is None) == (image.url is None):
         raise ProblemError(422, f"images[{i}] must have either data (base64) or url")
-    box = None if image.box is None else _checked(image.box)
     if image.url is not None:
         name = image.name if "name" in image.model_fields_set else image.url
-        return Upload(name, await fetch_picture(image.url, settings), box)
+        return Upload(name, await fetch_picture(image.url, settings), image.box)
     text = image.data or ""
     if text.startswith("data:"):
         text = text.partition(",")[2]
@@ -147,7 +144,7 @@ async def _of_json(image: SentImage, i: int, settings: WebSettings) -> Upload:
         raise ProblemError(422, f"images[{i}].data is not base64 ({error}); encode the file as base64") from error
     if not data:
         raise ProblemError(422, f"images[{i}].data is empty; encode the file as base64")
-    return Upload(image.name[:NAME_CHARACTERS], data, box)
+    return Upload(image.name[:NAME_CHARACTERS], data, image.box)
 
 
 def media_type(request: Request) -> str:
@@ -158,19 +155,6 @@ def media_type(request: Request) -> str:
 def _require_number(n: int, settings: WebSettings) -> None:
     if n > settings.max_pictures:
         raise ProblemError(413, f"a request may hold {settings.max_pictures} images, got {n}; send them in several")
-
-
-def _checked(box: Box) -> Box:
-    left, top, right, bottom = box
-    if not (left < right and top < bottom):
-        raise _no_box(",".join(f"{side:g}" for side in box))
-    return box
-
-
-def _no_box(text: str) -> ProblemError:
-    return ProblemError(
-        422, f"`box` must be left,top,right,bottom in [0, 1] with left < right and top < bottom, got {text}"
-    )
 
 
 def token_of(landmarks: Landmarks, vector: FloatArray) -> str:

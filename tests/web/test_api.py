@@ -175,9 +175,14 @@ def test_words_that_cannot_be_are_named(client: TestClient, arch: bytes, asked: 
 
 
 def test_a_box_that_cannot_be_is_refused(client: TestClient, arch: bytes) -> None:
-    form = "left,top,right,bottom in [0, 1] with left < right and top < bottom"
-    for box in ("0,0,1", "0.5,0,0.5,1", "0,0,2,1", "a,b,c,d", "0,0,nan,1"):
-        assert refused(client.post(f"/v1/search?box={box}", content=arch), 422) == f"`box` must be {form}, got {box}"
+    sides = "left,top,right,bottom within 0 and 1, left below right and top below bottom"
+    for box in ("0.5,0,0.5,1", "0,0,2,1", "0,0,nan,1"):
+        assert refused(client.post(f"/v1/search?box={box}", content=arch), 422) == f"`box` must be {sides}, got {box}"
+    empty = client.post("/v1/query", json={"images": [{"data": encoded(arch), "box": [0.5, 0, 0.5, 1]}]})
+    assert refused(empty, 422) == f"`box` must be {sides}, got 0.5,0,0.5,1"
+    for box in ("0,0,1", "a,b,c,d"):
+        told = f"`box` must be four numbers left,top,right,bottom, got {box!r}"
+        assert refused(client.post(f"/v1/search?box={box}", content=arch), 422) == told
 
 
 HOW = (

@@ -150,6 +150,10 @@ def test_one_change_runs_at_a_time(client: TestClient, landmarks: Path) -> None:
             {"image_id": ["a"], "landmark_id": ["none"]},
             "landmark_id 'none' is a word for a blank cell; give the landmark, or verdict none",
         ),
+        (
+            {"image_id": ["a"], "landmark_id": ["arch"], "box": ["0,0,1,0.5"]},
+            "a row of the index is of a whole image, and `box` means nothing here; send the part as an image",
+        ),
     ],
 )
 def test_what_cannot_come_in_is_refused_in_a_line(client: TestClient, words: dict[str, list[str]], detail: str) -> None:

@@ -161,6 +161,9 @@ def test_what_cannot_be_is_refused_in_a_line(
 def test_a_form_with_two_images_or_other_fields_is_refused(client: TestClient) -> None:
     two = client.post("/v1/feedback", data={"verdict": "right"}, files=[("image", b"a"), ("image", b"b")])
     assert two.json()["detail"] == "the form holds 2 images; a verdict is on one, send one form for each"
+    part = client.post("/v1/feedback", data={"verdict": "right", "box": "0,0,1,0.5"}, files={"image": b"a"})
+    told = "a verdict is of a whole image, and `box` means nothing here; send the part as an image"
+    assert (part.status_code, part.json()["detail"]) == (422, told)
     broken = client.post("/v1/feedback", data={"verdict": "right"}, files={"image": ("x.jpg", b"no image")})
     assert broken.status_code == 422
     assert broken.json()["detail"].startswith("the image cannot be read: ")
