@@ -102,7 +102,7 @@ async def _read_feedback(request: Request, settings: WebSettings) -> tuple[SentF
         return await read_json(request, SentFeedback), None
     if media_type(request) != FORM:
         raise ProblemError(415, f"Content-Type is {media_type(request) or 'missing'}; send {JSON}, or a form ({FORM})")
-    images = await read_pictures(request, settings, {*SentFeedback.model_fields}, least=0)
+    images = await read_pictures(request, settings, (*SentFeedback.model_fields,), least=0)
     if len(images) > 1:
         raise ProblemError(422, f"the form holds {len(images)} images; a verdict is on one, send one form for each")
     require_whole(images, "a verdict")

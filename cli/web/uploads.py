@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -44,7 +44,7 @@ class Upload:
 
 
 async def read_pictures(
-    request: Request, settings: WebSettings, fields: Container[str] = (), *, least: int = 1
+    request: Request, settings: WebSettings, fields: Collection[str] = (), *, least: int = 1
 ) -> list[Upload]:
     """The images of a request, in their order.
 
@@ -106,7 +106,7 @@ async def _form(request: Request, settings: WebSettings) -> FormData:
     return await request.form(**limits)
 
 
-async def _of_form(form: FormData, settings: WebSettings, fields: Container[str]) -> list[Upload]:
+async def _of_form(form: FormData, settings: WebSettings, fields: Collection[str]) -> list[Upload]:
     found: list[Upload] = []
     boxes: list[Box] = []
     for name, value in form.multi_items():
@@ -123,7 +123,8 @@ async def _of_form(form: FormData, settings: WebSettings, fields: Container[str]
         elif name == "image" and "image" not in fields:
             raise ProblemError(422, "the field image of the form is a text; send a file (curl -F image=@holiday.jpg)")
         elif name not in ("url", "box") and name not in fields:
-            raise ProblemError(422, f"the form has a field {name}, which means nothing here; files, url and box do")
+            known = ", ".join(("files", *fields)) + (" and url" if fields else ", url and box")
+            raise ProblemError(422, f"the form has a field {name}, which means nothing here; {known} do")
     if boxes and len(boxes) != len(found):
         raise ProblemError(422, f"the form has {len(boxes)} `box` for {len(found)} images; give one for each, or none")
     return [replace(one, box=box) for one, box in zip(found, boxes, strict=True)] if boxes else found

@@ -151,6 +151,10 @@ def test_one_change_runs_at_a_time(client: TestClient, landmarks: Path) -> None:
             "landmark_id 'none' is a word for a blank cell; give the landmark, or verdict none",
         ),
         (
+            {"image_id": ["a"], "landmrk_id": ["arch"]},
+            "the form has a field landmrk_id, which means nothing here; files, image_id, landmark_id and url do",
+        ),
+        (
             {"image_id": ["a"], "landmark_id": ["arch"], "box": ["0,0,1,0.5"]},
             "a row of the index is of a whole image, and `box` means nothing here; send the part as an image",
         ),
