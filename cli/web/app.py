@@ -63,7 +63,8 @@ def make_app(service: Service, settings: WebSettings) -> FastAPI:
         responses=problems(*OF_ALL),
     )
     app.service = service
-    add_problems(app, service.path)
+    said = settings.feedback_folder
+    add_problems(app, service.path, *([] if said is None else [said]))
     app.include_router(api_routes(service, settings))
     app.include_router(change_routes(service, settings))
     app.include_router(page_routes(service, settings))

@@ -68,12 +68,14 @@ def told_errors(errors: Sequence[Any], schema: Mapping[str, Any]) -> str:
     return f"`{where or 'body'}` {told}, got {shown(repr(error['input']))}"
 
 
-def add_problems(app: FastAPI, index: Path) -> None:
-    """Has an app answer every error with a problem. index: the folder it serves, of which no place on disk is told."""
+def add_problems(app: FastAPI, *folders: Path) -> None:
+    """Has an app answer every error with a problem. folders: that it serves and writes; no place on disk is told."""
 
     def told(error: Exception) -> str:
         text = _COMMAND.sub(lambda found: with_options(found[0]), str(error))
-        return text.replace(os.path.abspath(index), index.name).replace(str(index), index.name)
+        for folder in folders:
+            text = text.replace(os.path.abspath(folder), folder.name).replace(str(folder), folder.name)
+        return text
 
     @app.exception_handler(ProblemError)
     async def refused(_: Request, error: ProblemError) -> JSONResponse:

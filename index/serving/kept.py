@@ -63,7 +63,7 @@ class KeptImages:
             n_bytes = sum(kept.stat().st_size for kept in self.folder.glob("??/*.jpg"))
             if n_bytes + len(jpeg) > self.max_bytes:
                 raise FullError(
-                    f"{self.folder}: no room for an image of {len(jpeg) / 1e6:.1f} MB, it may hold "
+                    f"{self.folder.name}: no room for an image of {len(jpeg) / 1e6:.1f} MB, it may hold "
                     f"{self.max_bytes / 1e6:,.0f} MB in all"
                 )
             try:

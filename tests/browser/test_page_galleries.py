@@ -190,6 +190,19 @@ def test_a_verdict_is_noted(visit, finished_set, button, told):
     visit.require_accessible()
 
 
+def test_a_verdict_that_is_not_recorded_is_told_as_a_fault(visit, finished_set):
+    page = visit.ask(finished_set / "images" / "train-dome-0.jpg")
+    visit.expected = ["503"]
+    full = {"status": 503, "content_type": "application/problem+json", "body": '{"detail": "no room"}'}
+    page.route("**/v1/feedback", lambda route: route.fulfill(**full))
+    page.locator("article.answer .feedback").get_by_role("button", name="Right", exact=True).click()
+    page.locator(".feedback .noted.failed", has_text="no room").wait_for()
+    visit.require_accessible()
+    page.unroute("**/v1/feedback")
+    page.locator("article.answer .feedback").get_by_role("button", name="Right", exact=True).click()
+    page.locator(".feedback .noted:not(.failed)", has_text="Noted").wait_for()
+
+
 def test_another_landmark_is_noted(asked, finished_set):
     page = asked.page
     page.get_by_label("It shows").fill("arch")

@@ -105,7 +105,7 @@ def test_images_are_kept_within_the_room_for_them(
     assert none.json()["note"] == "this server keeps no images; start it with --keep-mb above 0"
     full = client_of(feedback_folder=tmp_path / "full", keep_mb=0.001).post("/v1/feedback", **form)
     assert full.status_code == 201
-    assert full.json()["note"].endswith("no room for an image of 0.0 MB, it may hold 0 MB in all")
+    assert full.json()["note"] == "images: no room for an image of 0.0 MB, it may hold 0 MB in all"
     assert not [*tmp_path.rglob("*.jpg")]
 
 
@@ -223,6 +223,18 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.Monk
     )
     assert folder.path.read_bytes() == before
     assert folder.add(Feedback("none", sha256="cd" * 32))[1]
+
+
+def test_a_client_is_not_told_where_feedback_is_on_disk(
+    client_of: Callable[..., TestClient], tmp_path: Path, finished_set: Path
+) -> None:
+    place = tmp_path / "said"
+    place.write_text("a file")
+    form = {"image": ("x.jpg", (finished_set / "images/test-arch-0.jpg").read_bytes())}
+    refused = client_of(feedback_folder=place).post("/v1/feedback", data={"verdict": "right"}, files=form)
+    assert refused.status_code == 503
+    detail = "said/feedback.csv cannot be written: Not a directory; choose another place or make room"
+    assert refused.json()["detail"] == detail
 
 
 def test_a_kill_loses_no_verdict_that_was_acknowledged(tmp_path: Path) -> None:

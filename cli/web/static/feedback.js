@@ -22,11 +22,13 @@ export function equipFeedback(group, source) {
     }
     for (const other of group.querySelectorAll("button")) other.removeAttribute("aria-pressed");
     told.textContent = "…";
+    told.classList.remove("failed");
     try {
       told.textContent = await send(fields);
       button.setAttribute("aria-pressed", "true");
     } catch (error) {
       told.textContent = error.message;
+      told.classList.add("failed");
     }
   });
   equipNames(group.querySelector("input[name=landmark_id]"));
