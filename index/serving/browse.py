@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from index.landmarks import Landmarks
 
 MOST_LISTED = 1_000  # landmarks of a page
-FEWEST_MEASURED = 10  # held-out answers as sure, from which on their share that is right is told
+FEWEST_MEASURED = 10  # held-out answers as sure; of fewer it is said that they are few
+WEIGHT = 10  # of the confidence, in held-out answers that are as sure
 MOST_COMPARED = 100  # images of a landmark, by which the typical one is found
 
 
@@ -67,10 +68,9 @@ class Meaning:
     def text(self) -> str:
         """A sentence for people."""
         between = f"{self.low:.0%} to {self.high:.0%} sure"
-        few = "only " if self.n_answers < FEWEST_MEASURED else ""
-        held_out = (
-            f"{few}{counted(self.n_answers, 'held-out answer')} {agreeing(self.n_answers, 'was', 'were')} {between}"
-        )
+        n = counted(self.n_answers, "held-out answer") if self.n_answers else "no held-out answer"
+        few = "only " if 0 < self.n_answers < FEWEST_MEASURED else ""
+        held_out = f"{few}{n} {agreeing(self.n_answers or 1, 'was', 'were')} {between}"
         return f"of answers this sure, about {self.n_of_100} of 100 are right ({held_out})"
 
 
@@ -119,18 +119,17 @@ def plain(text: str) -> str:
 def meaning(landmarks: "Landmarks", confidence: float | None, *, verified: bool = False) -> Meaning | None:
     """How many of 100 answers about this sure are right, by the held-out queries; None without a calibration.
 
-    verified: of answers whose neighbours were verified. Answers whose confidence is in the same tenth are counted, with
-    one more that is right and one that is wrong (the rule of succession of Laplace), so that it is never said that all
-    are right; where they are few, the confidence itself says it.
+    verified: of answers whose neighbours were verified. Held-out answers whose confidence is in the same tenth are
+    counted, and as many as WEIGHT more, of which the share is right that the confidence says: where few were measured
+    the sentence does not contradict the confidence by chance. That all are right is never said.
     """
     calibration = _calibration(landmarks, verified)
     if calibration is None or confidence is None:
         return None
     bins = calibration.reliability
     own = next((one for one in bins if confidence < one.high), bins[-1])
-    share = confidence
-    if own.share_right is not None and own.n_queries >= FEWEST_MEASURED:
-        share = (own.share_right * own.n_queries + 1) / (own.n_queries + 2)
+    n_right = 0.0 if own.share_right is None else own.share_right * own.n_queries
+    share = (n_right + WEIGHT * confidence) / (own.n_queries + WEIGHT)
     return Meaning(min(99, round(100 * share)), own.low, own.high, own.n_queries)
 
 

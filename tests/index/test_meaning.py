@@ -21,7 +21,7 @@ def test_it_is_told_how_many_answers_as_sure_are_right() -> None:
     assert told is not None
     assert told.text == (
         "of answers this sure, about 25 of 100 are right (18 held-out answers were 0% to 50% sure)"
-    )  # (4 + 1) / (18 + 2)
+    )  # (4 + 10 * 0.3) / (18 + 10)
 
 
 def test_the_surest_answers_belong_to_the_last_tenth_and_are_never_all_right() -> None:
@@ -30,10 +30,13 @@ def test_the_surest_answers_belong_to_the_last_tenth_and_are_never_all_right() -
     assert told.text == "of answers this sure, about 99 of 100 are right (98 held-out answers were 50% to 100% sure)"
 
 
-def test_where_few_were_as_sure_the_confidence_itself_says_it() -> None:
+def test_where_few_were_as_sure_the_confidence_itself_weighs_most() -> None:
     told = meaning(landmarks(ReliabilityBin(0.0, 1.0, 1, 0.6, 0.0)), 0.6)
     assert told is not None
-    assert told.text == "of answers this sure, about 60 of 100 are right (only 1 held-out answer was 0% to 100% sure)"
+    assert told.text == "of answers this sure, about 55 of 100 are right (only 1 held-out answer was 0% to 100% sure)"
+    nobody = meaning(landmarks(ReliabilityBin(0.0, 1.0, 0, None, None)), 0.6)
+    assert nobody is not None
+    assert nobody.text == "of answers this sure, about 60 of 100 are right (no held-out answer was 0% to 100% sure)"
 
 
 def test_without_a_calibration_a_confidence_means_nothing() -> None:
