@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from served import BROWSERS, Guarded, Served, find_program, guarded_server, served
+from served import BROWSERS, SITE, Guarded, Served, find_program, guarded_server, served
 from tiny_set import finish_set
 from watched import Watched
 
@@ -12,7 +12,8 @@ CHROMIUM = find_program(*BROWSERS)
 QUIET = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",  # there is no other machine
+    # There is no other machine; this one has a name as on a network, by which pages are not as trusted as on loopback.
+    f"--host-resolver-rules=MAP {SITE} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )
 
 

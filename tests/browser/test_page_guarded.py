@@ -5,7 +5,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from served import served
+from served import SITE, served
 from watched import WAIT_MS, Watched, drop
 
 TOKEN = "0123456789abcdef"
@@ -69,7 +69,7 @@ def token_server(finished_set, tmp_path_factory):
     token = tmp_path_factory.mktemp("token") / "token"
     token.write_text(TOKEN)
     token.chmod(0o600)
-    with served(finished_set, "--token-file", str(token)) as server:
+    with served(finished_set, "--token-file", str(token), "--allowed-host", SITE) as server:
         yield server
 
 
@@ -91,6 +91,21 @@ def test_a_person_gives_the_token_once(chromium, token_server, finished_set):
     page.locator("article.answer img").nth(2).wait_for()
     assert page.evaluate("document.cookie") == ""
     watched.close()
+
+
+def test_forms_are_taken_by_plain_http_on_a_network_too(chromium, token_server, finished_set):
+    context = chromium.new_context(base_url=f"http://{SITE}:{token_server.port}")
+    context.set_default_timeout(WAIT_MS)
+    page = context.new_page()
+    page.goto("/")
+    page.get_by_label("Token").fill(TOKEN)
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Which landmark is this?").wait_for()
+    page.locator("#files").set_input_files(finished_set / "images" / "val-dome-0.jpg")
+    with context.expect_page() as opened:
+        page.get_by_role("button", name="Why this answer?").click()
+    assert opened.value.get_by_role("heading", level=1).inner_text()
+    context.close()
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
