@@ -40,7 +40,7 @@ TOKEN_VARIABLE = "LMR_TOKEN"  # of the environment: the token of a server
 N_AT_ONCE = 8  # requests; the server computes together what comes at the same time
 AGAIN_S = 1.0  # before a server is asked again that does not say when
 LATER = (429, 503)  # statuses of a server that answers later
-NOT_FOUND = 404
+NOT_FOUND, TOO_LARGE = 404, 413
 
 T = TypeVar("T")
 
@@ -53,11 +53,13 @@ class Connection:
     """
 
     def __init__(self, url: str, token: str | None = None, *, timeout_s: float = 60.0) -> None:
-        """Raises LmrError for what is no URL of a server."""
+        """Raises LmrError for what is no URL of a server, and no token. White space around a token is not of it."""
         if not url.startswith(("http://", "https://")):
             raise LmrError(f"{url} is no URL of a server; give one such as http://127.0.0.1:8080")
         self.url, self.timeout_s = url.rstrip("/"), timeout_s
-        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        if token is not None and not token.strip().isprintable():
+            raise LmrError("the token holds a character that cannot be seen; give the one line of its file")
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token.strip()}"}
 
     def __repr__(self) -> str:
         return f"<Connection to {self.url}>"
@@ -105,8 +107,10 @@ class Connection:
     ) -> Page:
         """The images of the index that are most similar to an image, or to one of it, as `Landmarks.search`.
 
-        Raises besides UnreadableError for an image that cannot be read here.
+        Raises besides UnreadableError for an image that cannot be read here, or is more than the server takes.
         """
+        if image is None and image_id is None:
+            raise LmrError("give an image or an `image_id`, one of them")
         job = build(SearchJob, words)
         asked = {word_of(item): getattr(job, item.name) for item in fields(job) if option_of(item) is not None}
         asked |= {"image_id": image_id, "box": None if box is None else ",".join(map(repr, box))}
@@ -158,16 +162,16 @@ class Connection:
     def _ask_each(
         self, path: str, images: Sequence["ImageLike"], words: Mapping[str, Any], allow_private: bool
     ) -> list[Any]:
-        """What the server says of each image, or UnreadableError for one that cannot be read here."""
+        """What the server says of each image, or UnreadableError for one that cannot be read here, or is too large."""
         given, gate = GivenImages(images, allow_private), asyncio.Semaphore(N_AT_ONCE)
 
         async def ask(session: aiohttp.ClientSession, i: int) -> Any:
             async with gate:
                 try:
                     data = await asyncio.to_thread(given.read, i)
+                    told = await self._send(session, _Asked("POST", path, words, lambda: data))
                 except UnreadableError as error:
                     return error
-                told = await self._send(session, _Asked("POST", path, words, lambda: data))
             return self._understood(lambda told: json.loads(told)[0], told)
 
         async def ask_all() -> list[Any]:
@@ -188,7 +192,10 @@ class Connection:
         return run_here(ask)
 
     async def _send(self, session: aiohttp.ClientSession, asked: "_Asked") -> bytes | None:
-        """The body of an answer; None for what is not there where it may be missing. A busy server is asked again."""
+        """The body of an answer; None for what is not there where it may be missing. A busy server is asked again.
+
+        Raises UnreadableError for an image that is more than the server takes.
+        """
         now = asyncio.get_running_loop().time
         until = now() + self.timeout_s
         while True:
@@ -203,6 +210,8 @@ class Connection:
                 return content
             if asked.may_lack and status == NOT_FOUND:
                 return None
+            if status == TOO_LARGE and asked.body() is not None:
+                raise UnreadableError(_detail(status, headers, content))
             wait_s = _wait_s(headers)
             if status not in LATER or now() + wait_s > until:
                 raise LmrError(f"{self.url}: {_detail(status, headers, content)}")

@@ -136,6 +136,29 @@ def test_a_refusal_is_the_line_of_the_server(server: Connection, images: list[An
     assert str(refused.value) == f"{server.url}: `threshold` must be less than or equal to 1, got '2'"
 
 
+def test_an_image_that_is_more_than_the_server_takes_is_an_answer_that_says_so(
+    server: Connection, service: Service, images: list[Any]
+) -> None:
+    with Served(make_app(service, WebSettings(max_upload_mb=0.1))) as served:
+        small = lmr.connect(served.url)
+        arch, large = small.query([images[0], bytes(100_001)])
+        assert (arch.landmark_id, arch.unreadable) == ("arch", None)
+        assert large.unreadable == "100,001 bytes: more than the 100,000 bytes that a request may have"
+        with pytest.raises(UnreadableError, match=r"^100,001 bytes: more than"):
+            small.search(bytes(100_001))
+
+
+def test_what_is_asked_by_nothing_is_refused_here(server: Connection) -> None:
+    with pytest.raises(LmrError, match=r"^give an image or an `image_id`, one of them$"):
+        server.search(n=1)
+
+
+def test_a_token_is_taken_as_its_file_has_it(server: Connection) -> None:
+    assert lmr.connect(server.url, f"{TOKEN}\n").landmarks(n=1).n_found == 4
+    with pytest.raises(LmrError, match=r"^the token holds a character that cannot be seen; give the one line of"):
+        lmr.connect(server.url, f"{TOKEN}\n{TOKEN}")
+
+
 def test_a_server_that_is_not_there_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         free = other.getsockname()[1]
