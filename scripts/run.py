@@ -2,7 +2,7 @@
 
 python3 scripts/run.py demo [OPTIONS]    install, then lmr demo
 python3 scripts/run.py test [OPTIONS]    install with the tools of development, then pytest on all cores
-python3 scripts/run.py page [OPTIONS]    install those of a browser's tests too, then pytest on what is served alone
+python3 scripts/run.py page [OPTIONS]    install those of a browser's tests too, then pytest on the page and what stands before it
 """
 
 import hashlib
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 EXTRAS = {"demo": "report", "test": "dev", "page": "browser"}
-PAGE_TESTS = ("tests/browser", "tests/deploy", "tests/web")
+PAGE_TESTS = ("tests/browser", "tests/deploy")
 
 
 def main(arguments: list[str]) -> int:
