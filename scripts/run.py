@@ -2,7 +2,7 @@
 
 python3 scripts/run.py demo [OPTIONS]    install, then lmr demo
 python3 scripts/run.py test [OPTIONS]    install with the tools of development, then pytest on all cores
-python3 scripts/run.py page [OPTIONS]    install those of a browser's tests too, then pytest on the page and what stands before it
+python3 scripts/run.py page [OPTIONS]    install those of a browser's tests too, then pytest on page and proxies
 """
 
 import hashlib

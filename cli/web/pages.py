@@ -34,7 +34,6 @@ from index.serving.service import Service
 from index.serving.similar import Page, Similar, compare, search
 from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError, UnreadableError
-from retrieval.images.decode import image_size
 from retrieval.progress import SILENT
 
 P = ParamSpec("P")
@@ -183,11 +182,7 @@ class _Pages:
 
     async def explain(self, request: Request) -> Response:
         """Why an image, the first that is sent, gets its answer: votes and terms that add up, the match, the maps."""
-        picture, *_ = await read_pictures(request, self._settings)
-        await self._run(image_size, picture.data, self._service.limits)
-        if picture.box is not None:
-            data = await self._run(crop, picture.data, picture.box, self._service.limits)
-            picture = replace(picture, name=f"a part of {picture.name}", data=data)
+        picture = await self._first(request)
         page = await self._run(_explained, self._service.landmarks, picture, self._service.verifies)
         return HTMLResponse(page, headers={"Content-Security-Policy": EXPLANATION_POLICY})
 
@@ -220,17 +215,24 @@ class _Pages:
 
     async def compare(self, request: Request, image_id: str) -> str:
         """An image that is sent beside one of the index, with the lines of their match and their similarity map."""
-        picture, *_ = await read_pictures(request, self._settings)
-        limits = self._service.limits
-        await self._run(image_size, picture.data, limits)
-        data = picture.data if picture.box is None else await self._run(crop, picture.data, picture.box, limits)
-        return await self._compared(picture.name, data, image_id, "pair.html")
+        picture = await self._first(request)
+        return await self._compared(picture.name, picture.data, image_id, "pair.html")
 
     async def compare_rows(self, request: Request, row: str, image_id: str) -> str:
         """Two images of the index beside each other."""
         data = await self._run(read_row, self._service.landmarks, row)
         template = "pair.html" if "x-fragment" in request.headers else "comparison.html"
         return await self._compared(row, data, image_id, template)
+
+    async def _first(self, request: Request) -> Upload:
+        """The first image that is sent, or the part of it within its box; decoded once within the server's limits."""
+        picture, *_ = await read_pictures(request, self._settings)
+        limits = self._service.limits
+        if picture.box is None:
+            await self._run(self._service.landmarks.embedder.prepare, picture.data, limits)
+            return picture
+        data = await self._run(crop, picture.data, picture.box, limits)
+        return replace(picture, name=f"a part of {picture.name}", data=data)
 
     async def _compared(self, name: str, data: bytes, image_id: str, template: str) -> str:
         landmarks = self._service.landmarks

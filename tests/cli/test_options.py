@@ -48,7 +48,7 @@ def test_arguments_and_options_that_repeat_are_lists_or_one_value(tiny_set):
         ("train", "batch_sizes = 3", "batch_sizes is not an option of train; did you mean batch-size?"),
         ("calibrate", "precison = 0.9", "precison is not an option of calibrate; did you mean precision?"),
         ("query", "zzz = 1", "zzz is not an option of query; known are allow-private, classifier, csv, device, engine, "
-         "explain, index, json, matcher, mode, overwrite, pictures, save, sort-into, threads, threshold, top, "
+         "explain, index, json, matcher, mode, overwrite, pictures, save, server, sort-into, threads, threshold, top, "
          "undo-moves, verify, verify-top, wait, workers"),
         ("embed", "[embed]\nsize = 3", "embed is not an option of embed; known are backbone, backbone-option, "
          "batch-size, check, colors, descriptor, device, dimensions, dtype, engine, fit, flip, gem-p, images, "

@@ -99,7 +99,7 @@ def test_every_command_that_writes_can_wait():
         assert command is not None
         parts = {f"{name} {part}": one for part, one in getattr(command, "commands", {}).items()} or {name: command}
         without += [part for part, one in parts.items() if "wait" not in {word.name for word in one.params}]
-    assert without == ["bench", "index info", "index verify", "score", "info"]
+    assert without == ["bench", "index info", "index verify", "search", "serve", "score", "info"]
 
 
 def test_two_outputs_that_are_one_file_are_refused(tmp_path):

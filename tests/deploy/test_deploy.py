@@ -137,7 +137,7 @@ def test_docker_compose_reads_the_file():
     docker = shutil.which("docker")
     if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
         pytest.skip("docker compose is not installed")
-    variables = {"LMR_SITE": "landmarks.example.org", "LMR_TOKEN": "token", "LMR_DATA": ".", "HOME": "/tmp"}
+    variables = {"LMR_SITE": "landmarks.example.org", "LMR_TOKEN_FILE": "token", "LMR_DATA": ".", "HOME": "/tmp"}
     read = [docker, "compose", "-f", str(DEPLOY / "compose.yaml"), "config", "--quiet"]
     done = subprocess.run(read, env=variables, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
