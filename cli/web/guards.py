@@ -20,7 +20,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from cli.terminal import shown, warn
 from cli.web.access import COOKIE, SESSION_S, Access, is_local, open_token
 from cli.web.limits import Bodies, Body, GoneError, Rate, image_limits, require_headers
-from cli.web.problems import ProblemError, problem
+from cli.web.problems import ProblemError, problem, refusal
 from cli.web.settings import WebSettings
 from cli.web.views import views
 
@@ -175,7 +175,7 @@ async def _while_asked(work: Awaitable[None], body: Body, told: _Told) -> None:
 def _refusal(request: HTTPConnection, error: ProblemError) -> Response:
     if error.status == 401 and "text/html" in request.headers.get("accept", ""):
         return RedirectResponse("/login", 303)
-    return problem(error.status, error.detail, error.headers)
+    return refusal(request, error.status, error.detail, error.headers)
 
 
 def _per_minute(settings: WebSettings) -> int:

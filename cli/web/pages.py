@@ -283,8 +283,10 @@ class _Pages:
         """The page of an error, with the line and the status that programs get."""
         handlers = request.app.exception_handlers
         handler = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
-        told = await handler(request, error)
-        detail = json.loads(told.body)["detail"]
+        told: Response = await handler(request, error)
+        if told.media_type == "text/html":
+            return told
+        detail = json.loads(bytes(told.body))["detail"]
         headers = {name: told.headers[name] for name in ("Retry-After", "Allow") if name in told.headers}
         return HTMLResponse(self._render("error.html", detail=detail), told.status_code, headers)
 

@@ -10,11 +10,13 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from cli.terminal import shown, shown_line, with_options
 from cli.web.shapes import ProblemShape
+from cli.web.views import views
 from index.serving.batches import BusyError
 from index.serving.changes import ChangingError
 from index.serving.gallery import UnknownError
@@ -41,6 +43,13 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
     content: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
     content["detail"] = shown_line(detail)
     return JSONResponse(content, status, headers, media_type=PROBLEM_JSON)
+
+
+def refusal(asked: HTTPConnection, status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """A page for a person who opens an address in a browser, and a problem for programs and for the page's script."""
+    if "text/html" not in asked.headers.get("accept", "") or "x-fragment" in asked.headers:
+        return problem(status, detail, headers)
+    return HTMLResponse(views().render("error.html", here="", detail=shown_line(detail)), status, headers)
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -111,8 +120,8 @@ def add_problems(app: FastAPI, *folders: Path) -> None:
         return problem(422, told_errors(error.errors(), names))
 
     @app.exception_handler(HTTPException)
-    async def not_served(request: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, _detail(request, error), error.headers)
+    async def not_served(request: Request, error: HTTPException) -> Response:
+        return refusal(request, error.status_code, _detail(request, error), error.headers)
 
     @app.exception_handler(Exception)
     async def broken(_: Request, __: Exception) -> JSONResponse:

@@ -92,6 +92,25 @@ def test_every_response_carries_what_browsers_heed(path: str, status: int) -> No
     assert "server" not in response.headers
 
 
+@pytest.mark.parametrize(
+    ("words", "status", "detail"),
+    [
+        ({"url": "/<b>"}, 404, "there is nothing at /&lt;b&gt;; /openapi.json lists what there is"),
+        ({"url": "/", "headers": {"Host": "evil.example"}}, 421, "lmr serve takes --allowed-host evil.example"),
+    ],
+)
+def test_a_person_gets_a_page_where_a_program_gets_a_problem(words: dict[str, Any], status: int, detail: str) -> None:
+    headers = words.get("headers", {})
+    program = asking().get(**words)
+    person = asking().get(**{**words, "headers": {**headers, "Accept": "text/html,*/*"}})
+    script = asking().get(**{**words, "headers": {**headers, "Accept": "text/html,*/*", "X-Fragment": "1"}})
+    assert {program.status_code, person.status_code, script.status_code} == {status}
+    assert person.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert detail in person.text
+    assert program.headers["Content-Type"] == script.headers["Content-Type"] == "application/problem+json"
+    assert {name: person.headers[name] for name in HEADERS} == HEADERS
+
+
 def test_a_refusal_carries_it_too() -> None:
     response = asking().get("/", headers={"Host": "evil.example"})
     assert {name: response.headers[name] for name in HEADERS} == HEADERS
