@@ -71,8 +71,8 @@ class Recent:
         return known.get(make)
 
 
-class Kept:
-    """What is kept of an opened index, as long as that is open.
+class Memory:
+    """What was found out of an opened index, kept as long as that is open.
 
     rows: of image_ids. codes: of landmark_ids. lists: whatever is listed of it.
     """
@@ -84,7 +84,7 @@ class Kept:
         self.spellings, self.typical, self.accounts = Recent(1), Recent(KEPT_SIZES), Recent(KEPT_ACCOUNTS)
 
 
-_kept: "WeakKeyDictionary[Landmarks, Kept]" = WeakKeyDictionary()
+_kept: "WeakKeyDictionary[Landmarks, Memory]" = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -210,11 +210,11 @@ def _require_box(box: Box) -> None:
         )
 
 
-def kept_of(landmarks: "Landmarks") -> Kept:
+def kept_of(landmarks: "Landmarks") -> Memory:
     with _lock:
-        kept: Kept | None = _kept.get(landmarks)
+        kept: Memory | None = _kept.get(landmarks)
         if kept is None:
-            kept = _kept[landmarks] = Kept(landmarks)
+            kept = _kept[landmarks] = Memory(landmarks)
         return kept
 
 
