@@ -267,7 +267,9 @@ def _groups(landmarks: "Landmarks", asked: _Asked, fold: bool, most: int) -> Ite
 
 
 def _n_looked_at(landmarks: "Landmarks", asked: _Asked, shown: list[_Group]) -> int:
-    last = max((max(group.ranks) for group in shown), default=1)
+    if not shown:  # all of them, to see that there is none at this place
+        return len(_ranked(landmarks, asked, MOST_ROWS)[0])
+    last = max(max(group.ranks) for group in shown)
     return _block(landmarks, asked, (last - 1) // BLOCK, False)[1]
 
 

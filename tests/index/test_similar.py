@@ -104,6 +104,12 @@ def test_images_come_by_similarity_with_their_ranks_and_cosines(landmarks):
     assert (page.n_rows_looked_at, page.has_more) == (N, False)
 
 
+def test_a_page_beyond_the_last_image_tells_how_many_were_looked_at(landmarks, monkeypatch):
+    monkeypatch.setattr(similar, "BLOCK", 16)
+    page = search(landmarks, query(), first=10 * N)
+    assert (page.items, page.n_rows_looked_at, page.has_more) == ((), N, False)
+
+
 def test_an_image_of_the_index_is_not_among_those_like_it(landmarks):
     own = landmarks.folder.index.vectors(np.array([7]))[0]
     others = [row for row in by_similarity(landmarks, own)[0] if row != 7]
