@@ -201,6 +201,8 @@ def test_a_verdict_that_is_not_recorded_is_told_as_a_fault(visit, finished_set):
     page.unroute("**/v1/feedback")
     page.locator("article.answer .feedback").get_by_role("button", name="Right", exact=True).click()
     page.locator(".feedback .noted:not(.failed)", has_text="Noted").wait_for()
+    page.locator("article.answer .feedback").get_by_role("button", name="Wrong", exact=True).click()
+    page.locator(".feedback .noted", has_text="(right) stands too: the two count against each other.").wait_for()
 
 
 def test_another_landmark_is_noted(asked, finished_set):

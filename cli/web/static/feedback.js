@@ -10,6 +10,7 @@ let n = 0;
 /** Makes the buttons of a verdict work. source: the picture, as of `fieldsOf`; null = not known here. */
 export function equipFeedback(group, source) {
   const told = group.querySelector(".noted");
+  let before = "";
   group.addEventListener("submit", async event => {
     event.preventDefault();
     const button = event.submitter;
@@ -24,7 +25,10 @@ export function equipFeedback(group, source) {
     told.textContent = "…";
     told.classList.remove("failed");
     try {
-      told.textContent = await send(fields);
+      const said = [button.value, fields.get("landmark_id")].filter(Boolean).join(" ");
+      const both = before && before !== said ? ` What was said before (${before}) stands too: the two count against each other.` : "";
+      told.textContent = await send(fields) + both;
+      before = said;
       button.setAttribute("aria-pressed", "true");
     } catch (error) {
       told.textContent = error.message;
