@@ -19,7 +19,7 @@ from retrieval.jobs import ComputingJob, build, option, words_of
 from retrieval.words import counted
 
 if TYPE_CHECKING:
-    from index.serving.similar import Page, Similar
+    from index.serving.page import Page, Similar
 
 CSV_COLUMNS = (
     *("rank", "image_id", "landmark_id", "name", "score", "confidence", "votes", "path"),

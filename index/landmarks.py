@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from index.recognition import Answers
     from index.rerank.verification import Verification
     from index.serving.gallery import Box
-    from index.serving.similar import Page
+    from index.serving.page import Page
     from index.sort_into import Mode, Sorted
     from retrieval.arrays import FloatArray
     from retrieval.embed.embedder import Embedder

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from index.answer import Answer
     from index.landmarks import Landmarks
-    from index.serving.similar import Page
+    from index.serving.page import Page
     from retrieval.arrays import FloatArray
 
 P = ParamSpec("P")

@@ -30,8 +30,9 @@ from index.explain.comparison import Compared
 from index.landmarks import Landmarks
 from index.serving.browse import curve, landmark, landmarks_of, meaning
 from index.serving.gallery import crop, kept_of, parse_box, read_row, row_of, size_of
+from index.serving.page import Page, Similar
 from index.serving.service import Service
-from index.serving.similar import Page, Similar, compare, search
+from index.serving.similar import compare, search
 from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.progress import SILENT

@@ -19,7 +19,7 @@ from index.landmarks import N_LANDMARKS, name_of
 from index.serving.browse import LandmarkList, Listed
 from index.serving.config import SearchJob
 from index.serving.feedback import Verdict
-from index.serving.similar import Page
+from index.serving.page import Page
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.given import GivenImages

@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from index.answer import Neighbour
 from index.asking.answers import neighbour_of
 from index.confidence import sigmoid
 from index.explain.comparison import Compared, MapsWanted, compare_images, shown_image
@@ -16,6 +15,7 @@ from index.recognition import judge, to_index_space
 from index.search.base import Neighbours, SearchIndex, scores_of
 from index.serving.config import SearchJob
 from index.serving.gallery import WHOLE, Box, Size, code_of, crop, kept_of, read_row, row_of, size_of
+from index.serving.page import Page, Similar
 from index.vote import background_similarity
 from retrieval.arrays import FloatArray, LongArray
 from retrieval.errors import LmrError, UnreadableError
@@ -23,10 +23,7 @@ from retrieval.images.given import GivenImages
 from retrieval.jobs import build, shows_words_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from index.folder.folder import IndexFolder
-    from index.folder.thumbnails import Kept
     from index.keywords import SearchWords
     from index.landmarks import Landmarks
     from retrieval.images.given import ImageLike
@@ -38,107 +35,6 @@ BLOCK = 250  # rows by rank that are folded together
 MOST_SORTED = 1_000  # rows that are sorted by size, or filtered by confidence
 MOST_ROWS = 5_000  # of an index that are looked at for one image; FAISS takes several times as long for twice as many
 _ROWS_AT_ONCE = 1 << 13
-
-
-@dataclass(frozen=True, slots=True)
-class Similar:
-    """An image of the index that is similar to the one that was asked.
-
-    neighbour: its score is the cosine of both descriptors in the index's space. rank: its place by similarity, from 1,
-    copies counted. votes: it is one of the neighbours that the answer is made of. size: None where its file is gone.
-    confidence: of its landmark in the answer, which is how sure it shows what the query shows; None where the index is
-    not calibrated, or nothing voted for its landmark. folded: other images that are nearly the same as it.
-    """
-
-    neighbour: Neighbour
-    rank: int
-    votes: bool
-    size: Size | None
-    confidence: float | None
-    folded: tuple[Neighbour, ...] = ()
-
-    @property
-    def width(self) -> int | None:
-        """Pixels, upright."""
-        return None if self.size is None else self.size.width
-
-    @property
-    def height(self) -> int | None:
-        """Pixels, upright."""
-        return None if self.size is None else self.size.height
-
-    @property
-    def megapixels(self) -> float | None:
-        """Width times height, in millions."""
-        return None if self.size is None else self.size.megapixels
-
-    @property
-    def pixels_per_inch(self) -> float | None:
-        """Pixels per inch of the image on the whole of a common screen."""
-        return None if self.size is None else self.size.pixels_per_inch
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON object of `POST /v1/search` and `lmr search`."""
-        near, size = self.neighbour, self.size
-        return {
-            "rank": self.rank,
-            "image_id": near.image_id,
-            "landmark_id": near.landmark_id,
-            "name": near.name,
-            "score": near.score,
-            "confidence": self.confidence,
-            "votes": self.votes,
-            "path": near.path,
-            "width": self.width,
-            "height": self.height,
-            "megapixels": self.megapixels,
-            "pixels_per_inch": self.pixels_per_inch,
-            "dpi": None if size is None else size.dpi,
-            "folded": [{"image_id": n.image_id, "landmark_id": n.landmark_id, "score": n.score} for n in self.folded],
-        }
-
-    @classmethod
-    def from_json(cls, told: "Mapping[str, Any]", kept: "Callable[[str], Kept | None]" = lambda _: None) -> "Similar":
-        """What `to_json` told. kept: reads the thumbnail of an image_id.
-
-        Raises KeyError, TypeError or ValueError for what is none.
-        """
-        near, *folded = (
-            Neighbour(
-                one["image_id"],
-                one["landmark_id"],
-                one["score"],
-                one.get("path", ""),
-                one.get("name", ""),
-                kept(one["image_id"]),
-            )
-            for one in (told, *told["folded"])
-        )
-        size = None if told["width"] is None else Size(told["width"], told["height"], told["dpi"])
-        return cls(near, told["rank"], told["votes"], size, told["confidence"], tuple(folded))
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some images of a list. n_rows_looked_at: images that are in order up to here. has_more: others follow."""
-
-    items: tuple[Similar, ...]
-    n_rows_looked_at: int
-    has_more: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON object of `POST /v1/search`."""
-        return {
-            "items": [item.to_json() for item in self.items],
-            "n_rows_looked_at": self.n_rows_looked_at,
-            "has_more": self.has_more,
-        }
-
-    @classmethod
-    def from_json(cls, told: "Mapping[str, Any]", kept: "Callable[[str], Kept | None]" = lambda _: None) -> "Page":
-        """As `Similar.from_json`."""
-        items = tuple(Similar.from_json(one, kept) for one in told["items"])
-        return cls(items, told["n_rows_looked_at"], told["has_more"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
