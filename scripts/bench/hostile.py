@@ -299,6 +299,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="(default %(default)s)")
     args = parser.parse_args()
     paths = sorted(args.images.rglob("*.jpg"))
+    if not paths:
+        sys.exit(f"{args.images}: there is no JPEG; give --images")
     images = [path.read_bytes() for path in random.Random(args.seed).sample(paths, min(args.number, len(paths)))]
     landmarks = lmr.open_index(args.index)
     expected = {image: expected_of(landmarks.query([image])[0].to_json()) for image in images}
