@@ -4,7 +4,7 @@ import re
 
 import pytest
 from tiny_set import image
-from watched import settled
+from watched import contains, settled
 
 N_TILES, N_ROWS = 24, 32
 TILES = "form.gallery ul.tiles > li"
@@ -54,12 +54,11 @@ def test_a_click_shows_both_pictures_side_by_side(asked):
     page.locator(f"{TILES} a.pic").first.click()
     dialog = page.get_by_role("dialog")
     dialog.locator("figure img").first.wait_for()
-    assert "similarity" in dialog.inner_text()
+    contains(dialog, "similarity")
     asked.require_accessible()
     page.keyboard.press("Escape")
     dialog.wait_for(state="hidden")
-    focused = page.evaluate("document.activeElement.dataset.image ?? ''")
-    assert focused.startswith("train-")
+    page.wait_for_function("(document.activeElement.dataset.image ?? '').startsWith('train-')")
 
 
 def test_a_neighbour_is_searched_by(asked):
@@ -90,7 +89,7 @@ def drawn(page) -> list[int]:
 def answered(page) -> None:
     """Waits for the answer to the part."""
     settled(page, "article.answer", 2)
-    assert "a part of large.jpg" in page.get_by_role("status").first.text_content()
+    contains(page.get_by_role("status").first, "a part of large.jpg")
 
 
 def test_a_part_is_searched_by_with_the_mouse(large):
@@ -121,8 +120,8 @@ def test_a_part_is_searched_by_with_the_keys(large):
 def test_drawing_is_called_off_by_escape(large):
     page = large.page
     page.keyboard.press("Escape")
-    assert page.locator(".veil").count() == 0
-    assert page.evaluate("document.activeElement.textContent") == "Search by a part"
+    settled(page, ".veil", 0)
+    page.wait_for_function("document.activeElement.textContent === 'Search by a part'")
     assert page.locator("article.answer").count() == 1
 
 

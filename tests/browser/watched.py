@@ -63,6 +63,13 @@ def settled(page: Any, selector: str, number: int) -> None:
     playwright.sync_api.expect(page.locator(selector)).to_have_count(number, timeout=WAIT_MS)
 
 
+def contains(located: Any, text: str) -> None:
+    """Waits until what was located holds a text."""
+    import playwright.sync_api
+
+    playwright.sync_api.expect(located).to_contain_text(text, timeout=WAIT_MS)
+
+
 def drop(page: Any, selector: str, *paths: Path) -> None:
     """Drops files on what a selector finds, as a person does from a folder."""
     files = [{"name": path.name, "bytes": list(path.read_bytes())} for path in paths]
