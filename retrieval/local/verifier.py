@@ -83,7 +83,7 @@ def open_verifier(matcher: MatcherName, kind: LocalKind, device: str = "auto", t
     """
     if matcher == "nearest":
         return Verifier()
-    from retrieval.local.lightglue import open_lightglue
+    from retrieval.local.networks import open_lightglue
 
     return Verifier(open_lightglue(kind, device, threads))
 

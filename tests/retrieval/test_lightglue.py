@@ -26,7 +26,7 @@ def tiny():
     pytest.importorskip("kornia", reason="needs the extra local")
     from kornia.feature import LightGlue
 
-    from retrieval.local.lightglue import LightGlueMatcher
+    from retrieval.local.networks import LightGlueMatcher
 
     torch.manual_seed(0)
     network = LightGlue(None, input_dim=8, descriptor_dim=16, n_layers=2, num_heads=2, filter_threshold=0.0)
