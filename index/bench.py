@@ -110,7 +110,7 @@ def bench(job: BenchJob) -> Benchmark:
             f"{job.index} has {n:,} rows; below {LEAST_ROWS:,} exact search takes less than a millisecond, and there "
             "is nothing to choose"
         )
-    rows = rows.first(n)
+    rows = rows.part(0, n)
     sample = take_sample(rows)
     memory = _machine_bytes() if job.memory_gb is None else round(job.memory_gb * 1e9)
     measured = [_exact(rows, sample)]

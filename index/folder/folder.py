@@ -49,6 +49,7 @@ from index.rerank.expansion import refined_search
 from index.search.base import Neighbours, SearchIndex
 from index.search.flat import FlatIndex
 from index.search.ivf import IvfIndex, SearchSettings
+from index.search.shards import Shard, first_rows, shard_sizes
 from index.vote_rule import VoteRule
 from index.whitening import Whitening, load_whitening
 from retrieval.arrays import FloatArray
@@ -130,6 +131,22 @@ class IndexFolder:
     def searched(self) -> SearchIndex:
         """What answers are found in: of augmented rows where there are any, by the inverted file where there is one."""
         return next(one for one in (self.ivf, self.augmented, self.index) if one is not None)
+
+    @property
+    def n_shards(self) -> int:
+        """Shards that the rows are searched in, one behind the other."""
+        return 1
+
+    def shard(self, i: int, n: int) -> Shard:
+        """Search of stretch i of n of the rows, counted from 0; of an inverted file those of its own shards."""
+        if self.ivf is not None and n != self.n_shards:
+            raise ValueError(f"the inverted file of {self.path} has {self.n_shards} shards, not {n}")
+        if self.ivf is not None:
+            return Shard(self.ivf, 0)
+        rows = self.index if self.augmented is None else self.augmented
+        sizes = shard_sizes(len(rows), n)
+        first = first_rows(sizes)[i]
+        return Shard(rows.part(first, sizes[i]), first)
 
     def nearest(self, vectors: FloatArray, k: int) -> Neighbours:
         """The k rows nearest by the images' own descriptors, whatever else answers are found by; vectors: (q, d)."""

@@ -6,7 +6,7 @@ where they are equal. A query whose last neighbour might be tied with a row that
 FAISS is imported where it is used, since commands that refuse their input or find nothing to do import this module.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +26,7 @@ from index.search.faiss_io import (
 from index.search.gpu import MAX_WIDTH, ROWS_FROM, GpuRows, OnGpus, gpus_of
 from index.search.joined_rows import read_joined
 from index.search.scan import MORE_GROUPS, QUERIES, propose_groups
+from index.search.shards import ShardedIndex, first_rows
 from retrieval.arrays import FloatArray, LongArray, read_only
 from retrieval.errors import LmrError
 from retrieval.parallel import count_cores
@@ -130,11 +131,17 @@ class FlatIndex:
         """Write the rows as one FAISS file. Raises LmrError where that is not possible."""
         write_faiss(self._flat, Path(path))
 
-    def first(self, n: int) -> "FlatIndex":
-        """Exact search of the first n rows."""
+    def part(self, first: int, n: int) -> "FlatIndex":
+        """Exact search of n rows from one on, which stay where they are."""
+        if not 0 <= first <= first + n <= len(self):
+            raise ValueError(f"{n} rows from {first} on are not among {len(self)}")
         if n == len(self):
             return self
-        return FlatIndex.build(self._vectors[:n], self.storage, "cpu", self.threads)
+        return FlatIndex(_view(self._flat, first, n), self.device, self.threads, self.largest_norm, self.progress)
+
+    def shards(self, sizes: Sequence[int]) -> ShardedIndex:
+        """Exact search of these rows in stretches of so many."""
+        return ShardedIndex([self.part(first, n) for first, n in zip(first_rows(sizes), sizes, strict=True)])
 
     def on_cpu(self) -> "FlatIndex":
         """The same rows, searched on the CPU."""
@@ -315,6 +322,23 @@ def _stored_vectors(flat: Any) -> FloatArray:
 
     codes = faiss.rev_swig_ptr(flat.codes.data(), flat.ntotal * flat.code_size)
     return read_only(codes.view(dtype).reshape(flat.ntotal, flat.d))
+
+
+def _view(flat: Any, first: int, n: int) -> Any:
+    """A FAISS index of n rows of another one, in whose memory they stay."""
+    from index.search.library import faiss
+
+    view = _empty(int(flat.d), "float32" if isinstance(flat, faiss.IndexFlat) else "float16")
+    if n:
+        size = int(flat.code_size)
+        rows = faiss.rev_swig_ptr(flat.codes.data(), int(flat.ntotal) * size)[first * size : (first + n) * size]
+        codes, place = view.codes, faiss.swig_ptr(rows)
+        codes.is_owned = False
+        codes.view_data = codes.c_ptr = place
+        codes.view_size = codes.c_size = len(rows)
+        view.ntotal = n
+    view.referenced_objects = [flat]
+    return view
 
 
 def _step(n_numbers: int) -> int:
