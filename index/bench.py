@@ -103,7 +103,7 @@ def bench(job: BenchJob) -> Benchmark:
     from index.search.choose import take_sample
 
     folder = open_folder(job.index, device="cpu", threads=job.threads, calibrated=False)
-    rows = folder.index if folder.augmented is None else folder.augmented
+    rows = folder.searched_flat
     n = min(len(rows), job.n_rows or len(rows))
     if n < LEAST_ROWS:
         raise LmrError(

@@ -76,7 +76,7 @@ class IndexFolder:
     """
 
     path: Path
-    index: FlatIndex
+    index: SearchIndex
     rows: Rows
     background: Background | None
     whitening: Whitening | None
@@ -84,7 +84,7 @@ class IndexFolder:
     names: Mapping[str, Name]
     info: FolderInfo
     refinement: Refinement = field(default_factory=Refinement)
-    augmented: FlatIndex | None = None
+    augmented: SearchIndex | None = None
     thumbnails: Thumbnails | None = None
     ivf: IvfIndex | None = None
     local: LocalRows | None = None
@@ -102,6 +102,16 @@ class IndexFolder:
     def rule(self) -> VoteRule:
         """The calibrated vote, or the default one."""
         return self.calibration.rule if self.calibration else VoteRule()
+
+    @property
+    def own_flat(self) -> FlatIndex:
+        """The images' own descriptors where they lie in the folder. Raises LmrError where a server holds them."""
+        return _here(self, self.index)
+
+    @property
+    def searched_flat(self) -> FlatIndex:
+        """As `own_flat`, the rows that answers are found among: the augmented ones where there are any."""
+        return _here(self, self.index if self.augmented is None else self.augmented)
 
     @property
     def n_columns(self) -> int:
@@ -240,6 +250,15 @@ def read_calibration(folder: Path, info: FolderInfo) -> Calibration | None:
     if (calibration.confidence.g or (verified and verified.confidence.g)) and not info.n_background:
         raise DamageError(f"{path} weighs a background, which this index has none of; run lmr calibrate again")
     return calibration
+
+
+def _here(folder: IndexFolder, rows: SearchIndex) -> FlatIndex:
+    if not isinstance(rows, FlatIndex):
+        raise LmrError(
+            f"{folder.path}: its rows are on a server, and this needs them in the folder; give the index folder that "
+            "was exported"
+        )
+    return rows
 
 
 def _load(

@@ -75,6 +75,9 @@ class SearchIndex(Protocol):
         Raises ValueError for another d, NaN or infinity, or k < 1.
         """
 
+    def choose(self, queries: FloatArray, proposed: LongArray, k: int) -> Neighbours:
+        """The best k of the rows that are proposed for each query, (q, c) with -1 = none and c >= k."""
+
 
 def checked_queries(queries: FloatArray, d: int, k: int) -> FloatArray:
     """The queries (q, d) as contiguous float32. Raises ValueError for another d, NaN or infinity, or k < 1."""

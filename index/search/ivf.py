@@ -135,6 +135,10 @@ class IvfIndex:
         """The stored vectors of these rows, (..., d) float32."""
         return self.rows.vectors(rows)
 
+    def choose(self, queries: FloatArray, proposed: LongArray, k: int) -> Neighbours:
+        """As `FlatIndex.choose`."""
+        return self.rows.choose(queries, proposed, k)
+
     def search(self, queries: FloatArray, k: int) -> Neighbours:
         """The k rows with the largest inner product for each query, of those that the inverted file proposes.
 

@@ -98,7 +98,7 @@ def _write(folder: "IndexFolder", options: SearchOptions, target: "Path", job: I
     from index.update.write import copy_rows, finish_version, link_files, list_version, next_digest
     from retrieval.files.digest import sha256_json
 
-    rows = folder.index if folder.augmented is None else folder.augmented
+    rows = folder.searched_flat
     plan = plan_search(options, rows.storage, len(rows), rows.d)
     stays = np.ones(len(rows), dtype=np.bool_)
     in_two = {INDEX, ADDED} if ADDED in folder.info.files else set()
@@ -108,7 +108,7 @@ def _write(folder: "IndexFolder", options: SearchOptions, target: "Path", job: I
         local, stores = write_one_store(target, folder.local, folder.rows.image_id)
     link_files(folder, target, without={SEARCH, SAMPLE, THUMBNAILS, *in_two})
     if ADDED in folder.info.files:
-        copy_rows(target / INDEX, folder.index, stays, job.progress)
+        copy_rows(target / INDEX, folder.own_flat, stays, job.progress)
     found = build_search(rows, plan, options, job.progress)
     if found:
         found[0].save(target / SEARCH)

@@ -161,7 +161,7 @@ def _ask_own(folder: "IndexFolder") -> tuple[int, float]:
 
     n = len(folder.rows)
     own = np.sort(np.random.default_rng(0).permutation(n)[:N_ASKED])
-    rows = folder.index if folder.augmented is None else folder.augmented
+    rows = folder.searched_flat
     vectors = rows.vectors(own)
     best = folder.searched.search(vectors, 1).scores[:, 0]
     itself = np.einsum("nd,nd->n", vectors, vectors)

@@ -76,7 +76,7 @@ def write_changed(folder: IndexFolder, change: Change, target: Path, writing: Wr
     if moves:
         _write_vectors(folder, change, kept, target, writing.progress)
     rows = _write_rows(folder, change, kept, target)
-    largest = max([folder.index.largest_norm, *(() if change.added is None else (largest_norm(change.added.vectors),))])
+    largest = max([folder.own_flat.largest_norm, *(() if change.added is None else (largest_norm(change.added.vectors),))])
     search = folder.info.search
     if moves and search is not None:
         search = _write_search(folder, search, kept, target, largest, writing.progress)
@@ -167,7 +167,7 @@ def _write_vectors(folder: IndexFolder, change: Change, kept: BoolArray, target:
         with replacing(target / ADDED) as file:
             write_added(file, before, folder.path / ADDED, new.vectors)
         return
-    copy_rows(target / INDEX, folder.index, kept, progress, new)
+    copy_rows(target / INDEX, folder.own_flat, kept, progress, new)
 
 
 def copy_rows(path: Path, index: FlatIndex, kept: BoolArray, progress: Progress, new: NewRows | None = None) -> None:
@@ -210,7 +210,7 @@ def _row_background(folder: IndexFolder, change: Change, kept: BoolArray) -> Flo
     added, before = change.added, folder.rows.background
     if change.background is not None:
         m, known = folder.info.options["m"], change.background.vectors
-        parts = [background_similarity(block, known, m) for block in folder.index.blocks()]
+        parts = [background_similarity(block, known, m) for block in folder.own_flat.blocks()]
         similarity = np.concatenate(parts)[kept]
     elif before is None:
         return None
@@ -225,7 +225,7 @@ def _write_search(
 ) -> SearchInfo:
     """The inverted file without the rows that go and with those that come, as it was trained; measured again."""
     added = target / ADDED if (target / ADDED).exists() else None
-    rows = FlatIndex.load(target / INDEX, "cpu", folder.index.threads, largest, added=added)
+    rows = FlatIndex.load(target / INDEX, "cpu", folder.own_flat.threads, largest, added=added)
     settings = SearchSettings(before.n_probe, before.n_candidates)
     numbers = None if kept.all() else np.flatnonzero(kept)
     progress.begin("adding rows", len(rows) - int(kept.sum()), "rows")
@@ -233,7 +233,7 @@ def _write_search(
     progress.end()
     ivf.save(target / SEARCH)
     if SAMPLE in folder.info.files:
-        sample = follow(read_sample(folder.path / SAMPLE, folder.index), kept, rows)
+        sample = follow(read_sample(folder.path / SAMPLE, folder.own_flat), kept, rows)
     else:
         sample = take_sample(rows, N_KEPT)
     write_sample(target / SAMPLE, sample)
