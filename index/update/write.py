@@ -76,7 +76,9 @@ def write_changed(folder: IndexFolder, change: Change, target: Path, writing: Wr
     if moves:
         _write_vectors(folder, change, kept, target, writing.progress)
     rows = _write_rows(folder, change, kept, target)
-    largest = max([folder.own_flat.largest_norm, *(() if change.added is None else (largest_norm(change.added.vectors),))])
+    largest = max(
+        [folder.own_flat.largest_norm, *(() if change.added is None else (largest_norm(change.added.vectors),))]
+    )
     search = folder.info.search
     if moves and search is not None:
         search = _write_search(folder, search, kept, target, largest, writing.progress)
