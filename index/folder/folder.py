@@ -153,7 +153,7 @@ class IndexFolder:
             raise ValueError(f"the inverted file of {self.path} has {self.n_shards} shards, not {n}")
         if self.ivf is not None:
             return Shard(self.ivf, 0)
-        rows = self.index if self.augmented is None else self.augmented
+        rows = self.searched_flat
         sizes = shard_sizes(len(rows), n)
         first = first_rows(sizes)[i]
         return Shard(rows.part(first, sizes[i]), first)
