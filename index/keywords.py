@@ -76,6 +76,14 @@ class _Sharded(TypedDict, total=False):
     shard: str | None
 
 
+class _Spark(TypedDict, total=False):
+    """Words of jobs that a Spark cluster may do."""
+
+    master: str | None
+    tasks: int | None
+    spark_conf: tuple[str, ...]
+
+
 class _Filling(_Images, _Computing, total=False):
     """Words of jobs that fill a store."""
 
@@ -379,14 +387,14 @@ class _Local(TypedDict, total=False):
     local_weights: Place | None
 
 
-class EmbedWords(_Filling, _Sharded, _Writing, _Network, _Embedding, _Local, total=False):
+class EmbedWords(_Filling, _Sharded, _Writing, _Spark, _Network, _Embedding, _Local, total=False):
     """Words of `lmr.embed`."""
 
     model: Place
     output: Place | None
     dtype: StoreDtype
     batch_size: int | None
-    engine: Literal["torch", "compiled", "openvino"]
+    engine: Literal["local", "spark", "torch", "compiled", "openvino"]
     retry_unreadable: bool
     profile: bool
     embedding: EmbedRequest

@@ -17,6 +17,7 @@ from retrieval.jobs import ComputingJob, WritingJob, option, word_of
 from retrieval.local.config import LocalOptions
 from retrieval.models.request import EmbedRequest, NetworkRequest
 from retrieval.shard import Shard, ShardedJob
+from retrieval.spark.config import SparkJob
 from retrieval.words import agreeing, counted, none_can, shortened
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class AskingJob(StoreFilling, EngineJob):
 
 
 @dataclass(frozen=True)
-class EmbedJob(StoreFilling, ShardedJob, WritingJob):
+class EmbedJob(StoreFilling, ShardedJob, WritingJob, SparkJob):
     """Embed the images of a manifest, or a share of them.
 
     network: made here and saved to `model`; None = the one that is in `model`.
@@ -79,9 +80,10 @@ class EmbedJob(StoreFilling, ShardedJob, WritingJob):
         default_text="found by trying, where it changes no descriptor",
         help="Images that the network is given at once.",
     )
-    engine: Literal["torch", "compiled", "openvino"] = option(
-        "torch",
-        help="What computes: torch, torch.compile where that pays, or on the CPU openvino, which may be faster there.",
+    engine: Literal["local", "spark", "torch", "compiled", "openvino"] = option(
+        "local",
+        help="What computes: local (torch on this machine), spark (a cluster), torch, torch.compile where that pays, "
+        "or on the CPU openvino, which may be faster there.",
     )
     retry_unreadable: bool = option(False, help="Try the unreadable images of a finished store again.")
     profile: bool = option(False, help="Tell where the time went: reading, decoding, the network, writing.")
@@ -105,7 +107,9 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
     from retrieval.data.overview import load_manifest
     from retrieval.embed.fill import require_same_job
 
-    share, engine = job.share, None if job.engine == "torch" else job.engine
+    share, engine = job.share, None if job.engine in ("local", "torch") else job.engine
+    if engine == "spark":
+        raise LmrError("`engine` spark: not here yet; use local")
     if engine == "openvino":
         require_extra("`engine` openvino", "openvino", "openvino")
     named = of_share(job.output or store_name(job.manifest, "output"), share)

@@ -1,0 +1,285 @@
+"""A Spark cluster: a session that is started or joined, and tasks of it, each of one item on one executor."""
+
+import contextlib
+import importlib
+import json
+import os
+import pickle
+import re
+import secrets
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from retrieval.errors import LmrError
+from retrieval.files.digest import sha256_file
+from retrieval.progress import Progress
+from retrieval.spark.config import SparkJob, own_environment, own_settings, require_spark
+from retrieval.version import program_version
+from retrieval.words import agreeing, named, shortened
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_POLL_S = 0.2
+_STEADY_S = 1.0  # without a further executor: all that come at once are there
+_MARK = "lmr-task-error "  # before what a task says of its error, within what Spark says of it
+_LAST_LINES = 3  # of the log of a session that did not start
+_EXECUTOR = re.compile(r"\((?:TID )?\d+\) \(([^)]+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a task runs, by the name of its host.
+
+    n_threads: those that it may compute with. gpus: addresses that Spark gave it. attempt: 0 is the first.
+    """
+
+    host: str
+    n_threads: int
+    gpus: tuple[str, ...]
+    attempt: int
+
+    def shared(self, name: str) -> Path:
+        """The file or folder that the driver shared by this name."""
+        from pyspark import SparkFiles
+
+        place = Path(SparkFiles.get(name))
+        held = [place / entry for entry in os.listdir(place)] if place.is_dir() else []
+        return held[0] if len(held) == 1 else place
+
+    def device(self, asked: str) -> str:
+        """The device to compute on: the GPU that Spark gave, where the choice is ours."""
+        return f"cuda:{self.gpus[0]}" if asked == "auto" and self.gpus else asked
+
+
+class Cluster:
+    """A session of Spark; one that is there already is joined, and goes on at the end.
+
+    n_slots: tasks that run at once.
+    """
+
+    n_slots: int
+
+    def __init__(self, job: SparkJob, progress: Progress) -> None:
+        self._job, self._progress = job, progress
+        self._log: Path | None = None
+
+    def __enter__(self) -> Self:
+        require_spark()
+        from pyspark import SparkContext
+
+        self._is_own = SparkContext._active_spark_context is None
+        self._session = self._start()
+        self._context = self._session.sparkContext
+        try:
+            self.run("starting Spark", _greet, [program_version()])
+            self.n_slots = self._count_slots()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop()
+        if self._log is not None and error is None:
+            self._log.unlink(missing_ok=True)
+
+    def run(self, what: str, work: Callable[[T, Place], R], items: Sequence[T], unit: str = "tasks") -> list[R]:
+        """What `work`, a function of a module, makes of each item in a task of its own, in the order of the items.
+
+        A task that fails is tried again by Spark. Raises LmrError for one that fails as often as Spark lets it, as it
+        was raised there, with the executor's host; or that says what became of it.
+        """
+        if not items:
+            return []
+        rows = [(at, pickle.dumps((work, item))) for at, item in enumerate(items)]
+        table = self._session.createDataFrame(
+            self._context.parallelize(rows, len(rows)), "item long, payload binary"
+        ).mapInPandas(_work, "item long, result binary")
+        group = f"lmr-{secrets.token_hex(8)}"
+        found: list[Any] = []
+        failed: list[BaseException] = []
+
+        def collect() -> None:
+            try:
+                self._context.setJobGroup(group, what, True)
+                found.extend(table.collect())
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=collect, daemon=True)
+        thread.start()
+        try:
+            self._follow(what, thread, group, len(rows), unit)
+        except BaseException:
+            self._context.cancelJobGroup(group)
+            thread.join()
+            raise
+        if failed:
+            raise self._told(what, failed[0]) from failed[0]
+        by_item = {row["item"]: row["result"] for row in found}
+        return [pickle.loads(bytes(by_item[at])) for at in range(len(rows))]
+
+    def share(self, path: Path) -> str:
+        """Ships a file or a folder to all executors; the name by which `Place.shared` finds it there."""
+        from pyspark import SparkFiles
+
+        box = Path(tempfile.mkdtemp(prefix="lmr-", dir=SparkFiles.getRootDirectory()))
+        parent, inside = (path.resolve().parent, path.resolve().name)
+        archive = Path(shutil.make_archive(str(box / "shared"), "tar", parent, inside))
+        name = f"{inside}-{sha256_file(archive)[:16]}"
+        self._context.addArchive(f"{archive}#{name}")
+        return name
+
+    def require_shared(self, folder: Path) -> None:
+        """Raises LmrError that names an executor which does not see a folder of the driver, or cannot write there."""
+        probe = folder / f".{secrets.token_hex(8)}.probe"
+        probe.touch()
+        try:
+            hosts = self.run("looking for shared folders", _find_probe, [str(probe)] * self.n_slots)
+        finally:
+            probe.unlink(missing_ok=True)
+        if wanting := sorted({host for host in hosts if host}):
+            raise LmrError(
+                f"{folder} is not seen by the {agreeing(len(wanting), 'executor', 'executors')} on {named(wanting)}; "
+                "give an output on a file system that this machine and all executors share"
+            )
+
+    def _start(self) -> Any:
+        from pyspark.sql import SparkSession
+
+        if not self._is_own:
+            return SparkSession.builder.getOrCreate()
+        descriptor, log = tempfile.mkstemp(prefix="lmr-spark-", suffix=".log")
+        self._log = Path(log)
+        builder = SparkSession.builder.appName("lmr")
+        if self._job.master is not None:
+            builder = builder.master(self._job.master)
+        for key, value in own_settings(self._job).items():
+            builder = builder.config(key, value)
+        os.environ.update(own_environment(self._job))
+        self._progress.tell(f"starting Spark; its log is {log}")
+        try:
+            with _output_to(descriptor):
+                return builder.getOrCreate()
+        except Exception as error:
+            last = self._log.read_text(errors="replace").strip().splitlines()[-_LAST_LINES:]
+            raise LmrError(f"Spark does not start: {shortened(' '.join(last) or str(error))}; see {log}") from error
+        finally:
+            os.close(descriptor)
+
+    def _stop(self) -> None:
+        if self._is_own:
+            self._session.stop()
+
+    def _count_slots(self) -> int:
+        """Tasks at once on the executors that are there, after no further one came for a while."""
+        since, n_cores = time.monotonic(), self._context.defaultParallelism
+        is_local = self._context.master.startswith("local[") or self._context.master == "local"
+        while not is_local and time.monotonic() - since < _STEADY_S:
+            time.sleep(_POLL_S)
+            if (now := self._context.defaultParallelism) != n_cores:
+                since, n_cores = time.monotonic(), now
+        return max(1, int(n_cores // float(self._context.getConf().get("spark.task.cpus", "1"))))
+
+    def _follow(self, what: str, thread: threading.Thread, group: str, n: int, unit: str) -> None:
+        """Tells how many tasks are done, until the thread that waits for all has ended."""
+        tracker, done = self._context.statusTracker(), 0
+        self._progress.begin(what, n, unit)
+        while thread.is_alive():
+            thread.join(_POLL_S)
+            infos = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(group)]
+            stages = [tracker.getStageInfo(stage) for info in infos if info for stage in info.stageIds]
+            now = max((stage.numCompletedTasks for stage in stages if stage), default=done)
+            if now > done:
+                self._progress.add(now - done)
+                done = now
+        self._progress.end()
+
+    def _told(self, what: str, error: BaseException) -> LmrError:
+        """What became of a task, as the error that was raised in it, or as one line."""
+        text = str(error)
+        where = f"; see {self._log}" if self._log is not None else ""
+        if _MARK in text:
+            said = json.JSONDecoder().raw_decode(text.rpartition(_MARK)[2])[0]
+            host = f"{said['lines'][0]} (on executor {said['host']}, {what})"
+            if said["module"] == "":
+                return LmrError(f"{host}{where}")
+            kind = getattr(importlib.import_module(said["module"]), said["kind"])
+            return kind(host, *said["lines"][1:])  # type: ignore[no-any-return]
+        if "No module named 'retrieval'" in text:
+            return LmrError(f"lmr is not installed on an executor of the cluster; see {where}")
+        recent = text.partition("most recent failure: ")[2] or text
+        return LmrError(f"{what}: {shortened(recent.strip().splitlines()[0])}{where}")
+
+
+@contextlib.contextmanager
+def _output_to(descriptor: int) -> Iterator[None]:
+    """Programs that are started in the block print to a file, not to the terminal."""
+    kept = [os.dup(1), os.dup(2)]
+    try:
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        yield
+    finally:
+        for number, old in zip((1, 2), kept, strict=True):
+            os.dup2(old, number)
+            os.close(old)
+
+
+def _work(batches: "Iterator[Any]") -> "Iterator[Any]":
+    """The task of an executor: what the function makes of the item, or its error as Spark passes it on."""
+    import pandas as pd
+
+    place = _here()
+    for batch in batches:
+        for at, payload in zip(batch["item"], batch["payload"], strict=True):
+            try:
+                work, item = pickle.loads(payload)
+                result = pickle.dumps(work(item, place))
+            except Exception as error:
+                raise RuntimeError(_MARK + _said(error, place)) from error
+            yield pd.DataFrame({"item": [at], "result": [result]})
+
+
+def _said(error: Exception, place: Place) -> str:
+    """An error as JSON: one of ours with its type, another one as a line."""
+    is_ours = isinstance(error, LmrError)
+    lines = error.lines if isinstance(error, LmrError) else [shortened(f"{type(error).__name__}: {error}")]
+    kind = type(error)
+    return json.dumps(
+        {"module": kind.__module__ if is_ours else "", "kind": kind.__name__, "lines": lines, "host": place.host}
+    )
+
+
+def _here() -> Place:
+    """The place of the task that runs."""
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    gpu = context.resources().get("gpu")
+    gpus = tuple(gpu.addresses) if gpu is not None else ()
+    return Place(socket.gethostname(), max(1, context.cpus()), gpus, context.attemptNumber())
+
+
+def _greet(version: str, place: Place) -> str:
+    """Raises LmrError where the executor runs another lmr than the driver."""
+    here = program_version()
+    if here != version:
+        raise LmrError(f"lmr {here} is installed here, the driver runs {version}; install the same on all executors")
+    return place.host
+
+
+def _find_probe(probe: str, place: Place) -> str | None:
+    """The host where a file of the driver is not seen, or its folder not writable; None where it is."""
+    time.sleep(_POLL_S)  # so that every executor takes one
+    path = Path(probe)
+    return None if path.exists() and os.access(path.parent, os.W_OK) else place.host

@@ -1,0 +1,62 @@
+"""A Spark cluster of two executors: what tasks return, and what they say when they fail."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from retrieval.errors import DamageError, LmrError
+from retrieval.extras import missing
+from retrieval.progress import SILENT
+from retrieval.spark.cluster import Cluster, Place
+from retrieval.spark.config import SparkJob
+
+pytestmark = pytest.mark.skipif(bool(missing("pyspark")), reason="pyspark is not installed")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    here = f"spark.executorEnv.PYTHONPATH={Path(__file__).parent}"
+    with Cluster(SparkJob(engine="spark", master="local-cluster[2,1,1024]", spark_conf=(here,)), SILENT) as cluster:
+        yield cluster
+
+
+def double(item: int, place: Place) -> tuple[int, int]:
+    return 2 * item, os.getpid()
+
+
+def fail(item: int, place: Place) -> int:
+    if item == 2:
+        raise DamageError(f"{item} is damaged", "and more")
+    return item
+
+
+def divide(item: int, place: Place) -> float:
+    return 1 / item
+
+
+def read_shared(name: str, place: Place) -> str:
+    return (place.shared(name) / "a.txt").read_text()
+
+
+def test_results_come_in_the_order_of_the_items_from_two_processes(cluster: Cluster) -> None:
+    found = cluster.run("doubling", double, range(8))
+    assert [value for value, _ in found] == [0, 2, 4, 6, 8, 10, 12, 14]
+    assert len({pid for _, pid in found} - {os.getpid()}) == 2
+    assert cluster.n_slots == 2
+
+
+def test_an_error_of_a_task_is_raised_with_its_type_and_the_host(cluster: Cluster) -> None:
+    with pytest.raises(DamageError, match=r"2 is damaged \(on executor .*, failing\)\nand more"):
+        cluster.run("failing", fail, range(4))
+    with pytest.raises(LmrError, match=r"ZeroDivisionError: division by zero \(on executor .*, dividing\); see /.*log"):
+        cluster.run("dividing", divide, [1, 0])
+
+
+def test_a_folder_is_shipped_and_a_folder_of_the_driver_is_looked_for(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "a.txt").write_text("hello")
+    assert cluster.run("reading", read_shared, [cluster.share(tmp_path / "model")] * 4) == ["hello"] * 4
+    cluster.require_shared(tmp_path)
+    assert os.listdir(tmp_path) == ["model"]
