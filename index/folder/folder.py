@@ -23,7 +23,6 @@ from typing import Any, Literal
 from index.calibration import FORMAT_VERSION as CALIBRATION_VERSION
 from index.calibration import Calibration
 from index.folder.info import (
-    ADDED,
     AUGMENTED,
     BACKGROUND,
     CALIBRATION,
@@ -34,7 +33,6 @@ from index.folder.info import (
     NAMES,
     REBUILD,
     ROWS,
-    SEARCH,
     THUMBNAILS,
     WHITENING,
     FolderInfo,
@@ -43,13 +41,13 @@ from index.folder.info import (
 )
 from index.folder.local_rows import LocalRows
 from index.folder.rows import Background, Rows, read_background, read_rows
+from index.folder.searching import Searching, identity, load_augmented, load_ivf, load_rows
 from index.folder.thumbnails import Kept, Thumbnails
 from index.rerank.config import Refinement
 from index.rerank.expansion import refined_search
 from index.search.base import Neighbours, SearchIndex
 from index.search.flat import FlatIndex
-from index.search.ivf import IvfIndex, SearchSettings
-from index.search.shards import Shard, first_rows, shard_sizes
+from index.search.ivf import IvfIndex
 from index.vote_rule import VoteRule
 from index.whitening import Whitening, load_whitening
 from retrieval.arrays import FloatArray
@@ -142,22 +140,6 @@ class IndexFolder:
         """What answers are found in: of augmented rows where there are any, by the inverted file where there is one."""
         return next(one for one in (self.ivf, self.augmented, self.index) if one is not None)
 
-    @property
-    def n_shards(self) -> int:
-        """Shards that the rows are searched in, one behind the other."""
-        return 1
-
-    def shard(self, i: int, n: int) -> Shard:
-        """Search of stretch i of n of the rows, counted from 0; of an inverted file those of its own shards."""
-        if self.ivf is not None and n != self.n_shards:
-            raise ValueError(f"the inverted file of {self.path} has {self.n_shards} shards, not {n}")
-        if self.ivf is not None:
-            return Shard(self.ivf, 0)
-        rows = self.searched_flat
-        sizes = shard_sizes(len(rows), n)
-        first = first_rows(sizes)[i]
-        return Shard(rows.part(first, sizes[i]), first)
-
     def nearest(self, vectors: FloatArray, k: int) -> Neighbours:
         """The k rows nearest by the images' own descriptors, whatever else answers are found by; vectors: (q, d)."""
         if self.ivf is None:
@@ -174,6 +156,7 @@ def open_folder(
     threads: int | None = None,
     calibrated: bool = True,
     with_local: bool = False,
+    searched: bool = True,
     verify: Literal["full", "small"] = "small",
     progress: Progress = PYTHON_WARNINGS,
 ) -> IndexFolder:
@@ -183,27 +166,28 @@ def open_folder(
     of small ones; verify: `full` compares it of all, which takes about a second per GB. device, threads: of the search;
     progress: is told of GPUs that take rows, and of those that cannot.
     calibrated: False leaves the calibration out, also a damaged one. with_local: opens local features at once, not when
-    they are asked for, when another index may have taken the place.
+    they are asked for, when another index may have taken the place. searched: False leaves an inverted file closed, for
+    who knows what it finds.
     Raises LmrError that names the file: missing, damaged, of another format version or of another model.
     """
-    path = Path(path)
+    path, how = Path(path), Searching(device, threads, progress)
     for last_try in range(N_TRIES):
         folder = current_folder(path)
-        identity = _identity(folder)
+        before = identity(folder)
         try:
             info = read_info(folder)
             check_files(folder, info, verify)
             calibration = read_calibration(folder, info) if calibrated else None
-            opened = _load(folder, info, calibration, device=device, threads=threads, progress=progress)
+            opened = _load(folder, info, calibration, how, searched=searched)
             if with_local and opened.local is not None:
                 opened.local.open()
             # An equal index.json is no proof: another one may have come and gone, and left its files in this one.
-            if _identity(folder) != identity or read_info(folder) != info:
+            if identity(folder) != before or read_info(folder) != info:
                 raise LmrError(f"{folder} was replaced while it was read; run the command again")
             return opened
         except (LmrError, OSError):
             # The folder may have been replaced while it was read; then the new one is read.
-            is_the_same = current_folder(path) == folder and _identity(folder) == identity
+            is_the_same = current_folder(path) == folder and identity(folder) == before
             if last_try == N_TRIES - 1 or is_the_same:
                 raise
     raise AssertionError("the last try returns or raises")
@@ -212,12 +196,6 @@ def open_folder(
 def is_current(folder: IndexFolder) -> bool:
     """True while the files are those that were opened, and no other index has taken their place."""
     return _info_or_none(folder.path) == folder.info
-
-
-def state_of(path: str | Path) -> tuple[tuple[int, int, int] | None, ...]:
-    """Tells the folder at a path from any other that takes its place, and from itself with another calibration."""
-    folder = current_folder(Path(path))
-    return tuple(_identity(place) for place in (folder, folder / INFO, folder / CALIBRATION))
 
 
 def replace_calibration(path: str | Path, calibration: Calibration) -> None:
@@ -265,10 +243,9 @@ def _load(
     folder: Path,
     info: FolderInfo,
     calibration: Calibration | None,
+    how: Searching,
     *,
-    device: str,
-    threads: int | None,
-    progress: Progress,
+    searched: bool,
 ) -> IndexFolder:
     made_by = model_fingerprint(folder / MODEL)
     if made_by != info.fingerprint:
@@ -277,18 +254,12 @@ def _load(
             "run lmr build-index again"
         )
     background, whitening = folder / BACKGROUND, folder / WHITENING
-    added = folder / ADDED if ADDED in info.files else None
-    index = FlatIndex.load(folder / INDEX, device, threads, info.largest_norm or None, progress, added=added)
+    index = load_rows(folder, info, how)
     rows = read_rows(folder / ROWS)
     if len(index) != len(rows):
         raise LmrError(f"{folder / ROWS} has {counted(len(rows), 'row')}, {folder / INDEX} has {len(index)}; {REBUILD}")
-    augmented = ivf = None
-    if AUGMENTED in info.files:
-        augmented = FlatIndex.load(folder / AUGMENTED, device, threads, info.largest_augmented_norm or None, progress)
-    if info.search:
-        settings = SearchSettings(info.search.n_probe, info.search.n_candidates)
-        rows_searched = index if augmented is None else augmented
-        ivf = IvfIndex.load(folder / SEARCH, rows_searched, settings, threads)
+    augmented = load_augmented(folder, info, how)
+    ivf = load_ivf(folder, info, index if augmented is None else augmented, how) if searched else None
     opened = IndexFolder(
         path=folder,
         index=index,
@@ -362,15 +333,6 @@ def _read_refinement(folder: Path, info: FolderInfo) -> Refinement:
 
 def _read_names(path: Path) -> dict[str, Name]:
     return convert(read_json(path, REBUILD), dict[str, Name], str(path), REBUILD)
-
-
-def _identity(folder: Path) -> tuple[int, int, int] | None:
-    """Tells a folder or file from another one of its name, also from one with the same content; None without one."""
-    try:
-        known = folder.stat()
-    except OSError:
-        return None
-    return known.st_dev, known.st_ino, known.st_ctime_ns
 
 
 def _info_or_none(folder: Path) -> FolderInfo | None:

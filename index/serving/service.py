@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
-from index.folder.folder import state_of
+from index.folder.searching import state_of
 from index.landmarks import N_LANDMARKS, Landmarks, open_landmarks
 from index.search.faiss_io import limited_blas
 from index.serving.batches import Batches, BusyError, Pool, Room, apart, ending

@@ -1,0 +1,84 @@
+"""The rows of an index folder and the inverted file over them as they are opened, also a shard of them alone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from index.folder.info import ADDED, AUGMENTED, CALIBRATION, INDEX, INFO, SEARCH, FolderInfo, check_files, read_info
+from index.search.flat import FlatIndex
+from index.search.ivf import IvfIndex, SearchSettings
+from index.search.shards import Shard, first_rows, shard_sizes
+from retrieval.errors import LmrError
+from retrieval.files.folders import current_folder
+from retrieval.progress import PYTHON_WARNINGS, Progress
+
+Identity = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Searching:
+    """What a search computes on. threads: None = all cores; progress: is told of GPUs that take rows, or cannot."""
+
+    device: str = "auto"
+    threads: int | None = None
+    progress: Progress = PYTHON_WARNINGS
+
+
+def load_rows(folder: Path, info: FolderInfo, how: Searching) -> FlatIndex:
+    """The images' own descriptors. Raises LmrError for a file that is missing or damaged."""
+    added = folder / ADDED if ADDED in info.files else None
+    norm = info.largest_norm or None
+    return FlatIndex.load(folder / INDEX, how.device, how.threads, norm, how.progress, added=added)
+
+
+def load_augmented(folder: Path, info: FolderInfo, how: Searching) -> FlatIndex | None:
+    """The rows with what they borrow, None where they do not. Raises LmrError as `load_rows`."""
+    if AUGMENTED not in info.files:
+        return None
+    norm = info.largest_augmented_norm or None
+    return FlatIndex.load(folder / AUGMENTED, how.device, how.threads, norm, how.progress)
+
+
+def load_ivf(folder: Path, info: FolderInfo, rows: FlatIndex, how: Searching) -> IvfIndex | None:
+    """The inverted file over the rows that are searched, None where all are compared. LmrError as `load_rows`."""
+    if info.search is None:
+        return None
+    settings = SearchSettings(info.search.n_probe, info.search.n_candidates)
+    return IvfIndex.load(folder / SEARCH, rows, settings, how.threads)
+
+
+def open_shard(path: Path, i: int, n: int, how: Searching, *, own: bool = False) -> tuple[FolderInfo, Shard]:
+    """What an index folder is, and stretch i of n of its rows, counted from 0; nothing else of it is read.
+
+    own: of the images' own descriptors, compared exactly, whatever else answers are found by. An inverted file has
+    shards of its own, so n is their number. Raises LmrError that names the file: missing, cut short, of another format
+    version.
+    """
+    folder = current_folder(path)
+    before, info = identity(folder), read_info(folder)
+    check_files(folder, info, "size")
+    augmented = None if own else load_augmented(folder, info, how)
+    rows = load_rows(folder, info, how) if augmented is None else augmented
+    ivf = None if own else load_ivf(folder, info, rows, how)
+    if ivf is not None and n != 1:
+        raise ValueError(f"the inverted file of {folder} has 1 shard, not {n}")
+    sizes = shard_sizes(len(rows), n)
+    first = first_rows(sizes)[i]
+    shard = Shard(rows.part(first, sizes[i]) if ivf is None else ivf, first)
+    if identity(folder) != before or read_info(folder) != info:
+        raise LmrError(f"{folder} was replaced while it was read; run the command again")
+    return info, shard
+
+
+def state_of(path: str | Path) -> tuple[Identity | None, ...]:
+    """Tells the folder at a path from any other that takes its place, and from itself with another calibration."""
+    folder = current_folder(Path(path))
+    return tuple(identity(place) for place in (folder, folder / INFO, folder / CALIBRATION))
+
+
+def identity(place: Path) -> Identity | None:
+    """Tells a folder or file from another one of its name, also from one with the same content; None without one."""
+    try:
+        known = place.stat()
+    except OSError:
+        return None
+    return known.st_dev, known.st_ino, known.st_ctime_ns
