@@ -45,6 +45,7 @@ def command(**words: Any) -> None:
       lmr build-index train.h5 --background background.h5 --names names.csv
       lmr build-index train.h5 --dimensions 256 --overwrite --recalibrate
       lmr build-index train.h5 --recall 0.95 --memory 2
+      lmr build-index train.h5 --shards 4
       lmr build-index train.h5 --local
     """
     import lmr
@@ -61,7 +62,7 @@ def command(**words: Any) -> None:
             f"{info.n_background} in the background, d = {info.d}{unreadable}"
         )
         if info.search:
-            say(f"{output}: {search_line(info.search, info.n_rows, info.d)}")
+            say(f"{output}: {search_line(info.search, info.n_rows, info.d, info.n_shards)}")
         if info.export:
             say(f"{output}: {export_line(info.export)}")
         if info.local:

@@ -129,8 +129,8 @@ def compact(**words: Any) -> None:
             why = "search is exact" if info.search is None else "nothing was added or removed since it was made"
             say(f"{index}: nothing to do: {why}")
         else:
-            kind = "flat, exact" if info.search is None else search_line(info.search, info.n_rows, info.d)
-            say(f"{index}: {kind}")
+            line = info.search and search_line(info.search, info.n_rows, info.d, info.n_shards)
+            say(f"{index}: {line or 'flat, exact'}")
             if info.local is not None:
                 say(f"{index}: {local_line(info)}")
         if done.lost:

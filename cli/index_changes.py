@@ -37,7 +37,7 @@ def tell_change(words: Mapping[str, Any], change: "IndexChange", progress: "Prog
     what = done_text(counts) if has_changed else "nothing to do"
     text = f"{index}: {what}: {counted(info.n_rows, 'image')} of {counted(info.n_landmarks, 'landmark')} now"
     if has_changed and info.search is not None:
-        text += f"\n{index}: {search_line(info.search, info.n_rows, info.d)}"
+        text += f"\n{index}: {search_line(info.search, info.n_rows, info.d, info.n_shards)}"
     if has_changed and info.local is not None:
         text += f"\n{index}: {local_line(info)}"
     say_result({"state": change.state, **counts, "images": info.n_rows}, text, as_json=as_json)

@@ -141,7 +141,7 @@ def _machine_bytes() -> int | None:
 def _measure(rows: "FlatIndex", plan: "IndexPlan", sample: "Sample", job: BenchJob) -> "Iterator[BenchRow]":
     """A row for each recall that other settings reach."""
     from index.search.choose import tune
-    from index.search.ivf import build_ivf
+    from index.search.ivf_builder import build_ivf
 
     job.progress.begin(f"building {plan.name}", len(rows), "rows")
     begun = time.perf_counter()

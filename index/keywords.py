@@ -431,6 +431,7 @@ class BuildWords(_Computing, _Engine, _Writing, total=False):
     recall: float
     memory: float | None
     lists: int | None
+    shards: int
     augment: int
     augment_alpha: float
     expand: int
@@ -485,6 +486,7 @@ class IndexCompactWords(_Changing, total=False):
 
     kind: Kind | None
     recall: float | None
+    shards: int | None
 
 
 class SyncWords(_Filling, _Engine, _Changing, total=False):

@@ -21,13 +21,13 @@ from index.folder.info import (
     NAMES,
     ROWS,
     SAMPLE,
-    SEARCH,
     THUMBNAILS,
     FolderInfo,
     check_files,
     is_index_folder,
     list_files,
     read_info,
+    search_names,
     write_info,
 )
 from index.folder.inputs import BuildInputs, Gathered, gather
@@ -39,6 +39,7 @@ from index.folder.vectors import measure_recall, store_vectors
 from index.search.choose import build_search, plan_search
 from index.search.kept_sample import write_sample
 from index.search.plan import IndexPlan
+from index.search.shards import shard_sizes
 from index.whitening import MAX_DIMENSIONS
 from retrieval.data.names import Name
 from retrieval.errors import DamageError, LmrError
@@ -175,12 +176,17 @@ def _hash_vectors(gathered: Gathered, progress: Progress) -> "hashlib._Hash":
 
 
 def stated_options(options: BuildOptions, plan: IndexPlan) -> dict[str, Any]:
-    """The options as index.json and digests have them: those of the search where it is not exact."""
+    """The options as index.json and digests have them: those of the search where it is not exact.
+
+    Shards change answers, as kinds do, where each proposes its own rows; of exact search they change none.
+    """
     stated = {**asdict(options), "storage": plan.storage}
     del stated["search"]
+    shards = {"n_shards": plan.n_shards} if plan.n_shards > 1 else {}
     if plan.kind == "flat":
-        return stated
-    return stated | {"search": {"kind": plan.kind, "n_lists": plan.n_lists, "recall": options.search.recall}}
+        return stated | shards
+    how = {"kind": plan.kind, "n_lists": plan.n_lists, "recall": options.search.recall}
+    return stated | {"search": how | shards}
 
 
 def _n_dimensions(gathered: Gathered, options: BuildOptions) -> int:
@@ -262,15 +268,17 @@ def _write_folder(
 ) -> FolderInfo:
     """Writes every file into an empty folder, index.json last. hashed: the vectors; digest: of the inputs."""
     stated = stated_options(options, plan)
-    of_rows = {name: value for name, value in stated.items() if name not in ("storage", "search")}
+    of_answers = {name: value for name, value in stated.items() if name != "n_shards"}
+    of_rows = {name: value for name, value in of_answers.items() if name not in ("storage", "search")}
     _copy_model(inputs.model_path, folder / MODEL)
     stored = store_vectors(folder, gathered, options, plan.storage, device, progress)
     found = build_search(stored.searched, replace(plan, d=stored.index.d), options.search, progress)
     searched_by = None
     if found:
-        found[0].save(folder / SEARCH)
+        paths = [folder / name for name in search_names(plan.n_shards)]
+        found[0].save(paths)
         write_sample(folder / SAMPLE, found[2])
-        searched_by = replace(found[1], memory_bytes=(folder / SEARCH).stat().st_size)
+        searched_by = replace(found[1], memory_bytes=sum(path.stat().st_size for path in paths))
     rows = Rows(gathered.image_id, gathered.landmark, gathered.landmarks, gathered.path, stored.similarity)
     write_rows(folder / ROWS, rows)
     if len(stored.background):
@@ -293,12 +301,13 @@ def _write_folder(
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         files=list_files(folder, stores),
         thumbnails={"side_px": thumbnails.side_px, "n": n_small},
-        answers_digest=_answers_digest(gathered, hashed, stated),
+        answers_digest=_answers_digest(gathered, hashed, of_answers),
         rows_digest=_answers_digest(gathered, hashed, of_rows),
         search=searched_by,
         largest_norm=stored.index.largest_norm,
         largest_augmented_norm=0.0 if stored.augmented is None else stored.augmented.largest_norm,
         local=local,
+        shards=shard_sizes(len(rows), plan.n_shards) if plan.n_shards > 1 else (),
     )
     write_info(folder, info)
     return info

@@ -6,6 +6,7 @@
     augmented.faiss the rows with what they borrow       thumbnails.h5  thumbnails of the rows
     added.rows      those that came later, of a large index
     search.faiss    which rows may be the nearest        sample.h5      rows that it is asked after a change
+    search-1-of-4.faiss                                  the same of a shard of the rows, where there are several
     local.json, local-rows.h5, local-SHA256.h5, local/                  local features of the rows
     calibration.json                                     index.json     what the folder is, sha256 of each file
 
@@ -47,7 +48,7 @@ from index.rerank.config import Refinement
 from index.rerank.expansion import refined_search
 from index.search.base import Neighbours, SearchIndex
 from index.search.flat import FlatIndex
-from index.search.ivf import IvfIndex
+from index.search.ivf import IvfShards
 from index.vote_rule import VoteRule
 from index.whitening import Whitening, load_whitening
 from retrieval.arrays import FloatArray
@@ -84,7 +85,7 @@ class IndexFolder:
     refinement: Refinement = field(default_factory=Refinement)
     augmented: SearchIndex | None = None
     thumbnails: Thumbnails | None = None
-    ivf: IvfIndex | None = None
+    ivf: IvfShards | None = None
     local: LocalRows | None = None
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from retrieval.errors import DamageError, LmrError
 from retrieval.files.digest import sha256_file
 from retrieval.files.folders import current_folder
 from retrieval.files.json_file import convert, read_signed_json, write_signed_json
+from retrieval.shard import Shard
 
 FORMAT_VERSION = 1
 REBUILD = "run lmr build-index again"  # what to do with a damaged folder
@@ -78,7 +79,8 @@ class FolderInfo:
     search: the inverted file that proposes rows, None = exact search. largest_norm: length of the longest row, and of
     the longest augmented one; 0 in a folder from before they were kept. rows_digest: as answers_digest, whatever the
     kind of index and the storage of its rows. changes: of its rows since it was built, None = there was none. export:
-    of its network, None where none was tried. local: local features of its rows, None where it has none.
+    of its network, None where none was tried. local: local features of its rows, None where it has none. shards: rows
+    of each of the stretches that they are searched in, () = they are searched as one.
     """
 
     fingerprint: str
@@ -101,6 +103,7 @@ class FolderInfo:
     changes: Changes | None = None
     export: ExportInfo | None = None
     local: LocalSummary | None = None
+    shards: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.n_rows, self.n_landmarks, self.d) < 1 or self.n_background < 0 or not 0 <= self.recall <= 1:
@@ -110,7 +113,9 @@ class FolderInfo:
             raise ValueError(f"options.m must lie in [1, {MOST_NEIGHBOURS:,}], got {m!s:.20}")
         if self.options.get("storage") not in get_args(Storage):
             raise ValueError(f"options.storage must be one of {', '.join(get_args(Storage))}")
-        others = (*((SEARCH,) if self.search else ()), *((EXPORT,) if self.is_exported else ()))
+        if self.shards and (min(self.shards) < 0 or sum(self.shards) != self.n_rows):
+            raise ValueError(f"shards must be rows of {self.n_rows} in all")
+        others = (*(search_names(self.n_shards) if self.search else ()), *((EXPORT,) if self.is_exported else ()))
         others += (LOCAL, LOCAL_ROWS, *self.local.files) if self.local else ()
         for name in (INDEX, ROWS, f"{MODEL}/{MODEL_CARD}", *others):
             if name not in self.files:
@@ -120,6 +125,16 @@ class FolderInfo:
                 raise ValueError(f"files lists {name[:100]!r}, which is not in the folder")
         if self.thumbnails and set(self.thumbnails) != {"side_px", "n"}:
             raise ValueError("thumbnails must be side_px and n")
+
+    @property
+    def n_shards(self) -> int:
+        """Stretches that the rows are searched in, one behind the other."""
+        return max(1, len(self.shards))
+
+    @property
+    def shard_sizes(self) -> tuple[int, ...]:
+        """Rows of each of them."""
+        return self.shards or (self.n_rows,)
 
     @property
     def is_exported(self) -> bool:
@@ -132,6 +147,13 @@ class FolderInfo:
         for name in ("search", "changes", "export", "local"):
             values[name] = None if values[name] is None else asdict(values[name])
         return {"format_version": FORMAT_VERSION} | values
+
+
+def search_names(n_shards: int) -> tuple[str, ...]:
+    """Names of the files of an inverted file: `search.faiss`, or `search-1-of-4.faiss` and so on."""
+    if n_shards == 1:
+        return (SEARCH,)
+    return tuple(Shard(i, n_shards).beside(Path(SEARCH)).name for i in range(1, n_shards + 1))
 
 
 def write_info(folder: Path, info: FolderInfo) -> None:

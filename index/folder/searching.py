@@ -3,13 +3,25 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from index.folder.info import ADDED, AUGMENTED, CALIBRATION, INDEX, INFO, SEARCH, FolderInfo, check_files, read_info
+from index.folder.info import (
+    ADDED,
+    AUGMENTED,
+    CALIBRATION,
+    INDEX,
+    INFO,
+    FolderInfo,
+    check_files,
+    read_info,
+    search_names,
+)
+from index.search.config import SearchInfo
 from index.search.flat import FlatIndex
-from index.search.ivf import IvfIndex, SearchSettings
+from index.search.ivf import IvfIndex, IvfShards, SearchSettings
 from index.search.shards import Shard, first_rows, shard_sizes
 from retrieval.errors import LmrError
 from retrieval.files.folders import current_folder
 from retrieval.progress import PYTHON_WARNINGS, Progress
+from retrieval.words import counted
 
 Identity = tuple[int, int, int]
 
@@ -38,32 +50,39 @@ def load_augmented(folder: Path, info: FolderInfo, how: Searching) -> FlatIndex 
     return FlatIndex.load(folder / AUGMENTED, how.device, how.threads, norm, how.progress)
 
 
-def load_ivf(folder: Path, info: FolderInfo, rows: FlatIndex, how: Searching) -> IvfIndex | None:
-    """The inverted file over the rows that are searched, None where all are compared. LmrError as `load_rows`."""
+def load_ivf(folder: Path, info: FolderInfo, rows: FlatIndex, how: Searching) -> IvfShards | None:
+    """The inverted files over the rows that are searched, None where all are compared. LmrError as `load_rows`."""
     if info.search is None:
         return None
-    settings = SearchSettings(info.search.n_probe, info.search.n_candidates)
-    return IvfIndex.load(folder / SEARCH, rows, settings, how.threads)
+    paths = [folder / name for name in search_names(info.n_shards)]
+    return IvfShards.load(paths, rows, info.shard_sizes, _settings(info.search), how.threads)
+
+
+def _settings(search: SearchInfo) -> SearchSettings:
+    return SearchSettings(search.n_probe, search.n_candidates)
 
 
 def open_shard(path: Path, i: int, n: int, how: Searching, *, own: bool = False) -> tuple[FolderInfo, Shard]:
     """What an index folder is, and stretch i of n of its rows, counted from 0; nothing else of it is read.
 
     own: of the images' own descriptors, compared exactly, whatever else answers are found by. An inverted file has
-    shards of its own, so n is their number. Raises LmrError that names the file: missing, cut short, of another format
-    version.
+    shards of its own, so n is their number, and only that one is read. Raises LmrError that names the file: missing,
+    cut short, of another format version.
     """
     folder = current_folder(path)
     before, info = identity(folder), read_info(folder)
     check_files(folder, info, "size")
     augmented = None if own else load_augmented(folder, info, how)
     rows = load_rows(folder, info, how) if augmented is None else augmented
-    ivf = None if own else load_ivf(folder, info, rows, how)
-    if ivf is not None and n != 1:
-        raise ValueError(f"the inverted file of {folder} has 1 shard, not {n}")
-    sizes = shard_sizes(len(rows), n)
+    search = None if own else info.search
+    if search is not None and n != info.n_shards:
+        raise ValueError(f"the inverted file of {folder} has {counted(info.n_shards, 'shard')}, not {n}")
+    sizes = info.shard_sizes if n == info.n_shards else shard_sizes(len(rows), n)
     first = first_rows(sizes)[i]
-    shard = Shard(rows.part(first, sizes[i]) if ivf is None else ivf, first)
+    part: FlatIndex | IvfIndex = rows.part(first, sizes[i])
+    if search is not None:
+        part = IvfIndex.load(folder / search_names(n)[i], rows.part(first, sizes[i]), _settings(search), how.threads)
+    shard = Shard(part, first)
     if identity(folder) != before or read_info(folder) != info:
         raise LmrError(f"{folder} was replaced while it was read; run the command again")
     return info, shard

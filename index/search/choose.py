@@ -9,7 +9,8 @@ import numpy as np
 from index.search.base import SearchIndex
 from index.search.config import BuiltKind, SearchInfo, SearchOptions, Storage, gigabytes
 from index.search.flat import FlatIndex
-from index.search.ivf import IvfIndex, SearchSettings, build_ivf
+from index.search.ivf import IvfShards, SearchSettings
+from index.search.ivf_builder import build_ivf
 from index.search.plan import BY_SIZE, RECALL_K, IndexPlan, make_plan
 from retrieval.arrays import FloatArray, LongArray
 from retrieval.progress import Progress
@@ -67,13 +68,20 @@ def plan_search(options: SearchOptions, storage: Storage | None, n: int, d: int)
     """
     memory = None if options.memory_gb is None else round(options.memory_gb * 1e9)
     return make_plan(
-        options.kind, n, d, storage=storage, memory_bytes=memory, n_lists=options.n_lists, recall=options.recall
+        options.kind,
+        n,
+        d,
+        storage=storage,
+        memory_bytes=memory,
+        n_lists=options.n_lists,
+        n_shards=options.n_shards,
+        recall=options.recall,
     )
 
 
 def build_search(
     rows: FlatIndex, plan: IndexPlan, options: SearchOptions, progress: Progress
-) -> tuple[IvfIndex, SearchInfo, Sample] | None:
+) -> tuple[IvfShards, SearchInfo, Sample] | None:
     """The inverted file of a plan, tuned on that sample; None where exact search is planned, or is quicker.
 
     With `auto` a kind that does not reach the recall is followed by the next larger one that fits into the memory.
@@ -127,7 +135,7 @@ def _not_reached(plan: IndexPlan, measured: Measured, options: SearchOptions) ->
     )
 
 
-def _info(plan: IndexPlan, index: IvfIndex, measured: Measured, options: SearchOptions) -> SearchInfo:
+def _info(plan: IndexPlan, index: IvfShards, measured: Measured, options: SearchOptions) -> SearchInfo:
     return SearchInfo(
         kind=plan.kind,
         name=plan.name,
@@ -152,7 +160,7 @@ def take_sample(rows: FlatIndex, most: int = N_QUERIES) -> Sample:
     return Sample(queries, own, without_own(found, own), taken)
 
 
-def tune(index: IvfIndex, target: float, sample: Sample) -> tuple[IvfIndex, Measured]:
+def tune(index: IvfShards, target: float, sample: Sample) -> tuple[IvfShards, Measured]:
     """The index with the settings that reach the recall in the least processor time, else with those of the largest.
 
     What a number of lists and of candidates finds is counted; what it takes is measured, of those settings alone that
@@ -168,7 +176,7 @@ def tune(index: IvfIndex, target: float, sample: Sample) -> tuple[IvfIndex, Meas
     return max(measured, key=lambda pair: pair[1].recall)
 
 
-def _reaching(index: IvfIndex, target: float, sample: Sample) -> list[SearchSettings]:
+def _reaching(index: IvfShards, target: float, sample: Sample) -> list[SearchSettings]:
     """Settings that reach the recall, one for each number of lists; the most thorough ones where none does.
 
     Ends where the fewest candidates are enough, or reading the lists alone takes longer than all of a search before.
@@ -189,21 +197,22 @@ def _reaching(index: IvfIndex, target: float, sample: Sample) -> list[SearchSett
     return found or [SearchSettings(index.n_lists, CANDIDATES[-1])]
 
 
-def _recalls(index: IvfIndex, sample: Sample) -> tuple[list[float], float]:
+def _recalls(index: IvfShards, sample: Sample) -> tuple[list[float], float]:
     """Recall with each of the CANDIDATES, and the processor time of a query that reads the lists for the most of them.
 
-    Scoring by the rows puts the exact neighbours first among those that are proposed.
+    Scoring by the rows puts the exact neighbours first among those that are proposed. Each shard has its candidates.
     """
     width = RECALL_K + 1
-    proposed, taken = _timed(lambda: index.propose(sample.queries, min(CANDIDATES[-1] * width, len(index))))
+    n_asked = min(CANDIDATES[-1] * width, len(index))
+    proposed, taken = _timed(lambda: index.propose(sample.queries, n_asked))
     n_found = np.full(len(CANDIDATES), np.count_nonzero(sample.exact < 0))
     for exact, rows in zip(sample.exact, proposed, strict=True):
-        place = np.flatnonzero(np.isin(rows, exact) & (rows >= 0))
+        place = np.sort(np.flatnonzero(np.isin(rows, exact) & (rows >= 0)) % n_asked)
         n_found += np.searchsorted(place, [n * width for n in CANDIDATES])
     return (n_found / sample.exact.size).tolist(), taken.cpu_s / len(proposed)
 
 
-def _cpu_times(index: IvfIndex, settings: list[SearchSettings], sample: Sample) -> FloatArray:
+def _cpu_times(index: IvfShards, settings: list[SearchSettings], sample: Sample) -> FloatArray:
     """Processor seconds of a query with each of these settings: medians of TIMINGS, taken in turn."""
     queries = sample.queries[:TIMED_QUERIES]
     seconds = np.empty((TIMINGS, len(settings)))
@@ -213,7 +222,7 @@ def _cpu_times(index: IvfIndex, settings: list[SearchSettings], sample: Sample) 
     return np.median(seconds, axis=0) / len(queries)
 
 
-def measure(index: IvfIndex, sample: Sample) -> Measured:
+def measure(index: IvfShards, sample: Sample) -> Measured:
     """Recall and speed of an index on a sample of its rows."""
     index.search(sample.queries[:10], RECALL_K + 1)  # what is read once is read now
     runs = [_searched(index, sample.queries) for _ in range(TIMINGS)]
@@ -227,7 +236,7 @@ def measure(index: IvfIndex, sample: Sample) -> Measured:
     )
 
 
-def find_sample(index: IvfIndex, sample: Sample) -> tuple[float, float]:
+def find_sample(index: IvfShards, sample: Sample) -> tuple[float, float]:
     """Recall and top-1 of an index on a sample of its rows, as `measure` has them."""
     return _found_of(_searched(index, sample.queries)[0], sample)
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 from retrieval.jobs import option
 
+MOST_SHARDS = 4096
 Storage = Literal["float32", "float16"]
 Kind = Literal["auto", "flat", "ivf-flat", "ivf-sq8", "ivf-pq", "ivf-pq-small"]
 BuiltKind = Literal["flat", "ivf-flat", "ivf-sq8", "ivf-pq", "ivf-pq-small"]
@@ -24,6 +25,12 @@ class SearchOptions:
         None, name="memory", low=0, low_open=True, default_text="no limit", help="Memory of a search in GB, 10^9 bytes."
     )
     n_lists: int | None = option(None, low=2, default_text="4 sqrt(rows)", help="Lists of an inverted file.")
+    n_shards: int = option(
+        1,
+        low=1,
+        high=MOST_SHARDS,
+        help="Shards of the rows, each of which has an inverted file of its own.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +59,11 @@ class SearchInfo:
             raise ValueError("search.n_probe and search.n_candidates must be at least 1")
 
 
-def search_line(info: SearchInfo, n: int, d: int) -> str:
+def search_line(info: SearchInfo, n: int, d: int, n_shards: int = 1) -> str:
     """What was chosen and measured for n rows of d numbers, in one line."""
+    shards = f" in {n_shards} shards" if n_shards > 1 else ""
     return (
-        f"{n:,} x {d}: {info.name} + re-scoring, {gigabytes(info.memory_bytes)}, recall@10 {info.recall:.3f}, "
+        f"{n:,} x {d}: {info.name}{shards} + re-scoring, {gigabytes(info.memory_bytes)}, recall@10 {info.recall:.3f}, "
         f"{info.queries_per_s:,.0f} queries/s, {info.speedup:.1f} x exact"
     )
 

@@ -4,8 +4,8 @@ Jegou, Douze, Schmid: Product quantization for nearest neighbor search, 2011; th
 Cache locality is not enough, 2015, as FAISS scans them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,24 +13,17 @@ import numpy as np
 
 from index.search.base import MARGIN, Neighbours, best, checked_queries, scores_of, step_of
 from index.search.config import Storage
-from index.search.faiss_io import faiss_switches, is_inner_product, limited_blas, read_faiss, write_faiss
+from index.search.faiss_io import faiss_switches, is_inner_product, read_faiss, write_faiss
 from index.search.flat import BLOCK_BYTES, FlatIndex
-from index.search.gpu import MAX_WIDTH, ROWS_FROM, OnGpus, flat_on, ivf_on
-from index.search.kmeans import train_centroids
-from index.search.plan import MOST_TRAINING_BYTES, ROWS_PER_LIST, IndexPlan
-from index.search.scan import nearest_centroid
+from index.search.gpu import MAX_WIDTH, ROWS_FROM, OnGpus, ivf_on
+from index.search.shards import ShardedIndex, first_rows
 from retrieval.arrays import FloatArray, LongArray, UInt8Array
 from retrieval.errors import LmrError
 from retrieval.progress import SILENT, Progress
 
 GPU_FROM_QUERIES = 1_000  # to put the codes on a GPU takes as long as to search for about so many
 REFINED_MARGIN = 2  # rows kept beyond k of those that FAISS scored by the rows: the rest is its rounding
-TRAINING_ROUNDS = 6  # of k-means of the lists
-CODE_ROUNDS = 8  # of k-means of each part of the codes
-CODE_ROWS_PER_CENTROID = 256  # rows that codes are trained on, for each of the 16 centroids of a part
 ADDED_ROWS = 1 << 13  # at a time, to an inverted file that is there
-PACKED_ROWS = 1 << 18  # whose codes are put in FAISS's order at a time, and held twice meanwhile
-_CODES = {"ivf-flat": "QT_fp16", "ivf-sq8": "QT_8bit"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +57,7 @@ class IvfIndex:
             raise ValueError(f"an inverted file of {ivf.ntotal} x {ivf.d} does not fit {len(rows)} x {rows.d} rows")
         self._ivf, self.rows, self.settings, self.threads = ivf, rows, settings, threads
         self._refined = faiss.IndexRefine(ivf, rows.faiss_rows)
-        gpus = rows.gpus if self._has_gpu_form and len(rows) >= ROWS_FROM else ()
+        gpus = rows.gpus if self.has_gpu_form and len(rows) >= ROWS_FROM else ()
         self._on_gpus = OnGpus(gpus, self._copy_to, rows.progress, pays_from=GPU_FROM_QUERIES)
 
     @classmethod
@@ -77,11 +70,6 @@ class IvfIndex:
             index = cls(ivf, rows, settings, threads)
         except ValueError as error:
             raise LmrError(f"{path}: {error}; run lmr build-index again") from None
-        if rows.gpus and rows.device != "auto" and not index._has_gpu_form:
-            rows.progress.warn(
-                f"`device` {rows.device}: FAISS has no GPU form of this inverted file, which the CPU searches; "
-                "lmr build-index with `kind` flat or ivf-sq8 makes an index that a GPU searches"
-            )
         return index
 
     @classmethod
@@ -152,7 +140,7 @@ class IvfIndex:
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         step = step_of((n_found + REFINED_MARGIN) * self.d, BLOCK_BYTES)
         with faiss_switches(self.d, self.threads):
-            for start in range(0, len(queries), step):
+            for start in range(0, len(queries) if n_found else 0, step):
                 part = slice(start, start + step)
                 rows[part, :n_found], scores[part, :n_found] = self._search(queries[part], n_found)
         lacking = np.flatnonzero(rows[:, n_found - 1] < 0) if n_found else np.empty(0, np.int64)
@@ -195,7 +183,8 @@ class IvfIndex:
         return min(self.settings.n_probe, self.n_lists)
 
     @property
-    def _has_gpu_form(self) -> bool:
+    def has_gpu_form(self) -> bool:
+        """True where FAISS searches it on GPUs too."""
         from index.search.library import faiss
 
         return isinstance(self._ivf, faiss.IndexIVFScalarQuantizer) and self._n_probe <= MAX_WIDTH
@@ -222,117 +211,59 @@ class IvfIndex:
         return parameters(k_factor=factor, base_index_params=self._of_lists())
 
 
-class IvfBuilder:
-    """An inverted file that rows are added to in blocks, after it has learnt from a sample of them."""
+class IvfShards(ShardedIndex):
+    """Inverted files over the shards of the rows, with the same lists and codes; each proposes rows of its own.
 
-    def __init__(
-        self,
-        plan: IndexPlan,
-        sample: FloatArray,
-        seed: int = 0,
-        gpus: tuple[int, ...] = (),
-        progress: Progress = SILENT,
-    ) -> None:
-        """sample: (s, d) float32 rows, at least as many as lists; `n_training_rows` says how many are enough.
+    parts: one for each shard, in the order of their rows. rows: all of them.
+    """
 
-        gpus: the first one finds the centroids and the lists of the rows; progress is told where it cannot.
-        """
-        from index.search.library import faiss
+    def __init__(self, parts: Sequence[IvfIndex], rows: FlatIndex) -> None:
+        super().__init__(parts)
+        self.parts, self.rows = tuple(parts), rows
 
-        self._on_gpu = OnGpus(gpus[:1], lambda numbers: flat_on(numbers[0], plan.d), progress)
-        learn = partial(train_centroids, sample, plan.n_lists, seed, TRAINING_ROUNDS)
-        centroids = self._on_gpu.use(learn)
-        self._centroids = learn() if centroids is None else centroids
-        self._quantiser = faiss.IndexFlatIP(plan.d)  # kept here: the inverted file does not own it
-        self._quantiser.add(self._centroids)
-        ivf: Any
-        if plan.n_parts:
-            ivf = faiss.IndexIVFPQ(self._quantiser, plan.d, plan.n_lists, plan.n_parts, 4, faiss.METRIC_INNER_PRODUCT)
-            ivf.pq.cp.seed, ivf.pq.cp.niter = seed, CODE_ROUNDS
-        else:
-            code = getattr(faiss.ScalarQuantizer, _CODES[plan.kind])
-            ivf = faiss.IndexIVFScalarQuantizer(self._quantiser, plan.d, plan.n_lists, code, faiss.METRIC_INNER_PRODUCT)
-        step = max(1, len(sample) // (16 * CODE_ROWS_PER_CENTROID))
-        with faiss_switches(plan.d, threads=1):  # the parts are so small that threads wait for each other
-            ivf.train(np.ascontiguousarray(sample[::step], dtype=np.float32))
-        self._plan, self._ivf = plan, ivf
-        self._lists = np.empty(plan.n if plan.n_parts else 0, dtype=np.int32)
-        self._codes = np.empty((len(self._lists), int(ivf.code_size)), dtype=np.uint8)
-        self._n_coded = 0
+    @classmethod
+    def load(
+        cls,
+        paths: Sequence[Path],
+        rows: FlatIndex,
+        sizes: Sequence[int],
+        settings: SearchSettings,
+        threads: int | None = None,
+    ) -> Self:
+        """The inverted files that `save` wrote over so many rows each. Raises LmrError as `IvfIndex.load`."""
+        places = zip(paths, first_rows(sizes), sizes, strict=True)
+        parts = [IvfIndex.load(path, rows.part(first, n), settings, threads) for path, first, n in places]
+        if rows.gpus and rows.device != "auto" and not parts[0].has_gpu_form:
+            rows.progress.warn(
+                f"`device` {rows.device}: FAISS has no GPU form of this inverted file, which the CPU searches; "
+                "lmr build-index with `kind` flat or ivf-sq8 makes an index that a GPU searches"
+            )
+        return cls(parts, rows)
 
-    def add(self, vectors: FloatArray) -> None:
-        """Adds the next rows, (n, d) float, of the plan's n."""
-        from index.search.library import faiss
+    def save(self, paths: Sequence[Path]) -> None:
+        """Writes the inverted files, without the rows. Raises LmrError where that is not possible."""
+        for part, path in zip(self.parts, paths, strict=True):
+            part.save(path)
 
-        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        lists = self._on_gpu.use(lambda centroids: np.ascontiguousarray(centroids.search(vectors, 1)[1][:, 0]))
-        if lists is None:
-            lists = nearest_centroid(vectors, self._centroids)
-        if self._plan.n_parts:
-            part = slice(self._n_coded, self._n_coded + len(vectors))
-            self._lists[part] = lists
-            codes = self._codes[part]
-            self._ivf.encode_vectors(len(vectors), *map(faiss.swig_ptr, (vectors, lists, codes)))
-            self._n_coded += len(vectors)
-        else:
-            self._ivf.add_core(len(vectors), faiss.swig_ptr(vectors), None, faiss.swig_ptr(lists))
+    @property
+    def settings(self) -> SearchSettings:
+        """How thoroughly each shard is searched."""
+        return self.parts[0].settings
 
-    def finish(self, rows: FlatIndex, settings: SearchSettings, threads: int | None = None) -> IvfIndex:
-        """The inverted file over these rows, all of which were added in their order."""
-        ivf = self._packed() if self._plan.n_parts else self._ivf
-        ivf.referenced_objects = [self._quantiser]
-        return IvfIndex(ivf, rows, settings, threads)
+    @property
+    def n_lists(self) -> int:
+        """Lists of the inverted file, the same in each shard."""
+        return self.parts[0].n_lists
 
-    def _packed(self) -> Any:
-        """The codes in the lists as FastScan reads them; some lists at a time, so that few codes are held twice."""
-        from index.search.library import faiss
+    def with_settings(self, settings: SearchSettings) -> "IvfShards":
+        """The same inverted files, searched otherwise."""
+        return IvfShards([part.with_settings(settings) for part in self.parts], self.rows)
 
-        packed: Any = faiss.IndexIVFPQFastScan(self._ivf)
-        order = np.argsort(self._lists, kind="stable")
-        ends = np.cumsum(np.bincount(self._lists, minlength=self._plan.n_lists))
-        first = 0
-        while first < len(ends):
-            start = int(ends[first - 1]) if first else 0
-            last = max(first + 1, int(np.searchsorted(ends, start + PACKED_ROWS, side="right")))
-            self._pack(packed, order[start : ends[last - 1]])
-            first = last
-        packed.ntotal = len(order)
-        return packed
-
-    def _pack(self, packed: Any, rows: LongArray) -> None:
-        """Puts the codes of these rows, which are all of their lists, where `packed` looks for them."""
-        from index.search.library import faiss
-
-        library: Any = faiss
-        lists, starts = np.unique(self._lists[rows], return_index=True)
-        unpacked = library.ArrayInvertedLists(self._plan.n_lists, self._codes.shape[1])
-        unpacked.this.disown()
-        self._ivf.replace_invlists(unpacked, True)
-        for number, own in zip(lists.tolist(), np.split(rows, starts[1:]), strict=True):
-            codes = self._codes[own]
-            unpacked.add_entries(number, len(own), faiss.swig_ptr(own), faiss.swig_ptr(codes))
-        self._ivf.ntotal = len(rows)
-        part = library.IndexIVFPQFastScan(self._ivf)
-        for number in lists.tolist():
-            one = part.invlists
-            packed.invlists.add_entries(number, one.list_size(number), one.get_ids(number), one.get_codes(number))
-
-
-def build_ivf(rows: FlatIndex, plan: IndexPlan, seed: int = 0, progress: Progress = SILENT) -> IvfIndex:
-    """An inverted file over stored rows, which are read in blocks; it is searched on the CPU."""
-    sample = np.sort(np.random.default_rng(seed).permutation(len(rows))[: n_training_rows(plan)])
-    with faiss_switches(plan.d, rows.threads), limited_blas(rows.threads):
-        builder = IvfBuilder(plan, rows.vectors(sample), seed, rows.gpus, progress)
-        for block in rows.blocks():
-            builder.add(block)
-            progress.add(len(block))
-        return builder.finish(rows.on_cpu(), SearchSettings(), rows.threads)
-
-
-def n_training_rows(plan: IndexPlan) -> int:
-    """Rows of a sample that centroids and codes are trained on."""
-    wanted = max(plan.n_lists * ROWS_PER_LIST, 16 * CODE_ROWS_PER_CENTROID)
-    return min(plan.n, wanted, max(plan.n_lists, MOST_TRAINING_BYTES // (4 * plan.d)))
+    def propose(self, queries: FloatArray, width: int) -> LongArray:
+        """(q, n_shards * width) int64: the rows that each shard itself finds nearest, shard by shard, -1 = none."""
+        found = [part.propose(queries, width) for part in self.parts]
+        firsts = [shard.first for shard in self.shards]
+        return np.concatenate([np.where(one < 0, one, one + n) for one, n in zip(found, firsts, strict=True)], axis=1)
 
 
 def _keep(ivf: Any, kept: LongArray) -> None:

@@ -20,13 +20,17 @@ _NUMBERS_OF_PART: dict[BuiltKind, int] = {"ivf-pq": 2, "ivf-pq-small": 4}  # eac
 
 @dataclass(frozen=True, slots=True)
 class IndexPlan:
-    """A kind of index for n rows of d numbers. n_lists: lists of an inverted file, 0 for flat."""
+    """A kind of index for n rows of d numbers.
+
+    n_lists: lists of an inverted file, 0 for flat. n_shards: stretches of the rows, which have the same lists.
+    """
 
     kind: BuiltKind
     n: int
     d: int
     storage: Storage
     n_lists: int = 0
+    n_shards: int = 1
 
     @property
     def n_code_bytes(self) -> int:
@@ -46,7 +50,7 @@ class IndexPlan:
         if self.kind == "flat":
             return self.n * self.d * (4 if self.storage == "float32" else 2)
         padding = self.n_lists * PADDED_ROWS * self.n_code_bytes if self.n_parts else 0
-        return self.n * self.n_code_bytes + padding + 4 * self.n_lists * self.d
+        return self.n * self.n_code_bytes + self.n_shards * (padding + 4 * self.n_lists * self.d)
 
     @property
     def name(self) -> str:
@@ -65,6 +69,7 @@ def make_plan(
     storage: Storage | None = None,
     memory_bytes: int | None = None,
     n_lists: int | None = None,
+    n_shards: int = 1,
     recall: float,
 ) -> IndexPlan:
     """The kind that is asked for, or the one that fits.
@@ -73,16 +78,18 @@ def make_plan(
     pairs of numbers, of four numbers where the memory is too small for those, and exact search again where only that
     reaches a recall of 1. storage: None = float32 for exact search and float16 for the others. n_lists: None =
     4 sqrt(n).
-    Raises LmrError, with what would do, for a recall of 1 by an approximate kind, more lists than rows, dimensions
-    that cannot be split, and a memory that is too small.
+    Raises LmrError, with what would do, for a recall of 1 by an approximate kind, more lists or shards than rows,
+    dimensions that cannot be split, and a memory that is too small.
     """
+    if n_shards > n:
+        raise LmrError(f"`n_shards` {n_shards:,} is more than the {counted(n, 'row')}; give at most {n:,}")
     chosen = _choose(n, d, recall, memory_bytes, n_lists) if kind == "auto" else kind
     if chosen == "flat":
         if n_lists is not None:
             raise LmrError(
                 f"`n_lists` {n_lists}: exact search has no lists; give a `kind` that begins with ivf, or none"
             )
-        plan = IndexPlan("flat", n, d, storage or "float32")
+        plan = IndexPlan("flat", n, d, storage or "float32", n_shards=n_shards)
     else:
         if recall == 1:
             raise LmrError(
@@ -94,7 +101,7 @@ def make_plan(
             most = n // ROWS_PER_LIST
             fewer = f"give at most {most:,}, or `kind` flat" if most >= LEAST_LISTS else "give `kind` flat alone"
             raise LmrError(f"`n_lists` {n_lists:,} is too many for {counted(n, 'row')}; {fewer}")
-        plan = IndexPlan(chosen, n, d, storage or "float16", n_lists or default_lists(n))
+        plan = IndexPlan(chosen, n, d, storage or "float16", n_lists or default_lists(n), n_shards)
     if memory_bytes is not None and plan.memory_bytes > memory_bytes:
         raise LmrError(_too_little(plan, memory_bytes, recall))
     return plan

@@ -6,9 +6,9 @@ from itertools import accumulate
 
 import numpy as np
 
-from index.search.base import Neighbours, SearchIndex, best
+from index.search.base import Neighbours, SearchIndex, best, scores_of
 from index.search.config import Storage
-from retrieval.arrays import FloatArray, LongArray
+from retrieval.arrays import BoolArray, FloatArray, LongArray
 
 
 def shard_sizes(n: int, n_shards: int) -> tuple[int, ...]:
@@ -19,6 +19,17 @@ def shard_sizes(n: int, n_shards: int) -> tuple[int, ...]:
 def first_rows(sizes: Sequence[int]) -> tuple[int, ...]:
     """The first row of each of these stretches."""
     return tuple(accumulate(sizes[:-1], initial=0))
+
+
+def sizes_after(sizes: Sequence[int], kept: BoolArray, n: int) -> tuple[int, ...]:
+    """Rows of each stretch once only some of the rows are kept and others come behind the last; n in all.
+
+    No sizes stay none: rows that are in one stretch.
+    """
+    if not sizes:
+        return ()
+    left = [int(part.sum()) for part in np.split(kept, np.cumsum(sizes)[:-1])]
+    return (*left[:-1], n - sum(left[:-1]))
 
 
 def merge_neighbours(parts: Sequence[Neighbours], k: int) -> Neighbours:
@@ -88,6 +99,11 @@ class ShardedIndex:
             here = of_shard == i
             made[here] = self.shards[i].index.vectors(rows[here] - self.shards[i].first)
         return made
+
+    def choose(self, queries: FloatArray, proposed: LongArray, k: int) -> Neighbours:
+        """The best k of the rows that are proposed for each query, (q, c) with -1 = none and c >= k."""
+        scores = np.where(proposed >= 0, scores_of(queries, self.vectors(proposed)), np.float32(-np.inf))
+        return Neighbours(*best(proposed, scores, k))
 
     def search(self, queries: FloatArray, k: int) -> Neighbours:
         """The k rows with the largest inner product for each query, of those that the parts find.

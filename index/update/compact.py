@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from index.search.config import Kind, SearchOptions
+from index.search.config import MOST_SHARDS, Kind, SearchOptions
 from index.update.job import ChangingJob
 from retrieval.files.lock import output_locks
 from retrieval.jobs import option
@@ -24,6 +24,13 @@ class IndexCompactJob(ChangingJob):
     kind: Kind | None = option(None, default_text="as it is", help="Kind of index to make of the rows.")
     recall: float | None = option(
         None, low=0, high=1, low_open=True, default_text="as it is", help="Share of the exact 10 nearest to find."
+    )
+    n_shards: int | None = option(
+        None,
+        low=1,
+        high=MOST_SHARDS,
+        default_text="as they are",
+        help="Shards of the rows, all of as many.",
     )
 
 
@@ -57,21 +64,26 @@ def compact(job: IndexCompactJob) -> Compacted:
 
 
 def _options(job: IndexCompactJob, info: "FolderInfo") -> SearchOptions:
-    """The kind and recall that are asked for, else those of the index."""
+    """The kind, recall and shards that are asked for, else those of the index."""
     search, plain = info.search, SearchOptions()
     kind = job.kind or ("flat" if search is None else search.kind)
-    return SearchOptions(kind, job.recall or (plain.recall if search is None else search.target))
+    recall = job.recall or (plain.recall if search is None else search.target)
+    return SearchOptions(kind, recall, n_shards=job.n_shards or info.n_shards)
 
 
 def _is_as_asked(info: "FolderInfo", options: SearchOptions) -> bool:
-    """True for an index that was trained over the rows that it has, is of that kind, and has them in one file."""
+    """True for an index that was trained over the rows that it has, in such shards, is of that kind, and has the rows
+    in one file."""
     from index.folder.info import ADDED
     from index.search.choose import plan_search
+    from index.search.shards import shard_sizes
 
     kind = options.kind
     if kind == "auto":
         kind = plan_search(options, info.options["storage"], info.n_rows, info.d).kind
     if ADDED in info.files or _is_scattered(info.local):
+        return False
+    if info.shard_sizes != shard_sizes(info.n_rows, options.n_shards):
         return False
     if info.search is None:
         return kind == "flat"
@@ -90,11 +102,12 @@ def _write(folder: "IndexFolder", options: SearchOptions, target: "Path", job: I
     import numpy as np
 
     from index.folder.changes import Entry, count_changes
-    from index.folder.info import ADDED, INDEX, SAMPLE, SEARCH, THUMBNAILS, Listed, files_of_local
+    from index.folder.info import ADDED, INDEX, SAMPLE, THUMBNAILS, Listed, files_of_local, search_names
     from index.folder.local_rows import write_one_store
     from index.folder.thumbnails import change_thumbnails
     from index.search.choose import build_search, plan_search
     from index.search.kept_sample import write_sample
+    from index.search.shards import shard_sizes
     from index.update.write import copy_rows, finish_version, link_files, list_version, next_digest
     from retrieval.files.digest import sha256_json
 
@@ -106,16 +119,20 @@ def _write(folder: "IndexFolder", options: SearchOptions, target: "Path", job: I
     if folder.local is not None and _is_scattered(local):
         in_two |= files_of_local(folder.info)
         local, stores = write_one_store(target, folder.local, folder.rows.image_id)
-    link_files(folder, target, without={SEARCH, SAMPLE, THUMBNAILS, *in_two})
+    link_files(folder, target, without={*search_names(folder.info.n_shards), SAMPLE, THUMBNAILS, *in_two})
     if ADDED in folder.info.files:
         copy_rows(target / INDEX, folder.own_flat, stays, job.progress)
     found = build_search(rows, plan, options, job.progress)
     if found:
-        found[0].save(target / SEARCH)
+        found[0].save([target / name for name in search_names(options.n_shards)])
         write_sample(target / SAMPLE, found[2])
-    stated = {name: value for name, value in folder.info.options.items() if name != "search"}
+    stated = {name: value for name, value in folder.info.options.items() if name not in ("search", "n_shards")}
+    of_shards = {"n_shards": options.n_shards} if options.n_shards > 1 else {}
     if found:
-        stated["search"] = {"kind": found[1].kind, "n_lists": found[0].n_lists, "recall": options.recall}
+        how = {"kind": found[1].kind, "n_lists": found[0].n_lists, "recall": options.recall}
+        stated["search"] = how | of_shards
+    else:
+        stated |= of_shards
     digest = sha256_json(["compact", stated])
     counts = count_changes(
         folder.info.changes, len(rows), folder.calibration, {"added": 0, "removed": 0, "relabelled": 0, "moved": 0}
@@ -128,6 +145,7 @@ def _write(folder: "IndexFolder", options: SearchOptions, target: "Path", job: I
         recall=found[1].recall if found else folder.info.recall,
         inputs_digest=next_digest(folder.info.inputs_digest, digest),
         answers_digest=next_digest(folder.info.answers_digest, digest),
+        shards=shard_sizes(len(rows), options.n_shards) if options.n_shards > 1 else (),
         changes=replace(counts, n_trained=len(rows), added=0, removed=0, relabelled=0),
         local=local,
     )

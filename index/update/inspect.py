@@ -83,6 +83,7 @@ def info(job: IndexInfoJob) -> Mapping[str, Any]:
         "engine": told_engine(folder.model_path),
         "export": None if known.export is None else asdict(known.export),
         "search": {"kind": "flat"} if search is None else asdict(search),
+        "shards": known.n_shards,
         "local": None if known.local is None else local_facts(known),
         "calibrated_on": None if folder.calibration is None else folder.calibration.origin.source,
         "changes": None if known.changes is None else asdict(known.changes),

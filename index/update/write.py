@@ -19,7 +19,6 @@ from index.folder.info import (
     NAMES,
     ROWS,
     SAMPLE,
-    SEARCH,
     THUMBNAILS,
     FolderInfo,
     Listed,
@@ -27,6 +26,7 @@ from index.folder.info import (
     check_files,
     files_of_local,
     list_files,
+    search_names,
     write_info,
 )
 from index.folder.local import joined, nowhere
@@ -37,10 +37,11 @@ from index.search.choose import find_sample, take_sample
 from index.search.config import SearchInfo
 from index.search.faiss_io import RowsFile, largest_norm
 from index.search.flat import FlatIndex
-from index.search.ivf import IvfIndex, SearchSettings
+from index.search.ivf import IvfIndex, IvfShards, SearchSettings
 from index.search.joined_rows import is_linked, write_added
 from index.search.kept_sample import N_KEPT, follow, read_sample, write_sample
 from index.search.plan import IndexPlan
+from index.search.shards import first_rows, sizes_after
 from index.update.change import Change, NewRows, join_labels, kept_rows
 from index.vote import background_similarity
 from retrieval.arrays import BoolArray, FloatArray
@@ -68,7 +69,8 @@ def write_changed(folder: IndexFolder, change: Change, target: Path, writing: Wr
     """
     kept = kept_rows(len(folder.rows), change.removed)
     moves = bool(len(change.removed)) or change.added is not None
-    new = {ROWS, NAMES, THUMBNAILS, *((INDEX, ADDED, SEARCH, SAMPLE) if moves else ())}
+    of_search = search_names(folder.info.n_shards)
+    new = {ROWS, NAMES, THUMBNAILS, *((INDEX, ADDED, SAMPLE, *of_search) if moves else ())}
     if folder.info.local and _moves_local(change):
         new |= files_of_local(folder.info)
     link_files(folder, target, without=new if change.background is None else {*new, BACKGROUND})
@@ -79,9 +81,9 @@ def write_changed(folder: IndexFolder, change: Change, target: Path, writing: Wr
     largest = max(
         [folder.own_flat.largest_norm, *(() if change.added is None else (largest_norm(change.added.vectors),))]
     )
-    search = folder.info.search
+    search, shards = folder.info.search, sizes_after(folder.info.shards, kept, len(rows))
     if moves and search is not None:
-        search = _write_search(folder, search, kept, target, largest, writing.progress)
+        search = _write_search(folder, search, kept, target, shards, largest, writing.progress)
     if change.background is not None:
         write_background(target / BACKGROUND, change.background)
     _write_names(target / NAMES, folder, change, rows.landmarks)
@@ -102,6 +104,7 @@ def write_changed(folder: IndexFolder, change: Change, target: Path, writing: Wr
         changes=count_changes(folder.info.changes, len(folder.rows), folder.calibration, change.counts),
         files={**folder.info.files, **listed},
         local=local,
+        shards=shards,
     )
     return finish_version(folder, info, target, entry_of(change, info), listed)
 
@@ -223,25 +226,53 @@ def _row_background(folder: IndexFolder, change: Change, kept: BoolArray) -> Flo
 
 
 def _write_search(
-    folder: IndexFolder, before: SearchInfo, kept: BoolArray, target: Path, largest: float, progress: Progress
+    folder: IndexFolder,
+    before: SearchInfo,
+    kept: BoolArray,
+    target: Path,
+    shards: Sequence[int],
+    largest: float,
+    progress: Progress,
 ) -> SearchInfo:
     """The inverted file without the rows that go and with those that come, as it was trained; measured again."""
     added = target / ADDED if (target / ADDED).exists() else None
     rows = FlatIndex.load(target / INDEX, "cpu", folder.own_flat.threads, largest, added=added)
-    settings = SearchSettings(before.n_probe, before.n_candidates)
-    numbers = None if kept.all() else np.flatnonzero(kept)
     progress.begin("adding rows", len(rows) - int(kept.sum()), "rows")
-    ivf = IvfIndex.changed(folder.path / SEARCH, rows, settings, numbers, progress)
+    ivf = IvfShards(_changed_shards(folder, before, kept, target, rows, shards or (len(rows),), progress), rows)
     progress.end()
-    ivf.save(target / SEARCH)
     if SAMPLE in folder.info.files:
         sample = follow(read_sample(folder.path / SAMPLE, folder.own_flat), kept, rows)
     else:
         sample = take_sample(rows, N_KEPT)
     write_sample(target / SAMPLE, sample)
     recall, top1 = find_sample(ivf, sample)
-    plan = IndexPlan(before.kind, len(ivf), ivf.d, ivf.storage, ivf.n_lists)
+    plan = IndexPlan(before.kind, len(ivf), ivf.d, ivf.storage, ivf.n_lists, len(ivf.parts))
     return replace(before, recall=recall, top1=top1, n_queries=len(sample.own), memory_bytes=plan.memory_bytes)
+
+
+def _changed_shards(
+    folder: IndexFolder,
+    before: SearchInfo,
+    kept: BoolArray,
+    target: Path,
+    rows: FlatIndex,
+    sizes: Sequence[int],
+    progress: Progress,
+) -> list[IvfIndex]:
+    """The inverted files of the shards, written; those of which no row goes and none is added are linked."""
+    settings = SearchSettings(before.n_probe, before.n_candidates)
+    stays = np.split(kept, np.cumsum(folder.info.shard_sizes)[:-1])
+    made = []
+    for name, first, n, own in zip(search_names(len(sizes)), first_rows(sizes), sizes, stays, strict=True):
+        part = rows.part(first, n)
+        if own.all() and n == len(own):
+            link_or_copy(folder.path / name, target / name)
+            made.append(IvfIndex.load(target / name, part, settings, rows.threads))
+            continue
+        numbers = None if own.all() else np.flatnonzero(own)
+        made.append(IvfIndex.changed(folder.path / name, part, settings, numbers, progress))
+        made[-1].save(target / name)
+    return made
 
 
 def _write_names(path: Path, folder: IndexFolder, change: Change, landmarks: Sequence[str]) -> None:

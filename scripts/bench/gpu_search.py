@@ -30,7 +30,8 @@ from index.search.choose import take_sample, tune
 from index.search.faiss_io import RowsFile
 from index.search.flat import FlatIndex
 from index.search.gpu import flat_on, gpus_of
-from index.search.ivf import IvfIndex, build_ivf
+from index.search.ivf import IvfShards
+from index.search.ivf_builder import build_ivf
 from index.search.plan import make_plan
 from retrieval.progress import PYTHON_WARNINGS, SILENT
 
@@ -153,8 +154,8 @@ def of_kind(rows: FlatIndex, kind: Any, queries: Any, exact: Any, args: argparse
     tuned, _ = tune(built, TARGET, take_sample(rows))
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "search.faiss"
-        tuned.save(path)
-        on_gpu = IvfIndex.load(path, rows, tuned.settings)
+        tuned.save([path])
+        on_gpu = IvfShards.load([path], rows, [len(rows)], tuned.settings)
         on_gpu.search(queries[:2000], K)  # which puts the codes there
         found, of_cpu = on_gpu.search(queries[:ON_CPU], 10), tuned.search(queries[:ON_CPU], 10)
         gpu_rate = rate(lambda: on_gpu.search(queries, K), len(queries), args.repeats)

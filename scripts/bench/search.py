@@ -34,7 +34,8 @@ from index.search.base import SearchIndex
 from index.search.choose import take_sample, tune
 from index.search.faiss_io import RowsFile
 from index.search.flat import FlatIndex
-from index.search.ivf import SearchSettings, build_ivf
+from index.search.ivf import SearchSettings
+from index.search.ivf_builder import build_ivf
 from index.search.plan import make_plan
 
 K = 10

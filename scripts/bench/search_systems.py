@@ -77,7 +77,7 @@ def lmr(data: Data) -> Iterator[Setting]:
     """Settings are those that lmr chooses by rows of its own."""
     from index.search.choose import take_sample, tune
     from index.search.flat import FlatIndex
-    from index.search.ivf import build_ivf
+    from index.search.ivf_builder import build_ivf
     from index.search.plan import make_plan
 
     rows = FlatIndex.load(data.folder / "rows.faiss", "cpu", 1)

@@ -9,7 +9,8 @@ from index.search import flat, gpu, ivf
 from index.search.choose import take_sample
 from index.search.flat import FlatIndex
 from index.search.gpu import GpuRows, gpus_of
-from index.search.ivf import IvfIndex, SearchSettings, build_ivf
+from index.search.ivf import IvfIndex, IvfShards, SearchSettings
+from index.search.ivf_builder import build_ivf
 from index.search.plan import make_plan
 from retrieval.device_name import DeviceName, parse_device
 from retrieval.errors import LmrError
@@ -243,7 +244,7 @@ def inverted(kind, device, rows=None, progress=SILENT):
     vectors = close_rows(2000, spread=0.3) if rows is None else rows
     stored = FlatIndex.build(vectors, "float16", device, progress=progress)
     built = build_ivf(stored, make_plan(kind, len(vectors), 16, n_lists=20, recall=0.9), progress=progress)
-    return IvfIndex(built._ivf, stored, SearchSettings(4, 3))
+    return IvfIndex(built.parts[0]._ivf, stored, SearchSettings(4, 3))
 
 
 @pytest.mark.parametrize("kind", ["ivf-sq8", "ivf-flat"])
@@ -288,7 +289,7 @@ def test_a_kind_that_gpus_have_no_form_of_is_searched_on_the_cpu(monkeypatch, tm
     gpus, told = FakeGpus().install(monkeypatch), Told()
     made = inverted("ivf-pq", device, progress=told)
     made.save(tmp_path / "search.faiss")
-    index = IvfIndex.load(tmp_path / "search.faiss", made.rows, made.settings)
+    index = IvfShards.load([tmp_path / "search.faiss"], made.rows, [len(made)], made.settings)
     queries = close_rows(50, seed=1, spread=0.3)
     assert same(index.search(queries, 5), IvfIndex(made._ivf, made.rows.on_cpu(), made.settings).search(queries, 5))
     assert gpus.rows == {0: 0}
@@ -339,7 +340,7 @@ def test_faiss_itself_takes_what_the_imitated_gpus_take(monkeypatch, kind):
     if kind == "flat":
         found, exact = stored.search(queries, 5), on_cpu.search(queries, 5)
     else:
-        made = build_ivf(on_cpu, make_plan(kind, 2000, 16, n_lists=20, recall=0.9))
+        made = build_ivf(on_cpu, make_plan(kind, 2000, 16, n_lists=20, recall=0.9)).parts[0]
         found, exact = (
             IvfIndex(made._ivf, index, SearchSettings(4, 3)).search(queries, 5) for index in (stored, on_cpu)
         )

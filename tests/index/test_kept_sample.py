@@ -7,7 +7,8 @@ import pytest
 
 from index.search.choose import Sample, measure, take_sample
 from index.search.flat import FlatIndex
-from index.search.ivf import SearchSettings, build_ivf
+from index.search.ivf import SearchSettings
+from index.search.ivf_builder import build_ivf
 from index.search.kept_sample import N_KEPT, follow, read_sample, write_sample
 from index.search.plan import RECALL_K, IndexPlan
 from retrieval.errors import LmrError

@@ -19,14 +19,15 @@ from index.folder.folder import open_folder, replace_calibration
 from index.folder.info import SEARCH, read_info
 from index.folder.inputs import BuildInputs
 from index.metrics import make_truths
-from index.search import choose, ivf, plan, scan
+from index.search import choose, ivf_builder, plan, scan
 from index.search import flat as flat_module
 from index.search.base import Neighbours
 from index.search.choose import build_search, measure, plan_search, take_sample, tune
 from index.search.config import SearchInfo, SearchOptions, search_line
 from index.search.faiss_io import RowsFile, is_whole, read_outline
 from index.search.flat import FlatIndex
-from index.search.ivf import IvfBuilder, IvfIndex, SearchSettings, build_ivf
+from index.search.ivf import IvfIndex, IvfShards, SearchSettings
+from index.search.ivf_builder import Coder, Packer, build_ivf
 from index.search.plan import IndexPlan, make_plan
 from index.search.scan import nearest_centroid
 from retrieval.arrays import object_array
@@ -117,9 +118,9 @@ def test_what_no_search_takes_is_a_callers_mistake(index):
 
 def test_a_file_gives_the_same_neighbours_and_one_of_other_rows_is_refused(index, rows, tmp_path):
     path = tmp_path / "search.faiss"
-    index.save(path)
+    index.save([path])
     settings, queries = SearchSettings(8, 5), clustered(30, seed=1)
-    again = IvfIndex.load(path, rows, settings)
+    again = IvfShards.load([path], rows, [3000], settings)
     assert again.search(queries, 5).rows.tolist() == index.with_settings(settings).search(queries, 5).rows.tolist()
     assert (len(again), again.d, again.storage, again.n_lists) == (3000, D, "float16", 50)
     with pytest.raises(LmrError, match=r"search\.faiss: an inverted file of 3000 x 16 does not fit 30 x 16 rows; run"):
@@ -131,25 +132,30 @@ def test_a_file_gives_the_same_neighbours_and_one_of_other_rows_is_refused(index
 
 def test_the_same_rows_give_the_same_inverted_file(rows, tmp_path):
     for name in ("one", "other"):
-        build_ivf(rows, IndexPlan("ivf-pq", len(rows), D, "float16", 20)).save(tmp_path / name)
+        build_ivf(rows, IndexPlan("ivf-pq", len(rows), D, "float16", 20)).save([tmp_path / name])
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["ivf-pq", "ivf-pq-small"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_codes_that_are_put_in_order_some_lists_at_a_time_make_the_inverted_file_that_faiss_makes(
     kind, rows, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(ivf, "PACKED_ROWS", 100)  # of lists that hold 150 rows on average, so some are larger
-    builder = IvfBuilder(IndexPlan(kind, len(rows), D, "float16", 20), rows.vectors(np.arange(len(rows))))
-    for block in rows.blocks():
-        builder.add(block)
-    slow = faiss.clone_index(builder._ivf)
-    lists = nearest_centroid(rows.vectors(np.arange(len(rows))), builder._centroids)
+    monkeypatch.setattr(ivf_builder, "PACKED_ROWS", 100)  # of lists that hold 150 rows on average, so some are larger
     vectors = rows.vectors(np.arange(len(rows)))
+    coder = Coder.learn(IndexPlan(kind, len(rows), D, "float16", 20), vectors)
+    slow = faiss.clone_index(coder.ivf)
+    lists = nearest_centroid(vectors, coder.centroids)
     slow.add_core(len(rows), faiss.swig_ptr(vectors), None, faiss.swig_ptr(lists))
-    builder.finish(rows, SearchSettings()).save(tmp_path / "made")
-    faiss.write_index(faiss.IndexIVFPQFastScan(slow), str(tmp_path / "slow"))
-    assert (tmp_path / "made").read_bytes() == (tmp_path / "slow").read_bytes()
+    coder.save(tmp_path / "coder")
+    again = Coder.load(tmp_path / "coder", coder.plan)
+    for one in (coder, again, again):  # which is as it was after it packed
+        packer = Packer(one, len(rows))
+        for start in range(0, len(rows), 700):
+            packer.add(one.encode(vectors[start : start + 700]))
+        IvfIndex(packer.finish(), rows, SearchSettings()).save(tmp_path / "made")
+        slow_file = faiss.IndexIVFPQFastScan(slow) if coder.plan.n_parts else slow
+        faiss.write_index(slow_file, str(tmp_path / "slow"))
+        assert (tmp_path / "made").read_bytes() == (tmp_path / "slow").read_bytes()
 
 
 # Exact search by matrix products
@@ -483,8 +489,8 @@ def test_numbers_that_the_storage_cannot_hold_are_named_by_their_row(tmp_path):
 
 def test_training_rows_are_bounded(monkeypatch):
     wide = IndexPlan("ivf-pq", 10**8, 512, "float16", 40_000)
-    assert ivf.n_training_rows(wide) == 524_288
-    assert ivf.n_training_rows(IndexPlan("ivf-pq", 5000, 512, "float16", 100)) == 4096
+    assert ivf_builder.n_training_rows(wide) == 524_288
+    assert ivf_builder.n_training_rows(IndexPlan("ivf-pq", 5000, 512, "float16", 100)) == 4096
 
 
 def test_nothing_is_told_of_exact_search(rows):
