@@ -219,13 +219,14 @@ def test_the_files_of_the_index_folder_are_those_listed(photos: Walk) -> None:
         "augmented.faiss",
         "added.rows",
         "search.faiss",
+        "search-1-of-4.faiss",
         "sample.h5",
         "changes.jsonl",
         "local.json",
         "local-rows.h5",
         "local-<digits>.h5",
         "local/",
-    }  # of build-index --augment, --kind, --local, and of lmr index
+    }  # of build-index --augment, --kind, --shards, --local, and of lmr index
     for name in ("rows.h5", "background.h5", "whiten.h5"):
         with h5py.File(photos.folder / "landmarks" / name) as file:
             assert spans_in(listed[f"`{name}`"]) == set(file)
