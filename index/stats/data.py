@@ -27,6 +27,7 @@ from retrieval.data.names import of_no_landmark
 from retrieval.data.open_images import Hierarchy, LabelRows, read_hierarchy, read_label_rows
 from retrieval.data.overview import load_manifest, overview_line, reading
 from retrieval.errors import LmrError
+from retrieval.files.urls import text_of
 from retrieval.progress import Progress
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _read_data(path: Path, beside: Beside, names: Mapping[str, str], progress: P
         images, subset = _read_image_list(beside.image_list, progress)
     labelling = labelling_of_rows(rows, images.image_id, beside.min_label_confidence)
     n, n_landmarks, n_without = len(images), int((labelling.counts > 0).sum()), len(images) - labelling.n_labelled
-    progress.warn(overview_line(str(path), n, n_landmarks=n_landmarks, n_without=n_without))
+    progress.warn(overview_line(text_of(path), n, n_landmarks=n_landmarks, n_without=n_without))
     is_boxes = rows.area is not None
     boxes = rows if is_boxes and boxes is None else boxes
     least = beside.min_label_confidence

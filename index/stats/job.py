@@ -145,11 +145,12 @@ def stats(job: StatsJob) -> Statistics:
     from index.stats.measured import count_duplicates, count_images, find_leakage
     from retrieval.data.overview import load_manifest
     from retrieval.files.made_of import require_place
+    from retrieval.files.urls import text_of
 
     require_place(job.facts)
     beside = Beside(job.image_list, job.boxes, job.hierarchy, job.names, job.min_label_confidence)
     data = read_data(job.manifest, beside, job.progress)
-    counts = count_data(data, str(job.manifest))
+    counts = count_data(data, text_of(job.manifest))
     source = source_of(data.images, job.images, job.manifest, job.progress)
     test = None if job.test is None else load_manifest(job.test, job.progress)
     test_images = job.test_images or job.images

@@ -103,7 +103,8 @@ def _compare(job: MeasureJob, store: Path, manifest: "Manifest", facts: Path) ->
 def source_of(manifest: "Manifest", images: Path | None, path: Path, progress: "Progress") -> "ImageSource | None":
     """Source of images: the folder that was given, the manifest itself, or none."""
     from retrieval.data.image_source import ImageSource, images_folder
+    from retrieval.images.parquet_parts import is_folder
 
-    if images is None and not path.is_dir() and manifest.content is None:
+    if images is None and not is_folder(path) and manifest.content is None:
         return None
     return ImageSource(manifest, images_folder(images, path, progress))

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TextIO
 
 from retrieval.data.pipes import MAX_LINE_BYTES, Place, open_text, place_of, place_of_broken_text
 from retrieval.errors import LmrError
+from retrieval.files.urls import text_of
 from retrieval.progress import SILENT, Progress
 from retrieval.words import counted
 
@@ -93,10 +94,10 @@ class CsvTable:
     """
 
     def __init__(self, path: str | Path, progress: Progress = SILENT, place: Place | None = None) -> None:
-        self.source = str(path)
+        self.source = text_of(path)
         self._progress = progress
         with _file_errors(self.source):
-            self._place = place or place_of(path)
+            self._place = place or place_of(path, progress)
         with self._text() as text:
             try:
                 self._head = read_head(text)

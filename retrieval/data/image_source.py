@@ -9,6 +9,7 @@ from pathlib import Path
 from retrieval.data.manifest import Manifest
 from retrieval.data.pipes import folder_beside
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.files.urls import is_folder_url, joined, remote_url, status_of
 from retrieval.images import noise
 from retrieval.images.candidates import (
     OTHER_LETTERS,
@@ -22,9 +23,10 @@ from retrieval.images.candidates import (
     places_of_path,
     the_only,
 )
-from retrieval.images.given import list_images, read_image
+from retrieval.images.given import image_state, list_images, read_image
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
-from retrieval.images.remote import RemoteImages, remote_url
+from retrieval.images.parquet_parts import is_folder
+from retrieval.images.remote import RemoteImages, tars_at
 from retrieval.images.signatures import IMAGE_SUFFIXES
 from retrieval.images.tars.archive import Found, TarSet, find_member, is_tar, is_tar_name, list_tars, open_tar
 from retrieval.progress import SILENT, Progress
@@ -36,11 +38,10 @@ class ImageSource:
     """The encoded images of a manifest. Can be pickled for worker processes.
 
     images: folder of `<image_id>.jpg` (or another suffix of images), flat or as Google's `a/b/c/abc….jpg`, and of
-    tars that hold images by such names; one tar; or a URL of a folder that fsspec opens, whose tars are not looked
-    into; None = the manifest's own folder and `images` in it. Where the
-    manifest gives a path, that is the image's only place; when relative it counts from the same folders and from
-    within the tars. An image that lies beside the tars goes before one in them. Raises LmrError when a tar cannot be
-    read.
+    tars that hold images by such names; one tar; or a URL of either that fsspec opens; None = the manifest's own
+    folder and `images` in it. Where the manifest gives a path, that is the image's only place, which may be a URL of
+    its own; when relative it counts from the same folders and from within the tars. An image that lies beside the tars
+    goes before one in them. Raises LmrError when a tar cannot be read.
     """
 
     def __init__(self, manifest: Manifest, images: Path | None, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -55,7 +56,7 @@ class ImageSource:
         self._roots = [str(images)] if images is not None else [str(beside), str(beside / "images")]
         if self._remote is not None:
             self._roots = [self._remote.root]
-        self._tars = _open_tars(self._roots) if manifest.content is None and self._remote is None else []
+        self._tars = [] if manifest.content is not None else _open_tars(self._roots, self._remote)
         self._only_tars = bool(self._tars) and all(map(_holds_only_tars, self._roots))
         self._limits = limits
         self._bare_ids: frozenset[str] | None = None  # ids without an image's suffix, once they are asked for
@@ -72,7 +73,7 @@ class ImageSource:
         place = self._find(row)
         if isinstance(place, Found):
             return place.read(self._limits)
-        if place and self._remote is not None:
+        if place and self._remote is not None and self._remote.status(place):
             return self._remote.read(place, self._limits)
         if place:
             return read_image(place, self._limits)
@@ -92,6 +93,16 @@ class ImageSource:
             return ""
         return place.path if isinstance(place, Found) else place
 
+    def known_as(self, row: int) -> tuple[str, str]:
+        """Path or name of an image, and a text that is another one once its file has changed; '' for none."""
+        if self._content is not None:
+            return self._content.known_as(row)
+        place = self.where(row)
+        if remote_url(place) is None:
+            return place, image_state(place)
+        size, changed_ns = self.status(row) or (0, 0)
+        return place, f"{size} {changed_ns}" if changed_ns else ""
+
     def status(self, row: int) -> tuple[int, int] | None:
         """Size in bytes and time of change (ns) of the image's file, or in a tar its own size and the tar's time.
 
@@ -99,13 +110,13 @@ class ImageSource:
         """
         try:
             if self._content is not None:
-                return 0, os.stat(self._content.source).st_mtime_ns
+                return 0, self._content.changed_ns(row)
             place = self._find(row)
             if isinstance(place, Found):
                 return place.member.size, place.entry.mtime_ns
-            if self._remote is not None:
-                return self._remote.status(place)
-            found = os.stat(place)
+            if self._remote is not None and (known := self._remote.status(place)):
+                return known
+            found = status_of(place)
         except (OSError, ValueError, UnreadableError):
             return None
         return found.st_size, found.st_mtime_ns
@@ -113,21 +124,26 @@ class ImageSource:
     def _find(self, row: int) -> str | Found:
         """A file, or an image in a tar; '' = neither. Raises UnreadableError when it cannot be told which."""
         path: str = "" if self._path is None else self._path[row]
-        if self._remote is not None:
-            return self._remote.find(path, self._candidates(row))
-        if path or not self._only_tars:
+        if self._remote is not None and (place := self._remote.find(path, self._candidates(row))):
+            return place
+        if "://" in path and remote_url(path) == path:
+            return path
+        if self._remote is None and (path or not self._only_tars):
             for candidate in self._candidates(row):  # in their order: one of two is the same one whatever came before
                 if _is_there(candidate):
                     return candidate
             if not path and (listed := find_listed(_inside(self._image_id[row]), self._roots)):
                 return listed
         if path:
-            by_name = (find_member(os.path.join(root, name)) for name in forms(path) for root in self._roots)
+            roots = self._roots if self._remote is None else [self._remote.url]
+            by_name = (find_member(os.path.join(root, name)) for name in forms(path) for root in roots)
             found = itertools.chain(by_name, (tars.find_path(name) for name in forms(path) for tars in self._tars))
         else:
             names = forms(_inside(self._image_id[row]))
             found = itertools.chain(tars.find_id(name) for name in names for tars in self._tars)
-        return next((one for one in found if one is not None), "") or self._find_otherwise(row, path)
+        if one := next((one for one in found if one is not None), None):
+            return one
+        return self._find_otherwise(row, path) if self._remote is None else ""
 
     def _find_otherwise(self, row: int, path: str) -> str:
         """The file by another reading of the path or id, which is said; '' = none."""
@@ -179,17 +195,27 @@ def images_folder(images: Path | None, manifest_path: Path, progress: Progress =
 
     Indexes the tars in it, which takes a while the first time, and warns of what is wrong with them.
     """
-    if images is None and (manifest_path.is_dir() or is_tar(manifest_path)):
+    if images is None and (is_folder(manifest_path) or is_tar(manifest_path)):
         return manifest_path
-    if images is not None and remote_url(str(images)):
-        return images
-    above = folder_beside(manifest_path)
-    beside = above / "images"
-    folder = images_place(images) if images is not None else beside if beside.is_dir() else above
+    if url := remote_url(str(images or manifest_path)):
+        folder = Path(url if images else _beside_url(url))
+    else:
+        above = folder_beside(manifest_path)
+        beside = above / "images"
+        folder = images_place(images) if images is not None else beside if beside.is_dir() else above
     tars = index_tars(folder, progress)
     for line in tars.warnings() if tars else ():
         progress.warn(line)
     return folder
+
+
+def _beside_url(manifest: str) -> str:
+    """The folder `images` beside a manifest at a URL, or else the one that it lies in."""
+    above = manifest.rstrip("/").rpartition("/")[0]
+    try:
+        return joined(above, "images") if is_folder_url(joined(above, "images")) else above
+    except FileNotFoundError:
+        return above
 
 
 def images_place(images: Path) -> Path:
@@ -209,14 +235,19 @@ def index_tars(place: Path, progress: Progress = SILENT) -> TarSet | None:
 
     Raises LmrError for a tar given by name that cannot be used.
     """
+    if url := remote_url(str(place)):
+        names = tars_at(url)
+        return TarSet(list(map(Path, names)), progress) if names else None
     if place.is_dir():
         paths = list_tars(place)
         return TarSet(paths, progress) if paths else None
     return open_tar(place, progress) if is_tar(place) else None
 
 
-def _open_tars(roots: Sequence[str]) -> list[TarSet]:
-    """The tars that are roots or lie directly in them."""
+def _open_tars(roots: Sequence[str], remote: RemoteImages | None) -> list[TarSet]:
+    """The tars that are roots or lie directly in them. remote: what is at the URL that is the root, None = folders."""
+    if remote is not None:
+        return [TarSet(list(map(Path, remote.tars)))] if remote.tars else []
     sets = [open_tar(root) for root in roots if os.path.isfile(root)]
     return sets + [TarSet(tars) for root in roots if (tars := list_tars(root))]
 

@@ -11,6 +11,8 @@ import numpy as np
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.data.pipes import STDIN
 from retrieval.errors import LmrError
+from retrieval.files.urls import remote_url, status_of
+from retrieval.images.parquet_parts import is_folder
 from retrieval.progress import Progress
 from retrieval.words import counted
 
@@ -34,7 +36,7 @@ def load_manifest(path: Path, progress: Progress, *, is_background: bool = False
     with reading(path, progress):
         manifest = read_manifest(path, progress)
     progress.warn(overview(manifest))
-    for line in doubts(manifest, is_folder=path.is_dir(), is_background=is_background):
+    for line in doubts(manifest, is_folder=is_folder(path), is_background=is_background):
         progress.warn(f"warning: {line}")
     return manifest
 
@@ -50,8 +52,13 @@ def reading(path: Path, progress: Progress) -> Iterator[None]:
 
 def require_there(path: Path) -> None:
     """LmrError for a manifest that is not there, before anything that takes long; a store's reader tells of a store."""
-    if str(path) != STDIN and path.suffix not in (".h5", ".hdf5") and not path.exists():
-        raise LmrError(f"{path}: there is no such file or folder")
+    url = remote_url(str(path))
+    try:
+        is_there = path.exists() if url is None else bool(status_of(url))
+    except FileNotFoundError:
+        is_there = False
+    if str(path) != STDIN and path.suffix not in (".h5", ".hdf5") and not is_there:
+        raise LmrError(f"{url or path}: there is no such file or folder")
 
 
 def overview(manifest: Manifest) -> str:

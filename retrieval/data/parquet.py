@@ -1,23 +1,20 @@
 """Parquet files: manifests with the columns of the CSV formats, and images embedded in an `image` column."""
 
-import bisect
-import contextlib
-import functools
 import itertools
 import math
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from retrieval.arrays import BoolArray, LongArray, read_only
 from retrieval.data.csv_table import BadRows
 from retrieval.data.pipes import Place, place_of
-from retrieval.errors import LmrError, UnreadableError
-from retrieval.extras import install_hint
+from retrieval.errors import LmrError
+from retrieval.files.urls import remote_url, status_of
+from retrieval.images.parquet_parts import EmbeddedImages, PartFile, open_parquet, part_files, told
 from retrieval.images.signatures import IMAGE_SUFFIXES
 from retrieval.words import counted
 
@@ -30,67 +27,39 @@ _MAX_INFLATION = 40
 _MAX_BATCH_BYTES = 1 << 26
 _BATCH_ROWS_OF_LONG = 8  # where a row group's column is longer than a batch may be by far
 _LONG_BYTES = 1 << 28
-_BUFFER_BYTES = 1 << 24  # of a column that is read at once
+_FOOTERS_AT_ONCE = 16  # of files at a URL each takes some requests
 _VALUE_BYTES = 8  # that a value takes at least; lists hold many in a row
-_REASON_LETTERS = 200
-_DICTIONARY_BUFFER_BYTES = 1 << 24  # of a column that is read at once
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EmbeddedImages:
-    """Encoded images inside a Parquet file, read when asked for.
-
-    column: of bytes, or of {bytes, path} as Hugging Face writes it. rows: (n,) int64 rows of the file.
-    """
-
-    source: str
-    column: str
-    rows: LongArray
-    place: Place | None = field(default=None, repr=False)  # holds the file where the images came through a pipe
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "rows", read_only(self.rows))
-
-    def select(self, rows: LongArray | BoolArray) -> "EmbeddedImages":
-        """The images of the given rows."""
-        return EmbeddedImages(self.source, self.column, self.rows[rows], self.place)
-
-    def read(self, row: int) -> bytes:
-        """Raises UnreadableError when there is no image, LmrError when the file is not the one it was."""
-        ends = _ends_of_groups(self.source)
-        in_file = int(self.rows[row])
-        group = bisect.bisect_right(ends, in_file)
-        if group == len(ends):
-            raise LmrError(f"{self.source} has changed: it had a row {in_file + 1}, and has {max(ends, default=0)}")
-        values = _group(self.source, self.column, group)
-        if isinstance(values, LmrError):
-            raise UnreadableError(f"row {in_file + 1}: {values}")
-        begin = ends[group - 1] if group else 0
-        value = values[in_file - begin].as_py() if in_file - begin < len(values) else None
-        data = value.get("bytes") if isinstance(value, dict) else value
-        if not isinstance(data, bytes) or not data:
-            raise UnreadableError(f"no picture in row {in_file + 1} of {self.source}")
-        return data
 
 
 class ParquetTable:
-    """The text columns of a Parquet file. Raises LmrError when it cannot be read or pyarrow is missing."""
+    """The text columns of a Parquet file, or of the part files of a folder, here or at a URL.
+
+    Raises LmrError when it cannot be read or pyarrow is missing.
+    """
 
     def __init__(self, path: str | Path, place: Place | None = None) -> None:
         """place: where it is read, if that is known."""
-        self.source = str(path)
-        with _told(self.source):
-            self._place = place or place_of(path)
-            self._file = _open(self._place.path)
-            self._schema = self._file.schema_arrow
-            self._n_rows: int = self._file.metadata.num_rows
-        n_bytes = os.stat(self._place.path).st_size
-        _require_possible(self.source, self._n_rows, n_bytes)
-        self._max_text_bytes = _FREE_TEXT_BYTES + _MAX_INFLATION * n_bytes
+        url = remote_url(str(path))
+        self.source = url or str(path)
+        with told(self.source):
+            self._place = place or (place_of(path) if url is None else Place(url))
+            parts = part_files(path) or [self._place.path]
+        with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+            looked = list(pool.map(_look, parts))
+        self._parts = tuple(part for part, _ in looked)
+        self._n_rows = sum(part.n_rows for part in self._parts)
+        self._max_text_bytes = _FREE_TEXT_BYTES + _MAX_INFLATION * sum(part.n_bytes for part in self._parts)
+        self._schema = looked[0][1]
         self.header: list[str] = list(self._schema.names)
         if twice := [name for name in self.header if self.header.count(name) > 1]:
             raise LmrError(f"{self.source} has two columns {twice[0]!r}; keep one of them")
-        with _told(self.source):
+        for part, schema in looked:
+            if schema.names != self._schema.names:
+                raise LmrError(
+                    f"{part.path} has the columns {', '.join(schema.names)}, {self._parts[0].path} has "
+                    f"{', '.join(self.header)}; give the part files of one table"
+                )
+        with told(self.source):
             self.image_columns = frozenset(name for name in self.header if self._holds_images(name))
 
     @property
@@ -105,18 +74,20 @@ class ParquetTable:
             yield from ([[""] * len(self.header)] * n for n in _counts(self._n_rows))
             return
         n_read = n_bytes = 0
-        with _told(self.source):
-            for batch in self._file.iter_batches(batch_size=self._batch_rows(names), columns=names):
-                values = [_decoded(column) for column in batch.columns]
-                n_bytes += sum(column.nbytes for column in values)
-                self._require_text(n_bytes)
-                try:
-                    given = dict(zip(batch.schema.names, map(_texts, values), strict=True))
-                except UnicodeDecodeError as error:
-                    raise LmrError(f"{self.source}: a column of text holds bytes that are not UTF-8") from error
-                columns = [given.get(name, [""] * batch.num_rows) for name in self.header]
-                n_read += batch.num_rows
-                yield list(map(list, zip(*columns, strict=True)))
+        for part in self._parts:
+            with told(part.path):
+                file = open_parquet(part.path)
+                for batch in file.iter_batches(batch_size=self._batch_rows(file, part.path, names), columns=names):
+                    values = [_decoded(column) for column in batch.columns]
+                    n_bytes += sum(column.nbytes for column in values)
+                    self._require_text(n_bytes)
+                    try:
+                        given = dict(zip(batch.schema.names, map(_texts, values), strict=True))
+                    except UnicodeDecodeError as error:
+                        raise LmrError(f"{part.path}: a column of text holds bytes that are not UTF-8") from error
+                    columns = [given.get(name, [""] * batch.num_rows) for name in self.header]
+                    n_read += batch.num_rows
+                    yield list(map(list, zip(*columns, strict=True)))
         if n_read != self._n_rows:
             raise LmrError(
                 f"{self.source} is damaged: it says that it has {counted(self._n_rows, 'row')}, and holds {n_read}"
@@ -129,14 +100,14 @@ class ParquetTable:
     def images(self, column: str) -> EmbeddedImages:
         """The embedded images of all rows."""
         rows = np.arange(self._n_rows, dtype=np.int64)
-        return EmbeddedImages(self._place.path, column, rows, self._place)
+        return EmbeddedImages(self._parts, column, rows, self._place)
 
-    def _batch_rows(self, names: list[str]) -> int:
+    def _batch_rows(self, file: Any, path: str, names: list[str]) -> int:
         """Number of rows that are read at once: few where one value, repeated, may be huge.
 
         Raises LmrError where the file says that the columns unpack to more than a table does.
         """
-        metadata, n_bytes, n_values, largest, longest_column = self._file.metadata, 0, 0, 0, 0
+        metadata, n_bytes, n_values, largest, longest_column = file.metadata, 0, 0, 0, 0
         for group in map(metadata.row_group, range(metadata.num_row_groups)):
             for chunk in map(group.column, range(group.num_columns)):
                 if chunk.path_in_schema.split(".")[0] in names:
@@ -146,7 +117,7 @@ class ParquetTable:
                     if chunk.total_uncompressed_size > _MAX_INFLATION * chunk.total_compressed_size:
                         largest = max(largest, chunk.total_uncompressed_size)
         self._require_text(max(n_bytes, n_values * _VALUE_BYTES))
-        for longest, n_in_lists in longest_in_dictionaries(self._place.path, names, _MAX_BATCH_BYTES // _BATCH_ROWS):
+        for longest, n_in_lists in longest_in_dictionaries(path, names, _MAX_BATCH_BYTES // _BATCH_ROWS):
             self._require_text(longest * n_in_lists)
             largest = max(largest, longest)
         most = _BATCH_ROWS_OF_LONG if longest_column > _LONG_BYTES else _BATCH_ROWS
@@ -174,30 +145,20 @@ class ParquetTable:
 
     def _first_values(self, column: str) -> list[bytes]:
         """Values of the first rows, those that are there."""
-        batch = next(self._file.iter_batches(batch_size=8, columns=[column]), None)
+        path = next((part.path for part in self._parts if part.n_rows), self._parts[0].path)
+        file = open_parquet(path)
+        first_group = range(min(1, file.metadata.num_row_groups))
+        batch = next(file.iter_batches(batch_size=8, row_groups=first_group, columns=[column]), None)
         return [] if batch is None else [value for value in batch.column(0).to_pylist() if value]
 
 
-def _open(source: str) -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise LmrError(f"{source}: Parquet needs pyarrow; {install_hint('parquet')}") from error
-    return pyarrow.parquet.ParquetFile(source, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
-
-
-@contextlib.contextmanager
-def _told(source: str) -> Iterator[None]:
-    """Reading with pyarrow, of which anything that it raises is told as an LmrError of one line."""
-    try:
-        yield
-    except LmrError:
-        raise
-    except MemoryError as error:
-        raise LmrError(f"{source} asks for more memory than there is; it is damaged or no manifest") from error
-    except Exception as error:  # on damaged files pyarrow raises errors of its own and of nearly every kind of Python's
-        reason = " ".join(str(error).split())[:_REASON_LETTERS] or type(error).__name__
-        raise LmrError(f"{source} is not a Parquet file that can be read: {reason}") from error
+def _look(path: str) -> tuple[PartFile, Any]:
+    """A file, and its schema by what it says of itself."""
+    with told(path):
+        file, status = open_parquet(path), status_of(path)
+        _require_possible(path, file.metadata.num_rows, status.st_size)
+        part = PartFile(path, file.metadata.num_rows, status.st_size, status.st_mtime_ns)
+        return part, file.schema_arrow
 
 
 def _require_possible(source: str, n_rows: int, n_bytes: int) -> None:
@@ -206,24 +167,6 @@ def _require_possible(source: str, n_rows: int, n_bytes: int) -> None:
         raise LmrError(
             f"{source} is damaged: it says that it has {counted(n_rows, 'row')}, in {counted(n_bytes, 'byte')}"
         )
-
-
-@functools.lru_cache(maxsize=4)
-def _ends_of_groups(source: str) -> list[int]:
-    """Row after the last of each row group."""
-    with _told(source):
-        metadata = _open(source).metadata
-        return list(itertools.accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)))
-
-
-@functools.lru_cache(maxsize=2)  # a row group can hold hundreds of megabytes
-def _group(source: str, column: str, group: int) -> Any:
-    """The values of a column in a row group, or the LmrError that says why they cannot be read."""
-    try:
-        with _told(source):
-            return _open(source).read_row_group(group, columns=[column]).column(0)
-    except LmrError as error:
-        return error
 
 
 def _is_binary(column_type: Any) -> bool:
@@ -281,7 +224,7 @@ def longest_in_dictionaries(source: str, names: Collection[str], above: int) -> 
     above: bytes; dictionaries that can hold no text of that length are left out. For a column without lists the
     second number is 1. pyarrow's errors are raised as they are.
     """
-    metadata = _open_dictionary(source, []).metadata
+    metadata = open_parquet(source).metadata
     columns = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
     chosen = [(i, path) for i, path in enumerate(columns) if path.split(".")[0] in names]
     file = None
@@ -291,17 +234,9 @@ def longest_in_dictionaries(source: str, names: Collection[str], above: int) -> 
             chunk = group.column(i)
             if not chunk.has_dictionary_page or chunk.total_uncompressed_size <= above:
                 continue
-            file = file or _open_dictionary(source, [path for _, path in chosen])
+            file = file or open_parquet(source, [path for _, path in chosen])
             if longest := _longest_text(file, number, path.split(".")[0]):
                 yield longest, chunk.num_values if "." in path else 1
-
-
-def _open_dictionary(source: str, as_dictionaries: list[str]) -> Any:
-    import pyarrow.parquet
-
-    return pyarrow.parquet.ParquetFile(
-        source, read_dictionary=as_dictionaries, buffer_size=_DICTIONARY_BUFFER_BYTES, page_checksum_verification=True
-    )
 
 
 def _longest_text(file: Any, group: int, column: str) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from retrieval.errors import LmrError
+from retrieval.files.urls import fetched, remote_url
 from retrieval.progress import SILENT, Progress
 from retrieval.words import counted
 
@@ -65,19 +66,21 @@ def is_pipe(path: str | Path) -> bool:
 
 
 def folder_beside(path: str | Path) -> Path:
-    """The folder that a file lies in; for what comes through a pipe, the one where the program runs."""
+    """The folder that a file lies in; for what comes through a pipe or from a URL, the one where the program runs."""
     folder = Path(path).parent
-    return Path() if str(folder).startswith(("/dev", "/proc")) else folder
+    return Path() if str(folder).startswith(("/dev", "/proc")) or remote_url(str(path)) else folder
 
 
-def place_of(path: str | Path) -> Place:
-    """Place to read a path from: itself, or a temporary file of what a pipe held.
+def place_of(path: str | Path, progress: Progress = SILENT) -> Place:
+    """Place to read a path from: itself, a copy of what is at a URL, or a temporary file of what a pipe held.
 
     OSError when it cannot be read, LmrError for a device and for more than 8 GiB.
     """
     name = str(path)
     if _kept is not None and name in _kept:
         return _kept[name]
+    if url := remote_url(name):
+        return Place(fetched(url, progress))
     if not is_pipe(name):
         return Place(name)
     place = _spool(name)

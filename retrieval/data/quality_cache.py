@@ -16,7 +16,6 @@ from retrieval.data.image_source import ImageSource
 from retrieval.data.near_duplicates import HashArray
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.json_file import convert
-from retrieval.images.given import image_state
 from retrieval.images.quality import ImageFacts, measure_image
 from retrieval.images.signatures import is_text_name
 from retrieval.parallel import run_tasks
@@ -66,14 +65,13 @@ def measure_manifest(
 ) -> FactsTable:
     """Facts of every image of a source, those in the cache (a file of SQLite) taken from there.
 
-    An image counts as known when its path, size and time of change (of one in a tar those of the tar) are those of
-    the cache. One that could not be read is never known: a permission, a decoder that was installed since or a machine
-    at rest may let it be read. progress: is told of images once they are saved.
+    An image counts as known when its path, size and time of change (of one in a tar or table those of that) are those
+    of the cache. One that could not be read is never known: a permission, a decoder that was installed since or a
+    machine at rest may let it be read. progress: is told of images once they are saved.
     Raises LmrError for a cache that is none or cannot be written.
     """
-    paths = [source.where(row) for row in range(len(source))]
-    states = [image_state(path) for path in paths]
-    places = list(map(_place, paths))
+    known_as = [source.known_as(row) for row in range(len(source))]
+    places, states = [_place(name) for name, _ in known_as], [state for _, state in known_as]
     found: list[Measured | None] = [None] * len(places)
     with closing(open_cache(cache)) as connection:
         known = _known(connection, cache)

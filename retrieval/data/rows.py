@@ -10,7 +10,7 @@ from retrieval.data.csv_cells import unguard
 from retrieval.data.csv_table import BadRows, Table
 from retrieval.data.formats import Layout
 from retrieval.data.labels import compose, require_apart, spelling_of
-from retrieval.data.parquet import EmbeddedImages
+from retrieval.images.parquet_parts import EmbeddedImages
 from retrieval.texts import Texts, TextsWriter, repeated
 
 USAGES = ("Public", "Private", "Ignored")

@@ -16,7 +16,7 @@ from retrieval.embed.embedder import Embedder
 from retrieval.embed.profile import Profile, profile_of
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_lock
-from retrieval.images.remote import remote_url
+from retrieval.files.urls import remote_url
 from retrieval.local.job import LocalReport
 from retrieval.models.card import Card
 from retrieval.progress import SILENT, Progress

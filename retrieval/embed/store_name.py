@@ -18,7 +18,7 @@ _ENDINGS = re.compile(r"(?<=.)(\.(csv|tsv|txt|parquet|pq|tar|tgz|zip|gz))+\Z", r
 def store_name(manifest: Path, word: str) -> Path:
     """The store of a manifest, beside it: `data/val.csv` -> `data/val.h5`, `data/photos/` -> `data/photos.h5`.
 
-    Of standard input and other open files `stdin.h5` in the working folder.
+    Of standard input and other open files `stdin.h5` in the working folder, where that of a URL lies too.
     LmrError that names `word`, which gives another, where it is not there and nothing can be written.
     """
     folder, name = folder_beside(manifest), _bare_name(manifest)
@@ -30,8 +30,10 @@ def store_name(manifest: Path, word: str) -> Path:
 
 
 def _bare_name(manifest: Path) -> str:
+    from retrieval.images.parquet_parts import is_folder  # not at the top: it imports numpy, which help does not need
+
     name = os.path.basename(os.path.abspath(manifest))
-    return name if manifest.is_dir() else _ENDINGS.sub("", name)
+    return name if is_folder(manifest) else _ENDINGS.sub("", name)
 
 
 def find_store(manifest: Path, word: str, progress: "Progress") -> Path:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.files.urls import remote_url
 from retrieval.images import noise
 from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
-from retrieval.images.remote import read_remote, remote_url
+from retrieval.images.remote import read_remote
 from retrieval.images.tars.archive import find_member, is_tar
 from retrieval.images.walk import walk_images
 from retrieval.progress import SILENT, Progress
@@ -103,13 +104,14 @@ def list_images(paths: Sequence[str], progress: Progress = SILENT) -> list[Query
 
 
 def read_image(path: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """The bytes of a file, of `<tar>/<path in it>`, or of a URL of fsspec.
+    """The bytes of a file, of `<tar>/<path in it>`, or of either at a URL of fsspec.
 
     Raises UnreadableError with the reason when it is no file or too large.
     """
     noise.reading(path)
     if "://" in path and remote_url(path) == path:
-        return read_remote(path, limits)
+        found = find_member(path)
+        return read_remote(path, limits) if found is None else found.read(limits)
     return _read_local(path, limits, None)
 
 

@@ -12,8 +12,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from tiny_set import HERE, done, refused, write_csv
 
 from retrieval.errors import LmrError
-from retrieval.images import remote
-from retrieval.images.remote import RemoteImages, read_remote, remote_url
+from retrieval.files import urls
+from retrieval.files.urls import remote_url
+from retrieval.images.remote import RemoteImages, read_remote
 from retrieval.store.store import read_store
 
 
@@ -163,8 +164,8 @@ class Counting(MemoryFileSystem):
 def counting(bucket, monkeypatch):
     """The same images by counting://, which is asked three times without waiting."""
     fsspec.register_implementation("counting", Counting, clobber=True)
-    remote._file_system.cache_clear()
-    monkeypatch.setattr(remote, "_WAITS_S", (0, 0))
+    urls._file_system.cache_clear()
+    monkeypatch.setattr(urls, "WAITS_S", (0, 0))
     monkeypatch.setattr(Counting, "asked", [])
     monkeypatch.setattr(Counting, "failures", {})
     return Counting
@@ -218,21 +219,20 @@ def test_a_listing_is_made_anew(bucket, monkeypatch):
     asked = []
     monkeypatch.setattr(type(bucket), "invalidate_cache", lambda *_: asked.append("anew"))
     RemoteImages("memory://bucket/images")
-    assert asked == ["anew"]
+    assert set(asked) == {"anew"}
 
 
 def test_a_file_is_no_folder_of_images(bucket):
-    bucket.pipe_file("/bucket/images.tar", b"x")
+    bucket.pipe_file("/bucket/images.zip", b"x")
     with pytest.raises(LmrError) as caught:
-        RemoteImages("memory://bucket/images.tar")
+        RemoteImages("memory://bucket/images.zip")
     assert str(caught.value) == (
-        "`images` memory://bucket/images.tar: a file, not a folder; give the folder of the images (tars are read from "
-        "disk alone)"
+        "`images` memory://bucket/images.zip: a file and no tar; give the folder of the images, or a tar of them"
     )
 
 
 def test_a_file_system_that_needs_more_than_an_address_is_one_line(monkeypatch):
-    def lacking(_: str) -> None:
+    def lacking(_: str, **named: object) -> None:
         raise TypeError("missing 1 required positional argument: 'host'")
 
     monkeypatch.setattr("fsspec.filesystem", lacking)

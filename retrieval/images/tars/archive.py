@@ -3,10 +3,12 @@
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval.errors import LmrError, UnreadableError
+from retrieval.files.urls import FileStatus, is_folder_url, joined, read_range, remote_url, status_of
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
 from retrieval.images.signatures import IMAGE_SUFFIXES, is_hidden
 from retrieval.images.tars.build_index import open_index
@@ -28,7 +30,7 @@ _open_indexes: dict[str, TarIndex] = {}  # by folder, so that a path in a tar is
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An image in a tar. tar: its path. entry: the tar as it was indexed."""
+    """An image in a tar. tar: its path or URL. entry: the tar as it was indexed."""
 
     tar: str
     entry: TarEntry
@@ -45,23 +47,33 @@ class Found:
         if size > limits.max_bytes:
             raise UnreadableError(f"{size:,} bytes, over the limit of {limits.max_bytes:,}")
         size = size if n_bytes is None else min(size, n_bytes)
+        data = self._read(size) if remote_url(self.tar) is None else self._read_range(size)
+        if len(data) < size:
+            raise UnreadableError(f"{self.tar} ends within it")
+        return data
+
+    def _read(self, size: int) -> bytes:
         try:
             file = os.open(self.tar, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
             try:
                 if not self.entry.is_of(os.fstat(file)):
                     raise UnreadableError(f"{self.tar} was changed meanwhile; run the same command again")
-                data = os.pread(file, size, self.member.offset)
+                return os.pread(file, size, self.member.offset)
             finally:
                 os.close(file)
         except OSError as error:
             raise UnreadableError(f"{self.tar}: {error.strerror}") from error
-        if len(data) < size:
-            raise UnreadableError(f"{self.tar} ends within it")
-        return data
+
+    def _read_range(self, size: int) -> bytes:
+        """The same at a URL, where only its opening tells whether the tar was changed."""
+        try:
+            return read_range(self.tar, self.member.offset, self.member.offset + size)
+        except FileNotFoundError as error:
+            raise UnreadableError(f"{self.tar} is gone") from error
 
 
 class TarSet:
-    """The images in some tars of one folder. Can be pickled, and used in threads.
+    """The images in some tars of one folder, here or at a URL. Can be pickled, and used in threads.
 
     paths: of the tars. Raises LmrError when one of them cannot be read. Those that are refused hold nothing.
     """
@@ -69,7 +81,7 @@ class TarSet:
     def __init__(self, paths: Sequence[Path], progress: Progress = SILENT) -> None:
         folder = paths[0].parent
         self._index, entries = open_index(folder, [path.name for path in paths], progress)
-        self._tars = {entry.id: (str(folder / entry.path), entry) for entry in entries}
+        self._tars = {entry.id: (joined(folder, entry.path), entry) for entry in entries}
 
     def __len__(self) -> int:
         return len(self._tars)
@@ -165,7 +177,7 @@ def find_member(path: str) -> Found | None:
     entry = index.entry(os.path.basename(tar), status) if index else None
     if index is None or entry is None:
         try:
-            if not is_tar(tar):
+            if remote_url(tar) is None and not is_tar(tar):
                 return None
             index, (entry,) = open_index(Path(folder), [os.path.basename(tar)])
         except LmrError as error:
@@ -181,8 +193,10 @@ def find_member(path: str) -> Found | None:
     return Found(tar, entry, members[0]) if members else None
 
 
-def _split(path: str) -> tuple[str, str, os.stat_result] | None:
+def _split(path: str) -> tuple[str, str, os.stat_result | FileStatus] | None:
     """The file that stands where a path has a folder, the rest of the path, and what the file is; None without one."""
+    if remote_url(path) == path:
+        return _split_url(path)
     cut = len(path)
     while (cut := path.rfind("/", 0, cut)) > 0:
         try:
@@ -192,6 +206,17 @@ def _split(path: str) -> tuple[str, str, os.stat_result] | None:
         except (OSError, ValueError):
             return None
         return (path[:cut], path[cut + 1 :], status) if stat.S_ISREG(status.st_mode) else None
+    return None
+
+
+def _split_url(url: str) -> tuple[str, str, FileStatus] | None:
+    """As `_split`; only what is named like a tar is looked for."""
+    cut = 0
+    while (cut := url.lower().find(".tar/", cut) + 4) > 4:
+        with suppress(FileNotFoundError):
+            if not is_folder_url(url[:cut]):
+                status = status_of(url[:cut])
+                return url[:cut], url[cut + 1 :], FileStatus(status.st_size, status.st_mtime_ns)
     return None
 
 

@@ -13,10 +13,12 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from retrieval.errors import LmrError
+from retrieval.files.urls import FileStatus, joined, remote_url, status_of
 from retrieval.images.tars.headers import Member, RefusedTarError, TarScan
 from retrieval.images.tars.index import FORMAT_VERSION, RowDigest, TarEntry, TarIndex, connect, key_of
 from retrieval.progress import SILENT, Progress
 
+Status = os.stat_result | FileStatus
 INDEX_NAME = ".lmr-tars.sqlite"
 _CACHE_KIB = 65536  # of SQLite, while it writes
 _TABLES = (
@@ -33,12 +35,12 @@ _LARGE_BYTES = 1_000_000_000  # from which on going through tars takes long enou
 def open_index(folder: Path, names: Sequence[str], progress: Progress = SILENT) -> tuple[TarIndex, list[TarEntry]]:
     """The index that knows these tars of a folder as they are now, and what it knows of each.
 
-    It is a file in the folder, else in the user's cache folder, else a temporary one of this process. Tars that it
-    does not know, or that have another size or time of change, are gone through. Raises LmrError for a tar that cannot
-    be read, or when there is no place for the index.
+    It is a file in the folder, unless that is at a URL, else in the user's cache folder, else a temporary one of this
+    process. Tars that it does not know, or that have another size or time of change, are gone through. Raises LmrError
+    for a tar that cannot be read, or when there is no place for the index.
     """
     places = list(_places(folder))
-    statuses = {name: _status(folder / name) for name in names}
+    statuses = {name: _status(joined(folder, name)) for name in names}
     for place in places:
         if found := _whole(place, statuses):
             return found
@@ -51,7 +53,7 @@ def open_index(folder: Path, names: Sequence[str], progress: Progress = SILENT) 
             continue
         if failure:
             progress.warn(f"{failure}; the index of the tars is kept in {place}")
-        now = {name: _status(folder / name) for name in names}
+        now = {name: _status(joined(folder, name)) for name in names}
         if found := _whole(place, now):
             return found
         if all(_size_and_time(now[name]) == _size_and_time(statuses[name]) for name in names):
@@ -61,9 +63,13 @@ def open_index(folder: Path, names: Sequence[str], progress: Progress = SILENT) 
 
 
 def _places(folder: Path) -> Iterator[Path]:
-    yield folder / INDEX_NAME
+    url = remote_url(str(folder))
+    if url is None:
+        yield folder / INDEX_NAME
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    name = hashlib.sha256(os.path.abspath(folder).encode(errors="surrogateescape")).hexdigest()[:32] + ".sqlite"
+    name = (
+        hashlib.sha256((url or os.path.abspath(folder)).encode(errors="surrogateescape")).hexdigest()[:32] + ".sqlite"
+    )
     yield Path(cache) / "lmr" / "tars" / name
     yield Path(tempfile.gettempdir()) / f"lmr-tars-{os.getpid()}-{_run_name()}" / name
 
@@ -77,7 +83,7 @@ def _run_name() -> str:
     return name
 
 
-def _whole(place: Path, statuses: Mapping[str, os.stat_result]) -> tuple[TarIndex, list[TarEntry]] | None:
+def _whole(place: Path, statuses: Mapping[str, Status]) -> tuple[TarIndex, list[TarEntry]] | None:
     """The index in a file, when it knows all these tars."""
     if not place.exists():
         return None
@@ -89,7 +95,7 @@ def _whole(place: Path, statuses: Mapping[str, os.stat_result]) -> tuple[TarInde
         return None
 
 
-def _complete(place: Path, folder: Path, statuses: Mapping[str, os.stat_result], progress: Progress) -> None:
+def _complete(place: Path, folder: Path, statuses: Mapping[str, Status], progress: Progress) -> None:
     """Brings an index file up to date with these tars; a kill leaves those that were done before it."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with closing(_writable(place)) as connection:
@@ -97,17 +103,17 @@ def _complete(place: Path, folder: Path, statuses: Mapping[str, os.stat_result],
         todo = [name for name, now in statuses.items() if known.get(name) != _size_and_time(now)]
         n_bytes = sum(statuses[name].st_size for name in todo)
         if n_bytes >= _LARGE_BYTES:
-            place = folder / todo[0] if len(todo) == 1 else folder
-            progress.warn(f"{place}: indexing {n_bytes / 1e9:.1f} GB of tars, once")
+            told = joined(folder, todo[0]) if len(todo) == 1 else remote_url(str(folder)) or folder
+            progress.warn(f"{told}: indexing {n_bytes / 1e9:.1f} GB of tars, once")
         progress.begin("indexing tars", n_bytes, "B")
         if len(todo) > len(known):  # sorting all keys in the end is quicker than placing most of them one by one
             connection.execute("DROP INDEX IF EXISTS by_key")
-        for name in (name for name in known if not (folder / name).exists()):
+        for name in (name for name in known if not _is_there(joined(folder, name))):
             with _transaction(connection):
                 _forget(connection, name)
         for name in todo:
             with _transaction(connection):
-                _add(connection, folder / name, progress)
+                _add(connection, joined(folder, name), progress)
         connection.execute("CREATE INDEX IF NOT EXISTS by_key ON members (key)")
         progress.end()
 
@@ -139,12 +145,13 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
-def _add(connection: sqlite3.Connection, path: Path, progress: Progress) -> None:
+def _add(connection: sqlite3.Connection, path: str, progress: Progress) -> None:
     """Goes through one tar, unless another process did so while this one waited."""
-    status, known = _status(path), connection.execute("SELECT size, mtime_ns FROM tars WHERE path = ?", (path.name,))
+    status, name = _status(path), os.path.basename(path)
+    known = connection.execute("SELECT size, mtime_ns FROM tars WHERE path = ?", (name,))
     if known.fetchone() == _size_and_time(status):
         return
-    _forget(connection, path.name)
+    _forget(connection, name)
     (first,) = connection.execute("SELECT coalesce(max(row), 0) + 1 FROM members").fetchone()
     tar_id, scan = secrets.randbits(47), TarScan(path, progress.add)  # random: never that of another file's tar
     is_refused, problem, digest = False, "", RowDigest(tar_id)
@@ -160,7 +167,7 @@ def _add(connection: sqlite3.Connection, path: Path, progress: Progress) -> None
     except OSError as error:
         raise LmrError(f"{path} cannot be read: {error.strerror}") from error
     (end,) = connection.execute("SELECT coalesce(max(row), 0) + 1 FROM members").fetchone()
-    entry = (path.name, tar_id, status.st_size, status.st_mtime_ns, first, end)
+    entry = (name, tar_id, status.st_size, status.st_mtime_ns, first, end)
     connection.execute(
         "INSERT INTO tars VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (*entry, problem, is_refused, scan.n_other, scan.n_unsafe, digest.hexdigest()),
@@ -193,13 +200,21 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def _size_and_time(status: os.stat_result) -> tuple[int, int]:
+def _is_there(path: str) -> bool:
+    try:
+        status_of(path)
+    except OSError:
+        return False
+    return True
+
+
+def _size_and_time(status: Status) -> tuple[int, int]:
     """Size and time of change of a tar, by which it is known."""
     return status.st_size, status.st_mtime_ns
 
 
-def _status(path: Path) -> os.stat_result:
+def _status(path: str) -> Status:
     try:
-        return os.stat(path)
+        return status_of(path)
     except OSError as error:
-        raise LmrError(f"{path} cannot be read: {error.strerror}") from error
+        raise LmrError(f"{path} cannot be read: {error.strerror or 'it is not there'}") from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from retrieval.errors import LmrError
+from retrieval.files.urls import open_url, remote_url, status_of
 from retrieval.images.signatures import IMAGE_SUFFIXES, is_hidden, is_text_name
 
 BLOCK_BYTES = 512  # POSIX.1-1988, ustar: headers and contents fill whole blocks
@@ -56,8 +57,8 @@ class TarScan:
         self.n_other, self.n_unsafe, self.problem = 0, 0, ""
 
     def __iter__(self) -> Iterator[Member]:
-        with open(self._path, "rb", buffering=0) as file:
-            n_bytes = os.fstat(file.fileno()).st_size
+        with _open(self._path) as file:
+            n_bytes = status_of(self._path).st_size
             if n_bytes == 0:
                 self.problem = "is empty"
                 return
@@ -94,6 +95,11 @@ class TarScan:
             reason = f"holds the sparse file {name}, which cannot be read in place; pack it without -S"
             raise RefusedTarError(reason)
         return True
+
+
+def _open(path: str) -> BinaryIO:
+    url = remote_url(path)
+    return open(path, "rb", buffering=0) if url is None else open_url(url)
 
 
 def is_tar(path: str | Path) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from retrieval.errors import LmrError
+from retrieval.files.urls import FileStatus
 from retrieval.images.signatures import IMAGE_SUFFIXES
 from retrieval.images.tars.headers import Member
 
@@ -41,7 +42,7 @@ class TarEntry:
     n_unsafe: int
     digest: str
 
-    def is_of(self, status: os.stat_result) -> bool:
+    def is_of(self, status: os.stat_result | FileStatus) -> bool:
         """True for a file that has the size and time of change of then."""
         return (self.size, self.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
@@ -81,7 +82,7 @@ class TarIndex:
     def __reduce__(self) -> tuple[type["TarIndex"], tuple[Path]]:
         return TarIndex, (self.path,)
 
-    def entry(self, tar: str, status: os.stat_result) -> TarEntry | None:
+    def entry(self, tar: str, status: os.stat_result | FileStatus) -> TarEntry | None:
         """Entry of a tar by its name in its folder; None when it is not indexed as it is now."""
         for row in self._select(f"SELECT {ENTRY_COLUMNS} FROM tars WHERE path = ?", tar):
             entry = TarEntry(*row)
