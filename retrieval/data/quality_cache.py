@@ -1,11 +1,14 @@
 """Facts of all images of a manifest, measured once and kept in a file beside it."""
 
+import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,15 +19,18 @@ from retrieval.data.image_source import ImageSource
 from retrieval.data.near_duplicates import HashArray
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.files.json_file import convert
+from retrieval.images.crashes import CRASHED, Careful, Flight
 from retrieval.images.quality import ImageFacts, measure_image
 from retrieval.images.signatures import is_text_name
-from retrieval.parallel import run_tasks
+from retrieval.parallel import KilledError, run_tasks
 from retrieval.progress import SILENT, Progress
+from retrieval.words import shortened
 
 FORMAT_VERSION = 1
 _REMEDY = "move it away or name another"
 _REASON_CHARACTERS = 160  # of what SQLite says
 _IMAGES_A_TASK = 64
+_KEY_CHARACTERS = 8  # in the name of the file of what is under way
 _WAIT_S = 60.0  # for another command that saves what it measured into the same file
 _TABLE = "CREATE TABLE IF NOT EXISTS facts (path TEXT PRIMARY KEY, state TEXT, facts TEXT)"
 
@@ -67,28 +73,92 @@ def measure_manifest(
 
     An image counts as known when its path, size and time of change (of one in a tar or table those of that) are those
     of the cache. One that could not be read is never known: a permission, a decoder that was installed since or a
-    machine at rest may let it be read. progress: is told of images once they are saved.
+    machine at rest may let it be read; only one that crashes its decoder is remembered, for other processes to try.
+    progress: is told of images once they are saved.
     Raises LmrError for a cache that is none or cannot be written.
     """
     known_as = [source.known_as(row) for row in range(len(source))]
     places, states = [_place(name) for name, _ in known_as], [state for _, state in known_as]
     found: list[Measured | None] = [None] * len(places)
-    with closing(open_cache(cache)) as connection:
+    crashed = []
+    with (
+        closing(open_cache(cache)) as connection,
+        _careful([name for name, _ in known_as], cache, n_workers, progress) as careful,
+    ):
+
+        def keep(rows: list[int], measured: list[Measured]) -> None:
+            for row, facts in zip(rows, measured, strict=True):
+                found[row] = facts
+            pairs = [(row, facts) for row, facts in zip(rows, measured, strict=True) if _is_kept(facts) and states[row]]
+            _save(connection, cache, [(places[row], states[row], facts) for row, facts in pairs])
+
         known = _known(connection, cache)
         for row, (place, state) in enumerate(zip(places, states, strict=True)):
             if state and place in known and known[place][0] == state:
-                found[row] = known[place][1]
-        todo = [row for row, facts in enumerate(found) if facts is None]
-        progress.begin("measuring", len(todo))
-        tasks = [todo[i : i + _IMAGES_A_TASK] for i in range(0, len(todo), _IMAGES_A_TASK)]
-        for task, measured in zip(tasks, run_tasks(_measure, tasks, source, n_workers), strict=True):
-            for row, facts in zip(task, measured, strict=True):
-                found[row] = facts
-            done = [(row, facts) for row, facts in zip(task, measured, strict=True) if isinstance(facts, ImageFacts)]
-            _save(connection, cache, [(places[row], states[row], facts) for row, facts in done if states[row]])
-            progress.add(len(task))
-        progress.end()
+                facts = known[place][1]
+                if isinstance(facts, ImageFacts):
+                    found[row] = facts
+                else:
+                    crashed.append(row)
+        _measure_all(source, [row for row, facts in enumerate(found) if facts is None], crashed, careful, keep)
     return FactsTable(tuple(facts for facts in found if facts is not None))
+
+
+def _careful(paths: list[str], cache: Path | None, n_workers: int, progress: Progress) -> Careful[ImageFacts]:
+    """For the images at these paths; what is under way is written down beside the cache, where there is one."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(path.encode(errors="surrogatepass") + b"\0")
+    key = total.hexdigest()
+    place = None if cache is None else cache.with_name(f".{cache.name}.{key[:_KEY_CHARACTERS]}.decoding")
+    name = partial(_shown, paths)
+    return Careful(Flight(place, key), measure_image, name, n_workers=max(1, n_workers), progress=progress)
+
+
+def _shown(paths: list[str], row: int) -> str:
+    return shortened(paths[row])
+
+
+def _measure_all(
+    source: ImageSource,
+    rows: list[int],
+    crashed: list[int],
+    careful: Careful[ImageFacts],
+    keep: Callable[[list[int], list[Measured]], None],
+) -> None:
+    """Measures these rows, again without those under way where an image kills a process. keep: is given the facts."""
+    careful.progress.begin("measuring", len(rows))
+    todo, killed = set(rows), None
+    while todo:
+        tried = careful.begin(todo, source.read, crashed)
+        if tried:
+            keep(list(tried), list(tried.values()))
+            careful.progress.add(len(tried))
+        if killed is not None and not careful.is_apart:  # for want of memory, most often
+            raise killed
+        todo -= tried.keys()
+        left = sorted(todo)
+        tasks = [left[i : i + _IMAGES_A_TASK] for i in range(0, len(left), _IMAGES_A_TASK)]
+        try:
+            for task, measured in zip(tasks, _measure_tasks(source, tasks, careful), strict=True):
+                keep(task, measured)
+                todo -= set(task)
+                careful.progress.add(len(task))
+        except KilledError as error:
+            killed = error
+    careful.progress.end()
+
+
+def _measure_tasks(
+    source: ImageSource, tasks: list[list[int]], careful: Careful[ImageFacts]
+) -> Iterator[list[Measured]]:
+    if not careful.is_apart:
+        yield from run_tasks(_measure, tasks, (source, careful.flight), careful.n_workers)
+        return
+    with ThreadPoolExecutor(careful.n_workers) as pool:
+        yield from pool.map(
+            lambda task: [careful.read_row(row, partial(source.read, row), measure_image) for row in task], tasks
+        )
 
 
 def require_sound(cache: Path) -> None:
@@ -104,16 +174,22 @@ def require_sound(cache: Path) -> None:
         raise _cache_error(cache, error) from error
 
 
-def _measure(rows: list[int], source: ImageSource) -> list[Measured]:
-    return list(_measured(rows, source))
+def _measure(rows: list[int], fixed: tuple[ImageSource, Flight]) -> list[Measured]:
+    return list(_measured(rows, *fixed))
 
 
-def _measured(rows: list[int], source: ImageSource) -> Iterator[Measured]:
+def _measured(rows: list[int], source: ImageSource, flight: Flight) -> Iterator[Measured]:
     for row in rows:
+        flight.note(row)
         try:
             yield measure_image(source.read(row))
         except UnreadableError as error:
             yield str(error)
+
+
+def _is_kept(facts: Measured) -> bool:
+    """True for facts, and for the reason of an image that crashes, which no later run may decode as another."""
+    return isinstance(facts, ImageFacts) or facts.startswith(CRASHED)
 
 
 @contextmanager
@@ -153,21 +229,23 @@ def _place(path: str) -> str | bytes:
     return path if is_text_name(path) else os.fsencode(path)
 
 
-def _known(connection: sqlite3.Connection, cache: Path | None) -> dict[str | bytes, tuple[str, ImageFacts]]:
+def _known(connection: sqlite3.Connection, cache: Path | None) -> dict[str | bytes, tuple[str, Measured]]:
+    """By place, the state that an image had and its facts, or why it crashed."""
     try:
         rows = [(path, state, json.loads(text)) for path, state, text in connection.execute("SELECT * FROM facts")]
         return {
-            path: (state, convert(content, ImageFacts, str(cache), _REMEDY))
+            path: (state, content if isinstance(content, str) else convert(content, ImageFacts, str(cache), _REMEDY))
             for path, state, content in rows
-            if not isinstance(content, str)  # a reason, which an earlier lmr kept
+            if not isinstance(content, str) or _is_kept(content)  # other reasons were kept by an earlier lmr
         }
     except (sqlite3.Error, TypeError, ValueError) as error:
         raise _cache_error(cache, error) from error
 
 
-def _save(connection: sqlite3.Connection, cache: Path | None, rows: list[tuple[str | bytes, str, ImageFacts]]) -> None:
+def _save(connection: sqlite3.Connection, cache: Path | None, rows: list[tuple[str | bytes, str, Measured]]) -> None:
     with cache_errors(cache), connection:
-        texts = [(path, state, json.dumps(asdict(facts))) for path, state, facts in rows]
+        contents = [(path, state, facts if isinstance(facts, str) else asdict(facts)) for path, state, facts in rows]
+        texts = [(path, state, json.dumps(content)) for path, state, content in contents]
         connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", texts)
 
 

@@ -3,9 +3,10 @@
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from retrieval.embed.profile import WAIT
 from retrieval.errors import LmrError, NoMemoryError, UnreadableError
 from retrieval.images import noise
 from retrieval.images.bytes_source import Source
+from retrieval.images.crashes import Careful
 from retrieval.images.limits import DEFAULT_LIMITS, Limits
 from retrieval.images.preprocess import decode_for, fit
 from retrieval.images.spec import ImageSpec
@@ -163,15 +165,17 @@ class Embedder(ABC):
             seconds.append(time.perf_counter() - began)
         return vectors, min(seconds) / len(vectors)
 
-    def embed(self, source: Source, rows: Sequence[int] | LongArray) -> Iterator[EmbeddedBatch]:
-        """Descriptors of these images, batch by batch in their order."""
+    def embed(
+        self, source: Source, rows: Sequence[int] | LongArray, careful: Careful[Prepared] | None = None
+    ) -> Iterator[EmbeddedBatch]:
+        """Descriptors of these images, batch by batch in their order. careful: knows images that crash, None = none."""
         rows = np.asarray(rows, dtype=np.int64)
         batches = (rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size))
         with ThreadPoolExecutor(self.n_workers) as pool:
             waiting: deque[tuple[LongArray, list[Future[Prepared | str]]]] = deque()
             try:
                 for batch in batches:
-                    waiting.append((batch, [pool.submit(self._read, int(row), source) for row in batch]))
+                    waiting.append((batch, [pool.submit(self._read, int(row), source, careful) for row in batch]))
                     if len(waiting) > self.ahead:
                         yield self._embedded(*waiting.popleft())
                 while waiting:
@@ -188,15 +192,24 @@ class Embedder(ABC):
 
     def prepare(self, data: bytes, limits: Limits | None = None) -> Prepared:
         """An encoded image as `describe` takes it. limits: None = the embedder's own. Raises UnreadableError."""
-        within = self.limits if limits is None else limits
-        return tuple(_prepared(data, spec, within, self.watch) for spec in self.specs)
+        return _prepared(data, self.specs, self.limits if limits is None else limits, self.watch)
 
-    def _read(self, row: int, source: Source) -> Prepared | str:
+    @property
+    def prepare_apart(self) -> Callable[[bytes], Prepared]:
+        """As `prepare`, to be done by another process."""
+        return partial(_prepared, specs=self.specs, limits=self.limits)
+
+    def _read(self, row: int, source: Source, careful: Careful[Prepared] | None) -> Prepared | str:
         """A prepared image, or the reason why it cannot be read."""
-        try:
+
+        def read() -> bytes:
             with self.watch.at("read"):
-                data = source.read(row)
-            return self.prepare(data)
+                return source.read(row)
+
+        if careful is not None:
+            return careful.read_row(row, read, self.prepare)
+        try:
+            return self.prepare(read())
         except UnreadableError as error:
             return str(error)
 
@@ -267,8 +280,11 @@ def require_finite(vectors: FloatArray) -> FloatArray:
     return vectors
 
 
-def _prepared(data: bytes, spec: ImageSpec, limits: Limits, watch: Stopwatch) -> UInt8Array:
-    with watch.at("decode"):
-        image = decode_for(data, spec, limits)
-    with watch.at("resize"):
-        return np.array(fit(image, spec))
+def _prepared(data: bytes, specs: Sequence[ImageSpec], limits: Limits, watch: Stopwatch = OFF) -> Prepared:
+    made = []
+    for spec in specs:
+        with watch.at("decode"):
+            image = decode_for(data, spec, limits)
+        with watch.at("resize"):
+            made.append(np.array(fit(image, spec)))
+    return tuple(made)

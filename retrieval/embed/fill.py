@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from retrieval.embed.profile import Profile, profile_of
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_lock
 from retrieval.files.urls import remote_url
+from retrieval.images.crashes import CRASHED, Careful, Flight
 from retrieval.local.job import LocalReport
 from retrieval.models.card import Card
 from retrieval.progress import SILENT, Progress
@@ -32,11 +33,12 @@ from retrieval.store.store import (
     read_labels,
     read_store_facts,
     read_store_info,
+    read_store_reasons,
     reopen_store,
     resume_store,
 )
 from retrieval.version import program_version
-from retrieval.words import counted
+from retrieval.words import counted, shortened
 
 StoreDtype = Literal["float16", "float32"]
 
@@ -107,6 +109,7 @@ def _fill_store(
     require_same_job(path, manifest, card, run)
     there = [] if run.overwrite else [place for place in (path, partial_path(path)) if place.exists()]
     changes, again, n_left = Changes(), np.zeros(0, np.int64), len(manifest)
+    crashed: list[int] = []
     if there:
         state, facts = read_store_facts(there[0])
         changes = find_changes(state, facts, source, run.check, run.n_workers)
@@ -116,6 +119,8 @@ def _fill_store(
         if there[0] == path and not len(again):
             return FillReport("unchanged", len(state), int((state == UNREADABLE).sum()), changes=changes)
         n_left = len(again) + int((state == TODO).sum())
+        reasons = read_store_reasons(there[0])
+        crashed = [row for row in again.tolist() if reasons[row].startswith(CRASHED)]
     embedder = load(n_left)
     if there:
         writer = reopen_store(path) if there[0] == path else resume_store(path)
@@ -128,7 +133,7 @@ def _fill_store(
     watch, began = Running(), time.perf_counter()
     if run.profile:
         embedder.measure_with(watch)
-    unreadable = _fill(writer, rows, manifest, source, embedder, progress=run.progress)
+    unreadable = _fill(writer, rows, manifest, source, embedder, crashed, progress=run.progress)
     profile = None
     if run.profile:
         profile = profile_of(
@@ -196,22 +201,35 @@ def _fill(
     manifest: Manifest,
     source: ImageSource,
     embedder: Embedder,
+    crashed: Sequence[int],
     *,
     progress: Progress,
 ) -> dict[str, str]:
-    """Embeds these rows and finishes the store. Returns the unreadable ones: image_id -> reason."""
+    """Embeds these rows and finishes the store. Returns the unreadable ones: image_id -> reason.
+
+    crashed: rows whose image crashed its decoder before.
+    """
     unreadable: dict[str, str] = {}
     watched = WatchedSource(source)
+    careful = Careful(
+        Flight(writer.path.with_name(f".{writer.path.name}.decoding"), manifest.digest),
+        embedder.prepare_apart,
+        lambda row: shortened(manifest.image_id[row]),
+        n_workers=embedder.n_workers,
+        progress=progress,
+    )
     with writer:
-        progress.begin("embedding", len(rows))
-        for batch in embedder.embed(watched, rows):
-            with embedder.watch.at("write"):
-                writer.write(batch.rows, batch.vectors, watched.take(batch.rows))
-                for row, reason in batch.unreadable.items():
-                    writer.write_unreadable(row, reason, watched.take(np.array([row])))
-                    unreadable[manifest.image_id[row]] = reason
-            progress.add(len(batch.rows) + len(batch.unreadable))
-        progress.end()
+        with careful:
+            careful.begin(rows.tolist(), watched.read, crashed)
+            progress.begin("embedding", len(rows))
+            for batch in embedder.embed(watched, rows, careful):
+                with embedder.watch.at("write"):
+                    writer.write(batch.rows, batch.vectors, watched.take(batch.rows))
+                    for row, reason in batch.unreadable.items():
+                        writer.write_unreadable(row, reason, watched.take(np.array([row])))
+                        unreadable[manifest.image_id[row]] = reason
+                progress.add(len(batch.rows) + len(batch.unreadable))
+            progress.end()
         with embedder.watch.at("write"):
             writer.finish()
     return unreadable

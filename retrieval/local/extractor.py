@@ -1,6 +1,8 @@
 """Extractors: images in, local features out."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -62,18 +64,43 @@ class Extractor:
         points, descriptors = self.finder.find(image)
         return pack(self.card, points, descriptors, image.size)
 
+    def begin(self, data: bytes) -> "PackedFeatures | Image.Image":
+        """The features of an encoded image, or for a network the image. Raises UnreadableError with the reason."""
+        image = self.decode(data)
+        return image if self.finder.is_network else self.pack(image)
+
+    @property
+    def begin_apart(self) -> "Callable[[bytes], PackedFeatures | Image.Image]":
+        """As `begin`, to be done by another process."""
+        return partial(_begin, card=self.card)
+
     def decode(self, data: bytes, limits: Limits = DEFAULT_LIMITS) -> "Image.Image":
         """An encoded image, scaled as `extract` scales it. Raises UnreadableError with the reason."""
-        return self.scaled(decode(data, self.card.long_side, limits, measured="longer"))
+        return _decoded(data, self.card.long_side, limits)
 
     def scaled(self, image: "Image.Image") -> "Image.Image":
         """The image with its longer side of at most so many pixels as the card says."""
-        scale = self.card.long_side / max(image.size)
-        return image.resize(scaled_size(image.size, scale)) if scale < 1 else image
+        return _scaled(image, self.card.long_side)
 
     def side_by_side(self) -> AbstractContextManager[None]:
         """A block in which several images are packed at once, each with one thread; networks have their own way."""
         return nullcontext() if self.finder.is_network else side_by_side()
+
+
+def _decoded(data: bytes, long_side: int, limits: Limits = DEFAULT_LIMITS) -> "Image.Image":
+    """An encoded image, its longer side of at most so many pixels. Raises UnreadableError with the reason."""
+    return _scaled(decode(data, long_side, limits, measured="longer"), long_side)
+
+
+def _scaled(image: "Image.Image", long_side: int) -> "Image.Image":
+    scale = long_side / max(image.size)
+    return image.resize(scaled_size(image.size, scale)) if scale < 1 else image
+
+
+def _begin(data: bytes, card: LocalCard) -> "PackedFeatures | Image.Image":
+    if card.kind == "rootsift":
+        return Extractor(card, RootSift(card.n_keypoints)).begin(data)
+    return _decoded(data, card.long_side)
 
 
 def open_extractor(

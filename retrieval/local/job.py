@@ -1,9 +1,10 @@
 """Local features of a manifest's images: a store is begun, gone on with, or found finished."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,9 +13,10 @@ import numpy as np
 from retrieval.arrays import LongArray
 from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest
-from retrieval.errors import LmrError, UnreadableError
+from retrieval.errors import LmrError
 from retrieval.files.lock import output_lock, output_locks
 from retrieval.images.bytes_source import Source
+from retrieval.images.crashes import CRASHED, Careful, Flight
 from retrieval.jobs import ComputingJob
 from retrieval.local.config import LocalCard, LocalOptions, card_of
 from retrieval.local.extractor import Extractor, open_extractor
@@ -27,9 +29,12 @@ from retrieval.local.writer import write_local
 from retrieval.parallel import count_workers
 from retrieval.store.changes import Changes, Check, WatchedSource, find_changes
 from retrieval.store.layout import DONE, TODO, UNREADABLE
+from retrieval.words import shortened
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    _Begun = PackedFeatures | Image.Image
 
 BATCH = 64  # images whose features are kept at once
 _AHEAD = 2  # images a worker that are begun before they are needed
@@ -172,11 +177,13 @@ class _Filling:
         head = self._head or JournalHead(info, len(self._manifest), self._identity)
         # without a head, what is there is of another store, or of one that is to be made anew
         journal = Journal(journal_path(self._output), head, is_new=self._head is None)
-        changes, rows = self._to_do(self._columns(journal), journal)
+        columns = self._columns(journal)
+        changes, rows = self._to_do(columns, journal)
         if self._base is not None and not len(rows) and self._head is None:
             return self._report("unchanged", self._base, changes)
         if len(rows):
-            self._extract(rows, journal, info.card)
+            crashed = [row for row in rows.tolist() if columns.reason[row].startswith(CRASHED)]
+            self._extract(rows, journal, info.card, crashed)
         del journal  # which is as large as the one that reads it back
         self._finish(head)
         state: _State = "updated" if self._base else "resumed" if self._head else "made"
@@ -244,32 +251,50 @@ class _Filling:
         kept = journal.columns(self._manifest.image_id)
         return kept if self._base is None else self._base.columns.overlaid(kept, journal.state != TODO)
 
-    def _extract(self, rows: LongArray, journal: Journal, card: LocalCard) -> None:
+    def _extract(self, rows: LongArray, journal: Journal, card: LocalCard, crashed: Sequence[int]) -> None:
+        """Finds features of these rows. crashed: rows whose image crashed its decoder before."""
         extractor, watched = self._open(card), WatchedSource(self._source)
         progress = self._job.progress
-        progress.begin("finding local features", len(rows))
         batch: list[tuple[int, PackedFeatures | str]] = []
-        for one in self._found(extractor, watched, rows):
-            batch.append(one)
-            if len(batch) == BATCH or one[0] == rows[-1]:
-                done = np.array([row for row, _ in batch], np.int64)
-                journal.append(done, [packed for _, packed in batch], watched.take(done))
-                batch.clear()
-            progress.add(1)
-        progress.end()
+        with self._careful(extractor) as careful:
+            careful.begin(rows.tolist(), watched.read, crashed)
+            progress.begin("finding local features", len(rows))
+            for one in self._found(extractor, watched, rows, careful):
+                batch.append(one)
+                if len(batch) == BATCH or one[0] == rows[-1]:
+                    done = np.array([row for row, _ in batch], np.int64)
+                    journal.append(done, [packed for _, packed in batch], watched.take(done))
+                    batch.clear()
+                progress.add(1)
+            progress.end()
+
+    def _careful(self, extractor: Extractor) -> "Careful[_Begun]":
+        """For the images of the manifest; what is under way is written down beside the store."""
+        place = self._output.with_name(f".{self._output.name}.decoding")
+        names = self._manifest.image_id
+        return Careful(
+            Flight(place, self._manifest.digest),
+            extractor.begin_apart,
+            lambda row: shortened(names[row]),
+            n_workers=self._n_workers,
+            progress=self._job.progress,
+        )
 
     def _found(
-        self, extractor: Extractor, source: Source, rows: LongArray
+        self, extractor: Extractor, source: Source, rows: LongArray, careful: "Careful[_Begun] | None" = None
     ) -> Iterator[tuple[int, PackedFeatures | str]]:
         """Each row with its features, or why its image cannot be read, in order."""
+        careful = careful or Careful(Flight(None, ""), extractor.begin_apart, str)
         threads, is_network = self._job.threads, extractor.finder.is_network
         n_workers = self._n_workers if is_network or threads is None else min(self._n_workers, threads)
-        waiting: deque[tuple[int, Future[PackedFeatures | Image.Image | str]]] = deque()
+        waiting: deque[tuple[int, Future[_Begun | str]]] = deque()
         with extractor.side_by_side(), ThreadPoolExecutor(n_workers) as pool:
             try:
                 for row in [*rows.tolist(), *[-1] * (_AHEAD * n_workers)]:
                     if row >= 0:
-                        waiting.append((row, pool.submit(_begin, row, source, extractor)))
+                        waiting.append(
+                            (row, pool.submit(careful.read_row, row, partial(source.read, row), extractor.begin))
+                        )
                     if waiting and (row < 0 or len(waiting) > _AHEAD * n_workers):
                         done, future = waiting.popleft()
                         found = future.result()
@@ -309,12 +334,3 @@ class _Filling:
             n_bytes=self._output.stat().st_size,
             changes=changes,
         )
-
-
-def _begin(row: int, source: Source, extractor: Extractor) -> "PackedFeatures | Image.Image | str":
-    """The features of an image, or for a network the image; or why it cannot be read."""
-    try:
-        image = extractor.decode(source.read(row))
-    except UnreadableError as error:
-        return str(error)
-    return image if extractor.finder.is_network else extractor.pack(image)

@@ -203,6 +203,12 @@ def read_store_facts(path: Path) -> tuple[UInt8Array, ImageFacts | None]:
         return file["state"][:], read_facts(file)
 
 
+def read_store_reasons(path: Path) -> ObjArray:
+    """(n,) str, why the image of each row is unreadable; '' where it is not."""
+    with open_store(path) as (file, _):
+        return read_reasons(file)
+
+
 def create_store(path: Path, manifest: Manifest, paths: Sequence[str], info: StoreInfo) -> StoreWriter:
     """A new unfinished store with one TODO row for each row of the manifest, in its order.
 

@@ -200,7 +200,7 @@ def test_embed_killed_at_a_random_moment_is_resumed(images):
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(images, option, after):
     arguments = [*EMBED, *option]
     n = n_file_operations(copied(images, "counted"), arguments)
-    code, text = run_apart(images, arguments, at=n - 3, signal=int(signal.SIGINT))
+    code, text = run_apart(images, arguments, at=n - 5, signal=int(signal.SIGINT))
     overview = "train.csv: 44 images of 4 landmarks, 12 without\n"
     text = re.sub(r"computing in .*; decoding with .*\n", "", text)
     assert (code, text) == (1, f"{overview}Error: interrupted; the same command {after}\n")
