@@ -3,12 +3,15 @@
 A power below 1 ("half" whitening at 0.5) goes part of the way; 1 is the textbook's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from index.folder.sums import MatrixSums, Pairs, PairSums, Sums
+from index.search.faiss_io import limited_blas
 from retrieval.arrays import FloatArray, IntArray, Matrix, read_only
 from retrieval.errors import LmrError
 from retrieval.files.hdf5 import new_hdf5, numbers, open_hdf5
@@ -93,9 +96,7 @@ def fit_whitening(vectors: Matrix, power: float = 0.5, n_dimensions: int | None 
     """
     if len(vectors.shape) != 2 or not 0 <= power <= 1:
         raise ValueError(f"vectors must be (n, d) and power in [0, 1], not {vectors.shape} and {power}")
-    mean, covariance = _moments(vectors)
-    variance, components = _principal(covariance, vectors.shape[0], n_dimensions)
-    return Whitening(mean, components * variance ** (-power / 2), vectors.shape[0])
+    return whitening_of(MatrixSums(vectors), "pca", power, n_dimensions)
 
 
 def fit_supervised_whitening(
@@ -113,12 +114,39 @@ def fit_supervised_whitening(
         raise ValueError(
             f"vectors {vectors.shape}, landmark {landmark.shape} must be (n, d), (n,), power {power} a share"
         )
-    mean, covariance = _moments(vectors)
-    within = _shrunk_within(vectors, landmark)
-    variance, directions = np.linalg.eigh(within / (np.trace(within) / len(within)))
-    projection = (directions * variance ** (-power / 2)) @ directions.T
-    _, components = _principal(projection @ covariance @ projection, vectors.shape[0], n_dimensions)
-    return Whitening(mean, projection @ components, vectors.shape[0])
+    return whitening_of(MatrixSums(vectors, Pairs(landmark)), "supervised", power, n_dimensions)
+
+
+def whitening_of(
+    sums: Sums, kind: Literal["pca", "supervised"], power: float, n_dimensions: int | None = None
+) -> Whitening:
+    """As `fit_whitening` and `fit_supervised_whitening`, by sums over the vectors that were made somewhere.
+
+    The same sums give the same bits on as many threads as there may be.
+    """
+    n, d = sums.shape
+    with limited_blas(1):
+        within = _shrunk_within(sums.pairs(), d) if kind == "supervised" else None
+        mean = mean_of(sums)
+        covariance = np.zeros((d, d))
+        for products in sums.products(mean):
+            covariance += products
+        covariance /= max(1, n)
+        if within is None:
+            variance, components = _principal(covariance, n, n_dimensions)
+            return Whitening(mean, components * variance ** (-power / 2), n)
+        variance, directions = np.linalg.eigh(within / (np.trace(within) / len(within)))
+        projection = (directions * variance ** (-power / 2)) @ directions.T
+        _, components = _principal(projection @ covariance @ projection, n, n_dimensions)
+        return Whitening(mean, projection @ components, n)
+
+
+def mean_of(sums: Sums) -> FloatArray:
+    """(d,) float64 mean of the vectors."""
+    total = np.zeros(sums.shape[1])
+    for part in sums.vectors():
+        total += part
+    return total / max(1, sums.shape[0])
 
 
 def _principal(covariance: FloatArray, n: int, n_dimensions: int | None) -> tuple[FloatArray, FloatArray]:
@@ -142,14 +170,12 @@ def _principal(covariance: FloatArray, n: int, n_dimensions: int | None) -> tupl
     return variance, components * np.sign(largest)
 
 
-def _shrunk_within(vectors: Matrix, landmark: IntArray) -> FloatArray:
+def _shrunk_within(sums: Iterable[PairSums], d: int) -> FloatArray:
     """(d, d) covariance of the differences of matching pairs, shrunk so that it can be inverted."""
-    d = vectors.shape[1]
     n, n_free, fourth, covariance = 0, 0, 0.0, np.zeros((d, d))
-    for differences, n_landmarks in _differences(vectors, landmark):
-        n, n_free = n + len(differences), n_free + len(differences) - n_landmarks
-        covariance += differences.T @ differences
-        fourth += float((np.einsum("nd,nd->n", differences, differences) ** 2).sum())
+    for part in sums:
+        n, n_free, fourth = n + part.n, n_free + part.n_free, fourth + part.fourth
+        covariance += part.products
     if n == 0:
         raise LmrError(
             "supervised whitening needs landmarks with two pictures or more, there are none; give `whitening` pca"
@@ -167,37 +193,3 @@ def _shrunk_within(vectors: Matrix, landmark: IntArray) -> FloatArray:
     covariance *= 1 - shrinkage
     covariance[np.diag_indices(d)] += shrinkage * scale
     return covariance
-
-
-def _differences(vectors: Matrix, landmark: IntArray) -> Iterator[tuple[FloatArray, int]]:
-    """Blocks of whole landmarks with two images or more, and how many landmarks are in each.
-
-    (rows, d) float64: each image less its landmark's mean, times sqrt(2 n_c / (n_c - 1)). The mean of their outer
-    products is that of the differences of all matching pairs, each image with every partner, each image once.
-    """
-    order = np.argsort(landmark, kind="stable")
-    order = order[landmark[order] >= 0]
-    _, of_row, counts = np.unique(landmark[order], return_inverse=True, return_counts=True)
-    order, counts = order[counts[of_row] > 1], counts[counts > 1]
-    first = np.cumsum(counts) - counts
-    cuts = np.flatnonzero(np.diff(first // BLOCK_ROWS, prepend=-1))
-    for part in np.split(np.arange(len(counts)), cuts[1:]) if len(counts) else ():
-        n_c, begin = counts[part], first[part[0]]
-        x = vectors[order[begin : begin + n_c.sum()]].astype(np.float64)
-        mean = np.add.reduceat(x, first[part] - begin, axis=0) / n_c[:, None]
-        factor = np.sqrt(2 * n_c / (n_c - 1))
-        yield (x - np.repeat(mean, n_c, axis=0)) * np.repeat(factor, n_c)[:, None], len(part)
-
-
-def _moments(vectors: Matrix) -> tuple[FloatArray, FloatArray]:
-    """Mean (d,) and covariance (d, d) in float64, in blocks of rows."""
-    n, d = vectors.shape
-    mean = np.zeros(d)
-    covariance = np.zeros((d, d))
-    blocks = [slice(start, start + BLOCK_ROWS) for start in range(0, n, BLOCK_ROWS)]
-    for block in blocks:
-        mean += vectors[block].sum(axis=0, dtype=np.float64) / n
-    for block in blocks:
-        centred = vectors[block].astype(np.float64) - mean
-        covariance += centred.T @ centred / n
-    return mean, covariance

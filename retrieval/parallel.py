@@ -11,7 +11,9 @@ import signal
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -28,6 +30,7 @@ from retrieval.progress import SILENT, Progress
 if TYPE_CHECKING:
     from retrieval.texts import Texts
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 _Outcome = tuple[bool, Any]  # whether it is an error; the error or the result
@@ -70,6 +73,25 @@ def run_tasks(function: Callable[..., T], tasks: "Sequence[Any] | Texts", fixed:
         yield from (function(task, fixed) for task in tasks)
     else:
         yield from work_apart(function, tasks, fixed, Workers(min(n_workers, len(tasks))))
+
+
+def run_in_threads(function: Callable[[A], T], tasks: Iterable[A], n_threads: int) -> Iterator[T]:
+    """function(task) for each task, in order, by threads; a few are begun before their results are needed."""
+    if n_threads <= 1:
+        yield from map(function, tasks)
+        return
+    begun: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(n_threads) as pool:
+        try:
+            for task in tasks:
+                begun.append(pool.submit(function, task))
+                if len(begun) > n_threads:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            for future in begun:
+                future.cancel()
 
 
 def work_apart(

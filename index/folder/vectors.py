@@ -9,21 +9,23 @@ import numpy as np
 
 from index.folder.config import BuildOptions
 from index.folder.info import AUGMENTED, INDEX, WHITENING
-from index.folder.inputs import Gathered, UnitRows
+from index.folder.inputs import Gathered
 from index.rerank.expansion import augment
 from index.search.config import Storage
-from index.search.faiss_io import RowsFile
+from index.search.faiss_io import RowsFile, limited_blas
 from index.search.flat import FlatIndex
 from index.vote import background_similarity
 from index.whitening import Whitening, fit_supervised_whitening, fit_whitening
 from retrieval.arrays import FloatArray
 from retrieval.files.atomic import write_error
-from retrieval.progress import Progress
+from retrieval.parallel import count_cores, run_in_threads
+from retrieval.progress import SILENT, Progress
 from retrieval.store.stored import BLOCK_ROWS
 
 RECALL_K = 20  # neighbours compared; as many as vote by default
 N_RECALL_QUERIES = 200  # rows; the standard error of the recall is then below 0.01
 N_RECALL_ROWS = 20_000  # among which they are found
+Block = tuple[FloatArray, FloatArray | None]  # rows, and their b(i) where there is a background
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +47,21 @@ class StoredIndex:
         return self.index if self.augmented is None else self.augmented
 
 
-class _Compared:
-    """b(i) of rows that pass by in blocks; similarity: (n,) of those that have, None without a background."""
+class Whiten:
+    """Turns descriptors into rows of an index, with their b(i), None where there is no background; BLAS on one thread.
 
-    def __init__(self, background: FloatArray, m: int) -> None:
-        self._background, self._m = background, m
-        self._found: list[FloatArray] = []
+    So whatever else is computed meanwhile, and by how many threads, the same descriptors give the same bits.
+    """
 
-    def passing(self, blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
-        for block in blocks:
-            if len(self._background):
-                self._found.append(background_similarity(block, self._background, self._m))
-            yield block
+    def __init__(self, whitening: Whitening | None, background: FloatArray, m: int) -> None:
+        self._whitening, self._background, self._m = whitening, background, m
 
-    @property
-    def similarity(self) -> FloatArray | None:
-        return np.concatenate(self._found) if self._found else None
+    def __call__(self, block: FloatArray) -> Block:
+        """Rows of descriptors (n, d), and their b(i)."""
+        rows = _white(self._whitening, block)
+        if not len(self._background):
+            return rows, None
+        return rows, background_similarity(rows, self._background, self._m)
 
 
 def store_vectors(
@@ -70,18 +71,19 @@ def store_vectors(
     whitening = _fit(gathered, options)
     if whitening:
         whitening.save(folder / WHITENING)
-    background = _white(whitening, gathered.background)
-    compared = _Compared(background, options.m)
-    progress.begin("writing", len(gathered.vectors), "rows")
-    blocks = compared.passing(_whitened(gathered.vectors, whitening, progress))
-    index = store_rows(folder / INDEX, blocks, storage, device, progress)
-    progress.end()
+    with limited_blas(1):
+        background = _white(whitening, gathered.background)
+        progress.begin("writing", len(gathered.vectors), "rows")
+        found: list[FloatArray] = []
+        blocks = run_in_threads(Whiten(whitening, background, options.m), gathered.vectors.blocks(), count_cores())
+        index = store_rows(folder / INDEX, _keeping(blocks, found, progress), storage, device, progress)
+        progress.end()
     augmented = None
     if options.refinement.n_augment:
-        compared = _Compared(background, options.m)
-        blocks = compared.passing(_augmented(index, options))
-        augmented = store_rows(folder / AUGMENTED, blocks, storage, device, progress)
-    return StoredIndex(index, augmented, whitening, background, compared.similarity)
+        found = []
+        blocks = augmented_blocks(index, options, background, range(len(index)))
+        augmented = store_rows(folder / AUGMENTED, _keeping(blocks, found, SILENT), storage, device, progress)
+    return StoredIndex(index, augmented, whitening, background, np.concatenate(found) if found else None)
 
 
 def measure_recall(gathered: Gathered, stored: StoredIndex) -> float:
@@ -114,17 +116,23 @@ def _white(whitening: Whitening | None, vectors: FloatArray) -> FloatArray:
     return whitening.apply(vectors) if whitening else vectors
 
 
-def _whitened(vectors: UnitRows, whitening: Whitening | None, progress: Progress) -> Iterator[FloatArray]:
-    for block in vectors.blocks():
-        yield _white(whitening, block)
-        progress.add(len(block))
+def _keeping(blocks: Iterable[Block], found: list[FloatArray], progress: Progress) -> Iterator[FloatArray]:
+    """The rows of each block; their b(i) are put aside."""
+    for rows, similarity in blocks:
+        found += [] if similarity is None else [similarity]
+        yield rows
+        progress.add(len(rows))
 
 
-def _augmented(index: FlatIndex, options: BuildOptions) -> Iterator[FloatArray]:
-    """Successive rows with what they borrow from their neighbours."""
-    for start in range(0, len(index), BLOCK_ROWS):
-        own = np.arange(start, min(start + BLOCK_ROWS, len(index)))
-        yield augment(index, options.refinement.n_augment, options.refinement.augment_alpha, own)
+def augmented_blocks(index: FlatIndex, options: BuildOptions, background: FloatArray, rows: range) -> Iterator[Block]:
+    """Successive rows with what they borrow from their neighbours. rows: a stretch of those of the index."""
+    as_it_is = Whiten(None, background, options.m)
+    for start in range(rows.start, rows.stop, BLOCK_ROWS):
+        own = np.arange(start, min(start + BLOCK_ROWS, rows.stop))
+        augmented = augment(index, options.refinement.n_augment, options.refinement.augment_alpha, own)
+        with limited_blas(1):
+            block = as_it_is(augmented)
+        yield block
 
 
 def store_rows(

@@ -32,11 +32,11 @@ def test_rows_of_several_stores_are_read_in_any_order(make_store):
 
 
 def test_a_whitening_is_fitted_in_blocks_as_to_the_whole_matrix(make_store, monkeypatch):
-    monkeypatch.setattr("index.whitening.BLOCK_ROWS", 7)
+    monkeypatch.setattr("index.folder.sums.BLOCK_ROWS", 7)
     rows = UnitRows([make_store(["rome"] * 40, seed=1), make_store(["rome"] * 50, seed=2)])
     landmark = np.random.default_rng(3).integers(-1, 20, size=90).astype(np.int32)
     parts = [fit_whitening(rows), fit_supervised_whitening(rows, landmark)]
-    monkeypatch.setattr("index.whitening.BLOCK_ROWS", 1000)
+    monkeypatch.setattr("index.folder.sums.BLOCK_ROWS", 1000)
     for found, whole in zip(parts, [fit_whitening(rows[:]), fit_supervised_whitening(rows[:], landmark)], strict=True):
         assert found.mean == pytest.approx(whole.mean, abs=1e-12)
         assert found.matrix == pytest.approx(whole.matrix, rel=1e-9, abs=1e-9)

@@ -5,11 +5,12 @@ import re
 import h5py
 import numpy as np
 import pytest
+import threadpoolctl
 from sklearn.covariance import ledoit_wolf_shrinkage
 
+from index.folder.sums import MatrixSums, Pairs, groups_of
 from index.whitening import (
     Whitening,
-    _differences,
     _shrunk_within,
     fit_supervised_whitening,
     fit_whitening,
@@ -21,6 +22,10 @@ from retrieval.errors import LmrError
 def correlated(n, d, seed=0):
     rng = np.random.default_rng(seed)
     return (rng.standard_normal((n, d)) * np.geomspace(1, 0.1, d) @ np.linalg.qr(rng.standard_normal((d, d)))[0]) + 0.3
+
+
+def shrunk_within(vectors, landmark):
+    return _shrunk_within(MatrixSums(vectors, Pairs(landmark)).pairs(), vectors.shape[1])
 
 
 def spread(whitening, vectors):
@@ -189,12 +194,12 @@ def slow_covariance(vectors, landmark):
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
 def test_matching_pairs_differ_less_where_they_differed_most(monkeypatch, block_rows, power):
     vectors, landmark = labelled([40, 30, 1, 2, 30])
-    within = np.sort(np.linalg.eigvalsh(_shrunk_within(vectors, landmark)))
-    monkeypatch.setattr("index.whitening.BLOCK_ROWS", block_rows)
+    within = np.sort(np.linalg.eigvalsh(shrunk_within(vectors, landmark)))
+    monkeypatch.setattr("index.folder.sums.BLOCK_ROWS", block_rows)
     order = np.random.default_rng(1).permutation(len(vectors))
     matrix = fit_supervised_whitening(vectors[order], landmark[order], power).matrix
     # Each eigenvalue to the power of what is left, so that 1 makes all alike.
-    found = np.linalg.eigvalsh(matrix.T @ _shrunk_within(vectors, landmark) @ matrix)
+    found = np.linalg.eigvalsh(matrix.T @ shrunk_within(vectors, landmark) @ matrix)
     assert found == pytest.approx(np.sort(within * (within / within.mean()) ** -power))
     assert found[-1] / found[0] == pytest.approx((within[-1] / within[0]) ** (1 - power))
 
@@ -202,13 +207,14 @@ def test_matching_pairs_differ_less_where_they_differed_most(monkeypatch, block_
 def test_the_covariance_of_pairs_is_that_of_the_slow_version_shrunk_as_scikit_learn_does():
     vectors, landmark = labelled([3, 1, 5, 2])
     landmark[[0, 4]] = [-1, -1]
-    blocks = [block for block, _ in _differences(vectors, landmark)]
+    pairs = Pairs(landmark)
+    blocks = [pairs.differences(vectors, i)[0] for i in range(pairs.n_blocks)]
     expected = slow_covariance(vectors, landmark)
     assert sum(block.T @ block for block in blocks) / sum(map(len, blocks)) == pytest.approx(expected)
     n, n_landmarks = 2 + 4 + 2, 3
     share = max(ledoit_wolf_shrinkage(np.concatenate(blocks), assume_centered=True), 1 / (1 + n - n_landmarks))
     shrunk = (1 - share) * expected + share * np.trace(expected) / 4 * np.eye(4)
-    assert _shrunk_within(vectors, landmark) == pytest.approx(shrunk)
+    assert shrunk_within(vectors, landmark) == pytest.approx(shrunk)
 
 
 def test_power_0_only_turns():
@@ -249,3 +255,31 @@ def test_learnt_whitening_needs_pairs_that_differ():
     assert str(error.value) == (
         "supervised whitening needs pictures of one landmark that differ, there are none; give `whitening` pca"
     )
+
+
+# Sums over blocks
+
+
+@pytest.mark.parametrize(("n_blocks", "n_groups"), [(0, 0), (1, 1), (64, 64), (65, 33), (128, 64), (1000, 63)])
+def test_blocks_are_in_at_most_64_groups_one_behind_the_other(n_blocks, n_groups):
+    groups = groups_of(n_blocks)
+    assert [block for group in groups for block in group] == list(range(n_blocks))
+    assert len(groups) == n_groups
+
+
+@pytest.mark.parametrize("kind", ["pca", "supervised"])
+def test_a_whitening_has_the_same_bits_on_any_number_of_threads(monkeypatch, kind):
+    monkeypatch.setattr("index.folder.sums.BLOCK_ROWS", 50)
+    vectors = correlated(4001, 61).astype(np.float32)
+    landmark = np.random.default_rng(3).integers(-1, 300, size=4001).astype(np.int32)
+    made = []
+    for n_threads in (1, 2, 5):
+        monkeypatch.setattr("index.folder.sums.count_cores", lambda n=n_threads: n)
+        with threadpoolctl.threadpool_limits(n_threads):
+            if kind == "pca":
+                made.append(fit_whitening(vectors))
+            else:
+                made.append(fit_supervised_whitening(vectors, landmark))
+    for one in made[1:]:
+        assert one.mean.tobytes() == made[0].mean.tobytes()
+        assert one.matrix.tobytes() == made[0].matrix.tobytes()
