@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from index.folder.sums import MatrixSums, Pairs, PairSums, Sums
+from index.folder.sums import MatrixSums, PairSums, Sums
 from index.search.faiss_io import limited_blas
-from retrieval.arrays import FloatArray, IntArray, Matrix, read_only
+from retrieval.arrays import FloatArray, Matrix, read_only
 from retrieval.errors import LmrError
 from retrieval.files.hdf5 import new_hdf5, numbers, open_hdf5
 from retrieval.words import agreeing, counted
@@ -94,36 +94,25 @@ def fit_whitening(vectors: Matrix, power: float = 0.5, n_dimensions: int | None 
     than n - 1, and none whose variance is rounding. The largest entry of each component is made positive, so that
     the same vectors always give the same signs. Raises LmrError where no component is left.
     """
-    if len(vectors.shape) != 2 or not 0 <= power <= 1:
-        raise ValueError(f"vectors must be (n, d) and power in [0, 1], not {vectors.shape} and {power}")
+    if len(vectors.shape) != 2:
+        raise ValueError(f"vectors must be (n, d), not {vectors.shape}")
     return whitening_of(MatrixSums(vectors), "pca", power, n_dimensions)
-
-
-def fit_supervised_whitening(
-    vectors: Matrix, landmark: IntArray, power: float = 0.5, n_dimensions: int | None = None
-) -> Whitening:
-    """x -> S^(-power / 2) (x - mean), then its principal components; S = covariance of matching pairs' differences.
-
-    With power 1 the learnt whitening Lw of Radenovic, Tolias, Chum 2018, after Mikolajczyk and Matas.
-    vectors: (n, d). landmark: (n,), -1 = none. Two images of one landmark are a matching pair; every image that
-    has a partner counts as much as any other. S is shrunk towards a multiple of the identity as Ledoit and Wolf
-    (2004) estimate, at least by 1 / (1 + degrees of freedom), so that few pairs do not blow up what they never saw.
-    n_dimensions: as for `fit_whitening`. Raises LmrError without matching pairs that differ.
-    """
-    if len(vectors.shape) != 2 or landmark.shape != vectors.shape[:1] or not 0 <= power <= 1:
-        raise ValueError(
-            f"vectors {vectors.shape}, landmark {landmark.shape} must be (n, d), (n,), power {power} a share"
-        )
-    return whitening_of(MatrixSums(vectors, Pairs(landmark)), "supervised", power, n_dimensions)
 
 
 def whitening_of(
     sums: Sums, kind: Literal["pca", "supervised"], power: float, n_dimensions: int | None = None
 ) -> Whitening:
-    """As `fit_whitening` and `fit_supervised_whitening`, by sums over the vectors that were made somewhere.
+    """The whitening of vectors by sums over them; the same sums give the same bits on any number of threads.
 
-    The same sums give the same bits on as many threads as there may be.
+    pca: as `fit_whitening`. supervised: x -> S^(-power / 2) (x - mean), then its principal components; S = covariance
+    of matching pairs' differences. With power 1 that is the learnt whitening Lw of Radenovic, Tolias, Chum 2018, after
+    Mikolajczyk and Matas. Two images of one landmark are a matching pair; every image that has a partner counts as much
+    as any other. S is shrunk towards a multiple of the identity as Ledoit and Wolf (2004) estimate, at least by
+    1 / (1 + degrees of freedom), so that few pairs do not blow up what they never saw.
+    n_dimensions: as for `fit_whitening`. Raises LmrError as that, and without matching pairs that differ.
     """
+    if not 0 <= power <= 1:
+        raise ValueError(f"power {power} must be a share")
     n, d = sums.shape
     with limited_blas(1):
         within = _shrunk_within(sums.pairs(), d) if kind == "supervised" else None

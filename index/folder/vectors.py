@@ -10,12 +10,13 @@ import numpy as np
 from index.folder.config import BuildOptions
 from index.folder.info import AUGMENTED, INDEX, WHITENING
 from index.folder.inputs import Gathered
+from index.folder.sums import MatrixSums, Pairs
 from index.rerank.expansion import augment
 from index.search.config import Storage
 from index.search.faiss_io import RowsFile, limited_blas
 from index.search.flat import FlatIndex
 from index.vote import background_similarity
-from index.whitening import Whitening, fit_supervised_whitening, fit_whitening
+from index.whitening import Whitening, whitening_of
 from retrieval.arrays import FloatArray
 from retrieval.files.atomic import write_error
 from retrieval.parallel import count_cores, run_in_threads
@@ -104,12 +105,15 @@ def measure_recall(gathered: Gathered, stored: StoredIndex) -> float:
 def _fit(gathered: Gathered, options: BuildOptions) -> Whitening | None:
     if options.whitening_power is None:
         return None
-    both = gathered.both
-    if options.whitening == "pca":
-        return fit_whitening(both, options.whitening_power, options.n_dimensions)
-    landmark = np.full(len(both), -1, dtype=np.int32)
+    sums = MatrixSums(gathered.both, pairs_of(gathered) if options.whitening == "supervised" else None)
+    return whitening_of(sums, options.whitening, options.whitening_power, options.n_dimensions)
+
+
+def pairs_of(gathered: Gathered) -> Pairs:
+    """The matching pairs among the rows, of all vectors."""
+    landmark = np.full(len(gathered.both), -1, dtype=np.int32)
     landmark[: len(gathered.landmark)] = gathered.landmark
-    return fit_supervised_whitening(both, landmark, options.whitening_power, options.n_dimensions)
+    return Pairs(landmark)
 
 
 def _white(whitening: Whitening | None, vectors: FloatArray) -> FloatArray:

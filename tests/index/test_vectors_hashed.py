@@ -8,8 +8,13 @@ import pytest
 
 from index.folder.build import _hash_vectors
 from index.folder.inputs import UnitRows
-from index.whitening import fit_supervised_whitening, fit_whitening
+from index.folder.sums import MatrixSums, Pairs
+from index.whitening import fit_whitening, whitening_of
 from retrieval.progress import SILENT
+
+
+def fit_supervised_whitening(vectors, landmark, power=0.5, n_dimensions=None):
+    return whitening_of(MatrixSums(vectors, Pairs(landmark)), "supervised", power, n_dimensions)
 
 
 @pytest.mark.parametrize("n_rows", [1, 3, 7])

@@ -12,11 +12,15 @@ from index.folder.sums import MatrixSums, Pairs, groups_of
 from index.whitening import (
     Whitening,
     _shrunk_within,
-    fit_supervised_whitening,
     fit_whitening,
     load_whitening,
+    whitening_of,
 )
 from retrieval.errors import LmrError
+
+
+def fit_supervised_whitening(vectors, landmark, power=0.5, n_dimensions=None):
+    return whitening_of(MatrixSums(vectors, Pairs(landmark)), "supervised", power, n_dimensions)
 
 
 def correlated(n, d, seed=0):
