@@ -13,8 +13,9 @@ from cli.report.text import fact_lines
 from cli.terminal import say, say_result
 from index.folder.config import INDEX_FOLDER
 from index.search.config import search_line
+from index.search.engine import address_of
 from index.update.compact import IndexCompactJob
-from index.update.inspect import IndexExportJob, IndexInfoJob, IndexVerifyJob
+from index.update.inspect import IndexExported, IndexExportJob, IndexInfoJob, IndexVerifyJob
 from index.update.job import IndexAddJob, IndexMergeJob, IndexRelabelJob, IndexRemoveJob
 from retrieval.words import counted
 
@@ -183,15 +184,27 @@ def verify(as_json: bool, **words: Any) -> None:
 @command.command("export")
 @job_options(IndexExportJob)
 def export(**words: Any) -> None:
-    """Write image_id, landmark_id and path of the images of an index as the CSV manifest OUTPUT.
+    """Write image_id, landmark_id and path of the images of an index as the CSV manifest OUTPUT, or it to a server.
+
+    milvus://HOST[:PORT]/COLLECTION puts all of the index on a Milvus server, so that query, submit and serve need that
+    address alone; a stopped export goes on where it was. LMR_MILVUS_TOKEN is its token, milvus+tls:// asks by TLS.
 
     \b
     Example:
       lmr index export rows.csv
+      lmr index export milvus://127.0.0.1:19530/landmarks --index landmarks
+      lmr index export milvus://127.0.0.1/landmarks --kind hnsw --leave-out thumbnails
     """
     import lmr
 
     with TerminalProgress() as progress:
         done = lmr.index_export(**words, progress=progress)
     there = "" if done.state == "written" else "written already, nothing to do: "
-    say(f"{words['output']}: {there}{counted(done.n_images, 'image')}")
+    say(f"{address_of(words['output']) or words['output']}: {there}{counted(done.n_images, 'image')}{_on_server(done)}")
+
+
+def _on_server(done: "IndexExported") -> str:
+    if not done.engine:
+        return ""
+    found = "exact" if done.kind == "flat" else f"recall@10 {done.recall:.3f}"
+    return f" on {done.engine}, {done.kind}, {found}"

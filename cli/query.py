@@ -108,7 +108,8 @@ def _query(job: QueryJob, as_json: bool, as_csv: bool) -> None:
         _say(answers, as_json, as_csv)
         if not landmarks.is_calibrated:
             job.progress.warn(
-                f"{job.index} is not calibrated: scores instead of confidences, no threshold; lmr calibrate makes one"
+                f"{landmarks.folder} is not calibrated: scores instead of confidences, no threshold; lmr calibrate "
+                "makes one"
             )
         if explain is not None:  # while the images are where they were
             job.progress.warn(explain())

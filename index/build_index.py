@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from index.folder.config import DEFAULT_PX, INDEX_FOLDER, MOST_PX, BuildOptions, ThumbnailPlan
+from index.search.engine import require_folder
 from retrieval.embed.engine import EngineJob, asked_engine
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
@@ -68,6 +69,7 @@ def build_index(job: BuildJob) -> "BuildReport":
     from retrieval.extras import require_extra
     from retrieval.parallel import count_workers
 
+    require_folder(job.output)
     if asked_engine(job.engine) == "onnx":
         require_extra("`engine` onnx", "onnx", *PACKAGES)
     with output_locks(job.output, wait=job.wait, progress=job.progress):

@@ -13,6 +13,7 @@ from index.clean.config import CleaningRule
 from index.clean.job import Gallery
 from index.folder.config import BuildOptions
 from index.search.config import Kind, Storage
+from index.search.milvus import MilvusKind
 from retrieval.download.config import Form, Layout, Resize
 from retrieval.embed.engine import Engine
 from retrieval.embed.fill import StoreDtype
@@ -523,6 +524,9 @@ class IndexExportWords(_Telling, _Writing, total=False):
     """Words of `lmr.index_export`."""
 
     index: Place
+    kind: MilvusKind | None
+    recall: float | None
+    leave_out: tuple[Literal["local", "thumbnails"], ...]
 
 
 class TrainWords(_Images, _Computing, _Writing, _Network, _Preparation, _Training, total=False):

@@ -79,7 +79,7 @@ class Landmarks:
         rows = self.folder.rows
         state = "calibrated" if self.is_calibrated else "not calibrated"
         return (
-            f"<Landmarks '{visible(str(self.folder.path))}': {counted(len(rows), 'picture')} of "
+            f"<Landmarks '{visible(str(self.folder))}': {counted(len(rows), 'picture')} of "
             f"{counted(len(rows.landmarks), 'landmark')}, {state}>"
         )
 
@@ -344,7 +344,7 @@ class Landmarks:
         folder, verification = self._verifications[asked]
         if verification.rule is None:
             job.progress.warn(
-                f"{self.folder.path} is not calibrated for verified answers: inliers are shown, and change no answer; "
+                f"{self.folder} is not calibrated for verified answers: inliers are shown, and change no answer; "
                 "lmr calibrate `verify` makes them count"
             )
         verification = replace(verification, ledger=Ledger())
@@ -376,7 +376,7 @@ def open_landmarks(
     from retrieval.errors import LmrError
 
     for tries_left in reversed(range(N_TRIES)):
-        folder = open_folder(path, device=device, threads=threads, progress=progress)
+        folder = open_folder(path, device=device, threads=threads, on_server=True, progress=progress)
         model = folder.model_path
         try:
             card = open_card(model)

@@ -134,7 +134,7 @@ def local_queries(path: Path, folder: "IndexFolder", job: QueriesJob, share: "Sh
     assert folder.local is not None
     if path.suffix in STORES:
         local = open_local(beside(path))
-        require_alike(local.card, str(local.path), folder.local.card, str(folder.path))
+        require_alike(local.card, str(local.path), folder.local.card, str(folder))
         find_places(open_descriptors(path), [local.path])  # refuses those of other files
         return local
     manifest = _read_queries(path, folder, job, SILENT).share(share)
@@ -179,4 +179,4 @@ def _require_meeting(path: Path, landmarks: Sequence[str], folder: "IndexFolder"
     from retrieval.data.labels import require_meeting
 
     if not job.allow_disjoint:
-        require_meeting(landmarks, folder.rows.landmarks, (str(path), str(folder.path)))
+        require_meeting(landmarks, folder.rows.landmarks, (str(path), str(folder)))

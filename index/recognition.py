@@ -195,10 +195,10 @@ def check_store(folder: IndexFolder, store: Descriptors) -> None:
     """Raises LmrError when a store was not made by the folder's model, or a descriptor is not finite."""
     if store.info.fingerprint != folder.fingerprint:
         what = tell_difference(store.info, folder.model_path)
-        raise LmrError(f"{store.source} does not fit {folder.path}: {what}; embed with the same model")
+        raise LmrError(f"{store.source} does not fit {folder}: {what}; embed with the same model")
     if store.info.d != folder.n_columns:
         raise LmrError(
-            f"{store.source} has descriptors of {counted(store.info.d, 'column')}, {folder.path} is of "
+            f"{store.source} has descriptors of {counted(store.info.d, 'column')}, {folder} is of "
             f"{folder.n_columns}; "
             "embed with the model of the index"
         )

@@ -32,6 +32,10 @@ class NoMemoryError(LmrError):
     """Too little memory for what was computed at once; less at once may do."""
 
 
+class UnreachableError(LmrError):
+    """A server that is asked does not answer; the same may succeed once it does."""
+
+
 class UnreadableError(Exception):
     """One image cannot be read; the message is the reason. Work on the other images goes on."""
 

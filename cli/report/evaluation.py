@@ -47,7 +47,7 @@ def write_report(path: Path, measured: "EvaluationResult", made_of: Mapping[str,
     rows = landmark_rows(folder, evaluation)
     table = landmarks_path(path)
     report = EvaluationReport(
-        title=f"Evaluation of {folder.path}",
+        title=f"Evaluation of {folder}",
         metrics=measured.to_json(),
         curves=curves,
         reliability=[asdict(b) for b in evaluation.reliability] if evaluation.reliability else None,

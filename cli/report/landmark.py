@@ -92,7 +92,7 @@ def render_landmark(found: "LandmarkExplained", maps: "Maps | None", notes: list
         pair=_pair(found, maps, drawn),
         score=None if found.closest is None else found.closest[0].score,
         maps_score=None if maps is None else maps.score,
-        index=str(found.folder.path),
+        index=str(found.folder),
     )
 
 

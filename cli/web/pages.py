@@ -345,7 +345,7 @@ def _shown(landmarks: Landmarks, vector: FloatArray, picture: Upload, *, verify:
 def _explained(landmarks: Landmarks, picture: Upload, verify: bool) -> str:
     explained = landmarks.explain(picture.data, verify=verify, progress=SILENT)
     explained = _placeless(replace(explained, answer=replace(explained.answer, image=picture.name)))
-    return render_explanation(explained, list(drawn_images(explained)), Path(landmarks.folder.path.name), None)
+    return render_explanation(explained, list(drawn_images(explained)), Path(Path(str(landmarks.folder)).name), None)
 
 
 def _placeless(found: C) -> C:

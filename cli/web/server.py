@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from cli.terminal import warn, with_options
 from cli.web.settings import WebSettings
 from index.folder.config import INDEX_FOLDER
+from index.search.engine import address_of, require_folder
 from index.serving.config import ServingSettings
 from retrieval.embed.engine import EngineJob
 from retrieval.errors import LmrError
@@ -62,6 +63,8 @@ def serve(job: ServeJob) -> None:
 
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave the cores to those that decode
     require_safe(job.web, open_token(job.web))
+    if job.web.allow_changes:
+        require_folder(job.index)
     place = job.web.feedback_folder
     if place is not None and place.resolve().is_relative_to(job.index.resolve()):
         raise LmrError(
@@ -190,7 +193,7 @@ def _config(app: Any, job: ServeJob) -> "Config":
 
 
 def _told(job: ServeJob, n_images: int, n_landmarks: int) -> str:
-    return f"{job.index} ({counted(n_images, 'image')} of {counted(n_landmarks, 'landmark')})"
+    return f"{address_of(job.index) or job.index} ({counted(n_images, 'image')} of {counted(n_landmarks, 'landmark')})"
 
 
 def _tell_warnings(lines: Sequence[str], progress: Progress) -> None:

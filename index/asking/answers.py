@@ -33,7 +33,7 @@ def threshold_of(folder: IndexFolder, asked: float | None) -> Threshold:
     calibration = folder.calibration
     if asked is not None:
         if calibration is None:
-            raise LmrError(f"{folder.path} is not calibrated, so a threshold has no meaning; run lmr calibrate")
+            raise LmrError(f"{folder} is not calibrated, so a threshold has no meaning; run lmr calibrate")
         if not 0 <= asked <= 1:
             raise LmrError(f"threshold must lie in [0, 1], got {asked}")
         return Threshold(logit_of(asked), asked)

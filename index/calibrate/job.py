@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from index.calibrate.config import CalibrationSettings
 from index.folder.config import INDEX_FOLDER
 from index.queries import QueriesJob, embed_queries, local_queries
+from index.search.engine import require_folder
 from retrieval.errors import DamageError, LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import option, told
@@ -41,6 +42,7 @@ def calibrate(job: CalibrateJob) -> "Calibration":
     from index.folder.verified import Verifying, described
     from retrieval.data.overview import require_there
 
+    require_folder(job.index)
     with output_locks(job.index, wait=job.wait, progress=job.progress):
         require_there(job.queries)
         how: dict[str, Any] = {"device": job.device, "threads": job.threads, "progress": job.progress}

@@ -153,7 +153,12 @@ def _asking(job: EvaluateJob, share: "Shard | None" = None) -> "tuple[Asking, st
     if job.queries is not None:
         require_there(job.queries)
     folder = open_folder(
-        job.index, device=job.device, threads=job.threads, with_local=job.verify, progress=job.progress
+        job.index,
+        device=job.device,
+        threads=job.threads,
+        with_local=job.verify,
+        on_server=job.queries is not None,
+        progress=job.progress,
     )
     for line in tell_changed(folder):
         job.progress.warn(f"warning: {line}")

@@ -27,7 +27,7 @@ def ask_left_out(folder: IndexFolder) -> Questions:
     """
     if not folder.refinement.is_off:
         raise LmrError(
-            f"{folder.path} was built with `augment`, `expand` or `rerank`, by which pictures borrow from each other, "
+            f"{folder} was built with `augment`, `expand` or `rerank`, by which pictures borrow from each other, "
             "so that none can be left out; evaluate queries, or an index without these"
         )
     return Questions(

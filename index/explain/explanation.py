@@ -127,7 +127,7 @@ def open_classifier(folder: "IndexFolder", model: Path, device: str, threads: in
     own = {member.card.weights_sha256 for member in open_card(folder.model_path).members}
     if read_card(model).weights_sha256 not in own:
         raise LmrError(
-            f"{model} has another network than {folder.path}, so that its classes explain no answer of it; give the "
+            f"{model} has another network than {folder}, so that its classes explain no answer of it; give the "
             "model that the index was built with as `classifier`"
         )
     return ExplainedClassifier(model, device=device, threads=threads)

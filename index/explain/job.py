@@ -168,7 +168,7 @@ def explain(job: ExplainJob) -> LandmarkExplained:
     from index.explain.landmark import explain_landmark
     from index.folder.folder import open_folder
 
-    folder = open_folder(job.index, device=job.device, threads=job.threads, progress=job.progress)
+    folder = open_folder(job.index, device=job.device, threads=job.threads, on_server=True, progress=job.progress)
     return explain_landmark(folder, job.landmark, top=job.top)
 
 

@@ -100,7 +100,7 @@ def _code_of(folder: "IndexFolder", landmark: str) -> int:
         return named[0]
     if named:
         labels = ", ".join(known[i] for i in named[:N_HINTS])
-        raise LmrError(f"{folder.path} has {len(named)} landmarks of the name {landmark}; give one of {labels}")
+        raise LmrError(f"{folder} has {len(named)} landmarks of the name {landmark}; give one of {labels}")
     spelt = {name.casefold(): label for label in known for name in (_name(folder, label), label) if name}
     close = difflib.get_close_matches(landmark.casefold(), spelt, n=N_HINTS)
     hint = (
@@ -108,7 +108,7 @@ def _code_of(folder: "IndexFolder", landmark: str) -> int:
         if close
         else (f"it has {counted(len(known), 'landmark')}, which lmr index export lists")
     )
-    raise LmrError(f"{folder.path} has no landmark {landmark}; {hint}")
+    raise LmrError(f"{folder} has no landmark {landmark}; {hint}")
 
 
 def _ends(

@@ -118,23 +118,23 @@ def tell_changed(folder: "IndexFolder") -> list[str]:
     changes, info = folder.info.changes, folder.info
     if changes is None:
         return []
-    lines = tell_unwhitened(folder.path, info, folder.whitening)
+    lines = tell_unwhitened(str(folder), info, folder.whitening)
     share = changes.since_calibration / max(1, info.n_rows)
     if share > MOST_CHANGED and changes.calibration == calibration_digest(folder.calibration) != "":
         lines.append(
-            f"{folder.path}: {share:.0%} of its rows changed since it was calibrated; lmr calibrate makes its "
+            f"{folder}: {share:.0%} of its rows changed since it was calibrated; lmr calibrate makes its "
             "confidences right again"
         )
     share = (changes.added + changes.removed) / changes.n_trained
     if share > MOST_CHANGED and info.search is not None:
         lines.append(
-            f"{folder.path}: {share:.0%} of its rows changed since its inverted file was trained; lmr index compact "
+            f"{folder}: {share:.0%} of its rows changed since its inverted file was trained; lmr index compact "
             "trains it anew"
         )
     return lines
 
 
-def tell_unwhitened(path: Path, info: "FolderInfo", whitening: "Whitening | None") -> list[str]:
+def tell_unwhitened(path: Path | str, info: "FolderInfo", whitening: "Whitening | None") -> list[str]:
     """A line where the whitening of an index was learnt from too few images for those that came since.
 
     path: of the index, for the line.

@@ -15,11 +15,11 @@ sha256 too, and the inputs_digest of the index it was made for, and is not liste
 one rename, and a kill leaves a whole folder.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from index.calibration import FORMAT_VERSION as CALIBRATION_VERSION
 from index.calibration import Calibration
@@ -29,6 +29,7 @@ from index.folder.info import (
     CALIBRATION,
     INDEX,
     INFO,
+    LOCAL,
     MODEL,
     MODEL_CARD,
     NAMES,
@@ -42,11 +43,12 @@ from index.folder.info import (
 )
 from index.folder.local_rows import LocalRows
 from index.folder.rows import Background, Rows, read_background, read_rows
-from index.folder.searching import Searching, identity, load_augmented, load_ivf, load_rows
+from index.folder.searching import Searching, identity, load_searched
 from index.folder.thumbnails import Kept, Thumbnails
 from index.rerank.config import Refinement
 from index.rerank.expansion import refined_search
 from index.search.base import Neighbours, SearchIndex
+from index.search.engine import Address, address_of, require_folder
 from index.search.flat import FlatIndex
 from index.search.ivf import IvfShards
 from index.vote_rule import VoteRule
@@ -61,6 +63,9 @@ from retrieval.progress import PYTHON_WARNINGS, Progress
 from retrieval.store.info import StoreInfo, model_difference
 from retrieval.words import counted
 
+if TYPE_CHECKING:
+    from index.folder.served import Served
+
 N_OF_AUGMENTED = 20  # augmented rows among which the one nearest by its own descriptor is
 N_TRIES = 100  # readings of a folder that is replaced meanwhile, before that is an error
 
@@ -72,6 +77,7 @@ class IndexFolder:
 
     index: the images' own descriptors, which tell copies. augmented: the rows that are searched in its place.
     ivf: the inverted file over the rows that are searched, None where all are compared. local: local features.
+    served: where the rows are on a server, and `path` a folder of the cache; None for a folder that has them itself.
     """
 
     path: Path
@@ -87,10 +93,14 @@ class IndexFolder:
     thumbnails: Thumbnails | None = None
     ivf: IvfShards | None = None
     local: LocalRows | None = None
+    served: "Served | None" = None
 
     def __post_init__(self) -> None:
         if len(self.index) != len(self.rows):
             raise ValueError(f"{len(self.index)} descriptors do not fit {len(self.rows)} rows")
+
+    def __str__(self) -> str:
+        return str(self.path if self.served is None else self.served.address)
 
     @property
     def fingerprint(self) -> str:
@@ -158,6 +168,7 @@ def open_folder(
     calibrated: bool = True,
     with_local: bool = False,
     searched: bool = True,
+    on_server: bool = False,
     verify: Literal["full", "small"] = "small",
     progress: Progress = PYTHON_WARNINGS,
 ) -> IndexFolder:
@@ -168,10 +179,15 @@ def open_folder(
     progress: is told of GPUs that take rows, and of those that cannot.
     calibrated: False leaves the calibration out, also a damaged one. with_local: opens local features at once, not when
     they are asked for, when another index may have taken the place. searched: False leaves an inverted file closed, for
-    who knows what it finds.
+    who knows what it finds. on_server: the address of an index on a server will do, as milvus://host/collection.
     Raises LmrError that names the file: missing, damaged, of another format version or of another model.
     """
-    path, how = Path(path), Searching(device, threads, progress)
+    how = Searching(device, threads, progress)
+    if (address := address_of(path)) is not None:
+        if not on_server:
+            require_folder(Path(path))
+        return _open_served(address, how, calibrated=calibrated, with_local=with_local)
+    path = Path(path)
     for last_try in range(N_TRIES):
         folder = current_folder(path)
         before = identity(folder)
@@ -192,6 +208,20 @@ def open_folder(
             if last_try == N_TRIES - 1 or is_the_same:
                 raise
     raise AssertionError("the last try returns or raises")
+
+
+def _open_served(address: Address, how: Searching, *, calibrated: bool, with_local: bool) -> IndexFolder:
+    """Opens an index on a server; one that is exported again meanwhile is the old one or the new one."""
+    from index.folder.served import open_served
+
+    served = open_served(address, how.progress)
+    info = read_info(served.folder)
+    check_files(served.folder, info, "small", but=served.absent(info))
+    calibration = read_calibration(served.folder, info) if calibrated else None
+    opened = _load(served.folder, info, calibration, how, searched=False, served=served)
+    if with_local and opened.local is not None:
+        opened.local.open()
+    return opened
 
 
 def is_current(folder: IndexFolder) -> bool:
@@ -234,7 +264,7 @@ def read_calibration(folder: Path, info: FolderInfo) -> Calibration | None:
 def _here(folder: IndexFolder, rows: SearchIndex) -> FlatIndex:
     if not isinstance(rows, FlatIndex):
         raise LmrError(
-            f"{folder.path}: its rows are on a server, and this needs them in the folder; give the index folder that "
+            f"{folder}: its rows are on a server, and this needs them in the folder; give the index folder that "
             "was exported"
         )
     return rows
@@ -247,6 +277,7 @@ def _load(
     how: Searching,
     *,
     searched: bool,
+    served: "Served | None" = None,
 ) -> IndexFolder:
     made_by = model_fingerprint(folder / MODEL)
     if made_by != info.fingerprint:
@@ -255,12 +286,12 @@ def _load(
             "run lmr build-index again"
         )
     background, whitening = folder / BACKGROUND, folder / WHITENING
-    index = load_rows(folder, info, how)
+    index, augmented, ivf = load_searched(folder, info, how, searched=searched) if served is None else served.searched
     rows = read_rows(folder / ROWS)
     if len(index) != len(rows):
         raise LmrError(f"{folder / ROWS} has {counted(len(rows), 'row')}, {folder / INDEX} has {len(index)}; {REBUILD}")
-    augmented = load_augmented(folder, info, how)
-    ivf = load_ivf(folder, info, index if augmented is None else augmented, how) if searched else None
+    fetch = None if served is None else partial(served.fetch_later, info, how.progress)
+    there: Container[str] = info.files if served is None else served.export.files
     opened = IndexFolder(
         path=folder,
         index=index,
@@ -273,8 +304,13 @@ def _load(
         refinement=_read_refinement(folder, info),
         augmented=augmented,
         ivf=ivf,
-        thumbnails=Thumbnails(folder / THUMBNAILS, info.inputs_digest) if THUMBNAILS in info.files else None,
-        local=None if info.local is None else LocalRows(folder, info),
+        thumbnails=Thumbnails(folder / THUMBNAILS, info.inputs_digest, fetch and partial(fetch, local=False))
+        if THUMBNAILS in there
+        else None,
+        local=LocalRows(folder, info, fetch and partial(fetch, local=True))
+        if info.local is not None and LOCAL in there
+        else None,
+        served=served,
     )
     _require_fit(opened)
     return opened

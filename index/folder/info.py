@@ -1,6 +1,6 @@
 """The files of an index folder: their names, and index.json, which lists them and says what the folder is."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fnmatch import fnmatch
 from pathlib import Path
@@ -171,16 +171,20 @@ def read_info(folder: Path) -> FolderInfo:
     return convert(content, FolderInfo, str(path), REBUILD)
 
 
-def check_files(folder: Path, info: FolderInfo, verify: Literal["full", "small", "size"]) -> None:
+def check_files(
+    folder: Path, info: FolderInfo, verify: Literal["full", "small", "size"], but: Container[str] = ()
+) -> None:
     """Compares the sizes of the files with index.json, and their sha256 too.
 
     verify: `full` compares the sha256 of all, `small` of those that take no time (HASHED_BYTES), `size` of none. With
     `small` a network is left to who loads it: of weights and an exported network beside them only one is read. So are
-    local features, which most queries do without.
+    local features, which most queries do without. but: files that need not be there.
 
     Raises LmrError that names the first one that differs.
     """
     for name, listed in info.files.items():
+        if name in but:
+            continue
         path = folder / name
         if not path.is_file():
             raise DamageError(f"{path} is missing; copy the whole folder or run lmr build-index again")

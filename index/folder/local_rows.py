@@ -6,7 +6,7 @@ local/              weights of a learned network
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,8 +38,10 @@ _COPY_AGAIN = "copy the whole folder or run lmr build-index again"
 class LocalRows:
     """Local features of the rows of an opened index folder, which are found and read when they are asked for."""
 
-    def __init__(self, folder: Path, info: FolderInfo) -> None:
+    def __init__(self, folder: Path, info: FolderInfo, fetch: Callable[[], None] | None = None) -> None:
+        """fetch: puts the files into the folder before they are first looked at; None = they are there."""
         assert info.local is not None
+        self._fetch = fetch
         self._folder, self._listed, self._n_rows = folder, info.files, info.n_rows
         self.summary: LocalSummary = info.local
 
@@ -48,6 +50,8 @@ class LocalRows:
         """Origin of the features, by which those of a query are made. Raises LmrError as `places`."""
         from retrieval.local.config import LocalCard
 
+        if self._fetch is not None:
+            self._fetch()
         self._require(LOCAL)
         content = read_signed_json(self._folder / LOCAL, FORMAT_VERSION, _COPY_AGAIN)
         try:

@@ -15,6 +15,7 @@ from index.folder.info import (
     search_names,
 )
 from index.search.config import SearchInfo
+from index.search.engine import address_of
 from index.search.flat import FlatIndex
 from index.search.ivf import IvfIndex, IvfShards, SearchSettings
 from index.search.shards import Shard, first_rows, shard_sizes
@@ -62,6 +63,15 @@ def _settings(search: SearchInfo) -> SearchSettings:
     return SearchSettings(search.n_probe, search.n_candidates)
 
 
+def load_searched(
+    folder: Path, info: FolderInfo, how: Searching, *, searched: bool
+) -> tuple[FlatIndex, FlatIndex | None, IvfShards | None]:
+    """All three of them; `searched` False leaves the inverted file closed."""
+    index, augmented = load_rows(folder, info, how), load_augmented(folder, info, how)
+    ivf = load_ivf(folder, info, index if augmented is None else augmented, how) if searched else None
+    return index, augmented, ivf
+
+
 def open_shard(path: Path, i: int, n: int, how: Searching, *, own: bool = False) -> tuple[FolderInfo, Shard]:
     """What an index folder is, and stretch i of n of its rows, counted from 0; nothing else of it is read.
 
@@ -88,8 +98,15 @@ def open_shard(path: Path, i: int, n: int, how: Searching, *, own: bool = False)
     return info, shard
 
 
-def state_of(path: str | Path) -> tuple[Identity | None, ...]:
-    """Tells the folder at a path from any other that takes its place, and from itself with another calibration."""
+def state_of(path: str | Path) -> object:
+    """Tells the folder at a path from any other that takes its place, and from itself with another calibration.
+
+    Raises LmrError for an address whose server cannot be asked.
+    """
+    if (address := address_of(path)) is not None:
+        from index.folder.served import state_at
+
+        return state_at(address)
     folder = current_folder(Path(path))
     return tuple(identity(place) for place in (folder, folder / INFO, folder / CALIBRATION))
 

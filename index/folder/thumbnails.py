@@ -31,14 +31,20 @@ Kept = Callable[[], bytes | None]  # reads the thumbnail of one row, None = ther
 
 @dataclass(frozen=True, slots=True)
 class Thumbnails:
-    """The thumbnails of one index. digest: of its inputs; a file of another index shows nothing."""
+    """The thumbnails of one index. digest: of its inputs; a file of another index shows nothing.
+
+    fetch: puts the file where it belongs before it is read; None = it is there.
+    """
 
     path: Path
     digest: str
+    fetch: Callable[[], None] | None = None
 
     def read(self, row: int) -> bytes | None:
         """The JPEG of a row, None where it has none, or the folder is gone or holds another index by now."""
         try:
+            if self.fetch is not None:
+                self.fetch()
             with open_hdf5(self.path, "a file of thumbnails", "run lmr build-index again") as file:
                 if file.attrs[_DIGEST] != self.digest:
                     return None

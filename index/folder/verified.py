@@ -96,10 +96,10 @@ def open_verification(folder: IndexFolder, job: VerifyJob, how: Computing) -> tu
     folder without local features, and where it was calibrated with others.
     """
     if folder.local is None:
-        raise LmrError(
-            f"{folder.path} has no local features to verify by; make some with lmr embed `local`, then run "
-            "lmr build-index `local`"
-        )
+        remedy = "make some with lmr embed `local`, then run lmr build-index `local`"
+        if folder.info.local is not None:
+            remedy = "its export left them out; run lmr index export without `leave_out` local"
+        raise LmrError(f"{folder} has no local features to verify by; {remedy}")
     folder.local.open()
     calibrated = None if folder.calibration is None else folder.calibration.verified
     top = job.n_verify_top or (VERIFY_TOP if calibrated is None else calibrated.by.top)
@@ -160,9 +160,7 @@ def complete_local_of(
 def require_calibrated(folder: IndexFolder) -> None:
     """Raises LmrError for a folder that has no rule for verified answers."""
     if folder.calibration is None or folder.calibration.verified is None:
-        raise LmrError(
-            f"{folder.path} is not calibrated for verified answers; run lmr calibrate `index` {folder.path} `verify`"
-        )
+        raise LmrError(f"{folder} is not calibrated for verified answers; run lmr calibrate `index` {folder} `verify`")
 
 
 def _require_same(folder: IndexFolder, now: VerifiedBy, before: VerifiedBy) -> None:
@@ -175,7 +173,7 @@ def _require_same(folder: IndexFolder, now: VerifiedBy, before: VerifiedBy) -> N
     elif now.matcher != before.matcher:
         problem = f"was calibrated with `matcher` {before.matcher}, not {now.matcher}"
     if problem:
-        raise LmrError(f"{folder.path} {problem}; run lmr calibrate `index` {folder.path} `verify` again")
+        raise LmrError(f"{folder} {problem}; run lmr calibrate `index` {folder} `verify` again")
 
 
 def cast_votes(

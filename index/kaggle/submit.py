@@ -73,7 +73,12 @@ def submit(job: SubmitJob) -> SubmitReport:
         _is_there(job, output, {})  # refused now, not after the images were embedded
         require_there(job.test)
         folder = open_folder(
-            job.index, device=job.device, threads=job.threads, with_local=job.verify, progress=job.progress
+            job.index,
+            device=job.device,
+            threads=job.threads,
+            with_local=job.verify,
+            on_server=True,
+            progress=job.progress,
         )
         for line in tell_changed(folder):
             job.progress.warn(f"warning: {line}")
@@ -174,9 +179,9 @@ def _threshold_logit(folder: "IndexFolder", asked: float | None, progress: "Prog
 
     if folder.calibration is None:
         if asked is not None:
-            raise LmrError(f"`threshold` {asked}: {folder.path} is not calibrated; run lmr calibrate first")
+            raise LmrError(f"`threshold` {asked}: {folder} is not calibrated; run lmr calibrate first")
         progress.warn(
-            f"{folder.path} is not calibrated: ranked by score, every picture answered; lmr calibrate sets a threshold"
+            f"{folder} is not calibrated: ranked by score, every picture answered; lmr calibrate sets a threshold"
         )
         return float("-inf")
     return folder.calibration.threshold_gap.logit if asked is None else logit_of(asked)

@@ -236,7 +236,7 @@ def measure(index: IvfShards, sample: Sample) -> Measured:
     )
 
 
-def find_sample(index: IvfShards, sample: Sample) -> tuple[float, float]:
+def find_sample(index: SearchIndex, sample: Sample) -> tuple[float, float]:
     """Recall and top-1 of an index on a sample of its rows, as `measure` has them."""
     return _found_of(_searched(index, sample.queries)[0], sample)
 

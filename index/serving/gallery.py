@@ -111,7 +111,7 @@ def row_of(landmarks: "Landmarks", image_id: str) -> int:
     """The row of an image. Raises UnknownError."""
     row = kept_of(landmarks).rows.find(image_id)
     if row < 0:
-        raise UnknownError(f"{landmarks.folder.path} has no image {image_id}; lmr index export lists those it has")
+        raise UnknownError(f"{landmarks.folder} has no image {image_id}; lmr index export lists those it has")
     return row
 
 
@@ -119,9 +119,7 @@ def code_of(landmarks: "Landmarks", landmark_id: str) -> int:
     """The number of a landmark. Raises UnknownError."""
     code = kept_of(landmarks).codes.get(landmark_id)
     if code is None:
-        raise UnknownError(
-            f"{landmarks.folder.path} has no landmark {landmark_id}; lmr index export lists those it has"
-        )
+        raise UnknownError(f"{landmarks.folder} has no landmark {landmark_id}; lmr index export lists those it has")
     return code
 
 

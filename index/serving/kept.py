@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Container
 from pathlib import Path
 
+from index.search.engine import address_of
 from retrieval.errors import LmrError
 from retrieval.files.atomic import flush_folder, write_bytes, write_error
 from retrieval.files.lock import output_locks
@@ -25,8 +26,12 @@ class FullError(LmrError):
 def side_folder(index: Path, name: str) -> Path:
     """A folder beside an index folder, which stays while others take the place of that: `landmarks.feedback`.
 
-    Links in the path are not followed: the index may be a link that is made to point to another one.
+    Links in the path are not followed: the index may be a link that is made to point to another one. For an index on a
+    server it is in the current folder, by the name of its collection.
     """
+    address = address_of(index)
+    if address is not None:
+        index = Path(address.collection)
     place = Path(os.path.abspath(index))
     return place.with_name(f"{place.name}.{name}")
 

@@ -117,7 +117,7 @@ def turn_into_labels(job: FeedbackJob) -> FeedbackReport:
     with output_locks(job.output, wait=job.wait, progress=job.progress):
         place = job.feedback_folder or feedback_folder(job.index)
         said = read_feedback(place)
-        folder = open_folder(job.index, device="cpu", calibrated=False)
+        folder = open_folder(job.index, device="cpu", calibrated=False, on_server=True)
         manifest, queries = _read(job.manifest, "manifest", job), _read(job.queries, "queries", job)
         inputs = {
             "feedback": sha256_json([one.to_line() for one in said]),

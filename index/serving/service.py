@@ -310,12 +310,19 @@ class Service:
         landmarks.answer_descriptors(np.eye(1, landmarks.embedder.d, dtype=np.float32), ["made"], progress=SILENT)
         return _Opened(landmarks, n_batch, state)
 
+    def _state(self) -> object:
+        """As `state_of`; a server that cannot be asked has no other index."""
+        try:
+            return state_of(self.path)
+        except LmrError:
+            return self._opened.state
+
     def _follow(self) -> None:
         """Looks whether another index has taken the place of the one that answers, and opens it."""
         seen = failed = None
         again = 0.0
         while not self._ended.wait(FOLLOW_S):
-            before, seen = seen, state_of(self.path)
+            before, seen = seen, self._state()
             is_known = seen == self._opened.state or (seen == failed and time.monotonic() < again)
             if is_known or seen != before:  # one that is being copied is left alone until it stays as it is
                 continue

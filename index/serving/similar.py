@@ -146,7 +146,7 @@ def _asked(landmarks: "Landmarks", query: "FloatArray | str", job: SearchJob) ->
         return _Asked(folder.index.vectors(np.array([row]))[0], row, code)
     if query.shape != (folder.n_columns,):
         raise LmrError(
-            f"the descriptor has shape {query.shape}, {folder.path} is of {folder.n_columns} columns; embed the image "
+            f"the descriptor has shape {query.shape}, {folder} is of {folder.n_columns} columns; embed the image "
             "with the model of the index"
         )
     left_out = -1 if job.leave_out is None else row_of(landmarks, job.leave_out)
@@ -264,7 +264,7 @@ def _sure(landmarks: "Landmarks", asked: _Asked, groups: list[_Group]) -> list[_
     """The groups whose first image has a landmark that reaches the threshold in the answer to the query."""
     folder = landmarks.folder
     if folder.calibration is None:
-        raise LmrError(f"{folder.path} is not calibrated, so that no image is surely alike; run lmr calibrate")
+        raise LmrError(f"{folder} is not calibrated, so that no image is surely alike; run lmr calibrate")
     enough, sure = folder.calibration.threshold_precision.confidence, _voted(landmarks, asked).confidence
     return [group for group in groups if sure.get(int(folder.rows.landmark[group.rows[0]]), -1.0) >= enough]
 

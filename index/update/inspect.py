@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from index.folder.config import INDEX_FOLDER
-from retrieval.errors import DamageError
+from index.search.engine import Address, address_of
+from index.search.milvus import MilvusKind
+from retrieval.errors import DamageError, WordsError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import Job, WritingJob, option
 
@@ -36,11 +38,25 @@ class IndexVerifyJob(Job):
 
 @dataclass(frozen=True)
 class IndexExportJob(WritingJob):
-    """Write the images of an index as a manifest."""
+    """Write the images of an index as a manifest, or the index to a server."""
 
     output: Path = option(is_argument=True)
     _: KW_ONLY
     index: Path = option(INDEX_FOLDER, help="Index folder to read.")
+    kind: MilvusKind | None = option(
+        None, default_text="flat, exact", help="Kind of index that a server makes; Milvus Lite has not all of them."
+    )
+    recall: float | None = option(
+        None,
+        low=0,
+        high=1,
+        low_open=True,
+        default_text="0.99",
+        help="Share of the exact 10 nearest that a kind of a server must find that is not exact.",
+    )
+    leave_out: tuple[Literal["local", "thumbnails"], ...] = option(
+        (), help="What a server does not get of the index; repeat it for both."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +74,17 @@ class IndexVerified:
 
 @dataclass(frozen=True, slots=True)
 class IndexExported:
-    """The manifest that was written, or was there already."""
+    """The manifest that was written, or was there already; or the index on a server.
+
+    engine: name and version of the server, '' for a manifest. kind: of the index there; recall: share of the 10 nearest
+    that it finds, measured where it is not exact.
+    """
 
     state: Literal["written", "unchanged"]
     n_images: int
+    engine: str = ""
+    kind: str = ""
+    recall: float = 1.0
 
 
 def info(job: IndexInfoJob) -> Mapping[str, Any]:
@@ -71,7 +94,7 @@ def info(job: IndexInfoJob) -> Mapping[str, Any]:
     from index.folder.info import local_facts
     from retrieval.embed.load import told_engine
 
-    folder = open_folder(job.index, device="cpu")
+    folder = open_folder(job.index, device="cpu", on_server=True)
     known, search = folder.info, folder.info.search
     facts: dict[str, Any] = {
         "images": known.n_rows,
@@ -126,10 +149,15 @@ def verify(job: IndexVerifyJob) -> IndexVerified:
 
 
 def export(job: IndexExportJob) -> IndexExported:
-    """Writes image_id, landmark_id and path of the rows of an index, as a CSV manifest.
+    """Writes image_id, landmark_id and path of the rows of an index, as a CSV manifest; or the index to a server.
 
-    Raises LmrError for another file in its place, which `overwrite` replaces.
+    Raises LmrError for another file or index in its place, which `overwrite` replaces.
     """
+    if (address := address_of(job.output)) is not None:
+        return _export_to(address, job)
+    given = {"kind": job.kind, "recall": job.recall, "leave_out": job.leave_out or None}
+    if words := [word for word, value in given.items() if value is not None]:
+        raise WordsError(f"`{words[0]}` is for an index on a server; give milvus://HOST/COLLECTION as the output")
     from index.folder.folder import open_folder
     from retrieval.data.csv_cells import csv_line
     from retrieval.files.made_of import is_made_of, write_with_record
@@ -143,6 +171,15 @@ def export(job: IndexExportJob) -> IndexExported:
         lines = (csv_line((image_id, rows.landmarks[code], path)) for image_id, code, path in columns)
         write_with_record(job.output, [csv_line(("image_id", "landmark_id", "path")), *lines], inputs)
     return IndexExported("written", len(rows))
+
+
+def _export_to(address: Address, job: IndexExportJob) -> IndexExported:
+    from index.folder.folder import open_folder
+    from index.update.export import send_index
+
+    sent = send_index(open_folder(job.index, device="cpu", searched=False), address, job)
+    export = sent.export
+    return IndexExported(sent.state, export.n_rows, sent.engine, export.kind, export.recall)
 
 
 def _require_thumbnails(folder: "IndexFolder") -> None:

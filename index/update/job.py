@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from index.folder.config import INDEX_FOLDER
+from index.search.engine import require_folder
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import DecodingJob, option
@@ -25,6 +26,11 @@ class ChangingJob(DecodingJob):
     index: Path = option(INDEX_FOLDER, help="Index folder to change.")
     threads: int | None = option(None, low=1, default_text="all cores", help="CPU threads.")
     wait: bool = option(False, help="Wait for another run that writes the same output, instead of stopping.")
+
+    def __post_init__(self) -> None:
+        """Raises LmrError for an index on a server."""
+        super().__post_init__()
+        require_folder(self.index)
 
 
 @dataclass(frozen=True)
