@@ -12,7 +12,7 @@ from index.search.base import MARGIN, Neighbours, best, checked_queries, scores_
 from index.search.config import Storage
 from retrieval.arrays import BoolArray, FloatArray, LongArray
 from retrieval.errors import LmrError
-from retrieval.images.remote import remote_url
+from retrieval.files.urls import remote_url
 
 if TYPE_CHECKING:
     from index.search.milvus import MilvusKind
