@@ -15,7 +15,7 @@ from index.folder.config import INDEX_FOLDER
 from index.search.config import search_line
 from index.search.engine import address_of
 from index.update.compact import IndexCompactJob
-from index.update.inspect import IndexExported, IndexExportJob, IndexInfoJob, IndexVerifyJob
+from index.update.inspect import IndexExportJob, IndexInfoJob, IndexVerifyJob
 from index.update.job import IndexAddJob, IndexMergeJob, IndexRelabelJob, IndexRemoveJob
 from retrieval.words import counted
 
@@ -200,11 +200,9 @@ def export(**words: Any) -> None:
     with TerminalProgress() as progress:
         done = lmr.index_export(**words, progress=progress)
     there = "" if done.state == "written" else "written already, nothing to do: "
-    say(f"{address_of(words['output']) or words['output']}: {there}{counted(done.n_images, 'image')}{_on_server(done)}")
+    place, on_server = words["output"], ""
+    if done.engine:
+        from index.update.export import kind_words
 
-
-def _on_server(done: "IndexExported") -> str:
-    if not done.engine:
-        return ""
-    found = "exact" if done.kind == "flat" else f"recall@10 {done.recall:.3f}"
-    return f" on {done.engine}, {done.kind}, {found}"
+        place, on_server = address_of(place), f" on {done.engine}, {kind_words(done.kind, done.recall)}"
+    say(f"{place}: {there}{counted(done.n_images, 'image')}{on_server}")

@@ -97,6 +97,11 @@ def send_index(folder: IndexFolder, address: Address, job: "IndexExportJob") -> 
     return Sent("written", export, engine.told())
 
 
+def kind_words(kind: str, recall: float) -> str:
+    """A kind on a server and what it finds, for people: `flat, exact`."""
+    return f"{kind}, {'exact' if kind == 'flat' else f'recall@10 {recall:.3f}'}"
+
+
 def _take_names(engine: Engine, address: Address, *, overwrite: bool) -> None:
     """Raises LmrError where a collection of a name that is needed is not lmr's; with `overwrite` it is removed."""
     for name, right in ((address.collection, "rows"), (address.files, "files")):
