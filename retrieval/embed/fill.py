@@ -21,6 +21,7 @@ from retrieval.images.crashes import CRASHED, Careful, Flight
 from retrieval.local.job import LocalReport
 from retrieval.models.card import Card
 from retrieval.progress import SILENT, Progress
+from retrieval.shard import Shard
 from retrieval.stopwatch import Running
 from retrieval.store.changes import Changes, Check, WatchedSource, find_changes
 from retrieval.store.store import (
@@ -127,7 +128,7 @@ def _fill_store(
         writer.write_todo(again)
         changes = replace(changes, damaged=writer.damaged)
     else:
-        places = [_whole_path(place) for place in map(source.where, range(len(manifest)))]
+        places = [whole_path(place) for place in map(source.where, range(len(manifest)))]
         writer = create_store(path, manifest, places, store_info(card, manifest, run.dtype, embedder.d))
     rows = np.flatnonzero(writer.state == TODO)
     watch, began = Running(), time.perf_counter()
@@ -148,7 +149,7 @@ def _fill_store(
     return FillReport(how, len(manifest), n_unreadable, unreadable, changes, profile)
 
 
-def _whole_path(place: str) -> str:
+def whole_path(place: str) -> str:
     """A path that holds in other working folders; '' and URLs as they are."""
     return place if not place or remote_url(place) == place else os.path.abspath(place)
 
@@ -182,16 +183,21 @@ def _rows_changed(store: Path, manifest: Manifest) -> str:
 
 def store_info(card: Card, manifest: Manifest, dtype: StoreDtype, d: int) -> StoreInfo:
     """The account that a store of this model and manifest gives of itself."""
+    return info_of(card, manifest.digest, dtype, d, manifest.shard)
+
+
+def info_of(card: Card, manifest_digest: str, dtype: StoreDtype, d: int, shard: Shard | None = None) -> StoreInfo:
+    """As `store_info`, of a manifest by its digest."""
     model, image_spec = card.of_store()
     return StoreInfo(
         fingerprint=card.fingerprint,
         model=model,
         image_spec=image_spec,
         program_version=program_version(),
-        manifest_digest=manifest.digest,
+        manifest_digest=manifest_digest,
         dtype=dtype,
         d=d,
-        shard=manifest.shard,
+        shard=shard,
     )
 
 

@@ -9,7 +9,7 @@ from retrieval.data.request import ImagesJob
 from retrieval.device_name import require_one_device
 from retrieval.embed.engine import Engine, EngineJob
 from retrieval.embed.store_name import find_store, store_name
-from retrieval.errors import LmrError
+from retrieval.errors import LmrError, WordsError
 from retrieval.extras import require_extra
 from retrieval.files.digest import sha256_json
 from retrieval.files.lock import output_lock, output_locks
@@ -91,11 +91,21 @@ class EmbedJob(StoreFilling, ShardedJob, WritingJob, SparkJob):
     local_features: LocalOptions = field(default_factory=LocalOptions)
 
     def __post_init__(self) -> None:
-        """Raises LmrError for several GPUs at once, and for options of local features without their kind."""
+        """Raises LmrError for several GPUs at once, options of local features without their kind, and for Spark."""
         super().__post_init__()
         if self.local_features != LocalOptions():
             self.local_features.require_kind()
         require_one_device(self.device, "give each a share of the images, as with `shard` 1/2 and `shard` 2/2")
+        if self.on_spark:
+            self._require_for_spark()
+
+    def _require_for_spark(self) -> None:
+        if self.shard is not None:
+            raise WordsError("`shard` does not go with `engine` spark, which makes shares by itself; leave one out")
+        if self.profile:
+            raise WordsError("`profile` does not go with `engine` spark; it tells of one machine")
+        if self.local_features.n_dimensions:
+            raise WordsError("`local_dimensions` is learnt on all images, and does not go with `engine` spark")
 
 
 def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
@@ -107,9 +117,11 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
     from retrieval.data.overview import load_manifest
     from retrieval.embed.fill import require_same_job
 
-    share, engine = job.share, None if job.engine in ("local", "torch") else job.engine
-    if engine == "spark":
-        raise LmrError("`engine` spark: not here yet; use local")
+    if job.on_spark:
+        from retrieval.embed.spark import embed_on_spark
+
+        return embed_on_spark(job)
+    share, engine = job.share, engine_of(job)
     if engine == "openvino":
         require_extra("`engine` openvino", "openvino", "openvino")
     named = of_share(job.output or store_name(job.manifest, "output"), share)
@@ -124,10 +136,10 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
             require_same_job(output, rows, card, fill_run(job))
 
         if job.network is None:
-            card = _find_card(job)
+            card = find_card(job)
         else:
             with output_lock(job.model, wait=job.wait or share is not None, progress=job.progress):
-                card = _make_card(job, job.network, check)
+                card = make_card(job, job.network, check)
         fill_local = _plan_local(rows, images, output, job)
         how: dict[str, Any] = {"batch_size": job.batch_size, "engine": engine}
         report = embed_manifest(rows, images, job.model, card, output, run=fill_run(job), job=job, **how)
@@ -158,6 +170,11 @@ def _plan_local(manifest: "Manifest", images: Path, store: Path, job: EmbedJob) 
     return lambda: fill_local(*filling, **given, wait=job.wait)
 
 
+def engine_of(job: EmbedJob) -> Literal["compiled", "openvino"] | None:
+    """What computes on a machine, as `embed_manifest` takes it."""
+    return job.engine if job.engine in ("compiled", "openvino") else None
+
+
 def of_share(path: Path, share: Shard | None) -> Path:
     """The path of an output, that of a share by a name of its own."""
     return path if share is None else share.beside(path)
@@ -181,6 +198,40 @@ def embed_manifest(
     """
     from retrieval.data.image_source import ImageSource
     from retrieval.embed.fill import fill_store
+
+    progress = job.progress
+    workers, load = plan_loading(model, card, job=job, batch_size=batch_size, engine=engine)
+    run = replace(run, n_workers=workers, progress=progress)
+    report = fill_store(output, manifest, ImageSource(manifest, images), card, load, run=run)
+    tell_changes(report.changes, manifest, output, progress)
+    row = {image_id: row for row, image_id in enumerate(manifest.image_id)} if report.unreadable else {}
+    told = {manifest.name_unreadable(row[image_id], why): why for image_id, why in report.unreadable.items()}
+    list_unreadable(told, report.n_unreadable, report.n_pictures, progress)
+    require_any_read(report, manifest.source)
+    return report
+
+
+def require_any_read(report: "FillReport", source: str) -> None:
+    """Raises LmrError where no image of a manifest has a descriptor. source: of the manifest, for people."""
+    if report.n_unreadable == report.n_pictures:
+        raise LmrError(
+            f"{source}: {none_can(report.n_pictures, 'picture', whose='its')} be found and read; "
+            "check `images`, and give `retry_unreadable` once they can be"
+        )
+
+
+def plan_loading(
+    model: Path,
+    card: "Card",
+    *,
+    job: ComputingJob,
+    batch_size: int | None,
+    engine: Engine | Literal["compiled", "openvino"] | None,
+) -> "tuple[int, Callable[[int], Embedder]]":
+    """How many threads decode, and a function that loads the embedder for so many images and tells what it does.
+
+    batch_size, engine: as of `embed_manifest`.
+    """
     from retrieval.embed.load import plan_embedder, plan_openvino
     from retrieval.parallel import count_workers
 
@@ -191,7 +242,6 @@ def embed_manifest(
         plan = plan_openvino(model, card, **how)
     else:
         plan = plan_embedder(model, card, engine=None if engine == "compiled" else engine, **how)
-    run = replace(run, n_workers=workers, progress=progress)
 
     def load(n_images: int) -> "Embedder":
         embedder = plan()
@@ -204,17 +254,7 @@ def embed_manifest(
         progress.tell(f"computing in {embedder.about}, {at_once}; decoding with {counted(workers, 'thread')} ({why})")
         return embedder
 
-    report = fill_store(output, manifest, ImageSource(manifest, images), card, load, run=run)
-    _tell_changes(report.changes, manifest, output, progress)
-    row = {image_id: row for row, image_id in enumerate(manifest.image_id)} if report.unreadable else {}
-    told = {manifest.name_unreadable(row[image_id], why): why for image_id, why in report.unreadable.items()}
-    list_unreadable(told, report.n_unreadable, report.n_pictures, progress)
-    if report.n_unreadable == report.n_pictures:
-        raise LmrError(
-            f"{manifest.source}: {none_can(report.n_pictures, 'picture', whose='its')} be found and read; "
-            "check `images`, and give `retry_unreadable` once they can be"
-        )
-    return report
+    return workers, load
 
 
 def complete_store(
@@ -278,7 +318,7 @@ def list_unreadable(unreadable: dict[str, str], n_unreadable: int, n_pictures: i
         )
 
 
-def _tell_changes(changes: "Changes", manifest: "Manifest", output: Path, progress: "Progress") -> None:
+def tell_changes(changes: "Changes", manifest: "Manifest", output: Path, progress: "Progress") -> None:
     """Warns of images that are not what they were when the store was made."""
     if not changes.is_known:
         progress.warn(f"{output} does not say what its pictures were (it is of an earlier lmr): all count as unchanged")
@@ -296,7 +336,7 @@ def _tell_changes(changes: "Changes", manifest: "Manifest", output: Path, progre
             progress.warn(f"{counted(len(rows), of_what, of=len(manifest))} {what}: {names}{more}")
 
 
-def _find_card(job: EmbedJob) -> "Card":
+def find_card(job: EmbedJob) -> "Card":
     """The card of the model, with the preparation that was asked for."""
     from retrieval.embed.load import adjusted_card, open_card
     from retrieval.models.folder import CARD
@@ -309,7 +349,7 @@ def _find_card(job: EmbedJob) -> "Card":
     return adjusted_card(job.model, open_card(job.model), job.embedding.settings())
 
 
-def _make_card(job: EmbedJob, network: NetworkRequest, check: "Callable[[Card], None]") -> "Card":
+def make_card(job: EmbedJob, network: NetworkRequest, check: "Callable[[Card], None]") -> "Card":
     """Makes the network that was asked for and saves it to the model folder, unless that very model is there.
 
     check: is given its card before anything is written, and may raise.

@@ -5,7 +5,6 @@ import importlib
 import json
 import os
 import pickle
-import re
 import secrets
 import shutil
 import socket
@@ -13,14 +12,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_file
-from retrieval.progress import Progress
+from retrieval.images import noise
+from retrieval.progress import SILENT, Progress, Silent
 from retrieval.spark.config import SparkJob, own_environment, own_settings, require_spark
 from retrieval.version import program_version
 from retrieval.words import agreeing, named, shortened
@@ -31,33 +31,51 @@ R = TypeVar("R")
 _POLL_S = 0.2
 _STEADY_S = 1.0  # without a further executor: all that come at once are there
 _MARK = "lmr-task-error "  # before what a task says of its error, within what Spark says of it
+_MOST_LINES = 40  # that one task says, and that are said of one stretch of tasks
 _LAST_LINES = 3  # of the log of a session that did not start
-_EXECUTOR = re.compile(r"\((?:TID )?\d+\) \(([^)]+)\)")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a task runs, by the name of its host.
 
-    n_threads: those that it may compute with. gpus: addresses that Spark gave it. attempt: 0 is the first.
+    n_threads: those that it may compute with. gpus: addresses that Spark gave it. attempt: 0 is the first. progress:
+    what it is told or warned of, the driver's is, each line once. files: the folder of what the driver shared.
     """
 
     host: str
     n_threads: int
     gpus: tuple[str, ...]
     attempt: int
+    progress: Progress = field(default=SILENT, compare=False)
+    files: Path = Path()
 
     def shared(self, name: str) -> Path:
         """The file or folder that the driver shared by this name."""
-        from pyspark import SparkFiles
-
-        place = Path(SparkFiles.get(name))
+        place = self.files / name
         held = [place / entry for entry in os.listdir(place)] if place.is_dir() else []
         return held[0] if len(held) == 1 else place
 
     def device(self, asked: str) -> str:
         """The device to compute on: the GPU that Spark gave, where the choice is ours."""
         return f"cuda:{self.gpus[0]}" if asked == "auto" and self.gpus else asked
+
+
+class _Heard(Silent):
+    """Keeps the first lines that a task says, each with whether it is a warning."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, bool] = {}
+
+    def tell(self, text: str) -> None:
+        """Keeps it."""
+        if len(self.lines) < _MOST_LINES:
+            self.lines.setdefault(text, False)
+
+    def warn(self, text: str) -> None:
+        """Keeps it."""
+        if len(self.lines) < _MOST_LINES:
+            self.lines.setdefault(text, True)
 
 
 class Cluster:
@@ -71,6 +89,7 @@ class Cluster:
     def __init__(self, job: SparkJob, progress: Progress) -> None:
         self._job, self._progress = job, progress
         self._log: Path | None = None
+        self._said: set[str] = set()
 
     def __enter__(self) -> Self:
         require_spark()
@@ -96,14 +115,15 @@ class Cluster:
         """What `work`, a function of a module, makes of each item in a task of its own, in the order of the items.
 
         A task that fails is tried again by Spark. Raises LmrError for one that fails as often as Spark lets it, as it
-        was raised there, with the executor's host; or that says what became of it.
+        was raised there, with the executor's host; or that says what became of it. Tasks run in the working folder of
+        the driver, where the executor sees it.
         """
         if not items:
             return []
-        rows = [(at, pickle.dumps((work, item))) for at, item in enumerate(items)]
+        rows = [(at, pickle.dumps((os.getcwd(), work, item))) for at, item in enumerate(items)]
         table = self._session.createDataFrame(
             self._context.parallelize(rows, len(rows)), "item long, payload binary"
-        ).mapInPandas(_work, "item long, result binary")
+        ).mapInPandas(_work, "item long, result binary, lines binary")
         group = f"lmr-{secrets.token_hex(8)}"
         found: list[Any] = []
         failed: list[BaseException] = []
@@ -125,6 +145,7 @@ class Cluster:
             raise
         if failed:
             raise self._told(what, failed[0]) from failed[0]
+        self._say([pickle.loads(bytes(row["lines"])) for row in found])
         by_item = {row["item"]: row["result"] for row in found}
         return [pickle.loads(bytes(by_item[at])) for at in range(len(rows))]
 
@@ -204,6 +225,13 @@ class Cluster:
                 done = now
         self._progress.end()
 
+    def _say(self, of_tasks: Sequence[dict[str, bool]]) -> None:
+        """Says what tasks said, each line once."""
+        lines = {text: is_warning for lines in of_tasks for text, is_warning in lines.items() if text not in self._said}
+        for text, is_warning in list(lines.items())[:_MOST_LINES]:
+            (self._progress.warn if is_warning else self._progress.tell)(text)
+        self._said |= lines.keys()
+
     def _told(self, what: str, error: BaseException) -> LmrError:
         """What became of a task, as the error that was raised in it, or as one line."""
         text = str(error)
@@ -239,15 +267,17 @@ def _work(batches: "Iterator[Any]") -> "Iterator[Any]":
     """The task of an executor: what the function makes of the item, or its error as Spark passes it on."""
     import pandas as pd
 
-    place = _here()
+    heard = _Heard()
+    place = _here(heard)
     for batch in batches:
         for at, payload in zip(batch["item"], batch["payload"], strict=True):
             try:
-                work, item = pickle.loads(payload)
-                result = pickle.dumps(work(item, place))
+                folder, work, item = pickle.loads(payload)
+                with noise.told_once(heard.warn), contextlib.chdir(folder if os.path.isdir(folder) else "."):
+                    result = pickle.dumps(work(item, place))
             except Exception as error:
                 raise RuntimeError(_MARK + _said(error, place)) from error
-            yield pd.DataFrame({"item": [at], "result": [result]})
+            yield pd.DataFrame({"item": [at], "result": [result], "lines": [pickle.dumps(heard.lines)]})
 
 
 def _said(error: Exception, place: Place) -> str:
@@ -260,14 +290,20 @@ def _said(error: Exception, place: Place) -> str:
     )
 
 
-def _here() -> Place:
+def _here(progress: Progress) -> Place:
     """The place of the task that runs."""
-    from pyspark import TaskContext
+    from pyspark import SparkFiles, TaskContext
 
     context = TaskContext.get()
     gpu = context.resources().get("gpu")
-    gpus = tuple(gpu.addresses) if gpu is not None else ()
-    return Place(socket.gethostname(), max(1, context.cpus()), gpus, context.attemptNumber())
+    return Place(
+        host=socket.gethostname(),
+        n_threads=max(1, context.cpus()),
+        gpus=() if gpu is None else tuple(gpu.addresses),
+        attempt=context.attemptNumber(),
+        progress=progress,
+        files=Path(SparkFiles.getRootDirectory()).absolute(),
+    )
 
 
 def _greet(version: str, place: Place) -> str:
