@@ -32,7 +32,7 @@ def command(as_json: bool, **words: Any) -> None:
       lmr embed train.csv --engine spark --master spark://HOST:7077
     """
     import lmr
-    from retrieval.embed.shares import unreadable_path
+    from retrieval.embed.spark import unreadable_path
 
     with TerminalProgress() as progress:
         output, report = lmr.embed(**words, progress=progress)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from index.rerank.config import VerifyJob
 from index.verify import STORES
-from retrieval.embed.job import AskingJob, complete_store, of_share
+from retrieval.embed.complete import complete_store
+from retrieval.embed.job import AskingJob, of_share
 from retrieval.embed.store_name import find_store
 from retrieval.errors import LmrError
 from retrieval.jobs import WritingJob, option

@@ -238,8 +238,8 @@ def _index(demo: "DemoSet", model: Path, spec: "ImageSpec", folder: Path, job: D
     from index.folder.folder import open_folder
     from index.queries import QueriesJob, embed_queries
     from retrieval.data.manifest import read_manifest
+    from retrieval.embed.complete import embed_manifest
     from retrieval.embed.fill import FillRun
-    from retrieval.embed.job import embed_manifest
     from retrieval.models.checkpoint import read_card
 
     index, card = folder / "landmarks", replace(read_card(model), image_spec=spec)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from index.folder.config import INDEX_FOLDER
 from index.rerank.config import VerifyJob
-from retrieval.embed.job import AskingJob, complete_store, of_share
+from retrieval.embed.complete import complete_store
+from retrieval.embed.job import AskingJob, of_share
 from retrieval.embed.store_name import find_store
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks

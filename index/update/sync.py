@@ -59,7 +59,7 @@ def sync(job: SyncJob) -> Synced:
     from index.update.follow import FolderNow, plan_sync
     from retrieval.data.image_source import ImageSource, images_folder, index_tars
     from retrieval.data.overview import load_manifest
-    from retrieval.embed.job import complete_store
+    from retrieval.embed.complete import complete_store
     from retrieval.store.store import open_descriptors
 
     store = job.store or find_store(job.folder, "store", job.progress)

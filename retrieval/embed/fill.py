@@ -128,7 +128,7 @@ def _fill_store(
         writer.write_todo(again)
         changes = replace(changes, damaged=writer.damaged)
     else:
-        places = [whole_path(place) for place in map(source.where, range(len(manifest)))]
+        places = [_whole_path(place) for place in map(source.where, range(len(manifest)))]
         writer = create_store(path, manifest, places, store_info(card, manifest, run.dtype, embedder.d))
     rows = np.flatnonzero(writer.state == TODO)
     watch, began = Running(), time.perf_counter()
@@ -149,7 +149,7 @@ def _fill_store(
     return FillReport(how, len(manifest), n_unreadable, unreadable, changes, profile)
 
 
-def whole_path(place: str) -> str:
+def _whole_path(place: str) -> str:
     """A path that holds in other working folders; '' and URLs as they are."""
     return place if not place or remote_url(place) == place else os.path.abspath(place)
 

@@ -1,7 +1,6 @@
-"""A share of the rows embedded by an executor of a cluster, and what the driver asks before and after it."""
+"""A share of the rows embedded, as by an executor of a cluster, and what its driver asks before and after it."""
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,14 +12,16 @@ from retrieval.data.csv_cells import csv_line
 from retrieval.data.image_source import ImageSource, images_folder, index_tars
 from retrieval.data.manifest import Manifest, read_manifest
 from retrieval.data.overview import load_manifest
+from retrieval.embed.complete import N_LISTED, plan_loading, tell_changes
 from retrieval.embed.embedder import Embedder
 from retrieval.embed.engine import Engine
-from retrieval.embed.fill import FillReport, FillRun, fill_store, whole_path
-from retrieval.embed.job import N_LISTED, EmbedJob, embed, plan_loading, tell_changes
+from retrieval.embed.fill import FillReport, FillRun, fill_store
+from retrieval.embed.job import EmbedJob, embed
 from retrieval.embed.load import adjusted_card, open_card
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_text
 from retrieval.files.lock import output_lock
+from retrieval.files.urls import remote_url
 from retrieval.local.config import LOCAL_STORE
 from retrieval.local.job import LocalReport, LocalRun, fill_local, require_local
 from retrieval.local.store import local_path, open_local
@@ -48,28 +49,30 @@ _embedders: dict[tuple[Any, ...], Embedder] = {}
 class Work:
     """What every task is told. folder: where the driver works. run: tells this command from others.
 
-    model, weights: names by which the model, and weights of local features, were shared. digest: of the manifest.
+    table: to write of the images that cannot be read. model, weights: names by which the model, and weights of local
+    features, were shared. digest: of the manifest.
     """
 
     job: EmbedJob
     folder: Path
     run: str
     engine: Engine | None
+    table: Path
     model: str = ""
     weights: str = ""
     digest: str = ""
 
     def at(self, place: Place) -> EmbedJob:
         """The job as an executor does it."""
-        job, home = self.job, Path.cwd() == self.folder
+        job = self.job
         options = job.local_features
         if self.weights:
             options = replace(options, weights=place.shared(self.weights))
         return replace(
             job,
-            manifest=job.manifest if home else self.folder / job.manifest,
-            images=job.images if home or job.images is None else Path(self._whole(job.images)),
-            output=job.output if home or job.output is None else self.folder / job.output,
+            manifest=self._there(job.manifest),
+            images=None if job.images is None else self._there(job.images),
+            output=None if job.output is None else self._there(job.output),
             model=place.shared(self.model) if self.model else job.model,
             network=None,
             local_features=options,
@@ -79,8 +82,9 @@ class Work:
             progress=place.progress,
         )
 
-    def _whole(self, images: Path) -> str:
-        return whole_path(str(images)) if Path.cwd() == self.folder else os.path.join(self.folder, images)
+    def _there(self, path: Path) -> Path:
+        """A path of the driver's, or a URL, as it is for an executor, which may not work in the driver's folder."""
+        return path if Path.cwd() == self.folder or remote_url(str(path)) else self.folder / path
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +116,24 @@ class Made:
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
+def plan_local(manifest: Manifest, images: Path, store: Path, job: EmbedJob) -> Callable[[], LocalReport | None]:
+    """A function that fills the local store beside a store, where one is asked for.
+
+    Raises LmrError, before anything is embedded, for what is missing and for a local store of something else.
+    """
+    options = job.local_features
+    if options.kind is None:
+        return lambda: None
+    run = LocalRun(job.overwrite, job.retry_unreadable, job.check, options.weights)
+    given: dict[str, Any] = {"job": job, "run": run}
+    filling = local_path(store), manifest, ImageSource(manifest, images), options
+    require_local(*filling, **given)
+    return lambda: fill_local(*filling, **given, wait=job.wait)
+
+
 def share_path(output: Path, shard: Shard) -> Path:
     """The store of a share in the staging of the whole, beside which that of its local features lies."""
     return shard.beside(staging_path(output) / output.name)
-
-
-def unreadable_path(store: Path) -> Path:
-    """The table of the images of a store that could not be read: `train.h5` -> `train.unreadable.csv`."""
-    return store.with_suffix(".unreadable.csv")
 
 
 def look(work: Work, place: Place) -> Seen:
@@ -129,9 +143,7 @@ def look(work: Work, place: Place) -> Seen:
     index_tars(job.manifest, place.progress)
     manifest = _manifest(work, job, place.progress)
     images = images_folder(job.images, job.manifest, place.progress)
-    if job.local_features.kind is not None:
-        run = LocalRun(job.overwrite, job.retry_unreadable, job.check, job.local_features.weights)
-        require_local(local, manifest, ImageSource(manifest, images), job.local_features, job=job, run=run)
+    plan_local(manifest, images, output, job)
     there = None if job.overwrite else info_at(output)
     return Seen(len(manifest), manifest.digest, there, there is not None and output.exists(), local.exists())
 
@@ -152,7 +164,7 @@ def find_finished(item: tuple[Work, bool], place: Place) -> FillReport:
     if not with_local:
         job = replace(job, local_features=type(job.local_features)())
     output, report = embed(job)
-    _write_unreadable(output)
+    _write_unreadable(output, work.table)
     return replace(report, unreadable={}, changes=Changes())
 
 
@@ -169,10 +181,9 @@ def embed_share(item: tuple[Work, Share], place: Place) -> Made:
         if share.vectors:
             made = _embed(work, job, manifest, images, path)
         if share.local:
-            local = local_path(path)
-            made = replace(made, was_damaged=made.was_damaged or _remove_damaged(local, place.progress))
-            run = LocalRun(weights=job.local_features.weights)
-            fill_local(local, manifest, ImageSource(manifest, images), job.local_features, job=job, run=run, wait=True)
+            was_damaged = _remove_damaged(local_path(path), place.progress)
+            made = replace(made, was_damaged=made.was_damaged or was_damaged)
+            plan_local(manifest, images, path, replace(job, overwrite=False, retry_unreadable=False, wait=True))()
     return made
 
 
@@ -206,7 +217,7 @@ def join_shares(item: tuple[Work, tuple[Share, ...]], place: Place) -> FillRepor
     with output_lock(whole, wait=job.wait, progress=place.progress):
         if shares[0].vectors:
             join_stores(paths, whole, **how)
-        n, n_unreadable = _write_unreadable(whole)
+        n, n_unreadable = _write_unreadable(whole, work.table)
     if shares[0].local:
         output = local_path(whole)
         with output_lock(output, wait=job.wait, progress=place.progress):
@@ -226,9 +237,9 @@ def _local_report(path: Path) -> LocalReport:
     return LocalReport(path, "made", len(store), n_unreadable, int(store.offsets[-1]), path.stat().st_size)
 
 
-def _write_unreadable(output: Path) -> tuple[int, int]:
+def _write_unreadable(output: Path, path: Path) -> tuple[int, int]:
     """Writes the table of unreadable images, where there are any; the number of all images, and of these."""
-    store, path = open_descriptors(output), unreadable_path(output)
+    store = open_descriptors(output)
     rows = np.flatnonzero(store.state == UNREADABLE).tolist()
     reason = store.reason
     assert reason is not None

@@ -12,14 +12,16 @@ from pathlib import Path
 
 from retrieval.data.overview import require_there
 from retrieval.data.pipes import is_pipe
+from retrieval.embed.complete import N_LISTED, list_unreadable, require_any_read
 from retrieval.embed.engine import Engine
 from retrieval.embed.fill import FillReport, info_of
-from retrieval.embed.job import N_LISTED, EmbedJob, find_card, list_unreadable, make_card, require_any_read
+from retrieval.embed.job import EmbedJob, find_card, make_card
 from retrieval.embed.shares import Made, Seen, Share, Work, embed_share, find_finished, info_at, join_shares, look
 from retrieval.embed.store_name import find_store
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_json
 from retrieval.files.lock import output_lock
+from retrieval.files.urls import remote_url
 from retrieval.models.card import Card
 from retrieval.progress import SILENT
 from retrieval.shard import Shard
@@ -29,11 +31,16 @@ from retrieval.spark.staging import Staging
 from retrieval.store.info import StoreInfo
 
 
+def unreadable_path(store: Path) -> Path:
+    """The table of the images of a store that could not be read: `train.h5` -> `train.unreadable.csv`."""
+    return store.with_suffix(".unreadable.csv")
+
+
 def embed_on_spark(job: EmbedJob) -> tuple[Path, FillReport]:
     """As `embed`, by a cluster. Raises LmrError as that, before Spark is started where that can be known."""
     require_spark()
     require_there(job.manifest)
-    if is_pipe(job.manifest):
+    if remote_url(str(job.manifest)) is None and is_pipe(job.manifest):
         raise LmrError(f"{job.manifest}: a pipe is read once, and executors read it too; give a file")
     output = job.output or find_store(job.manifest, "output", job.progress)
     job = replace(job, output=output)
@@ -52,7 +59,7 @@ def embed_in(cluster: Cluster, staging: Staging, job: EmbedJob, engine: Engine |
     assert job.output is not None
     cluster.require_shared(job.output.absolute().parent)
     plain = replace(job, engine="local", master=None, n_tasks=None, spark_conf=(), progress=SILENT)
-    work = Work(plain, Path.cwd(), secrets.token_hex(8), engine)
+    work = Work(plain, Path.cwd(), secrets.token_hex(8), engine, unreadable_path(job.output.absolute()))
     if job.local_features.weights is not None:
         work = replace(work, weights=cluster.share(job.local_features.weights))
     (seen,) = cluster.run("reading the manifest", look, [work])

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval.data.request import ImagesJob
 from retrieval.device_name import require_one_device
-from retrieval.embed.job import MODEL, list_unreadable
+from retrieval.embed.complete import list_unreadable
+from retrieval.embed.job import MODEL
 from retrieval.errors import DamageError, LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import ComputingJob, WritingJob, build, option, told, words_of
