@@ -1,16 +1,18 @@
-"""Installs programs that the tests of the page and its proxies use, with Debian's or Ubuntu's package manager.
+"""Installs programs that tests use beside Python, with the package manager of Debian or Ubuntu.
 
-python3 scripts/debian.py chromium nginx caddy    what is there already stays as it is
+python3 scripts/debian.py chromium nginx caddy java    what is there already stays as it is; java: any of 17 or newer
 
 Elsewhere, or without the right to, it says in one line what to install.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 
-PACKAGES = {"chromium": "chromium", "nginx": "nginx-light", "caddy": "caddy"}
+PACKAGES = {"chromium": "chromium", "nginx": "nginx-light", "caddy": "caddy", "java": "openjdk-17-jre-headless"}
+LEAST_JAVA = 17
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")  # any of them is one
 SYSTEM_FOLDERS = os.pathsep.join(("/usr/sbin", "/sbin"))  # where programs of services lie, in nobody's PATH
 
@@ -39,10 +41,18 @@ def main(programs: list[str]) -> int:
 
 
 def find(program: str) -> str | None:
-    """The path of a program, or None."""
+    """The path of a program, or None. A Java that is too old is none."""
     path = os.environ.get("PATH", os.defpath) + os.pathsep + SYSTEM_FOLDERS
     names = BROWSERS if program == "chromium" else (program,)
-    return next(filter(None, (shutil.which(name, path=path) for name in names)), None)
+    found = next(filter(None, (shutil.which(name, path=path) for name in names)), None)
+    return None if program == "java" and found and java_version(found) < LEAST_JAVA else found
+
+
+def java_version(java: str) -> int:
+    """The first number of a Java's version, 8 of `1.8.0`; 0 where it says none."""
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(?:1\.)?(\d+)', said)
+    return int(version[1]) if version else 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 python3 scripts/run.py demo [OPTIONS]    install, then lmr demo
 python3 scripts/run.py test [OPTIONS]    install with the tools of development, then pytest on all cores
 python3 scripts/run.py page [OPTIONS]    install those of a browser's tests too, then pytest on page and proxies
+python3 scripts/run.py spark [OPTIONS]   install with Spark into .venv-spark, then pytest on a Spark cluster
 """
 
 import hashlib
@@ -13,10 +14,10 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
-BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
-EXTRAS = {"demo": "report", "test": "dev", "page": "browser"}
-PAGE_TESTS = ("tests/browser", "tests/deploy")
+EXTRAS = {"demo": "report", "test": "dev", "page": "browser", "spark": "dev,spark"}
+VENVS = {"spark": ".venv-spark"}  # of what wants other versions of packages than the rest; else .venv
+TESTS = {"page": ("tests/browser", "tests/deploy"), "spark": ("tests/spark",)}
+AT_ONCE = {"spark": "1"}  # processes of tests, each of which has a cluster; else one for each core
 
 
 def main(arguments: list[str]) -> int:
@@ -27,25 +28,32 @@ def main(arguments: list[str]) -> int:
     if sys.version_info < (3, 11):  # noqa: UP036, the interpreter that runs this may be older
         print(f"lmr needs Python 3.11 or newer, this is {sys.version.split()[0]}: {sys.executable}", file=sys.stderr)
         return 1
-    install(EXTRAS[arguments[0]])
-    if arguments[0] == "demo":
-        command = [str(BIN / "lmr"), "demo", *arguments[1:]]
+    what, *options = arguments
+    place = ROOT / VENVS.get(what, ".venv")
+    install(place, EXTRAS[what])
+    if what == "demo":
+        command = [str(programs(place) / "lmr"), "demo", *options]
     else:
-        tests = PAGE_TESTS if arguments[0] == "page" else ()
-        command = [str(BIN / "python"), "-m", "pytest", "-n", "auto", "--dist", "loadfile", *tests, *arguments[1:]]
+        many = ["-n", AT_ONCE.get(what, "auto"), "--dist", "loadfile"]
+        command = [str(programs(place) / "python"), "-m", "pytest", *many, *TESTS.get(what, ()), *options]
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process of tests for each core
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
-def install(extra: str) -> None:
-    """Installs the checkout with this extra into .venv, unless that was done for the same pyproject.toml."""
+def programs(place: Path) -> Path:
+    """The folder of an environment's programs."""
+    return place / ("Scripts" if os.name == "nt" else "bin")
+
+
+def install(place: Path, extra: str) -> None:
+    """Installs the checkout with these extras into an environment, unless that was done for the same pyproject.toml."""
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + str(ROOT).encode()).hexdigest()
-    done = VENV / f"installed-{extra}"
+    done = place / f"installed-{extra}"
     if done.exists() and done.read_text() == wanted:
         return
-    if not (BIN / "python").exists() and not (BIN / "python.exe").exists():
-        venv.create(VENV, with_pip=True)
-    python = str(BIN / "python")
+    if not (programs(place) / "python").exists() and not (programs(place) / "python.exe").exists():
+        venv.create(place, with_pip=True)
+    python = str(programs(place) / "python")
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "uv"], check=True)
     with_uv = [python, "-m", "uv", "pip", "install", "--compile-bytecode", "--python", python]
     subprocess.run([*with_uv, "-e", f"{ROOT}[{extra}]"], check=True)
