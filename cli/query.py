@@ -37,7 +37,7 @@ class QueryJob(ComputingJob, EngineJob, VerifyJob, WritingJob):
 
     pictures: tuple[str, ...] = option((), is_argument=True)
     _: KW_ONLY
-    index: Path = option(INDEX_FOLDER, help="Index folder.")
+    index: Path = option(INDEX_FOLDER, help="Index folder, or milvus://HOST/COLLECTION.")
     threshold: float | None = option(
         None,
         low=0,
@@ -77,6 +77,7 @@ def command(as_json: bool, as_csv: bool, **words: Any) -> None:
       lmr query holiday.jpg --verify
       lmr query photos/ --save answers.html --sort-into sorted --mode move
       lmr query holiday.jpg --server http://127.0.0.1:8080
+      lmr query holiday.jpg --index milvus://127.0.0.1:19530/landmarks
     """
     with TerminalProgress() as progress:
         job = build(QueryJob, {**words, "progress": progress})

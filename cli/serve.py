@@ -21,6 +21,7 @@ def command(**words: Any) -> None:
     Example:
       lmr serve
       lmr serve --index landmarks --port 8080
+      lmr serve --index milvus://127.0.0.1:19530/landmarks
       lmr serve --port 0 --processes 4 --threads 2
       lmr serve --host 0.0.0.0 --token-file token.txt
     """

@@ -25,6 +25,7 @@ def command(**words: Any) -> None:
       lmr submit test.csv --images images --output submission.csv
       lmr submit test.csv --images images --verify
       lmr submit test.csv --images images --shard 1/4
+      lmr submit test.csv --images images --index milvus://127.0.0.1:19530/landmarks
     """
     import lmr
 

@@ -4,6 +4,7 @@ python3 scripts/run.py demo [OPTIONS]    install, then lmr demo
 python3 scripts/run.py test [OPTIONS]    install with the tools of development, then pytest on all cores
 python3 scripts/run.py page [OPTIONS]    install those of a browser's tests too, then pytest on page and proxies
 python3 scripts/run.py spark [OPTIONS]   install with Spark into .venv-spark, then pytest on a Spark cluster
+python3 scripts/run.py milvus [OPTIONS]  install those and a server of Milvus Lite in .venv-milvus, then pytest on both
 """
 
 import hashlib
@@ -14,10 +15,13 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = {"demo": "report", "test": "dev", "page": "browser", "spark": "dev,spark"}
+EXTRAS = {"demo": "report", "test": "dev", "page": "browser", "spark": "dev,spark", "milvus": "dev"}
 VENVS = {"spark": ".venv-spark"}  # of what wants other versions of packages than the rest; else .venv
-TESTS = {"page": ("tests/browser", "tests/deploy"), "spark": ("tests/spark",)}
+TESTS = {"page": ("tests/browser", "tests/deploy"), "spark": ("tests/spark",), "milvus": ("tests/milvus",)}
 AT_ONCE = {"spark": "1"}  # processes of tests, each of which has a cluster; else one for each core
+# The faiss-cpu of Milvus Lite overwrites the files of faiss-gpu: it runs as a server, from a place of its own.
+MILVUS_VENV = ROOT / ".venv-milvus"
+MILVUS_LITE = ("milvus-lite>=3.2,<4", "pymilvus>=2.6")
 
 
 def main(arguments: list[str]) -> int:
@@ -34,6 +38,8 @@ def main(arguments: list[str]) -> int:
     if what == "demo":
         command = [str(programs(place) / "lmr"), "demo", *options]
     else:
+        if what == "milvus":
+            install_milvus(programs(place) / "python")
         many = ["-n", AT_ONCE.get(what, "auto"), "--dist", "loadfile"]
         command = [str(programs(place) / "python"), "-m", "pytest", *many, *TESTS.get(what, ()), *options]
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process of tests for each core
@@ -58,6 +64,17 @@ def install(place: Path, extra: str) -> None:
     with_uv = [python, "-m", "uv", "pip", "install", "--compile-bytecode", "--python", python]
     subprocess.run([*with_uv, "-e", f"{ROOT}[{extra}]"], check=True)
     done.write_text(wanted)
+
+
+def install_milvus(python: Path) -> None:
+    """Installs Milvus Lite into .venv-milvus, unless that was done. python: of the environment that has uv."""
+    done = MILVUS_VENV / "installed"
+    if done.exists() and done.read_text() == " ".join(MILVUS_LITE):
+        return
+    with_uv = [str(python), "-m", "uv"]
+    subprocess.run([*with_uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(MILVUS_VENV)], check=True)
+    subprocess.run([*with_uv, "pip", "install", "--python", str(MILVUS_VENV), *MILVUS_LITE], check=True)
+    done.write_text(" ".join(MILVUS_LITE))
 
 
 if __name__ == "__main__":

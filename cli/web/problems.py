@@ -21,9 +21,9 @@ from index.serving.batches import BusyError
 from index.serving.changes import ChangingError
 from index.serving.gallery import UnknownError
 from index.update.change import ConflictError
-from retrieval.errors import LmrError, UnreadableError
+from retrieval.errors import LmrError, UnreachableError, UnreadableError
 
-CHANGING_S = 5  # after which another change of the index has ended
+CHANGING_S = 5  # after which another change of the index has ended, or its server may answer again
 PROBLEM_JSON = "application/problem+json"
 
 _COMMAND = re.compile(r"\blmr [a-z-]+ `[a-z_]+`")  # with an option, which is said as the command line has it
@@ -109,6 +109,10 @@ def add_problems(app: FastAPI, *folders: Path) -> None:
     @app.exception_handler(ConflictError)
     async def contradicted(_: Request, error: ConflictError) -> JSONResponse:
         return problem(409, told(error))
+
+    @app.exception_handler(UnreachableError)
+    async def unreachable(_: Request, error: UnreachableError) -> JSONResponse:
+        return problem(503, told(error), {"Retry-After": str(CHANGING_S)})
 
     @app.exception_handler(LmrError)
     async def failed(_: Request, error: LmrError) -> JSONResponse:

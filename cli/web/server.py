@@ -46,7 +46,7 @@ class ServeJob(ComputingJob, EngineJob):
     """Serve an index folder."""
 
     _: KW_ONLY
-    index: Path = option(INDEX_FOLDER, help="Index folder.")
+    index: Path = option(INDEX_FOLDER, help="Index folder, or milvus://HOST/COLLECTION.")
     processes: int = option(1, low=1, high=256, help="Processes that answer; they share the memory of the index.")
     web: WebSettings = field(default_factory=WebSettings)
     serving: ServingSettings = field(default_factory=ServingSettings)
@@ -62,9 +62,9 @@ def serve(job: ServeJob) -> None:
     from cli.web.access import open_token, require_safe
 
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave the cores to those that decode
-    require_safe(job.web, open_token(job.web))
     if job.web.allow_changes:
         require_folder(job.index)
+    require_safe(job.web, open_token(job.web))
     place = job.web.feedback_folder
     if place is not None and place.resolve().is_relative_to(job.index.resolve()):
         raise LmrError(

@@ -50,8 +50,6 @@ class LocalRows:
         """Origin of the features, by which those of a query are made. Raises LmrError as `places`."""
         from retrieval.local.config import LocalCard
 
-        if self._fetch is not None:
-            self._fetch()
         self._require(LOCAL)
         content = read_signed_json(self._folder / LOCAL, FORMAT_VERSION, _COPY_AGAIN)
         try:
@@ -137,6 +135,8 @@ class LocalRows:
 
     def _require(self, name: str) -> None:
         """Raises LmrError unless a file is as the opened index lists it."""
+        if self._fetch is not None:
+            self._fetch()
         path = self._folder / name
         try:
             is_listed = sha256_file(path) == self._listed[name]["sha256"]

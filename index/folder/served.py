@@ -43,6 +43,7 @@ MARKER, WRITING = "export", "writing"  # keys of texts
 LISTING = "export.json"  # the file in the cache
 PART_BYTES = 45_000  # of a file in one text, which base64 makes 60,000 characters
 PARTS = 32  # asked or written at once
+N_TRIES = 10  # readings of an index that is replaced meanwhile, before that is an error
 KEPT_S = 30 * 86_400  # what is in the cache and was not opened for so long makes room
 
 _AGAIN = "run lmr index export with `overwrite`"
@@ -175,12 +176,24 @@ def open_served(address: Address, progress: Progress) -> Served:
     not what was sent.
     """
     engine = _engine_of(address)
-    marker = read_marker(engine, address)
-    if marker is None:
-        raise LmrError(
-            f"{address}: there is no index, or its export was not finished; run lmr index export {address} with the "
-            "index folder as `index`"
-        )
+    for last_try in range(N_TRIES):
+        marker = read_marker(engine, address)
+        if marker is None:
+            raise LmrError(
+                f"{address}: there is no index, or its export was not finished; run lmr index export {address} with "
+                "the index folder as `index`"
+            )
+        try:
+            return _open(engine, address, marker, progress)
+        except LmrError:
+            # Another export may have taken its place while it was read; then that is read.
+            if last_try == N_TRIES - 1 or read_marker(engine, address) == marker:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def _open(engine: Engine, address: Address, marker: Listed, progress: Progress) -> Served:
+    """The index that a marker stands for."""
     export = read_export(engine, address, marker)
     _require_rows(engine, address, export)
     folder = cache_folder() / marker["sha256"][:32]

@@ -31,7 +31,7 @@ class SubmitJob(AskingJob, VerifyJob, ShardedJob, WritingJob):
 
     test: Path = option(Path("test.csv"), is_argument=True)
     _: KW_ONLY
-    index: Path = option(INDEX_FOLDER, help="Index folder.")
+    index: Path = option(INDEX_FOLDER, help="Index folder, or milvus://HOST/COLLECTION.")
     store: Path | None = option(
         None, default_text="TEST with .h5, beside it", help="Descriptors of the images of the test set."
     )

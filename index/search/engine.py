@@ -138,8 +138,8 @@ class Engine(Protocol):
     def write(self, name: str, batch: Batch) -> None:
         """Writes rows."""
 
-    def count(self, name: str, below: int | None = None) -> int:
-        """Number of rows, or of those whose number is below one."""
+    def count(self, name: str) -> int:
+        """Number of rows."""
 
     def length(self, name: str, field: str) -> int:
         """Length of the vectors of a field."""

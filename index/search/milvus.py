@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -142,13 +142,12 @@ class MilvusEngine:
         with self._explained(f"rows {batch.first} and after"):
             self._client.upsert(name, rows, timeout=WRITE_S)
 
-    def count(self, name: str, below: int | None = None, level: str = "Strong") -> int:
-        """Number of rows, or of those whose number is below one."""
-        condition = "" if below is None else f"row < {below}"
+    def count(self, name: str, level: str = "Strong") -> int:
+        """Number of rows. level: of consistency."""
         with self._explained(f"the rows of {name}"):
             self._load(name)
             found = self._client.query(
-                name, filter=condition, output_fields=["count(*)"], consistency_level=level, timeout=ASK_S
+                name, filter="", output_fields=["count(*)"], consistency_level=level, timeout=ASK_S
             )
         return int(found[0]["count(*)"])
 
@@ -199,15 +198,18 @@ class MilvusEngine:
         word = self._word(name, field) if effort else ""
         parameters = {word: effort if word == "nprobe" else max(effort, width)} if word else {}
         with self._explained(f"to search {name}"):
-            found = self._client.search(
+            found = self._loaded(
                 name,
-                data=list(queries),
-                anns_field=field,
-                limit=width,
-                output_fields=[field],
-                search_params={"metric_type": "IP", "params": parameters},
-                consistency_level="Bounded",
-                timeout=ASK_S,
+                lambda: self._client.search(
+                    name,
+                    data=list(queries),
+                    anns_field=field,
+                    limit=width,
+                    output_fields=[field],
+                    search_params={"metric_type": "IP", "params": parameters},
+                    consistency_level="Bounded",
+                    timeout=ASK_S,
+                ),
             )
         rows = np.full((len(queries), width), -1, dtype=np.int64)
         scores = np.full((len(queries), width), -np.inf, dtype=np.float32)
@@ -223,8 +225,11 @@ class MilvusEngine:
     def vectors(self, name: str, field: str, rows: LongArray) -> FloatArray:
         """The vectors of these rows, (r, d) float32; each row is there once."""
         with self._explained(f"rows of {name}"):
-            found = self._client.get(
-                name, ids=rows.tolist(), output_fields=["row", field], consistency_level="Bounded", timeout=ASK_S
+            found = self._loaded(
+                name,
+                lambda: self._client.get(
+                    name, ids=rows.tolist(), output_fields=["row", field], consistency_level="Bounded", timeout=ASK_S
+                ),
             )
         by_row = {int(one["row"]): one[field] for one in found}
         if missing := [row for row in rows.tolist() if row not in by_row]:
@@ -277,11 +282,22 @@ class MilvusEngine:
             self._client.create_index(name, wanted)
         self._client.load_collection(name)
 
-    def _load(self, name: str) -> None:
-        """Has the server hold a collection in memory, where it was released or the server began anew."""
+    def _loaded(self, name: str, ask: Callable[[], Any]) -> Any:
+        """The answer of the server, asked again where it failed for a collection that was not in its memory."""
+        try:
+            return ask()
+        except Exception as error:  # of the client, which has no kind of its own for that
+            if not _is_theirs(error) or not self._load(name):
+                raise
+        return ask()
+
+    def _load(self, name: str) -> bool:
+        """Has the server hold a collection in memory, as it does not when it began anew; whether it did not."""
         state = self._client.get_load_state(name, timeout=ASK_S)["state"]
-        if getattr(state, "name", str(state)) != "Loaded":
-            self._client.load_collection(name, timeout=WRITE_S)
+        if getattr(state, "name", str(state)) == "Loaded":
+            return False
+        self._client.load_collection(name, timeout=WRITE_S)
+        return True
 
     def _word(self, name: str, field: str) -> str:
         """The word for how hard the index of a field looks."""
@@ -299,7 +315,7 @@ class MilvusEngine:
         except LmrError:
             raise
         except Exception as error:  # of the client, and of gRPC below it, which have no common base
-            if type(error).__module__.split(".")[0] not in ("pymilvus", "grpc"):
+            if not _is_theirs(error):
                 raise
             raise _explain(self._address, what, error) from error
 
@@ -307,6 +323,11 @@ class MilvusEngine:
 def _parts(d: int) -> int:
     """Parts of 4 numbers, or of as few more as divide the length."""
     return next(d // size for size in range(min(4, d), d + 1) if d % size == 0)
+
+
+def _is_theirs(error: Exception) -> bool:
+    """True for an error of the client, or of gRPC below it."""
+    return type(error).__module__.split(".")[0] in ("pymilvus", "grpc")
 
 
 def _explain(address: Address, what: str, error: Exception) -> LmrError:
