@@ -40,7 +40,7 @@ class Flight:
 
     def __init__(self, path: Path | None, key: str) -> None:
         self.path, self.key = path, key
-        self._thread = threading.local()
+        self._thread, self._files = threading.local(), list[BinaryIO]()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Flight, (self.path, self.key)
@@ -58,8 +58,15 @@ class Flight:
         """Writes down what this thread has under way from now on; what it had before is done."""
         self._write(row + 1)
 
+    def close(self) -> None:
+        """Leaves the file as it is."""
+        while self._files:
+            with suppress(OSError):
+                self._files.pop().close()
+
     def end(self) -> None:
         """Removes the file: nothing is under way any more."""
+        self.close()
         if self.path is not None:
             with suppress(OSError):
                 self.path.unlink()
@@ -82,7 +89,8 @@ class Flight:
         here = self._thread
         if not hasattr(here, "file"):
             here.file, here.place = self._open_slot()
-        with suppress(OSError):
+            self._files.append(here.file)
+        with suppress(OSError, ValueError):  # it may be closed when a run ends with an error
             here.file.seek(here.place)
             here.file.write(_SLOT.pack(slot))
 
@@ -110,7 +118,7 @@ class Careful(Generic[T]):
     def __init__(
         self,
         flight: Flight,
-        decode: Callable[[bytes], T],
+        decode: Callable[[Any], T],
         name: Callable[[int], str],
         *,
         n_workers: int = 1,
@@ -130,6 +138,8 @@ class Careful(Generic[T]):
             self._idle.pop().end()
         if kind is None:
             self.flight.end()
+        else:
+            self.flight.close()
 
     def begin(
         self, rows: Iterable[int], read: Callable[[int], bytes], crashed: Iterable[int] = ()
@@ -169,7 +179,7 @@ class Careful(Generic[T]):
         except UnreadableError as error:
             return str(error)
 
-    def apart(self, data: bytes) -> T:
+    def apart(self, data: Any) -> T:
         """As `decode`, in another process: if it dies, once more in one that has done nothing else before."""
         for process in (self._idle_one(), None):
             try:
@@ -184,7 +194,7 @@ class Careful(Generic[T]):
         except IndexError:  # asked for before it is known, as other threads take from the same list
             return None
 
-    def _done_by(self, process: Apart, data: bytes) -> T:
+    def _done_by(self, process: Apart, data: Any) -> T:
         """What is made of an image by a process, which is kept for the next one if it lives."""
         lives = False
         try:

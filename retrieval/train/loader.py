@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+import pickle
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import count, islice
+from functools import partial
+from itertools import chain, count, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO, Protocol
 
 import numpy as np
@@ -19,11 +23,12 @@ from retrieval.errors import UnreadableError
 from retrieval.files.atomic import replacing, write_bytes
 from retrieval.files.json_file import convert, read_json
 from retrieval.images.bytes_source import Source
+from retrieval.images.crashes import Careful, Flight
 from retrieval.images.preprocess import prepare
 from retrieval.images.spec import ImageSpec
 from retrieval.models.device import lacks_memory
 from retrieval.models.network import DescriptorModel
-from retrieval.parallel import Workers, start_workers, work_with
+from retrieval.parallel import KilledError, Workers, start_workers, work_with
 from retrieval.progress import SILENT, Progress
 from retrieval.train.augment import Batch, Collate, TrainingImages
 from retrieval.train.config import TrainConfig
@@ -57,25 +62,96 @@ def load_batches(
 ) -> Generator[Batch, None, None]:
     """A batch for each list of keys, in their order, which does not depend on the number of workers.
 
-    n_workers: processes, 0 = this one. pin: copied in the background to memory that a GPU reads while it computes.
-    LmrError: a process was killed, memory runs out.
+    n_workers: processes, 0 = this one. pin: copied in the background to memory that a GPU reads while it computes. An
+    image that crashes its decoder, and so a process, is unreadable. LmrError: a process was killed for something else,
+    memory runs out.
     """
-    fixed = (images, collate)
-    workers = Workers(n_workers, start=None, begin=_use_one_thread, progress=progress)
-    started = start_workers(_load, fixed, workers)
-    batches = work_with(started, _load, keys, fixed)
+    loading = _Loading(images, collate, Workers(n_workers, start=None, begin=_use_one_thread, progress=progress))
+    batches = loading.batches(keys)
     if not pin:
         yield from batches
-    elif started:
+    elif loading.has_workers:
         yield from _pinned(batches)
     else:  # not in a thread beside the network, as images vary by torch's one generator, which the network draws from
         yield from (batch.pin_memory() for batch in batches)
 
 
-def _load(keys: Keys, fixed: tuple[Images, Collate]) -> Batch:
-    images, collate = fixed
+class _Loading:
+    """Workers that load batches, begun again without the images that kill one."""
+
+    def __init__(self, images: Images, collate: Collate, workers: Workers) -> None:
+        self._images, self._collate, self._workers = images, collate, workers
+        self._folder = TemporaryDirectory(prefix="lmr-", ignore_cleanup_errors=True)
+        self._flight = Flight(Path(self._folder.name) / "decoding", "")
+        self._crashed: dict[int, str] = {}
+        self._flight.begin()
+        self._started = start_workers(_load, self._fixed, workers)
+        self.has_workers = bool(self._started)
+
+    @property
+    def _fixed(self) -> "_Fixed":
+        return self._images, self._collate, self._flight, dict(self._crashed)
+
+    def batches(self, keys: Iterable[Keys]) -> Generator[Batch, None, None]:
+        """As `load_batches`."""
+        pending: deque[Keys] = deque()
+
+        def given() -> Iterator[Keys]:
+            for some in keys:
+                pending.append(some)
+                yield some
+
+        new = todo = given()
+        with self._folder, closing(self._flight):
+            while True:
+                try:
+                    for batch in work_with(self._started, _load, todo, self._fixed):
+                        pending.popleft()
+                        yield batch
+                    return
+                except KilledError:
+                    crashed = self._find_crashed(pending)
+                    if not crashed:
+                        raise
+                    self._crashed |= crashed
+                    todo = chain(list(pending), new)
+                    self._started = start_workers(_load, self._fixed, self._workers)
+
+    def _find_crashed(self, pending: Iterable[Keys]) -> dict[int, str]:
+        """The images under way that kill another process too, and why; none where they cannot be sent to it."""
+        left, _ = self._flight.begin()
+        try:
+            pickle.dumps(self._images)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return {}
+        keys = {key[0]: key for some in pending for key in some}
+        careful = Careful(Flight(None, ""), partial(_try, images=self._images), str)
+        crashed = {}
+        with careful:
+            for row in left:
+                try:
+                    if row in keys:
+                        careful.apart(keys[row])
+                except UnreadableError as error:
+                    crashed[row] = str(error)
+        return crashed
+
+
+_Fixed = tuple[Images, Collate, Flight, dict[int, str]]
+
+
+def _try(key: tuple[int, int], images: Images) -> None:
+    images[key]
+
+
+def _load(keys: Keys, fixed: _Fixed) -> Batch:
+    images, collate, flight, crashed = fixed
+    items: list[Item] = []
     try:
-        return collate([images[key] for key in keys])
+        for key in keys:
+            flight.note(key[0])
+            items.append((key[0], crashed[key[0]]) if key[0] in crashed else images[key])
+        return collate(items)
     except RuntimeError as error:
         if lacks_memory(error):
             raise MemoryError from error
