@@ -81,10 +81,11 @@ class _Heard(Silent):
 class Cluster:
     """A session of Spark; one that is there already is joined, and goes on at the end.
 
-    n_slots: tasks that run at once.
+    n_slots: tasks that run at once. application: its id in Spark.
     """
 
     n_slots: int
+    application: str
 
     def __init__(self, job: SparkJob, progress: Progress) -> None:
         self._job, self._progress = job, progress
@@ -98,6 +99,7 @@ class Cluster:
         self._is_own = SparkContext._active_spark_context is None
         self._session = self._start()
         self._context = self._session.sparkContext
+        self.application = self._context.applicationId
         try:
             self.run("starting Spark", _greet, [program_version()])
             self.n_slots = self._count_slots()
@@ -294,16 +296,14 @@ def _here(progress: Progress) -> Place:
     """The place of the task that runs."""
     from pyspark import SparkFiles, TaskContext
 
-    context = TaskContext.get()
+    return place_of(TaskContext.get(), progress, Path(SparkFiles.getRootDirectory()).absolute())
+
+
+def place_of(context: Any, progress: Progress, files: Path) -> Place:
+    """The place of a task, by what Spark says of it."""
     gpu = context.resources().get("gpu")
-    return Place(
-        host=socket.gethostname(),
-        n_threads=max(1, context.cpus()),
-        gpus=() if gpu is None else tuple(gpu.addresses),
-        attempt=context.attemptNumber(),
-        progress=progress,
-        files=Path(SparkFiles.getRootDirectory()).absolute(),
-    )
+    gpus = () if gpu is None else tuple(gpu.addresses)
+    return Place(socket.gethostname(), max(1, context.cpus()), gpus, context.attemptNumber(), progress, files)
 
 
 def _greet(version: str, place: Place) -> str:

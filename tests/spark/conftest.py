@@ -1,0 +1,35 @@
+"""A Spark cluster of two executors, which the commands of all tests here join."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from retrieval.errors import LmrError
+from retrieval.progress import SILENT
+from retrieval.spark.cluster import Cluster
+from retrieval.spark.config import SparkJob, require_spark
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Executors that can import the modules of tests here, too."""
+    try:
+        require_spark()
+    except LmrError as error:
+        pytest.skip(f"{error}: scripts/debian.py java, scripts/run.py spark")
+    conf = (f"spark.executorEnv.PYTHONPATH={HERE}", "spark.log.level=ERROR")
+    with Cluster(SparkJob(engine="spark", master="local-cluster[2,1,1024]", spark_conf=conf), SILENT) as cluster:
+        application = cluster.application
+        yield cluster
+    shutil.rmtree(_spark_home() / "work" / application, ignore_errors=True)
+
+
+def _spark_home() -> Path:
+    import pyspark
+
+    return Path(os.environ.get("SPARK_HOME") or Path(pyspark.__file__).parent)
