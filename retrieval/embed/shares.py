@@ -214,13 +214,14 @@ def join_shares(item: tuple[Work, tuple[Share, ...]], place: Place) -> FillRepor
     whole = _output(job)
     paths = [share_path(whole, share.shard) for share in shares]
     how: dict[str, Any] = {"overwrite": job.overwrite, "progress": SILENT}
-    with output_lock(whole, wait=job.wait, progress=place.progress):
+    wait = job.wait or place.attempt > 0  # for a try that was given up and has not ended yet
+    with output_lock(whole, wait=wait, progress=place.progress):
         if shares[0].vectors:
             join_stores(paths, whole, **how)
         n, n_unreadable = _write_unreadable(whole, work.table)
     if shares[0].local:
         output = local_path(whole)
-        with output_lock(output, wait=job.wait, progress=place.progress):
+        with output_lock(output, wait=wait, progress=place.progress):
             join_local(list(map(local_path, paths)), output, **how)
             local = _local_report(output)
     return FillReport("made", n, n_unreadable, local=local)

@@ -11,14 +11,13 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from retrieval.errors import LmrError
-from retrieval.files.digest import sha256_file
 from retrieval.images import noise
 from retrieval.progress import SILENT, Progress, Silent
 from retrieval.spark.config import SparkJob, own_environment, own_settings, require_spark
@@ -155,10 +154,10 @@ class Cluster:
         """Ships a file or a folder to all executors; the name by which `Place.shared` finds it there."""
         from pyspark import SparkFiles
 
-        box = Path(tempfile.mkdtemp(prefix="lmr-", dir=SparkFiles.getRootDirectory()))
-        parent, inside = (path.resolve().parent, path.resolve().name)
-        archive = Path(shutil.make_archive(str(box / "shared"), "tar", parent, inside))
-        name = f"{inside}-{sha256_file(archive)[:16]}"
+        whole = path.resolve()
+        name = f"{whole.name}-{secrets.token_hex(8)}"  # Spark ships a name once, whatever it stands for
+        box = tempfile.mkdtemp(prefix="lmr-", dir=SparkFiles.getRootDirectory())
+        archive = shutil.make_archive(f"{box}/{name}", "tar", whole.parent, whole.name)
         self._context.addArchive(f"{archive}#{name}")
         return name
 
@@ -188,10 +187,9 @@ class Cluster:
             builder = builder.master(self._job.master)
         for key, value in own_settings(self._job).items():
             builder = builder.config(key, value)
-        os.environ.update(own_environment(self._job))
         self._progress.tell(f"starting Spark; its log is {log}")
         try:
-            with _output_to(descriptor):
+            with _output_to(descriptor), _environment(own_environment(self._job)):
                 return builder.getOrCreate()
         except Exception as error:
             last = self._log.read_text(errors="replace").strip().splitlines()[-_LAST_LINES:]
@@ -246,9 +244,27 @@ class Cluster:
             kind = getattr(importlib.import_module(said["module"]), said["kind"])
             return kind(host, *said["lines"][1:])  # type: ignore[no-any-return]
         if "No module named 'retrieval'" in text:
-            return LmrError(f"lmr is not installed on an executor of the cluster; see {where}")
-        recent = text.partition("most recent failure: ")[2] or text
-        return LmrError(f"{what}: {shortened(recent.strip().splitlines()[0])}{where}")
+            return LmrError(f"lmr is not installed in the Python of an executor; install the same on all{where}")
+        return LmrError(f"{what}: {shortened(_reason(text))}{where}")
+
+
+def _reason(text: str) -> str:
+    """The line of what Spark says of a failure that tells what it was, after where it was."""
+    lines = (text.partition("most recent failure: ")[2] or text).strip().splitlines()
+    end = next((i for i, line in enumerate(lines) if line.startswith(("\tat ", "Driver stacktrace"))), len(lines))
+    said = [line.strip() for line in lines[:end] if line.strip()]
+    return said[0] if len(said) < 2 else f"{said[0].partition(': ')[0]}: {said[-1]}"
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Variables of the environment, for the block alone."""
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            os.environ.pop(name, None)
 
 
 @contextlib.contextmanager

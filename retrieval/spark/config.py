@@ -1,7 +1,9 @@
 """What a job says of the Spark cluster that it runs on; no pyspark."""
 
 import os
+import re
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from retrieval.errors import LmrError, WordsError
 from retrieval.extras import install_hint, missing
 from retrieval.jobs import Job, option
 
+LEAST_JAVA = 17
 JAVA_PACKAGE = "openjdk-17-jre-headless"  # of Debian
 MOST_TASKS = 100_000
 _FLAT_ROWS = 128  # a task has at least so many images or rows, where their number is left to us
@@ -75,15 +78,23 @@ def require_spark() -> None:
     lacks = missing("pyspark", "pandas", "pyarrow")
     how = [install_hint("spark")] if lacks else []
     if not _has_java():
-        lacks.append("Java 17 or newer")
+        lacks.append(f"Java {LEAST_JAVA} or newer")
         how.append(f"apt-get install {JAVA_PACKAGE}")
     if lacks:
         raise LmrError(f"`engine` spark needs {' and '.join(lacks)}: {'; '.join(how)}; `engine` local needs neither")
 
 
 def _has_java() -> bool:
+    """True where Spark finds a Java that it can use, or a program of Java has started this one."""
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        return True
     home = os.environ.get("JAVA_HOME")
-    return "PYSPARK_GATEWAY_PORT" in os.environ or bool(shutil.which("java", path=home and str(Path(home) / "bin")))
+    java = shutil.which("java", path=home and str(Path(home) / "bin"))
+    if java is None:
+        return False
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(?:1\.)?(\d+)', said)
+    return version is None or int(version[1]) >= LEAST_JAVA
 
 
 def own_settings(job: SparkJob) -> dict[str, str]:
