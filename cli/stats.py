@@ -46,6 +46,7 @@ def command(
     unreadable images and duplicates; a folder's own images are measured without it. What was measured is kept: the
     same command goes on after a stop, and measures only new images. With --shard a share of the images is measured and
     of the descriptors of --store compared: lmr join joins the facts, and the same command without --shard tells of all.
+    With --engine spark a Spark cluster does the shares and joins them.
 
     \b
     Example:
@@ -54,6 +55,7 @@ def command(
       lmr stats train.csv --store train.h5 --clusters 40
       lmr stats train.csv --json
       lmr stats train.csv --images images --shard 1/4
+      lmr stats s3://bucket/open-images.parquet --engine spark --master spark://HOST:7077
     """
     if "shard" in words:
         _measure_share(words, [report, pictures_csv, clusters_csv])
@@ -94,6 +96,8 @@ def _measure_share(words: dict[str, Any], files: list[Path | None]) -> None:
     import lmr
     from retrieval.jobs import words_of
 
+    if words.get("engine") == "spark":
+        raise click.UsageError("--shard does a share here, --engine spark all of them on a cluster; give one of them")
     if any(files):
         raise click.UsageError("--report and tables need all images; join the shares first, by lmr join")
     own = {word for word, _, _ in words_of(MeasureJob)}

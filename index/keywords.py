@@ -316,9 +316,10 @@ class _Comparing(_Measuring, _Decoding, total=False):
     seed: int
 
 
-class StatsWords(_Comparing, total=False):
+class StatsWords(_Comparing, _Spark, total=False):
     """Words of `lmr.stats`."""
 
+    engine: Literal["local", "spark"]
     test: Place | None
     test_images: Place | None
     names: Place | None

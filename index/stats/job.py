@@ -1,14 +1,15 @@
 """Statistics of a data set: manifest, images, descriptors and test set, counted and measured."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, field, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from index.stats.measure import ComparingJob, source_of
+from index.stats.measure import ComparingJob, MeasureJob, measure_on_spark, source_of
 from retrieval.errors import LmrError, UnreadableError, WordsError
 from retrieval.images.screen import SCREEN_DIAGONAL_IN
 from retrieval.jobs import option, told
+from retrieval.spark.config import SparkJob
 from retrieval.words import none_can
 
 if TYPE_CHECKING:
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class StatsJob(ComparingJob):
+class StatsJob(ComparingJob, SparkJob):
     """Count and measure what is in a data set."""
 
     manifest: Path = field(metadata=told(is_argument=True, metavar="CSV"))
     _: KW_ONLY
+    engine: Literal["local", "spark"] = option(
+        "local", help="Where images are measured and descriptors compared: local (here) or spark (a cluster)."
+    )
     images: Path | None = option(
         None,
         help="Folder of images to measure: <id>.jpg, Google's a/b/c/<id>.jpg, or what a path column is relative to.",
@@ -148,6 +152,9 @@ def stats(job: StatsJob) -> Statistics:
     from retrieval.files.urls import text_of
 
     require_place(job.facts)
+    if job.on_spark:
+        words = {item.name: getattr(job, item.name) for item in fields(MeasureJob) if hasattr(job, item.name)}
+        measure_on_spark(MeasureJob(**words), job)
     beside = Beside(job.image_list, job.boxes, job.hierarchy, job.names, job.min_label_confidence)
     data = read_data(job.manifest, beside, job.progress)
     counts = count_data(data, text_of(job.manifest))

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
-from retrieval.data.quality_cache import cache_errors, open_cache
+from retrieval.data.quality_cache import cache_errors, open_cache, require_sound
 from retrieval.errors import LmrError
 from retrieval.files.atomic import replacing
 from retrieval.files.digest import sha256_json
@@ -61,13 +61,9 @@ def join_facts(paths: Sequence[Path], output: Path, *, overwrite: bool) -> tuple
     Raises LmrError for files that are not all shares of one manifest, each once, and for other facts in the place of
     the output.
     """
-    marks = [_read_mark(path) for path in paths]
-    for path, (_, digest) in zip(paths, marks, strict=True):
-        if digest != marks[0][1]:
-            raise LmrError(f"{path} is of another manifest than {paths[0]}; give shares of one manifest")
-    order = require_all([(path, shard) for path, (shard, _) in zip(paths, marks, strict=True)])
-    rows = {row[0]: row for at in order for row in _read_rows(paths[at])}
-    pieces = {row[:2]: row for at in order for row in _read_pieces(paths[at])}
+    ordered = _in_order(paths)
+    rows = {row[0]: row for path in ordered for row in _read_rows(path)}
+    pieces = {row[:2]: row for path in ordered for row in _read_pieces(path)}
     if output.exists() and not overwrite:
         before = {row[:2]: row for row in _read_pieces(output)}
         if {row[0]: row for row in _read_rows(output)} == rows and before == pieces:
@@ -84,6 +80,40 @@ def join_facts(paths: Sequence[Path], output: Path, *, overwrite: bool) -> tuple
             connection.execute(_PIECES)
             connection.executemany("INSERT INTO piece VALUES (?, ?, ?, ?)", pieces.values())
     return "joined", len(rows)
+
+
+def add_shares(paths: Sequence[Path], facts: Path) -> None:
+    """Adds the facts of all shares to a file, at once, in the place of what it knew of the same images.
+
+    Raises LmrError for files that are not all shares of one manifest, each once.
+    """
+    ordered = _in_order(paths)
+    with closing(open_cache(facts)) as connection, cache_errors(facts), connection:
+        connection.execute(_PIECES)
+        for path in ordered:
+            connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", _read_rows(path))
+            connection.executemany("INSERT OR REPLACE INTO piece VALUES (?, ?, ?, ?)", _read_pieces(path))
+
+
+def is_marked(facts: Path, shard: Shard, manifest_digest: str) -> bool:
+    """Tells whether a file is there and is that of this share, finished and sound."""
+    if not facts.exists():
+        return False
+    try:
+        require_sound(facts)
+        return _read_mark(facts) == (shard, manifest_digest)
+    except LmrError:
+        return False
+
+
+def _in_order(paths: Sequence[Path]) -> list[Path]:
+    """The files of all shares in the order of these. LmrError where they are not all of one manifest, each once."""
+    marks = [_read_mark(path) for path in paths]
+    for path, (_, digest) in zip(paths, marks, strict=True):
+        if digest != marks[0][1]:
+            raise LmrError(f"{path} is of another manifest than {paths[0]}; give shares of one manifest")
+    order = require_all([(path, shard) for path, (shard, _) in zip(paths, marks, strict=True)])
+    return [paths[at] for at in order]
 
 
 def _read_mark(path: Path) -> tuple[Shard, str]:
