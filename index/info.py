@@ -17,6 +17,7 @@ from index.verify import (
     kind_of,
     verify_whole,
 )
+from index.search.engine import address_of
 from retrieval.errors import LmrError, WordsError
 from retrieval.files.folders import current_folder
 from retrieval.jobs import Job, option
@@ -66,6 +67,8 @@ def info(job: InfoJob) -> Info:
     """
     if job.path is None:
         raise WordsError("give what to look at, such as lmr info landmarks, model, train.h5 or train.csv")
+    if (address := address_of(job.path)) is not None:
+        raise LmrError(f"{address} is an index on a server; lmr index info {address} tells what it is")
     facts = _describe(job.path, job.progress, verify=job.verify)
     verified = verify_whole(job.path, job.progress) if job.verify else None
     return Info(facts.pop("what"), facts, verified)

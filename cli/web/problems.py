@@ -17,6 +17,7 @@ from starlette.requests import HTTPConnection
 from cli.terminal import shown, shown_line, with_options
 from cli.web.shapes import ProblemShape
 from cli.web.views import views
+from index.search.engine import address_of
 from index.serving.batches import BusyError
 from index.serving.changes import ChangingError
 from index.serving.gallery import UnknownError
@@ -83,6 +84,8 @@ def add_problems(app: FastAPI, *folders: Path) -> None:
     def told(error: Exception) -> str:
         text = _COMMAND.sub(lambda found: with_options(found[0]), str(error))
         for folder in folders:
+            if (address := address_of(folder)) is not None:
+                text = text.replace(str(address), folder.name).replace(f"{address.host}:{address.port}", "its server")
             text = text.replace(os.path.abspath(folder), folder.name).replace(str(folder), folder.name)
         return text
 
@@ -111,8 +114,9 @@ def add_problems(app: FastAPI, *folders: Path) -> None:
         return problem(409, told(error))
 
     @app.exception_handler(UnreachableError)
-    async def unreachable(_: Request, error: UnreachableError) -> JSONResponse:
-        return problem(503, told(error), {"Retry-After": str(CHANGING_S)})
+    async def unreachable(_: Request, __: UnreachableError) -> JSONResponse:
+        detail = f"the server that holds the index does not answer; try again in {CHANGING_S} s"
+        return problem(503, detail, {"Retry-After": str(CHANGING_S)})
 
     @app.exception_handler(LmrError)
     async def failed(_: Request, error: LmrError) -> JSONResponse:

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 from tiny_set import done
 
 from cli.web.api import without_folders
-from cli.web.problems import PROBLEM_JSON
+from cli.web.problems import PROBLEM_JSON, add_problems
 from index.serving.service import BusyError, Service
+from retrieval.errors import LmrError, UnreachableError
 from retrieval.images.limits import Limits
 
 NO_FILE = b'Content-Disposition: form-data; name="image"; filename=""\r\n\r\n'
@@ -323,6 +325,29 @@ def test_a_service_that_is_busy_is_told_with_the_time_to_wait(
     response = client.post("/v1/query", content=arch)
     assert refused(response, 503) == "too many images are waiting; try again in 3 s"
     assert response.headers["Retry-After"] == "3"
+
+
+def test_a_server_of_the_index_that_does_not_answer_is_told_without_its_address(
+    client: TestClient, service: Service, arch: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise UnreachableError("milvus://10.0.0.5:19530/landmarks: no Milvus answers at 10.0.0.5:19530; start it")
+
+    monkeypatch.setattr(service, "query", unreachable)
+    response = client.post("/v1/query", content=arch)
+    assert refused(response, 503) == "the server that holds the index does not answer; try again in 5 s"
+    assert response.headers["Retry-After"] == "5"
+
+
+def test_what_a_server_of_the_index_refuses_is_told_without_its_address() -> None:
+    app = FastAPI()
+    add_problems(app, Path("milvus://10.0.0.5:19530/landmarks"))
+
+    @app.get("/")
+    def fail() -> None:
+        raise LmrError("milvus://10.0.0.5:19530/landmarks: 10.0.0.5:19530 refuses the token")
+
+    assert refused(TestClient(app).get("/"), 422) == "landmarks: its server refuses the token"
 
 
 def test_a_failure_of_the_server_is_told_without_its_inside(
