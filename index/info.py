@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from index.search.engine import address_of
 from index.verify import (
     EXPLAIN_AGAIN,
     EXPLANATIONS,
@@ -17,7 +18,6 @@ from index.verify import (
     kind_of,
     verify_whole,
 )
-from index.search.engine import address_of
 from retrieval.errors import LmrError, WordsError
 from retrieval.files.folders import current_folder
 from retrieval.jobs import Job, option
