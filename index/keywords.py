@@ -596,9 +596,10 @@ class EvaluateShareWords(EvaluateWords, _Sharded, total=False):
     """Words of `lmr.evaluate_share`."""
 
 
-class SubmitWords(_Filling, _Engine, _Verifying, _Sharded, _Writing, total=False):
+class SubmitWords(_Filling, _Verifying, _Sharded, _Writing, _Spark, total=False):
     """Words of `lmr.submit`."""
 
+    engine: Literal["local", "spark", "auto", "onnx", "torch"]
     index: Place
     store: Place | None
     output: Place

@@ -59,7 +59,7 @@ class _Content(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class _Share:
+class Share:
     """A share that was read. made_with: all that its answers depend on."""
 
     path: Path
@@ -107,7 +107,7 @@ def join_submissions(
     place of the output.
     """
     require_no_folder(output)
-    read = [_read(path) for path in paths]
+    read = [read_share(path) for path in paths]
     shares = [(share.path, share.shard) for share in read]
     _require_alike(read)
     read = [read[at] for at in require_all(shares)]
@@ -133,12 +133,13 @@ def inputs_of(output: Path, made_with: Inputs, store: Descriptors, verifying: Ve
     """
     n = recorded_inputs(output).get("shares")
     if not isinstance(n, int) or not 1 <= n <= MOST_SHARES:
-        return {**made_with, **_sets(store, verifying, range(len(store)))}
-    parts = [_sets(store, verifying, Shard(i + 1, n).rows(len(store))) for i in range(n)]
+        return {**made_with, **sets_of(store, verifying, range(len(store)))}
+    parts = [sets_of(store, verifying, Shard(i + 1, n).rows(len(store))) for i in range(n)]
     return {**made_with, "shares": n, **{name: sha256_json([part[name] for part in parts]) for name in parts[0]}}
 
 
-def _sets(store: Descriptors, verifying: Verifying | None, rows: range) -> dict[str, str]:
+def sets_of(store: Descriptors, verifying: Verifying | None, rows: range) -> dict[str, str]:
+    """Digests of what some rows of a store are answered by, by the words that tell them to people."""
     digests = [store.select(np.array(rows, np.int64)).digest]
     if verifying is not None:
         digests.append(verifying.digest(slice(rows.start, rows.stop)))
@@ -154,7 +155,8 @@ def _joined(parts: Sequence[Predictions]) -> Predictions:
     )
 
 
-def _read(path: Path) -> _Share:
+def read_share(path: Path) -> Share:
+    """The answers of a share. Raises LmrError for a file that is missing, damaged or of another version."""
     content: _Content = convert(read_signed_json(path, FORMAT_VERSION, _REMEDY), _Content, str(path), _REMEDY)
     rows = content["answers"]
     predictions = Predictions(
@@ -163,10 +165,10 @@ def _read(path: Path) -> _Share:
         np.array([-np.inf if row["logit"] is None else row["logit"] for row in rows], np.float64),
         np.array([np.nan if row["confidence"] is None else row["confidence"] for row in rows], np.float64),
     )
-    return _Share(path, parse_shard(content["shard"]), content["manifest"], content["made_with"], predictions)
+    return Share(path, parse_shard(content["shard"]), content["manifest"], content["made_with"], predictions)
 
 
-def _require_alike(shares: Sequence[_Share]) -> None:
+def _require_alike(shares: Sequence[Share]) -> None:
     """Raises LmrError where shares are of another manifest, index or threshold than the first."""
     first = shares[0]
     for share in shares:

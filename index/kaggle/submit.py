@@ -1,32 +1,38 @@
 """Answering the images of a test set with an index folder, as a Kaggle submission."""
 
-from dataclasses import KW_ONLY, dataclass
+import os
+from contextlib import ExitStack
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from index.folder.config import INDEX_FOLDER
 from index.rerank.config import VerifyJob
 from retrieval.embed.complete import complete_store
-from retrieval.embed.job import AskingJob, of_share
+from retrieval.embed.job import AskingJob, StoreFilling, of_share
 from retrieval.embed.store_name import find_store
-from retrieval.errors import LmrError
+from retrieval.errors import LmrError, WordsError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import WritingJob, option
 from retrieval.shard import ShardedJob
+from retrieval.spark.config import SparkJob
 from retrieval.words import agreeing
 
 if TYPE_CHECKING:
     from index.folder.folder import IndexFolder
     from index.folder.verified import Verifying
     from index.rerank.verification import Verification
+    from index.spark.answering import Work
     from retrieval.progress import Progress
+    from retrieval.spark.cluster import Cluster
     from retrieval.store.store import Descriptors
 
 _THRESHOLD = "--threshold"  # its name in the records of submissions
+_MOST_TURNS = 32  # of all blocks on a cluster; four are enough, but where files are damaged meanwhile
 
 
 @dataclass(frozen=True)
-class SubmitJob(AskingJob, VerifyJob, ShardedJob, WritingJob):
+class SubmitJob(StoreFilling, VerifyJob, ShardedJob, WritingJob, SparkJob):
     """Write a submission for the images of a manifest, or a share of them."""
 
     test: Path = option(Path("test.csv"), is_argument=True)
@@ -43,6 +49,24 @@ class SubmitJob(AskingJob, VerifyJob, ShardedJob, WritingJob):
         default_text="the calibrated one that costs no GAP",
         help="Confidence below which a line stays blank.",
     )
+    engine: Literal["local", "spark", "auto", "onnx", "torch"] = option(
+        "local",
+        default_text="what starts fastest on this machine",
+        help="What computes: local or auto (this machine), spark (a cluster), onnx (the exported network beside the "
+        "weights), or torch.",
+    )
+
+    def __post_init__(self) -> None:
+        """Raises WordsError for a share of what a cluster divides itself."""
+        super().__post_init__()
+        if self.on_spark and self.shard is not None:
+            raise WordsError("`shard` and `engine` spark do not go together; a cluster divides the images by itself")
+
+    @property
+    def asking(self) -> AskingJob:
+        """The embedding of its images by the network of the index."""
+        words: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(AskingJob)}
+        return AskingJob(**{**words, "engine": "auto" if self.engine in ("local", "spark") else self.engine})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,83 +85,158 @@ def submit(job: SubmitJob) -> SubmitReport:
     Verified answers compare all of the best neighbours, since every confidence counts.
     Raises LmrError for a manifest or an index that cannot be used, and for another file in the submission's place.
     """
-    from index.folder.changes import tell_changed
-    from index.folder.folder import open_folder
     from index.kaggle.shares import share_path
-    from retrieval.data.overview import require_there
-    from retrieval.files.made_of import require_no_folder
 
-    share = job.share
-    output = job.output if share is None else share_path(job.output, share)
+    if job.on_spark:
+        return _submit_on_spark(job)
+    output = job.output if job.share is None else share_path(job.output, job.share)
     with output_locks(output, wait=job.wait, progress=job.progress):
-        require_no_folder(output)
-        _is_there(job, output, {})  # refused now, not after the images were embedded
-        require_there(job.test)
-        folder = open_folder(
-            job.index,
-            device=job.device,
-            threads=job.threads,
-            with_local=job.verify,
-            on_server=True,
-            progress=job.progress,
-        )
-        for line in tell_changed(folder):
-            job.progress.warn(f"warning: {line}")
-        verification = None
-        if job.verify:
-            folder, verification = _verification(folder, job)
-        made_with: dict[str, Any] = {**folder.made_of, _THRESHOLD: job.threshold}
-        if verification is not None:
-            made_with = {**verification.made_of, **made_with}
-        threshold = _threshold_logit(folder, job.threshold, job.progress)
-        if share is not None:
-            made_with["shard"] = str(share)
-        _is_there(job, output, {"verification": None, **made_with})  # named before the calibration that goes with it
-        store, verifying = _embed_test(folder, verification, job)
-        n_missing = int((~store.done).sum())
-        if n_missing:
-            job.progress.warn(
-                f"{n_missing:,} of the blank lines "
-                f"{agreeing(n_missing, 'is a picture that is', 'are pictures that are')} missing or unreadable"
-            )
-        return _answer(job, output, Asked(folder, store, threshold, verifying), made_with)
+        opened = open_index(job, output)
+        store, verifying = embed_test(opened, job)
+        return _answer(job, output, opened, store, verifying)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Images that a folder is asked. threshold: ranking key from which on they are answered."""
+class Opened:
+    """An index that is asked, and how. threshold: ranking key from which on images are answered.
+
+    made_with: everything that the answers depend on beside the descriptors of the images.
+    """
 
     folder: "IndexFolder"
-    store: "Descriptors"
+    verification: "Verification | None"
     threshold: float
-    verifying: "Verifying | None"
+    made_with: dict[str, Any]
 
 
-def _answer(job: SubmitJob, output: Path, asked: Asked, made_with: dict[str, Any]) -> SubmitReport:
+def open_index(job: SubmitJob, output: Path, *, searched: bool = True) -> Opened:
+    """The index of a job, as it answers. searched: False leaves an inverted file closed.
+
+    Warns of what is to be known of it. Raises LmrError for a manifest or an index that cannot be used, and for another
+    file in the submission's place, before anything is embedded.
+    """
+    from index.folder.changes import tell_changed
+    from index.folder.folder import open_folder
+    from retrieval.data.overview import require_there
+    from retrieval.files.made_of import require_no_folder
+
+    require_no_folder(output)
+    is_there(job, output, {})
+    require_there(job.test)
+    folder = open_folder(
+        job.index,
+        device=job.device,
+        threads=job.threads,
+        with_local=job.verify,
+        searched=searched,
+        on_server=searched,
+        progress=job.progress,
+    )
+    for line in tell_changed(folder):
+        job.progress.warn(f"warning: {line}")
+    verification = None
+    if job.verify:
+        folder, verification = _verification(folder, job)
+    made_with: dict[str, Any] = {**folder.made_of, _THRESHOLD: job.threshold}
+    if verification is not None:
+        made_with = {**verification.made_of, **made_with}
+    threshold = _threshold_logit(folder, job.threshold, job.progress)
+    if job.share is not None:
+        made_with["shard"] = str(job.share)
+    is_there(job, output, {"verification": None, **made_with})  # named before the calibration that goes with it
+    return Opened(folder, verification, threshold, made_with)
+
+
+def _answer(
+    job: SubmitJob, output: Path, opened: Opened, store: "Descriptors", verifying: "Verifying | None"
+) -> SubmitReport:
     """Answers the images and writes the file, unless it is there already."""
     from index.kaggle.shares import answered_beside, inputs_of, predict_store, share_lines
     from index.kaggle.submission import submission_lines
     from retrieval.files.made_of import write_with_record
 
-    store = asked.store
-    made_with = inputs_of(output, made_with, store, asked.verifying)
+    made_with = inputs_of(output, opened.made_with, store, verifying)
     answered = answered_beside(output, made_with)
-    if _is_there(job, output, made_with):
+    if is_there(job, output, made_with):
         answered.remove()
         return SubmitReport(output, "unchanged", len(store))
-    predictions = predict_store(asked.folder, store, asked.threshold, answered, job.progress, verifying=asked.verifying)
+    predictions = predict_store(opened.folder, store, opened.threshold, answered, job.progress, verifying=verifying)
     if job.share is None:
         lines = submission_lines(predictions)
     else:
         lines = share_lines(job.share, predictions, store.info.manifest_digest, made_with)
     write_with_record(output, lines, made_with)
     answered.remove()
-    if asked.verifying is not None:
-        asked.verifying.verification.ledger.tell(job.progress)
+    if verifying is not None:
+        verifying.verification.ledger.tell(job.progress)
     return SubmitReport(output, "written", len(store), int(predictions.answered.sum()))
 
 
-def _is_there(job: SubmitJob, output: Path, inputs: dict[str, Any]) -> bool:
+def _submit_on_spark(job: SubmitJob) -> SubmitReport:
+    """As `submit`, by tasks of a cluster: the driver plans, and holds nothing that grows with rows or images."""
+    from index.spark.planning import Asking, embedding_of, join, look, plan
+    from retrieval.embed.spark import embed_in
+    from retrieval.spark.cluster import Cluster
+    from retrieval.spark.config import require_spark
+    from retrieval.spark.staging import Staging
+
+    require_spark()
+    sent = _sent(job)
+    assert sent.store is not None
+    with ExitStack() as held:
+        stagings = [Staging(path, wait=job.wait, progress=job.progress) for path in (sent.output, sent.store)]
+        for staging in stagings:
+            held.enter_context(staging)
+        cluster = held.enter_context(Cluster(job, job.progress))
+        cluster.require_shared(sent.output.parent)
+        asking = Asking(sent, cluster.n_slots)
+        [replaces] = cluster.run("looking at the index", look, [asking])
+        embedding = replace(embedding_of(sent, overwrite=replaces), progress=job.progress)
+        embed_in(cluster, stagings[1], embedding, "auto")
+        [planned] = cluster.run("planning", plan, [asking])
+        n_answered = None
+        if planned.work is not None:
+            n_answered = _answer_blocks(cluster, planned.work, job.progress)
+            cluster.run("joining", join, [planned.work])
+        stagings[0].remove()
+    return SubmitReport(job.output, "unchanged" if n_answered is None else "written", planned.n_queries, n_answered)
+
+
+def _sent(job: SubmitJob) -> SubmitJob:
+    """The job as tasks do it: with paths that mean the same everywhere, and nobody who is told."""
+    from retrieval.files.urls import remote_url
+    from retrieval.progress import SILENT
+
+    def absolute(path: Path) -> Path:
+        return path if remote_url(str(path)) is not None else Path(os.path.abspath(path))
+
+    store = job.store or find_store(job.test, "store", job.progress)
+    given = {"test": job.test, "index": job.index, "store": store, "output": job.output, "images": job.images}
+    paths: dict[str, Any] = {name: absolute(path) for name, path in given.items() if path is not None}
+    return replace(job, progress=SILENT, **paths)
+
+
+def _answer_blocks(cluster: "Cluster", work: "Work", progress: "Progress") -> int:
+    """Answers and searches in turn, until all blocks are finished; how many images are given a landmark."""
+    from index.spark.answering import answer_block, search_shard
+
+    n_answered, blocks = 0, list(range(work.rounds.plan.n_blocks))
+    for _ in range(_MOST_TURNS):
+        turns = cluster.run("answering", answer_block, [(work, block) for block in blocks], "blocks")
+        for name in (name for turn in turns for name in turn.damaged):
+            progress.warn(f"{work.rounds.folder / name} was damaged, and is made again")
+        n_answered += sum(turn.n_answered or 0 for turn in turns)
+        blocks = [block for block, turn in zip(blocks, turns, strict=True) if turn.n_answered is None]
+        if not blocks:
+            return n_answered
+        searches = [search for turn in turns for search in turn.searches]
+        # One shard after the other, so that those that run at once share its pages, and processes what they opened.
+        cluster.run("searching", search_shard, sorted(searches, key=lambda search: search.shard), "searches")
+    raise LmrError(f"files in {work.rounds.folder} are damaged again and again; look at the disk, or give `overwrite`")
+
+
+def is_there(job: SubmitJob, output: Path, inputs: dict[str, Any]) -> bool:
+    """Tells whether the submission of these inputs is there. Raises LmrError for another file in its place."""
     from retrieval.files.made_of import is_made_of
 
     return not job.overwrite and is_made_of(output, inputs, "give `overwrite` or another `output`")
@@ -151,10 +250,11 @@ def _verification(folder: "IndexFolder", job: SubmitJob) -> "tuple[IndexFolder, 
     return found
 
 
-def _embed_test(
-    folder: "IndexFolder", verification: "Verification | None", job: SubmitJob
-) -> "tuple[Descriptors, Verifying | None]":
-    """The store of the images, made or completed where it is not there yet, and how they are verified."""
+def embed_test(opened: Opened, job: SubmitJob) -> "tuple[Descriptors, Verifying | None]":
+    """The store of the images, made or completed where it is not there yet, and how they are verified.
+
+    Warns of images that have no descriptor.
+    """
     from index.folder.verified import Verifying, complete_local_of
     from index.queries import require_local_of
     from retrieval.data.image_source import images_folder, index_tars
@@ -164,14 +264,26 @@ def _embed_test(
     manifest = load_manifest(job.test, job.progress).share(job.share)
     output = of_share(job.store or find_store(job.test, "store", job.progress), job.share)
     images = images_folder(job.images, job.test, job.progress)
-    how: dict[str, Any] = {"job": job, "overwrite": job.overwrite, "wait": job.wait}
+    how: dict[str, Any] = {"job": job.asking, "overwrite": job.overwrite, "wait": job.wait}
+    folder, verification = opened.folder, opened.verification
     if verification is not None:
-        require_local_of(folder, manifest, images, output, job=job, overwrite=job.overwrite)
+        require_local_of(folder, manifest, images, output, job=job.asking, overwrite=job.overwrite)
     store = complete_store(manifest, images, folder.model_path, output, **how)
+    tell_missing(store, job.progress)
     if verification is None:
         return store, None
     local = complete_local_of(folder, manifest, images, output, **how)
     return store, Verifying.of_store(verification, local, store.image_id)
+
+
+def tell_missing(store: "Descriptors", progress: "Progress") -> None:
+    """Warns of images that have no descriptor."""
+    n_missing = int((~store.done).sum())
+    if n_missing:
+        progress.warn(
+            f"{n_missing:,} of the blank lines "
+            f"{agreeing(n_missing, 'is a picture that is', 'are pictures that are')} missing or unreadable"
+        )
 
 
 def _threshold_logit(folder: "IndexFolder", asked: float | None, progress: "Progress") -> float:

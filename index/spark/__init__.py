@@ -1,0 +1,1 @@
+"""Work on an index by many machines."""
