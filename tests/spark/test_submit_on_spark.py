@@ -1,14 +1,7 @@
 """`lmr submit --engine spark`: the submission that one machine writes, whatever becomes of executors, disks and the
 driver."""
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
