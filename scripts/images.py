@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from cli.report import statistics as plots
 from cli.report.lettering import draw_text, elide
-from cli.report.plots import BLUE, INK, ORANGE, legend, name_axes, new_figure, to_png
+from cli.report.plots import BLUE, GREEN, INK, ORANGE, PINK, legend, name_axes, new_figure, to_png
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -65,6 +65,7 @@ def main() -> None:
     draw_statistics(work, DOCS / "stats.png")
     draw_download(DOCS / "download.png")
     draw_growth(ROOT / "scripts" / "bench" / "growth.json", DOCS / "growth.png")
+    draw_plan(ROOT / "scripts" / "bench" / "plan.json", DOCS / "plan.png")
 
 
 def draw_query(demo: Path, image: Path) -> None:
@@ -310,6 +311,47 @@ def draw_growth(measured: Path, image: Path) -> None:
         legend(axes)
         drawn.append(on_white(figure))
     save(in_a_row(drawn), image)
+
+
+def draw_plan(planned: Path, image: Path) -> None:
+    """Hours by executors with their knees, tasks a slot, shards of an index, as scripts/bench/plan.py keeps them."""
+    found = json.loads(planned.read_text(encoding="utf-8"))
+    dashes, colours = ("o-", "s--", "^:", "D-."), (BLUE, ORANGE, GREEN, PINK)
+    hours = {f"{float(n):.0e}".replace("e+0", "e"): of_size for n, of_size in found["jobs"].items()}
+    largest = max(found["search"], key=float)
+    panels = (
+        ("executors of 16 cores", "hours", {n: total_hours(of_size) for n, of_size in hours.items()}),
+        ("tasks a slot", "time / ideal time", found["tasks"]["over_ideal"]),
+        (
+            f"shards of an index of {float(largest):.0e}".replace("e+0", "e"),
+            "seconds",
+            found["search"][largest]["seconds"],
+        ),
+    )
+    drawn = []
+    for x, y, lines in panels:
+        figure = new_figure((4.2, 3.5))
+        axes = figure.add_subplot()
+        for (label, line), style, colour in zip(lines.items(), dashes, colours, strict=False):
+            name = f"blocks of {int(label):,}" if label.isdigit() else label
+            axes.plot([int(at) for at in line], list(line.values()), style, color=colour, label=name, markersize=4)
+        if y == "hours":
+            for one in found["knees"].values():
+                axes.plot(one["executors"], one["total_hours"], "o", color=INK, markersize=11, fillstyle="none")
+        axes.set_xscale("log")
+        axes.set_yscale("linear" if lines is panels[1][2] else "log")
+        ticks = [int(at) for at in next(iter(lines.values()))]
+        axes.set_xticks(ticks, labels=[f"{at}" for at in ticks])
+        axes.set_xticks([], minor=True)
+        name_axes(axes, x, y)
+        legend(axes)
+        drawn.append(on_white(figure))
+    save(in_a_row(drawn), image)
+
+
+def total_hours(jobs: dict[str, Any]) -> dict[str, float]:
+    """Hours of a job by its executors."""
+    return {k: one["total_hours"] for k, one in jobs.items()}
 
 
 def draw_download(image: Path) -> None:

@@ -19,11 +19,11 @@ import numpy as np
 
 READY, ENDED, LOST, CHECK = range(4)
 N_ATTEMPTS = 8  # for which luck is drawn; later attempts have that of the earlier ones again
-N_LIVES = 64  # of an executor, likewise
+N_LIVES = 64  # of an executor, for which luck is drawn
 
 
 class StageError(Exception):
-    """A task failed as often as it may, or no executor is left."""
+    """A task failed as often as it may, no executor is left, or one is lost again and again."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class _Stage:
         self.uncopied: dict[int, _Attempt] = {}  # those of them without a copy
         self.tried, self.failed = np.zeros(len(work_s), int), np.zeros(len(work_s), int)
         self.ends_s = np.full(len(work_s), np.inf)
-        self.took_s: list[float] = []  # of tasks that are done, sorted
+        self.took_s: list[float] = []  # of tasks that are done, sorted, where copies are made
         self.spent = dict.fromkeys(("useful", "lost", "failed", "copied", "slot"), 0.0)
         self.driver_free_s, self.now_s, self.next_check_s = 0.0, 0.0, np.inf
         self.n_lost = self.n_copies = self.n_attempts = self.n_done = 0
@@ -170,7 +170,7 @@ class _Stage:
         self.is_up[executor], self.up_since_s[executor] = True, self.now_s
         self.n_warm[executor] = 0
         self.free.extend([(executor, self.lives[executor])] * self.cluster.n_slots)
-        lifetime = self.luck.lifetimes[executor, self.lives[executor] % N_LIVES]
+        lifetime = self.luck.lifetimes[executor, self.lives[executor]]
         self._push(self.now_s + float(lifetime), LOST, executor)
 
     def _lost(self, executor: int) -> None:
@@ -179,6 +179,8 @@ class _Stage:
         self._count_up(executor)
         self.is_up[executor] = False
         self.lives[executor] += 1
+        if self.lives[executor] == N_LIVES:
+            raise StageError(f"executor {executor} was lost {N_LIVES} times; give the work in smaller tasks")
         self.free = deque(slot for slot in self.free if slot[0] != executor)
         for attempt in [one for many in self.running.values() for one in many if one.executor == executor]:
             self._stop(attempt, "lost")
@@ -202,7 +204,8 @@ class _Stage:
             return
         self.n_done += 1
         self.ends_s[task] = self.now_s
-        bisect.insort(self.took_s, self.now_s - attempt.begun_s)
+        if self.cluster.speculation:
+            bisect.insort(self.took_s, self.now_s - attempt.begun_s)
         for other in list(self.running.get(task, ())):
             self._stop(other, "copied")
             self.free.append((other.executor, self.lives[other.executor]))
@@ -243,14 +246,14 @@ class _Stage:
         self.tried[task] += 1
         self.n_attempts += 1
         self.n_copies += is_copy
-        takes_s = self.work_s[task] * self.luck.slow[task, attempt_number] / self.luck.speed[executor]
-        share = self.luck.fails[task, attempt_number]
+        takes_s = float(self.work_s[task] * self.luck.slow[task, attempt_number] / self.luck.speed[executor])
+        share = float(self.luck.fails[task, attempt_number])
         if self.n_warm[executor]:
             self.n_warm[executor] -= 1
         else:
             takes_s += self.cluster.load_s
         begun_s = self.driver_free_s
-        fails = bool(share <= 1)
+        fails = share <= 1
         attempt = _Attempt(task, executor, begun_s, begun_s + takes_s * (share if fails else 1), fails, is_copy)
         self.running.setdefault(task, []).append(attempt)
         if is_copy:

@@ -1,8 +1,8 @@
 """Scripts of scripts/bench/ as modules."""
 
-import importlib.util
+import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -12,16 +12,12 @@ BENCH = Path(__file__).parents[2] / "scripts" / "bench"
 
 
 @pytest.fixture(scope="module")
-def load_bench() -> Callable[[str], ModuleType]:
-    """Loads a script under its own name, as its dataclasses ask, with those beside it importable."""
-
-    def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-        return module
-
-    return load
+def load_bench() -> Iterator[Callable[[str], ModuleType]]:
+    """Loads a script, and those beside it that it imports; gone again after the tests of a file."""
+    path, modules = list(sys.path), set(sys.modules)
+    sys.path.insert(0, str(BENCH))
+    yield importlib.import_module
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == BENCH:
+            del sys.modules[name]

@@ -169,3 +169,10 @@ def test_without_chances_nothing_goes_wrong(events: ModuleType) -> None:
     drawn = events.draw_luck(5, 2, np.random.default_rng(0))
     ran = events.run_stage([1.0] * 5, events.Cluster(2), drawn)
     assert (ran.makespan_s, ran.n_lost, ran.n_attempts) == (3.0, 0, 5)
+
+
+def test_a_task_that_outlasts_every_executor_ends_the_stage(events: ModuleType) -> None:
+    luck = events.no_luck(1, 1)
+    luck.lifetimes[:] = 9.0
+    with pytest.raises(events.StageError, match=r"^executor 0 was lost 64 times; give the work in smaller tasks$"):
+        events.run_stage([10.0], events.Cluster(1, replace_s=1.0), luck)
