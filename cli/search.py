@@ -37,7 +37,7 @@ class SearchCommandJob(ComputingJob, EngineJob, SearchJob):
     box: str | None = option(
         None, metavar="L,T,R,B", help="Search by a part: left, top, right, bottom, 0 to 1 of the upright image."
     )
-    index: Path = option(INDEX_FOLDER, help="Index folder.")
+    index: Path = option(INDEX_FOLDER, help="Index folder, or milvus://HOST/COLLECTION.")
     allow_private: bool = option(False, help="Also fetch URLs from loopback, private and link-local addresses.")
 
 

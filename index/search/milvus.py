@@ -19,6 +19,7 @@ MilvusKind = Literal["flat", "ivf-flat", "ivf-sq8", "ivf-pq", "hnsw", "hnsw-sq",
 TOKEN = "LMR_MILVUS_TOKEN"  # the environment variable
 MOST = 16_384  # rows that one search gives, as Milvus limits it
 CONNECT_S, ASK_S, WRITE_S = 10.0, 30.0, 120.0  # within which the client tries again what failed on the way
+KEEPALIVE_MS = 300_000  # between two pings; the client's own 10 s are too many for servers with the defaults of gRPC
 POLL_S = 0.2  # between two looks at rows that are not to be seen yet
 TEXT_CHARACTERS = 65_535  # longest text of a field
 ID_CHARACTERS = 4_096  # longest image_id or landmark_id
@@ -74,7 +75,12 @@ class MilvusEngine:
             host = f"[{address.host}]" if ":" in address.host else address.host
             uri = f"{'https' if address.scheme.endswith('+tls') else 'http'}://{host}:{address.port}"
             with self._explained("a connection"):
-                client = MilvusClient(uri, token=os.environ.get(TOKEN, ""), timeout=CONNECT_S)
+                client = MilvusClient(
+                    uri,
+                    token=os.environ.get(TOKEN, ""),
+                    timeout=CONNECT_S,
+                    grpc_options={"grpc.keepalive_time_ms": KEEPALIVE_MS},
+                )
         self._client = client
         with self._explained("a connection"):
             version = str(client.get_server_version(timeout=CONNECT_S))

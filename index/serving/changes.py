@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,11 @@ class ImageChanges:
     def __init__(self, index: Path, max_bytes: int) -> None:
         self._index = index
         self._kept = KeptImages(side_folder(index, "pictures"), max_bytes)
-        self._job = ChangingJob(index=index, workers=0, threads=1, progress=SILENT)
+
+    @cached_property
+    def _job(self) -> ChangingJob:
+        """How the index is changed. Raises LmrError for one on a server."""
+        return ChangingJob(index=self._index, workers=0, threads=1, progress=SILENT)
 
     def add(self, images: Sequence[NewImage], vectors: "FloatArray", fingerprint: str) -> IndexChange:
         """Adds images; those that the index has already, with the same label and descriptor, stay as they are.

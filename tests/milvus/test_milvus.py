@@ -231,6 +231,31 @@ def test_a_service_goes_over_to_another_export_and_outlives_its_server(lite: Lit
     assert first["image"] == second["image"]
 
 
+def test_the_page_and_the_api_answer_from_the_server(lite: Lite, here: Path) -> None:
+    testclient = pytest.importorskip("fastapi.testclient", reason="the page needs the extra web")
+    from cli.web.app import make_app
+    from cli.web.settings import WebSettings
+
+    url = lite.url("page")
+    done("index", "export", url)
+    expected = answers()[0]
+    with service_of(url) as service:
+        client = testclient.TestClient(make_app(service, WebSettings()), base_url="http://127.0.0.1:8080")
+        answer = client.post("/v1/query", content=Path(images()[0]).read_bytes()).json()[0]
+        assert answer["neighbours"][0]["image_id"] == expected["neighbours"][0]["image_id"]
+        assert client.get("/").status_code == 200
+        assert client.get(f"/v1/images/{answer['neighbours'][0]['image_id']}").headers["content-type"] == "image/jpeg"
+        assert client.get("/landmarks").status_code == 200
+
+
+def test_similar_images_are_listed_from_the_server(lite: Lite, here: Path) -> None:
+    url = lite.url("similar")
+    done("index", "export", url)
+    words = ("search", images()[0], "--csv", "--device", "cpu")
+    for further in ((), ("--sure",), ("--landmark", "arch")):
+        assert done(*words, *further, "--index", url).stdout == done(*words, *further).stdout
+
+
 def test_a_server_that_is_not_there_is_one_line(here: Path) -> None:
     pytest.importorskip("pymilvus")
     message = refused("query", *images(), *HERE, "--index", "milvus://127.0.0.1:1/x")
