@@ -38,6 +38,11 @@ def command(**words: Any) -> None:
     With --local the folder holds the local features of its rows too, which lmr embed --local made, so that answers can
     be verified: those of train.h5 from train.local.h5. They are linked, or copied to another file system.
 
+    --shards 4 keeps the inverted file as four, each over a quarter of the rows, which several machines then search.
+
+    --engine spark builds the same index by tasks of a Spark cluster (--master), which sees the stores, the model and
+    the place of OUTPUT under the same names; what they finished is found again when the command is run again.
+
     --overwrite keeps the calibration where only names and places of images change; otherwise it ends, which is said.
 
     \b
@@ -45,7 +50,7 @@ def command(**words: Any) -> None:
       lmr build-index train.h5 --background background.h5 --names names.csv
       lmr build-index train.h5 --dimensions 256 --overwrite --recalibrate
       lmr build-index train.h5 --recall 0.95 --memory 2
-      lmr build-index train.h5 --shards 4
+      lmr build-index train.h5 --engine spark --master spark://host:7077 --shards 4
       lmr build-index train.h5 --local
     """
     import lmr

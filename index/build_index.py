@@ -5,28 +5,37 @@ import shutil
 import tempfile
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 from index.folder.config import DEFAULT_PX, INDEX_FOLDER, MOST_PX, BuildOptions, ThumbnailPlan
 from index.search.engine import require_folder
-from retrieval.embed.engine import EngineJob, asked_engine
+from retrieval.embed.engine import Engine, asked_engine
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import ComputingJob, WritingJob, option
+from retrieval.progress import SILENT
+from retrieval.spark.config import SparkJob
 
 if TYPE_CHECKING:
     from index.calibration import Calibration
-    from index.folder.build import BuildReport
+    from index.folder.build import BuildReport, Digests
     from index.folder.info import FolderInfo
     from index.folder.inputs import BuildInputs
+    from index.search.choose import Tuned
+    from index.search.plan import IndexPlan
+    from index.spark.search_tasks import Made
+    from index.spark.staged import BuildWork, Looked
     from retrieval.arrays import FloatArray
+    from retrieval.progress import Progress
+    from retrieval.spark.cluster import Cluster, Place
+    from retrieval.spark.staging import Staging
 
 STORE = Path("train.h5")
 N_COMPARED = 16  # images whose descriptors by an exported network are compared with their rows
 
 
 @dataclass(frozen=True)
-class BuildJob(ComputingJob, EngineJob, WritingJob):
+class BuildJob(ComputingJob, WritingJob, SparkJob):
     """Build an index folder."""
 
     stores: tuple[Path, ...] = option((STORE,), is_argument=True)
@@ -54,6 +63,23 @@ class BuildJob(ComputingJob, EngineJob, WritingJob):
     recalibrate: bool = option(
         False, help="Where `overwrite` ends the calibration, make it again from the store of its queries."
     )
+    engine: Literal["auto", "local", "spark", "onnx", "torch"] = option(
+        "auto",
+        default_text="this machine, and what starts fastest",
+        help="What computes: auto or local (this machine), spark (a cluster); onnx exports the network for queries, "
+        "torch leaves that out.",
+    )
+
+    def __post_init__(self) -> None:
+        """Raises LmrError for a GPU where a cluster builds."""
+        super().__post_init__()
+        if self.on_spark and self.device not in ("auto", "cpu"):
+            raise LmrError(f"`device` {self.device}: a cluster builds an index on CPUs; leave `device` out")
+
+    @property
+    def exporting(self) -> Engine:
+        """Whether the network is exported for queries."""
+        return "auto" if self.engine in ("local", "spark") else cast(Engine, self.engine)
 
 
 def build_index(job: BuildJob) -> "BuildReport":
@@ -63,14 +89,19 @@ def build_index(job: BuildJob) -> "BuildReport":
     for a calibration that could not be made again, for `engine` onnx without what makes an export, and for `local`
     without a local store.
     """
+    require_folder(job.output)
+    return _build_on_spark(job) if job.on_spark else _build(job)
+
+
+def _build(job: BuildJob, digests: "Digests | None" = None, made: "Made | None" = None) -> "BuildReport":
+    """Builds an index folder here. digests, made: as of `build_folder`."""
     from index.evaluate.leave_one_out import agreement
     from index.folder.build import build_folder
     from retrieval.embed.export import PACKAGES
     from retrieval.extras import require_extra
     from retrieval.parallel import count_workers
 
-    require_folder(job.output)
-    if asked_engine(job.engine) == "onnx":
+    if asked_engine(job.exporting) == "onnx":
         require_extra("`engine` onnx", "onnx", *PACKAGES)
     with output_locks(job.output, wait=job.wait, progress=job.progress):
         if job.recalibrate:
@@ -85,12 +116,152 @@ def build_index(job: BuildJob) -> "BuildReport":
                 device=job.device,
                 thumbnails=ThumbnailPlan(job.thumbnails, max(1, count_workers(job.workers, job.progress))),
                 agreement=agreement,
+                digests=digests,
+                made=made,
                 progress=job.progress,
             )
             report = replace(report, info=_with_export(job, report.info, inputs, Path(scratch)))
         if report.lost is not None and job.recalibrate:
             report = replace(report, recalibrated=_recalibrate(job, report.lost))
     return report
+
+
+def _build_on_spark(job: BuildJob) -> "BuildReport":
+    """As `build_index`, by tasks of a cluster: the driver plans, and holds nothing that grows with rows."""
+    from index.spark.staged import PartDamageError
+    from retrieval.spark.cluster import Cluster
+    from retrieval.spark.config import require_spark
+    from retrieval.spark.staging import Staging
+
+    require_spark()
+    for path in (*job.stores, *job.background):
+        if not path.exists():
+            raise LmrError(f"{path}: there is no such file; lmr embed makes one")
+    with Staging(job.output, wait=job.wait, progress=job.progress) as staging, Cluster(job, job.progress) as cluster:
+        cluster.require_shared(job.output.absolute().parent)
+        while True:
+            try:
+                report = _in_tasks(job, staging, cluster)
+                break
+            except PartDamageError as error:
+                job.progress.warn(str(error))
+        staging.remove()
+    return report
+
+
+def _in_tasks(job: BuildJob, staging: "Staging", cluster: "Cluster") -> "BuildReport":
+    """One round of all tasks, which find done what was done before. PartDamageError: something is to be made again."""
+    from index.spark.staged import BuildWork
+
+    plain = replace(job, engine="auto", master=None, n_tasks=None, spark_conf=(), device="cpu", progress=SILENT)
+    [looked] = cluster.run("reading descriptors", _look, [plain])
+    if looked.is_there:
+        [report] = cluster.run("looking at the index", _finish, [(plain, looked, None, None)])
+        return report
+    work = BuildWork(plain, staging.folder.absolute(), looked, _count_parts(job, looked, staging, cluster))
+    d = _make_rows(work, cluster)
+    tuned = _make_search(work, d, cluster, job.progress)
+    [report] = cluster.run("writing the index", _finish, [(plain, looked, work, tuned)])
+    return report
+
+
+def _count_parts(job: BuildJob, looked: "Looked", staging: "Staging", cluster: "Cluster") -> int:
+    """Parts that the rows are made in: those of before where the same was begun."""
+    from index.spark.staged import most_parts
+
+    def count() -> int:
+        return min(most_parts(looked.n_rows), job.count_tasks(looked.n_rows, cluster.n_slots))
+
+    of = {"descriptor or option": looked.digests.inputs}
+    try:
+        n_parts, was_begun = staging.settle(of, count, asked=None, overwrite=False)
+    except LmrError:
+        if not job.overwrite:
+            raise
+        n_parts, was_begun = staging.settle(of, count, asked=None, overwrite=True)
+    if was_begun:
+        job.progress.tell(f"{staging.folder}: what was finished before is not made again")
+    return n_parts
+
+
+def _look(job: BuildJob, place: "Place") -> "Looked":
+    """Reads and checks what is given, in a task: what there is to build."""
+    from index.folder.build import digests_of, find_same, plan_folder
+    from index.folder.inputs import gather
+    from index.folder.vectors import pairs_of
+    from index.spark.staged import Looked
+
+    job = replace(job, progress=place.progress)
+    with tempfile.TemporaryDirectory() as scratch:
+        inputs = _read_inputs(job, Path(scratch) / "model")
+        gathered = gather(inputs)
+        plan = plan_folder(gathered, job.options)
+        digests = digests_of(gathered, inputs, job.options, plan, SILENT)
+    is_there = not job.overwrite and find_same(job.output, digests, job.thumbnails, gathered.local) is not None
+    n_pairs = pairs_of(gathered.landmark, len(gathered.both)).n_blocks if job.options.whitening == "supervised" else 0
+    n_both, d = gathered.both.shape
+    return Looked(len(gathered.vectors), n_both, d, n_pairs, plan, digests, is_there)
+
+
+def _make_rows(work: "BuildWork", cluster: "Cluster") -> int:
+    """The rows as they are stored, in the staging; the length of one."""
+    from index.folder.info import AUGMENTED, INDEX
+    from index.folder.sums import groups_of, row_groups
+    from index.spark.row_tasks import (
+        add_pairs,
+        add_products,
+        add_vectors,
+        augment_part,
+        join_rows,
+        learn_whitening,
+        whiten_part,
+    )
+
+    looked, options = work.looked, work.job.options
+    if options.whitening_power is not None:
+        groups = [(work, i) for i in range(len(row_groups(looked.n_both)))]
+        pairs = [(work, i) for i in range(len(groups_of(looked.n_pairs)))]
+        cluster.run("learning the mean", add_vectors, groups)
+        cluster.run("learning the differences", add_pairs, pairs)
+        cluster.run("learning the spread", add_products, groups)
+    cluster.run("learning the whitening", learn_whitening, [work])
+    parts = [(work, i) for i in range(work.n_parts)]
+    cluster.run("whitening rows", whiten_part, parts, "parts")
+    [d] = cluster.run("joining rows", join_rows, [(work, INDEX)])
+    if options.refinement.n_augment:
+        cluster.run("augmenting rows", augment_part, parts, "parts")
+        cluster.run("joining rows", join_rows, [(work, AUGMENTED)])
+    return d
+
+
+def _make_search(work: "BuildWork", d: int, cluster: "Cluster", progress: "Progress") -> "Tuned | None":
+    """The inverted file, in the staging; None where search is exact."""
+    from index.search.choose import Tuned, choose_kind
+    from index.spark.search_tasks import encode, learn, measure, pack
+
+    plan = replace(work.looked.plan, d=d)
+    if plan.kind == "flat":
+        return None
+
+    def make(candidate: "IndexPlan") -> Tuned:
+        cluster.run(f"learning {candidate.name}", learn, [(work, candidate, 0)])
+        parts = [(work, candidate, i) for i in range(work.n_parts)]
+        cluster.run("coding rows", encode, parts, "parts")
+        shards = [(work, candidate, i) for i in range(candidate.n_shards)]
+        cluster.run("packing shards", pack, shards, "shards")
+        [tuned] = cluster.run("measuring", measure, [(work, candidate, 0)])
+        return tuned
+
+    return choose_kind(plan, work.job.options.search, make, progress)
+
+
+def _finish(item: "tuple[BuildJob, Looked, BuildWork | None, Tuned | None]", place: "Place") -> "BuildReport":
+    """Writes the index folder of what the tasks made, in a task; or finds it there."""
+    from index.spark.search_tasks import made_of
+
+    job, looked, work, tuned = item
+    job = replace(job, progress=place.progress, threads=place.n_threads)
+    return _build(job, looked.digests, None if work is None else made_of(work, tuned))
 
 
 def _read_inputs(job: BuildJob, model: Path) -> "BuildInputs":
@@ -137,7 +308,7 @@ def _with_export(job: BuildJob, info: "FolderInfo", inputs: "BuildInputs", scrat
     from retrieval.files.digest import sha256_file
     from retrieval.files.folders import current_folder
 
-    folder, asked = current_folder(job.output), asked_engine(job.engine)
+    folder, asked = current_folder(job.output), asked_engine(job.exporting)
     if asked == "torch" or missing(*PACKAGES) or onnx_path(folder / MODEL) is not None:
         return info
     weights = tuple(member.card.weights_sha256 for member in open_card(folder / MODEL).members)

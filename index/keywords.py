@@ -418,7 +418,7 @@ class BenchWords(_Telling, total=False):
     threads: int | None
 
 
-class BuildWords(_Computing, _Engine, _Writing, total=False):
+class BuildWords(_Computing, _Writing, _Spark, total=False):
     """Words of `lmr.build_index`."""
 
     output: Place
@@ -446,6 +446,7 @@ class BuildWords(_Computing, _Engine, _Writing, total=False):
     local_store: Sequence[Place]
     local_weights: Place | None
     recalibrate: bool
+    engine: Literal["auto", "local", "spark", "onnx", "torch"]
     options: BuildOptions
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from index.calibration import Calibration
 from index.folder.config import BuildOptions, ThumbnailPlan
@@ -37,6 +37,8 @@ from index.folder.rows import Background, Rows, write_background, write_rows
 from index.folder.thumbnails import write_thumbnails
 from index.folder.vectors import measure_recall, store_vectors
 from index.search.choose import build_search, plan_search
+from index.search.config import SearchInfo
+from index.search.flat import FlatIndex
 from index.search.kept_sample import write_sample
 from index.search.plan import IndexPlan
 from index.search.shards import shard_sizes
@@ -49,6 +51,9 @@ from retrieval.files.folders import current_folder, replacing_folder
 from retrieval.files.lock import lock_path, output_lock
 from retrieval.progress import SILENT, Progress
 from retrieval.version import program_version
+
+if TYPE_CHECKING:
+    from index.spark.search_tasks import Made
 
 LEAST_AGREEMENT = 0.99  # share of answers that must be alike for a calibration to be kept by another kind of index
 
@@ -73,6 +78,15 @@ class BuildReport:
     lost_local: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """sha256 (hex) over everything that shows in a folder; over what changes answers; over that but the kind."""
+
+    inputs: str
+    answers: str
+    rows: str
+
+
 def build_folder(
     path: str | Path,
     inputs: BuildInputs,
@@ -82,6 +96,8 @@ def build_folder(
     device: str = "auto",
     thumbnails: ThumbnailPlan | None = None,
     agreement: Callable[[IndexFolder, IndexFolder], float] | None = None,
+    digests: Digests | None = None,
+    made: "Made | None" = None,
     progress: Progress = SILENT,
 ) -> BuildReport:
     """Builds an index folder, or does nothing where the same inputs and options made the one that is there.
@@ -89,22 +105,22 @@ def build_folder(
     agreement: measures which share of answers two kinds of index over the same rows have in common; without it a
     calibration is not kept for another kind.
     thumbnails: of the rows, kept in the folder, None = none; they are no part of what makes answers.
+    digests: of the folder, where they are known. made: what was made elsewhere of the same inputs and options, None =
+    all is made here.
     A kill at any moment leaves the old folder or the new one; leftovers are removed by the next build.
     Raises LmrError: stores of different models, an image twice, no labelled row, a folder that exists and was
     made from something else (replaced with `overwrite`), a path that cannot be written.
     """
     path, options, thumbnails = Path(path), options or BuildOptions(), thumbnails or ThumbnailPlan()
     gathered = gather(inputs)
-    plan = plan_search(options.search, options.storage, len(gathered.vectors), _n_dimensions(gathered, options))
-    hashed = _hash_vectors(gathered, progress)
-    digest = _inputs_digest(gathered, hashed, inputs, stated_options(options, plan))
-    n_unreadable = sum(int((~store.done).sum()) for store in (*inputs.stores, *inputs.background))
+    plan = plan_folder(gathered, options)
+    digests = digests or digests_of(gathered, inputs, options, plan, progress)
+    n_unreadable = inputs.n_unreadable
     with output_lock(path):
-        found = None if overwrite else _find_same(path, digest, thumbnails.side_px, gathered.local)
+        found = None if overwrite else find_same(path, digests, thumbnails.side_px, gathered.local)
         if found:
             return BuildReport("unchanged", found, n_unreadable)
-        if path.exists() and not is_index_folder(path) and not _is_empty(path):
-            raise LmrError(f"{path} exists and is not an index folder; choose another `output`")
+        _require_no_other(path)
         before, calibration, not_read = _calibrated_before(path)
         with replacing_folder(path) as folder:
             info = _write_folder(
@@ -113,10 +129,10 @@ def build_folder(
                 inputs,
                 options,
                 plan,
-                hashed=hashed,
-                digest=digest,
+                digests=digests,
                 device=device,
                 thumbnails=thumbnails,
+                made=made,
                 progress=progress,
             )
             keeps = (
@@ -125,7 +141,7 @@ def build_folder(
                 and (_answers_alike(before, info) or _kinds_agree(path, before, folder, info, agreement))
             )
             if calibration is not None and keeps:
-                origin = replace(calibration.origin, index_digest=digest)
+                origin = replace(calibration.origin, index_digest=digests.inputs)
                 replace_calibration(folder, replace(calibration, origin=origin))
             check_files(folder, info, "size")
     kept, lost = (calibration, None) if keeps else (None, calibration)
@@ -164,6 +180,20 @@ def _kinds_agree(
     return agreement(calibrated, other) >= LEAST_AGREEMENT
 
 
+def digests_of(
+    gathered: Gathered, inputs: BuildInputs, options: BuildOptions, plan: IndexPlan, progress: Progress
+) -> Digests:
+    """The digests of the folder that is built of these inputs; all vectors are read."""
+    hashed, stated = _hash_vectors(gathered, progress), stated_options(options, plan)
+    of_answers = {name: value for name, value in stated.items() if name != "n_shards"}
+    of_rows = {name: value for name, value in of_answers.items() if name not in ("storage", "search")}
+    return Digests(
+        _inputs_digest(gathered, hashed, inputs, stated),
+        _answers_digest(gathered, hashed, of_answers),
+        _answers_digest(gathered, hashed, of_rows),
+    )
+
+
 def _hash_vectors(gathered: Gathered, progress: Progress) -> "hashlib._Hash":
     """The bytes of all vectors, hashed block by block."""
     total = hashlib.sha256()
@@ -189,6 +219,11 @@ def stated_options(options: BuildOptions, plan: IndexPlan) -> dict[str, Any]:
     return stated | {"search": how | shards}
 
 
+def plan_folder(gathered: Gathered, options: BuildOptions) -> IndexPlan:
+    """The kind of the index of these rows. Raises LmrError as `plan_search`."""
+    return plan_search(options.search, options.storage, len(gathered.vectors), _n_dimensions(gathered, options))
+
+
 def _n_dimensions(gathered: Gathered, options: BuildOptions) -> int:
     """Length of the vectors of the index, at most."""
     d = gathered.vectors.shape[1]
@@ -201,6 +236,12 @@ def _answers_digest(gathered: Gathered, hashed: "hashlib._Hash", options: Mappin
     rows = [gathered.landmark, gathered.landmarks]
     update_json(total, {"fingerprint": gathered.fingerprint, "rows": rows, "options": options})
     return total.hexdigest()
+
+
+def _require_no_other(path: Path) -> None:
+    """Raises LmrError for a folder or file of something else."""
+    if path.exists() and not is_index_folder(path) and not _is_empty(path):
+        raise LmrError(f"{path} exists and is not an index folder; choose another `output`")
 
 
 def _is_empty(path: Path) -> bool:
@@ -224,8 +265,9 @@ def _inputs_digest(gathered: Gathered, hashed: "hashlib._Hash", inputs: BuildInp
     return total.hexdigest()
 
 
-def _find_same(path: Path, digest: str, thumbnail_px: int, local: LocalPlaces | None) -> FolderInfo | None:
+def find_same(path: Path, digests: Digests, thumbnail_px: int, local: LocalPlaces | None) -> FolderInfo | None:
     """The finished folder of these inputs, None without a folder. Raises LmrError for any other folder."""
+    digest = digests.inputs
     if not is_index_folder(path):
         return None
     try:
@@ -260,25 +302,22 @@ def _write_folder(
     options: BuildOptions,
     plan: IndexPlan,
     *,
-    hashed: "hashlib._Hash",
-    digest: str,
+    digests: Digests,
     device: str,
     thumbnails: ThumbnailPlan,
+    made: "Made | None",
     progress: Progress,
 ) -> FolderInfo:
-    """Writes every file into an empty folder, index.json last. hashed: the vectors; digest: of the inputs."""
-    stated = stated_options(options, plan)
-    of_answers = {name: value for name, value in stated.items() if name != "n_shards"}
-    of_rows = {name: value for name, value in of_answers.items() if name not in ("storage", "search")}
+    """Writes every file into an empty folder, index.json last."""
     _copy_model(inputs.model_path, folder / MODEL)
-    stored = store_vectors(folder, gathered, options, plan.storage, device, progress)
-    found = build_search(stored.searched, replace(plan, d=stored.index.d), options.search, progress)
-    searched_by = None
-    if found:
+    if made is None:
+        stored = store_vectors(folder, gathered, options, plan.storage, device, progress)
+        searched_by = _write_search(folder, stored.searched, replace(plan, d=stored.index.d), options, progress)
+    else:
+        stored, searched_by = made.put(folder, device, progress), made.search
+    if searched_by is not None:
         paths = [folder / name for name in search_names(plan.n_shards)]
-        found[0].save(paths)
-        write_sample(folder / SAMPLE, found[2])
-        searched_by = replace(found[1], memory_bytes=sum(path.stat().st_size for path in paths))
+        searched_by = replace(searched_by, memory_bytes=sum(path.stat().st_size for path in paths))
     rows = Rows(gathered.image_id, gathered.landmark, gathered.landmarks, gathered.path, stored.similarity)
     write_rows(folder / ROWS, rows)
     if len(stored.background):
@@ -286,12 +325,12 @@ def _write_folder(
     _write_names(folder / NAMES, gathered, inputs.names)
     n_small = 0
     if thumbnails.side_px:
-        n_small = write_thumbnails(folder / THUMBNAILS, gathered.path, thumbnails, digest, progress)
+        n_small = write_thumbnails(folder / THUMBNAILS, gathered.path, thumbnails, digests.inputs, progress)
     local, stores = (None, {}) if gathered.local is None else write_local_rows(folder, gathered.local)
     info = FolderInfo(
         fingerprint=gathered.fingerprint,
-        inputs_digest=digest,
-        options=stated,
+        inputs_digest=digests.inputs,
+        options=stated_options(options, plan),
         n_rows=len(rows),
         n_landmarks=len(rows.landmarks),
         n_background=len(stored.background),
@@ -299,10 +338,10 @@ def _write_folder(
         recall=searched_by.recall if searched_by else measure_recall(gathered, stored),
         program_version=program_version(),
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        files=list_files(folder, stores),
+        files=list_files(folder, stores if made is None else {**stores, **made.listed}),
         thumbnails={"side_px": thumbnails.side_px, "n": n_small},
-        answers_digest=_answers_digest(gathered, hashed, of_answers),
-        rows_digest=_answers_digest(gathered, hashed, of_rows),
+        answers_digest=digests.answers,
+        rows_digest=digests.rows,
         search=searched_by,
         largest_norm=stored.index.largest_norm,
         largest_augmented_norm=0.0 if stored.augmented is None else stored.augmented.largest_norm,
@@ -310,6 +349,19 @@ def _write_folder(
         shards=shard_sizes(len(rows), plan.n_shards) if plan.n_shards > 1 else (),
     )
     write_info(folder, info)
+    return info
+
+
+def _write_search(
+    folder: Path, rows: FlatIndex, plan: IndexPlan, options: BuildOptions, progress: Progress
+) -> SearchInfo | None:
+    """Builds what rows are searched by and writes it into a folder; None where that is exact search."""
+    found = build_search(rows, plan, options.search, progress)
+    if found is None:
+        return None
+    index, info, sample = found
+    index.save([folder / name for name in search_names(plan.n_shards)])
+    write_sample(folder / SAMPLE, sample)
     return info
 
 

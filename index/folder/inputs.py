@@ -34,6 +34,11 @@ class BuildInputs:
     names: Mapping[str, Name] = field(default_factory=dict)
     local: Sequence[LocalPlaces] = ()
 
+    @property
+    def n_unreadable(self) -> int:
+        """Rows of the stores that have no descriptor."""
+        return sum(int((~store.done).sum()) for store in (*self.stores, *self.background))
+
 
 class UnitRows:
     """Descriptors of several stores one behind the other, (n, d) float32 of unit length; read where they are asked for.
@@ -94,33 +99,47 @@ def gather(inputs: BuildInputs) -> Gathered:
     if not inputs.stores:
         raise ValueError("stores is empty")
     fingerprint = _common_fingerprint(inputs)
-    is_row = [store.done & (store.landmark >= 0) for store in inputs.stores]
-    rows = [_select(store, chosen) for store, chosen in zip(inputs.stores, is_row, strict=True)]
-    others = [_select(store, store.done & (store.landmark < 0)) for store in inputs.stores]
-    others += [_select(store, store.done) for store in inputs.background]
-    landmarks = sorted({store.landmarks[code] for store in rows for code in np.unique(store.landmark)})
+    rows, others = split_rows(inputs)
+    landmark, landmarks = join_codes(rows)
     if not landmarks:
         sources = ", ".join(store.source for store in inputs.stores)
         raise LmrError(f"{sources}: no row has a landmark_id and a descriptor; an index needs labelled pictures")
-    code_of = {label: code for code, label in enumerate(landmarks)}
-    codes = [np.array([code_of.get(label, -1) for label in store.landmarks], np.int32) for store in rows]
     _refuse_repeated(rows, others)
     _refuse_labelled_background(inputs.background, set(landmarks))
     return Gathered(
         vectors=UnitRows(rows),
         both=UnitRows([*rows, *others]),
         image_id=Texts.joined([store.image_id for store in rows]),
-        landmark=np.concatenate([code[store.landmark] for code, store in zip(codes, rows, strict=True)]),
-        landmarks=tuple(landmarks),
+        landmark=landmark,
+        landmarks=landmarks,
         path=Texts.joined([store.path for store in rows]),
         background=UnitRows(others)[:],
         background_id=Texts.joined([store.image_id for store in others]),
         fingerprint=fingerprint,
         names={label: name for store in inputs.stores for label, name in store.names.items()},
-        local=joined([p.select(chosen) for p, chosen in zip(inputs.local, is_row, strict=True)])
+        local=joined([p.select(_labelled(store)) for p, store in zip(inputs.local, inputs.stores, strict=True)])
         if inputs.local
         else None,
     )
+
+
+def split_rows(inputs: BuildInputs) -> tuple[list[Descriptors], list[Descriptors]]:
+    """The rows of the index of each store, and those of its background."""
+    rows = [_select(store, _labelled(store)) for store in inputs.stores]
+    others = [_select(store, store.done & (store.landmark < 0)) for store in inputs.stores]
+    return rows, others + [_select(store, store.done) for store in inputs.background]
+
+
+def join_codes(rows: Sequence[Descriptors]) -> tuple[IntArray, tuple[str, ...]]:
+    """(n,) int32 landmark of each row of all stores into the names of landmarks that rows have, sorted."""
+    landmarks = sorted({store.landmarks[code] for store in rows for code in np.unique(store.landmark)})
+    code_of = {label: code for code, label in enumerate(landmarks)}
+    codes = [np.array([code_of.get(label, -1) for label in store.landmarks], np.int32) for store in rows]
+    return np.concatenate([code[store.landmark] for code, store in zip(codes, rows, strict=True)]), tuple(landmarks)
+
+
+def _labelled(store: Descriptors) -> BoolArray:
+    return store.done & (store.landmark >= 0)
 
 
 def _select(store: Descriptors, rows: BoolArray) -> Descriptors:

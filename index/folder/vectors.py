@@ -17,7 +17,7 @@ from index.search.faiss_io import RowsFile, limited_blas
 from index.search.flat import FlatIndex
 from index.vote import background_similarity
 from index.whitening import Whitening, whitening_of
-from retrieval.arrays import FloatArray
+from retrieval.arrays import FloatArray, IntArray
 from retrieval.files.atomic import write_error
 from retrieval.parallel import count_cores, run_in_threads
 from retrieval.progress import SILENT, Progress
@@ -105,15 +105,17 @@ def measure_recall(gathered: Gathered, stored: StoredIndex) -> float:
 def _fit(gathered: Gathered, options: BuildOptions) -> Whitening | None:
     if options.whitening_power is None:
         return None
-    sums = MatrixSums(gathered.both, pairs_of(gathered) if options.whitening == "supervised" else None)
+    sums = MatrixSums(
+        gathered.both, pairs_of(gathered.landmark, len(gathered.both)) if options.whitening == "supervised" else None
+    )
     return whitening_of(sums, options.whitening, options.whitening_power, options.n_dimensions)
 
 
-def pairs_of(gathered: Gathered) -> Pairs:
-    """The matching pairs among the rows, of all vectors."""
-    landmark = np.full(len(gathered.both), -1, dtype=np.int32)
-    landmark[: len(gathered.landmark)] = gathered.landmark
-    return Pairs(landmark)
+def pairs_of(landmark: IntArray, n: int) -> Pairs:
+    """The matching pairs among n vectors, the first of which have these landmarks."""
+    of_all = np.full(n, -1, dtype=np.int32)
+    of_all[: len(landmark)] = landmark
+    return Pairs(of_all)
 
 
 def _white(whitening: Whitening | None, vectors: FloatArray) -> FloatArray:

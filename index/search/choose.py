@@ -79,33 +79,56 @@ def plan_search(options: SearchOptions, storage: Storage | None, n: int, d: int)
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """An inverted file of a plan, with the settings that it is best searched with."""
+
+    plan: IndexPlan
+    settings: SearchSettings
+    measured: Measured
+
+
 def build_search(
     rows: FlatIndex, plan: IndexPlan, options: SearchOptions, progress: Progress
 ) -> tuple[IvfShards, SearchInfo, Sample] | None:
-    """The inverted file of a plan, tuned on that sample; None where exact search is planned, or is quicker.
+    """The inverted file of a plan, tuned on that sample; None where exact search is planned, or is quicker."""
+    if plan.kind == "flat":
+        return None
+    sample, built = take_sample(rows), dict[IndexPlan, IvfShards]()
+
+    def make(candidate: IndexPlan) -> Tuned:
+        progress.begin(f"building {candidate.name}", len(rows), "rows")
+        made = build_ivf(rows, candidate, progress=progress)
+        progress.end()
+        index, measured = tune(made, options.recall, sample)
+        built[candidate] = index
+        return Tuned(candidate, index.settings, measured)
+
+    chosen = choose_kind(plan, options, make, progress)
+    return None if chosen is None else (built[chosen.plan], info_of(chosen, options), sample)
+
+
+def choose_kind(
+    plan: IndexPlan, options: SearchOptions, make: Callable[[IndexPlan], Tuned], progress: Progress
+) -> Tuned | None:
+    """What `make` makes of a plan of an inverted file; None where exact search is quicker.
 
     With `auto` a kind that does not reach the recall is followed by the next larger one that fits into the memory.
     """
-    if plan.kind == "flat":
-        return None
-    sample, best = take_sample(rows), None
+    best: Tuned | None = None
     for candidate in _candidates(plan, options):
-        progress.begin(f"building {candidate.name}", len(rows), "rows")
-        built = build_ivf(rows, candidate, progress=progress)
-        progress.end()
-        index, measured = tune(built, options.recall, sample)
-        if best is None or measured.recall > best[1].recall:
-            best = index, measured, candidate
-        if measured.recall >= options.recall:
+        tuned = make(candidate)
+        if best is None or tuned.measured.recall > best.measured.recall:
+            best = tuned
+        if tuned.measured.recall >= options.recall:
             break
     if best is None:
         raise AssertionError("there is a plan")
-    index, measured, chosen = best
-    if options.kind == "auto" and measured.speedup < 1 and _is_exact_allowed(plan, options):
+    if options.kind == "auto" and best.measured.speedup < 1 and _is_exact_allowed(plan, options):
         return None
-    if measured.recall < options.recall:
-        progress.warn(f"warning: {_not_reached(chosen, measured, options)}")
-    return index, _info(chosen, index, measured, options), sample
+    if best.measured.recall < options.recall:
+        progress.warn(f"warning: {_not_reached(best.plan, best.measured, options)}")
+    return best
 
 
 def _candidates(plan: IndexPlan, options: SearchOptions) -> list[IndexPlan]:
@@ -135,12 +158,14 @@ def _not_reached(plan: IndexPlan, measured: Measured, options: SearchOptions) ->
     )
 
 
-def _info(plan: IndexPlan, index: IvfShards, measured: Measured, options: SearchOptions) -> SearchInfo:
+def info_of(tuned: Tuned, options: SearchOptions) -> SearchInfo:
+    """What is kept of an inverted file."""
+    plan, measured = tuned.plan, tuned.measured
     return SearchInfo(
         kind=plan.kind,
         name=plan.name,
-        n_probe=index.settings.n_probe,
-        n_candidates=index.settings.n_candidates,
+        n_probe=tuned.settings.n_probe,
+        n_candidates=tuned.settings.n_candidates,
         target=options.recall,
         recall=measured.recall,
         top1=measured.top1,

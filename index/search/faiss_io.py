@@ -149,11 +149,7 @@ class RowsFile:
         """Appends rows (n, d). Raises ValueError where the storage cannot hold them."""
         if vectors.ndim != 2 or vectors.shape[1] != self._d:
             raise ValueError(f"vectors must be (n, {self._d}), not {vectors.shape}")
-        with np.errstate(over="ignore"):
-            stored = np.ascontiguousarray(vectors, dtype=self._storage)
-        if not np.isfinite(stored).all():
-            row = self._n + int(np.flatnonzero(~np.isfinite(stored).all(axis=1))[0])
-            raise ValueError(f"vectors[{row}] holds NaN or infinity")
+        stored = as_stored(vectors, self._storage, self._n)
         self._file.write(stored.reshape(-1).data)
         self._n += len(vectors)
         if len(stored):
@@ -171,6 +167,19 @@ class RowsFile:
         self._file.seek(0)
         self._file.write(_header(self._n, self._d, self._storage))
         self._file.flush()
+
+
+def as_stored(vectors: FloatArray, storage: Storage, first: int) -> FloatArray:
+    """Rows (n, d) in the type that they are stored in. first: the number of the first, for the message.
+
+    Raises ValueError for what that cannot hold.
+    """
+    with np.errstate(over="ignore"):
+        stored: FloatArray = np.ascontiguousarray(vectors, dtype=storage)
+    if not np.isfinite(stored).all():
+        row = first + int(np.flatnonzero(~np.isfinite(stored).all(axis=1))[0])
+        raise ValueError(f"vectors[{row}] holds NaN or infinity")
+    return stored
 
 
 def largest_norm(vectors: FloatArray) -> float:

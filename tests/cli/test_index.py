@@ -158,3 +158,35 @@ def test_thumbnails_stay_with_their_images(tiny_set):
     assert {name: after.thumbnails.read(row) for row, name in enumerate(after.rows.image_id)} == shown
     assert all(shown.values())
     assert after.info.thumbnails == before.info.thumbnails
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf-sq8"])
+def test_every_command_takes_an_index_in_shards(tiny_set, kind):
+    words = ("--kind", kind, "--overwrite", "--recalibrate", "--thumbnails", "0")
+    words += () if kind == "flat" else ("--lists", "2", "--recall", "0.5", "--storage", "float32")
+    done("build-index", *words, *HERE)
+    done("submit", "--output", "one.csv", *HERE)
+    done("build-index", *words, "--shards", "3", *HERE)
+    names = [] if kind == "flat" else [f"search-{i}-of-3.faiss" for i in (1, 2, 3)]
+    assert sorted(path.name for path in Path("landmarks").glob("search*")) == names
+    done("submit", "--output", "shards.csv", *HERE)
+    if kind == "flat":
+        assert Path("shards.csv").read_bytes() == Path("one.csv").read_bytes()
+    (answer,) = json.loads(done("query", "images/test-arch-0.jpg", "--json", *HERE).stdout)
+    assert answer["neighbours"][0]["image_id"].startswith("train-arch")
+    done("evaluate", "solution.csv", *HERE)
+    done("calibrate", "val.h5", *HERE)
+    shutil.copytree("landmarks", "other")
+    done("index", "remove", "train-arch-0", "train-dome-1")
+    assert done("index", "add", "train.h5").stdout.startswith("landmarks: 2 added: 32 images of 4 landmarks now\n")
+    done("index", "remove", "train-bridge-0")
+    assert done("index", "merge", "other").stdout.startswith("landmarks: 1 added: 32 images of 4 landmarks now\n")
+    write_csv(Path("labels.csv"), "landmark_id,new_landmark_id", ["arch,gate"])
+    done("index", "relabel", "labels.csv")
+    facts = json.loads(done("index", "info", "--json").stdout)
+    assert facts["shards"] == 3
+    done("index", "compact", "--shards", "2")
+    assert lmr.open_index("landmarks").folder.info.n_shards == 2
+    done("index", "verify")
+    done("index", "export", "rows.csv")
+    done("info", "landmarks", "--verify")

@@ -1,0 +1,157 @@
+"""`lmr build-index --engine spark`: the index that one machine builds, whatever becomes of executors and parts."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lmr
+from index.spark.staged import seal_of
+from retrieval.data.manifest import Manifest
+from retrieval.errors import LmrError
+from retrieval.spark.cluster import Cluster
+from retrieval.store.store import create_store, read_store_info
+from retrieval.texts import Texts
+
+N_ROWS, N_BEHIND = 40_000, 500
+WAIT_S = 300
+SPARK: dict[str, Any] = {"engine": "spark", "thumbnails": 0}
+FLAT: dict[str, Any] = {"kind": "flat", "storage": "float16", "dimensions": 12}
+INVERTED: dict[str, Any] = {"kind": "ivf-pq", "lists": 40, "recall": 0.9, "shards": 3, "whitening": "supervised"}
+AUGMENTED: dict[str, Any] = {"kind": "ivf-sq8", "lists": 20, "recall": 0.5, "whitening_power": 0.0, "augment": 2}
+
+
+@pytest.fixture(scope="module")
+def world(finished_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, and a store of many descriptors, which it might have made."""
+    folder = tmp_path_factory.mktemp("world")
+    shutil.copytree(finished_set / "model", folder / "model")
+    info, _ = read_store_info(finished_set / "train.h5")
+    names = [f"r{i}" for i in range(N_ROWS + N_BEHIND)]
+    landmark = np.random.default_rng(0).integers(300, size=len(names)).astype(np.int32)
+    landmark[np.random.default_rng(1).permutation(len(names))[:N_BEHIND]] = -1
+    labels = tuple(f"l{i:03d}" for i in range(300))
+    manifest = Manifest("many.csv", Texts.of(names), landmark, labels)
+    rng = np.random.default_rng(2)
+    vectors = rng.standard_normal((301, info.d))[landmark] + 0.8 * rng.standard_normal((len(names), info.d))
+    with create_store(folder / "many.h5", manifest, [""] * len(names), info) as writer:
+        writer.write(np.arange(len(names)), vectors.astype(np.float32))
+        writer.finish()
+    return folder
+
+
+@pytest.fixture
+def here(cluster: Cluster, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, as the working folder of commands that join the cluster."""
+    shutil.copytree(world, tmp_path / "world")
+    monkeypatch.chdir(tmp_path / "world")
+    return tmp_path / "world"
+
+
+def build(output: str, **words: Any) -> Any:
+    return lmr.build_index(["many.h5"], output=output, **{"device": "cpu", **words})
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """The same files, byte for byte, and the same index.json but for times and what was timed."""
+    listed = []
+    for folder in (one, other):
+        content = json.loads((folder / "index.json").read_text())
+        del content["built_at"], content["sha256"]
+        for timed in ("n_probe", "n_candidates", "recall", "top1", "queries_per_s", "speedup"):
+            (content["search"] or {}).pop(timed, None)
+        content["recall"] = content["recall"] if content["search"] is None else None
+        listed.append(content)
+    assert listed[0]["files"].keys() == listed[1]["files"].keys()
+    differing = [name for name in listed[0]["files"] if (one / name).read_bytes() != (other / name).read_bytes()]
+    assert differing in ([], ["rows.h5"])
+    assert listed[0] == listed[1]
+
+
+@pytest.mark.parametrize("how", [FLAT, INVERTED, AUGMENTED], ids=["flat", "shards", "augmented"])
+def test_the_index_is_that_of_one_machine(here: Path, how: dict[str, Any]) -> None:
+    local, on_spark = build("local", thumbnails=0, **how), build("spark", **how, **SPARK)
+    assert on_spark.state == "built"
+    assert_same(here / "local", here / "spark")
+    assert (on_spark.n_unreadable, on_spark.info.shards) == (0, local.info.shards)
+    assert not list(here.glob(".*"))
+    assert build("spark", thumbnails=0, **how).state == "unchanged"
+    assert build("spark", **how, **SPARK).state == "unchanged"
+    assert lmr.index_verify(here / "spark").self_recall > 0.9
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    until = time.monotonic() + WAIT_S
+    while not what():
+        assert time.monotonic() < until, "nothing came of it"
+        time.sleep(0.02)
+
+
+def test_an_executor_that_is_killed_in_the_middle_changes_nothing(here: Path, cluster: Cluster) -> None:
+    build("local", thumbnails=0, **INVERTED)
+    staging = here / ".spark.spark"
+
+    def kill() -> None:
+        wait_for(lambda: bool(list(staging.glob("index.faiss-*.npz"))))
+        os.kill(executor_of(cluster), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    build("spark", **INVERTED, **SPARK)
+    killer.join()
+    assert_same(here / "local", here / "spark")
+
+
+def executor_of(cluster: Cluster) -> int:
+    """The process of an executor of the cluster."""
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (place / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"CoarseGrainedExecutorBackend" in command and cluster._context.applicationId.encode() in command:
+            return int(place.name)
+    raise AssertionError("there is no executor")
+
+
+@pytest.mark.parametrize("name", ["vectors-000001.npz", "index.faiss", "index.faiss-000002.npz"])
+def test_a_damaged_part_is_named_and_made_again(here: Path, name: str) -> None:
+    build("local", thumbnails=0, **FLAT)
+    staging = here / ".spark.spark"
+    stop, damage = threading.Event(), Path(name)
+
+    def spoil() -> None:
+        """Damages the file as soon as it is there."""
+        place = staging / damage
+        ready = seal_of(place) if place.suffix == ".faiss" else place
+        wait_for(lambda: ready.exists() or stop.is_set())
+        with place.open("r+b") as file:
+            file.seek(-900, os.SEEK_END)
+            file.write(b"damage" * 100)
+
+    spoiler = threading.Thread(target=spoil)
+    spoiler.start()
+    with pytest.warns(UserWarning, match=rf"\.spark\.spark/{name} was damaged or removed; it is made again"):
+        build("spark", **FLAT, **SPARK)
+    stop.set()
+    spoiler.join()
+    assert_same(here / "local", here / "spark")
+
+
+def test_what_cannot_be_built_is_refused_as_on_one_machine(here: Path) -> None:
+    build("local", thumbnails=0, **FLAT)
+    with pytest.raises(LmrError, match=r"local exists and was built from other descriptors or options"):
+        build("local", **{**FLAT, "dimensions": 6}, **SPARK)
+    with pytest.raises(LmrError, match=r"^nowhere\.h5: there is no such file; lmr embed makes one$"):
+        lmr.build_index(["nowhere.h5"], output="spark", **SPARK)
+    with pytest.raises(LmrError, match="`device` cuda: a cluster builds an index on CPUs; leave `device` out"):
+        build("spark", **{**SPARK, "device": "cuda"})
+    assert sorted(path.name for path in here.iterdir()) == ["local", "many.h5", "model"]
