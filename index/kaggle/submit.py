@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from index.folder.config import INDEX_FOLDER
 from index.rerank.config import VerifyJob
+from index.search.engine import require_folder
 from retrieval.embed.complete import complete_store
 from retrieval.embed.job import AskingJob, StoreFilling, of_share
 from retrieval.embed.store_name import find_store
@@ -59,6 +60,8 @@ class SubmitJob(StoreFilling, VerifyJob, ShardedJob, WritingJob, SparkJob):
     def __post_init__(self) -> None:
         """Raises WordsError for a share of what a cluster divides itself."""
         super().__post_init__()
+        if self.on_spark:
+            require_folder(self.index)
         if self.on_spark and self.shard is not None:
             raise WordsError("`shard` and `engine` spark do not go together; a cluster divides the images by itself")
 

@@ -9,6 +9,7 @@ from fake_engine import FakeEngine, KilledError
 from index.folder import served
 from index.folder.build import BuildOptions
 from index.folder.folder import open_folder
+from index.kaggle.submit import SubmitJob
 from index.rerank.config import Refinement
 from index.search.engine import Address, ServedIndex, Table, address_of
 from index.search.flat import FlatIndex
@@ -305,6 +306,11 @@ def test_what_needs_the_folder_refuses_an_index_on_a_server(engine, folder):
         open_folder(URL)
     with pytest.raises(LmrError, match="its rows are on a server, and this needs them in the folder"):
         _ = open_there().own_flat
+
+
+def test_a_submission_on_a_cluster_reads_a_folder():
+    with pytest.raises(LmrError, match="is an index on a server, which this does not take"):
+        SubmitJob(index=URL, engine="spark")
 
 
 class FakeClient:
