@@ -124,15 +124,23 @@ def make_store(args: argparse.Namespace) -> None:
 
 
 def write_store(
-    args: argparse.Namespace, name: str, landmark: np.ndarray, blocks: Iterator[np.ndarray], prefix: str = ""
+    args: argparse.Namespace,
+    name: str,
+    landmark: np.ndarray,
+    blocks: Iterator[np.ndarray],
+    prefix: str = "",
+    info: Any = None,
 ) -> None:
-    """A finished store. landmark: (n,) of each row, -1 = none; blocks: their vectors. prefix: of the image_ids."""
+    """A finished store. landmark: (n,) of each row, -1 = none; blocks: their vectors. prefix: of the image_ids.
+
+    info: a StoreInfo, None = of a model that is not there.
+    """
     from retrieval.store.file import lay_out
     from retrieval.store.layout import Columns
     from retrieval.store.store import StoreInfo, partial_path, resume_store
 
     labels = tuple(f"landmark_{i:06}" for i in range(args.landmarks))
-    info = StoreInfo(FINGERPRINT, {}, {}, "0", "made", "float16", args.dimensions)
+    info = info or StoreInfo(FINGERPRINT, {}, {}, "0", "made", "float16", args.dimensions)
     ids = [f"{prefix}{i:0{16 - len(prefix)}x}" for i in range(len(landmark))]
     paths = (f"images/{name[-3]}/{name[-2]}/{name[-1]}/{name}.jpg" for name in ids)
     store = args.work / name

@@ -10,7 +10,8 @@ and ends; ratio_beyond_start is what the rest takes by the local engine's total.
 
 memory: the same commands over made descriptors of 64 numbers in --rows rows, on two executors: the largest resident set
 of the driver's process of Python and, apart, of its JVM (which holds the master and workers of a local cluster too),
-looked at in steps. flat_ratio is the largest by the smallest. `embed` describes one tiny picture again and again.
+looked at in steps. flat_ratio is the largest by the smallest. `embed` describes one tiny picture again and again, and
+`submit` answers 10,000 queries, from their store, by an index that is built here where --commands lacks build-index.
 
 Needs pyspark and Java (scripts/run.py spark makes an environment that has them). Prints JSON.
 """
@@ -38,6 +39,7 @@ MASTER = "local-cluster[2,1,1024]"
 ON_SPARK = ("--engine", "spark", "--master", MASTER)
 SIDES = (128, 96)  # pixels of a picture
 N_LANDMARKS, D = 1_000, 64
+NETWORK = ("--images", ".", "--model", "small", "--backbone", "plain-cnn", "--size", 32, "--dimensions", D)
 N_QUERIES = 10_000
 SAMPLED_S = 0.1
 PARTS = ("overhead", "memory")
@@ -175,6 +177,8 @@ def memory(args: argparse.Namespace, work: Path) -> dict[str, Any]:
             if {"build-index", "submit"} & found.keys():
                 make_stores(place, n)
             for command, sizes in found.items():
+                if command == "submit" and not (place / "index").exists():
+                    run(place, *words_of("build-index", place, n))
                 sizes[n] = run(place, *words_of(command, place, n), *ON_SPARK)
     for sizes in found.values():
         for name in ("python_mb", "jvm_mb"):
@@ -184,32 +188,48 @@ def memory(args: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 def words_of(command: str, place: Path, n: int) -> tuple[object, ...]:
-    """The words of a command over n rows. build-index comes before submit, which answers by its index."""
+    """The words of a command over n rows."""
     if command == "embed":
-        Image.new("RGB", (8, 8), "grey").save(place / "one.png")
-        rows = "".join(f"{i:016x},one.png,landmark_{i % N_LANDMARKS}\n" for i in range(n))
-        (place / "one.csv").write_text("id,path,landmark_id\n" + rows, encoding="utf-8")
-        network = ("--backbone", "plain-cnn", "--size", 32, "--dimensions", D)
-        return ("embed", "one.csv", "--images", ".", "--model", "small", *network, "--threads", 1)
+        write_manifest(place, "one.csv", n)
+        return ("embed", "one.csv", *NETWORK)
     if command == "build-index":
-        return ("build-index", "train.h5", "--model", "model", "--output", "index", "--whitening-power", 0)
-    return ("submit", "test.csv", "--store", "test.h5", "--index", "index")
+        return (
+            "build-index",
+            "train.h5",
+            "--model",
+            "small",
+            "--output",
+            "index",
+            "--whitening-power",
+            0,
+            "--thumbnails",
+            0,
+        )
+    return ("submit", "test.csv", "--images", ".", "--store", "test.h5", "--index", "index")
+
+
+def write_manifest(place: Path, name: str, n: int) -> None:
+    """A table of n rows that all have the same picture."""
+    Image.new("RGB", (8, 8), "grey").save(place / "one.png")
+    rows = "".join(f"{i:016x},one.png,landmark_{i % N_LANDMARKS:06}\n" for i in range(n))
+    (place / name).write_text("id,path,landmark_id\n" + rows, encoding="utf-8")
 
 
 def make_stores(place: Path, n: int) -> None:
-    """train.h5 of n rows, test.csv and test.h5 of the queries, and the card of a model."""
-    from memory import FINGERPRINT, write_store
+    """test.h5 of the queries, by a network that is made for them, and train.h5 of n made rows of the same one."""
+    from memory import write_store
     from vectors import make_world
 
-    world = make_world(N_LANDMARKS, D)
+    from retrieval.embed.fill import info_of
+    from retrieval.models.card import parse_card
+
+    write_manifest(place, "test.csv", N_QUERIES)
+    run(place, "embed", "test.csv", "--output", "test.h5", *NETWORK)
+    card = parse_card(json.loads((place / "small" / "model.json").read_text(encoding="utf-8")), "small")
+    world, info = make_world(N_LANDMARKS, D), info_of(card, "made", "float16", D)
     given = SimpleNamespace(work=place, landmarks=N_LANDMARKS, dimensions=D)
-    write_store(given, "train.h5", world.landmarks(n), (block for block, _ in world.rows(n)))
-    asked = world.block(0, N_QUERIES, of_queries=True)[0]
-    write_store(given, "test.h5", world.landmarks(N_QUERIES, of_queries=True), iter([asked]), prefix="q")
-    (place / "model").mkdir()
-    (place / "model" / "model.json").write_text(json.dumps({"fingerprint": FINGERPRINT}), encoding="utf-8")
-    ids = "".join(f"q{i:015x}\n" for i in range(N_QUERIES))
-    (place / "test.csv").write_text("id\n" + ids, encoding="utf-8")
+    blocks = (block for block, _ in world.rows(n))
+    write_store(given, "train.h5", world.landmarks(n), blocks, prefix="r", info=info)
 
 
 if __name__ == "__main__":
