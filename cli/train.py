@@ -46,6 +46,8 @@ def command(show_batch: Path | None, summary: bool, find_rate: Path | None, **wo
     \b
     Example:
       lmr train train.csv --images images --backbone mobilenet_v3_small --epochs 2 --size 96
+      torchrun --no-python --nproc-per-node 2 lmr train train.csv
+      torchrun --no-python --nnodes 2 --node-rank 0 --nproc-per-node 4 --master-addr HOST lmr train train.csv
     """
     import lmr
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
 from retrieval.errors import LmrError
@@ -33,9 +34,11 @@ class Processes:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def share_norms(self, model: DescriptorModel) -> None:
-        """Makes batch norms of the backbone take their statistics from the batches of all processes; only on GPUs."""
+        """Makes batch norms of the backbone take their statistics from the batches of all processes."""
         if self.n > 1 and self.device.type == "cuda":
             model.backbone = with_shared_norms(model.backbone, model.config.backbone)
+        elif self.n > 1:
+            _share_on_cpu(model.backbone)
 
     def gather(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(b, c) and (b,) of this process -> those of all, in the order of their ranks; gradients reach its own."""
@@ -119,6 +122,55 @@ def with_shared_norms(backbone: nn.Module, name: str) -> nn.Module:
 
         convert = vars(layers)["convert_sync_batchnorm"]
     return convert(backbone)
+
+
+class SharedNorm(nn.BatchNorm2d):
+    """A batch norm with the statistics of all processes, on the CPU: torch's own SyncBatchNorm is for GPUs alone."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """As nn.BatchNorm2d of the features of all processes, of which each has some."""
+        if not self.training:
+            return super().forward(features)
+        wide = features.float()
+        count = wide.new_tensor([wide.numel() / wide.shape[1]])
+        total = _summed(torch.cat([wide.sum((0, 2, 3)), count]))
+        mean, n = total[:-1] / total[-1], float(total[-1])
+        centred = wide - mean[:, None, None]
+        variance = _summed(centred.square().sum((0, 2, 3))) / n
+        self._remember(mean.detach(), variance.detach() * n / max(1.0, n - 1))
+        scaled = centred * torch.rsqrt(variance + self.eps)[:, None, None]
+        if self.affine:
+            scaled = scaled * self.weight[:, None, None] + self.bias[:, None, None]
+        shared: Tensor = scaled.to(features.dtype)
+        return shared
+
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        """Updates the running statistics as nn.BatchNorm2d does."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance, share)
+
+
+def _summed(values: Tensor) -> Tensor:
+    """The sum over the processes, through which gradients go."""
+    summed: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
+    return summed
+
+
+def _share_on_cpu(module: nn.Module) -> None:
+    """Puts norms that share their statistics in the place of a network's own, with the same weights."""
+    for name, child in module.named_children():
+        if type(child) is nn.BatchNorm2d:
+            shared = SharedNorm(child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats)
+            for values in (child._parameters, child._buffers):
+                for key, value in values.items():
+                    setattr(shared, key, value)
+            setattr(module, name, shared.train(child.training))
+        else:
+            _share_on_cpu(child)
 
 
 @contextmanager
