@@ -13,9 +13,10 @@ from pathlib import Path
 from retrieval.data.overview import require_there
 from retrieval.data.pipes import is_pipe
 from retrieval.embed.complete import N_LISTED, list_unreadable, require_any_read
-from retrieval.embed.engine import Engine
+from retrieval.embed.engine import ONNX_NAME, Engine
 from retrieval.embed.fill import FillReport, info_of
 from retrieval.embed.job import EmbedJob, find_card, make_card
+from retrieval.embed.load import model_files
 from retrieval.embed.shares import Made, Seen, Share, Work, embed_share, find_finished, info_at, join_shares, look
 from retrieval.embed.store_name import find_store
 from retrieval.errors import LmrError
@@ -23,6 +24,7 @@ from retrieval.files.digest import sha256_json
 from retrieval.files.lock import output_lock
 from retrieval.files.urls import remote_url
 from retrieval.models.card import Card
+from retrieval.models.folder import CARD
 from retrieval.progress import SILENT
 from retrieval.shard import Shard
 from retrieval.spark.cluster import Cluster
@@ -64,7 +66,10 @@ def embed_in(cluster: Cluster, staging: Staging, job: EmbedJob, engine: Engine |
         work = replace(work, weights=cluster.share(job.local_features.weights))
     (seen,) = cluster.run("reading the manifest", look, [work])
     card = _card_of(job, seen)
-    work = replace(work, model=cluster.share(job.model), digest=seen.digest)
+    files = None if job.model.is_file() else [CARD, *model_files(job.model, card)]
+    if files and engine is not None and (job.model / ONNX_NAME).is_file():
+        files.append(ONNX_NAME)
+    work = replace(work, model=cluster.share(job.model, files), digest=seen.digest)
     wants_local = job.local_features.kind is not None and (job.overwrite or not seen.has_local)
     wants_vectors = job.overwrite or not seen.is_finished
     report: FillReport | None = None

@@ -6,8 +6,8 @@ import json
 import os
 import pickle
 import secrets
-import shutil
 import socket
+import tarfile
 import tempfile
 import threading
 import time
@@ -150,14 +150,20 @@ class Cluster:
         by_item = {row["item"]: row["result"] for row in found}
         return [pickle.loads(bytes(by_item[at])) for at in range(len(rows))]
 
-    def share(self, path: Path) -> str:
-        """Ships a file or a folder to all executors; the name by which `Place.shared` finds it there."""
+    def share(self, path: Path, only: Sequence[str] | None = None) -> str:
+        """Ships a file or a folder to all executors; the name by which `Place.shared` finds it there.
+
+        only: the files of a folder that are shipped, None = all of it.
+        """
         from pyspark import SparkFiles
 
         whole = path.resolve()
         name = f"{whole.name}-{secrets.token_hex(8)}"  # Spark ships a name once, whatever it stands for
         box = tempfile.mkdtemp(prefix="lmr-", dir=SparkFiles.getRootDirectory())
-        archive = shutil.make_archive(f"{box}/{name}", "tar", whole.parent, whole.name)
+        archive = f"{box}/{name}.tar"
+        with tarfile.open(archive, "w") as tar:
+            for inside in [""] if only is None else only:
+                tar.add(whole / inside, os.path.join(whole.name, inside).rstrip("/"))
         self._context.addArchive(f"{archive}#{name}")
         return name
 

@@ -130,11 +130,11 @@ def test_an_executor_that_is_killed_in_the_middle_changes_nothing(here: Path, cl
 def test_a_driver_that_is_killed_goes_on_with_what_was_finished_and_makes_a_corrupt_share_again(here: Path) -> None:
     done("embed", "--output", "local.h5", *ONE)
     staging, sign = here / ".spark.h5.spark", uuid.uuid4().hex
-    command = [sys.executable, "-m", "cli.main", "embed", "--output", "spark.h5", "--tasks", "22", *SPARK, *ONE]
-    command += ["--master", "local[2]"]
+    command = [sys.executable, "-c", "from cli.main import program; program()", "embed", "--output", "spark.h5"]
+    command += ["--tasks", "22", "--master", "local[2]", *SPARK, *ONE]
     environment = {**os.environ, "LMR_TEST_SIGN": sign, "PYTHONPATH": str(Path(__file__).parents[2])}
     driver = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    wait_for(lambda: len(finished(staging)) >= 3)
+    wait_for(lambda: len(finished(staging)) >= 3 or driver.poll() is not None)
     driver.kill()
     driver.wait()
     wait_for(lambda: not processes(sign.encode(), "environ"))  # what it started has ended too
