@@ -164,7 +164,7 @@ def test_a_full_disk_of_an_executor_is_named_and_what_is_finished_stays(
     here: Path, small_disk: Callable[[str], Path]
 ) -> None:
     done("embed", "--output", "local.h5", *ONE)
-    disk = small_disk("160k")
+    disk = small_disk("96k")
     message = refused("embed", "--output", disk / "x.h5", "--tasks", "4", *SPARK, *ONE)
     found = re.fullmatch(
         rf"{disk}/\.x\.h5\.spark/x-\d-of-4\.h5\.partial: .*{os.strerror(28)}; .* \(on executor \S+, embedding\)",
