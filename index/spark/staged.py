@@ -107,7 +107,10 @@ def seal_of(path: Path) -> Path:
 
 def sealed(path: Path) -> dict[str, NDArray[Any]]:
     """What `seal` wrote of a file. Raises PartDamageError where that or the file is gone or damaged."""
-    facts = read_part(seal_of(path))
+    try:
+        facts = read_part(seal_of(path))
+    except PartDamageError:
+        raise removed(path, seal_of(path)) from None
     if not path.is_file() or sha256_file(path) != str(facts["sha256"]):
         raise removed(path, seal_of(path))
     return facts
