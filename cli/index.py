@@ -12,8 +12,8 @@ from cli.progress import TerminalProgress
 from cli.report.text import fact_lines
 from cli.terminal import say, say_result
 from index.folder.config import INDEX_FOLDER
+from index.search.address import address_of
 from index.search.config import search_line
-from index.search.engine import address_of
 from index.update.compact import IndexCompactJob
 from index.update.inspect import IndexExportJob, IndexInfoJob, IndexVerifyJob
 from index.update.job import IndexAddJob, IndexMergeJob, IndexRelabelJob, IndexRemoveJob

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from index.folder.config import DEFAULT_PX, INDEX_FOLDER, MOST_PX, BuildOptions, ThumbnailPlan
-from index.search.engine import require_folder
+from index.search.address import require_folder
 from retrieval.embed.engine import Engine, asked_engine
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from index.search.engine import address_of
+from index.search.address import address_of
 from index.verify import (
     EXPLAIN_AGAIN,
     EXPLANATIONS,

@@ -12,8 +12,7 @@ from index.calibrate.config import CalibrationSettings
 from index.clean.config import CleaningRule
 from index.clean.job import Gallery
 from index.folder.config import BuildOptions
-from index.search.config import Kind, Storage
-from index.search.milvus import MilvusKind
+from index.search.config import Kind, MilvusKind, Storage
 from retrieval.download.config import Form, Layout, Resize
 from retrieval.embed.engine import Engine
 from retrieval.embed.fill import StoreDtype

@@ -17,7 +17,7 @@ from starlette.requests import HTTPConnection
 from cli.terminal import shown, shown_line, with_options
 from cli.web.shapes import ProblemShape
 from cli.web.views import views
-from index.search.engine import address_of
+from index.search.address import address_of
 from index.serving.batches import BusyError
 from index.serving.changes import ChangingError
 from index.serving.gallery import UnknownError

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from cli.terminal import warn, with_options
 from cli.web.settings import WebSettings
 from index.folder.config import INDEX_FOLDER
-from index.search.engine import address_of, require_folder
+from index.search.address import address_of, require_folder
 from index.serving.config import ServingSettings
 from retrieval.embed.engine import EngineJob
 from retrieval.errors import LmrError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from index.calibrate.config import CalibrationSettings
 from index.folder.config import INDEX_FOLDER
 from index.queries import QueriesJob, embed_queries, local_queries
-from index.search.engine import require_folder
+from index.search.address import require_folder
 from retrieval.errors import DamageError, LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import option, told

@@ -47,8 +47,8 @@ from index.folder.searching import Searching, identity, load_searched
 from index.folder.thumbnails import Kept, Thumbnails
 from index.rerank.config import Refinement
 from index.rerank.expansion import refined_search
+from index.search.address import Address, address_of, require_folder
 from index.search.base import Neighbours, SearchIndex
-from index.search.engine import Address, address_of, require_folder
 from index.search.flat import FlatIndex
 from index.search.ivf import IvfShards
 from index.vote_rule import VoteRule

@@ -14,8 +14,8 @@ from index.folder.info import (
     read_info,
     search_names,
 )
+from index.search.address import address_of
 from index.search.config import SearchInfo
-from index.search.engine import address_of
 from index.search.flat import FlatIndex
 from index.search.ivf import IvfIndex, IvfShards, SearchSettings
 from index.search.shards import Shard, first_rows, shard_sizes

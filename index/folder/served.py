@@ -28,9 +28,9 @@ from index.folder.info import (
     list_file,
 )
 from index.folder.info import read_info as read_folder_info
-from index.search.config import Storage
-from index.search.engine import AUGMENTED, VECTOR, Address, Engine, ServedIndex, Table, open_engine
-from index.search.milvus import MilvusKind
+from index.search.address import Address
+from index.search.config import MilvusKind, Storage
+from index.search.engine import AUGMENTED, VECTOR, Engine, ServedIndex, Table, open_engine
 from retrieval.errors import DamageError, LmrError
 from retrieval.files.atomic import replacing
 from retrieval.files.folders import link_or_copy, replacing_folder

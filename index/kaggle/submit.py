@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from index.folder.config import INDEX_FOLDER
 from index.rerank.config import VerifyJob
-from index.search.engine import require_folder
+from index.search.address import require_folder
 from retrieval.embed.complete import complete_store
 from retrieval.embed.job import AskingJob, StoreFilling, of_share
 from retrieval.embed.store_name import find_store

@@ -8,6 +8,7 @@ from retrieval.jobs import option
 MOST_SHARDS = 4096
 Storage = Literal["float32", "float16"]
 Kind = Literal["auto", "flat", "ivf-flat", "ivf-sq8", "ivf-pq", "ivf-pq-small"]
+MilvusKind = Literal["flat", "ivf-flat", "ivf-sq8", "ivf-pq", "hnsw", "hnsw-sq", "diskann"]
 BuiltKind = Literal["flat", "ivf-flat", "ivf-sq8", "ivf-pq", "ivf-pq-small"]
 
 

@@ -1,89 +1,22 @@
 """Rows of an index that a vector database holds: its address, what lmr asks of it, and exact answers out of that."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
+from index.search.address import Address
 from index.search.base import MARGIN, Neighbours, best, checked_queries, scores_of, step_of
-from index.search.config import Storage
+from index.search.config import MilvusKind, Storage
 from retrieval.arrays import BoolArray, FloatArray, LongArray
 from retrieval.errors import LmrError
-from retrieval.files.urls import remote_url
 
-if TYPE_CHECKING:
-    from index.search.milvus import MilvusKind
-
-SCHEMES = ("milvus", "milvus+tls")
-DEFAULT_PORT = 19530
 VECTOR, AUGMENTED = "vector", "augmented"  # fields of rows: the images' own descriptors, and those that are searched
-FILES = "_files"  # ending of the name of the collection that holds all but the rows
 REFINED = 3  # rows fetched for each neighbour where a server scores by codes and not by the vectors
 
-ONLY_ASKED = (
-    "is an index on a server, which this does not take; give the index folder that it was exported from, and export "
-    "that again with lmr index export where it changes"
-)
-
 _BLOCK_BYTES = 1 << 25  # of vectors that one answer of a server holds
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
-
 Held = Literal["nothing", "rows", "files", "other"]
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A collection on a server: `milvus://host:port/collection`."""
-
-    scheme: str
-    host: str
-    port: int
-    collection: str
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}/{self.collection}"
-
-    @property
-    def files(self) -> str:
-        """The collection that holds all of the index but its rows."""
-        return self.collection + FILES
-
-
-def address_of(path: str | Path) -> Address | None:
-    """The address that a text is, also where a path made one slash of two; None for any other text.
-
-    Raises LmrError for an address without a collection, or with a token, whose place is the environment.
-    """
-    from urllib.parse import urlsplit
-
-    url = remote_url(str(path))
-    if url is None or url.partition(":")[0] not in SCHEMES:
-        return None
-    form = f"{url.partition(':')[0]}://HOST[:PORT]/COLLECTION"
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise LmrError(f"the address of an index on a server is {form}: {error}") from None
-    if parts.username is not None or parts.password is not None:
-        raise LmrError(f"the address of an index on a server is {form}; its token goes into LMR_MILVUS_TOKEN")
-    collection = parts.path.strip("/")
-    if not host or parts.query or parts.fragment or not _NAME.fullmatch(collection) or collection.endswith(FILES):
-        raise LmrError(
-            f"{url}: the address of an index on a server is {form}, the collection of letters, digits and _, at most "
-            f"200, not ending in {FILES}"
-        )
-    return Address(parts.scheme, host, port or DEFAULT_PORT, collection)
-
-
-def require_folder(path: Path) -> None:
-    """Raises LmrError for an address, where an index folder is needed that can be read whole or written."""
-    if (address := address_of(path)) is not None:
-        raise LmrError(f"{address} {ONLY_ASKED}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +53,7 @@ class Engine(Protocol):
     def told(self) -> str:
         """Name and version of the server."""
 
-    def require_kind(self, kind: "MilvusKind") -> None:
+    def require_kind(self, kind: MilvusKind) -> None:
         """Raises LmrError for a kind that the server takes without having it, or has not."""
 
     def held(self, name: str) -> Held:
@@ -144,7 +77,7 @@ class Engine(Protocol):
     def length(self, name: str, field: str) -> int:
         """Length of the vectors of a field."""
 
-    def build(self, name: str, fields: Sequence[str], kind: "MilvusKind", n: int) -> None:
+    def build(self, name: str, fields: Sequence[str], kind: MilvusKind, n: int) -> None:
         """Makes all n rows searchable, and waits until they are. Raises LmrError for a kind that there is not."""
 
     def propose(self, name: str, field: str, queries: FloatArray, width: int, effort: int) -> Proposed:

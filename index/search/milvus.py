@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from index.search.engine import VECTOR, Address, Batch, Held, Proposed
+from index.search.address import Address
+from index.search.config import MilvusKind
+from index.search.engine import VECTOR, Batch, Held, Proposed
 from retrieval.arrays import FloatArray, LongArray
 from retrieval.errors import LmrError, UnreachableError
 from retrieval.extras import require_extra
 
-MilvusKind = Literal["flat", "ivf-flat", "ivf-sq8", "ivf-pq", "hnsw", "hnsw-sq", "diskann"]
 TOKEN = "LMR_MILVUS_TOKEN"  # the environment variable
 MOST = 16_384  # rows that one search gives, as Milvus limits it
 CONNECT_S, ASK_S, WRITE_S = 10.0, 30.0, 120.0  # within which the client tries again what failed on the way

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Container
 from pathlib import Path
 
-from index.search.engine import address_of
+from index.search.address import address_of
 from retrieval.errors import LmrError
 from retrieval.files.atomic import flush_folder, write_bytes, write_error
 from retrieval.files.lock import output_locks

@@ -24,10 +24,12 @@ from index.folder.served import (
     read_export,
     read_marker,
 )
+from index.search.address import Address
 from index.search.base import SearchIndex
 from index.search.choose import find_sample, take_sample
-from index.search.engine import AUGMENTED, VECTOR, Address, Batch, Engine, ServedIndex, open_engine
-from index.search.milvus import KINDS, MilvusKind
+from index.search.config import MilvusKind
+from index.search.engine import AUGMENTED, VECTOR, Batch, Engine, ServedIndex, open_engine
+from index.search.milvus import KINDS
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_json
 from retrieval.files.json_file import convert, parse_json

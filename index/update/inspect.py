@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from index.folder.config import INDEX_FOLDER
-from index.search.engine import Address, address_of
-from index.search.milvus import MilvusKind
+from index.search.address import Address, address_of
+from index.search.config import MilvusKind
 from retrieval.errors import DamageError, WordsError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import Job, WritingJob, option

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from index.folder.config import INDEX_FOLDER
-from index.search.engine import require_folder
+from index.search.address import require_folder
 from retrieval.errors import LmrError
 from retrieval.files.lock import output_locks
 from retrieval.jobs import DecodingJob, option

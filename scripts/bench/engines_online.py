@@ -22,11 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from index.search.address import Address
 from index.search.base import SearchIndex
 from index.search.choose import find_sample, take_sample
-from index.search.engine import VECTOR, Address, Batch, Engine, ServedIndex, Table, open_engine
+from index.search.config import MilvusKind
+from index.search.engine import VECTOR, Batch, Engine, ServedIndex, Table, open_engine
 from index.search.flat import FlatIndex
-from index.search.milvus import KINDS, MilvusKind
+from index.search.milvus import KINDS
 from index.update.export import EFFORTS, RECALL
 
 LITE = Path(__file__).resolve().parents[2] / ".venv-milvus" / "bin" / "milvus-lite"

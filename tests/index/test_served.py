@@ -11,7 +11,8 @@ from index.folder.build import BuildOptions
 from index.folder.folder import open_folder
 from index.kaggle.submit import SubmitJob
 from index.rerank.config import Refinement
-from index.search.engine import Address, ServedIndex, Table, address_of
+from index.search.address import Address, address_of
+from index.search.engine import ServedIndex, Table
 from index.search.flat import FlatIndex
 from index.search.milvus import MilvusEngine
 from index.update import export

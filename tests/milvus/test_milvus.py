@@ -13,7 +13,8 @@ from tiny_set import HERE, done, read_rows, refused, run
 
 import lmr
 from index.folder.folder import open_folder
-from index.search.engine import ServedIndex, Table, address_of, open_engine
+from index.search.address import address_of
+from index.search.engine import ServedIndex, Table, open_engine
 from index.search.milvus import KINDS, OF_LITE
 from index.serving.config import ServingSettings
 from index.serving.service import Service
