@@ -63,7 +63,7 @@ class SubmitJob(StoreFilling, VerifyJob, ShardedJob, WritingJob, SparkJob):
         if self.on_spark:
             require_folder(self.index)
         if self.on_spark and self.shard is not None:
-            raise WordsError("`shard` and `engine` spark do not go together; a cluster divides the images by itself")
+            raise WordsError("`shard` does not go with `engine` spark, which makes shares by itself; leave one out")
 
     @property
     def asking(self) -> AskingJob:
