@@ -199,7 +199,7 @@ def _submit_on_spark(job: SubmitJob) -> SubmitReport:
         [planned] = cluster.run("planning", plan, [asking])
         n_answered = None
         if planned.work is not None:
-            n_answered = _answer_blocks(cluster, planned.work, job.progress)
+            n_answered = answer_by_tasks(cluster, planned.work, job.progress)
             cluster.run("joining", join, [planned.work])
         stagings[0].remove()
     return SubmitReport(job.output, "unchanged" if n_answered is None else "written", planned.n_queries, n_answered)
@@ -219,7 +219,7 @@ def _sent(job: SubmitJob) -> SubmitJob:
     return replace(job, progress=SILENT, **paths)
 
 
-def _answer_blocks(cluster: "Cluster", work: "Work", progress: "Progress") -> int:
+def answer_by_tasks(cluster: "Cluster", work: "Work", progress: "Progress") -> int:
     """Answers and searches in turn, until all blocks are finished; how many images are given a landmark."""
     from index.spark.answering import answer_block, search_shard
 

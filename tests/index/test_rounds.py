@@ -12,7 +12,7 @@ from test_replay import INVERTED, REFINEMENTS
 
 from index.folder.build import BuildOptions
 from index.kaggle.shares import inputs_of, sets_of
-from index.kaggle.submit import SubmitJob, _answer_blocks, open_index, submit
+from index.kaggle.submit import SubmitJob, answer_by_tasks, open_index, submit
 from index.search.config import SearchOptions
 from index.spark.answering import Search, Work, answer_block, search_shard, store_state
 from index.spark.planning import Asking, join
@@ -91,7 +91,7 @@ def planned(job, n_blocks, n_shards):
 
 def answered(work, cluster=None, progress=SILENT):
     """The text of the submission, and how many are given a landmark."""
-    n_answered = _answer_blocks(cluster or InTurn(), work, progress)
+    n_answered = answer_by_tasks(cluster or InTurn(), work, progress)
     join(work, HERE)
     return work.rounds.output.read_text(), n_answered
 
@@ -183,7 +183,7 @@ def spoil(path, how):
 def test_a_damaged_share_is_named_and_made_again(asked):
     job = asked()
     work, expected = planned(job, 3, 2), local(job)
-    _answer_blocks(InTurn(), work, SILENT)
+    answer_by_tasks(InTurn(), work, SILENT)
     path, _ = work.rounds.share(1)
     path.write_text(path.read_text().replace('"logit"', '"logic"', 1))
     heard = Heard()
