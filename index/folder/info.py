@@ -1,6 +1,6 @@
 """The files of an index folder: their names, and index.json, which lists them and says what the folder is."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fnmatch import fnmatch
 from pathlib import Path
@@ -120,9 +120,7 @@ class FolderInfo:
         for name in (INDEX, ROWS, f"{MODEL}/{MODEL_CARD}", *others):
             if name not in self.files:
                 raise ValueError(f"files does not list {name}")
-        for name in self.files:
-            if Path(name).is_absolute() or ".." in Path(name).parts:
-                raise ValueError(f"files lists {name[:100]!r}, which is not in the folder")
+        require_inside(self.files)
         if self.thumbnails and set(self.thumbnails) != {"side_px", "n"}:
             raise ValueError("thumbnails must be side_px and n")
 
@@ -147,6 +145,14 @@ class FolderInfo:
         for name in ("search", "changes", "export", "local"):
             values[name] = None if values[name] is None else asdict(values[name])
         return {"format_version": FORMAT_VERSION} | values
+
+
+def require_inside(names: Iterable[str]) -> None:
+    """Raises ValueError for a name of a file that does not lie in its folder."""
+    for name in names:
+        place = Path(name)
+        if place.is_absolute() or ".." in place.parts or not place.name or "\0" in name:
+            raise ValueError(f"files lists {name[:100]!r}, which is not in the folder")
 
 
 def search_names(n_shards: int) -> tuple[str, ...]:

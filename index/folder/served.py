@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +27,7 @@ from index.folder.info import (
     Listed,
     files_of_local,
     list_file,
+    require_inside,
 )
 from index.folder.info import read_info as read_folder_info
 from index.search.address import Address
@@ -36,16 +38,19 @@ from retrieval.files.atomic import replacing
 from retrieval.files.folders import link_or_copy, replacing_folder
 from retrieval.files.json_file import convert, parse_json
 from retrieval.files.lock import output_locks
+from retrieval.files.urls import cache_folder
 from retrieval.progress import Progress
 
 FORMAT_VERSION = 1
 MARKER, WRITING = "export", "writing"  # keys of texts
-LISTING = "export.json"  # the file in the cache
+CACHE = "indexes"  # the folder of the cache
+LISTING = "export.json"  # the file in each of its folders
 PART_BYTES = 45_000  # of a file in one text, which base64 makes 60,000 characters
 PARTS = 32  # asked or written at once
 N_TRIES = 10  # readings of an index that is replaced meanwhile, before that is an error
 KEPT_S = 30 * 86_400  # what is in the cache and was not opened for so long makes room
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 _AGAIN = "run lmr index export with `overwrite`"
 
 
@@ -75,6 +80,13 @@ class Export:
     engine: str = ""
     program_version: str = ""
     format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if not len(self.fields) == len(self.largest_norms) >= 1:
+            raise ValueError(f"{len(self.fields)} fields have {len(self.largest_norms)} largest norms")
+        require_inside(self.files)
+        for listed in self.files.values():
+            _require_found(listed)
 
     def to_text(self) -> str:
         """As a text, the same for the same export."""
@@ -131,6 +143,12 @@ def part_keys(listed: Listed) -> list[str]:
     return [f"{listed['sha256']}/{i}" for i in range(-(-listed["size"] // PART_BYTES))]
 
 
+def _require_found(listed: Listed) -> None:
+    """Raises ValueError for a file that has no digest to find its parts by, or to name a folder."""
+    if not _SHA256.fullmatch(listed["sha256"]) or listed["size"] < 0:
+        raise ValueError(f"{listed['sha256'][:70]!r} of {listed['size']} bytes is no digest")
+
+
 def listing_of(export: Export) -> tuple[bytes, Listed]:
     """The listing of an export, and how its parts are found."""
     content = export.to_text().encode()
@@ -149,8 +167,13 @@ def read_marker(engine: Engine, address: Address) -> Listed | None:
     text = engine.get(address.files, [MARKER]).get(MARKER)
     if text is None:
         return None
-    content = parse_json(text, f"{address}: {MARKER}", _AGAIN)
-    return convert(content, Listed, f"{address}: {MARKER}", _AGAIN)
+    source = f"{address}: {MARKER}"
+    marker = convert(parse_json(text, source, _AGAIN), Listed, source, _AGAIN)
+    try:
+        _require_found(marker)
+    except ValueError as error:
+        raise DamageError(f"{source} is damaged ({error}); {_AGAIN}") from error
+    return marker
 
 
 def read_export(engine: Engine, address: Address, marker: Listed) -> Export:
@@ -196,7 +219,7 @@ def _open(engine: Engine, address: Address, marker: Listed, progress: Progress) 
     """The index that a marker stands for."""
     export = read_export(engine, address, marker)
     _require_rows(engine, address, export)
-    folder = cache_folder() / marker["sha256"][:32]
+    folder = cache_folder(CACHE) / marker["sha256"][:32]
     with output_locks(folder, wait=True, progress=progress):
         if not (folder / LISTING).is_file():
             with replacing_folder(folder) as target:
@@ -204,17 +227,6 @@ def _open(engine: Engine, address: Address, marker: Listed, progress: Progress) 
         os.utime(folder)
         _make_room(folder)
     return Served(address, engine, export, folder)
-
-
-def cache_folder() -> Path:
-    """The folder of the cache that holds those of indexes on servers, made if it is not there. Raises LmrError."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = Path(cache) / "lmr" / "indexes"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LmrError(f"{folder} cannot be made: {error.strerror}; set XDG_CACHE_HOME to a folder that can") from error
-    return folder
 
 
 _engines: dict[Address, Engine] = {}
@@ -287,7 +299,10 @@ def _parts(engine: Engine, address: Address, listed: Listed) -> Iterator[bytes]:
                 f"run this again, then {_AGAIN}"
             )
         for key in asked:
-            part = base64.b64decode(found[key])
+            try:
+                part = base64.b64decode(found[key], validate=True)
+            except ValueError as error:
+                raise DamageError(f"{address}: {key[:16]} of its files is damaged; {_AGAIN}") from error
             total.update(part)
             yield part
     if total.hexdigest() != listed["sha256"]:
@@ -297,7 +312,7 @@ def _parts(engine: Engine, address: Address, listed: Listed) -> Iterator[bytes]:
 def _known_files() -> Mapping[str, Path]:
     """Files of the cache, by their sha256 as the export there lists them."""
     found: dict[str, Path] = {}
-    for place in cache_folder().glob(f"*/{LISTING}"):
+    for place in cache_folder(CACHE).glob(f"*/{LISTING}"):
         with contextlib.suppress(OSError, ValueError, KeyError):
             for name, listed in json.loads(place.read_text(encoding="ascii"))["files"].items():
                 if (path := place.parent / name).is_file():
@@ -307,7 +322,7 @@ def _known_files() -> Mapping[str, Path]:
 
 def _make_room(but: Path) -> None:
     """Removes indexes of the cache that were not opened for long."""
-    for place in cache_folder().iterdir():
+    for place in cache_folder(CACHE).iterdir():
         with contextlib.suppress(OSError):
             if place != but and place.is_dir() and place.stat().st_mtime < time.time() - KEPT_S:
                 shutil.rmtree(place, ignore_errors=True)

@@ -1,5 +1,7 @@
 """An index on a server: it answers as the folder does, is whole or not there, and says what is wrong."""
 
+import base64
+import hashlib
 import json
 
 import numpy as np
@@ -260,8 +262,45 @@ def test_a_file_that_was_changed_on_the_server_is_refused(engine, folder):
     texts[key] = "AAAA"
     with pytest.raises(LmrError, match="a file is not the one that was sent: its sha256 differs"):
         open_there()
+    texts[key] = "no base64!"
+    with pytest.raises(LmrError, match="of its files is damaged; run lmr index export with `overwrite`"):
+        open_there()
     del texts[key]
     with pytest.raises(LmrError, match="of its files is gone: another export took its place, or it is damaged"):
+        open_there()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"../../outside": {"sha256": "ab" * 32, "size": 3}},
+            "files lists '../../outside', which is not in the folder",
+        ),
+        ({"/outside": {"sha256": "ab" * 32, "size": 3}}, "files lists '/outside', which is not in the folder"),
+        ({"names.json": {"sha256": "../" * 21 + "a", "size": 3}}, "of 3 bytes is no digest"),
+        ({"names.json": {"sha256": "ab" * 32, "size": -3}}, "of -3 bytes is no digest"),
+    ],
+)
+def test_files_that_a_server_would_have_outside_of_the_cache_are_refused(engine, folder, tmp_path, change, message):
+    send(folder)
+    texts = engine.texts["landmarks_files"]
+    listed = json.loads(texts[served.MARKER])
+    content = json.loads(b"".join(base64.b64decode(texts[key]) for key in served.part_keys(listed)))
+    content = json.dumps(content | {"files": content["files"] | change}).encode()
+    listed = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    keys = served.part_keys(listed)
+    texts |= {key: base64.b64encode(content[700 * i : 700 * (i + 1)]).decode() for i, key in enumerate(keys)}
+    texts[served.MARKER] = json.dumps(listed)
+    with pytest.raises(LmrError, match=message):
+        open_there()
+    assert [path.name for path in (tmp_path / "cache" / "lmr").rglob("outside")] == []
+
+
+def test_a_digest_that_would_name_a_folder_outside_of_the_cache_is_refused(engine, folder):
+    send(folder)
+    engine.texts["landmarks_files"][served.MARKER] = json.dumps({"sha256": "../" * 21 + "a", "size": 0})
+    with pytest.raises(LmrError, match="export is damaged"):
         open_there()
 
 
@@ -272,7 +311,6 @@ def test_files_are_fetched_once_and_those_that_stay_are_not_fetched_for_the_next
     open_there()
     engine.asked.clear()
     open_there()
-    assert all("/" not in key or served.part_keys({"sha256": key.split("/")[0], "size": 1}) for key in engine.asked)
     n_again = len([key for key in engine.asked if "/" in key])
     (tmp_path / "landmarks").rename(tmp_path / "before")
     send(make_folder(make_store(["a", "b"], seed=4)), overwrite=True)
