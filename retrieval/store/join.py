@@ -1,14 +1,14 @@
 """Joins the stores of all shares of a manifest into the store that one run over all of its rows would have made."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from retrieval.arrays import LongArray, UInt8Array
+from retrieval.arrays import IntArray, LongArray, UInt8Array
 from retrieval.errors import LmrError
 from retrieval.files.hdf5 import pack_texts, read_texts
 from retrieval.files.hdf5_digests import Digests
@@ -19,29 +19,47 @@ from retrieval.store.info import StoreInfo
 from retrieval.store.layout import DONE, FACTS, TODO, Columns, ImageFacts, has_facts
 from retrieval.store.store import partial_path, read_store_info, require_finished, resume_store
 from retrieval.store.writer import StoreWriter
-from retrieval.texts import Texts
+from retrieval.texts import Texts, repeated
 
 if TYPE_CHECKING:
     from retrieval.local.store import LocalInfo
 
 _ROWS = 4096  # copied at a time
+_TEXTS = ("image_id", "path", "kind")  # columns
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One share's store, open. begin: its first row in the whole."""
+    """One share's store; there may be more of them than files that a process may have open. begin: its first row."""
 
     path: Path
-    file: Any
-    digests: Digests | None
     begin: int
     state: UInt8Array
+
+    @contextmanager
+    def open(self) -> Iterator["_OpenPart"]:
+        """Its file, to read."""
+        with open_store(self.path) as (file, digests):
+            yield _OpenPart(self, file, digests)
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenPart:
+    """One share's store, open."""
+
+    part: _Part
+    file: Any
+    digests: Digests | None
+
+    def texts(self, name: str) -> Texts:
+        """A column of texts."""
+        return pack_texts(self.file[name])
 
     def vectors(self, rows: LongArray) -> Any:
         """The descriptors of these of its rows as they are stored. LmrError where they are not as they were written."""
         if self.digests is not None:
             data = self.file["vectors"]
-            with damage_named(self.path):
+            with damage_named(self.part.path):
                 self.digests.require_rows(rows, data.dtype.itemsize * data.shape[1])
         return self.file["vectors"][rows]
 
@@ -58,31 +76,31 @@ def join_stores(
     A join that was stopped goes on. Raises LmrError for parts that are not all shares of one store, each once, and
     for another store in the place of the output.
     """
-    with ExitStack() as opened:
-        parts, info = _open(paths, opened)
-        n = sum(len(part.state) for part in parts)
-        places = [] if overwrite else [place for place in (output, partial_path(output)) if place.exists()]
-        for place in places:
-            if difference := read_store_info(place)[0].difference(info):
-                raise LmrError(f"{place} was made with {difference}; give `overwrite` or another `output`")
-        if places and places[0] == output:
-            if not _holds(output, parts):
-                raise LmrError(f"{output} holds other descriptors; give `overwrite` or another `output`")
-            return "unchanged", n
-        if not places:
-            lay_out(partial_path(output), _columns(parts), info)
-        with resume_store(output) as writer:
-            progress.begin("joining", n)
-            for part in parts:
+    parts, info = _in_order(paths)
+    n = sum(len(part.state) for part in parts)
+    places = [] if overwrite else [place for place in (output, partial_path(output)) if place.exists()]
+    for place in places:
+        if difference := read_store_info(place)[0].difference(info):
+            raise LmrError(f"{place} was made with {difference}; give `overwrite` or another `output`")
+    if places and places[0] == output:
+        if not _holds(output, parts):
+            raise LmrError(f"{output} holds other descriptors; give `overwrite` or another `output`")
+        return "unchanged", n
+    if not places:
+        lay_out(partial_path(output), _columns(parts), info)
+    with resume_store(output) as writer:
+        progress.begin("joining", n)
+        for part in parts:
+            with part.open() as store:
                 for rows in _blocks(part):
-                    _copy(part, rows[writer.state[rows + part.begin] == TODO], writer)
+                    _copy(store, rows[writer.state[rows + part.begin] == TODO], writer)
                     progress.add(len(rows))
-            progress.end()
-            writer.finish()
+        progress.end()
+        writer.finish()
     return "joined", n
 
 
-def _open(paths: Sequence[Path], opened: ExitStack) -> tuple[list[_Part], StoreInfo]:
+def _in_order(paths: Sequence[Path]) -> tuple[list[_Part], StoreInfo]:
     """The parts in the order of their shares, and the account that the whole gives of itself."""
     infos, states = [], []
     for path in paths:
@@ -100,8 +118,7 @@ def _open(paths: Sequence[Path], opened: ExitStack) -> tuple[list[_Part], StoreI
     require_lengths(shares, [len(state) for state in states])
     parts, begin = [], 0
     for at in order:
-        file, digests = opened.enter_context(open_store(paths[at]))
-        parts.append(_Part(paths[at], file, digests, begin, states[at]))
+        parts.append(_Part(paths[at], begin, states[at]))
         begin += len(states[at])
     return parts, whole
 
@@ -118,53 +135,60 @@ def shares_of(paths: Sequence[Path], infos: Sequence["StoreInfo | LocalInfo"]) -
 
 def _columns(parts: Sequence[_Part]) -> Columns:
     """Everything of the rows but descriptors. LmrError where parts know different landmarks, or an image twice."""
-    first = parts[0].file
-    landmarks, shown = read_texts(first["landmarks"]).tolist(), read_texts(first["landmark_name"]).tolist()
+    known: tuple[list[str], list[str]] | None = None
+    columns: list[list[Texts]] = []
+    landmark: list[IntArray] = []
+    with_facts = False
     for part in parts:
-        if read_texts(part.file["landmarks"]).tolist() != landmarks:
-            raise LmrError(f"{part.path} has other landmarks than {parts[0].path}; give shares of one manifest")
-    image_id = _joined(parts, "image_id")
-    if len(set(image_id)) < len(image_id):
+        with part.open() as store:
+            here = read_texts(store.file["landmarks"]).tolist(), read_texts(store.file["landmark_name"]).tolist()
+            if known is None:
+                known, with_facts = here, has_facts(store.file)
+            if here[0] != known[0]:
+                raise LmrError(f"{part.path} has other landmarks than {parts[0].path}; give shares of one manifest")
+            columns.append([store.texts(name) for name in _TEXTS if name in store.file])
+            landmark.append(store.file["landmark"][:])
+    assert known is not None
+    image_id, path, *kind = (Texts.joined(column) for column in zip(*columns, strict=True))
+    if repeated(image_id):
         raise LmrError(f"{parts[0].path} and other shares hold the same images; make them again from one manifest")
     return Columns(
         image_id=image_id,
-        landmark=np.concatenate([part.file["landmark"][:] for part in parts]),
-        landmarks=tuple(landmarks),
-        path=_joined(parts, "path"),
-        kind=_joined(parts, "kind") if "kind" in first else None,
-        names={label: name for label, name in zip(landmarks, shown, strict=True) if name},
-        with_facts=has_facts(first),
+        landmark=np.concatenate(landmark),
+        landmarks=tuple(known[0]),
+        path=path,
+        kind=kind[0] if kind else None,
+        names={label: name for label, name in zip(*known, strict=True) if name},
+        with_facts=with_facts,
     )
 
 
-def _joined(parts: Sequence[_Part], name: str) -> Texts:
-    """A column of texts of all parts."""
-    return Texts.joined([pack_texts(part.file[name]) for part in parts])
-
-
-def _copy(part: _Part, rows: LongArray, writer: StoreWriter) -> None:
+def _copy(store: _OpenPart, rows: LongArray, writer: StoreWriter) -> None:
     """Writes these rows of a part to their places in the whole."""
-    done = rows[part.state[rows] == DONE]
+    begin, state = store.part.begin, store.part.state
+    done = rows[state[rows] == DONE]
     if len(done):
-        writer.write(done + part.begin, part.vectors(done), part.facts(done))
-    for row in rows[part.state[rows] != DONE]:
-        reason = part.file["reason"][int(row)].decode()
-        writer.write_unreadable(int(row) + part.begin, reason, part.facts(np.array([row])))
+        writer.write(done + begin, store.vectors(done), store.facts(done))
+    for row in rows[state[rows] != DONE]:
+        reason = store.file["reason"][int(row)].decode()
+        writer.write_unreadable(int(row) + begin, reason, store.facts(np.array([row])))
 
 
 def _holds(output: Path, parts: Sequence[_Part]) -> bool:
     """Tells whether a finished store holds the same images and descriptors as the parts."""
-    with open_store(output) as (file, digests):
-        whole = _Part(output, file, digests, 0, file["state"][:])
-        if not np.array_equal(whole.state, np.concatenate([part.state for part in parts])):
-            return False
-        if list(pack_texts(file["image_id"])) != list(_joined(parts, "image_id")):
-            return False
-        return all(
-            np.array_equal(whole.vectors(rows + part.begin), part.vectors(rows))
-            for part in parts
-            for rows in _blocks(part)
-        )
+    whole = _Part(output, 0, read_store_info(output)[1])
+    if not np.array_equal(whole.state, np.concatenate([part.state for part in parts])):
+        return False
+    with whole.open() as there:
+        image_id = there.texts("image_id")
+        for part in parts:
+            with part.open() as store:
+                begin, end = part.begin, part.begin + len(part.state)
+                if list(store.texts("image_id")) != list(image_id.select(slice(begin, end))):
+                    return False
+                if not all(np.array_equal(there.vectors(rows + begin), store.vectors(rows)) for rows in _blocks(part)):
+                    return False
+    return True
 
 
 def _blocks(part: _Part) -> Iterator[LongArray]:

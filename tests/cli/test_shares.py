@@ -1,6 +1,7 @@
 """`--shard I/N` and `lmr join`: shares side by side, joined to what one run makes, byte for byte."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ def embedded(n: int, *words: object) -> list[str]:
     """The stores of n shares of train.csv."""
     for i in range(n, 0, -1):
         done("embed", "--output", "shared.h5", "--shard", f"{i}/{n}", *words, *HERE)
-    return [f"shared-{i}-of-{n}.h5" for i in range(1, n + 1)]
+    return [f"shared-{i:0{len(str(n))}}-of-{n}.h5" for i in range(1, n + 1)]
 
 
 def enlarged(name: str, times: int) -> None:
@@ -47,6 +48,17 @@ def test_joined_stores_are_the_store_of_one_run(tiny_set, n):
         "joined.h5: finished already, nothing to do (88 pictures)\n"
     )
     assert [len(read_store_info(part)[1]) for part in parts] == [len(Shard(i + 1, n).rows(88)) for i in range(n)]
+
+
+def test_more_stores_are_joined_than_files_may_be_open(tiny_set):
+    resource = pytest.importorskip("resource", reason="this system limits no files")
+    parts, (soft, hard) = embedded(40), resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 30, hard))
+    try:
+        assert done("join", *parts, "--output", "joined.h5").stdout == "joined.h5: 44 images of 40 shares\n"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(read_store("joined.h5")) == 44
 
 
 def test_a_share_has_a_name_of_its_own_beside_the_manifest(tiny_set):
