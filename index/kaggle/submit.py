@@ -1,8 +1,6 @@
 """Answering the images of a test set with an index folder, as a Kaggle submission."""
 
-import os
-from contextlib import ExitStack
-from dataclasses import KW_ONLY, dataclass, fields, replace
+from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,13 +21,10 @@ if TYPE_CHECKING:
     from index.folder.folder import IndexFolder
     from index.folder.verified import Verifying
     from index.rerank.verification import Verification
-    from index.spark.answering import Work
     from retrieval.progress import Progress
-    from retrieval.spark.cluster import Cluster
     from retrieval.store.store import Descriptors
 
 _THRESHOLD = "--threshold"  # its name in the records of submissions
-_MOST_TURNS = 32  # of all blocks on a cluster; four are enough, but where files are damaged meanwhile
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,9 @@ def submit(job: SubmitJob) -> SubmitReport:
     from index.kaggle.shares import share_path
 
     if job.on_spark:
-        return _submit_on_spark(job)
+        from index.spark.planning import submit_on_spark
+
+        return submit_on_spark(job)
     output = job.output if job.share is None else share_path(job.output, job.share)
     with output_locks(output, wait=job.wait, progress=job.progress):
         opened = open_index(job, output)
@@ -173,69 +170,6 @@ def _answer(
     if verifying is not None:
         verifying.verification.ledger.tell(job.progress)
     return SubmitReport(output, "written", len(store), int(predictions.answered.sum()))
-
-
-def _submit_on_spark(job: SubmitJob) -> SubmitReport:
-    """As `submit`, by tasks of a cluster: the driver plans, and holds nothing that grows with rows or images."""
-    from index.spark.planning import Asking, embedding_of, join, look, plan
-    from retrieval.embed.spark import embed_in
-    from retrieval.spark.cluster import Cluster
-    from retrieval.spark.config import require_spark
-    from retrieval.spark.staging import Staging
-
-    require_spark()
-    sent = _sent(job)
-    assert sent.store is not None
-    with ExitStack() as held:
-        stagings = [Staging(path, wait=job.wait, progress=job.progress) for path in (sent.output, sent.store)]
-        for staging in stagings:
-            held.enter_context(staging)
-        cluster = held.enter_context(Cluster(job, job.progress))
-        cluster.require_shared(sent.output.parent)
-        asking = Asking(sent, cluster.n_slots)
-        [replaces] = cluster.run("looking at the index", look, [asking])
-        embedding = replace(embedding_of(sent, overwrite=replaces), progress=job.progress)
-        embed_in(cluster, stagings[1], embedding, "auto")
-        [planned] = cluster.run("planning", plan, [asking])
-        n_answered = None
-        if planned.work is not None:
-            n_answered = answer_by_tasks(cluster, planned.work, job.progress)
-            cluster.run("joining", join, [planned.work])
-        stagings[0].remove()
-    return SubmitReport(job.output, "unchanged" if n_answered is None else "written", planned.n_queries, n_answered)
-
-
-def _sent(job: SubmitJob) -> SubmitJob:
-    """The job as tasks do it: with paths that mean the same everywhere, and nobody who is told."""
-    from retrieval.files.urls import remote_url
-    from retrieval.progress import SILENT
-
-    def absolute(path: Path) -> Path:
-        return path if remote_url(str(path)) is not None else Path(os.path.abspath(path))
-
-    store = job.store or find_store(job.test, "store", job.progress)
-    given = {"test": job.test, "index": job.index, "store": store, "output": job.output, "images": job.images}
-    paths: dict[str, Any] = {name: absolute(path) for name, path in given.items() if path is not None}
-    return replace(job, progress=SILENT, **paths)
-
-
-def answer_by_tasks(cluster: "Cluster", work: "Work", progress: "Progress") -> int:
-    """Answers and searches in turn, until all blocks are finished; how many images are given a landmark."""
-    from index.spark.answering import answer_block, search_shard
-
-    n_answered, blocks = 0, list(range(work.rounds.plan.n_blocks))
-    for _ in range(_MOST_TURNS):
-        turns = cluster.run("answering", answer_block, [(work, block) for block in blocks], "blocks")
-        for name in (name for turn in turns for name in turn.damaged):
-            progress.warn(f"{work.rounds.folder / name} was damaged, and is made again")
-        n_answered += sum(turn.n_answered or 0 for turn in turns)
-        blocks = [block for block, turn in zip(blocks, turns, strict=True) if turn.n_answered is None]
-        if not blocks:
-            return n_answered
-        searches = [search for turn in turns for search in turn.searches]
-        # One shard after the other, so that those that run at once share its pages, and processes what they opened.
-        cluster.run("searching", search_shard, sorted(searches, key=lambda search: search.shard), "searches")
-    raise LmrError(f"files in {work.rounds.folder} are damaged again and again; look at the disk, or give `overwrite`")
 
 
 def is_there(job: SubmitJob, output: Path, inputs: dict[str, Any]) -> bool:

@@ -6,6 +6,7 @@ A process of an executor keeps what it opened last: the index without its invert
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
@@ -251,7 +252,7 @@ def _write_share(work: Work, asked: _Asked, block: int, answers: Answers) -> int
 
 
 @contextlib.contextmanager
-def _damage_noted(damaged: list[str]) -> Any:
+def _damage_noted(damaged: list[str]) -> Iterator[None]:
     """Removes a file that the block finds damaged, and notes its name."""
     try:
         yield
