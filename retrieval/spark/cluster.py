@@ -140,9 +140,10 @@ class Cluster:
         thread.start()
         try:
             self._follow(what, thread, group, len(rows), unit)
-        except BaseException:
-            self._context.cancelJobGroup(group)
-            thread.join()
+        except BaseException as error:
+            self._cancel(group, thread)
+            if isinstance(error, Exception) and not isinstance(error, LmrError):
+                raise self._told(what, error) from error
             raise
         if failed:
             raise self._told(what, failed[0]) from failed[0]
@@ -204,8 +205,12 @@ class Cluster:
             os.close(descriptor)
 
     def _stop(self) -> None:
+        """Ends a session that was started here. One whose Java is gone has ended, as an error said."""
+        from py4j.protocol import Py4JError
+
         if self._is_own:
-            self._session.stop()
+            with contextlib.suppress(OSError, Py4JError):
+                self._session.stop()
 
     def _count_slots(self) -> int:
         """Tasks at once on the executors that are there, after no further one came for a while."""
@@ -231,6 +236,13 @@ class Cluster:
                 done = now
         self._progress.end()
 
+    def _cancel(self, group: str, thread: threading.Thread) -> None:
+        """Cancels a job, which may not have begun yet; one whose Java is gone has ended."""
+        with contextlib.suppress(Exception):
+            while thread.is_alive():
+                self._context.cancelJobGroup(group)
+                thread.join(_POLL_S)
+
     def _say(self, of_tasks: Sequence[dict[str, bool]]) -> None:
         """Says what tasks said, each line once."""
         lines = {text: is_warning for lines in of_tasks for text, is_warning in lines.items() if text not in self._said}
@@ -251,6 +263,11 @@ class Cluster:
             return kind(host, *said["lines"][1:])  # type: ignore[no-any-return]
         if "No module named 'retrieval'" in text:
             return LmrError(f"lmr is not installed in the Python of an executor; install the same on all{where}")
+        if isinstance(error, OSError) or type(error).__name__ == "Py4JNetworkError":
+            return LmrError(
+                f"{what}: the Java of Spark's driver has ended; it may need memory (`spark_conf` "
+                f"spark.driver.memory=4g); run the command again{where}"
+            )
         return LmrError(f"{what}: {shortened(_reason(text))}{where}")
 
 

@@ -1,6 +1,11 @@
 """A Spark cluster of two executors: what tasks return, and what they say when they fail."""
 
 import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +13,7 @@ import pytest
 from retrieval.errors import DamageError, LmrError
 from retrieval.progress import SILENT
 from retrieval.spark.cluster import Cluster, Place, place_of
+from retrieval.spark.config import SparkJob
 
 
 def double(item: int, place: Place) -> tuple[int, int]:
@@ -22,6 +28,19 @@ def fail(item: int, place: Place) -> int:
 
 def divide(item: int, place: Place) -> float:
     return 1 / item
+
+
+def kill_java(job: SparkJob) -> None:
+    """Runs tasks, and kills the Java that drives them once they run. Prints what is said of it."""
+    with Cluster(job, SILENT) as cluster:
+        java = cluster._session.sparkContext._gateway.proc.pid
+        threading.Timer(3, os.kill, (java, signal.SIGKILL)).start()
+        cluster.run("waiting", wait, [1, 2])
+
+
+def wait(item: int, place: Place) -> int:
+    time.sleep(30)
+    return item
 
 
 def read_shared(name: str, place: Place) -> str:
@@ -40,6 +59,20 @@ def test_an_error_of_a_task_is_raised_with_its_type_and_the_host(cluster: Cluste
         cluster.run("failing", fail, range(4))
     with pytest.raises(LmrError, match=r"ZeroDivisionError: division by zero \(on executor .*, dividing\)"):
         cluster.run("dividing", divide, [1, 0])
+
+
+def test_a_java_that_is_killed_ends_a_command_in_one_line() -> None:
+    code = """
+import test_cluster as test
+try:
+    test.kill_java(test.SparkJob(engine="spark", master="local[1]"))
+except test.LmrError as error:
+    print(error)
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("waiting: the Java of Spark's driver has ended; it may need memory"), done.stderr
+    assert done.stdout.count("\n") == 1
 
 
 def test_a_folder_is_shipped_and_a_folder_of_the_driver_is_looked_for(cluster: Cluster, tmp_path: Path) -> None:
