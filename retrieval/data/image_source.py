@@ -16,6 +16,7 @@ from retrieval.images.candidates import (
     Otherwise,
     find_listed,
     forms,
+    has_image_suffix,
     is_windows_root,
     other_letters,
     others_of_path,
@@ -172,13 +173,12 @@ class ImageSource:
 
     def _names_itself(self, image_id: str) -> bool:
         """True where a file may be named like the id, without a further suffix: not x.jpg where x is an id too."""
-        stem, suffix = os.path.splitext(image_id)
-        if suffix.lower() not in IMAGE_SUFFIXES:
+        if not has_image_suffix(image_id):
             return False
         if self._bare_ids is None:
             ids = self._all[0].tolist()
             self._bare_ids = frozenset(name for name in ids if not name.lower().endswith(tuple(IMAGE_SUFFIXES)))
-        return stem not in self._bare_ids
+        return os.path.splitext(image_id)[0] not in self._bare_ids
 
 
 def query_images(paths: Sequence[str], progress: Progress = SILENT) -> list[str]:
@@ -256,10 +256,7 @@ def _holds_only_tars(root: str) -> bool:
     """True where there is nothing in a folder where images by id could be beside tars."""
     try:
         with os.scandir(root) as entries:
-            return all(
-                is_tar_name(e.name) or not (e.is_dir() or os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES)
-                for e in entries
-            )
+            return all(is_tar_name(e.name) or not (e.is_dir() or has_image_suffix(e.name)) for e in entries)
     except OSError:
         return True
 

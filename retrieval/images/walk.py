@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retrieval.errors import LmrError
+from retrieval.images.candidates import has_image_suffix
 from retrieval.images.signatures import IMAGE_SUFFIXES, is_hidden, is_text_name
 from retrieval.images.tars.archive import TarSet, is_tar_name, open_tar
 from retrieval.progress import Progress
@@ -118,7 +119,7 @@ def _walk(
         path, unpacked, kind = above.path + entry.name, above.unpacked + entry.name, _kind(entry)
         if kind == "folder":
             yield from _walk(entry.path, ImagePath(f"{path}/", f"{unpacked}/"), identities | {identity}, told)
-        elif kind and os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES:
+        elif kind and not has_image_suffix(entry.name):
             told[1].shut.append((entry.path, kind))
         elif tars is not None and is_tar_name(entry.name):
             yield from (ImagePath(f"{path}/{name}", above.unpacked + name) for name in tars.names(entry.path))

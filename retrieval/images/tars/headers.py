@@ -12,7 +12,8 @@ from typing import BinaryIO
 
 from retrieval.errors import LmrError
 from retrieval.files.urls import open_url, remote_url, status_of
-from retrieval.images.signatures import IMAGE_SUFFIXES, is_hidden, is_text_name
+from retrieval.images.candidates import has_image_suffix
+from retrieval.images.signatures import is_hidden, is_text_name
 
 BLOCK_BYTES = 512  # POSIX.1-1988, ustar: headers and contents fill whole blocks
 _MAGIC_AT = 257
@@ -88,7 +89,7 @@ class TarScan:
             return False
         if any(is_hidden(part) and part != "." for part in parts):
             return False
-        if os.path.splitext(parts[-1])[1].lower() not in IMAGE_SUFFIXES:
+        if not has_image_suffix(parts[-1]):
             self.n_other += 1
             return False
         if kind == "sparse":
