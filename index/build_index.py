@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from retrieval.spark.staging import Staging
 
 STORE = Path("train.h5")
+MOST_ROUNDS = 32  # of a build on a cluster, of which each makes again what the one before found damaged
 N_COMPARED = 16  # images whose descriptors by an exported network are compared with their rows
 
 
@@ -128,7 +129,6 @@ def _build(job: BuildJob, digests: "Digests | None" = None, made: "Made | None" 
 
 def _build_on_spark(job: BuildJob) -> "BuildReport":
     """As `build_index`, by tasks of a cluster: the driver plans, and holds nothing that grows with rows."""
-    from index.spark.staged import PartDamageError
     from retrieval.spark.cluster import Cluster
     from retrieval.spark.config import require_spark
     from retrieval.spark.staging import Staging
@@ -139,14 +139,22 @@ def _build_on_spark(job: BuildJob) -> "BuildReport":
             raise LmrError(f"{path}: there is no such file; lmr embed makes one")
     with Staging(job.output, wait=job.wait, progress=job.progress) as staging, Cluster(job, job.progress) as cluster:
         cluster.require_shared(job.output.absolute().parent)
-        while True:
-            try:
-                report = _in_tasks(job, staging, cluster)
-                break
-            except PartDamageError as error:
-                job.progress.warn(str(error))
-        staging.remove()
-    return report
+        return build_in(cluster, staging, job)
+
+
+def build_in(cluster: "Cluster", staging: "Staging", job: BuildJob) -> "BuildReport":
+    """Builds an index folder, or finds it, in tasks of a cluster. Raises LmrError where each round finds damage."""
+    from index.spark.staged import PartDamageError
+
+    for _ in range(MOST_ROUNDS):
+        try:
+            report = _in_tasks(job, staging, cluster)
+        except PartDamageError as error:
+            job.progress.warn(str(error))
+        else:
+            staging.remove()
+            return report
+    raise LmrError(f"files in {staging.folder} are damaged again and again; look at the disk, or give `overwrite`")
 
 
 def _in_tasks(job: BuildJob, staging: "Staging", cluster: "Cluster") -> "BuildReport":
@@ -190,8 +198,10 @@ def _look(job: BuildJob, place: "Place") -> "Looked":
     from index.folder.inputs import gather
     from index.folder.vectors import pairs_of
     from index.spark.staged import Looked
+    from retrieval.store.stored import file_identity
 
     job = replace(job, progress=place.progress)
+    states = tuple(file_identity(path)[2:] for path in (*job.stores, *job.background))
     with tempfile.TemporaryDirectory() as scratch:
         inputs = _read_inputs(job, Path(scratch) / "model")
         gathered = gather(inputs)
@@ -200,7 +210,7 @@ def _look(job: BuildJob, place: "Place") -> "Looked":
     is_there = not job.overwrite and find_same(job.output, digests, job.thumbnails, gathered.local) is not None
     n_pairs = pairs_of(gathered.landmark, len(gathered.both)).n_blocks if job.options.whitening == "supervised" else 0
     n_both, d = gathered.both.shape
-    return Looked(len(gathered.vectors), n_both, d, n_pairs, plan, digests, is_there)
+    return Looked(len(gathered.vectors), n_both, d, n_pairs, plan, digests, is_there, states)
 
 
 def _make_rows(work: "BuildWork", cluster: "Cluster") -> int:

@@ -13,13 +13,14 @@ from index.folder.sums import Pairs, groups_of, row_groups, sum_pairs, sum_produ
 from index.folder.vectors import Whiten, augmented_blocks, pairs_of
 from index.search.faiss_io import RowsFile, as_stored, largest_norm, limited_blas
 from index.search.flat import FlatIndex
-from index.spark.staged import BuildWork, StagedSums, read_part, seal, seal_of, write_part
+from index.spark.staged import BuildWork, StagedSums, read_part, seal, seal_of, sealed, write_part
 from index.whitening import Whitening, load_whitening, mean_of, whitening_of
 from retrieval.arrays import FloatArray
+from retrieval.errors import LmrError
 from retrieval.files.atomic import private_path, replacing
 from retrieval.spark.cluster import Place
 from retrieval.store.store import open_descriptors
-from retrieval.store.stored import BLOCK_ROWS
+from retrieval.store.stored import BLOCK_ROWS, file_identity
 
 BACKGROUND_ROWS = "background.npz"  # in the space of the index
 
@@ -40,7 +41,7 @@ class _Opened:
         return pairs_of(join_codes(rows)[0], len(self.both))
 
 
-_kept: dict[str, _Opened] = {}  # by this process of an executor, from one task to the next
+_kept: dict[tuple[object, ...], _Opened] = {}  # by this process of an executor, from one task to the next
 
 
 def _inputs(work: BuildWork) -> BuildInputs:
@@ -50,12 +51,17 @@ def _inputs(work: BuildWork) -> BuildInputs:
 
 
 def _open(work: BuildWork) -> _Opened:
-    digest = work.looked.digests.inputs
-    if digest not in _kept:
+    paths = (*work.job.stores, *work.job.background)
+    found = [file_identity(path) for path in paths]
+    for path, identity, state in zip(paths, found, work.looked.states, strict=True):
+        if identity[2:] != state:
+            raise LmrError(f"{path} was changed while the index was built; run the command again")
+    key = (work.looked.digests.inputs, *found)  # the same may have been made again meanwhile
+    if key not in _kept:
         _kept.clear()
         rows, others = split_rows(_inputs(work))
-        _kept[digest] = _Opened(UnitRows(rows), UnitRows([*rows, *others]), UnitRows(others), work)
-    return _kept[digest]
+        _kept[key] = _Opened(UnitRows(rows), UnitRows([*rows, *others]), UnitRows(others), work)
+    return _kept[key]
 
 
 def add_vectors(item: tuple[BuildWork, int], place: Place) -> None:
@@ -89,7 +95,8 @@ def add_pairs(item: tuple[BuildWork, int], place: Place) -> None:
 def learn_whitening(work: BuildWork, place: Place) -> None:
     """The whitening, by the sums, and the background in the space of the index."""
     path, options = work.folder / WHITENING, work.job.options
-    if (work.folder / BACKGROUND_ROWS).exists():
+    is_learnt = options.whitening_power is None or seal_of(path).exists()
+    if is_learnt and (work.folder / BACKGROUND_ROWS).exists():
         return
     whitening = None
     if options.whitening_power is not None:
@@ -121,8 +128,10 @@ def whiten_part(item: tuple[BuildWork, int], place: Place) -> None:
 
 
 def _whitening(work: BuildWork) -> Whitening | None:
-    path = work.folder / WHITENING
-    return load_whitening(path) if work.job.options.whitening_power is not None else None
+    if work.job.options.whitening_power is None:
+        return None
+    sealed(work.folder / WHITENING)
+    return load_whitening(work.folder / WHITENING)
 
 
 def augment_part(item: tuple[BuildWork, int], place: Place) -> None:

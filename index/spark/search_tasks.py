@@ -1,10 +1,13 @@
 """An inverted file made by tasks of a cluster: learnt by one, rows coded by many, each shard packed by one."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index.folder.info import AUGMENTED, INDEX, SAMPLE, WHITENING, Listed, search_names
 from index.folder.vectors import StoredIndex
@@ -18,7 +21,7 @@ from index.search.kept_sample import write_sample
 from index.search.plan import IndexPlan
 from index.search.shards import first_rows, shard_sizes
 from index.spark.row_tasks import background_of, open_rows, searched_name
-from index.spark.staged import BuildWork, read_part, seal, seal_of, sealed, write_part
+from index.spark.staged import BuildWork, PartDamageError, read_part, removed, seal, seal_of, sealed, write_part
 from index.whitening import load_whitening
 from retrieval.arrays import FloatArray
 from retrieval.files.atomic import private_path
@@ -112,6 +115,7 @@ def pack(item: Item, place: Place) -> None:
     rows = open_rows(work, searched_name(work), place)
     sizes = shard_sizes(len(rows), plan.n_shards)
     first, n = first_rows(sizes)[i], sizes[i]
+    sealed(_coder_path(work, plan))
     coder = Coder.load(_coder_path(work, plan), plan)
     packer = Packer(coder, n)
     for number in range(work.n_parts):
@@ -132,6 +136,8 @@ def measure(item: Item, place: Place) -> Tuned:
     folder, rows = kind_folder(work, plan), open_rows(work, searched_name(work), place)
     sizes = shard_sizes(len(rows), plan.n_shards)
     paths = [folder / name for name in search_names(plan.n_shards)]
+    for path in paths:
+        sealed(path)
     sample = take_sample(rows)
     index, measured = tune(
         IvfShards.load(paths, rows, sizes, SearchSettings(), rows.threads), work.job.options.search.recall, sample
@@ -153,7 +159,7 @@ def made_of(work: BuildWork, tuned: Tuned | None) -> Made:
     if tuned is not None:
         folder = kind_folder(work, tuned.plan)
         places |= {name: folder / name for name in (SAMPLE, *search_names(tuned.plan.n_shards))}
-    facts = {name: sealed(path) for name, path in places.items()}
+    facts = {name: _sealed(work, name, path) for name, path in places.items()}
     searched, background = facts[searched_name(work)], background_of(work)
     return Made(
         background=background,
@@ -166,6 +172,19 @@ def made_of(work: BuildWork, tuned: Tuned | None) -> Made:
             name: {"sha256": str(facts[name]["sha256"]), "size": path.stat().st_size} for name, path in places.items()
         },
     )
+
+
+def _sealed(work: BuildWork, name: str, path: Path) -> dict[str, NDArray[Any]]:
+    """As `sealed`; of rows that are damaged, all that was made of them is removed too."""
+    try:
+        return sealed(path)
+    except PartDamageError:
+        if name in (INDEX, AUGMENTED):
+            for folder in (place for place in work.folder.iterdir() if place.is_dir()):
+                shutil.rmtree(folder)
+        if name == INDEX:
+            removed(work.folder / AUGMENTED, seal_of(work.folder / AUGMENTED))
+        raise
 
 
 def _codes_path(work: BuildWork, plan: IndexPlan, i: int) -> Path:

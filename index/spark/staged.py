@@ -35,7 +35,7 @@ class PartDamageError(DamageError):
 class Looked:
     """What there is to build. n_both: rows and background; n_pairs: blocks of landmarks with several images.
 
-    is_there: the same index is there already.
+    is_there: the same index is there already. states: size and time of each store, background last.
     """
 
     n_rows: int
@@ -45,6 +45,7 @@ class Looked:
     plan: "IndexPlan"
     digests: "Digests"
     is_there: bool
+    states: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,13 +34,17 @@ AUGMENTED: dict[str, Any] = {"kind": "ivf-sq8", "lists": 20, "recall": 0.5, "whi
 @pytest.fixture(scope="module")
 def world(finished_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model, and a store of many descriptors, which it might have made."""
-    folder = tmp_path_factory.mktemp("world")
+    return make_world(finished_set, tmp_path_factory.mktemp("world"), N_ROWS)
+
+
+def make_world(finished_set: Path, folder: Path, n_rows: int) -> Path:
+    """`model` and `many.h5` in the folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(finished_set)
         done("embed", "val.csv", "--model", f"{folder}/model", "--output", f"{folder}/few.h5", *NETWORK, *HERE)
     info, _ = read_store_info(folder / "few.h5")
     (folder / "few.h5").unlink()
-    names = [f"r{i}" for i in range(N_ROWS + N_BEHIND)]
+    names = [f"r{i}" for i in range(n_rows + N_BEHIND)]
     landmark = np.random.default_rng(0).integers(300, size=len(names)).astype(np.int32)
     landmark[np.random.default_rng(1).permutation(len(names))[:N_BEHIND]] = -1
     labels = tuple(f"l{i:03d}" for i in range(300))
