@@ -22,16 +22,12 @@ if TYPE_CHECKING:
     from index.folder.info import FolderInfo
     from index.folder.inputs import BuildInputs
     from index.search.choose import Tuned
-    from index.search.plan import IndexPlan
     from index.spark.search_tasks import Made
     from index.spark.staged import BuildWork, Looked
     from retrieval.arrays import FloatArray
-    from retrieval.progress import Progress
-    from retrieval.spark.cluster import Cluster, Place
-    from retrieval.spark.staging import Staging
+    from retrieval.spark.cluster import Place
 
 STORE = Path("train.h5")
-MOST_ROUNDS = 32  # of a build on a cluster, of which each makes again what the one before found damaged
 N_COMPARED = 16  # images whose descriptors by an exported network are compared with their rows
 
 
@@ -91,7 +87,11 @@ def build_index(job: BuildJob) -> "BuildReport":
     without a local store.
     """
     require_folder(job.output)
-    return _build_on_spark(job) if job.on_spark else _build(job)
+    if job.on_spark:
+        from index.spark.driver import build_on_spark
+
+        return build_on_spark(job)
+    return _build(job)
 
 
 def _build(job: BuildJob, digests: "Digests | None" = None, made: "Made | None" = None) -> "BuildReport":
@@ -127,72 +127,7 @@ def _build(job: BuildJob, digests: "Digests | None" = None, made: "Made | None" 
     return report
 
 
-def _build_on_spark(job: BuildJob) -> "BuildReport":
-    """As `build_index`, by tasks of a cluster: the driver plans, and holds nothing that grows with rows."""
-    from retrieval.spark.cluster import Cluster
-    from retrieval.spark.config import require_spark
-    from retrieval.spark.staging import Staging
-
-    require_spark()
-    for path in (*job.stores, *job.background):
-        if not path.exists():
-            raise LmrError(f"{path}: there is no such file; lmr embed makes one")
-    with Staging(job.output, wait=job.wait, progress=job.progress) as staging, Cluster(job, job.progress) as cluster:
-        cluster.require_shared(job.output.absolute().parent)
-        return build_in(cluster, staging, job)
-
-
-def build_in(cluster: "Cluster", staging: "Staging", job: BuildJob) -> "BuildReport":
-    """Builds an index folder, or finds it, in tasks of a cluster. Raises LmrError where each round finds damage."""
-    from index.spark.staged import PartDamageError
-
-    for _ in range(MOST_ROUNDS):
-        try:
-            report = _in_tasks(job, staging, cluster)
-        except PartDamageError as error:
-            job.progress.warn(str(error))
-        else:
-            staging.remove()
-            return report
-    raise LmrError(f"files in {staging.folder} are damaged again and again; look at the disk, or give `overwrite`")
-
-
-def _in_tasks(job: BuildJob, staging: "Staging", cluster: "Cluster") -> "BuildReport":
-    """One round of all tasks, which find done what was done before. PartDamageError: something is to be made again."""
-    from index.spark.staged import BuildWork
-
-    plain = replace(job, engine="auto", master=None, n_tasks=None, spark_conf=(), device="cpu", progress=SILENT)
-    [looked] = cluster.run("reading descriptors", _look, [plain])
-    if looked.is_there:
-        [report] = cluster.run("looking at the index", _finish, [(plain, looked, None, None)])
-        return report
-    work = BuildWork(plain, staging.folder.absolute(), looked, _count_parts(job, looked, staging, cluster))
-    d = _make_rows(work, cluster)
-    tuned = _make_search(work, d, cluster, job.progress)
-    [report] = cluster.run("writing the index", _finish, [(plain, looked, work, tuned)])
-    return report
-
-
-def _count_parts(job: BuildJob, looked: "Looked", staging: "Staging", cluster: "Cluster") -> int:
-    """Parts that the rows are made in: those of before where the same was begun."""
-    from index.spark.staged import most_parts
-
-    def count() -> int:
-        return min(most_parts(looked.n_rows), job.count_tasks(looked.n_rows, cluster.n_slots))
-
-    of = {"descriptor or option": looked.digests.inputs}
-    try:
-        n_parts, was_begun = staging.settle(of, count, asked=None, overwrite=False)
-    except LmrError:
-        if not job.overwrite:
-            raise
-        n_parts, was_begun = staging.settle(of, count, asked=None, overwrite=True)
-    if was_begun:
-        job.progress.tell(f"{staging.folder}: what was finished before is not made again")
-    return n_parts
-
-
-def _look(job: BuildJob, place: "Place") -> "Looked":
+def look(job: BuildJob, place: "Place") -> "Looked":
     """Reads and checks what is given, in a task: what there is to build."""
     from index.folder.build import digests_of, find_same, plan_folder
     from index.folder.inputs import gather
@@ -213,59 +148,7 @@ def _look(job: BuildJob, place: "Place") -> "Looked":
     return Looked(len(gathered.vectors), n_both, d, n_pairs, plan, digests, is_there, states)
 
 
-def _make_rows(work: "BuildWork", cluster: "Cluster") -> int:
-    """The rows as they are stored, in the staging; the length of one."""
-    from index.folder.info import AUGMENTED, INDEX
-    from index.folder.sums import groups_of, row_groups
-    from index.spark.row_tasks import (
-        add_pairs,
-        add_products,
-        add_vectors,
-        augment_part,
-        join_rows,
-        learn_whitening,
-        whiten_part,
-    )
-
-    looked, options = work.looked, work.job.options
-    if options.whitening_power is not None:
-        groups = [(work, i) for i in range(len(row_groups(looked.n_both)))]
-        pairs = [(work, i) for i in range(len(groups_of(looked.n_pairs)))]
-        cluster.run("learning the mean", add_vectors, groups)
-        cluster.run("learning the differences", add_pairs, pairs)
-        cluster.run("learning the spread", add_products, groups)
-    cluster.run("learning the whitening", learn_whitening, [work])
-    parts = [(work, i) for i in range(work.n_parts)]
-    cluster.run("whitening rows", whiten_part, parts, "parts")
-    [d] = cluster.run("joining rows", join_rows, [(work, INDEX)])
-    if options.refinement.n_augment:
-        cluster.run("augmenting rows", augment_part, parts, "parts")
-        cluster.run("joining rows", join_rows, [(work, AUGMENTED)])
-    return d
-
-
-def _make_search(work: "BuildWork", d: int, cluster: "Cluster", progress: "Progress") -> "Tuned | None":
-    """The inverted file, in the staging; None where search is exact."""
-    from index.search.choose import Tuned, choose_kind
-    from index.spark.search_tasks import encode, learn, measure, pack
-
-    plan = replace(work.looked.plan, d=d)
-    if plan.kind == "flat":
-        return None
-
-    def make(candidate: "IndexPlan") -> Tuned:
-        cluster.run(f"learning {candidate.name}", learn, [(work, candidate, 0)])
-        parts = [(work, candidate, i) for i in range(work.n_parts)]
-        cluster.run("coding rows", encode, parts, "parts")
-        shards = [(work, candidate, i) for i in range(candidate.n_shards)]
-        cluster.run("packing shards", pack, shards, "shards")
-        [tuned] = cluster.run("measuring", measure, [(work, candidate, 0)])
-        return tuned
-
-    return choose_kind(plan, work.job.options.search, make, progress)
-
-
-def _finish(item: "tuple[BuildJob, Looked, BuildWork | None, Tuned | None]", place: "Place") -> "BuildReport":
+def finish(item: "tuple[BuildJob, Looked, BuildWork | None, Tuned | None]", place: "Place") -> "BuildReport":
     """Writes the index folder of what the tasks made, in a task; or finds it there."""
     from index.spark.search_tasks import made_of
 

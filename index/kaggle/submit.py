@@ -86,7 +86,7 @@ def submit(job: SubmitJob) -> SubmitReport:
     from index.kaggle.shares import share_path
 
     if job.on_spark:
-        from index.spark.planning import submit_on_spark
+        from index.spark.driver import submit_on_spark
 
         return submit_on_spark(job)
     output = job.output if job.share is None else share_path(job.output, job.share)

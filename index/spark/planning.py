@@ -1,10 +1,7 @@
-"""A submission on a cluster: what its driver does, and its tasks before and after the answers."""
+"""Tasks before and after the answers of a submission: its index is looked at, it is planned, and joined."""
 
-import os
 import shutil
-from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,26 +9,22 @@ import numpy as np
 from index.folder.folder import N_OF_AUGMENTED
 from index.folder.info import MODEL
 from index.kaggle.shares import inputs_of, join_submissions, sets_of
-from index.kaggle.submit import Opened, SubmitJob, SubmitReport, embed_test, is_there, open_index, tell_missing
+from index.kaggle.submit import Opened, SubmitJob, embed_test, is_there, open_index, tell_missing
 from index.recognition import BLOCK_QUERIES, BLOCK_VERIFIED
 from index.rerank.verification import Ledger
-from index.spark.answering import Work, answer_block, at_place, search_shard, store_state
+from index.spark.answering import Work, at_place, store_state
 from index.spark.rounds import Plan, Rounds, read_plan, write_plan
 from retrieval.data.overview import load_manifest
 from retrieval.embed.fill import FillRun, require_same_job
 from retrieval.embed.job import EmbedJob, StoreFilling
 from retrieval.embed.load import open_card
 from retrieval.embed.shares import info_at
-from retrieval.embed.spark import embed_in
-from retrieval.embed.store_name import find_store
 from retrieval.errors import LmrError
 from retrieval.files.folders import current_folder
 from retrieval.files.lock import output_lock
-from retrieval.files.urls import remote_url
-from retrieval.progress import SILENT, Progress
-from retrieval.spark.cluster import Cluster, Place
-from retrieval.spark.config import require_spark
-from retrieval.spark.staging import Staging, staging_path
+from retrieval.progress import SILENT
+from retrieval.spark.cluster import Place
+from retrieval.spark.staging import staging_path
 from retrieval.store.store import open_descriptors
 
 _STEP = 128  # queries of a block are a multiple of it, as shares are, so that last bits are those of the whole
@@ -40,7 +33,6 @@ _FOUND_BYTES = 1 << 26  # of what a search task writes
 _NEIGHBOUR_BYTES = 12
 _SHARD_BYTES = 1 << 30  # of rows that a search task maps, where the index has no shards of its own
 _LEAST_ROWS = 1 << 14  # of such a shard
-_MOST_TURNS = 32  # of all blocks; four are enough, but where files are damaged meanwhile
 _PER_SLOT = 3  # search tasks for each slot, so that a slow one is not waited for long
 
 
@@ -58,59 +50,6 @@ class Planned:
 
     n_queries: int
     work: Work | None
-
-
-def submit_on_spark(job: SubmitJob) -> SubmitReport:
-    """As `submit`, by tasks of a cluster: the driver plans, and holds nothing that grows with rows or images."""
-    require_spark()
-    sent = _sent(job)
-    assert sent.store is not None
-    with ExitStack() as held:
-        stagings = [Staging(path, wait=job.wait, progress=job.progress) for path in (sent.output, sent.store)]
-        for staging in stagings:
-            held.enter_context(staging)
-        cluster = held.enter_context(Cluster(job, job.progress))
-        cluster.require_shared(sent.output.parent)
-        asking = Asking(sent, cluster.n_slots)
-        [replaces] = cluster.run("looking at the index", look, [asking])
-        embedding = replace(embedding_of(sent, overwrite=replaces), progress=job.progress)
-        embed_in(cluster, stagings[1], embedding, "auto")
-        [planned] = cluster.run("planning", plan, [asking])
-        n_answered = None
-        if planned.work is not None:
-            n_answered = answer_by_tasks(cluster, planned.work, job.progress)
-            cluster.run("joining", join, [planned.work])
-        stagings[0].remove()
-    return SubmitReport(job.output, "unchanged" if n_answered is None else "written", planned.n_queries, n_answered)
-
-
-def _sent(job: SubmitJob) -> SubmitJob:
-    """The job as tasks do it: with paths that mean the same everywhere, and nobody who is told."""
-
-    def absolute(path: Path) -> Path:
-        return path if remote_url(str(path)) is not None else Path(os.path.abspath(path))
-
-    store = job.store or find_store(job.test, "store", job.progress)
-    given = {"test": job.test, "index": job.index, "store": store, "output": job.output, "images": job.images}
-    paths: dict[str, Any] = {name: absolute(path) for name, path in given.items() if path is not None}
-    return replace(job, progress=SILENT, **paths)
-
-
-def answer_by_tasks(cluster: Cluster, work: Work, progress: Progress) -> int:
-    """Answers and searches in turn, until all blocks are finished; how many images are given a landmark."""
-    n_answered, blocks = 0, list(range(work.rounds.plan.n_blocks))
-    for _ in range(_MOST_TURNS):
-        turns = cluster.run("answering", answer_block, [(work, block) for block in blocks], "blocks")
-        for name in (name for turn in turns for name in turn.damaged):
-            progress.warn(f"{work.rounds.folder / name} was damaged, and is made again")
-        n_answered += sum(turn.n_answered or 0 for turn in turns)
-        blocks = [block for block, turn in zip(blocks, turns, strict=True) if turn.n_answered is None]
-        if not blocks:
-            return n_answered
-        searches = [search for turn in turns for search in turn.searches]
-        # One shard after the other, so that those that run at once share its pages, and processes what they opened.
-        cluster.run("searching", search_shard, sorted(searches, key=lambda search: search.shard), "searches")
-    raise LmrError(f"files in {work.rounds.folder} are damaged again and again; look at the disk, or give `overwrite`")
 
 
 def look(asking: Asking, place: Place) -> bool:

@@ -124,7 +124,8 @@ def build(args: argparse.Namespace) -> dict[str, Any]:
 
 def on_spark(args: argparse.Namespace) -> dict[str, Any]:
     from index.kaggle.submit import SubmitJob
-    from index.spark.planning import Asking, answer_by_tasks, join, plan
+    from index.spark.driver import answer_by_tasks
+    from index.spark.planning import Asking, join, plan
     from retrieval.progress import SILENT
     from retrieval.spark.cluster import Cluster
 

@@ -15,7 +15,8 @@ from index.kaggle.shares import inputs_of, sets_of
 from index.kaggle.submit import SubmitJob, open_index, submit
 from index.search.config import SearchOptions
 from index.spark.answering import Search, Work, answer_block, search_shard, store_state
-from index.spark.planning import Asking, answer_by_tasks, join
+from index.spark.driver import answer_by_tasks
+from index.spark.planning import Asking, join
 from index.spark.rounds import DamagedError, Plan, Rounds, read_plan, write_plan
 from retrieval.errors import LmrError
 from retrieval.progress import SILENT, Silent

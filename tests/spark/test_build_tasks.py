@@ -12,8 +12,9 @@ import pytest
 from test_build_index_on_spark import AUGMENTED, FLAT, INVERTED, assert_same, build, make_world
 from tiny_set import write_csv
 
-import index.build_index as building
 import lmr
+from index.build_index import BuildJob
+from index.spark import driver
 from retrieval.errors import LmrError
 from retrieval.jobs import build as job_of
 from retrieval.progress import SILENT
@@ -54,9 +55,9 @@ def here(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def build_in_tasks(before: Callable[[str], None], **words: Any) -> None:
     """Builds the index `made`."""
     usual = {"stores": ["many.h5"], "output": "made", "thumbnails": 0, "device": "cpu"}
-    job = job_of(building.BuildJob, {**usual, **words})
+    job = job_of(BuildJob, {**usual, **words})
     with Staging(Path("made"), wait=False, progress=SILENT) as staging:
-        building.build_in(cast(Cluster, OneByOne(before)), staging, replace(job, engine="spark"))
+        driver.build_in(cast(Cluster, OneByOne(before)), staging, replace(job, engine="spark"))
 
 
 def spoil(path: Path) -> None:
@@ -104,7 +105,7 @@ def test_files_that_are_damaged_between_two_tasks_are_named_and_made_again(
 
 
 def test_a_file_that_is_damaged_again_and_again_ends_the_build(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "MOST_ROUNDS", 3)
+    monkeypatch.setattr(driver, "MOST_ROUNDS", 3)
     rounds = []
 
     def damage(what: str) -> None:
