@@ -16,7 +16,7 @@ LEAST_JAVA = 17
 JAVA_PACKAGE = "openjdk-17-jre-headless"  # of Debian
 MOST_TASKS = 100_000
 _FLAT_ROWS = 128  # a task has at least so many images or rows, where their number is left to us
-_PER_SLOT = 3  # tasks for each slot, so that a slow one is not waited for long
+_PER_SLOT = 10  # tasks for each slot, so that a slow one is not waited for long: docs/scale.md
 _LOOPBACK = "127.0.0.1"
 
 
