@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -198,8 +199,6 @@ def _read_writing(engine: Engine, address: Address) -> _Writing | None:
 
 
 def _note(engine: Engine, address: Address, state: _Writing) -> None:
-    import json
-
     engine.put(address.files, {WRITING: json.dumps(state)})
 
 
@@ -300,8 +299,6 @@ def _read_parts(path: Path, listed: Listed) -> Iterator[bytes]:
 
 def _mark(engine: Engine, address: Address, export: Export) -> None:
     """Makes an export the one that answers, in one step."""
-    import json
-
     engine.put(address.files, {MARKER: json.dumps(listing_of(export)[1])})
 
 

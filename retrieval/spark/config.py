@@ -36,7 +36,7 @@ class SparkJob(Job):
         low=1,
         high=MOST_TASKS,
         default_text=f"{_PER_SLOT} for each slot of the cluster",
-        help="With `engine` spark: parts that the work is done in; a lost one is done again.",
+        help="With `engine` spark: tasks that the work is divided into; a lost one is done again.",
     )
     spark_conf: tuple[str, ...] = option(
         (), metavar="KEY=VALUE", help="With `engine` spark: a setting of Spark; may be given several times."

@@ -14,7 +14,7 @@ from retrieval.files.lock import output_lock
 from retrieval.progress import Progress
 
 PLAN = "plan.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 1  # of a plan, and of all files that tasks make by it: another one is not gone on with
 _REMEDY = "give `overwrite`, which begins anew"
 
 

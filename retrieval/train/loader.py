@@ -111,7 +111,7 @@ class _Loading:
                     return
                 except KilledError:
                     crashed = self._find_crashed(pending)
-                    if not crashed:
+                    if crashed.keys() <= self._crashed.keys():  # none is new: it was something else
                         raise
                     self._crashed |= crashed
                     todo = chain(list(pending), new)

@@ -36,7 +36,7 @@ class Constants:
     image_bytes: float = constant(100e3, "bytes", "assumed: a photograph of about 800 px")
     manifest_row_s: float = constant(2.5e-6, "s of a core", "manifests: 10.2 s for 4.13 million rows")
     manifest_row_bytes: float = constant(100.0, "bytes of memory", "docs/spark.md: a row, in each process of Python")
-    flops: float = constant(100e9, "products a second of a core", "search, 110 to 220 measured")
+    flops: float = constant(100e9, "operations a second of a core", "search, 110 to 220 GFLOP/s measured")
     row_s: float = constant(80e-6, "s of a core", "growth: building a million rows, less finding their lists")
     query_s: float = constant(0.18e-3, "s of a core", "search, a million rows, recall 0.95")
     query_exponent: float = constant(0.5, "", "growth has 0.35; 0.5 is what lists of 4 sqrt(n) come to")
