@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from index.spark.search_tasks import Made
     from index.spark.staged import BuildWork, Looked
     from retrieval.arrays import FloatArray
-    from retrieval.spark.cluster import Place
+    from retrieval.spark.task import Place
 
 STORE = Path("train.h5")
 N_COMPARED = 16  # images whose descriptors by an exported network are compared with their rows
@@ -153,8 +153,7 @@ def finish(item: "tuple[BuildJob, Looked, BuildWork | None, Tuned | None]", plac
     from index.spark.search_tasks import made_of
 
     job, looked, work, tuned = item
-    job = replace(job, progress=place.progress, threads=place.n_threads)
-    return _build(job, looked.digests, None if work is None else made_of(work, tuned))
+    return _build(place.give(job), looked.digests, None if work is None else made_of(work, tuned))
 
 
 def _read_inputs(job: BuildJob, model: Path) -> "BuildInputs":

@@ -36,7 +36,7 @@ from retrieval.texts import Texts
 
 if TYPE_CHECKING:
     from index.spark.planning import Asking
-    from retrieval.spark.cluster import Place
+    from retrieval.spark.task import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,22 +114,11 @@ def search_shard(item: Search, place: "Place") -> None:
         return
     if question is None:
         return
-    job = at_place(item.work.job, place)
+    job = place.give(item.work.job)
     index, shard = _shard(job, state_of(job.index), item.shard, plan.n_shards, question.where)
     _require_same({"index": index}, item.work)
     k = max(1, min(question.k, len(shard)))
     rounds.write_found(item.round, item.block, item.shard, shard.search(question.queries, k))
-
-
-def at_place(job: SubmitJob, place: "Place") -> SubmitJob:
-    """The job with what Spark gave a task to compute with, where the choice is ours; told is who is told there."""
-    return replace(
-        job,
-        device=place.device(job.device),
-        threads=job.threads or place.n_threads,
-        workers=place.n_threads if job.workers is None else job.workers,
-        progress=place.progress,
-    )
 
 
 def store_state(path: Path) -> tuple[int, ...]:
@@ -148,7 +137,7 @@ class _Asked:
 
 def _asked(work: Work, place: "Place") -> _Asked:
     """The index and the queries. Raises LmrError where they are not those of the plan any more."""
-    job = replace(at_place(work.job, place), progress=SILENT)
+    job = replace(place.give(work.job), progress=SILENT)
     assert job.store is not None
     if store_state(job.store) != work.written:
         raise LmrError(f"{job.store} was changed while its pictures were answered; run the same command again")

@@ -12,7 +12,7 @@ from index.kaggle.shares import inputs_of, join_submissions, sets_of
 from index.kaggle.submit import Opened, SubmitJob, embed_test, is_there, open_index, tell_missing
 from index.recognition import BLOCK_QUERIES, BLOCK_VERIFIED
 from index.rerank.verification import Ledger
-from index.spark.answering import Work, at_place, store_state
+from index.spark.answering import Work, store_state
 from index.spark.rounds import Plan, Rounds, read_plan, write_plan
 from retrieval.data.overview import load_manifest
 from retrieval.embed.fill import FillRun, require_same_job
@@ -23,8 +23,8 @@ from retrieval.errors import LmrError
 from retrieval.files.folders import current_folder
 from retrieval.files.lock import output_lock
 from retrieval.progress import SILENT
-from retrieval.spark.cluster import Place
 from retrieval.spark.staging import staging_path
+from retrieval.spark.task import Place
 from retrieval.store.store import open_descriptors
 
 _STEP = 128  # queries of a block are a multiple of it, as shares are, so that last bits are those of the whole
@@ -57,7 +57,7 @@ def look(asking: Asking, place: Place) -> bool:
 
     Raises LmrError as `open_index`, before anything is embedded.
     """
-    job = at_place(asking.job, place)
+    job = place.give(asking.job)
     opened = open_index(job, job.output, searched=False)
     assert job.store is not None
     if not job.overwrite or info_at(job.store) is None:
@@ -80,7 +80,7 @@ def embedding_of(job: SubmitJob, *, overwrite: bool) -> EmbedJob:
 
 def plan(asking: Asking, place: Place) -> Planned:
     """Writes how a submission is divided, or takes up the plan that is there; its images have descriptors."""
-    job = at_place(asking.job, place)
+    job = place.give(asking.job)
     assert job.store is not None
     opened, store, verifying = open_index(job, job.output, searched=False), open_descriptors(job.store), None
     if opened.verification is None:

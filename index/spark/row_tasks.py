@@ -18,7 +18,7 @@ from index.whitening import Whitening, load_whitening, mean_of, whitening_of
 from retrieval.arrays import FloatArray
 from retrieval.errors import LmrError
 from retrieval.files.atomic import private_path, replacing
-from retrieval.spark.cluster import Place
+from retrieval.spark.task import Place
 from retrieval.store.store import open_descriptors
 from retrieval.store.stored import BLOCK_ROWS, file_identity
 

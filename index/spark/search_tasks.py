@@ -27,7 +27,7 @@ from retrieval.arrays import FloatArray
 from retrieval.files.atomic import private_path
 from retrieval.files.folders import link_or_copy
 from retrieval.progress import Progress
-from retrieval.spark.cluster import Place
+from retrieval.spark.task import Place
 
 Item = tuple[BuildWork, IndexPlan, int]  # the number of a part, or of a shard
 

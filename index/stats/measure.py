@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from index.stats.clusters import StoredImages
     from retrieval.data.image_source import ImageSource
     from retrieval.data.manifest import Manifest
-    from retrieval.spark.cluster import Place
     from retrieval.spark.staging import Staging
+    from retrieval.spark.task import Place
 
 _WHOLE = Shard(1, 1)
 

@@ -29,8 +29,8 @@ from retrieval.local.writer import join_local
 from retrieval.models.card import Card
 from retrieval.progress import SILENT, Progress
 from retrieval.shard import Shard
-from retrieval.spark.cluster import Place
 from retrieval.spark.staging import staging_path
+from retrieval.spark.task import Place
 from retrieval.store.changes import Changes
 from retrieval.store.file import PARTIAL, open_store, read_info, require_whole
 from retrieval.store.info import StoreInfo
@@ -69,17 +69,13 @@ class Work:
         if self.weights:
             options = replace(options, weights=place.shared(self.weights))
         return replace(
-            job,
+            place.give(job),
             manifest=self._there(job.manifest),
             images=None if job.images is None else self._there(job.images),
             output=None if job.output is None else self._there(job.output),
             model=place.shared(self.model) if self.model else job.model,
             network=None,
             local_features=options,
-            device=place.device(job.device),
-            threads=place.n_threads if job.threads is None else job.threads,
-            workers=place.n_threads if job.workers is None else job.workers,
-            progress=place.progress,
         )
 
     def _there(self, path: Path) -> Path:

@@ -6,21 +6,19 @@ import json
 import os
 import pickle
 import secrets
-import socket
 import tarfile
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from retrieval.errors import LmrError
-from retrieval.images import noise
-from retrieval.progress import SILENT, Progress, Silent
+from retrieval.progress import Progress
 from retrieval.spark.config import SparkJob, own_environment, own_settings, require_spark
+from retrieval.spark.task import MARK, MOST_LINES, Place, do_items, find_probe, greet
 from retrieval.version import program_version
 from retrieval.words import agreeing, named, shortened
 
@@ -29,52 +27,7 @@ R = TypeVar("R")
 
 _POLL_S = 0.2
 _STEADY_S = 1.0  # without a further executor: all that come at once are there
-_MARK = "lmr-task-error "  # before what a task says of its error, within what Spark says of it
-_MOST_LINES = 40  # that one task says, and that are said of one stretch of tasks
 _LAST_LINES = 3  # of the log of a session that did not start
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a task runs, by the name of its host.
-
-    n_threads: those that it may compute with. gpus: addresses that Spark gave it. attempt: 0 is the first. progress:
-    what it is told or warned of, the driver's is, each line once. files: the folder of what the driver shared.
-    """
-
-    host: str
-    n_threads: int
-    gpus: tuple[str, ...]
-    attempt: int
-    progress: Progress = field(default=SILENT, compare=False)
-    files: Path = Path()
-
-    def shared(self, name: str) -> Path:
-        """The file or folder that the driver shared by this name."""
-        place = self.files / name
-        held = [place / entry for entry in os.listdir(place)] if place.is_dir() else []
-        return held[0] if len(held) == 1 else place
-
-    def device(self, asked: str) -> str:
-        """The device to compute on: the GPU that Spark gave, where the choice is ours."""
-        return f"cuda:{self.gpus[0]}" if asked == "auto" and self.gpus else asked
-
-
-class _Heard(Silent):
-    """Keeps the first lines that a task says, each with whether it is a warning."""
-
-    def __init__(self) -> None:
-        self.lines: dict[str, bool] = {}
-
-    def tell(self, text: str) -> None:
-        """Keeps it."""
-        if len(self.lines) < _MOST_LINES:
-            self.lines.setdefault(text, False)
-
-    def warn(self, text: str) -> None:
-        """Keeps it."""
-        if len(self.lines) < _MOST_LINES:
-            self.lines.setdefault(text, True)
 
 
 class Cluster:
@@ -100,7 +53,7 @@ class Cluster:
         self._context = self._session.sparkContext
         self.application = self._context.applicationId
         try:
-            self.run("starting Spark", _greet, [program_version()])
+            self.run("starting Spark", greet, [program_version()])
             self.n_slots = self._count_slots()
         except BaseException:
             self._stop()
@@ -124,7 +77,7 @@ class Cluster:
         rows = [(at, pickle.dumps((os.getcwd(), work, item))) for at, item in enumerate(items)]
         table = self._session.createDataFrame(
             self._context.parallelize(rows, len(rows)), "item long, payload binary"
-        ).mapInPandas(_work, "item long, result binary, lines binary")
+        ).mapInPandas(do_items, "item long, result binary, lines binary")
         group = f"lmr-{secrets.token_hex(8)}"
         found: list[Any] = []
         failed: list[BaseException] = []
@@ -173,7 +126,7 @@ class Cluster:
         probe = folder / f".{secrets.token_hex(8)}.probe"
         probe.touch()
         try:
-            hosts = self.run("looking for shared folders", _find_probe, [str(probe)] * self.n_slots)
+            hosts = self.run("looking for shared folders", find_probe, [str(probe)] * self.n_slots)
         finally:
             probe.unlink(missing_ok=True)
         if wanting := sorted({host for host in hosts if host}):
@@ -246,7 +199,7 @@ class Cluster:
     def _say(self, of_tasks: Sequence[dict[str, bool]]) -> None:
         """Says what tasks said, each line once."""
         lines = {text: is_warning for lines in of_tasks for text, is_warning in lines.items() if text not in self._said}
-        for text, is_warning in list(lines.items())[:_MOST_LINES]:
+        for text, is_warning in list(lines.items())[:MOST_LINES]:
             (self._progress.warn if is_warning else self._progress.tell)(text)
         self._said |= lines.keys()
 
@@ -254,8 +207,8 @@ class Cluster:
         """What became of a task, as the error that was raised in it, or as one line."""
         text = str(error)
         where = f"; see {self._log}" if self._log is not None else ""
-        if _MARK in text:
-            said = json.JSONDecoder().raw_decode(text.rpartition(_MARK)[2])[0]
+        if MARK in text:
+            said = json.JSONDecoder().raw_decode(text.rpartition(MARK)[2])[0]
             host = f"{said['lines'][0]} (on executor {said['host']}, {what})"
             if said["module"] == "":
                 return LmrError(f"{host}{where}")
@@ -302,59 +255,3 @@ def _output_to(descriptor: int) -> Iterator[None]:
         for number, old in zip((1, 2), kept, strict=True):
             os.dup2(old, number)
             os.close(old)
-
-
-def _work(batches: "Iterator[Any]") -> "Iterator[Any]":
-    """The task of an executor: what the function makes of the item, or its error as Spark passes it on."""
-    import pandas as pd
-
-    heard = _Heard()
-    place = _here(heard)
-    for batch in batches:
-        for at, payload in zip(batch["item"], batch["payload"], strict=True):
-            try:
-                folder, work, item = pickle.loads(payload)
-                with noise.told_once(heard.warn), contextlib.chdir(folder if os.path.isdir(folder) else "."):
-                    result = pickle.dumps(work(item, place))
-            except Exception as error:
-                raise RuntimeError(_MARK + _said(error, place)) from error
-            yield pd.DataFrame({"item": [at], "result": [result], "lines": [pickle.dumps(heard.lines)]})
-
-
-def _said(error: Exception, place: Place) -> str:
-    """An error as JSON: one of ours with its type, another one as a line."""
-    is_ours = isinstance(error, LmrError)
-    lines = error.lines if isinstance(error, LmrError) else [shortened(f"{type(error).__name__}: {error}")]
-    kind = type(error)
-    return json.dumps(
-        {"module": kind.__module__ if is_ours else "", "kind": kind.__name__, "lines": lines, "host": place.host}
-    )
-
-
-def _here(progress: Progress) -> Place:
-    """The place of the task that runs."""
-    from pyspark import SparkFiles, TaskContext
-
-    return place_of(TaskContext.get(), progress, Path(SparkFiles.getRootDirectory()).absolute())
-
-
-def place_of(context: Any, progress: Progress, files: Path) -> Place:
-    """The place of a task, by what Spark says of it."""
-    gpu = context.resources().get("gpu")
-    gpus = () if gpu is None else tuple(gpu.addresses)
-    return Place(socket.gethostname(), max(1, context.cpus()), gpus, context.attemptNumber(), progress, files)
-
-
-def _greet(version: str, place: Place) -> str:
-    """Raises LmrError where the executor runs another lmr than the driver."""
-    here = program_version()
-    if here != version:
-        raise LmrError(f"lmr {here} is installed here, the driver runs {version}; install the same on all executors")
-    return place.host
-
-
-def _find_probe(probe: str, place: Place) -> str | None:
-    """The host where a file of the driver is not seen, or its folder not writable; None where it is."""
-    time.sleep(_POLL_S)  # so that every executor takes one
-    path = Path(probe)
-    return None if path.exists() and os.access(path.parent, os.W_OK) else place.host

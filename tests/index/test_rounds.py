@@ -20,8 +20,8 @@ from index.spark.planning import Asking, join
 from index.spark.rounds import DamagedError, Plan, Rounds, read_plan, write_plan
 from retrieval.errors import LmrError
 from retrieval.progress import SILENT, Silent
-from retrieval.spark.cluster import Place
 from retrieval.spark.staging import staging_path
+from retrieval.spark.task import Place
 from retrieval.store.store import open_descriptors
 
 HERE = Place("here", 1, (), 0)

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from retrieval.errors import DamageError, LmrError
+from retrieval.jobs import ComputingJob
 from retrieval.progress import SILENT
-from retrieval.spark.cluster import Cluster, Place, place_of
+from retrieval.spark.cluster import Cluster
 from retrieval.spark.config import SparkJob
+from retrieval.spark.task import Place, place_of
 
 
 def double(item: int, place: Place) -> tuple[int, int]:
@@ -101,6 +103,8 @@ class TwoGpus:
 def test_a_task_computes_on_the_gpu_and_with_the_cores_that_spark_gave_it() -> None:
     place = place_of(TwoGpus(), SILENT, Path())
     assert (place.n_threads, place.gpus, place.attempt) == (4, ("2", "3"), 1)
-    assert place.device("auto") == "cuda:2"
-    assert place.device("cpu") == "cpu"
-    assert Place("host", 1, (), 0).device("auto") == "auto"
+    given = place.give(ComputingJob())
+    assert (given.device, given.threads, given.workers) == ("cuda:2", 4, 4)
+    asked = ComputingJob(device="cpu", threads=1, workers=2)
+    assert place.give(asked) == asked
+    assert Place("host", 1, (), 0).give(ComputingJob()).device == "auto"
