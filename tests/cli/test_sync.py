@@ -190,3 +190,22 @@ def test_an_image_that_cannot_be_read_keeps_its_row_and_is_not_embedded(photos):
         assert told.stdout == "landmarks: nothing to do: 32 images of 4 landmarks now\n"
         assert "0 images embedded, 43 the same as before" in told.stderr
         assert "1 row without a descriptor left out" in told.stderr
+
+
+@pytest.mark.parametrize("kind", [["flat"], ["ivf-sq8", "--lists", "2", "--recall", "0.5"]], ids=["flat", "ivf-sq8"])
+def test_an_index_in_shards_follows_its_folder_as_one_without_does(photos, kind):
+    words = ("--device", "cpu", "--whitening-power", "0", "--kind", *kind, "--overwrite")
+    shutil.copyfile("photos.h5", "before.h5")
+    told = {}
+    done("build-index", "photos.h5", *words)
+    change(photos)
+    for n_shards in (1, 3):
+        shutil.copyfile("before.h5", "photos.h5")
+        done("build-index", "photos.h5", *words, "--shards", n_shards)
+        done("sync", "photos", *HERE)
+        assert lmr.open_index("landmarks").folder.info.n_shards == n_shards
+        done("index", "verify")
+        (answer,) = json.loads(done("query", "photos/gate/new-1.jpg", "--json", *HERE).stdout)
+        told[n_shards] = (sorted(rows()), answer["landmark_id"], [one["image_id"] for one in answer["neighbours"][:2]])
+    assert told[3] == told[1]
+    assert told[3][2][0].endswith("new-1")

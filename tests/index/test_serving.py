@@ -393,3 +393,19 @@ def test_items_that_fail_are_found_by_halves():
     apart(double, [1, 2, -3, 4, -5], lambda item, error: failed.append((item, str(error))))
     assert done == [2, 4, 8]
     assert failed == [(-3, "-3"), (-5, "-5")]
+
+
+def test_an_index_in_shards_is_served_and_replaced_as_one_without(
+    make_service, images, finished_set, tmp_path, monkeypatch
+):
+    shutil.copytree(finished_set / "landmarks", tmp_path / "landmarks")
+    monkeypatch.chdir(tmp_path)
+    plain = make_service()
+    expected = [plain.query(image).result(WAIT_S) for image in images[:4]]
+    lmr.index_compact(shards=3)
+    service = make_service(Path("landmarks"))
+    assert service.landmarks.folder.info.n_shards == 3
+    assert [service.query(image).result(WAIT_S) for image in images[:4]] == expected
+    lmr.index_compact(shards=2)
+    until(lambda: service.landmarks.folder.info.n_shards == 2)
+    assert [service.query(image).result(WAIT_S) for image in images[:4]] == expected
