@@ -16,13 +16,14 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Executors that can import the modules of tests here, too."""
     try:
         require_spark()
     except LmrError as error:
         pytest.skip(f"{error}: scripts/debian.py java, scripts/run.py spark")
-    conf = (f"spark.executorEnv.PYTHONPATH={HERE}", "spark.log.level=ERROR")
+    cache = f"spark.executorEnv.XDG_CACHE_HOME={tmp_path_factory.mktemp('cache')}"
+    conf = (f"spark.executorEnv.PYTHONPATH={HERE}", cache, "spark.log.level=ERROR")
     with Cluster(SparkJob(engine="spark", master="local-cluster[2,1,1024]", spark_conf=conf), SILENT) as cluster:
         application = cluster.application
         yield cluster

@@ -1,14 +1,14 @@
 """Tasks of `lmr build-index --engine spark`, one after the other in this process, and what happens between them."""
 
 import json
-import pickle
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from one_by_one import OneByOne
 from test_build_index_on_spark import AUGMENTED, FLAT, INVERTED, assert_same, build, make_world
 from tiny_set import write_csv
 
@@ -24,19 +24,6 @@ from retrieval.spark.task import Place
 
 STAGING = Path(".made.spark")
 N_ROWS = 17_000  # two parts
-
-
-class OneByOne:
-    """A cluster that does its tasks here. before: called with what is to be run, before it is."""
-
-    n_slots = 2
-
-    def __init__(self, before: Callable[[str], None]) -> None:
-        self.before = before
-
-    def run(self, what: str, work: Callable[[Any, Place], Any], items: Sequence[Any], unit: str = "tasks") -> list[Any]:
-        self.before(what)
-        return [work(pickle.loads(pickle.dumps(item)), Place("here", 1, (), 0)) for item in items]
 
 
 @pytest.fixture(scope="module")
