@@ -2,16 +2,21 @@
 
 import json
 import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
-import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from test_embed_on_spark import processes, wait_for
+from test_embed_on_spark import small_disk as small_disk
 from tiny_set import HERE, done
 
 import lmr
@@ -23,7 +28,6 @@ from retrieval.store.store import create_store, read_store_info
 from retrieval.texts import Texts
 
 N_ROWS, N_BEHIND = 40_000, 500
-WAIT_S = 300
 NETWORK = ("--backbone", "shufflenet_v2_x0_5", "--last-layer", "stage2", "--size", "32")
 SPARK: dict[str, Any] = {"engine": "spark", "thumbnails": 0}
 FLAT: dict[str, Any] = {"kind": "flat", "storage": "float16", "dimensions": 12}
@@ -97,13 +101,6 @@ def test_the_index_is_that_of_one_machine(here: Path, how: dict[str, Any]) -> No
     assert lmr.index_verify(here / "spark").self_recall > 0.9
 
 
-def wait_for(what: Callable[[], bool]) -> None:
-    until = time.monotonic() + WAIT_S
-    while not what():
-        assert time.monotonic() < until, "nothing came of it"
-        time.sleep(0.02)
-
-
 def test_an_executor_that_is_killed_in_the_middle_changes_nothing(here: Path, cluster: Cluster) -> None:
     build("local", thumbnails=0, **INVERTED)
     staging = here / ".spark.spark"
@@ -164,3 +161,49 @@ def test_what_cannot_be_built_is_refused_as_on_one_machine(here: Path) -> None:
     with pytest.raises(LmrError, match="`device` cuda: a cluster builds an index on CPUs; leave `device` out"):
         build("spark", **{**SPARK, "device": "cuda"})
     assert sorted(path.name for path in here.iterdir()) == ["local", "many.h5", "model"]
+
+
+def test_a_driver_that_is_killed_goes_on_with_what_was_finished(here: Path) -> None:
+    build("local", thumbnails=0, **INVERTED)
+    staging, sign = here / ".spark.spark", uuid.uuid4().hex
+    words = [f"--{word.replace('_', '-')}={value}" for word, value in INVERTED.items()]
+    command = [sys.executable, "-c", "from cli.main import program; program()", "build-index", "many.h5", *words]
+    command += ["--output=spark", "--thumbnails=0", "--device=cpu", "--engine=spark", "--master=local[2]"]
+    environment = {**os.environ, "LMR_TEST_SIGN": sign, "PYTHONPATH": str(Path(__file__).parents[2])}
+    driver = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    wait_for(lambda: bool(list(staging.glob("index.faiss-*.npz"))) or driver.poll() is not None)
+    driver.kill()
+    driver.wait()
+    wait_for(lambda: not processes(sign.encode(), "environ"))  # what it started has ended too
+    assert not (here / "spark").exists()
+    left = {path: path.stat().st_ino for path in staging.glob("vectors-*.npz")}
+    assert left
+    found: list[dict[Path, int]] = []
+
+    def look() -> None:
+        wait_for(lambda: seal_of(staging / "index.faiss").exists())
+        found.append({path: path.stat().st_ino for path in left})
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    build("spark", **INVERTED, **SPARK)
+    looker.join()
+    assert found == [left]
+    assert_same(here / "local", here / "spark")
+    assert not list(here.glob(".*"))
+
+
+def test_a_full_disk_of_an_executor_is_one_line_and_what_is_finished_stays(
+    here: Path, small_disk: Callable[[str], Path]
+) -> None:
+    build("local", thumbnails=0, **FLAT)
+    disk = small_disk("1m")
+    with pytest.raises(LmrError) as raised:
+        build(f"{disk}/x", **FLAT, **SPARK)
+    told = rf"{disk}/\.x\.spark/\S+ cannot be written: {os.strerror(28)}; .* \(on executor \S+, [a-z ]+\)"
+    assert re.fullmatch(told, str(raised.value)), str(raised.value)
+    finished = sorted((disk / ".x.spark").glob("*.npz"))
+    assert finished
+    subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
+    build(f"{disk}/x", **FLAT, **SPARK)
+    assert_same(here / "local", disk / "x")
