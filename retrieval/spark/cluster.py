@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import pickle
+import re
 import secrets
 import tarfile
 import tempfile
@@ -28,6 +29,7 @@ R = TypeVar("R")
 _POLL_S = 0.2
 _STEADY_S = 1.0  # without a further executor: all that come at once are there
 _LAST_LINES = 3  # of the log of a session that did not start
+_ERROR = re.compile(r"(?:^|\s)(?:\w+\.)+\w*(?:Exception|Error): (\S.*)|\bERROR [\w$]+: (\S.*)")  # in a line of it
 
 
 class Cluster:
@@ -152,8 +154,8 @@ class Cluster:
             with _output_to(descriptor), _environment(own_environment(self._job)):
                 return builder.getOrCreate()
         except Exception as error:
-            last = self._log.read_text(errors="replace").strip().splitlines()[-_LAST_LINES:]
-            raise LmrError(f"Spark does not start: {shortened(' '.join(last) or str(error))}; see {log}") from error
+            why = _cause(self._log.read_text(errors="replace")) or str(error)
+            raise LmrError(f"Spark does not start: {shortened(why)}; see {log}") from error
         finally:
             os.close(descriptor)
 
@@ -222,6 +224,13 @@ class Cluster:
                 f"spark.driver.memory=4g); run the command again{where}"
             )
         return LmrError(f"{what}: {shortened(_reason(text))}{where}")
+
+
+def _cause(log: str) -> str:
+    """The last error that a log tells, or its last lines."""
+    lines = log.strip().splitlines()
+    causes = [found[1] or found[2] for line in lines if (found := _ERROR.search(line))]
+    return causes[-1] if causes else " ".join(lines[-_LAST_LINES:])
 
 
 def _reason(text: str) -> str:

@@ -108,3 +108,19 @@ def test_a_task_computes_on_the_gpu_and_with_the_cores_that_spark_gave_it() -> N
     asked = ComputingJob(device="cpu", threads=1, workers=2)
     assert place.give(asked) == asked
     assert Place("host", 1, (), 0).give(ComputingJob()).device == "auto"
+
+
+@pytest.mark.parametrize(
+    ("master", "why"),
+    [("nonsense", "Master must either be yarn or start with "), ("local[x]", "Could not parse Master URL: 'local[x]'")],
+)
+def test_a_master_that_is_none_is_one_line(cluster: Cluster, master: str, why: str) -> None:
+    """In a process of its own, where no session runs yet."""
+    command = [sys.executable, "-c", "from cli.main import program; program()", "stats", __file__]
+    command += ["--engine", "spark", "--master", master]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    *_, last = done.stderr.splitlines()
+    assert last.startswith(f"Error: Spark does not start: {why}")
+    assert "\\x09" not in last
