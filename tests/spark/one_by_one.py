@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from retrieval.spark.cluster import Place
+from retrieval.spark.task import Place
 
 
 class OneByOne:

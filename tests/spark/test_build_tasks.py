@@ -20,7 +20,6 @@ from retrieval.jobs import build as job_of
 from retrieval.progress import SILENT
 from retrieval.spark.cluster import Cluster
 from retrieval.spark.staging import Staging
-from retrieval.spark.task import Place
 
 STAGING = Path(".made.spark")
 N_ROWS = 17_000  # two parts
