@@ -48,7 +48,7 @@ LISTING = "export.json"  # the file in each of its folders
 PART_BYTES = 45_000  # of a file in one text, which base64 makes 60,000 characters
 PARTS = 32  # asked or written at once
 N_TRIES = 10  # readings of an index that is replaced meanwhile, before that is an error
-KEPT_S = 30 * 86_400  # what is in the cache and was not opened for so long makes room
+KEPT_S = 30 * 86_400  # what is in the cache and was not in use for so long makes room
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 _AGAIN = "run lmr index export with `overwrite`"
@@ -188,8 +188,15 @@ def read_export(engine: Engine, address: Address, marker: Listed) -> Export:
 
 
 def state_at(address: Address) -> object:
-    """Tells the index at an address from any other that takes its place. Raises LmrError where it cannot be asked."""
-    return read_marker(_engine_of(address), address)
+    """Tells the index at an address from any other that takes its place; its files in the cache are in use.
+
+    Raises LmrError where it cannot be asked.
+    """
+    marker = read_marker(_engine_of(address), address)
+    if marker is not None:
+        with contextlib.suppress(OSError):  # it is not there yet
+            os.utime(_folder_of(marker))
+    return marker
 
 
 def open_served(address: Address, progress: Progress) -> Served:
@@ -219,7 +226,7 @@ def _open(engine: Engine, address: Address, marker: Listed, progress: Progress) 
     """The index that a marker stands for."""
     export = read_export(engine, address, marker)
     _require_rows(engine, address, export)
-    folder = cache_folder(CACHE) / marker["sha256"][:32]
+    folder = _folder_of(marker)
     with output_locks(folder, wait=True, progress=progress):
         if not (folder / LISTING).is_file():
             with replacing_folder(folder) as target:
@@ -227,6 +234,10 @@ def _open(engine: Engine, address: Address, marker: Listed, progress: Progress) 
         os.utime(folder)
         _make_room(folder)
     return Served(address, engine, export, folder)
+
+
+def _folder_of(marker: Listed) -> Path:
+    return cache_folder(CACHE) / marker["sha256"][:32]
 
 
 _engines: dict[Address, Engine] = {}
@@ -321,7 +332,7 @@ def _known_files() -> Mapping[str, Path]:
 
 
 def _make_room(but: Path) -> None:
-    """Removes indexes of the cache that were not opened for long."""
+    """Removes indexes of the cache that nobody opened or served for long."""
     for place in cache_folder(CACHE).iterdir():
         with contextlib.suppress(OSError):
             if place != but and place.is_dir() and place.stat().st_mtime < time.time() - KEPT_S:

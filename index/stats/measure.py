@@ -186,7 +186,7 @@ def _settle(staging: "Staging", seen: _Seen, on: SparkJob, n_slots: int, progres
     try:
         return staging.settle({"data": seen.digest}, **how, overwrite=False)[0]
     except LmrError as error:
-        progress.warn(f"begun anew: {error}")
+        progress.warn(f"{str(error).partition('; ')[0]}: begun anew")
         return staging.settle({"data": seen.digest}, **how, overwrite=True)[0]
 
 

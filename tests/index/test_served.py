@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import json
+import os
+import time
 
 import numpy as np
 import pytest
@@ -319,6 +321,20 @@ def test_files_are_fetched_once_and_those_that_stay_are_not_fetched_for_the_next
     model = served.part_keys(there.info.files["model/model.json"])
     assert n_again < 10
     assert not set(model) & set(engine.asked)
+
+
+def test_the_cache_keeps_what_is_served_and_nothing_that_nobody_used_for_long(engine, folder, tmp_path):
+    send(folder)
+    open_there()
+    cache = tmp_path / "cache" / "lmr" / "indexes"
+    (held,) = [path for path in cache.iterdir() if path.is_dir()]
+    (unused := cache / ("a" * 32)).mkdir()
+    long_ago = time.time() - served.KEPT_S - 1
+    for path in (held, unused):
+        os.utime(path, (long_ago, long_ago))
+    served.state_at(ADDRESS)
+    served._make_room(cache / "another")
+    assert (held.is_dir(), unused.exists()) == (True, False)
 
 
 def test_a_kind_that_is_not_exact_is_asked_harder_until_it_finds_enough(engine, make_folder, make_store):
