@@ -1,4 +1,4 @@
-"""The exceptions of the project: what the user can act on, and a image that cannot be read."""
+"""The exceptions of the project: what the user can act on, and an image that cannot be read."""
 
 
 class LmrError(Exception):
@@ -41,4 +41,4 @@ class UnreadableError(Exception):
 
 
 class RefusedError(UnreadableError):
-    """A image that no decoder is asked about: it is over a limit, or plainly something else."""
+    """An image that no decoder is asked about: it is over a limit, or plainly something else."""

@@ -231,7 +231,7 @@ def make_small_set(demo: Path, folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def grid_of_parts(cells: dict[tuple[str, str], list[Path]], twins: dict[str, str]) -> Image.Image:
-    """A line for each landmark, a column for each part; a image and its near copy stand in one frame."""
+    """A line for each landmark, a column for each part; an image and its near copy stand in one frame."""
     lines = sorted({label for label, _ in cells}, key=lambda label: (label == NON_LANDMARKS, label))
     ordered = {key: beside_twins(paths, twins) for key, paths in cells.items()}
     across = {part: min(4, max(2, *(len(ordered.get((line, part), [])) for line in lines))) for part in PARTS}

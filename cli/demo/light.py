@@ -1,4 +1,4 @@
-"""Light and weather: sun, sky, shadows, haze, night, and how a camera turns them into a image."""
+"""Light and weather: sun, sky, shadows, haze, night, and how a camera turns them into an image."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What stands about in a image besides the landmark: trees, people, cars, lamp posts, plain houses."""
+"""What stands about in an image besides the landmark: trees, people, cars, lamp posts, plain houses."""
 
 from dataclasses import dataclass, replace
 

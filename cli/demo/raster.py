@@ -18,7 +18,7 @@ SMALLEST_LEVEL_PX = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texture:
-    """A image for a surface at halving sizes.
+    """An image for a surface at halving sizes.
 
     levels: (h, w, 4) uint8 each; the last channel is 0 for a hole, 1 to 250 for a pane of glass (a number of
     its own, so that panes light up one by one), 255 for everything else.

@@ -54,7 +54,7 @@ class Stage:
 def render_building(
     building: Building | None, stock: tuple[Props, FloatArray], spec: ViewSpec, rng: np.random.Generator
 ) -> Image.Image:
-    """A image of a building, or of one that nobody saw before when it is None."""
+    """An image of a building, or of one that nobody saw before when it is None."""
     props, clouds = stock
     if building is None:
         building = build(str(rng.choice(list(FAMILIES))), draw_look(rng))
@@ -63,7 +63,7 @@ def render_building(
 
 
 def render_other(kind: str, stock: tuple[Props, FloatArray], spec: ViewSpec, rng: np.random.Generator) -> Image.Image:
-    """A image that shows no landmark, of one of NON_LANDMARK_KINDS."""
+    """An image that shows no landmark, of one of NON_LANDMARK_KINDS."""
     props, clouds = stock
     if kind == "generic-building":
         return render_building(None, stock, spec, rng)

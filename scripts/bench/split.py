@@ -6,7 +6,7 @@ Made-up rows whose landmarks are as unequal in size as in Google Landmarks; a te
 groups of two to six, and one row in two thousand is grouped with any other row. `command` is `lmr split` on the file,
 in a process of its own. `large` compares the arithmetic with GroupShuffleSplit, `small` also with StratifiedGroupKFold
 (a table of groups by landmarks, too large for all rows) and with train_test_split, which knows no groups. Quality of
-each: groups that straddle, the share that val and test have of the rows, landmarks in val or test without a image in
+each: groups that straddle, the share that val and test have of the rows, landmarks in val or test without an image in
 train, and how far a landmark of 20 images or more is from its tenth on average, in images.
 """
 

@@ -20,7 +20,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-READ_BYTES = 60_000  # about a image of Google Landmarks at 500 px
+READ_BYTES = 60_000  # about an image of Google Landmarks at 500 px
 INDEX_BYTES = 700  # only the headers are read
 
 BEGIN = """

@@ -39,7 +39,7 @@ def bomb() -> bytes:
 
 @cache
 def vast() -> bytes:
-    """A image of 4,000 x 4,000 pixels in few bytes."""
+    """An image of 4,000 x 4,000 pixels in few bytes."""
     file = io.BytesIO()
     Image.new("1", (4000, 4000)).save(file, "PNG")
     return file.getvalue()
@@ -144,11 +144,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(body[start:], 206, Content_Range=f"bytes {start}-{len(body) - 1}/{len(body)}")
 
     def photo(self, seed: str) -> None:
-        """A image."""
+        """An image."""
         self.answer(photo(int(seed)), Content_Type="image/jpeg")
 
     def tagged(self, detail: str) -> None:
-        """`value/seed`: a image with this X-Robots-Tag."""
+        """`value/seed`: an image with this X-Robots-Tag."""
         value, seed = detail.split("/")
         self.answer(photo(int(seed)), X_Robots_Tag=unquote(value))
 
@@ -181,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(b"later", 429, Retry_After=detail.partition("/")[0])
 
     def endless(self, _: str) -> None:
-        """Bytes that look like a image's, as long as anybody takes them."""
+        """Bytes that look like an image's, as long as anybody takes them."""
         self.send_response(200)
         self.send_header("Content-Type", "image/jpeg")
         self.send_header("Connection", "close")
@@ -204,7 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(0.05)
 
     def silence(self, _: str) -> None:
-        """Half a image, then nothing."""
+        """Half an image, then nothing."""
         body = photo(0)
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -223,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def half(self, _: str) -> None:
-        """Half a image as if it were all."""
+        """Half an image as if it were all."""
         body = photo(0)
         self.answer(body[: len(body) // 2], Content_Type="image/jpeg")
 
@@ -241,11 +241,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def page(self, _: str) -> None:
-        """An error page that says it is a image."""
+        """An error page that says it is an image."""
         self.answer(PAGE, Content_Type="image/jpeg")
 
     def mislabelled(self, seed: str) -> None:
-        """A image that says it is a page."""
+        """An image that says it is a page."""
         self.answer(photo(int(seed)), Content_Type="text/html")
 
     def text(self, _: str) -> None:
@@ -257,7 +257,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(b"")
 
     def packed(self, seed: str) -> None:
-        """A image in gzip, which nobody asked for."""
+        """An image in gzip, which nobody asked for."""
         self.answer(gzip.compress(photo(int(seed))), Content_Encoding="gzip")
 
     def bomb(self, _: str) -> None:

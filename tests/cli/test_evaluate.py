@@ -69,7 +69,7 @@ def test_queries_that_are_images_of_the_index_are_warned_of(tiny_set):
     )
     content = measured("q.csv")
     assert content["leaked"]["same_picture"] == {"n": 1, "images": ["copy"]}
-    # The other one has the same stripes as a image of the index.
+    # The other one has the same stripes as an image of the index.
     assert content["leaked"]["near_duplicate"]["images"] == ["val-dome-0"]
     assert "  no landmark query is left without the 2 leaked" in result.stdout.splitlines()
 

@@ -90,7 +90,7 @@ def test_the_demo_on_ones_own_images_reads_all_of_them(photos: Walk) -> None:
     assert "unreadable" not in said
     assert "Try next:" in said
     submission = (photos.folder / "my-demo" / "submission.csv").read_text().splitlines()
-    assert len(submission) == 1 + len(LANDMARKS) + 1  # a header, a image of each landmark, a street
+    assert len(submission) == 1 + len(LANDMARKS) + 1  # a header, an image of each landmark, a street
     assert {path.parent.name for path in (photos.folder / "photos").rglob("*.csv")} == set()
 
 

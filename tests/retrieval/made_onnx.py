@@ -16,7 +16,7 @@ MEANS = ModelCard(ModelConfig("means", n_dimensions=0), ImageSpec(size=SIDE), "a
 
 
 def write_means(path: Path, card: Card = MEANS, metadata: dict[str, str] | None = None) -> Path:
-    """An ONNX file whose descriptor of a image is its mean colour, of unit length."""
+    """An ONNX file whose descriptor of an image is its mean colour, of unit length."""
     nodes = [
         helper.make_node("Cast", ["pictures"], ["x"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=0),

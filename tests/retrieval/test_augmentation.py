@@ -206,7 +206,7 @@ def test_a_pinned_batch_is_the_same_in_other_memory(monkeypatch: pytest.MonkeyPa
     assert pinned.rows == batch.rows == (0, 1)
 
 
-# Repeats of a image in an epoch
+# Repeats of an image in an epoch
 
 
 @given(first=st.integers(-(2**63), 2**63), n=st.integers(1, 200))
@@ -233,7 +233,7 @@ def test_repeats_of_a_image_differ_and_show_from_little_to_all_of_it() -> None:
         width, height = ((int(channel.max()) - int(channel.min())) / 2 + 1 for channel in item[:2])
         places.append(repeat_place(seed))
         crops.append(item.numpy().tobytes())
-        if places[-1] < 0.6:  # crops of nearly all of a image may not fit with their sides, and then are all of it
+        if places[-1] < 0.6:  # crops of nearly all of an image may not fit with their sides, and then are all of it
             assert width * height / 64**2 == pytest.approx(0.2 + 0.8 * places[-1], abs=0.06)
     assert len(set(crops)) == 16
     assert min(places) < 0.12

@@ -1,4 +1,4 @@
-"""Colours are those that a image's profile means; models made before see them as they saw them then."""
+"""Colours are those that an image's profile means; models made before see them as they saw them then."""
 
 import hashlib
 import json
@@ -68,7 +68,7 @@ def test_a_image_in_another_space_has_the_colours_of_the_same_in_srgb(
     [
         b"no profile",
         rgb_profile(ADOBE_RGB, 2.2)[:200],
-        grey_profile(1.0),  # of grey, in a image of colours
+        grey_profile(1.0),  # of grey, in an image of colours
         rgb_profile(SRGB, None),
         ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
     ],

@@ -22,7 +22,7 @@ from retrieval.progress import Silent
 
 
 def speckled(seed: int, width: int = 96, height: int = 64) -> Image.Image:
-    """A image with structure at every scale."""
+    """An image with structure at every scale."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
     return coarse.resize((width, height), Image.Resampling.BICUBIC)

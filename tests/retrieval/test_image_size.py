@@ -1,4 +1,4 @@
-"""The size that is told of a image is that of its decoded pixels, upright, in every format and orientation."""
+"""The size that is told of an image is that of its decoded pixels, upright, in every format and orientation."""
 
 import io
 import struct

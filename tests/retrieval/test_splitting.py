@@ -16,7 +16,7 @@ from retrieval.split.stratify import TEST, TRAIN, VAL
 
 
 def made(labels: str, **parts: object) -> Manifest:
-    """A image for each word; `-` = none, `a+b` = both."""
+    """An image for each word; `-` = none, `a+b` = both."""
     truths = [[] if word == "-" else word.split("+") for word in labels.split()]
     names = sorted({name for names in truths for name in names})
     codes = [[names.index(name) for name in names_of] for names_of in truths]

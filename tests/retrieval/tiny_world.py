@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 def jpeg(label: int, seed: int, side: int = 24) -> bytes:
-    """A image that is told from those of other labels by its colours; label -1 is grey noise."""
+    """An image that is told from those of other labels by its colours; label -1 is grey noise."""
     rng = np.random.default_rng([label + 1, seed])
     ground = np.zeros(3) + 128 if label < 0 else np.eye(3)[label % 3] * 200 + 20
     pixels = np.clip(ground + rng.normal(0, 25, (side, side, 3)), 0, 255).astype(np.uint8)
