@@ -81,7 +81,8 @@ def answer_block(item: tuple[Work, int], place: "Place") -> Turn:
     damaged: list[str] = []
     with _damage_noted(damaged):
         asked = _asked(work, place)
-        if (n_answered := _finished(work, asked, block)) is not None:
+        is_told = asked.verifying is None or work.rounds.unverified(block) is not None
+        if is_told and (n_answered := _finished(work, asked, block)) is not None:
             return Turn(n_answered)
     known: list[Neighbours] = []
     for round_ in count():

@@ -105,7 +105,7 @@ def join(work: Work, place: Place) -> None:
     blocks = range(rounds.plan.n_blocks)
     with output_lock(rounds.output, wait=work.job.wait, progress=place.progress):
         join_submissions([rounds.share(block)[0] for block in blocks], rounds.output, overwrite=work.job.overwrite)
-    for rows, n_blind in map(rounds.unverified, blocks):
+    for rows, n_blind in filter(None, map(rounds.unverified, blocks)):
         ledger.note(n_blind=n_blind, without=list(rows))
     ledger.tell(place.progress)
 

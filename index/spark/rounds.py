@@ -109,13 +109,10 @@ class Rounds:
         """Writes which rows of the index, and how many queries, had no local features."""
         self._write(f"unverified-{block}", {"rows": np.array(sorted(rows), np.int64), "n_blind": np.array(n_blind)})
 
-    def unverified(self, block: int) -> tuple[set[int], int]:
-        """What `write_unverified` wrote; nothing where it is not there or damaged."""
-        try:
-            found = self._read(f"unverified-{block}")
-        except DamagedError:
-            return set(), 0
-        return (set(found["rows"].tolist()), int(found["n_blind"])) if found else (set(), 0)
+    def unverified(self, block: int) -> tuple[set[int], int] | None:
+        """What `write_unverified` wrote; None where that is not there. Raises DamagedError."""
+        found = self._read(f"unverified-{block}")
+        return None if found is None else (set(found["rows"].tolist()), int(found["n_blind"]))
 
     def _shard(self, block: int) -> Shard:
         return Shard(block + 1, self.plan.n_blocks)

@@ -188,6 +188,17 @@ def spoil(path, how):
     path.write_bytes(made[how])
 
 
+def test_what_could_not_be_verified_is_not_nothing_where_its_file_is_damaged(asked):
+    rounds = planned(asked(), 3, 2).rounds
+    assert rounds.unverified(1) is None
+    rounds.write_unverified(1, {5, 3}, 2)
+    assert rounds.unverified(1) == ({3, 5}, 2)
+    path = rounds.folder / "unverified-1"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DamagedError):
+        rounds.unverified(1)
+
+
 def test_a_damaged_share_is_named_and_made_again(asked):
     job = asked()
     work, expected = planned(job, 3, 2), local(job)
