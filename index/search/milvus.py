@@ -21,6 +21,7 @@ TOKEN = "LMR_MILVUS_TOKEN"  # the environment variable
 MOST = 16_384  # rows that one search gives, as Milvus limits it
 CONNECT_S, ASK_S, WRITE_S = 10.0, 30.0, 120.0  # within which the client tries again what failed on the way
 KEEPALIVE_MS = 300_000  # between two pings; the client's own 10 s are too many for servers with the defaults of gRPC
+RECONNECT_MS = 5_000  # longest wait before a server that was gone is tried again; gRPC's own grows to two minutes
 POLL_S = 0.2  # between two looks at rows that are not to be seen yet
 TEXT_CHARACTERS = 65_535  # longest text of a field
 ID_CHARACTERS = 4_096  # longest image_id or landmark_id
@@ -80,7 +81,10 @@ class MilvusEngine:
                     uri,
                     token=os.environ.get(TOKEN, ""),
                     timeout=CONNECT_S,
-                    grpc_options={"grpc.keepalive_time_ms": KEEPALIVE_MS},
+                    grpc_options={
+                        "grpc.keepalive_time_ms": KEEPALIVE_MS,
+                        "grpc.max_reconnect_backoff_ms": RECONNECT_MS,
+                    },
                 )
         self._client = client
         with self._explained("a connection"):
