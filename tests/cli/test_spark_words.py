@@ -58,6 +58,7 @@ def test_the_local_engine_imports_neither_pyspark_nor_starts_java(tiny_set: Path
     ):
         words = [sys.executable, "-c", code, *command, "--engine", "local"]
         environment = {"PATH": "", "PYTHONPATH": str(Path(__file__).parents[2])}
+        environment |= {"LMR_ENGINE": "torch", "OMP_NUM_THREADS": "1"}  # no export of the network
         made = subprocess.run(words, env=environment, check=False, capture_output=True, text=True)
         assert made.returncode == 0, made.stderr
     assert all(Path(name).exists() for name in ("x.h5", "x", "x.csv"))
