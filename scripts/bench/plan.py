@@ -44,7 +44,7 @@ class Settings:
     d: int = 512
     cores: int = 16  # of an executor, each a slot
     memory_gb: float = 64.0  # of an executor
-    tasks_a_slot: int = 3
+    tasks_a_slot: int = 10
     task_hours: float = 0.1  # that a task takes at most: what a straggler delays and a lost executor repeats
     manifest_rows: float = 1e7  # of one manifest at most; several are embedded side by side
     storage_gb_s: float = 10.0  # that the shared storage reads
