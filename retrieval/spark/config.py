@@ -43,11 +43,16 @@ class SparkJob(Job):
     )
 
     def __post_init__(self) -> None:
-        """Raises WordsError for words of Spark without it, LmrError for a setting that is none."""
+        """Raises WordsError for words of Spark without it, LmrError for a setting or master that is none."""
         super().__post_init__()
         for word, value in (("master", self.master), ("tasks", self.n_tasks), ("spark_conf", self.spark_conf or None)):
             if value is not None and not self.on_spark:
                 raise WordsError(f"`{word}` needs `engine` spark")
+        if self.master is not None and self.master.startswith("sc:"):
+            raise LmrError(
+                f"`master` {self.master}: Spark Connect does not ship files; give the cluster's own, such as "
+                "spark://HOST:7077"
+            )
         _ = self.settings
 
     @property

@@ -14,6 +14,9 @@ def test_words_of_spark_go_with_it_alone() -> None:
     assert refused("embed", "--spark-conf", "memory=1g", "--engine", "spark") == (
         "--spark-conf memory=1g: expected spark.KEY=VALUE, such as spark.executor.memory=8g"
     )
+    assert refused("embed", "--engine", "spark", "--master", "sc://127.0.0.1") == (
+        "--master sc://127.0.0.1: Spark Connect does not ship files; give the cluster's own, such as spark://HOST:7077"
+    )
 
 
 COMMANDS = [("stats", "train.csv"), ("embed", "train.csv"), ("build-index", "train.h5"), ("submit", "test.csv")]
