@@ -183,7 +183,7 @@ class ImageSource:
 
 def query_images(paths: Sequence[str], progress: Progress = SILENT) -> list[str]:
     """Places of the images of `list_images`. Tars are indexed; `progress` is warned of what is wrong with them."""
-    for place in map(Path, paths):
+    for place in (Path(path) for path in paths if remote_url(path) is None):
         tars = index_tars(place, progress)
         for line in tars.warnings() if tars and not place.is_dir() else ():
             progress.warn(line)

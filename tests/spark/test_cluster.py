@@ -64,6 +64,7 @@ def test_an_error_of_a_task_is_raised_with_its_type_and_the_host(cluster: Cluste
 
 
 def test_a_java_that_is_killed_ends_a_command_in_one_line() -> None:
+    pytest.importorskip("pyspark", reason="scripts/debian.py java, scripts/run.py spark")
     code = """
 import test_cluster as test
 try:
