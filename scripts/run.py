@@ -1,7 +1,7 @@
 """Runs lmr from a checkout with nothing but Python 3.11: makes .venv, installs what is needed, runs.
 
 python3 scripts/run.py demo [OPTIONS]    install, then lmr demo
-python3 scripts/run.py test [OPTIONS]    install with the tools of development, then pytest on all cores
+python3 scripts/run.py test [OPTIONS]    install with the tools of development, then pytest on all but what follows
 python3 scripts/run.py page [OPTIONS]    install those of a browser's tests too, then pytest on page and proxies
 python3 scripts/run.py spark [OPTIONS]   install with Spark into .venv-spark, then pytest on a Spark cluster
 python3 scripts/run.py milvus [OPTIONS]  install those and a server of Milvus Lite in .venv-milvus, then pytest on both
@@ -41,7 +41,9 @@ def main(arguments: list[str]) -> int:
         if what == "milvus":
             install_milvus(programs(place) / "python")
         many = ["-n", AT_ONCE.get(what, "auto"), "--dist", "loadfile"]
-        command = [str(programs(place) / "python"), "-m", "pytest", *many, *TESTS.get(what, ()), *options]
+        others = [f"--ignore={folder}" for folders in TESTS.values() for folder in folders]
+        tests = TESTS.get(what, others)
+        command = [str(programs(place) / "python"), "-m", "pytest", *many, *tests, *options]
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process of tests for each core
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
