@@ -175,7 +175,9 @@ def test_a_full_disk_of_an_executor_is_named_and_what_is_finished_stays(
     assert n >= 1
     subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
     result = done("embed", "--output", disk / "x.h5", *SPARK, *ONE)
-    assert f"{n} of 4 shares were finished before" in result.stderr
+    before = re.search(r"(\d) of 4 shares were finished before", result.stderr)
+    assert before, result.stderr
+    assert int(before[1]) >= n  # what ran when the first one failed may have ended well
     assert (disk / "x.h5").read_bytes() == Path("local.h5").read_bytes()
 
 
