@@ -198,7 +198,6 @@ def _found(work: Work, round_: int, block: int, damaged: list[str]) -> tuple[Nei
         return None, lacking
     merged = merge_neighbours(list(parts.values()), question.k)
     rounds.write_found(round_, block, None, merged)
-    rounds.forget_found(round_, block)
     return merged, []
 
 

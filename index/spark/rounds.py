@@ -99,11 +99,11 @@ class Rounds:
         found = self._read(_found_name(round_, block, shard))
         return None if found is None else Neighbours(found["rows"], found["scores"])
 
-    def forget_found(self, round_: int, block: int) -> None:
+    def forget_found(self) -> None:
         """Removes what was found in single shards, after it was merged."""
-        for shard in range(self.plan.n_shards):
+        for path in self.folder.glob("found-*"):
             with contextlib.suppress(OSError):
-                (self.folder / _found_name(round_, block, shard)).unlink()
+                path.unlink()
 
     def write_unverified(self, block: int, rows: set[int], n_blind: int) -> None:
         """Writes which rows of the index, and how many queries, had no local features."""
