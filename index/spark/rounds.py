@@ -11,7 +11,6 @@ Each file appears whole or not at all, carries its digest and says of which plan
 there is done, and one that is damaged is made again.
 """
 
-import contextlib
 import io
 import zipfile
 from collections.abc import Mapping
@@ -98,12 +97,6 @@ class Rounds:
         """What was found in a shard, None = in all of them; None where that is not there. Raises DamagedError."""
         found = self._read(_found_name(round_, block, shard))
         return None if found is None else Neighbours(found["rows"], found["scores"])
-
-    def forget_found(self) -> None:
-        """Removes what was found in single shards, after it was merged."""
-        for path in self.folder.glob("found-*"):
-            with contextlib.suppress(OSError):
-                path.unlink()
 
     def write_unverified(self, block: int, rows: set[int], n_blind: int) -> None:
         """Writes which rows of the index, and how many queries, had no local features."""

@@ -6,16 +6,14 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from test_embed_on_spark import processes, wait_for
+from test_embed_on_spark import kill_driver, wait_for
 from test_embed_on_spark import small_disk as small_disk
 from tiny_set import HERE, done
 
@@ -165,16 +163,10 @@ def test_what_cannot_be_built_is_refused_as_on_one_machine(here: Path) -> None:
 
 def test_a_driver_that_is_killed_goes_on_with_what_was_finished(here: Path) -> None:
     build("local", thumbnails=0, **INVERTED)
-    staging, sign = here / ".spark.spark", uuid.uuid4().hex
+    staging = here / ".spark.spark"
     words = [f"--{word.replace('_', '-')}={value}" for word, value in INVERTED.items()]
-    command = [sys.executable, "-c", "from cli.main import program; program()", "build-index", "many.h5", *words]
-    command += ["--output=spark", "--thumbnails=0", "--device=cpu", "--engine=spark", "--master=local[2]"]
-    environment = {**os.environ, "LMR_TEST_SIGN": sign, "PYTHONPATH": str(Path(__file__).parents[2])}
-    driver = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    wait_for(lambda: bool(list(staging.glob("index.faiss-*.npz"))) or driver.poll() is not None)
-    driver.kill()
-    driver.wait()
-    wait_for(lambda: not processes(sign.encode(), "environ"))  # what it started has ended too
+    words += ["--output=spark", "--thumbnails=0", "--device=cpu"]
+    kill_driver("build-index", "many.h5", *words, once=lambda: bool(list(staging.glob("index.faiss-*.npz"))))
     assert not (here / "spark").exists()
     left = {path: path.stat().st_ino for path in staging.glob("vectors-*.npz")}
     assert left

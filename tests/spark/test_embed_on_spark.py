@@ -59,6 +59,19 @@ def wait_for(what: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def kill_driver(*words: str, once: Callable[[], bool]) -> None:
+    """Kills a command that has a session of its own in the middle, and waits until what it started has ended too."""
+    sign = uuid.uuid4().hex
+    command = [sys.executable, "-c", "from cli.main import program; program()", *words, *SPARK, "--master", "local[2]"]
+    environment = {**os.environ, "LMR_TEST_SIGN": sign, "PYTHONPATH": str(Path(__file__).parents[2])}
+    driver = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    wait_for(lambda: once() or driver.poll() is not None)
+    assert driver.poll() is None, "it ended before"
+    driver.kill()
+    driver.wait()
+    wait_for(lambda: not processes(sign.encode(), "environ"))
+
+
 def processes(sign: bytes, file: str) -> list[int]:
     """Processes of which a file of /proc holds a sign."""
     found = []
@@ -129,15 +142,9 @@ def test_an_executor_that_is_killed_in_the_middle_changes_nothing(here: Path, cl
 
 def test_a_driver_that_is_killed_goes_on_with_what_was_finished_and_makes_a_corrupt_share_again(here: Path) -> None:
     done("embed", "--output", "local.h5", *ONE)
-    staging, sign = here / ".spark.h5.spark", uuid.uuid4().hex
-    command = [sys.executable, "-c", "from cli.main import program; program()", "embed", "--output", "spark.h5"]
-    command += ["--tasks", "22", "--master", "local[2]", *SPARK, *ONE]
-    environment = {**os.environ, "LMR_TEST_SIGN": sign, "PYTHONPATH": str(Path(__file__).parents[2])}
-    driver = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    wait_for(lambda: len(finished(staging)) >= 3 or driver.poll() is not None)
-    driver.kill()
-    driver.wait()
-    wait_for(lambda: not processes(sign.encode(), "environ"))  # what it started has ended too
+    staging = here / ".spark.h5.spark"
+    words = ("embed", "--output", "spark.h5", "--tasks", "22", *ONE)
+    kill_driver(*words, once=lambda: len(finished(staging)) >= 3)
     there = finished(staging)
     assert 3 <= len(there) < 22
     corrupt, *others = there

@@ -5,11 +5,13 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_embed_on_spark import ONE, SPARK, processes, wait_for
+from test_embed_on_spark import ONE, SPARK, kill_driver, processes, wait_for
 from test_embed_on_spark import small_disk as small_disk
 from tiny_set import done, listing, misused, read_rows, refused, write_csv
 
@@ -83,6 +85,52 @@ def test_an_executor_that_is_killed_in_the_middle_changes_nothing(here: Path, cl
     killer.join()
     assert 2 <= at_kill[0] < 3 * 8 * 3
     assert Path("s.csv").read_text() == expected
+
+
+def test_a_driver_that_is_killed_goes_on_with_what_was_found_and_makes_what_is_damaged_again(
+    here: Path, expected: str
+) -> None:
+    kill_driver("submit", *TO, "--tasks", "8", *ONE, once=lambda: len(found(here)) >= 3)
+    there = found(here)
+    times = {path: path.stat().st_mtime_ns for path in there}
+    staging = here / ".s.csv.spark"
+    last = max(int(path.name.split("-")[1]) for path in there)
+    damaged, *others = [path for path in there if not (staging / path.name.replace("found", "known")[:-2]).exists()]
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    told = refused("submit", *TO, "--threshold", "0.25", *SPARK, *ONE)
+    assert "holds an unfinished submission made with another --threshold; give --overwrite or another" in told
+
+    def watch() -> None:
+        wait_for(lambda: len(found(here)) > len(there))
+        seen.update({path: path.stat().st_mtime_ns for path in others})
+
+    seen: dict[Path, int] = {}
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    result = done("submit", *TO, *SPARK, *ONE)
+    watcher.join()
+    assert f"{damaged} was damaged, and is made again" in result.stderr
+    assert seen == {path: times[path] for path in others}
+    assert last <= 2
+    assert Path("s.csv").read_text() == expected
+
+
+def test_a_full_disk_of_an_executor_is_one_line_and_what_is_finished_stays(
+    here: Path, expected: str, small_disk: Callable[[str], Path]
+) -> None:
+    disk = small_disk("120k")
+    given = ("submit", "--output", disk / "s.csv", "--store", "test.h5", *SPARK, *ONE)
+    message = refused(*given, "--tasks", "4")
+    assert re.fullmatch(
+        rf"{disk}/\.s\.csv\.spark/\S+ cannot be written: {os.strerror(28)}; choose another place or make room "
+        r"\(on executor \S+, (answering|searching)\)",
+        message,
+    ), message
+    before = {path.name for path in (disk / ".s.csv.spark").glob("[af]*")}
+    assert before
+    subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
+    done(*given)
+    assert (disk / "s.csv").read_text() == expected
 
 
 def test_a_share_does_not_go_with_a_cluster() -> None:
