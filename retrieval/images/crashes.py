@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
-from retrieval.errors import UnreadableError
+from retrieval.errors import LmrError, UnreadableError
 from retrieval.own_process import Apart, EndedError
+from retrieval.parallel import KilledError
 from retrieval.progress import SILENT, Progress
 from retrieval.words import counted
 
@@ -27,6 +28,7 @@ _KEY_BYTES = 64
 _SLOT = struct.Struct("<Q")  # 0 = none, a row + 1, or:
 _CAREFUL = 2**64 - 1  # a process died before this one began
 _N_NAMED = 5  # images that a line names
+_IN_ORDER = (LmrError, KeyboardInterrupt)  # ends of a run in which no decoder died, unless a worker did
 _KILLED = getattr(signal, "SIGKILL", 9)
 _TIRED = getattr(signal, "SIGXCPU", 24)
 
@@ -111,8 +113,9 @@ class Careful(Generic[T]):
     """Decoding that an image may crash once: not again in the run that follows. A context manager.
 
     decode: an encoded image to what is made of it, a function that can be pickled, or a `partial` of one. n_workers:
-    processes at once. name: of a row, for people. Leaving it well removes the file of what is under way. is_apart:
-    other processes decode all images, as one is known to crash, or two runs died one after the other.
+    processes at once. name: of a row, for people. Leaving it removes the file of what is under way; by Ctrl-C or an
+    error that a user can act on unless a process died in this run, or before it. is_apart: other processes decode all
+    images, as one is known to crash, or two runs died one after the other.
     """
 
     def __init__(
@@ -127,7 +130,7 @@ class Careful(Generic[T]):
         self.flight, self.n_workers, self.progress = flight, n_workers, progress
         self._decode, self._name = decode, name
         self._tried: dict[int, T | str] = {}
-        self.is_apart = False
+        self.is_apart = self._follows_death = False
         self._idle: list[Apart] = []
 
     def __enter__(self) -> "Careful[T]":
@@ -136,7 +139,8 @@ class Careful(Generic[T]):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         while self._idle:
             self._idle.pop().end()
-        if kind is None:
+        in_order = kind is not None and issubclass(kind, _IN_ORDER) and not issubclass(kind, KilledError)
+        if kind is None or (in_order and not self._follows_death):
             self.flight.end()
         else:
             self.flight.close()
@@ -150,6 +154,7 @@ class Careful(Generic[T]):
         cannot be read; `read_row` gives the same once more.
         """
         left, self.is_apart = self.flight.begin()
+        self._follows_death = bool(left) or self.is_apart
         due, known = set(rows), set(crashed)
         left, known_left = [row for row in left if row in due and row not in known], sorted(known & due)
         for what, found in (("under way when a process died", left), ("known to crash", known_left)):

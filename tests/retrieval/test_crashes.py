@@ -10,6 +10,7 @@ import pytest
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.crashes import Careful, Flight
 from retrieval.own_process import Apart
+from retrieval.parallel import KilledError
 from retrieval.progress import Silent
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs signals that end a process")
@@ -156,6 +157,37 @@ def test_a_run_that_ends_with_an_error_keeps_what_was_under_way(tmp_path: Path) 
 
     with pytest.raises(KeyError):
         broken()
+    assert Flight(tmp_path / "flight", KEY).begin() == ([7], False)
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, LmrError])
+def test_a_run_that_a_person_or_a_full_disk_ends_leaves_only_what_a_dead_one_left(
+    tmp_path: Path, end: type[BaseException]
+) -> None:
+    def ended() -> None:
+        with careful(tmp_path / "flight") as one:
+            one.begin([7], contents({7: "fine"}))
+            one.read_row(8, lambda: b"", here)
+            raise end
+
+    with pytest.raises(end):
+        ended()
+    assert not (tmp_path / "flight").exists()
+    died(tmp_path / "flight", [7])
+    with pytest.raises(end):
+        ended()
+    assert Flight(tmp_path / "flight", KEY).begin()[0] == [7, 8]
+
+
+def test_a_run_that_a_dead_worker_ends_keeps_what_was_under_way(tmp_path: Path) -> None:
+    def ended() -> None:
+        with careful(tmp_path / "flight") as one:
+            one.begin([7], contents({}))
+            one.read_row(7, lambda: b"", here)
+            raise KilledError("a worker has ended")
+
+    with pytest.raises(KilledError):
+        ended()
     assert Flight(tmp_path / "flight", KEY).begin() == ([7], False)
 
 
