@@ -428,7 +428,7 @@ def small_disk(tmp_path) -> Iterator[Callable[..., Path]]:
     folder.mkdir()
 
     def make(kb: int, *options: str) -> Path:
-        subprocess.run(["umount", folder], capture_output=True, check=False)
+        subprocess.run(["umount", "-l", folder], capture_output=True, check=False)
         size = ",".join([f"size={kb}k", *options])
         made = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], capture_output=True, check=False)
         if made.returncode:
@@ -436,7 +436,7 @@ def small_disk(tmp_path) -> Iterator[Callable[..., Path]]:
         return folder
 
     yield make
-    subprocess.run(["umount", folder], capture_output=True, check=False)
+    subprocess.run(["umount", "-l", folder], capture_output=True, check=False)
 
 
 FULL = os.strerror(errno.ENOSPC)

@@ -3,12 +3,14 @@
 import csv
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_set import done, listing
+from tiny_set import listing
 
 from retrieval.extras import missing
 from retrieval.store.store import read_store
@@ -38,15 +40,24 @@ def here(finished_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name in CRASHING:
         path = Path("images") / f"{name}.jpg"
         Image.open(path).resize((37, 40)).save(path)
-    (tmp_path / "decoder").mkdir()
-    (tmp_path / "decoder" / "sitecustomize.py").write_text(DECODER)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "decoder"), str(ROOT)]))
     return tmp_path / "set"
 
 
-def test_pictures_that_crash_the_decoder_are_rows_of_a_table_and_nothing_else_is_lost(here: Path) -> None:
-    words = ("--master", "local-cluster[2,1,1024]", "--tasks", "2", "--threads", "1", "--workers", "1")
-    result = done("embed", "--output", "spark.h5", "--engine", "spark", *words, "--device", "cpu")
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """The environment of a cluster of its own, whose processes have the decoder that crashes."""
+    (tmp_path / "decoder").mkdir()
+    (tmp_path / "decoder" / "sitecustomize.py").write_text(DECODER)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "decoder"), str(ROOT)])}
+
+
+def test_pictures_that_crash_the_decoder_are_rows_of_a_table_and_nothing_else_is_lost(
+    here: Path, environment: dict[str, str]
+) -> None:
+    words = ("embed", "--output", "spark.h5", "--engine", "spark", "--master", "local-cluster[2,1,1024]")
+    words += ("--tasks", "2", "--threads", "1", "--workers", "1", "--device", "cpu")
+    command = [sys.executable, "-c", "from cli.main import program; program()", *words]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert result.stdout == "spark.h5: 41 descriptors, 3 unreadable, listed in spark.unreadable.csv\n"
     with Path("spark.unreadable.csv").open(newline="") as file:
         found = {row["image_id"]: row["reason"] for row in csv.DictReader(file)}

@@ -44,7 +44,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         return folder
 
     yield make
-    subprocess.run(["umount", folder], capture_output=True, check=False)
+    subprocess.run(["umount", "-l", folder], capture_output=True, check=False)
 
 
 def finished(folder: Path) -> list[Path]:
