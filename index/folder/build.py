@@ -259,6 +259,7 @@ def _inputs_digest(gathered: Gathered, hashed: "hashlib._Hash", inputs: BuildInp
         "background": gathered.background_id,
         "names": [dict(gathered.names), {label: asdict(name) for label, name in inputs.names.items()}],
         "options": options,
+        **({"columns": gathered.columns} if gathered.columns else {}),
         **({} if gathered.local is None else {"local": digest_of_local(gathered.local)}),
     }
     update_json(total, content)
@@ -318,7 +319,14 @@ def _write_folder(
     if searched_by is not None:
         paths = [folder / name for name in search_names(plan.n_shards)]
         searched_by = replace(searched_by, memory_bytes=sum(path.stat().st_size for path in paths))
-    rows = Rows(gathered.image_id, gathered.landmark, gathered.landmarks, gathered.path, stored.similarity)
+    rows = Rows(
+        gathered.image_id,
+        gathered.landmark,
+        gathered.landmarks,
+        gathered.path,
+        stored.similarity,
+        gathered.columns,
+    )
     write_rows(folder / ROWS, rows)
     if len(stored.background):
         write_background(folder / BACKGROUND, Background(stored.background, gathered.background_id))

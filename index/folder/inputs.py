@@ -12,6 +12,7 @@ from index.folder.local import LocalPlaces, joined
 from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray, row_numbers
 from retrieval.data.names import Name
 from retrieval.errors import LmrError
+from retrieval.own_columns import OwnColumns, join_columns
 from retrieval.store.info import model_difference
 from retrieval.store.store import Descriptors
 from retrieval.store.stored import BLOCK_ROWS, to_unit
@@ -74,7 +75,7 @@ class UnitRows:
 class Gathered:
     """The descriptors of all stores: those of the index rows, which stay there, and those of the background.
 
-    All are float32 of unit length. both: the rows, then the background.
+    All are float32 of unit length. both: the rows, then the background. columns: the user's own, of the index rows.
     """
 
     vectors: UnitRows
@@ -83,6 +84,7 @@ class Gathered:
     landmark: IntArray
     landmarks: tuple[str, ...]
     path: Texts
+    columns: OwnColumns
     background: FloatArray
     background_id: Texts
     fingerprint: str
@@ -113,6 +115,7 @@ def gather(inputs: BuildInputs) -> Gathered:
         landmark=landmark,
         landmarks=landmarks,
         path=Texts.joined([store.path for store in rows]),
+        columns=join_columns([(store.columns, len(store)) for store in rows]),
         background=UnitRows(others)[:],
         background_id=Texts.joined([store.image_id for store in others]),
         fingerprint=fingerprint,

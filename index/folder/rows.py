@@ -11,6 +11,7 @@ import numpy as np
 from retrieval.arrays import FloatArray, IntArray, LongArray, read_only
 from retrieval.files.atomic import write_error
 from retrieval.files.hdf5 import mapped, new_hdf5, numbers, open_hdf5, read_column, write_column
+from retrieval.own_columns import OwnColumns, read_columns, require_rows, write_columns
 from retrieval.texts import Texts, to_texts
 
 REMEDY = "run lmr build-index again"  # for a file that is proven to be damaged
@@ -23,6 +24,7 @@ class Rows:
     image_id, path: (n,) columns, or arrays of strings to pack; path '' where unknown.
     landmark: (n,) int32 into landmarks, never -1.
     background: (n,) float32, b(i), the mean of the row's largest similarities to the background; None without one.
+    columns: the user's own by name, (n,) texts each; coordinates are `lat` and `lon`.
     counts: (n_landmarks,) int64, rows of each landmark, n_c in the vote.
     """
 
@@ -31,6 +33,7 @@ class Rows:
     landmarks: tuple[str, ...]
     path: Texts
     background: FloatArray | None
+    columns: OwnColumns = field(default_factory=dict)
     counts: LongArray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -45,6 +48,7 @@ class Rows:
                 raise ValueError(f"{name} must be ({n},), got {array.shape}")
             if not isinstance(array, Texts):
                 object.__setattr__(self, name, read_only(array))
+        require_rows(self.columns, n)
         if n and not (self.landmark.min() >= 0 and self.landmark.max() < len(self.landmarks)):
             raise ValueError(f"landmark must lie in [0, {len(self.landmarks)})")
         if self.background is not None and not np.isfinite(self.background).all():
@@ -85,6 +89,7 @@ def write_rows(path: Path, rows: Rows) -> None:
         write_column(file, "path", rows.path)
         if rows.background is not None:
             file["background"] = np.asarray(rows.background, dtype=np.float32)
+        write_columns(file, rows.columns)
 
 
 def read_rows(path: Path) -> Rows:
@@ -98,6 +103,7 @@ def read_rows(path: Path) -> Rows:
             landmarks=tuple(read_column(file, "landmarks", is_utf8=True)),
             path=read_column(file, "path", n),
             background=mapped(numbers(file, "background", ("float32",), (n,))) if "background" in file else None,
+            columns=read_columns(file, n),
         )
 
 

@@ -23,6 +23,7 @@ from retrieval.data.names import Name
 from retrieval.errors import LmrError
 from retrieval.files.digest import update_json
 from retrieval.local.config import refuse_weights
+from retrieval.own_columns import OwnColumns, join_columns, select_columns
 from retrieval.parallel import run_tasks
 from retrieval.store.store import open_descriptors
 from retrieval.texts import Texts, equal_pairs, repeated
@@ -38,7 +39,7 @@ class Images:
     source: for messages. image_id, path: (n,) columns; landmark: (n,) int32 into landmarks, -1 = none. vectors: from
     rows to their vectors in the space of the index, float32. kept: the JPEG of a row's thumbnail, None = it has to be
     made of the image at its path. n_unreadable: rows that have no descriptor and are none of these. local: of their
-    local features, None where there are none.
+    local features, None where there are none. columns: the user's own.
     """
 
     source: str
@@ -51,6 +52,7 @@ class Images:
     kept: Callable[[int], bytes | None] | None = None
     n_unreadable: int = 0
     local: LocalPlaces | None = None
+    columns: OwnColumns = field(default_factory=dict)
 
     def labels(self, rows: LongArray) -> list[str]:
         """Labels of these rows, '' = none."""
@@ -78,6 +80,7 @@ def images_of_store(folder: IndexFolder, path: Path, local: Sequence[Path] = (),
         names={label: Name(name, "") for label, name in done.names.items()},
         n_unreadable=len(store) - len(done),
         local=places,
+        columns=done.columns,
     )
 
 
@@ -114,6 +117,7 @@ def images_of_folder(folder: IndexFolder, other: IndexFolder) -> list[Images]:
         names=other.names,
         kept=other.thumbnails.read if keeps and other.thumbnails is not None else None,
         local=None if other.local is None else other.local.places,
+        columns=other.rows.columns,
     )
     behind = other.background
     if behind is None:
@@ -268,6 +272,9 @@ def new_rows(
         landmarks=landmarks,
         background=similarity,
         thumbnails=lambda side_px, n_workers: _thumbnails(given, new, side_px, n_workers),
+        columns=join_columns(
+            [(select_columns(images.columns, rows), len(rows)) for images, rows in zip(given, new, strict=True)]
+        ),
     )
 
 

@@ -14,6 +14,7 @@ from retrieval.arrays import BoolArray, FloatArray, IntArray, LongArray
 from retrieval.data.names import Name
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_json
+from retrieval.own_columns import OwnColumns
 from retrieval.texts import Texts, equal_pairs
 from retrieval.words import named
 
@@ -28,7 +29,8 @@ class ConflictError(LmrError):
 class NewRows:
     """Rows that come into an index: vectors (n, d) as they are stored, background (n,) b(i) or None.
 
-    thumbnails: makes their JPEGs in order, by the longer side in pixels and how many are made at once.
+    thumbnails: makes their JPEGs in order, by the longer side in pixels and how many are made at once. columns: the
+    user's own.
     """
 
     vectors: FloatArray
@@ -38,6 +40,7 @@ class NewRows:
     landmarks: tuple[str, ...]
     background: FloatArray | None
     thumbnails: Callable[[int, int], Iterable[bytes]]
+    columns: OwnColumns = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.image_id)

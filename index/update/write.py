@@ -48,6 +48,7 @@ from retrieval.arrays import BoolArray, FloatArray
 from retrieval.files.atomic import replacing, write_text
 from retrieval.files.digest import sha256_json
 from retrieval.files.folders import link_or_copy
+from retrieval.own_columns import join_columns, select_columns
 from retrieval.progress import SILENT, Progress
 from retrieval.texts import Texts
 
@@ -198,13 +199,20 @@ def _write_rows(folder: IndexFolder, change: Change, kept: BoolArray, target: Pa
     stays = np.flatnonzero(kept)
     image_id = [(rows.image_id if change.image_id is None else change.image_id).select(stays)]
     path = [(rows.path if change.path is None else change.path).select(stays)]
+    columns = [(select_columns(rows.columns, stays), len(stays))]
     if added is not None:
         parts.append((added.landmark, added.landmarks))
         image_id.append(added.image_id)
         path.append(added.path)
+        columns.append((added.columns, len(added)))
     landmark, landmarks = join_labels(parts)
     changed = Rows(
-        Texts.joined(image_id), landmark, landmarks, Texts.joined(path), _row_background(folder, change, kept)
+        Texts.joined(image_id),
+        landmark,
+        landmarks,
+        Texts.joined(path),
+        _row_background(folder, change, kept),
+        join_columns(columns),
     )
     write_rows(target / ROWS, changed)
     return changed

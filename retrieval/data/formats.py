@@ -9,6 +9,7 @@ from typing import Literal
 
 from retrieval.data.csv_table import Table
 from retrieval.errors import LmrError
+from retrieval.own_columns import LATITUDE, LONGITUDE
 
 # Column names as they are read (case does not count) and what they hold.
 _ROLES = {
@@ -63,6 +64,15 @@ _HARMLESS = frozenset(
         *("caption", "description", "comment", "split", "subset", "fold", "index", "level_0"),
     )
 )
+# Coordinates in degrees (WGS84), by the names that others give them.
+_COORDINATES = {
+    **dict.fromkeys(("lat", "latitude"), LATITUDE),
+    **dict.fromkeys(("lon", "lng", "long", "longitude"), LONGITUDE),
+}
+_PICTURE_ROLES = frozenset(("image_id", "landmark", "landmarks", "path", "url", "kind", "usage", "content"))
+_NOBODYS = frozenset(("cause", "level_0"))  # of lmr's failed.csv, and pandas' index: nothing that a person wrote
+_MOST_OWN = 64
+_SHOWN = 10
 _ROW_NUMBERS = re.compile(r"(unnamed: ?\d+)?")  # the name of pandas' index in a file, once written and once read again
 # Columns of known files that lmr has no use for.
 _UNUSED = frozenset(
@@ -104,19 +114,20 @@ class Layout:
     """Format of a file and places of its columns.
 
     columns: from what a column holds to its position. ignored: names of columns that are not used. taken: names that
-    are not lmr's own, and what they are taken as.
+    are not lmr's own, and what they are taken as. own: a user's own columns, name and position.
     """
 
     format: Format
     columns: Mapping[str, int]
     ignored: tuple[str, ...]
     taken: tuple[tuple[str, str], ...] = ()
+    own: tuple[tuple[str, int], ...] = ()
 
     def notes(self, source: str) -> list[str]:
-        """Lines, at most two, on how the file's columns are understood."""
+        """Lines, at most three, on how the file's columns are understood."""
         taken = ", ".join(f"{name} taken as {meaning}" for name, meaning in self.taken)
-        ignored = ", ".join(name or "a column without a name" for name in self.ignored)
-        lines = (taken, f"not used: {ignored}" if ignored else "")
+        kept, ignored = (_listed(names) for names in ([name for name, _ in self.own], self.ignored))
+        lines = (taken, f"kept for the answers: {kept}" if kept else "", f"not used: {ignored}" if ignored else "")
         return [f"{source}: {line}" for line in lines if line]
 
 
@@ -139,7 +150,12 @@ def recognise(header: Sequence[str], source: str, images: AbstractSet[str] = fro
         for position, name in enumerate(header)
         if held.get(position) in _MEANINGS and _is_said(name, held[position])
     )
-    return Layout(file_format, columns, ignored, taken if file_format == "pictures" else ())
+    if file_format != "pictures":
+        return Layout(file_format, columns, ignored)
+    own = _own(header, columns, images)
+    kept = {position for _, position in own}
+    left = [name for at, name in enumerate(header) if at not in kept and _is_left(name, held.get(at))]
+    return Layout(file_format, columns, tuple(left), taken, own)
 
 
 def recognise_manifest(header: Sequence[str], source: str, images: AbstractSet[str] = frozenset()) -> Layout:
@@ -196,6 +212,30 @@ def _columns(header: Sequence[str], source: str, images: AbstractSet[str]) -> tu
         if _key(name) not in _UNUSED | _ALIASES.keys() and (meant := _misspelt(name, columns)):
             raise LmrError(f"{source}: there is no column {name!r}; did you mean {meant}?")
     return columns, tuple(name for name in ignored if _key(name) not in _UNUSED)
+
+
+def _own(header: Sequence[str], columns: Mapping[str, int], images: AbstractSet[str]) -> tuple[tuple[str, int], ...]:
+    """The columns that lmr has no use for: names and positions, coordinates by their one name."""
+    used = {position for role, position in columns.items() if role in _PICTURE_ROLES}
+    own: dict[str, int] = {}
+    for position, name in enumerate(header):
+        key = _key(name)
+        if position in used or name in images or key in _NOBODYS or _ROW_NUMBERS.fullmatch(key):
+            continue
+        meant = _COORDINATES.get(key, name)
+        own.setdefault(name if meant in own else meant, position)
+    return tuple(own.items())[:_MOST_OWN]
+
+
+def _is_left(name: str, role: str | None) -> bool:
+    """Tells whether a column that is neither used nor kept is to be named."""
+    return role not in _PICTURE_ROLES and _key(name) != "cause"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names of columns for people."""
+    shown = ", ".join(name or "a column without a name" for name in names[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
 
 
 def _role(name: str, images: AbstractSet[str]) -> str | None:

@@ -24,6 +24,7 @@ from retrieval.images.parquet_parts import EmbeddedImages, is_folder, part_files
 from retrieval.images.signatures import HEAD_BYTES, is_image
 from retrieval.images.tars.headers import is_tar
 from retrieval.images.walk import ImagePath, walk_images
+from retrieval.own_columns import OwnColumns, require_rows, select_columns
 from retrieval.progress import SILENT, Progress
 from retrieval.shard import Shard
 from retrieval.texts import Texts, repeated, to_texts
@@ -41,6 +42,7 @@ class Manifest:
     path: (n,) texts, absolute or within the images folder, '' = none. url: (n,) texts; kind, usage: (n,) str; None = no
     such column.
     names: landmark_id -> what people call it, where that differs. has_labels: whether there was a place for labels.
+    columns: the user's own columns by name, (n,) texts each; coordinates are `lat` and `lon`.
     content: encoded images, where the file itself holds them. shard, whole: where these are a share of the rows, which
     one, and all rows.
     """
@@ -56,6 +58,7 @@ class Manifest:
     usage: ObjArray | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     has_labels: bool = True
+    columns: OwnColumns = field(default_factory=dict)
     content: EmbeddedImages | None = None
     shard: Shard | None = None
     whole: "Manifest | None" = None
@@ -69,6 +72,7 @@ class Manifest:
             if array.shape != (n,):
                 raise ValueError(f"{name} must have {n} rows, got {array.shape}")
             object.__setattr__(self, name, to_texts(array) if name in _TEXTS else read_only(array))
+        require_rows(self.columns, n)
         if repeated(self.image_id):
             raise ValueError("image_id must be unique")
         if list(self.landmarks) != sorted(set(self.landmarks)):
@@ -101,6 +105,7 @@ class Manifest:
             more_landmarks=more,
             names=self.names,
             has_labels=self.has_labels,
+            columns=select_columns(self.columns, rows),
             content=None if self.content is None else self.content.select(rows),
             path=None if self.path is None else self.path.select(rows),
             url=None if self.url is None else self.url.select(rows),
@@ -227,6 +232,7 @@ def _manifest(source: str, columns: Columns) -> Manifest:
         usage=None if columns.usage is None else _objects(columns.usage),
         names=dict(columns.names),
         has_labels=columns.has_labels,
+        columns=columns.own,
         content=columns.content,
     )
 

@@ -11,6 +11,7 @@ from retrieval.data.csv_table import BadRows, Table
 from retrieval.data.formats import Layout
 from retrieval.data.labels import compose, require_apart, spelling_of
 from retrieval.images.parquet_parts import EmbeddedImages
+from retrieval.own_columns import OwnColumns
 from retrieval.texts import Texts, TextsWriter, repeated
 
 USAGES = ("Public", "Private", "Ignored")
@@ -40,6 +41,7 @@ class Columns:
     usage: list[str] | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     content: EmbeddedImages | None = None
+    own: OwnColumns = field(default_factory=dict)
 
     def spell_out(self, source: str) -> list[str]:
         """Reads the labels as they are meant; a line for each kind that is read otherwise than it is written."""
@@ -165,6 +167,7 @@ class _Gathering:
         self._texts = {role: TextsWriter() for role in _TEXTS if role in at}
         self._words: dict[str, list[str]] = {role: [] for role in _WORDS if role in at}
         self._one_of_equal: dict[str, str] = {}
+        self._own = {name: (position, TextsWriter()) for name, position in layout.own}
         self._at = at
         self._key = next((role for role in ("image_id", "path") if role in at), "")
         self._key_at = at.get(self._key, -1)
@@ -189,6 +192,8 @@ class _Gathering:
             texts.add([_real_url(url) for url in given] if role == "url" and _NO_URL in given else given)
         for role, words in self._words.items():
             words += map(self._one_of_equal.setdefault, fields[self._at[role]], fields[self._at[role]])
+        for position, texts in self._own.values():
+            texts.add(fields[position])
         if self._has_many:
             self._add_many(fields[self._label_at])
         elif self._label_at >= 0:
@@ -209,7 +214,9 @@ class _Gathering:
         if _are_alike(key):
             return None
         label = self._label if self._label_at >= 0 else [-1] * self._n
-        return Columns(key, label, names, self._label_at >= 0, self._more, path, url, self._words.get("kind"), usage)
+        columns = Columns(key, label, names, self._label_at >= 0, self._more, path, url, self._words.get("kind"), usage)
+        columns.own = {name: texts.texts() for name, (_, texts) in self._own.items()}
+        return columns
 
     def _add_many(self, cells: Sequence[str]) -> None:
         for row, cell in enumerate(cells, start=self._n):

@@ -12,6 +12,7 @@ from retrieval.arrays import IntArray, LongArray, UInt8Array
 from retrieval.errors import LmrError
 from retrieval.files.hdf5 import pack_texts, read_texts
 from retrieval.files.hdf5_digests import Digests
+from retrieval.own_columns import OwnColumns, join_columns, read_columns
 from retrieval.progress import Progress
 from retrieval.shard import Shard, require_all, require_lengths
 from retrieval.store.file import damage_named, lay_out, open_store
@@ -138,6 +139,7 @@ def _columns(parts: Sequence[_Part]) -> Columns:
     known: tuple[list[str], list[str]] | None = None
     columns: list[list[Texts]] = []
     landmark: list[IntArray] = []
+    own: list[tuple[OwnColumns, int]] = []
     with_facts = False
     for part in parts:
         with part.open() as store:
@@ -148,6 +150,7 @@ def _columns(parts: Sequence[_Part]) -> Columns:
                 raise LmrError(f"{part.path} has other landmarks than {parts[0].path}; give shares of one manifest")
             columns.append([store.texts(name) for name in _TEXTS if name in store.file])
             landmark.append(store.file["landmark"][:])
+            own.append((read_columns(store.file, len(part.state)), len(part.state)))
     assert known is not None
     image_id, path, *kind = (Texts.joined(column) for column in zip(*columns, strict=True))
     if repeated(image_id):
@@ -160,6 +163,7 @@ def _columns(parts: Sequence[_Part]) -> Columns:
         kind=kind[0] if kind else None,
         names={label: name for label, name in zip(*known, strict=True) if name},
         with_facts=with_facts,
+        own=join_columns(own),
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import h5py
@@ -10,6 +10,7 @@ import numpy as np
 
 from retrieval.arrays import BoolArray, IntArray, LongArray, UInt8Array, read_only
 from retrieval.files.hdf5 import numbers, texts
+from retrieval.own_columns import OwnColumns, read_columns, write_columns
 from retrieval.store.info import StoreInfo
 
 FORMAT_VERSION = 1
@@ -28,7 +29,10 @@ _ATTRIBUTES = ("fingerprint", "model", "image_spec", "program_version", "manifes
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Columns that are known before rows have descriptors. with_facts: there is room for ImageFacts."""
+    """Columns that are known before rows have descriptors.
+
+    with_facts: there is room for ImageFacts. own: the user's own columns.
+    """
 
     image_id: Iterable[str]
     landmark: IntArray
@@ -37,6 +41,7 @@ class Columns:
     kind: Iterable[str] | None
     names: Mapping[str, str]
     with_facts: bool = True
+    own: OwnColumns = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,7 @@ def make_layout(file: Any, columns: Columns, info: StoreInfo) -> None:
         texts = getattr(columns, name)
         if texts is not None:
             _put_texts(file, name, texts)
+    write_columns(file, columns.own)
     _put_texts(file, "landmarks", columns.landmarks)
     _put_texts(file, "landmark_name", [columns.names.get(label, "") for label in columns.landmarks])
 
@@ -111,6 +117,7 @@ def require_layout(file: Any, *, unfinished: bool) -> None:
     numbers(file, "reason", (f"S{REASON_BYTES}",), (n,))
     for name in ("image_id", "path", *(("kind",) if "kind" in file else ())):
         texts(file, name, n)
+    read_columns(file, n)
     n_landmarks = len(texts(file, "landmarks"))
     texts(file, "landmark_name", n_landmarks)
     if has_facts(file):

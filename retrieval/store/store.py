@@ -19,6 +19,7 @@ from retrieval.data.manifest import Manifest
 from retrieval.errors import LmrError
 from retrieval.files.atomic import write_error
 from retrieval.files.hdf5 import pack_texts, read_texts
+from retrieval.own_columns import OwnColumns, read_columns, require_rows, select_columns
 from retrieval.shard import Shard
 from retrieval.store.file import (
     PARTIAL,
@@ -46,7 +47,7 @@ class Descriptors:
     vectors: (n, d) float16 or float32, in memory or in the file; rows not DONE are zero. image_id, path: (n,) columns,
     or arrays of strings to pack.
     reason: (n,) str. landmark: (n,) int32 into landmarks, -1 = none. state: (n,) uint8. kind: (n,) str or None.
-    facts: None where the store has none.
+    facts: None where the store has none. columns: the user's own by name, (n,) texts each.
     """
 
     vectors: FloatArray | StoredVectors
@@ -61,11 +62,13 @@ class Descriptors:
     names: Mapping[str, str] = field(default_factory=dict)
     reason: ObjArray | None = None
     facts: ImageFacts | None = None
+    columns: OwnColumns = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.image_id)
         if self.vectors.shape != (n, self.info.d):
             raise ValueError(f"vectors must be ({n}, {self.info.d}), got {self.vectors.shape}")
+        require_rows(self.columns, n)
         for name in ("image_id", "path"):
             object.__setattr__(self, name, to_texts(getattr(self, name)))
         for name in ("image_id", "landmark", "state", "path", "kind", "reason", "vectors", "facts"):
@@ -116,6 +119,7 @@ class Descriptors:
             names=self.names,
             reason=None if self.reason is None else self.reason[rows],
             facts=None if self.facts is None else self.facts.select(rows),
+            columns=select_columns(self.columns, rows),
         )
 
 
@@ -162,6 +166,7 @@ def open_descriptors(path: str | Path, shard: Shard | None = None) -> Descriptor
             names={label: name for label, name in zip(landmarks, shown, strict=True) if name},
             reason=read_reasons(file),
             facts=read_facts(file),
+            columns=read_columns(file, len(vectors.state)),
         )
 
 
@@ -236,4 +241,4 @@ def reopen_store(path: Path) -> StoreWriter:
 
 
 def _known_of(given: Manifest | Descriptors, paths: Iterable[str]) -> Columns:
-    return Columns(given.image_id, given.landmark, given.landmarks, paths, given.kind, given.names)
+    return Columns(given.image_id, given.landmark, given.landmarks, paths, given.kind, given.names, own=given.columns)

@@ -33,6 +33,7 @@ from retrieval.errors import LmrError
 from retrieval.files import folders
 from retrieval.files.folders import replacing_folder
 from retrieval.store.store import DONE, Descriptors, StoreInfo
+from retrieval.texts import Texts
 
 MODEL = "ab" * 32
 D = 16
@@ -472,3 +473,29 @@ def test_a_compacted_index_is_trained_over_the_rows_that_it_has(calibrated):
     assert (report.info.search, open_folder(PATH, device="cpu").ivf) == (None, None)
     assert compact(IndexCompactJob(index=Path(PATH))).state == "unchanged"
     assert compact(IndexCompactJob(index=Path(PATH), kind="auto")).state == "unchanged"
+
+
+def noted(given, *texts):
+    """The store with a column `note`, these in turn."""
+    notes = [texts[i % len(texts)] for i in range(len(given))]
+    return replace(given, columns={"note": Texts.of(notes)})
+
+
+def test_own_columns_follow_their_rows_through_every_change(world):
+    before = build(PATH, [noted(TRAIN, "x", "y")])
+    more = replace(images(before, MORE), columns={"year": Texts.of(str(1900 + i) for i in range(20))})
+    folder = changed(before, plan_addition(before, "add", [more], {}, to_background=False))
+    folder = changed(folder, plan_removal(folder, ["a0", "b0"], "given"))
+    own = {name: texts.tolist() for name, texts in folder.rows.columns.items()}
+    assert folder.rows.image_id.tolist() == [f"a{i}" for i in range(1, 30)] + [f"b{i}" for i in range(1, 20)]
+    assert own["note"] == ["y", "x"] * 14 + ["y"] + [""] * 19
+    assert own["year"] == [""] * 29 + [str(1900 + i) for i in range(1, 20)]
+
+
+def test_an_index_of_other_columns_is_another_index_that_answers_alike(world):
+    build(PATH, [noted(TRAIN, "x")])
+    with pytest.raises(LmrError, match=r"was built from other descriptors or options; `overwrite` replaces it$"):
+        build(PATH, [noted(TRAIN, "y")])
+    one = build("one", [TRAIN])
+    assert open_folder(PATH, device="cpu").info.answers_digest == one.info.answers_digest
+    assert one.rows.columns == {}

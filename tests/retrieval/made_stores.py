@@ -16,7 +16,14 @@ def write_store(path: Path, descriptors: Descriptors) -> None:
     partial = private_path(path)
     facts, reasons, given = descriptors.facts, descriptors.reason, descriptors
     columns = Columns(
-        given.image_id, given.landmark, given.landmarks, given.path, given.kind, given.names, facts is not None
+        given.image_id,
+        given.landmark,
+        given.landmarks,
+        given.path,
+        given.kind,
+        given.names,
+        facts is not None,
+        given.columns,
     )
     lay_out(partial, columns, descriptors.info)
     with StoreWriter(path, partial) as writer:

@@ -190,11 +190,11 @@ def test_a_missing_file_is_named() -> None:
     assert error_of("nowhere.csv") == "nowhere.csv: there is no such file or folder"
 
 
-def test_an_unknown_column_is_passed_over_and_said_so(tmp_path: Path) -> None:
+def test_an_unknown_column_is_kept_and_said_so(tmp_path: Path) -> None:
     warnings: list[str] = []
     path = write(tmp_path, "id,landmark_id,photographer\na,1,me\n")
     assert labels(read_manifest(path, Recorder(warnings))) == ["1"]
-    assert warnings == [f"{path}: not used: photographer"]
+    assert warnings == [f"{path}: kept for the answers: photographer"]
 
 
 @pytest.mark.parametrize(

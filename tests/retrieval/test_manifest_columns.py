@@ -102,7 +102,7 @@ def test_a_column_of_lmr_s_own_name_goes_before_the_others(tmp_path: Path) -> No
     manifest, said = read(tmp_path, "image_id,landmark_id,class,filename,path\na,7,x,y.jpg,z.jpg\n")
     assert manifest.path is not None
     assert (labels(manifest), manifest.path.tolist()) == (["7"], ["z.jpg"])
-    assert said == ["t.csv: not used: class, filename"]
+    assert said == ["t.csv: kept for the answers: class, filename"]
 
 
 def test_numbers_that_pandas_made_floats_and_blanks_in_words_are_read_as_meant(tmp_path: Path) -> None:
