@@ -11,11 +11,12 @@ from retrieval.embed.complete import embed_manifest
 from retrieval.embed.engine import EngineJob
 from retrieval.embed.store_name import find_store, store_name
 from retrieval.errors import LmrError, WordsError
-from retrieval.extras import require_extra
+from retrieval.extras import install_hint, require_extra
 from retrieval.files.digest import sha256_json
 from retrieval.files.lock import output_lock, output_locks
 from retrieval.jobs import ComputingJob, WritingJob, option, word_of
 from retrieval.local.config import LocalOptions
+from retrieval.models.packaged import EXTRA, LITE2, PACKAGED
 from retrieval.models.request import EmbedRequest, NetworkRequest
 from retrieval.shard import Shard, ShardedJob
 from retrieval.spark.config import SparkJob
@@ -32,7 +33,11 @@ MOST_AT_ONCE = 65_536  # images; a batch of more fits into no memory
 class UntrainedNetwork(NetworkRequest):
     """A network that is used as it is; a neck that nothing has trained would only lose."""
 
-    backbone: str = option("", help="Make a network: a classification network of torchvision, timm:NAME or plain-cnn.")
+    backbone: str = option(
+        "",
+        default_text=f"none; {LITE2} where there is no model and the extra {EXTRA} is installed",
+        help=f"Make a network: {LITE2}, a classification network of torchvision, timm:NAME or plain-cnn.",
+    )
     n_dimensions: int = option(0, help="Length of a descriptor; 0 = the pooled features, without a neck.")
 
 
@@ -110,6 +115,7 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
     from retrieval.embed.fill import require_same_job
     from retrieval.embed.shares import plan_local
 
+    job = with_network(job)
     if job.on_spark:
         from retrieval.embed.spark import embed_on_spark
 
@@ -144,6 +150,15 @@ def embed(job: EmbedJob) -> "tuple[Path, FillReport]":
     return output, report
 
 
+def with_network(job: EmbedJob) -> EmbedJob:
+    """The job with a network where it names neither one nor a model, there is none, and the extra weights is there."""
+    asked = job.network or UntrainedNetwork()
+    if asked.backbone or job.model != MODEL or MODEL.exists():
+        return job
+    network = asked.named(job.progress)
+    return job if network.packaged is None else replace(job, network=network)
+
+
 def engine_of(job: EmbedJob) -> Literal["compiled", "openvino"] | None:
     """What computes on a machine, as `embed_manifest` takes it."""
     return job.engine if job.engine in ("compiled", "openvino") else None
@@ -167,10 +182,10 @@ def find_card(job: EmbedJob) -> "Card":
     from retrieval.models.folder import CARD
 
     if job.model.suffix != ".onnx" and not (job.model / CARD).exists():
-        raise LmrError(
-            f"{job.model}: there is no model; make one with lmr train train.csv, "
-            "or use lmr embed `backbone` resnet50 `pretrained`"
-        )
+        how = f"use lmr embed `backbone` {LITE2}"
+        if not PACKAGED[LITE2].is_installed():
+            how += f" after {install_hint(EXTRA)}"
+        raise LmrError(f"{job.model}: there is no model; make one with lmr train train.csv, or {how}")
     return adjusted_card(job.model, open_card(job.model), job.embedding.settings())
 
 

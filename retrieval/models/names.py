@@ -13,6 +13,7 @@ from pathlib import Path
 from retrieval.errors import LmrError
 from retrieval.extras import install_hint
 from retrieval.models.libraries import timm_with
+from retrieval.models.packaged import PACKAGED
 
 PLAIN_NAMES = ("plain-mlp", "plain-cnn")
 TIMM = "timm:"
@@ -34,7 +35,7 @@ def require_name(name: str, *, pretrained: bool = False) -> None:
         if _base(its_name) not in known_names("timm") | renamed_names("timm"):
             raise LmrError(f"`backbone` {name}: timm has no such network{_nearest(its_name, known_names('timm'))}")
     elif name not in (*PLAIN_NAMES, *known_names("torchvision")):
-        near = _nearest(name, [*known_names("torchvision"), *PLAIN_NAMES])
+        near = _nearest(name, [*known_names("torchvision"), *PLAIN_NAMES, *PACKAGED])
         raise LmrError(f"`backbone` {name}: torchvision has no such network{near}")
     if pretrained and not _is_published(name):
         raise LmrError(

@@ -15,6 +15,7 @@ from retrieval.images.spec import ImageSpec
 from retrieval.models.backbones import Backbone, build_backbone
 from retrieval.models.config import DescriptorPart, ModelConfig
 from retrieval.models.device import memory_format
+from retrieval.models.packaged import PackagedNetwork
 
 GEM_EPSILON = 1e-6  # smallest activation, so that x ** p has a gradient (Radenovic et al. 2018, eq. 3)
 
@@ -125,12 +126,17 @@ class DescriptorModel(nn.Module):
 
 
 def build_model(
-    config: ModelConfig, *, pretrained: bool = False, weights_path: Path | None = None, image_size: int = 224
+    config: ModelConfig,
+    *,
+    pretrained: bool = False,
+    weights_path: Path | None = None,
+    packaged: PackagedNetwork | None = None,
+    image_size: int = 224,
 ) -> DescriptorModel:
-    """A network with the library's weights, weights from a file, or random ones (from torch's generator).
+    """A network with the library's weights, weights from a file or a package, or random ones (of torch's generator).
 
-    LmrError: what build_backbone and load_backbone_weights raise; cls pooling of a network without a class token;
-    pretrained weights for images of another size.
+    packaged: the package whose weights it gets. LmrError: what build_backbone and load_backbone_weights raise; cls
+    pooling of a network without a class token; pretrained weights for images of another size.
     """
     backbone = build_backbone(
         config.backbone,
@@ -143,6 +149,9 @@ def build_model(
         raise LmrError(f"`pooling` cls: {config.backbone} has no class token; use gem, avg or max")
     model = DescriptorModel(config, backbone)
     model.require_size(image_size)
+    if packaged is not None:
+        load_packaged_weights(model, packaged)
+        return model
     if weights_path is not None:
         load_backbone_weights(model, weights_path)
     model.started_from = _started_from(config.backbone, backbone.licence if pretrained else None, weights_path)
@@ -172,7 +181,22 @@ def load_backbone_weights(model: DescriptorModel, path: Path) -> None:
     Weights of classifier heads are ignored by name, nothing else. LmrError lists the names that are missing, not
     known or of another shape, or names one whose values cannot be weights.
     """
-    given = read_state_dict(path)
+    _load_strictly(model, read_state_dict(path), path)
+
+
+def load_packaged_weights(model: DescriptorModel, source: PackagedNetwork) -> None:
+    """Loads the weights of a packaged network into the backbone, strictly, with the normalisation that they expect.
+
+    LmrError: their file is missing or of another content.
+    """
+    path = source.path()
+    _load_strictly(model, source.renamed(read_state_dict(path)), path)
+    model.mean, model.std = source.mean, source.std
+    model.started_from = {"weights": source.origin(), "licence": source.licence}
+
+
+def _load_strictly(model: DescriptorModel, given: Mapping[str, Tensor], path: Path) -> None:
+    """path: of the weights, for messages."""
     target: nn.Module = getattr(model.backbone, "network", model.backbone)
     own = target.state_dict()
     heads = tuple(f"{head}." for head in model.heads)

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_file
@@ -11,6 +11,8 @@ from retrieval.images.spec import MOST_PIXELS, Colors, ImageSpec
 from retrieval.jobs import Job, option
 from retrieval.models.card import EmbedSettings
 from retrieval.models.config import DescriptorPart, ModelConfig, Pooling
+from retrieval.models.packaged import EXTRA, LITE2, PACKAGED, PackagedNetwork, require_packaged
+from retrieval.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from retrieval.models.network import DescriptorModel
@@ -81,7 +83,10 @@ class NetworkRequest:
     """A network that is to be made, with the weights that it starts from."""
 
     backbone: str = option(
-        _CONFIG.backbone, help="Any torchvision classification network, timm:NAME, plain-cnn or plain-mlp."
+        "",
+        default_text=f"{LITE2} where the extra {EXTRA} is installed, else {_CONFIG.backbone}",
+        help=f"{LITE2}, with weights of its own, any torchvision classification network, timm:NAME, plain-cnn or "
+        "plain-mlp.",
     )
     pooling: Pooling = option(_CONFIG.pooling, help="Pooling of the feature map.")
     gem_p: float = option(_CONFIG.gem_p, help="Exponent at which GeM pooling starts.")
@@ -112,19 +117,38 @@ class NetworkRequest:
         None, metavar="R,G,B", default_text="the weights' own", help="Per-channel std, for images scaled to [0, 1]."
     )
 
+    @property
+    def packaged(self) -> PackagedNetwork | None:
+        """The packaged network that it is; None = one whose weights come from elsewhere."""
+        return PACKAGED.get(self.named().backbone)
+
+    def named(self, progress: Progress = SILENT) -> Self:
+        """The same with a network by name: lite2 where its package is there and no other weights are asked for."""
+        if self.backbone:
+            return self
+        source = PACKAGED[LITE2]
+        if self.pretrained or self.weights is not None or not source.is_installed():
+            return replace(self, backbone=_CONFIG.backbone)
+        progress.warn(
+            f"the network is {LITE2}, with the weights of the package {source.package} ({source.licence}); "
+            "`backbone` names another"
+        )
+        return replace(self, backbone=LITE2)
+
     def config(self) -> ModelConfig:
         """Raises LmrError for what cannot be."""
         options = dict(map(_parse_option, self.backbone_options))
-        return ModelConfig(
-            self.backbone, self.pooling, self.gem_p, self.n_dimensions, self.prelu, options, self.last_layer
-        )
+        source = self.packaged
+        network = source.network if source else self.named().backbone
+        return ModelConfig(network, self.pooling, self.gem_p, self.n_dimensions, self.prelu, options, self.last_layer)
 
     def require(self) -> None:
         """LmrError for a network that cannot be, as far as that can be told without making it."""
         from retrieval.models.names import require_name
 
         self._require_one_start()
-        require_name(self.backbone, pretrained=self.pretrained)
+        if self.packaged is None:
+            require_name(self.named().backbone, pretrained=self.pretrained)
         for text in self.backbone_options:
             _parse_option(text)
         for word in ("mean", "std"):
@@ -135,9 +159,10 @@ class NetworkRequest:
         from retrieval.models.network import build_model
 
         self._require_one_start()
-        config = self.config()
-        spec = preparation.adjusted(ImageSpec())
-        model = build_model(config, pretrained=self.pretrained, weights_path=self.weights, image_size=spec.size)
+        config, source = self.config(), self.packaged
+        spec = preparation.adjusted(ImageSpec(size=source.size) if source else ImageSpec())
+        start: dict[str, Any] = {"packaged": source} if source else {"pretrained": self.pretrained}
+        model = build_model(config, weights_path=self.weights, image_size=spec.size, **start)
         mean = _parse_channels("mean", self.mean) or model.mean
         std = _parse_channels("std", self.std) or model.std
         try:
@@ -169,16 +194,28 @@ class NetworkRequest:
             "std",
         )
         return {
-            **{name: getattr(self, name) for name in own},
+            **{name: getattr(self.named(), name) for name in own},
             **preparation,
-            "weights": sha256_file(self.weights) if self.weights is not None and self.weights.is_file() else None,
+            "weights": self._weights_digest(),
             "libraries": libraries,
         }
 
+    def _weights_digest(self) -> str | None:
+        if source := self.packaged:
+            return source.sha256
+        return sha256_file(self.weights) if self.weights is not None and self.weights.is_file() else None
+
     def _require_one_start(self) -> None:
-        """LmrError where a network would start from two sets of weights."""
+        """LmrError where a network would start from two sets of weights, or a packaged one from none."""
         if self.pretrained and self.weights:
             raise LmrError("`pretrained` and `weights` exclude each other; give one (in a recipe: pretrained=false)")
+        if source := self.packaged:
+            if self.weights is not None:
+                raise LmrError(
+                    f"`backbone` {self.backbone} has weights of its own; leave out `weights`, or give `backbone` "
+                    f"{source.network} with them"
+                )
+            require_packaged(self.backbone)
 
 
 @dataclass(frozen=True, kw_only=True)

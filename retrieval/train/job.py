@@ -14,6 +14,7 @@ from retrieval.files.lock import output_locks
 from retrieval.jobs import ComputingJob, WritingJob, build, option, told, words_of
 from retrieval.models.request import NetworkRequest, PreparationRequest
 from retrieval.parallel import count_workers, is_first
+from retrieval.progress import SILENT
 from retrieval.train.config import DistillationConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -110,7 +111,9 @@ def train(job: TrainJob, make_validation: "MakeValidation") -> "Trained":
     """
     from retrieval.train.record import find_trained, record_trained, training_request
 
-    job.network.require()
+    network = job.network.named(job.progress if is_first() else SILENT)
+    network.require()
+    job = replace(job, network=network, later=tuple(replace(stage, network=network) for stage in job.later))
     with output_locks(job.output if is_first() else None, wait=job.wait, progress=job.progress):
         data = _read(job)
         request = training_request(job, data)

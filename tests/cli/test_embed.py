@@ -17,10 +17,7 @@ from retrieval.progress import SILENT
 from retrieval.store.store import read_store
 
 
-def test_without_a_model_the_way_to_one_is_named(images):
-    assert refused("embed") == (
-        "model: there is no model; make one with lmr train train.csv, or use lmr embed --backbone resnet50 --pretrained"
-    )
+def test_options_of_a_network_need_one(tiny_set):
     assert refused("embed", "--flip", "--pooling", "avg") == (
         "--pooling needs --backbone; without it the network is the one in --model model"
     )
