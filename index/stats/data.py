@@ -22,10 +22,11 @@ from index.stats.open_images import (
 )
 from retrieval.data.columns import Blanks, count_blanks, read_column
 from retrieval.data.formats import Layout, read_layout
-from retrieval.data.manifest import Manifest, open_table, read_names
+from retrieval.data.manifest import Manifest, read_names
 from retrieval.data.names import of_no_landmark
 from retrieval.data.open_images import Hierarchy, LabelRows, read_hierarchy, read_label_rows
 from retrieval.data.overview import load_manifest, overview_line, reading
+from retrieval.data.tables.opening import open_table
 from retrieval.errors import LmrError
 from retrieval.files.urls import text_of
 from retrieval.progress import Progress

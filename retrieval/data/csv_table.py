@@ -7,7 +7,7 @@ import re
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +75,12 @@ class Table(Protocol):
     def notes(self) -> list[str]:
         """Lines on how the table is read, where that is not as usual."""
 
+    @property
+    def names(self) -> Mapping[str, str]:
+        """What the file itself says that people call its labels."""
+
     def batches(self) -> Iterator[list[list[str]]]:
-        """All rows but the blank ones. Raises csv.Error where the quoting is broken."""
+        """All rows but the blank ones. Raises csv.Error where one cannot be read."""
 
     def numbered(self, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
         """Each row with the line that it begins on; rows without the header's number of fields go to `bad`."""
@@ -96,7 +100,7 @@ class CsvTable:
     def __init__(self, path: str | Path, progress: Progress = SILENT, place: Place | None = None) -> None:
         self.source = text_of(path)
         self._progress = progress
-        with _file_errors(self.source):
+        with file_errors(self.source):
             self._place = place or place_of(path, progress)
         with self._text() as text:
             try:
@@ -112,6 +116,11 @@ class CsvTable:
     def image_columns(self) -> frozenset[str]:
         """None: a CSV file holds text."""
         return frozenset()
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """None: they are in files of their own."""
+        return {}
 
     def batches(self) -> Iterator[list[list[str]]]:
         """Lists of at most 512 rows."""
@@ -150,15 +159,22 @@ class CsvTable:
 
     @contextmanager
     def _text(self, progress: Progress = SILENT) -> Iterator[TextIO]:
-        with _long_fields(), _file_errors(self.source):
-            try:
-                with open_text(self._place.path, self.source, progress) as text:
-                    yield text
-            except UnicodeDecodeError as error:
-                raise LmrError(
-                    f"{place_of_broken_text(self._place.path, self.source)}: not UTF-8 "
-                    f"(byte 0x{error.object[error.start]:02x}); save the file as UTF-8"
-                ) from error
+        with _long_fields(), told_text(self._place, self.source, progress) as text:
+            yield text
+
+
+@contextmanager
+def told_text(place: Place, source: str, progress: Progress = SILENT, *, is_json: bool = False) -> Iterator[TextIO]:
+    """As `open_text`; whatever is wrong with the file, also with its letters, becomes an LmrError."""
+    with file_errors(source):
+        try:
+            with open_text(place.path, source, progress, is_json=is_json) as text:
+                yield text
+        except UnicodeDecodeError as error:
+            raise LmrError(
+                f"{place_of_broken_text(place.path, source)}: not UTF-8 "
+                f"(byte 0x{error.object[error.start]:02x}); save the file as UTF-8"
+            ) from error
 
 
 @contextmanager
@@ -180,7 +196,7 @@ def _long_fields() -> Iterator[None]:
 
 
 @contextmanager
-def _file_errors(source: str) -> Iterator[None]:
+def file_errors(source: str) -> Iterator[None]:
     """Makes an LmrError of what goes wrong with a file."""
     try:
         yield

@@ -48,7 +48,7 @@ _ALIASES = {
     **dict.fromkeys(
         (
             *("class", "class_id", "class_name", "classname", "class_label", "category", "category_id", "target"),
-            *("category_name", "species", "label_id", "label_name", "landmark_name", "place", "place_id"),
+            *("category_name", "species", "label_id", "label_name", "landmark_name", "place", "place_id", "met_id"),
         ),
         "landmark",
     ),

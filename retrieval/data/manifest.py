@@ -10,18 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.arrays import BoolArray, IntArray, LongArray, ObjArray, read_only
-from retrieval.data.csv_table import CsvTable, Table
+from retrieval.data.csv_table import Table
 from retrieval.data.formats import Layout, read_layout
 from retrieval.data.labels import compose
 from retrieval.data.names import Name as Name  # names of landmarks are read beside manifests
 from retrieval.data.names import read_names as read_names
 from retrieval.data.parquet import ParquetTable
-from retrieval.data.pipes import place_of
 from retrieval.data.rows import Codes, Columns, ids_of_paths, read_clean, read_images, read_open_images
+from retrieval.data.tables.opening import open_table
 from retrieval.errors import LmrError
-from retrieval.files.urls import is_folder_url, read_range, remote_url, text_of
-from retrieval.images.parquet_parts import EmbeddedImages, is_folder, part_files
-from retrieval.images.signatures import HEAD_BYTES, is_image
+from retrieval.images.parquet_parts import EmbeddedImages
 from retrieval.images.tars.headers import is_tar
 from retrieval.images.walk import ImagePath, walk_images
 from retrieval.own_columns import OwnColumns, require_rows, select_columns
@@ -142,10 +140,10 @@ class Manifest:
 
 
 def read_manifest(path: str | Path, progress: Progress = SILENT) -> Manifest:
-    """Reads a CSV or Parquet file, a folder or tar of images or one image; files are told by their content.
+    """Reads a CSV, JSON or Parquet file, a folder or tar of images or one image; files are told by their content.
 
     A table may be at a URL, and a folder of Parquet's part files is one.
-    progress: is warned of each thing that was passed over, and told of the bytes of a CSV file as they are read.
+    progress: is warned of each thing that was passed over, and told of the bytes of a file of text as they are read.
     Raises LmrError when anything of it cannot be used; its message names the bad rows by line.
     """
     table = open_table(path, progress)
@@ -154,44 +152,6 @@ def read_manifest(path: str | Path, progress: Progress = SILENT) -> Manifest:
         holds_many = source.is_dir() or is_tar(source)
         return _manifest(str(path), read_folder(source, progress) if holds_many else read_single(source))
     return _manifest(table.source, _read_table(table, read_layout(table), progress))
-
-
-def open_table(path: str | Path, progress: Progress = SILENT) -> Table | None:
-    """The table that a manifest is in; None for a folder, tar or image. LmrError when it is missing or unreadable.
-
-    progress: is told of the bytes of a CSV file.
-    """
-    try:
-        if url := remote_url(str(path)):
-            return _open_at_url(url, progress)
-        place = place_of(path)
-        source = Path(place.path)
-        if source.is_dir() and not is_folder(source):
-            return ParquetTable(path, place)
-        holds_many = source.is_dir() or is_tar(source)
-        head = b"" if holds_many else _head(source)
-    except FileNotFoundError as error:
-        raise LmrError(f"{text_of(path)}: there is no such file or folder") from error
-    except OSError as error:
-        raise LmrError(f"{path} cannot be read: {error.strerror}") from error
-    if holds_many or is_image(head):
-        return None
-    return ParquetTable(path, place) if head.startswith(b"PAR1") else CsvTable(path, progress, place)
-
-
-def _open_at_url(url: str, progress: Progress) -> Table:
-    """FileNotFoundError where there is nothing. LmrError as `open_table`, and for what is no table."""
-    if is_folder_url(url):
-        if not part_files(url):
-            raise LmrError(
-                f"{url}: a folder, and not one of Parquet's part files; give a table of the images, CSV or Parquet, "
-                "and this folder as `images`"
-            )
-        return ParquetTable(url)
-    head = read_range(url, 0, HEAD_BYTES)
-    if is_image(head):
-        raise LmrError(f"{url}: a picture; give a table of the images, CSV or Parquet, and their folder as `images`")
-    return ParquetTable(url) if head.startswith(b"PAR1") else CsvTable(url, progress)
 
 
 def _read_table(table: Table, layout: Layout, progress: Progress) -> Columns:
@@ -207,6 +167,8 @@ def _read_table(table: Table, layout: Layout, progress: Progress) -> Columns:
         columns = read_images(table, layout)
     if not len(columns.image_id):
         raise LmrError(f"{table.source} holds a header and no pictures; add a row for each picture")
+    if table.names:
+        columns.names = {label: name for label in columns.label_names if (name := table.names.get(label))}
     for line in columns.spell_out(table.source):
         progress.warn(line)
     if isinstance(table, ParquetTable) and layout.format == "pictures" and "content" in layout.columns:
@@ -235,11 +197,6 @@ def _manifest(source: str, columns: Columns) -> Manifest:
         columns=columns.own,
         content=columns.content,
     )
-
-
-def _head(source: Path) -> bytes:
-    with source.open("rb") as file:
-        return file.read(HEAD_BYTES)
 
 
 def _objects(values: list[str]) -> ObjArray:

@@ -3,7 +3,7 @@
 import itertools
 import math
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,11 @@ class ParquetTable:
     def notes(self) -> list[str]:
         """None: its columns are told apart by the file."""
         return []
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """None: where the file names its labels, these names are the labels."""
+        return {}
 
     def batches(self) -> Iterator[list[list[str]]]:
         """Rows as text; numbers as they are written, null as blank, lists separated by spaces, images blank."""

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, Any, Literal, TextIO
 
 from retrieval.errors import LmrError
 from retrieval.files.urls import fetched, remote_url
@@ -26,9 +26,17 @@ _CHUNK_BYTES = 1 << 20
 
 _kept: dict[str, "Place"] | None = None
 # How JSON files of these kinds begin.
-_COCO = re.compile(rb'\{\s*"(info|licenses|images|annotations|categories)"\s*:\s*[\[{]')
+_COCO = re.compile(rb'\{\s*"(info|licenses|images|annotations|categories)"\s*:\s*(\{|\[\s*[\]{])')
 _HIERARCHY = re.compile(rb'\{\s*"(LabelName|Subcategory)"\s*:(?![^\n]*\}\s*\n\s*\{)')
 _NEXT_RECORD = re.compile(rb"\}\s*\n\s*\{")
+_AS_CSV = "not a table; write its records as a csv file with a header such as path,landmark_id"
+_SAID = {
+    "coco": f"JSON in the form of COCO, {_AS_CSV}",
+    "hierarchy": "JSON, Open Images' class hierarchy; give the csv file of labels as the table",
+    "lines": f"JSON Lines, {_AS_CSV}",
+    "json": f"JSON, {_AS_CSV}",
+}
+JsonForm = Literal["", "records", "coco"]
 MAX_LINE_BYTES = 1 << 26  # 64 MiB: a landmark's images in train_clean.csv take 0.2 MB
 _FREE_INFLATED_BYTES = 1 << 24
 _MAX_INFLATION = 40  # a table of ids and labels shrinks to a quarter, one of like paths to a tenth
@@ -138,8 +146,8 @@ class _WatchedFile(io.FileIO):
 class _Limited(io.RawIOBase):
     """Yields what a stream gives, up to a number of bytes in all and to the longest line. LmrError beyond."""
 
-    def __init__(self, stream: IO[bytes], source: str, max_bytes: int | None) -> None:
-        self._stream, self._source, self._max_bytes = stream, source, max_bytes
+    def __init__(self, stream: IO[bytes], source: str, max_bytes: int | None, *, any_line: bool) -> None:
+        self._stream, self._source, self._max_bytes, self._any_line = stream, source, max_bytes, any_line
         self._n_bytes = self._line_bytes = 0
 
     def readable(self) -> bool:
@@ -158,23 +166,25 @@ class _Limited(io.RawIOBase):
             )
         end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))
         self._line_bytes = len(chunk) - end - 1 + (self._line_bytes if end < 0 else 0)
-        if self._line_bytes > MAX_LINE_BYTES:
+        if self._line_bytes > MAX_LINE_BYTES and not self._any_line:
             raise LmrError(f"{self._source} has a line of more than {MAX_LINE_BYTES >> 20} MiB; it is no table")
         return len(chunk)
 
 
 @contextmanager
-def open_text(path: str, source: str, progress: Progress = SILENT) -> Iterator[TextIO]:
+def open_text(path: str, source: str, progress: Progress = SILENT, *, is_json: bool = False) -> Iterator[TextIO]:
     """The text of a file: UTF-8 or UTF-16, plain, gzip or zip of one file.
 
-    source: what messages call it. progress: is told of the bytes of the file.
+    source: what messages call it. progress: is told of the bytes of the file. is_json: it is known to be JSON, whose
+    lines may have any length.
     """
-    with open_unpacked(path, source, progress) as file:
+    with open_unpacked(path, source, progress, any_line=is_json) as file:
         head = file.peek(1024)[:1024]
         for start, kind in _NOT_TEXT.items():
             if head.startswith(start):
                 raise LmrError(f"{source} is {kind}, not a manifest; give a csv file, a Parquet file or a folder")
-        _refuse_json(head, source)
+        if not is_json:
+            _refuse_json(head, source)
         encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
         if encoding != "utf-16" and b"\0" in head:
             raise LmrError(f"{source} is not a text file; give a csv file, a Parquet file or a folder")
@@ -183,14 +193,16 @@ def open_text(path: str, source: str, progress: Progress = SILENT) -> Iterator[T
 
 
 @contextmanager
-def open_unpacked(path: str, source: str, progress: Progress = SILENT) -> Iterator[io.BufferedReader]:
-    """The file's bytes, unpacked when it is gzip or a zip archive of one file."""
+def open_unpacked(
+    path: str, source: str, progress: Progress = SILENT, *, any_line: bool = False
+) -> Iterator[io.BufferedReader]:
+    """The file's bytes, unpacked when it is gzip or a zip archive of one file. any_line: lines of any length."""
     with io.BufferedReader(_WatchedFile(path, progress), _BUFFER_BYTES) as file:
         head = file.peek(4)[:4]
         kind = next((kind for start, kind in _COMPRESSED.items() if head.startswith(start)), "")
         max_bytes = _FREE_INFLATED_BYTES + _MAX_INFLATION * os.fstat(file.fileno()).st_size if kind else None
         with _unpacked(file, kind, source) as stream:
-            yield io.BufferedReader(_Limited(stream, source, max_bytes), _BUFFER_BYTES)
+            yield io.BufferedReader(_Limited(stream, source, max_bytes, any_line=any_line), _BUFFER_BYTES)
 
 
 @contextmanager
@@ -218,28 +230,45 @@ def _zip_archive(file: IO[bytes]) -> zipfile.ZipFile:
         raise zipfile.BadZipFile(f"a name in it is not UTF-8: {error.object[:40]!r}") from error
 
 
-def _refuse_json(head: bytes, source: str) -> None:
-    """Raises LmrError for JSON, with what to write instead. head: the first bytes of the text."""
+def json_form(path: str, source: str) -> JsonForm:
+    """What a file holds by its first bytes: records of JSON, one object in the form of COCO, or no JSON.
+
+    LmrError for Open Images' class hierarchy.
+    """
+    with open_unpacked(path, source, any_line=True) as file:
+        head = file.peek(1024)[:1024]
+    form = _form(head)
+    if form == "hierarchy":
+        raise LmrError(f"{source} is {_SAID[form]}")
+    return "" if form == "" else "coco" if form == "coco" else "records"
+
+
+def _form(head: bytes) -> str:
+    """`coco`, `hierarchy`, `lines`, `json`; '' for another text. head: its first bytes."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if not text.startswith((b"{", b"[")):
-        return
+        return ""
     if _COCO.match(text):
-        kind = "JSON in the form of COCO"
-    elif _HIERARCHY.match(text):
-        raise LmrError(f"{source} is JSON, Open Images' class hierarchy; give the csv file of labels as the table")
-    else:
-        kind = "JSON Lines" if text.startswith(b"{") and _NEXT_RECORD.search(text) else "JSON"
-    raise LmrError(
-        f"{source} is {kind}, not a table; write its records as a csv file with a header such as path,landmark_id"
-    )
+        return "coco"
+    if _HIERARCHY.match(text):
+        return "hierarchy"
+    return "lines" if text.startswith(b"{") and _NEXT_RECORD.search(text) else "json"
+
+
+def _refuse_json(head: bytes, source: str) -> None:
+    """Raises LmrError for JSON where only a table of text is read, with what to write instead."""
+    if form := _form(head):
+        raise LmrError(f"{source} is {_SAID[form]}")
 
 
 def place_of_broken_text(path: str, source: str) -> str:
     """`source:line` of the first line that is not UTF-8."""
-    with open_unpacked(path, source) as file:
-        for line, content in enumerate(file, start=1):
+    with open_unpacked(path, source, any_line=True) as file:
+        line = 1
+        while content := file.readline(MAX_LINE_BYTES):
             try:
                 content.decode("utf-8-sig")
             except UnicodeDecodeError:
                 return f"{source}:{line}"
+            line += content.endswith(b"\n")
     return source

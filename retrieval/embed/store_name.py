@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from retrieval.progress import Progress
 
 # What follows the name of a manifest. `a.1.csv` and `a.2.csv` are two names, as are folders that hold a point.
-_ENDINGS = re.compile(r"(?<=.)(\.(csv|tsv|txt|parquet|pq|tar|tgz|zip|gz))+\Z", re.IGNORECASE)
+_ENDINGS = re.compile(r"(?<=.)(\.(csv|tsv|txt|json|jsonl|ndjson|parquet|pq|tar|tgz|zip|gz))+\Z", re.IGNORECASE)
 
 
 def store_name(manifest: Path, word: str) -> Path:

@@ -156,20 +156,6 @@ def test_open_images_boxes_are_read_for_their_labels(tmp_path: Path) -> None:
             '{"LabelName": "/m/0bl9f"}',
             "train.csv is JSON, Open Images' class hierarchy; give the csv file of labels as the table",
         ),
-        (
-            '{"file_name": "a.jpg", "label": 1}\n{"file_name": "b.jpg", "label": 2}\n',
-            "train.csv is JSON Lines, not a table; write its records as a csv file with a header such as "
-            "path,landmark_id",
-        ),
-        (
-            '\n{\n "images": [{"id": 1}],\n "annotations": []}',
-            "train.csv is JSON in the form of COCO, not a table; write its records as a csv file with a header such as "
-            "path,landmark_id",
-        ),
-        (
-            '[{"file_name": "a.jpg", "label": 1}]',
-            "train.csv is JSON, not a table; write its records as a csv file with a header such as path,landmark_id",
-        ),
         ("", "train.csv is empty; a manifest begins with a header such as id,landmark_id"),
         ("\n\n", "train.csv is empty; a manifest begins with a header such as id,landmark_id"),
         ("id,landmark_id\n", "train.csv holds a header and no pictures; add a row for each picture"),

@@ -6,8 +6,8 @@ import pytest
 
 from retrieval.data.columns import count_blanks, read_column
 from retrieval.data.formats import recognise_manifest
-from retrieval.data.manifest import open_table
 from retrieval.data.open_images import read_hierarchy, read_label_rows
+from retrieval.data.tables.opening import open_table
 from retrieval.errors import LmrError
 
 LABELS = "ImageID,Source,LabelName,Confidence\n"

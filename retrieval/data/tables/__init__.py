@@ -1,0 +1,1 @@
+"""Tables of images in other forms than CSV: JSON, COCO, WebDataset."""
