@@ -11,6 +11,9 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from yarl import URL
+
+from retrieval.download.wikimedia import AT_ONCE, BYTES_A_SECOND, is_wikimedia
 from retrieval.images.http import Headers
 from retrieval.images.http_body import FetchError
 
@@ -27,12 +30,13 @@ _PRODUCT = re.compile(r"[^\s/;(]*")  # landmarks of landmarks/1 (me@example.org)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An image to fetch. n_tries: that were made before."""
+    """An image to fetch. n_tries: that were made before. address: where it is asked for."""
 
     image_id: str
     url: str
     host: str
     n_tries: int = 0
+    address: URL = field(default_factory=URL)
 
 
 @dataclass(slots=True)
@@ -85,7 +89,7 @@ class HostQueue:
             name = self._turns.popleft()
             host = self._hosts[name]
             host.is_listed = False
-            if not host.ready or host.n_running >= self._n_per_host or host.resting_until_s > now_s:
+            if not host.ready or host.n_running >= self._n_at_once(name) or host.resting_until_s > now_s:
                 continue  # listed again by what changes that
             host.n_running += 1
             self._n -= 1
@@ -116,25 +120,31 @@ class HostQueue:
         """
         host = self._hosts[name]
         host.n_silent = host.n_silent + 1 if is_silent else 0
-        n_rounds = host.n_silent // self._n_per_host
+        n_rounds = host.n_silent // self._n_at_once(name)
         if n_rounds >= SILENT_ROUNDS:
             self.closed[name] = f"no answer {host.n_silent} times in a row"
         return n_rounds
 
-    def served(self, name: str) -> None:
-        """The host answered with what was asked for."""
-        self._hosts[name].n_long = 0
+    def served(self, name: str, *, n_bytes: int, began_s: float) -> None:
+        """The host answered with what was asked for at that time; Wikimedia then rests as long as that may take."""
+        host = self._hosts[name]
+        host.n_long = 0
+        if is_wikimedia(name):
+            self.rest(name, max(host.resting_until_s, began_s) + n_bytes / BYTES_A_SECOND)
 
     def asked_for_long(self, name: str, asked_s: float) -> None:
         """The host asks for a longer rest than is waited for; too many times in a row close it."""
         host = self._hosts[name]
         host.n_long += 1
-        if host.n_long >= LONG_ROUNDS * self._n_per_host:
+        if host.n_long >= LONG_ROUNDS * self._n_at_once(name):
             self.closed[name] = f"it asked {host.n_long} times in a row to wait, the last time {asked_s:,.0f} s"
 
     def wait_s(self, now_s: float) -> float | None:
         """Seconds until `take` may have something that it does not have now; None when no time is set for that."""
         return max(0.0, self._later[0][0] - now_s) if self._later else None
+
+    def _n_at_once(self, name: str) -> int:
+        return min(self._n_per_host, AT_ONCE) if is_wikimedia(name) else self._n_per_host
 
     def _put(self, job: Job) -> None:
         self._hosts.setdefault(job.host, _Host()).ready.append(job)

@@ -181,8 +181,8 @@ def _look(job: DownloadJob, manifest: "Manifest", ledger: "Ledger", places: "Pla
 def _fetch(
     job: DownloadJob, manifest: "Manifest", ledger: "Ledger", places: "Places", states: "UInt8Array"
 ) -> "Fetched":
-    from retrieval.download.scheduler import Fetched, Task, run_download
-    from retrieval.download.survey import EXCLUDED
+    from retrieval.download.scheduler import Fetched, run_download
+    from retrieval.download.survey import EXCLUDED, Task
     from retrieval.parallel import count_workers
 
     if not (states > EXCLUDED).any():

@@ -3,27 +3,25 @@
 import asyncio
 import errno
 import itertools
+import os
 import random
 import time
 from collections import deque
 from collections.abc import Coroutine, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import aiohttp
 
-from retrieval.arrays import UInt8Array
-from retrieval.data.manifest import Manifest
-from retrieval.download.config import Form
 from retrieval.download.hosts import ROBOTS_TAG, HostQueue, Job, heed_robots_tag
 from retrieval.download.ledger import Entry, Ledger, Saver, as_columns
 from retrieval.download.resize import Decoders, Order, Stored, cause_of, store_image, verify_image
-from retrieval.download.survey import BAD_ID, EXCLUDED, NO_URL, TO_FETCH, TO_VERIFY, Places
+from retrieval.download.survey import BAD_ID, EXCLUDED, TO_VERIFY, Task
+from retrieval.download.wikimedia import address_of, instead, is_wikimedia, larger, names_contact, queue_of
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.images.addresses import RefusedUrlError, checked_url
-from retrieval.images.fetch_rules import FetchRules
 from retrieval.images.http import Headers, fetch, open_session
 from retrieval.images.http_body import Body, FetchError
 from retrieval.progress import Progress
@@ -32,18 +30,6 @@ _WINDOW = 4096  # rows that are known at a time: enough to find work for other h
 _BODIES_A_WORKER = 8  # that wait to be decoded, before fewer are fetched
 _LONGEST_BACK_OFF_S = 60.0
 _OF_THE_NAME = frozenset((errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ))
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """Work of a run: rows of a manifest, each with its state, into places, in a form."""
-
-    manifest: Manifest
-    states: UInt8Array
-    places: Places
-    form: Form
-    rules: FetchRules
-    n_workers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +70,7 @@ class _Run:
         self._n_fetching = self._n_decoding = 0
         self._wake = asyncio.Event()
         self._capped: set[str] = set()  # hosts that asked for a longer rest than is waited for
+        self._is_welcome = names_contact(task.rules.user_agent)  # at Wikimedia, or is told that it is not
         self._error: BaseException | None = None
         self._saver = Saver(ledger, self._count)
         self._n_stored = self._n_failed = 0
@@ -92,7 +79,7 @@ class _Run:
 
     async def work(self) -> Fetched:
         """Runs until nothing is left to do."""
-        rows = self._rows()
+        rows = self._task.rows()
         self._progress.begin("downloading", int((self._task.states > EXCLUDED).sum()))
         try:
             async with open_session(self._rules) as session:
@@ -120,14 +107,6 @@ class _Run:
             self._n_failed += n
             self._progress.note(f"{self._n_failed:,} failed")
 
-    def _rows(self) -> Iterator[tuple[str, str, int]]:
-        """id, url and what to do, of the rows for which there is something to do."""
-        manifest, states = self._task.manifest, self._task.states
-        assert manifest.url is not None
-        for row, state in enumerate(states):
-            if state in (TO_FETCH, TO_VERIFY, NO_URL, BAD_ID):
-                yield manifest.image_id[row], manifest.url[row], int(state)
-
     def _fill(self, rows: Iterator[tuple[str, str, int]]) -> bool:
         """Takes rows in while there is room; whether they were the last."""
         while len(self._queue) + len(self._unverified) < _WINDOW:
@@ -148,7 +127,11 @@ class _Run:
             if not url:
                 raise RefusedUrlError("no url", "")
             checked = checked_url(url, allow_private=self._rules.allow_private)
-            self._queue.add(Job(image_id, url, checked.host_port_subcomponent or ""))
+            host = queue_of(checked)
+            if is_wikimedia(host) and not self._is_welcome:
+                self._is_welcome = True
+                self._rules.tell_no_contact(host, self._progress)
+            self._queue.add(Job(image_id, url, host, address=address_of(checked, self._task.form)))
         except RefusedUrlError as error:
             self._fail(Job(image_id, url, ""), error.cause, str(error))
 
@@ -193,11 +176,12 @@ class _Run:
 
     async def _get(self, session: aiohttp.ClientSession, job: Job) -> None:
         """One try of one image."""
+        began_s = time.monotonic()
         try:
             spill = self._task.places.work / f"body-{next(self._number)}"
-            body = await fetch(session, job.url, self._rules, spill, on_headers=self._check_headers)
+            body = await fetch(session, job.address, self._rules, spill, on_headers=self._check_headers)
             self._queue.heard(job.host, is_silent=False)
-            self._queue.served(job.host)
+            self._queue.served(job.host, n_bytes=body.n_bytes, began_s=began_s)
             self._n_decoding += 1
         except FetchError as error:
             n_rounds = self._queue.heard(job.host, is_silent=error.is_silent)
@@ -225,6 +209,10 @@ class _Run:
         try:
             order = Order(partial, form, self._rules.limits)
             stored = await self._decoders.run(store_image, body.content, order)
+            if address := larger(job.address, (stored.original_width, stored.original_height), form):
+                os.unlink(partial)
+                self._queue.add(replace(job, n_tries=job.n_tries + 1, address=address))
+                return
             self._saver.keep(_done(job, stored, body.http_code), partial, places.path(job.image_id))
         except UnreadableError as error:
             self._fail(job, cause_of(error), str(error), body.http_code)
@@ -256,12 +244,15 @@ class _Run:
         if job.host in self._queue.closed:
             self._count(1, False)
         elif not error.is_transient or job.n_tries >= self._rules.n_retries:
-            self._fail(job, error.cause, error.detail, error.http_code)
+            if address := instead(job.address, error.http_code):
+                self._queue.add(replace(job, n_tries=job.n_tries + 1, address=address))
+            else:
+                self._fail(job, error.cause, error.detail, error.http_code)
         else:
             until_s = now_s + max(min(asked_s, self._rules.max_wait_s), self._back_off_s(job.n_tries))
             if error.http_code == 429 or asked_s:
                 self._queue.rest(job.host, until_s)
-            self._queue.add(Job(job.image_id, job.url, job.host, job.n_tries + 1), until_s)
+            self._queue.add(replace(job, n_tries=job.n_tries + 1), until_s)
 
     def _back_off_s(self, n_before: int) -> float:
         """Twice as long after each time, and never the same for all."""

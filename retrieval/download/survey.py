@@ -2,18 +2,20 @@
 
 import os
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from retrieval.arrays import UInt8Array
 from retrieval.data.manifest import Manifest
-from retrieval.download.config import Layout
+from retrieval.download.config import Form, Layout
 from retrieval.download.ledger import LEDGER_NAME, Entry, Ledger
 from retrieval.errors import LmrError
 from retrieval.files.digest import sha256_file
+from retrieval.images.fetch_rules import FetchRules
 from retrieval.progress import SILENT, Progress
 
 THERE, FAILED, EXCLUDED, TO_FETCH, TO_VERIFY, NO_URL, BAD_ID = range(7)
@@ -52,6 +54,25 @@ class Places:
         for path in self.work.iterdir():
             path.unlink()
         self.work.rmdir()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Work of a run: rows of a manifest, each with its state, into places, in a form."""
+
+    manifest: Manifest
+    states: UInt8Array
+    places: Places
+    form: Form
+    rules: FetchRules
+    n_workers: int
+
+    def rows(self) -> Iterator[tuple[str, str, int]]:
+        """id, url and what to do, of the rows for which there is something to do."""
+        assert self.manifest.url is not None
+        for row, state in enumerate(self.states):
+            if state in (TO_FETCH, TO_VERIFY, NO_URL, BAD_ID):
+                yield self.manifest.image_id[row], self.manifest.url[row], int(state)
 
 
 def survey(

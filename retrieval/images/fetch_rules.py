@@ -51,3 +51,10 @@ class FetchRules:
         """Warns that a host asks for a longer rest than it is given."""
         after = f"{self.max_wait_s:g} s (`max_wait_s`)"
         progress.warn(f"{shortened(host)} asks to wait {asked_s:,.0f} s; it is asked again after {after}")
+
+    def tell_no_contact(self, host: str, progress: Progress) -> None:
+        """Warns that a host asks for a contact that the User-Agent does not name."""
+        progress.warn(
+            f"{host} asks for a contact in the User-Agent, and serves those who give none slowly or not at all: "
+            'give `user_agent` "lmr/0.1 (you@example.org)"'
+        )

@@ -91,7 +91,7 @@ def open_session(rules: FetchRules, lookup: Lookup = look_up) -> aiohttp.ClientS
 
 async def fetch(
     session: aiohttp.ClientSession,
-    url: str,
+    url: str | URL,
     rules: FetchRules,
     spill: Path | None,
     *,
@@ -121,7 +121,7 @@ async def fetch(
 
 @asynccontextmanager
 async def answered(
-    session: aiohttp.ClientSession, text: str, rules: FetchRules, headers: Mapping[str, str] | None = None
+    session: aiohttp.ClientSession, text: str | URL, rules: FetchRules, headers: Mapping[str, str] | None = None
 ) -> AsyncIterator[aiohttp.ClientResponse]:
     """An answer 200 or 206, whose headers came in time; the time for the body is the caller's.
 

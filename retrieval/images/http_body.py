@@ -21,6 +21,11 @@ class Body:
     content: bytes | Path
     http_code: int
 
+    @property
+    def n_bytes(self) -> int:
+        """Its length."""
+        return self.content.stat().st_size if isinstance(self.content, Path) else len(self.content)
+
     def discard(self) -> None:
         """Removes the file, if there is one still."""
         if isinstance(self.content, Path):

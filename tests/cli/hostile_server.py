@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import socket
 import ssl
 import struct
@@ -19,6 +20,7 @@ from urllib.parse import unquote
 import numpy as np
 from PIL import Image
 
+THUMBNAIL_WIDTHS = (20, 40, 60, 120, 250, 330, 500, 960, 1280, 1920, 3840)  # of which Wikimedia's servers make any
 PAGE = b"<!doctype html><html><body>Not found, but with a smile and enough text to be a page</body></html>"
 
 
@@ -299,3 +301,24 @@ class _Handler(BaseHTTPRequestHandler):
         file = io.BytesIO()
         Image.open(io.BytesIO(photo(int(seed)))).convert("RGBA").save(file, "PNG")
         self.answer(file.getvalue(), Content_Type="image/png")
+
+    def wikipedia(self, detail: str) -> None:
+        """`commons/a/ab/400x300.jpg`: an original of this size; `commons/thumb/…/330px-400x300.jpg`: a thumbnail of it.
+
+        As Wikimedia's servers: no thumbnail of another width than theirs, none as wide as the original or wider,
+        `broken` cannot be made smaller, and nobody who does not say whom to turn to gets anything.
+        """
+        asked, size = re.search(r"/thumb/.*/(\d+)px-", detail), re.search(r"(\d+)x(\d+)", detail)
+        if "@" not in self.headers["User-Agent"]:
+            self.answer(b"Please respect our robot policy", 403)
+        elif size is None:
+            self.nothing(detail)
+        elif asked is None:
+            self.answer(photo(1, int(size[1]), int(size[2])), Content_Type="image/jpeg")
+        elif int(asked[1]) not in THUMBNAIL_WIDTHS or int(asked[1]) >= int(size[1]):
+            self.answer(b"Use thumbnail steps listed on https://w.wiki/GHai", 400)
+        elif "broken" in detail:
+            self.answer(b"Error generating thumbnail", 500)
+        else:
+            height = round(int(size[2]) * int(asked[1]) / int(size[1]))
+            self.answer(photo(1, int(asked[1]), height), Content_Type="image/jpeg")

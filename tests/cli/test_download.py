@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -274,6 +275,80 @@ def test_servers_are_told_who_asks_and_that_nothing_be_packed(server):
     done("download", "train.csv", *QUICK, "--user-agent", "landmarks/1 (me@example.org)")
     headers = server.headers["photo/1"]
     assert (headers["User-Agent"], headers["Accept-Encoding"]) == ("landmarks/1 (me@example.org)", "identity")
+
+
+@pytest.fixture
+def commons(server, monkeypatch):
+    """Base of the pictures of a server that is Wikimedia's, as far as names go."""
+    look_up = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda _, *arguments, **how: look_up("127.0.0.1", *arguments, **how))
+    return server.base.replace("127.0.0.1", "upload.wikimedia.org") + "/wikipedia/commons/"
+
+
+NAMED = ("--user-agent", "landmarks/1 (me@example.org)")
+
+
+def test_pictures_of_wikimedia_come_as_the_next_thumbnail_that_is_made(server, commons):
+    rows = {
+        "wide": f"{commons}a/ab/4000x3000.jpg",
+        "thumbnail": f"{commons}thumb/a/ab/2000x1500.jpg/800px-2000x1500.jpg",
+        "small": f"{commons}a/ab/300x200.jpg",
+        "broken": f"{commons}a/ab/broken_640x480.jpg",
+        "gone": f"{commons}a/ab/gone.jpg",
+        "elsewhere": server.url("wikipedia/commons/a/ab/800x600.jpg"),
+    }
+    manifest(server, **rows)
+    content = summary("train.csv", *NAMED)
+    assert (content["n_done"], content["causes"]) == (5, {"HTTP 404": 1})
+    assert server.n_asked == {
+        "wikipedia/commons/thumb/a/ab/4000x3000.jpg/330px-4000x3000.jpg": 1,
+        "wikipedia/commons/thumb/a/ab/2000x1500.jpg/330px-2000x1500.jpg": 1,
+        "wikipedia/commons/thumb/a/ab/300x200.jpg/330px-300x200.jpg": 1,
+        "wikipedia/commons/a/ab/300x200.jpg": 1,
+        "wikipedia/commons/thumb/a/ab/broken_640x480.jpg/330px-broken_640x480.jpg": 4,
+        "wikipedia/commons/a/ab/broken_640x480.jpg": 1,
+        "wikipedia/commons/thumb/a/ab/gone.jpg/330px-gone.jpg": 1,
+        "wikipedia/commons/a/ab/gone.jpg": 1,
+        "wikipedia/commons/a/ab/800x600.jpg": 1,
+    }
+    entry = ledger()["wide"]
+    assert (entry["url"], entry["width"], entry["original_width"]) == (rows["wide"], 256, 330)
+    assert [ledger()[name]["n_tries"] for name in ("wide", "small", "broken", "gone")] == [1, 2, 5, 2]
+    assert summary("train.csv", *NAMED)["n_new"] == 0
+
+
+def test_a_thumbnail_of_wikimedia_that_is_too_low_is_asked_for_larger(server, commons):
+    wide, wider = f"{commons}a/ab/3000x900.jpg", f"{commons}a/ab/920x250.jpg"
+    manifest(server, wide=wide, wider=wider, upright=f"{commons}a/ab/900x1200.jpg")
+    assert summary("train.csv", "--resize", "shorter", "--size", "200", *NAMED)["n_done"] == 3
+    asked = [path.rpartition("/")[2] for path in server.n_asked]
+    assert sorted(asked) == [
+        *("330px-3000x900.jpg", "330px-900x1200.jpg", "330px-920x250.jpg"),
+        *("920x250.jpg", "960px-3000x900.jpg", "960px-920x250.jpg"),
+    ]
+    sizes = {name: (entry["width"], entry["height"]) for name, entry in ledger().items()}
+    assert sizes == {"wide": (667, 200), "wider": (736, 200), "upright": (200, 267)}
+    assert [ledger()[name]["n_tries"] for name in ("wide", "wider", "upright")] == [2, 3, 1]
+
+
+def test_wikimedia_is_asked_for_few_pictures_at_once_and_told_whom_to_turn_to(server, commons):
+    server.latency_s = 0.05
+    manifest(server, **{f"p{i}": f"{commons}a/ab/{800 + i}x600.jpg" for i in range(6)})
+    result = done("download", "train.csv", *QUICK, *NAMED)
+    assert (server.at_once, result.stderr) == (2, "")
+    message = refused("download", "train.csv", "others", *QUICK)
+    assert message.startswith("none of the 6 pictures could be fetched, most often: HTTP 403; ")
+    assert sum(server.n_asked.values()) == 12  # a refusal of who asks is none of a thumbnail
+
+
+def test_who_tells_wikimedia_no_contact_is_told_so(server, commons):
+    manifest(server, one=f"{commons}a/ab/800x600.jpg", other=f"{commons}a/ab/900x600.jpg")
+    result = run("download", "train.csv", *QUICK)
+    assert result.stderr.splitlines()[0] == (
+        "upload.wikimedia.org asks for a contact in the User-Agent, and serves those who give none slowly or not at "
+        'all: give --user-agent "lmr/0.1 (you@example.org)"'
+    )
+    assert result.stderr.count("upload.wikimedia.org asks") == 1
 
 
 def test_what_a_server_excludes_is_left_and_counted_until_it_is_asked_for(server):
