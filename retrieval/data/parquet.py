@@ -1,9 +1,11 @@
 """Parquet files: manifests with the columns of the CSV formats, and images embedded in an `image` column."""
 
+import csv
 import itertools
+import json
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,14 @@ from retrieval.data.csv_table import BadRows
 from retrieval.data.pipes import Place, place_of
 from retrieval.errors import LmrError
 from retrieval.files.urls import remote_url, status_of
-from retrieval.images.parquet_parts import EmbeddedImages, PartFile, open_parquet, part_files, told
+from retrieval.images.parquet_parts import (
+    EmbeddedImages,
+    PartFile,
+    longest_in_dictionaries,
+    open_parquet,
+    part_files,
+    told,
+)
 from retrieval.images.signatures import IMAGE_SUFFIXES
 from retrieval.words import counted
 
@@ -61,11 +70,15 @@ class ParquetTable:
                 )
         with told(self.source):
             self.image_columns = frozenset(name for name in self.header if self._holds_images(name))
+        self._classes = _classes(self._schema.metadata or {}, self.header)
 
     @property
     def notes(self) -> list[str]:
-        """None: its columns are told apart by the file."""
-        return []
+        """A line for each column of numbers for which the file has names, as Hugging Face's class labels."""
+        return [
+            f"{self.source}: {column} read as the names of its {counted(len(names), 'class')}"
+            for column, names in self._classes.items()
+        ]
 
     @property
     def names(self) -> Mapping[str, str]:
@@ -73,7 +86,24 @@ class ParquetTable:
         return {}
 
     def batches(self) -> Iterator[list[list[str]]]:
-        """Rows as text; numbers as they are written, null as blank, lists separated by spaces, images blank."""
+        """Rows as text; numbers as they are written, null as blank, lists separated by spaces, images blank.
+
+        Numbers of classes as their names; csv.Error for one that has none.
+        """
+        for rows in self._batches():
+            try:
+                yield [self._named(row) for row in rows] if self._classes else rows
+            except ValueError as problem:
+                raise csv.Error(str(problem)) from problem
+
+    def _named(self, row: list[str]) -> list[str]:
+        """A row with the names of classes for their numbers. ValueError for a number without one."""
+        return [
+            _class_name(text, self._classes[name], name) if name in self._classes else text
+            for name, text in zip(self.header, row, strict=True)
+        ]
+
+    def _batches(self) -> Iterator[list[list[str]]]:
         names = [name for name in self.header if name not in self.image_columns]
         if not names:
             yield from ([[""] * len(self.header)] * n for n in _counts(self._n_rows))
@@ -100,7 +130,11 @@ class ParquetTable:
 
     def numbered(self, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
         """Rows counted from 1; none can have another number of fields."""
-        return enumerate(itertools.chain.from_iterable(self.batches()), start=1)
+        for number, row in enumerate(itertools.chain.from_iterable(self._batches()), start=1):
+            try:
+                yield number, self._named(row)
+            except ValueError as problem:
+                bad.add(number, str(problem))
 
     def images(self, column: str) -> EmbeddedImages:
         """The embedded images of all rows."""
@@ -155,6 +189,32 @@ class ParquetTable:
         first_group = range(min(1, file.metadata.num_row_groups))
         batch = next(file.iter_batches(batch_size=8, row_groups=first_group, columns=[column]), None)
         return [] if batch is None else [value for value in batch.column(0).to_pylist() if value]
+
+
+def _classes(metadata: Mapping[bytes, bytes], header: Sequence[str]) -> dict[str, list[str]]:
+    """Names of the classes by column, as the data sets library of Hugging Face writes them beside its numbers."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        found = {name: _class_names(features[name]) for name in header if name in features}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}  # no description, or one of another form: then numbers are numbers
+    return {name: names for name, names in found.items() if names}
+
+
+def _class_names(feature: Any) -> list[str]:
+    if not isinstance(feature, dict) or feature.get("_type") != "ClassLabel":
+        return _class_names(feature["feature"]) if isinstance(feature, dict) and "feature" in feature else []
+    names = feature.get("names")
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
+
+
+def _class_name(text: str, names: Sequence[str], column: str) -> str:
+    """Name of a class by its number, or of several; blank for a blank and for -1, which stands for no class."""
+    numbers = [number for number in text.split() if number != "-1"]
+    if any(not number.isdecimal() or int(number) >= len(names) for number in numbers):
+        raise ValueError(f"{column} is {text}, and the file names {counted(len(names), 'class')}, from 0 on")
+    found = [names[int(number)] for number in numbers]
+    return found[0] if len(found) == 1 else " ".join("_".join(name.split()) for name in found)
 
 
 def _look(path: str) -> tuple[PartFile, Any]:
@@ -221,41 +281,3 @@ def _as_text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():  # what pandas makes of whole numbers beside a null
         return str(int(value))
     return " ".join(map(_as_text, value)) if isinstance(value, list) else str(value)
-
-
-def longest_in_dictionaries(source: str, names: Collection[str], above: int) -> Iterator[tuple[int, int]]:
-    """Bytes of the longest text of each dictionary of these columns, and how many there are in a list at most.
-
-    above: bytes; dictionaries that can hold no text of that length are left out. For a column without lists the
-    second number is 1. pyarrow's errors are raised as they are.
-    """
-    metadata = open_parquet(source).metadata
-    columns = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-    chosen = [(i, path) for i, path in enumerate(columns) if path.split(".")[0] in names]
-    file = None
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for i, path in chosen:
-            chunk = group.column(i)
-            if not chunk.has_dictionary_page or chunk.total_uncompressed_size <= above:
-                continue
-            file = file or open_parquet(source, [path for _, path in chosen])
-            if longest := _longest_text(file, number, path.split(".")[0]):
-                yield longest, chunk.num_values if "." in path else 1
-
-
-def _longest_text(file: Any, group: int, column: str) -> int:
-    """Bytes of the longest text in the dictionary of a column; 0 where it holds no texts."""
-    import pyarrow.compute
-    import pyarrow.types as types
-
-    batch = next(file.iter_batches(batch_size=1, row_groups=[group], columns=[column]), None)
-    values = None if batch is None else batch.column(0)
-    while values is not None and (types.is_list(values.type) or types.is_large_list(values.type)):
-        values = values.values
-    if values is None or not types.is_dictionary(values.type) or not len(values.dictionary):
-        return 0
-    kind = values.type.value_type
-    if not any(is_kind(kind) for is_kind in (types.is_string, types.is_binary, types.is_large_string)):
-        return 0
-    return int(pyarrow.compute.max(pyarrow.compute.binary_length(values.dictionary)).as_py() or 0)

@@ -5,7 +5,8 @@ import contextlib
 import functools
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from retrieval.files.urls import joined, names_in, open_url, reason_of, remote_u
 
 _SUFFIXES = (".parquet", ".parq", ".pq")
 _UNFINISHED = "_temporary"  # the folder in which Spark and Hadoop write what is not committed yet
+_SPLIT = re.compile(
+    r"([\w.]+)-\d{5}-of-\d{5}(?:-[0-9a-f]+)?\.parquet"
+)  # how Hugging Face names files of train and test
 _BUFFER_BYTES = 1 << 24  # of a column that is read at once
 _REASON_LETTERS = 200
 
@@ -29,7 +33,7 @@ def is_folder(path: Path) -> bool:
 def part_files(folder: str | Path) -> list[str]:
     """Paths or URLs of the part files of a table, sorted: everything visible in a folder must be one; else none.
 
-    LmrError for a table that is still being written.
+    LmrError for a table that is still being written, and for parts of a data set that are not one table.
     """
     url = remote_url(str(folder))
     try:
@@ -41,6 +45,11 @@ def part_files(folder: str | Path) -> list[str]:
         return []
     if _UNFINISHED in names:
         raise LmrError(f"{url or folder} is not finished, it holds {_UNFINISHED}; wait until it is, or remove that")
+    splits = sorted({found[1] for name in shown if (found := _SPLIT.fullmatch(name))})
+    if len(splits) > 1:
+        raise LmrError(
+            f"{url or folder} holds the parts {', '.join(splits)} of a data set; give each a folder of its own"
+        )
     return [joined(folder, name) for name in shown]
 
 
@@ -88,7 +97,8 @@ class EmbeddedImages:
         value = values[in_part - begin].as_py() if in_part - begin < len(values) else None
         data = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(data, bytes) or not data:
-            raise UnreadableError(f"no picture in row {in_part + 1} of {part.path}")
+            only = f", only its path {value['path']!r}" if isinstance(value, dict) and value.get("path") else ""
+            raise UnreadableError(f"no picture in row {in_part + 1} of {part.path}{only}")
         return data
 
     def changed_ns(self, row: int) -> int:
@@ -137,6 +147,44 @@ def open_parquet(path: str, as_dictionaries: Sequence[str] = ()) -> Any:
         buffer_size=_BUFFER_BYTES,
         page_checksum_verification=True,
     )
+
+
+def longest_in_dictionaries(source: str, names: Collection[str], above: int) -> Iterator[tuple[int, int]]:
+    """Bytes of the longest text of each dictionary of these columns, and how many there are in a list at most.
+
+    above: bytes; dictionaries that can hold no text of that length are left out. For a column without lists the
+    second number is 1. pyarrow's errors are raised as they are.
+    """
+    metadata = open_parquet(source).metadata
+    columns = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    chosen = [(i, path) for i, path in enumerate(columns) if path.split(".")[0] in names]
+    file = None
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for i, path in chosen:
+            chunk = group.column(i)
+            if not chunk.has_dictionary_page or chunk.total_uncompressed_size <= above:
+                continue
+            file = file or open_parquet(source, [path for _, path in chosen])
+            if longest := _longest_text(file, number, path.split(".")[0]):
+                yield longest, chunk.num_values if "." in path else 1
+
+
+def _longest_text(file: Any, group: int, column: str) -> int:
+    """Bytes of the longest text in the dictionary of a column; 0 where it holds no texts."""
+    import pyarrow.compute
+    import pyarrow.types as types
+
+    batch = next(file.iter_batches(batch_size=1, row_groups=[group], columns=[column]), None)
+    values = None if batch is None else batch.column(0)
+    while values is not None and (types.is_list(values.type) or types.is_large_list(values.type)):
+        values = values.values
+    if values is None or not types.is_dictionary(values.type) or not len(values.dictionary):
+        return 0
+    kind = values.type.value_type
+    if not any(is_kind(kind) for is_kind in (types.is_string, types.is_binary, types.is_large_string)):
+        return 0
+    return int(pyarrow.compute.max(pyarrow.compute.binary_length(values.dictionary)).as_py() or 0)
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,5 +1,6 @@
 """Parquet manifests and embedded images; skipped where pyarrow is not installed."""
 
+import json
 import random
 import sys
 from pathlib import Path
@@ -10,9 +11,10 @@ from recorder import Recorder
 
 from retrieval.data.image_source import ImageSource
 from retrieval.data.manifest import Manifest, read_manifest
-from retrieval.data.parquet import ParquetTable, longest_in_dictionaries
+from retrieval.data.parquet import ParquetTable
 from retrieval.errors import LmrError, UnreadableError
 from retrieval.extras import install_hint
+from retrieval.images.parquet_parts import longest_in_dictionaries
 
 
 def labels(manifest: Manifest) -> list[str]:
@@ -261,3 +263,70 @@ def test_the_longest_text_of_a_dictionary_within_lists_counts_for_all_of_them(tm
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"id": ["a", "b"], "images": [["x" * 900, "y"], ["y"] * 3], "n": [1, 2]}), path)
     assert list(longest_in_dictionaries(str(path), ["id", "images", "n"], 0)) == [(1, 1), (900, 5)]
+
+
+def class_labels(features: object) -> dict[bytes, bytes]:
+    """What the data sets library of Hugging Face writes into the metadata of a schema."""
+    return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+
+
+def test_numbers_of_classes_are_read_as_their_names(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    images = [{"bytes": bytes([i + 1]), "path": f"{i}.jpg"} for i in range(4)]
+    table = pa.table({"image": images, "label": pa.array([1, 0, None, -1], pa.int64()), "year": [1, 0, 1, 0]})
+    label = {"names": ["Hawa Mahal", "Tower"], "_type": "ClassLabel"}
+    features = {"image": {"_type": "Image"}, "label": label, "year": {"dtype": "int64", "_type": "Value"}}
+    path = tmp_path / "train-00000-of-00001.parquet"
+    pq.write_table(table.replace_schema_metadata(class_labels(features)), path)
+    said: list[str] = []
+    manifest = read_manifest(path, Recorder(said))
+    assert labels(manifest) == ["Tower", "Hawa_Mahal", "", ""]
+    assert manifest.names == {"Hawa_Mahal": "Hawa Mahal"}
+    assert manifest.columns["year"].tolist() == ["1", "0", "1", "0"]
+    assert ImageSource(manifest, None).read(3) == bytes([4])
+    assert said[0] == f"{path}: label read as the names of its 2 classes"
+
+
+def test_several_classes_of_an_image_are_read_as_their_names(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"id": ["a", "b"], "landmarks": [[1, 0], []], "Usage": ["Public", "Public"]})
+    label = {"names": ["Hawa Mahal", "Tower"], "_type": "ClassLabel"}
+    features = {"landmarks": {"feature": label, "_type": "Sequence"}}
+    pq.write_table(table.replace_schema_metadata(class_labels(features)), tmp_path / "t.parquet")
+    manifest = read_manifest(tmp_path / "t.parquet")
+    assert [[manifest.landmarks[code] for code in manifest.truths(row)] for row in range(2)] == [
+        ["Tower", "Hawa_Mahal"],
+        [],
+    ]
+
+
+def test_a_number_that_is_no_class_is_named_by_its_row(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"id": ["a", "b", "c"], "label": [0, 2, -7]})
+    features = {"label": {"names": ["Mill", "Tower"], "_type": "ClassLabel"}}
+    pq.write_table(table.replace_schema_metadata(class_labels(features)), tmp_path / "t.parquet")
+    assert error_of(tmp_path / "t.parquet").splitlines() == [
+        "t.parquet: 2 bad rows; correct or remove, nothing of the file was used",
+        "t.parquet:2: label is 2, and the file names 2 classes, from 0 on",
+        "t.parquet:3: label is -7, and the file names 2 classes, from 0 on",
+    ]
+
+
+@pytest.mark.parametrize("features", [[], {"label": 3}, {"label": {"_type": "ClassLabel", "names": None}}, None])
+def test_other_descriptions_leave_numbers_as_they_are(tmp_path: Path, features: object) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"id": ["a"], "label": [4]}).replace_schema_metadata(class_labels(features))
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert labels(read_manifest(tmp_path / "t.parquet")) == ["4"]
+
+
+def test_train_and_test_of_a_data_set_are_not_read_as_one_table(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for name in ("test-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002"):
+        pq.write_table(pa.table({"id": [name]}), tmp_path / f"{name}.parquet")
+    assert (
+        error_of(tmp_path)
+        == f"{tmp_path.name} holds the parts test, train of a data set; give each a folder of its own"
+    )
+    (tmp_path / "test-00000-of-00001.parquet").unlink()
+    assert len(read_manifest(tmp_path)) == 2
